@@ -1,0 +1,127 @@
+"""What a process was told: options and environment, read once and checked at start."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
+from tracker.streams.address import RedisAddress
+
+#: The vendor whose stream ``REDIS_TELEMETRY_STREAM`` names.
+PINNED_VENDOR: Final = "teltonika"
+
+DEFAULT_REDIS: Final = "redis://127.0.0.1:6379/0"
+DEFAULT_LISTEN: Final = "teltonika=tcp:5027"
+DEFAULT_STANDALONE_LISTEN: Final = "teltonika=tcp:5027:interface=127.0.0.1"
+DEFAULT_DATA: Final = "tracker-data"
+#: Twisted's 50 overflow when a whole fleet reconnects at once.
+LISTEN_BACKLOG: Final = 1024
+
+_NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_COLON: Final = re.compile(r"(?<!\\):")
+
+Environment = Mapping[str, str]
+
+
+class ConfigError(ValueError):
+    """Something a user has to change; the text is one line that says what."""
+
+
+@frozen
+class Listen:
+    """One ``--listen VENDOR=ENDPOINT``."""
+
+    vendor: str
+    endpoint: str
+
+    def __str__(self) -> str:
+        return f"{self.vendor}={self.endpoint}"
+
+
+def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
+    """Read the values of ``--listen``.
+
+    :param vendors: the names of the vendors that are installed.
+    """
+    known = sorted(vendors)
+    result = []
+    for text in given:
+        vendor, equals, endpoint = text.partition("=")
+        if not equals or ":" in vendor or not endpoint:
+            raise ConfigError(f"--listen {text}: must be VENDOR=ENDPOINT, as {DEFAULT_LISTEN}")
+        if vendor not in known:
+            names = ", ".join(known)
+            raise ConfigError(f"--listen {text}: unknown vendor {vendor!r} (installed: {names})")
+        result.append(Listen(vendor, tcp_default(endpoint, 3, "backlog", LISTEN_BACKLOG)))
+    return tuple(result)
+
+
+def tcp_default(endpoint: str, position: int, name: str, value: object) -> str:
+    """An endpoint string; if it is a ``tcp:`` one without argument ``name``, with that.
+
+    :param position: where the argument stands when it is given without its name.
+    """
+    parts = _COLON.split(endpoint)
+    positional = [part for part in parts if "=" not in part]
+    if parts[0] != "tcp" or len(positional) > position or f"{name}=" in endpoint:
+        return endpoint
+    return f"{endpoint}:{name}={value}"
+
+
+def redis_address(given: str | None, environ: Environment) -> RedisAddress:
+    """Where Redis is: ``--redis``, else ``REDIS_URL``, else this machine."""
+    try:
+        return RedisAddress.from_url(given or environ.get("REDIS_URL") or DEFAULT_REDIS)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def name_of(option: str, given: str | None, environ: Environment, variable: str) -> str:
+    """A name that stays the same across restarts: given, else the host's name and ``-1``."""
+    name = given or environ.get(variable) or f"{socket.gethostname()}-1"
+    if not _NAME.fullmatch(name):
+        raise ConfigError(f"{option}: letters, digits, '.', '_' and '-' only, at most 64: {name!r}")
+    return name
+
+
+def ingest_streams(environ: Environment, vendors: Iterable[str]) -> dict[str, str]:
+    """Vendor → the one stream that ingestion appends its positions to."""
+    pinned = environ.get("REDIS_TELEMETRY_STREAM", "").strip()
+    if "," in pinned:
+        raise ConfigError(
+            "REDIS_TELEMETRY_STREAM: several names are for the processor; ingestion writes one"
+        )
+    return {vendor: _stream(pinned, vendor) for vendor in vendors}
+
+
+def process_streams(environ: Environment, vendors: Iterable[str]) -> dict[str, str]:
+    """Stream → vendor, for all streams that the processor reads."""
+    vendors = list(vendors)
+    names = environ.get("REDIS_TELEMETRY_STREAM", "").split(",")
+    pinned = [name.strip() for name in names if name.strip()]
+    canonical = {telemetry_stream(vendor): vendor for vendor in vendors}
+    result: dict[str, str] = {}
+    for name in pinned or [TELEMETRY_TEMPLATE]:
+        for vendor in vendors:
+            stream = _stream(name, vendor)
+            result.setdefault(stream, canonical.get(stream, vendor))
+    return result
+
+
+def _stream(pinned: str, vendor: str) -> str:
+    if any(character.isspace() for character in pinned):
+        raise ConfigError(f"REDIS_TELEMETRY_STREAM: a name holds no spaces: {pinned!r}")
+    if "{vendor}" in pinned:
+        return telemetry_stream(vendor, pinned)
+    return pinned if pinned and vendor == PINNED_VENDOR else telemetry_stream(vendor)
+
+
+def data_folder(given: str | None, environ: Environment) -> Path:
+    """Where the standalone role keeps its data."""
+    return Path(given or environ.get("TRACKER_DATA") or DEFAULT_DATA).absolute()

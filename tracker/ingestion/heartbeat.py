@@ -1,0 +1,84 @@
+"""Tells the other processes that this instance lives, and which streams it writes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from twisted.application.internet import TimerService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from tracker import __version__
+from tracker.ingestion.gateway import Gateway
+from tracker.keys import heartbeat
+from tracker.position import iso_milliseconds
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+
+#: Seconds between two beats.
+INTERVAL: Final = 30
+#: Seconds after which an instance without a beat counts as dead.
+EXPIRY: Final = 90
+
+
+class Heartbeat(Service):
+    """Keeps ``instance:heartbeat:{instance_id}`` alive while the instance is."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        redis: RedisConnection,
+        instance_id: str,
+        gateways: Mapping[str, Gateway],
+    ) -> None:
+        """:param gateways: stream → the gateway that fills it."""
+        self._clock = clock
+        self._redis = redis
+        self._key = heartbeat(instance_id)
+        self._gateways = gateways
+        self._timer = TimerService(INTERVAL, self._beat)
+        self._timer.clock = clock
+        self._started_at = ""
+        self._first_beat: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Beat as soon as Redis is there, then regularly."""
+        super().startService()
+        self._started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
+        self._first_beat = self._redis.when_connected().addCallbacks(
+            lambda _: self._timer.startService(), lambda failure: None
+        )
+
+    async def _withdraw(self) -> None:
+        if self._first_beat is not None:
+            self._first_beat.cancel()
+        if self._timer.running:
+            await self._timer.stopService()
+        try:
+            await self._redis.execute("DEL", self._key)
+        except (Refused, Unavailable):
+            self._log.info("heartbeat not withdrawn: it expires in {seconds} s", seconds=EXPIRY)
+
+    def stopService(self) -> Deferred[None]:
+        """Withdraw the heartbeat, so that nobody waits for it to expire."""
+        if not self.running:
+            return succeed(None)
+        super().stopService()
+        return Deferred.fromCoroutine(self._withdraw())
+
+    async def _beat(self) -> None:
+        beat = {
+            "started_at": self._started_at,
+            "version": __version__,
+            "connections": sum(gateway.connections for gateway in self._gateways.values()),
+            "streams": sorted(self._gateways),
+        }
+        try:
+            await self._redis.execute("SET", self._key, json.dumps(beat), "EX", EXPIRY)
+        except (Refused, Unavailable) as error:
+            # The connection reports an outage; the next beat is due anyway.
+            self._log.debug("no heartbeat: {error}", error=error)

@@ -1,0 +1,205 @@
+"""Makes entries durable in a Redis stream and says when they are.
+
+All packets that arrive in one reactor turn go to Redis in one call. Its answer
+confirms every packet in it. A call that fails confirms nothing: its packets go back
+to the head of the queue and are appended again once Redis is usable, which may
+append some of them twice. The processor stores them once.
+
+Memory stays bounded without a limit of its own: a connection has one packet here at
+most, and takes it along when it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from attrs import define
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tracker.interfaces import NotAccepted
+from tracker.position import Entry
+from tracker.streams.append import append
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+
+#: Entries in one call to Redis, which it works off in about a millisecond.
+MAX_RECORDS: Final = 500
+#: Payload bytes in one call.
+MAX_BYTES: Final = 512 * 1024
+#: Calls that may be under way at once.
+MAX_IN_FLIGHT: Final = 4
+#: Seconds until a refused call is tried again.
+RETRY_DELAY: Final = 0.5
+#: Seconds that a stop waits for answers of Redis.
+STOP_TIMEOUT: Final = 10.0
+
+
+@define(eq=False)
+class _Packet:
+    """The entries of one packet and who waits for them."""
+
+    entries: Sequence[Entry]
+    size: int
+    confirmed: Deferred[None]
+    """Fired, too, once nobody waits any more: then it was cancelled."""
+
+
+class StreamPublisher(Service):
+    """Appends packets to one stream.
+
+    :param report: told None when Redis accepts appends, else why it does not.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        redis: RedisConnection,
+        stream: str,
+        report: Callable[[str | None], None],
+    ) -> None:
+        self.stream = stream
+        self.appended = 0
+        """Records that Redis has confirmed."""
+        self._clock = clock
+        self._redis = redis
+        self._report = report
+        # A dict for its order and for removal anywhere in it at no cost.
+        self._waiting: dict[_Packet, None] = {}
+        self._in_flight = 0
+        self._next_flush: IDelayedCall | None = None
+        self._reconnection: Deferred[None] | None = None
+        self._refusal: str | None = None
+        self._stopped: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Take packets. What Redis says to appends is known at the first one."""
+        super().startService()
+        self._report(None)
+
+    def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
+        """See :meth:`tracker.interfaces.IGateway.publish`."""
+        if not self.running:
+            return fail(NotAccepted("stopping"))
+        packet = _Packet(
+            entries,
+            sum(len(entry.payload) for entry in entries),
+            Deferred(lambda _: self._waiting.pop(packet, None)),
+        )
+        self._waiting[packet] = None
+        if self._next_flush is None and self._reconnection is None:
+            self._flush_in(0)
+        return packet.confirmed
+
+    def stopService(self) -> Deferred[None]:
+        """Take no more packets, and wait for the answers to calls under way.
+
+        Packets that Redis has not been asked about fail at once.
+        """
+        super().stopService()
+        if self._next_flush is not None:
+            self._next_flush.cancel()
+            self._next_flush = None
+        if self._reconnection is not None:
+            self._reconnection.cancel()
+        self._abandon_waiting()
+        stopped: Deferred[None] = Deferred()
+        self._stopped = stopped
+        self._go_on(0)
+        return stopped.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._stop_overdue)
+
+    def _stop_overdue(self, failure: Failure) -> None:
+        self._log.warn(
+            "stopped before Redis answered {calls} calls; their records stay unacknowledged",
+            calls=self._in_flight,
+            failure=failure,
+        )
+
+    def _abandon_waiting(self) -> None:
+        waiting, self._waiting = self._waiting, {}
+        for packet in waiting:
+            packet.confirmed.errback(NotAccepted("stopping"))
+
+    def _flush_in(self, seconds: float) -> None:
+        self._next_flush = self._clock.callLater(seconds, self._flush)
+
+    def _flush(self) -> None:
+        self._next_flush = None
+        while self._waiting and self._in_flight < MAX_IN_FLIGHT:
+            if not self._redis.connected:
+                self._flush_when_connected()
+                return
+            self._send(self._take_batch())
+
+    def _flush_when_connected(self) -> None:
+        def forget(result: Any) -> Any:
+            self._reconnection = None
+            return result
+
+        self._reconnection = self._redis.when_connected().addBoth(forget)
+        self._reconnection.addCallbacks(
+            lambda _: self._flush(), lambda failure: failure.trap(CancelledError, Unavailable)
+        )
+
+    def _take_batch(self) -> list[_Packet]:
+        batch: list[_Packet] = []
+        records = size = 0
+        for packet in self._waiting:
+            records += len(packet.entries)
+            size += packet.size
+            if batch and (records > MAX_RECORDS or size > MAX_BYTES):
+                break
+            batch.append(packet)
+        for packet in batch:
+            del self._waiting[packet]
+        return batch
+
+    def _send(self, batch: list[_Packet]) -> None:
+        self._in_flight += 1
+        entries = [entry for packet in batch for entry in packet.entries]
+        append(self._redis, self.stream, entries).addCallbacks(
+            self._answered,
+            self._failed,
+            callbackArgs=(batch, len(entries)),
+            errbackArgs=(batch,),
+        ).addErrback(lambda failure: self._log.failure("an append went wrong", failure))
+
+    def _answered(self, _: int, batch: list[_Packet], records: int) -> None:
+        self._in_flight -= 1
+        self.appended += records
+        if self._refusal is not None:
+            self._refusal = None
+            self._report(None)
+        for packet in batch:
+            if not packet.confirmed.called:
+                packet.confirmed.callback(None)
+        self._go_on(0)
+
+    def _failed(self, failure: Failure, batch: list[_Packet]) -> None:
+        failure.trap(Refused, Unavailable)
+        self._in_flight -= 1
+        awaited = [packet for packet in batch if not packet.confirmed.called]
+        # To the head: they have waited longest. Which of several failed calls comes
+        # first does not matter, since no device has a packet in two of them.
+        self._waiting = dict.fromkeys(awaited) | self._waiting
+        if not self.running:
+            self._abandon_waiting()
+        if failure.check(Unavailable):
+            self._go_on(0)
+            return
+        reason = f"appends refused: {failure.getErrorMessage()}"
+        if reason != self._refusal:
+            self._refusal = reason
+            self._report(reason)
+        self._go_on(RETRY_DELAY)
+
+    def _go_on(self, delay: float) -> None:
+        if self._waiting and self._next_flush is None and self._reconnection is None:
+            self._flush_in(delay)
+        if self._stopped is not None and self._in_flight == 0 and not self._stopped.called:
+            self._stopped.callback(None)

@@ -1,0 +1,106 @@
+"""Where the parts of Tracker meet: what a vendor, a gateway and a sink promise each other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory
+from zope.interface import Attribute, Interface
+
+from tracker.position import Entry, Position
+
+
+class IVendor(Interface):
+    """A family of devices: a plugin in ``twisted/plugins/``, found with ``getPlugins``."""
+
+    name: str = Attribute(
+        "Lower-case name: used in --listen, in the stream's name and in the positions table."
+    )
+
+    def buildFactory(gateway: IGateway) -> IProtocolFactory:  # noqa: N805
+        """A factory of protocols for one listening port, which report to ``gateway``."""
+
+
+class ISession(Interface):
+    """One connection of a device, as its gateway sees it."""
+
+    device_id: str | None = Attribute("The IMEI, or None before login.")
+    peer: str = Attribute("Address of the other side, for people to read.")
+
+    def close() -> None:  # type: ignore[misc]
+        """Drop the connection at once; what was not acknowledged stays unacknowledged."""
+
+
+class IGateway(Interface):
+    """The way from a device's socket into the platform; one for each vendor."""
+
+    def opened(session: ISession) -> None:  # noqa: N805
+        """A connection was made; nobody knows yet whose."""
+
+    def login(session: ISession, device_id: str) -> bool:  # noqa: N805
+        """Whether this device is served."""
+
+    def publish(entries: Sequence[Entry]) -> Deferred[None]:  # noqa: N805
+        """Make the entries of one packet durable, all of them or none.
+
+        :return: fires when Redis has confirmed them: only then may the device be
+            told. Fails with :class:`NotAccepted` when that will not happen in this
+            process any more. Cancel it when nobody waits for it any longer.
+        """
+
+    def rejected(session: ISession, reason: str) -> None:  # noqa: N805
+        """The peer broke the protocol and is about to be disconnected."""
+
+    def closed(session: ISession) -> None:  # noqa: N805
+        """The connection has ended."""
+
+
+class NotAccepted(Exception):
+    """The entries were not confirmed; the device has to send them again."""
+
+
+@frozen
+class StoredPosition:
+    """A position with what the stream knows about it: one row of the database."""
+
+    position: Position
+    digest: bytes
+    """:func:`tracker.position.digest` of the payload, 16 bytes."""
+    vendor: str
+    codec: str
+    received_at: str
+    """When Redis appended it, ISO 8601 UTC with milliseconds and Z."""
+
+
+@frozen
+class Batch:
+    """What a sink commits in one transaction."""
+
+    positions: Sequence[StoredPosition]
+    checkpoints: dict[tuple[str, str], str]
+    """(stream, group) → ID of the last entry in this batch."""
+
+
+class SinkUnusable(Exception):
+    """The sink cannot be opened, and trying again would not help; the text says why."""
+
+
+class IPositionSink(Interface):
+    """Where positions end up. Called from the reactor's thread, one call at a time."""
+
+    def open() -> Deferred[None]:  # type: ignore[misc]
+        """Connect and bring the schema up to date; fails with :class:`SinkUnusable`."""
+
+    def store(batch: Batch) -> Deferred[int]:  # noqa: N805
+        """Commit a batch in one transaction; what is there already is left alone.
+
+        :return: fires with the number of positions that were new, after the commit
+            is durable. On a failure nothing of the batch is there, and the caller
+            may try again.
+        """
+
+    def close() -> Deferred[Any]:  # type: ignore[misc]
+        """Release everything; fires when done."""

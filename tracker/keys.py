@@ -1,0 +1,30 @@
+"""Every name that Tracker uses in Redis, and nothing else.
+
+Services agree on these names or they silently talk past each other, so no other
+module spells one out.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+#: Consumer group through which position streams are processed.
+PROCESSOR_GROUP: Final = "processor"
+
+#: Stream of a vendor's positions, unless ``REDIS_TELEMETRY_STREAM`` pins another.
+TELEMETRY_TEMPLATE: Final = "telemetry:{vendor}"
+
+
+def telemetry_stream(vendor: str, template: str = TELEMETRY_TEMPLATE) -> str:
+    """The stream that holds the positions of a vendor's devices."""
+    return template.replace("{vendor}", vendor)
+
+
+def dead_letters(stream: str) -> str:
+    """The stream of entries of ``stream`` that could not be processed."""
+    return f"{stream}:dead"
+
+
+def heartbeat(instance_id: str) -> str:
+    """The key that lives as long as the ingest instance does."""
+    return f"instance:heartbeat:{instance_id}"

@@ -1,0 +1,1 @@
+"""What a process says of itself: whether it is ready, and why not."""

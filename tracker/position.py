@@ -1,0 +1,200 @@
+"""A position, and the stream entry that carries it from ingestion to the database.
+
+The entry is a contract with consumers in other languages; it changes only by
+addition. Its payload is byte-deterministic: a record that a device sends twice
+gives the same bytes twice, which is what makes :func:`digest` recognise it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Final, NamedTuple
+
+from attrs import frozen
+
+#: Largest integer that every JSON reader keeps exact.
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+
+#: The last millisecond that ISO 8601 can write with a four-digit year.
+MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
+
+_EPOCH: Final = datetime(1970, 1, 1)  # naive on purpose: everything here is UTC
+_MAX_TEXT: Final = 64
+_INT64: Final = range(-(2**63), 2**63)
+
+
+class BadEntry(ValueError):
+    """A stream entry that is not a position; the text says what is wrong with it."""
+
+
+class Entry(NamedTuple):
+    """The four fields of a stream entry, as text."""
+
+    ts: str
+    """Device time, ISO 8601 UTC with milliseconds and Z."""
+    device_id: str
+    """The IMEI."""
+    codec: str
+    """``8``, ``8E``, … or the vendor's message type."""
+    payload: str
+    """:meth:`Position.to_payload`."""
+
+
+def iso_milliseconds(timestamp_ms: int) -> str:
+    """``2026-11-22T10:00:00.000Z`` from milliseconds since 1970 (UTC).
+
+    :raises ValueError: outside 0 … :data:`MAX_TIMESTAMP_MS`.
+    """
+    if not 0 <= timestamp_ms <= MAX_TIMESTAMP_MS:
+        raise ValueError(f"no four-digit year: {timestamp_ms} ms")
+    return (_EPOCH + timedelta(milliseconds=timestamp_ms)).isoformat(timespec="milliseconds") + "Z"
+
+
+def attribute(value: int | bytes) -> Any:
+    """An IO element's value as it stands in the payload's ``attributes``."""
+    if isinstance(value, bytes):
+        return {"__buffer_b64": base64.b64encode(value).decode("ascii")}
+    if value > MAX_SAFE_INTEGER:
+        return {"__bigint": str(value)}
+    return value
+
+
+def digest(payload: str) -> bytes:
+    """What tells two records of one device and millisecond apart: 16 bytes of BLAKE2b."""
+    return blake2b(payload.encode("utf-8"), digest_size=16).digest()
+
+
+@frozen
+class Position:
+    """One record of a device.
+
+    Units: degrees WGS 84, metres above sea level, degrees clockwise from north,
+    km/h. ``priority`` is 0 low, 1 high, 2 panic; ``event`` the id of the IO
+    element that caused the record, 0 for a periodic one. ``attributes`` maps the
+    IO id as text to :func:`attribute` of the raw value.
+    """
+
+    device_id: str
+    timestamp: str
+    latitude: float | None
+    longitude: float | None
+    altitude: int | None
+    angle: int | None
+    speed: int | None
+    satellites: int | None
+    priority: int
+    event: int
+    attributes: Mapping[str, Any]
+
+    @property
+    def has_fix(self) -> bool:
+        """Whether the coordinates are where the device was at ``timestamp``.
+
+        Without a fix devices repeat the last known place and report no satellites.
+        """
+        return self.latitude is not None and self.longitude is not None and bool(self.satellites)
+
+    def to_payload(self) -> str:
+        """The JSON text of the stream entry, the same for the same record."""
+        return json.dumps(
+            {
+                "device_id": self.device_id,
+                "timestamp": self.timestamp,
+                "latitude": self.latitude,
+                "longitude": self.longitude,
+                "altitude": self.altitude,
+                "angle": self.angle,
+                "speed": self.speed,
+                "satellites": self.satellites,
+                "priority": self.priority,
+                "event": self.event,
+                "attributes": self.attributes,
+            },
+            separators=(",", ":"),
+        )
+
+    def to_entry(self, codec: str) -> Entry:
+        """The stream entry of this position."""
+        return Entry(self.timestamp, self.device_id, codec, self.to_payload())
+
+    @classmethod
+    def from_payload(cls, payload: str) -> Position:
+        """Read a payload back; keys it does not know are left alone.
+
+        :raises BadEntry: when it is not JSON, or a field is missing or of the wrong type.
+        """
+        try:
+            document = json.loads(payload, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            raise BadEntry(f"payload is not JSON: {error}") from None
+        if not isinstance(document, dict):
+            raise BadEntry("payload is not a JSON object")
+        attributes = document.get("attributes")
+        if not isinstance(attributes, dict):
+            raise BadEntry("payload: attributes is not an object")
+        return cls(
+            device_id=_text(document, "device_id"),
+            timestamp=_timestamp(document, "timestamp"),
+            latitude=_degrees(document, "latitude"),
+            longitude=_degrees(document, "longitude"),
+            altitude=_integer_or_none(document, "altitude"),
+            angle=_integer_or_none(document, "angle"),
+            speed=_integer_or_none(document, "speed"),
+            satellites=_integer_or_none(document, "satellites"),
+            priority=_integer(document, "priority"),
+            event=_integer(document, "event"),
+            attributes=attributes,
+        )
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
+
+
+def _text(document: Mapping[str, Any], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or not value.isascii():
+        raise BadEntry(f"payload: {key} is not a short ASCII text")
+    return value
+
+
+def _timestamp(document: Mapping[str, Any], key: str) -> str:
+    value = _text(document, key)
+    try:
+        if len(value) != len("2026-11-22T10:00:00.000Z") or value[10] != "T" or value[-1] != "Z":
+            raise ValueError
+        datetime.fromisoformat(value)
+    except ValueError:
+        raise BadEntry(f"payload: {key} is not like 2026-11-22T10:00:00.000Z") from None
+    return value
+
+
+def _integer_or_none(document: Mapping[str, Any], key: str) -> int | None:
+    return None if document.get(key) is None else _integer(document, key)
+
+
+def _integer(document: Mapping[str, Any], key: str) -> int:
+    value = document.get(key)
+    if isinstance(value, bool) or not isinstance(value, int) or value not in _INT64:
+        raise BadEntry(f"payload: {key} is not an integer")
+    return value
+
+
+def _degrees(document: Mapping[str, Any], key: str) -> float | None:
+    value = document.get(key)
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise BadEntry(f"payload: {key} is not a number")
+    try:
+        degrees = float(value)
+    except OverflowError:
+        degrees = math.inf
+    if not math.isfinite(degrees):
+        raise BadEntry(f"payload: {key} is not finite")
+    return degrees

@@ -1,0 +1,1 @@
+"""From the streams into the database, exactly once."""

@@ -1,0 +1,50 @@
+"""The process role, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tracker.interfaces import IPositionSink
+from tracker.lifecycle import Abort, Role
+from tracker.observe.health import Health
+from tracker.processing.consumer import BLOCK_MS, Consumer
+from tracker.streams.address import RedisAddress
+from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
+
+
+def process_role(
+    reactor: Any,
+    address: RedisAddress,
+    vendors: Mapping[str, str],
+    consumer: str,
+    sink: IPositionSink,
+    health: Health,
+    abort: Abort,
+) -> Role:
+    """Build the process role; nothing is opened before it starts.
+
+    :param vendors: stream → the vendor whose positions it holds.
+    """
+    role = Role()
+    role.setName("process")
+    commands = RedisConnection(reactor, address, health.condition("redis (process)"))
+    reading = RedisConnection(
+        reactor,
+        address,
+        health.condition("redis (process, reading)"),
+        reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
+    )
+    reading.setServiceParent(role)
+    commands.setServiceParent(role)
+    Consumer(
+        reactor,
+        reading,
+        commands,
+        vendors,
+        consumer,
+        sink,
+        health.condition("consumer"),
+        abort,
+    ).setServiceParent(role)
+    return role

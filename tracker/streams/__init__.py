@@ -1,0 +1,1 @@
+"""Everything that speaks Redis: connections, appending, reading by group, lag."""

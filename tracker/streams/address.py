@@ -1,0 +1,109 @@
+"""Where Redis is: a URL, read once at start."""
+
+from __future__ import annotations
+
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from attrs import field, frozen
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+
+_CONNECT_TIMEOUT = 5  # seconds
+
+
+@frozen
+class RedisAddress:
+    """A Redis server and how to log in to it.
+
+    ``str()`` of it holds no password and is fit for a log.
+    """
+
+    host: str = ""
+    port: int = 6379
+    path: str = ""
+    """Of a Unix socket; then host and port mean nothing."""
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    ca_file: str | None = None
+    """PEM file of the authorities that may vouch for the server; None = the system's."""
+
+    @classmethod
+    def from_url(cls, url: str) -> RedisAddress:
+        """Read ``redis://``, ``rediss://`` (TLS) or ``unix://``.
+
+        ``redis://[[user]:password@]host[:port][/database]``,
+        ``rediss://…[?ca=/path/to/ca.pem]``, ``unix://[[user]:password@]/path[?db=0]``.
+        User and password are percent-encoded.
+
+        :raises ValueError: with one line that says what is wrong, without the password.
+        """
+        try:
+            parts = urlsplit(url)
+            port = parts.port
+        except ValueError:
+            raise ValueError("Redis URL: the port or the host is not valid") from None
+        scheme = parts.scheme
+        if scheme not in ("redis", "rediss", "unix"):
+            raise ValueError("Redis URL: must begin with redis://, rediss:// or unix://")
+        query = parse_qs(parts.query, keep_blank_values=True)
+        known = {"redis": set[str](), "rediss": {"ca"}, "unix": {"db"}}[scheme]
+        if unknown := sorted(set(query) - known):
+            raise ValueError(f"Redis URL: unknown parameter {unknown[0]!r}")
+        username = unquote(parts.username) if parts.username else None
+        password = unquote(parts.password) if parts.password is not None else None
+        if username is not None and password is None:
+            raise ValueError("Redis URL: a user without a password (user:password@…)")
+        if scheme == "unix":
+            if parts.hostname or not parts.path.strip("/"):
+                raise ValueError("Redis URL: unix:// needs an absolute path, unix:///path")
+            database = query.get("db", ["0"])[-1]
+        else:
+            if not parts.hostname:
+                raise ValueError(f"Redis URL: {scheme}:// needs a host")
+            database = parts.path.removeprefix("/") or "0"
+        if not (database.isascii() and database.isdigit()):
+            raise ValueError(f"Redis URL: the database must be a number, not {database!r}")
+        return cls(
+            host=parts.hostname or "",
+            port=6379 if port is None else port,
+            path=unquote(parts.path) if scheme == "unix" else "",
+            database=int(database),
+            username=username,
+            password=password,
+            tls=scheme == "rediss",
+            ca_file=query["ca"][-1] if "ca" in query else None,
+        )
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix://{self.path}" + (f"?db={self.database}" if self.database else "")
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"redis{'s' if self.tls else ''}://{host}:{self.port}/{self.database}"
+
+    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
+        """Where to connect to; over TLS the server's certificate and name are checked.
+
+        :raises OSError: when the file of authorities cannot be read.
+        :raises ValueError: when it holds no certificate.
+        """
+        if self.path:
+            return UNIXClientEndpoint(reactor, self.path, timeout=_CONNECT_TIMEOUT)
+        plain = HostnameEndpoint(reactor, self.host, self.port, timeout=_CONNECT_TIMEOUT)
+        if not self.tls:
+            return plain
+        return wrapClientTLS(optionsForClientTLS(self.host, trustRoot=self._trust_root()), plain)
+
+    def _trust_root(self) -> Any:
+        if self.ca_file is None:
+            return None
+        with open(self.ca_file, encoding="ascii", errors="replace") as file:
+            text = file.read()
+        mark = "-----BEGIN CERTIFICATE-----"
+        blocks = [mark + block for block in text.split(mark)[1:]]
+        if not blocks:
+            raise ValueError(f"{self.ca_file}: holds no certificate in PEM form")
+        return trustRootFromCertificates([Certificate.loadPEM(block.encode()) for block in blocks])

@@ -1,0 +1,209 @@
+"""One connection to Redis that is always there or on its way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+import txredisapi
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, fail, succeed
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from tracker.streams.address import RedisAddress
+
+#: Seconds without an answer after which a connection counts as dead.
+REPLY_TIMEOUT: Final = 10.0
+#: Seconds between two attempts to connect: at first, and at most.
+FIRST_RETRY: Final = 0.1
+LAST_RETRY: Final = 2.0
+
+#: What a command raises when Redis cannot be asked; the outcome of one under way is unknown.
+Unavailable = txredisapi.ConnectionError
+#: What a command raises when Redis said no.
+Refused = txredisapi.ResponseError
+
+
+class RedisConnection(Service):
+    """A connection that is made again whenever it is lost.
+
+    Commands go out at once, in order and without waiting for each other; none is
+    kept for later: while the connection is down they fail with :data:`Unavailable`.
+
+    txredisapi's own pools are not used: they keep commands while Redis is away, which
+    would give up the bound on memory, and stop for good when a login fails.
+
+    :param report: told None when the connection is usable, else why it is not, at
+        each failed attempt.
+    :param reply_timeout: seconds; must exceed the time that any command may block.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: RedisAddress,
+        report: Callable[[str | None], None],
+        reply_timeout: float = REPLY_TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._report = report
+        self._reply_timeout = reply_timeout
+        self._made: _Protocol | None = None
+        self._protocol: _Protocol | None = None  # the same, once it is usable
+        self._connected_once: list[Deferred[None]] = []
+        self._attempt: Deferred[Any] | None = None
+        self._loop: Deferred[None] = succeed(None)
+
+    def startService(self) -> None:
+        """Begin to connect."""
+        super().startService()
+        self._loop = Deferred.fromCoroutine(self._stay_connected())
+
+    def stopService(self) -> Deferred[None]:
+        """Disconnect; commands under way fail. Fires when the connection is gone."""
+        super().stopService()
+        waiting, self._connected_once = self._connected_once, []
+        for deferred in waiting:
+            deferred.errback(Unavailable("stopped"))
+        if self._attempt is not None:
+            self._attempt.cancel()
+        if self._made is not None:
+            self._made.give_up("stopped")
+        return self._loop
+
+    def execute(self, *arguments: str | bytes | int) -> Deferred[Any]:
+        """Send a command; fires with its answer (bulk strings as bytes).
+
+        Fails with :data:`Unavailable` or :data:`Refused`.
+        """
+        if self._protocol is None:
+            return fail(Unavailable("not connected"))
+        answer: Deferred[Any] = self._protocol.execute_command(*arguments)
+        return answer
+
+    @property
+    def connected(self) -> bool:
+        """Whether a command would be sent."""
+        return self._protocol is not None
+
+    def when_connected(self) -> Deferred[None]:
+        """Fires as soon as a command would be sent: now, or after the next connection.
+
+        Fails with :data:`Unavailable` when the service stops before.
+        """
+        if self._protocol is not None:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred(self._connected_once.remove)
+        self._connected_once.append(deferred)
+        return deferred
+
+    async def _stay_connected(self) -> None:
+        delay = FIRST_RETRY
+        while self.running:
+            factory = _Factory(self._address, self._reply_timeout)
+            try:
+                endpoint = self._address.endpoint(self._reactor)
+                protocol = await self._cancellable(endpoint.connect(factory))
+            except CancelledError:
+                break
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                reason = str(error)
+            else:
+                if await self._use(protocol):
+                    delay = FIRST_RETRY
+                reason = protocol.why
+            if not self.running:
+                break
+            self._report(f"{reason} ({self._address})")
+            try:
+                await self._cancellable(deferLater(self._reactor, delay))
+            except CancelledError:
+                break
+            delay = min(2 * delay, LAST_RETRY)
+
+    async def _use(self, protocol: _Protocol) -> bool:
+        """Serve commands by this connection until it is lost; whether it ever did."""
+        lost = protocol.whenDisconnected()
+        self._made = protocol
+        admitted = Deferred.fromCoroutine(self._admit(protocol))
+        await lost
+        was_usable = self._protocol is not None
+        self._made = self._protocol = None
+        admitted.cancel()
+        return was_usable
+
+    async def _admit(self, protocol: _Protocol) -> None:
+        # Connected is not yet usable: TLS may fail after this, the server may want a
+        # password, or be loading its data. An answered PING tells.
+        try:
+            await protocol.whenConnected()
+            await protocol.execute_command("PING")
+        except CancelledError:
+            return
+        except (Refused, Unavailable) as error:
+            protocol.give_up(str(error))
+            return
+        self._protocol = protocol
+        self._report(None)
+        waiting, self._connected_once = self._connected_once, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+    async def _cancellable(self, deferred: Deferred[Any]) -> Any:
+        self._attempt = deferred
+        try:
+            return await deferred
+        finally:
+            self._attempt = None
+
+
+class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
+    """txredisapi's protocol, which remembers why it ended."""
+
+    why = ""
+
+    def give_up(self, why: str) -> None:
+        self.why = self.why or why
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.why = self.why or f"connection lost: {reason.getErrorMessage()}"
+        super().connectionLost(reason)
+
+
+class _Factory(Factory):
+    """What :class:`_Protocol` expects of its factory."""
+
+    noisy = False
+    isLazy = False
+
+    def __init__(self, address: RedisAddress, reply_timeout: float) -> None:
+        self._address = address
+        self._reply_timeout = reply_timeout
+        self._built: _Protocol | None = None
+
+    def buildProtocol(self, addr: IAddress | None) -> _Protocol:
+        """The connection's protocol."""
+        protocol = _Protocol(
+            charset=None,
+            convertNumbers=False,
+            replyTimeout=self._reply_timeout,
+            dbid=self._address.database or None,
+            username=self._address.username,
+            password=self._address.password,
+        )
+        protocol.factory = self
+        self._built = protocol
+        return protocol
+
+    def stopTrying(self) -> None:
+        """Asked by txredisapi after a failed login. The password may be mended in Redis."""
+
+    def connectionError(self, why: str) -> None:
+        """Told by txredisapi why it could not log in or select the database."""
+        assert self._built is not None  # noqa: S101 - it is the caller
+        self._built.why = why

@@ -1,0 +1,270 @@
+"""``twistd tracker ROLE``: options, and the service that they describe."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.internet.endpoints import serverFromString
+from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.plugin import getPlugins
+from twisted.python import usage
+
+from tracker import __version__, config
+from tracker.config import ConfigError
+from tracker.ingestion.service import Port, ingest_role
+from tracker.interfaces import IVendor
+from tracker.lifecycle import Abort, Listener, Process, Role
+from tracker.observe.health import Health
+from tracker.observe.http import health_site
+from tracker.processing.service import process_role
+from tracker.processing.sinks import make_sink
+from tracker.streams.address import RedisAddress
+from tracker.streams.embedded import EmbeddedRedis, find_server, socket_address
+
+_REDIS = (
+    "redis",
+    None,
+    None,
+    "Redis: redis://[user:password@]host[:port][/db], rediss://… (TLS) or unix:///path. "
+    f"[REDIS_URL, else {config.DEFAULT_REDIS}]",
+)
+_HTTP = (
+    "http",
+    None,
+    None,
+    "Serve /healthz and /readyz on this endpoint, as tcp:9127 (loopback unless it names "
+    "an interface). [not served]",
+)
+_INSTANCE_ID = (
+    "instance-id",
+    None,
+    None,
+    "This instance's name, one of its own for each ingest process. [INSTANCE_ID, else the "
+    "host's name and -1]",
+)
+
+
+class RoleOptions(usage.Options):
+    """Options of every role."""
+
+    optParameters: ClassVar[list[Any]] = [_HTTP]
+
+    def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
+        """The role's services.
+
+        :raises ConfigError: when an option or a variable makes no sense.
+        """
+        raise NotImplementedError
+
+
+class ListenOptions(RoleOptions):
+    """Options of roles that devices connect to."""
+
+    default_listen = config.DEFAULT_LISTEN
+
+    def __init__(self) -> None:
+        self["listen"] = []
+        super().__init__()
+
+    def opt_listen(self, value: str) -> None:
+        """Serve a vendor's devices on an endpoint, VENDOR=ENDPOINT; may be repeated.
+        [teltonika=tcp:5027; with standalone on 127.0.0.1 only]"""
+        self["listen"].append(value)
+
+    def ports(self, reactor: Any, vendors: dict[str, IVendor]) -> list[Port]:
+        """The ports to serve."""
+        given = self["listen"] or [self.default_listen]
+        return [
+            Port(
+                str(listen),
+                vendors[listen.vendor],
+                _endpoint(reactor, f"--listen {listen}", listen.endpoint),
+            )
+            for listen in config.listens(given, vendors)
+        ]
+
+
+class IngestOptions(ListenOptions):
+    """Devices in, stream entries out."""
+
+    longdesc = "Serves devices, and acknowledges their records once Redis has confirmed them."
+    optParameters: ClassVar[list[Any]] = [_REDIS, _INSTANCE_ID]
+
+    def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
+        """See RoleOptions."""
+        vendors = installed_vendors()
+        return ingest_role(
+            reactor,
+            _reachable(config.redis_address(self["redis"], os.environ), reactor),
+            self.ports(reactor, vendors),
+            config.ingest_streams(os.environ, vendors),
+            config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"),
+            health,
+            abort,
+        )
+
+
+class ProcessOptions(RoleOptions):
+    """Stream entries in, database rows out."""
+
+    longdesc = "Stores positions from the streams, and acknowledges them once they are committed."
+    optParameters: ClassVar[list[Any]] = [
+        _REDIS,
+        ("sink", None, None, "Where positions are stored: sqlite:PATH. [required]"),
+        (
+            "consumer",
+            None,
+            None,
+            "This processor's name in the group, the same after a restart. [CONSUMER_NAME, "
+            "else the host's name and -1]",
+        ),
+    ]
+
+    def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
+        """See RoleOptions."""
+        if not self["sink"]:
+            raise ConfigError("--sink is required, as --sink sqlite:/var/lib/tracker/positions.db")
+        return process_role(
+            reactor,
+            _reachable(config.redis_address(self["redis"], os.environ), reactor),
+            config.process_streams(os.environ, installed_vendors()),
+            config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
+            _sink(reactor, self["sink"]),
+            health,
+            abort,
+        )
+
+
+class StandaloneOptions(ListenOptions):
+    """Everything in one process, with a Redis of its own and SQLite."""
+
+    longdesc = (
+        "Runs all roles in one process, with a Redis or Valkey server that it starts itself, "
+        "into SQLite. All its data is in one folder."
+    )
+    default_listen = config.DEFAULT_STANDALONE_LISTEN
+    optParameters: ClassVar[list[Any]] = [
+        ("data", None, None, "Folder for all data. [TRACKER_DATA, else ./tracker-data]"),
+        _INSTANCE_ID,
+    ]
+
+    def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
+        """See RoleOptions."""
+        vendors = installed_vendors()
+        folder = config.data_folder(self["data"], os.environ)
+        name = config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID")
+        ports = self.ports(reactor, vendors)
+        try:
+            program = find_server()
+            address = socket_address(folder)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        role = Role()
+        EmbeddedRedis(reactor, program, folder, abort).setServiceParent(role)
+        process_role(
+            reactor,
+            address,
+            config.process_streams(os.environ, vendors),
+            name,
+            _sink(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
+            health,
+            abort,
+        ).setServiceParent(role)
+        ingest_role(
+            reactor,
+            address,
+            ports,
+            config.ingest_streams(os.environ, vendors),
+            name,
+            health,
+            abort,
+        ).setServiceParent(role)
+        return role
+
+
+class Options(usage.Options):
+    """The options of ``twistd tracker``."""
+
+    longdesc = "The telemetry plane of a GPS tracking platform."
+    subCommands: ClassVar[list[Any]] = [
+        ("ingest", None, IngestOptions, "Serve devices; records go to Redis streams."),
+        ("process", None, ProcessOptions, "Move positions from the streams into the database."),
+        ("standalone", None, StandaloneOptions, "All in one, with its own Redis and SQLite."),
+    ]
+
+    def opt_version(self) -> None:
+        """Print Tracker's version and exit."""
+        print(f"tracker {__version__}")
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse; a mistake ends the process with one line instead of all the help there is."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            raise SystemExit(f"twistd tracker: {error}") from None
+
+    def postOptions(self) -> None:
+        """Insist on a role."""
+        if self.subCommand is None:
+            raise usage.UsageError(f"say which role to run: {_roles()}")
+
+    def parseArgs(self, *arguments: str) -> None:
+        """Called with whatever is no option and no role."""
+        if arguments:
+            raise usage.UsageError(f"unknown role {arguments[0]!r}: use {_roles()}")
+
+
+def makeService(options: Options) -> IService:
+    """Build the process that the options describe; nothing is opened before it starts."""
+    from twisted.internet import reactor
+
+    process = Process(reactor)
+    health = Health()
+    role_options: RoleOptions = options.subOptions
+    try:
+        role = role_options.build(reactor, health, process.abort)
+        if role_options["http"]:
+            description = config.tcp_default(role_options["http"], 2, "interface", "127.0.0.1")
+            name = f"--http {description}"
+            endpoint = _endpoint(reactor, name, description)
+            Listener(name, endpoint, health_site(health), process.abort).setServiceParent(process)
+    except ConfigError as error:
+        raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None
+    role.setServiceParent(process)
+    return process
+
+
+def installed_vendors() -> dict[str, IVendor]:
+    """The vendors whose plugins are installed, by name."""
+    return {vendor.name: vendor for vendor in getPlugins(IVendor)}
+
+
+def _roles() -> str:
+    return ", ".join(name for name, *_ in Options.subCommands)
+
+
+def _endpoint(reactor: Any, name: str, description: str) -> IStreamServerEndpoint:
+    try:
+        endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
+        raise ConfigError(f"{name}: not an endpoint: {error}") from None
+    return endpoint
+
+
+def _reachable(address: RedisAddress, reactor: Any) -> RedisAddress:
+    """The address, once it is sure that its TLS settings can be read."""
+    try:
+        address.endpoint(reactor)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"Redis URL: {error}") from None
+    return address
+
+
+def _sink(reactor: Any, url: str) -> Any:
+    try:
+        return make_sink(reactor, url)
+    except ValueError as error:
+        raise ConfigError(f"--sink: {error}") from None

@@ -1,0 +1,213 @@
+"""AVL packets: the position records of Codec 8 and Codec 8 Extended.
+
+A packet is the data of a frame: codec id, count of records, records, the count
+again. A record is 24 bytes of time and place, then IO elements in groups by the
+width of their value. The two codecs differ in the width of ids and counts, and in
+a last group of variable-length values that only Codec 8 Extended has.
+Source: Teltonika wiki, "Codec", chapters "Codec 8" and "Codec 8 Extended".
+
+Values are unsigned as on the wire: which ids are signed depends on the device's
+model, which the wire does not tell.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from typing import Final
+
+from attrs import field, frozen
+
+from tracker.vendors.outcomes import Decoded, Rejected
+
+#: Timestamp, priority, longitude, latitude, altitude, angle, satellites, speed.
+_PLACE: Final = struct.Struct(">QBiihHBH")
+_WIDTHS: Final = (1, 2, 4, 8)
+_VALUE_FORMAT: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+
+@frozen
+class Codec:
+    """How one codec lays out IO elements."""
+
+    name: str
+    """As in a stream entry's ``codec`` field."""
+    codec_id: int
+    count: struct.Struct = field(repr=False)
+    """Event id, total, and number of elements in a group."""
+    element: dict[int, struct.Struct] = field(repr=False)
+    """Value width in bytes → id and value."""
+    variable: struct.Struct | None = field(repr=False)
+    """Id and length of a variable-length value, where the codec has them."""
+
+
+def _codec(name: str, codec_id: int, letter: str, variable: struct.Struct | None) -> Codec:
+    element = {width: struct.Struct(f">{letter}{_VALUE_FORMAT[width]}") for width in _WIDTHS}
+    return Codec(name, codec_id, struct.Struct(f">{letter}"), element, variable)
+
+
+CODEC_8: Final = _codec("8", 0x08, "B", None)
+CODEC_8E: Final = _codec("8E", 0x8E, "H", struct.Struct(">HH"))
+CODECS: Final = {codec.codec_id: codec for codec in (CODEC_8, CODEC_8E)}
+
+
+@frozen
+class Record:
+    """One AVL record, in the wire's own units.
+
+    ``timestamp`` in milliseconds since 1970 (UTC); ``longitude`` and ``latitude`` in
+    1e-7 degrees; altitude in metres, angle in degrees from north, speed in km/h.
+    """
+
+    timestamp: int
+    priority: int
+    longitude: int
+    latitude: int
+    altitude: int
+    angle: int
+    satellites: int
+    speed: int
+    event: int
+    elements: tuple[tuple[int, int, int], ...] = ()
+    """(id, width in bytes, value) in the order of the wire: by width, narrow first."""
+    variable: tuple[tuple[int, bytes], ...] = ()
+    """(id, value) of the variable-length elements of Codec 8 Extended."""
+
+
+@frozen
+class Packet:
+    """The records that one frame carries, in the order of the wire."""
+
+    codec: Codec
+    records: tuple[Record, ...]
+
+
+def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
+    """Read the data of a frame whose checksum was right.
+
+    :return: ``Rejected`` where counts contradict each other or the bytes, or the
+        codec is unknown; its ``offset`` counts from the codec id.
+    """
+    size = len(data)
+    codec = CODECS.get(data[0])
+    if codec is None:
+        return Rejected(size, 0, f"unsupported codec {data[0]:#04x}")
+    count, count_again = data[1], data[-1]
+    if count != count_again:
+        return Rejected(size, size - 1, f"{count} records at the start, {count_again} at the end")
+    records = []
+    offset = 2
+    end = size - 1
+    for number in range(1, count + 1):
+        start = offset
+        try:
+            record, offset = _decode_record(codec, data, offset, end)
+        except (struct.error, _BadRecord) as error:
+            reason = error if isinstance(error, _BadRecord) else "runs past the packet's end"
+            return Rejected(size, start, f"record {number} of {count}: {reason}")
+        records.append(record)
+    if offset != end:
+        return Rejected(size, offset, f"{end - offset} bytes after the last record")
+    return Decoded(Packet(codec, tuple(records)), size)
+
+
+class _BadRecord(Exception):
+    """The record contradicts itself."""
+
+
+def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Record, int]:
+    place = _PLACE.unpack_from(data, offset)
+    offset += _PLACE.size
+    count = codec.count
+    (event,) = count.unpack_from(data, offset)
+    (total,) = count.unpack_from(data, offset + count.size)
+    offset += 2 * count.size
+    elements: list[tuple[int, int, int]] = []
+    for width in _WIDTHS:
+        (number,) = count.unpack_from(data, offset)
+        offset += count.size
+        layout = codec.element[width]
+        group_end = offset + number * layout.size
+        if group_end > end:
+            raise _BadRecord(f"{number} elements of {width} bytes run past the packet's end")
+        elements.extend(
+            (element_id, width, value)
+            for element_id, value in layout.iter_unpack(data[offset:group_end])
+        )
+        offset = group_end
+    variable: list[tuple[int, bytes]] = []
+    if codec.variable is not None:
+        (number,) = count.unpack_from(data, offset)
+        offset += count.size
+        for _ in range(number):
+            element_id, length = codec.variable.unpack_from(data, offset)
+            offset += codec.variable.size
+            if offset + length > end:
+                raise _BadRecord(
+                    f"element {element_id} of {length} bytes runs past the packet's end"
+                )
+            variable.append((element_id, data[offset : offset + length]))
+            offset += length
+    if offset > end:
+        raise _BadRecord("runs past the packet's end")
+    if total != len(elements) + len(variable):
+        raise _BadRecord(f"{total} elements announced, {len(elements) + len(variable)} there")
+    longitude, latitude, altitude, angle, satellites, speed = place[2:]
+    record = Record(
+        place[0],
+        place[1],
+        longitude,
+        latitude,
+        altitude,
+        angle,
+        satellites,
+        speed,
+        event,
+        tuple(elements),
+        tuple(variable),
+    )
+    return record, offset
+
+
+def encode_packet(codec: Codec, records: Sequence[Record]) -> bytes:
+    """The data of a frame that carries these records: the inverse of :func:`decode_packet`.
+
+    :raises ValueError: for more than 255 records, or a value that does not fit its field.
+    """
+    if len(records) > 255:
+        raise ValueError(f"{len(records)} records: a packet holds 255")
+    count = bytes((len(records),))
+    try:
+        body = b"".join(_encode_record(codec, record) for record in records)
+    except struct.error as error:
+        raise ValueError(f"codec {codec.name} cannot carry the record: {error}") from None
+    return b"".join((bytes((codec.codec_id,)), count, body, count))
+
+
+def _encode_record(codec: Codec, record: Record) -> bytes:
+    if record.variable and codec.variable is None:
+        raise ValueError(f"codec {codec.name} has no variable-length elements")
+    count = codec.count.pack
+    parts = [
+        _PLACE.pack(
+            record.timestamp,
+            record.priority,
+            record.longitude,
+            record.latitude,
+            record.altitude,
+            record.angle,
+            record.satellites,
+            record.speed,
+        ),
+        count(record.event),
+        count(len(record.elements) + len(record.variable)),
+    ]
+    for width in _WIDTHS:
+        group = [element for element in record.elements if element[1] == width]
+        parts.append(count(len(group)))
+        parts.extend(codec.element[width].pack(element_id, value) for element_id, _, value in group)
+    if codec.variable is not None:
+        parts.append(count(len(record.variable)))
+        for element_id, value in record.variable:
+            parts.append(codec.variable.pack(element_id, len(value)) + value)
+    return b"".join(parts)

@@ -1,0 +1,61 @@
+"""The envelope of every Teltonika frame over TCP.
+
+Preamble of four zero bytes, data length (u32), data, CRC (u32); big-endian. The
+CRC-16/ARC covers the data, which runs from the codec id to the second count.
+Source: Teltonika wiki, "Codec", chapter "Codec for device data sending".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fastcrc.crc16 import arc as crc16
+
+from tracker.vendors.outcomes import Decoded, Fatal, Incomplete
+
+PREAMBLE: Final = bytes(4)
+#: Sent between frames, and before the login, to keep a NAT entry alive; never answered.
+PING: Final = 0xFF
+
+_HEADER: Final = 8
+_CRC: Final = 4
+_ENVELOPE: Final = _HEADER + _CRC
+#: Codec id and two counts: less than this cannot be a frame.
+_SHORTEST_DATA: Final = 3
+
+
+def decode_frame(buffer: bytes | bytearray, max_data: int) -> Decoded[bytes] | Incomplete | Fatal:
+    """Take the data of one frame from the start of ``buffer``.
+
+    :param max_data: largest data length, in bytes, that is waited for.
+    :return: the data, with the whole frame's size as ``used``. There is no
+        ``Rejected`` here: after a bad length or checksum the next frame's start is a
+        guess, since the preamble's zeros occur inside records too.
+    """
+    size = len(buffer)
+    preamble = buffer[: len(PREAMBLE)]
+    if preamble != PREAMBLE[: len(preamble)]:
+        return Fatal(0, "no preamble of zeros")
+    if size < _HEADER:
+        return Incomplete(_HEADER - size)
+    length = int.from_bytes(buffer[4:_HEADER], "big")
+    if length < _SHORTEST_DATA:
+        return Fatal(4, f"data length {length}: too short for a frame")
+    if length > max_data:
+        return Fatal(4, f"data length {length} is over the limit of {max_data}")
+    end = _HEADER + length
+    if size < end + _CRC:
+        return Incomplete(end + _CRC - size)
+    data = bytes(buffer[_HEADER:end])
+    carried = int.from_bytes(buffer[end : end + _CRC], "big")
+    computed = crc16(data)
+    if carried != computed:
+        return Fatal(end, f"CRC {carried:#010x} where {computed:#010x} is due")
+    return Decoded(data, length + _ENVELOPE)
+
+
+def encode_frame(data: bytes) -> bytes:
+    """Wrap ``data`` (codec id to second count) in an envelope."""
+    return b"".join(
+        (PREAMBLE, len(data).to_bytes(4, "big"), data, crc16(data).to_bytes(_CRC, "big"))
+    )

@@ -1,0 +1,3 @@
+from tracker.vendors.teltonika.vendor import Teltonika
+
+teltonika = Teltonika()
