@@ -30,7 +30,7 @@ class ISession(Interface):
     device_id: str | None = Attribute("The IMEI, or None before login.")
     peer: str = Attribute("Address of the other side, for people to read.")
 
-    def close() -> None:  # type: ignore[misc]
+    def close() -> None:
         """Drop the connection at once; what was not acknowledged stays unacknowledged."""
 
 
@@ -91,7 +91,7 @@ class SinkUnusable(Exception):
 class IPositionSink(Interface):
     """Where positions end up. Called from the reactor's thread, one call at a time."""
 
-    def open() -> Deferred[None]:  # type: ignore[misc]
+    def open() -> Deferred[None]:
         """Connect and bring the schema up to date; fails with :class:`SinkUnusable`."""
 
     def store(batch: Batch) -> Deferred[int]:  # noqa: N805
@@ -102,5 +102,5 @@ class IPositionSink(Interface):
             may try again.
         """
 
-    def close() -> Deferred[Any]:  # type: ignore[misc]
+    def close() -> Deferred[Any]:
         """Release everything; fires when done."""

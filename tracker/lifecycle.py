@@ -111,8 +111,8 @@ class Listener(Service):
     def privilegedStartService(self) -> None:
         """Begin to listen."""
         super().privilegedStartService()
-        self._listening = self._endpoint.listen(self._factory)
-        self._listening.addCallbacks(self._listens, self._cannot_listen)
+        listening: Deferred[Any] = self._endpoint.listen(self._factory)
+        self._listening = listening.addCallbacks(self._listens, self._cannot_listen)
 
     def startService(self) -> None:
         """Begin to listen, unless done before."""

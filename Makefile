@@ -1,0 +1,63 @@
+# Two commands do all the set-up: `make demo` and `make test`. Both need Python 3.11 or
+# later, make and a C compiler, and no root; both reuse the environment in .venv.
+
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+
+# What `make demo` runs: devices, and seconds until it ends by itself (else Ctrl-C).
+DEMO_DEVICES ?= 25
+DEMO_SECONDS ?=
+DEMO_PORT    ?= 5027
+# A folder to keep the demo's data in; a temporary one when empty.
+DEMO_DATA    ?=
+
+# compat: only so are the plugins in twisted/plugins found in the source tree.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
+	--config-settings editable_mode=compat --editable
+
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
+	@echo "make test    run every test that needs no root"
+	@echo "make lint    ruff and mypy"
+	@echo "make format  let ruff lay out the code"
+	@echo "make clean   remove what these have made"
+
+demo: $(VENV)/.embedded
+	@$(BIN)/tracker-admin demo --devices $(DEMO_DEVICES) --port $(DEMO_PORT) \
+		$(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DATA),--data $(DEMO_DATA))
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.test
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -f twisted/plugins/dropin.cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# A stamp for each set of extras; the test set holds the embedded one.
+$(VENV)/.embedded: $(VENV)/bin/python setup.cfg pyproject.toml
+	@echo "installing into $(VENV) …"
+	@$(INSTALL) '.[embedded]'
+	@touch $@
+
+$(VENV)/.test: $(VENV)/bin/python setup.cfg pyproject.toml
+	@echo "installing into $(VENV) …"
+	@$(INSTALL) '.[test]'
+	@touch $@ $(VENV)/.embedded
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Tracker needs Python 3.11 or later: make PYTHON=/path/to/python3.11 …" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)

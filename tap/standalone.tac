@@ -1,0 +1,16 @@
+# Everything in one process, as `twistd tracker standalone` does it, for `twistd -ny`.
+#
+#   TRACKER_DATA=/var/lib/tracker twistd -ny tap/standalone.tac
+#
+# TRACKER_DATA names the folder for all data (default: ./tracker-data); INSTANCE_ID and
+# REDIS_TELEMETRY_STREAM hold as for the command.
+
+from twisted.application import service
+
+from tracker.tap import Options, makeService
+
+options = Options()
+options.parseOptions(["standalone"])
+
+application = service.Application("tracker")
+makeService(options).setServiceParent(application)

@@ -1,0 +1,1 @@
+"""A fleet that behaves like real devices, for tests, measurements and a look around."""

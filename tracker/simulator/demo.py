@@ -1,0 +1,270 @@
+"""The demo: the standalone role as its own process, a fleet, and a line of figures."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import socket
+import sqlite3
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
+from twisted.python.failure import Failure
+
+from tracker.keys import PROCESSOR_GROUP, telemetry_stream
+from tracker.simulator.device import Behaviour
+from tracker.simulator.fleet import Fleet
+from tracker.simulator.run import Failed, Interrupt, Progress, drain
+from tracker.streams.address import RedisAddress
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.embedded import find_server, socket_address
+from tracker.streams.lag import group_lag
+
+#: Seconds for the stack to come up, to store what is left, and to stop.
+START_TIMEOUT: Final = 30.0
+STORE_TIMEOUT: Final = 30.0
+STOP_TIMEOUT: Final = 30.0
+
+_STREAM: Final = telemetry_stream("teltonika")
+
+
+class Demo:
+    """Runs the stack and a fleet until told to stop, and accounts for every position.
+
+    :param data: folder for the stack's data; None for a temporary one.
+    :param port: on 127.0.0.1, for the devices.
+    :param seconds: how long; None until an interrupt.
+    """
+
+    def __init__(
+        self,
+        data: Path | None,
+        port: int,
+        devices: int,
+        behaviour: Behaviour,
+        seconds: float | None,
+    ) -> None:
+        self._data = data
+        self._port = port
+        self._devices = devices
+        self._behaviour = behaviour
+        self._seconds = seconds
+
+    async def run(self, reactor: Any) -> int:
+        """Run it; 0 when all that was acknowledged is stored."""
+        if self._data is not None:
+            return await self._run_in(reactor, self._data.absolute())
+        folder = Path(tempfile.mkdtemp(prefix="tracker-demo-"))
+        try:
+            return await self._run_in(reactor, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    async def _run_in(self, reactor: Any, folder: Path) -> int:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            address = socket_address(folder)
+            server = Path(find_server())
+        except (OSError, ValueError) as error:
+            raise Failed(str(error)) from None
+        interrupt = Interrupt(reactor)
+        stack = _Stack(reactor, folder, self._port)
+        redis = RedisConnection(reactor, address, lambda reason: None)
+        redis.startService()
+        try:
+            await self._wait_for_start(reactor, interrupt, stack, redis)
+            if interrupt.requested:
+                return 0
+            endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self._port}")
+            fleet = Fleet(reactor, endpoint, self._devices, self._behaviour)
+            self._print_places(stack, server, address, folder)
+            return await self._drive(reactor, interrupt, stack, redis, fleet)
+        finally:
+            await redis.stopService()
+            await stack.stop()
+
+    async def _wait_for_start(
+        self, reactor: Any, interrupt: Interrupt, stack: _Stack, redis: RedisConnection
+    ) -> None:
+        deadline = reactor.seconds() + START_TIMEOUT
+        while not interrupt.requested:
+            stack.check()
+            if await _lag(redis) is not None:
+                return
+            if reactor.seconds() > deadline:
+                raise Failed(f"the stack did not start within {START_TIMEOUT:.0f} s: {stack.log}")
+            await interrupt.sleep(0.05)
+
+    def _print_places(
+        self, stack: _Stack, server: Path, address: RedisAddress, folder: Path
+    ) -> None:
+        client = server.with_name(server.name.replace("-server", "-cli"))
+        query = "select * from last_positions limit 5"
+        rows = (
+            ("devices", f"{self._devices} simulated ones on 127.0.0.1:{self._port} (Teltonika)"),
+            ("health", f"curl -s {stack.health}"),
+            ("stream", f"{client} -s {address.path} xinfo groups {_STREAM}"),
+            ("database", shlex.join(("sqlite3", "-readonly", str(stack.database), query))),
+            ("log", f"tail -f {stack.log}"),
+            ("data", f"{folder}" + ("" if self._data else " (removed at the end)")),
+        )
+        print("Tracker demo: everything runs. Ctrl-C ends it.\n")
+        for name, text in rows:
+            print(f"  {name:9} {text}")
+        print(flush=True)
+
+    async def _drive(
+        self,
+        reactor: Any,
+        interrupt: Interrupt,
+        stack: _Stack,
+        redis: RedisConnection,
+        fleet: Fleet,
+    ) -> int:
+        progress = Progress(reactor)
+        received_before = await _length(redis)
+        stored_before = _stored(stack.database)
+        end = None if self._seconds is None else reactor.seconds() + self._seconds
+
+        async def figures() -> tuple[int, int, int | None]:
+            stack.check()
+            received, lag = await _length(redis), await _lag(redis)
+            return received - received_before, _stored(stack.database) - stored_before, lag
+
+        async def show() -> None:
+            received, stored, lag = await figures()
+            progress.show(
+                f"{fleet.counters.connected} devices connected · {received:,} positions received"
+                f" · {stored:,} stored · lag {'unknown' if lag is None else lag}"
+            )
+
+        fleet.startService()
+        while not interrupt.requested and (end is None or reactor.seconds() < end):
+            left = 0.5 if end is None else min(0.5, max(0.0, end - reactor.seconds()))
+            await interrupt.sleep(left)
+            await show()
+        await drain(reactor, fleet)
+        acknowledged = fleet.counters.acknowledged
+        deadline = reactor.seconds() + STORE_TIMEOUT
+        while True:
+            _, stored, lag = await figures()
+            if (stored >= acknowledged and lag == 0) or reactor.seconds() > deadline:
+                break
+            await deferLater(reactor, 0.05)
+        await show()
+        progress.end()
+        await fleet.stopService()
+        print(
+            f"demo: {acknowledged} positions from {self._devices} devices acknowledged, "
+            f"{stored} stored, lag {'unknown' if lag is None else lag}"
+        )
+        return 0 if (stored, lag) == (acknowledged, 0) else 1
+
+
+class _Stack(ProcessProtocol):
+    """``twistd tracker standalone`` as a child process."""
+
+    def __init__(self, reactor: Any, folder: Path, port: int) -> None:
+        self.log = folder / "tracker.log"
+        self.database = folder / "positions.sqlite"
+        health_port = _free_port()
+        self.health = f"http://127.0.0.1:{health_port}/readyz"
+        self._reactor = reactor
+        self._ended: Deferred[None] = Deferred()
+        self._status: str | None = None
+        self._output = b""
+        leash = (sys.executable, "-m", "tracker.streams.leash", str(os.getpid()))
+        twistd = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+        command = (
+            *leash,
+            str(folder / "demo.lock"),
+            *twistd,
+            *("--nodaemon", "--pidfile=", f"--logfile={self.log}"),
+            *("tracker", "standalone", "--data", str(folder)),
+            *("--listen", f"teltonika=tcp:{port}:interface=127.0.0.1"),
+            *("--http", f"tcp:{health_port}"),
+        )
+        unset = ("REDIS_TELEMETRY_STREAM", "INSTANCE_ID")
+        environment = {key: value for key, value in os.environ.items() if key not in unset}
+        self._transport = reactor.spawnProcess(self, command[0], command, env=environment)
+
+    def check(self) -> None:
+        """:raises Failed: when the stack has ended by itself."""
+        if self._status is None:
+            return
+        reason = self._output.decode(errors="replace").strip()
+        if not reason and self.log.exists():
+            lines = self.log.read_text(errors="replace").splitlines()
+            told = [line for line in lines if "giving up: " in line]
+            reason = told[-1].partition("giving up: ")[2] if told else f"see {self.log}"
+        raise Failed(f"the stack ended: {reason or self._status}")
+
+    async def stop(self) -> None:
+        """Stop the stack; returns when it has gone."""
+        if self._status is not None:
+            return
+        self._signal("TERM")
+        kill = self._reactor.callLater(STOP_TIMEOUT, self._signal, "KILL")
+        await self._ended
+        if kill.active():
+            kill.cancel()
+
+    def _signal(self, name: str) -> None:
+        try:
+            self._transport.signalProcess(name)
+        except ProcessExitedAlready:
+            return
+
+    def outReceived(self, data: bytes) -> None:
+        self._output += data
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self._status = reason.getErrorMessage()
+        self._ended.callback(None)
+
+
+async def _lag(redis: RedisConnection) -> int | None:
+    try:
+        lag = await group_lag(redis, _STREAM, PROCESSOR_GROUP)
+    except (Refused, Unavailable):
+        return None
+    return None if lag is None else lag.total
+
+
+async def _length(redis: RedisConnection) -> int:
+    try:
+        length: int = await redis.execute("XLEN", _STREAM)
+    except (Refused, Unavailable):
+        return 0
+    return length
+
+
+def _stored(database: Path) -> int:
+    if not database.exists():
+        return 0
+    try:
+        connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+        try:
+            (count,) = connection.execute("SELECT count(*) FROM positions").fetchone()
+        finally:
+            connection.close()
+    except sqlite3.Error:
+        return 0
+    return int(count)
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        port: int = listening.getsockname()[1]
+        return port

@@ -1,0 +1,313 @@
+"""A simulated Teltonika device: it records, keeps what is not acknowledged, and sends it again."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from random import Random
+from typing import Any, Final
+
+from attrs import define, frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import (
+    IAddress,
+    IDelayedCall,
+    IStreamClientEndpoint,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import LoopingCall
+from twisted.python.failure import Failure
+
+from tracker.simulator.track import Fix, Track
+from tracker.vendors.teltonika.avl import Codec, Record, encode_packet
+from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.login import ACCEPT, encode_login
+
+#: Seconds that a device waits for an answer before it reconnects ("response timeout").
+RESPONSE_TIMEOUT: Final = 30.0
+#: Seconds between attempts to connect: at first, and at most.
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 10.0
+
+#: Told when a device learns that its records were received.
+OnAcknowledged = Callable[[str, Codec, Sequence[Record]], None]
+
+
+@frozen
+class Behaviour:
+    """How the devices of a fleet behave."""
+
+    codec: Codec
+    interval: float = 1.0
+    """Seconds between two records."""
+    records: int = 1
+    """Records that are sent together; fewer are saved until there are so many."""
+    response_timeout: float = RESPONSE_TIMEOUT
+
+
+@define
+class Counters:
+    """What a fleet has done, in records."""
+
+    connected: int = 0
+    """Devices that are logged in now."""
+    recorded: int = 0
+    sent: int = 0
+    """Transmissions, the repeated ones included."""
+    retransmitted: int = 0
+    """Transmissions of a record that had been sent before."""
+    acknowledged: int = 0
+    refused_logins: int = 0
+
+
+class SimulatedDevice(Service):
+    """One device, from power-on (start) to power-off (stop).
+
+    :param clock: IReactorTime; its seconds are the device's time (UNIX).
+    """
+
+    def __init__(
+        self,
+        clock: Any,
+        random: Random,
+        imei: str,
+        track: Track,
+        endpoint: IStreamClientEndpoint,
+        behaviour: Behaviour,
+        counters: Counters,
+        on_acknowledged: OnAcknowledged | None = None,
+    ) -> None:
+        self.imei = imei
+        self.clock = clock
+        self.behaviour = behaviour
+        self.counters = counters
+        self._random = random
+        self._track = track
+        self._endpoint = endpoint
+        self._on_acknowledged = on_acknowledged
+        self._flash: deque[Record] = deque()  # not acknowledged, oldest first
+        self._sent_before = 0  # of those, how many have been transmitted already
+        self._flushing = False
+        self._odometer = random.randrange(10_000, 300_000_000)
+        self._recording = LoopingCall(self._record)
+        self._recording.clock = clock
+        self._last_record = 0.0
+        self._last_timestamp = 0
+        self._connection: _DeviceProtocol | None = None
+        self._connecting: Deferred[Any] | None = None
+        self._reconnect: IDelayedCall | None = None
+        self._retry = FIRST_RETRY
+        self._gone: Deferred[None] | None = None
+
+    @property
+    def unacknowledged(self) -> int:
+        """Records in the device's flash."""
+        return len(self._flash)
+
+    def startService(self) -> None:
+        """Power on: connect, and begin to record at a moment of its own."""
+        super().startService()
+        self._connect()
+        self._first_record = self.clock.callLater(
+            self._random.uniform(0, self.behaviour.interval), self._start_recording
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Power off; fires when the connection has ended."""
+        super().stopService()
+        self.stop_recording()
+        if self._reconnect is not None:
+            self._reconnect.cancel()
+            self._reconnect = None
+        if self._connecting is not None:
+            self._connecting.cancel()
+        if self._connection is None:
+            return succeed(None)
+        self._gone = Deferred()
+        self._connection.transport.loseConnection()
+        return self._gone
+
+    def stop_recording(self) -> None:
+        """Park: no more records; those that are left are sent, however few they are."""
+        if self._first_record.active():
+            self._first_record.cancel()
+        if self._recording.running:
+            self._recording.stop()
+        self._flushing = True
+        if self._connection is not None:
+            self._connection.send()
+
+    def next_packet(self) -> list[Record]:
+        """The oldest records that are due to be sent together; none while too few are saved."""
+        count = min(len(self._flash), self.behaviour.records)
+        if count < self.behaviour.records and not self._flushing and not self._sent_before:
+            return []
+        packet = list(islice(self._flash, count))
+        self.counters.sent += count
+        self.counters.retransmitted += min(self._sent_before, count)
+        self._sent_before = max(self._sent_before, count)
+        return packet
+
+    def acknowledged(self, packet: Sequence[Record]) -> None:
+        """The server has them: forget them."""
+        for _ in packet:
+            self._flash.popleft()
+        self._sent_before = max(0, self._sent_before - len(packet))
+        self.counters.acknowledged += len(packet)
+        if self._on_acknowledged is not None:
+            self._on_acknowledged(self.imei, self.behaviour.codec, packet)
+
+    def connection_made(self, connection: _DeviceProtocol) -> None:
+        """The server's port accepted the connection."""
+        self._connection = connection
+
+    def logged_in(self) -> None:
+        """The server took the login."""
+        self._retry = FIRST_RETRY
+        self.counters.connected += 1
+
+    def connection_ended(self, was_logged_in: bool) -> None:
+        """The connection is gone, whoever ended it."""
+        self._connection = None
+        if was_logged_in:
+            self.counters.connected -= 1
+        if self._gone is not None:
+            self._gone.callback(None)
+        elif self.running:
+            self._try_again()
+
+    def _connect(self) -> None:
+        self._reconnect = None
+        connecting: Deferred[Any] = self._endpoint.connect(_DeviceFactory(self))
+        self._connecting = connecting.addErrback(self._not_connected)
+
+    def _not_connected(self, _: Failure) -> None:
+        if self.running:
+            self._try_again()
+
+    def _try_again(self) -> None:
+        delay = self._retry * self._random.uniform(0.5, 1.0)
+        self._reconnect = self.clock.callLater(delay, self._connect)
+        self._retry = min(2 * self._retry, LAST_RETRY)
+
+    def _start_recording(self) -> None:
+        self._last_record = self.clock.seconds()
+        self._recording.start(self.behaviour.interval)
+
+    def _record(self) -> None:
+        now = self.clock.seconds()
+        fix = self._track.advance(now - self._last_record)
+        self._last_record = now
+        # The clock of the machine may be set back; a device's records stay apart.
+        self._last_timestamp = max(int(now * 1000), self._last_timestamp + 1)
+        self._flash.append(self._make_record(self._last_timestamp, fix))
+        self.counters.recorded += 1
+        if self._connection is not None:
+            self._connection.send()
+
+    def _make_record(self, timestamp: int, fix: Fix) -> Record:
+        self._odometer += round(fix.speed / 3.6 * self.behaviour.interval)
+        moving = int(fix.speed > 0)
+        return Record(
+            timestamp=timestamp,
+            priority=0,
+            longitude=round(fix.longitude * 1e7),
+            latitude=round(fix.latitude * 1e7),
+            altitude=fix.altitude,
+            angle=fix.angle,
+            satellites=self._random.randint(7, 19),
+            speed=fix.speed,
+            event=0,
+            elements=(
+                (239, 1, 1),  # ignition
+                (240, 1, moving),
+                (21, 1, self._random.randint(2, 5)),  # GSM signal
+                (200, 1, 0),  # sleep mode
+                (69, 1, 1),  # GNSS on, with a fix
+                (181, 2, self._random.randint(8, 25)),  # PDOP, tenths
+                (182, 2, self._random.randint(5, 15)),  # HDOP, tenths
+                (66, 2, self._random.randint(13_600, 14_400)),  # external voltage, mV
+                (24, 2, fix.speed),
+                (67, 2, self._random.randint(3_900, 4_150)),  # battery, mV
+                (241, 4, 27_601),  # operator
+                (16, 4, self._odometer % 2**32),  # total odometer, m
+            ),
+        )
+
+
+class _DeviceProtocol(Protocol):
+    """Login, then one packet at a time: the next one after the acknowledgement of the last."""
+
+    transport: ITCPTransport
+
+    def __init__(self, device: SimulatedDevice) -> None:
+        self._device = device
+        self._received = b""
+        self._logged_in = False
+        self._packet: list[Record] = []  # sent, and not acknowledged
+        self._timeout: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        self._device.connection_made(self)
+        self.transport.write(encode_login(self._device.imei))
+        self._await_answer()
+
+    def dataReceived(self, data: bytes) -> None:
+        self._received += data
+        if not self._logged_in:
+            answer, self._received = self._received[:1], self._received[1:]
+            if answer != ACCEPT:
+                self._device.counters.refused_logins += 1
+                self._give_up()
+                return
+            self._answered()
+            self._logged_in = True
+            self._device.logged_in()
+            self.send()
+        while len(self._received) >= 4 and self._packet:
+            count = int.from_bytes(self._received[:4], "big")
+            self._received = self._received[4:]
+            self._answered()
+            packet, self._packet = self._packet, []
+            if count == len(packet):
+                self._device.acknowledged(packet)
+            self.send()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._answered()
+        self._device.connection_ended(self._logged_in)
+
+    def send(self) -> None:
+        """Send what is due, unless an answer is awaited."""
+        if not self._logged_in or self._packet:
+            return
+        self._packet = self._device.next_packet()
+        if self._packet:
+            data = encode_packet(self._device.behaviour.codec, self._packet)
+            self.transport.write(encode_frame(data))
+            self._await_answer()
+
+    def _await_answer(self) -> None:
+        self._timeout = self._device.clock.callLater(
+            self._device.behaviour.response_timeout, self._give_up
+        )
+
+    def _answered(self) -> None:
+        if self._timeout is not None and self._timeout.active():
+            self._timeout.cancel()
+
+    def _give_up(self) -> None:
+        self.transport.abortConnection()
+
+
+class _DeviceFactory(Factory):
+    noisy = False
+
+    def __init__(self, device: SimulatedDevice) -> None:
+        self._device = device
+
+    def buildProtocol(self, addr: IAddress | None) -> _DeviceProtocol:
+        return _DeviceProtocol(self._device)

@@ -1,0 +1,100 @@
+"""Many simulated devices, and what they have been told was received."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from random import Random
+from typing import IO, Any
+
+from twisted.application.service import MultiService
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from tracker.position import digest
+from tracker.simulator.device import Behaviour, Counters, OnAcknowledged, SimulatedDevice
+from tracker.simulator.track import Track
+from tracker.vendors.teltonika.avl import Codec, Record
+from tracker.vendors.teltonika.positions import position
+
+#: Tirana: the fleet has to drive somewhere.
+HOME = (41.3275, 19.8187)
+
+
+class Fleet(MultiService):
+    """``count`` devices that drive around and report to one endpoint.
+
+    :param seed: the same seed gives the same vehicles.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        endpoint: IStreamClientEndpoint,
+        count: int,
+        behaviour: Behaviour,
+        on_acknowledged: OnAcknowledged | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.counters = Counters()
+        self.devices = []
+        for number in range(count):
+            random = Random(f"{seed}/{number}")  # noqa: S311 - vehicles, not secrets
+            device = SimulatedDevice(
+                reactor,
+                random,
+                simulated_imei(number),
+                Track(random, HOME),
+                endpoint,
+                behaviour,
+                self.counters,
+                on_acknowledged,
+            )
+            self.devices.append(device)
+            device.setServiceParent(self)
+
+    def stop_recording(self) -> None:
+        """Park all vehicles; what is left in their flash is still sent."""
+        for device in self.devices:
+            device.stop_recording()
+
+    @property
+    def unacknowledged(self) -> int:
+        """Records that wait in the devices' flash."""
+        return sum(device.unacknowledged for device in self.devices)
+
+
+def simulated_imei(number: int) -> str:
+    """An IMEI with a right check digit, of a range that no real device is in.
+
+    :param number: 0 … 999,999.
+    """
+    digits = f"00000000{number:06}"
+    total = 0
+    for index, digit in enumerate(map(int, digits)):
+        doubled = 2 * digit if index % 2 else digit
+        total += doubled - 9 if doubled > 9 else doubled
+    return f"{digits}{-total % 10}"
+
+
+class Journal:
+    """A file with a line for each acknowledged record: what the platform answers for.
+
+    A line is ``{"device_id": …, "ts": …, "digest": …}``, the key of the record in
+    the positions table, the digest in hexadecimal.
+    """
+
+    def __init__(self, file: IO[str]) -> None:
+        self._file = file
+
+    def __call__(self, imei: str, codec: Codec, records: Sequence[Record]) -> None:
+        """Write down what was acknowledged, at once."""
+        for record in records:
+            acknowledged = position(imei, record)
+            line = {
+                "device_id": imei,
+                "ts": acknowledged.timestamp,
+                "digest": digest(acknowledged.to_payload()).hex(),
+            }
+            self._file.write(json.dumps(line) + "\n")
+        self._file.flush()

@@ -1,0 +1,124 @@
+"""Running something on a reactor of its own, from a command line."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater, react
+
+from tracker.simulator.fleet import Fleet
+
+#: Seconds that records on their way are waited for at the end.
+DRAIN_TIMEOUT: Final = 30.0
+#: Seconds between two progress lines where they cannot be drawn over each other.
+PLAIN_INTERVAL: Final = 5.0
+
+
+class Failed(Exception):
+    """It did not go well; the text says why, in one line."""
+
+
+def run(main: Callable[[Any], Awaitable[int]]) -> None:
+    """Run ``main(reactor)`` and exit with the status that it returns.
+
+    :class:`Failed` is printed, and makes it 1.
+    """
+
+    async def guarded(reactor: Any) -> None:
+        try:
+            status = await main(reactor)
+        except Failed as error:
+            print(f"tracker-admin: {error}", file=sys.stderr)
+            status = 1
+        if status:
+            raise SystemExit(status)
+
+    react(lambda reactor: Deferred.fromCoroutine(guarded(reactor)))
+
+
+class Interrupt:
+    """Waits on a reactor, until Ctrl-C or SIGTERM at most."""
+
+    def __init__(self, reactor: Any) -> None:
+        self.requested = False
+        self._reactor = reactor
+        self._waiting: Deferred[None] | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: reactor.callFromThread(self._request))
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait so long, or until the interrupt."""
+        if self.requested:
+            return
+        self._waiting = deferLater(self._reactor, seconds)
+        self._waiting.addErrback(lambda _: None)
+        await self._waiting
+        self._waiting = None
+
+    def _request(self) -> None:
+        self.requested = True
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
+class Progress:
+    """A line that is drawn over itself; in a pipe, a new line every few seconds."""
+
+    def __init__(self, clock: Any) -> None:
+        self._clock = clock
+        self._in_place = sys.stdout.isatty()
+        self._next = 0.0
+
+    def show(self, text: str) -> None:
+        """The latest state."""
+        if self._in_place:
+            print(f"\r\x1b[K{text}", end="", flush=True)
+        elif self._clock.seconds() >= self._next:
+            self._next = self._clock.seconds() + PLAIN_INTERVAL
+            print(text, flush=True)
+
+    def end(self) -> None:
+        """Leave the line to what was shown last."""
+        if self._in_place:
+            print(flush=True)
+
+
+async def run_fleet(reactor: Any, fleet: Fleet, seconds: float | None) -> int:
+    """Let the fleet drive, then wait until its records are acknowledged.
+
+    :param seconds: how long; None until an interrupt.
+    :return: 0 when all records were acknowledged, else 1.
+    """
+    interrupt = Interrupt(reactor)
+    progress = Progress(reactor)
+    end = None if seconds is None else reactor.seconds() + seconds
+    fleet.startService()
+    while not interrupt.requested and (end is None or reactor.seconds() < end):
+        await interrupt.sleep(0.5 if end is None else min(0.5, max(0, end - reactor.seconds())))
+        progress.show(_summary(fleet))
+    await drain(reactor, fleet)
+    progress.end()
+    await fleet.stopService()
+    print(f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} left")
+    return 1 if fleet.unacknowledged else 0
+
+
+async def drain(reactor: Any, fleet: Fleet) -> None:
+    """Let the devices send what they still have; gives up after :data:`DRAIN_TIMEOUT`."""
+    fleet.stop_recording()
+    deadline = reactor.seconds() + DRAIN_TIMEOUT
+    while fleet.unacknowledged and reactor.seconds() < deadline:
+        await deferLater(reactor, 0.05)
+
+
+def _summary(fleet: Fleet) -> str:
+    counters = fleet.counters
+    return (
+        f"{counters.connected} of {len(fleet.devices)} devices connected, "
+        f"{counters.sent:,} records sent, {counters.acknowledged:,} acknowledged, "
+        f"{counters.retransmitted:,} retransmitted"
+    )
