@@ -204,17 +204,15 @@ class Options(usage.Options):
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
+            unknown = str(error).removeprefix("Unknown command: ")
+            if unknown != str(error):
+                error = usage.UsageError(f"unknown role {unknown!r}: use {_roles()}")
             raise SystemExit(f"twistd tracker: {error}") from None
 
     def postOptions(self) -> None:
         """Insist on a role."""
         if self.subCommand is None:
             raise usage.UsageError(f"say which role to run: {_roles()}")
-
-    def parseArgs(self, *arguments: str) -> None:
-        """Called with whatever is no option and no role."""
-        if arguments:
-            raise usage.UsageError(f"unknown role {arguments[0]!r}: use {_roles()}")
 
 
 def makeService(options: Options) -> IService:

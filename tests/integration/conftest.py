@@ -1,0 +1,35 @@
+"""Pieces of Tracker on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest_twisted
+
+from tests.servers import RedisServer
+from tests.waiting import until
+from tracker.streams.connection import RedisConnection
+
+
+class Connected:
+    """A connection to the test's server, and what it has reported."""
+
+    def __init__(self, address: Any, reply_timeout: float = 10.0) -> None:
+        from twisted.internet import reactor
+
+        self.reports: list[str | None] = []
+        self.connection = RedisConnection(reactor, address, self.reports.append, reply_timeout)
+        self.connection.startService()
+
+    async def usable(self) -> None:
+        await until(lambda: self.connection.connected, "connected to Redis")
+
+
+@pytest_twisted.async_yield_fixture
+async def connected(redis: RedisServer) -> AsyncIterator[Connected]:
+    """A usable connection, closed at the end."""
+    connected = Connected(redis.address)
+    await connected.usable()
+    yield connected
+    await connected.connection.stopService()

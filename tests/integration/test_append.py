@@ -1,0 +1,66 @@
+"""Publishing to a real stream."""
+
+from __future__ import annotations
+
+from pytest_twisted import ensureDeferred
+
+from tests.integration.conftest import Connected
+from tests.servers import RedisServer
+from tests.waiting import until
+from tracker.ingestion.publisher import StreamPublisher
+from tracker.position import Entry
+
+STREAM = "telemetry:teltonika"
+
+
+def entries(count: int, device: str = "356307042441013") -> list[Entry]:
+    return [Entry(f"t{number}", device, "8E", f'{{"n":{number}}}') for number in range(count)]
+
+
+def publisher_on(connected: Connected, reports: list[str | None]) -> StreamPublisher:
+    from twisted.internet import reactor
+
+    publisher = StreamPublisher(reactor, connected.connection, STREAM, reports.append)
+    publisher.startService()
+    return publisher
+
+
+@ensureDeferred
+async def test_an_entry_has_exactly_four_fields(connected: Connected, redis: RedisServer) -> None:
+    publisher = publisher_on(connected, [])
+    await publisher.publish(entries(2))
+    stored = [fields for _, fields in redis.client.xrange(STREAM)]
+    assert stored == [
+        {b"ts": b"t0", b"device_id": b"356307042441013", b"codec": b"8E", b"payload": b'{"n":0}'},
+        {b"ts": b"t1", b"device_id": b"356307042441013", b"codec": b"8E", b"payload": b'{"n":1}'},
+    ]
+
+
+@ensureDeferred
+async def test_a_restart_of_redis_loses_nothing_that_was_confirmed(
+    connected: Connected, redis: RedisServer
+) -> None:
+    publisher = publisher_on(connected, [])
+    await publisher.publish(entries(10))
+    redis.kill()
+    await until(lambda: not connected.connection.connected, "disconnected")
+    waiting = publisher.publish(entries(5, "356307042441021"))
+    redis.start()  # it has forgotten the script, too
+    await waiting
+    assert redis.client.xlen(STREAM) == 15
+
+
+@ensureDeferred
+async def test_out_of_memory_is_told_and_ends(connected: Connected, redis: RedisServer) -> None:
+    reports: list[str | None] = []
+    publisher = publisher_on(connected, reports)
+    await publisher.publish(entries(1))
+    redis.client.config_set("maxmemory", 1)
+    waiting = publisher.publish(entries(3))
+    await until(lambda: reports[-1] is not None, "the refusal is reported")
+    assert "OOM" in (reports[-1] or "")
+    assert redis.client.xlen(STREAM) == 1
+    redis.client.config_set("maxmemory", 0)
+    await waiting
+    assert redis.client.xlen(STREAM) == 4
+    assert reports[-1] is None

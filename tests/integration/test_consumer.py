@@ -1,0 +1,193 @@
+"""Consuming real streams: what is acknowledged, and when."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.integration.conftest import Connected
+from tests.servers import RedisServer
+from tests.unit.fakes import FakeSink
+from tests.waiting import until
+from tracker.interfaces import IPositionSink
+from tracker.keys import PROCESSOR_GROUP
+from tracker.observe.health import Health
+from tracker.position import Position
+from tracker.processing.service import process_role
+from tracker.processing.sinks.sqlite import SQLiteSink
+
+STREAM = "telemetry:teltonika"
+IMEI = "356307042441013"
+
+
+def append(redis: RedisServer, count: int, start: int = 0) -> None:
+    for number in range(start, start + count):
+        position = Position(
+            IMEI, f"2026-11-22T10:{number // 60:02}:{number % 60:02}.000Z",
+            41.3, 19.8, 110, 214, 43, 14, 0, 0, {"239": 1},
+        )  # fmt: skip
+        redis.client.xadd(STREAM, position.to_entry("8E")._asdict())  # type: ignore[arg-type]
+
+
+class Processing:
+    """A process role on a real server, started and stopped by the test."""
+
+    def __init__(self, redis: RedisServer, sink: IPositionSink, name: str = "one") -> None:
+        from twisted.internet import reactor
+
+        self.health = Health()
+        self.aborted: list[str] = []
+        self.role = process_role(
+            reactor,
+            redis.address,
+            {STREAM: "teltonika"},
+            name,
+            sink,
+            self.health,
+            self.aborted.append,
+        )
+        self.role.startService()
+
+    async def stop(self) -> None:
+        await self.role.stopService()
+
+
+def pending(redis: RedisServer) -> int:
+    try:
+        return int(redis.client.xpending(STREAM, PROCESSOR_GROUP)["pending"])
+    except Exception:
+        return -1
+
+
+def lag(redis: RedisServer) -> int:
+    groups: Any = redis.client.xinfo_groups(STREAM)
+    return int(groups[0]["lag"]) + int(groups[0]["pending"]) if groups else -1
+
+
+@ensureDeferred
+async def test_the_group_is_made_and_begins_at_the_first_entry(redis: RedisServer) -> None:
+    append(redis, 5)
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "everything processed")
+    await processing.stop()
+    assert sum(len(batch.positions) for batch in sink.batches) == 5
+    assert sink.closed
+
+
+@ensureDeferred
+async def test_the_group_is_made_before_there_is_a_stream(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    append(redis, 3)
+    await until(lambda: sum(len(batch.positions) for batch in sink.batches) == 3, "stored")
+    await until(lambda: lag(redis) == 0, "acknowledged")
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_nothing_is_acknowledged_before_the_sink_has_committed(redis: RedisServer) -> None:
+    append(redis, 4)
+    sink = FakeSink(failures=[RuntimeError("disk full"), RuntimeError("disk full")])
+    processing = Processing(redis, sink)
+    await until(lambda: pending(redis) == 4, "delivered")
+    await until(lambda: "disk full" in str(processing.health.reasons), "the failure is told")
+    assert not sink.batches
+    assert pending(redis) == 4
+    await until(lambda: lag(redis) == 0, "acknowledged after the retries")
+    assert processing.health.ready
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_a_stop_during_a_failure_leaves_the_entries_pending(redis: RedisServer) -> None:
+    append(redis, 4)
+    sink = FakeSink(failures=[RuntimeError("disk full")] * 1000)
+    processing = Processing(redis, sink)
+    await until(lambda: "disk full" in str(processing.health.reasons), "the failure is told")
+    await processing.stop()
+    assert pending(redis) == 4
+    again = FakeSink()
+    processing = Processing(redis, again)
+    await until(lambda: lag(redis) == 0, "the same consumer finishes them")
+    await processing.stop()
+    assert sum(len(batch.positions) for batch in again.batches) == 4
+
+
+@ensureDeferred
+async def test_what_is_no_position_is_put_aside_whole(redis: RedisServer) -> None:
+    append(redis, 1)
+    bad = redis.client.xadd(STREAM, {"codec": "8E", "payload": "{}", "other": "kept"})
+    redis.client.xadd(STREAM, {"nothing": "of the kind"})
+    append(redis, 1, start=1)
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "all acknowledged")
+    await processing.stop()
+    assert sum(len(batch.positions) for batch in sink.batches) == 2
+    dead = [fields for _, fields in redis.client.xrange(f"{STREAM}:dead")]
+    assert len(dead) == 2
+    assert dead[0][b"_id"] == bad
+    assert b"attributes" in dead[0][b"_reason"]
+    assert dead[0][b"other"] == b"kept"
+    assert b"codec" in dead[1][b"_reason"]
+
+
+@ensureDeferred
+async def test_a_flushed_redis_gets_its_group_again(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    redis.client.flushall()
+    append(redis, 2)
+    await until(lambda: sum(len(batch.positions) for batch in sink.batches) == 2, "stored")
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_a_restart_of_redis_is_survived(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    append(redis, 2)
+    await until(lambda: lag(redis) == 0, "processed")
+    redis.kill()
+    await until(lambda: not processing.health.ready, "not ready")
+    redis.start()
+    append(redis, 3, start=2)
+    await until(lambda: sum(len(batch.positions) for batch in sink.batches) == 5, "stored")
+    await until(lambda: processing.health.ready, "ready again")
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_a_deleted_pending_entry_is_counted_as_lost_and_holds_up_nobody(
+    redis: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    append(redis, 3)
+    sink = FakeSink(failures=[RuntimeError("not now")] * 1000)
+    processing = Processing(redis, sink)
+    await until(lambda: pending(redis) == 3, "delivered")
+    await processing.stop()
+    (first, _), *_ = redis.client.xrange(STREAM)
+    redis.client.xdel(STREAM, first)
+    again = FakeSink()
+    processing = Processing(redis, again)
+    await until(lambda: pending(redis) == 0, "acknowledged")
+    await processing.stop()
+    assert sum(len(batch.positions) for batch in again.batches) == 2
+
+
+@ensureDeferred
+async def test_a_sink_that_can_never_be_opened_ends_the_process(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    from twisted.internet import reactor
+
+    processing = Processing(redis, SQLiteSink(reactor, str(tmp_path / "missing" / "p.sqlite")))
+    await until(lambda: processing.aborted, "aborted")
+    assert "missing" in processing.aborted[0]
+    await processing.stop()

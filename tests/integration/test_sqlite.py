@@ -1,0 +1,214 @@
+"""The SQLite sink on a real file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+from zope.interface.verify import verifyObject
+
+from tests.unit.fakes import FakeSink
+from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
+from tracker.position import Position, digest
+from tracker.processing.sinks.sqlite import SQLiteSink
+
+CHECKPOINT = {("telemetry:teltonika", "processor"): "1-0"}
+
+
+def stored(second: int, device: str = "356307042441013", **changes: Any) -> StoredPosition:
+    facts: dict[str, Any] = {
+        "device_id": device,
+        "timestamp": f"2026-11-22T10:00:{second:02}.000Z",
+        "latitude": 41.3275,
+        "longitude": 19.8187,
+        "altitude": -6,
+        "angle": 214,
+        "speed": 43,
+        "satellites": 14,
+        "priority": 0,
+        "event": 239,
+        "attributes": {"239": 1, "78": {"__bigint": "13835058055282163712"}},
+    }
+    position = Position(**(facts | changes))
+    return StoredPosition(
+        position, digest(position.to_payload()), "teltonika", "8E", "2026-11-22T10:01:00.000Z"
+    )
+
+
+def sink_at(path: Path) -> SQLiteSink:
+    from twisted.internet import reactor
+
+    return SQLiteSink(reactor, str(path))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "positions.sqlite"
+
+
+@pytest_twisted.async_yield_fixture
+async def sink(path: Path) -> AsyncIterator[SQLiteSink]:
+    sink = sink_at(path)
+    await sink.open()
+    yield sink
+    await sink.close()
+
+
+def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    database = sqlite3.connect(path)
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.close()
+
+
+def test_sinks_keep_to_the_interface(path: Path) -> None:
+    verifyObject(IPositionSink, sink_at(path))
+    verifyObject(IPositionSink, FakeSink())
+
+
+@ensureDeferred
+async def test_a_position_is_stored_whole(sink: SQLiteSink, path: Path) -> None:
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+    ((*row, digest_),) = rows(
+        path,
+        "SELECT device_id, ts, vendor, codec, latitude, longitude, altitude, angle, speed,"
+        " satellites, priority, event, attributes, received_at, digest FROM positions",
+    )
+    assert row == [
+        "356307042441013", "2026-11-22T10:00:01.000Z", "teltonika", "8E", 41.3275, 19.8187, -6,
+        214, 43, 14, 0, 239, '{"239":1,"78":{"__bigint":"13835058055282163712"}}',
+        "2026-11-22T10:01:00.000Z",
+    ]  # fmt: skip
+    assert digest_ == stored(1).digest
+
+
+@ensureDeferred
+async def test_what_comes_twice_is_stored_once(sink: SQLiteSink, path: Path) -> None:
+    batch = Batch([stored(1), stored(2), stored(1)], CHECKPOINT)
+    assert await sink.store(batch) == 2
+    assert await sink.store(batch) == 0
+    assert rows(path, "SELECT count(*) FROM positions") == [(2,)]
+
+
+@ensureDeferred
+async def test_two_records_of_one_millisecond_are_both_kept(sink: SQLiteSink, path: Path) -> None:
+    assert await sink.store(Batch([stored(1), stored(1, event=240)], CHECKPOINT)) == 2
+
+
+@ensureDeferred
+async def test_last_positions_never_step_back(sink: SQLiteSink, path: Path) -> None:
+    await sink.store(Batch([stored(30, speed=30)], CHECKPOINT))
+    await sink.store(Batch([stored(20, speed=20)], CHECKPOINT))
+    assert rows(path, "SELECT ts, speed, last_contact FROM last_positions") == [
+        ("2026-11-22T10:00:30.000Z", 30, "2026-11-22T10:00:30.000Z")
+    ]
+
+
+@ensureDeferred
+async def test_a_record_without_a_fix_moves_the_contact_and_not_the_place(
+    sink: SQLiteSink, path: Path
+) -> None:
+    query = "SELECT ts, latitude, last_contact FROM last_positions"
+    await sink.store(Batch([stored(10, satellites=0)], CHECKPOINT))
+    assert rows(path, query) == [(None, None, "2026-11-22T10:00:10.000Z")]
+    await sink.store(Batch([stored(20), stored(30, satellites=0, latitude=0.0)], CHECKPOINT))
+    assert rows(path, query) == [("2026-11-22T10:00:20.000Z", 41.3275, "2026-11-22T10:00:30.000Z")]
+
+
+@ensureDeferred
+async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path) -> None:
+    positions = [
+        stored(second, device, event=event, satellites=satellites)
+        for second in range(5)
+        for device in ("356307042441013", "356307042441021")
+        for event in range(3)
+        for satellites in (0, 9)
+    ]
+    outcomes = set()
+    for seed in range(5):
+        random = Random(seed)
+        random.shuffle(positions)
+        sink = sink_at(tmp_path / f"{seed}.sqlite")
+        await sink.open()
+        left = list(positions)
+        while left:
+            size = random.randint(1, 20)
+            await sink.store(Batch(left[:size], CHECKPOINT))
+            del left[:size]
+        await sink.close()
+        outcomes.add(tuple(rows(tmp_path / f"{seed}.sqlite", "SELECT * FROM last_positions")))
+    assert len(outcomes) == 1
+
+
+@ensureDeferred
+async def test_the_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path) -> None:
+    key = ("telemetry:teltonika", "processor")
+    for entry_id in ("999-5", "1000-2", "1000-10", "1000-9", "2-0"):
+        await sink.store(Batch([], {key: entry_id}))
+    assert rows(path, "SELECT * FROM checkpoints") == [(*key, "1000-10")]
+
+
+@ensureDeferred
+async def test_a_failed_batch_leaves_nothing_behind(sink: SQLiteSink, path: Path) -> None:
+    huge = stored(3, event=2**70)  # fails within the transaction
+    with pytest.raises(OverflowError):
+        await sink.store(Batch([stored(1), huge], CHECKPOINT))
+    assert rows(path, "SELECT count(*) FROM positions") == [(0,)]
+    assert rows(path, "SELECT count(*) FROM checkpoints") == [(0,)]
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+
+
+@ensureDeferred
+async def test_it_opens_what_it_has_written(path: Path) -> None:
+    for second in (1, 2):
+        sink = sink_at(path)
+        await sink.open()
+        await sink.store(Batch([stored(second)], CHECKPOINT))
+        await sink.close()
+    assert rows(path, "SELECT count(*) FROM positions") == [(2,)]
+
+
+@ensureDeferred
+async def test_a_commit_is_on_disk_when_it_returns(path: Path) -> None:
+    # WAL alone syncs at checkpoints only; FULL does so at each commit.
+    sink = sink_at(path)
+    await sink.open()
+    assert sink._database is not None
+    modes = await sink._in_thread(
+        lambda database: [
+            database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous")
+        ],
+        sink._database,
+    )
+    assert modes == ["wal", 2]
+    await sink.close()
+
+
+@pytest.mark.parametrize("kind", ["no folder", "a folder", "not a database", "newer schema"])
+@ensureDeferred
+async def test_what_cannot_be_opened_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "positions.sqlite"
+    if kind == "no folder":
+        path = tmp_path / "missing" / "positions.sqlite"
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "not a database":
+        path.write_text("this is not a database file, whatever it is called" * 20)
+    else:
+        database = sqlite3.connect(path)
+        database.execute("PRAGMA user_version = 999")
+        database.close()
+    sink = sink_at(path)
+    with pytest.raises(SinkUnusable) as error:
+        await sink.open()
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+    await sink.close()

@@ -1,0 +1,124 @@
+"""Doubles that keep to the interfaces and do only what a test tells them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, succeed
+from zope.interface import implementer
+
+from tracker.interfaces import Batch, IGateway, IPositionSink, ISession
+from tracker.position import Entry
+from tracker.streams.connection import Unavailable
+
+
+@implementer(IGateway)
+class FakeGateway:
+    """Notes what a protocol reports, and confirms packets when the test says so."""
+
+    def __init__(self) -> None:
+        self.events: list[tuple[Any, ...]] = []
+        self.published: list[tuple[Sequence[Entry], Deferred[None]]] = []
+        self.cancelled = 0
+        self.refused: set[str] = set()
+        self.confirms_at_once = False
+
+    def opened(self, session: ISession) -> None:
+        self.events.append(("opened",))
+
+    def login(self, session: ISession, device_id: str) -> bool:
+        self.events.append(("login", device_id))
+        return device_id not in self.refused
+
+    def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
+        def cancelled(_: Deferred[None]) -> None:
+            self.cancelled += 1
+
+        confirmation: Deferred[None] = Deferred(cancelled)
+        self.published.append((entries, confirmation))
+        if self.confirms_at_once:
+            confirmation.callback(None)
+        return confirmation
+
+    def rejected(self, session: ISession, reason: str) -> None:
+        self.events.append(("rejected", reason))
+
+    def closed(self, session: ISession) -> None:
+        self.events.append(("closed",))
+
+
+@implementer(ISession)
+@define(eq=False)
+class FakeSession:
+    """A connection without a socket."""
+
+    gateway: IGateway
+    device_id: str | None = None
+    peer: str = "192.0.2.1:40000"
+    closed: bool = False
+
+    def close(self) -> None:
+        self.closed = True
+        self.gateway.closed(self)
+
+
+@define
+class FakeRedis:
+    """Stands where a RedisConnection does; the test answers the commands."""
+
+    connected: bool = True
+    commands: list[tuple[tuple[Any, ...], Deferred[Any]]] = field(factory=list)
+    waiting: list[Deferred[None]] = field(factory=list)
+
+    def execute(self, *arguments: Any) -> Deferred[Any]:
+        if not self.connected:
+            return fail(Unavailable("not connected"))
+        answer: Deferred[Any] = Deferred()
+        self.commands.append((arguments, answer))
+        return answer
+
+    def when_connected(self) -> Deferred[None]:
+        if self.connected:
+            return succeed(None)
+        deferred: Deferred[None] = Deferred(self.waiting.remove)
+        self.waiting.append(deferred)
+        return deferred
+
+    def lose(self) -> None:
+        """The connection breaks, with commands under way."""
+        self.connected = False
+        commands, self.commands = self.commands, []
+        for _, answer in commands:
+            answer.errback(Unavailable("Lost connection"))
+
+    def return_(self) -> None:
+        """The connection is there again."""
+        self.connected = True
+        waiting, self.waiting = self.waiting, []
+        for deferred in waiting:
+            deferred.callback(None)
+
+
+@implementer(IPositionSink)
+@define
+class FakeSink:
+    """Keeps batches in memory; fails as often as told."""
+
+    batches: list[Batch] = field(factory=list)
+    failures: list[Exception] = field(factory=list)
+    closed: bool = False
+
+    def open(self) -> Deferred[None]:
+        return succeed(None)
+
+    def store(self, batch: Batch) -> Deferred[int]:
+        if self.failures:
+            return fail(self.failures.pop(0))
+        self.batches.append(batch)
+        return succeed(len(batch.positions))
+
+    def close(self) -> Deferred[None]:
+        self.closed = True
+        return succeed(None)

@@ -1,0 +1,206 @@
+"""When records count as durable, and what happens when Redis does not say so."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.task import Clock
+
+from tests.unit.fakes import FakeRedis
+from tracker.ingestion.publisher import (
+    MAX_IN_FLIGHT,
+    MAX_RECORDS,
+    RETRY_DELAY,
+    STOP_TIMEOUT,
+    StreamPublisher,
+)
+from tracker.interfaces import NotAccepted
+from tracker.position import Entry
+from tracker.streams.connection import Refused
+
+STREAM = "telemetry:teltonika"
+
+
+def packet(name: str, records: int = 1) -> list[Entry]:
+    return [Entry("ts", name, "8", f"{{{number}}}") for number in range(records)]
+
+
+class Publishing:
+    """A running publisher and what it was given."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.redis = FakeRedis()
+        self.reports: list[str | None] = []
+        self.publisher = StreamPublisher(
+            self.clock,
+            self.redis,  # type: ignore[arg-type]
+            STREAM,
+            self.reports.append,
+        )
+        self.publisher.startService()
+
+    def publish(self, name: str, records: int = 1) -> list[object]:
+        """Publish a packet; the list gets the outcome."""
+        outcome: list[object] = []
+        self.last: Deferred[None] = self.publisher.publish(packet(name, records))
+        self.last.addCallbacks(outcome.append, lambda failure: outcome.append(failure.value))
+        return outcome
+
+    def turn(self) -> None:
+        """One turn of the reactor."""
+        self.clock.advance(0)
+
+    def calls(self) -> list[list[str]]:
+        """Device ids in each call to Redis that was made."""
+        return [list(arguments[5::4]) for arguments, _ in self.redis.commands]
+
+    def answer(self, call: int = 0) -> None:
+        """Redis appends what is in a call."""
+        arguments, deferred = self.redis.commands.pop(call)
+        deferred.callback(len(arguments[4:]) // 4)
+
+
+@pytest.fixture
+def publishing() -> Publishing:
+    return Publishing()
+
+
+def test_packets_of_one_turn_go_out_in_one_call(publishing: Publishing) -> None:
+    outcomes = [publishing.publish(name) for name in "abc"]
+    assert not publishing.redis.commands
+    publishing.turn()
+    assert publishing.calls() == [["a", "b", "c"]]
+    assert outcomes == [[], [], []]
+    publishing.answer()
+    assert outcomes == [[None], [None], [None]]
+    assert publishing.publisher.appended == 3
+
+
+def test_a_packet_is_never_divided_and_a_call_is_bounded(publishing: Publishing) -> None:
+    half = MAX_RECORDS // 2 + 1
+    for name in "abc":
+        publishing.publish(name, half)
+    publishing.turn()
+    assert [set(call) for call in publishing.calls()] == [{"a"}, {"b"}, {"c"}]
+    assert all(len(call) == half for call in publishing.calls())
+
+
+def test_only_so_many_calls_are_under_way_at_once(publishing: Publishing) -> None:
+    for number in range(MAX_IN_FLIGHT + 2):
+        publishing.publish(str(number), MAX_RECORDS)
+    publishing.turn()
+    assert len(publishing.redis.commands) == MAX_IN_FLIGHT
+    publishing.answer()
+    publishing.turn()
+    assert len(publishing.redis.commands) == MAX_IN_FLIGHT
+
+
+def test_a_lost_connection_confirms_nothing_and_everything_is_appended_again(
+    publishing: Publishing,
+) -> None:
+    first = publishing.publish("a")
+    publishing.turn()
+    publishing.redis.lose()
+    second = publishing.publish("b")
+    publishing.clock.advance(60)
+    assert (first, second) == ([], [])
+    publishing.redis.return_()
+    publishing.turn()
+    assert publishing.calls() == [["a", "b"]]
+    publishing.answer()
+    assert (first, second) == ([None], [None])
+
+
+@pytest.mark.parametrize("error", ["OOM command not allowed", "READONLY You can't write"])
+def test_a_refused_append_is_told_and_tried_again(publishing: Publishing, error: str) -> None:
+    outcome = publishing.publish("a")
+    publishing.turn()
+    for _ in range(2):
+        publishing.redis.commands.pop()[1].errback(Refused(error))
+        assert outcome == []
+        publishing.turn()
+        assert not publishing.redis.commands
+        publishing.clock.advance(RETRY_DELAY)
+    assert publishing.reports == [None, f"appends refused: {error}"]
+    publishing.answer()
+    assert outcome == [None]
+    assert publishing.reports[-1] is None
+
+
+def test_a_forgotten_script_is_sent_whole(publishing: Publishing) -> None:
+    outcome = publishing.publish("a")
+    publishing.turn()
+    ((arguments, answer),) = publishing.redis.commands
+    assert arguments[0] == "EVALSHA"
+    publishing.redis.commands.clear()
+    answer.errback(Refused("NOSCRIPT No matching script."))
+    ((again, _),) = publishing.redis.commands
+    assert again[0] == "EVAL"
+    assert again[2:] == arguments[2:]
+    publishing.answer()
+    assert outcome == [None]
+
+
+def test_a_packet_that_nobody_waits_for_is_not_appended(publishing: Publishing) -> None:
+    outcome = publishing.publish("a")
+    publishing.last.cancel()
+    publishing.publish("b")
+    publishing.turn()
+    assert publishing.calls() == [["b"]]
+    assert isinstance(outcome[0], CancelledError)
+
+
+def test_memory_does_not_grow_while_devices_come_and_go_without_redis(
+    publishing: Publishing,
+) -> None:
+    publishing.redis.connected = False
+    for number in range(1000):
+        publishing.publish(str(number))
+        publishing.turn()
+        publishing.last.cancel()
+    assert len(publishing.publisher._waiting) == 0
+    assert len(publishing.redis.waiting) == 1
+
+
+def test_a_cancelled_packet_under_way_is_not_appended_again(publishing: Publishing) -> None:
+    publishing.publish("a")
+    publishing.turn()
+    publishing.last.cancel()
+    publishing.redis.lose()
+    publishing.redis.return_()
+    publishing.clock.advance(RETRY_DELAY)
+    assert publishing.calls() == []
+
+
+def test_a_stop_waits_for_calls_under_way_and_gives_up_the_rest(publishing: Publishing) -> None:
+    under_way = publishing.publish("a")
+    publishing.turn()
+    waiting = publishing.publish("b")
+    stopped: list[object] = []
+    publishing.publisher.stopService().addCallback(stopped.append)
+    assert isinstance(waiting[0], NotAccepted)
+    assert isinstance(publishing.publish("c")[0], NotAccepted)
+    assert (under_way, stopped) == ([], [])
+    publishing.answer()
+    assert (under_way, stopped) == ([None], [None])
+
+
+def test_a_stop_does_not_wait_for_ever(publishing: Publishing) -> None:
+    outcome = publishing.publish("a")
+    publishing.turn()
+    stopped: list[object] = []
+    publishing.publisher.stopService().addCallback(stopped.append)
+    publishing.clock.advance(STOP_TIMEOUT)
+    assert stopped == [None]
+    assert outcome == []
+
+
+def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing) -> None:
+    outcome = publishing.publish("a")
+    publishing.turn()
+    stopped: list[object] = []
+    publishing.publisher.stopService().addCallback(stopped.append)
+    publishing.redis.lose()
+    assert isinstance(outcome[0], NotAccepted)
+    assert stopped == [None]

@@ -1,0 +1,92 @@
+"""Options of ``twistd tracker``: what they build, and how they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.application.service import IService
+
+from tracker.lifecycle import Process
+from tracker.tap import Options, makeService
+
+
+def service(*arguments: str) -> IService:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return makeService(options)
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REDIS_URL", "REDIS_TELEMETRY_STREAM", "INSTANCE_ID", "CONSUMER_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("TRACKER_DATA", raising=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ingest",),
+        ("ingest", "--listen", "teltonika=tcp:5027", "--listen", "teltonika=unix:/tmp/x"),
+        ("ingest", "--redis", "unix:///run/redis.sock", "--instance-id", "eu-1"),
+        ("process", "--sink", "sqlite:/nowhere/positions.sqlite"),
+        ("standalone", "--http", "tcp:9127"),
+    ],
+    ids=" ".join,
+)
+def test_a_role_is_built_without_opening_anything(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    built = service(*arguments)
+    assert isinstance(built, Process)
+    assert not built.running
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "which role to run"),
+        (("fly",), "unknown role 'fly'"),
+        (("ingest", "--no-such-option"), "no-such-option"),
+        (("ingest", "--listen", "nobody=tcp:1"), "unknown vendor 'nobody'"),
+        (("ingest", "--listen", "tcp:5027"), "VENDOR=ENDPOINT"),
+        (("ingest", "--listen", "teltonika=carrier-pigeon:1"), "not an endpoint"),
+        (("ingest", "--listen", "teltonika=tcp:port"), "not an endpoint"),
+        (("ingest", "--listen", "teltonika=tcp"), "not an endpoint"),
+        (("ingest", "--redis", "http://localhost"), "redis://"),
+        (("ingest", "--redis", "redis://host:port"), "not valid"),
+        (("ingest", "--redis", "rediss://host?ca=/no/such/file"), "/no/such/file"),
+        (("ingest", "--instance-id", "a b"), "--instance-id"),
+        (("ingest", "--http", "tcp:http"), "not an endpoint"),
+        (("process",), "--sink is required"),
+        (("process", "--sink", "mongodb://x"), "unknown sink 'mongodb'"),
+        (("process", "--sink", "sqlite:"), "path"),
+        (("process", "--sink", "sqlite:x", "--consumer", "é"), "--consumer"),
+        (("standalone", "--data", "/tmp/" + "x" * 120), "too long"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        service(*arguments)
+    message = str(exit_.value)
+    assert message.startswith("twistd tracker")
+    assert told in message
+    assert "\n" not in message
+
+
+def test_several_streams_are_for_the_processor_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_TELEMETRY_STREAM", "telemetry:teltonika,old")
+    service("process", "--sink", "sqlite:x")
+    with pytest.raises(SystemExit, match="REDIS_TELEMETRY_STREAM"):
+        service("ingest")
+
+
+def test_help_lists_the_roles(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        service("--help")
+    assert not exit_.value.code
+    shown = capsys.readouterr().out
+    assert all(role in shown for role in ("ingest", "process", "standalone"))

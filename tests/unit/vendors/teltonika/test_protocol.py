@@ -1,0 +1,237 @@
+"""The conversation with a device, over a transport without a socket."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.error import ConnectionDone
+from twisted.internet.testing import StringTransportWithDisconnection
+from twisted.python.failure import Failure
+from zope.interface.verify import verifyObject
+
+from tests.unit.fakes import FakeGateway
+from tracker.interfaces import IGateway, ISession, NotAccepted
+from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
+from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.limits import Limits
+from tracker.vendors.teltonika.protocol import TeltonikaFactory, TeltonikaProtocol
+
+IMEI = "356307042441013"
+LOGIN = b"\x00\x0f" + IMEI.encode()
+
+
+def frame(*timestamps: int) -> bytes:
+    records = [Record(timestamp, 0, 1, 2, 3, 4, 5, 6, 0) for timestamp in timestamps]
+    return encode_frame(encode_packet(CODEC_8, records))
+
+
+class Conversation:
+    """A protocol, its transport and its gateway."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.gateway = FakeGateway()
+        factory = TeltonikaFactory(self.gateway, limits or Limits())
+        self.protocol: TeltonikaProtocol = factory.buildProtocol(None)
+        self.transport = StringTransportWithDisconnection()
+        self.transport.protocol = self.protocol
+        self.protocol.makeConnection(self.transport)
+
+    def send(self, data: bytes) -> None:
+        self.protocol.dataReceived(data)
+
+    def answer(self) -> bytes:
+        """What the device has received since the last time."""
+        data = self.transport.value()
+        self.transport.clear()
+        return data
+
+    def confirm(self) -> None:
+        """Redis confirms the packet that was published last."""
+        self.gateway.published[-1][1].callback(None)
+
+    @property
+    def closed(self) -> bool:
+        return not self.transport.connected or self.transport.disconnecting
+
+    @property
+    def reason(self) -> str:
+        """Why the peer was rejected."""
+        return next(event[1] for event in self.gateway.events if event[0] == "rejected")
+
+
+@pytest.fixture
+def talk() -> Conversation:
+    return Conversation()
+
+
+@pytest.fixture
+def online(talk: Conversation) -> Conversation:
+    talk.send(LOGIN)
+    assert talk.answer() == b"\x01"
+    return talk
+
+
+def test_the_doubles_keep_to_the_interfaces(talk: Conversation) -> None:
+    verifyObject(IGateway, talk.gateway)
+    verifyObject(ISession, talk.protocol)
+
+
+def test_a_login_is_answered_with_one_byte(talk: Conversation) -> None:
+    talk.send(LOGIN)
+    assert talk.answer() == b"\x01"
+    assert talk.protocol.device_id == IMEI
+    assert ("login", IMEI) in talk.gateway.events
+
+
+def test_a_login_may_come_byte_by_byte(talk: Conversation) -> None:
+    for index in range(len(LOGIN)):
+        assert talk.answer() == b""
+        talk.send(LOGIN[index : index + 1])
+    assert talk.answer() == b"\x01"
+
+
+def test_a_refused_device_is_told_and_disconnected(talk: Conversation) -> None:
+    talk.gateway.refused.add(IMEI)
+    talk.send(LOGIN + frame(1))
+    assert talk.answer() == b"\x00"
+    assert talk.closed
+    assert not talk.gateway.published
+
+
+@pytest.mark.parametrize(
+    ("data", "answer"),
+    [
+        pytest.param(b"\x00\x0f35630704244101X", b"\x00", id="letter"),
+        pytest.param(b"\x00\x0f3563A", b"\x00", id="letter-before-the-end"),
+        pytest.param(b"\x00\x0e35630704244101", b"\x00", id="14-digits"),
+        pytest.param(b"\x00\x103563070424410133", b"\x00", id="16-digits"),
+        pytest.param(frame(1), b"", id="frame-before-login"),
+        pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"", id="http"),
+        pytest.param(b"\x16\x03\x01\x02\x00", b"", id="tls"),
+        pytest.param(b"S", b"", id="one-byte-is-enough"),
+    ],
+)
+def test_what_is_no_login_ends_the_connection(
+    talk: Conversation, data: bytes, answer: bytes
+) -> None:
+    talk.send(data)
+    assert talk.answer() == answer
+    assert talk.closed
+    assert talk.reason
+    assert not talk.gateway.published
+
+
+def test_no_acknowledgement_before_redis_has_confirmed(online: Conversation) -> None:
+    online.send(frame(1, 2, 3))
+    assert online.answer() == b""
+    entries, _ = online.gateway.published[0]
+    assert len(entries) == 3
+    online.confirm()
+    assert online.answer() == b"\x00\x00\x00\x03"
+
+
+def test_no_acknowledgement_when_the_records_are_not_accepted(online: Conversation) -> None:
+    online.send(frame(1))
+    online.gateway.published[0][1].errback(NotAccepted("stopping"))
+    assert online.answer() == b""
+    assert online.closed
+
+
+def test_a_frame_may_come_in_any_pieces(online: Conversation) -> None:
+    data = frame(1, 2)
+    for index in range(len(data)):
+        assert not online.gateway.published
+        online.send(data[index : index + 1])
+    online.confirm()
+    assert online.answer() == b"\x00\x00\x00\x02"
+
+
+def test_login_and_frames_may_come_in_one_segment(talk: Conversation) -> None:
+    talk.gateway.confirms_at_once = True
+    talk.send(b"\xff" + LOGIN + b"\xff\xff" + frame(1) + frame(2, 3) + b"\xff")
+    assert talk.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x00\x00\x00\x02"
+    assert [len(entries) for entries, _ in talk.gateway.published] == [1, 2]
+
+
+def test_a_second_frame_waits_for_the_first_to_be_confirmed(online: Conversation) -> None:
+    online.send(frame(1) + frame(2))
+    online.send(frame(3))
+    assert len(online.gateway.published) == 1
+    online.confirm()
+    assert len(online.gateway.published) == 2
+    assert online.answer() == b"\x00\x00\x00\x01"
+    online.confirm()
+    online.confirm()
+    assert online.answer() == b"\x00\x00\x00\x01" * 2
+
+
+def test_a_peer_that_does_not_wait_is_read_only_up_to_a_limit() -> None:
+    talk = Conversation(Limits(frame_bytes=64))
+    talk.send(LOGIN + frame(1))
+    one = frame(2)
+    for _ in range(10):
+        talk.send(one)
+        if talk.transport.producerState == "paused":
+            break
+    assert talk.transport.producerState == "paused"
+    waiting = len(talk.protocol._buffer)
+    assert waiting <= Limits(frame_bytes=64).buffer_bytes + len(one)
+    talk.confirm()
+    assert talk.transport.producerState == "producing"
+
+
+def test_pings_are_swallowed_between_frames(online: Conversation) -> None:
+    online.gateway.confirms_at_once = True
+    for data in (b"\xff", b"\xff\xff", frame(1), b"\xff" + frame(2)):
+        online.send(data)
+    assert online.answer() == b"\x00\x00\x00\x01" * 2
+    assert not online.closed
+
+
+def test_an_empty_packet_is_answered_with_its_count(online: Conversation) -> None:
+    online.gateway.confirms_at_once = True
+    online.send(bytes.fromhex("00000000000000030800000000C281"))
+    assert online.answer() == b"\x00\x00\x00\x00"
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        pytest.param(frame(1)[:-1] + b"\x00", "CRC", id="bad-crc"),
+        pytest.param(b"\x00" * 4 + b"\x00\xff\xff\xff", "over the limit", id="over-long"),
+        pytest.param(bytes(8), "too short", id="empty"),
+        pytest.param(b"\xde\xad\xbe\xef" + frame(1), "preamble", id="garbage"),
+        pytest.param(encode_frame(b"\x08\x01\x02"), "records at the start", id="counts"),
+        pytest.param(encode_frame(b"\x55\x01\x01"), "codec", id="unknown-codec"),
+        pytest.param(encode_frame(b"\x08\x01\x01"), "past the packet", id="truncated"),
+    ],
+)
+def test_what_is_no_frame_ends_the_connection_without_acknowledgement(
+    online: Conversation, data: bytes, reason: str
+) -> None:
+    online.send(data + frame(2))
+    assert online.answer() == b""
+    assert online.closed
+    assert reason in online.reason
+    assert not online.gateway.published
+
+
+def test_what_comes_after_the_end_is_ignored(online: Conversation) -> None:
+    online.send(bytes(8))
+    online.protocol.dataReceived(frame(1))
+    assert not online.gateway.published
+    assert len(online.protocol._buffer) == 0
+
+
+def test_a_lost_connection_gives_up_its_packet(online: Conversation) -> None:
+    online.send(frame(1))
+    online.protocol.connectionLost(Failure(ConnectionDone()))
+    assert online.gateway.cancelled == 1
+    assert online.gateway.events[-1] == ("closed",)
+    assert online.answer() == b""
+
+
+def test_a_closed_session_sends_nothing_more(online: Conversation) -> None:
+    online.send(frame(1))
+    online.protocol.close()
+    assert online.closed
+    assert online.answer() == b""
