@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import valkey
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
@@ -86,9 +87,7 @@ async def test_a_wrong_password_is_told_and_tried_again(tmp_path: Path) -> None:
     await until(lambda: len(connected.reports) > 1, "two failed attempts")
     assert "auth" in (connected.reports[0] or "")
     assert "wrong" not in (connected.reports[0] or "")
-    client = server.client
-    client.connection_pool.connection_kwargs["password"] = "right"
-    client.config_set("requirepass", "wrong")
+    valkey.Valkey(port=server.port, password="right").config_set("requirepass", "wrong")
     await connected.usable()
     await connected.connection.stopService()
     server.kill()
