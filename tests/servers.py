@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import valkey
 
@@ -29,7 +30,7 @@ class RedisServer:
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.address = RedisAddress.from_url(self.url)
-        self.client: valkey.Valkey = valkey.Valkey(port=self.port, retry=None)
+        self.client: Any = valkey.Valkey(port=self.port, retry=None)
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 
-from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
@@ -29,7 +28,7 @@ def append(redis: RedisServer, count: int, start: int = 0) -> None:
             IMEI, f"2026-11-22T10:{number // 60:02}:{number % 60:02}.000Z",
             41.3, 19.8, 110, 214, 43, 14, 0, 0, {"239": 1},
         )  # fmt: skip
-        redis.client.xadd(STREAM, position.to_entry("8E")._asdict())  # type: ignore[arg-type]
+        redis.client.xadd(STREAM, position.to_entry("8E")._asdict())
 
 
 class Processing:
@@ -56,10 +55,9 @@ class Processing:
 
 
 def pending(redis: RedisServer) -> int:
-    try:
-        return int(redis.client.xpending(STREAM, PROCESSOR_GROUP)["pending"])
-    except Exception:
+    if not redis.client.exists(STREAM) or not redis.client.xinfo_groups(STREAM):
         return -1
+    return int(redis.client.xpending(STREAM, PROCESSOR_GROUP)["pending"])
 
 
 def lag(redis: RedisServer) -> int:

@@ -16,7 +16,7 @@ IMEI = "356307042441013"
 LOGIN = bytes.fromhex("000F 333536333037303432343431303133")
 
 
-@frozen
+@frozen(eq=False)
 class Golden:
     """A frame, and what is in it."""
 
@@ -333,9 +333,7 @@ EXTENDED = Golden(
 
 #: Two beacons, as the device packs them: 45 bytes that nobody here interprets.
 BEACONS = bytes.fromhex(
-    "11"
-    "21 3102030405060708090A0B0C0D0E0F10 4545010ABC"
-    "21 2102030405060708090A0B0C0D0E0F10 020B010AAD"
+    "1121 3102030405060708090A0B0C0D0E0F10 4545010ABC21 2102030405060708090A0B0C0D0E0F10 020B010AAD"
 )
 
 BEACON_DATA = Golden(

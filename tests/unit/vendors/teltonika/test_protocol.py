@@ -40,7 +40,7 @@ class Conversation:
 
     def answer(self) -> bytes:
         """What the device has received since the last time."""
-        data = self.transport.value()
+        data: bytes = self.transport.value()
         self.transport.clear()
         return data
 
@@ -55,7 +55,8 @@ class Conversation:
     @property
     def reason(self) -> str:
         """Why the peer was rejected."""
-        return next(event[1] for event in self.gateway.events if event[0] == "rejected")
+        reason: str = next(event[1] for event in self.gateway.events if event[0] == "rejected")
+        return reason
 
 
 @pytest.fixture

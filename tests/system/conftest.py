@@ -1,0 +1,80 @@
+"""The stack, as processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RedisServer, free_port
+from tests.system.processes import Daemon, Simulation, stored
+from tests.waiting import wait_for
+
+
+class Stack:
+    """A Redis, an ingest and a process, each its own process."""
+
+    def __init__(self, folder: Path, redis: RedisServer) -> None:
+        self.folder = folder
+        self.redis = redis
+        self.port = free_port()
+        self.database = folder / "positions.sqlite"
+        self.ingest = Daemon(
+            *(folder, "ingest", "ingest"),
+            *("--listen", f"teltonika=tcp:{self.port}:interface=127.0.0.1"),
+            REDIS_URL=redis.url,
+        )
+        self.process = Daemon(
+            *(folder, "process", "process", "--sink", f"sqlite:{self.database}"),
+            REDIS_URL=redis.url,
+        )
+        self._fleets: list[Simulation] = []
+
+    def start(self) -> None:
+        self.ingest.start(ready=False)
+        self.process.start(ready=False)
+        self.ingest.wait_until_ready()
+        self.process.wait_until_ready()
+
+    def fleet(self, *arguments: str) -> Simulation:
+        """A fleet on this stack's port."""
+        name = f"fleet-{len(self._fleets)}"
+        fleet = Simulation(self.folder, self.port, *arguments, name=name)
+        self._fleets.append(fleet)
+        return fleet
+
+    def account(self, fleet: Simulation) -> str:
+        """Park the fleet, and compare what its devices were told with what is stored.
+
+        :return: the fleet's own summary.
+        """
+        summary = fleet.park()
+        acknowledged = fleet.acknowledged()
+        assert len(acknowledged) == len(set(acknowledged)), "a device was told twice"
+        wait_for(
+            lambda: len(stored(self.database)) >= len(acknowledged), "all is stored", timeout=40
+        )
+        in_database = stored(self.database)
+        assert not set(acknowledged) - set(in_database), "lost"
+        assert not set(in_database) - set(acknowledged), "stored, and never acknowledged"
+        assert len(in_database) == len(set(in_database)), "stored twice"
+        assert acknowledged
+        return summary
+
+    def end(self) -> None:
+        for fleet in self._fleets:
+            fleet.kill()
+        self.ingest.kill()
+        self.process.kill()
+
+
+@pytest.fixture
+def stack(tmp_path: Path, redis: RedisServer) -> Iterator[Stack]:
+    """A running stack, killed at the end."""
+    stack = Stack(tmp_path, redis)
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.end()

@@ -1,0 +1,170 @@
+"""Whole processes, as an operator starts them, and as a test kills them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.servers import free_port
+from tests.waiting import wait_for
+
+#: Beside the Python that runs the tests: what the package has installed.
+BIN = Path(sys.executable).parent
+
+Key = tuple[str, str, str]
+"""device_id, ts, digest in hexadecimal: the key of a position."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment without anything that Tracker would heed, and with ``variables``."""
+    heeded = ("REDIS_", "INSTANCE_ID", "CONSUMER_NAME", "TRACKER_")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(heeded)}
+    return kept | variables
+
+
+def run(*arguments: str, timeout: float = 60, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run a command of the environment to its end."""
+    options.setdefault("env", environment())
+    return subprocess.run(
+        [str(BIN / arguments[0]), *arguments[1:]],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        **options,
+    )
+
+
+class Daemon:
+    """``twistd -n tracker ROLE …`` with a health port, its output in a file."""
+
+    def __init__(self, folder: Path, name: str, *arguments: str, **variables: str) -> None:
+        self.log = folder / f"{name}.log"
+        self._http = free_port()
+        self._command = [
+            *(str(BIN / "twistd"), "--nodaemon", "--pidfile=", "tracker"),
+            *(arguments[0], "--http", f"tcp:{self._http}", *arguments[1:]),
+        ]
+        self._folder = folder
+        self._environment: Mapping[str, str] = environment(**variables)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, ready: bool = True) -> None:
+        """Start it; returns when it says that it is ready, unless told not to wait."""
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdout=log, stderr=log, env=self._environment, cwd=self._folder
+            )
+        if ready:
+            self.wait_until_ready()
+
+    def wait_until_ready(self) -> None:
+        """Wait for ``/readyz`` to say so."""
+        wait_for(lambda: self.running and self.readyz()[0] == 200, f"{self.log.stem} is ready")
+
+    def readyz(self) -> tuple[int, dict[str, Any]]:
+        """Status and answer of ``/readyz``; 0 while nothing answers."""
+        url = f"http://127.0.0.1:{self._http}/readyz"
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return response.status, json.load(response)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+        except OSError:
+            return 0, {}
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs; a test that waits for it need not wait any longer if not."""
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"{self.log.stem} has ended:\n{self.text}")
+        return True
+
+    @property
+    def text(self) -> str:
+        """What it has written so far."""
+        return self.log.read_text()
+
+    def kill(self) -> None:
+        """As ``kill -9``."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        return self._end(signal.SIGTERM)
+
+    def wait(self, timeout: float = 30) -> int:
+        """The exit status, when it ends by itself."""
+        assert self._process is not None
+        return self._process.wait(timeout)
+
+    def _end(self, number: signal.Signals) -> int:
+        if self._process is None or self._process.poll() is not None:
+            return 0
+        self._process.send_signal(number)
+        return self._process.wait(40)
+
+
+class Simulation:
+    """``tracker-admin simulate`` in the background, with a journal of what was acknowledged."""
+
+    def __init__(self, folder: Path, port: int, *arguments: str, name: str = "fleet") -> None:
+        self._journal = folder / f"{name}.jsonl"
+        self._journal.touch()
+        self._log = folder / f"{name}.log"
+        self._process = subprocess.Popen(
+            [
+                *(str(BIN / "tracker-admin"), "simulate", "--target", f"tcp:127.0.0.1:{port}"),
+                *("--journal", str(self._journal), *arguments),
+            ],
+            stdout=self._log.open("wb"),
+            stderr=subprocess.STDOUT,
+            env=environment(),
+        )
+
+    def acknowledged(self) -> list[Key]:
+        """The records that the devices were told had been received, in that order."""
+        lines = self._journal.read_text().splitlines()
+        return [tuple(json.loads(line).values()) for line in lines]
+
+    def wait_for_more(self, count: int) -> None:
+        """Wait until ``count`` more records are acknowledged."""
+        goal = len(self.acknowledged()) + count
+        wait_for(lambda: len(self.acknowledged()) >= goal, f"{goal} acknowledged", timeout=40)
+
+    def park(self) -> str:
+        """Stop recording, let the rest be sent; what the command said last."""
+        self._process.send_signal(signal.SIGINT)
+        status = self._process.wait(60)
+        text = self._log.read_text()
+        assert status == 0, text
+        return text.splitlines()[-1]
+
+    def kill(self) -> None:
+        """End it, whatever state it is in."""
+        self._process.kill()
+        self._process.wait(20)
+
+
+def stored(database: Path) -> list[Key]:
+    """The keys of all positions in a database."""
+    if not database.exists():
+        return []
+    connection = sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)
+    try:
+        rows = connection.execute("SELECT device_id, ts, lower(hex(digest)) FROM positions")
+        return [tuple(row) for row in rows]
+    except sqlite3.OperationalError:
+        return []
+    finally:
+        connection.close()

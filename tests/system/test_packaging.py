@@ -1,0 +1,137 @@
+"""What a user installs: the wheel, the commands in it, the files beside it."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.servers import free_port
+from tests.system.processes import BIN, Daemon, environment, stored
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of a clean environment that only the built wheel was installed into."""
+    folder = tmp_path_factory.mktemp("wheel")
+    source = folder / "source"
+    tracked = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, check=True,
+    ).stdout  # fmt: skip
+    for name in filter(None, tracked.decode().split("\0")):
+        if (ROOT / name).is_file():
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, source / name)
+    subprocess.run(
+        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "dist"), str(source)],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    (wheel,) = (folder / "dist").glob("tracker-*.whl")
+    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
+    subprocess.run(
+        [str(folder / "venv" / "bin" / "pip"), "install", "--quiet", f"{wheel}[embedded]"],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return folder / "venv" / "bin"
+
+
+def run_installed(installed: Path, folder: Path, *arguments: str) -> str:
+    """Run a command of the clean environment, far away from the source tree."""
+    ended = subprocess.run(
+        [str(installed / arguments[0]), *arguments[1:]],
+        cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ended.stdout
+
+
+def test_the_wheel_gives_twistd_tracker_with_its_roles(installed: Path, tmp_path: Path) -> None:
+    said = run_installed(installed, tmp_path, "twistd", "tracker", "--help")
+    assert all(role in said for role in ("ingest", "process", "standalone"))
+
+
+def test_the_wheel_gives_tracker_admin(installed: Path, tmp_path: Path) -> None:
+    said = run_installed(installed, tmp_path, "tracker-admin", "--help")
+    assert all(command in said for command in ("simulate", "demo"))
+
+
+def test_the_wheel_brings_the_vendors_and_the_schema(installed: Path, tmp_path: Path) -> None:
+    said = run_installed(
+        installed, tmp_path, "tracker-admin", "demo", "--seconds", "2", "--devices", "3",
+        "--port", str(free_port()),
+    )  # fmt: skip
+    assert re.search(r"demo: (\d+) positions from 3 devices acknowledged, \1 stored, lag 0", said)
+
+
+def test_the_wheel_holds_nothing_but_the_package_and_its_plugins(installed: Path) -> None:
+    (site,) = (installed.parent / "lib").glob("python3.*/site-packages")
+    (record,) = site.glob("tracker-*.dist-info/RECORD")
+    top = {line.split("/")[0] for line in record.read_text().splitlines()}
+    assert {name for name in top if not name.endswith(".dist-info")} == {"..", "tracker", "twisted"}
+    plugins = {path.name for path in (site / "twisted" / "plugins").glob("tracker_*.py")}
+    assert plugins == {"tracker_plugin.py", "tracker_teltonika.py"}
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is missing")
+@pytest.mark.parametrize("unit", sorted((ROOT / "systemd").glob("*.service")), ids=lambda p: p.name)
+def test_a_unit_verifies(unit: Path, tmp_path: Path) -> None:
+    # With the commands where this environment has them, since a missing one is a fault.
+    copy = tmp_path / unit.name
+    copy.write_text(unit.read_text().replace("/opt/tracker/bin/", f"{BIN}/"))
+    ended = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", str(copy)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
+
+
+def test_the_standalone_tac_runs(tmp_path: Path) -> None:
+    port = free_port()
+    log = tmp_path / "twistd.log"
+    # The tac listens on the default port; a copy with another one leaves that alone.
+    tac = tmp_path / "standalone.tac"
+    text = (ROOT / "tap" / "standalone.tac").read_text()
+    listen = f'["standalone", "--listen", "teltonika=tcp:{port}:interface=127.0.0.1"]'
+    assert '["standalone"]' in text
+    tac.write_text(text.replace('["standalone"]', listen))
+    with log.open("wb") as output:
+        twistd = subprocess.Popen(
+            [str(BIN / "twistd"), "-ny", str(tac), "--pidfile="],
+            cwd=tmp_path, stdout=output, stderr=output,
+            env=environment(TRACKER_DATA=str(tmp_path / "data")),
+        )  # fmt: skip
+    try:
+        wait_for(lambda: "] ready" in log.read_text(), "ready")
+        ended = subprocess.run(
+            [
+                *(str(BIN / "tracker-admin"), "simulate", "--target", f"tcp:127.0.0.1:{port}"),
+                *("--devices", "2", "--interval", "0.1", "--seconds", "1"),
+            ],
+            env=environment(), capture_output=True, text=True, timeout=60, check=True,
+        )  # fmt: skip
+        count = int(re.findall(r"([\d,]+) acknowledged", ended.stdout)[-1])
+        assert count > 0
+        wait_for(lambda: len(stored(tmp_path / "data" / "positions.sqlite")) == count, "stored")
+        twistd.terminate()
+        assert twistd.wait(30) == 0
+    finally:
+        twistd.kill()
+
+
+def test_the_daemon_form_starts_and_stops(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    daemon = Daemon(
+        *(tmp_path, "standalone", "standalone", "--data", str(data)),
+        *("--listen", f"teltonika=tcp:{free_port()}:interface=127.0.0.1"),
+    )
+    daemon.start()
+    assert daemon.stop() == 0
+    assert not (data / "redis.sock").exists()

@@ -1,0 +1,164 @@
+"""The standalone role and the demo, as processes."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import subprocess
+import termios
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+import valkey
+
+from tests.servers import free_port
+from tests.system.processes import BIN, Daemon, Simulation, environment, run, stored
+from tests.waiting import wait_for
+
+LAST_LINE = r"demo: (\d+) positions from (\d+) devices acknowledged, (\d+) stored, lag 0"
+
+
+class Standalone(Daemon):
+    """A standalone with its data in a folder of the test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_port()
+        self.data = folder / "data"
+        super().__init__(
+            *(folder, "standalone", "standalone", "--data", str(self.data)),
+            *("--listen", f"teltonika=tcp:{self.port}:interface=127.0.0.1"),
+        )
+
+    @property
+    def redis_pid(self) -> int | None:
+        """Process id of the embedded server; None while it does not answer."""
+        client = valkey.Valkey(unix_socket_path=str(self.data / "redis.sock"))
+        try:
+            return int(client.info("server")["process_id"])  # type: ignore[index]
+        except (valkey.ConnectionError, valkey.BusyLoadingError):
+            return None
+
+    def runs_another(self, pid: int) -> bool:
+        """Whether a server answers that is not this one."""
+        return self.redis_pid not in (None, pid)
+
+
+@pytest.fixture
+def standalone(tmp_path: Path) -> Iterator[Standalone]:
+    standalone = Standalone(tmp_path)
+    standalone.start()
+    yield standalone
+    standalone.kill()
+
+
+def account(standalone: Standalone, fleet: Simulation) -> None:
+    """Park the fleet, and compare what was acknowledged with what is stored."""
+    fleet.park()
+    acknowledged = fleet.acknowledged()
+    database = standalone.data / "positions.sqlite"
+    wait_for(lambda: len(stored(database)) >= len(acknowledged), "all is stored")
+    assert sorted(stored(database)) == sorted(acknowledged)
+    assert acknowledged
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def test_its_redis_is_started_again_when_it_dies(standalone: Standalone, tmp_path: Path) -> None:
+    fleet = Simulation(tmp_path, standalone.port, "--interval", "0.1")
+    for _ in range(2):
+        fleet.wait_for_more(200)
+        pid = standalone.redis_pid
+        assert pid is not None
+        os.kill(pid, signal.SIGKILL)
+        wait_for(partial(standalone.runs_another, pid), "a new server")
+    fleet.wait_for_more(200)
+    account(standalone, fleet)
+
+
+def test_killed_whole_and_started_again_it_loses_nothing(
+    standalone: Standalone, tmp_path: Path
+) -> None:
+    fleet = Simulation(tmp_path, standalone.port, "--interval", "0.1")
+    for _ in range(2):
+        fleet.wait_for_more(200)
+        pid = standalone.redis_pid
+        assert pid is not None
+        standalone.kill()
+        wait_for(partial(gone, pid), "its Redis ends with it")
+        standalone.start()
+    fleet.wait_for_more(200)
+    account(standalone, fleet)
+
+
+def test_a_stop_leaves_nothing_running(standalone: Standalone) -> None:
+    pid = standalone.redis_pid
+    assert pid is not None
+    assert standalone.stop() == 0
+    assert gone(pid)
+
+
+def test_the_demo_ends_by_itself_with_equal_counts() -> None:
+    ended = run(
+        "tracker-admin", "demo", "--seconds", "3", "--devices", "7", "--port", str(free_port())
+    )
+    assert ended.returncode == 0, ended.stderr
+    last = ended.stdout.splitlines()[-1]
+    match = re.fullmatch(LAST_LINE, last)
+    assert match, last
+    acknowledged, devices, in_database = map(int, match.groups())
+    assert acknowledged == in_database > 0
+    assert devices == 7
+
+
+def test_the_demo_keeps_its_data_where_told_and_counts_anew(tmp_path: Path) -> None:
+    total = 0
+    for _ in range(2):
+        ended = run(
+            "tracker-admin", "demo", "--seconds", "2", "--devices", "3",
+            "--port", str(free_port()), "--data", str(tmp_path / "data"),
+        )  # fmt: skip
+        match = re.fullmatch(LAST_LINE, ended.stdout.splitlines()[-1])
+        assert match, ended.stdout + ended.stderr
+        total += int(match[1])
+    assert len(stored(tmp_path / "data" / "positions.sqlite")) == total
+
+
+def test_ctrl_c_ends_the_demo_cleanly() -> None:
+    controller, terminal = pty.openpty()
+    demo = subprocess.Popen(
+        [str(BIN / "tracker-admin"), "demo", "--devices", "3", "--port", str(free_port())],
+        stdin=terminal, stdout=terminal, stderr=terminal, env=environment(),
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    try:
+        interrupted = False
+        while True:
+            try:
+                data = os.read(controller, 65536)
+            except OSError:
+                break  # the terminal is closed: all its processes have ended
+            shown += data
+            if not interrupted and re.search(rb"3 devices connected .* [1-9]\d* stored", shown):
+                os.write(controller, b"\x03")
+                interrupted = True
+        assert demo.wait(30) == 0, shown
+    finally:
+        demo.kill()
+        os.close(controller)
+    text = shown.decode()
+    assert "\r\x1b[K3 devices connected" in text, "the progress line is drawn over itself"
+    assert re.search(LAST_LINE, text.splitlines()[-1]), text
+    assert "Traceback" not in text

@@ -1,0 +1,109 @@
+"""From devices' bytes to database rows, as processes, while parts of it are killed.
+
+Each test compares what the devices were told had been received with what the
+database holds: nothing lost, nothing twice.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import suppress
+
+import pytest
+
+from tests.system.conftest import Stack
+from tests.waiting import wait_for
+
+LOAD = ("--devices", "40", "--interval", "0.05", "--records", "3")
+
+
+@pytest.mark.parametrize("codec", ["8", "8E"])
+def test_what_is_acknowledged_is_stored(stack: Stack, codec: str) -> None:
+    fleet = stack.fleet(*LOAD, "--codec", codec)
+    fleet.wait_for_more(2000)
+    summary = stack.account(fleet)
+    assert "0 retransmitted, 0 left" in summary
+    assert stack.ingest.stop() == 0
+    assert stack.process.stop() == 0
+
+
+def test_a_killed_processor_loses_and_doubles_nothing(stack: Stack) -> None:
+    fleet = stack.fleet(*LOAD)
+    for _ in range(5):
+        fleet.wait_for_more(500)
+        stack.process.kill()
+        fleet.wait_for_more(500)  # ingestion does not care
+        stack.process.start()
+    stack.account(fleet)
+
+
+def test_a_killed_ingest_loses_and_doubles_nothing(stack: Stack) -> None:
+    fleet = stack.fleet(*LOAD)
+    for _ in range(4):
+        fleet.wait_for_more(500)
+        stack.ingest.kill()
+        stack.ingest.start()
+    fleet.wait_for_more(500)
+    summary = stack.account(fleet)
+    assert " 0 retransmitted" not in summary
+
+
+def test_a_killed_redis_loses_and_doubles_nothing(stack: Stack) -> None:
+    fleet = stack.fleet(*LOAD)
+    for _ in range(4):
+        fleet.wait_for_more(500)
+        stack.redis.kill()
+        wait_for(lambda: stack.ingest.readyz()[0] == 503, "ingest is not ready")
+        stack.redis.start()
+    fleet.wait_for_more(500)
+    stack.account(fleet)
+    stack.ingest.wait_until_ready()
+    stack.process.wait_until_ready()
+
+
+def test_a_redis_that_hangs_stops_acknowledgements_and_nothing_else(stack: Stack) -> None:
+    fleet = stack.fleet(*LOAD)
+    fleet.wait_for_more(500)
+    stack.redis.suspend()
+    wait_for(lambda: stack.ingest.readyz()[0] == 503, "ingest is not ready", timeout=30)
+    stack.redis.resume()
+    fleet.wait_for_more(500)
+    stack.account(fleet)
+
+
+def test_stops_under_load_lose_and_double_nothing(stack: Stack) -> None:
+    fleet = stack.fleet(*LOAD)
+    for _ in range(3):
+        fleet.wait_for_more(300)
+        assert stack.ingest.stop() == 0
+        assert stack.process.stop() == 0
+        stack.start()
+    fleet.wait_for_more(300)
+    stack.account(fleet)
+    for daemon in (stack.ingest, stack.process):
+        assert "Traceback" not in daemon.text, daemon.text
+
+
+def test_a_stranger_is_turned_away_and_devices_do_not_notice(stack: Stack) -> None:
+    fleet = stack.fleet(*LOAD)
+    fleet.wait_for_more(100)
+    for _ in range(200):
+        with socket.create_connection(("127.0.0.1", stack.port), timeout=10) as stranger:
+            stranger.sendall(b"GET /\xff\x1b[31m HTTP/1.1\r\n\r\n")
+            with suppress(ConnectionResetError):
+                assert stranger.recv(10) == b""
+    fleet.wait_for_more(100)
+    assert "0 retransmitted" in stack.account(fleet)
+    assert 0 < stack.ingest.text.count("closing 127.0.0.1") <= 10
+
+
+def test_an_instance_tells_that_it_lives_and_which_streams_it_writes(stack: Stack) -> None:
+    client = stack.redis.client
+    (key,) = wait_for(lambda: client.keys("instance:heartbeat:*"), "a heartbeat")
+    beat = json.loads(client.get(key) or b"")
+    assert beat["streams"] == ["telemetry:teltonika"]
+    assert beat["connections"] == 0
+    assert 0 < client.ttl(key) <= 90
+    stack.ingest.stop()
+    assert not client.exists(key)

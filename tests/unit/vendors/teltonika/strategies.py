@@ -1,0 +1,69 @@
+"""Records and packets for properties, from all that the wire can carry."""
+
+from __future__ import annotations
+
+from hypothesis import strategies as st
+
+from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec, Packet, Record
+
+WIDTHS = (1, 2, 4, 8)
+
+codecs = st.sampled_from([CODEC_8, CODEC_8E])
+
+
+def unsigned(width: int) -> st.SearchStrategy[int]:
+    """All numbers of so many bytes."""
+    return st.integers(0, 256**width - 1)
+
+
+def signed(width: int) -> st.SearchStrategy[int]:
+    """All numbers of so many bytes, in two's complement."""
+    return st.integers(-(256**width) // 2, 256**width // 2 - 1)
+
+
+def ids(codec: Codec) -> st.SearchStrategy[int]:
+    """IO ids that a codec can carry."""
+    return unsigned(1 if codec is CODEC_8 else 2)
+
+
+@st.composite
+def elements(draw: st.DrawFn, codec: Codec) -> tuple[tuple[int, int, int], ...]:
+    """Elements of fixed width, in the order of the wire; ids may repeat."""
+    drawn: list[tuple[int, int, int]] = []
+    for width in WIDTHS:
+        group = st.lists(st.tuples(ids(codec), unsigned(width)), max_size=4)
+        drawn.extend((element_id, width, value) for element_id, value in draw(group))
+    return tuple(drawn)
+
+
+def variable(codec: Codec) -> st.SearchStrategy[tuple[tuple[int, bytes], ...]]:
+    """Variable-length elements, empty ones included; none where the codec has none."""
+    if codec is CODEC_8:
+        return st.just(())
+    content = st.one_of(st.just(b""), st.binary(max_size=20), st.binary(min_size=255, max_size=257))
+    return st.lists(st.tuples(unsigned(2), content), max_size=3).map(tuple)
+
+
+def records(codec: Codec) -> st.SearchStrategy[Record]:
+    """Records with any value in any field."""
+    return st.builds(
+        Record,
+        timestamp=unsigned(8),
+        priority=unsigned(1),
+        longitude=signed(4),
+        latitude=signed(4),
+        altitude=signed(2),
+        angle=unsigned(2),
+        satellites=unsigned(1),
+        speed=unsigned(2),
+        event=ids(codec),
+        elements=elements(codec),
+        variable=variable(codec),
+    )
+
+
+@st.composite
+def packets(draw: st.DrawFn) -> Packet:
+    """Packets of either codec, of no record up to some."""
+    codec = draw(codecs)
+    return Packet(codec, tuple(draw(st.lists(records(codec), max_size=5))))

@@ -1,0 +1,296 @@
+"""The envelope: where a frame ends, and what is no frame."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.vendors.teltonika import malformed
+from tests.unit.vendors.teltonika.golden import GOLDEN, LOGIN, SMALLEST, STREAM, Golden
+from tracker.vendors.outcomes import Decoded, Fatal, Incomplete
+from tracker.vendors.teltonika.frame import PING, decode_frame, encode_frame
+from tracker.vendors.teltonika.limits import Limits
+
+LIMIT = 8192
+
+each_golden = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
+#: Counts, codec or records have faults here, the envelope has none.
+each_right_crc = pytest.mark.parametrize(
+    "frame",
+    [
+        malformed.COUNTS_DIFFER,
+        malformed.UNKNOWN_CODEC,
+        malformed.RECORD_MISSING,
+        malformed.TOTAL_DIFFERS,
+        malformed.STRAY_BYTE,
+        malformed.NO_RECORDS,
+    ],
+)
+
+
+@each_golden
+@pytest.mark.parametrize("kind", [bytes, bytearray])
+def test_a_whole_frame_gives_its_data(golden: Golden, kind: type) -> None:
+    outcome = decode_frame(kind(golden.frame), LIMIT)
+    assert outcome == Decoded(golden.data, len(golden.frame))
+    assert isinstance(outcome, Decoded)
+    assert type(outcome.value) is bytes  # of its own, not a view of a buffer that goes on
+
+
+@each_golden
+def test_a_frame_that_arrives_byte_by_byte_is_whole_with_the_last_byte(golden: Golden) -> None:
+    buffer = bytearray()
+    for byte in golden.frame:
+        outcome = decode_frame(buffer, LIMIT)
+        assert isinstance(outcome, Incomplete)
+        assert outcome.missing > 0
+        if len(buffer) < 8:
+            assert len(buffer) + outcome.missing == 8  # the length is all that can be asked for
+        else:
+            assert len(buffer) + outcome.missing == len(golden.frame)
+        buffer.append(byte)
+    assert decode_frame(buffer, LIMIT) == Decoded(golden.data, len(golden.frame))
+
+
+@each_golden
+def test_reading_as_much_as_is_missing_takes_two_steps(golden: Golden) -> None:
+    have, steps = 0, 0
+    while isinstance(outcome := decode_frame(golden.frame[:have], LIMIT), Incomplete):
+        have += outcome.missing
+        steps += 1
+    assert (have, steps) == (len(golden.frame), 2)
+
+
+@each_golden
+@pytest.mark.parametrize("after", [b"\x00", b"\xff", b"\x00" * 20, SMALLEST.frame, b"garbage"])
+def test_what_follows_a_frame_is_left_alone(golden: Golden, after: bytes) -> None:
+    assert decode_frame(golden.frame + after, LIMIT) == Decoded(golden.data, len(golden.frame))
+
+
+@pytest.mark.parametrize("first", GOLDEN, ids=lambda golden: golden.name)
+@pytest.mark.parametrize("second", GOLDEN[-3:], ids=lambda golden: golden.name)
+def test_two_frames_in_one_buffer_come_one_after_the_other(first: Golden, second: Golden) -> None:
+    buffer = bytearray(first.frame + second.frame)
+    taken = []
+    while isinstance(outcome := decode_frame(buffer, LIMIT), Decoded):
+        taken.append(outcome.value)
+        del buffer[: outcome.used]
+    assert taken == [first.data, second.data]
+    assert buffer == b""
+    assert outcome == Incomplete(8)
+
+
+def test_decoding_leaves_the_buffer_as_it_was() -> None:
+    buffer = bytearray(SMALLEST.frame + b"\xff")
+    decode_frame(buffer, LIMIT)
+    assert buffer == SMALLEST.frame + b"\xff"
+
+
+def test_a_frame_is_found_between_the_pings_around_it() -> None:
+    start = 1 + len(LOGIN) + 1
+    assert STREAM[0] == STREAM[start - 1] == STREAM[-1] == PING
+    outcome = decode_frame(STREAM[start:], LIMIT)
+    assert outcome == Decoded(SMALLEST.data, 45)
+    assert STREAM[start + 45 :] == bytes((PING,))
+
+
+@each_golden
+def test_encoding_gives_the_golden_bytes(golden: Golden) -> None:
+    assert encode_frame(golden.data) == golden.frame
+
+
+def test_the_checksum_is_crc_16_arc() -> None:
+    # The check value that catalogues of CRCs give for this one.
+    assert encode_frame(b"123456789")[-4:] == bytes.fromhex("0000BB3D")
+
+
+# What is no frame.
+
+
+@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("byte", [0x01, 0x0F, 0x47, 0xFF])
+def test_a_wrong_preamble_is_fatal_with_its_first_wrong_byte(place: int, byte: int) -> None:
+    assert decode_frame(bytes(place), LIMIT) == Incomplete(8 - place)
+    outcome = decode_frame(bytes(place) + bytes((byte,)), LIMIT)
+    assert isinstance(outcome, Fatal)
+    assert outcome.offset == 0
+    assert "preamble" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"\xde\xad\xbe\xef" + SMALLEST.frame, bytes((PING,)) + SMALLEST.frame, LOGIN, b"GET / HTTP"],
+)
+def test_no_frame_is_looked_for_further_on(data: bytes) -> None:
+    outcome = decode_frame(data, LIMIT)
+    assert isinstance(outcome, Fatal)
+    assert "preamble" in outcome.reason
+
+
+@pytest.mark.parametrize("length", [0, 1, 2])
+@pytest.mark.parametrize("after", [b"", b"\x00" * 20])
+def test_a_length_without_room_for_codec_and_counts_is_fatal(length: int, after: bytes) -> None:
+    outcome = decode_frame(bytes(4) + length.to_bytes(4, "big") + after, LIMIT)
+    assert isinstance(outcome, Fatal)
+    assert outcome.offset == 4
+    assert f"length {length}" in outcome.reason
+    assert "short" in outcome.reason
+
+
+def test_the_shortest_length_is_waited_for() -> None:
+    assert decode_frame(bytes.fromhex("00000000 00000003"), LIMIT) == Incomplete(7)
+
+
+@pytest.mark.parametrize("limit", [64, 1280, LIMIT])
+def test_a_length_at_the_limit_is_waited_for_and_taken(limit: int) -> None:
+    header = bytes(4) + limit.to_bytes(4, "big")
+    assert decode_frame(header, limit) == Incomplete(limit + 4)
+    frame = encode_frame(bytes(limit))
+    assert decode_frame(frame, limit) == Decoded(bytes(limit), limit + 12)
+
+
+@pytest.mark.parametrize("limit", [64, 1280, LIMIT])
+def test_a_length_past_the_limit_is_fatal_from_the_header_alone(limit: int) -> None:
+    header = bytes(4) + (limit + 1).to_bytes(4, "big")
+    assert decode_frame(header[:7], limit) == Incomplete(1)
+    outcome = decode_frame(header, limit)
+    assert isinstance(outcome, Fatal)
+    assert outcome.offset == 4
+    assert str(limit + 1) in outcome.reason
+    assert f"limit of {limit}" in outcome.reason
+    assert decode_frame(encode_frame(bytes(limit + 1)), limit) == outcome
+
+
+@pytest.mark.parametrize("length", [0x00FFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
+def test_an_absurd_length_is_fatal(length: int) -> None:
+    outcome = decode_frame(bytes(4) + length.to_bytes(4, "big"), LIMIT)
+    assert isinstance(outcome, Fatal)
+    assert f"length {length} " in outcome.reason  # read as unsigned
+
+
+@each_golden
+def test_a_golden_frame_fits_its_own_length_as_limit_and_no_less(golden: Golden) -> None:
+    size = len(golden.data)
+    assert isinstance(decode_frame(golden.frame, size), Decoded)
+    outcome = decode_frame(golden.frame, size - 1)
+    assert isinstance(outcome, Fatal)
+    assert outcome.offset == 4
+
+
+# The checksum.
+
+
+def test_a_checksum_that_is_one_bit_off_is_fatal() -> None:
+    outcome = decode_frame(malformed.BAD_CRC, LIMIT)
+    assert isinstance(outcome, Fatal)
+    assert outcome.offset == 48
+    assert "CRC" in outcome.reason
+    assert "0x0000f22b" in outcome.reason
+    assert "0x0000f22a" in outcome.reason
+
+
+@pytest.mark.parametrize(("frame", "due"), malformed.PUBLISHED_WITH_BAD_CRC.items())
+def test_published_frames_with_a_wrong_checksum_are_fatal(frame: str, due: int) -> None:
+    data = bytes.fromhex(frame)
+    outcome = decode_frame(data, LIMIT)
+    assert isinstance(outcome, Fatal)
+    assert outcome.offset == len(data) - 4
+    assert f"{due:#010x} is due" in outcome.reason
+
+
+@each_golden
+@pytest.mark.parametrize("place", [-4, -3])
+@pytest.mark.parametrize("byte", [0x01, 0x80, 0xFF])
+def test_the_upper_half_of_the_checksum_has_to_be_zero(
+    golden: Golden, place: int, byte: int
+) -> None:
+    frame = bytearray(golden.frame)
+    frame[place] = byte
+    outcome = decode_frame(frame, LIMIT)
+    assert isinstance(outcome, Fatal)
+    assert outcome.offset == len(frame) - 4
+    assert "CRC" in outcome.reason
+
+
+@each_golden
+def test_every_flipped_bit_of_data_and_checksum_is_noticed(golden: Golden) -> None:
+    for place in range(8, len(golden.frame)):
+        for bit in range(8):
+            frame = bytearray(golden.frame)
+            frame[place] ^= 1 << bit
+            outcome = decode_frame(frame, LIMIT)
+            assert isinstance(outcome, Fatal)
+            assert "CRC" in outcome.reason
+
+
+def test_a_bad_checksum_is_told_only_when_the_frame_is_whole() -> None:
+    assert decode_frame(malformed.BAD_CRC[:-1], LIMIT) == Incomplete(1)
+
+
+@each_right_crc
+def test_what_is_wrong_inside_is_not_the_envelopes_business(frame: bytes) -> None:
+    assert decode_frame(frame, LIMIT) == Decoded(frame[8:-4], len(frame))
+
+
+# Anything at all.
+
+
+@given(st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: bytes(4) + tail))
+def test_any_bytes_have_an_outcome(data: bytes) -> None:
+    outcome = decode_frame(data, 64)
+    if isinstance(outcome, Incomplete):
+        assert outcome.missing > 0
+        assert len(data) + outcome.missing <= 64 + 12
+    elif isinstance(outcome, Decoded):
+        assert encode_frame(outcome.value) == data[: outcome.used]
+    else:
+        assert 0 <= outcome.offset < len(data)
+        assert outcome.reason
+
+
+@given(
+    st.sampled_from(GOLDEN),
+    st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
+    st.integers(0, 300),
+)
+def test_a_mutated_frame_has_an_outcome(
+    golden: Golden, changes: list[tuple[int, int]], size: int
+) -> None:
+    frame = bytearray(golden.frame)
+    for place, byte in changes:
+        frame[place % len(frame)] = byte
+    outcome = decode_frame(frame[:size], LIMIT)
+    if isinstance(outcome, Decoded):
+        assert encode_frame(outcome.value) == frame[: outcome.used]
+    elif isinstance(outcome, Incomplete):
+        assert outcome.missing > 0
+    else:
+        assert outcome.reason
+
+
+@given(st.binary(min_size=3, max_size=300), st.binary(max_size=20))
+def test_encoding_and_decoding_are_inverse(data: bytes, after: bytes) -> None:
+    frame = encode_frame(data)
+    assert decode_frame(frame + after, 300) == Decoded(data, len(data) + 12)
+
+
+# The limits themselves.
+
+
+@pytest.mark.parametrize("frame_bytes", [64, 65, 8192, 1 << 20])
+def test_limits_within_bounds_are_taken(frame_bytes: int) -> None:
+    limits = Limits(frame_bytes)
+    assert limits.frame_bytes == frame_bytes
+    assert limits.buffer_bytes >= frame_bytes + 12  # a whole frame fits the buffer
+
+
+@pytest.mark.parametrize("frame_bytes", [-1, 0, 63, (1 << 20) + 1])
+def test_limits_out_of_bounds_are_refused(frame_bytes: int) -> None:
+    with pytest.raises(ValueError, match="frame_bytes"):
+        Limits(frame_bytes)
+
+
+def test_the_default_limit_stands_above_what_devices_send() -> None:
+    # The vendor documents packets of up to 1,280 bytes.
+    assert Limits().frame_bytes > 2 * 1280
