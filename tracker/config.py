@@ -10,6 +10,7 @@ from typing import Final
 
 from attrs import frozen
 
+from tracker.endpoints import with_tcp_default
 from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
 from tracker.streams.address import RedisAddress
 
@@ -24,7 +25,6 @@ DEFAULT_DATA: Final = "tracker-data"
 LISTEN_BACKLOG: Final = 1024
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
-_COLON: Final = re.compile(r"(?<!\\):")
 
 Environment = Mapping[str, str]
 
@@ -39,9 +39,8 @@ class Listen:
 
     vendor: str
     endpoint: str
-
-    def __str__(self) -> str:
-        return f"{self.vendor}={self.endpoint}"
+    given: str
+    """As the user wrote it."""
 
 
 def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
@@ -58,20 +57,9 @@ def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
         if vendor not in known:
             names = ", ".join(known)
             raise ConfigError(f"--listen {text}: unknown vendor {vendor!r} (installed: {names})")
-        result.append(Listen(vendor, tcp_default(endpoint, 3, "backlog", LISTEN_BACKLOG)))
+        endpoint = with_tcp_default(endpoint, 3, "backlog", LISTEN_BACKLOG)
+        result.append(Listen(vendor, endpoint, text))
     return tuple(result)
-
-
-def tcp_default(endpoint: str, position: int, name: str, value: object) -> str:
-    """An endpoint string; if it is a ``tcp:`` one without argument ``name``, with that.
-
-    :param position: where the argument stands when it is given without its name.
-    """
-    parts = _COLON.split(endpoint)
-    positional = [part for part in parts if "=" not in part]
-    if parts[0] != "tcp" or len(positional) > position or f"{name}=" in endpoint:
-        return endpoint
-    return f"{endpoint}:{name}={value}"
 
 
 def redis_address(given: str | None, environ: Environment) -> RedisAddress:

@@ -17,6 +17,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tracker.endpoints import readable
+
 #: Ends the process with status 1 after saying why, in one line.
 Abort = Callable[[str], None]
 
@@ -130,7 +132,9 @@ class Listener(Service):
         return listening.addCallback(lambda port: None if port is None else port.stopListening())
 
     def _listens(self, port: IListeningPort) -> IListeningPort:
-        self._log.info("listening: {name} on {address}", name=self._name, address=port.getHost())
+        self._log.info(
+            "listening: {name} on {address}", name=self._name, address=readable(port.getHost())
+        )
         return port
 
     def _cannot_listen(self, failure: Failure) -> None:

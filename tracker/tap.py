@@ -13,6 +13,7 @@ from twisted.python import usage
 
 from tracker import __version__, config
 from tracker.config import ConfigError
+from tracker.endpoints import with_tcp_default
 from tracker.ingestion.service import Port, ingest_role
 from tracker.interfaces import IVendor
 from tracker.lifecycle import Abort, Listener, Process, Role
@@ -78,9 +79,9 @@ class ListenOptions(RoleOptions):
         given = self["listen"] or [self.default_listen]
         return [
             Port(
-                str(listen),
+                listen.given,
                 vendors[listen.vendor],
-                _endpoint(reactor, f"--listen {listen}", listen.endpoint),
+                _endpoint(reactor, f"--listen {listen.given}", listen.endpoint),
             )
             for listen in config.listens(given, vendors)
         ]
@@ -225,8 +226,8 @@ def makeService(options: Options) -> IService:
     try:
         role = role_options.build(reactor, health, process.abort)
         if role_options["http"]:
-            description = config.tcp_default(role_options["http"], 2, "interface", "127.0.0.1")
-            name = f"--http {description}"
+            description = with_tcp_default(role_options["http"], 2, "interface", "127.0.0.1")
+            name = f"--http {role_options['http']}"
             endpoint = _endpoint(reactor, name, description)
             Listener(name, endpoint, health_site(health), process.abort).setServiceParent(process)
     except ConfigError as error:

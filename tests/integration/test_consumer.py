@@ -7,11 +7,13 @@ from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
 
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
-from tracker.interfaces import IPositionSink
+from tracker.interfaces import Batch, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
 from tracker.observe.health import Health
 from tracker.position import Position
@@ -188,4 +190,41 @@ async def test_a_sink_that_can_never_be_opened_ends_the_process(
     processing = Processing(redis, SQLiteSink(reactor, str(tmp_path / "missing" / "p.sqlite")))
     await until(lambda: processing.aborted, "aborted")
     assert "missing" in processing.aborted[0]
+    await processing.stop()
+
+
+@implementer(IPositionSink)
+class CutOff(SQLiteSink):
+    """A sink that has committed just when Redis dies, so that nobody hears of it."""
+
+    def __init__(self, reactor: Any, path: Path, redis: RedisServer) -> None:
+        super().__init__(reactor, str(path))
+        self.new: list[int] = []
+        self._redis = redis
+
+    def store(self, batch: Batch) -> Deferred[int]:
+        def committed(new: int) -> int:
+            self.new.append(new)
+            if len(self.new) == 1:
+                self._redis.kill()
+            return new
+
+        return super().store(batch).addCallback(committed)
+
+
+@ensureDeferred
+async def test_what_was_committed_and_not_acknowledged_comes_again_and_is_stored_once(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    from twisted.internet import reactor
+
+    append(redis, 7)
+    sink = CutOff(reactor, tmp_path / "positions.sqlite", redis)
+    processing = Processing(redis, sink)
+    await until(lambda: sink.new == [7], "committed")
+    await until(lambda: not processing.health.ready, "Redis is gone")
+    redis.start()
+    assert pending(redis) == 7
+    await until(lambda: lag(redis) == 0, "acknowledged")
+    assert sink.new == [7, 0]
     await processing.stop()

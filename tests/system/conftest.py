@@ -15,7 +15,8 @@ from tests.waiting import wait_for
 class Stack:
     """A Redis, an ingest and a process, each its own process."""
 
-    def __init__(self, folder: Path, redis: RedisServer) -> None:
+    def __init__(self, folder: Path, redis: RedisServer, **variables: str) -> None:
+        variables["REDIS_URL"] = redis.url
         self.folder = folder
         self.redis = redis
         self.port = free_port()
@@ -23,11 +24,11 @@ class Stack:
         self.ingest = Daemon(
             *(folder, "ingest", "ingest"),
             *("--listen", f"teltonika=tcp:{self.port}:interface=127.0.0.1"),
-            REDIS_URL=redis.url,
+            variables=variables,
         )
         self.process = Daemon(
             *(folder, "process", "process", "--sink", f"sqlite:{self.database}"),
-            REDIS_URL=redis.url,
+            variables=variables,
         )
         self._fleets: list[Simulation] = []
 

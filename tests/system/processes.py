@@ -47,7 +47,9 @@ def run(*arguments: str, timeout: float = 60, **options: Any) -> subprocess.Comp
 class Daemon:
     """``twistd -n tracker ROLE …`` with a health port, its output in a file."""
 
-    def __init__(self, folder: Path, name: str, *arguments: str, **variables: str) -> None:
+    def __init__(
+        self, folder: Path, name: str, *arguments: str, variables: Mapping[str, str] | None = None
+    ) -> None:
         self.log = folder / f"{name}.log"
         self._http = free_port()
         self._command = [
@@ -55,7 +57,7 @@ class Daemon:
             *(arguments[0], "--http", f"tcp:{self._http}", *arguments[1:]),
         ]
         self._folder = folder
-        self._environment: Mapping[str, str] = environment(**variables)
+        self._environment: Mapping[str, str] = environment(**(variables or {}))
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, ready: bool = True) -> None:

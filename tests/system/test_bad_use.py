@@ -69,7 +69,9 @@ def test_a_sink_that_cannot_be_opened_is_told(tmp_path: Path, redis: RedisServer
 
 def test_a_password_never_reaches_the_log(tmp_path: Path) -> None:
     url = f"redis://user:s3cret@127.0.0.1:{free_port()}/0"
-    ingest = Daemon(tmp_path, "ingest", "ingest", "--listen", "teltonika=tcp:0", REDIS_URL=url)
+    ingest = Daemon(
+        tmp_path, "ingest", "ingest", "--listen", "teltonika=tcp:0", variables={"REDIS_URL": url}
+    )
     ingest.start(ready=False)
     wait_for(lambda: "not ready" in ingest.text, "it has tried")
     assert ingest.stop() == 0

@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import socket
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
+from tests.servers import RedisServer
 from tests.system.conftest import Stack
 from tests.waiting import wait_for
 
@@ -96,6 +98,19 @@ def test_a_stranger_is_turned_away_and_devices_do_not_notice(stack: Stack) -> No
     fleet.wait_for_more(100)
     assert "0 retransmitted" in stack.account(fleet)
     assert 0 < stack.ingest.text.count("closing 127.0.0.1") <= 10
+
+
+def test_both_roles_follow_a_pinned_stream(tmp_path: Path, redis: RedisServer) -> None:
+    stack = Stack(tmp_path, redis, REDIS_TELEMETRY_STREAM="positions")
+    try:
+        stack.start()
+        fleet = stack.fleet(*LOAD)
+        fleet.wait_for_more(100)
+        stack.account(fleet)
+        assert redis.client.xlen("positions") > 0
+        assert not redis.client.exists("telemetry:teltonika")
+    finally:
+        stack.end()
 
 
 def test_an_instance_tells_that_it_lives_and_which_streams_it_writes(stack: Stack) -> None:

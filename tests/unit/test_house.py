@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tracker"
 
 #: Modules that everything may stand on, and what they may stand on themselves.
-VOCABULARY = {"__init__", "position", "keys", "interfaces", "lifecycle"}
+VOCABULARY = {"__init__", "position", "keys", "interfaces", "endpoints", "lifecycle"}
 
 #: Part of the house → other parts that it may import, besides the vocabulary.
 MAY_IMPORT = {

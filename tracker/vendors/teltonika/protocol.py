@@ -28,6 +28,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.endpoints import readable
 from tracker.interfaces import IGateway, ISession, NotAccepted
 from tracker.vendors.outcomes import Fatal, Incomplete, Rejected
 from tracker.vendors.teltonika.avl import Packet, decode_packet
@@ -57,7 +58,7 @@ class TeltonikaProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """Tell the gateway, and have the kernel notice a peer that vanishes."""
-        self.peer = _readable(self.transport.getPeer())
+        self.peer = readable(self.transport.getPeer())
         if ITCPTransport.providedBy(self.transport):
             self.transport.setTcpNoDelay(True)
             self.transport.setTcpKeepAlive(True)
@@ -163,9 +164,9 @@ class TeltonikaProtocol(Protocol):
 
     def _not_confirmed(self, failure: Failure) -> None:
         self._unconfirmed = None
+        self.close()
         # Cancelled by connectionLost, or refused because the process is stopping.
         failure.trap(CancelledError, NotAccepted)
-        self.close()
 
 
 class TeltonikaFactory(Factory):
@@ -180,10 +181,3 @@ class TeltonikaFactory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol:
         """One more connection."""
         return TeltonikaProtocol(self._gateway, self._limits)
-
-
-def _readable(address: object) -> str:
-    host, port = getattr(address, "host", None), getattr(address, "port", None)
-    if host is None:
-        return str(getattr(address, "name", None) or type(address).__name__)
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

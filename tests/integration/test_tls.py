@@ -1,0 +1,118 @@
+"""Redis behind TLS: whom the connection trusts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+import pytest_twisted
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pytest_twisted import ensureDeferred
+from twisted.internet.endpoints import serverFromString
+from twisted.protocols.portforward import ProxyFactory
+
+from tests.integration.conftest import Connected
+from tests.servers import RedisServer
+from tests.waiting import until
+from tracker.streams.address import RedisAddress
+
+
+def certify(folder: Path, address: str) -> Path:
+    """A certificate for an address that vouches for itself, with its key; PEM files."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"test {address}")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False
+        )
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / f"{address}.pem"
+    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    path.with_suffix(".key").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return path
+
+
+class Tunnel:
+    """A TLS port in front of the test's Redis."""
+
+    def __init__(self, certificate: Path, port: int) -> None:
+        self.certificate = certificate
+        self.port = port
+
+    def address(self, ca: Path | None) -> RedisAddress:
+        query = f"?ca={ca}" if ca else ""
+        return RedisAddress.from_url(f"rediss://127.0.0.1:{self.port}/0{query}")
+
+
+async def listen(certificate: Path, redis: RedisServer) -> tuple[Tunnel, object]:
+    from twisted.internet import reactor
+
+    endpoint = serverFromString(
+        reactor,
+        f"ssl:0:interface=127.0.0.1:privateKey={certificate.with_suffix('.key')}"
+        f":certKey={certificate}",
+    )
+    port = await endpoint.listen(ProxyFactory("127.0.0.1", redis.port))
+    return Tunnel(certificate, port.getHost().port), port
+
+
+@pytest_twisted.async_yield_fixture
+async def tunnel(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Tunnel]:
+    tunnel, port = await listen(certify(tmp_path, "127.0.0.1"), redis)
+    yield tunnel
+    await port.stopListening()  # type: ignore[attr-defined]
+
+
+@ensureDeferred
+async def test_a_server_that_the_given_authority_vouches_for_is_trusted(tunnel: Tunnel) -> None:
+    connected = Connected(tunnel.address(tunnel.certificate))
+    await connected.usable()
+    assert await connected.connection.execute("PING") == b"PONG"
+    await connected.connection.stopService()
+
+
+@pytest.mark.parametrize("trusted", ["the system's authorities", "another authority"])
+@ensureDeferred
+async def test_an_unknown_authority_is_not_trusted(
+    tunnel: Tunnel, trusted: str, tmp_path: Path
+) -> None:
+    ca = certify(tmp_path, "127.0.0.2") if trusted == "another authority" else None
+    connected = Connected(tunnel.address(ca))
+    await until(lambda: len(connected.reports) > 1, "two failed attempts")
+    assert None not in connected.reports
+    assert "certificate verify failed" in (connected.reports[0] or "")
+    await connected.connection.stopService()
+
+
+@ensureDeferred
+async def test_a_certificate_for_another_name_is_not_trusted(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    certificate = certify(tmp_path, "127.0.0.9")
+    tunnel, port = await listen(certificate, redis)
+    connected = Connected(tunnel.address(certificate))
+    await until(lambda: len(connected.reports) > 1, "two failed attempts")
+    assert None not in connected.reports
+    await connected.connection.stopService()
+    await port.stopListening()  # type: ignore[attr-defined]
