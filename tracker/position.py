@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from hashlib import blake2b
@@ -25,6 +26,7 @@ MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
 
 _EPOCH: Final = datetime(1970, 1, 1)  # naive on purpose: everything here is UTC
 _MAX_TEXT: Final = 64
+_TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 _INT64: Final = range(-(2**63), 2**63)
 
 
@@ -129,7 +131,7 @@ class Position:
         :raises BadEntry: when it is not JSON, or a field is missing or of the wrong type.
         """
         try:
-            document = json.loads(payload, parse_constant=_no_constant)
+            document = json.loads(payload, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise BadEntry(f"payload is not JSON: {error}") from None
         if not isinstance(document, dict):
@@ -156,6 +158,13 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is no JSON number")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError(f"{text} is too large a number")
+    return value
+
+
 def _text(document: Mapping[str, Any], key: str) -> str:
     value = document.get(key)
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or not value.isascii():
@@ -166,9 +175,9 @@ def _text(document: Mapping[str, Any], key: str) -> str:
 def _timestamp(document: Mapping[str, Any], key: str) -> str:
     value = _text(document, key)
     try:
-        if len(value) != len("2026-11-22T10:00:00.000Z") or value[10] != "T" or value[-1] != "Z":
-            raise ValueError
-        datetime.fromisoformat(value)
+        if not _TIMESTAMP.fullmatch(value):
+            raise ValueError(value)
+        datetime.fromisoformat(value)  # there is such a day and such an hour
     except ValueError:
         raise BadEntry(f"payload: {key} is not like 2026-11-22T10:00:00.000Z") from None
     return value
@@ -192,9 +201,6 @@ def _degrees(document: Mapping[str, Any], key: str) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise BadEntry(f"payload: {key} is not a number")
     try:
-        degrees = float(value)
+        return float(value)
     except OverflowError:
-        degrees = math.inf
-    if not math.isfinite(degrees):
-        raise BadEntry(f"payload: {key} is not finite")
-    return degrees
+        raise BadEntry(f"payload: {key} is too large a number") from None

@@ -13,34 +13,36 @@ class Health:
     _log = Logger()
 
     def __init__(self) -> None:
-        self._reasons: dict[str, str] = {}
+        self._reasons: dict[str, str | None] = {}
 
     def condition(self, name: str) -> Callable[[str | None], None]:
         """Add a condition, not met yet.
 
         :return: how to report on it: None when it is met, else one line why not.
             A change is logged, a repetition is not.
+        :raises ValueError: when there is one of this name.
         """
         if name in self._reasons:
             raise ValueError(f"two conditions of one name: {name}")
         self._reasons[name] = "starting"
 
         def report(reason: str | None) -> None:
-            if reason is None:
-                if self._reasons.pop(name, None) is not None and self.ready:
-                    self._log.info("ready")
-            elif self._reasons.get(name) != reason:
-                self._reasons[name] = reason
+            if reason == self._reasons[name]:
+                return
+            self._reasons[name] = reason
+            if reason is not None:
                 self._log.warn("not ready: {name}: {reason}", name=name, reason=reason)
+            elif self.ready:
+                self._log.info("ready")
 
         return report
 
     @property
     def ready(self) -> bool:
         """Whether every condition is met."""
-        return not self._reasons
+        return not self.reasons
 
     @property
     def reasons(self) -> dict[str, str]:
         """Condition → why it is not met; empty when ready."""
-        return dict(self._reasons)
+        return {name: reason for name, reason in self._reasons.items() if reason is not None}

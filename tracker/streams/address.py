@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from attrs import field, frozen
+from OpenSSL import crypto
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
@@ -46,19 +47,22 @@ class RedisAddress:
             port = parts.port
         except ValueError:
             raise ValueError("Redis URL: the port or the host is not valid") from None
+        # What is wrong is never quoted: a password that should have been percent-encoded
+        # may end up in any part.
         scheme = parts.scheme
         if scheme not in ("redis", "rediss", "unix"):
             raise ValueError("Redis URL: must begin with redis://, rediss:// or unix://")
         query = parse_qs(parts.query, keep_blank_values=True)
         known = {"redis": set[str](), "rediss": {"ca"}, "unix": {"db"}}[scheme]
-        if unknown := sorted(set(query) - known):
-            raise ValueError(f"Redis URL: unknown parameter {unknown[0]!r}")
+        if set(query) - known or parts.fragment:
+            allowed = f"only ?{min(known)}=… is known" if known else "it takes no parameters"
+            raise ValueError(f"Redis URL: {allowed} (in a password, ? and # are %3F and %23)")
         username = unquote(parts.username) if parts.username else None
         password = unquote(parts.password) if parts.password is not None else None
         if username is not None and password is None:
             raise ValueError("Redis URL: a user without a password (user:password@…)")
         if scheme == "unix":
-            if parts.hostname or not parts.path.strip("/"):
+            if parts.hostname or not parts.path.startswith("/") or not parts.path.strip("/"):
                 raise ValueError("Redis URL: unix:// needs an absolute path, unix:///path")
             database = query.get("db", ["0"])[-1]
         else:
@@ -66,7 +70,7 @@ class RedisAddress:
                 raise ValueError(f"Redis URL: {scheme}:// needs a host")
             database = parts.path.removeprefix("/") or "0"
         if not (database.isascii() and database.isdigit()):
-            raise ValueError(f"Redis URL: the database must be a number, not {database!r}")
+            raise ValueError("Redis URL: the database must be a number (in a password, / is %2F)")
         return cls(
             host=parts.hostname or "",
             port=6379 if port is None else port,
@@ -106,4 +110,8 @@ class RedisAddress:
         blocks = [mark + block for block in text.split(mark)[1:]]
         if not blocks:
             raise ValueError(f"{self.ca_file}: holds no certificate in PEM form")
-        return trustRootFromCertificates([Certificate.loadPEM(block.encode()) for block in blocks])
+        try:
+            authorities = [Certificate.loadPEM(block.encode()) for block in blocks]
+        except crypto.Error:
+            raise ValueError(f"{self.ca_file}: a certificate in it is damaged") from None
+        return trustRootFromCertificates(authorities)

@@ -89,6 +89,8 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
         codec is unknown; its ``offset`` counts from the codec id.
     """
     size = len(data)
+    if size < 3:
+        return Rejected(size, 0, f"{size} bytes are too short for a packet")
     codec = CODECS.get(data[0])
     if codec is None:
         return Rejected(size, 0, f"unsupported codec {data[0]:#04x}")
@@ -185,6 +187,8 @@ def encode_packet(codec: Codec, records: Sequence[Record]) -> bytes:
 
 
 def _encode_record(codec: Codec, record: Record) -> bytes:
+    if unknown := {width for _, width, _ in record.elements} - set(_WIDTHS):
+        raise ValueError(f"no codec has elements of {min(unknown)} bytes width")
     if record.variable and codec.variable is None:
         raise ValueError(f"codec {codec.name} has no variable-length elements")
     count = codec.count.pack
