@@ -1,0 +1,89 @@
+"""The rate limit: what passes, what is counted, and when it begins anew."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from tracker.ingestion.ratelimit import RateLimit
+
+
+def admitted(limit: RateLimit, events: int) -> list[int | None]:
+    """The answers to so many events at one moment."""
+    return [limit.admit() for _ in range(events)]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 10])
+def test_so_many_events_pass_and_no_more(limit: int) -> None:
+    assert admitted(RateLimit(Clock(), limit, 60), limit + 2) == [0] * limit + [None, None]
+
+
+def test_a_limit_of_none_lets_nothing_pass() -> None:
+    clock = Clock()
+    limit = RateLimit(clock, 0, 60)
+    assert admitted(limit, 2) == [None, None]
+    clock.advance(60)
+    assert admitted(limit, 2) == [None, None]
+
+
+def test_the_first_of_the_next_period_tells_how_many_were_held_back() -> None:
+    clock = Clock()
+    limit = RateLimit(clock, 2, 60)
+    assert admitted(limit, 5) == [0, 0, None, None, None]
+    clock.advance(60)
+    assert admitted(limit, 4) == [3, 0, None, None]
+    clock.advance(60)
+    assert limit.admit() == 2
+
+
+def test_what_was_held_back_over_several_periods_is_added_up() -> None:
+    clock = Clock()
+    limit = RateLimit(clock, 1, 60)
+    assert admitted(limit, 3) == [0, None, None]
+    clock.advance(3600)
+    assert admitted(limit, 2) == [2, None]
+
+
+def test_a_period_ends_at_its_last_instant_and_not_before() -> None:
+    clock = Clock()
+    limit = RateLimit(clock, 1, 60)
+    assert limit.admit() == 0
+    clock.advance(59.999)
+    assert limit.admit() is None
+    clock.advance(0.001)
+    assert limit.admit() == 1
+
+
+def test_the_first_period_begins_when_the_limit_is_made() -> None:
+    clock = Clock()
+    clock.advance(1_000)
+    limit = RateLimit(clock, 1, 60)
+    clock.advance(59)
+    assert limit.admit() == 0
+    clock.advance(1)
+    assert limit.admit() == 0
+
+
+def test_a_later_period_begins_with_its_first_event() -> None:
+    clock = Clock()
+    limit = RateLimit(clock, 1, 60)
+    clock.advance(90)
+    assert limit.admit() == 0
+    clock.advance(59)
+    assert limit.admit() is None
+    clock.advance(1)
+    assert limit.admit() == 1
+
+
+def test_unused_admissions_are_not_saved_up() -> None:
+    clock = Clock()
+    limit = RateLimit(clock, 2, 60)
+    clock.advance(600)
+    assert admitted(limit, 3) == [0, 0, None]
+
+
+def test_limits_are_separate() -> None:
+    clock = Clock()
+    one, other = RateLimit(clock, 1, 60), RateLimit(clock, 1, 60)
+    assert admitted(one, 2) == [0, None]
+    assert admitted(other, 2) == [0, None]

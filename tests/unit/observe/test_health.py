@@ -1,0 +1,137 @@
+"""Readiness: which conditions hold, and what is told when that changes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+
+from tracker.observe.health import Health
+
+
+@pytest.fixture
+def logged() -> Iterator[list[Any]]:
+    """The events that are logged during the test."""
+    with capturedLogs() as captured:
+        yield cast("list[Any]", captured)
+
+
+def told(logged: list[Any]) -> list[tuple[LogLevel, str]]:
+    """Level and text of what ``tracker`` has logged, which is then forgotten."""
+    events = [event for event in logged if event["log_namespace"].startswith("tracker.")]
+    logged.clear()
+    return [(event["log_level"], formatEvent(event)) for event in events]
+
+
+def test_without_conditions_nothing_is_in_the_way() -> None:
+    health = Health()
+    assert health.ready
+    assert health.reasons == {}
+
+
+def test_a_condition_is_not_met_before_it_is_reported_to_be(logged: list[Any]) -> None:
+    health = Health()
+    health.condition("redis")
+    assert not health.ready
+    assert health.reasons == {"redis": "starting"}
+    assert told(logged) == []
+
+
+def test_a_condition_that_is_met_makes_it_ready(logged: list[Any]) -> None:
+    health = Health()
+    health.condition("redis")(None)
+    assert health.ready
+    assert health.reasons == {}
+    assert told(logged) == [(LogLevel.info, "ready")]
+
+
+def test_it_is_ready_when_the_last_condition_is_met(logged: list[Any]) -> None:
+    health = Health()
+    redis, consumer = health.condition("redis"), health.condition("consumer")
+    redis(None)
+    assert not health.ready
+    assert health.reasons == {"consumer": "starting"}
+    assert told(logged) == []
+    consumer(None)
+    assert health.ready
+    assert told(logged) == [(LogLevel.info, "ready")]
+
+
+def test_a_failing_condition_gives_its_reason(logged: list[Any]) -> None:
+    health = Health()
+    report = health.condition("redis")
+    report("connection refused")
+    assert not health.ready
+    assert health.reasons == {"redis": "connection refused"}
+    assert told(logged) == [(LogLevel.warn, "not ready: redis: connection refused")]
+
+
+def test_a_condition_may_be_lost_and_met_again(logged: list[Any]) -> None:
+    health = Health()
+    report = health.condition("redis")
+    report(None)
+    told(logged)
+    report("connection lost")
+    assert not health.ready
+    assert told(logged) == [(LogLevel.warn, "not ready: redis: connection lost")]
+    report(None)
+    assert health.ready
+    assert told(logged) == [(LogLevel.info, "ready")]
+
+
+def test_a_repetition_is_not_logged(logged: list[Any]) -> None:
+    health = Health()
+    report = health.condition("redis")
+    report("connection refused")
+    told(logged)
+    report("connection refused")
+    assert told(logged) == []
+    report(None)
+    told(logged)
+    report(None)
+    assert told(logged) == []
+    assert health.ready
+
+
+def test_another_reason_is_logged(logged: list[Any]) -> None:
+    health = Health()
+    report = health.condition("redis")
+    report("connection refused")
+    report("wrong password")
+    assert health.reasons == {"redis": "wrong password"}
+    assert told(logged) == [
+        (LogLevel.warn, "not ready: redis: connection refused"),
+        (LogLevel.warn, "not ready: redis: wrong password"),
+    ]
+
+
+def test_events_carry_name_and_reason_as_fields(logged: list[Any]) -> None:
+    Health().condition("redis")("what {braces} say")
+    (event,) = [event for event in logged if event["log_namespace"].startswith("tracker.")]
+    assert (event["name"], event["reason"]) == ("redis", "what {braces} say")
+    assert formatEvent(event) == "not ready: redis: what {braces} say"
+
+
+def test_the_reasons_are_a_copy() -> None:
+    health = Health()
+    health.condition("redis")
+    health.reasons.clear()
+    assert health.reasons == {"redis": "starting"}
+
+
+def test_two_processes_in_one_are_apart() -> None:
+    one, other = Health(), Health()
+    one.condition("redis")
+    assert other.ready
+
+
+@pytest.mark.parametrize("reported", [["starting"], ["down"], [None], ["down", None]])
+def test_a_name_is_given_once(reported: list[str | None]) -> None:
+    health = Health()
+    report = health.condition("redis")
+    for reason in reported:
+        report(reason)
+    with pytest.raises(ValueError, match="redis"):
+        health.condition("redis")

@@ -1,0 +1,88 @@
+"""A simulated device on a bench: its surroundings are the test's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from random import Random
+
+from attrs import define, field
+from twisted.internet.task import Clock
+
+from tests.unit.simulator.fakes import FakeConnection, FakeEndpoint
+from tracker.simulator.device import (
+    LAST_RETRY,
+    RESPONSE_TIMEOUT,
+    Behaviour,
+    Counters,
+    SimulatedDevice,
+)
+from tracker.simulator.track import Track
+from tracker.vendors.teltonika.avl import CODEC_8E, Codec, Record
+
+IMEI = "356307042441013"
+LOGIN = b"\x00\x0f" + IMEI.encode()
+HOME = (41.3275, 19.8187)
+NOON = 1_710_504_000  # 2024-03-15 12:00:00 UTC
+INTERVAL = 1.0
+
+
+@define
+class Bench:
+    """A device that is switched on, and everything around it."""
+
+    device: SimulatedDevice
+    clock: Clock
+    endpoint: FakeEndpoint
+    counters: Counters
+    acknowledged: list[tuple[str, Codec, list[Record]]] = field(factory=list)
+
+    def record(self, count: int = 1) -> None:
+        """Let time pass for so many records."""
+        before = self.counters.recorded
+        for _ in range(count):
+            self.clock.advance(self.device.behaviour.interval)
+        assert self.counters.recorded == before + count
+
+    def log_in(self) -> FakeConnection:
+        """Accept the connection and the login that follows."""
+        connection = self.endpoint.accept()
+        assert connection.received() == LOGIN
+        connection.answer(b"\x01")
+        return connection
+
+    def wait_for_attempt(self) -> float:
+        """Let time pass until the device connects again; seconds it took."""
+        began, attempts = self.clock.seconds(), self.endpoint.attempts
+        while self.endpoint.attempts == attempts:
+            assert self.clock.seconds() - began < 2 * LAST_RETRY, "it has given up"
+            self.clock.advance(0.01)
+        return self.clock.seconds() - began
+
+
+def switch_on(
+    records: int = 1,
+    codec: Codec = CODEC_8E,
+    interval: float = INTERVAL,
+    response_timeout: float = RESPONSE_TIMEOUT,
+) -> Bench:
+    """A device that has just been switched on, at noon."""
+    clock = Clock()
+    clock.advance(NOON)
+    random = Random(7)
+    endpoint, counters = FakeEndpoint(), Counters()
+    acknowledged: list[tuple[str, Codec, list[Record]]] = []
+
+    def note(imei: str, codec: Codec, packet: Sequence[Record]) -> None:
+        acknowledged.append((imei, codec, list(packet)))
+
+    behaviour = Behaviour(codec, interval, records, response_timeout)
+    device = SimulatedDevice(
+        clock, random, IMEI, Track(random, HOME), endpoint, behaviour, counters, note
+    )
+    device.startService()
+    return Bench(device, clock, endpoint, counters, acknowledged)
+
+
+def timestamps(connection: FakeConnection) -> list[int]:
+    """The times of the records in the packet that was sent last."""
+    return [record.timestamp for record in connection.packet().records]

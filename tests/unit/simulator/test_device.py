@@ -1,0 +1,201 @@
+"""A simulated device: how it logs in, and sends one packet at a time."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.interfaces import IStreamClientEndpoint
+from zope.interface.verify import verifyObject
+
+from tests.unit.simulator.bench import HOME, IMEI, LOGIN, NOON, switch_on, timestamps
+from tests.unit.simulator.fakes import FakeEndpoint
+from tracker.simulator.device import RESPONSE_TIMEOUT, Counters
+from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec
+
+
+def test_the_fake_endpoint_is_an_endpoint() -> None:
+    assert verifyObject(IStreamClientEndpoint, FakeEndpoint())
+
+
+# Login.
+
+
+def test_a_device_connects_when_it_is_switched_on_and_logs_in() -> None:
+    bench = switch_on()
+    assert bench.endpoint.attempts == 1
+    connection = bench.endpoint.accept()
+    assert connection.received() == LOGIN
+    assert bench.counters.connected == 0
+    connection.answer(b"\x01")
+    assert bench.counters.connected == 1
+
+
+def test_nothing_follows_the_login_before_its_answer() -> None:
+    bench = switch_on()
+    connection = bench.endpoint.accept()
+    assert connection.received() == LOGIN
+    bench.record(5)
+    assert connection.received() == b""
+    assert bench.counters.sent == 0
+
+
+@pytest.mark.parametrize("answer", [b"\x00", b"\x02", b"\xff", b"\x00\x00\x00\x01"])
+def test_a_refused_login_ends_the_connection(answer: bytes) -> None:
+    bench = switch_on()
+    bench.record()
+    connection = bench.endpoint.accept()
+    connection.received()
+    connection.answer(answer)
+    assert connection.aborted
+    assert connection.received() == b""
+    assert (bench.counters.refused_logins, bench.counters.connected) == (1, 0)
+
+
+def test_a_refused_device_comes_back_with_its_records() -> None:
+    bench = switch_on()
+    bench.record()
+    connection = bench.endpoint.accept()
+    connection.answer(b"\x00")
+    connection.lose()
+    bench.wait_for_attempt()
+    assert len(bench.log_in().packet().records) == bench.device.unacknowledged
+    assert bench.counters.connected == 1
+    assert bench.counters.retransmitted == 0
+
+
+def test_a_login_without_an_answer_times_out() -> None:
+    bench = switch_on()
+    connection = bench.endpoint.accept()
+    bench.clock.advance(RESPONSE_TIMEOUT - 0.01)
+    assert not connection.closing
+    bench.clock.advance(0.01)
+    assert connection.aborted
+
+
+# One packet at a time.
+
+
+@pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
+def test_a_record_is_sent_as_it_is_made(codec: Codec) -> None:
+    bench = switch_on(codec=codec)
+    connection = bench.log_in()
+    assert connection.received() == b""
+    bench.record()
+    packet = connection.packet()
+    assert packet.codec is codec
+    (record,) = packet.records
+    assert record.timestamp == int(bench.clock.seconds() * 1000)
+    assert abs(record.latitude / 1e7 - HOME[0]) < 0.1
+    assert abs(record.longitude / 1e7 - HOME[1]) < 0.1
+    assert record.satellites > 0
+    assert (24, 2, record.speed) in record.elements
+
+
+def test_a_packet_waits_for_the_acknowledgement_of_the_one_before() -> None:
+    bench = switch_on()
+    connection = bench.log_in()
+    bench.record()
+    assert len(connection.packet().records) == 1
+    bench.record(3)
+    assert connection.received() == b""
+    connection.acknowledge(1)
+    assert len(connection.packet().records) == 1
+    assert connection.received() == b""
+
+
+def test_an_acknowledgement_without_records_left_is_followed_by_nothing() -> None:
+    bench = switch_on()
+    connection = bench.log_in()
+    bench.record()
+    connection.received()
+    connection.acknowledge(1)
+    assert connection.received() == b""
+    assert bench.device.unacknowledged == 0
+
+
+def test_records_are_saved_up_and_sent_together() -> None:
+    bench = switch_on(records=3)
+    connection = bench.log_in()
+    bench.record(2)
+    assert connection.received() == b""
+    bench.record()
+    assert len(timestamps(connection)) == 3
+
+
+def test_records_are_sent_oldest_first_each_once() -> None:
+    bench = switch_on(records=2)
+    bench.record(7)
+    connection = bench.log_in()
+    sent = []
+    for _ in range(3):
+        sent.append(timestamps(connection))
+        connection.acknowledge(2)
+    assert connection.received() == b""  # one is left, and two are sent together
+    bench.record()
+    sent.append(timestamps(connection))
+    assert [len(packet) for packet in sent] == [2, 2, 2, 2]
+    times = [time for packet in sent for time in packet]
+    assert times == sorted(set(times))
+    assert times[0] // 1000 == NOON + 1
+    assert times[-1] // 1000 == NOON + 8
+
+
+def test_an_acknowledgement_may_come_in_pieces() -> None:
+    bench = switch_on()
+    connection = bench.log_in()
+    bench.record(2)
+    connection.received()
+    for byte in (0, 0, 0):
+        connection.answer(bytes((byte,)))
+        assert bench.counters.acknowledged == 0
+    connection.answer(b"\x01")
+    assert bench.counters.acknowledged == 1
+    assert len(connection.packet().records) == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 0x02000000, 0xFFFFFFFF])
+def test_an_acknowledgement_of_another_number_is_none(count: int) -> None:
+    bench = switch_on(records=2)
+    connection = bench.log_in()
+    bench.record(2)
+    sent = connection.received()
+    connection.acknowledge(count)
+    assert connection.received() == sent  # again, to the byte
+    assert bench.device.unacknowledged == 2
+    assert bench.acknowledged == []
+    assert bench.counters == Counters(connected=1, recorded=2, sent=4, retransmitted=2)
+    connection.acknowledge(2)
+    assert connection.received() == b""
+    assert bench.device.unacknowledged == 0
+    assert bench.counters.acknowledged == 2
+
+
+def test_what_was_acknowledged_is_told_once_with_device_and_codec() -> None:
+    bench = switch_on(records=2, codec=CODEC_8)
+    connection = bench.log_in()
+    bench.record(4)
+    first = connection.packet()
+    connection.acknowledge(2)
+    second = connection.packet()
+    connection.acknowledge(2)
+    assert bench.acknowledged == [
+        (IMEI, CODEC_8, list(first.records)),
+        (IMEI, CODEC_8, list(second.records)),
+    ]
+
+
+def test_records_of_one_millisecond_have_times_of_their_own() -> None:
+    bench = switch_on(records=8, interval=0.000_1)
+    bench.record(8)
+    times = timestamps(bench.log_in())
+    assert len(set(times)) == 8
+    assert times == sorted(times)
+
+
+def test_the_odometer_never_goes_back() -> None:
+    bench = switch_on(records=200)
+    bench.record(200)
+    records = bench.log_in().packet().records
+    odometer = [value for record in records for number, _, value in record.elements if number == 16]
+    assert len(odometer) == 200
+    assert odometer == sorted(odometer)
+    assert odometer[0] < odometer[-1]

@@ -1,0 +1,271 @@
+"""A simulated device whose connection fails, and which is parked and switched off."""
+
+from __future__ import annotations
+
+from tests.unit.simulator.bench import INTERVAL, switch_on, timestamps
+from tracker.simulator.device import FIRST_RETRY, LAST_RETRY, Counters
+
+# Losing the connection.
+
+
+def test_what_was_not_acknowledged_is_sent_again_byte_for_byte() -> None:
+    bench = switch_on(records=2)
+    connection = bench.log_in()
+    bench.record(3)
+    sent = connection.received()
+    connection.lose()
+    bench.record(4)  # what is new does not join what has been sent
+    connection = bench.log_in()
+    assert connection.received() == sent
+    assert bench.counters.retransmitted == 2
+    connection.acknowledge(2)
+    assert len(connection.packet().records) == 2
+    assert bench.counters.retransmitted == 2
+
+
+def test_a_packet_is_repeated_until_it_is_acknowledged() -> None:
+    bench = switch_on()
+    bench.record()
+    connection = bench.log_in()
+    sent = connection.received()
+    for times in range(1, 4):
+        connection.lose()
+        bench.wait_for_attempt()
+        connection = bench.log_in()
+        assert connection.received() == sent
+        assert bench.counters.retransmitted == times
+    connection.acknowledge(1)
+    assert bench.counters.acknowledged == 1
+
+
+def test_what_was_acknowledged_is_never_sent_again() -> None:
+    bench = switch_on()
+    connection = bench.log_in()
+    bench.record(2)
+    (first,) = timestamps(connection)
+    connection.acknowledge(1)
+    (second,) = timestamps(connection)
+    connection.lose()
+    bench.wait_for_attempt()
+    assert timestamps(bench.log_in()) == [second]
+    assert first != second
+
+
+def test_half_an_acknowledgement_does_not_outlive_its_connection() -> None:
+    bench = switch_on()
+    bench.record()
+    connection = bench.log_in()
+    sent = connection.received()
+    connection.answer(b"\x00\x00")
+    connection.lose()
+    bench.wait_for_attempt()
+    connection = bench.log_in()
+    assert connection.received() == sent
+    connection.answer(b"\x00\x01")
+    assert bench.counters.acknowledged == 0
+    connection.answer(b"\x00\x01")
+    assert connection.received() == sent  # 0x00010001 is not 1
+
+
+def test_recording_goes_on_without_a_connection() -> None:
+    bench = switch_on()
+    bench.endpoint.refuse()
+    bench.record(10)
+    assert bench.device.unacknowledged == 10
+    assert bench.counters == Counters(recorded=10)
+
+
+def test_the_response_timeout_ends_the_connection() -> None:
+    bench = switch_on(response_timeout=5, records=100)
+    bench.record(100)
+    connection = bench.log_in()
+    connection.received()
+    bench.clock.advance(4.99)
+    assert not connection.closing
+    bench.clock.advance(0.01)
+    assert connection.aborted
+    assert bench.counters.acknowledged == 0
+
+
+def test_an_acknowledgement_stops_the_response_timeout() -> None:
+    bench = switch_on(response_timeout=5, records=100)
+    bench.record(100)
+    connection = bench.log_in()
+    connection.received()
+    bench.clock.advance(4.99)
+    connection.acknowledge(100)
+    bench.clock.advance(20)
+    assert not connection.closing
+
+
+def test_each_packet_has_a_response_timeout_of_its_own() -> None:
+    bench = switch_on(response_timeout=5, records=100)
+    bench.record(200)
+    connection = bench.log_in()
+    bench.clock.advance(4)
+    connection.acknowledge(100)
+    bench.clock.advance(4.99)
+    assert not connection.closing
+    bench.clock.advance(0.02)
+    assert connection.aborted
+
+
+def test_a_timeout_of_a_lost_connection_does_not_end_the_next() -> None:
+    bench = switch_on(response_timeout=5)
+    bench.record()
+    bench.log_in().lose()
+    bench.wait_for_attempt()
+    connection = bench.log_in()
+    connection.acknowledge(1)
+    for _ in range(20):
+        connection.received()
+        bench.clock.advance(INTERVAL)
+        connection.acknowledge(1)
+    assert not connection.closing
+
+
+def test_attempts_to_connect_get_rarer_up_to_a_limit() -> None:
+    bench = switch_on()
+    due = FIRST_RETRY
+    for _ in range(8):
+        bench.endpoint.refuse()
+        waited = bench.wait_for_attempt()
+        assert due / 2 - 0.02 <= waited <= due + 0.02
+        due = min(2 * due, LAST_RETRY)
+    assert due == LAST_RETRY
+    assert bench.endpoint.attempts == 9
+
+
+def test_a_login_makes_the_next_attempts_quick_again() -> None:
+    bench = switch_on()
+    for _ in range(6):
+        bench.endpoint.refuse()
+        bench.wait_for_attempt()
+    bench.log_in().lose()
+    assert bench.wait_for_attempt() <= FIRST_RETRY + 0.02
+
+
+def test_a_connection_without_a_login_does_not_make_attempts_quicker() -> None:
+    bench = switch_on()
+    for _ in range(5):
+        bench.endpoint.accept().lose()
+        waited = bench.wait_for_attempt()
+    assert waited >= 2.0
+    assert bench.counters.connected == 0
+
+
+def test_there_is_one_connection_at_a_time() -> None:
+    bench = switch_on()
+    bench.log_in()
+    for _ in range(60):
+        bench.clock.advance(INTERVAL / 2)
+    assert bench.endpoint.attempts == 1
+
+
+def test_connected_counts_the_devices_that_are_logged_in_now() -> None:
+    bench = switch_on()
+    assert bench.counters.connected == 0
+    connection = bench.log_in()
+    assert bench.counters.connected == 1
+    connection.lose()
+    assert bench.counters.connected == 0
+    bench.wait_for_attempt()
+    bench.log_in()
+    assert bench.counters.connected == 1
+
+
+# Parking and switching off.
+
+
+def test_parking_sends_the_rest_however_little_it_is() -> None:
+    bench = switch_on(records=5)
+    connection = bench.log_in()
+    bench.record(7)
+    assert len(timestamps(connection)) == 5
+    bench.device.stop_recording()
+    assert connection.received() == b""  # the acknowledgement is still awaited
+    connection.acknowledge(5)
+    assert len(timestamps(connection)) == 2
+    connection.acknowledge(2)
+    assert bench.device.unacknowledged == 0
+    assert bench.counters == Counters(connected=1, recorded=7, sent=7, acknowledged=7)
+
+
+def test_parking_sends_at_once_what_was_being_saved_up() -> None:
+    bench = switch_on(records=5)
+    connection = bench.log_in()
+    bench.record(2)
+    bench.device.stop_recording()
+    assert len(timestamps(connection)) == 2
+
+
+def test_a_parked_device_records_nothing_more() -> None:
+    bench = switch_on()
+    bench.record(2)
+    bench.device.stop_recording()
+    bench.clock.pump([INTERVAL] * 5)
+    assert bench.counters.recorded == 2
+
+
+def test_a_device_may_be_parked_before_its_first_record() -> None:
+    bench = switch_on()
+    connection = bench.log_in()
+    bench.device.stop_recording()
+    bench.clock.pump([INTERVAL] * 5)
+    assert bench.counters.recorded == 0
+    assert connection.received() == b""
+
+
+def test_a_parked_device_sends_the_rest_after_a_lost_connection() -> None:
+    bench = switch_on(records=5)
+    connection = bench.log_in()
+    bench.record(2)
+    bench.device.stop_recording()
+    sent = connection.received()
+    connection.lose()
+    bench.wait_for_attempt()
+    connection = bench.log_in()
+    assert connection.received() == sent
+    connection.acknowledge(2)
+    assert bench.device.unacknowledged == 0
+
+
+def test_switching_off_closes_and_waits_for_the_end_of_the_connection() -> None:
+    bench = switch_on()
+    connection = bench.log_in()
+    stopped = bench.device.stopService()
+    assert connection.closing
+    assert not connection.aborted
+    assert not stopped.called
+    connection.lose()
+    assert stopped.called
+    assert bench.counters.connected == 0
+    assert bench.clock.getDelayedCalls() == []
+    assert bench.endpoint.attempts == 1
+
+
+def test_a_switched_off_device_that_waits_for_an_answer_leaves_no_timer() -> None:
+    bench = switch_on()
+    bench.record()
+    connection = bench.log_in()
+    bench.device.stopService()
+    connection.lose()
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_switching_off_ends_an_attempt_to_connect() -> None:
+    bench = switch_on()
+    stopped = bench.device.stopService()
+    assert bench.endpoint.cancelled == 1
+    assert stopped.called
+    assert bench.clock.getDelayedCalls() == []
+
+
+def test_switching_off_ends_the_wait_for_the_next_attempt() -> None:
+    bench = switch_on()
+    bench.endpoint.refuse()
+    stopped = bench.device.stopService()
+    assert stopped.called
+    assert bench.clock.getDelayedCalls() == []
+    bench.clock.advance(2 * LAST_RETRY)
+    assert bench.endpoint.attempts == 1
