@@ -6,12 +6,13 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-from tracker.endpoints import with_tcp_default
+from tracker.endpoints import with_default
 from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
+from tracker.limits import Limits
 from tracker.streams.address import RedisAddress
 
 #: The vendor whose stream ``REDIS_TELEMETRY_STREAM`` names.
@@ -23,6 +24,9 @@ DEFAULT_STANDALONE_LISTEN: Final = "teltonika=tcp:5027:interface=127.0.0.1"
 DEFAULT_DATA: Final = "tracker-data"
 #: Twisted's 50 overflow when a whole fleet reconnects at once.
 LISTEN_BACKLOG: Final = 1024
+
+#: Endpoints with a backlog → its place among the arguments; ssl takes it by name only.
+_STREAM_KINDS: Final = {"tcp": 3, "tcp6": 3, "ssl": 9}
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -57,9 +61,29 @@ def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
         if vendor not in known:
             names = ", ".join(known)
             raise ConfigError(f"--listen {text}: unknown vendor {vendor!r} (installed: {names})")
-        endpoint = with_tcp_default(endpoint, 3, "backlog", LISTEN_BACKLOG)
+        endpoint = with_default(endpoint, _STREAM_KINDS, "backlog", LISTEN_BACKLOG)
         result.append(Listen(vendor, endpoint, text))
     return tuple(result)
+
+
+def limits(options: Mapping[str, Any]) -> Limits:
+    """The limits, each from the option of its name."""
+    given = {name.replace("-", "_"): options[name] for name, *_ in Limits.options()}
+    made = Limits()
+    for name, value in given.items():
+        try:
+            made = evolve(made, **{name: value})
+        except ValueError as error:
+            raise ConfigError(f"--{name.replace('_', '-')}: {error}") from None
+    return made
+
+
+def choice(options: Mapping[str, Any], name: str, *allowed: str) -> str:
+    """The value of an option that has few."""
+    value: str = options[name]
+    if value not in allowed:
+        raise ConfigError(f"--{name}: must be {' or '.join(allowed)}, not {value!r}")
+    return value
 
 
 def redis_address(given: str | None, environ: Environment) -> RedisAddress:

@@ -3,9 +3,22 @@
 from __future__ import annotations
 
 import re
-from typing import Final
+import socket
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Any, Final
 
 _COLON: Final = re.compile(r"(?<!\\):")
+
+#: How soon the kernel notices that a peer has vanished: seconds of silence before the
+#: first probe, between probes, and number of probes …
+_KEEPALIVE: Final = (
+    (socket.TCP_KEEPIDLE, 60),
+    (socket.TCP_KEEPINTVL, 15),
+    (socket.TCP_KEEPCNT, 4),
+    # … and milliseconds for which sent bytes may stay unacknowledged.
+    (socket.TCP_USER_TIMEOUT, 120_000),
+)
 
 
 def readable(address: object) -> str:
@@ -19,13 +32,34 @@ def readable(address: object) -> str:
     return name or type(address).__name__
 
 
-def with_tcp_default(endpoint: str, position: int, name: str, value: object) -> str:
-    """An endpoint string; if it is a ``tcp:`` one without argument ``name``, with that.
+def with_default(endpoint: str, kinds: Mapping[str, int], name: str, value: object) -> str:
+    """An endpoint string; if it is of one of these kinds, and without argument ``name``, with that.
 
-    :param position: where the argument stands when it is given without its name.
+    :param kinds: kind → how many positional arguments there are if that one is among them.
     """
-    parts = _COLON.split(endpoint)
-    positional = [part for part in parts if "=" not in part]
-    if parts[0] != "tcp" or len(positional) > position or f"{name}=" in endpoint:
+    kind, positional, named = split(endpoint)
+    if kind not in kinds or len(positional) >= kinds[kind] or name in named:
         return endpoint
     return f"{endpoint}:{name}={value}"
+
+
+def split(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
+    """An endpoint string's kind, positional and named arguments."""
+    kind, *arguments = (part.replace("\\:", ":") for part in _COLON.split(endpoint))
+    positional = [argument for argument in arguments if "=" not in argument]
+    named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    return kind, positional, named
+
+
+def keep_alive(transport: Any) -> None:
+    """Have the kernel notice a vanished peer on a TCP connection, with TLS or without."""
+    while (inner := getattr(transport, "transport", None)) is not None:
+        transport = inner
+    handle = getattr(transport, "socket", None)
+    if handle is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(OSError):  # it has gone already
+        handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in _KEEPALIVE:
+            handle.setsockopt(socket.IPPROTO_TCP, option, value)

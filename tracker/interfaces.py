@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import Enum
 from typing import Any
 
 from attrs import frozen
@@ -10,6 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProtocolFactory
 from zope.interface import Attribute, Interface
 
+from tracker.limits import Limits
 from tracker.position import Entry, Position
 
 
@@ -20,8 +22,11 @@ class IVendor(Interface):
         "Lower-case name: used in --listen, in the stream's name and in the positions table."
     )
 
-    def buildFactory(gateway: IGateway) -> IProtocolFactory:  # noqa: N805
-        """A factory of protocols for one listening port, which report to ``gateway``."""
+    def buildFactory(gateway: IGateway, limits: Limits, clock: Any) -> IProtocolFactory:  # noqa: N805
+        """A factory of protocols for one stream port, which report to ``gateway``."""
+
+    def buildDatagramProtocol(gateway: IGateway, limits: Limits, clock: Any) -> Any:  # noqa: N805
+        """A ``DatagramProtocol`` for one UDP port; None where the vendor has no such thing."""
 
 
 class ISession(Interface):
@@ -34,14 +39,33 @@ class ISession(Interface):
         """Drop the connection at once; what was not acknowledged stays unacknowledged."""
 
 
+class Admission(Enum):
+    """What becomes of a device that says who it is."""
+
+    SERVED = "served"
+    REFUSED = "refused"
+    LATER = "later"
+    """Nobody can tell yet: end the connection without an answer, the device comes again."""
+
+
+class IDeviceAuthority(Interface):
+    """Who knows which devices are ours."""
+
+    def admission(device_id: str) -> Admission:  # noqa: N805
+        """Whether this device is served."""
+
+
 class IGateway(Interface):
     """The way from a device's socket into the platform; one for each vendor."""
 
-    def opened(session: ISession) -> None:  # noqa: N805
-        """A connection was made; nobody knows yet whose."""
+    def opened(session: ISession, host: str) -> bool:  # noqa: N805
+        """A connection was made from ``host``; whether it may stay."""
 
-    def login(session: ISession, device_id: str) -> bool:  # noqa: N805
-        """Whether this device is served."""
+    def admission(device_id: str) -> Admission:  # noqa: N805
+        """Whether this device is served; where there is no connection to log in on."""
+
+    def login(session: ISession, device_id: str) -> Admission:  # noqa: N805
+        """Whether this device is served; if so, by this connection and no older one."""
 
     def publish(entries: Sequence[Entry]) -> Deferred[None]:  # noqa: N805
         """Make the entries of one packet durable, all of them or none.
@@ -53,6 +77,9 @@ class IGateway(Interface):
 
     def rejected(session: ISession, reason: str) -> None:  # noqa: N805
         """The peer broke the protocol and is about to be disconnected."""
+
+    def noticed(session: ISession, what: str) -> None:  # noqa: N805
+        """Something odd that hurts nothing; to be told once a connection."""
 
     def closed(session: ISession) -> None:  # noqa: N805
         """The connection has ended."""

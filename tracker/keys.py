@@ -11,6 +11,9 @@ from typing import Final
 #: Consumer group through which position streams are processed.
 PROCESSOR_GROUP: Final = "processor"
 
+#: Set of the devices that are served, where not all are.
+ALLOWED_DEVICES: Final = "devices:allowed"
+
 #: Stream of a vendor's positions, unless ``REDIS_TELEMETRY_STREAM`` pins another.
 TELEMETRY_TEMPLATE: Final = "telemetry:{vendor}"
 

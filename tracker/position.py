@@ -92,6 +92,8 @@ class Position:
     priority: int
     event: int
     attributes: Mapping[str, Any]
+    generation_type: int | None = None
+    """How a record of Codec 16 came about; no key of the payload for other codecs."""
 
     @property
     def has_fix(self) -> bool:
@@ -103,22 +105,22 @@ class Position:
 
     def to_payload(self) -> str:
         """The JSON text of the stream entry, the same for the same record."""
-        return json.dumps(
-            {
-                "device_id": self.device_id,
-                "timestamp": self.timestamp,
-                "latitude": self.latitude,
-                "longitude": self.longitude,
-                "altitude": self.altitude,
-                "angle": self.angle,
-                "speed": self.speed,
-                "satellites": self.satellites,
-                "priority": self.priority,
-                "event": self.event,
-                "attributes": self.attributes,
-            },
-            separators=(",", ":"),
-        )
+        document = {
+            "device_id": self.device_id,
+            "timestamp": self.timestamp,
+            "latitude": self.latitude,
+            "longitude": self.longitude,
+            "altitude": self.altitude,
+            "angle": self.angle,
+            "speed": self.speed,
+            "satellites": self.satellites,
+            "priority": self.priority,
+            "event": self.event,
+            "attributes": self.attributes,
+        }
+        if self.generation_type is not None:
+            document["generation_type"] = self.generation_type
+        return json.dumps(document, separators=(",", ":"))
 
     def to_entry(self, codec: str) -> Entry:
         """The stream entry of this position."""
@@ -151,6 +153,7 @@ class Position:
             priority=_integer(document, "priority"),
             event=_integer(document, "event"),
             attributes=attributes,
+            generation_type=_integer_or_none(document, "generation_type"),
         )
 
 
@@ -167,7 +170,9 @@ def _finite(text: str) -> float:
 
 def _text(document: Mapping[str, Any], key: str) -> str:
     value = document.get(key)
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT or not value.isascii():
+    if not isinstance(value, str) or not 0 < len(value) <= _MAX_TEXT:
+        raise BadEntry(f"payload: {key} is not a short ASCII text")
+    if not (value.isascii() and value.isprintable()):
         raise BadEntry(f"payload: {key} is not a short ASCII text")
     return value
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, ClassVar
 
+from OpenSSL import crypto
 from twisted.application.service import IService
 from twisted.internet.endpoints import serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -13,10 +15,12 @@ from twisted.python import usage
 
 from tracker import __version__, config
 from tracker.config import ConfigError
-from tracker.endpoints import with_tcp_default
-from tracker.ingestion.service import Port, ingest_role
-from tracker.interfaces import IVendor
+from tracker.endpoints import with_default
+from tracker.ingestion.ports import DatagramListener, mutual_tls_endpoint, udp_port
+from tracker.ingestion.service import Devices, Port, ingest_role
+from tracker.interfaces import Admission, IGateway, IVendor
 from tracker.lifecycle import Abort, Listener, Process, Role
+from tracker.limits import Limits
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.processing.service import process_role
@@ -60,10 +64,27 @@ class RoleOptions(usage.Options):
         raise NotImplementedError
 
 
-class ListenOptions(RoleOptions):
+class ServingOptions(RoleOptions):
     """Options of roles that devices connect to."""
 
     default_listen = config.DEFAULT_LISTEN
+    optParameters: ClassVar[list[Any]] = [
+        _INSTANCE_ID,
+        (
+            "tls-client-ca",
+            None,
+            None,
+            "On ssl: endpoints, serve only clients with a certificate of the authorities in "
+            "this PEM file. [no certificate asked for]",
+        ),
+        ("device-authority", None, "all", "Which devices are served: all, or redis (those in "
+         "the set devices:allowed)."),
+        ("unknown-devices", None, "refuse", "With --device-authority redis, what becomes of "
+         "the others: refuse, or accept (and count them)."),
+        ("imei-check", None, "digits", "Which IMEIs are valid: digits (15 of them), or luhn "
+         "(with a right check digit)."),
+        *((name, None, default, text, kind) for name, default, text, kind in Limits.options()),
+    ]  # fmt: skip
 
     def __init__(self) -> None:
         self["listen"] = []
@@ -74,37 +95,44 @@ class ListenOptions(RoleOptions):
         [teltonika=tcp:5027; with standalone on 127.0.0.1 only]"""
         self["listen"].append(value)
 
-    def ports(self, reactor: Any, vendors: dict[str, IVendor]) -> list[Port]:
-        """The ports to serve."""
+    def ingest(self, reactor: Any, address: RedisAddress, health: Health, abort: Abort) -> Role:
+        """The ingest role on a given Redis."""
+        vendors = installed_vendors()
+        limits = config.limits(self)
         given = self["listen"] or [self.default_listen]
-        return [
-            Port(
-                listen.given,
-                vendors[listen.vendor],
-                _endpoint(reactor, f"--listen {listen.given}", listen.endpoint),
-            )
+        ports = [
+            _port(reactor, listen, vendors[listen.vendor], self["tls-client-ca"], limits, abort)
             for listen in config.listens(given, vendors)
         ]
+        devices = Devices(
+            allow_list=config.choice(self, "device-authority", "all", "redis") == "redis",
+            unknown=Admission.SERVED
+            if config.choice(self, "unknown-devices", "refuse", "accept") == "accept"
+            else Admission.REFUSED,
+            luhn=config.choice(self, "imei-check", "digits", "luhn") == "luhn",
+        )
+        return ingest_role(
+            reactor,
+            address,
+            ports,
+            config.ingest_streams(os.environ, vendors),
+            config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"),
+            devices,
+            limits,
+            health,
+        )
 
 
-class IngestOptions(ListenOptions):
+class IngestOptions(ServingOptions):
     """Devices in, stream entries out."""
 
     longdesc = "Serves devices, and acknowledges their records once Redis has confirmed them."
-    optParameters: ClassVar[list[Any]] = [_REDIS, _INSTANCE_ID]
+    optParameters: ClassVar[list[Any]] = [_REDIS]
 
     def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
         """See RoleOptions."""
-        vendors = installed_vendors()
-        return ingest_role(
-            reactor,
-            _reachable(config.redis_address(self["redis"], os.environ), reactor),
-            self.ports(reactor, vendors),
-            config.ingest_streams(os.environ, vendors),
-            config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"),
-            health,
-            abort,
-        )
+        address = _reachable(config.redis_address(self["redis"], os.environ), reactor)
+        return self.ingest(reactor, address, health, abort)
 
 
 class ProcessOptions(RoleOptions):
@@ -138,7 +166,7 @@ class ProcessOptions(RoleOptions):
         )
 
 
-class StandaloneOptions(ListenOptions):
+class StandaloneOptions(ServingOptions):
     """Everything in one process, with a Redis of its own and SQLite."""
 
     longdesc = (
@@ -148,7 +176,6 @@ class StandaloneOptions(ListenOptions):
     default_listen = config.DEFAULT_STANDALONE_LISTEN
     optParameters: ClassVar[list[Any]] = [
         ("data", None, None, "Folder for all data. [TRACKER_DATA, else ./tracker-data]"),
-        _INSTANCE_ID,
     ]
 
     def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
@@ -156,7 +183,6 @@ class StandaloneOptions(ListenOptions):
         vendors = installed_vendors()
         folder = config.data_folder(self["data"], os.environ)
         name = config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID")
-        ports = self.ports(reactor, vendors)
         try:
             program = find_server()
             address = socket_address(folder)
@@ -173,15 +199,7 @@ class StandaloneOptions(ListenOptions):
             health,
             abort,
         ).setServiceParent(role)
-        ingest_role(
-            reactor,
-            address,
-            ports,
-            config.ingest_streams(os.environ, vendors),
-            name,
-            health,
-            abort,
-        ).setServiceParent(role)
+        self.ingest(reactor, address, health, abort).setServiceParent(role)
         return role
 
 
@@ -226,7 +244,9 @@ def makeService(options: Options) -> IService:
     try:
         role = role_options.build(reactor, health, process.abort)
         if role_options["http"]:
-            description = with_tcp_default(role_options["http"], 2, "interface", "127.0.0.1")
+            description = with_default(
+                role_options["http"], {"tcp": 2, "ssl": 9}, "interface", "127.0.0.1"
+            )
             name = f"--http {role_options['http']}"
             endpoint = _endpoint(reactor, name, description)
             Listener(name, endpoint, health_site(health), process.abort).setServiceParent(process)
@@ -243,6 +263,42 @@ def installed_vendors() -> dict[str, IVendor]:
 
 def _roles() -> str:
     return ", ".join(name for name, *_ in Options.subCommands)
+
+
+def _port(
+    reactor: Any,
+    listen: config.Listen,
+    vendor: IVendor,
+    client_ca: str | None,
+    limits: Limits,
+    abort: Abort,
+) -> Port:
+    """What ``--listen`` describes."""
+    name = f"--listen {listen.given}"
+    if listen.endpoint.startswith("udp:"):
+        try:
+            number, interface = udp_port(listen.endpoint)
+        except ValueError as error:
+            raise ConfigError(f"{name}: {error}") from None
+
+        def datagrams(gateway: IGateway) -> IService:
+            protocol = vendor.buildDatagramProtocol(gateway, limits, reactor)
+            return DatagramListener(reactor, listen.given, number, interface, protocol, abort)
+
+        return Port(vendor, datagrams)
+    if listen.endpoint.startswith("ssl:") and client_ca is not None:
+        try:
+            endpoint = mutual_tls_endpoint(reactor, listen.endpoint, Path(client_ca))
+        except (OSError, ValueError, crypto.Error) as error:
+            raise ConfigError(f"{name}: {error or 'no key or certificate in its files'}") from None
+    else:
+        endpoint = _endpoint(reactor, name, listen.endpoint)
+
+    def connections(gateway: IGateway) -> IService:
+        factory = vendor.buildFactory(gateway, limits, reactor)
+        return Listener(listen.given, endpoint, factory, abort)
+
+    return Port(vendor, connections)
 
 
 def _endpoint(reactor: Any, name: str, description: str) -> IStreamServerEndpoint:

@@ -9,7 +9,7 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
 from zope.interface import implementer
 
-from tracker.interfaces import Batch, IGateway, IPositionSink, ISession
+from tracker.interfaces import Admission, Batch, IGateway, IPositionSink, ISession
 from tracker.position import Entry
 from tracker.streams.connection import Unavailable
 
@@ -22,15 +22,20 @@ class FakeGateway:
         self.events: list[tuple[Any, ...]] = []
         self.published: list[tuple[Sequence[Entry], Deferred[None]]] = []
         self.cancelled = 0
-        self.refused: set[str] = set()
+        self.lets_in = True
+        self.admissions: dict[str, Admission] = {}
         self.confirms_at_once = False
 
-    def opened(self, session: ISession) -> None:
+    def opened(self, session: ISession, host: str) -> bool:
         self.events.append(("opened",))
+        return self.lets_in
 
-    def login(self, session: ISession, device_id: str) -> bool:
+    def admission(self, device_id: str) -> Admission:
+        return self.admissions.get(device_id, Admission.SERVED)
+
+    def login(self, session: ISession, device_id: str) -> Admission:
         self.events.append(("login", device_id))
-        return device_id not in self.refused
+        return self.admission(device_id)
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         def cancelled(_: Deferred[None]) -> None:
@@ -44,6 +49,9 @@ class FakeGateway:
 
     def rejected(self, session: ISession, reason: str) -> None:
         self.events.append(("rejected", reason))
+
+    def noticed(self, session: ISession, what: str) -> None:
+        self.events.append(("noticed", what))
 
     def closed(self, session: ISession) -> None:
         self.events.append(("closed",))

@@ -33,6 +33,7 @@ from tracker.streams.address import RedisAddress
             "tcp:5027:interface=127.0.0.1:backlog=1024",
         ),
         ("teltonika=tcp:5027:backlog=7", "tcp:5027:backlog=7"),
+        ("teltonika=tcp:5027:127.0.0.1:7", "tcp:5027:127.0.0.1:7"),
         ("teltonika=unix:/run/tracker.sock", "unix:/run/tracker.sock"),
         ("teltonika=systemd:domain=INET:index=0", "systemd:domain=INET:index=0"),
     ],

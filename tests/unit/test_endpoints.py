@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from tracker.endpoints import readable, with_tcp_default
+from tracker.endpoints import readable, with_default
 
 
 @pytest.mark.parametrize(
@@ -24,14 +24,13 @@ from tracker.endpoints import readable, with_tcp_default
     ],
 )
 def test_an_argument_is_added_to_a_tcp_endpoint_that_lacks_it(endpoint: str, expected: str) -> None:
-    assert with_tcp_default(endpoint, 3, "backlog", 1024) == expected
+    assert with_default(endpoint, {"tcp": 3}, "backlog", 1024) == expected
 
 
 def test_the_place_of_an_argument_without_its_name_is_a_parameter() -> None:
-    assert (
-        with_tcp_default("tcp:9127", 2, "interface", "127.0.0.1") == "tcp:9127:interface=127.0.0.1"
-    )
-    assert with_tcp_default("tcp:9127:0.0.0.0", 2, "interface", "127.0.0.1") == "tcp:9127:0.0.0.0"
+    kinds = {"tcp": 2}
+    assert with_default("tcp:9127", kinds, "interface", "::") == "tcp:9127:interface=::"
+    assert with_default("tcp:9127:0.0.0.0", kinds, "interface", "::") == "tcp:9127:0.0.0.0"
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,10 @@ ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "tracker"
 
 #: Modules that everything may stand on, and what they may stand on themselves.
-VOCABULARY = {"__init__", "position", "keys", "interfaces", "endpoints", "lifecycle"}
+VOCABULARY = {
+    *("__init__", "position", "keys", "imei", "limits", "interfaces"),
+    *("endpoints", "certificates", "lifecycle"),
+}
 
 #: Part of the house → other parts that it may import, besides the vocabulary.
 MAY_IMPORT = {
@@ -32,10 +35,12 @@ MAY_IMPORT = {
 PURE = [
     PACKAGE / "position.py",
     PACKAGE / "keys.py",
+    PACKAGE / "imei.py",
+    PACKAGE / "limits.py",
     *sorted(
         path
         for path in (PACKAGE / "vendors").rglob("*.py")
-        if path.name not in ("protocol.py", "vendor.py")
+        if not path.name.endswith(("protocol.py", "vendor.py"))
     ),
 ]
 

@@ -56,7 +56,7 @@ attribute_values = (
 )
 positions = st.builds(
     Position,
-    device_id=st.text(st.characters(max_codepoint=127), min_size=1, max_size=64),
+    device_id=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=64),
     timestamp=st.integers(0, MAX_TIMESTAMP_MS).map(iso_milliseconds),
     latitude=degrees,
     longitude=degrees,

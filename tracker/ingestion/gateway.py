@@ -10,9 +10,10 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.ratelimit import RateLimit
-from tracker.interfaces import IGateway, ISession
+from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession
 from tracker.position import Entry
 
 #: Lines a minute about peers that break the protocol. A scanner makes thousands.
@@ -30,12 +31,23 @@ class Gateway(Service):
 
     _log = Logger()
 
-    def __init__(self, clock: Any, vendor: str, publisher: StreamPublisher) -> None:
+    def __init__(
+        self,
+        clock: Any,
+        vendor: str,
+        publisher: StreamPublisher,
+        authority: IDeviceAuthority,
+        limiter: ConnectionLimiter,
+    ) -> None:
         self.vendor = vendor
         self._clock = clock
         self._publisher = publisher
+        self._authority = authority
+        self._limiter = limiter
         self._sessions: set[ISession] = set()
+        self._by_device: dict[str, ISession] = {}
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._notices = RateLimit(clock, REJECTION_LINES, 60.0)
         self._all_closed: Deferred[None] | None = None
 
     @property
@@ -43,22 +55,53 @@ class Gateway(Service):
         """Open connections, logged in or not."""
         return len(self._sessions)
 
-    def opened(self, session: ISession) -> None:
+    def opened(self, session: ISession, host: str) -> bool:
         """See IGateway."""
+        broken = self._limiter.admit(host)
+        if broken is not None:
+            self.rejected(session, broken)
+            return False
         self._sessions.add(session)
-        if not self.running:
-            session.close()  # accepted in the last moment before a stop
+        return bool(self.running)  # not in the last moment before a stop
 
-    def login(self, session: ISession, device_id: str) -> bool:
-        """See IGateway. Every device is served."""
-        self._log.debug("login of {device_id} from {peer}", device_id=device_id, peer=session.peer)
-        return True
+    def admission(self, device_id: str) -> Admission:
+        """See IGateway."""
+        return self._authority.admission(device_id) if self.running else Admission.LATER
+
+    def login(self, session: ISession, device_id: str) -> Admission:
+        """See IGateway."""
+        admission = self.admission(device_id)
+        self._log.debug(
+            "login of {device_id} from {peer}: {admission}",
+            device_id=device_id,
+            peer=session.peer,
+            admission=admission.value,
+        )
+        if admission is Admission.SERVED:
+            older, self._by_device[device_id] = self._by_device.get(device_id), session
+            if older is not None:
+                # Half-dead, as a rule: the device has lost it and come again. What it had
+                # under way is sent again on the new connection.
+                older.close()
+        elif admission is Admission.REFUSED:
+            self.rejected(session, f"{device_id} is not served here")
+        return admission
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         """See IGateway."""
         if not entries:
             return succeed(None)
         return self._publisher.publish(entries)
+
+    def noticed(self, session: ISession, what: str) -> None:
+        """See IGateway."""
+        if self._notices.admit() is not None:
+            self._log.info(
+                "{vendor}: {device}: {what}",
+                vendor=self.vendor,
+                device=session.device_id,
+                what=what,
+            )
 
     def rejected(self, session: ISession, reason: str) -> None:
         """See IGateway."""
@@ -76,7 +119,13 @@ class Gateway(Service):
 
     def closed(self, session: ISession) -> None:
         """See IGateway."""
-        self._sessions.discard(session)
+        if session not in self._sessions:
+            return  # it was never let in
+        self._sessions.remove(session)
+        self._limiter.ended()
+        device_id = session.device_id
+        if device_id is not None and self._by_device.get(device_id) is session:
+            del self._by_device[device_id]
         if self._all_closed is not None and not self._sessions and not self._all_closed.called:
             self._all_closed.callback(None)
 

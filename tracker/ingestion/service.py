@@ -1,18 +1,21 @@
-"""The ingest role: listeners, gateways, publishers and the heartbeat, put together."""
+"""The ingest role: ports, gateways, publishers and the heartbeat, put together."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.application.service import IService
 
+from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.interfaces import IVendor
-from tracker.lifecycle import Abort, Listener, Role
+from tracker.interfaces import Admission, IDeviceAuthority, IVendor
+from tracker.lifecycle import Role
+from tracker.limits import Limits
 from tracker.observe.health import Health
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection
@@ -20,12 +23,23 @@ from tracker.streams.connection import RedisConnection
 
 @frozen
 class Port:
-    """One endpoint for one vendor's devices."""
+    """One port for one vendor's devices."""
 
-    name: str
-    """As it was given: ``teltonika=tcp:5027``."""
     vendor: IVendor
-    endpoint: IStreamServerEndpoint
+    listener: Callable[[Gateway], IService]
+    """Makes the service that listens, and serves the vendor's devices by the gateway."""
+
+
+@frozen
+class Devices:
+    """Which devices are served."""
+
+    allow_list: bool = False
+    """Only those in ``devices:allowed``."""
+    unknown: Admission = Admission.REFUSED
+    """What becomes of the others."""
+    luhn: bool = False
+    """Only those whose IMEI has a valid check digit."""
 
 
 def ingest_role(
@@ -34,8 +48,9 @@ def ingest_role(
     ports: Sequence[Port],
     streams: Mapping[str, str],
     instance_id: str,
+    devices: Devices,
+    limits: Limits,
     health: Health,
-    abort: Abort,
 ) -> Role:
     """Build the ingest role; nothing is opened before it starts.
 
@@ -45,23 +60,26 @@ def ingest_role(
     role.setName("ingest")
     redis = RedisConnection(reactor, address, health.condition("redis (ingest)"))
     redis.setServiceParent(role)
+    authority: IDeviceAuthority = EveryDevice()
+    if devices.allow_list:
+        report = health.condition("allow-list")
+        authority = AllowList(reactor, redis, devices.unknown, report)
+        authority.setServiceParent(role)
+    if devices.luhn:
+        authority = CheckedImei(authority)
+    limiter = ConnectionLimiter(reactor, limits)
     gateways: dict[str, Gateway] = {}
-    listeners: list[Listener] = []
-    for port in ports:
-        vendor = port.vendor.name
-        gateway = gateways.get(vendor)
-        if gateway is None:
-            stream = streams[vendor]
-            publisher = StreamPublisher(reactor, redis, stream, health.condition(stream))
-            gateway = gateways[vendor] = Gateway(reactor, vendor, publisher)
-            gateway.setServiceParent(role)
-            publisher.setServiceParent(role)
-        factory = port.vendor.buildFactory(gateway)
-        listeners.append(Listener(port.name, port.endpoint, factory, abort))
+    for vendor in {port.vendor.name: port.vendor for port in ports}:
+        publisher = StreamPublisher(
+            reactor, redis, streams[vendor], health.condition(streams[vendor])
+        )
+        gateways[vendor] = Gateway(reactor, vendor, publisher, authority, limiter)
+        gateways[vendor].setServiceParent(role)
+        publisher.setServiceParent(role)
     by_stream = {streams[vendor]: gateway for vendor, gateway in gateways.items()}
     Heartbeat(reactor, redis, instance_id, by_stream).setServiceParent(role)
     # Last in, first out: when the role stops, no device is accepted any more, then the
     # heartbeat is withdrawn, then records are confirmed or given up, then sockets close.
-    for listener in listeners:
-        listener.setServiceParent(role)
+    for port in ports:
+        port.listener(gateways[port.vendor.name]).setServiceParent(role)
     return role

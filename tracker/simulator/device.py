@@ -94,6 +94,7 @@ class SimulatedDevice(Service):
         self._odometer = random.randrange(10_000, 300_000_000)
         self._recording = LoopingCall(self._record)
         self._recording.clock = clock
+        self._first_record: IDelayedCall | None = None
         self._last_record = 0.0
         self._last_timestamp = 0
         self._connection: _DeviceProtocol | None = None
@@ -110,6 +111,8 @@ class SimulatedDevice(Service):
     def startService(self) -> None:
         """Power on: connect, and begin to record at a moment of its own."""
         super().startService()
+        self._flushing = False
+        self._gone = None
         self._connect()
         self._first_record = self.clock.callLater(
             self._random.uniform(0, self.behaviour.interval), self._start_recording
@@ -118,7 +121,7 @@ class SimulatedDevice(Service):
     def stopService(self) -> Deferred[None]:
         """Power off; fires when the connection has ended."""
         super().stopService()
-        self.stop_recording()
+        self._end_recording()
         if self._reconnect is not None:
             self._reconnect.cancel()
             self._reconnect = None
@@ -132,13 +135,16 @@ class SimulatedDevice(Service):
 
     def stop_recording(self) -> None:
         """Park: no more records; those that are left are sent, however few they are."""
-        if self._first_record.active():
-            self._first_record.cancel()
-        if self._recording.running:
-            self._recording.stop()
+        self._end_recording()
         self._flushing = True
         if self._connection is not None:
             self._connection.send()
+
+    def _end_recording(self) -> None:
+        if self._first_record is not None and self._first_record.active():
+            self._first_record.cancel()
+        if self._recording.running:
+            self._recording.stop()
 
     def next_packet(self) -> list[Record]:
         """The oldest records that are due to be sent together; none while too few are saved."""

@@ -10,6 +10,7 @@ from typing import IO, Any
 from twisted.application.service import MultiService
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from tracker.imei import check_digit
 from tracker.position import digest
 from tracker.simulator.device import Behaviour, Counters, OnAcknowledged, SimulatedDevice
 from tracker.simulator.track import Track
@@ -68,13 +69,12 @@ def simulated_imei(number: int) -> str:
     """An IMEI with a right check digit, of a range that no real device is in.
 
     :param number: 0 … 999,999.
+    :raises ValueError: for others.
     """
+    if not 0 <= number < 1_000_000:
+        raise ValueError(f"there are a million simulated IMEIs: {number}")
     digits = f"00000000{number:06}"
-    total = 0
-    for index, digit in enumerate(map(int, digits)):
-        doubled = 2 * digit if index % 2 else digit
-        total += doubled - 9 if doubled > 9 else doubled
-    return f"{digits}{-total % 10}"
+    return digits + check_digit(digits)
 
 
 class Journal:

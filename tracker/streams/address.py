@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from attrs import field, frozen
-from OpenSSL import crypto
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
 from twisted.internet.interfaces import IStreamClientEndpoint
-from twisted.internet.ssl import Certificate, optionsForClientTLS, trustRootFromCertificates
+from twisted.internet.ssl import optionsForClientTLS
+
+from tracker.certificates import trust_root
 
 _CONNECT_TIMEOUT = 5  # seconds
 
@@ -45,6 +47,8 @@ class RedisAddress:
         try:
             parts = urlsplit(url)
             port = parts.port
+            if port == 0:
+                raise ValueError("port 0")
         except ValueError:
             raise ValueError("Redis URL: the port or the host is not valid") from None
         # What is wrong is never quoted: a password that should have been percent-encoded
@@ -69,7 +73,7 @@ class RedisAddress:
             if not parts.hostname:
                 raise ValueError(f"Redis URL: {scheme}:// needs a host")
             database = parts.path.removeprefix("/") or "0"
-        if not (database.isascii() and database.isdigit()):
+        if not (database.isascii() and database.isdigit() and len(database) < 10):
             raise ValueError("Redis URL: the database must be a number (in a password, / is %2F)")
         return cls(
             host=parts.hostname or "",
@@ -99,19 +103,5 @@ class RedisAddress:
         plain = HostnameEndpoint(reactor, self.host, self.port, timeout=_CONNECT_TIMEOUT)
         if not self.tls:
             return plain
-        return wrapClientTLS(optionsForClientTLS(self.host, trustRoot=self._trust_root()), plain)
-
-    def _trust_root(self) -> Any:
-        if self.ca_file is None:
-            return None
-        with open(self.ca_file, encoding="ascii", errors="replace") as file:
-            text = file.read()
-        mark = "-----BEGIN CERTIFICATE-----"
-        blocks = [mark + block for block in text.split(mark)[1:]]
-        if not blocks:
-            raise ValueError(f"{self.ca_file}: holds no certificate in PEM form")
-        try:
-            authorities = [Certificate.loadPEM(block.encode()) for block in blocks]
-        except crypto.Error:
-            raise ValueError(f"{self.ca_file}: a certificate in it is damaged") from None
-        return trustRootFromCertificates(authorities)
+        trusted = None if self.ca_file is None else trust_root(Path(self.ca_file))
+        return wrapClientTLS(optionsForClientTLS(self.host, trustRoot=trusted), plain)

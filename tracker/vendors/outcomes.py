@@ -6,14 +6,14 @@ from typing import Generic, TypeVar
 
 from attrs import frozen
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
 @frozen
-class Decoded(Generic[T]):
+class Decoded(Generic[T_co]):
     """A value, made of the first ``used`` bytes."""
 
-    value: T
+    value: T_co
     used: int
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from twisted.internet.interfaces import IStreamClientEndpoint
 from zope.interface.verify import verifyObject
@@ -191,11 +193,14 @@ def test_records_of_one_millisecond_have_times_of_their_own() -> None:
     assert times == sorted(times)
 
 
-def test_the_odometer_never_goes_back() -> None:
+def test_elements_agree_with_the_speed() -> None:
     bench = switch_on(records=200)
     bench.record(200)
     records = bench.log_in().packet().records
-    odometer = [value for record in records for number, _, value in record.elements if number == 16]
-    assert len(odometer) == 200
-    assert odometer == sorted(odometer)
-    assert odometer[0] < odometer[-1]
+    elements = [{number: value for number, _, value in record.elements} for record in records]
+    assert {record.speed > 0 for record in records} == {True, False}
+    for record, values in zip(records, elements, strict=True):
+        assert values[24] == record.speed
+        assert values[240] == int(record.speed > 0)  # movement
+    for before, after in pairwise(elements):
+        assert after[16] - before[16] == round(after[24] / 3.6)  # odometer, metres

@@ -181,7 +181,9 @@ def test_the_journal_holds_the_key_of_every_record_that_was_acknowledged(codec: 
     done = acknowledge_some(Journal(file), codec)
     lines = [json.loads(line) for line in file.getvalue().splitlines()]
     # What ingestion makes of the same bytes is what a line has to find again.
-    received = [entry for imei, packet in done for entry in entries(imei, packet)]
+    received = [
+        entry for imei, packet in done for entry in entries(imei, packet, 0.0, lambda: None)
+    ]
     assert len(lines) == 12
     assert lines == [
         {"device_id": entry.device_id, "ts": entry.ts, "digest": digest(entry.payload).hex()}
@@ -193,7 +195,9 @@ def test_the_journal_holds_the_key_of_every_record_that_was_acknowledged(codec: 
 def test_the_journals_digest_is_that_of_a_payload_that_was_read_and_written(codec: Codec) -> None:
     file = StringIO()
     done = acknowledge_some(Journal(file), codec)
-    payloads = [entry.payload for imei, packet in done for entry in entries(imei, packet)]
+    payloads = [
+        entry.payload for imei, packet in done for entry in entries(imei, packet, 0.0, lambda: None)
+    ]
     again = [Position.from_payload(payload).to_payload() for payload in payloads]
     digests = [json.loads(line)["digest"] for line in file.getvalue().splitlines()]
     assert digests == [digest(payload).hex() for payload in again]

@@ -84,6 +84,18 @@ def test_speed_is_that_of_a_car_in_a_town(seed: int) -> None:
 
 
 @each_seed
+def test_the_vehicle_slows_down_before_it_turns(seed: int) -> None:
+    turns = [
+        before.speed
+        for before, after in pairwise(drive(seed, HOUR))
+        if abs((after.angle - before.angle + 180) % 360 - 180) > 45
+    ]
+    assert len(turns) > 20
+    assert max(turns) <= 50
+    assert sum(turns) / len(turns) < 25
+
+
+@each_seed
 def test_the_vehicle_stands_at_times_and_drives_mostly(seed: int) -> None:
     fixes = drive(seed, HOUR)
     standing = sum(fix.speed == 0 for fix in fixes) / len(fixes)

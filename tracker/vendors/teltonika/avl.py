@@ -1,10 +1,12 @@
-"""AVL packets: the position records of Codec 8 and Codec 8 Extended.
+"""AVL packets: the position records of Codec 8, Codec 8 Extended and Codec 16.
 
 A packet is the data of a frame: codec id, count of records, records, the count
 again. A record is 24 bytes of time and place, then IO elements in groups by the
-width of their value. The two codecs differ in the width of ids and counts, and in
-a last group of variable-length values that only Codec 8 Extended has.
-Source: Teltonika wiki, "Codec", chapters "Codec 8" and "Codec 8 Extended".
+width of their value. The codecs differ in the width of ids and counts; Codec 8
+Extended alone has a last group of variable-length values, Codec 16 alone says how
+the record came about.
+Source: Teltonika wiki, "Codec", chapters "Codec 8", "Codec 8 Extended", "Codec 16";
+that Codec 16 counts elements in one byte is what captured frames show.
 
 Values are unsigned as on the wire: which ids are signed depends on the device's
 model, which the wire does not tell.
@@ -22,6 +24,7 @@ from tracker.vendors.outcomes import Decoded, Rejected
 
 #: Timestamp, priority, longitude, latitude, altitude, angle, satellites, speed.
 _PLACE: Final = struct.Struct(">QBiihHBH")
+_BYTE: Final = struct.Struct("B")
 _WIDTHS: Final = (1, 2, 4, 8)
 _VALUE_FORMAT: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
@@ -33,22 +36,35 @@ class Codec:
     name: str
     """As in a stream entry's ``codec`` field."""
     codec_id: int
+    event: struct.Struct = field(repr=False)
+    """Id of the element that caused the record."""
     count: struct.Struct = field(repr=False)
-    """Event id, total, and number of elements in a group."""
+    """Number of elements, in all and in each group."""
     element: dict[int, struct.Struct] = field(repr=False)
     """Value width in bytes → id and value."""
     variable: struct.Struct | None = field(repr=False)
     """Id and length of a variable-length value, where the codec has them."""
+    generation: bool
+    """Whether a record tells how it came about."""
 
 
-def _codec(name: str, codec_id: int, letter: str, variable: struct.Struct | None) -> Codec:
-    element = {width: struct.Struct(f">{letter}{_VALUE_FORMAT[width]}") for width in _WIDTHS}
-    return Codec(name, codec_id, struct.Struct(f">{letter}"), element, variable)
+def _codec(
+    name: str,
+    codec_id: int,
+    id_format: str,
+    count_format: str,
+    variable: struct.Struct | None = None,
+    generation: bool = False,
+) -> Codec:
+    element = {width: struct.Struct(f">{id_format}{_VALUE_FORMAT[width]}") for width in _WIDTHS}
+    event, count = struct.Struct(f">{id_format}"), struct.Struct(f">{count_format}")
+    return Codec(name, codec_id, event, count, element, variable, generation)
 
 
-CODEC_8: Final = _codec("8", 0x08, "B", None)
-CODEC_8E: Final = _codec("8E", 0x8E, "H", struct.Struct(">HH"))
-CODECS: Final = {codec.codec_id: codec for codec in (CODEC_8, CODEC_8E)}
+CODEC_8: Final = _codec("8", 0x08, "B", "B")
+CODEC_8E: Final = _codec("8E", 0x8E, "H", "H", variable=struct.Struct(">HH"))
+CODEC_16: Final = _codec("16", 0x10, "H", "B", generation=True)
+CODECS: Final = {codec.codec_id: codec for codec in (CODEC_8, CODEC_8E, CODEC_16)}
 
 
 @frozen
@@ -72,6 +88,9 @@ class Record:
     """(id, width in bytes, value) in the order of the wire: by width, narrow first."""
     variable: tuple[tuple[int, bytes], ...] = ()
     """(id, value) of the variable-length elements of Codec 8 Extended."""
+    generation: int | None = None
+    """Generation type of Codec 16: 0 on exit, 1 on entrance, 2 on both, 4 hysteresis,
+    5 on change, 6 eventual, 7 periodical."""
 
 
 @frozen
@@ -121,9 +140,14 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
     place = _PLACE.unpack_from(data, offset)
     offset += _PLACE.size
     count = codec.count
-    (event,) = count.unpack_from(data, offset)
-    (total,) = count.unpack_from(data, offset + count.size)
-    offset += 2 * count.size
+    (event,) = codec.event.unpack_from(data, offset)
+    offset += codec.event.size
+    generation = None
+    if codec.generation:
+        (generation,) = _BYTE.unpack_from(data, offset)
+        offset += _BYTE.size
+    (total,) = count.unpack_from(data, offset)
+    offset += count.size
     elements: list[tuple[int, int, int]] = []
     for width in _WIDTHS:
         (number,) = count.unpack_from(data, offset)
@@ -167,6 +191,7 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
         event,
         tuple(elements),
         tuple(variable),
+        generation,
     )
     return record, offset
 
@@ -191,6 +216,8 @@ def _encode_record(codec: Codec, record: Record) -> bytes:
         raise ValueError(f"no codec has elements of {min(unknown)} bytes width")
     if record.variable and codec.variable is None:
         raise ValueError(f"codec {codec.name} has no variable-length elements")
+    if codec.generation is not (record.generation is not None):
+        raise ValueError(f"codec {codec.name}: the generation type belongs to Codec 16, always")
     count = codec.count.pack
     parts = [
         _PLACE.pack(
@@ -203,7 +230,8 @@ def _encode_record(codec: Codec, record: Record) -> bytes:
             record.satellites,
             record.speed,
         ),
-        count(record.event),
+        codec.event.pack(record.event),
+        b"" if record.generation is None else bytes((record.generation,)),
         count(len(record.elements) + len(record.variable)),
     ]
     for width in _WIDTHS:

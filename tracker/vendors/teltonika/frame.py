@@ -12,6 +12,7 @@ from typing import Final
 from fastcrc.crc16 import arc as crc16
 
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS
 
 PREAMBLE: Final = bytes(4)
 #: Sent between frames, and before the login, to keep a NAT entry alive; never answered.
@@ -24,10 +25,13 @@ _ENVELOPE: Final = _HEADER + _CRC
 _SHORTEST_DATA: Final = 3
 
 
-def decode_frame(buffer: bytes | bytearray, max_data: int) -> Decoded[bytes] | Incomplete | Fatal:
+def decode_frame(
+    buffer: bytes | bytearray, max_data: int, max_message_data: int = 0
+) -> Decoded[bytes] | Incomplete | Fatal:
     """Take the data of one frame from the start of ``buffer``.
 
-    :param max_data: largest data length, in bytes, that is waited for.
+    :param max_data: largest data length, in bytes, of a frame of records that is waited for.
+    :param max_message_data: the same for a command or message, where it may be longer.
     :return: the data, with the whole frame's size as ``used``. There is no
         ``Rejected`` here: after a bad length or checksum the next frame's start is a
         guess, since the preamble's zeros occur inside records too.
@@ -41,8 +45,14 @@ def decode_frame(buffer: bytes | bytearray, max_data: int) -> Decoded[bytes] | I
     length = int.from_bytes(buffer[4:_HEADER], "big")
     if length < _SHORTEST_DATA:
         return Fatal(4, f"data length {length}: too short for a frame")
-    if length > max_data:
-        return Fatal(4, f"data length {length} is over the limit of {max_data}")
+    limit = max_data
+    if max_data < length <= max_message_data:
+        if size == _HEADER:
+            return Incomplete(1)  # the codec id decides
+        if buffer[_HEADER] in MESSAGE_CODECS:
+            limit = max_message_data
+    if length > limit:
+        return Fatal(4, f"data length {length} is over the limit of {limit}")
     end = _HEADER + length
     if size < end + _CRC:
         return Incomplete(end + _CRC - size)

@@ -1,31 +1,58 @@
-"""From AVL records to stream entries."""
+"""From what a device sends to stream entries."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 from tracker.position import MAX_TIMESTAMP_MS, Entry, Position, attribute, iso_milliseconds
+from tracker.vendors.teltonika import codec7
 from tracker.vendors.teltonika.avl import Packet, Record
+from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
+from tracker.vendors.teltonika.content import Content
+from tracker.vendors.teltonika.messages import Message
 
 #: Attribute that keeps the clock of a device that claims a year after 9999.
 RAW_TIMESTAMP: Final = "timestamp_ms"
+#: Attributes of an entry without a place: what the device said, and of what type it was.
+MESSAGE: Final = "message"
+MESSAGE_TYPE: Final = "message_type"
+
+#: What is told of a record in which an IO id occurs more than once.
+REPEATED_ID: Final = "an IO id occurs twice in a record: the last one stands"
 
 _DEGREE: Final = 10_000_000
 
 
-def entries(device_id: str, packet: Packet) -> list[Entry]:
-    """The stream entries of a packet, one a record, in the order of the wire."""
-    codec = packet.codec.name
-    return [position(device_id, record).to_entry(codec) for record in packet.records]
+def entries(
+    device_id: str, content: Content, now: float, on_repeated_id: Callable[[], None]
+) -> list[Entry]:
+    """The stream entries of a frame or datagram, one a record, in the order of the wire.
+
+    :param now: seconds since 1970 (UTC), for a message that carries no time of its own.
+    :param on_repeated_id: told of a record in which an IO id occurs more than once; the
+        last one stands.
+    """
+    if isinstance(content, Packet):
+        codec = content.codec.name
+        positions = [position(device_id, record) for record in content.records]
+        for record, made in zip(content.records, positions, strict=True):
+            if len(made.attributes) < len(record.elements) + len(record.variable):
+                on_repeated_id()
+        return [made.to_entry(codec) for made in positions]
+    if isinstance(content, Codec7Packet):
+        return [
+            codec7_position(device_id, record).to_entry(codec7.NAME) for record in content.records
+        ]
+    return [message_position(device_id, content, now).to_entry(content.codec.name)]
 
 
 def position(device_id: str, record: Record) -> Position:
     """One record as a position.
 
-    Where an IO id occurs several times, the last one wins. A clock beyond what four
-    digits of a year can say is no reason to refuse a record, which would block the
-    device's queue for good: its time is set to the last one that can be written, and
-    the real number stays among the attributes.
+    A clock beyond what four digits of a year can say is no reason to refuse a record,
+    which would block the device's queue for good: its time is set to the last one that
+    can be written, and the real number stays among the attributes.
     """
     attributes: dict[str, Any] = {}
     for element_id, _, value in record.elements:
@@ -46,4 +73,68 @@ def position(device_id: str, record: Record) -> Position:
         priority=record.priority,
         event=record.event,
         attributes=attributes,
+        generation_type=record.generation,
     )
+
+
+def codec7_position(device_id: str, record: Codec7Record) -> Position:
+    """One record of Codec 7; what it does not say is None.
+
+    The codec knows no event. What its GPS element tells of the network, which other
+    codecs carry in IO elements, is kept by name.
+    """
+    attributes: dict[str, Any] = {
+        str(element_id): attribute(value) for element_id, _, value in record.elements
+    }
+    if record.cell is not None:
+        attributes["lac"], attributes["cell_id"] = record.cell
+    if record.gsm_signal is not None:
+        attributes["gsm_signal"] = record.gsm_signal
+    if record.operator is not None:
+        attributes["operator"] = record.operator
+    return Position(
+        device_id=device_id,
+        timestamp=iso_milliseconds(record.timestamp),
+        latitude=record.latitude,
+        longitude=record.longitude,
+        altitude=record.altitude,
+        angle=record.angle,
+        speed=record.speed,
+        satellites=record.satellites,
+        priority=record.priority,
+        event=0,
+        attributes=attributes,
+    )
+
+
+def message_position(device_id: str, message: Message, now: float) -> Position:
+    """What a device said, without a place: its text, or its bytes where they are no text."""
+    attributes = {
+        MESSAGE: _text_or_bytes(message.content),
+        MESSAGE_TYPE: message.type,
+    }
+    if message.imei is not None and message.imei != device_id:
+        attributes["imei"] = message.imei
+    milliseconds = int(now * 1000) if message.timestamp is None else message.timestamp * 1000
+    return Position(
+        device_id=device_id,
+        timestamp=iso_milliseconds(milliseconds),
+        latitude=None,
+        longitude=None,
+        altitude=None,
+        angle=None,
+        speed=None,
+        satellites=None,
+        priority=0,
+        event=0,
+        attributes=attributes,
+    )
+
+
+def _text_or_bytes(content: bytes) -> Any:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return attribute(content)
+    printable = all(character.isprintable() or character in "\t\r\n" for character in text)
+    return text if printable else attribute(content)

@@ -6,12 +6,15 @@ A connection is in one of three states, each a method that reads one thing:
 state    what may come                what follows
 ======== ============================ ===============================================
 login    pings, then the login        ``01`` → frames; ``00`` → closed
-frames   pings and frames             a frame → published → acknowledged → frames
+frames   pings                        nothing
+         the same login again         ``01``
+         records                      published → acknowledged → frames
+         a message                    published → frames; it is never acknowledged
 closed   whatever the peer still sent nothing
 ======== ============================ ===============================================
 
-Anything else is answered by closing the connection: the device reconnects and sends
-again what was not acknowledged.
+Anything else, and silence for too long, is answered by closing the connection: the
+device reconnects and sends again what was not acknowledged.
 
 While Redis has not confirmed a packet nothing more is decoded, and what the peer
 sends meanwhile is buffered only up to a limit. So a connection holds one
@@ -21,21 +24,26 @@ unacknowledged packet at most, which is all that a stop-and-wait device ever sen
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, ITCPTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.endpoints import readable
-from tracker.interfaces import IGateway, ISession, NotAccepted
-from tracker.vendors.outcomes import Fatal, Incomplete, Rejected
-from tracker.vendors.teltonika.avl import Packet, decode_packet
+from tracker.endpoints import keep_alive, readable
+from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
+from tracker.limits import Limits
+from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.vendors.teltonika.content import Content, decode_data
 from tracker.vendors.teltonika.frame import PING, decode_frame
-from tracker.vendors.teltonika.limits import Limits
-from tracker.vendors.teltonika.login import ACCEPT, REFUSE, decode_login
-from tracker.vendors.teltonika.positions import entries
+from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
+from tracker.vendors.teltonika.messages import Message
+from tracker.vendors.teltonika.positions import REPEATED_ID, entries
+
+#: Second byte of a login; in a frame it is a zero of the preamble.
+_LOGIN_LENGTH: Final = bytes((IMEI_DIGITS,))
 
 
 @implementer(ISession)
@@ -45,11 +53,15 @@ class TeltonikaProtocol(Protocol):
     # Twisted types it as optional; it is set before any method below is called.
     transport: ITCPTransport
 
-    def __init__(self, gateway: IGateway, limits: Limits) -> None:
+    def __init__(self, gateway: IGateway, limits: Limits, clock: Any) -> None:
         self.device_id: str | None = None
         self.peer = ""
         self._gateway = gateway
         self._limits = limits
+        self._clock = clock
+        self._timeout: IDelayedCall | None = None
+        self._last_heard = 0.0
+        self._told_of_repeated_ids = False
         self._buffer = bytearray()
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
@@ -58,11 +70,14 @@ class TeltonikaProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """Tell the gateway, and have the kernel notice a peer that vanishes."""
-        self.peer = readable(self.transport.getPeer())
-        if ITCPTransport.providedBy(self.transport):
-            self.transport.setTcpNoDelay(True)
-            self.transport.setTcpKeepAlive(True)
-        self._gateway.opened(self)
+        peer = self.transport.getPeer()
+        self.peer = readable(peer)
+        if not self._gateway.opened(self, getattr(peer, "host", "")):
+            self._read_next = self._read_nothing
+            self.transport.abortConnection()
+            return
+        keep_alive(self.transport)
+        self._timeout = self._clock.callLater(self._limits.login_timeout, self._login_overdue)
 
     def dataReceived(self, data: bytes) -> None:
         """Buffer what the peer sent and go as far as it allows."""
@@ -79,6 +94,7 @@ class TeltonikaProtocol(Protocol):
         """Give up what was not confirmed: the device will send it again."""
         self._read_next = self._read_nothing
         self._buffer.clear()
+        self._forget_timeout()
         if self._unconfirmed is not None:
             self._unconfirmed.cancel()
         self._gateway.closed(self)
@@ -86,7 +102,26 @@ class TeltonikaProtocol(Protocol):
     def close(self) -> None:
         """See :class:`tracker.interfaces.ISession`."""
         self._read_next = self._read_nothing
+        self._forget_timeout()
+        if self._unconfirmed is not None:
+            self._unconfirmed.cancel()
         self.transport.loseConnection()
+
+    def _forget_timeout(self) -> None:
+        if self._timeout is not None and self._timeout.active():
+            self._timeout.cancel()
+
+    def _login_overdue(self) -> None:
+        self._reject(f"no login within {self._limits.login_timeout:g} s")
+
+    def _check_idle(self) -> None:
+        # One timer a connection that is seldom moved: a device that sends every second
+        # would otherwise cancel and make one each time.
+        left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
+        if left <= 0:
+            self._reject(f"nothing whole for {self._limits.idle_timeout:g} s")
+        else:
+            self._timeout = self._clock.callLater(left, self._check_idle)
 
     def _advance(self) -> None:
         if self._advancing:
@@ -109,27 +144,50 @@ class TeltonikaProtocol(Protocol):
             self.transport.write(REFUSE)
             return self._reject(outcome.reason)
         del self._buffer[: outcome.used]
-        if not self._gateway.login(self, outcome.value):
-            self.transport.write(REFUSE)
+        admission = self._gateway.login(self, outcome.value)
+        if admission is not Admission.SERVED:
+            if admission is Admission.REFUSED:
+                self.transport.write(REFUSE)
             self.close()
             return False
         self.device_id = outcome.value
         self._read_next = self._read_frame
+        self._forget_timeout()
+        self._last_heard = self._clock.seconds()
+        self._timeout = self._clock.callLater(self._limits.idle_timeout, self._check_idle)
         self.transport.write(ACCEPT)
         return True
 
     def _read_frame(self) -> bool:
         self._swallow_pings()
-        frame = decode_frame(self._buffer, self._limits.frame_bytes)
+        buffer = self._buffer
+        if buffer[1:2] == _LOGIN_LENGTH:
+            return self._read_repeated_login()
+        limits = self._limits
+        frame = decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
         if isinstance(frame, Incomplete):
             return False
         if isinstance(frame, Fatal):
             return self._reject(frame.reason)
-        packet = decode_packet(frame.value)
-        if isinstance(packet, Rejected):
-            return self._reject(packet.reason)
-        del self._buffer[: frame.used]
-        self._publish(packet.value)
+        content = decode_data(frame.value, limits.records)
+        if isinstance(content, Rejected):
+            return self._reject(content.reason)
+        del buffer[: frame.used]
+        self._last_heard = self._clock.seconds()
+        self._publish(content.value)
+        return True
+
+    def _read_repeated_login(self) -> bool:
+        # A device repeats its login when it has missed the answer. Another identity on
+        # the same connection is no device.
+        outcome = decode_login(self._buffer)
+        if isinstance(outcome, Incomplete):
+            return False
+        if not isinstance(outcome, Decoded) or outcome.value != self.device_id:
+            return self._reject("a second login, of another device")
+        del self._buffer[: outcome.used]
+        self._last_heard = self._clock.seconds()
+        self.transport.write(ACCEPT)
         return True
 
     def _read_nothing(self) -> bool:
@@ -140,23 +198,31 @@ class TeltonikaProtocol(Protocol):
         buffer = self._buffer
         if buffer and buffer[0] == PING:
             del buffer[: len(buffer) - len(buffer.lstrip(bytes((PING,))))]
+            self._last_heard = self._clock.seconds()
 
     def _reject(self, reason: str) -> bool:
         self._gateway.rejected(self, reason)
         self.close()
         return False
 
-    def _publish(self, packet: Packet) -> None:
+    def _publish(self, content: Content) -> None:
         assert self.device_id is not None  # noqa: S101 - the login comes first
-        published = self._gateway.publish(entries(self.device_id, packet))
+        made = entries(self.device_id, content, self._clock.seconds(), self._notice_repeated_id)
+        # A message is kept like a record, but its device expects no answer to it.
+        count = None if isinstance(content, Message) else len(content.records)
+        published = self._gateway.publish(made)
         self._unconfirmed = published
-        published.addCallbacks(
-            self._confirmed, self._not_confirmed, callbackArgs=(len(packet.records),)
-        )
+        published.addCallbacks(self._confirmed, self._not_confirmed, callbackArgs=(count,))
 
-    def _confirmed(self, _: None, count: int) -> None:
+    def _notice_repeated_id(self) -> None:
+        if not self._told_of_repeated_ids:
+            self._told_of_repeated_ids = True
+            self._gateway.noticed(self, REPEATED_ID)
+
+    def _confirmed(self, _: None, count: int | None) -> None:
         self._unconfirmed = None
-        self.transport.write(count.to_bytes(4, "big"))
+        if count is not None:
+            self.transport.write(count.to_bytes(4, "big"))
         if self._paused:
             self._paused = False
             self.transport.resumeProducing()  # type: ignore[attr-defined]
@@ -174,10 +240,11 @@ class TeltonikaFactory(Factory):
 
     noisy = False
 
-    def __init__(self, gateway: IGateway, limits: Limits) -> None:
+    def __init__(self, gateway: IGateway, limits: Limits, clock: Any) -> None:
         self._gateway = gateway
         self._limits = limits
+        self._clock = clock
 
     def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol:
         """One more connection."""
-        return TeltonikaProtocol(self._gateway, self._limits)
+        return TeltonikaProtocol(self._gateway, self._limits, self._clock)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import IPlugin
 from zope.interface import implementer
 
 from tracker.interfaces import IGateway, IVendor
-from tracker.vendors.teltonika.limits import Limits
+from tracker.limits import Limits
+from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
 from tracker.vendors.teltonika.protocol import TeltonikaFactory
 
 
@@ -17,6 +21,12 @@ class Teltonika:
 
     name = "teltonika"
 
-    def buildFactory(self, gateway: IGateway) -> IProtocolFactory:
+    def buildFactory(self, gateway: IGateway, limits: Limits, clock: Any) -> IProtocolFactory:
         """See :class:`tracker.interfaces.IVendor`."""
-        return TeltonikaFactory(gateway, Limits())
+        return TeltonikaFactory(gateway, limits, clock)
+
+    def buildDatagramProtocol(
+        self, gateway: IGateway, limits: Limits, clock: Any
+    ) -> DatagramProtocol:
+        """See :class:`tracker.interfaces.IVendor`."""
+        return TeltonikaDatagramProtocol(gateway, limits, clock)

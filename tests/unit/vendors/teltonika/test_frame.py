@@ -10,7 +10,6 @@ from tests.unit.vendors.teltonika import malformed
 from tests.unit.vendors.teltonika.golden import GOLDEN, LOGIN, SMALLEST, STREAM, Golden
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete
 from tracker.vendors.teltonika.frame import PING, decode_frame, encode_frame
-from tracker.vendors.teltonika.limits import Limits
 
 LIMIT = 8192
 
@@ -275,22 +274,16 @@ def test_encoding_and_decoding_are_inverse(data: bytes, after: bytes) -> None:
     assert decode_frame(frame + after, 300) == Decoded(data, len(data) + 12)
 
 
-# The limits themselves.
+def test_a_message_may_be_longer_than_a_packet_of_records() -> None:
+    message, records = b"\x0c" + bytes(99), b"\x08" + bytes(99)
+    assert decode_frame(encode_frame(message), 64, 100) == Decoded(message, 112)
+    assert isinstance(decode_frame(encode_frame(records), 64, 100), Fatal)
+    assert isinstance(decode_frame(encode_frame(message + b"x"), 64, 100), Fatal)
 
 
-@pytest.mark.parametrize("frame_bytes", [64, 65, 8192, 1 << 20])
-def test_limits_within_bounds_are_taken(frame_bytes: int) -> None:
-    limits = Limits(frame_bytes)
-    assert limits.frame_bytes == frame_bytes
-    assert limits.buffer_bytes >= frame_bytes + 12  # a whole frame fits the buffer
-
-
-@pytest.mark.parametrize("frame_bytes", [-1, 0, 63, (1 << 20) + 1])
-def test_limits_out_of_bounds_are_refused(frame_bytes: int) -> None:
-    with pytest.raises(ValueError, match="frame_bytes"):
-        Limits(frame_bytes)
-
-
-def test_the_default_limit_stands_above_what_devices_send() -> None:
-    # The vendor documents packets of up to 1,280 bytes.
-    assert Limits().frame_bytes > 2 * 1280
+def test_which_of_the_limits_holds_is_known_by_the_codec_id_at_the_latest() -> None:
+    message, records = encode_frame(b"\x0c" + bytes(99)), encode_frame(b"\x08" + bytes(99))
+    assert decode_frame(message[:8], 64, 100) == Incomplete(1)
+    assert decode_frame(message[:9], 64, 100) == Incomplete(103)
+    assert isinstance(decode_frame(records[:9], 64, 100), Fatal)
+    assert isinstance(decode_frame(message[:8], 64, 99), Fatal)

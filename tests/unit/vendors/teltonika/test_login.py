@@ -82,6 +82,7 @@ def test_a_character_that_is_no_digit_is_seen_as_it_arrives(place: int, characte
     assert decode_login(before) == Incomplete(15 - place)
     outcome = decode_login(before + character)
     assert isinstance(outcome, Rejected)
+    assert 2 <= outcome.offset <= 2 + place
     assert "digits" in outcome.reason
 
 

@@ -25,10 +25,12 @@ from tests.unit.vendors.teltonika.golden import (
     Golden,
 )
 from tests.unit.vendors.teltonika.strategies import packets
-from tracker.position import Position
+from tracker.position import Entry, Position
 from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Packet, Record, decode_packet
-from tracker.vendors.teltonika.positions import RAW_TIMESTAMP, entries, position
+from tracker.vendors.teltonika.content import Content
+from tracker.vendors.teltonika.positions import RAW_TIMESTAMP, position
+from tracker.vendors.teltonika.positions import entries as entries_at
 
 #: Golden frame → the payload of each record, written out by hand from the contract.
 PAYLOADS = {
@@ -124,6 +126,11 @@ RECORD = Record(1_710_504_600_000, 0, -583_816_000, -346_037_000, 25, 270, 11, 6
 LAST_MILLISECOND = 253_402_300_799_999
 
 each_golden = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
+
+
+def entries(device_id: str, content: Content) -> list[Entry]:
+    """The entries of what came at a time that does not matter."""
+    return entries_at(device_id, content, 0.0, lambda: None)
 
 
 @each_golden

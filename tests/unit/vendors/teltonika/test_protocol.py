@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransportWithDisconnection
 from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeGateway
-from tracker.interfaces import IGateway, ISession, NotAccepted
+from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
+from tracker.limits import Limits
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
 from tracker.vendors.teltonika.frame import encode_frame
-from tracker.vendors.teltonika.limits import Limits
 from tracker.vendors.teltonika.protocol import TeltonikaFactory, TeltonikaProtocol
 
 IMEI = "356307042441013"
@@ -29,7 +30,9 @@ class Conversation:
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.gateway = FakeGateway()
-        factory = TeltonikaFactory(self.gateway, limits or Limits())
+        self.clock = Clock()
+        self.limits = limits or Limits()
+        factory = TeltonikaFactory(self.gateway, self.limits, self.clock)
         self.protocol: TeltonikaProtocol = factory.buildProtocol(None)
         self.transport = StringTransportWithDisconnection()
         self.transport.protocol = self.protocol
@@ -91,7 +94,7 @@ def test_a_login_may_come_byte_by_byte(talk: Conversation) -> None:
 
 
 def test_a_refused_device_is_told_and_disconnected(talk: Conversation) -> None:
-    talk.gateway.refused.add(IMEI)
+    talk.gateway.admissions[IMEI] = Admission.REFUSED
     talk.send(LOGIN + frame(1))
     assert talk.answer() == b"\x00"
     assert talk.closed
@@ -166,7 +169,8 @@ def test_a_second_frame_waits_for_the_first_to_be_confirmed(online: Conversation
 
 
 def test_a_peer_that_does_not_wait_is_read_only_up_to_a_limit() -> None:
-    talk = Conversation(Limits(frame_bytes=64))
+    limits = Limits(frame_bytes=64, buffer_bytes=128)
+    talk = Conversation(limits)
     talk.send(LOGIN + frame(1))
     one = frame(2)
     for _ in range(10):
@@ -175,7 +179,7 @@ def test_a_peer_that_does_not_wait_is_read_only_up_to_a_limit() -> None:
             break
     assert talk.transport.producerState == "paused"
     waiting = len(talk.protocol._buffer)
-    assert waiting <= Limits(frame_bytes=64).buffer_bytes + len(one)
+    assert waiting <= limits.buffer_bytes + len(one)
     talk.confirm()
     assert talk.transport.producerState == "producing"
 

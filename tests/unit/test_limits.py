@@ -1,0 +1,36 @@
+"""Limits: what they default to, and which values they take."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from tracker.limits import Limits
+
+
+@pytest.mark.parametrize("frame_bytes", [64, 65, 8192, 1 << 20])
+def test_limits_within_bounds_are_taken(frame_bytes: int) -> None:
+    assert Limits(frame_bytes).frame_bytes == frame_bytes
+
+
+@pytest.mark.parametrize("name", [attribute.name for attribute in attrs.fields(Limits)])
+def test_limits_out_of_bounds_are_refused(name: str) -> None:
+    for value in (-1, 0, 1e12):
+        with pytest.raises(ValueError, match="must be between"):
+            Limits(**{name: value})  # type: ignore[arg-type]
+
+
+def test_the_default_limit_stands_above_what_devices_send() -> None:
+    # The vendor documents packets of up to 1,280 bytes.
+    assert Limits().frame_bytes > 2 * 1280
+
+
+def test_a_whole_frame_fits_the_buffer() -> None:
+    assert Limits().buffer_bytes >= Limits().frame_bytes + 12
+
+
+def test_every_limit_is_an_option_with_an_explanation() -> None:
+    options = {name: (default, text) for name, default, text, _ in Limits.options()}
+    assert options["frame-bytes"][0] == 8192
+    assert len(options) == len(attrs.fields(Limits))
+    assert all(text.endswith(".") for _, text in options.values())

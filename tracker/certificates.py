@@ -1,0 +1,31 @@
+"""Certificates of authorities, from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from OpenSSL import crypto
+from twisted.internet.ssl import Certificate, trustRootFromCertificates
+
+_MARK = "-----BEGIN CERTIFICATE-----"
+
+
+def load_certificates(file: Path) -> list[Certificate]:
+    """The certificates in a PEM file.
+
+    :raises OSError: when it cannot be read.
+    :raises ValueError: when it holds none, or a damaged one; in one line.
+    """
+    blocks = file.read_text(encoding="ascii", errors="replace").split(_MARK)[1:]
+    if not blocks:
+        raise ValueError(f"{file}: holds no certificate in PEM form")
+    try:
+        return [Certificate.loadPEM((_MARK + block).encode()) for block in blocks]
+    except crypto.Error:
+        raise ValueError(f"{file}: a certificate in it is damaged") from None
+
+
+def trust_root(file: Path) -> Any:
+    """What makes Twisted trust whom the authorities in a PEM file vouch for."""
+    return trustRootFromCertificates(load_certificates(file))

@@ -1,0 +1,44 @@
+"""Who may connect, and how often: checked before a byte is read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tracker.limits import Limits
+
+
+class ConnectionLimiter:
+    """Counts the connections of a process, and new ones of each second and address."""
+
+    def __init__(self, clock: Any, limits: Limits) -> None:
+        self._clock = clock
+        self._limits = limits
+        self._open = 0
+        self._second = 0
+        self._new = 0
+        # Emptied every second, and no larger than what one second lets in.
+        self._new_by_host: dict[str, int] = {}
+
+    def admit(self, host: str) -> str | None:
+        """Count a new connection in; or say, in one line, which limit it breaks."""
+        second = int(self._clock.seconds())
+        if second != self._second:
+            self._second = second
+            self._new = 0
+            self._new_by_host.clear()
+        limits = self._limits
+        if self._open >= limits.connections:
+            return f"there are {limits.connections} connections already"
+        if self._new >= limits.connection_rate:
+            return f"more than {limits.connection_rate} new connections a second"
+        from_host = self._new_by_host.get(host, 0)
+        if from_host >= limits.connection_rate_per_address:
+            return f"more than {limits.connection_rate_per_address} a second from one address"
+        self._new += 1
+        self._new_by_host[host] = from_host + 1
+        self._open += 1
+        return None
+
+    def ended(self) -> None:
+        """A connection that was counted in has ended."""
+        self._open -= 1

@@ -1,0 +1,119 @@
+"""Which devices are served."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.application.internet import TimerService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from tracker.imei import has_valid_check_digit
+from tracker.interfaces import Admission, IDeviceAuthority
+from tracker.keys import ALLOWED_DEVICES
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+
+#: Seconds between two readings of the list.
+INTERVAL: Final = 30
+
+
+@implementer(IDeviceAuthority)
+class EveryDevice:
+    """Serves whoever comes."""
+
+    def admission(self, device_id: str) -> Admission:
+        """See IDeviceAuthority."""
+        return Admission.SERVED
+
+
+@implementer(IDeviceAuthority)
+@frozen
+class CheckedImei:
+    """Refuses an IMEI with a wrong check digit, and asks another authority about the others."""
+
+    authority: IDeviceAuthority
+
+    def admission(self, device_id: str) -> Admission:
+        """See IDeviceAuthority."""
+        if not has_valid_check_digit(device_id):
+            return Admission.REFUSED
+        return self.authority.admission(device_id)
+
+
+@implementer(IDeviceAuthority)
+class AllowList(Service):
+    """Serves the devices in the set ``devices:allowed``, of which it keeps a copy.
+
+    While Redis is away the last good copy holds. Before there is one, devices are asked
+    to come later: refusing them could keep them away for long.
+
+    :param unknown: what becomes of a device that is not in the set.
+    :param report: told None when there is a copy, else why not.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        redis: RedisConnection,
+        unknown: Admission,
+        report: Callable[[str | None], None],
+    ) -> None:
+        self.unknown_devices = 0
+        """Logins of devices that are not in the set."""
+        self._redis = redis
+        self._unknown = unknown
+        self._report = report
+        self._allowed: frozenset[str] | None = None
+        self._timer = TimerService(INTERVAL, self._refresh)
+        self._timer.clock = clock
+        self._first: Deferred[None] = succeed(None)
+
+    def startService(self) -> None:
+        """Read the set as soon as Redis is there, then regularly."""
+        super().startService()
+        self._first = self._redis.when_connected().addCallbacks(
+            lambda _: self._timer.startService(), lambda failure: None
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Stop reading it."""
+        super().stopService()
+        self._first.cancel()
+        if not self._timer.running:
+            return succeed(None)
+        stopped: Deferred[None] = self._timer.stopService()
+        return stopped
+
+    def admission(self, device_id: str) -> Admission:
+        """See IDeviceAuthority."""
+        if self._allowed is None:
+            return Admission.LATER
+        if device_id in self._allowed:
+            return Admission.SERVED
+        self.unknown_devices += 1
+        return self._unknown
+
+    async def _refresh(self) -> None:
+        try:
+            members = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
+        except (Refused, Unavailable) as error:
+            if self._allowed is None:
+                self._report(f"the allow-list cannot be read: {error}")
+            else:
+                self._log.warn(
+                    "allow-list not refreshed, {count} devices of the last copy stay: {error}",
+                    count=len(self._allowed),
+                    error=error,
+                )
+            return
+        allowed = frozenset(member.decode(errors="replace") for member in members)
+        if self._allowed is None or len(allowed) != len(self._allowed):
+            self._log.info("allow-list: {count} devices", count=len(allowed))
+        self._allowed = allowed
+        self._report(None)

@@ -1,0 +1,146 @@
+"""Codec 7, for reading: records of GH3000-era personal trackers.
+
+A record holds only what its masks announce: perhaps a place, perhaps IO elements.
+Source: Teltonika wiki, "GH3000 protocols", and captured frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from attrs import frozen
+
+from tracker.vendors.outcomes import Decoded, Rejected
+
+CODEC_ID: Final = 0x07
+NAME: Final = "7"
+
+#: 2007-01-01 00:00:00 UTC, from which the records count seconds.
+_EPOCH: Final = 1_167_609_600
+_SECONDS_MASK: Final = (1 << 30) - 1
+
+#: Bit of the GPS mask → what it announces, in the order of the wire.
+_GPS_FIELDS: Final = (
+    ("place", struct.Struct(">ff")),  # latitude first, unlike in the other codecs
+    ("altitude", struct.Struct(">H")),
+    ("angle", struct.Struct(">B")),  # 256 to a circle
+    ("speed", struct.Struct(">B")),
+    ("satellites", struct.Struct(">B")),
+    ("cell", struct.Struct(">HH")),  # location area, cell
+    ("gsm_signal", struct.Struct(">B")),
+    ("operator", struct.Struct(">I")),
+)
+#: Bit of the global mask → width of the IO elements that it announces.
+_IO_GROUPS: Final = ((0x02, 1, struct.Struct(">BB")), (0x04, 2, struct.Struct(">BH")),
+                     (0x08, 4, struct.Struct(">BI")))  # fmt: skip
+_HEAD: Final = struct.Struct(">IB")
+_BYTE: Final = struct.Struct("B")
+
+
+@frozen
+class Codec7Record:
+    """One record; None stands for what it does not say.
+
+    ``timestamp`` in milliseconds since 1970 (UTC), degrees, metres, degrees from north,
+    km/h.
+    """
+
+    timestamp: int
+    priority: int
+    latitude: float | None = None
+    longitude: float | None = None
+    altitude: int | None = None
+    angle: int | None = None
+    speed: int | None = None
+    satellites: int | None = None
+    cell: tuple[int, int] | None = None
+    """Location area code and cell id."""
+    gsm_signal: int | None = None
+    operator: int | None = None
+    elements: tuple[tuple[int, int, int], ...] = ()
+    """(id, width in bytes, value)."""
+
+
+@frozen
+class Codec7Packet:
+    """The records that one frame carries, in the order of the wire."""
+
+    records: tuple[Codec7Record, ...]
+
+
+def decode_codec7(data: bytes) -> Decoded[Codec7Packet] | Rejected:
+    """Read the data of a frame whose checksum was right and whose codec is 7."""
+    size = len(data)
+    count, count_again = data[1], data[-1]
+    if count != count_again:
+        return Rejected(size, size - 1, f"{count} records at the start, {count_again} at the end")
+    # The second count is cut off, so that nothing can be read from it.
+    body = data[:-1]
+    records = []
+    offset = 2
+    for number in range(1, count + 1):
+        start = offset
+        try:
+            record, offset = _decode_record(body, offset)
+        except struct.error:
+            reason = f"record {number} of {count}: runs past the packet's end"
+            return Rejected(size, start, reason)
+        records.append(record)
+    if offset != len(body):
+        return Rejected(size, offset, f"{len(body) - offset} bytes after the last record")
+    return Decoded(Codec7Packet(tuple(records)), size)
+
+
+def _decode_record(body: bytes, offset: int) -> tuple[Codec7Record, int]:
+    time, mask = _HEAD.unpack_from(body, offset)
+    offset += _HEAD.size
+    gps: dict[str, tuple[float, ...]] = {}
+    if mask & 0x01:
+        (gps_mask,) = _BYTE.unpack_from(body, offset)
+        offset += _BYTE.size
+        for bit, (name, layout) in enumerate(_GPS_FIELDS):
+            if gps_mask & (1 << bit):
+                gps[name] = layout.unpack_from(body, offset)
+                offset += layout.size
+    elements: list[tuple[int, int, int]] = []
+    for bit, width, layout in _IO_GROUPS:
+        if mask & bit:
+            (number,) = _BYTE.unpack_from(body, offset)
+            offset += _BYTE.size
+            for _ in range(number):
+                element_id, value = layout.unpack_from(body, offset)
+                offset += layout.size
+                elements.append((element_id, width, value))
+    latitude, longitude = _place(*gps.get("place", (None, None)))
+    angle = _integer(gps, "angle")
+    cell = gps.get("cell")
+    record = Codec7Record(
+        timestamp=(_EPOCH + (time & _SECONDS_MASK)) * 1000,
+        priority=time >> 30,
+        latitude=latitude,
+        longitude=longitude,
+        altitude=_integer(gps, "altitude"),
+        angle=None if angle is None else round(angle * 360 / 256),
+        speed=_integer(gps, "speed"),
+        satellites=_integer(gps, "satellites"),
+        cell=None if cell is None else (int(cell[0]), int(cell[1])),
+        gsm_signal=_integer(gps, "gsm_signal"),
+        operator=_integer(gps, "operator"),
+        elements=tuple(elements),
+    )
+    return record, offset
+
+
+def _integer(gps: dict[str, tuple[float, ...]], name: str) -> int | None:
+    return int(gps[name][0]) if name in gps else None
+
+
+def _place(latitude: float | None, longitude: float | None) -> tuple[float | None, float | None]:
+    # What a device sends without a fix is not documented: what is on no map, NaN among
+    # it, is no place. A 32-bit float tells six decimals, not more.
+    if latitude is None or longitude is None:
+        return None, None
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180):
+        return None, None
+    return round(latitude, 6), round(longitude, 6)

@@ -1,0 +1,27 @@
+"""What the data of a frame or datagram is: records, or a message."""
+
+from __future__ import annotations
+
+from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.vendors.teltonika import codec7
+from tracker.vendors.teltonika.avl import CODECS, Packet, decode_packet
+from tracker.vendors.teltonika.codec7 import Codec7Packet, decode_codec7
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, decode_message
+
+Content = Packet | Codec7Packet | Message
+
+
+def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejected:
+    """Read the data of a frame (codec id to second count), whatever its codec.
+
+    :return: ``Rejected`` where it contradicts itself, holds more than ``max_records``
+        records, or is of an unknown codec; its ``offset`` counts from the codec id.
+    """
+    codec_id = data[0]
+    if codec_id in MESSAGE_CODECS:
+        return decode_message(data)
+    if codec_id in CODECS or codec_id == codec7.CODEC_ID:
+        if data[1] > max_records:
+            return Rejected(len(data), 1, f"{data[1]} records: the limit is {max_records}")
+        return decode_packet(data) if codec_id in CODECS else decode_codec7(data)
+    return Rejected(len(data), 0, f"unsupported codec {codec_id:#04x}")

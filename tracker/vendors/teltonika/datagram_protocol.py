@@ -1,0 +1,130 @@
+"""Teltonika devices over UDP: each datagram is answered by itself, once Redis has confirmed.
+
+A device repeats a datagram whose answer it missed, with the same ids. It is then
+answered again, and not appended again. There is no login: the IMEI in the datagram is
+all there is, and anybody could have written it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from hashlib import blake2b
+from typing import Any, Final
+
+from attrs import define
+from twisted.internet.defer import CancelledError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
+from tracker.limits import Limits
+from tracker.vendors.outcomes import Rejected
+from tracker.vendors.teltonika.content import decode_data
+from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_answer
+from tracker.vendors.teltonika.messages import Message
+from tracker.vendors.teltonika.positions import REPEATED_ID, entries
+
+#: Seconds for which a repeated datagram is recognised.
+WINDOW: Final = 60.0
+#: Datagrams that are remembered at most.
+REMEMBERED: Final = 50_000
+
+_Key = tuple[str, int, int, bytes]
+
+
+@define
+class _Seen:
+    """A datagram that was taken in: when, and how many of its records were confirmed."""
+
+    at: float
+    accepted: int | None = None
+
+
+@implementer(ISession)
+@define(eq=False)
+class _Sender:
+    """Who sent a datagram; there is no connection to close."""
+
+    peer: str
+    device_id: str | None = None
+
+    def close(self) -> None:
+        """See ISession."""
+
+
+class TeltonikaDatagramProtocol(DatagramProtocol):
+    """One UDP port."""
+
+    noisy = False
+
+    def __init__(self, gateway: IGateway, limits: Limits, clock: Any) -> None:
+        self._gateway = gateway
+        self._limits = limits
+        self._clock = clock
+        self._seen: OrderedDict[_Key, _Seen] = OrderedDict()
+        self._under_way = 0
+
+    def datagramReceived(self, datagram: bytes, addr: Any) -> None:
+        """Take in one datagram; whatever is wrong with it, it is dropped."""
+        sender = _Sender(f"udp {addr[0]}:{addr[1]}")
+        outcome = decode_datagram(datagram)
+        if isinstance(outcome, Rejected):
+            self._gateway.rejected(sender, outcome.reason)
+            return
+        packet = outcome.value
+        sender.device_id = packet.imei
+        if self._gateway.admission(packet.imei) is not Admission.SERVED:
+            return
+        digest = blake2b(packet.data, digest_size=16).digest()
+        key = (packet.imei, packet.packet_id, packet.avl_packet_id, digest)
+        self._forget_old()
+        seen = self._seen.get(key)
+        if seen is None:
+            self._take_in(key, packet, sender, addr)
+        elif seen.accepted is not None:
+            self._answer(packet, seen.accepted, addr)
+        # else: its answer follows as soon as Redis has confirmed
+
+    def _take_in(self, key: _Key, packet: Datagram, sender: _Sender, addr: Any) -> None:
+        content = decode_data(packet.data, self._limits.records)
+        if isinstance(content, Rejected):
+            self._gateway.rejected(sender, content.reason)
+            return
+        if isinstance(content.value, Message):
+            self._gateway.rejected(sender, "a message over UDP, which carries records only")
+            return
+        if self._under_way >= self._limits.datagrams_under_way:
+            return  # the device repeats it
+        count = len(content.value.records)
+        seen = self._seen[key] = _Seen(self._clock.seconds())
+        self._under_way += 1
+
+        def confirmed(_: None) -> None:
+            self._under_way -= 1
+            seen.accepted = count
+            self._answer(packet, count, addr)
+
+        def not_confirmed(failure: Failure) -> None:
+            self._under_way -= 1
+            self._seen.pop(key, None)
+            failure.trap(NotAccepted, CancelledError)
+
+        def repeated_id() -> None:
+            self._gateway.noticed(sender, REPEATED_ID)
+
+        made = entries(packet.imei, content.value, self._clock.seconds(), repeated_id)
+        self._gateway.publish(made).addCallbacks(confirmed, not_confirmed)
+
+    def _answer(self, packet: Datagram, accepted: int, addr: Any) -> None:
+        if self.transport is not None:
+            answer = encode_answer(packet.packet_id, packet.avl_packet_id, accepted)
+            self.transport.write(answer, addr)
+
+    def _forget_old(self) -> None:
+        horizon = self._clock.seconds() - WINDOW
+        while self._seen:
+            key, seen = next(iter(self._seen.items()))
+            if seen.at > horizon and len(self._seen) < REMEMBERED:
+                return
+            del self._seen[key]

@@ -1,0 +1,117 @@
+"""Commands to a device, and what it answers or says unasked: Codecs 12, 13, 14 and 15.
+
+The data of such a frame is codec id, quantity 1, type, size (u32), payload and
+quantity 2; the quantities mean nothing. In front of the text, the payload of Codec
+13 has a time, that of Codec 14 the IMEI, that of Codec 15 both. None of these frames
+is ever acknowledged with a count.
+Source: Teltonika wiki, "Codec", chapters "Codec for communication over GPRS messages".
+That Codec 13's time is in seconds is what captured frames show.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import Final
+
+from attrs import frozen
+
+from tracker.vendors.outcomes import Decoded, Rejected
+
+COMMAND: Final = 0x05
+RESPONSE: Final = 0x06
+#: Codec 14: the IMEI in the command is not this device's.
+NACK: Final = 0x11
+
+_HEADER: Final = struct.Struct(">BBBI")
+_TIME: Final = struct.Struct(">I")
+_IMEI_BYTES: Final = 8
+_IMEI_DIGITS: Final = 15
+
+
+@frozen
+class MessageCodec:
+    """What one codec puts in front of the text."""
+
+    name: str
+    codec_id: int
+    timed: bool
+    addressed: bool
+
+
+MESSAGE_CODECS: Final = {
+    codec.codec_id: codec
+    for codec in (
+        MessageCodec("12", 0x0C, timed=False, addressed=False),
+        MessageCodec("13", 0x0D, timed=True, addressed=False),
+        MessageCodec("14", 0x0E, timed=False, addressed=True),
+        MessageCodec("15", 0x0F, timed=True, addressed=True),
+    )
+}
+
+
+@frozen
+class Message:
+    """One command, answer or message."""
+
+    codec: MessageCodec
+    type: int
+    """:data:`COMMAND`, :data:`RESPONSE`, :data:`NACK`; arbitrary in Codec 15."""
+    content: bytes
+    """The text, or whatever came over the device's serial port."""
+    timestamp: int | None = None
+    """Seconds since 1970 (UTC), in Codecs 13 and 15."""
+    imei: str | None = None
+    """In Codecs 14 and 15."""
+
+
+def decode_message(data: bytes) -> Decoded[Message] | Rejected:
+    """Read the data of a frame whose checksum was right and whose codec is one of these."""
+    length = len(data)
+    codec = MESSAGE_CODECS[data[0]]
+    if length < _HEADER.size + 1:
+        return Rejected(length, length, f"{length} bytes are too short for a message")
+    _, _, type_, size = _HEADER.unpack_from(data)
+    offset = _HEADER.size
+    end = length - 1
+    if size != end - offset:
+        return Rejected(length, 3, f"a size of {size} where {end - offset} bytes follow")
+    timestamp = imei = None
+    if codec.timed:
+        if end - offset < _TIME.size:
+            return Rejected(length, offset, "the time runs past the message's end")
+        (timestamp,) = _TIME.unpack_from(data, offset)
+        offset += _TIME.size
+    if codec.addressed:
+        digits = data[offset : min(offset + _IMEI_BYTES, end)].hex()
+        if len(digits) < 2 * _IMEI_BYTES or digits[0] != "0" or not digits.isdecimal():
+            return Rejected(length, offset, f"an IMEI of the packed digits {digits!r}")
+        imei = digits[1:]
+        offset += _IMEI_BYTES
+    return Decoded(Message(codec, type_, data[offset:end], timestamp, imei), length)
+
+
+def encode_message(message: Message) -> bytes:
+    """The data of a frame: the inverse of :func:`decode_message`.
+
+    :raises ValueError: when the codec needs a time or an IMEI that is missing, or has
+        no place for one that is given, or a value does not fit.
+    """
+    codec = message.codec
+    if codec.timed is not (message.timestamp is not None):
+        raise ValueError(f"codec {codec.name}: a time belongs to Codecs 13 and 15, always")
+    if codec.addressed is not (message.imei is not None):
+        raise ValueError(f"codec {codec.name}: an IMEI belongs to Codecs 14 and 15, always")
+    try:
+        time = b"" if message.timestamp is None else _TIME.pack(message.timestamp)
+        imei = b"" if message.imei is None else _pack_imei(message.imei)
+        payload = time + imei + message.content
+        header = _HEADER.pack(codec.codec_id, 1, message.type, len(payload))
+    except struct.error as error:
+        raise ValueError(f"codec {codec.name} cannot carry the message: {error}") from None
+    return header + payload + b"\x01"
+
+
+def _pack_imei(imei: str) -> bytes:
+    if len(imei) != _IMEI_DIGITS or not (imei.isascii() and imei.isdigit()):
+        raise ValueError(f"an IMEI has {_IMEI_DIGITS} digits: {imei!r}")
+    return bytes.fromhex("0" + imei)
