@@ -32,6 +32,9 @@ RESPONSE_TIMEOUT: Final = 30.0
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 10.0
 
+#: Generation type of a record that is made because it is time for one.
+_PERIODICAL: Final = 7
+
 #: Told when a device learns that its records were received.
 OnAcknowledged = Callable[[str, Codec, Sequence[Record]], None]
 
@@ -241,6 +244,7 @@ class SimulatedDevice(Service):
                 (241, 4, 27_601),  # operator
                 (16, 4, self._odometer % 2**32),  # total odometer, m
             ),
+            generation=_PERIODICAL if self.behaviour.codec.generation else None,
         )
 
 
