@@ -1,0 +1,405 @@
+"""What nobody would send on purpose, a hundred thousand times over.
+
+Real logins, frames and datagrams are damaged in every way that comes to mind, half of
+them with a right checksum, so that the decoders behind it are reached. The choice is
+random and the same in each run.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.error import ConnectionDone
+from twisted.internet.task import Clock
+from twisted.internet.testing import FakeDatagramTransport, StringTransport
+from twisted.python.failure import Failure
+
+from tests.unit.fakes import FakeGateway
+from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, LOGIN
+from tracker.interfaces import NotAccepted
+from tracker.limits import Limits
+from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
+from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
+from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
+from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
+from tracker.vendors.teltonika.protocol import TeltonikaFactory
+
+INPUTS = 100_000
+#: Small, so that what is over a limit need not be long.
+LIMITS = Limits(frame_bytes=400, command_frame_bytes=600, records=20, buffer_bytes=600)
+LARGEST_CHUNK = 300
+#: Bytes that a connection may hold: what is over the limit comes in one chunk at most.
+BOUND = LIMITS.command_frame_bytes + 12 + LARGEST_CHUNK
+
+GENERATED = [
+    Record(1_710_504_600_000, 0, 1, 2, 3, 4, 5, 6, 7, ((300, 1, 9), (9, 8, 1)), (), generation)
+    for generation in (0, 5)
+]
+#: A capture: four records, one with neither place nor element of four bytes.
+CODEC_7 = bytes.fromhex(
+    "07 04 50AA1432 02 01 F001 50AA17F3 03 1F 42332A4C 4193D68C 008D 00 02 09 01 F001"
+    "50AA1B6A 03 1F 423383F5 4193624F 009D 00 00 0A 01 F001"
+    "50AA1C23 0F C0 1A 0000552B 04 0164 F400 DD00 F001 01 43100C 01 0500000005 04"
+)
+MESSAGES = [
+    encode_message(
+        Message(
+            codec,
+            0x06,
+            b"a message of some length \xff\x00",
+            1_710_504_600 if codec.timed else None,
+            IMEI if codec.addressed else None,
+        )
+    )
+    for codec in MESSAGE_CODECS.values()
+]
+RECORDS = [*(golden.data for golden in GOLDEN), encode_packet(CODEC_16, GENERATED), CODEC_7]
+DATA = [*RECORDS, *MESSAGES]
+FRAMES = [encode_frame(data) for data in DATA]
+
+
+class Mutations:
+    """Damage to bytes, by a seeded choice."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self._ways: list[Callable[[bytearray], None]] = [
+            self._flip_a_bit,
+            self._write_a_byte,
+            self._write_a_word,
+            self._cut,
+            self._leave_out,
+            self._repeat,
+            self._splice,
+            self._insert,
+        ]
+
+    def damaged(self, data: bytes) -> bytes:
+        """``data`` with one to three things wrong with it."""
+        changed = bytearray(data)
+        for _ in range(self.random.choice((1, 1, 1, 2, 3))):
+            if changed:
+                self.random.choice(self._ways)(changed)
+        return bytes(changed)
+
+    def _flip_a_bit(self, data: bytearray) -> None:
+        data[self.random.randrange(len(data))] ^= 1 << self.random.randrange(8)
+
+    def _write_a_byte(self, data: bytearray) -> None:
+        # Mostly where lengths, codec ids and counts are.
+        near = self.random.random() < 0.5
+        position = self.random.randrange(min(len(data), 12) if near else len(data))
+        data[position] = self.random.choice((0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF))
+
+    def _write_a_word(self, data: bytearray) -> None:
+        position = self.random.randrange(len(data))
+        value = self.random.choice((0, 1, 2, 3, 400, 401, 600, 601, 0x7FFFFFFF, 0xFFFFFFFF))
+        data[position : position + 4] = value.to_bytes(4, "big")
+
+    def _cut(self, data: bytearray) -> None:
+        del data[self.random.randrange(len(data)) :]
+
+    def _leave_out(self, data: bytearray) -> None:
+        start = self.random.randrange(len(data))
+        del data[start : start + self.random.randrange(1, 9)]
+
+    def _repeat(self, data: bytearray) -> None:
+        start = self.random.randrange(len(data))
+        data[start:start] = data[start : start + self.random.randrange(1, 40)]
+
+    def _splice(self, data: bytearray) -> None:
+        other = self.random.choice(FRAMES)
+        data[self.random.randrange(len(data)) :] = other[self.random.randrange(len(other)) :]
+
+    def _insert(self, data: bytearray) -> None:
+        position = self.random.randrange(len(data))
+        data[position:position] = self.random.randbytes(self.random.randrange(1, 9))
+
+    def of_a_stream(self) -> bytes:
+        """What may come over a connection, as one input."""
+        choice = self.random.random()
+        if choice < 0.3:
+            return self.random.choice(FRAMES)
+        if choice < 0.6:  # the envelope is right, and what is in it is not
+            return encode_frame(self.damaged(self.random.choice(DATA)))
+        if choice < 0.85:
+            return self.damaged(self.random.choice(FRAMES))
+        if choice < 0.9:
+            return self.random.choice((LOGIN, self.damaged(LOGIN)))
+        if choice < 0.95:
+            return b"\xff" * self.random.randrange(1, 20)
+        return self.random.randbytes(self.random.randrange(1, 100))
+
+    def of_a_datagram(self) -> bytes:
+        """What may come as a datagram."""
+        choice = self.random.random()
+        if choice < 0.05:
+            return self.random.randbytes(self.random.randrange(100))
+        data = self.random.choice(DATA)
+        if choice < 0.6:
+            data = self.damaged(data)
+        ids = self.random.randrange(0x10000), self.random.randrange(0x100)
+        datagram = encode_datagram(Datagram(*ids, IMEI, data))
+        return self.damaged(datagram) if choice > 0.8 else datagram
+
+    def chunks(self, data: bytes) -> list[bytes]:
+        """``data`` as a network might deliver it."""
+        largest = self.random.choice((1, 7, 50, LARGEST_CHUNK, LARGEST_CHUNK))
+        if largest == 1:  # byte by byte, but only some: it is slow
+            whole = [data[index : index + 1] for index in range(min(len(data), 40))]
+            return [*whole, *self.chunks(data[40:])] if len(data) > 40 else whole
+        return [data[start : start + largest] for start in range(0, len(data), largest)]
+
+
+class Tally:
+    """What became of it all."""
+
+    def __init__(self) -> None:
+        self.of: Counter[str] = Counter()
+        self.reasons: set[str] = set()
+        self.failures: list[Failure] = []
+
+    def note_rejections(self, gateway: FakeGateway) -> int:
+        """Keep the reasons, without the numbers in them; how many there were."""
+        told = [event[1] for event in gateway.events if event[0] == "rejected"]
+        self.reasons.update(re.sub(r"0x[0-9a-f]+|\d+|'[0-9a-f]*'", "#", reason) for reason in told)
+        self.of["rejected"] += len(told)
+        return len(told)
+
+    def note_failure(self, failure: Failure) -> None:
+        """A Deferred of the gateway ends with it: nobody else would see it."""
+        self.failures.append(failure)
+
+
+def due(gateway: FakeGateway, confirmed: int) -> list[int]:
+    """The counts that a device has to be told after so many confirmations."""
+    answers = []
+    for entries, _ in gateway.published[:confirmed]:
+        if not (entries and entries[0].codec in ("12", "13", "14", "15")):
+            answers.append(len(entries))
+    return answers
+
+
+def told(answer: bytes) -> tuple[int, list[int]]:
+    """How many logins were accepted, and the counts that were acknowledged."""
+    logins = 0
+    counts = []
+    while answer:
+        if answer[:1] == b"\x01":
+            logins += 1
+            answer = answer[1:]
+        else:
+            assert answer[:3] == bytes(3), answer
+            assert len(answer) >= 4, "half an acknowledgement"
+            counts.append(answer[3])
+            answer = answer[4:]
+    return logins, counts
+
+
+class Connection:
+    """One short life of a protocol, and what must hold at each moment of it."""
+
+    def __init__(self, mutations: Mutations, tally: Tally) -> None:
+        self.random = mutations.random
+        self.tally = tally
+        self.gateway = FakeGateway()
+        self.clock = Clock()
+        self.transport = StringTransport()
+        self.protocol = TeltonikaFactory(self.gateway, LIMITS, self.clock).buildProtocol(None)
+        self.protocol.makeConnection(self.transport)
+        self.confirmed = 0
+
+    def check(self) -> None:
+        answer = self.transport.value()
+        if answer == b"\x00":
+            assert self.protocol.device_id is None
+            assert self.transport.disconnecting
+        else:
+            logins, counts = told(answer)
+            assert counts == due(self.gateway, self.confirmed)
+            assert bool(logins) is (self.protocol.device_id is not None)
+        assert len(self.protocol._buffer) <= BOUND
+        if any(event[0] == "rejected" for event in self.gateway.events):
+            assert self.transport.disconnecting
+
+    def feed(self, chunk: bytes) -> None:
+        while self.transport.producerState == "paused" and not self.transport.disconnecting:
+            self.settle()  # as long as it is paused nothing is delivered
+        self.protocol.dataReceived(chunk)
+
+    def settle(self) -> None:
+        """Redis confirms what is under way."""
+        while len(self.gateway.published) > self.confirmed:
+            confirmation = self.gateway.published[self.confirmed][1]
+            if confirmation.called:
+                break  # cancelled: the connection is closed
+            self.confirmed += 1
+            confirmation.callback(None)
+            confirmation.addErrback(self.tally.note_failure)
+            self.check()
+
+    def end(self) -> None:
+        """The peer leaves, or the process stops before Redis has answered."""
+        under_way = self.gateway.published[self.confirmed :]
+        if under_way and self.random.random() < 0.5 and not under_way[0][1].called:
+            under_way[0][1].errback(NotAccepted("stopping"))
+            assert self.transport.disconnecting
+        self.check()
+        self.protocol.connectionLost(Failure(ConnectionDone()))
+        for _, confirmation in self.gateway.published:
+            assert confirmation.called
+            confirmation.addErrback(self.tally.note_failure)
+        if self.random.random() < 0.1:
+            self.clock.advance(LIMITS.idle_timeout + 1)
+        self.check()
+        assert not self.protocol._buffer
+        assert not self.clock.getDelayedCalls()
+        self.tally.of["acknowledged"] += len(due(self.gateway, self.confirmed))
+        self.tally.of["confirmed"] += self.confirmed
+        self.tally.of["given up"] += len(self.gateway.published) - self.confirmed
+        self.tally.note_rejections(self.gateway)
+
+
+def live(mutations: Mutations, tally: Tally) -> int:
+    """One connection; how many inputs it had while it was open, and one after that."""
+    connection = Connection(mutations, tally)
+    choose = mutations.random.random
+    if choose() < 0.85:
+        connection.feed(LOGIN)
+    patience = mutations.random.choice((0.0, 0.3, 1.0, 1.0, 1.0))
+    inputs = 0
+    for _ in range(mutations.random.randrange(1, 9)):
+        closed = connection.transport.disconnecting
+        inputs += 1
+        for chunk in mutations.chunks(mutations.of_a_stream()):
+            connection.feed(chunk)
+        connection.check()
+        if closed:
+            break
+        if choose() < patience:
+            connection.settle()
+    connection.end()
+    return inputs
+
+
+def blocks() -> int:
+    """Blocks of memory in use, of whatever kind."""
+    gc.collect()
+    return sys.getallocatedblocks()
+
+
+def growth(once: Callable[[], int], settle: Callable[[], None]) -> int:
+    """How many blocks of memory more are in use after all inputs than after a fifth of them."""
+    used = []
+    for goal in (INPUTS // 5, INPUTS - INPUTS // 5):
+        done = 0
+        while done < goal:
+            done += once()
+        settle()
+        used.append(blocks())
+    return used[1] - used[0]
+
+
+def test_no_input_over_a_connection_breaks_the_protocol() -> None:
+    mutations, tally = Mutations(seed=3), Tally()
+    assert growth(lambda: live(mutations, tally), lambda: None) < 1000
+    assert not tally.failures, tally.failures[0]
+    # The test has been where it meant to go.
+    assert tally.of["acknowledged"] > 10_000
+    assert tally.of["confirmed"] > tally.of["acknowledged"] + 3000  # the rest are messages
+    assert tally.of["given up"] > 1000
+    assert tally.of["rejected"] > 10_000
+    assert len(tally.reasons) >= 18, tally.reasons
+
+
+LATEST = encode_datagram(Datagram(1, 1, IMEI, GOLDEN[0].data))
+
+
+class Port:
+    """The protocol of a UDP port, and what must hold after each datagram."""
+
+    ADDRESS = ("192.0.2.1", 40_000)
+
+    def __init__(self, mutations: Mutations, tally: Tally) -> None:
+        self.mutations = mutations
+        self.tally = tally
+        self.gateway = FakeGateway()
+        self.clock = Clock()
+        self.clock.advance(1000)
+        self.transport = FakeDatagramTransport()
+        self.protocol = TeltonikaDatagramProtocol(self.gateway, LIMITS, self.clock)
+        self.protocol.makeConnection(self.transport)
+        self.last = b""
+        self.answers: dict[bytes, bytes] = {}
+        """Datagram, without the byte that means nothing → the answer to it."""
+        self.under_way: list[tuple[bytes, Any]] = []
+
+    def answered(self) -> list[bytes]:
+        written, self.transport.written = self.transport.written, []
+        assert all(address == self.ADDRESS for _, address in written)
+        return [answer for answer, _ in written]
+
+    def feed(self) -> int:
+        """One datagram, and sometimes what Redis has to say."""
+        choose = self.mutations.random.random
+        datagram = self.last if choose() < 0.1 else self.mutations.of_a_datagram()
+        self.last = datagram
+        self.protocol.datagramReceived(datagram, self.ADDRESS)
+        key = datagram[:4] + datagram[5:]
+        known = self.answers.get(key)
+        assert self.answered() == ([] if known is None else [known]), "before Redis has confirmed"
+        if self.gateway.published:
+            ((entries, confirmation),) = self.gateway.published
+            assert known is None, "appended again"
+            self.under_way.append((key, (entries, confirmation)))
+        assert len(self.under_way) <= 5
+        self.tally.note_rejections(self.gateway)
+        self.gateway.published.clear()
+        self.gateway.events.clear()
+        if len(self.under_way) == 5 or choose() < 0.7:
+            self.settle()
+        if choose() < 0.001:
+            self.forget()
+        return 1
+
+    def forget(self) -> None:
+        """All is confirmed, and a minute ago; what is remembered is the last datagram."""
+        self.settle()
+        self.clock.advance(61)
+        self.answers.clear()
+        self.protocol.datagramReceived(LATEST, self.ADDRESS)
+        self.under_way.append((LATEST[:4] + LATEST[5:], self.gateway.published.pop()))
+        self.settle()
+
+    def settle(self) -> None:
+        """Redis confirms what is under way, or the process stops."""
+        for key, (entries, confirmation) in self.under_way:
+            if self.mutations.random.random() < 0.1:
+                confirmation.errback(NotAccepted("stopping"))
+                assert not self.answered()
+                self.tally.of["given up"] += 1
+            else:
+                confirmation.callback(None)
+                answer = encode_answer(int.from_bytes(key[2:4], "big"), key[4], len(entries))
+                assert self.answered() == [answer]
+                self.answers[key] = answer
+                self.tally.of["acknowledged"] += 1
+            confirmation.addErrback(self.tally.note_failure)
+        self.under_way.clear()
+
+
+def test_no_datagram_breaks_the_protocol() -> None:
+    mutations, tally = Mutations(seed=4), Tally()
+    port = Port(mutations, tally)
+    assert growth(port.feed, port.forget) < 1000
+    assert not tally.failures, tally.failures[0]
+    assert tally.of["acknowledged"] > 10_000
+    assert tally.of["rejected"] > 10_000
+    assert len(tally.reasons) >= 14, tally.reasons
