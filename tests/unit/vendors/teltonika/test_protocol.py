@@ -3,63 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from twisted.internet.error import ConnectionDone
-from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransportWithDisconnection
-from twisted.python.failure import Failure
 from zope.interface.verify import verifyObject
 
-from tests.unit.fakes import FakeGateway
+from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame
 from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
 from tracker.limits import Limits
-from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
 from tracker.vendors.teltonika.frame import encode_frame
-from tracker.vendors.teltonika.protocol import TeltonikaFactory, TeltonikaProtocol
-
-IMEI = "356307042441013"
-LOGIN = b"\x00\x0f" + IMEI.encode()
-
-
-def frame(*timestamps: int) -> bytes:
-    records = [Record(timestamp, 0, 1, 2, 3, 4, 5, 6, 0) for timestamp in timestamps]
-    return encode_frame(encode_packet(CODEC_8, records))
-
-
-class Conversation:
-    """A protocol, its transport and its gateway."""
-
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.gateway = FakeGateway()
-        self.clock = Clock()
-        self.limits = limits or Limits()
-        factory = TeltonikaFactory(self.gateway, self.limits, self.clock)
-        self.protocol: TeltonikaProtocol = factory.buildProtocol(None)
-        self.transport = StringTransportWithDisconnection()
-        self.transport.protocol = self.protocol
-        self.protocol.makeConnection(self.transport)
-
-    def send(self, data: bytes) -> None:
-        self.protocol.dataReceived(data)
-
-    def answer(self) -> bytes:
-        """What the device has received since the last time."""
-        data: bytes = self.transport.value()
-        self.transport.clear()
-        return data
-
-    def confirm(self) -> None:
-        """Redis confirms the packet that was published last."""
-        self.gateway.published[-1][1].callback(None)
-
-    @property
-    def closed(self) -> bool:
-        return not self.transport.connected or self.transport.disconnecting
-
-    @property
-    def reason(self) -> str:
-        """Why the peer was rejected."""
-        reason: str = next(event[1] for event in self.gateway.events if event[0] == "rejected")
-        return reason
 
 
 @pytest.fixture
@@ -229,7 +178,7 @@ def test_what_comes_after_the_end_is_ignored(online: Conversation) -> None:
 
 def test_a_lost_connection_gives_up_its_packet(online: Conversation) -> None:
     online.send(frame(1))
-    online.protocol.connectionLost(Failure(ConnectionDone()))
+    online.lose()
     assert online.gateway.cancelled == 1
     assert online.gateway.events[-1] == ("closed",)
     assert online.answer() == b""

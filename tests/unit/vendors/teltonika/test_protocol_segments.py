@@ -1,0 +1,115 @@
+"""One conversation in segments of any size: the same events, the same answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.vendors.teltonika import malformed
+from tests.unit.vendors.teltonika.conversation import (
+    IMEI,
+    LOGIN,
+    Conversation,
+    frame,
+    message,
+    repeating,
+)
+from tests.unit.vendors.teltonika.golden import STREAM
+from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
+from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.login import encode_login
+
+OTHER = "352093081452251"
+
+
+def replies(*counts: int) -> bytes:
+    return b"".join(count.to_bytes(4, "big") for count in counts)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, len(STREAM)])
+def test_a_stream_with_pings_everywhere_is_understood_in_pieces_of_any_size(size: int) -> None:
+    talk = Conversation()
+    talk.gateway.confirms_at_once = True
+    for start in range(0, len(STREAM), size):
+        talk.send(STREAM[start : start + size])
+    assert talk.answer() == b"\x01" + replies(1)
+    assert talk.told("login") == [("login", IMEI)]
+    assert [entry.ts for (entry,), _ in talk.gateway.published] == ["2024-03-15T12:10:00.000Z"]
+    assert not talk.closed
+    assert len(talk.protocol._buffer) == 0
+
+
+UNITS = st.sampled_from(
+    [
+        b"\xff",
+        LOGIN,
+        frame(1),
+        frame(2, 3, 4),
+        malformed.NO_RECORDS,
+        repeating(5),
+        message(),
+        message(b"\xff" * 40, 0x0F, 1_699_440_036, "123456789123456"),
+        encode_frame(
+            encode_packet(
+                CODEC_16, [attrs.evolve(Record(6, 0, 1, 2, 3, 4, 5, 6, 300), generation=7)]
+            )
+        ),
+    ]
+)
+#: What ends a conversation; a frame that is never whole leaves it open.
+ENDS = st.sampled_from([b"", encode_login(OTHER), malformed.BAD_CRC, b"GET /", frame(9)[:-1]])
+
+
+def outcome(pieces: Sequence[bytes]) -> tuple[list[object], list[object], bytes, bool]:
+    """What a conversation in these segments comes to."""
+    talk = Conversation()
+    talk.gateway.confirms_at_once = True
+    for piece in pieces:
+        talk.send(piece)
+    entries: list[object] = [entries for entries, _ in talk.gateway.published]
+    return list(talk.gateway.events), entries, talk.answer(), talk.closed
+
+
+@given(st.lists(UNITS, max_size=8), ENDS, st.lists(st.integers(0, 2000), max_size=12))
+def test_the_division_into_segments_changes_nothing(
+    units: list[bytes], end: bytes, cuts: list[int]
+) -> None:
+    whole = b"\xff" + LOGIN + b"".join(units) + end
+    places = sorted({cut % len(whole) for cut in cuts} | {0, len(whole)})
+    pieces = [whole[start:stop] for start, stop in pairwise(places)]
+    assert outcome(pieces) == outcome([whole])
+
+
+@given(st.lists(UNITS, max_size=4))
+def test_what_a_conversation_answers_is_known_from_its_parts(units: list[bytes]) -> None:
+    counts = {
+        LOGIN: b"\x01",
+        frame(1): replies(1),
+        frame(2, 3, 4): replies(3),
+        malformed.NO_RECORDS: replies(0),
+        repeating(5): replies(1),
+    }
+    _, _, answered, closed = outcome([LOGIN, *units])
+    expected = b"".join(
+        replies(1) if unit[8:9] == b"\x10" else counts.get(unit, b"") for unit in units
+    )
+    assert answered == b"\x01" + expected
+    assert not closed
+
+
+@given(st.lists(st.one_of(UNITS, st.binary(max_size=60)), max_size=8))
+def test_no_bytes_after_a_login_raise_or_are_acknowledged_unconfirmed(units: list[bytes]) -> None:
+    talk = Conversation()
+    talk.send(LOGIN)
+    talk.answer()
+    for unit in units:
+        talk.send(unit)
+    assert set(talk.answer()) <= {0x01}  # the same login again
+    assert len(talk.gateway.published) <= 1
+    talk.lose()
+    assert talk.timers == 0

@@ -1,0 +1,398 @@
+"""Sessions from login to end: time, identity, messages, limits, and what closing leaves undone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+from twisted.internet.defer import Deferred
+
+from tests.unit.fakes import FakeGateway
+from tests.unit.vendors.teltonika import malformed
+from tests.unit.vendors.teltonika.conversation import (
+    IMEI,
+    LOGIN,
+    Conversation,
+    frame,
+    message,
+    repeating,
+)
+from tracker.interfaces import Admission, NotAccepted
+from tracker.limits import Limits
+from tracker.position import Entry
+from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.login import encode_login
+from tracker.vendors.teltonika.positions import REPEATED_ID
+
+OTHER = "352093081452251"
+LIMITS = Limits(login_timeout=30, idle_timeout=600)
+#: A whole frame and a ping: what shows that a device is there.
+SIGNS_OF_LIFE = [pytest.param(frame(1), id="frame"), pytest.param(b"\xff", id="ping")]
+
+
+class SlowGateway(FakeGateway):
+    """Confirms packets that nobody waits for any more, as Redis does."""
+
+    def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
+        confirmation: Deferred[None] = Deferred()  # once cancelled, it may still be called
+        self.published.append((entries, confirmation))
+        return confirmation
+
+
+@pytest.fixture
+def talk() -> Conversation:
+    return Conversation(LIMITS)
+
+
+@pytest.fixture
+def online(talk: Conversation) -> Conversation:
+    talk.send(LOGIN)
+    assert talk.answer() == b"\x01"
+    return talk
+
+
+# Time.
+
+
+@pytest.mark.parametrize("sent", [b"", LOGIN[:1], LOGIN[:-1]])
+def test_a_login_has_to_be_there_in_time(talk: Conversation, sent: bytes) -> None:
+    talk.send(sent)
+    talk.clock.advance(29.9)
+    assert not talk.closed
+    talk.clock.advance(0.1)
+    assert talk.closed
+    assert talk.reason == "no login within 30 s"
+    assert talk.answer() == b""
+    assert talk.timers == 0
+
+
+def test_pings_do_not_extend_the_time_to_log_in(talk: Conversation) -> None:
+    for _ in range(30):
+        assert not talk.closed
+        talk.send(b"\xff")
+        talk.clock.advance(1)
+    assert talk.closed
+    assert talk.answer() == b""
+
+
+def test_a_login_dribbled_byte_by_byte_gets_no_more_time(talk: Conversation) -> None:
+    for byte in LOGIN[:-1]:
+        talk.send(bytes((byte,)))
+        talk.clock.advance(30 / (len(LOGIN) - 1))
+    assert talk.closed
+
+
+def test_a_login_in_the_last_moment_is_in_time(talk: Conversation) -> None:
+    talk.clock.advance(29.9)
+    talk.send(LOGIN)
+    talk.clock.advance(599.9)
+    assert not talk.closed
+    assert talk.answer() == b"\x01"
+
+
+def test_silence_after_the_login_ends_the_connection(online: Conversation) -> None:
+    online.clock.advance(599.9)
+    assert not online.closed
+    online.clock.advance(0.1)
+    assert online.closed
+    assert online.reason == "nothing whole for 600 s"
+    assert online.timers == 0
+
+
+@pytest.mark.parametrize("sign", [*SIGNS_OF_LIFE, pytest.param(LOGIN, id="same login")])
+def test_a_sign_of_life_gives_the_whole_time_anew(online: Conversation, sign: bytes) -> None:
+    online.gateway.confirms_at_once = True
+    for _ in range(5):
+        online.clock.advance(400)
+        online.send(sign)
+    online.clock.advance(599.9)
+    assert not online.closed
+    online.clock.advance(0.1)
+    assert online.closed
+
+
+@pytest.mark.parametrize("sign", SIGNS_OF_LIFE)
+def test_many_signs_of_life_keep_one_timer(online: Conversation, sign: bytes) -> None:
+    online.gateway.confirms_at_once = True
+    for _ in range(100):
+        online.send(sign)
+        online.clock.advance(1)
+        assert online.timers == 1
+
+
+def test_dribbled_bytes_are_no_sign_of_life(online: Conversation) -> None:
+    for byte in frame(1)[:20]:
+        online.clock.advance(30)
+        online.send(bytes((byte,)))
+    assert online.closed
+    assert online.reason == "nothing whole for 600 s"
+
+
+def test_bytes_after_a_ping_are_no_sign_of_life(online: Conversation) -> None:
+    online.clock.advance(300)
+    online.send(b"\xff" + frame(1)[:10])
+    online.clock.advance(599)
+    online.send(frame(1)[10:20])
+    online.clock.advance(1)
+    assert online.closed
+
+
+def test_a_message_is_a_sign_of_life(online: Conversation) -> None:
+    online.gateway.confirms_at_once = True
+    online.clock.advance(500)
+    online.send(message())
+    online.clock.advance(599)
+    assert not online.closed
+
+
+@pytest.mark.parametrize("sent", [b"", LOGIN, LOGIN + frame(1), LOGIN + frame(1) * 3])
+def test_a_lost_connection_leaves_no_timer(talk: Conversation, sent: bytes) -> None:
+    talk.send(sent)
+    assert talk.timers == 1
+    talk.lose()
+    assert talk.timers == 0
+
+
+@pytest.mark.parametrize("lingers", [False, True])
+@pytest.mark.parametrize("sent", [b"", LOGIN, LOGIN + frame(1)])
+def test_a_closed_session_leaves_no_timer(sent: bytes, lingers: bool) -> None:
+    talk = Conversation(LIMITS, lingers=lingers)
+    talk.send(sent)
+    talk.protocol.close()
+    assert talk.closed
+    assert talk.timers == 0
+
+
+# Identity.
+
+
+def test_the_same_login_again_is_answered_again(online: Conversation) -> None:
+    online.gateway.confirms_at_once = True
+    online.send(LOGIN + frame(1) + LOGIN)
+    assert online.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x01"
+    assert online.told("login") == [("login", IMEI)]
+    assert not online.closed
+
+
+def test_the_same_login_again_may_come_byte_by_byte(online: Conversation) -> None:
+    for byte in b"\xff" + LOGIN:
+        assert online.answer() == b""
+        online.send(bytes((byte,)))
+    assert online.answer() == b"\x01"
+    assert not online.closed
+
+
+@pytest.mark.parametrize(
+    "again",
+    [
+        encode_login(OTHER),
+        b"\x00\x0f35630704244101X",
+        b"\x00\x0fX",
+        b"\x01\x0f" + IMEI.encode(),
+    ],
+)
+def test_a_login_of_another_device_ends_the_connection_unanswered(
+    online: Conversation, again: bytes
+) -> None:
+    online.send(again + frame(1))
+    assert online.answer() == b""
+    assert online.closed
+    assert online.reason == "a second login, of another device"
+    assert online.told("login") == [("login", IMEI)]
+    assert online.protocol.device_id == IMEI
+    assert not online.gateway.published
+
+
+def test_a_login_of_another_device_is_not_read_before_the_packet_is_confirmed(
+    online: Conversation,
+) -> None:
+    online.send(frame(1) + encode_login(OTHER))
+    assert not online.closed
+    online.confirm()
+    assert online.answer() == b"\x00\x00\x00\x01"
+    assert online.closed
+
+
+def test_a_device_that_nobody_can_judge_yet_gets_no_byte(talk: Conversation) -> None:
+    talk.gateway.admissions[IMEI] = Admission.LATER
+    talk.send(LOGIN + frame(1))
+    assert talk.answer() == b""
+    assert talk.closed
+    assert talk.protocol.device_id is None
+    assert not talk.gateway.published
+    assert talk.timers == 0
+
+
+def test_a_connection_that_may_not_stay_is_aborted_and_nothing_of_it_is_read() -> None:
+    gateway = FakeGateway()
+    gateway.lets_in = False
+    talk = Conversation(LIMITS, gateway)
+    assert talk.transport.aborted
+    assert talk.timers == 0
+    talk.send(LOGIN + frame(1))
+    assert talk.answer() == b""
+    assert not talk.told("login")
+    assert not gateway.published
+    assert len(talk.protocol._buffer) == 0
+
+
+# Messages.
+
+
+@pytest.mark.parametrize(
+    ("sent", "codec"),
+    [
+        (message(), "12"),
+        (message(codec_id=0x0D, time=1_680_554_705), "13"),
+        (message(codec_id=0x0E, imei=IMEI), "14"),
+        (message(codec_id=0x0F, time=1_680_554_705, imei=IMEI), "15"),
+    ],
+)
+def test_a_message_is_published_and_never_acknowledged(
+    online: Conversation, sent: bytes, codec: str
+) -> None:
+    online.send(sent)
+    ((entries, _),) = online.gateway.published
+    assert [entry.codec for entry in entries] == [codec]
+    online.confirm()
+    assert online.answer() == b""
+    assert not online.closed
+
+
+def test_a_message_without_a_time_gets_the_time_of_its_arrival(online: Conversation) -> None:
+    online.clock.advance(61.25)
+    online.send(message())
+    assert online.gateway.published[0][0][0].ts == "1970-01-01T00:01:01.250Z"
+
+
+def test_what_follows_a_message_waits_for_it_to_be_confirmed(online: Conversation) -> None:
+    online.send(message() + frame(1, 2))
+    assert len(online.gateway.published) == 1
+    online.confirm()
+    assert len(online.gateway.published) == 2
+    online.confirm()
+    assert online.answer() == b"\x00\x00\x00\x02"
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x0c\x01\x06\x01", b"\x0c\x01\x06" + b"\x00\x00\x00\x09" + b"12345678\x01"]
+)
+def test_a_message_that_contradicts_itself_ends_the_connection(
+    online: Conversation, data: bytes
+) -> None:
+    online.send(encode_frame(data))
+    assert online.closed
+    assert not online.gateway.published
+
+
+@pytest.mark.parametrize("published", malformed.PUBLISHED_WITH_BAD_CRC)
+def test_a_message_with_a_wrong_checksum_ends_the_connection(
+    online: Conversation, published: str
+) -> None:
+    online.send(bytes.fromhex(published))
+    assert online.closed
+    assert "CRC" in online.reason
+    assert online.answer() == b""
+
+
+# Limits.
+
+
+@pytest.mark.parametrize(("records", "taken"), [(1, True), (5, True), (6, False)])
+def test_records_of_a_packet_are_limited(records: int, taken: bool) -> None:
+    talk = Conversation(Limits(records=5))
+    talk.gateway.confirms_at_once = True
+    talk.send(LOGIN + frame(*range(records)))
+    assert talk.closed is not taken
+    acknowledged = records.to_bytes(4, "big") if taken else b""
+    assert talk.answer() == b"\x01" + acknowledged
+    if not taken:
+        assert talk.reason == "6 records: the limit is 5"
+
+
+def test_a_message_may_be_longer_than_a_frame_of_records() -> None:
+    talk = Conversation(Limits(frame_bytes=64, command_frame_bytes=200))
+    talk.gateway.confirms_at_once = True
+    talk.send(LOGIN + message(bytes(200 - 8)))
+    assert len(talk.gateway.published) == 1
+    assert not talk.closed
+    talk.send(frame(*range(3)))
+    assert talk.closed
+    assert "over the limit of 64" in talk.reason
+
+
+def test_a_message_past_its_limit_ends_the_connection_before_it_is_there() -> None:
+    talk = Conversation(Limits(frame_bytes=64, command_frame_bytes=200))
+    talk.send(LOGIN + message(bytes(201 - 8))[:8])
+    assert talk.closed
+    assert "201 is over the limit" in talk.reason
+
+
+# The end of a session with a packet under way.
+
+
+@pytest.mark.parametrize("lingers", [False, True])
+@pytest.mark.parametrize("sent", [frame(1), frame(1) + frame(2), message()])
+def test_a_session_closed_before_the_confirmation_never_acknowledges(
+    sent: bytes, lingers: bool
+) -> None:
+    gateway = SlowGateway()
+    talk = Conversation(LIMITS, gateway, lingers)
+    talk.send(LOGIN + sent)
+    talk.answer()
+    talk.protocol.close()
+    talk.confirm()
+    talk.send(frame(3))
+    assert talk.answer() == b""
+    assert len(gateway.published) == 1
+    assert talk.timers == 0
+
+
+def test_a_session_closed_before_the_confirmation_cancels_it(online: Conversation) -> None:
+    online.send(frame(1))
+    online.protocol.close()
+    assert online.gateway.cancelled == 1
+    assert online.told("closed") == [("closed",)]
+
+
+def test_a_session_may_be_closed_twice(online: Conversation) -> None:
+    online.send(frame(1))
+    online.protocol.close()
+    online.protocol.close()
+    assert online.gateway.cancelled == 1
+    assert online.answer() == b""
+
+
+def test_silence_while_a_packet_is_unconfirmed_ends_in_no_acknowledgement(
+    online: Conversation,
+) -> None:
+    online.send(frame(1))
+    online.clock.advance(600)
+    assert online.closed
+    assert online.gateway.cancelled == 1
+    assert online.answer() == b""
+
+
+def test_a_packet_that_is_not_accepted_leaves_no_timer(online: Conversation) -> None:
+    online.send(frame(1) + frame(2))
+    online.gateway.published[0][1].errback(NotAccepted("stopping"))
+    assert online.closed
+    assert online.timers == 0
+    assert len(online.gateway.published) == 1
+
+
+# Repeated ids.
+
+
+def test_repeated_ids_are_noticed_once_a_connection(online: Conversation) -> None:
+    online.gateway.confirms_at_once = True
+    for _ in range(3):
+        online.send(repeating(1, 2))
+    assert online.told("noticed") == [("noticed", REPEATED_ID)]
+    assert not online.closed
+
+
+def test_distinct_ids_are_nothing_to_notice(online: Conversation) -> None:
+    online.gateway.confirms_at_once = True
+    online.send(frame(1, 2))
+    assert not online.told("noticed")
