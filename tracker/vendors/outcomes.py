@@ -1,9 +1,14 @@
-"""The four things that a decoder can say about the bytes it was given."""
+"""The four things that a decoder can say about the bytes it was given.
+
+``reason`` says in words what is wrong. ``field``, ``expected`` and ``found`` say the same
+in parts, for those who look at the bytes; they do not make two outcomes different.
+"""
 
 from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+import attrs
 from attrs import frozen
 
 T_co = TypeVar("T_co", covariant=True)
@@ -30,8 +35,14 @@ class Rejected:
 
     used: int
     offset: int
-    """Where in the unit it went wrong."""
+    """Where in the unit the field begins that makes no sense."""
     reason: str
+    field: str = attrs.field(default="", kw_only=True, eq=False)
+    """Name of that field."""
+    expected: str = attrs.field(default="", kw_only=True, eq=False)
+    """What would have been right there."""
+    found: str = attrs.field(default="", kw_only=True, eq=False)
+    """What is there; nothing in it but printable ASCII."""
 
 
 @frozen
@@ -39,4 +50,11 @@ class Fatal:
     """Where the next unit begins cannot be known any more: the connection is of no further use."""
 
     offset: int
+    """Where the field begins that makes no sense."""
     reason: str
+    field: str = attrs.field(default="", kw_only=True, eq=False)
+    """Name of that field."""
+    expected: str = attrs.field(default="", kw_only=True, eq=False)
+    """What would have been right there."""
+    found: str = attrs.field(default="", kw_only=True, eq=False)
+    """What is there; nothing in it but printable ASCII."""

@@ -18,7 +18,7 @@ import struct
 from collections.abc import Sequence
 from typing import Final
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from tracker.vendors.outcomes import Decoded, Rejected
 
@@ -105,17 +105,39 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
     """Read the data of a frame whose checksum was right.
 
     :return: ``Rejected`` where counts contradict each other or the bytes, or the
-        codec is unknown; its ``offset`` counts from the codec id.
+        codec is unknown; its ``offset`` counts from the codec id, and is that of the
+        very field.
     """
     size = len(data)
     if size < 3:
-        return Rejected(size, 0, f"{size} bytes are too short for a packet")
+        return Rejected(
+            size,
+            0,
+            f"{size} bytes are too short for a packet",
+            field="data",
+            expected="3 bytes or more",
+            found=f"{size} bytes",
+        )
     codec = CODECS.get(data[0])
     if codec is None:
-        return Rejected(size, 0, f"unsupported codec {data[0]:#04x}")
+        return Rejected(
+            size,
+            0,
+            f"unsupported codec {data[0]:#04x}",
+            field="codec",
+            expected="one of " + ", ".join(f"{codec_id:#04x}" for codec_id in sorted(CODECS)),
+            found=f"{data[0]:#04x}",
+        )
     count, count_again = data[1], data[-1]
     if count != count_again:
-        return Rejected(size, size - 1, f"{count} records at the start, {count_again} at the end")
+        return Rejected(
+            size,
+            size - 1,
+            f"{count} records at the start, {count_again} at the end",
+            field="second count of records",
+            expected=str(count),
+            found=str(count_again),
+        )
     records = []
     offset = 2
     end = size - 1
@@ -125,10 +147,25 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
             record, offset = _decode_record(codec, data, offset, end)
         except (struct.error, _BadRecord) as error:
             reason = error if isinstance(error, _BadRecord) else "runs past the packet's end"
-            return Rejected(size, start, f"record {number} of {count}: {reason}")
+            fault = _locate(codec, data, start, end)
+            return Rejected(
+                size,
+                fault.offset,
+                f"record {number} of {count}: {reason}",
+                field=f"records[{number - 1}] {fault.field}",
+                expected=fault.expected,
+                found=fault.found,
+            )
         records.append(record)
     if offset != end:
-        return Rejected(size, offset, f"{end - offset} bytes after the last record")
+        return Rejected(
+            size,
+            offset,
+            f"{end - offset} bytes after the last record",
+            field="records",
+            expected="the second count",
+            found=f"{end - offset} bytes before it",
+        )
     return Decoded(Packet(codec, tuple(records)), size)
 
 
@@ -194,6 +231,88 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
         generation,
     )
     return record, offset
+
+
+#: Fields of :data:`_PLACE` and their sizes.
+_PLACE_FIELDS: Final = (
+    ("timestamp", 8),
+    ("priority", 1),
+    ("longitude", 4),
+    ("latitude", 4),
+    ("altitude", 2),
+    ("angle", 2),
+    ("satellites", 1),
+    ("speed", 2),
+)
+
+
+@frozen
+class _Fault:
+    """The first field of a record that makes no sense."""
+
+    offset: int
+    field: str
+    expected: str
+    found: str
+
+
+@define
+class _Walk:
+    """Goes through a record one field at a time, up to the packet's second count."""
+
+    data: bytes
+    offset: int
+    end: int
+
+    def step(self, field: str, size: int) -> int:
+        """The field as an unsigned integer.
+
+        :raises _Cut: where it does not fit.
+        """
+        if self.offset + size > self.end:
+            left = f"{self.end - self.offset} bytes up to the second count"
+            raise _Cut(_Fault(self.offset, field, f"{size} bytes", left))
+        value = int.from_bytes(self.data[self.offset : self.offset + size], "big")
+        self.offset += size
+        return value
+
+
+class _Cut(Exception):
+    """The record ends before it is whole."""
+
+    def __init__(self, fault: _Fault) -> None:
+        super().__init__(fault.field)
+        self.fault = fault
+
+
+def _locate(codec: Codec, data: bytes, start: int, end: int) -> _Fault:
+    """Which field it is for which :func:`_decode_record` gave up.
+
+    That one reads whole groups at once, for speed; here each field is looked at.
+    """
+    walk = _Walk(data, start, end)
+    try:
+        for name, size in _PLACE_FIELDS:
+            walk.step(name, size)
+        walk.step("event", codec.event.size)
+        if codec.generation:
+            walk.step("generation", _BYTE.size)
+        at_total = walk.offset
+        total, there = walk.step("total of elements", codec.count.size), 0
+        for width, layout in codec.element.items():
+            number = walk.step(f"count of {width}-byte elements", codec.count.size)
+            walk.step(f"{width}-byte elements", number * layout.size)
+            there += number
+        if codec.variable is not None:
+            number = walk.step("count of variable elements", codec.count.size)
+            for _ in range(number):
+                element_id = walk.step("id of a variable element", codec.event.size)
+                length = walk.step(f"length of element {element_id}", codec.count.size)
+                walk.step(f"element {element_id}", length)
+            there += number
+    except _Cut as cut:
+        return cut.fault
+    return _Fault(at_total, "total of elements", str(there), str(total))
 
 
 def encode_packet(codec: Codec, records: Sequence[Record]) -> bytes:

@@ -7,9 +7,9 @@ Source: Teltonika wiki, "GH3000 protocols", and captured frames.
 from __future__ import annotations
 
 import struct
-from typing import Final
+from typing import Any, Final
 
-from attrs import frozen
+from attrs import define, frozen
 
 from tracker.vendors.outcomes import Decoded, Rejected
 
@@ -74,48 +74,82 @@ def decode_codec7(data: bytes) -> Decoded[Codec7Packet] | Rejected:
     size = len(data)
     count, count_again = data[1], data[-1]
     if count != count_again:
-        return Rejected(size, size - 1, f"{count} records at the start, {count_again} at the end")
+        return Rejected(
+            size,
+            size - 1,
+            f"{count} records at the start, {count_again} at the end",
+            field="second count of records",
+            expected=str(count),
+            found=str(count_again),
+        )
     # The second count is cut off, so that nothing can be read from it.
     body = data[:-1]
     records = []
     offset = 2
     for number in range(1, count + 1):
-        start = offset
+        reader = _Reader(body, offset)
         try:
-            record, offset = _decode_record(body, offset)
+            record = _decode_record(reader)
         except struct.error:
-            reason = f"record {number} of {count}: runs past the packet's end"
-            return Rejected(size, start, reason)
+            left = len(body) - reader.offset
+            return Rejected(
+                size,
+                reader.offset,
+                f"record {number} of {count}: runs past the packet's end",
+                field=f"records[{number - 1}] {reader.field}",
+                expected=f"{reader.due} bytes",
+                found=f"{left} bytes up to the second count",
+            )
+        offset = reader.offset
         records.append(record)
     if offset != len(body):
-        return Rejected(size, offset, f"{len(body) - offset} bytes after the last record")
+        return Rejected(
+            size,
+            offset,
+            f"{len(body) - offset} bytes after the last record",
+            field="records",
+            expected="the second count",
+            found=f"{len(body) - offset} bytes before it",
+        )
     return Decoded(Codec7Packet(tuple(records)), size)
 
 
-def _decode_record(body: bytes, offset: int) -> tuple[Codec7Record, int]:
-    time, mask = _HEAD.unpack_from(body, offset)
-    offset += _HEAD.size
+@define
+class _Reader:
+    """Takes one field after the other, and knows which one is next."""
+
+    body: bytes
+    offset: int
+    field: str = ""
+    due: int = 0
+
+    def take(self, field: str, layout: struct.Struct) -> tuple[Any, ...]:
+        """:raises struct.error: where the body ends before the field does."""
+        self.field, self.due = field, layout.size
+        values = layout.unpack_from(self.body, self.offset)
+        self.offset += layout.size
+        return values
+
+
+def _decode_record(reader: _Reader) -> Codec7Record:
+    time, mask = reader.take("timestamp and mask", _HEAD)
     gps: dict[str, tuple[float, ...]] = {}
     if mask & 0x01:
-        (gps_mask,) = _BYTE.unpack_from(body, offset)
-        offset += _BYTE.size
+        (gps_mask,) = reader.take("gps mask", _BYTE)
         for bit, (name, layout) in enumerate(_GPS_FIELDS):
             if gps_mask & (1 << bit):
-                gps[name] = layout.unpack_from(body, offset)
-                offset += layout.size
+                gps[name] = reader.take(name, layout)
     elements: list[tuple[int, int, int]] = []
     for bit, width, layout in _IO_GROUPS:
         if mask & bit:
-            (number,) = _BYTE.unpack_from(body, offset)
-            offset += _BYTE.size
+            (number,) = reader.take(f"count of {width}-byte elements", _BYTE)
             for _ in range(number):
-                element_id, value = layout.unpack_from(body, offset)
-                offset += layout.size
+                element_id, value = reader.take(f"{width}-byte elements", layout)
                 elements.append((element_id, width, value))
     latitude, longitude = _place(*gps.get("place", (None, None)))
     angle = _integer(gps, "angle")
     cell = gps.get("cell")
-    record = Codec7Record(
+    return Codec7Record(
         timestamp=(_EPOCH + (time & _SECONDS_MASK)) * 1000,
         priority=time >> 30,
         latitude=latitude,
@@ -129,7 +163,6 @@ def _decode_record(body: bytes, offset: int) -> tuple[Codec7Record, int]:
         operator=_integer(gps, "operator"),
         elements=tuple(elements),
     )
-    return record, offset
 
 
 def _integer(gps: dict[str, tuple[float, ...]], name: str) -> int | None:

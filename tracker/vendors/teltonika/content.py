@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from tracker.vendors.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika import codec7
-from tracker.vendors.teltonika.avl import CODECS, Packet, decode_packet
+from tracker.vendors.teltonika.avl import CODECS, Packet, decode_packet, encode_packet
 from tracker.vendors.teltonika.codec7 import Codec7Packet, decode_codec7
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, decode_message
+from tracker.vendors.teltonika.messages import (
+    MESSAGE_CODECS,
+    Message,
+    decode_message,
+    encode_message,
+)
 
 Content = Packet | Codec7Packet | Message
 
@@ -22,6 +27,34 @@ def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejec
         return decode_message(data)
     if codec_id in CODECS or codec_id == codec7.CODEC_ID:
         if data[1] > max_records:
-            return Rejected(len(data), 1, f"{data[1]} records: the limit is {max_records}")
+            return Rejected(
+                len(data),
+                1,
+                f"{data[1]} records: the limit is {max_records}",
+                field="count of records",
+                expected=f"{max_records} or less",
+                found=str(data[1]),
+            )
         return decode_packet(data) if codec_id in CODECS else decode_codec7(data)
-    return Rejected(len(data), 0, f"unsupported codec {codec_id:#04x}")
+    known = sorted((*CODECS, codec7.CODEC_ID, *MESSAGE_CODECS))
+    return Rejected(
+        len(data),
+        0,
+        f"unsupported codec {codec_id:#04x}",
+        field="codec",
+        expected="one of " + ", ".join(f"{known_id:#04x}" for known_id in known),
+        found=f"{codec_id:#04x}",
+    )
+
+
+def encode_data(content: Content) -> bytes:
+    """The data of a frame that carries this: the inverse of :func:`decode_data`.
+
+    :raises ValueError: for what its codec cannot carry, and for Codec 7, which is for
+        reading only.
+    """
+    if isinstance(content, Packet):
+        return encode_packet(content.codec, content.records)
+    if isinstance(content, Message):
+        return encode_message(content)
+    raise ValueError("codec 7 is for reading only")

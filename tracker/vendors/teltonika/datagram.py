@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from tracker.vendors.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.login import IMEI_DIGITS
@@ -20,6 +20,7 @@ from tracker.vendors.teltonika.login import IMEI_DIGITS
 _HEADER: Final = struct.Struct(">HHBBH")
 _ANSWER: Final = struct.Struct(">HHBBB")
 _NOT_USED: Final = 0x01
+#: Where the data begins.
 _DATA: Final = _HEADER.size + IMEI_DIGITS
 #: Codec id and two counts.
 _SHORTEST_DATA: Final = 3
@@ -34,22 +35,52 @@ class Datagram:
     imei: str
     data: bytes
     """Codec id to second count, for :func:`~tracker.vendors.teltonika.avl.decode_packet`."""
+    unused: int = field(default=_NOT_USED, eq=False)
+    """The byte that means nothing."""
 
 
 def decode_datagram(datagram: bytes) -> Decoded[Datagram] | Rejected:
     """Read a datagram from a device."""
     size = len(datagram)
     if size < _DATA + _SHORTEST_DATA:
-        return Rejected(size, size, f"{size} bytes are too short for a datagram")
-    length, packet_id, _, avl_packet_id, imei_length = _HEADER.unpack_from(datagram)
+        return Rejected(
+            size,
+            size,
+            f"{size} bytes are too short for a datagram",
+            field="datagram",
+            expected=f"{_DATA + _SHORTEST_DATA} bytes or more",
+            found=f"{size} bytes",
+        )
+    length, packet_id, unused, avl_packet_id, imei_length = _HEADER.unpack_from(datagram)
     if length != size - 2:
-        return Rejected(size, 0, f"a length of {length} where {size - 2} bytes follow")
+        return Rejected(
+            size,
+            0,
+            f"a length of {length} where {size - 2} bytes follow",
+            field="length",
+            expected=str(size - 2),
+            found=str(length),
+        )
     if imei_length != IMEI_DIGITS:
-        return Rejected(size, 6, f"an IMEI of {imei_length} instead of {IMEI_DIGITS} digits")
+        return Rejected(
+            size,
+            6,
+            f"an IMEI of {imei_length} instead of {IMEI_DIGITS} digits",
+            field="length of the imei",
+            expected=str(IMEI_DIGITS),
+            found=str(imei_length),
+        )
     imei = datagram[_HEADER.size : _DATA]
     if not imei.isdigit():
-        return Rejected(size, _HEADER.size, "an IMEI with other characters than digits")
-    decoded = Datagram(packet_id, avl_packet_id, imei.decode("ascii"), datagram[_DATA:])
+        return Rejected(
+            size,
+            _HEADER.size,
+            "an IMEI with other characters than digits",
+            field="imei",
+            expected=f"{IMEI_DIGITS} digits",
+            found=ascii(imei.decode("latin-1")),
+        )
+    decoded = Datagram(packet_id, avl_packet_id, imei.decode("ascii"), datagram[_DATA:], unused)
     return Decoded(decoded, size)
 
 
@@ -65,7 +96,7 @@ def encode_datagram(datagram: Datagram) -> bytes:
         header = _HEADER.pack(
             _DATA + len(datagram.data) - 2,
             datagram.packet_id,
-            _NOT_USED,
+            datagram.unused,
             datagram.avl_packet_id,
             IMEI_DIGITS,
         )

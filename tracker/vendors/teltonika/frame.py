@@ -39,12 +39,24 @@ def decode_frame(
     size = len(buffer)
     preamble = buffer[: len(PREAMBLE)]
     if preamble != PREAMBLE[: len(preamble)]:
-        return Fatal(0, "no preamble of zeros")
+        return Fatal(
+            0,
+            "no preamble of zeros",
+            field="preamble",
+            expected=PREAMBLE[: len(preamble)].hex(),
+            found=preamble.hex(),
+        )
     if size < _HEADER:
         return Incomplete(_HEADER - size)
     length = int.from_bytes(buffer[4:_HEADER], "big")
     if length < _SHORTEST_DATA:
-        return Fatal(4, f"data length {length}: too short for a frame")
+        return Fatal(
+            4,
+            f"data length {length}: too short for a frame",
+            field="length",
+            expected=f"{_SHORTEST_DATA} or more",
+            found=str(length),
+        )
     limit = max_data
     if max_data < length <= max_message_data:
         if size == _HEADER:
@@ -52,7 +64,13 @@ def decode_frame(
         if buffer[_HEADER] in MESSAGE_CODECS:
             limit = max_message_data
     if length > limit:
-        return Fatal(4, f"data length {length} is over the limit of {limit}")
+        return Fatal(
+            4,
+            f"data length {length} is over the limit of {limit}",
+            field="length",
+            expected=f"{limit} or less",
+            found=str(length),
+        )
     end = _HEADER + length
     if size < end + _CRC:
         return Incomplete(end + _CRC - size)
@@ -60,7 +78,13 @@ def decode_frame(
     carried = int.from_bytes(buffer[end : end + _CRC], "big")
     computed = crc16(data)
     if carried != computed:
-        return Fatal(end, f"CRC {carried:#010x} where {computed:#010x} is due")
+        return Fatal(
+            end,
+            f"CRC {carried:#010x} where {computed:#010x} is due",
+            field="crc",
+            expected=f"{computed:#010x}",
+            found=f"{carried:#010x}",
+        )
     return Decoded(data, length + _ENVELOPE)
 
 

@@ -26,18 +26,27 @@ def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejecte
         IMEI; ``Fatal`` for anything else, which is no Teltonika device.
     """
     head = data[:2]
-    if len(head) == 2 and head != _LENGTH_WORD:
-        if head == b"\x00\x00":
-            return Fatal(0, "a frame before the login")
-        if head[0] == 0:
-            return Rejected(len(data), 0, f"an IMEI of {head[1]} instead of {IMEI_DIGITS} digits")
-        return Fatal(0, "not a Teltonika login")
-    if len(head) == 1 and head[0] != 0:
-        return Fatal(0, "not a Teltonika login")
+    if head != _LENGTH_WORD[: len(head)]:
+        expected, found = _LENGTH_WORD[: len(head)].hex(), head.hex()
+        if head[0] != 0:
+            reason = "not a Teltonika login"
+        elif head[1] != 0:
+            reason = f"an IMEI of {head[1]} instead of {IMEI_DIGITS} digits"
+            return Rejected(len(data), 0, reason, field="length", expected=expected, found=found)
+        else:
+            reason = "a frame before the login"
+        return Fatal(0, reason, field="length", expected=expected, found=found)
     imei = bytes(data[2:_SIZE])
     # Digits are checked as they come: a stranger who dribbles is known by the first letter.
     if imei and not imei.isdigit():
-        return Rejected(len(data), 2, "an IMEI with other characters than digits")
+        return Rejected(
+            len(data),
+            2,
+            "an IMEI with other characters than digits",
+            field="imei",
+            expected=f"{IMEI_DIGITS} digits",
+            found=ascii(imei.decode("latin-1")),
+        )
     if len(data) < _SIZE:
         return Incomplete(_SIZE - len(data))
     return Decoded(imei.decode("ascii"), _SIZE)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import struct
 from typing import Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from tracker.vendors.outcomes import Decoded, Rejected
 
@@ -24,6 +24,7 @@ NACK: Final = 0x11
 
 _HEADER: Final = struct.Struct(">BBBI")
 _TIME: Final = struct.Struct(">I")
+_BYTE: Final = struct.Struct("B")
 _IMEI_BYTES: Final = 8
 _IMEI_DIGITS: Final = 15
 
@@ -62,6 +63,8 @@ class Message:
     """Seconds since 1970 (UTC), in Codecs 13 and 15."""
     imei: str | None = None
     """In Codecs 14 and 15."""
+    quantities: tuple[int, int] = field(default=(1, 1), eq=False)
+    """The counts at both ends, which mean nothing."""
 
 
 def decode_message(data: bytes) -> Decoded[Message] | Rejected:
@@ -69,25 +72,54 @@ def decode_message(data: bytes) -> Decoded[Message] | Rejected:
     length = len(data)
     codec = MESSAGE_CODECS[data[0]]
     if length < _HEADER.size + 1:
-        return Rejected(length, length, f"{length} bytes are too short for a message")
-    _, _, type_, size = _HEADER.unpack_from(data)
+        return Rejected(
+            length,
+            length,
+            f"{length} bytes are too short for a message",
+            field="data",
+            expected=f"{_HEADER.size + 1} bytes or more",
+            found=f"{length} bytes",
+        )
+    _, quantity, type_, size = _HEADER.unpack_from(data)
     offset = _HEADER.size
     end = length - 1
     if size != end - offset:
-        return Rejected(length, 3, f"a size of {size} where {end - offset} bytes follow")
+        return Rejected(
+            length,
+            3,
+            f"a size of {size} where {end - offset} bytes follow",
+            field="size",
+            expected=str(end - offset),
+            found=str(size),
+        )
     timestamp = imei = None
     if codec.timed:
         if end - offset < _TIME.size:
-            return Rejected(length, offset, "the time runs past the message's end")
+            return Rejected(
+                length,
+                offset,
+                "the time runs past the message's end",
+                field="timestamp",
+                expected=f"{_TIME.size} bytes",
+                found=f"{end - offset} bytes",
+            )
         (timestamp,) = _TIME.unpack_from(data, offset)
         offset += _TIME.size
     if codec.addressed:
         digits = data[offset : min(offset + _IMEI_BYTES, end)].hex()
         if len(digits) < 2 * _IMEI_BYTES or digits[0] != "0" or not digits.isdecimal():
-            return Rejected(length, offset, f"an IMEI of the packed digits {digits!r}")
+            return Rejected(
+                length,
+                offset,
+                f"an IMEI of the packed digits {digits!r}",
+                field="imei",
+                expected=f"0 and {_IMEI_DIGITS} digits, packed",
+                found=digits or "nothing",
+            )
         imei = digits[1:]
         offset += _IMEI_BYTES
-    return Decoded(Message(codec, type_, data[offset:end], timestamp, imei), length)
+    quantities = quantity, data[end]
+    return Decoded(Message(codec, type_, data[offset:end], timestamp, imei, quantities), length)
 
 
 def encode_message(message: Message) -> bytes:
@@ -105,10 +137,11 @@ def encode_message(message: Message) -> bytes:
         time = b"" if message.timestamp is None else _TIME.pack(message.timestamp)
         imei = b"" if message.imei is None else _pack_imei(message.imei)
         payload = time + imei + message.content
-        header = _HEADER.pack(codec.codec_id, 1, message.type, len(payload))
+        before, after = message.quantities
+        header = _HEADER.pack(codec.codec_id, before, message.type, len(payload))
+        return header + payload + _BYTE.pack(after)
     except struct.error as error:
         raise ValueError(f"codec {codec.name} cannot carry the message: {error}") from None
-    return header + payload + b"\x01"
 
 
 def _pack_imei(imei: str) -> bytes:
