@@ -3,54 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 import pytest_twisted
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from pytest_twisted import ensureDeferred
 from twisted.internet.endpoints import serverFromString
 from twisted.protocols.portforward import ProxyFactory
 
+from tests.certificates import certify, key_of
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.streams.address import RedisAddress
-
-
-def certify(folder: Path, address: str) -> Path:
-    """A certificate for an address that vouches for itself, with its key; PEM files."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"test {address}")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(
-            x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False
-        )
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    path = folder / f"{address}.pem"
-    path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    path.with_suffix(".key").write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return path
 
 
 class Tunnel:
@@ -70,8 +35,7 @@ async def listen(certificate: Path, redis: RedisServer) -> tuple[Tunnel, object]
 
     endpoint = serverFromString(
         reactor,
-        f"ssl:0:interface=127.0.0.1:privateKey={certificate.with_suffix('.key')}"
-        f":certKey={certificate}",
+        f"ssl:0:interface=127.0.0.1:privateKey={key_of(certificate)}:certKey={certificate}",
     )
     port = await endpoint.listen(ProxyFactory("127.0.0.1", redis.port))
     return Tunnel(certificate, port.getHost().port), port

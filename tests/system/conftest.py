@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon, Simulation, stored
+from tests.system.raw import Ingest
 from tests.waiting import wait_for
 
 
@@ -79,3 +80,19 @@ def stack(tmp_path: Path, redis: RedisServer) -> Iterator[Stack]:
         yield stack
     finally:
         stack.end()
+
+
+@pytest.fixture
+def serve(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Ingest]]:
+    """Starts an ingest process with the options it is called with; killed at the end."""
+    started: list[Ingest] = []
+
+    def start(*options: str, endpoint: str = "tcp:{port}") -> Ingest:
+        ingest = Ingest(tmp_path, redis, *options, endpoint=endpoint)
+        started.append(ingest)
+        ingest.daemon.start()
+        return ingest
+
+    yield start
+    for ingest in started:
+        ingest.daemon.kill()

@@ -93,6 +93,12 @@ class Daemon:
         return True
 
     @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def text(self) -> str:
         """What it has written so far."""
         return self.log.read_text()

@@ -1,0 +1,254 @@
+"""What strangers may do to a port: nothing of it reaches the devices on the same port."""
+
+from __future__ import annotations
+
+import re
+import resource
+import selectors
+import socket
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from tests.system.raw import Ingest, RawDevice, frame
+from tests.waiting import wait_for
+from tracker.vendors.teltonika.login import encode_login
+
+DEVICE = "356307042441013"
+LORIS = 2000
+
+
+def imei(number: int) -> str:
+    """Of devices other than the one above."""
+    return f"9{number:014}"
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as the system allows, for the test and the daemons it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < LORIS + 500:
+        pytest.skip(f"no more than {hard} open files are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class SlowLoris:
+    """Connections that send a byte a second each, spread evenly over the second."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._selector = selectors.DefaultSelector()
+        self._sending: dict[socket.socket, Iterator[int]] = {}
+        self._due: list[tuple[float, socket.socket]] = []
+        self.answers = 0
+        self.sent = 0
+
+    def connect(self, at_once: bytes, slowly: bytes) -> None:
+        """One more; when it has sent all it sends nothing, and stays."""
+        connection = socket.create_connection(("127.0.0.1", self._port), timeout=10)
+        connection.sendall(at_once)
+        connection.setblocking(False)
+        self._selector.register(connection, selectors.EVENT_READ)
+        self._sending[connection] = iter(slowly)
+
+    @property
+    def connected(self) -> int:
+        return len(self._sending)
+
+    def begin(self) -> None:
+        """The first bytes are due within a second from now."""
+        now = time.monotonic()
+        self._due = [
+            (now + number / len(self._sending), connection)
+            for number, connection in enumerate(self._sending)
+        ]
+
+    def tick(self) -> None:
+        """Send the bytes that are due, and see which connections the server has closed."""
+        for key, _ in self._selector.select(0):
+            connection = key.fileobj
+            assert isinstance(connection, socket.socket)
+            answer = b""
+            with suppress(ConnectionResetError):
+                answer = connection.recv(100)
+            self.answers += len(answer)
+            if not answer:
+                self._forget(connection)
+        now = time.monotonic()
+        due = 0
+        for at, connection in self._due:
+            if at > now:
+                break
+            due += 1
+            byte = next(self._sending.get(connection, iter(())), None)
+            if byte is not None:
+                with suppress(ConnectionResetError, BrokenPipeError):
+                    connection.send(bytes((byte,)))
+                    self.sent += 1
+        sent = self._due[:due]
+        del self._due[:due]
+        self._due.extend((at + 1, connection) for at, connection in sent)
+
+    def _forget(self, connection: socket.socket) -> None:
+        self._selector.unregister(connection)
+        del self._sending[connection]
+        connection.close()
+
+    def close(self) -> None:
+        for connection in list(self._sending):
+            self._forget(connection)
+        self._selector.close()
+
+
+def delivery_times(device: RawDevice, first: int, go_on: Callable[[int], bool]) -> list[float]:
+    """Seconds from a frame to its acknowledgement, one frame after the other."""
+    times: list[float] = []
+    while go_on(len(times)):
+        began = time.perf_counter()
+        assert device.deliver(first + len(times))
+        times.append(time.perf_counter() - began)
+    return times
+
+
+def median_and_p95(times: list[float]) -> tuple[float, float]:
+    return statistics.median(times), statistics.quantiles(times, n=20)[-1]
+
+
+@pytest.mark.usefixtures("many_files")
+def test_two_thousand_slow_connections_do_not_slow_a_device(
+    serve: Callable[..., Ingest], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ingest = serve(
+        *("--login-timeout", "3", "--connection-rate", "10000"),
+        *("--connection-rate-per-address", "10000"),
+    )
+    loris = SlowLoris(ingest.port)
+    with ingest.connect() as device, ExitStack() as cleanup:
+        cleanup.callback(loris.close)
+        assert device.login(DEVICE) == b"\x01"
+        before = median_and_p95(delivery_times(device, 0, lambda done: done < 500))
+
+        began = time.monotonic()
+        for number in range(LORIS // 2):
+            login = encode_login(imei(number))
+            loris.connect(login, frame(1))
+            loris.connect(b"", login)
+        loris.begin()
+        first_is_closed = began + 3
+
+        def besieged(done: int) -> bool:
+            loris.tick()
+            return time.monotonic() < first_is_closed
+
+        during = median_and_p95(times := delivery_times(device, 1000, besieged))
+        assert loris.connected == LORIS
+        assert loris.answers == LORIS // 2  # each login of a thousand, and nothing else
+        assert len(times) > 200
+        assert loris.sent > LORIS
+
+        def being_closed(done: int) -> bool:
+            loris.tick()
+            return loris.connected > LORIS // 2 and time.monotonic() < began + 10
+
+        delivery_times(device, 50_000, being_closed)
+        assert loris.connected == LORIS // 2  # who has logged in may take its time
+        assert loris.answers == LORIS // 2
+    figures = f"before {before}, during {during} (median, p95; s), {len(times)} frames"
+    with capsys.disabled():
+        print(f" {figures} ", end="")
+    assert during[0] <= 3 * before[0] + 0.005, figures
+    assert during[1] <= 3 * before[1] + 0.020, figures
+    assert len(ingest.rejections()) <= 10
+    assert ingest.daemon.stop() == 0
+    assert "Traceback" not in ingest.daemon.text
+
+
+def garbage(number: int) -> bytes:
+    """What scanners, browsers and worse send, all of it with control bytes."""
+    return (
+        b"GET /\xff\x1b[31m HTTP/1.1\r\n\r\n",
+        b"\x00\x0f35630704\x1b]0;owned\x07\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+        b"\x00\x00\x00\x00\xff\xff\xff\xff\x1b[2J",
+        encode_login(DEVICE) + frame(number)[:-1] + b"\x1b",
+        encode_login(DEVICE) + b"\x00\x00\x00\x00\x7f\xff\xff\xff\x08\x1b[2J",
+        b"\x00\x0f356307042441013"[:17] * 2,
+        b"\xff" * 1000 + b"\n\x1b[31mtracker: all is well\n",
+    )[number % 8]
+
+
+@pytest.mark.usefixtures("many_files")
+def test_a_flood_of_garbage_leaves_no_trace(serve: Callable[..., Ingest]) -> None:
+    ingest = serve("--connection-rate", "100000", "--connection-rate-per-address", "100000")
+
+    def flood(count: int) -> None:
+        for number in range(count):
+            with ingest.connect() as stranger:
+                with suppress(ConnectionResetError, BrokenPipeError):
+                    stranger.send(garbage(number))
+                if number % 8 != 6:  # that one is fine, as far as it goes
+                    stranger.read(100)
+
+    with ingest.connect() as device:
+        assert device.login(imei(0)) == b"\x01"
+        flood(800)
+        memory = ingest.memory()
+        flood(3200)
+        assert device.deliver(1)
+    assert ingest.memory() - memory < 4 << 20
+    assert len(ingest.rejections()) <= 10
+    log = ingest.daemon.log.read_bytes()
+    assert not re.search(rb"[^\n\x20-\x7e]", log), re.findall(rb".*[^\n\x20-\x7e].*", log)
+    assert len(log.splitlines()) < 100, "\n".join(ingest.daemon.text.splitlines()[:100])
+    assert len(ingest.entries()) == 1
+
+
+def test_no_connection_over_the_limit(serve: Callable[..., Ingest]) -> None:
+    ingest = serve("--connections", "5")
+    with ExitStack() as stack:
+        devices = [stack.enter_context(ingest.connect()) for _ in range(5)]
+        for number, device in enumerate(devices):
+            assert device.login(imei(number)) == b"\x01"
+        for _ in range(3):
+            with ingest.connect() as sixth:
+                assert sixth.is_closed()
+        for number, device in enumerate(devices):
+            assert device.deliver(number)
+        devices[0].socket.close()
+
+        def there_is_room() -> bool:
+            with ingest.connect() as sixth, suppress(ConnectionResetError, BrokenPipeError):
+                return sixth.login(DEVICE) == b"\x01"
+            return False
+
+        wait_for(there_is_room, "the place of one that left is given to another")
+        for number, device in enumerate(devices[1:]):
+            assert device.deliver(10 + number)
+    assert len(ingest.entries()) == 9
+    assert "there are 5 connections already" in ingest.rejections()[0]
+
+
+def test_no_more_connections_a_second_from_one_address(serve: Callable[..., Ingest]) -> None:
+    ingest = serve("--connection-rate-per-address", "20")
+    with ExitStack() as stack:
+        began = time.monotonic()
+        devices = [stack.enter_context(ingest.connect()) for _ in range(200)]
+        open_ = [device for number, device in enumerate(devices) if stays(device, number)]
+        seconds = int(time.monotonic() - began) + 2
+        assert 20 <= len(open_) <= 20 * seconds
+        assert len(open_) < 200
+        for number, device in enumerate(open_):
+            assert device.deliver(number)
+    assert "more than 20 a second from one address" in ingest.rejections()[0]
+
+
+def stays(device: RawDevice, number: int) -> bool:
+    """Whether the connection is served at all."""
+    with suppress(ConnectionResetError, BrokenPipeError):
+        return device.login(imei(number)) == b"\x01"
+    return False
