@@ -28,7 +28,7 @@ help:
 
 demo: $(VENV)/.embedded
 	@$(BIN)/tracker-admin demo --devices $(DEMO_DEVICES) --port $(DEMO_PORT) \
-		$(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DATA),--data $(DEMO_DATA))
+		$(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DATA),--data '$(DEMO_DATA)')
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest

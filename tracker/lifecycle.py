@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable
@@ -56,14 +57,18 @@ class Process(Role):
         self._reactor = reactor
         self._aborted = False
 
+    def privilegedStartService(self) -> None:
+        """Bind ports; exits at once when one cannot be had, for twistd's parent to see."""
+        super().privilegedStartService()
+        if self._aborted:
+            raise SystemExit(1)
+
     def startService(self) -> None:
         """Start the services, and heed signals."""
+        _raise_file_limit()
         # Twisted's own handlers end the process by the signal, after a clean stop too.
         self._reactor.callWhenRunning(self._heed_signals)
-        if self._aborted:  # while binding ports
-            Service.startService(self)
-        else:
-            super().startService()
+        super().startService()
 
     def abort(self, reason: str) -> None:
         """Say why, once, then stop cleanly and exit with status 1."""
@@ -82,6 +87,12 @@ class Process(Role):
     def _stop(self) -> None:
         with suppress(ReactorNotRunning):  # it is stopping already
             self._reactor.stop()
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _exit(status: int) -> None:

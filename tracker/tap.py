@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from OpenSSL import crypto
 from twisted.application.service import IService
-from twisted.internet.endpoints import serverFromString
+from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
 from twisted.plugin import getPlugins
 from twisted.python import usage
@@ -304,8 +304,12 @@ def _port(
 def _endpoint(reactor: Any, name: str, description: str) -> IStreamServerEndpoint:
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
+    except (TypeError, LookupError):
+        raise ConfigError(f"{name}: arguments are missing, or too many") from None
     except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
         raise ConfigError(f"{name}: not an endpoint: {error}") from None
+    if isinstance(endpoint, StandardIOEndpoint):
+        raise ConfigError(f"{name}: nobody can connect to that")
     return endpoint
 
 

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+import sys
+from typing import Any, Final
 
 from tracker.limits import Limits
+
+#: Files that the process needs for other things than connections of devices.
+RESERVED_FILES: Final = 64
 
 
 class ConnectionLimiter:
     """Counts the connections of a process, and new ones of each second and address."""
 
-    def __init__(self, clock: Any, limits: Limits) -> None:
+    def __init__(self, clock: Any, limits: Limits, file_limit: int = sys.maxsize) -> None:
+        """:param file_limit: files that the process may have open."""
         self._clock = clock
         self._limits = limits
+        self._most = min(limits.connections, file_limit - RESERVED_FILES)
         self._open = 0
         self._second = 0
         self._new = 0
@@ -27,8 +33,8 @@ class ConnectionLimiter:
             self._new = 0
             self._new_by_host.clear()
         limits = self._limits
-        if self._open >= limits.connections:
-            return f"there are {limits.connections} connections already"
+        if self._open >= self._most:
+            return f"there are {self._most} connections already"
         if self._new >= limits.connection_rate:
             return f"more than {limits.connection_rate} new connections a second"
         from_host = self._new_by_host.get(host, 0)

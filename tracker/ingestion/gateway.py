@@ -7,13 +7,14 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.ingestion.ratelimit import RateLimit
 from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession
+from tracker.observe.ratelimit import RateLimit
 from tracker.position import Entry
 
 #: Lines a minute about peers that break the protocol. A scanner makes thousands.
@@ -71,12 +72,6 @@ class Gateway(Service):
     def login(self, session: ISession, device_id: str) -> Admission:
         """See IGateway."""
         admission = self.admission(device_id)
-        self._log.debug(
-            "login of {device_id} from {peer}: {admission}",
-            device_id=device_id,
-            peer=session.peer,
-            admission=admission.value,
-        )
         if admission is Admission.SERVED:
             older, self._by_device[device_id] = self._by_device.get(device_id), session
             if older is not None:
@@ -90,7 +85,9 @@ class Gateway(Service):
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         """See IGateway."""
         if not entries:
-            return succeed(None)
+            # Confirmed, but not in this turn: a peer that sends nothing else has to leave
+            # room for others.
+            return deferLater(self._clock, 0)
         return self._publisher.publish(entries)
 
     def noticed(self, session: ISession, what: str) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import TimeoutError  # noqa: A004 - what addTimeout raises
 from twisted.logger import Logger
 
 from tracker import __version__
@@ -21,6 +22,9 @@ from tracker.streams.connection import RedisConnection, Refused, Unavailable
 INTERVAL: Final = 30
 #: Seconds after which an instance without a beat counts as dead.
 EXPIRY: Final = 90
+
+#: Seconds that a stop waits for Redis to forget it.
+WITHDRAWAL_TIMEOUT: Final = 2
 
 
 class Heartbeat(Service):
@@ -59,8 +63,9 @@ class Heartbeat(Service):
         if self._timer.running:
             await self._timer.stopService()
         try:
-            await self._redis.execute("DEL", self._key)
-        except (Refused, Unavailable):
+            withdrawn = self._redis.execute("DEL", self._key)
+            await withdrawn.addTimeout(WITHDRAWAL_TIMEOUT, self._clock)
+        except (Refused, Unavailable, TimeoutError):
             self._log.info("heartbeat not withdrawn: it expires in {seconds} s", seconds=EXPIRY)
 
     def stopService(self) -> Deferred[None]:

@@ -64,8 +64,6 @@ class StreamPublisher(Service):
         report: Callable[[str | None], None],
     ) -> None:
         self.stream = stream
-        self.appended = 0
-        """Records that Redis has confirmed."""
         self._clock = clock
         self._redis = redis
         self._report = report
@@ -130,6 +128,9 @@ class StreamPublisher(Service):
 
     def _flush(self) -> None:
         self._next_flush = None
+        if not self._waiting:
+            # Nobody is left to try with: what Redis says now, the next append will tell.
+            self._accepted_again()
         while self._waiting and self._in_flight < MAX_IN_FLIGHT:
             if not self._redis.connected:
                 self._flush_when_connected()
@@ -165,16 +166,13 @@ class StreamPublisher(Service):
         append(self._redis, self.stream, entries).addCallbacks(
             self._answered,
             self._failed,
-            callbackArgs=(batch, len(entries)),
+            callbackArgs=(batch,),
             errbackArgs=(batch,),
         ).addErrback(lambda failure: self._log.failure("an append went wrong", failure))
 
-    def _answered(self, _: int, batch: list[_Packet], records: int) -> None:
+    def _answered(self, _: int, batch: list[_Packet]) -> None:
         self._in_flight -= 1
-        self.appended += records
-        if self._refusal is not None:
-            self._refusal = None
-            self._report(None)
+        self._accepted_again()
         for packet in batch:
             if not packet.confirmed.called:
                 packet.confirmed.callback(None)
@@ -196,7 +194,14 @@ class StreamPublisher(Service):
         if reason != self._refusal:
             self._refusal = reason
             self._report(reason)
+        if self.running and self._next_flush is None:
+            self._flush_in(RETRY_DELAY)
         self._go_on(RETRY_DELAY)
+
+    def _accepted_again(self) -> None:
+        if self._refusal is not None:
+            self._refusal = None
+            self._report(None)
 
     def _go_on(self, delay: float) -> None:
         if self._waiting and self._next_flush is None and self._reconnection is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,7 +68,9 @@ def ingest_role(
         authority.setServiceParent(role)
     if devices.luhn:
         authority = CheckedImei(authority)
-    limiter = ConnectionLimiter(reactor, limits)
+    # The process raises its own limit to the hard one when it starts.
+    _, file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    limiter = ConnectionLimiter(reactor, limits, file_limit)
     gateways: dict[str, Gateway] = {}
     for vendor in {port.vendor.name: port.vendor for port in ports}:
         publisher = StreamPublisher(

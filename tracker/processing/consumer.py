@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
 from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.lifecycle import Abort
+from tracker.observe.ratelimit import RateLimit
 from tracker.position import BadEntry, Position, digest
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
@@ -36,6 +37,10 @@ BLOCK_MS: Final = 5000
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 15.0
+
+
+#: Lines a minute about entries that are no positions, or gone.
+REJECTION_LINES: Final = 10
 
 
 class Consumer(Service):
@@ -72,6 +77,8 @@ class Consumer(Service):
         self._sink = sink
         self._report = report
         self._abort = abort
+        self._delay = FIRST_RETRY
+        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._loop: Deferred[None] | None = None
         self._interruptible: Deferred[Any] | None = None
 
@@ -103,16 +110,13 @@ class Consumer(Service):
         except SinkUnusable as error:
             self._abort(str(error))
             return
-        delay = FIRST_RETRY
         while self.running:
             try:
                 await self._consume()
             except (Refused, Unavailable) as error:
                 self._report(f"cannot read the streams: {error}")
-                await self._sleep(delay)
-                delay = min(2 * delay, LAST_RETRY)
-            else:
-                delay = FIRST_RETRY
+                await self._sleep(self._delay)
+                self._delay = min(2 * self._delay, LAST_RETRY)
 
     async def _consume(self) -> None:
         """Consume until stopped, or until Redis fails."""
@@ -128,11 +132,12 @@ class Consumer(Service):
         self._report(None)
         where = (PROCESSOR_GROUP, self._name, self._streams, BATCH_SIZE)
         while self.running and (entries := await read_pending(self._commands, *where)):
-            self._log.info("{count} entries left from before a restart", count=len(entries))
+            self._log.info("{count} entries of before are unfinished", count=len(entries))
             await self._process(entries)
         while self.running:
             read = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
             entries = await self._or_stopped(read) or []
+            self._delay = FIRST_RETRY
             if entries:
                 await self._process(entries)
 
@@ -145,17 +150,16 @@ class Consumer(Service):
         for entry in entries:
             ids[entry.stream].append(entry.id)
             checkpoints[entry.stream, PROCESSOR_GROUP] = entry.id
-            if entry.fields is None:
-                self._log.error(
-                    "lost: {id} was deleted from {stream} before it was stored",
-                    id=entry.id,
-                    stream=entry.stream,
-                )
+            if entry.content is None:
+                self._tell("lost, since it was deleted before it was stored", entry)
                 continue
             try:
                 positions.append(_stored_position(entry, self._vendors[entry.stream]))
             except BadEntry as error:
                 dead.append((entry, str(error)))
+            except Exception as error:  # noqa: BLE001 - one entry must not stop all others
+                self._log.failure("an entry that cannot be read: {id}", id=entry.id)
+                dead.append((entry, repr(error)))
         if not await self._store(Batch(positions, checkpoints)):
             return  # stopped: the entries stay pending and come again
         for entry, reason in dead:
@@ -169,7 +173,7 @@ class Consumer(Service):
         failed = False
         while self.running:
             try:
-                new = await self._sink.store(batch)
+                await self._sink.store(batch)
             except Exception as error:  # noqa: BLE001 - whatever ails the sink, the batch waits
                 failed = True
                 self._report(f"the sink does not store: {error}")
@@ -178,23 +182,28 @@ class Consumer(Service):
                 continue
             if failed:
                 self._report(None)
-            self._log.debug("{new} of {all} stored", new=new, all=len(batch.positions))
             return True
         return False
 
     async def _put_aside(self, entry: Delivered, reason: str) -> None:
         """Keep an entry that is no position, with everything in it, where people can look."""
-        fields = [part for field in (entry.fields or {}).items() for part in field]
         where = dead_letters(entry.stream)
+        content = entry.content or ()
         await self._commands.execute(
-            "XADD", where, "*", "_id", entry.id, "_reason", reason, *fields
+            "XADD", where, "*", "_id", entry.id, "_reason", reason, *content
         )
-        self._log.error(
-            "dead letter: {id} of {stream}: {reason}",
-            id=entry.id,
-            stream=entry.stream,
-            reason=reason,
-        )
+        self._tell(f"put aside: {reason}", entry)
+
+    def _tell(self, what: str, entry: Delivered) -> None:
+        suppressed = self._rejections.admit()
+        if suppressed is not None:
+            self._log.error(
+                "{stream} {id}: {what}{more}",
+                stream=entry.stream,
+                id=entry.id,
+                what=what,
+                more=f" (and {suppressed} more, not shown)" if suppressed else "",
+            )
 
     async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
         """The result of ``deferred``; None at once when the service stops before."""
@@ -212,7 +221,7 @@ class Consumer(Service):
 
 
 def _stored_position(entry: Delivered, vendor: str) -> StoredPosition:
-    fields = entry.fields or {}
+    fields = entry.fields
     try:
         codec = fields[b"codec"].decode("ascii")
         payload = fields[b"payload"].decode("utf-8")

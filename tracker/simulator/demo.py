@@ -181,8 +181,8 @@ class _Stack(ProcessProtocol):
         self._ended: Deferred[None] = Deferred()
         self._status: str | None = None
         self._output = b""
-        leash = (sys.executable, "-m", "tracker.streams.leash", str(os.getpid()))
-        twistd = (sys.executable, "-c", "from twisted.scripts.twistd import run; run()")
+        leash = (sys.executable, "-P", "-m", "tracker.streams.leash", str(os.getpid()))
+        twistd = (sys.executable, "-P", "-c", "from twisted.scripts.twistd import run; run()")
         command = (
             *leash,
             str(folder / "demo.lock"),

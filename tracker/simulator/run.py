@@ -47,8 +47,8 @@ class Interrupt:
         self.requested = False
         self._reactor = reactor
         self._waiting: Deferred[None] | None = None
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: reactor.callFromThread(self._request))
+        # Once it runs, since the reactor sets handlers of its own when it starts.
+        reactor.callWhenRunning(self._heed_signals)
 
     async def sleep(self, seconds: float) -> None:
         """Wait so long, or until the interrupt."""
@@ -58,6 +58,10 @@ class Interrupt:
         self._waiting.addErrback(lambda _: None)
         await self._waiting
         self._waiting = None
+
+    def _heed_signals(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._request))
 
     def _request(self) -> None:
         self.requested = True
@@ -102,8 +106,8 @@ async def run_fleet(reactor: Any, fleet: Fleet, seconds: float | None) -> int:
         progress.show(_summary(fleet))
     await drain(reactor, fleet)
     progress.end()
+    print(f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} left", flush=True)
     await fleet.stopService()
-    print(f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} left")
     return 1 if fleet.unacknowledged else 0
 
 
@@ -121,4 +125,5 @@ def _summary(fleet: Fleet) -> str:
         f"{counters.connected} of {len(fleet.devices)} devices connected, "
         f"{counters.sent:,} records sent, {counters.acknowledged:,} acknowledged, "
         f"{counters.retransmitted:,} retransmitted"
+        + (f", {counters.refused_logins:,} logins refused" if counters.refused_logins else "")
     )

@@ -116,7 +116,7 @@ class EmbeddedRedis(Service):
 
     def _spawn(self) -> None:
         self._restart = None
-        leash = [sys.executable, "-m", "tracker.streams.leash", str(os.getpid())]
+        leash = [sys.executable, "-P", "-m", "tracker.streams.leash", str(os.getpid())]
         lock = str(self._folder.absolute() / "lock")
         command = [*leash, lock, self._program, *server_arguments(self._folder)]
         self._log.info("starting {program} in {folder}", program=self._program, folder=self._folder)

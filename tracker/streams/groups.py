@@ -7,7 +7,7 @@ from typing import Any
 
 from attrs import frozen
 
-from tracker.position import iso_milliseconds
+from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.streams.connection import RedisConnection, Refused
 
 
@@ -17,13 +17,20 @@ class Delivered:
 
     stream: str
     id: str
-    fields: Mapping[bytes, bytes] | None
-    """None when the entry was deleted after it had been delivered once."""
+    content: Sequence[bytes] | None
+    """Names and values in turn; None when the entry was deleted after it was delivered."""
+
+    @property
+    def fields(self) -> Mapping[bytes, bytes]:
+        """Name → value; the last one where a name occurs twice."""
+        content = self.content or ()
+        return dict(zip(content[::2], content[1::2], strict=True))
 
     @property
     def appended_at(self) -> str:
         """When Redis appended it (the entry's ID says so), ISO 8601 UTC."""
-        return iso_milliseconds(int(self.id.partition("-")[0]))
+        # Whoever appends may choose the ID, and need not choose a time.
+        return iso_milliseconds(min(int(self.id.partition("-")[0]), MAX_TIMESTAMP_MS))
 
 
 async def create_group(redis: RedisConnection, stream: str, group: str) -> bool:
@@ -83,8 +90,8 @@ def _delivered(reply: Any) -> list[Delivered]:
         Delivered(
             stream.decode(),
             entry_id.decode(),
-            None if fields is None else dict(zip(fields[::2], fields[1::2], strict=True)),
+            content,
         )
         for stream, entries in reply or ()
-        for entry_id, fields in entries
+        for entry_id, content in entries
     ]

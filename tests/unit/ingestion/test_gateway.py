@@ -50,8 +50,13 @@ def test_it_counts_connections(gateway: Gateway) -> None:
     assert gateway.connections == 1
 
 
-def test_an_empty_packet_needs_no_redis(gateway: Gateway) -> None:
-    assert gateway.publish([]).called
+def test_an_empty_packet_needs_no_redis_and_leaves_room_for_others(
+    gateway: Gateway, clock: Clock
+) -> None:
+    confirmed = gateway.publish([])
+    assert not confirmed.called
+    clock.advance(0)
+    assert confirmed.called
 
 
 def test_a_flood_of_rejections_makes_few_lines(gateway: Gateway, clock: Clock) -> None:

@@ -8,6 +8,7 @@ from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
 from tracker.ingestion.publisher import (
+    MAX_BYTES,
     MAX_IN_FLIGHT,
     MAX_RECORDS,
     RETRY_DELAY,
@@ -74,7 +75,6 @@ def test_packets_of_one_turn_go_out_in_one_call(publishing: Publishing) -> None:
     assert outcomes == [[], [], []]
     publishing.answer()
     assert outcomes == [[None], [None], [None]]
-    assert publishing.publisher.appended == 3
 
 
 def test_a_packet_is_never_divided_and_a_call_is_bounded(publishing: Publishing) -> None:
@@ -126,6 +126,33 @@ def test_a_refused_append_is_told_and_tried_again(publishing: Publishing, error:
     publishing.answer()
     assert outcome == [None]
     assert publishing.reports[-1] is None
+
+
+def test_a_refusal_does_not_outlast_those_who_wait(publishing: Publishing) -> None:
+    publishing.publish("a")
+    publishing.turn()
+    publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
+    assert publishing.reports[-1] is not None
+    publishing.last.cancel()
+    publishing.clock.advance(RETRY_DELAY)
+    assert publishing.reports[-1] is None
+    assert not publishing.redis.commands
+
+
+def test_a_call_is_bounded_in_bytes(publishing: Publishing) -> None:
+    for name in "abc":
+        entry = Entry("ts", name, "8", "x" * (MAX_BYTES // 2))
+        publishing.publisher.publish([entry])
+    publishing.turn()
+    assert publishing.calls() == [["a", "b"], ["c"]]
+
+
+def test_a_call_holds_as_many_records_as_are_allowed(publishing: Publishing) -> None:
+    publishing.publish("a", MAX_RECORDS - 1)
+    publishing.publish("b")
+    publishing.publish("c")
+    publishing.turn()
+    assert [len(call) for call in publishing.calls()] == [MAX_RECORDS, 1]
 
 
 def test_a_forgotten_script_is_sent_whole(publishing: Publishing) -> None:

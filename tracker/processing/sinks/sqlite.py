@@ -7,6 +7,7 @@ readers never wait for the writer.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -65,6 +66,7 @@ class SQLiteSink:
         self._reactor = reactor
         self._path = path
         self._database: sqlite3.Connection | None = None
+        self._file: tuple[int, int] | None = None
         self._thread = ThreadPool(minthreads=1, maxthreads=1, name="sqlite")
 
     def open(self) -> Deferred[None]:
@@ -101,6 +103,12 @@ class SQLiteSink:
         except sqlite3.Error as error:
             raise SinkUnusable(f"cannot open the database {self._path}: {error}") from error
         self._database = database
+        self._file = _identity(self._path)
+
+    def _check_file(self) -> None:
+        # Commits to a file that has been deleted or replaced succeed, and are gone.
+        if _identity(self._path) != self._file:
+            raise RuntimeError(f"{self._path} was deleted or replaced: restart the processor")
 
     def _migrate(self, database: sqlite3.Connection) -> None:
         with _transaction(database):
@@ -120,6 +128,7 @@ class SQLiteSink:
     def _store(self, batch: Batch) -> int:
         database = self._database
         assert database is not None  # noqa: S101 - opened before the first batch
+        self._check_file()
         rows = [_row(stored) for stored in batch.positions]
         with _transaction(database):
             before = database.total_changes
@@ -135,6 +144,14 @@ class SQLiteSink:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
 
 
 @contextmanager

@@ -19,6 +19,7 @@ device reconnects and sends again what was not acknowledged.
 While Redis has not confirmed a packet nothing more is decoded, and what the peer
 sends meanwhile is buffered only up to a limit. So a connection holds one
 unacknowledged packet at most, which is all that a stop-and-wait device ever sends.
+The same holds while a peer does not read its acknowledgements.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IAddress, IDelayedCall, ITCPTransport
+from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -46,7 +47,11 @@ from tracker.vendors.teltonika.positions import REPEATED_ID, entries
 _LOGIN_LENGTH: Final = bytes((IMEI_DIGITS,))
 
 
-@implementer(ISession)
+#: Seconds for a peer to take what was written before its connection was closed.
+CLOSE_GRACE: Final = 5.0
+
+
+@implementer(ISession, IPushProducer)
 class TeltonikaProtocol(Protocol):
     """One connection of a device."""
 
@@ -66,7 +71,8 @@ class TeltonikaProtocol(Protocol):
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
         self._advancing = False
-        self._paused = False
+        self._unread = False  # the peer does not read what is written to it
+        self._paused = False  # and so, or for another reason, it is not read either
 
     def connectionMade(self) -> None:
         """Tell the gateway, and have the kernel notice a peer that vanishes."""
@@ -77,18 +83,18 @@ class TeltonikaProtocol(Protocol):
             self.transport.abortConnection()
             return
         keep_alive(self.transport)
+        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self._timeout = self._clock.callLater(self._limits.login_timeout, self._login_overdue)
 
     def dataReceived(self, data: bytes) -> None:
         """Buffer what the peer sent and go as far as it allows."""
         self._buffer += data
-        if self._unconfirmed is None:
+        if not self._waits:
             self._advance()
-        elif len(self._buffer) > self._limits.buffer_bytes and not self._paused:
+        if self._waits and len(self._buffer) > self._limits.buffer_bytes:
             # Not before: pausing at every packet costs two system calls, and a paused
             # transport does not see its peer leave.
-            self._paused = True
-            self.transport.pauseProducing()  # type: ignore[attr-defined]
+            self._pause()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give up what was not confirmed: the device will send it again."""
@@ -101,11 +107,52 @@ class TeltonikaProtocol(Protocol):
 
     def close(self) -> None:
         """See :class:`tracker.interfaces.ISession`."""
+        if self._closed:
+            return
         self._read_next = self._read_nothing
         self._forget_timeout()
         if self._unconfirmed is not None:
             self._unconfirmed.cancel()
+        self._timeout = self._clock.callLater(CLOSE_GRACE, self.transport.abortConnection)
+        self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self.transport.loseConnection()
+
+    # The transport asks for these when what is written is not taken by the peer.
+
+    def pauseProducing(self) -> None:
+        """See IPushProducer."""
+        self._unread = True
+        self._pause()
+
+    def resumeProducing(self) -> None:
+        """See IPushProducer."""
+        self._unread = False
+        self._go_on()
+
+    def stopProducing(self) -> None:
+        """See IPushProducer."""
+
+    @property
+    def _waits(self) -> bool:
+        return self._unconfirmed is not None or self._unread
+
+    @property
+    def _closed(self) -> bool:
+        return self._read_next == self._read_nothing
+
+    def _pause(self) -> None:
+        if not (self._paused or self._closed):
+            self._paused = True
+            self.transport.pauseProducing()  # type: ignore[attr-defined]
+
+    def _go_on(self) -> None:
+        if not self._waits:
+            self._advance()
+        if self._closed or not self._paused:
+            return
+        if not (self._waits and len(self._buffer) > self._limits.buffer_bytes):
+            self._paused = False
+            self.transport.resumeProducing()  # type: ignore[attr-defined]
 
     def _forget_timeout(self) -> None:
         if self._timeout is not None and self._timeout.active():
@@ -127,9 +174,11 @@ class TeltonikaProtocol(Protocol):
         if self._advancing:
             return  # a packet confirmed at once: the loop below goes on by itself
         self._advancing = True
-        while self._unconfirmed is None and self._read_next():
-            pass
-        self._advancing = False
+        try:
+            while not self._waits and self._read_next():
+                pass
+        finally:
+            self._advancing = False
 
     # The states. Each returns whether it is worth looking at the buffer again.
 
@@ -223,10 +272,7 @@ class TeltonikaProtocol(Protocol):
         self._unconfirmed = None
         if count is not None:
             self.transport.write(count.to_bytes(4, "big"))
-        if self._paused:
-            self._paused = False
-            self.transport.resumeProducing()  # type: ignore[attr-defined]
-        self._advance()
+        self._go_on()
 
     def _not_confirmed(self, failure: Failure) -> None:
         self._unconfirmed = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from tracker.ingestion.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit
 
 
 def admitted(limit: RateLimit, events: int) -> list[int | None]:
