@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import attrs
 import pytest
 from twisted.internet.defer import Deferred
 
@@ -23,6 +24,7 @@ from tracker.position import Entry
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.positions import REPEATED_ID
+from tracker.vendors.teltonika.protocol import CLOSE_GRACE
 
 OTHER = "352093081452251"
 LIMITS = Limits(login_timeout=30, idle_timeout=600)
@@ -160,7 +162,42 @@ def test_a_closed_session_leaves_no_timer(sent: bytes, lingers: bool) -> None:
     talk.send(sent)
     talk.protocol.close()
     assert talk.closed
+    assert talk.timers == (1 if lingers else 0)
+
+
+def test_a_peer_that_does_not_let_go_is_cut_off() -> None:
+    talk = Conversation(LIMITS, lingers=True)
+    talk.send(LOGIN)
+    talk.protocol.close()
+    assert not talk.transport.disconnected
+    talk.clock.advance(CLOSE_GRACE)
+    assert talk.transport.disconnected
     assert talk.timers == 0
+
+
+def test_a_peer_that_does_not_read_is_not_read_either(talk: Conversation) -> None:
+    talk.gateway.confirms_at_once = True
+    talk.send(LOGIN + frame(1))
+    talk.transport.producer.pauseProducing()  # its buffer is full
+    talk.send(frame(2))
+    assert len(talk.gateway.published) == 1
+    assert talk.transport.producerState == "paused"
+    talk.transport.producer.resumeProducing()
+    assert len(talk.gateway.published) == 2
+    assert talk.transport.producerState == "producing"
+
+
+def test_a_connection_is_read_again_only_when_its_buffer_has_been_worked_off() -> None:
+    limits = attrs.evolve(LIMITS, buffer_bytes=256)
+    talk = Conversation(limits)
+    talk.send(LOGIN + frame(0))
+    talk.send(b"".join(frame(number) for number in range(1, 50)))
+    assert talk.transport.producerState == "paused"
+    while talk.transport.producerState == "paused":
+        before = len(talk.protocol._buffer)
+        assert before > limits.buffer_bytes
+        talk.confirm()
+    assert len(talk.protocol._buffer) <= limits.buffer_bytes
 
 
 # Identity.
@@ -345,7 +382,7 @@ def test_a_session_closed_before_the_confirmation_never_acknowledges(
     talk.send(frame(3))
     assert talk.answer() == b""
     assert len(gateway.published) == 1
-    assert talk.timers == 0
+    assert talk.timers == (1 if lingers else 0)
 
 
 def test_a_session_closed_before_the_confirmation_cancels_it(online: Conversation) -> None:
