@@ -12,6 +12,8 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker import __version__
+from tracker.control.decode import decode
+from tracker.control.encode import encode
 from tracker.simulator.demo import Demo
 from tracker.simulator.device import Behaviour
 from tracker.simulator.fleet import Fleet, Journal
@@ -25,6 +27,10 @@ _CODECS = {codec.name: codec for codec in CODECS.values()}
 @click.version_option(__version__, prog_name="tracker-admin")
 def main() -> None:
     """Look after Tracker, the telemetry plane of a GPS tracking platform."""
+
+
+main.add_command(decode)
+main.add_command(encode)
 
 
 def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:

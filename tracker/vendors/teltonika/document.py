@@ -1,0 +1,194 @@
+"""What a device sends as a JSON document, and back.
+
+Numbers stand in a document as they are on the wire. Beside them stands what can be
+worked out from them, for those who read it: lengths, checksums, times, degrees, names.
+None of that is read back (see :data:`DERIVED`), so a document can be edited and made
+bytes again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import attrs
+
+from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
+from tracker.vendors.teltonika.avl import Record
+from tracker.vendors.teltonika.codec7 import NAME as CODEC_7
+from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
+from tracker.vendors.teltonika.content import Content
+from tracker.vendors.teltonika.dictionary import Dictionary
+from tracker.vendors.teltonika.messages import Message
+from tracker.vendors.teltonika.units import Frame, Login, Ping, Unit
+
+#: Fields that are there for the reader only.
+DERIVED: Final = frozenset(
+    {
+        *("length", "crc", "time", "longitude_degrees", "latitude_degrees"),
+        *("name", "unit", "scaled"),
+    }
+)
+#: Width of an element whose value is bytes.
+VARIABLE: Final = "variable"
+
+_DEGREE: Final = 10_000_000
+_LINE: Final = 118
+
+
+def document(units: Sequence[Unit], names: Dictionary | None = None) -> Any:
+    """One unit as an object, several as an array.
+
+    :param names: where to look up names, units and scales of IO elements.
+    """
+    made = [_unit(unit, names) for unit in units]
+    return made[0] if len(made) == 1 else made
+
+
+def render(value: Any) -> str:
+    """JSON text, indented; what holds no further object or array stands on one line."""
+    return "\n".join(_lines(value, "", top=True))
+
+
+def _lines(value: Any, indent: str, top: bool = False) -> Iterable[str]:
+    inner: Iterable[Any] = ()
+    if isinstance(value, dict):
+        inner = value.values()
+    elif isinstance(value, list):
+        inner = value
+    flat = json.dumps(value, ensure_ascii=False)
+    nested = any(isinstance(item, dict | list) for item in inner)
+    if not value or not (nested or top or len(indent) + len(flat) > _LINE) or not inner:
+        return [flat]
+    if isinstance(value, dict):
+        parts = [(f"{json.dumps(key, ensure_ascii=False)}: ", value[key]) for key in value]
+    else:
+        parts = [("", item) for item in value]
+    lines = ["{" if isinstance(value, dict) else "["]
+    for number, (label, item) in enumerate(parts, 1):
+        first, *others = _lines(item, indent + "  ")
+        lines += [f"{indent}  {label}{first}", *others]
+        lines[-1] += "," if number < len(parts) else ""
+    lines.append(indent + ("}" if isinstance(value, dict) else "]"))
+    return lines
+
+
+def _unit(unit: Unit, names: Dictionary | None) -> dict[str, Any]:
+    if isinstance(unit, Ping):
+        return {"kind": "ping", "count": unit.count}
+    if isinstance(unit, Login):
+        return {"kind": "login", "length": len(unit.imei), "imei": unit.imei}
+    if isinstance(unit, Frame):
+        return {
+            "kind": "frame",
+            "length": len(unit.data),
+            **_content(unit.content, names),
+            "crc": f"{unit.crc:#010x}",
+        }
+    return {
+        "kind": "datagram",
+        "length": unit.length,
+        "packet_id": unit.datagram.packet_id,
+        "unused": unit.datagram.unused,
+        "avl_packet_id": unit.datagram.avl_packet_id,
+        "imei": unit.datagram.imei,
+        **_content(unit.content, names),
+    }
+
+
+def _content(content: Content, names: Dictionary | None) -> dict[str, Any]:
+    if isinstance(content, Message):
+        return _message(content)
+    if isinstance(content, Codec7Packet):
+        return {"codec": CODEC_7, "records": [_codec7_record(item) for item in content.records]}
+    return {
+        "codec": content.codec.name,
+        "records": [_record(item, names) for item in content.records],
+    }
+
+
+def _time(milliseconds: int) -> str | None:
+    return iso_milliseconds(milliseconds) if milliseconds <= MAX_TIMESTAMP_MS else None
+
+
+def _record(record: Record, names: Dictionary | None) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "timestamp": record.timestamp,
+        "time": _time(record.timestamp),
+        "priority": record.priority,
+        "longitude": record.longitude,
+        "longitude_degrees": record.longitude / _DEGREE,
+        "latitude": record.latitude,
+        "latitude_degrees": record.latitude / _DEGREE,
+        "altitude": record.altitude,
+        "angle": record.angle,
+        "satellites": record.satellites,
+        "speed": record.speed,
+        "event": record.event,
+    }
+    if record.generation is not None:
+        made["generation"] = record.generation
+    made["elements"] = [
+        *(_element(element, names) for element in record.elements),
+        *(_variable(element_id, value, names) for element_id, value in record.variable),
+    ]
+    return made
+
+
+def _element(element: tuple[int, int, int], names: Dictionary | None) -> dict[str, Any]:
+    element_id, width, value = element
+    made: dict[str, Any] = {"id": element_id, "width": width, "value": value}
+    entry = names and names.find(element_id, width)
+    if entry:
+        made["name"], made["scaled"] = entry.name, entry.scaled(value)
+        if entry.unit:
+            made["unit"] = entry.unit
+    return made
+
+
+def _variable(element_id: int, value: bytes, names: Dictionary | None) -> dict[str, Any]:
+    made: dict[str, Any] = {"id": element_id, "width": VARIABLE, "value": value.hex()}
+    entry = names and names.find(element_id, 0)
+    if entry:
+        made["name"] = entry.name
+    return made
+
+
+def _codec7_record(record: Codec7Record) -> dict[str, Any]:
+    made: dict[str, Any] = {"timestamp": record.timestamp, "time": _time(record.timestamp)}
+    renamed = {"longitude": "longitude_degrees", "latitude": "latitude_degrees"}
+    for name, value in attrs.asdict(record, recurse=False).items():
+        if name not in ("timestamp", "elements") and value is not None:
+            made[renamed.get(name, name)] = list(value) if isinstance(value, tuple) else value
+    # No names: these trackers number their elements in their own way.
+    made["elements"] = [_element(element, None) for element in record.elements]
+    return made
+
+
+def _message(message: Message) -> dict[str, Any]:
+    made: dict[str, Any] = {
+        "codec": message.codec.name,
+        "quantities": list(message.quantities),
+        "type": message.type,
+    }
+    if message.timestamp is not None:
+        made["timestamp"] = message.timestamp
+        made["time"] = _time(message.timestamp * 1000)
+    if message.imei is not None:
+        made["imei"] = message.imei
+    text = _text(message.content)
+    if text is None:
+        made["hex"] = message.content.hex()
+    else:
+        made["text"] = text
+    return made
+
+
+def _text(content: bytes) -> str | None:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    printable = all(character.isprintable() or character in "\t\r\n" for character in text)
+    return text if printable else None
