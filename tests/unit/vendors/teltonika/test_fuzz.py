@@ -215,6 +215,7 @@ class Connection:
         self.protocol = TeltonikaFactory(self.gateway, LIMITS, self.clock).buildProtocol(None)
         self.protocol.makeConnection(self.transport)
         self.confirmed = 0
+        self.hears = True
 
     def check(self) -> None:
         answer = self.transport.value()
@@ -230,9 +231,25 @@ class Connection:
             assert self.transport.disconnecting
 
     def feed(self, chunk: bytes) -> None:
-        while self.transport.producerState == "paused" and not self.transport.disconnecting:
-            self.settle()  # as long as it is paused nothing is delivered
+        if self.transport.producerState == "paused" and not self.transport.disconnecting:
+            # Nothing is delivered until the peer reads and Redis answers.
+            self.hear(True)
+            self.settle()
+            assert self.transport.producerState == "producing" or self.transport.disconnecting
+        elif self.random.random() < 0.02:
+            self.hear(not self.hears)
         self.protocol.dataReceived(chunk)
+
+    def hear(self, hears: bool) -> None:
+        """The peer begins or ceases to read what is written to it."""
+        producer = self.transport.producer
+        if producer is None or hears is self.hears:
+            return
+        self.hears = hears
+        if hears:
+            producer.resumeProducing()
+        else:
+            producer.pauseProducing()
 
     def settle(self) -> None:
         """Redis confirms what is under way."""
