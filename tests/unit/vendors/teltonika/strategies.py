@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from hypothesis import strategies as st
 
-from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec, Packet, Record
+from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, CODEC_16, Codec, Packet, Record
 
 WIDTHS = (1, 2, 4, 8)
 
-codecs = st.sampled_from([CODEC_8, CODEC_8E])
+codecs = st.sampled_from([CODEC_8, CODEC_8E, CODEC_16])
 
 
 def unsigned(width: int) -> st.SearchStrategy[int]:
@@ -38,7 +38,7 @@ def elements(draw: st.DrawFn, codec: Codec) -> tuple[tuple[int, int, int], ...]:
 
 def variable(codec: Codec) -> st.SearchStrategy[tuple[tuple[int, bytes], ...]]:
     """Variable-length elements, empty ones included; none where the codec has none."""
-    if codec is CODEC_8:
+    if codec is not CODEC_8E:
         return st.just(())
     content = st.one_of(st.just(b""), st.binary(max_size=20), st.binary(min_size=255, max_size=257))
     return st.lists(st.tuples(unsigned(2), content), max_size=3).map(tuple)
@@ -59,11 +59,12 @@ def records(codec: Codec) -> st.SearchStrategy[Record]:
         event=ids(codec),
         elements=elements(codec),
         variable=variable(codec),
+        generation=unsigned(1) if codec is CODEC_16 else st.none(),
     )
 
 
 @st.composite
 def packets(draw: st.DrawFn) -> Packet:
-    """Packets of either codec, of no record up to some."""
+    """Packets of any codec, of no record up to some."""
     codec = draw(codecs)
     return Packet(codec, tuple(draw(st.lists(records(codec), max_size=5))))

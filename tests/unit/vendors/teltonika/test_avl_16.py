@@ -1,0 +1,175 @@
+"""AVL packets of Codec 16: ids of two bytes, counts of one, and how a record came about."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.vendors.teltonika.golden import Golden
+from tests.unit.vendors.teltonika.golden_16 import GOLDEN_16, ON_CHANGE, WIDE_IDS
+from tests.unit.vendors.teltonika.golden_datagrams import OVER_16
+from tests.unit.vendors.teltonika.strategies import records
+from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.vendors.teltonika.avl import (
+    CODEC_8,
+    CODEC_8E,
+    CODEC_16,
+    Codec,
+    Packet,
+    Record,
+    decode_packet,
+    encode_packet,
+)
+from tracker.vendors.teltonika.frame import decode_frame, encode_frame
+
+each_golden = pytest.mark.parametrize("golden", GOLDEN_16, ids=lambda golden: golden.name)
+#: Codec id, count of records, then 24 bytes of time and place, then the event.
+GENERATION = 2 + 24 + 2
+
+RECORD = Record(1_710_504_600_000, 0, -583_816_000, -346_037_000, 25, 270, 11, 64, 0, generation=0)
+
+
+def rejection(data: bytes) -> Rejected:
+    """How ``data`` is rejected; whole, as always."""
+    outcome = decode_packet(data)
+    assert isinstance(outcome, Rejected)
+    assert outcome.used == len(data)
+    assert 0 <= outcome.offset <= len(data)
+    assert outcome.reason
+    return outcome
+
+
+@each_golden
+def test_a_golden_frame_gives_its_records(golden: Golden) -> None:
+    assert decode_frame(golden.frame, 8192) == Decoded(golden.data, len(golden.frame))
+    expected = Decoded(Packet(CODEC_16, golden.records), len(golden.data))
+    assert decode_packet(golden.data) == expected
+
+
+@each_golden
+def test_encoding_gives_the_golden_bytes(golden: Golden) -> None:
+    assert encode_packet(CODEC_16, golden.records) == golden.data
+    assert encode_frame(golden.data) == golden.frame
+
+
+@each_golden
+def test_every_truncated_packet_is_rejected(golden: Golden) -> None:
+    for size in range(3, len(golden.data)):
+        rejection(golden.data[: size - 1] + golden.data[-1:])
+        rejection(golden.data[:size])
+
+
+@each_golden
+@pytest.mark.parametrize("stray", [b"\x00", b"\x00" * 32])
+def test_bytes_between_the_records_and_the_count_are_rejected(golden: Golden, stray: bytes) -> None:
+    outcome = rejection(golden.data[:-1] + stray + golden.data[-1:])
+    assert f"{len(stray)} bytes after the last record" in outcome.reason
+
+
+@each_golden
+@pytest.mark.parametrize("other", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
+def test_a_packet_read_as_another_codec_is_rejected(golden: Golden, other: Codec) -> None:
+    rejection(bytes((other.codec_id,)) + golden.data[1:])
+
+
+@pytest.mark.parametrize("total", [0, 3, 5, 255])
+def test_a_total_that_is_not_the_sum_is_rejected(total: int) -> None:
+    data = bytearray(ON_CHANGE.data)
+    assert data[GENERATION + 1] == 4
+    data[GENERATION + 1] = total
+    assert f"{total} elements announced, 4 there" in rejection(bytes(data)).reason
+
+
+@pytest.mark.parametrize("generation", range(256))
+def test_any_generation_type_is_taken(generation: int) -> None:
+    data = bytearray(WIDE_IDS.data)
+    assert data[GENERATION] == 7
+    data[GENERATION] = generation
+    record = attrs.evolve(WIDE_IDS.records[0], generation=generation)
+    assert decode_packet(bytes(data)) == Decoded(Packet(CODEC_16, (record,)), len(data))
+    assert encode_packet(CODEC_16, [record]) == data
+
+
+def test_a_record_without_elements_has_32_bytes() -> None:
+    data = encode_packet(CODEC_16, [RECORD])
+    assert len(data) == 1 + 1 + 32 + 1
+    assert decode_packet(data) == Decoded(Packet(CODEC_16, (RECORD,)), len(data))
+
+
+@pytest.mark.parametrize("width", [1, 2, 4, 8])
+def test_ids_and_values_reach_their_limits_and_no_further(width: int) -> None:
+    most = 256**width - 1
+    elements = ((0, width, most), (65_535, width, 0))
+    record = attrs.evolve(RECORD, event=65_535, elements=elements)
+    data = encode_packet(CODEC_16, [record])
+    assert decode_packet(data) == Decoded(Packet(CODEC_16, (record,)), len(data))
+    for wrong in ((65_536, width, 0), (0, width, most + 1), (-1, width, 0)):
+        with pytest.raises(ValueError, match="codec 16 cannot carry"):
+            encode_packet(CODEC_16, [attrs.evolve(RECORD, elements=(wrong,))])
+    with pytest.raises(ValueError, match="codec 16 cannot carry"):
+        encode_packet(CODEC_16, [attrs.evolve(RECORD, event=65_536)])
+
+
+def test_a_record_holds_255_elements_and_no_more() -> None:
+    record = attrs.evolve(RECORD, elements=tuple((number, 2, number) for number in range(255)))
+    data = encode_packet(CODEC_16, [record])
+    assert decode_packet(data) == Decoded(Packet(CODEC_16, (record,)), len(data))
+    spread = ((300, 1, 1),) * 128 + ((300, 2, 1),) * 128
+    with pytest.raises(ValueError, match="cannot carry"):
+        encode_packet(CODEC_16, [attrs.evolve(RECORD, elements=spread)])
+
+
+@pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
+def test_other_codecs_have_no_generation_type(codec: Codec) -> None:
+    with pytest.raises(ValueError, match=f"codec {codec.name}: the generation type"):
+        encode_packet(codec, [RECORD])
+    data = encode_packet(codec, [attrs.evolve(RECORD, generation=None)])
+    outcome = decode_packet(data)
+    assert isinstance(outcome, Decoded)
+    assert outcome.value.records[0].generation is None
+
+
+def test_codec_16_has_a_generation_type_always() -> None:
+    with pytest.raises(ValueError, match="codec 16: the generation type"):
+        encode_packet(CODEC_16, [RECORD, attrs.evolve(RECORD, generation=None)])
+
+
+@pytest.mark.parametrize("generation", [-1, 256])
+def test_a_generation_type_that_does_not_fit_is_not_encoded(generation: int) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any words will do
+        encode_packet(CODEC_16, [attrs.evolve(RECORD, generation=generation)])
+
+
+def test_codec_16_has_no_variable_elements() -> None:
+    with pytest.raises(ValueError, match="codec 16 has no variable-length elements"):
+        encode_packet(CODEC_16, [attrs.evolve(RECORD, variable=((1, b""),))])
+
+
+def test_the_record_of_a_golden_datagram_is_read() -> None:
+    expected = Decoded(Packet(CODEC_16, (OVER_16.record,)), len(OVER_16.data))
+    assert decode_packet(OVER_16.data) == expected
+
+
+@given(st.lists(records(CODEC_16), max_size=4).map(tuple))
+def test_encoding_and_decoding_are_inverse(drawn: tuple[Record, ...]) -> None:
+    data = encode_packet(CODEC_16, drawn)
+    assert decode_packet(data) == Decoded(Packet(CODEC_16, drawn), len(data))
+
+
+@given(records(CODEC_16))
+def test_a_record_cut_anywhere_is_rejected(record: Record) -> None:
+    data = encode_packet(CODEC_16, [record])
+    for size in range(2, len(data) - 1):
+        rejection(data[:size] + data[-1:])
+
+
+@given(st.integers(0, 3), st.binary(max_size=150))
+def test_any_bytes_between_right_counts_have_an_outcome(count: int, body: bytes) -> None:
+    data = bytes((CODEC_16.codec_id, count)) + body + bytes((count,))
+    outcome = decode_packet(data)
+    if isinstance(outcome, Decoded):
+        assert encode_packet(CODEC_16, outcome.value.records) == data
+    else:
+        rejection(data)
