@@ -1,0 +1,298 @@
+"""What becomes of Codec 16, Codec 7 and messages in the stream: the text, to the byte."""
+
+from __future__ import annotations
+
+import json
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.vendors.teltonika import golden_7
+from tests.unit.vendors.teltonika.golden import IMEI
+from tests.unit.vendors.teltonika.golden_16 import ON_CHANGE, WIDE_IDS
+from tests.unit.vendors.teltonika.golden_messages import (
+    ANSWER_14,
+    INPUTS_12,
+    REFUSAL_14,
+    SERIAL_13,
+    SERIAL_15,
+    GoldenMessage,
+)
+from tracker.position import Entry, Position
+from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, CODEC_16, Packet, Record
+from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
+from tracker.vendors.teltonika.content import Content
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
+from tracker.vendors.teltonika.positions import codec7_position, entries, message_position
+
+#: 2026-11-22T10:00:00.125Z.
+NOW = 1_795_341_600.125
+
+RECORD = Record(1_710_504_600_000, 0, -583_816_000, -346_037_000, 25, 270, 11, 64, 0)
+TWICE = ((66, 2, 1), (66, 2, 2))
+
+#: What a payload without a place says in front of its attributes.
+NOWHERE = (
+    '"latitude":null,"longitude":null,"altitude":null,"angle":null,"speed":null,'
+    '"satellites":null,"priority":0,"event":0,'
+)
+
+
+def told(content: Content) -> int:
+    """For how many records it is told that an id occurs twice."""
+    notices: list[None] = []
+    entries(IMEI, content, NOW, lambda: notices.append(None))
+    return len(notices)
+
+
+def made(content: Content, device_id: str = IMEI, now: float = NOW) -> list[Entry]:
+    """The entries of a frame."""
+    return entries(device_id, content, now, lambda: None)
+
+
+def message(content: bytes, codec_id: int = 0x0C, **rest: object) -> Message:
+    return Message(MESSAGE_CODECS[codec_id], 0x06, content, **rest)  # type: ignore[arg-type]
+
+
+# Codec 16.
+
+
+def test_the_entries_of_codec_16_end_with_the_generation_type() -> None:
+    first, second = made(Packet(CODEC_16, ON_CHANGE.records))
+    assert first == Entry(
+        "2019-07-10T12:06:54.000Z",
+        IMEI,
+        "16",
+        '{"device_id":"356307042441013","timestamp":"2019-07-10T12:06:54.000Z",'
+        '"latitude":0.0,"longitude":0.0,"altitude":0,"angle":0,"speed":0,"satellites":0,'
+        '"priority":0,"event":11,"attributes":{"1":0,"3":0,"11":39,"66":22074},'
+        '"generation_type":5}',
+    )
+    assert second.payload == (
+        '{"device_id":"356307042441013","timestamp":"2019-07-10T12:06:55.000Z",'
+        '"latitude":0.0,"longitude":0.0,"altitude":0,"angle":0,"speed":0,"satellites":0,'
+        '"priority":0,"event":11,"attributes":{"1":0,"3":0,"11":38,"66":22074},'
+        '"generation_type":5}'
+    )
+
+
+def test_the_entry_of_a_capture_of_codec_16_is_the_expected_text() -> None:
+    (entry,) = made(Packet(CODEC_16, WIDE_IDS.records))
+    assert entry.payload == (
+        '{"device_id":"356307042441013","timestamp":"2018-07-26T20:43:43.000Z",'
+        '"latitude":-33.4379166,"longitude":-70.64967,"altitude":571,"angle":282,"speed":0,'
+        '"satellites":6,"priority":0,"event":0,"attributes":{"256":0,"261":0,"262":0,"269":0,'
+        '"270":0,"271":0,"278":0,"279":0,"280":0,"287":0,"257":0,"263":0,"264":0,"265":0,'
+        '"266":0,"267":0,"268":0,"272":0,"273":0,"274":0,"275":0,"276":0,"277":0,"281":0,'
+        '"282":0,"283":0,"284":0,"285":0,"286":0,"258":0,"259":0,"260":0},'
+        '"generation_type":7}'
+    )
+
+
+@pytest.mark.parametrize("generation", [0, 1, 7, 255])
+def test_a_generation_type_of_any_value_comes_back(generation: int) -> None:
+    (entry,) = made(Packet(CODEC_16, (attrs.evolve(RECORD, generation=generation),)))
+    assert entry.payload.endswith(f',"generation_type":{generation}}}')
+    assert Position.from_payload(entry.payload).generation_type == generation
+
+
+@pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E])
+def test_other_codecs_have_no_such_key(codec: object) -> None:
+    (entry,) = made(Packet(codec, (RECORD,)))  # type: ignore[arg-type]
+    assert "generation_type" not in entry.payload
+    assert Position.from_payload(entry.payload).generation_type is None
+
+
+# Codec 7.
+
+
+def test_the_entries_of_codec_7_are_the_expected_text() -> None:
+    made_entries = made(Codec7Packet(golden_7.RECORDS))
+    assert [entry.payload for entry in made_entries] == [
+        '{"device_id":"356307042441013","timestamp":"2015-11-10T21:35:46.000Z",'
+        '"latitude":null,"longitude":null,"altitude":null,"angle":null,"speed":null,'
+        '"satellites":null,"priority":1,"event":0,"attributes":{"240":1}}',
+        '{"device_id":"356307042441013","timestamp":"2015-11-10T21:51:47.000Z",'
+        '"latitude":44.791306,"longitude":18.479759,"altitude":141,"angle":0,"speed":2,'
+        '"satellites":9,"priority":1,"event":0,"attributes":{"240":1}}',
+        '{"device_id":"356307042441013","timestamp":"2015-11-10T22:06:34.000Z",'
+        '"latitude":44.878864,"longitude":18.423002,"altitude":157,"angle":0,"speed":0,'
+        '"satellites":10,"priority":1,"event":0,"attributes":{"240":1}}',
+        '{"device_id":"356307042441013","timestamp":"2015-11-10T22:09:39.000Z",'
+        '"latitude":null,"longitude":null,"altitude":null,"angle":null,"speed":null,'
+        '"satellites":null,"priority":1,"event":0,"attributes":{"1":100,"244":0,"221":0,'
+        '"240":1,"67":4108,"5":5,"gsm_signal":26,"operator":21803}}',
+    ]
+    for entry in made_entries:
+        assert entry.codec == "7"
+        assert entry.device_id == IMEI
+        assert entry.ts == json.loads(entry.payload)["timestamp"]
+        assert Position.from_payload(entry.payload).to_payload() == entry.payload
+
+
+def test_a_cell_is_kept_by_name() -> None:
+    record = Codec7Record(1_167_609_600_000, 2, cell=(12_345, 65_535), satellites=0)
+    assert codec7_position(IMEI, record).to_payload() == (
+        '{"device_id":"356307042441013","timestamp":"2007-01-01T00:00:00.000Z",'
+        '"latitude":null,"longitude":null,"altitude":null,"angle":null,"speed":null,'
+        '"satellites":0,"priority":2,"event":0,"attributes":{"lac":12345,"cell_id":65535}}'
+    )
+
+
+def test_a_record_without_a_place_has_no_fix() -> None:
+    fixes = [codec7_position(IMEI, record).has_fix for record in golden_7.RECORDS]
+    assert fixes == [False, True, True, False]
+
+
+# Messages.
+
+
+@pytest.mark.parametrize(
+    ("golden", "device_id", "codec", "time", "attributes"),
+    [
+        (
+            INPUTS_12,
+            IMEI,
+            "12",
+            "2026-11-22T10:00:00.125Z",
+            '{"message":"DI1:1 DI2:0 DI3:0 AIN1:0 AIN2:16924 DO1:0 DO2:1","message_type":6}',
+        ),
+        (
+            SERIAL_13,
+            IMEI,
+            "13",
+            "2023-04-03T20:45:05.000Z",
+            '{"message":"GTSL|6|1|0|12749884|1|\\r\\n","message_type":6}',
+        ),
+        (
+            ANSWER_14,
+            "352093081452251",
+            "14",
+            "2026-11-22T10:00:00.125Z",
+            '{"message":"Ver:03.18.14_04 GPS:AXN_5.10_3333 Hw:FMB120 Mod:15 '
+            "IMEI:352093081452251 Init:2018-11-22 7:13 Uptime:17234 MAC:60BDD0016261 "
+            'SPC:1(0) AXL:0 OBD:0 BL:1.6 BT:4","message_type":6}',
+        ),
+        (
+            REFUSAL_14,
+            IMEI,
+            "14",
+            "2026-11-22T10:00:00.125Z",
+            '{"message":"","message_type":17,"imei":"352093081452468"}',
+        ),
+        (
+            SERIAL_15,
+            IMEI,
+            "15",
+            "2023-11-08T10:40:36.000Z",
+            '{"message":"Hello!\\n","message_type":11,"imei":"123456789123456"}',
+        ),
+        (
+            SERIAL_15,
+            "123456789123456",
+            "15",
+            "2023-11-08T10:40:36.000Z",
+            '{"message":"Hello!\\n","message_type":11}',
+        ),
+    ],
+)
+def test_the_entry_of_a_message_is_the_expected_text(
+    golden: GoldenMessage, device_id: str, codec: str, time: str, attributes: str
+) -> None:
+    (entry,) = made(golden.message, device_id)
+    head = f'{{"device_id":"{device_id}","timestamp":"{time}",'
+    expected = f'{head}{NOWHERE}"attributes":{attributes}}}'
+    assert entry == Entry(time, device_id, codec, expected)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"", '""'),
+        (b"getinfo", '"getinfo"'),
+        (b"a\tb\r\nc", '"a\\tb\\r\\nc"'),
+        (b'"\\"', '"\\"\\\\\\""'),
+        ("47° N".encode(), '"47\\u00b0 N"'),
+        (b"\x00", '{"__buffer_b64":"AA=="}'),
+        (b"GTSL\x00", '{"__buffer_b64":"R1RTTAA="}'),
+        (b"\x1b[2J", '{"__buffer_b64":"G1sySg=="}'),
+        (b"\xff\xfe\xfd", '{"__buffer_b64":"//79"}'),
+        (b"\xed\xa0\x80", '{"__buffer_b64":"7aCA"}'),
+        ("\u202e".encode(), '{"__buffer_b64":"4oCu"}'),
+        ("\u2028".encode(), '{"__buffer_b64":"4oCo"}'),
+    ],
+)
+def test_a_message_is_text_where_people_can_read_it_and_bytes_elsewhere(
+    content: bytes, text: str
+) -> None:
+    payload = message_position(IMEI, message(content), NOW).to_payload()
+    assert payload.endswith(f'"attributes":{{"message":{text},"message_type":6}}}}')
+
+
+@pytest.mark.parametrize(
+    ("now", "time"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1.9999, "1970-01-01T00:00:01.999Z"),
+        (NOW, "2026-11-22T10:00:00.125Z"),
+    ],
+)
+def test_a_message_without_a_time_came_when_it_came(now: float, time: str) -> None:
+    assert [entry.ts for entry in made(message(b"x"), now=now)] == [time]
+
+
+@pytest.mark.parametrize(
+    ("timestamp", "time"),
+    [(0, "1970-01-01T00:00:00.000Z"), (2**32 - 1, "2106-02-07T06:28:15.000Z")],
+)
+def test_a_message_with_a_time_keeps_it(timestamp: int, time: str) -> None:
+    assert [entry.ts for entry in made(message(b"x", 0x0D, timestamp=timestamp))] == [time]
+
+
+@given(st.binary(max_size=100), st.integers(0, 2**32 - 1))
+def test_every_message_becomes_an_entry_that_a_consumer_can_read(
+    content: bytes, timestamp: int
+) -> None:
+    (entry,) = made(message(content, 0x0D, timestamp=timestamp))
+    read = Position.from_payload(entry.payload)
+    assert (read.latitude, read.longitude, read.satellites) == (None, None, None)
+    assert not read.has_fix
+    assert read.to_payload() == entry.payload
+    assert entry.payload.isascii()
+
+
+# Repeated ids.
+
+
+@pytest.mark.parametrize(
+    ("elements", "variable"),
+    [
+        (TWICE, ()),
+        (((66, 1, 1), (66, 8, 1)), ()),
+        (((66, 2, 1),), ((66, b"A"),)),
+        ((), ((66, b"A"), (66, b"A"))),
+        ((*TWICE, (66, 4, 3), (67, 4, 1), (67, 8, 1)), ()),
+    ],
+)
+def test_a_record_that_repeats_ids_is_told_of_once(
+    elements: tuple[tuple[int, int, int], ...], variable: tuple[tuple[int, bytes], ...]
+) -> None:
+    record = attrs.evolve(RECORD, elements=elements, variable=variable)
+    assert told(Packet(CODEC_8E, (record,))) == 1
+    assert told(Packet(CODEC_8E, (record, RECORD, record))) == 2
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Packet(CODEC_8, (RECORD, attrs.evolve(RECORD, elements=((1, 1, 1), (2, 1, 1))))),
+        Packet(CODEC_8, (attrs.evolve(RECORD, timestamp=2**64 - 1, elements=((1, 1, 1),)),)),
+        Packet(CODEC_16, WIDE_IDS.records),
+        Codec7Packet(golden_7.RECORDS),
+        SERIAL_13.message,
+    ],
+)
+def test_nothing_is_told_where_no_id_is_repeated(content: Content) -> None:
+    assert told(content) == 0
