@@ -6,6 +6,7 @@ import re
 import resource
 import selectors
 import socket
+import ssl
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -241,8 +242,9 @@ def test_no_more_connections_a_second_from_one_address(serve: Callable[..., Inge
     assert "more than 20 a second from one address" in ingest.rejections()[0]
 
 
-def is_served(ingest: Ingest, device_id: str) -> bool:
+def is_served(ingest: Ingest, device_id: str, tls: ssl.SSLContext | None = None) -> bool:
     """Whether a new connection is, or is closed at once."""
-    with suppress(ConnectionResetError, BrokenPipeError), ingest.connect() as device:
+    ended = (ConnectionResetError, BrokenPipeError, ssl.SSLError)
+    with suppress(*ended), ingest.connect(tls) as device:
         return device.login(device_id) == b"\x01"
     return False
