@@ -1,0 +1,221 @@
+"""Which devices are served, and who says so while Redis is away."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+from zope.interface.verify import verifyObject
+
+from tests.unit.fakes import FakeRedis
+from tracker.ingestion.authority import INTERVAL, AllowList, CheckedImei, EveryDevice
+from tracker.interfaces import Admission, IDeviceAuthority
+from tracker.streams.connection import Refused, Unavailable
+
+OURS, ALSO_OURS, STRANGER = "356307042441013", "352093081452251", "490154203237518"
+
+
+class Listed:
+    """An allow-list, its Redis and what it reported."""
+
+    def __init__(self, unknown: Admission = Admission.REFUSED, connected: bool = True) -> None:
+        self.clock = Clock()
+        self.redis = FakeRedis(connected=connected)
+        self.reports: list[str | None] = []
+        self.list = AllowList(
+            self.clock,
+            self.redis,  # type: ignore[arg-type]
+            unknown,
+            self.reports.append,
+        )
+        self.list.startService()
+
+    def answer(self, *members: str) -> None:
+        """Redis says who is in the set."""
+        self._asked().callback([member.encode() for member in members])
+
+    def fail(self, error: Exception) -> None:
+        """Redis says no, or the connection breaks."""
+        self._asked().errback(error)
+
+    def _asked(self) -> Deferred[Any]:
+        ((arguments, answer),) = self.redis.commands
+        assert arguments == ("SMEMBERS", "devices:allowed")
+        self.redis.commands.clear()
+        return answer
+
+    def admissions(self) -> list[Admission]:
+        return [self.list.admission(device_id) for device_id in (OURS, ALSO_OURS, STRANGER)]
+
+
+@pytest.fixture
+def listed() -> Listed:
+    return Listed()
+
+
+SERVED, REFUSED, LATER = Admission.SERVED, Admission.REFUSED, Admission.LATER
+
+
+def test_they_keep_to_the_interface(listed: Listed) -> None:
+    for authority in (EveryDevice(), CheckedImei(EveryDevice()), listed.list):
+        verifyObject(IDeviceAuthority, authority)
+
+
+@pytest.mark.parametrize("device_id", [OURS, STRANGER, "000000000000000", "123456789012345"])
+def test_every_device_is_served_where_nobody_says_otherwise(device_id: str) -> None:
+    assert EveryDevice().admission(device_id) is SERVED
+
+
+# Before the first copy.
+
+
+def test_nobody_is_judged_before_there_is_a_copy(listed: Listed) -> None:
+    assert listed.admissions() == [LATER] * 3
+    listed.answer(OURS)
+    assert listed.admissions() == [SERVED, REFUSED, REFUSED]
+    assert listed.reports == [None]
+
+
+def test_nobody_is_judged_before_redis_is_there() -> None:
+    listed = Listed(connected=False)
+    listed.clock.advance(10 * INTERVAL)
+    assert listed.redis.commands == []
+    assert listed.admissions() == [LATER] * 3
+    listed.redis.return_()
+    listed.answer(OURS)
+    assert listed.admissions() == [SERVED, REFUSED, REFUSED]
+
+
+@pytest.mark.parametrize("error", [Refused("WRONGTYPE not a set"), Unavailable("Lost connection")])
+def test_that_there_is_no_copy_is_reported_and_it_is_tried_again(
+    listed: Listed, error: Exception
+) -> None:
+    listed.fail(error)
+    assert listed.reports == [f"the allow-list cannot be read: {error}"]
+    assert listed.admissions() == [LATER] * 3
+    listed.clock.advance(INTERVAL)
+    listed.answer(OURS)
+    assert listed.reports[1:] == [None]
+    assert listed.admissions() == [SERVED, REFUSED, REFUSED]
+
+
+# Copies.
+
+
+def test_an_empty_set_is_a_copy_too(listed: Listed) -> None:
+    listed.answer()
+    assert listed.admissions() == [REFUSED] * 3
+    assert listed.reports == [None]
+
+
+def test_the_set_is_read_at_every_interval(listed: Listed) -> None:
+    listed.answer(OURS)
+    listed.clock.advance(INTERVAL - 0.1)
+    assert listed.redis.commands == []
+    listed.clock.advance(0.1)
+    listed.answer(ALSO_OURS)
+    assert listed.admissions() == [REFUSED, SERVED, REFUSED]
+
+
+def test_no_second_question_is_asked_before_the_first_is_answered(listed: Listed) -> None:
+    listed.clock.advance(INTERVAL)
+    listed.clock.advance(INTERVAL)
+    assert len(listed.redis.commands) == 1
+
+
+@pytest.mark.parametrize("error", [Refused("LOADING"), Unavailable("Lost connection")])
+def test_the_last_good_copy_holds_while_redis_fails(listed: Listed, error: Exception) -> None:
+    listed.answer(OURS, ALSO_OURS)
+    with capturedLogs() as events:
+        for _ in range(3):
+            listed.clock.advance(INTERVAL)
+            listed.fail(error)
+            assert listed.admissions() == [SERVED, SERVED, REFUSED]
+    assert listed.reports == [None]
+    warnings = [event for event in events if event["log_level"] is LogLevel.warn]
+    assert [event["count"] for event in warnings] == [2] * 3
+    listed.clock.advance(INTERVAL)
+    listed.answer(OURS)
+    assert listed.admissions() == [SERVED, REFUSED, REFUSED]
+
+
+def test_the_last_good_copy_holds_while_redis_is_away(listed: Listed) -> None:
+    listed.answer(OURS)
+    listed.redis.lose()
+    listed.clock.pump([INTERVAL] * 5)
+    assert listed.admissions() == [SERVED, REFUSED, REFUSED]
+    listed.redis.return_()
+    listed.clock.advance(INTERVAL)
+    listed.answer(ALSO_OURS)
+    assert listed.admissions() == [REFUSED, SERVED, REFUSED]
+
+
+def test_what_is_no_text_in_the_set_hurts_nobody(listed: Listed) -> None:
+    ((_, answer),) = listed.redis.commands
+    answer.callback([b"\xff\xfe", OURS.encode()])
+    assert listed.admissions() == [SERVED, REFUSED, REFUSED]
+
+
+# Unknown devices.
+
+
+@pytest.mark.parametrize("unknown", [REFUSED, SERVED])
+def test_unknown_devices_are_counted_and_dealt_with_as_told(unknown: Admission) -> None:
+    listed = Listed(unknown)
+    listed.admissions()
+    assert listed.list.unknown_devices == 0  # nobody knew yet
+    listed.answer(OURS)
+    assert listed.admissions() == [SERVED, unknown, unknown]
+    assert listed.list.unknown_devices == 2
+    assert listed.list.admission(OURS) is SERVED
+    assert listed.list.unknown_devices == 2
+
+
+# Its end.
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_nothing_is_left_after_a_stop(listed: Listed, copied: bool) -> None:
+    if copied:
+        listed.answer(OURS)
+    stopped: list[object] = []
+    listed.list.stopService().addCallback(stopped.append)
+    if not copied:
+        assert stopped == []
+        listed.answer(OURS)
+    assert stopped == [None]
+    assert listed.clock.getDelayedCalls() == []
+
+
+def test_a_stop_before_redis_was_there_leaves_nothing() -> None:
+    listed = Listed(connected=False)
+    stopped: list[object] = []
+    listed.list.stopService().addCallback(stopped.append)
+    assert stopped == [None]
+    assert listed.redis.waiting == []
+    assert listed.clock.getDelayedCalls() == []
+
+
+# Check digits.
+
+
+@pytest.mark.parametrize("imei", [OURS[:14] + "0", "000000000000001", "111111111111111"])
+def test_a_wrong_check_digit_is_refused_whoever_it_is(imei: str) -> None:
+    listed = Listed(SERVED)
+    checked = CheckedImei(listed.list)
+    assert checked.admission(imei) is REFUSED
+    listed.answer(imei)
+    assert checked.admission(imei) is REFUSED
+    assert listed.list.unknown_devices == 0
+
+
+def test_about_a_right_check_digit_the_next_authority_is_asked(listed: Listed) -> None:
+    checked = CheckedImei(listed.list)
+    assert checked.admission(OURS) is LATER
+    listed.answer(OURS)
+    assert checked.admission(OURS) is SERVED
+    assert checked.admission(STRANGER) is REFUSED
+    assert listed.list.unknown_devices == 1
