@@ -1,0 +1,159 @@
+"""Devices over UDP and TLS, to a whole process on a real Redis."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import certify, key_of
+from tests.system.raw import START, STREAM, Ingest, packet
+from tracker.position import iso_milliseconds
+from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
+
+DEVICE = "356307042441013"
+
+
+class UdpDevice:
+    """A socket that sends datagrams to one port."""
+
+    def __init__(self, port: int) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.socket.connect(("127.0.0.1", port))
+
+    def send(self, packet_id: int, data: bytes, imei: str = DEVICE) -> None:
+        self.socket.send(encode_datagram(Datagram(packet_id, packet_id % 256, imei, data)))
+
+    def answer(self, timeout: float = 10.0) -> bytes | None:
+        """The next answer; None if none comes in that time."""
+        self.socket.settimeout(timeout)
+        try:
+            return self.socket.recv(100)
+        except TimeoutError:
+            return None
+
+
+@pytest.fixture
+def ingest(serve: Callable[..., Ingest]) -> Ingest:
+    return serve(endpoint="udp:{port}")
+
+
+@pytest.fixture
+def device(ingest: Ingest) -> Iterator[UdpDevice]:
+    device = UdpDevice(ingest.port)
+    yield device
+    device.socket.close()
+
+
+def test_a_datagram_is_answered_and_stored(ingest: Ingest, device: UdpDevice) -> None:
+    device.send(0xCAFE, packet(1, 2, 3))
+    assert device.answer() == bytes.fromhex("0005 CAFE 01 FE 03")
+    entries = ingest.entries()
+    assert [entry["timestamp"] for entry in entries] == [
+        iso_milliseconds(START + number) for number in (1, 2, 3)
+    ]
+    assert {(entry["device_id"], entry["codec"]) for entry in entries} == {(DEVICE, "8")}
+
+
+def test_a_repeated_datagram_is_answered_again_and_stored_once(
+    ingest: Ingest, device: UdpDevice
+) -> None:
+    for _ in range(5):
+        device.send(0x0102, packet(1, 2))
+        assert device.answer() == bytes.fromhex("0005 0102 01 02 02")
+    assert ingest.redis.client.xlen(STREAM) == 2
+    device.send(0x0103, packet(1, 2))  # other ids: another packet, as far as UDP can tell
+    assert device.answer() == bytes.fromhex("0005 0103 01 03 02")
+    assert ingest.redis.client.xlen(STREAM) == 4
+
+
+def test_a_datagram_is_not_answered_before_redis_has_confirmed(
+    ingest: Ingest, device: UdpDevice
+) -> None:
+    ingest.redis.suspend()
+    device.send(1, packet(1))
+    assert device.answer(0.7) is None
+    device.send(1, packet(1))  # it repeats it, as devices do
+    assert device.answer(0.3) is None
+    ingest.redis.resume()
+    assert device.answer() == bytes.fromhex("0005 0001 01 01 01")
+    assert device.answer(0.3) is None
+    assert ingest.redis.client.xlen(STREAM) == 1
+
+
+def test_what_is_no_datagram_of_a_device_is_not_answered(ingest: Ingest, device: UdpDevice) -> None:
+    good = encode_datagram(Datagram(1, 1, DEVICE, packet(1)))
+    for bad in (
+        b"",
+        b"\x00",
+        good[:-1],
+        good + b"\x00",
+        b"\xff" * 1000,
+        good.replace(b"3563", b"35\x1b["),
+    ):
+        device.socket.send(bad)
+    device.send(2, packet(1)[:-1] + b"\x02")  # its counts differ
+    device.send(3, packet(2))
+    assert device.answer() == bytes.fromhex("0005 0003 01 03 01")
+    assert device.answer(0.3) is None
+    assert ingest.redis.client.xlen(STREAM) == 1
+    assert len(ingest.rejections()) == 7
+    assert "\x1b" not in ingest.daemon.text
+
+
+def trusting(certificate: Path, own: Path | None = None) -> ssl.SSLContext:
+    """What a device has: whom it trusts, and perhaps a certificate of its own."""
+    context = ssl.create_default_context(cafile=str(certificate))
+    if own is not None:
+        context.load_cert_chain(own, key_of(own))
+    return context
+
+
+def over_tls(serve: Callable[..., Ingest], certificate: Path, *options: str) -> Ingest:
+    endpoint = f"ssl:{{port}}:privateKey={key_of(certificate)}:certKey={certificate}"
+    return serve(*options, endpoint=endpoint)
+
+
+def served(ingest: Ingest, tls: ssl.SSLContext | None) -> bool:
+    """Whether a device can deliver a record; a refused one must not have had a byte."""
+    try:
+        with ingest.connect(tls) as device:
+            answer = device.login(DEVICE)
+            assert answer in (b"", b"\x01")
+            return answer == b"\x01" and device.deliver(1)
+    except (ssl.SSLError, ConnectionResetError, BrokenPipeError):
+        return False
+
+
+def test_a_device_is_served_over_tls(serve: Callable[..., Ingest], tmp_path: Path) -> None:
+    certificate = certify(tmp_path, "127.0.0.1")
+    ingest = over_tls(serve, certificate)
+    with ingest.connect(trusting(certificate)) as device:
+        assert device.login(DEVICE) == b"\x01"
+        for number in range(20):
+            assert device.deliver(number, 1000 + number)
+    assert len(ingest.entries()) == 40
+    assert not served(ingest, None)  # plain bytes, where TLS is spoken
+    assert served(ingest, trusting(certificate))
+    assert ingest.daemon.stop() == 0
+    assert "Traceback" not in ingest.daemon.text
+
+
+def test_only_clients_of_the_authority_are_served(
+    serve: Callable[..., Ingest], tmp_path: Path
+) -> None:
+    certificate, authority, other = (certify(tmp_path, f"127.0.0.{n}") for n in (1, 2, 3))
+    right = certify(tmp_path, "127.0.0.4", issuer=authority)
+    wrong = certify(tmp_path, "127.0.0.5", issuer=other)
+    ingest = over_tls(serve, certificate, "--tls-client-ca", str(authority))
+    for stranger in (None, wrong, other, certificate):
+        assert not served(ingest, trusting(certificate, stranger)), stranger
+    assert not served(ingest, None)
+    assert ingest.redis.client.xlen(STREAM) == 0
+    assert served(ingest, trusting(certificate, right))
+    assert len(ingest.entries()) == 1
+    assert ingest.daemon.stop() == 0
+    assert "Traceback" not in ingest.daemon.text
