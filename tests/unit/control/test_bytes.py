@@ -1,0 +1,201 @@
+"""``tracker-admin decode`` and ``encode`` as they are typed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+
+from tests.unit.vendors.teltonika import malformed
+from tests.unit.vendors.teltonika.golden import LOGIN, NARROW_ELEMENTS, PANIC, SMALLEST, STREAM
+from tests.unit.vendors.teltonika.units import (
+    CODEC_7_FRAME,
+    DATAGRAM,
+    EXAMPLES,
+    datagrams,
+    frames,
+    logins,
+)
+from tracker.control.cli import main
+from tracker.vendors.teltonika.units import Unit, encode_unit
+
+
+def admin(*arguments: str, stdin: str | bytes = "") -> Result:
+    return CliRunner().invoke(main, arguments, input=stdin)
+
+
+def complaint(result: Result) -> str:
+    """The one line with which it failed; nothing else is printed."""
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert result.stderr.startswith("Error: ")
+    (line,) = result.stderr.splitlines()
+    return line.removeprefix("Error: ")
+
+
+def spaced(data: bytes, separator: str) -> str:
+    return data.hex(separator)
+
+
+@pytest.mark.parametrize("data", EXAMPLES.values(), ids=EXAMPLES)
+@pytest.mark.parametrize("options", [(), ("--names",)], ids=["plain", "names"])
+def test_decode_and_encode_are_inverse(data: bytes, options: tuple[str, ...]) -> None:
+    shown = admin("decode", *options, data.hex())
+    assert (shown.exit_code, shown.stderr) == (0, "")
+    again = admin("encode", stdin=shown.stdout)
+    assert (again.exit_code, again.stderr) == (0, "")
+    assert again.stdout == data.hex().upper() + "\n"
+
+
+@given(frames | datagrams | logins)
+def test_decode_and_encode_are_inverse_for_every_unit(unit: Unit) -> None:
+    data = encode_unit(unit).hex().upper()
+    assert admin("encode", stdin=admin("decode", "-", stdin=data).stdout).stdout == f"{data}\n"
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        PANIC.frame.hex().upper(),
+        PANIC.frame.hex(" "),
+        PANIC.frame.hex(":"),
+        PANIC.frame.hex("\n", 16),
+        "\t" + PANIC.frame.hex("\r", 2) + "\r\n",
+    ],
+)
+def test_hex_may_be_written_in_many_ways(written: str) -> None:
+    expected = admin("decode", PANIC.frame.hex()).stdout
+    assert json.loads(expected)["records"][0]["timestamp"] == 1_717_230_615_250
+    assert admin("decode", written).stdout == expected
+    assert admin("decode", *written.split()).stdout == expected
+    assert admin("decode", "-", stdin=written).stdout == expected
+    assert admin("decode", stdin=written).stdout == expected
+
+
+def test_a_stream_is_an_array_of_units() -> None:
+    shown = admin("decode", "-", stdin=STREAM.hex())
+    kinds = [unit["kind"] for unit in json.loads(shown.stdout)]
+    assert kinds == ["ping", "login", "ping", "frame", "ping"]
+    assert admin("encode", "-", stdin=shown.stdout).stdout == STREAM.hex().upper() + "\n"
+
+
+def test_names_are_added_on_request() -> None:
+    line = '        {"id": 25, "width": 2, "value": 64349'
+    plain, named = (
+        admin("decode", *names, PANIC.frame.hex()).stdout for names in ((), ("--names",))
+    )
+    assert f"{line}}},\n" in plain
+    more = ', "name": "BLE Temperature #1", "scaled": -11.87, "unit": "°C"'
+    assert f"{line}{more}}},\n" in named
+
+
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        (malformed.BAD_CRC, "offset 48: crc: expected 0x0000f22a, found 0x0000f22b"),
+        (
+            STREAM + malformed.BAD_CRC,
+            "offset 113: crc: expected 0x0000f22a, found 0x0000f22b",
+        ),
+        (
+            malformed.COUNTS_DIFFER,
+            "offset 47: second count of records: expected 1, found 2",
+        ),
+        (
+            malformed.UNKNOWN_CODEC,
+            "offset 8: codec: expected one of 0x07, 0x08, 0x0c, 0x0d, 0x0e, 0x0f, 0x10, 0x8e, "
+            "found 0x55",
+        ),
+        (
+            malformed.RECORD_MISSING,
+            "offset 47: records[1] timestamp: expected 8 bytes, "
+            "found 0 bytes up to the second count",
+        ),
+        (
+            malformed.TOTAL_DIFFERS,
+            "offset 35: records[0] total of elements: expected 3, found 4",
+        ),
+        (
+            malformed.STRAY_BYTE,
+            "offset 47: records: expected the second count, found 1 bytes before it",
+        ),
+        (
+            SMALLEST.frame[:-1],
+            "offset 41: crc: expected 4 bytes, found 3 bytes up to the end",
+        ),
+        (LOGIN[:-1] + b"\n", r"offset 2: imei: expected 15 digits, found '35630704244101\n'"),
+    ],
+)
+def test_what_is_bad_is_told_in_one_line(data: bytes, told: str) -> None:
+    assert complaint(admin("decode", data.hex())) == told
+    assert complaint(admin("decode", "--names", "-", stdin=data.hex(" "))) == told
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("00 0G", "character 5: 'G' is no hex digit"),
+        ("0x00", "character 2: 'x' is no hex digit"),
+        ("000", "3 hex digits: the last byte is cut in half"),
+        ("\x1b[2J", r"character 1: '\x1b' is no hex digit"),
+    ],
+)
+def test_what_is_no_hex_is_told_in_one_line(written: str, told: str) -> None:
+    assert complaint(admin("decode", written)) == told
+    assert complaint(admin("decode", stdin=written)) == told
+
+
+def test_bytes_instead_of_hex_are_told_in_one_line() -> None:
+    assert complaint(admin("decode", stdin=DATAGRAM)) == r"character 1: '\x00' is no hex digit"
+
+
+def test_no_input_is_told_in_one_line() -> None:
+    assert complaint(admin("decode")) == "offset 0: unit: expected 2 bytes or more, found nothing"
+
+
+def test_the_kind_may_be_forced() -> None:
+    forced = admin("decode", "--as", "frame", LOGIN.hex())
+    told = "offset 0: preamble: expected 00000000, found 000f3335"
+    assert complaint(forced) == told
+    assert admin("decode", "--as", "login", LOGIN.hex()).stdout == (
+        admin("decode", LOGIN.hex()).stdout
+    )
+    assert admin("decode", "--as", "telegram", LOGIN.hex()).exit_code == 2
+
+
+def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "frame.json"
+    path.write_text(admin("decode", NARROW_ELEMENTS.frame.hex()).stdout, encoding="utf-8")
+    assert admin("encode", str(path)).stdout == NARROW_ELEMENTS.frame.hex().upper() + "\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "line 1, column 1: not JSON: Expecting value"),
+        ('{"kind": "ping",\n 3}', "line 2, column 2: not JSON: Expecting property name"),
+        (b"\xff", "byte 1: not UTF-8"),
+        ("[" * 200_000, "nested too deeply to be such a document"),
+        ("1" * 5000, "Exceeds the limit"),
+        ('{"kind": "ping"}', "count: expected this field, found none"),
+        ('[{"kind": "login", "imei": "1"}]', '[0].imei: expected 15 digits in quotes, found "1"'),
+    ],
+)
+def test_a_bad_document_is_told_in_one_line(text: str | bytes, told: str) -> None:
+    assert complaint(admin("encode", stdin=text)).startswith(told)
+
+
+def test_codec_7_is_for_reading_only() -> None:
+    shown = admin("decode", CODEC_7_FRAME.hex())
+    assert shown.exit_code == 0
+    told = 'codec: expected a codec that can be written, found "7", which is for reading only'
+    assert complaint(admin("encode", stdin=shown.stdout)) == told
+
+
+def test_help_has_both() -> None:
+    listed = admin("--help").stdout
+    assert "decode" in listed
+    assert "encode" in listed

@@ -1,0 +1,116 @@
+"""The dictionary of IO elements: what is in the table, and what its entries make of values."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from tracker.vendors.teltonika.dictionary import Dictionary, load, read
+
+HEADER = "id,name,size,signed,multiplier,unit,models"
+
+
+@pytest.fixture(scope="module")
+def table() -> Dictionary:
+    return load()
+
+
+@pytest.mark.parametrize(
+    ("element_id", "size", "value", "scaled", "unit"),
+    [
+        (17, 2, 0xFF9C, -100, "mG"),
+        (18, 2, 0xFF22, -222, "mG"),
+        (72, 4, 0xFFFFFF9C, -10.0, "°C"),
+        (72, 2, 0xFF9C, -10.0, "°C"),
+        (25, 2, 0xFB5D, -11.87, "°C"),
+        (10800, 2, 0xFB5D, -11.87, "°C"),
+        (32, 1, 0xF6, -10, "°C"),
+        (202, 1, 0x80, -128, "°C"),
+        (202, 1, 0x7F, 127, "°C"),
+        (66, 2, 13_920, 13.92, "V"),
+        (66, 2, 0xFFFF, 65.535, "V"),
+        (800, 4, 12_345, 12.345, "V"),
+        (181, 2, 14, 1.4, ""),
+        (45, 2, 3, 30, "kPa"),
+        (16, 4, 0xFFFFFFFF, 0xFFFFFFFF, "m"),
+        (11, 8, 2**64 - 1, 2**64 - 1, ""),
+        (239, 1, 1, 1, ""),
+    ],
+)
+def test_a_value_is_signed_and_scaled_as_its_entry_says(
+    table: Dictionary, element_id: int, size: int, value: int, scaled: float, unit: str
+) -> None:
+    entry = table.find(element_id, size)
+    assert entry is not None
+    assert entry.scaled(value) == scaled
+    assert entry.unit == unit
+
+
+@pytest.mark.parametrize(
+    ("element_id", "size", "name"),
+    [
+        (239, 1, "Ignition"),
+        (240, 1, "Movement"),
+        (21, 1, "GSM Signal"),
+        (241, 4, "Active GSM Operator"),
+        (71, 8, "Dallas Temperature ID 4"),
+        (71, 1, "GNSS Status"),
+        (205, 2, "GSM Cell ID"),
+        (205, 4, "GSM Cell ID"),
+        (385, 0, "Beacon"),
+    ],
+)
+def test_an_id_has_a_name_in_its_size(
+    table: Dictionary, element_id: int, size: int, name: str
+) -> None:
+    entry = table.find(element_id, size)
+    assert entry is not None
+    assert entry.name == name
+
+
+@pytest.mark.parametrize(("element_id", "size"), [(239, 2), (66, 4), (256, 8), (9, 0), (60000, 1)])
+def test_an_id_in_another_size_is_not_known(table: Dictionary, element_id: int, size: int) -> None:
+    assert table.find(element_id, size) is None
+
+
+def test_the_table_makes_sense(table: Dictionary) -> None:
+    assert len(table.entries) >= 200
+    for entry in table.entries.values():
+        assert 0 < entry.id < 1 << 16
+        assert entry.size in (0, 1, 2, 4, 8)
+        assert entry.name == entry.name.strip() != ""
+        assert entry.multiplier > 0
+        assert entry.models
+        assert not (entry.signed and entry.size in (0, 8))
+        if entry.size:
+            assert entry.scaled(0) == 0
+            assert entry.scaled(1) == float(entry.multiplier)
+            assert (entry.scaled(256**entry.size - 1) < 0) is entry.signed
+
+
+def test_the_entries_are_in_order(table: Dictionary) -> None:
+    ids = [element_id for element_id, _ in table.entries]
+    assert ids == sorted(ids)
+
+
+def test_the_models_are_families(table: Dictionary) -> None:
+    families = {family for entry in table.entries.values() for family in entry.models.split("/")}
+    assert families == {"FMB", "FMC", "FMM", "FM36", "FM63", "FM6", "FT"}
+
+
+def test_a_table_of_ones_own_is_read() -> None:
+    (entry,) = read([HEADER, "7,Depth,2,1,0.5,m,X1/X2"]).entries.values()
+    assert (entry.name, entry.multiplier, entry.models) == ("Depth", Decimal("0.5"), "X1/X2")
+    assert entry.scaled(0xFFFF) == -0.5
+
+
+def test_an_id_may_not_stand_twice_in_one_size() -> None:
+    row = "7,Depth,2,1,0.5,m,X1"
+    with pytest.raises(ValueError, match="id 7 of 2 bytes stands there twice"):
+        read([HEADER, row, row])
+
+
+def test_loading_keeps_nothing_between_two_times() -> None:
+    assert load() is not load()
+    assert load() == load()

@@ -1,0 +1,211 @@
+"""Documents with a mistake in them: each is told with the path to it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.vendors.teltonika.golden import DRIVING, PANIC, STREAM
+from tests.unit.vendors.teltonika.units import (
+    CODEC_16_FRAME,
+    COMMAND,
+    DATAGRAM,
+    EXAMPLES,
+    NOT_THIS_DEVICE,
+    TIMED,
+    as_bytes,
+    as_document,
+    json_values,
+)
+from tracker.vendors.outcomes import Decoded
+from tracker.vendors.teltonika.parsing import BadDocument, parse
+from tracker.vendors.teltonika.units import decode_units
+
+NOTHING = object()
+
+
+def with_change(data: bytes, way: list[str | int], value: Any) -> Any:
+    """The document of these bytes with one value replaced, or taken out."""
+    made = target = as_document(data)
+    for step in way[:-1]:
+        target = target[step]
+    if value is NOTHING:
+        del target[way[-1]]
+    else:
+        target[way[-1]] = value
+    return made
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [
+        (None, "the document: expected an object, found null"),
+        ("FF", 'the document: expected an object, found "FF"'),
+        ([], "the document: expected an object, or an array of one or more, found an empty array"),
+        ([3], "[0]: expected an object, found 3"),
+        ({}, "kind: expected this field, found none"),
+        (
+            {"kind": "packet"},
+            'kind: expected one of "ping", "login", "frame", "datagram", found "packet"',
+        ),
+        ({"kind": ["ping"]}, "found an array of 1"),
+        ({"kind": "ping", "count": 0}, "count: expected an integer from 1 to 16777216, found 0"),
+        ({"kind": "ping", "count": True}, "found true"),
+        ({"kind": "ping", "count": 1.0}, "found 1.0"),
+        ({"kind": "ping", "count": None}, "found null"),
+        ({"kind": "ping", "count": {}}, "found an object"),
+        ({"kind": "login", "imei": "35630704244101"}, "imei: expected 15 digits in quotes"),
+        ({"kind": "login", "imei": 356307042441013}, "imei: expected 15 digits in quotes"),
+        ({"kind": "login", "imei": "٣" * 15}, "imei: expected 15 digits in quotes"),
+        (
+            [{"kind": "ping", "count": 1}, {"kind": "login", "imei": "x" * 200}],
+            '[1].imei: expected 15 digits in quotes, found "xxx',
+        ),
+        (
+            {"kind": "ping", "count": 1, "cuont": 2},
+            'the document: expected only the fields kind, count, found "cuont"',
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_its_path(value: Any, told: str) -> None:
+    with pytest.raises(BadDocument) as caught:
+        parse(value)
+    assert told in str(caught.value)
+    assert len(str(caught.value)) < 200
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("data", "way", "value", "told"),
+    [
+        (PANIC.frame, ["codec"], "9", 'codec: expected one of "8", "8E", "16", "12", "13", '),
+        (PANIC.frame, ["codec"], "7", 'found "7", which is for reading only'),
+        (PANIC.frame, ["records"], {}, "records: expected an array of 0 to 255, found an object"),
+        (PANIC.frame, ["records", 0], 1, "records[0]: expected an object, found 1"),
+        (
+            PANIC.frame,
+            ["records", 0, "priority"],
+            256,
+            "records[0].priority: expected an integer from 0 to 255, found 256",
+        ),
+        (PANIC.frame, ["records", 0, "speed"], NOTHING, "records[0].speed: expected this field"),
+        (
+            PANIC.frame,
+            ["records", 0, "latitude"],
+            54.687155,
+            "records[0].latitude: expected an integer from -2147483648 to 2147483647, "
+            "found 54.687155",
+        ),
+        (PANIC.frame, ["records", 0, "generation"], 5, "records[0]: expected only the fields"),
+        (CODEC_16_FRAME, ["records", 1, "generation"], NOTHING, "records[1].generation: expected"),
+        (
+            DRIVING.frame,
+            ["records", 0, "elements", 3, "id"],
+            256,
+            "records[0].elements[3].id: expected an integer from 0 to 255, found 256",
+        ),
+        (
+            DRIVING.frame,
+            ["records", 0, "elements", 3, "width"],
+            3,
+            "records[0].elements[3].width: expected 1, 2, 4, 8, found 3",
+        ),
+        (
+            DRIVING.frame,
+            ["records", 0, "elements", 3, "width"],
+            "variable",
+            'elements[3].width: expected 1, 2, 4, 8, found "variable"',
+        ),
+        (
+            PANIC.frame,
+            ["records", 0, "elements", 3, "width"],
+            True,
+            'elements[3].width: expected 1, 2, 4, 8 or "variable", found true',
+        ),
+        (
+            PANIC.frame,
+            ["records", 0, "elements", 0, "value"],
+            256,
+            "elements[0].value: expected an integer from 0 to 255, found 256",
+        ),
+        (
+            PANIC.frame,
+            ["records", 0, "elements", 13, "value"],
+            "ABC",
+            'elements[13].value: expected pairs of hex digits in quotes, found "ABC"',
+        ),
+        (
+            PANIC.frame,
+            ["records", 0, "elements", 13, "value"],
+            "00" * 65536,
+            "elements[13].value: expected 65535 bytes at most",
+        ),
+        (
+            DRIVING.frame,
+            ["records", 0, "elements"],
+            [{"id": 1, "width": 1, "value": 1}] * 256,
+            "records[0].elements: expected an array of 0 to 255, found an array of 256",
+        ),
+        (COMMAND, ["text"], NOTHING, "text: expected this field, found none"),
+        (COMMAND, ["text"], 5, "text: expected text, found 5"),
+        (COMMAND, ["text"], "\ud800", "text: expected text"),
+        (COMMAND, ["hex"], "41", 'found "text"'),
+        (COMMAND, ["quantities"], [1], "quantities: expected an array of 2, found an array of 1"),
+        (COMMAND, ["quantities", 1], -1, "quantities[1]: expected an integer from 0 to 255"),
+        (COMMAND, ["timestamp"], 1, 'found "timestamp"'),
+        (TIMED, ["timestamp"], 2**32, "timestamp: expected an integer from 0 to 4294967295"),
+        (NOT_THIS_DEVICE, ["imei"], NOTHING, "imei: expected this field"),
+        (DATAGRAM, ["packet_id"], 65536, "packet_id: expected an integer from 0 to 65535"),
+        (DATAGRAM, ["codec"], "12", 'codec: expected one of "8", "8E", "16", found "12"'),
+        (STREAM, [3, "records", 0, "angle"], -1, "[3].records[0].angle: expected"),
+        (
+            STREAM,
+            [3],
+            as_document(DATAGRAM),
+            '[3].kind: expected a ping, login or frame, found "datagram", which stands alone',
+        ),
+    ],
+)
+def test_a_mistake_in_a_unit_is_told_with_its_path(
+    data: bytes, way: list[str | int], value: Any, told: str
+) -> None:
+    with pytest.raises(BadDocument) as caught:
+        parse(with_change(data, way, value))
+    assert told in str(caught.value)
+
+
+def test_a_datagram_that_would_be_too_long_is_refused() -> None:
+    made = as_document(DATAGRAM)
+    made["records"] *= 255
+    for record in made["records"]:
+        record["elements"] = [{"id": 1, "width": 8, "value": 1}] * 255
+    with pytest.raises(BadDocument, match="records: expected a length of 65535 at most"):
+        parse(made)
+
+
+@given(json_values)
+def test_any_json_is_units_or_has_a_mistake(value: Any) -> None:
+    with pytest.raises(BadDocument):
+        parse(value)
+
+
+@given(st.sampled_from(list(EXAMPLES.values())), st.data())
+def test_a_document_with_anything_in_it_is_units_or_has_a_mistake(
+    data: bytes, draw: st.DataObject
+) -> None:
+    made = target = as_document(data)
+    while isinstance(target, dict | list) and target:
+        keys = list(target) if isinstance(target, dict) else list(range(len(target)))
+        key = draw.draw(st.sampled_from(keys))
+        if draw.draw(st.booleans()) or not isinstance(target[key], dict | list):
+            target[key] = draw.draw(json_values)
+            break
+        target = target[key]
+    try:
+        made_bytes = as_bytes(made)
+    except BadDocument:
+        return
+    assert isinstance(decode_units(made_bytes), Decoded)
