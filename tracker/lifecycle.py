@@ -45,6 +45,10 @@ class Role(MultiService):
                 self._log.failure("{child} did not stop cleanly", child=child)
 
 
+class GaveUp(Exception):
+    """The process cannot do its work; the text says why."""
+
+
 class Process(Role):
     """The role that a whole process is.
 
@@ -55,13 +59,18 @@ class Process(Role):
     def __init__(self, reactor: Any) -> None:
         super().__init__()
         self._reactor = reactor
-        self._aborted = False
+        self._aborted = ""  # why
 
     def privilegedStartService(self) -> None:
-        """Bind ports; exits at once when one cannot be had, for twistd's parent to see."""
+        """Bind ports.
+
+        :raises GaveUp: when one cannot be had, so that twistd's parent process hears of it.
+        """
         super().privilegedStartService()
         if self._aborted:
-            raise SystemExit(1)
+            # It has been told: no traceback, which would say nothing to anybody.
+            sys.excepthook = lambda *_: None
+            raise GaveUp(self._aborted)
 
     def startService(self) -> None:
         """Start the services, and heed signals."""
@@ -74,7 +83,7 @@ class Process(Role):
         """Say why, once, then stop cleanly and exit with status 1."""
         if self._aborted:
             return
-        self._aborted = True
+        self._aborted = reason
         self._log.critical("giving up: {reason}", reason=reason)
         # twistd has no way to name an exit status; this runs when all else is done.
         atexit.register(_exit, 1)

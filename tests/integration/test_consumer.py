@@ -228,3 +228,56 @@ async def test_what_was_committed_and_not_acknowledged_comes_again_and_is_stored
     await until(lambda: lag(redis) == 0, "acknowledged")
     assert sink.new == [7, 0]
     await processing.stop()
+
+
+@ensureDeferred
+async def test_an_entry_id_that_is_no_time_holds_up_nobody(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    append(redis, 1)
+    ((_, fields),) = redis.client.xrange(STREAM)
+    redis.client.xadd(STREAM, fields, id="1700000000000000-1")  # microseconds
+    redis.client.xadd(STREAM, fields, id="18446744073709551615-1")
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "all acknowledged")
+    received = [stored.received_at for batch in sink.batches for stored in batch.positions]
+    assert received[0].startswith("20")
+    assert received[1:] == ["9999-12-31T23:59:59.999Z"] * 2
+    assert not processing.aborted
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_the_delay_after_an_outage_does_not_grow_from_one_to_the_next(
+    redis: RedisServer,
+) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    for number in range(6):
+        append(redis, 1, start=number)
+        await until(lambda: lag(redis) == 0, "processed", timeout=4)
+        redis.client.client_kill_filter(_type="normal", skipme=True)
+        await until(lambda: not processing.health.ready, "cut off")
+        await until(lambda: processing.health.ready, "there again", timeout=4)
+    await processing.stop()
+
+
+def raw_content(redis: RedisServer, stream: str) -> list[bytes]:
+    """Names and values of the only entry of a stream, in turn."""
+    connection = redis.client.connection_pool.get_connection("XRANGE")
+    try:
+        connection.send_command("XRANGE", stream, "-", "+")
+        ((_, content),) = connection.read_response()
+        return list(content)
+    finally:
+        redis.client.connection_pool.release(connection)
+
+
+@ensureDeferred
+async def test_a_field_that_occurs_twice_is_kept_in_a_dead_letter(redis: RedisServer) -> None:
+    redis.client.execute_command("XADD", STREAM, "*", "a", "1", "a", "2")
+    processing = Processing(redis, FakeSink())
+    await until(lambda: redis.client.exists(f"{STREAM}:dead"), "put aside")
+    await processing.stop()
+    assert raw_content(redis, f"{STREAM}:dead")[-4:] == [b"a", b"1", b"a", b"2"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -41,10 +41,27 @@ def stored(second: int, device: str = "356307042441013", **changes: Any) -> Stor
     )
 
 
+Open = Callable[[Path], SQLiteSink]
+
+
 def sink_at(path: Path) -> SQLiteSink:
     from twisted.internet import reactor
 
     return SQLiteSink(reactor, str(path))
+
+
+@pytest_twisted.async_yield_fixture
+async def closing() -> AsyncIterator[Open]:
+    """Makes sinks that are closed at the end, whatever the test has come to."""
+    sinks = []
+
+    def make(path: Path) -> SQLiteSink:
+        sinks.append(sink_at(path))
+        return sinks[-1]
+
+    yield make
+    for sink in sinks:
+        await sink.close()
 
 
 @pytest.fixture
@@ -52,12 +69,11 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "positions.sqlite"
 
 
-@pytest_twisted.async_yield_fixture
-async def sink(path: Path) -> AsyncIterator[SQLiteSink]:
-    sink = sink_at(path)
+@pytest_twisted.async_fixture
+async def sink(path: Path, closing: Open) -> SQLiteSink:
+    sink = closing(path)
     await sink.open()
-    yield sink
-    await sink.close()
+    return sink
 
 
 def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
@@ -123,7 +139,7 @@ async def test_a_record_without_a_fix_moves_the_contact_and_not_the_place(
 
 
 @ensureDeferred
-async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path) -> None:
+async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path, closing: Open) -> None:
     positions = [
         stored(second, device, event=event, satellites=satellites)
         for second in range(5)
@@ -135,14 +151,13 @@ async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path) -> None
     for seed in range(5):
         random = Random(seed)
         random.shuffle(positions)
-        sink = sink_at(tmp_path / f"{seed}.sqlite")
+        sink = closing(tmp_path / f"{seed}.sqlite")
         await sink.open()
         left = list(positions)
         while left:
             size = random.randint(1, 20)
             await sink.store(Batch(left[:size], CHECKPOINT))
             del left[:size]
-        await sink.close()
         outcomes.add(tuple(rows(tmp_path / f"{seed}.sqlite", "SELECT * FROM last_positions")))
     assert len(outcomes) == 1
 
@@ -166,9 +181,9 @@ async def test_a_failed_batch_leaves_nothing_behind(sink: SQLiteSink, path: Path
 
 
 @ensureDeferred
-async def test_it_opens_what_it_has_written(path: Path) -> None:
+async def test_it_opens_what_it_has_written(path: Path, closing: Open) -> None:
     for second in (1, 2):
-        sink = sink_at(path)
+        sink = closing(path)
         await sink.open()
         await sink.store(Batch([stored(second)], CHECKPOINT))
         await sink.close()
@@ -176,10 +191,8 @@ async def test_it_opens_what_it_has_written(path: Path) -> None:
 
 
 @ensureDeferred
-async def test_a_commit_is_on_disk_when_it_returns(path: Path) -> None:
+async def test_a_commit_is_on_disk_when_it_returns(sink: SQLiteSink) -> None:
     # WAL alone syncs at checkpoints only; FULL does so at each commit.
-    sink = sink_at(path)
-    await sink.open()
     assert sink._database is not None
     modes = await sink._in_thread(
         lambda database: [
@@ -189,12 +202,33 @@ async def test_a_commit_is_on_disk_when_it_returns(path: Path) -> None:
         sink._database,
     )
     assert modes == ["wal", 2]
-    await sink.close()
+
+
+@ensureDeferred
+async def test_a_checkpoint_that_cannot_be_written_takes_the_positions_along(
+    sink: SQLiteSink, path: Path
+) -> None:
+    await sink.store(Batch([stored(1)], {("s", "g"): "1-0"}))
+    with pytest.raises(ValueError, match="invalid literal"):
+        await sink.store(Batch([stored(2)], {("s", "g"): "no entry ID"}))
+    assert rows(path, "SELECT count(*) FROM positions") == [(1,)]
+
+
+@ensureDeferred
+async def test_a_file_that_was_deleted_is_no_place_to_store_in(
+    sink: SQLiteSink, path: Path
+) -> None:
+    await sink.store(Batch([stored(1)], CHECKPOINT))
+    path.unlink()
+    with pytest.raises(RuntimeError, match="deleted or replaced"):
+        await sink.store(Batch([stored(2)], CHECKPOINT))
 
 
 @pytest.mark.parametrize("kind", ["no folder", "a folder", "not a database", "newer schema"])
 @ensureDeferred
-async def test_what_cannot_be_opened_is_told_in_one_line(kind: str, tmp_path: Path) -> None:
+async def test_what_cannot_be_opened_is_told_in_one_line(
+    kind: str, tmp_path: Path, closing: Open
+) -> None:
     path = tmp_path / "positions.sqlite"
     if kind == "no folder":
         path = tmp_path / "missing" / "positions.sqlite"
@@ -206,9 +240,8 @@ async def test_what_cannot_be_opened_is_told_in_one_line(kind: str, tmp_path: Pa
         database = sqlite3.connect(path)
         database.execute("PRAGMA user_version = 999")
         database.close()
-    sink = sink_at(path)
+    sink = closing(path)
     with pytest.raises(SinkUnusable) as error:
         await sink.open()
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
-    await sink.close()

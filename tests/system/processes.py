@@ -150,9 +150,9 @@ class Simulation:
         goal = len(self.acknowledged()) + count
         wait_for(lambda: len(self.acknowledged()) >= goal, f"{goal} acknowledged", timeout=40)
 
-    def park(self) -> str:
+    def park(self, number: signal.Signals = signal.SIGINT) -> str:
         """Stop recording, let the rest be sent; what the command said last."""
-        self._process.send_signal(signal.SIGINT)
+        self._process.send_signal(number)
         status = self._process.wait(60)
         text = self._log.read_text()
         assert status == 0, text

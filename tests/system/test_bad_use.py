@@ -59,6 +59,21 @@ def test_a_port_in_use_is_told(tmp_path: Path, redis: RedisServer) -> None:
     assert status == 1
 
 
+def test_a_daemon_that_cannot_have_its_port_does_not_seem_to_run(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        ended = run(
+            "twistd", f"--pidfile={tmp_path / 'pid'}", f"--logfile={tmp_path / 'log'}", "tracker",
+            "ingest", "--listen", f"teltonika=tcp:{port}:interface=127.0.0.1",
+            cwd=tmp_path,
+        )  # fmt: skip
+    assert ended.returncode == 1
+    assert "cannot listen" in ended.stderr
+    (line,) = given_up((tmp_path / "log").read_text())
+    assert "in use" in line
+    assert not (tmp_path / "pid").exists()
+
+
 def test_a_sink_that_cannot_be_opened_is_told(tmp_path: Path, redis: RedisServer) -> None:
     path = tmp_path / "missing" / "positions.sqlite"
     status, said = twistd(tmp_path, "process", "--redis", redis.url, "--sink", f"sqlite:{path}")
@@ -159,7 +174,7 @@ def test_the_demo_tells_a_port_in_use(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         ended = run("tracker-admin", "demo", "--seconds", "1", "--port", str(port))
     assert ended.returncode == 1
-    assert "in use" in ended.stderr
+    assert "cannot listen" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 

@@ -74,8 +74,14 @@ def gone(pid: int) -> bool:
     return False
 
 
-def test_its_redis_is_started_again_when_it_dies(standalone: Standalone, tmp_path: Path) -> None:
+@pytest.fixture
+def fleet(standalone: Standalone, tmp_path: Path) -> Iterator[Simulation]:
     fleet = Simulation(tmp_path, standalone.port, "--interval", "0.1")
+    yield fleet
+    fleet.kill()
+
+
+def test_its_redis_is_started_again_when_it_dies(standalone: Standalone, fleet: Simulation) -> None:
     for _ in range(2):
         fleet.wait_for_more(200)
         pid = standalone.redis_pid
@@ -87,9 +93,8 @@ def test_its_redis_is_started_again_when_it_dies(standalone: Standalone, tmp_pat
 
 
 def test_killed_whole_and_started_again_it_loses_nothing(
-    standalone: Standalone, tmp_path: Path
+    standalone: Standalone, fleet: Simulation
 ) -> None:
-    fleet = Simulation(tmp_path, standalone.port, "--interval", "0.1")
     for _ in range(2):
         fleet.wait_for_more(200)
         pid = standalone.redis_pid
@@ -99,6 +104,25 @@ def test_killed_whole_and_started_again_it_loses_nothing(
         standalone.start()
     fleet.wait_for_more(200)
     account(standalone, fleet)
+
+
+def test_sigterm_lets_the_simulation_finish(standalone: Standalone, tmp_path: Path) -> None:
+    fleet = Simulation(tmp_path, standalone.port, "--interval", "0.1", name="other")
+    try:
+        fleet.wait_for_more(50)
+        assert ", 0 left" in fleet.park(signal.SIGTERM)
+    finally:
+        fleet.kill()
+
+
+def test_what_lies_in_the_current_folder_is_not_run(tmp_path: Path) -> None:
+    (tmp_path / "tracker").mkdir()
+    (tmp_path / "tracker" / "__init__.py").write_text("raise SystemExit('not this one')")
+    ended = run(
+        "tracker-admin", "demo", "--seconds", "1", "--devices", "2", "--port", str(free_port()),
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
 
 
 def test_a_stop_leaves_nothing_running(standalone: Standalone) -> None:
