@@ -1,0 +1,270 @@
+"""Ports that an endpoint string alone cannot describe: what they are told, and how they fail."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import SSL4ServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.testing import MemoryReactor
+
+from tests.certificates import certify, key_of
+from tracker.ingestion.ports import (
+    MAX_DATAGRAM,
+    DatagramListener,
+    mutual_tls_endpoint,
+    udp_port,
+)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of a server."""
+    return certify(tmp_path_factory.mktemp("server"), "192.0.2.1")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of who vouches for clients."""
+    return certify(tmp_path_factory.mktemp("authority"), "192.0.2.2")
+
+
+# UDP endpoints.
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("udp:5027", (5027, "")),
+        ("udp:0", (0, "")),
+        ("udp:65535", (65_535, "")),
+        ("udp:port=5027", (5027, "")),
+        ("udp:5027:interface=127.0.0.1", (5027, "127.0.0.1")),
+        ("udp:interface=127.0.0.1:port=5027", (5027, "127.0.0.1")),
+        ("udp:5027:127.0.0.1", (5027, "127.0.0.1")),
+        (r"udp:5027:interface=\:\:1", (5027, "::1")),
+        (r"udp:5027:\:\:", (5027, "::")),
+    ],
+)
+def test_a_udp_endpoint_names_port_and_interface(
+    description: str, expected: tuple[int, str]
+) -> None:
+    assert udp_port(description) == expected
+
+
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [
+        ("udp:", "not ''"),
+        ("udp:interface=127.0.0.1", "not ''"),
+        ("udp:port", "not 'port'"),
+        ("udp:port=", "not ''"),
+        ("udp:65536", "not '65536'"),
+        ("udp:-1", "not '-1'"),
+        ("udp:5027.0", "not '5027.0'"),
+        ("udp: 5027", "not ' 5027'"),
+        ("udp:٣", "a number up to 65535"),
+        ("udp:²", "a number up to 65535"),
+        ("udp:5027:backlog=5", "must be udp:PORT"),
+        ("udp:5027:port=5028", "must be udp:PORT"),
+        ("udp:5027:127.0.0.1:x", "must be udp:PORT"),
+        ("udp:5027:127.0.0.1:interface=127.0.0.2", "must be udp:PORT"),
+        ("udp:5027:::1", "must be udp:PORT"),
+    ],
+)
+def test_a_mistake_in_a_udp_endpoint_is_told_in_one_line(description: str, told: str) -> None:
+    with pytest.raises(ValueError, match=r"port|udp:PORT") as raised:
+        udp_port(description)
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# Datagram listeners.
+
+
+@define
+class UDPReactor:
+    """Notes what listens, and cannot listen when told so."""
+
+    listening: list[tuple[int, object, str, int]] = field(factory=list)
+    stopping: Deferred[None] = field(factory=Deferred)
+    failure: Exception | None = None
+
+    def listenUDP(self, port: int, protocol: object, interface: str = "", **size: int) -> Any:
+        if self.failure is not None:
+            raise self.failure
+        self.listening.append((port, protocol, interface, size["maxPacketSize"]))
+        return self
+
+    def getHost(self) -> IPv4Address:
+        return IPv4Address("UDP", "127.0.0.1", self.listening[-1][0])
+
+    def stopListening(self) -> Deferred[None]:
+        self.listening.clear()
+        return self.stopping
+
+
+class Bound:
+    """A datagram listener, its reactor and why it gave up."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.reactor = UDPReactor(failure=failure)
+        self.protocol = DatagramProtocol()
+        self.given_up: list[str] = []
+        self.listener = DatagramListener(
+            self.reactor,
+            "teltonika=udp:5027",
+            5027,
+            "127.0.0.1",
+            self.protocol,
+            self.given_up.append,
+        )
+
+
+def test_a_datagram_listener_listens_before_root_is_given_up_and_once() -> None:
+    bound = Bound()
+    assert bound.reactor.listening == []
+    bound.listener.privilegedStartService()
+    bound.listener.startService()
+    assert bound.reactor.listening == [(5027, bound.protocol, "127.0.0.1", MAX_DATAGRAM)]
+    assert bound.given_up == []
+
+
+def test_a_datagram_listener_that_starts_without_privileges_listens_too() -> None:
+    bound = Bound()
+    bound.listener.startService()
+    assert len(bound.reactor.listening) == 1
+
+
+def test_a_stop_waits_until_the_port_is_closed() -> None:
+    bound = Bound()
+    bound.listener.startService()
+    stopped: list[object] = []
+    bound.listener.stopService().addCallback(stopped.append)
+    assert bound.reactor.listening == []
+    assert stopped == []
+    bound.reactor.stopping.callback(None)
+    assert stopped == [None]
+
+
+def test_a_stop_without_a_port_is_done_at_once() -> None:
+    bound = Bound()
+    stopped: list[object] = []
+    bound.listener.stopService().addCallback(stopped.append)
+    assert stopped == [None]
+
+
+def test_a_port_that_is_taken_ends_the_process_with_a_reason() -> None:
+    taken = CannotListenError("127.0.0.1", 5027, OSError(98, "Address already in use"))
+    bound = Bound(taken)
+    bound.listener.privilegedStartService()
+    assert bound.given_up == [
+        "cannot listen on teltonika=udp:5027: [Errno 98] Address already in use"
+    ]
+
+
+# TLS with certificates of clients.
+
+
+def described(server: Path, rest: str = "") -> str:
+    return f"ssl:5027:privateKey={key_of(server)}:certKey={server}{rest}"
+
+
+@pytest.mark.parametrize(
+    ("rest", "interface", "backlog"),
+    [
+        ("", "", 50),
+        (":interface=127.0.0.1", "127.0.0.1", 50),
+        (r":interface=\:\:1:backlog=1024", "::1", 1024),
+    ],
+)
+def test_an_endpoint_listens_where_it_is_told(
+    server: Path, authority: Path, rest: str, interface: str, backlog: int
+) -> None:
+    reactor = MemoryReactor()
+    endpoint = mutual_tls_endpoint(reactor, described(server, rest), authority)
+    assert isinstance(endpoint, SSL4ServerEndpoint)
+    factory: Any = object()
+    endpoint.listen(factory)
+    ((port, _, context, given_backlog, given_interface),) = reactor.sslServers
+    assert (port, given_backlog, given_interface) == (5027, backlog, interface)
+    assert context.verify
+    assert context.requireCertificate
+
+
+def test_the_port_may_be_named(server: Path, authority: Path) -> None:
+    reactor = MemoryReactor()
+    description = f"ssl:privateKey={key_of(server)}:port=5028:certKey={server}"
+    factory: Any = object()
+    mutual_tls_endpoint(reactor, description, authority).listen(factory)
+    assert reactor.sslServers[0][0] == 5028
+
+
+def test_key_and_certificate_may_be_in_one_file(
+    server: Path, authority: Path, tmp_path: Path
+) -> None:
+    both = tmp_path / "both.pem"
+    both.write_bytes(key_of(server).read_bytes() + server.read_bytes())
+    mutual_tls_endpoint(MemoryReactor(), f"ssl:5027:privateKey={both}", authority)
+
+
+def test_a_chain_is_sent_along(server: Path, authority: Path, tmp_path: Path) -> None:
+    reactor = MemoryReactor()
+    chain = tmp_path / "chain.pem"
+    chain.write_bytes(authority.read_bytes() + server.read_bytes())
+    factory: Any = object()
+    described_ = described(server, f":extraCertChain={chain}")
+    mutual_tls_endpoint(reactor, described_, authority).listen(factory)
+    assert len(reactor.sslServers[0][2].extraCertChain) == 2
+
+
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [
+        ("ssl:port:privateKey={key}:certKey={cert}", "not 'port'"),
+        ("ssl:65536:privateKey={key}:certKey={cert}", "not '65536'"),
+        ("ssl:privateKey={key}:certKey={cert}", "not ''"),
+        ("ssl:5027:privateKey={key}:certKey={cert}:tls=1", "unknown argument 'tls'"),
+        ("ssl:5027:privateKey={key}:certKey={cert}:port=1", "unknown argument 'port'"),
+        ("ssl:5027:privateKey={key}:certKey={cert}:backlog=many", "many"),
+        ("ssl:5027:privateKey={key}:certKey={cert}:extraCertChain={key}", "no certificate"),
+    ],
+)
+def test_a_mistake_in_a_tls_endpoint_is_told_in_one_line(
+    server: Path, authority: Path, description: str, told: str
+) -> None:
+    filled = description.format(key=key_of(server), cert=server)
+    with pytest.raises(ValueError, match=r".") as raised:
+        mutual_tls_endpoint(MemoryReactor(), filled, authority)
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        "ssl:5027:privateKey=/no/such/file:certKey={cert}",
+        "ssl:5027:privateKey={key}:certKey=/no/such/file",
+        "ssl:5027:privateKey={key}:certKey={cert}:extraCertChain=/no/such/file",
+    ],
+)
+def test_a_file_that_is_not_there_is_named(server: Path, authority: Path, description: str) -> None:
+    filled = description.format(key=key_of(server), cert=server)
+    with pytest.raises(OSError, match="/no/such/file"):
+        mutual_tls_endpoint(MemoryReactor(), filled, authority)
+
+
+def test_authorities_that_are_not_there_are_named(server: Path) -> None:
+    with pytest.raises(OSError, match="/no/such/file"):
+        mutual_tls_endpoint(MemoryReactor(), described(server), Path("/no/such/file"))
+
+
+def test_a_file_without_authorities_is_named(server: Path) -> None:
+    with pytest.raises(ValueError, match="holds no certificate"):
+        mutual_tls_endpoint(MemoryReactor(), described(server), key_of(server))

@@ -1,0 +1,104 @@
+"""Limits and choices from options: each at its bounds, each mistake in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+import pytest
+
+from tracker.config import ConfigError, choice, limits
+from tracker.limits import Limits
+
+#: Option → the least and the most it takes.
+BOUNDS: dict[str, tuple[float, float]] = {
+    "frame-bytes": (64, 1_048_576),
+    "command-frame-bytes": (64, 1_048_576),
+    "records": (1, 255),
+    "buffer-bytes": (64, 16_777_216),
+    "connections": (1, 10_000_000),
+    "connection-rate": (1, 1_000_000),
+    "connection-rate-per-address": (1, 1_000_000),
+    "datagrams-under-way": (1, 1_000_000),
+    "login-timeout": (0.1, 3600),
+    "idle-timeout": (1, 604_800),
+}
+DEFAULTS = {
+    "frame-bytes": 8192,
+    "command-frame-bytes": 65_536,
+    "records": 255,
+    "buffer-bytes": 16_384,
+    "connections": 100_000,
+    "connection-rate": 1000,
+    "connection-rate-per-address": 500,
+    "datagrams-under-way": 1000,
+    "login-timeout": 30.0,
+    "idle-timeout": 600.0,
+}
+AT_BOUNDS = [(name, bound) for name, both in BOUNDS.items() for bound in both]
+PAST_BOUNDS = [
+    *((name, low - (0.01 if isinstance(low, float) else 1)) for name, (low, _) in BOUNDS.items()),
+    *((name, high + 1) for name, (_, high) in BOUNDS.items()),
+]
+
+
+def options(**changed: Any) -> dict[str, Any]:
+    """What the options of a process hold, where some were given."""
+    defaults: dict[str, Any] = {name: default for name, default, *_ in Limits.options()}
+    return {**defaults, **changed}
+
+
+def test_every_limit_has_bounds_and_a_default_here() -> None:
+    assert {name for name, *_ in Limits.options()} == set(BOUNDS)
+    assert options() == DEFAULTS
+
+
+def test_options_that_were_not_given_are_the_defaults() -> None:
+    assert limits(options()) == Limits()
+
+
+def test_every_option_sets_the_limit_of_its_name() -> None:
+    given = {name: high for name, (_, high) in BOUNDS.items()}
+    assert attrs.asdict(limits(given)) == {
+        name.replace("-", "_"): high for name, high in given.items()
+    }
+
+
+def test_other_options_are_none_of_its_business() -> None:
+    assert limits({**options(), "redis": None, "listen": []}) == Limits()
+
+
+@pytest.mark.parametrize(("name", "value"), AT_BOUNDS)
+def test_a_limit_at_its_bounds_is_taken(name: str, value: float) -> None:
+    made = limits(options(**{name: value}))
+    assert getattr(made, name.replace("-", "_")) == value
+
+
+@pytest.mark.parametrize(("name", "value"), PAST_BOUNDS)
+def test_a_limit_past_its_bounds_is_told_with_its_option(name: str, value: float) -> None:
+    with pytest.raises(ConfigError) as raised:
+        limits(options(**{name: value}))
+    message = str(raised.value)
+    assert message.startswith(f"--{name}: must be between ")
+    assert message.endswith(f": {value:,}")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("name", ["login-timeout", "idle-timeout"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -0.0])
+def test_a_time_that_is_no_time_is_refused(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"--{name}: must be between"):
+        limits(options(**{name: value}))
+
+
+@pytest.mark.parametrize("value", ["all", "redis"])
+def test_a_choice_is_one_of_few(value: str) -> None:
+    assert choice({"device-authority": value}, "device-authority", "all", "redis") == value
+
+
+@pytest.mark.parametrize("value", ["", "ALL", "all ", "none", "a\nb"])
+def test_any_other_choice_is_told_with_those_there_are(value: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        choice({"device-authority": value}, "device-authority", "all", "redis")
+    assert str(raised.value) == f"--device-authority: must be all or redis, not {value!r}"
+    assert "\n" not in str(raised.value)
