@@ -63,6 +63,15 @@ def test_the_wheel_gives_tracker_admin(installed: Path, tmp_path: Path) -> None:
     assert all(command in said for command in ("simulate", "demo"))
 
 
+def test_the_wheel_brings_the_dictionary_of_elements(installed: Path, tmp_path: Path) -> None:
+    said = run_installed(
+        installed, tmp_path, "tracker-admin", "decode", "--names",
+        "000000000000002808010000016B40D9AD80010000000000000000000000000000000103"
+        "021503010101425E100000010000F22A",
+    )  # fmt: skip
+    assert '"name": "External Voltage", "scaled": 24.08, "unit": "V"' in said
+
+
 def test_the_wheel_brings_the_vendors_and_the_schema(installed: Path, tmp_path: Path) -> None:
     said = run_installed(
         installed, tmp_path, "tracker-admin", "demo", "--seconds", "2", "--devices", "3",
