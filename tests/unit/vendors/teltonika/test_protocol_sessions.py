@@ -212,6 +212,7 @@ def test_the_same_login_again_is_answered_again(online: Conversation) -> None:
 
 
 def test_the_same_login_again_may_come_byte_by_byte(online: Conversation) -> None:
+    online.gateway.confirms_at_once = True
     for byte in b"\xff" + LOGIN:
         assert online.answer() == b""
         online.send(bytes((byte,)))
