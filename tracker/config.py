@@ -68,13 +68,17 @@ def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
 
 def limits(options: Mapping[str, Any]) -> Limits:
     """The limits, each from the option of its name."""
-    given = {name.replace("-", "_"): options[name] for name, *_ in Limits.options()}
     made = Limits()
-    for name, value in given.items():
+    for name, default, _ in Limits.options():
+        number = type(default)
         try:
-            made = evolve(made, **{name: value})
+            value = number(options[name])
+        except ValueError:
+            raise ConfigError(f"--{name}: must be a number, not {options[name]!r}") from None
+        try:
+            made = evolve(made, **{name.replace("-", "_"): value})
         except ValueError as error:
-            raise ConfigError(f"--{name.replace('_', '-')}: {error}") from None
+            raise ConfigError(f"--{name}: {error}") from None
     return made
 
 

@@ -10,7 +10,8 @@ from attrs import Attribute, field, fields, frozen
 def _between(low: float, high: float) -> Any:
     def check(instance: Any, attribute: Attribute[Any], value: float) -> None:
         if not low <= value <= high:
-            raise ValueError(f"must be between {low:,} and {high:,}: {value:,}")
+            shown = f"{value:,}".removesuffix(".0")
+            raise ValueError(f"must be between {low:,} and {high:,}: {shown}")
 
     return check
 
@@ -49,14 +50,13 @@ class Limits:
     )
 
     @classmethod
-    def options(cls) -> list[tuple[str, Any, str, type]]:
-        """Option name, default, explanation and type of each limit."""
+    def options(cls) -> list[tuple[str, Any, str]]:
+        """Option name, default and explanation of each limit."""
         return [
             (
                 attribute.name.replace("_", "-"),
                 attribute.default,
                 attribute.metadata["help"],
-                type(attribute.default),
             )
             for attribute in fields(cls)
         ]

@@ -83,7 +83,7 @@ class ServingOptions(RoleOptions):
          "the others: refuse, or accept (and count them)."),
         ("imei-check", None, "digits", "Which IMEIs are valid: digits (15 of them), or luhn "
          "(with a right check digit)."),
-        *((name, None, default, text, kind) for name, default, text, kind in Limits.options()),
+        *((name, None, default, text) for name, default, text in Limits.options()),
     ]  # fmt: skip
 
     def __init__(self) -> None:
@@ -104,6 +104,10 @@ class ServingOptions(RoleOptions):
             _port(reactor, listen, vendors[listen.vendor], self["tls-client-ca"], limits, abort)
             for listen in config.listens(given, vendors)
         ]
+        if self["tls-client-ca"] and not any(
+            text.partition("=")[2].startswith("ssl:") for text in given
+        ):
+            raise ConfigError("--tls-client-ca: no --listen has an ssl: endpoint")
         devices = Devices(
             allow_list=config.choice(self, "device-authority", "all", "redis") == "redis",
             unknown=Admission.SERVED

@@ -67,6 +67,7 @@ def pipelining(port: int, device_id: str, data: bytes) -> Iterator[None]:
 FLOODS = {
     "pings": b"\xff" * 60_000,
     "packets-without-records": encode_frame(encode_packet(CODEC_8, [])) * 4000,
+    "logins": encode_login(imei(1)) * 3500,
 }
 
 

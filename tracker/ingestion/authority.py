@@ -66,6 +66,7 @@ class AllowList(Service):
     ) -> None:
         self.unknown_devices = 0
         """Logins of devices that are not in the set."""
+        self._told = 0  # of those
         self._redis = redis
         self._unknown = unknown
         self._report = report
@@ -117,3 +118,10 @@ class AllowList(Service):
             self._log.info("allow-list: {count} devices", count=len(allowed))
         self._allowed = allowed
         self._report(None)
+        if self.unknown_devices > self._told:
+            self._log.info(
+                "{count} logins of devices that are not on the allow-list: {fate}",
+                count=self.unknown_devices - self._told,
+                fate=self._unknown.value,
+            )
+            self._told = self.unknown_devices

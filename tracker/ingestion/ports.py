@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from OpenSSL import SSL, crypto
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.error import CannotListenError
+from twisted.internet.error import CannotListenError, InvalidAddressError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.ssl import Certificate, CertificateOptions, KeyPair, PrivateCertificate
+from twisted.internet.ssl import CertificateOptions, KeyPair
 from twisted.logger import Logger
 
 from tracker.certificates import load_certificates, trust_root
@@ -19,7 +21,13 @@ from tracker.endpoints import readable, split
 from tracker.lifecycle import Abort
 
 #: Bytes of the largest datagram that is read.
-MAX_DATAGRAM = 8192
+MAX_DATAGRAM: Final = 8192
+
+#: Arguments of Twisted's ``ssl:`` endpoint, in their order.
+_SSL_ARGUMENTS: Final = (
+    *("port", "privateKey", "certKey", "sslmethod", "interface", "backlog"),
+    *("extraCertChain", "dhParameters"),
+)
 
 
 class DatagramListener(Service):
@@ -55,8 +63,9 @@ class DatagramListener(Service):
             self._listening = self._reactor.listenUDP(
                 self._port, self._protocol, interface=self._interface, maxPacketSize=MAX_DATAGRAM
             )
-        except CannotListenError as error:
-            self._abort(f"cannot listen on {self._name}: {error.socketError}")
+        except (CannotListenError, InvalidAddressError) as error:
+            reason = error.socketError if isinstance(error, CannotListenError) else error
+            self._abort(f"cannot listen on {self._name}: {reason}")
             return
         self._log.info(
             "listening: {name} on {address}",
@@ -85,14 +94,15 @@ def udp_port(description: str) -> tuple[int, str]:
 
     :raises ValueError: with one line that says what is wrong.
     """
-    _, positional, named = split(description)
-    port, *others = positional or [named.pop("port", "")]
-    interface = others[0] if others else named.pop("interface", "")
-    if named or len(others) > 1:
+    try:
+        given = _named(description, ("port", "interface"))
+    except ValueError as error:
+        raise ValueError(f"must be udp:PORT[:interface=ADDRESS]: {error}") from None
+    port = _number("port", given.pop("port", ""))
+    interface = given.pop("interface", "")
+    if given:
         raise ValueError("must be udp:PORT[:interface=ADDRESS]")
-    if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise ValueError(f"the port must be a number up to 65535, not {port!r}")
-    return int(port), interface
+    return port, interface
 
 
 def mutual_tls_endpoint(
@@ -106,29 +116,51 @@ def mutual_tls_endpoint(
     :raises ValueError: with one line that says what is wrong.
     :raises OSError: when a file cannot be read.
     """
-    _, positional, named = split(description)
-    port = positional[0] if positional else named.pop("port", "")
-    if not (port.isascii() and port.isdigit() and int(port) < 65536):
-        raise ValueError(f"the port must be a number up to 65535, not {port!r}")
-    key_file = named.pop("privateKey", "server.pem")
-    certificate_file = named.pop("certKey", key_file)
-    chain_file = named.pop("extraCertChain", None)
-    interface = named.pop("interface", "")
-    backlog = int(named.pop("backlog", "50"))
-    if named:
-        raise ValueError(f"unknown argument {min(named)!r}")
-    key = KeyPair.load(Path(key_file).read_bytes(), 1)
-    own = PrivateCertificate.load(
-        Certificate.loadPEM(Path(certificate_file).read_bytes()).dump(), key
-    )
+    given = _named(description, _SSL_ARGUMENTS)
+    port = _number("port", given.pop("port", ""))
+    key_file = Path(given.pop("privateKey", "server.pem"))
+    certificate_file = Path(given.pop("certKey", str(key_file)))
+    chain_file = given.pop("extraCertChain", None)
+    interface = given.pop("interface", "")
+    backlog = _number("backlog", given.pop("backlog", "50"))
+    if given:
+        raise ValueError(f"unknown argument {min(given)!r}")
     chain = [] if chain_file is None else load_certificates(Path(chain_file))
     options = CertificateOptions(
-        privateKey=own.privateKey.original,
-        certificate=own.original,
+        privateKey=_private_key(key_file),
+        certificate=load_certificates(certificate_file)[0].original,
         extraCertChain=[link.original for link in chain],
         trustRoot=trust_root(client_authorities),
     )
+    try:
+        options.getContext()
+    except (SSL.Error, crypto.Error):
+        raise ValueError(f"{key_file} and {certificate_file} do not match") from None
     endpoint: IStreamServerEndpoint = SSL4ServerEndpoint(
-        reactor, int(port), options, backlog=backlog, interface=interface
+        reactor, port, options, backlog=backlog, interface=interface
     )
     return endpoint
+
+
+def _named(description: str, names: Sequence[str]) -> dict[str, str]:
+    """The arguments of an endpoint string by name, whether they were given so or by place."""
+    _, positional, named = split(description)
+    if len(positional) > len(names):
+        raise ValueError("too many arguments")
+    if twice := set(names[: len(positional)]) & set(named):
+        raise ValueError(f"the {min(twice)} is given twice")
+    return dict(zip(names, positional, strict=False)) | named
+
+
+def _number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) < 65536):
+        raise ValueError(f"the {name} must be a number up to 65535, not {text!r}")
+    return int(text)
+
+
+def _private_key(file: Path) -> crypto.PKey:
+    try:
+        key: crypto.PKey = KeyPair.load(file.read_bytes(), crypto.FILETYPE_PEM).original
+    except (crypto.Error, ValueError):
+        raise ValueError(f"{file}: holds no private key in PEM form") from None
+    return key

@@ -231,7 +231,7 @@ def test_a_chain_is_sent_along(server: Path, authority: Path, tmp_path: Path) ->
         ("ssl:65536:privateKey={key}:certKey={cert}", "not '65536'"),
         ("ssl:privateKey={key}:certKey={cert}", "not ''"),
         ("ssl:5027:privateKey={key}:certKey={cert}:tls=1", "unknown argument 'tls'"),
-        ("ssl:5027:privateKey={key}:certKey={cert}:port=1", "unknown argument 'port'"),
+        ("ssl:5027:privateKey={key}:certKey={cert}:port=1", "the port is given twice"),
         ("ssl:5027:privateKey={key}:certKey={cert}:backlog=many", "many"),
         ("ssl:5027:privateKey={key}:certKey={cert}:extraCertChain={key}", "no certificate"),
     ],

@@ -22,6 +22,9 @@ from attrs import define, field, frozen
 
 from tracker.vendors.outcomes import Decoded, Rejected
 
+#: Codec id and two counts: less than this cannot be the data of a frame or datagram.
+SHORTEST_DATA: Final = 3
+
 #: Timestamp, priority, longitude, latitude, altitude, angle, satellites, speed.
 _PLACE: Final = struct.Struct(">QBiihHBH")
 _BYTE: Final = struct.Struct("B")
@@ -109,7 +112,7 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
         very field.
     """
     size = len(data)
-    if size < 3:
+    if size < SHORTEST_DATA:
         return Rejected(
             size,
             0,

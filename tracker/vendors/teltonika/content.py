@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from tracker.vendors.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika import codec7
-from tracker.vendors.teltonika.avl import CODECS, Packet, decode_packet, encode_packet
+from tracker.vendors.teltonika.avl import (
+    CODECS,
+    SHORTEST_DATA,
+    Packet,
+    decode_packet,
+    encode_packet,
+)
 from tracker.vendors.teltonika.codec7 import Codec7Packet, decode_codec7
 from tracker.vendors.teltonika.messages import (
     MESSAGE_CODECS,
@@ -22,6 +28,8 @@ def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejec
     :return: ``Rejected`` where it contradicts itself, holds more than ``max_records``
         records, or is of an unknown codec; its ``offset`` counts from the codec id.
     """
+    if len(data) < SHORTEST_DATA:
+        return Rejected(len(data), 0, f"{len(data)} bytes are too short for codec and counts")
     codec_id = data[0]
     if codec_id in MESSAGE_CODECS:
         return decode_message(data)

@@ -15,6 +15,7 @@ from typing import Final
 from attrs import field, frozen
 
 from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.vendors.teltonika.avl import SHORTEST_DATA
 from tracker.vendors.teltonika.login import IMEI_DIGITS
 
 _HEADER: Final = struct.Struct(">HHBBH")
@@ -22,8 +23,6 @@ _ANSWER: Final = struct.Struct(">HHBBB")
 _NOT_USED: Final = 0x01
 #: Where the data begins.
 _DATA: Final = _HEADER.size + IMEI_DIGITS
-#: Codec id and two counts.
-_SHORTEST_DATA: Final = 3
 
 
 @frozen
@@ -42,13 +41,13 @@ class Datagram:
 def decode_datagram(datagram: bytes) -> Decoded[Datagram] | Rejected:
     """Read a datagram from a device."""
     size = len(datagram)
-    if size < _DATA + _SHORTEST_DATA:
+    if size < _DATA + SHORTEST_DATA:
         return Rejected(
             size,
             size,
             f"{size} bytes are too short for a datagram",
             field="datagram",
-            expected=f"{_DATA + _SHORTEST_DATA} bytes or more",
+            expected=f"{_DATA + SHORTEST_DATA} bytes or more",
             found=f"{size} bytes",
         )
     length, packet_id, unused, avl_packet_id, imei_length = _HEADER.unpack_from(datagram)

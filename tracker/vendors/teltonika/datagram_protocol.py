@@ -8,6 +8,7 @@ all there is, and anybody could have written it.
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 from hashlib import blake2b
 from typing import Any, Final
 
@@ -119,7 +120,8 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
     def _answer(self, packet: Datagram, accepted: int, addr: Any) -> None:
         if self.transport is not None:
             answer = encode_answer(packet.packet_id, packet.avl_packet_id, accepted)
-            self.transport.write(answer, addr)
+            with suppress(OSError):  # an address that was forged, or a full queue
+                self.transport.write(answer, addr)
 
     def _forget_old(self) -> None:
         horizon = self._clock.seconds() - WINDOW

@@ -12,6 +12,7 @@ from typing import Final
 from fastcrc.crc16 import arc as crc16
 
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete
+from tracker.vendors.teltonika.avl import SHORTEST_DATA
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS
 
 PREAMBLE: Final = bytes(4)
@@ -21,8 +22,6 @@ PING: Final = 0xFF
 _HEADER: Final = 8
 _CRC: Final = 4
 _ENVELOPE: Final = _HEADER + _CRC
-#: Codec id and two counts: less than this cannot be a frame.
-_SHORTEST_DATA: Final = 3
 
 
 def decode_frame(
@@ -49,12 +48,12 @@ def decode_frame(
     if size < _HEADER:
         return Incomplete(_HEADER - size)
     length = int.from_bytes(buffer[4:_HEADER], "big")
-    if length < _SHORTEST_DATA:
+    if length < SHORTEST_DATA:
         return Fatal(
             4,
             f"data length {length}: too short for a frame",
             field="length",
-            expected=f"{_SHORTEST_DATA} or more",
+            expected=f"{SHORTEST_DATA} or more",
             found=str(length),
         )
     limit = max_data

@@ -36,11 +36,17 @@ def entries(
     if isinstance(content, Packet):
         codec = content.codec.name
         positions = [position(device_id, record) for record in content.records]
-        for record, made in zip(content.records, positions, strict=True):
-            if len(made.attributes) < len(record.elements) + len(record.variable):
+        for record in content.records:
+            ids = {element[0] for element in record.elements}.union(
+                element[0] for element in record.variable
+            )
+            if len(ids) < len(record.elements) + len(record.variable):
                 on_repeated_id()
         return [made.to_entry(codec) for made in positions]
     if isinstance(content, Codec7Packet):
+        for old in content.records:
+            if len({element[0] for element in old.elements}) < len(old.elements):
+                on_repeated_id()
         return [
             codec7_position(device_id, record).to_entry(codec7.NAME) for record in content.records
         ]

@@ -30,6 +30,7 @@ from typing import Any, Final
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -236,7 +237,8 @@ class TeltonikaProtocol(Protocol):
             return self._reject("a second login, of another device")
         del self._buffer[: outcome.used]
         self._last_heard = self._clock.seconds()
-        self.transport.write(ACCEPT)
+        # Nothing to confirm, and so in a turn of its own: others have to have theirs.
+        self._answer_when(deferLater(self._clock, 0), ACCEPT)
         return True
 
     def _read_nothing(self) -> bool:
@@ -258,20 +260,21 @@ class TeltonikaProtocol(Protocol):
         assert self.device_id is not None  # noqa: S101 - the login comes first
         made = entries(self.device_id, content, self._clock.seconds(), self._notice_repeated_id)
         # A message is kept like a record, but its device expects no answer to it.
-        count = None if isinstance(content, Message) else len(content.records)
-        published = self._gateway.publish(made)
+        count = b"" if isinstance(content, Message) else len(content.records).to_bytes(4, "big")
+        self._answer_when(self._gateway.publish(made), count)
+
+    def _answer_when(self, published: Deferred[None], answer: bytes) -> None:
         self._unconfirmed = published
-        published.addCallbacks(self._confirmed, self._not_confirmed, callbackArgs=(count,))
+        published.addCallbacks(self._confirmed, self._not_confirmed, callbackArgs=(answer,))
 
     def _notice_repeated_id(self) -> None:
         if not self._told_of_repeated_ids:
             self._told_of_repeated_ids = True
             self._gateway.noticed(self, REPEATED_ID)
 
-    def _confirmed(self, _: None, count: int | None) -> None:
+    def _confirmed(self, _: None, answer: bytes) -> None:
         self._unconfirmed = None
-        if count is not None:
-            self.transport.write(count.to_bytes(4, "big"))
+        self.transport.write(answer)
         self._go_on()
 
     def _not_confirmed(self, failure: Failure) -> None:

@@ -12,7 +12,7 @@ from typing import Final, Literal
 from attrs import evolve, field, frozen
 
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
-from tracker.vendors.teltonika.avl import Packet
+from tracker.vendors.teltonika.avl import SHORTEST_DATA, Packet
 from tracker.vendors.teltonika.codec7 import Codec7Packet
 from tracker.vendors.teltonika.content import Content, decode_data, encode_data
 from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_datagram
@@ -31,7 +31,7 @@ _IMEI_LENGTH: Final = IMEI_DIGITS.to_bytes(2, "big")
 _FRAME_HEADER: Final = 8
 _DATAGRAM_HEADER: Final = 23
 #: A datagram of one packet without a record: less than this is none.
-_SHORTEST_DATAGRAM: Final = _DATAGRAM_HEADER + 3
+_SHORTEST_DATAGRAM: Final = _DATAGRAM_HEADER + SHORTEST_DATA
 
 
 @frozen

@@ -74,7 +74,9 @@ class Conversation:
         self.protocol.makeConnection(self.transport)
 
     def send(self, data: bytes) -> None:
+        """Data arrives; then the reactor turns once."""
         self.protocol.dataReceived(data)
+        self.clock.advance(0)
 
     def lose(self) -> None:
         """The connection breaks."""

@@ -239,6 +239,7 @@ class Connection:
         elif self.random.random() < 0.02:
             self.hear(not self.hears)
         self.protocol.dataReceived(chunk)
+        self.clock.advance(0)
 
     def hear(self, hears: bool) -> None:
         """The peer begins or ceases to read what is written to it."""

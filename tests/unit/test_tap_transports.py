@@ -1,0 +1,63 @@
+"""Mistakes about transports and numbers that have to be told in one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.internet.error import InvalidAddressError
+from twisted.internet.testing import MemoryReactor
+
+from tests.certificates import certify, key_of
+from tests.unit.ingestion.test_ports import Bound
+from tests.unit.test_tap_devices import mistake
+from tracker.ingestion.ports import mutual_tls_endpoint
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> Path:
+    return certify(tmp_path, "192.0.2.1")
+
+
+def test_a_key_of_another_certificate_is_told(certificate: Path, tmp_path: Path) -> None:
+    other = certify(tmp_path, "192.0.2.2")
+    endpoint = f"teltonika=ssl:5027:privateKey={key_of(other)}:certKey={certificate}"
+    assert "match" in mistake("ingest", "--listen", endpoint, "--tls-client-ca", str(certificate))
+
+
+@pytest.mark.parametrize("kind", ["key", "certificate"])
+def test_a_file_that_holds_no_key_or_certificate_is_told_in_words(
+    certificate: Path, tmp_path: Path, kind: str
+) -> None:
+    junk = tmp_path / "junk.pem"
+    junk.write_bytes(b"hello")
+    key = junk if kind == "key" else key_of(certificate)
+    cert = junk if kind == "certificate" else certificate
+    endpoint = f"teltonika=ssl:5027:privateKey={key}:certKey={cert}"
+    message = mistake("ingest", "--listen", endpoint, "--tls-client-ca", str(certificate))
+    assert "routines" not in message
+
+
+def test_arguments_by_their_place_mean_what_twisted_takes_them_for(certificate: Path) -> None:
+    description = f"ssl:5027:{key_of(certificate)}:{certificate}"
+    mutual_tls_endpoint(MemoryReactor(), description, certificate)
+
+
+def test_client_certificates_without_a_tls_endpoint_are_told(certificate: Path) -> None:
+    assert "--tls-client-ca" in mistake(
+        "ingest", "--listen", "teltonika=tcp:5027", "--tls-client-ca", str(certificate)
+    )
+
+
+def test_an_interface_that_is_no_address_ends_the_process_with_a_reason() -> None:
+    # What a UDP port of Twisted raises for ``udp:5027:interface=localhost``.
+    bound = Bound(InvalidAddressError("localhost", "not an IPv4 or IPv6 address."))
+    bound.listener.privilegedStartService()
+    assert "localhost" in bound.given_up[0]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--frame-bytes", "8k"), ("--login-timeout", "soon")]
+)
+def test_what_is_no_number_is_told_with_its_option(option: str, value: str) -> None:
+    assert option.lstrip("-") in mistake("ingest", option, value)

@@ -1,0 +1,40 @@
+"""An answer that cannot be sent: the address it goes to is whatever a stranger wrote."""
+
+from __future__ import annotations
+
+import errno
+import gc
+
+import pytest
+from twisted.internet.testing import FakeDatagramTransport
+from twisted.logger import LogLevel, capturedLogs
+
+from tests.unit.vendors.teltonika.test_datagram_protocol import Port, datagram
+
+
+class Unroutable(FakeDatagramTransport):
+    """Refuses to send, as the kernel does to port 0 or a broadcast address."""
+
+    def write(self, packet: bytes, addr: object = None) -> None:
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+
+@pytest.fixture
+def port() -> Port:
+    port = Port()
+    port.protocol.transport = Unroutable()
+    port.gateway.confirms_at_once = True
+    return port
+
+
+def test_an_answer_that_cannot_be_sent_is_no_failure(port: Port) -> None:
+    with capturedLogs() as events:
+        port.receive(datagram(), ("192.0.2.7", 0))
+        port.gateway.published.clear()
+        gc.collect()  # a failure that nobody took is told when its Deferred goes
+    assert not [event for event in events if event["log_level"] is LogLevel.critical]
+
+
+def test_an_answer_that_cannot_be_sent_again_is_no_failure(port: Port) -> None:
+    port.receive(datagram(), ("192.0.2.7", 0))
+    port.receive(datagram(), ("192.0.2.7", 0))
