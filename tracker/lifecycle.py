@@ -14,7 +14,7 @@ from typing import Any
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred, succeed
 from twisted.internet.error import CannotListenError, ReactorNotRunning
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import IListeningPort
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -101,7 +101,8 @@ class Process(Role):
 def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        with suppress(OSError, ValueError):  # the soft one will have to do
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _exit(status: int) -> None:
@@ -116,14 +117,14 @@ class Listener(Service):
     Binds in :meth:`privilegedStartService`, before twistd gives up root.
 
     :param name: how a person names the endpoint.
+    :param endpoint: an ``IStreamServerEndpoint``, or what listens like one.
+    :param factory: what it listens with.
     :param abort: told when the endpoint cannot be had.
     """
 
     _log = Logger()
 
-    def __init__(
-        self, name: str, endpoint: IStreamServerEndpoint, factory: IProtocolFactory, abort: Abort
-    ) -> None:
+    def __init__(self, name: str, endpoint: Any, factory: Any, abort: Abort) -> None:
         self._name = name
         self._endpoint = endpoint
         self._factory = factory

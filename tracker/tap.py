@@ -16,7 +16,7 @@ from twisted.python import usage
 from tracker import __version__, config
 from tracker.config import ConfigError
 from tracker.endpoints import with_default
-from tracker.ingestion.ports import DatagramListener, mutual_tls_endpoint, udp_port
+from tracker.ingestion.ports import UDPEndpoint, mutual_tls_endpoint, udp_port
 from tracker.ingestion.service import Devices, Port, ingest_role
 from tracker.interfaces import Admission, IGateway, IVendor
 from tracker.lifecycle import Abort, Listener, Process, Role
@@ -287,7 +287,7 @@ def _port(
 
         def datagrams(gateway: IGateway) -> IService:
             protocol = vendor.buildDatagramProtocol(gateway, limits, reactor)
-            return DatagramListener(reactor, listen.given, number, interface, protocol, abort)
+            return Listener(listen.given, UDPEndpoint(reactor, number, interface), protocol, abort)
 
         return Port(vendor, datagrams)
     if listen.endpoint.startswith("ssl:") and client_ca is not None:

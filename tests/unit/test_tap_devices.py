@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 from twisted.application.service import IService, IServiceCollection
+from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
 
 from tests.certificates import certify, key_of
 from tests.unit.test_tap import service
 from tracker.ingestion.authority import AllowList
-from tracker.ingestion.ports import DatagramListener
+from tracker.ingestion.ports import UDPEndpoint
 from tracker.lifecycle import Listener, Process
 
 UDP = "teltonika=udp:5027"
@@ -45,7 +46,9 @@ def kinds(*arguments: str) -> list[type]:
     """What a process of these arguments is made of."""
     built = service(*arguments)
     assert isinstance(built, Process)
-    return [type(part) for part in parts(built)]
+    return [
+        type(part._endpoint) if isinstance(part, Listener) else type(part) for part in parts(built)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -54,8 +57,8 @@ def kinds(*arguments: str) -> list[type]:
 @pytest.mark.parametrize("role", ["ingest", "standalone"])
 def test_devices_may_come_over_udp(role: str, endpoint: str) -> None:
     found = kinds(role, "--listen", endpoint)
-    assert found.count(DatagramListener) == 1
-    assert Listener not in found
+    assert found.count(UDPEndpoint) == 1
+    assert TCP4ServerEndpoint not in found
 
 
 def test_devices_may_come_every_way_at_once(certificate: Path) -> None:
@@ -63,12 +66,13 @@ def test_devices_may_come_every_way_at_once(certificate: Path) -> None:
         *("ingest", "--listen", "teltonika=tcp:5027", "--listen", UDP),
         *("--listen", tls(certificate), "--tls-client-ca", str(certificate)),
     )
-    assert found.count(DatagramListener) == 1
-    assert found.count(Listener) == 2
+    assert found.count(UDPEndpoint) == 1
+    assert found.count(TCP4ServerEndpoint) == 1
+    assert found.count(SSL4ServerEndpoint) == 1
 
 
 def test_tls_needs_no_certificates_of_clients(certificate: Path) -> None:
-    assert Listener in kinds("ingest", "--listen", tls(certificate))
+    assert SSL4ServerEndpoint in kinds("ingest", "--listen", tls(certificate))
 
 
 @pytest.mark.parametrize(

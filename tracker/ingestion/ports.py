@@ -6,19 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from attrs import frozen
 from OpenSSL import SSL, crypto
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.error import CannotListenError, InvalidAddressError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.ssl import CertificateOptions, KeyPair
-from twisted.logger import Logger
 
 from tracker.certificates import load_certificates, trust_root
-from tracker.endpoints import readable, split
-from tracker.lifecycle import Abort
+from tracker.endpoints import split
 
 #: Bytes of the largest datagram that is read.
 MAX_DATAGRAM: Final = 8192
@@ -30,63 +27,24 @@ _SSL_ARGUMENTS: Final = (
 )
 
 
-class DatagramListener(Service):
-    """Listens on one UDP port from start to stop.
+@frozen
+class UDPEndpoint:
+    """A UDP port, for a :class:`~tracker.lifecycle.Listener`."""
 
-    :param name: how a person names the port.
-    :param abort: told when it cannot be had.
-    """
+    reactor: Any
+    port: int
+    interface: str = ""
 
-    _log = Logger()
-
-    def __init__(
-        self,
-        reactor: Any,
-        name: str,
-        port: int,
-        interface: str,
-        protocol: DatagramProtocol,
-        abort: Abort,
-    ) -> None:
-        self._reactor = reactor
-        self._name = name
-        self._port = port
-        self._interface = interface
-        self._protocol = protocol
-        self._abort = abort
-        self._listening: IListeningPort | None = None
-
-    def privilegedStartService(self) -> None:
-        """Begin to listen."""
-        super().privilegedStartService()
-        try:
-            self._listening = self._reactor.listenUDP(
-                self._port, self._protocol, interface=self._interface, maxPacketSize=MAX_DATAGRAM
-            )
-        except (CannotListenError, InvalidAddressError) as error:
-            reason = error.socketError if isinstance(error, CannotListenError) else error
-            self._abort(f"cannot listen on {self._name}: {reason}")
-            return
-        self._log.info(
-            "listening: {name} on {address}",
-            name=self._name,
-            address=readable(self._listening.getHost()),
+    def listen(self, protocol: DatagramProtocol) -> Deferred[IListeningPort]:
+        """Listen with one protocol for all that comes; fails as a stream endpoint does."""
+        bound: Deferred[IListeningPort] = execute(
+            self.reactor.listenUDP,
+            self.port,
+            protocol,
+            interface=self.interface,
+            maxPacketSize=MAX_DATAGRAM,
         )
-
-    def startService(self) -> None:
-        """Begin to listen, unless done before."""
-        super().startService()
-        if self._listening is None:
-            self.privilegedStartService()
-
-    def stopService(self) -> Deferred[None]:
-        """Stop listening."""
-        super().stopService()
-        listening, self._listening = self._listening, None
-        if listening is None:
-            return succeed(None)
-        stopped: Deferred[Any] = maybeDeferred(listening.stopListening)
-        return stopped.addCallback(lambda _: None)
+        return bound
 
 
 def udp_port(description: str) -> tuple[int, str]:

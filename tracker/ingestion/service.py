@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -70,6 +71,8 @@ def ingest_role(
         authority = CheckedImei(authority)
     # The process raises its own limit to the hard one when it starts.
     _, file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if file_limit == resource.RLIM_INFINITY:
+        file_limit = sys.maxsize
     limiter = ConnectionLimiter(reactor, limits, file_limit)
     gateways: dict[str, Gateway] = {}
     for vendor in {port.vendor.name: port.vendor for port in ports}:

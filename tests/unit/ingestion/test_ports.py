@@ -17,10 +17,11 @@ from twisted.internet.testing import MemoryReactor
 from tests.certificates import certify, key_of
 from tracker.ingestion.ports import (
     MAX_DATAGRAM,
-    DatagramListener,
+    UDPEndpoint,
     mutual_tls_endpoint,
     udp_port,
 )
+from tracker.lifecycle import Listener
 
 
 @pytest.fixture(scope="module")
@@ -117,11 +118,9 @@ class Bound:
         self.reactor = UDPReactor(failure=failure)
         self.protocol = DatagramProtocol()
         self.given_up: list[str] = []
-        self.listener = DatagramListener(
-            self.reactor,
+        self.listener = Listener(
             "teltonika=udp:5027",
-            5027,
-            "127.0.0.1",
+            UDPEndpoint(self.reactor, 5027, "127.0.0.1"),
             self.protocol,
             self.given_up.append,
         )
