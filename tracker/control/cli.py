@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
-
 import click
-from twisted.internet.endpoints import clientFromString
-from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker import __version__
 from tracker.control.decode import decode
 from tracker.control.encode import encode
-from tracker.simulator.demo import Demo
-from tracker.simulator.device import Behaviour
-from tracker.simulator.fleet import Fleet, Journal
-from tracker.simulator.run import Failed, run, run_fleet
-from tracker.vendors.teltonika.avl import CODECS
-
-_CODECS = {codec.name: codec for codec in CODECS.values()}
+from tracker.control.fleets import demo, simulate
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,141 +16,5 @@ def main() -> None:
     """Look after Tracker, the telemetry plane of a GPS tracking platform."""
 
 
-main.add_command(decode)
-main.add_command(encode)
-
-
-def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that make up a fleet; the command is given it as ``count`` and ``behaviour``."""
-
-    def with_behaviour(
-        devices: int, interval: float, records: int, codec: str, **others: Any
-    ) -> None:
-        behaviour = Behaviour(_CODECS[codec], interval, records)
-        command(count=devices, behaviour=behaviour, **others)
-
-    with_behaviour.__doc__ = command.__doc__
-    with_behaviour.__name__ = command.__name__
-    decorated: Callable[..., Any] = with_behaviour
-    for option in (
-        click.option(
-            "--seconds",
-            type=click.FloatRange(0, min_open=True),
-            help="Stop after this time.  [default: at Ctrl-C]",
-        ),
-        click.option(
-            "--codec",
-            type=click.Choice(sorted(_CODECS), case_sensitive=False),
-            default="8E",
-            show_default=True,
-            help="Teltonika codec of the records.",
-        ),
-        click.option(
-            "--records",
-            type=click.IntRange(1, 50),
-            default=1,
-            show_default=True,
-            help="Records that a device saves up and sends together.",
-        ),
-        click.option(
-            "--interval",
-            type=click.FloatRange(0.01, 86_400),
-            default=1.0,
-            show_default=True,
-            help="Seconds between two records of a device.",
-        ),
-        click.option(
-            "--devices",
-            type=click.IntRange(1, 100_000),
-            default=25,
-            show_default=True,
-            help="How many devices.",
-        ),
-    ):
-        decorated = option(decorated)
-    return decorated
-
-
-@main.command()
-@click.option(
-    "--target",
-    default="tcp:127.0.0.1:5027",
-    show_default=True,
-    help="Where the devices connect to: a Twisted client endpoint.",
-)
-@click.option(
-    "--journal",
-    type=click.Path(dir_okay=False, path_type=Path),
-    help="Append a line for each acknowledged record to this file.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Vary the drives.")
-@_fleet_options
-def simulate(
-    target: str,
-    count: int,
-    behaviour: Behaviour,
-    seconds: float | None,
-    journal: Path | None,
-    seed: int,
-) -> None:
-    """Run a fleet of simulated devices against a port.
-
-    Each device drives around, records its position, sends its records and waits for
-    the acknowledgement. What is not acknowledged it keeps, and sends again after it
-    has reconnected. At the end it sends what is left; the status is 1 if some
-    records stayed unacknowledged.
-
-    \b
-    Example:
-      tracker-admin simulate --target tcp:127.0.0.1:5027 --devices 100 --interval 5
-    """
-    with _opened(journal) as on_acknowledged:
-
-        async def drive(reactor: Any) -> int:
-            endpoint = _client_endpoint(reactor, target)
-            fleet = Fleet(reactor, endpoint, count, behaviour, on_acknowledged, seed)
-            return await run_fleet(reactor, fleet, seconds)
-
-        run(drive)
-
-
-@main.command()
-@click.option(
-    "--data",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Keep the data in this folder.  [default: a temporary one, removed at the end]",
-)
-@click.option(
-    "--port",
-    type=click.IntRange(1, 65_535),
-    default=5027,
-    show_default=True,
-    help="Port on 127.0.0.1 that the devices connect to.",
-)
-@_fleet_options
-def demo(
-    data: Path | None, port: int, count: int, behaviour: Behaviour, seconds: float | None
-) -> None:
-    """Run the whole stack with a simulated fleet, and show what goes through it."""
-    run(Demo(data, port, count, behaviour, seconds).run)
-
-
-@contextmanager
-def _opened(journal: Path | None) -> Iterator[Journal | None]:
-    if journal is None:
-        yield None
-        return
-    try:
-        file = journal.open("a", encoding="ascii")
-    except OSError as error:
-        raise click.ClickException(f"--journal {journal}: {error.strerror}") from None
-    with file:
-        yield Journal(file)
-
-
-def _client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
-    try:
-        endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
-    except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
-        raise Failed(f"--target {description}: not a client endpoint: {error}") from None
-    return endpoint
+for command in (decode, encode, simulate, demo):
+    main.add_command(command)
