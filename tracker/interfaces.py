@@ -36,7 +36,7 @@ class ISession(Interface):
     peer: str = Attribute("Address of the other side, for people to read.")
 
     def close() -> None:
-        """Drop the connection at once; what was not acknowledged stays unacknowledged."""
+        """End the connection, soon if not at once; nothing more is acknowledged on it."""
 
 
 class Admission(Enum):

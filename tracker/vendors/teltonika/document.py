@@ -177,18 +177,9 @@ def _message(message: Message) -> dict[str, Any]:
         made["time"] = _time(message.timestamp * 1000)
     if message.imei is not None:
         made["imei"] = message.imei
-    text = _text(message.content)
+    text = message.text
     if text is None:
         made["hex"] = message.content.hex()
     else:
         made["text"] = text
     return made
-
-
-def _text(content: bytes) -> str | None:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        return None
-    printable = all(character.isprintable() or character in "\t\r\n" for character in text)
-    return text if printable else None

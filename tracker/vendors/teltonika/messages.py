@@ -66,6 +66,20 @@ class Message:
     quantities: tuple[int, int] = field(default=(1, 1), eq=False)
     """The counts at both ends, which mean nothing."""
 
+    @property
+    def text(self) -> str | None:
+        """The content as people read it; None where it is no printable text."""
+        return _printable(self.content)
+
+
+def _printable(content: bytes) -> str | None:
+    try:
+        text = content.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+    printable = all(character.isprintable() or character in "\t\r\n" for character in text)
+    return text if printable else None
+
 
 def decode_message(data: bytes) -> Decoded[Message] | Rejected:
     """Read the data of a frame whose checksum was right and whose codec is one of these."""

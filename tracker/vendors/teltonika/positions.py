@@ -36,11 +36,9 @@ def entries(
     if isinstance(content, Packet):
         codec = content.codec.name
         positions = [position(device_id, record) for record in content.records]
-        for record in content.records:
-            ids = {element[0] for element in record.elements}.union(
-                element[0] for element in record.variable
-            )
-            if len(ids) < len(record.elements) + len(record.variable):
+        for record, made in zip(content.records, positions, strict=True):
+            distinct = len(made.attributes) - (record.timestamp > MAX_TIMESTAMP_MS)
+            if distinct < len(record.elements) + len(record.variable):
                 on_repeated_id()
         return [made.to_entry(codec) for made in positions]
     if isinstance(content, Codec7Packet):
@@ -116,7 +114,7 @@ def codec7_position(device_id: str, record: Codec7Record) -> Position:
 def message_position(device_id: str, message: Message, now: float) -> Position:
     """What a device said, without a place: its text, or its bytes where they are no text."""
     attributes = {
-        MESSAGE: _text_or_bytes(message.content),
+        MESSAGE: attribute(message.content) if message.text is None else message.text,
         MESSAGE_TYPE: message.type,
     }
     if message.imei is not None and message.imei != device_id:
@@ -135,12 +133,3 @@ def message_position(device_id: str, message: Message, now: float) -> Position:
         event=0,
         attributes=attributes,
     )
-
-
-def _text_or_bytes(content: bytes) -> Any:
-    try:
-        text = content.decode("utf-8")
-    except UnicodeDecodeError:
-        return attribute(content)
-    printable = all(character.isprintable() or character in "\t\r\n" for character in text)
-    return text if printable else attribute(content)
