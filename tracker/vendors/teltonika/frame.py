@@ -30,7 +30,7 @@ def decode_frame(
     """Take the data of one frame from the start of ``buffer``.
 
     :param max_data: largest data length, in bytes, of a frame of records that is waited for.
-    :param max_message_data: the same for a command or message, where it may be longer.
+    :param max_message_data: the same for a command or message; 0: as for records.
     :return: the data, with the whole frame's size as ``used``. There is no
         ``Rejected`` here: after a bad length or checksum the next frame's start is a
         guess, since the preamble's zeros occur inside records too.
@@ -56,12 +56,11 @@ def decode_frame(
             expected=f"{SHORTEST_DATA} or more",
             found=str(length),
         )
-    limit = max_data
-    if max_data < length <= max_message_data:
+    limit = max(max_data, max_message_data)
+    if max_message_data and min(max_data, max_message_data) < length <= limit:
         if size == _HEADER:
             return Incomplete(1)  # the codec id decides
-        if buffer[_HEADER] in MESSAGE_CODECS:
-            limit = max_message_data
+        limit = max_message_data if buffer[_HEADER] in MESSAGE_CODECS else max_data
     if length > limit:
         return Fatal(
             4,

@@ -287,3 +287,11 @@ def test_which_of_the_limits_holds_is_known_by_the_codec_id_at_the_latest() -> N
     assert decode_frame(message[:9], 64, 100) == Incomplete(103)
     assert isinstance(decode_frame(records[:9], 64, 100), Fatal)
     assert isinstance(decode_frame(message[:8], 64, 99), Fatal)
+
+
+def test_a_message_may_be_held_shorter_than_a_packet_of_records() -> None:
+    message, records = b"\x0c" + bytes(63), b"\x08" + bytes(99)
+    assert decode_frame(encode_frame(message), 100, 64) == Decoded(message, 76)
+    assert isinstance(decode_frame(encode_frame(message + b"x"), 100, 64), Fatal)
+    assert decode_frame(encode_frame(records), 100, 64) == Decoded(records, 112)
+    assert isinstance(decode_frame(encode_frame(records + b"x")[:8], 100, 64), Fatal)
