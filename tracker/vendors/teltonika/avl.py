@@ -131,16 +131,9 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
             expected="one of " + ", ".join(f"{codec_id:#04x}" for codec_id in sorted(CODECS)),
             found=f"{data[0]:#04x}",
         )
-    count, count_again = data[1], data[-1]
-    if count != count_again:
-        return Rejected(
-            size,
-            size - 1,
-            f"{count} records at the start, {count_again} at the end",
-            field="second count of records",
-            expected=str(count),
-            found=str(count_again),
-        )
+    if differ := maybe_counts_differ(data):
+        return differ
+    count = data[1]
     records = []
     offset = 2
     end = size - 1
@@ -160,16 +153,39 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
                 found=fault.found,
             )
         records.append(record)
-    if offset != end:
-        return Rejected(
-            size,
-            offset,
-            f"{end - offset} bytes after the last record",
-            field="records",
-            expected="the second count",
-            found=f"{end - offset} bytes before it",
-        )
-    return Decoded(Packet(codec, tuple(records)), size)
+    return maybe_left_over(data, offset) or Decoded(Packet(codec, tuple(records)), size)
+
+
+def maybe_counts_differ(data: bytes) -> Rejected | None:
+    """The fault of data whose count of records is another at the end than at the start."""
+    size = len(data)
+    count, count_again = data[1], data[-1]
+    if count == count_again:
+        return None
+    return Rejected(
+        size,
+        size - 1,
+        f"{count} records at the start, {count_again} at the end",
+        field="second count of records",
+        expected=str(count),
+        found=str(count_again),
+    )
+
+
+def maybe_left_over(data: bytes, offset: int) -> Rejected | None:
+    """The fault of data whose last record ends at ``offset``, and not at the second count."""
+    size = len(data)
+    left = size - 1 - offset
+    if not left:
+        return None
+    return Rejected(
+        size,
+        offset,
+        f"{left} bytes after the last record",
+        field="records",
+        expected="the second count",
+        found=f"{left} bytes before it",
+    )
 
 
 class _BadRecord(Exception):

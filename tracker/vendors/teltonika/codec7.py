@@ -12,6 +12,7 @@ from typing import Any, Final
 from attrs import define, frozen
 
 from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.vendors.teltonika.avl import maybe_counts_differ, maybe_left_over
 
 CODEC_ID: Final = 0x07
 NAME: Final = "7"
@@ -72,16 +73,9 @@ class Codec7Packet:
 def decode_codec7(data: bytes) -> Decoded[Codec7Packet] | Rejected:
     """Read the data of a frame whose checksum was right and whose codec is 7."""
     size = len(data)
-    count, count_again = data[1], data[-1]
-    if count != count_again:
-        return Rejected(
-            size,
-            size - 1,
-            f"{count} records at the start, {count_again} at the end",
-            field="second count of records",
-            expected=str(count),
-            found=str(count_again),
-        )
+    if differ := maybe_counts_differ(data):
+        return differ
+    count = data[1]
     # The second count is cut off, so that nothing can be read from it.
     body = data[:-1]
     records = []
@@ -102,16 +96,7 @@ def decode_codec7(data: bytes) -> Decoded[Codec7Packet] | Rejected:
             )
         offset = reader.offset
         records.append(record)
-    if offset != len(body):
-        return Rejected(
-            size,
-            offset,
-            f"{len(body) - offset} bytes after the last record",
-            field="records",
-            expected="the second count",
-            found=f"{len(body) - offset} bytes before it",
-        )
-    return Decoded(Codec7Packet(tuple(records)), size)
+    return maybe_left_over(data, offset) or Decoded(Codec7Packet(tuple(records)), size)
 
 
 @define
