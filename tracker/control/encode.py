@@ -7,7 +7,7 @@ from typing import Any, BinaryIO
 
 import click
 
-from tracker.vendors.teltonika.parsing import parse
+from tracker.vendors.teltonika.parsing import parse, read_json
 from tracker.vendors.teltonika.units import encode_unit
 
 
@@ -34,7 +34,7 @@ def encode(file: BinaryIO) -> None:
 
 def _json(content: bytes) -> Any:
     try:
-        return json.loads(content.decode("utf-8"))
+        return read_json(content.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start + 1}: not UTF-8") from None
     except json.JSONDecodeError as error:

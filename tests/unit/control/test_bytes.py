@@ -179,13 +179,56 @@ def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:
         ('{"kind": "ping",\n 3}', "line 2, column 2: not JSON: Expecting property name"),
         (b"\xff", "byte 1: not UTF-8"),
         ("[" * 200_000, "nested too deeply to be such a document"),
-        ("1" * 5000, "Exceeds the limit"),
+        ("1" * 5000, "the document: expected an object, found a number of 5000 digits"),
+        (
+            f'{{"kind": "ping", "count": -{"1" * 5000}}}',
+            "count: expected an integer from 1 to 16777216, found a number of 5000 digits",
+        ),
+        (f'{{"kind": "login", "imei": {"1" * 4301}}}', "imei: expected 15 digits in quotes, found"),
+        (f'{{"kind": {"1" * 5000}}}', 'kind: expected one of "ping", '),
+        (f'{{"kind": "ping", "count": 1, "{"1" * 5000}": 1}}', "the document: expected only the"),
+        (
+            '{"kind": "ping", "count": 1, "count": 1}',
+            'the document: expected each field once, found "count" twice',
+        ),
+        (
+            '[{"kind": "ping", "count": 1}, {"kind": "login", "imei": "1", "imei": "2"}]',
+            '[1]: expected each field once, found "imei" twice',
+        ),
+        (
+            '{"kind": "frame", "codec": "7", "kind": "ping"}',
+            'the document: expected each field once, found "kind" twice',
+        ),
+        (
+            '{"kind": "ping", "count": {"a": 1, "a": 1}}',
+            "count: expected an integer from 1 to 16777216, found an object",
+        ),
+        ('{"a\\nb": 1, "a\\u000ab": 2}', 'the document: expected each field once, found "a\\nb"'),
         ('{"kind": "ping"}', "count: expected this field, found none"),
         ('[{"kind": "login", "imei": "1"}]', '[0].imei: expected 15 digits in quotes, found "1"'),
     ],
 )
 def test_a_bad_document_is_told_in_one_line(text: str | bytes, told: str) -> None:
     assert complaint(admin("encode", stdin=text)).startswith(told)
+
+
+def test_a_field_that_stands_twice_is_told_with_its_path() -> None:
+    shown = admin("decode", PANIC.frame.hex()).stdout
+    again = shown.replace('"width": 1, "value": 246', '"width": 1, "value": 246, "value": 1')
+    told = 'records[0].elements[3]: expected each field once, found "value" twice'
+    assert complaint(admin("encode", stdin=again)) == told
+
+
+def test_numbers_of_many_digits_that_are_not_read_do_no_harm() -> None:
+    shown = admin("decode", PANIC.frame.hex()).stdout
+    again = shown.replace('"length": 109', f'"length": {"1" * 5000}')
+    assert again != shown
+    assert admin("encode", stdin=again).stdout == PANIC.frame.hex().upper() + "\n"
+
+
+def test_many_digits_are_hex_for_decode() -> None:
+    told = "offset 0: unit: expected ff (ping), 000f (login), 00000000 (frame) or a datagram, "
+    assert complaint(admin("decode", "1" * 5000)).startswith(told)
 
 
 def test_codec_7_is_for_reading_only() -> None:

@@ -37,6 +37,8 @@ _CODECS: Final[_Codecs] = {
 _MAX_PINGS: Final = 1 << 24
 _MAX_VARIABLE: Final = (1 << 16) - 1
 _MAX_DATAGRAM: Final = (1 << 16) - 1
+#: An integer of more digits fits no field, and is not worked out.
+_MAX_DIGITS: Final = 40
 _IMEI: Final = re.compile(rf"[0-9]{{{IMEI_DIGITS}}}")
 
 #: Fields of a record, the event, generation and elements besides: lowest and highest value.
@@ -59,9 +61,48 @@ class BadDocument(ValueError):
         super().__init__(f"{path or 'the document'}: expected {expected}, found {found}")
 
 
+@frozen
+class _LongNumber:
+    """An integer of too many digits."""
+
+    digits: int
+
+
+@frozen
+class _Repetitive:
+    """An object in which a field stands twice."""
+
+    name: str
+
+
+def read_json(text: str) -> Any:
+    """The value of a JSON text, for :func:`parse`.
+
+    What no document holds, and a reader of JSON passes over or trips over, is kept as a
+    value of its own, so that it is told with the path to it.
+
+    :raises ValueError: when it is not JSON.
+    """
+    return json.loads(text, parse_int=_number, object_pairs_hook=_fields)
+
+
+def _number(digits: str) -> int | _LongNumber:
+    return int(digits) if len(digits) <= _MAX_DIGITS else _LongNumber(len(digits.lstrip("-")))
+
+
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repetitive:
+    made: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in made:
+            return _Repetitive(name)
+        made[name] = value
+    return made
+
+
 def parse(value: Any) -> tuple[Unit, ...]:
     """The units of a document, which is one object or an array of them.
 
+    :param value: as :func:`read_json` gives it.
     :raises BadDocument: when it is not one.
     """
     if not isinstance(value, list):
@@ -88,6 +129,8 @@ class _Node:
         return BadDocument(self.path, expected, _shown(self.value))
 
     def object(self) -> _Object:
+        if isinstance(self.value, _Repetitive):
+            raise BadDocument(self.path, "each field once", f"{_shown(self.value.name)} twice")
         if not isinstance(self.value, dict):
             raise self.bad("an object")
         return _Object(self.path, self.value)
@@ -157,8 +200,10 @@ class _Object:
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict):
+    if isinstance(value, dict | _Repetitive):
         return "an object"
+    if isinstance(value, _LongNumber):
+        return f"a number of {value.digits} digits"
     if isinstance(value, list):
         return f"an array of {len(value)}"
     shown = json.dumps(value)
