@@ -134,6 +134,41 @@ def test_what_is_bad_is_told_in_one_line(data: bytes, told: str) -> None:
     assert complaint(admin("decode", "--names", "-", stdin=data.hex(" "))) == told
 
 
+UNCLEAR = (
+    "offset 0: length: expected 000f (login), or 61 bytes after it (datagram), found 003d and "
+)
+
+
+@pytest.mark.parametrize(
+    ("size", "told"),
+    [
+        (2, f"{UNCLEAR}0 bytes: see --as"),
+        (3, "offset 2: packet id: expected 2 bytes, found 1 bytes up to the end"),
+        (4, "offset 4: unused: expected 1 bytes, found 0 bytes up to the end"),
+        (5, "offset 5: avl packet id: expected 1 bytes, found 0 bytes up to the end"),
+        (6, "offset 6: length of the imei: expected 2 bytes, found 0 bytes up to the end"),
+        (7, "offset 6: length of the imei: expected 2 bytes, found 1 bytes up to the end"),
+        (8, "offset 8: imei: expected 15 bytes, found 0 bytes up to the end"),
+        (12, "offset 8: imei: expected 15 bytes, found 4 bytes up to the end"),
+        (
+            40,
+            "offset 23: data: expected 40 bytes, as the length says, found 17 bytes up to the end",
+        ),
+    ],
+)
+def test_a_datagram_cut_off_is_told_as_one(size: int, told: str) -> None:
+    assert complaint(admin("decode", DATAGRAM[:size].hex())) == told
+
+
+def test_what_may_be_two_things_is_told_as_what_it_is_said_to_be() -> None:
+    written = "003D31"
+    assert complaint(admin("decode", written)) == f"{UNCLEAR}1 bytes: see --as"
+    told = "offset 0: length: expected 000f, found 003d"
+    assert complaint(admin("decode", "--as", "login", written)) == told
+    told = "offset 2: packet id: expected 2 bytes, found 1 bytes up to the end"
+    assert complaint(admin("decode", "--as", "datagram", written)) == told
+
+
 @pytest.mark.parametrize(
     ("written", "told"),
     [

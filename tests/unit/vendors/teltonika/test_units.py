@@ -153,8 +153,11 @@ def test_a_bad_envelope_is_told_by_offset_and_field(
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (changed(DATAGRAM, 0, "013D"), (0, "length", "61", "317")),
-        (DATAGRAM + b"\x00", (0, "length", "62", "61")),
+        (
+            changed(DATAGRAM, 0, "013D"),
+            (23, "data", "296 bytes, as the length says", "40 bytes up to the end"),
+        ),
+        (DATAGRAM + b"\x00", (63, "datagram", "its end, as the length says", "1 bytes more")),
         (changed(DATAGRAM, 6, "0004"), (6, "length of the imei", "15", "4")),
         (changed(DATAGRAM, 8, "58"), (8, "imei", "15 digits", "'X52093086403655'")),
         (changed(DATAGRAM, 23, "55"), (23, "codec", ANY, "0x55")),
@@ -170,8 +173,10 @@ def test_a_bad_datagram_is_told_by_offset_and_field(
 
 
 def test_what_is_too_short_for_a_datagram() -> None:
-    told = (25, "datagram", "26 bytes or more", "25 bytes")
+    told = (23, "data", "40 bytes, as the length says", "2 bytes up to the end")
     assert fault(DATAGRAM[:25]) == told
+    assert fault(DATAGRAM[:9]) == (8, "imei", "15 bytes", "1 bytes up to the end")
+    assert fault(b"", "datagram") == (0, "length", "2 bytes", "0 bytes up to the end")
 
 
 def test_a_message_is_not_expected_in_a_datagram() -> None:
