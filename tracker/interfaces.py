@@ -8,7 +8,7 @@ from typing import Any
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory
 from zope.interface import Attribute, Interface
 
 from tracker.limits import Limits
@@ -58,8 +58,11 @@ class IDeviceAuthority(Interface):
 class IGateway(Interface):
     """The way from a device's socket into the platform; one for each vendor."""
 
-    def opened(session: ISession, host: str) -> bool:  # noqa: N805
-        """A connection was made from ``host``; whether it may stay."""
+    def admits(address: IAddress | None) -> bool:  # noqa: N805
+        """Whether there is room for a connection from this address. If so, open it."""
+
+    def opened(session: ISession) -> None:  # noqa: N805
+        """A connection was made that was admitted."""
 
     def admission(device_id: str) -> Admission:  # noqa: N805
         """Whether this device is served; where there is no connection to log in on."""
@@ -75,11 +78,18 @@ class IGateway(Interface):
             process any more. Cancel it when nobody waits for it any longer.
         """
 
+    def keep(entries: Sequence[Entry]) -> Deferred[None] | None:  # noqa: N805
+        """Make durable what its device will not send again; it outlives the connection.
+
+        :return: fires, and never fails, when that is done or cannot be done any more.
+            None when too much is kept already: publish it, and let the device wait.
+        """
+
     def rejected(session: ISession, reason: str) -> None:  # noqa: N805
-        """The peer broke the protocol and is about to be disconnected."""
+        """What the peer sent breaks the protocol: it is disconnected, a datagram is dropped."""
 
     def noticed(session: ISession, what: str) -> None:  # noqa: N805
-        """Something odd that hurts nothing; to be told once a connection."""
+        """Something odd that hurts nothing; a connection tells it once."""
 
     def closed(session: ISession) -> None:  # noqa: N805
         """The connection has ended."""

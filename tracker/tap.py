@@ -16,7 +16,8 @@ from twisted.python import usage
 from tracker import __version__, config
 from tracker.config import ConfigError
 from tracker.endpoints import with_default
-from tracker.ingestion.ports import UDPEndpoint, mutual_tls_endpoint, udp_port
+from tracker.ingestion.admission import ConnectionLimiter, most_files
+from tracker.ingestion.ports import UDPEndpoint, tls_endpoint, udp_port
 from tracker.ingestion.service import Devices, Port, ingest_role
 from tracker.interfaces import Admission, IGateway, IVendor
 from tracker.lifecycle import Abort, Listener, Process, Role
@@ -108,22 +109,31 @@ class ServingOptions(RoleOptions):
             text.partition("=")[2].startswith("ssl:") for text in given
         ):
             raise ConfigError("--tls-client-ca: no --listen has an ssl: endpoint")
-        devices = Devices(
-            allow_list=config.choice(self, "device-authority", "all", "redis") == "redis",
-            unknown=Admission.SERVED
-            if config.choice(self, "unknown-devices", "refuse", "accept") == "accept"
-            else Admission.REFUSED,
-            luhn=config.choice(self, "imei-check", "digits", "luhn") == "luhn",
-        )
+        try:
+            limiter = ConnectionLimiter(reactor, limits, most_files())
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
         return ingest_role(
             reactor,
             address,
             ports,
             config.ingest_streams(os.environ, vendors),
             config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"),
-            devices,
-            limits,
+            self.devices(),
+            limiter,
             health,
+        )
+
+    def devices(self) -> Devices:
+        """Which devices are served."""
+        allow_list = config.choice(self, "device-authority", "all", "redis") == "redis"
+        accept = config.choice(self, "unknown-devices", "refuse", "accept") == "accept"
+        if accept and not allow_list:
+            raise ConfigError("--unknown-devices accept: goes with --device-authority redis")
+        return Devices(
+            allow_list=allow_list,
+            unknown=Admission.SERVED if accept else Admission.REFUSED,
+            luhn=config.choice(self, "imei-check", "digits", "luhn") == "luhn",
         )
 
 
@@ -290,9 +300,12 @@ def _port(
             return Listener(listen.given, UDPEndpoint(reactor, number, interface), protocol, abort)
 
         return Port(vendor, datagrams)
-    if listen.endpoint.startswith("ssl:") and client_ca is not None:
+    if listen.endpoint.startswith("haproxy:"):
+        raise ConfigError(f"{name}: haproxy: would hide the devices' addresses from the limits")
+    if listen.endpoint.startswith("ssl:"):
+        authorities = None if client_ca is None else Path(client_ca)
         try:
-            endpoint = mutual_tls_endpoint(reactor, listen.endpoint, Path(client_ca))
+            endpoint = tls_endpoint(reactor, listen.endpoint, authorities)
         except (OSError, ValueError, crypto.Error) as error:
             raise ConfigError(f"{name}: {error or 'no key or certificate in its files'}") from None
     else:

@@ -87,8 +87,8 @@ def serve(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Ingest]]
     """Starts an ingest process with the options it is called with; killed at the end."""
     started: list[Ingest] = []
 
-    def start(*options: str, endpoint: str = "tcp:{port}") -> Ingest:
-        ingest = Ingest(tmp_path, redis, *options, endpoint=endpoint)
+    def start(*options: str, endpoint: str = "tcp:{port}", files: int | None = None) -> Ingest:
+        ingest = Ingest(tmp_path, redis, *options, endpoint=endpoint, files=files)
         started.append(ingest)
         ingest.daemon.start()
         return ingest

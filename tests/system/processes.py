@@ -48,11 +48,19 @@ class Daemon:
     """``twistd -n tracker ROLE …`` with a health port, its output in a file."""
 
     def __init__(
-        self, folder: Path, name: str, *arguments: str, variables: Mapping[str, str] | None = None
+        self,
+        folder: Path,
+        name: str,
+        *arguments: str,
+        variables: Mapping[str, str] | None = None,
+        files: int | None = None,
     ) -> None:
+        """:param files: that it may have open; as many as this process if None."""
         self.log = folder / f"{name}.log"
         self._http = free_port()
+        limit = [] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$0" "$@"']
         self._command = [
+            *limit,
             *(str(BIN / "twistd"), "--nodaemon", "--pidfile=", "tracker"),
             *(arguments[0], "--http", f"tcp:{self._http}", *arguments[1:]),
         ]

@@ -88,13 +88,20 @@ class Ingest:
     """An ingest process on a port of its own."""
 
     def __init__(
-        self, folder: Path, redis: RedisServer, *options: str, endpoint: str = "tcp:{port}"
+        self,
+        folder: Path,
+        redis: RedisServer,
+        *options: str,
+        endpoint: str = "tcp:{port}",
+        files: int | None = None,
     ) -> None:
         self.port = free_port()
         self.redis = redis
         listen = f"teltonika={endpoint.format(port=self.port)}:interface=127.0.0.1"
         self.daemon = Daemon(
-            *(folder, "ingest", "ingest", "--redis", redis.url, "--listen", listen), *options
+            *(folder, "ingest", "ingest", "--redis", redis.url, "--listen", listen),
+            *options,
+            files=files,
         )
 
     def connect(self, tls: ssl.SSLContext | None = None) -> RawDevice:
@@ -109,7 +116,7 @@ class Ingest:
 
     def rejections(self) -> list[str]:
         """What its log says of peers that broke the protocol."""
-        return [line for line in self.daemon.text.splitlines() if ": closing " in line]
+        return [line for line in self.daemon.text.splitlines() if ": rejected " in line]
 
     def memory(self) -> int:
         """Resident bytes."""

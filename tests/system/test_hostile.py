@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import resource
 import selectors
+import signal
 import socket
 import ssl
 import statistics
@@ -225,6 +227,29 @@ def test_no_connection_over_the_limit(serve: Callable[..., Ingest]) -> None:
             assert device.deliver(10 + number)
     assert len(ingest.entries()) == 9
     assert "there are 5 connections already" in ingest.rejections()[0]
+
+
+def test_a_flood_at_the_limit_of_open_files_is_turned_away_in_silence(
+    serve: Callable[..., Ingest],
+) -> None:
+    rate = ("--connection-rate", "100000", "--connection-rate-per-address", "100000")
+    ingest = serve(*rate, files=200)
+    with ExitStack() as stack:
+        device = stack.enter_context(ingest.connect())
+        assert device.login(DEVICE) == b"\x01"
+        for _ in range(3):
+            os.kill(ingest.daemon.pid, signal.SIGSTOP)  # so that they come all at once
+            try:
+                strangers = [stack.enter_context(ingest.connect()) for _ in range(300)]
+            finally:
+                os.kill(ingest.daemon.pid, signal.SIGCONT)
+            for number, stranger in enumerate(strangers):
+                with suppress(ConnectionResetError, BrokenPipeError):
+                    stranger.login(imei(number))
+        assert device.deliver(1)
+    assert "there are 136 connections already" in ingest.rejections()[0]
+    assert len(ingest.daemon.text.splitlines()) < 50, ingest.daemon.text
+    assert "EMFILE" not in ingest.daemon.text
 
 
 def test_no_more_connections_a_second_from_one_address(serve: Callable[..., Ingest]) -> None:

@@ -74,6 +74,35 @@ def test_what_the_older_connection_never_heard_of_is_in_the_stream_at_most_once(
     assert {iso_milliseconds(START + number) for number in acknowledged} <= set(times)
 
 
+@pytest.mark.parametrize("hangs", [False, True], ids=["", "while-redis-hangs"])
+@pytest.mark.parametrize("superseded", [False, True], ids=["leaves", "superseded"])
+def test_messages_are_kept_although_their_device_has_gone(
+    serve: Callable[..., Ingest], redis: RedisServer, hangs: bool, superseded: bool
+) -> None:
+    ingest = serve()
+    texts = [f"DI1:{number}" for number in range(50)]
+    sent = b"".join(
+        encode_frame(encode_message(Message(MESSAGE_CODECS[0x0C], 0x06, text.encode())))
+        for text in texts
+    )
+    with ingest.connect() as device, ingest.connect() as newer:
+        assert device.login(DEVICE) == b"\x01"
+        if hangs:
+            redis.suspend()
+        device.send(frame(1) + sent)
+        if superseded:
+            assert newer.login(DEVICE) == b"\x01"
+            device.read(5)
+    redis.resume()
+
+    def told() -> list[str]:
+        messages = (entry for entry in ingest.entries() if entry["codec"] == "12")
+        return [entry["attributes"]["message"] for entry in messages]
+
+    wait_for(lambda: len(told()) >= len(texts), "all messages are in the stream")
+    assert told() == texts
+
+
 def allow(redis: RedisServer, *imeis: str) -> None:
     redis.client.sadd("devices:allowed", *imeis)
 

@@ -97,7 +97,7 @@ def test_a_stranger_is_turned_away_and_devices_do_not_notice(stack: Stack) -> No
                 assert stranger.recv(10) == b""
     fleet.wait_for_more(100)
     assert "0 retransmitted" in stack.account(fleet)
-    assert 0 < stack.ingest.text.count("closing 127.0.0.1") <= 10
+    assert 0 < stack.ingest.text.count("rejected 127.0.0.1") <= 10
 
 
 def test_both_roles_follow_a_pinned_stream(tmp_path: Path, redis: RedisServer) -> None:

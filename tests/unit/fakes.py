@@ -7,6 +7,7 @@ from typing import Any
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
 from tracker.interfaces import Admission, Batch, IGateway, IPositionSink, ISession
@@ -23,12 +24,15 @@ class FakeGateway:
         self.published: list[tuple[Sequence[Entry], Deferred[None]]] = []
         self.cancelled = 0
         self.lets_in = True
+        self.keeps = True
         self.admissions: dict[str, Admission] = {}
         self.confirms_at_once = False
 
-    def opened(self, session: ISession, host: str) -> bool:
-        self.events.append(("opened",))
+    def admits(self, address: IAddress | None) -> bool:
         return self.lets_in
+
+    def opened(self, session: ISession) -> None:
+        self.events.append(("opened",))
 
     def admission(self, device_id: str) -> Admission:
         return self.admissions.get(device_id, Admission.SERVED)
@@ -46,6 +50,15 @@ class FakeGateway:
         if self.confirms_at_once:
             confirmation.callback(None)
         return confirmation
+
+    def keep(self, entries: Sequence[Entry]) -> Deferred[None] | None:
+        if not self.keeps:
+            return None
+        kept: Deferred[None] = Deferred()
+        self.published.append((entries, kept))
+        if self.confirms_at_once:
+            kept.callback(None)
+        return kept
 
     def rejected(self, session: ISession, reason: str) -> None:
         self.events.append(("rejected", reason))

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from twisted.application.service import IService, IServiceCollection
-from twisted.internet.endpoints import SSL4ServerEndpoint, TCP4ServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tests.certificates import certify, key_of
 from tests.unit.test_tap import service
 from tracker.ingestion.authority import AllowList
-from tracker.ingestion.ports import UDPEndpoint
+from tracker.ingestion.ports import TLSEndpoint, UDPEndpoint
 from tracker.lifecycle import Listener, Process
 
 UDP = "teltonika=udp:5027"
@@ -67,12 +67,12 @@ def test_devices_may_come_every_way_at_once(certificate: Path) -> None:
         *("--listen", tls(certificate), "--tls-client-ca", str(certificate)),
     )
     assert found.count(UDPEndpoint) == 1
+    assert found.count(TLSEndpoint) == 1
     assert found.count(TCP4ServerEndpoint) == 1
-    assert found.count(SSL4ServerEndpoint) == 1
 
 
 def test_tls_needs_no_certificates_of_clients(certificate: Path) -> None:
-    assert SSL4ServerEndpoint in kinds("ingest", "--listen", tls(certificate))
+    assert TLSEndpoint in kinds("ingest", "--listen", tls(certificate))
 
 
 @pytest.mark.parametrize(

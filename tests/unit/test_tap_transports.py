@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
-from twisted.internet.error import InvalidAddressError
 from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify, key_of
-from tests.unit.ingestion.test_ports import Bound
 from tests.unit.test_tap_devices import mistake
-from tracker.ingestion.ports import mutual_tls_endpoint
+from tracker.ingestion.ports import tls_endpoint
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def test_a_file_that_holds_no_key_or_certificate_is_told_in_words(
 
 def test_arguments_by_their_place_mean_what_twisted_takes_them_for(certificate: Path) -> None:
     description = f"ssl:5027:{key_of(certificate)}:{certificate}"
-    mutual_tls_endpoint(MemoryReactor(), description, certificate)
+    tls_endpoint(MemoryReactor(), description, certificate)
 
 
 def test_client_certificates_without_a_tls_endpoint_are_told(certificate: Path) -> None:
@@ -49,11 +48,28 @@ def test_client_certificates_without_a_tls_endpoint_are_told(certificate: Path) 
     )
 
 
-def test_an_interface_that_is_no_address_ends_the_process_with_a_reason() -> None:
-    # What a UDP port of Twisted raises for ``udp:5027:interface=localhost``.
-    bound = Bound(InvalidAddressError("localhost", "not an IPv4 or IPv6 address."))
-    bound.listener.privilegedStartService()
-    assert "localhost" in bound.given_up[0]
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [
+        ("udp:5027:interface=localhost", "must be an IP address"),
+        ("haproxy:tcp:5027", "would hide the devices' addresses"),
+        ("ssl:5027:privateKey={key}:certKey={cert}:sslmethod=TLSv1_2", "unknown argument"),
+    ],
+)
+def test_what_cannot_be_listened_on_is_told(certificate: Path, endpoint: str, told: str) -> None:
+    filled = endpoint.format(key=key_of(certificate), cert=certificate)
+    assert told in mistake("ingest", "--listen", f"teltonika={filled}")
+
+
+def test_serving_unknown_devices_needs_a_list_of_known_ones() -> None:
+    assert "--device-authority redis" in mistake("ingest", "--unknown-devices", "accept")
+
+
+def test_a_limit_of_open_files_that_leaves_none_for_devices_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
+    assert "64 open files" in mistake("ingest")
 
 
 @pytest.mark.parametrize(

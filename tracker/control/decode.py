@@ -8,7 +8,6 @@ import sys
 import click
 
 from tracker.vendors.outcomes import Fatal
-from tracker.vendors.teltonika.datagram import resembles_datagram
 from tracker.vendors.teltonika.dictionary import load
 from tracker.vendors.teltonika.document import document, render
 from tracker.vendors.teltonika.units import Kind, decode_units
@@ -46,25 +45,13 @@ def decode(digits: tuple[str, ...], kind: Kind | None, names: bool) -> None:
     if text in ("", "-"):
         text = sys.stdin.buffer.read().decode("latin-1")
     data = _bytes(text)
-    outcome = decode_units(data, kind or _maybe_kind(data))
+    outcome = decode_units(data, kind)
     if isinstance(outcome, Fatal):
         raise click.ClickException(
             f"offset {outcome.offset}: {outcome.field}: "
             f"expected {outcome.expected}, found {outcome.found}"
         )
     click.echo(render(document(outcome.value, load() if names else None)))
-
-
-def _maybe_kind(data: bytes) -> Kind | None:
-    """What the bytes are, where :func:`decode_units` would not tell a bad datagram."""
-    is_datagram = resembles_datagram(data)
-    if is_datagram is None:
-        length = int.from_bytes(data[:2], "big")
-        raise click.ClickException(
-            f"offset 0: length: expected 000f (login), or {length} bytes after it (datagram), "
-            f"found {length:04x} and {len(data) - 2} bytes: see --as"
-        )
-    return "datagram" if is_datagram else None
 
 
 def _bytes(text: str) -> bytes:

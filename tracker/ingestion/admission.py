@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import sys
 from typing import Any, Final
 
@@ -11,11 +12,26 @@ from tracker.limits import Limits
 RESERVED_FILES: Final = 64
 
 
+def most_files() -> int:
+    """Files that this process may have open once it has raised its limit to the hard one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
+
+
 class ConnectionLimiter:
     """Counts the connections of a process, and new ones of each second and address."""
 
     def __init__(self, clock: Any, limits: Limits, file_limit: int = sys.maxsize) -> None:
-        """:param file_limit: files that the process may have open."""
+        """Begin with no connection.
+
+        :param file_limit: files that the process may have open.
+        :raises ValueError: when that leaves none for devices.
+        """
+        if file_limit <= RESERVED_FILES:
+            raise ValueError(
+                f"a limit of {file_limit} open files leaves none for devices: {RESERVED_FILES} are "
+                "needed for other things (ulimit -n, LimitNOFILE)"
+            )
         self._clock = clock
         self._limits = limits
         self._most = min(limits.connections, file_limit - RESERVED_FILES)

@@ -48,11 +48,13 @@ class CheckedImei:
 class AllowList(Service):
     """Serves the devices in the set ``devices:allowed``, of which it keeps a copy.
 
-    While Redis is away the last good copy holds. Before there is one, devices are asked
-    to come later: refusing them could keep them away for long.
+    While Redis is away the last good copy holds. So it does when the set is empty, which
+    it is after a loss of Redis' data rather than by intent. Before there is a copy, devices
+    are asked to come later: refusing them could keep them away for long.
 
     :param unknown: what becomes of a device that is not in the set.
-    :param report: told None when there is a copy, else why not.
+    :param report: told None when there is a copy to rely on, else why not.
+    :param changed: called when the copy has changed.
     """
 
     _log = Logger()
@@ -63,6 +65,7 @@ class AllowList(Service):
         redis: RedisConnection,
         unknown: Admission,
         report: Callable[[str | None], None],
+        changed: Callable[[], None],
     ) -> None:
         self.unknown_devices = 0
         """Logins of devices that are not in the set."""
@@ -70,6 +73,7 @@ class AllowList(Service):
         self._redis = redis
         self._unknown = unknown
         self._report = report
+        self._changed = changed
         self._allowed: frozenset[str] | None = None
         self._timer = TimerService(INTERVAL, self._refresh)
         self._timer.clock = clock
@@ -114,10 +118,16 @@ class AllowList(Service):
                 )
             return
         allowed = frozenset(member.decode(errors="replace") for member in members)
-        if self._allowed is None or len(allowed) != len(self._allowed):
-            self._log.info("allow-list: {count} devices", count=len(allowed))
-        self._allowed = allowed
+        if not allowed and self._unknown is Admission.REFUSED:
+            count = len(self._allowed or ())
+            fate = f"the {count} devices of the last copy stay" if count else "devices have to wait"
+            self._report(f"{ALLOWED_DEVICES} is empty: {fate}")
+            return
         self._report(None)
+        if allowed != self._allowed:
+            self._log.info("allow-list: {count} devices", count=len(allowed))
+            self._allowed = allowed
+            self._changed()
         if self.unknown_devices > self._told:
             self._log.info(
                 "{count} logins of devices that are not on the allow-list: {fate}",

@@ -7,20 +7,28 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IAddress
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.endpoints import readable
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession
+from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession, NotAccepted
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import Entry
 
 #: Lines a minute about peers that break the protocol. A scanner makes thousands.
 REJECTION_LINES: Final = 10
+#: Bytes of memory for entries that may outlive their connections, about.
+KEPT_BYTES: Final = 16 * 1024 * 1024
 #: Seconds that a stop waits for sockets to close.
 STOP_TIMEOUT: Final = 5.0
+
+#: Bytes that an entry takes besides its payload, about.
+_ENTRY_BYTES: Final = 1024
 
 
 @implementer(IGateway)
@@ -49,6 +57,8 @@ class Gateway(Service):
         self._by_device: dict[str, ISession] = {}
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._notices = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._kept_bytes = 0
+        self._given_up = 0  # entries that were to be kept
         self._all_closed: Deferred[None] | None = None
 
     @property
@@ -56,14 +66,18 @@ class Gateway(Service):
         """Open connections, logged in or not."""
         return len(self._sessions)
 
-    def opened(self, session: ISession, host: str) -> bool:
+    def admits(self, address: IAddress | None) -> bool:
         """See IGateway."""
-        broken = self._limiter.admit(host)
+        if not self.running:
+            return False  # in the last moment before a stop
+        broken = self._limiter.admit(getattr(address, "host", ""))
         if broken is not None:
-            self.rejected(session, broken)
-            return False
+            self._log_rejection(readable(address), None, broken)
+        return broken is None
+
+    def opened(self, session: ISession) -> None:
+        """See IGateway."""
         self._sessions.add(session)
-        return bool(self.running)  # not in the last moment before a stop
 
     def admission(self, device_id: str) -> Admission:
         """See IGateway."""
@@ -90,34 +104,59 @@ class Gateway(Service):
             return deferLater(self._clock, 0)
         return self._publisher.publish(entries)
 
+    def keep(self, entries: Sequence[Entry]) -> Deferred[None] | None:
+        """See IGateway."""
+        size = sum(len(entry.payload) + _ENTRY_BYTES for entry in entries)
+        if self._kept_bytes + size > KEPT_BYTES:
+            return None
+        self._kept_bytes += size
+
+        def given_up(failure: Failure) -> None:
+            failure.trap(NotAccepted)
+            self._given_up += len(entries)
+
+        def ended(_: None) -> None:
+            self._kept_bytes -= size
+
+        return self._publisher.publish(entries).addErrback(given_up).addCallback(ended)
+
     def noticed(self, session: ISession, what: str) -> None:
         """See IGateway."""
-        if self._notices.admit() is not None:
+        suppressed = self._notices.admit()
+        if suppressed is not None:
             self._log.info(
-                "{vendor}: {device}: {what}",
+                "{vendor}: {device}: {what}{more}",
                 vendor=self.vendor,
                 device=session.device_id,
                 what=what,
+                more=_and_more(suppressed),
             )
 
     def rejected(self, session: ISession, reason: str) -> None:
         """See IGateway."""
+        self._log_rejection(session.peer, session.device_id, reason)
+
+    def _log_rejection(self, peer: str, device_id: str | None, reason: str) -> None:
         suppressed = self._rejections.admit()
-        if suppressed is None:
-            return
-        self._log.warn(
-            "{vendor}: closing {peer} ({device}): {reason}{more}",
-            vendor=self.vendor,
-            peer=session.peer,
-            device=session.device_id or "not logged in",
-            reason=reason,
-            more=f" (and {suppressed} more like it, not shown)" if suppressed else "",
-        )
+        if suppressed is not None:
+            self._log.warn(
+                "{vendor}: rejected {peer} ({device}): {reason}{more}",
+                vendor=self.vendor,
+                peer=peer,
+                device=device_id or "no IMEI",
+                reason=reason,
+                more=_and_more(suppressed),
+            )
+
+    def review(self) -> None:
+        """Close the connections of devices that are not served any more."""
+        for device_id, session in list(self._by_device.items()):
+            if self._authority.admission(device_id) is Admission.REFUSED:
+                self.rejected(session, "is not served here any more")
+                session.close()
 
     def closed(self, session: ISession) -> None:
         """See IGateway."""
-        if session not in self._sessions:
-            return  # it was never let in
         self._sessions.remove(session)
         self._limiter.ended()
         device_id = session.device_id
@@ -129,6 +168,12 @@ class Gateway(Service):
     def stopService(self) -> Deferred[None]:
         """Close every connection; fires when they are closed."""
         super().stopService()
+        if self._given_up:
+            self._log.warn(
+                "{vendor}: {count} messages of devices are lost: Redis did not take them in time",
+                vendor=self.vendor,
+                count=self._given_up,
+            )
         if not self._sessions:
             return succeed(None)
         self._all_closed = Deferred()
@@ -138,3 +183,7 @@ class Gateway(Service):
         for session in list(self._sessions):
             session.close()
         return self._all_closed
+
+
+def _and_more(suppressed: int) -> str:
+    return f" (and {suppressed} more like it, not shown)" if suppressed else ""

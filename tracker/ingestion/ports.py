@@ -1,4 +1,4 @@
-"""Ports that an endpoint string alone cannot describe: UDP, and TLS with client certificates."""
+"""Ports that Twisted's endpoint strings do not describe, or not well enough: UDP and TLS."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from typing import Any, Final
 
 from attrs import frozen
 from OpenSSL import SSL, crypto
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, execute
-from twisted.internet.endpoints import SSL4ServerEndpoint
-from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import DatagramProtocol
 from twisted.internet.ssl import CertificateOptions, KeyPair
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
 
 from tracker.certificates import load_certificates, trust_root
 from tracker.endpoints import split
 
-#: Bytes of the largest datagram that is read.
-MAX_DATAGRAM: Final = 8192
+#: Bytes of the largest datagram there is. What is over a limit is known only when it is whole.
+MAX_DATAGRAM: Final = 65_535
 
-#: Arguments of Twisted's ``ssl:`` endpoint, in their order.
-_SSL_ARGUMENTS: Final = (
-    *("port", "privateKey", "certKey", "sslmethod", "interface", "backlog"),
-    *("extraCertChain", "dhParameters"),
-)
+#: In the order of Twisted's ``ssl:`` endpoint, of which the protocol's version is left out.
+_SSL_ARGUMENTS: Final = ("port", "privateKey", "certKey", "interface", "backlog", "extraCertChain")
 
 
 @frozen
@@ -60,17 +65,20 @@ def udp_port(description: str) -> tuple[int, str]:
     interface = given.pop("interface", "")
     if given:
         raise ValueError("must be udp:PORT[:interface=ADDRESS]")
+    if interface and not (isIPAddress(interface) or isIPv6Address(interface)):
+        raise ValueError(f"the interface must be an IP address, not {interface!r}")
     return port, interface
 
 
-def mutual_tls_endpoint(
-    reactor: Any, description: str, client_authorities: Path
+def tls_endpoint(
+    reactor: Any, description: str, client_authorities: Path | None = None
 ) -> IStreamServerEndpoint:
-    """An ``ssl:`` endpoint that serves only clients which an authority vouches for.
+    """An endpoint for TLS 1.2 and later.
 
     :param description: ``ssl:PORT:privateKey=FILE[:certKey=FILE][:extraCertChain=FILE]
         [:interface=ADDRESS][:backlog=N]``, as Twisted has it.
-    :param client_authorities: PEM file of the authorities' certificates.
+    :param client_authorities: PEM file of authorities; only clients are served that one
+        of them vouches for. No certificate is asked for without it.
     :raises ValueError: with one line that says what is wrong.
     :raises OSError: when a file cannot be read.
     """
@@ -82,22 +90,44 @@ def mutual_tls_endpoint(
     interface = given.pop("interface", "")
     backlog = _number("backlog", given.pop("backlog", "50"))
     if given:
-        raise ValueError(f"unknown argument {min(given)!r}")
+        raise ValueError(f"unknown argument {min(given)!r}; there are {', '.join(_SSL_ARGUMENTS)}")
     chain = [] if chain_file is None else load_certificates(Path(chain_file))
     options = CertificateOptions(
         privateKey=_private_key(key_file),
         certificate=load_certificates(certificate_file)[0].original,
         extraCertChain=[link.original for link in chain],
-        trustRoot=trust_root(client_authorities),
+        trustRoot=None if client_authorities is None else trust_root(client_authorities),
     )
     try:
         options.getContext()
     except (SSL.Error, crypto.Error):
         raise ValueError(f"{key_file} and {certificate_file} do not match") from None
-    endpoint: IStreamServerEndpoint = SSL4ServerEndpoint(
-        reactor, port, options, backlog=backlog, interface=interface
-    )
-    return endpoint
+    kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
+    return TLSEndpoint(kind(reactor, port, backlog, interface), options)
+
+
+@implementer(IStreamServerEndpoint)
+@frozen
+class TLSEndpoint:
+    """TLS on top of another endpoint."""
+
+    below: IStreamServerEndpoint
+    options: CertificateOptions
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """See IStreamServerEndpoint."""
+        bound: Deferred[IListeningPort] = self.below.listen(
+            _TLSFactory(self.options, False, factory)
+        )
+        return bound
+
+
+class _TLSFactory(TLSMemoryBIOFactory):
+    """Leaves connections alone that the factory on top does not want, as TCP does."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = self.wrappedFactory.buildProtocol(addr)
+        return None if protocol is None else self.protocol(self, protocol)
 
 
 def _named(description: str, names: Sequence[str]) -> dict[str, str]:

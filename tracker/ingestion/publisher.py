@@ -6,7 +6,8 @@ to the head of the queue and are appended again once Redis is usable, which may
 append some of them twice. The processor stores them once.
 
 Memory stays bounded without a limit of its own: a connection has one packet here at
-most, and takes it along when it ends.
+most, and takes it along when it ends. What is to outlive its connection, the gateway
+counts.
 """
 
 from __future__ import annotations
@@ -95,17 +96,16 @@ class StreamPublisher(Service):
         return packet.confirmed
 
     def stopService(self) -> Deferred[None]:
-        """Take no more packets, and wait for the answers to calls under way.
+        """Take no more packets, and finish those that are here if Redis goes along.
 
-        Packets that Redis has not been asked about fail at once.
+        When it cannot be asked, or says no, the packets that it has not been asked about
+        fail at once; when it takes too long, they fail then.
         """
         super().stopService()
-        if self._next_flush is not None:
-            self._next_flush.cancel()
-            self._next_flush = None
         if self._reconnection is not None:
             self._reconnection.cancel()
-        self._abandon_waiting()
+        if self._refusal is not None or not self._redis.connected:
+            self._abandon_waiting()
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
         self._go_on(0)
@@ -117,8 +117,12 @@ class StreamPublisher(Service):
             calls=self._in_flight,
             failure=failure,
         )
+        self._abandon_waiting()
 
     def _abandon_waiting(self) -> None:
+        if self._next_flush is not None:
+            self._next_flush.cancel()
+            self._next_flush = None
         waiting, self._waiting = self._waiting, {}
         for packet in waiting:
             packet.confirmed.errback(NotAccepted("stopping"))
@@ -133,7 +137,11 @@ class StreamPublisher(Service):
             self._accepted_again()
         while self._waiting and self._in_flight < MAX_IN_FLIGHT:
             if not self._redis.connected:
-                self._flush_when_connected()
+                if self.running:
+                    self._flush_when_connected()
+                else:
+                    self._abandon_waiting()
+                    self._go_on(0)
                 return
             self._send(self._take_batch())
 
@@ -206,5 +214,6 @@ class StreamPublisher(Service):
     def _go_on(self, delay: float) -> None:
         if self._waiting and self._next_flush is None and self._reconnection is None:
             self._flush_in(delay)
-        if self._stopped is not None and self._in_flight == 0 and not self._stopped.called:
+        done = self._in_flight == 0 and not self._waiting
+        if done and self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import resource
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +15,6 @@ from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
 from tracker.lifecycle import Role
-from tracker.limits import Limits
 from tracker.observe.health import Health
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection
@@ -51,7 +48,7 @@ def ingest_role(
     streams: Mapping[str, str],
     instance_id: str,
     devices: Devices,
-    limits: Limits,
+    limiter: ConnectionLimiter,
     health: Health,
 ) -> Role:
     """Build the ingest role; nothing is opened before it starts.
@@ -62,19 +59,19 @@ def ingest_role(
     role.setName("ingest")
     redis = RedisConnection(reactor, address, health.condition("redis (ingest)"))
     redis.setServiceParent(role)
+    gateways: dict[str, Gateway] = {}
+
+    def review() -> None:
+        for gateway in gateways.values():
+            gateway.review()
+
     authority: IDeviceAuthority = EveryDevice()
     if devices.allow_list:
         report = health.condition("allow-list")
-        authority = AllowList(reactor, redis, devices.unknown, report)
+        authority = AllowList(reactor, redis, devices.unknown, report, review)
         authority.setServiceParent(role)
     if devices.luhn:
         authority = CheckedImei(authority)
-    # The process raises its own limit to the hard one when it starts.
-    _, file_limit = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if file_limit == resource.RLIM_INFINITY:
-        file_limit = sys.maxsize
-    limiter = ConnectionLimiter(reactor, limits, file_limit)
-    gateways: dict[str, Gateway] = {}
     for vendor in {port.vendor.name: port.vendor for port in ports}:
         publisher = StreamPublisher(
             reactor, redis, streams[vendor], health.condition(streams[vendor])

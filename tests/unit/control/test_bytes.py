@@ -135,14 +135,15 @@ def test_what_is_bad_is_told_in_one_line(data: bytes, told: str) -> None:
 
 
 UNCLEAR = (
-    "offset 0: length: expected 000f (login), or 61 bytes after it (datagram), found 003d and "
+    "offset 0: unit: expected 000f (login) or 61 bytes after the length (datagram), "
+    "found 003d and {} bytes"
 )
 
 
 @pytest.mark.parametrize(
     ("size", "told"),
     [
-        (2, f"{UNCLEAR}0 bytes: see --as"),
+        (2, UNCLEAR.format(0)),
         (3, "offset 2: packet id: expected 2 bytes, found 1 bytes up to the end"),
         (4, "offset 4: unused: expected 1 bytes, found 0 bytes up to the end"),
         (5, "offset 5: avl packet id: expected 1 bytes, found 0 bytes up to the end"),
@@ -162,7 +163,7 @@ def test_a_datagram_cut_off_is_told_as_one(size: int, told: str) -> None:
 
 def test_what_may_be_two_things_is_told_as_what_it_is_said_to_be() -> None:
     written = "003D31"
-    assert complaint(admin("decode", written)) == f"{UNCLEAR}1 bytes: see --as"
+    assert complaint(admin("decode", written)) == UNCLEAR.format(1)
     told = "offset 0: length: expected 000f, found 003d"
     assert complaint(admin("decode", "--as", "login", written)) == told
     told = "offset 2: packet id: expected 2 bytes, found 1 bytes up to the end"

@@ -25,13 +25,18 @@ class Listed:
         self.clock = Clock()
         self.redis = FakeRedis(connected=connected)
         self.reports: list[str | None] = []
+        self.changes = 0
         self.list = AllowList(
             self.clock,
             self.redis,  # type: ignore[arg-type]
             unknown,
             self.reports.append,
+            self._change,
         )
         self.list.startService()
+
+    def _change(self) -> None:
+        self.changes += 1
 
     def answer(self, *members: str) -> None:
         """Redis says who is in the set."""
@@ -105,10 +110,33 @@ def test_that_there_is_no_copy_is_reported_and_it_is_tried_again(
 # Copies.
 
 
-def test_an_empty_set_is_a_copy_too(listed: Listed) -> None:
+def test_an_empty_set_is_no_copy_and_is_reported(listed: Listed) -> None:
     listed.answer()
-    assert listed.admissions() == [REFUSED] * 3
+    assert listed.admissions() == [LATER] * 3
+    listed.clock.advance(INTERVAL)
+    listed.answer(OURS)
+    listed.clock.advance(INTERVAL)
+    listed.answer()
+    assert listed.admissions() == [SERVED, REFUSED, REFUSED]
+    assert listed.reports == [
+        "devices:allowed is empty: devices have to wait",
+        None,
+        "devices:allowed is empty: the 1 devices of the last copy stay",
+    ]
+
+
+def test_an_empty_set_will_do_where_everybody_is_served() -> None:
+    listed = Listed(unknown=SERVED)
+    listed.answer()
+    assert listed.admissions() == [SERVED] * 3
     assert listed.reports == [None]
+
+
+def test_a_change_is_told_and_only_a_change(listed: Listed) -> None:
+    for members, changes in (((OURS,), 1), ((OURS,), 1), ((ALSO_OURS,), 2)):
+        listed.answer(*members)
+        assert listed.changes == changes
+        listed.clock.advance(INTERVAL)
 
 
 def test_the_set_is_read_at_every_interval(listed: Listed) -> None:

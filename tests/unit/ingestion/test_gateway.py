@@ -5,19 +5,60 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from attrs import define, field
+from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
+from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeRedis, FakeSession
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
-from tracker.ingestion.gateway import REJECTION_LINES, Gateway
+from tracker.ingestion.gateway import KEPT_BYTES, REJECTION_LINES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.interfaces import Admission, IGateway, ISession
+from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession
 from tracker.limits import Limits
+from tracker.position import Entry
 
-HOST = "192.0.2.1"
+ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
+
+
+def connect(gateway: Gateway, session: FakeSession) -> None:
+    """What a factory and its protocol do when a connection is made."""
+    assert gateway.admits(ADDRESS)
+    gateway.opened(session)
+
+
+@implementer(IDeviceAuthority)
+@define
+class Changing:
+    """An authority that changes its mind."""
+
+    refused: set[str] = field(factory=set)
+
+    def admission(self, device_id: str) -> Admission:
+        return Admission.REFUSED if device_id in self.refused else Admission.SERVED
+
+
+class Publishing:
+    """A gateway, its publisher and a Redis that the test answers for."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.redis = FakeRedis()
+        redis: Any = self.redis
+        self.publisher = StreamPublisher(clock, redis, "telemetry:teltonika", lambda reason: None)
+        self.publisher.startService()
+        limiter = ConnectionLimiter(clock, Limits())
+        self.gateway = Gateway(clock, "teltonika", self.publisher, EveryDevice(), limiter)
+        self.gateway.startService()
+
+    def answer(self) -> None:
+        """Redis appends what it was asked to."""
+        commands, self.redis.commands = self.redis.commands, []
+        for _, answer in commands:
+            answer.callback(1)
 
 
 @pytest.fixture
@@ -26,14 +67,13 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def gateway(clock: Clock) -> Gateway:
-    redis: Any = FakeRedis()
-    publisher = StreamPublisher(clock, redis, "telemetry:teltonika", lambda reason: None)
-    publisher.startService()
-    limiter = ConnectionLimiter(clock, Limits())
-    gateway = Gateway(clock, "teltonika", publisher, EveryDevice(), limiter)
-    gateway.startService()
-    return gateway
+def publishing(clock: Clock) -> Publishing:
+    return Publishing(clock)
+
+
+@pytest.fixture
+def gateway(publishing: Publishing) -> Gateway:
+    return publishing.gateway
 
 
 def test_it_keeps_to_the_interface(gateway: Gateway) -> None:
@@ -43,8 +83,8 @@ def test_it_keeps_to_the_interface(gateway: Gateway) -> None:
 
 def test_it_counts_connections(gateway: Gateway) -> None:
     first, second = FakeSession(gateway), FakeSession(gateway)
-    gateway.opened(first, HOST)
-    gateway.opened(second, HOST)
+    for session in (first, second):
+        connect(gateway, session)
     assert gateway.connections == 2
     gateway.closed(first)
     assert gateway.connections == 1
@@ -74,7 +114,7 @@ def test_a_flood_of_rejections_makes_few_lines(gateway: Gateway, clock: Clock) -
 def test_a_stop_closes_every_connection(gateway: Gateway) -> None:
     sessions = [FakeSession(gateway) for _ in range(3)]
     for session in sessions:
-        gateway.opened(session, HOST)
+        connect(gateway, session)
     stopped: list[object] = []
     gateway.stopService().addCallback(stopped.append)
     assert all(session.closed for session in sessions)
@@ -83,19 +123,19 @@ def test_a_stop_closes_every_connection(gateway: Gateway) -> None:
 
 def test_a_connection_that_comes_during_a_stop_is_not_let_in(gateway: Gateway) -> None:
     gateway.stopService()
-    assert not gateway.opened(FakeSession(gateway), HOST)
+    assert not gateway.admits(ADDRESS)
     assert gateway.admission("356307042441013") is Admission.LATER
 
 
 def test_a_newer_login_of_a_device_ends_the_older_connection(gateway: Gateway) -> None:
     older, newer = FakeSession(gateway), FakeSession(gateway)
     for session in (older, newer):
-        gateway.opened(session, HOST)
+        connect(gateway, session)
         assert gateway.login(session, "356307042441013") is Admission.SERVED
         session.device_id = "356307042441013"
     assert (older.closed, newer.closed) == (True, False)
     newest = FakeSession(gateway)
-    gateway.opened(newest, HOST)
+    connect(gateway, newest)
     gateway.login(newest, "356307042441013")
     assert newer.closed
 
@@ -105,11 +145,11 @@ def test_a_connection_that_was_superseded_does_not_take_the_newer_one_along(
 ) -> None:
     older, newer = FakeSession(gateway), FakeSession(gateway)
     for session in (older, newer):
-        gateway.opened(session, HOST)
+        connect(gateway, session)
         gateway.login(session, "356307042441013")
         session.device_id = "356307042441013"
     third = FakeSession(gateway)
-    gateway.opened(third, HOST)
+    connect(gateway, third)
     gateway.login(third, "356307042441013")
     assert newer.closed, "the gateway still knew that the newer one was the live one"
 
@@ -120,12 +160,63 @@ def test_a_limit_is_told_and_counts_only_what_was_let_in(clock: Clock) -> None:
     limiter = ConnectionLimiter(clock, Limits(connections=1))
     gateway = Gateway(clock, "teltonika", publisher, EveryDevice(), limiter)
     gateway.startService()
-    first, second = FakeSession(gateway), FakeSession(gateway)
-    assert gateway.opened(first, HOST)
+    first = FakeSession(gateway)
+    connect(gateway, first)
     with capturedLogs() as events:
-        assert not gateway.opened(second, HOST)
+        assert not gateway.admits(ADDRESS)
     assert "1 connections already" in events[-1]["reason"]
-    gateway.closed(second)
-    assert not gateway.opened(second, HOST)
+    assert events[-1]["peer"] == "192.0.2.1:40000"
+    assert not gateway.admits(ADDRESS)
     gateway.closed(first)
-    assert gateway.opened(second, HOST)
+    assert gateway.admits(ADDRESS)
+
+
+def test_what_it_keeps_is_published_and_bounded(publishing: Publishing) -> None:
+    gateway = publishing.gateway
+    entry = Entry("ts", "a", "12", "x" * (KEPT_BYTES // 4))
+    kept = [gateway.keep([entry]) for _ in range(4)]
+    assert [deferred is None for deferred in kept] == [False, False, False, True]
+    assert gateway.keep([Entry("ts", "a", "12", "x")]) is not None
+    publishing.clock.advance(0)
+    publishing.answer()
+    assert gateway.keep([entry]) is not None
+
+
+def test_kept_entries_that_redis_does_not_take_before_a_stop_are_told(
+    publishing: Publishing,
+) -> None:
+    gateway = publishing.gateway
+    publishing.redis.lose()
+    kept = gateway.keep([Entry("ts", "a", "12", "x")])
+    assert kept is not None
+    publishing.publisher.stopService()
+    assert kept.called
+    with capturedLogs() as events:
+        gateway.stopService()
+    assert [event["count"] for event in events] == [1]
+
+
+def test_a_device_that_is_not_served_any_more_is_disconnected(gateway: Gateway) -> None:
+    authority = Changing()
+    gateway._authority = authority
+    staying, leaving = FakeSession(gateway), FakeSession(gateway)
+    for session, device_id in ((staying, "356307042441013"), (leaving, "352093081452251")):
+        connect(gateway, session)
+        gateway.login(session, device_id)
+        session.device_id = device_id
+    gateway.review()
+    assert (staying.closed, leaving.closed) == (False, False)
+    authority.refused.add("352093081452251")
+    gateway.review()
+    assert (staying.closed, leaving.closed) == (False, True)
+
+
+def test_a_notice_says_how_many_were_left_out(gateway: Gateway, clock: Clock) -> None:
+    session = FakeSession(gateway)
+    with capturedLogs() as events:
+        for _ in range(REJECTION_LINES + 3):
+            gateway.noticed(session, "odd")
+        clock.advance(60)
+        gateway.noticed(session, "odd")
+    assert len(events) == REJECTION_LINES + 1
+    assert "3 more" in events[-1]["more"]

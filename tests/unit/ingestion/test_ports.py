@@ -9,16 +9,15 @@ import pytest
 from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import SSL4ServerEndpoint
 from twisted.internet.error import CannotListenError
-from twisted.internet.protocol import DatagramProtocol
+from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify, key_of
 from tracker.ingestion.ports import (
     MAX_DATAGRAM,
     UDPEndpoint,
-    mutual_tls_endpoint,
+    tls_endpoint,
     udp_port,
 )
 from tracker.lifecycle import Listener
@@ -77,10 +76,11 @@ def test_a_udp_endpoint_names_port_and_interface(
         ("udp:5027:127.0.0.1:x", "must be udp:PORT"),
         ("udp:5027:127.0.0.1:interface=127.0.0.2", "must be udp:PORT"),
         ("udp:5027:::1", "must be udp:PORT"),
+        ("udp:5027:interface=localhost", "must be an IP address, not 'localhost'"),
     ],
 )
 def test_a_mistake_in_a_udp_endpoint_is_told_in_one_line(description: str, told: str) -> None:
-    with pytest.raises(ValueError, match=r"port|udp:PORT") as raised:
+    with pytest.raises(ValueError, match=r"port|udp:PORT|interface") as raised:
         udp_port(description)
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
@@ -168,7 +168,7 @@ def test_a_port_that_is_taken_ends_the_process_with_a_reason() -> None:
     ]
 
 
-# TLS with certificates of clients.
+# TLS endpoints.
 
 
 def described(server: Path, rest: str = "") -> str:
@@ -187,22 +187,38 @@ def test_an_endpoint_listens_where_it_is_told(
     server: Path, authority: Path, rest: str, interface: str, backlog: int
 ) -> None:
     reactor = MemoryReactor()
-    endpoint = mutual_tls_endpoint(reactor, described(server, rest), authority)
-    assert isinstance(endpoint, SSL4ServerEndpoint)
-    factory: Any = object()
-    endpoint.listen(factory)
-    ((port, _, context, given_backlog, given_interface),) = reactor.sslServers
+    tls_endpoint(reactor, described(server, rest), authority).listen(Factory())
+    ((port, _, given_backlog, given_interface),) = reactor.tcpServers
     assert (port, given_backlog, given_interface) == (5027, backlog, interface)
-    assert context.verify
-    assert context.requireCertificate
+
+
+@pytest.mark.parametrize("asked_for", [True, False])
+def test_a_certificate_is_asked_for_where_there_are_authorities(
+    server: Path, authority: Path, asked_for: bool
+) -> None:
+    endpoint: Any = tls_endpoint(
+        MemoryReactor(), described(server), authority if asked_for else None
+    )
+    assert bool(endpoint.options.verify) is asked_for
+    assert bool(endpoint.options.requireCertificate and endpoint.options.verify) is asked_for
+
+
+def test_a_connection_that_is_not_wanted_is_left_alone(server: Path) -> None:
+    class Unwilling(Factory):
+        def buildProtocol(self, addr: object) -> None:
+            return None
+
+    reactor = MemoryReactor()
+    tls_endpoint(reactor, described(server)).listen(Unwilling())
+    encrypted = reactor.tcpServers[0][1]
+    assert encrypted.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40_000)) is None
 
 
 def test_the_port_may_be_named(server: Path, authority: Path) -> None:
     reactor = MemoryReactor()
     description = f"ssl:privateKey={key_of(server)}:port=5028:certKey={server}"
-    factory: Any = object()
-    mutual_tls_endpoint(reactor, description, authority).listen(factory)
-    assert reactor.sslServers[0][0] == 5028
+    tls_endpoint(reactor, description, authority).listen(Factory())
+    assert reactor.tcpServers[0][0] == 5028
 
 
 def test_key_and_certificate_may_be_in_one_file(
@@ -210,17 +226,15 @@ def test_key_and_certificate_may_be_in_one_file(
 ) -> None:
     both = tmp_path / "both.pem"
     both.write_bytes(key_of(server).read_bytes() + server.read_bytes())
-    mutual_tls_endpoint(MemoryReactor(), f"ssl:5027:privateKey={both}", authority)
+    tls_endpoint(MemoryReactor(), f"ssl:5027:privateKey={both}", authority)
 
 
 def test_a_chain_is_sent_along(server: Path, authority: Path, tmp_path: Path) -> None:
-    reactor = MemoryReactor()
     chain = tmp_path / "chain.pem"
     chain.write_bytes(authority.read_bytes() + server.read_bytes())
-    factory: Any = object()
     described_ = described(server, f":extraCertChain={chain}")
-    mutual_tls_endpoint(reactor, described_, authority).listen(factory)
-    assert len(reactor.sslServers[0][2].extraCertChain) == 2
+    endpoint: Any = tls_endpoint(MemoryReactor(), described_, authority)
+    assert len(endpoint.options.extraCertChain) == 2
 
 
 @pytest.mark.parametrize(
@@ -240,7 +254,7 @@ def test_a_mistake_in_a_tls_endpoint_is_told_in_one_line(
 ) -> None:
     filled = description.format(key=key_of(server), cert=server)
     with pytest.raises(ValueError, match=r".") as raised:
-        mutual_tls_endpoint(MemoryReactor(), filled, authority)
+        tls_endpoint(MemoryReactor(), filled, authority)
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -256,14 +270,14 @@ def test_a_mistake_in_a_tls_endpoint_is_told_in_one_line(
 def test_a_file_that_is_not_there_is_named(server: Path, authority: Path, description: str) -> None:
     filled = description.format(key=key_of(server), cert=server)
     with pytest.raises(OSError, match="/no/such/file"):
-        mutual_tls_endpoint(MemoryReactor(), filled, authority)
+        tls_endpoint(MemoryReactor(), filled, authority)
 
 
 def test_authorities_that_are_not_there_are_named(server: Path) -> None:
     with pytest.raises(OSError, match="/no/such/file"):
-        mutual_tls_endpoint(MemoryReactor(), described(server), Path("/no/such/file"))
+        tls_endpoint(MemoryReactor(), described(server), Path("/no/such/file"))
 
 
 def test_a_file_without_authorities_is_named(server: Path) -> None:
     with pytest.raises(ValueError, match="holds no certificate"):
-        mutual_tls_endpoint(MemoryReactor(), described(server), key_of(server))
+        tls_endpoint(MemoryReactor(), described(server), key_of(server))

@@ -200,27 +200,56 @@ def test_a_cancelled_packet_under_way_is_not_appended_again(publishing: Publishi
     assert publishing.calls() == []
 
 
-def test_a_stop_waits_for_calls_under_way_and_gives_up_the_rest(publishing: Publishing) -> None:
+def test_a_stop_finishes_what_is_there_and_takes_no_more(publishing: Publishing) -> None:
     under_way = publishing.publish("a")
     publishing.turn()
     waiting = publishing.publish("b")
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
-    assert isinstance(waiting[0], NotAccepted)
     assert isinstance(publishing.publish("c")[0], NotAccepted)
-    assert (under_way, stopped) == ([], [])
     publishing.answer()
-    assert (under_way, stopped) == ([None], [None])
+    assert (under_way, waiting, stopped) == ([None], [], [])
+    publishing.turn()
+    publishing.answer()
+    assert (waiting, stopped) == ([None], [None])
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_a_stop_without_redis_gives_up_what_waits(publishing: Publishing, later: bool) -> None:
+    if not later:
+        publishing.redis.lose()
+    outcome = publishing.publish("a")
+    stopped: list[object] = []
+    publishing.publisher.stopService().addCallback(stopped.append)
+    if later:
+        publishing.redis.lose()
+        publishing.turn()
+    assert isinstance(outcome[0], NotAccepted)
+    assert stopped == [None]
+
+
+def test_a_stop_while_redis_refuses_gives_up_what_waits(publishing: Publishing) -> None:
+    outcome = publishing.publish("a")
+    publishing.turn()
+    publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
+    stopped: list[object] = []
+    publishing.publisher.stopService().addCallback(stopped.append)
+    assert isinstance(outcome[0], NotAccepted)
+    assert stopped == [None]
 
 
 def test_a_stop_does_not_wait_for_ever(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
     stopped: list[object] = []
+    waiting = publishing.publish("b")
     publishing.publisher.stopService().addCallback(stopped.append)
-    publishing.clock.advance(STOP_TIMEOUT)
+    publishing.clock.advance(STOP_TIMEOUT / 2)
+    assert stopped == []
+    publishing.clock.advance(STOP_TIMEOUT / 2)
     assert stopped == [None]
     assert outcome == []
+    assert waiting == []
 
 
 def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing) -> None:

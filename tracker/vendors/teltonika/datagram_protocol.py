@@ -75,6 +75,11 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
             return
         packet = outcome.value
         sender.device_id = packet.imei
+        most = self._limits.frame_bytes
+        if len(packet.data) > most:
+            reason = f"data length {len(packet.data)} is over the limit of {most}"
+            self._gateway.rejected(sender, reason)
+            return
         if self._gateway.admission(packet.imei) is not Admission.SERVED:
             return
         digest = blake2b(packet.data, digest_size=16).digest()
@@ -108,7 +113,7 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
 
         def not_confirmed(failure: Failure) -> None:
             self._under_way -= 1
-            self._seen.pop(key, None)
+            del self._seen[key]
             failure.trap(NotAccepted, CancelledError)
 
         def repeated_id() -> None:
@@ -127,6 +132,8 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
         horizon = self._clock.seconds() - WINDOW
         while self._seen:
             key, seen = next(iter(self._seen.items()))
+            if seen.accepted is None:
+                return  # under way, as are few: it would be appended again
             if seen.at > horizon and len(self._seen) < REMEMBERED:
                 return
             del self._seen[key]

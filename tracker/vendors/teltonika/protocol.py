@@ -9,7 +9,7 @@ login    pings, then the login        ``01`` → frames; ``00`` → closed
 frames   pings                        nothing
          the same login again         ``01``
          records                      published → acknowledged → frames
-         a message                    published → frames; it is never acknowledged
+         a message                    published; it is never acknowledged
 closed   whatever the peer still sent nothing
 ======== ============================ ===============================================
 
@@ -20,11 +20,15 @@ While Redis has not confirmed a packet nothing more is decoded, and what the pee
 sends meanwhile is buffered only up to a limit. So a connection holds one
 unacknowledged packet at most, which is all that a stop-and-wait device ever sends.
 The same holds while a peer does not read its acknowledgements.
+
+A message is not acknowledged, so its device never sends it again: it outlives its
+connection on the way to Redis, and those that wait in the buffer when the connection
+ends are published then. Only a few of a connection are under way at a time.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -37,19 +41,21 @@ from zope.interface import implementer
 from tracker.endpoints import keep_alive, readable
 from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
 from tracker.limits import Limits
+from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.vendors.teltonika.content import Content, decode_data
 from tracker.vendors.teltonika.frame import PING, decode_frame
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
-from tracker.vendors.teltonika.messages import Message
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
 from tracker.vendors.teltonika.positions import REPEATED_ID, entries
-
-#: Second byte of a login; in a frame it is a zero of the preamble.
-_LOGIN_LENGTH: Final = bytes((IMEI_DIGITS,))
-
 
 #: Seconds for a peer to take what was written before its connection was closed.
 CLOSE_GRACE: Final = 5.0
+#: Messages of a connection that may be under way to Redis while it is read further.
+MESSAGES_UNDER_WAY: Final = 32
+
+#: How a login begins; a frame begins with two zeros.
+_LOGIN_START: Final = IMEI_DIGITS.to_bytes(2, "big")
 
 
 @implementer(ISession, IPushProducer)
@@ -71,18 +77,15 @@ class TeltonikaProtocol(Protocol):
         self._buffer = bytearray()
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
+        self._messages_under_way = 0
         self._advancing = False
         self._unread = False  # the peer does not read what is written to it
         self._paused = False  # and so, or for another reason, it is not read either
 
     def connectionMade(self) -> None:
         """Tell the gateway, and have the kernel notice a peer that vanishes."""
-        peer = self.transport.getPeer()
-        self.peer = readable(peer)
-        if not self._gateway.opened(self, getattr(peer, "host", "")):
-            self._read_next = self._read_nothing
-            self.transport.abortConnection()
-            return
+        self.peer = readable(self.transport.getPeer())
+        self._gateway.opened(self)
         keep_alive(self.transport)
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self._timeout = self._clock.callLater(self._limits.login_timeout, self._login_overdue)
@@ -92,6 +95,8 @@ class TeltonikaProtocol(Protocol):
         self._buffer += data
         if not self._waits:
             self._advance()
+        else:  # for Redis, or for its peer: whether what came is whole shows later
+            self._last_heard = self._clock.seconds()
         if self._waits and len(self._buffer) > self._limits.buffer_bytes:
             # Not before: pausing at every packet costs two system calls, and a paused
             # transport does not see its peer leave.
@@ -99,21 +104,16 @@ class TeltonikaProtocol(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Give up what was not confirmed: the device will send it again."""
-        self._read_next = self._read_nothing
-        self._buffer.clear()
+        self._end()
         self._forget_timeout()
-        if self._unconfirmed is not None:
-            self._unconfirmed.cancel()
         self._gateway.closed(self)
 
     def close(self) -> None:
         """See :class:`tracker.interfaces.ISession`."""
         if self._closed:
             return
-        self._read_next = self._read_nothing
+        self._end()
         self._forget_timeout()
-        if self._unconfirmed is not None:
-            self._unconfirmed.cancel()
         self._timeout = self._clock.callLater(CLOSE_GRACE, self.transport.abortConnection)
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self.transport.loseConnection()
@@ -135,7 +135,11 @@ class TeltonikaProtocol(Protocol):
 
     @property
     def _waits(self) -> bool:
-        return self._unconfirmed is not None or self._unread
+        return (
+            self._unconfirmed is not None
+            or self._unread
+            or self._messages_under_way >= MESSAGES_UNDER_WAY
+        )
 
     @property
     def _closed(self) -> bool:
@@ -154,6 +158,16 @@ class TeltonikaProtocol(Protocol):
         if not (self._waits and len(self._buffer) > self._limits.buffer_bytes):
             self._paused = False
             self.transport.resumeProducing()  # type: ignore[attr-defined]
+
+    def _end(self) -> None:
+        """Read nothing more; of what is not confirmed and not yet read, keep the messages."""
+        logged_in = self._read_next == self._read_frame
+        self._read_next = self._read_nothing
+        unread, self._buffer = self._buffer, bytearray()
+        if logged_in:
+            self._keep_messages(unread)
+        if self._unconfirmed is not None:
+            self._unconfirmed.cancel()
 
     def _forget_timeout(self) -> None:
         if self._timeout is not None and self._timeout.active():
@@ -184,7 +198,7 @@ class TeltonikaProtocol(Protocol):
     # The states. Each returns whether it is worth looking at the buffer again.
 
     def _read_login(self) -> bool:
-        self._swallow_pings()
+        self._swallow_pings(self._buffer)
         outcome = decode_login(self._buffer)
         if isinstance(outcome, Incomplete):
             return False
@@ -209,20 +223,18 @@ class TeltonikaProtocol(Protocol):
         return True
 
     def _read_frame(self) -> bool:
-        self._swallow_pings()
-        buffer = self._buffer
-        if buffer[1:2] == _LOGIN_LENGTH:
+        self._swallow_pings(self._buffer)
+        if self._buffer[:2] == _LOGIN_START:
             return self._read_repeated_login()
-        limits = self._limits
-        frame = decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
+        frame = self._frame_of(self._buffer)
         if isinstance(frame, Incomplete):
             return False
         if isinstance(frame, Fatal):
             return self._reject(frame.reason)
-        content = decode_data(frame.value, limits.records)
+        content = decode_data(frame.value, self._limits.records)
         if isinstance(content, Rejected):
             return self._reject(content.reason)
-        del buffer[: frame.used]
+        del self._buffer[: frame.used]
         self._last_heard = self._clock.seconds()
         self._publish(content.value)
         return True
@@ -233,7 +245,9 @@ class TeltonikaProtocol(Protocol):
         outcome = decode_login(self._buffer)
         if isinstance(outcome, Incomplete):
             return False
-        if not isinstance(outcome, Decoded) or outcome.value != self.device_id:
+        if not isinstance(outcome, Decoded):
+            return self._reject(f"a second login: {outcome.reason}")
+        if outcome.value != self.device_id:
             return self._reject("a second login, of another device")
         del self._buffer[: outcome.used]
         self._last_heard = self._clock.seconds()
@@ -245,23 +259,57 @@ class TeltonikaProtocol(Protocol):
         self._buffer.clear()
         return False
 
-    def _swallow_pings(self) -> None:
-        buffer = self._buffer
+    def _frame_of(self, buffer: bytearray) -> Decoded[bytes] | Incomplete | Fatal:
+        limits = self._limits
+        return decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
+
+    def _keep_messages(self, unread: bytearray) -> None:
+        """Publish the messages in what was not read; records are sent again by the device."""
+        while unread:
+            self._swallow_pings(unread)
+            frame = self._frame_of(unread)
+            if not isinstance(frame, Decoded):
+                return
+            del unread[: frame.used]
+            if frame.value[0] in MESSAGE_CODECS:
+                content = decode_data(frame.value, self._limits.records)
+                if isinstance(content, Rejected) or not self._keep(content.value):
+                    return
+
+    def _swallow_pings(self, buffer: bytearray) -> None:
         if buffer and buffer[0] == PING:
             del buffer[: len(buffer) - len(buffer.lstrip(bytes((PING,))))]
             self._last_heard = self._clock.seconds()
 
     def _reject(self, reason: str) -> bool:
+        self._buffer.clear()  # behind what is wrong, nothing is to be relied on
         self._gateway.rejected(self, reason)
         self.close()
         return False
 
     def _publish(self, content: Content) -> None:
+        if not isinstance(content, Message):
+            count = len(content.records).to_bytes(4, "big")
+            self._answer_when(self._gateway.publish(self._entries(content)), count)
+        elif not self._keep(content):
+            self._answer_when(self._gateway.publish(self._entries(content)), b"")
+
+    def _keep(self, message: Content) -> bool:
+        """Publish a message that may outlive this connection; whether there was room for it."""
+        kept = self._gateway.keep(self._entries(message))
+        if kept is None:
+            return False
+        self._messages_under_way += 1
+        kept.addCallback(self._kept)
+        return True
+
+    def _kept(self, _: None) -> None:
+        self._messages_under_way -= 1
+        self._go_on()
+
+    def _entries(self, content: Content) -> Sequence[Entry]:
         assert self.device_id is not None  # noqa: S101 - the login comes first
-        made = entries(self.device_id, content, self._clock.seconds(), self._notice_repeated_id)
-        # A message is kept like a record, but its device expects no answer to it.
-        count = b"" if isinstance(content, Message) else len(content.records).to_bytes(4, "big")
-        self._answer_when(self._gateway.publish(made), count)
+        return entries(self.device_id, content, self._clock.seconds(), self._notice_repeated_id)
 
     def _answer_when(self, published: Deferred[None], answer: bytes) -> None:
         self._unconfirmed = published
@@ -294,6 +342,8 @@ class TeltonikaFactory(Factory):
         self._limits = limits
         self._clock = clock
 
-    def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol:
-        """One more connection."""
+    def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol | None:
+        """One more connection, if there is room for it; else it is closed unread."""
+        if not self._gateway.admits(addr):
+            return None
         return TeltonikaProtocol(self._gateway, self._limits, self._clock)

@@ -12,10 +12,15 @@ from typing import Final, Literal
 from attrs import evolve, field, frozen
 
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
-from tracker.vendors.teltonika.avl import SHORTEST_DATA, Packet
+from tracker.vendors.teltonika.avl import Packet
 from tracker.vendors.teltonika.codec7 import Codec7Packet
 from tracker.vendors.teltonika.content import Content, decode_data, encode_data
-from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_datagram
+from tracker.vendors.teltonika.datagram import (
+    Datagram,
+    decode_datagram,
+    encode_datagram,
+    resembles_datagram,
+)
 from tracker.vendors.teltonika.frame import PING, PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import IMEI_DIGITS, decode_login, encode_login
 from tracker.vendors.teltonika.messages import Message
@@ -30,8 +35,6 @@ MAX_DATA: Final = 1 << 20
 _IMEI_LENGTH: Final = IMEI_DIGITS.to_bytes(2, "big")
 _FRAME_HEADER: Final = 8
 _DATAGRAM_HEADER: Final = 23
-#: A datagram of one packet without a record: less than this is none.
-_SHORTEST_DATAGRAM: Final = _DATAGRAM_HEADER + SHORTEST_DATA
 
 
 @frozen
@@ -90,7 +93,7 @@ def decode_units(data: bytes, kind: Kind | None = None) -> Decoded[tuple[Unit, .
     while rest or not data:
         offset = len(data) - len(rest)
         told = kind or _kind_of(rest, alone=offset == 0)
-        outcome = _not_told(rest) if told is None else _DECODERS[told](rest)
+        outcome = told if isinstance(told, Fatal) else _DECODERS[told](rest)
         if isinstance(outcome, Fatal):
             return _moved(outcome, offset)
         units.append(outcome.value)
@@ -115,40 +118,32 @@ def encode_unit(unit: Unit) -> bytes:
     return encode_datagram(evolve(datagram, data=data))
 
 
-def _kind_of(data: bytearray, alone: bool) -> Kind | None:
+def _kind_of(data: bytearray, alone: bool) -> Kind | Fatal:
     if data[:1] == bytes((PING,)):
         return "ping"
     if len(data) < 2:
-        return None
+        return _not_told("2 bytes or more", data[:8].hex() or "nothing")
     if data[:2] == PREAMBLE[:2]:
         return "frame"
     if data[:2] == _IMEI_LENGTH:
         return "login"  # a datagram would be longer than 15 bytes
-    if alone and _resembles_datagram(data):
+    is_datagram = resembles_datagram(bytes(data)) if alone else False
+    if is_datagram is None:
+        length, follow = int.from_bytes(data[:2], "big"), len(data) - 2
+        return _not_told(
+            f"000f (login) or {length} bytes after the length (datagram)",
+            f"{length:04x} and {follow} bytes",
+        )
+    if is_datagram:
         return "datagram"
-    return "login" if data[0] == 0 else None
+    if data[0] == 0:
+        return "login"
+    return _not_told("ff (ping), 000f (login), 00000000 (frame) or a datagram", data[:8].hex())
 
 
-def _resembles_datagram(data: bytearray) -> bool:
-    imei = data[8:_DATAGRAM_HEADER]
-    if data[6:8] == _IMEI_LENGTH and imei.isdigit():
-        return True
-    fits = len(data) >= _SHORTEST_DATAGRAM and int.from_bytes(data[:2], "big") == len(data) - 2
-    return fits and not data[2:].isdigit()
-
-
-def _not_told(data: bytearray) -> Fatal:
-    if len(data) < 2:
-        expected = "2 bytes or more"
-    else:
-        expected = "ff (ping), 000f (login), 00000000 (frame) or a datagram"
-    return Fatal(
-        0,
-        "not known by its first bytes",
-        field="unit",
-        expected=expected,
-        found=data[:8].hex() or "nothing",
-    )
+def _not_told(expected: str, found: str) -> Fatal:
+    reason = "not known by its first bytes"
+    return Fatal(0, reason, field="unit", expected=expected, found=found)
 
 
 def _decode_pings(data: bytearray) -> Decoded[Unit] | Fatal:

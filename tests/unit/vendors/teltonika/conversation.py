@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -11,6 +12,7 @@ from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeGateway
 from tracker.limits import Limits
+from tracker.position import Entry
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
@@ -40,6 +42,11 @@ def repeating(*timestamps: int) -> bytes:
     return encode_frame(encode_packet(CODEC_8, records))
 
 
+def is_message(entries: Sequence[Entry]) -> bool:
+    """Whether nobody waits for an acknowledgement of this packet."""
+    return bool(entries) and entries[0].codec in ("12", "13", "14", "15")
+
+
 class Connection(StringTransportWithDisconnection):
     """A transport that is gone as soon as it is closed, and tells how it was."""
 
@@ -67,7 +74,9 @@ class Conversation:
         self.clock = Clock()
         self.limits = limits or Limits()
         factory = TeltonikaFactory(self.gateway, self.limits, self.clock)
-        self.protocol: TeltonikaProtocol = factory.buildProtocol(None)
+        protocol = factory.buildProtocol(None)
+        assert protocol is not None
+        self.protocol: TeltonikaProtocol = protocol
         transport: Any = StringTransport() if lingers else Connection()
         transport.protocol = self.protocol
         self.transport = transport

@@ -12,7 +12,7 @@ import random
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from twisted.internet.error import ConnectionDone
@@ -21,9 +21,11 @@ from twisted.internet.testing import FakeDatagramTransport, StringTransport
 from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeGateway
+from tests.unit.vendors.teltonika.conversation import is_message
 from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, LOGIN
 from tracker.interfaces import NotAccepted
 from tracker.limits import Limits
+from tracker.position import Entry
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
 from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
@@ -178,15 +180,6 @@ class Tally:
         self.failures.append(failure)
 
 
-def due(gateway: FakeGateway, confirmed: int) -> list[int]:
-    """The counts that a device has to be told after so many confirmations."""
-    answers = []
-    for entries, _ in gateway.published[:confirmed]:
-        if not (entries and entries[0].codec in ("12", "13", "14", "15")):
-            answers.append(len(entries))
-    return answers
-
-
 def told(answer: bytes) -> tuple[int, list[int]]:
     """How many logins were accepted, and the counts that were acknowledged."""
     logins = 0
@@ -212,9 +205,12 @@ class Connection:
         self.gateway = FakeGateway()
         self.clock = Clock()
         self.transport = StringTransport()
-        self.protocol = TeltonikaFactory(self.gateway, LIMITS, self.clock).buildProtocol(None)
+        protocol = TeltonikaFactory(self.gateway, LIMITS, self.clock).buildProtocol(None)
+        assert protocol is not None
+        self.protocol = protocol
         self.protocol.makeConnection(self.transport)
-        self.confirmed = 0
+        self.settled = 0
+        self.confirmed: list[Sequence[Entry]] = []
         self.hears = True
 
     def check(self) -> None:
@@ -224,11 +220,15 @@ class Connection:
             assert self.transport.disconnecting
         else:
             logins, counts = told(answer)
-            assert counts == due(self.gateway, self.confirmed)
+            assert counts == self.due()
             assert bool(logins) is (self.protocol.device_id is not None)
         assert len(self.protocol._buffer) <= BOUND
         if any(event[0] == "rejected" for event in self.gateway.events):
             assert self.transport.disconnecting
+
+    def due(self) -> list[int]:
+        """The counts that the device has to have been told."""
+        return [len(entries) for entries in self.confirmed if not is_message(entries)]
 
     def feed(self, chunk: bytes) -> None:
         if self.transport.producerState == "paused" and not self.transport.disconnecting:
@@ -254,34 +254,43 @@ class Connection:
 
     def settle(self) -> None:
         """Redis confirms what is under way."""
-        while len(self.gateway.published) > self.confirmed:
-            confirmation = self.gateway.published[self.confirmed][1]
+        while len(self.gateway.published) > self.settled:
+            entries, confirmation = self.gateway.published[self.settled]
+            self.settled += 1
             if confirmation.called:
-                break  # cancelled: the connection is closed
-            self.confirmed += 1
+                continue  # cancelled: the connection is closed
+            self.confirmed.append(entries)
             confirmation.callback(None)
             confirmation.addErrback(self.tally.note_failure)
             self.check()
 
     def end(self) -> None:
         """The peer leaves, or the process stops before Redis has answered."""
-        under_way = self.gateway.published[self.confirmed :]
-        if under_way and self.random.random() < 0.5 and not under_way[0][1].called:
-            under_way[0][1].errback(NotAccepted("stopping"))
+        under_way = [
+            confirmation
+            for entries, confirmation in self.gateway.published[self.settled :]
+            if not (is_message(entries) or confirmation.called)
+        ]
+        assert len(under_way) <= 1
+        if under_way and self.random.random() < 0.5:
+            under_way[0].errback(NotAccepted("stopping"))
             assert self.transport.disconnecting
         self.check()
         self.protocol.connectionLost(Failure(ConnectionDone()))
-        for _, confirmation in self.gateway.published:
-            assert confirmation.called
+        for entries, confirmation in self.gateway.published:
+            assert confirmation.called or is_message(entries)
             confirmation.addErrback(self.tally.note_failure)
+        confirmed = len(self.confirmed)
+        self.settle()
+        self.tally.of["outlived"] += len(self.confirmed) - confirmed
         if self.random.random() < 0.1:
             self.clock.advance(LIMITS.idle_timeout + 1)
         self.check()
         assert not self.protocol._buffer
         assert not self.clock.getDelayedCalls()
-        self.tally.of["acknowledged"] += len(due(self.gateway, self.confirmed))
-        self.tally.of["confirmed"] += self.confirmed
-        self.tally.of["given up"] += len(self.gateway.published) - self.confirmed
+        self.tally.of["acknowledged"] += len(self.due())
+        self.tally.of["confirmed"] += len(self.confirmed)
+        self.tally.of["given up"] += len(self.gateway.published) - len(self.confirmed)
         self.tally.note_rejections(self.gateway)
 
 
@@ -332,6 +341,7 @@ def test_no_input_over_a_connection_breaks_the_protocol() -> None:
     # The test has been where it meant to go.
     assert tally.of["acknowledged"] > 10_000
     assert tally.of["confirmed"] > tally.of["acknowledged"] + 3000  # the rest are messages
+    assert tally.of["outlived"] > 500
     assert tally.of["given up"] > 1000
     assert tally.of["rejected"] > 10_000
     assert len(tally.reasons) >= 18, tally.reasons

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 
 import attrs
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika import malformed
@@ -24,7 +26,11 @@ from tracker.position import Entry
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.positions import REPEATED_ID
-from tracker.vendors.teltonika.protocol import CLOSE_GRACE
+from tracker.vendors.teltonika.protocol import (
+    CLOSE_GRACE,
+    MESSAGES_UNDER_WAY,
+    TeltonikaFactory,
+)
 
 OTHER = "352093081452251"
 LIMITS = Limits(login_timeout=30, idle_timeout=600)
@@ -221,21 +227,24 @@ def test_the_same_login_again_may_come_byte_by_byte(online: Conversation) -> Non
 
 
 @pytest.mark.parametrize(
-    "again",
+    ("again", "reason"),
     [
-        encode_login(OTHER),
-        b"\x00\x0f35630704244101X",
-        b"\x00\x0fX",
-        b"\x01\x0f" + IMEI.encode(),
+        (encode_login(OTHER), "a second login, of another device"),
+        (
+            b"\x00\x0f35630704244101X",
+            "a second login: an IMEI with other characters than digits",
+        ),
+        (b"\x00\x0fX", "a second login: an IMEI with other characters than digits"),
+        (b"\x01\x0f" + IMEI.encode(), "no preamble of zeros"),
     ],
 )
 def test_a_login_of_another_device_ends_the_connection_unanswered(
-    online: Conversation, again: bytes
+    online: Conversation, again: bytes, reason: str
 ) -> None:
     online.send(again + frame(1))
     assert online.answer() == b""
     assert online.closed
-    assert online.reason == "a second login, of another device"
+    assert online.reason == reason
     assert online.told("login") == [("login", IMEI)]
     assert online.protocol.device_id == IMEI
     assert not online.gateway.published
@@ -261,17 +270,11 @@ def test_a_device_that_nobody_can_judge_yet_gets_no_byte(talk: Conversation) -> 
     assert talk.timers == 0
 
 
-def test_a_connection_that_may_not_stay_is_aborted_and_nothing_of_it_is_read() -> None:
+def test_for_a_connection_that_is_not_admitted_no_protocol_is_made() -> None:
     gateway = FakeGateway()
     gateway.lets_in = False
-    talk = Conversation(LIMITS, gateway)
-    assert talk.transport.aborted
-    assert talk.timers == 0
-    talk.send(LOGIN + frame(1))
-    assert talk.answer() == b""
-    assert not talk.told("login")
-    assert not gateway.published
-    assert len(talk.protocol._buffer) == 0
+    assert TeltonikaFactory(gateway, LIMITS, Clock()).buildProtocol(None) is None
+    assert gateway.events == []
 
 
 # Messages.
@@ -303,13 +306,76 @@ def test_a_message_without_a_time_gets_the_time_of_its_arrival(online: Conversat
     assert online.gateway.published[0][0][0].ts == "1970-01-01T00:01:01.250Z"
 
 
-def test_what_follows_a_message_waits_for_it_to_be_confirmed(online: Conversation) -> None:
+def test_what_follows_a_message_does_not_wait_for_it(online: Conversation) -> None:
+    online.send(message() + message() + frame(1, 2))
+    assert len(online.gateway.published) == 3
+    online.confirm()
+    assert online.answer() == b"\x00\x00\x00\x02"
+
+
+def test_only_so_many_messages_of_a_connection_are_under_way(online: Conversation) -> None:
+    online.send(message() * (MESSAGES_UNDER_WAY + 5) + frame(1))
+    published = online.gateway.published
+    assert len(published) == MESSAGES_UNDER_WAY
+    for _, kept in list(published):
+        kept.callback(None)
+    assert len(published) == MESSAGES_UNDER_WAY + 6
+    online.confirm()
+    assert online.answer() == b"\x00\x00\x00\x01"
+
+
+def test_a_message_for_which_there_is_no_room_holds_up_what_follows(online: Conversation) -> None:
+    online.gateway.keeps = False
     online.send(message() + frame(1, 2))
     assert len(online.gateway.published) == 1
     online.confirm()
-    assert len(online.gateway.published) == 2
+    assert online.answer() == b""
     online.confirm()
     assert online.answer() == b"\x00\x00\x00\x02"
+
+
+END = {"lost": Conversation.lose, "superseded": lambda talk: talk.protocol.close()}
+
+
+@pytest.mark.parametrize("end", END.values(), ids=END)
+@pytest.mark.parametrize("room", [True, False])
+def test_messages_outlive_their_connection(
+    online: Conversation, end: Callable[[Conversation], None], room: bool
+) -> None:
+    online.gateway.keeps = room
+    online.send(frame(1) + message(b"a") + b"\xff" + frame(2) + message(b"b") + frame(3)[:20])
+    end(online)
+    texts = ["a", "b"] if room else []
+    published = [json.loads(entry.payload) for (entry,), _ in online.gateway.published[1:]]
+    assert [payload["attributes"]["message"] for payload in published] == texts
+    assert online.gateway.cancelled == 1  # only what the device sends again
+    for _, kept in online.gateway.published[1:]:
+        kept.callback(None)
+    assert online.answer() == b""
+    assert online.timers == 0
+
+
+@pytest.mark.parametrize("end", END.values(), ids=END)
+def test_messages_past_the_number_under_way_outlive_their_connection_too(
+    online: Conversation, end: Callable[[Conversation], None]
+) -> None:
+    online.send(message() * 40)
+    end(online)
+    assert len(online.gateway.published) == 40
+    assert online.gateway.cancelled == 0
+
+
+@pytest.mark.parametrize("wrong", [frame(1)[:-1] + b"X", b"GET /"])
+def test_behind_what_is_wrong_no_message_is_looked_for(online: Conversation, wrong: bytes) -> None:
+    online.send(message(b"a") + wrong + message(b"b"))
+    assert online.closed
+    assert len(online.gateway.published) == 1
+
+
+def test_a_device_that_is_not_served_leaves_no_message(talk: Conversation) -> None:
+    talk.gateway.admissions[IMEI] = Admission.REFUSED
+    talk.send(LOGIN + message())
+    assert not talk.gateway.published
 
 
 @pytest.mark.parametrize(
@@ -399,6 +465,16 @@ def test_a_session_may_be_closed_twice(online: Conversation) -> None:
     online.protocol.close()
     assert online.gateway.cancelled == 1
     assert online.answer() == b""
+
+
+def test_pings_count_while_a_packet_is_unconfirmed(online: Conversation) -> None:
+    online.send(frame(1))
+    for _ in range(20):
+        online.clock.advance(100)
+        online.send(b"\xff")
+    assert not online.closed
+    online.confirm()
+    assert online.answer() == b"\x00\x00\x00\x01"
 
 
 def test_silence_while_a_packet_is_unconfirmed_ends_in_no_acknowledgement(
