@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Any, Final, NamedTuple
 
@@ -25,6 +26,8 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
 
 _EPOCH: Final = datetime(1970, 1, 1)  # naive on purpose: everything here is UTC
+_SECOND: Final = tuple(f"{second:02}." for second in range(60))
+_MILLISECOND: Final = tuple(f"{millisecond:03}Z" for millisecond in range(1000))
 _MAX_TEXT: Final = 64
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 _INT64: Final = range(-(2**63), 2**63)
@@ -54,7 +57,14 @@ def iso_milliseconds(timestamp_ms: int) -> str:
     """
     if not 0 <= timestamp_ms <= MAX_TIMESTAMP_MS:
         raise ValueError(f"no four-digit year: {timestamp_ms} ms")
-    return (_EPOCH + timedelta(milliseconds=timestamp_ms)).isoformat(timespec="milliseconds") + "Z"
+    minute, rest = divmod(timestamp_ms, 60_000)
+    return _minute(minute) + _SECOND[rest // 1000] + _MILLISECOND[rest % 1000]
+
+
+@lru_cache(maxsize=1024)  # records come from few minutes, and a packet's from one
+def _minute(minutes: int) -> str:
+    """``2026-11-22T10:00:`` from minutes since 1970."""
+    return (_EPOCH + timedelta(minutes=minutes)).isoformat()[:-2]
 
 
 def attribute(value: int | bytes) -> Any:

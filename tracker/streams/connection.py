@@ -13,18 +13,26 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from tracker.streams.address import RedisAddress
+from tracker.streams.address import CONNECT_TIMEOUT, RedisAddress
+from tracker.streams.sentinel import why_not_connected
 
 #: Seconds without an answer after which a connection counts as dead.
-REPLY_TIMEOUT: Final = 10.0
+REPLY_TIMEOUT: Final = 4.0
 #: Seconds between two attempts to connect: at first, and at most.
 FIRST_RETRY: Final = 0.1
-LAST_RETRY: Final = 2.0
+LAST_RETRY: Final = 1.0
+#: Seconds from an answer to the next question whether the server still is what it was.
+CHECK_INTERVAL: Final = 1.0
+# Service is to resume within 5 seconds of Redis' return. So these must stay below 5:
+# REPLY_TIMEOUT + FIRST_RETRY, for an answer that is lost on the way, and
+# CONNECT_TIMEOUT + LAST_RETRY, for an attempt that began just before the return.
 
 #: What a command raises when Redis cannot be asked; the outcome of one under way is unknown.
 Unavailable = txredisapi.ConnectionError
 #: What a command raises when Redis said no.
 Refused = txredisapi.ResponseError
+
+_READ_ONLY: Final = "a read-only replica"
 
 
 class RedisConnection(Service):
@@ -35,6 +43,9 @@ class RedisConnection(Service):
 
     txredisapi's own pools are not used: they keep commands while Redis is away, which
     would give up the bound on memory, and stop for good when a login fails.
+
+    Usable is a connection to a master that answers. While nothing else is asked, it is
+    asked for that every second, so that an outage is known before a device suffers it.
 
     :param report: told None when the connection is usable, else why it is not, at
         each failed attempt.
@@ -82,8 +93,7 @@ class RedisConnection(Service):
         """
         if self._protocol is None:
             return fail(Unavailable("not connected"))
-        answer: Deferred[Any] = self._protocol.execute_command(*arguments)
-        return answer
+        return self._protocol.ask(*arguments)
 
     @property
     def connected(self) -> bool:
@@ -111,7 +121,7 @@ class RedisConnection(Service):
             except CancelledError:
                 break
             except Exception as error:  # noqa: BLE001 - told, and tried again
-                reason = str(error)
+                reason = why_not_connected(error)
             else:
                 if await self._use(protocol):
                     delay = FIRST_RETRY
@@ -129,24 +139,37 @@ class RedisConnection(Service):
         """Serve commands by this connection until it is lost; whether it ever did."""
         lost = protocol.whenDisconnected()
         self._made = protocol
-        admitted = Deferred.fromCoroutine(self._admit(protocol))
+        watched = Deferred.fromCoroutine(self._watch(protocol))
         await lost
         was_usable = self._protocol is not None
         self._made = self._protocol = None
-        admitted.cancel()
+        watched.cancel()
         return was_usable
 
-    async def _admit(self, protocol: _Protocol) -> None:
-        # Connected is not yet usable: TLS may fail after this, the server may want a
-        # password, or be loading its data. An answered PING tells.
+    async def _watch(self, protocol: _Protocol) -> None:
+        """Let the connection be used as soon, and only as long, as it is fit for use."""
+        overdue = self._reactor.callLater(
+            CONNECT_TIMEOUT, protocol.give_up, f"no answer within {CONNECT_TIMEOUT:g} s"
+        )
         try:
+            # Connected is not yet usable: TLS may fail after this, the server may want a
+            # password, be loading its data, or be a replica.
             await protocol.whenConnected()
-            await protocol.execute_command("PING")
+            await protocol.check()
+            overdue.cancel()
+            self._admit(protocol)
+            while True:
+                await deferLater(self._reactor, CHECK_INTERVAL)
+                await protocol.check()
         except CancelledError:
             return
         except (Refused, Unavailable) as error:
             protocol.give_up(str(error))
-            return
+        finally:
+            if overdue.active():
+                overdue.cancel()
+
+    def _admit(self, protocol: _Protocol) -> None:
         self._protocol = protocol
         self._report(None)
         waiting, self._connected_once = self._connected_once, []
@@ -166,7 +189,39 @@ class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
 
     why = ""
 
+    def ask(self, *arguments: str | bytes | int) -> Deferred[Any]:
+        """Send a command; fires with its answer."""
+        answer: Deferred[Any] = self.execute_command(*arguments)
+        return answer.addErrback(self._explain)
+
+    def _explain(self, failure: Failure) -> Failure:
+        if failure.check(txredisapi.TimeoutError):
+            self.why = self.why or f"no answer within {self.replyTimeout:g} s"
+        # Where a script was refused, Redis before 7.0 says so in the middle of the line.
+        elif failure.check(Refused) and "READONLY " in failure.getErrorMessage():
+            # It was the master. Who is now, the next attempt to connect will tell.
+            self.give_up(_READ_ONLY)
+            return Failure(Unavailable(_READ_ONLY))
+        return failure
+
+    async def check(self) -> None:
+        """Return when the server answers and is a master.
+
+        :raises Refused, Unavailable: with the reason if not.
+        """
+        await self.ask("PING")
+        try:
+            role = (await self.ask("ROLE"))[0]
+        except Refused as error:
+            # Some may not ask, and some servers that stand for others are never asked.
+            if str(error).startswith(("NOPERM", "ERR unknown command", "unknown command")):
+                return
+            raise
+        if role != b"master":
+            raise Unavailable(_READ_ONLY if role == b"slave" else f"a {role.decode()}, no server")
+
     def give_up(self, why: str) -> None:
+        """Close the connection at once."""
         self.why = self.why or why
         self.transport.abortConnection()
 

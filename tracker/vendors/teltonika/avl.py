@@ -25,11 +25,16 @@ from tracker.vendors.outcomes import Decoded, Rejected
 #: Codec id and two counts: less than this cannot be the data of a frame or datagram.
 SHORTEST_DATA: Final = 3
 
-#: Timestamp, priority, longitude, latitude, altitude, angle, satellites, speed.
-_PLACE: Final = struct.Struct(">QBiihHBH")
+#: How ``struct`` writes, big-endian: timestamp, priority, longitude, latitude, altitude,
+#: angle, satellites, speed.
+PLACE_FORMAT: Final = "QBiihHBH"
+#: Widths of the groups of elements, in bytes and in their order.
+WIDTHS: Final = (1, 2, 4, 8)
+#: Width → how ``struct`` writes such a value.
+VALUE_FORMAT: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
+
+_PLACE: Final = struct.Struct(f">{PLACE_FORMAT}")
 _BYTE: Final = struct.Struct("B")
-_WIDTHS: Final = (1, 2, 4, 8)
-_VALUE_FORMAT: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
 
 @frozen
@@ -59,7 +64,7 @@ def _codec(
     variable: struct.Struct | None = None,
     generation: bool = False,
 ) -> Codec:
-    element = {width: struct.Struct(f">{id_format}{_VALUE_FORMAT[width]}") for width in _WIDTHS}
+    element = {width: struct.Struct(f">{id_format}{VALUE_FORMAT[width]}") for width in WIDTHS}
     event, count = struct.Struct(f">{id_format}"), struct.Struct(f">{count_format}")
     return Codec(name, codec_id, event, count, element, variable, generation)
 
@@ -205,7 +210,7 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
     (total,) = count.unpack_from(data, offset)
     offset += count.size
     elements: list[tuple[int, int, int]] = []
-    for width in _WIDTHS:
+    for width in WIDTHS:
         (number,) = count.unpack_from(data, offset)
         offset += count.size
         layout = codec.element[width]
@@ -350,7 +355,7 @@ def encode_packet(codec: Codec, records: Sequence[Record]) -> bytes:
 
 
 def _encode_record(codec: Codec, record: Record) -> bytes:
-    if unknown := {width for _, width, _ in record.elements} - set(_WIDTHS):
+    if unknown := {width for _, width, _ in record.elements} - set(WIDTHS):
         raise ValueError(f"no codec has elements of {min(unknown)} bytes width")
     if record.variable and codec.variable is None:
         raise ValueError(f"codec {codec.name} has no variable-length elements")
@@ -372,7 +377,7 @@ def _encode_record(codec: Codec, record: Record) -> bytes:
         b"" if record.generation is None else bytes((record.generation,)),
         count(len(record.elements) + len(record.variable)),
     ]
-    for width in _WIDTHS:
+    for width in WIDTHS:
         group = [element for element in record.elements if element[1] == width]
         parts.append(count(len(group)))
         parts.extend(codec.element[width].pack(element_id, value) for element_id, _, value in group)

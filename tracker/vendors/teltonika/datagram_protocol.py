@@ -21,10 +21,10 @@ from zope.interface import implementer
 from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
 from tracker.limits import Limits
 from tracker.vendors.outcomes import Rejected
-from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_answer
-from tracker.vendors.teltonika.messages import Message
-from tracker.vendors.teltonika.positions import REPEATED_ID, entries
+from tracker.vendors.teltonika.layouts import Layouts
+from tracker.vendors.teltonika.positions import REPEATED_ID
+from tracker.vendors.teltonika.reader import EntryReader
 
 #: Seconds for which a repeated datagram is recognised.
 WINDOW: Final = 60.0
@@ -65,6 +65,8 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
         self._clock = clock
         self._seen: OrderedDict[_Key, _Seen] = OrderedDict()
         self._under_way = 0
+        # One for all: who sends is not known well enough to remember anything of it.
+        self._reader = EntryReader(Layouts(), limits.records)
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """Take in one datagram; whatever is wrong with it, it is dropped."""
@@ -93,17 +95,22 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
         # else: its answer follows as soon as Redis has confirmed
 
     def _take_in(self, key: _Key, packet: Datagram, sender: _Sender, addr: Any) -> None:
-        content = decode_data(packet.data, self._limits.records)
-        if isinstance(content, Rejected):
-            self._gateway.rejected(sender, content.reason)
-            return
-        if isinstance(content.value, Message):
-            self._gateway.rejected(sender, "a message over UDP, which carries records only")
-            return
         if self._under_way >= self._limits.datagrams_under_way:
             return  # the device repeats it
-        count = len(content.value.records)
-        seen = self._seen[key] = _Seen(self._clock.seconds())
+
+        def repeated_id() -> None:
+            self._gateway.noticed(sender, REPEATED_ID)
+
+        now = self._clock.seconds()
+        reading = self._reader.read(packet.imei, packet.data, now, repeated_id)
+        if isinstance(reading, Rejected):
+            self._gateway.rejected(sender, reading.reason)
+            return
+        if reading.is_message:
+            self._gateway.rejected(sender, "a message over UDP, which carries records only")
+            return
+        count = len(reading.entries)
+        seen = self._seen[key] = _Seen(now)
         self._under_way += 1
 
         def confirmed(_: None) -> None:
@@ -116,11 +123,7 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
             del self._seen[key]
             failure.trap(NotAccepted, CancelledError)
 
-        def repeated_id() -> None:
-            self._gateway.noticed(sender, REPEATED_ID)
-
-        made = entries(packet.imei, content.value, self._clock.seconds(), repeated_id)
-        self._gateway.publish(made).addCallbacks(confirmed, not_confirmed)
+        self._gateway.publish(reading.entries).addCallbacks(confirmed, not_confirmed)
 
     def _answer(self, packet: Datagram, accepted: int, addr: Any) -> None:
         if self.transport is not None:

@@ -28,7 +28,7 @@ ends are published then. Only a few of a connection are under way at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.internet.defer import CancelledError, Deferred
@@ -43,11 +43,12 @@ from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
 from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
-from tracker.vendors.teltonika.content import Content, decode_data
 from tracker.vendors.teltonika.frame import PING, decode_frame
+from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
-from tracker.vendors.teltonika.positions import REPEATED_ID, entries
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS
+from tracker.vendors.teltonika.positions import REPEATED_ID
+from tracker.vendors.teltonika.reader import EntryReader, Reading
 
 #: Seconds for a peer to take what was written before its connection was closed.
 CLOSE_GRACE: Final = 5.0
@@ -65,12 +66,13 @@ class TeltonikaProtocol(Protocol):
     # Twisted types it as optional; it is set before any method below is called.
     transport: ITCPTransport
 
-    def __init__(self, gateway: IGateway, limits: Limits, clock: Any) -> None:
+    def __init__(self, gateway: IGateway, limits: Limits, clock: Any, layouts: Layouts) -> None:
         self.device_id: str | None = None
         self.peer = ""
         self._gateway = gateway
         self._limits = limits
         self._clock = clock
+        self._reader = EntryReader(layouts, limits.records)
         self._timeout: IDelayedCall | None = None
         self._last_heard = 0.0
         self._told_of_repeated_ids = False
@@ -231,12 +233,16 @@ class TeltonikaProtocol(Protocol):
             return False
         if isinstance(frame, Fatal):
             return self._reject(frame.reason)
-        content = decode_data(frame.value, self._limits.records)
-        if isinstance(content, Rejected):
-            return self._reject(content.reason)
+        reading = self._read(frame.value)
+        if isinstance(reading, Rejected):
+            return self._reject(reading.reason)
         del self._buffer[: frame.used]
         self._last_heard = self._clock.seconds()
-        self._publish(content.value)
+        if not reading.is_message:
+            count = len(reading.entries).to_bytes(4, "big")
+            self._answer_when(self._gateway.publish(reading.entries), count)
+        elif not self._keep(reading.entries):
+            self._answer_when(self._gateway.publish(reading.entries), b"")
         return True
 
     def _read_repeated_login(self) -> bool:
@@ -272,9 +278,14 @@ class TeltonikaProtocol(Protocol):
                 return
             del unread[: frame.used]
             if frame.value[0] in MESSAGE_CODECS:
-                content = decode_data(frame.value, self._limits.records)
-                if isinstance(content, Rejected) or not self._keep(content.value):
+                reading = self._read(frame.value)
+                if isinstance(reading, Rejected) or not self._keep(reading.entries):
                     return
+
+    def _read(self, data: bytes) -> Reading | Rejected:
+        assert self.device_id is not None  # noqa: S101 - the login comes first
+        now = self._clock.seconds()
+        return self._reader.read(self.device_id, data, now, self._notice_repeated_id)
 
     def _swallow_pings(self, buffer: bytearray) -> None:
         if buffer and buffer[0] == PING:
@@ -287,16 +298,9 @@ class TeltonikaProtocol(Protocol):
         self.close()
         return False
 
-    def _publish(self, content: Content) -> None:
-        if not isinstance(content, Message):
-            count = len(content.records).to_bytes(4, "big")
-            self._answer_when(self._gateway.publish(self._entries(content)), count)
-        elif not self._keep(content):
-            self._answer_when(self._gateway.publish(self._entries(content)), b"")
-
-    def _keep(self, message: Content) -> bool:
+    def _keep(self, message: list[Entry]) -> bool:
         """Publish a message that may outlive this connection; whether there was room for it."""
-        kept = self._gateway.keep(self._entries(message))
+        kept = self._gateway.keep(message)
         if kept is None:
             return False
         self._messages_under_way += 1
@@ -306,10 +310,6 @@ class TeltonikaProtocol(Protocol):
     def _kept(self, _: None) -> None:
         self._messages_under_way -= 1
         self._go_on()
-
-    def _entries(self, content: Content) -> Sequence[Entry]:
-        assert self.device_id is not None  # noqa: S101 - the login comes first
-        return entries(self.device_id, content, self._clock.seconds(), self._notice_repeated_id)
 
     def _answer_when(self, published: Deferred[None], answer: bytes) -> None:
         self._unconfirmed = published
@@ -341,9 +341,10 @@ class TeltonikaFactory(Factory):
         self._gateway = gateway
         self._limits = limits
         self._clock = clock
+        self._layouts = Layouts()
 
     def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol | None:
         """One more connection, if there is room for it; else it is closed unread."""
         if not self._gateway.admits(addr):
             return None
-        return TeltonikaProtocol(self._gateway, self._limits, self._clock)
+        return TeltonikaProtocol(self._gateway, self._limits, self._clock, self._layouts)

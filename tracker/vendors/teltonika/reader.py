@@ -1,0 +1,52 @@
+"""From the data of frames and datagrams to stream entries, by the fastest way there is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from tracker.position import Entry
+from tracker.vendors.outcomes import Rejected
+from tracker.vendors.teltonika.avl import Packet
+from tracker.vendors.teltonika.content import decode_data
+from tracker.vendors.teltonika.layouts import Layouts, RecentLayouts
+from tracker.vendors.teltonika.messages import Message
+from tracker.vendors.teltonika.positions import entries
+
+
+class Reading(NamedTuple):
+    """What a device has sent."""
+
+    entries: list[Entry]
+    is_message: bool
+    """Then there is one entry, and no acknowledgement is expected. Else their number is."""
+
+
+class EntryReader:
+    """Reads what a device sends; best one for each, since it learns how its records look."""
+
+    __slots__ = ("_max_records", "_recent")
+
+    def __init__(self, layouts: Layouts, max_records: int) -> None:
+        self._max_records = max_records
+        self._recent = RecentLayouts(layouts)
+
+    def read(
+        self, device_id: str, data: bytes, now: float, on_repeated_id: Callable[[], None]
+    ) -> Reading | Rejected:
+        """Read codec id to second count, whatever the codec.
+
+        :param now: seconds since 1970 (UTC), for a message that carries no time of its own.
+        :param on_repeated_id: told of a record in which an IO id occurs more than once.
+        """
+        known = self._recent.entries(device_id, data, self._max_records)
+        if known is not None:
+            return Reading(known, False)
+        outcome = decode_data(data, self._max_records)
+        if isinstance(outcome, Rejected):
+            return outcome
+        content = outcome.value
+        if isinstance(content, Packet):
+            self._recent.learn(content)
+        made = entries(device_id, content, now, on_repeated_id)
+        return Reading(made, isinstance(content, Message))
