@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from attrs import evolve, frozen
 
-from tracker.endpoints import with_default
 from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
 from tracker.limits import Limits
 from tracker.streams.address import RedisAddress
@@ -22,11 +21,6 @@ DEFAULT_REDIS: Final = "redis://127.0.0.1:6379/0"
 DEFAULT_LISTEN: Final = "teltonika=tcp:5027"
 DEFAULT_STANDALONE_LISTEN: Final = "teltonika=tcp:5027:interface=127.0.0.1"
 DEFAULT_DATA: Final = "tracker-data"
-#: Twisted's 50 overflow when a whole fleet reconnects at once.
-LISTEN_BACKLOG: Final = 1024
-
-#: Endpoints with a backlog → its place among the arguments; ssl takes it by name only.
-_STREAM_KINDS: Final = {"tcp": 3, "tcp6": 3, "ssl": 9}
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -61,7 +55,6 @@ def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
         if vendor not in known:
             names = ", ".join(known)
             raise ConfigError(f"--listen {text}: unknown vendor {vendor!r} (installed: {names})")
-        endpoint = with_default(endpoint, _STREAM_KINDS, "backlog", LISTEN_BACKLOG)
         result.append(Listen(vendor, endpoint, text))
     return tuple(result)
 

@@ -17,7 +17,7 @@ from tracker import __version__, config
 from tracker.config import ConfigError
 from tracker.endpoints import with_default
 from tracker.ingestion.admission import ConnectionLimiter, most_files
-from tracker.ingestion.ports import UDPEndpoint, tls_endpoint, udp_port
+from tracker.ingestion.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.ingestion.service import Devices, Port, ingest_role
 from tracker.interfaces import Admission, IGateway, IVendor
 from tracker.lifecycle import Abort, Listener, Process, Role
@@ -289,33 +289,30 @@ def _port(
 ) -> Port:
     """What ``--listen`` describes."""
     name = f"--listen {listen.given}"
-    if listen.endpoint.startswith("udp:"):
-        try:
-            number, interface = udp_port(listen.endpoint)
-        except ValueError as error:
-            raise ConfigError(f"{name}: {error}") from None
-
-        def datagrams(gateway: IGateway) -> IService:
-            protocol = vendor.buildDatagramProtocol(gateway, limits, reactor)
-            return Listener(listen.given, UDPEndpoint(reactor, number, interface), protocol, abort)
-
-        return Port(vendor, datagrams)
-    if listen.endpoint.startswith("haproxy:"):
+    kind = listen.endpoint.partition(":")[0]
+    if kind == "haproxy":
         raise ConfigError(f"{name}: haproxy: would hide the devices' addresses from the limits")
-    if listen.endpoint.startswith("ssl:"):
-        authorities = None if client_ca is None else Path(client_ca)
-        try:
+    endpoint: Any
+    try:
+        if kind == "udp":
+            endpoint = udp_endpoint(reactor, listen.endpoint)
+        elif kind in ("tcp", "tcp6"):
+            endpoint = tcp_endpoint(reactor, listen.endpoint)
+        elif kind == "ssl":
+            authorities = None if client_ca is None else Path(client_ca)
             endpoint = tls_endpoint(reactor, listen.endpoint, authorities)
-        except (OSError, ValueError, crypto.Error) as error:
-            raise ConfigError(f"{name}: {error or 'no key or certificate in its files'}") from None
-    else:
-        endpoint = _endpoint(reactor, name, listen.endpoint)
+        else:
+            endpoint = _endpoint(reactor, name, listen.endpoint)
+    except ConfigError:
+        raise
+    except (OSError, ValueError, crypto.Error) as error:
+        raise ConfigError(f"{name}: {error or 'no key or certificate in its files'}") from None
+    build = vendor.buildDatagramProtocol if kind == "udp" else vendor.buildFactory
 
-    def connections(gateway: IGateway) -> IService:
-        factory = vendor.buildFactory(gateway, limits, reactor)
-        return Listener(listen.given, endpoint, factory, abort)
+    def listener(gateway: IGateway) -> IService:
+        return Listener(listen.given, endpoint, build(gateway, limits, reactor), abort)
 
-    return Port(vendor, connections)
+    return Port(vendor, listener)
 
 
 def _endpoint(reactor: Any, name: str, description: str) -> IStreamServerEndpoint:

@@ -27,11 +27,8 @@ from tracker.streams.address import RedisAddress
 @pytest.mark.parametrize(
     ("text", "endpoint"),
     [
-        ("teltonika=tcp:5027", "tcp:5027:backlog=1024"),
-        (
-            "teltonika=tcp:5027:interface=127.0.0.1",
-            "tcp:5027:interface=127.0.0.1:backlog=1024",
-        ),
+        ("teltonika=tcp:5027", "tcp:5027"),
+        ("teltonika=tcp:5027:interface=127.0.0.1", "tcp:5027:interface=127.0.0.1"),
         ("teltonika=tcp:5027:backlog=7", "tcp:5027:backlog=7"),
         ("teltonika=tcp:5027:127.0.0.1:7", "tcp:5027:127.0.0.1:7"),
         ("teltonika=unix:/run/tracker.sock", "unix:/run/tracker.sock"),
@@ -47,9 +44,9 @@ def test_listen_may_be_given_several_times_and_keeps_its_order() -> None:
     found = listens(given, ["teltonika", "queclink"])
     assert [listen.given for listen in found] == given
     assert [(listen.vendor, listen.endpoint) for listen in found] == [
-        ("queclink", "tcp:5004:backlog=1024"),
-        ("teltonika", "tcp:5027:backlog=1024"),
-        ("teltonika", "tcp:5028:backlog=1024"),
+        ("queclink", "tcp:5004"),
+        ("teltonika", "tcp:5027"),
+        ("teltonika", "tcp:5028"),
     ]
 
 
@@ -60,7 +57,7 @@ def test_nothing_to_listen_on_is_nothing() -> None:
 @pytest.mark.parametrize("text", [DEFAULT_LISTEN, DEFAULT_STANDALONE_LISTEN])
 def test_the_defaults_are_valid(text: str) -> None:
     (listen,) = listens([text], ["teltonika"])
-    assert f"{listen.vendor}={listen.endpoint}" == f"{text}:backlog=1024"
+    assert f"{listen.vendor}={listen.endpoint}" == text
 
 
 @pytest.mark.parametrize(

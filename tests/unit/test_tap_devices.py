@@ -130,7 +130,7 @@ def mistake(*arguments: str) -> str:
         (("--listen", "teltonika=udp:"), "--listen teltonika=udp:: the port"),
         (("--listen", "teltonika=udp:port"), "not 'port'"),
         (("--listen", "teltonika=udp:70000"), "not '70000'"),
-        (("--listen", "teltonika=udp:5027:backlog=5"), "must be udp:PORT"),
+        (("--listen", "teltonika=udp:5027:backlog=5"), "unknown argument 'backlog'"),
         (("--listen", "teltonika=udp"), "--listen teltonika=udp: "),
         (("--listen", "nobody=udp:5027"), "unknown vendor 'nobody'"),
         (("--device-authority", "mongo"), "--device-authority: must be all or redis"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import pytest_twisted
 from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
@@ -17,8 +18,9 @@ from tests.certificates import certify, key_of
 from tracker.ingestion.ports import (
     MAX_DATAGRAM,
     UDPEndpoint,
+    tcp_endpoint,
     tls_endpoint,
-    udp_port,
+    udp_endpoint,
 )
 from tracker.lifecycle import Listener
 
@@ -55,7 +57,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_udp_endpoint_names_port_and_interface(
     description: str, expected: tuple[int, str]
 ) -> None:
-    assert udp_port(description) == expected
+    endpoint = udp_endpoint(None, description)
+    assert (endpoint.port, endpoint.interface, endpoint.shared) == (*expected, False)
 
 
 @pytest.mark.parametrize(
@@ -71,19 +74,86 @@ def test_a_udp_endpoint_names_port_and_interface(
         ("udp: 5027", "not ' 5027'"),
         ("udp:٣", "a number up to 65535"),
         ("udp:²", "a number up to 65535"),
-        ("udp:5027:backlog=5", "must be udp:PORT"),
-        ("udp:5027:port=5028", "must be udp:PORT"),
-        ("udp:5027:127.0.0.1:x", "must be udp:PORT"),
-        ("udp:5027:127.0.0.1:interface=127.0.0.2", "must be udp:PORT"),
-        ("udp:5027:::1", "must be udp:PORT"),
+        ("udp:5027:backlog=5", "unknown argument 'backlog'"),
+        ("udp:5027:port=5028", "the port is given twice"),
+        ("udp:5027:127.0.0.1:x", "too many arguments"),
+        ("udp:5027:127.0.0.1:interface=127.0.0.2", "the interface is given twice"),
+        ("udp:5027:::1", "too many arguments"),
         ("udp:5027:interface=localhost", "must be an IP address, not 'localhost'"),
     ],
 )
 def test_a_mistake_in_a_udp_endpoint_is_told_in_one_line(description: str, told: str) -> None:
-    with pytest.raises(ValueError, match=r"port|udp:PORT|interface") as raised:
-        udp_port(description)
+    with pytest.raises(ValueError, match=r".") as raised:
+        udp_endpoint(None, description)
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("description", "expected"),
+    [
+        ("tcp:5027", (5027, 1024, "")),
+        ("tcp:port=5027:backlog=7", (5027, 7, "")),
+        ("tcp:5027:127.0.0.1:50", (5027, 50, "127.0.0.1")),
+        (r"tcp:5027:interface=\:\:1", (5027, 1024, "::1")),
+        ("tcp6:5027", (5027, 1024, "::")),
+        ("tcp:5027:reuseport=0", (5027, 1024, "")),
+    ],
+)
+def test_a_tcp_endpoint_names_port_backlog_and_interface(
+    description: str, expected: tuple[int, int, str]
+) -> None:
+    reactor = MemoryReactor()
+    tcp_endpoint(reactor, description).listen(Factory())
+    ((port, _, backlog, interface),) = reactor.tcpServers
+    assert (port, backlog, interface) == expected
+
+
+@pytest.mark.parametrize(
+    ("description", "told"),
+    [
+        ("tcp:", "not ''"),
+        ("tcp:port", "not 'port'"),
+        ("tcp:5027:127.0.0.1:50:7", "too many arguments"),
+        ("tcp:5027:backlog=many", "not 'many'"),
+        ("tcp:5027:interface=localhost", "must be an IP address"),
+        ("tcp:5027:reuseport=yes", "must be 0 or 1, not 'yes'"),
+        ("tcp:5027:reuse=1", "unknown argument 'reuse'; there are port, interface, backlog"),
+    ],
+)
+def test_a_mistake_in_a_tcp_endpoint_is_told_in_one_line(description: str, told: str) -> None:
+    with pytest.raises(ValueError, match=r".") as raised:
+        tcp_endpoint(MemoryReactor(), description)
+    assert told in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+# Shared ports.
+
+
+@pytest.mark.parametrize("interface", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+@pytest_twisted.ensureDeferred
+async def test_a_port_may_be_shared_with_who_shares_it_too(kind: str, interface: str) -> None:
+    make: Any = {"tcp": tcp_endpoint, "udp": udp_endpoint}[kind]
+    factory: Any = {"tcp": Factory, "udp": DatagramProtocol}[kind]
+    escaped = interface.replace(":", r"\:")
+
+    from twisted.internet import reactor
+
+    def endpoint(port: int, shared: int) -> Any:
+        return make(reactor, f"{kind}:{port}:interface={escaped}:reuseport={shared}")
+
+    ports = [await endpoint(0, 1).listen(factory())]
+    try:
+        number = ports[0].getHost().port
+        ports.append(await endpoint(number, 1).listen(factory()))
+        assert ports[1].getHost() == ports[0].getHost()
+        with pytest.raises(CannotListenError, match="in use"):
+            await endpoint(number, 0).listen(factory())
+    finally:
+        for port in ports:
+            await port.stopListening()
 
 
 # Datagram listeners.
@@ -178,9 +248,9 @@ def described(server: Path, rest: str = "") -> str:
 @pytest.mark.parametrize(
     ("rest", "interface", "backlog"),
     [
-        ("", "", 50),
-        (":interface=127.0.0.1", "127.0.0.1", 50),
-        (r":interface=\:\:1:backlog=1024", "::1", 1024),
+        ("", "", 1024),
+        (":interface=127.0.0.1", "127.0.0.1", 1024),
+        (r":interface=\:\:1:backlog=7", "::1", 7),
     ],
 )
 def test_an_endpoint_listens_where_it_is_told(

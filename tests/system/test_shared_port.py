@@ -1,0 +1,103 @@
+"""Several ingest processes on one port."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RedisServer, free_port
+from tests.system.processes import Daemon
+from tests.system.raw import STREAM, RawDevice, packet
+from tests.system.test_transports import UdpDevice
+
+DEVICES = 40
+
+
+def imei(number: int) -> str:
+    return f"9{number:014}"
+
+
+@pytest.fixture
+def pair(tmp_path: Path, redis: RedisServer) -> tuple[int, list[Daemon]]:
+    """Two processes on one port, TCP and UDP, not started yet."""
+    port = free_port()
+    listen = [f"teltonika={kind}:{port}:interface=127.0.0.1:reuseport=1" for kind in ("tcp", "udp")]
+    daemons = [
+        Daemon(
+            *(tmp_path, name, "ingest", "--redis", redis.url, "--instance-id", name),
+            *("--listen", listen[0], "--listen", listen[1]),
+        )
+        for name in ("one", "two")
+    ]
+    return port, daemons
+
+
+@pytest.fixture
+def running(pair: tuple[int, list[Daemon]]) -> Iterator[tuple[int, list[Daemon]]]:
+    """The same, running."""
+    port, daemons = pair
+    with ExitStack() as stack:
+        for daemon in daemons:
+            stack.callback(daemon.kill)
+            daemon.start()
+        yield port, daemons
+
+
+def delivers(device: RawDevice, number: int) -> bool:
+    """Whether its connection still is there, and acknowledges a record."""
+    try:
+        return device.deliver(number)
+    except (BrokenPipeError, ConnectionResetError):
+        return False
+
+
+def test_one_process_goes_on_without_the_other(
+    running: tuple[int, list[Daemon]], redis: RedisServer
+) -> None:
+    port, (killed, left) = running
+    with ExitStack() as stack:
+        acknowledged = 0
+
+        def connect(number: int) -> RawDevice:
+            device = stack.enter_context(RawDevice(port))
+            assert device.login(imei(number)) == b"\x01"
+            return device
+
+        devices = [connect(number) for number in range(DEVICES)]
+        for number, device in enumerate(devices):
+            assert device.deliver(number)
+            acknowledged += 1
+        killed.kill()
+        lost = [number for number, device in enumerate(devices) if not delivers(device, number)]
+        acknowledged += DEVICES - len(lost)
+        assert 0 < len(lost) < DEVICES, "one process had all the connections"
+        for number in lost:  # there is one process to come to
+            assert connect(number).deliver(number)
+            acknowledged += 1
+        killed.start()
+        assert [daemon.stop() for daemon in (killed, left)] == [0, 0]
+    assert redis.client.xlen(STREAM) >= acknowledged
+
+
+def test_datagrams_are_spread_too_and_answered_once(
+    running: tuple[int, list[Daemon]], redis: RedisServer
+) -> None:
+    port, (killed, _) = running
+    with ExitStack() as stack:
+        devices = [UdpDevice(port) for _ in range(DEVICES)]
+        for number, device in enumerate(devices):
+            stack.callback(device.socket.close)
+            device.send(number, packet(number), imei(number))
+        answers = [device.answer() for device in devices]
+        for number, device in enumerate(devices):  # again: the answer was lost
+            device.send(number, packet(number), imei(number))
+        assert [device.answer() for device in devices] == answers
+        assert None not in answers
+        assert redis.client.xlen(STREAM) == DEVICES
+        killed.kill()
+        for number, device in enumerate(devices):
+            device.send(1000 + number, packet(number), imei(number))
+        assert None not in [device.answer() for device in devices]
