@@ -1,0 +1,77 @@
+"""The measurements, shortened until only this is left: they run, and say what they promise."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.processes import run
+
+BENCH = Path(__file__).parents[2] / "bench"
+
+
+def quick(benchmark: str, *options: str) -> dict[str, Any]:
+    """The document of a quick run."""
+    ended = run("python", str(BENCH / f"{benchmark}.py"), "--quick", "--json", *options)
+    assert ended.returncode == 0, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout)
+    assert document["benchmark"] == benchmark
+    assert document["machine"]["cores"] >= 1
+    return document
+
+
+def test_decoding_is_measured_for_each_decoder() -> None:
+    results = quick("decode", "--elements", "0,19")["results"]
+    shapes = [(each["decoder"], each["elements"]) for each in results]
+    assert shapes == [("general", 0), ("general", 19), ("compiled", 0), ("compiled", 19)]
+    assert all(each["microseconds_in_10"] > 0 for each in results)
+
+
+def test_memory_is_measured_for_each_number_of_connections() -> None:
+    results = quick("connections", "--connections", "20,40")["results"]
+    assert [each["connections"] for each in results] == [20, 40]
+    assert all(each["rss_idle_mib"] > 0 for each in results)
+
+
+@pytest.mark.parametrize("fsync", ["everysec", "always"])
+def test_throughput_is_measured_beside_its_limit(fsync: str) -> None:
+    options = ("--own-writer", "--fsync", fsync, "--records", "3", "--connections", "7")
+    (result,) = quick("ingest", *options)["results"]
+    shape = {"fsync": fsync, "records": 3, "connections": 7}
+    assert {name: result[name] for name in shape} == shape
+    for name in (
+        *("records_per_second", "packets_per_second", "limit_records_per_second", "ratio"),
+        *("ingest_rss_mib", "ack_p50_ms", "ack_p99_ms", "paced_packets_per_second"),
+    ):
+        assert result[name] > 0, name
+    for name in ("ingest_cpu_seconds_per_million", "redis_cpu_seconds_per_million"):
+        assert result[name] >= 0, name  # in so short a time the kernel may have counted none
+    assert result["generator_percent"] >= 0
+
+
+def test_a_table_is_printed_and_the_document_written(tmp_path: Path) -> None:
+    file = tmp_path / "results" / "decode.json"
+    script = str(BENCH / "decode.py")
+    ended = run("python", script, "--quick", "--decoders", "general", "--output", str(file))
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stdout.split()[0] == "decoder"
+    assert json.loads(file.read_text())["results"][0]["decoder"] == "general"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "options"),
+    [
+        ("ingest", ("--fsync", "never")),
+        ("ingest", ("--records", "0")),
+        ("ingest", ("--records", "many")),
+        ("connections", ("--connections", "0")),
+        ("decode", ("--decoders", "fast")),
+    ],
+)
+def test_a_mistaken_option_is_told(benchmark: str, options: tuple[str, ...]) -> None:
+    ended = run("python", str(BENCH / f"{benchmark}.py"), *options)
+    assert ended.returncode == 2
+    assert options[0] in ended.stderr.splitlines()[-1]
