@@ -12,11 +12,14 @@ DEMO_PORT    ?= 5027
 # A folder to keep the demo's data in; a temporary one when empty.
 DEMO_DATA    ?=
 
+# Options of all measurements that `make bench` runs, as --quick.
+BENCH_OPTIONS ?=
+
 # compat: only so are the plugins in twisted/plugins found in the source tree.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test lint format docs clean
+.PHONY: help demo test lint format docs bench clean
 
 help:
 	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
@@ -24,6 +27,7 @@ help:
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    build the documentation into docs/_build"
+	@echo "make bench   measure decoding, memory and throughput (BENCH_OPTIONS=--quick)"
 	@echo "make clean   remove what these have made"
 
 demo: $(VENV)/.embedded
@@ -44,6 +48,11 @@ format: $(VENV)/.test
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+bench: $(VENV)/.test
+	$(BIN)/python bench/decode.py $(BENCH_OPTIONS)
+	$(BIN)/python bench/connections.py $(BENCH_OPTIONS)
+	$(BIN)/python bench/ingest.py $(BENCH_OPTIONS)
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
