@@ -19,6 +19,7 @@ from twisted.internet.testing import MemoryReactorClock
 from zope.interface.verify import verifyObject
 
 from tracker.streams.address import RedisAddress
+from tracker.streams.sentinel import SentinelEndpoint
 
 
 @pytest.mark.parametrize(
@@ -78,6 +79,30 @@ from tracker.streams.address import RedisAddress
             "unix://tracker:s3cret@/run/redis.sock?db=1",
             RedisAddress(path="/run/redis.sock", database=1, username="tracker", password="s3cret"),
         ),
+        (
+            "redis+sentinel://s1/mymaster",
+            RedisAddress(sentinels=(("s1", 26379),), master="mymaster"),
+        ),
+        (
+            "redis+sentinel://s1:26380,[2001:db8::7],S3/my.master-1/2",
+            RedisAddress(
+                sentinels=(("s1", 26_380), ("2001:db8::7", 26_379), ("s3", 26_379)),
+                master="my.master-1",
+                database=2,
+            ),
+        ),
+        (
+            "rediss+sentinel://tracker:s3cret@s1,s2/main/?ca=/etc/ca.pem&sentinel_password=s+%26",
+            RedisAddress(
+                sentinels=(("s1", 26_379), ("s2", 26_379)),
+                master="main",
+                username="tracker",
+                password="s3cret",
+                tls=True,
+                ca_file="/etc/ca.pem",
+                sentinel_password="s+&",
+            ),
+        ),
     ],
 )
 def test_a_url_says_where_redis_is(url: str, address: RedisAddress) -> None:
@@ -87,7 +112,7 @@ def test_a_url_says_where_redis_is(url: str, address: RedisAddress) -> None:
 @pytest.mark.parametrize(
     ("url", "told"),
     [
-        ("", "must begin with redis://, rediss:// or unix://"),
+        ("", "must begin with redis://, rediss://, unix:// or redis+sentinel://"),
         ("cache", "must begin with"),
         ("cache:6379", "must begin with"),
         ("http://cache", "must begin with"),
@@ -125,6 +150,20 @@ def test_a_url_says_where_redis_is(url: str, address: RedisAddress) -> None:
         ("unix://run/redis.sock", "unix:// needs an absolute path"),
         ("unix://localhost/run/redis.sock", "unix:// needs an absolute path"),
         ("unix:redis.sock", "unix:// needs an absolute path"),
+        ("redis+sentinel:///main", "redis+sentinel:// needs a host"),
+        ("redis+sentinel://s1,/main", "redis+sentinel:// needs a host"),
+        ("redis+sentinel://s1,:26379/main", "redis+sentinel:// needs a host"),
+        ("redis+sentinel://s1,s2:port/main", "the port or the host is not valid"),
+        ("redis+sentinel://s1:0/main", "the port or the host is not valid"),
+        ("redis+sentinel://s1", "the master's name, redis+sentinel://host/NAME"),
+        ("redis+sentinel://s1,s2//0", "the master's name"),
+        ("redis+sentinel://s1/a%20b", "the master's name"),
+        ("redis+sentinel://s1/main/zero", "the database must be a number"),
+        ("redis+sentinel://s1/main/0/1", "the database must be a number"),
+        ("redis+sentinel://tracker@s1/main", "a user without a password"),
+        ("redis+sentinel://s1/main?ca=/x", "only ?sentinel_password=… is known"),
+        ("rediss+sentinel://s1/main?db=1", "only ?ca=… and ?sentinel_password=… is known"),
+        ("redis://s1,s2", "the port or the host is not valid"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(url: str, told: str) -> None:
@@ -155,6 +194,12 @@ def test_a_mistake_is_told_in_one_line(url: str, told: str) -> None:
         "redis://:ab?s3cret@cache/0",
         "redis://:ab#s3cret@cache/0",
         "unix://tracker:ab?s3cret@/run/redis.sock",
+        "redis+sentinel://:s3cret@s1,s2",
+        "redis+sentinel://:s3cret@s1,s2:port/main",
+        "redis+sentinel://tracker:12/s3cret@s1/main",
+        "redis+sentinel://tracker:12?s3cret@s1/main",
+        "redis+sentinel://s1/main?sentinel_password=s3cret&db=1",
+        "redis+sentinel://s1/main?sentinel_password=12#s3cret",
     ],
 )
 def test_a_mistake_is_told_without_the_password(url: str) -> None:
@@ -176,6 +221,11 @@ def test_a_mistake_is_told_without_the_password(url: str) -> None:
         ("rediss://:s3cret@cache/1?ca=/etc/ca.pem", "rediss://cache:6379/1"),
         ("unix://:s3cret@/run/redis.sock", "unix:///run/redis.sock"),
         ("unix://tracker:s3cret@/run/redis.sock?db=2", "unix:///run/redis.sock?db=2"),
+        (
+            "redis+sentinel://:s3cret@s1,[::1]:5/main?sentinel_password=s3cret",
+            "redis+sentinel://s1:26379,[::1]:5/main/0",
+        ),
+        ("rediss+sentinel://:s3cret@s1/main/3?ca=/x", "rediss+sentinel://s1:26379/main/3"),
     ],
 )
 def test_as_text_it_is_a_url_without_the_password(url: str, text: str) -> None:
@@ -204,7 +254,13 @@ def test_any_percent_encoded_password_is_read_and_never_shown(password: str, for
 
 
 @pytest.mark.parametrize(
-    "url", ["redis://cache:6380/3", "redis://[::1]:6379/0", "unix:///run/redis.sock?db=2"]
+    "url",
+    [
+        "redis://cache:6380/3",
+        "redis://[::1]:6379/0",
+        "unix:///run/redis.sock?db=2",
+        "redis+sentinel://s1:26379,[::1]:5/main/0",
+    ],
 )
 def test_text_of_an_address_without_password_reads_back(url: str) -> None:
     assert str(RedisAddress.from_url(url)) == url
@@ -220,6 +276,8 @@ def test_text_of_an_address_without_password_reads_back(url: str) -> None:
         ("redis://cache", HostnameEndpoint),
         ("redis://[::1]:6380", HostnameEndpoint),
         ("unix:///run/redis.sock", UNIXClientEndpoint),
+        ("redis+sentinel://s1,s2/main", SentinelEndpoint),
+        ("rediss+sentinel://s1,s2/main", SentinelEndpoint),
     ],
 )
 def test_an_endpoint_fits_the_address(url: str, kind: type) -> None:
@@ -279,7 +337,8 @@ def test_a_damaged_certificate_is_told(authority: str, tmp_path: Path) -> None:
         address.endpoint(MemoryReactorClock())
 
 
-def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
-    address = RedisAddress.from_url(f"rediss://cache.example?ca={tmp_path}/none.pem")
+@pytest.mark.parametrize("url", ["rediss://cache.example", "rediss+sentinel://s1,s2/main"])
+def test_a_file_that_is_not_there_is_told(url: str, tmp_path: Path) -> None:
+    address = RedisAddress.from_url(f"{url}?ca={tmp_path}/none.pem")
     with pytest.raises(OSError, match=r"none\.pem"):
         address.endpoint(MemoryReactorClock())

@@ -35,6 +35,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
+from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -76,6 +77,7 @@ class TeltonikaProtocol(Protocol):
         self._timeout: IDelayedCall | None = None
         self._last_heard = 0.0
         self._told_of_repeated_ids = False
+        self._write_at_once: Callable[[bytes], int | Exception] | None = None
         self._buffer = bytearray()
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
@@ -89,6 +91,8 @@ class TeltonikaProtocol(Protocol):
         self.peer = readable(self.transport.getPeer())
         self._gateway.opened(self)
         keep_alive(self.transport)
+        if type(self.transport) is Server and not self.transport.TLS:
+            self._write_at_once = self.transport.writeSomeData
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self._timeout = self._clock.callLater(self._limits.login_timeout, self._login_overdue)
 
@@ -192,7 +196,7 @@ class TeltonikaProtocol(Protocol):
             return  # a packet confirmed at once: the loop below goes on by itself
         self._advancing = True
         try:
-            while not self._waits and self._read_next():
+            while self._buffer and not self._waits and self._read_next():
                 pass
         finally:
             self._advancing = False
@@ -221,7 +225,7 @@ class TeltonikaProtocol(Protocol):
         self._forget_timeout()
         self._last_heard = self._clock.seconds()
         self._timeout = self._clock.callLater(self._limits.idle_timeout, self._check_idle)
-        self.transport.write(ACCEPT)
+        self._write(ACCEPT)
         return True
 
     def _read_frame(self) -> bool:
@@ -322,8 +326,22 @@ class TeltonikaProtocol(Protocol):
 
     def _confirmed(self, _: None, answer: bytes) -> None:
         self._unconfirmed = None
-        self.transport.write(answer)
+        self._write(answer)
         self._go_on()
+
+    def _write(self, answer: bytes) -> None:
+        """Write to the socket itself while that takes it: three system calls fewer than else.
+
+        What it does not take goes the usual way, and so does all that follows.
+        """
+        if self._write_at_once is not None:
+            written = self._write_at_once(answer)
+            if written == len(answer):
+                return
+            self._write_at_once = None
+            if isinstance(written, int):
+                answer = answer[written:]
+        self.transport.write(answer)
 
     def _not_confirmed(self, failure: Failure) -> None:
         self._unconfirmed = None

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import attrs
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeGateway
@@ -510,3 +511,24 @@ def test_distinct_ids_are_nothing_to_notice(online: Conversation) -> None:
     online.gateway.confirms_at_once = True
     online.send(frame(1, 2))
     assert not online.told("noticed")
+
+
+# Answers that go to the socket itself.
+
+
+@pytest.mark.parametrize("taken", [0, 1, 3, ConnectionLost()])
+def test_what_the_socket_does_not_take_goes_the_usual_way(
+    online: Conversation, taken: int | Exception
+) -> None:
+    direct: list[bytes] = []
+
+    def write_some(data: bytes) -> int | Exception:
+        direct.append(data)
+        return len(data) if len(direct) == 1 else taken
+
+    online.gateway.confirms_at_once = True
+    online.protocol._write_at_once = write_some
+    online.send(frame(1) + frame(2, 3) + frame(4, 5, 6))
+    assert direct == [b"\x00\x00\x00\x01", b"\x00\x00\x00\x02"]
+    left = direct[1][taken if isinstance(taken, int) else 0 :]
+    assert online.answer() == left + b"\x00\x00\x00\x03"
