@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import selectors
 import signal
 import socket
 import subprocess
+import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,12 +34,14 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.address = RedisAddress.from_url(self.url)
         self.client: Any = valkey.Valkey(port=self.port, retry=None)
+        self.extra: tuple[str, ...] = ()
+        """Options for the starts to come."""
         self._folder = folder
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it; returns when it answers."""
+    def start(self, wait: bool = True) -> None:
+        """Start it; returns when it answers, unless told not to wait."""
         self._folder.mkdir(parents=True, exist_ok=True)
         with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
@@ -45,13 +50,16 @@ class RedisServer:
                     *("--dir", str(self._folder), "--save", "", "--appendonly", "yes"),
                     *("--appendfsync", "always", "--maxmemory-policy", "noeviction"),
                     *self._options,
+                    *self.extra,
                 ],
                 stdout=log,
                 stderr=log,
             )
-        wait_for(self._answers, "Redis answers")
+        if wait:
+            wait_for(self.answers, "Redis answers")
 
-    def _answers(self) -> bool:
+    def answers(self) -> bool:
+        """Whether it does, and has loaded its data."""
         try:
             return bool(self.client.ping())
         except valkey.AuthenticationError:
@@ -66,6 +74,18 @@ class RedisServer:
     def stop(self) -> None:
         """Shut it down."""
         self._end(signal.SIGTERM)
+
+    def replicate(self, master: RedisServer) -> None:
+        """Become a replica of another server; returns when it has what that one has."""
+        self.client.replicaof("127.0.0.1", master.port)
+        wait_for(lambda: self.is_level_with(master), "the replica is in sync")
+
+    def is_level_with(self, master: RedisServer) -> bool:
+        """Whether this replica has all that its master has."""
+        mine, its = self.client.info("replication"), master.client.info("replication")
+        linked: bool = mine.get("master_link_status") == "up" and its["connected_slaves"] == 1
+        # The replica's own first, so that a later command of the master is no excuse.
+        return linked and mine["slave_repl_offset"] == its["master_repl_offset"]
 
     def suspend(self) -> None:
         """Make it hang (SIGSTOP)."""
@@ -84,3 +104,148 @@ class RedisServer:
             self._process.wait(20)
             self._process = None
         self.client.connection_pool.disconnect()
+
+
+class Sentinel:
+    """A real Sentinel that watches one master, and alone decides about it."""
+
+    NAME = "tracker"
+
+    def __init__(self, folder: Path, master: RedisServer, *lines: str) -> None:
+        self.port = free_port()
+        self.client: Any = valkey.Valkey(port=self.port, retry=None, decode_responses=True)
+        self.url = f"redis+sentinel://127.0.0.1:{self.port}/{self.NAME}"
+        self._folder = folder
+        folder.mkdir(parents=True)
+        self._file = folder / "sentinel.conf"
+        settings = (
+            *(f"port {self.port}", "bind 127.0.0.1", f"dir {folder}"),
+            f"sentinel monitor {self.NAME} 127.0.0.1 {master.port} 1",
+            f"sentinel down-after-milliseconds {self.NAME} 700",
+            f"sentinel failover-timeout {self.NAME} 5000",
+            *lines,
+        )
+        self._file.write_text("\n".join(settings) + "\n")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; returns when it answers."""
+        with (self._folder / "sentinel.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_server(), str(self._file), "--sentinel"], stdout=log, stderr=log
+            )
+        wait_for(self._answers, "the Sentinel answers")
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except valkey.AuthenticationError:
+            return True
+        except valkey.ConnectionError:
+            return False
+
+    def knows_replica(self) -> bool:
+        """Whether it could fail over. It looks for replicas when it starts, then rarely."""
+        replicas = self.client.execute_command("SENTINEL REPLICAS", self.NAME)
+        return [
+            dict(zip(*[iter(one)] * 2, strict=True))["master-link-status"] for one in replicas
+        ] == ["ok"]
+
+    def master_port(self) -> int:
+        """The port of the server that it calls the master."""
+        _, port = self.client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.NAME)
+        return int(port)
+
+    def fail_over(self) -> None:
+        """Have the replica promoted, without need."""
+        self.client.execute_command("SENTINEL FAILOVER", self.NAME)
+
+    def kill(self) -> None:
+        """As ``kill -9``."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
+            self._process = None
+        self.client.connection_pool.disconnect()
+
+
+class Relay:
+    """A port that leads to another port, until it swallows everything in silence.
+
+    Meanwhile nobody is told: connections stay, new ones are made by the kernel until its
+    short queue is full, and then not even that.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1)
+        self.port: int = self._listening.getsockname()[1]
+        self._peers: dict[socket.socket, socket.socket] = {}
+        self._lost: list[socket.socket] = []
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(self._listening, selectors.EVENT_READ)
+        self._open = threading.Event()
+        self._open.set()
+        self._turn = threading.Lock()
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def swallow(self) -> None:
+        """From now on nothing gets through, in either direction."""
+        self._open.clear()
+        with self._turn:
+            pass  # what was under way has got through
+
+    def forward(self, old: bool) -> None:
+        """Let new connections through again, and those of before if ``old``."""
+        if not old:
+            for one in self._peers:
+                self._selector.unregister(one)
+            self._lost.extend(self._peers)
+            self._peers.clear()
+        self._open.set()
+
+    def close(self) -> None:
+        """End, with all connections."""
+        self._ended = True
+        self._open.set()
+        self._thread.join(20)
+        for one in (*self._peers, *self._lost, self._listening):
+            one.close()
+        self._selector.close()
+
+    def _run(self) -> None:
+        while not self._ended:
+            self._open.wait()
+            with self._turn:
+                for key, _ in self._selector.select(0.02):
+                    if not self._open.is_set():
+                        break
+                    assert isinstance(key.fileobj, socket.socket)
+                    if key.fileobj is self._listening:
+                        self._accept()
+                    elif key.fileobj in self._peers:
+                        self._pass_on(key.fileobj)
+
+    def _accept(self) -> None:
+        near, _ = self._listening.accept()
+        try:
+            far = socket.create_connection(("127.0.0.1", self._target))
+        except OSError:
+            near.close()
+            return
+        for one, other in ((near, far), (far, near)):
+            self._peers[one] = other
+            self._selector.register(one, selectors.EVENT_READ)
+
+    def _pass_on(self, one: socket.socket) -> None:
+        other = self._peers[one]
+        with suppress(OSError):
+            if data := one.recv(65_536):
+                other.sendall(data)
+                return
+        for end in (one, other):
+            self._selector.unregister(end)
+            del self._peers[end]
+            end.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ import valkey
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer, Relay, Sentinel, free_port
 from tests.waiting import until
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import Refused, Unavailable
@@ -107,13 +109,13 @@ async def test_a_missing_password_is_not_taken_for_a_connection(tmp_path: Path) 
 
 @ensureDeferred
 async def test_user_database_and_unix_socket(tmp_path: Path) -> None:
-    socket = tmp_path / "redis.sock"
-    server = RedisServer(tmp_path / "redis", "--unixsocket", str(socket))
+    path = tmp_path / "redis.sock"
+    server = RedisServer(tmp_path / "redis", "--unixsocket", str(path))
     server.start()
     server.client.acl_setuser(
         "ingest", enabled=True, passwords=["+p@ss"], commands=["+@all"], keys="*"
     )
-    connected = Connected(RedisAddress.from_url(f"unix://ingest:p%40ss@{socket}?db=3"))
+    connected = Connected(RedisAddress.from_url(f"unix://ingest:p%40ss@{path}?db=3"))
     await connected.usable()
     await connected.connection.execute("SET", "here", "1")
     assert server.client.info("keyspace").keys() == {"db3"}
@@ -129,3 +131,136 @@ async def test_a_stop_while_nothing_answers_is_immediate() -> None:
     await connected.connection.stopService()
     with pytest.raises(Unavailable):
         await waiting
+
+
+@ensureDeferred
+async def test_an_idle_connection_notices_a_server_that_hangs(redis: RedisServer) -> None:
+    connected = Connected(redis.address, reply_timeout=0.2)
+    await connected.usable()
+    redis.suspend()
+    await until(lambda: not connected.connection.connected, "disconnected")
+    assert "no answer within 0.2 s" in (connected.reports[-1] or "")
+    redis.resume()
+    await connected.usable()
+    await connected.connection.stopService()
+
+
+@ensureDeferred
+async def test_a_server_that_loads_its_data_is_waited_for(redis: RedisServer) -> None:
+    pipeline = redis.client.pipeline(transaction=False)
+    for number in range(20_000):
+        pipeline.set(f"key-{number}", "x" * 100)
+    pipeline.execute()
+    redis.kill()
+    # Sleeps so many microseconds after each key.
+    redis.extra = ("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
+    redis.start(wait=False)
+    connected = Connected(redis.address)
+    await until(lambda: "LOADING" in " ".join(map(str, connected.reports)), "it loads")
+    assert None not in connected.reports
+    await connected.usable()
+    assert await connected.connection.execute("DBSIZE") == 20_000
+    await connected.connection.stopService()
+
+
+@ensureDeferred
+async def test_a_server_that_nobody_can_connect_to_is_told() -> None:
+    with ExitStack() as stack:
+        # A queue that is full: the kernel drops whoever wants to connect.
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
+        port = listening.getsockname()[1]
+        for _ in range(3):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            with suppress(BlockingIOError):
+                waiting.connect(("127.0.0.1", port))
+        connected = Connected(RedisAddress(host="127.0.0.1", port=port))
+        await until(lambda: connected.reports, "a failed attempt")
+        assert "the connection timed out" in (connected.reports[0] or "")
+        await connected.connection.stopService()
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["the same", "new ones only"])
+@ensureDeferred
+async def test_connections_that_lead_nowhere_are_made_anew(redis: RedisServer, old: bool) -> None:
+    relay = Relay(redis.port)
+    connected = Connected(RedisAddress(host="127.0.0.1", port=relay.port), reply_timeout=0.5)
+    await connected.usable()
+    relay.swallow()
+    await until(lambda: not connected.connection.connected, "disconnected")
+    assert "no answer within 0.5 s" in (connected.reports[-1] or "")
+    relay.forward(old)
+    await connected.usable()
+    await connected.connection.stopService()
+    relay.close()
+
+
+# Masters and replicas.
+
+
+@ensureDeferred
+async def test_a_replica_is_not_usable_until_it_is_promoted(redis: RedisServer) -> None:
+    redis.client.replicaof("127.0.0.1", free_port())
+    connected = Connected(redis.address)
+    await until(lambda: len(connected.reports) > 1, "two failed attempts")
+    assert set(connected.reports) == {f"a read-only replica ({redis.address})"}
+    redis.client.replicaof("NO", "ONE")
+    await connected.usable()
+    await connected.connection.stopService()
+
+
+@ensureDeferred
+async def test_a_write_that_a_demoted_master_refuses_drops_the_connection(
+    connected: Connected, redis: RedisServer
+) -> None:
+    redis.client.replicaof("127.0.0.1", free_port())
+    with pytest.raises(Unavailable, match="a read-only replica"):
+        await connected.connection.execute("SET", "imei", "356307042441013")
+    await until(lambda: not connected.connection.connected, "disconnected")
+    await until(lambda: len(connected.reports) > 2, "it was tried again")
+    assert "a read-only replica" in (connected.reports[-1] or "")
+    redis.client.replicaof("NO", "ONE")
+    await connected.usable()
+
+
+@ensureDeferred
+async def test_a_script_that_a_demoted_master_refuses_does_so_too(
+    connected: Connected, redis: RedisServer
+) -> None:
+    redis.client.replicaof("127.0.0.1", free_port())
+    with pytest.raises(Unavailable, match="a read-only replica"):
+        await connected.connection.execute("EVAL", "redis.call('SET', KEYS[1], '1')", 1, "key")
+    redis.client.replicaof("NO", "ONE")
+    await connected.connection.when_connected()
+
+
+@ensureDeferred
+async def test_an_idle_connection_notices_that_the_master_was_demoted(
+    connected: Connected, redis: RedisServer
+) -> None:
+    redis.client.replicaof("127.0.0.1", free_port())
+    await until(lambda: not connected.connection.connected, "disconnected")
+    assert "a read-only replica" in (connected.reports[-1] or "")
+
+
+@ensureDeferred
+async def test_a_user_who_may_not_ask_for_the_role_is_served(redis: RedisServer) -> None:
+    redis.client.acl_setuser(
+        "ingest", enabled=True, passwords=["+secret"], commands=["+@all", "-role"], keys="*"
+    )
+    connected = Connected(RedisAddress.from_url(f"redis://ingest:secret@127.0.0.1:{redis.port}"))
+    await connected.usable()
+    with pytest.raises(Refused, match="NOPERM"):
+        await connected.connection.execute("ROLE")
+    await connected.connection.stopService()
+
+
+@ensureDeferred
+async def test_a_sentinel_is_not_taken_for_a_server(tmp_path: Path, redis: RedisServer) -> None:
+    sentinel = Sentinel(tmp_path / "sentinel", redis)
+    sentinel.start()
+    connected = Connected(RedisAddress(host="127.0.0.1", port=sentinel.port))
+    await until(lambda: connected.reports, "a report")
+    assert "a sentinel, no server" in (connected.reports[0] or "")
+    await connected.connection.stopService()
+    sentinel.kill()

@@ -156,6 +156,8 @@ class RedisAddress:
 def _places(parts: SplitResult, default_port: int, several: bool) -> tuple[Place, ...]:
     """Hosts and ports of a URL; a host may be missing."""
     location = parts.netloc.rpartition("@")[2]
+    if "," in location and not several:
+        raise ValueError("several hosts")
     places: list[Place] = []
     for text in location.split(",") if several else (location,):
         place = urlsplit(f"//{text}")

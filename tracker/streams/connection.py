@@ -7,14 +7,15 @@ from typing import Any, Final
 
 import txredisapi
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tracker.streams.address import CONNECT_TIMEOUT, RedisAddress
-from tracker.streams.sentinel import why_not_connected
+from tracker.streams.sentinel import NotFound, SentinelEndpoint, why_not_connected
 
 #: Seconds without an answer after which a connection counts as dead.
 REPLY_TIMEOUT: Final = 4.0
@@ -123,9 +124,9 @@ class RedisConnection(Service):
             except Exception as error:  # noqa: BLE001 - told, and tried again
                 reason = why_not_connected(error)
             else:
-                if await self._use(protocol):
+                if await self._use(protocol, endpoint):
                     delay = FIRST_RETRY
-                reason = protocol.why
+                reason = protocol.server + protocol.why
             if not self.running:
                 break
             self._report(f"{reason} ({self._address})")
@@ -135,18 +136,18 @@ class RedisConnection(Service):
                 break
             delay = min(2 * delay, LAST_RETRY)
 
-    async def _use(self, protocol: _Protocol) -> bool:
+    async def _use(self, protocol: _Protocol, endpoint: IStreamClientEndpoint) -> bool:
         """Serve commands by this connection until it is lost; whether it ever did."""
         lost = protocol.whenDisconnected()
         self._made = protocol
-        watched = Deferred.fromCoroutine(self._watch(protocol))
+        watched = Deferred.fromCoroutine(self._watch(protocol, endpoint))
         await lost
         was_usable = self._protocol is not None
         self._made = self._protocol = None
         watched.cancel()
         return was_usable
 
-    async def _watch(self, protocol: _Protocol) -> None:
+    async def _watch(self, protocol: _Protocol, endpoint: IStreamClientEndpoint) -> None:
         """Let the connection be used as soon, and only as long, as it is fit for use."""
         overdue = self._reactor.callLater(
             CONNECT_TIMEOUT, protocol.give_up, f"no answer within {CONNECT_TIMEOUT:g} s"
@@ -161,9 +162,11 @@ class RedisConnection(Service):
             while True:
                 await deferLater(self._reactor, CHECK_INTERVAL)
                 await protocol.check()
+                if isinstance(endpoint, SentinelEndpoint):
+                    await endpoint.confirm()
         except CancelledError:
             return
-        except (Refused, Unavailable) as error:
+        except (Refused, Unavailable, NotFound) as error:
             protocol.give_up(str(error))
         finally:
             if overdue.active():
@@ -188,6 +191,8 @@ class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     """txredisapi's protocol, which remembers why it ended."""
 
     why = ""
+    server = ""
+    """Which one it is, where the address does not say so."""
 
     def ask(self, *arguments: str | bytes | int) -> Deferred[Any]:
         """Send a command; fires with its answer."""
@@ -211,10 +216,10 @@ class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         """
         await self.ask("PING")
         try:
-            role = (await self.ask("ROLE"))[0]
+            role, *_ = await self.ask("ROLE")
         except Refused as error:
-            # Some may not ask, and some servers that stand for others are never asked.
-            if str(error).startswith(("NOPERM", "ERR unknown command", "unknown command")):
+            # Some users may not ask, and some servers that stand for others cannot tell.
+            if str(error).startswith(("NOPERM", "ERR unknown command")):
                 return
             raise
         if role != b"master":
@@ -252,6 +257,8 @@ class _Factory(Factory):
             password=self._address.password,
         )
         protocol.factory = self
+        if self._address.sentinels and isinstance(addr, (IPv4Address, IPv6Address)):
+            protocol.server = f"the master {addr.host}:{addr.port}: "
         self._built = protocol
         return protocol
 

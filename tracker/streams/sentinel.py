@@ -1,8 +1,9 @@
 """Which of several servers is the master: what Redis Sentinels say about it.
 
-Asked before each connection and never remembered, so that a failover is followed by
-connecting anew. (Redis documentation, "Guidelines for Redis clients with support for
-Redis Sentinel".)
+Asked before each connection, and while it lasts: a master that was replaced goes on
+confirming what will be lost until it is told so, some ten seconds later. (Redis
+documentation, "Guidelines for Redis clients with support for Redis Sentinel";
+sentinel.c, sentinelRefreshInstanceInfo, "+convert-to-slave".)
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ Place = tuple[str, int]
 
 
 class NotFound(Exception):
-    """There is no master to connect to; one line says why."""
+    """There is no master, or it is another one; one line says why."""
 
 
-def why_not_connected(error: BaseException) -> str:
+def why_not_connected(error: BaseException | None) -> str:
     """One line on a failed attempt to connect."""
     return "the connection timed out" if isinstance(error, ConnectTimeout) else str(error)
 
@@ -63,8 +64,9 @@ class SentinelEndpoint:
         self._sentinels = sentinels
         self._server = server
         self._password = password
+        self._connected_to: Place | None = None
 
-    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
         """See IStreamClientEndpoint.
 
         Fails with :class:`NotFound` when no Sentinel names a master, or nobody can
@@ -73,18 +75,33 @@ class SentinelEndpoint:
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
     async def _connect(self, factory: IProtocolFactory) -> Any:
+        host, port = self._connected_to = await self._locate()
+        try:
+            return await self._server(host, port).connect(factory)
+        except Exception as error:  # noqa: BLE001 - told with the place, which nobody else knows
+            raise NotFound(f"the master {host}:{port}: {why_not_connected(error)}") from None
+
+    async def confirm(self) -> None:
+        """Return unless the Sentinels name another master than the one connected to.
+
+        :raises NotFound: when they do.
+        """
+        try:
+            host, port = place = await self._locate()
+        except NotFound:
+            return  # nobody knows better
+        if place != self._connected_to:
+            raise NotFound(f"replaced, the master is {host}:{port} now")
+
+    async def _locate(self) -> Place:
         asked = {
             sentinel: Deferred.fromCoroutine(self._ask(endpoint))
             for sentinel, endpoint in self._sentinels.items()
         }
-        host, port = await _Vote(self._reactor, asked).result
-        try:
-            return await self._server(host, port).connect(factory)
-        except Exception as error:
-            raise NotFound(f"the master {host}:{port}: {why_not_connected(error)}") from None
+        return await _Vote(self._reactor, asked).result
 
     async def _ask(self, endpoint: IStreamClientEndpoint) -> Place:
-        protocol = await endpoint.connect(_Factory())
+        protocol: Any = await endpoint.connect(_Factory())
         try:
             if self._password is not None:
                 await protocol.execute_command("AUTH", self._password)
@@ -115,6 +132,7 @@ class _Vote:
         self._answers: Counter[Place] = Counter()
         self._reasons: dict[str, str] = {}
         self._deadline: IDelayedCall | None = None
+        self._decided = False
         for sentinel, answer in asked.items():
             answer.addTimeout(ASK_TIMEOUT, reactor, self._overdue)
             answer.addCallback(self._answered)
@@ -132,7 +150,7 @@ class _Vote:
 
     def _done(self, _: None, sentinel: str) -> None:
         self._open.discard(sentinel)
-        if self.result.called:
+        if self._decided:
             return
         if not self._open or max(self._answers.values(), default=0) > len(self._asked) / 2:
             self._decide()
@@ -140,15 +158,16 @@ class _Vote:
             self._deadline = self._reactor.callLater(AGREEMENT_TIMEOUT, self._decide)
 
     def _decide(self) -> None:
+        self._end()
         if self._answers:
             self.result.callback(self._answers.most_common(1)[0][0])
         else:
             # In the order of the URL, so that the same reasons are the same line.
             told = "; ".join(f"{sentinel}: {self._reasons[sentinel]}" for sentinel in self._asked)
             self.result.errback(NotFound(f"no Sentinel names the master: {told}"))
-        self._end()
 
     def _end(self) -> None:
+        self._decided = True
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         for sentinel in tuple(self._open):
