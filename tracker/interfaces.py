@@ -52,7 +52,10 @@ class IDeviceAuthority(Interface):
     """Who knows which devices are ours."""
 
     def admission(device_id: str) -> Admission:  # noqa: N805
-        """Whether this device is served."""
+        """Whether this device is served, now that it logs in or sends a datagram."""
+
+    def withdrawn(device_id: str) -> bool:  # noqa: N805
+        """Whether a device that has been served is not to be served any more."""
 
 
 class IGateway(Interface):
@@ -84,6 +87,9 @@ class IGateway(Interface):
         :return: fires, and never fails, when that is done or cannot be done any more.
             None when too much is kept already: publish it, and let the device wait.
         """
+
+    def lost(session: ISession, count: int) -> None:  # noqa: N805
+        """So many messages could neither be published nor kept."""
 
     def rejected(session: ISession, reason: str) -> None:  # noqa: N805
         """What the peer sent breaks the protocol: it is disconnected, a datagram is dropped."""

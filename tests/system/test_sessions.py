@@ -103,6 +103,22 @@ def test_messages_are_kept_although_their_device_has_gone(
     assert told() == texts
 
 
+def test_a_stop_while_redis_hangs_is_a_clean_one(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
+    ingest = serve()
+    with ingest.connect() as device:
+        assert device.login(DEVICE) == b"\x01"
+        redis.suspend()
+        device.send(frame(1))
+        assert device.says_nothing()
+        assert ingest.daemon.stop() == 0
+        assert device.read(4) == b""
+    redis.resume()
+    assert "Traceback" not in ingest.daemon.text
+    assert "heartbeat not withdrawn" in ingest.daemon.text
+
+
 def allow(redis: RedisServer, *imeis: str) -> None:
     redis.client.sadd("devices:allowed", *imeis)
 

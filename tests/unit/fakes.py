@@ -60,6 +60,9 @@ class FakeGateway:
             kept.callback(None)
         return kept
 
+    def lost(self, session: ISession, count: int) -> None:
+        self.events.append(("lost", count))
+
     def rejected(self, session: ISession, reason: str) -> None:
         self.events.append(("rejected", reason))
 

@@ -6,6 +6,12 @@ import resource
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify, key_of
@@ -21,7 +27,19 @@ def certificate(tmp_path: Path) -> Path:
 def test_a_key_of_another_certificate_is_told(certificate: Path, tmp_path: Path) -> None:
     other = certify(tmp_path, "192.0.2.2")
     endpoint = f"teltonika=ssl:5027:privateKey={key_of(other)}:certKey={certificate}"
-    assert "match" in mistake("ingest", "--listen", endpoint, "--tls-client-ca", str(certificate))
+    assert "mismatch" in mistake(
+        "ingest", "--listen", endpoint, "--tls-client-ca", str(certificate)
+    )
+
+
+def test_an_encrypted_key_is_told_and_nobody_is_asked(certificate: Path) -> None:
+    key = load_pem_private_key(key_of(certificate).read_bytes(), password=None)
+    locked = certificate.with_name("locked.key")
+    locked.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    endpoint = f"teltonika=ssl:5027:privateKey={locked}:certKey={certificate}"
+    assert "is encrypted" in mistake("ingest", "--listen", endpoint)
 
 
 @pytest.mark.parametrize("kind", ["key", "certificate"])

@@ -29,6 +29,10 @@ class EveryDevice:
         """See IDeviceAuthority."""
         return Admission.SERVED
 
+    def withdrawn(self, device_id: str) -> bool:
+        """See IDeviceAuthority."""
+        return False
+
 
 @implementer(IDeviceAuthority)
 @frozen
@@ -42,6 +46,10 @@ class CheckedImei:
         if not has_valid_check_digit(device_id):
             return Admission.REFUSED
         return self.authority.admission(device_id)
+
+    def withdrawn(self, device_id: str) -> bool:
+        """See IDeviceAuthority."""
+        return self.authority.withdrawn(device_id)
 
 
 @implementer(IDeviceAuthority)
@@ -103,6 +111,12 @@ class AllowList(Service):
             return Admission.SERVED
         self.unknown_devices += 1
         return self._unknown
+
+    def withdrawn(self, device_id: str) -> bool:
+        """See IDeviceAuthority."""
+        if self._allowed is None or self._unknown is not Admission.REFUSED:
+            return False
+        return device_id not in self._allowed
 
     async def _refresh(self) -> None:
         try:

@@ -24,8 +24,8 @@ from tracker.position import Entry
 REJECTION_LINES: Final = 10
 #: Bytes of memory for entries that may outlive their connections, about.
 KEPT_BYTES: Final = 16 * 1024 * 1024
-#: Seconds that a stop waits for sockets to close.
-STOP_TIMEOUT: Final = 5.0
+#: Seconds that a stop waits for sockets to close: more than the protocols allow their peers.
+STOP_TIMEOUT: Final = 7.0
 
 #: Bytes that an entry takes besides its payload, about.
 _ENTRY_BYTES: Final = 1024
@@ -57,6 +57,7 @@ class Gateway(Service):
         self._by_device: dict[str, ISession] = {}
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._notices = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._losses = RateLimit(clock, REJECTION_LINES, 60.0)
         self._kept_bytes = 0
         self._given_up = 0  # entries that were to be kept
         self._all_closed: Deferred[None] | None = None
@@ -120,6 +121,18 @@ class Gateway(Service):
 
         return self._publisher.publish(entries).addErrback(given_up).addCallback(ended)
 
+    def lost(self, session: ISession, count: int) -> None:
+        """See IGateway."""
+        suppressed = self._losses.admit()
+        if suppressed is not None:
+            self._log.warn(
+                "{vendor}: {count} messages of {device} are lost: too many wait for Redis{more}",
+                vendor=self.vendor,
+                count=count,
+                device=session.device_id,
+                more=_and_more(suppressed),
+            )
+
     def noticed(self, session: ISession, what: str) -> None:
         """See IGateway."""
         suppressed = self._notices.admit()
@@ -151,7 +164,7 @@ class Gateway(Service):
     def review(self) -> None:
         """Close the connections of devices that are not served any more."""
         for device_id, session in list(self._by_device.items()):
-            if self._authority.admission(device_id) is Admission.REFUSED:
+            if self._authority.withdrawn(device_id):
                 self.rejected(session, "is not served here any more")
                 session.close()
 

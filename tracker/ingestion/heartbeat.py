@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from twisted.application.internet import TimerService
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.error import TimeoutError  # noqa: A004 - what addTimeout raises
+from twisted.internet.defer import Deferred, TimeoutError, succeed  # noqa: A004
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tracker import __version__
 from tracker.ingestion.gateway import Gateway
@@ -58,22 +58,23 @@ class Heartbeat(Service):
         )
 
     async def _withdraw(self) -> None:
-        if self._first_beat is not None:
-            self._first_beat.cancel()
         if self._timer.running:
             await self._timer.stopService()
-        try:
-            withdrawn = self._redis.execute("DEL", self._key)
-            await withdrawn.addTimeout(WITHDRAWAL_TIMEOUT, self._clock)
-        except (Refused, Unavailable, TimeoutError):
-            self._log.info("heartbeat not withdrawn: it expires in {seconds} s", seconds=EXPIRY)
+        await self._redis.execute("DEL", self._key)
+
+    def _not_withdrawn(self, failure: Failure) -> None:
+        failure.trap(Refused, Unavailable, TimeoutError)
+        self._log.info("heartbeat not withdrawn: it expires in {seconds} s", seconds=EXPIRY)
 
     def stopService(self) -> Deferred[None]:
         """Withdraw the heartbeat, so that nobody waits for it to expire."""
         if not self.running:
             return succeed(None)
         super().stopService()
-        return Deferred.fromCoroutine(self._withdraw())
+        if self._first_beat is not None:
+            self._first_beat.cancel()
+        withdrawn = Deferred.fromCoroutine(self._withdraw())
+        return withdrawn.addTimeout(WITHDRAWAL_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
 
     async def _beat(self) -> None:
         beat = {

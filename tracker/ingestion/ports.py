@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from attrs import frozen
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL, crypto
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, execute
@@ -24,7 +25,7 @@ from twisted.internet.interfaces import (
     IStreamServerEndpoint,
 )
 from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.ssl import CertificateOptions, KeyPair
+from twisted.internet.ssl import CertificateOptions
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
@@ -169,8 +170,9 @@ def tls_endpoint(
     )
     try:
         options.getContext()
-    except (SSL.Error, crypto.Error):
-        raise ValueError(f"{key_file} and {certificate_file} do not match") from None
+    except (SSL.Error, crypto.Error) as error:
+        reason = error.args[0][0][2] if error.args and error.args[0] else "refused by OpenSSL"
+        raise ValueError(f"{key_file} and {certificate_file}: {reason}") from None
     return TLSEndpoint(_tcp(reactor, port, backlog, interface, shared), options)
 
 
@@ -233,7 +235,9 @@ def _number(name: str, text: str) -> int:
 
 def _private_key(file: Path) -> crypto.PKey:
     try:
-        key: crypto.PKey = KeyPair.load(file.read_bytes(), crypto.FILETYPE_PEM).original
-    except (crypto.Error, ValueError):
+        key = load_pem_private_key(file.read_bytes(), password=None)
+    except TypeError:
+        raise ValueError(f"{file}: is encrypted, and nobody is there to unlock it") from None
+    except ValueError:
         raise ValueError(f"{file}: holds no private key in PEM form") from None
-    return key
+    return crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]

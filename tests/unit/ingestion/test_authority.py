@@ -132,6 +132,24 @@ def test_an_empty_set_will_do_where_everybody_is_served() -> None:
     assert listed.reports == [None]
 
 
+def test_who_was_taken_off_the_list_is_withdrawn_and_not_counted(listed: Listed) -> None:
+    assert not listed.list.withdrawn(OURS)
+    listed.answer(OURS, ALSO_OURS)
+    assert not listed.list.withdrawn(OURS)
+    listed.clock.advance(INTERVAL)
+    listed.answer(ALSO_OURS)
+    assert listed.list.withdrawn(OURS)
+    assert CheckedImei(listed.list).withdrawn(OURS)
+    assert not CheckedImei(EveryDevice()).withdrawn(OURS)
+    assert listed.list.unknown_devices == 0
+
+
+def test_nobody_is_withdrawn_where_everybody_is_served() -> None:
+    listed = Listed(unknown=SERVED)
+    listed.answer(ALSO_OURS)
+    assert not listed.list.withdrawn(OURS)
+
+
 def test_a_change_is_told_and_only_a_change(listed: Listed) -> None:
     for members, changes in (((OURS,), 1), ((OURS,), 1), ((ALSO_OURS,), 2)):
         listed.answer(*members)

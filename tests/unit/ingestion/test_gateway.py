@@ -38,7 +38,10 @@ class Changing:
     refused: set[str] = field(factory=set)
 
     def admission(self, device_id: str) -> Admission:
-        return Admission.REFUSED if device_id in self.refused else Admission.SERVED
+        return Admission.REFUSED if self.withdrawn(device_id) else Admission.SERVED
+
+    def withdrawn(self, device_id: str) -> bool:
+        return device_id in self.refused
 
 
 class Publishing:
@@ -194,6 +197,15 @@ def test_kept_entries_that_redis_does_not_take_before_a_stop_are_told(
     with capturedLogs() as events:
         gateway.stopService()
     assert [event["count"] for event in events] == [1]
+
+
+def test_lost_messages_are_told(gateway: Gateway) -> None:
+    session = FakeSession(gateway, device_id="356307042441013")
+    with capturedLogs() as events:
+        for _ in range(1000):
+            gateway.lost(session, 3)
+    assert len(events) == REJECTION_LINES
+    assert (events[0]["count"], events[0]["device"]) == (3, "356307042441013")
 
 
 def test_a_device_that_is_not_served_any_more_is_disconnected(gateway: Gateway) -> None:

@@ -242,14 +242,16 @@ def test_a_stop_does_not_wait_for_ever(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
     stopped: list[object] = []
-    waiting = publishing.publish("b")
+    others = [publishing.publish(str(number), MAX_RECORDS) for number in range(MAX_IN_FLIGHT)]
     publishing.publisher.stopService().addCallback(stopped.append)
     publishing.clock.advance(STOP_TIMEOUT / 2)
+    assert len(publishing.redis.commands) == MAX_IN_FLIGHT
     assert stopped == []
     publishing.clock.advance(STOP_TIMEOUT / 2)
     assert stopped == [None]
     assert outcome == []
-    assert waiting == []
+    assert others[:-1] == [[]] * (MAX_IN_FLIGHT - 1)
+    assert isinstance(others[-1][0], NotAccepted), "Redis has not been asked about it"
 
 
 def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing) -> None:

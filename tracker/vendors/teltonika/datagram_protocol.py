@@ -116,6 +116,8 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
         def confirmed(_: None) -> None:
             self._under_way -= 1
             seen.accepted = count
+            seen.at = self._clock.seconds()
+            self._seen.move_to_end(key)
             self._answer(packet, count, addr)
 
         def not_confirmed(failure: Failure) -> None:

@@ -98,6 +98,8 @@ class TeltonikaProtocol(Protocol):
 
     def dataReceived(self, data: bytes) -> None:
         """Buffer what the peer sent and go as far as it allows."""
+        if self._closed:
+            return  # TLS goes on delivering until the peer closes too
         self._buffer += data
         if not self._waits:
             self._advance()
@@ -180,14 +182,14 @@ class TeltonikaProtocol(Protocol):
             self._timeout.cancel()
 
     def _login_overdue(self) -> None:
-        self._reject(f"no login within {self._limits.login_timeout:g} s")
+        self._disconnect(f"no login within {self._limits.login_timeout:g} s")
 
     def _check_idle(self) -> None:
         # One timer a connection that is seldom moved: a device that sends every second
         # would otherwise cancel and make one each time.
         left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
         if left <= 0:
-            self._reject(f"nothing whole for {self._limits.idle_timeout:g} s")
+            self._disconnect(f"nothing whole for {self._limits.idle_timeout:g} s")
         else:
             self._timeout = self._clock.callLater(left, self._check_idle)
 
@@ -275,16 +277,20 @@ class TeltonikaProtocol(Protocol):
 
     def _keep_messages(self, unread: bytearray) -> None:
         """Publish the messages in what was not read; records are sent again by the device."""
+        lost = 0
         while unread:
             self._swallow_pings(unread)
             frame = self._frame_of(unread)
             if not isinstance(frame, Decoded):
-                return
+                break
             del unread[: frame.used]
             if frame.value[0] in MESSAGE_CODECS:
                 reading = self._read(frame.value)
-                if isinstance(reading, Rejected) or not self._keep(reading.entries):
-                    return
+                if isinstance(reading, Rejected):
+                    break
+                lost += not self._keep(reading.entries)
+        if lost:
+            self._gateway.lost(self, lost)
 
     def _read(self, data: bytes) -> Reading | Rejected:
         assert self.device_id is not None  # noqa: S101 - the login comes first
@@ -298,9 +304,12 @@ class TeltonikaProtocol(Protocol):
 
     def _reject(self, reason: str) -> bool:
         self._buffer.clear()  # behind what is wrong, nothing is to be relied on
+        self._disconnect(reason)
+        return False
+
+    def _disconnect(self, reason: str) -> None:
         self._gateway.rejected(self, reason)
         self.close()
-        return False
 
     def _keep(self, message: list[Entry]) -> bool:
         """Publish a message that may outlive this connection; whether there was room for it."""
@@ -317,7 +326,9 @@ class TeltonikaProtocol(Protocol):
 
     def _answer_when(self, published: Deferred[None], answer: bytes) -> None:
         self._unconfirmed = published
-        published.addCallbacks(self._confirmed, self._not_confirmed, callbackArgs=(answer,))
+        published.addCallbacks(
+            self._confirmed, self._not_confirmed, callbackArgs=(answer,), errbackArgs=(answer,)
+        )
 
     def _notice_repeated_id(self) -> None:
         if not self._told_of_repeated_ids:
@@ -343,11 +354,13 @@ class TeltonikaProtocol(Protocol):
                 answer = answer[written:]
         self.transport.write(answer)
 
-    def _not_confirmed(self, failure: Failure) -> None:
+    def _not_confirmed(self, failure: Failure, answer: bytes) -> None:
         self._unconfirmed = None
         self.close()
         # Cancelled by connectionLost, or refused because the process is stopping.
         failure.trap(CancelledError, NotAccepted)
+        if not answer:  # a message for which there was no room among those that are kept
+            self._gateway.lost(self, 1)
 
 
 class TeltonikaFactory(Factory):

@@ -353,3 +353,32 @@ def test_no_content_raises_and_as_many_are_answered_as_are_confirmed(
     for number in range(port.published):
         port.confirm(number)
     assert len(port.answers()) == port.published
+
+
+@pytest.mark.parametrize(("most", "taken"), [(0, True), (-1, False)])
+def test_the_data_of_a_datagram_is_limited(most: int, taken: bool) -> None:
+    records = [Record(number, 0, 1, 2, 3, 4, 5, 6, 0) for number in range(4)]
+    data = encode_packet(CODEC_8, records)
+    port = Port(Limits(frame_bytes=len(data) + most))
+    port.receive(datagram(data))
+    assert port.published == taken
+    told = [event[1] for event in port.gateway.events if event[0] == "rejected"]
+    expected = f"data length {len(data)} is over the limit of {len(data) + most}"
+    assert told == ([] if taken else [expected])
+
+
+def test_a_datagram_under_way_is_not_forgotten() -> None:
+    port = Port()
+    port.receive(datagram())
+    port.clock.advance(WINDOW + 1)
+    port.receive(datagram())
+    assert port.published == 1
+    port.confirm()
+    assert len(port.answers()) == 1
+    port.clock.advance(WINDOW - 1)  # from the confirmation on
+    port.receive(datagram())
+    assert port.published == 1
+    assert len(port.answers()) == 1
+    port.clock.advance(2)
+    port.receive(datagram())
+    assert port.published == 2

@@ -18,6 +18,7 @@ from tests.unit.vendors.teltonika.conversation import (
     LOGIN,
     Conversation,
     frame,
+    is_message,
     message,
     repeating,
 )
@@ -354,6 +355,31 @@ def test_messages_outlive_their_connection(
         kept.callback(None)
     assert online.answer() == b""
     assert online.timers == 0
+
+
+@pytest.mark.parametrize("sent", [frame(1) + message() * 5, message() * 50])
+def test_messages_outlive_the_idle_timeout(online: Conversation, sent: bytes) -> None:
+    online.send(sent)
+    online.clock.advance(600)
+    assert online.closed
+    messages = [entries for entries, _ in online.gateway.published if is_message(entries)]
+    assert len(messages) == sent.count(message())
+
+
+def test_messages_for_which_there_is_no_room_are_counted(online: Conversation) -> None:
+    online.gateway.keeps = False
+    online.send(message() * 5 + frame(1))
+    online.lose()
+    assert online.told("lost") == [("lost", 4), ("lost", 1)]
+
+
+def test_a_session_that_was_closed_takes_no_more(online: Conversation) -> None:
+    lingering = Conversation(LIMITS, lingers=True)
+    lingering.send(LOGIN + message() * 40)
+    lingering.protocol.close()
+    for _ in range(100):
+        lingering.send(bytes(1000))
+    assert len(lingering.protocol._buffer) == 0
 
 
 @pytest.mark.parametrize("end", END.values(), ids=END)
