@@ -77,6 +77,7 @@ class RedisServer:
 
     def replicate(self, master: RedisServer) -> None:
         """Become a replica of another server; returns when it has what that one has."""
+        master.client.config_set("repl-diskless-sync-delay", 0)
         self.client.replicaof("127.0.0.1", master.port)
         wait_for(lambda: self.is_level_with(master), "the replica is in sync")
 

@@ -148,18 +148,18 @@ async def test_an_idle_connection_notices_a_server_that_hangs(redis: RedisServer
 @ensureDeferred
 async def test_a_server_that_loads_its_data_is_waited_for(redis: RedisServer) -> None:
     pipeline = redis.client.pipeline(transaction=False)
-    for number in range(20_000):
-        pipeline.set(f"key-{number}", "x" * 100)
+    for number in range(4500):
+        pipeline.set(f"key-{number}", "")
     pipeline.execute()
     redis.kill()
-    # Sleeps so many microseconds after each key.
-    redis.extra = ("--key-load-delay", "100", "--loading-process-events-interval-bytes", "1024")
+    # It sleeps half a millisecond after each command of its log, and answers every 1,024.
+    redis.extra = ("--key-load-delay", "500")
     redis.start(wait=False)
     connected = Connected(redis.address)
     await until(lambda: "LOADING" in " ".join(map(str, connected.reports)), "it loads")
     assert None not in connected.reports
     await connected.usable()
-    assert await connected.connection.execute("DBSIZE") == 20_000
+    assert await connected.connection.execute("DBSIZE") == 4500
     await connected.connection.stopService()
 
 

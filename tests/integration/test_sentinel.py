@@ -74,7 +74,6 @@ async def test_a_master_that_was_replaced_is_left_before_it_knows(
     await connected.usable()
     sentinel.fail_over()
     await until(lambda: len(connected.reports) > 1, "the connection is left")
-    assert redis.client.role()[0] == b"master"
     told = f"127.0.0.1:{redis.port}: replaced, the master is 127.0.0.1:{replica.port} now"
     assert told in (connected.reports[1] or "")
     await connected.connection.when_connected()
