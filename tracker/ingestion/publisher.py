@@ -1,9 +1,10 @@
 """Makes entries durable in a Redis stream and says when they are.
 
-All packets that arrive in one reactor turn go to Redis in one call. Its answer
-confirms every packet in it. A call that fails confirms nothing: its packets go back
-to the head of the queue and are appended again once Redis is usable, which may
-append some of them twice. The processor stores them once.
+All packets that arrive in one reactor turn go to Redis in one call, or in several when
+they are many: then Redis works on the first ones while the others are still decoded. The
+answer to a call confirms every packet in it. A call that fails confirms nothing: its
+packets go back to the head of the queue and are appended again once Redis is usable,
+which may append some of them twice. The processor stores them once.
 
 Memory stays bounded without a limit of its own: a connection has one packet here at
 most, and takes it along when it ends. What is to outlive its connection, the gateway
@@ -27,12 +28,13 @@ from tracker.position import Entry
 from tracker.streams.append import append
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 
-#: Entries in one call to Redis, which it works off in about a millisecond.
-MAX_RECORDS: Final = 500
+#: Entries in one call to Redis, which it works off in about half a millisecond. As soon as
+#: there are so many, they are sent.
+MAX_RECORDS: Final = 100
 #: Payload bytes in one call.
 MAX_BYTES: Final = 512 * 1024
 #: Calls that may be under way at once.
-MAX_IN_FLIGHT: Final = 4
+MAX_IN_FLIGHT: Final = 16
 #: Seconds until a refused call is tried again.
 RETRY_DELAY: Final = 0.5
 #: Seconds that a stop waits for answers of Redis.
@@ -70,6 +72,7 @@ class StreamPublisher(Service):
         self._report = report
         # A dict for its order and for removal anywhere in it at no cost.
         self._waiting: dict[_Packet, None] = {}
+        self._new_records = 0  # since the last flush
         self._in_flight = 0
         self._next_flush: IDelayedCall | None = None
         self._reconnection: Deferred[None] | None = None
@@ -91,8 +94,11 @@ class StreamPublisher(Service):
             Deferred(lambda _: self._waiting.pop(packet, None)),
         )
         self._waiting[packet] = None
+        self._new_records += len(entries)
         if self._next_flush is None and self._reconnection is None:
             self._flush_in(0)
+        elif self._new_records >= MAX_RECORDS and self._refusal is None:
+            self._send_waiting()
         return packet.confirmed
 
     def stopService(self) -> Deferred[None]:
@@ -135,14 +141,17 @@ class StreamPublisher(Service):
         if not self._waiting:
             # Nobody is left to try with: what Redis says now, the next append will tell.
             self._accepted_again()
-        while self._waiting and self._in_flight < MAX_IN_FLIGHT:
-            if not self._redis.connected:
-                if self.running:
-                    self._flush_when_connected()
-                else:
-                    self._abandon_waiting()
-                    self._go_on(0)
-                return
+        if self._redis.connected:
+            self._send_waiting()
+        elif self._waiting and self.running:
+            self._flush_when_connected()
+        elif self._waiting:
+            self._abandon_waiting()
+            self._go_on(0)
+
+    def _send_waiting(self) -> None:
+        self._new_records = 0
+        while self._waiting and self._in_flight < MAX_IN_FLIGHT and self._redis.connected:
             self._send(self._take_batch())
 
     def _flush_when_connected(self) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import txredisapi
 from twisted.application.service import Service
+from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
@@ -197,6 +198,9 @@ class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     def ask(self, *arguments: str | bytes | int) -> Deferred[Any]:
         """Send a command; fires with its answer."""
         answer: Deferred[Any] = self.execute_command(*arguments)
+        if isinstance(self.transport, tcp.Connection) and not self.transport.TLS:
+            # Else it would wait until the reactor has read all that can be read.
+            self.transport.doWrite()
         return answer.addErrback(self._explain)
 
     def _explain(self, failure: Failure) -> Failure:

@@ -86,6 +86,27 @@ def test_a_packet_is_never_divided_and_a_call_is_bounded(publishing: Publishing)
     assert all(len(call) == half for call in publishing.calls())
 
 
+def test_a_full_call_does_not_wait_for_the_turn_to_end(publishing: Publishing) -> None:
+    for name in ("a", "b"):
+        publishing.publish(name, MAX_RECORDS // 2)
+    assert [set(call) for call in publishing.calls()] == [{"a", "b"}]
+    publishing.publish("c")
+    assert len(publishing.calls()) == 1
+    publishing.turn()
+    assert [set(call) for call in publishing.calls()] == [{"a", "b"}, {"c"}]
+
+
+def test_a_full_call_waits_where_redis_has_refused_the_last_one(publishing: Publishing) -> None:
+    publishing.publish("a")
+    publishing.turn()
+    publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
+    publishing.publish("b", MAX_RECORDS)
+    publishing.turn()
+    assert publishing.calls() == []
+    publishing.clock.advance(RETRY_DELAY)
+    assert [set(call) for call in publishing.calls()] == [{"a"}, {"b"}]
+
+
 def test_only_so_many_calls_are_under_way_at_once(publishing: Publishing) -> None:
     for number in range(MAX_IN_FLIGHT + 2):
         publishing.publish(str(number), MAX_RECORDS)

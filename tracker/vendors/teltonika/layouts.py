@@ -93,8 +93,10 @@ class Layout:
         elements = values[_BEFORE_ELEMENTS:]
         if self._generation:
             elements = (*elements[1:], elements[0])
-        if self._wide:
-            elements = self._exact(elements)
+        for index in self._wide:
+            if elements[index] > MAX_SAFE_INTEGER:
+                elements = self._exact(elements)
+                break
         time = iso_milliseconds(timestamp)
         payload = self._template % (
             device_id,
