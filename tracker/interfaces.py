@@ -107,7 +107,7 @@ class NotAccepted(Exception):
 
 @frozen
 class StoredPosition:
-    """A position with what the stream knows about it: one row of the database."""
+    """A position (or a message) with what the stream knows about it: one row of the database."""
 
     position: Position
     digest: bytes
@@ -123,12 +123,17 @@ class Batch:
     """What a sink commits in one transaction."""
 
     positions: Sequence[StoredPosition]
+    """Those with :attr:`Position.is_message` are no places; sinks keep them apart."""
     checkpoints: dict[tuple[str, str], str]
     """(stream, group) → ID of the last entry in this batch."""
 
 
 class SinkUnusable(Exception):
     """The sink cannot be opened, and trying again would not help; the text says why."""
+
+
+class BatchRefused(Exception):
+    """Something in a batch can never be stored, which is the data's fault; the text says what."""
 
 
 class IPositionSink(Interface):
@@ -141,9 +146,13 @@ class IPositionSink(Interface):
         """Commit a batch in one transaction; what is there already is left alone.
 
         :return: fires with the number of positions that were new, after the commit
-            is durable. On a failure nothing of the batch is there, and the caller
+            is durable. On a failure nothing of the batch is there: with
+            :class:`BatchRefused` it would fail again, with anything else the caller
             may try again.
         """
+
+    def checkpoint(stream: str, group: str) -> Deferred[str | None]:  # noqa: N805
+        """The ID of the last entry of a stream that was committed; None where there is none."""
 
     def close() -> Deferred[Any]:
         """Release everything; fires when done."""

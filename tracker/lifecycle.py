@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import resource
 import signal
@@ -75,6 +76,7 @@ class Process(Role):
     def startService(self) -> None:
         """Start the services, and heed signals."""
         _raise_file_limit()
+        _collect_garbage_seldom()
         # Twisted's own handlers end the process by the signal, after a clean stop too.
         self._reactor.callWhenRunning(self._heed_signals)
         super().startService()
@@ -103,6 +105,14 @@ def _raise_file_limit() -> None:
     if soft != hard:
         with suppress(OSError, ValueError):  # the soft one will have to do
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _collect_garbage_seldom() -> None:
+    # What a connection or a batch leaves behind holds no cycles, but the collector looks at
+    # all that lives to find that out: with a thousand connections a sixth of the CPU time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def _exit(status: int) -> None:

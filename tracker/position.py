@@ -22,6 +22,9 @@ from attrs import frozen
 #: Largest integer that every JSON reader keeps exact.
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 
+#: Attribute of an entry without a place: what the device said.
+MESSAGE: Final = "message"
+
 #: The last millisecond that ISO 8601 can write with a four-digit year.
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
 
@@ -104,6 +107,11 @@ class Position:
     attributes: Mapping[str, Any]
     generation_type: int | None = None
     """How a record of Codec 16 came about; no key of the payload for other codecs."""
+
+    @property
+    def is_message(self) -> bool:
+        """Whether this is what a device said unasked, and no place at all."""
+        return self.latitude is None and MESSAGE in self.attributes
 
     @property
     def has_fix(self) -> bool:

@@ -125,6 +125,11 @@ class FakeRedis:
             deferred.callback(None)
 
 
+def entry_order(entry_id: str) -> tuple[int, ...]:
+    """The order of entry ids."""
+    return tuple(map(int, entry_id.split("-")))
+
+
 @implementer(IPositionSink)
 @define
 class FakeSink:
@@ -142,6 +147,10 @@ class FakeSink:
             return fail(self.failures.pop(0))
         self.batches.append(batch)
         return succeed(len(batch.positions))
+
+    def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
+        ids = [batch.checkpoints.get((stream, group)) for batch in self.batches]
+        return succeed(max(filter(None, ids), default=None, key=entry_order))
 
     def close(self) -> Deferred[None]:
         self.closed = True

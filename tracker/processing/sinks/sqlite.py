@@ -78,6 +78,10 @@ class SQLiteSink:
         """See IPositionSink."""
         return self._in_thread(self._store, batch)
 
+    def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
+        """See IPositionSink."""
+        return self._in_thread(self._checkpoint, stream, group)
+
     def close(self) -> Deferred[None]:
         """See IPositionSink."""
         if not self._thread.started:
@@ -139,6 +143,11 @@ class SQLiteSink:
             for (stream, group), entry_id in batch.checkpoints.items():
                 _raise_checkpoint(database, stream, group, entry_id)
         return new
+
+    def _checkpoint(self, stream: str, group: str) -> str | None:
+        assert self._database is not None  # noqa: S101 - opened before
+        known = self._database.execute(_READ_CHECKPOINT, (stream, group)).fetchone()
+        return None if known is None else known[0]
 
     def _close(self) -> None:
         if self._database is not None:

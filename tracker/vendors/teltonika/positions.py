@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from tracker.position import MAX_TIMESTAMP_MS, Entry, Position, attribute, iso_milliseconds
+from tracker.position import (
+    MAX_TIMESTAMP_MS,
+    MESSAGE,
+    Entry,
+    Position,
+    attribute,
+    iso_milliseconds,
+)
 from tracker.vendors.teltonika import codec7
 from tracker.vendors.teltonika.avl import Packet, Record
 from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
@@ -14,8 +21,7 @@ from tracker.vendors.teltonika.messages import Message
 
 #: Attribute that keeps the clock of a device that claims a year after 9999.
 RAW_TIMESTAMP: Final = "timestamp_ms"
-#: Attributes of an entry without a place: what the device said, and of what type it was.
-MESSAGE: Final = "message"
+#: Attribute of a message: of what type it was.
 MESSAGE_TYPE: Final = "message_type"
 
 #: What is told of a record in which an IO id occurs more than once.
