@@ -108,11 +108,11 @@ def _raise_file_limit() -> None:
 
 
 def _collect_garbage_seldom() -> None:
-    # What a connection or a batch leaves behind holds no cycles, but the collector looks at
+    # What a packet or a batch leaves behind holds no cycles, but the collector looks at
     # all that lives to find that out: with a thousand connections a sixth of the CPU time.
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 20, 50)
 
 
 def _exit(status: int) -> None:
