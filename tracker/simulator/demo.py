@@ -26,7 +26,7 @@ from tracker.simulator.run import Failed, Interrupt, Progress, drain
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.embedded import find_server, socket_address
-from tracker.streams.lag import group_lag
+from tracker.streams.lag import stream_lag
 
 #: Seconds for the stack to come up, to store what is left, and to stop.
 START_TIMEOUT: Final = 30.0
@@ -97,7 +97,7 @@ class Demo:
         deadline = reactor.seconds() + START_TIMEOUT
         while not interrupt.requested:
             stack.check()
-            if await _lag(redis) is not None:
+            if (await _read(redis))[1] is not None:
                 return
             if reactor.seconds() > deadline:
                 raise Failed(f"the stack did not start within {START_TIMEOUT:.0f} s: {stack.log}")
@@ -130,13 +130,13 @@ class Demo:
         fleet: Fleet,
     ) -> int:
         progress = Progress(reactor)
-        received_before = await _length(redis)
+        received_before, _ = await _read(redis)
         stored_before = _stored(stack.database)
         end = None if self._seconds is None else reactor.seconds() + self._seconds
 
         async def figures() -> tuple[int, int, int | None]:
             stack.check()
-            received, lag = await _length(redis), await _lag(redis)
+            received, lag = await _read(redis)
             return received - received_before, _stored(stack.database) - stored_before, lag
 
         async def show() -> None:
@@ -233,20 +233,14 @@ class _Stack(ProcessProtocol):
         self._ended.callback(None)
 
 
-async def _lag(redis: RedisConnection) -> int | None:
+async def _read(redis: RedisConnection) -> tuple[int, int | None]:
+    """Positions ever received, and those of them not yet stored (None when nobody knows)."""
     try:
-        lag = await group_lag(redis, _STREAM, PROCESSOR_GROUP)
+        read = await stream_lag(redis, _STREAM)
     except (Refused, Unavailable):
-        return None
-    return None if lag is None else lag.total
-
-
-async def _length(redis: RedisConnection) -> int:
-    try:
-        length: int = await redis.execute("XLEN", _STREAM)
-    except (Refused, Unavailable):
-        return 0
-    return length
+        return 0, None
+    group = None if read is None else read.group(PROCESSOR_GROUP)
+    return (0 if read is None else read.added), (None if group is None else group.total)
 
 
 def _stored(database: Path) -> int:

@@ -1,37 +1,134 @@
-"""How far a consumer group is behind its stream."""
+"""How far the consumer groups of a stream are behind it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
 from attrs import frozen
 
-from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.connection import RedisConnection
+from tracker.streams.script import Script
+
+# One script, so that all figures are of one moment, by the clock that made the entries'
+# IDs, and no entry's fields travel. After the largest ID there can be none (pcall).
+_READ: Final = Script("""\
+if redis.call('EXISTS', KEYS[1]) == 0 then return false end
+local groups = {}
+for index, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+  local group = {}
+  for fact = 1, #facts, 2 do group[facts[fact]] = facts[fact + 1] end
+  local after = redis.pcall('XRANGE', KEYS[1],
+    '(' .. group['last-delivered-id'], '+', 'COUNT', 1)
+  groups[index] = {
+    group['name'], group['lag'] or false, redis.call('XPENDING', KEYS[1], group['name']),
+    after[1] and after[1][1] or false,
+    redis.call('XINFO', 'CONSUMERS', KEYS[1], group['name'])}
+end
+return {redis.call('TIME'), redis.call('XINFO', 'STREAM', KEYS[1]), groups}
+""")
 
 
 @frozen
-class Lag:
+class ConsumerLag:
+    """A member of a group."""
+
+    name: str
+    pending: int
+    """Entries that it was given and has not acknowledged."""
+    idle: float
+    """Seconds since it last asked for entries."""
+
+
+@frozen
+class GroupLag:
     """What a group has not finished."""
 
+    name: str
     undelivered: int | None
     """Entries that no consumer was given yet; None where Redis cannot tell."""
     pending: int
     """Entries that were given to a consumer and are not acknowledged."""
+    oldest_age: float
+    """Seconds since the oldest of all these was appended; 0 where there is none."""
+    consumers: Sequence[ConsumerLag]
 
     @property
     def total(self) -> int | None:
-        """Entries not yet stored; None where Redis cannot tell."""
+        """Entries not yet processed; None where Redis cannot tell."""
         return None if self.undelivered is None else self.undelivered + self.pending
 
 
-async def group_lag(redis: RedisConnection, stream: str, group: str) -> Lag | None:
-    """The lag of ``group`` on ``stream``; None while there is no such stream or group."""
-    try:
-        groups = await redis.execute("XINFO", "GROUPS", stream)
-    except Refused as error:
-        if "no such key" in str(error):
-            return None
-        raise
-    for fields in groups:
-        facts = dict(zip(fields[::2], fields[1::2], strict=True))
-        if facts[b"name"] == group.encode():
-            return Lag(facts.get(b"lag"), facts[b"pending"])
-    return None
+@frozen
+class StreamLag:
+    """A stream, and how far each of its groups is."""
+
+    stream: str
+    entries: int
+    """That are in it now."""
+    added: int
+    """That were ever appended to it."""
+    groups: Sequence[GroupLag]
+
+    def group(self, name: str) -> GroupLag | None:
+        """The group of this name."""
+        return next((group for group in self.groups if group.name == name), None)
+
+
+async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
+    """Where all groups of a stream are; None while there is no such stream.
+
+    Redis cannot always tell how many entries a group was not given yet: after entries
+    were deleted, or the group was set to another place. The oldest entry's age is known
+    even then: its ID says when it was appended.
+
+    :raises Refused, Unavailable: when Redis cannot be asked, or the key is no stream.
+    """
+    answer = await _READ.run(redis, [stream])
+    if answer is None:
+        return None
+    (seconds, microseconds), facts, groups = answer
+    now = int(seconds) * 1000 + int(microseconds) // 1000
+    about = _facts(facts)
+    return StreamLag(
+        stream,
+        about[b"length"],
+        about[b"entries-added"],
+        [_group(now, *group) for group in groups],
+    )
+
+
+def _group(
+    now: int,
+    name: bytes,
+    undelivered: int | None,
+    pending: Sequence[Any],
+    next_id: bytes | None,
+    consumers: Sequence[Sequence[Any]],
+) -> GroupLag:
+    count, first_pending, *_ = pending
+    unprocessed = [_milliseconds(one) for one in (first_pending, next_id) if one is not None]
+    return GroupLag(
+        name.decode(errors="backslashreplace"),
+        undelivered,
+        count,
+        # Whoever appends may choose an ID of the future.
+        max(0, now - min(unprocessed, default=now)) / 1000,
+        [_consumer(_facts(facts)) for facts in consumers],
+    )
+
+
+def _consumer(facts: Mapping[bytes, Any]) -> ConsumerLag:
+    name: bytes = facts[b"name"]
+    return ConsumerLag(
+        name.decode(errors="backslashreplace"), facts[b"pending"], facts[b"idle"] / 1000
+    )
+
+
+def _milliseconds(entry_id: bytes) -> int:
+    return int(entry_id.partition(b"-")[0])
+
+
+def _facts(reply: Sequence[Any]) -> dict[bytes, Any]:
+    """Redis' alternating names and values."""
+    return dict(zip(reply[::2], reply[1::2], strict=True))

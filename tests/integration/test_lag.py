@@ -1,0 +1,160 @@
+"""How far groups are behind, on a real server: also where the server cannot tell."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.integration.conftest import Connected
+from tests.servers import RedisServer
+from tracker.streams.connection import Refused
+from tracker.streams.lag import GroupLag, stream_lag
+
+STREAM = "telemetry:teltonika"
+GROUP = "processor"
+
+
+def milliseconds_ago(seconds: float) -> int:
+    return int((time.time() - seconds) * 1000)
+
+
+def append(redis: RedisServer, *ages: float) -> list[str]:
+    """Entries appended so many seconds ago, oldest first; their IDs."""
+    ids = [f"{milliseconds_ago(age)}-{number}" for number, age in enumerate(ages)]
+    for entry_id in ids:
+        redis.client.xadd(STREAM, {"payload": "x" * 1000}, id=entry_id)
+    return ids
+
+
+def read(redis: RedisServer, count: int, consumer: str = "one") -> list[Any]:
+    entries = redis.client.xreadgroup(GROUP, consumer, {STREAM: ">"}, count=count)
+    return [entry_id for entry_id, _ in entries[0][1]] if entries else []
+
+
+async def lag(connected: Connected) -> GroupLag:
+    found = await stream_lag(connected.connection, STREAM)
+    assert found is not None
+    group = found.group(GROUP)
+    assert group is not None
+    return group
+
+
+@ensureDeferred
+async def test_without_a_stream_there_is_no_lag(redis: RedisServer, connected: Connected) -> None:
+    assert await stream_lag(connected.connection, STREAM) is None
+
+
+@ensureDeferred
+async def test_a_key_that_is_no_stream_is_refused(redis: RedisServer, connected: Connected) -> None:
+    redis.client.set(STREAM, "text")
+    with pytest.raises(Refused, match="WRONGTYPE"):
+        await stream_lag(connected.connection, STREAM)
+
+
+@ensureDeferred
+async def test_a_stream_may_have_no_group(redis: RedisServer, connected: Connected) -> None:
+    append(redis, 3, 2)
+    found = await stream_lag(connected.connection, STREAM)
+    assert found is not None
+    assert (found.entries, found.added, found.groups) == (2, 2, [])
+    assert found.group(GROUP) is None
+
+
+@ensureDeferred
+async def test_what_was_not_read_is_undelivered(redis: RedisServer, connected: Connected) -> None:
+    append(redis, 100, 50, 10)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    group = await lag(connected)
+    assert (group.undelivered, group.pending, group.total) == (3, 0, 3)
+    assert group.oldest_age == pytest.approx(100, abs=5)
+    assert group.consumers == []
+
+
+@ensureDeferred
+async def test_what_was_read_is_pending_until_it_is_acknowledged(
+    redis: RedisServer, connected: Connected
+) -> None:
+    ids = append(redis, 100, 50, 10)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    read(redis, 2)
+    group = await lag(connected)
+    assert (group.undelivered, group.pending, group.total) == (1, 2, 3)
+    assert group.oldest_age == pytest.approx(100, abs=5)
+    (consumer,) = group.consumers
+    assert (consumer.name, consumer.pending) == ("one", 2)
+    assert 0 <= consumer.idle < 5
+    redis.client.xack(STREAM, GROUP, ids[0])
+    assert (await lag(connected)).oldest_age == pytest.approx(50, abs=5)
+    redis.client.xack(STREAM, GROUP, ids[1])
+    assert (await lag(connected)).oldest_age == pytest.approx(10, abs=5)
+    redis.client.xack(STREAM, GROUP, *read(redis, 2))
+    group = await lag(connected)
+    assert (group.total, group.oldest_age) == (0, 0)
+
+
+@ensureDeferred
+async def test_where_redis_cannot_count_the_age_is_known(
+    redis: RedisServer, connected: Connected
+) -> None:
+    ids = append(redis, 100, 80, 60, 40, 20)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    redis.client.xgroup_setid(STREAM, GROUP, ids[1])  # without ENTRIESREAD
+    assert redis.client.xinfo_groups(STREAM)[0]["lag"] is None
+    group = await lag(connected)
+    assert group.undelivered is None
+    assert group.total is None
+    assert group.oldest_age == pytest.approx(60, abs=5)
+
+
+@ensureDeferred
+async def test_deleted_entries_do_not_hide_the_age(
+    redis: RedisServer, connected: Connected
+) -> None:
+    ids = append(redis, 100, 80, 60, 40, 20)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    read(redis, 1)
+    redis.client.xdel(STREAM, ids[2])
+    assert redis.client.xinfo_groups(STREAM)[0]["lag"] is None
+    group = await lag(connected)
+    assert (group.undelivered, group.pending) == (None, 1)
+    assert group.oldest_age == pytest.approx(100, abs=5)
+    redis.client.xack(STREAM, GROUP, ids[0])
+    assert (await lag(connected)).oldest_age == pytest.approx(80, abs=5)
+    redis.client.xdel(STREAM, ids[1])
+    assert (await lag(connected)).oldest_age == pytest.approx(40, abs=5)
+
+
+@ensureDeferred
+async def test_the_older_of_pending_and_undelivered_counts(
+    redis: RedisServer, connected: Connected
+) -> None:
+    ids = append(redis, 100, 80, 60)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    redis.client.xack(STREAM, GROUP, *read(redis, 2))
+    read(redis, 1)
+    assert (await lag(connected)).oldest_age == pytest.approx(60, abs=5)
+    redis.client.xgroup_setid(STREAM, GROUP, ids[0])  # somebody wants it all again
+    assert (await lag(connected)).oldest_age == pytest.approx(80, abs=5)
+
+
+@ensureDeferred
+async def test_each_group_has_a_lag_of_its_own(redis: RedisServer, connected: Connected) -> None:
+    append(redis, 100, 50)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    redis.client.xgroup_create(STREAM, "other", "$")
+    found = await stream_lag(connected.connection, STREAM)
+    assert found is not None
+    assert {group.name: group.total for group in found.groups} == {GROUP: 2, "other": 0}
+
+
+@ensureDeferred
+async def test_ids_need_not_be_times(redis: RedisServer, connected: Connected) -> None:
+    redis.client.xadd(STREAM, {"a": "b"}, id="18446744073709551615-18446744073709551615")
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    assert (await lag(connected)).oldest_age == 0
+    read(redis, 1)  # there is no ID after its last one
+    group = await lag(connected)
+    assert (group.pending, group.oldest_age) == (1, 0)
