@@ -6,12 +6,12 @@ import re
 import socket
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attrs import evolve, frozen
 
 from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
-from tracker.limits import Limits
+from tracker.settings import options_of
 from tracker.streams.address import RedisAddress
 
 #: The vendor whose stream ``REDIS_TELEMETRY_STREAM`` names.
@@ -25,6 +25,7 @@ DEFAULT_DATA: Final = "tracker-data"
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 Environment = Mapping[str, str]
+T = TypeVar("T")
 
 
 class ConfigError(ValueError):
@@ -59,17 +60,17 @@ def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
     return tuple(result)
 
 
-def limits(options: Mapping[str, Any]) -> Limits:
-    """The limits, each from the option of its name."""
-    made = Limits()
-    for name, default, _ in Limits.options():
+def settings(cls: type[T], options: Mapping[str, Any]) -> T:
+    """The settings of a class, each from the option of its name."""
+    made = cls()
+    for name, default, _ in options_of(cls):
         number = type(default)
         try:
             value = number(options[name])
         except ValueError:
             raise ConfigError(f"--{name}: must be a number, not {options[name]!r}") from None
         try:
-            made = evolve(made, **{name.replace("-", "_"): value})
+            made = evolve(made, **{name.replace("-", "_"): value})  # type: ignore[misc]
         except ValueError as error:
             raise ConfigError(f"--{name}: {error}") from None
     return made

@@ -2,23 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from attrs import frozen
 
-from attrs import Attribute, field, fields, frozen
-
-
-def _between(low: float, high: float) -> Any:
-    def check(instance: Any, attribute: Attribute[Any], value: float) -> None:
-        if not low <= value <= high:
-            shown = f"{value:,}".removesuffix(".0")
-            raise ValueError(f"must be between {low:,} and {high:,}: {shown}")
-
-    return check
-
-
-def _limit(default: float, low: float, high: float, help: str) -> Any:  # noqa: A002
-    metadata = {"help": help}
-    return field(default=default, validator=_between(low, high), metadata=metadata)
+from tracker.settings import setting
 
 
 @frozen
@@ -28,35 +14,23 @@ class Limits:
     Sizes are in bytes, times in seconds.
     """
 
-    frame_bytes: int = _limit(8192, 64, 1 << 20, "Longest AVL frame (its data length).")
-    command_frame_bytes: int = _limit(
+    frame_bytes: int = setting(8192, 64, 1 << 20, "Longest AVL frame (its data length).")
+    command_frame_bytes: int = setting(
         65536, 64, 1 << 20, "Longest command or message frame (its data length)."
     )
-    records: int = _limit(255, 1, 255, "Records in a packet.")
-    buffer_bytes: int = _limit(
+    records: int = setting(255, 1, 255, "Records in a packet.")
+    buffer_bytes: int = setting(
         16384, 64, 1 << 24, "Unread bytes of a connection above which it is not read further."
     )
-    connections: int = _limit(100_000, 1, 10_000_000, "Connections of the process.")
-    connection_rate: int = _limit(1000, 1, 1_000_000, "New connections a second.")
-    connection_rate_per_address: int = _limit(
+    connections: int = setting(100_000, 1, 10_000_000, "Connections of the process.")
+    connection_rate: int = setting(1000, 1, 1_000_000, "New connections a second.")
+    connection_rate_per_address: int = setting(
         500, 1, 1_000_000, "New connections a second from one address; fleets share carriers'."
     )
-    datagrams_under_way: int = _limit(
+    datagrams_under_way: int = setting(
         1000, 1, 1_000_000, "UDP packets that wait for Redis; more are dropped."
     )
-    login_timeout: float = _limit(30.0, 0.1, 3600, "Seconds from connection to login.")
-    idle_timeout: float = _limit(
+    login_timeout: float = setting(30.0, 0.1, 3600, "Seconds from connection to login.")
+    idle_timeout: float = setting(
         600.0, 1, 604_800, "Seconds without a whole frame or ping until a device counts as gone."
     )
-
-    @classmethod
-    def options(cls) -> list[tuple[str, Any, str]]:
-        """Option name, default and explanation of each limit."""
-        return [
-            (
-                attribute.name.replace("_", "-"),
-                attribute.default,
-                attribute.metadata["help"],
-            )
-            for attribute in fields(cls)
-        ]

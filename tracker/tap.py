@@ -24,8 +24,10 @@ from tracker.lifecycle import Abort, Listener, Process, Role
 from tracker.limits import Limits
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
+from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
 from tracker.processing.sinks import make_sink
+from tracker.settings import options_of
 from tracker.streams.address import RedisAddress
 from tracker.streams.embedded import EmbeddedRedis, find_server, socket_address
 
@@ -84,7 +86,7 @@ class ServingOptions(RoleOptions):
          "the others: refuse, or accept (and count them)."),
         ("imei-check", None, "digits", "Which IMEIs are valid: digits (15 of them), or luhn "
          "(with a right check digit)."),
-        *((name, None, default, text) for name, default, text in Limits.options()),
+        *((name, None, default, text) for name, default, text in options_of(Limits)),
     ]  # fmt: skip
 
     def __init__(self) -> None:
@@ -99,7 +101,7 @@ class ServingOptions(RoleOptions):
     def ingest(self, reactor: Any, address: RedisAddress, health: Health, abort: Abort) -> Role:
         """The ingest role on a given Redis."""
         vendors = installed_vendors()
-        limits = config.limits(self)
+        limits = config.settings(Limits, self)
         given = self["listen"] or [self.default_listen]
         ports = [
             _port(reactor, listen, vendors[listen.vendor], self["tls-client-ca"], limits, abort)
@@ -163,6 +165,7 @@ class ProcessOptions(RoleOptions):
             "This processor's name in the group, the same after a restart. [CONSUMER_NAME, "
             "else the host's name and -1]",
         ),
+        *((name, None, default, text) for name, default, text in options_of(Pace)),
     ]
 
     def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
@@ -177,6 +180,7 @@ class ProcessOptions(RoleOptions):
             _sink(reactor, self["sink"]),
             health,
             abort,
+            config.settings(Pace, self),
         )
 
 
@@ -212,6 +216,7 @@ class StandaloneOptions(ServingOptions):
             _sink(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
             health,
             abort,
+            Pace(),
         ).setServiceParent(role)
         self.ingest(reactor, address, health, abort).setServiceParent(role)
         return role

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tracker.interfaces import Batch, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
 from tracker.observe.health import Health
 from tracker.position import Position
+from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
 from tracker.processing.sinks.sqlite import SQLiteSink
 
@@ -36,7 +38,9 @@ def append(redis: RedisServer, count: int, start: int = 0) -> None:
 class Processing:
     """A process role on a real server, started and stopped by the test."""
 
-    def __init__(self, redis: RedisServer, sink: IPositionSink, name: str = "one") -> None:
+    def __init__(
+        self, redis: RedisServer, sink: IPositionSink, name: str = "one", pace: Pace | None = None
+    ) -> None:
         from twisted.internet import reactor
 
         self.health = Health()
@@ -49,6 +53,7 @@ class Processing:
             sink,
             self.health,
             self.aborted.append,
+            pace or Pace(),
         )
         self.role.startService()
 
@@ -134,6 +139,7 @@ async def test_what_is_no_position_is_put_aside_whole(redis: RedisServer) -> Non
     assert dead[0][b"_id"] == bad
     assert b"attributes" in dead[0][b"_reason"]
     assert dead[0][b"other"] == b"kept"
+    assert dead[0][b"_attempts"] == b"1"
     assert b"codec" in dead[1][b"_reason"]
 
 
@@ -145,6 +151,205 @@ async def test_a_flushed_redis_gets_its_group_again(redis: RedisServer) -> None:
     redis.client.flushall()
     append(redis, 2)
     await until(lambda: sum(len(batch.positions) for batch in sink.batches) == 2, "stored")
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_what_the_sink_refuses_is_found_and_put_aside(redis: RedisServer) -> None:
+    append(redis, 100)
+    refused = {f"2026-11-22T10:{number // 60:02}:{number % 60:02}.000Z" for number in (0, 63, 99)}
+    sink = FakeSink(refused=set(refused))
+    processing = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "all acknowledged")
+    await processing.stop()
+    stored = [row.position.timestamp for batch in sink.batches for row in batch.positions]
+    assert len(stored) == len(set(stored)) == 97
+    assert not refused & set(stored)
+    dead = [fields for _, fields in redis.client.xrange(f"{STREAM}:dead")]
+    assert {fields[b"ts"].decode() for fields in dead} == refused
+    assert all(b"no room for" in fields[b"_reason"] for fields in dead)
+
+
+@ensureDeferred
+async def test_what_a_sink_refuses_once_it_is_back_is_told_as_refused(redis: RedisServer) -> None:
+    append(redis, 2)
+    failures: list[Exception] = [RuntimeError("not now")]
+    sink = FakeSink(failures=failures, refused={"2026-11-22T10:00:01.000Z"})
+    processing = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "all acknowledged")
+    assert processing.health.ready
+    await processing.stop()
+    assert redis.client.xlen(f"{STREAM}:dead") == 1
+
+
+def stored_times(*sinks: FakeSink) -> list[str]:
+    """The times of all positions that were stored, in ascending order."""
+    batches = (batch for sink in sinks for batch in sink.batches)
+    return sorted(row.position.timestamp for batch in batches for row in batch.positions)
+
+
+#: One that does not wait a minute for others.
+IMPATIENT = Pace(claim_after=1.0)
+
+
+@ensureDeferred
+async def test_what_another_consumer_has_left_lying_is_claimed(redis: RedisServer) -> None:
+    append(redis, 10)
+    gone = FakeSink(failures=[RuntimeError("not now")] * 1000)
+    first = Processing(redis, gone, "gone")
+    await until(lambda: pending(redis) == 10, "delivered to the one that will be gone")
+    await first.stop()
+    sink = FakeSink()
+    processing = Processing(redis, sink, "here", IMPATIENT)
+    await until(lambda: lag(redis) == 0, "claimed and stored")
+    await processing.stop()
+    assert len(stored_times(sink)) == 10
+
+
+@ensureDeferred
+async def test_what_is_only_waiting_for_the_sink_is_not_claimed(redis: RedisServer) -> None:
+    append(redis, 10)
+    waiting = FakeSink(failures=[RuntimeError("not now")] * 4)  # 7.5 seconds
+    first = Processing(redis, waiting, "waiting", IMPATIENT)
+    await until(lambda: pending(redis) == 10, "delivered")
+    other = FakeSink()
+    second = Processing(redis, other, "other", Pace(claim_after=6.0))
+    await until(lambda: lag(redis) == 0, "stored", timeout=40)
+    await first.stop()
+    await second.stop()
+    assert len(stored_times(waiting)) == 10
+    assert not other.batches
+
+
+@ensureDeferred
+async def test_entries_that_come_one_by_one_are_stored_together(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink, pace=Pace(batch_size=50, batch_delay=0.5))
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    append(redis, 120)
+    await until(lambda: lag(redis) == 0, "stored")
+    await processing.stop()
+    sizes = [len(batch.positions) for batch in sink.batches]
+    assert max(sizes) <= 100  # what was read, topped up
+    assert len(sizes) <= 5
+    assert len(stored_times(sink)) == 120
+
+
+@ensureDeferred
+async def test_the_next_batch_is_read_while_one_is_committed(redis: RedisServer) -> None:
+    sink = FakeSink(busy=Deferred())
+    processing = Processing(redis, sink, pace=Pace(batch_size=10, batch_delay=0))
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    append(redis, 100)
+    await until(lambda: pending(redis) > 10, "read ahead")
+    assert pending(redis) <= 30
+    assert not sink.batches
+    assert sink.busy is not None
+    busy, sink.busy = sink.busy, None
+    busy.callback(None)
+    await until(lambda: lag(redis) == 0, "stored")
+    await processing.stop()
+    assert len(stored_times(sink)) == 100
+
+
+@ensureDeferred
+async def test_a_stop_leaves_what_was_read_ahead_pending(redis: RedisServer) -> None:
+    append(redis, 100)
+    sink = FakeSink(busy=Deferred())
+    pace = Pace(batch_size=10, batch_delay=0)
+    processing = Processing(redis, sink, pace=pace)
+    await until(lambda: pending(redis) > 10, "read ahead")
+    stopped = Deferred.fromCoroutine(processing.stop())
+    assert sink.busy is not None
+    sink.busy.callback(None)
+    await stopped
+    again = FakeSink()
+    processing = Processing(redis, again, pace=pace)
+    await until(lambda: lag(redis) == 0, "stored")
+    await processing.stop()
+    times = stored_times(sink, again)
+    assert len(times) == len(set(times)) == 100
+
+
+# A group that is lost.
+
+
+@ensureDeferred
+async def test_a_lost_group_begins_again_at_the_checkpoint(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    redis.client.xadd(STREAM, {"old": "not to be read again"}, id="1000-0")
+    append(redis, 5)
+    await until(lambda: lag(redis) == 0, "processed")
+    await processing.stop()
+    redis.client.xgroup_destroy(STREAM, PROCESSOR_GROUP)
+    append(redis, 5, start=5)
+    processing = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "processed")
+    await processing.stop()
+    assert len(set(stored_times(sink))) == 10  # an hour's worth is read twice
+    assert redis.client.xlen(f"{STREAM}:dead") == 1, "read from the beginning"
+
+
+@ensureDeferred
+async def test_a_group_that_is_destroyed_at_run_time_is_made_again(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    append(redis, 5)
+    await until(lambda: lag(redis) == 0, "processed")
+    redis.client.xgroup_destroy(STREAM, PROCESSOR_GROUP)
+    append(redis, 5, start=5)
+    await until(lambda: len(set(stored_times(sink))) == 10, "processed")
+    await until(lambda: processing.health.ready, "ready again")
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_a_stream_that_does_not_reach_the_checkpoint_is_read_from_its_beginning(
+    redis: RedisServer,
+) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    append(redis, 1)
+    await until(lambda: lag(redis) == 0, "processed")
+    await processing.stop()
+    redis.client.flushall()
+    position = Position(
+        IMEI, "2026-11-23T10:00:00.000Z", 41.3, 19.8, 110, 214, 43, 14, 0, 0, {"239": 1}
+    )
+    redis.client.xadd(STREAM, position.to_entry("8E")._asdict(), id="5-0")  # a clock gone back
+    processing = Processing(redis, sink)
+    await until(lambda: len(stored_times(sink)) == 2, "processed")
+    await processing.stop()
+
+
+# Streams that nobody reads.
+
+
+def beat(redis: RedisServer, *streams: str) -> None:
+    redis.client.set("instance:heartbeat:one", json.dumps({"streams": streams}), ex=90)
+
+
+@ensureDeferred
+async def test_an_advertised_stream_that_nobody_reads_is_told(redis: RedisServer) -> None:
+    beat(redis, STREAM, "positions:teltonika")
+    redis.client.set("instance:heartbeat:odd", "no json")
+    processing = Processing(redis, FakeSink())
+    await until(lambda: "streams" in processing.health.reasons, "told")
+    reason = processing.health.reasons["streams"]
+    assert reason == "streams that nobody reads: positions:teltonika (written by one)"
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_a_stream_that_another_processor_reads_is_none_of_ours(redis: RedisServer) -> None:
+    redis.client.xgroup_create("positions", PROCESSOR_GROUP, "0", mkstream=True)
+    redis.client.xreadgroup(PROCESSOR_GROUP, "other", {"positions": ">"})
+    beat(redis, STREAM, "positions")
+    processing = Processing(redis, FakeSink())
+    await until(lambda: processing.health.ready, "ready")
+    await until(lambda: redis.client.xinfo_consumers(STREAM, PROCESSOR_GROUP), "reading")
+    assert processing.health.ready
     await processing.stop()
 
 

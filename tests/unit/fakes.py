@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from tracker.interfaces import Admission, Batch, IGateway, IPositionSink, ISession
+from tracker.interfaces import Admission, Batch, BatchRefused, IGateway, IPositionSink, ISession
 from tracker.position import Entry
 from tracker.streams.connection import Unavailable
 
@@ -133,10 +133,14 @@ def entry_order(entry_id: str) -> tuple[int, ...]:
 @implementer(IPositionSink)
 @define
 class FakeSink:
-    """Keeps batches in memory; fails as often as told."""
+    """Keeps batches in memory; fails as often as told, and refuses what it is told to."""
 
     batches: list[Batch] = field(factory=list)
     failures: list[Exception] = field(factory=list)
+    refused: set[str] = field(factory=set)
+    """Times of positions that it can never store."""
+    busy: Deferred[None] | None = None
+    """What a store waits for, if anything."""
     closed: bool = False
 
     def open(self) -> Deferred[None]:
@@ -145,8 +149,19 @@ class FakeSink:
     def store(self, batch: Batch) -> Deferred[int]:
         if self.failures:
             return fail(self.failures.pop(0))
-        self.batches.append(batch)
-        return succeed(len(batch.positions))
+        for stored in batch.positions:
+            if stored.position.timestamp in self.refused:
+                return fail(BatchRefused(f"no room for {stored.position.timestamp}"))
+
+        def commit(_: object) -> int:
+            self.batches.append(batch)
+            return len(batch.positions)
+
+        if self.busy is None:
+            return succeed(commit(None))
+        free: Deferred[None] = Deferred()
+        self.busy.chainDeferred(free)
+        return free.addCallback(commit)
 
     def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
         ids = [batch.checkpoints.get((stream, group)) for batch in self.batches]

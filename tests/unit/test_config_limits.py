@@ -7,8 +7,9 @@ from typing import Any
 import attrs
 import pytest
 
-from tracker.config import ConfigError, choice, limits
+from tracker.config import ConfigError, choice, settings
 from tracker.limits import Limits
+from tracker.settings import options_of
 
 #: Option → the least and the most it takes.
 BOUNDS: dict[str, tuple[float, float]] = {
@@ -44,40 +45,40 @@ PAST_BOUNDS = [
 
 def options(**changed: Any) -> dict[str, Any]:
     """What the options of a process hold, where some were given."""
-    defaults: dict[str, Any] = {name: default for name, default, *_ in Limits.options()}
+    defaults: dict[str, Any] = {name: default for name, default, *_ in options_of(Limits)}
     return {**defaults, **changed}
 
 
 def test_every_limit_has_bounds_and_a_default_here() -> None:
-    assert {name for name, *_ in Limits.options()} == set(BOUNDS)
+    assert {name for name, *_ in options_of(Limits)} == set(BOUNDS)
     assert options() == DEFAULTS
 
 
 def test_options_that_were_not_given_are_the_defaults() -> None:
-    assert limits(options()) == Limits()
+    assert settings(Limits, options()) == Limits()
 
 
 def test_every_option_sets_the_limit_of_its_name() -> None:
     given = {name: high for name, (_, high) in BOUNDS.items()}
-    assert attrs.asdict(limits(given)) == {
+    assert attrs.asdict(settings(Limits, given)) == {
         name.replace("-", "_"): high for name, high in given.items()
     }
 
 
 def test_other_options_are_none_of_its_business() -> None:
-    assert limits({**options(), "redis": None, "listen": []}) == Limits()
+    assert settings(Limits, {**options(), "redis": None, "listen": []}) == Limits()
 
 
 @pytest.mark.parametrize(("name", "value"), AT_BOUNDS)
 def test_a_limit_at_its_bounds_is_taken(name: str, value: float) -> None:
-    made = limits(options(**{name: value}))
+    made = settings(Limits, options(**{name: value}))
     assert getattr(made, name.replace("-", "_")) == value
 
 
 @pytest.mark.parametrize(("name", "value"), PAST_BOUNDS)
 def test_a_limit_past_its_bounds_is_told_with_its_option(name: str, value: float) -> None:
     with pytest.raises(ConfigError) as raised:
-        limits(options(**{name: value}))
+        settings(Limits, options(**{name: value}))
     message = str(raised.value)
     assert message.startswith(f"--{name}: must be between ")
     assert message.endswith(f": {value:,}")
@@ -88,7 +89,7 @@ def test_a_limit_past_its_bounds_is_told_with_its_option(name: str, value: float
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -0.0])
 def test_a_time_that_is_no_time_is_refused(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"--{name}: must be between"):
-        limits(options(**{name: value}))
+        settings(Limits, options(**{name: value}))
 
 
 @pytest.mark.parametrize("value", ["all", "redis"])

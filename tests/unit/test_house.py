@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tracker"
 #: Modules that everything may stand on, and what they may stand on themselves.
 VOCABULARY = {
     *("__init__", "position", "keys", "imei", "limits", "interfaces"),
-    *("endpoints", "certificates", "lifecycle"),
+    *("endpoints", "certificates", "lifecycle", "settings"),
 }
 
 #: Part of the house → other parts that it may import, besides the vocabulary.
@@ -37,6 +37,7 @@ PURE = [
     PACKAGE / "keys.py",
     PACKAGE / "imei.py",
     PACKAGE / "limits.py",
+    PACKAGE / "settings.py",
     *sorted(
         path
         for path in (PACKAGE / "vendors").rglob("*.py")

@@ -6,6 +6,7 @@ import attrs
 import pytest
 
 from tracker.limits import Limits
+from tracker.settings import options_of
 
 
 @pytest.mark.parametrize("frame_bytes", [64, 65, 8192, 1 << 20])
@@ -30,7 +31,7 @@ def test_a_whole_frame_fits_the_buffer() -> None:
 
 
 def test_every_limit_is_an_option_with_an_explanation() -> None:
-    options = {name: (default, text) for name, default, text in Limits.options()}
+    options = {name: (default, text) for name, default, text in options_of(Limits)}
     assert options["frame-bytes"][0] == 8192
     assert len(options) == len(attrs.fields(Limits))
     assert all(text.endswith(".") for _, text in options.values())

@@ -3,44 +3,76 @@
 Every turn of the loop is safe to repeat: an entry that was committed but not yet
 acknowledged when the process died is delivered again, and the sink leaves what it
 has alone.
+
+Any number of processors share the group. Each finishes what it was given before; what a
+consumer has been idle with for long is claimed by another one. It may come back and commit
+it, too: then it is there already.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
+from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
+from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
 from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.lifecycle import Abort
 from tracker.observe.ratelimit import RateLimit
-from tracker.position import BadEntry, Position, digest
+from tracker.position import BadEntry
+from tracker.processing.entries import stored_position
+from tracker.settings import setting
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
     Delivered,
     acknowledge,
+    attempts,
+    claim_idle,
     create_group,
+    entry_order,
+    keep_claim,
     read_new,
     read_pending,
 )
 
-#: Entries of each stream in one batch.
-BATCH_SIZE: Final = 1000
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 15.0
-
+#: Milliseconds by which a group that is made again begins before the last committed entry:
+#: more than the time that an entry may be with one consumer while others commit later ones.
+REWIND_MS: Final = 3_600_000
 
 #: Lines a minute about entries that are no positions, or gone.
 REJECTION_LINES: Final = 10
+
+
+_Row = tuple[Delivered, StoredPosition]
+
+
+@frozen
+class Pace:
+    """How entries are put together to batches. Each is an option of the same name."""
+
+    batch_size: int = setting(1000, 1, 100_000, "Entries of each stream in one batch, at most.")
+    batch_delay: float = setting(
+        0.02, 0, 60, "Seconds that a batch waits for more entries if there are fewer."
+    )
+    claim_after: float = setting(
+        60.0,
+        1,
+        86_400,
+        "Seconds after which entries of another processor are claimed that does nothing with "
+        "them; more than the slowest batch takes.",
+    )
 
 
 class Consumer(Service):
@@ -67,6 +99,7 @@ class Consumer(Service):
         sink: IPositionSink,
         report: Callable[[str | None], None],
         abort: Abort,
+        pace: Pace,
     ) -> None:
         self._clock = clock
         self._reading = reading
@@ -77,6 +110,10 @@ class Consumer(Service):
         self._sink = sink
         self._report = report
         self._abort = abort
+        self._pace = pace
+        self._where = (PROCESSOR_GROUP, name, self._streams, pace.batch_size)
+        self._read: Deferred[list[Delivered]] | None = None  # under way
+        self._next_claim = 0.0
         self._delay = FIRST_RETRY
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._loop: Deferred[None] | None = None
@@ -102,6 +139,8 @@ class Consumer(Service):
     async def _close(self) -> None:
         if self._loop is not None:
             await self._loop
+        if self._read is not None:  # what it brings stays pending
+            self._read.addErrback(lambda _: None).cancel()
         await self._sink.close()
 
     async def _run(self) -> None:
@@ -125,72 +164,170 @@ class Consumer(Service):
         if not self.running:
             return
         for stream in self._streams:
-            if await create_group(self._commands, stream, PROCESSOR_GROUP):
-                self._log.info(
-                    "group {group} created on {stream}", group=PROCESSOR_GROUP, stream=stream
-                )
+            await self._make_group(stream)
         self._report(None)
-        where = (PROCESSOR_GROUP, self._name, self._streams, BATCH_SIZE)
-        while self.running and (entries := await read_pending(self._commands, *where)):
+        await self._forget_read()
+        while self.running and (entries := await read_pending(self._commands, *self._where)):
             self._log.info("{count} entries of before are unfinished", count=len(entries))
             await self._process(entries)
         while self.running:
-            read = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
-            entries = await self._or_stopped(read) or []
+            await self._claim()
+            entries = await self._next_entries()
             self._delay = FIRST_RETRY
             if entries:
                 await self._process(entries)
 
+    async def _make_group(self, stream: str) -> None:
+        committed = await self._sink.checkpoint(stream, PROCESSOR_GROUP)
+        after = "0"
+        if committed is not None:
+            # The group was there, and is lost with what it knew: other consumers may have
+            # been given earlier entries. What is read again is stored once.
+            after = f"{max(0, entry_order(committed)[0] - REWIND_MS)}-0"
+        if await create_group(self._commands, stream, PROCESSOR_GROUP, after):
+            self._log.warn(
+                "group {group} created on {stream}, after {after}",
+                group=PROCESSOR_GROUP,
+                stream=stream,
+                after=after,
+            )
+
+    async def _forget_read(self) -> None:
+        # What a read brought that was under way when Redis failed is pending now.
+        if self._read is not None:
+            read, self._read = self._read, None
+            with suppress(Refused, Unavailable):
+                await self._or_stopped(read)
+
+    async def _next_entries(self) -> list[Delivered]:
+        """A batch: full, or what has come within a moment. The next one is read meanwhile."""
+        if self._read is None:
+            self._read = self._start_read()
+            entries = await self._or_stopped(self._read) or []
+            if entries and len(entries) < self._pace.batch_size:
+                await self._sleep(self._pace.batch_delay)
+        else:  # it was under way while the last batch was committed: that was delay enough
+            entries = await self._or_stopped(self._read) or []
+        self._read = None
+        if not self.running:
+            return []  # they stay pending, and come first after the next start
+        if 0 < len(entries) < self._pace.batch_size:
+            entries += await read_new(self._commands, *self._where)
+        if entries:
+            self._read = self._start_read()
+        return entries
+
+    def _start_read(self) -> Deferred[list[Delivered]]:
+        return Deferred.fromCoroutine(read_new(self._reading, *self._where, BLOCK_MS))
+
+    async def _claim(self) -> None:
+        """Take over what others have left lying."""
+        if self._clock.seconds() < self._next_claim:
+            return
+        self._next_claim = self._clock.seconds() + self._pace.claim_after / 2
+        idle_ms = int(self._pace.claim_after * 1000)
+        for stream in self._streams:
+            while self.running and (
+                entries := await claim_idle(
+                    self._commands, *self._where[:2], stream, idle_ms, self._pace.batch_size
+                )
+            ):
+                self._log.warn(
+                    "{count} entries of {stream} claimed from consumers that did nothing with them",
+                    count=len(entries),
+                    stream=stream,
+                )
+                await self._process(entries)
+
     async def _process(self, entries: Sequence[Delivered]) -> None:
-        """Commit, put aside what is no position, and only then acknowledge."""
-        positions: list[StoredPosition] = []
+        """Commit, put aside what cannot be stored, and only then acknowledge."""
+        rows: list[_Row] = []
         dead: list[tuple[Delivered, str]] = []
-        checkpoints: dict[tuple[str, str], str] = {}
         ids: defaultdict[str, list[str]] = defaultdict(list)
         for entry in entries:
             ids[entry.stream].append(entry.id)
-            checkpoints[entry.stream, PROCESSOR_GROUP] = entry.id
             if entry.content is None:
                 self._tell("lost, since it was deleted before it was stored", entry)
                 continue
             try:
-                positions.append(_stored_position(entry, self._vendors[entry.stream]))
+                rows.append((entry, stored_position(entry, self._vendors[entry.stream])))
             except BadEntry as error:
                 dead.append((entry, str(error)))
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others
                 self._log.failure("an entry that cannot be read: {id}", id=entry.id)
                 dead.append((entry, repr(error)))
-        if not await self._store(Batch(positions, checkpoints)):
+        if not await self._store(rows, dead, ids):
             return  # stopped: the entries stay pending and come again
         for entry, reason in dead:
             await self._put_aside(entry, reason)
         for stream, entry_ids in ids.items():
             await acknowledge(self._commands, PROCESSOR_GROUP, stream, entry_ids)
 
-    async def _store(self, batch: Batch) -> bool:
-        """Store the batch, however long the sink takes; False when stopped before."""
+    async def _store(
+        self,
+        rows: Sequence[_Row],
+        dead: list[tuple[Delivered, str]],
+        ids: Mapping[str, Sequence[str]],
+    ) -> bool:
+        """Store the rows, however long the sink takes; False when stopped before.
+
+        Those that it refuses are found by halving, and added to ``dead``.
+
+        :param ids: stream → the entries that are kept from being claimed meanwhile.
+        """
+        if not rows:
+            return True
+        try:
+            return await self._store_batch(_batch(rows), ids)
+        except BatchRefused as error:
+            if len(rows) == 1:
+                dead.append((rows[0][0], f"refused by the sink: {error}"))
+                return True
+        middle = len(rows) // 2
+        return await self._store(rows[:middle], dead, ids) and await self._store(
+            rows[middle:], dead, ids
+        )
+
+    async def _store_batch(self, batch: Batch, ids: Mapping[str, Sequence[str]]) -> bool:
+        """Store the batch, however long the sink takes; False when stopped before.
+
+        :raises BatchRefused: when there is something in it that can never be stored.
+        """
         delay = FIRST_RETRY
         failed = False
         while self.running:
             try:
                 await self._sink.store(batch)
+            except BatchRefused:
+                if failed:
+                    self._report(None)
+                raise
             except Exception as error:  # noqa: BLE001 - whatever ails the sink, the batch waits
                 failed = True
                 self._report(f"the sink does not store: {error}")
                 await self._sleep(delay)
                 delay = min(2 * delay, LAST_RETRY)
+                await self._keep_claims(ids)
                 continue
             if failed:
                 self._report(None)
             return True
         return False
 
+    async def _keep_claims(self, ids: Mapping[str, Sequence[str]]) -> None:
+        # It is the sink that is slow, for all consumers alike: claiming would help nobody.
+        with suppress(Refused, Unavailable):
+            for stream, entry_ids in ids.items():
+                await keep_claim(self._commands, *self._where[:2], stream, entry_ids)
+
     async def _put_aside(self, entry: Delivered, reason: str) -> None:
-        """Keep an entry that is no position, with everything in it, where people can look."""
+        """Keep an entry that cannot be stored, with everything in it, where people can look."""
         where = dead_letters(entry.stream)
         content = entry.content or ()
+        tried = await attempts(self._commands, PROCESSOR_GROUP, entry.stream, entry.id)
         await self._commands.execute(
-            "XADD", where, "*", "_id", entry.id, "_reason", reason, *content
+            *("XADD", where, "*", "_id", entry.id, "_reason", reason, "_attempts", tried),
+            *content,
         )
         self._tell(f"put aside: {reason}", entry)
 
@@ -220,15 +357,10 @@ class Consumer(Service):
             await self._or_stopped(deferLater(self._clock, seconds))
 
 
-def _stored_position(entry: Delivered, vendor: str) -> StoredPosition:
-    fields = entry.fields
-    try:
-        codec = fields[b"codec"].decode("ascii")
-        payload = fields[b"payload"].decode("utf-8")
-    except KeyError as error:
-        raise BadEntry(f"the field {error.args[0].decode()} is missing") from None
-    except UnicodeDecodeError as error:
-        raise BadEntry(f"not text: {error}") from None
-    return StoredPosition(
-        Position.from_payload(payload), digest(payload), vendor, codec, entry.appended_at
-    )
+def _batch(rows: Sequence[_Row]) -> Batch:
+    checkpoints: dict[tuple[str, str], str] = {}
+    for entry, _ in rows:
+        key = (entry.stream, PROCESSOR_GROUP)
+        if key not in checkpoints or entry_order(checkpoints[key]) < entry_order(entry.id):
+            checkpoints[key] = entry.id
+    return Batch([stored for _, stored in rows], checkpoints)

@@ -8,7 +8,8 @@ from typing import Any
 from tracker.interfaces import IPositionSink
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
-from tracker.processing.consumer import BLOCK_MS, Consumer
+from tracker.processing.consumer import BLOCK_MS, Consumer, Pace
+from tracker.processing.drift import DriftGuard
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
 
@@ -21,6 +22,7 @@ def process_role(
     sink: IPositionSink,
     health: Health,
     abort: Abort,
+    pace: Pace,
 ) -> Role:
     """Build the process role; nothing is opened before it starts.
 
@@ -46,5 +48,8 @@ def process_role(
         sink,
         health.condition("consumer"),
         abort,
+        pace,
     ).setServiceParent(role)
+    drift = DriftGuard(reactor, commands, vendors, health.condition("streams"))
+    drift.setServiceParent(role)
     return role

@@ -33,8 +33,17 @@ class Delivered:
         return iso_milliseconds(min(int(self.id.partition("-")[0]), MAX_TIMESTAMP_MS))
 
 
-async def create_group(redis: RedisConnection, stream: str, group: str) -> bool:
-    """Create the group, and the stream, where missing; it begins at the first entry.
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """What entries of one stream are ordered by."""
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence or 0)
+
+
+async def create_group(redis: RedisConnection, stream: str, group: str, after: str = "0") -> bool:
+    """Create the group, and the stream, where missing; it begins behind the entry ``after``.
+
+    It begins at the first entry where the stream does not reach that far: then it is
+    another one, whose entries may have lower IDs.
 
     :return: whether it was created now.
     """
@@ -44,6 +53,10 @@ async def create_group(redis: RedisConnection, stream: str, group: str) -> bool:
         if str(error).startswith("BUSYGROUP"):
             return False
         raise
+    facts = await redis.execute("XINFO", "STREAM", stream)
+    last = dict(zip(facts[::2], facts[1::2], strict=True))[b"last-generated-id"].decode()
+    if entry_order("0") < entry_order(after) <= entry_order(last):
+        await redis.execute("XGROUP", "SETID", stream, group, after)
     return True
 
 
@@ -53,15 +66,17 @@ async def read_new(
     consumer: str,
     streams: Sequence[str],
     count: int,
-    block_ms: int,
+    block_ms: int | None = None,
 ) -> list[Delivered]:
-    """Entries that nobody in the group has seen; waits for one up to ``block_ms``.
+    """Entries that nobody in the group has seen.
 
-    At most ``count`` of each stream; none when the time is over. ``redis`` serves
-    nothing else meanwhile, and its reply timeout must exceed ``block_ms``.
+    At most ``count`` of each stream; waits for one up to ``block_ms``, and not at all
+    without it. While it waits ``redis`` serves nothing else, and its reply timeout must
+    exceed ``block_ms``.
     """
+    block = () if block_ms is None else ("BLOCK", block_ms)
     reply = await redis.execute(
-        *("XREADGROUP", "GROUP", group, consumer, "COUNT", count, "BLOCK", block_ms),
+        *("XREADGROUP", "GROUP", group, consumer, "COUNT", count, *block),
         *("STREAMS", *streams, *[">"] * len(streams)),
     )
     return _delivered(reply)
@@ -76,6 +91,35 @@ async def read_pending(
         *("STREAMS", *streams, *["0"] * len(streams)),
     )
     return _delivered(reply)
+
+
+async def claim_idle(
+    redis: RedisConnection, group: str, consumer: str, stream: str, idle_ms: int, count: int
+) -> list[Delivered]:
+    """Take over entries that their consumer has been idle with for so long; oldest first.
+
+    Redis drops pending entries from the group that were deleted from the stream.
+    """
+    reply = await redis.execute(
+        *("XAUTOCLAIM", stream, group, consumer, idle_ms, "0", "COUNT", count)
+    )
+    return _delivered([(stream.encode(), reply[1])])
+
+
+async def keep_claim(
+    redis: RedisConnection, group: str, consumer: str, stream: str, entry_ids: Sequence[str]
+) -> None:
+    """Say that this consumer is still busy with entries that it was given.
+
+    Those that another one has claimed meanwhile are taken back.
+    """
+    await redis.execute("XCLAIM", stream, group, consumer, 0, *entry_ids, "JUSTID")
+
+
+async def attempts(redis: RedisConnection, group: str, stream: str, entry_id: str) -> int:
+    """How often a pending entry was delivered; 0 for one that is not pending."""
+    reply = await redis.execute("XPENDING", stream, group, entry_id, entry_id, 1)
+    return reply[0][3] if reply else 0
 
 
 async def acknowledge(

@@ -1,0 +1,113 @@
+"""Streams that are written and that nobody reads.
+
+Each ingest instance tells in its heartbeat which streams it writes. Where a name is not
+the same on both sides, nothing fails and nothing flows; so it is told, loudly.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from twisted.application.internet import TimerService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+
+from tracker.keys import PROCESSOR_GROUP, heartbeat
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+
+#: Seconds between two looks.
+INTERVAL: Final = 30
+#: Milliseconds within which a consumer has read if it is alive: it asks every few seconds.
+ALIVE_MS: Final = 60_000
+
+_PAGE: Final = 1000
+
+
+class DriftGuard(Service):
+    """Looks for streams that are advertised, not read here, and by no other processor.
+
+    :param streams: those that are read here.
+    :param report: told None when there is no other, else which there are.
+    """
+
+    def __init__(
+        self,
+        clock: Any,
+        redis: RedisConnection,
+        streams: Iterable[str],
+        report: Callable[[str | None], None],
+    ) -> None:
+        self._redis = redis
+        self._streams = frozenset(streams)
+        self._report = report
+        self._timer = TimerService(INTERVAL, self._look)
+        self._timer.clock = clock
+        self._first: Deferred[None] = succeed(None)
+
+    def startService(self) -> None:
+        """Look as soon as Redis is there, then regularly."""
+        super().startService()
+        self._report(None)
+        self._first = self._redis.when_connected().addCallbacks(
+            lambda _: self._timer.startService(), lambda failure: None
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Look no more."""
+        super().stopService()
+        self._first.cancel()
+        if not self._timer.running:
+            return succeed(None)
+        stopped: Deferred[None] = self._timer.stopService()
+        return stopped
+
+    async def _look(self) -> None:
+        try:
+            advertised = await advertised_streams(self._redis)
+            unread = [
+                stream
+                for stream in sorted(set(advertised) - self._streams)
+                if not await self._is_read(stream)
+            ]
+        except Unavailable:
+            return  # the connection reports it, and the next look is due anyway
+        except Refused as error:
+            self._report(f"what ingestion writes cannot be looked up: {error}")
+            return
+        told = "; ".join(f"{stream} (written by {advertised[stream]})" for stream in unread)
+        self._report(f"streams that nobody reads: {told}" if unread else None)
+
+    async def _is_read(self, stream: str) -> bool:
+        try:
+            consumers = await self._redis.execute("XINFO", "CONSUMERS", stream, PROCESSOR_GROUP)
+        except Refused as error:
+            if "NOGROUP" in str(error) or "no such key" in str(error):
+                return False
+            raise
+        facts = (dict(zip(fields[::2], fields[1::2], strict=True)) for fields in consumers)
+        return any(consumer[b"idle"] < ALIVE_MS for consumer in facts)
+
+
+async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
+    """Stream → an ingest instance that writes it, from the heartbeats of those that live."""
+    prefix = heartbeat("")
+    found: dict[str, str] = {}
+    cursor = b"0"
+    while True:
+        cursor, keys = await redis.execute("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _PAGE)
+        for key in keys:
+            beat = await redis.execute("GET", key)
+            for stream in _streams_in(beat):
+                found[stream] = key.decode(errors="replace").removeprefix(prefix)
+        if cursor == b"0":
+            return found
+
+
+def _streams_in(beat: bytes | None) -> list[str]:
+    try:
+        streams = json.loads(beat or b"{}").get("streams", [])
+    except (ValueError, AttributeError):
+        return []  # not ours
+    return [stream for stream in streams if isinstance(stream, str)]

@@ -1,0 +1,26 @@
+"""From entries of a stream to rows of the database."""
+
+from __future__ import annotations
+
+from tracker.interfaces import StoredPosition
+from tracker.position import BadEntry, Position, digest
+from tracker.streams.groups import Delivered
+
+
+def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
+    """What is stored of an entry.
+
+    :param entry: one whose content is still there.
+    :raises BadEntry: when it is no position.
+    """
+    fields = entry.fields
+    try:
+        codec = fields[b"codec"].decode("ascii")
+        payload = fields[b"payload"].decode("utf-8")
+    except KeyError as error:
+        raise BadEntry(f"the field {error.args[0].decode()} is missing") from None
+    except UnicodeDecodeError as error:
+        raise BadEntry(f"not text: {error}") from None
+    return StoredPosition(
+        Position.from_payload(payload), digest(payload), vendor, codec, entry.appended_at
+    )

@@ -1,0 +1,29 @@
+"""Numbers that a user may set: each is an option, with bounds that are checked at start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attrs import Attribute, field, fields
+
+
+def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa: A002
+    """A field of an attrs class; ``help`` is what the option's explanation says."""
+    return field(default=default, validator=_between(low, high), metadata={"help": help})
+
+
+def options_of(cls: type[Any]) -> list[tuple[str, Any, str]]:
+    """Option name, default and explanation of each setting of a class."""
+    return [
+        (attribute.name.replace("_", "-"), attribute.default, attribute.metadata["help"])
+        for attribute in fields(cls)
+    ]
+
+
+def _between(low: float, high: float) -> Any:
+    def check(instance: Any, attribute: Attribute[Any], value: float) -> None:
+        if not low <= value <= high:
+            shown = f"{value:,}".removesuffix(".0")
+            raise ValueError(f"must be between {low:,} and {high:,}: {shown}")
+
+    return check
