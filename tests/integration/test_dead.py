@@ -1,0 +1,121 @@
+"""Dead letters on a real server: put aside, read, tried again, dropped."""
+
+from __future__ import annotations
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.integration.conftest import Connected
+from tests.servers import RedisServer
+from tracker.streams.connection import Refused
+from tracker.streams.dead import drop_dead, put_aside, read_dead, retry_dead
+
+STREAM = "telemetry:teltonika"
+DEAD = "telemetry:teltonika:dead"
+
+#: Fields twice, fields named like ours, bytes that are no text.
+ODD = [b"payload", b"\xff\x00", b"_id", b"mine", b"_reason", b"mine", b"payload", b"again"]
+
+
+def content(redis: RedisServer, stream: str) -> list[list[bytes]]:
+    """Names and values of each entry in turn, as they are."""
+    reply = redis.client.execute_command("EVAL", "return redis.call('XRANGE', KEYS[1], '-', '+')",
+                                         1, stream)  # fmt: skip
+    return [fields for _, fields in reply]
+
+
+@ensureDeferred
+async def test_what_is_put_aside_is_kept_with_what_is_known_of_it(
+    redis: RedisServer, connected: Connected
+) -> None:
+    await put_aside(connected.connection, STREAM, "1-2", [b"codec", b"8"], "no payload", 3)
+    ((_, fields),) = redis.client.xrange(DEAD)
+    assert fields == {
+        b"_id": b"1-2",
+        b"_stream": STREAM.encode(),
+        b"_reason": b"no payload",
+        b"_attempts": b"3",
+        b"codec": b"8",
+    }
+    (letter,) = await read_dead(connected.connection, STREAM)
+    assert (letter.original_id, letter.reason, letter.attempts) == ("1-2", "no payload", 3)
+    assert letter.fields == [("codec", "8")]
+
+
+@ensureDeferred
+async def test_a_retry_appends_the_entry_as_it_was(
+    redis: RedisServer, connected: Connected
+) -> None:
+    await put_aside(connected.connection, STREAM, "1-2", ODD, "odd", 1)
+    (letter,) = await read_dead(connected.connection, STREAM)
+    assert list(letter.content) == ODD
+    assert letter.fields[0] == ("payload", "\\xff\x00")
+    assert await retry_dead(connected.connection, STREAM, [letter.id]) == 1
+    assert content(redis, STREAM) == [ODD]
+    assert redis.client.xlen(DEAD) == 0
+
+
+@ensureDeferred
+async def test_a_retry_moves_only_what_it_is_told(redis: RedisServer, connected: Connected) -> None:
+    for number in range(3):
+        await put_aside(
+            connected.connection, STREAM, f"1-{number}", [b"n", b"%d" % number], "odd", 1
+        )
+    letters = await read_dead(connected.connection, STREAM)
+    moved = await retry_dead(connected.connection, STREAM, ["5-5", letters[1].id, letters[1].id])
+    assert moved == 1
+    assert content(redis, STREAM) == [[b"n", b"1"]]
+    left = await read_dead(connected.connection, STREAM)
+    assert [letter.original_id for letter in left] == ["1-0", "1-2"]
+
+
+@ensureDeferred
+async def test_what_cannot_be_appended_stays_dead(redis: RedisServer, connected: Connected) -> None:
+    redis.client.set(STREAM, "no stream")
+    await put_aside(connected.connection, STREAM, "1-2", ODD, "odd", 1)
+    (letter,) = await read_dead(connected.connection, STREAM)
+    with pytest.raises(Refused, match="WRONGTYPE"):
+        await retry_dead(connected.connection, STREAM, [letter.id])
+    assert [one.content for one in await read_dead(connected.connection, STREAM)] == [ODD]
+
+
+@ensureDeferred
+async def test_letters_with_less_in_them_can_be_retried(
+    redis: RedisServer, connected: Connected
+) -> None:
+    redis.client.xadd(DEAD, {"_id": "1-2", "_reason": "old", "codec": "8"})
+    redis.client.xadd(DEAD, {"codec": "7"})
+    redis.client.xadd(DEAD, {"_id": "nothing else"})
+    letters = await read_dead(connected.connection, STREAM)
+    assert [(letter.original_id, letter.attempts) for letter in letters] == [
+        ("1-2", None),
+        ("", None),
+        ("nothing else", None),
+    ]
+    assert await retry_dead(connected.connection, STREAM, [one.id for one in letters]) == 2
+    assert content(redis, STREAM) == [[b"codec", b"8"], [b"codec", b"7"]]
+    assert content(redis, DEAD) == [[b"_id", b"nothing else"]]
+
+
+@ensureDeferred
+async def test_letters_are_read_in_pages(redis: RedisServer, connected: Connected) -> None:
+    for number in range(5):
+        await put_aside(connected.connection, STREAM, f"1-{number}", [b"n", b"1"], "odd", 1)
+    read: list[str] = []
+    first = "-"
+    while page := await read_dead(connected.connection, STREAM, first, count=2):
+        assert len(page) <= 2
+        read += [letter.original_id for letter in page]
+        first = f"({page[-1].id}"
+    assert read == [f"1-{number}" for number in range(5)]
+
+
+@ensureDeferred
+async def test_what_is_dropped_is_gone(redis: RedisServer, connected: Connected) -> None:
+    for number in range(3):
+        await put_aside(connected.connection, STREAM, f"1-{number}", [b"n", b"1"], "odd", 1)
+    letters = await read_dead(connected.connection, STREAM)
+    assert await drop_dead(connected.connection, STREAM, [letters[0].id, "9-9"]) == 1
+    left = await read_dead(connected.connection, STREAM)
+    assert [letter.original_id for letter in left] == ["1-1", "1-2"]
+    assert not redis.client.exists(STREAM)

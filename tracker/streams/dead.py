@@ -1,0 +1,141 @@
+"""Dead letters: entries that could not be processed, kept whole where people can look.
+
+An entry of a dead stream begins with four fields of ours: ``_id``, ``_stream``,
+``_reason`` and ``_attempts``. What comes after them is the entry as it was, so that it can
+be appended again, whatever its own fields are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from attrs import frozen
+
+from tracker.keys import dead_letters
+from tracker.streams.connection import RedisConnection
+from tracker.streams.script import Script
+
+_OURS: Final = (b"_id", b"_stream", b"_reason", b"_attempts")
+
+# KEYS: the dead stream, the stream. ARGV: IDs. Moves those that are there, one after
+# another: when an entry is refused, those before it have been moved, and it has not.
+_RETRY: Final = Script("""\
+local moved = 0
+for _, id in ipairs(ARGV) do
+  local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
+  if entry then
+    local ours = {_id = true, _stream = true, _reason = true, _attempts = true}
+    local content, first = entry[2], 1
+    while content[first] and ours[content[first]] do
+      ours[content[first]] = nil
+      first = first + 2
+    end
+    if content[first] then
+      redis.call('XADD', KEYS[2], '*', unpack(content, first))
+      redis.call('XDEL', KEYS[1], id)
+      moved = moved + 1
+    end
+  end
+end
+return moved
+""")
+
+
+@frozen
+class DeadLetter:
+    """An entry of a dead stream."""
+
+    id: str
+    """Where it is now."""
+    original_id: str
+    """Where it was; empty where that is not told, as the next two."""
+    reason: str
+    attempts: int | None
+    """How often it had been given to a consumer."""
+    content: Sequence[bytes]
+    """The entry as it was: names and values in turn."""
+
+    @property
+    def fields(self) -> list[tuple[str, str]]:
+        """Names and values to be shown; bytes that are no text as ``\\xff``."""
+        texts = [part.decode(errors="backslashreplace") for part in self.content]
+        return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+async def put_aside(
+    redis: RedisConnection,
+    stream: str,
+    entry_id: str,
+    content: Sequence[bytes],
+    reason: str,
+    attempts: int,
+) -> None:
+    """Copy an entry to the dead stream of its stream; acknowledge it afterwards.
+
+    One command: it is there whole, or not at all. Who dies before the entry is
+    acknowledged is given it again, and so may put it aside twice: then both copies have
+    the same ``_id``. A second one is no harm, as it is stored once if both are retried.
+
+    :param content: names and values in turn.
+    :param attempts: how often it was delivered.
+    :raises Refused, Unavailable: when it was not put aside, or nobody knows.
+    """
+    await redis.execute(
+        *("XADD", dead_letters(stream), "*"),
+        *("_id", entry_id, "_stream", stream, "_reason", reason, "_attempts", attempts),
+        *content,
+    )
+
+
+async def read_dead(
+    redis: RedisConnection, stream: str, first: str = "-", last: str = "+", count: int = 1000
+) -> list[DeadLetter]:
+    """Dead letters of ``stream``, oldest first.
+
+    :param first: ID of the first one; behind it if written ``(ID``.
+    """
+    reply = await redis.execute("XRANGE", dead_letters(stream), first, last, "COUNT", count)
+    return [_dead_letter(entry_id, content) for entry_id, content in reply]
+
+
+async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
+    """Append dead letters to their stream again, and remove them; atomic for each.
+
+    They are new entries, at the end. Those that are not there are left out.
+
+    :return: how many there were.
+    :raises Refused: when one cannot be appended; that one stays, and those after it.
+    """
+    moved: int = await _RETRY.run(redis, [dead_letters(stream), stream], *ids)
+    return moved
+
+
+async def drop_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
+    """Remove dead letters for good.
+
+    :return: how many there were.
+    """
+    dropped: int = await redis.execute("XDEL", dead_letters(stream), *ids)
+    return dropped
+
+
+def _dead_letter(entry_id: bytes, content: Sequence[bytes]) -> DeadLetter:
+    ours: dict[bytes, bytes] = {}
+    end = 0
+    # An entry's own fields may have these names, too: only the first ones are ours.
+    while end < len(content) and content[end] in _OURS and content[end] not in ours:
+        ours[content[end]] = content[end + 1]
+        end += 2
+    attempts = ours.get(b"_attempts", b"")
+    return DeadLetter(
+        entry_id.decode(),
+        _text(ours.get(b"_id")),
+        _text(ours.get(b"_reason")),
+        int(attempts) if attempts.isdigit() else None,
+        content[end:],
+    )
+
+
+def _text(value: Any) -> str:
+    return (value or b"").decode(errors="backslashreplace")
