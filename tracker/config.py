@@ -84,6 +84,19 @@ def choice(options: Mapping[str, Any], name: str, *allowed: str) -> str:
     return value
 
 
+def files_by_model(given: Iterable[str]) -> dict[str, Path]:
+    """Read the values of ``--names-map``, MODEL=FILE."""
+    files: dict[str, Path] = {}
+    for text in given:
+        model, equals, file = text.partition("=")
+        if not (equals and model and file):
+            raise ConfigError(f"--names-map {text}: must be MODEL=FILE")
+        if model in files:
+            raise ConfigError(f"--names-map {text}: {model} is given twice")
+        files[model] = Path(file)
+    return files
+
+
 def redis_address(given: str | None, environ: Environment) -> RedisAddress:
     """Where Redis is: ``--redis``, else ``REDIS_URL``, else this machine."""
     try:

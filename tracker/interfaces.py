@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
@@ -27,6 +28,21 @@ class IVendor(Interface):
 
     def buildDatagramProtocol(gateway: IGateway, limits: Limits, clock: Any) -> Any:  # noqa: N805
         """A ``DatagramProtocol`` for one UDP port; None where the vendor has no such thing."""
+
+    def buildNaming(models: Mapping[str, Path]) -> INaming | None:  # noqa: N805
+        """What names attributes; None where the vendor has no names for them.
+
+        :param models: model → a file with names that hold for it.
+        :raises OSError: when one of the files cannot be read.
+        :raises ValueError: when one of them makes no sense; in one line.
+        """
+
+
+class INaming(Interface):
+    """Who knows what the attributes of a vendor's devices mean."""
+
+    def named(attributes: Mapping[str, Any], model: str | None) -> dict[str, Any]:  # noqa: N805
+        """Name → ``id``, ``value`` (signed and scaled) and, where it has one, ``unit``."""
 
 
 class ISession(Interface):
@@ -116,6 +132,8 @@ class StoredPosition:
     codec: str
     received_at: str
     """When Redis appended it, ISO 8601 UTC with milliseconds and Z."""
+    named: Mapping[str, Any] | None = None
+    """What :meth:`INaming.named` says of the attributes, where names are asked for."""
 
 
 @frozen

@@ -14,6 +14,9 @@ PROCESSOR_GROUP: Final = "processor"
 #: Set of the devices that are served, where not all are.
 ALLOWED_DEVICES: Final = "devices:allowed"
 
+#: Hash of device → model, for naming its attributes.
+DEVICE_MODELS: Final = "devices:models"
+
 #: Stream of a vendor's positions, unless ``REDIS_TELEMETRY_STREAM`` pins another.
 TELEMETRY_TEMPLATE: Final = "telemetry:{vendor}"
 

@@ -19,7 +19,7 @@ from tracker.endpoints import with_default
 from tracker.ingestion.admission import ConnectionLimiter, most_files
 from tracker.ingestion.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.ingestion.service import Devices, Port, ingest_role
-from tracker.interfaces import Admission, IGateway, IVendor
+from tracker.interfaces import Admission, IGateway, INaming, IVendor
 from tracker.lifecycle import Abort, Listener, Process, Role
 from tracker.limits import Limits
 from tracker.observe.health import Health
@@ -139,6 +139,40 @@ class ServingOptions(RoleOptions):
         )
 
 
+class StoringOptions(RoleOptions):
+    """Options of roles that store positions."""
+
+    optFlags: ClassVar[list[Any]] = [
+        ("names", None, "Store the attributes by name, too, with units and scaled values."),
+    ]
+
+    def __init__(self) -> None:
+        self["names-map"] = []
+        super().__init__()
+
+    def opt_names_map(self, value: str) -> None:
+        """With --names, MODEL=FILE: a CSV like avl_ids.csv that holds for devices of this
+        model; may be repeated."""
+        self["names-map"].append(value)
+
+    def namings(self) -> dict[str, INaming] | None:
+        """Vendor → what names its attributes; None where that is not asked for."""
+        if not self["names"]:
+            if self["names-map"]:
+                raise ConfigError("--names-map: goes with --names")
+            return None
+        files = config.files_by_model(self["names-map"])
+        made: dict[str, INaming] = {}
+        for name, vendor in installed_vendors().items():
+            try:
+                naming = vendor.buildNaming(files)
+            except (OSError, ValueError) as error:
+                raise ConfigError(f"--names-map: {error}") from None
+            if naming is not None:
+                made[name] = naming
+        return made
+
+
 class IngestOptions(ServingOptions):
     """Devices in, stream entries out."""
 
@@ -151,7 +185,7 @@ class IngestOptions(ServingOptions):
         return self.ingest(reactor, address, health, abort)
 
 
-class ProcessOptions(RoleOptions):
+class ProcessOptions(StoringOptions):
     """Stream entries in, database rows out."""
 
     longdesc = "Stores positions from the streams, and acknowledges them once they are committed."
@@ -181,10 +215,11 @@ class ProcessOptions(RoleOptions):
             health,
             abort,
             config.settings(Pace, self),
+            self.namings(),
         )
 
 
-class StandaloneOptions(ServingOptions):
+class StandaloneOptions(ServingOptions, StoringOptions):
     """Everything in one process, with a Redis of its own and SQLite."""
 
     longdesc = (
@@ -217,6 +252,7 @@ class StandaloneOptions(ServingOptions):
             health,
             abort,
             Pace(),
+            self.namings(),
         ).setServiceParent(role)
         self.ingest(reactor, address, health, abort).setServiceParent(role)
         return role

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from zope.interface import implementer
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
-from tracker.interfaces import Batch, IPositionSink
+from tracker.interfaces import Batch, INaming, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
 from tracker.observe.health import Health
 from tracker.position import Position
@@ -39,7 +40,12 @@ class Processing:
     """A process role on a real server, started and stopped by the test."""
 
     def __init__(
-        self, redis: RedisServer, sink: IPositionSink, name: str = "one", pace: Pace | None = None
+        self,
+        redis: RedisServer,
+        sink: IPositionSink,
+        name: str = "one",
+        pace: Pace | None = None,
+        namings: Mapping[str, INaming] | None = None,
     ) -> None:
         from twisted.internet import reactor
 
@@ -54,6 +60,7 @@ class Processing:
             self.health,
             self.aborted.append,
             pace or Pace(),
+            namings,
         )
         self.role.startService()
 

@@ -14,6 +14,7 @@ from tests.unit.test_tap import service
 from tracker.ingestion.authority import AllowList
 from tracker.ingestion.ports import TLSEndpoint, UDPEndpoint
 from tracker.lifecycle import Listener, Process
+from tracker.processing.naming import Namer
 
 UDP = "teltonika=udp:5027"
 
@@ -182,3 +183,44 @@ def test_authorities_that_cannot_be_read_are_told(
     message = mistake("ingest", "--listen", tls(certificate), "--tls-client-ca", str(file))
     assert told in message
     assert str(file) in message
+
+
+@pytest.mark.parametrize("role", [("process", "--sink", "sqlite:x"), ("standalone",)])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--names-map", "FMB920=x.csv"), "goes with --names"),
+        (("--names", "--names-map", "FMB920"), "must be MODEL=FILE"),
+        (("--names", "--names-map", "A=x", "--names-map", "A=y"), "given twice"),
+        (("--names", "--names-map", "FMB920=missing.csv"), "missing.csv"),
+        (("--names", "--names-map", "FMB920=bad.csv"), "bad.csv: the column 'id' is missing"),
+        (("--names", "--names-map", "FMB920=worse.csv"), "worse.csv: "),
+    ],
+)
+def test_a_mistake_about_names_is_told_in_one_line(
+    role: tuple[str, ...], arguments: tuple[str, ...], told: str
+) -> None:
+    Path("bad.csv").write_text("a,b\n1,2\n")
+    Path("worse.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,a,b,c,d,e,f\n")
+    assert told in mistake(*role, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [("--names",), ("--names", "--names-map", "A=a.csv"), ()])
+def test_names_are_asked_for(arguments: tuple[str, ...]) -> None:
+    Path("a.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,A,1,0,1,,x\n")
+    found = kinds("process", "--sink", "sqlite:x", *arguments)
+    assert (Namer in found) is bool(arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--batch-size", "0", "between 1 and 100,000"),
+        ("--batch-delay", "soon", "must be a number"),
+        ("--claim-after", "0.5", "between 1 and 86,400"),
+    ],
+)
+def test_a_mistake_about_the_pace_is_told(option: str, value: str, told: str) -> None:
+    message = mistake("process", "--sink", "sqlite:x", option, value)
+    assert f"{option}: " in message
+    assert told in message

@@ -85,6 +85,7 @@ class Consumer(Service):
         it finishes what it had begun.
     :param report: told None while entries flow into the sink, else what keeps them.
     :param abort: told when the sink can never be opened.
+    :param name_attributes: adds names to a position, where they are asked for.
     """
 
     _log = Logger()
@@ -100,6 +101,7 @@ class Consumer(Service):
         report: Callable[[str | None], None],
         abort: Abort,
         pace: Pace,
+        name_attributes: Callable[[StoredPosition], StoredPosition] | None = None,
     ) -> None:
         self._clock = clock
         self._reading = reading
@@ -111,6 +113,7 @@ class Consumer(Service):
         self._report = report
         self._abort = abort
         self._pace = pace
+        self._name_attributes = name_attributes
         self._where = (PROCESSOR_GROUP, name, self._streams, pace.batch_size)
         self._read: Deferred[list[Delivered]] | None = None  # under way
         self._next_claim = 0.0
@@ -250,7 +253,10 @@ class Consumer(Service):
                 self._tell("lost, since it was deleted before it was stored", entry)
                 continue
             try:
-                rows.append((entry, stored_position(entry, self._vendors[entry.stream])))
+                stored = stored_position(entry, self._vendors[entry.stream])
+                if self._name_attributes is not None:
+                    stored = self._name_attributes(stored)
+                rows.append((entry, stored))
             except BadEntry as error:
                 dead.append((entry, str(error)))
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others

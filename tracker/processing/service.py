@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tracker.interfaces import IPositionSink
+from tracker.interfaces import INaming, IPositionSink
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.processing.consumer import BLOCK_MS, Consumer, Pace
 from tracker.processing.drift import DriftGuard
+from tracker.processing.naming import Namer
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
 
@@ -23,10 +24,12 @@ def process_role(
     health: Health,
     abort: Abort,
     pace: Pace,
+    namings: Mapping[str, INaming] | None = None,
 ) -> Role:
     """Build the process role; nothing is opened before it starts.
 
     :param vendors: stream → the vendor whose positions it holds.
+    :param namings: vendor → what names its attributes; None: they are not named.
     """
     role = Role()
     role.setName("process")
@@ -39,6 +42,10 @@ def process_role(
     )
     reading.setServiceParent(role)
     commands.setServiceParent(role)
+    namer: Namer | None = None
+    if namings is not None:
+        namer = Namer(reactor, commands, namings)
+        namer.setServiceParent(role)
     Consumer(
         reactor,
         reading,
@@ -49,6 +56,7 @@ def process_role(
         health.condition("consumer"),
         abort,
         pace,
+        None if namer is None else namer.name,
     ).setServiceParent(role)
     drift = DriftGuard(reactor, commands, vendors, health.condition("streams"))
     drift.setServiceParent(role)

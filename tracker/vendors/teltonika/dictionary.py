@@ -12,6 +12,7 @@ import csv
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from importlib.resources import files
+from pathlib import Path
 from typing import Final
 
 from attrs import frozen
@@ -60,6 +61,20 @@ def load() -> Dictionary:
     """Read the table that is part of this package."""
     text = files(__package__).joinpath(_TABLE).read_text(encoding="utf-8")
     return read(text.splitlines())
+
+
+def read_file(file: Path) -> Dictionary:
+    """A dictionary of one's own.
+
+    :raises OSError: when the file cannot be read.
+    :raises ValueError: when something in it makes no sense; in one line.
+    """
+    try:
+        return read(file.read_text(encoding="utf-8-sig").splitlines())
+    except KeyError as error:
+        raise ValueError(f"{file}: the column {error} is missing") from None
+    except (ArithmeticError, ValueError, TypeError) as error:
+        raise ValueError(f"{file}: {error or 'not a number'}") from None
 
 
 def read(lines: Iterable[str]) -> Dictionary:

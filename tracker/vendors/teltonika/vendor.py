@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import IProtocolFactory
 from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import IPlugin
-from zope.interface import implementer
+from zope.interface import classImplements, implementer
 
-from tracker.interfaces import IGateway, IVendor
+from tracker.interfaces import IGateway, INaming, IVendor
 from tracker.limits import Limits
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
+from tracker.vendors.teltonika.dictionary import read_file
+from tracker.vendors.teltonika.naming import Naming
 from tracker.vendors.teltonika.protocol import TeltonikaFactory
+
+classImplements(Naming, INaming)
 
 
 @implementer(IPlugin, IVendor)
@@ -30,3 +36,7 @@ class Teltonika:
     ) -> DatagramProtocol:
         """See :class:`tracker.interfaces.IVendor`."""
         return TeltonikaDatagramProtocol(gateway, limits, clock)
+
+    def buildNaming(self, models: Mapping[str, Path]) -> Naming:
+        """See :class:`tracker.interfaces.IVendor`; files are like ``avl_ids.csv``."""
+        return Naming({model: read_file(file) for model, file in models.items()})

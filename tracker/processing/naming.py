@@ -1,0 +1,73 @@
+"""Positions with their attributes named, where that is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from attrs import evolve
+from twisted.application.internet import TimerService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from tracker.interfaces import INaming, StoredPosition
+from tracker.keys import DEVICE_MODELS
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+
+#: Seconds between two readings of the devices' models.
+INTERVAL: Final = 60
+
+
+class Namer(Service):
+    """Names attributes by the vendor's dictionary, and by the model where it is known.
+
+    Models are those of the hash ``devices:models``, of which it keeps a copy. Before there
+    is one, and while Redis is away, names are those of an unknown model, or of the last copy.
+
+    :param namings: vendor → what names its attributes.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Any, redis: RedisConnection, namings: Mapping[str, INaming]) -> None:
+        self._redis = redis
+        self._namings = namings
+        self._models: Mapping[str, str] = {}
+        self._timer = TimerService(INTERVAL, self._refresh)
+        self._timer.clock = clock
+        self._first: Deferred[None] = succeed(None)
+
+    def startService(self) -> None:
+        """Read the models as soon as Redis is there, then regularly."""
+        super().startService()
+        self._first = self._redis.when_connected().addCallbacks(
+            lambda _: self._timer.startService(), lambda failure: None
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Read them no more."""
+        super().stopService()
+        self._first.cancel()
+        if not self._timer.running:
+            return succeed(None)
+        stopped: Deferred[None] = self._timer.stopService()
+        return stopped
+
+    def name(self, stored: StoredPosition) -> StoredPosition:
+        """The same with names."""
+        naming = self._namings.get(stored.vendor)
+        if naming is None:
+            return stored
+        position = stored.position
+        model = self._models.get(position.device_id)
+        return evolve(stored, named=naming.named(position.attributes, model))
+
+    async def _refresh(self) -> None:
+        try:
+            fields = await self._redis.execute("HGETALL", DEVICE_MODELS)
+        except (Refused, Unavailable) as error:
+            self._log.warn("{key} not read: {error}", key=DEVICE_MODELS, error=error)
+            return
+        texts = [field.decode(errors="replace") for field in fields]
+        self._models = dict(zip(texts[::2], texts[1::2], strict=True))
