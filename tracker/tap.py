@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from OpenSSL import crypto
+from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
 from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -24,6 +25,7 @@ from tracker.lifecycle import Abort, Listener, Process, Role
 from tracker.limits import Limits
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
+from tracker.observe.metrics import make_registry
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
 from tracker.processing.sinks import make_sink
@@ -42,8 +44,8 @@ _HTTP = (
     "http",
     None,
     None,
-    "Serve /healthz and /readyz on this endpoint, as tcp:9127 (loopback unless it names "
-    "an interface). [not served]",
+    "Serve /healthz, /readyz and /metrics on this endpoint, as tcp:9127 (loopback unless it "
+    "names an interface). [not served]",
 )
 _INSTANCE_ID = (
     "instance-id",
@@ -59,7 +61,9 @@ class RoleOptions(usage.Options):
 
     optParameters: ClassVar[list[Any]] = [_HTTP]
 
-    def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
+    def build(
+        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+    ) -> Role:
         """The role's services.
 
         :raises ConfigError: when an option or a variable makes no sense.
@@ -179,7 +183,9 @@ class IngestOptions(ServingOptions):
     longdesc = "Serves devices, and acknowledges their records once Redis has confirmed them."
     optParameters: ClassVar[list[Any]] = [_REDIS]
 
-    def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
+    def build(
+        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+    ) -> Role:
         """See RoleOptions."""
         address = _reachable(config.redis_address(self["redis"], os.environ), reactor)
         return self.ingest(reactor, address, health, abort)
@@ -202,7 +208,9 @@ class ProcessOptions(StoringOptions):
         *((name, None, default, text) for name, default, text in options_of(Pace)),
     ]
 
-    def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
+    def build(
+        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+    ) -> Role:
         """See RoleOptions."""
         if not self["sink"]:
             raise ConfigError("--sink is required, as --sink sqlite:/var/lib/tracker/positions.db")
@@ -216,6 +224,7 @@ class ProcessOptions(StoringOptions):
             abort,
             config.settings(Pace, self),
             self.namings(),
+            registry,
         )
 
 
@@ -231,7 +240,9 @@ class StandaloneOptions(ServingOptions, StoringOptions):
         ("data", None, None, "Folder for all data. [TRACKER_DATA, else ./tracker-data]"),
     ]
 
-    def build(self, reactor: Any, health: Health, abort: Abort) -> Role:
+    def build(
+        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+    ) -> Role:
         """See RoleOptions."""
         vendors = installed_vendors()
         folder = config.data_folder(self["data"], os.environ)
@@ -253,6 +264,7 @@ class StandaloneOptions(ServingOptions, StoringOptions):
             abort,
             Pace(),
             self.namings(),
+            registry,
         ).setServiceParent(role)
         self.ingest(reactor, address, health, abort).setServiceParent(role)
         return role
@@ -295,16 +307,18 @@ def makeService(options: Options) -> IService:
 
     process = Process(reactor)
     health = Health()
+    registry = make_registry()
     role_options: RoleOptions = options.subOptions
     try:
-        role = role_options.build(reactor, health, process.abort)
+        role = role_options.build(reactor, health, registry, process.abort)
         if role_options["http"]:
             description = with_default(
                 role_options["http"], {"tcp": 2, "ssl": 9}, "interface", "127.0.0.1"
             )
             name = f"--http {role_options['http']}"
             endpoint = _endpoint(reactor, name, description)
-            Listener(name, endpoint, health_site(health), process.abort).setServiceParent(process)
+            site = health_site(health, registry)
+            Listener(name, endpoint, site, process.abort).setServiceParent(process)
     except ConfigError as error:
         raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None
     role.setServiceParent(process)

@@ -1,8 +1,12 @@
-"""Whether a process can do its work: named conditions, each with a reason while it fails."""
+"""Whether a process can do its work: named conditions, each with a reason while it fails.
+
+Beside them stand details: what is good to know, and decides nothing.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from twisted.logger import Logger
 
@@ -14,6 +18,7 @@ class Health:
 
     def __init__(self) -> None:
         self._reasons: dict[str, str | None] = {}
+        self._details: dict[str, Callable[[], Any]] = {}
 
     def condition(self, name: str) -> Callable[[str | None], None]:
         """Add a condition, not met yet.
@@ -36,6 +41,21 @@ class Health:
                 self._log.info("ready")
 
         return report
+
+    def detail(self, name: str, tell: Callable[[], Any]) -> None:
+        """Add something to be told; it makes no difference to readiness.
+
+        :param tell: asked each time; its answer is what JSON can hold.
+        :raises ValueError: when there is one of this name.
+        """
+        if name in self._details:
+            raise ValueError(f"two details of one name: {name}")
+        self._details[name] = tell
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """Name → what is to be told now."""
+        return {name: tell() for name, tell in self._details.items()}
 
     @property
     def ready(self) -> bool:

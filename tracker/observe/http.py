@@ -1,21 +1,24 @@
-"""``/healthz`` (the event loop turns) and ``/readyz`` (200 or 503, with the reasons)."""
+"""``/healthz`` (the event loop turns), ``/readyz`` (200 or 503, with the reasons), ``/metrics``."""
 
 from __future__ import annotations
 
 import json
 
+from prometheus_client import CollectorRegistry
 from twisted.web.http import SERVICE_UNAVAILABLE
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from tracker.observe.health import Health
+from tracker.observe.metrics import exposition
 
 
-def health_site(health: Health) -> Site:
-    """A web site for probes and people; it changes nothing and asks nobody."""
+def health_site(health: Health, registry: CollectorRegistry) -> Site:
+    """A web site for probes, Prometheus and people; it changes nothing and asks nobody."""
     root = Resource()
     root.putChild(b"healthz", _Alive())
     root.putChild(b"readyz", _Ready(health))
+    root.putChild(b"metrics", _Metrics(registry))
     site = Site(root)
     site.noisy = False
     # Probes come every few seconds; the log is for what happens.
@@ -42,5 +45,23 @@ class _Ready(Resource):
         if not self._health.ready:
             request.setResponseCode(SERVICE_UNAVAILABLE)
         request.setHeader(b"content-type", b"application/json")
-        answer = {"ready": self._health.ready, "reasons": self._health.reasons}
+        answer = {
+            "ready": self._health.ready,
+            "reasons": self._health.reasons,
+            "details": self._health.details,
+        }
         return json.dumps(answer).encode() + b"\n"
+
+
+class _Metrics(Resource):
+    isLeaf = True
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        super().__init__()
+        self._registry = registry
+
+    def render_GET(self, request: Request) -> bytes:
+        accept = request.getHeader("accept") or ""
+        body, content_type = exposition(self._registry, accept)
+        request.setHeader("content-type", content_type)
+        return body

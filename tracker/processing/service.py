@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from prometheus_client import CollectorRegistry
+
 from tracker.interfaces import INaming, IPositionSink
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
+from tracker.observe.lagwatch import LagWatch
 from tracker.processing.consumer import BLOCK_MS, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.naming import Namer
@@ -25,11 +28,13 @@ def process_role(
     abort: Abort,
     pace: Pace,
     namings: Mapping[str, INaming] | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> Role:
     """Build the process role; nothing is opened before it starts.
 
     :param vendors: stream → the vendor whose positions it holds.
     :param namings: vendor → what names its attributes; None: they are not named.
+    :param registry: gets the lag as metrics; None: it is not watched.
     """
     role = Role()
     role.setName("process")
@@ -60,4 +65,6 @@ def process_role(
     ).setServiceParent(role)
     drift = DriftGuard(reactor, commands, vendors, health.condition("streams"))
     drift.setServiceParent(role)
+    if registry is not None:
+        LagWatch(reactor, commands, vendors, health, registry).setServiceParent(role)
     return role

@@ -58,6 +58,18 @@ class GroupLag:
         """Entries not yet processed; None where Redis cannot tell."""
         return None if self.undelivered is None else self.undelivered + self.pending
 
+    def as_json(self) -> dict[str, Any]:
+        """What of it is shown, to people and programs alike; times in seconds."""
+        return {
+            "lag": self.undelivered,
+            "pending": self.pending,
+            "oldest_unprocessed_age": self.oldest_age,
+            "consumers": {
+                consumer.name: {"pending": consumer.pending, "idle": consumer.idle}
+                for consumer in self.consumers
+            },
+        }
+
 
 @frozen
 class StreamLag:

@@ -135,3 +135,22 @@ def test_a_name_is_given_once(reported: list[str | None]) -> None:
         report(reason)
     with pytest.raises(ValueError, match="redis"):
         health.condition("redis")
+
+
+def test_details_are_told_and_decide_nothing(logged: list[Any]) -> None:
+    health = Health()
+    figures = {"lag": 3}
+    health.detail("lag", lambda: dict(figures))
+    assert health.ready
+    assert health.details == {"lag": {"lag": 3}}
+    figures["lag"] = 4
+    assert health.details == {"lag": {"lag": 4}}
+    assert told(logged) == []
+
+
+def test_a_detail_may_have_the_name_of_a_condition_but_of_no_other_detail() -> None:
+    health = Health()
+    health.condition("redis")
+    health.detail("redis", lambda: None)
+    with pytest.raises(ValueError, match="redis"):
+        health.detail("redis", lambda: None)

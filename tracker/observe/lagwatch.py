@@ -1,0 +1,153 @@
+"""Keeps an eye on how far groups are behind: in ``/metrics``, and in ``/readyz``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, Final
+
+from attrs import frozen
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily, Metric
+from twisted.application.internet import TimerService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+
+from tracker.observe.health import Health
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.lag import StreamLag, stream_lag
+
+#: Seconds between two looks.
+INTERVAL: Final = 5
+
+_GROUP: Final = ("stream", "group")
+_CONSUMER: Final = ("stream", "group", "consumer")
+
+
+@frozen
+class _Look:
+    at: float
+    lag: StreamLag
+
+
+class LagWatch(Service):
+    """Reads the lag of all groups of some streams every few seconds.
+
+    While Redis cannot be asked, the last figures stay, and how old they are is told. A
+    stream that is not there has none.
+
+    :param streams: those that are looked at.
+    :param health: gets the detail ``lag``.
+    :param registry: gets the metrics.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        redis: RedisConnection,
+        streams: Iterable[str],
+        health: Health,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._clock = clock
+        self._redis = redis
+        self._streams = sorted(streams)
+        self._looks: dict[str, _Look] = {}
+        self._timer = TimerService(INTERVAL, self._look)
+        self._timer.clock = clock
+        self._first: Deferred[None] = succeed(None)
+        health.detail("lag", self._tell)
+        registry.register(self)
+
+    def startService(self) -> None:
+        """Look as soon as Redis is there, then regularly."""
+        super().startService()
+        self._first = self._redis.when_connected().addCallbacks(
+            lambda _: self._timer.startService(), lambda failure: None
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """Look no more; the last figures stay."""
+        super().stopService()
+        self._first.cancel()
+        if not self._timer.running:
+            return succeed(None)
+        stopped: Deferred[None] = self._timer.stopService()
+        return stopped
+
+    async def _look(self) -> None:
+        for stream in self._streams:
+            try:
+                lag = await stream_lag(self._redis, stream)
+            except (Refused, Unavailable) as error:
+                # The connection reports an outage; the age of the figures tells the rest.
+                self._log.debug("no lag of {stream}: {error}", stream=stream, error=error)
+                continue
+            if lag is None:
+                self._looks.pop(stream, None)
+            else:
+                self._looks[stream] = _Look(self._clock.seconds(), lag)
+
+    def _tell(self) -> dict[str, Any]:
+        now = self._clock.seconds()
+        return {
+            stream: {
+                "read_seconds_ago": round(now - look.at, 3),
+                "entries": look.lag.entries,
+                "groups": {group.name: group.as_json() for group in look.lag.groups},
+            }
+            for stream, look in sorted(self._looks.items())
+        }
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, asked for by Prometheus' client at each scrape."""
+        entries = _gauge("tracker_stream_entries", "Entries in the stream.", ("stream",))
+        read_at = _gauge(
+            "tracker_stream_lag_read_timestamp_seconds",
+            "When the figures of the stream were read, since 1970.",
+            ("stream",),
+        )
+        lag = _gauge(
+            "tracker_stream_lag_entries",
+            "Entries that the group was not given yet; absent where Redis cannot tell.",
+            _GROUP,
+        )
+        pending = _gauge(
+            "tracker_stream_pending_entries",
+            "Entries that the group was given and has not acknowledged.",
+            _GROUP,
+        )
+        age = _gauge(
+            "tracker_stream_oldest_unprocessed_age_seconds",
+            "Age of the oldest entry that the group has not acknowledged; 0 without one.",
+            _GROUP,
+        )
+        consumer_pending = _gauge(
+            "tracker_group_consumer_pending_entries",
+            "Entries that the consumer was given and has not acknowledged.",
+            _CONSUMER,
+        )
+        idle = _gauge(
+            "tracker_group_consumer_idle_seconds",
+            "Time since the consumer last asked for entries.",
+            _CONSUMER,
+        )
+        for stream, look in self._looks.items():
+            entries.add_metric([stream], look.lag.entries)
+            read_at.add_metric([stream], look.at)
+            for group in look.lag.groups:
+                where = [stream, group.name]
+                if group.undelivered is not None:
+                    lag.add_metric(where, group.undelivered)
+                pending.add_metric(where, group.pending)
+                age.add_metric(where, group.oldest_age)
+                for consumer in group.consumers:
+                    consumer_pending.add_metric([*where, consumer.name], consumer.pending)
+                    idle.add_metric([*where, consumer.name], consumer.idle)
+        yield from (entries, read_at, lag, pending, age, consumer_pending, idle)
+
+
+def _gauge(name: str, documentation: str, labels: Iterable[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, documentation, labels=list(labels))
