@@ -21,8 +21,16 @@ DEFAULT_REDIS: Final = "redis://127.0.0.1:6379/0"
 DEFAULT_LISTEN: Final = "teltonika=tcp:5027"
 DEFAULT_STANDALONE_LISTEN: Final = "teltonika=tcp:5027:interface=127.0.0.1"
 DEFAULT_DATA: Final = "tracker-data"
+DEFAULT_RETAIN: Final = "24h"
+DEFAULT_RETAIN_BYTES: Final = "1G"
 
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_LONGEST: Final = 36_500 * 86_400
+_SIZE: Final = re.compile(r"([0-9]{1,12})([kMG]?)")
+_SHIFT: Final = {"": 0, "k": 10, "M": 20, "G": 30}
+_SMALLEST: Final = 1 << 20
 
 Environment = Mapping[str, str]
 T = TypeVar("T")
@@ -95,6 +103,26 @@ def files_by_model(given: Iterable[str]) -> dict[str, Path]:
             raise ConfigError(f"--names-map {text}: {model} is given twice")
         files[model] = Path(file)
     return files
+
+
+def duration(option: str, text: str) -> float | None:
+    """Seconds, from a number with ``s``, ``m``, ``h`` or ``d``; None for ``none``."""
+    if text == "none":
+        return None
+    found = _DURATION.fullmatch(text)
+    if found is None or not 1 <= (seconds := int(found[1]) * _SECONDS[found[2]]) <= _LONGEST:
+        raise ConfigError(f"{option}: must be like 90s, 30m, 24h or 7d, or none, not {text!r}")
+    return float(seconds)
+
+
+def size(option: str, text: str) -> int | None:
+    """Bytes, from a number with ``k``, ``M`` or ``G`` (of 1,024 each); None for ``none``."""
+    if text == "none":
+        return None
+    found = _SIZE.fullmatch(text)
+    if found is None or (size := int(found[1]) << _SHIFT[found[2]]) < _SMALLEST:
+        raise ConfigError(f"{option}: must be like 512M or 2G, at least 1M, or none, not {text!r}")
+    return size
 
 
 def redis_address(given: str | None, environ: Environment) -> RedisAddress:

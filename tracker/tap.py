@@ -21,6 +21,7 @@ from tracker.ingestion.admission import ConnectionLimiter, most_files
 from tracker.ingestion.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.ingestion.service import Devices, Port, ingest_role
 from tracker.interfaces import Admission, IGateway, INaming, IVendor
+from tracker.janitor import INTERVAL, Retention, janitor_role
 from tracker.lifecycle import Abort, Listener, Process, Role
 from tracker.limits import Limits
 from tracker.observe.health import Health
@@ -177,6 +178,26 @@ class StoringOptions(RoleOptions):
         return made
 
 
+class TrimmingOptions(RoleOptions):
+    """Options of roles that trim streams."""
+
+    optParameters: ClassVar[list[Any]] = [
+        ("retain", None, config.DEFAULT_RETAIN, "How long entries that every group has finished "
+         "are kept, as 90s, 30m, 24h, 7d or none (no limit)."),
+        ("retain-bytes", None, config.DEFAULT_RETAIN_BYTES, "Memory of a stream beyond which the "
+         "oldest of them go, as 512M, 2G or none."),
+        ("retain-dead", None, "none", "How long dead letters are kept, as 30d."),
+    ]  # fmt: skip
+
+    def retention(self) -> Retention:
+        """What is kept."""
+        return Retention(
+            config.duration("--retain", self["retain"]),
+            config.size("--retain-bytes", self["retain-bytes"]),
+            config.duration("--retain-dead", self["retain-dead"]),
+        )
+
+
 class IngestOptions(ServingOptions):
     """Devices in, stream entries out."""
 
@@ -228,7 +249,37 @@ class ProcessOptions(StoringOptions):
         )
 
 
-class StandaloneOptions(ServingOptions, StoringOptions):
+class JanitorOptions(TrimmingOptions):
+    """Streams trimmed, as far as they have been read."""
+
+    longdesc = (
+        "Trims streams by age and size, never past what a group has not finished, and removes "
+        "consumers that are long gone."
+    )
+    optParameters: ClassVar[list[Any]] = [
+        _REDIS,
+        ("interval", None, f"{INTERVAL:g}s", "Time between two rounds, as 60s."),
+    ]
+
+    def build(
+        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+    ) -> Role:
+        """See RoleOptions."""
+        interval = config.duration("--interval", self["interval"])
+        if interval is None:
+            raise ConfigError("--interval: must be like 60s")
+        return janitor_role(
+            reactor,
+            _reachable(config.redis_address(self["redis"], os.environ), reactor),
+            config.process_streams(os.environ, installed_vendors()),
+            self.retention(),
+            interval,
+            health,
+            registry,
+        )
+
+
+class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
     """Everything in one process, with a Redis of its own and SQLite."""
 
     longdesc = (
@@ -266,6 +317,15 @@ class StandaloneOptions(ServingOptions, StoringOptions):
             self.namings(),
             registry,
         ).setServiceParent(role)
+        janitor_role(
+            reactor,
+            address,
+            config.process_streams(os.environ, vendors),
+            self.retention(),
+            INTERVAL,
+            health,
+            registry,
+        ).setServiceParent(role)
         self.ingest(reactor, address, health, abort).setServiceParent(role)
         return role
 
@@ -277,6 +337,7 @@ class Options(usage.Options):
     subCommands: ClassVar[list[Any]] = [
         ("ingest", None, IngestOptions, "Serve devices; records go to Redis streams."),
         ("process", None, ProcessOptions, "Move positions from the streams into the database."),
+        ("janitor", None, JanitorOptions, "Trim streams, never past what is not read."),
         ("standalone", None, StandaloneOptions, "All in one, with its own Redis and SQLite."),
     ]
 

@@ -81,11 +81,14 @@ class Daemon:
         """Wait for ``/readyz`` to say so."""
         wait_for(lambda: self.running and self.readyz()[0] == 200, f"{self.log.stem} is ready")
 
+    def url(self, path: str) -> str:
+        """Where it serves a path."""
+        return f"http://127.0.0.1:{self._http}{path}"
+
     def readyz(self) -> tuple[int, dict[str, Any]]:
         """Status and answer of ``/readyz``; 0 while nothing answers."""
-        url = f"http://127.0.0.1:{self._http}/readyz"
         try:
-            with urllib.request.urlopen(url, timeout=5) as response:
+            with urllib.request.urlopen(self.url("/readyz"), timeout=5) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)

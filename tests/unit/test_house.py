@@ -26,9 +26,10 @@ MAY_IMPORT = {
     "vendors": {"streams"},
     "ingestion": {"streams", "observe"},
     "processing": {"streams", "observe"},
+    "janitor": {"streams", "observe", "processing"},
     "simulator": {"streams", "vendors"},
-    "control": {"streams", "vendors", "simulator"},
-    "tap": {"streams", "observe", "config", "ingestion", "processing"},
+    "control": {"streams", "vendors", "simulator", "config", "processing"},
+    "tap": {"streams", "observe", "config", "ingestion", "processing", "janitor"},
 }
 
 #: Modules that decode, and so are pure: bytes in, values out.

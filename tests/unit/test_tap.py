@@ -32,6 +32,9 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         ("ingest", "--redis", "unix:///run/redis.sock", "--instance-id", "eu-1"),
         ("process", "--sink", "sqlite:/nowhere/positions.sqlite"),
         ("standalone", "--http", "tcp:9127"),
+        ("standalone", "--retain", "7d", "--retain-bytes", "none", "--retain-dead", "30d"),
+        ("janitor",),
+        ("janitor", "--retain", "24h", "--retain-bytes", "2G", "--interval", "10s"),
     ],
     ids=" ".join,
 )
@@ -67,6 +70,12 @@ def test_a_role_is_built_without_opening_anything(
         (("process", "--sink", "sqlite:"), "path"),
         (("process", "--sink", "sqlite:x", "--consumer", "é"), "--consumer"),
         (("standalone", "--data", "/tmp/" + "x" * 120), "too long"),
+        (("janitor", "--retain", "24"), "--retain: must be like"),
+        (("janitor", "--retain-bytes", "2GB"), "--retain-bytes: must be like"),
+        (("janitor", "--retain-dead", "0d"), "--retain-dead: must be like"),
+        (("janitor", "--interval", "none"), "--interval: must be like"),
+        (("janitor", "--redis", "http://localhost"), "redis://"),
+        (("process", "--sink", "sqlite:x", "--retain", "24h"), "retain"),
     ],
 )
 def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str) -> None:
@@ -90,4 +99,4 @@ def test_help_lists_the_roles(capsys: pytest.CaptureFixture[str]) -> None:
         service("--help")
     assert not exit_.value.code
     shown = capsys.readouterr().out
-    assert all(role in shown for role in ("ingest", "process", "standalone"))
+    assert all(role in shown for role in ("ingest", "process", "janitor", "standalone"))

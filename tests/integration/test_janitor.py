@@ -1,0 +1,208 @@
+"""The janitor on a real server: which streams, what it tells, what it leaves alone."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import pytest
+import pytest_twisted
+from prometheus_client import CollectorRegistry
+from pytest_twisted import ensureDeferred
+from twisted.logger import capturedLogs, formatEvent
+
+from tests.servers import RedisServer
+from tests.waiting import until
+from tracker.janitor import Retention, janitor_role
+from tracker.lifecycle import Role
+from tracker.observe.health import Health
+
+STREAM = "telemetry:teltonika"
+HOUR = 3600.0
+
+
+class Janitor:
+    """A janitor role on a real server."""
+
+    def __init__(self, redis: RedisServer, retention: Retention) -> None:
+        from twisted.internet import reactor
+
+        self.health = Health()
+        self.registry = CollectorRegistry()
+        self.role: Role = janitor_role(
+            reactor, redis.address, [STREAM], retention, 0.05, self.health, self.registry
+        )
+        self.role.startService()
+
+    async def round(self) -> None:
+        """Wait until a round has begun and ended."""
+        seen: set[float | None] = set()
+
+        def has_passed() -> bool:
+            seen.add(self.last_round())
+            return len(seen) == 3
+
+        await until(has_passed, "a round has ended")
+
+    def last_round(self) -> float | None:
+        return self.registry.get_sample_value("tracker_janitor_last_round_timestamp_seconds")
+
+    def value(self, name: str, stream: str = STREAM) -> float | None:
+        return self.registry.get_sample_value(name, {"stream": stream})
+
+
+Start = Callable[[Retention], Janitor]
+
+
+@pytest_twisted.async_yield_fixture
+async def janitor(redis: RedisServer) -> AsyncIterator[Start]:
+    """Starts a janitor on a server that removes entries one by one."""
+    redis.client.config_set("stream-node-max-entries", 1)
+    started: list[Janitor] = []
+
+    def start(retention: Retention) -> Janitor:
+        started.append(Janitor(redis, retention))
+        return started[-1]
+
+    yield start
+    for one in started:
+        await one.role.stopService()
+
+
+def append(redis: RedisServer, *ages: float, stream: str = STREAM) -> list[str]:
+    ids = [f"{int((time.time() - age) * 1000)}-{number}" for number, age in enumerate(ages)]
+    for entry_id in ids:
+        redis.client.xadd(stream, {"payload": "x" * 100}, id=entry_id)
+    return ids
+
+
+def ids(redis: RedisServer, stream: str = STREAM) -> list[str]:
+    return [entry_id.decode() for entry_id, _ in redis.client.xrange(stream)]
+
+
+def finish(redis: RedisServer, stream: str = STREAM, group: str = "processor") -> None:
+    for entry_id, _ in redis.client.xreadgroup(group, "one", {stream: ">"})[0][1]:
+        redis.client.xack(stream, group, entry_id)
+
+
+@ensureDeferred
+async def test_streams_are_trimmed_and_counted(redis: RedisServer, janitor: Start) -> None:
+    appended = append(redis, 3 * HOUR, 2 * HOUR, 60)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    finish(redis)
+    running = janitor(Retention(age=HOUR))
+    await running.round()
+    assert ids(redis) == appended[2:]
+    assert running.health.ready
+    assert running.value("tracker_stream_trimmed_entries_total") == 2
+    assert running.value("tracker_stream_retention_exceeded") == 0
+    assert (running.value("tracker_stream_bytes") or 0) > 100
+
+
+@ensureDeferred
+async def test_no_stream_is_made(redis: RedisServer, janitor: Start) -> None:
+    running = janitor(Retention(HOUR, 1 << 20, HOUR))
+    await running.round()
+    assert running.health.ready
+    assert redis.client.keys() == []
+
+
+@ensureDeferred
+async def test_what_is_not_read_is_an_alarm_and_no_loss(redis: RedisServer, janitor: Start) -> None:
+    appended = append(redis, 3 * HOUR, 2 * HOUR, 60)
+    redis.client.xgroup_create(STREAM, "processor", appended[0])
+    with capturedLogs() as captured:
+        running = janitor(Retention(age=HOUR))
+        await until(lambda: "retention" in running.health.reasons, "asked for")
+        await until(lambda: running.health.reasons != {"retention": "starting"}, "told")
+        for _ in range(3):
+            await running.round()
+    assert ids(redis) == appended[1:]
+    assert running.health.reasons == {
+        "retention": f"{STREAM} is kept beyond --retain: processor has not finished it"
+    }
+    assert running.value("tracker_stream_retention_exceeded") == 1
+    logged = cast("list[Any]", captured)
+    lines = [
+        formatEvent(one) for one in logged if one["log_namespace"] == "tracker.janitor.Janitor"
+    ]
+    (alarm,) = [line for line in lines if line is not None and "kept beyond" in line]
+    assert "2 entries" in alarm
+    finish(redis)
+    await until(lambda: running.health.ready, "ready again")
+    assert ids(redis) == appended[2:]
+    assert running.value("tracker_stream_retention_exceeded") == 0
+
+
+@ensureDeferred
+async def test_without_a_group_all_is_kept_and_that_is_told(
+    redis: RedisServer, janitor: Start
+) -> None:
+    appended = append(redis, 3 * HOUR)
+    running = janitor(Retention(age=HOUR))
+    await until(lambda: "no group reads it" in str(running.health.reasons), "told")
+    assert ids(redis) == appended
+
+
+@ensureDeferred
+async def test_streams_of_ingest_instances_are_looked_after(
+    redis: RedisServer, janitor: Start
+) -> None:
+    other = "telemetry:other"
+    redis.client.set("instance:heartbeat:eu-1", json.dumps({"streams": [other, "no:stream", 7]}))
+    redis.client.set("instance:heartbeat:eu-2", "no JSON")
+    redis.client.set("no:stream", "text")
+    appended = append(redis, 3 * HOUR, 60, stream=other)
+    redis.client.xgroup_create(other, "processor", "0")
+    finish(redis, other)
+    running = janitor(Retention(age=HOUR))
+    await until(lambda: ids(redis, other) == appended[1:], "trimmed")
+    # One that is no stream is told, and keeps nobody from the others.
+    await until(lambda: "no:stream: " in str(running.health.reasons), "told")
+    assert "WRONGTYPE" in str(running.health.reasons)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("dead_age", [None, 30 * HOUR])
+async def test_dead_letters_go_only_when_that_is_asked_for(
+    redis: RedisServer, janitor: Start, dead_age: float | None
+) -> None:
+    dead = f"{STREAM}:dead"
+    appended = append(redis, 40 * HOUR, 20 * HOUR, stream=dead)
+    running = janitor(Retention(HOUR, 1 << 20, dead_age))
+    await running.round()
+    assert ids(redis, dead) == (appended if dead_age is None else appended[1:])
+    assert running.health.ready
+
+
+@ensureDeferred
+async def test_consumers_that_are_gone_are_removed(
+    redis: RedisServer, janitor: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append(redis, 60)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    redis.client.xgroup_createconsumer(STREAM, "processor", "gone")
+    redis.client.xreadgroup("processor", "busy", {STREAM: ">"})
+    running = janitor(Retention())
+    await running.round()
+    assert len(redis.client.xinfo_consumers(STREAM, "processor")) == 2
+    monkeypatch.setattr("tracker.janitor.CONSUMER_IDLE", 0.01)
+    await until(lambda: len(redis.client.xinfo_consumers(STREAM, "processor")) == 1, "removed")
+    assert redis.client.xpending(STREAM, "processor")["pending"] == 1
+
+
+@ensureDeferred
+async def test_an_outage_of_redis_is_survived(redis: RedisServer, janitor: Start) -> None:
+    append(redis, 3 * HOUR, 2 * HOUR)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    running = janitor(Retention(age=150 * 60))
+    await until(lambda: "retention" in str(running.health.reasons), "held")
+    redis.kill()
+    await until(lambda: "redis (janitor)" in running.health.reasons, "told")
+    redis.extra = ("--stream-node-max-entries", "1")
+    redis.start()
+    finish(redis)
+    await until(lambda: running.health.ready, "ready again")
+    assert len(ids(redis)) == 1
