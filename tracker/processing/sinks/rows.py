@@ -1,0 +1,37 @@
+"""What sinks have in common in making rows of positions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from json import JSONEncoder
+from typing import Any, Final
+
+from tracker.position import MESSAGE
+
+#: Attribute that tells of what type a message is.
+_MESSAGE_TYPE: Final = "message_type"
+_INT32: Final = range(-(2**31), 2**31)
+
+#: JSON as it stands in the payload. One encoder for all: ``json.dumps`` makes one a call.
+encode_json: Final = JSONEncoder(separators=(",", ":")).encode
+
+
+def message_columns(attributes: Mapping[str, Any]) -> tuple[int | None, str | None]:
+    """The columns ``type`` and ``message``; None for what is not of that kind.
+
+    What a message says may be bytes; then it stands in the attributes only.
+    """
+    type_, text = attributes.get(_MESSAGE_TYPE), attributes.get(MESSAGE)
+    return (
+        type_ if isinstance(type_, int) and type_ is not True and type_ in _INT32 else None,
+        text if isinstance(text, str) else None,
+    )
+
+
+def entry_order(entry_id: str) -> tuple[int, int]:
+    """What the order of entry IDs is that of.
+
+    :raises ValueError: when it is no ID.
+    """
+    milliseconds, _, sequence = entry_id.partition("-")
+    return int(milliseconds), int(sequence)

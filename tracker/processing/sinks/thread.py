@@ -1,0 +1,39 @@
+"""A thread of its own for a sink whose library blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.threads import deferToThreadPool
+from twisted.python.threadpool import ThreadPool
+
+T = TypeVar("T")
+
+
+class SinkThread:
+    """Runs one call after the other, in the order in which they were made."""
+
+    def __init__(self, reactor: Any, name: str) -> None:
+        self._reactor = reactor
+        self._pool = ThreadPool(minthreads=1, maxthreads=1, name=name)
+
+    def start(self) -> None:
+        """Start it, unless it runs."""
+        if not self._pool.started:
+            self._pool.start()
+
+    def run(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+        """What the function returns or raises there."""
+        return deferToThreadPool(self._reactor, self._pool, function, *arguments)
+
+    def stop(self, last: Callable[[], None]) -> Deferred[None]:
+        """Make a last call there, then stop it; it cannot be started again."""
+        if not self._pool.started or self._pool.joined:
+            return succeed(None)
+        return self.run(last).addBoth(self._stopped)
+
+    def _stopped(self, result: Any) -> Any:
+        self._pool.stop()
+        return result
