@@ -5,9 +5,12 @@ from __future__ import annotations
 import click
 
 from tracker import __version__
+from tracker.control.dead import dead
 from tracker.control.decode import decode
 from tracker.control.encode import encode
 from tracker.control.fleets import demo, simulate
+from tracker.control.lag import lag
+from tracker.control.replay import replay
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -16,5 +19,5 @@ def main() -> None:
     """Look after Tracker, the telemetry plane of a GPS tracking platform."""
 
 
-for command in (decode, encode, simulate, demo):
+for command in (decode, encode, simulate, demo, lag, dead, replay):
     main.add_command(command)

@@ -1,0 +1,188 @@
+"""``tracker-admin dead``: entries that could not be processed, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import click
+
+from tracker.control.redis import ask_redis, output_option, redis_option, table
+from tracker.keys import dead_letters, telemetry_stream
+from tracker.simulator.run import Failed
+from tracker.streams.connection import RedisConnection
+from tracker.streams.dead import DeadLetter, drop_dead, read_dead, retry_dead
+
+_HEADING: Final = ("ID", "ORIGINAL ID", "ATTEMPTS", "REASON")
+_ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_PAGE: Final = 500
+
+
+class _EntryId(click.ParamType):  # type: ignore[type-arg]
+    name = "ID"
+
+    def convert(self, value: str, param: Any, ctx: Any) -> str:
+        if not _ID.fullmatch(value):
+            self.fail(f"{value!r} is no ID, as 1795341600000-0", param, ctx)
+        return value
+
+
+def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which stream it is about."""
+    for option in (
+        click.option("--stream", metavar="NAME", help="The stream they come from."),
+        click.option(
+            "--vendor", default="teltonika", show_default=True, help="Or whose stream that is."
+        ),
+        redis_option,
+    ):
+        command = option(command)
+    return command
+
+
+_ids = click.argument("ids", metavar="[ID]...", type=_EntryId(), nargs=-1)
+_all = click.option("--all", "everything", is_flag=True, help="All that are there now.")
+
+
+@click.group()
+def dead() -> None:
+    """Look at entries that could not be processed, try them again, or drop them."""
+
+
+@dead.command("list")
+@_stream_options
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True,
+              help="How many, at most.")  # fmt: skip
+@click.option("--after", type=_EntryId(), help="Only those behind this one: the next page.")
+@output_option
+def list_(
+    url: str | None, vendor: str, stream: str | None, limit: int, after: str | None, output: str
+) -> None:
+    """List dead letters, oldest first."""
+    name = _stream(stream, vendor)
+
+    async def ask(reactor: Any, redis: RedisConnection) -> int:
+        first = "-" if after is None else f"({after}"
+        letters = await read_dead(redis, name, first, count=limit + 1)
+        more, letters = len(letters) > limit, letters[:limit]
+        if output == "json":
+            click.echo(json.dumps([_summary(letter) for letter in letters], indent=2))
+        else:
+            click.echo(table([_HEADING, *map(_row, letters)]))
+        if more:
+            click.echo(f"There are more: --after {letters[-1].id}", err=True)
+        return 0
+
+    ask_redis(url, ask)
+
+
+@dead.command()
+@_stream_options
+@click.argument("entry_id", metavar="ID", type=_EntryId())
+@output_option
+def show(url: str | None, vendor: str, stream: str | None, entry_id: str, output: str) -> None:
+    """Show a dead letter with all its fields."""
+    name = _stream(stream, vendor)
+
+    async def ask(reactor: Any, redis: RedisConnection) -> int:
+        found = await read_dead(redis, name, entry_id, entry_id)
+        if not found:
+            raise Failed(f"{dead_letters(name)} has no entry {entry_id}")
+        (letter,) = found
+        if output == "json":
+            # A list, since a name may stand there twice.
+            click.echo(json.dumps({**_summary(letter), "fields": letter.fields}, indent=2))
+        else:
+            rows = [(key, str(value)) for key, value in _summary(letter).items()]
+            click.echo(table([*rows, *letter.fields]))
+        return 0
+
+    ask_redis(url, ask)
+
+
+@dead.command()
+@_stream_options
+@_ids
+@_all
+def retry(
+    url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
+) -> None:
+    """Append dead letters to their stream again, at its end.
+
+    What is still wrong with them comes back. The status is 1 if some of the IDs are
+    not there.
+    """
+    _apply(url, _stream(stream, vendor), ids, everything, retry_dead, "retried")
+
+
+@dead.command()
+@_stream_options
+@_ids
+@_all
+def drop(
+    url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
+) -> None:
+    """Remove dead letters for good.
+
+    The status is 1 if some of the IDs are not there.
+    """
+    _apply(url, _stream(stream, vendor), ids, everything, drop_dead, "dropped")
+
+
+def _apply(
+    url: str | None,
+    stream: str,
+    ids: Sequence[str],
+    everything: bool,
+    change: Callable[[RedisConnection, str, Sequence[str]], Coroutine[Any, Any, int]],
+    done: str,
+) -> None:
+    if bool(ids) == everything:
+        raise click.UsageError("say which: IDs, or --all")
+
+    async def ask(reactor: Any, redis: RedisConnection) -> int:
+        wanted, changed = 0, 0
+        async for page in _pages(redis, stream, ids):
+            wanted += len(page)
+            changed += await change(redis, stream, page)
+        click.echo(f"{changed} {done}" + (f", {wanted - changed} not" if changed < wanted else ""))
+        return 0 if changed == wanted else 1
+
+    ask_redis(url, ask)
+
+
+async def _pages(
+    redis: RedisConnection, stream: str, ids: Sequence[str]
+) -> AsyncIterator[Sequence[str]]:
+    """The IDs, or those of all dead letters that are there now."""
+    if ids:
+        unique = list(dict.fromkeys(ids))
+        for start in range(0, len(unique), _PAGE):
+            yield unique[start : start + _PAGE]
+        return
+    newest = await redis.execute("XREVRANGE", dead_letters(stream), "+", "-", "COUNT", 1)
+    first = "-"
+    # Up to the last one at the beginning: what is retried in vain comes back behind it.
+    while newest and (page := await read_dead(redis, stream, first, newest[0][0].decode(), _PAGE)):
+        yield [letter.id for letter in page]
+        first = f"({page[-1].id}"
+
+
+def _stream(stream: str | None, vendor: str) -> str:
+    return (stream or telemetry_stream(vendor)).removesuffix(dead_letters(""))
+
+
+def _summary(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "original_id": letter.original_id,
+        "attempts": letter.attempts,
+        "reason": letter.reason,
+    }
+
+
+def _row(letter: DeadLetter) -> tuple[str, ...]:
+    attempts = "?" if letter.attempts is None else str(letter.attempts)
+    return letter.id, letter.original_id or "?", attempts, letter.reason
