@@ -1,0 +1,181 @@
+"""Several processors on one stream: what one of them does not finish, another one does."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.servers import RedisServer
+from tests.system.processes import Daemon
+from tests.system.raw import STREAM
+from tests.waiting import wait_for
+from tracker.position import Position, digest, iso_milliseconds
+
+DEVICES = 30
+START = 1_790_000_000_000
+
+
+def entries(numbers: range) -> list[dict[str, str]]:
+    """The fields of stream entries, not in the order of their times."""
+    chance = random.Random(numbers.start)
+    made = []
+    for number in numbers:
+        position = Position(
+            device_id=f"9{number % DEVICES:014}",
+            timestamp=iso_milliseconds(START + chance.randrange(1_000_000)),
+            latitude=chance.randrange(900) / 10,
+            longitude=number / 1000,
+            altitude=1,
+            angle=2,
+            speed=3,
+            satellites=chance.choice((0, 7, 9)),
+            priority=0,
+            event=0,
+            attributes={"239": number},
+        )
+        made.append(position.to_entry("8E")._asdict())
+    return made
+
+
+@pytest.fixture
+def processors(tmp_path: Path, redis: RedisServer, database: str) -> Iterator[list[Daemon]]:
+    """Three processors into one database, not started yet."""
+    with ExitStack() as stack:
+        daemons = [
+            Daemon(
+                *(tmp_path, name, "process", "--redis", redis.url, "--consumer", name),
+                *("--sink", database, "--claim-after", "3", "--batch-size", "200"),
+            )
+            for name in ("one", "two", "three")
+        ]
+        for daemon in daemons:
+            stack.callback(daemon.kill)
+        yield daemons
+
+
+def unfinished(redis: RedisServer) -> int:
+    """Entries that the group has not acknowledged."""
+    (group,) = redis.client.xinfo_groups(STREAM)
+    return int(group["lag"]) + int(group["pending"])
+
+
+def rows(database: str, statement: str) -> list[Any]:
+    with psycopg.connect(database) as connection:
+        return connection.execute(statement).fetchall()
+
+
+def latest(appended: list[dict[str, str]]) -> dict[str, tuple[str, float, str]]:
+    """Device → time and longitude of its latest place, and its last contact."""
+    contact: dict[str, str] = {}
+    place: dict[str, tuple[str, bytes, float]] = {}
+    for entry in appended:
+        position = Position.from_payload(entry["payload"])
+        device = position.device_id
+        contact[device] = max(contact.get(device, ""), position.timestamp)
+        if position.has_fix and position.longitude is not None:
+            moment = (position.timestamp, digest(entry["payload"]), position.longitude)
+            place[device] = max(place.get(device, moment), moment)
+    return {
+        device: (at, longitude, contact[device]) for device, (at, _, longitude) in place.items()
+    }
+
+
+def test_three_share_the_work_while_one_is_killed_and_one_hangs(
+    processors: list[Daemon], redis: RedisServer, database: str
+) -> None:
+    killed, hanging, _ = processors
+    appended = entries(range(20_000))
+
+    def append(some: list[dict[str, str]]) -> None:
+        pipeline = redis.client.pipeline(transaction=False)
+        for entry in some:
+            pipeline.xadd(STREAM, entry)
+        pipeline.execute()
+
+    append(appended[:2000])
+    for daemon in processors:
+        daemon.start(ready=False)
+    for daemon in processors:
+        daemon.wait_until_ready()
+    append(appended[2000:10_000])
+    os.kill(hanging.pid, signal.SIGSTOP)
+    killed.kill()
+    try:
+        append(appended[10_000:])
+        wait_for(lambda: unfinished(redis) == 0, "all is claimed and stored", timeout=60)
+    finally:
+        os.kill(hanging.pid, signal.SIGCONT)
+    # What the one that hung still had in its hands it commits, too, and changes nothing.
+    append(appended[:500])  # devices send again
+    wait_for(lambda: unfinished(redis) == 0, "all is stored", timeout=60)
+    wait_for(lambda: hanging.readyz()[0] == 200, "it has caught up")
+    killed.start()
+    assert [daemon.stop() for daemon in processors] == [0, 0, 0]
+
+    keys = rows(database, "SELECT attributes->>'239' FROM positions")
+    assert sorted(int(number) for (number,) in keys) == list(range(20_000))
+    found = rows(
+        database,
+        "SELECT device_id, to_char(ts AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'), "
+        "longitude, to_char(last_contact AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') "
+        "FROM last_positions",
+    )
+    assert {device: tuple(rest) for device, *rest in found} == latest(appended)
+    for daemon in processors:
+        assert "Traceback" not in daemon.text, daemon.text
+
+
+def test_an_ingest_on_another_stream_is_noticed(
+    processors: list[Daemon], redis: RedisServer, tmp_path: Path
+) -> None:
+    processor = processors[0]
+    ingest = Daemon(
+        *(tmp_path, "ingest", "ingest", "--redis", redis.url, "--instance-id", "drifted"),
+        *("--listen", "teltonika=tcp:0:interface=127.0.0.1"),
+        variables={"REDIS_TELEMETRY_STREAM": "positions:{vendor}"},
+    )
+    try:
+        ingest.start()
+        processor.start(ready=False)
+
+        def told() -> str:
+            reason: str = processor.readyz()[1].get("reasons", {}).get("streams", "")
+            return reason if "nobody reads" in reason else ""
+
+        reason = wait_for(told, "it says so")
+        assert "positions:teltonika (written by drifted)" in reason
+        assert "positions:teltonika" in processor.text
+    finally:
+        ingest.kill()
+
+
+def test_a_group_begins_again_where_the_database_ends(
+    processors: list[Daemon], redis: RedisServer, database: str
+) -> None:
+    processor = processors[0]
+    appended = entries(range(1000))
+    for entry in appended[:500]:
+        redis.client.xadd(STREAM, entry)
+    processor.start()
+    wait_for(lambda: unfinished(redis) == 0, "the first half is stored")
+    redis.client.flushall()
+    for entry in appended[250:]:  # what devices send again, and what is new
+        redis.client.xadd(STREAM, entry)
+
+    def count() -> int:
+        ((number,),) = rows(database, "SELECT count(*) FROM positions")
+        return int(number)
+
+    wait_for(lambda: count() == 1000, "all is stored, once")
+    wait_for(lambda: processor.readyz()[0] == 200, "ready again")
+    wait_for(lambda: unfinished(redis) == 0, "all is acknowledged")
+    ((last,),) = rows(database, "SELECT entry_id FROM checkpoints")
+    assert last == redis.client.xinfo_stream(STREAM)["last-generated-id"].decode()
