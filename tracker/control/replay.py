@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -166,7 +167,11 @@ async def _replay(
     start = _milliseconds(first)
     # By time: how many entries there are between two IDs, Redis cannot tell.
     with click.progressbar(
-        length=_milliseconds(last) - start + 1, label="replay", show_pos=False, item_show_func=str
+        length=_milliseconds(last) - start + 1,
+        label="replay",
+        show_pos=False,
+        item_show_func=lambda shown: shown,
+        file=sys.stderr,
     ) as bar:
         done, following = 0, first
         while reply := await redis.execute("XRANGE", stream, following, last, "COUNT", _PAGE):
