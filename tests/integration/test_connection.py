@@ -264,3 +264,17 @@ async def test_a_sentinel_is_not_taken_for_a_server(tmp_path: Path, redis: Redis
     assert "a sentinel, no server" in (connected.reports[0] or "")
     await connected.connection.stopService()
     sentinel.kill()
+
+
+@ensureDeferred
+async def test_an_error_does_not_repeat_what_it_was_told(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    server = RedisServer(tmp_path / "redis", "--rename-command", "AUTH", "")
+    server.start()
+    request.addfinalizer(server.kill)
+    connected = Connected(RedisAddress.from_url(f"redis://:s3cr3tpass@127.0.0.1:{server.port}"))
+    await until(lambda: connected.reports, "told")
+    await connected.connection.stopService()
+    assert "unknown command" in str(connected.reports)
+    assert "s3cr3tpass" not in str(connected.reports)

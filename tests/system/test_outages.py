@@ -227,6 +227,21 @@ def test_a_redis_that_is_slow(redis: RedisServer, serve: Serve, tell: Tell) -> N
         tell(f"resumed after {during.ends(lambda: ended.join(20)):.2f} s")
 
 
+def test_a_redis_that_answers_anything_but_writes(
+    redis: RedisServer, serve: Serve, tell: Tell
+) -> None:
+    with outage(serve(), redis) as during:
+        redis.client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
+        during.lasts("appends are not answered")
+        connected_again = "not ready: redis (ingest): no answer within"
+        wait_for(
+            lambda: during.ingest.daemon.text.count(connected_again) >= 2, "it has come back twice"
+        )
+        assert during.ingest.daemon.readyz()[0] == 503
+        assert "appends are not answered" in str(during.ingest.daemon.readyz()[1])
+        tell(f"resumed after {during.ends(redis.client.client_unpause):.2f} s")
+
+
 def test_a_redis_that_hangs(redis: RedisServer, serve: Serve, tell: Tell) -> None:
     with outage(serve(), redis) as during:
         redis.suspend()

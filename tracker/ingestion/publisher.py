@@ -7,13 +7,14 @@ packets go back to the head of the queue and are appended again once Redis is us
 which may append some of them twice. The processor stores them once.
 
 Memory stays bounded without a limit of its own: a connection has one packet here at
-most, and takes it along when it ends. What is to outlive its connection, the gateway
-counts.
+most, and takes it along when it ends. What is to outlive its connection, messages of
+devices, the gateway counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from typing import Any, Final
 
 from attrs import define
@@ -26,7 +27,7 @@ from twisted.python.failure import Failure
 from tracker.interfaces import NotAccepted
 from tracker.position import Entry
 from tracker.streams.append import append
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.connection import RedisConnection, Refused, Unanswered, Unavailable
 
 #: Entries in one call to Redis, which it works off in about half a millisecond. As soon as
 #: there are so many, they are sent.
@@ -47,6 +48,8 @@ class _Packet:
 
     entries: Sequence[Entry]
     size: int
+    number: int
+    """They are sent in the order of their numbers."""
     confirmed: Deferred[None]
     """Fired, too, once nobody waits any more: then it was cancelled."""
 
@@ -72,6 +75,7 @@ class StreamPublisher(Service):
         self._report = report
         # A dict for its order and for removal anywhere in it at no cost.
         self._waiting: dict[_Packet, None] = {}
+        self._numbers = count()
         self._new_records = 0  # since the last flush
         self._in_flight = 0
         self._next_flush: IDelayedCall | None = None
@@ -91,6 +95,7 @@ class StreamPublisher(Service):
         packet = _Packet(
             entries,
             sum(len(entry.payload) for entry in entries),
+            next(self._numbers),
             Deferred(lambda _: self._waiting.pop(packet, None)),
         )
         self._waiting[packet] = None
@@ -141,6 +146,7 @@ class StreamPublisher(Service):
         if not self._waiting:
             # Nobody is left to try with: what Redis says now, the next append will tell.
             self._accepted_again()
+            self._stop_if_done()
         if self._redis.connected:
             self._send_waiting()
         elif self._waiting and self.running:
@@ -198,22 +204,33 @@ class StreamPublisher(Service):
     def _failed(self, failure: Failure, batch: list[_Packet]) -> None:
         failure.trap(Refused, Unavailable)
         self._in_flight -= 1
-        awaited = [packet for packet in batch if not packet.confirmed.called]
-        # To the head: they have waited longest. Which of several failed calls comes
-        # first does not matter, since no device has a packet in two of them.
-        self._waiting = dict.fromkeys(awaited) | self._waiting
+        self._put_back([packet for packet in batch if not packet.confirmed.called])
         if not self.running:
             self._abandon_waiting()
+        if failure.check(Unanswered):
+            # Redis may answer other commands all the same, so its connection looks well.
+            self._refuse("appends are not answered")
         if failure.check(Unavailable):
             self._go_on(0)
             return
-        reason = f"appends refused: {failure.getErrorMessage()}"
-        if reason != self._refusal:
-            self._refusal = reason
-            self._report(reason)
+        self._refuse(f"appends refused: {failure.getErrorMessage()}")
         if self.running and self._next_flush is None:
             self._flush_in(RETRY_DELAY)
         self._go_on(RETRY_DELAY)
+
+    def _put_back(self, packets: list[_Packet]) -> None:
+        """To the head, as a rule: they have waited longest, but for those of calls before."""
+        first = next(iter(self._waiting), None)
+        in_order = not packets or first is None or packets[-1].number < first.number
+        packets += self._waiting
+        if not in_order:
+            packets.sort(key=lambda packet: packet.number)
+        self._waiting = dict.fromkeys(packets)
+
+    def _refuse(self, reason: str) -> None:
+        if reason != self._refusal:
+            self._refusal = reason
+            self._report(reason)
 
     def _accepted_again(self) -> None:
         if self._refusal is not None:
@@ -223,6 +240,9 @@ class StreamPublisher(Service):
     def _go_on(self, delay: float) -> None:
         if self._waiting and self._next_flush is None and self._reconnection is None:
             self._flush_in(delay)
+        self._stop_if_done()
+
+    def _stop_if_done(self) -> None:
         done = self._in_flight == 0 and not self._waiting
         if done and self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)

@@ -16,6 +16,7 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tracker.streams.address import CONNECT_TIMEOUT, RedisAddress
+from tracker.streams.protocol import RedisProtocol
 from tracker.streams.sentinel import NotFound, SentinelEndpoint, why_not_connected
 
 #: Seconds without an answer after which a connection counts as dead.
@@ -31,6 +32,8 @@ CHECK_INTERVAL: Final = 1.0
 
 #: What a command raises when Redis cannot be asked; the outcome of one under way is unknown.
 Unavailable = txredisapi.ConnectionError
+#: The kind of it that says that Redis was asked, and has not answered in time.
+Unanswered = txredisapi.TimeoutError
 #: What a command raises when Redis said no.
 Refused = txredisapi.ResponseError
 
@@ -188,7 +191,7 @@ class RedisConnection(Service):
             self._attempt = None
 
 
-class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
+class _Protocol(RedisProtocol):
     """txredisapi's protocol, which remembers why it ended."""
 
     why = ""

@@ -20,6 +20,8 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.streams.protocol import RedisProtocol
+
 #: Seconds for a Sentinel to be connected to and to answer.
 ASK_TIMEOUT: Final = 2.0
 #: Seconds that the first answer waits for others that agree.
@@ -174,7 +176,7 @@ class _Vote:
             self._asked[sentinel].cancel()
 
 
-class _Protocol(txredisapi.RedisProtocol):  # type: ignore[misc]
+class _Protocol(RedisProtocol):
     """A connection to a Sentinel, which remembers why it ended."""
 
     why = ""

@@ -17,7 +17,7 @@ from tracker.ingestion.publisher import (
 )
 from tracker.interfaces import NotAccepted
 from tracker.position import Entry
-from tracker.streams.connection import Refused
+from tracker.streams.connection import Refused, Unanswered
 
 STREAM = "telemetry:teltonika"
 
@@ -147,6 +147,44 @@ def test_a_refused_append_is_told_and_tried_again(publishing: Publishing, error:
     publishing.answer()
     assert outcome == [None]
     assert publishing.reports[-1] is None
+
+
+def test_unanswered_appends_are_told_until_one_is_answered(publishing: Publishing) -> None:
+    outcome = publishing.publish("a")
+    publishing.turn()
+    publishing.redis.commands.pop()[1].errback(Unanswered("Not received Redis response"))
+    publishing.turn()
+    assert publishing.reports == [None, "appends are not answered"]
+    publishing.redis.connected = False
+    publishing.redis.return_()  # a PING was answered
+    assert publishing.reports[-1] == "appends are not answered"
+    publishing.answer()
+    assert outcome == [None]
+    assert publishing.reports[-1] is None
+
+
+def test_calls_that_fail_go_out_again_in_their_order(publishing: Publishing) -> None:
+    names = [str(number) for number in range(MAX_IN_FLIGHT + 4)]
+    for name in names:
+        publishing.publish(name, MAX_RECORDS)
+    publishing.redis.lose()
+    publishing.redis.return_()
+    sent: list[str] = []
+    while len(sent) < len(names):
+        publishing.clock.advance(RETRY_DELAY)
+        sent += [call[0] for call in publishing.calls()]
+        for _ in publishing.calls():
+            publishing.answer()
+    assert sent == names
+
+
+def test_a_stop_is_done_when_the_last_one_has_left(publishing: Publishing) -> None:
+    publishing.publish("a")
+    stopped: list[object] = []
+    publishing.publisher.stopService().addCallback(stopped.append)
+    publishing.last.addErrback(lambda _: None).cancel()
+    publishing.turn()
+    assert stopped == [None]
 
 
 def test_a_refusal_does_not_outlast_those_who_wait(publishing: Publishing) -> None:
