@@ -158,7 +158,11 @@ class IPositionSink(Interface):
     """Where positions end up. Called from the reactor's thread, one call at a time."""
 
     def open() -> Deferred[None]:
-        """Connect and bring the schema up to date; fails with :class:`SinkUnusable`."""
+        """Connect and bring the schema up to date.
+
+        Fails with :class:`SinkUnusable` when trying again would not help, and with
+        anything else when it may.
+        """
 
     def store(batch: Batch) -> Deferred[int]:  # noqa: N805
         """Commit a batch in one transaction; what is there already is left alone.

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from tests.servers import RedisServer
@@ -276,6 +277,37 @@ async def test_a_stop_leaves_what_was_read_ahead_pending(redis: RedisServer) -> 
     await processing.stop()
     times = stored_times(sink, again)
     assert len(times) == len(set(times)) == 100
+
+
+@ensureDeferred
+async def test_a_sink_that_cannot_be_opened_yet_is_waited_for(redis: RedisServer) -> None:
+    append(redis, 3)
+    sink = NotYet()
+    processing = Processing(redis, sink)
+    await until(lambda: "not up yet" in str(processing.health.reasons), "told")
+    await until(lambda: lag(redis) == 0, "processed")
+    assert processing.health.ready
+    assert not processing.aborted
+    await processing.stop()
+    assert len(stored_times(sink)) == 3
+
+
+class NotYet(FakeSink):
+    """A sink that is there at the third attempt, for each thing that it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._asked: Counter[str] = Counter()
+
+    def open(self) -> Deferred[None]:
+        return self._not_yet("open") or super().open()
+
+    def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
+        return self._not_yet("checkpoint") or super().checkpoint(stream, group)
+
+    def _not_yet(self, what: str) -> Deferred[Any] | None:
+        self._asked[what] += 1
+        return fail(RuntimeError("not up yet")) if self._asked[what] < 3 else None
 
 
 # A group that is lost.

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.servers import RedisServer
+from tests.servers import PostgresServer, RedisServer
 from tests.system.processes import Daemon
 from tests.system.raw import STREAM
 from tests.waiting import wait_for
@@ -131,6 +131,45 @@ def test_three_share_the_work_while_one_is_killed_and_one_hangs(
     assert {device: tuple(rest) for device, *rest in found} == latest(appended)
     for daemon in processors:
         assert "Traceback" not in daemon.text, daemon.text
+
+
+def test_a_database_that_is_not_there_is_waited_for(
+    tmp_path: Path, redis: RedisServer, postgres: PostgresServer
+) -> None:
+    appended = entries(range(900))
+
+    def append(some: list[dict[str, str]]) -> None:
+        for entry in some:
+            redis.client.xadd(STREAM, entry)
+
+    def count() -> int:
+        ((number,),) = rows(postgres.url, "SELECT count(*) FROM positions")
+        return int(number)
+
+    append(appended[:300])
+    postgres.stop()
+    processor = Daemon(tmp_path, "process", "process", "--redis", redis.url, "--sink", postgres.url)
+    try:
+        processor.start(ready=False)
+        wait_for(lambda: "the sink cannot be opened" in str(processor.readyz()), "told")
+        postgres.start()
+        wait_for(lambda: processor.readyz()[0] == 200, "ready")
+        wait_for(lambda: unfinished(redis) == 0 and count() == 300, "stored")
+        postgres.kill()
+        append(appended[300:600])
+        wait_for(lambda: "the sink does not store" in str(processor.readyz()), "told")
+        postgres.start()
+        wait_for(lambda: unfinished(redis) == 0 and count() == 600, "stored", timeout=40)
+        postgres.suspend()
+        append(appended[600:])
+        wait_for(lambda: "the sink does not store" in str(processor.readyz()), "told", timeout=60)
+        postgres.resume()
+        wait_for(lambda: unfinished(redis) == 0 and count() == 900, "stored", timeout=60)
+        assert processor.stop() == 0
+    finally:
+        processor.kill()
+    assert "Traceback" not in processor.text, processor.text
+    assert PostgresServer.PASSWORD not in processor.text
 
 
 def test_an_ingest_on_another_stream_is_noticed(

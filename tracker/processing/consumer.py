@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -55,6 +55,7 @@ REWIND_MS: Final = 3_600_000
 REJECTION_LINES: Final = 10
 
 
+T = TypeVar("T")
 _Row = tuple[Delivered, StoredPosition]
 
 
@@ -148,7 +149,7 @@ class Consumer(Service):
 
     async def _run(self) -> None:
         try:
-            await self._sink.open()
+            await self._patiently("the sink cannot be opened", self._sink.open, {})
         except SinkUnusable as error:
             self._abort(str(error))
             return
@@ -181,7 +182,14 @@ class Consumer(Service):
                 await self._process(entries)
 
     async def _make_group(self, stream: str) -> None:
-        committed = await self._sink.checkpoint(stream, PROCESSOR_GROUP)
+        answer = await self._patiently(
+            "the sink does not tell what it has",
+            lambda: self._sink.checkpoint(stream, PROCESSOR_GROUP),
+            {},
+        )
+        if answer is None:
+            return
+        (committed,) = answer
         after = "0"
         if committed is not None:
             # The group was there, and is lost with what it knew: other consumers may have
@@ -299,26 +307,38 @@ class Consumer(Service):
 
         :raises BatchRefused: when there is something in it that can never be stored.
         """
+        stored = await self._patiently(
+            "the sink does not store", lambda: self._sink.store(batch), ids
+        )
+        return stored is not None
+
+    async def _patiently(
+        self, what: str, ask: Callable[[], Deferred[T]], ids: Mapping[str, Sequence[str]]
+    ) -> tuple[T] | None:
+        """What the sink answers, asked again until it does; None when stopped before.
+
+        :param what: told while it does not.
+        :param ids: stream → entries that are kept from being claimed meanwhile.
+        :raises BatchRefused, SinkUnusable: when asking again would not help.
+        """
         delay = FIRST_RETRY
         failed = False
-        while self.running:
-            try:
-                await self._sink.store(batch)
-            except BatchRefused:
-                if failed:
-                    self._report(None)
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever ails the sink, the batch waits
-                failed = True
-                self._report(f"the sink does not store: {error}")
+        try:
+            while self.running:
+                try:
+                    return (await ask(),)
+                except (BatchRefused, SinkUnusable):
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever ails the sink, it is asked again
+                    failed = True
+                    self._report(f"{what}: {error}")
                 await self._sleep(delay)
                 delay = min(2 * delay, LAST_RETRY)
                 await self._keep_claims(ids)
-                continue
-            if failed:
+            return None
+        finally:
+            if failed and self.running:
                 self._report(None)
-            return True
-        return False
 
     async def _keep_claims(self, ids: Mapping[str, Sequence[str]]) -> None:
         # It is the sink that is slow, for all consumers alike: claiming would help nobody.
