@@ -53,6 +53,7 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/decode.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/connections.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/ingest.py $(BENCH_OPTIONS)
+	$(BIN)/python bench/process.py $(BENCH_OPTIONS)
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

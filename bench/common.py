@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final, TextIO
 
 from attrs import field, frozen
@@ -82,13 +83,17 @@ class Usage:
     """Seconds of CPU that all cores have worked."""
 
     @classmethod
-    def now(cls, processes: Mapping[str, int]) -> Usage:
-        """:param processes: name → process id."""
-        return cls(
-            time.monotonic(),
-            {name: _cpu_seconds(pid) for name, pid in processes.items()},
-            _machine_seconds(),
-        )
+    def now(
+        cls, processes: Mapping[str, int], parents: Mapping[str, int] = MappingProxyType({})
+    ) -> Usage:
+        """What they have used.
+
+        :param processes: name → process id.
+        :param parents: the same of those that work by way of children.
+        """
+        cpu = {name: _cpu_seconds(pid) for name, pid in processes.items()}
+        cpu |= {name: _family_seconds(pid) for name, pid in parents.items()}
+        return cls(time.monotonic(), cpu, _machine_seconds())
 
 
 @frozen
@@ -119,9 +124,37 @@ class Window:
 
 
 def _cpu_seconds(pid: int) -> float:
-    # The name, in parentheses, may hold anything; utime and stime are fields 14 and 15.
+    user, system, *_ = _ticks(pid)
+    return (user + system) / os.sysconf("SC_CLK_TCK")
+
+
+def _family_seconds(pid: int) -> float:
+    """Of a process, its children, and the children that it has had."""
+    ticks = 0
+    for child in _children(pid):
+        with suppress(OSError):  # it has just ended, and counts as one that it has had
+            ticks += sum(_ticks(child))
+    # The parent last: better to count one twice that ends just now than not at all.
+    return (ticks + sum(_ticks(pid))) / os.sysconf("SC_CLK_TCK")
+
+
+def _ticks(pid: int) -> Sequence[int]:
+    """utime, stime, cutime and cstime, which are fields 14 to 17."""
+    # The name, in parentheses, may hold anything.
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return [int(field) for field in fields[11:15]]
+
+
+def _children(parent: int) -> Sequence[int]:
+    # Of its main thread, which is the only one that those we ask about have.
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def resident_bytes(pid: int) -> int:
+    """The memory that a process has now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("VmRSS:"))
+    return int(line.split()[1]) * 1024
 
 
 def _machine_seconds() -> float:
@@ -198,6 +231,11 @@ class Column:
     layout: str = ""
     """As in ``format()``."""
 
+    def cell(self, result: Mapping[str, Any]) -> str:
+        """What stands in it; a dash where a result has no such figure."""
+        value = result.get(self.key)
+        return "-" if value is None else format(value, self.layout)
+
 
 class Report:
     """The table, printed as results come, and the JSON document, written in the end.
@@ -243,7 +281,7 @@ class Report:
     def add(self, result: Mapping[str, Any]) -> None:
         """A row of the table; what no column shows is in the document only."""
         self._document["results"].append(result)
-        self._print([format(result[column.key], column.layout) for column in self._columns])
+        self._print([column.cell(result) for column in self._columns])
 
     def warn(self, text: str) -> None:
         """Something that makes the row above doubtful."""

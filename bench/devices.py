@@ -27,7 +27,7 @@ from tracker.vendors.teltonika.login import ACCEPT, encode_login
 #: Name of the process that plays the devices, in :attr:`Phase.window`.
 GENERATOR: Final = "generator"
 
-#: Different frames of a device; after the last it begins again.
+#: Different frames of a device, as a rule; after the last it begins again.
 _FRAMES: Final = 4
 #: Connections that are opened before the first of them logs in; less than a listen backlog.
 _AT_ONCE: Final = 200
@@ -123,18 +123,25 @@ class _Fleet:
     """All devices of a process."""
 
     def __init__(
-        self, port: int, connections: int, records: int, layouts: int, processes: Mapping[str, int]
+        self,
+        port: int,
+        connections: int,
+        records: int,
+        layouts: int,
+        processes: Mapping[str, int],
+        frames: int,
     ) -> None:
         """Log them in.
 
         :param records: in a packet.
         :param layouts: see :func:`bench.frames.record`.
         :param processes: name → id of those whose use of CPU is to be told.
+        :param frames: how many different ones a device has; after the last it begins again.
         """
-        frames = [device_frames(number, records, _FRAMES, layouts) for number in range(connections)]
+        sent = [device_frames(number, records, frames, layouts) for number in range(connections)]
         self._epoll = select.epoll()  # before the connections: select() takes only low numbers
         sockets = log_in(port, 0, connections)
-        self._devices = [_Device(*pair) for pair in zip(sockets, frames, strict=True)]
+        self._devices = [_Device(*pair) for pair in zip(sockets, sent, strict=True)]
         self._by_number = {device.socket.fileno(): device for device in self._devices}
         for number in self._by_number:
             self._epoll.register(number, select.EPOLLIN)
@@ -248,14 +255,20 @@ class DeviceProcess:
     """A process that plays devices; a context manager."""
 
     def __init__(
-        self, port: int, connections: int, records: int, layouts: int, processes: Mapping[str, int]
+        self,
+        port: int,
+        connections: int,
+        records: int,
+        layouts: int,
+        processes: Mapping[str, int],
+        frames: int = _FRAMES,
     ) -> None:
         """See :class:`_Fleet`."""
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(
             target=_serve,
-            args=(theirs, port, connections, records, layouts, dict(processes)),
+            args=(theirs, port, connections, records, layouts, dict(processes), frames),
             daemon=True,
         )
         self._process.start()
@@ -306,10 +319,11 @@ def _serve(
     records: int,
     layouts: int,
     processes: Mapping[str, int],
+    frames: int,
 ) -> None:
     gc.disable()  # nothing here makes cycles, and a collection would be seen in the latencies
     try:
-        fleet = _Fleet(port, connections, records, layouts, processes)
+        fleet = _Fleet(port, connections, records, layouts, processes, frames)
         pipe.send(None)
         while True:
             name, *arguments = pipe.recv()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
+
+from attrs import evolve
 
 from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded
@@ -84,6 +86,25 @@ def device_frames(device: int, records: int, frames: int, layouts: int = 1) -> l
     """Some frames of one device, no record twice among them or among other devices'."""
     starts = range(device * records * frames, (device + 1) * records * frames, records)
     return [encode_frame(packet(start, records, layouts=layouts)) for start in starts]
+
+
+def fleet_entries(devices: int, records: int, total: int) -> Iterator[Entry]:
+    """What is in the stream when devices that record once a second all send in turn.
+
+    :param records: in a packet, one after the other in the stream.
+    :param total: at least so many entries; no two have device and time in common.
+    """
+    for sent in range(-(-total // records)):
+        turn, device = divmod(sent, devices)
+        second = turn * records
+        packet_ = [
+            evolve(
+                record(sent * records + each),
+                timestamp=_START + (second + each) * 1000 + device * 7919 % 1000,
+            )
+            for each in range(records)
+        ]
+        yield from stream_entries(encode_packet(CODEC_8E, packet_), imei(device))
 
 
 def stream_entries(data: bytes, device_id: str) -> Sequence[Entry]:

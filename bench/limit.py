@@ -82,12 +82,12 @@ def measure(redis: RedisServer, warm_up: float, seconds: float, own_writer: bool
 def _benchmark(redis: RedisServer, program: str) -> Iterator[int]:
     """redis-benchmark, which sends the same entry again and again: one of middling length."""
     entries = sorted(sample(), key=lambda entry: len(entry.payload))
-    command = [word.decode() for word in _words(entries[len(entries) // 2])]
+    words = [word.decode() for word in _words(entries[len(entries) // 2])]
     process = subprocess.Popen(
         [
             *(program, "-h", "127.0.0.1", "-p", str(redis.port), "-q"),
             *("-c", str(CONNECTIONS), "-P", str(DEPTH), "-n", str(_ENDLESS)),
-            *command,
+            *words,
         ],
         stdout=subprocess.DEVNULL,
     )
@@ -105,7 +105,7 @@ def _own(redis: RedisServer) -> Iterator[int]:
     """A process of ours."""
     context = get_context("spawn")
     ours, theirs = context.Pipe()
-    pipeline = b"".join(_command(entry) for entry in sample())
+    pipeline = b"".join(command(entry) for entry in sample())
     process = context.Process(target=_write, args=(theirs, redis.port, pipeline), daemon=True)
     process.start()
     theirs.close()
@@ -133,7 +133,8 @@ def _words(entry: Entry) -> list[bytes]:
     return [b"XADD", STREAM.encode(), b"*", *fields]
 
 
-def _command(entry: Entry) -> bytes:
+def command(entry: Entry) -> bytes:
+    """The XADD of an entry, as Redis reads it."""
     words = _words(entry)
     return b"".join((b"*%d\r\n" % len(words), *(b"$%d\r\n%b\r\n" % (len(w), w) for w in words)))
 

@@ -52,6 +52,20 @@ def test_throughput_is_measured_beside_its_limit(fsync: str) -> None:
     assert result["generator_percent"] >= 0
 
 
+def test_both_databases_are_filled_beside_their_limits_and_records_followed() -> None:
+    *moved, passage = quick("process", "--entries", "3000")["results"]
+    assert [each["sink"] for each in moved] == ["postgresql", "sqlite"]
+    for each in moved:
+        assert each["entries"] == 3000
+        for name in ("rows_per_second", "limit_rows_per_second", "ratio", "process_rss_mib"):
+            assert each[name] > 0, name
+    assert "postgresql_cpu_seconds_per_million" in moved[0]
+    assert "postgresql_cpu_seconds_per_million" not in moved[1]
+    assert passage["sink"] == "end to end"
+    assert passage["probes"] > 0
+    assert 0 < passage["visible_p50_ms"] <= passage["visible_p99_ms"]
+
+
 def test_a_table_is_printed_and_the_document_written(tmp_path: Path) -> None:
     file = tmp_path / "results" / "decode.json"
     script = str(BENCH / "decode.py")
@@ -69,6 +83,9 @@ def test_a_table_is_printed_and_the_document_written(tmp_path: Path) -> None:
         ("ingest", ("--records", "many")),
         ("connections", ("--connections", "0")),
         ("decode", ("--decoders", "fast")),
+        ("process", ("--sinks", "oracle")),
+        ("process", ("--entries", "1")),
+        ("process", ("--rate", "1")),
     ],
 )
 def test_a_mistaken_option_is_told(benchmark: str, options: tuple[str, ...]) -> None:
