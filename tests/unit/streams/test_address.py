@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint
 from twisted.internet.interfaces import IStreamClientEndpoint
@@ -246,6 +246,8 @@ passwords = st.text(
 @given(passwords, st.sampled_from(["redis://{}@cache:6379/0", "unix://{}@/run/redis.sock"]))
 def test_any_percent_encoded_password_is_read_and_never_shown(password: str, form: str) -> None:
     encoded = "".join(f"%{byte:02X}" for byte in password.encode())
+    # One like "database" stands there anyway; Hypothesis tries words of our own modules.
+    assume(password not in repr(RedisAddress.from_url(form.format("tracker:"))))
     address = RedisAddress.from_url(form.format(f"tracker:{encoded}"))
     assert address.password == password
     for shown in (str(address), repr(address)):
