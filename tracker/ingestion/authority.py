@@ -6,9 +6,6 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from attrs import frozen
-from twisted.application.internet import TimerService
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -16,6 +13,7 @@ from tracker.imei import has_valid_check_digit
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.timer import RedisTimer
 
 #: Seconds between two readings of the list.
 INTERVAL: Final = 30
@@ -53,7 +51,7 @@ class CheckedImei:
 
 
 @implementer(IDeviceAuthority)
-class AllowList(Service):
+class AllowList(RedisTimer):
     """Serves the devices in the set ``devices:allowed``, of which it keeps a copy.
 
     While Redis is away the last good copy holds. So it does when the set is empty, which
@@ -75,6 +73,7 @@ class AllowList(Service):
         report: Callable[[str | None], None],
         changed: Callable[[], None],
     ) -> None:
+        super().__init__(clock, redis, INTERVAL, self._refresh)
         self.unknown_devices = 0
         """Logins of devices that are not in the set."""
         self._told = 0  # of those
@@ -83,25 +82,6 @@ class AllowList(Service):
         self._report = report
         self._changed = changed
         self._allowed: frozenset[str] | None = None
-        self._timer = TimerService(INTERVAL, self._refresh)
-        self._timer.clock = clock
-        self._first: Deferred[None] = succeed(None)
-
-    def startService(self) -> None:
-        """Read the set as soon as Redis is there, then regularly."""
-        super().startService()
-        self._first = self._redis.when_connected().addCallbacks(
-            lambda _: self._timer.startService(), lambda failure: None
-        )
-
-    def stopService(self) -> Deferred[None]:
-        """Stop reading it."""
-        super().stopService()
-        self._first.cancel()
-        if not self._timer.running:
-            return succeed(None)
-        stopped: Deferred[None] = self._timer.stopService()
-        return stopped
 
     def admission(self, device_id: str) -> Admission:
         """See IDeviceAuthority."""

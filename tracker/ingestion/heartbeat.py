@@ -6,8 +6,6 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from twisted.application.internet import TimerService
-from twisted.application.service import Service
 from twisted.internet.defer import Deferred, TimeoutError, succeed  # noqa: A004
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -17,6 +15,7 @@ from tracker.ingestion.gateway import Gateway
 from tracker.keys import heartbeat
 from tracker.position import iso_milliseconds
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.timer import RedisTimer
 
 #: Seconds between two beats.
 INTERVAL: Final = 30
@@ -27,7 +26,7 @@ EXPIRY: Final = 90
 WITHDRAWAL_TIMEOUT: Final = 2
 
 
-class Heartbeat(Service):
+class Heartbeat(RedisTimer):
     """Keeps ``instance:heartbeat:{instance_id}`` alive while the instance is."""
 
     _log = Logger()
@@ -40,26 +39,20 @@ class Heartbeat(Service):
         gateways: Mapping[str, Gateway],
     ) -> None:
         """:param gateways: stream → the gateway that fills it."""
+        super().__init__(clock, redis, INTERVAL, self._beat)
         self._clock = clock
         self._redis = redis
         self._key = heartbeat(instance_id)
         self._gateways = gateways
-        self._timer = TimerService(INTERVAL, self._beat)
-        self._timer.clock = clock
         self._started_at = ""
-        self._first_beat: Deferred[None] | None = None
 
     def startService(self) -> None:
         """Beat as soon as Redis is there, then regularly."""
-        super().startService()
         self._started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
-        self._first_beat = self._redis.when_connected().addCallbacks(
-            lambda _: self._timer.startService(), lambda failure: None
-        )
+        super().startService()
 
-    async def _withdraw(self) -> None:
-        if self._timer.running:
-            await self._timer.stopService()
+    async def _withdraw(self, beating: Deferred[None]) -> None:
+        await beating
         await self._redis.execute("DEL", self._key)
 
     def _not_withdrawn(self, failure: Failure) -> None:
@@ -70,10 +63,7 @@ class Heartbeat(Service):
         """Withdraw the heartbeat, so that nobody waits for it to expire."""
         if not self.running:
             return succeed(None)
-        super().stopService()
-        if self._first_beat is not None:
-            self._first_beat.cancel()
-        withdrawn = Deferred.fromCoroutine(self._withdraw())
+        withdrawn = Deferred.fromCoroutine(self._withdraw(super().stopService()))
         return withdrawn.addTimeout(WITHDRAWAL_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
 
     async def _beat(self) -> None:

@@ -10,12 +10,11 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from twisted.application.internet import TimerService
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
+from prometheus_client import CollectorRegistry, Gauge
 
 from tracker.keys import PROCESSOR_GROUP, heartbeat
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.timer import RedisTimer
 
 #: Seconds between two looks.
 INTERVAL: Final = 30
@@ -25,11 +24,12 @@ ALIVE_MS: Final = 60_000
 _PAGE: Final = 1000
 
 
-class DriftGuard(Service):
+class DriftGuard(RedisTimer):
     """Looks for streams that are advertised, not read here, and by no other processor.
 
     :param streams: those that are read here.
     :param report: told None when there is no other, else which there are.
+    :param registry: gets their number as a metric.
     """
 
     def __init__(
@@ -38,30 +38,22 @@ class DriftGuard(Service):
         redis: RedisConnection,
         streams: Iterable[str],
         report: Callable[[str | None], None],
+        registry: CollectorRegistry | None,
     ) -> None:
+        super().__init__(clock, redis, INTERVAL, self._look)
         self._redis = redis
         self._streams = frozenset(streams)
         self._report = report
-        self._timer = TimerService(INTERVAL, self._look)
-        self._timer.clock = clock
-        self._first: Deferred[None] = succeed(None)
+        self._unread = Gauge(
+            "tracker_unread_streams",
+            "Streams that ingestion writes, and that no processor reads.",
+            registry=registry,
+        )
 
     def startService(self) -> None:
         """Look as soon as Redis is there, then regularly."""
         super().startService()
         self._report(None)
-        self._first = self._redis.when_connected().addCallbacks(
-            lambda _: self._timer.startService(), lambda failure: None
-        )
-
-    def stopService(self) -> Deferred[None]:
-        """Look no more."""
-        super().stopService()
-        self._first.cancel()
-        if not self._timer.running:
-            return succeed(None)
-        stopped: Deferred[None] = self._timer.stopService()
-        return stopped
 
     async def _look(self) -> None:
         try:
@@ -76,6 +68,7 @@ class DriftGuard(Service):
         except Refused as error:
             self._report(f"what ingestion writes cannot be looked up: {error}")
             return
+        self._unread.set(len(unread))
         told = "; ".join(f"{stream} (written by {advertised[stream]})" for stream in unread)
         self._report(f"streams that nobody reads: {told}" if unread else None)
 

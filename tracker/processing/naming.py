@@ -6,20 +6,18 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from attrs import evolve
-from twisted.application.internet import TimerService
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from tracker.interfaces import INaming, StoredPosition
 from tracker.keys import DEVICE_MODELS
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.timer import RedisTimer
 
 #: Seconds between two readings of the devices' models.
 INTERVAL: Final = 60
 
 
-class Namer(Service):
+class Namer(RedisTimer):
     """Names attributes by the vendor's dictionary, and by the model where it is known.
 
     Models are those of the hash ``devices:models``, of which it keeps a copy. Before there
@@ -31,28 +29,10 @@ class Namer(Service):
     _log = Logger()
 
     def __init__(self, clock: Any, redis: RedisConnection, namings: Mapping[str, INaming]) -> None:
+        super().__init__(clock, redis, INTERVAL, self._refresh)
         self._redis = redis
         self._namings = namings
         self._models: Mapping[str, str] = {}
-        self._timer = TimerService(INTERVAL, self._refresh)
-        self._timer.clock = clock
-        self._first: Deferred[None] = succeed(None)
-
-    def startService(self) -> None:
-        """Read the models as soon as Redis is there, then regularly."""
-        super().startService()
-        self._first = self._redis.when_connected().addCallbacks(
-            lambda _: self._timer.startService(), lambda failure: None
-        )
-
-    def stopService(self) -> Deferred[None]:
-        """Read them no more."""
-        super().stopService()
-        self._first.cancel()
-        if not self._timer.running:
-            return succeed(None)
-        stopped: Deferred[None] = self._timer.stopService()
-        return stopped
 
     def name(self, stored: StoredPosition) -> StoredPosition:
         """The same with names."""

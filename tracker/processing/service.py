@@ -63,7 +63,7 @@ def process_role(
         pace,
         None if namer is None else namer.name,
     ).setServiceParent(role)
-    drift = DriftGuard(reactor, commands, vendors, health.condition("streams"))
+    drift = DriftGuard(reactor, commands, vendors, health.condition("streams"), registry)
     drift.setServiceParent(role)
     if registry is not None:
         LagWatch(reactor, commands, vendors, health, registry).setServiceParent(role)
