@@ -7,9 +7,6 @@ from typing import Any, Final
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge
-from twisted.application.internet import TimerService
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from tracker.keys import PROCESSOR_GROUP, dead_letters
@@ -20,6 +17,7 @@ from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.processing.drift import advertised_streams
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.timer import RedisTimer
 from tracker.streams.trim import Trimmed, remove_idle_consumers, trim, trim_dead
 
 #: Seconds between two rounds, unless told otherwise.
@@ -42,7 +40,7 @@ class Retention:
     """Seconds, of dead letters."""
 
 
-class Janitor(Service):
+class Janitor(RedisTimer):
     """Trims streams, and removes consumers that are long gone, every so often.
 
     Any number of janitors may do that at the same time.
@@ -66,6 +64,7 @@ class Janitor(Service):
         report: Callable[[str | None], None],
         registry: CollectorRegistry,
     ) -> None:
+        super().__init__(clock, redis, interval, self._round)
         self._clock = clock
         self._redis = redis
         self._streams = frozenset(streams)
@@ -73,25 +72,6 @@ class Janitor(Service):
         self._report = report
         self._alarms: dict[tuple[str, str], RateLimit] = {}
         self._metrics = _Metrics(registry)
-        self._timer = TimerService(interval, self._round)
-        self._timer.clock = clock
-        self._first: Deferred[None] = succeed(None)
-
-    def startService(self) -> None:
-        """Begin as soon as Redis is there."""
-        super().startService()
-        self._first = self._redis.when_connected().addCallbacks(
-            lambda _: self._timer.startService(), lambda failure: None
-        )
-
-    def stopService(self) -> Deferred[None]:
-        """Fires when the call under way is answered."""
-        super().stopService()
-        self._first.cancel()
-        if not self._timer.running:
-            return succeed(None)
-        stopped: Deferred[None] = self._timer.stopService()
-        return stopped
 
     async def _round(self) -> None:
         reasons = []
@@ -104,6 +84,10 @@ class Janitor(Service):
         except (Refused, Unavailable) as error:
             # The connection reports an outage, and the next round is due anyway.
             self._log.warn("this round is not finished: {error}", error=error)
+            return
+        except Exception:  # noqa: BLE001 - else there would never be another round
+            self._log.failure("this round has failed")
+            self._report("the last round has failed, see the log")
             return
         if self.running:
             self._metrics.last_round.set(self._clock.seconds())

@@ -74,11 +74,9 @@ def replay(url: str | None, stream: str, first: str, last: str | None, sink_url:
             raise Failed(f"--sink: {error}") from None
         outcome = Replay(sink, vendor)
         try:
-            await sink.open()
+            await _open(sink)
             if ends is not None:
                 await _replay(redis, stream, *ends, outcome)
-        except SinkUnusable as error:
-            raise Failed(str(error)) from None
         finally:
             await sink.close()
         outcome.tell()
@@ -143,6 +141,15 @@ class Replay:
         if self.bad > len(self.complaints):
             click.echo(f"and {self.bad - len(self.complaints)} more bad ones", err=True)
         click.echo(f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad")
+
+
+async def _open(sink: IPositionSink) -> None:
+    try:
+        await sink.open()
+    except SinkUnusable as error:
+        raise Failed(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - each sink fails in its own way
+        raise Failed(f"the sink cannot be opened: {error}") from None
 
 
 async def _ends(

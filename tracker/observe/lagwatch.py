@@ -8,14 +8,12 @@ from typing import Any, Final
 from attrs import frozen
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import GaugeMetricFamily, Metric
-from twisted.application.internet import TimerService
-from twisted.application.service import Service
-from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 
 from tracker.observe.health import Health
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.lag import StreamLag, stream_lag
+from tracker.streams.timer import RedisTimer
 
 #: Seconds between two looks.
 INTERVAL: Final = 5
@@ -30,7 +28,7 @@ class _Look:
     lag: StreamLag
 
 
-class LagWatch(Service):
+class LagWatch(RedisTimer):
     """Reads the lag of all groups of some streams every few seconds.
 
     While Redis cannot be asked, the last figures stay, and how old they are is told. A
@@ -51,31 +49,13 @@ class LagWatch(Service):
         health: Health,
         registry: CollectorRegistry,
     ) -> None:
+        super().__init__(clock, redis, INTERVAL, self._look)
         self._clock = clock
         self._redis = redis
         self._streams = sorted(streams)
         self._looks: dict[str, _Look] = {}
-        self._timer = TimerService(INTERVAL, self._look)
-        self._timer.clock = clock
-        self._first: Deferred[None] = succeed(None)
         health.detail("lag", self._tell)
         registry.register(self)
-
-    def startService(self) -> None:
-        """Look as soon as Redis is there, then regularly."""
-        super().startService()
-        self._first = self._redis.when_connected().addCallbacks(
-            lambda _: self._timer.startService(), lambda failure: None
-        )
-
-    def stopService(self) -> Deferred[None]:
-        """Look no more; the last figures stay."""
-        super().stopService()
-        self._first.cancel()
-        if not self._timer.running:
-            return succeed(None)
-        stopped: Deferred[None] = self._timer.stopService()
-        return stopped
 
     async def _look(self) -> None:
         for stream in self._streams:
@@ -84,6 +64,9 @@ class LagWatch(Service):
             except (Refused, Unavailable) as error:
                 # The connection reports an outage; the age of the figures tells the rest.
                 self._log.debug("no lag of {stream}: {error}", stream=stream, error=error)
+                continue
+            except Exception:  # noqa: BLE001 - else it would never look again
+                self._log.failure("no lag of {stream}", stream=stream)
                 continue
             if lag is None:
                 self._looks.pop(stream, None)
