@@ -29,7 +29,7 @@ from tracker.observe.http import health_site
 from tracker.observe.metrics import make_registry
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
-from tracker.processing.sinks import make_sink
+from tracker.processing.sinks import KINDS, make_sink
 from tracker.settings import options_of
 from tracker.streams.address import RedisAddress
 from tracker.streams.embedded import EmbeddedRedis, find_server, socket_address
@@ -218,7 +218,7 @@ class ProcessOptions(StoringOptions):
     longdesc = "Stores positions from the streams, and acknowledges them once they are committed."
     optParameters: ClassVar[list[Any]] = [
         _REDIS,
-        ("sink", None, None, "Where positions are stored: sqlite:PATH. [required]"),
+        ("sink", None, None, f"Where positions are stored: {KINDS}. [required]"),
         (
             "consumer",
             None,
@@ -227,6 +227,9 @@ class ProcessOptions(StoringOptions):
             "else the host's name and -1]",
         ),
         *((name, None, default, text) for name, default, text in options_of(Pace)),
+    ]
+    optFlags: ClassVar[list[Any]] = [
+        ("no-migrate", None, "Never make or upgrade tables: tracker-admin migrate does."),
     ]
 
     def build(
@@ -240,7 +243,7 @@ class ProcessOptions(StoringOptions):
             _reachable(config.redis_address(self["redis"], os.environ), reactor),
             config.process_streams(os.environ, installed_vendors()),
             config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
-            _sink(reactor, self["sink"]),
+            _sink(reactor, self["sink"], not self["no-migrate"]),
             health,
             abort,
             config.settings(Pace, self),
@@ -325,6 +328,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
             INTERVAL,
             health,
             registry,
+            watch_lag=False,
         ).setServiceParent(role)
         self.ingest(reactor, address, health, abort).setServiceParent(role)
         return role
@@ -452,8 +456,8 @@ def _reachable(address: RedisAddress, reactor: Any) -> RedisAddress:
     return address
 
 
-def _sink(reactor: Any, url: str) -> Any:
+def _sink(reactor: Any, url: str, migrate: bool = True) -> Any:
     try:
-        return make_sink(reactor, url)
+        return make_sink(reactor, url, migrate)
     except ValueError as error:
         raise ConfigError(f"--sink: {error}") from None

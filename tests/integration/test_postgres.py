@@ -9,6 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 import pytest_twisted
+from attrs import evolve
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
@@ -22,8 +23,9 @@ from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable,
 from tracker.processing.sinks import make_sink
 from tracker.processing.sinks.postgresql import batch as batches
 from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
+from tracker.processing.sinks.postgresql.connection import SinkDown, connect
 from tracker.processing.sinks.postgresql.schema import upgrade
-from tracker.processing.sinks.postgresql.sink import PostgreSQLSink, SinkDown, connect
+from tracker.processing.sinks.postgresql.sink import PostgreSQLSink
 
 Open = Callable[..., PostgreSQLSink]
 
@@ -73,7 +75,9 @@ def test_it_keeps_to_the_interface() -> None:
 
 @ensureDeferred
 async def test_a_position_is_stored_whole(sink: PostgreSQLSink, database: str) -> None:
-    position = stored(1, generation_type=5, timestamp="2026-11-22T10:00:01.125Z")
+    named = {"Ignition": {"id": 239, "value": 1}, "odd \\N": {}}
+    plain = stored(1, generation_type=5, timestamp="2026-11-22T10:00:01.125Z")
+    position = evolve(plain, named=named)
     assert await sink.store(Batch([position], CHECKPOINT)) == 1
     query = (
         "SELECT device_id, ts::text, digest, vendor, codec, latitude, longitude, altitude, angle,"
@@ -84,10 +88,15 @@ async def test_a_position_is_stored_whole(sink: PostgreSQLSink, database: str) -
         (
             *(DEVICE, "2026-11-22 10:00:01.125+00", position.digest, "teltonika", "8E"),
             *(41.3275, 19.8187, -6, 214, 43, 14, 0, 239, 5),
-            *({"239": 1, "78": {"__bigint": "13835058055282163712"}}, None),
+            *({"239": 1, "78": {"__bigint": "13835058055282163712"}}, named),
             "2026-11-22 10:01:00+00",
         )
     ]
+    assert rows(database, LAST.format("digest, generation_type, named")) == [
+        (position.digest, 5, named)
+    ]
+    await sink.store(Batch([stored(2)], CHECKPOINT))
+    assert rows(database, "SELECT named FROM positions ORDER BY ts") == [(named,), (None,)]
 
 
 @ensureDeferred

@@ -10,44 +10,23 @@ from typing import Any
 
 import pytest
 import pytest_twisted
+from attrs import evolve
 from pytest_twisted import ensureDeferred
 from zope.interface.verify import verifyObject
 
+from tests.integration.batches import CHECKPOINT, message, stored
 from tests.unit.fakes import FakeSink
-from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
-from tracker.position import Position, digest
-from tracker.processing.sinks.sqlite import SQLiteSink
+from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.processing.sinks import sqlite
+from tracker.processing.sinks.sqlite import SQLiteSink, upgrade
 
-CHECKPOINT = {("telemetry:teltonika", "processor"): "1-0"}
-
-
-def stored(second: int, device: str = "356307042441013", **changes: Any) -> StoredPosition:
-    facts: dict[str, Any] = {
-        "device_id": device,
-        "timestamp": f"2026-11-22T10:00:{second:02}.000Z",
-        "latitude": 41.3275,
-        "longitude": 19.8187,
-        "altitude": -6,
-        "angle": 214,
-        "speed": 43,
-        "satellites": 14,
-        "priority": 0,
-        "event": 239,
-        "attributes": {"239": 1, "78": {"__bigint": "13835058055282163712"}},
-    }
-    position = Position(**(facts | changes))
-    return StoredPosition(
-        position, digest(position.to_payload()), "teltonika", "8E", "2026-11-22T10:01:00.000Z"
-    )
+Open = Callable[..., SQLiteSink]
 
 
-Open = Callable[[Path], SQLiteSink]
-
-
-def sink_at(path: Path) -> SQLiteSink:
+def sink_at(path: Path, migrate: bool = True) -> SQLiteSink:
     from twisted.internet import reactor
 
-    return SQLiteSink(reactor, str(path))
+    return SQLiteSink(reactor, str(path), migrate)
 
 
 @pytest_twisted.async_yield_fixture
@@ -55,8 +34,8 @@ async def closing() -> AsyncIterator[Open]:
     """Makes sinks that are closed at the end, whatever the test has come to."""
     sinks = []
 
-    def make(path: Path) -> SQLiteSink:
-        sinks.append(sink_at(path))
+    def make(path: Path, migrate: bool = True) -> SQLiteSink:
+        sinks.append(sink_at(path, migrate))
         return sinks[-1]
 
     yield make
@@ -173,7 +152,7 @@ async def test_the_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path)
 @ensureDeferred
 async def test_a_failed_batch_leaves_nothing_behind(sink: SQLiteSink, path: Path) -> None:
     huge = stored(3, event=2**70)  # fails within the transaction
-    with pytest.raises(OverflowError):
+    with pytest.raises(BatchRefused, match="too large"):
         await sink.store(Batch([stored(1), huge], CHECKPOINT))
     assert rows(path, "SELECT count(*) FROM positions") == [(0,)]
     assert rows(path, "SELECT count(*) FROM checkpoints") == [(0,)]
@@ -194,7 +173,7 @@ async def test_it_opens_what_it_has_written(path: Path, closing: Open) -> None:
 async def test_a_commit_is_on_disk_when_it_returns(sink: SQLiteSink) -> None:
     # WAL alone syncs at checkpoints only; FULL does so at each commit.
     assert sink._database is not None
-    modes = await sink._in_thread(
+    modes = await sink._thread.run(
         lambda database: [
             database.execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous")
@@ -245,3 +224,102 @@ async def test_what_cannot_be_opened_is_told_in_one_line(
         await sink.open()
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        stored(2, event=2**63),
+        stored(2, device="\ud800"),
+        message(2, message="\ud800"),
+        StoredPosition(stored(2).position, stored(2).digest, "teltonika", "8E", None),  # type: ignore[arg-type]
+    ],
+    ids=["number", "text", "message", "missing"],
+)
+@ensureDeferred
+async def test_what_can_never_be_stored_is_refused(
+    odd: StoredPosition, sink: SQLiteSink, path: Path
+) -> None:
+    with pytest.raises(BatchRefused):
+        await sink.store(Batch([stored(1), odd], CHECKPOINT))
+    assert rows(path, "SELECT count(*) FROM positions") == [(0,)]
+
+
+@ensureDeferred
+async def test_messages_have_a_table_of_their_own(sink: SQLiteSink, path: Path) -> None:
+    binary = message(2, message={"__buffer_b64": "AP8="}, message_type="x")
+    with_names = evolve(stored(3, generation_type=5), named={"Ignition": {"value": 1}})
+    batch = Batch([message(1), binary, with_names], CHECKPOINT)
+    assert await sink.store(batch) == 3
+    assert await sink.store(batch) == 0
+    assert rows(path, "SELECT type, message, attributes FROM messages ORDER BY ts") == [
+        (6, "RV:07 GPS:1", '{"message":"RV:07 GPS:1","message_type":6}'),
+        (None, None, '{"message":{"__buffer_b64":"AP8="},"message_type":"x"}'),
+    ]
+    assert rows(path, "SELECT generation_type, named FROM positions") == [
+        (5, '{"Ignition":{"value":1}}')
+    ]
+    assert rows(path, "SELECT generation_type, named FROM last_positions") == [
+        (5, '{"Ignition":{"value":1}}')
+    ]
+
+
+_INSERT_AT_1 = """
+INSERT INTO positions (
+    device_id, ts, digest, vendor, codec, latitude, longitude, altitude, angle, speed,
+    satellites, priority, event, attributes, received_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+@ensureDeferred
+async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: Open) -> None:
+    # Down to what is in it: version 1 kept messages among the positions.
+    nowhere: dict[str, Any] = dict.fromkeys(
+        ("latitude", "longitude", "altitude", "angle", "speed", "satellites"), None
+    )
+    records = [
+        *(stored(1), stored(2, satellites=0), stored(3, **nowhere), message(4)),
+        message(5, message={"__buffer_b64": "AP8="}, message_type=6),
+        message(6, message='say "ë\\"', imei="1"),
+        message(7, message=None, message_type=6),
+    ]
+    fresh = closing(tmp_path / "fresh.sqlite")
+    await fresh.open()
+    await fresh.store(Batch(records, CHECKPOINT))
+    old = sqlite3.connect(tmp_path / "upgraded.sqlite", isolation_level=None)
+    assert upgrade(old, "", target=1) == (0, 1)
+    for one in records:
+        old.execute(_INSERT_AT_1, sqlite._row(one)[:-2])
+    old.execute("ATTACH DATABASE ? AS fresh", (str(tmp_path / "fresh.sqlite"),))
+    columns = ", ".join(row[1] for row in old.execute("PRAGMA main.table_info(last_positions)"))
+    for table, kept in (("last_positions", columns), ("checkpoints", "*")):
+        into = f"({columns})" if kept == columns else ""
+        old.execute(f"INSERT INTO main.{table} {into} SELECT {kept} FROM fresh.{table}")
+    old.close()
+    upgraded = closing(tmp_path / "upgraded.sqlite")
+    await upgraded.open()
+
+    def everything(path: Path) -> dict[str, Any]:
+        tables = rows(path, "SELECT name, sql FROM sqlite_master ORDER BY name")
+        names = [name for name, sql in tables if sql and sql.startswith("CREATE TABLE")]
+        return {"": tables} | {name: rows(path, f"SELECT * FROM {name}") for name in names}
+
+    assert everything(tmp_path / "upgraded.sqlite") == everything(tmp_path / "fresh.sqlite")
+    assert len(rows(tmp_path / "fresh.sqlite", "SELECT * FROM messages")) == 4
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@ensureDeferred
+async def test_an_old_database_is_left_alone_unless_it_may_be_upgraded(
+    version: int, path: Path, closing: Open
+) -> None:
+    database = sqlite3.connect(path, isolation_level=None)
+    upgrade(database, "", target=version)
+    database.close()
+    before = rows(path, "SELECT * FROM sqlite_master")
+    with pytest.raises(SinkUnusable, match=f"schema {version}.*tracker-admin migrate --sink"):
+        await closing(path, migrate=False).open()
+    assert rows(path, "SELECT * FROM sqlite_master") == before
+    await closing(path).open()
+    await closing(path, migrate=False).open()

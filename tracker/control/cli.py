@@ -10,6 +10,7 @@ from tracker.control.decode import decode
 from tracker.control.encode import encode
 from tracker.control.fleets import demo, simulate
 from tracker.control.lag import lag
+from tracker.control.migrate import migrate
 from tracker.control.replay import replay
 
 
@@ -19,5 +20,5 @@ def main() -> None:
     """Look after Tracker, the telemetry plane of a GPS tracking platform."""
 
 
-for command in (decode, encode, simulate, demo, lag, dead, replay):
+for command in (decode, encode, simulate, demo, lag, dead, replay, migrate):
     main.add_command(command)

@@ -2,30 +2,69 @@
 
 from __future__ import annotations
 
-from typing import Any
+from types import ModuleType
+from typing import Any, Final
 
 from tracker.interfaces import IPositionSink
-from tracker.processing.sinks.sqlite import SQLiteSink
+from tracker.processing.sinks import sqlite
+from tracker.processing.sinks.jsonlines import JSONLinesSink
+
+#: What a sink's URL may look like.
+KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is standard output)"
+
+_POSTGRESQL: Final = ("postgresql", "postgres")
 
 
 def make_sink(reactor: Any, url: str, migrate: bool = True) -> IPositionSink:
-    """The sink that a URL names: ``postgresql://…`` or ``sqlite:PATH``. Nothing is opened yet.
+    """The sink that a URL names. Nothing is opened yet.
 
+    :param url: one of :data:`KINDS`.
     :param migrate: whether it makes and upgrades its tables when it is opened.
     :raises ValueError: with one line that says what is wrong, and holds no password.
     """
-    scheme, colon, rest = url.partition(":")
-    if scheme in ("postgresql", "postgres") and colon:
-        try:
-            from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-            from tracker.processing.sinks.postgresql.sink import PostgreSQLSink
-        except ImportError as error:
-            raise ValueError(
-                f"{scheme}: needs psycopg, pip install 'tracker[postgresql]': {error}"
-            ) from None
-        return PostgreSQLSink(reactor, PostgreSQLAddress.from_url(url), migrate)
-    if scheme != "sqlite" or not colon:
-        raise ValueError(f"unknown sink {scheme!r}: use postgresql://… or sqlite:PATH")
-    if not rest:
-        raise ValueError("sqlite: needs the path of a file, sqlite:PATH")
-    return SQLiteSink(reactor, rest)
+    kind, rest = _parts(url)
+    if kind in _POSTGRESQL:
+        address, sink, _ = _postgresql(kind)
+        made: IPositionSink = sink.PostgreSQLSink(
+            reactor, address.PostgreSQLAddress.from_url(url), migrate
+        )
+        return made
+    if kind == "sqlite":
+        return sqlite.SQLiteSink(reactor, rest, migrate)
+    return JSONLinesSink(reactor, rest)
+
+
+def migrate_sink(url: str) -> tuple[int, int]:
+    """Make or upgrade the tables of a sink, and wait until that is done.
+
+    :return: the version before and after; zeros where there are no tables.
+    :raises ValueError: when the URL makes no sense, as :func:`make_sink`.
+    :raises SinkUnusable: when the database cannot be used, or is newer.
+    """
+    kind, rest = _parts(url)
+    if kind in _POSTGRESQL:
+        address, _, schema = _postgresql(kind)
+        versions: tuple[int, int] = schema.migrate(address.PostgreSQLAddress.from_url(url))
+        return versions
+    return sqlite.migrate(rest) if kind == "sqlite" else (0, 0)
+
+
+def _parts(url: str) -> tuple[str, str]:
+    """Kind and rest of a URL, which are sure to be there."""
+    kind, colon, rest = url.partition(":")
+    if not colon or kind not in (*_POSTGRESQL, "sqlite", "jsonlines"):
+        raise ValueError(f"unknown sink {kind!r}: use {KINDS}" if colon else f"use {KINDS}")
+    if kind not in _POSTGRESQL and not rest:
+        raise ValueError(f"{kind}: needs the path of a file, {kind}:PATH")
+    return kind, rest
+
+
+def _postgresql(kind: str) -> tuple[ModuleType, ModuleType, ModuleType]:
+    # Only who uses it has to have it installed.
+    try:
+        from tracker.processing.sinks.postgresql import address, schema, sink
+    except ImportError as error:
+        raise ValueError(
+            f"{kind}: needs psycopg, pip install 'tracker[postgresql]' ({error})"
+        ) from None
+    return address, sink, schema

@@ -6,33 +6,36 @@ readers never wait for the writer.
 
 from __future__ import annotations
 
-import json
 import os
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from importlib import resources
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred, succeed
-from twisted.internet.threads import deferToThreadPool
-from twisted.python.threadpool import ThreadPool
+from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
+from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.processing.sinks.migrations import check_version, scripts
+from tracker.processing.sinks.rows import encode_json, entry_order, message_columns
+from tracker.processing.sinks.thread import SinkThread
 
-T = TypeVar("T")
-
-_SCHEMA: Final = "schema/sqlite-{version:04}.sql"
-_VERSION: Final = 1
 #: Seconds to wait for another program that holds the file's write lock.
 _LOCK_TIMEOUT: Final = 5.0
 
 _INSERT_POSITION: Final = """
 INSERT INTO positions (
     device_id, ts, digest, vendor, codec, latitude, longitude, altitude, angle, speed,
-    satellites, priority, event, attributes, received_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    satellites, priority, event, attributes, received_at, generation_type,
+    named
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (device_id, ts, digest) DO NOTHING
+"""
+
+_INSERT_MESSAGE: Final = """
+INSERT INTO messages (
+    device_id, ts, digest, vendor, codec, type, message, attributes, received_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (device_id, ts, digest) DO NOTHING
 """
 
@@ -47,7 +50,7 @@ _PLACE: Final = """
 UPDATE last_positions SET
     ts = ?2, digest = ?3, vendor = ?4, codec = ?5, latitude = ?6, longitude = ?7,
     altitude = ?8, angle = ?9, speed = ?10, satellites = ?11, priority = ?12, event = ?13,
-    attributes = ?14, received_at = ?15
+    attributes = ?14, received_at = ?15, generation_type = ?16, named = ?17
 WHERE device_id = ?1 AND (ts IS NULL OR (?2, ?3) > (ts, digest))
 """
 
@@ -58,54 +61,61 @@ ON CONFLICT (stream, group_name) DO UPDATE SET entry_id = excluded.entry_id
 """
 
 
+#: What SQLite, or Python on the way to it, says of values that it can never store.
+_REFUSALS: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    OverflowError,
+    UnicodeEncodeError,
+)
+
+
 @implementer(IPositionSink)
 class SQLiteSink:
-    """Stores positions in the file at ``path``, from a thread of its own."""
+    """Stores positions in the file at ``path``, from a thread of its own.
 
-    def __init__(self, reactor: Any, path: str) -> None:
-        self._reactor = reactor
+    :param migrate: whether to make and upgrade the tables when opened.
+    """
+
+    def __init__(self, reactor: Any, path: str, migrate: bool = True) -> None:
         self._path = path
+        self._migrate = migrate
         self._database: sqlite3.Connection | None = None
         self._file: tuple[int, int] | None = None
-        self._thread = ThreadPool(minthreads=1, maxthreads=1, name="sqlite")
+        self._thread = SinkThread(reactor, "sqlite")
 
     def open(self) -> Deferred[None]:
         """See IPositionSink."""
         self._thread.start()
-        return self._in_thread(self._open)
+        return self._thread.run(self._open)
 
     def store(self, batch: Batch) -> Deferred[int]:
         """See IPositionSink."""
-        return self._in_thread(self._store, batch)
+        return self._thread.run(self._store, batch)
 
     def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
         """See IPositionSink."""
-        return self._in_thread(self._checkpoint, stream, group)
+        return self._thread.run(self._checkpoint, stream, group)
 
     def close(self) -> Deferred[None]:
         """See IPositionSink."""
-        if not self._thread.started:
-            return succeed(None)
-        return self._in_thread(self._close).addBoth(lambda _: self._thread.stop())
-
-    def _in_thread(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        return deferToThreadPool(self._reactor, self._thread, function, *arguments)
+        return self._thread.stop(self._close)
 
     # From here on everything runs in the sink's thread.
 
     def _open(self) -> None:
+        # Autocommit: transactions are begun and ended below, in so many words.
         try:
-            # Autocommit: transactions are begun and ended below, in so many words.
             database = sqlite3.connect(self._path, timeout=_LOCK_TIMEOUT, isolation_level=None)
             try:
                 database.execute("PRAGMA journal_mode = WAL")
                 database.execute("PRAGMA synchronous = FULL")
-                self._migrate(database)
+                upgrade(database, self._path, self._migrate)
             except BaseException:
                 database.close()
                 raise
         except sqlite3.Error as error:
-            raise SinkUnusable(f"cannot open the database {self._path}: {error}") from error
+            raise _cannot_open(self._path, error) from error
         self._database = database
         self._file = _identity(self._path)
 
@@ -114,34 +124,24 @@ class SQLiteSink:
         if _identity(self._path) != self._file:
             raise RuntimeError(f"{self._path} was deleted or replaced: restart the processor")
 
-    def _migrate(self, database: sqlite3.Connection) -> None:
-        with _transaction(database):
-            (version,) = database.execute("PRAGMA user_version").fetchone()
-            if version > _VERSION:
-                raise SinkUnusable(
-                    f"the database {self._path} has schema {version}, this version of Tracker "
-                    f"knows {_VERSION}: upgrade Tracker"
-                )
-            schemas = resources.files(__package__)
-            for number in range(version + 1, _VERSION + 1):
-                script = (schemas / _SCHEMA.format(version=number)).read_text(encoding="utf-8")
-                for statement in _statements(script):
-                    database.execute(statement)
-                database.execute(f"PRAGMA user_version = {number}")
-
     def _store(self, batch: Batch) -> int:
         database = self._database
         assert database is not None  # noqa: S101 - opened before the first batch
         self._check_file()
-        rows = [_row(stored) for stored in batch.positions]
-        with _transaction(database):
-            before = database.total_changes
-            database.executemany(_INSERT_POSITION, rows)
-            new = database.total_changes - before
-            database.executemany(_CONTACT, _latest_contacts(batch.positions))
-            database.executemany(_PLACE, _latest_places(batch.positions))
-            for (stream, group), entry_id in batch.checkpoints.items():
-                _raise_checkpoint(database, stream, group, entry_id)
+        positions = [one for one in batch.positions if not one.position.is_message]
+        messages = [one for one in batch.positions if one.position.is_message]
+        try:
+            with _transaction(database):
+                before = database.total_changes
+                database.executemany(_INSERT_POSITION, map(_row, positions))
+                database.executemany(_INSERT_MESSAGE, map(_message_row, messages))
+                new = database.total_changes - before
+                database.executemany(_CONTACT, _latest_contacts(batch.positions))
+                database.executemany(_PLACE, _latest_places(positions))
+                for (stream, group), entry_id in batch.checkpoints.items():
+                    _raise_checkpoint(database, stream, group, entry_id)
+        except _REFUSALS as error:
+            raise BatchRefused(str(error)) from error
         return new
 
     def _checkpoint(self, stream: str, group: str) -> str | None:
@@ -153,6 +153,47 @@ class SQLiteSink:
         if self._database is not None:
             self._database.close()
             self._database = None
+
+
+def migrate(path: str) -> tuple[int, int]:
+    """Bring the tables of a file up to date; make the file if there is none.
+
+    :return: the version before and after.
+    :raises SinkUnusable: when that cannot be done.
+    """
+    try:
+        database = sqlite3.connect(path, timeout=_LOCK_TIMEOUT, isolation_level=None)
+        try:
+            return upgrade(database, path)
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise _cannot_open(path, error) from error
+
+
+def upgrade(
+    database: sqlite3.Connection, path: str, allowed: bool = True, target: int | None = None
+) -> tuple[int, int]:
+    """Bring the tables up to date, or leave all as it is.
+
+    :param target: the version to stop at; the latest if not given.
+    :return: the version before and after.
+    :raises SinkUnusable: when the database is newer, or older and that is not allowed.
+    """
+    files = scripts("sqlite")
+    with _transaction(database):
+        (before,) = database.execute("PRAGMA user_version").fetchone()
+        check_version(before, len(files), path, f"sqlite:{path}", allowed)
+        for number, script in enumerate(files[before:target], before + 1):
+            for statement in _statements(script):
+                database.execute(statement)
+            database.execute(f"PRAGMA user_version = {number}")
+        (after,) = database.execute("PRAGMA user_version").fetchone()
+    return before, after
+
+
+def _cannot_open(path: str, error: sqlite3.Error) -> SinkUnusable:
+    return SinkUnusable(f"cannot open the database {path}: {error}")
 
 
 def _identity(path: str) -> tuple[int, int] | None:
@@ -201,7 +242,23 @@ def _row(stored: StoredPosition) -> tuple[Any, ...]:
         position.satellites,
         position.priority,
         position.event,
-        json.dumps(position.attributes, separators=(",", ":")),
+        encode_json(position.attributes),
+        stored.received_at,
+        position.generation_type,
+        None if stored.named is None else encode_json(stored.named),
+    )
+
+
+def _message_row(stored: StoredPosition) -> tuple[Any, ...]:
+    position = stored.position
+    return (
+        position.device_id,
+        position.timestamp,
+        stored.digest,
+        stored.vendor,
+        stored.codec,
+        *message_columns(position.attributes),
+        encode_json(position.attributes),
         stored.received_at,
     )
 
@@ -231,10 +288,5 @@ def _moment(stored: StoredPosition) -> tuple[str, bytes]:
 def _raise_checkpoint(database: sqlite3.Connection, stream: str, group: str, entry_id: str) -> None:
     # Entries that were left pending come again after later ones: never step back.
     known = database.execute(_READ_CHECKPOINT, (stream, group)).fetchone()
-    if known is None or _entry_order(known[0]) < _entry_order(entry_id):
+    if known is None or entry_order(known[0]) < entry_order(entry_id):
         database.execute(_WRITE_CHECKPOINT, (stream, group, entry_id))
-
-
-def _entry_order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)

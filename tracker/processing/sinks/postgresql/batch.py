@@ -7,16 +7,13 @@ locks in the same order, and none waits for one that waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final
 
-import psycopg
-
 from tracker.interfaces import Batch, StoredPosition
+from tracker.processing.sinks.postgresql.connection import Connection
 from tracker.processing.sinks.rows import encode_json, entry_order, message_columns
-
-Connection = psycopg.Connection[Any]
 
 MAKE_STAGING: Final = """
 CREATE TEMPORARY TABLE tracker_batch (
@@ -35,6 +32,7 @@ CREATE TEMPORARY TABLE tracker_batch (
     event           integer,
     generation_type integer,
     attributes      jsonb,
+    named           jsonb,
     received_at     timestamptz(3),
     has_fix         boolean,
     is_message      boolean,
@@ -47,7 +45,8 @@ _COPY: Final = "COPY pg_temp.tracker_batch FROM STDIN"
 #: Columns of positions and of last_positions that are those of the batch.
 _RECORD: Final = (
     *("digest", "vendor", "codec", "latitude", "longitude", "altitude", "angle", "speed"),
-    *("satellites", "priority", "event", "generation_type", "attributes", "received_at"),
+    *("satellites", "priority", "event", "generation_type", "attributes", "named"),
+    "received_at",
 )
 _COLUMNS: Final = f"device_id, ts, {', '.join(_RECORD)}"
 
@@ -139,9 +138,7 @@ def _copy_text(positions: Sequence[StoredPosition]) -> Iterator[bytes]:
 
 def _copy_row(stored: StoredPosition) -> str:
     position = stored.position
-    attributes = encode_json(position.attributes)
-    if "\\" in attributes:
-        attributes = attributes.replace("\\", "\\\\")
+    named = "\\N" if stored.named is None else _json(stored.named)
     rest = f"{'t' if position.has_fix else 'f'}\tf\t\\N\t\\N"
     if position.is_message:
         type_, message = message_columns(position.attributes)
@@ -153,8 +150,13 @@ def _copy_row(stored: StoredPosition) -> str:
         f"{_null(position.latitude)}\t{_null(position.longitude)}\t{_null(position.altitude)}\t"
         f"{_null(position.angle)}\t{_null(position.speed)}\t{_null(position.satellites)}\t"
         f"{position.priority}\t{position.event}\t{_null(position.generation_type)}\t"
-        f"{attributes}\t{stored.received_at}\t{rest}\n"
+        f"{_json(position.attributes)}\t{named}\t{stored.received_at}\t{rest}\n"
     )
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    text = encode_json(value)
+    return text.replace("\\", "\\\\") if "\\" in text else text
 
 
 def _null(value: float | None) -> Any:

@@ -11,8 +11,7 @@ import psycopg
 from tracker.interfaces import SinkUnusable
 from tracker.processing.sinks.migrations import check_version, scripts
 from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-
-Connection = psycopg.Connection[Any]
+from tracker.processing.sinks.postgresql.connection import Connection, connect, told
 
 #: Advisory lock that is held while tables are made or changed.
 _LOCK: Final = 0x7472_6163_6B65_7201
@@ -61,6 +60,19 @@ def is_current(connection: Connection, address: PostgreSQLAddress, migrate: bool
             )
         return False
     return True
+
+
+def migrate(address: PostgreSQLAddress) -> tuple[int, int]:
+    """Connect, and bring the tables up to date.
+
+    :return: the version before and after.
+    :raises SinkUnusable: when that cannot be done.
+    """
+    try:
+        with connect(address) as connection:
+            return upgrade(connection, address)
+    except psycopg.Error as error:
+        raise SinkUnusable(f"cannot use the database {address.url}: {told(error)}") from None
 
 
 def upgrade(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 import threading
 from collections.abc import Callable
@@ -14,23 +13,31 @@ import psycopg
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable
+from tracker.interfaces import Batch, BatchRefused, IPositionSink
 from tracker.processing.sinks.postgresql import batch as batches
 from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-from tracker.processing.sinks.postgresql.schema import Connection, is_current, upgrade
+from tracker.processing.sinks.postgresql.connection import (
+    Connection,
+    SinkDown,
+    cannot_open,
+    connect,
+    is_refusal,
+    told,
+)
+from tracker.processing.sinks.postgresql.schema import is_current, upgrade
 from tracker.processing.sinks.thread import SinkThread
 
 T = TypeVar("T")
 
 #: Seconds that a batch may take until the connection is given up. The server gives up
 #: before, if it is able to.
-STORE_TIMEOUT: Final = 60.0
+STORE_TIMEOUT: Final = 30.0
 
 # A server or role may have other defaults. "local" and better are on disk at the commit.
 # What this process leaves open when it hangs holds no locks for ever.
 _SESSION: Final = """
-SELECT set_config('statement_timeout', '50s', false),
-    set_config('lock_timeout', '30s', false),
+SELECT set_config('statement_timeout', '25s', false),
+    set_config('lock_timeout', '20s', false),
     set_config('idle_in_transaction_session_timeout', '60s', false),
     set_config('work_mem', '32MB', false),
     set_config('synchronous_commit',
@@ -38,20 +45,6 @@ SELECT set_config('statement_timeout', '50s', false),
         ELSE current_setting('synchronous_commit') END, false)
 """
 _READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = %s AND group_name = %s"
-
-#: SQLSTATE classes of what is wrong with data: data exception, integrity constraint
-#: violation, program limit exceeded. Source: PostgreSQL documentation, appendix A.
-_REFUSALS: Final = ("22", "23", "54")
-#: What no second try mends when there is no connection: libpq gives no SQLSTATE then.
-_HOPELESS: Final = re.compile(
-    r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
-    r"|certificate|does not support SSL|permission denied for database|invalid .*value"
-)
-_COLUMN: Final = re.compile(r"^COPY tracker_batch, line \d+, column (\w+)", re.MULTILINE)
-
-
-class SinkDown(Exception):
-    """The database cannot be used now; the text says why, and holds no password."""
 
 
 @implementer(IPositionSink)
@@ -153,9 +146,7 @@ class PostgreSQLSink:
         """What to raise for what went wrong in opening."""
         text = self._text(error)
         self._disconnect()
-        if isinstance(error, psycopg.OperationalError) and not _HOPELESS.search(text):
-            return SinkDown(text)
-        return SinkUnusable(f"cannot use the database {self._address.url}: {text}")
+        return cannot_open(self._address, error, text)
 
     def _ready(self) -> Connection:
         if self._connection is None and not self._connect():
@@ -169,7 +160,7 @@ class PostgreSQLSink:
             return batches.store(connection, batch)
         except psycopg.Error as error:
             text = self._text(error)
-            refused = (error.sqlstate or "").startswith(_REFUSALS)
+            refused = is_refusal(error)
             if not (refused and self._rolled_back()):
                 self._disconnect()
             raise (BatchRefused(text) if refused else SinkDown(text)) from None
@@ -205,20 +196,3 @@ class PostgreSQLSink:
         if self._given_up:
             return f"no answer from {self._address.url} within {self._timeout:g} s"
         return told(error)
-
-
-def connect(address: PostgreSQLAddress) -> Connection:
-    """A connection that autocommits.
-
-    :raises psycopg.OperationalError: when there is none to be had.
-    """
-    return psycopg.connect(**address.parameters, autocommit=True)
-
-
-def told(error: psycopg.Error) -> str:
-    """What an error says in one line, without the data that a server quotes beside it."""
-    primary = error.diag.message_primary
-    if primary is None:
-        return " ".join(str(error).split()) or type(error).__name__
-    column = _COLUMN.search(error.diag.context or "")
-    return f"{column[1]}: {primary}" if column else primary

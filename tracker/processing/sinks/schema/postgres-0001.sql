@@ -17,7 +17,7 @@ CREATE TABLE positions (
     event           integer           NOT NULL,
     generation_type integer,
     attributes      jsonb             NOT NULL,
-    named           jsonb,
+    named           jsonb, -- what the attributes mean, where that is asked for
     received_at     timestamptz(3)    NOT NULL,
     PRIMARY KEY (device_id, ts, digest)
 );
@@ -61,6 +61,7 @@ CREATE TABLE last_positions (
     event           integer,
     generation_type integer,
     attributes      jsonb,
+    named           jsonb,
     received_at     timestamptz(3)
 ) WITH (fillfactor = 50);
 
