@@ -12,10 +12,11 @@ from twisted.logger import Logger
 from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.lifecycle import Role
 from tracker.observe.health import Health
+from tracker.observe.lagwatch import LagWatch
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
-from tracker.processing.drift import advertised_streams
 from tracker.streams.address import RedisAddress
+from tracker.streams.advertised import advertised_streams
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
 from tracker.streams.trim import Trimmed, remove_idle_consumers, trim, trim_dead
@@ -182,8 +183,12 @@ def janitor_role(
     interval: float,
     health: Health,
     registry: CollectorRegistry,
+    watch_lag: bool = True,
 ) -> Role:
-    """Build the janitor role; nothing is opened before it starts."""
+    """Build the janitor role; nothing is opened before it starts.
+
+    :param watch_lag: whether to tell the lag, too; another role in the process may do so.
+    """
     role = Role()
     role.setName("janitor")
     redis = RedisConnection(reactor, address, health.condition("redis (janitor)"))
@@ -191,4 +196,6 @@ def janitor_role(
     report = health.condition("retention")
     janitor = Janitor(reactor, redis, streams, retention, interval, report, registry)
     janitor.setServiceParent(role)
+    if watch_lag:  # since processors that are all down tell nothing
+        LagWatch(reactor, redis, streams, health, registry).setServiceParent(role)
     return role

@@ -26,7 +26,7 @@ MAY_IMPORT = {
     "vendors": {"streams"},
     "ingestion": {"streams", "observe"},
     "processing": {"streams", "observe"},
-    "janitor": {"streams", "observe", "processing"},
+    "janitor": {"streams", "observe"},
     "simulator": {"streams", "vendors"},
     "control": {"streams", "vendors", "simulator", "config", "processing"},
     "tap": {"streams", "observe", "config", "ingestion", "processing", "janitor"},

@@ -13,8 +13,8 @@ from twisted.plugin import getPlugins
 from tracker import config
 from tracker.config import ConfigError
 from tracker.interfaces import IVendor
-from tracker.processing.drift import advertised_streams
 from tracker.simulator.run import Failed, run
+from tracker.streams.advertised import advertised_streams
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 
 redis_option = click.option(

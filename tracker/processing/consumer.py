@@ -23,13 +23,14 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
-from tracker.keys import PROCESSOR_GROUP, dead_letters
+from tracker.keys import PROCESSOR_GROUP
 from tracker.lifecycle import Abort
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.settings import setting
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.dead import put_aside
 from tracker.streams.groups import (
     Delivered,
     acknowledge,
@@ -348,13 +349,9 @@ class Consumer(Service):
 
     async def _put_aside(self, entry: Delivered, reason: str) -> None:
         """Keep an entry that cannot be stored, with everything in it, where people can look."""
-        where = dead_letters(entry.stream)
-        content = entry.content or ()
         tried = await attempts(self._commands, PROCESSOR_GROUP, entry.stream, entry.id)
-        await self._commands.execute(
-            *("XADD", where, "*", "_id", entry.id, "_reason", reason, "_attempts", tried),
-            *content,
-        )
+        content = entry.content or ()
+        await put_aside(self._commands, entry.stream, entry.id, content, reason, tried)
         self._tell(f"put aside: {reason}", entry)
 
     def _tell(self, what: str, entry: Delivered) -> None:

@@ -6,13 +6,13 @@ the same on both sides, nothing fails and nothing flows; so it is told, loudly.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge
 
-from tracker.keys import PROCESSOR_GROUP, heartbeat
+from tracker.keys import PROCESSOR_GROUP
+from tracker.streams.advertised import advertised_streams
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
 
@@ -20,8 +20,6 @@ from tracker.streams.timer import RedisTimer
 INTERVAL: Final = 30
 #: Milliseconds within which a consumer has read if it is alive: it asks every few seconds.
 ALIVE_MS: Final = 60_000
-
-_PAGE: Final = 1000
 
 
 class DriftGuard(RedisTimer):
@@ -81,26 +79,3 @@ class DriftGuard(RedisTimer):
             raise
         facts = (dict(zip(fields[::2], fields[1::2], strict=True)) for fields in consumers)
         return any(consumer[b"idle"] < ALIVE_MS for consumer in facts)
-
-
-async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
-    """Stream → an ingest instance that writes it, from the heartbeats of those that live."""
-    prefix = heartbeat("")
-    found: dict[str, str] = {}
-    cursor = b"0"
-    while True:
-        cursor, keys = await redis.execute("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _PAGE)
-        for key in keys:
-            beat = await redis.execute("GET", key)
-            for stream in _streams_in(beat):
-                found[stream] = key.decode(errors="replace").removeprefix(prefix)
-        if cursor == b"0":
-            return found
-
-
-def _streams_in(beat: bytes | None) -> list[str]:
-    try:
-        streams = json.loads(beat or b"{}").get("streams", [])
-    except (ValueError, AttributeError):
-        return []  # not ours
-    return [stream for stream in streams if isinstance(stream, str)]
