@@ -201,13 +201,15 @@ def _postgres_binaries() -> Path:
         )
     except (PermissionError, subprocess.CalledProcessError):
         # The environment is in root's home folder, say, which nobody else may look into.
-        copy = _folder_of_postgres() / "installed"
-        shutil.copytree(folder.parent, copy, symlinks=True)
-        atexit.register(shutil.rmtree, copy.parent, ignore_errors=True)
-        for path in (copy, *copy.rglob("*")):
+        copy = _folder_of_postgres()
+        atexit.register(shutil.rmtree, copy, ignore_errors=True)
+        # As in the wheel: the programs look for their libraries beside the package.
+        for one in (folder.parent, *package.parent.glob(f"{package.name}.libs")):
+            shutil.copytree(one, copy / one.relative_to(package.parent), symlinks=True)
+        for path in copy.rglob("*"):
             if not path.is_symlink():
                 path.chmod(0o755)
-        return copy / "bin"
+        return copy / folder.relative_to(package.parent)
     return folder
 
 
