@@ -12,6 +12,7 @@ import pytest
 from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon, environment, run
 from tests.waiting import wait_for
+from tracker.position import Position
 
 
 def twistd(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
@@ -189,7 +190,10 @@ def test_a_database_that_somebody_locks_holds_up_nothing_for_good(
     other = sqlite3.connect(path, isolation_level=None)
     try:
         other.execute("BEGIN EXCLUSIVE")
-        redis.client.xadd("telemetry:teltonika", {"payload": "{}", "codec": "8"})
+        entry = Position(
+            "356307042441013", "2026-11-22T10:00:00.000Z", 1, 2, 3, 4, 5, 6, 0, 0, {}
+        ).to_entry("8")
+        redis.client.xadd("telemetry:teltonika", entry._asdict())
         wait_for(lambda: process.readyz()[0] == 503, "not ready")
         assert "locked" in str(process.readyz()[1])
         other.execute("ROLLBACK")
