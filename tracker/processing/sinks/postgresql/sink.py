@@ -94,22 +94,34 @@ class PostgreSQLSink:
 
     def _limited(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
         """Run it in the thread; when it takes too long, break the connection under it."""
-        call = self._reactor.callLater(self._timeout, self._give_up)
+        call = None
+
+        def expired() -> None:
+            nonlocal call
+            # While there is no connection yet, connect_timeout holds.
+            call = None if self._give_up() else self._reactor.callLater(1.0, expired)
 
         def done(result: Any) -> Any:
-            if call.active():
+            if call is not None:
                 call.cancel()
             return result
 
+        call = self._reactor.callLater(self._timeout, expired)
         return self._thread.run(function, *arguments).addBoth(done)
 
-    def _give_up(self) -> None:
+    def _give_up(self) -> bool:
+        """Whether there was a connection to break."""
         # libpq waits for an answer without end: a shut socket is one.
-        with self._turn, suppress(psycopg.Error, OSError):
-            if self._connection is not None:
-                self._given_up = True
-                with socket.socket(fileno=os.dup(self._connection.fileno())) as same:
-                    same.shutdown(socket.SHUT_RDWR)
+        with self._turn:
+            if self._connection is None:
+                return False
+            self._given_up = True
+            with (
+                suppress(psycopg.Error, OSError),
+                socket.socket(fileno=os.dup(self._connection.fileno())) as same,
+            ):
+                same.shutdown(socket.SHUT_RDWR)
+            return True
 
     # From here on everything runs in the sink's thread.
 
