@@ -11,6 +11,9 @@ from typing import Final
 #: Consumer group through which position streams are processed.
 PROCESSOR_GROUP: Final = "processor"
 
+#: Hash of device → the ingest instance that it is connected to.
+CONNECTIONS: Final = "connections:registry"
+
 #: Set of the devices that are served, where not all are.
 ALLOWED_DEVICES: Final = "devices:allowed"
 

@@ -129,6 +129,7 @@ class ServingOptions(RoleOptions):
             self.devices(),
             limiter,
             health,
+            abort,
         )
 
     def devices(self) -> Devices:

@@ -12,6 +12,7 @@ from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon
 from tests.system.raw import STREAM, RawDevice, packet
 from tests.system.test_transports import UdpDevice
+from tests.waiting import wait_for
 
 DEVICES = 40
 
@@ -101,3 +102,49 @@ def test_datagrams_are_spread_too_and_answered_once(
         for number, device in enumerate(devices):
             device.send(1000 + number, packet(number), imei(number))
         assert None not in [device.answer() for device in devices]
+
+
+def test_the_registry_tells_where_a_device_is(
+    running: tuple[int, list[Daemon]], redis: RedisServer
+) -> None:
+    port, (first, _) = running
+
+    def registered() -> dict[str, str]:
+        found: dict[bytes, bytes] = redis.client.hgetall("connections:registry")
+        return {device.decode(): owner.decode() for device, owner in found.items()}
+
+    with ExitStack() as stack:
+        devices = [stack.enter_context(RawDevice(port)) for _ in range(DEVICES)]
+        for number, device in enumerate(devices):
+            assert device.login(imei(number)) == b"\x01"
+        wait_for(lambda: len(registered()) == DEVICES, "all are registered")
+        assert set(registered().values()) == {"one", "two"}
+        assert first.stop() == 0
+        assert set(registered().values()) == {"two"}
+        first.start()
+        lost = [number for number, device in enumerate(devices) if not delivers(device, number)]
+        for number in lost:
+            stack.enter_context(RawDevice(port)).login(imei(number))
+        wait_for(lambda: len(registered()) == DEVICES, "all are registered again")
+    wait_for(lambda: not registered(), "all have left")
+
+
+def test_a_second_instance_with_the_same_id_gives_up(
+    running: tuple[int, list[Daemon]], tmp_path: Path, redis: RedisServer
+) -> None:
+    _, (first, _) = running
+    again = Daemon(
+        *(tmp_path, "again", "ingest", "--redis", redis.url, "--instance-id", "one"),
+        *("--listen", "teltonika=tcp:0:interface=127.0.0.1"),
+    )
+    again.start(ready=False)
+    assert again.wait() == 1
+    assert f"another instance has the id one (process {first.pid} on this host)" in again.text
+    assert redis.client.exists("instance:heartbeat:one")
+    first.kill()
+    again.start()  # what is left of the first one is no hindrance
+    wait_for(
+        lambda: f'"pid": {again.pid}' in redis.client.get("instance:heartbeat:one").decode(),
+        "its own heartbeat",
+    )
+    assert again.stop() == 0

@@ -16,6 +16,7 @@ from zope.interface import implementer
 from tracker.endpoints import readable
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.publisher import StreamPublisher
+from tracker.ingestion.registry import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession, NotAccepted
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import Entry
@@ -47,12 +48,14 @@ class Gateway(Service):
         publisher: StreamPublisher,
         authority: IDeviceAuthority,
         limiter: ConnectionLimiter,
+        registry: Registry,
     ) -> None:
         self.vendor = vendor
         self._clock = clock
         self._publisher = publisher
         self._authority = authority
         self._limiter = limiter
+        self._registry = registry
         self._sessions: set[ISession] = set()
         self._by_device: dict[str, ISession] = {}
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
@@ -89,6 +92,7 @@ class Gateway(Service):
         admission = self.admission(device_id)
         if admission is Admission.SERVED:
             older, self._by_device[device_id] = self._by_device.get(device_id), session
+            self._registry.entered(device_id)
             if older is not None:
                 # Half-dead, as a rule: the device has lost it and come again. What it had
                 # under way is sent again on the new connection.
@@ -161,6 +165,13 @@ class Gateway(Service):
                 more=_and_more(suppressed),
             )
 
+    def moved(self, device_id: str, owner: str) -> None:
+        """Close the connection of a device that has gone to another instance."""
+        session = self._by_device.get(device_id)
+        if session is not None:
+            self.rejected(session, f"has gone to the instance {owner}")
+            session.close()
+
     def review(self) -> None:
         """Close the connections of devices that are not served any more."""
         for device_id, session in list(self._by_device.items()):
@@ -175,6 +186,7 @@ class Gateway(Service):
         device_id = session.device_id
         if device_id is not None and self._by_device.get(device_id) is session:
             del self._by_device[device_id]
+            self._registry.left(device_id)
         if self._all_closed is not None and not self._sessions and not self._all_closed.called:
             self._all_closed.callback(None)
 

@@ -1,11 +1,22 @@
-"""Tells the other processes that this instance lives, and which streams it writes."""
+"""Tells the other processes that this instance lives, and which streams it writes.
+
+An instance id belongs to one process at a time. A heartbeat that is there at the start may
+be what is left of the process before this one, which was killed, or that of another one
+that lives. On the same host the process table tells which; else the next half minute does,
+in which a living one would renew it.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
+from attrs import asdict, frozen
 from twisted.internet.defer import Deferred, TimeoutError, succeed  # noqa: A004
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -13,6 +24,7 @@ from twisted.python.failure import Failure
 from tracker import __version__
 from tracker.ingestion.gateway import Gateway
 from tracker.keys import heartbeat
+from tracker.lifecycle import Abort
 from tracker.position import iso_milliseconds
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
@@ -21,13 +33,54 @@ from tracker.streams.timer import RedisTimer
 INTERVAL: Final = 30
 #: Seconds after which an instance without a beat counts as dead.
 EXPIRY: Final = 90
+#: Seconds by which a beat may be late, and is one all the same.
+_TOLERANCE: Final = 5
 
 #: Seconds that a stop waits for Redis to forget it.
 WITHDRAWAL_TIMEOUT: Final = 2
 
 
+@frozen
+class Identity:
+    """A process, as no other one ever is."""
+
+    host: str
+    boot: str
+    """Id of the machine's boot."""
+    pid: int
+    began: int
+    """When the process began, in ticks since the boot."""
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        """Of a process on this host; None where there is none."""
+        with suppress(OSError, IndexError):
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            # The name, in brackets, may hold anything; the 20th field behind it is the time.
+            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            return cls(socket.gethostname(), boot, pid, int(status.rpartition(")")[2].split()[19]))
+        return None
+
+    @classmethod
+    def in_beat(cls, beat: bytes) -> Identity | None:
+        """Of the process that a heartbeat is from, where it tells."""
+        try:
+            facts = json.loads(beat)
+            return cls(facts["host"], facts["boot"], facts["pid"], facts["began"])
+        except (ValueError, KeyError, TypeError):
+            return None
+
+    def is_beside(self, other: Identity) -> bool:
+        """Whether both are processes of one machine since it was booted."""
+        return (self.host, self.boot) == (other.host, other.boot)
+
+
 class Heartbeat(RedisTimer):
-    """Keeps ``instance:heartbeat:{instance_id}`` alive while the instance is."""
+    """Keeps ``instance:heartbeat:{instance_id}`` alive while the instance is.
+
+    :param gateways: stream → the gateway that fills it.
+    :param abort: told when another process lives by the same instance id.
+    """
 
     _log = Logger()
 
@@ -37,13 +90,19 @@ class Heartbeat(RedisTimer):
         redis: RedisConnection,
         instance_id: str,
         gateways: Mapping[str, Gateway],
+        abort: Abort,
+        identity: Identity | None = None,
     ) -> None:
-        """:param gateways: stream → the gateway that fills it."""
         super().__init__(clock, redis, INTERVAL, self._beat)
         self._clock = clock
         self._redis = redis
+        self._instance_id = instance_id
         self._key = heartbeat(instance_id)
         self._gateways = gateways
+        self._abort = abort
+        self._identity = identity or Identity.of(os.getpid())
+        self._ours = False
+        self._doubtful: tuple[bytes, int] | None = None  # a beat, and when it would expire
         self._started_at = ""
 
     def startService(self) -> None:
@@ -53,7 +112,8 @@ class Heartbeat(RedisTimer):
 
     async def _withdraw(self, beating: Deferred[None]) -> None:
         await beating
-        await self._redis.execute("DEL", self._key)
+        if self._ours:
+            await self._redis.execute("DEL", self._key)
 
     def _not_withdrawn(self, failure: Failure) -> None:
         failure.trap(Refused, Unavailable, TimeoutError)
@@ -67,14 +127,54 @@ class Heartbeat(RedisTimer):
         return withdrawn.addTimeout(WITHDRAWAL_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
 
     async def _beat(self) -> None:
-        beat = {
+        try:
+            self._ours = self._ours or await self._may_begin()
+            if self._ours and self.running:
+                await self._redis.execute("SET", self._key, self._text(), "EX", EXPIRY)
+        except (Refused, Unavailable) as error:
+            # The connection reports an outage; the next beat is due anyway.
+            self._log.debug("no heartbeat: {error}", error=error)
+
+    def _text(self) -> str:
+        beat: dict[str, Any] = {
             "started_at": self._started_at,
             "version": __version__,
             "connections": sum(gateway.connections for gateway in self._gateways.values()),
             "streams": sorted(self._gateways),
         }
-        try:
-            await self._redis.execute("SET", self._key, json.dumps(beat), "EX", EXPIRY)
-        except (Refused, Unavailable) as error:
-            # The connection reports an outage; the next beat is due anyway.
-            self._log.debug("no heartbeat: {error}", error=error)
+        if self._identity is not None:
+            beat |= asdict(self._identity)
+        return json.dumps(beat)
+
+    async def _may_begin(self) -> bool:
+        """Whether nobody else lives by this instance id, as far as can be told now."""
+        there = await self._redis.execute("GET", self._key)
+        if there is None:
+            first = await self._redis.execute("SET", self._key, self._text(), "NX", "EX", EXPIRY)
+            return first is not None
+        other = Identity.in_beat(there)
+        if other == self._identity:
+            return True
+        if other is not None and self._identity is not None and other.is_beside(self._identity):
+            if Identity.of(other.pid) != other:
+                return True  # it has gone without a word
+            self._refuse(f"process {other.pid} on this host")
+            return False
+        left = await self._redis.execute("PTTL", self._key)
+        expires = int(self._clock.seconds() * 1000) + left
+        doubtful, self._doubtful = self._doubtful, (there, expires)
+        if doubtful is None:
+            self._log.warn(
+                "there is a heartbeat of {id} from elsewhere: ours begins if nobody renews it",
+                id=self._instance_id,
+            )
+            return False
+        if doubtful[0] == there and expires < doubtful[1] + _TOLERANCE * 1000:
+            return True
+        self._refuse("a process elsewhere" if other is None else f"{other.host}, {other.pid}")
+        return False
+
+    def _refuse(self, who: str) -> None:
+        self._abort(
+            f"another instance has the id {self._instance_id} ({who}): give each one of its own"
+        )

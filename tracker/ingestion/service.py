@@ -13,8 +13,9 @@ from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.publisher import StreamPublisher
+from tracker.ingestion.registry import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
-from tracker.lifecycle import Role
+from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection
@@ -50,6 +51,7 @@ def ingest_role(
     devices: Devices,
     limiter: ConnectionLimiter,
     health: Health,
+    abort: Abort,
 ) -> Role:
     """Build the ingest role; nothing is opened before it starts.
 
@@ -65,6 +67,11 @@ def ingest_role(
         for gateway in gateways.values():
             gateway.review()
 
+    def moved(device_id: str, owner: str) -> None:
+        for gateway in gateways.values():
+            gateway.moved(device_id, owner)
+
+    registry = Registry(reactor, redis, instance_id, moved)
     authority: IDeviceAuthority = EveryDevice()
     if devices.allow_list:
         report = health.condition("allow-list")
@@ -76,13 +83,15 @@ def ingest_role(
         publisher = StreamPublisher(
             reactor, redis, streams[vendor], health.condition(streams[vendor])
         )
-        gateways[vendor] = Gateway(reactor, vendor, publisher, authority, limiter)
+        gateways[vendor] = Gateway(reactor, vendor, publisher, authority, limiter, registry)
         gateways[vendor].setServiceParent(role)
         publisher.setServiceParent(role)
     by_stream = {streams[vendor]: gateway for vendor, gateway in gateways.items()}
-    Heartbeat(reactor, redis, instance_id, by_stream).setServiceParent(role)
+    registry.setServiceParent(role)
+    Heartbeat(reactor, redis, instance_id, by_stream, abort).setServiceParent(role)
     # Last in, first out: when the role stops, no device is accepted any more, then the
-    # heartbeat is withdrawn, then records are confirmed or given up, then sockets close.
+    # heartbeat and the entries in the registry are withdrawn, then records are confirmed or
+    # given up, then sockets close.
     for port in ports:
         port.listener(gateways[port.vendor.name]).setServiceParent(role)
     return role

@@ -17,11 +17,16 @@ from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import KEPT_BYTES, REJECTION_LINES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
+from tracker.ingestion.registry import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession
 from tracker.limits import Limits
 from tracker.position import Entry
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
+
+
+def registry(clock: Clock, redis: Any) -> Registry:
+    return Registry(clock, redis, "one", lambda device_id, owner: None)
 
 
 def connect(gateway: Gateway, session: FakeSession) -> None:
@@ -54,7 +59,9 @@ class Publishing:
         self.publisher = StreamPublisher(clock, redis, "telemetry:teltonika", lambda reason: None)
         self.publisher.startService()
         limiter = ConnectionLimiter(clock, Limits())
-        self.gateway = Gateway(clock, "teltonika", self.publisher, EveryDevice(), limiter)
+        self.gateway = Gateway(
+            clock, "teltonika", self.publisher, EveryDevice(), limiter, registry(clock, redis)
+        )
         self.gateway.startService()
 
     def answer(self) -> None:
@@ -161,7 +168,7 @@ def test_a_limit_is_told_and_counts_only_what_was_let_in(clock: Clock) -> None:
     redis: Any = FakeRedis()
     publisher = StreamPublisher(clock, redis, "telemetry:teltonika", lambda reason: None)
     limiter = ConnectionLimiter(clock, Limits(connections=1))
-    gateway = Gateway(clock, "teltonika", publisher, EveryDevice(), limiter)
+    gateway = Gateway(clock, "teltonika", publisher, EveryDevice(), limiter, registry(clock, redis))
     gateway.startService()
     first = FakeSession(gateway)
     connect(gateway, first)
@@ -221,6 +228,17 @@ def test_a_device_that_is_not_served_any_more_is_disconnected(gateway: Gateway) 
     authority.refused.add("352093081452251")
     gateway.review()
     assert (staying.closed, leaving.closed) == (False, True)
+
+
+def test_a_device_that_has_gone_to_another_instance_is_disconnected(gateway: Gateway) -> None:
+    session = FakeSession(gateway)
+    connect(gateway, session)
+    gateway.login(session, "356307042441013")
+    session.device_id = "356307042441013"
+    gateway.moved("352093081452251", "two")
+    assert not session.closed
+    gateway.moved("356307042441013", "two")
+    assert session.closed
 
 
 def test_a_notice_says_how_many_were_left_out(gateway: Gateway, clock: Clock) -> None:
