@@ -11,7 +11,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2b
@@ -33,11 +33,53 @@ _SECOND: Final = tuple(f"{second:02}." for second in range(60))
 _MILLISECOND: Final = tuple(f"{millisecond:03}Z" for millisecond in range(1000))
 _MAX_TEXT: Final = 64
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+#: The payload of a record as :meth:`Position.to_payload` writes it, with nothing in it that
+#: could be another JSON value than it seems.
+_RECORD: Final = re.compile(
+    r'\{"device_id":"([0-9]{1,20})","timestamp":"([^"]{24})",'
+    r'"latitude":(-?(?:0|[1-9][0-9]{0,2})\.[0-9]{1,16}(?:e-[0-9]{2})?),'
+    r'"longitude":(-?(?:0|[1-9][0-9]{0,2})\.[0-9]{1,16}(?:e-[0-9]{2})?),'
+    r'"altitude":(-?(?:0|[1-9][0-9]{0,8})),"angle":(0|[1-9][0-9]{0,8}),'
+    r'"speed":(0|[1-9][0-9]{0,8}),"satellites":(0|[1-9][0-9]{0,8}),'
+    r'"priority":(0|[1-9][0-9]{0,8}),"event":(0|[1-9][0-9]{0,8}),'
+    r'"attributes":(\{(?:"[0-9]{1,10}":'
+    r'(?:(?:0|[1-9][0-9]{0,15})|\{"__bigint":"[0-9]{1,20}"\}'
+    r'|\{"__buffer_b64":"[A-Za-z0-9+/=]*"\})(?:,(?!\})|(?=\})))*\})'
+    r'(?:,"generation_type":(0|[1-9][0-9]{0,8}))?\}'
+)
 _INT64: Final = range(-(2**63), 2**63)
 
 
 class BadEntry(ValueError):
     """A stream entry that is not a position; the text says what is wrong with it."""
+
+
+class EncodedAttributes(Mapping[str, Any]):
+    """The attributes of a payload as its text, decoded only if somebody looks at them."""
+
+    __slots__ = ("_decoded", "text")
+
+    def __init__(self, text: str) -> None:
+        """:param text: a JSON object, written as :meth:`Position.to_payload` does."""
+        self.text = text
+        self._decoded: dict[str, Any] | None = None
+
+    def _all(self) -> dict[str, Any]:
+        if self._decoded is None:
+            self._decoded = json.loads(self.text)
+        return self._decoded
+
+    def __getitem__(self, key: str) -> Any:
+        return self._all()[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._all())
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    def __repr__(self) -> str:
+        return repr(self._all())
 
 
 class Entry(NamedTuple):
@@ -134,7 +176,7 @@ class Position:
             "satellites": self.satellites,
             "priority": self.priority,
             "event": self.event,
-            "attributes": self.attributes,
+            "attributes": dict(self.attributes),
         }
         if self.generation_type is not None:
             document["generation_type"] = self.generation_type
@@ -150,6 +192,28 @@ class Position:
 
         :raises BadEntry: when it is not JSON, or a field is missing or of the wrong type.
         """
+        # What ingestion has written for a record is known to the last quotation mark. To
+        # read it as any JSON takes five times as long.
+        if (parts := _RECORD.fullmatch(payload)) is not None:
+            (device_id, timestamp, latitude, longitude, *numbers, attributes_text, generation) = (
+                parts.groups()
+            )
+            altitude, angle, speed, satellites, priority, event = map(int, numbers)
+            _check_timestamp(timestamp)
+            return cls(
+                device_id,
+                timestamp,
+                float(latitude),
+                float(longitude),
+                altitude,
+                angle,
+                speed,
+                satellites,
+                priority,
+                event,
+                EncodedAttributes(attributes_text),
+                None if generation is None else int(generation),
+            )
         try:
             document = json.loads(payload, parse_constant=_no_constant, parse_float=_finite)
         except (ValueError, RecursionError) as error:
@@ -197,13 +261,17 @@ def _text(document: Mapping[str, Any], key: str) -> str:
 
 def _timestamp(document: Mapping[str, Any], key: str) -> str:
     value = _text(document, key)
+    _check_timestamp(value)
+    return value
+
+
+def _check_timestamp(value: str) -> None:
     try:
         if not _TIMESTAMP.fullmatch(value):
             raise ValueError(value)
         datetime.fromisoformat(value)  # there is such a day and such an hour
     except ValueError:
-        raise BadEntry(f"payload: {key} is not like 2026-11-22T10:00:00.000Z") from None
-    return value
+        raise BadEntry("payload: timestamp is not like 2026-11-22T10:00:00.000Z") from None
 
 
 def _integer_or_none(document: Mapping[str, Any], key: str) -> int | None:

@@ -11,12 +11,13 @@ from typing import Any
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, fail
+from twisted.logger import capturedLogs
 from zope.interface import implementer
 
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
-from tracker.interfaces import Batch, INaming, IPositionSink
+from tracker.interfaces import Batch, INaming, IPositionSink, SinkUnusable
 from tracker.keys import PROCESSOR_GROUP
 from tracker.observe.health import Health
 from tracker.position import Position
@@ -318,6 +319,7 @@ async def test_a_lost_group_begins_again_at_the_checkpoint(redis: RedisServer) -
     sink = FakeSink()
     processing = Processing(redis, sink)
     redis.client.xadd(STREAM, {"old": "not to be read again"}, id="1000-0")
+    await until(lambda: lag(redis) == 0, "processed")
     append(redis, 5)
     await until(lambda: lag(redis) == 0, "processed")
     await processing.stop()
@@ -326,7 +328,7 @@ async def test_a_lost_group_begins_again_at_the_checkpoint(redis: RedisServer) -
     processing = Processing(redis, sink)
     await until(lambda: lag(redis) == 0, "processed")
     await processing.stop()
-    assert len(set(stored_times(sink))) == 10  # an hour's worth is read twice
+    assert len(set(stored_times(sink))) == 10  # the last batch is read twice
     assert redis.client.xlen(f"{STREAM}:dead") == 1, "read from the beginning"
 
 
@@ -359,6 +361,91 @@ async def test_a_stream_that_does_not_reach_the_checkpoint_is_read_from_its_begi
     redis.client.xadd(STREAM, position.to_entry("8E")._asdict(), id="5-0")  # a clock gone back
     processing = Processing(redis, sink)
     await until(lambda: len(stored_times(sink)) == 2, "processed")
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_a_lost_group_begins_where_any_consumer_had_not_finished(
+    redis: RedisServer,
+) -> None:
+    append(redis, 5)
+    hung = FakeSink(failures=[RuntimeError("not now")] * 1000)
+    first = Processing(redis, hung, "hung")
+    await until(lambda: pending(redis) == 5, "delivered to the one that hangs")
+    await first.stop()
+    sink = FakeSink()
+    processing = Processing(redis, sink, "other", Pace(claim_after=3600))
+    append(redis, 5, start=5)
+    await until(lambda: len(stored_times(sink)) == 5, "the others are stored")
+    await until(lambda: pending(redis) == 5, "and acknowledged")
+    redis.client.xgroup_destroy(STREAM, PROCESSOR_GROUP)
+    await until(lambda: len(set(stored_times(sink))) == 10, "those of the one that hangs, too")
+    await processing.stop()
+
+
+# A Redis without room.
+
+
+@ensureDeferred
+async def test_a_full_redis_is_emptied(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    await processing.stop()
+    append(redis, 5)
+    redis.client.config_set("maxmemory", 1)
+    again = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "processed")
+    await again.stop()
+    assert len(stored_times(sink)) == 5
+
+
+@ensureDeferred
+async def test_what_cannot_be_put_aside_holds_up_nobody(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink, pace=IMPATIENT)
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    append(redis, 2)
+    redis.client.xadd(STREAM, {"nothing": "of the kind"})
+    append(redis, 2, start=2)
+    redis.client.config_set("maxmemory", 1)
+    await until(lambda: len(stored_times(sink)) == 4, "the others are stored")
+    await until(lambda: pending(redis) == 1, "and acknowledged")
+    redis.client.config_set("maxmemory", 0)
+    await until(lambda: lag(redis) == 0, "put aside after a while")
+    assert redis.client.xlen(f"{STREAM}:dead") == 1
+    await processing.stop()
+
+
+@ensureDeferred
+async def test_what_was_deleted_before_it_was_claimed_is_told(redis: RedisServer) -> None:
+    append(redis, 3)
+    gone = FakeSink(failures=[RuntimeError("not now")] * 1000)
+    first = Processing(redis, gone, "gone")
+    await until(lambda: pending(redis) == 3, "delivered")
+    await first.stop()
+    (entry_id, _), *_ = redis.client.xrange(STREAM)
+    redis.client.xdel(STREAM, entry_id)
+    sink = FakeSink()
+    with capturedLogs() as events:
+        processing = Processing(redis, sink, "here", IMPATIENT)
+        await until(lambda: len(stored_times(sink)) == 2, "claimed and stored")
+        await processing.stop()
+    told = [event for event in events if "lost" in str(event.get("what"))]
+    assert [event["id"] for event in told] == [entry_id.decode()]
+
+
+@ensureDeferred
+async def test_a_sink_that_was_fine_once_is_never_given_up(redis: RedisServer) -> None:
+    sink = FakeSink()
+    processing = Processing(redis, sink)
+    append(redis, 1)
+    await until(lambda: lag(redis) == 0, "processed")
+    sink.failures = [SinkUnusable("the password was changed")] * 2
+    append(redis, 1, start=1)
+    await until(lambda: "the password was changed" in str(processing.health.reasons), "told")
+    await until(lambda: lag(redis) == 0, "processed")
+    assert not processing.aborted
     await processing.stop()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import attrs
@@ -10,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tracker import position as position_module
 from tracker.position import (
     MAX_SAFE_INTEGER,
     MAX_TIMESTAMP_MS,
     BadEntry,
+    EncodedAttributes,
     Entry,
     Position,
     attribute,
@@ -372,3 +375,77 @@ def test_any_values_give_a_position_that_can_be_written_or_a_bad_entry(
     except BadEntry:
         return
     assert Position.from_payload(read.to_payload()) == read
+
+
+# The short way to read what ingestion has written, and the long one.
+
+_VALUES = st.one_of(
+    st.integers(0, 2**53 - 1),
+    st.integers(2**53, 2**64 - 1).map(attribute),
+    st.binary(max_size=12).map(attribute),
+)
+_RECORDS = st.builds(
+    Position,
+    device_id=st.from_regex(r"[0-9]{15}", fullmatch=True),
+    timestamp=st.integers(0, MAX_TIMESTAMP_MS).map(iso_milliseconds),
+    latitude=st.integers(-(2**31), 2**31 - 1).map(lambda value: value / 10_000_000),
+    longitude=st.integers(-(2**31), 2**31 - 1).map(lambda value: value / 10_000_000),
+    altitude=st.integers(-(2**15), 2**15 - 1),
+    angle=st.integers(0, 65_535),
+    speed=st.integers(0, 65_535),
+    satellites=st.integers(0, 255),
+    priority=st.integers(0, 255),
+    event=st.integers(0, 65_535),
+    attributes=st.dictionaries(st.integers(0, 65_535).map(str), _VALUES, max_size=8),
+    generation_type=st.one_of(st.none(), st.integers(0, 255)),
+)
+
+
+def both_ways(payload: str) -> tuple[object, object]:
+    """What a payload says, read the short way where that is possible, and the long way."""
+
+    def read() -> object:
+        try:
+            return Position.from_payload(payload)
+        except BadEntry as error:
+            return str(error)
+
+    short = read()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(position_module, "_RECORD", re.compile(r"(?!)"))
+        return short, read()
+
+
+@given(_RECORDS)
+def test_a_record_is_read_the_short_way(record: Position) -> None:
+    payload = record.to_payload()
+    short, long = both_ways(payload)
+    assert short == long == record
+    if "e-" not in payload:
+        assert isinstance(short, Position)
+        assert isinstance(short.attributes, EncodedAttributes)
+        assert short.to_payload() == payload
+
+
+@given(_RECORDS, st.data())
+def test_a_damaged_record_is_read_as_the_long_way_reads_it(
+    record: Position, data: st.DataObject
+) -> None:
+    payload = record.to_payload()
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(payload) - 1))
+        end = start + data.draw(st.integers(0, 3))
+        damage = data.draw(st.text('0123456789"{}:,.-e+_Z ', max_size=3))
+        payload = payload[:start] + damage + payload[end:]
+    short, long = both_ways(payload)
+    assert short == long
+
+
+@pytest.mark.parametrize("text", ["{}", '{"1":2}'])
+def test_encoded_attributes_are_a_mapping(text: str) -> None:
+    encoded, decoded = EncodedAttributes(text), json.loads(text)
+    assert encoded == decoded
+    assert decoded == encoded
+    assert dict(encoded) == decoded
+    assert len(encoded) == len(decoded)
+    assert repr(encoded) == repr(decoded)

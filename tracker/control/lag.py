@@ -54,7 +54,8 @@ def _json(found: list[StreamLag]) -> str:
             {"stream": read.stream, "group": group.name, **group.as_json()}
             for read in found
             for group in read.groups
-        ],
+        ]
+        + [{"stream": read.stream, "group": None} for read in found if not read.groups],
         indent=2,
     )
 

@@ -72,7 +72,7 @@ def replay(url: str | None, stream: str, first: str, last: str | None, sink_url:
             sink = make_sink(reactor, sink_url)
         except ValueError as error:
             raise Failed(f"--sink: {error}") from None
-        outcome = Replay(sink, vendor)
+        outcome = Replay(sink, vendor, sink_url == "jsonlines:-")
         try:
             await _open(sink)
             if ends is not None:
@@ -91,6 +91,8 @@ class Replay:
 
     sink: IPositionSink
     vendor: str
+    to_stdout: bool = False
+    """Whether the sink writes to standard output."""
     read: int = 0
     new: int = 0
     known: int = 0
@@ -140,7 +142,8 @@ class Replay:
             click.echo(complaint, err=True)
         if self.bad > len(self.complaints):
             click.echo(f"and {self.bad - len(self.complaints)} more bad ones", err=True)
-        click.echo(f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad")
+        told = f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad"
+        click.echo(told, err=self.to_stdout)
 
 
 async def _open(sink: IPositionSink) -> None:

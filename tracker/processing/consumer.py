@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final, TypeVar
 
-from attrs import frozen
+from attrs import define, field, frozen
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import deferLater
@@ -38,6 +38,7 @@ from tracker.streams.groups import (
     claim_idle,
     create_group,
     entry_order,
+    first_pending,
     keep_claim,
     read_new,
     read_pending,
@@ -48,9 +49,9 @@ BLOCK_MS: Final = 5000
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 15.0
-#: Milliseconds by which a group that is made again begins before the last committed entry:
-#: more than the time that an entry may be with one consumer while others commit later ones.
-REWIND_MS: Final = 3_600_000
+#: Beside the checkpoint of the group, which is the last entry that was committed, stands the
+#: first one that was not finished by then: by any consumer.
+_UNFINISHED: Final = f"{PROCESSOR_GROUP}:unfinished"
 
 #: Lines a minute about entries that are no positions, or gone.
 REJECTION_LINES: Final = 10
@@ -60,11 +61,25 @@ T = TypeVar("T")
 _Row = tuple[Delivered, StoredPosition]
 
 
+@define
+class _Taken:
+    """Entries that were read, and what is to be done with each."""
+
+    rows: list[_Row] = field(factory=list)
+    dead: list[tuple[Delivered, str]] = field(factory=list)
+    """Those that cannot be stored, and why."""
+    ids: defaultdict[str, list[str]] = field(factory=lambda: defaultdict(list))
+    """Stream → all of them, to be acknowledged."""
+    unfinished: dict[str, str] = field(factory=dict)
+    """Stream → the oldest entry that any consumer still had when these were committed."""
+    count: int = 0
+
+
 @frozen
 class Pace:
     """How entries are put together to batches. Each is an option of the same name."""
 
-    batch_size: int = setting(1000, 1, 100_000, "Entries of each stream in one batch, at most.")
+    batch_size: int = setting(4000, 1, 100_000, "Entries of each stream in one batch, at most.")
     batch_delay: float = setting(
         0.02, 0, 60, "Seconds that a batch waits for more entries if there are fewer."
     )
@@ -117,7 +132,8 @@ class Consumer(Service):
         self._pace = pace
         self._name_attributes = name_attributes
         self._where = (PROCESSOR_GROUP, name, self._streams, pace.batch_size)
-        self._read: Deferred[list[Delivered]] | None = None  # under way
+        self._read: Deferred[_Taken] | None = None  # under way
+        self._opened = False
         self._next_claim = 0.0
         self._delay = FIRST_RETRY
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
@@ -151,6 +167,7 @@ class Consumer(Service):
     async def _run(self) -> None:
         try:
             await self._patiently("the sink cannot be opened", self._sink.open, {})
+            self._opened = True
         except SinkUnusable as error:
             self._abort(str(error))
             return
@@ -174,28 +191,28 @@ class Consumer(Service):
         await self._forget_read()
         while self.running and (entries := await read_pending(self._commands, *self._where)):
             self._log.info("{count} entries of before are unfinished", count=len(entries))
-            await self._process(entries)
+            await self._process(self._take(entries))
         while self.running:
             await self._claim()
-            entries = await self._next_entries()
+            taken = await self._next_batch()
             self._delay = FIRST_RETRY
-            if entries:
-                await self._process(entries)
+            if taken.count:
+                await self._process(taken)
 
     async def _make_group(self, stream: str) -> None:
         answer = await self._patiently(
             "the sink does not tell what it has",
-            lambda: self._sink.checkpoint(stream, PROCESSOR_GROUP),
+            lambda: self._sink.checkpoint(stream, _UNFINISHED),
             {},
         )
         if answer is None:
             return
-        (committed,) = answer
+        (unfinished,) = answer
         after = "0"
-        if committed is not None:
-            # The group was there, and is lost with what it knew: other consumers may have
-            # been given earlier entries. What is read again is stored once.
-            after = f"{max(0, entry_order(committed)[0] - REWIND_MS)}-0"
+        if unfinished is not None:
+            # The group was there, and is lost with what it knew of others' entries. What is
+            # read again is stored once.
+            after = f"{max(0, entry_order(unfinished)[0] - 1)}-0"
         if await create_group(self._commands, stream, PROCESSOR_GROUP, after):
             self._log.warn(
                 "group {group} created on {stream}, after {after}",
@@ -211,26 +228,27 @@ class Consumer(Service):
             with suppress(Refused, Unavailable):
                 await self._or_stopped(read)
 
-    async def _next_entries(self) -> list[Delivered]:
+    async def _next_batch(self) -> _Taken:
         """A batch: full, or what has come within a moment. The next one is read meanwhile."""
         if self._read is None:
             self._read = self._start_read()
-            entries = await self._or_stopped(self._read) or []
-            if entries and len(entries) < self._pace.batch_size:
+            taken = await self._or_stopped(self._read) or _Taken()
+            if 0 < taken.count < self._pace.batch_size:
                 await self._sleep(self._pace.batch_delay)
         else:  # it was under way while the last batch was committed: that was delay enough
-            entries = await self._or_stopped(self._read) or []
+            taken = await self._or_stopped(self._read) or _Taken()
         self._read = None
         if not self.running:
-            return []  # they stay pending, and come first after the next start
-        if 0 < len(entries) < self._pace.batch_size:
-            entries += await read_new(self._commands, *self._where)
-        if entries:
+            return _Taken()  # they stay pending, and come first after the next start
+        if 0 < taken.count < self._pace.batch_size:
+            self._take(await read_new(self._commands, *self._where), taken)
+        if taken.count:
             self._read = self._start_read()
-        return entries
+        return taken
 
-    def _start_read(self) -> Deferred[list[Delivered]]:
-        return Deferred.fromCoroutine(read_new(self._reading, *self._where, BLOCK_MS))
+    def _start_read(self) -> Deferred[_Taken]:
+        read = Deferred.fromCoroutine(read_new(self._reading, *self._where, BLOCK_MS))
+        return read.addCallback(self._take)
 
     async def _claim(self) -> None:
         """Take over what others have left lying."""
@@ -249,15 +267,14 @@ class Consumer(Service):
                     count=len(entries),
                     stream=stream,
                 )
-                await self._process(entries)
+                await self._process(self._take(entries))
 
-    async def _process(self, entries: Sequence[Delivered]) -> None:
-        """Commit, put aside what cannot be stored, and only then acknowledge."""
-        rows: list[_Row] = []
-        dead: list[tuple[Delivered, str]] = []
-        ids: defaultdict[str, list[str]] = defaultdict(list)
+    def _take(self, entries: Sequence[Delivered], taken: _Taken | None = None) -> _Taken:
+        """Make rows of entries, behind those that were taken before."""
+        taken = taken or _Taken()
+        taken.count += len(entries)
         for entry in entries:
-            ids[entry.stream].append(entry.id)
+            taken.ids[entry.stream].append(entry.id)
             if entry.content is None:
                 self._tell("lost, since it was deleted before it was stored", entry)
                 continue
@@ -265,43 +282,45 @@ class Consumer(Service):
                 stored = stored_position(entry, self._vendors[entry.stream])
                 if self._name_attributes is not None:
                     stored = self._name_attributes(stored)
-                rows.append((entry, stored))
+                taken.rows.append((entry, stored))
             except BadEntry as error:
-                dead.append((entry, str(error)))
+                taken.dead.append((entry, str(error)))
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others
                 self._log.failure("an entry that cannot be read: {id}", id=entry.id)
-                dead.append((entry, repr(error)))
-        if not await self._store(rows, dead, ids):
+                taken.dead.append((entry, repr(error)))
+        return taken
+
+    async def _process(self, taken: _Taken) -> None:
+        """Commit, put aside what cannot be stored, and only then acknowledge."""
+        for stream in taken.ids:
+            first = await first_pending(self._commands, stream, PROCESSOR_GROUP)
+            if first is not None:
+                taken.unfinished[stream] = first
+        if not await self._store(taken.rows, taken):
             return  # stopped: the entries stay pending and come again
-        for entry, reason in dead:
+        # Those first that are stored: Redis may have no room for what is put aside.
+        dead = {(entry.stream, entry.id) for entry, _ in taken.dead}
+        for stream, entry_ids in taken.ids.items():
+            if done := [entry_id for entry_id in entry_ids if (stream, entry_id) not in dead]:
+                await acknowledge(self._commands, PROCESSOR_GROUP, stream, done)
+        for entry, reason in taken.dead:
             await self._put_aside(entry, reason)
-        for stream, entry_ids in ids.items():
-            await acknowledge(self._commands, PROCESSOR_GROUP, stream, entry_ids)
 
-    async def _store(
-        self,
-        rows: Sequence[_Row],
-        dead: list[tuple[Delivered, str]],
-        ids: Mapping[str, Sequence[str]],
-    ) -> bool:
-        """Store the rows, however long the sink takes; False when stopped before.
+    async def _store(self, rows: Sequence[_Row], taken: _Taken) -> bool:
+        """Store some rows of a batch, however long the sink takes; False when stopped before.
 
-        Those that it refuses are found by halving, and added to ``dead``.
-
-        :param ids: stream → the entries that are kept from being claimed meanwhile.
+        Those that it refuses are found by halving, and are dead then.
         """
         if not rows:
             return True
         try:
-            return await self._store_batch(_batch(rows), ids)
+            return await self._store_batch(_batch(rows, taken.unfinished), taken.ids)
         except BatchRefused as error:
             if len(rows) == 1:
-                dead.append((rows[0][0], f"refused by the sink: {error}"))
+                taken.dead.append((rows[0][0], f"refused by the sink: {error}"))
                 return True
         middle = len(rows) // 2
-        return await self._store(rows[:middle], dead, ids) and await self._store(
-            rows[middle:], dead, ids
-        )
+        return await self._store(rows[:middle], taken) and await self._store(rows[middle:], taken)
 
     async def _store_batch(self, batch: Batch, ids: Mapping[str, Sequence[str]]) -> bool:
         """Store the batch, however long the sink takes; False when stopped before.
@@ -328,9 +347,12 @@ class Consumer(Service):
             while self.running:
                 try:
                     return (await ask(),)
-                except (BatchRefused, SinkUnusable):
+                except BatchRefused:
                     raise
-                except Exception as error:  # noqa: BLE001 - whatever ails the sink, it is asked again
+                except Exception as error:
+                    if isinstance(error, SinkUnusable) and not self._opened:
+                        raise
+                    # Whatever ails a sink that was fine once, it is asked again.
                     failed = True
                     self._report(f"{what}: {error}")
                 await self._sleep(delay)
@@ -351,7 +373,13 @@ class Consumer(Service):
         """Keep an entry that cannot be stored, with everything in it, where people can look."""
         tried = await attempts(self._commands, PROCESSOR_GROUP, entry.stream, entry.id)
         content = entry.content or ()
-        await put_aside(self._commands, entry.stream, entry.id, content, reason, tried)
+        try:
+            await put_aside(self._commands, entry.stream, entry.id, content, reason, tried)
+        except Refused as error:
+            # It stays pending, and is claimed again after a time.
+            self._tell(f"cannot be put aside now ({error}), and not be stored: {reason}", entry)
+            return
+        await acknowledge(self._commands, PROCESSOR_GROUP, entry.stream, [entry.id])
         self._tell(f"put aside: {reason}", entry)
 
     def _tell(self, what: str, entry: Delivered) -> None:
@@ -380,8 +408,8 @@ class Consumer(Service):
             await self._or_stopped(deferLater(self._clock, seconds))
 
 
-def _batch(rows: Sequence[_Row]) -> Batch:
-    checkpoints: dict[tuple[str, str], str] = {}
+def _batch(rows: Sequence[_Row], unfinished: Mapping[str, str]) -> Batch:
+    checkpoints = {(stream, _UNFINISHED): first for stream, first in unfinished.items()}
     for entry, _ in rows:
         key = (entry.stream, PROCESSOR_GROUP)
         if key not in checkpoints or entry_order(checkpoints[key]) < entry_order(entry.id):

@@ -47,6 +47,10 @@ async def create_group(redis: RedisConnection, stream: str, group: str, after: s
 
     :return: whether it was created now.
     """
+    # Not without need: when Redis is out of memory it refuses to create what there is, and a
+    # processor that reads is what makes room.
+    if await _is_there(redis, stream, group):
+        return False
     try:
         await redis.execute("XGROUP", "CREATE", stream, group, "0", "MKSTREAM")
     except Refused as error:
@@ -58,6 +62,22 @@ async def create_group(redis: RedisConnection, stream: str, group: str, after: s
     if entry_order("0") < entry_order(after) <= entry_order(last):
         await redis.execute("XGROUP", "SETID", stream, group, after)
     return True
+
+
+async def _is_there(redis: RedisConnection, stream: str, group: str) -> bool:
+    try:
+        groups = await redis.execute("XINFO", "GROUPS", stream)
+    except Refused as error:
+        if "no such key" in str(error):
+            return False
+        raise
+    return any(group.encode() in fields[1:2] for fields in groups)
+
+
+async def first_pending(redis: RedisConnection, stream: str, group: str) -> str | None:
+    """The ID of the oldest entry that was delivered and is not acknowledged."""
+    count, first, _, _ = await redis.execute("XPENDING", stream, group)
+    return first.decode() if count else None
 
 
 async def read_new(
@@ -98,12 +118,14 @@ async def claim_idle(
 ) -> list[Delivered]:
     """Take over entries that their consumer has been idle with for so long; oldest first.
 
-    Redis drops pending entries from the group that were deleted from the stream.
+    Those that were deleted from the stream are among them, without content; Redis has
+    dropped them from the group.
     """
     reply = await redis.execute(
         *("XAUTOCLAIM", stream, group, consumer, idle_ms, "0", "COUNT", count)
     )
-    return _delivered([(stream.encode(), reply[1])])
+    deleted = [Delivered(stream, entry_id.decode(), None) for entry_id in reply[2]]
+    return deleted + _delivered([(stream.encode(), reply[1])])
 
 
 async def keep_claim(

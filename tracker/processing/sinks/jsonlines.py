@@ -159,7 +159,7 @@ def _line(stored: StoredPosition) -> str:
         "satellites": position.satellites,
         "priority": position.priority,
         "event": position.event,
-        "attributes": position.attributes,
+        "attributes": dict(position.attributes),
     }
     if position.generation_type is not None:
         document["generation_type"] = position.generation_type

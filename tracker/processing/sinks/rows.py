@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from json import JSONEncoder
 from typing import Any, Final
 
-from tracker.position import MESSAGE
+from tracker.position import MESSAGE, EncodedAttributes
 
 #: Attribute that tells of what type a message is.
 _MESSAGE_TYPE: Final = "message_type"
 _INT32: Final = range(-(2**31), 2**31)
 
-#: JSON as it stands in the payload. One encoder for all: ``json.dumps`` makes one a call.
-encode_json: Final = JSONEncoder(separators=(",", ":")).encode
+#: One for all: ``json.dumps`` makes one a call.
+_encode: Final = JSONEncoder(separators=(",", ":")).encode
+
+
+def encode_json(value: Mapping[str, Any]) -> str:
+    """JSON as it stands in the payload."""
+    return value.text if isinstance(value, EncodedAttributes) else _encode(value)
 
 
 def message_columns(attributes: Mapping[str, Any]) -> tuple[int | None, str | None]:

@@ -20,6 +20,8 @@ from tracker.processing.sinks.migrations import check_version, scripts
 from tracker.processing.sinks.rows import encode_json, entry_order, message_columns
 from tracker.processing.sinks.thread import SinkThread
 
+#: What may be better at the next attempt to open a database.
+_TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 #: Seconds to wait for another program that holds the file's write lock.
 _LOCK_TIMEOUT: Final = 5.0
 
@@ -192,8 +194,11 @@ def upgrade(
     return before, after
 
 
-def _cannot_open(path: str, error: sqlite3.Error) -> SinkUnusable:
-    return SinkUnusable(f"cannot open the database {path}: {error}")
+def _cannot_open(path: str, error: sqlite3.Error) -> Exception:
+    text = f"cannot open the database {path}: {error}"
+    if getattr(error, "sqlite_errorcode", None) in _TRANSIENT:
+        return RuntimeError(text)
+    return SinkUnusable(text)
 
 
 def _identity(path: str) -> tuple[int, int] | None:

@@ -15,6 +15,8 @@ from tracker.vendors.teltonika.dictionary import AvlId, Dictionary, load
 #: The families of the dictionary that a device is taken for whose model is not known.
 _USUAL: Final = "FMB/FMC/FMM"
 
+_LONGEST_ID: Final = 5
+
 _ById = Mapping[int, tuple[AvlId, ...]]
 
 
@@ -34,7 +36,7 @@ class Naming:
         own = self._models.get(model or "", {})
         made: dict[str, Any] = {}
         for key, raw in attributes.items():
-            if not (key.isascii() and key.isdigit()):
+            if not (key.isascii() and key.isdigit() and len(key) <= _LONGEST_ID):
                 continue
             element_id = int(key)
             candidates = own.get(element_id) or _of_family(self._usual.get(element_id, ()), model)
