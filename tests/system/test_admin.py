@@ -13,6 +13,7 @@ import pytest
 
 from tests.servers import RedisServer, free_port
 from tests.system.processes import environment, run, stored
+from tracker.control.redis import table
 from tracker.position import Position, iso_milliseconds
 
 STREAM = "telemetry:teltonika"
@@ -207,6 +208,7 @@ def test_replay_shows_what_is_bad(redis: RedisServer, tmp_path: Path) -> None:
         (("replay", "--stream", STREAM, "--sink", "x:y"), 1, "unknown sink"),
         (("replay", "--stream", STREAM, "--sink", "sqlite:/no/such/x"), 1, "/no/such/x"),
         (("replay", "--stream", STREAM, "--sink", "sqlite:x", "--from", "noon"), 2, "'noon'"),
+        (("replay", "--stream", STREAM, "--sink", "sqlite:x", "--to", "20261122"), 2, "'20261122'"),
     ],
 )
 def test_a_mistake_is_told(
@@ -227,3 +229,7 @@ def test_a_redis_that_is_away_is_told_and_not_waited_for() -> None:
         assert len(ended.stderr.splitlines()) == 1
         assert "refused" in ended.stderr
         assert "s3cret" not in ended.stderr
+
+
+def test_a_table_holds_nothing_that_a_terminal_obeys() -> None:
+    assert table([("A", "B"), ("x\x1b[2J", "one\ntwo")]) == "A         B\nx\\x1b[2J  one\\ntwo"

@@ -80,10 +80,18 @@ async def known_streams(redis: RedisConnection) -> list[str]:
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows as columns that are as wide as they must be; the first row is the heading."""
+    """Rows as columns that are as wide as they must be; the first row is the heading.
+
+    What a terminal might take for a command of its own is escaped.
+    """
+    rows = [tuple(map(_printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         for row in rows
     )
     return "\n".join(line.rstrip() for line in lines)
+
+
+def _printable(cell: str) -> str:
+    return cell if cell.isprintable() else cell.encode("unicode_escape").decode("ascii")

@@ -24,7 +24,8 @@ from tracker.streams.groups import Delivered
 _PAGE: Final = 1000
 #: Bad entries that are shown.
 _SHOWN: Final = 20
-_ID: Final = re.compile(r"[0-9]{1,20}(-[0-9]{1,20})?")
+#: Eight digits may be a date, 20261122, and are no ID that a clock has made since 1970.
+_ID: Final = re.compile(r"(?!(?:19|20)[0-9]{6}$)[0-9]{1,20}(-[0-9]{1,20})?")
 
 
 class _Place(click.ParamType):  # type: ignore[type-arg]
@@ -36,6 +37,8 @@ class _Place(click.ParamType):  # type: ignore[type-arg]
         if _ID.fullmatch(value):
             return value
         try:
+            if value.isdigit():
+                raise ValueError(value)
             time = datetime.fromisoformat(value)
         except ValueError:
             self.fail(f"{value!r}: neither like 2026-11-22T10:00:00Z nor an ID", param, ctx)
