@@ -325,7 +325,7 @@ def options() -> argparse.Namespace:
     given.sinks = (
         list(_SINKS) if given.sinks is None else list(filter(None, given.sinks.split(",")))
     )
-    given.entries = (5000 if quick else 300_000) if given.entries is None else given.entries
+    given.entries = (3 * _BATCH if quick else 300_000) if given.entries is None else given.entries
     given.devices = (50 if quick else 1000) if given.devices is None else given.devices
     given.rate = (500.0 if quick else 2000.0) if given.rate is None else given.rate
     given.seconds = given.seconds or (0.5 if quick else 30.0)

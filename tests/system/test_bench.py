@@ -53,10 +53,10 @@ def test_throughput_is_measured_beside_its_limit(fsync: str) -> None:
 
 
 def test_both_databases_are_filled_beside_their_limits_and_records_followed() -> None:
-    *moved, passage = quick("process", "--entries", "3000")["results"]
+    *moved, passage = quick("process", "--entries", "9000")["results"]
     assert [each["sink"] for each in moved] == ["postgresql", "sqlite"]
     for each in moved:
-        assert each["entries"] == 3000
+        assert each["entries"] == 9000
         for name in ("rows_per_second", "limit_rows_per_second", "ratio", "process_rss_mib"):
             assert each[name] > 0, name
     assert "postgresql_cpu_seconds_per_million" in moved[0]

@@ -110,7 +110,7 @@ def test_three_share_the_work_while_one_is_killed_and_one_hangs(
     killed.kill()
     try:
         append(appended[10_000:])
-        wait_for(lambda: unfinished(redis) == 0, "all is claimed and stored", timeout=60)
+        wait_for(lambda: unfinished(redis) == 0, "all is claimed and stored", timeout=120)
     finally:
         os.kill(hanging.pid, signal.SIGCONT)
     # What the one that hung still had in its hands it commits, too, and changes nothing.

@@ -38,7 +38,7 @@ STORE_TIMEOUT: Final = 30.0
 _SESSION: Final = """
 SELECT set_config('statement_timeout', '25s', false),
     set_config('lock_timeout', '20s', false),
-    set_config('idle_in_transaction_session_timeout', '60s', false),
+    set_config('idle_in_transaction_session_timeout', '20s', false),
     set_config('work_mem', '32MB', false),
     set_config('synchronous_commit',
         CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
