@@ -418,6 +418,24 @@ async def test_what_cannot_be_put_aside_holds_up_nobody(redis: RedisServer) -> N
 
 
 @ensureDeferred
+async def test_what_cannot_be_put_aside_at_the_start_holds_up_nobody(redis: RedisServer) -> None:
+    gone = FakeSink(failures=[RuntimeError("not now")] * 1000)
+    first = Processing(redis, gone)
+    append(redis, 1)
+    redis.client.xadd(STREAM, {"nothing": "of the kind"})
+    append(redis, 1, start=1)
+    await until(lambda: pending(redis) == 3, "delivered")
+    await first.stop()
+    append(redis, 2, start=2)
+    redis.client.config_set("maxmemory", 1)
+    sink = FakeSink()
+    again = Processing(redis, sink)  # the same consumer: it begins with what it had
+    await until(lambda: len(stored_times(sink)) == 4, "the others are stored")
+    assert pending(redis) == 1
+    await again.stop()
+
+
+@ensureDeferred
 async def test_what_was_deleted_before_it_was_claimed_is_told(redis: RedisServer) -> None:
     append(redis, 3)
     gone = FakeSink(failures=[RuntimeError("not now")] * 1000)

@@ -189,15 +189,24 @@ class Consumer(Service):
             await self._make_group(stream)
         self._report(None)
         await self._forget_read()
-        while self.running and (entries := await read_pending(self._commands, *self._where)):
-            self._log.info("{count} entries of before are unfinished", count=len(entries))
-            await self._process(self._take(entries))
+        await self._finish_pending()
         while self.running:
             await self._claim()
             taken = await self._next_batch()
             self._delay = FIRST_RETRY
             if taken.count:
                 await self._process(taken)
+
+    async def _finish_pending(self) -> None:
+        """Begin with what this consumer was given before; what stays pending is for later."""
+        group, name, streams, count = self._where
+        after = dict.fromkeys(streams, "0")
+        while self.running and (
+            entries := await read_pending(self._commands, group, name, after, count)
+        ):
+            self._log.info("{count} entries of before are unfinished", count=len(entries))
+            await self._process(self._take(entries))
+            after |= {entry.stream: entry.id for entry in entries}
 
     async def _make_group(self, stream: str) -> None:
         answer = await self._patiently(

@@ -103,12 +103,15 @@ async def read_new(
 
 
 async def read_pending(
-    redis: RedisConnection, group: str, consumer: str, streams: Sequence[str], count: int
+    redis: RedisConnection, group: str, consumer: str, after: Mapping[str, str], count: int
 ) -> list[Delivered]:
-    """Entries that this consumer was given before and has not acknowledged, oldest first."""
+    """Entries that this consumer was given before and has not acknowledged, oldest first.
+
+    :param after: stream → the entry behind which they are read.
+    """
     reply = await redis.execute(
         *("XREADGROUP", "GROUP", group, consumer, "COUNT", count),
-        *("STREAMS", *streams, *["0"] * len(streams)),
+        *("STREAMS", *after, *after.values()),
     )
     return _delivered(reply)
 
