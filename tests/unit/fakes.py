@@ -13,6 +13,7 @@ from zope.interface import implementer
 from tracker.interfaces import Admission, Batch, BatchRefused, IGateway, IPositionSink, ISession
 from tracker.position import Entry
 from tracker.streams.connection import Unavailable
+from tracker.streams.groups import entry_order
 
 
 @implementer(IGateway)
@@ -123,11 +124,6 @@ class FakeRedis:
         waiting, self.waiting = self.waiting, []
         for deferred in waiting:
             deferred.callback(None)
-
-
-def entry_order(entry_id: str) -> tuple[int, ...]:
-    """The order of entry ids."""
-    return tuple(map(int, entry_id.split("-")))
 
 
 @implementer(IPositionSink)

@@ -217,7 +217,7 @@ class Consumer(Service):
         if answer is None:
             return
         (unfinished,) = answer
-        after = "0"
+        after = "0-0"
         if unfinished is not None:
             # The group was there, and is lost with what it knew of others' entries. What is
             # read again is stored once.

@@ -34,12 +34,15 @@ class Delivered:
 
 
 def entry_order(entry_id: str) -> tuple[int, int]:
-    """What entries of one stream are ordered by."""
+    """What entries of one stream are ordered by.
+
+    :raises ValueError: when it is no ID.
+    """
     milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence or 0)
+    return int(milliseconds), int(sequence)
 
 
-async def create_group(redis: RedisConnection, stream: str, group: str, after: str = "0") -> bool:
+async def create_group(redis: RedisConnection, stream: str, group: str, after: str = "0-0") -> bool:
     """Create the group, and the stream, where missing; it begins behind the entry ``after``.
 
     It begins at the first entry where the stream does not reach that far: then it is
@@ -59,7 +62,7 @@ async def create_group(redis: RedisConnection, stream: str, group: str, after: s
         raise
     facts = await redis.execute("XINFO", "STREAM", stream)
     last = dict(zip(facts[::2], facts[1::2], strict=True))[b"last-generated-id"].decode()
-    if entry_order("0") < entry_order(after) <= entry_order(last):
+    if (0, 0) < entry_order(after) <= entry_order(last):
         await redis.execute("XGROUP", "SETID", stream, group, after)
     return True
 

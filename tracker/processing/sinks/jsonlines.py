@@ -21,8 +21,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
-from tracker.processing.sinks.rows import encode_json, entry_order
+from tracker.processing.sinks.rows import encode_json
 from tracker.processing.sinks.thread import SinkThread
+from tracker.streams.groups import entry_order
 
 #: The path that means standard output.
 STANDARD_OUTPUT: Final = "-"

@@ -31,12 +31,3 @@ def message_columns(attributes: Mapping[str, Any]) -> tuple[int | None, str | No
         type_ if isinstance(type_, int) and type_ is not True and type_ in _INT32 else None,
         text if isinstance(text, str) else None,
     )
-
-
-def entry_order(entry_id: str) -> tuple[int, int]:
-    """What the order of entry IDs is that of.
-
-    :raises ValueError: when it is no ID.
-    """
-    milliseconds, _, sequence = entry_id.partition("-")
-    return int(milliseconds), int(sequence)

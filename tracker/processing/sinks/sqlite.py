@@ -17,8 +17,9 @@ from zope.interface import implementer
 
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
 from tracker.processing.sinks.migrations import check_version, scripts
-from tracker.processing.sinks.rows import encode_json, entry_order, message_columns
+from tracker.processing.sinks.rows import encode_json, message_columns
 from tracker.processing.sinks.thread import SinkThread
+from tracker.streams.groups import entry_order
 
 #: What may be better at the next attempt to open a database.
 _TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)

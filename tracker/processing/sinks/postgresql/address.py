@@ -9,8 +9,6 @@ import psycopg
 from attrs import field, frozen
 from psycopg.conninfo import conninfo_to_dict
 
-SCHEMES: Final = ("postgresql", "postgres")
-
 #: What libpq is told unless the URL says otherwise. Seconds, but for tcp_user_timeout
 #: (milliseconds): a server that has vanished is noticed within these.
 _DEFAULTS: Final = {

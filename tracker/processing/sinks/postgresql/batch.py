@@ -13,7 +13,8 @@ from typing import Any, Final
 
 from tracker.interfaces import Batch, StoredPosition
 from tracker.processing.sinks.postgresql.connection import Connection
-from tracker.processing.sinks.rows import encode_json, entry_order, message_columns
+from tracker.processing.sinks.rows import encode_json, message_columns
+from tracker.streams.groups import entry_order
 
 MAKE_STAGING: Final = """
 CREATE TEMPORARY TABLE tracker_batch (
