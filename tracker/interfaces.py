@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from zope.interface import Attribute, Interface
 
+from tracker.command import Answer, CommandFrame
 from tracker.limits import Limits
 from tracker.position import Entry, Position
 
@@ -45,14 +46,43 @@ class INaming(Interface):
         """Name → ``id``, ``value`` (signed and scaled) and, where it has one, ``unit``."""
 
 
-class ISession(Interface):
-    """One connection of a device, as its gateway sees it."""
+class IPeer(Interface):
+    """Who has sent something, as the gateway tells people."""
 
     device_id: str | None = Attribute("The IMEI, or None before login.")
     peer: str = Attribute("Address of the other side, for people to read.")
 
+
+class SessionEnded(Exception):
+    """The connection has ended, or is about to."""
+
+
+class ISession(IPeer):
+    """One connection of a device, as its gateway sees it."""
+
     def close() -> None:
         """End the connection, soon if not at once; nothing more is acknowledged on it."""
+
+    def command_frame(text: str, codec: str) -> CommandFrame:  # noqa: N805
+        """The bytes of a command to this device.
+
+        :param codec: the vendor's name of it; empty: the usual one.
+        :raises ValueError: when there is no such codec, or it cannot carry that; in one line.
+        """
+
+    def when_free(radio_sleeps: float = 0) -> Deferred[None]:  # noqa: N805
+        """Wait until a command may be written; ask for one at a time.
+
+        That is when no packet of the device waits for its acknowledgement, nor is half
+        received. Who writes has to do so as soon as this fires, in the same turn.
+
+        :param radio_sleeps: seconds of silence after which the device may not listen: then
+            not before it has been heard again. 0: it always listens.
+        :return: fails with :class:`SessionEnded`; may be cancelled.
+        """
+
+    def write_command(data: bytes) -> None:  # noqa: N805
+        """Write a command, now that the session is free for it."""
 
 
 class Admission(Enum):
@@ -104,13 +134,16 @@ class IGateway(Interface):
             None when too much is kept already: publish it, and let the device wait.
         """
 
-    def lost(session: ISession, count: int) -> None:  # noqa: N805
+    def answered(session: ISession, answer: Answer) -> None:  # noqa: N805
+        """A device has sent what may be the answer to a command."""
+
+    def lost(peer: IPeer, count: int) -> None:  # noqa: N805
         """So many messages could neither be published nor kept."""
 
-    def rejected(session: ISession, reason: str) -> None:  # noqa: N805
+    def rejected(peer: IPeer, reason: str) -> None:  # noqa: N805
         """What the peer sent breaks the protocol: it is disconnected, a datagram is dropped."""
 
-    def noticed(session: ISession, what: str) -> None:  # noqa: N805
+    def noticed(peer: IPeer, what: str) -> None:  # noqa: N805
         """Something odd that hurts nothing; a connection tells it once."""
 
     def closed(session: ISession) -> None:  # noqa: N805

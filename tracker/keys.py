@@ -11,8 +11,17 @@ from typing import Final
 #: Consumer group through which position streams are processed.
 PROCESSOR_GROUP: Final = "processor"
 
+#: Consumer group through which an ingest instance takes its commands.
+INGEST_GROUP: Final = "ingest"
+
 #: Hash of device → the ingest instance that it is connected to.
 CONNECTIONS: Final = "connections:registry"
+
+#: Stream of what became of each command.
+RESPONSES: Final = "commands:responses"
+
+#: Set of the devices that commands wait for: they are connected to no instance.
+WAITING: Final = "commands:waiting"
 
 #: Set of the devices that are served, where not all are.
 ALLOWED_DEVICES: Final = "devices:allowed"
@@ -37,3 +46,18 @@ def dead_letters(stream: str) -> str:
 def heartbeat(instance_id: str) -> str:
     """The key that lives as long as the ingest instance does."""
     return f"instance:heartbeat:{instance_id}"
+
+
+def outbound(instance_id: str) -> str:
+    """The stream of commands for the devices that are connected to an instance."""
+    return f"commands:outbound:{instance_id}"
+
+
+def waiting_commands(device_id: str) -> str:
+    """The stream of commands that wait for a device until it is connected."""
+    return f"{WAITING}:{device_id}"
+
+
+def fate(command_id: str) -> str:
+    """The key that says what has become of a command, once it must not be written again."""
+    return f"commands:sent:{command_id}"

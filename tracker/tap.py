@@ -18,10 +18,12 @@ from tracker import __version__, config
 from tracker.config import ConfigError
 from tracker.endpoints import with_default
 from tracker.ingestion.admission import ConnectionLimiter, most_files
+from tracker.ingestion.courier import Timing
 from tracker.ingestion.ports import tcp_endpoint, tls_endpoint, udp_endpoint
-from tracker.ingestion.service import Devices, Port, ingest_role
+from tracker.ingestion.service import Commands, Devices, Port, ingest_role
 from tracker.interfaces import Admission, IGateway, INaming, IVendor
-from tracker.janitor import INTERVAL, Retention, janitor_role
+from tracker.janitor.retention import Retention
+from tracker.janitor.role import INTERVAL, janitor_role
 from tracker.lifecycle import Abort, Listener, Process, Role
 from tracker.limits import Limits
 from tracker.observe.health import Health
@@ -54,6 +56,15 @@ _INSTANCE_ID = (
     None,
     "This instance's name, one of its own for each ingest process. [INSTANCE_ID, else the "
     "host's name and -1]",
+)
+
+
+_OFFLINE = (
+    "offline",
+    None,
+    "wait",
+    "What becomes of a command for a device that is connected to no instance: wait (until it "
+    "is, or the command expires), or fail.",
 )
 
 
@@ -91,6 +102,8 @@ class ServingOptions(RoleOptions):
          "the others: refuse, or accept (and count them)."),
         ("imei-check", None, "digits", "Which IMEIs are valid: digits (15 of them), or luhn "
          "(with a right check digit)."),
+        _OFFLINE,
+        *((name, None, default, text) for name, default, text in options_of(Timing)),
         *((name, None, default, text) for name, default, text in options_of(Limits)),
     ]  # fmt: skip
 
@@ -127,6 +140,7 @@ class ServingOptions(RoleOptions):
             config.ingest_streams(os.environ, vendors),
             config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"),
             self.devices(),
+            Commands(config.settings(Timing, self), _waits(self)),
             limiter,
             health,
             abort,
@@ -262,6 +276,7 @@ class JanitorOptions(TrimmingOptions):
     )
     optParameters: ClassVar[list[Any]] = [
         _REDIS,
+        _OFFLINE,
         ("interval", None, f"{INTERVAL:g}s", "Time between two rounds, as 60s."),
     ]
 
@@ -277,6 +292,7 @@ class JanitorOptions(TrimmingOptions):
             _reachable(config.redis_address(self["redis"], os.environ), reactor),
             config.process_streams(os.environ, installed_vendors()),
             self.retention(),
+            _waits(self),
             interval,
             health,
             registry,
@@ -326,6 +342,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
             address,
             config.process_streams(os.environ, vendors),
             self.retention(),
+            _waits(self),
             INTERVAL,
             health,
             registry,
@@ -394,6 +411,11 @@ def makeService(options: Options) -> IService:
 def installed_vendors() -> dict[str, IVendor]:
     """The vendors whose plugins are installed, by name."""
     return {vendor.name: vendor for vendor in getPlugins(IVendor)}
+
+
+def _waits(options: RoleOptions) -> bool:
+    """Whether commands wait for devices that are nowhere."""
+    return config.choice(options, "offline", "wait", "fail") == "wait"
 
 
 def _roles() -> str:

@@ -36,10 +36,15 @@ class Instance:
         self.clock = Clock()
         self.clock.advance(1_790_000_000)
         self.aborted: list[str] = []
+        self.begun = 0
         self.heartbeat = Heartbeat(
-            self.clock, connected.connection, "one", {}, self.aborted.append, identity
+            *(self.clock, connected.connection, "one", {}, self._begin),
+            *(self.aborted.append, identity),
         )
         self.heartbeat.startService()
+
+    def _begin(self) -> None:
+        self.begun += 1
 
 
 def beat(redis: RedisServer) -> dict[str, Any]:

@@ -15,7 +15,8 @@ from twisted.logger import capturedLogs, formatEvent
 
 from tests.servers import RedisServer
 from tests.waiting import until
-from tracker.janitor import Retention, janitor_role
+from tracker.janitor.retention import Retention
+from tracker.janitor.role import janitor_role
 from tracker.lifecycle import Role
 from tracker.observe.health import Health
 
@@ -32,7 +33,7 @@ class Janitor:
         self.health = Health()
         self.registry = CollectorRegistry()
         self.role: Role = janitor_role(
-            reactor, redis.address, [STREAM], retention, 0.05, self.health, self.registry
+            reactor, redis.address, [STREAM], retention, True, 0.05, self.health, self.registry
         )
         self.role.startService()
 
@@ -126,7 +127,9 @@ async def test_what_is_not_read_is_an_alarm_and_no_loss(redis: RedisServer, jani
     assert running.value("tracker_stream_retention_exceeded") == 1
     logged = cast("list[Any]", captured)
     lines = [
-        formatEvent(one) for one in logged if one["log_namespace"] == "tracker.janitor.Janitor"
+        formatEvent(one)
+        for one in logged
+        if one["log_namespace"] == "tracker.janitor.retention.StreamKeeper"
     ]
     (alarm,) = [line for line in lines if line is not None and "kept beyond" in line]
     assert "2 entries" in alarm
@@ -188,7 +191,7 @@ async def test_consumers_that_are_gone_are_removed(
     running = janitor(Retention())
     await running.round()
     assert len(redis.client.xinfo_consumers(STREAM, "processor")) == 2
-    monkeypatch.setattr("tracker.janitor.CONSUMER_IDLE", 0.01)
+    monkeypatch.setattr("tracker.janitor.retention.CONSUMER_IDLE", 0.01)
     await until(lambda: len(redis.client.xinfo_consumers(STREAM, "processor")) == 1, "removed")
     assert redis.client.xpending(STREAM, "processor")["pending"] == 1
 

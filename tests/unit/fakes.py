@@ -10,7 +10,17 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
-from tracker.interfaces import Admission, Batch, BatchRefused, IGateway, IPositionSink, ISession
+from tracker.command import Answer, CommandFrame
+from tracker.interfaces import (
+    Admission,
+    Batch,
+    BatchRefused,
+    IGateway,
+    IPeer,
+    IPositionSink,
+    ISession,
+    SessionEnded,
+)
 from tracker.position import Entry
 from tracker.streams.connection import Unavailable
 from tracker.streams.groups import entry_order
@@ -61,13 +71,16 @@ class FakeGateway:
             kept.callback(None)
         return kept
 
-    def lost(self, session: ISession, count: int) -> None:
+    def answered(self, session: ISession, answer: Answer) -> None:
+        self.events.append(("answered", answer))
+
+    def lost(self, peer: IPeer, count: int) -> None:
         self.events.append(("lost", count))
 
-    def rejected(self, session: ISession, reason: str) -> None:
+    def rejected(self, peer: IPeer, reason: str) -> None:
         self.events.append(("rejected", reason))
 
-    def noticed(self, session: ISession, what: str) -> None:
+    def noticed(self, peer: IPeer, what: str) -> None:
         self.events.append(("noticed", what))
 
     def closed(self, session: ISession) -> None:
@@ -83,10 +96,50 @@ class FakeSession:
     device_id: str | None = None
     peer: str = "192.0.2.1:40000"
     closed: bool = False
+    busy: bool = False
+    """Whether no command may be written now."""
+    written: list[str] = field(factory=list)
+    """The texts of commands."""
+    waiting: Deferred[None] | None = None
+    radio_sleeps: float | None = None
+    """What was asked last."""
 
     def close(self) -> None:
         self.closed = True
+        if self.waiting is not None:
+            waiting, self.waiting = self.waiting, None
+            waiting.errback(SessionEnded())
         self.gateway.closed(self)
+
+    def command_frame(self, text: str, codec: str) -> CommandFrame:
+        if codec not in ("", "12", "14"):
+            raise ValueError(f"codec {codec}: no such one")
+        return CommandFrame(codec or "12", text.encode())
+
+    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
+        self.radio_sleeps = radio_sleeps
+        if self.closed:
+            return fail(SessionEnded())
+        if not self.busy:
+            return succeed(None)
+
+        def forget(_: object) -> None:
+            self.waiting = None
+
+        self.waiting = Deferred(forget)
+        return self.waiting
+
+    def free(self) -> None:
+        """A command may be written now."""
+        self.busy = False
+        if self.waiting is not None:
+            waiting, self.waiting = self.waiting, None
+            waiting.callback(None)
+
+    def write_command(self, data: bytes) -> None:
+        assert not self.closed
+        assert not self.busy
+        self.written.append(data.decode())
 
 
 @define

@@ -13,7 +13,7 @@ PACKAGE = ROOT / "tracker"
 
 #: Modules that everything may stand on, and what they may stand on themselves.
 VOCABULARY = {
-    *("__init__", "position", "keys", "imei", "limits", "interfaces"),
+    *("__init__", "position", "command", "keys", "imei", "limits", "interfaces"),
     *("endpoints", "certificates", "lifecycle", "settings"),
 }
 
@@ -35,6 +35,7 @@ MAY_IMPORT = {
 #: Modules that decode, and so are pure: bytes in, values out.
 PURE = [
     PACKAGE / "position.py",
+    PACKAGE / "command.py",
     PACKAGE / "keys.py",
     PACKAGE / "imei.py",
     PACKAGE / "limits.py",

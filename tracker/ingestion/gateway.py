@@ -13,11 +13,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.command import Answer
 from tracker.endpoints import readable
 from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.delivery import CommandDelivery
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
-from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession, NotAccepted
+from tracker.interfaces import Admission, IDeviceAuthority, IGateway, IPeer, ISession, NotAccepted
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import Entry
 
@@ -49,6 +51,7 @@ class Gateway(Service):
         authority: IDeviceAuthority,
         limiter: ConnectionLimiter,
         registry: Registry,
+        delivery: CommandDelivery,
     ) -> None:
         self.vendor = vendor
         self._clock = clock
@@ -56,6 +59,7 @@ class Gateway(Service):
         self._authority = authority
         self._limiter = limiter
         self._registry = registry
+        self._delivery = delivery
         self._sessions: set[ISession] = set()
         self._by_device: dict[str, ISession] = {}
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
@@ -93,6 +97,7 @@ class Gateway(Service):
         if admission is Admission.SERVED:
             older, self._by_device[device_id] = self._by_device.get(device_id), session
             self._registry.entered(device_id)
+            self._delivery.arrived(session, device_id)
             if older is not None:
                 # Half-dead, as a rule: the device has lost it and come again. What it had
                 # under way is sent again on the new connection.
@@ -125,7 +130,11 @@ class Gateway(Service):
 
         return self._publisher.publish(entries).addErrback(given_up).addCallback(ended)
 
-    def lost(self, session: ISession, count: int) -> None:
+    def answered(self, session: ISession, answer: Answer) -> None:
+        """See IGateway."""
+        self._delivery.answered(session, answer)
+
+    def lost(self, peer: IPeer, count: int) -> None:
         """See IGateway."""
         suppressed = self._losses.admit()
         if suppressed is not None:
@@ -133,25 +142,25 @@ class Gateway(Service):
                 "{vendor}: {count} messages of {device} are lost: too many wait for Redis{more}",
                 vendor=self.vendor,
                 count=count,
-                device=session.device_id,
+                device=peer.device_id,
                 more=_and_more(suppressed),
             )
 
-    def noticed(self, session: ISession, what: str) -> None:
+    def noticed(self, peer: IPeer, what: str) -> None:
         """See IGateway."""
         suppressed = self._notices.admit()
         if suppressed is not None:
             self._log.info(
                 "{vendor}: {device}: {what}{more}",
                 vendor=self.vendor,
-                device=session.device_id,
+                device=peer.device_id,
                 what=what,
                 more=_and_more(suppressed),
             )
 
-    def rejected(self, session: ISession, reason: str) -> None:
+    def rejected(self, peer: IPeer, reason: str) -> None:
         """See IGateway."""
-        self._log_rejection(session.peer, session.device_id, reason)
+        self._log_rejection(peer.peer, peer.device_id, reason)
 
     def _log_rejection(self, peer: str, device_id: str | None, reason: str) -> None:
         suppressed = self._rejections.admit()
@@ -187,6 +196,7 @@ class Gateway(Service):
         if device_id is not None and self._by_device.get(device_id) is session:
             del self._by_device[device_id]
             self._registry.left(device_id)
+            self._delivery.departed(session, device_id)
         if self._all_closed is not None and not self._sessions and not self._all_closed.called:
             self._all_closed.callback(None)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -79,6 +79,7 @@ class Heartbeat(RedisTimer):
     """Keeps ``instance:heartbeat:{instance_id}`` alive while the instance is.
 
     :param gateways: stream → the gateway that fills it.
+    :param begun: called once, when it is sure that the instance id is this process's.
     :param abort: told when another process lives by the same instance id.
     """
 
@@ -90,6 +91,7 @@ class Heartbeat(RedisTimer):
         redis: RedisConnection,
         instance_id: str,
         gateways: Mapping[str, Gateway],
+        begun: Callable[[], None],
         abort: Abort,
         identity: Identity | None = None,
     ) -> None:
@@ -99,6 +101,7 @@ class Heartbeat(RedisTimer):
         self._instance_id = instance_id
         self._key = heartbeat(instance_id)
         self._gateways = gateways
+        self._begun = begun
         self._abort = abort
         self._identity = identity or Identity.of(os.getpid())
         self._ours = False
@@ -128,9 +131,12 @@ class Heartbeat(RedisTimer):
 
     async def _beat(self) -> None:
         try:
-            self._ours = self._ours or await self._may_begin()
+            begins = not self._ours and await self._may_begin()
+            self._ours = self._ours or begins
             if self._ours and self.running:
                 await self._redis.execute("SET", self._key, self._text(), "EX", EXPIRY)
+            if begins:
+                self._begun()
         except (Refused, Unavailable) as error:
             # The connection reports an outage; the next beat is due anyway.
             self._log.debug("no heartbeat: {error}", error=error)

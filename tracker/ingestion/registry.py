@@ -7,7 +7,7 @@ what has happened: so it may be late, and it may be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any, Final
 
@@ -15,9 +15,8 @@ from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from tracker.keys import CONNECTIONS
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.script import Script
+from tracker.streams.registry import connections, owners, state
 from tracker.streams.timer import RedisTimer
 
 #: Seconds between two looks at whether the registry is right.
@@ -28,18 +27,6 @@ RETRY: Final = 1.0
 PAGE: Final = 1000
 #: Seconds that a stop waits until no device is registered here any more.
 STOP_TIMEOUT: Final = 2.0
-
-# KEYS: the registry. ARGV: this instance, then device and 1 (is here) or 0 (is not).
-# Only what points here is removed: a device may have come to another instance.
-_STATE: Final = Script("""\
-for i = 2, #ARGV, 2 do
-  if ARGV[i + 1] == '1' then
-    redis.call('HSET', KEYS[1], ARGV[i], ARGV[1])
-  elseif redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[1] then
-    redis.call('HDEL', KEYS[1], ARGV[i])
-  end
-end
-""")
 
 
 class Registry(RedisTimer):
@@ -79,6 +66,15 @@ class Registry(RedisTimer):
         if self.running:
             self._here.discard(device_id)
             self._tell_of(device_id)
+
+    def repeat(self, device_id: str) -> None:
+        """Say once more that a device is here: commands have begun to wait for it."""
+        if device_id in self._here and self.running:
+            self._tell_of(device_id)
+
+    def disown(self) -> Deferred[None]:
+        """Take out what points here, and is a left-over of a process of this id that died."""
+        return Deferred.fromCoroutine(self._disown())
 
     def stopService(self) -> Deferred[None]:
         """Take all entries out that point here."""
@@ -120,12 +116,18 @@ class Registry(RedisTimer):
                 return
         self._telling = None
 
-    async def _state(self, devices: Sequence[str]) -> None:
-        for start in range(0, len(devices), PAGE):
-            arguments = [self._instance_id]
-            for device_id in devices[start : start + PAGE]:
-                arguments += (device_id, "1" if device_id in self._here else "0")
-            await _STATE.run(self._redis, [CONNECTIONS], *arguments)
+    async def _state(self, devices: Iterable[str]) -> None:
+        connected = {device_id: device_id in self._here for device_id in devices}
+        await state(self._redis, self._instance_id, connected)
+
+    async def _disown(self) -> None:
+        try:
+            async for page in connections(self._redis):
+                for device_id, owner in page.items():
+                    if owner == self._instance_id and device_id not in self._here and self.running:
+                        self._tell_of(device_id)
+        except (Refused, Unavailable) as error:
+            self._log.info("what a process before this one has left stays: {error}", error=error)
 
     async def _check(self) -> None:
         """See who has moved, and register those again that Redis has forgotten."""
@@ -134,16 +136,16 @@ class Registry(RedisTimer):
         try:
             for start in range(0, len(devices), PAGE):
                 page = devices[start : start + PAGE]
-                owners = await self._redis.execute("HMGET", CONNECTIONS, *page)
-                for device_id, owner in zip(page, owners, strict=True):
+                found = await owners(self._redis, page)
+                for device_id, owner in zip(page, found, strict=True):
                     self._see(device_id, owner)
         except (Refused, Unavailable) as error:
             self._log.debug("registry not checked: {error}", error=error)
 
-    def _see(self, device_id: str, owner: bytes | None) -> None:
+    def _see(self, device_id: str, owner: str | None) -> None:
         if device_id in self._changed or not self.running:
             return  # Redis has answered about how things were before
         if owner is None:
             self._tell_of(device_id)
-        elif owner != self._instance_id.encode():
-            self._moved(device_id, owner.decode(errors="replace"))
+        elif owner != self._instance_id:
+            self._moved(device_id, owner)

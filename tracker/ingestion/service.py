@@ -10,6 +10,8 @@ from twisted.application.service import IService
 
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
+from tracker.ingestion.courier import Timing
+from tracker.ingestion.delivery import BLOCK_MS, CommandDelivery
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.publisher import StreamPublisher
@@ -18,7 +20,7 @@ from tracker.interfaces import Admission, IDeviceAuthority, IVendor
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.streams.address import RedisAddress
-from tracker.streams.connection import RedisConnection
+from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
 
 
 @frozen
@@ -42,6 +44,15 @@ class Devices:
     """Only those whose IMEI has a valid check digit."""
 
 
+@frozen
+class Commands:
+    """How commands are carried to devices."""
+
+    timing: Timing
+    wait: bool = True
+    """Whether a command waits for a device that is connected nowhere; else it fails."""
+
+
 def ingest_role(
     reactor: Any,
     address: RedisAddress,
@@ -49,6 +60,7 @@ def ingest_role(
     streams: Mapping[str, str],
     instance_id: str,
     devices: Devices,
+    commands: Commands,
     limiter: ConnectionLimiter,
     health: Health,
     abort: Abort,
@@ -61,6 +73,13 @@ def ingest_role(
     role.setName("ingest")
     redis = RedisConnection(reactor, address, health.condition("redis (ingest)"))
     redis.setServiceParent(role)
+    reading = RedisConnection(
+        reactor,
+        address,
+        health.condition("redis (ingest, commands)"),
+        reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
+    )
+    reading.setServiceParent(role)
     gateways: dict[str, Gateway] = {}
 
     def review() -> None:
@@ -72,6 +91,15 @@ def ingest_role(
             gateway.moved(device_id, owner)
 
     registry = Registry(reactor, redis, instance_id, moved)
+    delivery = CommandDelivery(
+        *(reactor, reading, redis, instance_id, commands.timing, commands.wait),
+        *(registry.repeat, health.condition("commands")),
+    )
+
+    def begun() -> None:
+        registry.disown()
+        delivery.begin()
+
     authority: IDeviceAuthority = EveryDevice()
     if devices.allow_list:
         report = health.condition("allow-list")
@@ -83,15 +111,18 @@ def ingest_role(
         publisher = StreamPublisher(
             reactor, redis, streams[vendor], health.condition(streams[vendor])
         )
-        gateways[vendor] = Gateway(reactor, vendor, publisher, authority, limiter, registry)
+        gateways[vendor] = Gateway(
+            reactor, vendor, publisher, authority, limiter, registry, delivery
+        )
         gateways[vendor].setServiceParent(role)
         publisher.setServiceParent(role)
     by_stream = {streams[vendor]: gateway for vendor, gateway in gateways.items()}
     registry.setServiceParent(role)
-    Heartbeat(reactor, redis, instance_id, by_stream, abort).setServiceParent(role)
-    # Last in, first out: when the role stops, no device is accepted any more, then the
-    # heartbeat and the entries in the registry are withdrawn, then records are confirmed or
-    # given up, then sockets close.
+    Heartbeat(reactor, redis, instance_id, by_stream, begun, abort).setServiceParent(role)
+    delivery.setServiceParent(role)
+    # Last in, first out: when the role stops, no device is accepted any more, then commands
+    # are brought to an end or passed on, then the heartbeat and the entries in the registry
+    # are withdrawn, then records are confirmed or given up, then sockets close.
     for port in ports:
         port.listener(gateways[port.vendor.name]).setServiceParent(role)
     return role

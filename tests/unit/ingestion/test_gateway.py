@@ -15,6 +15,8 @@ from zope.interface.verify import verifyObject
 from tests.unit.fakes import FakeRedis, FakeSession
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
+from tracker.ingestion.courier import Timing
+from tracker.ingestion.delivery import CommandDelivery
 from tracker.ingestion.gateway import KEPT_BYTES, REJECTION_LINES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
@@ -27,6 +29,13 @@ ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
 
 def registry(clock: Clock, redis: Any) -> Registry:
     return Registry(clock, redis, "one", lambda device_id, owner: None)
+
+
+def delivery(clock: Clock, redis: Any) -> CommandDelivery:
+    return CommandDelivery(
+        *(clock, redis, redis, "one", Timing(), True),
+        *(lambda device_id: None, lambda reason: None),
+    )
 
 
 def connect(gateway: Gateway, session: FakeSession) -> None:
@@ -60,7 +69,8 @@ class Publishing:
         self.publisher.startService()
         limiter = ConnectionLimiter(clock, Limits())
         self.gateway = Gateway(
-            clock, "teltonika", self.publisher, EveryDevice(), limiter, registry(clock, redis)
+            *(clock, "teltonika", self.publisher, EveryDevice(), limiter),
+            *(registry(clock, redis), delivery(clock, redis)),
         )
         self.gateway.startService()
 
@@ -168,7 +178,10 @@ def test_a_limit_is_told_and_counts_only_what_was_let_in(clock: Clock) -> None:
     redis: Any = FakeRedis()
     publisher = StreamPublisher(clock, redis, "telemetry:teltonika", lambda reason: None)
     limiter = ConnectionLimiter(clock, Limits(connections=1))
-    gateway = Gateway(clock, "teltonika", publisher, EveryDevice(), limiter, registry(clock, redis))
+    gateway = Gateway(
+        *(clock, "teltonika", publisher, EveryDevice(), limiter),
+        *(registry(clock, redis), delivery(clock, redis)),
+    )
     gateway.startService()
     first = FakeSession(gateway)
     connect(gateway, first)

@@ -18,7 +18,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
+from tracker.interfaces import Admission, IGateway, IPeer, NotAccepted
 from tracker.limits import Limits
 from tracker.vendors.outcomes import Rejected
 from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_answer
@@ -42,16 +42,13 @@ class _Seen:
     accepted: int | None = None
 
 
-@implementer(ISession)
+@implementer(IPeer)
 @define(eq=False)
 class _Sender:
-    """Who sent a datagram; there is no connection to close."""
+    """Who sent a datagram; there is no connection."""
 
     peer: str
     device_id: str | None = None
-
-    def close(self) -> None:
-        """See ISession."""
 
 
 class TeltonikaDatagramProtocol(DatagramProtocol):
@@ -106,7 +103,7 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
         if isinstance(reading, Rejected):
             self._gateway.rejected(sender, reading.reason)
             return
-        if reading.is_message:
+        if reading.message is not None:
             self._gateway.rejected(sender, "a message over UDP, which carries records only")
             return
         count = len(reading.entries)

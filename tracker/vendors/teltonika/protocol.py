@@ -9,7 +9,8 @@ login    pings, then the login        ``01`` → frames; ``00`` → closed
 frames   pings                        nothing
          the same login again         ``01``
          records                      published → acknowledged → frames
-         a message                    published; it is never acknowledged
+         a message                    published; it is never acknowledged. It may also
+                                      answer a command
 closed   whatever the peer still sent nothing
 ======== ============================ ===============================================
 
@@ -24,6 +25,10 @@ The same holds while a peer does not read its acknowledgements.
 A message is not acknowledged, so its device never sends it again: it outlives its
 connection on the way to Redis, and those that wait in the buffer when the connection
 ends are published then. Only a few of a connection are under way at a time.
+
+A command is written where it can come between nothing: no packet waits for its
+acknowledgement, and none is half received. Nor does it follow the login's answer at once,
+since a device reads that byte alone, and what comes with it as a part of the next answer.
 """
 
 from __future__ import annotations
@@ -31,7 +36,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
@@ -39,15 +44,17 @@ from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.command import CommandFrame
 from tracker.endpoints import keep_alive, readable
-from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
+from tracker.interfaces import Admission, IGateway, ISession, NotAccepted, SessionEnded
 from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.vendors.teltonika.commands import command_frame, maybe_answer
 from tracker.vendors.teltonika.frame import PING, decode_frame
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader, Reading
 
@@ -55,6 +62,9 @@ from tracker.vendors.teltonika.reader import EntryReader, Reading
 CLOSE_GRACE: Final = 5.0
 #: Messages of a connection that may be under way to Redis while it is read further.
 MESSAGES_UNDER_WAY: Final = 32
+
+#: Seconds after the login in which no command is written, unless a packet comes before.
+LOGIN_SETTLES: Final = 1.0
 
 #: How a login begins; a frame begins with two zeros.
 _LOGIN_START: Final = IMEI_DIGITS.to_bytes(2, "big")
@@ -82,6 +92,10 @@ class TeltonikaProtocol(Protocol):
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
         self._messages_under_way = 0
+        self._settled_at = 0.0  # from then on the login's answer has been read alone
+        self._wants_to_write: Deferred[None] | None = None
+        self._radio_sleeps = 0.0
+        self._look_again: IDelayedCall | None = None
         self._advancing = False
         self._unread = False  # the peer does not read what is written to it
         self._paused = False  # and so, or for another reason, it is not read either
@@ -105,6 +119,8 @@ class TeltonikaProtocol(Protocol):
             self._advance()
         else:  # for Redis, or for its peer: whether what came is whole shows later
             self._last_heard = self._clock.seconds()
+        if self._wants_to_write is not None:
+            self._give_turn()
         if self._waits and len(self._buffer) > self._limits.buffer_bytes:
             # Not before: pausing at every packet costs two system calls, and a paused
             # transport does not see its peer leave.
@@ -125,6 +141,25 @@ class TeltonikaProtocol(Protocol):
         self._timeout = self._clock.callLater(CLOSE_GRACE, self.transport.abortConnection)
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self.transport.loseConnection()
+
+    def command_frame(self, text: str, codec: str) -> CommandFrame:
+        """See ISession."""
+        assert self.device_id is not None  # noqa: S101 - the login comes first
+        return command_frame(self.device_id, text, codec)
+
+    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
+        """See ISession."""
+        if self._closed:
+            return fail(SessionEnded())
+        free: Deferred[None] = Deferred(self._no_turn_wanted)
+        self._wants_to_write = free
+        self._radio_sleeps = radio_sleeps
+        self._give_turn()
+        return free
+
+    def write_command(self, data: bytes) -> None:
+        """See ISession."""
+        self._write(data)
 
     # The transport asks for these when what is written is not taken by the peer.
 
@@ -161,11 +196,12 @@ class TeltonikaProtocol(Protocol):
     def _go_on(self) -> None:
         if not self._waits:
             self._advance()
-        if self._closed or not self._paused:
-            return
-        if not (self._waits and len(self._buffer) > self._limits.buffer_bytes):
+        full = self._waits and len(self._buffer) > self._limits.buffer_bytes
+        if self._paused and not full and not self._closed:
             self._paused = False
             self.transport.resumeProducing()  # type: ignore[attr-defined]
+        if self._wants_to_write is not None:
+            self._give_turn()
 
     def _end(self) -> None:
         """Read nothing more; of what is not confirmed and not yet read, keep the messages."""
@@ -176,6 +212,38 @@ class TeltonikaProtocol(Protocol):
             self._keep_messages(unread)
         if self._unconfirmed is not None:
             self._unconfirmed.cancel()
+        free = self._forget_turn()
+        if free is not None:
+            free.errback(SessionEnded())
+
+    def _give_turn(self) -> None:
+        """Let a command be written, if one is to be, and may be now."""
+        if self._waits or self._buffer or self._read_next != self._read_frame:
+            return  # what comes next is followed by another look
+        now = self._clock.seconds()
+        if now < self._settled_at:
+            if self._look_again is None:
+                self._look_again = self._clock.callLater(self._settled_at - now, self._look)
+            return
+        if self._radio_sleeps and now - self._last_heard >= self._radio_sleeps:
+            return
+        free = self._forget_turn()
+        if free is not None:
+            free.callback(None)
+
+    def _no_turn_wanted(self, _: Deferred[None]) -> None:
+        self._forget_turn()
+
+    def _look(self) -> None:
+        self._look_again = None
+        self._give_turn()
+
+    def _forget_turn(self) -> Deferred[None] | None:
+        if self._look_again is not None:
+            self._look_again.cancel()
+            self._look_again = None
+        free, self._wants_to_write = self._wants_to_write, None
+        return free
 
     def _forget_timeout(self) -> None:
         if self._timeout is not None and self._timeout.active():
@@ -228,6 +296,7 @@ class TeltonikaProtocol(Protocol):
         self._last_heard = self._clock.seconds()
         self._timeout = self._clock.callLater(self._limits.idle_timeout, self._check_idle)
         self._write(ACCEPT)
+        self._settled_at = self._last_heard + LOGIN_SETTLES
         return True
 
     def _read_frame(self) -> bool:
@@ -244,12 +313,21 @@ class TeltonikaProtocol(Protocol):
             return self._reject(reading.reason)
         del self._buffer[: frame.used]
         self._last_heard = self._clock.seconds()
-        if not reading.is_message:
+        if reading.message is None:
+            self._settled_at = 0.0
             count = len(reading.entries).to_bytes(4, "big")
             self._answer_when(self._gateway.publish(reading.entries), count)
-        elif not self._keep(reading.entries):
+            return True
+        if not self._keep(reading.entries):
             self._answer_when(self._gateway.publish(reading.entries), b"")
+        self._tell_answer(reading.message)
         return True
+
+    def _tell_answer(self, message: Message) -> None:
+        assert self.device_id is not None  # noqa: S101 - the login comes first
+        answer = maybe_answer(self.device_id, message)
+        if answer is not None:
+            self._gateway.answered(self, answer)
 
     def _read_repeated_login(self) -> bool:
         # A device repeats its login when it has missed the answer. Another identity on
@@ -265,6 +343,7 @@ class TeltonikaProtocol(Protocol):
         self._last_heard = self._clock.seconds()
         # Nothing to confirm, and so in a turn of its own: others have to have theirs.
         self._answer_when(deferLater(self._clock, 0), ACCEPT)
+        self._settled_at = self._last_heard + LOGIN_SETTLES
         return True
 
     def _read_nothing(self) -> bool:

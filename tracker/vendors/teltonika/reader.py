@@ -18,8 +18,9 @@ class Reading(NamedTuple):
     """What a device has sent."""
 
     entries: list[Entry]
-    is_message: bool
-    """Then there is one entry, and no acknowledgement is expected. Else their number is."""
+    message: Message | None
+    """What it has said; then there is one entry, and no acknowledgement is expected. Else the
+    number of entries is."""
 
 
 class EntryReader:
@@ -41,7 +42,7 @@ class EntryReader:
         """
         known = self._recent.entries(device_id, data, self._max_records)
         if known is not None:
-            return Reading(known, False)
+            return Reading(known, None)
         outcome = decode_data(data, self._max_records)
         if isinstance(outcome, Rejected):
             return outcome
@@ -49,4 +50,4 @@ class EntryReader:
         if isinstance(content, Packet):
             self._recent.learn(content)
         made = entries(device_id, content, now, on_repeated_id)
-        return Reading(made, isinstance(content, Message))
+        return Reading(made, content if isinstance(content, Message) else None)

@@ -296,7 +296,7 @@ def test_records_of_a_packet_are_limited() -> None:
 def test_a_rejection_names_the_sender(port: Port) -> None:
     peers: list[tuple[str, str | None]] = []
     port.gateway.rejected = (  # type: ignore[method-assign]
-        lambda session, reason: peers.append((session.peer, session.device_id))
+        lambda peer, reason: peers.append((peer.peer, peer.device_id))
     )
     port.receive(b"")
     port.receive(datagram(MESSAGE))

@@ -204,5 +204,5 @@ def test_a_reader_reads_what_it_knows_and_what_it_does_not() -> None:
     for number in (1, 1, 2, 1, 2):
         packet = with_ids(number)
         read = reader.read(IMEI, encoded(packet), 0.0, lambda: None)
-        assert read == Reading(general(packet), False)
+        assert read == Reading(general(packet), None)
     assert isinstance(reader.read(IMEI, b"\x8e", 0.0, lambda: None), Rejected)

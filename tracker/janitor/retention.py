@@ -1,4 +1,4 @@
-"""The janitor role: keeps streams from growing, and never at the expense of who reads them."""
+"""Keeps streams from growing, and forgets consumers that are gone."""
 
 from __future__ import annotations
 
@@ -9,22 +9,17 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from twisted.logger import Logger
 
-from tracker.keys import PROCESSOR_GROUP, dead_letters
-from tracker.lifecycle import Role
-from tracker.observe.health import Health
-from tracker.observe.lagwatch import LagWatch
+from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
-from tracker.streams.address import RedisAddress
 from tracker.streams.advertised import advertised_streams
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.timer import RedisTimer
+from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.trim import Trimmed, remove_idle_consumers, trim, trim_dead
 
-#: Seconds between two rounds, unless told otherwise.
-INTERVAL: Final = 60.0
 #: Seconds without a sign of life after which a consumer that has nothing is removed.
 CONSUMER_IDLE: Final = 86_400.0
+#: Seconds for which responses to commands are kept that no group reads.
+RESPONSES_UNREAD: Final = 7 * 86_400.0
 #: Seconds between two lines about the same stream that could not be trimmed.
 ALARM_PERIOD: Final = 3600.0
 
@@ -41,15 +36,11 @@ class Retention:
     """Seconds, of dead letters."""
 
 
-class Janitor(RedisTimer):
-    """Trims streams, and removes consumers that are long gone, every so often.
-
-    Any number of janitors may do that at the same time.
+class StreamKeeper:
+    """Trims streams, and removes consumers that are long gone.
 
     :param streams: those that are looked after, besides all that ingest instances say they
-        write.
-    :param interval: seconds between two rounds.
-    :param report: told None when every stream is within its limits, else which are not.
+        write, and the responses to commands.
     :param registry: gets the metrics.
     """
 
@@ -61,44 +52,40 @@ class Janitor(RedisTimer):
         redis: RedisConnection,
         streams: Iterable[str],
         retention: Retention,
-        interval: float,
-        report: Callable[[str | None], None],
         registry: CollectorRegistry,
     ) -> None:
-        super().__init__(clock, redis, interval, self._round)
+        self.trimmed = 0
+        """Entries, so far."""
         self._clock = clock
         self._redis = redis
         self._streams = frozenset(streams)
         self._retention = retention
-        self._report = report
         self._alarms: dict[tuple[str, str], RateLimit] = {}
         self._metrics = _Metrics(registry)
 
-    async def _round(self) -> None:
-        reasons = []
-        try:
-            for stream in sorted(self._streams | set(await advertised_streams(self._redis))):
-                try:
-                    reasons.append(await self._tidy(stream))
-                except Refused as error:  # whatever ails one stream is nothing to the others
-                    reasons.append(f"{stream}: {error}")
-        except (Refused, Unavailable) as error:
-            # The connection reports an outage, and the next round is due anyway.
-            self._log.warn("this round is not finished: {error}", error=error)
-            return
-        except Exception:  # noqa: BLE001 - else there would never be another round
-            self._log.failure("this round has failed")
-            self._report("the last round has failed, see the log")
-            return
-        if self.running:
-            self._metrics.last_round.set(self._clock.seconds())
-            self._report("; ".join(filter(None, reasons)) or None)
+    async def tidy(self, goes_on: Callable[[], bool]) -> list[str]:
+        """See to all streams once; why some are not within their limits.
 
-    async def _tidy(self, stream: str) -> str | None:
+        :param goes_on: asked now and then whether there is time for more.
+        :raises Unavailable: when Redis cannot be asked.
+        """
+        reasons = []
+        for stream in sorted(self._streams | set(await advertised_streams(self._redis))):
+            try:
+                reasons.append(await self._tidy(stream, goes_on))
+            except Refused as error:  # whatever ails one stream is nothing to the others
+                reasons.append(f"{stream}: {error}")
+        try:
+            await self._trim_responses(goes_on)
+        except Refused as error:
+            reasons.append(f"{RESPONSES}: {error}")
+        return [reason for reason in reasons if reason is not None]
+
+    async def _tidy(self, stream: str, goes_on: Callable[[], bool]) -> str | None:
         """Do what is to be done on a stream, and say what could not be done."""
         reason = None
         age, size = self._retention.age, self._retention.bytes
-        done = await self._trim(stream, lambda: trim(self._redis, stream, age, size))
+        done = await self._trim(stream, lambda: trim(self._redis, stream, age, size), goes_on)
         if done is not None:
             self._metrics.bytes.labels(stream).set(done.bytes)
             self._metrics.held.labels(stream).set(bool(done.held_by))
@@ -107,9 +94,10 @@ class Janitor(RedisTimer):
         dead_age = self._retention.dead_age
         if dead_age is not None:
             dead = dead_letters(stream)
-            await self._trim(dead, lambda: trim_dead(self._redis, dead, dead_age))
+            await self._trim(dead, lambda: trim_dead(self._redis, dead, dead_age), goes_on)
         removed = await remove_idle_consumers(self._redis, stream, PROCESSOR_GROUP, CONSUMER_IDLE)
         if removed:
+            self._metrics.consumers.labels(stream).inc(len(removed))
             self._log.info(
                 "consumers removed from {stream}, idle and with nothing pending: {consumers}",
                 stream=stream,
@@ -117,7 +105,17 @@ class Janitor(RedisTimer):
             )
         return reason
 
-    async def _trim(self, stream: str, call: Callable[[], Any]) -> Trimmed | None:
+    async def _trim_responses(self, goes_on: Callable[[], bool]) -> None:
+        """What a group has read goes as in every stream. Where none reads, people may look."""
+        age, size = self._retention.age, self._retention.bytes
+        done = await self._trim(RESPONSES, lambda: trim(self._redis, RESPONSES, age, size), goes_on)
+        if done is not None and not done.groups:
+            unread = max(RESPONSES_UNREAD, age or 0)
+            await self._trim(RESPONSES, lambda: trim_dead(self._redis, RESPONSES, unread), goes_on)
+
+    async def _trim(
+        self, stream: str, call: Callable[[], Any], goes_on: Callable[[], bool]
+    ) -> Trimmed | None:
         """Trim until nothing more goes; what the last call said."""
         total = 0
         while True:
@@ -125,8 +123,9 @@ class Janitor(RedisTimer):
             if done is not None and done.removed:
                 total += done.removed
                 self._metrics.trimmed.labels(stream).inc(done.removed)
-                if self.running:
+                if goes_on():
                     continue
+            self.trimmed += total
             if total:
                 self._log.info("{count} entries trimmed off {stream}", count=total, stream=stream)
             return done
@@ -168,34 +167,9 @@ class _Metrics:
             ["stream"],
             registry=registry,
         )
-        self.last_round = Gauge(
-            "tracker_janitor_last_round_timestamp_seconds",
-            "When all streams were last looked after, since 1970.",
+        self.consumers = Counter(
+            "tracker_janitor_consumers_removed",
+            "Consumers that were removed, since they were long gone and had nothing.",
+            ["stream"],
             registry=registry,
         )
-
-
-def janitor_role(
-    reactor: Any,
-    address: RedisAddress,
-    streams: Iterable[str],
-    retention: Retention,
-    interval: float,
-    health: Health,
-    registry: CollectorRegistry,
-    watch_lag: bool = True,
-) -> Role:
-    """Build the janitor role; nothing is opened before it starts.
-
-    :param watch_lag: whether to tell the lag, too; another role in the process may do so.
-    """
-    role = Role()
-    role.setName("janitor")
-    redis = RedisConnection(reactor, address, health.condition("redis (janitor)"))
-    redis.setServiceParent(role)
-    report = health.condition("retention")
-    janitor = Janitor(reactor, redis, streams, retention, interval, report, registry)
-    janitor.setServiceParent(role)
-    if watch_lag:  # since processors that are all down tell nothing
-        LagWatch(reactor, redis, streams, health, registry).setServiceParent(role)
-    return role

@@ -1,0 +1,277 @@
+"""Takes the commands for an instance's devices from Redis, and has them carried.
+
+An entry is read once, by the one consumer of the group ``ingest`` on the instance's stream,
+and stays there until its command has come to an end or was passed on. So what this process
+leaves behind is found again by the next one of its name, or by a janitor: then it is known
+from Redis alone whether it was about to be written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError,  # noqa: A004
+    gatherResults,
+    succeed,
+)
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tracker.command import (
+    EXPIRED,
+    Answer,
+    BadCommand,
+    Command,
+    Outcome,
+    Reason,
+    claimed_identity,
+)
+from tracker.ingestion.courier import Courier, Held, Timing
+from tracker.interfaces import ISession
+from tracker.keys import INGEST_GROUP, outbound
+from tracker.observe.ratelimit import RateLimit
+from tracker.streams.commands import CommandLedger, Step
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.groups import Delivered, create_group, read_new, read_pending
+
+#: Milliseconds that a read waits for something to come.
+BLOCK_MS: Final = 5000
+#: Entries of one read.
+BATCH: Final = 100
+#: Commands that are held at once; the others stay in Redis until some have ended.
+MOST_HELD: Final = 20_000
+#: Seconds until the stream is tried again that could not be read.
+RETRY: Final = 1.0
+#: Seconds that a stop waits for answers, and for all of it.
+STOP_GRACE: Final = 2.0
+STOP_TIMEOUT: Final = 5.0
+#: Lines a minute about entries that are no commands.
+REJECTION_LINES: Final = 10
+
+
+class CommandDelivery(Service):
+    """The commands of one instance.
+
+    :param reading: a connection that only this service uses, since its reads block.
+    :param commands: a connection for everything else.
+    :param waits: whether a command waits for a device that is nowhere; else it fails.
+    :param fetch: has commands brought here that wait for a device which is here.
+    :param report: told None while commands are read, else why they are not.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        reading: RedisConnection,
+        commands: RedisConnection,
+        instance_id: str,
+        timing: Timing,
+        waits: bool,
+        fetch: Callable[[str], None],
+        report: Callable[[str | None], None],
+    ) -> None:
+        self._clock = clock
+        self._reading = reading
+        self._redis = commands
+        self._stream = outbound(instance_id)
+        self._consumer = instance_id
+        self._ledger = CommandLedger(clock, commands, instance_id)
+        self._timing = timing
+        self._waits = waits
+        self._fetch = fetch
+        self._report = report
+        self._sessions: dict[str, ISession] = {}
+        self._couriers: dict[str, Courier] = {}
+        self._held: dict[str, str] = {}  # command id → its entry
+        self._room: Deferred[None] | None = None  # waited for, when too many are held
+        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._loop: Deferred[None] = succeed(None)
+        self._begun = False
+        self._interruptible: Deferred[Any] | None = None
+
+    def startService(self) -> None:
+        """Wait to be told that the stream is ours."""
+        super().startService()
+        self._report(None)
+
+    def begin(self) -> None:
+        """Read the stream: no other process has this instance's id."""
+        if self.running and not self._begun:
+            self._begun = True
+            self._loop = Deferred.fromCoroutine(self._run())
+            self._loop.addErrback(self._died)
+
+    def arrived(self, session: ISession, device_id: str) -> None:
+        """A device has logged in, on this connection and no older one."""
+        older = self._sessions.get(device_id)
+        if older is not None:
+            self.departed(older, device_id)
+        self._sessions[device_id] = session
+        if device_id in self._couriers:
+            self._couriers[device_id].arrived(session)
+
+    def departed(self, session: ISession, device_id: str) -> None:
+        """A connection has ended. It may have been the device's no more."""
+        if self._sessions.get(device_id) is session:
+            del self._sessions[device_id]
+            if device_id in self._couriers:
+                self._couriers[device_id].departed()
+
+    def answered(self, session: ISession, answer: Answer) -> None:
+        """A device has sent what may be an answer."""
+        courier = self._couriers.get(session.device_id or "")
+        if courier is not None and self._sessions.get(courier.device_id) is session:
+            courier.answered(answer)
+
+    def load(self, device_id: str) -> tuple[int, bool]:
+        """Commands that are queued for a device here, and whether one is outstanding."""
+        courier = self._couriers.get(device_id)
+        return (0, False) if courier is None else (courier.queued, courier.outstanding)
+
+    def stopService(self) -> Deferred[None]:
+        """Write nothing more; fires when all is answered, given up or passed on."""
+        super().stopService()
+        if self._interruptible is not None:
+            self._interruptible.cancel()
+        stopped = Deferred.fromCoroutine(self._stop())
+        return stopped.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._stop_overdue)
+
+    async def _stop(self) -> None:
+        await self._loop
+        couriers = list(self._couriers.values())
+        await gatherResults([Deferred.fromCoroutine(one.stop(STOP_GRACE)) for one in couriers])
+
+    def _stop_overdue(self, failure: Failure) -> None:
+        failure.trap(TimeoutError)
+        self._log.info(
+            "{count} commands are left to the next start, or to the janitor", count=len(self._held)
+        )
+
+    def _died(self, failure: Failure) -> None:
+        self._log.failure("commands are not read any more", failure)
+        self._report(f"commands are not read any more: {failure.getErrorMessage()}")
+
+    async def _run(self) -> None:
+        while self.running:
+            try:
+                await self._consume()
+            except CancelledError:
+                return  # a stop
+            except (Refused, Unavailable) as error:
+                self._report(f"commands cannot be read: {error}")
+                try:
+                    await self._or_stopped(deferLater(self._clock, RETRY))
+                except CancelledError:
+                    return
+
+    async def _consume(self) -> None:
+        await self._or_stopped(self._reading.when_connected())
+        await self._or_stopped(self._redis.when_connected())
+        await create_group(self._redis, self._stream, INGEST_GROUP)
+        self._report(None)
+        await self._take_up_pending()
+        while self.running:
+            room = MOST_HELD - len(self._held)
+            if room <= 0:
+                self._room = Deferred()
+                await self._or_stopped(self._room)
+                continue
+            where = (INGEST_GROUP, self._consumer, [self._stream], min(room, BATCH))
+            reading = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
+            for entry in await self._or_stopped(reading):
+                await self._take(entry, recovered=False)
+
+    async def _take_up_pending(self) -> None:
+        """See to entries that were read before: by a process that died, or in vain."""
+        after = "0"
+        while self.running and (
+            entries := await read_pending(
+                self._redis, INGEST_GROUP, self._consumer, {self._stream: after}, BATCH
+            )
+        ):
+            for entry in entries:
+                await self._take(entry, recovered=True)
+            after = entries[-1].id
+
+    async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
+        """The result of what a stop need not wait for; CancelledError then."""
+        self._interruptible = deferred
+        try:
+            return await deferred
+        finally:
+            self._interruptible = None
+
+    async def _take(self, entry: Delivered, recovered: bool) -> None:
+        """Have one entry carried or passed on."""
+        if not self.running:
+            return  # it stays pending
+        if entry.content is None:
+            await self._ledger.drop(entry)  # somebody has deleted it
+            return
+        try:
+            command = Command.from_entry(entry.content)
+        except BadCommand as error:
+            await self._refuse(entry, str(error))
+            return
+        if command.command_id in self._held:
+            if self._held[command.command_id] != entry.id:
+                await self._ledger.drop(entry)  # a second one of the same command
+            return
+        if recovered and await self._ledger.recover(entry, command) is not Step.OPEN:
+            return
+        if self._ledger.now >= command.expires_at:
+            await self._ledger.finish(entry, command, EXPIRED)
+        elif command.device_id in self._sessions:
+            self._carry(Held(entry, command))
+        else:
+            await self._offer(entry, command)
+
+    async def _offer(self, entry: Delivered, command: Command) -> None:
+        step = await self._ledger.offer(entry, command, self._waits)
+        if step is Step.WAITS and command.device_id in self._sessions:
+            # It has come meanwhile, and was told to Redis before this began to wait.
+            self._fetch(command.device_id)
+
+    def _carry(self, held: Held) -> None:
+        device_id = held.command.device_id
+        self._held[held.command.command_id] = held.entry.id
+        courier = self._couriers.get(device_id)
+        if courier is None:
+            courier = self._couriers[device_id] = Courier(
+                *(self._clock, device_id, self._ledger, self._timing, self._waits),
+                *(self._let_go, self._idle, self._fetch),
+            )
+            courier.arrived(self._sessions[device_id])
+        courier.add(held)
+
+    def _let_go(self, held: Held) -> None:
+        del self._held[held.command.command_id]
+        if self._room is not None:
+            room, self._room = self._room, None
+            room.callback(None)
+
+    def _idle(self, courier: Courier) -> None:
+        if self._couriers.get(courier.device_id) is courier:
+            del self._couriers[courier.device_id]
+
+    async def _refuse(self, entry: Delivered, why: str) -> None:
+        command_id, device_id = claimed_identity(entry.fields)
+        outcome = Outcome.failed(Reason.MALFORMED, why)
+        await self._ledger.refuse(entry, command_id, device_id, outcome)
+        suppressed = self._rejections.admit()
+        if suppressed is not None:
+            self._log.warn(
+                "{stream}: entry {id} is no command: {why}{more}",
+                stream=entry.stream,
+                id=entry.id,
+                why=why,
+                more=f" (and {suppressed} more, not shown)" if suppressed else "",
+            )

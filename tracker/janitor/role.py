@@ -1,0 +1,153 @@
+"""The janitor role, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from twisted.logger import Logger
+
+from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.janitor.retention import Retention, StreamKeeper
+from tracker.lifecycle import Role
+from tracker.observe.health import Health
+from tracker.observe.lagwatch import LagWatch
+from tracker.streams.address import RedisAddress
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.timer import RedisTimer
+
+#: Seconds between two rounds, unless told otherwise.
+INTERVAL: Final = 60.0
+
+
+class Janitor(RedisTimer):
+    """Makes its round every so often. Any number of janitors may, at the same time.
+
+    :param interval: seconds between two rounds.
+    :param report: told None when every stream is within its limits, else which are not.
+    :param registry: gets the metrics.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        redis: RedisConnection,
+        keeper: StreamKeeper,
+        sweeper: OrphanSweeper,
+        interval: float,
+        report: Callable[[str | None], None],
+        registry: CollectorRegistry,
+    ) -> None:
+        super().__init__(clock, redis, interval, self._round)
+        self._clock = clock
+        self._keeper = keeper
+        self._sweeper = sweeper
+        self._report = report
+        self._metrics = _Metrics(registry)
+
+    def _goes_on(self) -> bool:
+        return bool(self.running)
+
+    async def _round(self) -> None:
+        began, trimmed = self._clock.seconds(), self._keeper.trimmed
+        swept = Swept()
+        try:
+            await self._sweeper.sweep(swept, self._goes_on)
+            reasons = await self._keeper.tidy(self._goes_on)
+        except (Refused, Unavailable) as error:
+            # The connection reports an outage, and the next round is due anyway.
+            self._log.warn("this round is not finished: {error}", error=error)
+            return
+        except Exception:  # noqa: BLE001 - else there would never be another round
+            self._log.failure("this round has failed")
+            self._report("the last round has failed, see the log")
+            return
+        finally:
+            self._metrics.count(swept)
+        if self.running:
+            now = self._clock.seconds()
+            self._metrics.last_round.set(now)
+            self._metrics.duration.set(now - began)
+            self._report("; ".join(reasons) or None)
+            self._log.info(
+                "round of {seconds:.2f} s: {trimmed} entries trimmed, {swept}",
+                seconds=now - began,
+                trimmed=self._keeper.trimmed - trimmed,
+                swept=swept.summary(),
+            )
+
+
+class _Metrics:
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.last_round = Gauge(
+            "tracker_janitor_last_round_timestamp_seconds",
+            "When all streams were last looked after, since 1970.",
+            registry=registry,
+        )
+        self.duration = Gauge(
+            "tracker_janitor_round_duration_seconds",
+            "How long the last round has taken.",
+            registry=registry,
+        )
+        self._connections = Counter(
+            "tracker_janitor_stale_connections",
+            "Entries of the registry that were removed, since their instance is gone.",
+            registry=registry,
+        )
+        self._commands = Counter(
+            "tracker_janitor_commands",
+            "Commands that were left by an instance that is gone, or waited for a device.",
+            ["fate"],
+            registry=registry,
+        )
+        self._streams = Counter(
+            "tracker_janitor_outbound_streams_removed",
+            "Streams of commands that were removed with their instance.",
+            registry=registry,
+        )
+        self._waiting = Gauge(
+            "tracker_commands_waiting_devices",
+            "Devices that commands wait for.",
+            registry=registry,
+        )
+
+    def count(self, swept: Swept) -> None:
+        """What a round has done."""
+        self._connections.inc(swept.connections)
+        self._streams.inc(swept.streams)
+        self._waiting.set(swept.waiting)
+        for fate, number in swept.commands.items():
+            self._commands.labels(fate).inc(number)
+
+
+def janitor_role(
+    reactor: Any,
+    address: RedisAddress,
+    streams: Iterable[str],
+    retention: Retention,
+    commands_wait: bool,
+    interval: float,
+    health: Health,
+    registry: CollectorRegistry,
+    watch_lag: bool = True,
+) -> Role:
+    """Build the janitor role; nothing is opened before it starts.
+
+    :param commands_wait: whether commands wait for devices that are nowhere; else they fail.
+    :param watch_lag: whether to tell the lag, too; another role in the process may do so.
+    """
+    role = Role()
+    role.setName("janitor")
+    redis = RedisConnection(reactor, address, health.condition("redis (janitor)"))
+    redis.setServiceParent(role)
+    keeper = StreamKeeper(reactor, redis, streams, retention, registry)
+    sweeper = OrphanSweeper(reactor, redis, commands_wait)
+    report = health.condition("retention")
+    janitor = Janitor(reactor, redis, keeper, sweeper, interval, report, registry)
+    janitor.setServiceParent(role)
+    if watch_lag:  # since processors that are all down tell nothing
+        LagWatch(reactor, redis, streams, health, registry).setServiceParent(role)
+    return role

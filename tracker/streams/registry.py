@@ -1,0 +1,82 @@
+"""The hash of which device is connected to which ingest instance."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from tracker.keys import CONNECTIONS, heartbeat
+from tracker.streams.commands import MOVING
+from tracker.streams.connection import RedisConnection
+from tracker.streams.script import Script
+
+#: Fields that one step of a scan looks at, about.
+_PAGE: Final = 1000
+
+# ARGV: an instance, then device and 1 (is there) or 0 (is not). Only what points there is
+# removed: a device may have come to another instance. Commands that have waited for a device
+# follow it.
+_STATE: Final = Script(
+    MOVING
+    + """\
+for i = 2, #ARGV, 2 do
+  if ARGV[i + 1] == '1' then
+    redis.call('HSET', REGISTRY, ARGV[i], ARGV[1])
+    collect(ARGV[i], ARGV[1])
+  elseif redis.call('HGET', REGISTRY, ARGV[i]) == ARGV[1] then
+    redis.call('HDEL', REGISTRY, ARGV[i])
+  end
+end
+"""
+)
+
+# KEYS: the registry, the heartbeat of an instance. ARGV: the instance, devices.
+_SWEEP: Final = Script("""\
+local removed = 0
+if redis.call('EXISTS', KEYS[2]) == 1 then return removed end
+for i = 2, #ARGV do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[1] then
+    removed = removed + redis.call('HDEL', KEYS[1], ARGV[i])
+  end
+end
+return removed
+""")
+
+
+async def state(redis: RedisConnection, instance_id: str, connected: Mapping[str, bool]) -> None:
+    """Say of devices whether they are connected to an instance, in one atomic call.
+
+    It says how things are and not what has happened: so it may be late, and may be repeated.
+    """
+    arguments = [instance_id]
+    for device_id, is_here in connected.items():
+        arguments += (device_id, "1" if is_here else "0")
+    await _STATE.run(redis, [], *arguments)
+
+
+async def owners(redis: RedisConnection, devices: Sequence[str]) -> list[str | None]:
+    """The instance that each of these devices is connected to; None for one that is nowhere."""
+    reply = await redis.execute("HMGET", CONNECTIONS, *devices)
+    return [None if owner is None else owner.decode(errors="replace") for owner in reply]
+
+
+async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
+    """Device → instance, page by page; what changes meanwhile may be there or not."""
+    cursor = b"0"
+    while True:
+        cursor, reply = await redis.execute("HSCAN", CONNECTIONS, cursor, "COUNT", _PAGE)
+        texts = [part.decode(errors="backslashreplace") for part in reply]
+        yield dict(zip(texts[::2], texts[1::2], strict=True))
+        if cursor == b"0":
+            return
+
+
+async def sweep(redis: RedisConnection, instance_id: str, devices: Sequence[str]) -> int:
+    """Remove devices that are registered at an instance, if it is gone; how many there were.
+
+    One that has moved, or an instance that lives, is left alone: it is looked at and done in
+    one step.
+    """
+    keys = [CONNECTIONS, heartbeat(instance_id)]
+    removed: int = await _SWEEP.run(redis, keys, instance_id, *devices)
+    return removed

@@ -1,0 +1,53 @@
+"""Commands to a device in Codec 12 or 14, and which of its messages may answer one.
+
+Source: Teltonika wiki, "Codec", chapters "Codec 12" and "Codec 14". There is no number that
+ties an answer to its command.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tracker.command import Answer, CommandFrame
+from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.messages import (
+    COMMAND,
+    MESSAGE_CODECS,
+    NACK,
+    RESPONSE,
+    Message,
+    encode_message,
+)
+
+#: What a command is written in that does not ask for a codec.
+USUAL_CODEC: Final = "12"
+
+_CODECS: Final = {
+    codec.name: codec for codec in MESSAGE_CODECS.values() if codec.name in ("12", "14")
+}
+
+
+def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
+    """The frame of a command: exactly the bytes of its text.
+
+    :raises ValueError: when there are no commands in this codec.
+    """
+    chosen = _CODECS.get(codec or USUAL_CODEC)
+    if chosen is None:
+        raise ValueError(f"codec {codec}: commands go in {' or '.join(_CODECS)}")
+    message = Message(
+        chosen, COMMAND, text.encode("utf-8"), imei=imei if chosen.addressed else None
+    )
+    return CommandFrame(chosen.name, encode_frame(encode_message(message)))
+
+
+def maybe_answer(imei: str, message: Message) -> Answer | None:
+    """What may answer a command to this device; None for what certainly does not."""
+    if message.codec.name not in _CODECS or message.type not in (RESPONSE, NACK):
+        return None
+    refused = message.type == NACK
+    if not refused and message.imei not in (None, imei):
+        return None
+    return Answer(
+        message.codec.name, message.content.decode("utf-8", errors="backslashreplace"), refused
+    )
