@@ -1,0 +1,67 @@
+"""Commands in Redis, as the bridge and people write and read them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from tests.servers import RedisServer
+
+RESPONSES = "commands:responses"
+FINAL = {"responded", "rejected", "failed", "expired"}
+
+
+def fields(
+    command_id: str,
+    device_id: str,
+    text: str = "getinfo",
+    *,
+    codec: str = "12",
+    expires_in: float = 60.0,
+    timeout: float = 10.0,
+) -> dict[str, str]:
+    """The fields of a command."""
+    expires_at = datetime.now(UTC) + timedelta(seconds=expires_in)
+    return {
+        "command_id": command_id,
+        "device_id": device_id,
+        "payload": text,
+        "codec": codec,
+        "expires_at": expires_at.isoformat().replace("+00:00", "Z"),
+        "timeout": str(timeout),
+    }
+
+
+def send(redis: RedisServer, instance_id: str, *command: Any, **options: Any) -> None:
+    """Put a command into the stream of an instance."""
+    redis.client.xadd(f"commands:outbound:{instance_id}", fields(*command, **options))
+
+
+def responses(redis: RedisServer) -> dict[str, list[dict[str, str]]]:
+    """Command id → its responses in their order."""
+    found = defaultdict(list)
+    for _, content in redis.client.xrange(RESPONSES):
+        response = {name.decode(): value.decode() for name, value in content.items()}
+        found[response["command_id"]].append(response)
+    return found
+
+
+def fates(redis: RedisServer) -> dict[str, str]:
+    """Command id → its final status (and reason); asserts that there is one at most."""
+    result = {}
+    for command_id, answers in responses(redis).items():
+        final = [answer for answer in answers if answer["status"] in FINAL]
+        assert len(final) <= 1, answers
+        assert all(answer["status"] == "delivered" for answer in answers[: -len(final) or None])
+        if final:
+            assert answers[-1] is final[0], answers
+            (one,) = final
+            result[command_id] = one["status"] + (f"/{one['reason']}" if one["reason"] else "")
+    return result
+
+
+def registry(redis: RedisServer) -> dict[str, str]:
+    """Device → instance."""
+    found: dict[bytes, bytes] = redis.client.hgetall("connections:registry")
+    return {device.decode(): owner.decode() for device, owner in found.items()}
