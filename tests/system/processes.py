@@ -135,16 +135,22 @@ class Daemon:
 
 
 class Simulation:
-    """``tracker-admin simulate`` in the background, with a journal of what was acknowledged."""
+    """``tracker-admin simulate`` in the background.
+
+    It keeps journals of what was acknowledged, and of the commands that were executed.
+    """
 
     def __init__(self, folder: Path, port: int, *arguments: str, name: str = "fleet") -> None:
         self._journal = folder / f"{name}.jsonl"
         self._journal.touch()
+        self._command_journal = folder / f"{name}-commands.jsonl"
+        self._command_journal.touch()
         self._log = folder / f"{name}.log"
         self._process = subprocess.Popen(
             [
                 *(str(BIN / "tracker-admin"), "simulate", "--target", f"tcp:127.0.0.1:{port}"),
-                *("--journal", str(self._journal), *arguments),
+                *("--journal", str(self._journal)),
+                *("--command-journal", str(self._command_journal), *arguments),
             ],
             stdout=self._log.open("wb"),
             stderr=subprocess.STDOUT,
@@ -153,9 +159,11 @@ class Simulation:
 
     def acknowledged(self) -> list[Key]:
         """The records that the devices were told had been received, in that order."""
-        # The last line may be half written.
-        lines = self._journal.read_text().rpartition("\n")[0].splitlines()
-        return [tuple(json.loads(line).values()) for line in lines]
+        return [tuple(line.values()) for line in _lines(self._journal)]
+
+    def commands(self) -> list[dict[str, str]]:
+        """The commands that the devices have executed, in that order."""
+        return _lines(self._command_journal)
 
     def wait_for_more(self, count: int) -> None:
         """Wait until ``count`` more records are acknowledged."""
@@ -174,6 +182,12 @@ class Simulation:
         """End it, whatever state it is in."""
         self._process.kill()
         self._process.wait(20)
+
+
+def _lines(journal: Path) -> list[dict[str, Any]]:
+    # The last line may be half written.
+    lines = journal.read_text().rpartition("\n")[0].splitlines()
+    return [json.loads(line) for line in lines]
 
 
 def stored(database: Path) -> list[Key]:

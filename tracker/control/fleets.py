@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.simulator.demo import Demo
-from tracker.simulator.device import Behaviour
-from tracker.simulator.fleet import Fleet, Journal
+from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
+from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal
 from tracker.simulator.run import Failed, run, run_fleet
 from tracker.vendors.teltonika.avl import CODECS
 
@@ -24,9 +24,21 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that make up a fleet; the command is given it as ``count`` and ``behaviour``."""
 
     def with_behaviour(
-        devices: int, interval: float, records: int, codec: str, **others: Any
+        devices: int,
+        interval: float,
+        records: int,
+        codec: str,
+        answers: str,
+        answer_delay: float,
+        **others: Any,
     ) -> None:
-        behaviour = Behaviour(_CODECS[codec], interval, records)
+        behaviour = Behaviour(
+            _CODECS[codec],
+            interval,
+            records,
+            answers=Answers(answers),
+            answer_delay=answer_delay,
+        )
         command(count=devices, behaviour=behaviour, **others)
 
     with_behaviour.__doc__ = command.__doc__
@@ -37,6 +49,21 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
             "--seconds",
             type=click.FloatRange(0, min_open=True),
             help="Stop after this time.  [default: at Ctrl-C]",
+        ),
+        click.option(
+            "--answer-delay",
+            type=click.FloatRange(0, 86_400),
+            default=ANSWER_DELAY,
+            show_default=True,
+            help="Seconds after which a slow device answers.",
+        ),
+        click.option(
+            "--answers",
+            type=click.Choice([answers.value for answers in Answers], case_sensitive=False),
+            default=Answers.PROMPT.value,
+            show_default=True,
+            help="What devices do with a command: execute it and answer at once, execute it and"
+            " answer late, execute it and answer nothing, or not execute it and say so.",
         ),
         click.option(
             "--codec",
@@ -83,7 +110,19 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(dir_okay=False, path_type=Path),
     help="Append a line for each acknowledged record to this file.",
 )
+@click.option(
+    "--command-journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append a line for each executed command to this file, before its answer.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Vary the drives.")
+@click.option(
+    "--first",
+    type=click.IntRange(0, IMEIS - 1),
+    default=0,
+    show_default=True,
+    help="Number of the first device: fleets that run together need numbers of their own.",
+)
 @_fleet_options
 def simulate(
     target: str,
@@ -91,24 +130,39 @@ def simulate(
     behaviour: Behaviour,
     seconds: float | None,
     journal: Path | None,
+    command_journal: Path | None,
     seed: int,
+    first: int,
 ) -> None:
     """Run a fleet of simulated devices against a port.
 
     Each device drives around, records its position, sends its records and waits for
     the acknowledgement. What is not acknowledged it keeps, and sends again after it
     has reconnected. At the end it sends what is left; the status is 1 if some
-    records stayed unacknowledged.
+    records stayed unacknowledged. Commands (Codecs 12 and 14) it executes and answers.
 
     \b
     Example:
       tracker-admin simulate --target tcp:127.0.0.1:5027 --devices 100 --interval 5
     """
-    with _opened(journal) as on_acknowledged:
+    if first + count > IMEIS:
+        raise click.ClickException(
+            f"--first {first} --devices {count}: there are {IMEIS} simulated devices at most"
+        )
+    with ExitStack() as files:
+        on_acknowledged = on_command = None
+        if journal is not None:
+            on_acknowledged = Journal(files.enter_context(_opened("--journal", journal)))
+        if command_journal is not None:
+            on_command = CommandJournal(
+                files.enter_context(_opened("--command-journal", command_journal))
+            )
 
         async def drive(reactor: Any) -> int:
             endpoint = _client_endpoint(reactor, target)
-            fleet = Fleet(reactor, endpoint, count, behaviour, on_acknowledged, seed)
+            fleet = Fleet(
+                reactor, endpoint, count, behaviour, on_acknowledged, seed, first, on_command
+            )
             return await run_fleet(reactor, fleet, seconds)
 
         run(drive)
@@ -135,17 +189,11 @@ def demo(
     run(Demo(data, port, count, behaviour, seconds).run)
 
 
-@contextmanager
-def _opened(journal: Path | None) -> Iterator[Journal | None]:
-    if journal is None:
-        yield None
-        return
+def _opened(option: str, journal: Path) -> IO[str]:
     try:
-        file = journal.open("a", encoding="ascii")
+        return journal.open("a", encoding="ascii")
     except OSError as error:
-        raise click.ClickException(f"--journal {journal}: {error.strerror}") from None
-    with file:
-        yield Journal(file)
+        raise click.ClickException(f"{option} {journal}: {error.strerror}") from None
 
 
 def _client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:

@@ -1,12 +1,16 @@
-"""A simulated Teltonika device: it records, keeps what is not acknowledged, and sends it again."""
+"""A simulated Teltonika device: it records, keeps what is not acknowledged, and sends it again.
+
+Meanwhile it obeys the commands that it is sent.
+"""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from enum import Enum
 from itertools import islice
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from attrs import define, frozen
 from twisted.application.service import Service
@@ -21,10 +25,19 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from tracker.simulator.commands import (
+    LARGEST_COMMAND,
+    Console,
+    Moment,
+    answer_frame,
+    maybe_command,
+)
 from tracker.simulator.track import Fix, Track
+from tracker.vendors.outcomes import Fatal, Incomplete
 from tracker.vendors.teltonika.avl import Codec, Record, encode_packet
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import ACCEPT, encode_login
+from tracker.vendors.teltonika.messages import NACK, RESPONSE, Message
 
 #: Seconds that a device waits for an answer before it reconnects ("response timeout").
 RESPONSE_TIMEOUT: Final = 30.0
@@ -32,11 +45,40 @@ RESPONSE_TIMEOUT: Final = 30.0
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 10.0
 
+#: Seconds after which a slow device answers a command.
+ANSWER_DELAY: Final = 3.0
+
+#: Bytes of an acknowledgement.
+_COUNT: Final = 4
+#: Satellites in sight before the first record tells.
+_SATELLITES: Final = 12
 #: Generation type of a record that is made because it is time for one.
 _PERIODICAL: Final = 7
 
 #: Told when a device learns that its records were received.
 OnAcknowledged = Callable[[str, Codec, Sequence[Record]], None]
+#: Told when a device has executed a command, before it answers: IMEI, codec, text.
+OnCommand = Callable[[str, str, str], None]
+
+
+class Answers(Enum):
+    """What devices do with a command."""
+
+    PROMPT = "prompt"
+    """Execute it and answer at once."""
+    SLOW = "slow"
+    """Execute it at once, and answer later, in the order of the commands."""
+    MUTE = "mute"
+    """Execute it, and answer nothing."""
+    REFUSE = "refuse"
+    """Do not execute it, and say so."""
+
+
+class ExecutedCommand(NamedTuple):
+    """A command that a device has executed."""
+
+    text: str
+    codec: str
 
 
 @frozen
@@ -49,11 +91,14 @@ class Behaviour:
     records: int = 1
     """Records that are sent together; fewer are saved until there are so many."""
     response_timeout: float = RESPONSE_TIMEOUT
+    answers: Answers = Answers.PROMPT
+    answer_delay: float = ANSWER_DELAY
+    """Seconds after which devices answer that are slow to."""
 
 
 @define
 class Counters:
-    """What a fleet has done, in records."""
+    """What a fleet has done, in records unless said otherwise."""
 
     connected: int = 0
     """Devices that are logged in now."""
@@ -64,6 +109,8 @@ class Counters:
     """Transmissions of a record that had been sent before."""
     acknowledged: int = 0
     refused_logins: int = 0
+    commands: int = 0
+    """Commands that were executed."""
 
 
 class SimulatedDevice(Service):
@@ -82,15 +129,20 @@ class SimulatedDevice(Service):
         behaviour: Behaviour,
         counters: Counters,
         on_acknowledged: OnAcknowledged | None = None,
+        on_command: OnCommand | None = None,
     ) -> None:
         self.imei = imei
         self.clock = clock
         self.behaviour = behaviour
         self.counters = counters
+        self.executed: list[ExecutedCommand] = []
         self._random = random
         self._track = track
         self._endpoint = endpoint
         self._on_acknowledged = on_acknowledged
+        self._on_command = on_command
+        self._console = Console(imei, clock.seconds())
+        self._satellites = _SATELLITES
         self._flash: deque[Record] = deque()  # not acknowledged, oldest first
         self._sent_before = 0  # of those, how many have been transmitted already
         self._flushing = False
@@ -133,7 +185,7 @@ class SimulatedDevice(Service):
         if self._connection is None:
             return succeed(None)
         self._gone = Deferred()
-        self._connection.transport.loseConnection()
+        self._connection.close()
         return self._gone
 
     def stop_recording(self) -> None:
@@ -168,6 +220,20 @@ class SimulatedDevice(Service):
         self.counters.acknowledged += len(packet)
         if self._on_acknowledged is not None:
             self._on_acknowledged(self.imei, self.behaviour.codec, packet)
+
+    def execute(self, codec: str, text: str) -> str | None:
+        """Do what a command says, and note it.
+
+        :return: the answer; None when the device restarts instead.
+        """
+        # No time has passed for the vehicle: that is where the last record was made.
+        moment = Moment(self.clock.seconds(), self._track.advance(0), self._satellites)
+        answer = self._console.execute(text, moment)
+        self.executed.append(ExecutedCommand(text, codec))
+        self.counters.commands += 1
+        if self._on_command is not None:
+            self._on_command(self.imei, codec, text)
+        return answer
 
     def connection_made(self, connection: _DeviceProtocol) -> None:
         """The server's port accepted the connection."""
@@ -219,6 +285,7 @@ class SimulatedDevice(Service):
 
     def _make_record(self, timestamp: int, fix: Fix) -> Record:
         self._odometer += round(fix.speed / 3.6 * self.behaviour.interval)
+        self._satellites = self._random.randint(7, 19)
         moving = int(fix.speed > 0)
         return Record(
             timestamp=timestamp,
@@ -227,7 +294,7 @@ class SimulatedDevice(Service):
             latitude=round(fix.latitude * 1e7),
             altitude=fix.altitude,
             angle=fix.angle,
-            satellites=self._random.randint(7, 19),
+            satellites=self._satellites,
             speed=fix.speed,
             event=0,
             elements=(
@@ -249,7 +316,10 @@ class SimulatedDevice(Service):
 
 
 class _DeviceProtocol(Protocol):
-    """Login, then one packet at a time: the next one after the acknowledgement of the last."""
+    """Login, then one packet at a time: the next one after the acknowledgement of the last.
+
+    Commands may come at any time after the login, and are answered as they come.
+    """
 
     transport: ITCPTransport
 
@@ -257,13 +327,16 @@ class _DeviceProtocol(Protocol):
         self._device = device
         self._received = b""
         self._logged_in = False
+        self._ending = False
         self._packet: list[Record] = []  # sent, and not acknowledged
         self._timeout: IDelayedCall | None = None
+        self._unanswered: deque[tuple[float, bytes]] = deque()  # when due, and the answer
+        self._answering: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
         self._device.connection_made(self)
         self.transport.write(encode_login(self._device.imei))
-        self._await_answer()
+        self._await_response()
 
     def dataReceived(self, data: bytes) -> None:
         self._received += data
@@ -273,44 +346,116 @@ class _DeviceProtocol(Protocol):
                 self._device.counters.refused_logins += 1
                 self._give_up()
                 return
-            self._answered()
+            self._response_came()
             self._logged_in = True
             self._device.logged_in()
             self.send()
-        while len(self._received) >= 4 and self._packet:
-            count = int.from_bytes(self._received[:4], "big")
-            self._received = self._received[4:]
-            self._answered()
-            packet, self._packet = self._packet, []
-            if count == len(packet):
-                self._device.acknowledged(packet)
-            self.send()
+        while not self._ending and self._read():
+            pass
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._answered()
+        self._response_came()
+        self._end()
         self._device.connection_ended(self._logged_in)
 
     def send(self) -> None:
-        """Send what is due, unless an answer is awaited."""
-        if not self._logged_in or self._packet:
+        """Send what is due, unless the acknowledgement of a packet is awaited."""
+        if not self._logged_in or self._packet or self._ending:
             return
         self._packet = self._device.next_packet()
         if self._packet:
             data = encode_packet(self._device.behaviour.codec, self._packet)
             self.transport.write(encode_frame(data))
-            self._await_answer()
+            self._await_response()
 
-    def _await_answer(self) -> None:
+    def close(self) -> None:
+        """Hang up; what still comes is not heeded, and what is not answered never is."""
+        self._end()
+        self.transport.loseConnection()
+
+    def _read(self) -> bool:
+        """Take one acknowledgement or command; False when none is there as a whole."""
+        head = self._received[:_COUNT]
+        # No packet is empty, so no count of zero acknowledges one: it begins a frame.
+        if self._packet and head != PREAMBLE:
+            if len(head) < _COUNT:
+                return False
+            self._received = self._received[_COUNT:]
+            self._read_count(int.from_bytes(head, "big"))
+            return True
+        frame = decode_frame(self._received, LARGEST_COMMAND)
+        if isinstance(frame, Incomplete):
+            return False
+        if isinstance(frame, Fatal) or (command := maybe_command(frame.value)) is None:
+            self._give_up()
+            return False
+        self._received = self._received[frame.used :]
+        self._obey(command)
+        return True
+
+    def _read_count(self, count: int) -> None:
+        self._response_came()
+        packet, self._packet = self._packet, []
+        if count == len(packet):
+            self._device.acknowledged(packet)
+        self.send()
+
+    def _obey(self, command: Message) -> None:
+        device = self._device
+        foreign = command.imei not in (None, device.imei)
+        if foreign or device.behaviour.answers is Answers.REFUSE:
+            self._answer(answer_frame(command, device.imei, NACK))
+            return
+        text = command.content.decode("utf-8", "replace")
+        answer = device.execute(command.codec.name, text)
+        if answer is None:
+            self.close()
+        else:
+            self._answer(answer_frame(command, device.imei, RESPONSE, answer))
+
+    def _answer(self, frame: bytes) -> None:
+        behaviour = self._device.behaviour
+        if behaviour.answers is Answers.MUTE:
+            return
+        if behaviour.answers is not Answers.SLOW:
+            self.transport.write(frame)
+            return
+        due = self._device.clock.seconds() + behaviour.answer_delay
+        self._unanswered.append((due, frame))
+        if self._answering is None:
+            self._answer_later()
+
+    def _answer_later(self) -> None:
+        # One timer for the oldest: those of one moment would fire in any order.
+        due, _ = self._unanswered[0]
+        delay = max(0.0, due - self._device.clock.seconds())
+        self._answering = self._device.clock.callLater(delay, self._answer_oldest)
+
+    def _answer_oldest(self) -> None:
+        self._answering = None
+        _, frame = self._unanswered.popleft()
+        self.transport.write(frame)
+        if self._unanswered:
+            self._answer_later()
+
+    def _await_response(self) -> None:
         self._timeout = self._device.clock.callLater(
             self._device.behaviour.response_timeout, self._give_up
         )
 
-    def _answered(self) -> None:
+    def _response_came(self) -> None:
         if self._timeout is not None and self._timeout.active():
             self._timeout.cancel()
 
     def _give_up(self) -> None:
+        self._end()
         self.transport.abortConnection()
+
+    def _end(self) -> None:
+        self._ending = True
+        if self._answering is not None:
+            self._answering.cancel()
+            self._answering = None
 
 
 class _DeviceFactory(Factory):

@@ -106,7 +106,8 @@ async def run_fleet(reactor: Any, fleet: Fleet, seconds: float | None) -> int:
         progress.show(_summary(fleet))
     await drain(reactor, fleet)
     progress.end()
-    print(f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} left", flush=True)
+    commands = f", {fleet.counters.commands:,} commands" if fleet.counters.commands else ""
+    print(f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} left{commands}", flush=True)
     await fleet.stopService()
     return 1 if fleet.unacknowledged else 0
 

@@ -12,8 +12,10 @@ from tests.unit.simulator.fakes import FakeConnection, FakeEndpoint
 from tracker.simulator.device import (
     LAST_RETRY,
     RESPONSE_TIMEOUT,
+    Answers,
     Behaviour,
     Counters,
+    OnCommand,
     SimulatedDevice,
 )
 from tracker.simulator.track import Track
@@ -35,6 +37,7 @@ class Bench:
     endpoint: FakeEndpoint
     counters: Counters
     acknowledged: list[tuple[str, Codec, list[Record]]] = field(factory=list)
+    commanded: list[tuple[str, str, str]] = field(factory=list)
 
     def record(self, count: int = 1) -> None:
         """Let time pass for so many records."""
@@ -64,23 +67,33 @@ def switch_on(
     codec: Codec = CODEC_8E,
     interval: float = INTERVAL,
     response_timeout: float = RESPONSE_TIMEOUT,
+    answers: Answers = Answers.PROMPT,
+    on_command: OnCommand | None = None,
 ) -> Bench:
-    """A device that has just been switched on, at noon."""
+    """A device that has just been switched on, at noon.
+
+    :param on_command: told of commands instead of the bench.
+    """
     clock = Clock()
     clock.advance(NOON)
     random = Random(7)
     endpoint, counters = FakeEndpoint(), Counters()
     acknowledged: list[tuple[str, Codec, list[Record]]] = []
+    commanded: list[tuple[str, str, str]] = []
 
     def note(imei: str, codec: Codec, packet: Sequence[Record]) -> None:
         acknowledged.append((imei, codec, list(packet)))
 
-    behaviour = Behaviour(codec, interval, records, response_timeout)
+    def note_command(imei: str, codec: str, text: str) -> None:
+        commanded.append((imei, codec, text))
+
+    behaviour = Behaviour(codec, interval, records, response_timeout, answers)
     device = SimulatedDevice(
-        clock, random, IMEI, Track(random, HOME), endpoint, behaviour, counters, note
+        *(clock, random, IMEI, Track(random, HOME), endpoint, behaviour, counters),
+        *(note, on_command or note_command),
     )
     device.startService()
-    return Bench(device, clock, endpoint, counters, acknowledged)
+    return Bench(device, clock, endpoint, counters, acknowledged, commanded)
 
 
 def timestamps(connection: FakeConnection) -> list[int]:

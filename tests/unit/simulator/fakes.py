@@ -13,7 +13,14 @@ from zope.interface import implementer
 
 from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.avl import Packet, decode_packet
-from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.frame import decode_frame, encode_frame
+from tracker.vendors.teltonika.messages import (
+    COMMAND,
+    MESSAGE_CODECS,
+    Message,
+    decode_message,
+    encode_message,
+)
 
 
 class FakeConnection:
@@ -42,13 +49,29 @@ class FakeConnection:
 
     def packet(self) -> Packet:
         """The one packet that the device has sent since the last time."""
+        (packet,) = self.units()
+        assert isinstance(packet, Packet)
+        return packet
+
+    def message(self) -> Message:
+        """The one message that the device has sent since the last time."""
+        (message,) = self.units()
+        assert isinstance(message, Message)
+        return message
+
+    def units(self) -> list[Packet | Message]:
+        """The packets and messages that the device has sent since the last time."""
         data = self.received()
-        frame = decode_frame(data, 1 << 20)
-        assert isinstance(frame, Decoded)
-        assert frame.used == len(data)
-        packet = decode_packet(frame.value)
-        assert isinstance(packet, Decoded)
-        return packet.value
+        units: list[Packet | Message] = []
+        while data:
+            frame = decode_frame(data, 1 << 20)
+            assert isinstance(frame, Decoded)
+            data = data[frame.used :]
+            is_message = frame.value[0] in MESSAGE_CODECS
+            unit = decode_message(frame.value) if is_message else decode_packet(frame.value)
+            assert isinstance(unit, Decoded)
+            units.append(unit.value)
+        return units
 
     def answer(self, data: bytes) -> None:
         """Send bytes to the device."""
@@ -61,11 +84,26 @@ class FakeConnection:
 
     def acknowledge(self, count: int) -> None:
         """Tell the device that so many records were received."""
-        self.answer(count.to_bytes(4, "big"))
+        self.answer(acknowledgement(count))
+
+    def command(self, text: str, imei: str | None = None) -> None:
+        """Send a command: in Codec 14 where there is an IMEI, else in Codec 12."""
+        self.answer(command(text, imei))
 
     def lose(self) -> None:
         """The connection is gone, on both sides."""
         self._protocol.connectionLost(Failure(ConnectionLost()))
+
+
+def acknowledgement(count: int) -> bytes:
+    """What tells a device that so many records were received."""
+    return count.to_bytes(4, "big")
+
+
+def command(text: str, imei: str | None = None) -> bytes:
+    """The frame of a command: in Codec 14 where there is an IMEI, else in Codec 12."""
+    codec = MESSAGE_CODECS[0x0C if imei is None else 0x0E]
+    return encode_frame(encode_message(Message(codec, COMMAND, text.encode(), imei=imei)))
 
 
 @implementer(IStreamClientEndpoint)

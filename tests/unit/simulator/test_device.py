@@ -154,7 +154,7 @@ def test_an_acknowledgement_may_come_in_pieces() -> None:
     assert len(connection.packet().records) == 1
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 0x02000000, 0xFFFFFFFF])
+@pytest.mark.parametrize("count", [1, 3, 0x02000000, 0xFFFFFFFF])
 def test_an_acknowledgement_of_another_number_is_none(count: int) -> None:
     bench = switch_on(records=2)
     connection = bench.log_in()
@@ -169,6 +169,21 @@ def test_an_acknowledgement_of_another_number_is_none(count: int) -> None:
     assert connection.received() == b""
     assert bench.device.unacknowledged == 0
     assert bench.counters.acknowledged == 2
+
+
+def test_an_acknowledgement_of_nothing_is_taken_for_the_start_of_a_command() -> None:
+    bench = switch_on(records=2, response_timeout=5)
+    connection = bench.log_in()
+    bench.record(2)
+    sent = connection.received()
+    connection.acknowledge(0)
+    assert connection.received() == b""
+    bench.clock.advance(5)
+    assert connection.aborted
+    connection.lose()
+    bench.wait_for_attempt()
+    assert bench.log_in().received() == sent
+    assert bench.counters.acknowledged == 0
 
 
 def test_what_was_acknowledged_is_told_once_with_device_and_codec() -> None:

@@ -11,8 +11,8 @@ from twisted.internet.task import Clock
 
 from tests.unit.simulator.fakes import FakeConnection, FakeEndpoint
 from tracker.position import Position, digest
-from tracker.simulator.device import Behaviour, Counters, OnAcknowledged
-from tracker.simulator.fleet import Fleet, Journal, simulated_imei
+from tracker.simulator.device import Behaviour, Counters, OnAcknowledged, OnCommand
+from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal, simulated_imei
 from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec, Packet, Record
 from tracker.vendors.teltonika.login import decode_login
@@ -29,11 +29,14 @@ def make_fleet(
     codec: Codec = CODEC_8E,
     on_acknowledged: OnAcknowledged | None = None,
     seed: int = 0,
+    first: int = 0,
+    on_command: OnCommand | None = None,
 ) -> tuple[Fleet, Clock, FakeEndpoint]:
     """A fleet that is switched on, and its surroundings."""
     clock, endpoint = Clock(), FakeEndpoint()
     clock.advance(NOON)
-    fleet = Fleet(clock, endpoint, count, Behaviour(codec, 1.0, records), on_acknowledged, seed)
+    behaviour = Behaviour(codec, 1.0, records)
+    fleet = Fleet(clock, endpoint, count, behaviour, on_acknowledged, seed, first, on_command)
     fleet.startService()
     return fleet, clock, endpoint
 
@@ -90,6 +93,18 @@ def test_every_device_of_a_fleet_logs_in_as_itself() -> None:
     assert endpoint.attempts == 5
 
 
+def test_a_fleet_begins_with_the_first_number_it_is_given() -> None:
+    fleet, _, _ = make_fleet(3, first=25)
+    assert [device.imei for device in fleet.devices] == [simulated_imei(n) for n in (25, 26, 27)]
+    make_fleet(2, first=IMEIS - 2)
+    with pytest.raises(ValueError, match="1000000"):
+        make_fleet(3, first=IMEIS - 2)
+
+
+def test_fleets_with_numbers_of_their_own_drive_as_one_fleet_would() -> None:
+    assert drives(0, count=2) + drives(0, count=3, first=2) == drives(0, count=5)
+
+
 def test_a_fleet_of_none_does_nothing() -> None:
     fleet, clock, endpoint = make_fleet(0)
     clock.advance(10)
@@ -144,9 +159,9 @@ def test_switching_off_a_fleet_waits_for_every_connection() -> None:
     assert clock.getDelayedCalls() == []
 
 
-def drives(seed: int) -> list[bytes]:
+def drives(seed: int, count: int = 3, first: int = 0) -> list[bytes]:
     """What the devices of a fleet send at first."""
-    _, clock, endpoint = make_fleet(3, records=30, seed=seed)
+    _, clock, endpoint = make_fleet(count, records=30, seed=seed, first=first)
     connections = connect_all(endpoint)
     clock.pump([1.0] * 30)
     return [connection.received() for connection in connections]
@@ -225,3 +240,21 @@ def test_a_line_of_the_journal_is_in_the_file_at_once(tmp_path: Path) -> None:
         "ts": "2024-06-01T08:30:15.250Z",
         "digest": "168ffdb05d6aa3a1248473d85a184420",
     }
+
+
+def test_the_command_journal_holds_what_every_device_executed_in_order() -> None:
+    file = StringIO()
+    fleet, _, endpoint = make_fleet(2, on_command=CommandJournal(file))
+    first, second = connect_all(endpoint)
+    first.command("getver")
+    second.command("cpureset", fleet.devices[1].imei)
+    second.command("getver")  # it is gone
+    first.command("setparam 2001:Tiranë", fleet.devices[1].imei)  # that is not this one
+    first.command("setparam 2001:Tiranë")
+    assert fleet.counters.commands == 3
+    assert [json.loads(line) for line in file.getvalue().splitlines()] == [
+        {"device_id": simulated_imei(0), "codec": "12", "text": "getver"},
+        {"device_id": simulated_imei(1), "codec": "14", "text": "cpureset"},
+        {"device_id": simulated_imei(0), "codec": "12", "text": "setparam 2001:Tiranë"},
+    ]
+    assert file.getvalue().isascii()

@@ -1,0 +1,162 @@
+"""``tracker-admin simulate`` and a server that is no Tracker: commands, answers, the journal."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.system.processes import Simulation
+from tests.waiting import wait_for
+from tracker.simulator.fleet import simulated_imei
+from tracker.vendors.outcomes import Decoded
+from tracker.vendors.teltonika.avl import decode_packet
+from tracker.vendors.teltonika.frame import decode_frame, encode_frame
+from tracker.vendors.teltonika.login import ACCEPT, decode_login
+from tracker.vendors.teltonika.messages import (
+    COMMAND,
+    MESSAGE_CODECS,
+    NACK,
+    RESPONSE,
+    Message,
+    decode_message,
+    encode_message,
+)
+
+CODEC_12, CODEC_14 = MESSAGE_CODECS[0x0C], MESSAGE_CODECS[0x0E]
+FIRST = 7
+IMEI = simulated_imei(FIRST)
+
+
+class CommandingServer:
+    """Serves one device: acknowledges its records, and sends a command after each answer."""
+
+    def __init__(self) -> None:
+        self.login: object = None
+        self.answers: list[Message] = []
+        self._commands: Iterator[Message] = iter(())
+        self._commanding = False
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self._listening.settimeout(20)
+        self.port: int = self._listening.getsockname()[1]
+        self._thread = threading.Thread(target=self._serve)
+
+    def start(self, commands: Iterable[Message]) -> None:
+        """Begin to serve; these commands are sent, the first with an acknowledgement."""
+        self._commands = iter(commands)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Returns when the device has gone, which the test has seen to."""
+        self._thread.join(30)
+        self._listening.close()
+        assert not self._thread.is_alive()
+
+    def _serve(self) -> None:
+        connection, _ = self._listening.accept()
+        connection.settimeout(20)
+        with connection, suppress(ConnectionError):
+            self.login = decode_login(connection.recv(100))
+            connection.sendall(ACCEPT)
+            buffer = b""
+            while data := connection.recv(1 << 16):
+                buffer += data
+                while isinstance(frame := decode_frame(buffer, 1 << 16), Decoded):
+                    buffer = buffer[frame.used :]
+                    connection.sendall(self._reply(frame.value))
+
+    def _reply(self, data: bytes) -> bytes:
+        if data[0] in MESSAGE_CODECS:
+            message = decode_message(data)
+            assert isinstance(message, Decoded)
+            self.answers.append(message.value)
+            return self._next_command()
+        packet = decode_packet(data)
+        assert isinstance(packet, Decoded)
+        acknowledgement = len(packet.value.records).to_bytes(4, "big")
+        if self._commanding:
+            return acknowledgement
+        self._commanding = True
+        return acknowledgement + self._next_command()
+
+    def _next_command(self) -> bytes:
+        command = next(self._commands, None)
+        return b"" if command is None else encode_frame(encode_message(command))
+
+
+@pytest.fixture
+def server() -> CommandingServer:
+    return CommandingServer()
+
+
+def simulate(folder: Path, server: CommandingServer, *arguments: str) -> Simulation:
+    """One device on that server."""
+    number = ("--devices", "1", "--first", str(FIRST))
+    return Simulation(folder, server.port, *number, "--interval", "0.05", *arguments)
+
+
+def test_a_command_is_executed_noted_and_answered(server: CommandingServer, tmp_path: Path) -> None:
+    server.start(
+        [
+            Message(CODEC_12, COMMAND, b"setdigout 11"),
+            Message(CODEC_14, COMMAND, b"setparam 2004:a", imei=IMEI),
+            Message(CODEC_14, COMMAND, b"getver", imei=simulated_imei(FIRST + 1)),
+            Message(CODEC_12, COMMAND, b"getparam 2004"),
+        ]
+    )
+    fleet = simulate(tmp_path, server)
+    try:
+        wait_for(lambda: len(server.answers) >= 4, "all are answered")
+        noted = fleet.commands()
+        fleet.wait_for_more(3)
+        summary = fleet.park()
+    finally:
+        fleet.kill()
+    server.end()
+    assert server.login == Decoded(IMEI, 17)
+    assert server.answers == [
+        Message(CODEC_12, RESPONSE, b"DOUT1:1 Timeout:INFINITY DOUT2:1 Timeout:INFINITY"),
+        Message(CODEC_14, RESPONSE, b"New value 2004:a;", imei=IMEI),
+        Message(CODEC_14, NACK, b"", imei=IMEI),
+        Message(CODEC_12, RESPONSE, b"Param ID:2004 Val:a"),
+    ]
+    assert noted == [
+        {"device_id": IMEI, "codec": "12", "text": "setdigout 11"},
+        {"device_id": IMEI, "codec": "14", "text": "setparam 2004:a"},
+        {"device_id": IMEI, "codec": "12", "text": "getparam 2004"},
+    ]
+    assert summary.endswith(", 0 retransmitted, 0 left, 3 commands")
+
+
+def test_a_fleet_that_is_killed_has_noted_all_that_it_answered(
+    server: CommandingServer, tmp_path: Path
+) -> None:
+    server.start(Message(CODEC_12, COMMAND, f"getparam {number}".encode()) for number in count())
+    fleet = simulate(tmp_path, server)
+    try:
+        wait_for(lambda: len(server.answers) >= 200, "many are answered")
+    finally:
+        fleet.kill()
+    server.end()
+    noted = [command["text"] for command in fleet.commands()]
+    assert noted == [f"getparam {number}" for number in range(len(noted))]
+    assert len(server.answers) <= len(noted) <= len(server.answers) + 1
+
+
+def test_a_fleet_may_refuse_commands(server: CommandingServer, tmp_path: Path) -> None:
+    server.start([Message(CODEC_12, COMMAND, b"cpureset")])
+    fleet = simulate(tmp_path, server, "--answers", "refuse")
+    try:
+        wait_for(lambda: server.answers, "it is answered")
+        summary = fleet.park()
+    finally:
+        fleet.kill()
+    server.end()
+    assert server.answers == [Message(CODEC_12, NACK, b"")]
+    assert fleet.commands() == []
+    assert summary.endswith(" 0 left")
