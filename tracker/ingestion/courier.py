@@ -31,6 +31,7 @@ from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed  # noqa: A004
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tracker.command import EXPIRED, Answer, Command, CommandFrame, Outcome, Reason, Status
 from tracker.interfaces import ISession, SessionEnded
@@ -71,6 +72,8 @@ class Held:
 
     entry: Delivered
     command: Command
+    others: list[Delivered] = field(factory=list)
+    """More entries of the same command, to be looked at when this one is let go."""
 
 
 @define(eq=False)
@@ -196,7 +199,9 @@ class Courier:
         self._working = False
         self._look_idle()
 
-    def _died(self, failure: Any) -> None:
+    def _died(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return  # a stop that Redis has not answered in time
         # What it has is offered or in doubt after the next start.
         self._log.failure("commands of {device} are stuck", failure, device=self.device_id)
 

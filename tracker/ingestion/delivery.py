@@ -44,7 +44,7 @@ from tracker.streams.groups import Delivered, create_group, read_new, read_pendi
 BLOCK_MS: Final = 5000
 #: Entries of one read.
 BATCH: Final = 100
-#: Commands that are held at once; the others stay in Redis until some have ended.
+#: Entries that are held at once; the others stay in Redis until some have ended.
 MOST_HELD: Final = 20_000
 #: Seconds until the stream is tried again that could not be read.
 RETRY: Final = 1.0
@@ -90,7 +90,8 @@ class CommandDelivery(Service):
         self._report = report
         self._sessions: dict[str, ISession] = {}
         self._couriers: dict[str, Courier] = {}
-        self._held: dict[str, str] = {}  # command id → its entry
+        self._held: dict[str, Held] = {}  # by command id
+        self._entries = 0  # that these have
         self._room: Deferred[None] | None = None  # waited for, when too many are held
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._loop: Deferred[None] = succeed(None)
@@ -156,6 +157,8 @@ class CommandDelivery(Service):
         )
 
     def _died(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return  # a stop that Redis has not answered in time
         self._log.failure("commands are not read any more", failure)
         self._report(f"commands are not read any more: {failure.getErrorMessage()}")
 
@@ -179,7 +182,7 @@ class CommandDelivery(Service):
         self._report(None)
         await self._take_up_pending()
         while self.running:
-            room = MOST_HELD - len(self._held)
+            room = MOST_HELD - self._entries
             if room <= 0:
                 self._room = Deferred()
                 await self._or_stopped(self._room)
@@ -221,9 +224,12 @@ class CommandDelivery(Service):
         except BadCommand as error:
             await self._refuse(entry, str(error))
             return
-        if command.command_id in self._held:
-            if self._held[command.command_id] != entry.id:
-                await self._ledger.drop(entry)  # a second one of the same command
+        if (held := self._held.get(command.command_id)) is not None:
+            # Not dropped yet: a janitor that took this instance for dead has moved the first
+            # one, and this may be what became of it.
+            if all(entry.id != known.id for known in (held.entry, *held.others)):
+                held.others.append(entry)
+                self._entries += 1
             return
         if recovered and await self._ledger.recover(entry, command) is not Step.OPEN:
             return
@@ -234,6 +240,14 @@ class CommandDelivery(Service):
         else:
             await self._offer(entry, command)
 
+    async def _take_again(self, entry: Delivered) -> None:
+        while self.running:
+            try:
+                await self._take(entry, recovered=True)
+                return
+            except (Refused, Unavailable):
+                await deferLater(self._clock, RETRY)
+
     async def _offer(self, entry: Delivered, command: Command) -> None:
         step = await self._ledger.offer(entry, command, self._waits)
         if step is Step.WAITS and command.device_id in self._sessions:
@@ -242,7 +256,8 @@ class CommandDelivery(Service):
 
     def _carry(self, held: Held) -> None:
         device_id = held.command.device_id
-        self._held[held.command.command_id] = held.entry.id
+        self._held[held.command.command_id] = held
+        self._entries += 1
         courier = self._couriers.get(device_id)
         if courier is None:
             courier = self._couriers[device_id] = Courier(
@@ -254,6 +269,9 @@ class CommandDelivery(Service):
 
     def _let_go(self, held: Held) -> None:
         del self._held[held.command.command_id]
+        self._entries -= 1 + len(held.others)
+        for entry in held.others:
+            Deferred.fromCoroutine(self._take_again(entry)).addErrback(self._died)
         if self._room is not None:
             room, self._room = self._room, None
             room.callback(None)

@@ -335,7 +335,7 @@ class CommandLedger:
         return Step(step), instance
 
     async def drop(self, entry: Delivered) -> None:
-        """Remove an entry of which there is a second one, that will be seen to."""
+        """Tell the group that there is nothing to do about an entry."""
         await self._redis.execute("XACK", entry.stream, INGEST_GROUP, entry.id)
         await self._redis.execute("XDEL", entry.stream, entry.id)
 
