@@ -38,13 +38,30 @@ def send(redis: RedisServer, instance_id: str, *command: Any, **options: Any) ->
     redis.client.xadd(f"commands:outbound:{instance_id}", fields(*command, **options))
 
 
+class Responses:
+    """What has been said of commands, read as it comes."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self._redis = redis
+        self._after = "-"
+        self._found: dict[str, list[dict[str, str]]] = defaultdict(list)
+
+    def read(self) -> dict[str, list[dict[str, str]]]:
+        """Command id → its responses in their order."""
+        for entry_id, content in self._redis.client.xrange(RESPONSES, self._after):
+            response = {name.decode(): value.decode() for name, value in content.items()}
+            self._found[response["command_id"]].append(response)
+            self._after = f"({entry_id.decode()}"
+        return self._found
+
+    def ended(self) -> int:
+        """How many have a final response."""
+        return sum(answers[-1]["status"] in FINAL for answers in self.read().values())
+
+
 def responses(redis: RedisServer) -> dict[str, list[dict[str, str]]]:
-    """Command id → its responses in their order."""
-    found = defaultdict(list)
-    for _, content in redis.client.xrange(RESPONSES):
-        response = {name.decode(): value.decode() for name, value in content.items()}
-        found[response["command_id"]].append(response)
-    return found
+    """All that was said so far: command id → its responses in their order."""
+    return Responses(redis).read()
 
 
 def fates(redis: RedisServer) -> dict[str, str]:

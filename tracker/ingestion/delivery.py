@@ -148,7 +148,8 @@ class CommandDelivery(Service):
     async def _stop(self) -> None:
         await self._loop
         couriers = list(self._couriers.values())
-        await gatherResults([Deferred.fromCoroutine(one.stop(STOP_GRACE)) for one in couriers])
+        stops = [Deferred.fromCoroutine(one.stop(STOP_GRACE)) for one in couriers]
+        await gatherResults(stops, consumeErrors=True)
 
     def _stop_overdue(self, failure: Failure) -> None:
         failure.trap(TimeoutError)
