@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.servers import RedisServer
-from tests.system.commands import fates, registry, responses, send
-from tests.system.raw import Ingest, RawDevice
+from tests.system.commands import fates, fields, registry, responses, send
+from tests.system.raw import Ingest, RawDevice, frame
 from tests.waiting import wait_for
 from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.frame import decode_frame, encode_frame
 from tracker.vendors.teltonika.messages import (
+    MESSAGE_CODECS,
+    NACK,
     RESPONSE,
     Message,
     decode_message,
@@ -70,3 +73,146 @@ def test_a_command_is_answered(serve: Callable[..., Ingest], redis: RedisServer)
     assert redis.client.xlen("commands:outbound:one") == 0
     assert redis.client.get("commands:sent:c1").startswith(b"done responded ")
     assert ingest.daemon.stop() == 0
+
+
+def test_codec_14_names_the_device_and_may_be_rejected(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
+    device = online(serve("--instance-id", "one"))
+    send(redis, "one", "c1", DEVICE, "getver", codec="14")
+    command = read_command(device)
+    assert (command.codec.name, command.text, command.imei) == ("14", "getver", DEVICE)
+    answer(device, "", command, NACK)
+    wait_for(lambda: fates(redis) == {"c1": "rejected"}, "rejected")
+
+
+def test_a_command_comes_between_no_packet_and_its_acknowledgement(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
+    device = online(serve("--instance-id", "one"))
+    redis.suspend()
+    device.send(frame(2))
+    assert device.says_nothing()
+    redis.resume()
+    send(redis, "one", "c1", DEVICE)
+    assert device.read(4) == b"\x00\x00\x00\x01"
+    assert read_command(device).text == "getinfo"
+    # Half a packet: the next command waits for the acknowledgement of the whole.
+    answer(device, "done", Message(MESSAGE_CODECS[0x0C], 5, b""))
+    wait_for(lambda: "c1" in fates(redis), "answered")
+    packet = frame(3)
+    device.send(packet[:20])
+    send(redis, "one", "c2", DEVICE, "getver")
+    assert device.says_nothing()
+    device.send(packet[20:])
+    assert device.read(4) == b"\x00\x00\x00\x01"
+    assert read_command(device).text == "getver"
+
+
+def test_after_a_crash_between_writing_and_answering_it_is_in_doubt(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
+    ingest = serve("--instance-id", "one")
+    device = online(ingest)
+    send(redis, "one", "written", DEVICE)
+    send(redis, "one", "queued", DEVICE, "getver")
+    read_command(device)
+    ingest.daemon.kill()
+    ingest.daemon.start()
+    wait_for(lambda: fates(redis) == {"written": "failed/in_doubt"}, "in doubt")
+    again = online(ingest)
+    command = read_command(again)
+    assert command.text == "getver"
+    answer(again, "Ver:1", command)
+    wait_for(lambda: fates(redis).get("queued") == "responded", "the other one is answered")
+    assert again.says_nothing()
+
+
+def test_what_was_not_written_follows_the_device(
+    tmp_path: Path, redis: RedisServer, serve: Callable[..., Ingest]
+) -> None:
+    one = serve("--instance-id", "one", "--radio-sleeps", "0.2")
+    (tmp_path / "two").mkdir()
+    two = Ingest(tmp_path / "two", redis, "--instance-id", "two")
+    two.daemon.start()
+    try:
+        device = online(one)
+        assert device.says_nothing(0.5)  # its radio may sleep by now
+        send(redis, "one", "c1", DEVICE)
+        assert device.says_nothing()
+        moved = online(two)  # the device is there now; one has not noticed
+        device.socket.close()
+        command = read_command(moved)
+        answer(moved, "here", command)
+        wait_for(lambda: fates(redis) == {"c1": "responded"}, "answered")
+        assert [one["instance_id"] for one in responses(redis)["c1"]] == ["two", "two"]
+    finally:
+        two.daemon.kill()
+
+
+def test_a_sleeping_radio_is_written_to_after_the_next_sign_of_life(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
+    device = online(serve("--instance-id", "one", "--radio-sleeps", "0.2"))
+    assert device.says_nothing(0.5)
+    send(redis, "one", "c1", DEVICE)
+    assert device.says_nothing(0.5)
+    device.send(b"\xff")  # a ping
+    assert read_command(device).text == "getinfo"
+
+
+def test_who_is_nowhere_is_waited_for(serve: Callable[..., Ingest], redis: RedisServer) -> None:
+    ingest = serve("--instance-id", "one")
+    send(redis, "one", "c1", DEVICE)
+    send(redis, "one", "c2", DEVICE, "getver")
+    wait_for(lambda: redis.client.xlen(f"commands:waiting:{DEVICE}") == 2, "they wait")
+    device = online(ingest)
+    for text in ("getinfo", "getver"):
+        command = read_command(device)
+        assert command.text == text
+        answer(device, text, command)
+    wait_for(lambda: len(fates(redis)) == 2, "answered")
+    assert not redis.client.keys("commands:waiting*")
+
+
+def test_or_the_command_fails_at_once(serve: Callable[..., Ingest], redis: RedisServer) -> None:
+    serve("--instance-id", "one", "--offline", "fail")
+    send(redis, "one", "c1", DEVICE)
+    wait_for(lambda: fates(redis) == {"c1": "failed/offline"}, "failed")
+
+
+def test_what_is_no_command_is_answered_and_holds_up_nobody(
+    serve: Callable[..., Ingest], redis: RedisServer
+) -> None:
+    device = online(serve("--instance-id", "one"))
+    outbound = "commands:outbound:one"
+    redis.client.xadd(outbound, {b"\xff": b"\xff"})
+    redis.client.xadd(outbound, fields("no-text", DEVICE, ""))
+    redis.client.xadd(outbound, fields("no-such-codec", DEVICE, codec="99"))
+    redis.client.xadd(outbound, fields("many", DEVICE) | {f"f{n}": "" for n in range(5000)})
+    redis.client.xadd(outbound, fields("expired", DEVICE, expires_in=-1))
+    send(redis, "one", "good", DEVICE)
+    answer(device, "fine", read_command(device))
+    wait_for(lambda: len(fates(redis)) == 6, "all are answered")
+    malformed = "failed/malformed"
+    assert fates(redis) == {
+        "": malformed,
+        "no-text": malformed,
+        "no-such-codec": malformed,
+        "many": malformed,
+        "expired": "expired",
+        "good": "responded",
+    }
+    assert "codec 99" in responses(redis)["no-such-codec"][0]["response"]
+
+
+def test_a_stop_passes_commands_on(serve: Callable[..., Ingest], redis: RedisServer) -> None:
+    ingest = serve("--instance-id", "one")
+    device = online(ingest)
+    send(redis, "one", "written", DEVICE)
+    send(redis, "one", "queued", DEVICE, "getver")
+    read_command(device)
+    assert ingest.daemon.stop() == 0
+    assert fates(redis) == {"written": "failed/disconnected"}
+    assert redis.client.xlen(f"commands:waiting:{DEVICE}") == 1
+    assert redis.client.xlen("commands:outbound:one") == 0
