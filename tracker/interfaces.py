@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,9 @@ class IVendor(Interface):
     def buildDatagramProtocol(gateway: IGateway, limits: Limits, clock: Any) -> Any:  # noqa: N805
         """A ``DatagramProtocol`` for one UDP port; None where the vendor has no such thing."""
 
+    def describe(data: bytes, kind: Traffic) -> dict[str, Any]:  # noqa: N805
+        """What one piece of traffic says, as JSON can hold it."""
+
     def buildNaming(models: Mapping[str, Path]) -> INaming | None:  # noqa: N805
         """What names attributes; None where the vendor has no names for them.
 
@@ -53,6 +56,39 @@ class IPeer(Interface):
     peer: str = Attribute("Address of the other side, for people to read.")
 
 
+class Traffic(Enum):
+    """What an observer of a device is told of."""
+
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    RECEIVED = "received"
+    """A login, a frame, or whatever else is one piece."""
+    SENT = "sent"
+    """An answer to a login, an acknowledgement, a command."""
+    REJECTED = "rejected"
+    """What came breaks the protocol; what is told is the reason, as text."""
+
+
+#: Told what happens on a device's connection: what, and the bytes.
+Observer = Callable[[Traffic, bytes], None]
+
+
+@frozen
+class SessionFacts:
+    """How a connection fares. Times are seconds since 1970 (UTC)."""
+
+    since: float
+    """Of the login."""
+    last_heard: float
+    """When the last whole frame, or ping, came."""
+    codec: str
+    """Of the last entries; empty before there are any."""
+    records: int
+    """That were received."""
+    bytes: int
+    """That were received."""
+
+
 class SessionEnded(Exception):
     """The connection has ended, or is about to."""
 
@@ -62,6 +98,12 @@ class ISession(IPeer):
 
     def close() -> None:
         """End the connection, soon if not at once; nothing more is acknowledged on it."""
+
+    def facts() -> SessionFacts:
+        """How it fares, once it is logged in."""
+
+    def observe(observer: Observer | None) -> None:  # noqa: N805
+        """Tell an observer of all that is received and sent from now on; None: nobody."""
 
     def command_frame(text: str, codec: str) -> CommandFrame:  # noqa: N805
         """The bytes of a command to this device.
@@ -148,6 +190,61 @@ class IGateway(Interface):
 
     def closed(session: ISession) -> None:  # noqa: N805
         """The connection has ended."""
+
+
+@frozen
+class ConnectionFacts:
+    """A device's connection to an instance."""
+
+    device_id: str
+    vendor: str
+    address: str
+    session: SessionFacts
+
+
+class IInstance(Interface):
+    """An ingest instance as those see it who look inside and operate it."""
+
+    instance_id: str = Attribute("Its id.")
+    started_at: str = Attribute("ISO 8601 UTC; empty before it has started.")
+    streams: Sequence[str] = Attribute("The streams that it writes.")
+    draining: bool = Attribute("Whether it accepts no more connections.")
+
+    def counts() -> dict[str, int]:
+        """``connections`` (logged in or not), ``devices`` (logged in), ``commands_held``."""
+
+    def devices() -> Iterable[str]:
+        """The devices that are connected, in no order."""
+
+    def connection(device_id: str) -> ConnectionFacts | None:  # noqa: N805
+        """Of one device; None where it is not connected here."""
+
+    def commands(device_id: str) -> tuple[int, bool]:  # noqa: N805
+        """Commands that are queued for a device, and whether one is outstanding."""
+
+    def holds_command(command_id: str) -> bool:  # noqa: N805
+        """Whether a command is queued or outstanding here."""
+
+    def drop(device_id: str) -> str | None:  # noqa: N805
+        """Close the connection of a device; its address, or None where there is none."""
+
+    def watch(device_id: str, observer: Observer) -> bool:  # noqa: N805
+        """Tell an observer of all traffic of a device, now and on later connections.
+
+        :return: whether it is connected here.
+        """
+
+    def unwatch(device_id: str, observer: Observer) -> None:  # noqa: N805
+        """No more of that."""
+
+    def describe(device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:  # noqa: N805
+        """What a piece of a device's traffic says, as JSON can hold it."""
+
+    def drain(seconds: float) -> Deferred[tuple[int, int]]:  # noqa: N805
+        """Accept no more connections, and close those that there are within so many seconds.
+
+        :return: fires with how many were closed, and how many are left.
+        """
 
 
 class NotAccepted(Exception):

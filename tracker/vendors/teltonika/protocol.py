@@ -46,7 +46,16 @@ from zope.interface import implementer
 
 from tracker.command import CommandFrame
 from tracker.endpoints import keep_alive, readable
-from tracker.interfaces import Admission, IGateway, ISession, NotAccepted, SessionEnded
+from tracker.interfaces import (
+    Admission,
+    IGateway,
+    ISession,
+    NotAccepted,
+    Observer,
+    SessionEnded,
+    SessionFacts,
+    Traffic,
+)
 from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
@@ -86,6 +95,11 @@ class TeltonikaProtocol(Protocol):
         self._reader = EntryReader(layouts, limits.records)
         self._timeout: IDelayedCall | None = None
         self._last_heard = 0.0
+        self._since = 0.0
+        self._codec = ""
+        self._records = 0
+        self._bytes = 0
+        self._observer: Observer | None = None
         self._told_of_repeated_ids = False
         self._write_at_once: Callable[[bytes], int | Exception] | None = None
         self._buffer = bytearray()
@@ -115,6 +129,7 @@ class TeltonikaProtocol(Protocol):
         if self._closed:
             return  # TLS goes on delivering until the peer closes too
         self._buffer += data
+        self._bytes += len(data)
         if not self._waits:
             self._advance()
         else:  # for Redis, or for its peer: whether what came is whole shows later
@@ -141,6 +156,16 @@ class TeltonikaProtocol(Protocol):
         self._timeout = self._clock.callLater(CLOSE_GRACE, self.transport.abortConnection)
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self.transport.loseConnection()
+
+    def facts(self) -> SessionFacts:
+        """See ISession."""
+        return SessionFacts(
+            self._since, self._last_heard, self._codec, self._records, self._bytes
+        )
+
+    def observe(self, observer: Observer | None) -> None:
+        """See ISession."""
+        self._observer = observer
 
     def command_frame(self, text: str, codec: str) -> CommandFrame:
         """See ISession."""
@@ -293,7 +318,7 @@ class TeltonikaProtocol(Protocol):
         self.device_id = outcome.value
         self._read_next = self._read_frame
         self._forget_timeout()
-        self._last_heard = self._clock.seconds()
+        self._since = self._last_heard = self._clock.seconds()
         self._timeout = self._clock.callLater(self._limits.idle_timeout, self._check_idle)
         self._write(ACCEPT)
         self._settled_at = self._last_heard + LOGIN_SETTLES
@@ -311,8 +336,13 @@ class TeltonikaProtocol(Protocol):
         reading = self._read(frame.value)
         if isinstance(reading, Rejected):
             return self._reject(reading.reason)
+        if self._observer is not None:
+            self._observer(Traffic.RECEIVED, bytes(self._buffer[: frame.used]))
         del self._buffer[: frame.used]
         self._last_heard = self._clock.seconds()
+        self._records += len(reading.entries)
+        if reading.entries:
+            self._codec = reading.entries[0].codec
         if reading.message is None:
             self._settled_at = 0.0
             count = len(reading.entries).to_bytes(4, "big")
@@ -424,6 +454,8 @@ class TeltonikaProtocol(Protocol):
 
         What it does not take goes the usual way, and so does all that follows.
         """
+        if self._observer is not None and answer:
+            self._observer(Traffic.SENT, answer)
         if self._write_at_once is not None:
             written = self._write_at_once(answer)
             if written == len(answer):

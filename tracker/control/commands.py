@@ -1,0 +1,329 @@
+"""The commands of the control port: AMP boxes, each with the errors that it may answer.
+
+``docs/control-port.rst`` tells the whole protocol. It grows by optional arguments and new
+commands only; what cannot be so becomes another :data:`VERSION`. No value can come to more
+than the 65,535 bytes that AMP allows: texts are cut, lists are paged (``more`` is true, and
+``after`` the last row's name brings the next page).
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+from twisted.protocols import amp
+
+#: Of the protocol; the first thing that both sides agree on.
+VERSION: Final = 1
+#: Rows of a page, at most.
+MOST_ROWS: Final = 200
+#: Characters of a text that may be any length, such as a device's answer. As UTF-8 they are
+#: 60,000 bytes at most.
+MOST_TEXT: Final = 15_000
+#: Bytes of a frame of which a watcher is shown the digits.
+MOST_RAW: Final = 30_000
+
+
+class ControlError(Exception):
+    """What a command answers when it cannot do what it is asked; the text is for people."""
+
+
+class VersionMismatch(ControlError):
+    """The two sides do not speak the same version, or the client has not said which it speaks."""
+
+
+class NotPermitted(ControlError):
+    """The client's role does not allow that."""
+
+
+class BadArgument(ControlError):
+    """An argument makes no sense."""
+
+
+class NoSuchDevice(ControlError):
+    """No connection of this device is known, or none on this instance."""
+
+
+class NoSuchCommand(ControlError):
+    """Nothing is known of this command."""
+
+
+class RedisUnavailable(ControlError):
+    """Redis does not answer, or not as it should. The instance goes on; try again."""
+
+
+_ERRORS: Final[dict[type[Exception], bytes]] = {
+    VersionMismatch: b"VERSION_MISMATCH",
+    BadArgument: b"BAD_ARGUMENT",
+}
+_REDIS: Final[dict[type[Exception], bytes]] = {RedisUnavailable: b"REDIS_UNAVAILABLE"}
+_DEVICE: Final[dict[type[Exception], bytes]] = {NoSuchDevice: b"NO_SUCH_DEVICE"}
+_OPERATE: Final[dict[type[Exception], bytes]] = {NotPermitted: b"NOT_PERMITTED"}
+
+_PAGE: Final = [
+    (b"after", amp.Unicode(optional=True)),
+    (b"limit", amp.Integer(optional=True)),
+    (b"prefix", amp.Unicode(optional=True)),
+    (b"vendor", amp.Unicode(optional=True)),
+]
+#: What a connection is told of, besides its device. Times are seconds since 1970 (UTC).
+_CONNECTION: Final = [
+    (b"vendor", amp.Unicode(optional=True)),
+    (b"address", amp.Unicode(optional=True)),
+    (b"since", amp.Float(optional=True)),
+    (b"last_heard", amp.Float(optional=True)),
+    (b"codec", amp.Unicode(optional=True)),
+    (b"records", amp.Integer(optional=True)),
+    (b"bytes", amp.Integer(optional=True)),
+]
+_OUTCOME: Final = [
+    (b"status", amp.Unicode()),
+    (b"reason", amp.Unicode(optional=True)),
+    (b"response", amp.Unicode(optional=True)),
+    (b"truncated", amp.Boolean(optional=True)),
+    (b"at", amp.Unicode(optional=True)),
+]
+
+
+class ControlCommand(amp.Command):
+    """One that asks for no more than the role ``read``."""
+
+    operates: ClassVar[bool] = False
+    """Whether it changes something: then the role ``operate`` is needed, and it is told in
+    the log who has asked for it."""
+
+
+class Hello(ControlCommand):
+    """Must come first: the version that the client speaks, and what it calls itself."""
+
+    commandName = b"Hello"
+    arguments: ClassVar[Any] = [
+        (b"version", amp.Integer()),
+        (b"client", amp.Unicode(optional=True)),
+    ]
+    response: ClassVar[Any] = [
+        (b"version", amp.Integer()),
+        (b"software", amp.Unicode()),
+        (b"instance_id", amp.Unicode()),
+        (b"name", amp.Unicode()),
+        (b"role", amp.Unicode()),
+    ]
+    errors: ClassVar[Any] = {**_ERRORS, NotPermitted: b"NOT_PERMITTED"}
+
+
+class Info(ControlCommand):
+    """The instance, and how much it holds."""
+
+    commandName = b"Info"
+    response: ClassVar[Any] = [
+        (b"instance_id", amp.Unicode()),
+        (b"version", amp.Unicode()),
+        (b"started_at", amp.Unicode()),
+        (b"connections", amp.Integer()),
+        (b"devices", amp.Integer()),
+        (b"commands_held", amp.Integer()),
+        (b"watchers", amp.Integer()),
+        (b"draining", amp.Boolean()),
+        (b"streams", amp.ListOf(amp.Unicode())),
+    ]
+    errors: ClassVar[Any] = _ERRORS
+
+
+class ListConnections(ControlCommand):
+    """Devices that are connected to this instance, by their ids."""
+
+    commandName = b"ListConnections"
+    arguments: ClassVar[Any] = _PAGE
+    response: ClassVar[Any] = [
+        (b"connections", amp.AmpList([(b"device_id", amp.Unicode()), *_CONNECTION])),
+        (b"more", amp.Boolean()),
+    ]
+    errors: ClassVar[Any] = _ERRORS
+
+
+class ListRegistry(ControlCommand):
+    """Devices that are connected to any instance, by their ids."""
+
+    commandName = b"ListRegistry"
+    arguments: ClassVar[Any] = [*_PAGE, (b"instance_id", amp.Unicode(optional=True))]
+    response: ClassVar[Any] = [
+        (
+            b"devices",
+            amp.AmpList(
+                [
+                    (b"device_id", amp.Unicode()),
+                    (b"instance_id", amp.Unicode()),
+                    (b"vendor", amp.Unicode(optional=True)),
+                ]
+            ),
+        ),
+        (b"more", amp.Boolean()),
+    ]
+    errors: ClassVar[Any] = {**_ERRORS, **_REDIS}
+
+
+class GetDevice(ControlCommand):
+    """Where a device is connected; if to this instance, how it fares there."""
+
+    commandName = b"GetDevice"
+    arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
+    response: ClassVar[Any] = [
+        (b"device_id", amp.Unicode()),
+        (b"instance_id", amp.Unicode(optional=True)),
+        (b"here", amp.Boolean()),
+        *_CONNECTION,
+        (b"queued", amp.Integer(optional=True)),
+        (b"outstanding", amp.Boolean(optional=True)),
+        (b"waiting", amp.Integer()),
+    ]
+    errors: ClassVar[Any] = {**_ERRORS, **_REDIS, **_DEVICE}
+
+
+class SendCommand(ControlCommand):
+    """Send a command to a device, wherever it is connected."""
+
+    operates = True
+    commandName = b"SendCommand"
+    arguments: ClassVar[Any] = [
+        (b"device_id", amp.Unicode()),
+        (b"text", amp.Unicode()),
+        (b"command_id", amp.Unicode(optional=True)),
+        (b"codec", amp.Unicode(optional=True)),
+        (b"expires_at", amp.Unicode(optional=True)),
+        (b"expires_in", amp.Float(optional=True)),
+        (b"timeout", amp.Float(optional=True)),
+        (b"offline", amp.Unicode(optional=True)),
+        (b"wait", amp.Boolean(optional=True)),
+    ]
+    response: ClassVar[Any] = [
+        (b"command_id", amp.Unicode()),
+        (b"instance_id", amp.Unicode(optional=True)),
+        *_OUTCOME,
+    ]
+    errors: ClassVar[Any] = {**_ERRORS, **_REDIS, **_OPERATE}
+
+
+class CommandStatus(ControlCommand):
+    """What has become of a command."""
+
+    commandName = b"CommandStatus"
+    arguments: ClassVar[Any] = [
+        (b"command_id", amp.Unicode()),
+        (b"device_id", amp.Unicode(optional=True)),
+    ]
+    response: ClassVar[Any] = [
+        (b"command_id", amp.Unicode()),
+        (b"instance_id", amp.Unicode(optional=True)),
+        *_OUTCOME,
+    ]
+    errors: ClassVar[Any] = {**_ERRORS, **_REDIS, NoSuchCommand: b"NO_SUCH_COMMAND"}
+
+
+class DropConnection(ControlCommand):
+    """Close the connection of a device to this instance."""
+
+    operates = True
+    commandName = b"DropConnection"
+    arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
+    response: ClassVar[Any] = [(b"address", amp.Unicode())]
+    errors: ClassVar[Any] = {**_ERRORS, **_OPERATE, **_DEVICE}
+
+
+class Watch(ControlCommand):
+    """Have :class:`Event` sent of all that a device says and is told on this instance."""
+
+    commandName = b"Watch"
+    arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
+    response: ClassVar[Any] = [(b"here", amp.Boolean())]
+    errors: ClassVar[Any] = _ERRORS
+
+
+class Unwatch(ControlCommand):
+    """No more of that."""
+
+    commandName = b"Unwatch"
+    arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
+    errors: ClassVar[Any] = {**_ERRORS, **_DEVICE}
+
+
+class Event(amp.Command):
+    """From the server: something has happened on the connection of a device that is watched.
+
+    It is not answered. What the client does not take in time is left out, and counted.
+    """
+
+    commandName = b"Event"
+    requiresAnswer = False
+    arguments: ClassVar[Any] = [
+        (b"device_id", amp.Unicode()),
+        (b"at", amp.Float()),
+        (b"kind", amp.Unicode()),
+        (b"raw", amp.Unicode(optional=True)),
+        (b"decoded", amp.Unicode(optional=True)),
+        (b"truncated", amp.Boolean()),
+        (b"dropped", amp.Integer()),
+    ]
+
+
+class Lag(ControlCommand):
+    """How far behind the groups of each stream are."""
+
+    commandName = b"Lag"
+    arguments: ClassVar[Any] = [(b"streams", amp.ListOf(amp.Unicode(), optional=True))]
+    response: ClassVar[Any] = [
+        (
+            b"groups",
+            amp.AmpList(
+                [
+                    (b"stream", amp.Unicode()),
+                    (b"entries", amp.Integer()),
+                    (b"group", amp.Unicode(optional=True)),
+                    (b"lag", amp.Integer(optional=True)),
+                    (b"pending", amp.Integer(optional=True)),
+                    (b"oldest_unprocessed_age", amp.Float(optional=True)),
+                    (b"consumers", amp.Integer(optional=True)),
+                ]
+            ),
+        ),
+    ]
+    errors: ClassVar[Any] = {**_ERRORS, **_REDIS}
+
+
+class SetLogLevel(ControlCommand):
+    """Log what is of this level or above: of one part of the program, or of all of it."""
+
+    operates = True
+    commandName = b"SetLogLevel"
+    arguments: ClassVar[Any] = [
+        (b"level", amp.Unicode()),
+        (b"namespace", amp.Unicode(optional=True)),
+    ]
+    response: ClassVar[Any] = [(b"before", amp.Unicode())]
+    errors: ClassVar[Any] = {**_ERRORS, **_OPERATE}
+
+
+class Drain(ControlCommand):
+    """Accept no more connections, and let those that there are go one after another."""
+
+    operates = True
+    commandName = b"Drain"
+    arguments: ClassVar[Any] = [(b"seconds", amp.Float())]
+    response: ClassVar[Any] = [(b"closed", amp.Integer()), (b"left", amp.Integer())]
+    errors: ClassVar[Any] = {**_ERRORS, **_OPERATE}
+
+
+#: All that a client may ask for, Hello first.
+COMMANDS: Final[tuple[type[ControlCommand], ...]] = (
+    Hello,
+    Info,
+    ListConnections,
+    ListRegistry,
+    GetDevice,
+    SendCommand,
+    CommandStatus,
+    DropConnection,
+    Watch,
+    Unwatch,
+    Lag,
+    SetLogLevel,
+    Drain,
+)
