@@ -66,7 +66,7 @@ def named(endpoint: str, names: Sequence[str]) -> dict[str, str]:
     """
     _, positional, pairs = _parts(endpoint)
     if len(positional) > len(names):
-        raise ValueError("too many arguments")
+        raise ValueError(r"too many arguments (a colon in one is written \:)")
     given = dict(zip(names, positional, strict=False))
     for name, value in pairs:
         if name in given:
