@@ -78,7 +78,8 @@ def peer_name(transport: Any) -> Peer:
 
     Over TLS that is not known before the handshake is over: a protocol may ask when it is
     told so (``IHandshakeListener.handshakeCompleted``) or in ``dataReceived``, but not in
-    ``connectionMade``.
+    ``connectionMade``. Who is not known has to be cut off by ``abortConnection``: after a
+    mere exception, Twisted delivers what came along with the handshake's last message.
 
     :raises Unidentified: when it is not known.
     """
