@@ -1,10 +1,11 @@
-"""Certificates of authorities, from files."""
+"""Certificates and private keys, from files."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import crypto
 from twisted.internet.ssl import Certificate, trustRootFromCertificates
 
@@ -29,3 +30,18 @@ def load_certificates(file: Path) -> list[Certificate]:
 def trust_root(file: Path) -> Any:
     """What makes Twisted trust whom the authorities in a PEM file vouch for."""
     return trustRootFromCertificates(load_certificates(file))
+
+
+def load_private_key(file: Path) -> crypto.PKey:
+    """The private key in a PEM file.
+
+    :raises OSError: when it cannot be read.
+    :raises ValueError: when it holds none, or an encrypted one; in one line.
+    """
+    try:
+        key = load_pem_private_key(file.read_bytes(), password=None)
+    except TypeError:
+        raise ValueError(f"{file}: is encrypted, and nobody is there to unlock it") from None
+    except ValueError:
+        raise ValueError(f"{file}: holds no private key in PEM form") from None
+    return crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
+
+from twisted.internet.abstract import isIPAddress, isIPv6Address
 
 _COLON: Final = re.compile(r"(?<!\\):")
 
@@ -45,10 +47,55 @@ def with_default(endpoint: str, kinds: Mapping[str, int], name: str, value: obje
 
 def split(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
     """An endpoint string's kind, positional and named arguments."""
+    kind, positional, pairs = _parts(endpoint)
+    return kind, positional, dict(pairs)
+
+
+def _parts(endpoint: str) -> tuple[str, list[str], list[tuple[str, str]]]:
     kind, *arguments = (part.replace("\\:", ":") for part in _COLON.split(endpoint))
     positional = [argument for argument in arguments if "=" not in argument]
-    named = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
-    return kind, positional, named
+    pairs = [argument.partition("=")[::2] for argument in arguments if "=" in argument]
+    return kind, positional, pairs
+
+
+def named(endpoint: str, names: Sequence[str]) -> dict[str, str]:
+    """The arguments of an endpoint string by name, whether they were given so or by place.
+
+    :param names: those that may be given by their place, in that order.
+    :raises ValueError: when there are too many, or one is given twice; in one line.
+    """
+    _, positional, pairs = _parts(endpoint)
+    if len(positional) > len(names):
+        raise ValueError(r"too many arguments (a colon in one is written \:)")
+    given = dict(zip(names, positional, strict=False))
+    for name, value in pairs:
+        if name in given:
+            raise ValueError(f"the {name} is given twice")
+        given[name] = value
+    return given
+
+
+def no_more(given: Mapping[str, str], known: Sequence[str]) -> None:
+    """Refuse the arguments that nobody has taken out.
+
+    :param known: those that there are.
+    """
+    if given:
+        raise ValueError(f"unknown argument {min(given)!r}; there are {', '.join(known)}")
+
+
+def number(name: str, text: str) -> int:
+    """A number as ports are."""
+    if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
+        raise ValueError(f"the {name} must be a number up to 65535, not {text!r}")
+    return int(text)
+
+
+def ip_address(name: str, text: str) -> str:
+    """An IP address, or nothing."""
+    if text and not (isIPAddress(text) or isIPv6Address(text)):
+        raise ValueError(f"the {name} must be an IP address, not {text!r}")
+    return text
 
 
 def keep_alive(transport: Any) -> None:

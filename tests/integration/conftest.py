@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest_twisted
 
+from tests.integration.echo import Server
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.streams.connection import RedisConnection
@@ -33,3 +34,10 @@ async def connected(redis: RedisServer) -> AsyncIterator[Connected]:
     await connected.usable()
     yield connected
     await connected.connection.stopService()
+
+
+@pytest_twisted.async_yield_fixture
+async def server() -> AsyncIterator[Server]:
+    server = Server()
+    yield server
+    await server.close()

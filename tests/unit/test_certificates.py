@@ -1,4 +1,4 @@
-"""Certificates of authorities, read from files."""
+"""Certificates and private keys, read from files."""
 
 from __future__ import annotations
 
@@ -6,10 +6,16 @@ from pathlib import Path
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 from twisted.internet.ssl import CertificateOptions
 
 from tests.certificates import certify, key_of
-from tracker.certificates import load_certificates, trust_root
+from tracker.certificates import load_certificates, load_private_key, trust_root
 
 
 @pytest.fixture(scope="module")
@@ -73,3 +79,25 @@ def test_a_trust_root_is_what_twisted_takes(authorities: list[Path]) -> None:
     assert options.verify
     assert options.requireCertificate
     assert options.getContext()
+
+
+def test_a_private_key_is_read(authorities: list[Path]) -> None:
+    CertificateOptions(
+        privateKey=load_private_key(key_of(authorities[0])),
+        certificate=load_certificates(authorities[0])[0].original,
+    ).getContext()
+
+
+def test_an_encrypted_key_or_none_is_told_with_its_file(
+    authorities: list[Path], tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="holds no private key in PEM form"):
+        load_private_key(authorities[0])
+    key = load_pem_private_key(key_of(authorities[0]).read_bytes(), password=None)
+    locked = tmp_path / "locked.key"
+    locked.write_bytes(
+        key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
+    )
+    with pytest.raises(ValueError, match="is encrypted") as raised:
+        load_private_key(locked)
+    assert str(raised.value).startswith(f"{locked}: ")

@@ -12,9 +12,10 @@ from twisted.internet.endpoints import TCP4ServerEndpoint
 from tests.certificates import certify, key_of
 from tests.unit.test_tap import service
 from tracker.ingestion.authority import AllowList
-from tracker.ingestion.ports import TLSEndpoint, UDPEndpoint
+from tracker.ingestion.ports import UDPEndpoint
 from tracker.lifecycle import Listener, Process
 from tracker.processing.naming import Namer
+from tracker.tls import TLSEndpoint
 
 UDP = "teltonika=udp:5027"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from tracker import __version__
+from tracker.control.certs import certs
 from tracker.control.dead import dead
 from tracker.control.decode import decode
 from tracker.control.encode import encode
@@ -20,5 +21,5 @@ def main() -> None:
     """Look after Tracker, the telemetry plane of a GPS tracking platform."""
 
 
-for command in (decode, encode, simulate, demo, lag, dead, replay, migrate):
+for command in (decode, encode, simulate, demo, lag, dead, replay, migrate, certs):
     main.add_command(command)

@@ -7,30 +7,19 @@ then spreads connections (or datagrams, by their sender's address) over the proc
 from __future__ import annotations
 
 import socket
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from attrs import frozen
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from OpenSSL import SSL, crypto
-from twisted.internet.abstract import isIPAddress, isIPv6Address
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import (
-    IAddress,
-    IListeningPort,
-    IProtocolFactory,
-    IStreamServerEndpoint,
-)
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
 from twisted.internet.protocol import DatagramProtocol
-from twisted.internet.ssl import CertificateOptions
-from twisted.protocols.tls import TLSMemoryBIOFactory
 from zope.interface import implementer
 
-from tracker.certificates import load_certificates, trust_root
-from tracker.endpoints import split
+from tracker.endpoints import ip_address, named, no_more, number
+from tracker.tls import TLSEndpoint, server_options
 
 #: Bytes of the largest datagram there is. What is over a limit is known only when it is whole.
 MAX_DATAGRAM: Final = 65_535
@@ -112,9 +101,9 @@ def udp_endpoint(reactor: Any, description: str) -> UDPEndpoint:
 
     :raises ValueError: with one line that says what is wrong.
     """
-    given = _named(description, ("port", "interface"))
+    given = named(description, ("port", "interface"))
     port, interface, shared = _place(given)
-    _no_more(given, ("port", "interface", _SHARED))
+    no_more(given, ("port", "interface", _SHARED))
     return UDPEndpoint(reactor, port, interface, shared)
 
 
@@ -123,12 +112,12 @@ def tcp_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
     :raises ValueError: with one line that says what is wrong.
     """
-    given = _named(description, ("port", "interface", "backlog"))
+    given = named(description, ("port", "interface", "backlog"))
     if description.startswith("tcp6:"):
         given.setdefault("interface", "::")
-    backlog = _number("backlog", given.pop("backlog", BACKLOG))
+    backlog = number("backlog", given.pop("backlog", BACKLOG))
     port, interface, shared = _place(given)
-    _no_more(given, ("port", "interface", "backlog", _SHARED))
+    no_more(given, ("port", "interface", "backlog", _SHARED))
     return _tcp(reactor, port, backlog, interface, shared)
 
 
@@ -154,90 +143,27 @@ def tls_endpoint(
     :raises ValueError: with one line that says what is wrong.
     :raises OSError: when a file cannot be read.
     """
-    given = _named(description, _SSL_ARGUMENTS)
+    given = named(description, _SSL_ARGUMENTS)
     port, interface, shared = _place(given)
     key_file = Path(given.pop("privateKey", "server.pem"))
     certificate_file = Path(given.pop("certKey", str(key_file)))
     chain_file = given.pop("extraCertChain", None)
-    backlog = _number("backlog", given.pop("backlog", BACKLOG))
-    _no_more(given, (*_SSL_ARGUMENTS, _SHARED))
-    chain = [] if chain_file is None else load_certificates(Path(chain_file))
-    options = CertificateOptions(
-        privateKey=_private_key(key_file),
-        certificate=load_certificates(certificate_file)[0].original,
-        extraCertChain=[link.original for link in chain],
-        trustRoot=None if client_authorities is None else trust_root(client_authorities),
+    backlog = number("backlog", given.pop("backlog", BACKLOG))
+    no_more(given, (*_SSL_ARGUMENTS, _SHARED))
+    options = server_options(
+        key_file,
+        certificate_file,
+        None if chain_file is None else Path(chain_file),
+        client_authorities,
     )
-    try:
-        options.getContext()
-    except (SSL.Error, crypto.Error) as error:
-        reason = error.args[0][0][2] if error.args and error.args[0] else "refused by OpenSSL"
-        raise ValueError(f"{key_file} and {certificate_file}: {reason}") from None
     return TLSEndpoint(_tcp(reactor, port, backlog, interface, shared), options)
-
-
-@implementer(IStreamServerEndpoint)
-@frozen
-class TLSEndpoint:
-    """TLS on top of another endpoint."""
-
-    below: IStreamServerEndpoint
-    options: CertificateOptions
-
-    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
-        """See IStreamServerEndpoint."""
-        bound: Deferred[IListeningPort] = self.below.listen(
-            _TLSFactory(self.options, False, factory)
-        )
-        return bound
-
-
-class _TLSFactory(TLSMemoryBIOFactory):
-    """Leaves connections alone that the factory on top does not want, as TCP does."""
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        protocol = self.wrappedFactory.buildProtocol(addr)
-        return None if protocol is None else self.protocol(self, protocol)
-
-
-def _named(description: str, names: Sequence[str]) -> dict[str, str]:
-    """The arguments of an endpoint string by name, whether they were given so or by place."""
-    _, positional, named = split(description)
-    if len(positional) > len(names):
-        raise ValueError("too many arguments")
-    if twice := set(names[: len(positional)]) & set(named):
-        raise ValueError(f"the {min(twice)} is given twice")
-    return dict(zip(names, positional, strict=False)) | named
 
 
 def _place(given: dict[str, str]) -> tuple[int, str, bool]:
     """Port, interface and whether the port is shared, taken out of the arguments."""
-    port = _number("port", given.pop("port", ""))
-    interface = given.pop("interface", "")
-    if interface and not (isIPAddress(interface) or isIPv6Address(interface)):
-        raise ValueError(f"the interface must be an IP address, not {interface!r}")
+    port = number("port", given.pop("port", ""))
+    interface = ip_address("interface", given.pop("interface", ""))
     shared = given.pop(_SHARED, "0")
     if shared not in ("0", "1"):
         raise ValueError(f"{_SHARED} must be 0 or 1, not {shared!r}")
     return port, interface, shared == "1"
-
-
-def _no_more(given: dict[str, str], known: Sequence[str]) -> None:
-    if given:
-        raise ValueError(f"unknown argument {min(given)!r}; there are {', '.join(known)}")
-
-
-def _number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) < 65536):
-        raise ValueError(f"the {name} must be a number up to 65535, not {text!r}")
-    return int(text)
-
-
-def _private_key(file: Path) -> crypto.PKey:
-    try:
-        key = load_pem_private_key(file.read_bytes(), password=None)
-    except TypeError:
-        raise ValueError(f"{file}: is encrypted, and nobody is there to unlock it") from None
-    except ValueError:
-        raise ValueError(f"{file}: holds no private key in PEM form") from None
-    return crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]

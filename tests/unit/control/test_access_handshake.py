@@ -1,0 +1,91 @@
+"""A client is known when it has proved who it is, not when it has said so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from OpenSSL import SSL
+from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.ssl import CertificateOptions, TLSVersion
+from twisted.internet.testing import MemoryReactor, StringTransport
+
+from tracker.certificates import trust_root
+from tracker.control.access import Unidentified, peer_name
+from tracker.control.addresses import server_endpoint
+from tracker.control.cli import main
+from tracker.tls import key_pair
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("certs")
+    assert CliRunner().invoke(main, ["certs", str(folder)]).exit_code == 0
+    return folder
+
+
+class Handshake:
+    """A client and a server's connection, which hear of each other what they are passed."""
+
+    def __init__(self, folder: Path, version: Any) -> None:
+        options = CertificateOptions(
+            **key_pair(folder / "admin.key", folder / "admin.pem"),
+            trustRoot=trust_root(folder / "ca.pem"),
+            insecurelyLowerMinimumTo=version,
+            lowerMaximumSecurityTo=version,
+        )
+        self.client = SSL.Connection(options.getContext(), None)
+        self.client.set_connect_state()
+        reactor = MemoryReactor()
+        server_endpoint(
+            reactor,
+            f"ssl:0:privateKey={folder}/server.key:certKey={folder}/server.pem"
+            f":clientCA={folder}/ca.pem",
+        ).listen(Factory.forProtocol(Protocol))
+        self.sent = StringTransport()
+        factory: Any = reactor.tcpServers[0][1]
+        self.server = factory.buildProtocol(None)
+        self.server.makeConnection(self.sent)
+
+    def from_client(self) -> Iterator[bytes]:
+        """The records of what the client has to say next."""
+        with suppress(SSL.WantReadError):
+            self.client.do_handshake()
+        try:
+            said = self.client.bio_read(1 << 16)
+        except SSL.WantReadError:
+            return
+        while said:
+            end = 5 + int.from_bytes(said[3:5])  # RFC 8446, 5.1
+            yield said[:end]
+            said = said[end:]
+
+    def to_client(self) -> None:
+        if self.sent.value():
+            self.client.bio_write(self.sent.value())
+            self.sent.clear()
+
+
+@pytest.mark.parametrize("version", [TLSVersion.TLSv1_2, TLSVersion.TLSv1_3])
+def test_nobody_is_known_before_the_last_message(folder: Path, version: Any) -> None:
+    handshake = Handshake(folder, version)
+    known: list[str | None] = []
+    shown: list[bool] = []
+    for _ in range(3):
+        for record in handshake.from_client():
+            handshake.server.dataReceived(record)
+            shown.append(handshake.server.getPeerCertificate() is not None)
+            try:
+                known.append(peer_name(handshake.server).name)
+            except Unidentified as reason:
+                assert str(reason) == "the TLS handshake is not over"  # noqa: PT017
+                known.append(None)
+        handshake.to_client()
+    assert known[-1] == "admin"
+    assert set(known[:-1]) == {None}
+    # So there is something to mistake for a client that is known.
+    assert any(shown[:-1])

@@ -1,0 +1,229 @@
+"""Who is at the other end of a control connection, and what they may do."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import socket
+import struct
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from attrs import frozen
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.x509 import Certificate
+from cryptography.x509.oid import NameOID
+from twisted.logger import Logger
+
+from tracker.control.addresses import is_loopback
+from tracker.endpoints import readable
+
+#: unix(7), SO_PEERCRED: struct ucred, of pid, uid and gid.
+_CREDENTIALS: Final = struct.Struct("iII")
+#: What OpenSSL calls the state after the last message of a handshake.
+_ESTABLISHED: Final = b"SSL negotiation finished successfully"
+
+#: The name in a file of roles that stands for all who are not listed.
+EVERYBODY: Final = "*"
+_COMMENT: Final = re.compile(r"(?:^|\s)#.*")
+#: Bytes of the largest file of roles. A thousand people need a fiftieth.
+MAX_ROLES: Final = 1 << 20
+
+
+class Unidentified(Exception):
+    """Who is at the other end is not known, or not yet; the text says why."""
+
+
+@frozen
+class Peer:
+    """Who is at the other end of a connection."""
+
+    kind: Literal["certificate", "unix", "tcp"]
+    """How that is known."""
+    name: str
+    """The certificate's common name, the user's name (or id), or the address."""
+    fingerprint: str = ""
+    """SHA-256 of the certificate, in hexadecimal."""
+    pid: int | None = None
+    """Of the process that has opened a Unix socket, as are the next two."""
+    uid: int | None = None
+    gid: int | None = None
+
+    def __str__(self) -> str:
+        name = self.name if self.name.isprintable() else ascii(self.name)[1:-1]
+        match self.kind:
+            case "certificate":
+                return f"certificate {name} ({self.fingerprint[:16]})"
+            case "unix":
+                return f"unix user {name}, pid {self.pid}"
+            case _:
+                return f"tcp {name}"
+
+
+class ControlRole(Enum):
+    """What somebody may do."""
+
+    READ = "read"
+    OPERATE = "operate"
+
+    def includes(self, other: ControlRole) -> bool:
+        """Whether who has this role may do what takes the other."""
+        return self is ControlRole.OPERATE or other is ControlRole.READ
+
+
+def peer_name(transport: Any) -> Peer:
+    """Who is at the other end of a transport.
+
+    Over TLS that is not known before the handshake is over: a protocol may ask when it is
+    told so (``IHandshakeListener.handshakeCompleted``) or in ``dataReceived``, but not in
+    ``connectionMade``. Who is not known has to be cut off by ``abortConnection``: after a
+    mere exception, Twisted delivers what came along with the handshake's last message.
+
+    :raises Unidentified: when it is not known.
+    """
+    if hasattr(transport, "getPeerCertificate"):
+        return _by_certificate(transport)
+    handle = transport.getHandle()
+    if getattr(handle, "family", None) == socket.AF_UNIX:
+        return _by_credentials(handle)
+    address = transport.getPeer()
+    if not getattr(address, "host", None):
+        raise Unidentified(f"a connection of an unknown kind: {type(address).__name__}")
+    return Peer("tcp", readable(address))
+
+
+def _by_certificate(transport: Any) -> Peer:
+    # Before the handshake's end, a client may have shown a certificate that is another's,
+    # and not yet been asked to prove that it has the key.
+    if transport.getHandle().get_state_string() != _ESTABLISHED:
+        raise Unidentified("the TLS handshake is not over")
+    shown = transport.getPeerCertificate()
+    if shown is None:
+        raise Unidentified("no certificate was shown")
+    certificate: Certificate = shown.to_cryptography()
+    names = certificate.subject.get_attributes_for_oid(NameOID.COMMON_NAME)
+    if len(names) != 1 or not (name := str(names[0].value)):
+        raise Unidentified("the certificate must have one common name")
+    return Peer("certificate", name, fingerprint=certificate.fingerprint(SHA256()).hex())
+
+
+def _by_credentials(handle: socket.socket) -> Peer:
+    try:
+        raw = handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    except OSError as error:
+        raise Unidentified(f"the kernel does not tell: {error.strerror}") from None
+    pid, uid, gid = _CREDENTIALS.unpack(raw)
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    return Peer("unix", name, pid=pid, uid=uid, gid=gid)
+
+
+class Roles:
+    """Who may do what, from a file that may change while the process runs.
+
+    The file has one ``NAME ROLE`` a line: a certificate's common name, and ``read`` or
+    ``operate``; ``*`` is for all that are not listed, and ``#`` begins a comment. Without
+    a file, whoever has a certificate may read.
+
+    :param file: the file of roles, or None.
+    :param local: the role of whoever is on this machine: comes through a Unix socket, the
+        mode of which says who can, or through plain TCP.
+    :raises ValueError: when the file cannot be read, or a line is bad; in one line.
+    """
+
+    _log = Logger()
+
+    def __init__(self, file: Path | None, local: ControlRole = ControlRole.OPERATE) -> None:
+        self.local = local
+        self._file = file
+        self._roles: dict[str, ControlRole] = {EVERYBODY: ControlRole.READ}
+        self._version: object = None
+        if file is not None:
+            self._version = _version(file)
+            self._roles = _read(file)
+
+    def of(self, peer: Peer) -> ControlRole | None:
+        """The role of somebody who connects; None for no access.
+
+        Reads the file again if it has changed. If it went bad, what it said before holds,
+        and a warning is logged, once a change.
+        """
+        match peer.kind:
+            case "certificate":
+                self._refresh()
+                return self._roles.get(peer.name, self._roles.get(EVERYBODY))
+            case "unix":
+                return self.local
+            case "tcp":
+                return self.local if is_loopback(_host(peer.name)) else None
+
+    def _refresh(self) -> None:
+        if self._file is None or (version := _version(self._file)) == self._version:
+            return
+        self._version = version
+        try:
+            self._roles = _read(self._file)
+        except ValueError as error:
+            self._log.warn(
+                "roles not read again, the former hold: {reason}",
+                reason=str(error),
+                file=str(self._file),
+            )
+        else:
+            self._log.info(
+                "roles read again: {file}, {count} names",
+                file=str(self._file),
+                count=len(self._roles),
+            )
+
+
+def _host(name: str) -> str:
+    return name.rpartition(":")[0].strip("[]")
+
+
+def _version(file: Path) -> object:
+    """What changes when a file is written to, or replaced."""
+    try:
+        found = os.stat(file)
+    except OSError as error:
+        return error.errno
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _read(file: Path) -> dict[str, ControlRole]:
+    try:
+        with file.open("rb") as opened:
+            content = opened.read(MAX_ROLES + 1)
+    except OSError as error:
+        raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
+    if len(content) > MAX_ROLES:
+        raise ValueError(f"{file}: is larger than {MAX_ROLES} bytes")
+    roles: dict[str, ControlRole] = {}
+    # Not splitlines: what else ends a line there may stand in a name.
+    for number, line in enumerate(content.split(b"\n"), start=1):
+        try:
+            text = _COMMENT.sub("", line.decode("utf-8")).strip()
+            if text:
+                name, role = _entry(text)
+                if name in roles:
+                    raise ValueError(f"{name} is there twice")
+                roles[name] = role
+        except UnicodeDecodeError:
+            raise ValueError(f"{file}: line {number}: is not UTF-8") from None
+        except ValueError as error:
+            raise ValueError(f"{file}: line {number}: {error}") from None
+    return roles
+
+
+def _entry(text: str) -> tuple[str, ControlRole]:
+    name, *role = text.rsplit(maxsplit=1)
+    if not role or not name.isprintable():
+        raise ValueError(f"must be NAME ROLE, as admin operate, not {text!r}")
+    try:
+        return name, ControlRole(role[0])
+    except ValueError:
+        raise ValueError(f"the role must be read or operate, not {role[0]!r}") from None

@@ -1,0 +1,187 @@
+"""Where a control port listens, and where its clients find it.
+
+Whoever comes through such an address is known: by a certificate, by the kernel's word for
+who has opened a Unix socket, or, where plain TCP was asked for, by being on this machine.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.internet.endpoints import (
+    HostnameEndpoint,
+    TCP4ClientEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ClientEndpoint,
+    TCP6ServerEndpoint,
+    UNIXClientEndpoint,
+    wrapClientTLS,
+)
+from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.ssl import optionsForClientTLS
+
+from tracker import endpoints
+from tracker.certificates import trust_root
+from tracker.control.unixsocket import MAX_PATH, UnixEndpoint
+from tracker.endpoints import named, no_more, number
+from tracker.tls import TLSEndpoint, key_pair, server_options
+
+#: Seconds for a client to be connected.
+CONNECT_TIMEOUT: Final = 10.0
+
+DEFAULT_MODE: Final = "0660"
+
+_LOOPBACK: Final = "127.0.0.1"
+_MODE: Final = re.compile(r"0?[0-7]{3}")
+_BACKLOG: Final = 50
+
+_SERVER: Final = {
+    "unix": ("path", "mode"),
+    "ssl": ("port", "privateKey", "certKey", "clientCA", "extraCertChain", "interface"),
+    "tcp": ("port", "plaintext", "interface"),
+}
+_CLIENT: Final = {
+    "unix": ("path",),
+    "ssl": ("host", "port", "privateKey", "certKey", "caCert", "name"),
+    "tcp": ("host", "port"),
+}
+
+
+def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """Where to listen, and whom to let in.
+
+    :param description: one of
+
+        - ``unix:PATH[:mode=0660]``,
+        - ``ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE[:extraCertChain=FILE]
+          [:interface=ADDRESS]``: TLS 1.2 and later, for clients with a certificate of
+          that authority, on loopback unless another interface is named,
+        - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\\:\\:1``).
+    :raises ValueError: with one line that says what to do.
+    """
+    kind, given = _read(description, _SERVER, ("unix:PATH", "ssl:PORT:…", "tcp:PORT:plaintext=1"))
+    if kind == "unix":
+        path = _socket_path(given)
+        mode = given.pop("mode", DEFAULT_MODE)
+        if not _MODE.fullmatch(mode):
+            raise ValueError(f"the mode must be like {DEFAULT_MODE}, not {mode!r}")
+        if not path.parent.is_dir():
+            raise ValueError(f"{path.parent}: there is no such folder: make it first")
+        return UnixEndpoint(reactor, path, int(mode, 8))
+    port = number("port", given.pop("port", ""))
+    interface = endpoints.ip_address("interface", given.pop("interface", "")) or _LOOPBACK
+    tcp = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
+    below: IStreamServerEndpoint = tcp(reactor, port, _BACKLOG, interface)
+    if kind == "tcp":
+        if given.pop("plaintext", "") != "1":
+            raise ValueError("tcp: is not encrypted: use ssl: or unix:, or say plaintext=1")
+        if not is_loopback(interface):
+            raise ValueError(f"tcp: is for this machine only, not for {interface}: use ssl:")
+        return below
+    key, certificate = _file(given, "privateKey"), _file(given, "certKey")
+    authority = _file(given, "clientCA")
+    chain = _file(given, "extraCertChain") if "extraCertChain" in given else None
+    with _readable():
+        return TLSEndpoint(below, server_options(key, certificate, chain, authority))
+
+
+def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
+    """Where to connect to.
+
+    Over TLS, a connection is made before the server's certificate is known: a protocol
+    that must not talk before waits for ``IHandshakeListener.handshakeCompleted``. What it
+    writes before is not sent to a server that turns out to be another.
+
+    :param description: one of
+
+        - ``unix:PATH``,
+        - ``ssl:HOST:PORT:privateKey=FILE:certKey=FILE:caCert=FILE[:name=SERVERNAME]``:
+          the server's certificate must be of that authority, and for that name (or
+          address), which is HOST unless given,
+        - ``tcp:HOST:PORT``, where HOST is this machine.
+    :raises ValueError: with one line that says what to do.
+    """
+    kind, given = _read(description, _CLIENT, ("unix:PATH", "ssl:HOST:PORT:…", "tcp:HOST:PORT"))
+    if kind == "unix":
+        path = str(_socket_path(given))
+        unix: IStreamClientEndpoint = UNIXClientEndpoint(reactor, path, CONNECT_TIMEOUT)
+        return unix
+    host = given.pop("host", "")
+    if not host:
+        raise ValueError(f"the host is missing, as in {kind}:localhost:PORT")
+    port = number("port", given.pop("port", ""))
+    if port == 0:
+        raise ValueError("the port must not be 0")
+    if kind == "tcp":
+        host = _LOOPBACK if host == "localhost" else host
+        if not is_loopback(host):
+            raise ValueError(f"tcp: is for this machine only, not for {host}: use ssl:")
+        tcp = TCP6ClientEndpoint if ":" in host else TCP4ClientEndpoint
+        plain: IStreamClientEndpoint = tcp(reactor, host, port, CONNECT_TIMEOUT)
+        return plain
+    key, certificate = _file(given, "privateKey"), _file(given, "certKey")
+    authority = _file(given, "caCert")
+    name = given.pop("name", host)
+    with _readable():
+        pair, trusted = key_pair(key, certificate), trust_root(authority)
+    try:
+        options = optionsForClientTLS(name, trusted, extraCertificateOptions=pair)
+    except UnicodeError:
+        raise ValueError(f"the name must be that of a host, or an address, not {name!r}") from None
+    below = HostnameEndpoint(reactor, host, port, CONNECT_TIMEOUT)
+    encrypted: IStreamClientEndpoint = wrapClientTLS(options, below)
+    return encrypted
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an IP address is one of this machine alone."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _read(
+    description: str, kinds: dict[str, tuple[str, ...]], examples: tuple[str, ...]
+) -> tuple[str, dict[str, str]]:
+    """Kind and arguments of an address, all of which it may have."""
+    kind, colon, _ = description.partition(":")
+    if not colon or kind not in kinds:
+        raise ValueError(f"must begin with {', '.join(examples[:-1])} or {examples[-1]}")
+    known = kinds[kind]
+    by_place = 2 if known[0] == "host" else 1
+    given = named(description, known[:by_place])
+    no_more({name: value for name, value in given.items() if name not in known}, known)
+    return kind, given
+
+
+def _socket_path(given: dict[str, str]) -> Path:
+    text = given.pop("path", "")
+    if not text or text.endswith("/"):
+        raise ValueError("the path is missing, as in unix:/run/tracker/control.sock")
+    path = Path(text).absolute()
+    if len(os.fsencode(path)) > MAX_PATH:
+        raise ValueError(f"the path must have at most {MAX_PATH} bytes: {path}")
+    return path
+
+
+def _file(given: dict[str, str], name: str) -> Path:
+    text = given.pop(name, "")
+    if not text:
+        raise ValueError(f"{name}=FILE is missing: tracker-admin certs makes such files")
+    return Path(text)
+
+
+@contextmanager
+def _readable() -> Iterator[None]:
+    """Tells of a file that cannot be read as of any other mistake."""
+    try:
+        yield
+    except OSError as error:
+        raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from None

@@ -1,0 +1,226 @@
+"""A small private authority, and the certificates it vouches for.
+
+RFC 5280 says what stands in them: section 4.2.1 of the extensions, 4.1.2.5 of the times.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Final
+
+from attrs import frozen
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+AUTHORITY_DAYS: Final = 3650
+
+#: Certificates begin to hold that long before they are made: clocks differ.
+_BEFORE: Final = timedelta(hours=1)
+
+_LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_LONGEST_NAME: Final = 253
+
+#: In x509.KeyUsage; all others are false.
+_USAGES: Final = (
+    *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
+    *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
+)
+
+
+@frozen
+class Issuer:
+    """An authority that can vouch for others."""
+
+    certificate: x509.Certificate
+    key: ec.EllipticCurvePrivateKey
+
+
+def make_key() -> ec.EllipticCurvePrivateKey:
+    """A new private key."""
+    return ec.generate_private_key(ec.SECP256R1())
+
+
+def make_authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
+    """The certificate of a new authority."""
+    identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    # Two authorities of one name would be taken for each other, and fail obscurely.
+    name = _name(f"Tracker control CA {identifier.digest.hex()[:8]}")
+    builder = (
+        _builder(name, key, now, now + timedelta(days=AUTHORITY_DAYS))
+        .issuer_name(name)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_key_usage("key_cert_sign", "crl_sign"), critical=True)
+        .add_extension(_key_identifier(key.public_key()), critical=False)
+    )
+    return builder.sign(key, hashes.SHA256())
+
+
+def issue_server(
+    issuer: Issuer, key: ec.EllipticCurvePrivateKey, names: Iterable[str], now: datetime, days: int
+) -> x509.Certificate:
+    """The certificate of a server.
+
+    :param names: of hosts, and IP addresses, as it is connected to.
+    """
+    alternatives = x509.SubjectAlternativeName([_general(name) for name in names])
+    return _issue(
+        *(issuer, key, "Tracker control port", ExtendedKeyUsageOID.SERVER_AUTH, now, days),
+        alternatives,
+    )
+
+
+def issue_client(
+    issuer: Issuer, key: ec.EllipticCurvePrivateKey, name: str, now: datetime, days: int
+) -> x509.Certificate:
+    """The certificate of a client, whose common name is what it is known by."""
+    return _issue(issuer, key, name, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
+
+
+def _issue(
+    issuer: Issuer,
+    key: ec.EllipticCurvePrivateKey,
+    name: str,
+    usage: x509.ObjectIdentifier,
+    now: datetime,
+    days: int,
+    alternatives: x509.SubjectAlternativeName | None = None,
+) -> x509.Certificate:
+    # What outlives its authority would be worth nothing from then on.
+    end = min(now + timedelta(days=days), issuer.certificate.not_valid_after_utc)
+    builder = (
+        _builder(_name(name), key, now, end)
+        .issuer_name(issuer.certificate.subject)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_key_usage("digital_signature"), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        .add_extension(_key_identifier(issuer.key.public_key()), critical=False)
+    )
+    if alternatives is not None:
+        builder = builder.add_extension(alternatives, critical=False)
+    return builder.sign(issuer.key, hashes.SHA256())
+
+
+def _builder(
+    name: x509.Name, key: ec.EllipticCurvePrivateKey, now: datetime, end: datetime
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - _BEFORE)
+        .not_valid_after(end)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _name(common_name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+
+
+def _key_usage(*true: str) -> x509.KeyUsage:
+    return x509.KeyUsage(**{usage: usage in true for usage in _USAGES})
+
+
+def _key_identifier(key: ec.EllipticCurvePublicKey) -> x509.AuthorityKeyIdentifier:
+    return x509.AuthorityKeyIdentifier.from_issuer_public_key(key)
+
+
+def _general(name: str) -> x509.GeneralName:
+    try:
+        return x509.IPAddress(ip_address(name))
+    except ValueError:
+        return x509.DNSName(name)
+
+
+def is_server_name(name: str) -> bool:
+    """Whether a server can be called so: a host's name (RFC 1123, 2.1), or an IP address."""
+    try:
+        # With a scope it would be of one machine only, and no certificate can say so.
+        return "%" not in name and bool(ip_address(name))
+    except ValueError:
+        pass
+    labels = name.split(".")
+    # What ends in a number is meant to be an address, as browsers take it.
+    return (
+        len(name) <= _LONGEST_NAME
+        and not labels[-1].isdigit()
+        and all(_LABEL.fullmatch(label) for label in labels)
+    )
+
+
+def normal(name: str) -> str:
+    """A server's name or address, written as in certificates."""
+    try:
+        return str(ip_address(name))
+    except ValueError:
+        return name.lower()
+
+
+def server_names(certificate: x509.Certificate) -> list[str]:
+    """The names and addresses that a server's certificate is for."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+    except x509.ExtensionNotFound:
+        return []
+    return [str(name.value) for name in found.value]
+
+
+def is_of(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
+    """Whether an authority has vouched for a certificate."""
+    try:
+        certificate.verify_directly_issued_by(authority)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def pem(made: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
+    """A certificate or a private key, as its file holds it."""
+    if isinstance(made, x509.Certificate):
+        return made.public_bytes(Encoding.PEM)
+    return made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def read_certificate(content: bytes) -> x509.Certificate:
+    """The certificate in a PEM file.
+
+    :raises ValueError: with what is wrong with the file.
+    """
+    try:
+        return x509.load_pem_x509_certificate(content)
+    except ValueError:
+        raise ValueError("holds no certificate in PEM form") from None
+
+
+def read_key(content: bytes) -> ec.EllipticCurvePrivateKey:
+    """The private key in a PEM file.
+
+    :raises ValueError: with what is wrong with the file.
+    """
+    try:
+        key = load_pem_private_key(content, password=None)
+    except TypeError:
+        raise ValueError("is encrypted: decrypt it first") from None
+    except ValueError:
+        raise ValueError("holds no private key in PEM form") from None
+    if not isinstance(key, ec.EllipticCurvePrivateKey):
+        raise ValueError("holds a key of another kind than is made here")
+    return key
+
+
+def utc_now() -> datetime:
+    """The time, in whole seconds as certificates have it."""
+    return datetime.now(UTC).replace(microsecond=0)

@@ -1,0 +1,138 @@
+"""A Unix socket that outlives a crash of its process without help.
+
+A process that is killed leaves its socket's file behind, and the next one cannot bind.
+Twisted's own answer (a lock that names a process id) fails where ids repeat, as in
+containers: the dead process is then taken for oneself. Here the kernel holds the lock,
+and drops it with the process.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.internet import tcp, unix
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+#: Bytes of the longest path a socket can have (unix(7): sun_path, less its final zero).
+MAX_PATH: Final = 107
+
+_BACKLOG: Final = 50
+
+
+@implementer(IStreamServerEndpoint)
+@frozen
+class UnixEndpoint:
+    """A Unix socket, made with its mode; beside it stays an empty file, ``PATH.lock``."""
+
+    reactor: Any
+    path: Path
+    mode: int
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """See IStreamServerEndpoint.
+
+        Fails with CannotListenError when a living process listens there, or what is
+        there is no socket.
+        """
+        bound: Deferred[IListeningPort] = execute(self._open, factory)
+        return bound
+
+    def _open(self, factory: IProtocolFactory) -> Any:
+        lock = self._lock()
+        try:
+            self._clear()
+            port = _Port(self.reactor, self.path, factory, self.mode, lock)
+            port.startListening()
+        except BaseException:
+            os.close(lock)
+            raise
+        return port
+
+    def _lock(self) -> int:
+        lock = None
+        try:
+            name = self.path.with_name(f"{self.path.name}.lock")
+            lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if lock is not None:
+                os.close(lock)
+            if error.errno == errno.EWOULDBLOCK:
+                raise self._cannot("another process listens there") from None
+            raise self._cannot(error) from None
+        return lock
+
+    def _clear(self) -> None:
+        """Remove the socket of a dead process."""
+        try:
+            found = self.path.lstat()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise self._cannot(error) from None
+        if not stat.S_ISSOCK(found.st_mode):
+            raise self._cannot("it is there, and is no socket: move it away")
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.setblocking(False)
+            result = probe.connect_ex(str(self.path))
+        # Who does not accept for the moment lives all the same.
+        if result in (0, errno.EAGAIN, errno.EPROTOTYPE):
+            raise self._cannot("another process listens there")
+        if result not in (errno.ECONNREFUSED, errno.ENOENT):
+            raise self._cannot(OSError(result, os.strerror(result)))
+        try:
+            self.path.unlink(missing_ok=True)
+        except OSError as error:
+            raise self._cannot(error) from None
+
+    def _cannot(self, reason: object) -> CannotListenError:
+        return CannotListenError(None, str(self.path), reason)
+
+
+class _Port(unix.Port):
+    """Removes its own file at the end, whoever has removed or replaced it before.
+
+    Twisted's removes whatever is there, and does not close the socket when nothing is.
+    """
+
+    def __init__(
+        self, reactor: Any, path: Path, factory: IProtocolFactory, mode: int, lock: int
+    ) -> None:
+        super().__init__(os.fsencode(path), factory, _BACKLOG, mode, reactor)
+        self._path = path
+        self._lock: int | None = lock
+        self._own: tuple[int, int] | None = None
+
+    def startListening(self) -> None:
+        """See IListeningPort."""
+        super().startListening()
+        self._own = self._found()
+
+    def connectionLost(self, reason: Failure) -> None:
+        """Close the socket, and let another process have its place."""
+        if self._own is not None and self._found() == self._own:
+            with suppress(OSError):  # it goes with the next start
+                self._path.unlink()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
+        tcp.Port.connectionLost(self, reason)
+
+    def _found(self) -> tuple[int, int] | None:
+        try:
+            found = self._path.lstat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
