@@ -99,6 +99,9 @@ class ISession(IPeer):
     def close() -> None:
         """End the connection, soon if not at once; nothing more is acknowledged on it."""
 
+    def retire() -> None:
+        """End the connection when nothing of the device is under way on it."""
+
     def facts() -> SessionFacts:
         """How it fares, once it is logged in."""
 

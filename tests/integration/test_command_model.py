@@ -25,7 +25,7 @@ from tracker.command import Answer, Command, CommandFrame
 from tracker.ingestion.courier import Timing
 from tracker.ingestion.delivery import CommandDelivery
 from tracker.ingestion.registry import Registry
-from tracker.interfaces import ISession, SessionEnded
+from tracker.interfaces import ISession, Observer, SessionEnded, SessionFacts
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.keys import heartbeat, outbound
 from tracker.streams.commands import CommandLedger
@@ -109,6 +109,15 @@ class ModelSession:
         if waiting is not None:
             waiting.errback(SessionEnded())
         self.instance.lost(self)
+
+    def retire(self) -> None:
+        self.close()
+
+    def facts(self) -> SessionFacts:
+        return SessionFacts(0.0, 0.0, "", 0, 0)
+
+    def observe(self, observer: Observer | None) -> None:
+        """Nobody does."""
 
     def command_frame(self, text: str, codec: str) -> CommandFrame:
         return CommandFrame(codec or "12", text.encode())

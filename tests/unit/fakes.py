@@ -19,7 +19,9 @@ from tracker.interfaces import (
     IPeer,
     IPositionSink,
     ISession,
+    Observer,
     SessionEnded,
+    SessionFacts,
 )
 from tracker.position import Entry
 from tracker.streams.connection import Unavailable
@@ -103,6 +105,7 @@ class FakeSession:
     waiting: Deferred[None] | None = None
     radio_sleeps: float | None = None
     """What was asked last."""
+    observer: Observer | None = None
 
     def close(self) -> None:
         self.closed = True
@@ -110,6 +113,15 @@ class FakeSession:
             waiting, self.waiting = self.waiting, None
             waiting.errback(SessionEnded())
         self.gateway.closed(self)
+
+    def retire(self) -> None:
+        self.close()
+
+    def facts(self) -> SessionFacts:
+        return SessionFacts(0.0, 0.0, "8", 0, 0)
+
+    def observe(self, observer: Observer | None) -> None:
+        self.observer = observer
 
     def command_frame(self, text: str, codec: str) -> CommandFrame:
         if codec not in ("", "12", "14"):

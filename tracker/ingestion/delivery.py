@@ -137,6 +137,15 @@ class CommandDelivery(Service):
         courier = self._couriers.get(device_id)
         return (0, False) if courier is None else (courier.queued, courier.outstanding)
 
+    @property
+    def held(self) -> int:
+        """Commands that are queued or outstanding here."""
+        return len(self._held)
+
+    def holds(self, command_id: str) -> bool:
+        """Whether this command is."""
+        return command_id in self._held
+
     def stopService(self) -> Deferred[None]:
         """Write nothing more; fires when all is answered, given up or passed on."""
         super().stopService()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -19,7 +19,16 @@ from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.delivery import CommandDelivery
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
-from tracker.interfaces import Admission, IDeviceAuthority, IGateway, IPeer, ISession, NotAccepted
+from tracker.interfaces import (
+    Admission,
+    IDeviceAuthority,
+    IGateway,
+    IPeer,
+    ISession,
+    NotAccepted,
+    Observer,
+    Traffic,
+)
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import Entry
 
@@ -62,12 +71,27 @@ class Gateway(Service):
         self._delivery = delivery
         self._sessions: set[ISession] = set()
         self._by_device: dict[str, ISession] = {}
+        self._watchers: dict[str, Observer] = {}
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._notices = RateLimit(clock, REJECTION_LINES, 60.0)
         self._losses = RateLimit(clock, REJECTION_LINES, 60.0)
         self._kept_bytes = 0
         self._given_up = 0  # entries that were to be kept
         self._all_closed: Deferred[None] | None = None
+
+    @property
+    def devices(self) -> Mapping[str, ISession]:
+        """Device → its connection, of those that are logged in."""
+        return self._by_device
+
+    def watch(self, device_id: str, observer: Observer | None) -> None:
+        """Tell an observer of all traffic of a device; None: no more of that."""
+        if observer is None:
+            self._watchers.pop(device_id, None)
+        else:
+            self._watchers[device_id] = observer
+        if device_id in self._by_device:
+            self._by_device[device_id].observe(observer)
 
     @property
     def connections(self) -> int:
@@ -98,6 +122,9 @@ class Gateway(Service):
             older, self._by_device[device_id] = self._by_device.get(device_id), session
             self._registry.entered(device_id)
             self._delivery.arrived(session, device_id)
+            if device_id in self._watchers:
+                self._watchers[device_id](Traffic.CONNECTED, session.peer.encode())
+                session.observe(self._watchers[device_id])
             if older is not None:
                 # Half-dead, as a rule: the device has lost it and come again. What it had
                 # under way is sent again on the new connection.
@@ -160,6 +187,8 @@ class Gateway(Service):
 
     def rejected(self, peer: IPeer, reason: str) -> None:
         """See IGateway."""
+        if peer.device_id in self._watchers:
+            self._watchers[peer.device_id](Traffic.REJECTED, reason.encode())
         self._log_rejection(peer.peer, peer.device_id, reason)
 
     def _log_rejection(self, peer: str, device_id: str | None, reason: str) -> None:
@@ -197,6 +226,8 @@ class Gateway(Service):
             del self._by_device[device_id]
             self._registry.left(device_id)
             self._delivery.departed(session, device_id)
+            if device_id in self._watchers:
+                self._watchers[device_id](Traffic.DISCONNECTED, session.peer.encode())
         if self._all_closed is not None and not self._sessions and not self._all_closed.called:
             self._all_closed.callback(None)
 

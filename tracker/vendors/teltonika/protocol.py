@@ -100,6 +100,7 @@ class TeltonikaProtocol(Protocol):
         self._records = 0
         self._bytes = 0
         self._observer: Observer | None = None
+        self._retiring = False
         self._told_of_repeated_ids = False
         self._write_at_once: Callable[[bytes], int | Exception] | None = None
         self._buffer = bytearray()
@@ -157,11 +158,14 @@ class TeltonikaProtocol(Protocol):
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self.transport.loseConnection()
 
+    def retire(self) -> None:
+        """See ISession."""
+        self._retiring = True
+        self._go_on()
+
     def facts(self) -> SessionFacts:
         """See ISession."""
-        return SessionFacts(
-            self._since, self._last_heard, self._codec, self._records, self._bytes
-        )
+        return SessionFacts(self._since, self._last_heard, self._codec, self._records, self._bytes)
 
     def observe(self, observer: Observer | None) -> None:
         """See ISession."""
@@ -227,6 +231,8 @@ class TeltonikaProtocol(Protocol):
             self.transport.resumeProducing()  # type: ignore[attr-defined]
         if self._wants_to_write is not None:
             self._give_turn()
+        if self._retiring and not (self._waits or self._buffer):
+            self.close()
 
     def _end(self) -> None:
         """Read nothing more; of what is not confirmed and not yet read, keep the messages."""

@@ -11,9 +11,10 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import IPlugin
 from zope.interface import classImplements, implementer
 
-from tracker.interfaces import IGateway, INaming, IVendor
+from tracker.interfaces import IGateway, INaming, IVendor, Traffic
 from tracker.limits import Limits
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
+from tracker.vendors.teltonika.description import describe
 from tracker.vendors.teltonika.dictionary import read_file
 from tracker.vendors.teltonika.naming import Naming
 from tracker.vendors.teltonika.protocol import TeltonikaFactory
@@ -36,6 +37,10 @@ class Teltonika:
     ) -> DatagramProtocol:
         """See :class:`tracker.interfaces.IVendor`."""
         return TeltonikaDatagramProtocol(gateway, limits, clock)
+
+    def describe(self, data: bytes, kind: Traffic) -> dict[str, Any]:
+        """See :class:`tracker.interfaces.IVendor`."""
+        return describe(data, kind is Traffic.SENT)
 
     def buildNaming(self, models: Mapping[str, Path]) -> Naming:
         """See :class:`tracker.interfaces.IVendor`; files are like ``avl_ids.csv``."""

@@ -1,0 +1,177 @@
+"""An ingest instance, as those see it who look inside and operate it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from twisted.application.service import IService, Service
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from tracker.ingestion.delivery import CommandDelivery
+from tracker.ingestion.gateway import Gateway
+from tracker.interfaces import (
+    ConnectionFacts,
+    IInstance,
+    ISession,
+    IVendor,
+    Observer,
+    Traffic,
+)
+from tracker.position import iso_milliseconds
+
+#: Seconds that a connection which is to go is given to come to a place where it may end.
+GENTLENESS: Final = 5.0
+_LOOK: Final = 0.1
+
+
+@implementer(IInstance)
+class Instance(Service):
+    """One ingest process.
+
+    :param vendors: vendor → its gateway.
+    :param ports: what listens; filled before the start.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        instance_id: str,
+        gateways: Mapping[IVendor, Gateway],
+        streams: Sequence[str],
+        delivery: CommandDelivery,
+        ports: Sequence[IService],
+    ) -> None:
+        self.instance_id = instance_id
+        self.started_at = ""
+        self.streams = streams
+        self.draining = False
+        self._clock = clock
+        self._gateways = gateways
+        self._delivery = delivery
+        self._ports = ports
+        self._observers: defaultdict[str, list[Observer]] = defaultdict(list)
+
+    def startService(self) -> None:
+        """Take down when that was."""
+        super().startService()
+        self.started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
+
+    def counts(self) -> dict[str, int]:
+        """See IInstance."""
+        gateways = self._gateways.values()
+        return {
+            "connections": sum(gateway.connections for gateway in gateways),
+            "devices": sum(len(gateway.devices) for gateway in gateways),
+            "commands_held": self._delivery.held,
+        }
+
+    def devices(self) -> Iterable[str]:
+        """See IInstance."""
+        for gateway in self._gateways.values():
+            yield from gateway.devices
+
+    def connection(self, device_id: str) -> ConnectionFacts | None:
+        """See IInstance."""
+        found = self._session(device_id)
+        if found is None:
+            return None
+        vendor, session = found
+        return ConnectionFacts(device_id, vendor.name, session.peer, session.facts())
+
+    def commands(self, device_id: str) -> tuple[int, bool]:
+        """See IInstance."""
+        return self._delivery.load(device_id)
+
+    def holds_command(self, command_id: str) -> bool:
+        """See IInstance."""
+        return self._delivery.holds(command_id)
+
+    def drop(self, device_id: str) -> str | None:
+        """See IInstance."""
+        found = self._session(device_id)
+        if found is None:
+            return None
+        found[1].close()
+        return found[1].peer
+
+    def watch(self, device_id: str, observer: Observer) -> bool:
+        """See IInstance."""
+        observers = self._observers[device_id]
+        observers.append(observer)
+        if len(observers) == 1:
+
+            def tell_all(kind: Traffic, data: bytes) -> None:
+                for one in list(observers):
+                    one(kind, data)
+
+            for gateway in self._gateways.values():
+                gateway.watch(device_id, tell_all)
+        return self._session(device_id) is not None
+
+    def unwatch(self, device_id: str, observer: Observer) -> None:
+        """See IInstance."""
+        observers = self._observers[device_id]
+        observers.remove(observer)
+        if not observers:
+            del self._observers[device_id]
+            for gateway in self._gateways.values():
+                gateway.watch(device_id, None)
+
+    def describe(self, device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:
+        """See IInstance."""
+        found = self._session(device_id)
+        vendor = next(iter(self._gateways)) if found is None else found[0]
+        return vendor.describe(data, kind)
+
+    def drain(self, seconds: float) -> Deferred[tuple[int, int]]:
+        """See IInstance."""
+        return Deferred.fromCoroutine(self._drain(seconds))
+
+    async def _drain(self, seconds: float) -> tuple[int, int]:
+        self.draining = True
+        await gatherResults([maybeDeferred(port.stopService) for port in self._ports])
+        sessions = [
+            session for gateway in self._gateways.values() for session in gateway.devices.values()
+        ]
+        self._log.info(
+            "draining: {count} devices within {seconds:g} s", count=len(sessions), seconds=seconds
+        )
+        ends = []
+        for number, session in enumerate(sessions):
+            ends.append(
+                Deferred.fromCoroutine(self._let_go(session, seconds * number / len(sessions)))
+            )
+        await gatherResults(ends)
+        left = self.counts()["devices"]
+        self._log.info("drained: {count} devices are left", count=left)
+        return len(sessions), left
+
+    async def _let_go(self, session: ISession, delay: float) -> None:
+        """Close a connection when nothing is under way on it, or soon after all the same."""
+        await deferLater(self._clock, delay)
+        patience = self._clock.seconds() + GENTLENESS
+        while self.commands(session.device_id or "")[1] and self._clock.seconds() < patience:
+            await deferLater(self._clock, _LOOK)
+        session.retire()
+        while self._is_open(session) and self._clock.seconds() < patience:
+            await deferLater(self._clock, _LOOK)
+        session.close()
+
+    def _is_open(self, session: ISession) -> bool:
+        return any(
+            gateway.devices.get(session.device_id or "") is session
+            for gateway in self._gateways.values()
+        )
+
+    def _session(self, device_id: str) -> tuple[IVendor, ISession] | None:
+        for vendor, gateway in self._gateways.items():
+            if device_id in gateway.devices:
+                return vendor, gateway.devices[device_id]
+        return None

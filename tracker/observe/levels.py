@@ -1,0 +1,54 @@
+"""Which events reach the log: by level, and by the part of the program they come from."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.logger import (
+    FilteringLogObserver,
+    LogLevel,
+    LogLevelFilterPredicate,
+    globalLogPublisher,
+)
+
+#: The names of the levels, least important first.
+LEVELS: Final = tuple(level.name for level in LogLevel.iterconstants())
+DEFAULT: Final = "info"
+
+
+class LogLevels:
+    """The levels of one process.
+
+    :raises ValueError: when there is no such level.
+    """
+
+    def __init__(self, level: str = DEFAULT) -> None:
+        self._predicate = LogLevelFilterPredicate(defaultLogLevel=_level(level))
+
+    def install(self, publisher: Any = globalLogPublisher) -> None:
+        """Put a filter in front of all who observe the log now.
+
+        twistd has begun to log by then, and lets nobody wrap what it has chosen.
+        """
+        for observer in list(publisher._observers):  # noqa: SLF001 - there is no other way to them
+            publisher.removeObserver(observer)
+            publisher.addObserver(FilteringLogObserver(observer, [self._predicate]))
+
+    def set(self, level: str, namespace: str = "") -> str:
+        """Log what is of this level or above.
+
+        :param namespace: of a module or package, as ``tracker.ingestion``; empty: of all that
+            has no level of its own.
+        :return: what held before.
+        :raises ValueError: when there is no such level.
+        """
+        wanted = _level(level)
+        before: str = self._predicate.logLevelForNamespace(namespace).name
+        self._predicate.setLogLevelForNamespace(namespace, wanted)
+        return before
+
+
+def _level(name: str) -> Any:
+    if name not in LEVELS:
+        raise ValueError(f"the level must be one of {', '.join(LEVELS)}, not {name!r}")
+    return LogLevel.levelWithName(name)
