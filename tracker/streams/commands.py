@@ -100,14 +100,15 @@ local function finish(status, reason, response)
   drop()
 end
 local function doubt() finish('failed', '{Reason.IN_DOUBT}', '') end
-local function entry(where, which) return redis.call('XRANGE', where, which, which)[1] end
+-- Whoever has written something else into the fate may have named what is no entry at all.
+local function entry(where, which) return redis.pcall('XRANGE', where, which, which)[1] end
 
 local here = entry(stream, id)
 local phase, where, which
 local state = 'open'
-local value = fate ~= '' and redis.call('GET', fate)
+local value = fate ~= '' and redis.pcall('GET', fate)
 if value then
-  phase, where, which = value:match('^(%a+) (%S+) (%S+)$')
+  phase, where, which = tostring(value):match('^(%a+) (%S+) (%S+)$')
   if phase == 'done' then state = 'over'
   elseif (phase == 'sent' or phase == 'delivered') and where == stream and which == id then
     state = 'ours'
