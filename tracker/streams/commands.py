@@ -132,6 +132,7 @@ _CLAIM: Final = Script(
     + """\
 local how = ended()
 if how then return how end
+if phase == 'delivered' then doubt() return 'over' end
 if state == 'open' then redis.call('SET', fate, 'sent ' .. stream .. ' ' .. id, 'PX', ARGV[6]) end
 return 'won'
 """
