@@ -338,8 +338,9 @@ class CommandLedger:
 
     async def drop(self, entry: Delivered) -> None:
         """Remove an entry of which there is a second one, that will be seen to."""
-        await self._redis.execute("XACK", entry.stream, INGEST_GROUP, entry.id)
+        # In this order: what is pending is found again, what is only in the stream is not.
         await self._redis.execute("XDEL", entry.stream, entry.id)
+        await self._redis.execute("XACK", entry.stream, INGEST_GROUP, entry.id)
 
     def _remembered(self, command: Command) -> int:
         # Until no second entry of it could be written any more, and a day.
