@@ -100,14 +100,15 @@ local function finish(status, reason, response)
   drop()
 end
 local function doubt() finish('failed', '{Reason.IN_DOUBT}', '') end
-local function entry(where, which) return redis.call('XRANGE', where, which, which)[1] end
+-- Whoever has written something else into the fate may have named what is no entry at all.
+local function entry(where, which) return redis.pcall('XRANGE', where, which, which)[1] end
 
 local here = entry(stream, id)
 local phase, where, which
 local state = 'open'
-local value = fate ~= '' and redis.call('GET', fate)
+local value = fate ~= '' and redis.pcall('GET', fate)
 if value then
-  phase, where, which = value:match('^(%a+) (%S+) (%S+)$')
+  phase, where, which = tostring(value):match('^(%a+) (%S+) (%S+)$')
   if phase == 'done' then state = 'over'
   elseif (phase == 'sent' or phase == 'delivered') and where == stream and which == id then
     state = 'ours'
@@ -131,6 +132,7 @@ _CLAIM: Final = Script(
     + """\
 local how = ended()
 if how then return how end
+if phase == 'delivered' then doubt() return 'over' end
 if state == 'open' then redis.call('SET', fate, 'sent ' .. stream .. ' ' .. id, 'PX', ARGV[6]) end
 return 'won'
 """
@@ -336,8 +338,9 @@ class CommandLedger:
 
     async def drop(self, entry: Delivered) -> None:
         """Tell the group that there is nothing to do about an entry."""
-        await self._redis.execute("XACK", entry.stream, INGEST_GROUP, entry.id)
+        # In this order: what is pending is found again, what is only in the stream is not.
         await self._redis.execute("XDEL", entry.stream, entry.id)
+        await self._redis.execute("XACK", entry.stream, INGEST_GROUP, entry.id)
 
     def _remembered(self, command: Command) -> int:
         # Until no second entry of it could be written any more, and a day.
