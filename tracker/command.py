@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Final
 
@@ -29,6 +29,9 @@ MOST_FIELDS: Final = 100
 _COMMAND_ID: Final = re.compile(r"[!-~]{1,64}")
 _DEVICE_ID: Final = re.compile(r"[0-9]{15}")
 _CODEC: Final = re.compile(r"[0-9A-Za-z_.-]{0,16}")
+#: What ISO 8601 writes times with; Python would overlook what follows a NUL.
+_TIME: Final = re.compile(r"[0-9TtWZ:.,+ -]+")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadCommand(ValueError):
@@ -91,6 +94,8 @@ class Command:
         """
         if len(content) > 2 * MOST_FIELDS:
             raise BadCommand(f"more than {MOST_FIELDS} fields")
+        if len(content) % 2:
+            raise BadCommand("a name without a value")
         fields = dict(zip(content[::2], content[1::2], strict=True))
         texts = {}
         for name in ("command_id", "device_id", "payload", "codec", "expires_at", "timeout"):
@@ -127,7 +132,11 @@ class Command:
             raise BadCommand("command_id: must be 1 to 64 printable ASCII characters, no spaces")
         if not _DEVICE_ID.fullmatch(device_id):
             raise BadCommand("device_id: must be an IMEI of 15 digits")
-        if not 0 < len(text.encode("utf-8", "surrogatepass")) <= LONGEST_TEXT:
+        try:
+            length = len(text.encode())
+        except UnicodeEncodeError:  # bytes of a command line that are no text
+            raise BadCommand("payload is not UTF-8") from None
+        if not 0 < length <= LONGEST_TEXT:
             raise BadCommand(f"payload: must be 1 to {LONGEST_TEXT} bytes long")
         if not _CODEC.fullmatch(codec):
             raise BadCommand("codec: must be the short name of one")
@@ -233,13 +242,13 @@ def claimed_identity(fields: Mapping[bytes, bytes]) -> tuple[str, str]:
 def _milliseconds(text: str) -> int:
     try:
         moment = datetime.fromisoformat(text)
-        if moment.tzinfo is None:
+        if moment.tzinfo is None or not _TIME.fullmatch(text):
             raise ValueError(text)
-        milliseconds = math.floor(moment.astimezone(UTC).timestamp() * 1000)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise BadCommand(
             "expires_at: must be like 2026-11-22T10:00:00Z, with Z or an offset"
         ) from None
+    milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)  # exact: no floats
     if not 0 <= milliseconds <= MAX_TIMESTAMP_MS:
         raise BadCommand("expires_at: must be between the years 1970 and 9999")
     return milliseconds

@@ -34,7 +34,7 @@ def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
     """
     chosen = _CODECS.get(codec or USUAL_CODEC)
     if chosen is None:
-        raise ValueError(f"codec {codec}: commands go in {' or '.join(_CODECS)}")
+        raise ValueError(f"codec {codec!r}: commands go in {' or '.join(_CODECS)}")
     message = Message(
         chosen, COMMAND, text.encode("utf-8"), imei=imei if chosen.addressed else None
     )
@@ -43,10 +43,11 @@ def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
 
 def maybe_answer(imei: str, message: Message) -> Answer | None:
     """What may answer a command to this device; None for what certainly does not."""
-    if message.codec.name not in _CODECS or message.type not in (RESPONSE, NACK):
+    if message.codec.name not in _CODECS:
         return None
-    refused = message.type == NACK
-    if not refused and message.imei not in (None, imei):
+    # Where no IMEI is sent, none can be refused: there, the type means something else.
+    refused = message.type == NACK and message.codec.addressed
+    if not refused and (message.type != RESPONSE or message.imei not in (None, imei)):
         return None
     return Answer(
         message.codec.name, message.content.decode("utf-8", errors="backslashreplace"), refused

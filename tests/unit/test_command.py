@@ -1,0 +1,403 @@
+"""Commands as Redis has them: every field at its limits and past them, and what is none."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker.command import (
+    DEFAULT_TIMEOUT,
+    LONGEST_TEXT,
+    LONGEST_TIMEOUT,
+    MOST_FIELDS,
+    BadCommand,
+    Command,
+)
+from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
+
+VALID = {
+    b"command_id": b"0b6f3c1e-8a53-4f8e-9d59-6a1f0f6f2a11",
+    b"device_id": b"356307042441013",
+    b"payload": b"getinfo",
+    b"codec": b"14",
+    b"expires_at": b"2026-11-22T10:00:00.250Z",
+    b"timeout": b"45.5",
+}
+COMMAND = Command(
+    "0b6f3c1e-8a53-4f8e-9d59-6a1f0f6f2a11",
+    "356307042441013",
+    "getinfo",
+    1_795_341_600_250,
+    "14",
+    45.5,
+)
+each_field = pytest.mark.parametrize("name", VALID, ids=bytes.decode)
+
+
+def flat(fields: dict[bytes, bytes]) -> list[bytes]:
+    """Names and values in turn."""
+    return [part for field in fields.items() for part in field]
+
+
+def entry(name: str, value: bytes | str) -> list[bytes]:
+    """A valid entry, but for one field."""
+    raw = value if isinstance(value, bytes) else value.encode()
+    return flat({**VALID, name.encode(): raw})
+
+
+def mistake(content: list[bytes]) -> str:
+    """What is wrong with an entry; always in one line."""
+    with pytest.raises(BadCommand) as caught:
+        Command.from_entry(content)
+    text = str(caught.value)
+    assert text
+    assert text.isprintable()
+    return text
+
+
+def test_an_entry_is_read() -> None:
+    assert Command.from_entry(flat(VALID)) == COMMAND
+
+
+def test_the_order_of_the_fields_means_nothing() -> None:
+    assert Command.from_entry(flat(dict(reversed(VALID.items())))) == COMMAND
+
+
+def test_a_command_is_written_in_the_fields_of_the_contract() -> None:
+    assert COMMAND.to_fields() == (
+        *("command_id", "0b6f3c1e-8a53-4f8e-9d59-6a1f0f6f2a11"),
+        *("device_id", "356307042441013", "payload", "getinfo", "codec", "14"),
+        *("expires_at", "2026-11-22T10:00:00.250Z", "timeout", "45.5"),
+    )
+
+
+@pytest.mark.parametrize("name", ["command_id", "device_id", "payload", "expires_at"])
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_what_is_required_has_to_be_there(name: str, how: str) -> None:
+    fields = {**VALID, name.encode(): b""}
+    if how == "missing":
+        del fields[name.encode()]
+    assert mistake(flat(fields)).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize("how", ["missing", "empty"])
+def test_codec_and_timeout_need_not_be_there(how: str) -> None:
+    fields = {**VALID, b"codec": b"", b"timeout": b""}
+    if how == "missing":
+        del fields[b"codec"], fields[b"timeout"]
+    command = Command.from_entry(flat(fields))
+    assert command.codec == ""
+    assert command.timeout == DEFAULT_TIMEOUT == 30
+
+
+def test_no_fields_are_no_command() -> None:
+    assert mistake([])
+
+
+@each_field
+@pytest.mark.parametrize("raw", [b"\xff", b"12\x80", b"\xc3", b"\xed\xa0\x80"])
+def test_no_field_may_be_anything_but_utf_8(name: bytes, raw: bytes) -> None:
+    assert mistake(flat({**VALID, name: raw})) == f"{name.decode()} is not UTF-8"
+
+
+@each_field
+def test_of_a_name_that_occurs_twice_the_last_one_counts(name: bytes) -> None:
+    assert Command.from_entry([name, b"\xff", *flat(VALID)]) == COMMAND
+    assert mistake([*flat(VALID), name, b"\xff"]) == f"{name.decode()} is not UTF-8"
+
+
+def test_what_is_not_known_is_left_alone() -> None:
+    unknown = {b"requested_by": b"\xff\x00", b"\xfe": b"", b"": b"x", b"PAYLOAD": b"y"}
+    assert Command.from_entry(flat({**unknown, **VALID})) == COMMAND
+
+
+@pytest.mark.parametrize("names", ["distinct", "the same"])
+@pytest.mark.parametrize("taken", [True, False])
+def test_fields_are_limited(names: str, taken: bool) -> None:
+    more = MOST_FIELDS - len(VALID) + (not taken)
+    extra = [f"x{number if names == 'distinct' else ''}".encode() for number in range(more)]
+    content = [*flat(VALID), *(part for name in extra for part in (name, b""))]
+    if taken:
+        assert Command.from_entry(content) == COMMAND
+    else:
+        assert mistake(content) == "more than 100 fields"
+
+
+def test_a_name_without_a_value_is_no_entry() -> None:
+    assert mistake([*flat(VALID), b"payload"])
+
+
+# Identities, text and codec.
+
+
+@pytest.mark.parametrize("value", ["a", "~", "!", "x" * 64, "{a}:b/c*"])
+def test_a_command_id_may_be(value: str) -> None:
+    assert Command.from_entry(entry("command_id", value)).command_id == value
+
+
+@pytest.mark.parametrize(
+    "value", ["", "x" * 65, "a b", " a", "a\n", "\n", "a\x00", "a\x7f", "\t", "é", "a" * 63 + "é"]
+)
+def test_a_command_id_may_not_be(value: str) -> None:
+    assert mistake(entry("command_id", value)).startswith("command_id: ")
+
+
+@pytest.mark.parametrize("value", ["0" * 15, "9" * 15])
+def test_a_device_id_may_be(value: str) -> None:
+    assert Command.from_entry(entry("device_id", value)).device_id == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "1" * 14, "1" * 16, "1" * 15 + "\n", " " + "1" * 14, "-" + "1" * 14, "x" * 15, "٣" * 15],
+)
+def test_a_device_id_may_not_be(value: str) -> None:
+    assert mistake(entry("device_id", value)).startswith("device_id: ")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("x", " ", "\x00", "\r\n", "é", "setparam 2001:a b\r\n", "x" * LONGEST_TEXT),
+        *("é" * (LONGEST_TEXT // 2), "😀" * (LONGEST_TEXT // 4), "x" + "é" * 2047 + "y"),
+    ],
+    ids=ascii,
+)
+def test_a_text_is_taken_as_it_is(value: str) -> None:
+    assert Command.from_entry(entry("payload", value)).text == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "x" * 4097, "é" * 2048 + "x", "x" + "é" * 2048, "😀" * 1024 + "x", "x" * 100_000],
+    ids=lambda value: f"{len(value)}-characters",
+)
+def test_a_text_is_limited_in_its_bytes(value: str) -> None:
+    assert LONGEST_TEXT == 4096
+    assert mistake(entry("payload", value)) == "payload: must be 1 to 4096 bytes long"
+
+
+@pytest.mark.parametrize("value", ["", "12", "8E", "x" * 16, "a_b-c.D"])
+def test_a_codec_may_be(value: str) -> None:
+    assert Command.from_entry(entry("codec", value)).codec == value
+
+
+@pytest.mark.parametrize("value", ["x" * 17, " 12", "12\n", "1 2", "é", "12\x00", "{12}", "\n"])
+def test_a_codec_may_not_be(value: str) -> None:
+    assert mistake(entry("codec", value)).startswith("codec: ")
+
+
+# Times.
+
+
+@pytest.mark.parametrize(
+    ("value", "milliseconds"),
+    [
+        ("1970-01-01T00:00:00Z", 0),
+        ("1970-01-01T00:00:00.001Z", 1),
+        ("1970-01-01T01:00:00+01:00", 0),
+        ("2026-11-22T10:00:00Z", 1_795_341_600_000),
+        ("2026-11-22T10:00:00.25Z", 1_795_341_600_250),
+        ("2026-11-22T10:00:00.2509999Z", 1_795_341_600_250),
+        ("2026-11-22T10:00:00.000001Z", 1_795_341_600_000),
+        ("2026-11-22T12:30:00+02:30", 1_795_341_600_000),
+        ("2026-11-22T00:00:00-10:00", 1_795_341_600_000),
+        ("2026-11-22T10:00:00+00:00", 1_795_341_600_000),
+        ("2026-11-22 10:00:00Z", 1_795_341_600_000),
+        ("2026-11-22t10:00:00Z", 1_795_341_600_000),
+        ("20261122T100000Z", 1_795_341_600_000),
+        ("9999-12-31T23:59:59.999Z", MAX_TIMESTAMP_MS),
+        ("9999-12-31T23:59:59.999999Z", MAX_TIMESTAMP_MS),
+    ],
+)
+def test_when_a_command_expires(value: str, milliseconds: int) -> None:
+    assert Command.from_entry(entry("expires_at", value)).expires_at == milliseconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "2026-11-22T10:00:00",  # where, though
+        "2026-11-22 10:00:00.000",
+        "2026-11-22",
+        "20261122",
+        "10:00:00Z",
+        "2026-13-22T10:00:00Z",
+        "2026-02-29T10:00:00Z",
+        "2026-11-22T25:00:00Z",
+        "2026-11-22T10:00:60Z",
+        "2026-11-22T10:00:00+24:00",
+        "2026-11-22T10:00:00+",
+        "2026-11-22T10:00:00ZZ",
+        "12026-11-22T10:00:00Z",
+        "-2026-11-22T10:00:00Z",
+        "1795341600000",
+        "1795341600",
+        "tomorrow",
+        "null",
+        "\n",
+        "Z",
+        "2026-11-22T10:00:00Z\x00",
+        "2026-11-22T10:00:00Z\x00 or so",
+        "2026-11-22T10:00:00\x00Z",
+        "2026-11-22\n10:00:00Z",
+        "٢٠٢٦-11-22T10:00:00Z",
+        "9" * 100_000,
+        "2026-11-22T10:00:00." + "9" * 100_000,
+    ],
+    ids=lambda value: ascii(value[:40]),
+)
+def test_what_is_no_time_to_expire_at(value: str) -> None:
+    assert mistake(entry("expires_at", value)) == (
+        "expires_at: must be like 2026-11-22T10:00:00Z, with Z or an offset"
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "1969-12-31T23:59:59.999Z",
+        "1969-12-31T23:59:59.999999Z",
+        "1970-01-01T00:59:59+01:00",
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00+01:00",
+        "9999-12-31T23:59:59.999-00:01",
+        "9999-12-31T23:59:59-23:59",
+    ],
+)
+def test_no_command_expires_outside_the_years_that_can_be_written(value: str) -> None:
+    assert mistake(entry("expires_at", value)) == (
+        "expires_at: must be between the years 1970 and 9999"
+    )
+
+
+@given(st.integers(0, MAX_TIMESTAMP_MS))
+def test_no_millisecond_is_lost(milliseconds: int) -> None:
+    text = iso_milliseconds(milliseconds)
+    assert Command.from_entry(entry("expires_at", text)).expires_at == milliseconds
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        *(("1", 1), ("30", 30), ("0.001", 0.001), ("1e2", 100), ("5e-324", 5e-324)),
+        *(("86399.999", 86399.999), ("86400", 86400), ("86400.0", 86400), ("864e2", 86400)),
+    ],
+)
+def test_how_long_an_answer_is_waited_for(value: str, seconds: float) -> None:
+    assert Command.from_entry(entry("timeout", value)).timeout == seconds
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("0", "0.0", "-0", "-1", "-0.001", "86400.001", "86401", "nan", "-nan", "inf", "-inf"),
+        *("infinity", "1e309", "1e-400", "9" * 10_000, "", " ", "30s", "1,5", "0x10", "30\x00"),
+        *("\n", "none", "1 2"),
+    ],
+    ids=lambda value: ascii(value[:20]),
+)
+def test_what_is_no_time_to_wait(value: str) -> None:
+    assert LONGEST_TIMEOUT == 86_400
+    if value:
+        assert mistake(entry("timeout", value)) == "timeout: must be seconds, up to 86400"
+    else:
+        assert Command.from_entry(entry("timeout", value)).timeout == DEFAULT_TIMEOUT
+
+
+# What a person or a program has written, before it is an entry.
+
+
+def checked(**changes: str) -> Command:
+    given = {"command_id": "a", "device_id": "1" * 15, "text": "getver"}
+    return Command.checked(**{**given, "expires_at": "2026-11-22T10:00:00Z", **changes})
+
+
+def test_what_is_not_said_is_usual() -> None:
+    assert checked() == Command("a", "1" * 15, "getver", 1_795_341_600_000)
+
+
+@pytest.mark.parametrize("name", ["command_id", "device_id", "text", "expires_at", "timeout"])
+@pytest.mark.parametrize("value", ["\ud800", "getver \udcff"])
+def test_bytes_of_a_command_line_that_are_no_text_make_no_command(name: str, value: str) -> None:
+    with pytest.raises(BadCommand) as caught:
+        checked(**{name: value})
+    assert str(caught.value).isascii()
+    assert str(caught.value).isprintable()
+
+
+# Properties.
+
+printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64)
+texts = st.text(min_size=1, max_size=LONGEST_TEXT // 4)  # four bytes a character at most
+commands = st.builds(
+    Command,
+    printable,
+    st.text("0123456789", min_size=15, max_size=15),
+    texts,
+    st.integers(0, MAX_TIMESTAMP_MS),
+    st.text("abcXYZ0189_.-", max_size=16),
+    st.integers(1, 86_400_000).map(lambda milliseconds: milliseconds / 1000),
+)
+
+
+@given(commands)
+def test_every_command_is_read_as_it_was_written(command: Command) -> None:
+    fields = command.to_fields()
+    assert Command.from_entry([part.encode() for part in fields]) == command
+    assert Command.from_entry([part.encode() for part in fields]).to_fields() == fields
+
+
+@given(st.floats(0, LONGEST_TIMEOUT, exclude_min=True))
+def test_every_time_to_wait_is_written_so_that_it_can_be_read(seconds: float) -> None:
+    fields = Command("a", "1" * 15, "x", 0, "", seconds).to_fields()
+    again = Command.from_entry([part.encode() for part in fields])
+    assert math.isclose(again.timeout, seconds, rel_tol=1e-9, abs_tol=5e-324)
+
+
+names = st.one_of(st.sampled_from([*VALID]), st.binary(max_size=12))
+timelike = st.text("0123456789-:+.,TWZ ", max_size=40).map(str.encode)
+values = st.one_of(
+    st.binary(max_size=40),
+    st.text(max_size=20).map(str.encode),
+    timelike,
+    st.sampled_from([*VALID.values()]),
+)
+
+
+def judged(content: list[bytes]) -> Command | str:
+    """The command that an entry is, or what is wrong with it."""
+    try:
+        return Command.from_entry(content)
+    except BadCommand as error:
+        return str(error)
+
+
+@given(st.lists(st.one_of(names, values), max_size=16))
+def test_no_bytes_are_anything_but_a_command_or_a_bad_one(content: list[bytes]) -> None:
+    verdict = judged(content)
+    assert isinstance(verdict, Command) or verdict.isprintable()
+
+
+@given(names, values)
+def test_no_value_of_a_field_is_anything_but_good_or_bad(name: bytes, value: bytes) -> None:
+    verdict = judged(flat({**VALID, name: value}))
+    if isinstance(verdict, str):
+        assert name in VALID
+        assert verdict.isprintable()
+    else:
+        fields = verdict.to_fields()
+        assert Command.from_entry([part.encode() for part in fields]).to_fields() == fields
+
+
+@given(timelike, st.integers(0, 24), st.integers(0, 24))
+def test_a_damaged_time_is_good_or_bad(damage: bytes, start: int, stop: int) -> None:
+    time = VALID[b"expires_at"]
+    verdict = judged(entry("expires_at", time[:start] + damage + time[stop:]))
+    if isinstance(verdict, str):
+        assert verdict.startswith("expires_at: ")
+    else:
+        assert 0 <= verdict.expires_at <= MAX_TIMESTAMP_MS

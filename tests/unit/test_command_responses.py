@@ -1,0 +1,133 @@
+"""What has become of a command, and whose it was meant to be, as Redis has it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tracker.command import (
+    DELIVERED,
+    Command,
+    Outcome,
+    Reason,
+    Response,
+    Status,
+    claimed_identity,
+)
+
+RESPONSE = {
+    b"command_id": b"a",
+    b"device_id": b"356307042441013",
+    b"instance_id": b"ingest-1",
+    b"status": b"failed",
+    b"response": "é\r\n".encode(),
+    b"reason": b"timeout",
+    b"at": b"2026-11-22T10:00:00.000Z",
+}
+
+
+def test_a_response_is_read() -> None:
+    outcome = Outcome(Status.FAILED, "timeout", "é\r\n")
+    assert Response.from_fields(RESPONSE) == Response(
+        "a", "356307042441013", "ingest-1", outcome, "2026-11-22T10:00:00.000Z"
+    )
+
+
+def test_of_a_response_only_the_status_is_required() -> None:
+    assert Response.from_fields({b"status": b"delivered"}) == Response("", "", "", DELIVERED, "")
+
+
+def test_fields_of_a_response_that_are_not_known_are_left_alone() -> None:
+    unknown = {b"\xff": b"\xfe", b"more": b"x"}
+    assert Response.from_fields({**unknown, **RESPONSE}) == Response.from_fields(RESPONSE)
+
+
+@pytest.mark.parametrize("status", list(Status))
+def test_only_that_a_command_was_delivered_is_not_final(status: Status) -> None:
+    response = Response.from_fields({**RESPONSE, b"status": status.encode()})
+    assert response.outcome.status is status
+    assert response.final is (status is not Status.DELIVERED)
+
+
+@pytest.mark.parametrize("status", [None, b"", b"FAILED", b"failed ", b"done", b"\xff", b"a\nb"])
+def test_a_response_without_a_status_is_none(status: bytes | None) -> None:
+    fields = {name: value for name, value in RESPONSE.items() if name != b"status"}
+    if status is not None:
+        fields[b"status"] = status
+    with pytest.raises(ValueError, match="not a valid Status") as caught:
+        Response.from_fields(fields)
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", [name for name in RESPONSE if name != b"status"])
+def test_a_response_that_is_not_utf_8_can_still_be_read(name: bytes) -> None:
+    response = Response.from_fields({**RESPONSE, name: b"a\xff"})
+    shown = {
+        b"command_id": response.command_id,
+        b"device_id": response.device_id,
+        b"instance_id": response.instance_id,
+        b"response": response.outcome.response,
+        b"reason": response.outcome.reason,
+        b"at": response.at,
+    }
+    assert shown[name] == "a\N{REPLACEMENT CHARACTER}"
+
+
+@given(st.dictionaries(st.one_of(st.sampled_from([*RESPONSE]), st.binary()), st.binary()))
+def test_no_bytes_are_anything_but_a_response_or_none(fields: dict[bytes, bytes]) -> None:
+    try:
+        status = Response.from_fields(fields).outcome.status
+    except ValueError:
+        assert fields.get(b"status", b"") not in {known.encode() for known in Status}
+    else:
+        assert status.encode() == fields[b"status"]
+
+
+def test_what_has_failed_says_why() -> None:
+    assert Outcome.failed(Reason.OFFLINE) == Outcome(Status.FAILED, "offline", "")
+    assert Outcome.failed(Reason.MALFORMED, "why") == Outcome(Status.FAILED, "malformed", "why")
+
+
+# Whose command something was meant to be.
+
+
+@pytest.mark.parametrize(
+    ("command_id", "usable"),
+    [
+        *((b"a", True), (b"x" * 64, True), (b"x" * 65, False), (b"", False), (b"a b", False)),
+        *((b"a\n", False), (b"\xff", False), ("é".encode(), False), (b"a\x00", False)),
+    ],
+)
+@pytest.mark.parametrize(
+    ("device_id", "known"),
+    [
+        *((b"356307042441013", True), (b"35630704244101", False), (b"3563070424410131", False)),
+        *((b"", False), (b"356307042441013\n", False), (b"35630704244101\xff", False)),
+    ],
+)
+def test_of_what_is_no_command_only_a_usable_identity_is_told(
+    command_id: bytes, usable: bool, device_id: bytes, known: bool
+) -> None:
+    fields = {b"command_id": command_id, b"device_id": device_id, b"payload": b"\xff"}
+    assert claimed_identity(fields) == (
+        command_id.decode() if usable else "",
+        device_id.decode() if known else "",
+    )
+
+
+def test_what_says_nothing_claims_nothing() -> None:
+    assert claimed_identity({}) == ("", "")
+    assert claimed_identity({b"\xff": b"\xff"}) == ("", "")
+
+
+@given(st.binary(max_size=70), st.binary(max_size=20))
+def test_a_claimed_identity_is_one_that_a_command_may_have(
+    command_id: bytes, device_id: bytes
+) -> None:
+    claimed = claimed_identity({b"command_id": command_id, b"device_id": device_id})
+    assert claimed[0].encode() in (b"", command_id)
+    assert claimed[1].encode() in (b"", device_id)
+    usable = claimed[0] or "a", claimed[1] or "1" * 15
+    command = Command.checked(*usable, "getver", "2026-11-22T10:00:00Z")
+    assert (command.command_id, command.device_id) == usable
