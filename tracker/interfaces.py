@@ -216,8 +216,8 @@ class IInstance(Interface):
     def counts() -> dict[str, int]:
         """``connections`` (logged in or not), ``devices`` (logged in), ``commands_held``."""
 
-    def devices() -> Iterable[str]:
-        """The devices that are connected, in no order."""
+    def devices(vendor: str | None) -> Iterable[str]:  # noqa: N805
+        """The devices that are connected, in no order; only those of one vendor, if it is said."""
 
     def connection(device_id: str) -> ConnectionFacts | None:  # noqa: N805
         """Of one device; None where it is not connected here."""

@@ -17,6 +17,9 @@ INGEST_GROUP: Final = "ingest"
 #: Hash of device → the ingest instance that it is connected to.
 CONNECTIONS: Final = "connections:registry"
 
+#: Hash of device → its vendor, of the devices that are connected.
+CONNECTED_VENDORS: Final = "connections:vendors"
+
 #: Stream of what became of each command.
 RESPONSES: Final = "commands:responses"
 

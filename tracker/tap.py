@@ -16,6 +16,9 @@ from twisted.python import usage
 
 from tracker import __version__, config
 from tracker.config import ConfigError
+from tracker.control.access import Roles
+from tracker.control.addresses import advertised, server_endpoint
+from tracker.control.service import ControlPort
 from tracker.endpoints import with_default
 from tracker.ingestion.admission import ConnectionLimiter, most_files
 from tracker.ingestion.courier import Timing
@@ -28,6 +31,7 @@ from tracker.lifecycle import Abort, Listener, Process, Role
 from tracker.limits import Limits
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
+from tracker.observe.levels import DEFAULT, LEVELS, LogLevels
 from tracker.observe.metrics import make_registry
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
@@ -59,6 +63,20 @@ _INSTANCE_ID = (
 )
 
 
+_LOG_LEVEL = (
+    "log-level",
+    None,
+    DEFAULT,
+    f"Log what is of this level or above: {', '.join(LEVELS)}.",
+)
+_CONTROL = (
+    "control",
+    None,
+    None,
+    "Where tracker-admin and programs look inside and operate this instance: "
+    "unix:PATH[:mode=0660], ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE[:interface=ADDRESS] or "
+    "tcp:PORT:plaintext=1 (this machine only). [none]",
+)
 _OFFLINE = (
     "offline",
     None,
@@ -71,7 +89,15 @@ _OFFLINE = (
 class RoleOptions(usage.Options):
     """Options of every role."""
 
-    optParameters: ClassVar[list[Any]] = [_HTTP]
+    optParameters: ClassVar[list[Any]] = [_HTTP, _LOG_LEVEL]
+    levels: LogLevels
+
+    def log_levels(self) -> LogLevels:
+        """What is logged."""
+        try:
+            return LogLevels(self["log-level"])
+        except ValueError as error:
+            raise ConfigError(f"--log-level: {error}") from None
 
     def build(
         self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
@@ -89,6 +115,14 @@ class ServingOptions(RoleOptions):
     default_listen = config.DEFAULT_LISTEN
     optParameters: ClassVar[list[Any]] = [
         _INSTANCE_ID,
+        _CONTROL,
+        (
+            "control-roles",
+            None,
+            None,
+            "A file of NAME ROLE a line: which certificates may read or operate by --control ssl:. "
+            "[whoever has one may read]",
+        ),
         (
             "tls-client-ca",
             None,
@@ -133,7 +167,11 @@ class ServingOptions(RoleOptions):
             limiter = ConnectionLimiter(reactor, limits, most_files())
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        return ingest_role(
+        control = self["control"]
+        if self["control-roles"] and not control:
+            raise ConfigError("--control-roles: goes with --control")
+        endpoint, roles = self._control(reactor) if control else (None, None)
+        role = ingest_role(
             reactor,
             address,
             ports,
@@ -144,7 +182,26 @@ class ServingOptions(RoleOptions):
             limiter,
             health,
             abort,
+            advertised(control) if control else None,
         )
+        if endpoint is not None and roles is not None:
+            ControlPort(
+                *(reactor, f"--control {control}", endpoint, address, role.instance),
+                *(roles, self.levels, health, abort),
+            ).setServiceParent(role)
+        return role
+
+    def _control(self, reactor: Any) -> tuple[IStreamServerEndpoint, Roles]:
+        """Where the control port listens, and who may do what there."""
+        try:
+            endpoint = server_endpoint(reactor, self["control"])
+        except ValueError as error:
+            raise ConfigError(f"--control {self['control']}: {error}") from None
+        file = self["control-roles"]
+        try:
+            return endpoint, Roles(None if file is None else Path(file))
+        except ValueError as error:
+            raise ConfigError(f"--control-roles: {error}") from None
 
     def devices(self) -> Devices:
         """Which devices are served."""
@@ -393,6 +450,8 @@ def makeService(options: Options) -> IService:
     registry = make_registry()
     role_options: RoleOptions = options.subOptions
     try:
+        role_options.levels = role_options.log_levels()
+        reactor.callWhenRunning(role_options.levels.install)
         role = role_options.build(reactor, health, registry, process.abort)
         if role_options["http"]:
             description = with_default(

@@ -39,7 +39,7 @@ class Instance:
         self.begun = 0
         self.heartbeat = Heartbeat(
             *(self.clock, connected.connection, "one", {}, self._begin),
-            *(self.aborted.append, identity),
+            *(self.aborted.append, None, identity),
         )
         self.heartbeat.startService()
 

@@ -28,8 +28,8 @@ MAY_IMPORT = {
     "processing": {"streams", "observe"},
     "janitor": {"streams", "observe"},
     "simulator": {"streams", "vendors"},
-    "control": {"streams", "vendors", "simulator", "config", "processing"},
-    "tap": {"streams", "observe", "config", "ingestion", "processing", "janitor"},
+    "control": {"streams", "observe", "vendors", "simulator", "config", "processing"},
+    "tap": {"streams", "observe", "config", "ingestion", "processing", "janitor", "control"},
 }
 
 #: Modules that decode, and so are pure: bytes in, values out.

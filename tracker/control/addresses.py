@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
@@ -46,6 +47,7 @@ _SERVER: Final = {
     "ssl": ("port", "privateKey", "certKey", "clientCA", "extraCertChain", "interface"),
     "tcp": ("port", "plaintext", "interface"),
 }
+_EXAMPLES: Final = ("unix:PATH", "ssl:PORT:…", "tcp:PORT:plaintext=1")
 _CLIENT: Final = {
     "unix": ("path",),
     "ssl": ("host", "port", "privateKey", "certKey", "caCert", "name"),
@@ -65,7 +67,7 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\\:\\:1``).
     :raises ValueError: with one line that says what to do.
     """
-    kind, given = _read(description, _SERVER, ("unix:PATH", "ssl:PORT:…", "tcp:PORT:plaintext=1"))
+    kind, given = _read(description, _SERVER, _EXAMPLES)
     if kind == "unix":
         path = _socket_path(given)
         mode = given.pop("mode", DEFAULT_MODE)
@@ -185,3 +187,17 @@ def _readable() -> Iterator[None]:
         yield
     except OSError as error:
         raise ValueError(f"{error.filename}: cannot be read: {error.strerror}") from None
+
+
+def advertised(description: str) -> str:
+    """Where clients find a control port that listens as a valid description says.
+
+    What only they know, as their certificates, is left to them.
+    """
+    kind, given = _read(description, _SERVER, _EXAMPLES)
+    if kind == "unix":
+        return f"unix:{_socket_path(given)}"
+    interface = given.get("interface", _LOOPBACK)
+    everywhere = interface in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+    host = socket.getfqdn() if everywhere else interface.replace(":", "\\:")
+    return f"{kind}:{host}:{given['port']}"

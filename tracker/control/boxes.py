@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.protocol import connectionDone
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 
@@ -16,14 +15,15 @@ MOST_BYTES: Final = 128 * 1024
 MOST_VALUES: Final = 64
 
 
-class BoxProtocol(amp.BinaryBoxProtocol):  # type: ignore[misc]
+class BoxProtocol(amp.BinaryBoxProtocol):
     """Boxes over a stream, each way.
 
     Twisted's own ``AMP`` would switch to TLS when asked, take boxes of any size, and log each
     connection.
     """
 
-    noisy = False
+    # Twisted types it as optional; it is set before any method below is called.
+    transport: Any
 
     def __init__(self, locator: Locator) -> None:
         self.dispatcher = amp.BoxDispatcher(locator)
@@ -45,13 +45,12 @@ class BoxProtocol(amp.BinaryBoxProtocol):  # type: ignore[misc]
         """A box that makes no sense, or an answer to nothing: the other side is confused."""
         self.transport.loseConnection()
 
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """What was asked and not answered fails."""
-        super().connectionLost(reason)
 
-
-class Locator(amp.CommandLocator):  # type: ignore[misc]
+class Locator(amp.CommandLocator):
     """Finds who answers a command; arguments that cannot be read are an error like others."""
+
+    #: Made by Twisted of the methods that are responders.
+    _commandDispatch: ClassVar[dict[bytes, tuple[type[amp.Command], Callable[..., Any]]]]
 
     def locateResponder(self, name: bytes) -> Callable[[Any], Deferred[Any]] | None:
         """See ``CommandLocator``."""

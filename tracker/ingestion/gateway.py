@@ -120,7 +120,7 @@ class Gateway(Service):
         admission = self.admission(device_id)
         if admission is Admission.SERVED:
             older, self._by_device[device_id] = self._by_device.get(device_id), session
-            self._registry.entered(device_id)
+            self._registry.entered(device_id, self.vendor)
             self._delivery.arrived(session, device_id)
             if device_id in self._watchers:
                 self._watchers[device_id](Traffic.CONNECTED, session.peer.encode())

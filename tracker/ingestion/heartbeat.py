@@ -81,6 +81,7 @@ class Heartbeat(RedisTimer):
     :param gateways: stream → the gateway that fills it.
     :param begun: called once, when it is sure that the instance id is this process's.
     :param abort: told when another process lives by the same instance id.
+    :param control: where clients find this instance's control port, if it has one.
     """
 
     _log = Logger()
@@ -93,6 +94,7 @@ class Heartbeat(RedisTimer):
         gateways: Mapping[str, Gateway],
         begun: Callable[[], None],
         abort: Abort,
+        control: str | None = None,
         identity: Identity | None = None,
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._beat)
@@ -103,6 +105,7 @@ class Heartbeat(RedisTimer):
         self._gateways = gateways
         self._begun = begun
         self._abort = abort
+        self._control = control
         self._identity = identity or Identity.of(os.getpid())
         self._ours = False
         self._doubtful: tuple[bytes, int] | None = None  # a beat, and when it would expire
@@ -148,6 +151,8 @@ class Heartbeat(RedisTimer):
             "connections": sum(gateway.connections for gateway in self._gateways.values()),
             "streams": sorted(self._gateways),
         }
+        if self._control is not None:
+            beat["control"] = self._control
         if self._identity is not None:
             beat |= asdict(self._identity)
         return json.dumps(beat)

@@ -72,10 +72,11 @@ class Instance(Service):
             "commands_held": self._delivery.held,
         }
 
-    def devices(self) -> Iterable[str]:
+    def devices(self, vendor: str | None) -> Iterable[str]:
         """See IInstance."""
-        for gateway in self._gateways.values():
-            yield from gateway.devices
+        for one, gateway in self._gateways.items():
+            if vendor in (None, one.name):
+                yield from gateway.devices
 
     def connection(self, device_id: str) -> ConnectionFacts | None:
         """See IInstance."""

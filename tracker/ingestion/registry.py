@@ -50,21 +50,21 @@ class Registry(RedisTimer):
         self._redis = redis
         self._instance_id = instance_id
         self._moved = moved
-        self._here: set[str] = set()
+        self._here: dict[str, str] = {}  # device → its vendor
         self._untold: dict[str, None] = {}  # devices of which Redis has not heard the latest
         self._changed: set[str] = set()  # since the last look at the registry began
         self._telling: IDelayedCall | None = None
 
-    def entered(self, device_id: str) -> None:
+    def entered(self, device_id: str, vendor: str = "") -> None:
         """A device has logged in here."""
         if self.running:
-            self._here.add(device_id)
+            self._here[device_id] = vendor
             self._tell_of(device_id)
 
     def left(self, device_id: str) -> None:
         """A device is not connected any more."""
         if self.running:
-            self._here.discard(device_id)
+            self._here.pop(device_id, None)
             self._tell_of(device_id)
 
     def repeat(self, device_id: str) -> None:
@@ -81,7 +81,7 @@ class Registry(RedisTimer):
         checked = super().stopService()
         if self._telling is not None and self._telling.active():
             self._telling.cancel()
-        gone, self._here = self._here, set()
+        gone, self._here = self._here, {}
         withdrawn = Deferred.fromCoroutine(self._withdraw(checked, [*gone, *self._untold]))
         return withdrawn.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
 
@@ -118,7 +118,7 @@ class Registry(RedisTimer):
 
     async def _state(self, devices: Iterable[str]) -> None:
         connected = {device_id: device_id in self._here for device_id in devices}
-        await state(self._redis, self._instance_id, connected)
+        await state(self._redis, self._instance_id, connected, self._here)
 
     async def _disown(self) -> None:
         try:

@@ -14,6 +14,7 @@ from tracker.ingestion.courier import Timing
 from tracker.ingestion.delivery import BLOCK_MS, CommandDelivery
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat
+from tracker.ingestion.instance import Instance
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
@@ -53,6 +54,12 @@ class Commands:
     """Whether a command waits for a device that is connected nowhere; else it fails."""
 
 
+class IngestRole(Role):
+    """The ingest role, and what there is to be seen and operated in it."""
+
+    instance: Instance
+
+
 def ingest_role(
     reactor: Any,
     address: RedisAddress,
@@ -64,12 +71,14 @@ def ingest_role(
     limiter: ConnectionLimiter,
     health: Health,
     abort: Abort,
-) -> Role:
+    control: str | None = None,
+) -> IngestRole:
     """Build the ingest role; nothing is opened before it starts.
 
     :param streams: vendor's name → the stream of its positions.
+    :param control: where clients will find the control port, if there is to be one.
     """
-    role = Role()
+    role = IngestRole()
     role.setName("ingest")
     redis = RedisConnection(reactor, address, health.condition("redis (ingest)"))
     redis.setServiceParent(role)
@@ -118,11 +127,15 @@ def ingest_role(
         publisher.setServiceParent(role)
     by_stream = {streams[vendor]: gateway for vendor, gateway in gateways.items()}
     registry.setServiceParent(role)
-    Heartbeat(reactor, redis, instance_id, by_stream, begun, abort).setServiceParent(role)
+    Heartbeat(reactor, redis, instance_id, by_stream, begun, abort, control).setServiceParent(role)
     delivery.setServiceParent(role)
     # Last in, first out: when the role stops, no device is accepted any more, then commands
     # are brought to an end or passed on, then the heartbeat and the entries in the registry
     # are withdrawn, then records are confirmed or given up, then sockets close.
-    for port in ports:
-        port.listener(gateways[port.vendor.name]).setServiceParent(role)
+    listeners = [port.listener(gateways[port.vendor.name]) for port in ports]
+    vendors = {port.vendor: gateways[port.vendor.name] for port in ports}
+    role.instance = Instance(reactor, instance_id, vendors, sorted(by_stream), delivery, listeners)
+    role.instance.setServiceParent(role)
+    for listener in listeners:
+        listener.setServiceParent(role)
     return role

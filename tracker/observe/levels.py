@@ -30,7 +30,7 @@ class LogLevels:
 
         twistd has begun to log by then, and lets nobody wrap what it has chosen.
         """
-        for observer in list(publisher._observers):  # noqa: SLF001 - there is no other way to them
+        for observer in list(publisher._observers):
             publisher.removeObserver(observer)
             publisher.addObserver(FilteringLogObserver(observer, [self._predicate]))
 

@@ -346,11 +346,11 @@ class TeltonikaProtocol(Protocol):
             self._observer(Traffic.RECEIVED, bytes(self._buffer[: frame.used]))
         del self._buffer[: frame.used]
         self._last_heard = self._clock.seconds()
-        self._records += len(reading.entries)
         if reading.entries:
             self._codec = reading.entries[0].codec
         if reading.message is None:
             self._settled_at = 0.0
+            self._records += len(reading.entries)
             count = len(reading.entries).to_bytes(4, "big")
             self._answer_when(self._gateway.publish(reading.entries), count)
             return True

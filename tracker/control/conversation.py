@@ -1,0 +1,257 @@
+"""What one client of a control port may ask for, and has asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from twisted.logger import Logger
+from twisted.protocols import amp
+from zope.interface import Attribute, Interface
+
+from tracker import __version__
+from tracker.control.access import ControlRole, Peer
+from tracker.control.boxes import Locator
+from tracker.control.commands import (
+    VERSION,
+    BadArgument,
+    CommandStatus,
+    ControlCommand,
+    Drain,
+    DropConnection,
+    Event,
+    GetDevice,
+    Hello,
+    Info,
+    Lag,
+    ListConnections,
+    ListRegistry,
+    NoSuchDevice,
+    NotPermitted,
+    SendCommand,
+    SetLogLevel,
+    Unwatch,
+    VersionMismatch,
+    Watch,
+)
+from tracker.control.operations import Operations, event
+from tracker.interfaces import IInstance, Traffic
+
+#: Devices that a client may watch.
+MOST_WATCHED: Final = 32
+#: Characters that a client may call itself.
+_MOST_NAME: Final = 64
+
+
+class IClient(Interface):
+    """The connection of a client, as its conversation sees it."""
+
+    dispatcher: amp.BoxDispatcher = Attribute("Sends commands to the client.")
+    unread: bool = Attribute("Whether the client leaves unread what it was sent.")
+
+    def greeted() -> None:
+        """It has said Hello."""
+
+    def began() -> None:
+        """One more command is being answered."""
+
+    def ended() -> None:
+        """One was answered."""
+
+
+class Conversation(Locator):
+    """What a client may ask for, and has asked for: one for each connection."""
+
+    _log = Logger()
+
+    def __init__(
+        self, clock: Any, instance: IInstance, operations: Operations, client: IClient
+    ) -> None:
+        self._operations = operations
+        self._instance = instance
+        self._clock = clock
+        self._protocol = client
+        self._peer: Peer | None = None
+        self._role = ControlRole.READ
+        self._client = ""
+        self._greeted = False
+        self._watched: dict[str, _Watched] = {}
+        self._waiting: set[Deferred[Any]] = set()
+
+    def identified(self, peer: Peer, role: ControlRole) -> None:
+        """It is known who this is."""
+        self._peer = peer
+        self._role = role
+
+    def ended(self) -> None:
+        """The connection has ended."""
+        for device_id in list(self._watched):
+            self._unwatch(device_id)
+        for deferred in list(self._waiting):
+            deferred.cancel()
+
+    @property
+    def watched(self) -> int:
+        """Devices that this client watches."""
+        return len(self._watched)
+
+    def answer(
+        self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
+    ) -> Deferred[Any]:
+        """See Locator."""
+        self._protocol.began()
+        answered = Deferred.fromCoroutine(self._answer(command, function, arguments))
+        self._waiting.add(answered)
+
+        def done(result: Any) -> Any:
+            self._waiting.discard(answered)
+            self._protocol.ended()
+            return result
+
+        return answered.addBoth(done)
+
+    async def _answer(
+        self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
+    ) -> Any:
+        if self._peer is None or not (self._greeted or command is Hello):
+            raise VersionMismatch(f"say Hello first, with version {VERSION}")
+        if issubclass(command, ControlCommand) and command.operates:
+            allowed = self._role.includes(ControlRole.OPERATE)
+            self._log.info(
+                "audit: {who}{client} {verb} {command} {arguments}",
+                who=str(self._peer),
+                client=f" ({self._client})" if self._client else "",
+                verb="asks for" if allowed else "may not ask for",
+                command=command.commandName.decode(),
+                arguments=" ".join(
+                    f"{name}={value!r}"
+                    for name, value in sorted(arguments.items())
+                    # What a device is told may be a secret.
+                    if value is not None and name != "text"
+                ),
+            )
+            if not allowed:
+                raise NotPermitted("that takes the role operate")
+        return await function(self, **arguments)
+
+    @Hello.responder
+    async def hello(self, version: int, client: str | None) -> dict[str, Any]:
+        """Agree on the version."""
+        assert self._peer is not None  # noqa: S101 - looked at before
+        if version != VERSION:
+            raise VersionMismatch(
+                f"this is tracker {__version__}, which speaks version {VERSION} and not {version}: "
+                f"{'upgrade the client' if version < VERSION else 'upgrade this instance'}"
+            )
+        self._greeted = True
+        name = (client or "")[:_MOST_NAME]
+        self._client = name if name.isprintable() else ascii(name)
+        self._protocol.greeted()
+        return {
+            "version": VERSION,
+            "software": __version__,
+            "instance_id": self._instance.instance_id,
+            "name": str(self._peer)[:256],
+            "role": self._role.value,
+        }
+
+    @Watch.responder
+    async def watch(self, device_id: str) -> dict[str, Any]:
+        """Begin to tell."""
+        if device_id not in self._watched and len(self._watched) >= MOST_WATCHED:
+            raise BadArgument(f"no more than {MOST_WATCHED} devices can be watched at a time")
+        if device_id not in self._watched:
+            watched = self._watched[device_id] = _Watched(
+                device_id, self._instance, self._clock, self._protocol
+            )
+            watched.begin()
+        return {"here": self._instance.connection(device_id) is not None}
+
+    @Unwatch.responder
+    async def unwatch(self, device_id: str) -> dict[str, Any]:
+        """Tell no more."""
+        if device_id not in self._watched:
+            raise NoSuchDevice(f"{device_id} is not watched")
+        self._unwatch(device_id)
+        return {}
+
+    @Info.responder
+    async def info(self) -> dict[str, Any]:
+        """See Operations, as all below."""
+        return self._operations.info()
+
+    @ListConnections.responder
+    async def list_connections(self, **arguments: Any) -> dict[str, Any]:
+        """One page."""
+        return self._operations.list_connections(**arguments)
+
+    @ListRegistry.responder
+    async def list_registry(self, **arguments: Any) -> dict[str, Any]:
+        """One page."""
+        return await self._operations.list_registry(**arguments)
+
+    @GetDevice.responder
+    async def get_device(self, device_id: str) -> dict[str, Any]:
+        """One device."""
+        return await self._operations.get_device(device_id)
+
+    @SendCommand.responder
+    async def send_command(self, **arguments: Any) -> dict[str, Any]:
+        """To any device."""
+        return await self._operations.send_command(**arguments)
+
+    @CommandStatus.responder
+    async def command_status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
+        """Of any command."""
+        return await self._operations.command_status(command_id, device_id)
+
+    @DropConnection.responder
+    async def drop_connection(self, device_id: str) -> dict[str, Any]:
+        """One that is here."""
+        return self._operations.drop_connection(device_id)
+
+    @Lag.responder
+    async def lag(self, streams: list[str] | None) -> dict[str, Any]:
+        """Of all streams, or of some."""
+        return await self._operations.lag(streams)
+
+    @SetLogLevel.responder
+    async def set_log_level(self, level: str, namespace: str | None) -> dict[str, Any]:
+        """Of this process."""
+        return self._operations.set_log_level(level, namespace)
+
+    @Drain.responder
+    async def drain(self, seconds: float) -> dict[str, Any]:
+        """All devices that are here."""
+        return await self._operations.drain(seconds)
+
+    def _unwatch(self, device_id: str) -> None:
+        self._watched.pop(device_id).end()
+
+
+class _Watched:
+    """A device that a client watches."""
+
+    def __init__(self, device_id: str, instance: IInstance, clock: Any, protocol: IClient) -> None:
+        self._device_id = device_id
+        self._instance = instance
+        self._clock = clock
+        self._protocol = protocol
+        self._dropped = 0
+
+    def begin(self) -> None:
+        self._instance.watch(self._device_id, self._observe)
+
+    def end(self) -> None:
+        self._instance.unwatch(self._device_id, self._observe)
+
+    def _observe(self, kind: Traffic, data: bytes) -> None:
+        if self._protocol.unread:
+            self._dropped += 1
+            return
+        arguments = event(self._instance, self._device_id, kind, data)
+        self._protocol.dispatcher.callRemote(
+            Event, at=self._clock.seconds(), dropped=self._dropped, **arguments
+        )
+        self._dropped = 0

@@ -1,0 +1,372 @@
+"""What the commands of a control port do, for whoever may ask."""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Final, TypeVar
+from uuid import uuid4
+
+from attrs import evolve
+from twisted.internet.task import deferLater
+
+from tracker import __version__
+from tracker.command import BadCommand, Command, Outcome, Response
+from tracker.control.commands import (
+    MOST_RAW,
+    MOST_ROWS,
+    MOST_TEXT,
+    BadArgument,
+    NoSuchCommand,
+    NoSuchDevice,
+    RedisUnavailable,
+)
+from tracker.interfaces import ConnectionFacts, IInstance, Traffic
+from tracker.observe.levels import LogLevels
+from tracker.position import iso_milliseconds
+from tracker.streams.advertised import advertised_streams
+from tracker.streams.commands import CommandLedger, Step
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.fates import command_fate, find_command, waiting_count
+from tracker.streams.lag import stream_lag
+from tracker.streams.registry import connections, owners, vendors
+
+#: Seconds that a command holds which does not say how long.
+DEFAULT_EXPIRY: Final = 300.0
+#: Seconds that it may hold.
+LONGEST_EXPIRY: Final = 366 * 86_400.0
+#: Seconds between two looks whether a command has ended that somebody waits for.
+POLL: Final = 0.1
+#: Seconds beyond its time in which a command ends that nobody has written: by a janitor.
+PATIENCE: Final = 120.0
+#: Groups that are told of at once.
+MOST_GROUPS: Final = 200
+#: Seconds that a drain may take.
+LONGEST_DRAIN: Final = 3600.0
+
+#: What is told of a command that has not come to an end.
+QUEUED: Final = "queued"
+WAITING: Final = "waiting"
+
+T = TypeVar("T")
+
+
+class Operations:
+    """What an instance can be asked for.
+
+    :param watchers: how many clients watch a device.
+    """
+
+    def __init__(
+        self,
+        clock: Any,
+        instance: IInstance,
+        redis: RedisConnection,
+        levels: LogLevels,
+    ) -> None:
+        self.watchers: Callable[[], int] = lambda: 0
+        self._clock = clock
+        self._instance = instance
+        self._redis = redis
+        self._levels = levels
+        self._ledger = CommandLedger(clock, redis, instance.instance_id)
+
+    def info(self) -> dict[str, Any]:
+        """See the command Info."""
+        return {
+            "instance_id": self._instance.instance_id,
+            "version": __version__,
+            "started_at": self._instance.started_at,
+            "watchers": self.watchers(),
+            "draining": self._instance.draining,
+            "streams": list(self._instance.streams),
+            **self._instance.counts(),
+        }
+
+    def list_connections(
+        self, after: str | None, limit: int | None, prefix: str | None, vendor: str | None
+    ) -> dict[str, Any]:
+        """See the command ListConnections."""
+        count = _limit(limit)
+        wanted = (
+            device_id
+            for device_id in self._instance.devices(vendor)
+            if device_id > (after or "") and device_id.startswith(prefix or "")
+        )
+        first = heapq.nsmallest(count + 1, wanted)
+        facts = filter(None, map(self._instance.connection, first[:count]))
+        return {"connections": list(map(_connection, facts)), "more": len(first) > count}
+
+    async def list_registry(
+        self,
+        after: str | None,
+        limit: int | None,
+        prefix: str | None,
+        vendor: str | None,
+        instance_id: str | None,
+    ) -> dict[str, Any]:
+        """See the command ListRegistry."""
+        count = _limit(limit)
+
+        def wanted(device_id: str, owner: str) -> bool:
+            return (
+                device_id > (after or "")
+                and device_id.startswith(prefix or "")
+                and instance_id in (None, owner)
+            )
+
+        first = await self._asking(self._smallest(count + 1, wanted, vendor))
+        devices = sorted(first)[:count]
+        found = await self._asking(vendors(self._redis, devices))
+        rows = [
+            {"device_id": device_id[:64], "instance_id": first[device_id][:64], "vendor": its}
+            for device_id, its in zip(devices, found, strict=True)
+        ]
+        return {"devices": rows, "more": len(first) > count}
+
+    async def _smallest(
+        self, count: int, wanted: Callable[[str, str], bool], vendor: str | None
+    ) -> dict[str, str]:
+        """Device → instance, of the devices with the smallest ids.
+
+        The hash has no order, so each page is a walk through all of it; what is kept of it
+        meanwhile is a few pages.
+        """
+        found: dict[str, str] = {}
+        async for page in connections(self._redis):
+            new = {device_id: its for device_id, its in page.items() if wanted(device_id, its)}
+            if vendor is not None:
+                known = await vendors(self._redis, list(new))
+                new = {
+                    device_id: its
+                    for (device_id, its), one in zip(new.items(), known, strict=True)
+                    if one == vendor
+                }
+            found |= new
+            if len(found) > 2 * count:
+                found = {one: found[one] for one in heapq.nsmallest(count, found)}
+        return {one: found[one] for one in heapq.nsmallest(count, found)}
+
+    async def get_device(self, device_id: str) -> dict[str, Any]:
+        """See the command GetDevice."""
+        here = self._instance.connection(device_id)
+        (registered,) = await self._asking(owners(self._redis, [device_id]))
+        waiting = await self._asking(waiting_count(self._redis, device_id))
+        instance_id = self._instance.instance_id if here else registered
+        if instance_id is None and not waiting:
+            raise NoSuchDevice(f"{device_id[:64]} is connected nowhere, and nothing waits for it")
+        told: dict[str, Any] = {
+            "device_id": device_id,
+            "instance_id": instance_id,
+            "here": here is not None,
+            "waiting": waiting,
+        }
+        if here is not None:
+            queued, outstanding = self._instance.commands(device_id)
+            told |= _connection(here) | {"queued": queued, "outstanding": outstanding}
+        return told
+
+    async def send_command(
+        self,
+        device_id: str,
+        text: str,
+        command_id: str | None,
+        codec: str | None,
+        expires_at: str | None,
+        expires_in: float | None,
+        timeout: float | None,
+        offline: str | None,
+        wait: bool | None,
+    ) -> dict[str, Any]:
+        """See the command SendCommand."""
+        command = self._command(device_id, text, command_id, codec, expires_at, expires_in, timeout)
+        if offline not in (None, "wait", "fail"):
+            raise BadArgument("offline must be wait or fail")
+        step, instance_id = await self._asking(self._ledger.submit(command, offline != "fail"))
+        if wait:
+            return await self._end_of(command)
+        if step in (Step.FINISHED, Step.KNOWN):
+            return await self.command_status(command.command_id, device_id)
+        status = QUEUED if step is Step.MOVED else WAITING
+        return {
+            "command_id": command.command_id,
+            "instance_id": instance_id or None,
+            "status": status,
+        }
+
+    async def command_status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
+        """See the command CommandStatus."""
+        fate = await self._asking(command_fate(self._redis, command_id))
+        if fate is not None and fate.response is not None:
+            return _told(command_id, fate.response)
+        if fate is not None:
+            return {"command_id": command_id, "instance_id": fate.instance_id, "status": fate.phase}
+        if self._instance.holds_command(command_id):
+            return {
+                "command_id": command_id,
+                "instance_id": self._instance.instance_id,
+                "status": QUEUED,
+            }
+        if device_id is not None:
+            place = await self._asking(find_command(self._redis, command_id, device_id))
+            if place is not None:
+                return {
+                    "command_id": command_id,
+                    "instance_id": place or None,
+                    "status": QUEUED if place else WAITING,
+                }
+        raise NoSuchCommand(
+            "nothing is known of this command: it was never sent, ended long ago, or is queued "
+            "elsewhere (say the device, too)"
+        )
+
+    def drop_connection(self, device_id: str) -> dict[str, Any]:
+        """See the command DropConnection."""
+        address = self._instance.drop(device_id)
+        if address is None:
+            raise NoSuchDevice(f"{device_id[:64]} is not connected to this instance")
+        return {"address": address}
+
+    async def lag(self, streams: list[str] | None) -> dict[str, Any]:
+        """See the command Lag."""
+        names = streams or sorted(
+            {*self._instance.streams, *await self._asking(advertised_streams(self._redis))}
+        )
+        rows: list[dict[str, Any]] = []
+        for name in names:
+            found = await self._asking(stream_lag(self._redis, name))
+            if found is None:
+                continue
+            about = {"stream": name, "entries": found.entries}
+            rows += [
+                about
+                | {
+                    "group": group.name,
+                    "lag": group.undelivered,
+                    "pending": group.pending,
+                    "oldest_unprocessed_age": group.oldest_age,
+                    "consumers": len(group.consumers),
+                }
+                for group in found.groups
+            ] or [about]
+        return {"groups": rows[:MOST_GROUPS]}
+
+    def set_log_level(self, level: str, namespace: str | None) -> dict[str, Any]:
+        """See the command SetLogLevel."""
+        try:
+            return {"before": self._levels.set(level, namespace or "")}
+        except ValueError as error:
+            raise BadArgument(str(error)) from None
+
+    async def drain(self, seconds: float) -> dict[str, Any]:
+        """See the command Drain."""
+        if not 0 <= seconds <= LONGEST_DRAIN:
+            raise BadArgument(f"seconds must be between 0 and {LONGEST_DRAIN:g}")
+        closed, left = await self._instance.drain(seconds)
+        return {"closed": closed, "left": left}
+
+    def _command(
+        self,
+        device_id: str,
+        text: str,
+        command_id: str | None,
+        codec: str | None,
+        expires_at: str | None,
+        expires_in: float | None,
+        timeout: float | None,
+    ) -> Command:
+        if expires_at is not None and expires_in is not None:
+            raise BadArgument("say when it expires by expires_at or by expires_in, not both")
+        if expires_at is None:
+            seconds = DEFAULT_EXPIRY if expires_in is None else expires_in
+            if not 0 < seconds <= LONGEST_EXPIRY:
+                raise BadArgument(f"expires_in must be seconds, up to {LONGEST_EXPIRY:.0f}")
+            expires_at = iso_milliseconds(self._ledger.now + int(seconds * 1000))
+        try:
+            return Command.checked(
+                *(command_id or str(uuid4()), device_id, text, expires_at),
+                *(codec or "", "" if timeout is None else repr(timeout)),
+            )
+        except BadCommand as error:
+            raise BadArgument(str(error)) from None
+
+    async def _end_of(self, command: Command) -> dict[str, Any]:
+        """The final response, when there is one."""
+        patience = command.expires_at + (command.timeout + PATIENCE) * 1000
+        while True:
+            fate = await self._asking(command_fate(self._redis, command.command_id))
+            if (fate is not None and fate.final) or self._ledger.now > patience:
+                return await self.command_status(command.command_id, command.device_id)
+            await deferLater(self._clock, POLL)
+
+    async def _asking(self, asked: Awaitable[T]) -> T:
+        try:
+            return await asked
+        except (Refused, Unavailable) as error:
+            raise RedisUnavailable(f"Redis: {error}") from None
+
+
+def event(instance: IInstance, device_id: str, kind: Traffic, data: bytes) -> dict[str, Any]:
+    """The arguments of an Event, but for when it was and what was dropped before."""
+    told: dict[str, Any] = {"device_id": device_id, "kind": kind.value, "truncated": False}
+    if kind not in (Traffic.RECEIVED, Traffic.SENT):
+        return told | {"decoded": json.dumps({"text": data.decode(errors="replace")})}
+    described = instance.describe(device_id, data, kind)
+    decoded = _short(described)
+    return told | {
+        "raw": data[:MOST_RAW].hex(),
+        "decoded": json.dumps(decoded),
+        "truncated": len(data) > MOST_RAW or decoded is not described,
+    }
+
+
+def _short(described: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The same, with fewer records if it would be too long."""
+    while len(json.dumps(described)) > 4 * MOST_TEXT:
+        records = described.get("records")
+        if not isinstance(records, list) or len(records) < 2:
+            return {"left_out": "too long to be shown; the digits tell"}
+        described = {**described, "records": records[: len(records) // 2]}
+    return described
+
+
+def _limit(limit: int | None) -> int:
+    if limit is None:
+        return MOST_ROWS
+    if not 1 <= limit <= MOST_ROWS:
+        raise BadArgument(f"limit must be between 1 and {MOST_ROWS}")
+    return limit
+
+
+def _connection(facts: ConnectionFacts) -> dict[str, Any]:
+    session = facts.session
+    return {
+        "device_id": facts.device_id,
+        "vendor": facts.vendor,
+        "address": facts.address[:64],
+        "since": session.since,
+        "last_heard": session.last_heard,
+        "codec": session.codec or None,
+        "records": session.records,
+        "bytes": session.bytes,
+    }
+
+
+def _told(command_id: str, response: Response) -> dict[str, Any]:
+    outcome = _cut(response.outcome)
+    return {
+        "command_id": command_id,
+        "instance_id": response.instance_id or None,
+        "status": outcome.status.value,
+        "reason": outcome.reason or None,
+        "response": outcome.response or None,
+        "truncated": outcome is not response.outcome,
+        "at": response.at or None,
+    }
+
+
+def _cut(outcome: Outcome) -> Outcome:
+    if len(outcome.response) <= MOST_TEXT:
+        return outcome
+    return evolve(outcome, response=outcome.response[:MOST_TEXT])

@@ -1,0 +1,51 @@
+"""The control port of an ingest instance, put together."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from tracker.control.access import Roles
+from tracker.control.operations import Operations
+from tracker.control.server import ControlFactory
+from tracker.interfaces import IInstance
+from tracker.lifecycle import Abort, Listener, Role
+from tracker.observe.health import Health
+from tracker.observe.levels import LogLevels
+from tracker.streams.address import RedisAddress
+from tracker.streams.connection import RedisConnection
+
+
+class ControlPort(Role):
+    """Listens for clients, and has a connection to Redis of its own.
+
+    :param name: how a person names the endpoint.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        name: str,
+        endpoint: IStreamServerEndpoint,
+        address: RedisAddress,
+        instance: IInstance,
+        roles: Roles,
+        levels: LogLevels,
+        health: Health,
+        abort: Abort,
+    ) -> None:
+        super().__init__()
+        self.setName("control")
+        redis = RedisConnection(reactor, address, health.condition("redis (control)"))
+        redis.setServiceParent(self)
+        operations = Operations(reactor, instance, redis, levels)
+        self._factory = ControlFactory(reactor, instance, operations, roles)
+        operations.watchers = lambda: self._factory.watchers
+        Listener(name, endpoint, self._factory, abort).setServiceParent(self)
+
+    def stopService(self) -> Deferred[None]:
+        """Listen no more, and end all connections."""
+        self._factory.close_all()
+        return super().stopService()
