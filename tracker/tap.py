@@ -74,8 +74,8 @@ _CONTROL = (
     None,
     None,
     "Where tracker-admin and programs look inside and operate this instance: "
-    "unix:PATH[:mode=0660], ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE[:interface=ADDRESS] or "
-    "tcp:PORT:plaintext=1 (this machine only). [none]",
+    "unix:PATH[:mode=0660], ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE"
+    "[:interface=ADDRESS] or tcp:PORT:plaintext=1 (this machine only). [none]",
 )
 _OFFLINE = (
     "offline",
