@@ -41,7 +41,7 @@ class Turn:
 
     @property
     def ended(self) -> bool:
-        """Whether it has failed since the session has."""
+        """Whether it has failed because the connection has ended."""
         return self.failure is not None and self.failure.check(SessionEnded) is not None
 
 
