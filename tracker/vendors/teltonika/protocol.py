@@ -249,7 +249,7 @@ class TeltonikaProtocol(Protocol):
 
     def _give_turn(self) -> None:
         """Let a command be written, if one is to be, and may be now."""
-        if self._waits or self._buffer or self._read_next != self._read_frame:
+        if self._advancing or self._waits or self._buffer or self._read_next != self._read_frame:
             return  # what comes next is followed by another look
         now = self._clock.seconds()
         if now < self._settled_at:
@@ -327,7 +327,7 @@ class TeltonikaProtocol(Protocol):
         self._since = self._last_heard = self._clock.seconds()
         self._timeout = self._clock.callLater(self._limits.idle_timeout, self._check_idle)
         self._write(ACCEPT)
-        self._settled_at = self._last_heard + LOGIN_SETTLES
+        self._login_settles()
         return True
 
     def _read_frame(self) -> bool:
@@ -362,7 +362,7 @@ class TeltonikaProtocol(Protocol):
     def _tell_answer(self, message: Message) -> None:
         assert self.device_id is not None  # noqa: S101 - the login comes first
         answer = maybe_answer(self.device_id, message)
-        if answer is not None:
+        if answer is not None and not self._closed:  # by what became of the message
             self._gateway.answered(self, answer)
 
     def _read_repeated_login(self) -> bool:
@@ -378,9 +378,12 @@ class TeltonikaProtocol(Protocol):
         del self._buffer[: outcome.used]
         self._last_heard = self._clock.seconds()
         # Nothing to confirm, and so in a turn of its own: others have to have theirs.
-        self._answer_when(deferLater(self._clock, 0), ACCEPT)
-        self._settled_at = self._last_heard + LOGIN_SETTLES
+        self._answer_when(deferLater(self._clock, 0, self._login_settles), ACCEPT)
         return True
+
+    def _login_settles(self) -> None:
+        # From when the answer is written, which may be late where the reactor is busy.
+        self._settled_at = self._clock.seconds() + LOGIN_SETTLES
 
     def _read_nothing(self) -> bool:
         self._buffer.clear()
