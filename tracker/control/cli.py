@@ -7,6 +7,7 @@ import click
 from tracker import __version__
 from tracker.control.dead import dead
 from tracker.control.decode import decode
+from tracker.control.doctor.command import doctor
 from tracker.control.encode import encode
 from tracker.control.fleets import demo, simulate
 from tracker.control.lag import lag
@@ -20,5 +21,5 @@ def main() -> None:
     """Look after Tracker, the telemetry plane of a GPS tracking platform."""
 
 
-for command in (decode, encode, simulate, demo, lag, dead, replay, migrate):
+for command in (decode, encode, simulate, demo, lag, dead, replay, migrate, doctor):
     main.add_command(command)
