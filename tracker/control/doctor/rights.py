@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from typing import Final
 
@@ -33,7 +32,6 @@ _BEAT: Final = heartbeat(_ANY)
 _OUTBOUND: Final = outbound(_ANY)
 _WAITING_FOR: Final = waiting_commands(_ANY)
 _FATE: Final = fate(_ANY)
-_NAME: Final = re.compile(r"\S+")
 
 _EVERY_ROLE: Final[tuple[Command, ...]] = (
     ("PING",),
