@@ -8,6 +8,7 @@ from tracker import __version__
 from tracker.control.certs import certs
 from tracker.control.dead import dead
 from tracker.control.decode import decode
+from tracker.control.doctor.command import doctor
 from tracker.control.encode import encode
 from tracker.control.fleets import demo, simulate
 from tracker.control.lag import lag
@@ -21,5 +22,5 @@ def main() -> None:
     """Look after Tracker, the telemetry plane of a GPS tracking platform."""
 
 
-for command in (decode, encode, simulate, demo, lag, dead, replay, migrate, certs):
+for command in (decode, encode, simulate, demo, lag, dead, replay, migrate, certs, doctor):
     main.add_command(command)

@@ -84,7 +84,7 @@ def table(rows: list[tuple[str, ...]]) -> str:
 
     What a terminal might take for a command of its own is escaped.
     """
-    rows = [tuple(map(_printable, row)) for row in rows]
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -93,5 +93,6 @@ def table(rows: list[tuple[str, ...]]) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _printable(cell: str) -> str:
+def printable(cell: str) -> str:
+    """The same text, with what a terminal might obey escaped."""
     return cell if cell.isprintable() else cell.encode("unicode_escape").decode("ascii")
