@@ -175,7 +175,8 @@ class CommandDelivery(Service):
     async def _consume(self) -> None:
         await self._or_stopped(self._reading.when_connected())
         await self._or_stopped(self._redis.when_connected())
-        await create_group(self._redis, self._stream, INGEST_GROUP)
+        # Entries that are there may have been read through a group that was lost.
+        doubtful = await create_group(self._redis, self._stream, INGEST_GROUP)
         self._report(None)
         await self._take_up_pending()
         while self.running:
@@ -186,8 +187,10 @@ class CommandDelivery(Service):
                 continue
             where = (INGEST_GROUP, self._consumer, [self._stream], min(room, BATCH))
             reading = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
-            for entry in await self._or_stopped(reading):
-                await self._take(entry, recovered=False)
+            entries = await self._or_stopped(reading)
+            for entry in entries:
+                await self._take(entry, recovered=doubtful)
+            doubtful = doubtful and bool(entries)
 
     async def _take_up_pending(self) -> None:
         """See to entries that were read before: by a process that died, or in vain."""
