@@ -141,7 +141,9 @@ class CommandDelivery(Service):
         super().stopService()
         if self._interruptible is not None:
             self._interruptible.cancel()
-        stopped = Deferred.fromCoroutine(self._stop())
+        # What is under way when time is up is left alone, and not cancelled within a step.
+        stopped: Deferred[None] = Deferred()
+        Deferred.fromCoroutine(self._stop()).chainDeferred(stopped)
         return stopped.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._stop_overdue)
 
     async def _stop(self) -> None:
