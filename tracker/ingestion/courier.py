@@ -334,7 +334,7 @@ class Courier:
             device=self.device_id,
             step=step.value,
         )
-        if step is Step.WAITS and self._session is not None:
+        if step is Step.WAITS and self._session is not None and not self._stopping:
             # The device has come back, and was told to Redis before this began to wait.
             self._fetch(self.device_id)
 

@@ -151,7 +151,9 @@ class CommandDelivery(Service):
         super().stopService()
         if self._interruptible is not None:
             self._interruptible.cancel()
-        stopped = Deferred.fromCoroutine(self._stop())
+        # What is under way when time is up is left alone, and not cancelled within a step.
+        stopped: Deferred[None] = Deferred()
+        Deferred.fromCoroutine(self._stop()).chainDeferred(stopped)
         return stopped.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._stop_overdue)
 
     async def _stop(self) -> None:
@@ -188,7 +190,8 @@ class CommandDelivery(Service):
     async def _consume(self) -> None:
         await self._or_stopped(self._reading.when_connected())
         await self._or_stopped(self._redis.when_connected())
-        await create_group(self._redis, self._stream, INGEST_GROUP)
+        # Entries that are there may have been read through a group that was lost.
+        doubtful = await create_group(self._redis, self._stream, INGEST_GROUP)
         self._report(None)
         await self._take_up_pending()
         while self.running:
@@ -199,8 +202,10 @@ class CommandDelivery(Service):
                 continue
             where = (INGEST_GROUP, self._consumer, [self._stream], min(room, BATCH))
             reading = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
-            for entry in await self._or_stopped(reading):
-                await self._take(entry, recovered=False)
+            entries = await self._or_stopped(reading)
+            for entry in entries:
+                await self._take(entry, recovered=doubtful)
+            doubtful = doubtful and bool(entries)
 
     async def _take_up_pending(self) -> None:
         """See to entries that were read before: by a process that died, or in vain."""
