@@ -137,7 +137,7 @@ class TeltonikaProtocol(Protocol):
             self._last_heard = self._clock.seconds()
         if self._wants_to_write is not None:
             self._give_turn()
-        if self._waits and len(self._buffer) > self._limits.buffer_bytes:
+        if self._full:
             # Not before: pausing at every packet costs two system calls, and a paused
             # transport does not see its peer leave.
             self._pause()
@@ -214,6 +214,10 @@ class TeltonikaProtocol(Protocol):
         )
 
     @property
+    def _full(self) -> bool:
+        return self._waits and len(self._buffer) > self._limits.buffer_bytes
+
+    @property
     def _closed(self) -> bool:
         return self._read_next == self._read_nothing
 
@@ -225,8 +229,7 @@ class TeltonikaProtocol(Protocol):
     def _go_on(self) -> None:
         if not self._waits:
             self._advance()
-        full = self._waits and len(self._buffer) > self._limits.buffer_bytes
-        if self._paused and not full and not self._closed:
+        if self._paused and not self._closed and not self._full:
             self._paused = False
             self.transport.resumeProducing()  # type: ignore[attr-defined]
         if self._wants_to_write is not None:
