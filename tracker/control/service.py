@@ -43,7 +43,8 @@ class ControlPort(Role):
         operations = Operations(reactor, instance, redis, levels)
         self._factory = ControlFactory(reactor, instance, operations, roles)
         operations.watchers = lambda: self._factory.watchers
-        Listener(name, endpoint, self._factory, abort).setServiceParent(self)
+        # Not as root, who would own the socket.
+        Listener(name, endpoint, self._factory, abort, early=False).setServiceParent(self)
 
     def stopService(self) -> Deferred[None]:
         """Listen no more, and end all connections."""
