@@ -90,7 +90,7 @@ class CommandDelivery(Service):
         self._report = report
         self._sessions: dict[str, ISession] = {}
         self._couriers: dict[str, Courier] = {}
-        self._held: dict[str, str] = {}  # command id → its entry
+        self._held: set[str] = set()  # entries; of one command there may be several
         self._room: Deferred[None] | None = None  # waited for, when too many are held
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._loop: Deferred[None] = succeed(None)
@@ -218,6 +218,8 @@ class CommandDelivery(Service):
         """Have one entry carried or passed on."""
         if not self.running:
             return  # it stays pending
+        if entry.id in self._held:
+            return
         if entry.content is None:
             await self._ledger.drop(entry)  # somebody has deleted it
             return
@@ -225,10 +227,6 @@ class CommandDelivery(Service):
             command = Command.from_entry(entry.content)
         except BadCommand as error:
             await self._refuse(entry, str(error))
-            return
-        if command.command_id in self._held:
-            if self._held[command.command_id] != entry.id:
-                await self._ledger.drop(entry)  # a second one of the same command
             return
         if recovered and await self._ledger.recover(entry, command) is not Step.OPEN:
             return
@@ -247,7 +245,7 @@ class CommandDelivery(Service):
 
     def _carry(self, held: Held) -> None:
         device_id = held.command.device_id
-        self._held[held.command.command_id] = held.entry.id
+        self._held.add(held.entry.id)
         courier = self._couriers.get(device_id)
         if courier is None:
             courier = self._couriers[device_id] = Courier(
@@ -258,7 +256,7 @@ class CommandDelivery(Service):
         courier.add(held)
 
     def _let_go(self, held: Held) -> None:
-        del self._held[held.command.command_id]
+        self._held.remove(held.entry.id)
         if self._room is not None:
             room, self._room = self._room, None
             room.callback(None)

@@ -337,7 +337,7 @@ class CommandLedger:
         return Step(step), instance
 
     async def drop(self, entry: Delivered) -> None:
-        """Remove an entry of which there is a second one, that will be seen to."""
+        """Forget an entry that somebody has deleted."""
         # In this order: what is pending is found again, what is only in the stream is not.
         await self._redis.execute("XDEL", entry.stream, entry.id)
         await self._redis.execute("XACK", entry.stream, INGEST_GROUP, entry.id)
