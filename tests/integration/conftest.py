@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest_twisted
 
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.streams.connection import RedisConnection
+
+if TYPE_CHECKING:
+    from tests.integration.instances import Instances
 
 
 class Connected:
@@ -33,3 +36,15 @@ async def connected(redis: RedisServer) -> AsyncIterator[Connected]:
     await connected.usable()
     yield connected
     await connected.connection.stopService()
+
+
+@pytest_twisted.async_yield_fixture
+async def instances(redis: RedisServer) -> AsyncIterator[Instances]:
+    """Starts ingest instances without sockets, and ends them."""
+    from tests.integration.instances import Instances
+
+    instances = Instances(redis)
+    yield instances
+    if not redis.answers():
+        redis.start()
+    await instances.end()
