@@ -25,7 +25,8 @@ async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
     found: dict[str, str] = {}
     async for page in _heartbeats(redis):
         for instance_id in page:
-            beat = await redis.execute("GET", heartbeat(instance_id))
+            # Unlike GET it takes a key of another type for none.
+            (beat,) = await redis.execute("MGET", heartbeat(instance_id))
             for stream in _streams_in(beat):
                 found[stream] = instance_id
     return found
@@ -46,4 +47,6 @@ def _streams_in(beat: bytes | None) -> list[str]:
         streams = json.loads(beat or b"{}").get("streams", [])
     except (ValueError, AttributeError):
         return []  # not ours
+    if not isinstance(streams, list):
+        return []
     return [stream for stream in streams if isinstance(stream, str)]
