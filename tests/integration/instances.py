@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from attrs import define, field
 from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 
 from tests.integration.conftest import Connected
@@ -79,6 +80,9 @@ class Interrupted:
         return Deferred.fromCoroutine(self._run(arguments))
 
     async def _run(self, arguments: tuple[Any, ...]) -> Any:
+        from twisted.internet import reactor
+
+        await deferLater(reactor, 0)  # not within what has led here
         self._happen("_before")
         answer = await self._connection.execute(*arguments)  # NOSCRIPT raises: it has not run
         self._happen("_after")
@@ -161,7 +165,11 @@ class Instance:
 
     async def has_read(self, entries: int) -> None:
         """Wait until so many commands are held here."""
-        await self.until(lambda: len(self.delivery._held) == entries, f"{entries} are held")
+
+        def held() -> bool:
+            return len(self.delivery._held) == entries
+
+        await self.until(held, f"{entries} are held")
 
     async def stop_delivery(self, step: float = 0.0) -> None:
         """As the role does, before connections and their registry entries end."""

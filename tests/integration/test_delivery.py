@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any, Final
 
 import pytest
-import pytest_twisted
 from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs
 
@@ -34,15 +33,6 @@ from tracker.streams.connection import Unavailable
 from tracker.streams.script import Script
 
 STREAM: Final = outbound("one")
-
-
-@pytest_twisted.async_yield_fixture
-async def instances(redis: RedisServer) -> AsyncIterator[Instances]:
-    instances = Instances(redis)
-    yield instances
-    if not redis.answers():
-        redis.start()
-    await instances.end()
 
 
 def fate(redis: RedisServer, command_id: str = "c1") -> str:
@@ -598,18 +588,22 @@ async def test_many_entries_that_are_no_commands_do_not_fill_the_log(
 
 
 @ensureDeferred
+@pytest.mark.parametrize("old", [True, False], ids=["old group", "new group"])
 async def test_a_second_entry_of_a_command_makes_nothing_happen(
-    instances: Instances, redis: RedisServer
+    old: bool, instances: Instances, redis: RedisServer
 ) -> None:
+    if old:
+        redis.client.xgroup_create(STREAM, "ingest", "0", mkstream=True)
     one = await instances.start()
     device = one.login(busy=True)
     for _ in range(3):
         one.send("c1")
-    await one.until(lambda: redis.client.xlen(STREAM) == 1, "the others are dropped")
+    await one.has_read(3)
     device.free()
     await one.has_written(device, "c1")
     one.send("c1")  # while it is outstanding
-    await one.until(lambda: redis.client.xlen(STREAM) == 1, "dropped")
+    one.send("d1", OTHER)
+    await one.until(lambda: command_ids(redis, waiting(OTHER)) == ["d1"], "read on")
     device.say("an answer")
     await is_told(one, redis, {"c1": "responded"})
     one.send("c1")  # when it is over
@@ -618,6 +612,50 @@ async def test_a_second_entry_of_a_command_makes_nothing_happen(
     device.say("an answer")
     await is_told(one, redis, {"c2": "responded"})
     assert len(responses(redis)["c1"]) == 2
+
+
+@ensureDeferred
+@pytest.mark.parametrize("first", ["queued", "outstanding"])
+async def test_a_second_entry_for_another_device_makes_nothing_happen(
+    first: str, instances: Instances, redis: RedisServer
+) -> None:
+    one = await instances.start()
+    device, other = one.login(busy=first == "queued"), one.login(OTHER)
+    one.send("c1")
+    await one.has_read(1)
+    if first == "outstanding":
+        await one.has_written(device, "c1")
+    one.send("c1", OTHER)
+    if first == "queued":
+        await one.has_written(other, "c1")  # was ready earlier
+        device.free()
+        await one.has_read(1)
+        other.say("an answer")
+    else:
+        await one.until(lambda: redis.client.xlen(STREAM) == 1, "dropped")
+        device.say("an answer")
+    await is_told(one, redis, {"c1": "responded"})
+    assert device.written + other.written == ["c1"]
+
+
+@ensureDeferred
+async def test_a_command_that_was_taken_away_and_brought_back_is_not_lost(
+    instances: Instances, redis: RedisServer
+) -> None:
+    one = await instances.start()
+    device = one.login(busy=True)
+    first = one.send("c1")
+    await one.has_read(1)
+    # As a janitor does that has seen no heartbeat, and the device's instance a moment later.
+    redis.client.xack(STREAM, "ingest", first)
+    redis.client.xdel(STREAM, first)
+    one.send("c1")
+    one.send("c2", OTHER)
+    await one.until(lambda: command_ids(redis, waiting(OTHER)) == ["c2"], "read on")
+    device.free()
+    await one.has_written(device, "c1")
+    device.say("an answer")
+    await is_told(one, redis, {"c1": "responded"})
 
 
 @ensureDeferred

@@ -72,8 +72,6 @@ class Held:
 
     entry: Delivered
     command: Command
-    others: list[Delivered] = field(factory=list)
-    """More entries of the same command, to be looked at when this one is let go."""
 
 
 @define(eq=False)
@@ -133,6 +131,10 @@ class Courier:
     def outstanding(self) -> bool:
         """Whether a command was written whose answer is awaited."""
         return self._written is not None
+
+    def holds(self, command_id: str) -> bool:
+        """Whether this command is among them."""
+        return any(held.command.command_id == command_id for held in self._queue)
 
     def arrived(self, session: ISession) -> None:
         """The device has logged in, on this connection."""

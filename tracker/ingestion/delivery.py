@@ -90,8 +90,7 @@ class CommandDelivery(Service):
         self._report = report
         self._sessions: dict[str, ISession] = {}
         self._couriers: dict[str, Courier] = {}
-        self._held: dict[str, Held] = {}  # by command id
-        self._entries = 0  # that these have
+        self._held: set[str] = set()  # entries; of one command there may be several
         self._room: Deferred[None] | None = None  # waited for, when too many are held
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._loop: Deferred[None] = succeed(None)
@@ -139,12 +138,12 @@ class CommandDelivery(Service):
 
     @property
     def held(self) -> int:
-        """Commands that are queued or outstanding here."""
+        """Entries of commands that are queued or outstanding here."""
         return len(self._held)
 
     def holds(self, command_id: str) -> bool:
         """Whether this command is."""
-        return command_id in self._held
+        return any(courier.holds(command_id) for courier in self._couriers.values())
 
     def stopService(self) -> Deferred[None]:
         """Write nothing more; fires when all is answered, given up or passed on."""
@@ -195,7 +194,7 @@ class CommandDelivery(Service):
         self._report(None)
         await self._take_up_pending()
         while self.running:
-            room = MOST_HELD - self._entries
+            room = MOST_HELD - len(self._held)
             if room <= 0:
                 self._room = Deferred()
                 await self._or_stopped(self._room)
@@ -231,6 +230,8 @@ class CommandDelivery(Service):
         """Have one entry carried or passed on."""
         if not self.running:
             return  # it stays pending
+        if entry.id in self._held:
+            return
         if entry.content is None:
             await self._ledger.drop(entry)  # somebody has deleted it
             return
@@ -238,13 +239,6 @@ class CommandDelivery(Service):
             command = Command.from_entry(entry.content)
         except BadCommand as error:
             await self._refuse(entry, str(error))
-            return
-        if (held := self._held.get(command.command_id)) is not None:
-            # Not dropped yet: a janitor that took this instance for dead has moved the first
-            # one, and this may be what became of it.
-            if all(entry.id != known.id for known in (held.entry, *held.others)):
-                held.others.append(entry)
-                self._entries += 1
             return
         if recovered and await self._ledger.recover(entry, command) is not Step.OPEN:
             return
@@ -255,14 +249,6 @@ class CommandDelivery(Service):
         else:
             await self._offer(entry, command)
 
-    async def _take_again(self, entry: Delivered) -> None:
-        while self.running:
-            try:
-                await self._take(entry, recovered=True)
-                return
-            except (Refused, Unavailable):
-                await deferLater(self._clock, RETRY)
-
     async def _offer(self, entry: Delivered, command: Command) -> None:
         step = await self._ledger.offer(entry, command, self._waits)
         if step is Step.WAITS and command.device_id in self._sessions:
@@ -271,8 +257,7 @@ class CommandDelivery(Service):
 
     def _carry(self, held: Held) -> None:
         device_id = held.command.device_id
-        self._held[held.command.command_id] = held
-        self._entries += 1
+        self._held.add(held.entry.id)
         courier = self._couriers.get(device_id)
         if courier is None:
             courier = self._couriers[device_id] = Courier(
@@ -283,10 +268,7 @@ class CommandDelivery(Service):
         courier.add(held)
 
     def _let_go(self, held: Held) -> None:
-        del self._held[held.command.command_id]
-        self._entries -= 1 + len(held.others)
-        for entry in held.others:
-            Deferred.fromCoroutine(self._take_again(entry)).addErrback(self._died)
+        self._held.remove(held.entry.id)
         if self._room is not None:
             room, self._room = self._room, None
             room.callback(None)

@@ -49,7 +49,8 @@ class Swept:
 
     def summary(self) -> str:
         """In words, for the log."""
-        commands = ", ".join(f"{count} {fate}" for fate, count in sorted(self.commands.items()))
+        done = sorted((+self.commands).items())
+        commands = ", ".join(f"{count} {fate}" for fate, count in done)
         return (
             f"{self.connections} stale connections removed, {self.streams} streams of commands "
             f"removed, of their commands {commands or 'none'}; {self.waiting} devices waited for"
@@ -123,7 +124,8 @@ class OrphanSweeper:
             swept.commands["expired"] += step is Step.FINISHED
         else:
             step = await ledger.offer(entry, command, self._wait)
-            swept.commands[_NAMES.get(step, "ended")] += 1
+            if step in _NAMES:
+                swept.commands[_NAMES[step]] += 1
         return step
 
     async def _review(self, device_id: str, swept: Swept) -> None:
@@ -150,13 +152,24 @@ class OrphanSweeper:
     async def _refuse(
         self, ledger: CommandLedger, entry: Delivered, error: BadCommand, swept: Swept
     ) -> Step:
-        self._log.warn(
-            "{stream}: entry {id} is no command: {why}", stream=entry.stream, id=entry.id, why=error
-        )
-        swept.commands["malformed"] += 1
         command_id, device_id = claimed_identity(entry.fields)
         outcome = Outcome.failed(Reason.MALFORMED, str(error))
-        return await ledger.refuse(entry, command_id, device_id, outcome)
+        step = await ledger.refuse(entry, command_id, device_id, outcome)
+        if step is Step.FINISHED:
+            swept.commands["malformed"] += 1
+            self._log.warn(
+                "{stream}: entry {id} is no command: {why}",
+                stream=entry.stream,
+                id=entry.id,
+                why=error,
+            )
+        return step
 
 
-_NAMES: Final = {Step.MOVED: "moved", Step.WAITS: "put to wait", Step.FINISHED: "offline"}
+#: Steps that do something → what is counted. The others leave it to somebody else.
+_NAMES: Final = {
+    Step.MOVED: "moved",
+    Step.WAITS: "put to wait",
+    Step.FINISHED: "offline",
+    Step.OVER: "ended",
+}

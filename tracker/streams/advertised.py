@@ -25,7 +25,8 @@ async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     async for page in _heartbeats(redis):
         for instance_id in page:
-            beat = await redis.execute("GET", heartbeat(instance_id))
+            # Unlike GET it takes a key of another type for none.
+            (beat,) = await redis.execute("MGET", heartbeat(instance_id))
             if beat is not None:  # else it has expired meanwhile
                 found[instance_id] = _streams_in(beat)
     return found
@@ -52,4 +53,6 @@ def _streams_in(beat: bytes) -> list[str]:
         streams = json.loads(beat).get("streams", [])
     except (ValueError, AttributeError):
         return []  # not ours
+    if not isinstance(streams, list):
+        return []
     return [stream for stream in streams if isinstance(stream, str)]

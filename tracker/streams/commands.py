@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any, Final
 
-from tracker.command import Command, Outcome, Reason
+from tracker.command import MOST_FIELDS, Command, Outcome, Reason
 from tracker.keys import (
     CONNECTIONS,
     INGEST_GROUP,
@@ -57,10 +57,12 @@ local function owner_of(device, but_not)
   end
 end
 local function place(device, owner, fields)
+  -- Of what is no command for its many fields just enough to show that; unpack has a limit.
+  local most = math.min(#fields, {2 * MOST_FIELDS + 2})
   if owner then
-    redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields))
+    redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields, 1, most))
   else
-    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields))
+    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields, 1, most))
     redis.call('SADD', WAITING, device)
   end
 end
@@ -337,7 +339,7 @@ class CommandLedger:
         return Step(step), instance
 
     async def drop(self, entry: Delivered) -> None:
-        """Tell the group that there is nothing to do about an entry."""
+        """Forget an entry that somebody has deleted."""
         # In this order: what is pending is found again, what is only in the stream is not.
         await self._redis.execute("XDEL", entry.stream, entry.id)
         await self._redis.execute("XACK", entry.stream, INGEST_GROUP, entry.id)
