@@ -229,6 +229,11 @@ class Response:
         )
 
 
+def is_device_id(text: str) -> bool:
+    """Whether this may be the id of a device: an IMEI."""
+    return _DEVICE_ID.fullmatch(text) is not None
+
+
 def claimed_identity(fields: Mapping[bytes, bytes]) -> tuple[str, str]:
     """Command id and device of what may be no command; each empty unless it is usable."""
     command_id = fields.get(b"command_id", b"").decode(errors="replace")

@@ -14,6 +14,9 @@ PROCESSOR_GROUP: Final = "processor"
 #: Consumer group through which an ingest instance takes its commands.
 INGEST_GROUP: Final = "ingest"
 
+#: Consumer group through which Directus is told what has become of commands.
+DIRECTUS_GROUP: Final = "directus"
+
 #: Hash of device → the ingest instance that it is connected to.
 CONNECTIONS: Final = "connections:registry"
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
 
 from tracker.keys import heartbeat
 from tracker.streams.connection import RedisConnection
@@ -22,13 +22,15 @@ async def living_instances(redis: RedisConnection) -> frozenset[str]:
 
 async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
     """Instance that has a heartbeat → the streams that it writes, as that tells."""
-    found: dict[str, list[str]] = {}
-    async for page in _heartbeats(redis):
-        for instance_id in page:
-            # Unlike GET it takes a key of another type for none.
-            (beat,) = await redis.execute("MGET", heartbeat(instance_id))
-            if beat is not None:  # else it has expired meanwhile
-                found[instance_id] = _streams_in(beat)
+    return {instance_id: _streams_in(facts) async for instance_id, facts in _beats(redis)}
+
+
+async def control_ports(redis: RedisConnection) -> dict[str, str]:
+    """Instance → where its control port is, of those that live and have one."""
+    found = {}
+    async for instance_id, facts in _beats(redis):
+        if isinstance(address := facts.get("control"), str):
+            found[instance_id] = address
     return found
 
 
@@ -48,11 +50,26 @@ async def _heartbeats(redis: RedisConnection) -> AsyncIterator[list[str]]:
             return
 
 
-def _streams_in(beat: bytes) -> list[str]:
+async def _beats(redis: RedisConnection) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """Instance and what its heartbeat tells; nothing where that is none of ours."""
+    async for page in _heartbeats(redis):
+        for instance_id in page:
+            # Unlike GET it takes a key of another type for none.
+            (beat,) = await redis.execute("MGET", heartbeat(instance_id))
+            if beat is not None:  # else it has expired meanwhile
+                yield instance_id, _facts(beat)
+
+
+def _facts(beat: bytes) -> dict[str, Any]:
     try:
-        streams = json.loads(beat).get("streams", [])
-    except (ValueError, AttributeError):
-        return []  # not ours
+        facts = json.loads(beat)
+    except ValueError:
+        return {}
+    return facts if isinstance(facts, dict) else {}
+
+
+def _streams_in(facts: Mapping[str, Any]) -> list[str]:
+    streams = facts.get("streams", [])
     if not isinstance(streams, list):
         return []
     return [stream for stream in streams if isinstance(stream, str)]

@@ -1,0 +1,83 @@
+"""Rows of the collections ``commands`` and ``devices``, and what they mean here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from tracker.command import BadCommand, Command, Outcome, Status
+
+COMMANDS: Final = "commands"
+DEVICES: Final = "devices"
+
+#: What a command's row says before an instance has it, and after.
+PENDING: Final = "pending"
+ROUTED: Final = "routed"
+#: The reason of a command that was routed to nobody as yet.
+WAITING: Final = "waiting"
+
+#: The fields of a command's row that are read.
+COMMAND_FIELDS: Final = (
+    *("id", "imei", "text", "codec", "status", "expires_at", "timeout", "date_created"),
+)
+DEVICE_FIELDS: Final = ("imei", "model", "enabled")
+
+#: Seconds for which a command holds whose row does not say when it expires.
+DEFAULT_EXPIRY: Final = 3600.0
+
+#: Status → those that it may follow. So one that comes late never overwrites a later one.
+_MAY_FOLLOW: Final = {
+    ROUTED: [PENDING],
+    Status.DELIVERED.value: [PENDING, ROUTED],
+}
+_UNFINISHED: Final = [PENDING, ROUTED, Status.DELIVERED.value]
+
+
+def command_in(row: Mapping[str, Any]) -> Command:
+    """The command of a row.
+
+    :raises BadCommand: when a field makes no sense; in one line, for the row.
+    """
+    expires_at = row.get("expires_at") or _default_expiry(row.get("date_created"))
+    timeout = row.get("timeout")
+    texts = {name: row.get(name) or "" for name in ("imei", "text", "codec")}
+    for name, value in texts.items():
+        if not isinstance(value, str):
+            raise BadCommand(f"{name} is no text")
+    return Command.checked(
+        str(row["id"]),
+        texts["imei"].strip(),
+        texts["text"],
+        str(expires_at),
+        texts["codec"],
+        "" if timeout is None else str(timeout),
+    )
+
+
+def may_be_followed_by(status: str) -> list[str]:
+    """The statuses that this one may follow."""
+    return _MAY_FOLLOW.get(status, _UNFINISHED)
+
+
+def fields_of(outcome: Outcome, instance_id: str, at: str) -> dict[str, Any]:
+    """What a row is told of what has become of its command."""
+    fields: dict[str, Any] = {"status": outcome.status.value}
+    if instance_id:
+        fields["instance"] = instance_id
+    if outcome.status is Status.DELIVERED:
+        return fields | {"delivered_at": at, "reason": None}
+    return fields | {
+        "reason": outcome.reason or None,
+        # PostgreSQL takes no NUL in a text.
+        "response": outcome.response.replace("\0", "\\x00") or None,
+        "finished_at": at,
+    }
+
+
+def _default_expiry(created: Any) -> str:
+    try:
+        begin = datetime.fromisoformat(str(created))
+    except ValueError:
+        raise BadCommand("expires_at is missing, and date_created is no time") from None
+    return (begin + timedelta(seconds=DEFAULT_EXPIRY)).isoformat()
