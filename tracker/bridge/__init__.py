@@ -1,0 +1,1 @@
+"""Directus: commands from there to the devices, and what became of them back to there."""
