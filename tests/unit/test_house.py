@@ -27,9 +27,11 @@ MAY_IMPORT = {
     "ingestion": {"streams", "observe"},
     "processing": {"streams", "observe"},
     "janitor": {"streams", "observe"},
+    "bridge": {"streams", "observe", "control"},
     "simulator": {"streams", "vendors"},
-    "control": {"streams", "observe", "vendors", "simulator", "config", "processing"},
-    "tap": {"streams", "observe", "config", "ingestion", "processing", "janitor", "control"},
+    "control": {"streams", "observe", "vendors", "simulator", "config", "processing", "bridge"},
+    "tap": {"streams", "observe", "config", "control"}
+    | {"ingestion", "processing", "janitor", "bridge"},
 }
 
 #: Modules that decode, and so are pure: bytes in, values out.

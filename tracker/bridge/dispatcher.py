@@ -25,8 +25,8 @@ from tracker.bridge.rows import (
     WAITING,
     command_in,
     fields_of,
-    may_be_followed_by,
 )
+from tracker.bridge.table import CommandTable
 from tracker.command import EXPIRED, BadCommand, Command, Outcome, Reason, Status
 from tracker.control.commands import BadArgument, ControlError, NotPermitted
 from tracker.position import iso_milliseconds
@@ -53,12 +53,14 @@ class Dispatcher(Service):
         self,
         clock: Any,
         directus: DirectusClient,
+        table: CommandTable,
         instances: Instances,
         report: Callable[[str | None], None],
         interval: float = INTERVAL,
     ) -> None:
         self._clock = clock
         self._directus = directus
+        self._table = table
         self._instances = instances
         self._report = report
         self._interval = interval
@@ -98,7 +100,7 @@ class Dispatcher(Service):
         return True
 
     def _start(self, key: str, row: Mapping[str, Any] | None) -> None:
-        sent = self._turns.run(lambda: Deferred.fromCoroutine(self._send(key, row)))
+        sent = self._turns.run(self._send, key, row)
         self._under_way[key] = sent
 
         def done(_: Any) -> None:
@@ -190,9 +192,7 @@ class Dispatcher(Service):
         if status in set(Status) - {Status.DELIVERED}:
             # It was sent before, and has ended: what comes back tells it, too, as a rule.
             outcome = Outcome(Status(status), answer["reason"] or "", answer["response"] or "")
-            await self._set(
-                command.command_id, fields_of(outcome, answer["instance_id"] or "", at)
-            )
+            await self._set(command.command_id, fields_of(outcome, answer["instance_id"] or "", at))
             return
         fields = {
             "status": ROUTED,
@@ -207,10 +207,7 @@ class Dispatcher(Service):
         await self._set(key, fields_of(outcome, "", iso_milliseconds(self._now)))
 
     async def _set(self, key: str, fields: dict[str, Any]) -> None:
-        may_follow = may_be_followed_by(fields["status"])
-        await self._directus.update_where(
-            COMMANDS, {"id": {"_eq": key}, "status": {"_in": may_follow}}, fields
-        )
+        await self._table.change(key, fields)
 
     @property
     def _now(self) -> int:

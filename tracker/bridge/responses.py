@@ -22,8 +22,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
-from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusRefused
-from tracker.bridge.rows import COMMANDS, fields_of, may_be_followed_by
+from tracker.bridge.rest import DirectusDenied, DirectusDown, DirectusRefused
+from tracker.bridge.rows import fields_of
+from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
@@ -63,7 +64,7 @@ class ResponseWriter(Service):
         clock: Any,
         reading: RedisConnection,
         redis: RedisConnection,
-        directus: DirectusClient,
+        table: CommandTable,
         name: str,
         backoff: Callable[[], Backoff],
         report: Callable[[str | None], None],
@@ -71,7 +72,7 @@ class ResponseWriter(Service):
         self._clock = clock
         self._reading = reading
         self._redis = redis
-        self._directus = directus
+        self._table = table
         self._name = name
         self._backoff = backoff
         self._report = report
@@ -136,10 +137,7 @@ class ResponseWriter(Service):
                 done.append(entry.id)
         if done:
             await acknowledge(self._redis, DIRECTUS_GROUP, RESPONSES, done)
-        told = [
-            self._turns.run(lambda few=few: Deferred.fromCoroutine(self._tell_of(few)))
-            for few in by_command.values()
-        ]
+        told = [self._turns.run(self._tell_of, few) for few in by_command.values()]
         for success, result in await DeferredList(told, consumeErrors=True):
             if not success:
                 result.raiseException()
@@ -168,10 +166,8 @@ class ResponseWriter(Service):
             self._log.warn("response {id} makes no sense: {error}", id=entry.id, error=error)
             return
         fields = fields_of(response.outcome, response.instance_id, response.at)
-        may_follow = may_be_followed_by(fields["status"])
-        where = {"id": {"_eq": response.command_id}, "status": {"_in": may_follow}}
         try:
-            changed = await self._directus.update_where(COMMANDS, where, fields)
+            changed = await self._table.change(response.command_id, fields)
         except DirectusRefused as error:
             # An id that is none of Directus', or a field that is gone: no later try would help.
             self._log.warn(

@@ -20,7 +20,7 @@ from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import Dispatcher
 
 #: The header that the secret comes in.
-SECRET_HEADER: Final = "x-tracker-secret"
+SECRET_HEADER: Final = "x-tracker-secret"  # noqa: S105 - its name
 #: Bytes of a body; a row's id takes fifty.
 MOST_BYTES: Final = 64 * 1024
 #: Rows that one body may name.
@@ -54,7 +54,7 @@ class Webhook:
         """To be listened with."""
         site = Site(self.app.resource(), requestFactory=_Request)
         site.noisy = False
-        site.log = lambda request: None
+        site.log = lambda request: None  # type: ignore[method-assign]
         return site
 
     @app.route("/commands", methods=["POST"])
@@ -62,6 +62,7 @@ class Webhook:
         """Rows of ``commands`` may be new: ``{"key": …}`` or ``{"keys": [...]}``."""
         if not self._knows_secret(request):
             return _answer(request, UNAUTHORIZED, "wrong secret")
+        assert request.content is not None  # noqa: S101 - it was received
         body = request.content.read(MOST_BYTES + 1)
         if len(body) > MOST_BYTES:
             return _answer(request, REQUEST_ENTITY_TOO_LARGE, "too long")
@@ -69,7 +70,8 @@ class Webhook:
             keys = _keys(json.loads(body))
         except ValueError as error:
             return _answer(request, BAD_REQUEST, str(error))
-        if not all([self._dispatcher.announce(key) for key in keys]):
+        accepted = [self._dispatcher.announce(key) for key in keys]
+        if not all(accepted):
             return _answer(request, SERVICE_UNAVAILABLE, "too many wait; they are found later")
         return _answer(request, ACCEPTED, "accepted")
 

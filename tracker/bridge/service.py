@@ -1,0 +1,106 @@
+"""The bridge role, put together."""
+
+from __future__ import annotations
+
+from random import SystemRandom
+from typing import Any
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from tracker.bridge.backoff import Backoff
+from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
+from tracker.bridge.devices import DeviceSync
+from tracker.bridge.dispatcher import INTERVAL, Dispatcher
+from tracker.bridge.instances import Credentials, Instances
+from tracker.bridge.responses import BLOCK_MS, ResponseWriter
+from tracker.bridge.rest import DirectusClient
+from tracker.bridge.table import CommandTable
+from tracker.bridge.webhook import Webhook
+from tracker.lifecycle import Abort, Listener, Role
+from tracker.observe.health import Health
+from tracker.streams.address import RedisAddress
+from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
+
+
+@frozen
+class Directus:
+    """Where Directus is, and what the bridge may do there."""
+
+    url: str
+    token: str
+
+
+@frozen
+class Hook:
+    """Where Directus' Flows post to."""
+
+    name: str
+    endpoint: IStreamServerEndpoint
+    secret: str
+
+
+@frozen
+class BridgePace:
+    """Seconds between two looks at what no webhook has told."""
+
+    commands: float = INTERVAL
+    devices: float = DEVICES_INTERVAL
+
+
+class _Client(Service):
+    """Closes the connections to Directus when all else has stopped."""
+
+    def __init__(self, client: DirectusClient) -> None:
+        self._client = client
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        return Deferred.fromCoroutine(self._client.close())
+
+
+def bridge_role(
+    reactor: Any,
+    address: RedisAddress,
+    directus: Directus,
+    hook: Hook | None,
+    name: str,
+    credentials: Credentials,
+    pace: BridgePace,
+    health: Health,
+    abort: Abort,
+) -> Role:
+    """Build the bridge role; nothing is opened before it starts.
+
+    :param name: this bridge's name in the group, the same after a restart.
+    :param hook: None: commands and devices are found by looking for them only.
+    """
+    role = Role()
+    role.setName("bridge")
+    redis = RedisConnection(reactor, address, health.condition("redis (bridge)"))
+    reading = RedisConnection(
+        reactor,
+        address,
+        health.condition("redis (bridge, reading)"),
+        reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
+    )
+    client = DirectusClient(reactor, directus.url, directus.token)
+    table = CommandTable(client)
+    random = SystemRandom().random
+    instances = Instances(reactor, redis, credentials, health.condition("control ports"))
+    writer = ResponseWriter(
+        *(reactor, reading, redis, table, name, lambda: Backoff(random, reactor)),
+        health.condition("responses"),
+    )
+    dispatcher = Dispatcher(
+        *(reactor, client, table, instances, health.condition("commands"), pace.commands)
+    )
+    devices = DeviceSync(reactor, client, redis, health.condition("devices"), pace.devices)
+    for service in (_Client(client), redis, reading, instances, writer, devices, dispatcher):
+        service.setServiceParent(role)
+    if hook is not None:
+        site = Webhook(hook.secret, dispatcher, devices).site()
+        Listener(hook.name, hook.endpoint, site, abort).setServiceParent(role)
+    return role
