@@ -22,6 +22,7 @@ DEFAULT_REDIS: Final = "redis://127.0.0.1:6379/0"
 DEFAULT_LISTEN: Final = "teltonika=tcp:5027"
 DEFAULT_STANDALONE_LISTEN: Final = "teltonika=tcp:5027:interface=127.0.0.1"
 DEFAULT_DATA: Final = "tracker-data"
+DEFAULT_WEBHOOK: Final = "tcp:9130"
 DEFAULT_RUNTIME: Final = "/run/tracker"
 DEFAULT_RETAIN: Final = "24h"
 DEFAULT_RETAIN_BYTES: Final = "1G"
@@ -186,6 +187,25 @@ def control_address(given: str | None, environ: Environment, instance_id: str) -
     if not os.access(folder, os.W_OK | os.X_OK):
         return None
     return f"unix:{folder}/control-{instance_id}.sock"
+
+
+def secret(option: str, given: str | None, environ: Environment, variable: str) -> str:
+    """A secret: from the file that is given, or from the environment; never from an option.
+
+    :param variable: holds the secret; with ``_FILE`` behind its name, the name of its file.
+    """
+    file = given or environ.get(f"{variable}_FILE")
+    if file is None:
+        found = environ.get(variable, "")
+    else:
+        try:
+            found = Path(file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "is not UTF-8"
+            raise ConfigError(f"{option} {file}: {reason}") from None
+    if not found:
+        raise ConfigError(f"{option}: a secret is needed there, or in {variable}")
+    return found
 
 
 def data_folder(given: str | None, environ: Environment) -> Path:

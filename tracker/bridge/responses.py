@@ -140,7 +140,8 @@ class ResponseWriter(Service):
         told = [self._turns.run(self._tell_of, few) for few in by_command.values()]
         for success, result in await DeferredList(told, consumeErrors=True):
             if not success:
-                result.raiseException()
+                failure: Any = result
+                failure.raiseException()
 
     async def _tell_of(self, entries: Sequence[Delivered]) -> None:
         """Tell of one command, however long Directus takes."""

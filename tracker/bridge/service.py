@@ -21,6 +21,7 @@ from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
 from tracker.lifecycle import Abort, Listener, Role
 from tracker.observe.health import Health
+from tracker.settings import setting
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
 
@@ -44,10 +45,14 @@ class Hook:
 
 @frozen
 class BridgePace:
-    """Seconds between two looks at what no webhook has told."""
+    """How often is looked at what no webhook has told. Each is an option of the same name."""
 
-    commands: float = INTERVAL
-    devices: float = DEVICES_INTERVAL
+    poll_commands: float = setting(
+        INTERVAL, 0.1, 3600, "Seconds between two looks at commands that are pending."
+    )
+    poll_devices: float = setting(
+        DEVICES_INTERVAL, 1, 86_400, "Seconds between two readings of all devices."
+    )
 
 
 class _Client(Service):
@@ -95,9 +100,9 @@ def bridge_role(
         health.condition("responses"),
     )
     dispatcher = Dispatcher(
-        *(reactor, client, table, instances, health.condition("commands"), pace.commands)
+        *(reactor, client, table, instances, health.condition("commands"), pace.poll_commands)
     )
-    devices = DeviceSync(reactor, client, redis, health.condition("devices"), pace.devices)
+    devices = DeviceSync(reactor, client, redis, health.condition("devices"), pace.poll_devices)
     for service in (_Client(client), redis, reading, instances, writer, devices, dispatcher):
         service.setServiceParent(role)
     if hook is not None:
