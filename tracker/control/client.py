@@ -14,13 +14,18 @@ are watched are watched again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from attrs import frozen
-from twisted.application.internet import ClientService, backoffPolicy
+from OpenSSL import SSL
+from service_identity import VerificationError
+from twisted.application.internet import backoffPolicy
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, TimeoutError, succeed  # noqa: A004
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed  # noqa: A004
+from twisted.internet.error import ConnectError, ConnectionClosed
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
@@ -28,6 +33,7 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import deferLater
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -35,6 +41,7 @@ from zope.interface import implementer
 from tracker.control.boxes import BoxProtocol, Locator
 from tracker.control.commands import (
     VERSION,
+    BadArgument,
     CommandStatus,
     ControlCommand,
     ControlError,
@@ -53,11 +60,14 @@ from tracker.control.commands import (
     VersionMismatch,
     Watch,
 )
+from tracker.endpoints import keep_alive
 
 #: Seconds that an answer is waited for which needs nobody but the instance and Redis.
 ANSWER_TIMEOUT: Final = 15.0
 #: Seconds within which a connection has to be made and greeted.
 GREETING_TIMEOUT: Final = 10.0
+#: Seconds until it is tried again: by how often it was tried.
+_RETRY: Final = backoffPolicy(0.5, 10.0)
 
 
 class NotConnected(ControlError):
@@ -83,6 +93,8 @@ class DeviceEvent:
 
 
 Watcher = Callable[[DeviceEvent], None]
+#: Told None when the connection is usable, else why it was lost.
+Change = Callable[[ControlError | None], None]
 
 
 class ControlClient(Service):
@@ -102,25 +114,33 @@ class ControlClient(Service):
         self._watchers: dict[str, Watcher] = {}
         self.greeting: dict[str, Any] = {}
         """What the instance has said to Hello, last: ``instance_id``, ``role``, …"""
-        self._why_not: ControlError | None = None
-        self._client = ClientService(
-            endpoint,
-            _ClientFactory(self),
-            clock=reactor,
-            retryPolicy=backoffPolicy(0.5, 10.0),
-            prepareConnection=lambda protocol: Deferred.fromCoroutine(self._greet(protocol)),
-        )
+        self._endpoint = endpoint
+        self._changed: Change = lambda reason: None
+        self._protocol: _ClientProtocol | None = None
+        self._why_not: ControlError = NotConnected("not connected yet")
+        self._over = True  # no more attempts are made
+        self._waiting: list[Deferred[_ClientProtocol]] = []
+        self._attempt: Deferred[Any] | None = None
+        self._connecting: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()
-        self._client.startService()
+        self._over = False
+        self._connecting = Deferred.fromCoroutine(self._stay_connected())
 
     def stopService(self) -> Deferred[None]:
         """Disconnect; fires when that is done."""
         super().stopService()
-        stopped: Deferred[None] = self._client.stopService()
-        return stopped
+        if self._protocol is not None:
+            self._protocol.transport.loseConnection()
+        if self._attempt is not None:
+            self._attempt.cancel()
+        return self._connecting
+
+    def when_it_changes(self, changed: Change) -> None:
+        """Have somebody told whenever the connection is lost, and when it is back."""
+        self._changed = changed
 
     async def info(self) -> dict[str, Any]:
         """The instance, and how much it holds."""
@@ -164,10 +184,8 @@ class ControlClient(Service):
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
             ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
         """
-        timeout = None if wait else ANSWER_TIMEOUT
-        return await self._ask(
-            SendCommand, timeout, device_id=device_id, text=text, wait=wait, **options
-        )
+        arguments = {"device_id": device_id, "text": text, "wait": wait, **options}
+        return await self._ask_for(SendCommand, None if wait else ANSWER_TIMEOUT, arguments)
 
     async def command_status(self, command_id: str, device_id: str | None = None) -> dict[str, Any]:
         """What has become of a command.
@@ -215,7 +233,7 @@ class ControlClient(Service):
 
         :return: how many were ``closed``, and how many are ``left``.
         """
-        return await self._ask(Drain, seconds + ANSWER_TIMEOUT, seconds=seconds)
+        return await self._ask_for(Drain, seconds + ANSWER_TIMEOUT, {"seconds": seconds})
 
     async def _pages(
         self,
@@ -237,18 +255,24 @@ class ControlClient(Service):
             more = page["more"] and bool(page[rows])
             after = page[rows][-1]["device_id"] if more else after
 
-    async def _ask(
-        self,
-        command: type[ControlCommand],
-        timeout: float | None = ANSWER_TIMEOUT,
-        **arguments: Any,
+    async def _ask(self, command: type[ControlCommand], **arguments: Any) -> dict[str, Any]:
+        return await self._ask_for(command, ANSWER_TIMEOUT, arguments)
+
+    async def _ask_for(
+        self, command: type[ControlCommand], timeout: float | None, arguments: dict[str, Any]
     ) -> dict[str, Any]:
-        try:
-            connecting = self._client.whenConnected(failAfterFailures=None if self._retry else 1)
-            protocol = await connecting.addTimeout(GREETING_TIMEOUT, self._reactor)
-        except Exception as error:  # noqa: BLE001 - whatever kept it from being connected
-            raise self._why_not or NotConnected(_why(error)) from None
+        protocol = self._protocol or await self._when_connected()
         return await self._ask_on(protocol, command, timeout, arguments)
+
+    async def _when_connected(self) -> _ClientProtocol:
+        if self._over:
+            raise self._why_not
+        waiting: Deferred[_ClientProtocol] = Deferred(self._waiting.remove)
+        self._waiting.append(waiting)
+        try:
+            return await waiting.addTimeout(GREETING_TIMEOUT, self._reactor)
+        except TimeoutError:
+            raise self._why_not from None
 
     async def _ask_on(
         self,
@@ -274,21 +298,64 @@ class ControlClient(Service):
         except amp.RemoteAmpError as error:
             raise ControlError(f"{error.errorCode.decode()}: {error.description}") from None
         except amp.TooLong:
-            raise ControlError("an argument is too long") from None
+            raise BadArgument("an argument is too long") from None
         except Exception as error:  # noqa: BLE001 - the connection was lost, for any reason
             raise NotConnected(_why(error)) from None
 
-    async def _greet(self, protocol: Any) -> None:
+    # Twisted's ClientService would do most of this, but not that a connection is lost, or has to
+    # be closed, while it is greeted; nor may who waits for it stop it at once.
+
+    async def _stay_connected(self) -> None:
+        attempts = 0
+        while self.running:
+            protocol: _ClientProtocol | None = None
+            try:
+                protocol = await self._cancellable(self._endpoint.connect(_ClientFactory(self)))
+                await self._cancellable(Deferred.fromCoroutine(self._greet(protocol)))
+            except Exception as error:  # noqa: BLE001 - told, and tried again
+                if protocol is not None:
+                    protocol.transport.abortConnection()
+                if not isinstance(error, ControlError):
+                    error = NotConnected(_why(error))
+                self._why_not = error
+            else:
+                attempts = 0
+                await self._use(protocol)
+            if not (self.running and self._retry):
+                break
+            attempts += 1
+            with suppress(CancelledError):  # a stop
+                await self._cancellable(deferLater(self._reactor, _RETRY(attempts)))
+        self._over = True
+        waiting, self._waiting = self._waiting, []
+        for one in waiting:
+            one.errback(self._why_not)
+
+    async def _use(self, protocol: _ClientProtocol) -> None:
+        """Serve who waits, until the connection is lost."""
+        self._protocol = protocol
+        waiting, self._waiting = self._waiting, []
+        self._changed(None)
+        for one in waiting:
+            one.callback(protocol)
+        reason = await protocol.lost
+        self._protocol = None
+        self._why_not = NotConnected(reason)
+        self._changed(self._why_not)
+
+    async def _cancellable(self, deferred: Deferred[Any]) -> Any:
+        self._attempt = deferred
         try:
-            await protocol.ready
-            greeting = {"version": VERSION, "client": self._name}
-            self.greeting = await self._ask_on(protocol, Hello, GREETING_TIMEOUT, greeting)
-            for device_id in list(self._watchers):
-                await self._ask_on(protocol, Watch, ANSWER_TIMEOUT, {"device_id": device_id})
-        except Exception as error:
-            self._why_not = error if isinstance(error, ControlError) else NotConnected(_why(error))
-            raise
-        self._why_not = None
+            return await deferred
+        finally:
+            self._attempt = None
+
+    async def _greet(self, protocol: _ClientProtocol) -> None:
+        await protocol.ready.addTimeout(GREETING_TIMEOUT, self._reactor)
+        greeting = {"version": VERSION, "client": self._name}
+        self.greeting = await self._ask_on(protocol, Hello, GREETING_TIMEOUT, greeting)
+        for device_id in list(self._watchers):
+            await self._ask_on(protocol, Watch, ANSWER_TIMEOUT, {"device_id": device_id})
 
     def happened(self, event: DeviceEvent) -> None:
         """An event has come."""
@@ -303,8 +370,11 @@ class _ClientProtocol(BoxProtocol):
         super().__init__(_Events(client))
         self.ready: Deferred[None] = Deferred()
         """Fires when it may be talked on."""
+        self.lost: Deferred[str] = Deferred()
+        """Fires with the reason when it has ended."""
 
     def connectionMade(self) -> None:
+        keep_alive(self.transport)
         if not ISSLTransport.providedBy(self.transport):
             self.ready.callback(None)
 
@@ -313,9 +383,11 @@ class _ClientProtocol(BoxProtocol):
         self.ready.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """It has ended."""
         if not self.ready.called:
             self.ready.errback(reason)
         super().connectionLost(reason)
+        self.lost.callback(_why(reason.value))
 
 
 class _Events(Locator):
@@ -349,5 +421,18 @@ class _ClientFactory(Factory):
         return _ClientProtocol(self._client)
 
 
-def _why(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _why(error: BaseException | None) -> str:
+    """One line on what has kept it from being connected."""
+    match error:
+        case SSL.Error(args=(list(causes),)):
+            return "; ".join(str(cause[-1]) for cause in causes) or "TLS failed"
+        case VerificationError():
+            return "the certificate is for another server"
+        case ConnectError(osError=int(number)):
+            return os.strerror(number)
+        case ConnectionClosed():
+            return "the connection was closed"
+        case TimeoutError():
+            return "no answer in time"
+        case _:
+            return str(error) or type(error).__name__
