@@ -282,10 +282,10 @@ class ControlClient(Service):
         arguments: dict[str, Any],
     ) -> dict[str, Any]:
         given = {name: value for name, value in arguments.items() if value is not None}
-        asked: Deferred[dict[str, Any]] = protocol.dispatcher.callRemote(command, **given)
-        if timeout is not None:
-            asked.addTimeout(timeout, self._reactor)
         try:
+            asked: Deferred[dict[str, Any]] = protocol.dispatcher.callRemote(command, **given)
+            if timeout is not None:
+                asked.addTimeout(timeout, self._reactor)
             return await asked
         except ControlError:
             raise
@@ -299,6 +299,8 @@ class ControlClient(Service):
             raise ControlError(f"{error.errorCode.decode()}: {error.description}") from None
         except amp.TooLong:
             raise BadArgument("an argument is too long") from None
+        except UnicodeEncodeError:  # bytes of a command line that are no text
+            raise BadArgument("an argument is not UTF-8") from None
         except Exception as error:  # noqa: BLE001 - the connection was lost, for any reason
             raise NotConnected(_why(error)) from None
 

@@ -119,10 +119,8 @@ class Lines:
         what, text = summary(event.kind, _decoded(event))
         if event.dropped:
             self._line(event.at, "!", "dropped", f"{event.dropped} events before this one")
-        cut = "+" if len(event.raw) >= MOST_RAW else ""
-        size = f"{len(event.raw)}{cut} bytes" if event.raw else ""
         digits = event.raw.hex() if self.raw else ""
-        self._line(event.at, _ARROWS.get(event.kind, "·"), what, text, size, digits)
+        self._line(event.at, _ARROWS.get(event.kind, "·"), what, text, _size(event), digits)
 
     def control(self, kind: str, why: str) -> None:
         """The connection to the instance was lost, or is back."""
@@ -178,6 +176,14 @@ class JsonLines(Lines):
         empty = {**dict.fromkeys(names), "dropped": 0}
         about = {"at": iso(at), "device_id": self._device_id, "kind": kind}
         click.echo(json.dumps({**about, **empty, **facts}))
+
+
+def _size(event: DeviceEvent) -> str:
+    size = len(event.raw)
+    if not size:
+        return ""
+    # Of a frame that is too long, only so much has come.
+    return f"{size}{'+' if size >= MOST_RAW else ''} byte{'' if size == 1 else 's'}"
 
 
 def _decoded(event: DeviceEvent) -> Any:
