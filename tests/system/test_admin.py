@@ -205,7 +205,7 @@ def test_replay_shows_what_is_bad(redis: RedisServer, tmp_path: Path) -> None:
         (("dead", "drop", "1-1", "--all"), 2, "say which"),
         (("replay", "--stream", STREAM), 2, "--sink"),
         (("replay", "--stream", "no", "--sink", "sqlite:x"), 1, "there is no stream no"),
-        (("replay", "--stream", STREAM, "--sink", "x:y"), 1, "unknown sink"),
+        (("replay", "--stream", STREAM, "--sink", "x:y"), 2, "unknown sink"),
         (("replay", "--stream", STREAM, "--sink", "sqlite:/no/such/x"), 1, "/no/such/x"),
         (("replay", "--stream", STREAM, "--sink", "sqlite:x", "--from", "noon"), 2, "'noon'"),
         (("replay", "--stream", STREAM, "--sink", "sqlite:x", "--to", "20261122"), 2, "'20261122'"),

@@ -743,7 +743,7 @@ def test_a_table_on_a_terminal(site: Site) -> None:
         assert max(widths(shown)) <= columns
         assert "─" * 20 in shown
         assert "\x1b[1m" in shown
-    assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \(\d+ s", ESCAPE.sub("", shown))
+    assert re.search(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ +\(\d+s\)", ESCAPE.sub("", shown))
     status, shown = on_terminal(*command[:-1], "info", columns=columns)
     assert "\x1b[32moperate" in shown
     status, shown = on_terminal(*command[:-1], "info", columns=columns, env={"NO_COLOR": "1"})

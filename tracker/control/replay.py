@@ -75,7 +75,7 @@ def replay(url: str | None, stream: str, first: str, last: str | None, sink_url:
         try:
             sink = make_sink(reactor, sink_url)
         except ValueError as error:
-            raise Failed(f"--sink: {error}") from None
+            raise click.UsageError(f"--sink: {error}") from None
         outcome = Replay(sink, vendor, sink_url == "jsonlines:-")
         try:
             await _open(sink)

@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print a script that makes a shell complete commands and options with Tab.
+    """Print what makes a shell complete the command line.
 
     \b
     Examples, for ~/.bashrc, ~/.zshrc, and ~/.config/fish/config.fish:

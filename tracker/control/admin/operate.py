@@ -61,9 +61,9 @@ def drop(imei: str, output: str) -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @output_option
 def drain(seconds: float, yes: bool, output: str) -> None:
-    """Have the instance let all its devices go, and accept no more: before it is stopped.
+    """Let all devices of the instance go, and accept no more.
 
-    It cannot be undone, other than by starting the instance again. The status is 1 when
+    To be done before it is stopped, so that they find another one in good time. It cannot be undone, other than by starting the instance again. The status is 1 when
     devices are left at the end.
 
     \b
@@ -73,19 +73,20 @@ def drain(seconds: float, yes: bool, output: str) -> None:
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody to ask, as this is no terminal: say --yes")
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
-        told = await client.info()
-        question = (
-            f"Close {told['devices']} connections to {told['instance_id']} within {seconds:g} s, "
-            "and accept no more?"
-        )
-        if not yes and not _is_sure(question):
-            raise Failed("nothing was done", ExitStatus.NO)
-        outcome = await client.drain(seconds)
-        show_record(DRAINED, {**outcome, "instance_id": told["instance_id"]}, output)
-        return ExitStatus.NO if outcome["left"] else ExitStatus.DONE
+    ask_control(lambda reactor, client: _drain(client, seconds, yes, output))
 
-    ask_control(ask)
+
+async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) -> int:
+    told = await client.info()
+    question = (
+        f"Close {told['devices']} connections to {told['instance_id']} within {seconds:g} s, "
+        "and accept no more?"
+    )
+    if not yes and not _is_sure(question):
+        raise Failed("nothing was done", ExitStatus.NO)
+    outcome = await client.drain(seconds)
+    show_record(DRAINED, {**outcome, "instance_id": told["instance_id"]}, output)
+    return ExitStatus.NO if outcome["left"] else ExitStatus.DONE
 
 
 @click.command("log-level")
@@ -95,7 +96,9 @@ def drain(seconds: float, yes: bool, output: str) -> None:
 )
 @output_option
 def log_level(level: str, namespace: str | None, output: str) -> None:
-    """Log what is of this level or above, until the instance is started again.
+    """Change which events the instance logs.
+
+    Those of this level and above, until it is started again.
 
     \b
     Examples:

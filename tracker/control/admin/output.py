@@ -64,7 +64,8 @@ def show_rows(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]], outp
     if output == "json":
         click.echo(json.dumps([as_json(columns, row) for row in rows], indent=2))
         return
-    cells = [tuple(_cell(column, row.get(column.name)) for column in columns) for row in rows]
+    # Shortly, so that a cell with a time is broken before its age.
+    cells = [tuple(_cell(column, row.get(column.name), "") for column in columns) for row in rows]
     numbers = [index for index, column in enumerate(columns) if column.kind is Kind.NUMBER]
     echo_table([tuple(column.heading for column in columns), *cells], numbers)
 
@@ -74,7 +75,7 @@ def show_record(columns: Sequence[Column], record: Mapping[str, Any], output: st
     if output == "json":
         click.echo(json.dumps(as_json(columns, record), indent=2))
         return
-    echo_pairs([(column.name, _cell(column, record.get(column.name))) for column in columns])
+    echo_pairs([(column.name, _cell(column, record.get(column.name), " ")) for column in columns])
 
 
 def echo_pairs(rows: Sequence[tuple[str, str]]) -> None:
@@ -168,12 +169,12 @@ def console() -> Console:
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
 
 
-def age(seconds: float) -> str:
+def age(seconds: float, space: str = " ") -> str:
     """``12 s``, ``5 min``, ``3 h`` or ``2 d``."""
     for length, unit in _AGES:
         if seconds >= length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{max(0, int(seconds))} s"
+            return f"{int(seconds // length)}{space}{unit}"
+    return f"{max(0, int(seconds))}{space}s"
 
 
 def iso(seconds: float) -> str:
@@ -181,11 +182,11 @@ def iso(seconds: float) -> str:
     return iso_milliseconds(round(seconds * 1000))
 
 
-def _cell(column: Column, value: Any) -> str:
+def _cell(column: Column, value: Any, space: str) -> str:
     if value is None or value in ("", []):
         return _ABSENT
     if column.kind is Kind.TIME:
-        return _time_for_people(_time(value) or _ABSENT)
+        return _time_for_people(_time(value) or _ABSENT, space)
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list):
@@ -197,7 +198,7 @@ def _time(value: str | float | None) -> str | None:
     return iso(value) if isinstance(value, float | int) else value
 
 
-def _time_for_people(text: str) -> str:
+def _time_for_people(text: str, space: str) -> str:
     """On a terminal, without the milliseconds and with its age."""
     try:
         moment = datetime.fromisoformat(text)
@@ -206,7 +207,7 @@ def _time_for_people(text: str) -> str:
     if not on_terminal():
         return text
     shown = moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{shown} ({age(time.time() - moment.timestamp())} ago)"
+    return f"{shown} ({age(time.time() - moment.timestamp(), space)}{space and ' ago'})"
 
 
 def _styled(cell: str) -> Text:

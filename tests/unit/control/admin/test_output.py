@@ -90,6 +90,8 @@ def test_a_time_on_a_terminal_has_its_age(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(time, "time", lambda: 1795341612.9)
     show_record(COLUMNS, ROW, "table")
     assert "2026-11-22T10:00:00Z (12 s ago)" in terminal.getvalue()
+    show_rows(COLUMNS, [ROW], "table")
+    assert "2026-11-22T10:00:00Z (12s)" in terminal.getvalue()
     show_record(COLUMNS, ROW, "json")
     assert "2026-11-22T10:00:00.500Z" in terminal.getvalue()
 
