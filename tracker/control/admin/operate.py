@@ -63,8 +63,9 @@ def drop(imei: str, output: str) -> None:
 def drain(seconds: float, yes: bool, output: str) -> None:
     """Let all devices of the instance go, and accept no more.
 
-    To be done before it is stopped, so that they find another one in good time. It cannot be undone, other than by starting the instance again. The status is 1 when
-    devices are left at the end.
+    To be done before it is stopped, so that they find another one in good time. It cannot be
+    undone, other than by starting the instance again. The status is 1 when devices are left at
+    the end.
 
     \b
     Example:

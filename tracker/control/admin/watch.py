@@ -45,9 +45,9 @@ _END: Final = "end"
 def watch(imei: str, count: int | None, seconds: float | None, raw: bool, output: str) -> None:
     """Show what a device says and is told, as it happens.
 
-    That is on this instance. A line has the time, an arrow (→ from the device, ← to it), what it is, what it says, and
-    how many bytes it has. With -o json it is an object. When the connection to the instance
-    is lost, that is told, and it goes on as soon as it is back.
+    That is on this instance. A line has the time, an arrow (→ from the device, ← to it), what
+    it is, what it says, and how many bytes it has. With -o json it is an object. When the
+    connection to the instance is lost, that is told, and it goes on as soon as it is back.
 
     \b
     Examples:
