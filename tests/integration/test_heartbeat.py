@@ -154,3 +154,17 @@ async def test_after_a_flush_it_is_there_again(connected: Connected, redis: Redi
     one.clock.advance(INTERVAL)
     await until(lambda: is_of(redis, me()), "again")
     await one.heartbeat.stopService()
+
+
+@ensureDeferred
+async def test_who_has_hung_for_so_long_that_another_one_has_begun_gives_up(
+    connected: Connected, redis: RedisServer
+) -> None:
+    one = Instance(connected)
+    await until(lambda: is_of(redis, me()), "a beat")
+    leave(redis, ELSEWHERE)
+    one.clock.advance(INTERVAL)
+    await until(lambda: one.aborted, "given up")
+    assert "elsewhere" in one.aborted[0]
+    await one.heartbeat.stopService()
+    assert is_of(redis, ELSEWHERE)
