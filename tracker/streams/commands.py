@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any, Final
 
-from tracker.command import Command, Outcome, Reason
+from tracker.command import MOST_FIELDS, Command, Outcome, Reason
 from tracker.keys import (
     CONNECTIONS,
     INGEST_GROUP,
@@ -45,7 +45,8 @@ REMEMBERED_MS: Final = 86_400_000
 _PAGE: Final = 100
 
 #: Where commands are put, for scripts that move some. A registry entry counts only while its
-#: instance lives, and never the one that has just said that the device is not there.
+#: instance lives, and never the one that has just said that the device is not there. Of what
+#: is no command anyhow no more goes along than shows that, since Lua could not pass it on.
 MOVING: Final = f"""\
 local REGISTRY, WAITING = '{CONNECTIONS}', '{WAITING}'
 local OUTBOUND, HEARTBEAT = '{outbound("")}', '{heartbeat("")}'
@@ -57,10 +58,11 @@ local function owner_of(device, but_not)
   end
 end
 local function place(device, owner, fields)
+  local count = math.min(#fields, {2 * MOST_FIELDS + 2})
   if owner then
-    redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields))
+    redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields, 1, count))
   else
-    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields))
+    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields, 1, count))
     redis.call('SADD', WAITING, device)
   end
 end
