@@ -605,11 +605,11 @@ async def test_a_second_entry_of_a_command_makes_nothing_happen(
     device = one.login(busy=True)
     for _ in range(3):
         one.send("c1")
-    await one.until(lambda: redis.client.xlen(STREAM) == 1, "the others are dropped")
+    await one.until(lambda: one.delivery._entries == 3, "all are known")
     device.free()
     await one.has_written(device, "c1")
     one.send("c1")  # while it is outstanding
-    await one.until(lambda: redis.client.xlen(STREAM) == 1, "dropped")
+    await one.until(lambda: one.delivery._entries == 4, "known, too")
     device.say("an answer")
     await is_told(one, redis, {"c1": "responded"})
     one.send("c1")  # when it is over
@@ -618,6 +618,45 @@ async def test_a_second_entry_of_a_command_makes_nothing_happen(
     device.say("an answer")
     await is_told(one, redis, {"c2": "responded"})
     assert len(responses(redis)["c1"]) == 2
+
+
+@ensureDeferred
+async def test_one_of_the_other_entries_takes_the_place_of_one_that_is_lost(
+    instances: Instances, redis: RedisServer
+) -> None:
+    one = await instances.start()
+    device = one.login(busy=True)
+    first, *_ = [one.send("c1") for _ in range(4)]
+    await one.until(lambda: one.delivery._entries == 4, "all are known")
+    redis.client.xack(STREAM, "ingest", first)
+    redis.client.xdel(STREAM, first)
+    device.free()
+    await one.has_written(device, "c1")
+    device.say("an answer")
+    await is_told(one, redis, {"c1": "responded"})
+    one.send("c2")
+    await one.has_written(device, "c1", "c2")
+    assert one.delivery._entries == 1
+
+
+@ensureDeferred
+async def test_what_redis_refuses_for_one_device_is_nothing_to_the_others(
+    instances: Instances, redis: RedisServer
+) -> None:
+    one = await instances.start()
+    device = one.login()
+    redis.client.set(waiting(OTHER), "no stream")
+    one.send("c1", OTHER)
+    one.send("c2")
+    await one.has_written(device, "c2")
+    device.say("an answer")
+    await one.until(have_ended(redis, 1), "answered")
+    assert "cannot be seen to: WRONGTYPE" in (one.reports[-1] or "")
+    redis.client.delete(waiting(OTHER))
+    await one.until(lambda: redis.client.xlen(waiting(OTHER)) == 1, "waits", step=0.5)
+    await one.until(lambda: one.reports[-1] is None, "well again")
+    assert one.delivery._entries == 0
+    assert fates(redis) == {"c2": "responded"}
 
 
 @ensureDeferred

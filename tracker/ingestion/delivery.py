@@ -92,6 +92,7 @@ class CommandDelivery(Service):
         self._couriers: dict[str, Courier] = {}
         self._held: dict[str, Held] = {}  # by command id
         self._entries = 0  # that these have
+        self._put_off: set[str] = set()  # entries that Redis has refused to see to
         self._room: Deferred[None] | None = None  # waited for, when too many are held
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._loop: Deferred[None] = succeed(None)
@@ -204,7 +205,7 @@ class CommandDelivery(Service):
             reading = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
             entries = await self._or_stopped(reading)
             for entry in entries:
-                await self._take(entry, recovered=doubtful)
+                await self._take_or_put_off(entry, recovered=doubtful)
             doubtful = doubtful and bool(entries)
 
     async def _take_up_pending(self) -> None:
@@ -216,7 +217,7 @@ class CommandDelivery(Service):
             )
         ):
             for entry in entries:
-                await self._take(entry, recovered=True)
+                await self._take_or_put_off(entry, recovered=True)
             after = entries[-1].id
 
     async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
@@ -226,6 +227,27 @@ class CommandDelivery(Service):
             return await deferred
         finally:
             self._interruptible = None
+
+    async def _take_or_put_off(self, entry: Delivered, recovered: bool) -> None:
+        """Take one entry of many: whatever ails it is nothing to the others."""
+        if entry.id in self._put_off:
+            return
+        try:
+            await self._take(entry, recovered)
+        except Refused as error:
+            self._put_off.add(entry.id)
+            self._entries += 1
+            self._report(f"commands cannot be seen to: {error}")
+            Deferred.fromCoroutine(self._take_later(entry)).addErrback(self._died)
+
+    async def _take_later(self, entry: Delivered) -> None:
+        await deferLater(self._clock, RETRY)
+        await self._take_again(entry)
+        self._put_off.remove(entry.id)
+        self._entries -= 1
+        self._make_room()
+        if self.running and not self._put_off:
+            self._report(None)
 
     async def _take(self, entry: Delivered, recovered: bool) -> None:
         """Have one entry carried or passed on."""
@@ -239,21 +261,30 @@ class CommandDelivery(Service):
         except BadCommand as error:
             await self._refuse(entry, str(error))
             return
-        if (held := self._held.get(command.command_id)) is not None:
-            # Not dropped yet: a janitor that took this instance for dead has moved the first
-            # one, and this may be what became of it.
-            if all(entry.id != known.id for known in (held.entry, *held.others)):
-                held.others.append(entry)
-                self._entries += 1
+        if self._joins(entry, command):
             return
-        if recovered and await self._ledger.recover(entry, command) is not Step.OPEN:
-            return
+        if recovered:
+            step = await self._ledger.recover(entry, command)
+            if step is not Step.OPEN or self._joins(entry, command):
+                return
         if self._ledger.now >= command.expires_at:
             await self._ledger.finish(entry, command, EXPIRED)
         elif command.device_id in self._sessions:
             self._carry(Held(entry, command))
         else:
             await self._offer(entry, command)
+
+    def _joins(self, entry: Delivered, command: Command) -> bool:
+        """Whether the command is held already; the entry is kept for when it is let go."""
+        held = self._held.get(command.command_id)
+        if held is None:
+            return False
+        # Not dropped yet: a janitor that took this instance for dead has moved the first
+        # one, and this may be what became of it.
+        if all(entry.id != known.id for known in (held.entry, *held.others)):
+            held.others.append(entry)
+            self._entries += 1
+        return True
 
     async def _take_again(self, entry: Delivered) -> None:
         while self.running:
@@ -287,6 +318,9 @@ class CommandDelivery(Service):
         self._entries -= 1 + len(held.others)
         for entry in held.others:
             Deferred.fromCoroutine(self._take_again(entry)).addErrback(self._died)
+        self._make_room()
+
+    def _make_room(self) -> None:
         if self._room is not None:
             room, self._room = self._room, None
             room.callback(None)
