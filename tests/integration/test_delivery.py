@@ -1099,6 +1099,32 @@ async def test_no_more_are_held_than_there_is_room_for(
 
 
 @ensureDeferred
+async def test_a_command_expires_behind_one_that_waits(
+    instances: Instances, redis: RedisServer
+) -> None:
+    one = await instances.start()
+    device = one.login()
+    one.send("c1", timeout=3000)
+    await one.has_written(device, "c1")
+    one.send("long")
+    one.send("short", expires_in=60)
+    one.send("shorter", expires_in=30)
+    await one.has_read(4)
+    one.clock.advance(31)
+    await one.until(lambda: fates(redis) == {"shorter": "expired"}, "one has expired")
+    assert one.delivery.load(DEVICE) == (2, True)
+    one.clock.advance(30)
+    await one.until(lambda: fates(redis).get("short") == "expired", "both have")
+    device.say("an answer")
+    await one.has_written(device, "c1", "long")
+    device.say("an answer")
+    await is_told(
+        *(one, redis),
+        {"c1": "responded", "long": "responded", "short": "expired", "shorter": "expired"},
+    )
+
+
+@ensureDeferred
 async def test_a_stop_while_there_is_no_room(
     instances: Instances, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
