@@ -1098,6 +1098,81 @@ async def test_no_more_are_held_than_there_is_room_for(
     assert most == 3
 
 
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few are held at once, and fewer for one device."""
+    monkeypatch.setattr("tracker.ingestion.delivery.MOST_HELD", 4)
+    monkeypatch.setattr("tracker.ingestion.delivery.MOST_OF_ONE", 2)
+
+
+@ensureDeferred
+async def test_many_commands_for_one_device_leave_room_for_those_of_others(
+    few: None, instances: Instances, redis: RedisServer
+) -> None:
+    one = await instances.start()
+    device, other = one.login(busy=True), one.login(OTHER)
+    ids = [f"c{number}" for number in range(10)]
+    for command_id in ids:
+        one.send(command_id)
+    one.send("other", OTHER)
+    await one.has_written(other, "other")
+    other.say("an answer")
+    await one.has_read(10)
+    assert one.delivery.load(DEVICE) == (10, False)
+    assert one.delivery._entries == 2
+    device.free()
+    for number in range(1, 10):
+        await one.has_written(device, *ids[:number])
+        device.say("an answer")
+    await one.has_written(device, *ids)
+    one.send("late")
+    device.say("an answer")
+    await one.has_written(device, *ids, "late")
+    device.say("an answer")
+    await is_told(one, redis, dict.fromkeys([*ids, "other", "late"], "responded"))
+    assert one.delivery._behind == {}
+    assert one.delivery._ids_behind == 0
+
+
+@ensureDeferred
+async def test_what_is_behind_goes_along_when_the_device_leaves(
+    few: None, instances: Instances, redis: RedisServer
+) -> None:
+    one = await instances.start()
+    device = one.login(busy=True)
+    ids = [one.send(f"c{number}") for number in range(9)]
+    lost = ids[5]
+    one.send("short", expires_in=30)
+    await one.has_read(10)
+    redis.client.xack(STREAM, "ingest", lost)
+    redis.client.xdel(STREAM, lost)
+    redis.kill()
+    redis.start()
+    await one.connected()
+    await one.has_read(10)
+    one.clock.advance(60)
+    device.close()
+    await one.until(lambda: is_empty(redis, STREAM), "passed on", step=RETRY)
+    await one.is_idle()
+    assert command_ids(redis, waiting()) == [f"c{number}" for number in range(9) if number != 5]
+    assert fates(redis) == {"short": "expired"}
+
+
+@ensureDeferred
+async def test_what_is_behind_is_left_to_the_next_start_by_a_stop(
+    few: None, instances: Instances, redis: RedisServer
+) -> None:
+    one = await instances.start()
+    one.login(busy=True)
+    for number in range(9):
+        one.send(f"c{number}")
+    await one.has_read(9)
+    await one.stop_delivery()
+    left = redis.client.xlen(STREAM)
+    assert left + redis.client.xlen(waiting()) == 9
+    assert redis.client.xpending(STREAM, "ingest")["pending"] == left
+
+
 @ensureDeferred
 async def test_a_command_expires_behind_one_that_waits(
     instances: Instances, redis: RedisServer

@@ -379,6 +379,12 @@ async def outbound_entries(redis: RedisConnection, stream: str) -> list[Delivere
     return [Delivered(stream, entry_id.decode(), content) for entry_id, content in reply]
 
 
+async def entry_at(redis: RedisConnection, stream: str, entry_id: str) -> Delivered:
+    """One entry of a stream; without content if it is not there."""
+    reply = await redis.execute("XRANGE", stream, entry_id, entry_id)
+    return Delivered(stream, entry_id, reply[0][1] if reply else None)
+
+
 async def outbound_streams(redis: RedisConnection) -> AsyncIterator[str]:
     """The instances that there are streams of commands for, by their ids."""
     prefix = outbound("")
