@@ -161,15 +161,11 @@ class Instance:
 
     async def is_idle(self) -> None:
         """Wait until no command is held here."""
-        await self.until(lambda: not self.delivery._held, "nothing is held")
+        await self.until(lambda: not self.delivery.held, "nothing is held")
 
     async def has_read(self, entries: int) -> None:
         """Wait until so many commands are held here."""
-
-        def held() -> bool:
-            return len(self.delivery._held) == entries
-
-        await self.until(held, f"{entries} are held")
+        await self.until(lambda: self.delivery.held == entries, f"{entries} are held")
 
     async def stop_delivery(self, step: float = 0.0) -> None:
         """As the role does, before connections and their registry entries end."""

@@ -246,10 +246,7 @@ class Failing:
 @pytest.mark.parametrize(
     "number",
     [
-        *(1, 2),
-        pytest.param(
-            3, marks=pytest.mark.xfail(reason="it never begins: the id is its own by then")
-        ),
+        *(1, 2, 3),
     ],
 )
 async def test_it_begins_once_whichever_command_of_the_first_beat_is_lost(
@@ -266,3 +263,17 @@ async def test_it_begins_once_whichever_command_of_the_first_beat_is_lost(
     assert one.begun == 1
     assert not one.aborted
     await one.heartbeat.stopService()
+
+
+@ensureDeferred
+async def test_who_has_hung_for_so_long_that_another_one_has_begun_gives_up(
+    connected: Connected, redis: RedisServer
+) -> None:
+    one = Instance(connected)
+    await until(lambda: is_of(redis, me()), "a beat")
+    leave(redis, ELSEWHERE)
+    one.clock.advance(INTERVAL)
+    await until(lambda: one.aborted, "given up")
+    assert "elsewhere" in one.aborted[0]
+    await one.heartbeat.stopService()
+    assert is_of(redis, ELSEWHERE)

@@ -13,6 +13,7 @@ from twisted.internet.task import Clock
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
+from tracker.command import MOST_FIELDS
 from tracker.ingestion.registry import INTERVAL, PAGE, RETRY, Registry
 
 KEY = "connections:registry"
@@ -156,6 +157,38 @@ async def test_what_redis_did_not_take_is_told_when_it_is_back(
         return registered(redis) == {"b": "one"}
 
     await until(told, "told")
+
+
+@ensureDeferred
+@pytest.mark.parametrize("what", ["no stream", "no set", "huge"])
+async def test_what_ails_the_commands_of_one_device_is_nothing_to_the_registry(
+    what: str, one: Instance, redis: RedisServer
+) -> None:
+    waiting = "commands:waiting"
+    good = redis.client.xadd(f"{waiting}:b", {"command_id": "good"})
+    redis.client.sadd(waiting, "a", "b")
+    match what:
+        case "no stream":
+            redis.client.set(f"{waiting}:a", "x")
+        case "no set":
+            redis.client.set(waiting, "x")
+        case "huge":
+            redis.client.xadd(f"{waiting}:a", {f"field {number}": "" for number in range(5000)})
+    one.enter("a", "b", "c")
+    await until(lambda: registered(redis) == dict.fromkeys("abc", "one"), "entered")
+    moved = redis.client.xrange("commands:outbound:one")
+    if what == "no set":
+        assert redis.client.xrange(f"{waiting}:b") == [(good, {b"command_id": b"good"})]
+    else:
+        assert moved[-1][1] == {b"command_id": b"good"}
+    if what == "huge":
+        assert len(moved) == 2
+        assert len(moved[0][1]) == MOST_FIELDS + 1  # so it is still seen to be none
+        assert not redis.client.exists(f"{waiting}:a")
+    one.clock.advance(RETRY)
+    one.enter("d")
+    await until(lambda: "d" in registered(redis), "goes on")
+    assert redis.client.xrange("commands:outbound:one") == moved
 
 
 @ensureDeferred

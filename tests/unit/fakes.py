@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from attrs import define, field
@@ -40,6 +40,7 @@ class FakeGateway:
         self.keeps = True
         self.admissions: dict[str, Admission] = {}
         self.confirms_at_once = False
+        self.told_of_login: Callable[[ISession], None] = lambda session: None
 
     def admits(self, address: IAddress | None) -> bool:
         return self.lets_in
@@ -52,6 +53,7 @@ class FakeGateway:
 
     def login(self, session: ISession, device_id: str) -> Admission:
         self.events.append(("login", device_id))
+        self.told_of_login(session)
         return self.admission(device_id)
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:

@@ -295,13 +295,16 @@ class TeltonikaProtocol(Protocol):
             self.transport.write(REFUSE)
             return self._reject(outcome.reason)
         del self._buffer[: outcome.used]
+        # Known before the gateway is told: what has waited on an older connection of the
+        # device is prepared for this one at once.
+        self.device_id = outcome.value
         admission = self._gateway.login(self, outcome.value)
         if admission is not Admission.SERVED:
+            self.device_id = None
             if admission is Admission.REFUSED:
                 self.transport.write(REFUSE)
             self.close()
             return False
-        self.device_id = outcome.value
         self._read_next = self._read_frame
         self._forget_timeout()
         self._since = self._last_heard = self._clock.seconds()
