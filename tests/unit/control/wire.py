@@ -242,6 +242,11 @@ class Asked:
         found: dict[str, Any] = result
         return found
 
+    def outcome(self) -> object:
+        """The answer or the error; None if there is neither."""
+        result = self._results[0] if self._results else None
+        return result.value if isinstance(result, Failure) else result
+
     def error(self) -> BaseException:
         (result,) = self._results
         assert isinstance(result, Failure), result
