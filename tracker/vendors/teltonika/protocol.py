@@ -342,10 +342,7 @@ class TeltonikaProtocol(Protocol):
         reading = self._read(frame.value)
         if isinstance(reading, Rejected):
             return self._reject(reading.reason)
-        if self._observer is not None:
-            self._observer(Traffic.RECEIVED, bytes(self._buffer[: frame.used]))
-        del self._buffer[: frame.used]
-        self._last_heard = self._clock.seconds()
+        self._take_in(frame.used)
         if reading.entries:
             self._codec = reading.entries[0].codec
         if reading.message is None:
@@ -375,12 +372,18 @@ class TeltonikaProtocol(Protocol):
             return self._reject(f"a second login: {outcome.reason}")
         if outcome.value != self.device_id:
             return self._reject("a second login, of another device")
-        del self._buffer[: outcome.used]
-        self._last_heard = self._clock.seconds()
+        self._take_in(outcome.used)
         # Nothing to confirm, and so in a turn of its own: others have to have theirs.
         self._answer_when(deferLater(self._clock, 0), ACCEPT)
         self._settled_at = self._last_heard + LOGIN_SETTLES
         return True
+
+    def _take_in(self, used: int) -> None:
+        """So many bytes were a whole that makes sense."""
+        if self._observer is not None:
+            self._observer(Traffic.RECEIVED, bytes(self._buffer[:used]))
+        del self._buffer[:used]
+        self._last_heard = self._clock.seconds()
 
     def _read_nothing(self) -> bool:
         self._buffer.clear()
