@@ -65,6 +65,7 @@ from tracker.control.commands import (
     VersionMismatch,
     Watch,
 )
+from tracker.endpoints import keep_alive
 
 #: Seconds that an answer is waited for which needs nobody but the instance and Redis.
 ANSWER_TIMEOUT: Final = 15.0
@@ -98,6 +99,8 @@ class DeviceEvent:
 
 
 Watcher = Callable[[DeviceEvent], None]
+#: Told None when the connection is usable, else why it was lost.
+Change = Callable[[ControlError | None], None]
 
 
 class ControlClient(Service):
@@ -118,6 +121,7 @@ class ControlClient(Service):
         self._name = name
         self._retry = retry
         self._watchers: dict[str, Watcher] = {}
+        self._changed: Change = lambda reason: None
         self.greeting: dict[str, Any] = {}
         """What the instance has said to Hello, last: ``instance_id``, ``role``, …"""
         self._protocol: _ClientProtocol | None = None  # once it is greeted
@@ -143,6 +147,10 @@ class ControlClient(Service):
         if self._made is not None:
             self._made.transport.loseConnection()
         return self._loop
+
+    def when_it_changes(self, changed: Change) -> None:
+        """Have somebody told whenever the connection is lost, and when it is back."""
+        self._changed = changed
 
     async def info(self) -> dict[str, Any]:
         """The instance, and how much it holds."""
@@ -365,6 +373,7 @@ class ControlClient(Service):
         self._made = self._protocol = None
         if greeted:
             self._why_not = NotConnected(reason)
+            self._changed(self._why_not)
         return greeted
 
     async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
@@ -390,6 +399,7 @@ class ControlClient(Service):
         for device_id in list(self._watchers):
             await self._ask_on(protocol, Watch, ANSWER_TIMEOUT, {"device_id": device_id})
         self._protocol = protocol
+        self._changed(None)
         wanted, self._wanted = self._wanted, []
         for deferred in wanted:
             deferred.callback(protocol)
@@ -420,6 +430,7 @@ class _ClientProtocol(BoxProtocol):
         """Fires when it is no more, with the reason."""
 
     def connectionMade(self) -> None:
+        keep_alive(self.transport)
         if not ISSLTransport.providedBy(self.transport):
             self.ready.callback(None)
 

@@ -12,7 +12,8 @@ import click
 from attrs import define, field
 
 from tracker import config
-from tracker.control.redis import ask_redis, configured_streams, redis_option
+from tracker.control.admin.options import redis_option
+from tracker.control.redis import ask_redis, configured_streams
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
