@@ -62,6 +62,8 @@ class RedisServer:
                 ],
                 stdout=log,
                 stderr=log,
+                # A write beyond a limit of file size is an error then, as one to a full disk.
+                restore_signals=False,
             )
         if wait:
             wait_for(self.answers, "Redis answers")
@@ -74,6 +76,12 @@ class RedisServer:
             return True  # it wants a password, so it is there
         except valkey.ConnectionError:
             return False
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
 
     def kill(self) -> None:
         """As ``kill -9``."""

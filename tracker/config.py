@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 from collections.abc import Iterable, Mapping
@@ -21,6 +22,7 @@ DEFAULT_REDIS: Final = "redis://127.0.0.1:6379/0"
 DEFAULT_LISTEN: Final = "teltonika=tcp:5027"
 DEFAULT_STANDALONE_LISTEN: Final = "teltonika=tcp:5027:interface=127.0.0.1"
 DEFAULT_DATA: Final = "tracker-data"
+DEFAULT_RUNTIME: Final = "/run/tracker"
 DEFAULT_RETAIN: Final = "24h"
 DEFAULT_RETAIN_BYTES: Final = "1G"
 
@@ -171,6 +173,19 @@ def _stream(pinned: str, vendor: str) -> str:
     if "{vendor}" in pinned:
         return telemetry_stream(vendor, pinned)
     return pinned if pinned and vendor == PINNED_VENDOR else telemetry_stream(vendor)
+
+
+def control_address(given: str | None, environ: Environment, instance_id: str) -> str | None:
+    """Where the control port listens: ``--control``, else a socket in the runtime folder.
+
+    :return: None where there is no such folder, or ``none`` is given.
+    """
+    if given is not None:
+        return None if given == "none" else given
+    folder = environ.get("RUNTIME_DIRECTORY", "").partition(":")[0] or DEFAULT_RUNTIME
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return None
+    return f"unix:{folder}/control-{instance_id}.sock"
 
 
 def data_folder(given: str | None, environ: Environment) -> Path:

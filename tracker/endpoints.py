@@ -10,6 +10,10 @@ from typing import Any, Final
 
 from twisted.internet.abstract import isIPAddress, isIPv6Address
 
+#: Bytes of the longest path that a Unix socket can have (unix(7): sun_path, less its final
+#: zero).
+MAX_SOCKET_PATH: Final = 107
+
 _COLON: Final = re.compile(r"(?<!\\):")
 
 #: How soon the kernel notices that a peer has vanished: seconds of silence before the

@@ -124,17 +124,19 @@ def _exit(status: int) -> None:
 class Listener(Service):
     """Listens on one endpoint from start to stop.
 
-    Binds in :meth:`privilegedStartService`, before twistd gives up root.
-
     :param name: how a person names the endpoint.
     :param endpoint: an ``IStreamServerEndpoint``, or what listens like one.
     :param factory: what it listens with.
     :param abort: told when the endpoint cannot be had.
+    :param early: whether to bind before twistd gives up root, as low ports need.
     """
 
     _log = Logger()
 
-    def __init__(self, name: str, endpoint: Any, factory: Any, abort: Abort) -> None:
+    def __init__(
+        self, name: str, endpoint: Any, factory: Any, abort: Abort, early: bool = True
+    ) -> None:
+        self._early = early
         self._name = name
         self._endpoint = endpoint
         self._factory = factory
@@ -142,8 +144,12 @@ class Listener(Service):
         self._listening: Deferred[IListeningPort | None] | None = None
 
     def privilegedStartService(self) -> None:
-        """Begin to listen."""
+        """Begin to listen, if that has to be now."""
         super().privilegedStartService()
+        if self._early:
+            self._listen()
+
+    def _listen(self) -> None:
         listening: Deferred[Any] = self._endpoint.listen(self._factory)
         self._listening = listening.addCallbacks(self._listens, self._cannot_listen)
 
@@ -151,7 +157,7 @@ class Listener(Service):
         """Begin to listen, unless done before."""
         super().startService()
         if self._listening is None:
-            self.privilegedStartService()
+            self._listen()
 
     def stopService(self) -> Deferred[None]:
         """Stop listening; connections that were accepted live on."""

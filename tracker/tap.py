@@ -75,7 +75,9 @@ _CONTROL = (
     None,
     "Where tracker-admin and programs look inside and operate this instance: "
     "unix:PATH[:mode=0660], ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE"
-    "[:interface=ADDRESS] or tcp:PORT:plaintext=1 (this machine only). [none]",
+    "[:interface=ADDRESS] or tcp:PORT:plaintext=1 (this machine only); or none. "
+    "[unix:/run/tracker/control-ID.sock, where that folder is there; with standalone "
+    "unix:DATA/control.sock]",
 )
 _OFFLINE = (
     "offline",
@@ -153,6 +155,9 @@ class ServingOptions(RoleOptions):
     def ingest(self, reactor: Any, address: RedisAddress, health: Health, abort: Abort) -> Role:
         """The ingest role on a given Redis."""
         vendors = installed_vendors()
+        instance_id = config.name_of(
+            "--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"
+        )
         limits = config.settings(Limits, self)
         given = self["listen"] or [self.default_listen]
         ports = [
@@ -167,22 +172,22 @@ class ServingOptions(RoleOptions):
             limiter = ConnectionLimiter(reactor, limits, most_files())
         except ValueError as error:
             raise ConfigError(str(error)) from None
-        control = self["control"]
-        if self["control-roles"] and not control:
+        control = self.control_address(instance_id)
+        if self["control-roles"] and control is None:
             raise ConfigError("--control-roles: goes with --control")
-        endpoint, roles = self._control(reactor) if control else (None, None)
+        endpoint, roles = (None, None) if control is None else self._control(reactor, control)
         role = ingest_role(
             reactor,
             address,
             ports,
             config.ingest_streams(os.environ, vendors),
-            config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"),
+            instance_id,
             self.devices(),
             Commands(config.settings(Timing, self), _waits(self)),
             limiter,
             health,
             abort,
-            advertised(control) if control else None,
+            None if control is None else advertised(control),
         )
         if endpoint is not None and roles is not None:
             ControlPort(
@@ -191,12 +196,16 @@ class ServingOptions(RoleOptions):
             ).setServiceParent(role)
         return role
 
-    def _control(self, reactor: Any) -> tuple[IStreamServerEndpoint, Roles]:
-        """Where the control port listens, and who may do what there."""
+    def control_address(self, instance_id: str) -> str | None:
+        """Where the control port listens; None: nowhere."""
+        return config.control_address(self["control"], os.environ, instance_id)
+
+    def _control(self, reactor: Any, address: str) -> tuple[IStreamServerEndpoint, Roles]:
+        """The control port's endpoint, and who may do what there."""
         try:
-            endpoint = server_endpoint(reactor, self["control"])
+            endpoint = server_endpoint(reactor, address, made_later=self["control"] is None)
         except ValueError as error:
-            raise ConfigError(f"--control {self['control']}: {error}") from None
+            raise ConfigError(f"--control {address}: {error}") from None
         file = self["control-roles"]
         try:
             return endpoint, Roles(None if file is None else Path(file))
@@ -367,6 +376,12 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
     optParameters: ClassVar[list[Any]] = [
         ("data", None, None, "Folder for all data. [TRACKER_DATA, else ./tracker-data]"),
     ]
+
+    def control_address(self, instance_id: str) -> str | None:
+        """See ServingOptions."""
+        if self["control"] is None:
+            return f"unix:{config.data_folder(self['data'], os.environ) / 'control.sock'}"
+        return super().control_address(instance_id)
 
     def build(
         self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest_twisted
 
@@ -11,6 +11,9 @@ from tests.integration.echo import Server
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.streams.connection import RedisConnection
+
+if TYPE_CHECKING:
+    from tests.integration.instances import Instances
 
 
 class Connected:
@@ -41,3 +44,15 @@ async def server() -> AsyncIterator[Server]:
     server = Server()
     yield server
     await server.close()
+
+
+@pytest_twisted.async_yield_fixture
+async def instances(redis: RedisServer) -> AsyncIterator[Instances]:
+    """Starts ingest instances without sockets, and ends them."""
+    from tests.integration.instances import Instances
+
+    instances = Instances(redis)
+    yield instances
+    if not redis.answers():
+        redis.start()
+    await instances.end()

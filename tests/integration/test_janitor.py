@@ -14,6 +14,7 @@ from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.servers import RedisServer
+from tests.system.commands import fates, fields
 from tests.waiting import until
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
@@ -21,7 +22,9 @@ from tracker.lifecycle import Role
 from tracker.observe.health import Health
 
 STREAM = "telemetry:teltonika"
+RESPONSES = "commands:responses"
 HOUR = 3600.0
+DAY = 24 * HOUR
 
 
 class Janitor:
@@ -52,6 +55,9 @@ class Janitor:
 
     def value(self, name: str, stream: str = STREAM) -> float | None:
         return self.registry.get_sample_value(name, {"stream": stream})
+
+    def number(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(name, labels)
 
 
 Start = Callable[[Retention], Janitor]
@@ -197,6 +203,140 @@ async def test_consumers_that_are_gone_are_removed(
 
 
 @ensureDeferred
+@pytest.mark.parametrize("beat", ['{"streams": null}', "a hash"])
+async def test_a_heartbeat_that_is_none_of_ours_keeps_no_stream_from_being_trimmed(
+    redis: RedisServer, janitor: Start, beat: str
+) -> None:
+    if beat == "a hash":
+        redis.client.hset("instance:heartbeat:eu-1", "a", "b")
+    else:
+        redis.client.set("instance:heartbeat:eu-1", beat)
+    appended = append(redis, 3 * HOUR, 60)
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    finish(redis)
+    running = janitor(Retention(age=HOUR))
+    await running.round()
+    assert ids(redis) == appended[1:]
+    assert running.health.ready
+
+
+# The responses to commands.
+
+
+@ensureDeferred
+@pytest.mark.parametrize("retention", [Retention(age=HOUR), Retention(bytes=1)], ids=str)
+async def test_responses_that_a_group_has_read_go_and_no_others(
+    redis: RedisServer, janitor: Start, retention: Retention
+) -> None:
+    appended = append(redis, 30 * DAY, 3 * HOUR, 2 * HOUR, stream=RESPONSES)
+    redis.client.xgroup_create(RESPONSES, "directus", "0")
+    running = janitor(retention)
+    await running.round()
+    assert ids(redis, RESPONSES) == appended  # unread, however old
+    redis.client.xreadgroup("directus", "one", {RESPONSES: ">"}, count=2)
+    redis.client.xack(RESPONSES, "directus", appended[0])
+    await until(lambda: ids(redis, RESPONSES) == appended[1:], "trimmed")
+    await running.round()
+    assert ids(redis, RESPONSES) == appended[1:]  # the second is pending, the third unread
+    redis.client.xack(RESPONSES, "directus", appended[1])
+    await until(lambda: ids(redis, RESPONSES) == appended[2:], "trimmed")
+    total = "tracker_stream_trimmed_entries_total"
+    await until(lambda: running.value(total, RESPONSES) == 2, "counted")
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    ("retention", "left"),
+    [
+        (Retention(), 2),
+        (Retention(age=HOUR), 2),
+        (Retention(bytes=1), 2),
+        (Retention(age=60 * DAY), 3),
+    ],
+    ids=str,
+)
+async def test_responses_that_no_group_reads_stay_for_a_week(
+    redis: RedisServer, janitor: Start, retention: Retention, left: int
+) -> None:
+    appended = append(redis, 8 * DAY, 6 * DAY, 3 * HOUR, stream=RESPONSES)
+    with capturedLogs() as captured:
+        running = janitor(retention)
+        await running.round()
+        await running.round()
+    assert ids(redis, RESPONSES) == appended[-left:]
+    assert running.health.ready
+    assert running.value("tracker_stream_retention_exceeded", RESPONSES) is None
+    assert not [one for one in cast("list[Any]", captured) if one["log_level"].name == "error"]
+
+
+# What instances have left that are gone.
+
+
+@ensureDeferred
+async def test_what_dead_instances_have_left_is_seen_to_and_counted(
+    redis: RedisServer, janitor: Start
+) -> None:
+    device, other = "356307042441013", "356307042441021"
+    redis.client.hset("connections:registry", mapping={device: "dead", "a": "dead", other: "one"})
+    redis.client.set("instance:heartbeat:one", "{}", ex=90)
+    dead = "commands:outbound:dead"
+    for command in (fields("c1", device), fields("c2", other), fields("c3", device, expires_in=-1)):
+        redis.client.xadd(dead, command)
+    claimed = redis.client.xadd(dead, fields("c4", device)).decode()
+    redis.client.set("commands:sent:c4", f"sent {dead} {claimed}")
+    redis.client.xadd(dead, {"colour": "red"})
+    with capturedLogs() as captured:
+        running = janitor(Retention())
+        await running.round()
+    assert fates(redis) == {"c3": "expired", "c4": "failed/in_doubt", "": "failed/malformed"}
+    assert redis.client.hgetall("connections:registry") == {other.encode(): b"one"}
+    assert not redis.client.exists(dead)
+    assert running.number("tracker_janitor_stale_connections_total") == 2
+    assert running.number("tracker_janitor_outbound_streams_removed_total") == 1
+    assert running.number("tracker_commands_waiting_devices") == 1
+    counted = {
+        fate: running.number("tracker_janitor_commands_total", fate=fate)
+        for fate in ("expired", "ended", "malformed", "moved", "put to wait")
+    }
+    assert counted == dict.fromkeys(counted, 1)
+    assert (running.number("tracker_janitor_round_duration_seconds") or 0) > 0
+    first, second, *_ = [
+        str(formatEvent(one))
+        for one in cast("list[Any]", captured)
+        if str(one.get("log_format")).startswith("round of")
+    ]
+    assert first.endswith(
+        " s: 0 entries trimmed, 2 stale connections removed, 1 streams of commands removed, of "
+        "their commands 1 ended, 1 expired, 1 malformed, 1 moved, 1 put to wait; "
+        "1 devices waited for"
+    )
+    assert second.endswith(
+        " s: 0 entries trimmed, 0 stale connections removed, 0 streams of commands removed, of "
+        "their commands none; 1 devices waited for"
+    )
+
+
+@ensureDeferred
+async def test_an_outage_tells_nothing_about_who_is_waited_for(
+    redis: RedisServer, janitor: Start
+) -> None:
+    device = "356307042441013"
+    redis.client.sadd("commands:waiting", device)
+    redis.client.xadd(f"commands:waiting:{device}", fields("c1", device, expires_in=3600))
+    running = janitor(Retention())
+    await running.round()
+    assert running.number("tracker_commands_waiting_devices") == 1
+    with capturedLogs() as captured:
+        redis.kill()
+        await until(
+            lambda: [one for one in captured if "not finished" in str(one.get("log_format"))],
+            "a round has failed",
+        )
+    assert running.number("tracker_commands_waiting_devices") == 1
+    redis.start()
+
+
+@ensureDeferred
 async def test_an_outage_of_redis_is_survived(redis: RedisServer, janitor: Start) -> None:
     append(redis, 3 * HOUR, 2 * HOUR)
     redis.client.xgroup_create(STREAM, "processor", "0")
@@ -209,3 +349,29 @@ async def test_an_outage_of_redis_is_survived(redis: RedisServer, janitor: Start
     finish(redis)
     await until(lambda: running.health.ready, "ready again")
     assert len(ids(redis)) == 1
+
+
+@ensureDeferred
+@pytest.mark.parametrize("what", ["a device", "all devices", "an instance"])
+async def test_commands_that_redis_refuses_to_see_to_hold_up_nothing_else(
+    what: str, janitor: Start, redis: RedisServer
+) -> None:
+    gone, other = "commands:outbound:gone", "commands:outbound:other"
+    expired = fields("expired", "356307042441021", expires_in=-1)
+    match what:
+        case "a device":
+            redis.client.set("commands:waiting:356307042441013", "x")
+            redis.client.sadd("commands:waiting", "356307042441013", "356307042441021")
+            redis.client.xadd("commands:waiting:356307042441021", expired)
+        case "all devices":
+            redis.client.set("commands:waiting", "x")
+            redis.client.xadd(other, expired)
+        case "an instance":
+            redis.client.set("commands:waiting:356307042441013", "x")
+            redis.client.xadd(gone, fields("stuck", "356307042441013"))
+            redis.client.xadd(other, expired)
+    with capturedLogs() as captured:
+        await janitor(Retention()).round()
+    assert fates(redis) == {"expired": "expired"}
+    assert any("cannot be seen to: WRONGTYPE" in str(formatEvent(event)) for event in captured)
+    redis.client.delete("commands:waiting:356307042441013")

@@ -203,7 +203,7 @@ def test_what_is_no_command_is_answered_and_holds_up_nobody(
         "expired": "expired",
         "good": "responded",
     }
-    assert "codec 99" in responses(redis)["no-such-codec"][0]["response"]
+    assert "codec '99'" in responses(redis)["no-such-codec"][0]["response"]
 
 
 def test_a_stop_passes_commands_on(serve: Callable[..., Ingest], redis: RedisServer) -> None:

@@ -123,8 +123,8 @@ class Sender:
         content = fields(
             command_id, sent.device_id, sent.text, timeout=TIMEOUT, expires_in=expires_in
         )
-        # Codec 14 now and then; and some commands are sent twice, to either instance.
-        content["codec"] = "14" if len(self.sent) % 5 == 0 else ""
+        # Only in Codec 14 can a device refuse. Some commands are sent twice, to either instance.
+        content["codec"] = "14" if sent.fleet == "refuse" or len(self.sent) % 5 == 0 else ""
         self._redis.client.xadd(f"commands:outbound:{instance}", content)
         if len(self.sent) % 10 == 0:
             other = "two" if instance == "one" else "one"

@@ -43,7 +43,7 @@ PURE = [
     *sorted(
         path
         for path in (PACKAGE / "vendors").rglob("*.py")
-        if not path.name.endswith(("protocol.py", "vendor.py"))
+        if not path.name.endswith(("protocol.py", "vendor.py", "turns.py"))
     ),
 ]
 

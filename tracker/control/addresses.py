@@ -29,8 +29,8 @@ from twisted.internet.ssl import optionsForClientTLS
 
 from tracker import endpoints
 from tracker.certificates import trust_root
-from tracker.control.unixsocket import MAX_PATH, UnixEndpoint
-from tracker.endpoints import named, no_more, number
+from tracker.control.unixsocket import UnixEndpoint
+from tracker.endpoints import MAX_SOCKET_PATH, named, no_more, number
 from tracker.tls import TLSEndpoint, key_pair, server_options
 
 #: Seconds for a client to be connected.
@@ -55,7 +55,9 @@ _CLIENT: Final = {
 }
 
 
-def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def server_endpoint(
+    reactor: Any, description: str, made_later: bool = False
+) -> IStreamServerEndpoint:
     """Where to listen, and whom to let in.
 
     :param description: one of
@@ -65,6 +67,7 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
           [:interface=ADDRESS]``: TLS 1.2 and later, for clients with a certificate of
           that authority, on loopback unless another interface is named,
         - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\\:\\:1``).
+    :param made_later: whether a socket's folder may be missing as yet.
     :raises ValueError: with one line that says what to do.
     """
     kind, given = _read(description, _SERVER, _EXAMPLES)
@@ -73,7 +76,7 @@ def server_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
         mode = given.pop("mode", DEFAULT_MODE)
         if not _MODE.fullmatch(mode):
             raise ValueError(f"the mode must be like {DEFAULT_MODE}, not {mode!r}")
-        if not path.parent.is_dir():
+        if not (path.parent.is_dir() or made_later):
             raise ValueError(f"{path.parent}: there is no such folder: make it first")
         return UnixEndpoint(reactor, path, int(mode, 8))
     port = number("port", given.pop("port", ""))
@@ -168,8 +171,8 @@ def _socket_path(given: dict[str, str]) -> Path:
     if not text or text.endswith("/"):
         raise ValueError("the path is missing, as in unix:/run/tracker/control.sock")
     path = Path(text).absolute()
-    if len(os.fsencode(path)) > MAX_PATH:
-        raise ValueError(f"the path must have at most {MAX_PATH} bytes: {path}")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(f"the path must have at most {MAX_SOCKET_PATH} bytes: {path}")
     return path
 
 

@@ -22,10 +22,14 @@ from typing import Any, Final
 from attrs import frozen
 from OpenSSL import SSL
 from service_identity import VerificationError
-from twisted.application.internet import backoffPolicy
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed  # noqa: A004
-from twisted.internet.error import ConnectError, ConnectionClosed
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError,  # noqa: A004
+    succeed,
+)
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
@@ -34,6 +38,7 @@ from twisted.internet.interfaces import (
 )
 from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -66,8 +71,9 @@ from tracker.endpoints import keep_alive
 ANSWER_TIMEOUT: Final = 15.0
 #: Seconds within which a connection has to be made and greeted.
 GREETING_TIMEOUT: Final = 10.0
-#: Seconds until it is tried again: by how often it was tried.
-_RETRY: Final = backoffPolicy(0.5, 10.0)
+#: Seconds between two attempts to connect: at first, and at most.
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 10.0
 
 
 class NotConnected(ControlError):
@@ -105,38 +111,42 @@ class ControlClient(Service):
     :param retry: whether a connection is made again that was lost, or could not be made.
     """
 
+    _log = Logger()
+
     def __init__(
         self, reactor: Any, endpoint: IStreamClientEndpoint, name: str = "", retry: bool = True
     ) -> None:
         self._reactor = reactor
+        self._endpoint = endpoint
         self._name = name
         self._retry = retry
         self._watchers: dict[str, Watcher] = {}
+        self._changed: Change = lambda reason: None
         self.greeting: dict[str, Any] = {}
         """What the instance has said to Hello, last: ``instance_id``, ``role``, …"""
-        self._endpoint = endpoint
-        self._changed: Change = lambda reason: None
-        self._protocol: _ClientProtocol | None = None
-        self._why_not: ControlError = NotConnected("not connected yet")
-        self._over = True  # no more attempts are made
-        self._waiting: list[Deferred[_ClientProtocol]] = []
-        self._attempt: Deferred[Any] | None = None
-        self._connecting: Deferred[None] = succeed(None)
+        self._protocol: _ClientProtocol | None = None  # once it is greeted
+        self._made: _ClientProtocol | None = None  # the same, and before
+        self._why_not: ControlError = NotConnected("not started")
+        self._over = False  # no further attempt to connect is made
+        self._wanted: list[Deferred[_ClientProtocol]] = []
+        self._loop: Deferred[None] = succeed(None)
+        self._interruptible: Deferred[Any] | None = None
 
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()
         self._over = False
-        self._connecting = Deferred.fromCoroutine(self._stay_connected())
+        self._why_not = NotConnected(f"no connection within {GREETING_TIMEOUT:g} s")
+        self._loop = Deferred.fromCoroutine(self._stay_connected())
 
     def stopService(self) -> Deferred[None]:
         """Disconnect; fires when that is done."""
         super().stopService()
-        if self._protocol is not None:
-            self._protocol.transport.loseConnection()
-        if self._attempt is not None:
-            self._attempt.cancel()
-        return self._connecting
+        if self._interruptible is not None:
+            self._interruptible.cancel()
+        if self._made is not None:
+            self._made.transport.loseConnection()
+        return self._loop
 
     def when_it_changes(self, changed: Change) -> None:
         """Have somebody told whenever the connection is lost, and when it is back."""
@@ -184,8 +194,10 @@ class ControlClient(Service):
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
             ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
         """
-        arguments = {"device_id": device_id, "text": text, "wait": wait, **options}
-        return await self._ask_for(SendCommand, None if wait else ANSWER_TIMEOUT, arguments)
+        timeout = None if wait else ANSWER_TIMEOUT
+        return await self._ask(
+            SendCommand, timeout, device_id=device_id, text=text, wait=wait, **options
+        )
 
     async def command_status(self, command_id: str, device_id: str | None = None) -> dict[str, Any]:
         """What has become of a command.
@@ -208,18 +220,35 @@ class ControlClient(Service):
 
         :return: whether it is connected to the instance now.
         """
+        before = self._watchers.get(device_id)
         self._watchers[device_id] = watcher
-        here: bool = (await self._ask(Watch, device_id=device_id))["here"]
+        try:
+            here: bool = (await self._ask(Watch, device_id=device_id))["here"]
+        except ControlError:
+            if before is None:
+                self._watchers.pop(device_id, None)
+            else:
+                self._watchers[device_id] = before
+            raise
         return here
 
     async def unwatch(self, device_id: str) -> None:
-        """Be told no more."""
-        self._watchers.pop(device_id, None)
+        """Be told no more.
+
+        :raises NoSuchDevice: when it was not watched.
+        """
+        if self._watchers.pop(device_id, None) is not None and self._protocol is None:
+            return  # the next connection begins without
         await self._ask(Unwatch, device_id=device_id)
 
     async def lag(self, streams: list[str] | None = None) -> list[dict[str, Any]]:
         """How far behind the groups of each stream are, or of some."""
-        groups: list[dict[str, Any]] = (await self._ask(Lag, streams=streams))["groups"]
+        groups: list[dict[str, Any]] = []
+        more = True
+        while more:
+            page = await self._ask(Lag, streams=streams, skip=len(groups))
+            groups += page["groups"]
+            more = page["more"] and bool(page["groups"])
         return groups
 
     async def set_log_level(self, level: str, namespace: str | None = None) -> str:
@@ -233,7 +262,7 @@ class ControlClient(Service):
 
         :return: how many were ``closed``, and how many are ``left``.
         """
-        return await self._ask_for(Drain, seconds + ANSWER_TIMEOUT, {"seconds": seconds})
+        return await self._ask(Drain, seconds + ANSWER_TIMEOUT, seconds=seconds)
 
     async def _pages(
         self,
@@ -255,28 +284,32 @@ class ControlClient(Service):
             more = page["more"] and bool(page[rows])
             after = page[rows][-1]["device_id"] if more else after
 
-    async def _ask(self, command: type[ControlCommand], **arguments: Any) -> dict[str, Any]:
-        return await self._ask_for(command, ANSWER_TIMEOUT, arguments)
-
-    async def _ask_for(
-        self, command: type[ControlCommand], timeout: float | None, arguments: dict[str, Any]
+    async def _ask(
+        self,
+        command: type[ControlCommand],
+        timeout: float | None = ANSWER_TIMEOUT,
+        **arguments: Any,
     ) -> dict[str, Any]:
-        protocol = self._protocol or await self._when_connected()
-        return await self._ask_on(protocol, command, timeout, arguments)
+        return await self._ask_on(await self._connected(), command, timeout, arguments)
 
-    async def _when_connected(self) -> _ClientProtocol:
-        if self._over:
-            raise self._why_not
-        waiting: Deferred[_ClientProtocol] = Deferred(self._waiting.remove)
-        self._waiting.append(waiting)
+    async def _connected(self) -> _ClientProtocol:
+        if self._protocol is not None:
+            return self._protocol
+        if self._over or not self.running:
+            raise self._reason()
+        wanted: Deferred[_ClientProtocol] = Deferred()
+        self._wanted.append(wanted)
         try:
-            return await waiting.addTimeout(GREETING_TIMEOUT, self._reactor)
+            return await wanted.addTimeout(GREETING_TIMEOUT, self._reactor)
         except TimeoutError:
-            raise self._why_not from None
+            raise self._reason() from None
+        finally:
+            if wanted in self._wanted:
+                self._wanted.remove(wanted)
 
     async def _ask_on(
         self,
-        protocol: Any,
+        protocol: _ClientProtocol,
         command: type[ControlCommand],
         timeout: float | None,
         arguments: dict[str, Any],
@@ -304,66 +337,87 @@ class ControlClient(Service):
         except Exception as error:  # noqa: BLE001 - the connection was lost, for any reason
             raise NotConnected(_why(error)) from None
 
-    # Twisted's ClientService would do most of this, but not that a connection is lost, or has to
-    # be closed, while it is greeted; nor may who waits for it stop it at once.
-
     async def _stay_connected(self) -> None:
-        attempts = 0
+        delay = FIRST_RETRY
         while self.running:
-            protocol: _ClientProtocol | None = None
-            try:
-                protocol = await self._cancellable(self._endpoint.connect(_ClientFactory(self)))
-                await self._cancellable(Deferred.fromCoroutine(self._greet(protocol)))
-            except Exception as error:  # noqa: BLE001 - told, and tried again
-                if protocol is not None:
-                    protocol.transport.abortConnection()
-                if not isinstance(error, ControlError):
-                    error = NotConnected(_why(error))
-                self._why_not = error
-            else:
-                attempts = 0
-                await self._use(protocol)
+            if await self._connect_once():
+                delay = FIRST_RETRY
             if not (self.running and self._retry):
                 break
-            attempts += 1
             with suppress(CancelledError):  # a stop
-                await self._cancellable(deferLater(self._reactor, _RETRY(attempts)))
+                await self._or_stopped(deferLater(self._reactor, delay))
+            delay = min(2 * delay, LAST_RETRY)
+        if not self.running:
+            self._why_not = NotConnected("stopped")
         self._over = True
-        waiting, self._waiting = self._waiting, []
-        for one in waiting:
-            one.errback(self._why_not)
+        self._fail()
 
-    async def _use(self, protocol: _ClientProtocol) -> None:
-        """Serve who waits, until the connection is lost."""
-        self._protocol = protocol
-        waiting, self._waiting = self._waiting, []
-        self._changed(None)
-        for one in waiting:
-            one.callback(protocol)
-        reason = await protocol.lost
-        self._protocol = None
-        self._why_not = NotConnected(reason)
-        self._changed(self._why_not)
+    async def _connect_once(self) -> bool:
+        """Be connected until the connection is lost; whether it was of any use."""
+        try:
+            connecting = self._endpoint.connect(_ClientFactory(self))
+            self._made = protocol = await self._or_stopped(connecting)
+            if self.running:
+                await self._greet(protocol)
+            else:
+                protocol.transport.loseConnection()
+        except Exception as error:  # noqa: BLE001 - whatever kept it from being connected
+            self._why_not = error if isinstance(error, ControlError) else NotConnected(_why(error))
+            if not isinstance(self._why_not, NotConnected):
+                self._fail()  # it will be so the next time, too
+            if self._made is None:
+                return False
+            self._made.transport.abortConnection()
+        greeted = self._protocol is not None
+        reason = await self._made.lost
+        self._made = self._protocol = None
+        if greeted:
+            self._why_not = NotConnected(reason)
+            self._changed(self._why_not)
+        return greeted
 
-    async def _cancellable(self, deferred: Deferred[Any]) -> Any:
-        self._attempt = deferred
+    async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
+        self._interruptible = deferred
         try:
             return await deferred
         finally:
-            self._attempt = None
+            self._interruptible = None
+
+    def _fail(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        for deferred in wanted:
+            deferred.errback(self._reason())
+
+    def _reason(self) -> ControlError:
+        # One of its own for each who is told: an exception remembers where it was raised.
+        return type(self._why_not)(str(self._why_not))
 
     async def _greet(self, protocol: _ClientProtocol) -> None:
-        await protocol.ready.addTimeout(GREETING_TIMEOUT, self._reactor)
+        await self._in_time(protocol.ready)
         greeting = {"version": VERSION, "client": self._name}
         self.greeting = await self._ask_on(protocol, Hello, GREETING_TIMEOUT, greeting)
         for device_id in list(self._watchers):
             await self._ask_on(protocol, Watch, ANSWER_TIMEOUT, {"device_id": device_id})
+        self._protocol = protocol
+        self._changed(None)
+        wanted, self._wanted = self._wanted, []
+        for deferred in wanted:
+            deferred.callback(protocol)
+
+    async def _in_time(self, ready: Deferred[None]) -> None:
+        try:
+            await ready.addTimeout(GREETING_TIMEOUT, self._reactor)
+        except TimeoutError:
+            raise NotConnected(f"no TLS within {GREETING_TIMEOUT:g} s") from None
 
     def happened(self, event: DeviceEvent) -> None:
         """An event has come."""
         watcher = self._watchers.get(event.device_id)
         if watcher is not None:
-            watcher(event)
+            try:
+                watcher(event)
+            except Exception:  # noqa: BLE001 - a fault of its own, which ends nothing here
+                self._log.failure("the watcher of {device} has failed", device=event.device_id)
 
 
 @implementer(IHandshakeListener)
@@ -373,7 +427,7 @@ class _ClientProtocol(BoxProtocol):
         self.ready: Deferred[None] = Deferred()
         """Fires when it may be talked on."""
         self.lost: Deferred[str] = Deferred()
-        """Fires with the reason when it has ended."""
+        """Fires when it is no more, with the reason."""
 
     def connectionMade(self) -> None:
         keep_alive(self.transport)
@@ -385,7 +439,6 @@ class _ClientProtocol(BoxProtocol):
         self.ready.callback(None)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """It has ended."""
         if not self.ready.called:
             self.ready.errback(reason)
         super().connectionLost(reason)
@@ -424,17 +477,18 @@ class _ClientFactory(Factory):
 
 
 def _why(error: BaseException | None) -> str:
-    """One line on what has kept it from being connected."""
+    """One line, for people."""
     match error:
-        case SSL.Error(args=(list(causes),)):
-            return "; ".join(str(cause[-1]) for cause in causes) or "TLS failed"
+        case SSL.Error() if error.args and error.args[0]:
+            # What OpenSSL says, last: library, function, reason. An alert is the other side's.
+            return f"TLS: {error.args[0][-1][-1]}"
         case VerificationError():
-            return "the certificate is for another server"
-        case ConnectError(osError=int(number)):
-            return os.strerror(number)
-        case ConnectionClosed():
-            return "the connection was closed"
-        case TimeoutError():
-            return "no answer in time"
+            return "TLS: the server's certificate is for another name"
+        case ConnectionDone():
+            return "the instance has closed the connection"
+        case ConnectionLost():
+            return "the connection was cut off: the instance tells why in its log, if it was that"
+        case ConnectError() if error.osError is not None:
+            return os.strerror(error.osError)
         case _:
             return str(error) or type(error).__name__

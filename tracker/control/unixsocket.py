@@ -25,9 +25,6 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-#: Bytes of the longest path a socket can have (unix(7): sun_path, less its final zero).
-MAX_PATH: Final = 107
-
 _BACKLOG: Final = 50
 
 

@@ -56,6 +56,7 @@ class Janitor(RedisTimer):
         swept = Swept()
         try:
             await self._sweeper.sweep(swept, self._goes_on)
+            self._metrics.waiting.set(swept.waiting)
             reasons = await self._keeper.tidy(self._goes_on)
         except (Refused, Unavailable) as error:
             # The connection reports an outage, and the next round is due anyway.
@@ -108,7 +109,7 @@ class _Metrics:
             "Streams of commands that were removed with their instance.",
             registry=registry,
         )
-        self._waiting = Gauge(
+        self.waiting = Gauge(
             "tracker_commands_waiting_devices",
             "Devices that commands wait for.",
             registry=registry,
@@ -118,7 +119,6 @@ class _Metrics:
         """What a round has done."""
         self._connections.inc(swept.connections)
         self._streams.inc(swept.streams)
-        self._waiting.set(swept.waiting)
         for fate, number in swept.commands.items():
             self._commands.labels(fate).inc(number)
 

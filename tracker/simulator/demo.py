@@ -108,11 +108,13 @@ class Demo:
     ) -> None:
         client = server.with_name(server.name.replace("-server", "-cli"))
         query = "select * from last_positions limit 5"
+        admin = Path(sys.executable).with_name("tracker-admin")
         rows = (
             ("devices", f"{self._devices} simulated ones on 127.0.0.1:{self._port} (Teltonika)"),
             ("health", f"curl -s {stack.health}"),
             ("stream", f"{client} -s {address.path} xinfo groups {_STREAM}"),
             ("database", shlex.join(("sqlite3", "-readonly", str(stack.database), query))),
+            ("control", f"{admin} --control unix:{folder / 'control.sock'} connections"),
             ("log", f"tail -f {stack.log}"),
             ("data", f"{folder}" + ("" if self._data else " (removed at the end)")),
         )

@@ -20,15 +20,22 @@ async def living_instances(redis: RedisConnection) -> frozenset[str]:
     return frozenset(found)
 
 
-async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
-    """Stream → an ingest instance that writes it, from the heartbeats of those that live."""
-    found: dict[str, str] = {}
+async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
+    """Instance that has a heartbeat → the streams that it writes, as that tells."""
+    found: dict[str, list[str]] = {}
     async for page in _heartbeats(redis):
         for instance_id in page:
-            beat = await redis.execute("GET", heartbeat(instance_id))
-            for stream in _streams_in(beat):
-                found[stream] = instance_id
+            # Unlike GET it takes a key of another type for none.
+            (beat,) = await redis.execute("MGET", heartbeat(instance_id))
+            if beat is not None:  # else it has expired meanwhile
+                found[instance_id] = _streams_in(beat)
     return found
+
+
+async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
+    """Stream → an ingest instance that writes it, from the heartbeats of those that live."""
+    found = await streams_by_instance(redis)
+    return {stream: instance_id for instance_id, streams in found.items() for stream in streams}
 
 
 async def _heartbeats(redis: RedisConnection) -> AsyncIterator[list[str]]:
@@ -41,9 +48,11 @@ async def _heartbeats(redis: RedisConnection) -> AsyncIterator[list[str]]:
             return
 
 
-def _streams_in(beat: bytes | None) -> list[str]:
+def _streams_in(beat: bytes) -> list[str]:
     try:
-        streams = json.loads(beat or b"{}").get("streams", [])
+        streams = json.loads(beat).get("streams", [])
     except (ValueError, AttributeError):
         return []  # not ours
+    if not isinstance(streams, list):
+        return []
     return [stream for stream in streams if isinstance(stream, str)]

@@ -23,7 +23,7 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any, Final
 
-from tracker.command import Command, Outcome, Reason
+from tracker.command import MOST_FIELDS, Command, Outcome, Reason
 from tracker.keys import (
     CONNECTIONS,
     INGEST_GROUP,
@@ -45,7 +45,8 @@ REMEMBERED_MS: Final = 86_400_000
 _PAGE: Final = 100
 
 #: Where commands are put, for scripts that move some. A registry entry counts only while its
-#: instance lives, and never the one that has just said that the device is not there.
+#: instance lives, and never the one that has just said that the device is not there. Of what
+#: is no command anyhow no more goes along than shows that, since Lua could not pass it on.
 MOVING: Final = f"""\
 local REGISTRY, WAITING = '{CONNECTIONS}', '{WAITING}'
 local OUTBOUND, HEARTBEAT = '{outbound("")}', '{heartbeat("")}'
@@ -57,10 +58,12 @@ local function owner_of(device, but_not)
   end
 end
 local function place(device, owner, fields)
+  -- Of what is no command for its many fields just enough to show that; unpack has a limit.
+  local most = math.min(#fields, {2 * MOST_FIELDS + 2})
   if owner then
-    redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields))
+    redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields, 1, most))
   else
-    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields))
+    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields, 1, most))
     redis.call('SADD', WAITING, device)
   end
 end
@@ -337,7 +340,7 @@ class CommandLedger:
         return Step(step), instance
 
     async def drop(self, entry: Delivered) -> None:
-        """Tell the group that there is nothing to do about an entry."""
+        """Forget an entry that somebody has deleted."""
         # In this order: what is pending is found again, what is only in the stream is not.
         await self._redis.execute("XDEL", entry.stream, entry.id)
         await self._redis.execute("XACK", entry.stream, INGEST_GROUP, entry.id)
@@ -375,6 +378,12 @@ async def outbound_entries(redis: RedisConnection, stream: str) -> list[Delivere
     """The first entries of a stream of commands, whoever has been given them."""
     reply = await redis.execute("XRANGE", stream, "-", "+", "COUNT", _PAGE)
     return [Delivered(stream, entry_id.decode(), content) for entry_id, content in reply]
+
+
+async def entry_at(redis: RedisConnection, stream: str, entry_id: str) -> Delivered:
+    """One entry of a stream; without content if it is not there."""
+    reply = await redis.execute("XRANGE", stream, entry_id, entry_id)
+    return Delivered(stream, entry_id, reply[0][1] if reply else None)
 
 
 async def outbound_streams(redis: RedisConnection) -> AsyncIterator[str]:

@@ -55,6 +55,8 @@ class RedisConnection(Service):
     :param report: told None when the connection is usable, else why it is not, at
         each failed attempt.
     :param reply_timeout: seconds; must exceed the time that any command may block.
+    :param demanding: whether it is so; else any server is usable that lets us log in, and
+        is asked for nothing by itself: for those who want to know what is wrong with it.
     """
 
     def __init__(
@@ -63,8 +65,10 @@ class RedisConnection(Service):
         address: RedisAddress,
         report: Callable[[str | None], None],
         reply_timeout: float = REPLY_TIMEOUT,
+        demanding: bool = True,
     ) -> None:
         self._reactor = reactor
+        self._demanding = demanding
         self._address = address
         self._report = report
         self._reply_timeout = reply_timeout
@@ -160,10 +164,11 @@ class RedisConnection(Service):
             # Connected is not yet usable: TLS may fail after this, the server may want a
             # password, be loading its data, or be a replica.
             await protocol.whenConnected()
-            await protocol.check()
+            if self._demanding:
+                await protocol.check()
             overdue.cancel()
             self._admit(protocol)
-            while True:
+            while self._demanding:
                 await deferLater(self._reactor, CHECK_INTERVAL)
                 await protocol.check()
                 if isinstance(endpoint, SentinelEndpoint):

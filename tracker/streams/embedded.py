@@ -18,12 +18,11 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tracker.endpoints import MAX_SOCKET_PATH
 from tracker.lifecycle import Abort
 from tracker.streams.address import RedisAddress
 from tracker.streams.leash import LOCKED
 
-#: Longest path of a Unix socket (sun_path of Linux, without its final zero byte).
-MAX_SOCKET_PATH: Final = 107
 #: Seconds between an exit of the server and its next start.
 RESTART_DELAY: Final = 1.0
 #: Seconds for an orderly shutdown, before it is killed.

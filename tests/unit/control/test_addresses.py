@@ -11,7 +11,8 @@ from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify, key_of
 from tracker.control.addresses import client_endpoint, is_loopback, server_endpoint
-from tracker.control.unixsocket import MAX_PATH, UnixEndpoint
+from tracker.control.unixsocket import UnixEndpoint
+from tracker.endpoints import MAX_SOCKET_PATH
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +115,7 @@ def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("unix:{folder}/a.sock:mode=", "the mode must be like"),
         ("unix:{folder}/a.sock:mode=0660:mode=0666", "the mode is given twice"),
         ("unix:{folder}/a.sock:0660", "too many arguments"),
-        ("unix:{folder}/" + "a" * MAX_PATH, "at most 107 bytes"),
+        ("unix:{folder}/" + "a" * MAX_SOCKET_PATH, "at most 107 bytes"),
         # TLS.
         ("ssl:5099", "privateKey=FILE is missing"),
         ("ssl:5099:privateKey={key}:clientCA={ca}", "certKey=FILE is missing"),
@@ -173,7 +174,7 @@ def test_a_client_finds_a_unix_socket(tmp_path: Path) -> None:
         ("http://localhost:5099", "must begin with"),
         ("unix:", "the path is missing"),
         ("unix:/run/a.sock:mode=0660", "unknown argument 'mode'"),
-        ("unix:/" + "a" * MAX_PATH, "at most 107 bytes"),
+        ("unix:/" + "a" * MAX_SOCKET_PATH, "at most 107 bytes"),
         ("tcp:5099", "the port must be a number"),
         ("tcp::5099", "the host is missing"),
         ("tcp:localhost:0", "the port must not be 0"),

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tracker.streams.embedded import MAX_SOCKET_PATH, server_arguments, socket_address
+from tracker.endpoints import MAX_SOCKET_PATH
+from tracker.streams.embedded import server_arguments, socket_address
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from tracker.processing.sinks.jsonlines import JSONLinesSink
 #: What a sink's URL may look like.
 KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is standard output)"
 
-_POSTGRESQL: Final = ("postgresql", "postgres")
+#: What a URL of PostgreSQL begins with.
+POSTGRESQL: Final = ("postgresql", "postgres")
 
 
 def make_sink(reactor: Any, url: str, migrate: bool = True) -> IPositionSink:
@@ -22,8 +23,8 @@ def make_sink(reactor: Any, url: str, migrate: bool = True) -> IPositionSink:
     :param migrate: whether it makes and upgrades its tables when it is opened.
     :raises ValueError: with one line that says what is wrong, and holds no password.
     """
-    kind, rest = _parts(url)
-    if kind in _POSTGRESQL:
+    kind, rest = sink_kind(url)
+    if kind in POSTGRESQL:
         address, sink, _ = _postgresql(kind)
         made: IPositionSink = sink.PostgreSQLSink(
             reactor, address.PostgreSQLAddress.from_url(url), migrate
@@ -41,20 +42,23 @@ def migrate_sink(url: str) -> tuple[int, int]:
     :raises ValueError: when the URL makes no sense, as :func:`make_sink`.
     :raises SinkUnusable: when the database cannot be used, or is newer.
     """
-    kind, rest = _parts(url)
-    if kind in _POSTGRESQL:
+    kind, rest = sink_kind(url)
+    if kind in POSTGRESQL:
         address, _, schema = _postgresql(kind)
         versions: tuple[int, int] = schema.migrate(address.PostgreSQLAddress.from_url(url))
         return versions
     return sqlite.migrate(rest) if kind == "sqlite" else (0, 0)
 
 
-def _parts(url: str) -> tuple[str, str]:
-    """Kind and rest of a URL, which are sure to be there."""
+def sink_kind(url: str) -> tuple[str, str]:
+    """Kind and rest of a URL, which are sure to be there.
+
+    :raises ValueError: when the URL is not one of :data:`KINDS`.
+    """
     kind, colon, rest = url.partition(":")
-    if not colon or kind not in (*_POSTGRESQL, "sqlite", "jsonlines"):
+    if not colon or kind not in (*POSTGRESQL, "sqlite", "jsonlines"):
         raise ValueError(f"unknown sink {kind!r}: use {KINDS}" if colon else f"use {KINDS}")
-    if kind not in _POSTGRESQL and not rest:
+    if kind not in POSTGRESQL and not rest:
         raise ValueError(f"{kind}: needs the path of a file, {kind}:PATH")
     return kind, rest
 

@@ -66,6 +66,7 @@ from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader, Reading
+from tracker.vendors.turns import Turn
 
 #: Seconds for a peer to take what was written before its connection was closed.
 CLOSE_GRACE: Final = 5.0
@@ -108,9 +109,7 @@ class TeltonikaProtocol(Protocol):
         self._unconfirmed: Deferred[None] | None = None
         self._messages_under_way = 0
         self._settled_at = 0.0  # from then on the login's answer has been read alone
-        self._wants_to_write: Deferred[None] | None = None
-        self._radio_sleeps = 0.0
-        self._look_again: IDelayedCall | None = None
+        self._turn: Turn | None = None  # somebody wants to write a command
         self._advancing = False
         self._unread = False  # the peer does not read what is written to it
         self._paused = False  # and so, or for another reason, it is not read either
@@ -135,9 +134,9 @@ class TeltonikaProtocol(Protocol):
             self._advance()
         else:  # for Redis, or for its peer: whether what came is whole shows later
             self._last_heard = self._clock.seconds()
-        if self._wants_to_write is not None:
+        if self._turn is not None:
             self._give_turn()
-        if self._waits and len(self._buffer) > self._limits.buffer_bytes:
+        if self._full:
             # Not before: pausing at every packet costs two system calls, and a paused
             # transport does not see its peer leave.
             self._pause()
@@ -180,11 +179,9 @@ class TeltonikaProtocol(Protocol):
         """See ISession."""
         if self._closed:
             return fail(SessionEnded())
-        free: Deferred[None] = Deferred(self._no_turn_wanted)
-        self._wants_to_write = free
-        self._radio_sleeps = radio_sleeps
+        turn = self._turn = Turn(self._clock, radio_sleeps, self._give_turn, self._forget_turn)
         self._give_turn()
-        return free
+        return turn.free
 
     def write_command(self, data: bytes) -> None:
         """See ISession."""
@@ -214,6 +211,10 @@ class TeltonikaProtocol(Protocol):
         )
 
     @property
+    def _full(self) -> bool:
+        return self._waits and len(self._buffer) > self._limits.buffer_bytes
+
+    @property
     def _closed(self) -> bool:
         return self._read_next == self._read_nothing
 
@@ -225,11 +226,10 @@ class TeltonikaProtocol(Protocol):
     def _go_on(self) -> None:
         if not self._waits:
             self._advance()
-        full = self._waits and len(self._buffer) > self._limits.buffer_bytes
-        if self._paused and not full and not self._closed:
+        if self._paused and not self._closed and not self._full:
             self._paused = False
             self.transport.resumeProducing()  # type: ignore[attr-defined]
-        if self._wants_to_write is not None:
+        if self._turn is not None:
             self._give_turn()
         if self._retiring and not (self._waits or self._buffer):
             self.close()
@@ -243,38 +243,18 @@ class TeltonikaProtocol(Protocol):
             self._keep_messages(unread)
         if self._unconfirmed is not None:
             self._unconfirmed.cancel()
-        free = self._forget_turn()
-        if free is not None:
-            free.errback(SessionEnded())
+        if self._turn is not None:
+            self._turn.lose()
 
     def _give_turn(self) -> None:
         """Let a command be written, if one is to be, and may be now."""
-        if self._waits or self._buffer or self._read_next != self._read_frame:
+        if self._advancing or self._waits or self._buffer or self._read_next != self._read_frame:
             return  # what comes next is followed by another look
-        now = self._clock.seconds()
-        if now < self._settled_at:
-            if self._look_again is None:
-                self._look_again = self._clock.callLater(self._settled_at - now, self._look)
-            return
-        if self._radio_sleeps and now - self._last_heard >= self._radio_sleeps:
-            return
-        free = self._forget_turn()
-        if free is not None:
-            free.callback(None)
+        if self._turn is not None:
+            self._turn.maybe_give(self._settled_at, self._last_heard)
 
-    def _no_turn_wanted(self, _: Deferred[None]) -> None:
-        self._forget_turn()
-
-    def _look(self) -> None:
-        self._look_again = None
-        self._give_turn()
-
-    def _forget_turn(self) -> Deferred[None] | None:
-        if self._look_again is not None:
-            self._look_again.cancel()
-            self._look_again = None
-        free, self._wants_to_write = self._wants_to_write, None
-        return free
+    def _forget_turn(self) -> None:
+        self._turn = None
 
     def _forget_timeout(self) -> None:
         if self._timeout is not None and self._timeout.active():
@@ -315,19 +295,22 @@ class TeltonikaProtocol(Protocol):
             self.transport.write(REFUSE)
             return self._reject(outcome.reason)
         del self._buffer[: outcome.used]
+        # Known before the gateway is told: what has waited on an older connection of the
+        # device is prepared for this one at once.
+        self.device_id = outcome.value
         admission = self._gateway.login(self, outcome.value)
         if admission is not Admission.SERVED:
+            self.device_id = None
             if admission is Admission.REFUSED:
                 self.transport.write(REFUSE)
             self.close()
             return False
-        self.device_id = outcome.value
         self._read_next = self._read_frame
         self._forget_timeout()
         self._since = self._last_heard = self._clock.seconds()
         self._timeout = self._clock.callLater(self._limits.idle_timeout, self._check_idle)
         self._write(ACCEPT)
-        self._settled_at = self._last_heard + LOGIN_SETTLES
+        self._login_settles()
         return True
 
     def _read_frame(self) -> bool:
@@ -342,10 +325,7 @@ class TeltonikaProtocol(Protocol):
         reading = self._read(frame.value)
         if isinstance(reading, Rejected):
             return self._reject(reading.reason)
-        if self._observer is not None:
-            self._observer(Traffic.RECEIVED, bytes(self._buffer[: frame.used]))
-        del self._buffer[: frame.used]
-        self._last_heard = self._clock.seconds()
+        self._take_in(frame.used)
         if reading.entries:
             self._codec = reading.entries[0].codec
         if reading.message is None:
@@ -362,7 +342,7 @@ class TeltonikaProtocol(Protocol):
     def _tell_answer(self, message: Message) -> None:
         assert self.device_id is not None  # noqa: S101 - the login comes first
         answer = maybe_answer(self.device_id, message)
-        if answer is not None:
+        if answer is not None and not self._closed:  # by what became of the message
             self._gateway.answered(self, answer)
 
     def _read_repeated_login(self) -> bool:
@@ -375,12 +355,21 @@ class TeltonikaProtocol(Protocol):
             return self._reject(f"a second login: {outcome.reason}")
         if outcome.value != self.device_id:
             return self._reject("a second login, of another device")
-        del self._buffer[: outcome.used]
-        self._last_heard = self._clock.seconds()
+        self._take_in(outcome.used)
         # Nothing to confirm, and so in a turn of its own: others have to have theirs.
-        self._answer_when(deferLater(self._clock, 0), ACCEPT)
-        self._settled_at = self._last_heard + LOGIN_SETTLES
+        self._answer_when(deferLater(self._clock, 0, self._login_settles), ACCEPT)
         return True
+
+    def _login_settles(self) -> None:
+        # From when the answer is written, which may be late where the reactor is busy.
+        self._settled_at = self._clock.seconds() + LOGIN_SETTLES
+
+    def _take_in(self, used: int) -> None:
+        """So many bytes were a whole that makes sense."""
+        if self._observer is not None:
+            self._observer(Traffic.RECEIVED, bytes(self._buffer[:used]))
+        del self._buffer[:used]
+        self._last_heard = self._clock.seconds()
 
     def _read_nothing(self) -> bool:
         self._buffer.clear()

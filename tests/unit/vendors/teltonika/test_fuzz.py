@@ -23,10 +23,11 @@ from twisted.python.failure import Failure
 from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika.conversation import is_message
 from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, LOGIN
-from tracker.interfaces import NotAccepted
+from tracker.interfaces import NotAccepted, SessionEnded
 from tracker.limits import Limits
 from tracker.position import Entry, iso_milliseconds
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
+from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
 from tracker.vendors.teltonika.frame import encode_frame
@@ -69,6 +70,7 @@ MESSAGES = [
 RECORDS = [*(golden.data for golden in GOLDEN), encode_packet(CODEC_16, GENERATED), CODEC_7]
 DATA = [*RECORDS, *MESSAGES]
 FRAMES = [encode_frame(data) for data in DATA]
+COMMAND = command_frame(IMEI, "getinfo", "12").data
 
 
 class Mutations:
@@ -184,12 +186,15 @@ class Tally:
         self.failures.append(failure)
 
 
-def told(answer: bytes) -> tuple[int, list[int]]:
-    """How many logins were accepted, and the counts that were acknowledged."""
-    logins = 0
+def told(answer: bytes) -> tuple[int, list[int], int]:
+    """Logins that were accepted, the counts that were acknowledged, and commands."""
+    logins = commands = 0
     counts = []
     while answer:
-        if answer[:1] == b"\x01":
+        if answer.startswith(COMMAND):
+            commands += 1
+            answer = answer[len(COMMAND) :]
+        elif answer[:1] == b"\x01":
             logins += 1
             answer = answer[1:]
         else:
@@ -197,7 +202,7 @@ def told(answer: bytes) -> tuple[int, list[int]]:
             assert len(answer) >= 4, "half an acknowledgement"
             counts.append(answer[3])
             answer = answer[4:]
-    return logins, counts
+    return logins, counts, commands
 
 
 class Connection:
@@ -218,6 +223,31 @@ class Connection:
         self.settled = 0
         self.confirmed: list[Sequence[Entry]] = []
         self.hears = True
+        self.commands = 0
+        self.wanted = False
+
+    def want_turn(self) -> None:
+        """Somebody waits to write a command, as soon as that may be."""
+        if not self.wanted:
+            self.wanted = True
+            free = self.protocol.when_free()
+            free.addCallbacks(self.turn, self.no_turn).addErrback(self.tally.note_failure)
+
+    def turn(self, _: None) -> None:
+        self.wanted = False
+        assert self.hears
+        assert not self.transport.disconnecting
+        assert not self.protocol._buffer, "inside of something"
+        acknowledged = told(self.transport.value())[1]
+        records = [one for one, _ in self.gateway.published if not is_message(one)]
+        assert len(acknowledged) == len(records), "before an acknowledgement"
+        self.protocol.write_command(COMMAND)
+        self.commands += 1
+
+    def no_turn(self, failure: Failure) -> None:
+        self.wanted = False
+        failure.trap(SessionEnded)
+        assert self.protocol._closed
 
     def check(self) -> None:
         answer = self.transport.value()
@@ -225,8 +255,9 @@ class Connection:
             assert self.protocol.device_id is None
             assert self.transport.disconnecting
         else:
-            logins, counts = told(answer)
+            logins, counts, commands = told(answer)
             assert counts == self.due()
+            assert commands == self.commands
             assert bool(logins) is (self.protocol.device_id is not None)
         assert len(self.protocol._buffer) <= BOUND
         if any(event[0] == "rejected" for event in self.gateway.events):
@@ -293,7 +324,9 @@ class Connection:
             self.clock.advance(LIMITS.idle_timeout + 1)
         self.check()
         assert not self.protocol._buffer
+        assert not self.wanted
         assert not self.clock.getDelayedCalls()
+        self.tally.of["commands"] += self.commands
         self.tally.of["acknowledged"] += len(self.due())
         self.tally.of["confirmed"] += len(self.confirmed)
         self.tally.of["given up"] += len(self.gateway.published) - len(self.confirmed)
@@ -311,6 +344,7 @@ def live(mutations: Mutations, tally: Tally, layouts: Layouts) -> int:
     for _ in range(mutations.random.randrange(1, 9)):
         closed = connection.transport.disconnecting
         inputs += 1
+        connection.want_turn()
         for chunk in mutations.chunks(mutations.of_a_stream()):
             connection.feed(chunk)
         connection.check()
@@ -351,6 +385,7 @@ def test_no_input_over_a_connection_breaks_the_protocol() -> None:
     assert tally.of["acknowledged"] > 10_000
     assert tally.of["confirmed"] > tally.of["acknowledged"] + 3000  # the rest are messages
     assert tally.of["outlived"] > 500
+    assert tally.of["commands"] > 5000
     assert tally.of["given up"] > 1000
     assert tally.of["rejected"] > 10_000
     assert len(tally.reasons) >= 18, tally.reasons

@@ -1,0 +1,106 @@
+"""What instances have left behind that are gone, and commands that nobody ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tracker.command import BadCommand, Command
+from tracker.control.doctor.findings import Finding, ok, warning
+from tracker.control.doctor.streams import Traffic
+from tracker.keys import outbound, waiting_commands
+from tracker.streams.commands import outbound_entries, outbound_streams, waiting_devices
+from tracker.streams.registry import connections
+
+#: Seconds after which a command that has expired is ended by then: a janitor looks each minute.
+OVERDUE: Final = 180
+#: Devices whose waiting commands are looked at.
+_LOOKED_AT: Final = 200
+
+_JANITOR: Final = "systemctl start tracker-janitor"
+
+
+async def registry(traffic: Traffic) -> Finding:
+    """Devices are registered at living instances only."""
+    living = await traffic.living()
+    owners: Counter[str] = Counter()
+    async for page in connections(traffic.server.redis):
+        owners.update(page.values())
+    stale = {name: count for name, count in owners.items() if name not in living}
+    return judge_registry(owners.total(), stale)
+
+
+def judge_registry(devices: int, stale: Mapping[str, int]) -> Finding:
+    """What is to be said of devices at instances that are gone (name → how many)."""
+    if not stale:
+        return ok(f"{devices} devices, all at living instances")
+    return warning(
+        f"{sum(stale.values())} of {devices} devices are registered at instances that are gone: "
+        + ", ".join(sorted(stale)),
+        _JANITOR,
+    )
+
+
+async def orphans(traffic: Traffic) -> Finding:
+    """No command waits for an instance that is gone."""
+    living, redis = await traffic.living(), traffic.server.redis
+    gone = {
+        name: await redis.execute("XLEN", outbound(name))
+        async for name in outbound_streams(redis)
+        if name not in living
+    }
+    return judge_orphans(gone)
+
+
+def judge_orphans(gone: Mapping[str, int]) -> Finding:
+    """What is to be said of streams of commands of instances that are gone (name → entries)."""
+    if not gone:
+        return ok("no streams of commands for instances that are gone")
+    names = ", ".join(sorted(gone))
+    return warning(f"{sum(gone.values())} commands for instances that are gone: {names}", _JANITOR)
+
+
+async def commands(traffic: Traffic, clock: Any) -> list[Finding]:
+    """Commands that wait are ended when they expire."""
+    redis, now = traffic.server.redis, int(clock.seconds() * 1000)
+    devices, overdue = 0, 0
+    async for device in waiting_devices(redis):
+        devices += 1
+        if devices <= _LOOKED_AT:
+            overdue += _overdue(await outbound_entries(redis, waiting_commands(device)), now)
+    found = [judge_waiting(devices, overdue)]
+    for name in sorted(await traffic.living()):
+        entries = await outbound_entries(redis, outbound(name))
+        found.append(judge_outbound(name, len(entries), _overdue(entries, now)))
+    return found
+
+
+def judge_waiting(devices: int, overdue: int) -> Finding:
+    """What is to be said of commands that wait for devices."""
+    seen = f"commands wait for {devices} devices"
+    if not overdue:
+        return ok(seen)
+    return warning(f"{seen}, {overdue} of them have expired and were not ended", _JANITOR)
+
+
+def judge_outbound(name: str, entries: int, overdue: int) -> Finding:
+    """What is to be said of the commands that a living instance has."""
+    seen = f"{name} has {entries} commands to deliver"
+    if not overdue:
+        return ok(seen)
+    return warning(
+        f"{seen}, {overdue} of them have expired and were not ended",
+        "systemctl restart tracker-ingest  # on its machine, after journalctl -u tracker-ingest",
+    )
+
+
+def _overdue(entries: list[Any], now: int) -> int:
+    count = 0
+    for entry in entries:
+        try:
+            expires_at = Command.from_entry(entry.content or ()).expires_at
+        except BadCommand:
+            continue  # whoever reads it says so
+        count += now - expires_at > OVERDUE * 1000
+    return count
