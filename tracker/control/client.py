@@ -186,9 +186,9 @@ class ControlClient(Service):
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
             ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
         """
-        timeout = None if wait else ANSWER_TIMEOUT
+        patience = None if wait else ANSWER_TIMEOUT
         return await self._ask(
-            SendCommand, timeout, device_id=device_id, text=text, wait=wait, **options
+            SendCommand, patience, device_id=device_id, text=text, wait=wait, **options
         )
 
     async def command_status(self, command_id: str, device_id: str | None = None) -> dict[str, Any]:
@@ -279,10 +279,11 @@ class ControlClient(Service):
     async def _ask(
         self,
         command: type[ControlCommand],
-        timeout: float | None = ANSWER_TIMEOUT,
+        patience: float | None = ANSWER_TIMEOUT,
+        /,
         **arguments: Any,
     ) -> dict[str, Any]:
-        return await self._ask_on(await self._connected(), command, timeout, arguments)
+        return await self._ask_on(await self._connected(), command, patience, arguments)
 
     async def _connected(self) -> _ClientProtocol:
         if self._protocol is not None:
