@@ -194,8 +194,10 @@ class ControlClient(Service):
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
             ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
         """
-        arguments = {"device_id": device_id, "text": text, "wait": wait, **options}
-        return await self._ask_for(None if wait else ANSWER_TIMEOUT, SendCommand, arguments)
+        patience = None if wait else ANSWER_TIMEOUT
+        return await self._ask(
+            SendCommand, patience, device_id=device_id, text=text, wait=wait, **options
+        )
 
     async def command_status(self, command_id: str, device_id: str | None = None) -> dict[str, Any]:
         """What has become of a command.
@@ -260,7 +262,7 @@ class ControlClient(Service):
 
         :return: how many were ``closed``, and how many are ``left``.
         """
-        return await self._ask_for(seconds + ANSWER_TIMEOUT, Drain, {"seconds": seconds})
+        return await self._ask(Drain, seconds + ANSWER_TIMEOUT, seconds=seconds)
 
     async def _pages(
         self,
@@ -282,13 +284,14 @@ class ControlClient(Service):
             more = page["more"] and bool(page[rows])
             after = page[rows][-1]["device_id"] if more else after
 
-    async def _ask(self, command: type[ControlCommand], **arguments: Any) -> dict[str, Any]:
-        return await self._ask_for(ANSWER_TIMEOUT, command, arguments)
-
-    async def _ask_for(
-        self, seconds: float | None, command: type[ControlCommand], arguments: dict[str, Any]
+    async def _ask(
+        self,
+        command: type[ControlCommand],
+        patience: float | None = ANSWER_TIMEOUT,
+        /,
+        **arguments: Any,
     ) -> dict[str, Any]:
-        return await self._ask_on(await self._connected(), command, seconds, arguments)
+        return await self._ask_on(await self._connected(), command, patience, arguments)
 
     async def _connected(self) -> _ClientProtocol:
         if self._protocol is not None:

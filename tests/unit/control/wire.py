@@ -280,16 +280,19 @@ class ScriptedRedis:
 class Port:
     """A control port.
 
-    :param role: of whoever connects; None: nobody may.
+    :param role: of whoever connects.
+    :param redis: what stands for a RedisConnection, or is one.
     """
 
-    def __init__(self, role: ControlRole = ControlRole.OPERATE) -> None:
-        self.clock = Clock()
+    def __init__(
+        self, role: ControlRole = ControlRole.OPERATE, redis: Any = None, clock: Clock | None = None
+    ) -> None:
+        self.clock = clock or Clock()
         self.instance = FakeInstance()
-        self.redis = ScriptedRedis()
+        self.redis: Any = ScriptedRedis() if redis is None else redis
         self.levels = LogLevels()
-        redis: Any = self.redis
-        self.operations = Operations(self.clock, self.instance, redis, self.levels)
+        asked: Any = self.redis
+        self.operations = Operations(self.clock, self.instance, asked, self.levels)
         self.factory = ControlFactory(self.clock, self.instance, self.operations, Roles(None, role))
         self.operations.watchers = lambda: self.factory.watchers
 
