@@ -56,7 +56,7 @@ def main(ctx: click.Context, control: str | None, file: Path | None, output: str
 
     \b
     Examples:
-      tracker-admin --control unix:/run/tracker/control.sock info
+      tracker-admin --control unix:/run/tracker/control-eu-1.sock info
       tracker-admin send 356307042441013 getinfo
     """
     ctx.obj = Options(control, file, output)

@@ -288,7 +288,7 @@ class ControlClient(Service):
         self,
         command: type[ControlCommand],
         patience: float | None = ANSWER_TIMEOUT,
-        /,
+        /,  # a command may have an argument of the same name
         **arguments: Any,
     ) -> dict[str, Any]:
         return await self._ask_on(await self._connected(), command, patience, arguments)

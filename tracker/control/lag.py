@@ -72,7 +72,7 @@ def lag(
     Examples:
       tracker-admin lag
       tracker-admin lag --follow --interval 10s >> lag.log
-      tracker-admin --control unix:/run/tracker/control.sock lag -o json
+      tracker-admin --control unix:/run/tracker/control-eu-1.sock lag -o json
     """
 
     async def show(reactor: Any, read: Read) -> int:

@@ -61,7 +61,7 @@ def info(output: str) -> None:
 
     \b
     Examples:
-      tracker-admin --control unix:/run/tracker/control.sock info
+      tracker-admin --control unix:/run/tracker/control-eu-1.sock info
       tracker-admin -o json info | jq .devices
     """
 

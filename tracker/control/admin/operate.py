@@ -69,7 +69,7 @@ def drain(seconds: float, yes: bool, output: str) -> None:
 
     \b
     Example:
-      tracker-admin --control unix:/run/tracker/eu-1.sock drain --seconds 60 --yes
+      tracker-admin --control unix:/run/tracker/control-eu-1.sock drain --seconds 60 --yes
     """
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody to ask, as this is no terminal: say --yes")
