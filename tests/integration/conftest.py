@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest_twisted
 
+from tests.integration.asking import Asking
 from tests.integration.echo import Server
 from tests.servers import RedisServer
 from tests.waiting import until
@@ -37,6 +38,15 @@ async def connected(redis: RedisServer) -> AsyncIterator[Connected]:
     await connected.usable()
     yield connected
     await connected.connection.stopService()
+
+
+@pytest_twisted.async_yield_fixture
+async def asking(redis: RedisServer, connected: Connected) -> AsyncIterator[Asking]:
+    """A client of a control port, which leaves nothing behind when it goes."""
+    asking = Asking(redis, connected.connection)
+    yield asking
+    asking.client.leave()
+    assert asking.port.timers == 0
 
 
 @pytest_twisted.async_yield_fixture

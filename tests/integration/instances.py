@@ -11,9 +11,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 
 from tests.integration.conftest import Connected
-from tests.integration.ledgers import DEVICE, clock_of, live, outbound
+from tests.integration.ledgers import DEVICE, clock_of, is_empty, live, outbound, sent
 from tests.servers import RedisServer
-from tests.system.commands import fields
+from tests.system.commands import fates, fields
 from tests.unit.fakes import FakeSession
 from tests.waiting import until
 from tracker.command import Answer
@@ -161,15 +161,11 @@ class Instance:
 
     async def is_idle(self) -> None:
         """Wait until no command is held here."""
-        await self.until(lambda: not self.delivery._held, "nothing is held")
+        await self.until(lambda: not self.delivery.held, "nothing is held")
 
     async def has_read(self, entries: int) -> None:
         """Wait until so many commands are held here."""
-
-        def held() -> bool:
-            return len(self.delivery._held) == entries
-
-        await self.until(held, f"{entries} are held")
+        await self.until(lambda: self.delivery.held == entries, f"{entries} are held")
 
     async def stop_delivery(self, step: float = 0.0) -> None:
         """As the role does, before connections and their registry entries end."""
@@ -238,3 +234,46 @@ class Instances:
     def _observe(self, event: Any) -> None:
         if "log_failure" in event:
             self.failures.append(event["log_failure"].getTraceback())
+
+
+def fate(redis: RedisServer, command_id: str = "c1") -> str:
+    return (redis.client.get(sent(command_id)) or b"").decode()
+
+
+def has_claimed(redis: RedisServer, command_id: str = "c1") -> Callable[[], bool]:
+    return lambda: fate(redis, command_id).startswith("sent ")
+
+
+def have_ended(redis: RedisServer, number: int) -> Callable[[], bool]:
+    return lambda: len(fates(redis)) == number
+
+
+async def is_told(
+    one: Instance, redis: RedisServer, expected: dict[str, str], step: float = 0.0
+) -> None:
+    """Wait until all these commands have ended so, and nothing is left of them."""
+    await one.until(lambda: expected.items() <= fates(redis).items(), f"ended: {expected}", step)
+    await one.until(lambda: is_empty(redis, outbound(one.name)), "the stream is empty", step)
+    await one.is_idle()
+    for command_id, how in expected.items():
+        assert fate(redis, command_id).startswith(f"done {how.partition('/')[0]} ")
+
+
+async def claimed(one: Instance, redis: RedisServer, **options: Any) -> Device:
+    """A device that is busy again when a command for it has been claimed."""
+    device = one.login()
+    device.moods = [False, True]
+    one.send("c1", **options)
+    await one.until(has_claimed(redis), "claimed")
+    await one.until(lambda: device.waiting, "waits for its turn")
+    return device
+
+
+async def timed_out(one: Instance, redis: RedisServer) -> Device:
+    """A device that has not answered its first command."""
+    device = one.login()
+    one.send("c1", timeout=10)
+    await one.has_written(device, "c1")
+    one.clock.advance(10)
+    await is_told(one, redis, {"c1": "failed/timeout"})
+    return device

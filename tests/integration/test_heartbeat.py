@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from attrs import asdict, evolve
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.ingestion.heartbeat import EXPIRY, INTERVAL, Heartbeat, Identity
+from tracker.streams.connection import Unavailable
 
 KEY = "instance:heartbeat:one"
 
@@ -32,19 +35,25 @@ ELSEWHERE = Identity("elsewhere", "another-boot", 17, 4711)
 class Instance:
     """A heartbeat whose time the test tells."""
 
-    def __init__(self, connected: Connected, identity: Identity | None = None) -> None:
+    def __init__(
+        self, connected: Connected, identity: Identity | None = None, connection: Any = None
+    ) -> None:
         self.clock = Clock()
         self.clock.advance(1_790_000_000)
         self.aborted: list[str] = []
         self.begun = 0
         self.heartbeat = Heartbeat(
-            *(self.clock, connected.connection, "one", {}, self._begin),
+            *(self.clock, connection or connected.connection, "one", {}, self._begin),
             *(self.aborted.append, None, identity),
         )
         self.heartbeat.startService()
 
     def _begin(self) -> None:
         self.begun += 1
+
+
+def has_begun(one: Instance) -> Callable[[], int]:
+    return lambda: one.begun
 
 
 def beat(redis: RedisServer) -> dict[str, Any]:
@@ -86,6 +95,7 @@ async def test_it_is_there_at_once_and_withdrawn_at_the_end(
     assert 0 < redis.client.ttl(KEY) <= EXPIRY
     await one.heartbeat.stopService()
     assert not redis.client.exists(KEY)
+    assert one.begun == 1
 
 
 @ensureDeferred
@@ -96,7 +106,9 @@ async def test_what_a_killed_process_has_left_is_taken_over_at_once(
     one = Instance(connected)
     await until(lambda: is_of(redis, me()), "taken over")
     assert not one.aborted
+    await until(lambda: one.begun, "begun")
     await one.heartbeat.stopService()
+    assert one.begun == 1
 
 
 @ensureDeferred
@@ -111,8 +123,10 @@ async def test_a_living_process_on_this_host_keeps_its_id(
         await until(lambda: one.aborted, "refused")
         assert one.aborted[0].startswith("another instance has the id one")
         assert str(other.pid) in one.aborted[0]
+        one.clock.advance(INTERVAL)
         await one.heartbeat.stopService()
         assert is_of(redis, theirs)
+        assert one.begun == 0
         other.kill()
 
 
@@ -130,6 +144,7 @@ async def test_a_heartbeat_from_elsewhere_that_is_renewed_keeps_its_id(
     assert "elsewhere" in one.aborted[0]
     await one.heartbeat.stopService()
     assert is_of(redis, ELSEWHERE)
+    assert one.begun == 0
 
 
 @ensureDeferred
@@ -139,11 +154,14 @@ async def test_a_heartbeat_from_elsewhere_that_is_not_renewed_is_taken_over(
     leave(redis, ELSEWHERE, 80)
     one = Instance(connected)
     await until(lambda: one.heartbeat._doubtful, "in doubt")
+    assert one.begun == 0
     redis.client.expire(KEY, 80 - INTERVAL)
     one.clock.advance(INTERVAL)
     await until(lambda: is_of(redis, me()), "taken over")
     assert not one.aborted
+    await until(lambda: one.begun, "begun")
     await one.heartbeat.stopService()
+    assert one.begun == 1
 
 
 @ensureDeferred
@@ -154,3 +172,108 @@ async def test_after_a_flush_it_is_there_again(connected: Connected, redis: Redi
     one.clock.advance(INTERVAL)
     await until(lambda: is_of(redis, me()), "again")
     await one.heartbeat.stopService()
+    assert one.begun == 1
+
+
+@ensureDeferred
+async def test_it_begins_once_however_often_it_beats(
+    connected: Connected, redis: RedisServer
+) -> None:
+    one = Instance(connected)
+    await until(lambda: one.begun, "begun")
+    assert is_of(redis, me())  # by then the others know
+
+    def beats() -> bool:
+        one.clock.advance(INTERVAL)
+        return is_of(redis, me())
+
+    for _ in range(3):
+        redis.client.delete(KEY)
+        await until(beats, "a beat")
+    await one.heartbeat.stopService()
+    assert one.begun == 1
+
+
+@ensureDeferred
+async def test_it_begins_again_with_each_process_of_its_id(
+    connected: Connected, redis: RedisServer
+) -> None:
+    for _ in range(2):
+        one = Instance(connected)  # the second one finds its own beat, as after a quick restart
+        await until(has_begun(one), "begun")
+        assert one.begun == 1
+        assert not one.aborted
+    redis.client.delete(KEY)
+
+
+@ensureDeferred
+async def test_it_begins_when_redis_is_there(connected: Connected, redis: RedisServer) -> None:
+    redis.kill()
+    await until(lambda: not connected.connection.connected, "gone")
+    one = Instance(connected)
+    one.clock.advance(2 * INTERVAL)
+    assert one.begun == 0
+    redis.start()
+    await until(lambda: one.begun, "begun")
+    redis.kill()
+    await until(lambda: not connected.connection.connected, "gone")
+    one.clock.advance(INTERVAL)
+    redis.start()
+    await connected.usable()
+    redis.client.delete(KEY)
+    one.clock.advance(INTERVAL)
+    await until(lambda: is_of(redis, me()), "a beat")
+    await one.heartbeat.stopService()
+    assert one.begun == 1
+
+
+class Failing:
+    """A connection that fails a command, the first, second or third one."""
+
+    def __init__(self, connected: Connected, number: int) -> None:
+        self._connection = connected.connection
+        self.when_connected = connected.connection.when_connected
+        self._left = number
+
+    def execute(self, *arguments: Any) -> Deferred[Any]:
+        self._left -= 1
+        if self._left == 0:
+            return fail(Unavailable("lost"))
+        return self._connection.execute(*arguments)
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    "number",
+    [
+        *(1, 2, 3),
+    ],
+)
+async def test_it_begins_once_whichever_command_of_the_first_beat_is_lost(
+    number: int, connected: Connected, redis: RedisServer
+) -> None:
+    one = Instance(connected, connection=Failing(connected, number))
+
+    def begun() -> int:
+        one.clock.advance(INTERVAL)
+        return one.begun
+
+    await until(begun, "begun", timeout=3)
+    await until(lambda: is_of(redis, me()), "a beat")
+    assert one.begun == 1
+    assert not one.aborted
+    await one.heartbeat.stopService()
+
+
+@ensureDeferred
+async def test_who_has_hung_for_so_long_that_another_one_has_begun_gives_up(
+    connected: Connected, redis: RedisServer
+) -> None:
+    one = Instance(connected)
+    await until(lambda: is_of(redis, me()), "a beat")
+    leave(redis, ELSEWHERE)
+    one.clock.advance(INTERVAL)
+    await until(lambda: one.aborted, "given up")
+    assert "elsewhere" in one.aborted[0]
+    await one.heartbeat.stopService()
+    assert is_of(redis, ELSEWHERE)

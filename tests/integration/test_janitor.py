@@ -349,3 +349,29 @@ async def test_an_outage_of_redis_is_survived(redis: RedisServer, janitor: Start
     finish(redis)
     await until(lambda: running.health.ready, "ready again")
     assert len(ids(redis)) == 1
+
+
+@ensureDeferred
+@pytest.mark.parametrize("what", ["a device", "all devices", "an instance"])
+async def test_commands_that_redis_refuses_to_see_to_hold_up_nothing_else(
+    what: str, janitor: Start, redis: RedisServer
+) -> None:
+    gone, other = "commands:outbound:gone", "commands:outbound:other"
+    expired = fields("expired", "356307042441021", expires_in=-1)
+    match what:
+        case "a device":
+            redis.client.set("commands:waiting:356307042441013", "x")
+            redis.client.sadd("commands:waiting", "356307042441013", "356307042441021")
+            redis.client.xadd("commands:waiting:356307042441021", expired)
+        case "all devices":
+            redis.client.set("commands:waiting", "x")
+            redis.client.xadd(other, expired)
+        case "an instance":
+            redis.client.set("commands:waiting:356307042441013", "x")
+            redis.client.xadd(gone, fields("stuck", "356307042441013"))
+            redis.client.xadd(other, expired)
+    with capturedLogs() as captured:
+        await janitor(Retention()).round()
+    assert fates(redis) == {"expired": "expired"}
+    assert any("cannot be seen to: WRONGTYPE" in str(formatEvent(event)) for event in captured)
+    redis.client.delete("commands:waiting:356307042441013")

@@ -188,21 +188,23 @@ def test_a_sink_without_tables_has_nothing_to_migrate(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "status", "said"),
     [
-        ("mysql://tracker:s3cret@h/db", "unknown sink 'mysql'"),
-        ("sqlite:", "needs the path"),
-        ("sqlite:/nowhere/at/all.sqlite", "cannot open the database"),
-        ("postgresql://tracker:s3cret@127.0.0.1:1/db", "refused"),
-        ("postgresql://tracker:s3cret%@127.0.0.1/db", "not a URL"),
-        ("s3cret", "use postgresql"),
+        ("mysql://tracker:s3cret@h/db", 2, "unknown sink 'mysql'"),
+        ("sqlite:", 2, "needs the path"),
+        ("sqlite:/nowhere/at/all.sqlite", 1, "cannot open the database"),
+        ("postgresql://tracker:s3cret@127.0.0.1:1/db", 1, "refused"),
+        ("postgresql://tracker:s3cret%@127.0.0.1/db", 2, "not a URL"),
+        ("s3cret", 2, "use postgresql"),
     ],
 )
-def test_mistakes_are_told_in_one_line_without_the_password(url: str, said: str) -> None:
+def test_mistakes_are_told_in_one_line_without_the_password(
+    url: str, status: int, said: str
+) -> None:
     if ":1/" in url:
         url = url.replace(":1/", f":{free_port()}/")
     result = migrate("--sink", url)
-    assert result.exit_code == 1
+    assert result.exit_code == status
     assert said in result.output
     assert "s3cret" not in result.output
     assert len(result.output.splitlines()) == 1

@@ -36,7 +36,6 @@ from tracker.command import Outcome, Status
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.streams.advertised import advertised_streams, living_instances
 from tracker.streams.commands import CommandLedger, outbound_streams, remove_empty_outbound
-from tracker.streams.connection import Refused
 from tracker.streams.registry import connections
 from tracker.streams.registry import sweep as sweep_registry
 
@@ -377,8 +376,7 @@ async def test_out_of_memory_nothing_is_lost(
     given(redis, "c1", "dead")
     given(redis, "c2", "dead", expires_in=-10)
     redis.client.config_set("maxmemory", 1)
-    with pytest.raises(Refused, match="OOM"):
-        await sweep()
+    await sweep()
     assert command_ids(redis, DEAD) == ["c1", "c2"]
     assert said(redis) == []
     redis.client.config_set("maxmemory", 0)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
+from tracker.command import MOST_FIELDS
 from tracker.ingestion.registry import INTERVAL, PAGE, RETRY, Registry
 
 KEY = "connections:registry"
@@ -19,11 +22,12 @@ KEY = "connections:registry"
 class Instance:
     """The registry of an instance whose time the test tells."""
 
-    def __init__(self, connected: Connected, name: str) -> None:
+    def __init__(self, connected: Connected, name: str, connection: Any = None) -> None:
         self.clock = Clock()
         self.moved: list[tuple[str, str]] = []
         self.registry = Registry(
-            self.clock, connected.connection, name, lambda *moved: self.moved.append(moved)
+            *(self.clock, connection or connected.connection, name),
+            lambda *moved: self.moved.append(moved),
         )
         self.registry.startService()
 
@@ -156,6 +160,38 @@ async def test_what_redis_did_not_take_is_told_when_it_is_back(
 
 
 @ensureDeferred
+@pytest.mark.parametrize("what", ["no stream", "no set", "huge"])
+async def test_what_ails_the_commands_of_one_device_is_nothing_to_the_registry(
+    what: str, one: Instance, redis: RedisServer
+) -> None:
+    waiting = "commands:waiting"
+    good = redis.client.xadd(f"{waiting}:b", {"command_id": "good"})
+    redis.client.sadd(waiting, "a", "b")
+    match what:
+        case "no stream":
+            redis.client.set(f"{waiting}:a", "x")
+        case "no set":
+            redis.client.set(waiting, "x")
+        case "huge":
+            redis.client.xadd(f"{waiting}:a", {f"field {number}": "" for number in range(5000)})
+    one.enter("a", "b", "c")
+    await until(lambda: registered(redis) == dict.fromkeys("abc", "one"), "entered")
+    moved = redis.client.xrange("commands:outbound:one")
+    if what == "no set":
+        assert redis.client.xrange(f"{waiting}:b") == [(good, {b"command_id": b"good"})]
+    else:
+        assert moved[-1][1] == {b"command_id": b"good"}
+    if what == "huge":
+        assert len(moved) == 2
+        assert len(moved[0][1]) == MOST_FIELDS + 1  # so it is still seen to be none
+        assert not redis.client.exists(f"{waiting}:a")
+    one.clock.advance(RETRY)
+    one.enter("d")
+    await until(lambda: "d" in registered(redis), "goes on")
+    assert redis.client.xrange("commands:outbound:one") == moved
+
+
+@ensureDeferred
 async def test_a_stop_takes_out_what_points_here_and_nothing_else(
     one: Instance, two: Instance, redis: RedisServer
 ) -> None:
@@ -169,3 +205,209 @@ async def test_a_stop_takes_out_what_points_here_and_nothing_else(
     one.registry.entered("d")
     one.clock.advance(60)
     assert registered(redis) == {"b": "two"}
+
+
+@ensureDeferred
+async def test_a_stop_takes_all_out_in_one_call(one: Instance, redis: RedisServer) -> None:
+    devices = [str(number) for number in range(2 * PAGE + 5)]
+    one.enter(*devices)
+    await until(lambda: len(registered(redis)) == len(devices), "entered")
+    before = script_calls(redis)
+    await one.registry.stopService()
+    assert script_calls(redis) == before + 1
+    assert registered(redis) == {}
+
+
+@ensureDeferred
+async def test_a_stop_comes_after_what_is_being_told(one: Instance, redis: RedisServer) -> None:
+    devices = [str(number) for number in range(3 * PAGE)]
+    one.enter(*devices)  # the first call is under way, others would follow
+    await one.registry.stopService()
+    assert registered(redis) == {}
+    one.clock.advance(RETRY)
+    assert registered(redis) == {}
+
+
+def script_calls(redis: RedisServer) -> int:
+    stats = redis.client.info("commandstats")
+    return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
+
+
+# What a process of the same id has left that died.
+
+
+def leave(redis: RedisServer, owner: str, *devices: str) -> None:
+    redis.client.hset(KEY, mapping=dict.fromkeys(devices, owner))
+
+
+@ensureDeferred
+async def test_what_an_earlier_process_has_left_is_removed_and_nothing_else(
+    one: Instance, redis: RedisServer
+) -> None:
+    left = [f"left {number}" for number in range(2 * PAGE + 5)]
+    others = [f"other {number}" for number in range(PAGE)]
+    leave(redis, "one", *left, "a", "b")
+    leave(redis, "two", *others)
+    leave(redis, "one more", "c")
+    redis.client.xadd("commands:waiting:left 1", {"payload": "x"})
+    redis.client.sadd("commands:waiting", "left 1")
+    one.enter("a", "d")  # the one has come back, the other is new
+    await until(lambda: registered(redis).get("d") == "one", "entered")
+    await one.registry.disown()
+
+    def disowned() -> bool:
+        one.clock.advance(0)
+        return len(registered(redis)) == PAGE + 3
+
+    await until(disowned, "removed")
+    expected = dict.fromkeys(others, "two") | {"a": "one", "c": "one more", "d": "one"}
+    assert registered(redis) == expected
+    assert redis.client.xlen("commands:waiting:left 1") == 1
+    one.leave("a", "d")
+    await until(lambda: len(registered(redis)) == PAGE + 1, "left")
+
+
+class Scanned:
+    """A connection by which the registry is scanned while something happens."""
+
+    def __init__(self, connected: Connected) -> None:
+        self._connection = connected.connection
+        self.when_connected = connected.connection.when_connected
+        self.before: dict[int, Callable[[], None]] = {}
+        """Which page → what happens before it is asked for, or after it is here."""
+        self.after: dict[int, Callable[[], None]] = {}
+        self.pages = 0
+
+    def execute(self, *arguments: Any) -> Deferred[Any]:
+        if arguments[0] != "HSCAN":
+            return self._connection.execute(*arguments)
+        page, self.pages = self.pages, self.pages + 1
+        self.before.get(page, lambda: None)()
+        answer = self._connection.execute(*arguments)
+
+        def answered(result: Any) -> Any:
+            self.after.get(page, lambda: None)()
+            return result
+
+        return answer.addCallback(answered)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("told", [True, False], ids=["told", "not told yet"])
+@pytest.mark.parametrize("page", [0, 1, 2])
+async def test_a_device_that_logs_in_during_the_scan_stays(
+    page: int, told: bool, when: str, connected: Connected, redis: RedisServer
+) -> None:
+    scanned = Scanned(connected)
+    one = Instance(connected, "one", scanned)
+    left = [f"left {number}" for number in range(4 * PAGE)]
+    leave(redis, "one", *left)
+    back = left[::10]
+
+    def come_back() -> None:
+        if told:
+            one.enter(*back)  # also tells what was found before
+        else:
+            for device_id in back:
+                one.registry.entered(device_id)
+
+    getattr(scanned, when)[page] = come_back
+    await one.registry.disown()
+    assert scanned.pages > 2
+
+    def disowned() -> bool:
+        one.clock.advance(0)
+        return len(registered(redis)) <= len(back)
+
+    await until(disowned, "removed")
+    one.enter("z")  # whatever is told of the others has been told before
+    await until(lambda: "z" in registered(redis), "told")
+    assert registered(redis) == dict.fromkeys([*back, "z"], "one")
+
+
+@ensureDeferred
+async def test_a_device_that_comes_and_goes_during_the_scan_is_removed(
+    connected: Connected, redis: RedisServer
+) -> None:
+    scanned = Scanned(connected)
+    one = Instance(connected, "one", scanned)
+    leave(redis, "one", "a", "b")
+
+    def come_and_go() -> None:
+        one.enter("a")
+        one.leave("a")
+
+    scanned.after[0] = come_and_go
+    await one.registry.disown()
+    one.clock.advance(0)
+    await until(lambda: registered(redis) == {}, "removed")
+
+
+@ensureDeferred
+async def test_what_is_left_stays_while_redis_is_away(
+    one: Instance, redis: RedisServer, connected: Connected
+) -> None:
+    leave(redis, "one", "a")
+    redis.kill()
+    await until(lambda: not connected.connection.connected, "gone")
+    await one.registry.disown()
+    redis.start()
+    await connected.usable()
+    assert registered(redis) == {"a": "one"}
+
+
+@ensureDeferred
+async def test_after_a_stop_nothing_is_removed(one: Instance, redis: RedisServer) -> None:
+    leave(redis, "one", "a")
+    await one.registry.stopService()
+    await one.registry.disown()
+    one.clock.advance(RETRY)
+    assert registered(redis) == {"a": "one"}
+
+
+# What has begun to wait though its device is here.
+
+
+@ensureDeferred
+async def test_what_waits_for_a_device_that_is_here_is_brought_here(
+    one: Instance, two: Instance, redis: RedisServer
+) -> None:
+    one.enter("a")
+    await until(lambda: registered(redis) == {"a": "one"}, "entered")
+    for device_id in ("a", "b"):
+        redis.client.xadd(f"commands:waiting:{device_id}", {"payload": device_id})
+        redis.client.sadd("commands:waiting", device_id)
+    for device_id in ("a", "b"):  # and that one is not here
+        one.registry.repeat(device_id)
+        two.registry.repeat(device_id)
+    for instance in (one, two):
+        instance.clock.advance(0)
+    await until(lambda: redis.client.exists("commands:outbound:one"), "brought")
+    ((_, content),) = redis.client.xrange("commands:outbound:one")
+    assert content == {b"payload": b"a"}
+    assert redis.client.smembers("commands:waiting") == [b"b"]
+    assert registered(redis) == {"a": "one"}
+    assert not redis.client.exists("commands:outbound:two")
+
+
+@ensureDeferred
+async def test_a_repetition_in_the_turn_in_which_a_device_leaves_says_that_it_has_left(
+    one: Instance, redis: RedisServer
+) -> None:
+    one.enter("a")
+    await until(lambda: registered(redis) == {"a": "one"}, "entered")
+    one.registry.repeat("a")
+    one.registry.left("a")
+    one.clock.advance(0)
+    await until(lambda: registered(redis) == {}, "left")
+
+
+@ensureDeferred
+async def test_after_a_stop_nothing_is_repeated(one: Instance, redis: RedisServer) -> None:
+    one.enter("a")
+    await until(lambda: registered(redis) == {"a": "one"}, "entered")
+    await one.registry.stopService()
+    one.registry.repeat("a")
+    one.clock.advance(RETRY)
+    assert registered(redis) == {}

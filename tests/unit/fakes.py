@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from attrs import define, field
+from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
@@ -15,13 +15,16 @@ from tracker.interfaces import (
     Admission,
     Batch,
     BatchRefused,
+    ConnectionFacts,
     IGateway,
+    IInstance,
     IPeer,
     IPositionSink,
     ISession,
     Observer,
     SessionEnded,
     SessionFacts,
+    Traffic,
 )
 from tracker.position import Entry
 from tracker.streams.connection import Unavailable
@@ -40,6 +43,7 @@ class FakeGateway:
         self.keeps = True
         self.admissions: dict[str, Admission] = {}
         self.confirms_at_once = False
+        self.told_of_login: Callable[[ISession], None] = lambda session: None
 
     def admits(self, address: IAddress | None) -> bool:
         return self.lets_in
@@ -52,6 +56,7 @@ class FakeGateway:
 
     def login(self, session: ISession, device_id: str) -> Admission:
         self.events.append(("login", device_id))
+        self.told_of_login(session)
         return self.admission(device_id)
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
@@ -152,6 +157,76 @@ class FakeSession:
         assert not self.closed
         assert not self.busy
         self.written.append(data.decode())
+
+
+@implementer(IInstance)
+@define
+class FakeInstance:
+    """Has the devices that the test gives it, and notes what is asked of it."""
+
+    instance_id: str = "one"
+    started_at: str = "2026-11-22T10:00:00.000Z"
+    streams: Sequence[str] = ("telemetry:teltonika",)
+    draining: bool = False
+    facts: dict[str, ConnectionFacts] = field(factory=dict)
+    loads: dict[str, tuple[int, bool]] = field(factory=dict)
+    held: set[str] = field(factory=set)
+    """Ids of commands."""
+    watched: list[tuple[str, Observer]] = field(factory=list)
+    dropped: list[str] = field(factory=list)
+    drains: list[tuple[float, Deferred[tuple[int, int]]]] = field(factory=list)
+    described: dict[str, Any] = field(factory=lambda: {"kind": "frame"})
+    """What any piece of traffic says."""
+
+    def connect(self, device_id: str, vendor: str = "teltonika", **changes: Any) -> None:
+        """A device comes."""
+        session = SessionFacts(1.5, 2.5, "8", 3, 4)
+        facts = ConnectionFacts(device_id, vendor, "192.0.2.1:40000", session)
+        self.facts[device_id] = evolve(facts, **changes)
+
+    def happened(self, device_id: str, kind: Traffic, data: bytes = b"") -> None:
+        """Something that observers are told of."""
+        for watched, observer in list(self.watched):
+            if watched == device_id:
+                observer(kind, data)
+
+    def counts(self) -> dict[str, int]:
+        count = len(self.facts)
+        return {"connections": count + 1, "devices": count, "commands_held": len(self.held)}
+
+    def devices(self, vendor: str | None) -> Iterable[str]:
+        return [one.device_id for one in self.facts.values() if vendor in (None, one.vendor)]
+
+    def connection(self, device_id: str) -> ConnectionFacts | None:
+        return self.facts.get(device_id)
+
+    def commands(self, device_id: str) -> tuple[int, bool]:
+        return self.loads.get(device_id, (0, False))
+
+    def holds_command(self, command_id: str) -> bool:
+        return command_id in self.held
+
+    def drop(self, device_id: str) -> str | None:
+        found = self.facts.pop(device_id, None)
+        if found is None:
+            return None
+        self.dropped.append(device_id)
+        return found.address
+
+    def watch(self, device_id: str, observer: Observer) -> bool:
+        self.watched.append((device_id, observer))
+        return device_id in self.facts
+
+    def unwatch(self, device_id: str, observer: Observer) -> None:
+        self.watched.remove((device_id, observer))
+
+    def describe(self, device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:
+        return self.described
+
+    def drain(self, seconds: float) -> Deferred[tuple[int, int]]:
+        self.draining = True
+        self.drains.append((seconds, Deferred()))
+        return self.drains[-1][1]
 
 
 @define

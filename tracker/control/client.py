@@ -14,13 +14,22 @@ are watched are watched again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from attrs import frozen
-from twisted.application.internet import ClientService, backoffPolicy
+from OpenSSL import SSL
+from service_identity import VerificationError
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, TimeoutError, succeed  # noqa: A004
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    TimeoutError,  # noqa: A004
+    succeed,
+)
+from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import (
     IAddress,
     IHandshakeListener,
@@ -28,6 +37,8 @@ from twisted.internet.interfaces import (
     IStreamClientEndpoint,
 )
 from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
 from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
@@ -35,6 +46,7 @@ from zope.interface import implementer
 from tracker.control.boxes import BoxProtocol, Locator
 from tracker.control.commands import (
     VERSION,
+    BadArgument,
     CommandStatus,
     ControlCommand,
     ControlError,
@@ -53,11 +65,15 @@ from tracker.control.commands import (
     VersionMismatch,
     Watch,
 )
+from tracker.endpoints import keep_alive
 
 #: Seconds that an answer is waited for which needs nobody but the instance and Redis.
 ANSWER_TIMEOUT: Final = 15.0
 #: Seconds within which a connection has to be made and greeted.
 GREETING_TIMEOUT: Final = 10.0
+#: Seconds between two attempts to connect: at first, and at most.
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 10.0
 
 
 class NotConnected(ControlError):
@@ -83,6 +99,8 @@ class DeviceEvent:
 
 
 Watcher = Callable[[DeviceEvent], None]
+#: Told None when the connection is usable, else why it was lost.
+Change = Callable[[ControlError | None], None]
 
 
 class ControlClient(Service):
@@ -93,34 +111,46 @@ class ControlClient(Service):
     :param retry: whether a connection is made again that was lost, or could not be made.
     """
 
+    _log = Logger()
+
     def __init__(
         self, reactor: Any, endpoint: IStreamClientEndpoint, name: str = "", retry: bool = True
     ) -> None:
         self._reactor = reactor
+        self._endpoint = endpoint
         self._name = name
         self._retry = retry
         self._watchers: dict[str, Watcher] = {}
+        self._changed: Change = lambda reason: None
         self.greeting: dict[str, Any] = {}
         """What the instance has said to Hello, last: ``instance_id``, ``role``, …"""
-        self._why_not: ControlError | None = None
-        self._client = ClientService(
-            endpoint,
-            _ClientFactory(self),
-            clock=reactor,
-            retryPolicy=backoffPolicy(0.5, 10.0),
-            prepareConnection=lambda protocol: Deferred.fromCoroutine(self._greet(protocol)),
-        )
+        self._protocol: _ClientProtocol | None = None  # once it is greeted
+        self._made: _ClientProtocol | None = None  # the same, and before
+        self._why_not: ControlError = NotConnected("not started")
+        self._over = False  # no further attempt to connect is made
+        self._wanted: list[Deferred[_ClientProtocol]] = []
+        self._loop: Deferred[None] = succeed(None)
+        self._interruptible: Deferred[Any] | None = None
 
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()
-        self._client.startService()
+        self._over = False
+        self._why_not = NotConnected(f"no connection within {GREETING_TIMEOUT:g} s")
+        self._loop = Deferred.fromCoroutine(self._stay_connected())
 
     def stopService(self) -> Deferred[None]:
         """Disconnect; fires when that is done."""
         super().stopService()
-        stopped: Deferred[None] = self._client.stopService()
-        return stopped
+        if self._interruptible is not None:
+            self._interruptible.cancel()
+        if self._made is not None:
+            self._made.transport.loseConnection()
+        return self._loop
+
+    def when_it_changes(self, changed: Change) -> None:
+        """Have somebody told whenever the connection is lost, and when it is back."""
+        self._changed = changed
 
     async def info(self) -> dict[str, Any]:
         """The instance, and how much it holds."""
@@ -164,9 +194,9 @@ class ControlClient(Service):
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
             ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
         """
-        timeout = None if wait else ANSWER_TIMEOUT
+        patience = None if wait else ANSWER_TIMEOUT
         return await self._ask(
-            SendCommand, timeout, device_id=device_id, text=text, wait=wait, **options
+            SendCommand, patience, device_id=device_id, text=text, wait=wait, **options
         )
 
     async def command_status(self, command_id: str, device_id: str | None = None) -> dict[str, Any]:
@@ -190,18 +220,35 @@ class ControlClient(Service):
 
         :return: whether it is connected to the instance now.
         """
+        before = self._watchers.get(device_id)
         self._watchers[device_id] = watcher
-        here: bool = (await self._ask(Watch, device_id=device_id))["here"]
+        try:
+            here: bool = (await self._ask(Watch, device_id=device_id))["here"]
+        except ControlError:
+            if before is None:
+                self._watchers.pop(device_id, None)
+            else:
+                self._watchers[device_id] = before
+            raise
         return here
 
     async def unwatch(self, device_id: str) -> None:
-        """Be told no more."""
-        self._watchers.pop(device_id, None)
+        """Be told no more.
+
+        :raises NoSuchDevice: when it was not watched.
+        """
+        if self._watchers.pop(device_id, None) is not None and self._protocol is None:
+            return  # the next connection begins without
         await self._ask(Unwatch, device_id=device_id)
 
     async def lag(self, streams: list[str] | None = None) -> list[dict[str, Any]]:
         """How far behind the groups of each stream are, or of some."""
-        groups: list[dict[str, Any]] = (await self._ask(Lag, streams=streams))["groups"]
+        groups: list[dict[str, Any]] = []
+        more = True
+        while more:
+            page = await self._ask(Lag, streams=streams, skip=len(groups))
+            groups += page["groups"]
+            more = page["more"] and bool(page["groups"])
         return groups
 
     async def set_log_level(self, level: str, namespace: str | None = None) -> str:
@@ -240,28 +287,39 @@ class ControlClient(Service):
     async def _ask(
         self,
         command: type[ControlCommand],
-        timeout: float | None = ANSWER_TIMEOUT,
+        patience: float | None = ANSWER_TIMEOUT,
+        /,  # a command may have an argument of the same name
         **arguments: Any,
     ) -> dict[str, Any]:
+        return await self._ask_on(await self._connected(), command, patience, arguments)
+
+    async def _connected(self) -> _ClientProtocol:
+        if self._protocol is not None:
+            return self._protocol
+        if self._over or not self.running:
+            raise self._reason()
+        wanted: Deferred[_ClientProtocol] = Deferred()
+        self._wanted.append(wanted)
         try:
-            connecting = self._client.whenConnected(failAfterFailures=None if self._retry else 1)
-            protocol = await connecting.addTimeout(GREETING_TIMEOUT, self._reactor)
-        except Exception as error:  # noqa: BLE001 - whatever kept it from being connected
-            raise self._why_not or NotConnected(_why(error)) from None
-        return await self._ask_on(protocol, command, timeout, arguments)
+            return await wanted.addTimeout(GREETING_TIMEOUT, self._reactor)
+        except TimeoutError:
+            raise self._reason() from None
+        finally:
+            if wanted in self._wanted:
+                self._wanted.remove(wanted)
 
     async def _ask_on(
         self,
-        protocol: Any,
+        protocol: _ClientProtocol,
         command: type[ControlCommand],
         timeout: float | None,
         arguments: dict[str, Any],
     ) -> dict[str, Any]:
         given = {name: value for name, value in arguments.items() if value is not None}
-        asked: Deferred[dict[str, Any]] = protocol.dispatcher.callRemote(command, **given)
-        if timeout is not None:
-            asked.addTimeout(timeout, self._reactor)
         try:
+            asked: Deferred[dict[str, Any]] = protocol.dispatcher.callRemote(command, **given)
+            if timeout is not None:
+                asked.addTimeout(timeout, self._reactor)
             return await asked
         except ControlError:
             raise
@@ -274,27 +332,93 @@ class ControlClient(Service):
         except amp.RemoteAmpError as error:
             raise ControlError(f"{error.errorCode.decode()}: {error.description}") from None
         except amp.TooLong:
-            raise ControlError("an argument is too long") from None
+            raise BadArgument("an argument is too long") from None
+        except UnicodeEncodeError:  # bytes of a command line that are no text
+            raise BadArgument("an argument is not UTF-8") from None
         except Exception as error:  # noqa: BLE001 - the connection was lost, for any reason
             raise NotConnected(_why(error)) from None
 
-    async def _greet(self, protocol: Any) -> None:
+    async def _stay_connected(self) -> None:
+        delay = FIRST_RETRY
+        while self.running:
+            if await self._connect_once():
+                delay = FIRST_RETRY
+            if not (self.running and self._retry):
+                break
+            with suppress(CancelledError):  # a stop
+                await self._or_stopped(deferLater(self._reactor, delay))
+            delay = min(2 * delay, LAST_RETRY)
+        if not self.running:
+            self._why_not = NotConnected("stopped")
+        self._over = True
+        self._fail()
+
+    async def _connect_once(self) -> bool:
+        """Be connected until the connection is lost; whether it was of any use."""
         try:
-            await protocol.ready
-            greeting = {"version": VERSION, "client": self._name}
-            self.greeting = await self._ask_on(protocol, Hello, GREETING_TIMEOUT, greeting)
-            for device_id in list(self._watchers):
-                await self._ask_on(protocol, Watch, ANSWER_TIMEOUT, {"device_id": device_id})
-        except Exception as error:
+            connecting = self._endpoint.connect(_ClientFactory(self))
+            self._made = protocol = await self._or_stopped(connecting)
+            if self.running:
+                await self._greet(protocol)
+            else:
+                protocol.transport.loseConnection()
+        except Exception as error:  # noqa: BLE001 - whatever kept it from being connected
             self._why_not = error if isinstance(error, ControlError) else NotConnected(_why(error))
-            raise
-        self._why_not = None
+            if not isinstance(self._why_not, NotConnected):
+                self._fail()  # it will be so the next time, too
+            if self._made is None:
+                return False
+            self._made.transport.abortConnection()
+        greeted = self._protocol is not None
+        reason = await self._made.lost
+        self._made = self._protocol = None
+        if greeted:
+            self._why_not = NotConnected(reason)
+            self._changed(self._why_not)
+        return greeted
+
+    async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
+        self._interruptible = deferred
+        try:
+            return await deferred
+        finally:
+            self._interruptible = None
+
+    def _fail(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        for deferred in wanted:
+            deferred.errback(self._reason())
+
+    def _reason(self) -> ControlError:
+        # One of its own for each who is told: an exception remembers where it was raised.
+        return type(self._why_not)(str(self._why_not))
+
+    async def _greet(self, protocol: _ClientProtocol) -> None:
+        await self._in_time(protocol.ready)
+        greeting = {"version": VERSION, "client": self._name}
+        self.greeting = await self._ask_on(protocol, Hello, GREETING_TIMEOUT, greeting)
+        for device_id in list(self._watchers):
+            await self._ask_on(protocol, Watch, ANSWER_TIMEOUT, {"device_id": device_id})
+        self._protocol = protocol
+        self._changed(None)
+        wanted, self._wanted = self._wanted, []
+        for deferred in wanted:
+            deferred.callback(protocol)
+
+    async def _in_time(self, ready: Deferred[None]) -> None:
+        try:
+            await ready.addTimeout(GREETING_TIMEOUT, self._reactor)
+        except TimeoutError:
+            raise NotConnected(f"no TLS within {GREETING_TIMEOUT:g} s") from None
 
     def happened(self, event: DeviceEvent) -> None:
         """An event has come."""
         watcher = self._watchers.get(event.device_id)
         if watcher is not None:
-            watcher(event)
+            try:
+                watcher(event)
+            except Exception:  # noqa: BLE001 - a fault of its own, which ends nothing here
+                self._log.failure("the watcher of {device} has failed", device=event.device_id)
 
 
 @implementer(IHandshakeListener)
@@ -303,8 +427,11 @@ class _ClientProtocol(BoxProtocol):
         super().__init__(_Events(client))
         self.ready: Deferred[None] = Deferred()
         """Fires when it may be talked on."""
+        self.lost: Deferred[str] = Deferred()
+        """Fires when it is no more, with the reason."""
 
     def connectionMade(self) -> None:
+        keep_alive(self.transport)
         if not ISSLTransport.providedBy(self.transport):
             self.ready.callback(None)
 
@@ -316,6 +443,7 @@ class _ClientProtocol(BoxProtocol):
         if not self.ready.called:
             self.ready.errback(reason)
         super().connectionLost(reason)
+        self.lost.callback(_why(reason.value))
 
 
 class _Events(Locator):
@@ -349,5 +477,19 @@ class _ClientFactory(Factory):
         return _ClientProtocol(self._client)
 
 
-def _why(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+def _why(error: BaseException | None) -> str:
+    """One line, for people."""
+    match error:
+        case SSL.Error() if error.args and error.args[0]:
+            # What OpenSSL says, last: library, function, reason. An alert is the other side's.
+            return f"TLS: {error.args[0][-1][-1]}"
+        case VerificationError():
+            return "TLS: the server's certificate is for another name"
+        case ConnectionDone():
+            return "the instance has closed the connection"
+        case ConnectionLost():
+            return "the connection was cut off: the instance tells why in its log, if it was that"
+        case ConnectError() if error.osError is not None:
+            return os.strerror(error.osError)
+        case _:
+            return str(error) or type(error).__name__

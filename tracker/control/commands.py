@@ -3,7 +3,7 @@
 ``docs/control-port.rst`` tells the whole protocol. It grows by optional arguments and new
 commands only; what cannot be so becomes another :data:`VERSION`. No value can come to more
 than the 65,535 bytes that AMP allows: texts are cut, lists are paged (``more`` is true, and
-``after`` the last row's name brings the next page).
+``after`` the last row's name, or to ``skip`` so many rows, brings the next page).
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ MOST_ROWS: Final = 200
 MOST_TEXT: Final = 15_000
 #: Bytes of a frame of which a watcher is shown the digits.
 MOST_RAW: Final = 30_000
+#: Characters of an id or a name, and of an error's text. Longer ones are cut.
+MOST_NAME: Final = 64
+MOST_ERROR: Final = 500
 
 
 class ControlError(Exception):
@@ -51,13 +54,32 @@ class RedisUnavailable(ControlError):
     """Redis does not answer, or not as it should. The instance goes on; try again."""
 
 
-_ERRORS: Final[dict[type[Exception], bytes]] = {
+class InternalError(ControlError):
+    """The instance has a fault, which its log tells of; it goes on."""
+
+
+#: How each is called on the wire.
+CODES: Final[dict[type[Exception], bytes]] = {
     VersionMismatch: b"VERSION_MISMATCH",
+    NotPermitted: b"NOT_PERMITTED",
     BadArgument: b"BAD_ARGUMENT",
+    NoSuchDevice: b"NO_SUCH_DEVICE",
+    NoSuchCommand: b"NO_SUCH_COMMAND",
+    RedisUnavailable: b"REDIS_UNAVAILABLE",
+    InternalError: b"INTERNAL",
 }
-_REDIS: Final[dict[type[Exception], bytes]] = {RedisUnavailable: b"REDIS_UNAVAILABLE"}
-_DEVICE: Final[dict[type[Exception], bytes]] = {NoSuchDevice: b"NO_SUCH_DEVICE"}
-_OPERATE: Final[dict[type[Exception], bytes]] = {NotPermitted: b"NOT_PERMITTED"}
+
+
+def _errors(*particular: type[Exception]) -> dict[type[Exception], bytes]:
+    """What a command may answer, besides what any may."""
+    any_may: tuple[type[Exception], ...] = (VersionMismatch, BadArgument, InternalError)
+    return {one: CODES[one] for one in (*any_may, *particular)}
+
+
+def brief(text: str, most: int = MOST_ERROR) -> str:
+    """A text that was made of what somebody has sent, or has put into Redis."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
+
 
 _PAGE: Final = [
     (b"after", amp.Unicode(optional=True)),
@@ -107,7 +129,7 @@ class Hello(ControlCommand):
         (b"name", amp.Unicode()),
         (b"role", amp.Unicode()),
     ]
-    errors: ClassVar[Any] = {**_ERRORS, NotPermitted: b"NOT_PERMITTED"}
+    errors: ClassVar[Any] = _errors(NotPermitted)
 
 
 class Info(ControlCommand):
@@ -125,7 +147,7 @@ class Info(ControlCommand):
         (b"draining", amp.Boolean()),
         (b"streams", amp.ListOf(amp.Unicode())),
     ]
-    errors: ClassVar[Any] = _ERRORS
+    errors: ClassVar[Any] = _errors()
 
 
 class ListConnections(ControlCommand):
@@ -137,7 +159,7 @@ class ListConnections(ControlCommand):
         (b"connections", amp.AmpList([(b"device_id", amp.Unicode()), *_CONNECTION])),
         (b"more", amp.Boolean()),
     ]
-    errors: ClassVar[Any] = _ERRORS
+    errors: ClassVar[Any] = _errors()
 
 
 class ListRegistry(ControlCommand):
@@ -158,7 +180,7 @@ class ListRegistry(ControlCommand):
         ),
         (b"more", amp.Boolean()),
     ]
-    errors: ClassVar[Any] = {**_ERRORS, **_REDIS}
+    errors: ClassVar[Any] = _errors(RedisUnavailable)
 
 
 class GetDevice(ControlCommand):
@@ -175,7 +197,7 @@ class GetDevice(ControlCommand):
         (b"outstanding", amp.Boolean(optional=True)),
         (b"waiting", amp.Integer()),
     ]
-    errors: ClassVar[Any] = {**_ERRORS, **_REDIS, **_DEVICE}
+    errors: ClassVar[Any] = _errors(RedisUnavailable, NoSuchDevice)
 
 
 class SendCommand(ControlCommand):
@@ -199,7 +221,7 @@ class SendCommand(ControlCommand):
         (b"instance_id", amp.Unicode(optional=True)),
         *_OUTCOME,
     ]
-    errors: ClassVar[Any] = {**_ERRORS, **_REDIS, **_OPERATE}
+    errors: ClassVar[Any] = _errors(RedisUnavailable, NotPermitted, NoSuchCommand)
 
 
 class CommandStatus(ControlCommand):
@@ -215,7 +237,7 @@ class CommandStatus(ControlCommand):
         (b"instance_id", amp.Unicode(optional=True)),
         *_OUTCOME,
     ]
-    errors: ClassVar[Any] = {**_ERRORS, **_REDIS, NoSuchCommand: b"NO_SUCH_COMMAND"}
+    errors: ClassVar[Any] = _errors(RedisUnavailable, NoSuchCommand)
 
 
 class DropConnection(ControlCommand):
@@ -225,7 +247,7 @@ class DropConnection(ControlCommand):
     commandName = b"DropConnection"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
     response: ClassVar[Any] = [(b"address", amp.Unicode())]
-    errors: ClassVar[Any] = {**_ERRORS, **_OPERATE, **_DEVICE}
+    errors: ClassVar[Any] = _errors(NotPermitted, NoSuchDevice)
 
 
 class Watch(ControlCommand):
@@ -234,7 +256,7 @@ class Watch(ControlCommand):
     commandName = b"Watch"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
     response: ClassVar[Any] = [(b"here", amp.Boolean())]
-    errors: ClassVar[Any] = _ERRORS
+    errors: ClassVar[Any] = _errors()
 
 
 class Unwatch(ControlCommand):
@@ -242,7 +264,7 @@ class Unwatch(ControlCommand):
 
     commandName = b"Unwatch"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
-    errors: ClassVar[Any] = {**_ERRORS, **_DEVICE}
+    errors: ClassVar[Any] = _errors(NoSuchDevice)
 
 
 class Event(amp.Command):
@@ -268,7 +290,11 @@ class Lag(ControlCommand):
     """How far behind the groups of each stream are."""
 
     commandName = b"Lag"
-    arguments: ClassVar[Any] = [(b"streams", amp.ListOf(amp.Unicode(), optional=True))]
+    arguments: ClassVar[Any] = [
+        (b"streams", amp.ListOf(amp.Unicode(), optional=True)),
+        (b"skip", amp.Integer(optional=True)),
+        (b"limit", amp.Integer(optional=True)),
+    ]
     response: ClassVar[Any] = [
         (
             b"groups",
@@ -284,8 +310,9 @@ class Lag(ControlCommand):
                 ]
             ),
         ),
+        (b"more", amp.Boolean()),
     ]
-    errors: ClassVar[Any] = {**_ERRORS, **_REDIS}
+    errors: ClassVar[Any] = _errors(RedisUnavailable)
 
 
 class SetLogLevel(ControlCommand):
@@ -298,7 +325,7 @@ class SetLogLevel(ControlCommand):
         (b"namespace", amp.Unicode(optional=True)),
     ]
     response: ClassVar[Any] = [(b"before", amp.Unicode())]
-    errors: ClassVar[Any] = {**_ERRORS, **_OPERATE}
+    errors: ClassVar[Any] = _errors(NotPermitted)
 
 
 class Drain(ControlCommand):
@@ -308,7 +335,7 @@ class Drain(ControlCommand):
     commandName = b"Drain"
     arguments: ClassVar[Any] = [(b"seconds", amp.Float())]
     response: ClassVar[Any] = [(b"closed", amp.Integer()), (b"left", amp.Integer())]
-    errors: ClassVar[Any] = {**_ERRORS, **_OPERATE}
+    errors: ClassVar[Any] = _errors(NotPermitted)
 
 
 #: All that a client may ask for, Hello first.

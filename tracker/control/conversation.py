@@ -14,6 +14,7 @@ from tracker import __version__
 from tracker.control.access import ControlRole, Peer
 from tracker.control.boxes import Locator
 from tracker.control.commands import (
+    MOST_NAME,
     VERSION,
     BadArgument,
     CommandStatus,
@@ -34,14 +35,16 @@ from tracker.control.commands import (
     Unwatch,
     VersionMismatch,
     Watch,
+    brief,
 )
 from tracker.control.operations import Operations, event
 from tracker.interfaces import IInstance, Traffic
+from tracker.observe.ratelimit import RateLimit
 
 #: Devices that a client may watch.
 MOST_WATCHED: Final = 32
-#: Characters that a client may call itself.
-_MOST_NAME: Final = 64
+#: Lines a minute about what a client has asked for, and may not.
+DENIAL_LINES: Final = 10
 
 
 class IClient(Interface):
@@ -78,6 +81,7 @@ class Conversation(Locator):
         self._greeted = False
         self._watched: dict[str, _Watched] = {}
         self._waiting: set[Deferred[Any]] = set()
+        self._denials = RateLimit(clock, DENIAL_LINES, 60.0)
 
     def identified(self, peer: Peer, role: ControlRole) -> None:
         """It is known who this is."""
@@ -95,6 +99,11 @@ class Conversation(Locator):
     def watched(self) -> int:
         """Devices that this client watches."""
         return len(self._watched)
+
+    def check(self, command: type[amp.Command] | None) -> None:
+        """See Locator."""
+        if self._peer is None or not (self._greeted or command is Hello):
+            raise VersionMismatch(f"say Hello first, with version {VERSION}")
 
     def answer(
         self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
@@ -114,26 +123,34 @@ class Conversation(Locator):
     async def _answer(
         self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
     ) -> Any:
-        if self._peer is None or not (self._greeted or command is Hello):
-            raise VersionMismatch(f"say Hello first, with version {VERSION}")
         if issubclass(command, ControlCommand) and command.operates:
             allowed = self._role.includes(ControlRole.OPERATE)
-            self._log.info(
-                "audit: {who}{client} {verb} {command} {arguments}",
-                who=str(self._peer),
-                client=f" ({self._client})" if self._client else "",
-                verb="asks for" if allowed else "may not ask for",
-                command=command.commandName.decode(),
-                arguments=" ".join(
-                    f"{name}={value!r}"
-                    for name, value in sorted(arguments.items())
-                    # What a device is told may be a secret.
-                    if value is not None and name != "text"
-                ),
-            )
+            self._tell(command, arguments, allowed)
             if not allowed:
                 raise NotPermitted("that takes the role operate")
         return await function(self, **arguments)
+
+    def _tell(
+        self, command: type[ControlCommand], arguments: dict[str, Any], allowed: bool
+    ) -> None:
+        """Tell in the log who has asked for what: all that is done, and some of what is not."""
+        suppressed = 0 if allowed else self._denials.admit()
+        if suppressed is None:
+            return
+        self._log.info(
+            "audit: {who}{client} {verb} {command} {arguments}{more}",
+            who=str(self._peer),
+            client=f" ({self._client})" if self._client else "",
+            verb="asks for" if allowed else "may not ask for",
+            command=command.commandName.decode(),
+            arguments=" ".join(
+                f"{name}={brief(repr(value), MOST_NAME)}"
+                for name, value in sorted(arguments.items())
+                # What a device is told may be a secret.
+                if value is not None and name != "text"
+            ),
+            more=f" (and {suppressed} more, not shown)" if suppressed else "",
+        )
 
     @Hello.responder
     async def hello(self, version: int, client: str | None) -> dict[str, Any]:
@@ -141,27 +158,30 @@ class Conversation(Locator):
         assert self._peer is not None  # noqa: S101 - looked at before
         if version != VERSION:
             raise VersionMismatch(
-                f"this is tracker {__version__}, which speaks version {VERSION} and not {version}: "
-                f"{'upgrade the client' if version < VERSION else 'upgrade this instance'}"
+                f"this is tracker {__version__}, which speaks version {VERSION} and not "
+                f"{brief(str(version), 16)}: upgrade "
+                f"{'the client' if version < VERSION else 'this instance'}"
             )
         self._greeted = True
-        name = (client or "")[:_MOST_NAME]
+        name = (client or "")[:MOST_NAME]
         self._client = name if name.isprintable() else ascii(name)
         self._protocol.greeted()
         return {
             "version": VERSION,
             "software": __version__,
             "instance_id": self._instance.instance_id,
-            "name": str(self._peer)[:256],
+            "name": brief(str(self._peer)),
             "role": self._role.value,
         }
 
     @Watch.responder
     async def watch(self, device_id: str) -> dict[str, Any]:
         """Begin to tell."""
-        if device_id not in self._watched and len(self._watched) >= MOST_WATCHED:
-            raise BadArgument(f"no more than {MOST_WATCHED} devices can be watched at a time")
         if device_id not in self._watched:
+            if len(self._watched) >= MOST_WATCHED:
+                raise BadArgument(f"no more than {MOST_WATCHED} devices can be watched at a time")
+            if not 0 < len(device_id) <= MOST_NAME:
+                raise BadArgument(f"device_id: must be 1 to {MOST_NAME} characters long")
             watched = self._watched[device_id] = _Watched(
                 device_id, self._instance, self._clock, self._protocol
             )
@@ -172,7 +192,7 @@ class Conversation(Locator):
     async def unwatch(self, device_id: str) -> dict[str, Any]:
         """Tell no more."""
         if device_id not in self._watched:
-            raise NoSuchDevice(f"{device_id} is not watched")
+            raise NoSuchDevice(f"{brief(device_id, MOST_NAME)} is not watched")
         self._unwatch(device_id)
         return {}
 
@@ -212,9 +232,9 @@ class Conversation(Locator):
         return self._operations.drop_connection(device_id)
 
     @Lag.responder
-    async def lag(self, streams: list[str] | None) -> dict[str, Any]:
+    async def lag(self, **arguments: Any) -> dict[str, Any]:
         """Of all streams, or of some."""
-        return await self._operations.lag(streams)
+        return await self._operations.lag(**arguments)
 
     @SetLogLevel.responder
     async def set_log_level(self, level: str, namespace: str | None) -> dict[str, Any]:

@@ -9,7 +9,9 @@ from typing import Any, Final
 
 import click
 
-from tracker.control.redis import ask_redis, output_option, redis_option, table
+from tracker.control.admin.options import output_option, redis_option
+from tracker.control.admin.output import echo_pairs, echo_table
+from tracker.control.redis import ask_redis
 from tracker.keys import dead_letters, telemetry_stream
 from tracker.simulator.run import Failed
 from tracker.streams.connection import RedisConnection
@@ -70,7 +72,7 @@ def list_(
         if output == "json":
             click.echo(json.dumps([_summary(letter) for letter in letters], indent=2))
         else:
-            click.echo(table([_HEADING, *map(_row, letters)]))
+            echo_table([_HEADING, *map(_row, letters)])
         if more:
             click.echo(f"There are more: --after {letters[-1].id}", err=True)
         return 0
@@ -96,7 +98,7 @@ def show(url: str | None, vendor: str, stream: str | None, entry_id: str, output
             click.echo(json.dumps({**_summary(letter), "fields": letter.fields}, indent=2))
         else:
             rows = [(key, str(value)) for key, value in _summary(letter).items()]
-            click.echo(table([*rows, *letter.fields]))
+            echo_pairs([*rows, *letter.fields])
         return 0
 
     ask_redis(url, ask)

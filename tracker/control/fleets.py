@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IStreamClientEndpoint
 from tracker.simulator.demo import Demo
 from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
 from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal
-from tracker.simulator.run import Failed, run, run_fleet
+from tracker.simulator.run import run, run_fleet
 from tracker.vendors.teltonika.avl import CODECS
 
 _CODECS = {codec.name: codec for codec in CODECS.values()}
@@ -146,7 +146,7 @@ def simulate(
       tracker-admin simulate --target tcp:127.0.0.1:5027 --devices 100 --interval 5
     """
     if first + count > IMEIS:
-        raise click.ClickException(
+        raise click.UsageError(
             f"--first {first} --devices {count}: there are {IMEIS} simulated devices at most"
         )
     with ExitStack() as files:
@@ -200,5 +200,5 @@ def _client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
     try:
         endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
     except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
-        raise Failed(f"--target {description}: not a client endpoint: {error}") from None
+        raise click.UsageError(f"--target {description}: not a client endpoint: {error}") from None
     return endpoint

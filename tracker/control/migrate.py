@@ -19,7 +19,7 @@ def migrate(url: str) -> None:
     try:
         before, after = migrate_sink(url)
     except ValueError as error:
-        raise click.ClickException(f"--sink: {error}") from None
+        raise click.UsageError(f"--sink: {error}") from None
     except SinkUnusable as error:
         raise click.ClickException(str(error)) from None
     if after == 0:

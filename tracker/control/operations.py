@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 from uuid import uuid4
 
@@ -14,13 +14,19 @@ from twisted.internet.task import deferLater
 from tracker import __version__
 from tracker.command import BadCommand, Command, Outcome, Response
 from tracker.control.commands import (
+    MOST_NAME,
     MOST_RAW,
     MOST_ROWS,
     MOST_TEXT,
     BadArgument,
+    ControlCommand,
+    Lag,
+    ListConnections,
+    ListRegistry,
     NoSuchCommand,
     NoSuchDevice,
     RedisUnavailable,
+    brief,
 )
 from tracker.interfaces import ConnectionFacts, IInstance, Traffic
 from tracker.observe.levels import LogLevels
@@ -40,8 +46,12 @@ LONGEST_EXPIRY: Final = 366 * 86_400.0
 POLL: Final = 0.1
 #: Seconds beyond its time in which a command ends that nobody has written: by a janitor.
 PATIENCE: Final = 120.0
-#: Groups that are told of at once.
-MOST_GROUPS: Final = 200
+#: Bytes that the rows of a page come to, at most: a value has 65,535.
+MOST_PAGE: Final = 60_000
+#: Characters of a stream's or a group's name that are told.
+MOST_STREAM_NAME: Final = 200
+#: Characters of a reason for which a device's connection was cut.
+_MOST_REASON: Final = 1000
 #: Seconds that a drain may take.
 LONGEST_DRAIN: Final = 3600.0
 
@@ -96,7 +106,8 @@ class Operations:
         )
         first = heapq.nsmallest(count + 1, wanted)
         facts = filter(None, map(self._instance.connection, first[:count]))
-        return {"connections": list(map(_connection, facts)), "more": len(first) > count}
+        rows = list(map(_connection, facts))
+        return _page(ListConnections, "connections", rows, len(first) > count)
 
     async def list_registry(
         self,
@@ -114,16 +125,22 @@ class Operations:
                 device_id > (after or "")
                 and device_id.startswith(prefix or "")
                 and instance_id in (None, owner)
+                # Else it is none, and somebody else has put it there.
+                and len(device_id) <= MOST_NAME
             )
 
         first = await self._asking(self._smallest(count + 1, wanted, vendor))
         devices = sorted(first)[:count]
         found = await self._asking(vendors(self._redis, devices))
         rows = [
-            {"device_id": device_id[:64], "instance_id": first[device_id][:64], "vendor": its}
+            {
+                "device_id": device_id,
+                "instance_id": brief(first[device_id], MOST_NAME),
+                "vendor": its and brief(its, MOST_NAME),
+            }
             for device_id, its in zip(devices, found, strict=True)
         ]
-        return {"devices": rows, "more": len(first) > count}
+        return _page(ListRegistry, "devices", rows, len(first) > count)
 
     async def _smallest(
         self, count: int, wanted: Callable[[str, str], bool], vendor: str | None
@@ -155,10 +172,11 @@ class Operations:
         waiting = await self._asking(waiting_count(self._redis, device_id))
         instance_id = self._instance.instance_id if here else registered
         if instance_id is None and not waiting:
-            raise NoSuchDevice(f"{device_id[:64]} is connected nowhere, and nothing waits for it")
+            which = brief(device_id, MOST_NAME)
+            raise NoSuchDevice(f"{which} is connected nowhere, and nothing waits for it")
         told: dict[str, Any] = {
             "device_id": device_id,
-            "instance_id": instance_id,
+            "instance_id": instance_id and brief(instance_id, MOST_NAME),
             "here": here is not None,
             "waiting": waiting,
         }
@@ -197,11 +215,8 @@ class Operations:
 
     async def command_status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
         """See the command CommandStatus."""
-        fate = await self._asking(command_fate(self._redis, command_id))
-        if fate is not None and fate.response is not None:
-            return _told(command_id, fate.response)
-        if fate is not None:
-            return {"command_id": command_id, "instance_id": fate.instance_id, "status": fate.phase}
+        if begun := await self._begun(command_id):
+            return begun
         if self._instance.holds_command(command_id):
             return {
                 "command_id": command_id,
@@ -213,44 +228,80 @@ class Operations:
             if place is not None:
                 return {
                     "command_id": command_id,
-                    "instance_id": place or None,
+                    "instance_id": brief(place, MOST_NAME) or None,
                     "status": QUEUED if place else WAITING,
                 }
+        # Between these looks, it may have been begun with.
+        if begun := await self._begun(command_id):
+            return begun
         raise NoSuchCommand(
             "nothing is known of this command: it was never sent, ended long ago, or is queued "
             "elsewhere (say the device, too)"
         )
 
+    async def _begun(self, command_id: str) -> dict[str, Any] | None:
+        """What is told of a command that somebody has begun with; None where nobody has."""
+        fate = await self._asking(command_fate(self._redis, command_id))
+        if fate is None:
+            return None
+        if fate.response is not None:
+            return _told(command_id, fate.response)
+        return {
+            "command_id": command_id,
+            "instance_id": brief(fate.instance_id, MOST_NAME) or None,
+            "status": fate.phase,
+        }
+
     def drop_connection(self, device_id: str) -> dict[str, Any]:
         """See the command DropConnection."""
         address = self._instance.drop(device_id)
         if address is None:
-            raise NoSuchDevice(f"{device_id[:64]} is not connected to this instance")
+            raise NoSuchDevice(f"{brief(device_id, MOST_NAME)} is not connected to this instance")
         return {"address": address}
 
-    async def lag(self, streams: list[str] | None) -> dict[str, Any]:
+    async def lag(
+        self, streams: list[str] | None, skip: int | None, limit: int | None
+    ) -> dict[str, Any]:
         """See the command Lag."""
-        names = streams or sorted(
-            {*self._instance.streams, *await self._asking(advertised_streams(self._redis))}
-        )
+        count, left_out = _limit(limit), skip or 0
+        if left_out < 0:
+            raise BadArgument("skip must not be less than 0")
+        if streams is not None and len(streams) > MOST_ROWS:
+            raise BadArgument(f"no more than {MOST_ROWS} streams can be asked for at a time")
+        names = streams or {
+            *self._instance.streams,
+            *await self._asking(advertised_streams(self._redis)),
+        }
         rows: list[dict[str, Any]] = []
-        for name in names:
-            found = await self._asking(stream_lag(self._redis, name))
-            if found is None:
-                continue
-            about = {"stream": name, "entries": found.entries}
-            rows += [
-                about
-                | {
-                    "group": group.name,
-                    "lag": group.undelivered,
-                    "pending": group.pending,
-                    "oldest_unprocessed_age": group.oldest_age,
-                    "consumers": len(group.consumers),
-                }
-                for group in found.groups
-            ] or [about]
-        return {"groups": rows[:MOST_GROUPS]}
+        for name in sorted(set(names)):
+            rows += await self._lag_of(name)
+            if len(rows) > left_out + count:
+                break
+        page = rows[left_out : left_out + count]
+        return _page(Lag, "groups", page, len(rows) > left_out + count)
+
+    async def _lag_of(self, stream: str) -> list[dict[str, Any]]:
+        """The groups of a stream; itself, if it has none; nothing, if it is not there."""
+        try:
+            found = await self._asking(stream_lag(self._redis, stream))
+        except RedisUnavailable as error:
+            if "WRONGTYPE" in str(error):
+                raise BadArgument(f"{brief(stream, MOST_NAME)} is no stream") from None
+            raise
+        if found is None:
+            return []
+        about = {"stream": brief(stream, MOST_STREAM_NAME), "entries": found.entries}
+        return [
+            about
+            | {
+                "group": brief(group.name, MOST_STREAM_NAME),
+                "lag": group.undelivered,
+                "pending": group.pending,
+                "oldest_unprocessed_age": group.oldest_age,
+                "consumers": len(group.consumers),
+            }
+            for group in sorted(found.groups, key=lambda group: group.name)
+        ] or [about]
 
     def set_log_level(self, level: str, namespace: str | None) -> dict[str, Any]:
         """See the command SetLogLevel."""
@@ -294,11 +345,16 @@ class Operations:
     async def _end_of(self, command: Command) -> dict[str, Any]:
         """The final response, when there is one."""
         patience = command.expires_at + (command.timeout + PATIENCE) * 1000
-        while True:
-            fate = await self._asking(command_fate(self._redis, command.command_id))
-            if (fate is not None and fate.final) or self._ledger.now > patience:
-                return await self.command_status(command.command_id, command.device_id)
+        while self._ledger.now <= patience and not await self._has_ended(command.command_id):
             await deferLater(self._clock, POLL)
+        return await self.command_status(command.command_id, command.device_id)
+
+    async def _has_ended(self, command_id: str) -> bool:
+        try:
+            fate = await command_fate(self._redis, command_id)
+        except (Refused, Unavailable):
+            return False  # whoever waits would have to find out by its id, and may not know it
+        return fate is not None and fate.final
 
     async def _asking(self, asked: Awaitable[T]) -> T:
         try:
@@ -311,7 +367,8 @@ def event(instance: IInstance, device_id: str, kind: Traffic, data: bytes) -> di
     """The arguments of an Event, but for when it was and what was dropped before."""
     told: dict[str, Any] = {"device_id": device_id, "kind": kind.value, "truncated": False}
     if kind not in (Traffic.RECEIVED, Traffic.SENT):
-        return told | {"decoded": json.dumps({"text": data.decode(errors="replace")})}
+        text = brief(data.decode(errors="replace"), _MOST_REASON)
+        return told | {"decoded": json.dumps({"text": text})}
     described = instance.describe(device_id, data, kind)
     decoded = _short(described)
     return told | {
@@ -331,6 +388,21 @@ def _short(described: Mapping[str, Any]) -> Mapping[str, Any]:
     return described
 
 
+def _page(
+    command: type[ControlCommand], name: str, rows: Iterable[dict[str, Any]], more: bool
+) -> dict[str, Any]:
+    """As many of the rows as one value can hold, and whether there are more."""
+    kind = next(argument for key, argument in command.response if key.decode() == name)
+    told: list[dict[str, Any]] = []
+    size = 0
+    for row in rows:
+        size += len(kind.toStringProto([row], None))
+        if told and size > MOST_PAGE:
+            return {name: told, "more": True}
+        told.append(row)
+    return {name: told, "more": more}
+
+
 def _limit(limit: int | None) -> int:
     if limit is None:
         return MOST_ROWS
@@ -344,7 +416,7 @@ def _connection(facts: ConnectionFacts) -> dict[str, Any]:
     return {
         "device_id": facts.device_id,
         "vendor": facts.vendor,
-        "address": facts.address[:64],
+        "address": brief(facts.address, MOST_NAME),
         "since": session.since,
         "last_heard": session.last_heard,
         "codec": session.codec or None,
@@ -357,12 +429,12 @@ def _told(command_id: str, response: Response) -> dict[str, Any]:
     outcome = _cut(response.outcome)
     return {
         "command_id": command_id,
-        "instance_id": response.instance_id or None,
+        "instance_id": brief(response.instance_id, MOST_NAME) or None,
         "status": outcome.status.value,
-        "reason": outcome.reason or None,
+        "reason": brief(outcome.reason) or None,
         "response": outcome.response or None,
         "truncated": outcome is not response.outcome,
-        "at": response.at or None,
+        "at": brief(response.at, MOST_NAME) or None,
     }
 
 

@@ -12,25 +12,11 @@ from twisted.plugin import getPlugins
 
 from tracker import config
 from tracker.config import ConfigError
+from tracker.control.admin.statuses import ExitStatus
 from tracker.interfaces import IVendor
 from tracker.simulator.run import Failed, run
 from tracker.streams.advertised import advertised_streams
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
-
-redis_option = click.option(
-    "--redis",
-    "url",
-    metavar="URL",
-    help=f"Where Redis is.  [default: REDIS_URL, else {config.DEFAULT_REDIS}]",
-)
-output_option = click.option(
-    "-o",
-    "--output",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="How the result is shown.",
-)
 
 
 def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[int]]) -> None:
@@ -44,7 +30,7 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
             address = config.redis_address(url, os.environ)
             address.endpoint(reactor)
         except (ConfigError, OSError, ValueError) as error:
-            raise Failed(str(error)) from None
+            raise click.UsageError(f"Redis: {error}") from None
         known: Deferred[str | None] = Deferred()
 
         def report(reason: str | None) -> None:
@@ -56,14 +42,22 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
         try:
             reason = await known
             if reason is not None:
-                raise Failed(f"cannot use Redis: {reason}")
+                raise Failed(f"cannot use Redis: {reason}", ExitStatus.UNREACHABLE)
             return await ask(reactor, redis)
         except (Refused, Unavailable) as error:
-            raise Failed(f"Redis: {error}") from None
+            raise Failed(f"Redis: {error}", status_of(error)) from None
         finally:
             await redis.stopService()
 
     run(main)
+
+
+def status_of(error: Exception) -> ExitStatus:
+    """How a command ends that Redis has refused, or not answered."""
+    if isinstance(error, Unavailable):
+        return ExitStatus.UNREACHABLE
+    denied = str(error).startswith("NOPERM")
+    return ExitStatus.NOT_PERMITTED if denied else ExitStatus.NO
 
 
 def configured_streams() -> dict[str, str]:
@@ -71,28 +65,9 @@ def configured_streams() -> dict[str, str]:
     try:
         return config.process_streams(os.environ, [vendor.name for vendor in getPlugins(IVendor)])
     except ConfigError as error:
-        raise Failed(str(error)) from None
+        raise click.UsageError(str(error)) from None
 
 
 async def known_streams(redis: RedisConnection) -> list[str]:
     """Those, and the ones that ingest instances say they write."""
     return sorted(configured_streams().keys() | await advertised_streams(redis))
-
-
-def table(rows: list[tuple[str, ...]]) -> str:
-    """Rows as columns that are as wide as they must be; the first row is the heading.
-
-    What a terminal might take for a command of its own is escaped.
-    """
-    rows = [tuple(map(printable, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        for row in rows
-    )
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def printable(cell: str) -> str:
-    """The same text, with what a terminal might obey escaped."""
-    return cell if cell.isprintable() else cell.encode("unicode_escape").decode("ascii")

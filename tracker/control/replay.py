@@ -12,7 +12,8 @@ import click
 from attrs import define, field
 
 from tracker import config
-from tracker.control.redis import ask_redis, configured_streams, redis_option
+from tracker.control.admin.options import redis_option
+from tracker.control.redis import ask_redis, configured_streams
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
@@ -74,7 +75,7 @@ def replay(url: str | None, stream: str, first: str, last: str | None, sink_url:
         try:
             sink = make_sink(reactor, sink_url)
         except ValueError as error:
-            raise Failed(f"--sink: {error}") from None
+            raise click.UsageError(f"--sink: {error}") from None
         outcome = Replay(sink, vendor, sink_url == "jsonlines:-")
         try:
             await _open(sink)

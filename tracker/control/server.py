@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
@@ -36,8 +37,10 @@ HELLO_TIMEOUT: Final = 10.0
 UNREAD_TIMEOUT: Final = 60.0
 #: Commands of a connection that are being answered; then it is not read further.
 MOST_UNDER_WAY: Final = 32
-#: Lines a minute about who was not let in.
+#: Lines a minute about who was cut off, or not let in.
 REFUSAL_LINES: Final = 10
+#: Seconds that a stop gives clients to take what they were sent.
+CLOSE_GRACE: Final = 2.0
 
 
 @implementer(IClient, IHandshakeListener, IPushProducer)
@@ -54,7 +57,6 @@ class ControlProtocol(BoxProtocol):
         self._hello_due: IDelayedCall | None = None
         self._unread_for: IDelayedCall | None = None
         self._under_way = 0
-        self._paused = False
 
     @property
     def unread(self) -> bool:
@@ -65,7 +67,7 @@ class ControlProtocol(BoxProtocol):
         """Give it a while to say who it is."""
         keep_alive(self.transport)
         self.transport.registerProducer(self, True)
-        self._hello_due = self._clock.callLater(HELLO_TIMEOUT, self._give_up, "no Hello in time")
+        self._hello_due = self._clock.callLater(HELLO_TIMEOUT, self.give_up, "no Hello in time")
         if not ISSLTransport.providedBy(self.transport):
             self._identify()
 
@@ -77,37 +79,37 @@ class ControlProtocol(BoxProtocol):
         try:
             peer = peer_name(self.transport)
         except Unidentified as error:
-            self._give_up(str(error))
+            self.give_up(str(error))
             return
         role = self._factory.roles.of(peer)
         if role is None:
-            self._give_up(f"{peer} has no role")
+            self.give_up(f"{peer} has no role")
             return
         self.conversation.identified(peer, role)
 
     def greeted(self) -> None:
         """It has said Hello."""
-        if self._hello_due is not None:
+        if self._hello_due is not None and self._hello_due.active():
             self._hello_due.cancel()
-            self._hello_due = None
+        self._hello_due = None
 
     def began(self) -> None:
         """One more command is being answered."""
         self._under_way += 1
-        self._pause_or_resume()
+        self._hold_or_go_on()
 
     def ended(self) -> None:
         """One was answered."""
         self._under_way -= 1
-        self._pause_or_resume()
+        self._hold_or_go_on()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Nobody waits for anything any more."""
         self.greeted()
         self._read_again()
+        super().connectionLost(reason)
         self.conversation.ended()
         self._factory.closed(self)
-        super().connectionLost(reason)
 
     # The transport asks for these when what is written is not taken by the client.
 
@@ -115,14 +117,14 @@ class ControlProtocol(BoxProtocol):
         """See IPushProducer."""
         if self._unread_for is None:
             self._unread_for = self._clock.callLater(
-                UNREAD_TIMEOUT, self._give_up, f"has read nothing for {UNREAD_TIMEOUT:g} s"
+                UNREAD_TIMEOUT, self.give_up, f"has read nothing for {UNREAD_TIMEOUT:g} s"
             )
-        self._pause_or_resume()
+        self._hold_or_go_on()
 
     def resumeProducing(self) -> None:
         """See IPushProducer."""
         self._read_again()
-        self._pause_or_resume()
+        self._hold_or_go_on()
 
     def stopProducing(self) -> None:
         """See IPushProducer."""
@@ -133,18 +135,17 @@ class ControlProtocol(BoxProtocol):
                 self._unread_for.cancel()
             self._unread_for = None
 
-    def _pause_or_resume(self) -> None:
-        pause = self.unread or self._under_way >= MOST_UNDER_WAY
-        if pause is not self._paused and self.transport is not None:
-            self._paused = pause
-            if pause:
-                self.transport.pauseProducing()
-            else:
-                self.transport.resumeProducing()
+    def _hold_or_go_on(self) -> None:
+        if self.unread or self._under_way >= MOST_UNDER_WAY:
+            self.hold()
+        elif self.paused:
+            self.go_on()
 
-    def _give_up(self, reason: str) -> None:
-        self._factory.refused(readable(self.transport.getPeer()), reason)
-        self.transport.abortConnection()
+    def give_up(self, reason: str) -> None:
+        """Cut the client off, and tell of it."""
+        if not self._ended:
+            self._factory.refused(readable(self.transport.getPeer()), reason)
+        super().give_up(reason)
 
 
 class ControlFactory(Factory):
@@ -162,6 +163,7 @@ class ControlFactory(Factory):
         self.roles = roles
         self._protocols: set[ControlProtocol] = set()
         self._refusals = RateLimit(clock, REFUSAL_LINES, 60.0)
+        self._all_closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol | None:
         """One more client."""
@@ -175,6 +177,9 @@ class ControlFactory(Factory):
     def closed(self, protocol: ControlProtocol) -> None:
         """One less."""
         self._protocols.discard(protocol)
+        if self._all_closed is not None and not self._protocols:
+            closed, self._all_closed = self._all_closed, None
+            closed.callback(None)
 
     def refused(self, peer: str, reason: str) -> None:
         """Tell of a client that was cut off."""
@@ -192,7 +197,22 @@ class ControlFactory(Factory):
         """Clients that watch a device."""
         return sum(protocol.conversation.watched > 0 for protocol in self._protocols)
 
-    def close_all(self) -> None:
-        """End every connection."""
+    def close_all(self) -> Deferred[None]:
+        """End every connection; fires when they are closed."""
+        if not self._protocols:
+            return succeed(None)
+        closed: Deferred[None] = Deferred()
+        self._all_closed = closed
         for protocol in list(self._protocols):
             protocol.transport.loseConnection()
+        overdue = self.clock.callLater(CLOSE_GRACE, self._abort_all)
+
+        def done(_: None) -> None:
+            if overdue.active():
+                overdue.cancel()
+
+        return closed.addCallback(done)
+
+    def _abort_all(self) -> None:
+        for protocol in list(self._protocols):
+            protocol.transport.abortConnection()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
 
@@ -41,12 +42,22 @@ class ControlPort(Role):
         redis = RedisConnection(reactor, address, health.condition("redis (control)"))
         redis.setServiceParent(self)
         operations = Operations(reactor, instance, redis, levels)
-        self._factory = ControlFactory(reactor, instance, operations, roles)
-        operations.watchers = lambda: self._factory.watchers
+        factory = ControlFactory(reactor, instance, operations, roles)
+        operations.watchers = lambda: factory.watchers
+        # Last in, first out: when this stops, nobody connects any more, then connections are
+        # closed, then the one to Redis.
+        _Clients(factory).setServiceParent(self)
         # Not as root, who would own the socket.
-        Listener(name, endpoint, self._factory, abort, early=False).setServiceParent(self)
+        Listener(name, endpoint, factory, abort, early=False).setServiceParent(self)
+
+
+class _Clients(Service):
+    """Those that are connected."""
+
+    def __init__(self, factory: ControlFactory) -> None:
+        self._factory = factory
 
     def stopService(self) -> Deferred[None]:
-        """Listen no more, and end all connections."""
-        self._factory.close_all()
-        return super().stopService()
+        """Close their connections."""
+        super().stopService()
+        return self._factory.close_all()

@@ -18,6 +18,8 @@ answer tells which command it is to. So after a timeout the next command of the 
 is held back until the late answer has come, or it will not come any more as far as can be
 told. Answers in another codec are told apart, and belong to no command of before.
 
+Those behind the first one expire where they are when their time is up.
+
 Each step with Redis is repeated until it answers; then what has changed meanwhile counts.
 """
 
@@ -29,6 +31,7 @@ from typing import Any, Final, TypeVar
 
 from attrs import define, field, frozen
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError, succeed  # noqa: A004
+from twisted.internet.interfaces import IDelayedCall
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -42,6 +45,8 @@ from tracker.streams.groups import Delivered
 
 #: Seconds until a step is tried again that Redis has not taken.
 RETRY: Final = 0.5
+#: Seconds between two looks at which of those that wait have expired, at least.
+EXPIRY_LOOK: Final = 0.5
 
 T = TypeVar("T")
 
@@ -72,6 +77,10 @@ class Held:
 
     entry: Delivered
     command: Command
+    others: list[Delivered] = field(factory=list)
+    """More entries of the same command, to be looked at when this one is let go."""
+    expired: bool = False
+    """Whether it has, behind others, and is in the queue no more."""
 
 
 @define(eq=False)
@@ -88,6 +97,7 @@ class Courier:
     :param waits: whether a command waits for a device that is nowhere; else it fails.
     :param let_go: told of each command that is none of this instance's business any more.
     :param idle: told when there is nothing left to do or to remember.
+    :param stuck: told when nothing will become of its commands before the next start.
     :param fetch: has commands brought here that have begun to wait, though the device is here.
     """
 
@@ -103,6 +113,7 @@ class Courier:
         let_go: Callable[[Held], None],
         idle: Callable[[Courier], None],
         fetch: Callable[[str], None],
+        stuck: Callable[[str], None],
     ) -> None:
         self.device_id = device_id
         self._clock = clock
@@ -112,9 +123,11 @@ class Courier:
         self._let_go = let_go
         self._idle = idle
         self._fetch = fetch
+        self._stuck = stuck
         self._queue: deque[Held] = deque()
         self._session: ISession | None = None
         self._written: _Written | None = None
+        self._next_expiry: IDelayedCall | None = None
         self._due: dict[str, float] = {}  # codec → until when a late answer may come
         self._all_answered: Deferred[None] | None = None  # waited for, if anything is due
         self._working = False
@@ -156,6 +169,8 @@ class Courier:
         if not self._working:
             self._working = True
             self._round = Deferred.fromCoroutine(self._work()).addErrback(self._died)
+        else:
+            self._expect_expiry(held)
 
     def answered(self, answer: Answer) -> None:
         """The device has said what may be an answer."""
@@ -170,6 +185,7 @@ class Courier:
     async def stop(self, grace: float) -> None:
         """Write no more; wait for an answer that is awaited, and offer the others elsewhere."""
         self._stopping = True
+        self._expect_none()
         if self._written is not None:
             end = self._clock.callLater(grace, self.departed)
         else:
@@ -199,13 +215,46 @@ class Courier:
             self._queue.popleft()
             self._let_go(held)
         self._working = False
+        self._expect_none()
         self._look_idle()
+
+    def _expect_expiry(self, held: Held) -> None:
+        """Look again when this one, which waits behind others, will have expired."""
+        left = max(EXPIRY_LOOK, (held.command.expires_at - self._ledger.now) / 1000)
+        if self._stopping:
+            return
+        if self._next_expiry is None:
+            self._next_expiry = self._clock.callLater(left, self._look_for_expired)
+        elif self._clock.seconds() + left < self._next_expiry.getTime():
+            self._next_expiry.reset(left)
+
+    def _expect_none(self) -> None:
+        if self._next_expiry is not None:
+            self._next_expiry.cancel()
+            self._next_expiry = None
+
+    def _look_for_expired(self) -> None:
+        self._next_expiry = None
+        first, *others = self._queue
+        self._queue = deque([first])
+        for held in others:
+            if self._ledger.now < held.command.expires_at:
+                self._queue.append(held)
+                self._expect_expiry(held)
+            else:
+                held.expired = True
+                Deferred.fromCoroutine(self._expire(held)).addErrback(self._died)
+
+    async def _expire(self, held: Held) -> None:
+        await self._finish(held, EXPIRED)
+        self._let_go(held)
 
     def _died(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return  # a stop that Redis has not answered in time
         # What it has is offered or in doubt after the next start.
         self._log.failure("commands of {device} are stuck", failure, device=self.device_id)
+        self._stuck(self.device_id)
 
     def _look_idle(self) -> None:
         if not (self._working or self._due):
@@ -317,8 +366,9 @@ class Courier:
 
     async def _offer_all(self) -> None:
         """Pass on what is queued now; what comes meanwhile is for a new connection."""
-        for _ in range(len(self._queue)):
-            held = self._queue[0]
+        for held in list(self._queue):
+            if held.expired:
+                continue
             if self._ledger.now >= held.command.expires_at:
                 await self._finish(held, EXPIRED)
             else:

@@ -36,7 +36,7 @@ from tracker.ingestion.courier import Courier, Held, Timing
 from tracker.interfaces import ISession
 from tracker.keys import INGEST_GROUP, outbound
 from tracker.observe.ratelimit import RateLimit
-from tracker.streams.commands import CommandLedger, Step
+from tracker.streams.commands import CommandLedger, Step, entry_at
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import Delivered, create_group, read_new, read_pending
 
@@ -46,6 +46,11 @@ BLOCK_MS: Final = 5000
 BATCH: Final = 100
 #: Entries that are held at once; the others stay in Redis until some have ended.
 MOST_HELD: Final = 20_000
+#: Commands for one device that are held at once, while others are behind them: of those only
+#: the ids of their entries are known here, so that they leave room for other devices' ones.
+MOST_OF_ONE: Final = 200
+#: Ids of such entries.
+MOST_BEHIND: Final = 200_000
 #: Seconds until the stream is tried again that could not be read.
 RETRY: Final = 1.0
 #: Seconds that a stop waits for answers, and for all of it.
@@ -90,7 +95,12 @@ class CommandDelivery(Service):
         self._report = report
         self._sessions: dict[str, ISession] = {}
         self._couriers: dict[str, Courier] = {}
-        self._held: set[str] = set()  # entries; of one command there may be several
+        self._held: dict[str, Held] = {}  # by command id
+        self._entries = 0  # that these have
+        self._behind: dict[str, dict[str, None]] = {}  # device → ids of entries, in their order
+        self._ids_behind = 0
+        self._catching_up: set[str] = set()  # devices of which such entries are being read
+        self._put_off: set[str] = set()  # entries that Redis has refused to see to
         self._room: Deferred[None] | None = None  # waited for, when too many are held
         self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
         self._loop: Deferred[None] = succeed(None)
@@ -133,17 +143,20 @@ class CommandDelivery(Service):
 
     def load(self, device_id: str) -> tuple[int, bool]:
         """Commands that are queued for a device here, and whether one is outstanding."""
+        behind = len(self._behind.get(device_id, ()))
         courier = self._couriers.get(device_id)
-        return (0, False) if courier is None else (courier.queued, courier.outstanding)
+        if courier is None:
+            return behind, False
+        return courier.queued + behind, courier.outstanding
 
     @property
     def held(self) -> int:
-        """Entries of commands that are queued or outstanding here."""
-        return len(self._held)
+        """Entries of commands that this instance sees to."""
+        return self._entries + self._ids_behind
 
     def holds(self, command_id: str) -> bool:
         """Whether this command is."""
-        return any(courier.holds(command_id) for courier in self._couriers.values())
+        return command_id in self._held
 
     def stopService(self) -> Deferred[None]:
         """Write nothing more; fires when all is answered, given up or passed on."""
@@ -164,8 +177,11 @@ class CommandDelivery(Service):
     def _stop_overdue(self, failure: Failure) -> None:
         failure.trap(TimeoutError)
         self._log.info(
-            "{count} commands are left to the next start, or to the janitor", count=len(self._held)
+            "{count} commands are left to the next start, or to the janitor", count=self.held
         )
+
+    def _stuck(self, device_id: str) -> None:
+        self._report(f"commands of {device_id} are stuck, see the log: restart this instance")
 
     def _died(self, failure: Failure) -> None:
         if failure.check(CancelledError):
@@ -194,7 +210,7 @@ class CommandDelivery(Service):
         self._report(None)
         await self._take_up_pending()
         while self.running:
-            room = MOST_HELD - len(self._held)
+            room = min(MOST_HELD - self._entries, MOST_BEHIND - self._ids_behind)
             if room <= 0:
                 self._room = Deferred()
                 await self._or_stopped(self._room)
@@ -203,7 +219,7 @@ class CommandDelivery(Service):
             reading = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
             entries = await self._or_stopped(reading)
             for entry in entries:
-                await self._take(entry, recovered=doubtful)
+                await self._take_or_put_off(entry, recovered=doubtful)
             doubtful = doubtful and bool(entries)
 
     async def _take_up_pending(self) -> None:
@@ -215,7 +231,7 @@ class CommandDelivery(Service):
             )
         ):
             for entry in entries:
-                await self._take(entry, recovered=True)
+                await self._take_or_put_off(entry, recovered=True)
             after = entries[-1].id
 
     async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
@@ -226,12 +242,31 @@ class CommandDelivery(Service):
         finally:
             self._interruptible = None
 
+    async def _take_or_put_off(self, entry: Delivered, recovered: bool) -> None:
+        """Take one entry of many: whatever ails it is nothing to the others."""
+        if entry.id in self._put_off:
+            return
+        try:
+            await self._take(entry, recovered)
+        except Refused as error:
+            self._put_off.add(entry.id)
+            self._entries += 1
+            self._report(f"commands cannot be seen to: {error}")
+            Deferred.fromCoroutine(self._take_later(entry)).addErrback(self._died)
+
+    async def _take_later(self, entry: Delivered) -> None:
+        await deferLater(self._clock, RETRY)
+        await self._take_again(entry)
+        self._put_off.remove(entry.id)
+        self._entries -= 1
+        self._make_room()
+        if self.running and not self._put_off:
+            self._report(None)
+
     async def _take(self, entry: Delivered, recovered: bool) -> None:
         """Have one entry carried or passed on."""
         if not self.running:
             return  # it stays pending
-        if entry.id in self._held:
-            return
         if entry.content is None:
             await self._ledger.drop(entry)  # somebody has deleted it
             return
@@ -240,14 +275,84 @@ class CommandDelivery(Service):
         except BadCommand as error:
             await self._refuse(entry, str(error))
             return
-        if recovered and await self._ledger.recover(entry, command) is not Step.OPEN:
+        if self._joins(entry, command) or entry.id in self._behind.get(command.device_id, ()):
             return
+        if recovered:
+            step = await self._ledger.recover(entry, command)
+            if step is not Step.OPEN or self._joins(entry, command):
+                return
+        if not self._stays_behind(entry, command):
+            await self._dispatch(entry, command)
+
+    async def _dispatch(self, entry: Delivered, command: Command) -> None:
         if self._ledger.now >= command.expires_at:
             await self._ledger.finish(entry, command, EXPIRED)
         elif command.device_id in self._sessions:
             self._carry(Held(entry, command))
         else:
             await self._offer(entry, command)
+
+    def _stays_behind(self, entry: Delivered, command: Command) -> bool:
+        """Whether it has to wait until there are fewer before it for its device."""
+        device_id = command.device_id
+        if device_id not in self._behind:
+            courier = self._couriers.get(device_id)
+            if courier is None or courier.queued < MOST_OF_ONE:
+                return False
+            self._behind[device_id] = {}
+        self._behind[device_id][entry.id] = None
+        self._ids_behind += 1
+        return True
+
+    async def _catch_up(self, device_id: str) -> None:
+        """Go on with what is behind, until enough of it is held or all is seen to."""
+        behind = self._behind[device_id]
+        while self.running and behind:
+            courier = self._couriers.get(device_id)
+            if courier is not None and (
+                courier.queued >= MOST_OF_ONE or device_id not in self._sessions
+            ):
+                return  # until some of these have ended, or all have been passed on
+            entry_id = next(iter(behind))
+            try:
+                await self._take_from_behind(entry_id)
+            except (Refused, Unavailable):
+                await deferLater(self._clock, RETRY)
+                continue
+            del behind[entry_id]
+            self._ids_behind -= 1
+            self._make_room()
+        if not behind:
+            del self._behind[device_id]
+
+    async def _take_from_behind(self, entry_id: str) -> None:
+        entry = await entry_at(self._redis, self._stream, entry_id)
+        if entry.content is None:
+            await self._ledger.drop(entry)  # a janitor has taken it over, or somebody deleted it
+            return
+        command = Command.from_entry(entry.content)
+        if not self._joins(entry, command):
+            await self._dispatch(entry, command)
+
+    def _joins(self, entry: Delivered, command: Command) -> bool:
+        """Whether the command is held already; the entry is kept for when it is let go."""
+        held = self._held.get(command.command_id)
+        if held is None:
+            return False
+        # Not dropped yet: a janitor that took this instance for dead has moved the first
+        # one, and this may be what became of it.
+        if all(entry.id != known.id for known in (held.entry, *held.others)):
+            held.others.append(entry)
+            self._entries += 1
+        return True
+
+    async def _take_again(self, entry: Delivered) -> None:
+        while self.running:
+            try:
+                await self._take(entry, recovered=True)
+                return
+            except (Refused, Unavailable):
+                await deferLater(self._clock, RETRY)
 
     async def _offer(self, entry: Delivered, command: Command) -> None:
         step = await self._ledger.offer(entry, command, self._waits)
@@ -257,18 +362,32 @@ class CommandDelivery(Service):
 
     def _carry(self, held: Held) -> None:
         device_id = held.command.device_id
-        self._held.add(held.entry.id)
+        self._held[held.command.command_id] = held
+        self._entries += 1
         courier = self._couriers.get(device_id)
         if courier is None:
             courier = self._couriers[device_id] = Courier(
                 *(self._clock, device_id, self._ledger, self._timing, self._waits),
-                *(self._let_go, self._idle, self._fetch),
+                *(self._let_go, self._idle, self._fetch, self._stuck),
             )
             courier.arrived(self._sessions[device_id])
         courier.add(held)
 
     def _let_go(self, held: Held) -> None:
-        self._held.remove(held.entry.id)
+        del self._held[held.command.command_id]
+        self._entries -= 1 + len(held.others)
+        for entry in held.others:
+            Deferred.fromCoroutine(self._take_again(entry)).addErrback(self._died)
+        self._make_room()
+        self._look_behind(held.command.device_id)
+
+    def _look_behind(self, device_id: str) -> None:
+        if device_id in self._behind and device_id not in self._catching_up:
+            self._catching_up.add(device_id)
+            caught_up = Deferred.fromCoroutine(self._catch_up(device_id)).addErrback(self._died)
+            caught_up.addCallback(lambda _: self._catching_up.remove(device_id))
+
+    def _make_room(self) -> None:
         if self._room is not None:
             room, self._room = self._room, None
             room.callback(None)
@@ -276,6 +395,7 @@ class CommandDelivery(Service):
     def _idle(self, courier: Courier) -> None:
         if self._couriers.get(courier.device_id) is courier:
             del self._couriers[courier.device_id]
+            self._look_behind(courier.device_id)
 
     async def _refuse(self, entry: Delivered, why: str) -> None:
         command_id, device_id = claimed_identity(entry.fields)

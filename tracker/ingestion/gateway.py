@@ -77,6 +77,7 @@ class Gateway(Service):
         self._losses = RateLimit(clock, REJECTION_LINES, 60.0)
         self._kept_bytes = 0
         self._given_up = 0  # entries that were to be kept
+        self._turns_away = False
         self._all_closed: Deferred[None] | None = None
 
     @property
@@ -113,7 +114,13 @@ class Gateway(Service):
 
     def admission(self, device_id: str) -> Admission:
         """See IGateway."""
-        return self._authority.admission(device_id) if self.running else Admission.LATER
+        if not self.running or self._turns_away:
+            return Admission.LATER
+        return self._authority.admission(device_id)
+
+    def turn_away(self) -> None:
+        """Let no device log in any more: each comes again, and finds another instance."""
+        self._turns_away = True
 
     def login(self, session: ISession, device_id: str) -> Admission:
         """See IGateway."""

@@ -135,11 +135,13 @@ class Heartbeat(RedisTimer):
     async def _beat(self) -> None:
         try:
             begins = not self._ours and await self._may_begin()
-            self._ours = self._ours or begins
-            if self._ours and self.running:
+            if self._ours:
+                await self._see_that_it_is_ours()
+            if (self._ours or begins) and self.running:
                 await self._redis.execute("SET", self._key, self._text(), "EX", EXPIRY)
-            if begins:
-                self._begun()
+                if begins:  # and Redis has said so: else it is looked at once more
+                    self._ours = True
+                    self._begun()
         except (Refused, Unavailable) as error:
             # The connection reports an outage; the next beat is due anyway.
             self._log.debug("no heartbeat: {error}", error=error)
@@ -184,6 +186,14 @@ class Heartbeat(RedisTimer):
             return True
         self._refuse("a process elsewhere" if other is None else f"{other.host}, {other.pid}")
         return False
+
+    async def _see_that_it_is_ours(self) -> None:
+        """Give the id up if another process has begun by it while this one hung."""
+        there = await self._redis.execute("GET", self._key)
+        other = None if there is None else Identity.in_beat(there)
+        if other is not None and self._identity is not None and other != self._identity:
+            self._ours = False  # so that its heartbeat is not withdrawn
+            self._refuse(f"{other.host}, {other.pid}")
 
     def _refuse(self, who: str) -> None:
         self._abort(

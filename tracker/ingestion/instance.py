@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred
+from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -56,12 +55,21 @@ class Instance(Service):
         self._gateways = gateways
         self._delivery = delivery
         self._ports = ports
-        self._observers: defaultdict[str, list[Observer]] = defaultdict(list)
+        self._observers: dict[str, list[Observer]] = {}
+        self._drains: set[Deferred[tuple[int, int]]] = set()
 
     def startService(self) -> None:
         """Take down when that was."""
         super().startService()
         self.started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
+
+    def stopService(self) -> Deferred[None]:
+        """Let nobody go any more: all connections are about to be closed."""
+        super().stopService()
+        drains, self._drains = self._drains, set()
+        for drain in drains:
+            drain.cancel()
+        return succeed(None)
 
     def counts(self) -> dict[str, int]:
         """See IInstance."""
@@ -104,13 +112,16 @@ class Instance(Service):
 
     def watch(self, device_id: str, observer: Observer) -> bool:
         """See IInstance."""
-        observers = self._observers[device_id]
+        observers = self._observers.setdefault(device_id, [])
         observers.append(observer)
         if len(observers) == 1:
 
             def tell_all(kind: Traffic, data: bytes) -> None:
                 for one in list(observers):
-                    one(kind, data)
+                    try:
+                        one(kind, data)
+                    except Exception:  # noqa: BLE001 - must not end the device's connection
+                        self._log.failure("an observer of {device} has failed", device=device_id)
 
             for gateway in self._gateways.values():
                 gateway.watch(device_id, tell_all)
@@ -118,7 +129,9 @@ class Instance(Service):
 
     def unwatch(self, device_id: str, observer: Observer) -> None:
         """See IInstance."""
-        observers = self._observers[device_id]
+        observers = self._observers.get(device_id, [])
+        if observer not in observers:
+            return
         observers.remove(observer)
         if not observers:
             del self._observers[device_id]
@@ -133,10 +146,23 @@ class Instance(Service):
 
     def drain(self, seconds: float) -> Deferred[tuple[int, int]]:
         """See IInstance."""
-        return Deferred.fromCoroutine(self._drain(seconds))
+        told: Deferred[tuple[int, int]] = Deferred(lambda _: None)
+        draining = Deferred.fromCoroutine(self._drain(seconds))
+        self._drains.add(draining)
+
+        # Whoever has asked may leave: what has begun goes on.
+        def done(result: Any) -> None:
+            self._drains.discard(draining)
+            if not told.called:
+                told.callback(result)
+
+        draining.addBoth(done)
+        return told
 
     async def _drain(self, seconds: float) -> tuple[int, int]:
         self.draining = True
+        for gateway in self._gateways.values():
+            gateway.turn_away()  # those that are connected, and have not logged in yet
         await gatherResults([maybeDeferred(port.stopService) for port in self._ports])
         sessions = [
             session for gateway in self._gateways.values() for session in gateway.devices.values()
@@ -144,15 +170,14 @@ class Instance(Service):
         self._log.info(
             "draining: {count} devices within {seconds:g} s", count=len(sessions), seconds=seconds
         )
-        ends = []
-        for number, session in enumerate(sessions):
-            ends.append(
-                Deferred.fromCoroutine(self._let_go(session, seconds * number / len(sessions)))
-            )
+        ends = [
+            Deferred.fromCoroutine(self._let_go(session, seconds * number / len(sessions)))
+            for number, session in enumerate(sessions)
+        ]
         await gatherResults(ends)
         left = self.counts()["devices"]
         self._log.info("drained: {count} devices are left", count=left)
-        return len(sessions), left
+        return len(sessions) - sum(map(self._is_open, sessions)), left
 
     async def _let_go(self, session: ISession, delay: float) -> None:
         """Close a connection when nothing is under way on it, or soon after all the same."""
@@ -164,6 +189,9 @@ class Instance(Service):
         while self._is_open(session) and self._clock.seconds() < patience:
             await deferLater(self._clock, _LOOK)
         session.close()
+        patience += GENTLENESS  # for what it has been sent
+        while self._is_open(session) and self._clock.seconds() < patience:
+            await deferLater(self._clock, _LOOK)
 
     def _is_open(self, session: ISession) -> bool:
         return any(

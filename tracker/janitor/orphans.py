@@ -8,7 +8,7 @@ any number of janitors may work beside each other and beside live traffic.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from attrs import define, field
@@ -16,6 +16,7 @@ from twisted.logger import Logger
 
 from tracker.command import EXPIRED, BadCommand, Command, Outcome, Reason, claimed_identity
 from tracker.keys import outbound
+from tracker.observe.ratelimit import RateLimit
 from tracker.streams.advertised import living_instances
 from tracker.streams.commands import (
     CommandLedger,
@@ -26,12 +27,14 @@ from tracker.streams.commands import (
     review_waiting,
     waiting_devices,
 )
-from tracker.streams.connection import RedisConnection
+from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.groups import Delivered
 from tracker.streams.registry import connections, sweep
 
 #: Who says so when a command expires that no instance has.
 JANITOR: Final = "janitor"
+#: Lines a minute about what Redis has refused.
+REFUSAL_LINES: Final = 10
 
 
 @define
@@ -69,22 +72,37 @@ class OrphanSweeper:
         self._clock = clock
         self._redis = redis
         self._wait = wait
+        self._refusals = RateLimit(clock, REFUSAL_LINES, 60.0)
 
     async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
         """See to everything once.
 
         :param goes_on: asked now and then whether there is time for more.
-        :raises Refused, Unavailable: when Redis does not go along.
+        :raises Refused, Unavailable: when Redis does not go along at all. What it refuses for
+            one instance or device is logged, and is nothing to the others.
         """
         living = await living_instances(self._redis)
         # The registry first: then commands are not offered to an instance that is gone.
         await self._sweep_connections(living, swept, goes_on)
         async for instance_id in outbound_streams(self._redis):
             if goes_on() and instance_id not in living:
-                await self._take_over(instance_id, swept, goes_on)
-        async for device_id in waiting_devices(self._redis):
-            if goes_on():
-                await self._review(device_id, swept)
+                await self._unless_refused(
+                    f"commands of {instance_id}", self._take_over(instance_id, swept, goes_on)
+                )
+        await self._unless_refused("commands that wait", self._review_all(swept, goes_on))
+
+    async def _unless_refused(self, what: str, seeing_to_it: Awaitable[None]) -> None:
+        try:
+            await seeing_to_it
+        except Refused as error:
+            suppressed = self._refusals.admit()
+            if suppressed is not None:
+                self._log.warn(
+                    "{what} cannot be seen to: {error}{more}",
+                    what=what,
+                    error=error,
+                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                )
 
     async def _sweep_connections(
         self, living: frozenset[str], swept: Swept, goes_on: Callable[[], bool]
@@ -127,6 +145,14 @@ class OrphanSweeper:
             if step in _NAMES:
                 swept.commands[_NAMES[step]] += 1
         return step
+
+    async def _review_all(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
+        """See to what waits for devices."""
+        async for device_id in waiting_devices(self._redis):
+            if goes_on():
+                await self._unless_refused(
+                    f"commands for {device_id}", self._review(device_id, swept)
+                )
 
     async def _review(self, device_id: str, swept: Swept) -> None:
         """See to what waits for one device."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from twisted.logger import (
@@ -14,6 +15,8 @@ from twisted.logger import (
 #: The names of the levels, least important first.
 LEVELS: Final = tuple(level.name for level in LogLevel.iterconstants())
 DEFAULT: Final = "info"
+
+_NAMESPACE: Final = re.compile(r"(?=.{1,100}$)[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 
 class LogLevels:
@@ -40,9 +43,11 @@ class LogLevels:
         :param namespace: of a module or package, as ``tracker.ingestion``; empty: of all that
             has no level of its own.
         :return: what held before.
-        :raises ValueError: when there is no such level.
+        :raises ValueError: when there is no such level, or that is no namespace; in one line.
         """
         wanted = _level(level)
+        if namespace and not _NAMESPACE.fullmatch(namespace):
+            raise ValueError("the namespace must be that of a module, as tracker.ingestion")
         before: str = self._predicate.logLevelForNamespace(namespace).name
         self._predicate.setLogLevelForNamespace(namespace, wanted)
         return before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
@@ -19,25 +20,65 @@ PLAIN_INTERVAL: Final = 5.0
 
 
 class Failed(Exception):
-    """It did not go well; the text says why, in one line."""
+    """It did not go well; the text says why, in one line.
+
+    :param status: to exit with.
+    """
+
+    def __init__(self, text: str, status: int = 1) -> None:
+        super().__init__(text)
+        self.status = status
 
 
 def run(main: Callable[[Any], Awaitable[int]]) -> None:
-    """Run ``main(reactor)`` and exit with the status that it returns.
+    """Run ``main(reactor)`` and exit with the status that it returns; what it raises is raised.
 
-    :class:`Failed` is printed, and makes it 1.
+    At Ctrl-C and SIGTERM it is cancelled, unless it heeds them itself (:class:`Interrupt`); the
+    status is then 128 and the signal's number. At the second one it is not waited for.
     """
+    _Run(main).run()
 
-    async def guarded(reactor: Any) -> None:
+
+class _Run:
+    def __init__(self, main: Callable[[Any], Awaitable[int]]) -> None:
+        self._main = main
+        self._signal = 0
+        self._status = 0
+        self._raised: BaseException | None = None
+
+    def run(self) -> None:
+        with suppress(SystemExit):  # how react ends, whatever has happened
+            react(self._begin)
+        if self._signal:
+            raise SystemExit(128 + self._signal)
+        if self._raised is not None:
+            raise self._raised
+        if self._status:
+            raise SystemExit(self._status)
+
+    def _begin(self, reactor: Any) -> Deferred[None]:
+        # Once it runs, since the reactor sets handlers of its own when it starts; and before
+        # an Interrupt does so.
+        reactor.callWhenRunning(self._heed_signals, reactor)
+        self._guarded = Deferred.fromCoroutine(self._guard(reactor))
+        return self._guarded
+
+    async def _guard(self, reactor: Any) -> None:
         try:
-            status = await main(reactor)
-        except Failed as error:
-            print(f"tracker-admin: {error}", file=sys.stderr)
-            status = 1
-        if status:
-            raise SystemExit(status)
+            self._status = await self._main(reactor)
+        except BaseException as error:  # noqa: BLE001 - raised again, outside of the reactor
+            self._raised = error
 
-    react(lambda reactor: Deferred.fromCoroutine(guarded(reactor)))
+    def _heed_signals(self, reactor: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, lambda one, _: reactor.callFromThread(self._end, reactor, one))
+
+    def _end(self, reactor: Any, number: int) -> None:
+        if self._signal:
+            reactor.stop()
+            return
+        self._signal = number
+        self._guarded.cancel()
 
 
 class Interrupt:

@@ -45,7 +45,8 @@ REMEMBERED_MS: Final = 86_400_000
 _PAGE: Final = 100
 
 #: Where commands are put, for scripts that move some. A registry entry counts only while its
-#: instance lives, and never the one that has just said that the device is not there.
+#: instance lives, and never the one that has just said that the device is not there. Of what
+#: is no command anyhow no more goes along than shows that, since Lua could not pass it on.
 MOVING: Final = f"""\
 local REGISTRY, WAITING = '{CONNECTIONS}', '{WAITING}'
 local OUTBOUND, HEARTBEAT = '{outbound("")}', '{heartbeat("")}'
@@ -377,6 +378,12 @@ async def outbound_entries(redis: RedisConnection, stream: str) -> list[Delivere
     """The first entries of a stream of commands, whoever has been given them."""
     reply = await redis.execute("XRANGE", stream, "-", "+", "COUNT", _PAGE)
     return [Delivered(stream, entry_id.decode(), content) for entry_id, content in reply]
+
+
+async def entry_at(redis: RedisConnection, stream: str, entry_id: str) -> Delivered:
+    """One entry of a stream; without content if it is not there."""
+    reply = await redis.execute("XRANGE", stream, entry_id, entry_id)
+    return Delivered(stream, entry_id, reply[0][1] if reply else None)
 
 
 async def outbound_streams(redis: RedisConnection) -> AsyncIterator[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import suppress
 from typing import Final
 
 from attrs import frozen
@@ -14,6 +16,10 @@ from tracker.streams.registry import owners
 
 #: Entries of a stream among which a command is looked for.
 _SEARCHED: Final = 1000
+
+#: What a fate key may say (tracker.streams.commands tells what each means).
+_BEGUN: Final = re.compile(rf"(sent|delivered) {re.escape(outbound(''))}(\S+) \S+")
+_DONE: Final = re.compile(rf"done ({'|'.join(Status)}) ([0-9]{{1,20}}-[0-9]{{1,20}})")
 
 
 @frozen
@@ -38,18 +44,19 @@ async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
     value = await redis.execute("GET", fate(command_id))
     if value is None:
         return None
-    phase, *rest = value.decode(errors="replace").split(" ")
-    if phase != "done" or len(rest) != 2:
-        stream = rest[0] if rest else ""
-        return Fate(phase, stream.removeprefix(outbound("")))
-    status, entry_id = rest
+    text = value.decode(errors="replace")
+    if begun := _BEGUN.fullmatch(text):
+        return Fate(begun[1], begun[2])
+    done = _DONE.fullmatch(text)
+    if done is None:
+        return None  # written by somebody else
+    status, entry_id = done[1], done[2]
     reply = await redis.execute("XRANGE", RESPONSES, entry_id, entry_id)
-    if reply:
+    response = Response(command_id, "", "", Outcome(Status(status)), "")
+    with suppress(ValueError, IndexError):  # it was trimmed off, or is none of ours
         content = reply[0][1]
-        return Fate(
-            phase, "", Response.from_fields(dict(zip(content[::2], content[1::2], strict=True)))
-        )
-    return Fate(phase, response=Response(command_id, "", "", Outcome(Status(status)), ""))
+        response = Response.from_fields(dict(zip(content[::2], content[1::2], strict=True)))
+    return Fate("done", response=response)
 
 
 async def find_command(redis: RedisConnection, command_id: str, device_id: str) -> str | None:

@@ -15,7 +15,8 @@ _PAGE: Final = 1000
 
 # KEYS: the vendors. ARGV: an instance, then device, 1 (is there) or 0 (is not), and its vendor
 # (or empty, where that is not known). Only what points there is removed: a device may have
-# come to another instance. Commands that have waited for a device follow it.
+# come to another instance. Commands that have waited for a device follow it, in the end: what
+# ails those of one device is nothing to the registry, nor to the others. The janitor tries again.
 _STATE: Final = Script(
     MOVING
     + """\
@@ -23,11 +24,13 @@ for i = 2, #ARGV, 3 do
   if ARGV[i + 1] == '1' then
     redis.call('HSET', REGISTRY, ARGV[i], ARGV[1])
     if ARGV[i + 2] ~= '' then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end
-    collect(ARGV[i], ARGV[1])
   elseif redis.call('HGET', REGISTRY, ARGV[i]) == ARGV[1] then
     redis.call('HDEL', REGISTRY, ARGV[i])
     redis.call('HDEL', KEYS[1], ARGV[i])
   end
+end
+for i = 2, #ARGV, 3 do
+  if ARGV[i + 1] == '1' then pcall(collect, ARGV[i], ARGV[1]) end
 end
 """
 )

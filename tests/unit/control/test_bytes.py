@@ -31,9 +31,9 @@ def complaint(result: Result) -> str:
     """The one line with which it failed; nothing else is printed."""
     assert result.exit_code == 1
     assert result.stdout == ""
-    assert result.stderr.startswith("Error: ")
+    assert result.stderr.startswith("tracker-admin: ")
     (line,) = result.stderr.splitlines()
-    return line.removeprefix("Error: ")
+    return line.removeprefix("tracker-admin: ")
 
 
 def spaced(data: bytes, separator: str) -> str:

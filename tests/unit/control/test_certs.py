@@ -46,8 +46,8 @@ def fails(*arguments: str | Path) -> str:
     """The one line that is told."""
     output = run(*arguments, status=1)
     assert output.count("\n") == 1
-    assert output.startswith("Error: ")
-    return output.removeprefix("Error: ").rstrip()
+    assert output.startswith("tracker-admin: ")
+    return output.removeprefix("tracker-admin: ").rstrip()
 
 
 def content(folder: Path) -> dict[str, bytes]:

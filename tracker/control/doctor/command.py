@@ -10,10 +10,10 @@ import click
 
 from tracker import config
 from tracker.config import ConfigError
+from tracker.control.admin.options import output_option, redis_option
 from tracker.control.doctor.checkup import examine
 from tracker.control.doctor.findings import as_json, as_table, exit_status
 from tracker.control.doctor.sink import check_url
-from tracker.control.redis import output_option, redis_option
 from tracker.processing.sinks import KINDS
 from tracker.simulator.run import run
 

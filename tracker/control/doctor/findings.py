@@ -11,7 +11,7 @@ from typing import Final
 import click
 from attrs import frozen
 
-from tracker.control.redis import printable, table
+from tracker.control.admin.output import printable, table
 
 
 class Status(StrEnum):

@@ -40,6 +40,7 @@ _EVERY_ROLE: Final[tuple[Command, ...]] = (
     ("EVALSHA", "0" * 40, "0"),
     ("EXISTS", _BEAT),
     ("GET", _BEAT),
+    ("MGET", _BEAT),
     ("SCAN", "0"),
     ("TIME",),
 )

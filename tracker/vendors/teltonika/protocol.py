@@ -295,13 +295,16 @@ class TeltonikaProtocol(Protocol):
             self.transport.write(REFUSE)
             return self._reject(outcome.reason)
         del self._buffer[: outcome.used]
+        # Known before the gateway is told: what has waited on an older connection of the
+        # device is prepared for this one at once.
+        self.device_id = outcome.value
         admission = self._gateway.login(self, outcome.value)
         if admission is not Admission.SERVED:
+            self.device_id = None
             if admission is Admission.REFUSED:
                 self.transport.write(REFUSE)
             self.close()
             return False
-        self.device_id = outcome.value
         self._read_next = self._read_frame
         self._forget_timeout()
         self._since = self._last_heard = self._clock.seconds()
@@ -322,10 +325,7 @@ class TeltonikaProtocol(Protocol):
         reading = self._read(frame.value)
         if isinstance(reading, Rejected):
             return self._reject(reading.reason)
-        if self._observer is not None:
-            self._observer(Traffic.RECEIVED, bytes(self._buffer[: frame.used]))
-        del self._buffer[: frame.used]
-        self._last_heard = self._clock.seconds()
+        self._take_in(frame.used)
         if reading.entries:
             self._codec = reading.entries[0].codec
         if reading.message is None:
@@ -355,8 +355,7 @@ class TeltonikaProtocol(Protocol):
             return self._reject(f"a second login: {outcome.reason}")
         if outcome.value != self.device_id:
             return self._reject("a second login, of another device")
-        del self._buffer[: outcome.used]
-        self._last_heard = self._clock.seconds()
+        self._take_in(outcome.used)
         # Nothing to confirm, and so in a turn of its own: others have to have theirs.
         self._answer_when(deferLater(self._clock, 0, self._login_settles), ACCEPT)
         return True
@@ -364,6 +363,13 @@ class TeltonikaProtocol(Protocol):
     def _login_settles(self) -> None:
         # From when the answer is written, which may be late where the reactor is busy.
         self._settled_at = self._clock.seconds() + LOGIN_SETTLES
+
+    def _take_in(self, used: int) -> None:
+        """So many bytes were a whole that makes sense."""
+        if self._observer is not None:
+            self._observer(Traffic.RECEIVED, bytes(self._buffer[:used]))
+        del self._buffer[:used]
+        self._last_heard = self._clock.seconds()
 
     def _read_nothing(self) -> bool:
         self._buffer.clear()

@@ -50,6 +50,15 @@ def test_a_session_makes_commands_for_its_device(online: Conversation) -> None:
         online.protocol.command_frame("getver", "13")
 
 
+def test_a_session_does_so_as_soon_as_its_gateway_is_told_of_it(talk: Conversation) -> None:
+    # The command may have waited for its turn on an older connection, which ends by that.
+    made = []
+    talk.gateway.told_of_login = lambda session: made.append(session.command_frame("getver", ""))
+    talk.send(LOGIN)
+    assert made == [CommandFrame("12", COMMAND)]
+    assert talk.answer() == b"\x01"
+
+
 # After the login.
 
 

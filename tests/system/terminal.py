@@ -1,0 +1,78 @@
+"""A command on a terminal of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import re
+import signal
+import struct
+import subprocess
+import termios
+from collections.abc import Mapping, Sequence
+
+from tests.system.processes import BIN, environment
+
+#: What colours and moves the cursor: ECMA-48, 5.4, control sequences.
+ESCAPE = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+
+class Terminal:
+    """Runs a command; what it shows is read until something is there."""
+
+    def __init__(
+        self, *arguments: str, columns: int = 100, env: Mapping[str, str] | None = None
+    ) -> None:
+        self._controller, terminal = pty.openpty()
+        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        self._process = subprocess.Popen(
+            [str(BIN / arguments[0]), *arguments[1:]],
+            stdin=terminal, stdout=terminal, stderr=terminal,
+            env={**environment(TERM="xterm-256color"), **(env or {})},
+            start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )  # fmt: skip
+        os.close(terminal)
+        self.shown = ""
+
+    def read_until(self, pattern: str) -> str:
+        """All that was shown, when the pattern is in it."""
+        while not re.search(pattern, self.shown):
+            assert self._read(), self.shown
+        return self.shown
+
+    def type(self, keys: str) -> None:
+        """Press keys; Ctrl-C is ``\\x03``."""
+        os.write(self._controller, keys.encode())
+
+    def end(self, timeout: float = 30) -> int:
+        """Read the rest; the exit status."""
+        while self._read():
+            pass
+        os.close(self._controller)
+        return self._process.wait(timeout)
+
+    def kill(self) -> None:
+        """End it, whatever it does."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+            self.end()
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self._controller, 65_536)
+        except OSError:  # all its processes have ended
+            return False
+        self.shown += data.decode(errors="replace").replace("\r\n", "\n")
+        return bool(data)
+
+
+def on_terminal(*arguments: str, **options: object) -> tuple[int, str]:
+    """Run a command to its end; its status, and what it has shown."""
+    terminal = Terminal(*arguments, **options)  # type: ignore[arg-type]
+    return terminal.end(), terminal.shown
+
+
+def widths(shown: str) -> Sequence[int]:
+    """Columns that each line takes."""
+    return [len(ESCAPE.sub("", line)) for line in shown.splitlines()]

@@ -1,0 +1,397 @@
+"""What each command of a control port answers, over wires."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.control.wire import (
+    DEVICE,
+    GOOD,
+    OTHER,
+    Client,
+    Port,
+)
+from tracker import __version__
+from tracker.control.commands import (
+    COMMANDS,
+    MOST_ROWS,
+    BadArgument,
+    CommandStatus,
+    ControlCommand,
+    Drain,
+    DropConnection,
+    GetDevice,
+    Info,
+    Lag,
+    ListConnections,
+    ListRegistry,
+    NoSuchCommand,
+    NoSuchDevice,
+    RedisUnavailable,
+    SendCommand,
+    SetLogLevel,
+    Watch,
+)
+from tracker.control.operations import LONGEST_DRAIN
+
+
+def test_info(port: Port, client: Client) -> None:
+    port.instance.connect(DEVICE)
+    port.instance.held.add("c1")
+    watching = port.client()
+    watching.ask(Watch, device_id=DEVICE)
+    watching.ask(Watch, device_id=OTHER)
+    assert client.ask(Info) == {
+        "instance_id": "one",
+        "version": __version__,
+        "started_at": "2026-11-22T10:00:00.000Z",
+        "connections": 2,
+        "devices": 1,
+        "commands_held": 1,
+        "watchers": 1,
+        "draining": False,
+        "streams": ["telemetry:teltonika"],
+    }
+
+
+def test_a_connection_is_told_with_its_facts(port: Port, client: Client) -> None:
+    port.instance.connect(DEVICE)
+    assert client.ask(ListConnections) == {
+        "connections": [
+            {
+                "device_id": DEVICE,
+                "vendor": "teltonika",
+                "address": "192.0.2.1:40000",
+                "since": 1.5,
+                "last_heard": 2.5,
+                "codec": "8",
+                "records": 3,
+                "bytes": 4,
+            }
+        ],
+        "more": False,
+    }
+
+
+def listed(client: Client, **arguments: Any) -> list[str]:
+    return [one["device_id"] for one in client.ask(ListConnections, **arguments)["connections"]]
+
+
+def test_connections_are_paged_by_id(port: Port, client: Client) -> None:
+    devices = [f"{number:015}" for number in range(5)]
+    for device_id in reversed(devices):
+        port.instance.connect(device_id)
+    assert listed(client) == devices
+    assert client.ask(ListConnections, limit=5)["more"] is False
+    assert client.ask(ListConnections, limit=4)["more"] is True
+    assert listed(client, limit=2) == devices[:2]
+    assert listed(client, limit=2, after=devices[1]) == devices[2:4]
+    assert listed(client, limit=2, after=devices[3]) == devices[4:]
+    assert listed(client, after=devices[4]) == []
+    assert listed(client, after="0" * 14 + "25") == devices[3:]  # one that is there no more
+
+
+def test_connections_may_be_of_one_prefix_or_vendor(port: Port, client: Client) -> None:
+    for device_id, vendor in (("11", "teltonika"), ("12", "other"), ("21", "other")):
+        port.instance.connect(device_id, vendor)
+    assert listed(client, prefix="1") == ["11", "12"]
+    assert listed(client, vendor="other") == ["12", "21"]
+    assert listed(client, vendor="other", prefix="2", after="12") == ["21"]
+    assert listed(client, vendor="nobody") == []
+    assert listed(client, prefix="", after="", vendor="other", limit=1) == ["12"]
+
+
+@pytest.mark.parametrize("limit", [0, -1, MOST_ROWS + 1])
+@pytest.mark.parametrize("command", [ListConnections, ListRegistry, Lag])
+def test_a_page_has_a_limit(client: Client, command: type[ControlCommand], limit: int) -> None:
+    error = client.refusal(command, limit=limit)
+    assert isinstance(error, BadArgument)
+    assert str(error) == f"limit must be between 1 and {MOST_ROWS}"
+    assert client.lives
+
+
+def test_the_registry_is_listed(port: Port, client: Client) -> None:
+    port.redis.answers = {
+        "HSCAN": [b"0", [b"2", b"two", b"1", b"one", b"x" * 65, b"one"]],
+        "HMGET": lambda key, *devices: [b"teltonika" if one == "1" else None for one in devices],
+    }
+    assert client.ask(ListRegistry) == {
+        "devices": [
+            {"device_id": "1", "instance_id": "one", "vendor": "teltonika"},
+            {"device_id": "2", "instance_id": "two", "vendor": None},
+        ],
+        "more": False,
+    }
+    rows = client.ask(ListRegistry, instance_id="two")["devices"]
+    assert [row["device_id"] for row in rows] == ["2"]
+    rows = client.ask(ListRegistry, vendor="teltonika")["devices"]
+    assert [row["device_id"] for row in rows] == ["1"]
+
+
+def test_a_device_that_is_here(port: Port, client: Client) -> None:
+    port.instance.connect(DEVICE)
+    port.instance.loads[DEVICE] = (2, True)
+    port.redis.answers = {"HMGET": [b"two"], "XLEN": 3}  # it has just come here
+    answer = client.ask(GetDevice, device_id=DEVICE)
+    assert answer["here"] is True
+    assert answer["instance_id"] == "one"
+    assert (answer["queued"], answer["outstanding"], answer["waiting"]) == (2, True, 3)
+    assert (answer["vendor"], answer["records"]) == ("teltonika", 3)
+
+
+def test_a_device_that_is_elsewhere(port: Port, client: Client) -> None:
+    port.redis.answers = {"HMGET": [b"two"], "XLEN": 0}
+    answer = client.ask(GetDevice, device_id=DEVICE)
+    assert {key: value for key, value in answer.items() if value is not None} == {
+        "device_id": DEVICE,
+        "instance_id": "two",
+        "here": False,
+        "waiting": 0,
+    }
+
+
+def test_a_device_that_is_nowhere_and_is_waited_for(port: Port, client: Client) -> None:
+    port.redis.answers = {"HMGET": [None], "XLEN": 1}
+    answer = client.ask(GetDevice, device_id=DEVICE)
+    assert (answer["instance_id"], answer["here"], answer["waiting"]) == (None, False, 1)
+
+
+def test_a_device_that_nobody_knows(port: Port, client: Client) -> None:
+    port.redis.answers = {"HMGET": [None], "XLEN": 0}
+    error = client.refusal(GetDevice, device_id=DEVICE)
+    assert isinstance(error, NoSuchDevice)
+    assert str(error) == f"{DEVICE} is connected nowhere, and nothing waits for it"
+
+
+@pytest.mark.parametrize(
+    ("step", "instance_id", "status"),
+    [(b"moved", b"two", "queued"), (b"waits", b"", "waiting")],
+)
+def test_a_command_is_put_on_its_way(
+    port: Port, client: Client, step: bytes, instance_id: bytes, status: str
+) -> None:
+    port.redis.answers = {"EVALSHA": [step, instance_id]}
+    answer = client.ask(SendCommand, device_id=DEVICE, text="getinfo", command_id="c1")
+    assert answer["command_id"] == "c1"
+    assert answer["instance_id"] == (instance_id.decode() or None)
+    assert answer["status"] == status
+
+
+def test_a_command_has_an_id_in_any_case(port: Port, client: Client) -> None:
+    port.redis.answers = {"EVALSHA": [b"waits", b""]}
+    first, second = (
+        client.ask(SendCommand, device_id=DEVICE, text="getinfo")["command_id"] for _ in range(2)
+    )
+    assert first != second
+    assert len(first) == 36
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"device_id": "1"}, "device_id: must be an IMEI of 15 digits"),
+        ({"text": ""}, "payload: must be 1 to 4096 bytes long"),
+        ({"text": "x" * 4097}, "payload: must be 1 to 4096 bytes long"),
+        ({"command_id": "a b"}, "command_id: must be 1 to 64 printable ASCII"),
+        ({"codec": "x" * 17}, "codec: must be the short name of one"),
+        ({"expires_at": "tomorrow"}, "expires_at: must be like"),
+        ({"expires_in": 0.0}, "expires_in must be seconds, up to"),
+        ({"expires_in": float("nan")}, "expires_in must be seconds, up to"),
+        ({"expires_in": float("inf")}, "expires_in must be seconds, up to"),
+        ({"expires_in": 1.0, "expires_at": "2026-11-22T10:00:00Z"}, "not both"),
+        ({"timeout": 0.0}, "timeout: must be seconds"),
+        ({"timeout": float("nan")}, "timeout: must be seconds"),
+        ({"offline": "perhaps"}, "offline must be wait or fail"),
+    ],
+)
+def test_a_command_that_is_none_is_refused(
+    port: Port, client: Client, arguments: dict[str, Any], told: str
+) -> None:
+    error = client.refusal(SendCommand, **GOOD[SendCommand] | arguments)
+    assert isinstance(error, BadArgument)
+    assert told in str(error)
+    assert not port.redis.commands
+
+
+def test_what_is_known_of_a_command_is_told(port: Port, client: Client) -> None:
+    port.redis.answers = {"GET": b"delivered commands:outbound:two 1-1"}
+    answer = client.ask(CommandStatus, command_id="c1")
+    assert (answer["status"], answer["instance_id"]) == ("delivered", "two")
+    content = [b"command_id", b"c1", b"instance_id", b"two", b"status", b"responded"]
+    content += [b"response", b"fine", b"at", b"2026-11-22T10:00:00.000Z"]
+    port.redis.answers = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
+    assert client.ask(CommandStatus, command_id="c1") == {
+        "command_id": "c1",
+        "instance_id": "two",
+        "status": "responded",
+        "reason": None,
+        "response": "fine",
+        "truncated": False,
+        "at": "2026-11-22T10:00:00.000Z",
+    }
+
+
+def test_a_command_that_nobody_has_begun_with(port: Port, client: Client) -> None:
+    port.instance.held.add("c1")
+    port.redis.answers = {"XRANGE": [], "HMGET": [None]}
+    answer = client.ask(CommandStatus, command_id="c1")
+    assert (answer["status"], answer["instance_id"]) == ("queued", "one")
+    error = client.refusal(CommandStatus, command_id="c2", device_id=DEVICE)
+    assert isinstance(error, NoSuchCommand)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"",
+        b"done",
+        b"done well 1-1",
+        b"done responded x",
+        b"sent",
+        b"sent x 1-1",
+        b"\xff",
+        b"a b c",
+    ],
+)
+def test_what_somebody_else_has_written_of_a_command_tells_nothing(
+    port: Port, client: Client, value: bytes
+) -> None:
+    port.redis.answers = {"GET": value}
+    assert isinstance(client.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
+
+
+def test_a_response_that_is_none_tells_no_more_than_the_fate(port: Port, client: Client) -> None:
+    port.redis.answers = {
+        "GET": b"done responded 1-1",
+        "XRANGE": [[b"1-1", [b"status", b"well"]]],
+    }
+    assert client.ask(CommandStatus, command_id="c1")["status"] == "responded"
+
+
+def test_a_connection_is_dropped(port: Port, client: Client) -> None:
+    port.instance.connect(DEVICE)
+    assert client.ask(DropConnection, device_id=DEVICE) == {"address": "192.0.2.1:40000"}
+    assert port.instance.dropped == [DEVICE]
+    error = client.refusal(DropConnection, device_id=DEVICE)
+    assert isinstance(error, NoSuchDevice)
+    assert str(error) == f"{DEVICE} is not connected to this instance"
+
+
+def test_log_levels_are_set(port: Port, client: Client) -> None:
+    assert client.ask(SetLogLevel, level="debug") == {"before": "info"}
+    answer = client.ask(SetLogLevel, level="warn", namespace="tracker.ingestion")
+    assert answer == {"before": "debug"}
+    assert client.ask(SetLogLevel, level="info") == {"before": "debug"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"level": "loud"}, "the level must be one of debug, info, warn, error, critical"),
+        ({"level": ""}, "the level must be one of"),
+        ({"level": "info", "namespace": "a b"}, "the namespace must be that of a module"),
+        ({"level": "info", "namespace": "a" * 101}, "the namespace must be that of a module"),
+    ],
+)
+def test_a_log_level_that_is_none_is_refused(
+    client: Client, arguments: dict[str, Any], told: str
+) -> None:
+    error = client.refusal(SetLogLevel, **arguments)
+    assert isinstance(error, BadArgument)
+    assert told in str(error)
+
+
+def test_a_drain_is_answered_when_it_is_over(port: Port, client: Client) -> None:
+    asked = client.begin(Drain, seconds=2.5)
+    client.pump()
+    ((seconds, drained),) = port.instance.drains
+    assert seconds == 2.5
+    assert not asked.answered
+    assert client.ask(Info)["draining"] is True  # and others are answered meanwhile
+    drained.callback((7, 1))
+    client.pump()
+    assert asked.result() == {"closed": 7, "left": 1}
+
+
+@pytest.mark.parametrize("seconds", [-0.1, LONGEST_DRAIN + 1, float("nan"), float("inf")])
+def test_a_drain_has_a_limit(port: Port, client: Client, seconds: float) -> None:
+    error = client.refusal(Drain, seconds=seconds)
+    assert isinstance(error, BadArgument)
+    assert str(error) == "seconds must be between 0 and 3600"
+    assert not port.instance.drains
+
+
+CONSUMER = [b"name", b"p", b"pending", 1, b"idle", 5]
+#: What the script answers that reads a stream's lag.
+STREAM = [
+    [b"1000", b"0"],
+    [b"length", 5, b"entries-added", 5],
+    [[b"processor", 2, [1, b"990000-0", b"990000-0", []], b"995000-0", [CONSUMER]]],
+]
+
+
+def test_lag_is_told_of_each_group(port: Port, client: Client) -> None:
+    port.redis.answers = {"SCAN": [b"0", []], "EVALSHA": STREAM}
+    row = {
+        "stream": "telemetry:teltonika",
+        "entries": 5,
+        "group": "processor",
+        "lag": 2,
+        "pending": 1,
+        "oldest_unprocessed_age": 10.0,
+        "consumers": 1,
+    }
+    assert client.ask(Lag) == {"groups": [row], "more": False}
+    assert client.ask(Lag, skip=1) == {"groups": [], "more": False}
+    streams = ["b", "a", "b"]
+    page = client.ask(Lag, streams=streams, limit=1)
+    assert (page["groups"], page["more"]) == ([row | {"stream": "a"}], True)
+    page = client.ask(Lag, streams=streams, limit=1, skip=1)
+    assert (page["groups"], page["more"]) == ([row | {"stream": "b"}], False)
+
+
+def test_a_stream_without_groups_is_told_and_one_that_is_not_there_is_not(
+    port: Port, client: Client
+) -> None:
+    found: dict[str, Any] = {"a": [*STREAM[:2], []]}
+    port.redis.answers = {"EVALSHA": lambda digest, count, key: found.get(key)}
+    (row,) = client.ask(Lag, streams=["a", "b"])["groups"]
+    assert (row["stream"], row["entries"], row["group"]) == ("a", 5, None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ({"skip": -1}, "skip must not be less than 0"),
+        ({"streams": ["s"] * (MOST_ROWS + 1)}, f"no more than {MOST_ROWS} streams"),
+        ({"streams": ["s"]}, "s is no stream"),
+    ],
+)
+def test_a_lag_that_cannot_be_told_is_refused(
+    port: Port, client: Client, arguments: dict[str, Any], told: str
+) -> None:
+    port.redis.answers = {"EVALSHA": "WRONGTYPE Operation against a key"}
+    error = client.refusal(Lag, **arguments)
+    assert isinstance(error, BadArgument)
+    assert told in str(error)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [command for command in COMMANDS if RedisUnavailable in command.errors],
+    ids=lambda command: command.__name__,
+)
+@pytest.mark.parametrize("refused", [False, True])
+def test_without_redis_it_is_said_so(
+    port: Port, client: Client, command: type[ControlCommand], refused: bool
+) -> None:
+    port.redis.away = not refused
+    for name in ("HSCAN", "HMGET", "EVALSHA", "GET", "SCAN", "XLEN"):
+        port.redis.answers[name] = "ERR no"
+    error = client.refusal(command, **GOOD[command])
+    assert isinstance(error, RedisUnavailable)
+    assert str(error) == ("Redis: ERR no" if refused else "Redis: not connected")
+    assert client.lives
+    assert client.ask(Info)

@@ -1,0 +1,312 @@
+"""Nothing that is answered is too large for AMP, whatever devices, people and Redis come up with.
+
+A value of more than 65,535 bytes cannot be sent: such an answer would be the end of the
+connection (or, since that is seen to, a fault of ours). So here everything is as long as it
+can be, and what is asked for must be answered.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.control.wire import DEVICE, GOOD, Client, Port
+from tests.unit.fakes import FakeInstance
+from tracker.control.commands import (
+    COMMANDS,
+    MOST_ERROR,
+    MOST_NAME,
+    MOST_RAW,
+    MOST_ROWS,
+    MOST_TEXT,
+    BadArgument,
+    CommandStatus,
+    ControlCommand,
+    DropConnection,
+    Event,
+    GetDevice,
+    Hello,
+    Info,
+    InternalError,
+    Lag,
+    ListConnections,
+    ListRegistry,
+    NoSuchDevice,
+    SendCommand,
+    SetLogLevel,
+    Unwatch,
+    Watch,
+)
+from tracker.control.operations import event
+from tracker.interfaces import SessionFacts, Traffic
+from tracker.limits import Limits
+from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
+from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
+from tracker.vendors.teltonika.vendor import Teltonika
+
+#: Four bytes of UTF-8, and twelve of JSON.
+WIDE = "\U0001f6f0"
+#: As much of it as an argument can hold.
+LONG = WIDE * 16_000
+
+
+def ids(count: int) -> list[str]:
+    """Ids as long as any, in their order."""
+    return [WIDE * (MOST_NAME - 5) + f"{number:05}" for number in range(count)]
+
+
+def pages(client: Client, command: type[ControlCommand], rows: str) -> list[dict[str, Any]]:
+    """All rows, page by page."""
+    found: list[dict[str, Any]] = []
+    more = True
+    while more:
+        page = client.ask(command, after=found[-1]["device_id"] if found else "")
+        assert page[rows]
+        found += page[rows]
+        more = page["more"]
+    return found
+
+
+def test_connections_as_large_as_any(port: Port, client: Client) -> None:
+    devices = ids(2 * MOST_ROWS + 1)
+    session = SessionFacts(1.7976931348623157e308, 1 / 3 * 1e9, WIDE * 16, 2**64, 2**64)
+    for device_id in devices:
+        port.instance.connect(device_id, WIDE * 16, address=WIDE * 1000, session=session)
+    found = pages(client, ListConnections, "connections")
+    assert [row["device_id"] for row in found] == devices
+
+
+def test_connections_as_large_as_they_are_need_one_page(port: Port, client: Client) -> None:
+    session = SessionFacts(1_700_000_000.123456, 1_700_000_000.123456, "16", 2**40, 2**45)
+    address = "[2001:db8:1234:5678:9abc:def0:1234:5678%enp0s31f6]:65535"
+    for number in range(MOST_ROWS):
+        port.instance.connect(f"{number:015}", address=address, session=session)
+    page = client.ask(ListConnections)
+    assert len(page["connections"]) == MOST_ROWS
+    assert page["more"] is False
+
+
+def test_a_registry_as_large_as_any(port: Port, client: Client) -> None:
+    devices = ids(2 * MOST_ROWS + 1)
+    scanned = [part.encode() for one in devices for part in (one, WIDE * 1000)]
+    port.redis.answers = {
+        "HSCAN": [b"0", scanned],
+        "HMGET": lambda key, *asked: [LONG.encode()] * len(asked),
+    }
+    found = pages(client, ListRegistry, "devices")
+    assert [row["device_id"] for row in found] == devices
+    assert {len(row["instance_id"]) for row in found} == {MOST_NAME}
+
+
+def test_a_registry_as_it_is_needs_one_page_for_so_many(port: Port, client: Client) -> None:
+    scanned = [b"%015d" % (number // 2) for number in range(2 * MOST_ROWS)]
+    scanned[1::2] = [b"i" * 64] * MOST_ROWS
+    port.redis.answers = {
+        "HSCAN": [b"0", scanned],
+        "HMGET": lambda key, *asked: [b"teltonika"] * len(asked),
+    }
+    assert len(client.ask(ListRegistry)["devices"]) == MOST_ROWS
+
+
+@pytest.mark.parametrize("count", [1, 300])
+def test_lag_with_names_as_long_as_any(port: Port, client: Client, count: int) -> None:
+    consumer = [b"name", b"p", b"pending", 1, b"idle", 5]
+    group = [WIDE.encode() * 10_000, 2**63, [2**63, b"1-1", b"1-1", []], b"1-1", [consumer]]
+    facts = [b"length", 2**63, b"entries-added", 2**63]
+    port.redis.answers = {
+        "EVALSHA": [[b"9999999999", b"0"], facts, [group] * count],
+        "SCAN": [b"0", []],
+    }
+    port.instance.streams = [f"{number}{LONG}" for number in range(3)]
+    found: list[dict[str, Any]] = []
+    more = True
+    while more:
+        page = client.ask(Lag, skip=len(found))
+        assert page["groups"]
+        found += page["groups"]
+        more = page["more"]
+    assert len(found) == 3 * count
+
+
+def test_an_instance_as_large_as_any(port: Port, client: Client) -> None:
+    port.instance.streams = ["telemetry:" + "v" * 200] * 50
+    assert len(client.ask(Info)["streams"]) == 50
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=0, max_size=50).map(
+        lambda text: text * (40_000 // max(1, len(text)))
+    ),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+def test_an_answer_of_a_device_may_be_anything(text: str, other: str) -> None:
+    port = Port()
+    content = [b"command_id", b"c1", b"status", b"failed", b"response", text.encode()]
+    for name in (b"reason", b"instance_id", b"at"):
+        content += [name, (other * 1000).encode()]
+    port.redis.answers = {"GET": b"done failed 1-1", "XRANGE": [[b"1-1", content]]}
+    answer = port.client().ask(CommandStatus, command_id="c1")
+    assert (answer["response"] or "") == text[:MOST_TEXT]
+    assert answer["truncated"] is (len(text) > MOST_TEXT)
+
+
+@pytest.mark.parametrize("length", [MOST_TEXT - 1, MOST_TEXT, MOST_TEXT + 1, 1 << 20])
+def test_an_answer_of_a_device_may_be_of_any_length(
+    port: Port, client: Client, length: int
+) -> None:
+    content = [b"status", b"responded", b"response", (WIDE * length).encode()]
+    port.redis.answers = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
+    answer = client.ask(CommandStatus, command_id="c1")
+    assert answer["response"] == WIDE * min(length, MOST_TEXT)
+    assert answer["truncated"] is (length > MOST_TEXT)
+
+
+# Errors that say what was wrong.
+
+
+def is_brief(outcome: object) -> bool:
+    """Whether that is no fault, and if it is an error, a short one."""
+    if isinstance(outcome, Exception):
+        return not isinstance(outcome, InternalError) and len(str(outcome)) <= MOST_ERROR
+    return True
+
+
+@pytest.mark.parametrize("letter", ["x", "\n", "\x00", WIDE])
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (GetDevice, {"device_id": ""}),
+        (DropConnection, {"device_id": ""}),
+        (Watch, {"device_id": ""}),
+        (Unwatch, {"device_id": ""}),
+        (CommandStatus, {"command_id": "", "device_id": ""}),
+        (SendCommand, {"device_id": "", "text": "getinfo"}),
+        (SendCommand, {"device_id": DEVICE, "text": ""}),
+        (SendCommand, {"device_id": DEVICE, "text": "x", "expires_at": ""}),
+        (SendCommand, {"device_id": DEVICE, "text": "x", "codec": ""}),
+        (SendCommand, {"device_id": DEVICE, "text": "x", "command_id": ""}),
+        (SendCommand, {"device_id": DEVICE, "text": "x", "offline": ""}),
+        (SetLogLevel, {"level": ""}),
+        (SetLogLevel, {"level": "info", "namespace": ""}),
+        (Lag, {"streams": [""]}),
+        (ListConnections, {"prefix": "", "after": "", "vendor": ""}),
+        (ListRegistry, {"prefix": "", "after": "", "vendor": "", "instance_id": ""}),
+        (Hello, {"version": 1, "client": ""}),
+    ],
+)
+def test_arguments_may_be_of_any_length(
+    port: Port,
+    client: Client,
+    command: type[ControlCommand],
+    arguments: dict[str, Any],
+    letter: str,
+) -> None:
+    room = 120_000 // len(letter.encode()) // sum(one in ("", [""]) for one in arguments.values())
+    text = letter * min(room, 65_000 // len(letter.encode()))
+    given = {
+        name: text if value == "" else [text] if value == [""] else value
+        for name, value in arguments.items()
+    }
+    port.redis.answers = {
+        "HMGET": [None],
+        "XLEN": 0,
+        "XRANGE": [],
+        "HSCAN": [b"0", []],
+        "EVALSHA": "WRONGTYPE",
+    }
+    asked = client.begin(command, **given)
+    client.pump()
+    assert is_brief(asked.outcome())
+    assert client.ask(Info)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
+def test_what_redis_says_may_be_of_any_length(
+    port: Port, client: Client, command: type[ControlCommand]
+) -> None:
+    for name in ("HSCAN", "HMGET", "EVALSHA", "GET", "SCAN", "XLEN"):
+        port.redis.answers[name] = LONG * 2
+    asked = client.begin(command, **GOOD[command])
+    client.pump()
+    assert is_brief(asked.outcome())
+    assert client.ask(Info)
+
+
+# Events.
+
+
+def of(instance: FakeInstance, kind: Traffic, data: bytes) -> dict[str, Any]:
+    """What a watcher is told, as it comes out at the other end of a wire."""
+    client = Port().client()
+    told = event(instance, DEVICE, kind, data)
+    client.server.dispatcher.callRemote(Event, at=1.7e9 / 7, dropped=2**64, **told)
+    client.pump()
+    (found,) = client.events
+    assert client.lives
+    return found
+
+
+class Describing(FakeInstance):
+    """One whose devices are Teltonika's."""
+
+    def describe(self, device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:
+        return Teltonika().describe(data, kind)
+
+
+def packet(records: int, elements: int) -> bytes:
+    """A frame of Codec 8 Extended."""
+    made = tuple((100 + number, 8, 2**64 - 1) for number in range(elements))
+    record = Record(2**62, 2, -(2**31), 2**31 - 1, -(2**15), 360, 255, 2**16 - 1, 2**16 - 1, made)
+    return encode_frame(encode_packet(CODEC_8E, [record] * records))
+
+
+@pytest.mark.parametrize(
+    ("records", "elements"), [(1, 0), (1, 40), (255, 0), (255, 20), (40, 150), (1, 6000)]
+)
+def test_a_frame_as_large_as_any_is_shown(records: int, elements: int) -> None:
+    data = packet(records, elements)
+    found = of(Describing(), Traffic.RECEIVED, data)
+    assert bytes.fromhex(found["raw"]) == data[:MOST_RAW]
+    decoded = json.loads(found["decoded"])
+    shown = decoded.get("records", [])
+    whole = len(data) <= MOST_RAW and len(shown) == records
+    assert found["truncated"] is not whole
+    if elements < 6000:
+        assert shown
+    else:
+        assert decoded == {"left_out": "too long to be shown; the digits tell"}
+
+
+@pytest.mark.parametrize("text", [b"x" * 60_000, WIDE.encode() * 15_000, b"\xff" * 60_000])
+@pytest.mark.parametrize("kind", [Traffic.RECEIVED, Traffic.SENT])
+def test_a_message_as_large_as_any_is_shown(text: bytes, kind: Traffic) -> None:
+    data = encode_frame(encode_message(Message(MESSAGE_CODECS[0x0C], 6, text)))
+    found = of(Describing(), kind, data)
+    assert bytes.fromhex(found["raw"]) == data[:MOST_RAW]
+    assert found["truncated"] is True
+    assert json.loads(found["decoded"])
+
+
+@pytest.mark.parametrize("size", [0, 1, MOST_RAW, MOST_RAW + 1, 65_536, Limits().frame_bytes + 12])
+def test_whatever_was_sent_is_shown(size: int) -> None:
+    for byte in (b"\x00", b"\xff"):
+        found = of(Describing(), Traffic.RECEIVED, byte * size)
+        assert bytes.fromhex(found["raw"]) == (byte * size)[:MOST_RAW]
+
+
+@given(st.binary(max_size=50), st.sampled_from([Traffic.REJECTED, Traffic.CONNECTED]))
+def test_a_reason_may_be_anything(data: bytes, kind: Traffic) -> None:
+    for text in (data, data * 1300):
+        found = of(FakeInstance(), kind, text)
+        told = json.loads(found["decoded"])["text"]
+        assert told[:900] == text.decode(errors="replace")[:900]
+
+
+def test_errors_are_of_their_kind_however_long_the_argument(client: Client) -> None:
+    assert isinstance(client.refusal(Unwatch, device_id=LONG), NoSuchDevice)
+    assert isinstance(client.refusal(SetLogLevel, level=LONG), BadArgument)

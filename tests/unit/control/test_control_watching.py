@@ -1,0 +1,227 @@
+"""Clients that watch a device, and those that do not read what they are told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import pytest
+from twisted.logger import LogEvent, LogLevel
+
+from tests.unit.control.wire import (
+    DEVICE,
+    FULL,
+    OTHER,
+    Client,
+    Port,
+    quiet,
+    told,
+)
+from tracker.control.commands import (
+    BadArgument,
+    DropConnection,
+    Info,
+    NoSuchDevice,
+    Unwatch,
+    Watch,
+)
+from tracker.control.conversation import MOST_WATCHED
+from tracker.control.server import (
+    UNREAD_TIMEOUT,
+)
+from tracker.interfaces import Traffic
+
+
+def test_a_watcher_is_told_of_what_happens(port: Port, client: Client) -> None:
+    port.clock.advance(1000)
+    assert client.ask(Watch, device_id=DEVICE) == {"here": False}
+    port.instance.connect(DEVICE)
+    port.instance.happened(DEVICE, Traffic.CONNECTED, b"192.0.2.1:40000")
+    port.instance.happened(DEVICE, Traffic.RECEIVED, b"\x00\x01")
+    port.clock.advance(1)
+    port.instance.happened(DEVICE, Traffic.SENT, b"\x02")
+    port.instance.happened(DEVICE, Traffic.REJECTED, "no g\u00fc\ud800".encode(errors="replace"))
+    port.instance.happened(DEVICE, Traffic.DISCONNECTED, b"192.0.2.1:40000")
+    client.pump()
+    common = {"device_id": DEVICE, "truncated": False, "dropped": 0}
+    address = json.dumps({"text": "192.0.2.1:40000"})
+    frame = json.dumps({"kind": "frame"})
+    assert client.events == [
+        common | {"at": 1000.0, "kind": "connected", "raw": None, "decoded": address},
+        common | {"at": 1000.0, "kind": "received", "raw": "0001", "decoded": frame},
+        common | {"at": 1001.0, "kind": "sent", "raw": "02", "decoded": frame},
+        common
+        | {"at": 1001.0, "kind": "rejected", "raw": None, "decoded": '{"text": "no g\\u00fc?"}'},
+        common | {"at": 1001.0, "kind": "disconnected", "raw": None, "decoded": address},
+    ]
+
+
+def test_to_watch_twice_is_to_watch_once(port: Port, client: Client) -> None:
+    port.instance.connect(DEVICE)
+    for _ in range(2):
+        assert client.ask(Watch, device_id=DEVICE) == {"here": True}
+    assert len(port.instance.watched) == 1
+    port.instance.happened(DEVICE, Traffic.SENT)
+    client.pump()
+    assert len(client.events) == 1
+    assert client.ask(Unwatch, device_id=DEVICE) == {}
+    assert not port.instance.watched
+    assert isinstance(client.refusal(Unwatch, device_id=DEVICE), NoSuchDevice)
+
+
+def test_what_is_not_watched_cannot_be_unwatched(port: Port, client: Client) -> None:
+    port.client().ask(Watch, device_id=DEVICE)
+    error = client.refusal(Unwatch, device_id=DEVICE)
+    assert isinstance(error, NoSuchDevice)
+    assert str(error) == f"{DEVICE} is not watched"
+    assert len(port.instance.watched) == 1
+
+
+def test_two_may_watch_the_same_device(port: Port, client: Client) -> None:
+    other = port.client()
+    for one in (client, other):
+        one.ask(Watch, device_id=DEVICE)
+    assert port.factory.watchers == 2
+    port.instance.happened(DEVICE, Traffic.SENT)
+    client.ask(Unwatch, device_id=DEVICE)
+    port.instance.happened(DEVICE, Traffic.SENT)
+    port.instance.happened(OTHER, Traffic.SENT)
+    for one in (client, other):
+        one.pump()
+    assert (len(client.events), len(other.events)) == (1, 2)
+
+
+def test_who_leaves_watches_no_more(port: Port, client: Client) -> None:
+    other = port.client()
+    for device_id in (DEVICE, OTHER):
+        client.ask(Watch, device_id=device_id)
+        other.ask(Watch, device_id=device_id)
+    client.leave()
+    assert [device_id for device_id, _ in port.instance.watched] == [DEVICE, OTHER]
+    port.instance.happened(DEVICE, Traffic.SENT)
+    other.pump()
+    assert (len(client.events), len(other.events)) == (0, 1)
+
+
+def test_so_many_devices_may_be_watched(port: Port, client: Client) -> None:
+    for number in range(MOST_WATCHED):
+        client.ask(Watch, device_id=str(number))
+    error = client.refusal(Watch, device_id="one more")
+    assert isinstance(error, BadArgument)
+    assert str(error) == f"no more than {MOST_WATCHED} devices can be watched at a time"
+    assert client.ask(Watch, device_id="0")  # watched already
+    client.ask(Unwatch, device_id="0")
+    assert client.ask(Watch, device_id="one more")
+    assert len(port.instance.watched) == MOST_WATCHED
+
+
+@pytest.mark.parametrize("device_id", ["", "1" * 65, "1" * 60_000])
+def test_what_is_no_id_is_not_watched(port: Port, client: Client, device_id: str) -> None:
+    assert isinstance(client.refusal(Watch, device_id=device_id), BadArgument)
+    assert not port.instance.watched
+
+
+# A client that does not read.
+
+
+def fill(port: Port, client: Client, *others: Client) -> int:
+    """Have so many events sent as the client does not take, and others do; how many were."""
+    client.far.taken = False
+    count = 0
+    while not client.server.unread:
+        port.instance.happened(DEVICE, Traffic.RECEIVED, b"x" * 1000)
+        count += 1
+        for other in others:
+            other.pump()
+    assert client.far.waiting > FULL
+    return count
+
+
+def test_who_does_not_read_misses_events_and_is_told_how_many(port: Port, client: Client) -> None:
+    client.ask(Watch, device_id=DEVICE)
+    sent = fill(port, client)
+    waiting = client.far.waiting
+    for _ in range(500):
+        port.instance.happened(DEVICE, Traffic.RECEIVED, b"x" * 1000)
+    assert client.far.waiting == waiting
+    client.far.taken = True
+    client.pump()
+    assert len(client.events) == sent
+    port.instance.happened(DEVICE, Traffic.SENT)
+    port.instance.happened(DEVICE, Traffic.SENT)
+    client.pump()
+    assert [event["dropped"] for event in client.events] == [0] * sent + [500, 0]
+    assert port.timers == 0
+
+
+def test_who_does_not_read_holds_up_nobody_else(port: Port, client: Client) -> None:
+    other = port.client()
+    for one in (client, other):
+        one.ask(Watch, device_id=DEVICE)
+    sent = fill(port, client, other)
+    port.instance.happened(DEVICE, Traffic.SENT)
+    other.pump()
+    assert len(other.events) == sent + 1
+    assert other.ask(Info)
+
+
+def test_who_does_not_read_is_not_read(port: Port, client: Client) -> None:
+    client.ask(Watch, device_id=DEVICE)
+    fill(port, client)
+    asked = client.begin(DropConnection, device_id=DEVICE)
+    client.pump()
+    port.instance.connect(DEVICE)
+    assert not port.instance.dropped
+    client.far.taken = True
+    client.pump()
+    assert asked.result()
+    assert port.timers == 0
+
+
+def test_who_does_not_read_for_long_is_cut_off(
+    port: Port, client: Client, logged: Sequence[LogEvent]
+) -> None:
+    client.ask(Watch, device_id=DEVICE)
+    fill(port, client)
+    port.clock.advance(UNREAD_TIMEOUT - 0.1)
+    assert client.lives
+    port.clock.advance(0.1)
+    client.far.taken = True
+    client.pump()
+    assert client.cut_off
+    assert not port.instance.watched
+    assert port.timers == 0
+    (line,) = told(logged, LogLevel.warn)
+    assert line.endswith("has read nothing for 60 s")
+    assert quiet(logged)
+
+
+def test_who_reads_in_the_last_moment_is_not(port: Port, client: Client) -> None:
+    client.ask(Watch, device_id=DEVICE)
+    for _ in range(3):
+        fill(port, client)
+        port.clock.advance(UNREAD_TIMEOUT - 0.1)
+        client.far.taken = True
+        client.pump()
+    assert client.lives
+    assert port.timers == 0
+
+
+def test_who_leaves_without_reading_leaves_no_timer(port: Port, client: Client) -> None:
+    client.ask(Watch, device_id=DEVICE)
+    fill(port, client)
+    client.server.connectionLost()
+    assert port.timers == 0
+    assert not port.instance.watched
+
+
+def test_answers_that_are_not_taken_hold_up_further_commands(port: Port, client: Client) -> None:
+    port.instance.streams = ["s" * 200] * 100
+    client.far.taken = False
+    asked = [client.begin(Info) for _ in range(100)]
+    client.pump()
+    assert client.server.unread
+    assert client.far.waiting < FULL + 30_000
+    client.far.taken = True
+    client.pump()
+    assert all(one.answered for one in asked)

@@ -1,0 +1,482 @@
+"""An instance as those see it who look inside: counts, watching, dropping, draining."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs, formatEvent
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.unit.fakes import FakeRedis, FakeSession
+from tests.unit.ingestion.test_gateway import Changing, connect, delivery, registry
+from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.gateway import Gateway
+from tracker.ingestion.instance import GENTLENESS, Instance
+from tracker.ingestion.publisher import StreamPublisher
+from tracker.interfaces import (
+    Admission,
+    ConnectionFacts,
+    IGateway,
+    IInstance,
+    IVendor,
+    SessionFacts,
+    Traffic,
+)
+from tracker.limits import Limits
+
+DEVICE, OTHER, THIRD = "356307042441013", "356307042441021", "352093081452251"
+Told = list[tuple[Traffic, bytes]]
+
+
+@implementer(IVendor)
+@define(eq=False)
+class Vendor:
+    """Says of data what it is called by."""
+
+    name: str
+
+    def buildFactory(self, gateway: IGateway, limits: Limits, clock: Any) -> Any:
+        raise NotImplementedError
+
+    def buildDatagramProtocol(self, gateway: IGateway, limits: Limits, clock: Any) -> Any:
+        raise NotImplementedError
+
+    def describe(self, data: bytes, kind: Traffic) -> dict[str, Any]:
+        return {self.name: data.hex(), "kind": kind.value}
+
+    def buildNaming(self, models: Mapping[str, Path]) -> None:
+        return None
+
+
+@define(eq=False)
+class Session(FakeSession):
+    """A connection on which something may be under way, or that does not end."""
+
+    under_way: bool = False
+    """Whether a packet waits for its acknowledgement: then it does not retire yet."""
+    lingers: bool = False
+    """Whether it stays when it is closed, as one does whose peer takes nothing."""
+    asked: list[str] = field(factory=list)
+
+    def close(self) -> None:
+        self.asked.append("close")
+        if not (self.closed or self.lingers):
+            super().close()
+
+    def retire(self) -> None:
+        self.asked.append("retire")
+        if not self.under_way:
+            self.close()
+
+    def settle(self) -> None:
+        """What was under way is over."""
+        self.under_way = False
+        if "retire" in self.asked:
+            self.close()
+
+
+@define(eq=False)
+class Delivery:
+    """Stands where a CommandDelivery does."""
+
+    loads: dict[str, tuple[int, bool]] = field(factory=dict)
+    commands: set[str] = field(factory=set)
+
+    def load(self, device_id: str) -> tuple[int, bool]:
+        return self.loads.get(device_id, (0, False))
+
+    @property
+    def held(self) -> int:
+        return len(self.commands)
+
+    def holds(self, command_id: str) -> bool:
+        return command_id in self.commands
+
+
+class Port(Service):
+    """Something that listens, and takes its time to stop."""
+
+    def __init__(self) -> None:
+        self.stopped: Deferred[None] = Deferred()
+        self.stops = 0
+
+    def stopService(self) -> Deferred[None]:
+        self.stops += 1
+        return self.stopped
+
+
+class Bench:
+    """An instance with two vendors' gateways."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.clock.advance(1_700_000_000)
+        redis: Any = FakeRedis()
+        self.authority = Changing()
+        self.limiter = ConnectionLimiter(self.clock, Limits())
+        self.gateways = {
+            Vendor(name): Gateway(
+                self.clock,
+                name,
+                StreamPublisher(self.clock, redis, f"telemetry:{name}", lambda reason: None),
+                self.authority,
+                self.limiter,
+                registry(self.clock, redis),
+                delivery(self.clock, redis),
+            )
+            for name in ("teltonika", "other")
+        }
+        for gateway in self.gateways.values():
+            gateway.startService()
+        self.delivery = Delivery()
+        self.ports = [Port(), Port()]
+        carried: Any = self.delivery
+        gateways: Any = self.gateways
+        self.instance = Instance(
+            *(self.clock, "one", gateways, ["telemetry:teltonika"], carried, self.ports)
+        )
+        self.instance.startService()
+
+    def gateway(self, vendor: str = "teltonika") -> Gateway:
+        return next(one for key, one in self.gateways.items() if key.name == vendor)
+
+    def login(self, device_id: str, vendor: str = "teltonika", **how: Any) -> Session:
+        session = Session(self.gateway(vendor), **how)
+        connect(self.gateway(vendor), session)
+        assert self.gateway(vendor).login(session, device_id) is Admission.SERVED
+        session.device_id = device_id
+        return session
+
+    def drain(self, seconds: float = 0.0) -> list[Any]:
+        """Begin to drain; has the result when there is one."""
+        results: list[Any] = []
+        self.instance.drain(seconds).addBoth(results.append)
+        return results
+
+    def stop_listening(self) -> None:
+        for port in self.ports:
+            port.stopped.callback(None)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.pump([0.05] * round(seconds / 0.05))
+
+    @property
+    def timers(self) -> int:
+        return len(self.clock.getDelayedCalls())
+
+
+@pytest.fixture
+def bench() -> Bench:
+    bench = Bench()
+    bench.clock.advance(0)
+    for call in bench.clock.getDelayedCalls():
+        call.cancel()  # the registry's: nobody answers it here
+    return bench
+
+
+@pytest.fixture
+def drained(bench: Bench) -> Bench:
+    """One whose ports stop at once."""
+    bench.stop_listening()
+    return bench
+
+
+def test_it_keeps_to_the_interface(bench: Bench) -> None:
+    assert verifyObject(IInstance, bench.instance)
+    assert verifyObject(IVendor, Vendor("x"))
+
+
+def test_it_says_what_it_is(bench: Bench) -> None:
+    assert bench.instance.instance_id == "one"
+    assert bench.instance.started_at == "2023-11-14T22:13:20.000Z"
+    assert bench.instance.streams == ["telemetry:teltonika"]
+    assert bench.instance.draining is False
+
+
+def test_it_counts(bench: Bench) -> None:
+    connect(bench.gateway(), Session(bench.gateway()))  # not logged in
+    bench.login(DEVICE)
+    leaving = bench.login(OTHER, "other")
+    bench.delivery.commands = {"c1", "c2", "c3"}
+    assert bench.instance.counts() == {"connections": 3, "devices": 2, "commands_held": 3}
+    leaving.close()
+    assert bench.instance.counts() == {"connections": 2, "devices": 1, "commands_held": 3}
+
+
+def test_it_knows_its_devices(bench: Bench) -> None:
+    bench.login(DEVICE)
+    bench.login(OTHER, "other")
+    assert set(bench.instance.devices(None)) == {DEVICE, OTHER}
+    assert list(bench.instance.devices("other")) == [OTHER]
+    assert list(bench.instance.devices("nobody")) == []
+    facts = SessionFacts(0.0, 0.0, "8", 0, 0)
+    assert bench.instance.connection(OTHER) == ConnectionFacts(
+        OTHER, "other", "192.0.2.1:40000", facts
+    )
+    assert bench.instance.connection(THIRD) is None
+
+
+def test_it_knows_its_commands(bench: Bench) -> None:
+    bench.delivery.loads[DEVICE] = (3, True)
+    bench.delivery.commands.add("c1")
+    assert bench.instance.commands(DEVICE) == (3, True)
+    assert bench.instance.commands(OTHER) == (0, False)
+    assert bench.instance.holds_command("c1")
+    assert not bench.instance.holds_command("c2")
+
+
+def test_traffic_is_described_by_its_vendor(bench: Bench) -> None:
+    bench.login(OTHER, "other")
+    describe = bench.instance.describe
+    assert describe(OTHER, b"\x01", Traffic.SENT) == {"other": "01", "kind": "sent"}
+    # One that has gone meanwhile is of any.
+    assert describe(THIRD, b"\x01", Traffic.SENT) == {"teltonika": "01", "kind": "sent"}
+
+
+def test_a_connection_is_dropped(bench: Bench) -> None:
+    session, staying = bench.login(DEVICE), bench.login(OTHER)
+    assert bench.instance.drop(DEVICE) == "192.0.2.1:40000"
+    assert (session.closed, staying.closed) == (True, False)
+    assert bench.instance.drop(DEVICE) is None
+    assert bench.instance.drop(THIRD) is None
+
+
+# Watching.
+
+
+def test_a_device_is_watched_over_its_connections(bench: Bench) -> None:
+    told: Told = []
+    assert bench.instance.watch(DEVICE, lambda *what: told.append(what)) is False
+    session = bench.login(DEVICE)
+    assert session.observer is not None
+    session.observer(Traffic.RECEIVED, b"1")
+    bench.gateway().rejected(session, "bad CRC")
+    session.close()
+    again = bench.login(DEVICE, "other")
+    assert again.observer is not None
+    again.observer(Traffic.SENT, b"2")
+    bench.login(OTHER)
+    assert told == [
+        (Traffic.CONNECTED, b"192.0.2.1:40000"),
+        (Traffic.RECEIVED, b"1"),
+        (Traffic.REJECTED, b"bad CRC"),
+        (Traffic.DISCONNECTED, b"192.0.2.1:40000"),
+        (Traffic.CONNECTED, b"192.0.2.1:40000"),
+        (Traffic.SENT, b"2"),
+    ]
+
+
+def test_a_device_that_is_here_is_watched_at_once(bench: Bench) -> None:
+    session = bench.login(DEVICE)
+    told: Told = []
+    assert bench.instance.watch(DEVICE, lambda *what: told.append(what)) is True
+    assert session.observer is not None
+    session.observer(Traffic.SENT, b"1")
+    assert told == [(Traffic.SENT, b"1")]
+
+
+def test_each_observer_is_told_until_it_wants_no_more(bench: Bench) -> None:
+    session = bench.login(DEVICE)
+    first: Told = []
+    second: Told = []
+
+    def one(*what: Any) -> None:
+        first.append(what)
+
+    def two(*what: Any) -> None:
+        second.append(what)
+
+    bench.instance.watch(DEVICE, one)
+    bench.instance.watch(DEVICE, two)
+    assert session.observer is not None
+    session.observer(Traffic.SENT, b"1")
+    bench.instance.unwatch(DEVICE, one)
+    session.observer(Traffic.SENT, b"2")
+    bench.instance.unwatch(DEVICE, two)
+    assert session.observer is None
+    bench.instance.unwatch(DEVICE, two)
+    bench.instance.unwatch(OTHER, two)
+    session.close()
+    bench.login(DEVICE)
+    assert [data for _, data in first] == [b"1"]
+    assert [data for _, data in second] == [b"1", b"2"]
+    assert not bench.instance._observers
+
+
+def test_who_stops_watching_while_it_is_told_holds_up_nobody(bench: Bench) -> None:
+    session = bench.login(DEVICE)
+    told: list[str] = []
+
+    def once(kind: Traffic, data: bytes) -> None:
+        told.append("once")
+        bench.instance.unwatch(DEVICE, once)
+
+    bench.instance.watch(DEVICE, once)
+    bench.instance.watch(DEVICE, lambda *_: told.append("always"))
+    assert session.observer is not None
+    session.observer(Traffic.SENT, b"1")
+    session.observer(Traffic.SENT, b"2")
+    assert told == ["once", "always", "always"]
+
+
+def test_an_observer_that_fails_harms_neither_the_device_nor_others(bench: Bench) -> None:
+    session = bench.login(DEVICE)
+    told: Told = []
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    bench.instance.watch(DEVICE, fails)
+    bench.instance.watch(DEVICE, lambda *what: told.append(what))
+    assert session.observer is not None
+    with capturedLogs() as logged:
+        session.observer(Traffic.SENT, b"1")
+    assert told == [(Traffic.SENT, b"1")]
+    assert not session.closed
+    (event,) = logged
+    assert formatEvent(event) == f"an observer of {DEVICE} has failed"
+    assert event["log_level"] is LogLevel.critical
+
+
+# Draining.
+
+
+def test_connections_go_one_after_another(drained: Bench) -> None:
+    sessions = [drained.login(f"{number:015}") for number in range(4)]
+    results = drained.drain(2.0)
+    assert drained.instance.draining
+    gone = []
+    for _ in range(4):
+        drained.pass_time(0.25)
+        gone.append(sum(session.closed for session in sessions))
+        drained.pass_time(0.25)
+    assert gone == [1, 2, 3, 4]
+    drained.pass_time(0.1)
+    assert results == [(4, 0)]
+    assert drained.timers == 0
+
+
+def test_a_drain_begins_when_nobody_can_connect_any_more(bench: Bench) -> None:
+    session = bench.login(DEVICE)
+    results = bench.drain()
+    bench.pass_time(1)
+    assert not session.closed
+    bench.stop_listening()
+    bench.pass_time(0.2)
+    assert session.closed
+    assert results == [(1, 0)]
+
+
+def test_without_devices_a_drain_is_over_at_once(drained: Bench) -> None:
+    assert drained.drain(60) == [(0, 0)]
+
+
+def test_who_has_connected_before_and_logs_in_later_is_sent_away(drained: Bench) -> None:
+    late = Session(drained.gateway())
+    connect(drained.gateway(), late)
+    drained.drain(60)
+    # Without an answer, so that it comes again and finds another instance.
+    assert drained.gateway().login(late, DEVICE) is Admission.LATER
+    assert drained.instance.counts()["devices"] == 0
+
+
+def test_what_is_under_way_is_ended_first(drained: Bench) -> None:
+    session = drained.login(DEVICE, under_way=True)
+    results = drained.drain()
+    drained.pass_time(1)
+    assert (session.asked, session.closed) == (["retire"], False)
+    session.settle()
+    assert session.closed
+    drained.pass_time(0.2)
+    assert results == [(1, 0)]
+
+
+def test_or_it_is_ended_all_the_same(drained: Bench) -> None:
+    session = drained.login(DEVICE, under_way=True)
+    results = drained.drain()
+    drained.pass_time(GENTLENESS - 0.1)
+    assert not session.closed
+    drained.pass_time(0.3)
+    assert session.closed
+    assert results == [(1, 0)]
+    assert drained.timers == 0
+
+
+def test_a_command_that_is_outstanding_is_waited_for(drained: Bench) -> None:
+    session = drained.login(DEVICE)
+    drained.delivery.loads[DEVICE] = (1, True)
+    results = drained.drain()
+    drained.pass_time(1)
+    assert session.asked == []
+    drained.delivery.loads[DEVICE] = (1, False)  # what is queued goes elsewhere
+    drained.pass_time(0.2)
+    assert session.closed
+    assert results == [(1, 0)]
+
+
+def test_but_not_for_long(drained: Bench) -> None:
+    session = drained.login(DEVICE)
+    drained.delivery.loads[DEVICE] = (0, True)
+    results = drained.drain()
+    drained.pass_time(GENTLENESS + 0.2)
+    assert session.closed
+    assert results == [(1, 0)]
+
+
+def test_a_connection_that_does_not_end_is_left(drained: Bench) -> None:
+    drained.login(DEVICE, lingers=True)
+    drained.login(OTHER)
+    results = drained.drain()
+    drained.pass_time(2 * GENTLENESS + 0.3)
+    assert results == [(1, 1)]
+    assert drained.timers == 0
+
+
+def test_a_device_that_leaves_by_itself_is_not_closed_again(drained: Bench) -> None:
+    session = drained.login(DEVICE)
+    drained.login(OTHER)
+    results = drained.drain(2.0)
+    session.close()
+    drained.pass_time(2.2)
+    assert results == [(2, 0)]
+
+
+def test_a_drain_goes_on_when_whoever_has_asked_is_gone(drained: Bench) -> None:
+    sessions = [drained.login(one) for one in (DEVICE, OTHER)]
+    asked = drained.instance.drain(1.0)
+    results: list[Any] = []
+    asked.addErrback(results.append)
+    asked.cancel()
+    assert len(results) == 1
+    drained.pass_time(1.2)
+    assert all(session.closed for session in sessions)
+    assert drained.timers == 0
+
+
+def test_a_second_drain_may_be_shorter(drained: Bench) -> None:
+    sessions = [drained.login(one) for one in (DEVICE, OTHER, THIRD)]
+    first, second = drained.drain(60), drained.drain(0)
+    drained.pass_time(0.2)
+    assert all(session.closed for session in sessions)
+    assert second == [(3, 0)]
+    drained.pass_time(60)
+    assert first == [(3, 0)]
+
+
+def test_a_stop_ends_a_drain(drained: Bench) -> None:
+    drained.login(DEVICE)
+    drained.login(OTHER)
+    results = drained.drain(60)
+    stopped: list[object] = []
+    drained.instance.stopService().addCallback(stopped.append)
+    assert stopped == [None]
+    assert len(results) == 1
+    assert drained.timers == 0

@@ -1,0 +1,1 @@
+"""What makes ``tracker-admin`` one program: its options, its output, what it asks of instances."""
