@@ -6,6 +6,8 @@ Facts of Directus 11 that callers need to know:
   the two apart changes rows by a filter (:meth:`DirectusClient.update_where`), which then
   matches nothing.
 - A query without a limit answers 100 rows, and a change by a filter changes 100.
+- A text with a NUL in it, or a time that is none, is an internal error (500) to it, and so to us
+  something that might go well later. It never does: callers keep such values away.
 """
 
 from __future__ import annotations
@@ -50,19 +52,25 @@ _LATER: Final = frozenset({408, 425, 429})
 class DirectusError(Exception):
     """Directus has not done what it was asked for; the text says why, in one line."""
 
-    def __init__(self, text: str, status: int | None = None) -> None:
+    def __init__(self, text: str, status: int | None = None, code: str = "") -> None:
         super().__init__(text)
         self.status = status
         """The HTTP status, where there was one."""
+        self.code = code
+        """Directus' name for the error, as ``RECORD_NOT_UNIQUE``; may be empty."""
 
 
 class DirectusDown(DirectusError):
     """It is not there, or not able to: the same may go well later."""
 
     def __init__(
-        self, text: str, status: int | None = None, retry_after: float | None = None
+        self,
+        text: str,
+        status: int | None = None,
+        code: str = "",
+        retry_after: float | None = None,
     ) -> None:
-        super().__init__(text, status)
+        super().__init__(text, status, code)
         self.retry_after = retry_after
         """Seconds that it wants to be left alone, where it says so."""
 
@@ -73,11 +81,6 @@ class DirectusDenied(DirectusError):
 
 class DirectusRefused(DirectusError):
     """What it was asked for makes no sense to it."""
-
-    def __init__(self, text: str, status: int | None = None, code: str = "") -> None:
-        super().__init__(text, status)
-        self.code = code
-        """Directus' name for the error, as ``RECORD_NOT_UNIQUE``; may be empty."""
 
 
 class DirectusClient:
@@ -180,6 +183,17 @@ class DirectusClient:
         changed = await self.request("PATCH", items_path(collection), body, {"fields": key})
         return [row[key] for row in _rows(changed)]
 
+    async def update_batch(
+        self, collection: str, rows: Sequence[Mapping[str, Any]], *, key: str = "id"
+    ) -> None:
+        """Change several rows, each in its own way: all of them, or none.
+
+        :param rows: what changes, and the primary key.
+        :raises DirectusDenied: also when one of them is not there.
+        """
+        body = [dict(row) for row in rows]
+        await self.request("PATCH", items_path(collection), body, {"fields": key})
+
     async def create(self, collection: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Add a row.
 
@@ -208,16 +222,8 @@ class DirectusClient:
             status, headers, body = await self._exchange(method, path, json, params)
         except _Unusable as error:
             raise DirectusDown(self._line(f"{what}: {error}")) from None
-        if status in (401, 403):
-            raise DirectusDenied(self._complaint(what, status, body), status)
-        if status >= 500 or status in _LATER:
-            text = self._complaint(what, status, body)
-            raise DirectusDown(text, status, self._retry_after(headers))
         if not 200 <= status < 300:
-            text = self._complaint(what, status, body)
-            if status < 400:
-                text += ": it leads elsewhere, and only Directus' own address will do"
-            raise DirectusRefused(text, status, _first_error(body)[1])
+            raise self._error(what, status, headers, body)
         if not body:
             return None
         try:
@@ -229,7 +235,7 @@ class DirectusClient:
 
     async def _exchange(
         self, method: str, path: str, body: Any, params: Mapping[str, str] | None
-    ) -> tuple[int, Any, bytes]:
+    ) -> tuple[int, Headers, bytes]:
         asked = Deferred.fromCoroutine(self._ask(method, path, body, params))
         # Cancelling it closes the connection, in whatever state it is.
         asked.addTimeout(self._timeout, self._reactor, _overdue)
@@ -248,7 +254,7 @@ class DirectusClient:
 
     async def _ask(
         self, method: str, path: str, body: Any, params: Mapping[str, str] | None
-    ) -> tuple[int, Any, bytes]:
+    ) -> tuple[int, Headers, bytes]:
         headers = Headers({"Authorization": [self._authorization], "User-Agent": ["tracker"]})
         options: dict[str, Any] = {} if body is None else {"json": body}
         response = await self._http.request(
@@ -264,7 +270,18 @@ class DirectusClient:
         )
         return response.code, response.headers, await _content(response)
 
-    def _retry_after(self, headers: Any) -> float | None:
+    def _error(self, what: str, status: int, headers: Headers, body: bytes) -> DirectusError:
+        message, code = _first_error(body)
+        text = self._line(f"{what}: {status} {message}".rstrip())
+        if status in (401, 403):
+            return DirectusDenied(text, status, code)
+        if status >= 500 or status in _LATER:
+            return DirectusDown(text, status, code, self._retry_after(headers))
+        if status < 400:
+            text += ": it leads elsewhere, and only Directus' own address will do"
+        return DirectusRefused(text, status, code)
+
+    def _retry_after(self, headers: Headers) -> float | None:
         """RFC 9110, section 10.2.3: seconds, or a date."""
         value = (headers.getRawHeaders(b"retry-after") or [b""])[-1].strip()
         try:
@@ -275,9 +292,6 @@ class DirectusClient:
             return float(max(0.0, stringToDatetime(value) - self._reactor.seconds()))
         except (ValueError, IndexError, KeyError, LookupError):
             return None
-
-    def _complaint(self, what: str, status: int, body: bytes) -> str:
-        return self._line(f"{what}: {status} {_first_error(body)[0]}".rstrip())
 
     def _line(self, text: str) -> str:
         """Printable, on one line, of bounded length, and without the token."""

@@ -8,6 +8,7 @@ from tracker import __version__
 from tracker.control.certs import certs
 from tracker.control.dead import dead
 from tracker.control.decode import decode
+from tracker.control.directus.command import directus
 from tracker.control.doctor.command import doctor
 from tracker.control.encode import encode
 from tracker.control.fleets import demo, simulate
@@ -22,5 +23,17 @@ def main() -> None:
     """Look after Tracker, the telemetry plane of a GPS tracking platform."""
 
 
-for command in (decode, encode, simulate, demo, lag, dead, replay, migrate, certs, doctor):
+for command in (
+    decode,
+    encode,
+    simulate,
+    demo,
+    lag,
+    dead,
+    replay,
+    migrate,
+    certs,
+    doctor,
+    directus,
+):
     main.add_command(command)
