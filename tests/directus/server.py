@@ -97,7 +97,7 @@ class DirectusServer:
     :param folder: for its log, and its files.
     :param postgres: a running server, for a database of its own there; by default one that
         is its own, and ends with it.
-    :param template: a database to begin with a copy of, as :meth:`copy` makes one.
+    :param template: the database of another one, not running, to begin with a copy of.
     :param variables: of its environment.
     """
 
@@ -130,7 +130,7 @@ class DirectusServer:
         program = installed()
         self._folder.mkdir(parents=True, exist_ok=True)
         if not self._made:
-            self._make_database()
+            self.make_database()
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(program, "start"),
@@ -142,18 +142,19 @@ class DirectusServer:
         if wait:
             wait_for(self.answers, f"Directus answers; see {self.log}", timeout=90)
 
-    def _make_database(self) -> None:
+    def make_database(self) -> None:
+        """Make its database, with Directus' own tables and the first administrator."""
+        self._folder.mkdir(parents=True, exist_ok=True)
         if self._owns_postgres:
             self.postgres.start()
         with psycopg.connect(self.postgres.url, autocommit=True) as connection:
             template = f" TEMPLATE {self._template}" if self._template else ""
             connection.execute(f"CREATE DATABASE {self.database}{template}")
         if not self._template:
-            self.bootstrap()
+            self._bootstrap()
         self._made = True
 
-    def bootstrap(self) -> None:
-        """Make Directus' own tables, and the first administrator."""
+    def _bootstrap(self) -> None:
         program = installed()
         with self.log.open("ab") as log:
             done = subprocess.run(
@@ -165,11 +166,6 @@ class DirectusServer:
                 check=False,
             )
         assert done.returncode == 0, f"directus bootstrap: see {self.log}"
-
-    def copy(self, name: str) -> None:
-        """Make its database, as it is when it does not run, the template of others."""
-        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
-            connection.execute(f"CREATE DATABASE {name} TEMPLATE {self.database}")
 
     @property
     def database_url(self) -> str:

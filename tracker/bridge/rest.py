@@ -6,6 +6,9 @@ Facts of Directus 11 that callers need to know:
   the two apart changes rows by a filter (:meth:`DirectusClient.update_where`), which then
   matches nothing.
 - A query without a limit answers 100 rows, and a change by a filter changes 100.
+- Only numbers and times can be filtered by what is less or greater: texts and keys can not, so
+  rows are not gone through by their keys.
+- An empty list is refused after ``_in`` and ``_nin``, and so is an empty text after ``_eq``.
 - A text with a NUL in it, or a time that is none, is an internal error (500) to it, and so to us
   something that might go well later. It never does: callers keep such values away.
 """
@@ -19,14 +22,16 @@ from urllib.parse import quote, urlsplit
 
 from OpenSSL.SSL import Error as SSLError
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss, stringToDatetime
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 # Twisted raises these, and has no public name for them.
 from twisted.web._newclient import (  # isort: skip
@@ -111,7 +116,7 @@ class DirectusClient:
             self._pool = HTTPConnectionPool(reactor)
             self._pool.cachedConnectionTimeout = IDLE  # type: ignore[assignment]
             agent = Agent(reactor, connectTimeout=timeout, pool=self._pool)
-        self._http = HTTPClient(agent)
+        self._http = HTTPClient(agent, data_to_body_producer=_Whole)
 
     async def close(self) -> None:
         """Close the connections that are idle."""
@@ -126,6 +131,7 @@ class DirectusClient:
         fields: Sequence[str] | None = None,
         sort: Sequence[str] | None = None,
         limit: int | None = None,
+        offset: int | None = None,
     ) -> list[dict[str, Any]]:
         """Rows of a collection.
 
@@ -133,6 +139,7 @@ class DirectusClient:
         :param fields: their names; all that the user may see when None.
         :param sort: names of fields, with ``-`` in front where the greatest comes first.
         :param limit: -1 for all rows, 100 when None.
+        :param offset: how many rows are left out at the beginning.
         :raises DirectusError: see its subclasses.
         """
         query: dict[str, Any] = {}
@@ -144,6 +151,8 @@ class DirectusClient:
             query["sort"] = list(sort)
         if limit is not None:
             query["limit"] = limit
+        if offset is not None:
+            query["offset"] = offset
         params = {
             name: ",".join(value) if isinstance(value, list) else json.dumps(value)
             for name, value in query.items()
@@ -302,6 +311,28 @@ class DirectusClient:
 
 class _Unusable(Exception):
     """No answer, or none that could be read."""
+
+
+@implementer(IBodyProducer)
+class _Whole:
+    """A body that is written at once: it is short."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It is written already."""
+
+    def resumeProducing(self) -> None:
+        """It is written already."""
+
+    def stopProducing(self) -> None:
+        """It is written already."""
 
 
 class _Body(Protocol):
