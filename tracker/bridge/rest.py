@@ -6,6 +6,11 @@ Facts of Directus 11 that callers need to know:
   the two apart changes rows by a filter (:meth:`DirectusClient.update_where`), which then
   matches nothing.
 - A query without a limit answers 100 rows, and a change by a filter changes 100.
+- Only numbers and times can be filtered by what is less or greater: texts and keys can not, so
+  rows are not gone through by their keys.
+- An empty list is refused after ``_in`` and ``_nin``, and so is an empty text after ``_eq``.
+- A text with a NUL in it, or a time that is none, is an internal error (500) to it, and so to us
+  something that might go well later. It never does: callers keep such values away.
 """
 
 from __future__ import annotations
@@ -17,14 +22,16 @@ from urllib.parse import quote, urlsplit
 
 from OpenSSL.SSL import Error as SSLError
 from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
 from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, ResponseFailed
 from twisted.web.http import PotentialDataLoss, stringToDatetime
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IResponse
+from twisted.web.iweb import IAgent, IBodyProducer, IResponse
+from zope.interface import implementer
 
 # Twisted raises these, and has no public name for them.
 from twisted.web._newclient import (  # isort: skip
@@ -50,19 +57,25 @@ _LATER: Final = frozenset({408, 425, 429})
 class DirectusError(Exception):
     """Directus has not done what it was asked for; the text says why, in one line."""
 
-    def __init__(self, text: str, status: int | None = None) -> None:
+    def __init__(self, text: str, status: int | None = None, code: str = "") -> None:
         super().__init__(text)
         self.status = status
         """The HTTP status, where there was one."""
+        self.code = code
+        """Directus' name for the error, as ``RECORD_NOT_UNIQUE``; may be empty."""
 
 
 class DirectusDown(DirectusError):
     """It is not there, or not able to: the same may go well later."""
 
     def __init__(
-        self, text: str, status: int | None = None, retry_after: float | None = None
+        self,
+        text: str,
+        status: int | None = None,
+        code: str = "",
+        retry_after: float | None = None,
     ) -> None:
-        super().__init__(text, status)
+        super().__init__(text, status, code)
         self.retry_after = retry_after
         """Seconds that it wants to be left alone, where it says so."""
 
@@ -73,11 +86,6 @@ class DirectusDenied(DirectusError):
 
 class DirectusRefused(DirectusError):
     """What it was asked for makes no sense to it."""
-
-    def __init__(self, text: str, status: int | None = None, code: str = "") -> None:
-        super().__init__(text, status)
-        self.code = code
-        """Directus' name for the error, as ``RECORD_NOT_UNIQUE``; may be empty."""
 
 
 class DirectusClient:
@@ -108,7 +116,7 @@ class DirectusClient:
             self._pool = HTTPConnectionPool(reactor)
             self._pool.cachedConnectionTimeout = IDLE  # type: ignore[assignment]
             agent = Agent(reactor, connectTimeout=timeout, pool=self._pool)
-        self._http = HTTPClient(agent)
+        self._http = HTTPClient(agent, data_to_body_producer=_Whole)
 
     async def close(self) -> None:
         """Close the connections that are idle."""
@@ -123,6 +131,7 @@ class DirectusClient:
         fields: Sequence[str] | None = None,
         sort: Sequence[str] | None = None,
         limit: int | None = None,
+        offset: int | None = None,
     ) -> list[dict[str, Any]]:
         """Rows of a collection.
 
@@ -130,6 +139,7 @@ class DirectusClient:
         :param fields: their names; all that the user may see when None.
         :param sort: names of fields, with ``-`` in front where the greatest comes first.
         :param limit: -1 for all rows, 100 when None.
+        :param offset: how many rows are left out at the beginning.
         :raises DirectusError: see its subclasses.
         """
         query: dict[str, Any] = {}
@@ -141,6 +151,8 @@ class DirectusClient:
             query["sort"] = list(sort)
         if limit is not None:
             query["limit"] = limit
+        if offset is not None:
+            query["offset"] = offset
         params = {
             name: ",".join(value) if isinstance(value, list) else json.dumps(value)
             for name, value in query.items()
@@ -180,6 +192,17 @@ class DirectusClient:
         changed = await self.request("PATCH", items_path(collection), body, {"fields": key})
         return [row[key] for row in _rows(changed)]
 
+    async def update_batch(
+        self, collection: str, rows: Sequence[Mapping[str, Any]], *, key: str = "id"
+    ) -> None:
+        """Change several rows, each in its own way: all of them, or none.
+
+        :param rows: what changes, and the primary key.
+        :raises DirectusDenied: also when one of them is not there.
+        """
+        body = [dict(row) for row in rows]
+        await self.request("PATCH", items_path(collection), body, {"fields": key})
+
     async def create(self, collection: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Add a row.
 
@@ -208,16 +231,8 @@ class DirectusClient:
             status, headers, body = await self._exchange(method, path, json, params)
         except _Unusable as error:
             raise DirectusDown(self._line(f"{what}: {error}")) from None
-        if status in (401, 403):
-            raise DirectusDenied(self._complaint(what, status, body), status)
-        if status >= 500 or status in _LATER:
-            text = self._complaint(what, status, body)
-            raise DirectusDown(text, status, self._retry_after(headers))
         if not 200 <= status < 300:
-            text = self._complaint(what, status, body)
-            if status < 400:
-                text += ": it leads elsewhere, and only Directus' own address will do"
-            raise DirectusRefused(text, status, _first_error(body)[1])
+            raise self._error(what, status, headers, body)
         if not body:
             return None
         try:
@@ -229,7 +244,7 @@ class DirectusClient:
 
     async def _exchange(
         self, method: str, path: str, body: Any, params: Mapping[str, str] | None
-    ) -> tuple[int, Any, bytes]:
+    ) -> tuple[int, Headers, bytes]:
         asked = Deferred.fromCoroutine(self._ask(method, path, body, params))
         # Cancelling it closes the connection, in whatever state it is.
         asked.addTimeout(self._timeout, self._reactor, _overdue)
@@ -248,7 +263,7 @@ class DirectusClient:
 
     async def _ask(
         self, method: str, path: str, body: Any, params: Mapping[str, str] | None
-    ) -> tuple[int, Any, bytes]:
+    ) -> tuple[int, Headers, bytes]:
         headers = Headers({"Authorization": [self._authorization], "User-Agent": ["tracker"]})
         options: dict[str, Any] = {} if body is None else {"json": body}
         response = await self._http.request(
@@ -264,7 +279,18 @@ class DirectusClient:
         )
         return response.code, response.headers, await _content(response)
 
-    def _retry_after(self, headers: Any) -> float | None:
+    def _error(self, what: str, status: int, headers: Headers, body: bytes) -> DirectusError:
+        message, code = _first_error(body)
+        text = self._line(f"{what}: {status} {message}".rstrip())
+        if status in (401, 403):
+            return DirectusDenied(text, status, code)
+        if status >= 500 or status in _LATER:
+            return DirectusDown(text, status, code, self._retry_after(headers))
+        if status < 400:
+            text += ": it leads elsewhere, and only Directus' own address will do"
+        return DirectusRefused(text, status, code)
+
+    def _retry_after(self, headers: Headers) -> float | None:
         """RFC 9110, section 10.2.3: seconds, or a date."""
         value = (headers.getRawHeaders(b"retry-after") or [b""])[-1].strip()
         try:
@@ -276,9 +302,6 @@ class DirectusClient:
         except (ValueError, IndexError, KeyError, LookupError):
             return None
 
-    def _complaint(self, what: str, status: int, body: bytes) -> str:
-        return self._line(f"{what}: {status} {_first_error(body)[0]}".rstrip())
-
     def _line(self, text: str) -> str:
         """Printable, on one line, of bounded length, and without the token."""
         line = " ".join(text.replace(self._token, "…").split())
@@ -288,6 +311,28 @@ class DirectusClient:
 
 class _Unusable(Exception):
     """No answer, or none that could be read."""
+
+
+@implementer(IBodyProducer)
+class _Whole:
+    """A body that is written at once: it is short."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self.length = len(data)
+
+    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
+        consumer.write(self._data)
+        return succeed(None)
+
+    def pauseProducing(self) -> None:
+        """It is written already."""
+
+    def resumeProducing(self) -> None:
+        """It is written already."""
+
+    def stopProducing(self) -> None:
+        """It is written already."""
 
 
 class _Body(Protocol):

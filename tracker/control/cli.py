@@ -17,6 +17,7 @@ from tracker.control.admin.watch import watch
 from tracker.control.certs import certs
 from tracker.control.dead import dead
 from tracker.control.decode import decode
+from tracker.control.directus.command import directus
 from tracker.control.doctor.command import doctor
 from tracker.control.encode import encode
 from tracker.control.fleets import demo, simulate
@@ -80,6 +81,7 @@ main.add_sections(
             drain,
             log_level,
             certs,
+            directus,
         ),
         "Bytes": (
             decode,

