@@ -15,7 +15,8 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusRefused
-from tracker.bridge.rows import DEVICE_FIELDS, DEVICES
+from tracker.bridge.rows import DEVICE_FIELDS
+from tracker.bridge.schema import DEVICES
 from tracker.command import is_device_id
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
@@ -114,7 +115,7 @@ class DeviceSync(Service):
         while True:
             rows = await self._directus.get_items(
                 DEVICES,
-                filter={"imei": {"_gt": after}},
+                filter={"imei": {"_gt": after}} if after else None,
                 fields=DEVICE_FIELDS,
                 sort=["imei"],
                 limit=PAGE,

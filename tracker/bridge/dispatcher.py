@@ -19,13 +19,11 @@ from tracker.bridge.instances import Instances, NoInstance
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusRefused
 from tracker.bridge.rows import (
     COMMAND_FIELDS,
-    COMMANDS,
-    PENDING,
-    ROUTED,
     WAITING,
     command_in,
     fields_of,
 )
+from tracker.bridge.schema import COMMANDS, PENDING, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import EXPIRED, BadCommand, Command, Outcome, Reason, Status
 from tracker.control.commands import BadArgument, ControlError, NotPermitted
@@ -114,12 +112,13 @@ class Dispatcher(Service):
 
     async def _look(self) -> None:
         """Have all pending rows sent, the newest first: they are waited for most."""
-        before: tuple[str, str] | None = None
+        before: str | None = None  # what is left was made at this time or before
+        seen: set[str] = set()
         try:
             while self.running:
                 rows = await self._directus.get_items(
                     COMMANDS,
-                    filter=_pending(before),
+                    filter=_pending(before, seen),
                     fields=COMMAND_FIELDS,
                     sort=["-date_created", "-id"],
                     limit=PAGE,
@@ -127,9 +126,13 @@ class Dispatcher(Service):
                 for row in rows:
                     if row["id"] not in self._under_way and len(self._under_way) < MOST_QUEUED:
                         self._start(row["id"], row)
+                if before is None and not rows:
+                    self._report(None)  # else those that are sent tell
                 if len(rows) < PAGE or rows[-1].get("date_created") is None:
                     break
-                before = rows[-1]["date_created"], rows[-1]["id"]
+                if before != rows[-1]["date_created"]:
+                    before, seen = rows[-1]["date_created"], set()
+                seen |= {row["id"] for row in rows if row["date_created"] == before}
         except (DirectusDown, DirectusDenied, DirectusRefused) as error:
             self._report(f"pending commands cannot be read: {error}")
         except Exception:  # noqa: BLE001 - else there would never be another look
@@ -199,7 +202,6 @@ class Dispatcher(Service):
             "instance": answer["instance_id"],
             "reason": WAITING if status == WAITING else None,
             "routed_at": at,
-            "expires_at": iso_milliseconds(command.expires_at),
         }
         await self._set(command.command_id, fields)
 
@@ -214,12 +216,13 @@ class Dispatcher(Service):
         return int(self._clock.seconds() * 1000)
 
 
-def _pending(before: tuple[str, str] | None) -> dict[str, Any]:
-    """Those that are pending, behind the last one of a page."""
+def _pending(before: str | None, seen: set[str]) -> dict[str, Any]:
+    """Those that are pending, behind a page whose last ones were made at ``before``.
+
+    Directus compares no ids, so those of that moment are named.
+    """
     pending = {"status": {"_eq": PENDING}}
     if before is None:
         return pending
-    created, key = before
-    older = {"date_created": {"_lt": created}}
-    beside = {"_and": [{"date_created": {"_eq": created}}, {"id": {"_lt": key}}]}
-    return {"_and": [pending, {"_or": [older, beside]}]}
+    older = {"date_created": {"_lte": before}}
+    return {"_and": [pending, older, {"id": {"_nin": sorted(seen)}}]}

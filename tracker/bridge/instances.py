@@ -95,12 +95,19 @@ class Instances(Service):
                 answer: dict[str, Any] = await client.send_command(device_id, text, **options)
             except (NotConnected, RedisUnavailable) as error:
                 why = f"{address}: {error}"
+                self._forget(address)
                 continue
             self._prefer(address)
             self._report(None)
             return answer
         self._report(why)
         raise NoInstance(why)
+
+    def _forget(self, address: str) -> None:
+        """It is asked again when it has been seen to live."""
+        client = self._clients.pop(address, None)
+        if client is not None:
+            client.stopService()
 
     def _prefer(self, address: str) -> None:
         """Ask this one first the next time."""
@@ -121,7 +128,7 @@ class Instances(Service):
             return
         addresses = {self._credentials.address(advertised) for advertised in found.values()}
         for address in self._clients.keys() - addresses:
-            self._clients.pop(address).stopService()
+            self._forget(address)
         for address in sorted(addresses - self._clients.keys()):
             try:
                 endpoint = client_endpoint(self._reactor, address)

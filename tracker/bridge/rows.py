@@ -6,14 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from tracker.bridge.schema import PENDING, ROUTED
 from tracker.command import BadCommand, Command, Outcome, Status
 
-COMMANDS: Final = "commands"
-DEVICES: Final = "devices"
-
-#: What a command's row says before an instance has it, and after.
-PENDING: Final = "pending"
-ROUTED: Final = "routed"
 #: The reason of a command that was routed to nobody as yet.
 WAITING: Final = "waiting"
 

@@ -11,7 +11,8 @@ from typing import Any
 from twisted.internet.defer import DeferredLock
 
 from tracker.bridge.rest import DirectusClient
-from tracker.bridge.rows import COMMANDS, may_be_followed_by
+from tracker.bridge.rows import may_be_followed_by
+from tracker.bridge.schema import COMMANDS
 
 
 class CommandTable:

@@ -18,9 +18,8 @@ from twisted.web.server import Request, Site
 
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import Dispatcher
+from tracker.bridge.schema import SECRET_HEADER
 
-#: The header that the secret comes in.
-SECRET_HEADER: Final = "x-tracker-secret"  # noqa: S105 - its name
 #: Bytes of a body; a row's id takes fifty.
 MOST_BYTES: Final = 64 * 1024
 #: Rows that one body may name.
