@@ -14,6 +14,7 @@ are watched are watched again.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -262,6 +263,8 @@ class ControlClient(Service):
 
         :return: how many were ``closed``, and how many are ``left``.
         """
+        if math.isnan(seconds):
+            raise BadArgument("seconds must be a number")
         return await self._ask(Drain, seconds + ANSWER_TIMEOUT, seconds=seconds)
 
     async def _pages(

@@ -11,7 +11,7 @@ from twisted.protocols import amp
 from zope.interface import Attribute, Interface
 
 from tracker import __version__
-from tracker.control.access import ControlRole, Peer
+from tracker.control.access import ControlRole, Peer, Roles
 from tracker.control.boxes import Locator
 from tracker.control.commands import (
     MOST_NAME,
@@ -39,6 +39,7 @@ from tracker.control.commands import (
 )
 from tracker.control.operations import Operations, event
 from tracker.interfaces import IInstance, Traffic
+from tracker.observe.levels import AUDIT
 from tracker.observe.ratelimit import RateLimit
 
 #: Devices that a client may watch.
@@ -62,11 +63,12 @@ class IClient(Interface):
     def ended() -> None:
         """One was answered."""
 
+    def give_up(reason: str) -> None:  # noqa: N805 - an interface's methods have no self
+        """Cut the client off."""
+
 
 class Conversation(Locator):
     """What a client may ask for, and has asked for: one for each connection."""
-
-    _log = Logger()
 
     def __init__(
         self, clock: Any, instance: IInstance, operations: Operations, client: IClient
@@ -76,17 +78,19 @@ class Conversation(Locator):
         self._clock = clock
         self._protocol = client
         self._peer: Peer | None = None
-        self._role = ControlRole.READ
+        self._roles: Roles | None = None
         self._client = ""
         self._greeted = False
         self._watched: dict[str, _Watched] = {}
         self._waiting: set[Deferred[Any]] = set()
+        # Of a class, a logger would take the class's name for its own.
+        self._audit = Logger(AUDIT)
         self._denials = RateLimit(clock, DENIAL_LINES, 60.0)
 
-    def identified(self, peer: Peer, role: ControlRole) -> None:
-        """It is known who this is."""
+    def identified(self, peer: Peer, roles: Roles) -> None:
+        """It is known who this is; what they may do, the roles say anew for each command."""
         self._peer = peer
-        self._role = role
+        self._roles = roles
 
     def ended(self) -> None:
         """The connection has ended."""
@@ -94,6 +98,17 @@ class Conversation(Locator):
             self._unwatch(device_id)
         for deferred in list(self._waiting):
             deferred.cancel()
+
+    @property
+    def peer(self) -> Peer | None:
+        """Who this is, once that is known."""
+        return self._peer
+
+    @property
+    def _role(self) -> ControlRole | None:
+        if self._peer is None or self._roles is None:
+            return None
+        return self._roles.of(self._peer)
 
     @property
     def watched(self) -> int:
@@ -104,6 +119,9 @@ class Conversation(Locator):
         """See Locator."""
         if self._peer is None or not (self._greeted or command is Hello):
             raise VersionMismatch(f"say Hello first, with version {VERSION}")
+        if self._role is None:
+            self._protocol.give_up(f"{self._peer} has no role any more")
+            raise NotPermitted("that takes a role")
 
     def answer(
         self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
@@ -124,7 +142,8 @@ class Conversation(Locator):
         self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
     ) -> Any:
         if issubclass(command, ControlCommand) and command.operates:
-            allowed = self._role.includes(ControlRole.OPERATE)
+            role = self._role
+            allowed = role is not None and role.includes(ControlRole.OPERATE)
             self._tell(command, arguments, allowed)
             if not allowed:
                 raise NotPermitted("that takes the role operate")
@@ -137,7 +156,7 @@ class Conversation(Locator):
         suppressed = 0 if allowed else self._denials.admit()
         if suppressed is None:
             return
-        self._log.info(
+        self._audit.info(
             "audit: {who}{client} {verb} {command} {arguments}{more}",
             who=str(self._peer),
             client=f" ({self._client})" if self._client else "",
@@ -155,7 +174,8 @@ class Conversation(Locator):
     @Hello.responder
     async def hello(self, version: int, client: str | None) -> dict[str, Any]:
         """Agree on the version."""
-        assert self._peer is not None  # noqa: S101 - looked at before
+        role = self._role
+        assert self._peer is not None and role is not None  # noqa: S101, PT018 - looked at before
         if version != VERSION:
             raise VersionMismatch(
                 f"this is tracker {__version__}, which speaks version {VERSION} and not "
@@ -171,7 +191,7 @@ class Conversation(Locator):
             "software": __version__,
             "instance_id": self._instance.instance_id,
             "name": brief(str(self._peer)),
-            "role": self._role.value,
+            "role": role.value,
         }
 
     @Watch.responder

@@ -11,6 +11,7 @@ import click
 from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from tracker.control.admin.options import Seconds
 from tracker.simulator.demo import Demo
 from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
 from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal
@@ -47,12 +48,12 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option(
             "--seconds",
-            type=click.FloatRange(0, min_open=True),
+            type=Seconds(0, min_open=True),
             help="Stop after this time.  [default: at Ctrl-C]",
         ),
         click.option(
             "--answer-delay",
-            type=click.FloatRange(0, 86_400),
+            type=Seconds(0, 86_400),
             default=ANSWER_DELAY,
             show_default=True,
             help="Seconds after which a slow device answers.",
@@ -81,7 +82,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--interval",
-            type=click.FloatRange(0.01, 86_400),
+            type=Seconds(0.01, 86_400),
             default=1.0,
             show_default=True,
             help="Seconds between two records of a device.",

@@ -63,6 +63,11 @@ class ControlProtocol(BoxProtocol):
         """Whether the client leaves unread what it was sent."""
         return self._unread_for is not None
 
+    @property
+    def awaits_hello(self) -> bool:
+        """Whether the client has not said Hello yet."""
+        return self._hello_due is not None
+
     def connectionMade(self) -> None:
         """Give it a while to say who it is."""
         keep_alive(self.transport)
@@ -81,11 +86,10 @@ class ControlProtocol(BoxProtocol):
         except Unidentified as error:
             self.give_up(str(error))
             return
-        role = self._factory.roles.of(peer)
-        if role is None:
+        if self._factory.roles.of(peer) is None:
             self.give_up(f"{peer} has no role")
             return
-        self.conversation.identified(peer, role)
+        self.conversation.identified(peer, self._factory.roles)
 
     def greeted(self) -> None:
         """It has said Hello."""
@@ -144,7 +148,12 @@ class ControlProtocol(BoxProtocol):
     def give_up(self, reason: str) -> None:
         """Cut the client off, and tell of it."""
         if not self._ended:
-            self._factory.refused(readable(self.transport.getPeer()), reason)
+            peer = self.conversation.peer
+            # An address tells nothing of who is at the other end of a Unix socket.
+            local = peer is not None and peer.kind == "unix"
+            self._factory.refused(
+                str(peer) if local else readable(self.transport.getPeer()), reason
+            )
         super().give_up(reason)
 
 
@@ -161,22 +170,34 @@ class ControlFactory(Factory):
         self.instance = instance
         self.operations = operations
         self.roles = roles
-        self._protocols: set[ControlProtocol] = set()
+        self._protocols: dict[ControlProtocol, None] = {}  # the oldest first
         self._refusals = RateLimit(clock, REFUSAL_LINES, 60.0)
         self._all_closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol | None:
         """One more client."""
-        if len(self._protocols) >= MOST_CONNECTIONS:
+        if len(self._protocols) >= MOST_CONNECTIONS and not self._make_room():
             self.refused(readable(addr), f"there are {MOST_CONNECTIONS} connections already")
             return None
         protocol = ControlProtocol(self)
-        self._protocols.add(protocol)
+        self._protocols[protocol] = None
         return protocol
+
+    def _make_room(self) -> bool:
+        """Cut off who has been there longest without a Hello.
+
+        Else whoever can merely connect, and shows nothing, could keep all others out.
+        """
+        for protocol in self._protocols:
+            if protocol.awaits_hello:
+                del self._protocols[protocol]
+                protocol.give_up("no Hello, and others wait")
+                return True
+        return False
 
     def closed(self, protocol: ControlProtocol) -> None:
         """One less."""
-        self._protocols.discard(protocol)
+        self._protocols.pop(protocol, None)
         if self._all_closed is not None and not self._protocols:
             closed, self._all_closed = self._all_closed, None
             closed.callback(None)

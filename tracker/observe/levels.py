@@ -9,12 +9,15 @@ from twisted.logger import (
     FilteringLogObserver,
     LogLevel,
     LogLevelFilterPredicate,
+    PredicateResult,
     globalLogPublisher,
 )
 
 #: The names of the levels, least important first.
 LEVELS: Final = tuple(level.name for level in LogLevel.iterconstants())
 DEFAULT: Final = "info"
+#: The namespace of what is logged whatever the levels: who has changed what.
+AUDIT: Final = "tracker.audit"
 
 _NAMESPACE: Final = re.compile(r"(?=.{1,100}$)[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
@@ -33,9 +36,10 @@ class LogLevels:
 
         twistd has begun to log by then, and lets nobody wrap what it has chosen.
         """
+        audited: Any = _audited
         for observer in list(publisher._observers):
             publisher.removeObserver(observer)
-            publisher.addObserver(FilteringLogObserver(observer, [self._predicate]))
+            publisher.addObserver(FilteringLogObserver(observer, [audited, self._predicate]))
 
     def set(self, level: str, namespace: str = "") -> str:
         """Log what is of this level or above.
@@ -51,6 +55,11 @@ class LogLevels:
         before: str = self._predicate.logLevelForNamespace(namespace).name
         self._predicate.setLogLevelForNamespace(namespace, wanted)
         return before
+
+
+def _audited(event: Any) -> Any:
+    """Whoever may lower a level must not thereby be able to hide what they do next."""
+    return PredicateResult.yes if event.get("log_namespace") == AUDIT else PredicateResult.maybe
 
 
 def _level(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import math
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -213,6 +214,7 @@ def test_everything_else_is_asked_for_as_it_is_called(bench: Bench) -> None:
     assert bench.ask(client.command_status("c1", DEVICE))["status"] == "sent"
     assert bench.ask(client.set_log_level("debug", "tracker.ingestion")) == "info"
     assert bench.ask(client.drop_connection(DEVICE)) == "192.0.2.1:40000"
+    assert isinstance(bench.ask(client.drain(math.nan)), BadArgument)
     drained = bench.begin(client.drain(2.0))
     port.instance.drains[0][1].callback((3, 0))
     bench.flush()

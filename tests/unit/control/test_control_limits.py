@@ -247,6 +247,17 @@ def test_there_is_room_for_so_many_connections(port: Port, logged: Sequence[LogE
     assert port.factory.buildProtocol(None) is None
 
 
+def test_who_is_silent_keeps_nobody_out(port: Port, logged: Sequence[LogEvent]) -> None:
+    greeted = port.client()
+    silent = [port.connect() for _ in range(MOST_CONNECTIONS - 1)]
+    one, two = port.client(), port.client()
+    for client in silent:
+        client.pump()
+    assert [client.cut_off for client in silent[:3]] == [True, True, False]
+    assert [client.ask(Info)["instance_id"] for client in (greeted, one, two)] == ["one"] * 3
+    assert told(logged, LogLevel.warn)[0].endswith("was cut off: no Hello, and others wait")
+
+
 # Many commands at once.
 
 

@@ -47,6 +47,7 @@ from tracker.control.server import (
     REFUSAL_LINES,
 )
 from tracker.interfaces import IInstance
+from tracker.observe.levels import AUDIT
 
 OPERATE = [command for command in COMMANDS if command.operates]
 named = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
@@ -143,7 +144,6 @@ def test_those_that_were_silent_leave_their_place_to_others(
 ) -> None:
     for _ in range(3):
         silent = [port.connect() for _ in range(MOST_CONNECTIONS)]
-        assert port.factory.buildProtocol(None) is None
         port.clock.advance(HELLO_TIMEOUT)
         for client in silent:
             client.pump()
@@ -208,6 +208,27 @@ def test_who_may_only_read_may_read_all(
     assert len(lines) == command.operates
 
 
+def test_a_role_that_changes_holds_from_the_next_command_on(port: Port) -> None:
+    client = port.client()
+    client.ask(SetLogLevel, level="info")
+    port.factory.roles.local = ControlRole.READ
+    assert isinstance(client.refusal(SetLogLevel, level="info"), NotPermitted)
+    assert client.ask(Info)["instance_id"] == "one"
+    assert client.ask(Hello, version=VERSION)["role"] == "read"
+
+
+def test_who_has_no_role_any_more_is_cut_off(port: Port, logged: Sequence[LogEvent]) -> None:
+    client = port.client()
+    port.factory.roles.local = None  # type: ignore[assignment]
+    client.begin(Info)
+    client.pump()
+    assert client.cut_off
+    assert told(logged, LogLevel.warn) == [
+        "control: 127.0.0.1:40000 was cut off: tcp 127.0.0.1:40000 has no role any more"
+    ]
+    assert quiet(logged)
+
+
 def test_to_operate_takes_a_role() -> None:
     assert set(OPERATE) == {SendCommand, DropConnection, SetLogLevel, Drain}
     for command in COMMANDS:
@@ -233,6 +254,13 @@ def test_it_is_told_in_the_log_who_asks_for_what(
     assert line == (
         f"audit: tcp 127.0.0.1:40000 (test) {verb} {command.__name__} {arguments[command]}"
     )
+
+
+def test_no_level_hides_who_asks_for_what(client: Client, logged: Sequence[LogEvent]) -> None:
+    client.ask(SetLogLevel, level="critical")
+    client.ask(SetLogLevel, level="info")
+    events = [event for event in logged if formatEvent(event).startswith("audit: ")]
+    assert [event["log_namespace"] for event in events] == [AUDIT, AUDIT]
 
 
 def test_what_a_device_is_told_is_not_told_in_the_log(

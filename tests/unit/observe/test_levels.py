@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from twisted.logger import Logger, LogLevel, LogPublisher
 
-from tracker.observe.levels import DEFAULT, LEVELS, LogLevels
+from tracker.observe.levels import AUDIT, DEFAULT, LEVELS, LogLevels
 
 
 class Log:
@@ -58,6 +58,15 @@ def test_the_level_changes_while_it_runs() -> None:
     assert log.lowest("tracker.ingestion.gateway") == "debug"
     assert levels.set("critical") == "debug"
     assert log.lowest("tracker.ingestion.gateway") == "critical"
+
+
+@pytest.mark.parametrize("namespace", ["", "tracker", AUDIT])
+def test_no_level_hides_who_has_changed_what(namespace: str) -> None:
+    levels = LogLevels("critical")
+    levels.set("critical", namespace)
+    log = Log(levels)
+    assert log.says(AUDIT, LogLevel.info)
+    assert not log.says(f"{AUDIT}s", LogLevel.info)
 
 
 def test_a_part_may_have_a_level_of_its_own() -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import click
 
 from tracker.control.admin.asking import ask_control
-from tracker.control.admin.options import Imei, output_option
+from tracker.control.admin.options import Imei, Seconds, output_option
 from tracker.control.admin.output import Column, Kind, show_record
 from tracker.control.admin.statuses import ExitStatus
 from tracker.control.client import ControlClient
@@ -53,7 +53,7 @@ def drop(imei: str, output: str) -> None:
 @click.command()
 @click.option(
     "--seconds",
-    type=click.FloatRange(0, LONGEST_DRAIN),
+    type=Seconds(0, LONGEST_DRAIN),
     default=60,
     show_default=True,
     help="The time over which connections are closed, one after another.",

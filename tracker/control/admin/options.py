@@ -197,6 +197,17 @@ class Imei(click.ParamType):  # type: ignore[type-arg]
         return str(value)
 
 
+class Seconds(click.FloatRange):
+    """A number within a range, which click would take ``nan`` to be."""
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """See ParamType."""
+        if isinstance(value, str) and value.strip().lower().lstrip("+-") == "nan":
+            self.fail(f"{value!r} is not a number", param, ctx)
+        number: float = super().convert(value, param, ctx)
+        return number
+
+
 class Duration(click.ParamType):  # type: ignore[type-arg]
     """Seconds, as ``90s``, ``30m``, ``24h`` or ``7d``."""
 

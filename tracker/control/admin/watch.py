@@ -11,7 +11,7 @@ from rich.text import Text
 from twisted.internet.defer import DeferredQueue
 
 from tracker.control.admin.asking import ask_control
-from tracker.control.admin.options import Imei, output_option
+from tracker.control.admin.options import Imei, Seconds, output_option
 from tracker.control.admin.output import console, iso, on_terminal, printable
 from tracker.control.admin.statuses import ExitStatus
 from tracker.control.admin.traffic import summary
@@ -37,7 +37,7 @@ _END: Final = "end"
 @click.option(
     "--seconds",
     metavar="N",
-    type=click.FloatRange(0, 10_000_000, min_open=True),
+    type=Seconds(0, 10_000_000, min_open=True),
     help="End after this time.",
 )
 @click.option("--raw", is_flag=True, help="Show the bytes in hex, too.")

@@ -10,7 +10,7 @@ import click
 
 from tracker import config
 from tracker.config import ConfigError
-from tracker.control.admin.options import output_option, redis_option
+from tracker.control.admin.options import Seconds, output_option, redis_option
 from tracker.control.doctor.checkup import examine
 from tracker.control.doctor.findings import as_json, as_table, exit_status
 from tracker.control.doctor.sink import check_url
@@ -51,7 +51,7 @@ class _Place(click.ParamType):  # type: ignore[type-arg]
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0.1, 3600),
+    type=Seconds(0.1, 3600),
     default=TIMEOUT,
     show_default=True,
     help="Seconds for what each server is asked.",
