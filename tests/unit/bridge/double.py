@@ -62,6 +62,8 @@ class Trouble:
     headers: Mapping[str, str] = field(factory=dict)
     body: bytes | None = None
     """What is answered as it is; an error as Directus has them when None."""
+    complete: bool = True
+    """Whether the answer comes to an end."""
 
 
 @frozen
@@ -131,40 +133,37 @@ class DirectusDouble(Resource):
         """Answer, now or later."""
         content = request.content.read() if request.content else b""
         if self.silent:
-            self._waiting.append((request, lambda: self._answer(request, content, finish=True)))
+            self._waiting.append((request, lambda: self._answer(request, content)))
             request.notifyFinish().addErrback(lambda _: self._forget(request))
-            return NOT_DONE_YET
-        self._answer(request, content)
-        return NOT_DONE_YET if request.finished else self._finish(request)
+        else:
+            self._answer(request, content)
+        return NOT_DONE_YET
+
+    @property
+    def waiting(self) -> int:
+        """How many requests still wait for an answer."""
+        return len(self._waiting)
 
     def _forget(self, request: Request) -> None:
         self._waiting = [one for one in self._waiting if one[0] is not request]
 
-    def _finish(self, request: Request) -> Any:
-        request.finish()
-        return NOT_DONE_YET
-
-    def _answer(self, request: Request, content: bytes, finish: bool = False) -> None:
+    def _answer(self, request: Request, content: bytes) -> None:
         method, path = request.method.decode(), request.path.decode()
         body = json.loads(content) if content else None
         self.asked.append((method, path, body))
         request.setHeader("Content-Type", "application/json; charset=utf-8")
         if self.troubles:
             self._trouble(request, self.troubles.pop(0))
-        else:
-            try:
-                query = {
-                    name.decode(): values[-1].decode() for name, values in request.args.items()
-                }
-                status, answer = self._do(self._user(request), method, path, query, body)
-            except Complaint as error:
-                status = error.status
-                answer = _error(error.code, str(error))
-            request.setResponseCode(status)
-            if answer is not None:
-                request.write(json.dumps(answer).encode())
-        if finish:
-            request.finish()
+            return
+        try:
+            query = {name.decode(): values[-1].decode() for name, values in request.args.items()}
+            status, answer = self._do(self._user(request), method, path, query, body)
+        except Complaint as error:
+            status, answer = error.status, _error(error.code, str(error))
+        request.setResponseCode(status)
+        if answer is not None:
+            request.write(json.dumps(answer).encode())
+        request.finish()
 
     def _trouble(self, request: Request, trouble: Trouble) -> None:
         request.setResponseCode(trouble.status)
@@ -174,6 +173,8 @@ class DirectusDouble(Resource):
         if body is None:
             body = json.dumps(_error(trouble.code, trouble.message)).encode()
         request.write(body)
+        if trouble.complete:
+            request.finish()
 
     def _user(self, request: Request) -> User | None:
         header = request.getHeader("Authorization")
