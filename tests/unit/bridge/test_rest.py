@@ -11,6 +11,7 @@ from twisted.internet.error import ConnectionRefusedError, DNSLookupError  # noq
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
+from twisted.web._newclient import RequestNotSent
 from twisted.web.iweb import IAgent
 from zope.interface import implementer
 
@@ -216,7 +217,11 @@ class Broken:
         return fail(self._error)
 
 
-@pytest.mark.parametrize("error", [ConnectionRefusedError(), DNSLookupError("no such name")])
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionRefusedError(), DNSLookupError("no such name"), RequestNotSent("was closed")],
+    ids=lambda error: type(error).__name__,
+)
 def test_nobody_is_there(error: Exception) -> None:
     client = DirectusClient(Clock(), "http://directus.example", "token", Broken(error))
     caught = failed(Deferred.fromCoroutine(client.get_items("commands")))
