@@ -27,18 +27,20 @@ from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost,
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone, ResponseFailed
+from twisted.web.client import (
+    Agent,
+    HTTPConnectionPool,
+    RequestTransmissionFailed,
+    ResponseDone,
+    ResponseFailed,
+    ResponseNeverReceived,
+)
 from twisted.web.http import PotentialDataLoss, stringToDatetime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
-# Twisted raises these, and has no public name for them.
-from twisted.web._newclient import (  # isort: skip
-    RequestNotSent,
-    RequestTransmissionFailed,
-    ResponseNeverReceived,
-)
+from twisted.web._newclient import RequestNotSent  # isort: skip - it has no public name
 
 #: Seconds for a connection, and from the question to the last byte of the answer.
 TIMEOUT: Final = 10.0

@@ -10,14 +10,25 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import cmp_to_key
 from typing import Any, Final
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 from attrs import define, field, frozen
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
+from tests.unit.bridge.queries import (
+    Complaint,
+    Row,
+    check_filter,
+    combined,
+    condition,
+    is_of,
+    is_uuid,
+    moment,
+    operators,
+    order,
+)
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
     BRIDGE_USER,
@@ -40,17 +51,6 @@ NOBODY_USER: Final = "7a1a6a5e-0000-4000-8000-000000000003"
 #: Rows that a query without a limit answers.
 DEFAULT_LIMIT: Final = 100
 
-Row = dict[str, Any]
-
-
-class Complaint(Exception):
-    """An answer that is an error."""
-
-    def __init__(self, status: int, code: str, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-
 
 @frozen
 class Trouble:
@@ -62,6 +62,8 @@ class Trouble:
     headers: Mapping[str, str] = field(factory=dict)
     body: bytes | None = None
     """What is answered as it is; an error as Directus has them when None."""
+    complete: bool = True
+    """Whether the answer comes to an end."""
 
 
 @frozen
@@ -131,40 +133,37 @@ class DirectusDouble(Resource):
         """Answer, now or later."""
         content = request.content.read() if request.content else b""
         if self.silent:
-            self._waiting.append((request, lambda: self._answer(request, content, finish=True)))
+            self._waiting.append((request, lambda: self._answer(request, content)))
             request.notifyFinish().addErrback(lambda _: self._forget(request))
-            return NOT_DONE_YET
-        self._answer(request, content)
-        return NOT_DONE_YET if request.finished else self._finish(request)
+        else:
+            self._answer(request, content)
+        return NOT_DONE_YET
+
+    @property
+    def waiting(self) -> int:
+        """How many requests still wait for an answer."""
+        return len(self._waiting)
 
     def _forget(self, request: Request) -> None:
         self._waiting = [one for one in self._waiting if one[0] is not request]
 
-    def _finish(self, request: Request) -> Any:
-        request.finish()
-        return NOT_DONE_YET
-
-    def _answer(self, request: Request, content: bytes, finish: bool = False) -> None:
+    def _answer(self, request: Request, content: bytes) -> None:
         method, path = request.method.decode(), request.path.decode()
         body = json.loads(content) if content else None
         self.asked.append((method, path, body))
         request.setHeader("Content-Type", "application/json; charset=utf-8")
         if self.troubles:
             self._trouble(request, self.troubles.pop(0))
-        else:
-            try:
-                query = {
-                    name.decode(): values[-1].decode() for name, values in request.args.items()
-                }
-                status, answer = self._do(self._user(request), method, path, query, body)
-            except Complaint as error:
-                status = error.status
-                answer = _error(error.code, str(error))
-            request.setResponseCode(status)
-            if answer is not None:
-                request.write(json.dumps(answer).encode())
-        if finish:
-            request.finish()
+            return
+        try:
+            query = {name.decode(): values[-1].decode() for name, values in request.args.items()}
+            status, answer = self._do(self._user(request), method, path, query, body)
+        except Complaint as error:
+            status, answer = error.status, _error(error.code, str(error))
+        request.setResponseCode(status)
+        if answer is not None:
+            request.write(json.dumps(answer).encode())
+        request.finish()
 
     def _trouble(self, request: Request, trouble: Trouble) -> None:
         request.setResponseCode(trouble.status)
@@ -174,6 +173,8 @@ class DirectusDouble(Resource):
         if body is None:
             body = json.dumps(_error(trouble.code, trouble.message)).encode()
         request.write(body)
+        if trouble.complete:
+            request.finish()
 
     def _user(self, request: Request) -> User | None:
         header = request.getHeader("Authorization")
@@ -245,8 +246,8 @@ class DirectusDouble(Resource):
         raise Complaint(404, "ROUTE_NOT_FOUND", "Route doesn't exist.")
 
     def _stamp(self) -> str:
-        moment = datetime.fromtimestamp(self._now(), UTC)
-        return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+        now = datetime.fromtimestamp(self._now(), UTC)
+        return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03}Z"
 
 
 @frozen
@@ -287,7 +288,7 @@ class _Asking:
         """
         self.check("read", [])
         if not lenient:
-            _check_filter(query.get("filter") or {})
+            check_filter(query.get("filter") or {})
         fields = [name for name in query.get("fields", ["*"]) if name != "*"]
         sort = query.get("sort", [])
         self.check("read", fields)
@@ -303,16 +304,16 @@ class _Asking:
             filter(accepts, self.table.rows.values()), key=lambda row: row[self.table.key]
         )
         for name in reversed(sort):
-            rows.sort(key=_order(name.removeprefix("-")), reverse=name.startswith("-"))
+            rows.sort(key=order(name.removeprefix("-")), reverse=name.startswith("-"))
         names = sorted(self.fields("read")) if "*" in query.get("fields", ["*"]) else fields
         end = None if limit < 0 else offset + limit
         return [{name: row[name] for name in names} for row in rows[offset:end]]
 
     def shown(self, keys: Sequence[str], query: Mapping[str, str], alone: bool) -> tuple[int, Any]:
         """Status and answer: what the user may see of these rows; nothing is no error."""
-        condition = {self.table.key: {"_in": list(keys)}}
+        ours = {self.table.key: {"_in": list(keys)}}
         try:
-            rows = self.read({**_parsed(query), "filter": condition, "limit": -1}, lenient=True)
+            rows = self.read({**_parsed(query), "filter": ours, "limit": -1}, lenient=True)
         except Complaint as error:
             if alone and not self.table.rows.keys() >= set(keys):
                 raise
@@ -392,7 +393,7 @@ class _Asking:
                 raise _no_item()
 
     def _check_key(self, key: str) -> None:
-        if self.table.columns[self.table.key]["type"] == "uuid" and not _is_uuid(key):
+        if self.table.columns[self.table.key]["type"] == "uuid" and not is_uuid(key):
             raise _no_item()
 
     def _check_values(self, data: Row) -> None:
@@ -400,8 +401,8 @@ class _Asking:
             column = self.table.columns[name]
             rule = column["meta"].get("validation")
             if rule and value is not None:
-                (condition,) = rule["_and"]
-                if not re.search(condition[name]["_regex"], str(value)):
+                (one,) = rule["_and"]
+                if not re.search(one[name]["_regex"], str(value)):
                     raise _invalid(name, "doesn't have the correct format")
             if value is None:
                 continue
@@ -412,15 +413,15 @@ class _Asking:
                     f'Value "{value}" for field "{name}" in collection '
                     f'"{self.table.collection.name}" is too long.',
                 )
-            if column["type"] == "uuid" and not _is_uuid(value):
+            if column["type"] == "uuid" and not is_uuid(value):
                 raise _no_item()
-            if "\0" in str(value) or not _is_of(column["type"], value):
+            if "\0" in str(value) or not is_of(column["type"], value):
                 raise Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
 
     def _stored(self, data: Row) -> Row:
         columns = self.table.columns
         return {
-            name: _moment(value) if columns[name]["type"] == "timestamp" and value else value
+            name: moment(value) if columns[name]["type"] == "timestamp" and value else value
             for name, value in data.items()
         }
 
@@ -429,19 +430,19 @@ class _Asking:
         for name, what in wanted.items():
             if name in ("_and", "_or"):
                 parts = [self._filter(one) for one in what]
-                conditions.append(_combined(all if name == "_and" else any, parts))
+                conditions.append(combined(all if name == "_and" else any, parts))
                 continue
             self.check("read", [name])
             kind = self.table.columns[name]["type"]
             for operator, value in what.items():
-                if operator not in _operators(kind):
+                if operator not in operators(kind):
                     raise Complaint(
                         *(400, "INVALID_QUERY"),
                         f'Invalid query. "{kind}" field type does not contain the "{operator}" '
                         "filter operator.",
                     )
-                conditions.append(_condition(name, operator, value, kind))
-        return lambda row: all(condition(row) for condition in conditions)
+                conditions.append(condition(name, operator, value, kind))
+        return lambda row: all(one(row) for one in conditions)
 
 
 def _users() -> dict[str, User]:
@@ -493,100 +494,3 @@ def _parsed(query: Mapping[str, str]) -> dict[str, Any]:
                 400, "INVALID_QUERY", "Invalid query. Invalid JSON for filter object."
             ) from None
     return parsed
-
-
-def _combined(
-    how: Callable[[Iterable[bool]], bool], parts: Sequence[Callable[[Row], bool]]
-) -> Callable[[Row], bool]:
-    return lambda row: how(part(row) for part in parts)
-
-
-def _compare(than: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    """A comparison in SQL: nothing is less than NULL, or equal to it."""
-    return lambda value, other: value is not None and other is not None and than(value, other)
-
-
-_OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
-    "_eq": _compare(lambda value, other: value == other),
-    "_neq": _compare(lambda value, other: value != other),
-    "_in": lambda value, others: value is not None and value in others,
-    "_nin": lambda value, others: value is not None and value not in others,
-    "_lt": _compare(lambda value, other: value < other),
-    "_lte": _compare(lambda value, other: value <= other),
-    "_gt": _compare(lambda value, other: value > other),
-    "_gte": _compare(lambda value, other: value >= other),
-    "_null": lambda value, wanted: (value is None) is wanted,
-    "_nnull": lambda value, wanted: (value is not None) is wanted,
-}
-
-
-def _operators(kind: str) -> set[str]:
-    """Those that Directus knows for a type: most have no order."""
-    comparing = {"_lt", "_lte", "_gt", "_gte"}
-    if kind in ("integer", "timestamp"):
-        return set(_OPERATORS)
-    if kind == "boolean":
-        return set(_OPERATORS) - comparing - {"_in", "_nin"}
-    return set(_OPERATORS) - comparing
-
-
-def _check_filter(wanted: Mapping[str, Any]) -> None:
-    for name, what in wanted.items():
-        if name in ("_and", "_or"):
-            for one in what:
-                _check_filter(one)
-            continue
-        for operator, value in what.items():
-            if operator in ("_in", "_nin") and not value:
-                raise Complaint(
-                    *(400, "INVALID_QUERY"),
-                    f'Invalid query. "{operator}" has to be an array of values.',
-                )
-            if value == "":
-                raise Complaint(
-                    *(400, "INVALID_QUERY"),
-                    f'Invalid query. You can\'t filter for an empty string in "{operator}".',
-                )
-
-
-def _condition(name: str, operator: str, value: Any, kind: str) -> Callable[[Row], bool]:
-    if kind == "timestamp" and isinstance(value, str):
-        value = _moment(value)
-    holds = _OPERATORS[operator]
-    return lambda row: holds(row[name], value)
-
-
-def _order(name: str) -> Any:
-    """Ascending, with NULL after everything, as PostgreSQL has it."""
-
-    def compare(one: Row, other: Row) -> int:
-        a, b = one[name], other[name]
-        if a is None or b is None:
-            return (a is None) - (b is None)
-        return int(a > b) - int(a < b)
-
-    return cmp_to_key(compare)
-
-
-def _is_uuid(value: Any) -> bool:
-    try:
-        return str(UUID(str(value))) == str(value).lower()
-    except ValueError:
-        return False
-
-
-def _is_of(kind: str, value: Any) -> bool:
-    try:
-        if kind == "timestamp":
-            _moment(value)
-        elif kind == "integer":
-            int(value)
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
-def _moment(text: str) -> str:
-    """A time as Directus answers it."""
-    moment = datetime.fromisoformat(text).astimezone(UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"

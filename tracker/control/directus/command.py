@@ -215,24 +215,32 @@ async def _carry_out(
     made = 0
     for _ in range(_MOST_PLANS):
         changes = await plan(client, wanted, as_bridge)
-        possible = [change for change in changes if not change.by_hand]
-        if not possible:
-            break
-        for change in possible:
-            try:
-                await apply(client, change)
-            except DirectusDown:
-                raise
-            except DirectusError as error:
-                raise Failed(f"{change.text.lstrip('+~ ')}: {error}") from None
+        by_hand = [change for change in changes if change.by_hand]
+        for change in by_hand or changes:
+            if not change.by_hand:
+                await _make(client, change)
+                made += 1
             click.echo(printable(change.text))
-            made += 1
-    for change in changes:
-        click.echo(printable(change.text))
+        if by_hand or not changes:
+            break
+    else:
+        raise Failed(f"Directus does not keep what it is told: {changes[0].text[2:]}")
+    if by_hand:
+        click.echo(f"{len(by_hand)} to be changed by hand, in Directus, before anything else is")
+        return 1
     click.echo(f"{made} changed" if made else "nothing to change")
     if wanted.secret is None and made:
         click.echo("no --secret-file was given: new Flows say no secret to the bridge")
-    return int(bool(changes))
+    return 0
+
+
+async def _make(client: DirectusClient, change: Change) -> None:
+    try:
+        await apply(client, change)
+    except DirectusDown:
+        raise
+    except DirectusError as error:
+        raise Failed(f"{change.text[2:]}: {error}") from None
 
 
 @directus.command()

@@ -6,11 +6,12 @@ import os
 import stat
 from pathlib import Path
 from secrets import token_urlsafe
+from typing import Final
 
 from tracker.bridge.rest import checked_token
 
 #: Bytes of a file of which more cannot be a secret.
-_LONGEST = 4096
+_LONGEST: Final = 4096
 
 
 def read_secret(file: Path) -> str:
@@ -22,6 +23,8 @@ def read_secret(file: Path) -> str:
     with file.open("rb") as opened:
         content = opened.read(_LONGEST + 1)
     try:
+        if len(content) > _LONGEST:
+            raise ValueError("too long")
         return checked_token(content.decode("ascii").strip())
     except ValueError:
         raise ValueError(f"{file}: must hold one line of printable ASCII without spaces") from None

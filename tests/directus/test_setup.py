@@ -1,0 +1,383 @@
+"""``tracker-admin directus``, and what people and the bridge may do then."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.directus.conftest import Prepared, add_user, prepare
+from tests.directus.server import DirectusServer
+from tests.servers import free_port
+from tests.system.processes import run
+from tests.unit.bridge.double import BRIDGE_TOKEN, NOBODY_TOKEN, OPERATOR_TOKEN
+from tests.waiting import wait_for
+from tracker.bridge.schema import (
+    BRIDGE_POLICY,
+    BRIDGE_ROLE,
+    BRIDGE_USER,
+    SECRET_HEADER,
+    flows,
+)
+
+IMEI = "356307042441013"
+
+#: As the processor makes it.
+TABLES = Path(__file__).parents[2] / "tracker/processing/sinks/schema/postgres-0001.sql"
+
+Start = Callable[..., DirectusServer]
+
+
+def admin(verb: str, prepared: Prepared, *options: str) -> subprocess.CompletedProcess[str]:
+    return run("tracker-admin", "directus", verb, *prepared.options(), *options)
+
+
+def setup(prepared: Prepared, *options: str) -> tuple[int, list[str]]:
+    """Status and lines."""
+    ended = admin("setup", prepared, *options)
+    assert not ended.stderr, ended.stderr
+    return ended.returncode, ended.stdout.splitlines()
+
+
+def findings(prepared: Prepared, *options: str) -> tuple[int, dict[str, list[dict[str, Any]]]]:
+    """Status, and what was found by each check."""
+    ended = admin("check", prepared, "-o", "json", *options)
+    assert not ended.stderr, ended.stderr
+    found: dict[str, list[dict[str, Any]]] = {}
+    for one in json.loads(ended.stdout):
+        found.setdefault(one["check"], []).append(one)
+    return ended.returncode, found
+
+
+def failures(found: dict[str, list[dict[str, Any]]]) -> list[str]:
+    return [one["seen"] for each in found.values() for one in each if one["status"] == "failure"]
+
+
+def test_it_says_what_it_makes(directus: Prepared) -> None:
+    lines = directus.first.splitlines()
+    assert lines[0] == f"+ file {directus.secret_file}"
+    assert lines[1] == "+ collection commands, with 15 fields"
+    assert "+ flow Tracker: new commands" in lines
+    assert lines[-1] == f"{len(lines) - 2} changed"
+    assert directus.secret_file.stat().st_mode & 0o777 == 0o600
+    secret = directus.secret_file.read_text().strip()
+    assert len(secret) > 30
+    assert secret not in directus.first
+    assert BRIDGE_TOKEN not in directus.first
+
+
+def test_a_second_run_changes_nothing_and_says_so(directus: Prepared) -> None:
+    latest = directus.server.data("GET", "/activity?sort=-id&limit=1&fields=id")
+    assert setup(directus) == (0, ["nothing to change"])
+    assert setup(directus, "--dry-run") == (0, ["nothing to change"])
+    assert directus.server.data("GET", "/activity?sort=-id&limit=1&fields=id") == latest
+
+
+def test_a_check_finds_nothing_wrong(directus: Prepared) -> None:
+    directus.token_file.chmod(0o600)
+    directus.bridge_token_file.chmod(0o600)
+    status, found = findings(directus)
+    wrong = [one for each in found.values() for one in each if one["status"] != "ok"]
+    assert (status, wrong) == (0, [])
+    assert found["flow-reach"][0]["seen"] == "Flows reach 127.0.0.1"
+    assert len(found["bridge-token"]) == 2
+    assert directus.server.data("GET", "/files") == []
+    assert admin("check", directus).stdout.endswith("0 warning, 0 failure, 0 skipped\n")
+
+
+def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
+    server = start_directus()
+    token = tmp_path / "admin"
+    token.write_text(server.TOKEN)
+    made = Prepared(server, token, tmp_path / "secret", tmp_path / "bridge", "")
+    before = server.data("GET", "/activity?sort=-id&limit=1&fields=id")
+    status, lines = setup(made, "--dry-run")
+    assert status == 1
+    assert lines[0] == f"+ file {made.secret_file}"
+    assert "+ collection commands, with 15 fields" in lines
+    assert lines[-1] == f"{len(lines) - 3} to change, and nothing was"
+    assert not made.secret_file.exists()
+    assert not made.bridge_token_file.exists()
+    assert server.data("GET", "/activity?sort=-id&limit=1&fields=id") == before
+    # Then a check finds it all missing; and that a Flow could not reach the bridge.
+    only = ("--url", server.url, "--token-file", str(token))
+    ended = run("tracker-admin", "directus", "check", *only)
+    assert ended.returncode == 1
+    assert "failure  collection        missing: collection commands, with 15 fields" in ended.stdout
+    assert "mend: tracker-admin directus setup" in ended.stdout
+    assert "warning  flow-reach        Directus does not reach 127.0.0.1" in ended.stdout
+    assert "mend: IMPORT_IP_DENY_LIST=169.254.169.254" in ended.stdout
+    # Files that are missing are made, and the token in one of them is the bridge's.
+    assert setup(made)[0] == 0
+    assert made.bridge_token_file.stat().st_mode & 0o777 == 0o600
+    status, me = server.ask("GET", "/users/me", token=made.bridge_token_file.read_text().strip())
+    assert (status, me["data"]["id"]) == (200, BRIDGE_USER)
+    assert setup(made) == (0, ["nothing to change"])
+
+
+def test_what_is_there_already_is_completed_and_otherwise_kept(
+    start_directus: Start, tmp_path: Path
+) -> None:
+    server = start_directus()
+    with psycopg.connect(server.database_url, autocommit=True) as connection:
+        connection.execute(TABLES.read_text())
+        connection.execute(
+            "INSERT INTO last_positions (device_id, last_contact, latitude, digest) "
+            "VALUES (%s, now(), 41.5, '\\x01')",
+            (IMEI,),
+        )
+    fields: list[dict[str, Any]] = [
+        {"field": "id", "type": "uuid", "schema": {"is_primary_key": True}, "meta": {}},
+        {
+            "field": "imei",
+            "type": "string",
+            "schema": {},
+            "meta": {"width": "full", "note": "Ours"},
+        },
+        {"field": "priority", "type": "integer", "schema": {}, "meta": {}},
+        {
+            "field": "status",
+            "type": "string",
+            "schema": {},
+            "meta": {
+                "interface": "select-dropdown",
+                "options": {"choices": [{"text": "Wartet", "value": "pending"}]},
+            },
+        },
+    ]
+    body = {"collection": "commands", "schema": {}, "meta": {"icon": "bolt"}, "fields": fields}
+    server.data("POST", "/collections", body)
+    prepared = prepare(server, tmp_path)
+    lines = prepared.first.splitlines()
+    assert "+ field commands.text" in lines
+    assert "~ field commands.imei: required, validation" in lines
+    assert "~ field commands.status: readonly, choices, default_value" in lines
+    assert "+ collection last_positions: to be shown, read-only" in lines
+    assert setup(prepared) == (0, ["nothing to change"])
+
+    assert server.data("GET", "/collections/commands")["meta"]["icon"] == "bolt"
+    imei = server.data("GET", "/fields/commands/imei")["meta"]
+    assert (imei["width"], imei["note"], imei["required"]) == ("full", "Ours", True)
+    assert server.data("GET", "/fields/commands/priority")["type"] == "integer"
+    choices = server.data("GET", "/fields/commands/status")["meta"]["options"]["choices"]
+    assert [one["text"] for one in choices[:2]] == ["Wartet", "Routed"]
+    assert len(choices) == 7
+    row = server.data("POST", "/items/commands", {"imei": IMEI, "text": "getinfo"})
+    assert row["status"] == "pending"
+
+    # People see where devices are, and change nothing there.
+    add_user(server, OPERATOR_TOKEN, str(_policy(server, "Tracker operator")))
+    status, shown = server.ask("GET", "/items/last_positions", token=OPERATOR_TOKEN)
+    assert (status, shown["data"][0]["latitude"]) == (200, 41.5)
+    path = f"/items/last_positions/{IMEI}"
+    assert server.ask("PATCH", path, {"latitude": 0}, OPERATOR_TOKEN)[0] == 403
+    assert all(one["meta"]["readonly"] for one in server.data("GET", "/fields/last_positions"))
+    assert server.ask("GET", "/items/last_positions", token=BRIDGE_TOKEN)[0] == 403
+
+    _spoil(server)
+    status, lines = setup(prepared, "--dry-run")
+    assert (status, lines) == (1, [*SPOILT, "7 to change, and nothing was"])
+    status, found = findings(prepared)
+    assert status == 1
+    seen = failures(found)
+    assert "different: role Tracker bridge: no further policy" in seen
+    assert "it may do more: delete commands: *" in seen
+    assert "it may not update commands: instance, reason" in seen
+    status, lines = setup(prepared)
+    assert (status, lines) == (0, [*SPOILT, "7 changed"])
+    assert failures(findings(prepared)[1]) == []
+
+
+SPOILT = [
+    "~ policy Tracker bridge: app_access",
+    "~ policy Tracker bridge: update of commands",
+    "~ policy Tracker bridge: no delete of commands",
+    "~ role Tracker bridge: no further policy",
+    "~ flow Tracker: new commands: status",
+    "~ flow Tracker: new commands: its operation: url, headers",
+    "+ flow Tracker: changed devices: its operation",
+]
+
+
+def _policy(server: DirectusServer, name: str) -> Any:
+    (row,) = server.data("GET", f"/policies?filter[name][_eq]={name.replace(' ', '%20')}")
+    return row["id"]
+
+
+def _spoil(server: DirectusServer) -> None:
+    """What somebody might do to it by mistake."""
+    server.data("PATCH", f"/policies/{BRIDGE_POLICY}", {"app_access": True})
+    query = f"filter[policy][_eq]={BRIDGE_POLICY}&filter[action][_eq]=update"
+    (update,) = server.data("GET", f"/permissions?{query}")
+    fewer = [name for name in update["fields"] if name not in ("reason", "instance")]
+    server.data("PATCH", f"/permissions/{update['id']}", {"fields": fewer})
+    more = {"policy": BRIDGE_POLICY, "collection": "commands", "action": "delete", "fields": ["*"]}
+    server.data("POST", "/permissions", more)
+    further = {"user": BRIDGE_USER, "policy": _policy(server, "Tracker operator")}
+    server.data("POST", "/access", further)
+    commands, devices = flows("", "", None)
+    server.data("PATCH", f"/flows/{commands.id}", {"status": "inactive"})
+    options = {"method": "POST", "url": "http://127.0.0.1:1/", "headers": [], "body": "{}"}
+    options["body"] = commands.operation["options"]["body"]
+    server.data("PATCH", f"/operations/{commands.operation_id}", {"options": options})
+    server.data("DELETE", f"/operations/{devices.operation_id}")
+
+
+def test_what_only_a_person_can_change(start_directus: Start, tmp_path: Path) -> None:
+    server = start_directus()
+    key = {"field": "imei", "type": "integer", "schema": {"is_primary_key": True}, "meta": {}}
+    server.data("POST", "/collections", {"collection": "devices", "schema": {}, "fields": [key]})
+    server.data("POST", "/collections", {"collection": "commands", "meta": {}})  # a folder
+    token = tmp_path / "admin"
+    token.write_text(server.TOKEN)
+    made = Prepared(server, token, tmp_path / "secret", tmp_path / "bridge", "")
+    status, lines = setup(made)
+    assert status == 1
+    assert lines[2:] == [
+        "! collection commands is a folder, and has to be a table",
+        "! field devices.imei is of type integer, and has to be string",
+        "2 to be changed by hand, in Directus, before anything else is",
+    ]
+    assert server.ask("GET", f"/policies/{BRIDGE_POLICY}")[0] == 403, "nothing else was made"
+
+
+def test_a_token_is_replaced_and_one_of_another_user_is_not_taken(
+    directus: Prepared, tmp_path: Path
+) -> None:
+    file = tmp_path / "bridge"
+    file.write_text("another-token")
+    options = ("--bridge-token-file", str(file))
+    status, found = findings(directus, *options)
+    assert (status, failures(found)) == (
+        1,
+        ["different: user Tracker bridge: its token", "Directus does not accept it"],
+    )
+    assert setup(directus, *options) == (0, ["~ user Tracker bridge: its token", "1 changed"])
+    assert directus.server.ask("GET", "/users/me", token=BRIDGE_TOKEN)[0] == 401
+    assert setup(directus) == (0, ["~ user Tracker bridge: its token", "1 changed"])
+    file.write_text(NOBODY_TOKEN)
+    status, lines = setup(directus, *options)
+    assert status == 1
+    assert lines[0] == "! the token in the bridge's file is another user's: remove the file"
+
+
+def test_a_new_secret_reaches_the_flows(directus: Prepared, tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("a-new-one")
+    new = [
+        "~ flow Tracker: new commands: its operation: headers",
+        "~ flow Tracker: changed devices: its operation: headers",
+        "2 changed",
+    ]
+    assert setup(directus, "--secret-file", str(file)) == (0, new)
+    assert setup(directus) == (0, new)
+    # Who says none keeps it.
+    some = directus.options()
+    del some[some.index("--secret-file") :][:2]
+    ended = run("tracker-admin", "directus", "setup", *some)
+    assert ended.stdout == "nothing to change\n"
+
+
+def test_the_bridge_sees_only_what_it_must(directus: Prepared) -> None:
+    directus.wipe()
+    server = directus.server
+    key = server.data("POST", "/items/commands", {"imei": IMEI, "text": "getinfo"})["id"]
+    for path in ("/users", "/roles", "/files", "/activity", "/flows", "/settings"):
+        status, answer = server.ask("GET", path, token=BRIDGE_TOKEN)
+        assert status == 403 or not answer["data"], path
+    for method, path, body in (
+        ("PATCH", f"/items/commands/{key}", {"text": "cpureset"}),
+        ("PATCH", f"/items/commands/{key}", {"id": BRIDGE_ROLE}),
+        ("DELETE", f"/items/commands/{key}", None),
+        ("POST", "/items/commands", {"imei": IMEI, "text": "x"}),
+        ("POST", "/items/devices", {"imei": IMEI}),
+        ("PATCH", f"/users/{BRIDGE_USER}", {"role": None}),
+        ("POST", "/users", {"first_name": "x"}),
+        ("PATCH", "/users/me", {"first_name": "x"}),
+    ):
+        assert server.ask(method, path, body, BRIDGE_TOKEN)[0] == 403, (method, path)
+    assert server.data("GET", f"/items/commands/{key}")["text"] == "getinfo"
+    status, _ = server.ask("PATCH", f"/items/commands/{key}", {"status": "routed"}, BRIDGE_TOKEN)
+    assert status == 200
+
+
+def test_a_flow_tells_the_bridge_of_a_command_that_a_plain_user_has_made(
+    directus: Prepared, tmp_path: Path
+) -> None:
+    heard = Listener()
+    try:
+        directus.wipe()
+        told = setup(directus, "--bridge-url", f"http://127.0.0.1:{heard.port}/commands")
+        assert told[1][-1] == "2 changed"
+        row = {"imei": IMEI, "text": "getinfo"}
+        status, made = directus.server.ask("POST", "/items/commands", row, OPERATOR_TOKEN)
+        assert status == 200
+        directus.server.data("POST", "/items/devices", {"imei": IMEI})
+        secret = directus.secret_file.read_text().strip()
+        wait_for(lambda: len(heard.requests) == 2, "both Flows have run")
+        assert sorted(heard.requests) == [
+            ("/commands", secret, {"key": made["data"]["id"]}),
+            ("/devices", secret, {"event": "devices.items.create"}),
+        ]
+    finally:
+        heard.close()
+        setup(directus)
+
+
+class Listener:
+    """Notes path, secret and body of what is posted to it."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str | None, Any]] = []
+        noted = self.requests
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                noted.append((self.path, self.headers[SECRET_HEADER], json.loads(body)))
+                self.send_response(202)
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self._thread = Thread(target=self._server.serve_forever, daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(20)
+
+
+@pytest.mark.parametrize("verb", ["setup", "check"])
+def test_who_is_no_administrator_gets_nowhere(
+    directus: Prepared, tmp_path: Path, verb: str
+) -> None:
+    file = tmp_path / "token"
+    for token, told in (
+        ("of-nobody", f"tracker-admin: Directus does not accept the token in {file}\n"),
+        (BRIDGE_TOKEN, f"tracker-admin: the token in {file} is not an administrator's\n"),
+    ):
+        file.write_text(token)
+        ended = admin(verb, directus, "--token-file", str(file))
+        assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+
+
+@pytest.mark.parametrize("verb", ["setup", "check"])
+def test_nobody_is_there(directus: Prepared, verb: str) -> None:
+    ended = admin(verb, directus, "--url", f"http://127.0.0.1:{free_port()}")
+    assert (ended.returncode, ended.stdout) == (3, "")
+    assert ended.stderr.startswith(
+        "tracker-admin: GET /policies/me/globals: Connection was refused"
+    )
+    assert ended.stderr.count("\n") == 1

@@ -1,0 +1,117 @@
+"""Filters and values, as Directus on PostgreSQL takes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import cmp_to_key
+from typing import Any, Final
+from uuid import UUID
+
+Row = dict[str, Any]
+
+
+class Complaint(Exception):
+    """An answer that is an error."""
+
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+
+
+def combined(
+    how: Callable[[Iterable[bool]], bool], parts: Sequence[Callable[[Row], bool]]
+) -> Callable[[Row], bool]:
+    return lambda row: how(part(row) for part in parts)
+
+
+def _compare(than: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
+    """A comparison in SQL: nothing is less than NULL, or equal to it."""
+    return lambda value, other: value is not None and other is not None and than(value, other)
+
+
+_OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
+    "_eq": _compare(lambda value, other: value == other),
+    "_neq": _compare(lambda value, other: value != other),
+    "_in": lambda value, others: value is not None and value in others,
+    "_nin": lambda value, others: value is not None and value not in others,
+    "_lt": _compare(lambda value, other: value < other),
+    "_lte": _compare(lambda value, other: value <= other),
+    "_gt": _compare(lambda value, other: value > other),
+    "_gte": _compare(lambda value, other: value >= other),
+    "_null": lambda value, wanted: (value is None) is wanted,
+    "_nnull": lambda value, wanted: (value is not None) is wanted,
+}
+
+
+def operators(kind: str) -> set[str]:
+    """Those that Directus knows for a type: most have no order."""
+    comparing = {"_lt", "_lte", "_gt", "_gte"}
+    if kind in ("integer", "timestamp"):
+        return set(_OPERATORS)
+    if kind == "boolean":
+        return set(_OPERATORS) - comparing - {"_in", "_nin"}
+    return set(_OPERATORS) - comparing
+
+
+def check_filter(wanted: Mapping[str, Any]) -> None:
+    for name, what in wanted.items():
+        if name in ("_and", "_or"):
+            for one in what:
+                check_filter(one)
+            continue
+        for operator, value in what.items():
+            if operator in ("_in", "_nin") and not value:
+                raise Complaint(
+                    *(400, "INVALID_QUERY"),
+                    f'Invalid query. "{operator}" has to be an array of values.',
+                )
+            if value == "":
+                raise Complaint(
+                    *(400, "INVALID_QUERY"),
+                    f'Invalid query. You can\'t filter for an empty string in "{operator}".',
+                )
+
+
+def condition(name: str, operator: str, value: Any, kind: str) -> Callable[[Row], bool]:
+    if kind == "timestamp" and isinstance(value, str):
+        value = moment(value)
+    holds = _OPERATORS[operator]
+    return lambda row: holds(row[name], value)
+
+
+def order(name: str) -> Any:
+    """Ascending, with NULL after everything, as PostgreSQL has it."""
+
+    def compare(one: Row, other: Row) -> int:
+        a, b = one[name], other[name]
+        if a is None or b is None:
+            return (a is None) - (b is None)
+        return int(a > b) - int(a < b)
+
+    return cmp_to_key(compare)
+
+
+def is_uuid(value: Any) -> bool:
+    try:
+        return str(UUID(str(value))) == str(value).lower()
+    except ValueError:
+        return False
+
+
+def is_of(kind: str, value: Any) -> bool:
+    try:
+        if kind == "timestamp":
+            moment(value)
+        elif kind == "integer":
+            int(value)
+    except (ValueError, TypeError):
+        return False
+    return True
+
+
+def moment(text: str) -> str:
+    """A time as Directus answers it."""
+    moment = datetime.fromisoformat(text).astimezone(UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"

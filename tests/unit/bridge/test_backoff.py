@@ -1,0 +1,71 @@
+"""How long to wait before something is tried again."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.internet.task import Clock
+
+from tracker.bridge.backoff import LONGEST_RETRY_AFTER, Backoff
+
+
+def waits(random: float, count: int) -> list[float]:
+    backoff = Backoff(lambda: random, Clock(), first=1, longest=10)
+    return [backoff.failed() for _ in range(count)]
+
+
+def test_it_waits_longer_each_time_up_to_a_limit() -> None:
+    assert waits(0.0, 6) == [0.5, 1, 2, 4, 5, 5]
+    assert waits(1.0, 6) == [1, 2, 4, 8, 10, 10]
+
+
+def test_it_never_ends_however_often_it_fails() -> None:
+    assert waits(1.0, 5000)[-1] == 10
+
+
+def test_a_success_begins_anew() -> None:
+    backoff = Backoff(lambda: 1.0, Clock(), first=1, longest=10)
+    assert [backoff.failed(), backoff.failed(), backoff.failures] == [1, 2, 2]
+    backoff.succeeded()
+    assert (backoff.failures, backoff.left) == (0, 0)
+    assert backoff.failed() == 1
+
+
+def test_it_waits_as_long_as_it_is_asked_to_and_a_little_more() -> None:
+    backoff = Backoff(lambda: 0.0, Clock(), first=1, longest=10)
+    assert backoff.failed(retry_after=30) == 30.5
+    assert backoff.failed(retry_after=0) == 1
+    assert backoff.failed(retry_after=1e9) == LONGEST_RETRY_AFTER + 2
+
+
+def test_what_is_left() -> None:
+    clock = Clock()
+    backoff = Backoff(lambda: 1.0, clock, first=4)
+    assert backoff.left == 0
+    backoff.failed()
+    clock.advance(3)
+    assert backoff.left == 1
+    clock.advance(3)
+    assert backoff.left == 0
+
+
+def test_waiting() -> None:
+    clock = Clock()
+    backoff = Backoff(lambda: 1.0, clock, first=4)
+    assert backoff.wait().called
+    backoff.failed()
+    waiting = backoff.wait()
+    clock.advance(3.9)
+    assert not waiting.called
+    clock.advance(0.1)
+    assert waiting.called
+
+
+@pytest.mark.parametrize("random", [0.0, 0.3, 0.999])
+def test_it_may_lose_interest(random: float) -> None:
+    clock = Clock()
+    backoff = Backoff(lambda: random, clock)
+    backoff.failed()
+    waiting = backoff.wait()
+    waiting.addErrback(lambda _: None)
+    waiting.cancel()
+    assert not clock.getDelayedCalls()
