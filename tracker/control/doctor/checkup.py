@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
+import click
 from twisted.internet.defer import Deferred, gatherResults
 
 from tracker.control.doctor import leftovers, machine, redis, streams
@@ -16,7 +17,6 @@ from tracker.control.doctor.server import Server, is_here
 from tracker.control.doctor.sink import examine_sink
 from tracker.control.redis import configured_streams
 from tracker.keys import TELEMETRY_TEMPLATE
-from tracker.simulator.run import Failed
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection, Refused
 
@@ -86,8 +86,8 @@ def _checks(server: Server, clock: Any) -> list[Check]:
     wrong = ""
     try:
         configured = sorted(configured_streams())
-    except Failed as error:
-        configured, wrong = [], str(error)
+    except click.UsageError as error:
+        configured, wrong = [], error.message
     traffic = streams.Traffic(server, configured)
 
     async def by_info(judge: redis.Rule) -> Any:
