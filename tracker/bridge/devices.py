@@ -25,8 +25,6 @@ from tracker.streams.connection import RedisConnection, Refused, Unavailable
 INTERVAL: Final = 300.0
 #: Seconds after an announcement in which others may come, before all are read.
 SETTLES: Final = 1.0
-#: Rows of a page.
-PAGE: Final = 500
 #: Devices in one call to Redis.
 _CHUNK: Final = 1000
 
@@ -111,24 +109,15 @@ class DeviceSync(Service):
         """Device that is enabled → its model, or empty."""
         found: dict[str, str] = {}
         bad = 0
-        after = ""
-        while True:
-            rows = await self._directus.get_items(
-                DEVICES,
-                filter={"imei": {"_gt": after}} if after else None,
-                fields=DEVICE_FIELDS,
-                sort=["imei"],
-                limit=PAGE,
-            )
-            for row in rows:
-                device_id = str(row.get("imei") or "")
-                if not is_device_id(device_id):
-                    bad += 1
-                elif row.get("enabled") is not False:
-                    found[device_id] = str(row.get("model") or "")
-            if len(rows) < PAGE:
-                break
-            after = str(rows[-1]["imei"])
+        # All at once: Directus compares no texts, and pages by number would skip a device
+        # where another one is removed meanwhile.
+        rows = await self._directus.get_items(DEVICES, fields=DEVICE_FIELDS, limit=-1)
+        for row in rows:
+            device_id = str(row.get("imei") or "")
+            if not is_device_id(device_id):
+                bad += 1
+            elif row.get("enabled") is not False:
+                found[device_id] = str(row.get("model") or "")
         if bad:
             self._log.warn("{count} devices have an imei that is not 15 digits", count=bad)
         return found
