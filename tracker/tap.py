@@ -534,7 +534,7 @@ def makeService(options: Options) -> IService:
     role_options: RoleOptions = options.subOptions
     try:
         role_options.levels = role_options.log_levels()
-        reactor.callWhenRunning(role_options.levels.install)
+        role_options.levels.setServiceParent(process)  # first, so that it holds for all others
         role = role_options.build(reactor, health, registry, process.abort)
         if role_options["http"]:
             description = with_default(

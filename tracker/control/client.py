@@ -318,7 +318,7 @@ class ControlClient(Service):
         timeout: float | None,
         arguments: dict[str, Any],
     ) -> dict[str, Any]:
-        given = {name: value for name, value in arguments.items() if value is not None}
+        given = _arguments(command, arguments)
         try:
             asked: Deferred[dict[str, Any]] = protocol.dispatcher.callRemote(command, **given)
             if timeout is not None:
@@ -336,8 +336,6 @@ class ControlClient(Service):
             raise ControlError(f"{error.errorCode.decode()}: {error.description}") from None
         except amp.TooLong:
             raise BadArgument("an argument is too long") from None
-        except UnicodeEncodeError:  # bytes of a command line that are no text
-            raise BadArgument("an argument is not UTF-8") from None
         except Exception as error:  # noqa: BLE001 - the connection was lost, for any reason
             raise NotConnected(_why(error)) from None
 
@@ -478,6 +476,27 @@ class _ClientFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> _ClientProtocol:
         return _ClientProtocol(self._client)
+
+
+def _arguments(command: type[ControlCommand], given: dict[str, Any]) -> dict[str, Any]:
+    """Those that are given, as AMP takes them.
+
+    :raises BadArgument: when there is no such argument, or it cannot be that.
+    """
+    kinds = {name.decode(): kind for name, kind in command.arguments}
+    made = {}
+    for name, value in given.items():
+        if name not in kinds:
+            raise BadArgument(f"{command.__name__} has no argument {name}")
+        if value is not None:
+            if isinstance(kinds[name], amp.Float) and isinstance(value, int):
+                value = float(value)
+            try:
+                kinds[name].toStringProto(value, None)
+            except Exception as error:  # noqa: BLE001 - each type fails in its own way
+                raise BadArgument(f"{name} cannot be sent: {_why(error)}") from None
+            made[name] = value
+    return made
 
 
 def _why(error: BaseException | None) -> str:

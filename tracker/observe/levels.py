@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, Final
 
+from twisted.application.service import Service
 from twisted.logger import (
     FilteringLogObserver,
     LogLevel,
@@ -22,14 +23,19 @@ AUDIT: Final = "tracker.audit"
 _NAMESPACE: Final = re.compile(r"(?=.{1,100}$)[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 
-class LogLevels:
-    """The levels of one process.
+class LogLevels(Service):
+    """The levels of one process, from its start on.
 
     :raises ValueError: when there is no such level.
     """
 
     def __init__(self, level: str = DEFAULT) -> None:
         self._predicate = LogLevelFilterPredicate(defaultLogLevel=_level(level))
+
+    def privilegedStartService(self) -> None:
+        """Hold from now on."""
+        super().privilegedStartService()
+        self.install()
 
     def install(self, publisher: Any = globalLogPublisher) -> None:
         """Put a filter in front of all who observe the log now.

@@ -237,6 +237,22 @@ def test_what_cannot_be_sent_is_a_bad_argument(bench: Bench, text: str) -> None:
     assert bench.ask(bench.client.info())
 
 
+def test_options_are_those_that_there_are(bench: Bench) -> None:
+    client = bench.client
+    bench.port.redis.answers = {"EVALSHA": [b"waits", b""]}
+    for arguments, told in (
+        ({"offlin": "fail"}, "SendCommand has no argument offlin"),
+        ({"timeout": "soon"}, "timeout cannot be sent: Bad float value"),
+        ({"codec": 12}, "codec cannot be sent: "),
+    ):
+        error = bench.ask(client.send_command(DEVICE, "getinfo", **arguments))
+        assert isinstance(error, BadArgument)
+        assert told in str(error)
+    assert bench.ask(client.send_command(DEVICE, "getinfo", timeout=5, expires_in=60))
+    bench.begin(client.drain(3))
+    assert bench.port.instance.drains[0][0] == 3.0
+
+
 def test_a_command_that_the_instance_does_not_know(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from twisted.application.service import MultiService
 from twisted.logger import Logger, LogLevel, LogPublisher
 
 from tracker.observe.levels import AUDIT, DEFAULT, LEVELS, LogLevels
@@ -91,6 +92,16 @@ def test_what_held_before_is_told_for_a_part_without_a_level_of_its_own() -> Non
     levels.set("error", "tracker")
     assert levels.set("info", "tracker.streams") == "error"
     assert levels.set("info", "tracker.streams") == "info"
+
+
+def test_they_hold_from_the_start_of_the_process_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    installed: list[object] = []
+    monkeypatch.setattr(LogLevels, "install", lambda self: installed.append(self))
+    levels, process = LogLevels(), MultiService()
+    levels.setServiceParent(process)
+    process.privilegedStartService()
+    process.startService()
+    assert installed == [levels]
 
 
 @pytest.mark.parametrize("level", ["", "loud", "DEBUG", "info ", "debug\n"])
