@@ -347,9 +347,11 @@ async def test_a_client_that_does_not_read_harms_nobody(tmp_path: Path, serve: S
             assert (await client.info())["watchers"] == 2
         grown = ingest.memory() - before
         assert grown < 20 * 1024 * 1024, f"{grown / 1024 / 1024:.1f} MiB"
-        received = [event for event in events if event.kind == "received"]
-        assert len(received) == 2200
-        assert {event.dropped for event in events} == {0}
+        # Whoever reads as fast as it can may miss some, too, and knows how many.
+        await in_thread(send, 10_000_000, 1)
+        await client.info()
+        assert len(events) + sum(event.dropped for event in events) == 2 * 2201
+        assert len(events) > 2000
         # When it reads on, it is told how many there were that it was not sent.
         dropped = await in_thread(read_on, raw, device)
         assert 0 < dropped < 4000
