@@ -356,6 +356,12 @@ class CommandDelivery(Service):
 
     async def _offer(self, entry: Delivered, command: Command) -> None:
         step = await self._ledger.offer(entry, command, self._waits)
+        self._log.debug(
+            "command {id} to {device}: {step}",
+            id=command.command_id,
+            device=command.device_id,
+            step=step.value,
+        )
         if step is Step.WAITS and command.device_id in self._sessions:
             # It has come meanwhile, and was told to Redis before this began to wait.
             self._fetch(command.device_id)
