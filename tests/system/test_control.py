@@ -19,6 +19,7 @@ from twisted.internet.threads import deferToThread
 from twisted.protocols import amp
 
 from tests.servers import RedisServer, free_port
+from tests.system.commands import send
 from tests.system.processes import run
 from tests.system.raw import STREAM, Ingest, RawDevice, frame
 from tests.system.test_commands import DEVICE, OTHER, answer, online, read_command
@@ -492,16 +493,10 @@ def test_without_a_control_port_it_names_none(serve: Serve, redis: RedisServer) 
 
 def offered(ingest: Ingest, number: int) -> str:
     """Have a command passed on, which is told at the level debug; the end of that line."""
-    device = online(ingest)
-    device.send(frame(2)[:10])  # so that nothing is written to it
-    send = {"command_id": f"c{number}", "device_id": DEVICE, "payload": "getinfo"}
-    send |= {"expires_at": "2099-01-01T00:00:00Z"}
-    ingest.redis.client.xadd("commands:outbound:one", send)
-    pending = "commands:outbound:one"
-    wait_for(lambda: ingest.redis.client.xpending(pending, "ingest")["pending"] == 1, "it is taken")
-    device.socket.close()
-    wait_for(lambda: not ingest.redis.client.xlen(pending), "passed on")
-    ingest.redis.client.delete(f"commands:waiting:{DEVICE}", "commands:waiting")
+    send(ingest.redis, "one", f"c{number}", DEVICE)
+    waiting = f"commands:waiting:{DEVICE}"
+    wait_for(lambda: ingest.redis.client.xlen(waiting) == 1, "passed on")
+    ingest.redis.client.delete(waiting, "commands:waiting")
     return f"command c{number} to {DEVICE}: waits"
 
 
@@ -511,11 +506,11 @@ async def test_the_level_of_the_log_changes_while_it_runs(tmp_path: Path, serve:
     ingest = serve("--instance-id", "one", *place.option)
     client = connect(place.address())
     hidden = await in_thread(offered, ingest, 1)
-    assert await client.set_log_level("debug", "tracker.ingestion.courier") == "info"
+    assert await client.set_log_level("debug", "tracker.ingestion.delivery") == "info"
     shown = await in_thread(offered, ingest, 2)
     await until(lambda: shown in ingest.daemon.text, "it is told")
     assert hidden not in ingest.daemon.text
-    await client.set_log_level("warn", "tracker.ingestion.courier")
+    await client.set_log_level("warn", "tracker.ingestion.delivery")
     hidden = await in_thread(offered, ingest, 3)
     assert await client.set_log_level("error") == "info"
     await client.drain(0)
