@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient, NotConnected
-from tracker.control.commands import ControlError, RedisUnavailable
+from tracker.control.commands import RedisUnavailable
 from tracker.streams.advertised import control_ports
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
@@ -141,6 +141,3 @@ class Instances(Service):
             client.startService()
             self._clients[address] = client
         self._report(None if self._clients else "no instance with a control port lives")
-
-
-__all__ = ["ControlError", "Credentials", "Instances", "NoInstance"]
