@@ -41,7 +41,11 @@ def instances(tmp_path: Path, redis: RedisServer) -> Iterator[dict[str, Ingest]]
     for name in ("one", "two"):
         folder = tmp_path / name
         folder.mkdir()
-        made[name] = Ingest(folder, redis, "--instance-id", name)
+        made[name] = Ingest(
+            *(folder, redis, "--instance-id", name),
+            # All devices here are of one address, and log in as fast as they can.
+            *("--connection-rate", "10000", "--connection-rate-per-address", "10000"),
+        )
         made[name].daemon.start()
     yield made
     for ingest in made.values():

@@ -502,6 +502,8 @@ def _arguments(command: type[ControlCommand], given: dict[str, Any]) -> dict[str
 def _why(error: BaseException | None) -> str:
     """One line, for people."""
     match error:
+        case UnicodeEncodeError():
+            return "is not UTF-8"
         case SSL.Error() if error.args and error.args[0]:
             # What OpenSSL says, last: library, function, reason. An alert is the other side's.
             return f"TLS: {error.args[0][-1][-1]}"

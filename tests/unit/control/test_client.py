@@ -244,6 +244,7 @@ def test_options_are_those_that_there_are(bench: Bench) -> None:
         ({"offlin": "fail"}, "SendCommand has no argument offlin"),
         ({"timeout": "soon"}, "timeout cannot be sent: Bad float value"),
         ({"codec": 12}, "codec cannot be sent: "),
+        ({"codec": "\ud800"}, "codec cannot be sent: is not UTF-8"),
     ):
         error = bench.ask(client.send_command(DEVICE, "getinfo", **arguments))
         assert isinstance(error, BadArgument)
