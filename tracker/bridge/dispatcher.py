@@ -28,10 +28,10 @@ from tracker.bridge.backoff import Backoff
 from tracker.bridge.instances import Instances, NoInstance
 from tracker.bridge.pending import PAGE, Pending, Row, Turn, Walk, in_order
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusRefused
-from tracker.bridge.rows import WAITING, command_in, fields_of, too_late
+from tracker.bridge.rows import WAITING, command_in, fields_of, malformed, too_late
 from tracker.bridge.schema import COMMANDS, ROUTED
 from tracker.bridge.table import CommandTable
-from tracker.command import BadCommand, Command, Outcome, Reason, Status
+from tracker.command import BadCommand, Command, Outcome, Status
 from tracker.control.commands import BadArgument, ControlError
 from tracker.position import iso_milliseconds
 
@@ -274,7 +274,7 @@ class Dispatcher(Service):
         try:
             command = command_in(row)
         except BadCommand as error:
-            return await self._end(row["id"], Outcome.failed(Reason.MALFORMED, str(error)))
+            return await self._end(row["id"], malformed(error))
         if self._now >= command.expires_at:
             return await self._end(row["id"], too_late(command))
         try:
@@ -287,7 +287,7 @@ class Dispatcher(Service):
                 timeout=command.timeout,
             )
         except BadArgument as error:
-            return await self._end(row["id"], Outcome.failed(Reason.MALFORMED, str(error)))
+            return await self._end(row["id"], malformed(error))
         return await self._routed(command, answer)
 
     async def _routed(self, command: Command, answer: Mapping[str, Any]) -> bool:
@@ -334,6 +334,8 @@ class Dispatcher(Service):
         """What is asked for, unless a stop comes first."""
         deferred = asked if isinstance(asked, Deferred) else Deferred.fromCoroutine(asked)
         self._interruptible.add(deferred)
+        if not self.running:
+            deferred.cancel()
         try:
             return await deferred
         finally:

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 from tracker.bridge.schema import DEFAULT_EXPIRY, PENDING, ROUTED
-from tracker.command import BadCommand, Command, Outcome, Status
+from tracker.command import BadCommand, Command, Outcome, Reason, Status
 from tracker.position import iso_milliseconds
 
 #: The reason of a command that was routed to nobody as yet.
@@ -26,8 +26,6 @@ _MAY_FOLLOW: Final = {
 }
 _UNFINISHED: Final = [PENDING, ROUTED, Status.DELIVERED.value]
 
-_ADVICE: Final = "; nothing was sent: create it anew"
-
 
 def command_in(row: Mapping[str, Any]) -> Command:
     """The command of a row.
@@ -38,7 +36,7 @@ def command_in(row: Mapping[str, Any]) -> Command:
     texts = {name: row.get(name) or "" for name in ("imei", "text", "codec")}
     for name, value in texts.items():
         if not isinstance(value, str):
-            raise BadCommand(f"{name}: is no text{_ADVICE}")
+            raise BadCommand(f"{name}: is no text")
     try:
         return Command.checked(
             str(row["id"]),
@@ -49,7 +47,12 @@ def command_in(row: Mapping[str, Any]) -> Command:
             "" if timeout is None else str(timeout),
         )
     except BadCommand as error:
-        raise BadCommand(f"{_in_words_of_a_row(str(error))}{_ADVICE}") from None
+        raise BadCommand(_in_words_of_a_row(str(error))) from None
+
+
+def malformed(error: Exception) -> Outcome:
+    """What is said of a row that is refused."""
+    return Outcome.failed(Reason.MALFORMED, f"{error}; nothing was sent: create it anew")
 
 
 def too_late(command: Command) -> Outcome:

@@ -186,5 +186,7 @@ def _keys(body: Any) -> list[str]:
 
 def _answer(request: Request, status: int, text: str) -> bytes:
     request.setResponseCode(status)
+    body = json.dumps({"status": text}).encode() + b"\n"
     request.setHeader(b"content-type", b"application/json")
-    return json.dumps({"status": text}).encode() + b"\n"
+    request.setHeader(b"content-length", b"%d" % len(body))
+    return body
