@@ -47,7 +47,8 @@ class Some(Instances):
             answer = await answer
         if isinstance(answer, Exception):
             raise answer
-        return {"instance_id": "one", "reason": None, "response": None} | answer
+        told: dict[str, Any] = {"instance_id": "one", "reason": None, "response": None}
+        return told | answer
 
     @property
     def texts(self) -> list[str]:
@@ -73,11 +74,14 @@ class Bench:
 
     def row(self, **fields: Any) -> str:
         """Have a row, whatever is in it; its id."""
-        (table,) = (self.double.tables["commands"],)
+        table = self.double.tables["commands"]
         key = str(uuid4())
         table.rows[key] = dict.fromkeys(table.columns) | {
-            **{"id": key, "imei": DEVICE, "text": "getinfo", "status": "pending"},
-            **{"date_created": STAMP},
+            "id": key,
+            "imei": DEVICE,
+            "text": "getinfo",
+            "status": "pending",
+            "date_created": STAMP,
             **fields,
         }
         return key

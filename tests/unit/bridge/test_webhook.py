@@ -10,8 +10,7 @@ from uuid import uuid4
 
 import pytest
 from attrs import define, field
-from treq.client import HTTPClient
-from treq.testing import RequestTraversalAgent
+from treq.testing import StubTreq
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -84,7 +83,8 @@ class Connection:
 
     @property
     def said(self) -> bytes:
-        return self.transport.value()
+        said: bytes = self.transport.value()
+        return said
 
     @property
     def status(self) -> int:
@@ -306,8 +306,7 @@ def test_posts_by_the_dozen_and_a_look_send_one_command(subject: Doubled) -> Non
     bench = Bench(subject).start()
     unused: Any = Told()
     webhook = Webhook(SECRET, bench.dispatcher, unused)
-    agent = RequestTraversalAgent(webhook.app.resource())
-    flow = HTTPClient(agent)
+    flow: Any = StubTreq(webhook.app.resource())
     keys = [bench.row(), bench.row(imei=device(1))]
     statuses = []
     for _ in range(50):
@@ -317,7 +316,7 @@ def test_posts_by_the_dozen_and_a_look_send_one_command(subject: Doubled) -> Non
             headers={"X-Tracker-Secret": SECRET},
         )
         posted.addCallback(lambda response: statuses.append(response.code))
-        agent.flush()
+        flow.flush()
     bench.pass_(25)
     assert statuses == [202] * 50
     assert sorted(one["command_id"] for one in bench.instances.sent) == sorted(keys)
