@@ -37,7 +37,7 @@ class Some(Instances):
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
-        self.answer: Callable[[dict[str, Any]], Any] = lambda command: {"status": "queued"}
+        self.answer: Callable[[Any], Any] = lambda command: {"status": "queued"}
 
     async def send_command(self, device_id: str, text: str, **options: Any) -> dict[str, Any]:
         command = {"device_id": device_id, "text": text} | options
@@ -48,7 +48,8 @@ class Some(Instances):
         if isinstance(answer, Exception):
             raise answer
         told: dict[str, Any] = {"instance_id": "one", "reason": None, "response": None}
-        return told | answer
+        told.update(answer)
+        return told
 
     @property
     def texts(self) -> list[str]:

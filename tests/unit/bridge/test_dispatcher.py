@@ -266,9 +266,12 @@ def test_a_token_that_is_revoked_is_told_and_noticed_when_it_is_back(bench: Benc
 def test_a_change_that_directus_does_not_take_is_made_later(bench: Bench) -> None:
     """The command was sent; its row says so when it can."""
     key = bench.row()
-    bench.instances.answer = lambda _: (
-        bench.double.troubles.append(Trouble(500)) or {"status": "queued"}
-    )
+
+    def answer(_: Any) -> dict[str, Any]:
+        bench.double.troubles.append(Trouble(500))
+        return {"status": "queued"}
+
+    bench.instances.answer = answer
     bench.start()
     assert bench[key]["status"] == "pending"
     assert str(bench.reports[-1]).startswith("Directus: PATCH")
