@@ -261,4 +261,6 @@ _OUT_OF_ORDER: Final = (NotConnected, RedisUnavailable, NotPermitted, VersionMis
 def _line(address: str, error: ControlError) -> str:
     if isinstance(error, NotPermitted):
         return f"{address}: {error}, which the bridge does not have there"
+    if "certificate verify failed" in str(error):
+        return f"{address}: {error}: its certificate is not of the authority in --control-ca"
     return f"{address}: {error}"
