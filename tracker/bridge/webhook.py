@@ -57,7 +57,7 @@ class Webhook:
 
     def site(self, reactor: Any) -> Site:
         """To be listened with."""
-        return _Site(self.app.resource(), reactor)
+        return WebhookSite(self.app.resource(), reactor)
 
     @app.route("/commands", methods=["POST"])
     def commands(self, request: Request) -> bytes:
@@ -114,7 +114,7 @@ class _Request(Request):
 class _Channel(HTTPChannel):
     """A connection for one request, which has to be there soon."""
 
-    site: _Site
+    site: WebhookSite
     transport: Any
     refused = False
     _deadline: IDelayedCall | None = None
@@ -152,7 +152,7 @@ class _Channel(HTTPChannel):
         self.transport.abortConnection()
 
 
-class _Site(Site):
+class WebhookSite(Site):
     noisy = False
     protocol: Any = _Channel
 
