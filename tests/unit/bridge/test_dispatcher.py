@@ -159,6 +159,23 @@ def test_a_row_that_is_told_of_again_and_again_is_sent_once(bench: Bench) -> Non
     assert bench[key]["status"] == "routed"
 
 
+def test_what_is_being_sent_is_sent_once_when_its_device_is_told_more(bench: Bench) -> None:
+    bench.start()
+    answer: Deferred[dict[str, Any]] = Deferred()
+    bench.instances.answer = lambda _: answer
+    for number in range(3):
+        bench.dispatcher.announce(bench.row(text=f"{number}", date_created=stamp(number)))
+        before = bench.asked
+        bench.pass_()
+        for key in list(bench.dispatcher._under_way):
+            bench.dispatcher.announce(key)
+        bench.pass_()
+        assert bench.asked == before + 2, "read again for nothing"
+    answer.callback({"status": "queued"})
+    bench.pass_()
+    assert bench.instances.texts == ["0", "1", "2"]
+
+
 def test_those_that_are_announced_together_are_read_together(bench: Bench) -> None:
     bench.start()
     keys = [bench.row(imei=device(number)) for number in range(100)]
