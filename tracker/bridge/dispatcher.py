@@ -23,6 +23,7 @@ from twisted.internet.defer import (
 )
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
+from twisted.web.http import INTERNAL_SERVER_ERROR
 
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.instances import Instances, NoInstance
@@ -83,6 +84,7 @@ class Dispatcher(Service):
         self._under_way: dict[str, Deferred[bool]] = {}
         self._room: Deferred[None] = succeed(None)
         self._told: dict[str, str] = {}
+        self._spoiled = 0  # rows, since one went well, that Directus could not change
         self._looking: Deferred[None] = succeed(None)
         self._hearing: Deferred[None] = succeed(None)
         self._heard = True
@@ -254,7 +256,13 @@ class Dispatcher(Service):
             return False
         try:
             moved = await self._send_row(row)
-        except (DirectusDown, DirectusDenied) as error:
+        except DirectusDown as error:
+            self._spoiled += 1
+            if error.status == INTERNAL_SERVER_ERROR and self._spoiled <= AT_ONCE:
+                self._tell_of(row["id"], str(error))  # it may be the fault of this row alone
+            else:
+                self._failed(f"Directus: {error}", error)
+        except DirectusDenied as error:
             self._failed(f"Directus: {error}", error)
         except NoInstance as error:
             self._failed(f"commands are not sent: {error}", error)
@@ -266,6 +274,7 @@ class Dispatcher(Service):
             self._log.failure("command {key} is not sent", key=row["id"])
         else:
             self._told.pop(row["id"], None)
+            self._spoiled = 0
             self._went_well()
             return moved
         return False
@@ -312,6 +321,7 @@ class Dispatcher(Service):
 
     def _failed(self, why: str, error: Exception) -> None:
         """Nothing can be sent now."""
+        self._spoiled = 0
         self._report(why)
         if not self._backoff.left:  # else another one has failed beside it
             self._backoff.failed(getattr(error, "retry_after", None))

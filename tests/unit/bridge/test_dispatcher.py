@@ -285,7 +285,7 @@ def test_a_change_that_directus_does_not_take_is_made_later(bench: Bench) -> Non
     key = bench.row()
 
     def answer(_: Any) -> dict[str, Any]:
-        bench.double.troubles.append(Trouble(500))
+        bench.double.troubles.append(Trouble(503))
         return {"status": "queued"}
 
     bench.instances.answer = answer
@@ -331,6 +331,40 @@ def test_a_row_that_cannot_be_dealt_with_holds_up_no_other(bench: Bench, logged:
     assert len(warnings) == 1
     assert warnings[0]["key"] == bad
     assert quiet(logged)
+
+
+def spoil(bench: Bench, *texts: str) -> None:
+    """Have Directus fail with the rows of these commands."""
+
+    def answer(command: dict[str, Any]) -> dict[str, Any]:
+        if not texts or command["text"] in texts:
+            bench.double.troubles.append(Trouble(500))
+        return {"status": "queued"}
+
+    bench.instances.answer = answer
+
+
+def test_a_row_that_directus_fails_with_holds_up_no_other(bench: Bench, logged: Any) -> None:
+    """As with a trigger of the database, or a value that it does not take."""
+    for number in range(50):
+        bench.row(imei=device(number), date_created=stamp(number))
+    bad = bench.row(text="bad", date_created=stamp(900))
+    spoil(bench, "bad")
+    bench.start()
+    assert (bench.pending, bench.reports[-1]) == (1, None)
+    bench.pass_(60)
+    assert [event["key"] for event in logged if event["log_level"].name == "warn"] == [bad]
+
+
+def test_where_it_fails_with_all_it_is_left_alone(subject: Doubled) -> None:
+    bench = Bench(subject, interval=0.1)
+    for number in range(50):
+        bench.row(imei=device(number), date_created=stamp(number))
+    spoil(bench)
+    bench.start()
+    bench.pass_(120)
+    assert bench.asked < 200  # less than ten in each of some fifteen tries
+    assert str(bench.reports[-1]).startswith("Directus: PATCH")
 
 
 def test_a_fault_of_ours_is_told_and_the_next_look_comes(bench: Bench, logged: Any) -> None:
