@@ -83,7 +83,8 @@ def all_are_answered(site: Site, measured: Measured) -> None:
     )
     measured(
         f"{ROWS} rows, posted in {posted - began:.1f} s, all final after {total:.1f} s; "
-        f"creation → final status in seconds: {percentiles}"
+        f"creation → final status in seconds: {percentiles}; "
+        f"not ready {site.bridge.text.count('not ready')} times"
     )
 
 

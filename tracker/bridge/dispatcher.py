@@ -84,7 +84,10 @@ class Dispatcher(Service):
         self._under_way: dict[str, Deferred[bool]] = {}
         self._room: Deferred[None] = succeed(None)
         self._told: dict[str, str] = {}
+        self._failures = 0
         self._spoiled = 0  # rows, since one went well, that Directus could not change
+        self._again = False
+        self._pause: Deferred[None] = succeed(None)
         self._looking: Deferred[None] = succeed(None)
         self._hearing: Deferred[None] = succeed(None)
         self._heard = True
@@ -153,17 +156,31 @@ class Dispatcher(Service):
         except Exception:  # noqa: BLE001 - a look may fare better
             self._log.failure("commands that were announced are not read")
         else:
+            if self._backoff.left:
+                return  # another one has failed meanwhile
+            failures = self._failures
             for row in turn.rows:
-                self._begin(row)
+                self._begin(row, failures)
+            if turn.postponed:
+                self._look_soon()
 
     async def _look_regularly(self) -> None:
-        with suppress(CancelledError):  # a stop
-            while self.running:
-                more = await self._look_safely()
-                await self._or_stopped(deferLater(self._clock, self._delay(more)))
+        while self.running:
+            self._again = False
+            with suppress(CancelledError):  # a stop, or none has to wait any longer
+                self._again |= await self._look_safely()
+                self._pause = deferLater(self._clock, self._delay)
+                await self._or_stopped(self._pause)
 
-    def _delay(self, more: bool) -> float:
-        return self._backoff.left or (0 if more else self._interval)
+    @property
+    def _delay(self) -> float:
+        return self._backoff.left or (0 if self._again else self._interval)
+
+    def _look_soon(self) -> None:
+        """There are rows that only a look gets to."""
+        self._again = True
+        if not self._backoff.left:
+            self._pause.cancel()
 
     async def _look_safely(self) -> bool:
         try:
@@ -178,7 +195,7 @@ class Dispatcher(Service):
 
     async def _look(self) -> bool:
         """Have all pending rows sent, the newest first; whether to look again at once."""
-        walk = Walk()
+        walk, failures = Walk(), self._failures
         until = self._clock.seconds() + self._interval
         postponed = progress = False
         while self.running:
@@ -189,11 +206,13 @@ class Dispatcher(Service):
                 turn = Turn(in_order(page), False)  # nothing is older than these
             else:
                 turn = await self._or_stopped(self._pending.in_turn(page))
+            if self._failures != failures:
+                return True
             left = await self._send_all(turn.rows)
             progress |= len(left) < len(turn.rows)
             left |= {row["id"] for row in page} - {row["id"] for row in turn.rows}
-            if self._backoff.left:
-                return False
+            if self._failures != failures:
+                return True
             postponed |= turn.postponed
             if not walk.go_on(page, left):
                 break
@@ -204,24 +223,27 @@ class Dispatcher(Service):
 
     async def _send_all(self, rows: Sequence[Row]) -> set[str]:
         """Send these; the ids of those that have stayed pending, as far as is known."""
-        begun = [(row["id"], self._begin(row)) for row in rows if row["id"] not in self._under_way]
+        failures = self._failures
+        begun = [(row["id"], self._begin(row, failures)) for row in rows]
         ended = await DeferredList([sent for _, sent in begun], consumeErrors=True)
-        left = {row["id"] for row in rows}
-        for (key, _), (success, moved) in zip(begun, ended, strict=True):
-            if success and moved:
-                left.discard(key)
-        return left
+        return {
+            key
+            for (key, _), (success, moved) in zip(begun, ended, strict=True)
+            if not (success and moved)
+        }
 
-    def _begin(self, row: Row) -> Deferred[bool]:
+    def _begin(self, row: Row, failures: int) -> Deferred[bool]:
         """Send a row when its device, and then it, has its turn; whether it is no longer pending.
 
         What is under way already is not begun again.
+
+        :param failures: how many there were when it was read.
         """
         key = row["id"]
         if key in self._under_way:
             return self._under_way[key]
         self._announced.pop(key, None)
-        sent = Deferred.fromCoroutine(self._in_turn(row))
+        sent = Deferred.fromCoroutine(self._in_turn(row, failures))
         if sent.called:
             return sent
         self._under_way[key] = sent
@@ -236,23 +258,24 @@ class Dispatcher(Service):
 
         return sent.addBoth(done)
 
-    async def _in_turn(self, row: Row) -> bool:
+    async def _in_turn(self, row: Row, failures: int) -> bool:
         device = str(row["imei"])
         turn = self._devices.setdefault(device, DeferredLock())
         await turn.acquire()
         try:
-            moved: bool = await self._turns.run(self._send, row)
+            moved: bool = await self._turns.run(self._send, row, failures)
             return moved
         finally:
             turn.release()
             if not (turn.locked or turn.waiting):
                 self._devices.pop(device, None)
 
-    def _send(self, row: Row) -> Deferred[bool]:
-        return Deferred.fromCoroutine(self._send_safely(row))
+    def _send(self, row: Row, failures: int) -> Deferred[bool]:
+        return Deferred.fromCoroutine(self._send_safely(row, failures))
 
-    async def _send_safely(self, row: Row) -> bool:
-        if not self.running or self._backoff.left:
+    async def _send_safely(self, row: Row, failures: int) -> bool:
+        # After a failure all is read anew: this one may stand behind one that was not sent.
+        if not self.running or failures != self._failures:
             return False
         try:
             moved = await self._send_row(row)
@@ -321,6 +344,7 @@ class Dispatcher(Service):
 
     def _failed(self, why: str, error: Exception) -> None:
         """Nothing can be sent now."""
+        self._failures += 1
         self._spoiled = 0
         self._report(why)
         if not self._backoff.left:  # else another one has failed beside it

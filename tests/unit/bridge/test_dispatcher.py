@@ -228,6 +228,31 @@ def test_it_is_told_one_after_the_other(bench: Bench) -> None:
     assert bench.instances.texts[-1] == "1"
 
 
+def test_a_failure_changes_nothing_in_that_order(bench: Bench) -> None:
+    """What stands behind a command that was not sent waits for it."""
+    answers: list[Deferred[Any]] = []
+
+    def answer(_: Any) -> Deferred[Any]:
+        answers.append(Deferred())
+        return answers[-1]
+
+    bench.instances.answer = answer
+    for number in range(3):
+        bench.row(text=f"{number}", date_created=stamp(number))
+    bench.row(text="other", imei=device(1))
+    bench.start()
+    first, other = sorted(zip(bench.instances.texts, answers, strict=True))
+    assert (first[0], other[0]) == ("0", "other")
+    other[1].callback(NoInstance("none lives"))
+    bench.pass_(2)  # longer than nothing is tried
+    first[1].callback({"status": "queued"})
+    bench.instances.answer = lambda _: {"status": "queued"}
+    bench.pass_(2)
+    sent = [text for text in bench.instances.texts if text != "other"]
+    assert sent == ["0", "1", "2"]
+    assert bench.pending == 0
+
+
 def test_the_device_with_the_latest_word_comes_first(bench: Bench) -> None:
     for number in range(20):
         bench.row(text=f"{number}", imei=device(number), date_created=stamp(number))

@@ -108,10 +108,7 @@ def test_a_new_command_is_not_sent_before_what_was_missed(bench: Bench) -> None:
     for number in range(2 * PAGE):
         bench.row(text=f"{number}", date_created=stamp(number))
     bench.dispatcher.announce(bench.row(text="last", date_created=stamp(500)))
-    bench.pass_()
-    assert "last" not in bench.instances.texts
-    assert bench.instances.texts == [f"{number}" for number in range(PAGE)]
-    bench.pass_(11)
+    bench.pass_(1)  # no need to wait for the next look
     assert bench.instances.texts == [*(f"{number}" for number in range(2 * PAGE)), "last"]
 
 
