@@ -319,9 +319,13 @@ async def test_rows_are_changed_by_a_filter(subject: Subject) -> None:
     unfinished = {"status": {"_in": ["pending", "routed"]}}
     which = {"id": {"_in": keys[:2]}, **unfinished}
     done = {"status": "failed", "reason": "offline"}
-    assert sorted(await subject.bridge.update_where("commands", which, done)) == keys[:2]
+    changed = await subject.bridge.update_where("commands", which, done)
+    assert sorted(row["id"] for row in changed) == keys[:2]
     assert await subject.bridge.update_where("commands", which, done) == []
-    assert await subject.bridge.update_where("commands", unfinished, done) == keys[2:]
+    changed = await subject.bridge.update_where(
+        "commands", unfinished, done, fields=["id", "status"]
+    )
+    assert changed == [{"id": keys[2], "status": "failed"}]
     assert await column(subject, "reason") == ["offline"] * 3
 
 
@@ -338,7 +342,8 @@ async def test_a_filter_changes_more_rows_than_a_query_answers(subject: Subject)
 async def test_rows_are_changed_together_each_in_its_own_way(subject: Subject) -> None:
     one, other = await command(subject), await command(subject)
     changes = [{"id": one, "status": "routed"}, {"id": other, "status": "failed"}]
-    await subject.bridge.update_batch("commands", changes)
+    changed = await subject.bridge.update_batch("commands", changes, fields=["id", "status"])
+    assert sorted(changed, key=str) == sorted(changes, key=str)
     rows = await subject.bridge.get_items("commands", fields=["id", "status"])
     assert sorted(rows, key=str) == sorted(changes, key=str)
 
