@@ -46,11 +46,8 @@ class CommandTable:
         :return: whether there was such a row.
         :raises DirectusError: see its subclasses.
         """
-        where = {"id": {"_eq": key}, "status": {"_in": may_be_followed_by(fields["status"])}}
         async with self._alone([key]):
-            changed = await self._directus.update_where(COMMANDS, where, fields, fields=_SEEN)
-            await self._restore(changed)
-        return bool(changed)
+            return await self._change_where(key, fields)
 
     async def tell(self, news: Mapping[str, Sequence[Fields]]) -> dict[str, bool | DirectusError]:
         """Change rows together, each by all that it may take, one after the other.
@@ -61,6 +58,8 @@ class CommandTable:
         :raises DirectusError: when that has nothing to do with any one row; some may be changed.
         """
         async with self._alone(news):
+            if len(news) == 1 and await self._is_told(news):
+                return dict.fromkeys(news, True)
             rows = await self._read(news)
             await self._restore(rows.values())
             changes = {key: _taken(row["status"], news[key]) for key, row in rows.items()}
@@ -71,6 +70,24 @@ class CommandTable:
         """Add to a row that was told a status what belongs to it; answers as :meth:`tell`."""
         async with self._alone([key]):
             return (await self._change_all({key: fields}))[key]
+
+    async def _is_told(self, news: Mapping[str, Sequence[Fields]]) -> bool:
+        """Whether a single one could be told with a single question, as most are."""
+        ((key, several),) = news.items()
+        if len(several) > 1:
+            return False
+        try:
+            return await self._change_where(key, several[0])
+        except DirectusError as error:
+            if not _may_be_of_one(error):
+                raise
+            return False  # the long way tells whose fault it is
+
+    async def _change_where(self, key: str, fields: Fields) -> bool:
+        where = {"id": {"_eq": key}, "status": {"_in": may_be_followed_by(fields["status"])}}
+        changed = await self._directus.update_where(COMMANDS, where, fields, fields=_SEEN)
+        await self._restore(changed)
+        return bool(changed)
 
     async def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
         """Key → row, of those that there are."""
