@@ -131,6 +131,8 @@ class DeviceSync(Service):
             why = str(error)
         except (Refused, Unavailable) as error:
             why = f"devices cannot be written: {error}"
+        except CancelledError:
+            raise
         except Exception:  # noqa: BLE001 - else they would never be read again
             self._log.failure("devices are not read")
             why = "devices are not read: see the log"

@@ -122,6 +122,8 @@ class DirectusDouble(Resource):
         """What the requests to come get, one each; None: their answer."""
         self.created: Callable[[str, str], None] = lambda collection, key: None
         """Called when a row was created, as a Flow is."""
+        self.answered: Callable[[int], None] = lambda number: None
+        """Called after each answer, with the number of requests up to then."""
         self.silent = False
         """Whether requests get no answer, until :meth:`speak`."""
         self._now = now
@@ -173,6 +175,7 @@ class DirectusDouble(Resource):
         request.setResponseCode(status)
         if answer is not None:
             request.write(json.dumps(answer).encode())
+        self.answered(len(self.asked))
         request.finish()
 
     def _trouble(self, request: Request, trouble: Trouble) -> None:
