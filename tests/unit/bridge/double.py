@@ -155,6 +155,11 @@ class DirectusDouble(Resource):
         """How many requests still wait for an answer."""
         return len(self._waiting)
 
+    @property
+    def unanswered(self) -> list[Request]:
+        """Those."""
+        return [request for request, _ in self._waiting]
+
     def _forget(self, request: Request) -> None:
         self._waiting = [one for one in self._waiting if one[0] is not request]
 
