@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import valkey
 from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.protocols.policies import WrappingFactory
 from twisted.web.server import Site
 
 from tests.servers import RedisServer
@@ -32,7 +33,7 @@ class Bridges:
         self.redis = redis
         self.double = DirectusDouble()
         self.reports: list[str | None] = []
-        self._site: Any = Site(self.double)
+        self._site: Any = WrappingFactory(Site(self.double))
         self._port: Any = self.reactor.listenTCP(0, self._site, interface="127.0.0.1")
         self.number: int = self._port.getHost().port
         self._open: list[Any] = []
@@ -101,7 +102,8 @@ class Bridges:
     async def goes(self) -> None:
         """Directus is no more."""
         await self._port.stopListening()
-        await self.break_off()
+        for connection in list(self._site.protocols):
+            connection.abortConnection()
 
     async def break_off(self) -> None:
         """Directus ends the connections that wait for its answers."""
