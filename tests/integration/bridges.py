@@ -81,6 +81,11 @@ class Bridges:
         return {row["status"] for row in self.double.rows("commands").values()}
 
     @property
+    def trouble(self) -> str | None:
+        """What was reported last."""
+        return self.reports[-1] if self.reports else None
+
+    @property
     def pending(self) -> int:
         """By the word of Redis."""
         try:

@@ -116,7 +116,7 @@ async def test_who_dies_over_it_leaves_nothing_for_long(
         dying.setattr("tracker.bridge.devices.Script.run", died)
         sync.announce()
         await until(lambda: left_over(bridges), "left beside")
-        await until(lambda: bridges.reports[-1], "told")
+        await until(lambda: bridges.trouble, "told")
     assert allowed(bridges) == expected
     assert all(0 < bridges.redis.client.ttl(key) <= 600 for key in left_over(bridges))
 
@@ -138,10 +138,10 @@ async def test_what_is_gone_before_it_is_swapped_takes_nobodys_place(
     with monkeypatch.context() as losing:
         losing.setattr(DeviceSync, "_fill", filled_and_gone)
         sync.announce()
-        await until(lambda: bridges.reports[-1], "told")
+        await until(lambda: bridges.trouble, "told")
         assert allowed(bridges) == expected
     await until(lambda: allowed(bridges) == changed, "written after all")
-    await until(lambda: bridges.reports[-1] is None, "well again")
+    await until(lambda: bridges.trouble is None, "well again")
 
 
 @ensureDeferred
@@ -150,7 +150,7 @@ async def test_directus_and_redis_go_and_come(bridges: Bridges) -> None:
     sync = await bridges.devices(interval=0.3)
     await until(lambda: allowed(bridges) == expected, "written")
     await bridges.goes()
-    await until(lambda: bridges.reports[-1], "told")
+    await until(lambda: bridges.trouble, "told")
     assert allowed(bridges) == expected
     changed = put(bridges, 120, "B")
     bridges.comes()
@@ -163,4 +163,4 @@ async def test_directus_and_redis_go_and_come(bridges: Bridges) -> None:
     bridges.redis.start()
     bridges.redis.client.flushall()
     await until(lambda: allowed(bridges) == changed, "written anew")
-    await until(lambda: bridges.reports[-1] is None, "well again")
+    await until(lambda: bridges.trouble is None, "well again")
