@@ -29,6 +29,8 @@ from tracker.streams.script import Script
 INTERVAL: Final = 300.0
 #: Seconds after an announcement in which others may come, before all are read.
 SETTLES: Final = 1.0
+#: Of the time, this many times as much is left to Directus as a reading takes.
+_LEFT_ALONE: Final = 4
 #: Attempts to read them while somebody adds and removes some.
 READINGS: Final = 5
 #: Devices in one call to Redis.
@@ -83,6 +85,7 @@ class DeviceSync(Service):
         self._loop: Deferred[None] = succeed(None)
         self._pause: IDelayedCall | None = None
         self._announced = False
+        self._settles = SETTLES
 
     def startService(self) -> None:
         """Read them, now and every so often."""
@@ -100,15 +103,18 @@ class DeviceSync(Service):
         self._announced = True
         if self._pause is not None and self._pause.active():
             left = self._pause.getTime() - self._clock.seconds()
-            self._pause.reset(min(left, SETTLES))
+            self._pause.reset(min(left, self._settles))
 
     async def _run(self) -> None:
         try:
             while True:
                 await self._redis.when_connected()
                 self._announced = False
+                began = self._clock.seconds()
                 seconds = await self._sync()
-                await self._paused(min(seconds, SETTLES) if self._announced else seconds)
+                took = self._clock.seconds() - began
+                self._settles = max(SETTLES, _LEFT_ALONE * took)
+                await self._paused(min(seconds, self._settles) if self._announced else seconds)
         except (CancelledError, Unavailable):  # stopped
             return
 

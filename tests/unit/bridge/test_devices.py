@@ -152,6 +152,23 @@ def test_an_announcement_during_a_reading_leads_to_another(syncing: Syncing) -> 
     assert syncing.allowed == {imei(1), imei(2)}
 
 
+def test_a_directus_that_is_slow_is_left_alone_in_between(syncing: Syncing) -> None:
+    syncing.double.silent = True
+    syncing.sync.startService()
+    syncing.advance(5)
+    syncing.sync.announce()
+    syncing.double.speak()
+    syncing.subject.agent.flush()
+    assert syncing.reports == [None]
+    syncing.add(1)
+    syncing.advance(19)
+    syncing.sync.announce()
+    syncing.advance(0.9)
+    assert syncing.allowed == set()
+    syncing.advance(0.1)
+    assert syncing.allowed == {imei(1)}
+
+
 @pytest.mark.parametrize("most", [2, 3, 5, 11, 12, 13])
 def test_none_is_missed_where_answers_are_short(syncing: Syncing, most: int) -> None:
     syncing.add(*range(12))
