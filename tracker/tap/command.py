@@ -1,0 +1,81 @@
+"""The command: its roles, and the process that runs the one that was asked for."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from twisted.application.service import IService
+from twisted.python import usage
+
+from tracker import __version__
+from tracker.config import ConfigError
+from tracker.lifecycle import Listener, Process
+from tracker.observe.health import Health
+from tracker.observe.http import health_site
+from tracker.observe.metrics import make_registry
+from tracker.tap.bridge import BridgeOptions
+from tracker.tap.ingest import IngestOptions
+from tracker.tap.janitor import JanitorOptions
+from tracker.tap.process import ProcessOptions
+from tracker.tap.role import RoleOptions, loopback_endpoint
+from tracker.tap.standalone import StandaloneOptions
+
+
+class Options(usage.Options):
+    """The options of ``twistd tracker``."""
+
+    longdesc = "The telemetry plane of a GPS tracking platform."
+    subCommands: ClassVar[list[Any]] = [
+        ("ingest", None, IngestOptions, "Serve devices; records go to Redis streams."),
+        ("process", None, ProcessOptions, "Move positions from the streams into the database."),
+        ("janitor", None, JanitorOptions, "Trim streams, never past what is not read."),
+        ("bridge", None, BridgeOptions, "Commands from Directus, and their fate back to it."),
+        ("standalone", None, StandaloneOptions, "All in one, with its own Redis and SQLite."),
+    ]
+
+    def opt_version(self) -> None:
+        """Print Tracker's version and exit."""
+        print(f"tracker {__version__}")
+        raise SystemExit(0)
+
+    def parseOptions(self, options: Any = None) -> None:
+        """Parse; a mistake ends the process with one line instead of all the help there is."""
+        try:
+            super().parseOptions(options)
+        except usage.UsageError as error:
+            unknown = str(error).removeprefix("Unknown command: ")
+            if unknown != str(error):
+                error = usage.UsageError(f"unknown role {unknown!r}: use {_roles()}")
+            raise SystemExit(f"twistd tracker: {error}") from None
+
+    def postOptions(self) -> None:
+        """Insist on a role."""
+        if self.subCommand is None:
+            raise usage.UsageError(f"say which role to run: {_roles()}")
+
+
+def makeService(options: Options) -> IService:
+    """Build the process that the options describe; nothing is opened before it starts."""
+    from twisted.internet import reactor
+
+    process = Process(reactor)
+    health = Health()
+    registry = make_registry()
+    role_options: RoleOptions = options.subOptions
+    try:
+        role_options.levels = role_options.log_levels()
+        role_options.levels.setServiceParent(process)  # first, so that it holds for all others
+        role = role_options.build(reactor, health, registry, process.abort)
+        if role_options["http"]:
+            name = f"--http {role_options['http']}"
+            endpoint = loopback_endpoint(reactor, name, role_options["http"])
+            site = health_site(health, registry)
+            Listener(name, endpoint, site, process.abort).setServiceParent(process)
+    except ConfigError as error:
+        raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None
+    role.setServiceParent(process)
+    return process
+
+
+def _roles() -> str:
+    return ", ".join(name for name, *_ in Options.subCommands)

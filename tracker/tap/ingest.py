@@ -1,0 +1,221 @@
+"""``twistd tracker ingest``, and the options of all roles that serve devices."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from OpenSSL import crypto
+from prometheus_client import CollectorRegistry
+from twisted.application.service import IService
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from tracker import config
+from tracker.config import ConfigError
+from tracker.control.access import Roles
+from tracker.control.addresses import advertised, server_endpoint
+from tracker.control.service import ControlPort
+from tracker.ingestion.admission import ConnectionLimiter, most_files
+from tracker.ingestion.courier import Timing
+from tracker.ingestion.ports import tcp_endpoint, tls_endpoint, udp_endpoint
+from tracker.ingestion.service import Commands, Devices, Port, ingest_role
+from tracker.interfaces import Admission, IGateway, IVendor
+from tracker.lifecycle import Abort, Listener, Role
+from tracker.limits import Limits
+from tracker.observe.health import Health
+from tracker.settings import options_of
+from tracker.streams.address import RedisAddress
+from tracker.tap.role import (
+    OFFLINE,
+    REDIS,
+    RoleOptions,
+    endpoint_of,
+    installed_vendors,
+    reachable,
+    waits,
+)
+
+_INSTANCE_ID = (
+    "instance-id",
+    None,
+    None,
+    "This instance's name, one of its own for each ingest process. [INSTANCE_ID, else the "
+    "host's name and -1]",
+)
+
+
+_CONTROL = (
+    "control",
+    None,
+    None,
+    "Where tracker-admin and programs look inside and operate this instance: "
+    "unix:PATH[:mode=0660], ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE"
+    "[:interface=ADDRESS] or tcp:PORT:plaintext=1 (this machine only); or none. "
+    "[unix:/run/tracker/control-ID.sock, where that folder is there; with standalone "
+    "unix:DATA/control.sock]",
+)
+
+
+class ServingOptions(RoleOptions):
+    """Options of roles that devices connect to."""
+
+    default_listen = config.DEFAULT_LISTEN
+    optParameters: ClassVar[list[Any]] = [
+        _INSTANCE_ID,
+        _CONTROL,
+        (
+            "control-roles",
+            None,
+            None,
+            "A file of NAME ROLE a line: which certificates may read or operate by --control ssl:. "
+            "[whoever has one may read]",
+        ),
+        (
+            "tls-client-ca",
+            None,
+            None,
+            "On ssl: endpoints, serve only clients with a certificate of the authorities in "
+            "this PEM file. [no certificate asked for]",
+        ),
+        ("device-authority", None, "all", "Which devices are served: all, or redis (those in "
+         "the set devices:allowed)."),
+        ("unknown-devices", None, "refuse", "With --device-authority redis, what becomes of "
+         "the others: refuse, or accept (and count them)."),
+        ("imei-check", None, "digits", "Which IMEIs are valid: digits (15 of them), or luhn "
+         "(with a right check digit)."),
+        OFFLINE,
+        *((name, None, default, text) for name, default, text in options_of(Timing)),
+        *((name, None, default, text) for name, default, text in options_of(Limits)),
+    ]  # fmt: skip
+
+    def __init__(self) -> None:
+        self["listen"] = []
+        super().__init__()
+
+    def opt_listen(self, value: str) -> None:
+        """Serve a vendor's devices on an endpoint, VENDOR=ENDPOINT; may be repeated.
+        [teltonika=tcp:5027; with standalone on 127.0.0.1 only]"""
+        self["listen"].append(value)
+
+    def ingest(self, reactor: Any, address: RedisAddress, health: Health, abort: Abort) -> Role:
+        """The ingest role on a given Redis."""
+        vendors = installed_vendors()
+        instance_id = config.name_of(
+            "--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"
+        )
+        limits = config.settings(Limits, self)
+        given = self["listen"] or [self.default_listen]
+        ports = [
+            _port(reactor, listen, vendors[listen.vendor], self["tls-client-ca"], limits, abort)
+            for listen in config.listens(given, vendors)
+        ]
+        if self["tls-client-ca"] and not any(
+            text.partition("=")[2].startswith("ssl:") for text in given
+        ):
+            raise ConfigError("--tls-client-ca: no --listen has an ssl: endpoint")
+        try:
+            limiter = ConnectionLimiter(reactor, limits, most_files())
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        control = self.control_address(instance_id)
+        if self["control-roles"] and control is None:
+            raise ConfigError("--control-roles: goes with --control")
+        endpoint, roles = (None, None) if control is None else self._control(reactor, control)
+        role = ingest_role(
+            reactor,
+            address,
+            ports,
+            config.ingest_streams(os.environ, vendors),
+            instance_id,
+            self.devices(),
+            Commands(config.settings(Timing, self), waits(self)),
+            limiter,
+            health,
+            abort,
+            None if control is None else advertised(control),
+        )
+        if endpoint is not None and roles is not None:
+            ControlPort(
+                *(reactor, f"--control {control}", endpoint, address, role.instance),
+                *(roles, self.levels, health, abort),
+            ).setServiceParent(role)
+        return role
+
+    def control_address(self, instance_id: str) -> str | None:
+        """Where the control port listens; None: nowhere."""
+        return config.control_address(self["control"], os.environ, instance_id)
+
+    def _control(self, reactor: Any, address: str) -> tuple[IStreamServerEndpoint, Roles]:
+        """The control port's endpoint, and who may do what there."""
+        try:
+            endpoint = server_endpoint(reactor, address, made_later=self["control"] is None)
+        except ValueError as error:
+            raise ConfigError(f"--control {address}: {error}") from None
+        file = self["control-roles"]
+        try:
+            return endpoint, Roles(None if file is None else Path(file))
+        except ValueError as error:
+            raise ConfigError(f"--control-roles: {error}") from None
+
+    def devices(self) -> Devices:
+        """Which devices are served."""
+        allow_list = config.choice(self, "device-authority", "all", "redis") == "redis"
+        accept = config.choice(self, "unknown-devices", "refuse", "accept") == "accept"
+        if accept and not allow_list:
+            raise ConfigError("--unknown-devices accept: goes with --device-authority redis")
+        return Devices(
+            allow_list=allow_list,
+            unknown=Admission.SERVED if accept else Admission.REFUSED,
+            luhn=config.choice(self, "imei-check", "digits", "luhn") == "luhn",
+        )
+
+
+class IngestOptions(ServingOptions):
+    """Devices in, stream entries out."""
+
+    longdesc = "Serves devices, and acknowledges their records once Redis has confirmed them."
+    optParameters: ClassVar[list[Any]] = [REDIS]
+
+    def build(
+        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+    ) -> Role:
+        """See RoleOptions."""
+        address = reachable(config.redis_address(self["redis"], os.environ), reactor)
+        return self.ingest(reactor, address, health, abort)
+
+
+def _port(
+    reactor: Any,
+    listen: config.Listen,
+    vendor: IVendor,
+    client_ca: str | None,
+    limits: Limits,
+    abort: Abort,
+) -> Port:
+    """What ``--listen`` describes."""
+    name = f"--listen {listen.given}"
+    kind = listen.endpoint.partition(":")[0]
+    if kind == "haproxy":
+        raise ConfigError(f"{name}: haproxy: would hide the devices' addresses from the limits")
+    endpoint: Any
+    try:
+        if kind == "udp":
+            endpoint = udp_endpoint(reactor, listen.endpoint)
+        elif kind in ("tcp", "tcp6"):
+            endpoint = tcp_endpoint(reactor, listen.endpoint)
+        elif kind == "ssl":
+            authorities = None if client_ca is None else Path(client_ca)
+            endpoint = tls_endpoint(reactor, listen.endpoint, authorities)
+        else:
+            endpoint = endpoint_of(reactor, name, listen.endpoint)
+    except ConfigError:
+        raise
+    except (OSError, ValueError, crypto.Error) as error:
+        raise ConfigError(f"{name}: {error or 'no key or certificate in its files'}") from None
+    build = vendor.buildDatagramProtocol if kind == "udp" else vendor.buildFactory
+
+    def listener(gateway: IGateway) -> IService:
+        return Listener(listen.given, endpoint, build(gateway, limits, reactor), abort)
+
+    return Port(vendor, listener)

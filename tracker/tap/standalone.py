@@ -1,0 +1,80 @@
+"""``twistd tracker standalone``."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, ClassVar
+
+from prometheus_client import CollectorRegistry
+
+from tracker import config
+from tracker.config import ConfigError
+from tracker.janitor.role import INTERVAL, janitor_role
+from tracker.lifecycle import Abort, Role
+from tracker.observe.health import Health
+from tracker.processing.consumer import Pace
+from tracker.processing.service import process_role
+from tracker.streams.embedded import EmbeddedRedis, find_server, socket_address
+from tracker.tap.ingest import ServingOptions
+from tracker.tap.janitor import TrimmingOptions
+from tracker.tap.process import StoringOptions, open_sink
+from tracker.tap.role import installed_vendors, waits
+
+
+class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
+    """Everything in one process, with a Redis of its own and SQLite."""
+
+    longdesc = (
+        "Runs all roles in one process, with a Redis or Valkey server that it starts itself, "
+        "into SQLite. All its data is in one folder."
+    )
+    default_listen = config.DEFAULT_STANDALONE_LISTEN
+    optParameters: ClassVar[list[Any]] = [
+        ("data", None, None, "Folder for all data. [TRACKER_DATA, else ./tracker-data]"),
+    ]
+
+    def control_address(self, instance_id: str) -> str | None:
+        """See ServingOptions."""
+        if self["control"] is None:
+            return f"unix:{config.data_folder(self['data'], os.environ) / 'control.sock'}"
+        return super().control_address(instance_id)
+
+    def build(
+        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+    ) -> Role:
+        """See RoleOptions."""
+        vendors = installed_vendors()
+        folder = config.data_folder(self["data"], os.environ)
+        name = config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID")
+        try:
+            program = find_server()
+            address = socket_address(folder)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+        role = Role()
+        EmbeddedRedis(reactor, program, folder, abort).setServiceParent(role)
+        process_role(
+            reactor,
+            address,
+            config.process_streams(os.environ, vendors),
+            name,
+            open_sink(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
+            health,
+            abort,
+            Pace(),
+            self.namings(),
+            registry,
+        ).setServiceParent(role)
+        janitor_role(
+            reactor,
+            address,
+            config.process_streams(os.environ, vendors),
+            self.retention(),
+            waits(self),
+            INTERVAL,
+            health,
+            registry,
+            watch_lag=False,
+        ).setServiceParent(role)
+        self.ingest(reactor, address, health, abort).setServiceParent(role)
+        return role
