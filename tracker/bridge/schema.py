@@ -20,6 +20,9 @@ DEVICES: Final = "devices"
 #: A table of the processor; Directus only shows it.
 LAST_POSITIONS: Final = "last_positions"
 
+#: Seconds after which Directus' interface shows a list anew by itself; one of its own choices.
+REFRESH: Final = 10
+
 #: States of a row that it is in before anything is known of its command.
 PENDING: Final = "pending"
 ROUTED: Final = "routed"
@@ -101,23 +104,41 @@ def _field(
     interface: str | None,
     options: Mapping[str, Any] | None = None,
     schema: Mapping[str, Any] | None = None,
+    label: str | None = None,
     **meta: Any,
 ) -> Mapping[str, Any]:
+    """:param label: where Directus would not make a good one of the name."""
+    if label is not None:
+        meta["translations"] = [{"language": "en-US", "translation": label}]
     meta = {"interface": interface, "options": options, "width": "half", **meta}
     return {"field": name, "type": kind, "meta": meta, "schema": schema or {}}
 
 
 def _time(name: str, note: str, **meta: Any) -> Mapping[str, Any]:
     """A moment that only machines write."""
-    special = meta.pop("special", None)
     return _field(
         *(name, "timestamp", "datetime"),
-        **{"special": special, "readonly": True, "note": note, **meta},
+        **{"special": None, "readonly": True, "note": note, **meta},
         display="datetime",
         display_options={"relative": True},
     )
 
 
+#: What a machine says is not shown before it says anything: not to who writes a command down.
+_ONCE_ROUTED: Final = [
+    {
+        "name": "Nothing is known as yet",
+        "rule": {"_and": [{"status": {"_eq": PENDING}}, {"finished_at": {"_null": True}}]},
+        "hidden": True,
+    }
+]
+_ONCE_SAVED: Final = [
+    {
+        "name": "Not saved as yet",
+        "rule": {"_and": [{"date_created": {"_null": True}}]},
+        "hidden": True,
+    }
+]
 _STATUS_CHOICES: Final = [
     {"text": text, "value": value, "icon": icon, "color": color}
     for value, (text, icon, color) in STATES.items()
@@ -135,8 +156,9 @@ _COMMAND_FIELDS: Final = (
     _field(
         *("imei", "string", "input", {"iconLeft": "router", "placeholder": "356307042441013"}),
         {"max_length": 15, "is_nullable": False, "is_indexed": True},
+        label="IMEI",
         required=True,
-        note="IMEI of the device: 15 digits.",
+        note="Of the device: 15 digits, as on its label and in Devices.",
         **_IMEI_RULE,
     ),
     _field(
@@ -150,6 +172,7 @@ _COMMAND_FIELDS: Final = (
     _field(
         *("text", "text", "input-multiline", {"placeholder": "getinfo", "font": "monospace"}),
         {"is_nullable": False},
+        label="Command",
         required=True,
         width="full",
         note="The command as the device wants it, such as getinfo or setdigout 1.",
@@ -176,33 +199,46 @@ _COMMAND_FIELDS: Final = (
         *("expires_at", "timestamp", "datetime"),
         display="datetime",
         display_options={"relative": True},
-        note="It is never written to the device after this moment.",
+        note="It is never written to the device after this moment; an hour from now when empty.",
     ),
     _field(
         *("instance", "string", "input", {"iconLeft": "dns"}),
         {"max_length": 255},
         readonly=True,
+        conditions=_ONCE_ROUTED,
         note="The ingest instance that had the device's connection.",
     ),
     _field(
         *("response", "text", "input-multiline", {"font": "monospace"}),
         readonly=True,
         width="full",
-        note="What the device has answered.",
+        conditions=_ONCE_ROUTED,
+        note="What the device has answered; or what is wrong with the command.",
     ),
     _field(
         *("reason", "text", "input-multiline"),
         readonly=True,
         width="full",
+        conditions=_ONCE_ROUTED,
         note="Why it was not delivered, or not answered.",
     ),
-    _time("routed_at", "When an instance took it over."),
-    _time("delivered_at", "When its bytes were written to the device's connection."),
-    _time("finished_at", "When nothing more could become of it."),
-    _time("date_created", "When it was written down.", special=["date-created"]),
+    _time("routed_at", "When an instance took it over.", conditions=_ONCE_ROUTED),
+    _time(
+        *("delivered_at", "When its bytes were written to the device's connection."),
+        conditions=_ONCE_ROUTED,
+    ),
+    _time("finished_at", "When nothing more could become of it.", conditions=_ONCE_ROUTED),
+    _time(
+        *("date_created", "When it was written down."),
+        special=["date-created"],
+        label="Created At",
+        conditions=_ONCE_SAVED,
+    ),
     _field(
         *("user_created", "uuid", "select-dropdown-m2o", {"template": "{{first_name}}"}),
         special=["user-created"],
+        label="Created By",
+        conditions=_ONCE_SAVED,
         readonly=True,
         display="user",
         note="Who wants it.",
@@ -213,6 +249,7 @@ _DEVICE_FIELDS: Final = (
     _field(
         *("imei", "string", "input", {"iconLeft": "router", "placeholder": "356307042441013"}),
         {"is_primary_key": True, "max_length": 15, "is_nullable": False},
+        label="IMEI",
         required=True,
         note="15 digits, as on the device's label.",
         **_IMEI_RULE,
@@ -360,18 +397,47 @@ USER: Final[Mapping[str, Any]] = {
     "status": "active",
 }
 
-#: How the list of commands looks to who has not arranged it: the latest ones first.
-PRESET: Final[Mapping[str, Any]] = {
-    "collection": COMMANDS,
-    "layout": "tabular",
-    "layout_query": {
-        "tabular": {
-            "fields": ["status", "imei", "text", "response", "reason", "date_created"],
-            "sort": ["-date_created"],
-        }
+#: How the lists look to who has not arranged them: the latest ones first, and always new.
+PRESETS: Final = (
+    {
+        "collection": COMMANDS,
+        "layout": "tabular",
+        "layout_query": {
+            "tabular": {
+                "fields": ["status", "imei", "text", "response", "reason", "date_created"],
+                "sort": ["-date_created"],
+            }
+        },
+        "layout_options": {
+            "tabular": {
+                "spacing": "compact",
+                "widths": {
+                    "status": 130,
+                    "imei": 170,
+                    "text": 180,
+                    "response": 260,
+                    "reason": 120,
+                    "date_created": 160,
+                },
+            }
+        },
+        "refresh_interval": REFRESH,
     },
-    "layout_options": {"tabular": {"spacing": "compact"}},
-}
+    {
+        "collection": LAST_POSITIONS,
+        "layout": "tabular",
+        "layout_query": {
+            "tabular": {
+                "fields": ["device_id", "last_contact", "latitude", "longitude", "speed"],
+                "sort": ["-last_contact"],
+            }
+        },
+        "layout_options": {
+            "tabular": {"spacing": "compact", "widths": {"device_id": 170, "last_contact": 170}}
+        },
+        "refresh_interval": REFRESH,
+    },
+)
 
 
 def flows(commands_url: str, devices_url: str, secret: str | None) -> tuple[Flow, ...]:
