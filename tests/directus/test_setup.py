@@ -118,8 +118,8 @@ def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_pat
     finally:
         bridge.kill()
     _, found = findings(directus, "--bridge-url", f"{directus.server.url}/commands")
-    told = f"who answers at {directus.server.url}/commands is no bridge: 404"
-    assert [one["seen"] for one in found["bridge"]] == [told]
+    stranger = f"who answers at {directus.server.url}/commands is no bridge: 404"
+    assert [one["seen"] for one in found["bridge"]] == [stranger]
 
 
 def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:

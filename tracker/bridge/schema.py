@@ -139,6 +139,7 @@ _ONCE_SAVED: Final = [
         "hidden": True,
     }
 ]
+_PERSON: Final = "{{first_name}} {{last_name}}"
 _STATUS_CHOICES: Final = [
     {"text": text, "value": value, "icon": icon, "color": color}
     for value, (text, icon, color) in STATES.items()
@@ -235,7 +236,7 @@ _COMMAND_FIELDS: Final = (
         conditions=_ONCE_SAVED,
     ),
     _field(
-        *("user_created", "uuid", "select-dropdown-m2o", {"template": "{{first_name}}"}),
+        *("user_created", "uuid", "select-dropdown-m2o", {"template": _PERSON}),
         special=["user-created"],
         label="Created By",
         conditions=_ONCE_SAVED,
@@ -355,6 +356,8 @@ def policies(with_positions: bool) -> tuple[Policy, ...]:
         _permission(COMMANDS, "read", ("*",)),
         _permission(COMMANDS, "create", ASKED),
         _permission(DEVICES, "read", ("*",)),
+        # Else a row that somebody else has written opens with an error.
+        _permission("directus_users", "read", ("id", "first_name", "last_name", "avatar")),
         *([_permission(LAST_POSITIONS, "read", ("*",))] if with_positions else []),
     )
     return (
@@ -404,7 +407,7 @@ PRESETS: Final = (
         "layout": "tabular",
         "layout_query": {
             "tabular": {
-                "fields": ["status", "imei", "text", "response", "reason", "date_created"],
+                "fields": ["status", "imei", "text", "reason", "response", "date_created"],
                 "sort": ["-date_created"],
             }
         },
@@ -414,9 +417,9 @@ PRESETS: Final = (
                 "widths": {
                     "status": 130,
                     "imei": 170,
-                    "text": 180,
-                    "response": 260,
-                    "reason": 120,
+                    "text": 160,
+                    "response": 240,
+                    "reason": 110,
                     "date_created": 160,
                 },
             }
