@@ -202,5 +202,7 @@ class DirectusServer:
             "ADMIN_TOKEN": self.TOKEN,
             "TELEMETRY": "false",
             "CACHE_ENABLED": "false",
+            # Else it turns requests away while the machine is busy.
+            "PRESSURE_LIMITER_ENABLED": "false",
             **self.variables,
         }
