@@ -19,12 +19,12 @@ from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon, run
 from tests.unit.bridge.double import BRIDGE_TOKEN, NOBODY_TOKEN, OPERATOR_TOKEN
 from tests.waiting import wait_for
+from tracker.bridge.flows import flows
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
     BRIDGE_ROLE,
     BRIDGE_USER,
     SECRET_HEADER,
-    flows,
 )
 
 IMEI = "356307042441013"

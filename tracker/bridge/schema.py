@@ -1,4 +1,4 @@
-"""What Directus has to hold for the bridge, as Directus takes it: collections, policies, Flows.
+"""What Directus has to hold for the bridge, as Directus takes it: collections, policies, users.
 
 Rows of Directus' own that are made here have ids of their own, so that they are found again
 whatever somebody calls them in the meantime.
@@ -6,7 +6,6 @@ whatever somebody calls them in the meantime.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -19,9 +18,6 @@ COMMANDS: Final = "commands"
 DEVICES: Final = "devices"
 #: A table of the processor; Directus only shows it.
 LAST_POSITIONS: Final = "last_positions"
-
-#: Seconds after which Directus' interface shows a list anew by itself; one of its own choices.
-REFRESH: Final = 10
 
 #: States of a row that it is in before anything is known of its command.
 PENDING: Final = "pending"
@@ -52,14 +48,15 @@ SECRET_HEADER: Final = "X-Tracker-Secret"  # noqa: S105 - its name
 _NAMESPACE: Final = UUID("3f0c1f3e-5f0e-4d37-9c55-5d1a6a0d7f11")
 
 
-def _id(name: str) -> str:
+def own_id(name: str) -> str:
+    """The id of a row of Directus' own that is made here."""
     return str(uuid5(_NAMESPACE, name))
 
 
-BRIDGE_POLICY: Final = _id("policy bridge")
-OPERATOR_POLICY: Final = _id("policy operator")
-BRIDGE_ROLE: Final = _id("role bridge")
-BRIDGE_USER: Final = _id("user bridge")
+BRIDGE_POLICY: Final = own_id("policy bridge")
+OPERATOR_POLICY: Final = own_id("policy operator")
+BRIDGE_ROLE: Final = own_id("role bridge")
+BRIDGE_USER: Final = own_id("user bridge")
 
 
 @frozen
@@ -80,16 +77,6 @@ class Policy:
     permissions: Sequence[Mapping[str, Any]]
     exact: bool
     """Whether it may hold no other permission."""
-
-
-@frozen
-class Flow:
-    """A Flow with its only operation, a request."""
-
-    id: str
-    row: Mapping[str, Any]
-    operation_id: str
-    operation: Mapping[str, Any]
 
 
 _IMEI_RULE: Final[Mapping[str, Any]] = {
@@ -399,105 +386,3 @@ USER: Final[Mapping[str, Any]] = {
     "role": BRIDGE_ROLE,
     "status": "active",
 }
-
-#: How the lists look to who has not arranged them: the latest ones first, and always new.
-PRESETS: Final = (
-    {
-        "collection": COMMANDS,
-        "layout": "tabular",
-        "layout_query": {
-            "tabular": {
-                "fields": ["status", "imei", "text", "reason", "response", "date_created"],
-                "sort": ["-date_created"],
-            }
-        },
-        "layout_options": {
-            "tabular": {
-                "spacing": "compact",
-                "widths": {
-                    "status": 130,
-                    "imei": 170,
-                    "text": 160,
-                    "response": 240,
-                    "reason": 110,
-                    "date_created": 160,
-                },
-            }
-        },
-        "refresh_interval": REFRESH,
-    },
-    {
-        "collection": LAST_POSITIONS,
-        "layout": "tabular",
-        "layout_query": {
-            "tabular": {
-                "fields": ["device_id", "last_contact", "latitude", "longitude", "speed"],
-                "sort": ["-last_contact"],
-            }
-        },
-        "layout_options": {
-            "tabular": {"spacing": "compact", "widths": {"device_id": 170, "last_contact": 170}}
-        },
-        "refresh_interval": REFRESH,
-    },
-)
-
-
-def flows(commands_url: str, devices_url: str, secret: str | None) -> tuple[Flow, ...]:
-    """What tells the bridge of what was written.
-
-    :param secret: left alone, or out, when None.
-    """
-    return (
-        _flow(
-            *("new commands", "send", "commands", commands_url, secret),
-            scope=["items.create"],
-            collection=COMMANDS,
-            # In quotes of its own: it is put in as it is.
-            body=json.dumps({"key": "{{$trigger.key}}"}),
-        ),
-        _flow(
-            *("changed devices", "router", "devices", devices_url, secret),
-            scope=["items.create", "items.update", "items.delete"],
-            collection=DEVICES,
-            body=json.dumps({"event": "{{$trigger.event}}"}),
-        ),
-    )
-
-
-def _flow(
-    title: str,
-    icon: str,
-    name: str,
-    url: str,
-    secret: str | None,
-    *,
-    scope: Sequence[str],
-    collection: str,
-    body: str,
-) -> Flow:
-    flow_id, operation_id = _id(f"flow {name}"), _id(f"operation {name}")
-    headers = [] if secret is None else [{"header": SECRET_HEADER, "value": secret}]
-    return Flow(
-        flow_id,
-        {
-            "name": f"Tracker: {title}",
-            "icon": icon,
-            "description": "Tells the bridge, which would otherwise find out a little later",
-            "status": "active",
-            "trigger": "event",
-            # A log of each run would hold the secret.
-            "accountability": None,
-            "options": {"type": "action", "scope": list(scope), "collections": [collection]},
-        },
-        operation_id,
-        {
-            "name": "Tell the bridge",
-            "key": "tell_the_bridge",
-            "type": "request",
-            "flow": flow_id,
-            "position_x": 19,
-            "position_y": 1,
-            "options": {"method": "POST", "url": url, "headers": headers, "body": body},
-        },
-    )

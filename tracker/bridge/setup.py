@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
+from tracker.bridge.flows import Flow, flows
+from tracker.bridge.presets import PRESETS
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusRefused
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
@@ -21,14 +23,11 @@ from tracker.bridge.schema import (
     COLLECTIONS,
     LAST_POSITIONS,
     LAST_POSITIONS_META,
-    PRESETS,
     RELATIONS,
     ROLE,
     USER,
     Collection,
-    Flow,
     Policy,
-    flows,
     policies,
 )
 
