@@ -15,6 +15,7 @@ from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Dispatcher
 from tracker.bridge.instances import Credentials, Instances
+from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import BLOCK_MS, ResponseWriter
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
@@ -104,7 +105,9 @@ def bridge_role(
         *(health.condition("commands"), pace.poll_commands),
     )
     devices = DeviceSync(reactor, client, redis, health.condition("devices"), pace.poll_devices)
-    for service in (_Client(client), redis, reading, instances, writer, devices, dispatcher):
+    overdue = Overdue(reactor, client, redis, table)
+    asking = (writer, devices, overdue, dispatcher)
+    for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)
     if hook is not None:
         site = Webhook(hook.secret, dispatcher, devices).site(reactor)
