@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
-from tracker.bridge.rest import DirectusError, DirectusRefused
+from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
@@ -245,6 +245,8 @@ class ResponseWriter(Service):
         self, key: str, one: _Untold, error: DirectusError
     ) -> bool | DirectusError:
         """Tell the status first, and what comes with it if it can be stored after all."""
+        if isinstance(error, DirectusDenied):
+            return error  # the values are good, and are taken once the policy is mended
         if not _is_refusal(error) and one.backoff.failures < PATIENCE:
             return error
         told = (await self._insist(lambda: self._table.tell({key: one.bare})))[key]
