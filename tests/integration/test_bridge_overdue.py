@@ -11,6 +11,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.bridges import IMEI, STREAM, Bridges, response
 from tests.servers import RedisServer
+from tests.unit.bridge.queries import Complaint
 from tests.waiting import until
 from tracker.bridge.overdue import GRACE
 from tracker.bridge.schema import DEFAULT_EXPIRY
@@ -107,3 +108,13 @@ async def test_more_than_a_page_that_is_left_hides_no_other(bridges: Bridges) ->
     await bridges.overdue()
     await until(lambda: row_of(bridges, keys[0])["status"] == "failed", "told")
     assert sum(row["status"] == "routed" for row in bridges.double.rows("commands").values()) == 149
+
+
+@ensureDeferred
+async def test_a_row_that_directus_refuses_hides_no_other(bridges: Bridges) -> None:
+    lost, refused = rows_that_were_over(bridges, LONG_AGO, LONG_AGO)
+    refusal = Complaint(400, "FAILED_VALIDATION", "no")
+    bridges.double.tables["commands"].poisoned[refused] = lambda _: refusal
+    await bridges.overdue()
+    await until(lambda: row_of(bridges, lost)["status"] == "failed", "told")
+    assert row_of(bridges, refused)["status"] == "routed"

@@ -143,8 +143,14 @@ class Overdue(Service):
                 return False  # a response is on its way: it may be waited for a day
         elif await find_command(self._redis, key, str(row["imei"])) is not None:
             return False
-        if not await self._table.change(key, fields_of(outcome, instance_id, at)):
-            return True  # it is gone, or was told meanwhile
+        try:
+            if not await self._table.change(key, fields_of(outcome, instance_id, at)):
+                return True  # it is gone, or was told meanwhile
+        except DirectusError as error:
+            if error.status is None:
+                raise
+            self._log.debug("command {id} is not told: {error}", id=key, error=error)
+            return False  # it may be the fault of this row alone
         self._log.warn(
             "command {id}: nobody has told how it ended; {status} {reason}",
             id=key,
