@@ -64,6 +64,8 @@ class _Untold:
     backoff: Backoff
     responses: dict[str, dict[str, Any]] = field(factory=dict)
     """Entry → fields."""
+    why: str = ""
+    """Why Directus has not taken it, where it has not."""
 
     @property
     def fields(self) -> list[dict[str, Any]]:
@@ -269,11 +271,12 @@ class ResponseWriter(Service):
     def _hold(self, key: str, one: _Untold, error: DirectusError) -> None:
         seconds = one.backoff.failed(getattr(error, "retry_after", None))
         self._held[key] = one
+        one.why = _kind(error)
         self._log.warn(
             "command {id}: Directus does not take {status} ({why}); again in {seconds:.0f} s",
             id=key,
             status=one.fields[-1]["status"],
-            why=_kind(error),
+            why=one.why,
             seconds=seconds,
         )
 
@@ -281,9 +284,10 @@ class ResponseWriter(Service):
         if not self._held:
             self._report(None)
             return
-        key = next(iter(self._held))
+        key, one = next(iter(self._held.items()))
         self._report(
-            f"Directus takes what became of others and not of {len(self._held)} commands, as {key}"
+            f"Directus takes what became of others and not of {len(self._held)} commands, "
+            f"as {key}: {one.why}"
         )
 
     async def _acknowledge(self, entry_ids: Sequence[str]) -> None:
