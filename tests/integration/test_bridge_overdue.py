@@ -88,6 +88,26 @@ async def test_what_redis_knows_is_told(bridges: Bridges) -> None:
 
 
 @ensureDeferred
+async def test_what_has_ended_and_was_told_something_earlier_is_told_again(
+    bridges: Bridges,
+) -> None:
+    ended, begun, again = keys = bridges.rows(3, "delivered")
+    for key in keys:
+        row_of(bridges, key).update(finished_at=ago(1), expires_at=ago(-3600), date_created=ago(9))
+    client = bridges.redis.client
+    entry = client.xadd(STREAM, response(ended, "responded", response="INI:1"))
+    client.xgroup_create(STREAM, "directus", entry)
+    client.set(fate(ended), f"done responded {entry.decode()}")
+    # Both of which somebody has set back to pending.
+    client.set(fate(begun), f"sent {outbound('one')} 1-1")
+    await bridges.overdue()
+    await until(lambda: row_of(bridges, ended)["status"] == "responded", "told")
+    asked = len(bridges.double.asked)
+    await until(lambda: len(bridges.double.asked) > asked + 4, "looked at again and again")
+    assert [row_of(bridges, key)["status"] for key in (begun, again)] == ["delivered"] * 2
+
+
+@ensureDeferred
 async def test_what_is_on_its_way_comes_first(bridges: Bridges) -> None:
     (key,) = rows_that_were_over(bridges, LONG_AGO)
     bridges.say(key, "responded", response="INI:1")

@@ -1,14 +1,19 @@
-"""Rows that would never be told how they ended, since Redis has lost what would have said so.
+"""Rows that would never be told how they ended, or not again.
 
 Whatever becomes of a command that an instance has taken, some response tells it soon after its
 time is over: as long as Redis keeps what it was given. After a flush, or where it came back with
 what it had a moment ago, the row would say "routed" for ever. So those whose time is long over
 are looked up in Redis, and told what stands there, or that nobody can know.
+
+A change that Directus was asked for by a bridge that was killed, or has waited long enough, may
+still come: between finding that a row may be told "delivered" and doing so, it may have hung
+while the row was told its end. Such a row has ended, as its ``finished_at`` says, and does not
+say how. It is told again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -37,6 +42,7 @@ GRACE: Final = 600.0
 _MOST_PAGES: Final = 10
 
 _FIELDS: Final = ("id", "imei")
+_UNFINISHED: Final = {"status": {"_in": [ROUTED, Status.DELIVERED.value]}}
 _LOST: Final = Outcome.failed(
     Reason.IN_DOUBT,
     "Redis has lost what became of it, so the device may have done it: "
@@ -81,12 +87,8 @@ class Overdue(Service):
 
     async def _look(self) -> None:
         try:
-            left = 0
-            for _ in range(_MOST_PAGES):
-                rows = await self._rows(left)
-                if not rows or not await self._is_all_told():
-                    return
-                left += len(rows) - sum([await self._end(row) for row in rows])
+            await self._go_through({"finished_at": {"_nnull": True}}, may_be_lost=False)
+            await self._go_through(self._over, may_be_lost=True)
         except CancelledError:
             return
         except (DirectusError, Refused, Unavailable) as error:
@@ -94,31 +96,30 @@ class Overdue(Service):
         except Exception:  # noqa: BLE001 - else there would never be another look
             self._log.failure("overdue commands are not looked at")
 
-    async def _rows(self, offset: int) -> Sequence[Mapping[str, Any]]:
-        """Some whose time is long over, behind so many that have to be left."""
+    async def _go_through(self, where: Mapping[str, Any], may_be_lost: bool) -> None:
+        left = 0
+        for _ in range(_MOST_PAGES):
+            rows = await self._directus.get_items(
+                COMMANDS,
+                filter={"_and": [_UNFINISHED, where]},
+                fields=_FIELDS,
+                sort=("date_created", "id"),
+                limit=PAGE,
+                offset=left,
+            )
+            if not rows or not await self._is_all_told():
+                return
+            left += len(rows) - sum([await self._end(row, may_be_lost) for row in rows])
+
+    @property
+    def _over(self) -> Mapping[str, Any]:
+        """What holds of rows whose time is long over."""
         over = self._clock.seconds() - GRACE
-        without = {
-            "expires_at": {"_null": True},
-            "date_created": {"_lt": _stamp(over - DEFAULT_EXPIRY)},
-        }
-        return await self._directus.get_items(
-            COMMANDS,
-            filter={
-                "_and": [
-                    {"status": {"_in": [ROUTED, Status.DELIVERED.value]}},
-                    {
-                        "_or": [
-                            {"expires_at": {"_lt": _stamp(over)}},
-                            {"_and": [{name: where} for name, where in without.items()]},
-                        ]
-                    },
-                ]
-            },
-            fields=_FIELDS,
-            sort=("date_created", "id"),
-            limit=PAGE,
-            offset=offset,
-        )
+        without = [
+            {"expires_at": {"_null": True}},
+            {"date_created": {"_lt": _stamp(over - DEFAULT_EXPIRY)}},
+        ]
+        return {"_or": [{"expires_at": {"_lt": _stamp(over)}}, {"_and": without}]}
 
     async def _is_all_told(self) -> bool:
         """Whether nothing is on its way to Directus: it could be of these."""
@@ -128,7 +129,7 @@ class Overdue(Service):
         group = lag.group(DIRECTUS_GROUP)
         return group is not None and not group.oldest_age and not group.total
 
-    async def _end(self, row: Mapping[str, Any]) -> bool:
+    async def _end(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
         """Tell a row how its command has ended; whether that is known, or never will be."""
         key = row["id"]
         at = iso_milliseconds(int(self._clock.seconds() * 1000))
@@ -139,9 +140,10 @@ class Overdue(Service):
             outcome, instance_id = fate.response.outcome, fate.response.instance_id
             at = moment_of(fate.response.at) or at
         elif fate is not None:
-            if await self._redis.execute("XRANGE", fate.stream, fate.entry_id, fate.entry_id):
-                return False  # a response is on its way: it may be waited for a day
-        elif await find_command(self._redis, key, str(row["imei"])) is not None:
+            at_hand = ("XRANGE", fate.stream, fate.entry_id, fate.entry_id)
+            if not may_be_lost or await self._redis.execute(*at_hand):
+                return False  # a response is to come: an answer may be waited for a day
+        elif not may_be_lost or await find_command(self._redis, key, str(row["imei"])) is not None:
             return False
         try:
             if not await self._table.change(key, fields_of(outcome, instance_id, at)):
@@ -152,7 +154,7 @@ class Overdue(Service):
             self._log.debug("command {id} is not told: {error}", id=key, error=error)
             return False  # it may be the fault of this row alone
         self._log.warn(
-            "command {id}: nobody has told how it ended; {status} {reason}",
+            "command {id} had no end, which nobody else tells: {status} {reason}",
             id=key,
             status=outcome.status.value,
             reason=outcome.reason,
