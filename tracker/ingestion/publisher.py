@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tracker.ingestion.figures import AppendFigures
 from tracker.interfaces import NotAccepted
 from tracker.position import Entry
 from tracker.streams.append import append
@@ -50,6 +51,8 @@ class _Packet:
     size: int
     number: int
     """They are sent in the order of their numbers."""
+    since: float
+    """When it was there."""
     confirmed: Deferred[None]
     """Fired, too, once nobody waits any more: then it was cancelled."""
 
@@ -70,6 +73,7 @@ class StreamPublisher(Service):
         report: Callable[[str | None], None],
     ) -> None:
         self.stream = stream
+        self.figures = AppendFigures()
         self._clock = clock
         self._redis = redis
         self._report = report
@@ -96,7 +100,8 @@ class StreamPublisher(Service):
             entries,
             sum(len(entry.payload) for entry in entries),
             next(self._numbers),
-            Deferred(lambda _: self._waiting.pop(packet, None)),
+            self._clock.seconds(),
+            Deferred(lambda _: self._forget(packet)),
         )
         self._waiting[packet] = None
         self._new_records += len(entries)
@@ -105,6 +110,20 @@ class StreamPublisher(Service):
         elif self._new_records >= MAX_RECORDS and self._refusal is None:
             self._send_waiting()
         return packet.confirmed
+
+    @property
+    def waiting(self) -> int:
+        """Packets that Redis has not been asked about."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are under way."""
+        return self._in_flight
+
+    def _forget(self, packet: _Packet) -> None:
+        self._waiting.pop(packet, None)
+        self.figures.given_up(packet.entries)
 
     def stopService(self) -> Deferred[None]:
         """Take no more packets, and finish those that are here if Redis goes along.
@@ -136,6 +155,7 @@ class StreamPublisher(Service):
             self._next_flush = None
         waiting, self._waiting = self._waiting, {}
         for packet in waiting:
+            self.figures.given_up(packet.entries)
             packet.confirmed.errback(NotAccepted("stopping"))
 
     def _flush_in(self, seconds: float) -> None:
@@ -186,23 +206,33 @@ class StreamPublisher(Service):
     def _send(self, batch: list[_Packet]) -> None:
         self._in_flight += 1
         entries = [entry for packet in batch for entry in packet.entries]
+        self.figures.batches.observe(len(entries))
         append(self._redis, self.stream, entries).addCallbacks(
             self._answered,
             self._failed,
-            callbackArgs=(batch,),
+            callbackArgs=(batch, self._clock.seconds()),
             errbackArgs=(batch,),
         ).addErrback(lambda failure: self._log.failure("an append went wrong", failure))
 
-    def _answered(self, _: int, batch: list[_Packet]) -> None:
+    def _answered(self, _: int, batch: list[_Packet], asked: float) -> None:
         self._in_flight -= 1
         self._accepted_again()
+        now = self._clock.seconds()
+        figures = self.figures
+        figures.confirmed += 1
+        figures.calls.observe(now - asked)
+        done = []
         for packet in batch:
             if not packet.confirmed.called:
                 packet.confirmed.callback(None)
+                done.append((packet.entries, now - packet.since))
+        figures.acknowledged(done)
         self._go_on(0)
 
     def _failed(self, failure: Failure, batch: list[_Packet]) -> None:
-        failure.trap(Refused, Unavailable)
+        refused = failure.trap(Refused, Unavailable) is Refused
+        self.figures.refused += refused
+        self.figures.unanswered += not refused
         self._in_flight -= 1
         self._put_back([packet for packet in batch if not packet.confirmed.called])
         if not self.running:

@@ -12,7 +12,8 @@ from tracker.config import ConfigError
 from tracker.lifecycle import Listener, Process
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
-from tracker.observe.metrics import make_registry
+from tracker.observe.loopdelay import LoopDelay
+from tracker.observe.metrics import HealthMetrics, make_registry
 from tracker.tap.bridge import BridgeOptions
 from tracker.tap.ingest import IngestOptions
 from tracker.tap.janitor import JanitorOptions
@@ -61,10 +62,12 @@ def makeService(options: Options) -> IService:
     process = Process(reactor)
     health = Health()
     registry = make_registry()
+    HealthMetrics(health, registry)
     role_options: RoleOptions = options.subOptions
     try:
         role_options.levels = role_options.log_levels()
         role_options.levels.setServiceParent(process)  # first, so that it holds for all others
+        LoopDelay(reactor, registry).setServiceParent(process)
         role = role_options.build(reactor, health, registry, process.abort)
         if role_options["http"]:
             name = f"--http {role_options['http']}"
