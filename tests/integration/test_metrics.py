@@ -32,9 +32,9 @@ async def fetch(registry: CollectorRegistry) -> AsyncIterator[Fetch]:
     """Fetches a path: status, content type and body."""
     port = reactor.listenTCP(0, health_site(Health(), registry), interface="127.0.0.1")
 
-    async def get(path: str = "/metrics", **headers: str) -> tuple[int, str, str]:
+    async def get(path: str = "/metrics", accept: str = "*/*") -> tuple[int, str, str]:
         url = f"http://127.0.0.1:{port.getHost().port}{path}"
-        response = await treq.get(url, headers=headers, agent=Agent(reactor))
+        response = await treq.get(url, headers={"accept": accept}, agent=Agent(reactor))
         (content_type,) = response.headers.getRawHeaders("content-type")
         return response.code, content_type, await response.text()
 

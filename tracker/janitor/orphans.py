@@ -202,3 +202,6 @@ _NAMES: Final = {
     Step.FINISHED: "offline",
     Step.OVER: "ended",
 }
+
+#: All that may become of a command, as it is counted.
+FATES: Final = (*_NAMES.values(), "expired", "malformed")

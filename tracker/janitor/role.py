@@ -8,7 +8,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from twisted.logger import Logger
 
-from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.janitor.orphans import FATES, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.keys import RESPONSES
 from tracker.lifecycle import Role
@@ -117,6 +117,8 @@ class _Metrics:
             ["fate"],
             registry=registry,
         )
+        for fate in FATES:
+            self._commands.labels(fate)
         self._streams = Counter(
             "tracker_janitor_outbound_streams_removed",
             "Streams of commands that were removed with their instance.",
