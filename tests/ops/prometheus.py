@@ -96,6 +96,8 @@ class Prometheus:
             with urllib.request.urlopen(url, timeout=30) as response:
                 answer = json.load(response)
         except urllib.error.HTTPError as error:
+            if error.code == 503:  # it is starting
+                raise
             raise AssertionError(f"{arguments}: {error.read().decode()}") from None
         assert answer["status"] == "success", answer
         assert not answer.get("warnings"), answer
