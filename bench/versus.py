@@ -3,8 +3,8 @@
 Both run at the same time, each with a Redis and devices of its own, and take turns: while the
 devices of one send as fast as they may, those of the other are silent. Each round is such a turn
 of both, in alternating order, so that a machine which is slow for a while is so for both. What
-counts in the end is the median over the rounds, and of that, on a machine that others use, rather
-the seconds of CPU than the records a second.
+counts in the end is the median of the rounds' ratios; and on a machine that others use, rather
+that of the seconds of CPU than that of the records a second.
 
 The /metrics of this checkout are fetched every few seconds, as Prometheus does.
 
@@ -20,7 +20,7 @@ import argparse
 import tempfile
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from statistics import median
@@ -156,10 +156,15 @@ def main() -> None:
         report.add(
             {
                 "side": "this/other",
-                "rate_ratio": round(median(this.rates) / median(other.rates), 4),
-                "cpu_ratio": round(median(this.cpu) / median(other.cpu), 4),
+                "rate_ratio": _ratio(this.rates, other.rates),
+                "cpu_ratio": _ratio(this.cpu, other.cpu),
             }
         )
+
+
+def _ratio(these: Sequence[float], others: Sequence[float]) -> float:
+    """The median of those of each round."""
+    return round(median(this / other for this, other in zip(these, others, strict=True)), 4)
 
 
 def _result(side: Side, number: int, phase: Phase) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as installed_reactor
 from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
 
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
@@ -34,7 +35,8 @@ async def fetch(registry: CollectorRegistry) -> AsyncIterator[Fetch]:
 
     async def get(path: str = "/metrics", accept: str = "*/*") -> tuple[int, str, str]:
         url = f"http://127.0.0.1:{port.getHost().port}{path}"
-        response = await treq.get(url, headers={"accept": accept}, agent=Agent(reactor))
+        headers = Headers({"accept": [accept]})
+        response = await treq.get(url, headers=headers, agent=Agent(reactor))
         (content_type,) = response.headers.getRawHeaders("content-type")
         return response.code, content_type, await response.text()
 
