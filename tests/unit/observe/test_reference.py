@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +35,18 @@ class Metric:
     labels: tuple[str, ...]
 
 
-def registry_of(role: str, folder: Path) -> CollectorRegistry:
+def registry_of(
+    role: str, folder: Path, arguments: Sequence[str] | None = None
+) -> CollectorRegistry:
+    """What a role registers, started with these arguments, or the usual ones."""
     from twisted.internet import reactor
 
     token = folder / "token"
     token.write_text("secret")
     token.chmod(0o600)
     options = Options()
-    options.parseOptions([role, *(one.format(token) for one in ROLES[role])])
+    given = [one.format(token) for one in ROLES[role]] if arguments is None else arguments
+    options.parseOptions([role, *given])
     registry, health = make_registry(), Health()
     HealthMetrics(health, registry)
     LoopDelay(reactor, registry)
@@ -104,3 +108,14 @@ def test_no_label_can_be_of_a_device() -> None:
         *("status", "fate", "condition", "version", "python", "twisted"),
     }
     assert {label for metric in described() for label in metric.labels} <= bounded
+
+
+def test_all_roles_in_one_process_do_not_tell_anything_twice(tmp_path: Path) -> None:
+    standalone = registry_of("standalone", tmp_path, ["--data", str(tmp_path)])
+    together = {metric.name for metric in registered(standalone)}
+    apart = {
+        metric.name
+        for role in ("ingest", "process", "janitor")
+        for metric in registered(registry_of(role, tmp_path))
+    }
+    assert together == apart
