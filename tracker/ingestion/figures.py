@@ -28,6 +28,9 @@ class CodecFigures:
     records_unconfirmed: int = 0
 
 
+_NONE: Final = CodecFigures()
+
+
 @define(eq=False)
 class AppendFigures:
     """What one publisher does."""
@@ -46,17 +49,20 @@ class AppendFigures:
     confirmed: int = 0
     """Calls that it confirmed."""
 
-    def acknowledged(self, packets: Iterable[tuple[Sequence[Entry], float]]) -> None:
+    def acknowledged(self, packets: Iterable[Sequence[Entry]], waited: Iterable[float]) -> None:
         """Packets are confirmed.
 
-        :param packets: the entries of each, and how many seconds that has taken.
+        :param packets: the entries of each.
+        :param waited: how many seconds that has taken, of each.
         """
-        codecs, wait = self.codecs, self.waits.observe
-        for entries, waited in packets:
-            figures = codecs[entries[0].codec]
+        codec, figures = "", _NONE
+        for entries in packets:
+            if entries[0].codec != codec:
+                codec = entries[0].codec
+                figures = self.codecs[codec]
             figures.frames += 1
             figures.records += len(entries)
-            wait(waited)
+        self.waits.observe_all(waited)
 
     def given_up(self, entries: Sequence[Entry]) -> None:
         """A packet is not, and nobody waits for it any more."""

@@ -98,7 +98,7 @@ class StreamPublisher(Service):
             return fail(NotAccepted("stopping"))
         packet = _Packet(
             entries,
-            sum(len(entry.payload) for entry in entries),
+            sum([len(entry.payload) for entry in entries]),
             next(self._numbers),
             self._clock.seconds(),
             Deferred(lambda _: self._forget(packet)),
@@ -225,8 +225,10 @@ class StreamPublisher(Service):
         for packet in batch:
             if not packet.confirmed.called:
                 packet.confirmed.callback(None)
-                done.append((packet.entries, now - packet.since))
-        figures.acknowledged(done)
+                done.append(packet)
+        figures.acknowledged(
+            [packet.entries for packet in done], [now - packet.since for packet in done]
+        )
         self._go_on(0)
 
     def _failed(self, failure: Failure, batch: list[_Packet]) -> None:
