@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
+from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
 from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import DEVICES
@@ -75,6 +76,7 @@ class DeviceSync(Service):
         report: Callable[[str | None], None],
         interval: float = INTERVAL,
         backoff: Backoff | None = None,
+        metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
         self._directus = directus
@@ -82,6 +84,7 @@ class DeviceSync(Service):
         self._report = report
         self._interval = interval
         self._backoff = backoff or Backoff(SystemRandom().random, clock)
+        self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
         self._pause: IDelayedCall | None = None
         self._announced = False
@@ -129,7 +132,9 @@ class DeviceSync(Service):
         why: str | None = None
         retry_after = None
         try:
-            await self._write(*await self._read())
+            models, disabled = await self._read()
+            await self._write(models, disabled)
+            self._metrics.synced(len(models), self._clock.seconds())
         except DirectusError as error:
             why = f"devices cannot be read, the last copy stays: {error}"
             retry_after = getattr(error, "retry_after", None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from attrs import Factory, define, field
@@ -12,8 +12,9 @@ from tracker.interfaces import Admission, Rejection, Tally
 from tracker.observe.figures import SECONDS, Distribution
 from tracker.position import Entry
 
-#: Records in one call to Redis; a call is not divided, so that a packet may exceed the last.
-_BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)
+#: Records of one call to Redis that are told apart: there are hardly more in one packet, and
+#: one packet is not divided.
+MOST_COUNTED: Final = 256
 
 
 @define(eq=False)
@@ -28,9 +29,6 @@ class CodecFigures:
     records_unconfirmed: int = 0
 
 
-_NONE: Final = CodecFigures()
-
-
 @define(eq=False)
 class AppendFigures:
     """What one publisher does."""
@@ -40,29 +38,12 @@ class AppendFigures:
     """Seconds from a whole packet to Redis' confirmation."""
     calls: Distribution = Factory(lambda: Distribution(SECONDS))
     """Seconds from a call to its answer."""
-    batches: Distribution = Factory(lambda: Distribution(_BATCHES))
-    """Records in a call."""
+    batches: list[int] = Factory(lambda: [0] * (MOST_COUNTED + 1))
+    """Records in a call that was confirmed → such calls; the last: so many or more."""
     refused: int = 0
     """Calls that Redis refused."""
     unanswered: int = 0
     """Calls whose answer never came."""
-    confirmed: int = 0
-    """Calls that it confirmed."""
-
-    def acknowledged(self, packets: Iterable[Sequence[Entry]], waited: Iterable[float]) -> None:
-        """Packets are confirmed.
-
-        :param packets: the entries of each.
-        :param waited: how many seconds that has taken, of each.
-        """
-        codec, figures = "", _NONE
-        for entries in packets:
-            if entries[0].codec != codec:
-                codec = entries[0].codec
-                figures = self.codecs[codec]
-            figures.frames += 1
-            figures.records += len(entries)
-        self.waits.observe_all(waited)
 
     def given_up(self, entries: Sequence[Entry]) -> None:
         """A packet is not, and nobody waits for it any more."""

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from tracker.command import Reason, Status
 from tracker.ingestion.delivery import CommandDelivery
@@ -20,6 +20,8 @@ from tracker.observe.figures import counter, gauge, histogram
 _OF_FRAMES: Final = (
     *(Rejection.PREAMBLE, Rejection.LENGTH, Rejection.CRC, Rejection.CODEC, Rejection.CONTENT),
 )
+#: Upper bounds of records in one call.
+_BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)
 #: Label of a frame that was not read so far that its codec is known.
 _UNKNOWN: Final = "unknown"
 
@@ -138,7 +140,6 @@ class IngestMetrics:
 
     def _appends(self) -> Iterator[Metric]:
         publishers = {(one.publisher.stream,): one.publisher for one in self._gateways.values()}
-        figures = {stream: publisher.figures for stream, publisher in publishers.items()}
         calls = counter(
             "tracker_append_calls",
             "Calls to Redis that append records, by how they ended.",
@@ -149,8 +150,10 @@ class IngestMetrics:
             "tracker_append_waiting_packets", "Packets that wait for a call to Redis.", "stream"
         )
         for stream, publisher in publishers.items():
-            for outcome in ("confirmed", "refused", "unanswered"):
-                calls.add_metric([*stream, outcome], getattr(publisher.figures, outcome))
+            figures = publisher.figures
+            calls.add_metric([*stream, "confirmed"], sum(figures.batches))
+            calls.add_metric([*stream, "refused"], figures.refused)
+            calls.add_metric([*stream, "unanswered"], figures.unanswered)
             in_flight.add_metric(stream, publisher.in_flight)
             waiting.add_metric(stream, publisher.waiting)
         yield from (calls, in_flight, waiting)
@@ -158,14 +161,17 @@ class IngestMetrics:
             "tracker_append_latency_seconds",
             "From a call to Redis to its confirmation.",
             ["stream"],
-            {stream: one.calls for stream, one in figures.items()},
+            {stream: publisher.figures.calls for stream, publisher in publishers.items()},
         )
-        yield histogram(
-            "tracker_append_batch_records",
-            "Records in one call to Redis.",
-            ["stream"],
-            {stream: one.batches for stream, one in figures.items()},
+        batches = HistogramMetricFamily(
+            "tracker_append_batch_records", "Records in one call to Redis.", labels=["stream"]
         )
+        for stream, publisher in publishers.items():
+            counts = publisher.figures.batches.copy()
+            total = sum(records * calls for records, calls in enumerate(counts))
+            buckets = [(f"{bound}.0", sum(counts[: bound + 1])) for bound in _BATCHES]
+            batches.add_metric(stream, [*buckets, ("+Inf", sum(counts))], total)
+        yield batches
 
     def _commands(self) -> Iterator[Metric]:
         responses = counter(

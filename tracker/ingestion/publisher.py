@@ -24,7 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tracker.ingestion.figures import AppendFigures
+from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
 from tracker.position import Entry
 from tracker.streams.append import append
@@ -205,30 +205,34 @@ class StreamPublisher(Service):
 
     def _send(self, batch: list[_Packet]) -> None:
         self._in_flight += 1
-        entries = [entry for packet in batch for entry in packet.entries]
-        self.figures.batches.observe(len(entries))
+        entries = (
+            batch[0].entries
+            if len(batch) == 1
+            else [entry for packet in batch for entry in packet.entries]
+        )
         append(self._redis, self.stream, entries).addCallbacks(
             self._answered,
             self._failed,
-            callbackArgs=(batch, self._clock.seconds()),
+            callbackArgs=(batch, len(entries), self._clock.seconds()),
             errbackArgs=(batch,),
         ).addErrback(lambda failure: self._log.failure("an append went wrong", failure))
 
-    def _answered(self, _: int, batch: list[_Packet], asked: float) -> None:
+    def _answered(self, _: int, batch: list[_Packet], records: int, asked: float) -> None:
         self._in_flight -= 1
         self._accepted_again()
         now = self._clock.seconds()
         figures = self.figures
-        figures.confirmed += 1
+        figures.batches[min(records, MOST_COUNTED)] += 1
         figures.calls.observe(now - asked)
-        done = []
+        codecs, wait = figures.codecs, figures.waits.observe
         for packet in batch:
             if not packet.confirmed.called:
+                entries = packet.entries
+                counted = codecs[entries[0].codec]
+                counted.frames += 1
+                counted.records += len(entries)
+                wait(now - packet.since)
                 packet.confirmed.callback(None)
-                done.append(packet)
-        figures.acknowledged(
-            [packet.entries for packet in done], [now - packet.since for packet in done]
-        )
         self._go_on(0)
 
     def _failed(self, failure: Failure, batch: list[_Packet]) -> None:

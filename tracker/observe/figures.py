@@ -8,7 +8,7 @@ in another thread, and so copies what it iterates over in one step.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any, Final
 
@@ -41,18 +41,11 @@ class Distribution:
 
     def observe(self, value: float) -> None:
         """One more; what is below zero, as after a clock was set back, counts as zero."""
-        self.observe_all((value,))
-
-    def observe_all(self, values: Iterable[float]) -> None:
-        """The same for several at once."""
-        bounds, counts, total = self._bounds, self._counts, 0.0
-        for value in values:
-            if value > 0:
-                counts[bisect_left(bounds, value)] += 1
-                total += value
-            else:
-                counts[0] += 1
-        self._sum += total
+        if value > 0:
+            self._counts[bisect_left(self._bounds, value)] += 1
+            self._sum += value
+        else:
+            self._counts[0] += 1
 
     def buckets(self) -> list[tuple[str, float]]:
         """Bound, as Prometheus writes it, and how many values do not exceed it."""
