@@ -102,9 +102,9 @@ async def test_all_is_there_before_anything_has_happened(watched: Watched) -> No
 @ensureDeferred
 async def test_commands_are_told_by_what_becomes_of_them(watched: Watched) -> None:
     watched.add(1, expires_at=PAST)
-    watched.add(2, expires_at=FUTURE)
     start(watched)
     await until(lambda: watched.value("bridge_commands_total", outcome="ended") == 1, "expired")
+    watched.add(2, expires_at=FUTURE)
     # There is no instance to send it to.
     await until(lambda: watched.value("bridge_commands_total", outcome="not_sent") > 0, "told")
     assert watched.value("bridge_commands_total", outcome="routed") == 0

@@ -10,7 +10,7 @@ import pytest
 from tests.ops.conftest import Site
 from tests.ops.prometheus import promtool
 
-ROLES = ("ingest", "process", "janitor")
+ROLES = ("ingest", "process", "janitor", "bridge")
 
 
 def exposed(site: Site, role: str) -> str:
