@@ -17,6 +17,7 @@ from twisted.web.http_headers import Headers
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.observe.page import MetricsPage
 
 reactor: Any = installed_reactor
 
@@ -31,7 +32,9 @@ async def registry() -> AsyncIterator[CollectorRegistry]:
 @pytest_twisted.async_yield_fixture
 async def fetch(registry: CollectorRegistry) -> AsyncIterator[Fetch]:
     """Fetches a path: status, content type and body."""
-    port = reactor.listenTCP(0, health_site(Health(), registry), interface="127.0.0.1")
+    page = MetricsPage(reactor, registry)
+    site = health_site(Health(), page.resource)
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
 
     async def get(path: str = "/metrics", accept: str = "*/*") -> tuple[int, str, str]:
         url = f"http://127.0.0.1:{port.getHost().port}{path}"
@@ -41,6 +44,9 @@ async def fetch(registry: CollectorRegistry) -> AsyncIterator[Fetch]:
         return response.code, content_type, await response.text()
 
     yield get
+    await page.stopService()
+    status, _, _ = await get()
+    assert status == 503
     await port.stopListening()
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 
-from prometheus_client import CollectorRegistry
 from twisted.web.http import SERVICE_UNAVAILABLE
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
@@ -12,19 +11,18 @@ from twisted.web.server import Request, Site
 from tracker.observe.health import Health
 
 
-def health_site(health: Health, registry: CollectorRegistry) -> Site:
+def health_site(health: Health, metrics: Resource) -> Site:
     """A web site for probes, Prometheus and people; it changes nothing and asks nobody.
 
     Metrics are gathered and written by a thread of the reactor's pool, all else by the loop: an
     answer of ``/healthz`` shows that it turns.
-    """
-    # Not before it is asked for: this installs a reactor.
-    from prometheus_client.twisted import MetricsResource
 
+    :param metrics: the page of metrics, see :class:`~tracker.observe.page.MetricsPage`.
+    """
     root = Resource()
     root.putChild(b"healthz", _Alive())
     root.putChild(b"readyz", _Ready(health))
-    root.putChild(b"metrics", MetricsResource(registry))
+    root.putChild(b"metrics", metrics)
     site = Site(root)
     site.noisy = False
     # Probes come every few seconds; the log is for what happens.

@@ -14,6 +14,7 @@ from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.observe.page import MetricsPage
 from tracker.tap.bridge import BridgeOptions
 from tracker.tap.ingest import IngestOptions
 from tracker.tap.janitor import JanitorOptions
@@ -72,7 +73,9 @@ def makeService(options: Options) -> IService:
         if role_options["http"]:
             name = f"--http {role_options['http']}"
             endpoint = loopback_endpoint(reactor, name, role_options["http"])
-            site = health_site(health, registry)
+            page = MetricsPage(reactor, registry)
+            page.setServiceParent(process)
+            site = health_site(health, page.resource)
             Listener(name, endpoint, site, process.abort).setServiceParent(process)
     except ConfigError as error:
         raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 
-from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
 from twisted.internet.testing import StringTransport
+from twisted.web.resource import Resource
 
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
@@ -14,9 +14,7 @@ from tracker.observe.http import health_site
 
 def get(path: str, health: Health) -> tuple[int, str, str]:
     """Status, content type and body."""
-    channel = health_site(health, CollectorRegistry()).buildProtocol(
-        IPv4Address("TCP", "127.0.0.1", 1)
-    )
+    channel = health_site(health, Resource()).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
     assert channel is not None
     transport = StringTransport()
     channel.makeConnection(transport)
