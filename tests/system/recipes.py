@@ -57,7 +57,7 @@ class Machine:
     the test, ports by free ones, hosts by this one. ``systemctl`` starts and stops the same
     programs, with the settings in the same files; ``redis-cli`` finds the test's server.
 
-    :param replaced: regular expression → what stands for it, in this order.
+    :param replaced: regular expression → what stands for it; in this order, after the folders.
     """
 
     def __init__(self, folder: Path, name: str, redis: RedisServer, replaced: Mapping[str, str]):
@@ -66,17 +66,18 @@ class Machine:
         self.redis = redis
         self.units: dict[str, Daemon] = {}
         self.begun: list[Daemon] = []
-        self._replaced = {
+        self.replaced = {
             # Only at its beginning: a path may hold the same further on.
             r"(?<![\w./])/(etc|run|var)/": f"{self.folder}/\\1/",
             **replaced,
         }
         for path in ("bin", "etc/tracker", "run/tracker", "var/lib/tracker", "var/backups"):
-            (self.folder / path).mkdir(parents=True)
+            (self.folder / path).mkdir(parents=True, exist_ok=True)
         self.settings("common.env", f"REDIS_URL={redis.url}")
         self.settings("admin.conf", "[tracker-admin]")
         self._program("redis-cli", f'exec {_redis_cli()} -p {redis.port} "$@"')
-        self._program("chown", 'shift; ls "$@" > /dev/null')  # there is but one user here
+        # There is but one user here: only whether the files are there.
+        self._program("chown", 'for one; do case $one in /*) ls "$one" || exit ;; esac; done')
 
     def _program(self, name: str, script: str) -> None:
         path = self.folder / "bin" / name
@@ -85,7 +86,7 @@ class Machine:
 
     def here(self, text: str) -> str:
         """What the documentation says, for this machine."""
-        for pattern, replacement in self._replaced.items():
+        for pattern, replacement in self.replaced.items():
             text = re.sub(pattern, replacement, text)
         return text
 
