@@ -22,11 +22,12 @@ from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.metrics import BridgeMetrics
-from tracker.bridge.rest import DirectusError, DirectusRefused
+from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
+from tracker.observe.health import Pulse
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
     Delivered,
@@ -42,6 +43,8 @@ from tracker.streams.timer import RedisTimer
 
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000
+#: Seconds without a turn, or another try, after which it is stuck.
+STUCK: Final = 300.0
 #: Responses of one read, and so commands that are told of at once.
 BATCH: Final = 100
 #: Commands that wait for themselves; as long as there are so many, nothing else is read.
@@ -65,6 +68,8 @@ class _Untold:
     backoff: Backoff
     responses: dict[str, dict[str, Any]] = field(factory=dict)
     """Entry → fields."""
+    why: str = ""
+    """Why Directus has not taken it, where it has not."""
 
     @property
     def fields(self) -> list[dict[str, Any]]:
@@ -90,6 +95,7 @@ class ResponseWriter(Service):
     :param name: this bridge's name in the group; the same after a restart.
     :param backoff: makes one; all that is told together has one, and what waits for itself.
     :param report: told None while that goes well, else why not.
+    :param pulse: beats while responses are told, and rests while Directus is waited for.
     """
 
     _log = Logger()
@@ -103,6 +109,7 @@ class ResponseWriter(Service):
         name: str,
         backoff: Callable[[], Backoff],
         report: Callable[[str | None], None],
+        pulse: Pulse | None = None,
         metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
@@ -113,6 +120,7 @@ class ResponseWriter(Service):
         self._new_backoff = backoff
         self._backoff = backoff()
         self._report = report
+        self._pulse = pulse or Pulse(STUCK)
         self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
         self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
@@ -128,6 +136,7 @@ class ResponseWriter(Service):
     def stopService(self) -> Deferred[Any]:
         """End at once, whatever Directus does; what was not told stays pending."""
         super().stopService()
+        self._pulse.rest()
         self._loop.cancel()
         return gatherResults([self._loop, self._claims.stopService()])
 
@@ -142,14 +151,17 @@ class ResponseWriter(Service):
             except Exception:  # noqa: BLE001 - else nothing would be told any more, in silence
                 self._log.failure("responses are not told")
                 self._report("responses are not told: see the log")
+            self._pulse.beat()
             try:
                 await deferLater(self._clock, RETRY)
             except CancelledError:
                 return
 
     async def _consume(self) -> None:
+        self._pulse.rest()
         await self._reading.when_connected()
         await self._redis.when_connected()
+        self._pulse.beat()
         await create_group(self._redis, RESPONSES, DIRECTUS_GROUP)
         self._held.clear()  # all of it is pending
         self._telling = {}
@@ -165,6 +177,7 @@ class ResponseWriter(Service):
                 (one.backoff.left for one in self._held.values()), default=BLOCK_MS / 1000
             )
             if len(self._held) >= MOST_HELD:
+                self._pulse.rest()
                 await deferLater(self._clock, soonest)
                 continue
             await self._take(
@@ -177,6 +190,7 @@ class ResponseWriter(Service):
 
     async def _take(self, entries: Sequence[Delivered]) -> None:
         """Tell of all of these, behind what still waits of the same commands."""
+        self._pulse.beat()
         untold: dict[str, _Untold] = {}
         done = []
         for entry in entries:
@@ -237,11 +251,13 @@ class ResponseWriter(Service):
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What the table answers, however long Directus takes."""
         while True:
+            self._pulse.beat()
             try:
                 answer = await ask()
             except DirectusError as error:
                 self._report(f"Directus does not take responses: {error}")
                 self._backoff.failed(getattr(error, "retry_after", None))
+                self._pulse.rest()
                 await self._backoff.wait()
             else:
                 self._backoff.succeeded()
@@ -251,6 +267,8 @@ class ResponseWriter(Service):
         self, key: str, one: _Untold, error: DirectusError
     ) -> bool | DirectusError:
         """Tell the status first, and what comes with it if it can be stored after all."""
+        if isinstance(error, DirectusDenied):
+            return error  # the values are good, and are taken once the policy is mended
         if not _is_refusal(error) and one.backoff.failures < PATIENCE:
             return error
         told = (await self._insist(lambda: self._table.tell({key: one.bare})))[key]
@@ -273,12 +291,13 @@ class ResponseWriter(Service):
     def _hold(self, key: str, one: _Untold, error: DirectusError) -> None:
         seconds = one.backoff.failed(getattr(error, "retry_after", None))
         self._held[key] = one
+        one.why = _kind(error)
         self._metrics.responses.labels("held").inc()
         self._log.warn(
             "command {id}: Directus does not take {status} ({why}); again in {seconds:.0f} s",
             id=key,
             status=one.fields[-1]["status"],
-            why=_kind(error),
+            why=one.why,
             seconds=seconds,
         )
 
@@ -286,9 +305,10 @@ class ResponseWriter(Service):
         if not self._held:
             self._report(None)
             return
-        key = next(iter(self._held))
+        key, one = next(iter(self._held.items()))
         self._report(
-            f"Directus takes what became of others and not of {len(self._held)} commands, as {key}"
+            f"Directus takes what became of others and not of {len(self._held)} commands, "
+            f"as {key}: {one.why}"
         )
 
     async def _acknowledge(self, entry_ids: Sequence[str]) -> None:

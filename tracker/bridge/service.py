@@ -13,11 +13,15 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
+from tracker.bridge.devices import STUCK as DEVICES_STUCK
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Dispatcher
+from tracker.bridge.dispatcher import STUCK as DISPATCHER_STUCK
 from tracker.bridge.instances import Credentials, Instances
 from tracker.bridge.metrics import BridgeMetrics
+from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import BLOCK_MS, ResponseWriter
+from tracker.bridge.responses import STUCK as RESPONSES_STUCK
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
@@ -106,17 +110,25 @@ def bridge_role(
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
     writer = ResponseWriter(
         *(reactor, reading, redis, table, name, lambda: backoff("responses")),
-        *(health.condition("responses"), metrics),
+        health.condition("responses"),
+        health.pulse("responses' loop", RESPONSES_STUCK),
+        metrics,
     )
     dispatcher = Dispatcher(
         *(reactor, client, table, instances, backoff("commands", longest=LONGEST_WAIT)),
-        *(health.condition("commands"), pace.poll_commands, metrics),
+        *(health.condition("commands"), pace.poll_commands),
+        health.pulse("looks at commands", pace.poll_commands + DISPATCHER_STUCK),
+        metrics,
     )
     devices = DeviceSync(
         *(reactor, client, redis, health.condition("devices"), pace.poll_devices),
-        *(backoff("devices"), metrics),
+        backoff("devices"),
+        health.pulse("readings of devices", DEVICES_STUCK),
+        metrics,
     )
-    for service in (_Client(client), redis, reading, instances, writer, devices, dispatcher):
+    overdue = Overdue(reactor, client, redis, table)
+    asking = (writer, devices, overdue, dispatcher)
+    for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)
     if hook is not None:
         site = Webhook(hook.secret, dispatcher, devices, metrics).site(reactor)

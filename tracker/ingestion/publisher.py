@@ -26,6 +26,7 @@ from twisted.python.failure import Failure
 
 from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
+from tracker.observe.health import Pulse
 from tracker.position import Entry
 from tracker.streams.append import append
 from tracker.streams.connection import RedisConnection, Refused, Unanswered, Unavailable
@@ -39,6 +40,8 @@ MAX_BYTES: Final = 512 * 1024
 MAX_IN_FLIGHT: Final = 16
 #: Seconds until a refused call is tried again.
 RETRY_DELAY: Final = 0.5
+#: Seconds after which it is stuck if Redis was not even asked for what waits.
+STUCK: Final = 60.0
 #: Seconds that a stop waits for answers of Redis.
 STOP_TIMEOUT: Final = 10.0
 
@@ -61,6 +64,7 @@ class StreamPublisher(Service):
     """Appends packets to one stream.
 
     :param report: told None when Redis accepts appends, else why it does not.
+    :param pulse: beats while something is to be appended and Redis is there.
     """
 
     _log = Logger()
@@ -71,12 +75,14 @@ class StreamPublisher(Service):
         redis: RedisConnection,
         stream: str,
         report: Callable[[str | None], None],
+        pulse: Pulse | None = None,
     ) -> None:
         self.stream = stream
         self.figures = AppendFigures()
         self._clock = clock
         self._redis = redis
         self._report = report
+        self._pulse = pulse or Pulse(STUCK)
         # A dict for its order and for removal anywhere in it at no cost.
         self._waiting: dict[_Packet, None] = {}
         self._numbers = count()
@@ -103,6 +109,8 @@ class StreamPublisher(Service):
             self._clock.seconds(),
             Deferred(lambda _: self._forget(packet)),
         )
+        if not (self._waiting or self._in_flight or self._reconnection):
+            self._pulse.beat()
         self._waiting[packet] = None
         self._new_records += len(entries)
         if self._next_flush is None and self._reconnection is None:
@@ -185,6 +193,7 @@ class StreamPublisher(Service):
             self._reconnection = None
             return result
 
+        self._pulse.rest()
         self._reconnection = self._redis.when_connected().addBoth(forget)
         self._reconnection.addCallbacks(
             lambda _: self._flush(), lambda failure: failure.trap(CancelledError, Unavailable)
@@ -205,6 +214,7 @@ class StreamPublisher(Service):
 
     def _send(self, batch: list[_Packet]) -> None:
         self._in_flight += 1
+        self._pulse.beat()
         entries = (
             batch[0].entries
             if len(batch) == 1
@@ -280,5 +290,7 @@ class StreamPublisher(Service):
 
     def _stop_if_done(self) -> None:
         done = self._in_flight == 0 and not self._waiting
+        if done:
+            self._pulse.rest()
         if done and self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)

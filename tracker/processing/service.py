@@ -12,7 +12,7 @@ from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.observe.lagwatch import LagWatch
 from tracker.observe.rediswatch import RedisWatch
-from tracker.processing.consumer import BLOCK_MS, Consumer, Pace
+from tracker.processing.consumer import BLOCK_MS, STUCK, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
@@ -65,6 +65,7 @@ def process_role(
         pace,
         ProcessMetrics(vendors, registry),
         None if namer is None else namer.name,
+        health.pulse("consumer's loop", STUCK),
     ).setServiceParent(role)
     drift = DriftGuard(reactor, commands, vendors, health.condition("streams"), registry)
     drift.setServiceParent(role)
