@@ -33,6 +33,7 @@ class RedisWatch(RedisTimer):
         self._redis = redis
         self._info: Mapping[str, str] = {}
         self._fsync = ""  # as far as it is known
+        self._may_ask_settings = True  # until that is refused: Redis keeps a log of refusals
         registry.register(self)
 
     async def _look(self) -> None:
@@ -46,9 +47,14 @@ class RedisWatch(RedisTimer):
         self._info = info
 
     async def _setting(self, name: str) -> str:
+        if not self._may_ask_settings:
+            return ""
         try:
             reply = await self._redis.execute("CONFIG", "GET", name)
-        except (Refused, Unavailable):
+        except Refused:
+            self._may_ask_settings = False
+            return ""
+        except Unavailable:
             return ""
         found: dict[bytes, bytes] = dict(zip(reply[::2], reply[1::2], strict=True))
         return found.get(name.encode(), b"").decode()

@@ -62,6 +62,9 @@ def test_without_the_right_to_ask_for_settings_the_rest_is_told() -> None:
     watched = Watched()
     watched.reply(info(), Refused("NOPERM this user has no permissions"))
     assert watched.value("durable") == 1
+    watched.clock.advance(INTERVAL)
+    watched.reply(info(aof_enabled="0"))  # and is not asked for them again
+    assert watched.value("durable") == 0
 
 
 @pytest.mark.parametrize("failure", [Refused("NOPERM"), None], ids=["refused", "away"])
