@@ -74,6 +74,7 @@ def test_it_says_what_it_makes(directus: Prepared) -> None:
 
 
 def test_a_second_run_changes_nothing_and_says_so(directus: Prepared) -> None:
+    setup(directus)  # other tests have bridges elsewhere
     latest = directus.server.data("GET", "/activity?sort=-id&limit=1&fields=id")
     assert setup(directus) == (0, ["nothing to change"])
     assert setup(directus, "--dry-run") == (0, ["nothing to change"])

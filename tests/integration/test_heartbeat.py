@@ -93,6 +93,7 @@ async def test_it_is_there_at_once_and_withdrawn_at_the_end(
     one = Instance(connected)
     await until(lambda: is_of(redis, me()), "a beat")
     assert 0 < redis.client.ttl(KEY) <= EXPIRY
+    assert one.heartbeat.last_beat == one.clock.seconds()
     await one.heartbeat.stopService()
     assert not redis.client.exists(KEY)
     assert one.begun == 1
@@ -277,3 +278,25 @@ async def test_who_has_hung_for_so_long_that_another_one_has_begun_gives_up(
     assert "elsewhere" in one.aborted[0]
     await one.heartbeat.stopService()
     assert is_of(redis, ELSEWHERE)
+
+
+@ensureDeferred
+async def test_a_process_that_may_not_be_seen_is_not_taken_for_gone(
+    connected: Connected, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        theirs = Identity.of(other.pid)
+        assert theirs is not None
+        leave(redis, theirs)
+        ours = me()
+        # As where /proc is mounted with hidepid, and the other one is of another user.
+        monkeypatch.setattr(Identity, "of", lambda pid: None)
+        one = Instance(connected, ours)
+        await until(lambda: one.heartbeat._doubtful, "it is waited for")
+        assert is_of(redis, theirs)
+        leave(redis, theirs)  # it lives: its heartbeat is renewed
+        one.clock.advance(INTERVAL)
+        await until(lambda: one.aborted, "given up")
+        assert not one.begun
+        other.kill()
+    await one.heartbeat.stopService()

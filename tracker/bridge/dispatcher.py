@@ -27,6 +27,7 @@ from twisted.web.http import INTERNAL_SERVER_ERROR
 
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.instances import Instances, NoInstance
+from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.pending import PAGE, Pending, Row, Turn, Walk, in_order
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusRefused
 from tracker.bridge.rows import WAITING, command_in, fields_of, malformed, too_late
@@ -34,6 +35,7 @@ from tracker.bridge.schema import COMMANDS, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import BadCommand, Command, Outcome, Status
 from tracker.control.commands import BadArgument, ControlError
+from tracker.observe.health import Pulse
 from tracker.position import iso_milliseconds
 
 #: Seconds between two looks at what is pending.
@@ -48,6 +50,8 @@ MOST_ANNOUNCED: Final = 2000
 MOST_UNDER_WAY: Final = 200
 #: Seconds that what is being sent may still take at a stop.
 GRACE: Final = 5.0
+#: Seconds beyond the interval after which a look is stuck.
+STUCK: Final = 600.0
 #: Rows of which is remembered what was said of them in the log.
 _MOST_TOLD: Final = 1000
 
@@ -57,6 +61,7 @@ class Dispatcher(Service):
 
     :param backoff: how long nothing is tried after Directus, or all instances, have failed.
     :param report: told None while that goes well, else why not.
+    :param pulse: beats with each look.
     """
 
     _log = Logger()
@@ -70,6 +75,8 @@ class Dispatcher(Service):
         backoff: Backoff,
         report: Callable[[str | None], None],
         interval: float = INTERVAL,
+        pulse: Pulse | None = None,
+        metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
         self._pending = Pending(directus)
@@ -78,6 +85,8 @@ class Dispatcher(Service):
         self._backoff = backoff
         self._report = report
         self._interval = interval
+        self._pulse = pulse or Pulse(interval + STUCK)
+        self._metrics = metrics or BridgeMetrics()
         self._turns = DeferredSemaphore(AT_ONCE)
         self._devices: dict[str, DeferredLock] = {}
         self._announced: dict[str, None] = {}  # in that order
@@ -101,6 +110,7 @@ class Dispatcher(Service):
     def stopService(self) -> Deferred[None]:
         """Begin with no more; fires when what is being sent is sent, or could not be."""
         super().stopService()
+        self._pulse.rest()
         self._announced.clear()
         for deferred in list(self._interruptible):
             deferred.cancel()
@@ -166,9 +176,11 @@ class Dispatcher(Service):
 
     async def _look_regularly(self) -> None:
         while self.running:
+            self._pulse.beat()
             self._again = False
             with suppress(CancelledError):  # a stop, or none has to wait any longer
                 self._again |= await self._look_safely()
+                self._pulse.rest()
                 self._pause = deferLater(self._clock, self._delay)
                 await self._or_stopped(self._pause)
 
@@ -292,7 +304,7 @@ class Dispatcher(Service):
         except (DirectusRefused, ControlError) as error:
             self._tell_of(row["id"], str(error))
         except CancelledError:
-            pass
+            return False
         except Exception:  # noqa: BLE001 - the others are sent all the same
             self._log.failure("command {key} is not sent", key=row["id"])
         else:
@@ -300,6 +312,7 @@ class Dispatcher(Service):
             self._spoiled = 0
             self._went_well()
             return moved
+        self._metrics.commands.labels("not_sent").inc()
         return False
 
     async def _send_row(self, row: Row) -> bool:
@@ -327,18 +340,22 @@ class Dispatcher(Service):
         at = iso_milliseconds(self._now)
         if status in set(Status) - {Status.DELIVERED}:
             # It was sent before, and has ended: what comes back tells it, too, as a rule.
-            outcome = Outcome(Status(status), answer["reason"] or "", answer["response"] or "")
-            fields = fields_of(outcome, answer["instance_id"] or "", at)
+            outcome = "ended"
+            ended = Outcome(Status(status), answer["reason"] or "", answer["response"] or "")
+            fields = fields_of(ended, answer["instance_id"] or "", at)
         else:
+            outcome = "waiting" if status == WAITING else "routed"
             fields = {
                 "status": ROUTED,
                 "instance": answer["instance_id"],
                 "reason": WAITING if status == WAITING else None,
                 "routed_at": at,
             }
+        self._metrics.commands.labels(outcome).inc()
         return await self._table.change(command.command_id, fields)
 
     async def _end(self, key: str, outcome: Outcome) -> bool:
+        self._metrics.commands.labels("ended").inc()
         fields = fields_of(outcome, "", iso_milliseconds(self._now))
         return await self._table.change(key, fields)
 

@@ -21,11 +21,13 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
+from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
+from tracker.observe.health import Pulse
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
     Delivered,
@@ -41,6 +43,8 @@ from tracker.streams.timer import RedisTimer
 
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000
+#: Seconds without a turn, or another try, after which it is stuck.
+STUCK: Final = 300.0
 #: Responses of one read, and so commands that are told of at once.
 BATCH: Final = 100
 #: Commands that wait for themselves; as long as there are so many, nothing else is read.
@@ -91,6 +95,7 @@ class ResponseWriter(Service):
     :param name: this bridge's name in the group; the same after a restart.
     :param backoff: makes one; all that is told together has one, and what waits for itself.
     :param report: told None while that goes well, else why not.
+    :param pulse: beats while responses are told, and rests while Directus is waited for.
     """
 
     _log = Logger()
@@ -104,6 +109,8 @@ class ResponseWriter(Service):
         name: str,
         backoff: Callable[[], Backoff],
         report: Callable[[str | None], None],
+        pulse: Pulse | None = None,
+        metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
         self._reading = reading
@@ -113,6 +120,8 @@ class ResponseWriter(Service):
         self._new_backoff = backoff
         self._backoff = backoff()
         self._report = report
+        self._pulse = pulse or Pulse(STUCK)
+        self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
         self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
         self._telling: Mapping[str, _Untold] = {}
@@ -127,6 +136,7 @@ class ResponseWriter(Service):
     def stopService(self) -> Deferred[Any]:
         """End at once, whatever Directus does; what was not told stays pending."""
         super().stopService()
+        self._pulse.rest()
         self._loop.cancel()
         return gatherResults([self._loop, self._claims.stopService()])
 
@@ -141,14 +151,17 @@ class ResponseWriter(Service):
             except Exception:  # noqa: BLE001 - else nothing would be told any more, in silence
                 self._log.failure("responses are not told")
                 self._report("responses are not told: see the log")
+            self._pulse.beat()
             try:
                 await deferLater(self._clock, RETRY)
             except CancelledError:
                 return
 
     async def _consume(self) -> None:
+        self._pulse.rest()
         await self._reading.when_connected()
         await self._redis.when_connected()
+        self._pulse.beat()
         await create_group(self._redis, RESPONSES, DIRECTUS_GROUP)
         self._held.clear()  # all of it is pending
         self._telling = {}
@@ -164,6 +177,7 @@ class ResponseWriter(Service):
                 (one.backoff.left for one in self._held.values()), default=BLOCK_MS / 1000
             )
             if len(self._held) >= MOST_HELD:
+                self._pulse.rest()
                 await deferLater(self._clock, soonest)
                 continue
             await self._take(
@@ -176,6 +190,7 @@ class ResponseWriter(Service):
 
     async def _take(self, entries: Sequence[Delivered]) -> None:
         """Tell of all of these, behind what still waits of the same commands."""
+        self._pulse.beat()
         untold: dict[str, _Untold] = {}
         done = []
         for entry in entries:
@@ -224,6 +239,9 @@ class ResponseWriter(Service):
                     id=key,
                     status=one.fields[-1]["status"],
                 )
+            self._metrics.responses.labels("written" if result else "no_row").inc(
+                len(one.responses)
+            )
             self._held.pop(key, None)
             done += one.responses
         await self._acknowledge(done)
@@ -233,11 +251,13 @@ class ResponseWriter(Service):
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What the table answers, however long Directus takes."""
         while True:
+            self._pulse.beat()
             try:
                 answer = await ask()
             except DirectusError as error:
                 self._report(f"Directus does not take responses: {error}")
                 self._backoff.failed(getattr(error, "retry_after", None))
+                self._pulse.rest()
                 await self._backoff.wait()
             else:
                 self._backoff.succeeded()
@@ -272,6 +292,7 @@ class ResponseWriter(Service):
         seconds = one.backoff.failed(getattr(error, "retry_after", None))
         self._held[key] = one
         one.why = _kind(error)
+        self._metrics.responses.labels("held").inc()
         self._log.warn(
             "command {id}: Directus does not take {status} ({why}); again in {seconds:.0f} s",
             id=key,

@@ -21,14 +21,20 @@ Facts of Directus 11 that callers need to know:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
 
 from OpenSSL.SSL import Error as SSLError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+)
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -63,6 +69,9 @@ _LATER: Final = frozenset({408, 425, 429})
 class DirectusError(Exception):
     """Directus has not done what it was asked for; the text says why, in one line."""
 
+    outcome = "refused"
+    """In one word, for counting."""
+
     def __init__(self, text: str, status: int | None = None, code: str = "") -> None:
         super().__init__(text)
         self.status = status
@@ -73,6 +82,8 @@ class DirectusError(Exception):
 
 class DirectusDown(DirectusError):
     """It is not there, or not able to: the same may go well later."""
+
+    outcome = "down"
 
     def __init__(
         self,
@@ -93,6 +104,8 @@ class DirectusTooLong(DirectusDown):
 class DirectusDenied(DirectusError):
     """The token is not valid (401), or may not do that (403); or there is no such row (403)."""
 
+    outcome = "denied"
+
 
 class DirectusRefused(DirectusError):
     """What it was asked for makes no sense to it."""
@@ -105,6 +118,8 @@ class DirectusClient:
     :param token: a static token of the user; it stands in no text and no log.
     :param agent: makes the requests; by default one with persistent connections.
     :param timeout: seconds for each question and its answer.
+    :param called: told of each question: its method, how it ended (one of
+        :data:`tracker.bridge.metrics.CALL_OUTCOMES`), and after how many seconds.
     :raises ValueError: when the URL makes no sense, or the token; in one line.
     """
 
@@ -115,12 +130,14 @@ class DirectusClient:
         token: str,
         agent: IAgent | None = None,
         timeout: float = TIMEOUT,
+        called: Callable[[str, str, float], None] = lambda method, outcome, seconds: None,
     ) -> None:
         self.base_url = checked_url(base_url)
         self._authorization = f"Bearer {checked_token(token)}"
         self._token = token
         self._reactor = reactor
         self._timeout = timeout
+        self._called = called
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
             self._pool = _Pool(reactor)
@@ -237,6 +254,20 @@ class DirectusClient:
             thing; None for an answer without a body.
         :raises DirectusError: see its subclasses.
         """
+        began, outcome = self._reactor.seconds(), "given_up"
+        try:
+            answer = await self._request(method, path, json, params)
+            outcome = "answered"
+        except DirectusError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            self._called(method, outcome, self._reactor.seconds() - began)
+        return answer
+
+    async def _request(
+        self, method: str, path: str, json: Any, params: Mapping[str, str] | None
+    ) -> Any:
         what = f"{method} {path}"
         try:
             status, headers, body = await self._exchange(method, path, json, params)
@@ -263,6 +294,8 @@ class DirectusClient:
         asked.addTimeout(self._timeout, self._reactor, _overdue)
         try:
             return await asked
+        except ConnectingCancelledError:  # by who has asked: else it would not heed a stop
+            raise CancelledError from None
         except (
             *(ConnectError, DNSLookupError, ConnectionLost, ConnectionDone, SSLError),
             *(ResponseFailed, ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent),

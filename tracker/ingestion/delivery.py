@@ -8,6 +8,7 @@ from Redis alone whether it was about to be written.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -35,6 +36,8 @@ from tracker.command import (
 from tracker.ingestion.courier import Courier, Held, Timing
 from tracker.interfaces import ISession
 from tracker.keys import INGEST_GROUP, outbound
+from tracker.observe.figures import Distribution
+from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.streams.commands import CommandLedger, Step, entry_at
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
@@ -53,9 +56,13 @@ MOST_OF_ONE: Final = 200
 MOST_BEHIND: Final = 200_000
 #: Seconds until the stream is tried again that could not be read.
 RETRY: Final = 1.0
+#: Seconds without a turn after which the loop is stuck.
+STUCK: Final = 120.0
 #: Seconds that a stop waits for answers, and for all of it.
 STOP_GRACE: Final = 2.0
 STOP_TIMEOUT: Final = 5.0
+#: Bounds of the seconds that devices take to answer.
+ANSWER_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 #: Lines a minute about entries that are no commands.
 REJECTION_LINES: Final = 10
 
@@ -68,6 +75,7 @@ class CommandDelivery(Service):
     :param waits: whether a command waits for a device that is nowhere; else it fails.
     :param fetch: has commands brought here that wait for a device which is here.
     :param report: told None while commands are read, else why they are not.
+    :param pulse: beats while they are.
     """
 
     _log = Logger()
@@ -82,7 +90,10 @@ class CommandDelivery(Service):
         waits: bool,
         fetch: Callable[[str], None],
         report: Callable[[str | None], None],
+        pulse: Pulse | None = None,
     ) -> None:
+        self.answers = Distribution(ANSWER_SECONDS)
+        """Seconds from a command to its answer."""
         self._clock = clock
         self._reading = reading
         self._redis = commands
@@ -93,6 +104,7 @@ class CommandDelivery(Service):
         self._waits = waits
         self._fetch = fetch
         self._report = report
+        self._pulse = pulse or Pulse(STUCK)
         self._sessions: dict[str, ISession] = {}
         self._couriers: dict[str, Courier] = {}
         self._held: dict[str, Held] = {}  # by command id
@@ -150,6 +162,11 @@ class CommandDelivery(Service):
         return courier.queued + behind, courier.outstanding
 
     @property
+    def responses(self) -> Counter[tuple[str, str]]:
+        """Status and reason → responses that this instance has given."""
+        return self._ledger.responses
+
+    @property
     def held(self) -> int:
         """Entries of commands that this instance sees to."""
         return self._entries + self._ids_behind
@@ -161,6 +178,7 @@ class CommandDelivery(Service):
     def stopService(self) -> Deferred[None]:
         """Write nothing more; fires when all is answered, given up or passed on."""
         super().stopService()
+        self._pulse.rest()
         if self._interruptible is not None:
             self._interruptible.cancel()
         # What is under way when time is up is left alone, and not cancelled within a step.
@@ -197,14 +215,17 @@ class CommandDelivery(Service):
                 return  # a stop
             except (Refused, Unavailable) as error:
                 self._report(f"commands cannot be read: {error}")
+                self._pulse.beat()
                 try:
                     await self._or_stopped(deferLater(self._clock, RETRY))
                 except CancelledError:
                     return
 
     async def _consume(self) -> None:
+        self._pulse.rest()
         await self._or_stopped(self._reading.when_connected())
         await self._or_stopped(self._redis.when_connected())
+        self._pulse.beat()
         # Entries that are there may have been read through a group that was lost.
         doubtful = await create_group(self._redis, self._stream, INGEST_GROUP)
         self._report(None)
@@ -212,9 +233,11 @@ class CommandDelivery(Service):
         while self.running:
             room = min(MOST_HELD - self._entries, MOST_BEHIND - self._ids_behind)
             if room <= 0:
+                self._pulse.rest()
                 self._room = Deferred()
                 await self._or_stopped(self._room)
                 continue
+            self._pulse.beat()
             where = (INGEST_GROUP, self._consumer, [self._stream], min(room, BATCH))
             reading = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
             entries = await self._or_stopped(reading)
@@ -244,6 +267,7 @@ class CommandDelivery(Service):
 
     async def _take_or_put_off(self, entry: Delivered, recovered: bool) -> None:
         """Take one entry of many: whatever ails it is nothing to the others."""
+        self._pulse.beat()
         if entry.id in self._put_off:
             return
         try:
@@ -374,7 +398,7 @@ class CommandDelivery(Service):
         if courier is None:
             courier = self._couriers[device_id] = Courier(
                 *(self._clock, device_id, self._ledger, self._timing, self._waits),
-                *(self._let_go, self._idle, self._fetch, self._stuck),
+                *(self._let_go, self._idle, self._fetch, self._stuck, self.answers.observe),
             )
             courier.arrived(self._sessions[device_id])
         courier.add(held)

@@ -6,19 +6,24 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.janitor.orphans import FATES, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
+from tracker.keys import RESPONSES
 from tracker.lifecycle import Role
-from tracker.observe.health import Health
+from tracker.observe.health import Health, Pulse
 from tracker.observe.lagwatch import LagWatch
+from tracker.observe.rediswatch import RedisWatch
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
 
 #: Seconds between two rounds, unless told otherwise.
 INTERVAL: Final = 60.0
+#: Seconds without a step, besides those between two rounds, after which it is stuck.
+STUCK: Final = 300.0
 
 
 class Janitor(RedisTimer):
@@ -27,6 +32,7 @@ class Janitor(RedisTimer):
     :param interval: seconds between two rounds.
     :param report: told None when every stream is within its limits, else which are not.
     :param registry: gets the metrics.
+    :param pulse: beats at each step of a round, whether Redis is there or not.
     """
 
     _log = Logger()
@@ -40,23 +46,35 @@ class Janitor(RedisTimer):
         interval: float,
         report: Callable[[str | None], None],
         registry: CollectorRegistry,
+        pulse: Pulse,
     ) -> None:
         super().__init__(clock, redis, interval, self._round)
+        self._pulse = pulse
         self._clock = clock
         self._keeper = keeper
         self._sweeper = sweeper
         self._report = report
         self._metrics = _Metrics(registry)
 
+    def stopService(self) -> Deferred[None]:
+        """See RedisTimer."""
+        stopped = super().stopService()
+        self._pulse.rest()
+        return stopped
+
     def _goes_on(self) -> bool:
+        if self.running:
+            self._pulse.beat()
         return bool(self.running)
 
     async def _round(self) -> None:
+        self._pulse.beat()
         began, trimmed = self._clock.seconds(), self._keeper.trimmed
         swept = Swept()
         try:
             await self._sweeper.sweep(swept, self._goes_on)
             self._metrics.waiting.set(swept.waiting)
+            self._metrics.living.set(swept.living)
             reasons = await self._keeper.tidy(self._goes_on)
         except (Refused, Unavailable) as error:
             # The connection reports an outage, and the next round is due anyway.
@@ -88,9 +106,19 @@ class _Metrics:
             "When all streams were last looked after, since 1970.",
             registry=registry,
         )
+        self._rounds = Counter(
+            "tracker_janitor_rounds",
+            "Rounds that were made, whether to their end or not.",
+            registry=registry,
+        )
         self.duration = Gauge(
             "tracker_janitor_round_duration_seconds",
             "How long the last round has taken.",
+            registry=registry,
+        )
+        self.living = Gauge(
+            "tracker_living_instances",
+            "Ingest instances that have a heartbeat.",
             registry=registry,
         )
         self._connections = Counter(
@@ -104,6 +132,8 @@ class _Metrics:
             ["fate"],
             registry=registry,
         )
+        for fate in FATES:
+            self._commands.labels(fate)
         self._streams = Counter(
             "tracker_janitor_outbound_streams_removed",
             "Streams of commands that were removed with their instance.",
@@ -119,6 +149,7 @@ class _Metrics:
         """What a round has done."""
         self._connections.inc(swept.connections)
         self._streams.inc(swept.streams)
+        self._rounds.inc()
         for fate, number in swept.commands.items():
             self._commands.labels(fate).inc(number)
 
@@ -137,7 +168,8 @@ def janitor_role(
     """Build the janitor role; nothing is opened before it starts.
 
     :param commands_wait: whether commands wait for devices that are nowhere; else they fail.
-    :param watch_lag: whether to tell the lag, too; another role in the process may do so.
+    :param watch_lag: whether to watch the lag and Redis, too; another role in the process may
+        do so.
     """
     role = Role()
     role.setName("janitor")
@@ -146,8 +178,10 @@ def janitor_role(
     keeper = StreamKeeper(reactor, redis, streams, retention, registry)
     sweeper = OrphanSweeper(reactor, redis, commands_wait)
     report = health.condition("retention")
-    janitor = Janitor(reactor, redis, keeper, sweeper, interval, report, registry)
+    pulse = health.pulse("janitor's rounds", interval + STUCK)
+    janitor = Janitor(reactor, redis, keeper, sweeper, interval, report, registry, pulse)
     janitor.setServiceParent(role)
     if watch_lag:  # since processors that are all down tell nothing
-        LagWatch(reactor, redis, streams, health, registry).setServiceParent(role)
+        LagWatch(reactor, redis, streams, health, registry, [RESPONSES]).setServiceParent(role)
+        RedisWatch(reactor, redis, registry).setServiceParent(role)
     return role

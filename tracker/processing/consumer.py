@@ -25,9 +25,11 @@ from twisted.logger import Logger
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
 from tracker.keys import PROCESSOR_GROUP
 from tracker.lifecycle import Abort
+from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
+from tracker.processing.metrics import ProcessMetrics
 from tracker.settings import setting
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.dead import put_aside
@@ -49,6 +51,9 @@ BLOCK_MS: Final = 5000
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 15.0
+#: Seconds without a turn, or another try, after which it is stuck. A sink that is away or slow
+#: answers long before: that it does not.
+STUCK: Final = 300.0
 #: Beside the checkpoint of the group, which is the last entry that was committed, stands the
 #: first one that was not finished by then: by any consumer.
 _UNFINISHED: Final = f"{PROCESSOR_GROUP}:unfinished"
@@ -102,7 +107,9 @@ class Consumer(Service):
         it finishes what it had begun.
     :param report: told None while entries flow into the sink, else what keeps them.
     :param abort: told when the sink can never be opened.
+    :param metrics: are told what becomes of entries.
     :param name_attributes: adds names to a position, where they are asked for.
+    :param pulse: beats while this consumes, however long the sink takes.
     """
 
     _log = Logger()
@@ -118,7 +125,9 @@ class Consumer(Service):
         report: Callable[[str | None], None],
         abort: Abort,
         pace: Pace,
+        metrics: ProcessMetrics,
         name_attributes: Callable[[StoredPosition], StoredPosition] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
         self._reading = reading
@@ -130,7 +139,9 @@ class Consumer(Service):
         self._report = report
         self._abort = abort
         self._pace = pace
+        self._metrics = metrics
         self._name_attributes = name_attributes
+        self._pulse = pulse or Pulse(STUCK)
         self._where = (PROCESSOR_GROUP, name, self._streams, pace.batch_size)
         self._read: Deferred[_Taken] | None = None  # under way
         self._opened = False
@@ -153,6 +164,7 @@ class Consumer(Service):
     def stopService(self) -> Deferred[None]:
         """Finish the batch at hand, then close the sink."""
         super().stopService()
+        self._pulse.rest()
         if self._interruptible is not None:
             self._interruptible.cancel()
         return Deferred.fromCoroutine(self._close())
@@ -176,21 +188,24 @@ class Consumer(Service):
                 await self._consume()
             except (Refused, Unavailable) as error:
                 self._report(f"cannot read the streams: {error}")
+                self._pulse.beat()
                 await self._sleep(self._delay)
                 self._delay = min(2 * self._delay, LAST_RETRY)
 
     async def _consume(self) -> None:
         """Consume until stopped, or until Redis fails."""
-        await self._or_stopped(self._reading.when_connected())
-        await self._or_stopped(self._commands.when_connected())
-        if not self.running:
-            return
+        self._pulse.rest()
+        for connection in (self._reading, self._commands):
+            await self._or_stopped(connection.when_connected())
+            if not self.running:
+                return
         for stream in self._streams:
             await self._make_group(stream)
         self._report(None)
         await self._forget_read()
         await self._finish_pending()
         while self.running:
+            self._pulse.beat()
             await self._claim()
             taken = await self._next_batch()
             self._delay = FIRST_RETRY
@@ -276,6 +291,7 @@ class Consumer(Service):
                     count=len(entries),
                     stream=stream,
                 )
+                self._metrics.claimed.labels(stream).inc(len(entries))
                 await self._process(self._take(entries))
 
     def _take(self, entries: Sequence[Delivered], taken: _Taken | None = None) -> _Taken:
@@ -285,6 +301,7 @@ class Consumer(Service):
         for entry in entries:
             taken.ids[entry.stream].append(entry.id)
             if entry.content is None:
+                self._metrics.deleted.labels(entry.stream).inc()
                 self._tell("lost, since it was deleted before it was stored", entry)
                 continue
             try:
@@ -301,6 +318,7 @@ class Consumer(Service):
 
     async def _process(self, taken: _Taken) -> None:
         """Commit, put aside what cannot be stored, and only then acknowledge."""
+        self._pulse.beat()
         for stream in taken.ids:
             first = await first_pending(self._commands, stream, PROCESSOR_GROUP)
             if first is not None:
@@ -312,6 +330,7 @@ class Consumer(Service):
         for stream, entry_ids in taken.ids.items():
             if done := [entry_id for entry_id in entry_ids if (stream, entry_id) not in dead]:
                 await acknowledge(self._commands, PROCESSOR_GROUP, stream, done)
+                self._metrics.processed.labels(stream).inc(len(done))
         for entry, reason in taken.dead:
             await self._put_aside(entry, reason)
 
@@ -336,10 +355,18 @@ class Consumer(Service):
 
         :raises BatchRefused: when there is something in it that can never be stored.
         """
-        stored = await self._patiently(
-            "the sink does not store", lambda: self._sink.store(batch), ids
-        )
-        return stored is not None
+        began = self._clock.seconds()
+
+        def store() -> Deferred[int]:
+            nonlocal began
+            began = self._clock.seconds()
+            return self._sink.store(batch)
+
+        stored = await self._patiently("the sink does not store", store, ids)
+        if stored is None:
+            return False
+        self._metrics.committed(len(batch.positions), stored[0], began, self._clock.seconds())
+        return True
 
     async def _patiently(
         self, what: str, ask: Callable[[], Deferred[T]], ids: Mapping[str, Sequence[str]]
@@ -354,6 +381,8 @@ class Consumer(Service):
         failed = False
         try:
             while self.running:
+                if self._opened:  # to open one may take hours, where it makes its tables anew
+                    self._pulse.beat()
                 try:
                     return (await ask(),)
                 except BatchRefused:
@@ -363,6 +392,7 @@ class Consumer(Service):
                         raise
                     # Whatever ails a sink that was fine once, it is asked again.
                     failed = True
+                    self._metrics.sink_failures.inc()
                     self._report(f"{what}: {error}")
                 await self._sleep(delay)
                 delay = min(2 * delay, LAST_RETRY)
@@ -389,6 +419,8 @@ class Consumer(Service):
             self._tell(f"cannot be put aside now ({error}), and not be stored: {reason}", entry)
             return
         await acknowledge(self._commands, PROCESSOR_GROUP, entry.stream, [entry.id])
+        self._metrics.dead.labels(entry.stream).inc()
+        self._metrics.processed.labels(entry.stream).inc()
         self._tell(f"put aside: {reason}", entry)
 
     def _tell(self, what: str, entry: Delivered) -> None:

@@ -76,5 +76,5 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
             registry,
             watch_lag=False,
         ).setServiceParent(role)
-        self.ingest(reactor, address, health, abort).setServiceParent(role)
+        self.ingest(reactor, address, health, registry, abort).setServiceParent(role)
         return role
