@@ -60,6 +60,16 @@ async def test_the_bridge_does_its_work_as_its_own_user(tmp_path: Path) -> None:
     )
     try:
         await admin.create(DEVICES, {"imei": DEVICE, "model": "FMB120"})
+        lost = await admin.create(
+            COMMANDS,
+            {
+                "imei": DEVICE,
+                "text": "getinfo",
+                "status": "routed",
+                "expires_at": "2020-01-01T00:00:00Z",
+            },
+        )
+        assert lost is not None
         await deferToThread(ingest.start)
         await deferToThread(bridge.start)
         row = await admin.create(COMMANDS, {"imei": DEVICE, "text": "getinfo"})
@@ -69,6 +79,11 @@ async def test_the_bridge_does_its_work_as_its_own_user(tmp_path: Path) -> None:
             lambda: double.rows(COMMANDS)[row["id"]]["status"] == "responded",
             "Directus is told",
             timeout=40,
+        )
+        await until(
+            lambda: double.rows(COMMANDS)[lost["id"]]["status"] == "failed",
+            "what Redis has lost is told",
+            timeout=150,
         )
         await until(
             lambda: (

@@ -30,7 +30,7 @@ from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.position import iso_milliseconds
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.fates import command_fate, find_command
-from tracker.streams.lag import stream_lag
+from tracker.streams.groups import create_group, first_unacknowledged
 from tracker.streams.timer import RedisTimer
 
 #: Seconds between two looks.
@@ -123,11 +123,8 @@ class Overdue(Service):
 
     async def _is_all_told(self) -> bool:
         """Whether nothing is on its way to Directus: it could be of these."""
-        lag = await stream_lag(self._redis, RESPONSES)
-        if lag is None:
-            return True
-        group = lag.group(DIRECTUS_GROUP)
-        return group is not None and not group.oldest_age and not group.total
+        await create_group(self._redis, RESPONSES, DIRECTUS_GROUP)
+        return await first_unacknowledged(self._redis, RESPONSES, DIRECTUS_GROUP) is None
 
     async def _end(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
         """Tell a row how its command has ended; whether that is known, or never will be."""

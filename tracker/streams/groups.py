@@ -83,6 +83,20 @@ async def first_pending(redis: RedisConnection, stream: str, group: str) -> str 
     return first.decode() if count else None
 
 
+async def first_unacknowledged(redis: RedisConnection, stream: str, group: str) -> str | None:
+    """The same, or of the first that was not delivered as yet; the group must be there."""
+    pending = await first_pending(redis, stream, group)
+    if pending is not None:
+        return pending
+    for fields in await redis.execute("XINFO", "GROUPS", stream):
+        facts = dict(zip(fields[::2], fields[1::2], strict=True))
+        if facts[b"name"] == group.encode():
+            after = "(" + facts[b"last-delivered-id"].decode()
+            found = await redis.execute("XRANGE", stream, after, "+", "COUNT", 1)
+            return found[0][0].decode() if found else None
+    return None
+
+
 async def read_new(
     redis: RedisConnection,
     group: str,
