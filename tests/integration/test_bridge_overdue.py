@@ -138,3 +138,12 @@ async def test_a_row_that_directus_refuses_hides_no_other(bridges: Bridges) -> N
     await bridges.overdue()
     await until(lambda: row_of(bridges, lost)["status"] == "failed", "told")
     assert row_of(bridges, refused)["status"] == "routed"
+
+
+@ensureDeferred
+async def test_its_end_does_not_wait_for_a_directus_that_hangs(bridges: Bridges) -> None:
+    bridges.double.silent = True
+    overdue = await bridges.overdue()
+    await until(lambda: bridges.double.waiting, "asked")
+    await overdue.stopService()
+    assert bridges.double.waiting, "it has not waited for the answer"
