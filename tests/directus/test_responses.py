@@ -279,7 +279,7 @@ async def test_what_redis_has_lost_is_in_doubt(bridges: Reality) -> None:
     # A change that came late.
     (ended,) = bridges.rows(1, "delivered")
     entry = bridges.redis.client.xadd(STREAM, response(ended, "responded", response="INI:1"))
-    bridges.redis.client.xgroup_create(STREAM, "directus", entry)
+    bridges.redis.client.xgroup_setid(STREAM, "directus", entry)
     bridges.redis.client.set(f"commands:sent:{ended}", f"done responded {entry.decode()}")
     bridges.sql("UPDATE commands SET finished_at = now() WHERE id = %s", ended)
     again = "SELECT response FROM commands WHERE status = 'responded'"
