@@ -111,6 +111,8 @@ class DeviceSync(Service):
     def announce(self) -> None:
         """Some device has changed: read them all, soon."""
         self._announced = True
+        if self._backoff.left:
+            return  # who is in trouble is told so by others, too: they are read after that
         if self._pause is not None and self._pause.active():
             left = self._pause.getTime() - self._clock.seconds()
             self._pause.reset(min(left, self._settles))
@@ -127,7 +129,8 @@ class DeviceSync(Service):
                 took = self._clock.seconds() - began
                 self._pulse.rest()
                 self._settles = max(SETTLES, _LEFT_ALONE * took)
-                await self._paused(min(seconds, self._settles) if self._announced else seconds)
+                soon = self._announced and not self._backoff.left
+                await self._paused(min(seconds, self._settles) if soon else seconds)
         except (CancelledError, Unavailable):  # stopped
             return
 
