@@ -19,7 +19,7 @@ from tests.waiting import wait_for
 #: What depends on the machine that runs the tests; it only warns.
 MACHINE = {
     *("machine-clock", "machine-files", "machine-backlog", "machine-overcommit"),
-    "machine-huge-pages",
+    *("machine-huge-pages", "redis-latency"),
 }
 
 
