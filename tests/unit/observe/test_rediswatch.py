@@ -32,14 +32,13 @@ class Watched:
         self.watch = RedisWatch(self.clock, self.redis, self.registry)
         self.watch.startService()
 
-    def reply(self, *answers: Any) -> None:
-        for one in answers:
-            ((_, asked),) = self.redis.commands
-            self.redis.commands.clear()
-            if isinstance(one, Exception):
-                asked.errback(one)
-            else:
-                asked.callback(one)
+    def reply(self, answer: Any) -> None:
+        ((_, asked),) = self.redis.commands
+        self.redis.commands.clear()
+        if isinstance(answer, Exception):
+            asked.errback(answer)
+        else:
+            asked.callback(answer)
 
     def value(self, name: str) -> float | None:
         return self.registry.get_sample_value(f"tracker_redis_{name}")
@@ -48,29 +47,20 @@ class Watched:
 def test_figures_are_metrics() -> None:
     watched = Watched()
     assert watched.value("durable") is None
-    watched.reply(info(), [b"appendfsync", b"everysec"])
+    watched.reply(info())
     assert watched.value("durable") == 1
     assert watched.value("used_memory_bytes") == 2048
     assert watched.value("maxmemory_bytes") == 4096
     watched.clock.advance(INTERVAL)
-    watched.reply(info(used_memory="1"), [b"appendfsync", b"no"])
+    watched.reply(info(used_memory="1", aof_enabled="0"))
     assert watched.value("durable") == 0
     assert watched.value("used_memory_bytes") == 1
-
-
-def test_without_the_right_to_ask_for_settings_the_rest_is_told() -> None:
-    watched = Watched()
-    watched.reply(info(), Refused("NOPERM this user has no permissions"))
-    assert watched.value("durable") == 1
-    watched.clock.advance(INTERVAL)
-    watched.reply(info(aof_enabled="0"))  # and is not asked for them again
-    assert watched.value("durable") == 0
 
 
 @pytest.mark.parametrize("failure", [Refused("NOPERM"), None], ids=["refused", "away"])
 def test_while_redis_does_not_tell_there_are_no_figures(failure: Exception | None) -> None:
     watched = Watched()
-    watched.reply(info(), [])
+    watched.reply(info())
     if failure is None:
         watched.redis.connected = False
     watched.clock.advance(INTERVAL)
@@ -80,19 +70,17 @@ def test_while_redis_does_not_tell_there_are_no_figures(failure: Exception | Non
     assert watched.value("used_memory_bytes") is None
 
 
-@pytest.mark.parametrize("fsync", ["always", "everysec", ""])
-def test_what_is_durable(fsync: str) -> None:
-    assert is_durable(WELL, fsync)
+def test_what_is_durable() -> None:
+    assert is_durable(WELL)
 
 
 @pytest.mark.parametrize(
-    ("fact", "fsync"),
+    "fact",
     [
-        ({"aof_enabled": "0"}, "always"),
-        ({"aof_last_write_status": "err"}, "always"),
-        ({"maxmemory_policy": "allkeys-lru"}, "always"),
-        ({}, "no"),
+        {"aof_enabled": "0"},
+        {"aof_last_write_status": "err"},
+        {"maxmemory_policy": "allkeys-lru"},
     ],
 )
-def test_what_is_not(fact: dict[str, str], fsync: str) -> None:
-    assert not is_durable(WELL | fact, fsync)
+def test_what_is_not(fact: dict[str, str]) -> None:
+    assert not is_durable(WELL | fact)
