@@ -53,11 +53,13 @@ fi
 
 system=$root$SYSTEM
 units=$system/lib/systemd/system
-install -d "$system/bin" "$units" "$system/lib/sysusers.d" "$system/lib/tmpfiles.d" "$share/etc"
+install -d "$system/bin" "$system/sbin" "$units" "$system/lib/sysusers.d" "$system/lib/tmpfiles.d" "$share/etc"
 ln -sf "$PREFIX/bin/tracker-admin" "$system/bin/tracker-admin"
+install -m 755 packaging/tracker-restart "$system/sbin"
 for file in $(cd systemd && find tracker* -type f); do
     install -D -m 644 "systemd/$file" "$units/$file"
     [ "$PREFIX" = /opt/tracker ] || sed -i "s|/opt/tracker/|$PREFIX/|g" "$units/$file"
 done
 install -m 644 systemd/sysusers.d/* "$system/lib/sysusers.d"
 install -m 644 systemd/tmpfiles.d/* "$system/lib/tmpfiles.d"
+install -m 640 packaging/etc/*.env "$share/etc"
