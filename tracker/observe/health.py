@@ -46,11 +46,15 @@ class Pulse:
 
 
 class Health:
-    """The conditions under which a role is ready. It is not before all have been met."""
+    """The conditions under which a role is ready. It is not before all have been met.
+
+    :param now: what pulses are measured by, see :class:`Pulse`.
+    """
 
     _log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._reasons: dict[str, str | None] = {}
         self._details: dict[str, Callable[[], Any]] = {}
         self._pulses: dict[str, Pulse] = {}
@@ -87,14 +91,14 @@ class Health:
             raise ValueError(f"two details of one name: {name}")
         self._details[name] = tell
 
-    def pulse(self, name: str, limit: float, now: Callable[[], float] = time.monotonic) -> Pulse:
+    def pulse(self, name: str, limit: float) -> Pulse:
         """Add a :class:`Pulse`, which rests.
 
         :raises ValueError: when there is one of this name.
         """
         if name in self._pulses:
             raise ValueError(f"two pulses of one name: {name}")
-        self._pulses[name] = Pulse(limit, now)
+        self._pulses[name] = Pulse(limit, self._now)
         return self._pulses[name]
 
     @property

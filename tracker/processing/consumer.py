@@ -191,10 +191,10 @@ class Consumer(Service):
     async def _consume(self) -> None:
         """Consume until stopped, or until Redis fails."""
         self._pulse.rest()
-        await self._or_stopped(self._reading.when_connected())
-        await self._or_stopped(self._commands.when_connected())
-        if not self.running:
-            return
+        for connection in (self._reading, self._commands):
+            await self._or_stopped(connection.when_connected())
+            if not self.running:
+                return
         for stream in self._streams:
             await self._make_group(stream)
         self._report(None)

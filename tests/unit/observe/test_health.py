@@ -158,8 +158,9 @@ def test_a_detail_may_have_the_name_of_a_condition_but_of_no_other_detail() -> N
 
 
 def test_a_pulse_that_stops_is_stuck_and_one_that_rests_is_not() -> None:
-    clock, health = Clock(), Health()
-    pulse = health.pulse("loop", 60, clock.seconds)
+    clock = Clock()
+    health = Health(clock.seconds)
+    pulse = health.pulse("loop", 60)
     clock.advance(1000)
     assert health.ready
     pulse.beat()

@@ -40,9 +40,9 @@ class Supervised:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.health = Health()
+        self.health = Health(self.clock.seconds)
         self.report = self.health.condition("redis")
-        self.pulse = self.health.pulse("loop", 60, self.clock.seconds)
+        self.pulse = self.health.pulse("loop", 60)
         self.systemd = Systemd()
         notifier: Notifier = self.systemd  # type: ignore[assignment]
         self.service = Supervision(self.clock, notifier, self.health)
