@@ -19,13 +19,17 @@ def package() -> Path:
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[Site]:
+def site(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Site]:
     """A booted machine without Tracker; turned off and removed at the end."""
     site = Site(tmp_path_factory.mktemp("machine"))
-    pytestconfig.stash[_report] = site.report
+    request.config.stash[_report] = site.report
     try:
         site.machine.boot()
         yield site
+        if request.session.testsfailed:
+            site.say(site.machine.run("journalctl", "--lines=100", "--no-hostname", check=False))
     finally:
         site.remove()
 

@@ -49,10 +49,13 @@ class Machine:
         self._disk = self._folder / "redis"
         self._nspawn: subprocess.Popen[bytes] | None = None
         self._leader = 0
-        _run("cp", "--archive", "--reflink=auto", str(image()), str(self.root))
-        (self.root / "etc/hostname").write_text(f"{self.HOSTNAME}\n")
-        self._make_disk(redis_bytes)
-        self._make_network()
+        try:
+            self._make_root()
+            self._make_disk(redis_bytes)
+            self._make_network()
+        except BaseException:
+            self.remove()
+            raise
 
     def boot(self) -> None:
         """Start it; returns when all its units are started."""
@@ -61,10 +64,9 @@ class Machine:
                 [
                     *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"),
                     *("--directory", str(self.root), "--machine", self._name),
-                    *(f"--hostname={self.HOSTNAME}", "--resolv-conf=off", "--link-journal=no"),
+                    *("--resolv-conf=off", "--link-journal=no", "--console=pipe"),
                     f"--network-namespace-path=/run/netns/{self._name}",
                     f"--bind={self._disk}:{self.REDIS}",
-                    "--console=pipe",
                 ],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True,
             )  # fmt: skip
@@ -112,10 +114,20 @@ class Machine:
                 self._nspawn.kill()
             self._nspawn.wait(60)
         _run("ip", "netns", "delete", self._name, check=False)
-        _run("umount", str(self._disk), check=False)
+        for mounted in (self._disk, self.root):
+            _run("umount", str(mounted), check=False)
         with suppress(OSError):
             Path("/run/systemd/nspawn/propagate", self._name).rmdir()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _make_root(self) -> None:
+        # Only what changes is written down, on top of the image.
+        layers = [self._folder / name for name in ("changes", "work")]
+        for folder in (*layers, self.root):
+            folder.mkdir()
+        options = f"lowerdir={image()},upperdir={layers[0]},workdir={layers[1]}"
+        _run("mount", "-t", "overlay", "-o", options, "overlay", str(self.root))
+        (self.root / "etc/hostname").write_text(f"{self.HOSTNAME}\n")
 
     def _make_disk(self, size: int) -> None:
         # In memory, and of this host, so that it outlives a reboot of the machine.

@@ -19,7 +19,7 @@ from tests.machine.site import Site, build_successor
 from tests.waiting import wait_for
 
 INGEST = ("tracker-ingest@1", "tracker-ingest@2")
-SERVICES = (*INGEST, "tracker-process@1", "tracker-janitor")
+SERVICES = (*INGEST, "tracker-process@1", "tracker-janitor", "tracker-bridge")
 
 #: Records that show that all goes on.
 MORE = 4 * DEVICES
@@ -74,6 +74,11 @@ def test_it_is_set_up_as_documented(site: Site) -> None:
     typed = commands("Set up")
     for command in typed:
         site.machine.run("sh", "-c", command)
+    # A bridge whose Directus is away.
+    for secret in ("directus-token", "webhook-secret"):
+        file = site.machine.root / f"etc/tracker/credentials/bridge.{secret}"
+        file.write_text(f"{secret * 3}\n")
+    site.machine.run("systemctl", "enable", "--now", "tracker-bridge")
     for service in SERVICES:
         assert site.machine.is_active(service)
     site.say(f"set up with the {len(typed)} commands of docs/install.rst: {', '.join(SERVICES)}")
@@ -158,8 +163,8 @@ def test_an_upgrade_under_load(site: Site, package: Path, tmp_path: Path) -> Non
     assert "Delivered with the next version" in delivered.read_text()
     for name in ("1", "2"):
         key = f"instance:heartbeat:{site.machine.HOSTNAME}-{name}"
-        beat = json.loads(site.machine.run("redis-cli", "get", key))
-        assert beat["version"].endswith("+1")
+        beat = wait_for(lambda: site.machine.run("redis-cli", "get", key).strip(), key)
+        assert json.loads(beat)["version"].endswith("+1")
     assert "Inst tracker" not in site.machine.run("apt-get", "--simulate", "dist-upgrade")
     assert longest < OFF
     site.say(
