@@ -162,9 +162,9 @@ class Machine:
         return state in ("running", "degraded")
 
     def _enter(self, *command: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
-        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
+        namespaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup", "--root", "--wd")
         return subprocess.run(
-            ["nsenter", "--target", str(self._leader), *namespaces, "--root", "--wd", "--", *command],
+            ["nsenter", "--target", str(self._leader), *namespaces, "--", *command],
             stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
             env=_ENVIRONMENT,
         )  # fmt: skip

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from tests.machine.fleet import Fleet
 from tests.machine.machine import Machine
@@ -51,6 +52,15 @@ class Site:
         acknowledged = set(self.fleet.acknowledged())
         wait_for(lambda: acknowledged <= set(self.stored()), "all is stored", timeout=60)
         return len(acknowledged)
+
+    def heartbeat(self, service: str) -> dict[str, Any]:
+        """What an instance of ingest tells of itself in Redis, when it does."""
+        name = f"{self.machine.HOSTNAME}-{service.partition('@')[2]}"
+        url = (self.machine.root / "etc/tracker/credentials/admin.redis-url").read_text().strip()
+        get = ("redis-cli", "--no-auth-warning", "-u", url, "GET", f"instance:heartbeat:{name}")
+        text = wait_for(lambda: self.machine.run(*get).strip(), f"{service} is alive", timeout=60)
+        beat: dict[str, Any] = json.loads(text)
+        return beat
 
     def restarts(self, unit: str) -> int:
         """How often systemd has restarted it by itself."""

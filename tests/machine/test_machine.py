@@ -7,8 +7,8 @@ been received is what PostgreSQL holds.
 
 from __future__ import annotations
 
-import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -37,13 +37,15 @@ def tracker_processes(site: Site) -> str:
 
 
 def traces(site: Site) -> list[str]:
-    """Paths in the machine whose names begin with Tracker's, other than those of its running system."""
-    running = {"proc", "sys", "dev", "run", "tmp"}
+    """Paths on the machine's disk whose names begin with Tracker's."""
+    volatile = {"proc", "sys", "dev", "run", "tmp"}
     found = []
     for folder, names, files in os.walk(site.machine.root):
         if Path(folder) == site.machine.root:
-            names[:] = [name for name in names if name not in running]
-        found += [os.path.join(folder, name) for name in (*names, *files) if name.startswith("tracker")]
+            names[:] = [name for name in names if name not in volatile]
+        found += [
+            os.path.join(folder, name) for name in (*names, *files) if name.startswith("tracker")
+        ]
     return sorted("/" + os.path.relpath(path, site.machine.root) for path in found)
 
 
@@ -110,7 +112,9 @@ def test_a_killed_redis_comes_back(site: Site) -> None:
     site.fleet.wait_for_more(MORE)
     count = site.account()
     longest = site.fleet.pauses.longest()
-    site.say(f"kill -9 redis-server: {count} acknowledged and stored, longest pause {longest:.1f} s")
+    site.say(
+        f"kill -9 redis-server: {count} acknowledged and stored, longest pause {longest:.1f} s"
+    )
 
 
 def test_hung_services_are_replaced_by_the_watchdog(site: Site) -> None:
@@ -123,7 +127,9 @@ def test_hung_services_are_replaced_by_the_watchdog(site: Site) -> None:
         journal = site.machine.run("journalctl", "--boot", "--unit", service)
         assert "Watchdog timeout" in journal
     site.fleet.wait_for_more(MORE)
-    site.say(f"SIGSTOP to {', '.join(hung)}: the watchdog has replaced each; {site.account()} stored")
+    site.say(
+        f"SIGSTOP to {', '.join(hung)}: the watchdog has replaced each; {site.account()} stored"
+    )
 
 
 def test_a_full_disk_stops_acknowledgements_and_nothing_else(site: Site) -> None:
@@ -141,7 +147,8 @@ def test_a_full_disk_stops_acknowledgements_and_nothing_else(site: Site) -> None
     assert ingest == {service: site.restarts(service) for service in INGEST}
     site.say(
         f"disk of Redis full: no acknowledgement after {silent}; Redis restarted"
-        f" {site.restarts('redis-server') - restarts} times, ingest never; freed: {site.account()} stored"
+        f" {site.restarts('redis-server') - restarts} times, ingest never;"
+        f" freed: {site.account()} stored"
     )
 
 
@@ -161,10 +168,8 @@ def test_an_upgrade_under_load(site: Site, package: Path, tmp_path: Path) -> Non
     assert kept == {path: path.read_text() for path in kept}, said
     delivered = site.machine.root / "usr/share/tracker/etc/ingest.env"
     assert "Delivered with the next version" in delivered.read_text()
-    for name in ("1", "2"):
-        key = f"instance:heartbeat:{site.machine.HOSTNAME}-{name}"
-        beat = wait_for(lambda: site.machine.run("redis-cli", "get", key).strip(), key)
-        assert json.loads(beat)["version"].endswith("+1")
+    for service in INGEST:
+        assert site.heartbeat(service)["version"].endswith("+1")
     assert "Inst tracker" not in site.machine.run("apt-get", "--simulate", "dist-upgrade")
     assert longest < OFF
     site.say(
@@ -189,7 +194,7 @@ def test_a_reboot_under_load(site: Site) -> None:
     site.fleet.pauses.begin()
     site.machine.reboot()
     for service in SERVICES:
-        wait_for(lambda unit=service: site.machine.is_active(unit), f"{service} is active", 60)
+        wait_for(partial(site.machine.is_active, service), f"{service} is active", timeout=60)
     site.fleet.wait_for_more(MORE)
     longest = site.fleet.pauses.longest()
     site.say(
