@@ -53,7 +53,7 @@ fi
 
 system=$root$SYSTEM
 units=$system/lib/systemd/system
-install -d "$system/bin" "$system/sbin" "$units" "$system/lib/sysusers.d" "$system/lib/tmpfiles.d" "$share/etc"
+install -d "$system/bin" "$system/sbin" "$units" "$system/lib/sysusers.d" "$system/lib/tmpfiles.d" "$share/etc" "$share/redis"
 ln -sf "$PREFIX/bin/tracker-admin" "$system/bin/tracker-admin"
 install -m 755 packaging/tracker-restart "$system/sbin"
 for file in $(cd systemd && find tracker* -type f); do
@@ -63,3 +63,5 @@ done
 install -m 644 systemd/sysusers.d/* "$system/lib/sysusers.d"
 install -m 644 systemd/tmpfiles.d/* "$system/lib/tmpfiles.d"
 install -m 640 packaging/etc/*.env "$share/etc"
+install -m 644 ops/redis/redis.conf ops/redis/users.acl "$share/redis"
+install -m 755 ops/redis/make-users "$share/redis"

@@ -74,8 +74,7 @@ def test_it_is_set_up_as_documented(site: Site) -> None:
         folder.mkdir(parents=True)
         (folder / "watchdog.conf").write_text(f"[Service]\nWatchdogSec={WATCHDOG}\n")
     typed = commands("Set up")
-    for command in typed:
-        site.machine.run("sh", "-c", command)
+    site.machine.run("sh", "-exc", "\n".join(typed))
     # A bridge whose Directus is away.
     for secret in ("directus-token", "webhook-secret"):
         file = site.machine.root / f"etc/tracker/credentials/bridge.{secret}"
