@@ -42,7 +42,7 @@ tar -c --exclude=__pycache__ --exclude=dropin.cache \
     "${source}[postgresql]"
 
 # What a service could not write later: bytecode, and Twisted's list of plugins.
-"$venv/bin/python" -m compileall -q ${root:+-s "$root"} "$venv/lib"
+"$venv/bin/python" -m compileall -q -f ${root:+-s "$root"} "$venv/lib"
 "$venv/bin/python" -I -c 'from twisted.plugin import IPlugin, getPlugins; list(getPlugins(IPlugin))'
 chmod 644 "$venv"/lib/python3*/site-packages/twisted/plugins/dropin.cache
 

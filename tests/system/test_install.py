@@ -58,7 +58,7 @@ def test_units_name_the_environment_that_was_asked_for(installed: Path) -> None:
     assert "\nExecStart=/srv/gps/bin/twistd " in service
 
 
-def test_nothing_but_bytecode_names_the_folder(installed: Path) -> None:
+def test_nothing_names_the_folder_that_it_was_installed_below(installed: Path) -> None:
     for path in installed.rglob("*"):
         if path.is_symlink():
             assert str(installed) not in str(path.readlink())
