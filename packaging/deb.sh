@@ -16,6 +16,7 @@ version=${DEB_VERSION:-$program}
 architecture=$(dpkg --print-architecture)
 mkdir -p dist
 stage=$(mktemp -d)
+chmod 755 "$stage"
 trap 'rm -rf "$stage"' EXIT
 
 DESTDIR=$stage PREFIX=/opt/tracker SYSTEM=/usr PYTHON=$python packaging/install.sh

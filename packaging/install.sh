@@ -62,6 +62,6 @@ for file in $(cd systemd && find tracker* -type f); do
 done
 install -m 644 systemd/sysusers.d/* "$system/lib/sysusers.d"
 install -m 644 systemd/tmpfiles.d/* "$system/lib/tmpfiles.d"
-install -m 640 packaging/etc/*.env "$share/etc"
+install -m 644 packaging/etc/*.env "$share/etc"
 install -m 644 ops/redis/redis.conf ops/redis/users.acl "$share/redis"
 install -m 755 ops/redis/make-users "$share/redis"
