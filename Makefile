@@ -23,12 +23,12 @@ SYSTEM ?= /usr/local
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test test-directus test-system lint format docs bench install deb clean
+.PHONY: help demo test directus test-directus test-system lint format docs bench install deb clean
 
 help:
 	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
 	@echo "make test    run every test that needs no root"
-	@echo "make test-directus  run those with a real Directus, which needs npm and installs 1 GB"
+	@echo "make test-directus  run those with a real Directus, which needs g++ and installs 1 GB"
 	@echo "make test-system    run those on a whole machine, which need root, debootstrap and systemd-nspawn"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
@@ -45,8 +45,11 @@ demo: $(VENV)/.embedded
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-# Directus is installed into ~/.cache/tracker-directus, or TRACKER_DIRECTUS_CACHE, once.
-test-directus: $(VENV)/.test
+# Into ~/.cache/tracker-directus, or TRACKER_DIRECTUS_CACHE, once.
+directus: $(VENV)/.test
+	@$(BIN)/python -c 'from tests.directus.installation import installed; print(installed())'
+
+test-directus: directus
 	$(BIN)/python -m pytest tests/directus
 
 # Debian is fetched into ~/.cache/tracker-machine, or TRACKER_MACHINE_CACHE, once. Each of these

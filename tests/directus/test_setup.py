@@ -15,16 +15,16 @@ import pytest
 
 from tests.directus.conftest import Prepared, add_user, prepare
 from tests.directus.server import DirectusServer
-from tests.servers import free_port
-from tests.system.processes import run
+from tests.servers import RedisServer, free_port
+from tests.system.processes import Daemon, run
 from tests.unit.bridge.double import BRIDGE_TOKEN, NOBODY_TOKEN, OPERATOR_TOKEN
 from tests.waiting import wait_for
+from tracker.bridge.flows import flows
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
     BRIDGE_ROLE,
     BRIDGE_USER,
     SECRET_HEADER,
-    flows,
 )
 
 IMEI = "356307042441013"
@@ -85,11 +85,41 @@ def test_a_check_finds_nothing_wrong(directus: Prepared) -> None:
     directus.bridge_token_file.chmod(0o600)
     status, found = findings(directus)
     wrong = [one for each in found.values() for one in each if one["status"] != "ok"]
-    assert (status, wrong) == (0, [])
+    assert (status, [one["check"] for one in wrong]) == (0, ["bridge"])
+    assert wrong[0]["seen"].startswith("no bridge answers at http://127.0.0.1:9130/commands: ")
     assert found["flow-reach"][0]["seen"] == "Flows reach 127.0.0.1"
     assert len(found["bridge-token"]) == 2
     assert directus.server.data("GET", "/files") == []
-    assert admin("check", directus).stdout.endswith("0 warning, 0 failure, 0 skipped\n")
+    assert admin("check", directus).stdout.endswith("1 warning, 0 failure, 0 skipped\n")
+
+
+def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_path: Path) -> None:
+    port = free_port()
+    bridge = Daemon(
+        *(tmp_path, "bridge", "bridge", "--redis", redis.url),
+        *("--directus", directus.server.url, "--token-file", str(directus.bridge_token_file)),
+        *("--secret-file", str(directus.secret_file), "--webhook", f"tcp:{port}"),
+    )
+    url = f"http://127.0.0.1:{port}/commands"
+    bridge.start(ready=False)
+    try:
+        wait_for(lambda: bridge.readyz()[0] != 0, "it runs")
+
+        def seen(*options: str) -> tuple[str, str]:
+            _, found = findings(directus, "--bridge-url", url, *options)
+            (one,) = found["bridge"]
+            return one["status"], one["seen"]
+
+        assert seen() == ("ok", f"listens at {url}, and knows the secret")
+        other = tmp_path / "other"
+        other.write_text("another-one")
+        told = ("failure", f"the bridge at {url} knows another secret")
+        assert seen("--secret-file", str(other)) == told
+    finally:
+        bridge.kill()
+    _, found = findings(directus, "--bridge-url", f"{directus.server.url}/commands")
+    stranger = f"who answers at {directus.server.url}/commands is no bridge: 404"
+    assert [one["seen"] for one in found["bridge"]] == [stranger]
 
 
 def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
@@ -371,6 +401,15 @@ def test_who_is_no_administrator_gets_nowhere(
         file.write_text(token)
         ended = admin(verb, directus, "--token-file", str(file))
         assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+
+
+@pytest.mark.parametrize("verb", ["setup", "check"])
+def test_what_answers_is_no_directus(directus: Prepared, verb: str) -> None:
+    url = f"{directus.server.url}/admin"
+    ended = admin(verb, directus, "--url", url)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"tracker-admin: no Directus answers at {url}: GET /policies")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", ["setup", "check"])

@@ -196,6 +196,23 @@ def test_a_restart_of_all_instances_under_load(site: Site) -> None:
     )
 
 
+def test_a_service_that_does_not_become_ready_ends_a_restart_of_all(site: Site) -> None:
+    settings = site.machine.root / "etc/tracker/process-1.env"
+    settings.write_text("TRACKER_PROCESS_OPTIONS=--no-such-option\n")
+    running = {service: site.machine.show(service, "MainPID") for service in INGEST}
+    assert not site.machine.succeeds("tracker-restart")
+    assert running == {service: site.machine.show(service, "MainPID") for service in INGEST}
+    settings.unlink()
+    site.machine.run("tracker-restart")
+    for service in SERVICES:
+        assert site.machine.is_active(service)
+    site.fleet.wait_for_more(MORE)
+    site.say(
+        "tracker-restart with a processor that cannot start: ingest was left alone;"
+        f" mended: {site.account()} stored"
+    )
+
+
 def test_a_reboot_under_load(site: Site) -> None:
     site.fleet.pauses.begin()
     site.machine.reboot()

@@ -92,7 +92,7 @@ def bridge_role(
         reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
     )
     client = DirectusClient(reactor, directus.url, directus.token)
-    table = CommandTable(client)
+    table = CommandTable(client, redis)
     random = SystemRandom().random
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
     writer = ResponseWriter(

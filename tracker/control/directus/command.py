@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -67,6 +68,10 @@ class _Place:
             rights = await client.request("GET", "/policies/me/globals")
         except DirectusDenied:
             raise Failed(f"Directus does not accept the token in {self.token_file}") from None
+        except DirectusError as error:
+            if error.status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+                raise Failed(f"no Directus answers at {self.url}: {error}") from None
+            raise
         if not isinstance(rights, dict) or not rights.get("admin_access"):
             raise Failed(f"the token in {self.token_file} is not an administrator's")
 
