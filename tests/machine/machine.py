@@ -62,6 +62,7 @@ class Machine:
         with self.log.open("ab") as output:
             self._nspawn = subprocess.Popen(
                 [
+                    *("setpriv", "--pdeathsig", "TERM"),  # it ends with these tests
                     *("systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--boot"),
                     *("--directory", str(self.root), "--machine", self._name),
                     *("--resolv-conf=off", "--link-journal=no", "--console=pipe"),

@@ -133,8 +133,10 @@ def test_hung_services_are_replaced_by_the_watchdog(site: Site) -> None:
         journal = site.machine.run("journalctl", "--boot", "--unit", service)
         assert "Watchdog timeout" in journal
     site.fleet.wait_for_more(MORE)
+    longest = site.fleet.pauses.longest()
     site.say(
-        f"SIGSTOP to {', '.join(hung)}: the watchdog has replaced each; {site.account()} stored"
+        f"SIGSTOP to {', '.join(hung)}: the watchdog has replaced each, {site.account()} stored,"
+        f" longest pause {longest:.1f} s"
     )
 
 
