@@ -11,10 +11,15 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
+from tests.integration.bridges import response
 from tests.integration.test_consumer import STREAM, append, lag
-from tests.servers import RedisServer
+from tests.servers import RedisServer, free_port
 from tests.unit.fakes import FakeRedis, FakeSink
 from tests.waiting import until
+from tracker.bridge import responses
+from tracker.bridge.instances import Credentials
+from tracker.bridge.service import BridgePace, Directus, bridge_role
+from tracker.bridge.table import CommandTable
 from tracker.ingestion import delivery, heartbeat
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.courier import Timing
@@ -30,6 +35,7 @@ from tracker.streams.connection import Unavailable
 
 CONSUMER = "consumer's loop"
 COMMANDS = "commands' loop"
+ROW = "00000000-0000-4000-8000-000000000001"
 
 
 class Time:
@@ -207,3 +213,55 @@ def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
     assert sweeper.steps == 101
     clock.advance(janitor.STUCK + 1)
     assert pulse.stuck
+
+
+def bridging(redis: RedisServer) -> Running:
+    """A bridge whose Directus is away."""
+    directus = Directus(f"http://127.0.0.1:{free_port()}", "token")
+    pace = BridgePace()
+
+    def build(reactor: Any, health: Health, abort: Callable[[str], None]) -> Any:
+        address = redis.address
+        return bridge_role(
+            reactor, address, directus, None, "one", Credentials(), pace, health, abort
+        )
+
+    return Running(build)
+
+
+@ensureDeferred
+async def test_directus_may_be_away_for_hours(redis: RedisServer) -> None:
+    running = bridging(redis)
+    redis.client.xadd("commands:responses", response(ROW, "responded"))
+    for name in ("responses", "commands", "devices"):
+        await until(
+            lambda name=name: running.health.reasons.get(name) not in (None, "starting"),  # type: ignore[misc]
+            f"{name}: it is away",
+        )
+    for _ in range(3):
+        running.time.passes(10_000)
+        await until(lambda: not running.health.stuck, "it waits, or tries again")
+    await running.stop()
+    running.time.passes(10_000)
+    assert running.health.stuck == []
+
+
+@ensureDeferred
+async def test_responses_that_are_never_told_are_stuck(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling: list[Deferred[None]] = []
+
+    def never(*_: object) -> Deferred[None]:
+        telling.append(Deferred())
+        return telling[-1]
+
+    monkeypatch.setattr(CommandTable, "tell", never)
+    running = bridging(redis)
+    redis.client.xadd("commands:responses", response(ROW, "responded"))
+    await until(lambda: telling, "it is being told")
+    running.time.passes(responses.STUCK)
+    assert "responses' loop" not in running.health.stuck
+    running.time.passes(1)
+    assert "responses' loop" in running.health.stuck
+    await running.stop()

@@ -22,6 +22,7 @@ from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import DEVICES
 from tracker.command import is_device_id
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
+from tracker.observe.health import Pulse
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.script import Script
 
@@ -33,6 +34,8 @@ SETTLES: Final = 1.0
 _LEFT_ALONE: Final = 4
 #: Attempts to read them while somebody adds and removes some.
 READINGS: Final = 5
+#: Seconds after which a reading is stuck.
+STUCK: Final = 600.0
 #: Devices in one call to Redis.
 _CHUNK: Final = 1000
 #: Seconds after which Redis forgets what was written beside by somebody who died over it.
@@ -63,6 +66,7 @@ class DeviceSync(Service):
 
     :param report: told None while that goes well, else why not.
     :param backoff: says when it is tried again after it went wrong, if not after ``interval``.
+    :param pulse: beats with each reading.
     """
 
     _log = Logger()
@@ -75,6 +79,7 @@ class DeviceSync(Service):
         report: Callable[[str | None], None],
         interval: float = INTERVAL,
         backoff: Backoff | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
         self._directus = directus
@@ -82,6 +87,7 @@ class DeviceSync(Service):
         self._report = report
         self._interval = interval
         self._backoff = backoff or Backoff(SystemRandom().random, clock)
+        self._pulse = pulse or Pulse(STUCK)
         self._loop: Deferred[None] = succeed(None)
         self._pause: IDelayedCall | None = None
         self._announced = False
@@ -95,6 +101,7 @@ class DeviceSync(Service):
     def stopService(self) -> Deferred[None]:
         """End at once; what was not written whole changes nothing."""
         super().stopService()
+        self._pulse.rest()
         self._loop.cancel()
         return self._loop
 
@@ -108,11 +115,14 @@ class DeviceSync(Service):
     async def _run(self) -> None:
         try:
             while True:
+                self._pulse.rest()
                 await self._redis.when_connected()
+                self._pulse.beat()
                 self._announced = False
                 began = self._clock.seconds()
                 seconds = await self._sync()
                 took = self._clock.seconds() - began
+                self._pulse.rest()
                 self._settles = max(SETTLES, _LEFT_ALONE * took)
                 await self._paused(min(seconds, self._settles) if self._announced else seconds)
         except (CancelledError, Unavailable):  # stopped

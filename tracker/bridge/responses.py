@@ -26,6 +26,7 @@ from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
+from tracker.observe.health import Pulse
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
     Delivered,
@@ -41,6 +42,8 @@ from tracker.streams.timer import RedisTimer
 
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000
+#: Seconds without a turn, or another try, after which it is stuck.
+STUCK: Final = 300.0
 #: Responses of one read, and so commands that are told of at once.
 BATCH: Final = 100
 #: Commands that wait for themselves; as long as there are so many, nothing else is read.
@@ -89,6 +92,7 @@ class ResponseWriter(Service):
     :param name: this bridge's name in the group; the same after a restart.
     :param backoff: makes one; all that is told together has one, and what waits for itself.
     :param report: told None while that goes well, else why not.
+    :param pulse: beats while responses are told, and rests while Directus is waited for.
     """
 
     _log = Logger()
@@ -102,6 +106,7 @@ class ResponseWriter(Service):
         name: str,
         backoff: Callable[[], Backoff],
         report: Callable[[str | None], None],
+        pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
         self._reading = reading
@@ -111,6 +116,7 @@ class ResponseWriter(Service):
         self._new_backoff = backoff
         self._backoff = backoff()
         self._report = report
+        self._pulse = pulse or Pulse(STUCK)
         self._loop: Deferred[None] = succeed(None)
         self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
         self._telling: Mapping[str, _Untold] = {}
@@ -125,6 +131,7 @@ class ResponseWriter(Service):
     def stopService(self) -> Deferred[Any]:
         """End at once, whatever Directus does; what was not told stays pending."""
         super().stopService()
+        self._pulse.rest()
         self._loop.cancel()
         return gatherResults([self._loop, self._claims.stopService()])
 
@@ -139,14 +146,17 @@ class ResponseWriter(Service):
             except Exception:  # noqa: BLE001 - else nothing would be told any more, in silence
                 self._log.failure("responses are not told")
                 self._report("responses are not told: see the log")
+            self._pulse.beat()
             try:
                 await deferLater(self._clock, RETRY)
             except CancelledError:
                 return
 
     async def _consume(self) -> None:
+        self._pulse.rest()
         await self._reading.when_connected()
         await self._redis.when_connected()
+        self._pulse.beat()
         await create_group(self._redis, RESPONSES, DIRECTUS_GROUP)
         self._held.clear()  # all of it is pending
         self._telling = {}
@@ -162,6 +172,7 @@ class ResponseWriter(Service):
                 (one.backoff.left for one in self._held.values()), default=BLOCK_MS / 1000
             )
             if len(self._held) >= MOST_HELD:
+                self._pulse.rest()
                 await deferLater(self._clock, soonest)
                 continue
             await self._take(
@@ -174,6 +185,7 @@ class ResponseWriter(Service):
 
     async def _take(self, entries: Sequence[Delivered]) -> None:
         """Tell of all of these, behind what still waits of the same commands."""
+        self._pulse.beat()
         untold: dict[str, _Untold] = {}
         done = []
         for entry in entries:
@@ -231,11 +243,13 @@ class ResponseWriter(Service):
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """What the table answers, however long Directus takes."""
         while True:
+            self._pulse.beat()
             try:
                 answer = await ask()
             except DirectusError as error:
                 self._report(f"Directus does not take responses: {error}")
                 self._backoff.failed(getattr(error, "retry_after", None))
+                self._pulse.rest()
                 await self._backoff.wait()
             else:
                 self._backoff.succeeded()

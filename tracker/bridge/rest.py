@@ -28,7 +28,13 @@ from urllib.parse import quote, urlsplit
 from OpenSSL.SSL import Error as SSLError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+)
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -263,6 +269,8 @@ class DirectusClient:
         asked.addTimeout(self._timeout, self._reactor, _overdue)
         try:
             return await asked
+        except ConnectingCancelledError:  # by who has asked: else it would not heed a stop
+            raise CancelledError from None
         except (
             *(ConnectError, DNSLookupError, ConnectionLost, ConnectionDone, SSLError),
             *(ResponseFailed, ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent),

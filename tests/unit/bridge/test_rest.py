@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError  # noqa: A004
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.web._newclient import RequestNotSent
@@ -266,3 +267,14 @@ def test_a_url_that_makes_no_sense(text: str) -> None:
 def test_a_token_that_makes_no_sense(text: str) -> None:
     with pytest.raises(ValueError, match="the token must be "):
         checked_token(text)
+
+
+def test_who_is_cancelled_while_it_connects_is_told_so() -> None:
+    reactor: Any = MemoryReactorClock()
+    client = DirectusClient(reactor, "http://127.0.0.1:8055", BRIDGE_TOKEN)
+    asked = Deferred.fromCoroutine(client.get_items("commands"))
+    assert reactor.tcpClients
+    asked.cancel()
+    failures: list[Failure] = []
+    asked.addErrback(failures.append)
+    assert failures[0].type is CancelledError

@@ -39,6 +39,10 @@ _OUTBOUND: Final = outbound(_ANY)
 _WAITING_FOR: Final = waiting_commands(_ANY)
 _FATE: Final = fate(_ANY)
 
+#: Who a server is to itself, when it reads its log at a start: what this user may not do in a
+#: transaction it leaves out, and starts. It may well be off, so that nobody logs in as it.
+_LOADER: Final = "default"
+
 _EVERY_ROLE: Final[tuple[Command, ...]] = (
     ("PING",),
     ("EVAL", "return 0", "0"),
@@ -143,10 +147,14 @@ def needed(streams: Iterable[str]) -> dict[str, list[Command]]:
 
 async def rights(server: Server, streams: Iterable[str]) -> list[Finding]:
     """The users may do what the roles do, and ask for the server's role."""
-    found = []
+    found, users, every = [], set[str](), list[Command]()
     for role, commands in needed(streams).items():
         user = await _user_of(server, role)
+        users.add(user)
+        every += commands
         found.append(judge_rights(server, role, await _missing(server, commands, user), user))
+    if _LOADER not in users:
+        found += judge_loader(server, await _missing(server, every, _LOADER))
     if lacking := await _missing(server, [("ROLE",)], server.user):
         seen = f"{server.user} may not run ROLE: a replica is known only by a write that it refuses"
         found.append(warning(seen, server.grant_all(lacking)))
@@ -160,6 +168,17 @@ def judge_rights(server: Server, role: str, missing: set[str], user: str) -> Fin
     told = " ".join(sorted(missing))
     mend = server.grant_all(missing, user)
     return failure(f"{user} may not do what {role} does: {told}", mend)
+
+
+def judge_loader(server: Server, missing: set[str]) -> list[Finding]:
+    """What is to be said of rights that the user lacks with whose rights the log is read."""
+    if not missing:
+        return []
+    seen = (
+        f"{_LOADER} may not do all that the append-only file holds, so that a restart leaves it "
+        f"out: {' '.join(sorted(missing))}"
+    )
+    return [failure(seen, server.grant_all(missing, _LOADER))]
 
 
 async def _user_of(server: Server, role: str) -> str:
