@@ -3,7 +3,7 @@
 #
 # DESTDIR  a folder to install into instead of /; what it will be found by later does not name it
 # PREFIX   of the virtual environment: /opt/tracker
-# SYSTEM   of the units, the link to tracker-admin and the examples: /usr/local
+# SYSTEM   of the units, the commands and what is delivered as an example: /usr/local
 # PYTHON   that the virtual environment is of: python3
 #
 # Neither a user is made nor a unit enabled: docs/install.rst has the lines that do it.
@@ -53,7 +53,8 @@ fi
 
 system=$root$SYSTEM
 units=$system/lib/systemd/system
-install -d "$system/bin" "$system/sbin" "$units" "$system/lib/sysusers.d" "$system/lib/tmpfiles.d" "$share/etc" "$share/redis"
+install -d "$system/bin" "$system/sbin" "$units" "$system/lib/sysusers.d" \
+    "$system/lib/tmpfiles.d" "$share/etc" "$share/redis"
 ln -sf "$PREFIX/bin/tracker-admin" "$system/bin/tracker-admin"
 install -m 755 packaging/tracker-restart "$system/sbin"
 for file in $(cd systemd && find tracker* -type f); do

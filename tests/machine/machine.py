@@ -59,6 +59,7 @@ class Machine:
 
     def boot(self) -> None:
         """Start it; returns when all its units are started."""
+        self._leader = 0
         with self.log.open("ab") as output:
             self._nspawn = subprocess.Popen(
                 [
