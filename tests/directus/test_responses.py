@@ -28,12 +28,15 @@ Start = Callable[..., DirectusServer]
 class Reality(Bridges):
     """Bridges of a real one."""
 
+    patience = 60.0
+    """Seconds that those wait for an answer that are begun next."""
+
     def __init__(self, redis: RedisServer, server: DirectusServer) -> None:
         super().__init__(redis)
         self.server = server
 
     def _client(self) -> DirectusClient:
-        client = DirectusClient(self.reactor, self.server.url, BRIDGE_TOKEN, timeout=5)
+        client = DirectusClient(self.reactor, self.server.url, BRIDGE_TOKEN, timeout=self.patience)
         self._open.append(client)
         return client
 
@@ -148,6 +151,7 @@ async def test_rows_that_go_meanwhile_are_let_go(bridges: Reality) -> None:
 
 @ensureDeferred
 async def test_it_is_killed_and_hangs_and_nothing_is_lost(bridges: Reality) -> None:
+    bridges.patience = 5.0  # what comes later than that is told again
     keys = bridges.rows(400)
     for key in keys[:200]:
         bridges.say(key, "responded")
@@ -161,7 +165,7 @@ async def test_it_is_killed_and_hangs_and_nothing_is_lost(bridges: Reality) -> N
     bridges.server.suspend()
     for key in keys[200:]:
         bridges.say(key, "failed", reason="timeout")
-    await until(lambda: "no answer" in str(bridges.trouble), "told", timeout=30)
+    await until(lambda: "no answer" in str(bridges.trouble), "told", timeout=60)
     bridges.server.resume()
     await bridges.all_told()
     counted = bridges.sql("SELECT status, count(*) FROM commands GROUP BY status ORDER BY 1")
@@ -174,7 +178,7 @@ async def test_its_database_is_away(started: Reality) -> None:
         started.say(key, "responded")
     started.sql("ALTER TABLE commands RENAME TO gone")
     await started.writer()
-    await until(lambda: started.trouble, "told", timeout=30)
+    await until(lambda: started.trouble, "told", timeout=60)
     assert started.pending == 20
     started.sql("ALTER TABLE gone RENAME TO commands")
     await started.all_told()

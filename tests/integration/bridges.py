@@ -15,6 +15,7 @@ from tests.unit.bridge.double import BRIDGE_TOKEN, DirectusDouble
 from tests.waiting import until
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import DeviceSync
+from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import ResponseWriter
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
@@ -59,6 +60,14 @@ class Bridges:
         self._open.append(sync)
         sync.startService()
         return sync
+
+    async def overdue(self) -> Overdue:
+        """One that runs."""
+        redis, client = await self._connection(), self._client()
+        overdue = Overdue(self.reactor, client, redis, CommandTable(client, redis), 0.1)
+        self._open.append(overdue)
+        overdue.startService()
+        return overdue
 
     def backoff(self) -> Backoff:
         """A short one."""

@@ -21,7 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
-from tracker.bridge.rest import DirectusError, DirectusRefused
+from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
@@ -67,6 +67,8 @@ class _Untold:
     backoff: Backoff
     responses: dict[str, dict[str, Any]] = field(factory=dict)
     """Entry → fields."""
+    why: str = ""
+    """Why Directus has not taken it, where it has not."""
 
     @property
     def fields(self) -> list[dict[str, Any]]:
@@ -259,6 +261,8 @@ class ResponseWriter(Service):
         self, key: str, one: _Untold, error: DirectusError
     ) -> bool | DirectusError:
         """Tell the status first, and what comes with it if it can be stored after all."""
+        if isinstance(error, DirectusDenied):
+            return error  # the values are good, and are taken once the policy is mended
         if not _is_refusal(error) and one.backoff.failures < PATIENCE:
             return error
         told = (await self._insist(lambda: self._table.tell({key: one.bare})))[key]
@@ -281,11 +285,12 @@ class ResponseWriter(Service):
     def _hold(self, key: str, one: _Untold, error: DirectusError) -> None:
         seconds = one.backoff.failed(getattr(error, "retry_after", None))
         self._held[key] = one
+        one.why = _kind(error)
         self._log.warn(
             "command {id}: Directus does not take {status} ({why}); again in {seconds:.0f} s",
             id=key,
             status=one.fields[-1]["status"],
-            why=_kind(error),
+            why=one.why,
             seconds=seconds,
         )
 
@@ -293,9 +298,10 @@ class ResponseWriter(Service):
         if not self._held:
             self._report(None)
             return
-        key = next(iter(self._held))
+        key, one = next(iter(self._held.items()))
         self._report(
-            f"Directus takes what became of others and not of {len(self._held)} commands, as {key}"
+            f"Directus takes what became of others and not of {len(self._held)} commands, "
+            f"as {key}: {one.why}"
         )
 
     async def _acknowledge(self, entry_ids: Sequence[str]) -> None:

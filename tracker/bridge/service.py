@@ -17,6 +17,7 @@ from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Dispatcher
 from tracker.bridge.dispatcher import STUCK as DISPATCHER_STUCK
 from tracker.bridge.instances import Credentials, Instances
+from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import BLOCK_MS, ResponseWriter
 from tracker.bridge.responses import STUCK as RESPONSES_STUCK
 from tracker.bridge.rest import DirectusClient
@@ -112,7 +113,9 @@ def bridge_role(
         *(reactor, client, redis, health.condition("devices"), pace.poll_devices),
         pulse=health.pulse("readings of devices", DEVICES_STUCK),
     )
-    for service in (_Client(client), redis, reading, instances, writer, devices, dispatcher):
+    overdue = Overdue(reactor, client, redis, table)
+    asking = (writer, devices, overdue, dispatcher)
+    for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)
     if hook is not None:
         site = Webhook(hook.secret, dispatcher, devices).site(reactor)

@@ -286,6 +286,23 @@ def test_a_text_that_is_an_internal_error_leaves_its_status_after_many_tries(
     assert [error["id"] for error in errors(list(events))] == [bad]
 
 
+def test_a_text_that_may_not_be_written_is_kept_until_it_may(writing: Writing) -> None:
+    (key,) = writing.rows(1)
+    forbidden = Complaint(403, "FORBIDDEN", "You don't have permission to access this.")
+    poisoned = writing.double.tables["commands"].poisoned
+    poisoned[key] = lambda data: forbidden if data.get("response") else None
+    writing.stream.add(key, "responded", response="INI:1")
+    writing.writer.startService()
+    writing.pass_time(2 ** (PATIENCE + 1))
+    assert writing.stream.pending
+    assert str(writing.reports[-1]).endswith(f"not of 1 commands, as {key}: 403 FORBIDDEN")
+    poisoned.clear()
+    writing.pass_time(80)
+    row = writing.double.rows("commands")[key]
+    assert (row["status"], row["response"]) == ("responded", "INI:1")
+    assert not writing.stream.pending
+
+
 def test_a_status_that_is_refused_is_let_go_and_told(writing: Writing) -> None:
     (bad,) = writing.rows(1)
     refusal = Complaint(400, "FAILED_VALIDATION", "no")
