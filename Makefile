@@ -15,21 +15,28 @@ DEMO_DATA    ?=
 # Options of all measurements that `make bench` runs, as --quick.
 BENCH_OPTIONS ?=
 
+# Where `make install` puts the environment, and the rest; below DESTDIR, if that is set.
+PREFIX ?= /opt/tracker
+SYSTEM ?= /usr/local
+
 # compat: only so are the plugins in twisted/plugins found in the source tree.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test directus test-directus test-ops lint format docs bench clean
+.PHONY: help demo test directus test-directus test-ops test-system lint format docs bench install deb clean
 
 help:
 	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
 	@echo "make test    run every test that needs no root"
 	@echo "make test-directus  run those with a real Directus, which needs g++ and installs 1 GB"
 	@echo "make test-ops  try alerts, dashboard and metrics with Prometheus (apt-get install prometheus)"
+	@echo "make test-system    run those on a whole machine, which need root, debootstrap and systemd-nspawn"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    build the documentation into docs/_build"
 	@echo "make bench   measure decoding, memory and throughput (BENCH_OPTIONS=--quick)"
+	@echo "make install into PREFIX (/opt/tracker), units into SYSTEM (/usr/local), all of it below DESTDIR"
+	@echo "make deb     build dist/tracker_*.deb (DEB_VERSION=1.2.3)"
 	@echo "make clean   remove what these have made"
 
 demo: $(VENV)/.embedded
@@ -50,6 +57,11 @@ test-directus: directus
 test-ops: $(VENV)/.test
 	$(BIN)/python -m pytest tests/ops
 
+# Debian is fetched into ~/.cache/tracker-machine, or TRACKER_MACHINE_CACHE, once. Each of these
+# tests goes on where the one before has ended.
+test-system: $(VENV)/.test
+	$(BIN)/python -m pytest --exitfirst tests/machine
+
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -67,6 +79,13 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/connections.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/ingest.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/process.py $(BENCH_OPTIONS)
+
+# docs/install.rst says what is to be done afterwards.
+install:
+	@DESTDIR='$(DESTDIR)' PREFIX='$(PREFIX)' SYSTEM='$(SYSTEM)' PYTHON='$(PYTHON)' packaging/install.sh
+
+deb:
+	@DEB_VERSION='$(DEB_VERSION)' packaging/deb.sh
 
 clean:
 	rm -rf $(VENV) build dist docs/_build *.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache

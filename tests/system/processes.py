@@ -140,7 +140,14 @@ class Simulation:
     It keeps journals of what was acknowledged, and of the commands that were executed.
     """
 
-    def __init__(self, folder: Path, port: int, *arguments: str, name: str = "fleet") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        port: int,
+        *arguments: str,
+        name: str = "fleet",
+        host: str = "127.0.0.1",
+    ) -> None:
         self._journal = folder / f"{name}.jsonl"
         self._journal.touch()
         self._command_journal = folder / f"{name}-commands.jsonl"
@@ -148,7 +155,7 @@ class Simulation:
         self._log = folder / f"{name}.log"
         self._process = subprocess.Popen(
             [
-                *(str(BIN / "tracker-admin"), "simulate", "--target", f"tcp:127.0.0.1:{port}"),
+                *(str(BIN / "tracker-admin"), "simulate", "--target", f"tcp:{host}:{port}"),
                 *("--journal", str(self._journal)),
                 *("--command-journal", str(self._command_journal), *arguments),
             ],

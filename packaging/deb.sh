@@ -1,0 +1,46 @@
+#!/bin/sh
+# Builds dist/tracker_VERSION_ARCHITECTURE.deb from this source tree: `make deb` calls it.
+# Needs python3-venv and dpkg-deb, and no root. In the environment:
+#
+# DEB_VERSION  of the package; default: the program's
+# DEB_PYTHON   that it is for; default: /usr/bin/python3, the one of this Debian
+#
+# The package is for the release that it is built on: its environment has that Python.
+set -eu
+umask 022
+cd "$(dirname "$0")/.."
+
+python=${DEB_PYTHON:-/usr/bin/python3}
+program=$(sed -n 's/^__version__ = "\(.*\)"$/\1/p' tracker/__init__.py)
+version=${DEB_VERSION:-$program}
+architecture=$(dpkg --print-architecture)
+mkdir -p dist
+stage=$(mktemp -d)
+chmod 755 "$stage"
+trap 'rm -rf "$stage"' EXIT
+
+DESTDIR=$stage PREFIX=/opt/tracker SYSTEM=/usr PYTHON=$python packaging/install.sh
+# It is upgraded by packages.
+"$stage/opt/tracker/bin/python" -m pip uninstall --quiet --yes pip setuptools
+
+doc=$stage/usr/share/doc/tracker
+install -d "$doc"
+install -m 644 README.rst docs/*.rst "$doc"
+install -m 644 packaging/deb/copyright "$doc"
+install -D -m 644 packaging/deb/lintian-overrides "$stage/usr/share/lintian/overrides/tracker"
+
+minor=$("$python" -c 'import sys; print(sys.version_info.minor)')
+libc=$(dpkg-query --show --showformat '${Version}' "libc6:$architecture")
+install -d "$stage/DEBIAN"
+sed -e "s|@VERSION@|$version|" -e "s|@ARCHITECTURE@|$architecture|" \
+    -e "s|@PYTHON@|3.$minor|" -e "s|@NEXT_PYTHON@|3.$((minor + 1))|" -e "s|@LIBC@|${libc%%-*}|" \
+    -e "s|@SIZE@|$(du -sk "$stage" | cut -f1)|" \
+    packaging/deb/control.in >"$stage/DEBIAN/control"
+install -m 755 packaging/deb/preinst packaging/deb/postinst packaging/deb/prerm packaging/deb/postrm \
+    "$stage/DEBIAN"
+(cd "$stage" && find opt usr -type f -print0 | sort -z | xargs -0 md5sum) >"$stage/DEBIAN/md5sums"
+
+file=dist/tracker_${version}_$architecture.deb
+# -z1: 20 % more than -z6, in a tenth of the time.
+dpkg-deb --root-owner-group -Zxz -z1 --build "$stage" "$file" >/dev/null
+echo "$file"

@@ -1,0 +1,44 @@
+"""The one machine of all these tests, and the report of what was done to it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.machine.site import Site, build_package
+
+_report = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture(scope="session")
+def package() -> Path:
+    """The package of this source tree."""
+    return build_package()
+
+
+@pytest.fixture(scope="session")
+def site(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Site]:
+    """A booted machine without Tracker; turned off and removed at the end."""
+    site = Site(tmp_path_factory.mktemp("machine"))
+    request.config.stash[_report] = site.report
+    try:
+        site.machine.boot()
+        yield site
+        if request.session.testsfailed:
+            site.say(site.machine.run("journalctl", "--lines=100", "--no-hostname", check=False))
+    finally:
+        site.remove()
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """What was done, and counted."""
+    if lines := config.stash.get(_report, []):
+        terminalreporter.section("the machine")
+        for line in lines:
+            terminalreporter.write_line(line)

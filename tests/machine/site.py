@@ -1,0 +1,128 @@
+"""A machine on which Tracker is installed, and the fleet outside that reports to it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+from tests.machine.fleet import Fleet
+from tests.machine.machine import Machine
+from tests.system.processes import Key
+from tests.waiting import wait_for
+
+ROOT: Final = Path(__file__).parents[2]
+
+#: Bytes of the disk that Redis has: more than the whole test appends, and soon filled.
+REDIS_DISK: Final = 256 << 20
+
+_POSITIONS: Final = (
+    "SELECT device_id, to_char(ts AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'),"
+    " encode(digest, 'hex') FROM positions"
+)
+
+
+class Site:
+    """All of it, and the lines of what was done there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.report: list[str] = []
+        self.machine = Machine(REDIS_DISK)
+        self._folder = folder
+        self._fleet: Fleet | None = None
+
+    @property
+    def fleet(self) -> Fleet:
+        """The devices, from when they are first needed."""
+        if self._fleet is None:
+            self._fleet = Fleet(self._folder, self.machine.address)
+        return self._fleet
+
+    def stored(self) -> list[Key]:
+        """The keys of all positions in PostgreSQL."""
+        psql = ("psql", "--dbname", "tracker", "--tuples-only", "--no-align", "--field-separator=,")
+        text = self.machine.run("runuser", "-u", "postgres", "--", *psql, "--command", _POSITIONS)
+        return [(device, ts, digest) for device, ts, digest in _rows(text)]
+
+    def account(self) -> int:
+        """Wait until all that is acknowledged by now is stored; returns how many records."""
+        acknowledged = set(self.fleet.acknowledged())
+        wait_for(lambda: acknowledged <= set(self.stored()), "all is stored", timeout=60)
+        return len(acknowledged)
+
+    def heartbeat(self, service: str) -> dict[str, Any]:
+        """What an instance of ingest tells of itself in Redis, when it does."""
+        name = f"{self.machine.HOSTNAME}-{service.partition('@')[2]}"
+        url = (self.machine.root / "etc/tracker/credentials/admin.redis-url").read_text().strip()
+        get = ("redis-cli", "--no-auth-warning", "-u", url, "GET", f"instance:heartbeat:{name}")
+        text = wait_for(lambda: self.machine.run(*get).strip(), f"{service} is alive", timeout=60)
+        beat: dict[str, Any] = json.loads(text)
+        return beat
+
+    def restarts(self, unit: str) -> int:
+        """How often systemd has restarted it by itself."""
+        return int(self.machine.show(unit, "NRestarts"))
+
+    def wait_for_restart(self, unit: str, before: int, timeout: float = 60) -> None:
+        """Wait until systemd has restarted it once more, and it is ready."""
+        wait_for(
+            lambda: self.restarts(unit) > before and self.machine.is_active(unit),
+            f"{unit} was restarted",
+            timeout,
+        )
+
+    def put(self, file: Path) -> str:
+        """Copy a file into the machine; its path there."""
+        shutil.copy(file, self.machine.root / "srv")
+        return f"/srv/{file.name}"
+
+    def say(self, line: str) -> None:
+        """A line of the report."""
+        self.report.append(line)
+
+    def remove(self) -> None:
+        """End all, and leave nothing of it."""
+        if self._fleet is not None:
+            self._fleet.kill()
+        self.machine.remove()
+
+
+def build_package() -> Path:
+    """``make deb``; the package."""
+    ended = subprocess.run(
+        ["make", "--no-print-directory", "deb"],
+        cwd=ROOT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return ROOT / ended.stdout.splitlines()[-1]
+
+
+def build_successor(package: Path, folder: Path) -> Path:
+    """The package of the next version, whose settings as delivered are others, too."""
+    tree = folder / "successor"
+    subprocess.run(["dpkg-deb", "--raw-extract", str(package), str(tree)], check=True)
+    _edit(tree / "DEBIAN/control", r"(?m)^(Version: .*)$", r"\1+1")
+    (code,) = tree.glob("opt/tracker/lib/python3.*/site-packages/tracker/__init__.py")
+    _edit(code, r'(?m)^(__version__ = ".*)"$', r'\1+1"')
+    for bytecode in (code.parent / "__pycache__").glob("__init__.*"):
+        bytecode.unlink()
+    settings = tree / "usr/share/tracker/etc/ingest.env"
+    settings.write_text(f"# Delivered with the next version.\n{settings.read_text()}")
+    successor = folder / package.name.replace("_", "_next-", 1)
+    build = ("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "--build")
+    subprocess.run([*build, str(tree), str(successor)], check=True, stdout=subprocess.DEVNULL)
+    shutil.rmtree(tree)
+    return successor
+
+
+def _edit(file: Path, pattern: str, replacement: str) -> None:
+    text, count = re.subn(pattern, replacement, file.read_text())
+    assert count == 1, f"{file}: {count} times {pattern}"
+    file.write_text(text)
+
+
+def _rows(text: str) -> list[list[str]]:
+    return [line.split(",") for line in text.splitlines()]
