@@ -26,13 +26,12 @@ from tracker.ingestion.gateway import Gateway
 from tracker.keys import heartbeat
 from tracker.lifecycle import Abort
 from tracker.position import iso_milliseconds
+from tracker.streams.advertised import EXPIRY
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
 
 #: Seconds between two beats.
 INTERVAL: Final = 30
-#: Seconds after which an instance without a beat counts as dead.
-EXPIRY: Final = 90
 #: Seconds by which a beat may be late, and is one all the same.
 _TOLERANCE: Final = 5
 

@@ -99,6 +99,18 @@ async def read_dead(
     return [_dead_letter(entry_id, content) for entry_id, content in reply]
 
 
+async def latest_dead(
+    redis: RedisConnection, stream: str, count: int
+) -> tuple[int, list[DeadLetter]]:
+    """How many dead letters of ``stream`` there are, and the latest of them, newest first."""
+    name = dead_letters(stream)
+    total = await redis.execute("XLEN", name)
+    if not total:
+        return 0, []
+    reply = await redis.execute("XREVRANGE", name, "+", "-", "COUNT", count)
+    return total, [_dead_letter(entry_id, content) for entry_id, content in reply]
+
+
 async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
     """Append dead letters to their stream again, and remove them; atomic for each.
 

@@ -14,6 +14,7 @@ from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.metrics import make_registry
 from tracker.tap.bridge import BridgeOptions
+from tracker.tap.console import ConsoleOptions
 from tracker.tap.ingest import IngestOptions
 from tracker.tap.janitor import JanitorOptions
 from tracker.tap.process import ProcessOptions
@@ -30,6 +31,7 @@ class Options(usage.Options):
         ("process", None, ProcessOptions, "Move positions from the streams into the database."),
         ("janitor", None, JanitorOptions, "Trim streams, never past what is not read."),
         ("bridge", None, BridgeOptions, "Commands from Directus, and their fate back to it."),
+        ("console", None, ConsoleOptions, "A page that shows what happens, and sends commands."),
         ("standalone", None, StandaloneOptions, "All in one, with its own Redis and SQLite."),
     ]
 
