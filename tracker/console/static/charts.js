@@ -59,6 +59,10 @@ export class Chart {
     const x = (at) => LEFT + ((at - (now - HOUR)) / HOUR) * (right - LEFT);
     const y = (value) => bottom - (value / top) * (bottom - TOP);
     const drawn = [];
+    for (const value of [0, top / 2, top]) {
+      drawn.push(svg("line", { class: "grid", x1: LEFT, x2: right, y1: y(value), y2: y(value) }));
+      drawn.push(svg("text", { class: "tick", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, value ? this.axis(value) : "0"));
+    }
     for (const band of this.bands) {
       if (band.from >= top) continue;
       drawn.push(svg("line", { class: `threshold ${band.class}`, x1: LEFT, x2: right, y1: y(band.from), y2: y(band.from) }));
@@ -66,11 +70,7 @@ export class Chart {
         drawn.push(svg("text", { class: `tick ${band.class}`, x: right, y: y(band.from) - 4, "text-anchor": "end" }, band.text));
       }
     }
-    for (const value of [0, top / 2, top]) {
-      drawn.push(svg("line", { class: "grid", x1: LEFT, x2: right, y1: y(value), y2: y(value) }));
-      drawn.push(svg("text", { class: "tick", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, this.axis(value)));
-    }
-    for (const ago of [60, 45, 30, 15, 0]) {
+    for (const ago of width > 340 ? [60, 45, 30, 15, 0] : [60, 30, 0]) {
       const at = x(now - ago * 60);
       const anchor = ago === 60 ? "start" : ago === 0 ? "end" : "middle";
       drawn.push(svg("text", { class: "tick", x: at, y: this.height - 4, "text-anchor": anchor }, ago ? `−${ago} min` : "now"));

@@ -51,9 +51,11 @@ export class Table {
     this.key = key;
     this.rowClass = row;
     this.rows = new Map();
-    this.body = h("tbody");
-    const heads = columns.map((column) => h("th", { scope: "col", class: column.class }, column.title));
-    this.table = h("table", {}, h("caption", { class: "unseen" }, label), h("thead", {}, h("tr", {}, ...heads)), this.body);
+    this.body = h("tbody", { role: "rowgroup" });
+    // On a phone rows are laid out as cards, and would lose what they are without the roles.
+    const heads = columns.map((column) => h("th", { scope: "col", role: "columnheader", class: column.class }, column.title));
+    this.table = h("table", { role: "table" }, h("caption", { class: "unseen" }, label),
+      h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads)), this.body);
     this.scroller = h("div", { class: "scroller", role: "region", "aria-label": `${label}, scrollable`, tabindex: "0" }, this.table);
     this.none = h("p", { class: "none" }, empty);
     this.element = h("div", { class: "table" }, this.scroller, this.none);
@@ -71,7 +73,7 @@ export class Table {
       seen.add(key);
       let row = this.rows.get(key);
       if (!row) {
-        row = h("tr", {}, ...this.columns.map((column) => h("td", { class: column.class })));
+        row = h("tr", { role: "row" }, ...this.columns.map((column) => h("td", { role: "cell", class: column.class, "data-title": column.title })));
         this.rows.set(key, row);
       }
       this.fill(row, item);
@@ -94,8 +96,8 @@ export class Table {
       const made = column.cell(item);
       const wanted = typeof made === "object" && made !== null ? made : { text: String(made ?? "") };
       const state = JSON.stringify(wanted);
-      if (cell.dataset.state === state) return;
-      cell.dataset.state = state;
+      if (cell.shown === state) return;
+      cell.shown = state;
       if (wanted.pill) cell.replaceChildren(pill(wanted.pill, wanted.text));
       else if (wanted.href && cell.firstChild?.nodeName === "A") {
         setText(cell.firstChild, wanted.text);

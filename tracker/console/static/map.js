@@ -217,15 +217,19 @@ export class Track {
     const last = this.points.at(-1);
     if (last) taken.push(this.at(last));
     const drawn = [];
+    let before = "";
     const pick = Math.max(1, Math.floor(this.points.length / 60));
     for (let index = 0; index < this.points.length - 1 && drawn.length < 2 * MOST_LABELS; index += pick) {
       const point = this.points[index];
       const [x, y] = this.at(point);
       if (x < 8 || y < 24 || x > width - 48 || y > height - 48) continue;
       if (taken.some(([left, top]) => Math.abs(left - x) < LABEL_ROOM && Math.abs(top - y) < 30)) continue;
+      const when = minutes(point.at);
+      if (when === before) continue;
+      before = when;
       taken.push([x, y]);
       drawn.push(svg("circle", { class: "stop", cx: x, cy: y, r: 3 }));
-      drawn.push(svg("text", { class: "when", x: x + 7, y: y + 4 }, minutes(point.at)));
+      drawn.push(svg("text", { class: "when", x: x + 7, y: y + 4 }, when));
     }
     return drawn;
   }
@@ -243,9 +247,9 @@ export class Track {
       const [left, top] = this.at(this.points[0]);
       drawn.push(svg("rect", { class: "start", x: left - 5, y: top - 5, width: 10, height: 10, rx: 2 }));
     }
-    drawn.push(svg("circle", { class: "halo", cx: x, cy: y, r: 13 }));
+    drawn.push(svg("circle", { class: "halo", cx: x, cy: y, r: 16 }));
     drawn.push(last.speed
-      ? svg("path", { class: "here", d: "M0-9 6.5 7 0 3.5-6.5 7Z", transform: `translate(${x.toFixed(1)} ${y.toFixed(1)}) rotate(${last.angle ?? 0})` })
+      ? svg("path", { class: "here", d: "M0-11 8 9 0 4.5-8 9Z", transform: `translate(${x.toFixed(1)} ${y.toFixed(1)}) rotate(${last.angle ?? 0})` })
       : svg("circle", { class: "here", cx: x, cy: y, r: 6 }));
     return drawn;
   }

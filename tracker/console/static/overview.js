@@ -114,6 +114,7 @@ class LagCard {
     const name = `${stream} ${group}`;
     this.word = h("span");
     this.entries = h("span", { class: "huge" });
+    this.noun = h("span", { class: "unit" });
     this.age = h("span", { class: "huge" });
     this.unit = h("span", { class: "unit" });
     this.detail = h("p", { class: "detail" });
@@ -128,7 +129,7 @@ class LagCard {
     this.element = h("article", { class: "lag", "aria-label": `Lag of ${stream}` },
       h("div", { class: "lag-head" }, h("h3", {}, stream), h("span", { class: "group" }, group ? `group ${group}` : "no group"), this.word),
       h("p", { class: "figures-line" },
-        h("span", { class: "big" }, this.entries, h("span", { class: "unit" }, "entries")),
+        h("span", { class: "big" }, this.entries, this.noun),
         h("span", { class: "big" }, this.age, this.unit, h("span", { class: "unit of" }, "oldest"))),
       this.detail,
       h("div", { class: "charts" }, ...this.charts.map((chart) => chart.element)));
@@ -143,6 +144,7 @@ class LagCard {
     }
     const [value, unit] = lag.group === null ? [NOTHING, ""] : span(lag.age);
     setText(this.entries, lag.group === null ? number(lag.stream_entries) : number(lag.total));
+    setText(this.noun, this.entries.textContent === "1" ? "entry" : "entries");
     setText(this.age, value);
     setText(this.unit, unit);
     setText(this.detail, detail(lag));
