@@ -112,6 +112,6 @@ export class Table {
 
 export function panel(title, { note = null, id = null, level = 2 } = {}, ...children) {
   const name = id ?? title.toLowerCase().replaceAll(/[^a-z]+/g, "-");
-  const head = h("div", { class: "panel-head" }, h(`h${level}`, { id: `${name}-title` }, title), note);
+  const head = h("div", { class: "panel-head" }, h(`h${level}`, { id: `${name}-title`, tabindex: level === 1 ? "-1" : null }, title), note);
   return h("section", { class: "panel", id: name, "aria-labelledby": `${name}-title` }, head, ...children);
 }
