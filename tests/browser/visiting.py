@@ -59,9 +59,9 @@ class Visit:
         """Leave a picture of the whole page for people to look at."""
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         # On top of the page, and not over what is below.
-        self.page.evaluate("document.querySelector('.bar').style.position = 'static'")
+        self.page.evaluate("document.querySelector('.top').style.position = 'static'")
         self.page.screenshot(path=str(SCREENSHOTS / f"{name}.png"), full_page=True)
-        self.page.evaluate("document.querySelector('.bar').style.position = ''")
+        self.page.evaluate("document.querySelector('.top').style.position = ''")
 
     def check(self) -> None:
         """Nothing went wrong, nobody else was asked, and nothing is wider than the screen."""

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from attrs import frozen
 from klein import Klein
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 from twisted.web.http import CACHED, NOT_FOUND
 from twisted.web.server import Request, Site
@@ -275,6 +275,11 @@ class Console:
             return _say(request, 503, {"error": str(error)})
         except (Refused, Unavailable) as error:
             return _say(request, 503, {"error": f"Redis: {error}"})
+        except CancelledError:
+            return None  # nobody waits for it any more
+        except Exception:  # noqa: BLE001 - Klein's own page would tell no more, and as HTML
+            self._log.failure("a question was not answered")
+            return _say(request, 500, {"error": "a fault, which the console's log tells of"})
         return b"" if answer is None else _say(request, 200, answer)
 
     @app.handle_errors(HTTPException)  # type: ignore[arg-type]

@@ -67,7 +67,7 @@ export class Chart {
       if (band.from >= top) continue;
       drawn.push(svg("line", { class: `threshold ${band.class}`, x1: LEFT, x2: right, y1: y(band.from), y2: y(band.from) }));
       if (y(band.from) > TOP + 12) {
-        drawn.push(svg("text", { class: `tick ${band.class}`, x: right, y: y(band.from) - 4, "text-anchor": "end" }, band.text));
+        drawn.push(svg("text", { class: `tick ${band.class}`, x: LEFT + 4, y: y(band.from) - 4 }, band.text));
       }
     }
     for (const ago of width > 340 ? [60, 45, 30, 15, 0] : [60, 30, 0]) {

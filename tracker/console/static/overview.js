@@ -119,8 +119,8 @@ class LagCard {
     this.unit = h("span", { class: "unit" });
     this.detail = h("p", { class: "detail" });
     const bands = [
-      { from: session.behind, class: "warn", text: `behind, ${duration(session.behind)}` },
-      { from: session.far_behind, class: "bad", text: `far behind, ${duration(session.far_behind)}` },
+      { from: session.behind, class: "warn", text: `behind, ${seconds(session.behind)}` },
+      { from: session.far_behind, class: "bad", text: `far behind, ${seconds(session.far_behind)}` },
     ];
     this.charts = [
       new Chart({ title: "Entries", series: [{ key: `entries ${name}`, name: "entries", class: "first" }], format: number, axis: short, floor: 10 }),
