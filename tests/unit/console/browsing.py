@@ -9,9 +9,11 @@ from attrs import define, evolve, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import ISSLTransport
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
+from zope.interface import alsoProvides
 
 from tests.unit.fakes import FakeRedis
 from tracker.bridge.instances import Credentials
@@ -134,9 +136,15 @@ class Server:
         devices = Devices(self.clock, self.redis, None, self.ports, {})
         parts = Parts(
             Access(self.clock, Sessions(self.clock, self.key), self.operators, in_thread),
-            *(self.sampler, self.broadcast),
+            self.sampler,
+            self.broadcast,
             Frames(self.clock, devices.owner, self.ports, self.broadcast),
-            *(devices, self.commands, self.ports, Thresholds(), self.tiles, self.may_send),
+            devices,
+            self.commands,
+            self.ports,
+            Thresholds(),
+            self.tiles,
+            self.may_send,
         )
         files = {"index.html": File(b"<!doctype html>", "text/html", b'"1"')}
         self.site = Console(parts, files).site(Names.of(self.names))
@@ -154,7 +162,7 @@ class Connection:
             IPv4Address("TCP", "127.0.0.1", 9120), IPv4Address("TCP", peer, 40000)
         )
         if server.secure:
-            self.channel.isSecure = lambda: True
+            alsoProvides(self.transport, ISSLTransport)
         self.channel.callLater = server.clock.callLater
         self.channel.makeConnection(self.transport)
 
@@ -168,7 +176,8 @@ class Connection:
     @property
     def text(self) -> str:
         """All that came."""
-        return self.transport.value().decode()
+        text: str = self.transport.value().decode()
+        return text
 
     def answer(self) -> Answer:
         """The one answer that came, whole."""
