@@ -134,7 +134,7 @@ class Server:
             *(self.clock, see, self.commands, self.ports, Thresholds(), self.broadcast.publish)
         )
         devices = Devices(self.clock, self.redis, None, self.ports, {})
-        parts = Parts(
+        self.parts = Parts(
             Access(self.clock, Sessions(self.clock, self.key), self.operators, in_thread),
             self.sampler,
             self.broadcast,
@@ -147,7 +147,7 @@ class Server:
             self.may_send,
         )
         files = {"index.html": File(b"<!doctype html>", "text/html", b'"1"')}
-        self.site = Console(parts, files).site(Names.of(self.names))
+        self.site = Console(self.parts, files).site(Names.of(self.names))
 
     def connect(self, peer: str = "127.0.0.1") -> Connection:
         return Connection(self, peer)
