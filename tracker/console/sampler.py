@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from attrs import frozen
 from twisted.application.internet import TimerService
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from tracker.console.commands import CommandLog
@@ -100,6 +101,14 @@ class Sampler(TimerService):
         self._history = History()
         self._totals: deque[_Totals] = deque(maxlen=_RATE_LOOKS)
         self._latest: dict[str, Any] | None = None
+        self._sampling = False
+        self._why_not: str | None = None  # Redis cannot be asked, as its connection has said
+
+    def redis_is(self, reason: str | None) -> None:
+        """Be told why the connection to Redis is not usable, or None when it is."""
+        self._why_not = reason
+        if reason is None and self.running:
+            Deferred.fromCoroutine(self.sample())  # nobody should wait for the next one
 
     def first_events(self) -> Iterable[bytes]:
         """What somebody is told who has just come."""
@@ -108,15 +117,21 @@ class Sampler(TimerService):
             yield event("overview", self._latest)
 
     async def sample(self) -> None:
-        """Take a sample, and publish it."""
+        """Take a sample, and publish it; not while another one is taken."""
+        if self._sampling:
+            return
+        self._sampling = True
         try:
             overview = await self._overview()
         except (Refused, Unavailable) as error:
             self._totals.clear()
-            overview = {"at": self._clock.seconds(), "redis": str(error) or "no answer"}
+            why = self._why_not or str(error) or "no answer"
+            overview = {"at": self._clock.seconds(), "redis": why}
         except Exception:  # noqa: BLE001 - else it would never look again
             self._log.failure("no sample was taken")
             overview = {"at": self._clock.seconds(), "redis": "a fault, which the log tells of"}
+        finally:
+            self._sampling = False
         self._latest = overview
         self._publish(event("overview", overview))
 

@@ -68,7 +68,13 @@ def console_role(
     role = Role()
     role.setName("console")
     streams = list(streams)
-    redis = RedisConnection(reactor, address, health.condition("redis (console)"))
+    condition = health.condition("redis (console)")
+
+    def report(reason: str | None) -> None:
+        condition(reason)
+        sampler.redis_is(reason)
+
+    redis = RedisConnection(reactor, address, report)
     ports = ControlPorts(reactor, credentials, controls)
     commands = CommandLog(reactor, redis)
     broadcast = Broadcast(reactor)

@@ -166,3 +166,43 @@ def test_series_that_come_and_go_stay_aligned() -> None:
     history.add(NOW, {"a": 1})
     history.add(NOW + STEP, {"b": 2})
     assert history.as_json()["series"] == {"a": [1, None], "b": [None, 2]}
+
+
+def test_a_sample_is_taken_as_soon_as_redis_is_there(server: Server) -> None:
+    looks = []
+
+    async def see() -> Look:
+        looks.append(server.clock.seconds())
+        if len(looks) == 1:
+            raise Unavailable("not connected")
+        return NOTHING
+
+    server.sampler._see = see
+    server.sampler.redis_is("Connection refused")
+    server.sampler.startService()
+    connection = Browser(server).begin("GET", "/api/events")
+    server.sampler.redis_is(None)
+    told_of: list[Any] = [data for name, data in told(connection) if name == "overview"]
+    assert [one["redis"] for one in told_of] == ["Connection refused", None]
+    assert server.clock.seconds() == NOW
+    server.sampler.stopService()
+
+
+def test_a_slow_look_is_not_begun_twice(server: Server) -> None:
+    waiting: list[Deferred[None]] = []
+
+    async def see() -> Look:
+        waiting.append(Deferred())
+        await waiting[-1]
+        return NOTHING
+
+    server.sampler._see = see
+    server.sampler.startService()
+    server.sampler.redis_is(None)
+    server.clock.advance(10 * INTERVAL)
+    assert len(waiting) == 1
+    waiting[0].callback(None)
+    server.clock.advance(INTERVAL)
+    assert len(waiting) == 2
+    waiting[1].callback(None)
+    server.sampler.stopService()
