@@ -19,12 +19,13 @@ BENCH_OPTIONS ?=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test test-directus lint format docs bench clean
+.PHONY: help demo test test-directus test-browser lint format docs bench clean
 
 help:
 	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
 	@echo "make test    run every test that needs no root"
 	@echo "make test-directus  run those with a real Directus, which needs npm and installs 1 GB"
+	@echo "make test-browser  run those of the console, which need chromium; pictures: build/screenshots"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    build the documentation into docs/_build"
@@ -41,6 +42,10 @@ test: $(VENV)/.test
 # Directus is installed into ~/.cache/tracker-directus, or TRACKER_DIRECTUS_CACHE, once.
 test-directus: $(VENV)/.test
 	$(BIN)/python -m pytest tests/directus
+
+# In the chromium on PATH, or TRACKER_CHROMIUM.
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest tests/browser
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -65,7 +70,12 @@ clean:
 	rm -f twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp for each set of extras; the test set holds the embedded one.
+# A stamp for each set of extras; the browser set holds the test one, and that the embedded one.
+$(VENV)/.browser: $(VENV)/bin/python setup.cfg pyproject.toml
+	@echo "installing into $(VENV) …"
+	@$(INSTALL) '.[browser]'
+	@touch $@ $(VENV)/.test $(VENV)/.embedded
+
 $(VENV)/.docs: $(VENV)/bin/python setup.cfg pyproject.toml
 	@$(INSTALL) '.[docs]'
 	@touch $@
