@@ -11,7 +11,8 @@ import pytest_twisted
 from attrs import frozen
 
 from tests.directus.server import LOCAL_ALLOWED, DirectusServer
-from tests.servers import PostgresServer
+from tests.directus.site import Site
+from tests.servers import PostgresServer, RedisServer, free_port
 from tests.system.processes import run
 from tests.unit.bridge.double import BRIDGE_TOKEN, NOBODY_TOKEN, OPERATOR_TOKEN
 from tracker.bridge.rest import DirectusClient
@@ -137,6 +138,64 @@ class Real:
     operator: DirectusClient
     nobody: DirectusClient
     stranger: DirectusClient
+
+
+@pytest.fixture
+def site(tmp_path: Path, redis: RedisServer, directus: Prepared) -> Iterator[Site]:
+    """A bridge that no Flow tells of anything."""
+    directus.wipe()
+    made = Site(tmp_path, redis, directus.server, directus.bridge_token_file.parent)
+    try:
+        yield made.start()
+    finally:
+        made.end()
+
+
+@pytest.fixture
+def hooked(tmp_path: Path, redis: RedisServer, directus: Prepared) -> Iterator[Site]:
+    """The same, and the Flows of Directus tell the bridge."""
+    directus.wipe()
+    port = free_port()
+    tell(directus, port)
+    made = Site(tmp_path, redis, directus.server, directus.bridge_token_file.parent, port)
+    try:
+        yield made.start()
+    finally:
+        made.end()
+
+
+def tell(directus: Prepared, port: int) -> None:
+    """Have its Flows post to a bridge on this machine."""
+    ended = run(
+        *("tracker-admin", "directus", "setup", *directus.options()),
+        *("--bridge-url", f"http://127.0.0.1:{port}/commands"),
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+#: Notes a line for the end of the run.
+Measured = Callable[[str], None]
+
+_MEASURED = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Measured:
+    """Shows what a test has measured, which would be captured otherwise."""
+    lines = request.config.stash.setdefault(_MEASURED, [])
+    name = request.node.name
+    return lambda text: lines.append(f"{name}: {text}")
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Tell what was measured."""
+    lines = config.stash.get(_MEASURED, [])
+    if lines:
+        terminalreporter.section("measured")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 @pytest_twisted.async_yield_fixture

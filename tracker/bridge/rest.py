@@ -34,6 +34,7 @@ from twisted.web.client import (
     ResponseDone,
     ResponseFailed,
     ResponseNeverReceived,
+    _HTTP11ClientFactory,
 )
 from twisted.web.http import PotentialDataLoss, stringToDatetime
 from twisted.web.http_headers import Headers
@@ -82,6 +83,10 @@ class DirectusDown(DirectusError):
         """Seconds that it wants to be left alone, where it says so."""
 
 
+class DirectusTooLong(DirectusDown):
+    """The answer is longer than is read: less of it at a time may go well."""
+
+
 class DirectusDenied(DirectusError):
     """The token is not valid (401), or may not do that (403); or there is no such row (403)."""
 
@@ -115,7 +120,7 @@ class DirectusClient:
         self._timeout = timeout
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
-            self._pool = HTTPConnectionPool(reactor)
+            self._pool = _Pool(reactor)
             self._pool.cachedConnectionTimeout = IDLE  # type: ignore[assignment]
             agent = Agent(reactor, connectTimeout=timeout, pool=self._pool)
         self._http = HTTPClient(agent, data_to_body_producer=_Whole)
@@ -231,6 +236,8 @@ class DirectusClient:
         what = f"{method} {path}"
         try:
             status, headers, body = await self._exchange(method, path, json, params)
+        except _TooLong as error:
+            raise DirectusTooLong(self._line(f"{what}: {error}")) from None
         except _Unusable as error:
             raise DirectusDown(self._line(f"{what}: {error}")) from None
         if not 200 <= status < 300:
@@ -311,8 +318,22 @@ class DirectusClient:
         return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…"
 
 
+class _QuietFactory(_HTTP11ClientFactory):
+    noisy = False  # else each connection has two lines in the log
+
+
+class _Pool(HTTPConnectionPool):
+    _factory = _QuietFactory
+    # As many as are asked at once, or each further question takes a connection of its own.
+    maxPersistentPerHost = 16
+
+
 class _Unusable(Exception):
     """No answer, or none that could be read."""
+
+
+class _TooLong(_Unusable):
+    """One that is too long."""
 
 
 @implementer(IBodyProducer)
@@ -351,7 +372,7 @@ class _Body(Protocol):
             self._parts.append(data)
         elif not self.done.called:
             self._parts.clear()
-            self.done.errback(_Unusable(f"more than {LARGEST_ANSWER:,} bytes"))
+            self.done.errback(_TooLong(f"more than {LARGEST_ANSWER:,} bytes"))
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:

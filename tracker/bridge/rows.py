@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
-from tracker.bridge.schema import PENDING, ROUTED
-from tracker.command import BadCommand, Command, Outcome, Status
+from tracker.bridge.schema import DEFAULT_EXPIRY, PENDING, ROUTED
+from tracker.command import BadCommand, Command, Outcome, Reason, Status
+from tracker.position import iso_milliseconds
 
 #: The reason of a command that was routed to nobody as yet.
 WAITING: Final = "waiting"
@@ -17,9 +18,6 @@ COMMAND_FIELDS: Final = (
     *("id", "imei", "text", "codec", "status", "expires_at", "timeout", "date_created"),
 )
 DEVICE_FIELDS: Final = ("imei", "model", "enabled")
-
-#: Seconds for which a command holds whose row does not say when it expires.
-DEFAULT_EXPIRY: Final = 3600.0
 
 #: Status → those that it may follow. So one that comes late never overwrites a later one.
 _MAY_FOLLOW: Final = {
@@ -34,20 +32,44 @@ def command_in(row: Mapping[str, Any]) -> Command:
 
     :raises BadCommand: when a field makes no sense; in one line, for the row.
     """
-    expires_at = row.get("expires_at") or _default_expiry(row.get("date_created"))
     timeout = row.get("timeout")
     texts = {name: row.get(name) or "" for name in ("imei", "text", "codec")}
     for name, value in texts.items():
         if not isinstance(value, str):
-            raise BadCommand(f"{name} is no text")
-    return Command.checked(
-        str(row["id"]),
-        texts["imei"].strip(),
-        texts["text"],
-        str(expires_at),
-        texts["codec"],
-        "" if timeout is None else str(timeout),
+            raise BadCommand(f"{name}: is no text")
+    try:
+        return Command.checked(
+            str(row["id"]),
+            texts["imei"].strip(),
+            texts["text"],
+            str(row.get("expires_at") or _default_expiry(row.get("date_created"))),
+            texts["codec"].strip(),
+            "" if timeout is None else str(timeout),
+        )
+    except BadCommand as error:
+        raise BadCommand(_in_words_of_a_row(str(error))) from None
+
+
+def malformed(error: Exception) -> Outcome:
+    """What is said of a row that is refused."""
+    return Outcome.failed(Reason.MALFORMED, f"{error}; nothing was sent: create it anew")
+
+
+def too_late(command: Command) -> Outcome:
+    """What is said of a command whose time is over before anybody has it."""
+    moment = iso_milliseconds(command.expires_at)
+    return Outcome(
+        Status.EXPIRED,
+        response=f"expires_at: {moment} was over before it could be sent; "
+        "create it anew with more time",
     )
+
+
+def _in_words_of_a_row(complaint: str) -> str:
+    """The same, with the names that the fields have there."""
+    for name, ours in {"device_id": "imei", "payload": "text", "command_id": "id"}.items():
+        complaint = complaint.replace(name, ours, 1)
+    return complaint
 
 
 def may_be_followed_by(status: str) -> list[str]:
@@ -73,6 +95,6 @@ def fields_of(outcome: Outcome, instance_id: str, at: str) -> dict[str, Any]:
 def _default_expiry(created: Any) -> str:
     try:
         begin = datetime.fromisoformat(str(created))
-    except ValueError:
-        raise BadCommand("expires_at is missing, and date_created is no time") from None
-    return (begin + timedelta(seconds=DEFAULT_EXPIRY)).isoformat()
+        return (begin + timedelta(seconds=DEFAULT_EXPIRY)).isoformat()
+    except (ValueError, OverflowError):
+        raise BadCommand("expires_at: is missing, and date_created is no time") from None

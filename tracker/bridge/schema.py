@@ -20,6 +20,9 @@ DEVICES: Final = "devices"
 #: A table of the processor; Directus only shows it.
 LAST_POSITIONS: Final = "last_positions"
 
+#: Seconds for which a command holds whose row does not say when it expires.
+DEFAULT_EXPIRY: Final = 3600.0
+
 #: States of a row that it is in before anything is known of its command.
 PENDING: Final = "pending"
 ROUTED: Final = "routed"
@@ -176,7 +179,10 @@ _COMMAND_FIELDS: Final = (
         *("expires_at", "timestamp", "datetime"),
         display="datetime",
         display_options={"relative": True},
-        note="It is never written to the device after this moment.",
+        note=(
+            "It is never written to the device after this moment; "
+            f"{DEFAULT_EXPIRY / 60:g} minutes after its creation when empty."
+        ),
     ),
     _field(
         *("instance", "string", "input", {"iconLeft": "dns"}),

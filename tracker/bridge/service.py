@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
 from tracker.bridge.devices import DeviceSync
-from tracker.bridge.dispatcher import INTERVAL, Dispatcher
+from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Dispatcher
 from tracker.bridge.instances import Credentials, Instances
 from tracker.bridge.responses import BLOCK_MS, ResponseWriter
 from tracker.bridge.rest import DirectusClient
@@ -100,12 +100,13 @@ def bridge_role(
         health.condition("responses"),
     )
     dispatcher = Dispatcher(
-        *(reactor, client, table, instances, health.condition("commands"), pace.poll_commands)
+        *(reactor, client, table, instances, Backoff(random, reactor, longest=LONGEST_WAIT)),
+        *(health.condition("commands"), pace.poll_commands),
     )
     devices = DeviceSync(reactor, client, redis, health.condition("devices"), pace.poll_devices)
     for service in (_Client(client), redis, reading, instances, writer, devices, dispatcher):
         service.setServiceParent(role)
     if hook is not None:
-        site = Webhook(hook.secret, dispatcher, devices).site()
+        site = Webhook(hook.secret, dispatcher, devices).site(reactor)
         Listener(hook.name, hook.endpoint, site, abort).setServiceParent(role)
     return role

@@ -5,35 +5,41 @@ from __future__ import annotations
 import hmac
 import json
 from typing import Any, Final
+from uuid import UUID
 
 from klein import Klein
+from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
 from twisted.web.http import (
     ACCEPTED,
     BAD_REQUEST,
-    REQUEST_ENTITY_TOO_LARGE,
     SERVICE_UNAVAILABLE,
     UNAUTHORIZED,
+    HTTPChannel,
 )
+from twisted.web.http import Request as HTTPRequest
 from twisted.web.server import Request, Site
 
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import Dispatcher
+from tracker.bridge.rest import parsed
 from tracker.bridge.schema import SECRET_HEADER
 
 #: Bytes of a body; a row's id takes fifty.
 MOST_BYTES: Final = 64 * 1024
 #: Rows that one body may name.
 MOST_KEYS: Final = 100
+#: Seconds from a connection to the answer; after that it is cut off.
+DEADLINE: Final = 10.0
+#: Connections that there may be at once; others are closed unheard.
+MOST_CONNECTIONS: Final = 512
 
-
-class _Request(Request):
-    """Ends a request whose body is too large before it is read."""
-
-    def gotLength(self, length: int | None) -> None:
-        if length is None or length > MOST_BYTES:
-            self.channel.forceAbortClient()
-            return
-        super().gotLength(length)
+_TOO_LARGE: Final = (
+    b"HTTP/1.1 413 Request Entity Too Large\r\nConnection: close\r\n"
+    b"Content-Type: application/json\r\nContent-Length: 23\r\n\r\n"
+    b'{"status": "too long"}\n'
+)
 
 
 class Webhook:
@@ -49,12 +55,9 @@ class Webhook:
         self._dispatcher = dispatcher
         self._devices = devices
 
-    def site(self) -> Site:
+    def site(self, reactor: Any) -> Site:
         """To be listened with."""
-        site = Site(self.app.resource(), requestFactory=_Request)
-        site.noisy = False
-        site.log = lambda request: None  # type: ignore[method-assign]
-        return site
+        return WebhookSite(self.app.resource(), reactor)
 
     @app.route("/commands", methods=["POST"])
     def commands(self, request: Request) -> bytes:
@@ -62,11 +65,8 @@ class Webhook:
         if not self._knows_secret(request):
             return _answer(request, UNAUTHORIZED, "wrong secret")
         assert request.content is not None  # noqa: S101 - it was received
-        body = request.content.read(MOST_BYTES + 1)
-        if len(body) > MOST_BYTES:
-            return _answer(request, REQUEST_ENTITY_TOO_LARGE, "too long")
         try:
-            keys = _keys(json.loads(body))
+            keys = _keys(parsed(request.content.read()))
         except ValueError as error:
             return _answer(request, BAD_REQUEST, str(error))
         accepted = [self._dispatcher.announce(key) for key in keys]
@@ -83,8 +83,93 @@ class Webhook:
         return _answer(request, ACCEPTED, "accepted")
 
     def _knows_secret(self, request: Request) -> bool:
-        given = request.getHeader(SECRET_HEADER) or ""
-        return hmac.compare_digest(given.encode(), self._secret)
+        # As bytes: what is no UTF-8 is a wrong secret like any other.
+        given = request.getHeader(SECRET_HEADER.encode()) or b""
+        return hmac.compare_digest(given, self._secret)
+
+
+class _Request(Request):
+    """One whose body is not taken beyond the limit, whether its length was told or not."""
+
+    channel: _Channel
+    _left = MOST_BYTES
+
+    def gotLength(self, length: int | None) -> None:
+        super().gotLength(length)
+        if length is not None and length > MOST_BYTES:
+            self.channel.refuse(_TOO_LARGE)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self._left -= len(data)
+        if self._left >= 0:
+            super().handleContentChunk(data)
+        else:
+            self.channel.refuse(_TOO_LARGE)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        if not self.channel.refused:
+            super().requestReceived(command, path, version)
+
+
+class _Channel(HTTPChannel):
+    """A connection for one request, which has to be there soon."""
+
+    site: WebhookSite
+    transport: Any
+    refused = False
+    _deadline: IDelayedCall | None = None
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        # In all: a timeout for silence would never end one byte every now and then.
+        self._deadline = self.callLater(DEADLINE, self._overdue)
+
+    def checkPersistence(self, request: Request, version: bytes) -> bool:
+        # So there is none left idle when the bridge stops.
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
+
+    def refuse(self, answer: bytes) -> None:
+        """Answer before the request has come to its end, and close the connection."""
+        if not self.refused:
+            self.refused = True
+            self.transport.write(answer)
+            self.loseConnection()
+
+    def dataReceived(self, data: bytes) -> None:
+        if not self.refused:
+            super().dataReceived(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        deadline, self._deadline = self._deadline, None
+        if deadline is not None:
+            deadline.cancel()
+        self.site.channels.discard(self)
+        super().connectionLost(reason)
+
+    def _overdue(self) -> None:
+        self._deadline = None
+        self.transport.abortConnection()
+
+
+class WebhookSite(Site):
+    noisy = False
+    protocol: Any = _Channel
+
+    def __init__(self, resource: Any, reactor: Any) -> None:
+        super().__init__(resource, requestFactory=_Request, reactor=reactor)
+        self.timeOut = None  # the deadline is all it takes
+        self.channels: set[_Channel] = set()
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if len(self.channels) >= MOST_CONNECTIONS:
+            return None
+        channel = super().buildProtocol(addr)
+        self.channels.add(channel)
+        return channel
+
+    def log(self, request: HTTPRequest) -> None:
+        """Not each of them."""
 
 
 def _keys(body: Any) -> list[str]:
@@ -93,12 +178,15 @@ def _keys(body: Any) -> list[str]:
     keys = body.get("keys", [body.get("key")])
     if not (isinstance(keys, list) and 0 < len(keys) <= MOST_KEYS):
         raise ValueError(f"keys: 1 to {MOST_KEYS} are needed")
-    if not all(isinstance(key, str) and 0 < len(key) <= 64 for key in keys):
-        raise ValueError("key: must be the id of a row")
-    return keys
+    try:
+        return [str(UUID(key)) for key in keys]
+    except (ValueError, AttributeError, TypeError):
+        raise ValueError("key: must be the id of a row, a UUID") from None
 
 
 def _answer(request: Request, status: int, text: str) -> bytes:
     request.setResponseCode(status)
+    body = json.dumps({"status": text}).encode() + b"\n"
     request.setHeader(b"content-type", b"application/json")
-    return json.dumps({"status": text}).encode() + b"\n"
+    request.setHeader(b"content-length", b"%d" % len(body))
+    return body

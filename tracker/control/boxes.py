@@ -208,4 +208,4 @@ def _sendable(box: dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 def _why(error: Exception) -> str:
     # Not what it says of itself: that may have all that was sent in it.
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is none"
+    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is not of that type"

@@ -153,6 +153,11 @@ class ControlClient(Service):
         """Have somebody told whenever the connection is lost, and when it is back."""
         self._changed = changed
 
+    @property
+    def trouble(self) -> ControlError | None:
+        """Why it cannot be talked to now; None when it can."""
+        return None if self._protocol is not None else self._reason()
+
     async def info(self) -> dict[str, Any]:
         """The instance, and how much it holds."""
         return await self._ask(Info)

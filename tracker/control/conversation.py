@@ -119,9 +119,15 @@ class Conversation(Locator):
         """See Locator."""
         if self._peer is None or not (self._greeted or command is Hello):
             raise VersionMismatch(f"say Hello first, with version {VERSION}")
+        if not self._still_served():
+            raise NotPermitted("that takes a role")
+
+    def _still_served(self) -> bool:
+        """Whether it has a role; if it has none any more, it is cut off."""
         if self._role is None:
             self._protocol.give_up(f"{self._peer} has no role any more")
-            raise NotPermitted("that takes a role")
+            return False
+        return True
 
     def answer(
         self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
@@ -203,7 +209,7 @@ class Conversation(Locator):
             if not 0 < len(device_id) <= MOST_NAME:
                 raise BadArgument(f"device_id: must be 1 to {MOST_NAME} characters long")
             watched = self._watched[device_id] = _Watched(
-                device_id, self._instance, self._clock, self._protocol
+                device_id, self._instance, self._clock, self._protocol, self._still_served
             )
             watched.begin()
         return {"here": self._instance.connection(device_id) is not None}
@@ -273,11 +279,19 @@ class Conversation(Locator):
 class _Watched:
     """A device that a client watches."""
 
-    def __init__(self, device_id: str, instance: IInstance, clock: Any, protocol: IClient) -> None:
+    def __init__(
+        self,
+        device_id: str,
+        instance: IInstance,
+        clock: Any,
+        protocol: IClient,
+        still_served: Callable[[], bool],
+    ) -> None:
         self._device_id = device_id
         self._instance = instance
         self._clock = clock
         self._protocol = protocol
+        self._still_served = still_served
         self._dropped = 0
 
     def begin(self) -> None:
@@ -287,6 +301,8 @@ class _Watched:
         self._instance.unwatch(self._device_id, self._observe)
 
     def _observe(self, kind: Traffic, data: bytes) -> None:
+        if not self._still_served():
+            return
         if self._protocol.unread:
             self._dropped += 1
             return

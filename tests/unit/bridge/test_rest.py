@@ -25,6 +25,7 @@ from tracker.bridge.rest import (
     DirectusDown,
     DirectusError,
     DirectusRefused,
+    DirectusTooLong,
     checked_token,
     checked_url,
 )
@@ -144,7 +145,7 @@ def test_what_it_says_is_one_short_line_without_the_token(subject: Doubled) -> N
 def test_an_answer_that_is_too_long(subject: Doubled) -> None:
     body = json.dumps({"data": "x" * LARGEST_ANSWER}).encode()
     error = error_of(subject, Trouble(200, body=body))
-    assert type(error) is DirectusDown
+    assert type(error) is DirectusTooLong
     assert str(error) == f"GET /items/commands: more than {LARGEST_ANSWER:,} bytes"
 
 

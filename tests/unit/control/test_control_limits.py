@@ -73,16 +73,16 @@ def test_an_unknown_command_may_be_called_anything(
     ("command", "arguments", "told"),
     [
         (Hello, {}, "version is missing"),
-        (Hello, {"version": b"one"}, "version cannot be read: it is none"),
-        (Hello, {"version": b"9" * 5000}, "version cannot be read: it is none"),
+        (Hello, {"version": b"one"}, "version cannot be read: it is not of that type"),
+        (Hello, {"version": b"9" * 5000}, "version cannot be read: it is not of that type"),
         (GetDevice, {}, "device_id is missing"),
         (GetDevice, {"device_id": b"\xff" * 65_535}, "device_id cannot be read: it is not UTF-8"),
         (SendCommand, {"device_id": b"1"}, "text is missing"),
         (SendCommand, {"device_id": b"1", "text": b"x", "wait": b"maybe"}, "wait cannot be read"),
         (SendCommand, {"device_id": b"1", "text": b"x", "timeout": b""}, "timeout cannot be read"),
-        (ListConnections, {"limit": b"x" * 60_000}, "limit cannot be read: it is none"),
+        (ListConnections, {"limit": b"x" * 60_000}, "limit cannot be read: it is not of that type"),
         (Lag, {"streams": b"\x00\x01\xff"}, "streams cannot be read: it is not UTF-8"),
-        (Drain, {"seconds": b"soon"}, "seconds cannot be read: it is none"),
+        (Drain, {"seconds": b"soon"}, "seconds cannot be read: it is not of that type"),
     ],
 )  # fmt: skip
 def test_arguments_that_are_missing_or_no_such_thing(

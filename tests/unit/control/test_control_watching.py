@@ -56,6 +56,16 @@ def test_a_watcher_is_told_of_what_happens(port: Port, client: Client) -> None:
     ]
 
 
+def test_a_watcher_who_has_no_role_any_more_is_told_nothing(port: Port, client: Client) -> None:
+    client.ask(Watch, device_id=DEVICE)
+    port.factory.roles.local = None  # type: ignore[assignment]
+    port.instance.happened(DEVICE, Traffic.SENT)
+    client.pump()
+    assert client.cut_off
+    assert client.events == []
+    assert not port.instance.watched
+
+
 def test_to_watch_twice_is_to_watch_once(port: Port, client: Client) -> None:
     port.instance.connect(DEVICE)
     for _ in range(2):

@@ -1,0 +1,140 @@
+"""A bridge between a real Directus and an ingest instance, with devices at the other end."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from tests.directus.server import DirectusServer
+from tests.servers import RedisServer, free_port
+from tests.system.processes import Daemon
+from tests.system.raw import Ingest, RawDevice
+from tests.system.test_commands import answer
+from tests.unit.bridge.double import OPERATOR_TOKEN
+from tracker.vendors.outcomes import Decoded
+from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.messages import Message, decode_message
+
+DEVICE = "356307042441013"
+#: Seconds between two looks of the bridge at what is pending.
+POLL = 4
+
+
+class Site:
+    """A Directus, a bridge beside it, and an ingest instance.
+
+    :param secrets: the folder of the bridge's token and of the secret.
+    :param port: of the bridge's webhook.
+    :param control: where the instance's control port listens.
+    :param options: of the bridge.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        redis: RedisServer,
+        directus: DirectusServer,
+        secrets: Path,
+        port: int | None = None,
+        control: str = "",
+        options: tuple[str, ...] = (),
+        roles: Path | None = None,
+    ) -> None:
+        self.directus = directus
+        self.redis = redis
+        control = control or f"unix:{folder / 'control.sock'}"
+        self.ingest = Ingest(
+            *(folder, redis, "--instance-id", "one", "--control", control),
+            *(() if roles is None else ("--control-roles", str(roles))),
+        )
+        self.bridge = Daemon(
+            *(folder, "bridge", "bridge", "--redis", redis.url),
+            *("--directus", directus.url, "--token-file", str(secrets / "bridge")),
+            *("--secret-file", str(secrets / "secret")),
+            *("--webhook", f"tcp:{port or free_port()}", "--poll-commands", str(POLL), *options),
+        )
+
+    def start(self) -> Site:
+        self.ingest.daemon.start()
+        self.bridge.start()
+        return self
+
+    def end(self) -> None:
+        self.bridge.kill()
+        self.ingest.daemon.kill()
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        """What is answered to an operator."""
+        status, told = self.directus.ask(method, path, body, OPERATOR_TOKEN)
+        assert status < 300, (status, told)
+        return told["data"] if told else None
+
+    def create(self, text: str = "getinfo", **fields: Any) -> str:
+        """Make a row of ``commands``, as an operator does; its id."""
+        row = self.ask("POST", "/items/commands", {"imei": DEVICE, "text": text} | fields)
+        key: str = row["id"]
+        return key
+
+    def row(self, key: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.ask("GET", f"/items/commands/{key}")
+        return found
+
+    def status(self, key: str) -> str:
+        found: str = self.row(key)["status"]
+        return found
+
+
+def read_frame(device: RawDevice) -> bytes:
+    """The bytes of the frame that a device receives next."""
+    head = device.read(8)
+    return head + device.read(int.from_bytes(head[4:], "big") + 4)
+
+
+def message_in(frame: bytes) -> Message:
+    """The command in it."""
+    found = decode_frame(frame, 1 << 16)
+    assert isinstance(found, Decoded), frame
+    message = decode_message(found.value)
+    assert isinstance(message, Decoded), frame
+    return message.value
+
+
+class Answering:
+    """A device that answers each command with its own text, until it is told to stop."""
+
+    def __init__(self, site: Site, device_id: str = DEVICE) -> None:
+        self.executed: list[str] = []
+        self.frames: list[bytes] = []
+        """What it has received, byte for byte."""
+        self.ready = threading.Event()
+        self._device_id = device_id
+        self._site = site
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            with suppress(OSError, AssertionError):
+                device = self._site.ingest.connect()
+                device.login(self._device_id)
+                device.deliver(1)
+                self.ready.set()
+                device.socket.settimeout(1)
+                while not self._over.is_set():
+                    try:
+                        frame = read_frame(device)
+                    except TimeoutError:
+                        device.send(b"\xff")
+                        continue
+                    command = message_in(frame)
+                    self.frames.append(frame)
+                    self.executed.append(command.text or "")
+                    answer(device, f"{self._device_id} did {command.text}", command)
+            self._over.wait(0.1)
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join(20)

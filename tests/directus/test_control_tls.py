@@ -1,0 +1,79 @@
+"""The bridge at a control port with TLS: by its certificate, and by none else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.directus.conftest import Prepared
+from tests.directus.site import Site
+from tests.servers import RedisServer, free_port
+from tests.system.processes import run
+from tests.system.test_commands import answer, online, read_command
+from tests.waiting import wait_for
+
+
+def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: Prepared) -> None:
+    directus.wipe()
+    ours, theirs = certificates(tmp_path / "ours"), certificates(tmp_path / "theirs")
+    roles = tmp_path / "roles"
+    roles.write_text("bridge read\n")
+    port = free_port()
+    control = (
+        f"ssl:{port}:privateKey={ours}/server.key:certKey={ours}/server.pem:clientCA={ours}/ca.pem"
+    )
+
+    def site(*options: str) -> Site:
+        return Site(
+            *(tmp_path, redis, directus.server, directus.bridge_token_file.parent),
+            control=control,
+            roles=roles,
+            options=options,
+        )
+
+    def options(authority: Path) -> tuple[str, ...]:
+        return (
+            *("--control-key", f"{ours}/bridge.key", "--control-cert", f"{ours}/bridge.pem"),
+            *("--control-ca", f"{authority}/ca.pem"),
+        )
+
+    bridge = site()
+    ingest = bridge.ingest
+    ingest.daemon.start()
+    key = bridge.create("getinfo")
+    device = online(ingest)
+    try:
+        for given, told in (
+            ((), "it has TLS: --control-key, --control-cert and --control-ca are needed"),
+            (options(theirs), "its certificate is not of the authority in --control-ca"),
+            (options(ours), "that takes the role operate, which the bridge does not have there"),
+        ):
+            if bridge.bridge.log.exists():
+                assert bridge.bridge.stop() == 0
+            bridge = site(*given)
+            bridge.bridge.start(ready=False)
+            wait_for(lambda: told in reason(bridge), f"told: {told}", timeout=40)  # noqa: B023
+            assert reason(bridge).startswith(f"ssl:127.0.0.1:{port}: ")
+            assert bridge.status(key) == "pending"
+            assert "Traceback" not in bridge.bridge.text
+        roles.write_text("bridge operate\n")
+        command = read_command(device)
+        answer(device, "INI:1", command)
+        wait_for(lambda: bridge.status(key) == "responded", "responded")
+        assert bridge.row(key)["response"] == "INI:1"
+        assert bridge.bridge.stop() == 0
+        assert "Starting factory" not in bridge.bridge.text
+    finally:
+        bridge.bridge.kill()
+        ingest.daemon.kill()
+
+
+def certificates(folder: Path) -> Path:
+    """Make some, as an operator does."""
+    made = run("tracker-admin", "certs", str(folder), "--client", "bridge")
+    assert made.returncode == 0, made.stderr
+    return folder
+
+
+def reason(site: Site) -> str:
+    """Why it is not ready, as for the control ports."""
+    return str(site.bridge.readyz()[1].get("reasons", {}).get("control ports"))

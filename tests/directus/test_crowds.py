@@ -1,0 +1,111 @@
+"""Hundreds of commands at once, and how long they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+
+import psycopg
+
+from tests.directus.conftest import Measured, Prepared, add_user, prepare, tell
+from tests.directus.server import DirectusServer
+from tests.directus.site import Answering, Site, message_in
+from tests.servers import RedisServer, free_port
+from tests.unit.bridge.double import OPERATOR_TOKEN
+from tests.waiting import wait_for
+from tracker.bridge.schema import OPERATOR_POLICY
+from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.teltonika.messages import COMMAND, MESSAGE_CODECS, Message, encode_message
+
+ROWS = 500
+DEVICES = [f"{356307042441000 + number}" for number in range(10)]
+
+
+def test_five_hundred_that_webhooks_tell_of(hooked: Site, measured: Measured) -> None:
+    all_are_answered(hooked, measured)
+
+
+def test_five_hundred_where_flows_may_not_reach_the_bridge(
+    start_directus: Callable[..., DirectusServer],
+    tmp_path: Path,
+    redis: RedisServer,
+    measured: Measured,
+) -> None:
+    """Directus' own default, which denies its Flows the machine that they run on."""
+    server = start_directus()
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    prepared: Prepared = prepare(server, secrets)
+    port = free_port()
+    tell(prepared, port)
+    add_user(server, OPERATOR_TOKEN, OPERATOR_POLICY)
+    site = Site(tmp_path, redis, server, secrets, port)
+    try:
+        all_are_answered(site.start(), measured)
+    finally:
+        site.end()
+
+
+def all_are_answered(site: Site, measured: Measured) -> None:
+    """Each device gets exactly its commands, in order, and its answers stand on their rows."""
+    texts = [f"setparam 1000:{number}" for number in range(ROWS)]
+    wanted = [
+        {"imei": DEVICES[number % len(DEVICES)], "text": text} for number, text in enumerate(texts)
+    ]
+    with ExitStack() as stack:
+        devices = {device_id: Answering(site, device_id) for device_id in DEVICES}
+        for device in devices.values():
+            stack.callback(device.end)
+        for device in devices.values():
+            assert device.ready.wait(20)
+        began = time.time()
+        rows = site.ask("POST", "/items/commands?limit=-1", wanted)
+        posted = time.time()
+        assert len(rows) == ROWS
+        ended = wait_for_all(site.directus.database_url)
+        total = time.time() - began
+    for row in site.ask("GET", "/items/commands?limit=-1"):
+        assert row["status"] == "responded", row
+        assert row["response"] == f"{row['imei']} did {row['text']}"
+        assert row["reason"] is None
+        assert row["instance"] == "one"
+    for index, (device_id, device) in enumerate(devices.items()):
+        assert device.executed == texts[index :: len(DEVICES)], device_id
+        assert device.frames == [frame_of(text) for text in device.executed]
+        assert {message_in(frame).imei for frame in device.frames} == {None}
+    latencies = sorted(ended.values())
+    percentiles = ", ".join(
+        f"p{percent} {latencies[min(ROWS - 1, ROWS * percent // 100)]:.2f}"
+        for percent in (0, 50, 90, 99, 100)
+    )
+    measured(
+        f"{ROWS} rows, posted in {posted - began:.1f} s, all final after {total:.1f} s; "
+        f"creation → final status in seconds: {percentiles}; "
+        f"not ready {site.bridge.text.count('not ready')} times"
+    )
+
+
+def wait_for_all(database_url: str) -> dict[str, float]:
+    """Row → seconds from its creation until its final status was seen in the database."""
+    ended: dict[str, float] = {}
+    with psycopg.connect(database_url, autocommit=True) as connection:
+
+        def look() -> bool:
+            found = connection.execute(
+                "SELECT id::text, date_created FROM commands WHERE finished_at IS NOT NULL"
+            ).fetchall()
+            now = datetime.now(UTC)
+            for key, created in found:
+                ended.setdefault(key, (now - created).total_seconds())
+            return len(ended) == ROWS
+
+        wait_for(look, "all have ended", timeout=300)
+    return ended
+
+
+def frame_of(text: str) -> bytes:
+    """What a device receives."""
+    return encode_frame(encode_message(Message(MESSAGE_CODECS[0x0C], COMMAND, text.encode())))

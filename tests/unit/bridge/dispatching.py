@@ -1,0 +1,126 @@
+"""A dispatcher between the double of Directus and instances that do what a test says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred
+
+from tests.unit.bridge.conftest import Doubled
+from tracker.bridge.backoff import Backoff
+from tracker.bridge.dispatcher import Dispatcher
+from tracker.bridge.instances import Instances
+from tracker.bridge.table import CommandTable
+from tracker.position import iso_milliseconds
+
+DEVICE: Final = "356307042441013"
+#: When all of it happens, in seconds; as the double has it.
+NOW: Final = 1_795_000_000
+#: The same, as rows have it.
+STAMP: Final = "2026-11-18T11:06:40.000Z"
+
+
+def device(number: int) -> str:
+    """The id of one of many."""
+    return f"{356307042000000 + number}"
+
+
+def stamp(seconds: int) -> str:
+    """A moment of that hour, a thousand seconds of which are over."""
+    return iso_milliseconds((NOW - 1000 + seconds) * 1000)
+
+
+class Some(Instances):
+    """Instances that answer as a test says, and note what they are asked for."""
+
+    def __init__(self) -> None:
+        self.sent: list[dict[str, Any]] = []
+        self.answer: Callable[[Any], Any] = lambda command: {"status": "queued"}
+
+    async def send_command(self, device_id: str, text: str, **options: Any) -> dict[str, Any]:
+        command = {"device_id": device_id, "text": text} | options
+        self.sent.append(command)
+        answer = self.answer(command)
+        if isinstance(answer, Deferred):
+            answer = await answer
+        if isinstance(answer, Exception):
+            raise answer
+        told: dict[str, Any] = {"instance_id": "one", "reason": None, "response": None}
+        told.update(answer)
+        return told
+
+    @property
+    def texts(self) -> list[str]:
+        """Of the commands, in their order."""
+        return [command["text"] for command in self.sent]
+
+
+class Bench:
+    """All of it."""
+
+    def __init__(self, subject: Doubled, interval: float = 10) -> None:
+        self.double = subject.double
+        self.clock = subject.clock
+        self.clock.rightNow = float(NOW)
+        self.instances = Some()
+        self.reports: list[str | None] = []
+        client = subject.bridge
+        self.dispatcher = Dispatcher(
+            *(self.clock, client, CommandTable(client), self.instances),
+            *(Backoff(lambda: 1.0, self.clock, longest=15), self.reports.append, interval),
+        )
+        self._agent = subject.agent
+
+    def row(self, **fields: Any) -> str:
+        """Have a row, whatever is in it; its id."""
+        table = self.double.tables["commands"]
+        key = str(uuid4())
+        table.rows[key] = dict.fromkeys(table.columns) | {
+            "id": key,
+            "imei": DEVICE,
+            "text": "getinfo",
+            "status": "pending",
+            "date_created": STAMP,
+            **fields,
+        }
+        return key
+
+    def start(self) -> Bench:
+        self.dispatcher.startService()
+        self.flush()
+        return self
+
+    def pass_(self, seconds: float = 0) -> None:
+        """Let time pass, as a clock does: not in one leap."""
+        for _ in range(int(seconds * 10)):
+            self.clock.advance(0.1)
+            self._agent.flush()
+        self.clock.advance(0)
+        self.flush()
+
+    def flush(self) -> None:
+        for _ in range(5):
+            self._agent.flush()
+
+    def stop(self) -> list[Any]:
+        """Has an element when it has stopped."""
+        stopped: list[Any] = []
+        self.dispatcher.stopService().addBoth(stopped.append)
+        self.flush()
+        return stopped
+
+    def __getitem__(self, key: str) -> dict[str, Any]:
+        return self.double.rows("commands")[key]
+
+    @property
+    def pending(self) -> int:
+        """How many rows are."""
+        rows = self.double.rows("commands").values()
+        return sum(row["status"] == "pending" for row in rows)
+
+    @property
+    def asked(self) -> int:
+        """How often Directus was asked."""
+        return len(self.double.asked)

@@ -1,0 +1,397 @@
+"""Control ports of the instances that live: real ones and real clients, on wires."""
+
+from __future__ import annotations
+
+import errno
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from twisted.internet import error as network
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
+from twisted.test.iosim import FakeTransport, IOPump
+from zope.interface import implementer
+
+from tests.certificates import certify, key_of
+from tests.unit.control.wire import DEVICE, Port, ServerTransport
+from tracker.bridge import instances as module
+from tracker.bridge.instances import CLOSING, INTERVAL, PATIENCE, Credentials, Instances, NoInstance
+from tracker.control.access import ControlRole
+from tracker.control.addresses import client_endpoint
+from tracker.control.client import ANSWER_TIMEOUT
+from tracker.control.commands import BadArgument, InternalError
+from tracker.streams.connection import Unavailable
+
+ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
+TLS = "ssl:ingest.example:9120"
+
+
+class Heartbeats:
+    """Stands for Redis, which holds those."""
+
+    def __init__(self) -> None:
+        self.control: dict[str, str] = {}
+        self.away = False
+        self.scans = 0
+
+    def when_connected(self) -> Deferred[None]:
+        return succeed(None)
+
+    def execute(self, command: str, *arguments: Any) -> Deferred[Any]:
+        if self.away:
+            return fail(Unavailable("not connected"))
+        if command == "SCAN":
+            self.scans += 1
+            return succeed([b"0", [f"instance:heartbeat:{one}".encode() for one in self.control]])
+        instance_id = arguments[0].removeprefix("instance:heartbeat:")
+        return succeed([json.dumps({"control": self.control[instance_id]}).encode()])
+
+
+class Near(FakeTransport):
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol, False)
+
+    def abortConnection(self) -> None:
+        self.loseConnection()
+
+
+class Bench:
+    """Some instances, each with the port that its address leads to; None: nobody listens."""
+
+    def __init__(self, credentials: Credentials | None = None) -> None:
+        self.clock = Clock()
+        self.redis = Heartbeats()
+        self.ports: dict[str, Port | None] = {}
+        self.pumps: dict[str, tuple[IOPump, ServerTransport]] = {}
+        self.attempts: list[str] = []
+        self.reports: list[str | None] = []
+        redis: Any = self.redis
+        self.instances = Instances(
+            self.clock, redis, credentials or Credentials(), self.reports.append
+        )
+
+    def add(self, address: str, role: ControlRole = ControlRole.OPERATE) -> Port:
+        """An instance that lives, and takes commands."""
+        port = Port(role, clock=self.clock)
+        port.redis.answers = {"EVALSHA": [b"moved", address[-8:-5].encode()]}
+        self.ports[address] = port
+        self.redis.control[address[-8:-5]] = address
+        return port
+
+    def connect(self, address: str, factory: IProtocolFactory) -> Deferred[Any]:
+        self.attempts.append(address)
+        port = self.ports.get(address)
+        if port is None:
+            return fail(network.ConnectionRefusedError(errno.ECONNREFUSED, "no"))
+        near: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
+        server = port.build()
+        far, transport = ServerTransport(server), Near(near)
+        server.makeConnection(far)
+        near.makeConnection(transport)
+        pump = IOPump(near, server, transport, far, False, clock=self.clock)
+        self.pumps[address] = pump, far
+        return succeed(near)
+
+    def start(self) -> Bench:
+        self.instances.startService()
+        self.pass_()
+        return self
+
+    def pass_(self, seconds: float = 0) -> None:
+        for _ in range(int(seconds * 2)):
+            self.clock.advance(0.5)
+            self.flush()
+        self.flush()
+
+    def flush(self) -> None:
+        for _ in range(3):  # what one says may have another asked
+            for pump, _ in list(self.pumps.values()):
+                pump.flush()
+
+    def lose(self, address: str) -> None:
+        """An instance ends."""
+        self.ports[address] = None
+        pump, far = self.pumps.pop(address)
+        far.abortConnection()
+        pump.flush()
+
+    def send(self, command_id: str = "c1", **options: Any) -> list[Any]:
+        """Has the answer, or the exception, when there is one."""
+        results: list[Any] = []
+        sending = self.instances.send_command(DEVICE, "getinfo", command_id=command_id, **options)
+        Deferred.fromCoroutine(sending).addCallbacks(
+            results.append, lambda failure: results.append(failure.value)
+        )
+        self.flush()
+        return results
+
+    def taken_by(self) -> str:
+        """The instance that answers a command."""
+        ((answer),) = self.send()
+        assert isinstance(answer, dict), answer
+        who: str = answer["instance_id"]
+        return who
+
+
+def calls(port: Port) -> int:
+    """How many commands a port has passed on."""
+    return sum(command[0] == "EVALSHA" for command in port.redis.commands)
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    made = Bench()
+    lead(monkeypatch, made)
+    yield made
+    made.instances.stopService()
+    made.flush()
+
+
+def lead(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
+    """Have addresses lead to the bench's ports."""
+
+    @implementer(IStreamClientEndpoint)
+    class Endpoint:
+        def __init__(self, address: str) -> None:
+            self.address = address
+
+        def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+            return bench.connect(self.address, protocolFactory)
+
+    def endpoint(reactor: object, address: str) -> IStreamClientEndpoint:
+        client_endpoint(MemoryReactorClock(), address)  # it must be one
+        return Endpoint(address)
+
+    monkeypatch.setattr(module, "client_endpoint", endpoint)
+
+
+def test_one_that_lives_takes_a_command(bench: Bench) -> None:
+    port = bench.add(ONE)
+    bench.start()
+    assert bench.reports == [None]
+    assert bench.taken_by() == "one"
+    assert calls(port) == 1
+
+
+def test_without_any_it_says_so(bench: Bench) -> None:
+    bench.start()
+    (error,) = bench.send()
+    assert isinstance(error, NoInstance)
+    assert str(error) == "no instance with a control port lives"
+    assert bench.reports[-1] == str(error)
+
+
+def test_those_who_are_in_a_hurry_look_once_a_second_together(bench: Bench) -> None:
+    bench.start()
+    before = bench.redis.scans
+    bench.clock.advance(1)
+    for _ in range(20):
+        assert isinstance(bench.send()[0], NoInstance)
+    assert bench.redis.scans == before + 1
+    bench.add(ONE)
+    bench.clock.advance(1)
+    assert bench.taken_by() == "one"
+
+
+def test_with_redis_away_those_that_are_known_are_asked(bench: Bench) -> None:
+    bench.add(ONE)
+    bench.start()
+    bench.redis.away = True
+    bench.pass_(3 * INTERVAL)
+    assert bench.taken_by() == "one"
+
+
+def test_one_without_a_heartbeat_is_left(bench: Bench) -> None:
+    bench.add(ONE)
+    bench.start()
+    bench.redis.control.clear()
+    bench.pass_(INTERVAL)
+    assert bench.reports[-1] == "no instance with a control port lives"
+    assert bench.pumps[ONE][1].disconnected
+    assert isinstance(bench.send()[0], NoInstance)
+
+
+def test_another_takes_over(bench: Bench) -> None:
+    bench.add(ONE)
+    bench.add(TWO)
+    bench.start()
+    first = bench.taken_by()
+    lost, other = (ONE, "two") if first == "one" else (TWO, "one")
+    bench.lose(lost)
+    assert bench.taken_by() == other
+    assert bench.reports[-1] is None
+
+
+def test_a_connection_is_made_again_by_itself(bench: Bench) -> None:
+    """As a restarted instance needs it, whose heartbeat was there all the time."""
+    port = bench.add(ONE)
+    bench.start()
+    bench.lose(ONE)
+    assert "unix:/run/one.sock: the instance has closed the connection" in str(bench.reports[-1])
+    waiting = bench.send()
+    assert not waiting
+    bench.ports[ONE] = port
+    bench.pass_(2)
+    assert waiting[0]["instance_id"] == "one"
+    assert bench.reports[-1] is None
+
+
+def test_what_cannot_be_reached_is_waited_for_a_little(bench: Bench) -> None:
+    bench.add(ONE)
+    bench.ports[ONE] = None
+    bench.start()
+    waiting = [bench.send() for _ in range(8)]
+    bench.pass_(PATIENCE - 1)
+    assert waiting == [[]] * 8
+    bench.pass_(1)
+    assert {str(error) for (error,) in waiting} == {f"{ONE}: Connection refused"}
+    assert bench.reports[-1] == f"{ONE}: Connection refused"
+    assert len(bench.attempts) < 8
+
+
+def test_one_that_hangs_is_left_for_another(bench: Bench) -> None:
+    bench.add(ONE)
+    bench.add(TWO)
+    bench.start()
+    hanging = ONE if bench.taken_by() == "one" else TWO
+    (port,) = [bench.ports[hanging]]
+    assert port is not None
+    port.redis.answers = {"EVALSHA": Deferred()}
+    sent = bench.send()
+    bench.pass_(ANSWER_TIMEOUT - 1)
+    assert not sent
+    bench.pass_(2)
+    assert sent[0]["instance_id"] == ("two" if hanging == ONE else "one")
+    # And is not asked first again.
+    assert bench.send()
+
+
+def test_one_that_hangs_alone_is_told(bench: Bench) -> None:
+    port = bench.add(ONE)
+    bench.start()
+    port.redis.answers = {"EVALSHA": Deferred()}
+    sent = bench.send()
+    bench.pass_(ANSWER_TIMEOUT + 1)
+    assert str(sent[0]) == f"{ONE}: no answer within 15 s"
+    assert isinstance(sent[0], NoInstance)
+
+
+def test_one_whose_redis_is_away_is_no_obstacle(bench: Bench) -> None:
+    one, two = bench.add(ONE), bench.add(TWO)
+    bench.start()
+    one.redis.away = True
+    assert {bench.taken_by() for _ in range(4)} == {"two"}
+    two.redis.away = True
+    (error,) = bench.send()
+    assert isinstance(error, NoInstance)
+    assert "Redis: not connected" in str(error)
+    assert not bench.pumps[ONE][1].disconnected
+    one.redis.away = False
+    assert bench.taken_by() == "one"
+
+
+def test_one_that_does_not_permit_it_is_no_obstacle(bench: Bench) -> None:
+    bench.add(ONE, ControlRole.READ)
+    bench.add(TWO)
+    bench.start()
+    assert {bench.taken_by() for _ in range(4)} == {"two"}
+    bench.redis.control.pop("two")
+    bench.pass_(INTERVAL)
+    (error,) = bench.send()
+    assert isinstance(error, NoInstance)
+    assert str(error) == (
+        f"{ONE}: that takes the role operate, which the bridge does not have there"
+    )
+    assert bench.reports[-1] == str(error)
+
+
+def test_what_makes_no_sense_is_asked_of_one_only(bench: Bench) -> None:
+    bench.add(ONE)
+    bench.add(TWO)
+    bench.start()
+    (error,) = bench.send(timeout=-1.0)
+    assert isinstance(error, BadArgument)
+    assert bench.reports[-1] is None
+
+
+def test_a_fault_with_one_command_is_told_of_that(bench: Bench) -> None:
+    """All are asked, in case it is theirs; who is asked next is not told that none lives."""
+    for address in (ONE, TWO):
+        bench.add(address).redis.answers = {"EVALSHA": RuntimeError("a fault")}
+    bench.start()
+    (error,) = bench.send()
+    assert isinstance(error, InternalError)
+    assert bench.reports[-1] is None
+
+
+def test_an_address_that_is_none_is_told_and_is_no_obstacle(bench: Bench) -> None:
+    bench.redis.control["bad"] = "pigeon:1"
+    bench.start()
+    bench.pass_(INTERVAL)
+    assert str(bench.reports[-1]).startswith("pigeon:1: must begin with unix:PATH")
+    bench.add(ONE)
+    bench.pass_(INTERVAL)
+    assert bench.taken_by() == "one"
+
+
+def test_a_certificate_is_asked_for_when_it_is_needed(bench: Bench) -> None:
+    bench.redis.control["tls"] = TLS
+    bench.start()
+    sent = bench.send()
+    bench.pass_(PATIENCE)
+    needed = "it has TLS: --control-key, --control-cert and --control-ca are needed"
+    assert str(sent[0]) == f"{TLS}: {needed}"
+
+
+def test_certificates_are_read_when_a_connection_is_made(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Under any name; and a file that comes later will do."""
+    folder = tmp_path / "a:b"
+    folder.mkdir()
+    certificate = folder / "127.0.0.1.pem"
+    bench = Bench(Credentials(key_of(certificate), certificate, certificate))
+    lead(monkeypatch, bench)
+    bench.redis.control["tls"] = TLS
+    bench.start()
+    bench.pass_(INTERVAL)
+    assert str(bench.reports[-1]).startswith(f"{TLS}: {folder}")
+    assert "No such file" in str(bench.reports[-1])
+    assert not bench.attempts
+    certify(folder, "127.0.0.1")
+    bench.pass_(INTERVAL)
+    assert len(bench.attempts) >= 1
+    assert str(bench.reports[-1]).startswith(f"{TLS}: ")
+    bench.instances.stopService()
+
+
+def test_a_stop_closes_all_and_lets_nobody_wait(bench: Bench) -> None:
+    bench.add(ONE)
+    bench.add(TWO)
+    bench.ports[TWO] = None
+    bench.start()
+    stopped: list[Any] = []
+    bench.instances.stopService().addBoth(stopped.append)
+    bench.flush()
+    assert stopped == [None]
+    assert bench.pumps[ONE][1].disconnected
+    assert isinstance(bench.send()[0], NoInstance)
+    assert not bench.clock.getDelayedCalls()
+
+
+def test_a_stop_does_not_wait_for_one_that_hangs(bench: Bench) -> None:
+    bench.add(ONE)
+    bench.start()
+    near: Any = bench.pumps[ONE][0].client
+    near.transport.loseConnection = lambda: None  # as TLS does, until the other side agrees
+    stopped: list[Any] = []
+    bench.instances.stopService().addBoth(stopped.append)
+    bench.pass_(CLOSING - 1)
+    assert not stopped
+    bench.pass_(1)
+    assert stopped == [None]
