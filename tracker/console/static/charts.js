@@ -9,12 +9,15 @@ const RIGHT = 8;
 const TOP = 8;
 const BOTTOM = 20;
 
+let made = 0; // each has an id of its own
+
 // series: [{key, name, class}]; bands: [{from, class, text}], thresholds in the figures' unit.
 export class Chart {
   constructor({ title, series, format, axis, floor, bands = [], height = 132 }) {
     Object.assign(this, { title, series, format, axis: axis ?? format, floor, bands, height });
     this.data = null;
     this.cursor = null;
+    this.id = `chart-${++made}`;
     this.svg = svg("svg", { role: "img", class: "chart", height });
     this.readout = h("p", { class: "readout", "aria-hidden": "true" });
     const legend = series.length > 1
@@ -77,14 +80,31 @@ export class Chart {
     }
     for (const one of this.series) {
       const [line, area] = paths(times, this.values(one), step, x, y, bottom, now);
-      if (this.series.length === 1) drawn.push(svg("path", { class: `area ${one.class}`, d: area }));
-      drawn.push(svg("path", { class: `line ${one.class}`, d: line }));
+      for (const { clip, kind } of this.zones(drawn, width, y)) {
+        const within = { "clip-path": clip && `url(#${clip})` };
+        if (this.series.length === 1) drawn.push(svg("path", { class: `area ${kind ?? one.class}`, d: area, ...within }));
+        drawn.push(svg("path", { class: `line ${kind ?? one.class}`, d: line, ...within }));
+      }
     }
     drawn.push(...this.cross(x, y, bottom));
     setAttribute(this.svg, "viewBox", `0 0 ${width} ${this.height}`);
     setAttribute(this.svg, "width", String(width));
     setAttribute(this.svg, "aria-label", this.summary());
     this.svg.replaceChildren(...drawn);
+  }
+
+  // Between thresholds a line has the colour of what it is called there.
+  zones(drawn, width, y) {
+    if (!this.bands.length) return [{ clip: null, kind: null }];
+    const edges = [0, ...this.bands.map((band) => band.from)];
+    return edges.map((from, index) => {
+      const clip = `${this.id}-${index}`;
+      const lower = index ? y(from) : this.height;
+      const upper = index + 1 < edges.length ? y(edges[index + 1]) : -10;
+      const height = Math.max(0, lower - upper);
+      drawn.push(svg("clipPath", { id: clip }, svg("rect", { x: 0, width: width + 10, y: upper, height })));
+      return { clip, kind: index ? this.bands[index - 1].class : "good" };
+    });
   }
 
   cross(x, y, bottom) {

@@ -219,7 +219,7 @@ export function commandTable(label, empty, withDevice = true) {
   const columns = [
     { title: "When", cell: (row) => moment(row.at) },
     { title: "Device", class: "id", cell: (row) => ({ text: row.device_id, href: `#/devices/${row.device_id}` }) },
-    { title: "Command", class: "code", cell: (row) => row.text ?? { parts: [["dim-text", "not seen"]] } },
+    { title: "Command", class: "code", cell: (row) => row.text ?? { parts: [["dim-text", "not seen"]], title: "It was over before the console could look: responses do not hold the text." } },
     { title: "Status", cell: commandStatus },
     { title: "Answer", class: "answer", cell: (row) => row.response || NOTHING },
     { title: "By", cell: (row) => row.by || NOTHING },
