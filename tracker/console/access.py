@@ -14,11 +14,14 @@ from tracker.console.attempts import Attempts, network_of
 from tracker.console.operators import LONGEST, Operators
 from tracker.console.requests import same_origin
 from tracker.console.sessions import LIFETIME, Session, Sessions
+from tracker.observe.ratelimit import RateLimit
 
 #: Failed attempts to log in, from one address and by one name, within so many seconds.
 MOST_BY_ADDRESS: Final = 20
 MOST_BY_NAME: Final = 10
 PERIOD: Final = 900.0
+#: Failed logins that the log tells of, in a minute.
+MOST_TOLD: Final = 10
 #: Passwords that are checked at the same time: each takes 32 MiB.
 MOST_CHECKED: Final = 4
 #: The header with the token of a session.
@@ -69,6 +72,7 @@ class Access:
         self._by_address = Attempts(clock, MOST_BY_ADDRESS, PERIOD)
         self._by_name = Attempts(clock, MOST_BY_NAME, PERIOD)
         self._checking = 0
+        self._told = RateLimit(clock, MOST_TOLD, 60)
 
     @property
     def asks(self) -> bool:
@@ -120,7 +124,7 @@ class Access:
         address = network_of(str(getattr(request.getClientAddress(), "host", "")))
         wait = max(self._by_address.wait(address), self._by_name.wait(name))
         if wait:
-            self._log.warn("login refused for now: too many attempts")
+            self._warn("refused for now: too many attempts", address)
             raise Denied(429, "too many attempts", wait)
         if self._checking >= MOST_CHECKED:
             raise Denied(503, "others log in just now: try again", 1)
@@ -135,7 +139,7 @@ class Access:
             self._checking -= 1
         operator = self._operators.get(name)
         if not fits or operator is None:
-            self._log.warn("login failed from {address}", address=address)
+            self._warn("failed", address)
             raise Denied(401, "name or password is wrong")
         self._by_address.take_back(address)
         self._by_name.forgive(name)
@@ -147,6 +151,13 @@ class Access:
         self._log.info("{operator} has logged in from {address}", operator=name, address=address)
         return Visitor(session, self._role(session)), self._sessions.token(session)
 
+    def may_stay(self, visitor: Visitor) -> bool:
+        """Whether who was let in would be let in still."""
+        session = visitor.session
+        if self._operators is None:
+            return True
+        return self._sessions.holds(session) and bool(self._role(session))
+
     def log_out(self, request: Any) -> None:
         """End the session.
 
@@ -157,6 +168,16 @@ class Access:
         if session is not None:
             self._sessions.end(session)
         self._set_cookie(request, None)
+
+    def _warn(self, what: str, address: str) -> None:
+        # Whoever can reach us can cause these.
+        if (suppressed := self._told.admit()) is not None:
+            self._log.warn(
+                "login {what}, from {address} ({suppressed} more not told)",
+                what=what,
+                address=address,
+                suppressed=suppressed,
+            )
 
     def _check_page(self, request: Any) -> None:
         """:raises Denied: when a request comes from a page that is not ours."""
@@ -196,6 +217,7 @@ def _cookie_name(request: Any) -> bytes:
 
     ``__Host-`` makes a browser insist on TLS, and on this very host (RFC 6265bis, 4.1.3).
     """
+    port = getattr(request.getHost(), "port", 0)
     if request.isSecure():
-        return b"__Host-tracker"
-    return f"tracker-{getattr(request.getHost(), 'port', 0)}".encode()
+        return f"__Host-tracker-{port}".encode()
+    return f"tracker-{port}".encode()

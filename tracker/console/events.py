@@ -40,8 +40,11 @@ class EventStream:
     first. (And up to 64 KiB in the transport, which says when that is so.)
     """
 
-    def __init__(self, clock: Any, request: Any, most: int) -> None:
+    def __init__(
+        self, clock: Any, request: Any, most: int, allowed: Callable[[], bool] = lambda: True
+    ) -> None:
         self._clock = clock
+        self._allowed = allowed
         self._request = request
         self._waiting: deque[bytes] = deque(maxlen=most)
         self._full_since: float | None = None
@@ -70,10 +73,12 @@ class EventStream:
         self._waiting.append(event)
 
     def beat(self) -> None:
-        """Show that the connection lives; cut off who has taken nothing for long."""
+        """Show that the connection lives; cut off who may not stay, or takes nothing."""
         if self._closed:
             return
-        if self._full_since is None:
+        if not self._allowed():
+            self.close()
+        elif self._full_since is None:
             self._request.write(_COMMENT)
         elif self._clock.seconds() - self._full_since > PATIENCE:
             self.close()
@@ -131,10 +136,16 @@ class Broadcast(TimerService):
         return stopped
 
     def open(
-        self, request: Any, first: Iterable[bytes] = (), most: int = 1, public: bool = True
+        self,
+        request: Any,
+        allowed: Callable[[], bool],
+        first: Iterable[bytes] = (),
+        most: int = 1,
+        public: bool = True,
     ) -> EventStream:
         """Begin a stream.
 
+        :param allowed: whether its reader may go on; asked every :data:`HEARTBEAT` seconds.
         :param first: what is sent at once.
         :param most: events that may wait for a slow reader.
         :param public: whether it is sent what is published.
@@ -142,7 +153,7 @@ class Broadcast(TimerService):
         """
         if len(self._streams) >= self._most:
             raise TooMany(f"{self._most} live views are open, as many as there may be")
-        stream = EventStream(self.clock, request, most)
+        stream = EventStream(self.clock, request, most, allowed)
         self._streams[stream] = public
         stream.ended.addCallback(lambda _: self._streams.pop(stream, None))
         for one in first:

@@ -56,15 +56,16 @@ class Frames(TimerService):
         self._broadcast = broadcast
         self._watches: dict[str, _Watch] = {}
 
-    def open(self, request: Any, device_id: str) -> EventStream:
+    def open(self, request: Any, device_id: str, allowed: Callable[[], bool]) -> EventStream:
         """Begin to show a device to whoever asks.
 
+        :param allowed: whether they may go on.
         :raises TooMany: when there are too many that are watched.
         """
         watch = self._watches.get(device_id)
         if watch is None and len(self._watches) >= MOST_DEVICES:
             raise TooMany(f"{MOST_DEVICES} devices are watched, as many as there may be")
-        stream = self._broadcast.open(request, most=MOST_WAITING, public=False)
+        stream = self._broadcast.open(request, allowed, most=MOST_WAITING, public=False)
         watch = self._watches.setdefault(device_id, _Watch())
         watch.streams.add(stream)
         stream.ended.addCallback(lambda _: self._left(device_id, watch, stream))

@@ -97,16 +97,18 @@ class ControlPorts(Service):
         return next((role for role in ("operate", "read") if role in roles), "")
 
     def describe(self, instance_id: str) -> dict[str, Any]:
-        """``role`` and ``info`` of an instance's control port; ``why`` there is none."""
+        """What an instance's control port lets us do, and what it has said.
+
+        :return: ``role``, ``connections`` and ``draining``; where it does not answer, ``role``
+            is empty, and ``why`` tells why.
+        """
         port = self._port_of(instance_id)
         if port is None:
-            why = next(iter(self._bad.values()), "it has no control port")
-            return {"role": "", "info": None, "why": why}
-        return {
-            "role": port.role,
-            "info": port.info,
-            "why": None if port.info is not None else port.why,
-        }
+            return {"role": "", "why": next(iter(self._bad.values()), "it has no control port")}
+        if port.info is None:
+            return {"role": "", "why": port.why}
+        known = {name: port.info[name] for name in ("connections", "draining")}
+        return {"role": port.role, **known}
 
     def client_of(self, instance_id: str) -> ControlClient | None:
         """The client of an instance's control port."""
@@ -115,7 +117,9 @@ class ControlPorts(Service):
 
     async def device(self, device_id: str, instance_id: str | None) -> dict[str, Any]:
         """See :meth:`ControlClient.device`; its own instance is asked first."""
-        return await self._first(instance_id, lambda client: client.device(device_id))
+        return await self._first(
+            instance_id, lambda client: client.device(device_id), patiently=False
+        )
 
     async def send_command(
         self, device_id: str, text: str, instance_id: str | None, **options: Any
@@ -127,11 +131,16 @@ class ControlPorts(Service):
 
     async def command_status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
         """See :meth:`ControlClient.command_status`."""
-        return await self._first(None, lambda client: client.command_status(command_id, device_id))
+        return await self._first(
+            None, lambda client: client.command_status(command_id, device_id), patiently=False
+        )
 
-    async def _first(self, instance_id: str | None, ask: Any) -> dict[str, Any]:
+    async def _first(
+        self, instance_id: str | None, ask: Any, patiently: bool = True
+    ) -> dict[str, Any]:
         """The answer of the first instance that answers.
 
+        :param patiently: also ask those that have not answered the last time, and wait for them.
         :raises NoInstance: when none could be asked.
         :raises ControlError: when one has said no.
         """
@@ -142,6 +151,8 @@ class ControlPorts(Service):
             key=lambda item: (item[1].instance_id != instance_id, order.get(item[1].role, 2)),
         )
         for address, port in ports:
+            if not (patiently or port.role):
+                continue
             try:
                 answer: dict[str, Any] = await ask(port.client)
             except (NotConnected, RedisUnavailable) as error:

@@ -9,10 +9,14 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 from klein import Klein
+from twisted.internet.interfaces import IAddress
+from twisted.python.failure import Failure
 from twisted.web.server import Request, Site
 
 #: Bytes of a request's body: a command's text is 4,096 at most.
 MOST_BYTES: Final = 64 * 1024
+#: Connections at a time; a browser opens six.
+MOST_CONNECTIONS: Final = 1000
 #: This host is not that one (RFC 9110, section 15.5.20).
 MISDIRECTED_REQUEST: Final = 421
 #: Names by which browsers on this machine call it.
@@ -81,6 +85,26 @@ def same_origin(request: Any) -> bool:
     return bool(origin.lower() in (f"{scheme}://{host}", f"https://{host}"))
 
 
+class _BoundedSite(Site):
+    """Serves so many connections at a time, and no more: there are not endlessly many files."""
+
+    connections = 0
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        if self.connections >= MOST_CONNECTIONS:
+            return None
+        channel: Any = super().buildProtocol(addr)
+        lost = channel.connectionLost
+
+        def connection_lost(reason: Failure) -> None:
+            self.connections -= 1
+            lost(reason)
+
+        channel.connectionLost = connection_lost
+        self.connections += 1
+        return channel
+
+
 def console_site(app: Klein, names: Names, tiles: str | None) -> Site:
     """The site of an application, with what holds for all of it."""
     headers = [
@@ -106,9 +130,11 @@ def console_site(app: Klein, names: Names, tiles: str | None) -> Site:
         def process(self) -> None:
             for name, value in headers:
                 self.setHeader(name, value)
-            if self.isSecure():
+            host = self.getHeader("host") or ""
+            # Browsers would heed it for all else on this machine, too.
+            if self.isSecure() and not Names.of(()).allow(host, secure=False):
                 self.setHeader(b"strict-transport-security", _HSTS)
-            if names.allow(self.getHeader("host") or "", self.isSecure()):
+            if names.allow(host, self.isSecure()):
                 super().process()
                 return
             self.setResponseCode(MISDIRECTED_REQUEST)
@@ -121,7 +147,7 @@ def console_site(app: Klein, names: Names, tiles: str | None) -> Site:
             if name != b"Server":
                 super().setHeader(name, value)
 
-    site = Site(app.resource(), requestFactory=ConsoleRequest)
+    site = _BoundedSite(app.resource(), requestFactory=ConsoleRequest)
     site.noisy = False
     # Tabs ask all the time; what changes something is logged where it is done.
     site.log = lambda request: None  # type: ignore[method-assign]

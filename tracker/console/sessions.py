@@ -71,9 +71,11 @@ class Sessions:
             return None
         # It is ours, and so can be read.
         session = Session(*json.loads(urlsafe_b64decode(text)))
-        if session.expires <= self._clock.seconds() or session.id in self._ended:
-            return None
-        return session
+        return session if self.holds(session) else None
+
+    def holds(self, session: Session) -> bool:
+        """Whether it has neither expired nor been ended."""
+        return session.expires > self._clock.seconds() and session.id not in self._ended
 
     def end(self, session: Session) -> None:
         """Let a session's cookie be of no use any more."""

@@ -42,6 +42,8 @@ MOST_COMMANDS: Final = 50
 _COMMAND_ID: Final = re.compile(r"[!-~]{1,64}")
 
 Answer = dict[str, Any]
+#: Whether somebody may go on reading.
+Allowed = Callable[[], bool]
 
 
 @frozen
@@ -134,8 +136,12 @@ class Console:
     @app.route("/api/events", methods=["GET"])
     def events(self, request: Request) -> Any:
         """``history`` once, then ``overview`` every two seconds."""
-        first = self._parts.sampler.first_events
-        return self._stream(request, lambda: self._parts.broadcast.open(request, first()))
+
+        def begin(allowed: Allowed) -> EventStream:
+            first = self._parts.sampler.first_events()
+            return self._parts.broadcast.open(request, allowed, first)
+
+        return self._stream(request, begin)
 
     @app.route("/api/devices", methods=["GET"])
     def devices(self, request: Request) -> Any:
@@ -181,7 +187,11 @@ class Console:
     @app.route("/api/devices/<device_id>/frames", methods=["GET"])
     def frames(self, request: Request, device_id: str) -> Any:
         """``state`` (a text) and ``frame``, as they happen."""
-        return self._stream(request, lambda: self._parts.frames.open(request, _device(device_id)))
+
+        def begin(allowed: Allowed) -> EventStream:
+            return self._parts.frames.open(request, _device(device_id), allowed)
+
+        return self._stream(request, begin)
 
     @app.route("/api/commands", methods=["POST"])
     def send(self, request: Request) -> Any:
@@ -245,10 +255,11 @@ class Console:
         )
         return answer
 
-    def _stream(self, request: Request, begin: Callable[[], EventStream]) -> Any:
+    def _stream(self, request: Request, begin: Callable[[Allowed], EventStream]) -> Any:
         async def stream() -> Answer | None:
-            self._parts.access.visitor(request)
-            await begin().ended
+            access = self._parts.access
+            visitor = access.visitor(request)
+            await begin(lambda: access.may_stay(visitor)).ended
             return None
 
         return self._answer(request, stream())

@@ -7,11 +7,15 @@ from typing import Any
 
 import pytest
 from attrs import evolve
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
+from twisted.logger import formatEvent, globalLogPublisher
 
 from tests.unit.console.browsing import DEVICE, HOST, NOW, Browser, FakeOperators, Server
-from tracker.console.access import MOST_BY_ADDRESS, MOST_BY_NAME, MOST_CHECKED, PERIOD
+from tracker.console.access import MOST_BY_ADDRESS, MOST_BY_NAME, MOST_CHECKED, MOST_TOLD, PERIOD
+from tracker.console.events import HEARTBEAT
 from tracker.console.operators import Operator, PasswordHash
+from tracker.console.requests import MOST_CONNECTIONS
 from tracker.console.sessions import LIFETIME
 
 PASSWORD = "correct horse battery"
@@ -82,11 +86,14 @@ def test_over_tls_the_cookie_is_for_tls_and_this_host_only(operators: FakeOperat
     browser.arrive()
     answer = browser.log_in("anna", PASSWORD)
     (cookie,) = answer.headers["set-cookie"]
-    assert cookie.startswith("__Host-tracker=")
+    assert cookie.startswith("__Host-tracker-9120=")
     assert "Secure" in cookie
     assert "Path=/" in cookie
     assert "Domain" not in cookie
-    assert answer.header("strict-transport-security") == "max-age=31536000"
+    # On this machine it would hold for all else, too.
+    assert "strict-transport-security" not in answer.headers
+    elsewhere = browser.get("/", Host="console.example.org")
+    assert elsewhere.header("strict-transport-security") == "max-age=31536000"
 
 
 @pytest.mark.parametrize(
@@ -302,3 +309,47 @@ def test_what_is_tried_at_once_counts_as_much(operators: FakeOperators) -> None:
         deferred.callback(None)
     assert [one.answer().status for one in waiting[:MOST_CHECKED]] == [401] * MOST_CHECKED
     assert browser.server.clock.seconds() == NOW
+
+
+@pytest.mark.parametrize("path", ["/api/events", f"/api/devices/{DEVICE}/frames"])
+def test_who_is_removed_or_logs_out_is_shown_nothing_more(
+    browser: Browser, server: Server, operators: FakeOperators, path: str
+) -> None:
+    server.broadcast.startService()
+    browser.log_in("anna", PASSWORD)
+    other = Browser(server)
+    other.arrive()
+    other.log_in("ben", "another password")
+    first, second = browser.begin("GET", path), other.begin("GET", path)
+    server.clock.advance(HEARTBEAT)
+    assert not first.transport.disconnecting
+    assert not second.transport.disconnecting
+    browser.post("/api/logout", {})
+    del operators.known["ben"]
+    server.clock.advance(HEARTBEAT)
+    assert first.transport.disconnecting
+    assert second.transport.disconnecting
+    server.broadcast.stopService()
+
+
+def test_there_are_only_so_many_connections(server: Server) -> None:
+    connections = [server.connect() for _ in range(MOST_CONNECTIONS)]
+    assert server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)) is None
+    connections[0].leave()
+    assert Browser(server).get("/").status == 200
+
+
+def test_the_log_tells_of_some_failed_logins_only(server: Server) -> None:
+    told: list[Any] = []
+    observer: Any = told.append
+    globalLogPublisher.addObserver(observer)
+    try:
+        for number in range(MOST_TOLD * 3):
+            browser = Browser(server, f"192.0.2.{number}")
+            browser.arrive()
+            browser.log_in(f"name-{number}", "not to be logged")
+    finally:
+        globalLogPublisher.removeObserver(observer)
+    lines = [line for event in told if (line := formatEvent(event)).startswith("login")]
+    assert len(lines) == MOST_TOLD
+    assert lines[0] == "login failed, from 192.0.2.0 (0 more not told)"

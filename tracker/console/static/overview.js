@@ -191,10 +191,10 @@ function instanceTable() {
     columns: [
       { title: "Instance", cell: (row) => row.id },
       { title: "Heartbeat", class: "n", cell: (row) => (row.age > 45 ? { pill: "warn", text: `${duration(row.age)} ago` } : `${duration(row.age)} ago`) },
-      { title: "Connections", class: "n", cell: (row) => number(row.control.info?.connections ?? row.connections) },
-      { title: "State", cell: (row) => (row.control.info?.draining ? { pill: "warn", text: "draining" } : { pill: "good", text: "serving" }) },
+      { title: "Connections", class: "n", cell: (row) => number(row.control.connections ?? row.connections) },
+      { title: "State", cell: (row) => (row.control.draining ? { pill: "warn", text: "draining" } : { pill: "good", text: "serving" }) },
       { title: "Up for", class: "n", cell: (row) => ({ ...ago(row.started_at), text: ago(row.started_at).text.replace(" ago", "") }) },
-      { title: "Control port", cell: (row) => (row.control.info ? row.control.role : { pill: "dim", text: row.control.why }) },
+      { title: "Control port", cell: (row) => (row.control.role ? row.control.role : { pill: "dim", text: row.control.why }) },
       { title: "Version", cell: (row) => row.version || NOTHING },
     ],
   });
