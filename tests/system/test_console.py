@@ -6,7 +6,7 @@ import json
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class Console(Daemon):
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
         """Status and body."""
-        return get(self.port, path, **headers)
+        return get(self.port, path, headers=headers)
 
     def overview(self) -> dict[str, Any]:
         """The next sample."""
@@ -49,9 +49,28 @@ class Console(Daemon):
                     return found
         raise AssertionError("no sample came")
 
+    def send(self, device_id: str, text: str) -> tuple[int, Any]:
+        """What its page does when a command is sent."""
+        url = f"http://127.0.0.1:{self.port}"
+        with urllib.request.urlopen(f"{url}/api/session", timeout=30) as response:
+            token = json.load(response)["token"]
+            cookie = response.headers["set-cookie"].partition(";")[0]
+        headers = {
+            "Cookie": cookie,
+            "X-CSRF-Token": token,
+            "Origin": url,
+            "Content-Type": "application/json",
+        }
+        body = {"device_id": device_id, "text": text}
+        status, said = get(self.port, "/api/commands", body, headers)
+        return status, json.loads(said)
 
-def get(port: int, path: str, **headers: str) -> tuple[int, str]:
-    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", headers=headers)
+
+def get(
+    port: int, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, dict(headers or {}))
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
             return response.status, response.read().decode()
@@ -94,6 +113,89 @@ def test_it_gives_up_where_its_port_is_taken(console: Console) -> None:
         console.start(ready=False)
         assert console.wait() == 1
     assert f"cannot listen on --listen tcp:{console.port}" in console.text
+
+
+@pytest.fixture
+def ingest(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Daemon]]:
+    """Starts an ingest process with a control port."""
+    started = []
+
+    def start(name: str, control: str, *arguments: str) -> Daemon:
+        daemon = Daemon(
+            tmp_path,
+            name,
+            *("ingest", "--instance-id", name, "--control", control, *arguments),
+            *("--listen", f"teltonika=tcp:{free_port()}:interface=127.0.0.1"),
+            variables={"REDIS_URL": redis.url},
+        )
+        started.append(daemon)
+        daemon.start()
+        return daemon
+
+    yield start
+    for daemon in started:
+        daemon.kill()
+
+
+def answers(console: Console, *roles: str) -> dict[str, Any]:
+    """The overview once the control ports of the instances have these roles."""
+
+    def found() -> dict[str, Any]:
+        overview = console.overview()
+        there = [one["control"]["role"] for one in overview.get("instances", [])]
+        return overview if there == list(roles) else {}
+
+    return wait_for(found, f"roles {roles}", timeout=60)
+
+
+@pytest.mark.parametrize("role", ["read", "operate"])
+def test_it_sends_what_the_role_of_its_certificate_lets_it(
+    tmp_path: Path, redis: RedisServer, ingest: Callable[..., Daemon], role: str
+) -> None:
+    certs = tmp_path / "certs"
+    assert run("tracker-admin", "certs", str(certs), "--client", "console").returncode == 0
+    roles = tmp_path / "roles"
+    roles.write_text(f"console {role}\n")
+    files = f"privateKey={certs}/server.key:certKey={certs}/server.pem:clientCA={certs}/ca.pem"
+    ingest("one", f"ssl:{free_port()}:{files}", "--control-roles", str(roles))
+    console = Console(
+        *(tmp_path, redis, "--control-key", f"{certs}/console.key"),
+        *("--control-cert", f"{certs}/console.pem", "--control-ca", f"{certs}/ca.pem"),
+    )
+    try:
+        console.start()
+        assert answers(console, role)["sends"] is (role == "operate")
+        status, said = console.send("356307042441013", "getinfo")
+        if role == "operate":
+            assert (status, said["status"]) == (200, "waiting")
+            (known,) = wait_for(
+                lambda: console.overview()["commands"]["latest"], "the command is shown"
+            )
+            assert (known["text"], known["status"]) == ("getinfo", "waiting")
+            assert "getinfo" not in console.text
+        else:
+            assert status == 403
+            assert redis.client.exists("commands:waiting") == 0
+    finally:
+        console.kill()
+
+
+def test_instances_come_and_go(
+    tmp_path: Path, console: Console, ingest: Callable[..., Daemon]
+) -> None:
+    console.start()
+    one = ingest("one", f"unix:{tmp_path / 'one.sock'}")
+    answers(console, "operate")
+    ingest("two", f"unix:{tmp_path / 'two.sock'}")
+    answers(console, "operate", "operate")
+    one.kill()
+    # Its heartbeat is still there; whoever is left sends.
+    answers(console, "", "operate")
+    assert console.send("356307042441013", "getinfo")[0] == 200
+    one.start()
+    answers(console, "operate", "operate")
+    assert one.stop() == 0
+    answers(console, "operate")
 
 
 @pytest.mark.parametrize("taken", [True, False])
