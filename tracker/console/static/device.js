@@ -81,8 +81,8 @@ export class Device {
     try {
       const track = await get(`/api/devices/${this.id}/track?hours=${this.hours.value}`);
       if (this.closed) return;
-      this.map.show(track.points);
       this.map.element.hidden = !track.points.length;
+      this.map.show(track.points);
       setText(this.trackNote, trackText(track, this.hours.selectedOptions[0].text));
     } catch (error) {
       if (!this.closed) setText(this.trackNote, error.message);

@@ -33,7 +33,7 @@ export class Track {
     this.credit = tiles ? h("p", { class: "map-credit" }, tiles.credit || new URL(tiles.url).host) : null;
     const button = (label, text, act) => h("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
     this.box = h("div", { class: "map", tabindex: "0", role: "group", "aria-label": "Map of the track. Arrow keys move it, plus and minus zoom, 0 shows all." }, this.svg);
-    this.element = h("div", { class: "map-frame" }, this.box,
+    this.element = h("div", { class: "map-frame", hidden: true }, this.box,
       h("div", { class: "map-buttons" },
         button("Zoom in", "+", () => this.zoom(2)),
         button("Zoom out", "−", () => this.zoom(0.5)),

@@ -1,7 +1,7 @@
 // The first page: how far behind, how much, who, and what went wrong.
 
 import { session } from "./api.js";
-import { Chart } from "./charts.js";
+import { Chart, niceSeconds } from "./charts.js";
 import { Table, h, panel, pill, setAttribute, setText } from "./dom.js";
 import { ago, commandStatus, duration, kindOf, moment, NOTHING, number, rate, short, span } from "./format.js";
 
@@ -124,7 +124,7 @@ class LagCard {
     ];
     this.charts = [
       new Chart({ title: "Entries", series: [{ key: `entries ${name}`, name: "entries", class: "first" }], format: number, axis: short, floor: 10 }),
-      new Chart({ title: "Age of the oldest", series: [{ key: `age ${name}`, name: "age", class: "first" }], format: duration, axis: seconds, floor: session.behind * 1.25, bands }),
+      new Chart({ title: "Age of the oldest", series: [{ key: `age ${name}`, name: "age", class: "first" }], format: duration, axis: seconds, floor: session.behind * 1.25, round: niceSeconds, bands }),
     ];
     this.element = h("article", { class: "lag", "aria-label": `Lag of ${stream}` },
       h("div", { class: "lag-head" }, h("h3", {}, stream), h("span", { class: "group" }, group ? `group ${group}` : "no group"), this.word),
@@ -192,12 +192,17 @@ function instanceTable() {
       { title: "Instance", cell: (row) => row.id },
       { title: "Heartbeat", class: "n", cell: (row) => (row.age > 45 ? { pill: "warn", text: `${duration(row.age)} ago` } : `${duration(row.age)} ago`) },
       { title: "Connections", class: "n", cell: (row) => number(row.control.connections ?? row.connections) },
-      { title: "State", cell: (row) => (row.control.draining ? { pill: "warn", text: "draining" } : { pill: "good", text: "serving" }) },
+      { title: "State", cell: stateOf },
       { title: "Up for", class: "n", cell: (row) => ({ ...ago(row.started_at), text: ago(row.started_at).text.replace(" ago", "") }) },
-      { title: "Control port", cell: (row) => (row.control.role ? row.control.role : { pill: "dim", text: row.control.why }) },
+      { title: "Control port", cell: (row) => (row.control.role ? row.control.role : { pill: "dim", text: "no answer", title: row.control.why }) },
       { title: "Version", cell: (row) => row.version || NOTHING },
     ],
   });
+}
+
+function stateOf(row) {
+  if (row.control.draining) return { pill: "warn", text: "draining" };
+  return row.control.role ? { pill: "good", text: "serving" } : { pill: "dim", text: "alive" };
 }
 
 function consumerTable() {
