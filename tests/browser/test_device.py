@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import ClassVar
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import DEVICES, Plane
 from tests.browser.visiting import PATIENCE, Visit
+from tests.servers import free_port
 from tests.waiting import wait_for
 
 Open = Callable[..., Visit]
@@ -96,3 +101,60 @@ def test_frames_are_shown_live_while_somebody_looks(plane: Plane, visit: Open) -
     page.wait_for_timeout(1500)  # three more would have come
     assert frames.count() == count
     tab.check()
+
+
+class Tiles(BaseHTTPRequestHandler):
+    """Serves one grey pixel as every tile, and notes which were asked for."""
+
+    asked: ClassVar[list[str]] = []
+
+    def do_GET(self) -> None:
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Type", "image/svg+xml")
+        self.end_headers()
+        self.wfile.write(
+            b'<svg xmlns="http://www.w3.org/2000/svg" width="256" height="256">'
+            b'<rect width="256" height="256" fill="#ccd"/></svg>'
+        )
+
+    def log_message(self, *arguments: object) -> None:
+        return
+
+
+@pytest.fixture
+def tiles() -> Iterator[str]:
+    """Where tiles are served."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Tiles)
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_map_is_put_below_the_track_where_one_is_set(
+    plane: Plane, visit: Open, tiles: str
+) -> None:
+    port = free_port()
+    url = f"{tiles}{{z}}/{{x}}/{{y}}.png"
+    console = plane.serve(
+        f"tcp:{port}", "--tiles", url, "--tiles-credit", "© Somebody", name="tiles"
+    )
+    console.start()
+    try:
+        tab = visit(f"http://127.0.0.1:{port}/")
+        page = tab.open(f"#/devices/{DEVICE}")
+        expect(page.locator(".map .tile").first).to_be_attached(timeout=PATIENCE)
+        wait_for(lambda: Tiles.asked, "tiles are asked for")
+        zoom, column, row = Tiles.asked[0].removesuffix(".png").strip("/").split("/")
+        # Where Tirana is at that zoom, give or take the screen.
+        assert abs(int(column) / 2 ** int(zoom) - (19.8187 + 180) / 360) < 0.01
+        assert abs(int(row) / 2 ** int(zoom) - 0.374) < 0.01
+        expect(page.get_by_text("© Somebody")).to_be_visible()
+        assert tab.faults == []
+        assert [one for one in tab.asked if not one.startswith((tab.url, tiles))] == []
+        tab.shoot("tiles")
+    finally:
+        console.kill()
