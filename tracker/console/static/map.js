@@ -24,6 +24,8 @@ export class Track {
   constructor(tiles) {
     this.tiles = tiles;
     this.points = [];
+    this.ground = svg("g");
+    this.images = new Map(); // the tiles that are shown, by address
     this.scale = 1; // pixels of the world's width
     this.centre = [0.5, 0.5];
     this.followed = true; // nobody has moved it yet
@@ -151,7 +153,8 @@ export class Track {
     if (!width) return;
     setAttribute(this.svg, "viewBox", `0 0 ${width} ${height}`);
     setAttribute(this.svg, "aria-label", this.summary());
-    this.svg.replaceChildren(...this.tileImages(width, height), ...this.grid(width, height), ...this.way(), ...this.times(width, height), ...this.ends(), ...this.ruler(width, height));
+    this.layTiles(width, height);
+    this.svg.replaceChildren(this.ground, ...this.grid(width, height), ...this.way(), ...this.times(width, height), ...this.ends(), ...this.ruler(width, height));
     const shown = this.cursor ?? this.points[this.points.length - 1];
     setText(this.readout, shown ? told(shown) : "");
   }
@@ -162,20 +165,32 @@ export class Track {
     return `Track from ${clock(first.at)} to ${clock(last.at)}, ${number(length(this.points) / 1000)} km, ends at ${degrees(last.latitude, "N", "S")} ${degrees(last.longitude, "E", "W")}`;
   }
 
-  tileImages(width, height) {
-    if (!this.tiles) return [];
+  // Those that stay in sight are kept as they are: else they would be asked for again.
+  layTiles(width, height) {
+    if (!this.tiles) return;
     const zoom = Math.max(0, Math.min(MOST_ZOOM, Math.round(Math.log2(this.scale / TILE))));
     const count = 2 ** zoom;
     const side = this.scale / count;
     const [left, top] = [this.centre[0] - width / 2 / this.scale, this.centre[1] - height / 2 / this.scale];
-    const images = [];
+    const wanted = new Set();
     for (let column = Math.floor(left * count); column * side < (left + width / this.scale) * this.scale; column++) {
       for (let row = Math.max(0, Math.floor(top * count)); row < count && row * side < (top + height / this.scale) * this.scale; row++) {
         const url = this.tiles.url.replace("{z}", zoom).replace("{x}", ((column % count) + count) % count).replace("{y}", row);
-        images.push(svg("image", { class: "tile", href: url, x: (column / count - left) * this.scale, y: (row / count - top) * this.scale, width: side + 0.5, height: side + 0.5 }));
+        wanted.add(url);
+        if (!this.images.has(url)) {
+          this.images.set(url, svg("image", { class: "tile", href: url }));
+          this.ground.append(this.images.get(url));
+        }
+        const place = { x: (column / count - left) * this.scale, y: (row / count - top) * this.scale, width: side + 0.5, height: side + 0.5 };
+        for (const [name, value] of Object.entries(place)) this.images.get(url).setAttribute(name, value.toFixed(2));
       }
     }
-    return images;
+    for (const [url, image] of this.images) {
+      if (!wanted.has(url)) {
+        image.remove();
+        this.images.delete(url);
+      }
+    }
   }
 
   // Lines of latitude and longitude, named at the edges.
@@ -190,7 +205,7 @@ export class Track {
     for (let value = Math.ceil(west / step) * step; value < east; value += step) {
       const [x] = this.at({ x: worldX(value), y: 0 });
       drawn.push(svg("line", { class: "grid", x1: x, x2: x, y1: 0, y2: height }));
-      if (x > 30 && x < width - 60) drawn.push(svg("text", { class: "tick", x: x + 4, y: 13 }, degrees(value, "E", "W", digits)));
+      if (x > (this.tiles ? 120 : 30) && x < width - 60) drawn.push(svg("text", { class: "tick", x: x + 4, y: 13 }, degrees(value, "E", "W", digits)));
     }
     for (let value = Math.ceil(south / step) * step; value < north; value += step) {
       const [, y] = this.at({ x: 0, y: worldY(value) });
