@@ -18,7 +18,9 @@ from tracker.console.commands import PERIOD, CommandLog
 from tracker.console.devices import Devices
 from tracker.console.look import MOST_LETTERS, look
 from tracker.console.ports import ControlPorts
+from tracker.streams.address import RedisAddress
 from tracker.streams.advertised import EXPIRY, heartbeats
+from tracker.streams.connection import Refused
 
 STREAM = "telemetry:teltonika"
 RESPONSES = "commands:responses"
@@ -216,3 +218,40 @@ async def test_without_a_database_devices_are_those_that_are_connected(
     assert [row["device_id"] for row in page["devices"]] == ["356307040002999"]
     one = await devices.one("356307040002999")
     assert (one["instance_id"], one["place"], one["connection"]) == ("one", None, None)
+
+
+#: Of the documentation: nothing that writes.
+RIGHTS = (
+    *("ping", "role", "scan", "mget", "exists", "time", "eval", "evalsha", "xinfo", "xpending"),
+    *("xrange", "xrevrange", "xlen", "hlen", "hmget", "hscan", "scard", "pttl"),
+)
+
+
+@ensureDeferred
+async def test_it_needs_no_right_to_write(redis: RedisServer) -> None:
+    from twisted.internet import reactor
+
+    redis.client.xadd(STREAM, {"a": 1})
+    redis.client.xgroup_create(STREAM, "processor", "0")
+    redis.client.xadd(f"{STREAM}:dead", {"a": 1})
+    redis.client.xadd("commands:outbound:one", {"command_id": "c1", "payload": "getinfo"})
+    respond(redis, "c1", "responded")
+    beat(redis, "one")
+    rights = [f"+{command}" for command in RIGHTS]
+    redis.client.acl_setuser("console", True, passwords=["+secret"], keys=["*"], commands=rights)
+    limited = Connected(RedisAddress.from_url(f"redis://console:secret@127.0.0.1:{redis.port}/0"))
+    try:
+        await limited.usable()
+        connection = limited.connection
+        seen = await look(connection, [STREAM])
+        assert (len(seen.lags), len(seen.dead), seen.queued) == (1, 1, 1)
+        log = CommandLog(reactor, connection)
+        await log.look(seen.entries)
+        assert log.latest(1)[0]["status"] == "responded"
+        devices = Devices(reactor, connection, None, ControlPorts(reactor, Credentials()), {})
+        assert (await devices.one(DEVICE))["instance_id"] is None
+        assert (await devices.page("", "id", "", 10))["devices"] == []
+        with pytest.raises(Refused, match="NOPERM"):
+            await connection.execute("XADD", STREAM, "*", "a", "b")
+    finally:
+        await connection.stopService()

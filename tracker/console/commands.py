@@ -108,8 +108,8 @@ class CommandLog:
         :param device_id: only of this device.
         """
         found = [known for known in self._known.values() if device_id in (None, known.device_id)]
-        # Of one moment: what was heard later goes first.
-        found = sorted(reversed(found), key=lambda known: known.at or _NOW, reverse=True)
+        found.reverse()  # of one moment, what was heard later goes first
+        found.sort(key=lambda known: known.at or _NOW, reverse=True)
         return [
             {name: _cut(value) for name, value in asdict(known).items()} for known in found[:count]
         ]

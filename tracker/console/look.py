@@ -7,10 +7,10 @@ from typing import Final
 
 from attrs import frozen
 
-from tracker.keys import CONNECTIONS, RESPONSES, WAITING, outbound
+from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.streams.advertised import Beat, heartbeats
 from tracker.streams.connection import RedisConnection, Refused
-from tracker.streams.dead import DeadLetter, latest_dead
+from tracker.streams.dead import DeadLetter, dead_letter
 from tracker.streams.groups import Delivered
 from tracker.streams.lag import StreamLag, stream_lag
 
@@ -66,9 +66,8 @@ async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
     for stream in streams:
         if (lag := await _lag(redis, stream)) is not None:
             lags.append(lag)
-        total, letters = await latest_dead(redis, stream, MOST_LETTERS)
-        if total:
-            dead.append(Dead(stream, total, letters))
+        if total := await redis.execute("XLEN", dead_letters(stream)):
+            dead.append(Dead(stream, total, await _latest_dead(redis, stream)))
     queued, entries = 0, []
     for beat in beats[:MOST_INSTANCES]:
         name = outbound(beat.instance_id)
@@ -86,6 +85,12 @@ async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
         entries,
         dead,
     )
+
+
+async def _latest_dead(redis: RedisConnection, stream: str) -> list[DeadLetter]:
+    name = dead_letters(stream)
+    reply = await redis.execute("XREVRANGE", name, "+", "-", "COUNT", MOST_LETTERS)
+    return [dead_letter(entry_id, content) for entry_id, content in reply]
 
 
 async def _lag(redis: RedisConnection, stream: str) -> StreamLag | None:
