@@ -19,12 +19,12 @@ BENCH_OPTIONS ?=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test test-directus test-browser lint format docs bench clean
+.PHONY: help demo test directus test-directus test-browser lint format docs bench clean
 
 help:
 	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
 	@echo "make test    run every test that needs no root"
-	@echo "make test-directus  run those with a real Directus, which needs npm and installs 1 GB"
+	@echo "make test-directus  run those with a real Directus, which needs g++ and installs 1 GB"
 	@echo "make test-browser  run those of the console, which need chromium; pictures: build/screenshots"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
@@ -39,8 +39,11 @@ demo: $(VENV)/.embedded
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
 
-# Directus is installed into ~/.cache/tracker-directus, or TRACKER_DIRECTUS_CACHE, once.
-test-directus: $(VENV)/.test
+# Into ~/.cache/tracker-directus, or TRACKER_DIRECTUS_CACHE, once.
+directus: $(VENV)/.test
+	@$(BIN)/python -c 'from tests.directus.installation import installed; print(installed())'
+
+test-directus: directus
 	$(BIN)/python -m pytest tests/directus
 
 # In the chromium on PATH, or TRACKER_CHROMIUM.

@@ -130,11 +130,26 @@ def size(option: str, text: str) -> int | None:
 
 
 def redis_address(given: str | None, environ: Environment) -> RedisAddress:
-    """Where Redis is: ``--redis``, else ``REDIS_URL``, else this machine."""
+    """Where Redis is: ``--redis``, else ``REDIS_URL`` (or its file), else this machine."""
     try:
-        return RedisAddress.from_url(given or environ.get("REDIS_URL") or DEFAULT_REDIS)
+        return RedisAddress.from_url(given or _private(environ, "REDIS_URL") or DEFAULT_REDIS)
+    except ConfigError:
+        raise
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def sink_url(given: str | None, environ: Environment) -> str:
+    """Where positions are stored: ``--sink``, else ``TRACKER_SINK`` (or its file)."""
+    url = maybe_sink_url(given, environ)
+    if url is None:
+        raise ConfigError("--sink is required, as --sink sqlite:/var/lib/tracker/positions.db")
+    return url
+
+
+def maybe_sink_url(given: str | None, environ: Environment) -> str | None:
+    """The same; None where it is not said."""
+    return given or _private(environ, "TRACKER_SINK") or None
 
 
 def name_of(option: str, given: str | None, environ: Environment, variable: str) -> str:
@@ -195,18 +210,27 @@ def secret(option: str, given: str | None, environ: Environment, variable: str) 
 
     :param variable: holds the secret; with ``_FILE`` behind its name, the name of its file.
     """
-    file = given or environ.get(f"{variable}_FILE")
-    if file is None:
-        found = environ.get(variable, "")
-    else:
-        try:
-            found = Path(file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "is not UTF-8"
-            raise ConfigError(f"{option} {file}: {reason}") from None
+    found = _private(environ, variable) if given is None else _content(option, given)
     if not found:
         raise ConfigError(f"{option}: a secret is needed there, or in {variable}")
     return found
+
+
+def _private(environ: Environment, variable: str) -> str:
+    """What a variable says that others should not see, or the file that ``…_FILE`` names.
+
+    A file that holds nothing says nothing: so a credential of systemd need not be there.
+    """
+    file = environ.get(f"{variable}_FILE")
+    return (file and _content(f"{variable}_FILE", file)) or environ.get(variable, "")
+
+
+def _content(name: str, file: str) -> str:
+    try:
+        return Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8"
+        raise ConfigError(f"{name} {file}: {reason}") from None
 
 
 def data_folder(given: str | None, environ: Environment) -> Path:

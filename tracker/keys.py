@@ -17,6 +17,9 @@ INGEST_GROUP: Final = "ingest"
 #: Consumer group through which Directus is told what has become of commands.
 DIRECTUS_GROUP: Final = "directus"
 
+#: What the name of the user begins with that a role logs in as, where each has its own.
+USER_PREFIX: Final = "tracker-"
+
 #: Hash of device → the ingest instance that it is connected to.
 CONNECTIONS: Final = "connections:registry"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import faulthandler
 import gc
 import os
 import resource
@@ -77,6 +78,7 @@ class Process(Role):
         """Start the services, and heed signals."""
         _raise_file_limit()
         _collect_garbage_seldom()
+        _tell_where_it_ends()
         # Twisted's own handlers end the process by the signal, after a clean stop too.
         self._reactor.callWhenRunning(self._heed_signals)
         super().startService()
@@ -113,6 +115,12 @@ def _collect_garbage_seldom() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+
+
+def _tell_where_it_ends() -> None:
+    # As systemd's watchdog ends one that is stuck (SIGABRT): what it is doing stands in the log.
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
 
 
 def _exit(status: int) -> None:

@@ -20,6 +20,10 @@ from tracker.bridge.schema import OPERATOR_POLICY
 
 pytest.register_assert_rewrite("tests.unit.bridge.behaviour")
 
+#: Seconds for an answer of Directus, and for a command that asks it many times, on a busy machine.
+PATIENCE = 60
+LONG = 300
+
 
 @pytest.fixture(scope="session")
 def directus_postgres() -> Iterator[PostgresServer]:
@@ -115,7 +119,9 @@ def prepare(server: DirectusServer, folder: Path, *options: str) -> Prepared:
     bridge_token_file = folder / "bridge"
     bridge_token_file.write_text(f"{BRIDGE_TOKEN}\n")
     prepared = Prepared(server, token_file, folder / "secret", bridge_token_file, "")
-    ended = run("tracker-admin", "directus", "setup", *prepared.options(), *options)
+    ended = run(
+        *("tracker-admin", "directus", "setup", *prepared.options(), *options), timeout=LONG
+    )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return Prepared(server, token_file, folder / "secret", bridge_token_file, ended.stdout)
 
@@ -169,6 +175,7 @@ def tell(directus: Prepared, port: int) -> None:
     ended = run(
         *("tracker-admin", "directus", "setup", *directus.options()),
         *("--bridge-url", f"http://127.0.0.1:{port}/commands"),
+        timeout=LONG,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
@@ -205,7 +212,8 @@ async def subject(directus: Prepared) -> AsyncIterator[Real]:
 
     directus.wipe()
     tokens = (DirectusServer.TOKEN, BRIDGE_TOKEN, OPERATOR_TOKEN, NOBODY_TOKEN, "of-nobody")
-    clients = [DirectusClient(reactor, directus.server.url, token) for token in tokens]
+    url = directus.server.url
+    clients = [DirectusClient(reactor, url, token, timeout=PATIENCE) for token in tokens]
     yield Real(*clients)
     for client in clients:
         await client.close()

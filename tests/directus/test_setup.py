@@ -13,18 +13,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.directus.conftest import Prepared, add_user, prepare
+from tests.directus.conftest import LONG, Prepared, add_user, prepare
 from tests.directus.server import DirectusServer
-from tests.servers import free_port
-from tests.system.processes import run
+from tests.servers import RedisServer, free_port
+from tests.system.processes import Daemon, run
 from tests.unit.bridge.double import BRIDGE_TOKEN, NOBODY_TOKEN, OPERATOR_TOKEN
 from tests.waiting import wait_for
+from tracker.bridge.flows import flows
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
     BRIDGE_ROLE,
     BRIDGE_USER,
     SECRET_HEADER,
-    flows,
 )
 
 IMEI = "356307042441013"
@@ -36,7 +36,7 @@ Start = Callable[..., DirectusServer]
 
 
 def admin(verb: str, prepared: Prepared, *options: str) -> subprocess.CompletedProcess[str]:
-    return run("tracker-admin", "directus", verb, *prepared.options(), *options)
+    return run("tracker-admin", "directus", verb, *prepared.options(), *options, timeout=LONG)
 
 
 def setup(prepared: Prepared, *options: str) -> tuple[int, list[str]]:
@@ -74,6 +74,7 @@ def test_it_says_what_it_makes(directus: Prepared) -> None:
 
 
 def test_a_second_run_changes_nothing_and_says_so(directus: Prepared) -> None:
+    setup(directus)  # other tests have bridges elsewhere
     latest = directus.server.data("GET", "/activity?sort=-id&limit=1&fields=id")
     assert setup(directus) == (0, ["nothing to change"])
     assert setup(directus, "--dry-run") == (0, ["nothing to change"])
@@ -85,11 +86,41 @@ def test_a_check_finds_nothing_wrong(directus: Prepared) -> None:
     directus.bridge_token_file.chmod(0o600)
     status, found = findings(directus)
     wrong = [one for each in found.values() for one in each if one["status"] != "ok"]
-    assert (status, wrong) == (0, [])
+    assert (status, [one["check"] for one in wrong]) == (0, ["bridge"])
+    assert wrong[0]["seen"].startswith("no bridge answers at http://127.0.0.1:9130/commands: ")
     assert found["flow-reach"][0]["seen"] == "Flows reach 127.0.0.1"
     assert len(found["bridge-token"]) == 2
     assert directus.server.data("GET", "/files") == []
-    assert admin("check", directus).stdout.endswith("0 warning, 0 failure, 0 skipped\n")
+    assert admin("check", directus).stdout.endswith("1 warning, 0 failure, 0 skipped\n")
+
+
+def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_path: Path) -> None:
+    port = free_port()
+    bridge = Daemon(
+        *(tmp_path, "bridge", "bridge", "--redis", redis.url),
+        *("--directus", directus.server.url, "--token-file", str(directus.bridge_token_file)),
+        *("--secret-file", str(directus.secret_file), "--webhook", f"tcp:{port}"),
+    )
+    url = f"http://127.0.0.1:{port}/commands"
+    bridge.start(ready=False)
+    try:
+        wait_for(lambda: bridge.readyz()[0] != 0, "it runs")
+
+        def seen(*options: str) -> tuple[str, str]:
+            _, found = findings(directus, "--bridge-url", url, *options)
+            (one,) = found["bridge"]
+            return one["status"], one["seen"]
+
+        assert seen() == ("ok", f"listens at {url}, and knows the secret")
+        other = tmp_path / "other"
+        other.write_text("another-one")
+        told = ("failure", f"the bridge at {url} knows another secret")
+        assert seen("--secret-file", str(other)) == told
+    finally:
+        bridge.kill()
+    _, found = findings(directus, "--bridge-url", f"{directus.server.url}/commands")
+    stranger = f"who answers at {directus.server.url}/commands is no bridge: 404"
+    assert [one["seen"] for one in found["bridge"]] == [stranger]
 
 
 def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
@@ -108,7 +139,7 @@ def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> Non
     assert server.data("GET", "/activity?sort=-id&limit=1&fields=id") == before
     # Then a check finds it all missing; and that a Flow could not reach the bridge.
     only = ("--url", server.url, "--token-file", str(token))
-    ended = run("tracker-admin", "directus", "check", *only)
+    ended = run("tracker-admin", "directus", "check", *only, timeout=LONG)
     assert ended.returncode == 1
     assert "failure  collection        missing: collection commands, with 15 fields" in ended.stdout
     assert "mend: tracker-admin directus setup" in ended.stdout
@@ -281,7 +312,7 @@ def test_a_new_secret_reaches_the_flows(directus: Prepared, tmp_path: Path) -> N
     # Who says none keeps it.
     some = directus.options()
     del some[some.index("--secret-file") :][:2]
-    ended = run("tracker-admin", "directus", "setup", *some)
+    ended = run("tracker-admin", "directus", "setup", *some, timeout=LONG)
     assert ended.stdout == "nothing to change\n"
 
 
@@ -371,6 +402,15 @@ def test_who_is_no_administrator_gets_nowhere(
         file.write_text(token)
         ended = admin(verb, directus, "--token-file", str(file))
         assert (ended.returncode, ended.stdout, ended.stderr) == (1, "", told)
+
+
+@pytest.mark.parametrize("verb", ["setup", "check"])
+def test_what_answers_is_no_directus(directus: Prepared, verb: str) -> None:
+    url = f"{directus.server.url}/admin"
+    ended = admin(verb, directus, "--url", url)
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr.startswith(f"tracker-admin: no Directus answers at {url}: GET /policies")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", ["setup", "check"])

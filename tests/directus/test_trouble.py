@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
+from tests.directus.conftest import PATIENCE
 from tests.directus.server import DirectusServer
 from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
 
@@ -20,7 +21,7 @@ async def test_it_wants_to_be_left_alone(start_directus: Start) -> None:
     server = start_directus(
         RATE_LIMITER_ENABLED="true", RATE_LIMITER_POINTS="5", RATE_LIMITER_DURATION="30"
     )
-    client = DirectusClient(reactor, server.url, server.TOKEN)
+    client = DirectusClient(reactor, server.url, server.TOKEN, timeout=PATIENCE)
     try:
         errors = await gatherResults([_error(client) for _ in range(10)])
     finally:
@@ -39,11 +40,12 @@ async def test_it_hangs_and_it_dies(start_directus: Start) -> None:
     from twisted.internet import reactor
 
     server = start_directus()
-    client = DirectusClient(reactor, server.url, server.TOKEN, timeout=1)
+    client = DirectusClient(reactor, server.url, server.TOKEN, timeout=PATIENCE)
+    hasty = DirectusClient(reactor, server.url, server.TOKEN, timeout=1)
     try:
         assert await _error(client) is None
         server.suspend()
-        error = await _error(client)
+        error = await _error(hasty)
         assert isinstance(error, DirectusDown)
         assert str(error) == "GET /users/me: no answer within 1 s"
         server.resume()
@@ -56,6 +58,7 @@ async def test_it_hangs_and_it_dies(start_directus: Start) -> None:
         assert await _error(client) is None
     finally:
         await client.close()
+        await hasty.close()
 
 
 def _error(client: DirectusClient) -> Deferred[DirectusError | None]:

@@ -367,6 +367,18 @@ async def test_rights_that_are_missing(
     assert {one.status for one in (await examined(url)).all("redis-rights")} == {OK}
 
 
+@ensureDeferred
+async def test_the_user_with_whose_rights_the_log_is_read(redis: RedisServer) -> None:
+    url = as_bob(redis, "+@all", "~*")
+    redis.client.execute_command("ACL", "SETUSER", "default", "-xclaim", "-hset")
+    finding = (await examined(url)).worst("redis-rights")
+    assert finding.status is FAILURE
+    assert finding.seen.startswith("default may not do all that the append-only file holds")
+    assert finding.mend.endswith(" ACL SETUSER default +hset +xclaim")
+    obey(redis, finding.mend)
+    assert {one.status for one in (await examined(url)).all("redis-rights")} == {OK}
+
+
 def _words(line: str) -> list[str]:
     return [word.strip("'") for word in line.split()]
 

@@ -278,3 +278,25 @@ async def test_who_has_hung_for_so_long_that_another_one_has_begun_gives_up(
     assert "elsewhere" in one.aborted[0]
     await one.heartbeat.stopService()
     assert is_of(redis, ELSEWHERE)
+
+
+@ensureDeferred
+async def test_a_process_that_may_not_be_seen_is_not_taken_for_gone(
+    connected: Connected, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        theirs = Identity.of(other.pid)
+        assert theirs is not None
+        leave(redis, theirs)
+        ours = me()
+        # As where /proc is mounted with hidepid, and the other one is of another user.
+        monkeypatch.setattr(Identity, "of", lambda pid: None)
+        one = Instance(connected, ours)
+        await until(lambda: one.heartbeat._doubtful, "it is waited for")
+        assert is_of(redis, theirs)
+        leave(redis, theirs)  # it lives: its heartbeat is renewed
+        one.clock.advance(INTERVAL)
+        await until(lambda: one.aborted, "given up")
+        assert not one.begun
+        other.kill()
+    await one.heartbeat.stopService()

@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tracker"
 #: Modules that everything may stand on, and what they may stand on themselves.
 VOCABULARY = {
     *("__init__", "position", "command", "keys", "imei", "limits", "interfaces"),
-    *("endpoints", "certificates", "tls", "lifecycle", "settings"),
+    *("endpoints", "certificates", "tls", "lifecycle", "notify", "settings"),
 }
 
 #: Part of the house → other parts that it may import, besides the vocabulary.

@@ -21,7 +21,8 @@ def service(*arguments: str) -> IService:
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("REDIS_URL", "REDIS_TELEMETRY_STREAM", "INSTANCE_ID", "CONSUMER_NAME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.delenv("TRACKER_DATA", raising=False)
+    for name in ("TRACKER_DATA", "TRACKER_SINK", "TRACKER_SINK_FILE", "REDIS_URL_FILE"):
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.mark.parametrize(
@@ -58,6 +59,10 @@ def test_a_role_is_built_without_opening_anything(
         (("ingest", "--listen", "tcp:5027"), "VENDOR=ENDPOINT"),
         (("ingest", "--listen", "teltonika=carrier-pigeon:1"), "not an endpoint"),
         (("ingest", "--listen", "teltonika=tcp:port"), "not 'port'"),
+        (("ingest", "--listen", "teltonika=systemd:domain=INET:name=x"), "systemd has passed no"),
+        (("ingest", "--listen", "teltonika=systemd:domain=INET:index=0"), "systemd has passed no"),
+        (("ingest", "--listen", "teltonika=systemd:domain=INET"), "index or name"),
+        (("ingest", "--listen", "teltonika=systemd:index=0"), "arguments are missing"),
         (("ingest", "--listen", "teltonika=tcp"), "not ''"),
         (("ingest", "--listen", "teltonika=stdio:"), "nobody can connect"),
         (("ingest", "--redis", "http://localhost"), "redis://"),

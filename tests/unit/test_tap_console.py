@@ -14,7 +14,7 @@ from tests.unit.test_tap import service
 
 @pytest.fixture(autouse=True)
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("REDIS_URL", "REDIS_TELEMETRY_STREAM", "TRACKER_DATA"):
+    for name in ("REDIS_URL", "REDIS_TELEMETRY_STREAM", "TRACKER_DATA", "TRACKER_SINK"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -112,3 +112,15 @@ def test_it_is_a_part_of_standalone(
 def test_a_standalone_lets_nobody_in_either(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"--console tcp:9121:interface=0\.0\.0\.0: not encrypted"):
         service("standalone", "--data", str(tmp_path), "--console", "tcp:9121:interface=0.0.0.0")
+
+
+def test_the_database_may_be_said_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sink"
+    monkeypatch.setenv("TRACKER_SINK_FILE", str(file))
+    file.write_text("\n")
+    assert service("console")
+    file.write_text("mysql://x\n")
+    with pytest.raises(SystemExit, match="--sink: unknown sink 'mysql'"):
+        service("console")

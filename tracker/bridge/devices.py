@@ -1,38 +1,72 @@
 """The collection ``devices`` → ``devices:allowed`` and ``devices:models``.
 
-Both are written beside the old ones and then take their place in one step: so an instance never
-reads half of them, and what could not be read whole changes nothing.
+Both are written beside the old ones and then take their places in one step: so an instance never
+reads half of them, nor one without the other, and what could not be read whole changes nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from random import SystemRandom
 from typing import Any, Final
+from uuid import uuid4
 
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
-from twisted.internet.task import LoopingCall
+from twisted.internet.defer import CancelledError, Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusRefused
+from tracker.bridge.backoff import Backoff
+from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
 from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import DEVICES
 from tracker.command import is_device_id
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
+from tracker.observe.health import Pulse
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.script import Script
 
 #: Seconds between two readings of all devices.
 INTERVAL: Final = 300.0
 #: Seconds after an announcement in which others may come, before all are read.
 SETTLES: Final = 1.0
+#: Of the time, this many times as much is left to Directus as a reading takes.
+_LEFT_ALONE: Final = 4
+#: Attempts to read them while somebody adds and removes some.
+READINGS: Final = 5
+#: Seconds after which a reading is stuck.
+STUCK: Final = 600.0
 #: Devices in one call to Redis.
 _CHUNK: Final = 1000
+#: Seconds after which Redis forgets what was written beside by somebody who died over it.
+_LEFT: Final = 600
+
+# KEYS: the set and the hash, and those beside them. ARGV: how many there are in each. What is
+# beside may be gone, as after a flush: then nothing takes anybody's place.
+_SWAP: Final = Script("""\
+if redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[1])
+  or redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[2]) then return 0 end
+for i = 1, 2 do
+  redis.call('UNLINK', KEYS[i])
+  if tonumber(ARGV[i]) > 0 then
+    redis.call('RENAME', KEYS[i + 2], KEYS[i])
+    redis.call('PERSIST', KEYS[i])
+  end
+end
+return 1
+""")
+
+
+class NothingThere(Exception):
+    """There is no device, where there have been some."""
 
 
 class DeviceSync(Service):
     """Keeps Redis' copy of the devices up to date.
 
     :param report: told None while that goes well, else why not.
+    :param backoff: says when it is tried again after it went wrong, if not after ``interval``.
+    :param pulse: beats with each reading.
     """
 
     _log = Logger()
@@ -44,98 +78,163 @@ class DeviceSync(Service):
         redis: RedisConnection,
         report: Callable[[str | None], None],
         interval: float = INTERVAL,
+        backoff: Backoff | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
         self._directus = directus
         self._redis = redis
         self._report = report
         self._interval = interval
-        self._syncing = LoopingCall(lambda: Deferred.fromCoroutine(self._sync()))
-        self._syncing.clock = clock
-        self._ended: Deferred[Any] | None = None
-        self._again = False
-        self._busy = False
+        self._backoff = backoff or Backoff(SystemRandom().random, clock)
+        self._pulse = pulse or Pulse(STUCK)
+        self._loop: Deferred[None] = succeed(None)
+        self._pause: IDelayedCall | None = None
+        self._announced = False
+        self._settles = SETTLES
 
     def startService(self) -> None:
         """Read them, now and every so often."""
         super().startService()
-        self._ended = self._syncing.start(self._interval)
+        self._loop = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> Deferred[None]:
-        """End; fires when what is being done is done."""
+        """End at once; what was not written whole changes nothing."""
         super().stopService()
-        if self._syncing.running:
-            self._syncing.stop()
-        return Deferred.fromCoroutine(self._wait())
-
-    async def _wait(self) -> None:
-        if self._ended is not None:
-            await self._ended
+        self._pulse.rest()
+        self._loop.cancel()
+        return self._loop
 
     def announce(self) -> None:
         """Some device has changed: read them all, soon."""
-        if not self.running:
-            return
-        if self._busy:
-            self._again = True
-        elif self._syncing.running:
-            self._syncing.stop()
-            self._clock.callLater(SETTLES, self._restart)
+        self._announced = True
+        if self._pause is not None and self._pause.active():
+            left = self._pause.getTime() - self._clock.seconds()
+            self._pause.reset(min(left, self._settles))
 
-    def _restart(self) -> None:
-        if self.running and not self._syncing.running:
-            self._ended = self._syncing.start(self._interval)
-
-    async def _sync(self) -> None:
-        self._busy = True
+    async def _run(self) -> None:
         try:
-            await self._redis.when_connected()
-            models = await self._read()
-            await self._write(models)
-            self._report(None)
-        except (DirectusDown, DirectusDenied, DirectusRefused) as error:
-            self._report(f"devices cannot be read, the last copy stays: {error}")
+            while True:
+                self._pulse.rest()
+                await self._redis.when_connected()
+                self._pulse.beat()
+                self._announced = False
+                began = self._clock.seconds()
+                seconds = await self._sync()
+                took = self._clock.seconds() - began
+                self._pulse.rest()
+                self._settles = max(SETTLES, _LEFT_ALONE * took)
+                await self._paused(min(seconds, self._settles) if self._announced else seconds)
+        except (CancelledError, Unavailable):  # stopped
+            return
+
+    def _paused(self, seconds: float) -> Deferred[None]:
+        over: Deferred[None] = Deferred(lambda _: pause.cancel())
+        pause = self._clock.callLater(seconds, over.callback, None)
+        self._pause = pause
+        return over
+
+    async def _sync(self) -> float:
+        """Seconds until the next time."""
+        why: str | None = None
+        retry_after = None
+        try:
+            await self._write(*await self._read())
+        except DirectusError as error:
+            why = f"devices cannot be read, the last copy stays: {error}"
+            retry_after = getattr(error, "retry_after", None)
+        except NothingThere as error:
+            why = str(error)
         except (Refused, Unavailable) as error:
-            self._report(f"devices cannot be written: {error}")
+            why = f"devices cannot be written: {error}"
+        except CancelledError:
+            raise
         except Exception:  # noqa: BLE001 - else they would never be read again
             self._log.failure("devices are not read")
-        finally:
-            self._busy = False
-            if self._again:
-                self._again = False
-                self._clock.callLater(0, self.announce)
+            why = "devices are not read: see the log"
+        self._report(why)
+        if why is None:
+            self._backoff.succeeded()
+            return self._interval
+        return min(self._backoff.failed(retry_after), max(self._interval, retry_after or 0))
 
-    async def _read(self) -> dict[str, str]:
-        """Device that is enabled → its model, or empty."""
+    async def _read(self) -> tuple[dict[str, str], int]:
+        """Device that is enabled → its model, or empty; and how many are not."""
         found: dict[str, str] = {}
-        bad = 0
-        # All at once: Directus compares no texts, and pages by number would skip a device
-        # where another one is removed meanwhile.
-        rows = await self._directus.get_items(DEVICES, fields=DEVICE_FIELDS, limit=-1)
-        for row in rows:
+        bad = disabled = 0
+        for row in await self._rows():
             device_id = str(row.get("imei") or "")
             if not is_device_id(device_id):
                 bad += 1
-            elif row.get("enabled") is not False:
+            elif row.get("enabled") is False:
+                disabled += 1
+            else:
                 found[device_id] = str(row.get("model") or "")
         if bad:
             self._log.warn("{count} devices have an imei that is not 15 digits", count=bad)
-        return found
+        return found, disabled
 
-    async def _write(self, models: Mapping[str, str]) -> None:
+    async def _rows(self) -> Sequence[Mapping[str, Any]]:
+        """All rows that there are, though an answer may hold as few as Directus likes.
+
+        Each begins with the last one of the answer before, unless a row was removed or added
+        meanwhile: then one could be missed, and it begins anew.
+        """
+        for _ in range(READINGS):
+            rows = await self._page(0)
+            while rows:
+                page = await self._page(len(rows) - 1)
+                if not page or page[0]["imei"] != rows[-1]["imei"]:
+                    break
+                if len(page) == 1:
+                    if len(rows) == 1 and await self._page(1):
+                        raise DirectusDown("it shows one at a time: QUERY_LIMIT_MAX")
+                    return rows
+                rows += page[1:]
+            else:
+                return rows
+        raise DirectusDown("they change all the time")
+
+    async def _page(self, offset: int) -> list[dict[str, Any]]:
+        return await self._directus.get_items(
+            DEVICES, fields=DEVICE_FIELDS, sort=["imei"], limit=-1, offset=offset
+        )
+
+    async def _write(self, models: Mapping[str, str], disabled: int) -> None:
         named = {device_id: model for device_id, model in models.items() if model}
-        await self._replace(ALLOWED_DEVICES, "SADD", [(device_id,) for device_id in models])
-        await self._replace(DEVICE_MODELS, "HSET", list(named.items()))
+        if await self._is_written(models, named, disabled):
+            return
+        beside = [f"{key}:new:{uuid4().hex}" for key in (ALLOWED_DEVICES, DEVICE_MODELS)]
+        await self._fill(beside[0], "SADD", [(device_id,) for device_id in models])
+        await self._fill(beside[1], "HSET", list(named.items()))
+        keys = [ALLOWED_DEVICES, DEVICE_MODELS, *beside]
+        if not await _SWAP.run(self._redis, keys, len(models), len(named)):
+            raise Unavailable("what was written is gone")
         self._log.info("devices: {count}, of a known model {named}", count=len(models),
                        named=len(named))  # fmt: skip
 
-    async def _replace(self, key: str, command: str, parts: list[tuple[str, ...]]) -> None:
-        if not parts:
-            await self._redis.execute("DEL", key)
-            return
-        beside = f"{key}:new"
-        await self._redis.execute("DEL", beside)
+    async def _is_written(
+        self, models: Mapping[str, str], named: Mapping[str, str], disabled: int
+    ) -> bool:
+        """Whether Redis has all this; so nothing is appended to its file for nothing.
+
+        :raises NothingThere: when it has some, and there is no row at all. A user who may see
+            none is told the same, so it is more likely a mistake than meant.
+        """
+        allowed = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
+        if allowed and not models and not disabled:
+            raise NothingThere(
+                f"Directus shows no device; the last copy stays, of {len(allowed)}. "
+                f"If that is meant: DEL {ALLOWED_DEVICES} {DEVICE_MODELS}"
+            )
+        flat = await self._redis.execute("HGETALL", DEVICE_MODELS)
+        known = dict(zip(flat[::2], flat[1::2], strict=True))
+        return set(allowed) == {device_id.encode() for device_id in models} and known == {
+            device_id.encode(): model.encode(errors="replace") for device_id, model in named.items()
+        }
+
+    async def _fill(self, key: str, command: str, parts: Sequence[tuple[str, ...]]) -> None:
         for start in range(0, len(parts), _CHUNK):
             chunk = [text for part in parts[start : start + _CHUNK] for text in part]
-            await self._redis.execute(command, beside, *chunk)
-        await self._redis.execute("RENAME", beside, key)
+            await self._redis.execute(command, key, *chunk)
+            await self._redis.execute("EXPIRE", key, _LEFT)

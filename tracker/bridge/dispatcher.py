@@ -34,6 +34,7 @@ from tracker.bridge.schema import COMMANDS, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import BadCommand, Command, Outcome, Status
 from tracker.control.commands import BadArgument, ControlError
+from tracker.observe.health import Pulse
 from tracker.position import iso_milliseconds
 
 #: Seconds between two looks at what is pending.
@@ -48,6 +49,8 @@ MOST_ANNOUNCED: Final = 2000
 MOST_UNDER_WAY: Final = 200
 #: Seconds that what is being sent may still take at a stop.
 GRACE: Final = 5.0
+#: Seconds beyond the interval after which a look is stuck.
+STUCK: Final = 600.0
 #: Rows of which is remembered what was said of them in the log.
 _MOST_TOLD: Final = 1000
 
@@ -57,6 +60,7 @@ class Dispatcher(Service):
 
     :param backoff: how long nothing is tried after Directus, or all instances, have failed.
     :param report: told None while that goes well, else why not.
+    :param pulse: beats with each look.
     """
 
     _log = Logger()
@@ -70,6 +74,7 @@ class Dispatcher(Service):
         backoff: Backoff,
         report: Callable[[str | None], None],
         interval: float = INTERVAL,
+        pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
         self._pending = Pending(directus)
@@ -78,6 +83,7 @@ class Dispatcher(Service):
         self._backoff = backoff
         self._report = report
         self._interval = interval
+        self._pulse = pulse or Pulse(interval + STUCK)
         self._turns = DeferredSemaphore(AT_ONCE)
         self._devices: dict[str, DeferredLock] = {}
         self._announced: dict[str, None] = {}  # in that order
@@ -101,6 +107,7 @@ class Dispatcher(Service):
     def stopService(self) -> Deferred[None]:
         """Begin with no more; fires when what is being sent is sent, or could not be."""
         super().stopService()
+        self._pulse.rest()
         self._announced.clear()
         for deferred in list(self._interruptible):
             deferred.cancel()
@@ -166,9 +173,11 @@ class Dispatcher(Service):
 
     async def _look_regularly(self) -> None:
         while self.running:
+            self._pulse.beat()
             self._again = False
             with suppress(CancelledError):  # a stop, or none has to wait any longer
                 self._again |= await self._look_safely()
+                self._pulse.rest()
                 self._pause = deferLater(self._clock, self._delay)
                 await self._or_stopped(self._pause)
 

@@ -1,52 +1,90 @@
 """From ``commands:responses`` to the rows of commands.
 
-A response is acknowledged to the stream when Directus has taken it, and not before. Those of one
-command are told one after another, in their order; those of others beside them.
+A response is acknowledged to the stream when Directus has taken it, and not before. Those that
+are read together are told together. Where Directus does not answer, or takes none, nothing else
+is read, and all is tried again, less and less often. Where it takes the others and not one
+command's, that one's wait, and are tried again for themselves; what cannot be stored of them is
+left out in the end, and their status told alone.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any, Final, TypeVar
+from uuid import UUID
 
+from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import (
-    CancelledError,
-    Deferred,
-    DeferredList,
-    DeferredSemaphore,
-    succeed,
-)
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
-from tracker.bridge.rest import DirectusDenied, DirectusDown, DirectusRefused
-from tracker.bridge.rows import fields_of
+from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
+from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
+from tracker.observe.health import Pulse
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
     Delivered,
     acknowledge,
     claim_idle,
     create_group,
+    entry_order,
+    keep_claim,
     read_new,
     read_pending,
 )
+from tracker.streams.timer import RedisTimer
 
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000
-#: Responses of one read.
-BATCH: Final = 200
-#: Commands whose rows are changed at once.
-AT_ONCE: Final = 8
+#: Seconds without a turn, or another try, after which it is stuck.
+STUCK: Final = 300.0
+#: Responses of one read, and so commands that are told of at once.
+BATCH: Final = 100
+#: Commands that wait for themselves; as long as there are so many, nothing else is read.
+MOST_HELD: Final = 200
+#: Attempts with one command, over a minute and more, until its status alone is tried.
+PATIENCE: Final = 8
 #: Seconds until Redis is asked again.
 RETRY: Final = 1.0
 #: Milliseconds after which what another bridge was given is taken over.
 CLAIM_AFTER_MS: Final = 60_000
+
+_PLAIN: Final = ("status", "delivered_at", "finished_at")
+
+T = TypeVar("T")
+
+
+@define
+class _Untold:
+    """What the row of one command is to be told."""
+
+    backoff: Backoff
+    responses: dict[str, dict[str, Any]] = field(factory=dict)
+    """Entry → fields."""
+    why: str = ""
+    """Why Directus has not taken it, where it has not."""
+
+    @property
+    def fields(self) -> list[dict[str, Any]]:
+        """In the order of the entries."""
+        return [self.responses[entry_id] for entry_id in sorted(self.responses, key=entry_order)]
+
+    @property
+    def bare(self) -> list[dict[str, Any]]:
+        """The same without anything that could not be stored."""
+        return [{name: each[name] for name in _PLAIN if name in each} for each in self.fields]
+
+    @property
+    def rest(self) -> dict[str, Any]:
+        """What ``bare`` lacks."""
+        last = self.fields[-1]
+        return {name: last[name] for name in last if name not in _PLAIN}
 
 
 class ResponseWriter(Service):
@@ -54,7 +92,9 @@ class ResponseWriter(Service):
 
     :param reading: a connection that only this service uses, since its reads block.
     :param name: this bridge's name in the group; the same after a restart.
+    :param backoff: makes one; all that is told together has one, and what waits for itself.
     :param report: told None while that goes well, else why not.
+    :param pulse: beats while responses are told, and rests while Directus is waited for.
     """
 
     _log = Logger()
@@ -68,30 +108,34 @@ class ResponseWriter(Service):
         name: str,
         backoff: Callable[[], Backoff],
         report: Callable[[str | None], None],
+        pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
         self._reading = reading
         self._redis = redis
         self._table = table
-        self._name = name
-        self._backoff = backoff
+        self._group = (DIRECTUS_GROUP, name)
+        self._new_backoff = backoff
+        self._backoff = backoff()
         self._report = report
-        self._turns = DeferredSemaphore(AT_ONCE)
+        self._pulse = pulse or Pulse(STUCK)
         self._loop: Deferred[None] = succeed(None)
-        self._interruptible: set[Deferred[Any]] = set()
+        self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
+        self._telling: Mapping[str, _Untold] = {}
+        self._held: dict[str, _Untold] = {}
 
     def startService(self) -> None:
         """Begin to read."""
         super().startService()
         self._loop = Deferred.fromCoroutine(self._run())
-        self._loop.addErrback(lambda failure: self._log.failure("responses are stuck", failure))
+        self._claims.startService()
 
-    def stopService(self) -> Deferred[None]:
-        """Read no more; what was not told stays pending."""
+    def stopService(self) -> Deferred[Any]:
+        """End at once, whatever Directus does; what was not told stays pending."""
         super().stopService()
-        for deferred in list(self._interruptible):
-            deferred.cancel()
-        return self._loop
+        self._pulse.rest()
+        self._loop.cancel()
+        return gatherResults([self._loop, self._claims.stopService()])
 
     async def _run(self) -> None:
         while self.running:
@@ -101,93 +145,193 @@ class ResponseWriter(Service):
                 return
             except (Refused, Unavailable) as error:
                 self._report(f"responses cannot be read: {error}")
-                try:
-                    await self._or_stopped(deferLater(self._clock, RETRY))
-                except CancelledError:
-                    return
+            except Exception:  # noqa: BLE001 - else nothing would be told any more, in silence
+                self._log.failure("responses are not told")
+                self._report("responses are not told: see the log")
+            self._pulse.beat()
+            try:
+                await deferLater(self._clock, RETRY)
+            except CancelledError:
+                return
 
     async def _consume(self) -> None:
-        await self._or_stopped(self._reading.when_connected())
-        await self._or_stopped(self._redis.when_connected())
+        self._pulse.rest()
+        await self._reading.when_connected()
+        await self._redis.when_connected()
+        self._pulse.beat()
         await create_group(self._redis, RESPONSES, DIRECTUS_GROUP)
-        self._report(None)
+        self._held.clear()  # all of it is pending
+        self._telling = {}
+        self._report_health()
         after = {RESPONSES: "0"}
-        group = (DIRECTUS_GROUP, self._name)
-        while entries := await read_pending(self._redis, *group, after, BATCH):
-            await self._tell(entries)
+        while entries := await read_pending(self._redis, *self._group, after, BATCH):
+            await self._take(entries)
             after = {RESPONSES: entries[-1].id}
-        while self.running:
-            await self._tell(
-                await claim_idle(self._redis, *group, RESPONSES, CLAIM_AFTER_MS, BATCH)
+        while True:
+            due = (item for item in self._held.items() if not item[1].backoff.left)
+            await self._tell(dict(islice(due, BATCH)))
+            soonest = min(
+                (one.backoff.left for one in self._held.values()), default=BLOCK_MS / 1000
             )
-            reading = Deferred.fromCoroutine(
-                read_new(self._reading, *group, [RESPONSES], BATCH, BLOCK_MS)
+            if len(self._held) >= MOST_HELD:
+                self._pulse.rest()
+                await deferLater(self._clock, soonest)
+                continue
+            await self._take(
+                await claim_idle(self._redis, *self._group, RESPONSES, CLAIM_AFTER_MS, BATCH)
             )
-            await self._tell(await self._or_stopped(reading))
+            block_ms = min(BLOCK_MS, int(soonest * 1000) + 1)
+            await self._take(
+                await read_new(self._reading, *self._group, [RESPONSES], BATCH, block_ms)
+            )
 
-    async def _tell(self, entries: Sequence[Delivered]) -> None:
-        """Tell Directus of all of these, and then the stream."""
-        by_command: defaultdict[str, list[Delivered]] = defaultdict(list)
+    async def _take(self, entries: Sequence[Delivered]) -> None:
+        """Tell of all of these, behind what still waits of the same commands."""
+        self._pulse.beat()
+        untold: dict[str, _Untold] = {}
         done = []
         for entry in entries:
-            command_id = entry.fields.get(b"command_id", b"").decode(errors="replace")
-            if command_id and entry.content is not None:
-                by_command[command_id].append(entry)
-            else:  # deleted, or of what was no command
+            key, fields = self._understood(entry)
+            if fields is None:
                 done.append(entry.id)
-        if done:
-            await acknowledge(self._redis, DIRECTUS_GROUP, RESPONSES, done)
-        told = [self._turns.run(self._tell_of, few) for few in by_command.values()]
-        for success, result in await DeferredList(told, consumeErrors=True):
-            if not success:
-                failure: Any = result
-                failure.raiseException()
+                continue
+            one = self._held.get(key) or untold.setdefault(key, _Untold(self._new_backoff()))
+            one.responses[entry.id] = fields
+        await self._acknowledge(done)
+        await self._tell(untold)
 
-    async def _tell_of(self, entries: Sequence[Delivered]) -> None:
-        """Tell of one command, however long Directus takes."""
-        for entry in entries:
-            backoff = self._backoff()
-            while True:
-                if not self.running:
-                    raise CancelledError()
-                try:
-                    await self._write(entry)
-                    self._report(None)
-                    break
-                except (DirectusDown, DirectusDenied) as error:
-                    self._report(f"Directus does not take responses: {error}")
-                    delay = backoff.failed(getattr(error, "retry_after", None))
-                    await self._or_stopped(deferLater(self._clock, delay))
-            await acknowledge(self._redis, DIRECTUS_GROUP, RESPONSES, [entry.id])
-
-    async def _write(self, entry: Delivered) -> None:
+    def _understood(self, entry: Delivered) -> tuple[str, dict[str, Any] | None]:
+        """The key of a row, and what it is told; None for what no row could be told."""
+        if entry.content is None:  # deleted
+            return "", None
         try:
             response = Response.from_fields(entry.fields)
         except ValueError as error:
             self._log.warn("response {id} makes no sense: {error}", id=entry.id, error=error)
-            return
-        fields = fields_of(response.outcome, response.instance_id, response.at)
-        try:
-            changed = await self._table.change(response.command_id, fields)
-        except DirectusRefused as error:
-            # An id that is none of Directus', or a field that is gone: no later try would help.
-            self._log.warn(
-                "command {id}: Directus refuses {status}: {error}",
-                id=response.command_id,
-                status=fields["status"],
-                error=error,
-            )
-            return
-        if not changed:
-            self._log.info(
-                "command {id}: no row takes {status}: it is gone, or has ended before",
-                id=response.command_id,
-                status=fields["status"],
-            )
+            return "", None
+        key = response.command_id.lower()
+        if not _is_uuid(key):  # of what somebody has sent past Directus, or of no command
+            return "", None
+        at = moment_of(response.at) or entry.appended_at
+        return key, fields_of(response.outcome, response.instance_id, at)
 
-    async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
-        self._interruptible.add(deferred)
+    async def _tell(self, untold: Mapping[str, _Untold]) -> None:
+        """Tell Directus of these; what it does not take of one command alone is held."""
+        if not untold:
+            return
+        self._telling = untold
+        news = {key: one.fields for key, one in untold.items()}
+        told = await self._insist(lambda: self._table.tell(news))
+        done: list[str] = []
+        for key, one in untold.items():
+            result = told[key]
+            if isinstance(result, DirectusError):
+                result = await self._write_bare(key, one, result)
+            if isinstance(result, DirectusError):
+                self._hold(key, one, result)
+                continue
+            if not result:
+                self._log.info(
+                    "command {id}: no row takes {status}: it is gone, or has ended before",
+                    id=key,
+                    status=one.fields[-1]["status"],
+                )
+            self._held.pop(key, None)
+            done += one.responses
+        await self._acknowledge(done)
+        self._telling = {}
+        self._report_health()
+
+    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
+        """What the table answers, however long Directus takes."""
+        while True:
+            self._pulse.beat()
+            try:
+                answer = await ask()
+            except DirectusError as error:
+                self._report(f"Directus does not take responses: {error}")
+                self._backoff.failed(getattr(error, "retry_after", None))
+                self._pulse.rest()
+                await self._backoff.wait()
+            else:
+                self._backoff.succeeded()
+                return answer
+
+    async def _write_bare(
+        self, key: str, one: _Untold, error: DirectusError
+    ) -> bool | DirectusError:
+        """Tell the status first, and what comes with it if it can be stored after all."""
+        if isinstance(error, DirectusDenied):
+            return error  # the values are good, and are taken once the policy is mended
+        if not _is_refusal(error) and one.backoff.failures < PATIENCE:
+            return error
+        told = (await self._insist(lambda: self._table.tell({key: one.bare})))[key]
+        if told is True:
+            # Directus may have come to itself in between.
+            completed = await self._insist(lambda: self._table.complete(key, one.rest))
+            if completed is True:
+                return True
+        elif not (_is_refusal(error) and _is_refusal(told)):
+            return told if told is False else error
+        self._log.error(
+            "command {id}: Directus refuses what came with {status} ({why}): {fate}",
+            id=key,
+            status=one.fields[-1]["status"],
+            why=_kind(error),
+            fate="the status stands alone" if told is True else "and the status, too; let go",
+        )
+        return True
+
+    def _hold(self, key: str, one: _Untold, error: DirectusError) -> None:
+        seconds = one.backoff.failed(getattr(error, "retry_after", None))
+        self._held[key] = one
+        one.why = _kind(error)
+        self._log.warn(
+            "command {id}: Directus does not take {status} ({why}); again in {seconds:.0f} s",
+            id=key,
+            status=one.fields[-1]["status"],
+            why=one.why,
+            seconds=seconds,
+        )
+
+    def _report_health(self) -> None:
+        if not self._held:
+            self._report(None)
+            return
+        key, one = next(iter(self._held.items()))
+        self._report(
+            f"Directus takes what became of others and not of {len(self._held)} commands, "
+            f"as {key}: {one.why}"
+        )
+
+    async def _acknowledge(self, entry_ids: Sequence[str]) -> None:
+        if entry_ids:
+            await acknowledge(self._redis, DIRECTUS_GROUP, RESPONSES, entry_ids)
+
+    async def _keep_claims(self) -> None:
+        """Let no other bridge take over what Directus lets this one wait with."""
+        at_hand = [*self._held.values(), *self._telling.values()]
+        entry_ids = [entry_id for one in at_hand for entry_id in one.responses]
+        if not entry_ids:
+            return
         try:
-            return await deferred
-        finally:
-            self._interruptible.discard(deferred)
+            await keep_claim(self._redis, *self._group, RESPONSES, entry_ids)
+        except (Refused, Unavailable) as error:
+            self._log.debug("claims not kept: {error}", error=error)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def _is_refusal(error: object) -> bool:
+    """Whether Directus itself says that these values will not do, now or later."""
+    return isinstance(error, DirectusRefused) and error.status == 400 and bool(error.code)
+
+
+def _kind(error: DirectusError) -> str:
+    """Without its text, which may repeat the value."""
+    return f"{error.status or ''} {error.code}".strip() or str(error)

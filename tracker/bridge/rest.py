@@ -5,10 +5,15 @@ Facts of Directus 11 that callers need to know:
 - It answers 403 for a row that is not there, as for one that may not be seen. Who has to tell
   the two apart changes rows by a filter (:meth:`DirectusClient.update_where`), which then
   matches nothing.
-- A query without a limit answers 100 rows, and a change by a filter changes 100.
+- A query without a limit answers 100 rows, and a change by a filter changes 100. Where it runs with
+  ``QUERY_LIMIT_MAX``, "all" means so many, in silence; so do answers to changes. A greater limit is
+  refused.
+- With ``CACHE_ENABLED`` what is read by GET may be minutes old. So rows are read by SEARCH, which
+  it never answers from a cache.
 - Only numbers and times can be filtered by what is less or greater: texts and keys can not, so
   rows are not gone through by their keys.
-- An empty list is refused after ``_in`` and ``_nin``, and so is an empty text after ``_eq``.
+- An empty list is refused after ``_in`` and ``_nin``, and so is an empty text after ``_eq``; what
+  is no UUID among the keys of an ``_in`` is an internal error (500).
 - A text with a NUL in it, or a time that is none, is an internal error (500) to it, and so to us
   something that might go well later. It never does: callers keep such values away.
 """
@@ -23,7 +28,13 @@ from urllib.parse import quote, urlsplit
 from OpenSSL.SSL import Error as SSLError
 from treq.client import HTTPClient
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import ConnectError, ConnectionDone, ConnectionLost, DNSLookupError
+from twisted.internet.error import (
+    ConnectError,
+    ConnectingCancelledError,
+    ConnectionDone,
+    ConnectionLost,
+    DNSLookupError,
+)
 from twisted.internet.interfaces import IConsumer
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -46,9 +57,7 @@ from twisted.web._newclient import RequestNotSent  # isort: skip - it has no pub
 #: Seconds for a connection, and from the question to the last byte of the answer.
 TIMEOUT: Final = 10.0
 #: Bytes of an answer.
-LARGEST_ANSWER: Final = 8 * 1024 * 1024
-#: Characters of a query that an address holds; a longer one travels in a body.
-LONGEST_QUERY: Final = 4096
+LARGEST_ANSWER: Final = 32 * 1024 * 1024
 #: Seconds that an idle connection is kept: less than Node's 5, which would close it under us.
 IDLE: Final = 3.0
 #: Characters of what Directus says about an error.
@@ -160,14 +169,7 @@ class DirectusClient:
             query["limit"] = limit
         if offset is not None:
             query["offset"] = offset
-        params = {
-            name: ",".join(value) if isinstance(value, list) else json.dumps(value)
-            for name, value in query.items()
-        }
-        path = items_path(collection)
-        if sum(map(len, params.values())) > LONGEST_QUERY:
-            return _rows(await self.request("SEARCH", path, {"query": query}))
-        return _rows(await self.request("GET", path, params=params))
+        return _rows(await self.request("SEARCH", items_path(collection), {"query": query}))
 
     async def update_item(
         self, collection: str, key: str | int, data: Mapping[str, Any]
@@ -186,29 +188,37 @@ class DirectusClient:
         filter: Mapping[str, Any],  # noqa: A002 - Directus' own word
         data: Mapping[str, Any],
         *,
-        key: str = "id",
-    ) -> list[Any]:
+        fields: Sequence[str] = ("id",),
+    ) -> list[dict[str, Any]]:
         """Change all rows that a filter matches.
 
         Directus looks for the rows first and then changes them, without locking them.
 
-        :param key: the collection's primary key, which the user must be allowed to see.
-        :return: the keys of the rows that were changed.
+        :param fields: what is answered of each row, which the user must be allowed to see.
+        :return: the rows that were changed, as they are now.
+        :raises DirectusError: see its subclasses.
         """
         body = {"query": {"filter": filter, "limit": -1}, "data": dict(data)}
-        changed = await self.request("PATCH", items_path(collection), body, {"fields": key})
-        return [row[key] for row in _rows(changed)]
+        params = {"fields": ",".join(fields)}
+        return _rows(await self.request("PATCH", items_path(collection), body, params))
 
     async def update_batch(
-        self, collection: str, rows: Sequence[Mapping[str, Any]], *, key: str = "id"
-    ) -> None:
+        self,
+        collection: str,
+        rows: Sequence[Mapping[str, Any]],
+        *,
+        fields: Sequence[str] = ("id",),
+    ) -> list[dict[str, Any]]:
         """Change several rows, each in its own way: all of them, or none.
 
         :param rows: what changes, and the primary key.
+        :param fields: what is answered of each row, which the user must be allowed to see.
+        :return: the rows as they are now.
         :raises DirectusDenied: also when one of them is not there.
         """
         body = [dict(row) for row in rows]
-        await self.request("PATCH", items_path(collection), body, {"fields": key})
+        params = {"fields": ",".join(fields)}
+        return _rows(await self.request("PATCH", items_path(collection), body, params))
 
     async def create(self, collection: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Add a row.
@@ -259,6 +269,8 @@ class DirectusClient:
         asked.addTimeout(self._timeout, self._reactor, _overdue)
         try:
             return await asked
+        except ConnectingCancelledError:  # by who has asked: else it would not heed a stop
+            raise CancelledError from None
         except (
             *(ConnectError, DNSLookupError, ConnectionLost, ConnectionDone, SSLError),
             *(ResponseFailed, ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent),

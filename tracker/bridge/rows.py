@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tracker.bridge.schema import DEFAULT_EXPIRY, PENDING, ROUTED
@@ -18,6 +18,9 @@ COMMAND_FIELDS: Final = (
     *("id", "imei", "text", "codec", "status", "expires_at", "timeout", "date_created"),
 )
 DEVICE_FIELDS: Final = ("imei", "model", "enabled")
+
+#: Characters of an instance's name that a row has room for.
+LONGEST_INSTANCE: Final = 255
 
 #: Status → those that it may follow. So one that comes late never overwrites a later one.
 _MAY_FOLLOW: Final = {
@@ -77,19 +80,40 @@ def may_be_followed_by(status: str) -> list[str]:
     return _MAY_FOLLOW.get(status, _UNFINISHED)
 
 
+def is_unfinished(status: str) -> bool:
+    """Whether another status may follow this one."""
+    return status in _UNFINISHED
+
+
 def fields_of(outcome: Outcome, instance_id: str, at: str) -> dict[str, Any]:
-    """What a row is told of what has become of its command."""
+    """What a row is told of what has become of its command.
+
+    :param at: a time as :func:`moment_of` has it.
+    """
     fields: dict[str, Any] = {"status": outcome.status.value}
     if instance_id:
-        fields["instance"] = instance_id
+        fields["instance"] = _text(instance_id)[:LONGEST_INSTANCE]
     if outcome.status is Status.DELIVERED:
         return fields | {"delivered_at": at, "reason": None}
     return fields | {
-        "reason": outcome.reason or None,
-        # PostgreSQL takes no NUL in a text.
-        "response": outcome.response.replace("\0", "\\x00") or None,
+        "reason": _text(outcome.reason) or None,
+        "response": _text(outcome.response) or None,
         "finished_at": at,
     }
+
+
+def moment_of(text: str) -> str | None:
+    """A time as every database takes it, with an offset; None for what is no time."""
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+    except ValueError:
+        return None
+
+
+def _text(text: str) -> str:
+    """Without what PostgreSQL takes in no text: NUL."""
+    return text.replace("\0", "\\x00")
 
 
 def _default_expiry(created: Any) -> str:

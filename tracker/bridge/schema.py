@@ -1,4 +1,4 @@
-"""What Directus has to hold for the bridge, as Directus takes it: collections, policies, Flows.
+"""What Directus has to hold for the bridge, as Directus takes it: collections, policies, users.
 
 Rows of Directus' own that are made here have ids of their own, so that they are found again
 whatever somebody calls them in the meantime.
@@ -6,7 +6,6 @@ whatever somebody calls them in the meantime.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid5
@@ -52,14 +51,15 @@ SECRET_HEADER: Final = "X-Tracker-Secret"  # noqa: S105 - its name
 _NAMESPACE: Final = UUID("3f0c1f3e-5f0e-4d37-9c55-5d1a6a0d7f11")
 
 
-def _id(name: str) -> str:
+def own_id(name: str) -> str:
+    """The id of a row of Directus' own that is made here."""
     return str(uuid5(_NAMESPACE, name))
 
 
-BRIDGE_POLICY: Final = _id("policy bridge")
-OPERATOR_POLICY: Final = _id("policy operator")
-BRIDGE_ROLE: Final = _id("role bridge")
-BRIDGE_USER: Final = _id("user bridge")
+BRIDGE_POLICY: Final = own_id("policy bridge")
+OPERATOR_POLICY: Final = own_id("policy operator")
+BRIDGE_ROLE: Final = own_id("role bridge")
+BRIDGE_USER: Final = own_id("user bridge")
 
 
 @frozen
@@ -82,16 +82,6 @@ class Policy:
     """Whether it may hold no other permission."""
 
 
-@frozen
-class Flow:
-    """A Flow with its only operation, a request."""
-
-    id: str
-    row: Mapping[str, Any]
-    operation_id: str
-    operation: Mapping[str, Any]
-
-
 _IMEI_RULE: Final[Mapping[str, Any]] = {
     "validation": {"_and": [{"imei": {"_regex": "^[0-9]{15}$"}}]},
     "validation_message": "An IMEI has 15 digits.",
@@ -104,23 +94,42 @@ def _field(
     interface: str | None,
     options: Mapping[str, Any] | None = None,
     schema: Mapping[str, Any] | None = None,
+    label: str | None = None,
     **meta: Any,
 ) -> Mapping[str, Any]:
+    """:param label: where Directus would not make a good one of the name."""
+    if label is not None:
+        meta["translations"] = [{"language": "en-US", "translation": label}]
     meta = {"interface": interface, "options": options, "width": "half", **meta}
     return {"field": name, "type": kind, "meta": meta, "schema": schema or {}}
 
 
 def _time(name: str, note: str, **meta: Any) -> Mapping[str, Any]:
     """A moment that only machines write."""
-    special = meta.pop("special", None)
     return _field(
         *(name, "timestamp", "datetime"),
-        **{"special": special, "readonly": True, "note": note, **meta},
+        **{"special": None, "readonly": True, "note": note, **meta},
         display="datetime",
         display_options={"relative": True},
     )
 
 
+#: What a machine says is not shown before it says anything: not to who writes a command down.
+_ONCE_ROUTED: Final = [
+    {
+        "name": "Nothing is known as yet",
+        "rule": {"_and": [{"status": {"_eq": PENDING}}, {"finished_at": {"_null": True}}]},
+        "hidden": True,
+    }
+]
+_ONCE_SAVED: Final = [
+    {
+        "name": "Not saved as yet",
+        "rule": {"_and": [{"date_created": {"_null": True}}]},
+        "hidden": True,
+    }
+]
+_PERSON: Final = "{{first_name}} {{last_name}}"
 _STATUS_CHOICES: Final = [
     {"text": text, "value": value, "icon": icon, "color": color}
     for value, (text, icon, color) in STATES.items()
@@ -138,8 +147,9 @@ _COMMAND_FIELDS: Final = (
     _field(
         *("imei", "string", "input", {"iconLeft": "router", "placeholder": "356307042441013"}),
         {"max_length": 15, "is_nullable": False, "is_indexed": True},
+        label="IMEI",
         required=True,
-        note="IMEI of the device: 15 digits.",
+        note="Of the device: 15 digits, as on its label and in Devices.",
         **_IMEI_RULE,
     ),
     _field(
@@ -153,6 +163,7 @@ _COMMAND_FIELDS: Final = (
     _field(
         *("text", "text", "input-multiline", {"placeholder": "getinfo", "font": "monospace"}),
         {"is_nullable": False},
+        label="Command",
         required=True,
         width="full",
         note="The command as the device wants it, such as getinfo or setdigout 1.",
@@ -188,27 +199,40 @@ _COMMAND_FIELDS: Final = (
         *("instance", "string", "input", {"iconLeft": "dns"}),
         {"max_length": 255},
         readonly=True,
+        conditions=_ONCE_ROUTED,
         note="The ingest instance that had the device's connection.",
     ),
     _field(
         *("response", "text", "input-multiline", {"font": "monospace"}),
         readonly=True,
         width="full",
-        note="What the device has answered.",
+        conditions=_ONCE_ROUTED,
+        note="What the device has answered; or what is wrong with the command.",
     ),
     _field(
         *("reason", "text", "input-multiline"),
         readonly=True,
         width="full",
+        conditions=_ONCE_ROUTED,
         note="Why it was not delivered, or not answered.",
     ),
-    _time("routed_at", "When an instance took it over."),
-    _time("delivered_at", "When its bytes were written to the device's connection."),
-    _time("finished_at", "When nothing more could become of it."),
-    _time("date_created", "When it was written down.", special=["date-created"]),
+    _time("routed_at", "When an instance took it over.", conditions=_ONCE_ROUTED),
+    _time(
+        *("delivered_at", "When its bytes were written to the device's connection."),
+        conditions=_ONCE_ROUTED,
+    ),
+    _time("finished_at", "When nothing more could become of it.", conditions=_ONCE_ROUTED),
+    _time(
+        *("date_created", "When it was written down."),
+        special=["date-created"],
+        label="Created At",
+        conditions=_ONCE_SAVED,
+    ),
     _field(
-        *("user_created", "uuid", "select-dropdown-m2o", {"template": "{{first_name}}"}),
+        *("user_created", "uuid", "select-dropdown-m2o", {"template": _PERSON}),
         special=["user-created"],
+        label="Created By",
+        conditions=_ONCE_SAVED,
         readonly=True,
         display="user",
         note="Who wants it.",
@@ -219,6 +243,7 @@ _DEVICE_FIELDS: Final = (
     _field(
         *("imei", "string", "input", {"iconLeft": "router", "placeholder": "356307042441013"}),
         {"is_primary_key": True, "max_length": 15, "is_nullable": False},
+        label="IMEI",
         required=True,
         note="15 digits, as on the device's label.",
         **_IMEI_RULE,
@@ -324,6 +349,8 @@ def policies(with_positions: bool) -> tuple[Policy, ...]:
         _permission(COMMANDS, "read", ("*",)),
         _permission(COMMANDS, "create", ASKED),
         _permission(DEVICES, "read", ("*",)),
+        # Else a row that somebody else has written opens with an error.
+        _permission("directus_users", "read", ("id", "first_name", "last_name", "avatar")),
         *([_permission(LAST_POSITIONS, "read", ("*",))] if with_positions else []),
     )
     return (
@@ -365,76 +392,3 @@ USER: Final[Mapping[str, Any]] = {
     "role": BRIDGE_ROLE,
     "status": "active",
 }
-
-#: How the list of commands looks to who has not arranged it: the latest ones first.
-PRESET: Final[Mapping[str, Any]] = {
-    "collection": COMMANDS,
-    "layout": "tabular",
-    "layout_query": {
-        "tabular": {
-            "fields": ["status", "imei", "text", "response", "reason", "date_created"],
-            "sort": ["-date_created"],
-        }
-    },
-    "layout_options": {"tabular": {"spacing": "compact"}},
-}
-
-
-def flows(commands_url: str, devices_url: str, secret: str | None) -> tuple[Flow, ...]:
-    """What tells the bridge of what was written.
-
-    :param secret: left alone, or out, when None.
-    """
-    return (
-        _flow(
-            *("new commands", "send", "commands", commands_url, secret),
-            scope=["items.create"],
-            collection=COMMANDS,
-            # In quotes of its own: it is put in as it is.
-            body=json.dumps({"key": "{{$trigger.key}}"}),
-        ),
-        _flow(
-            *("changed devices", "router", "devices", devices_url, secret),
-            scope=["items.create", "items.update", "items.delete"],
-            collection=DEVICES,
-            body=json.dumps({"event": "{{$trigger.event}}"}),
-        ),
-    )
-
-
-def _flow(
-    title: str,
-    icon: str,
-    name: str,
-    url: str,
-    secret: str | None,
-    *,
-    scope: Sequence[str],
-    collection: str,
-    body: str,
-) -> Flow:
-    flow_id, operation_id = _id(f"flow {name}"), _id(f"operation {name}")
-    headers = [] if secret is None else [{"header": SECRET_HEADER, "value": secret}]
-    return Flow(
-        flow_id,
-        {
-            "name": f"Tracker: {title}",
-            "icon": icon,
-            "description": "Tells the bridge, which would otherwise find out a little later",
-            "status": "active",
-            "trigger": "event",
-            # A log of each run would hold the secret.
-            "accountability": None,
-            "options": {"type": "action", "scope": list(scope), "collections": [collection]},
-        },
-        operation_id,
-        {
-            "name": "Tell the bridge",
-            "key": "tell_the_bridge",
-            "type": "request",
-            "flow": flow_id,
-            "position_x": 19,
-            "position_y": 1,
-            "options": {"method": "POST", "url": url, "headers": headers, "body": body},
-        },
-    )

@@ -12,10 +12,14 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
+from tracker.bridge.devices import STUCK as DEVICES_STUCK
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Dispatcher
+from tracker.bridge.dispatcher import STUCK as DISPATCHER_STUCK
 from tracker.bridge.instances import Credentials, Instances
+from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import BLOCK_MS, ResponseWriter
+from tracker.bridge.responses import STUCK as RESPONSES_STUCK
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
@@ -92,19 +96,26 @@ def bridge_role(
         reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
     )
     client = DirectusClient(reactor, directus.url, directus.token)
-    table = CommandTable(client)
+    table = CommandTable(client, redis)
     random = SystemRandom().random
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
     writer = ResponseWriter(
         *(reactor, reading, redis, table, name, lambda: Backoff(random, reactor)),
         health.condition("responses"),
+        health.pulse("responses' loop", RESPONSES_STUCK),
     )
     dispatcher = Dispatcher(
         *(reactor, client, table, instances, Backoff(random, reactor, longest=LONGEST_WAIT)),
         *(health.condition("commands"), pace.poll_commands),
+        health.pulse("looks at commands", pace.poll_commands + DISPATCHER_STUCK),
     )
-    devices = DeviceSync(reactor, client, redis, health.condition("devices"), pace.poll_devices)
-    for service in (_Client(client), redis, reading, instances, writer, devices, dispatcher):
+    devices = DeviceSync(
+        *(reactor, client, redis, health.condition("devices"), pace.poll_devices),
+        pulse=health.pulse("readings of devices", DEVICES_STUCK),
+    )
+    overdue = Overdue(reactor, client, redis, table)
+    asking = (writer, devices, overdue, dispatcher)
+    for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)
     if hook is not None:
         site = Webhook(hook.secret, dispatcher, devices).site(reactor)

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 from attrs import field, frozen
 
+from tracker.bridge.flows import Flow, flows
+from tracker.bridge.presets import PRESETS
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusRefused
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
@@ -21,14 +23,11 @@ from tracker.bridge.schema import (
     COLLECTIONS,
     LAST_POSITIONS,
     LAST_POSITIONS_META,
-    PRESET,
     RELATIONS,
     ROLE,
     USER,
     Collection,
-    Flow,
     Policy,
-    flows,
     policies,
 )
 
@@ -94,7 +93,10 @@ async def plan(client: DirectusClient, wanted: Wanted, as_bridge: Any = None) ->
         changes += await _token(as_bridge, wanted.token)
     for flow in flows(wanted.commands_url, wanted.devices_url, wanted.secret):
         changes += await _flow(client, flow, keep_headers=wanted.secret is None)
-    return [*changes, *await _preset(client)]
+    for preset in PRESETS:
+        if preset["collection"] != LAST_POSITIONS or has_positions:
+            changes += await _preset(client, preset)
+    return changes
 
 
 async def apply(client: DirectusClient, change: Change) -> None:
@@ -138,6 +140,9 @@ async def _collection(client: DirectusClient, wanted: Collection) -> list[Change
     if found["meta"] is None:
         request = ("PATCH", f"/collections/{wanted.name}", {"meta": dict(wanted.meta)})
         changes.append(Change(part, f"~ {part}: to be shown", (request,)))
+    elif found["meta"]["singleton"]:
+        request = ("PATCH", f"/collections/{wanted.name}", {"meta": {"singleton": False}})
+        changes.append(Change(part, f"~ {part}: not only one item", (request,)))
     columns = {one["field"]: one for one in await client.request("GET", f"/fields/{wanted.name}")}
     for place, one in enumerate(wanted.fields, 1):
         changes += _field(part, wanted.name, one, columns.get(one["field"]), place)
@@ -229,7 +234,11 @@ async def _positions(client: DirectusClient) -> list[Change]:
     requests = []
     for one in await client.request("GET", f"/fields/{LAST_POSITIONS}"):
         if one["meta"] is None or not one["meta"]["readonly"]:
-            shown = {"readonly": True, "width": "half", "hidden": one["type"] == "unknown"}
+            shown: dict[str, Any] = {"readonly": True}
+            if one["meta"] is None:
+                shown |= {"width": "half", "hidden": one["type"] == "unknown"}
+                if one["type"] == "timestamp":
+                    shown |= {"display": "datetime", "display_options": {"relative": True}}
             path = f"/fields/{LAST_POSITIONS}/{quote(one['field'], safe='')}"
             requests.append(("PATCH", path, {"meta": shown}))
     if not requests:
@@ -376,9 +385,9 @@ def _named(changed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     return ", ".join(names) or "options"
 
 
-async def _preset(client: DirectusClient) -> list[Change]:
+async def _preset(client: DirectusClient, wanted: Mapping[str, Any]) -> list[Change]:
     params = {
-        "filter[collection][_eq]": PRESET["collection"],
+        "filter[collection][_eq]": wanted["collection"],
         "filter[user][_null]": "true",
         "filter[role][_null]": "true",
         "filter[bookmark][_null]": "true",
@@ -386,8 +395,8 @@ async def _preset(client: DirectusClient) -> list[Change]:
     }
     if await client.request("GET", "/presets", params=params):
         return []
-    text = f"+ preset for {PRESET['collection']}: the latest ones first"
-    return [Change("preset", text, (("POST", "/presets", dict(PRESET)),))]
+    text = f"+ preset for {wanted['collection']}: the latest ones first"
+    return [Change("preset", text, (("POST", "/presets", dict(wanted)),))]
 
 
 def _same(wanted: Any, found: Any) -> bool:

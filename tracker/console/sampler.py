@@ -17,6 +17,7 @@ from tracker.console.history import History
 from tracker.console.look import MOST_INSTANCES, Look
 from tracker.console.ports import ControlPorts
 from tracker.keys import PROCESSOR_GROUP
+from tracker.observe.health import Pulse
 from tracker.settings import setting
 from tracker.streams.advertised import Beat
 from tracker.streams.connection import Refused, Unavailable
@@ -26,6 +27,8 @@ from tracker.streams.lag import GroupLag, StreamLag
 
 #: Seconds between two looks.
 INTERVAL: Final = 2.0
+#: Seconds without one after which it is stuck.
+STUCK: Final = 150.0
 #: Looks over which rates are averaged.
 _RATE_LOOKS: Final = 6
 #: Commands, and dead letters, of the overview.
@@ -78,6 +81,7 @@ class Sampler(TimerService):
 
     :param see: looks at Redis.
     :param publish: told each sample, as an event that is made once for all.
+    :param pulse: beats at each sample, whether Redis is there or not.
     """
 
     _log = Logger()
@@ -90,8 +94,10 @@ class Sampler(TimerService):
         ports: ControlPorts,
         thresholds: Thresholds,
         publish: Callable[[bytes], None],
+        pulse: Pulse | None = None,
     ) -> None:
         super().__init__(INTERVAL, self.sample)
+        self._pulse = pulse or Pulse(STUCK)
         self.clock = self._clock = clock
         self._see = see
         self._commands = commands
@@ -110,6 +116,12 @@ class Sampler(TimerService):
         if reason is None and self.running:
             Deferred.fromCoroutine(self.sample())  # nobody should wait for the next one
 
+    def stopService(self) -> Deferred[Any]:
+        """Take no more samples; fires when the last one is done."""
+        self._pulse.rest()
+        stopped: Deferred[Any] = super().stopService()
+        return stopped
+
     def first_events(self) -> Iterable[bytes]:
         """What somebody is told who has just come."""
         yield event("history", self._history.as_json())
@@ -121,6 +133,7 @@ class Sampler(TimerService):
         if self._sampling:
             return
         self._sampling = True
+        self._pulse.beat()
         try:
             overview = await self._overview()
         except (Refused, Unavailable) as error:

@@ -20,7 +20,7 @@ from tracker.console.operators import Operators
 from tracker.console.ports import ControlPorts
 from tracker.console.positions import Positions
 from tracker.console.requests import Names
-from tracker.console.sampler import Sampler, Thresholds
+from tracker.console.sampler import STUCK, Sampler, Thresholds
 from tracker.console.sessions import Sessions
 from tracker.console.site import Console, Parts, Tiles
 from tracker.interfaces import INaming
@@ -79,7 +79,8 @@ def console_role(
     commands = CommandLog(reactor, redis)
     broadcast = Broadcast(reactor)
     sampler = Sampler(
-        *(reactor, lambda: look(redis, streams), commands, ports, thresholds, broadcast.publish)
+        *(reactor, lambda: look(redis, streams), commands, ports, thresholds, broadcast.publish),
+        health.pulse("console's samples", STUCK),
     )
     devices = Devices(reactor, redis, positions, ports, namings)
     frames = Frames(reactor, devices.owner, ports, broadcast)

@@ -35,6 +35,7 @@ from tracker.command import (
 from tracker.ingestion.courier import Courier, Held, Timing
 from tracker.interfaces import ISession
 from tracker.keys import INGEST_GROUP, outbound
+from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.streams.commands import CommandLedger, Step, entry_at
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
@@ -53,6 +54,8 @@ MOST_OF_ONE: Final = 200
 MOST_BEHIND: Final = 200_000
 #: Seconds until the stream is tried again that could not be read.
 RETRY: Final = 1.0
+#: Seconds without a turn after which the loop is stuck.
+STUCK: Final = 120.0
 #: Seconds that a stop waits for answers, and for all of it.
 STOP_GRACE: Final = 2.0
 STOP_TIMEOUT: Final = 5.0
@@ -68,6 +71,7 @@ class CommandDelivery(Service):
     :param waits: whether a command waits for a device that is nowhere; else it fails.
     :param fetch: has commands brought here that wait for a device which is here.
     :param report: told None while commands are read, else why they are not.
+    :param pulse: beats while they are.
     """
 
     _log = Logger()
@@ -82,6 +86,7 @@ class CommandDelivery(Service):
         waits: bool,
         fetch: Callable[[str], None],
         report: Callable[[str | None], None],
+        pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
         self._reading = reading
@@ -93,6 +98,7 @@ class CommandDelivery(Service):
         self._waits = waits
         self._fetch = fetch
         self._report = report
+        self._pulse = pulse or Pulse(STUCK)
         self._sessions: dict[str, ISession] = {}
         self._couriers: dict[str, Courier] = {}
         self._held: dict[str, Held] = {}  # by command id
@@ -161,6 +167,7 @@ class CommandDelivery(Service):
     def stopService(self) -> Deferred[None]:
         """Write nothing more; fires when all is answered, given up or passed on."""
         super().stopService()
+        self._pulse.rest()
         if self._interruptible is not None:
             self._interruptible.cancel()
         # What is under way when time is up is left alone, and not cancelled within a step.
@@ -197,14 +204,17 @@ class CommandDelivery(Service):
                 return  # a stop
             except (Refused, Unavailable) as error:
                 self._report(f"commands cannot be read: {error}")
+                self._pulse.beat()
                 try:
                     await self._or_stopped(deferLater(self._clock, RETRY))
                 except CancelledError:
                     return
 
     async def _consume(self) -> None:
+        self._pulse.rest()
         await self._or_stopped(self._reading.when_connected())
         await self._or_stopped(self._redis.when_connected())
+        self._pulse.beat()
         # Entries that are there may have been read through a group that was lost.
         doubtful = await create_group(self._redis, self._stream, INGEST_GROUP)
         self._report(None)
@@ -212,9 +222,11 @@ class CommandDelivery(Service):
         while self.running:
             room = min(MOST_HELD - self._entries, MOST_BEHIND - self._ids_behind)
             if room <= 0:
+                self._pulse.rest()
                 self._room = Deferred()
                 await self._or_stopped(self._room)
                 continue
+            self._pulse.beat()
             where = (INGEST_GROUP, self._consumer, [self._stream], min(room, BATCH))
             reading = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
             entries = await self._or_stopped(reading)
@@ -244,6 +256,7 @@ class CommandDelivery(Service):
 
     async def _take_or_put_off(self, entry: Delivered, recovered: bool) -> None:
         """Take one entry of many: whatever ails it is nothing to the others."""
+        self._pulse.beat()
         if entry.id in self._put_off:
             return
         try:

@@ -25,6 +25,7 @@ from tracker import __version__
 from tracker.ingestion.gateway import Gateway
 from tracker.keys import heartbeat
 from tracker.lifecycle import Abort
+from tracker.observe.health import Pulse
 from tracker.position import iso_milliseconds
 from tracker.streams.advertised import EXPIRY
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
@@ -32,6 +33,8 @@ from tracker.streams.timer import RedisTimer
 
 #: Seconds between two beats.
 INTERVAL: Final = 30
+#: Seconds without one, or a vain attempt, after which it is stuck.
+STUCK: Final = 150.0
 #: Seconds by which a beat may be late, and is one all the same.
 _TOLERANCE: Final = 5
 
@@ -74,6 +77,17 @@ class Identity:
         return (self.host, self.boot) == (other.host, other.boot)
 
 
+def _is_hidden(pid: int) -> bool:
+    """Whether there is a process of which the process table does not tell (proc(5), hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
+
+
 class Heartbeat(RedisTimer):
     """Keeps ``instance:heartbeat:{instance_id}`` alive while the instance is.
 
@@ -81,6 +95,7 @@ class Heartbeat(RedisTimer):
     :param begun: called once, when it is sure that the instance id is this process's.
     :param abort: told when another process lives by the same instance id.
     :param control: where clients find this instance's control port, if it has one.
+    :param pulse: beats, too, whether Redis takes the heartbeat or not.
     """
 
     _log = Logger()
@@ -95,6 +110,7 @@ class Heartbeat(RedisTimer):
         abort: Abort,
         control: str | None = None,
         identity: Identity | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._beat)
         self._clock = clock
@@ -106,6 +122,7 @@ class Heartbeat(RedisTimer):
         self._abort = abort
         self._control = control
         self._identity = identity or Identity.of(os.getpid())
+        self._pulse = pulse or Pulse(STUCK)
         self._ours = False
         self._doubtful: tuple[bytes, int] | None = None  # a beat, and when it would expire
         self._started_at = ""
@@ -128,10 +145,12 @@ class Heartbeat(RedisTimer):
         """Withdraw the heartbeat, so that nobody waits for it to expire."""
         if not self.running:
             return succeed(None)
+        self._pulse.rest()
         withdrawn = Deferred.fromCoroutine(self._withdraw(super().stopService()))
         return withdrawn.addTimeout(WITHDRAWAL_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
 
     async def _beat(self) -> None:
+        self._pulse.beat()
         try:
             begins = not self._ours and await self._may_begin()
             if self._ours:
@@ -168,10 +187,12 @@ class Heartbeat(RedisTimer):
         if other == self._identity:
             return True
         if other is not None and self._identity is not None and other.is_beside(self._identity):
-            if Identity.of(other.pid) != other:
+            found = Identity.of(other.pid)
+            if found == other:
+                self._refuse(f"process {other.pid} on this host")
+                return False
+            if found is not None or not _is_hidden(other.pid):
                 return True  # it has gone without a word
-            self._refuse(f"process {other.pid} on this host")
-            return False
         left = await self._redis.execute("PTTL", self._key)
         expires = int(self._clock.seconds() * 1000) + left
         doubtful, self._doubtful = self._doubtful, (there, expires)

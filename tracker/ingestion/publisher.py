@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.interfaces import NotAccepted
+from tracker.observe.health import Pulse
 from tracker.position import Entry
 from tracker.streams.append import append
 from tracker.streams.connection import RedisConnection, Refused, Unanswered, Unavailable
@@ -38,6 +39,8 @@ MAX_BYTES: Final = 512 * 1024
 MAX_IN_FLIGHT: Final = 16
 #: Seconds until a refused call is tried again.
 RETRY_DELAY: Final = 0.5
+#: Seconds after which it is stuck if Redis was not even asked for what waits.
+STUCK: Final = 60.0
 #: Seconds that a stop waits for answers of Redis.
 STOP_TIMEOUT: Final = 10.0
 
@@ -58,6 +61,7 @@ class StreamPublisher(Service):
     """Appends packets to one stream.
 
     :param report: told None when Redis accepts appends, else why it does not.
+    :param pulse: beats while something is to be appended and Redis is there.
     """
 
     _log = Logger()
@@ -68,11 +72,13 @@ class StreamPublisher(Service):
         redis: RedisConnection,
         stream: str,
         report: Callable[[str | None], None],
+        pulse: Pulse | None = None,
     ) -> None:
         self.stream = stream
         self._clock = clock
         self._redis = redis
         self._report = report
+        self._pulse = pulse or Pulse(STUCK)
         # A dict for its order and for removal anywhere in it at no cost.
         self._waiting: dict[_Packet, None] = {}
         self._numbers = count()
@@ -98,6 +104,8 @@ class StreamPublisher(Service):
             next(self._numbers),
             Deferred(lambda _: self._waiting.pop(packet, None)),
         )
+        if not (self._waiting or self._in_flight or self._reconnection):
+            self._pulse.beat()
         self._waiting[packet] = None
         self._new_records += len(entries)
         if self._next_flush is None and self._reconnection is None:
@@ -165,6 +173,7 @@ class StreamPublisher(Service):
             self._reconnection = None
             return result
 
+        self._pulse.rest()
         self._reconnection = self._redis.when_connected().addBoth(forget)
         self._reconnection.addCallbacks(
             lambda _: self._flush(), lambda failure: failure.trap(CancelledError, Unavailable)
@@ -185,6 +194,7 @@ class StreamPublisher(Service):
 
     def _send(self, batch: list[_Packet]) -> None:
         self._in_flight += 1
+        self._pulse.beat()
         entries = [entry for packet in batch for entry in packet.entries]
         append(self._redis, self.stream, entries).addCallbacks(
             self._answered,
@@ -244,5 +254,7 @@ class StreamPublisher(Service):
 
     def _stop_if_done(self) -> None:
         done = self._in_flight == 0 and not self._waiting
+        if done:
+            self._pulse.rest()
         if done and self._stopped is not None and not self._stopped.called:
             self._stopped.callback(None)

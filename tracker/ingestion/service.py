@@ -12,9 +12,12 @@ from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
 from tracker.ingestion.courier import Timing
 from tracker.ingestion.delivery import BLOCK_MS, CommandDelivery
+from tracker.ingestion.delivery import STUCK as DELIVERY_STUCK
 from tracker.ingestion.gateway import Gateway
+from tracker.ingestion.heartbeat import STUCK as HEARTBEAT_STUCK
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.instance import Instance
+from tracker.ingestion.publisher import STUCK as PUBLISHER_STUCK
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
@@ -103,6 +106,7 @@ def ingest_role(
     delivery = CommandDelivery(
         *(reactor, reading, redis, instance_id, commands.timing, commands.wait),
         *(registry.repeat, health.condition("commands")),
+        health.pulse("commands' loop", DELIVERY_STUCK),
     )
 
     def begun() -> None:
@@ -118,7 +122,8 @@ def ingest_role(
         authority = CheckedImei(authority)
     for vendor in {port.vendor.name: port.vendor for port in ports}:
         publisher = StreamPublisher(
-            reactor, redis, streams[vendor], health.condition(streams[vendor])
+            *(reactor, redis, streams[vendor], health.condition(streams[vendor])),
+            health.pulse(f"appends to {streams[vendor]}", PUBLISHER_STUCK),
         )
         gateways[vendor] = Gateway(
             reactor, vendor, publisher, authority, limiter, registry, delivery
@@ -127,7 +132,10 @@ def ingest_role(
         publisher.setServiceParent(role)
     by_stream = {streams[vendor]: gateway for vendor, gateway in gateways.items()}
     registry.setServiceParent(role)
-    Heartbeat(reactor, redis, instance_id, by_stream, begun, abort, control).setServiceParent(role)
+    Heartbeat(
+        *(reactor, redis, instance_id, by_stream, begun, abort, control),
+        pulse=health.pulse("heartbeat", HEARTBEAT_STUCK),
+    ).setServiceParent(role)
     delivery.setServiceParent(role)
     # Last in, first out: when the role stops, no device is accepted any more, then commands
     # are brought to an end or passed on, then the heartbeat and the entries in the registry

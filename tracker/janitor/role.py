@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.lifecycle import Role
-from tracker.observe.health import Health
+from tracker.observe.health import Health, Pulse
 from tracker.observe.lagwatch import LagWatch
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
@@ -19,6 +20,8 @@ from tracker.streams.timer import RedisTimer
 
 #: Seconds between two rounds, unless told otherwise.
 INTERVAL: Final = 60.0
+#: Seconds without a step, besides those between two rounds, after which it is stuck.
+STUCK: Final = 300.0
 
 
 class Janitor(RedisTimer):
@@ -27,6 +30,7 @@ class Janitor(RedisTimer):
     :param interval: seconds between two rounds.
     :param report: told None when every stream is within its limits, else which are not.
     :param registry: gets the metrics.
+    :param pulse: beats at each step of a round, whether Redis is there or not.
     """
 
     _log = Logger()
@@ -40,18 +44,29 @@ class Janitor(RedisTimer):
         interval: float,
         report: Callable[[str | None], None],
         registry: CollectorRegistry,
+        pulse: Pulse,
     ) -> None:
         super().__init__(clock, redis, interval, self._round)
+        self._pulse = pulse
         self._clock = clock
         self._keeper = keeper
         self._sweeper = sweeper
         self._report = report
         self._metrics = _Metrics(registry)
 
+    def stopService(self) -> Deferred[None]:
+        """See RedisTimer."""
+        stopped = super().stopService()
+        self._pulse.rest()
+        return stopped
+
     def _goes_on(self) -> bool:
+        if self.running:
+            self._pulse.beat()
         return bool(self.running)
 
     async def _round(self) -> None:
+        self._pulse.beat()
         began, trimmed = self._clock.seconds(), self._keeper.trimmed
         swept = Swept()
         try:
@@ -146,7 +161,8 @@ def janitor_role(
     keeper = StreamKeeper(reactor, redis, streams, retention, registry)
     sweeper = OrphanSweeper(reactor, redis, commands_wait)
     report = health.condition("retention")
-    janitor = Janitor(reactor, redis, keeper, sweeper, interval, report, registry)
+    pulse = health.pulse("janitor's rounds", interval + STUCK)
+    janitor = Janitor(reactor, redis, keeper, sweeper, interval, report, registry, pulse)
     janitor.setServiceParent(role)
     if watch_lag:  # since processors that are all down tell nothing
         LagWatch(reactor, redis, streams, health, registry).setServiceParent(role)

@@ -1,24 +1,63 @@
 """Whether a process can do its work: named conditions, each with a reason while it fails.
 
-Beside them stand details: what is good to know, and decides nothing.
+Beside them stand details: what is good to know, and decides nothing. And pulses: whether what
+goes round and round in the process still does. Where a condition fails, others are to be waited
+for, as a rule; where a pulse has stopped, only a restart helps.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from twisted.logger import Logger
 
+_STARTING: Final = "starting"
+
+
+class Pulse:
+    """Whether a loop still turns.
+
+    A loop beats once a turn, and when it tries something again; it rests while it waits for
+    what may take any time, as for a server that is away. One that does neither is stuck.
+
+    :param limit: seconds after a beat within which there is another one, or a rest.
+    :param now: seconds, by a clock that nobody sets.
+    """
+
+    def __init__(self, limit: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._now = now
+        self._last: float | None = None  # resting
+
+    def beat(self) -> None:
+        """The loop turns."""
+        self._last = self._now()
+
+    def rest(self) -> None:
+        """The loop waits, or has ended as it should."""
+        self._last = None
+
+    @property
+    def stuck(self) -> bool:
+        """Whether a beat is overdue."""
+        return self._last is not None and self._now() - self._last > self._limit
+
 
 class Health:
-    """The conditions under which a role is ready. It is not before all have been met."""
+    """The conditions under which a role is ready. It is not before all have been met.
+
+    :param now: what pulses are measured by, see :class:`Pulse`.
+    """
 
     _log = Logger()
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float] = time.monotonic) -> None:
+        self._now = now
         self._reasons: dict[str, str | None] = {}
         self._details: dict[str, Callable[[], Any]] = {}
+        self._pulses: dict[str, Pulse] = {}
 
     def condition(self, name: str) -> Callable[[str | None], None]:
         """Add a condition, not met yet.
@@ -29,7 +68,7 @@ class Health:
         """
         if name in self._reasons:
             raise ValueError(f"two conditions of one name: {name}")
-        self._reasons[name] = "starting"
+        self._reasons[name] = _STARTING
 
         def report(reason: str | None) -> None:
             if reason == self._reasons[name]:
@@ -52,6 +91,16 @@ class Health:
             raise ValueError(f"two details of one name: {name}")
         self._details[name] = tell
 
+    def pulse(self, name: str, limit: float) -> Pulse:
+        """Add a :class:`Pulse`, which rests.
+
+        :raises ValueError: when there is one of this name.
+        """
+        if name in self._pulses:
+            raise ValueError(f"two pulses of one name: {name}")
+        self._pulses[name] = Pulse(limit, self._now)
+        return self._pulses[name]
+
     @property
     def details(self) -> dict[str, Any]:
         """Name → what is to be told now."""
@@ -65,4 +114,15 @@ class Health:
     @property
     def reasons(self) -> dict[str, str]:
         """Condition → why it is not met; empty when ready."""
-        return {name: reason for name, reason in self._reasons.items() if reason is not None}
+        found = {name: reason for name, reason in self._reasons.items() if reason is not None}
+        return found | dict.fromkeys(self.stuck, "is stuck, and needs a restart")
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is known of some condition why it is not met."""
+        return any(reason != _STARTING for reason in self.reasons.values())
+
+    @property
+    def stuck(self) -> list[str]:
+        """The pulses that have stopped."""
+        return [name for name, pulse in self._pulses.items() if pulse.stuck]

@@ -25,6 +25,7 @@ from twisted.logger import Logger
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
 from tracker.keys import PROCESSOR_GROUP
 from tracker.lifecycle import Abort
+from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
@@ -49,6 +50,9 @@ BLOCK_MS: Final = 5000
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 15.0
+#: Seconds without a turn, or another try, after which it is stuck. A sink that is away or slow
+#: answers long before: that it does not.
+STUCK: Final = 300.0
 #: Beside the checkpoint of the group, which is the last entry that was committed, stands the
 #: first one that was not finished by then: by any consumer.
 _UNFINISHED: Final = f"{PROCESSOR_GROUP}:unfinished"
@@ -103,6 +107,7 @@ class Consumer(Service):
     :param report: told None while entries flow into the sink, else what keeps them.
     :param abort: told when the sink can never be opened.
     :param name_attributes: adds names to a position, where they are asked for.
+    :param pulse: beats while this consumes, however long the sink takes.
     """
 
     _log = Logger()
@@ -119,6 +124,7 @@ class Consumer(Service):
         abort: Abort,
         pace: Pace,
         name_attributes: Callable[[StoredPosition], StoredPosition] | None = None,
+        pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
         self._reading = reading
@@ -131,6 +137,7 @@ class Consumer(Service):
         self._abort = abort
         self._pace = pace
         self._name_attributes = name_attributes
+        self._pulse = pulse or Pulse(STUCK)
         self._where = (PROCESSOR_GROUP, name, self._streams, pace.batch_size)
         self._read: Deferred[_Taken] | None = None  # under way
         self._opened = False
@@ -153,6 +160,7 @@ class Consumer(Service):
     def stopService(self) -> Deferred[None]:
         """Finish the batch at hand, then close the sink."""
         super().stopService()
+        self._pulse.rest()
         if self._interruptible is not None:
             self._interruptible.cancel()
         return Deferred.fromCoroutine(self._close())
@@ -176,21 +184,24 @@ class Consumer(Service):
                 await self._consume()
             except (Refused, Unavailable) as error:
                 self._report(f"cannot read the streams: {error}")
+                self._pulse.beat()
                 await self._sleep(self._delay)
                 self._delay = min(2 * self._delay, LAST_RETRY)
 
     async def _consume(self) -> None:
         """Consume until stopped, or until Redis fails."""
-        await self._or_stopped(self._reading.when_connected())
-        await self._or_stopped(self._commands.when_connected())
-        if not self.running:
-            return
+        self._pulse.rest()
+        for connection in (self._reading, self._commands):
+            await self._or_stopped(connection.when_connected())
+            if not self.running:
+                return
         for stream in self._streams:
             await self._make_group(stream)
         self._report(None)
         await self._forget_read()
         await self._finish_pending()
         while self.running:
+            self._pulse.beat()
             await self._claim()
             taken = await self._next_batch()
             self._delay = FIRST_RETRY
@@ -301,6 +312,7 @@ class Consumer(Service):
 
     async def _process(self, taken: _Taken) -> None:
         """Commit, put aside what cannot be stored, and only then acknowledge."""
+        self._pulse.beat()
         for stream in taken.ids:
             first = await first_pending(self._commands, stream, PROCESSOR_GROUP)
             if first is not None:
@@ -354,6 +366,8 @@ class Consumer(Service):
         failed = False
         try:
             while self.running:
+                if self._opened:  # to open one may take hours, where it makes its tables anew
+                    self._pulse.beat()
                 try:
                     return (await ask(),)
                 except BatchRefused:

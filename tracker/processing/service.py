@@ -11,7 +11,7 @@ from tracker.interfaces import INaming, IPositionSink
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.observe.lagwatch import LagWatch
-from tracker.processing.consumer import BLOCK_MS, Consumer, Pace
+from tracker.processing.consumer import BLOCK_MS, STUCK, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.naming import Namer
 from tracker.streams.address import RedisAddress
@@ -62,6 +62,7 @@ def process_role(
         abort,
         pace,
         None if namer is None else namer.name,
+        health.pulse("consumer's loop", STUCK),
     ).setServiceParent(role)
     drift = DriftGuard(reactor, commands, vendors, health.condition("streams"), registry)
     drift.setServiceParent(role)

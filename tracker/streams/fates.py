@@ -18,8 +18,9 @@ from tracker.streams.registry import owners
 _SEARCHED: Final = 1000
 
 #: What a fate key may say (tracker.streams.commands tells what each means).
-_BEGUN: Final = re.compile(rf"(sent|delivered) {re.escape(outbound(''))}(\S+) \S+")
-_DONE: Final = re.compile(rf"done ({'|'.join(Status)}) ([0-9]{{1,20}}-[0-9]{{1,20}})")
+_ENTRY: Final = "[0-9]{1,20}-[0-9]{1,20}"
+_BEGUN: Final = re.compile(rf"(sent|delivered) {re.escape(outbound(''))}(\S+) ({_ENTRY})")
+_DONE: Final = re.compile(rf"done ({'|'.join(Status)}) ({_ENTRY})")
 
 
 @frozen
@@ -30,6 +31,9 @@ class Fate:
     """``sent``, ``delivered`` or ``done``."""
     instance_id: str = ""
     """Where it was sent from."""
+    stream: str = ""
+    entry_id: str = ""
+    """Who has this entry is responsible for it, unless it is done."""
     response: Response | None = None
     """The final one; of one that was trimmed off the stream, no more than its status."""
 
@@ -46,7 +50,7 @@ async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
         return None
     text = value.decode(errors="replace")
     if begun := _BEGUN.fullmatch(text):
-        return Fate(begun[1], begun[2])
+        return Fate(begun[1], begun[2], outbound(begun[2]), begun[3])
     done = _DONE.fullmatch(text)
     if done is None:
         return None  # written by somebody else

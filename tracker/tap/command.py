@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
@@ -10,9 +11,11 @@ from twisted.python import usage
 from tracker import __version__
 from tracker.config import ConfigError
 from tracker.lifecycle import Listener, Process
+from tracker.notify import Notifier
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.metrics import make_registry
+from tracker.observe.supervision import Supervision
 from tracker.tap.bridge import BridgeOptions
 from tracker.tap.console import ConsoleOptions
 from tracker.tap.ingest import IngestOptions
@@ -76,6 +79,8 @@ def makeService(options: Options) -> IService:
     except ConfigError as error:
         raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None
     role.setServiceParent(process)
+    notifier = Notifier.from_environment(os.environ)
+    Supervision(reactor, notifier, health).setServiceParent(process)  # last: all has started
     return process
 
 

@@ -145,7 +145,7 @@ class ConsoleOptions(ConsoleDoorOptions):
          "only), or ssl:PORT:privateKey=FILE:certKey=FILE[:extraCertChain=FILE]"
          "[:interface=ADDRESS] with --operators."),
         ("sink", None, None, "Where positions are stored, to be read: postgresql://… or "
-         "sqlite:PATH. [devices without places]"),
+         "sqlite:PATH. [TRACKER_SINK; devices without places]"),
         ("control-key", None, None, "The console's private key for control ports with TLS."),
         ("control-cert", None, None, "Its certificate."),
         ("control-ca", None, None, "The authority of the instances' certificates."),
@@ -164,13 +164,14 @@ class ConsoleOptions(ConsoleDoorOptions):
         self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
+        sink = config.maybe_sink_url(self["sink"], os.environ)
         files = (self[f"control-{name}"] for name in ("key", "cert", "ca"))
         return self.console(
             reactor,
             "listen",
             self["listen"],
             reachable(config.redis_address(self["redis"], os.environ), reactor),
-            None if self["sink"] is None else open_reading(reactor, self["sink"]),
+            None if sink is None else open_reading(reactor, sink),
             Credentials(*(None if file is None else Path(file) for file in files)),
             self["control"],
             health,

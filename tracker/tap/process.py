@@ -59,7 +59,7 @@ class ProcessOptions(StoringOptions):
     longdesc = "Stores positions from the streams, and acknowledges them once they are committed."
     optParameters: ClassVar[list[Any]] = [
         REDIS,
-        ("sink", None, None, f"Where positions are stored: {KINDS}. [required]"),
+        ("sink", None, None, f"Where positions are stored: {KINDS}. [TRACKER_SINK; required]"),
         (
             "consumer",
             None,
@@ -77,14 +77,12 @@ class ProcessOptions(StoringOptions):
         self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
-        if not self["sink"]:
-            raise ConfigError("--sink is required, as --sink sqlite:/var/lib/tracker/positions.db")
         return process_role(
             reactor,
             reachable(config.redis_address(self["redis"], os.environ), reactor),
             config.process_streams(os.environ, installed_vendors()),
             config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
-            open_sink(reactor, self["sink"], not self["no-migrate"]),
+            open_sink(reactor, config.sink_url(self["sink"], os.environ), not self["no-migrate"]),
             health,
             abort,
             config.settings(Pace, self),

@@ -95,7 +95,9 @@ def endpoint_of(reactor: Any, name: str, description: str) -> IStreamServerEndpo
     """
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
-    except (TypeError, LookupError):
+    except (TypeError, LookupError) as error:
+        if description.startswith("systemd:") and isinstance(error, LookupError):
+            raise ConfigError(f"{name}: systemd has passed no such socket") from None
         raise ConfigError(f"{name}: arguments are missing, or too many") from None
     except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
         raise ConfigError(f"{name}: not an endpoint: {error}") from None

@@ -52,8 +52,13 @@ class Doubled:
         return self.client("a-token-that-nobody-has")
 
 
+def doubled() -> Doubled:
+    """One without rows."""
+    double = DirectusDouble()
+    return Doubled(double, Clock(), RequestTraversalAgent(double))
+
+
 @pytest.fixture
 def subject() -> Doubled:
     """A Directus without rows."""
-    double = DirectusDouble()
-    return Doubled(double, Clock(), RequestTraversalAgent(double))
+    return doubled()

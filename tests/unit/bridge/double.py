@@ -23,11 +23,16 @@ from tests.unit.bridge.queries import (
     check_filter,
     combined,
     condition,
+    error,
+    invalid,
     is_of,
     is_uuid,
     moment,
+    no_collection,
+    no_item,
     operators,
     order,
+    parsed,
 )
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
@@ -80,6 +85,10 @@ class Table:
 
     collection: Collection
     rows: dict[str, Row] = field(factory=dict)
+    most: int | None = None
+    """Rows that are looked at or answered at once (``QUERY_LIMIT_MAX``); None: any number."""
+    poisoned: dict[str, Callable[[Row], Complaint | None]] = field(factory=dict)
+    """Key → why the row does not take what it is told; None when it does."""
 
     @property
     def columns(self) -> Mapping[str, Mapping[str, Any]]:
@@ -109,10 +118,12 @@ class DirectusDouble(Resource):
         """Token → user; take one out, and it is revoked."""
         self.asked: list[tuple[str, str, Any]] = []
         """Method, path and body of each request."""
-        self.troubles: list[Trouble] = []
-        """What the requests to come get, one each."""
+        self.troubles: list[Trouble | None] = []
+        """What the requests to come get, one each; None: their answer."""
         self.created: Callable[[str, str], None] = lambda collection, key: None
         """Called when a row was created, as a Flow is."""
+        self.answered: Callable[[int], None] = lambda number: None
+        """Called after each answer, with the number of requests up to then."""
         self.silent = False
         """Whether requests get no answer, until :meth:`speak`."""
         self._now = now
@@ -144,6 +155,11 @@ class DirectusDouble(Resource):
         """How many requests still wait for an answer."""
         return len(self._waiting)
 
+    @property
+    def unanswered(self) -> list[Request]:
+        """Those."""
+        return [request for request, _ in self._waiting]
+
     def _forget(self, request: Request) -> None:
         self._waiting = [one for one in self._waiting if one[0] is not request]
 
@@ -152,17 +168,19 @@ class DirectusDouble(Resource):
         body = json.loads(content) if content else None
         self.asked.append((method, path, body))
         request.setHeader("Content-Type", "application/json; charset=utf-8")
-        if self.troubles:
-            self._trouble(request, self.troubles.pop(0))
+        trouble = self.troubles.pop(0) if self.troubles else None
+        if trouble is not None:
+            self._trouble(request, trouble)
             return
         try:
             query = {name.decode(): values[-1].decode() for name, values in request.args.items()}
             status, answer = self._do(self._user(request), method, path, query, body)
-        except Complaint as error:
-            status, answer = error.status, _error(error.code, str(error))
+        except Complaint as complaint:
+            status, answer = complaint.status, error(complaint.code, str(complaint))
         request.setResponseCode(status)
         if answer is not None:
             request.write(json.dumps(answer).encode())
+        self.answered(len(self.asked))
         request.finish()
 
     def _trouble(self, request: Request, trouble: Trouble) -> None:
@@ -171,7 +189,7 @@ class DirectusDouble(Resource):
             request.setHeader(name, value)
         body = trouble.body
         if body is None:
-            body = json.dumps(_error(trouble.code, trouble.message)).encode()
+            body = json.dumps(error(trouble.code, trouble.message)).encode()
         request.write(body)
         if trouble.complete:
             request.finish()
@@ -199,7 +217,7 @@ class DirectusDouble(Resource):
             raise Complaint(404, "ROUTE_NOT_FOUND", f"Route {path} doesn't exist.")
         table = self.tables.get(parts[1])
         if table is None:
-            raise _no_collection(parts[1])
+            raise no_collection(parts[1])
         asking = _Asking(table, user, self._stamp())
         if len(parts) == 3:
             return self._one(asking, method, parts[2], query, body)
@@ -222,7 +240,7 @@ class DirectusDouble(Resource):
     ) -> tuple[int, Any]:
         table = asking.table
         if method == "GET":
-            return 200, {"data": asking.read(_parsed(query))}
+            return 200, {"data": asking.read(parsed(query))}
         if method == "SEARCH":
             return 200, {"data": asking.read(body["query"])}
         if method == "POST":
@@ -267,7 +285,7 @@ class _Asking:
         name = self.table.collection.name
         allowed = rights.get((name, action))
         if allowed is None:
-            raise _no_collection(name)
+            raise no_collection(name)
         return set(self.table.columns) if "*" in allowed else set(allowed)
 
     def check(self, action: str, names: Iterable[str]) -> None:
@@ -294,6 +312,14 @@ class _Asking:
         self.check("read", fields)
         self.check("read", [name.removeprefix("-") for name in sort])
         limit, offset = int(query.get("limit", DEFAULT_LIMIT)), int(query.get("offset", 0))
+        most = self.table.most
+        if most is not None and limit > most and not lenient:
+            raise Complaint(
+                *(400, "INVALID_QUERY"),
+                f'Invalid query. "limit" must be less than or equal to {most}.',
+            )
+        if most is not None and limit == -1:
+            limit = most
         if limit < -1:
             raise Complaint(
                 *(400, "INVALID_QUERY"),
@@ -311,9 +337,11 @@ class _Asking:
 
     def shown(self, keys: Sequence[str], query: Mapping[str, str], alone: bool) -> tuple[int, Any]:
         """Status and answer: what the user may see of these rows; nothing is no error."""
+        for key in keys:
+            self._check_key(key)
         ours = {self.table.key: {"_in": list(keys)}}
         try:
-            rows = self.read({**_parsed(query), "filter": ours, "limit": -1}, lenient=True)
+            rows = self.read({**parsed(query), "filter": ours, "limit": -1}, lenient=True)
         except Complaint as error:
             if alone and not self.table.rows.keys() >= set(keys):
                 raise
@@ -321,7 +349,7 @@ class _Asking:
                 return 204, None
             raise
         if alone and not rows:
-            raise _no_item()
+            raise no_item()
         return 200, {"data": rows[0] if alone else rows}
 
     def create(self, data: Row) -> str:
@@ -338,7 +366,7 @@ class _Asking:
             )
             if wanted and data.get(name) is None and not column["meta"].get("special"):
                 kind = "required" if name not in data else "null"
-                raise _invalid(name, "is required" if kind == "required" else "can't be null")
+                raise invalid(name, "is required" if kind == "required" else "can't be null")
         self._check_values(data)
         row = {name: one["schema"].get("default_value") for name, one in table.columns.items()}
         row |= self._stored(data)
@@ -377,7 +405,9 @@ class _Asking:
             for name, column in table.columns.items():
                 never = column["schema"].get("is_nullable") is False
                 if never and name in data and data[name] is None:
-                    raise _invalid(name, "can't be null")
+                    raise invalid(name, "can't be null")
+            if key in table.poisoned and (poison := table.poisoned[key](data)):
+                raise poison
         for key, data in changes.items():
             table.rows[key] |= self._stored(data)
             for name, column in table.columns.items():
@@ -390,11 +420,11 @@ class _Asking:
         for key in keys:
             self._check_key(key)
             if self.table.rows.pop(key, None) is None:
-                raise _no_item()
+                raise no_item()
 
     def _check_key(self, key: str) -> None:
         if self.table.columns[self.table.key]["type"] == "uuid" and not is_uuid(key):
-            raise _no_item()
+            raise no_item()
 
     def _check_values(self, data: Row) -> None:
         for name, value in data.items():
@@ -403,7 +433,7 @@ class _Asking:
             if rule and value is not None:
                 (one,) = rule["_and"]
                 if not re.search(one[name]["_regex"], str(value)):
-                    raise _invalid(name, "doesn't have the correct format")
+                    raise invalid(name, "doesn't have the correct format")
             if value is None:
                 continue
             longest = column["schema"].get("max_length")
@@ -414,7 +444,7 @@ class _Asking:
                     f'"{self.table.collection.name}" is too long.',
                 )
             if column["type"] == "uuid" and not is_uuid(value):
-                raise _no_item()
+                raise no_item()
             if "\0" in str(value) or not is_of(column["type"], value):
                 raise Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
 
@@ -441,6 +471,8 @@ class _Asking:
                         f'Invalid query. "{kind}" field type does not contain the "{operator}" '
                         "filter operator.",
                     )
+                if kind == "uuid" and operator == "_in" and not all(map(is_uuid, value)):
+                    raise Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
                 conditions.append(condition(name, operator, value, kind))
         return lambda row: all(one(row) for one in conditions)
 
@@ -456,41 +488,3 @@ def _users() -> dict[str, User]:
         OPERATOR_TOKEN: User(OPERATOR_USER, rights[OPERATOR_POLICY]),
         NOBODY_TOKEN: User(NOBODY_USER, {}),
     }
-
-
-def _error(code: str, message: str) -> Any:
-    return {"errors": [{"message": message, "extensions": {"code": code}}]}
-
-
-def _no_collection(name: str) -> Complaint:
-    return Complaint(
-        *(403, "FORBIDDEN"),
-        f'You don\'t have permission to access collection "{name}" or it does not exist. '
-        "Queried in root.",
-    )
-
-
-def _no_item() -> Complaint:
-    return Complaint(403, "FORBIDDEN", "You don't have permission to access this.")
-
-
-def _invalid(name: str, how: str) -> Complaint:
-    return Complaint(
-        400, "FAILED_VALIDATION", f'Validation failed for field "{name}". Value {how}.'
-    )
-
-
-def _parsed(query: Mapping[str, str]) -> dict[str, Any]:
-    """A query of an address, as it would be in a body."""
-    parsed: dict[str, Any] = dict(query)
-    for name in ("fields", "sort"):
-        if name in query:
-            parsed[name] = query[name].split(",")
-    if "filter" in query:
-        try:
-            parsed["filter"] = json.loads(query["filter"])
-        except ValueError:
-            raise Complaint(
-                400, "INVALID_QUERY", "Invalid query. Invalid JSON for filter object."
-            ) from None
-    return parsed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cmp_to_key
@@ -115,3 +116,41 @@ def moment(text: str) -> str:
     """A time as Directus answers it."""
     moment = datetime.fromisoformat(text).astimezone(UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
+
+
+def error(code: str, message: str) -> Any:
+    return {"errors": [{"message": message, "extensions": {"code": code}}]}
+
+
+def no_collection(name: str) -> Complaint:
+    return Complaint(
+        *(403, "FORBIDDEN"),
+        f'You don\'t have permission to access collection "{name}" or it does not exist. '
+        "Queried in root.",
+    )
+
+
+def no_item() -> Complaint:
+    return Complaint(403, "FORBIDDEN", "You don't have permission to access this.")
+
+
+def invalid(name: str, how: str) -> Complaint:
+    return Complaint(
+        400, "FAILED_VALIDATION", f'Validation failed for field "{name}". Value {how}.'
+    )
+
+
+def parsed(query: Mapping[str, str]) -> dict[str, Any]:
+    """A query of an address, as it would be in a body."""
+    parsed: dict[str, Any] = dict(query)
+    for name in ("fields", "sort"):
+        if name in query:
+            parsed[name] = query[name].split(",")
+    if "filter" in query:
+        try:
+            parsed["filter"] = json.loads(query["filter"])
+        except ValueError:
+            raise Complaint(
+                400, "INVALID_QUERY", "Invalid query. Invalid JSON for filter object."
+            ) from None
+    return parsed

@@ -9,6 +9,7 @@ import pytest
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.error import ConnectionRefusedError, DNSLookupError  # noqa: A004
 from twisted.internet.task import Clock
+from twisted.internet.testing import MemoryReactorClock
 from twisted.logger import capturedLogs
 from twisted.python.failure import Failure
 from twisted.web._newclient import RequestNotSent
@@ -53,7 +54,7 @@ def test_what_may_go_well_later(subject: Doubled, status: int) -> None:
     error = error_of(subject, Trouble(status, "UNDER_PRESSURE", "Under pressure."))
     assert type(error) is DirectusDown
     assert (error.status, error.code, error.retry_after) == (status, "UNDER_PRESSURE", None)
-    assert str(error) == f"GET /items/commands: {status} Under pressure."
+    assert str(error) == f"SEARCH /items/commands: {status} Under pressure."
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_what_it_refuses(subject: Doubled, status: int) -> None:
     error = error_of(subject, Trouble(status, "FAILED_VALIDATION", "Nonsense."))
     assert type(error) is DirectusRefused
     assert (error.status, error.code) == (status, "FAILED_VALIDATION")
-    assert str(error) == f"GET /items/commands: {status} Nonsense."
+    assert str(error) == f"SEARCH /items/commands: {status} Nonsense."
 
 
 def test_a_token_is_not_carried_elsewhere(subject: Doubled) -> None:
@@ -128,7 +129,7 @@ def test_an_answer_that_is_none(subject: Doubled, body: bytes) -> None:
 def test_an_error_that_says_nothing(subject: Doubled, body: bytes) -> None:
     error = error_of(subject, Trouble(400, body=body))
     assert type(error) is DirectusRefused
-    assert (str(error), error.code) == ("GET /items/commands: 400", "")
+    assert (str(error), error.code) == ("SEARCH /items/commands: 400", "")
 
 
 def test_what_it_says_is_one_short_line_without_the_token(subject: Doubled) -> None:
@@ -136,7 +137,7 @@ def test_what_it_says_is_one_short_line_without_the_token(subject: Doubled) -> N
     with capturedLogs() as events:
         error = error_of(subject, Trouble(400, message=message))
     text = str(error)
-    assert text.startswith("GET /items/commands: 400 Bad query?[31m … xxx")
+    assert text.startswith("SEARCH /items/commands: 400 Bad query?[31m … xxx")
     assert text.isprintable()
     assert len(text) == LONGEST_MESSAGE + 1
     assert BRIDGE_TOKEN not in repr(error) + repr(subject.bridge) + str(list(events))
@@ -146,7 +147,7 @@ def test_an_answer_that_is_too_long(subject: Doubled) -> None:
     body = json.dumps({"data": "x" * LARGEST_ANSWER}).encode()
     error = error_of(subject, Trouble(200, body=body))
     assert type(error) is DirectusTooLong
-    assert str(error) == f"GET /items/commands: more than {LARGEST_ANSWER:,} bytes"
+    assert str(error) == f"SEARCH /items/commands: more than {LARGEST_ANSWER:,} bytes"
 
 
 def test_an_answer_that_is_as_long_as_it_may_be(subject: Doubled) -> None:
@@ -166,7 +167,7 @@ def test_no_answer(subject: Doubled) -> None:
     subject.clock.advance(0.1)
     error = failed(asked)
     assert type(error) is DirectusDown
-    assert str(error) == "GET /items/commands: no answer within 10 s"
+    assert str(error) == "SEARCH /items/commands: no answer within 10 s"
     assert error.status is None
     subject.agent.flush()
     assert subject.double.waiting == 0, "the connection was closed"
@@ -177,7 +178,7 @@ def test_an_answer_that_does_not_end(subject: Doubled) -> None:
     subject.double.troubles.append(Trouble(200, body=b'{"da', complete=False))
     asked = ask(subject)
     subject.clock.advance(10)
-    assert str(failed(asked)) == "GET /items/commands: no answer within 10 s"
+    assert str(failed(asked)) == "SEARCH /items/commands: no answer within 10 s"
 
 
 def test_a_late_answer_is_one(subject: Doubled) -> None:
@@ -227,7 +228,7 @@ def test_nobody_is_there(error: Exception) -> None:
     client = DirectusClient(Clock(), "http://directus.example", "token", Broken(error))
     caught = failed(Deferred.fromCoroutine(client.get_items("commands")))
     assert type(caught) is DirectusDown
-    assert str(caught) == f"GET /items/commands: {error}"
+    assert str(caught) == f"SEARCH /items/commands: {error}"
 
 
 def test_names_and_keys_are_quoted(subject: Doubled) -> None:
@@ -266,3 +267,14 @@ def test_a_url_that_makes_no_sense(text: str) -> None:
 def test_a_token_that_makes_no_sense(text: str) -> None:
     with pytest.raises(ValueError, match="the token must be "):
         checked_token(text)
+
+
+def test_who_is_cancelled_while_it_connects_is_told_so() -> None:
+    reactor: Any = MemoryReactorClock()
+    client = DirectusClient(reactor, "http://127.0.0.1:8055", BRIDGE_TOKEN)
+    asked = Deferred.fromCoroutine(client.get_items("commands"))
+    assert reactor.tcpClients
+    asked.cancel()
+    failures: list[Failure] = []
+    asked.addErrback(failures.append)
+    assert failures[0].type is CancelledError

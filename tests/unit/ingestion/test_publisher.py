@@ -13,9 +13,11 @@ from tracker.ingestion.publisher import (
     MAX_RECORDS,
     RETRY_DELAY,
     STOP_TIMEOUT,
+    STUCK,
     StreamPublisher,
 )
 from tracker.interfaces import NotAccepted
+from tracker.observe.health import Pulse
 from tracker.position import Entry
 from tracker.streams.connection import Refused, Unanswered
 
@@ -33,11 +35,13 @@ class Publishing:
         self.clock = Clock()
         self.redis = FakeRedis()
         self.reports: list[str | None] = []
+        self.pulse = Pulse(STUCK, self.clock.seconds)
         self.publisher = StreamPublisher(
             self.clock,
             self.redis,  # type: ignore[arg-type]
             STREAM,
             self.reports.append,
+            self.pulse,
         )
         self.publisher.startService()
 
@@ -321,3 +325,31 @@ def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing
     publishing.redis.lose()
     assert isinstance(outcome[0], NotAccepted)
     assert stopped == [None]
+
+
+def test_it_is_stuck_when_what_waits_comes_to_no_end(publishing: Publishing) -> None:
+    publishing.publish("a")
+    publishing.turn()
+    publishing.clock.advance(STUCK)
+    assert not publishing.pulse.stuck
+    publishing.clock.advance(1)
+    assert publishing.pulse.stuck
+    publishing.answer()
+    publishing.clock.advance(10 * STUCK)
+    assert not publishing.pulse.stuck
+
+
+def test_it_is_not_stuck_while_redis_is_away_or_refuses(publishing: Publishing) -> None:
+    publishing.redis.lose()
+    publishing.publish("a")
+    publishing.turn()
+    publishing.last.cancel()  # the device has left, and another one comes
+    publishing.clock.advance(STUCK)
+    publishing.publish("b")
+    publishing.clock.advance(STUCK + 1)
+    assert not publishing.pulse.stuck
+    publishing.redis.return_()
+    for _ in range(int(2 * STUCK / RETRY_DELAY)):
+        publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
+        publishing.clock.advance(RETRY_DELAY)
+    assert not publishing.pulse.stuck

@@ -10,13 +10,24 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+import treq
 from attrs import evolve
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory, Protocol
+from twisted.web.client import Agent
+from twisted.web.http import BAD_REQUEST, UNAUTHORIZED
+from twisted.web.http_headers import Headers
 
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusError
-from tracker.bridge.schema import BRIDGE_POLICY, BRIDGE_USER, COMMANDS, DEVICES, policies
+from tracker.bridge.schema import (
+    BRIDGE_POLICY,
+    BRIDGE_USER,
+    COMMANDS,
+    DEVICES,
+    SECRET_HEADER,
+    policies,
+)
 from tracker.bridge.setup import Change, Wanted, plan
 from tracker.control.directus.files import is_open_to_all
 from tracker.control.doctor.findings import Finding, failure, ok, skipped, warning
@@ -25,6 +36,8 @@ from tracker.control.doctor.findings import Finding, failure, ok, skipped, warni
 OLDEST: Final = 11
 
 _PARTS: Final = ("collection", "policy", "role", "user", "flow")
+#: Seconds that the bridge may take to answer.
+_PATIENCE: Final = 5.0
 _MEND: Final = "tracker-admin directus setup"
 _DENY_LIST: Final = (
     "IMPORT_IP_DENY_LIST=169.254.169.254  # in the environment of Directus, then restart it"
@@ -55,6 +68,9 @@ async def examine(
         findings += [evolve(one, check="bridge-token") for one in found]
     if wanted.secret is None:
         findings.append(evolve(skipped("no --secret-file was given"), check="flow-secret"))
+    else:
+        heard = await _bridge(reactor, wanted.commands_url, wanted.secret)
+        findings.append(evolve(heard, check="bridge"))
     reach = await _reach(reactor, client, wanted.commands_url)
     findings.append(evolve(reach, check="flow-reach"))
     for file in filter(None, files):
@@ -138,6 +154,28 @@ def _surprises(rights: Mapping[str, Any]) -> Iterable[str]:
             yield f"it may not {action} {collection}: {', '.join(sorted(missing))}"
         if surplus or (what in granted and what not in expected):
             yield f"it may do more: {action} {collection}: {', '.join(sorted(surplus))}"
+
+
+async def _bridge(reactor: Any, url: str, secret: str) -> Finding:
+    """Whether the bridge listens, and knows the secret; it is told of no row."""
+    try:
+        answer = await treq.post(
+            url,
+            data=b"{}",
+            headers=Headers({SECRET_HEADER: [secret]}),
+            agent=Agent(reactor, connectTimeout=_PATIENCE),
+            timeout=_PATIENCE,
+            allow_redirects=False,
+        )
+    except Exception as error:  # noqa: BLE001 - whatever it is, it says that no bridge answers
+        why = str(error) or type(error).__name__
+        return warning(f"no bridge answers at {url}: {why}", "start twistd tracker bridge")
+    if answer.code == UNAUTHORIZED:
+        mend = "give the bridge the same --secret-file, and restart it"
+        return failure(f"the bridge at {url} knows another secret", mend)
+    if answer.code != BAD_REQUEST:
+        return failure(f"who answers at {url} is no bridge: {answer.code}", "see --bridge-url")
+    return ok(f"listens at {url}, and knows the secret")
 
 
 async def _reach(reactor: Any, client: DirectusClient, url: str) -> Finding:

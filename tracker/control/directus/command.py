@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urljoin, urlsplit
@@ -26,6 +27,8 @@ from tracker.control.doctor.findings import as_json, as_table, exit_status
 from tracker.simulator.run import Failed, run
 
 DEFAULT_BRIDGE: Final = "http://127.0.0.1:9130/commands"
+#: Seconds for each answer: Directus takes its time to change tables, and more when it is busy.
+ANSWERED: Final = 60.0
 #: The status when Directus cannot be reached.
 UNREACHABLE: Final = 3
 #: Plans that are carried out; one shows Directus a table, the next one sees its fields.
@@ -49,7 +52,7 @@ class _Place:
 
         :return: its status, or that of an error, which is told.
         """
-        client = DirectusClient(reactor, self.url, self.token)
+        client = DirectusClient(reactor, self.url, self.token, timeout=ANSWERED)
         try:
             await self._check_rights(client)
             return await ask(client)
@@ -67,8 +70,16 @@ class _Place:
             rights = await client.request("GET", "/policies/me/globals")
         except DirectusDenied:
             raise Failed(f"Directus does not accept the token in {self.token_file}") from None
+        except DirectusError as error:
+            if error.status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
+                raise Failed(f"no Directus answers at {self.url}: {error}") from None
+            raise
         if not isinstance(rights, dict) or not rights.get("admin_access"):
             raise Failed(f"the token in {self.token_file} is not an administrator's")
+
+
+def _as_bridge(reactor: Any, url: str, token: str | None) -> DirectusClient | None:
+    return DirectusClient(reactor, url, token, timeout=ANSWERED) if token else None
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -170,7 +181,7 @@ def setup(dry_run: bool, **options: Any) -> None:
     wanted = Wanted(place.commands_url, place.devices_url, secret, token)
 
     async def main(reactor: Any) -> int:
-        as_bridge = DirectusClient(reactor, place.url, token) if token else None
+        as_bridge = _as_bridge(reactor, place.url, token)
 
         async def carry_out(client: DirectusClient) -> int:
             if dry_run:
@@ -262,7 +273,7 @@ def check(output: str, **options: Any) -> None:
     wanted = Wanted(place.commands_url, place.devices_url, secret, token)
 
     async def main(reactor: Any) -> int:
-        as_bridge = DirectusClient(reactor, place.url, token) if token else None
+        as_bridge = _as_bridge(reactor, place.url, token)
 
         async def look(client: DirectusClient) -> int:
             files = (place.token_file, place.secret_file, token_file)

@@ -1,4 +1,7 @@
-"""Whether the user may do what the roles do, as far as Redis lets itself be asked."""
+"""Whether the roles may do what they do, as far as Redis lets itself be asked.
+
+Each is judged by its own user, as ``tracker-ingest``, where there is one; else by who asks.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from tracker.keys import (
     INGEST_GROUP,
     PROCESSOR_GROUP,
     RESPONSES,
+    USER_PREFIX,
     WAITING,
     dead_letters,
     fate,
@@ -24,6 +28,7 @@ from tracker.keys import (
     outbound,
     waiting_commands,
 )
+from tracker.streams.connection import Refused
 
 Command = tuple[str, ...]
 
@@ -33,6 +38,10 @@ _BEAT: Final = heartbeat(_ANY)
 _OUTBOUND: Final = outbound(_ANY)
 _WAITING_FOR: Final = waiting_commands(_ANY)
 _FATE: Final = fate(_ANY)
+
+#: Who a server is to itself, when it reads its log at a start: what this user may not do in a
+#: transaction it leaves out, and starts. It may well be off, so that nobody logs in as it.
+_LOADER: Final = "default"
 
 _EVERY_ROLE: Final[tuple[Command, ...]] = (
     ("PING",),
@@ -137,29 +146,58 @@ def needed(streams: Iterable[str]) -> dict[str, list[Command]]:
 
 
 async def rights(server: Server, streams: Iterable[str]) -> list[Finding]:
-    """The user may do what each role does, and ask for the server's role."""
-    missing = {role: await _missing(server, commands) for role, commands in needed(streams).items()}
-    found = [judge_rights(server, role, lacking) for role, lacking in missing.items()]
-    if lacking := await _missing(server, [("ROLE",)]):
+    """The users may do what the roles do, and ask for the server's role."""
+    found, users, every = [], set[str](), list[Command]()
+    for role, commands in needed(streams).items():
+        user = await _user_of(server, role)
+        users.add(user)
+        every += commands
+        found.append(judge_rights(server, role, await _missing(server, commands, user), user))
+    if _LOADER not in users:
+        found += judge_loader(server, await _missing(server, every, _LOADER))
+    if lacking := await _missing(server, [("ROLE",)], server.user):
         seen = f"{server.user} may not run ROLE: a replica is known only by a write that it refuses"
         found.append(warning(seen, server.grant_all(lacking)))
     return found
 
 
-def judge_rights(server: Server, role: str, missing: set[str]) -> Finding:
-    """What is to be said of rights (``+command``, ``~key``) that the user lacks for a role."""
+def judge_rights(server: Server, role: str, missing: set[str], user: str) -> Finding:
+    """What is to be said of rights (``+command``, ``~key``) that a user lacks for a role."""
     if not missing:
-        return ok(f"{server.user} may do what {role} does")
+        return ok(f"{user} may do what {role} does")
     told = " ".join(sorted(missing))
-    return failure(f"{server.user} may not do what {role} does: {told}", server.grant_all(missing))
+    mend = server.grant_all(missing, user)
+    return failure(f"{user} may not do what {role} does: {told}", mend)
 
 
-async def _missing(server: Server, commands: Iterable[Command]) -> set[str]:
-    """The rights that the user lacks; nothing of it is run.
+def judge_loader(server: Server, missing: set[str]) -> list[Finding]:
+    """What is to be said of rights that the user lacks with whose rights the log is read."""
+    if not missing:
+        return []
+    seen = (
+        f"{_LOADER} may not do all that the append-only file holds, so that a restart leaves it "
+        f"out: {' '.join(sorted(missing))}"
+    )
+    return [failure(seen, server.grant_all(missing, _LOADER))]
+
+
+async def _user_of(server: Server, role: str) -> str:
+    own = f"{USER_PREFIX}{role}"
+    try:
+        await server.redis.execute("ACL", "DRYRUN", own, "PING")
+    except Refused as error:
+        if "not found" not in str(error):
+            raise
+        return server.user
+    return own
+
+
+async def _missing(server: Server, commands: Iterable[Command], user: str) -> set[str]:
+    """The rights that a user lacks; nothing of it is run.
 
     :raises Refused: where this may not be asked.
     """
-    asked = [server.redis.execute("ACL", "DRYRUN", server.user, *command) for command in commands]
+    asked = [server.redis.execute("ACL", "DRYRUN", user, *command) for command in commands]
     missing: set[str] = set()
     for success, answer in await DeferredList(asked, consumeErrors=True):
         if not success:

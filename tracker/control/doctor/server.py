@@ -58,10 +58,10 @@ class Server:
         rights = rights_in(str(error)) if "permission" in str(error) else set()
         return self.grant_all(rights) if rights else ""
 
-    def grant_all(self, rights: set[str]) -> str:
-        """The line that gives the user some rights."""
+    def grant_all(self, rights: set[str], user: str = "") -> str:
+        """The line that gives the user, or another one, some rights."""
         given = " ".join(map(shlex.quote, sorted(rights)))
-        return f"{self.cli} ACL SETUSER {shlex.quote(self.user)} {given}"
+        return f"{self.cli} ACL SETUSER {shlex.quote(user or self.user)} {given}"
 
 
 def rights_in(text: str) -> set[str]:

@@ -1,0 +1,266 @@
+"""What a real Directus is told of commands, and its devices, whatever its settings are."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_twisted
+from pytest_twisted import ensureDeferred
+
+from tests.directus.conftest import Prepared, prepare
+from tests.directus.server import DirectusServer
+from tests.integration.bridges import STREAM, Bridges, response
+from tests.servers import RedisServer
+from tests.unit.bridge.double import BRIDGE_TOKEN
+from tests.waiting import until
+from tracker.bridge.rest import DirectusClient, DirectusDenied
+from tracker.bridge.schema import BRIDGE_POLICY
+
+IMEI = "356307042441013"
+
+Start = Callable[..., DirectusServer]
+
+
+class Reality(Bridges):
+    """Bridges of a real one."""
+
+    patience = 60.0
+    """Seconds that those wait for an answer that are begun next."""
+
+    def __init__(self, redis: RedisServer, server: DirectusServer) -> None:
+        super().__init__(redis)
+        self.server = server
+
+    def _client(self) -> DirectusClient:
+        client = DirectusClient(self.reactor, self.server.url, BRIDGE_TOKEN, timeout=self.patience)
+        self._open.append(client)
+        return client
+
+    def sql(self, statement: str, *values: Any) -> list[Any]:
+        """Rows, past Directus."""
+        with psycopg.connect(self.server.database_url, autocommit=True) as connection:
+            found = connection.execute(statement, values)
+            return list(found.fetchall()) if found.description else []
+
+    def rows(self, count: int, status: str = "routed") -> list[str]:
+        made = self.sql(
+            "INSERT INTO commands (id, imei, text, status) "
+            "SELECT gen_random_uuid(), %s, 'x', %s FROM generate_series(1, %s) RETURNING id",
+            *(IMEI, status, count),
+        )
+        return [str(key) for (key,) in made]
+
+    def statuses(self) -> set[str]:
+        return {status for (status,) in self.sql("SELECT status FROM commands")}
+
+
+@pytest_twisted.async_yield_fixture
+async def bridges(redis: RedisServer, directus: Prepared) -> AsyncIterator[Reality]:
+    directus.wipe()
+    bridges = Reality(redis, directus.server)
+    yield bridges
+    await bridges.end()
+
+
+@pytest_twisted.async_yield_fixture
+async def started(
+    redis: RedisServer, tmp_path: Path, start_directus: Start
+) -> AsyncIterator[Reality]:
+    """One of its own, which may be started anew with other settings."""
+    server = start_directus()
+    prepare(server, tmp_path)
+    bridges = Reality(redis, server)
+    yield bridges
+    await bridges.end()
+
+
+@ensureDeferred
+async def test_hundreds_are_told_together(bridges: Reality) -> None:
+    keys = bridges.rows(250)
+    for key in keys:
+        bridges.say(key, "delivered")
+        bridges.say(key, "responded", response=f"of {key}")
+    await bridges.writer()
+    await bridges.all_told()
+    rows = bridges.sql("SELECT id, status, response, delivered_at, finished_at FROM commands")
+    assert len(rows) == 250
+    for key, status, text, delivered_at, finished_at in rows:
+        assert (status, text) == ("responded", f"of {key}")
+        assert delivered_at is not None
+        assert finished_at is not None
+
+
+@ensureDeferred
+async def test_a_row_that_the_database_refuses_holds_back_no_other(bridges: Reality) -> None:
+    bad, *others = bridges.rows(30)
+    bridges.sql(
+        "CREATE FUNCTION refuse() RETURNS trigger AS "
+        "$$ BEGIN RAISE 'not this one'; END $$ LANGUAGE plpgsql"
+    )
+    bridges.sql(
+        "CREATE TRIGGER refuse BEFORE UPDATE ON commands FOR EACH ROW "
+        f"WHEN (NEW.id = '{bad}') EXECUTE FUNCTION refuse()"
+    )
+    try:
+        bridges.say(bad, "delivered")
+        bridges.say(bad, "responded")
+        for key in others:
+            bridges.say(key, "responded")
+        await bridges.writer()
+        await until(lambda: bridges.pending == 2, "the others are told", timeout=60)
+        await until(lambda: bad in str(bridges.trouble), "it is named")
+        (later,) = bridges.rows(1)
+        bridges.say(later, "responded")
+        told = "SELECT count(*) FROM commands WHERE status = 'responded'"
+        await until(lambda: bridges.sql(told) == [(30,)], "one after it, too")
+        await until(lambda: bridges.pending == 2, "and acknowledged")
+    finally:
+        bridges.sql("DROP FUNCTION refuse CASCADE")
+    await bridges.all_told()
+    assert bridges.statuses() == {"responded"}
+    await until(lambda: bridges.trouble is None, "well again")
+
+
+@ensureDeferred
+async def test_a_text_that_it_refuses_leaves_its_status(bridges: Reality) -> None:
+    bad, good = bridges.rows(2)
+    bridges.say(bad, "responded", response="x" * 1_100_000)  # MAX_PAYLOAD_SIZE is 1 MB
+    bridges.say(good, "responded", response="\0\ud7ff")
+    await bridges.writer()
+    await bridges.all_told()
+    rows = dict(bridges.sql("SELECT id::text, response FROM commands WHERE status = 'responded'"))
+    assert rows == {bad: None, good: "\\x00\ud7ff"}
+
+
+@ensureDeferred
+async def test_rows_that_go_meanwhile_are_let_go(bridges: Reality) -> None:
+    keys = bridges.rows(60)
+    for key in keys:
+        bridges.say(key, "responded")
+    for key in keys[::2]:
+        bridges.sql("DELETE FROM commands WHERE id = %s", key)
+    bridges.say("no-uuid", "responded")
+    await bridges.writer()
+    await bridges.all_told()
+    assert bridges.statuses() == {"responded"}
+
+
+@ensureDeferred
+async def test_it_is_killed_and_hangs_and_nothing_is_lost(bridges: Reality) -> None:
+    bridges.patience = 5.0  # what comes later than that is told again
+    keys = bridges.rows(400)
+    for key in keys[:200]:
+        bridges.say(key, "responded")
+    await bridges.writer()
+    await until(lambda: "responded" in bridges.statuses(), "some are told")
+    bridges.server.kill()
+    await until(lambda: bridges.trouble, "told")
+    assert bridges.pending > 0
+    bridges.server.start()
+    await bridges.all_told()
+    bridges.server.suspend()
+    for key in keys[200:]:
+        bridges.say(key, "failed", reason="timeout")
+    await until(lambda: "no answer" in str(bridges.trouble), "told", timeout=60)
+    bridges.server.resume()
+    await bridges.all_told()
+    counted = bridges.sql("SELECT status, count(*) FROM commands GROUP BY status ORDER BY 1")
+    assert counted == [("failed", 200), ("responded", 200)]
+
+
+@ensureDeferred
+async def test_its_database_is_away(started: Reality) -> None:
+    for key in started.rows(20):
+        started.say(key, "responded")
+    started.sql("ALTER TABLE commands RENAME TO gone")
+    await started.writer()
+    await until(lambda: started.trouble, "told", timeout=60)
+    assert started.pending == 20
+    started.sql("ALTER TABLE gone RENAME TO commands")
+    await started.all_told()
+    assert started.statuses() == {"responded"}
+
+
+@ensureDeferred
+async def test_answers_are_short_and_old_ones_are_kept(started: Reality) -> None:
+    """With settings under which "all" is five rows, and what is read by GET may be old."""
+    server = started.server
+    server.kill()
+    server.variables = {"QUERY_LIMIT_MAX": "5", "CACHE_ENABLED": "true"}
+    server.start()
+    keys = started.rows(23)
+    for key in keys:
+        started.say(key, "delivered")
+    await started.writer()
+    await started.all_told()
+    for key in keys:
+        started.say(key, "responded")
+    for key in keys:
+        started.say(key, "delivered")
+    await started.all_told()
+    assert started.statuses() == {"responded"}
+    started.sql(
+        "INSERT INTO devices (imei, enabled) "
+        "SELECT '35630704244' || n, true FROM generate_series(1001, 1012) n"
+    )
+    sync = await started.devices()
+    await until(lambda: started.redis.client.scard("devices:allowed") == 12, "all are read")
+    started.sql("UPDATE devices SET enabled = false WHERE imei <> %s", "356307042441001")
+    sync.announce()
+    await until(lambda: started.redis.client.scard("devices:allowed") == 1, "read anew")
+
+
+@ensureDeferred
+async def test_rights_to_devices_are_lost(bridges: Reality) -> None:
+    data = bridges.server.data
+    data("POST", "/items/devices", {"imei": IMEI})
+    sync = await bridges.devices()
+    await until(lambda: bridges.redis.client.scard("devices:allowed") == 1, "read")
+    (right,) = data(
+        "GET",
+        f"/permissions?filter[policy][_eq]={BRIDGE_POLICY}&filter[collection][_eq]=devices",
+    )
+    path = f"/permissions/{right['id']}"
+    try:
+        # A user who may see no row is told that there is none.
+        data("PATCH", path, {"permissions": {"imei": {"_eq": "none"}}})
+        sync.announce()
+        await until(lambda: "shows no device" in str(bridges.trouble), "told")
+        data("PATCH", path, {"permissions": None, "action": "delete"})
+        with pytest.raises(DirectusDenied):
+            await bridges._client().get_items("devices")
+        sync.announce()
+        await until(lambda: "403" in str(bridges.trouble), "told")
+        assert bridges.redis.client.scard("devices:allowed") == 1
+    finally:
+        data("PATCH", path, {"permissions": None, "action": "read"})
+    await until(lambda: bridges.trouble is None, "read again")
+
+
+@ensureDeferred
+async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges: Reality) -> None:
+    (key,) = bridges.rows(1)
+    # In the middle of a change: the other one's stands when this one's is made.
+    bridges.sql(
+        "CREATE FUNCTION overtake() RETURNS trigger AS $$ BEGIN "
+        "NEW.finished_at = now(); NEW.response = 'of the other'; RETURN NEW; END $$ "
+        "LANGUAGE plpgsql"
+    )
+    bridges.sql(
+        "CREATE TRIGGER overtake BEFORE UPDATE ON commands FOR EACH ROW "
+        "WHEN (NEW.status = 'delivered') EXECUTE FUNCTION overtake()"
+    )
+    try:
+        entry = bridges.redis.client.xadd(STREAM, response(key, "rejected", response="no"))
+        bridges.redis.client.set(f"commands:sent:{key}", f"done rejected {entry.decode()}")
+        bridges.redis.client.xgroup_create(STREAM, "directus", entry)
+        bridges.say(key, "delivered")
+        await bridges.writer()
+        await bridges.all_told()
+    finally:
+        bridges.sql("DROP FUNCTION overtake CASCADE")
+    assert bridges.sql("SELECT status, response FROM commands") == [("rejected", "no")]

@@ -1,0 +1,68 @@
+"""A server as ops/redis sets it up: with its redis.conf, and one user a role."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+from typing import Any, Final
+
+import valkey
+
+from tests.servers import RedisServer
+from tests.waiting import wait_for
+from tracker.streams.address import RedisAddress
+from tracker.streams.embedded import find_server
+
+OPS: Final = Path(__file__).parents[1] / "ops" / "redis"
+ROLES: Final = ("ingest", "process", "janitor", "bridge", "console", "admin")
+
+
+class GuardedServer(RedisServer):
+    """Beside the users of the roles there is one for the test, who may do all."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        subprocess.run(
+            [OPS / "make-users", folder, f"127.0.0.1:{self.port}/0"], check=True, timeout=60
+        )
+        self.users = folder / "users.acl"
+        with self.users.open("a") as users:
+            users.write("user test on >test ~* &* +@all\n")
+        self._file = folder / "server.conf"
+        self._file.write_text(
+            f"include {OPS / 'redis.conf'}\n"
+            f"port {self.port}\nbind 127.0.0.1\ndir {folder}\naclfile {self.users}\n"
+        )
+        self.client: Any = valkey.Valkey(
+            port=self.port, username="test", password="test", retry=None
+        )
+
+    def start(self, wait: bool = True) -> None:
+        """See RedisServer."""
+        with (self._folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [find_server(), str(self._file)], stdout=log, stderr=log, restore_signals=False
+            )
+        if wait:
+            wait_for(self.answers, "Redis answers")
+
+    def file_of(self, role: str) -> Path:
+        """Where the URL is that a role logs in with."""
+        return self._folder / f"{role}.redis-url"
+
+    def url_of(self, role: str) -> str:
+        """That URL."""
+        return self.file_of(role).read_text().strip()
+
+    def as_role(self, role: str) -> Any:
+        """A client that is logged in as a role."""
+        address = RedisAddress.from_url(self.url_of(role))
+        return valkey.Valkey(
+            port=self.port, username=address.username, password=address.password, retry=None
+        )
+
+    def denied(self) -> list[tuple[str, str, str]]:
+        """User, reason and what it was, of all that was refused since the start."""
+        return [
+            (entry["username"], entry["reason"], entry["object"]) for entry in self.client.acl_log()
+        ]

@@ -1,0 +1,162 @@
+"""Halves of the bridge between a real Redis and the double of Directus, served over HTTP."""
+
+from __future__ import annotations
+
+from random import random
+from typing import Any, Final
+
+import valkey
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.protocols.policies import WrappingFactory
+from twisted.web.server import Site
+
+from tests.servers import RedisServer
+from tests.unit.bridge.double import BRIDGE_TOKEN, DirectusDouble
+from tests.waiting import until
+from tracker.bridge.backoff import Backoff
+from tracker.bridge.devices import DeviceSync
+from tracker.bridge.overdue import Overdue
+from tracker.bridge.responses import ResponseWriter
+from tracker.bridge.rest import DirectusClient
+from tracker.bridge.table import CommandTable
+from tracker.streams.connection import RedisConnection
+
+IMEI: Final = "356307042441013"
+STREAM: Final = "commands:responses"
+FINAL: Final = ("responded", "rejected", "failed", "expired")
+
+
+class Bridges:
+    """A Directus that may go and come again, and bridges of it."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self.reactor = _reactor()
+        self.redis = redis
+        self.double = DirectusDouble()
+        self.reports: list[str | None] = []
+        self._site: Any = WrappingFactory(Site(self.double))
+        self._port: Any = self.reactor.listenTCP(0, self._site, interface="127.0.0.1")
+        self.number: int = self._port.getHost().port
+        self._open: list[Any] = []
+        """What is stopped at the end, the last one first."""
+
+    async def writer(self, name: str = "this") -> ResponseWriter:
+        """One that runs."""
+        reading, asking = await self._connection(), await self._connection()
+        table = CommandTable(self._client(), asking)
+        writer = ResponseWriter(
+            *(self.reactor, reading, asking, table, name, self.backoff, self.reports.append)
+        )
+        self._open.append(writer)
+        writer.startService()
+        return writer
+
+    async def devices(self, interval: float = 3600.0) -> DeviceSync:
+        """One that runs."""
+        redis = await self._connection()
+        sync = DeviceSync(
+            *(self.reactor, self._client(), redis, self.reports.append, interval, self.backoff())
+        )
+        self._open.append(sync)
+        sync.startService()
+        return sync
+
+    async def overdue(self) -> Overdue:
+        """One that runs."""
+        redis, client = await self._connection(), self._client()
+        overdue = Overdue(self.reactor, client, redis, CommandTable(client, redis), 0.1)
+        self._open.append(overdue)
+        overdue.startService()
+        return overdue
+
+    def backoff(self) -> Backoff:
+        """A short one."""
+        return Backoff(random, self.reactor, first=0.02, longest=0.2)
+
+    def rows(self, count: int, status: str = "routed") -> list[str]:
+        """New commands."""
+        keys = [f"00000000-0000-4000-8000-{number:012}" for number in range(count)]
+        blank = dict.fromkeys(self.double.tables["commands"].columns)
+        for key in keys:
+            row = {**blank, "id": key, "imei": IMEI, "text": "x", "status": status}
+            self.double.rows("commands")[key] = row
+        return keys
+
+    def say(self, key: str, status: str, **more: str) -> None:
+        """Append a response."""
+        self.redis.client.xadd(STREAM, response(key, status, **more))
+
+    def statuses(self) -> set[str]:
+        return {row["status"] for row in self.double.rows("commands").values()}
+
+    @property
+    def trouble(self) -> str | None:
+        """What was reported last."""
+        return self.reports[-1] if self.reports else None
+
+    @property
+    def pending(self) -> int:
+        """By the word of Redis."""
+        try:
+            found: int = self.redis.client.xpending(STREAM, "directus")["pending"]
+        except valkey.ResponseError:  # no such group as yet
+            return 0
+        return found
+
+    async def all_told(self) -> None:
+        def told() -> bool:
+            last = self.redis.client.xinfo_stream(STREAM)["last-generated-id"]
+            groups = self.redis.client.xinfo_groups(STREAM)
+            return (
+                bool(groups) and not groups[0]["pending"] and groups[0]["last-delivered-id"] == last
+            )
+
+        await until(told, "all is told and acknowledged", timeout=60)
+
+    async def goes(self) -> None:
+        """Directus is no more."""
+        await self._port.stopListening()
+        for connection in list(self._site.protocols):
+            connection.abortConnection()
+
+    async def break_off(self) -> None:
+        """Directus ends the connections that wait for its answers."""
+        broken = set(self.double.unanswered)
+        for request in broken:
+            transport: Any = request.transport
+            transport.abortConnection()
+        await until(lambda: not broken & set(self.double.unanswered), "broken off")
+
+    def comes(self) -> None:
+        """It is there again."""
+        self._port = self.reactor.listenTCP(self.number, self._site, interface="127.0.0.1")
+
+    async def end(self) -> None:
+        for one in reversed(self._open):
+            ended = one.stopService() if hasattr(one, "stopService") else one.close()
+            await (ended if isinstance(ended, Deferred) else Deferred.fromCoroutine(ended))
+        await maybeDeferred(self._port.stopListening)
+
+    async def _connection(self) -> RedisConnection:
+        connection = RedisConnection(self.reactor, self.redis.address, lambda why: None, 10.0)
+        self._open.append(connection)
+        connection.startService()
+        await until(lambda: connection.connected, "connected to Redis")
+        return connection
+
+    def _client(self) -> DirectusClient:
+        client = DirectusClient(self.reactor, f"http://127.0.0.1:{self.number}", BRIDGE_TOKEN)
+        self._open.append(client)
+        return client
+
+
+def response(key: str, status: str, **more: str) -> dict[str, str]:
+    """The fields of an entry."""
+    fields = {"command_id": key, "device_id": IMEI, "instance_id": "one", "status": status}
+    return {**fields, "response": "", "reason": "", "at": "2026-11-22T10:00:00.000Z", **more}
+
+
+def _reactor() -> Any:
+    from twisted.internet import reactor
+
+    return reactor

@@ -1,0 +1,267 @@
+"""When a role counts as stuck, so that systemd restarts it, and when it only waits for others."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from tests.integration.bridges import response
+from tests.integration.test_consumer import STREAM, append, lag
+from tests.servers import RedisServer, free_port
+from tests.unit.fakes import FakeRedis, FakeSink
+from tests.waiting import until
+from tracker.bridge import responses
+from tracker.bridge.instances import Credentials
+from tracker.bridge.service import BridgePace, Directus, bridge_role
+from tracker.bridge.table import CommandTable
+from tracker.ingestion import delivery, heartbeat
+from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.courier import Timing
+from tracker.ingestion.heartbeat import Heartbeat, Identity
+from tracker.ingestion.service import Commands, Devices, ingest_role
+from tracker.janitor import role as janitor
+from tracker.janitor.orphans import Swept
+from tracker.limits import Limits
+from tracker.observe.health import Health, Pulse
+from tracker.processing import consumer
+from tracker.processing.service import process_role
+from tracker.streams.connection import Unavailable
+
+CONSUMER = "consumer's loop"
+COMMANDS = "commands' loop"
+ROW = "00000000-0000-4000-8000-000000000001"
+
+
+class Time:
+    """What pulses are measured by; it goes on when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def passes(self, seconds: float) -> None:
+        self.now += seconds
+
+
+class Running:
+    """A role on a real server."""
+
+    def __init__(self, build: Callable[[Any, Health, Callable[[str], None]], Any]) -> None:
+        from twisted.internet import reactor
+
+        self.time = Time()
+        self.health = Health(self.time)
+        self.aborted: list[str] = []
+        self._role = build(reactor, self.health, self.aborted.append)
+        self._role.startService()
+
+    async def ready(self) -> None:
+        await until(lambda: self.health.ready, "ready")
+
+    async def stop(self) -> None:
+        await self._role.stopService()
+
+
+def processing(redis: RedisServer, sink: FakeSink) -> Running:
+    return Running(
+        lambda reactor, health, abort: process_role(
+            *(reactor, redis.address, {STREAM: "teltonika"}, "one", sink, health, abort),
+            consumer.Pace(batch_delay=0),
+        )
+    )
+
+
+def ingesting(redis: RedisServer) -> Running:
+    return Running(
+        lambda reactor, health, abort: ingest_role(
+            *(reactor, redis.address, [], {}, "one", Devices(), Commands(Timing())),
+            *(ConnectionLimiter(reactor, Limits()), health, abort),
+        )
+    )
+
+
+@ensureDeferred
+async def test_a_sink_that_never_answers_is_stuck_in(redis: RedisServer) -> None:
+    append(redis, 5)
+    sink = FakeSink(busy=Deferred())
+    running = processing(redis, sink)
+    await running.ready()
+    await until(lambda: lag(redis) == 5, "they are read")
+    running.time.passes(consumer.STUCK)
+    assert running.health.stuck == []
+    await until(lambda: redis.client.xpending(STREAM, "processor")["pending"], "at hand")
+    running.time.passes(consumer.STUCK + 1)
+    assert running.health.stuck == [CONSUMER]
+    assert sink.busy is not None
+    sink.busy.callback(None)
+    await until(lambda: not running.health.stuck, "it goes on")
+    await running.stop()
+    running.time.passes(10 * consumer.STUCK)
+    assert running.health.stuck == []
+
+
+@ensureDeferred
+async def test_a_sink_that_fails_for_hours_is_waited_for(redis: RedisServer) -> None:
+    append(redis, 5)
+    sink = FakeSink(failures=[ConnectionError("the database is down")] * 3)
+    running = processing(redis, sink)
+    for left in (2, 1, 0):
+        await until(lambda left=left: len(sink.failures) == left, "tried again")  # type: ignore[misc]
+        assert running.health.stuck == []
+        running.time.passes(consumer.STUCK - 1)
+    await until(lambda: lag(redis) == 0, "stored in the end")
+    assert running.health.stuck == []
+    await running.stop()
+
+
+@pytest.mark.parametrize("role", ["ingest", "process"])
+@ensureDeferred
+async def test_redis_may_be_away_for_hours(role: str, redis: RedisServer) -> None:
+    running = ingesting(redis) if role == "ingest" else processing(redis, FakeSink())
+    name = COMMANDS if role == "ingest" else CONSUMER
+    await running.ready()
+    redis.kill()
+    await until(lambda: not running.health.ready, "it knows")
+    running.time.passes(10_000)
+    await until(lambda: name not in running.health.stuck, "it waits")
+    running.time.passes(10_000)
+    assert name not in running.health.stuck
+    await running.stop()
+
+
+@ensureDeferred
+async def test_a_loop_that_has_died_is_stuck(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = ingesting(redis)
+    await running.ready()
+    running.time.passes(delivery.STUCK - 1)
+    assert running.health.stuck == []
+
+    async def fails(*_: object) -> None:
+        raise RuntimeError("a fault in the program")
+
+    monkeypatch.setattr(delivery, "read_new", fails)
+    redis.client.xadd("commands:outbound:one", {"command_id": "x"})  # ends the read under way
+    await until(lambda: "commands" in running.health.reasons, "it has died")
+    running.time.passes(delivery.STUCK + 1)
+    assert COMMANDS in running.health.stuck
+    await running.stop()
+
+
+def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
+    clock, redis = Clock(), FakeRedis()
+    pulse = Pulse(heartbeat.STUCK, clock.seconds)
+    service = Heartbeat(
+        *(clock, redis, "one", {}, lambda: None, lambda _: None, None),  # type: ignore[arg-type]
+        *(Identity("here", "boot", 1, 1), pulse),
+    )
+    service.startService()
+    for _ in range(10):  # Redis is there, and answers nothing in time
+        redis.commands.pop()[1].errback(Unavailable("no answer within 4 s"))
+        clock.advance(heartbeat.INTERVAL)
+    assert not pulse.stuck
+    clock.advance(heartbeat.STUCK + 1)
+    assert pulse.stuck
+    redis.commands.pop()[1].errback(Unavailable("too late"))
+    clock.advance(heartbeat.INTERVAL)
+    assert not pulse.stuck
+
+
+class Sweeper:
+    """Takes as long as the test says, in steps."""
+
+    def __init__(self) -> None:
+        self.step: Deferred[None] = Deferred()
+        self.steps = 0
+
+    async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
+        while goes_on():
+            self.steps += 1
+            self.step = Deferred()
+            await self.step
+
+
+class Keeper:
+    trimmed = 0
+
+    def tidy(self, goes_on: Callable[[], bool]) -> Awaitable[list[str]]:
+        raise AssertionError("the sweep has no end")
+
+
+def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
+    clock = Clock()
+    pulse = Pulse(janitor.STUCK, clock.seconds)
+    sweeper = Sweeper()
+    service = janitor.Janitor(
+        *(clock, FakeRedis(), Keeper(), sweeper, 60.0, lambda _: None),  # type: ignore[arg-type]
+        *(CollectorRegistry(), pulse),
+    )
+    service.startService()
+    for _ in range(100):
+        clock.advance(janitor.STUCK - 1)
+        assert not pulse.stuck
+        sweeper.step.callback(None)
+    assert sweeper.steps == 101
+    clock.advance(janitor.STUCK + 1)
+    assert pulse.stuck
+
+
+def bridging(redis: RedisServer) -> Running:
+    """A bridge whose Directus is away."""
+    directus = Directus(f"http://127.0.0.1:{free_port()}", "token")
+    pace = BridgePace()
+
+    def build(reactor: Any, health: Health, abort: Callable[[str], None]) -> Any:
+        address = redis.address
+        return bridge_role(
+            reactor, address, directus, None, "one", Credentials(), pace, health, abort
+        )
+
+    return Running(build)
+
+
+@ensureDeferred
+async def test_directus_may_be_away_for_hours(redis: RedisServer) -> None:
+    running = bridging(redis)
+    redis.client.xadd("commands:responses", response(ROW, "responded"))
+    for name in ("responses", "commands", "devices"):
+        await until(
+            lambda name=name: running.health.reasons.get(name) not in (None, "starting"),  # type: ignore[misc]
+            f"{name}: it is away",
+        )
+    for _ in range(3):
+        running.time.passes(10_000)
+        await until(lambda: not running.health.stuck, "it waits, or tries again")
+    await running.stop()
+    running.time.passes(10_000)
+    assert running.health.stuck == []
+
+
+@ensureDeferred
+async def test_responses_that_are_never_told_are_stuck(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    telling: list[Deferred[None]] = []
+
+    def never(*_: object) -> Deferred[None]:
+        telling.append(Deferred())
+        return telling[-1]
+
+    monkeypatch.setattr(CommandTable, "tell", never)
+    running = bridging(redis)
+    redis.client.xadd("commands:responses", response(ROW, "responded"))
+    await until(lambda: telling, "it is being told")
+    running.time.passes(responses.STUCK)
+    assert "responses' loop" not in running.health.stuck
+    running.time.passes(1)
+    assert "responses' loop" in running.health.stuck
+    await running.stop()

@@ -1,0 +1,138 @@
+"""Ingest on a port that systemd holds, as tracker-ingest.socket has it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from configparser import RawConfigParser
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RedisServer, free_port
+from tests.system.processes import BIN, Daemon, environment
+from tests.system.raw import STREAM, RawDevice
+from tests.waiting import wait_for
+
+UNITS = Path(__file__).parents[2] / "systemd"
+DEVICE = "356307042441013"
+
+
+def read(unit: Path) -> RawConfigParser:
+    parser = RawConfigParser(strict=False)
+    parser.read_string(unit.read_text())
+    return parser
+
+
+def name_of_the_socket() -> str:
+    name = read(UNITS / "tracker-ingest.socket")["Socket"]["FileDescriptorName"]
+    assert name
+    return name
+
+
+def command(http: int) -> list[str]:
+    """What the drop-in of the unit runs, with the redis and the port of the test."""
+    service = read(UNITS / "tracker-ingest@socket.service.d" / "socket.conf")["Service"]
+    words = service["ExecStart"].replace("/opt/tracker/bin", str(BIN)).split()
+    assert words[-1] == "$TRACKER_INGEST_OPTIONS"
+    assert f"teltonika=systemd:domain=INET:name={name_of_the_socket()}" in words
+    return [word.replace("${TRACKER_HTTP}", f"tcp:{http}") for word in words[:-1]]
+
+
+class Activated(Daemon):
+    """An ingest that inherits a listening socket from the test, as from systemd."""
+
+    def __init__(self, folder: Path, redis: RedisServer, listening: socket.socket) -> None:
+        super().__init__(folder, "ingest", "")
+        self._listening = listening
+        self._variables = environment(
+            REDIS_URL=redis.url,
+            LISTEN_FDS="1",
+            LISTEN_FDNAMES=name_of_the_socket(),
+            INSTANCE_ID="socket",
+        )
+
+    def start(self, ready: bool = True) -> None:
+        """See Daemon."""
+        # The socket has to be the descriptor 3 there, and LISTEN_PID the process' own id.
+        words = ["sh", "-c", 'LISTEN_PID=$$ exec "$@" 3<&0 0</dev/null', "sh"]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [*words, *command(self._http)],
+                stdin=self._listening.fileno(),
+                stdout=log,
+                stderr=log,
+                env=self._variables,
+                cwd=self._folder,
+            )
+        if ready:
+            self.wait_until_ready()
+
+
+@pytest.fixture
+def listening() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as made:
+        yield made
+
+
+def test_devices_that_come_while_it_restarts_wait_and_are_served(
+    tmp_path: Path, redis: RedisServer, listening: socket.socket
+) -> None:
+    port = listening.getsockname()[1]
+    ingest = Activated(tmp_path, redis, listening)
+    try:
+        for number in range(3):
+            with RawDevice(port) as device:  # nobody is there yet
+                device.socket.settimeout(40)
+                ingest.start()
+                assert device.login(DEVICE) == b"\x01"
+                assert device.deliver(number)
+                wait_for(lambda: _is_kept_alive(port), "the kernel looks after it")
+                ingest.kill()
+        assert redis.client.xlen(STREAM) == 3
+        assert "listening: teltonika=systemd:" in ingest.text
+    finally:
+        ingest.kill()
+
+
+def _is_kept_alive(port: int) -> bool:
+    """Whether the kernel probes a connection that was accepted on a port (proc(5): net/tcp)."""
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        if int(words[1].partition(":")[2], 16) == port and words[3] == "01":
+            return words[5].startswith("02:")
+    return False
+
+
+@pytest.mark.skipif(
+    shutil.which("systemd-socket-activate") is None, reason="systemd is not installed"
+)
+def test_the_first_device_starts_it(tmp_path: Path, redis: RedisServer) -> None:
+    port, http = free_port(), free_port()
+    log = tmp_path / "activated.log"
+    variables = {"REDIS_URL": redis.url, "INSTANCE_ID": "socket"}
+    with log.open("wb") as output:
+        waiting = subprocess.Popen(
+            [
+                *("systemd-socket-activate", "-l", f"127.0.0.1:{port}"),
+                f"--fdname={name_of_the_socket()}",
+                *(f"--setenv={name}={value}" for name, value in variables.items()),
+                *command(http),
+            ],
+            stdout=output, stderr=output, env=environment(), cwd=tmp_path,
+        )  # fmt: skip
+    try:
+        wait_for(lambda: b"Listening on" in log.read_bytes(), "the port is there")
+        assert b"tracker" not in log.read_bytes().split(b"Listening on")[0]
+        with RawDevice(port) as device:
+            device.socket.settimeout(40)
+            assert device.login(DEVICE) == b"\x01"
+            assert device.deliver(1)
+        assert redis.client.xlen(STREAM) == 1
+        os.kill(waiting.pid, 15)  # it has become the ingest itself
+        assert waiting.wait(30) == 0
+    finally:
+        waiting.kill()

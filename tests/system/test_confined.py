@@ -1,0 +1,142 @@
+"""The services as their units run them, as confined as this machine can do that without systemd."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.certificates import certify, key_of
+from tests.confined import settings
+from tests.guarded import GuardedServer
+from tests.servers import free_port
+from tests.system.commands import registry
+from tests.system.processes import BIN, Daemon, environment, run
+from tests.system.raw import STREAM, RawDevice
+from tests.system.test_transports import trusting
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.skipif(
+    shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed"
+)
+
+
+class Service(Daemon):
+    """A daemon with the command line, the environment and the confinement of its unit."""
+
+    def __init__(
+        self, folder: Path, unit: str, instance: str, variables: Mapping[str, str]
+    ) -> None:
+        path = ROOT / "systemd" / unit
+        given = settings(path)
+        self.name = unit.replace("@.service", f"@{instance}").removesuffix(".service")
+        super().__init__(folder, self.name, "")
+        credentials = folder / f"{self.name}.credentials"
+        credentials.mkdir()
+        for line in given["LoadCredential"]:
+            name, _, source = line.partition(":")
+            found = folder / "redis" / Path(source).name
+            # What systemd does where there is no such file, and SetCredential= has a default.
+            (credentials / name).write_text(found.read_text() if found.exists() else "\n")
+        made = {"RUNTIME_DIRECTORY": str(folder)}
+        for line in given["Environment"]:
+            for word in shlex.split(line):
+                name, _, value = word.partition("=")
+                made[name] = (
+                    value.replace("%H", socket.gethostname())
+                    .replace("%i", instance)
+                    .replace("%d", str(credentials))
+                )
+        made |= {"TRACKER_HTTP": f"tcp:{self._http}", **variables}
+        self._environment = environment(**made)
+        self._command = [sys.executable, "-m", "tests.confined", str(path)]
+        for word in given["ExecStart"][-1].replace("/opt/tracker/bin", str(BIN)).split():
+            if re.fullmatch(r"\$\w+", word):
+                self._command += made.get(word[1:], "").split()
+            else:
+                self._command.append(re.sub(r"\$\{(\w+)\}", lambda one: made[one[1]], word))
+        self._folder = ROOT  # where the tests are found; no role writes where it is
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[GuardedServer]:
+    server = GuardedServer(tmp_path / "redis")
+    server.start()
+    yield server
+    server.kill()
+
+
+def test_all_roles_do_their_work_in_their_units(
+    tmp_path: Path, redis: GuardedServer, database: str
+) -> None:
+    port, tls = free_port(), free_port()
+    certificate = certify(tmp_path, "127.0.0.1")
+    files = f"privateKey={key_of(certificate)}:certKey={certificate}"
+    listen = {
+        "TRACKER_LISTEN": f"--listen teltonika=tcp:{port}:interface=127.0.0.1:reuseport=1",
+        "TRACKER_INGEST_OPTIONS": f"--listen teltonika=ssl:{tls}:{files}:reuseport=1 "
+        f"--tls-client-ca {certificate}",
+    }
+    (tmp_path / "redis" / "process.sink").write_text(database + "\n")
+    ingests = [Service(tmp_path, "tracker-ingest@.service", one, listen) for one in ("1", "2")]
+    process = Service(tmp_path, "tracker-process@.service", "1", {})
+    janitor = Service(tmp_path, "tracker-janitor.service", "", {})
+    services = [*ingests, process, janitor]
+    with ExitStack() as stack:
+        for service in services:
+            stack.callback(service.kill)
+            service.start()
+        devices = []
+        for number in range(20):
+            encrypted = trusting(certificate, certificate) if number % 2 else None
+            device = stack.enter_context(RawDevice(tls if number % 2 else port, encrypted))
+            assert device.login(f"35630704{number:07}") == b"\x01"
+            assert device.deliver(number)
+            devices.append(device)
+        host = socket.gethostname()
+        wait_for(lambda: len(registry(redis)) == 20, "all are registered")
+        assert set(registry(redis).values()) == {f"{host}-1", f"{host}-2"}
+        wait_for(lambda: not redis.client.xinfo_groups(STREAM)[0]["lag"], "all are read")
+        wait_for(lambda: not redis.client.xpending(STREAM, "processor")["pending"], "and stored")
+        asked = run("tracker-admin", "--control", f"unix:{tmp_path}/control-{host}-1.sock", "info")
+        assert f"{host}-1" in asked.stdout, asked.stderr
+        assert redis.denied() == []
+        assert [service.stop() for service in services] == [0] * len(services)
+
+
+def test_a_bridge_reaches_a_directus_over_tls_in_its_unit(
+    tmp_path: Path, redis: GuardedServer
+) -> None:
+    # What it is told there is nothing; that it is told anything shows that TLS is spoken.
+    certificate = certify(tmp_path, "127.0.0.1")
+    port = free_port()
+    (tmp_path / "redis" / "bridge.directus-token").write_text("a-token\n")
+    bridge = Service(
+        *(tmp_path, "tracker-bridge.service", ""),
+        {
+            "DIRECTUS_URL": f"https://127.0.0.1:{port}",
+            "SSL_CERT_FILE": str(certificate),
+            "TRACKER_BRIDGE_OPTIONS": "--webhook none --poll-commands 0.2",
+        },
+    )
+    web = Daemon(tmp_path, "web", "")
+    web._command = [
+        *(str(BIN / "twistd"), "--nodaemon", "--pidfile=", "web", "--path", str(tmp_path)),
+        *("--listen", f"ssl:{port}:privateKey={key_of(certificate)}:certKey={certificate}"),
+    ]
+    with ExitStack() as stack:
+        for daemon in (web, bridge):
+            stack.callback(daemon.kill)
+            daemon.start(ready=False)
+        wait_for(lambda: "/items/" in web.text, "it has asked over TLS", timeout=40)
+        wait_for(lambda: "404" in str(bridge.readyz()[1]), "and has the answer", timeout=40)
+        assert bridge.stop() == 0

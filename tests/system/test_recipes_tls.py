@@ -1,0 +1,164 @@
+"""The recipes of ``docs/tls.rst``, carried out as they stand there."""
+
+from __future__ import annotations
+
+import re
+import ssl
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.servers import RedisServer, free_port
+from tests.system.raw import STREAM, RawDevice
+from tests.system.recipes import Machine, block, commands
+from tests.waiting import wait_for
+
+PAGE = "tls"
+DEVICE = "356307042441013"
+#: Whom devices trust.
+CA = "/etc/tracker/devices/ca.pem"
+
+Ports = Mapping[str, int]
+"""The port on the page → the one that stands for it."""
+
+
+@pytest.fixture
+def ports() -> Ports:
+    return {port: free_port() for port in ("5027", "5028", "5091")}
+
+
+@pytest.fixture
+def machine(redis: RedisServer, ports: Ports) -> Iterator[Machine]:
+    """``vm1``, which is called ``localhost``."""
+    replaced = {
+        r"(tcp|ssl):(502\d):": r"\1:\2:interface=127.0.0.1:",
+        r"interface=0\.0\.0\.0": "interface=127.0.0.1",
+        r"tracker\.example\.org": "localhost",
+        **{f":{port}(?= |:|$)": f":{free}" for port, free in ports.items()},
+    }
+    # The path of a Unix socket has to be short.
+    with tempfile.TemporaryDirectory(prefix="recipe-") as folder:
+        machine = Machine(Path(folder), "vm1", redis, replaced)
+        yield machine
+        machine.end()
+
+
+def lines(*names: str) -> str:
+    """A file of the lines in these blocks."""
+    return "\n".join(block(PAGE, name) for name in names)
+
+
+def command(name: str, program: str) -> str:
+    """The command in a recipe that runs this program."""
+    (found,) = (line for line in commands(PAGE, name) if line.startswith(program))
+    return found
+
+
+def serve(machine: Machine, certificates: str) -> None:
+    """Carry out the recipe for devices, with this one for certificates; checks what it shows."""
+    machine.follow(PAGE, certificates)
+    machine.settings("ingest.env", lines("tls-devices-settings"))
+    machine.follow(PAGE, "tls-devices-restart")
+    shown = machine.follow(PAGE, "tls-devices-look")
+    assert "Verification: OK" in shown
+    assert "Verified peername: localhost" in shown
+    assert acknowledged(machine.follow(PAGE, "tls-devices-simulate")) > 0
+
+
+def acknowledged(shown: str) -> int:
+    """How many records a simulated fleet was told had been received, in the end."""
+    *_, last = shown.splitlines()
+    found = re.match(r"simulate: .* (\d+) acknowledged, .* (\d+) left", last)
+    assert found, shown
+    return int(found[1])
+
+
+def served(machine: Machine, port: int, authority: str, own: str = "") -> bool:
+    """Whether a device can deliver a record.
+
+    :param authority: the file of certificates that it trusts.
+    :param own: the file with its own certificate; a key is beside it.
+    """
+    context = ssl.create_default_context(cafile=machine.here(authority))
+    context.check_hostname = False  # it calls the server by its address
+    if own:
+        context.load_cert_chain(machine.here(own), machine.here(own.replace(".pem", ".key")))
+    try:
+        with RawDevice(port, context) as device:
+            return device.login(DEVICE) == b"\x01" and device.deliver(1)
+    except (ssl.SSLError, ConnectionError):
+        return False
+
+
+def test_devices_over_tls(machine: Machine, ports: Ports) -> None:
+    serve(machine, "tls-devices-make")
+    assert machine.redis.client.xlen(STREAM) >= 3
+    with RawDevice(ports["5027"]) as device:  # the plain port is still there
+        assert device.login(DEVICE) == b"\x01"
+        assert device.deliver(1)
+    with RawDevice(ports["5028"]) as device:
+        assert device.login(DEVICE) != b"\x01"
+    assert served(machine, ports["5028"], CA)
+    machine.run("tracker-admin certs /etc/other")
+    assert not served(machine, ports["5028"], "/etc/other/ca.pem")
+
+
+def test_devices_over_tls_with_rsa(machine: Machine) -> None:
+    serve(machine, "tls-devices-rsa")
+    shown = machine.run("openssl x509 -noout -text -in /etc/tracker/devices/server.pem")
+    assert "Public-Key: (2048 bit)" in shown
+
+
+def test_devices_that_have_to_show_a_certificate(machine: Machine, ports: Ports) -> None:
+    serve(machine, "tls-devices-make")
+    assert served(machine, ports["5028"], CA)
+    both = lines("tls-devices-settings", "tls-vehicles-settings")
+    machine.settings("ingest.env", both)
+    assert acknowledged(machine.follow(PAGE, "tls-vehicles-look")) > 0
+    machine.run("tracker-admin certs /etc/other --client vehicle")
+    assert not served(machine, ports["5028"], CA)
+    assert not served(machine, ports["5028"], CA, "/etc/other/vehicle.pem")
+    assert served(machine, ports["5028"], CA, "/etc/tracker/devices/vehicle.pem")
+
+
+@pytest.fixture
+def controlled(machine: Machine) -> Machine:
+    """With a control port over TLS, as by the recipe."""
+    machine.follow(PAGE, "tls-control-make")
+    machine.settings("control.roles", lines("tls-control-roles"))
+    machine.settings("ingest.env", f"TRACKER_LISTEN=--listen teltonika=tcp:{free_port()}")
+    machine.settings("ingest-1.env", lines("tls-control-settings"))
+    machine.follow(PAGE, "tls-control-restart")
+    machine.settings("admin.conf", lines("tls-control-client"))
+    return machine
+
+
+def test_the_control_port_over_tls(controlled: Machine) -> None:
+    shown = controlled.follow(PAGE, "tls-control-look")
+    assert re.search(r"^instance_id +vm1-1$", shown, re.MULTILINE)
+    assert re.search(r"^you +certificate alice ", shown, re.MULTILINE)
+    assert re.search(r"^role +operate$", shown, re.MULTILINE)
+    dropping = command("tls-control-read", "tracker-admin")
+    looking = dropping.replace(f"drop {DEVICE}", "info")
+    assert controlled.run(dropping, status=4) in lines("tls-control-read") + "\n"
+    assert "certificate bob" in controlled.run(looking)
+    # Whoever has no certificate of this authority is told nothing.
+    controlled.run("tracker-admin certs other --client bob")
+    stranger = looking.replace("/etc/tracker/control/bob", "other/bob")
+    assert controlled.run(stranger, status=3) in lines("tls-control-refused") + "\n"
+    # Nor does a name have access from then on that is taken out of the file.
+    controlled.settings("control.roles", "alice operate")
+    controlled.until(f"{looking} || true", lambda shown: "certificate bob" not in shown)
+
+
+def test_certificates_are_renewed(controlled: Machine) -> None:
+    def certificate() -> str:
+        return controlled.run("cat /etc/tracker/control/server.pem")
+
+    before = certificate()
+    assert "notAfter=" in controlled.follow(PAGE, "tls-renew")
+    assert certificate() != before
+    # Clients go on with what they have.
+    wait_for(lambda: "alice" in controlled.follow(PAGE, "tls-control-look"), "alice is let in")

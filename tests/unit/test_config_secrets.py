@@ -1,0 +1,86 @@
+"""What others should not see: from a variable, or from the file that another one names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from tracker.config import ConfigError, redis_address, secret, sink_url
+
+Read = Callable[[str | None, Mapping[str, str]], str]
+
+
+def redis_host(given: str | None, environ: Mapping[str, str]) -> str:
+    return redis_address(given, environ).host
+
+
+def token(given: str | None, environ: Mapping[str, str]) -> str:
+    return secret("--token-file", given, environ, "TOKEN")
+
+
+CASES: list[tuple[Read, str, str]] = [
+    (redis_host, "REDIS_URL", "redis://{}"),
+    (sink_url, "TRACKER_SINK", "{}"),
+    (token, "TOKEN", "{}"),
+]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "credential"
+
+
+@pytest.mark.parametrize(("read", "variable", "form"), CASES)
+def test_a_variable_says_it(read: Read, variable: str, form: str) -> None:
+    assert read(None, {variable: form.format("one")}) == "one"
+
+
+@pytest.mark.parametrize(("read", "variable", "form"), CASES)
+def test_a_file_says_it_before_the_variable(
+    read: Read, variable: str, form: str, file: Path
+) -> None:
+    file.write_text(form.format("two") + "\n")
+    environ = {variable: form.format("one"), f"{variable}_FILE": str(file)}
+    assert read(None, environ) == "two"
+
+
+@pytest.mark.parametrize("content", ["", "\n", " \n"])
+@pytest.mark.parametrize(("read", "variable", "form"), CASES)
+def test_a_file_that_holds_nothing_says_nothing(
+    read: Read, variable: str, form: str, content: str, file: Path
+) -> None:
+    file.write_text(content)
+    environ = {variable: form.format("one"), f"{variable}_FILE": str(file)}
+    assert read(None, environ) == "one"
+
+
+@pytest.mark.parametrize(("read", "variable", "form"), CASES)
+def test_a_file_that_cannot_be_read_is_told_by_the_variable(
+    read: Read, variable: str, form: str, file: Path
+) -> None:
+    environ = {variable: form.format("one"), f"{variable}_FILE": str(file)}
+    with pytest.raises(ConfigError, match=f"^{variable}_FILE {file}: No such file or directory$"):
+        read(None, environ)
+    file.write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=f"^{variable}_FILE {file}: is not UTF-8$"):
+        read(None, environ)
+
+
+def test_an_option_goes_before_all(file: Path) -> None:
+    environ = {"REDIS_URL": "redis://one", "REDIS_URL_FILE": str(file), "TRACKER_SINK": "x:y"}
+    assert redis_host("redis://given", environ) == "given"
+    assert sink_url("sqlite:x", environ | {"TRACKER_SINK_FILE": str(file)}) == "sqlite:x"
+
+
+def test_a_file_that_an_option_names_has_to_hold_something(file: Path) -> None:
+    file.write_text("\n")
+    with pytest.raises(ConfigError, match=r"^--token-file: a secret is needed there, or in TOKEN$"):
+        token(str(file), {"TOKEN": "one"})
+
+
+def test_a_sink_is_needed_and_redis_is_on_this_machine() -> None:
+    with pytest.raises(ConfigError, match="--sink is required"):
+        sink_url(None, {})
+    assert redis_host(None, {}) == "127.0.0.1"

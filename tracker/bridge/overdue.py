@@ -1,0 +1,166 @@
+"""Rows that would never be told how they ended, or not again.
+
+Whatever becomes of a command that an instance has taken, some response tells it soon after its
+time is over: as long as Redis keeps what it was given. After a flush, or where it came back with
+what it had a moment ago, the row would say "routed" for ever. So those whose time is long over
+are looked up in Redis, and told what stands there, or that nobody can know.
+
+A change that Directus was asked for by a bridge that was killed, or has waited long enough, may
+still come: between finding that a row may be told "delivered" and doing so, it may have hung
+while the row was told its end. Such a row has ended, as its ``finished_at`` says, and does not
+say how. It is told again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.logger import Logger
+
+from tracker.bridge.pending import PAGE
+from tracker.bridge.rest import DirectusClient, DirectusError
+from tracker.bridge.rows import fields_of, moment_of
+from tracker.bridge.schema import COMMANDS, DEFAULT_EXPIRY, ROUTED
+from tracker.bridge.table import CommandTable
+from tracker.command import Outcome, Reason, Status
+from tracker.keys import DIRECTUS_GROUP, RESPONSES
+from tracker.position import iso_milliseconds
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.fates import command_fate, find_command
+from tracker.streams.lag import stream_lag
+from tracker.streams.timer import RedisTimer
+
+#: Seconds between two looks.
+INTERVAL: Final = 60.0
+#: Seconds from the end of a command's time until its row is looked at: instances, and the
+#: janitor, have told by then what they know.
+GRACE: Final = 600.0
+#: Pages of one look.
+_MOST_PAGES: Final = 10
+
+_FIELDS: Final = ("id", "imei")
+_UNFINISHED: Final = {"status": {"_in": [ROUTED, Status.DELIVERED.value]}}
+_LOST: Final = Outcome.failed(
+    Reason.IN_DOUBT,
+    "Redis has lost what became of it, so the device may have done it: "
+    "ask it for its state, and create the command anew if it has not",
+)
+
+
+class Overdue(Service):
+    """Tells rows whose time is long over how they ended, where nobody else can."""
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        directus: DirectusClient,
+        redis: RedisConnection,
+        table: CommandTable,
+        interval: float = INTERVAL,
+    ) -> None:
+        self._clock = clock
+        self._directus = directus
+        self._redis = redis
+        self._table = table
+        self._looking: Deferred[None] = succeed(None)
+        self._timer = RedisTimer(clock, redis, interval, self._look_safely)
+
+    def startService(self) -> None:
+        """Look now, and every so often."""
+        super().startService()
+        self._timer.startService()
+
+    def stopService(self) -> Deferred[Any]:
+        """End at once."""
+        super().stopService()
+        self._looking.cancel()
+        return gatherResults([self._looking, self._timer.stopService()])
+
+    def _look_safely(self) -> Deferred[None]:
+        self._looking = Deferred.fromCoroutine(self._look())
+        return self._looking
+
+    async def _look(self) -> None:
+        try:
+            await self._go_through({"finished_at": {"_nnull": True}}, may_be_lost=False)
+            await self._go_through(self._over, may_be_lost=True)
+        except CancelledError:
+            return
+        except (DirectusError, Refused, Unavailable) as error:
+            self._log.debug("overdue commands are not looked at: {error}", error=error)
+        except Exception:  # noqa: BLE001 - else there would never be another look
+            self._log.failure("overdue commands are not looked at")
+
+    async def _go_through(self, where: Mapping[str, Any], may_be_lost: bool) -> None:
+        left = 0
+        for _ in range(_MOST_PAGES):
+            rows = await self._directus.get_items(
+                COMMANDS,
+                filter={"_and": [_UNFINISHED, where]},
+                fields=_FIELDS,
+                sort=("date_created", "id"),
+                limit=PAGE,
+                offset=left,
+            )
+            if not rows or not await self._is_all_told():
+                return
+            left += len(rows) - sum([await self._end(row, may_be_lost) for row in rows])
+
+    @property
+    def _over(self) -> Mapping[str, Any]:
+        """What holds of rows whose time is long over."""
+        over = self._clock.seconds() - GRACE
+        without = [
+            {"expires_at": {"_null": True}},
+            {"date_created": {"_lt": _stamp(over - DEFAULT_EXPIRY)}},
+        ]
+        return {"_or": [{"expires_at": {"_lt": _stamp(over)}}, {"_and": without}]}
+
+    async def _is_all_told(self) -> bool:
+        """Whether nothing is on its way to Directus: it could be of these."""
+        lag = await stream_lag(self._redis, RESPONSES)
+        if lag is None:
+            return True
+        group = lag.group(DIRECTUS_GROUP)
+        return group is not None and not group.oldest_age and not group.total
+
+    async def _end(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
+        """Tell a row how its command has ended; whether that is known, or never will be."""
+        key = row["id"]
+        at = iso_milliseconds(int(self._clock.seconds() * 1000))
+        outcome, instance_id = _LOST, ""
+        # Whoever has a command appends its response and notes its fate in one step.
+        fate = await command_fate(self._redis, key)
+        if fate is not None and fate.response is not None:
+            outcome, instance_id = fate.response.outcome, fate.response.instance_id
+            at = moment_of(fate.response.at) or at
+        elif fate is not None:
+            at_hand = ("XRANGE", fate.stream, fate.entry_id, fate.entry_id)
+            if not may_be_lost or await self._redis.execute(*at_hand):
+                return False  # a response is to come: an answer may be waited for a day
+        elif not may_be_lost or await find_command(self._redis, key, str(row["imei"])) is not None:
+            return False
+        try:
+            if not await self._table.change(key, fields_of(outcome, instance_id, at)):
+                return True  # it is gone, or was told meanwhile
+        except DirectusError as error:
+            if error.status is None:
+                raise
+            self._log.debug("command {id} is not told: {error}", id=key, error=error)
+            return False  # it may be the fault of this row alone
+        self._log.warn(
+            "command {id} had no end, which nobody else tells: {status} {reason}",
+            id=key,
+            status=outcome.status.value,
+            reason=outcome.reason,
+        )
+        return True
+
+
+def _stamp(seconds: float) -> str:
+    return iso_milliseconds(int(seconds * 1000))

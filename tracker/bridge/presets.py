@@ -1,0 +1,52 @@
+"""How lists look in Directus' interface, as Directus takes it."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from tracker.bridge.schema import COMMANDS, LAST_POSITIONS
+
+#: Seconds after which Directus' interface shows a list anew by itself; one of its own choices.
+REFRESH: Final = 10
+
+#: How the lists look to who has not arranged them: the latest ones first, and always new.
+PRESETS: Final = (
+    {
+        "collection": COMMANDS,
+        "layout": "tabular",
+        "layout_query": {
+            "tabular": {
+                "fields": ["status", "imei", "text", "reason", "response", "date_created"],
+                "sort": ["-date_created"],
+            }
+        },
+        "layout_options": {
+            "tabular": {
+                "spacing": "compact",
+                "widths": {
+                    "status": 130,
+                    "imei": 170,
+                    "text": 160,
+                    "response": 240,
+                    "reason": 110,
+                    "date_created": 160,
+                },
+            }
+        },
+        "refresh_interval": REFRESH,
+    },
+    {
+        "collection": LAST_POSITIONS,
+        "layout": "tabular",
+        "layout_query": {
+            "tabular": {
+                "fields": ["device_id", "last_contact", "latitude", "longitude", "speed"],
+                "sort": ["-last_contact"],
+            }
+        },
+        "layout_options": {
+            "tabular": {"spacing": "compact", "widths": {"device_id": 170, "last_contact": 170}}
+        },
+        "refresh_interval": REFRESH,
+    },
+)
