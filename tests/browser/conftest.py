@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from playwright.sync_api import Browser, sync_playwright
 from tests.browser.visiting import LOOKS, Visit
 from tests.servers import RedisServer, free_port
 from tests.system.conftest import Stack
-from tests.system.processes import Daemon
+from tests.system.processes import Daemon, run
 from tests.waiting import wait_for
 
 _QUIET = (
@@ -30,9 +31,9 @@ class Plane(Stack):
 
     def __init__(self, folder: Path, redis: RedisServer) -> None:
         super().__init__(folder, redis)
-        control = f"unix:{folder / 'control.sock'}"
+        self.control = f"unix:{folder / 'control.sock'}"
         self.ingest = Daemon(
-            *(folder, "ingest", "ingest", "--control", control),
+            *(folder, "ingest", "ingest", "--control", self.control),
             *("--listen", f"teltonika=tcp:{self.port}:interface=127.0.0.1"),
             variables={"REDIS_URL": redis.url},
         )
@@ -52,6 +53,11 @@ class Plane(Stack):
         super().start()
         self.vehicles = self.fleet("--devices", str(DEVICES), "--interval", "0.5")
         self.console.start()
+
+    def watchers(self) -> int:
+        """Devices that are watched by clients of the instance."""
+        told = run("tracker-admin", "--control", self.control, "info", "-o", "json")
+        return int(json.loads(told.stdout)["watchers"])
 
     def end(self) -> None:
         super().end()

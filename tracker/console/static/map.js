@@ -64,10 +64,11 @@ export class Track {
     const xs = this.points.map((point) => point.x);
     const ys = this.points.map((point) => point.y);
     const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-    this.centre = [(left + right) / 2, (top + bottom) / 2];
-    const scale = Math.min((width - 2 * PADDING) / (right - left || 1e-9), (height - 2 * PADDING) / (bottom - top || 1e-9));
+    // The buttons stand on the right.
+    const scale = Math.min((width - 3 * PADDING) / (right - left || 1e-9), (height - 2 * PADDING) / (bottom - top || 1e-9));
     // One that stands still is shown with some hundred metres around it.
     this.scale = Math.min(scale, TILE * 2 ** 17);
+    this.centre = [(left + right) / 2 + PADDING / 2 / this.scale, (top + bottom) / 2];
     return this.draw();
   }
 
