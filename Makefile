@@ -19,13 +19,14 @@ BENCH_OPTIONS ?=
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test directus test-directus test-browser lint format docs bench clean
+.PHONY: help demo test directus test-directus test-browser test-ops lint format docs bench clean
 
 help:
 	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
 	@echo "make test    run every test that needs no root"
 	@echo "make test-directus  run those with a real Directus, which needs g++ and installs 1 GB"
 	@echo "make test-browser  run those of the console, which need chromium; pictures: build/screenshots"
+	@echo "make test-ops  try alerts, dashboard and metrics with Prometheus (apt-get install prometheus)"
 	@echo "make lint    ruff and mypy"
 	@echo "make format  let ruff lay out the code"
 	@echo "make docs    build the documentation into docs/_build"
@@ -49,6 +50,10 @@ test-directus: directus
 # In the chromium on PATH, or TRACKER_CHROMIUM.
 test-browser: $(VENV)/.browser
 	$(BIN)/python -m pytest tests/browser
+
+# Needs promtool and prometheus on PATH, as in Debian's package prometheus.
+test-ops: $(VENV)/.test
+	$(BIN)/python -m pytest tests/ops
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

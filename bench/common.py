@@ -34,8 +34,8 @@ OTHERS_WORTH_A_WARNING: Final = 0.2
 # Rewriting the append-only file forks in the middle of a measurement, or does not, as it
 # happens; each measurement has a new file instead.
 _REDIS_OPTIONS: Final = ("--auto-aof-rewrite-percentage", "0")
-# All devices come from one address, and at once.
-_INGEST_OPTIONS: Final = (
+#: All devices come from one address, and at once.
+INGEST_OPTIONS: Final = (
     *("--connection-rate", "1000000", "--connection-rate-per-address", "1000000"),
 )
 
@@ -57,7 +57,7 @@ def running_redis(folder: Path, fsync: str) -> Iterator[RedisServer]:
 @contextmanager
 def running_ingest(folder: Path, redis: RedisServer) -> Iterator[Ingest]:
     """``twistd tracker ingest`` that no limit throttles."""
-    ingest = Ingest(folder, redis, *_INGEST_OPTIONS)
+    ingest = Ingest(folder, redis, *INGEST_OPTIONS)
     ingest.daemon.start()
     try:
         yield ingest

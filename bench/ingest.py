@@ -128,12 +128,12 @@ def measure(case: Case, course: Course) -> Measured:
             ) as devices,
         ):
             top = devices.top(course.warm_up, course.seconds)
-            _check_appended(redis, top, case)
+            check_appended(redis, top, case.records)
             rss = ingest.memory()
             redis.client.flushall()
             asked = top.packets_per_second / 2
             paced = devices.paced(asked, course.warm_up, course.seconds)
-            _check_appended(redis, paced, case)
+            check_appended(redis, paced, case.records)
     return Measured(highest, top, asked, paced, rss)
 
 
@@ -144,11 +144,15 @@ def _check_settings(redis: RedisServer, fsync: str) -> None:
             raise RuntimeError(f"Redis has {name} {there!r} instead of {value!r}")
 
 
-def _check_appended(redis: RedisServer, phase: Phase, case: Case) -> None:
-    """The stream was empty before the phase."""
-    acknowledged = phase.acknowledged * case.records
+def check_appended(redis: RedisServer, phase: Phase, records: int) -> None:
+    """The stream, which was empty before the phase, holds all that was acknowledged in it.
+
+    :param records: in a packet.
+    :raises BrokenPromise: when it does not.
+    """
+    acknowledged = phase.acknowledged * records
     if (length := redis.client.xlen(STREAM)) < acknowledged:
-        raise BrokenPromise(f"{acknowledged} records acknowledged, {length} appended: {case}")
+        raise BrokenPromise(f"{acknowledged} records acknowledged, {length} appended")
 
 
 def result(case: Case, measured: Measured) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from attrs import frozen
+from attrs import define, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from zope.interface import Attribute, Interface
@@ -139,6 +139,47 @@ class Admission(Enum):
     """Nobody can tell yet: end the connection without an answer, the device comes again."""
 
 
+class Rejection(Enum):
+    """Why a peer is disconnected, or a datagram dropped: in one word, for counting."""
+
+    CONNECTION_LIMIT = "connection_limit"
+    """There are too many connections, or too many new ones."""
+    LOGIN = "login"
+    """What came instead of a login, or as a second one, makes no sense."""
+    PREAMBLE = "preamble"
+    """A frame does not begin as frames do."""
+    LENGTH = "length"
+    """A length is over the limit, or impossible."""
+    CRC = "crc"
+    """A checksum is wrong."""
+    CODEC = "codec"
+    """Nobody here reads this codec."""
+    CONTENT = "content"
+    """What is in a frame contradicts itself, or is over a limit."""
+    NO_LOGIN = "no_login"
+    """No login came in time."""
+    IDLE = "idle"
+    """Nothing whole came for too long."""
+    NOT_SERVED = "not_served"
+    """The device is not one of ours, or is no more."""
+    MOVED = "moved"
+    """The device has gone to another instance."""
+
+
+@define
+class Tally:
+    """What protocols count themselves, since it happens too often for a call each time."""
+
+    bytes_received: int = 0
+    bytes_sent: int = 0
+    repeated: int = 0
+    """Datagrams that were there before: answered again, and not published."""
+    dropped: int = 0
+    """Datagrams for which there was no room."""
+    turned_away: int = 0
+    """Datagrams of devices that are not served, or not now."""
+
+
 class IDeviceAuthority(Interface):
     """Who knows which devices are ours."""
 
@@ -151,6 +192,8 @@ class IDeviceAuthority(Interface):
 
 class IGateway(Interface):
     """The way from a device's socket into the platform; one for each vendor."""
+
+    tally: Tally = Attribute("What the protocols count themselves.")
 
     def admits(address: IAddress | None) -> bool:  # noqa: N805
         """Whether there is room for a connection from this address. If so, open it."""
@@ -185,8 +228,16 @@ class IGateway(Interface):
     def lost(peer: IPeer, count: int) -> None:  # noqa: N805
         """So many messages could neither be published nor kept."""
 
-    def rejected(peer: IPeer, reason: str) -> None:  # noqa: N805
-        """What the peer sent breaks the protocol: it is disconnected, a datagram is dropped."""
+    def rejected(
+        peer: IPeer,  # noqa: N805
+        reason: str,
+        kind: Rejection = Rejection.CONTENT,
+    ) -> None:
+        """What the peer sent breaks the protocol: it is disconnected, a datagram is dropped.
+
+        :param reason: what is wrong, in one line, for people.
+        :param kind: the same, for counting.
+        """
 
     def noticed(peer: IPeer, what: str) -> None:  # noqa: N805
         """Something odd that hurts nothing; a connection tells it once."""

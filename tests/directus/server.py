@@ -70,7 +70,7 @@ class DirectusServer:
                 stderr=log,
             )
         if wait:
-            wait_for(self.answers, f"Directus answers; see {self.log}", timeout=90)
+            wait_for(self.answers, f"Directus answers; see {self.log}", timeout=300)
 
     def make_database(self) -> None:
         """Make its database, with Directus' own tables and the first administrator."""
@@ -131,7 +131,7 @@ class DirectusServer:
             request.add_header("Content-Type", "application/json")
             request.data = json.dumps(body).encode()
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 status, content = answer.status, answer.read()
         except urllib.error.HTTPError as error:
             status, content = error.code, error.read()

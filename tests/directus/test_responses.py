@@ -264,3 +264,23 @@ async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges:
     finally:
         bridges.sql("DROP FUNCTION overtake CASCADE")
     assert bridges.sql("SELECT status, response FROM commands") == [("rejected", "no")]
+
+
+@ensureDeferred
+async def test_what_redis_has_lost_is_in_doubt(bridges: Reality) -> None:
+    expired, without, later = bridges.rows(3)
+    bridges.sql("UPDATE commands SET date_created = now() - interval '2 hours'")
+    bridges.sql("UPDATE commands SET expires_at = now() - interval '1 hour' WHERE id = %s", expired)
+    bridges.sql("UPDATE commands SET expires_at = now() + interval '1 hour' WHERE id = %s", later)
+    await bridges.overdue()
+    lost = "SELECT id::text FROM commands WHERE status = 'failed' AND reason = 'in_doubt'"
+    await until(lambda: len(bridges.sql(lost)) == 2, "told", timeout=60)
+    assert {key for (key,) in bridges.sql(lost)} == {expired, without}
+    # A change that came late.
+    (ended,) = bridges.rows(1, "delivered")
+    entry = bridges.redis.client.xadd(STREAM, response(ended, "responded", response="INI:1"))
+    bridges.redis.client.xgroup_create(STREAM, "directus", entry)
+    bridges.redis.client.set(f"commands:sent:{ended}", f"done responded {entry.decode()}")
+    bridges.sql("UPDATE commands SET finished_at = now() WHERE id = %s", ended)
+    again = "SELECT response FROM commands WHERE status = 'responded'"
+    await until(lambda: bridges.sql(again) == [("INI:1",)], "told again", timeout=60)

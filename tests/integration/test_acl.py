@@ -72,7 +72,6 @@ NOT: dict[str, tuple[tuple[str, ...], ...]] = {
         ("SET", "instance:heartbeat:one", "a"),
         ("SMEMBERS", "devices:allowed"),
         ("CONFIG", "GET", "dir"),
-        ("INFO",),
     ),
     "janitor": (
         ("XADD", "telemetry:teltonika", "*", "a", "b"),
@@ -82,7 +81,6 @@ NOT: dict[str, tuple[tuple[str, ...], ...]] = {
         ("HSET", "connections:registry", "a", "b"),
         ("SADD", "devices:allowed", "a"),
         ("CONFIG", "GET", "dir"),
-        ("INFO",),
     ),
     "bridge": (
         ("XADD", "telemetry:teltonika", "*", "a", "b"),

@@ -20,6 +20,8 @@ from tests.waiting import until
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.schema import COMMANDS, DEVICES
 
+OVER = "2026-01-01T00:00:00.000Z"
+
 
 def answered(port: int) -> None:
     """Log in as the device, take a command and answer it; blocks."""
@@ -59,14 +61,26 @@ async def test_the_bridge_does_its_work_as_its_own_user(tmp_path: Path) -> None:
         },
     )
     try:
+        # Of commands whose time is long over: one that Redis has lost, one that waits, and one
+        # that was written.
+        row = {**dict.fromkeys(double.tables[COMMANDS].columns), "imei": DEVICE, "text": "x"}
+        row |= {"status": "routed", "expires_at": OVER, "date_created": OVER}
+        lost, waiting, written = (f"00000000-0000-4000-8000-00000000000{n}" for n in range(3))
+        for key in (lost, waiting, written):
+            double.rows(COMMANDS)[key] = {**row, "id": key}
+        redis.client.xadd(f"commands:waiting:{DEVICE}", {"command_id": waiting})
+        entry = redis.client.xadd("commands:outbound:gone", {"command_id": written}).decode()
+        redis.client.set(f"commands:sent:{written}", f"delivered commands:outbound:gone {entry}")
+        redis.client.hset("connections:registry", DEVICE, "gone")
         await admin.create(DEVICES, {"imei": DEVICE, "model": "FMB120"})
         await deferToThread(ingest.start)
         await deferToThread(bridge.start)
-        row = await admin.create(COMMANDS, {"imei": DEVICE, "text": "getinfo"})
-        assert row is not None
+        await until(lambda: double.rows(COMMANDS)[lost]["status"] == "failed", "it is in doubt")
+        made = await admin.create(COMMANDS, {"imei": DEVICE, "text": "getinfo"})
+        assert made is not None
         await deferToThread(answered, port)
         await until(
-            lambda: double.rows(COMMANDS)[row["id"]]["status"] == "responded",
+            lambda: double.rows(COMMANDS)[made["id"]]["status"] == "responded",
             "Directus is told",
             timeout=40,
         )

@@ -189,6 +189,8 @@ async def test_each_step_in_each_state(
     again = await act(ledger, entry, command)
     assert again is (step if step in (Step.WON, Step.OPEN) else Step.GONE)
     assert snapshot(redis) == before
+    # What is counted is what was said.
+    assert ledger.responses == ({} if response is None else {response[1:]: 1})
 
 
 @ensureDeferred
@@ -205,6 +207,7 @@ async def test_a_claim_says_who_has_it_and_outlives_the_command(
     await ledger.delivered(entry, command)
     assert fate(redis) == f"delivered {STREAM} {entry.id}"
     assert remembered(redis, clock, command)
+    assert ledger.responses == {("delivered", ""): 1}
     assert await ledger.finish(entry, command, ANSWERED, written=True) is Step.FINISHED
     assert remembered(redis, clock, command)
 

@@ -17,7 +17,7 @@ from tracker.position import iso_milliseconds
 
 DEVICE = "356307042441013"
 WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
-START = "systemctl start tracker-process"
+START = "systemctl start tracker-process@1"
 
 
 @pytest.fixture(autouse=True)
@@ -73,7 +73,7 @@ async def test_what_is_written_and_read_is_all_ok(redis: RedisServer) -> None:
 async def test_nobody_is_alive(redis: RedisServer) -> None:
     report = await examined(redis.url)
     assert report.one("instances") == Finding(
-        WARNING, "no ingest instance is alive", "systemctl start tracker-ingest", "instances"
+        WARNING, "no ingest instance is alive", "systemctl start tracker-ingest@1", "instances"
     )
     assert report.one("stream-names").status is SKIPPED
     assert report.one("streams").seen == f"{STREAM}: not there yet, the first position makes it"
@@ -174,7 +174,7 @@ async def test_consumers_that_ask_no_more(
     finding = (await examined(redis.url)).one("groups")
     assert finding.status is FAILURE
     assert "host-1 was the last" in finding.seen
-    assert finding.mend == "systemctl restart tracker-process  # on the machine of host-1"
+    assert finding.mend == "systemctl restart tracker-process@1  # on the machine of host-1"
 
 
 @pytest.mark.parametrize(("age", "status"), [(30, OK), (100, WARNING), (700, FAILURE)])
@@ -260,4 +260,4 @@ async def test_commands_that_nobody_ends(redis: RedisServer) -> None:
     finding = (await waiting()).worst("waiting-commands")
     assert finding.status is WARNING
     assert finding.seen.startswith("eu-1 has 2 commands to deliver, 1 of them have expired")
-    assert finding.mend.startswith("systemctl restart tracker-ingest")
+    assert finding.mend.startswith("systemctl restart 'tracker-ingest@*'")

@@ -294,11 +294,14 @@ async def test_what_dead_instances_have_left_is_seen_to_and_counted(
     assert running.number("tracker_janitor_stale_connections_total") == 2
     assert running.number("tracker_janitor_outbound_streams_removed_total") == 1
     assert running.number("tracker_commands_waiting_devices") == 1
+    assert running.number("tracker_living_instances") == 1
+    assert (running.number("tracker_janitor_rounds_total") or 0) >= 1
     counted = {
         fate: running.number("tracker_janitor_commands_total", fate=fate)
         for fate in ("expired", "ended", "malformed", "moved", "put to wait")
     }
     assert counted == dict.fromkeys(counted, 1)
+    assert running.number("tracker_janitor_commands_total", fate="offline") == 0
     assert (running.number("tracker_janitor_round_duration_seconds") or 0) > 0
     first, second, *_ = [
         str(formatEvent(one))

@@ -52,6 +52,13 @@ def test_throughput_is_measured_beside_its_limit(fsync: str) -> None:
     assert result["generator_percent"] >= 0
 
 
+def test_two_checkouts_take_turns() -> None:
+    *rounds, both = quick("versus", str(BENCH.parent), "--connections", "7")["results"]
+    assert sorted(each["side"] for each in rounds) == ["other", "this"]
+    assert all(each["records_per_second"] > 0 for each in rounds)
+    assert both["rate_ratio"] > 0
+
+
 def test_both_databases_are_filled_beside_their_limits_and_records_followed() -> None:
     *moved, passage = quick("process", "--entries", "9000")["results"]
     assert [each["sink"] for each in moved] == ["postgresql", "sqlite"]
@@ -86,6 +93,7 @@ def test_a_table_is_printed_and_the_document_written(tmp_path: Path) -> None:
         ("process", ("--sinks", "oracle")),
         ("process", ("--entries", "1")),
         ("process", ("--rate", "1")),
+        ("versus", ("nowhere",)),
     ],
 )
 def test_a_mistaken_option_is_told(benchmark: str, options: tuple[str, ...]) -> None:

@@ -83,7 +83,7 @@ def test_a_healthy_installation(stack: Stack, janitor: Daemon) -> None:
     assert drift["mend"].startswith("REDIS_TELEMETRY_STREAM=")
     (port,) = found["port"]
     assert "refused" in port["seen"]
-    assert port["mend"].startswith("systemctl start tracker-ingest")
+    assert port["mend"].startswith("systemctl start tracker-ingest@1")
 
 
 def test_a_table_can_be_grepped(redis: RedisServer) -> None:

@@ -22,8 +22,10 @@ from tracker.interfaces import (
     IPositionSink,
     ISession,
     Observer,
+    Rejection,
     SessionEnded,
     SessionFacts,
+    Tally,
     Traffic,
 )
 from tracker.position import Entry
@@ -36,7 +38,10 @@ class FakeGateway:
     """Notes what a protocol reports, and confirms packets when the test says so."""
 
     def __init__(self) -> None:
+        self.tally = Tally()
         self.events: list[tuple[Any, ...]] = []
+        self.kinds: list[Rejection] = []
+        """Of what was rejected."""
         self.published: list[tuple[Sequence[Entry], Deferred[None]]] = []
         self.cancelled = 0
         self.lets_in = True
@@ -84,7 +89,8 @@ class FakeGateway:
     def lost(self, peer: IPeer, count: int) -> None:
         self.events.append(("lost", count))
 
-    def rejected(self, peer: IPeer, reason: str) -> None:
+    def rejected(self, peer: IPeer, reason: str, kind: Rejection = Rejection.CONTENT) -> None:
+        self.kinds.append(kind)
         self.events.append(("rejected", reason))
 
     def noticed(self, peer: IPeer, what: str) -> None:

@@ -19,6 +19,7 @@ class Backoff:
     :param clock: what tells the time, and waits.
     :param first: seconds after the first failure, on average three quarters of it.
     :param longest: seconds, however often it has failed.
+    :param told: called at each failure.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class Backoff:
         clock: Any,
         first: float = 0.5,
         longest: float = 60.0,
+        told: Callable[[], None] = lambda: None,
     ) -> None:
         self.failures = 0
         """In a row."""
@@ -34,6 +36,7 @@ class Backoff:
         self._clock = clock
         self._first = first
         self._longest = longest
+        self._told = told
         self._until = clock.seconds()
 
     def failed(self, retry_after: float | None = None) -> float:
@@ -45,6 +48,7 @@ class Backoff:
         # The exponent is bounded, or it would no longer be a float one day.
         step = min(self._longest, self._first * 2.0 ** min(self.failures, 64))
         self.failures += 1
+        self._told()
         seconds = step * (0.5 + self._random() / 2)
         if retry_after is not None:
             # Beyond what was asked for: it has asked all others for the same.

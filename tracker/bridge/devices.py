@@ -17,6 +17,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
+from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
 from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import DEVICES
@@ -80,6 +81,7 @@ class DeviceSync(Service):
         interval: float = INTERVAL,
         backoff: Backoff | None = None,
         pulse: Pulse | None = None,
+        metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
         self._directus = directus
@@ -88,6 +90,7 @@ class DeviceSync(Service):
         self._interval = interval
         self._backoff = backoff or Backoff(SystemRandom().random, clock)
         self._pulse = pulse or Pulse(STUCK)
+        self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
         self._pause: IDelayedCall | None = None
         self._announced = False
@@ -108,6 +111,8 @@ class DeviceSync(Service):
     def announce(self) -> None:
         """Some device has changed: read them all, soon."""
         self._announced = True
+        if self._backoff.left:
+            return  # who is in trouble is told so by others, too: they are read after that
         if self._pause is not None and self._pause.active():
             left = self._pause.getTime() - self._clock.seconds()
             self._pause.reset(min(left, self._settles))
@@ -124,7 +129,8 @@ class DeviceSync(Service):
                 took = self._clock.seconds() - began
                 self._pulse.rest()
                 self._settles = max(SETTLES, _LEFT_ALONE * took)
-                await self._paused(min(seconds, self._settles) if self._announced else seconds)
+                soon = self._announced and not self._backoff.left
+                await self._paused(min(seconds, self._settles) if soon else seconds)
         except (CancelledError, Unavailable):  # stopped
             return
 
@@ -139,7 +145,9 @@ class DeviceSync(Service):
         why: str | None = None
         retry_after = None
         try:
-            await self._write(*await self._read())
+            models, disabled = await self._read()
+            await self._write(models, disabled)
+            self._metrics.synced(len(models), self._clock.seconds())
         except DirectusError as error:
             why = f"devices cannot be read, the last copy stays: {error}"
             retry_after = getattr(error, "retry_after", None)

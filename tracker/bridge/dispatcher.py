@@ -27,6 +27,7 @@ from twisted.web.http import INTERNAL_SERVER_ERROR
 
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.instances import Instances, NoInstance
+from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.pending import PAGE, Pending, Row, Turn, Walk, in_order
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusDown, DirectusRefused
 from tracker.bridge.rows import WAITING, command_in, fields_of, malformed, too_late
@@ -75,6 +76,7 @@ class Dispatcher(Service):
         report: Callable[[str | None], None],
         interval: float = INTERVAL,
         pulse: Pulse | None = None,
+        metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
         self._pending = Pending(directus)
@@ -84,6 +86,7 @@ class Dispatcher(Service):
         self._report = report
         self._interval = interval
         self._pulse = pulse or Pulse(interval + STUCK)
+        self._metrics = metrics or BridgeMetrics()
         self._turns = DeferredSemaphore(AT_ONCE)
         self._devices: dict[str, DeferredLock] = {}
         self._announced: dict[str, None] = {}  # in that order
@@ -301,7 +304,7 @@ class Dispatcher(Service):
         except (DirectusRefused, ControlError) as error:
             self._tell_of(row["id"], str(error))
         except CancelledError:
-            pass
+            return False
         except Exception:  # noqa: BLE001 - the others are sent all the same
             self._log.failure("command {key} is not sent", key=row["id"])
         else:
@@ -309,6 +312,7 @@ class Dispatcher(Service):
             self._spoiled = 0
             self._went_well()
             return moved
+        self._metrics.commands.labels("not_sent").inc()
         return False
 
     async def _send_row(self, row: Row) -> bool:
@@ -336,18 +340,22 @@ class Dispatcher(Service):
         at = iso_milliseconds(self._now)
         if status in set(Status) - {Status.DELIVERED}:
             # It was sent before, and has ended: what comes back tells it, too, as a rule.
-            outcome = Outcome(Status(status), answer["reason"] or "", answer["response"] or "")
-            fields = fields_of(outcome, answer["instance_id"] or "", at)
+            outcome = "ended"
+            ended = Outcome(Status(status), answer["reason"] or "", answer["response"] or "")
+            fields = fields_of(ended, answer["instance_id"] or "", at)
         else:
+            outcome = "waiting" if status == WAITING else "routed"
             fields = {
                 "status": ROUTED,
                 "instance": answer["instance_id"],
                 "reason": WAITING if status == WAITING else None,
                 "routed_at": at,
             }
+        self._metrics.commands.labels(outcome).inc()
         return await self._table.change(command.command_id, fields)
 
     async def _end(self, key: str, outcome: Outcome) -> bool:
+        self._metrics.commands.labels("ended").inc()
         fields = fields_of(outcome, "", iso_milliseconds(self._now))
         return await self._table.change(key, fields)
 

@@ -21,6 +21,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from tracker.bridge.backoff import Backoff
+from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
@@ -109,6 +110,7 @@ class ResponseWriter(Service):
         backoff: Callable[[], Backoff],
         report: Callable[[str | None], None],
         pulse: Pulse | None = None,
+        metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
         self._reading = reading
@@ -119,6 +121,7 @@ class ResponseWriter(Service):
         self._backoff = backoff()
         self._report = report
         self._pulse = pulse or Pulse(STUCK)
+        self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
         self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
         self._telling: Mapping[str, _Untold] = {}
@@ -236,6 +239,9 @@ class ResponseWriter(Service):
                     id=key,
                     status=one.fields[-1]["status"],
                 )
+            self._metrics.responses.labels("written" if result else "no_row").inc(
+                len(one.responses)
+            )
             self._held.pop(key, None)
             done += one.responses
         await self._acknowledge(done)
@@ -286,6 +292,7 @@ class ResponseWriter(Service):
         seconds = one.backoff.failed(getattr(error, "retry_after", None))
         self._held[key] = one
         one.why = _kind(error)
+        self._metrics.responses.labels("held").inc()
         self._log.warn(
             "command {id}: Directus does not take {status} ({why}); again in {seconds:.0f} s",
             id=key,

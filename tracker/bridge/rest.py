@@ -21,7 +21,7 @@ Facts of Directus 11 that callers need to know:
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
 
@@ -69,6 +69,9 @@ _LATER: Final = frozenset({408, 425, 429})
 class DirectusError(Exception):
     """Directus has not done what it was asked for; the text says why, in one line."""
 
+    outcome = "refused"
+    """In one word, for counting."""
+
     def __init__(self, text: str, status: int | None = None, code: str = "") -> None:
         super().__init__(text)
         self.status = status
@@ -79,6 +82,8 @@ class DirectusError(Exception):
 
 class DirectusDown(DirectusError):
     """It is not there, or not able to: the same may go well later."""
+
+    outcome = "down"
 
     def __init__(
         self,
@@ -99,6 +104,8 @@ class DirectusTooLong(DirectusDown):
 class DirectusDenied(DirectusError):
     """The token is not valid (401), or may not do that (403); or there is no such row (403)."""
 
+    outcome = "denied"
+
 
 class DirectusRefused(DirectusError):
     """What it was asked for makes no sense to it."""
@@ -111,6 +118,8 @@ class DirectusClient:
     :param token: a static token of the user; it stands in no text and no log.
     :param agent: makes the requests; by default one with persistent connections.
     :param timeout: seconds for each question and its answer.
+    :param called: told of each question: its method, how it ended (one of
+        :data:`tracker.bridge.metrics.CALL_OUTCOMES`), and after how many seconds.
     :raises ValueError: when the URL makes no sense, or the token; in one line.
     """
 
@@ -121,12 +130,14 @@ class DirectusClient:
         token: str,
         agent: IAgent | None = None,
         timeout: float = TIMEOUT,
+        called: Callable[[str, str, float], None] = lambda method, outcome, seconds: None,
     ) -> None:
         self.base_url = checked_url(base_url)
         self._authorization = f"Bearer {checked_token(token)}"
         self._token = token
         self._reactor = reactor
         self._timeout = timeout
+        self._called = called
         self._pool: HTTPConnectionPool | None = None
         if agent is None:
             self._pool = _Pool(reactor)
@@ -243,6 +254,20 @@ class DirectusClient:
             thing; None for an answer without a body.
         :raises DirectusError: see its subclasses.
         """
+        began, outcome = self._reactor.seconds(), "given_up"
+        try:
+            answer = await self._request(method, path, json, params)
+            outcome = "answered"
+        except DirectusError as error:
+            outcome = error.outcome
+            raise
+        finally:
+            self._called(method, outcome, self._reactor.seconds() - began)
+        return answer
+
+    async def _request(
+        self, method: str, path: str, json: Any, params: Mapping[str, str] | None
+    ) -> Any:
         what = f"{method} {path}"
         try:
             status, headers, body = await self._exchange(method, path, json, params)

@@ -6,6 +6,7 @@ from random import SystemRandom
 from typing import Any
 
 from attrs import frozen
+from prometheus_client import CollectorRegistry
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
@@ -17,6 +18,7 @@ from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Dispatcher
 from tracker.bridge.dispatcher import STUCK as DISPATCHER_STUCK
 from tracker.bridge.instances import Credentials, Instances
+from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import BLOCK_MS, ResponseWriter
 from tracker.bridge.responses import STUCK as RESPONSES_STUCK
@@ -80,12 +82,15 @@ def bridge_role(
     pace: BridgePace,
     health: Health,
     abort: Abort,
+    registry: CollectorRegistry | None = None,
 ) -> Role:
     """Build the bridge role; nothing is opened before it starts.
 
     :param name: this bridge's name in the group, the same after a restart.
     :param hook: None: commands and devices are found by looking for them only.
+    :param registry: gets the metrics; None: there are none.
     """
+    metrics = BridgeMetrics(registry)
     role = Role()
     role.setName("bridge")
     redis = RedisConnection(reactor, address, health.condition("redis (bridge)"))
@@ -95,29 +100,37 @@ def bridge_role(
         health.condition("redis (bridge, reading)"),
         reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
     )
-    client = DirectusClient(reactor, directus.url, directus.token)
+    client = DirectusClient(reactor, directus.url, directus.token, called=metrics.called)
     table = CommandTable(client, redis)
     random = SystemRandom().random
+
+    def backoff(part: str, **longest: float) -> Backoff:
+        return Backoff(random, reactor, **longest, told=metrics.retrying(part))
+
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
     writer = ResponseWriter(
-        *(reactor, reading, redis, table, name, lambda: Backoff(random, reactor)),
+        *(reactor, reading, redis, table, name, lambda: backoff("responses")),
         health.condition("responses"),
         health.pulse("responses' loop", RESPONSES_STUCK),
+        metrics,
     )
     dispatcher = Dispatcher(
-        *(reactor, client, table, instances, Backoff(random, reactor, longest=LONGEST_WAIT)),
+        *(reactor, client, table, instances, backoff("commands", longest=LONGEST_WAIT)),
         *(health.condition("commands"), pace.poll_commands),
         health.pulse("looks at commands", pace.poll_commands + DISPATCHER_STUCK),
+        metrics,
     )
     devices = DeviceSync(
         *(reactor, client, redis, health.condition("devices"), pace.poll_devices),
-        pulse=health.pulse("readings of devices", DEVICES_STUCK),
+        backoff("devices"),
+        health.pulse("readings of devices", DEVICES_STUCK),
+        metrics,
     )
     overdue = Overdue(reactor, client, redis, table)
     asking = (writer, devices, overdue, dispatcher)
     for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)
     if hook is not None:
-        site = Webhook(hook.secret, dispatcher, devices).site(reactor)
+        site = Webhook(hook.secret, dispatcher, devices, metrics).site(reactor)
         Listener(hook.name, hook.endpoint, site, abort).setServiceParent(role)
     return role

@@ -23,6 +23,7 @@ from twisted.web.server import Request, Site
 
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import Dispatcher
+from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import parsed
 from tracker.bridge.schema import SECRET_HEADER
 
@@ -50,10 +51,17 @@ class Webhook:
 
     app = Klein()
 
-    def __init__(self, secret: str, dispatcher: Dispatcher, devices: DeviceSync) -> None:
+    def __init__(
+        self,
+        secret: str,
+        dispatcher: Dispatcher,
+        devices: DeviceSync,
+        metrics: BridgeMetrics | None = None,
+    ) -> None:
         self._secret = secret.encode()
         self._dispatcher = dispatcher
         self._devices = devices
+        self._metrics = metrics or BridgeMetrics()
 
     def site(self, reactor: Any) -> Site:
         """To be listened with."""
@@ -63,24 +71,29 @@ class Webhook:
     def commands(self, request: Request) -> bytes:
         """Rows of ``commands`` may be new: ``{"key": …}`` or ``{"keys": [...]}``."""
         if not self._knows_secret(request):
-            return _answer(request, UNAUTHORIZED, "wrong secret")
+            return self._answer("commands", request, UNAUTHORIZED, "wrong secret")
         assert request.content is not None  # noqa: S101 - it was received
         try:
             keys = _keys(parsed(request.content.read()))
         except ValueError as error:
-            return _answer(request, BAD_REQUEST, str(error))
+            return self._answer("commands", request, BAD_REQUEST, str(error))
         accepted = [self._dispatcher.announce(key) for key in keys]
         if not all(accepted):
-            return _answer(request, SERVICE_UNAVAILABLE, "too many wait; they are found later")
-        return _answer(request, ACCEPTED, "accepted")
+            why = "too many wait; they are found later"
+            return self._answer("commands", request, SERVICE_UNAVAILABLE, why)
+        return self._answer("commands", request, ACCEPTED, "accepted")
 
     @app.route("/devices", methods=["POST"])
     def devices(self, request: Request) -> bytes:
         """Some device has changed."""
         if not self._knows_secret(request):
-            return _answer(request, UNAUTHORIZED, "wrong secret")
+            return self._answer("devices", request, UNAUTHORIZED, "wrong secret")
         self._devices.announce()
-        return _answer(request, ACCEPTED, "accepted")
+        return self._answer("devices", request, ACCEPTED, "accepted")
+
+    def _answer(self, hook: str, request: Request, status: int, text: str) -> bytes:
+        self._metrics.posted(hook, status)
+        return _answer(request, status, text)
 
     def _knows_secret(self, request: Request) -> bool:
         # As bytes: what is no UTF-8 is a wrong secret like any other.

@@ -99,6 +99,7 @@ class Courier:
     :param idle: told when there is nothing left to do or to remember.
     :param stuck: told when nothing will become of its commands before the next start.
     :param fetch: has commands brought here that have begun to wait, though the device is here.
+    :param took: told how many seconds an answer has taken.
     """
 
     _log = Logger()
@@ -114,6 +115,7 @@ class Courier:
         idle: Callable[[Courier], None],
         fetch: Callable[[str], None],
         stuck: Callable[[str], None],
+        took: Callable[[float], None],
     ) -> None:
         self.device_id = device_id
         self._clock = clock
@@ -124,6 +126,7 @@ class Courier:
         self._idle = idle
         self._fetch = fetch
         self._stuck = stuck
+        self._took = took
         self._queue: deque[Held] = deque()
         self._session: ISession | None = None
         self._written: _Written | None = None
@@ -333,11 +336,13 @@ class Courier:
         self._written = _Written(frame.codec)
         answer = self._written.answer.addTimeout(command.timeout, self._clock)
         session.write_command(frame.data)
+        written_at = self._clock.seconds()
         delivered = Deferred.fromCoroutine(
             self._insistently(lambda: self._ledger.delivered(held.entry, command))
         )
         try:
             outcome = _outcome(await answer)
+            self._took(self._clock.seconds() - written_at)
         except SessionEnded:
             outcome = Outcome.failed(Reason.DISCONNECTED)
         except TimeoutError:

@@ -8,6 +8,7 @@ from Redis alone whether it was about to be written.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -35,6 +36,7 @@ from tracker.command import (
 from tracker.ingestion.courier import Courier, Held, Timing
 from tracker.interfaces import ISession
 from tracker.keys import INGEST_GROUP, outbound
+from tracker.observe.figures import Distribution
 from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.streams.commands import CommandLedger, Step, entry_at
@@ -59,6 +61,8 @@ STUCK: Final = 120.0
 #: Seconds that a stop waits for answers, and for all of it.
 STOP_GRACE: Final = 2.0
 STOP_TIMEOUT: Final = 5.0
+#: Bounds of the seconds that devices take to answer.
+ANSWER_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 #: Lines a minute about entries that are no commands.
 REJECTION_LINES: Final = 10
 
@@ -88,6 +92,8 @@ class CommandDelivery(Service):
         report: Callable[[str | None], None],
         pulse: Pulse | None = None,
     ) -> None:
+        self.answers = Distribution(ANSWER_SECONDS)
+        """Seconds from a command to its answer."""
         self._clock = clock
         self._reading = reading
         self._redis = commands
@@ -154,6 +160,11 @@ class CommandDelivery(Service):
         if courier is None:
             return behind, False
         return courier.queued + behind, courier.outstanding
+
+    @property
+    def responses(self) -> Counter[tuple[str, str]]:
+        """Status and reason → responses that this instance has given."""
+        return self._ledger.responses
 
     @property
     def held(self) -> int:
@@ -387,7 +398,7 @@ class CommandDelivery(Service):
         if courier is None:
             courier = self._couriers[device_id] = Courier(
                 *(self._clock, device_id, self._ledger, self._timing, self._waits),
-                *(self._let_go, self._idle, self._fetch, self._stuck),
+                *(self._let_go, self._idle, self._fetch, self._stuck, self.answers.observe),
             )
             courier.arrived(self._sessions[device_id])
         courier.add(held)

@@ -17,6 +17,7 @@ from tracker.command import Answer
 from tracker.endpoints import readable
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.delivery import CommandDelivery
+from tracker.ingestion.figures import GatewayFigures
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
 from tracker.interfaces import (
@@ -27,6 +28,7 @@ from tracker.interfaces import (
     ISession,
     NotAccepted,
     Observer,
+    Rejection,
     Traffic,
 )
 from tracker.observe.ratelimit import RateLimit
@@ -63,6 +65,8 @@ class Gateway(Service):
         delivery: CommandDelivery,
     ) -> None:
         self.vendor = vendor
+        self.figures = GatewayFigures()
+        self.tally = self.figures.tally
         self._clock = clock
         self._publisher = publisher
         self._authority = authority
@@ -79,6 +83,11 @@ class Gateway(Service):
         self._given_up = 0  # entries that were to be kept
         self._turns_away = False
         self._all_closed: Deferred[None] | None = None
+
+    @property
+    def publisher(self) -> StreamPublisher:
+        """What makes its records durable."""
+        return self._publisher
 
     @property
     def devices(self) -> Mapping[str, ISession]:
@@ -105,12 +114,14 @@ class Gateway(Service):
             return False  # in the last moment before a stop
         broken = self._limiter.admit(getattr(address, "host", ""))
         if broken is not None:
+            self.figures.rejections[Rejection.CONNECTION_LIMIT] += 1
             self._log_rejection(readable(address), None, broken)
         return broken is None
 
     def opened(self, session: ISession) -> None:
         """See IGateway."""
         self._sessions.add(session)
+        self.figures.opened += 1
 
     def admission(self, device_id: str) -> Admission:
         """See IGateway."""
@@ -125,6 +136,7 @@ class Gateway(Service):
     def login(self, session: ISession, device_id: str) -> Admission:
         """See IGateway."""
         admission = self.admission(device_id)
+        self.figures.logins[admission] += 1
         if admission is Admission.SERVED:
             older, self._by_device[device_id] = self._by_device.get(device_id), session
             self._registry.entered(device_id, self.vendor)
@@ -135,9 +147,10 @@ class Gateway(Service):
             if older is not None:
                 # Half-dead, as a rule: the device has lost it and come again. What it had
                 # under way is sent again on the new connection.
+                self.figures.replaced += 1
                 older.close()
         elif admission is Admission.REFUSED:
-            self.rejected(session, f"{device_id} is not served here")
+            self.rejected(session, f"{device_id} is not served here", Rejection.NOT_SERVED)
         return admission
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
@@ -145,6 +158,7 @@ class Gateway(Service):
         if not entries:
             # Confirmed, but not in this turn: a peer that sends nothing else has to leave
             # room for others.
+            self.figures.empty += 1
             return deferLater(self._clock, 0)
         return self._publisher.publish(entries)
 
@@ -158,6 +172,7 @@ class Gateway(Service):
         def given_up(failure: Failure) -> None:
             failure.trap(NotAccepted)
             self._given_up += len(entries)
+            self.figures.lost += len(entries)
 
         def ended(_: None) -> None:
             self._kept_bytes -= size
@@ -170,6 +185,7 @@ class Gateway(Service):
 
     def lost(self, peer: IPeer, count: int) -> None:
         """See IGateway."""
+        self.figures.lost += count
         suppressed = self._losses.admit()
         if suppressed is not None:
             self._log.warn(
@@ -192,8 +208,9 @@ class Gateway(Service):
                 more=_and_more(suppressed),
             )
 
-    def rejected(self, peer: IPeer, reason: str) -> None:
+    def rejected(self, peer: IPeer, reason: str, kind: Rejection = Rejection.CONTENT) -> None:
         """See IGateway."""
+        self.figures.rejections[kind] += 1
         if peer.device_id in self._watchers:
             self._watchers[peer.device_id](Traffic.REJECTED, reason.encode())
         self._log_rejection(peer.peer, peer.device_id, reason)
@@ -214,14 +231,14 @@ class Gateway(Service):
         """Close the connection of a device that has gone to another instance."""
         session = self._by_device.get(device_id)
         if session is not None:
-            self.rejected(session, f"has gone to the instance {owner}")
+            self.rejected(session, f"has gone to the instance {owner}", Rejection.MOVED)
             session.close()
 
     def review(self) -> None:
         """Close the connections of devices that are not served any more."""
         for device_id, session in list(self._by_device.items()):
             if self._authority.withdrawn(device_id):
-                self.rejected(session, "is not served here any more")
+                self.rejected(session, "is not served here any more", Rejection.NOT_SERVED)
                 session.close()
 
     def closed(self, session: ISession) -> None:

@@ -113,6 +113,8 @@ class Heartbeat(RedisTimer):
         pulse: Pulse | None = None,
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._beat)
+        self.last_beat = 0.0
+        """When Redis last took one; 0 before it has."""
         self._clock = clock
         self._redis = redis
         self._instance_id = instance_id
@@ -157,6 +159,7 @@ class Heartbeat(RedisTimer):
                 await self._see_that_it_is_ours()
             if (self._ours or begins) and self.running:
                 await self._redis.execute("SET", self._key, self._text(), "EX", EXPIRY)
+                self.last_beat = self._clock.seconds()
                 if begins:  # and Redis has said so: else it is looked at once more
                     self._ours = True
                     self._begun()

@@ -24,6 +24,7 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
 from tracker.observe.health import Pulse
 from tracker.position import Entry
@@ -53,6 +54,8 @@ class _Packet:
     size: int
     number: int
     """They are sent in the order of their numbers."""
+    since: float
+    """When it was there."""
     confirmed: Deferred[None]
     """Fired, too, once nobody waits any more: then it was cancelled."""
 
@@ -75,6 +78,7 @@ class StreamPublisher(Service):
         pulse: Pulse | None = None,
     ) -> None:
         self.stream = stream
+        self.figures = AppendFigures()
         self._clock = clock
         self._redis = redis
         self._report = report
@@ -100,9 +104,10 @@ class StreamPublisher(Service):
             return fail(NotAccepted("stopping"))
         packet = _Packet(
             entries,
-            sum(len(entry.payload) for entry in entries),
+            sum([len(entry.payload) for entry in entries]),
             next(self._numbers),
-            Deferred(lambda _: self._waiting.pop(packet, None)),
+            self._clock.seconds(),
+            Deferred(lambda _: self._forget(packet)),
         )
         if not (self._waiting or self._in_flight or self._reconnection):
             self._pulse.beat()
@@ -113,6 +118,20 @@ class StreamPublisher(Service):
         elif self._new_records >= MAX_RECORDS and self._refusal is None:
             self._send_waiting()
         return packet.confirmed
+
+    @property
+    def waiting(self) -> int:
+        """Packets that Redis has not been asked about."""
+        return len(self._waiting)
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that are under way."""
+        return self._in_flight
+
+    def _forget(self, packet: _Packet) -> None:
+        self._waiting.pop(packet, None)
+        self.figures.given_up(packet.entries)
 
     def stopService(self) -> Deferred[None]:
         """Take no more packets, and finish those that are here if Redis goes along.
@@ -144,6 +163,7 @@ class StreamPublisher(Service):
             self._next_flush = None
         waiting, self._waiting = self._waiting, {}
         for packet in waiting:
+            self.figures.given_up(packet.entries)
             packet.confirmed.errback(NotAccepted("stopping"))
 
     def _flush_in(self, seconds: float) -> None:
@@ -195,24 +215,40 @@ class StreamPublisher(Service):
     def _send(self, batch: list[_Packet]) -> None:
         self._in_flight += 1
         self._pulse.beat()
-        entries = [entry for packet in batch for entry in packet.entries]
+        entries = (
+            batch[0].entries
+            if len(batch) == 1
+            else [entry for packet in batch for entry in packet.entries]
+        )
         append(self._redis, self.stream, entries).addCallbacks(
             self._answered,
             self._failed,
-            callbackArgs=(batch,),
+            callbackArgs=(batch, len(entries), self._clock.seconds()),
             errbackArgs=(batch,),
         ).addErrback(lambda failure: self._log.failure("an append went wrong", failure))
 
-    def _answered(self, _: int, batch: list[_Packet]) -> None:
+    def _answered(self, _: int, batch: list[_Packet], records: int, asked: float) -> None:
         self._in_flight -= 1
         self._accepted_again()
+        now = self._clock.seconds()
+        figures = self.figures
+        figures.batches[min(records, MOST_COUNTED)] += 1
+        figures.calls.observe(now - asked)
+        codecs, wait = figures.codecs, figures.waits.observe
         for packet in batch:
             if not packet.confirmed.called:
+                entries = packet.entries
+                counted = codecs[entries[0].codec]
+                counted.frames += 1
+                counted.records += len(entries)
+                wait(now - packet.since)
                 packet.confirmed.callback(None)
         self._go_on(0)
 
     def _failed(self, failure: Failure, batch: list[_Packet]) -> None:
-        failure.trap(Refused, Unavailable)
+        refused = failure.trap(Refused, Unavailable) is Refused
+        self.figures.refused += refused
+        self.figures.unanswered += not refused
         self._in_flight -= 1
         self._put_back([packet for packet in batch if not packet.confirmed.called])
         if not self.running:

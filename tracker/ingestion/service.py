@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
 
 from tracker.ingestion.admission import ConnectionLimiter
@@ -17,6 +18,7 @@ from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import STUCK as HEARTBEAT_STUCK
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.instance import Instance
+from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import STUCK as PUBLISHER_STUCK
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
@@ -75,11 +77,13 @@ def ingest_role(
     health: Health,
     abort: Abort,
     control: str | None = None,
+    registry: CollectorRegistry | None = None,
 ) -> IngestRole:
     """Build the ingest role; nothing is opened before it starts.
 
     :param streams: vendor's name → the stream of its positions.
     :param control: where clients will find the control port, if there is to be one.
+    :param registry: gets the metrics; None: there are none.
     """
     role = IngestRole()
     role.setName("ingest")
@@ -102,15 +106,15 @@ def ingest_role(
         for gateway in gateways.values():
             gateway.moved(device_id, owner)
 
-    registry = Registry(reactor, redis, instance_id, moved)
+    connections = Registry(reactor, redis, instance_id, moved)
     delivery = CommandDelivery(
         *(reactor, reading, redis, instance_id, commands.timing, commands.wait),
-        *(registry.repeat, health.condition("commands")),
+        *(connections.repeat, health.condition("commands")),
         health.pulse("commands' loop", DELIVERY_STUCK),
     )
 
     def begun() -> None:
-        registry.disown()
+        connections.disown()
         delivery.begin()
 
     authority: IDeviceAuthority = EveryDevice()
@@ -126,22 +130,25 @@ def ingest_role(
             health.pulse(f"appends to {streams[vendor]}", PUBLISHER_STUCK),
         )
         gateways[vendor] = Gateway(
-            reactor, vendor, publisher, authority, limiter, registry, delivery
+            reactor, vendor, publisher, authority, limiter, connections, delivery
         )
         gateways[vendor].setServiceParent(role)
         publisher.setServiceParent(role)
     by_stream = {streams[vendor]: gateway for vendor, gateway in gateways.items()}
-    registry.setServiceParent(role)
-    Heartbeat(
+    connections.setServiceParent(role)
+    heartbeat = Heartbeat(
         *(reactor, redis, instance_id, by_stream, begun, abort, control),
         pulse=health.pulse("heartbeat", HEARTBEAT_STUCK),
-    ).setServiceParent(role)
+    )
+    heartbeat.setServiceParent(role)
     delivery.setServiceParent(role)
     # Last in, first out: when the role stops, no device is accepted any more, then commands
     # are brought to an end or passed on, then the heartbeat and the entries in the registry
     # are withdrawn, then records are confirmed or given up, then sockets close.
     listeners = [port.listener(gateways[port.vendor.name]) for port in ports]
     vendors = {port.vendor: gateways[port.vendor.name] for port in ports}
+    if registry is not None:
+        IngestMetrics(gateways, delivery, heartbeat, registry)
     role.instance = Instance(reactor, instance_id, vendors, sorted(by_stream), delivery, listeners)
     role.instance.setServiceParent(role)
     for listener in listeners:

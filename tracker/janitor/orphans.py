@@ -47,6 +47,8 @@ class Swept:
     """Streams of commands that were removed."""
     waiting: int = 0
     """Devices that commands still wait for."""
+    living: int = 0
+    """Instances that have a heartbeat."""
     commands: Counter[str] = field(factory=Counter)
     """What became of commands → how many."""
 
@@ -82,6 +84,7 @@ class OrphanSweeper:
             one instance or device is logged, and is nothing to the others.
         """
         living = await living_instances(self._redis)
+        swept.living = len(living)
         # The registry first: then commands are not offered to an instance that is gone.
         await self._sweep_connections(living, swept, goes_on)
         async for instance_id in outbound_streams(self._redis):
@@ -199,3 +202,6 @@ _NAMES: Final = {
     Step.FINISHED: "offline",
     Step.OVER: "ended",
 }
+
+#: All that may become of a command, as it is counted.
+FATES: Final = (*_NAMES.values(), "expired", "malformed")

@@ -61,7 +61,7 @@ class StreamKeeper:
         self._streams = frozenset(streams)
         self._retention = retention
         self._alarms: dict[tuple[str, str], RateLimit] = {}
-        self._metrics = _Metrics(registry)
+        self._metrics = _Metrics(self._streams, registry)
 
     async def tidy(self, goes_on: Callable[[], bool]) -> list[str]:
         """See to all streams once; why some are not within their limits.
@@ -152,7 +152,7 @@ class StreamKeeper:
 
 
 class _Metrics:
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, streams: Iterable[str], registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(name, text, ["stream"], registry=registry)
 
@@ -173,3 +173,6 @@ class _Metrics:
             ["stream"],
             registry=registry,
         )
+        for stream in streams:  # a counter that appears with its first event hides that
+            self.trimmed.labels(stream)
+            self.consumers.labels(stream)

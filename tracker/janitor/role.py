@@ -9,11 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.janitor.orphans import FATES, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
+from tracker.keys import RESPONSES
 from tracker.lifecycle import Role
 from tracker.observe.health import Health, Pulse
 from tracker.observe.lagwatch import LagWatch
+from tracker.observe.rediswatch import RedisWatch
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
@@ -72,6 +74,7 @@ class Janitor(RedisTimer):
         try:
             await self._sweeper.sweep(swept, self._goes_on)
             self._metrics.waiting.set(swept.waiting)
+            self._metrics.living.set(swept.living)
             reasons = await self._keeper.tidy(self._goes_on)
         except (Refused, Unavailable) as error:
             # The connection reports an outage, and the next round is due anyway.
@@ -103,9 +106,19 @@ class _Metrics:
             "When all streams were last looked after, since 1970.",
             registry=registry,
         )
+        self._rounds = Counter(
+            "tracker_janitor_rounds",
+            "Rounds that were made, whether to their end or not.",
+            registry=registry,
+        )
         self.duration = Gauge(
             "tracker_janitor_round_duration_seconds",
             "How long the last round has taken.",
+            registry=registry,
+        )
+        self.living = Gauge(
+            "tracker_living_instances",
+            "Ingest instances that have a heartbeat.",
             registry=registry,
         )
         self._connections = Counter(
@@ -119,6 +132,8 @@ class _Metrics:
             ["fate"],
             registry=registry,
         )
+        for fate in FATES:
+            self._commands.labels(fate)
         self._streams = Counter(
             "tracker_janitor_outbound_streams_removed",
             "Streams of commands that were removed with their instance.",
@@ -134,6 +149,7 @@ class _Metrics:
         """What a round has done."""
         self._connections.inc(swept.connections)
         self._streams.inc(swept.streams)
+        self._rounds.inc()
         for fate, number in swept.commands.items():
             self._commands.labels(fate).inc(number)
 
@@ -152,7 +168,8 @@ def janitor_role(
     """Build the janitor role; nothing is opened before it starts.
 
     :param commands_wait: whether commands wait for devices that are nowhere; else they fail.
-    :param watch_lag: whether to tell the lag, too; another role in the process may do so.
+    :param watch_lag: whether to watch the lag and Redis, too; another role in the process may
+        do so.
     """
     role = Role()
     role.setName("janitor")
@@ -165,5 +182,6 @@ def janitor_role(
     janitor = Janitor(reactor, redis, keeper, sweeper, interval, report, registry, pulse)
     janitor.setServiceParent(role)
     if watch_lag:  # since processors that are all down tell nothing
-        LagWatch(reactor, redis, streams, health, registry).setServiceParent(role)
+        LagWatch(reactor, redis, streams, health, registry, [RESPONSES]).setServiceParent(role)
+        RedisWatch(reactor, redis, registry).setServiceParent(role)
     return role

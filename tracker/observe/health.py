@@ -107,6 +107,11 @@ class Health:
         return {name: tell() for name, tell in self._details.items()}
 
     @property
+    def conditions(self) -> dict[str, bool]:
+        """Condition → whether it is met."""
+        return {name: reason is None for name, reason in self._reasons.copy().items()}
+
+    @property
     def ready(self) -> bool:
         """Whether every condition is met."""
         return not self.reasons

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 
-from prometheus_client import CollectorRegistry
 from twisted.web.http import SERVICE_UNAVAILABLE
 from twisted.web.resource import Resource
 from twisted.web.server import Request, Site
 
 from tracker.observe.health import Health
-from tracker.observe.metrics import exposition
 
 
-def health_site(health: Health, registry: CollectorRegistry) -> Site:
-    """A web site for probes, Prometheus and people; it changes nothing and asks nobody."""
+def health_site(health: Health, metrics: Resource) -> Site:
+    """A web site for probes, Prometheus and people; it changes nothing and asks nobody.
+
+    Metrics are gathered and written by a thread of the reactor's pool, all else by the loop: an
+    answer of ``/healthz`` shows that it turns.
+
+    :param metrics: the page of metrics, see :class:`~tracker.observe.page.MetricsPage`.
+    """
     root = Resource()
     root.putChild(b"healthz", _Alive())
     root.putChild(b"readyz", _Ready(health))
-    root.putChild(b"metrics", _Metrics(registry))
+    root.putChild(b"metrics", metrics)
     site = Site(root)
     site.noisy = False
     # Probes come every few seconds; the log is for what happens.
@@ -51,17 +55,3 @@ class _Ready(Resource):
             "details": self._health.details,
         }
         return json.dumps(answer).encode() + b"\n"
-
-
-class _Metrics(Resource):
-    isLeaf = True
-
-    def __init__(self, registry: CollectorRegistry) -> None:
-        super().__init__()
-        self._registry = registry
-
-    def render_GET(self, request: Request) -> bytes:
-        accept = request.getHeader("accept") or ""
-        body, content_type = exposition(self._registry, accept)
-        request.setHeader("content-type", content_type)
-        return body

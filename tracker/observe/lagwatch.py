@@ -7,9 +7,11 @@ from typing import Any, Final
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from twisted.logger import Logger
 
+from tracker.keys import PROCESSOR_GROUP
+from tracker.observe.figures import gauge
 from tracker.observe.health import Health
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.lag import StreamLag, stream_lag
@@ -17,6 +19,8 @@ from tracker.streams.timer import RedisTimer
 
 #: Seconds between two looks.
 INTERVAL: Final = 5
+#: Seconds within which a consumer has asked if it is alive: it does so every few seconds.
+ALIVE: Final = 60.0
 
 _GROUP: Final = ("stream", "group")
 _CONSUMER: Final = ("stream", "group", "consumer")
@@ -34,7 +38,8 @@ class LagWatch(RedisTimer):
     While Redis cannot be asked, the last figures stay, and how old they are is told. A
     stream that is not there has none.
 
-    :param streams: those that are looked at.
+    :param streams: those that are looked at, and that the group ``processor`` is to read.
+    :param others: more that are looked at, and that nobody needs to read.
     :param health: gets the detail ``lag``.
     :param registry: gets the metrics.
     """
@@ -48,11 +53,13 @@ class LagWatch(RedisTimer):
         streams: Iterable[str],
         health: Health,
         registry: CollectorRegistry,
+        others: Iterable[str] = (),
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._look)
         self._clock = clock
         self._redis = redis
-        self._streams = sorted(streams)
+        self._processed = frozenset(streams)
+        self._streams = sorted(self._processed.union(others))
         self._looks: dict[str, _Look] = {}
         health.detail("lag", self._tell)
         registry.register(self)
@@ -86,38 +93,45 @@ class LagWatch(RedisTimer):
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, asked for by Prometheus' client at each scrape."""
-        entries = _gauge("tracker_stream_entries", "Entries in the stream.", ("stream",))
-        read_at = _gauge(
+        entries = gauge("tracker_stream_entries", "Entries in the stream.", "stream")
+        read_at = gauge(
             "tracker_stream_lag_read_timestamp_seconds",
             "When the figures of the stream were read, since 1970.",
-            ("stream",),
+            "stream",
         )
-        lag = _gauge(
+        lag = gauge(
             "tracker_stream_lag_entries",
             "Entries that the group was not given yet; absent where Redis cannot tell.",
-            _GROUP,
+            *_GROUP,
         )
-        pending = _gauge(
+        pending = gauge(
             "tracker_stream_pending_entries",
             "Entries that the group was given and has not acknowledged.",
-            _GROUP,
+            *_GROUP,
         )
-        age = _gauge(
+        age = gauge(
             "tracker_stream_oldest_unprocessed_age_seconds",
             "Age of the oldest entry that the group has not acknowledged; 0 without one.",
-            _GROUP,
+            *_GROUP,
         )
-        consumer_pending = _gauge(
+        consumer_pending = gauge(
             "tracker_group_consumer_pending_entries",
             "Entries that the consumer was given and has not acknowledged.",
-            _CONSUMER,
+            *_CONSUMER,
         )
-        idle = _gauge(
+        idle = gauge(
             "tracker_group_consumer_idle_seconds",
             "Time since the consumer last asked for entries.",
-            _CONSUMER,
+            *_CONSUMER,
         )
-        for stream, look in self._looks.items():
+        live = gauge(
+            "tracker_group_live_consumers",
+            "Consumers of the group that have asked for entries within the last minute.",
+            *_GROUP,
+        )
+        for stream, look in self._looks.copy().items():
+            if stream in self._processed and look.lag.group(PROCESSOR_GROUP) is None:
+                live.add_metric([stream, PROCESSOR_GROUP], 0)
             entries.add_metric([stream], look.lag.entries)
             read_at.add_metric([stream], look.at)
             for group in look.lag.groups:
@@ -126,11 +140,9 @@ class LagWatch(RedisTimer):
                     lag.add_metric(where, group.undelivered)
                 pending.add_metric(where, group.pending)
                 age.add_metric(where, group.oldest_age)
+                alive = sum(consumer.idle < ALIVE for consumer in group.consumers)
+                live.add_metric(where, alive)
                 for consumer in group.consumers:
                     consumer_pending.add_metric([*where, consumer.name], consumer.pending)
                     idle.add_metric([*where, consumer.name], consumer.idle)
-        yield from (entries, read_at, lag, pending, age, consumer_pending, idle)
-
-
-def _gauge(name: str, documentation: str, labels: Iterable[str]) -> GaugeMetricFamily:
-    return GaugeMetricFamily(name, documentation, labels=list(labels))
+        yield from (entries, read_at, lag, pending, age, live, consumer_pending, idle)

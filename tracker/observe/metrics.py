@@ -2,24 +2,55 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Info, ProcessCollector
-from prometheus_client.exposition import choose_encoder
+from collections.abc import Iterator
+from platform import python_version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import Metric
 
 from tracker import __version__
+from tracker.observe.figures import gauge
+from tracker.observe.health import Health
+from twisted import __version__ as twisted_version
 
 
 def make_registry() -> CollectorRegistry:
     """A registry with what each process tells of itself; one a process, given to its parts."""
+    # When a counter began is known from the process' start, and no other of ours tells it.
+    disable_created_metrics()
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    Info("tracker_build", "The version that runs.", registry=registry).info(
-        {"version": __version__}
+    Info("tracker_build", "The versions that run.", registry=registry).info(
+        {"version": __version__, "python": python_version(), "twisted": twisted_version}
     )
     return registry
 
 
-def exposition(registry: CollectorRegistry, accept: str) -> tuple[bytes, str]:
-    """All metrics in the format that an Accept header asks for, and its content type."""
-    encode, content_type = choose_encoder(accept)
-    text: bytes = encode(registry)
-    return text, content_type
+class HealthMetrics:
+    """Tells what ``/readyz`` tells, but for the reasons.
+
+    :param registry: gets the metrics.
+    """
+
+    def __init__(self, health: Health, registry: CollectorRegistry) -> None:
+        self._health = health
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, asked for by Prometheus' client at each scrape."""
+        ready = gauge("tracker_ready", "1 while the process can do its work; else 0.")
+        met = gauge(
+            "tracker_condition_met",
+            "1 while this condition of readiness is met; else 0.",
+            "condition",
+        )
+        conditions = self._health.conditions
+        ready.add_metric([], all(conditions.values()))
+        for name, is_met in conditions.items():
+            met.add_metric([name], is_met)
+        yield from (ready, met)

@@ -29,6 +29,7 @@ from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
+from tracker.processing.metrics import ProcessMetrics
 from tracker.settings import setting
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.dead import put_aside
@@ -106,6 +107,7 @@ class Consumer(Service):
         it finishes what it had begun.
     :param report: told None while entries flow into the sink, else what keeps them.
     :param abort: told when the sink can never be opened.
+    :param metrics: are told what becomes of entries.
     :param name_attributes: adds names to a position, where they are asked for.
     :param pulse: beats while this consumes, however long the sink takes.
     """
@@ -123,6 +125,7 @@ class Consumer(Service):
         report: Callable[[str | None], None],
         abort: Abort,
         pace: Pace,
+        metrics: ProcessMetrics,
         name_attributes: Callable[[StoredPosition], StoredPosition] | None = None,
         pulse: Pulse | None = None,
     ) -> None:
@@ -136,6 +139,7 @@ class Consumer(Service):
         self._report = report
         self._abort = abort
         self._pace = pace
+        self._metrics = metrics
         self._name_attributes = name_attributes
         self._pulse = pulse or Pulse(STUCK)
         self._where = (PROCESSOR_GROUP, name, self._streams, pace.batch_size)
@@ -287,6 +291,7 @@ class Consumer(Service):
                     count=len(entries),
                     stream=stream,
                 )
+                self._metrics.claimed.labels(stream).inc(len(entries))
                 await self._process(self._take(entries))
 
     def _take(self, entries: Sequence[Delivered], taken: _Taken | None = None) -> _Taken:
@@ -296,6 +301,7 @@ class Consumer(Service):
         for entry in entries:
             taken.ids[entry.stream].append(entry.id)
             if entry.content is None:
+                self._metrics.deleted.labels(entry.stream).inc()
                 self._tell("lost, since it was deleted before it was stored", entry)
                 continue
             try:
@@ -324,6 +330,7 @@ class Consumer(Service):
         for stream, entry_ids in taken.ids.items():
             if done := [entry_id for entry_id in entry_ids if (stream, entry_id) not in dead]:
                 await acknowledge(self._commands, PROCESSOR_GROUP, stream, done)
+                self._metrics.processed.labels(stream).inc(len(done))
         for entry, reason in taken.dead:
             await self._put_aside(entry, reason)
 
@@ -348,10 +355,18 @@ class Consumer(Service):
 
         :raises BatchRefused: when there is something in it that can never be stored.
         """
-        stored = await self._patiently(
-            "the sink does not store", lambda: self._sink.store(batch), ids
-        )
-        return stored is not None
+        began = self._clock.seconds()
+
+        def store() -> Deferred[int]:
+            nonlocal began
+            began = self._clock.seconds()
+            return self._sink.store(batch)
+
+        stored = await self._patiently("the sink does not store", store, ids)
+        if stored is None:
+            return False
+        self._metrics.committed(len(batch.positions), stored[0], began, self._clock.seconds())
+        return True
 
     async def _patiently(
         self, what: str, ask: Callable[[], Deferred[T]], ids: Mapping[str, Sequence[str]]
@@ -377,6 +392,7 @@ class Consumer(Service):
                         raise
                     # Whatever ails a sink that was fine once, it is asked again.
                     failed = True
+                    self._metrics.sink_failures.inc()
                     self._report(f"{what}: {error}")
                 await self._sleep(delay)
                 delay = min(2 * delay, LAST_RETRY)
@@ -403,6 +419,8 @@ class Consumer(Service):
             self._tell(f"cannot be put aside now ({error}), and not be stored: {reason}", entry)
             return
         await acknowledge(self._commands, PROCESSOR_GROUP, entry.stream, [entry.id])
+        self._metrics.dead.labels(entry.stream).inc()
+        self._metrics.processed.labels(entry.stream).inc()
         self._tell(f"put aside: {reason}", entry)
 
     def _tell(self, what: str, entry: Delivered) -> None:

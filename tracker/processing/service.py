@@ -11,8 +11,10 @@ from tracker.interfaces import INaming, IPositionSink
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.observe.lagwatch import LagWatch
+from tracker.observe.rediswatch import RedisWatch
 from tracker.processing.consumer import BLOCK_MS, STUCK, Consumer, Pace
 from tracker.processing.drift import DriftGuard
+from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
@@ -34,7 +36,7 @@ def process_role(
 
     :param vendors: stream → the vendor whose positions it holds.
     :param namings: vendor → what names its attributes; None: they are not named.
-    :param registry: gets the lag as metrics; None: it is not watched.
+    :param registry: gets the metrics; None: neither lag nor Redis are watched.
     """
     role = Role()
     role.setName("process")
@@ -61,6 +63,7 @@ def process_role(
         health.condition("consumer"),
         abort,
         pace,
+        ProcessMetrics(vendors, registry),
         None if namer is None else namer.name,
         health.pulse("consumer's loop", STUCK),
     ).setServiceParent(role)
@@ -68,4 +71,5 @@ def process_role(
     drift.setServiceParent(role)
     if registry is not None:
         LagWatch(reactor, commands, vendors, health, registry).setServiceParent(role)
+        RedisWatch(reactor, commands, registry).setServiceParent(role)
     return role

@@ -19,11 +19,12 @@ dead, and has lost an entry to the janitor, learns of it before it writes anythi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any, Final
 
-from tracker.command import MOST_FIELDS, Command, Outcome, Reason
+from tracker.command import MOST_FIELDS, Command, Outcome, Reason, Status
 from tracker.keys import (
     CONNECTIONS,
     INGEST_GROUP,
@@ -121,11 +122,11 @@ if value then
     state = 'doubtful'
   end
 end
--- Ends what must not be begun, or not again, and says how it ended.
+-- Ends what must not be begun, or not again, and says how it ended: 'doubted' is 'over', too.
 local function ended()
   if not here and state ~= 'ours' then return 'gone' end
   if state == 'over' then drop() return 'over' end
-  if state == 'doubtful' then doubt() return 'over' end
+  if state == 'doubtful' then doubt() return 'doubted' end
 end
 """
 )
@@ -135,7 +136,7 @@ _CLAIM: Final = Script(
     + """\
 local how = ended()
 if how then return how end
-if phase == 'delivered' then doubt() return 'over' end
+if phase == 'delivered' then doubt() return 'doubted' end
 if state == 'open' then redis.call('SET', fate, 'sent ' .. stream .. ' ' .. id, 'PX', ARGV[6]) end
 return 'won'
 """
@@ -146,7 +147,7 @@ _RECOVER: Final = Script(
     + """\
 local how = ended()
 if how then return how end
-if state == 'ours' then doubt() return 'over' end
+if state == 'ours' then doubt() return 'doubted' end
 return 'open'
 """
 )
@@ -185,7 +186,7 @@ _OFFER: Final = Script(
 local how = ended()
 if how then return how end
 if state == 'ours' then
-  if ARGV[9] == '0' then doubt() return 'over' end
+  if ARGV[9] == '0' then doubt() return 'doubted' end
   redis.call('DEL', fate)
 end
 if not here then return 'gone' end
@@ -272,6 +273,8 @@ class CommandLedger:
     """
 
     def __init__(self, clock: Any, redis: RedisConnection, who: str, dead: str = "") -> None:
+        self.responses: Counter[tuple[str, str]] = Counter()
+        """Status and reason → responses that were given in these steps."""
         self._clock = clock
         self._redis = redis
         self._who = who
@@ -297,12 +300,14 @@ class CommandLedger:
     async def delivered(self, entry: Delivered, command: Command) -> None:
         """Say that a command was written that was won before."""
         await self._take(_DELIVERED, entry, command)
+        self.responses[Status.DELIVERED, ""] += 1
 
     async def finish(
         self, entry: Delivered, command: Command, outcome: Outcome, written: bool = False
     ) -> Step:
         """Give the final response: FINISHED, else OVER or GONE."""
-        return await self._take(_FINISH, entry, command, *_told(outcome), int(written))
+        told = (*_told(outcome), int(written))
+        return self._counted(await self._take(_FINISH, entry, command, *told), outcome)
 
     async def refuse(
         self, entry: Delivered, command_id: str, device_id: str, outcome: Outcome
@@ -311,7 +316,7 @@ class CommandLedger:
         usable = fate(command_id) if command_id else ""
         about = (command_id, device_id, REMEMBERED_MS)
         answer = await self._run(_FINISH, entry, usable, about, *_told(outcome), 0)
-        return Step(answer.decode())
+        return self._counted(self._step(answer), outcome)
 
     async def offer(
         self, entry: Delivered, command: Command, waits: bool, unwritten: bool = False
@@ -323,7 +328,9 @@ class CommandLedger:
             had won the claim.
         :return: MOVED, WAITS or FINISHED, else OVER or GONE.
         """
-        return await self._take(_OFFER, entry, command, self._instance, int(waits), int(unwritten))
+        where = (self._instance, int(waits), int(unwritten))
+        step = await self._take(_OFFER, entry, command, *where)
+        return self._counted(step, Outcome.failed(Reason.OFFLINE))
 
     async def submit(self, command: Command, waits: bool = True) -> tuple[Step, str]:
         """Put a new command where its device is: MOVED with the instance, WAITS or FINISHED.
@@ -353,8 +360,18 @@ class CommandLedger:
         self, script: Script, entry: Delivered, command: Command, *more: str | int
     ) -> Step:
         about = (command.command_id, command.device_id, self._remembered(command))
-        answer = await self._run(script, entry, fate(command.command_id), about, *more)
+        return self._step(await self._run(script, entry, fate(command.command_id), about, *more))
+
+    def _step(self, answer: bytes) -> Step:
+        if answer == b"doubted":
+            self.responses[Status.FAILED, Reason.IN_DOUBT] += 1
+            return Step.OVER
         return Step(answer.decode())
+
+    def _counted(self, step: Step, outcome: Outcome) -> Step:
+        if step is Step.FINISHED:
+            self.responses[outcome.status, outcome.reason] += 1
+        return step
 
     async def _run(
         self,

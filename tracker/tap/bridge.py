@@ -70,6 +70,7 @@ class BridgeOptions(RoleOptions):
             config.settings(BridgePace, self),
             health,
             abort,
+            registry,
         )
 
     def _hook(self, reactor: Any) -> Hook | None:

@@ -14,7 +14,9 @@ from tracker.lifecycle import Listener, Process
 from tracker.notify import Notifier
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
-from tracker.observe.metrics import make_registry
+from tracker.observe.loopdelay import LoopDelay
+from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.observe.page import MetricsPage
 from tracker.observe.supervision import Supervision
 from tracker.tap.bridge import BridgeOptions
 from tracker.tap.console import ConsoleOptions
@@ -66,15 +68,19 @@ def makeService(options: Options) -> IService:
     process = Process(reactor)
     health = Health()
     registry = make_registry()
+    HealthMetrics(health, registry)
     role_options: RoleOptions = options.subOptions
     try:
         role_options.levels = role_options.log_levels()
         role_options.levels.setServiceParent(process)  # first, so that it holds for all others
+        LoopDelay(reactor, registry).setServiceParent(process)
         role = role_options.build(reactor, health, registry, process.abort)
         if role_options["http"]:
             name = f"--http {role_options['http']}"
             endpoint = loopback_endpoint(reactor, name, role_options["http"])
-            site = health_site(health, registry)
+            page = MetricsPage(reactor, registry)
+            page.setServiceParent(process)
+            site = health_site(health, page.resource)
             Listener(name, endpoint, site, process.abort).setServiceParent(process)
     except ConfigError as error:
         raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None

@@ -98,7 +98,14 @@ class ServingOptions(RoleOptions):
         [teltonika=tcp:5027; with standalone on 127.0.0.1 only]"""
         self["listen"].append(value)
 
-    def ingest(self, reactor: Any, address: RedisAddress, health: Health, abort: Abort) -> Role:
+    def ingest(
+        self,
+        reactor: Any,
+        address: RedisAddress,
+        health: Health,
+        registry: CollectorRegistry,
+        abort: Abort,
+    ) -> Role:
         """The ingest role on a given Redis."""
         vendors = installed_vendors()
         instance_id = config.name_of(
@@ -134,6 +141,7 @@ class ServingOptions(RoleOptions):
             health,
             abort,
             None if control is None else advertised(control),
+            registry,
         )
         if endpoint is not None and roles is not None:
             ControlPort(
@@ -182,7 +190,7 @@ class IngestOptions(ServingOptions):
     ) -> Role:
         """See RoleOptions."""
         address = reachable(config.redis_address(self["redis"], os.environ), reactor)
-        return self.ingest(reactor, address, health, abort)
+        return self.ingest(reactor, address, health, registry, abort)
 
 
 def _port(

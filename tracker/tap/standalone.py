@@ -85,7 +85,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             registry,
             watch_lag=False,
         ).setServiceParent(role)
-        self.ingest(reactor, address, health, abort).setServiceParent(role)
+        self.ingest(reactor, address, health, registry, abort).setServiceParent(role)
         if self["console"] != "none":
             self._console(reactor, address, folder, health, abort).setServiceParent(role)
         return role

@@ -282,6 +282,22 @@ def test_it_is_left_alone_as_long_as_it_wants(syncing: Syncing) -> None:
     assert syncing.reports[-1] is None
 
 
+def test_an_announcement_does_not_disturb_one_that_wants_to_be_left_alone(
+    syncing: Syncing,
+) -> None:
+    syncing.add(1)
+    syncing.double.troubles.append(
+        Trouble(429, "REQUESTS_EXCEEDED", headers={"Retry-After": "100"})
+    )
+    syncing.sync.startService()
+    for _ in range(100):
+        syncing.sync.announce()
+        syncing.advance(1)
+    assert len(syncing.double.asked) == 1
+    syncing.advance(2)
+    assert syncing.allowed == {imei(1)}
+
+
 def test_none_at_all_is_a_mistake(syncing: Syncing) -> None:
     syncing.sync.startService()
     assert syncing.reports == [None], "there never was one"

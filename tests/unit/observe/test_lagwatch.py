@@ -16,9 +16,9 @@ from tracker.streams.connection import Refused
 STREAM = "telemetry:teltonika"
 
 
-def answer(lag: int | None = 7, pending: int = 2) -> list[Any]:
+def answer(lag: int | None = 7, pending: int = 2, idle: int = 1500) -> list[Any]:
     """What the script answers at second 1000, with an entry of second 940 pending."""
-    consumers = [[b"name", b"one", b"pending", pending, b"idle", 1500, b"inactive", 1500]]
+    consumers = [[b"name", b"one", b"pending", pending, b"idle", idle, b"inactive", 1500]]
     group = [b"processor", lag, [pending, b"940000-0" if pending else None, None, None],
              b"990000-0", consumers]  # fmt: skip
     return [[b"1000", b"250000"], [b"length", 50, b"entries-added", 80], [group]]
@@ -163,3 +163,39 @@ def test_a_stop_before_redis_was_there_leaves_nothing_waiting() -> None:
     watched.watch.startService()
     assert watched.watch.stopService().called
     assert not watched.redis.waiting
+
+
+def test_a_consumer_that_asks_is_alive_and_one_that_is_silent_is_not() -> None:
+    watched = Watched()
+    watched.watch.startService()
+    watched.reply(answer())
+    assert watched.value("tracker_group_live_consumers", group="processor") == 1
+    watched.clock.advance(INTERVAL)
+    watched.reply(answer(idle=61_000))
+    assert watched.value("tracker_group_live_consumers", group="processor") == 0
+
+
+def test_a_stream_without_its_group_has_no_consumer() -> None:
+    watched = Watched()
+    watched.watch.startService()
+    watched.reply([*answer()[:2], []])
+    assert watched.value("tracker_group_live_consumers", group="processor") == 0
+
+
+def test_of_other_streams_no_group_is_expected() -> None:
+    watched = Watched()
+    other = LagWatch(
+        *(watched.clock, watched.redis, (), Health(), CollectorRegistry(), ["commands:responses"])
+    )
+    other.startService()
+    watched.reply([*answer()[:2], []])
+    registry = CollectorRegistry()
+    registry.register(other)
+    where = {"stream": "commands:responses"}
+    assert registry.get_sample_value("tracker_stream_entries", where) == 50
+    assert not [
+        sample
+        for family in registry.collect()
+        for sample in family.samples
+        if sample.name == "tracker_group_live_consumers"
+    ]

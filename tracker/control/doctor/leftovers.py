@@ -91,7 +91,7 @@ def judge_outbound(name: str, entries: int, overdue: int) -> Finding:
         return ok(seen)
     return warning(
         f"{seen}, {overdue} of them have expired and were not ended",
-        "systemctl restart tracker-ingest  # on its machine, after journalctl -u tracker-ingest",
+        "systemctl restart 'tracker-ingest@*'  # after journalctl -u 'tracker-ingest@*'",
     )
 
 

@@ -69,7 +69,7 @@ def judge_files(hard: int | None) -> Finding:
         return ok(f"{'any number of' if hard is None else hard} open files")
     return warning(
         f"a process started here may have {hard} files open, and so fewer devices",
-        f"LimitNOFILE={FILES}  # under [Service], systemctl edit tracker-ingest",
+        f"LimitNOFILE={FILES}  # under [Service], systemctl edit tracker-ingest@",
     )
 
 
@@ -119,7 +119,7 @@ async def port(reactor: Any, host: str, number: int) -> Finding:
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
         return failure(
             f"{place} accepts no connection: {why_not_connected(error)}",
-            f"systemctl start tracker-ingest  # it listens by --listen teltonika=tcp:{number}; "
+            f"systemctl start tracker-ingest@1  # it listens by --listen teltonika=tcp:{number}; "
             "or the firewall",
         )
     protocol.transport.abortConnection()

@@ -20,7 +20,7 @@ ALIVE: Final = 60
 AGE_WARNING: Final = 60
 AGE_FAILURE: Final = 600
 
-_START: Final = "systemctl start tracker-process"
+_START: Final = "systemctl start tracker-process@1"
 
 Living = Mapping[str, Sequence[str]]
 
@@ -62,7 +62,7 @@ def judge_instances(living: Iterable[str]) -> Finding:
     """What is to be said of the instances that have a heartbeat."""
     if names := sorted(living):
         return ok(f"{len(names)} alive: {', '.join(names)}")
-    return warning("no ingest instance is alive", "systemctl start tracker-ingest")
+    return warning("no ingest instance is alive", "systemctl start tracker-ingest@1")
 
 
 async def names(traffic: Traffic) -> list[Finding]:
@@ -148,7 +148,7 @@ def judge_group(stream: str, lag: StreamLag | None, written: bool) -> Finding:
     latest = min(group.consumers, key=lambda one: one.idle)
     return failure(
         f"{stream}: no consumer has asked for {latest.idle:.0f} s, {latest.name} was the last",
-        f"systemctl restart tracker-process  # on the machine of {shlex.quote(latest.name)}",
+        f"systemctl restart tracker-process@1  # on the machine of {shlex.quote(latest.name)}",
     )
 
 

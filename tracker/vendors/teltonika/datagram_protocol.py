@@ -18,13 +18,14 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.interfaces import Admission, IGateway, IPeer, NotAccepted
+from tracker.interfaces import Admission, IGateway, IPeer, NotAccepted, Rejection
 from tracker.limits import Limits
 from tracker.vendors.outcomes import Rejected
 from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_answer
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader
+from tracker.vendors.teltonika.rejections import rejection
 
 #: Seconds for which a repeated datagram is recognised.
 WINDOW: Final = 60.0
@@ -67,19 +68,21 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """Take in one datagram; whatever is wrong with it, it is dropped."""
+        self._gateway.tally.bytes_received += len(datagram)
         sender = _Sender(f"udp {addr[0]}:{addr[1]}")
         outcome = decode_datagram(datagram)
         if isinstance(outcome, Rejected):
-            self._gateway.rejected(sender, outcome.reason)
+            self._gateway.rejected(sender, outcome.reason, rejection(outcome.field))
             return
         packet = outcome.value
         sender.device_id = packet.imei
         most = self._limits.frame_bytes
         if len(packet.data) > most:
             reason = f"data length {len(packet.data)} is over the limit of {most}"
-            self._gateway.rejected(sender, reason)
+            self._gateway.rejected(sender, reason, Rejection.LENGTH)
             return
         if self._gateway.admission(packet.imei) is not Admission.SERVED:
+            self._gateway.tally.turned_away += 1
             return
         digest = blake2b(packet.data, digest_size=16).digest()
         key = (packet.imei, packet.packet_id, packet.avl_packet_id, digest)
@@ -87,12 +90,15 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
         seen = self._seen.get(key)
         if seen is None:
             self._take_in(key, packet, sender, addr)
-        elif seen.accepted is not None:
+            return
+        self._gateway.tally.repeated += 1
+        if seen.accepted is not None:
             self._answer(packet, seen.accepted, addr)
         # else: its answer follows as soon as Redis has confirmed
 
     def _take_in(self, key: _Key, packet: Datagram, sender: _Sender, addr: Any) -> None:
         if self._under_way >= self._limits.datagrams_under_way:
+            self._gateway.tally.dropped += 1
             return  # the device repeats it
 
         def repeated_id() -> None:
@@ -101,10 +107,11 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
         now = self._clock.seconds()
         reading = self._reader.read(packet.imei, packet.data, now, repeated_id)
         if isinstance(reading, Rejected):
-            self._gateway.rejected(sender, reading.reason)
+            self._gateway.rejected(sender, reading.reason, rejection(reading.field))
             return
         if reading.message is not None:
-            self._gateway.rejected(sender, "a message over UDP, which carries records only")
+            reason = "a message over UDP, which carries records only"
+            self._gateway.rejected(sender, reason, Rejection.CODEC)
             return
         count = len(reading.entries)
         seen = self._seen[key] = _Seen(now)
@@ -127,6 +134,7 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
     def _answer(self, packet: Datagram, accepted: int, addr: Any) -> None:
         if self.transport is not None:
             answer = encode_answer(packet.packet_id, packet.avl_packet_id, accepted)
+            self._gateway.tally.bytes_sent += len(answer)
             with suppress(OSError):  # an address that was forged, or a full queue
                 self.transport.write(answer, addr)
 

@@ -52,6 +52,7 @@ from tracker.interfaces import (
     ISession,
     NotAccepted,
     Observer,
+    Rejection,
     SessionEnded,
     SessionFacts,
     Traffic,
@@ -66,6 +67,7 @@ from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader, Reading
+from tracker.vendors.teltonika.rejections import rejection
 from tracker.vendors.turns import Turn
 
 #: Seconds for a peer to take what was written before its connection was closed.
@@ -129,7 +131,9 @@ class TeltonikaProtocol(Protocol):
         if self._closed:
             return  # TLS goes on delivering until the peer closes too
         self._buffer += data
-        self._bytes += len(data)
+        size = len(data)
+        self._bytes += size
+        self._gateway.tally.bytes_received += size
         if not self._waits:
             self._advance()
         else:  # for Redis, or for its peer: whether what came is whole shows later
@@ -261,14 +265,14 @@ class TeltonikaProtocol(Protocol):
             self._timeout.cancel()
 
     def _login_overdue(self) -> None:
-        self._disconnect(f"no login within {self._limits.login_timeout:g} s")
+        self._disconnect(f"no login within {self._limits.login_timeout:g} s", Rejection.NO_LOGIN)
 
     def _check_idle(self) -> None:
         # One timer a connection that is seldom moved: a device that sends every second
         # would otherwise cancel and make one each time.
         left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
         if left <= 0:
-            self._disconnect(f"nothing whole for {self._limits.idle_timeout:g} s")
+            self._disconnect(f"nothing whole for {self._limits.idle_timeout:g} s", Rejection.IDLE)
         else:
             self._timeout = self._clock.callLater(left, self._check_idle)
 
@@ -290,10 +294,10 @@ class TeltonikaProtocol(Protocol):
         if isinstance(outcome, Incomplete):
             return False
         if isinstance(outcome, Fatal):
-            return self._reject(outcome.reason)
+            return self._reject(outcome.reason, Rejection.LOGIN)
         if isinstance(outcome, Rejected):
-            self.transport.write(REFUSE)
-            return self._reject(outcome.reason)
+            self._write(REFUSE)
+            return self._reject(outcome.reason, Rejection.LOGIN)
         del self._buffer[: outcome.used]
         # Known before the gateway is told: what has waited on an older connection of the
         # device is prepared for this one at once.
@@ -302,7 +306,7 @@ class TeltonikaProtocol(Protocol):
         if admission is not Admission.SERVED:
             self.device_id = None
             if admission is Admission.REFUSED:
-                self.transport.write(REFUSE)
+                self._write(REFUSE)
             self.close()
             return False
         self._read_next = self._read_frame
@@ -321,11 +325,12 @@ class TeltonikaProtocol(Protocol):
         if isinstance(frame, Incomplete):
             return False
         if isinstance(frame, Fatal):
-            return self._reject(frame.reason)
-        reading = self._read(frame.value)
+            return self._reject(frame.reason, rejection(frame.field))
+        now = self._clock.seconds()
+        reading = self._read(frame.value, now)
         if isinstance(reading, Rejected):
-            return self._reject(reading.reason)
-        self._take_in(frame.used)
+            return self._reject(reading.reason, rejection(reading.field))
+        self._take_in(frame.used, now)
         if reading.entries:
             self._codec = reading.entries[0].codec
         if reading.message is None:
@@ -352,10 +357,10 @@ class TeltonikaProtocol(Protocol):
         if isinstance(outcome, Incomplete):
             return False
         if not isinstance(outcome, Decoded):
-            return self._reject(f"a second login: {outcome.reason}")
+            return self._reject(f"a second login: {outcome.reason}", Rejection.LOGIN)
         if outcome.value != self.device_id:
-            return self._reject("a second login, of another device")
-        self._take_in(outcome.used)
+            return self._reject("a second login, of another device", Rejection.LOGIN)
+        self._take_in(outcome.used, self._clock.seconds())
         # Nothing to confirm, and so in a turn of its own: others have to have theirs.
         self._answer_when(deferLater(self._clock, 0, self._login_settles), ACCEPT)
         return True
@@ -364,12 +369,12 @@ class TeltonikaProtocol(Protocol):
         # From when the answer is written, which may be late where the reactor is busy.
         self._settled_at = self._clock.seconds() + LOGIN_SETTLES
 
-    def _take_in(self, used: int) -> None:
+    def _take_in(self, used: int, now: float) -> None:
         """So many bytes were a whole that makes sense."""
         if self._observer is not None:
             self._observer(Traffic.RECEIVED, bytes(self._buffer[:used]))
         del self._buffer[:used]
-        self._last_heard = self._clock.seconds()
+        self._last_heard = now
 
     def _read_nothing(self) -> bool:
         self._buffer.clear()
@@ -389,16 +394,15 @@ class TeltonikaProtocol(Protocol):
                 break
             del unread[: frame.used]
             if frame.value[0] in MESSAGE_CODECS:
-                reading = self._read(frame.value)
+                reading = self._read(frame.value, self._clock.seconds())
                 if isinstance(reading, Rejected):
                     break
                 lost += not self._keep(reading.entries)
         if lost:
             self._gateway.lost(self, lost)
 
-    def _read(self, data: bytes) -> Reading | Rejected:
+    def _read(self, data: bytes, now: float) -> Reading | Rejected:
         assert self.device_id is not None  # noqa: S101 - the login comes first
-        now = self._clock.seconds()
         return self._reader.read(self.device_id, data, now, self._notice_repeated_id)
 
     def _swallow_pings(self, buffer: bytearray) -> None:
@@ -406,13 +410,13 @@ class TeltonikaProtocol(Protocol):
             del buffer[: len(buffer) - len(buffer.lstrip(bytes((PING,))))]
             self._last_heard = self._clock.seconds()
 
-    def _reject(self, reason: str) -> bool:
+    def _reject(self, reason: str, kind: Rejection) -> bool:
         self._buffer.clear()  # behind what is wrong, nothing is to be relied on
-        self._disconnect(reason)
+        self._disconnect(reason, kind)
         return False
 
-    def _disconnect(self, reason: str) -> None:
-        self._gateway.rejected(self, reason)
+    def _disconnect(self, reason: str, kind: Rejection) -> None:
+        self._gateway.rejected(self, reason, kind)
         self.close()
 
     def _keep(self, message: list[Entry]) -> bool:
@@ -451,6 +455,7 @@ class TeltonikaProtocol(Protocol):
         """
         if self._observer is not None and answer:
             self._observer(Traffic.SENT, answer)
+        self._gateway.tally.bytes_sent += len(answer)
         if self._write_at_once is not None:
             written = self._write_at_once(answer)
             if written == len(answer):

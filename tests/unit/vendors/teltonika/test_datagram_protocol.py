@@ -15,7 +15,7 @@ from twisted.internet.testing import FakeDatagramTransport
 from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika.golden import IMEI, SMALLEST, TWO_RECORDS
 from tests.unit.vendors.teltonika.golden_datagrams import GOLDEN_DATAGRAMS, GoldenDatagram
-from tracker.interfaces import Admission, NotAccepted
+from tracker.interfaces import Admission, IPeer, NotAccepted, Rejection
 from tracker.limits import Limits
 from tracker.vendors.teltonika import datagram_protocol
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
@@ -295,9 +295,11 @@ def test_records_of_a_packet_are_limited() -> None:
 
 def test_a_rejection_names_the_sender(port: Port) -> None:
     peers: list[tuple[str, str | None]] = []
-    port.gateway.rejected = (  # type: ignore[method-assign]
-        lambda peer, reason: peers.append((peer.peer, peer.device_id))
-    )
+
+    def rejected(peer: IPeer, reason: str, kind: Rejection = Rejection.CONTENT) -> None:
+        peers.append((peer.peer, peer.device_id))
+
+    port.gateway.rejected = rejected  # type: ignore[method-assign]
     port.receive(b"")
     port.receive(datagram(MESSAGE))
     assert peers == [("udp 192.0.2.7:40001", None), ("udp 192.0.2.7:40001", IMEI)]

@@ -1,0 +1,109 @@
+"""Metrics as they are fetched: over a socket, written by a thread while the loop turns."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest_twisted
+import treq
+from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client.parser import text_string_to_metric_families
+from pytest_twisted import ensureDeferred
+from twisted.internet import reactor as installed_reactor
+from twisted.web.client import Agent
+from twisted.web.http_headers import Headers
+
+from tracker.observe.health import Health
+from tracker.observe.http import health_site
+from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.observe.page import MetricsPage
+
+reactor: Any = installed_reactor
+
+Fetch = Callable[..., Awaitable[tuple[int, str, str]]]
+
+
+@pytest_twisted.async_yield_fixture
+async def registry() -> AsyncIterator[CollectorRegistry]:
+    yield make_registry()
+
+
+@pytest_twisted.async_yield_fixture
+async def fetch(registry: CollectorRegistry) -> AsyncIterator[Fetch]:
+    """Fetches a path: status, content type and body."""
+    page = MetricsPage(reactor, registry)
+    site = health_site(Health(), page.resource)
+    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+
+    async def get(path: str = "/metrics", accept: str = "*/*") -> tuple[int, str, str]:
+        url = f"http://127.0.0.1:{port.getHost().port}{path}"
+        headers = Headers({"accept": [accept]})
+        response = await treq.get(url, headers=headers, agent=Agent(reactor))
+        (content_type,) = response.headers.getRawHeaders("content-type")
+        return response.code, content_type, await response.text()
+
+    yield get
+    await page.stopService()
+    status, _, _ = await get()
+    assert status == 503
+    await port.stopListening()
+
+
+@ensureDeferred
+async def test_they_are_served_in_prometheus_format(
+    registry: CollectorRegistry, fetch: Fetch
+) -> None:
+    Gauge("some", "Something.", ["where"], registry=registry).labels("here").set(3)
+    Counter("things", "Things.", registry=registry).inc()
+    status, content_type, body = await fetch()
+    assert status == 200
+    assert content_type.startswith("text/plain; version=")
+    assert 'some{where="here"} 3.0' in body.splitlines()
+    assert "things_total 1.0" in body.splitlines()
+    assert list(text_string_to_metric_families(body))
+
+
+@ensureDeferred
+async def test_they_are_served_as_openmetrics_where_that_is_asked_for(fetch: Fetch) -> None:
+    accept = "application/openmetrics-text; version=1.0.0"
+    _, content_type, body = await fetch(accept=accept)
+    assert content_type.startswith("application/openmetrics-text")
+    assert body.endswith("# EOF\n")
+
+
+@ensureDeferred
+async def test_one_may_ask_for_some_by_name(registry: CollectorRegistry, fetch: Fetch) -> None:
+    _, _, body = await fetch("/metrics?name[]=tracker_build_info")
+    assert [line for line in body.splitlines() if not line.startswith("#")] == [
+        line for line in body.splitlines() if line.startswith("tracker_build_info{")
+    ]
+
+
+@ensureDeferred
+async def test_every_process_tells_of_itself(fetch: Fetch) -> None:
+    _, _, body = await fetch()
+    assert "\nprocess_resident_memory_bytes " in body
+    assert 'tracker_build_info{python="3.' in body
+    assert "_created" not in body
+
+
+@ensureDeferred
+async def test_two_registries_are_apart(fetch: Fetch) -> None:
+    Gauge("elsewhere", "Something.", registry=make_registry())
+    _, _, body = await fetch()
+    assert "elsewhere" not in body
+
+
+@ensureDeferred
+async def test_conditions_of_readiness_are_metrics(
+    registry: CollectorRegistry, fetch: Fetch
+) -> None:
+    health = Health()
+    HealthMetrics(health, registry)
+    report, _ = health.condition("redis"), health.condition("sink")
+    report(None)
+    _, _, body = await fetch()
+    assert "tracker_ready 0.0" in body.splitlines()
+    assert 'tracker_condition_met{condition="redis"} 1.0' in body.splitlines()
+    assert 'tracker_condition_met{condition="sink"} 0.0' in body.splitlines()

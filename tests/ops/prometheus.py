@@ -1,0 +1,119 @@
+"""A real Prometheus, and its tool."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from tests.servers import free_port
+from tests.waiting import wait_for
+
+ROOT = Path(__file__).parents[2]
+RULES = ROOT / "ops" / "prometheus" / "alerts.yml"
+DASHBOARD = ROOT / "ops" / "grafana" / "tracker.json"
+
+
+def promtool(*arguments: str, given: bytes = b"") -> str:
+    """Run it; what it says, if it finds nothing wrong."""
+    ended = subprocess.run(
+        ["promtool", *arguments],
+        input=given,
+        capture_output=True,
+        check=False,
+        timeout=60,
+    )
+    said = (ended.stdout + ended.stderr).decode()
+    assert ended.returncode == 0, said
+    return said
+
+
+class Prometheus:
+    """A server that scrapes every second, with the rules of ``ops/``.
+
+    :param targets: role → what serves ``/metrics``, as ``127.0.0.1:9131``.
+    """
+
+    def __init__(self, folder: Path, targets: dict[str, str]) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._targets = targets
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start it; returns when it has scraped every target."""
+        config = self._folder / "prometheus.yml"
+        # JSON is YAML.
+        config.write_text(json.dumps(self._config()))
+        promtool("check", "config", str(config))
+        with (self._folder / "prometheus.log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [
+                    *("prometheus", f"--config.file={config}", "--log.level=warn"),
+                    f"--storage.tsdb.path={self._folder / 'tsdb'}",
+                    f"--web.listen-address=127.0.0.1:{self._port}",
+                ],
+                stdout=log,
+                stderr=log,
+            )
+        wait_for(
+            lambda: self.value('count(up{job="tracker"} == 1)') == len(self._targets),
+            "all targets are scraped",
+            timeout=60,
+        )
+
+    def kill(self) -> None:
+        """End it."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(20)
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The series that an expression has now."""
+        found: list[dict[str, Any]] = self._ask("query", query=expression)["result"]
+        return found
+
+    def value(self, expression: str) -> float | None:
+        """The value of an expression with one series; None without any, or before it answers."""
+        try:
+            found = self.query(expression)
+        except OSError:
+            return None
+        return float(found[0]["value"][1]) if found else None
+
+    def rules(self) -> list[dict[str, Any]]:
+        """All rules, and how their evaluation went."""
+        return [rule for group in self._ask("rules")["groups"] for rule in group["rules"]]
+
+    def _ask(self, path: str, **arguments: str) -> Any:
+        query = urllib.parse.urlencode(arguments)
+        url = f"http://127.0.0.1:{self._port}/api/v1/{path}?{query}"
+        try:
+            with urllib.request.urlopen(url, timeout=30) as response:
+                answer = json.load(response)
+        except urllib.error.HTTPError as error:
+            if error.code == 503:  # it is starting
+                raise
+            raise AssertionError(f"{arguments}: {error.read().decode()}") from None
+        assert answer["status"] == "success", answer
+        assert not answer.get("warnings"), answer
+        return answer["data"]
+
+    def _config(self) -> dict[str, Any]:
+        targets = [
+            {"targets": [target], "labels": {"role": role}}
+            for role, target in self._targets.items()
+        ]
+        return {
+            "global": {
+                "scrape_interval": "1s",
+                "evaluation_interval": "1s",
+                "external_labels": {"runbooks": "http://docs.example"},
+            },
+            "rule_files": [str(RULES)],
+            "scrape_configs": [{"job_name": "tracker", "static_configs": targets}],
+        }

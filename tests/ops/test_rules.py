@@ -1,0 +1,56 @@
+"""The rules, as promtool sees them; and what they say of each alert."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.ops.prometheus import ROOT, RULES, promtool
+
+TESTS = Path(__file__).parent / "alerts_test.yml"
+_TEXT = RULES.read_text()
+ALERTS: dict[str, str] = dict(re.findall(r"- alert: (\w+)\n((?:(?!      - alert).*\n)*)", _TEXT))
+
+
+def test_the_rules_are_right() -> None:
+    assert f"{len(ALERTS)} rules found" in promtool("check", "rules", str(RULES))
+
+
+def test_the_configuration_is_right() -> None:
+    assert "SUCCESS" in promtool("check", "config", str(RULES.parent / "prometheus.yml"))
+
+
+def test_each_alert_fires_when_it_should_and_only_then() -> None:
+    assert "SUCCESS" in promtool("test", "rules", str(TESTS))
+
+
+@pytest.mark.parametrize("name", sorted(ALERTS))
+def test_each_alert_is_tried_both_ways(name: str) -> None:
+    tried = re.findall(rf"alertname: {name}\n +exp_alerts:( \[\])?", TESTS.read_text())
+    assert sorted(tried) == ["", " []"]
+
+
+@pytest.mark.parametrize("name", sorted(ALERTS))
+def test_each_alert_says_what_is_the_matter_and_where_to_read_on(name: str) -> None:
+    body = ALERTS[name]
+    assert re.search(r"labels: \{severity: (warning|critical)\}", body)
+    for annotation in ("summary", "description", "runbook_url"):
+        assert f"          {annotation}:" in body
+
+
+def anchors() -> set[str]:
+    return set(re.findall(r"operations\.html#([a-z-]+)", _TEXT))
+
+
+@pytest.mark.parametrize("anchor", sorted(anchors()))
+def test_each_runbook_is_there(anchor: str) -> None:
+    page = ROOT / "docs" / "operations.rst"
+    if not page.exists():
+        pytest.skip("the page is not written yet")
+    text = page.read_text()
+    titles = {
+        title.lower().replace(" ", "-") for title in re.findall(r"^(.+)\n[=-]{3,}$", text, re.M)
+    }
+    assert f".. _{anchor}:" in text or anchor in titles

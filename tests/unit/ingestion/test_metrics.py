@@ -1,0 +1,283 @@
+"""What ingestion counts, as Prometheus sees it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from prometheus_client import CollectorRegistry
+from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
+
+from tests.unit.fakes import FakeRedis, FakeSession
+from tracker.command import Reason, Status
+from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.authority import EveryDevice
+from tracker.ingestion.courier import Timing
+from tracker.ingestion.delivery import CommandDelivery
+from tracker.ingestion.gateway import Gateway
+from tracker.ingestion.heartbeat import Heartbeat
+from tracker.ingestion.metrics import IngestMetrics
+from tracker.ingestion.publisher import RETRY_DELAY, StreamPublisher
+from tracker.ingestion.registry import Registry
+from tracker.interfaces import Admission, IDeviceAuthority, Rejection
+from tracker.limits import Limits
+from tracker.position import Entry
+from tracker.streams.connection import Refused, Unanswered
+
+ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
+STREAM = "telemetry:teltonika"
+IMEI = "356307042441013"
+
+
+def packet(records: int = 1, codec: str = "8E") -> list[Entry]:
+    return [Entry("ts", IMEI, codec, f"{{{number}}}") for number in range(records)]
+
+
+class Ingest:
+    """All parts that are asked, on a Redis that the test answers for."""
+
+    def __init__(self, authority: IDeviceAuthority | None = None) -> None:
+        self.clock = Clock()
+        self.redis = FakeRedis()
+        redis: Any = self.redis
+        self.registry = CollectorRegistry()
+        self.publisher = StreamPublisher(self.clock, redis, STREAM, lambda _: None)
+        self.publisher.startService()
+        self.delivery = CommandDelivery(
+            *(self.clock, redis, redis, "one", Timing(), True),
+            *(lambda device_id: None, lambda reason: None),
+        )
+        self.gateway = Gateway(
+            *(self.clock, "teltonika", self.publisher, authority or EveryDevice()),
+            ConnectionLimiter(self.clock, Limits(connections=2)),
+            Registry(self.clock, redis, "one", lambda device_id, owner: None),
+            self.delivery,
+        )
+        self.gateway.startService()
+        self.heartbeat = Heartbeat(
+            *(self.clock, redis, "one", {STREAM: self.gateway}, lambda: None, lambda _: None)
+        )
+        IngestMetrics({"teltonika": self.gateway}, self.delivery, self.heartbeat, self.registry)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.registry.get_sample_value(f"tracker_{name}", labels)
+
+    def of_vendor(self, name: str, **labels: str) -> float | None:
+        return self.value(name, vendor="teltonika", **labels)
+
+    def of_stream(self, name: str, **labels: str) -> float | None:
+        return self.value(name, stream=STREAM, **labels)
+
+    def frames(self, outcome: str, codec: str = "8E") -> float | None:
+        return self.of_vendor("frames_total", codec=codec, outcome=outcome)
+
+    def records(self, outcome: str, codec: str = "8E") -> float | None:
+        return self.of_vendor("records_total", codec=codec, outcome=outcome)
+
+    def connect(self, device_id: str | None = None) -> FakeSession:
+        session = FakeSession(self.gateway)
+        assert self.gateway.admits(ADDRESS)
+        self.gateway.opened(session)
+        if device_id is not None:
+            session.device_id = device_id
+            self.gateway.login(session, device_id)
+        return session
+
+    def appends(self, answer: Any = 1) -> None:
+        """Redis answers all appends that are under way."""
+        commands, self.redis.commands = self.redis.commands, []
+        for _, asked in commands:
+            (asked.errback if isinstance(answer, Exception) else asked.callback)(answer)
+
+
+@pytest.fixture
+def ingest() -> Ingest:
+    return Ingest()
+
+
+def test_connections_are_told_by_state(ingest: Ingest) -> None:
+    ingest.connect()
+    session = ingest.connect(IMEI)
+    assert ingest.of_vendor("connections", state="logged_in") == 1
+    assert ingest.of_vendor("connections", state="not_logged_in") == 1
+    assert ingest.of_vendor("connections_opened_total") == 2
+    session.close()
+    assert ingest.of_vendor("connections", state="logged_in") == 0
+    assert ingest.of_vendor("connections_opened_total") == 2
+
+
+def test_a_device_that_comes_again_replaces_its_connection(ingest: Ingest) -> None:
+    ingest.connect(IMEI)
+    ingest.connect(IMEI)
+    assert ingest.of_vendor("connections_replaced_total") == 1
+    assert ingest.of_vendor("connections", state="logged_in") == 1
+
+
+def test_a_connection_over_the_limit_is_rejected(ingest: Ingest) -> None:
+    ingest.connect()
+    ingest.connect()
+    assert not ingest.gateway.admits(ADDRESS)
+    assert ingest.of_vendor("rejections_total", reason="connection_limit") == 1
+    assert ingest.of_vendor("connections_opened_total") == 2
+
+
+@pytest.mark.parametrize("answer", list(Admission))
+def test_logins_are_told_by_result(answer: Admission) -> None:
+    class Authority(EveryDevice):
+        def admission(self, device_id: str) -> Admission:
+            return answer
+
+    ingest = Ingest(Authority())
+    ingest.connect(IMEI)
+    for result in Admission:
+        told = ingest.of_vendor("logins_total", result=result.value)
+        assert told == (result is answer)
+    not_served = ingest.of_vendor("rejections_total", reason="not_served")
+    assert not_served == (answer is Admission.REFUSED)
+
+
+def test_a_login_that_makes_no_sense_is_one_that_is_malformed(ingest: Ingest) -> None:
+    ingest.gateway.rejected(ingest.connect(), "no login", Rejection.LOGIN)
+    assert ingest.of_vendor("logins_total", result="malformed") == 1
+    assert ingest.frames("rejected", "unknown") == 0
+
+
+def test_rejections_are_told_by_reason_and_those_of_frames_as_frames(ingest: Ingest) -> None:
+    session = ingest.connect()
+    for kind in Rejection:
+        ingest.gateway.rejected(session, "whatever", kind)
+        assert ingest.of_vendor("rejections_total", reason=kind.value) == 1
+    assert ingest.frames("rejected", "unknown") == 5
+
+
+def test_a_confirmed_packet_is_counted_when_redis_has_confirmed_it(ingest: Ingest) -> None:
+    ingest.gateway.publish(packet(3))
+    ingest.gateway.publish(packet(1, "12"))
+    ingest.clock.advance(0)
+    assert ingest.records("confirmed") is None
+    assert ingest.of_stream("append_in_flight_calls") == 1
+    ingest.clock.advance(0.02)
+    ingest.appends()
+    assert (ingest.frames("confirmed"), ingest.records("confirmed")) == (1, 3)
+    assert (ingest.frames("confirmed", "12"), ingest.records("confirmed", "12")) == (1, 1)
+    assert ingest.of_stream("append_in_flight_calls") == 0
+    assert ingest.of_stream("append_calls_total", outcome="confirmed") == 1
+    assert ingest.of_vendor("ack_latency_seconds_count") == 2
+    assert ingest.of_vendor("ack_latency_seconds_sum") == pytest.approx(0.04)
+    assert ingest.of_vendor("ack_latency_seconds_bucket", le="0.01") == 0
+    assert ingest.of_vendor("ack_latency_seconds_bucket", le="0.025") == 2
+    assert ingest.of_stream("append_latency_seconds_sum") == pytest.approx(0.02)
+    assert ingest.of_stream("append_batch_records_sum") == 4
+    assert ingest.of_stream("append_batch_records_bucket", le="5.0") == 1
+
+
+def test_a_packet_whose_device_leaves_is_not_confirmed(ingest: Ingest) -> None:
+    waits = ingest.gateway.publish(packet(2))
+    waits.addErrback(lambda _: None)
+    ingest.clock.advance(0)
+    waits.cancel()
+    ingest.appends()
+    assert (ingest.frames("unconfirmed"), ingest.records("unconfirmed")) == (1, 2)
+    assert (ingest.frames("confirmed"), ingest.records("confirmed")) == (0, 0)
+    assert ingest.of_vendor("ack_latency_seconds_count") == 0
+
+
+def test_a_packet_that_waits_for_redis_is_told(ingest: Ingest) -> None:
+    ingest.redis.connected = False
+    waits = ingest.gateway.publish(packet())
+    waits.addErrback(lambda _: None)
+    ingest.clock.advance(0)
+    assert ingest.of_stream("append_waiting_packets") == 1
+    ingest.publisher.stopService()
+    assert ingest.of_stream("append_waiting_packets") == 0
+    assert ingest.frames("unconfirmed") == 1
+
+
+def test_the_latency_of_a_packet_that_is_appended_again_counts_from_its_first_time(
+    ingest: Ingest,
+) -> None:
+    ingest.gateway.publish(packet())
+    ingest.clock.advance(0)
+    ingest.appends(Refused("OOM"))
+    assert ingest.of_stream("append_calls_total", outcome="refused") == 1
+    ingest.clock.advance(RETRY_DELAY)
+    ingest.appends()
+    assert ingest.of_vendor("ack_latency_seconds_sum") == pytest.approx(RETRY_DELAY)
+    assert ingest.of_stream("append_latency_seconds_sum") == 0
+
+
+def test_a_call_that_is_not_answered_is_told_from_one_that_is_refused(ingest: Ingest) -> None:
+    ingest.gateway.publish(packet())
+    ingest.clock.advance(0)
+    ingest.appends(Unanswered("no answer"))
+    assert ingest.of_stream("append_calls_total", outcome="unanswered") == 1
+    assert ingest.of_stream("append_calls_total", outcome="refused") == 0
+
+
+def test_a_packet_without_records_is_one_that_is_empty(ingest: Ingest) -> None:
+    ingest.gateway.publish([])
+    assert ingest.frames("empty", "unknown") == 1
+
+
+def test_what_protocols_count_themselves_is_told(ingest: Ingest) -> None:
+    tally = ingest.gateway.tally
+    tally.bytes_received, tally.bytes_sent = 100, 20
+    tally.repeated, tally.dropped, tally.turned_away = 1, 2, 3
+    assert ingest.of_vendor("received_bytes_total") == 100
+    assert ingest.of_vendor("sent_bytes_total") == 20
+    assert [ingest.frames(one, "unknown") for one in ("repeated", "dropped", "turned_away")] == [
+        *(1, 2, 3)
+    ]
+
+
+def test_messages_that_are_lost_are_told(ingest: Ingest) -> None:
+    ingest.gateway.lost(ingest.connect(), 3)
+    assert ingest.of_vendor("lost_messages_total") == 3
+
+
+def test_a_message_that_was_to_be_kept_and_could_not_is_lost(ingest: Ingest) -> None:
+    ingest.redis.connected = False
+    assert ingest.gateway.keep(packet(1, "12")) is not None
+    ingest.publisher.stopService()
+    assert ingest.of_vendor("lost_messages_total") == 1
+
+
+def test_responses_are_told_by_status_and_reason(ingest: Ingest) -> None:
+    ingest.delivery.responses[Status.RESPONDED, ""] += 2
+    ingest.delivery.responses[Status.FAILED, Reason.TIMEOUT] += 1
+    ingest.delivery.answers.observe(3)
+    assert ingest.value("commands_total", status="responded", reason="") == 2
+    assert ingest.value("commands_total", status="failed", reason="timeout") == 1
+    assert ingest.value("commands_total", status="failed", reason="offline") == 0
+    assert ingest.value("commands_total", status="delivered", reason="") == 0
+    assert ingest.value("command_answer_seconds_bucket", le="5.0") == 1
+    assert ingest.value("commands_held") == 0
+
+
+def test_the_last_heartbeat_is_told(ingest: Ingest) -> None:
+    assert ingest.value("heartbeat_timestamp_seconds") == 0
+    ingest.heartbeat.last_beat = 1234.5
+    assert ingest.value("heartbeat_timestamp_seconds") == 1234.5
+
+
+def test_no_label_grows_with_what_peers_send(ingest: Ingest) -> None:
+    def series() -> int:
+        return sum(len(family.samples) for family in ingest.registry.collect())
+
+    ingest.gateway.publish(packet())
+    ingest.clock.advance(0)
+    ingest.appends()
+    before = series()
+    for number in range(50):
+        ingest.gateway.rejected(ingest_peer(str(number)), f"reason {number}")
+    assert series() == before
+
+
+def ingest_peer(device_id: str) -> Any:
+    class Peer:
+        peer = "192.0.2.1:40000"
+
+    peer: Any = Peer()
+    peer.device_id = device_id
+    return peer

@@ -1,0 +1,60 @@
+"""Plain numbers as Prometheus sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import Metric
+
+from tracker.observe.figures import SECONDS, Distribution, counter, gauge, histogram
+
+
+def test_a_distribution_counts_what_does_not_exceed_each_bound() -> None:
+    spread = Distribution((1, 2.5))
+    for value in (0.5, 1, 1.5, 2.5, 2.6, 100):
+        spread.observe(value)
+    assert spread.buckets() == [("1.0", 2), ("2.5", 4), ("+Inf", 6)]
+    assert spread.sum == pytest.approx(108.1)
+
+
+def test_an_empty_one_has_all_its_buckets() -> None:
+    assert Distribution((1,)).buckets() == [("1.0", 0), ("+Inf", 0)]
+
+
+@pytest.mark.parametrize("value", [0, -1.5])
+def test_what_a_clock_that_was_set_back_makes_is_no_negative_time(value: float) -> None:
+    spread = Distribution((1,))
+    spread.observe(value)
+    assert spread.buckets() == [("1.0", 1), ("+Inf", 1)]
+    assert spread.sum == 0
+
+
+def test_bounds_ascend() -> None:
+    assert list(SECONDS) == sorted(set(SECONDS))
+
+
+class Collector:
+    def collect(self) -> Iterator[Metric]:
+        spread = Distribution((0.5,))
+        spread.observe(0.25)
+        things = counter("things", "Things.", "where")
+        things.add_metric(["here"], 3)
+        some = gauge("some", "Something.")
+        some.add_metric([], 1.5)
+        yield from (things, some, histogram("waits", "Waits.", ["who"], {("me",): spread}))
+
+
+def test_families_become_text() -> None:
+    registry = CollectorRegistry()
+    registry.register(Collector())
+    text = generate_latest(registry).decode()
+    assert [line for line in text.splitlines() if not line.startswith("#")] == [
+        'things_total{where="here"} 3.0',
+        "some 1.5",
+        'waits_bucket{le="0.5",who="me"} 1.0',
+        'waits_bucket{le="+Inf",who="me"} 1.0',
+        'waits_count{who="me"} 1.0',
+        'waits_sum{who="me"} 0.25',
+    ]

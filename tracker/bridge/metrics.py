@@ -1,0 +1,118 @@
+"""What the bridge tells Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+#: What may become of a question to Directus.
+CALL_OUTCOMES: Final = ("answered", "denied", "refused", "down", "given_up")
+#: What may become of a pending command.
+COMMAND_OUTCOMES: Final = ("routed", "waiting", "ended", "not_sent")
+#: What may become of a response.
+RESPONSE_OUTCOMES: Final = ("written", "no_row", "held")
+#: HTTP status of an answer to a webhook → the word for it.
+POST_RESULTS: Final = {202: "accepted", 400: "malformed", 401: "wrong_secret", 503: "too_many"}
+
+_METHODS: Final = ("SEARCH", "PATCH")
+_PARTS: Final = ("commands", "responses", "devices")
+
+
+class BridgeMetrics:
+    """What the parts of the bridge do.
+
+    :param registry: gets the metrics; None: nobody asks for them.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self._calls = Counter(
+            "tracker_directus_calls",
+            "Questions to Directus, by how they ended.",
+            ["method", "outcome"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "tracker_directus_call_seconds",
+            "From a question to Directus to its answer, or to its end without one.",
+            ["method"],
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self._retries = Counter(
+            "tracker_bridge_retries",
+            "Failures after which the bridge waits before it tries again.",
+            ["part"],
+            registry=registry,
+        )
+        self.commands = Counter(
+            "tracker_bridge_commands",
+            "Pending commands: routed to an instance, waiting for their device, ended at once "
+            "(they had expired, or make no sense), or not sent for now.",
+            ["outcome"],
+            registry=registry,
+        )
+        self.responses = Counter(
+            "tracker_bridge_responses",
+            "What became of commands: written to Directus, of no row that takes it, or held to be "
+            "tried again.",
+            ["outcome"],
+            registry=registry,
+        )
+        self._posts = Counter(
+            "tracker_bridge_webhook_posts",
+            "What Flows have posted.",
+            ["hook", "result"],
+            registry=registry,
+        )
+        self._devices = Gauge(
+            "tracker_bridge_devices",
+            "Devices that are allowed, as last written.",
+            registry=registry,
+        )
+        self._synced = Gauge(
+            "tracker_bridge_devices_timestamp_seconds",
+            "When the devices were last read from Directus and written, since 1970; 0 before.",
+            registry=registry,
+        )
+        self._begin_at_zero()
+
+    def _begin_at_zero(self) -> None:
+        # A counter that appears with its first event hides that.
+        for method in _METHODS:
+            self._seconds.labels(method)
+            for outcome in CALL_OUTCOMES:
+                self._calls.labels(method, outcome)
+        for part in _PARTS:
+            self._retries.labels(part)
+        for outcome in COMMAND_OUTCOMES:
+            self.commands.labels(outcome)
+        for outcome in RESPONSE_OUTCOMES:
+            self.responses.labels(outcome)
+        for hook in ("commands", "devices"):
+            for result in POST_RESULTS.values():
+                self._posts.labels(hook, result)
+
+    def called(self, method: str, outcome: str, seconds: float) -> None:
+        """Directus was asked something.
+
+        :param outcome: one of :data:`CALL_OUTCOMES`.
+        """
+        self._calls.labels(method, outcome).inc()
+        self._seconds.labels(method).observe(max(0.0, seconds))
+
+    def retrying(self, part: str) -> Callable[[], None]:
+        """What counts the failures of a part."""
+        return self._retries.labels(part).inc
+
+    def posted(self, hook: str, status: int) -> None:
+        """A webhook was answered with this HTTP status."""
+        self._posts.labels(hook, POST_RESULTS[status]).inc()
+
+    def synced(self, devices: int, now: float) -> None:
+        """All devices are written: so many."""
+        self._devices.set(devices)
+        self._synced.set(now)

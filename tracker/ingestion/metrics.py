@@ -1,0 +1,207 @@
+"""What an ingest process tells Prometheus: made of plain numbers, each time it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+
+from tracker.command import Reason, Status
+from tracker.ingestion.delivery import CommandDelivery
+from tracker.ingestion.figures import CodecFigures
+from tracker.ingestion.gateway import Gateway
+from tracker.ingestion.heartbeat import Heartbeat
+from tracker.interfaces import Admission, Rejection
+from tracker.observe.figures import counter, gauge, histogram
+
+#: What is the fault of a frame or datagram, and not of a connection.
+_OF_FRAMES: Final = (
+    *(Rejection.PREAMBLE, Rejection.LENGTH, Rejection.CRC, Rejection.CODEC, Rejection.CONTENT),
+)
+#: Upper bounds of records in one call.
+_BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)
+#: Label of a frame that was not read so far that its codec is known.
+_UNKNOWN: Final = "unknown"
+
+
+class IngestMetrics:
+    """Collects them from the parts of the role.
+
+    :param gateways: vendor → its gateway.
+    """
+
+    def __init__(
+        self,
+        gateways: Mapping[str, Gateway],
+        delivery: CommandDelivery,
+        heartbeat: Heartbeat,
+        registry: CollectorRegistry,
+    ) -> None:
+        self._gateways = gateways
+        self._delivery = delivery
+        self._heartbeat = heartbeat
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics of the role."""
+        yield from self._connections()
+        yield from self._frames()
+        yield from self._traffic()
+        yield from self._appends()
+        yield from self._commands()
+        beat = gauge(
+            "tracker_heartbeat_timestamp_seconds",
+            "When Redis last took the heartbeat of this instance, since 1970; 0 before.",
+        )
+        beat.add_metric([], self._heartbeat.last_beat)
+        yield beat
+
+    def _connections(self) -> Iterator[Metric]:
+        now = gauge(
+            "tracker_connections",
+            "Open connections, by whether their device has logged in.",
+            *("vendor", "state"),
+        )
+        opened = counter("tracker_connections_opened", "Connections that were let in.", "vendor")
+        replaced = counter(
+            "tracker_connections_replaced",
+            "Connections that were closed since their device had come again.",
+            "vendor",
+        )
+        logins = counter(
+            "tracker_logins",
+            "Logins: served, refused (not one of ours), later (nobody can tell yet), malformed.",
+            *("vendor", "result"),
+        )
+        rejections = counter(
+            "tracker_rejections",
+            "Connections, frames and datagrams that were rejected.",
+            *("vendor", "reason"),
+        )
+        for vendor, gateway in self._gateways.items():
+            figures, devices = gateway.figures, len(gateway.devices)
+            now.add_metric([vendor, "logged_in"], devices)
+            now.add_metric([vendor, "not_logged_in"], max(0, gateway.connections - devices))
+            opened.add_metric([vendor], figures.opened)
+            replaced.add_metric([vendor], figures.replaced)
+            for admission in Admission:
+                logins.add_metric([vendor, admission.value], figures.logins[admission])
+            logins.add_metric([vendor, "malformed"], figures.rejections[Rejection.LOGIN])
+            for kind in Rejection:
+                rejections.add_metric([vendor, kind.value], figures.rejections[kind])
+        yield from (now, opened, replaced, logins, rejections)
+
+    def _frames(self) -> Iterator[Metric]:
+        frames = counter(
+            "tracker_frames",
+            "Frames and datagrams, by what became of them.",
+            *("vendor", "codec", "outcome"),
+        )
+        records = counter(
+            "tracker_records",
+            "Records (and messages), by what became of them.",
+            *("vendor", "codec", "outcome"),
+        )
+        for vendor, gateway in self._gateways.items():
+            for codec, figures in gateway.publisher.figures.codecs.copy().items():
+                _add_codec(frames, records, [vendor, codec], figures)
+            counted, tally = gateway.figures, gateway.tally
+            for outcome, count in (
+                ("empty", counted.empty),
+                ("rejected", sum(counted.rejections[kind] for kind in _OF_FRAMES)),
+                ("repeated", tally.repeated),
+                ("dropped", tally.dropped),
+                ("turned_away", tally.turned_away),
+            ):
+                frames.add_metric([vendor, _UNKNOWN, outcome], count)
+        yield from (frames, records)
+
+    def _traffic(self) -> Iterator[Metric]:
+        received = counter("tracker_received_bytes", "Bytes from devices.", "vendor")
+        sent = counter("tracker_sent_bytes", "Bytes to devices.", "vendor")
+        lost = counter(
+            "tracker_lost_messages",
+            "Messages of devices, never sent again, that Redis did not take in time.",
+            "vendor",
+        )
+        for vendor, gateway in self._gateways.items():
+            received.add_metric([vendor], gateway.tally.bytes_received)
+            sent.add_metric([vendor], gateway.tally.bytes_sent)
+            lost.add_metric([vendor], gateway.figures.lost)
+        yield from (received, sent, lost)
+        yield histogram(
+            "tracker_ack_latency_seconds",
+            "From when a packet was whole until Redis had confirmed it, and it was acknowledged.",
+            ["vendor"],
+            {(name,): each.publisher.figures.waits for name, each in self._gateways.items()},
+        )
+
+    def _appends(self) -> Iterator[Metric]:
+        publishers = {(one.publisher.stream,): one.publisher for one in self._gateways.values()}
+        calls = counter(
+            "tracker_append_calls",
+            "Calls to Redis that append records, by how they ended.",
+            *("stream", "outcome"),
+        )
+        in_flight = gauge("tracker_append_in_flight_calls", "Those that are under way.", "stream")
+        waiting = gauge(
+            "tracker_append_waiting_packets", "Packets that wait for a call to Redis.", "stream"
+        )
+        for stream, publisher in publishers.items():
+            figures = publisher.figures
+            calls.add_metric([*stream, "confirmed"], sum(figures.batches))
+            calls.add_metric([*stream, "refused"], figures.refused)
+            calls.add_metric([*stream, "unanswered"], figures.unanswered)
+            in_flight.add_metric(stream, publisher.in_flight)
+            waiting.add_metric(stream, publisher.waiting)
+        yield from (calls, in_flight, waiting)
+        yield histogram(
+            "tracker_append_latency_seconds",
+            "From a call to Redis to its confirmation.",
+            ["stream"],
+            {stream: publisher.figures.calls for stream, publisher in publishers.items()},
+        )
+        batches = HistogramMetricFamily(
+            "tracker_append_batch_records", "Records in one call to Redis.", labels=["stream"]
+        )
+        for stream, publisher in publishers.items():
+            counts = publisher.figures.batches.copy()
+            total = sum(records * calls for records, calls in enumerate(counts))
+            buckets = [(f"{bound}.0", sum(counts[: bound + 1])) for bound in _BATCHES]
+            batches.add_metric(stream, [*buckets, ("+Inf", sum(counts))], total)
+        yield batches
+
+    def _commands(self) -> Iterator[Metric]:
+        responses = counter(
+            "tracker_commands",
+            "Responses to commands, of this instance: delivered, then one that is final.",
+            *("status", "reason"),
+        )
+        given = self._delivery.responses
+        for status in Status:
+            for reason in Reason if status is Status.FAILED else ("",):
+                responses.add_metric([status, reason], given[status, reason])
+        yield responses
+        held = gauge("tracker_commands_held", "Entries of commands that this instance sees to.")
+        held.add_metric([], self._delivery.held)
+        yield held
+        yield histogram(
+            "tracker_command_answer_seconds",
+            "From when a command was written to its answer.",
+            (),
+            {(): self._delivery.answers},
+        )
+
+
+def _add_codec(
+    frames: CounterMetricFamily,
+    records: CounterMetricFamily,
+    where: Sequence[str],
+    figures: CodecFigures,
+) -> None:
+    frames.add_metric([*where, "confirmed"], figures.frames)
+    frames.add_metric([*where, "unconfirmed"], figures.frames_unconfirmed)
+    records.add_metric([*where, "confirmed"], figures.records)
+    records.add_metric([*where, "unconfirmed"], figures.records_unconfirmed)

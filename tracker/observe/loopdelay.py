@@ -1,0 +1,54 @@
+"""How late the event loop is: what else happens late in a process is late for this reason."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry, Histogram
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
+
+#: Seconds between two looks.
+INTERVAL: Final = 0.1
+
+_BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+
+class LoopDelay(Service):
+    """Asks to be called every so often, and measures how much later it is.
+
+    :param registry: gets the metric.
+    """
+
+    def __init__(self, clock: Any, registry: CollectorRegistry) -> None:
+        self._clock = clock
+        self._due = 0.0
+        self._next: IDelayedCall | None = None
+        self._delays = Histogram(
+            "tracker_event_loop_delay_seconds",
+            "By how much later than due the event loop has called.",
+            buckets=_BOUNDS,
+            registry=registry,
+        )
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        self._ask()
+
+    def stopService(self) -> Deferred[None]:
+        """End."""
+        super().stopService()
+        if self._next is not None:
+            self._next.cancel()
+            self._next = None
+        return succeed(None)
+
+    def _ask(self) -> None:
+        self._due = self._clock.seconds() + INTERVAL
+        self._next = self._clock.callLater(INTERVAL, self._called)
+
+    def _called(self) -> None:
+        self._delays.observe(max(0.0, self._clock.seconds() - self._due))
+        self._ask()

@@ -1,0 +1,85 @@
+"""``/metrics``: the resource of Prometheus' client, which works in threads of the reactor's pool.
+
+Such a thread waits for the loop with each part of its answer. A reactor that stops waits for its
+threads, and turns no more: each would wait for the other. So answers that have been begun come to
+their end before that, and no other is begun.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.web.http import SERVICE_UNAVAILABLE
+from twisted.web.resource import IResource, Resource
+from twisted.web.server import Request
+
+#: Seconds between two looks at what is left, and for which a stop looks.
+_LOOK: Final = 0.01
+_PATIENCE: Final = 5.0
+
+
+class MetricsPage(Service):
+    """Has the page, and ends it.
+
+    :param reactor: the one that is installed: the client knows no other.
+    """
+
+    def __init__(self, reactor: Any, registry: CollectorRegistry) -> None:
+        # Not before it is asked for: this installs a reactor.
+        from prometheus_client.twisted import MetricsResource
+
+        self._reactor = reactor
+        self._under_way = 0
+        self._looks_left = int(_PATIENCE / _LOOK)
+        self.closed = False
+        """Whether nothing is answered any more."""
+        self.resource: Resource = _Page(self, MetricsResource(registry))
+
+    def begin(self, request: Request) -> None:
+        """An answer is begun."""
+        self._under_way += 1
+        request.notifyFinish().addBoth(self._ended)
+
+    def _ended(self, _: object) -> None:
+        self._under_way -= 1
+
+    def stopService(self) -> Deferred[None]:
+        """Begin with no more answers; fires when no thread works on one."""
+        super().stopService()
+        self.closed = True
+        if self._idle:
+            return succeed(None)
+        idle: Deferred[None] = Deferred()
+        self._look(idle)
+        return idle
+
+    @property
+    def _idle(self) -> bool:
+        # A peer that has left ends its request, and not the thread that works on it.
+        return not (self._under_way or self._reactor.getThreadPool().working)
+
+    def _look(self, idle: Deferred[None]) -> None:
+        self._looks_left -= 1
+        if self._idle or self._looks_left < 0:
+            idle.callback(None)
+        else:
+            self._reactor.callLater(_LOOK, self._look, idle)
+
+
+class _Page(Resource):
+    isLeaf = True
+
+    def __init__(self, page: MetricsPage, metrics: IResource) -> None:
+        super().__init__()
+        self._page = page
+        self._metrics = metrics
+
+    def render(self, request: Request) -> Any:
+        if self._page.closed:
+            request.setResponseCode(SERVICE_UNAVAILABLE)
+            return b"stopping\n"
+        self._page.begin(request)
+        return self._metrics.render(request)
