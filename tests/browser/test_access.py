@@ -13,28 +13,39 @@ from tests.browser.conftest import Plane
 from tests.browser.visiting import PATIENCE, Visit
 from tests.certificates import certify, key_of
 from tests.servers import free_port
-from tests.system.processes import BIN, environment
+from tests.system.processes import BIN, Daemon, environment
 
 Open = Callable[..., Visit]
 PASSWORD = "correct horse battery"
 
 
 @pytest.fixture(scope="module")
-def guarded(plane: Plane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a console with TLS and two operators."""
+def port() -> int:
+    """Where that console is, also after a restart."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def console(plane: Plane, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    """A console with TLS and two operators."""
     folder = tmp_path_factory.mktemp("guarded")
     for name, role in (("anna", "operate"), ("ben", "read")):
         add_operator(folder, name, role)
     certificate = certify(folder, "127.0.0.1")
-    port = free_port()
     console = plane.serve(
         f"ssl:{port}:privateKey={key_of(certificate)}:certKey={certificate}",
         *("--operators", str(folder / "operators")),
         name="guarded",
     )
     console.start()
-    yield f"https://127.0.0.1:{port}/"
+    yield console
     console.kill()
+
+
+@pytest.fixture
+def guarded(console: Daemon, port: int) -> str:
+    """Its URL."""
+    return f"https://127.0.0.1:{port}/"
 
 
 def add_operator(folder: Path, name: str, role: str) -> None:
@@ -99,3 +110,18 @@ def test_who_may_only_look_cannot_send(guarded: str, visit: Open) -> None:
     page.goto(f"{guarded}#/devices/000000000000018")
     expect(page.get_by_text("You may look, but not send commands")).to_be_visible(timeout=PATIENCE)
     expect(page.get_by_role("button", name="Send …")).to_be_hidden()
+
+
+def test_after_a_restart_one_has_to_log_in_again(
+    console: Daemon, guarded: str, visit: Open
+) -> None:
+    page = visit(guarded).open(sees="form.login")
+    log_in(page, "anna", PASSWORD)
+    expect(page.locator("#live.good")).to_be_visible(timeout=PATIENCE)
+    console.stop()
+    expect(page.locator("#cut-off")).to_be_visible(timeout=PATIENCE)
+    console.start()
+    expect(page.locator("form.login")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#cut-off")).to_be_hidden()
+    log_in(page, "anna", PASSWORD)
+    expect(page.locator("#live.good")).to_be_visible(timeout=PATIENCE)
