@@ -23,21 +23,23 @@ SYSTEM ?= /usr/local
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test directus test-directus test-ops test-system lint format docs bench install deb clean
+.PHONY: help demo test directus test-directus test-browser test-ops test-system lint format docs bench \
+	install deb clean
 
 help:
-	@echo "make demo    run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
-	@echo "make test    run every test that needs no root"
+	@echo "make demo           run the whole stack with a simulated fleet (DEMO_SECONDS=20, DEMO_DATA=folder, …)"
+	@echo "make test           run every test that needs no root"
 	@echo "make test-directus  run those with a real Directus, which needs g++ and installs 1 GB"
-	@echo "make test-ops  try alerts, dashboard and metrics with Prometheus (apt-get install prometheus)"
+	@echo "make test-browser   run those of the console, which need chromium; pictures: build/screenshots"
+	@echo "make test-ops       run those of alerts, dashboard and metrics, which need Debian's package prometheus"
 	@echo "make test-system    run those on a whole machine, which need root, debootstrap and systemd-nspawn"
-	@echo "make lint    ruff and mypy"
-	@echo "make format  let ruff lay out the code"
-	@echo "make docs    build the documentation into docs/_build"
-	@echo "make bench   measure decoding, memory and throughput (BENCH_OPTIONS=--quick)"
-	@echo "make install into PREFIX (/opt/tracker), units into SYSTEM (/usr/local), all of it below DESTDIR"
-	@echo "make deb     build dist/tracker_*.deb (DEB_VERSION=1.2.3)"
-	@echo "make clean   remove what these have made"
+	@echo "make lint           ruff and mypy"
+	@echo "make format         let ruff lay out the code"
+	@echo "make docs           build the documentation into docs/_build"
+	@echo "make bench          measure decoding, memory and throughput (BENCH_OPTIONS=--quick)"
+	@echo "make install        into PREFIX (/opt/tracker), units into SYSTEM (/usr/local), all of it below DESTDIR"
+	@echo "make deb            build dist/tracker_*.deb (DEB_VERSION=1.2.3)"
+	@echo "make clean          remove what these have made"
 
 demo: $(VENV)/.embedded
 	@$(BIN)/tracker-admin demo --devices $(DEMO_DEVICES) --port $(DEMO_PORT) \
@@ -52,6 +54,10 @@ directus: $(VENV)/.test
 
 test-directus: directus
 	$(BIN)/python -m pytest tests/directus
+
+# In the chromium on PATH, or TRACKER_CHROMIUM.
+test-browser: $(VENV)/.browser
+	$(BIN)/python -m pytest tests/browser
 
 # Needs promtool and prometheus on PATH, as in Debian's package prometheus.
 test-ops: $(VENV)/.test
@@ -92,7 +98,12 @@ clean:
 	rm -f twisted/plugins/dropin.cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# A stamp for each set of extras; the test set holds the embedded one.
+# A stamp for each set of extras; the browser set holds the test one, and that the embedded one.
+$(VENV)/.browser: $(VENV)/bin/python setup.cfg pyproject.toml
+	@echo "installing into $(VENV) …"
+	@$(INSTALL) '.[browser]'
+	@touch $@ $(VENV)/.test $(VENV)/.embedded
+
 $(VENV)/.docs: $(VENV)/bin/python setup.cfg pyproject.toml
 	@$(INSTALL) '.[docs]'
 	@touch $@

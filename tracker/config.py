@@ -23,6 +23,7 @@ DEFAULT_LISTEN: Final = "teltonika=tcp:5027"
 DEFAULT_STANDALONE_LISTEN: Final = "teltonika=tcp:5027:interface=127.0.0.1"
 DEFAULT_DATA: Final = "tracker-data"
 DEFAULT_WEBHOOK: Final = "tcp:9130"
+DEFAULT_CONSOLE: Final = "tcp:9120"
 DEFAULT_RUNTIME: Final = "/run/tracker"
 DEFAULT_RETAIN: Final = "24h"
 DEFAULT_RETAIN_BYTES: Final = "1G"
@@ -140,10 +141,15 @@ def redis_address(given: str | None, environ: Environment) -> RedisAddress:
 
 def sink_url(given: str | None, environ: Environment) -> str:
     """Where positions are stored: ``--sink``, else ``TRACKER_SINK`` (or its file)."""
-    url = given or _private(environ, "TRACKER_SINK")
-    if not url:
+    url = maybe_sink_url(given, environ)
+    if url is None:
         raise ConfigError("--sink is required, as --sink sqlite:/var/lib/tracker/positions.db")
     return url
+
+
+def maybe_sink_url(given: str | None, environ: Environment) -> str | None:
+    """The same; None where it is not said."""
+    return given or _private(environ, "TRACKER_SINK") or None
 
 
 def name_of(option: str, given: str | None, environ: Environment, variable: str) -> str:

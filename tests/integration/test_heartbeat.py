@@ -17,7 +17,8 @@ from twisted.internet.task import Clock
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
-from tracker.ingestion.heartbeat import EXPIRY, INTERVAL, Heartbeat, Identity
+from tracker.ingestion.heartbeat import INTERVAL, Heartbeat, Identity
+from tracker.streams.advertised import EXPIRY
 from tracker.streams.connection import Unavailable
 
 KEY = "instance:heartbeat:one"

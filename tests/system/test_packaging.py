@@ -80,6 +80,15 @@ def test_the_wheel_brings_the_vendors_and_the_schema(installed: Path, tmp_path: 
     assert re.search(r"demo: (\d+) positions from 3 devices acknowledged, \1 stored, lag 0", said)
 
 
+def test_the_wheel_brings_the_page_of_the_console(installed: Path, tmp_path: Path) -> None:
+    said = run_installed(
+        installed, tmp_path, "python", "-c",
+        "from tracker.console.files import static_files; print(*sorted(static_files()))",
+    )  # fmt: skip
+    there = sorted(path.name for path in (ROOT / "tracker" / "console" / "static").iterdir())
+    assert said.split() == there
+
+
 def test_the_wheel_holds_nothing_but_the_package_and_its_plugins(installed: Path) -> None:
     (site,) = (installed.parent / "lib").glob("python3.*/site-packages")
     (record,) = site.glob("tracker-*.dist-info/RECORD")

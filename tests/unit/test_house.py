@@ -28,10 +28,12 @@ MAY_IMPORT = {
     "processing": {"streams", "observe"},
     "janitor": {"streams", "observe"},
     "bridge": {"streams", "observe", "control"},
+    "console": {"streams", "observe", "control", "processing", "bridge"},
     "simulator": {"streams", "vendors"},
-    "control": {"streams", "observe", "vendors", "simulator", "config", "processing", "bridge"},
+    "control": {"streams", "observe", "vendors", "simulator", "config", "processing"}
+    | {"bridge", "console"},
     "tap": {"streams", "observe", "config", "control"}
-    | {"ingestion", "processing", "janitor", "bridge"},
+    | {"ingestion", "processing", "janitor", "bridge", "console"},
 }
 
 #: Modules that decode, and so are pure: bytes in, values out.

@@ -58,7 +58,8 @@ def kinds(*arguments: str) -> list[type]:
 )
 @pytest.mark.parametrize("role", ["ingest", "standalone"])
 def test_devices_may_come_over_udp(role: str, endpoint: str) -> None:
-    found = kinds(role, "--listen", endpoint)
+    others = ("--console", "none") if role == "standalone" else ()
+    found = kinds(role, "--listen", endpoint, *others)
     assert found.count(UDPEndpoint) == 1
     assert TCP4ServerEndpoint not in found
 

@@ -23,6 +23,7 @@ from tracker.control.encode import encode
 from tracker.control.fleets import demo, simulate
 from tracker.control.lag import lag
 from tracker.control.migrate import migrate
+from tracker.control.operators import console_operator
 from tracker.control.replay import replay
 
 
@@ -82,6 +83,7 @@ main.add_sections(
             log_level,
             certs,
             directus,
+            console_operator,
         ),
         "Bytes": (
             decode,

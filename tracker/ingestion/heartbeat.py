@@ -27,13 +27,12 @@ from tracker.keys import heartbeat
 from tracker.lifecycle import Abort
 from tracker.observe.health import Pulse
 from tracker.position import iso_milliseconds
+from tracker.streams.advertised import EXPIRY
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
 
 #: Seconds between two beats.
 INTERVAL: Final = 30
-#: Seconds after which an instance without a beat counts as dead.
-EXPIRY: Final = 90
 #: Seconds without one, or a vain attempt, after which it is stuck.
 STUCK: Final = 150.0
 #: Seconds by which a beat may be late, and is one all the same.

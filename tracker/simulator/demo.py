@@ -33,6 +33,9 @@ START_TIMEOUT: Final = 30.0
 STORE_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 30.0
 
+#: Where the console is, if that is free.
+CONSOLE_PORT: Final = 9120
+
 _STREAM: Final = telemetry_stream("teltonika")
 
 
@@ -111,6 +114,7 @@ class Demo:
         admin = Path(sys.executable).with_name("tracker-admin")
         rows = (
             ("devices", f"{self._devices} simulated ones on 127.0.0.1:{self._port} (Teltonika)"),
+            ("console", stack.console),
             ("health", f"curl -s {stack.health}"),
             ("stream", f"{client} -s {address.path} xinfo groups {_STREAM}"),
             ("database", shlex.join(("sqlite3", "-readonly", str(stack.database), query))),
@@ -177,6 +181,8 @@ class _Stack(ProcessProtocol):
     def __init__(self, reactor: Any, folder: Path, port: int) -> None:
         self.log = folder / "tracker.log"
         self.database = folder / "positions.sqlite"
+        console_port = _free_port(CONSOLE_PORT)
+        self.console = f"http://127.0.0.1:{console_port}/"
         health_port = _free_port()
         self.health = f"http://127.0.0.1:{health_port}/readyz"
         self._reactor = reactor
@@ -192,7 +198,7 @@ class _Stack(ProcessProtocol):
             *("--nodaemon", "--pidfile=", f"--logfile={self.log}"),
             *("tracker", "standalone", "--data", str(folder)),
             *("--listen", f"teltonika=tcp:{port}:interface=127.0.0.1"),
-            *("--http", f"tcp:{health_port}"),
+            *("--console", f"tcp:{console_port}", "--http", f"tcp:{health_port}"),
         )
         unset = ("REDIS_TELEMETRY_STREAM", "INSTANCE_ID")
         environment = {key: value for key, value in os.environ.items() if key not in unset}
@@ -259,8 +265,13 @@ def _stored(database: Path) -> int:
     return int(count)
 
 
-def _free_port() -> int:
+def _free_port(wanted: int = 0) -> int:
+    """A port that is free now: the wanted one, or else any."""
     with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listening.bind(("127.0.0.1", wanted))
+        except OSError:
+            return _free_port()
         port: int = listening.getsockname()[1]
         return port

@@ -6,10 +6,46 @@ import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+from attrs import frozen
+
 from tracker.keys import heartbeat
 from tracker.streams.connection import RedisConnection
 
+#: Seconds after which an instance without a beat counts as dead.
+EXPIRY: Final = 90
+
 _PAGE: Final = 1000
+
+
+@frozen
+class Beat:
+    """The latest heartbeat of an instance."""
+
+    instance_id: str
+    age: float
+    """Seconds since then."""
+    facts: Mapping[str, Any]
+    """What it tells; each of it may be missing, or be anything."""
+
+    @property
+    def streams(self) -> list[str]:
+        """That the instance writes."""
+        return _streams_in(self.facts)
+
+    @property
+    def control(self) -> str | None:
+        """Where its control port is, if it has one."""
+        address = self.facts.get("control")
+        return address if isinstance(address, str) else None
+
+
+async def heartbeats(redis: RedisConnection) -> list[Beat]:
+    """The heartbeats of all instances that live, by their ids."""
+    found = []
+    async for instance_id, facts in _beats(redis):
+        left = await redis.execute("PTTL", heartbeat(instance_id))
+        found.append(Beat(instance_id, max(0.0, EXPIRY - max(0, left) / 1000), facts))
+    return sorted(found, key=lambda beat: beat.instance_id)
 
 
 async def living_instances(redis: RedisConnection) -> frozenset[str]:

@@ -96,7 +96,7 @@ async def read_dead(
     :param first: ID of the first one; behind it if written ``(ID``.
     """
     reply = await redis.execute("XRANGE", dead_letters(stream), first, last, "COUNT", count)
-    return [_dead_letter(entry_id, content) for entry_id, content in reply]
+    return [dead_letter(entry_id, content) for entry_id, content in reply]
 
 
 async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
@@ -120,7 +120,8 @@ async def drop_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> 
     return dropped
 
 
-def _dead_letter(entry_id: bytes, content: Sequence[bytes]) -> DeadLetter:
+def dead_letter(entry_id: bytes, content: Sequence[bytes]) -> DeadLetter:
+    """An entry of a dead stream, as Redis gives it."""
     ours: dict[bytes, bytes] = {}
     end = 0
     # An entry's own fields may have these names, too: only the first ones are ours.

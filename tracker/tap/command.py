@@ -19,6 +19,7 @@ from tracker.observe.metrics import HealthMetrics, make_registry
 from tracker.observe.page import MetricsPage
 from tracker.observe.supervision import Supervision
 from tracker.tap.bridge import BridgeOptions
+from tracker.tap.console import ConsoleOptions
 from tracker.tap.ingest import IngestOptions
 from tracker.tap.janitor import JanitorOptions
 from tracker.tap.process import ProcessOptions
@@ -35,6 +36,7 @@ class Options(usage.Options):
         ("process", None, ProcessOptions, "Move positions from the streams into the database."),
         ("janitor", None, JanitorOptions, "Trim streams, never past what is not read."),
         ("bridge", None, BridgeOptions, "Commands from Directus, and their fate back to it."),
+        ("console", None, ConsoleOptions, "A page that shows what happens, and sends commands."),
         ("standalone", None, StandaloneOptions, "All in one, with its own Redis and SQLite."),
     ]
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any, ClassVar
 
 from prometheus_client import CollectorRegistry
+from twisted.logger import Logger
 
 from tracker import config
+from tracker.bridge.instances import Credentials
 from tracker.config import ConfigError
 from tracker.janitor.role import INTERVAL, janitor_role
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
+from tracker.streams.address import RedisAddress
 from tracker.streams.embedded import EmbeddedRedis, find_server, socket_address
+from tracker.tap.console import ConsoleDoorOptions, open_reading
 from tracker.tap.ingest import ServingOptions
 from tracker.tap.janitor import TrimmingOptions
 from tracker.tap.process import StoringOptions, open_sink
 from tracker.tap.role import installed_vendors, waits
 
 
-class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
+class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, ConsoleDoorOptions):
     """Everything in one process, with a Redis of its own and SQLite."""
 
     longdesc = (
@@ -29,9 +34,13 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
         "into SQLite. All its data is in one folder."
     )
     default_listen = config.DEFAULT_STANDALONE_LISTEN
+    _log = Logger()
     optParameters: ClassVar[list[Any]] = [
         ("data", None, None, "Folder for all data. [TRACKER_DATA, else ./tracker-data]"),
-    ]
+        ("console", None, None, "Where browsers find the console: tcp:PORT (this machine only), or "
+         "ssl:PORT:privateKey=FILE:certKey=FILE[:interface=ADDRESS] with --operators; or none. "
+         f"[{config.DEFAULT_CONSOLE}, if that is free]"),
+    ]  # fmt: skip
 
     def control_address(self, instance_id: str) -> str | None:
         """See ServingOptions."""
@@ -77,4 +86,25 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions):
             watch_lag=False,
         ).setServiceParent(role)
         self.ingest(reactor, address, health, registry, abort).setServiceParent(role)
+        if self["console"] != "none":
+            self._console(reactor, address, folder, health, abort).setServiceParent(role)
         return role
+
+    def _console(
+        self, reactor: Any, address: RedisAddress, folder: Path, health: Health, abort: Abort
+    ) -> Role:
+        def without(reason: str) -> None:
+            # Nobody has asked for it there: that is no reason to stop serving devices.
+            self._log.warn("no console: {reason}", reason=reason)
+
+        return self.console(
+            reactor,
+            "console",
+            self["console"] or config.DEFAULT_CONSOLE,
+            address,
+            open_reading(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
+            Credentials(),
+            [],
+            health,
+            abort if self["console"] else without,
+        )

@@ -1,0 +1,261 @@
+"""The console as a process: what it serves, and what it does without Redis or its port."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.servers import RedisServer, free_port
+from tests.system.processes import Daemon, run
+from tests.system.terminal import Terminal
+from tests.waiting import wait_for
+from tracker.config import DEFAULT_CONSOLE
+
+
+class Console(Daemon):
+    """A console on a port of its own."""
+
+    def __init__(self, folder: Path, redis: RedisServer, *arguments: str) -> None:
+        self.port = free_port()
+        super().__init__(
+            folder,
+            "console",
+            *("console", "--listen", f"tcp:{self.port}", *arguments),
+            variables={"REDIS_URL": redis.url},
+        )
+
+    def get(self, path: str, **headers: str) -> tuple[int, str]:
+        """Status and body."""
+        return get(self.port, path, headers=headers)
+
+    def overview(self) -> dict[str, Any]:
+        """The next sample."""
+        url = f"http://127.0.0.1:{self.port}/api/events"
+        with urllib.request.urlopen(url, timeout=30) as response:
+            name = ""
+            for line in response:
+                key, _, value = line.decode().rstrip("\n").partition(": ")
+                if key == "event":
+                    name = value
+                elif key == "data" and name == "overview":
+                    found: dict[str, Any] = json.loads(value)
+                    return found
+        raise AssertionError("no sample came")
+
+    def send(self, device_id: str, text: str) -> tuple[int, Any]:
+        """What its page does when a command is sent."""
+        url = f"http://127.0.0.1:{self.port}"
+        with urllib.request.urlopen(f"{url}/api/session", timeout=30) as response:
+            token = json.load(response)["token"]
+            cookie = response.headers["set-cookie"].partition(";")[0]
+        headers = {
+            "Cookie": cookie,
+            "X-CSRF-Token": token,
+            "Origin": url,
+            "Content-Type": "application/json",
+        }
+        body = {"device_id": device_id, "text": text}
+        status, said = get(self.port, "/api/commands", body, headers)
+        return status, json.loads(said)
+
+
+def get(
+    port: int, path: str, body: Any = None, headers: Mapping[str, str] | None = None
+) -> tuple[int, str]:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(f"http://127.0.0.1:{port}{path}", data, dict(headers or {}))
+    try:
+        with urllib.request.urlopen(request, timeout=30) as response:
+            return response.status, response.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+@pytest.fixture
+def console(tmp_path: Path, redis: RedisServer) -> Iterator[Console]:
+    console = Console(tmp_path, redis)
+    yield console
+    console.kill()
+
+
+def test_it_serves_its_page_with_all_that_belongs_to_it(console: Console) -> None:
+    console.start()
+    status, page = console.get("/")
+    assert status == 200
+    for part in page.split('"'):
+        if part.startswith("/static/"):
+            assert console.get(part)[0] == 200, part
+    assert console.get("/", Host="evil.example")[0] == 421
+    wait_for(lambda: console.overview()["redis"] is None, "it has looked at Redis")
+    assert console.stop() == 0
+
+
+def test_it_serves_while_redis_is_away_and_says_so(console: Console, redis: RedisServer) -> None:
+    redis.kill()
+    console.start(ready=False)
+    wait_for(lambda: console.running and console.readyz()[0] == 503, "it says that it is not ready")
+    assert console.get("/")[0] == 200
+    assert console.overview()["redis"]
+    redis.start()
+    wait_for(lambda: console.overview()["redis"] is None, "it is back", timeout=40)
+    console.wait_until_ready()
+
+
+def test_it_gives_up_where_its_port_is_taken(console: Console) -> None:
+    with socket.create_server(("127.0.0.1", console.port)):
+        console.start(ready=False)
+        assert console.wait() == 1
+    assert f"cannot listen on --listen tcp:{console.port}" in console.text
+
+
+@pytest.fixture
+def ingest(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Daemon]]:
+    """Starts an ingest process with a control port."""
+    started = []
+
+    def start(name: str, control: str, *arguments: str) -> Daemon:
+        daemon = Daemon(
+            tmp_path,
+            name,
+            *("ingest", "--instance-id", name, "--control", control, *arguments),
+            *("--listen", f"teltonika=tcp:{free_port()}:interface=127.0.0.1"),
+            variables={"REDIS_URL": redis.url},
+        )
+        started.append(daemon)
+        daemon.start()
+        return daemon
+
+    yield start
+    for daemon in started:
+        daemon.kill()
+
+
+def answers(console: Console, *roles: str) -> dict[str, Any]:
+    """The overview once the control ports of the instances have these roles."""
+
+    def found() -> dict[str, Any]:
+        overview = console.overview()
+        there = [one["control"]["role"] for one in overview.get("instances", [])]
+        return overview if there == list(roles) else {}
+
+    return wait_for(found, f"roles {roles}", timeout=60)
+
+
+@pytest.mark.parametrize("role", ["read", "operate"])
+def test_it_sends_what_the_role_of_its_certificate_lets_it(
+    tmp_path: Path, redis: RedisServer, ingest: Callable[..., Daemon], role: str
+) -> None:
+    certs = tmp_path / "certs"
+    assert run("tracker-admin", "certs", str(certs), "--client", "console").returncode == 0
+    roles = tmp_path / "roles"
+    roles.write_text(f"console {role}\n")
+    files = f"privateKey={certs}/server.key:certKey={certs}/server.pem:clientCA={certs}/ca.pem"
+    ingest("one", f"ssl:{free_port()}:{files}", "--control-roles", str(roles))
+    console = Console(
+        *(tmp_path, redis, "--control-key", f"{certs}/console.key"),
+        *("--control-cert", f"{certs}/console.pem", "--control-ca", f"{certs}/ca.pem"),
+    )
+    try:
+        console.start()
+        assert answers(console, role)["sends"] is (role == "operate")
+        status, said = console.send("356307042441013", "getinfo")
+        if role == "operate":
+            assert (status, said["status"]) == (200, "waiting")
+            (known,) = wait_for(
+                lambda: console.overview()["commands"]["latest"], "the command is shown"
+            )
+            assert (known["text"], known["status"]) == ("getinfo", "waiting")
+            assert "getinfo" not in console.text
+        else:
+            assert status == 403
+            assert redis.client.exists("commands:waiting") == 0
+    finally:
+        console.kill()
+
+
+def test_instances_come_and_go(
+    tmp_path: Path, console: Console, ingest: Callable[..., Daemon]
+) -> None:
+    console.start()
+    one = ingest("one", f"unix:{tmp_path / 'one.sock'}")
+    answers(console, "operate")
+    ingest("two", f"unix:{tmp_path / 'two.sock'}")
+    answers(console, "operate", "operate")
+    one.kill()
+    # Its heartbeat is still there; whoever is left sends.
+    answers(console, "", "operate")
+    assert console.send("356307042441013", "getinfo")[0] == 200
+    one.start()
+    answers(console, "operate", "operate")
+    assert one.stop() == 0
+    answers(console, "operate")
+
+
+@pytest.mark.parametrize("taken", [True, False])
+def test_standalone_serves_devices_with_its_console_or_without(tmp_path: Path, taken: bool) -> None:
+    port = int(DEFAULT_CONSOLE.rpartition(":")[2])
+    daemon = Daemon(
+        *(tmp_path, "standalone", "standalone", "--data", str(tmp_path / "data")),
+        *("--listen", f"teltonika=tcp:{free_port()}:interface=127.0.0.1"),
+        *(() if taken else ("--console", f"tcp:{(other := free_port())}")),
+    )
+    try:
+        if taken:
+            with socket.socket() as listening:
+                # Another program's, if not ours: that it is taken is all that counts.
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                try:
+                    listening.bind(("127.0.0.1", port))
+                    listening.listen()
+                except OSError:
+                    pass
+                daemon.start()
+            assert f"no console: cannot listen on --console {DEFAULT_CONSOLE}" in daemon.text
+        else:
+            daemon.start()
+            assert get(other, "/")[0] == 200
+        assert daemon.stop() == 0
+    finally:
+        daemon.kill()
+
+
+def test_operators_are_added_from_a_pipe_and_on_a_terminal(tmp_path: Path) -> None:
+    file = str(tmp_path / "operators")
+    admin = ("tracker-admin", "console-operator")
+    done = run(*admin, "add", "--file", file, "anna", input="correct horse battery\n")
+    assert (done.returncode, done.stdout) == (0, "anna (operate) added\n")
+    terminal = Terminal(*admin, "add", "--role", "read", "--file", file, "ben")
+    try:
+        terminal.read_until("Password: ")
+        terminal.type("another password\n")
+        terminal.read_until("Once more: ")
+        terminal.type("another password\n")
+        assert "another" not in terminal.read_until(r"ben \(read\) added")
+        assert terminal.end() == 0
+    finally:
+        terminal.kill()
+    listed = run(*admin, "list", "--file", file, "-o", "json")
+    assert json.loads(listed.stdout) == [
+        {"name": "anna", "role": "operate"},
+        {"name": "ben", "role": "read"},
+    ]
+    assert run(*admin, "remove", "--file", file, "ben").stdout == "ben removed\n"
+    assert run(*admin, "remove", "--file", file, "ben").returncode == 1
+    assert "ben" not in Path(file).read_text()
+
+
+def test_a_short_password_is_refused_in_one_line(tmp_path: Path) -> None:
+    file = tmp_path / "operators"
+    done = run(
+        *("tracker-admin", "console-operator", "add", "--file", str(file), "anna"), input="short\n"
+    )
+    assert done.returncode == 1
+    assert done.stderr == "tracker-admin: a password has 12 to 256 characters\n"
+    assert not file.exists()

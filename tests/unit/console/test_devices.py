@@ -1,0 +1,159 @@
+"""What is told of a device: put together of the database, Redis and names."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.task import Clock
+
+from tests.unit.console.browsing import DEVICE, NOW, AnsweringRedis, FakePorts
+from tracker.console.devices import Devices
+from tracker.console.positions import LAST, NoAnswer, Positions, Search, Track
+from tracker.vendors.teltonika.naming import Naming
+
+EMPTY: dict[str, Any] = dict.fromkeys(LAST)
+
+
+@define(eq=False)
+class FakePositions(Positions):
+    """Has the rows that the test gives it."""
+
+    rows: list[dict[str, Any]] = field(factory=list)
+    asked: list[Any] = field(factory=list)
+    failure: NoAnswer | None = None
+
+    async def devices(self, search: Search) -> list[dict[str, Any]]:
+        self.asked.append(search)
+        return self.rows[: search.limit]
+
+    async def device(self, device_id: str) -> dict[str, Any] | None:
+        if self.failure is not None:
+            raise self.failure
+        return self.rows[0] if self.rows else None
+
+    async def track(self, device_id: str, since: str) -> Track:
+        self.asked.append(since)
+        return Track([(1, 41.0, 19.0, None, None)], 1, True)
+
+    def _devices(self, search: Search) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+    def _device(self, device_id: str) -> dict[str, Any] | None:
+        raise NotImplementedError
+
+    def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
+        raise NotImplementedError
+
+    def _close(self) -> None:
+        raise NotImplementedError
+
+
+@pytest.fixture
+def positions() -> FakePositions:
+    return FakePositions()
+
+
+@pytest.fixture
+def devices(positions: FakePositions) -> Devices:
+    clock = Clock()
+    clock.rightNow = NOW
+    redis: Any = AnsweringRedis()
+    namings: Any = {"teltonika": Naming({})}
+    return Devices(clock, redis, positions, FakePorts(), namings)
+
+
+def result(coroutine: Any) -> Any:
+    """What a coroutine comes to that waits for nobody."""
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise AssertionError("it waits")
+
+
+def row(attributes: Mapping[str, Any], named: Any = None) -> dict[str, Any]:
+    about = {"device_id": DEVICE, "vendor": "teltonika", "latitude": 41.3}
+    return {**EMPTY, **about, "attributes": attributes, "named": named}
+
+
+def test_elements_have_names_units_and_scaled_values(
+    devices: Devices, positions: FakePositions
+) -> None:
+    positions.rows = [row({"66": 14211, "239": 1})]
+    found = result(devices.one(DEVICE))["attributes"]
+    assert found == [
+        {"id": "66", "name": "External Voltage", "value": 14.211, "unit": "V", "raw": 14211},
+        {"id": "239", "name": "Ignition", "value": 1, "raw": 1},
+    ]
+
+
+def test_stored_names_hold_before_our_own(devices: Devices, positions: FakePositions) -> None:
+    named = {"Oil pressure": {"id": 66, "value": 3.5, "unit": "bar"}}
+    positions.rows = [row({"66": 35}, named)]
+    (found,) = result(devices.one(DEVICE))["attributes"]
+    assert (found["name"], found["value"], found["unit"]) == ("Oil pressure", 3.5, "bar")
+
+
+def test_elements_without_names_come_last_with_their_ids(
+    devices: Devices, positions: FakePositions
+) -> None:
+    positions.rows = [row({"64999": 7, "239": 1, "odd": None})]
+    found = result(devices.one(DEVICE))["attributes"]
+    assert [(one["id"], one["name"]) for one in found] == [
+        ("239", "Ignition"),
+        ("64999", None),
+        ("odd", None),
+    ]
+
+
+def test_large_numbers_and_bytes_are_told_exactly(
+    devices: Devices, positions: FakePositions
+) -> None:
+    large = {"__bigint": "13835058055282163712"}
+    positions.rows = [row({"64998": large, "64999": {"__buffer_b64": "EQ=="}})]
+    found = result(devices.one(DEVICE))["attributes"]
+    assert [one["value"] for one in found] == ["13835058055282163712", "base64 EQ=="]
+
+
+def test_a_device_that_is_not_stored_is_told_as_such(devices: Devices) -> None:
+    found = result(devices.one(DEVICE))
+    assert (found["place"], found["no_place"], found["attributes"]) == (None, None, [])
+
+
+def test_a_database_that_is_away_hides_nothing_else(
+    devices: Devices, positions: FakePositions
+) -> None:
+    positions.failure = NoAnswer("it is away")
+    found = result(devices.one(DEVICE))
+    assert (found["no_place"], found["device_id"]) == ("it is away", DEVICE)
+
+
+def test_pages_are_bounded_and_lead_to_the_next(devices: Devices, positions: FakePositions) -> None:
+    positions.rows = [{**row({}), "last_contact": f"t{number}"} for number in range(200)]
+    page = result(devices.page("35", "contact", "", 10_000))
+    assert len(page["devices"]) == 100
+    result(devices.page("35", "contact", page["after"], 100))
+    first, second = positions.asked
+    assert (first.text, first.by_contact, first.after, first.limit) == ("35", True, None, 100)
+    assert second.after == ("t99", DEVICE)
+    positions.rows = positions.rows[:3]
+    assert result(devices.page("", "id", "", 100))["after"] is None
+
+
+TOO_LONG = json.dumps(["a", "b" * 100])
+
+
+@pytest.mark.parametrize("after", ["x", "[]", "[1]", '["a", 1]', "{}", TOO_LONG])
+def test_what_is_no_page_is_refused(devices: Devices, after: str) -> None:
+    with pytest.raises(ValueError, match="after: is what the page before has said"):
+        result(devices.page("", "id", after, 10))
+
+
+def test_a_track_begins_so_many_hours_ago(devices: Devices, positions: FakePositions) -> None:
+    found = result(devices.track(DEVICE, 6))
+    assert positions.asked == ["2026-11-18T05:06:40.000Z"]
+    assert found == {"points": [(1, 41.0, 19.0, None, None)], "read": 1, "complete": True}

@@ -1,0 +1,126 @@
+"""Options of the console: who may come in, and what is refused before it starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.application.service import MultiService
+
+from tests.certificates import certify, key_of
+from tests.unit.console.test_files import HASH
+from tests.unit.test_tap import service
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REDIS_URL", "REDIS_TELEMETRY_STREAM", "TRACKER_DATA", "TRACKER_SINK"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def operators(tmp_path: Path) -> Path:
+    path = tmp_path / "operators"
+    path.write_text(f"anna operate {HASH}\n")
+    path.chmod(0o600)
+    return path
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> str:
+    certificate = certify(tmp_path, "127.0.0.1")
+    return f"privateKey={key_of(certificate)}:certKey={certificate}"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("--listen", "tcp:9120"),
+        ("--listen", r"tcp6:9120:interface=\:\:1"),
+        ("--listen", "tcp6:9120"),
+        ("--listen", "tcp:9120:interface=127.0.0.53"),
+        ("--sink", "sqlite:/nowhere/positions.sqlite", "--host-name", "console.example.org"),
+        ("--sink", "postgresql://tracker@localhost/tracker"),
+        ("--control", "unix:/run/x.sock", "--no-commands"),
+        ("--behind", "1", "--far-behind", "2.5"),
+        ("--tiles", "https://tile.example.org/{z}/{x}/{y}.png", "--tiles-credit", "© Somebody"),
+    ],
+    ids=" ".join,
+)
+def test_it_is_built(arguments: tuple[str, ...]) -> None:
+    assert isinstance(service("console", *arguments), MultiService)
+
+
+def test_others_may_come_with_tls_and_operators(operators: Path, tls: str) -> None:
+    listen = f"ssl:9120:interface=0.0.0.0:{tls}"
+    assert service("console", "--listen", listen, "--operators", str(operators))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (("--listen", "tcp:9120:interface=0.0.0.0"), "not encrypted, and others can reach that"),
+        (("--listen", "tcp:9120:192.0.2.1"), "not encrypted, and others can reach that"),
+        (("--listen", r"tcp6:9120:interface=\:\:"), "not encrypted, and others can reach that"),
+        (("--listen", "tcp:9120:interface="), "not encrypted, and others can reach that"),
+        (("--listen", "systemd:domain=INET:index=0"), "must begin with tcp: or ssl:"),
+        (("--listen", "unix:/tmp/x"), "must begin with tcp: or ssl:"),
+        (("--listen", "tcp:web"), "the port must be a number"),
+        (("--listen", "ssl:9120:privateKey=/none.pem"), "/none.pem: No such file or directory"),
+        (("--sink", "jsonlines:/x"), "--sink: jsonlines: cannot be read"),
+        (("--sink", "mysql://x"), "--sink: unknown sink 'mysql'"),
+        (("--operators", "/none"), "--operators /none: No such file or directory"),
+        (("--behind", "60"), "--far-behind: must be more than --behind"),
+        (("--behind", "soon"), "--behind: must be a number"),
+        (("--tiles", "https://tile.example.org/"), "--tiles: must be like"),
+        (("--tiles", "https://a; script-src */{z}/{x}/{y}"), "--tiles: must be like"),
+        (("--tiles", "javascript:{z}{x}{y}"), "--tiles: must be like"),
+        (("--redis", "http://x"), "redis"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_one_line(
+    arguments: tuple[str, ...], complaint: str
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        service("console", *arguments)
+    text = str(caught.value)
+    assert complaint in text
+    assert "\n" not in text
+
+
+def test_others_may_not_come_without_operators(tls: str) -> None:
+    with pytest.raises(SystemExit, match="say who may log in"):
+        service("console", "--listen", f"ssl:9120:interface=0.0.0.0:{tls}")
+
+
+def test_with_tls_it_is_on_loopback_unless_told_otherwise(tls: str) -> None:
+    assert service("console", "--listen", f"ssl:9120:{tls}")
+
+
+@pytest.mark.parametrize("console", ["none", "tcp:9121"])
+def test_it_is_a_part_of_standalone(
+    console: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    process = service("standalone", "--console", console)
+    assert isinstance(process, MultiService)
+    roles = [child.name for role in process if isinstance(role, MultiService) for child in role]
+    assert ("console" in roles) == (console != "none")
+
+
+def test_a_standalone_lets_nobody_in_either(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match=r"--console tcp:9121:interface=0\.0\.0\.0: not encrypted"):
+        service("standalone", "--data", str(tmp_path), "--console", "tcp:9121:interface=0.0.0.0")
+
+
+def test_the_database_may_be_said_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "sink"
+    monkeypatch.setenv("TRACKER_SINK_FILE", str(file))
+    file.write_text("\n")
+    assert service("console")
+    file.write_text("mysql://x\n")
+    with pytest.raises(SystemExit, match="--sink: unknown sink 'mysql'"):
+        service("console")

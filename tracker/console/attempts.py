@@ -1,0 +1,59 @@
+"""How often somebody may try something, such as a password."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Final
+
+#: Whoever is remembered: so many, of whom those that tried longest ago are forgotten first.
+_MOST: Final = 10_000
+
+
+class Attempts:
+    """``most`` attempts within ``period`` seconds, of each one by itself."""
+
+    def __init__(self, clock: Any, most: int, period: float) -> None:
+        self._clock = clock
+        self._most = most
+        self._period = period
+        self._by: OrderedDict[str, deque[float]] = OrderedDict()
+
+    def wait(self, who: str) -> float:
+        """Seconds until another attempt may be made; 0: now."""
+        times = self._by.get(who)
+        if times is None:
+            return 0.0
+        now = self._clock.seconds()
+        while times and times[0] <= now - self._period:
+            times.popleft()
+        return times[0] + self._period - now if len(times) >= self._most else 0.0
+
+    def add(self, who: str) -> None:
+        """An attempt is made."""
+        self._by.setdefault(who, deque(maxlen=self._most)).append(self._clock.seconds())
+        self._by.move_to_end(who)
+        if len(self._by) > _MOST:
+            self._by.popitem(last=False)
+
+    def take_back(self, who: str) -> None:
+        """The attempt was a good one, and does not count."""
+        if times := self._by.get(who):
+            times.pop()
+
+    def forgive(self, who: str) -> None:
+        """None of before counts, either."""
+        self._by.pop(who, None)
+
+
+def network_of(address: str) -> str:
+    """What addresses of one peer have in common: of IPv6, it has a whole /64."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    if isinstance(found, IPv6Address):
+        if found.ipv4_mapped is not None:
+            return str(found.ipv4_mapped)
+        return str(IPv6Address(int(found) >> 64 << 64))
+    return address

@@ -1,0 +1,185 @@
+"""What the console shows of devices, put together of the database, Redis and control ports."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tracker.console.ports import ControlPorts, NoInstance
+from tracker.console.positions import MOST_DEVICES, NoAnswer, Positions, Search
+from tracker.control.commands import ControlError
+from tracker.interfaces import INaming
+from tracker.keys import CONNECTIONS, DEVICE_MODELS
+from tracker.position import iso_milliseconds
+from tracker.streams.connection import RedisConnection
+from tracker.streams.registry import owners, vendors
+
+#: Hours of a track that may be asked for.
+MOST_HOURS: Final = 24 * 7
+
+#: Steps of a scan through the registry in one answer, where there is no database.
+_STEPS: Final = 20
+_SEARCH: Final = re.compile(r"[0-9A-Za-z]{0,32}")
+
+
+class BadQuestion(ValueError):
+    """A question makes no sense; the text says why."""
+
+
+class Devices:
+    """Answers what is asked of devices.
+
+    :param positions: None where there is no database: then only those are known that are
+        connected, by id and instance.
+    :param namings: vendor → what names its attributes.
+    """
+
+    def __init__(
+        self,
+        clock: Any,
+        redis: RedisConnection,
+        positions: Positions | None,
+        ports: ControlPorts,
+        namings: Mapping[str, INaming],
+    ) -> None:
+        self._clock = clock
+        self._redis = redis
+        self._positions = positions
+        self._ports = ports
+        self._namings = namings
+
+    async def owner(self, device_id: str) -> str | None:
+        """The instance that a device is connected to."""
+        return (await owners(self._redis, [device_id]))[0]
+
+    async def page(self, text: str, order: str, after: str, limit: int) -> dict[str, Any]:
+        """A page of the table: ``devices``, and ``after`` for the next one or None.
+
+        :raises BadQuestion, NoAnswer, Refused, Unavailable: where there is no answer.
+        """
+        if not _SEARCH.fullmatch(text):
+            raise BadQuestion("search for a part of the device's id: digits")
+        limit = min(max(1, limit), MOST_DEVICES)
+        if self._positions is None:
+            return await self._connected(text, after, limit)
+        search = Search(text, order == "contact", _after(after), limit)
+        rows = await self._positions.devices(search)
+        where = await owners(self._redis, [row["device_id"] for row in rows])
+        for row, instance_id in zip(rows, where, strict=True):
+            row["instance_id"] = instance_id
+        more = len(rows) == limit
+        last = json.dumps([rows[-1]["last_contact"], rows[-1]["device_id"]]) if more else None
+        return {"devices": rows, "after": last, "stored": True}
+
+    async def one(self, device_id: str) -> dict[str, Any]:
+        """All there is to know of a device now; ``place`` is None where none is stored."""
+        row, no_place = None, None
+        if self._positions is None:
+            no_place = "The console was not told where positions are stored (--sink)."
+        else:
+            try:
+                row = await self._positions.device(device_id)
+            except NoAnswer as error:
+                no_place = str(error)
+        (instance_id,) = await owners(self._redis, [device_id])
+        (vendor,) = await vendors(self._redis, [device_id])
+        (model,) = await self._redis.execute("HMGET", DEVICE_MODELS, device_id)
+        model = None if model is None else model.decode(errors="replace")
+        try:
+            connection = await self._ports.device(device_id, instance_id)
+        except (ControlError, NoInstance):
+            connection = None
+        vendor = vendor or (row["vendor"] if row else None)
+        return {
+            "device_id": device_id,
+            "instance_id": instance_id,
+            "vendor": vendor,
+            "model": model,
+            "connection": connection,
+            "no_place": no_place,
+            "place": row and {name: row[name] for name in row if name not in _ATTRIBUTES},
+            "attributes": [] if row is None else self._attributes(row, vendor, model),
+        }
+
+    async def track(self, device_id: str, hours: float) -> dict[str, Any]:
+        """Where a device has been in the last hours.
+
+        :raises BadQuestion, NoAnswer: where there is no answer.
+        """
+        if not 0 < hours <= MOST_HOURS:
+            raise BadQuestion(f"hours: more than 0, up to {MOST_HOURS}")
+        if self._positions is None:
+            raise NoAnswer("the console was not told where positions are stored (--sink)")
+        now = self._clock.seconds()
+        since = iso_milliseconds(int((now - hours * 3600) * 1000))
+        track = await self._positions.track(device_id, since)
+        return {"points": track.points, "read": track.read, "complete": track.complete}
+
+    def _attributes(
+        self, row: Mapping[str, Any], vendor: str | None, model: str | None
+    ) -> list[dict[str, Any]]:
+        """The IO elements of the last record: those with names by name, then the others by id."""
+        raw = row["attributes"] or {}
+        named = row["named"]
+        if named is None and (naming := self._namings.get(vendor or "")) is not None:
+            named = naming.named(raw, model)
+        named = named or {}
+        by_id = {
+            str(about.get("id")): {"name": name, **about}
+            for name, about in named.items()
+            if isinstance(about, dict)
+        }
+        elements = [
+            {"id": key, **by_id.get(key, {"name": None, "value": value}), "raw": value}
+            for key, value in raw.items()
+        ]
+        for element in elements:
+            element["id"] = str(element["id"])
+            element["value"], element["raw"] = _shown(element["value"]), _shown(element["raw"])
+        return sorted(elements, key=lambda one: (one["name"] is None, one["name"] or "", one["id"]))
+
+    async def _connected(self, text: str, after: str, limit: int) -> dict[str, Any]:
+        """Devices of the registry, in no order."""
+        cursor = after if after.isascii() and after.isdigit() else "0"
+        found: list[dict[str, Any]] = []
+        for _ in range(_STEPS):
+            answer, reply = await self._redis.execute(
+                "HSCAN", CONNECTIONS, cursor, "MATCH", f"*{text}*", "COUNT", limit
+            )
+            cursor = answer.decode()
+            texts = [part.decode(errors="backslashreplace") for part in reply]
+            found += [
+                {"device_id": device_id, "instance_id": instance_id}
+                for device_id, instance_id in zip(texts[::2], texts[1::2], strict=True)
+            ]
+            if cursor == "0" or len(found) >= limit:
+                break
+        return {"devices": found, "after": None if cursor == "0" else cursor, "stored": False}
+
+
+_ATTRIBUTES: Final = ("attributes", "named")
+
+
+def _after(text: str) -> tuple[str, str] | None:
+    if not text:
+        return None
+    try:
+        contact, device_id = json.loads(text)
+    except ValueError:
+        raise BadQuestion("after: is what the page before has said") from None
+    if not (isinstance(contact, str) and isinstance(device_id, str) and len(text) < 100):
+        raise BadQuestion("after: is what the page before has said")
+    return contact, device_id
+
+
+def _shown(value: Any) -> Any:
+    """A value as people read it: large numbers exact, bytes in base64."""
+    if isinstance(value, dict):
+        if "__bigint" in value:
+            return str(value["__bigint"])
+        if "__buffer_b64" in value:
+            return f"base64 {value['__buffer_b64']}"
+        return json.dumps(value)
+    return value

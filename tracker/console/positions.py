@@ -1,0 +1,176 @@
+"""The reading side of a sink: where devices are, and where they have been. It writes nothing.
+
+Each question is bounded in rows, and each kind of database in time.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, Final, TypeVar
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+
+from tracker.processing.sinks import POSTGRESQL, sink_kind
+from tracker.processing.sinks.thread import SinkThread
+
+#: Devices of a page.
+MOST_DEVICES: Final = 100
+#: Points of a track that are read, and that are shown: evenly fewer.
+MOST_READ: Final = 20_000
+MOST_POINTS: Final = 1500
+#: Seconds after which a database has to have answered.
+TIMEOUT: Final = 5.0
+#: Questions that may wait for the one before.
+MOST_WAITING: Final = 16
+
+T = TypeVar("T")
+
+#: Columns of a row of ``last_positions``, in this order.
+LAST: Final = (
+    *("device_id", "last_contact", "ts", "vendor", "codec", "latitude", "longitude", "altitude"),
+    *("angle", "speed", "satellites", "priority", "event"),
+)
+
+
+class NoAnswer(Exception):
+    """The database has not answered; the text says why, and holds no password."""
+
+
+@frozen
+class Search:
+    """Which devices are wanted."""
+
+    text: str = ""
+    """Part of the device's id."""
+    by_contact: bool = False
+    """By last contact, the latest first; else by id."""
+    after: tuple[str, str] | None = None
+    """Last contact and id of the row before."""
+    limit: int = 50
+
+
+@frozen
+class Track:
+    """Where a device has been."""
+
+    points: Sequence[tuple[int, float, float, int | None, int | None]]
+    """Milliseconds since 1970, degrees of latitude and longitude, km/h and degrees from
+    north; oldest first."""
+    read: int
+    """Positions that these are taken from."""
+    complete: bool
+    """Whether there were no more; else the oldest are missing."""
+
+
+class Positions(Service, ABC):
+    """Asks a database from a thread of its own, one question after the other."""
+
+    def __init__(self, reactor: Any, name: str) -> None:
+        self._thread = SinkThread(reactor, name)
+        self._waiting = 0
+
+    def startService(self) -> None:
+        """Have the thread."""
+        super().startService()
+        self._thread.start()
+
+    def stopService(self) -> Deferred[None]:
+        """Close the database."""
+        super().stopService()
+        return self._thread.stop(self._close)
+
+    async def devices(self, search: Search) -> list[dict[str, Any]]:
+        """Rows of ``last_positions``, times in ISO 8601 UTC.
+
+        :raises NoAnswer: when the database cannot be asked.
+        """
+        return await self._ask(self._devices, search)
+
+    async def device(self, device_id: str) -> dict[str, Any] | None:
+        """One row, with ``attributes`` and ``named`` besides (None where it is not stored).
+
+        :raises NoAnswer: as above.
+        """
+        return await self._ask(self._device, device_id)
+
+    async def track(self, device_id: str, since: str) -> Track:
+        """Where a device has been since a time (ISO 8601 UTC with milliseconds).
+
+        :raises NoAnswer: as above.
+        """
+        rows = await self._ask(self._track, device_id, since, MOST_READ)
+        points = [_point(*row) for row in reversed(rows)]
+        return Track(_thin(points, MOST_POINTS), len(points), len(rows) < MOST_READ)
+
+    async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
+        if self._waiting >= MOST_WAITING:
+            raise NoAnswer("too many questions wait for the database")
+        self._waiting += 1
+        try:
+            return await self._thread.run(function, *arguments)
+        finally:
+            self._waiting -= 1
+
+    # What follows runs in the thread.
+
+    @abstractmethod
+    def _devices(self, search: Search) -> list[dict[str, Any]]: ...
+
+    @abstractmethod
+    def _device(self, device_id: str) -> dict[str, Any] | None: ...
+
+    @abstractmethod
+    def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
+        """Time (ISO 8601), latitude, longitude, speed and angle; newest first."""
+
+    @abstractmethod
+    def _close(self) -> None: ...
+
+
+def open_positions(reactor: Any, url: str) -> Positions:
+    """What reads the sink that a URL names; nothing is opened yet.
+
+    :raises ValueError: with one line that says what is wrong, and holds no password.
+    """
+    kind, rest = sink_kind(url)
+    if kind in POSTGRESQL:
+        try:
+            from tracker.console.postgresql import PostgreSQLPositions
+        except ImportError as error:
+            raise ValueError(
+                f"{kind}: needs psycopg, pip install 'tracker[postgresql]' ({error})"
+            ) from None
+        return PostgreSQLPositions(reactor, url)
+    if kind == "sqlite":
+        from tracker.console.sqlite import SQLitePositions
+
+        return SQLitePositions(reactor, rest)
+    raise ValueError(f"{kind}: cannot be read; use postgresql://… or sqlite:PATH")
+
+
+def decoded(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with what is JSON in it as values."""
+    for name in ("attributes", "named"):
+        if isinstance(row[name], str):
+            row[name] = json.loads(row[name])
+    return row
+
+
+def _point(
+    ts: str, latitude: float, longitude: float, speed: int | None, angle: int | None
+) -> tuple[int, float, float, int | None, int | None]:
+    moment = int(datetime.fromisoformat(ts).timestamp() * 1000)
+    return moment, round(latitude, 6), round(longitude, 6), speed, angle
+
+
+def _thin(points: list[T], most: int) -> list[T]:
+    """Evenly fewer, with the first and the last one."""
+    if len(points) <= most:
+        return points
+    step = (len(points) - 1) / (most - 1)
+    return [points[round(number * step)] for number in range(most)]

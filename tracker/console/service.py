@@ -1,0 +1,98 @@
+"""The console role, put together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from attrs import frozen
+from twisted.internet.interfaces import IStreamServerEndpoint
+
+from tracker.bridge.instances import Credentials
+from tracker.console.access import Access
+from tracker.console.commands import CommandLog
+from tracker.console.devices import Devices
+from tracker.console.events import Broadcast
+from tracker.console.files import static_files
+from tracker.console.frames import Frames
+from tracker.console.look import look
+from tracker.console.operators import Operators
+from tracker.console.ports import ControlPorts
+from tracker.console.positions import Positions
+from tracker.console.requests import Names
+from tracker.console.sampler import STUCK, Sampler, Thresholds
+from tracker.console.sessions import Sessions
+from tracker.console.site import Console, Parts, Tiles
+from tracker.interfaces import INaming
+from tracker.lifecycle import Abort, Listener, Role
+from tracker.observe.health import Health
+from tracker.streams.address import RedisAddress
+from tracker.streams.connection import RedisConnection
+
+
+@frozen
+class Door:
+    """Where browsers come in, and who of them may."""
+
+    name: str
+    """How people name the endpoint."""
+    endpoint: IStreamServerEndpoint
+    operators: Operators | None
+    key: bytes
+    """Of the sessions."""
+    names: Names
+    may_send: bool = True
+
+
+def console_role(
+    reactor: Any,
+    address: RedisAddress,
+    streams: Iterable[str],
+    door: Door,
+    positions: Positions | None,
+    namings: Mapping[str, INaming],
+    credentials: Credentials,
+    controls: Sequence[str],
+    thresholds: Thresholds,
+    tiles: Tiles | None,
+    health: Health,
+    abort: Abort,
+) -> Role:
+    """Build the console role; nothing is opened before it starts.
+
+    :param streams: of positions, besides those that instances say they write.
+    :param positions: reads the sink, if it is known.
+    :param controls: addresses of control ports, besides those that instances advertise.
+    :param abort: told when the endpoint cannot be had.
+    """
+    role = Role()
+    role.setName("console")
+    streams = list(streams)
+    condition = health.condition("redis (console)")
+
+    def report(reason: str | None) -> None:
+        condition(reason)
+        sampler.redis_is(reason)
+
+    redis = RedisConnection(reactor, address, report)
+    ports = ControlPorts(reactor, credentials, controls)
+    commands = CommandLog(reactor, redis)
+    broadcast = Broadcast(reactor)
+    sampler = Sampler(
+        *(reactor, lambda: look(redis, streams), commands, ports, thresholds, broadcast.publish),
+        health.pulse("console's samples", STUCK),
+    )
+    devices = Devices(reactor, redis, positions, ports, namings)
+    frames = Frames(reactor, devices.owner, ports, broadcast)
+    access = Access(reactor, Sessions(reactor, door.key), door.operators)
+    parts = Parts(
+        *(access, sampler, broadcast, frames, devices, commands, ports, thresholds, tiles),
+        door.may_send,
+    )
+    if positions is not None:
+        positions.setServiceParent(role)
+    for service in (redis, ports, sampler, frames, broadcast):
+        service.setServiceParent(role)
+    site = Console(parts, static_files()).site(door.names)
+    Listener(door.name, door.endpoint, site, abort).setServiceParent(role)
+    return role

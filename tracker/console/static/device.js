@@ -1,0 +1,155 @@
+// One device: where it has been, what it says of itself, its commands, its frames.
+
+import { get, session } from "./api.js";
+import { h, panel, pill, setText, Table } from "./dom.js";
+import { ago, clock, duration, heading, moment, NOTHING, number, place } from "./format.js";
+import { Frames } from "./frames.js";
+import { length, Track } from "./map.js";
+import { commandTable } from "./overview.js";
+import { Send } from "./send.js";
+
+const REFRESH = 4_000;
+const SOON = 1_000; // after a command was sent
+const TRACK_REFRESH = 10_000;
+const HOURS = [[1, "1 hour"], [6, "6 hours"], [24, "1 day"], [168, "7 days"]];
+
+export class Device {
+  constructor(id) {
+    this.id = id;
+    this.closed = false;
+    this.awaited = null;
+    this.trackDue = 0;
+    this.state = h("span");
+    this.facts = h("dl", { class: "facts" });
+    this.error = h("p", { class: "error", role: "alert" });
+    this.hours = h("select", { id: "hours", onchange: () => this.loadTrack() },
+      ...HOURS.map(([value, text]) => h("option", { value, selected: value === 6 }, text)));
+    this.trackNote = h("p", { class: "note", role: "status" });
+    this.map = new Track(session.tiles);
+    this.io = ioTable();
+    this.send = new Send(id, (commandId) => { this.awaited = commandId; this.load(); });
+    this.commands = commandTable("Commands of this device", "No command was sent to it lately.", false);
+    this.frames = new Frames(id);
+    this.element = h("div", { class: "page" },
+      h("div", { class: "device-head" },
+        h("p", { class: "crumbs" }, h("a", { href: "#/devices" }, "Devices")),
+        h("h1", { class: "id", tabindex: "-1" }, id), this.state),
+      this.error,
+      h("div", { class: "device" },
+        panel("Track", { note: h("label", { for: "hours", class: "inline" }, "Last", this.hours) }, this.map.element, this.trackNote),
+        panel("Now", {}, this.facts)),
+      panel("Commands", {}, this.send.element, this.commands.element),
+      h("div", { class: "pair" },
+        panel("Latest IO", { id: "io" }, this.io.element),
+        panel("Live frames", {}, this.frames.element)));
+    this.load();
+  }
+
+  get title() {
+    return this.id;
+  }
+
+  close() {
+    this.closed = true;
+    clearTimeout(this.timer);
+    this.map.close();
+    this.frames.close();
+  }
+
+  show() {
+    this.send.show();
+  }
+
+  async load() {
+    clearTimeout(this.timer);
+    try {
+      if (!document.hidden) {
+        const device = await get(`/api/devices/${this.id}`);
+        if (this.closed) return;
+        this.fill(device);
+        setText(this.error, "");
+        if (Date.now() >= this.trackDue) await this.loadTrack();
+      }
+    } catch (error) {
+      if (!this.closed) setText(this.error, error.message);
+    }
+    if (!this.closed) this.timer = setTimeout(() => this.load(), this.awaited ? SOON : REFRESH);
+  }
+
+  async loadTrack() {
+    this.trackDue = Date.now() + TRACK_REFRESH;
+    try {
+      const track = await get(`/api/devices/${this.id}/track?hours=${this.hours.value}`);
+      if (this.closed) return;
+      this.map.element.hidden = !track.points.length;
+      this.map.show(track.points);
+      setText(this.trackNote, trackText(track, this.hours.selectedOptions[0].text));
+    } catch (error) {
+      if (!this.closed) setText(this.trackNote, error.message);
+    }
+  }
+
+  fill(device) {
+    const connected = Boolean(device.instance_id);
+    const word = connected ? `connected to ${device.instance_id}` : "not connected";
+    if (this.state.dataset.word !== word) {
+      this.state.dataset.word = word;
+      this.state.replaceChildren(pill(connected ? "good" : "dim", word));
+    }
+    const rows = factsOf(device);
+    const state = JSON.stringify(rows);
+    if (this.facts.dataset.state !== state) {
+      this.facts.dataset.state = state;
+      this.facts.replaceChildren(...rows.map(([name, text, title]) => h("div", {}, h("dt", {}, name), h("dd", { title }, text))));
+    }
+    this.io.show(device.attributes);
+    this.commands.show(device.commands);
+    const found = device.commands.find((command) => command.command_id === this.awaited);
+    if (found && ["responded", "rejected", "failed", "expired"].includes(found.status)) this.awaited = null;
+  }
+}
+
+function factsOf(device) {
+  const rows = [];
+  const row = device.place;
+  if (row) {
+    const contact = ago(row.last_contact);
+    rows.push(["Last contact", contact.text, contact.title]);
+    rows.push(["Place", place(row)]);
+    if (row.ts) rows.push(["Place of", moment(row.ts).text, row.ts]);
+    if (row.speed !== null) rows.push(["Speed", `${number(row.speed)} km/h ${row.speed ? heading(row.angle) : ""}`.trim()]);
+    if (row.altitude !== null) rows.push(["Altitude", `${number(row.altitude)} m`]);
+    if (row.satellites !== null) rows.push(["Satellites", number(row.satellites)]);
+  } else rows.push(["Place", device.no_place ?? "Nothing of it is stored yet."]);
+  if (device.model) rows.push(["Model", device.model]);
+  if (device.vendor) rows.push(["Vendor", device.vendor]);
+  const connection = device.connection;
+  if (connection?.address) rows.push(["Address", connection.address]);
+  if (connection?.since) rows.push(["Connected for", duration(Date.now() / 1000 - connection.since), clock(connection.since * 1000)]);
+  if (connection?.codec) rows.push(["Codec", connection.codec]);
+  if (connection?.records !== undefined && connection?.records !== null) rows.push(["Records since then", number(connection.records)]);
+  if (connection?.queued) rows.push(["Commands queued", number(connection.queued)]);
+  if (connection?.waiting) rows.push(["Commands that wait", number(connection.waiting)]);
+  return rows;
+}
+
+function trackText(track, span) {
+  if (!track.points.length) return `No place of the last ${span} is stored.`;
+  const points = track.points.map(([, latitude, longitude]) => ({ latitude, longitude }));
+  const shown = track.points.length < track.read ? ` (${number(track.points.length)} of them drawn)` : "";
+  const cut = track.complete ? "" : " There were more before them, which are not shown.";
+  return `${number(track.read)} positions${shown}, ${(length(points) / 1000).toFixed(1)} km.${cut}`;
+}
+
+function ioTable() {
+  return new Table({
+    label: "Latest IO elements",
+    empty: "None is stored.",
+    key: (row) => row.id,
+    columns: [
+      { title: "Name", cell: (row) => row.name ?? { parts: [["dim-text", "no name is known"]] } },
+      { title: "Value", class: "n", cell: (row) => ({ parts: [["", String(row.value ?? NOTHING)], ["unit", row.unit ? ` ${row.unit}` : ""]], title: `on the wire: ${row.raw}` }) },
+      { title: "Id", class: "n", cell: (row) => row.id },
+    ],
+  });
+}

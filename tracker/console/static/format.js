@@ -1,0 +1,101 @@
+// Numbers, times and words as people read them.
+
+const whole = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 0 });
+const one = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 1, minimumFractionDigits: 1 });
+const compact = new Intl.NumberFormat("en-GB", { notation: "compact", maximumFractionDigits: 1 });
+const clockTime = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
+const shortTime = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit" });
+const dayTime = new Intl.DateTimeFormat("en-GB", { day: "2-digit", month: "short", hour: "2-digit", minute: "2-digit" });
+
+export const NOTHING = "–";
+
+export function number(value) {
+  return value === null || value === undefined ? "?" : whole.format(value);
+}
+
+export function short(value) {
+  return Math.abs(value) < 10_000 ? whole.format(value) : compact.format(value);
+}
+
+export function rate(value) {
+  if (value === null || value === undefined) return "?";
+  return value < 100 ? one.format(value) : whole.format(value);
+}
+
+// Seconds as people say them; [number, unit] of the largest that fits.
+export function span(seconds) {
+  if (seconds === null || seconds === undefined) return ["?", ""];
+  if (seconds < 10) return [one.format(seconds), "s"];
+  if (seconds < 120) return [whole.format(seconds), "s"];
+  if (seconds < 7200) return [whole.format(seconds / 60), "min"];
+  if (seconds < 172_800) return [whole.format(seconds / 3600), "h"];
+  return [whole.format(seconds / 86_400), "d"];
+}
+
+export function duration(seconds) {
+  return span(seconds).join(" ").trim();
+}
+
+export function clock(milliseconds) {
+  return clockTime.format(milliseconds);
+}
+
+export function minutes(milliseconds) {
+  return shortTime.format(milliseconds);
+}
+
+// A moment, with its day where that is not today.
+export function moment(iso) {
+  const at = Date.parse(iso ?? "");
+  if (Number.isNaN(at)) return { text: NOTHING };
+  const today = new Date(at).toDateString() === new Date().toDateString();
+  return { text: today ? clock(at) : dayTime.format(at), title: iso };
+}
+
+export function ago(iso, now = Date.now()) {
+  const at = Date.parse(iso ?? "");
+  if (Number.isNaN(at)) return { text: NOTHING };
+  const seconds = (now - at) / 1000;
+  const text = seconds < -5 ? `${duration(-seconds)} ahead` : `${duration(Math.max(0, seconds))} ago`;
+  return { text, title: iso };
+}
+
+export function place(row) {
+  if (row.latitude === null || row.latitude === undefined) return NOTHING;
+  return `${degrees(row.latitude, "N", "S")} ${degrees(row.longitude, "E", "W")}`;
+}
+
+export function degrees(value, positive, negative, digits = 5) {
+  return `${Math.abs(value).toFixed(digits)}° ${value < 0 ? negative : positive}`;
+}
+
+const POINTS = ["N", "NE", "E", "SE", "S", "SW", "W", "NW"];
+
+export function heading(angle) {
+  return angle === null || angle === undefined ? "" : POINTS[Math.round(angle / 45) % 8];
+}
+
+// Where a word stands between good and bad.
+export function kindOf(word) {
+  if (word === "up to date") return "good";
+  return word === "behind" ? "warn" : "bad";
+}
+
+const STATUSES = {
+  queued: ["dim", "queued"],
+  waiting: ["dim", "waits for the device"],
+  delivered: ["warn", "delivered"],
+  responded: ["good", "responded"],
+  rejected: ["bad", "rejected"],
+  failed: ["bad", "failed"],
+  expired: ["bad", "expired"],
+};
+
+export function commandStatus(command) {
+  const [kind, text] = STATUSES[command.status] ?? ["dim", command.status];
+  return { pill: kind, text: command.reason ? `${text}: ${command.reason.replaceAll("_", " ")}` : text };
+}
+
+export function isOver(command) {
+  return ["responded", "rejected", "failed", "expired"].includes(command.status);
+}

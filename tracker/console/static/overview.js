@@ -1,0 +1,249 @@
+// The first page: how far behind, how much, who, and what went wrong.
+
+import { session } from "./api.js";
+import { Chart, niceSeconds } from "./charts.js";
+import { Table, h, panel, pill, setAttribute, setText } from "./dom.js";
+import { ago, commandStatus, duration, kindOf, moment, NOTHING, number, rate, short, span } from "./format.js";
+
+export class Overview {
+  constructor(live) {
+    this.live = live;
+    this.cards = new Map();
+    this.lags = h("div", { class: "lags" });
+    this.trouble = h("p", { class: "banner bad", role: "alert", hidden: true });
+    this.empty = h("p", { class: "none", hidden: true }, "No stream of positions is there yet. It is made when the first processor starts.");
+    this.throughput = new Chart({
+      title: "Records a second",
+      series: [
+        { key: "in", name: "received", class: "first" },
+        { key: "out", name: "stored", class: "second" },
+      ],
+      format: rate,
+      axis: (value) => (value < 10 ? rate(value) : short(value)),
+      floor: 1,
+      height: 148,
+    });
+    this.figures = new Figures([
+      ["in", "received a second"],
+      ["out", "stored a second"],
+      ["connected", "devices connected"],
+      ["instances", "instances"],
+      ["queued", "commands under way"],
+      ["dead", "dead letters"],
+    ]);
+    this.instances = instanceTable();
+    this.consumers = consumerTable();
+    this.commands = commandTable("Latest commands", "No command was sent lately.");
+    this.counts = h("p", { class: "counts" });
+    this.dead = deadTable();
+    this.element = h("div", { class: "page" },
+      h("h1", { class: "unseen", tabindex: "-1" }, "Overview"),
+      this.trouble,
+      panel("Consumer lag", { id: "lag" }, this.lags, this.empty),
+      panel("Throughput", {}, h("div", { class: "split" }, this.figures.element, this.throughput.element)),
+      h("div", { class: "pair" },
+        panel("Instances", {}, this.instances.element),
+        panel("Consumers", {}, this.consumers.element)),
+      panel("Commands", { note: this.counts }, this.commands.element),
+      panel("Dead letters", { id: "dead" }, this.dead.element));
+  }
+
+  get title() {
+    return "Overview";
+  }
+
+  close() {
+    this.throughput.close();
+    for (const card of this.cards.values()) card.close();
+  }
+
+  show(overview) {
+    this.trouble.hidden = !overview.redis;
+    if (overview.redis) {
+      setText(this.trouble, `Redis cannot be asked: ${overview.redis}. What stands here is from before.`);
+      return;
+    }
+    this.showLags(overview);
+    this.throughput.show(this.live.history, overview.at);
+    this.figures.show({
+      in: rate(overview.rates.in),
+      out: rate(overview.rates.out),
+      connected: number(overview.connected),
+      instances: number(overview.instance_count),
+      queued: number(overview.commands.queued),
+      dead: number(overview.dead.total),
+    }, { dead: overview.dead.total ? "warn" : "", instances: overview.instance_count ? "" : "bad" });
+    this.instances.show(overview.instances);
+    this.consumers.show(overview.lag.flatMap((lag) => lag.consumers.map((one) => ({ ...one, stream: lag.stream, group: lag.group }))));
+    this.commands.show(overview.commands.latest);
+    this.dead.show(overview.dead.latest);
+    this.showCounts(overview.commands);
+  }
+
+  showLags(overview) {
+    this.empty.hidden = Boolean(overview.lag.length);
+    const seen = new Set();
+    for (const lag of overview.lag) {
+      const key = `${lag.stream} ${lag.group}`;
+      seen.add(key);
+      if (!this.cards.has(key)) {
+        const card = new LagCard(lag);
+        this.cards.set(key, card);
+        this.lags.append(card.element);
+      }
+      this.cards.get(key).show(lag, this.live.history, overview.at);
+    }
+    for (const [key, card] of this.cards) {
+      if (!seen.has(key)) {
+        card.close();
+        card.element.remove();
+        this.cards.delete(key);
+      }
+    }
+  }
+
+  showCounts({ counts, waiting }) {
+    const told = Object.entries(counts).map(([status, count]) => `${number(count)} ${status}`);
+    const waits = waiting ? `; commands wait for ${number(waiting)} ${waiting === 1 ? "device" : "devices"}` : "";
+    setText(this.counts, `Last hour: ${told.join(", ")}${waits}`);
+  }
+}
+
+class LagCard {
+  constructor({ stream, group }) {
+    const name = `${stream} ${group}`;
+    this.word = h("span");
+    this.entries = h("span", { class: "huge" });
+    this.noun = h("span", { class: "unit" });
+    this.age = h("span", { class: "huge" });
+    this.unit = h("span", { class: "unit" });
+    this.detail = h("p", { class: "detail" });
+    const bands = [
+      { from: session.behind, class: "warn", text: `behind, ${seconds(session.behind)}` },
+      { from: session.far_behind, class: "bad", text: `far behind, ${seconds(session.far_behind)}` },
+    ];
+    this.charts = [
+      new Chart({ title: "Entries", series: [{ key: `entries ${name}`, name: "entries", class: "first" }], format: number, axis: short, floor: 10 }),
+      new Chart({ title: "Age of the oldest", series: [{ key: `age ${name}`, name: "age", class: "first" }], format: duration, axis: seconds, floor: session.behind * 1.25, round: niceSeconds, bands }),
+    ];
+    this.element = h("article", { class: "lag", "aria-label": `Lag of ${stream}` },
+      h("div", { class: "lag-head" }, h("h3", {}, stream), h("span", { class: "group" }, group ? `group ${group}` : "no group"), this.word),
+      h("p", { class: "figures-line" },
+        h("span", { class: "big" }, this.entries, this.noun),
+        h("span", { class: "big" }, this.age, this.unit, h("span", { class: "unit of" }, "oldest"))),
+      this.detail,
+      h("div", { class: "charts" }, ...this.charts.map((chart) => chart.element)));
+  }
+
+  show(lag, history, now) {
+    const kind = kindOf(lag.word);
+    setAttribute(this.element, "class", `lag ${kind}`);
+    if (this.word.dataset.word !== lag.word) {
+      this.word.dataset.word = lag.word;
+      this.word.replaceChildren(pill(kind, lag.word));
+    }
+    const [value, unit] = lag.group === null ? [NOTHING, ""] : span(lag.age);
+    setText(this.entries, lag.group === null ? number(lag.stream_entries) : number(lag.total));
+    setText(this.noun, this.entries.textContent === "1" ? "entry" : "entries");
+    setText(this.age, value);
+    setText(this.unit, unit);
+    setText(this.detail, detail(lag));
+    for (const chart of this.charts) chart.show(history, now);
+  }
+
+  close() {
+    for (const chart of this.charts) chart.close();
+  }
+}
+
+function detail(lag) {
+  if (lag.group === null) return "Nobody reads this stream: start a processor for it.";
+  const waiting = lag.undelivered === null ? "Redis cannot tell how many wait" : `${number(lag.undelivered)} not delivered yet`;
+  const readers = lag.consumer_count === 1 ? "1 consumer" : `${number(lag.consumer_count)} consumers`;
+  return `${waiting}, ${number(lag.pending)} pending at ${readers}`;
+}
+
+function seconds(value) {
+  return value && value < 10 ? `${value} s` : duration(value);
+}
+
+class Figures {
+  constructor(names) {
+    this.values = new Map(names.map(([key]) => [key, h("dd")]));
+    this.element = h("dl", { class: "figures" },
+      ...names.map(([key, label]) => h("div", {}, h("dt", {}, label), this.values.get(key))));
+  }
+
+  show(texts, kinds) {
+    for (const [key, element] of this.values) {
+      setText(element, texts[key]);
+      setAttribute(element, "class", kinds[key] ?? "");
+    }
+  }
+}
+
+function instanceTable() {
+  return new Table({
+    label: "Ingest instances",
+    empty: "No ingest instance lives: no device can connect.",
+    key: (row) => row.id,
+    row: (row) => (row.age > 45 ? "warn" : ""),
+    columns: [
+      { title: "Instance", cell: (row) => row.id },
+      { title: "Heartbeat", class: "n", cell: (row) => (row.age > 45 ? { pill: "warn", text: `${duration(row.age)} ago` } : `${duration(row.age)} ago`) },
+      { title: "Connections", class: "n", cell: (row) => number(row.control.connections ?? row.connections) },
+      { title: "State", cell: stateOf },
+      { title: "Up for", class: "n", cell: (row) => ({ ...ago(row.started_at), text: ago(row.started_at).text.replace(" ago", "") }) },
+      { title: "Control port", cell: (row) => (row.control.role ? row.control.role : { pill: "dim", text: "no answer", title: row.control.why }) },
+      { title: "Version", cell: (row) => row.version || NOTHING },
+    ],
+  });
+}
+
+function stateOf(row) {
+  if (row.control.draining) return { pill: "warn", text: "draining" };
+  return row.control.role ? { pill: "good", text: "serving" } : { pill: "dim", text: "alive" };
+}
+
+function consumerTable() {
+  return new Table({
+    label: "Consumers",
+    empty: "No consumer has asked for entries yet.",
+    key: (row) => `${row.stream} ${row.group} ${row.name}`,
+    columns: [
+      { title: "Consumer", cell: (row) => row.name },
+      { title: "Stream", cell: (row) => row.stream },
+      { title: "Group", cell: (row) => row.group },
+      { title: "Pending", class: "n", cell: (row) => number(row.pending) },
+      { title: "Idle", class: "n", cell: (row) => (row.idle > session.far_behind ? { pill: "warn", text: duration(row.idle) } : duration(row.idle)) },
+    ],
+  });
+}
+
+export function commandTable(label, empty, withDevice = true) {
+  const columns = [
+    { title: "When", cell: (row) => moment(row.at) },
+    { title: "Device", class: "id", cell: (row) => ({ text: row.device_id, href: `#/devices/${row.device_id}` }) },
+    { title: "Command", class: "code", cell: (row) => row.text ?? { parts: [["dim-text", "not seen"]], title: "It was over before the console could look: responses do not hold the text." } },
+    { title: "Status", cell: commandStatus },
+    { title: "Answer", class: "answer", cell: (row) => row.response || NOTHING },
+    { title: "By", cell: (row) => row.by || NOTHING },
+  ];
+  return new Table({ label, empty, key: (row) => row.command_id, columns: columns.filter((column) => withDevice || column.title !== "Device") });
+}
+
+function deadTable() {
+  return new Table({
+    label: "Latest dead letters",
+    empty: "None: every entry could be processed.",
+    key: (row) => `${row.stream} ${row.id}`,
+    columns: [
+      { title: "When", cell: (row) => moment(row.at) },
+      { title: "Stream", cell: (row) => row.stream },
+      { title: "Entry", class: "code", cell: (row) => row.original_id || row.id },
+      { title: "Device", class: "id", cell: (row) => (/^\d{15}$/.test(row.device_id) ? { text: row.device_id, href: `#/devices/${row.device_id}` } : row.device_id || NOTHING) },
+      { title: "Reason", class: "answer", cell: (row) => row.reason || NOTHING },
+      { title: "Attempts", class: "n", cell: (row) => number(row.attempts) },
+    ],
+  });
+}
