@@ -12,12 +12,12 @@ from twisted.internet.task import Clock
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tracker.bridge.instances import Credentials
 from tracker.console import commands as module
 from tracker.console.commands import PERIOD, CommandLog
 from tracker.console.devices import Devices
 from tracker.console.look import MOST_LETTERS, look
 from tracker.console.ports import ControlPorts
+from tracker.control.credentials import Credentials
 from tracker.streams.address import RedisAddress
 from tracker.streams.advertised import EXPIRY, heartbeats
 from tracker.streams.connection import Refused

@@ -17,9 +17,9 @@ from tests.servers import RedisServer, free_port
 from tests.unit.fakes import FakeRedis, FakeSink
 from tests.waiting import until
 from tracker.bridge import responses
-from tracker.bridge.instances import Credentials
 from tracker.bridge.service import BridgePace, Directus, bridge_role
 from tracker.bridge.table import CommandTable
+from tracker.control.credentials import Credentials
 from tracker.ingestion import delivery, heartbeat
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.courier import Timing

@@ -109,9 +109,10 @@ def test_a_daemon_that_cannot_have_its_port_does_not_seem_to_run(tmp_path: Path)
         )  # fmt: skip
     assert ended.returncode == 1
     assert "cannot listen" in ended.stderr
+    # Whoever started it is told before it has ended.
+    wait_for(lambda: not (tmp_path / "pid").exists(), "it has ended")
     (line,) = given_up((tmp_path / "log").read_text())
     assert "in use" in line
-    assert not (tmp_path / "pid").exists()
 
 
 def test_a_sink_that_cannot_be_opened_is_told(tmp_path: Path, redis: RedisServer) -> None:

@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "processing": {"streams", "observe"},
     "janitor": {"streams", "observe"},
     "bridge": {"streams", "observe", "control"},
-    "console": {"streams", "observe", "control", "processing", "bridge"},
+    "console": {"streams", "observe", "control", "processing"},
     "simulator": {"streams", "vendors"},
     "control": {"streams", "observe", "vendors", "simulator", "config", "processing"}
     | {"bridge", "console"},

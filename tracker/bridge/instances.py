@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
-from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import (
     Deferred,
@@ -16,7 +14,6 @@ from twisted.internet.defer import (
     TimeoutError,  # noqa: A004
     fail,
 )
-from twisted.internet.endpoints import quoteStringArgument
 from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -30,6 +27,7 @@ from tracker.control.commands import (
     RedisUnavailable,
     VersionMismatch,
 )
+from tracker.control.credentials import Credentials
 from tracker.streams.advertised import control_ports
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
@@ -50,30 +48,6 @@ _NONE_LIVES: Final = "no instance with a control port lives"
 
 class NoInstance(Exception):
     """No instance's control port takes commands now; the text says why, of each."""
-
-
-@frozen
-class Credentials:
-    """What the bridge shows to control ports with TLS."""
-
-    key: Path | None = None
-    certificate: Path | None = None
-    authority: Path | None = None
-
-    def address(self, advertised: str) -> str:
-        """The whole address of a control port that a heartbeat tells of.
-
-        :raises ValueError: when it takes files that are not given; in one line.
-        """
-        if not advertised.startswith("ssl:"):
-            return advertised
-        files = {"privateKey": self.key, "certKey": self.certificate, "caCert": self.authority}
-        if None in files.values():
-            raise ValueError(
-                "it has TLS: --control-key, --control-cert and --control-ca are needed"
-            )
-        quoted = (f":{name}={quoteStringArgument(str(file))}" for name, file in files.items())
-        return advertised + "".join(quoted)
 
 
 class Instances(Service):

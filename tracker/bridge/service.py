@@ -17,7 +17,7 @@ from tracker.bridge.devices import STUCK as DEVICES_STUCK
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Dispatcher
 from tracker.bridge.dispatcher import STUCK as DISPATCHER_STUCK
-from tracker.bridge.instances import Credentials, Instances
+from tracker.bridge.instances import Instances
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import BLOCK_MS, ResponseWriter
@@ -25,6 +25,7 @@ from tracker.bridge.responses import STUCK as RESPONSES_STUCK
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
+from tracker.control.credentials import Credentials
 from tracker.lifecycle import Abort, Listener, Role
 from tracker.observe.health import Health
 from tracker.settings import setting

@@ -11,10 +11,10 @@ from twisted.internet.defer import Deferred, gatherResults
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from tracker.bridge.instances import Credentials
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient, NotConnected
 from tracker.control.commands import ControlError, RedisUnavailable
+from tracker.control.credentials import Credentials
 from tracker.streams.advertised import Beat
 
 #: Seconds between two questions to each instance how it is.

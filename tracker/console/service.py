@@ -8,7 +8,6 @@ from typing import Any
 from attrs import frozen
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from tracker.bridge.instances import Credentials
 from tracker.console.access import Access
 from tracker.console.commands import CommandLog
 from tracker.console.devices import Devices
@@ -23,6 +22,7 @@ from tracker.console.requests import Names
 from tracker.console.sampler import STUCK, Sampler, Thresholds
 from tracker.console.sessions import Sessions
 from tracker.console.site import Console, Parts, Tiles
+from tracker.control.credentials import Credentials
 from tracker.interfaces import INaming
 from tracker.lifecycle import Abort, Listener, Role
 from tracker.observe.health import Health

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from prometheus_client import CollectorRegistry
 
 from tracker import config
-from tracker.bridge.instances import Credentials
 from tracker.bridge.rest import checked_token, checked_url
 from tracker.bridge.service import BridgePace, Directus, Hook, bridge_role
 from tracker.config import ConfigError
+from tracker.control.credentials import Credentials
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.settings import options_of

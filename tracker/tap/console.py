@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker import config
-from tracker.bridge.instances import Credentials
 from tracker.config import ConfigError
 from tracker.console.operators import BadOperators, Operators
 from tracker.console.positions import Positions, open_positions
@@ -21,6 +20,7 @@ from tracker.console.service import Door, console_role
 from tracker.console.sessions import session_key
 from tracker.console.site import Tiles
 from tracker.control.addresses import is_loopback
+from tracker.control.credentials import Credentials
 from tracker.endpoints import split, with_default
 from tracker.ingestion.ports import tcp_endpoint, tls_endpoint
 from tracker.interfaces import INaming

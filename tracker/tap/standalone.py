@@ -10,8 +10,8 @@ from prometheus_client import CollectorRegistry
 from twisted.logger import Logger
 
 from tracker import config
-from tracker.bridge.instances import Credentials
 from tracker.config import ConfigError
+from tracker.control.credentials import Credentials
 from tracker.janitor.role import INTERVAL, janitor_role
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health

@@ -20,11 +20,12 @@ from zope.interface import implementer
 from tests.certificates import certify, key_of
 from tests.unit.control.wire import DEVICE, Port, ServerTransport
 from tracker.bridge import instances as module
-from tracker.bridge.instances import CLOSING, INTERVAL, PATIENCE, Credentials, Instances, NoInstance
+from tracker.bridge.instances import CLOSING, INTERVAL, PATIENCE, Instances, NoInstance
 from tracker.control.access import ControlRole
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ANSWER_TIMEOUT
 from tracker.control.commands import BadArgument, InternalError
+from tracker.control.credentials import Credentials
 from tracker.streams.connection import Unavailable
 
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"

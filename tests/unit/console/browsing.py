@@ -16,7 +16,6 @@ from twisted.python.failure import Failure
 from zope.interface import alsoProvides
 
 from tests.unit.fakes import FakeRedis
-from tracker.bridge.instances import Credentials
 from tracker.console.access import Access
 from tracker.console.commands import CommandLog
 from tracker.console.devices import Devices
@@ -30,6 +29,7 @@ from tracker.console.requests import Names
 from tracker.console.sampler import Sampler, Thresholds
 from tracker.console.sessions import KEY_BYTES, Sessions
 from tracker.console.site import Console, Parts, Tiles
+from tracker.control.credentials import Credentials
 
 #: Some time in 2026.
 NOW: Final = 1_795_000_000.0
