@@ -7,6 +7,7 @@ been received is what PostgreSQL holds.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from functools import partial
@@ -20,7 +21,7 @@ from tests.machine.site import Site, build_successor
 from tests.waiting import wait_for
 
 INGEST = ("tracker-ingest@1", "tracker-ingest@2")
-SERVICES = (*INGEST, "tracker-process@1", "tracker-janitor", "tracker-bridge")
+SERVICES = (*INGEST, "tracker-process@1", "tracker-janitor", "tracker-bridge", "tracker-console")
 
 #: What the administrator has put there for Redis, and so is none of the package.
 OF_REDIS = {
@@ -94,6 +95,16 @@ def test_devices_are_served(site: Site) -> None:
     site.fleet.wait_for_more(MORE)
     count = site.account()
     site.say(f"{DEVICES} devices outside, a record every {INTERVAL} s each: {count} stored so far")
+
+
+def test_the_console_shows_them(site: Site) -> None:
+    ask = "from urllib.request import urlopen as u; print(u('{}').read().decode())".format
+    url = "http://127.0.0.1:9120/api/devices?limit=60"
+    told = json.loads(site.machine.run("/opt/tracker/bin/python", "-c", ask(url)))
+    devices = {one["device_id"]: one for one in told["devices"]}
+    assert devices.keys() <= {key[0] for key in site.stored()}
+    assert len(devices) == DEVICES
+    assert all(one["latitude"] is not None for one in devices.values())
 
 
 @pytest.mark.parametrize("service", SERVICES)
