@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from tests.machine.fleet import Fleet
 from tests.machine.machine import Machine
+from tests.system import recipes
 from tests.system.processes import Key
 from tests.waiting import wait_for
 
@@ -73,6 +74,16 @@ class Site:
             f"{unit} was restarted",
             timeout,
         )
+
+    def follow(self, page: str, name: str) -> str:
+        """Carry out a recipe of the documentation in the machine; what it has printed."""
+        script = "\n".join(("cd /srv", *recipes.commands(page, name)))
+        return self.machine.run("bash", "-euo", "pipefail", "-c", f"exec 2>&1\n{script}")
+
+    def settings(self, file: str, text: str) -> None:
+        """Add lines to a file in ``/etc/tracker`` of the machine."""
+        with (self.machine.root / "etc/tracker" / file).open("a") as opened:
+            opened.write(f"{text}\n")
 
     def put(self, file: Path) -> str:
         """Copy a file into the machine; its path there."""

@@ -18,6 +18,8 @@ import pytest
 from tests.machine.documented import commands
 from tests.machine.fleet import DEVICES, INTERVAL
 from tests.machine.site import Site, build_successor
+from tests.system.processes import run
+from tests.system.recipes import block
 from tests.waiting import wait_for
 
 INGEST = ("tracker-ingest@1", "tracker-ingest@2")
@@ -250,6 +252,43 @@ def test_in_the_end_what_was_acknowledged_is_what_is_stored(site: Site) -> None:
     assert not set(stored) - set(acknowledged), "stored, and never acknowledged"
     assert summary.endswith(" 0 left")
     site.say(f"in the end {len(acknowledged)} acknowledged = {len(stored)} stored ({summary})")
+
+
+def test_devices_are_served_over_tls_as_documented(site: Site) -> None:
+    with (site.machine.root / "etc/hosts").open("a") as hosts:
+        hosts.write("127.0.0.1 tracker.example.org\n")
+    before = len(site.stored())
+    site.follow("tls", "tls-devices-make")
+    site.settings("ingest.env", block("tls", "tls-devices-settings"))
+    site.machine.run("tracker-restart")
+    assert "Verified peername: tracker.example.org" in site.follow("tls", "tls-devices-look")
+    shown = site.follow("tls", "tls-devices-simulate")
+    assert " 1 of 1 devices connected, " in shown
+    assert shown.rstrip().endswith(" 0 left")
+    wait_for(lambda: len(site.stored()) > before, "what came over TLS is stored")
+    site.say(f"devices over TLS, by docs/tls.rst: {shown.splitlines()[-1]}")
+
+
+def test_the_control_port_has_tls_as_documented(site: Site) -> None:
+    site.follow("tls", "tls-control-make")
+    site.settings("control.roles", block("tls", "tls-control-roles"))
+    site.settings("ingest-1.env", block("tls", "tls-control-settings"))
+    site.follow("tls", "tls-control-restart")
+    site.settings("admin.conf", block("tls", "tls-control-client"))
+    assert re.search(r"^role +operate$", site.follow("tls", "tls-control-look"), re.MULTILINE)
+    # And from elsewhere.
+    files = site.machine.root / "etc/tracker/control"
+    address = f"ssl:{site.machine.address}:5091:name=tracker.example.org:caCert={files}/ca.pem"
+    bob = f"{address}:privateKey={files}/bob.key:certKey={files}/bob.pem"
+    assert "certificate bob" in run("tracker-admin", "--control", bob, "info").stdout
+    denied = run("tracker-admin", "--control", bob, "drop", "356307042441013")
+    assert (denied.returncode, denied.stderr) == (
+        4,
+        "tracker-admin: not permitted: that takes the role operate\n",
+    )
+    site.say(
+        "control port over TLS, by docs/tls.rst: alice operates, bob reads, from elsewhere too"
+    )
 
 
 def test_the_logs_tell_of_no_fault_of_the_program(site: Site) -> None:

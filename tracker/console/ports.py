@@ -77,12 +77,18 @@ class ControlPorts(Service):
         if not self.running:
             return
         wanted = dict.fromkeys(self._given, "")
+        unusable = set()
         for beat in beats:
-            if beat.control is not None:
+            if beat.control is None:
+                continue
+            try:
                 wanted[self._credentials.address(beat.control)] = beat.instance_id
+            except ValueError as error:
+                unusable.add(beat.control)
+                self._is_bad(beat.control, str(error))
         for address in self._ports.keys() - wanted.keys():
             self._ports.pop(address).client.stopService()
-        for address in self._bad.keys() - wanted.keys():
+        for address in self._bad.keys() - wanted.keys() - unusable:
             del self._bad[address]
         for address, instance_id in wanted.items():
             if address not in self._ports:
@@ -165,14 +171,17 @@ class ControlPorts(Service):
         try:
             endpoint = client_endpoint(self._reactor, address)
         except ValueError as error:
-            if self._bad.get(address) != str(error):
-                self._bad[address] = str(error)
-                self._log.warn("control port {address}: {error}", address=address, error=error)
+            self._is_bad(address, str(error))
             return
         client = ControlClient(self._reactor, endpoint, NAME)
         client.startService()
         self._ports[address] = port = _Port(client)
         Deferred.fromCoroutine(self._ask(port))
+
+    def _is_bad(self, address: str, why: str) -> None:
+        if self._bad.get(address) != why:
+            self._bad[address] = why
+            self._log.warn("control port {address}: {why}", address=address, why=why)
 
     def _port_of(self, instance_id: str) -> _Port | None:
         return next((one for one in self._ports.values() if one.instance_id == instance_id), None)

@@ -1,0 +1,31 @@
+"""The control ports that the console finds."""
+
+from __future__ import annotations
+
+from twisted.internet.task import Clock
+from twisted.logger import LogLevel, capturedLogs
+
+from tests.unit.control.wire import told
+from tracker.console.ports import ControlPorts
+from tracker.control.credentials import Credentials
+from tracker.streams.advertised import Beat
+
+WHY = "it has TLS: --control-key, --control-cert and --control-ca are needed"
+
+
+def beat(instance_id: str, control: str | None) -> Beat:
+    return Beat(instance_id, 1.0, {"control": control})
+
+
+def test_a_port_that_takes_files_that_are_not_given_is_told_of_once() -> None:
+    ports = ControlPorts(Clock(), Credentials())
+    ports.startService()
+    with capturedLogs() as logged:
+        for _ in range(2):
+            ports.keep([beat("one", "ssl:vm1:5091"), beat("two", None)])
+    assert told(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {WHY}"]
+    assert ports.describe("one") == {"role": "", "why": WHY}
+    assert ports.role == ""
+    ports.keep([beat("two", None)])
+    assert ports.describe("two") == {"role": "", "why": "it has no control port"}
+    ports.stopService()
