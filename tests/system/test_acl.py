@@ -151,6 +151,8 @@ def test_what_tracker_admin_does(site: Site, fleet: Simulation) -> None:
     site.admin("registry")
     site.admin("device", device)
     assert STREAM in site.admin("lag")
+    fleet.park()
+    site.admin("replay", "--stream", STREAM, "--sink", f"sqlite:{site.database}-again")
     for number in range(2):
         redis.execute_command("XADD", STREAM, "*", "no", f"position {number}")
     wait_for(lambda: redis.xlen(DEAD) == 2, "both are put aside")
@@ -160,8 +162,6 @@ def test_what_tracker_admin_does(site: Site, fleet: Simulation) -> None:
     site.admin("dead", "retry", one)
     wait_for(lambda: redis.xlen(DEAD) == 2, "and again")
     site.admin("dead", "drop", other)
-    fleet.park()
-    site.admin("replay", "--stream", STREAM, "--sink", f"sqlite:{site.database}-again")
     nothing_was_denied(site)
 
 
