@@ -146,6 +146,19 @@ async def test_what_is_not_read_is_an_alarm_and_no_loss(redis: RedisServer, jani
 
 
 @ensureDeferred
+async def test_of_a_stream_that_is_gone_nothing_is_told_any_more(
+    redis: RedisServer, janitor: Start
+) -> None:
+    append(redis, 3 * HOUR, 2 * HOUR)
+    running = janitor(Retention(age=HOUR))
+    exceeded = "tracker_stream_retention_exceeded"
+    await until(lambda: running.value(exceeded) == 1, "told")
+    redis.client.delete(STREAM)
+    await until(lambda: running.value(exceeded) is None, "told no more")
+    assert running.value("tracker_stream_bytes") is None
+
+
+@ensureDeferred
 async def test_without_a_group_all_is_kept_and_that_is_told(
     redis: RedisServer, janitor: Start
 ) -> None:

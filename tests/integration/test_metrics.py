@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as installed_reactor
+from twisted.internet.task import Clock
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
@@ -107,3 +108,20 @@ async def test_conditions_of_readiness_are_metrics(
     assert "tracker_ready 0.0" in body.splitlines()
     assert 'tracker_condition_met{condition="redis"} 1.0' in body.splitlines()
     assert 'tracker_condition_met{condition="sink"} 0.0' in body.splitlines()
+
+
+@ensureDeferred
+async def test_a_process_that_is_stuck_is_not_ready_in_the_metrics_either(
+    registry: CollectorRegistry, fetch: Fetch
+) -> None:
+    clock = Clock()
+    health = Health(clock.seconds)
+    HealthMetrics(health, registry)
+    health.condition("redis")(None)
+    health.pulse("consumer", 60).beat()
+    _, _, body = await fetch()
+    assert "tracker_ready 1.0" in body.splitlines()
+    clock.advance(61)
+    _, _, body = await fetch()
+    assert "tracker_ready 0.0" in body.splitlines()
+    assert 'tracker_condition_met{condition="redis"} 1.0' in body.splitlines()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Set
 from typing import Any, Final
 
 from attrs import frozen
@@ -70,7 +70,9 @@ class StreamKeeper:
         :raises Unavailable: when Redis cannot be asked.
         """
         reasons = []
-        for stream in sorted(self._streams | set(await advertised_streams(self._redis))):
+        streams = self._streams | set(await advertised_streams(self._redis))
+        self._metrics.forget_all_but(streams)
+        for stream in sorted(streams):
             try:
                 reasons.append(await self._tidy(stream, goes_on))
             except Refused as error:  # whatever ails one stream is nothing to the others
@@ -86,11 +88,9 @@ class StreamKeeper:
         reason = None
         age, size = self._retention.age, self._retention.bytes
         done = await self._trim(stream, lambda: trim(self._redis, stream, age, size), goes_on)
-        if done is not None:
-            self._metrics.bytes.labels(stream).set(done.bytes)
-            self._metrics.held.labels(stream).set(bool(done.held_by))
-            if done.held_by:
-                reason = self._alarm(stream, done)
+        self._metrics.measured(stream, done)
+        if done is not None and done.held_by:
+            reason = self._alarm(stream, done)
         dead_age = self._retention.dead_age
         if dead_age is not None:
             dead = dead_letters(stream)
@@ -156,8 +156,9 @@ class _Metrics:
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(name, text, ["stream"], registry=registry)
 
-        self.bytes = gauge("tracker_stream_bytes", "Memory that the stream takes, by a sample.")
-        self.held = gauge(
+        self._measured: set[str] = set()
+        self._bytes = gauge("tracker_stream_bytes", "Memory that the stream takes, by a sample.")
+        self._held = gauge(
             "tracker_stream_retention_exceeded",
             "1 while the stream is kept beyond its limits, since it is not read; else 0.",
         )
@@ -176,3 +177,23 @@ class _Metrics:
         for stream in streams:  # a counter that appears with its first event hides that
             self.trimmed.labels(stream)
             self.consumers.labels(stream)
+
+    def measured(self, stream: str, done: Trimmed | None) -> None:
+        """How a stream is; None: it is not there."""
+        if done is None:
+            self._forget(stream)
+        else:
+            self._measured.add(stream)
+            self._bytes.labels(stream).set(done.bytes)
+            self._held.labels(stream).set(bool(done.held_by))
+
+    def forget_all_but(self, streams: Set[str]) -> None:
+        """Tell no more of streams that nobody looks after: what was said last stays else."""
+        for stream in self._measured - streams:
+            self._forget(stream)
+
+    def _forget(self, stream: str) -> None:
+        if stream in self._measured:
+            self._measured.remove(stream)
+            self._bytes.remove(stream)
+            self._held.remove(stream)

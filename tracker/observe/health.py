@@ -42,7 +42,8 @@ class Pulse:
     @property
     def stuck(self) -> bool:
         """Whether a beat is overdue."""
-        return self._last is not None and self._now() - self._last > self._limit
+        last = self._last  # a scrape asks in another thread, while the loop may rest
+        return last is not None and self._now() - last > self._limit
 
 
 class Health:
@@ -119,7 +120,8 @@ class Health:
     @property
     def reasons(self) -> dict[str, str]:
         """Condition → why it is not met; empty when ready."""
-        found = {name: reason for name, reason in self._reasons.items() if reason is not None}
+        reasons = self._reasons.copy()  # a scrape asks in another thread
+        found = {name: reason for name, reason in reasons.items() if reason is not None}
         return found | dict.fromkeys(self.stuck, "is stuck, and needs a restart")
 
     @property
@@ -130,4 +132,4 @@ class Health:
     @property
     def stuck(self) -> list[str]:
         """The pulses that have stopped."""
-        return [name for name, pulse in self._pulses.items() if pulse.stuck]
+        return [name for name, pulse in self._pulses.copy().items() if pulse.stuck]

@@ -49,8 +49,7 @@ class HealthMetrics:
             "1 while this condition of readiness is met; else 0.",
             "condition",
         )
-        conditions = self._health.conditions
-        ready.add_metric([], all(conditions.values()))
-        for name, is_met in conditions.items():
+        ready.add_metric([], self._health.ready)
+        for name, is_met in self._health.conditions.items():
             met.add_metric([name], is_met)
         yield from (ready, met)
