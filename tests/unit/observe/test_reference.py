@@ -22,6 +22,7 @@ ROLES: dict[str, list[str]] = {
     "ingest": [],
     "process": ["--sink", "sqlite:positions.sqlite"],
     "janitor": [],
+    "console": [],
     "bridge": ["--directus", "http://127.0.0.1:8055", "--token-file", "{}", "--webhook", "none"],
 }
 
