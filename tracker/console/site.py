@@ -109,7 +109,11 @@ class Console:
     @app.route("/api/session", methods=["GET"])
     def session(self, request: Request) -> Any:
         """Who is there, and what the page has to know."""
-        return self._answer(request, self._session(*self._parts.access.greet(request)))
+
+        async def session() -> Answer:
+            return await self._session(*self._parts.access.greet(request))
+
+        return self._answer(request, session())
 
     @app.route("/api/login", methods=["POST"])
     def log_in(self, request: Request) -> Any:
