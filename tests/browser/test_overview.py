@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 from playwright.sync_api import expect
@@ -37,7 +38,6 @@ def test_lag_rises_when_the_processor_stops_and_falls_when_it_is_back(
     expect(word).to_have_text("up to date", timeout=PATIENCE)
     plane.process.stop()
     try:
-        expect(word).to_have_text("behind", timeout=PATIENCE)
         expect(word).to_have_text("far behind", timeout=PATIENCE)
         assert page.title().startswith("FAR BEHIND")
         before = whole(entries.inner_text())
@@ -77,6 +77,20 @@ def test_it_says_so_when_redis_is_away(plane: Plane, visit: Open) -> None:
         plane.redis.resume()
     expect(page.get_by_text("Redis cannot be asked")).to_be_hidden(timeout=PATIENCE)
     expect(page.locator(WORD)).to_have_text("up to date", timeout=PATIENCE)
+
+
+def test_it_says_how_many_streams_it_leaves_out(plane: Plane, visit: Open) -> None:
+    tab = visit(plane.url)
+    page = tab.open()
+    told = page.get_by_text("more streams are not looked at")
+    many = [f"telemetry:none{number}" for number in range(40)]
+    plane.redis.client.set("instance:heartbeat:many", json.dumps({"streams": many}), ex=90)
+    try:
+        expect(told).to_contain_text("11 more", timeout=PATIENCE)
+        tab.check()
+    finally:
+        plane.redis.client.delete("instance:heartbeat:many")
+    expect(told).to_be_hidden(timeout=PATIENCE)
 
 
 def test_a_dead_letter_is_shown_with_its_reason(plane: Plane, visit: Open) -> None:

@@ -15,7 +15,7 @@ from tests.servers import RedisServer
 from tracker.console import commands as module
 from tracker.console.commands import PERIOD, CommandLog
 from tracker.console.devices import Devices
-from tracker.console.look import MOST_LETTERS, look
+from tracker.console.look import MOST_LETTERS, MOST_STREAMS, look
 from tracker.console.ports import ControlPorts
 from tracker.control.credentials import Credentials
 from tracker.streams.address import RedisAddress
@@ -74,6 +74,20 @@ async def test_all_there_is_is_seen(redis: RedisServer, connected: Connected) ->
     assert seen.beats[1].control == "unix:/run/x.sock"
     assert (seen.connected, seen.waiting, seen.queued) == (2, 1, 1)
     assert seen.entries[0].fields[b"payload"] == b"getinfo"
+
+
+@ensureDeferred
+async def test_streams_that_are_not_looked_at_are_counted(
+    redis: RedisServer, connected: Connected
+) -> None:
+    told = [f"telemetry:a{number:02}" for number in range(MOST_STREAMS + 4)]
+    for stream in (STREAM, *told):
+        redis.client.xadd(stream, {"a": 1})
+    beat(redis, "one", streams=told)
+    seen = await look(connected.connection, [STREAM])
+    assert [lag.stream for lag in seen.lags] == [*told[: MOST_STREAMS - 1], STREAM]
+    assert seen.left_out == 5
+    assert (await look(connected.connection, [])).left_out == 4
 
 
 @ensureDeferred

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 
 from tracker.console.attempts import Attempts, network_of
 from tracker.console.operators import LONGEST, Operators
-from tracker.console.requests import same_origin
+from tracker.console.requests import from_elsewhere, same_origin
 from tracker.console.sessions import LIFETIME, Session, Sessions
 from tracker.observe.ratelimit import RateLimit
 
@@ -80,7 +80,12 @@ class Access:
         return self._operators is not None
 
     def greet(self, request: Any) -> tuple[Visitor, str]:
-        """Who this is, with a session if need be, and the token of that."""
+        """Who this is, with a session if need be, and the token of that.
+
+        :raises Denied: when somebody else's page asks.
+        """
+        # A link of theirs comes without our cookie, and a new one would log the operator out.
+        _check_asks_itself(request)
         session = self._session(request)
         if session is None:
             session = self._sessions.begin()
@@ -90,8 +95,10 @@ class Access:
     def visitor(self, request: Any) -> Visitor:
         """Whoever may look.
 
-        :raises Denied: when they have to log in.
+        :raises Denied: when they have to log in, or somebody else's page asks.
         """
+        # It could read nothing, but take up live views and the database.
+        _check_asks_itself(request)
         session = self._session(request)
         if session is None:
             if self.asks:
@@ -210,6 +217,11 @@ class Access:
             httpOnly=True,
             sameSite=b"strict",
         )
+
+
+def _check_asks_itself(request: Any) -> None:
+    if from_elsewhere(request):
+        raise Denied(403, "not from a page of this console")
 
 
 def _cookie_name(request: Any) -> bytes:

@@ -165,13 +165,26 @@ _ATTRIBUTES: Final = ("attributes", "named")
 def _after(text: str) -> tuple[str, str] | None:
     if not text:
         return None
+    wrong = BadQuestion("after: is what the page before has said")
+    if len(text) >= 100:
+        raise wrong
     try:
-        contact, device_id = json.loads(text)
+        after = json.loads(text)
     except ValueError:
-        raise BadQuestion("after: is what the page before has said") from None
-    if not (isinstance(contact, str) and isinstance(device_id, str) and len(text) < 100):
-        raise BadQuestion("after: is what the page before has said")
+        raise wrong from None
+    if not (isinstance(after, list) and len(after) == 2):
+        raise wrong
+    contact, device_id = after
+    for part in after:
+        # A database takes neither NUL nor half a character.
+        if not isinstance(part, str) or "\0" in part or not is_unicode(part):
+            raise wrong
     return contact, device_id
+
+
+def is_unicode(text: str) -> bool:
+    """Whether it can be written as UTF-8: JSON may hold surrogates that are no pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def _shown(value: Any) -> Any:

@@ -51,19 +51,23 @@ class Look:
     """The first of these."""
     dead: Sequence[Dead]
     """Streams that have any."""
+    left_out: int = 0
+    """Streams that are not looked at, as there are too many."""
 
 
 async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
     """See how everything is.
 
-    :param configured: streams of positions, besides those that instances say they write.
+    :param configured: streams of positions, besides those that instances say they write;
+        where there are too many, these go first.
     :raises Refused, Unavailable: when Redis cannot be asked.
     """
     beats = await heartbeats(redis)
     told = {stream for beat in beats for stream in beat.streams}
-    streams = sorted({*configured, *told})[:MOST_STREAMS]
+    first = set(configured)
+    streams = [*sorted(first), *sorted(told - first)]
     lags, dead = [], []
-    for stream in streams:
+    for stream in sorted(streams[:MOST_STREAMS]):
         if (lag := await _lag(redis, stream)) is not None:
             lags.append(lag)
         if total := await redis.execute("XLEN", dead_letters(stream)):
@@ -84,6 +88,7 @@ async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
         queued,
         entries,
         dead,
+        max(0, len(streams) - MOST_STREAMS),
     )
 
 

@@ -85,6 +85,14 @@ def same_origin(request: Any) -> bool:
     return bool(origin.lower() in (f"{scheme}://{host}", f"https://{host}"))
 
 
+def from_elsewhere(request: Any) -> bool:
+    """Whether a browser says that somebody else's page has made it ask (W3C, Fetch Metadata).
+
+    A page on another port of this host is one, too: it is sent the same cookies.
+    """
+    return request.getHeader("sec-fetch-site") not in (None, "same-origin", "none")
+
+
 class _BoundedSite(Site):
     """Serves so many connections at a time, and no more: there are not endlessly many files."""
 

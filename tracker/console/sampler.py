@@ -165,6 +165,7 @@ class Sampler(TimerService):
             "at": now,
             "redis": None,
             "lag": lags,
+            "streams_left_out": seen.left_out,
             "rates": rates,
             "connected": seen.connected,
             "instances": [self._instance(beat) for beat in seen.beats[:MOST_INSTANCES]],

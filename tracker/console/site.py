@@ -20,7 +20,7 @@ from tracker import __version__
 from tracker.command import LONGEST_TEXT, is_device_id
 from tracker.console.access import Access, Denied, Visitor
 from tracker.console.commands import CommandLog
-from tracker.console.devices import BadQuestion, Devices
+from tracker.console.devices import BadQuestion, Devices, is_unicode
 from tracker.console.events import Broadcast, EventStream, TooMany
 from tracker.console.files import File
 from tracker.console.frames import Frames
@@ -109,7 +109,11 @@ class Console:
     @app.route("/api/session", methods=["GET"])
     def session(self, request: Request) -> Any:
         """Who is there, and what the page has to know."""
-        return self._answer(request, self._session(*self._parts.access.greet(request)))
+
+        async def session() -> Answer:
+            return await self._session(*self._parts.access.greet(request))
+
+        return self._answer(request, session())
 
     @app.route("/api/login", methods=["POST"])
     def log_in(self, request: Request) -> Any:
@@ -318,7 +322,7 @@ def _body(request: Request) -> Answer:
     assert request.content is not None  # noqa: S101 - it was received
     try:
         asked = json.loads(request.content.read())
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter: brackets within brackets
         raise BadQuestion("must be JSON") from None
     if not isinstance(asked, dict):
         raise BadQuestion("must be a JSON object")
@@ -329,6 +333,8 @@ def _text(asked: Answer, name: str, most: int) -> str:
     value = asked.get(name)
     if not isinstance(value, str) or not 0 < len(value) <= most:
         raise BadQuestion(f"{name}: must be a text of 1 to {most} characters")
+    if not is_unicode(value):
+        raise BadQuestion(f"{name}: has half a character in it")
     return value
 
 

@@ -353,3 +353,20 @@ def test_the_log_tells_of_some_failed_logins_only(server: Server) -> None:
     lines = [line for event in told if (line := formatEvent(event)).startswith("login")]
     assert len(lines) == MOST_TOLD
     assert lines[0] == "login failed, from 192.0.2.0 (0 more not told)"
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+@pytest.mark.parametrize("path", ["/api/session", "/api/devices", "/api/events"])
+def test_a_page_of_somebody_else_is_answered_nothing(site: str, path: str) -> None:
+    server = Server()
+    browser = Browser(server)
+    browser.arrive()
+    answer = browser.get(path, Sec_Fetch_Site=site, Cookie=None)
+    assert (answer.status, answer.json["error"]) == (403, "not from a page of this console")
+    assert "set-cookie" not in answer.headers
+    assert server.broadcast.count == 0
+
+
+@pytest.mark.parametrize("site", ["same-origin", "none"])
+def test_who_asks_by_themselves_is_answered(site: str) -> None:
+    assert Browser(Server()).get("/api/session", Sec_Fetch_Site=site).status == 200

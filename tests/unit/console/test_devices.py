@@ -147,7 +147,13 @@ def test_pages_are_bounded_and_lead_to_the_next(devices: Devices, positions: Fak
 TOO_LONG = json.dumps(["a", "b" * 100])
 
 
-@pytest.mark.parametrize("after", ["x", "[]", "[1]", '["a", 1]', "{}", TOO_LONG])
+@pytest.mark.parametrize(
+    "after",
+    [
+        *("x", "5", "null", "[]", "[1]", '["a", 1]', "{}", '{"a": 1, "b": 2}', TOO_LONG),
+        *("[" * 5000, r'["\ud800", "1"]', r'["a", "\u0000"]'),
+    ],
+)
 def test_what_is_no_page_is_refused(devices: Devices, after: str) -> None:
     with pytest.raises(ValueError, match="after: is what the page before has said"):
         result(devices.page("", "id", after, 10))

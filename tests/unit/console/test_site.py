@@ -142,6 +142,7 @@ def test_why_a_command_is_not_sent_is_told(
         *({}, [], {"device_id": DEVICE}, {"device_id": DEVICE, "text": ""}, {"text": "x"}),
         *({"device_id": DEVICE, "text": 7}, {"device_id": "3563", "text": "x"}),
         {"device_id": DEVICE, "text": "x" * 4097},
+        {"device_id": DEVICE, "text": "half a character: \ud800"},
     ],
 )
 def test_what_is_no_command_is_not_sent(browser: Browser, server: Server, body: object) -> None:
@@ -153,6 +154,13 @@ def test_a_body_that_is_not_json_is_refused(browser: Browser, server: Server) ->
     answer = browser.post("/api/commands", SEND, Content_Type="text/plain")
     assert (answer.status, answer.json["error"]) == (400, "must be JSON")
     assert server.ports.sent == []
+
+
+def test_brackets_within_brackets_are_no_fault_of_ours(browser: Browser, server: Server) -> None:
+    connection = server.connect()
+    connection.write("POST", "/api/login", browser.headers(), "[" * (MOST_BYTES - 1))
+    answer = connection.answer()
+    assert (answer.status, answer.json["error"]) == (400, "must be JSON")
 
 
 def test_a_body_that_is_too_long_is_not_read(browser: Browser, server: Server) -> None:

@@ -11,6 +11,7 @@ export class Overview {
     this.cards = new Map();
     this.lags = h("div", { class: "lags" });
     this.trouble = h("p", { class: "banner bad", role: "alert", hidden: true });
+    this.leftOut = h("p", { class: "banner warn", role: "status", hidden: true });
     this.empty = h("p", { class: "none", hidden: true }, "No stream of positions is there yet. It is made when the first processor starts.");
     this.throughput = new Chart({
       title: "Records a second",
@@ -39,7 +40,7 @@ export class Overview {
     this.element = h("div", { class: "page" },
       h("h1", { class: "unseen", tabindex: "-1" }, "Overview"),
       this.trouble,
-      panel("Consumer lag", { id: "lag" }, this.lags, this.empty),
+      panel("Consumer lag", { id: "lag" }, this.lags, this.leftOut, this.empty),
       panel("Throughput", {}, h("div", { class: "split" }, this.figures.element, this.throughput.element)),
       h("div", { class: "pair" },
         panel("Instances", {}, this.instances.element),
@@ -82,6 +83,9 @@ export class Overview {
 
   showLags(overview) {
     this.empty.hidden = Boolean(overview.lag.length);
+    const left = overview.streams_left_out;
+    this.leftOut.hidden = !left;
+    if (left) setText(this.leftOut, `${number(left)} more ${left === 1 ? "stream is" : "streams are"} not looked at here: tracker-admin lag shows all.`);
     const seen = new Set();
     for (const lag of overview.lag) {
       const key = `${lag.stream} ${lag.group}`;
