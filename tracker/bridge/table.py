@@ -10,12 +10,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from twisted.internet.defer import DeferredLock
 from twisted.logger import Logger
 
-from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError, DirectusRefused
+from tracker.bridge.rest import (
+    DirectusClient,
+    DirectusDenied,
+    DirectusDown,
+    DirectusError,
+    DirectusRefused,
+)
 from tracker.bridge.rows import fields_of, is_unfinished, may_be_followed_by, moment_of
 from tracker.bridge.schema import COMMANDS
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
@@ -47,7 +53,12 @@ class CommandTable:
         :raises DirectusError: see its subclasses.
         """
         async with self._alone([key]):
-            return await self._change_where(key, fields)
+            try:
+                return await self._change_where(key, fields)
+            except DirectusDenied as error:
+                if await self._unless_gone(key, error):
+                    raise
+                return False
 
     async def tell(self, news: Mapping[str, Sequence[Fields]]) -> dict[str, bool | DirectusError]:
         """Change rows together, each by all that it may take, one after the other.
@@ -118,17 +129,27 @@ class CommandTable:
             if not _may_be_of_one(error):
                 raise
             if len(changes) == 1:
-                return dict.fromkeys(changes, error)
+                (key,) = changes
+                return {key: await self._unless_gone(key, error)}
         told: dict[str, bool | DirectusError] = {}
         for key, fields in changes.items():
             try:
                 await self._change({key: fields})
                 told[key] = True
             except DirectusError as error:
-                told[key] = error
+                told[key] = await self._unless_gone(key, error)
                 if not _may_be_of_one(error):  # nor do the others have to try
                     return dict.fromkeys(changes, error) | told
         return told
+
+    async def _unless_gone(self, key: str, error: DirectusError) -> DirectusError | Literal[False]:
+        """The error, or False where it was one because the row was removed meanwhile.
+
+        Directus says of that what it says of a row that may not be changed.
+        """
+        if isinstance(error, DirectusDenied) and not await self._read([key]):
+            return False
+        return error
 
     async def _change(self, changes: Mapping[str, Fields]) -> None:
         batch = [{"id": key, **fields} for key, fields in changes.items()]

@@ -12,6 +12,7 @@ from twisted.logger import LogEvent, capturedLogs
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import NOW, STAMP, Bench, device, stamp
 from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
+from tests.unit.bridge.queries import Complaint
 from tests.unit.control.wire import quiet, told
 from tracker.bridge import dispatcher as module
 from tracker.bridge.dispatcher import GRACE, MOST_ANNOUNCED, MOST_UNDER_WAY
@@ -303,6 +304,20 @@ def test_a_token_that_is_revoked_is_told_and_noticed_when_it_is_back(bench: Benc
     bench.double.users[BRIDGE_TOKEN] = user
     bench.pass_(15)
     assert (bench[key]["status"], bench.reports[-1]) == ("routed", None)
+
+
+def test_a_row_that_is_removed_while_it_is_changed_holds_up_nobody(bench: Bench) -> None:
+    key, other = bench.row(), bench.row(imei=device(1))
+
+    def vanish(_: Any) -> Complaint:
+        del bench.double.rows("commands")[key]
+        return Complaint(403, "FORBIDDEN", "no")
+
+    bench.double.tables["commands"].poisoned[key] = vanish
+    bench.start()
+    assert len(bench.instances.sent) == 2
+    assert bench.double.rows("commands")[other]["status"] == "routed"
+    assert set(bench.reports) == {None}
 
 
 def test_a_change_that_directus_does_not_take_is_made_later(bench: Bench) -> None:

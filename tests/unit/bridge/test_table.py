@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 import pytest
@@ -181,17 +181,21 @@ def test_a_row_that_is_refused_holds_back_no_other(subject: Doubled, status: int
     assert [status_of(subject, key) for key in keys].count("responded") == 4
 
 
-def test_a_row_that_is_deleted_after_it_was_read_is_refused_alone(subject: Doubled) -> None:
-    one, two = rows_of(subject, 2)
+def test_a_row_that_is_removed_while_it_is_changed_is_gone(subject: Doubled) -> None:
+    """Directus says 403 then, as of a row that may not be changed."""
+    one, two, three = rows_of(subject, 3)
 
-    def vanish(_: Any) -> None:
-        subject.double.rows("commands").pop(two, None)
-        raise Complaint(403, "FORBIDDEN", "no")
+    def vanish(key: str) -> Callable[[Any], Complaint]:
+        def forbid(_: Any) -> Complaint:
+            subject.double.rows("commands").pop(key, None)
+            return Complaint(403, "FORBIDDEN", "no")
 
-    subject.double.tables["commands"].poisoned[two] = vanish
+        return forbid
+
+    subject.double.tables["commands"].poisoned |= {key: vanish(key) for key in (two, three)}
     table = CommandTable(subject.bridge)
-    assert tell(table, {one: ["responded"], two: ["responded"]}) == [True, 403]
-    assert tell(table, {two: ["responded"]}) == [False]
+    assert tell(table, {one: ["responded"], two: ["responded"]}) == [True, False]
+    assert now(table.change(three, NEWS["routed"])) is False
 
 
 @pytest.mark.parametrize("status", [401, 429, 502, 503])
