@@ -20,19 +20,20 @@ VOCABULARY = {
 #: Part of the house → other parts that it may import, besides the vocabulary.
 MAY_IMPORT = {
     **{name: set[str]() for name in VOCABULARY},
+    "net": set[str](),
     "streams": set[str](),
-    "observe": {"streams"},
+    "observe": {"net", "streams"},
     "config": {"streams"},
     "vendors": {"streams"},
-    "ingestion": {"streams", "observe"},
+    "ingestion": {"net", "streams", "observe"},
     "processing": {"streams", "observe"},
     "janitor": {"streams", "observe"},
-    "bridge": {"streams", "observe", "control"},
-    "console": {"streams", "observe", "control", "processing"},
+    "bridge": {"net", "streams", "observe", "control"},
+    "console": {"net", "streams", "observe", "control", "processing"},
     "simulator": {"streams", "vendors"},
     "control": {"streams", "observe", "vendors", "simulator", "config", "processing"}
     | {"bridge", "console"},
-    "tap": {"streams", "observe", "config", "control"}
+    "tap": {"net", "streams", "observe", "config", "control"}
     | {"ingestion", "processing", "janitor", "bridge", "console"},
 }
 

@@ -1,0 +1,1 @@
+"""Listening ports and what all of them need: TLS, limits, bounded HTTP."""
