@@ -12,6 +12,10 @@ DEMO_PORT    ?= 5027
 # A folder to keep the demo's data in; a temporary one when empty.
 DEMO_DATA    ?=
 
+# Test processes that share the tests of `make test`, file by file: many of them wait for servers
+# most of the time, so one more than there are cores.
+TEST_WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
+
 # Options of all measurements that `make bench` runs, as --quick.
 BENCH_OPTIONS ?=
 
@@ -46,7 +50,7 @@ demo: $(VENV)/.embedded
 		$(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DATA),--data '$(DEMO_DATA)')
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
 
 # Into ~/.cache/tracker-directus, or TRACKER_DIRECTUS_CACHE, once.
 directus: $(VENV)/.test

@@ -25,8 +25,11 @@ Key = tuple[str, str, str]
 
 
 def environment(**variables: str) -> dict[str, str]:
-    """The environment without anything that Tracker would heed, and with ``variables``."""
-    heeded = ("REDIS_", "INSTANCE_ID", "CONSUMER_NAME", "TRACKER_")
+    """Return the environment without what would configure Tracker, plus ``variables``.
+
+    Without the size of a terminal, too: pytest-xdist sets one that is not the terminal's.
+    """
+    heeded = ("REDIS_", "INSTANCE_ID", "CONSUMER_NAME", "TRACKER_", "COLUMNS", "LINES")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(heeded)}
     return kept | variables
 
