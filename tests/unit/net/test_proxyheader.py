@@ -22,6 +22,7 @@ CLIENT = ProxiedClient("192.0.2.1", 40_000)
 CLIENT_6 = ProxiedClient("2001:db8::1", 40_000)
 #: As HAProxy may append: PP2_TYPE_UNIQUE_ID (0x05) and PP2_TYPE_AUTHORITY (0x02).
 EXTENSIONS = b"\x05\x00\x03abc\x02\x00\x07example"
+LONGEST = ":".join(["ffff"] * 8)
 
 
 def binary(command: int, family: int, body: bytes) -> bytes:
@@ -41,8 +42,7 @@ GOLDEN = [
     (b"PROXY TCP6 ::ffff:192.0.2.1 ::ffff:198.51.100.1 40000 5027\r\n", CLIENT),
     (b"PROXY TCP4 255.255.255.255 255.255.255.255 65535 65535\r\n",
      ProxiedClient("255.255.255.255", 65535)),
-    (b"PROXY TCP6 " + b" ".join([b"ffff:f...f:ffff".replace(b"f...f", b":".join([b"ffff"] * 6))] * 2)
-     + b" 65535 65535\r\n", ProxiedClient(":".join(["ffff"] * 8), 65535)),
+    (f"PROXY TCP6 {LONGEST} {LONGEST} 65535 65535\r\n".encode(), ProxiedClient(LONGEST, 65535)),
     (b"PROXY UNKNOWN\r\n", None),
     (b"PROXY UNKNOWN ffff::1 ffff::2 65535 65535\r\n", None),
     (binary(0x21, 0x11, addresses("192.0.2.1")), CLIENT),
