@@ -57,7 +57,7 @@ def running_redis(folder: Path, fsync: str) -> Iterator[RedisServer]:
 @contextmanager
 def running_ingest(folder: Path, redis: RedisServer) -> Iterator[Ingest]:
     """``twistd tracker ingest`` that no limit throttles."""
-    ingest = Ingest(folder, redis, *INGEST_OPTIONS)
+    ingest = Ingest(folder, redis, *INGEST_OPTIONS, "--connections-per-address", "10000000")
     ingest.daemon.start()
     try:
         yield ingest

@@ -76,7 +76,9 @@ def settings(cls: type[T], options: Mapping[str, Any]) -> T:
     """The settings of a class, each from the option of its name."""
     made = cls()
     for name, default, _ in options_of(cls):
-        number = type(default)
+        if default is options[name] is None:
+            continue
+        number = int if default is None else type(default)
         try:
             value = number(options[name])
         except ValueError:

@@ -96,6 +96,10 @@ class SessionEnded(Exception):
 class ISession(IPeer):
     """One connection of a device, as its gateway sees it."""
 
+    host: str = Attribute(
+        "IP address of the other side, under which the connection is counted; empty without one."
+    )
+
     def close() -> None:
         """End the connection, soon if not at once; nothing more is acknowledged on it."""
 
@@ -143,7 +147,13 @@ class Rejection(Enum):
     """Why a peer is disconnected, or a datagram dropped: in one word, for counting."""
 
     CONNECTION_LIMIT = "connection_limit"
-    """There are too many connections, or too many new ones."""
+    """All connection slots of the process are in use."""
+    CONNECTION_RATE = "connection_rate"
+    """There are too many new connections, of all addresses or of this one."""
+    ADDRESS_SHARE = "address_share"
+    """The address has all the connections that one address may have."""
+    PROXY = "proxy"
+    """Not a named proxy, or no valid PROXY header, on a port that expects one."""
     LOGIN = "login"
     """What came instead of a login, or as a second one, makes no sense."""
     PREAMBLE = "preamble"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from attrs import frozen
 
-from tracker.settings import setting
+from tracker.settings import optional, setting
 
 
 @frozen
@@ -23,6 +23,12 @@ class Limits:
         16384, 64, 1 << 24, "Unread bytes of a connection above which it is not read further."
     )
     connections: int = setting(100_000, 1, 10_000_000, "Connections of the process.")
+    connections_per_address: int | None = optional(
+        1,
+        10_000_000,
+        "Connections from one address, or from one /64 network of IPv6. Not given: half of the "
+        "connections that the process may have, or 1000 if that is more; others keep a tenth.",
+    )
     connection_rate: int = setting(1000, 1, 1_000_000, "New connections a second.")
     connection_rate_per_address: int = setting(
         500, 1, 1_000_000, "New connections a second from one address; fleets share carriers'."

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from attrs import Attribute, field, fields
+from attrs import Attribute, field, fields, validators
 
 
 def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa: A002
     """A field of an attrs class; ``help`` is what the option's explanation says."""
     return field(default=default, validator=_between(low, high), metadata={"help": help})
+
+
+def optional(low: int, high: int, help: str) -> Any:  # noqa: A002
+    """A whole number that need not be set: None stands for a value that the program computes."""
+    check = validators.optional(_between(low, high))
+    return field(default=None, validator=check, metadata={"help": help})
 
 
 def options_of(cls: type[Any]) -> list[tuple[str, Any, str]]:

@@ -92,6 +92,7 @@ class ModelSession:
     def __init__(self, instance: Instance, device: Device) -> None:
         self.device_id: str | None = device.device_id
         self.peer = "model"
+        self.host = ""
         self.instance = instance
         self.device = device
         self.closed = False

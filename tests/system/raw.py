@@ -36,8 +36,20 @@ def frame(*numbers: int) -> bytes:
 class RawDevice:
     """A connection that sends what it is told."""
 
-    def __init__(self, port: int, tls: ssl.SSLContext | None = None) -> None:
-        plain = socket.create_connection(("127.0.0.1", port), timeout=10)
+    def __init__(
+        self,
+        port: int,
+        tls: ssl.SSLContext | None = None,
+        source: str = "127.0.0.1",
+        first: bytes = b"",
+    ) -> None:
+        """:param source: the address that it connects from.
+        :param first: what it sends before anything else, also before TLS begins.
+        """
+        plain = socket.create_connection(
+            ("127.0.0.1", port), timeout=10, source_address=(source, 0)
+        )
+        plain.sendall(first)
         self.socket = plain if tls is None else tls.wrap_socket(plain, server_hostname="127.0.0.1")
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
@@ -73,6 +85,12 @@ class RawDevice:
         """Log in; the answer."""
         self.send(encode_login(imei))
         return self.read(1)
+
+    def try_login(self, imei: str) -> bool:
+        """Log in; whether it is served, and not closed unread."""
+        with suppress(ConnectionResetError, BrokenPipeError):
+            return self.login(imei) == b"\x01"
+        return False
 
     def deliver(self, *numbers: int) -> bool:
         """Send a frame with these records; whether it is acknowledged."""

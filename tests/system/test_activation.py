@@ -45,8 +45,11 @@ def command(http: int) -> list[str]:
 class Activated(Daemon):
     """An ingest that inherits a listening socket from the test, as from systemd."""
 
-    def __init__(self, folder: Path, redis: RedisServer, listening: socket.socket) -> None:
+    def __init__(
+        self, folder: Path, redis: RedisServer, listening: socket.socket, proxy: str = ""
+    ) -> None:
         super().__init__(folder, "ingest", "")
+        self._proxy = proxy
         self._listening = listening
         self._variables = environment(
             REDIS_URL=redis.url,
@@ -59,9 +62,13 @@ class Activated(Daemon):
         """See Daemon."""
         # The socket has to be the descriptor 3 there, and LISTEN_PID the process' own id.
         words = ["sh", "-c", 'LISTEN_PID=$$ exec "$@" 3<&0 0</dev/null', "sh"]
+        given = command(self._http)
+        if self._proxy:
+            given = [word.replace("=systemd:", "=haproxy:systemd:") for word in given]
+            given += ["--proxy", self._proxy]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [*words, *command(self._http)],
+                [*words, *given],
                 stdin=self._listening.fileno(),
                 stdout=log,
                 stderr=log,
@@ -90,7 +97,7 @@ def test_devices_that_come_while_it_restarts_wait_and_are_served(
                 ingest.start()
                 assert device.login(DEVICE) == b"\x01"
                 assert device.deliver(number)
-                wait_for(lambda: _is_kept_alive(port), "the kernel looks after it")
+                wait_for(lambda: is_kept_alive(port), "the kernel looks after it")
                 ingest.kill()
         assert redis.client.xlen(STREAM) == 3
         assert "listening: teltonika=systemd:" in ingest.text
@@ -98,7 +105,24 @@ def test_devices_that_come_while_it_restarts_wait_and_are_served(
         ingest.kill()
 
 
-def _is_kept_alive(port: int) -> bool:
+def test_a_proxy_may_be_in_front_of_that_port(
+    tmp_path: Path, redis: RedisServer, listening: socket.socket
+) -> None:
+    port = listening.getsockname()[1]
+    ingest = Activated(tmp_path, redis, listening, proxy="127.0.0.1")
+    try:
+        ingest.start()
+        header = b"PROXY TCP4 203.0.113.1 192.0.2.9 40000 5027\r\n"
+        with RawDevice(port, first=header) as device:
+            assert device.login(DEVICE) == b"\x01"
+            assert device.deliver(1)
+        with RawDevice(port, source="127.0.0.2", first=header) as stranger:
+            assert not stranger.try_login(DEVICE)
+    finally:
+        ingest.kill()
+
+
+def is_kept_alive(port: int) -> bool:
     """Whether the kernel probes a connection that was accepted on a port (proc(5): net/tcp)."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         words = line.split()

@@ -212,7 +212,7 @@ def test_a_flood_of_garbage_leaves_no_trace(serve: Callable[..., Ingest]) -> Non
 
 
 def test_no_connection_over_the_limit(serve: Callable[..., Ingest]) -> None:
-    ingest = serve("--connections", "5")
+    ingest = serve("--connections", "5", "--connections-per-address", "5")
     with ExitStack() as stack:
         devices = [stack.enter_context(ingest.connect()) for _ in range(5)]
         for number, device in enumerate(devices):
@@ -233,7 +233,7 @@ def test_a_flood_at_the_limit_of_open_files_is_turned_away_in_silence(
     serve: Callable[..., Ingest],
 ) -> None:
     rate = ("--connection-rate", "100000", "--connection-rate-per-address", "100000")
-    ingest = serve(*rate, files=200)
+    ingest = serve(*rate, "--connections-per-address", "1000", files=200)
     with ExitStack() as stack:
         device = stack.enter_context(ingest.connect())
         assert device.login(DEVICE) == b"\x01"

@@ -26,7 +26,7 @@ def test_who_never_ends_tls_does_not_keep_a_place(
 ) -> None:
     certificate = certify(tmp_path, "127.0.0.1")
     ingest = serve(
-        *("--login-timeout", "0.5", "--connections", "2"),
+        *("--login-timeout", "0.5", "--connections", "2", "--connections-per-address", "2"),
         endpoint=f"ssl:{{port}}:privateKey={key_of(certificate)}:certKey={certificate}",
     )
     trusting = ssl.create_default_context(cafile=str(certificate))

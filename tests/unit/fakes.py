@@ -108,6 +108,7 @@ class FakeSession:
     gateway: IGateway
     device_id: str | None = None
     peer: str = "192.0.2.1:40000"
+    host: str = "192.0.2.1"
     closed: bool = False
     busy: bool = False
     """Whether no command may be written now."""

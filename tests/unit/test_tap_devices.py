@@ -14,6 +14,7 @@ from tests.unit.test_tap import service
 from tracker.ingestion.authority import AllowList
 from tracker.ingestion.ports import UDPEndpoint
 from tracker.lifecycle import Listener, Process
+from tracker.net.proxied import ProxiedEndpoint
 from tracker.processing.naming import Namer
 from tracker.tls import TLSEndpoint
 
@@ -72,6 +73,17 @@ def test_devices_may_come_every_way_at_once(certificate: Path) -> None:
     assert found.count(UDPEndpoint) == 1
     assert found.count(TLSEndpoint) == 1
     assert found.count(TCP4ServerEndpoint) == 1
+
+
+def test_devices_may_come_by_a_proxy(certificate: Path) -> None:
+    proxied = tls(certificate).replace("=ssl", "=haproxy:ssl")
+    found = kinds(
+        *("ingest", "--listen", "teltonika=haproxy:tcp:5027:interface=127.0.0.1"),
+        *("--listen", proxied, "--tls-client-ca", str(certificate)),
+        *("--proxy", "192.0.2.9", "--proxy", "2001:db8::/32"),
+    )
+    assert found.count(ProxiedEndpoint) == 1
+    assert found.count(TLSEndpoint) == 1
 
 
 def test_tls_needs_no_certificates_of_clients(certificate: Path) -> None:

@@ -70,13 +70,58 @@ def test_client_certificates_without_a_tls_endpoint_are_told(certificate: Path) 
     ("endpoint", "told"),
     [
         ("udp:5027:interface=localhost", "must be an IP address"),
-        ("haproxy:tcp:5027", "would hide the devices' addresses"),
+        ("haproxy:tcp:5027", "no proxy is named. Add --proxy ADDRESS"),
+        ("haproxy:udp:5027", "haproxy: goes before tcp, tcp6, ssl, systemd, not 'udp'"),
+        ("haproxy:unix:/tmp/x", "not 'unix'"),
+        ("haproxy:haproxy:tcp:5027", "not 'haproxy'"),
+        ("haproxy:", "not ''"),
         ("ssl:5027:privateKey={key}:certKey={cert}:sslmethod=TLSv1_2", "unknown argument"),
     ],
 )
 def test_what_cannot_be_listened_on_is_told(certificate: Path, endpoint: str, told: str) -> None:
     filled = endpoint.format(key=key_of(certificate), cert=certificate)
     assert told in mistake("ingest", "--listen", f"teltonika={filled}")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [
+        ("haproxy:tcp:port", "the port must be a number"),
+        ("haproxy:ssl:5027", "server.pem"),
+        ("haproxy:systemd:domain=INET:name=no", "systemd has passed no such socket"),
+    ],
+)
+def test_a_mistake_behind_a_named_proxy_is_told_with_the_whole_endpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no server.pem is
+    message = mistake("ingest", "--listen", f"teltonika={endpoint}", "--proxy", "192.0.2.9")
+    assert f"--listen teltonika={endpoint}: " in message
+    assert told in message
+
+
+@pytest.mark.parametrize(
+    ("proxy", "told"),
+    [
+        ("lb.example", "must be an IP address or ADDRESS/BITS"),
+        ("192.0.2.9/33", "must be an IP address or ADDRESS/BITS"),
+        ("192.0.2.9/24", "bits are set behind its prefix"),
+        ("0.0.0.0/0", "names every address"),
+        ("::/0", "names every address"),
+        ("", "must be an IP address"),
+    ],
+)
+def test_a_mistake_in_a_proxy_is_told(proxy: str, told: str) -> None:
+    arguments = ("--listen", "teltonika=haproxy:tcp:5027", "--proxy", "192.0.2.9")
+    message = mistake("ingest", *arguments, "--proxy", proxy)
+    assert f"--proxy {proxy}: " in message
+    assert told in message
+
+
+def test_a_proxy_that_has_no_endpoint_is_told() -> None:
+    assert "--proxy: no --listen" in mistake(
+        "ingest", "--listen", "teltonika=tcp:5027", "--proxy", "192.0.2.9"
+    )
 
 
 def test_serving_unknown_devices_needs_a_list_of_known_ones() -> None:

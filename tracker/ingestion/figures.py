@@ -60,6 +60,8 @@ class GatewayFigures:
     """What the protocols count themselves."""
     opened: int = 0
     """Connections that were let in."""
+    health_checks: int = 0
+    """Connections of proxies that named no client and sent nothing."""
     replaced: int = 0
     """Connections that were closed since their device had come again."""
     logins: Counter[Admission] = field(factory=Counter)

@@ -15,7 +15,7 @@ from zope.interface import implementer
 
 from tracker.command import Answer
 from tracker.endpoints import readable
-from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.admission import ConnectionLimiter, Refusal
 from tracker.ingestion.delivery import CommandDelivery
 from tracker.ingestion.figures import GatewayFigures
 from tracker.ingestion.publisher import StreamPublisher
@@ -112,16 +112,40 @@ class Gateway(Service):
         """See IGateway."""
         if not self.running:
             return False  # in the last moment before a stop
-        broken = self._limiter.admit(getattr(address, "host", ""))
-        if broken is not None:
-            self.figures.rejections[Rejection.CONNECTION_LIMIT] += 1
-            self._log_rejection(readable(address), None, broken)
-        return broken is None
+        return self._is_admitted(self._limiter.admit(getattr(address, "host", "")), address)
+
+    def _is_admitted(self, refusal: Refusal | None, address: IAddress | None) -> bool:
+        if refusal is not None:
+            self.figures.rejections[refusal.kind] += 1
+            self._log_rejection(readable(address), None, refusal.reason)
+        return refusal is None
+
+    # Of a proxied port, which asks for these before it knows its clients.
+
+    def reserve(self, address: IAddress) -> bool:
+        """See :class:`tracker.net.proxied.Reception`."""
+        if not self.running:
+            return False
+        return self._is_admitted(self._limiter.reserve(), address)
+
+    def release(self) -> None:
+        """See Reception."""
+        self._limiter.release()
+
+    def checked(self) -> None:
+        """See Reception."""
+        self.figures.health_checks += 1
 
     def opened(self, session: ISession) -> None:
         """See IGateway."""
         self._sessions.add(session)
         self.figures.opened += 1
+
+        def give_up(reason: str) -> None:
+            self.rejected(session, reason, Rejection.NO_LOGIN)
+            session.close()
+
+        self._limiter.opened(session, give_up)
 
     def admission(self, device_id: str) -> Admission:
         """See IGateway."""
@@ -138,6 +162,7 @@ class Gateway(Service):
         admission = self.admission(device_id)
         self.figures.logins[admission] += 1
         if admission is Admission.SERVED:
+            self._limiter.logged_in(session)
             older, self._by_device[device_id] = self._by_device.get(device_id), session
             self._registry.entered(device_id, self.vendor)
             self._delivery.arrived(session, device_id)
@@ -244,7 +269,7 @@ class Gateway(Service):
     def closed(self, session: ISession) -> None:
         """See IGateway."""
         self._sessions.remove(session)
-        self._limiter.ended()
+        self._limiter.closed(session)
         device_id = session.device_id
         if device_id is not None and self._by_device.get(device_id) is session:
             del self._by_device[device_id]

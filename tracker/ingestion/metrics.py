@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from tracker.command import Reason, Status
+from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.delivery import CommandDelivery
 from tracker.ingestion.figures import CodecFigures
 from tracker.ingestion.gateway import Gateway
@@ -35,11 +36,13 @@ class IngestMetrics:
     def __init__(
         self,
         gateways: Mapping[str, Gateway],
+        limiter: ConnectionLimiter,
         delivery: CommandDelivery,
         heartbeat: Heartbeat,
         registry: CollectorRegistry,
     ) -> None:
         self._gateways = gateways
+        self._limiter = limiter
         self._delivery = delivery
         self._heartbeat = heartbeat
         registry.register(self)
@@ -47,6 +50,7 @@ class IngestMetrics:
     def collect(self) -> Iterator[Metric]:
         """All metrics of the role."""
         yield from self._connections()
+        yield from self._slots()
         yield from self._frames()
         yield from self._traffic()
         yield from self._appends()
@@ -65,6 +69,11 @@ class IngestMetrics:
             *("vendor", "state"),
         )
         opened = counter("tracker_connections_opened", "Connections that were let in.", "vendor")
+        checks = counter(
+            "tracker_connections_health_checks",
+            "Connections of proxies that named no client and sent nothing: health checks.",
+            "vendor",
+        )
         replaced = counter(
             "tracker_connections_replaced",
             "Connections that were closed since their device had come again.",
@@ -85,13 +94,30 @@ class IngestMetrics:
             now.add_metric([vendor, "logged_in"], devices)
             now.add_metric([vendor, "not_logged_in"], max(0, gateway.connections - devices))
             opened.add_metric([vendor], figures.opened)
+            checks.add_metric([vendor], figures.health_checks)
             replaced.add_metric([vendor], figures.replaced)
             for admission in Admission:
                 logins.add_metric([vendor, admission.value], figures.logins[admission])
             logins.add_metric([vendor, "malformed"], figures.rejections[Rejection.LOGIN])
             for kind in Rejection:
                 rejections.add_metric([vendor, kind.value], figures.rejections[kind])
-        yield from (now, opened, replaced, logins, rejections)
+        yield from (now, opened, checks, replaced, logins, rejections)
+
+    def _slots(self) -> Iterator[Metric]:
+        limiter = self._limiter
+        for name, help_, value in (
+            ("slots", "Connections that the process may have.", limiter.slots),
+            ("slots_used", "Connections that the process has.", limiter.used),
+            ("slots_per_address", "Connections that one address may have.", limiter.shares.limit),
+        ):
+            slots = gauge(f"tracker_connection_{name}", help_)
+            slots.add_metric([], value)
+            yield slots
+        addresses = gauge(
+            "tracker_addresses_at_their_share", "Addresses that have all connections they may have."
+        )
+        addresses.add_metric([], limiter.shares.used_up)
+        yield addresses
 
     def _frames(self) -> Iterator[Metric]:
         frames = counter(

@@ -22,6 +22,7 @@ from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import STUCK as PUBLISHER_STUCK
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
+from tracker.ingestion.slots import SlotWatch
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
@@ -142,13 +143,16 @@ def ingest_role(
     )
     heartbeat.setServiceParent(role)
     delivery.setServiceParent(role)
+    slots = SlotWatch(reactor, limiter, health.condition("connections"))
+    slots.setServiceParent(role)
+    health.detail("connections", slots.facts)
     # Last in, first out: when the role stops, no device is accepted any more, then commands
     # are brought to an end or passed on, then the heartbeat and the entries in the registry
     # are withdrawn, then records are confirmed or given up, then sockets close.
     listeners = [port.listener(gateways[port.vendor.name]) for port in ports]
     vendors = {port.vendor: gateways[port.vendor.name] for port in ports}
     if registry is not None:
-        IngestMetrics(gateways, delivery, heartbeat, registry)
+        IngestMetrics(gateways, limiter, delivery, heartbeat, registry)
     role.instance = Instance(reactor, instance_id, vendors, sorted(by_stream), delivery, listeners)
     role.instance.setServiceParent(role)
     for listener in listeners:

@@ -19,6 +19,8 @@ class AddressShares:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
+        self.used_up = 0
+        """Addresses that hold all they may."""
         self._open: dict[str, int] = {}
 
     def take(self, host: str) -> bool:
@@ -32,12 +34,14 @@ class AddressShares:
         if count >= self.limit:
             return False
         self._open[group] = count + 1
+        self.used_up += count + 1 == self.limit
         return True
 
     def release(self, host: str) -> None:
         """Count a connection as closed that :meth:`take` has counted as open."""
         group = address_group(host)
         count = self._open[group] - 1
+        self.used_up -= count + 1 == self.limit
         if count:
             self._open[group] = count
         else:

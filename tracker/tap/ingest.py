@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
+import attrs
 from OpenSSL import crypto
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
@@ -18,11 +20,13 @@ from tracker.control.addresses import advertised, server_endpoint
 from tracker.control.service import ControlPort
 from tracker.ingestion.admission import ConnectionLimiter, most_files
 from tracker.ingestion.courier import Timing
+from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.ingestion.service import Commands, Devices, Port, ingest_role
-from tracker.interfaces import Admission, IGateway, IVendor
+from tracker.interfaces import Admission, IVendor
 from tracker.lifecycle import Abort, Listener, Role
 from tracker.limits import Limits
+from tracker.net.proxied import HEADER_TIMEOUT, Network, ProxiedEndpoint, proxy_network
 from tracker.observe.health import Health
 from tracker.settings import options_of
 from tracker.streams.address import RedisAddress
@@ -35,6 +39,10 @@ from tracker.tap.role import (
     reachable,
     waits,
 )
+from tracker.tls import TLSEndpoint
+
+#: Endpoints of which a proxy can be in front. The last is for a port that systemd holds.
+_PROXIED: Final = ("tcp", "tcp6", "ssl", "systemd")
 
 _INSTANCE_ID = (
     "instance-id",
@@ -91,12 +99,18 @@ class ServingOptions(RoleOptions):
 
     def __init__(self) -> None:
         self["listen"] = []
+        self["proxy"] = []
         super().__init__()
 
     def opt_listen(self, value: str) -> None:
         """Serve a vendor's devices on an endpoint, VENDOR=ENDPOINT; may be repeated.
         [teltonika=tcp:5027; with standalone on 127.0.0.1 only]"""
         self["listen"].append(value)
+
+    def opt_proxy(self, value: str) -> None:
+        """A proxy, or network of proxies, that may say on haproxy: endpoints for which client it
+        connects: ADDRESS[/BITS]; may be repeated. [none]"""
+        self["proxy"].append(value)
 
     def ingest(
         self,
@@ -113,12 +127,19 @@ class ServingOptions(RoleOptions):
         )
         limits = config.settings(Limits, self)
         given = self["listen"] or [self.default_listen]
+        proxies = self.proxies()
         ports = [
-            _port(reactor, listen, vendors[listen.vendor], self["tls-client-ca"], limits, abort)
+            _port(
+                *(reactor, listen, vendors[listen.vendor], self["tls-client-ca"], proxies),
+                *(limits, abort),
+            )
             for listen in config.listens(given, vendors)
         ]
+        endpoints = [text.partition("=")[2] for text in given]
+        if proxies and not any(text.startswith("haproxy:") for text in endpoints):
+            raise ConfigError("--proxy: no --listen has a haproxy: endpoint")
         if self["tls-client-ca"] and not any(
-            text.partition("=")[2].startswith("ssl:") for text in given
+            text.removeprefix("haproxy:").startswith("ssl:") for text in endpoints
         ):
             raise ConfigError("--tls-client-ca: no --listen has an ssl: endpoint")
         try:
@@ -166,6 +187,16 @@ class ServingOptions(RoleOptions):
         except ValueError as error:
             raise ConfigError(f"--control-roles: {error}") from None
 
+    def proxies(self) -> list[Network]:
+        """The proxies that may name their clients."""
+        networks = []
+        for text in self["proxy"]:
+            try:
+                networks.append(proxy_network(text))
+            except ValueError as error:
+                raise ConfigError(f"--proxy {text}: {error}") from None
+        return networks
+
     def devices(self) -> Devices:
         """Which devices are served."""
         allow_list = config.choice(self, "device-authority", "all", "redis") == "redis"
@@ -198,32 +229,52 @@ def _port(
     listen: config.Listen,
     vendor: IVendor,
     client_ca: str | None,
+    proxies: Sequence[Network],
     limits: Limits,
     abort: Abort,
 ) -> Port:
     """What ``--listen`` describes."""
     name = f"--listen {listen.given}"
-    kind = listen.endpoint.partition(":")[0]
-    if kind == "haproxy":
-        raise ConfigError(f"{name}: haproxy: would hide the devices' addresses from the limits")
+    kind, _, rest = listen.endpoint.partition(":")
+    proxied = kind == "haproxy"
+    description = rest if proxied else listen.endpoint
+    kind = description.partition(":")[0]
+    if proxied and kind not in _PROXIED:
+        raise ConfigError(f"{name}: haproxy: goes before {', '.join(_PROXIED)}, not {kind!r}")
+    if proxied and not proxies:
+        raise ConfigError(f"{name}: no proxy is named. Add --proxy ADDRESS for each one.")
     endpoint: Any
     try:
         if kind == "udp":
-            endpoint = udp_endpoint(reactor, listen.endpoint)
+            endpoint = udp_endpoint(reactor, description)
         elif kind in ("tcp", "tcp6"):
-            endpoint = tcp_endpoint(reactor, listen.endpoint)
+            endpoint = tcp_endpoint(reactor, description)
         elif kind == "ssl":
             authorities = None if client_ca is None else Path(client_ca)
-            endpoint = tls_endpoint(reactor, listen.endpoint, authorities)
+            endpoint = tls_endpoint(reactor, description, authorities)
         else:
-            endpoint = endpoint_of(reactor, name, listen.endpoint)
+            endpoint = endpoint_of(reactor, name, description)
     except ConfigError:
         raise
     except (OSError, ValueError, crypto.Error) as error:
         raise ConfigError(f"{name}: {error or 'no key or certificate in its files'}") from None
     build = vendor.buildDatagramProtocol if kind == "udp" else vendor.buildFactory
 
-    def listener(gateway: IGateway) -> IService:
-        return Listener(listen.given, endpoint, build(gateway, limits, reactor), abort)
+    def listener(gateway: Gateway) -> IService:
+        reached = endpoint
+        if proxied:
+            timeout = min(HEADER_TIMEOUT, limits.login_timeout)
+            reached = _behind(endpoint, proxies, gateway, reactor, timeout)
+        return Listener(listen.given, reached, build(gateway, limits, reactor), abort)
 
     return Port(vendor, listener)
+
+
+def _behind(
+    endpoint: Any, proxies: Sequence[Network], gateway: Gateway, clock: Any, timeout: float
+) -> Any:
+    """The endpoint, with the PROXY header before all that clients send, TLS included."""
+    if isinstance(endpoint, TLSEndpoint):
+        below = _behind(endpoint.below, proxies, gateway, clock, timeout)
+        return attrs.evolve(endpoint, below=below)
+    return ProxiedEndpoint(endpoint, proxies, gateway, clock, timeout)

@@ -1,4 +1,4 @@
-"""How many connections a process takes, and how fast."""
+"""How many connections a process takes, how fast, and from one address."""
 
 from __future__ import annotations
 
@@ -7,19 +7,55 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from tracker.ingestion.admission import RESERVED_FILES, ConnectionLimiter
+from tests.unit.fakes import FakeGateway, FakeSession
+from tracker.ingestion.admission import (
+    HURRIED_LOGIN,
+    RESERVED_FILES,
+    ConnectionLimiter,
+    default_share,
+)
+from tracker.interfaces import Rejection
 from tracker.limits import Limits
 
 HOST, OTHER = "192.0.2.1", "192.0.2.2"
+FULL, RATE, SHARE = (
+    *(Rejection.CONNECTION_LIMIT, Rejection.CONNECTION_RATE, Rejection.ADDRESS_SHARE),
+)
 
 
-def limiter(
-    clock: Clock, connections: int = 1000, rate: int = 1000, per_address: int = 1000
-) -> ConnectionLimiter:
-    limits = Limits(
-        connections=connections, connection_rate=rate, connection_rate_per_address=per_address
-    )
-    return ConnectionLimiter(clock, limits)
+class Door(ConnectionLimiter):
+    """A limiter whose connections a test opens and closes."""
+
+    def __init__(
+        self,
+        clock: Clock,
+        connections: int = 1000,
+        rate: int = 1000,
+        per_address: int = 1000,
+        share: int = 1000,
+    ) -> None:
+        limits = Limits(
+            connections=connections,
+            connections_per_address=share,
+            connection_rate=rate,
+            connection_rate_per_address=per_address,
+        )
+        super().__init__(clock, limits)
+        self.given_up: list[FakeSession] = []
+
+    def refuses(self, host: str) -> Rejection | None:
+        refusal = self.admit(host)
+        return None if refusal is None else refusal.kind
+
+    def enter(self, host: str = HOST) -> FakeSession:
+        assert self.admit(host) is None
+        session = FakeSession(FakeGateway(), host=host)
+
+        def give_up(reason: str) -> None:
+            self.given_up.append(session)
+
+        self.opened(session, give_up)
+        return session
 
 
 @pytest.fixture
@@ -29,49 +65,156 @@ def clock() -> Clock:
 
 @pytest.mark.parametrize("most", [1, 2, 10])
 def test_so_many_connections_may_be_open_and_no_more(clock: Clock, most: int) -> None:
-    door = limiter(clock, connections=most)
-    for _ in range(most):
+    door = Door(clock, connections=most)
+    for number in range(most):
+        assert (door.used, door.ran_out) == (number, False)
         assert door.admit(HOST) is None
         clock.advance(1)
-    assert door.admit(HOST) == f"there are {most} connections already"
+    assert door.refuses(HOST) is FULL
+    assert (door.used, door.ran_out) == (most, True)
 
 
 def test_a_connection_that_ended_makes_room(clock: Clock) -> None:
-    door = limiter(clock, connections=1)
+    door = Door(clock, connections=1)
     for _ in range(3):
-        assert door.admit(HOST) is None
-        assert door.admit(HOST) is not None
-        door.ended()
+        session = door.enter()
+        assert door.refuses(HOST) is FULL
+        door.closed(session)
+
+
+def test_a_slot_that_is_reserved_is_in_use(clock: Clock) -> None:
+    door = Door(clock, connections=1)
+    assert door.reserve() is None
+    assert door.refuses(HOST) is FULL
+    refusal = door.reserve()
+    assert refusal is not None
+    assert refusal.kind is FULL
+    door.release()
+    assert door.admit(HOST) is None
 
 
 def test_files_for_other_things_are_left_free(clock: Clock) -> None:
-    door = ConnectionLimiter(clock, Limits(), RESERVED_FILES + 2)
-    assert [door.admit(HOST) for _ in range(3)] == [None, None, "there are 2 connections already"]
+    door = ConnectionLimiter(clock, Limits(connections_per_address=2), RESERVED_FILES + 2)
+    assert [door.admit(HOST) is None for _ in range(3)] == [True, True, False]
+
+
+def test_an_address_at_its_share_leaves_slots_to_others(clock: Clock) -> None:
+    door = Door(clock, connections=4, share=3)
+    sessions = [door.enter(HOST) for _ in range(3)]
+    assert door.refuses(HOST) is SHARE
+    assert not door.ran_out
+    assert door.enter(OTHER)
+    door.closed(sessions[0])
+    assert door.admit(HOST) is None
+
+
+def test_addresses_of_one_ipv6_network_have_one_share_and_one_rate(clock: Clock) -> None:
+    door = Door(clock, share=2, per_address=1)
+    assert door.admit("2001:db8::1") is None
+    assert door.refuses("2001:db8::2") is RATE
+    clock.advance(1)
+    assert door.admit("2001:db8::3") is None
+    clock.advance(1)
+    assert door.refuses("2001:db8::4") is SHARE
+    assert door.admit("2001:db8:0:1::1") is None
+
+
+@pytest.mark.parametrize(
+    ("slots", "share"),
+    [
+        (1, 1),
+        (2, 1),
+        (5, 4),
+        (136, 123),
+        (960, 864),
+        (1936, 1000),
+        (4032, 2016),
+        (19_936, 9968),
+        (100_000, 50_000),
+    ],
+)
+def test_the_default_share_follows_the_slots_that_there_are(slots: int, share: int) -> None:
+    assert default_share(slots) == share
+    door = ConnectionLimiter(Clock(), Limits(), slots + RESERVED_FILES)
+    assert (door.slots, door.shares.limit) == (slots, share)
+
+
+@given(st.integers(2, 10_000_000))
+def test_the_default_share_always_leaves_slots_to_others(slots: int) -> None:
+    assert 1 <= default_share(slots) <= slots - max(1, slots // 10)
+
+
+def test_while_slots_run_out_the_oldest_silent_connection_is_closed(clock: Clock) -> None:
+    door = Door(clock, connections=3)
+    device, silent, later = door.enter(), door.enter(), door.enter()
+    door.logged_in(device)
+    clock.advance(HURRIED_LOGIN - 0.1)
+    assert door.refuses(OTHER) is FULL
+    assert door.given_up == []  # it may still log in
+    clock.advance(0.1)
+    for expected in ([silent], [silent, later], [silent, later]):
+        assert door.refuses(OTHER) is FULL
+        assert door.given_up == expected
+    door.closed(silent)
+    assert door.admit(OTHER) is None
+
+
+def test_while_a_share_is_used_up_only_its_own_silent_connections_are_closed(
+    clock: Clock,
+) -> None:
+    door = Door(clock, share=2)
+    of_other = door.enter(OTHER)
+    device, silent = door.enter(), door.enter()
+    door.logged_in(device)
+    clock.advance(HURRIED_LOGIN)
+    for _ in range(2):
+        assert door.refuses(HOST) is SHARE
+    assert door.given_up == [silent]
+    assert of_other not in door.given_up
+
+
+def test_a_silent_connection_is_left_alone_while_there_are_slots(clock: Clock) -> None:
+    door = Door(clock, connections=3, share=2)
+    door.enter()
+    clock.advance(1000)
+    door.enter()
+    door.enter(OTHER)
+    assert door.given_up == []
+
+
+def test_who_has_logged_in_or_gone_takes_no_memory(clock: Clock) -> None:
+    door = Door(clock)
+    for number in range(100):
+        session = door.enter(f"192.0.2.{number}")
+        if number % 2:
+            door.logged_in(session)
+        door.closed(session)
+    assert (door._silent, door._silent_by_group, door.used) == ({}, {}, 0)
 
 
 @pytest.mark.parametrize("rate", [1, 2, 10])
 def test_so_many_are_let_in_a_second_from_anywhere(clock: Clock, rate: int) -> None:
-    door = limiter(clock, rate=rate)
+    door = Door(clock, rate=rate)
     for number in range(rate):
         assert door.admit(f"192.0.2.{number}") is None
-    assert door.admit("192.0.2.99") == f"more than {rate} new connections a second"
+    assert door.refuses("192.0.2.99") is RATE
     clock.advance(1)
     assert door.admit("192.0.2.99") is None
 
 
 @pytest.mark.parametrize("rate", [1, 2, 10])
 def test_so_many_are_let_in_a_second_from_one_address(clock: Clock, rate: int) -> None:
-    door = limiter(clock, per_address=rate)
+    door = Door(clock, per_address=rate)
     for _ in range(rate):
         assert door.admit(HOST) is None
-    assert door.admit(HOST) == f"more than {rate} a second from one address"
+    assert door.refuses(HOST) is RATE
     assert door.admit(OTHER) is None
     clock.advance(1)
     assert door.admit(HOST) is None
 
 
 def test_a_second_ends_with_the_clocks_second(clock: Clock) -> None:
-    door = limiter(clock, rate=1)
+    door = Door(clock, rate=1)
     clock.advance(10.9)
     assert door.admit(HOST) is None
     assert door.admit(HOST) is not None
@@ -82,29 +225,29 @@ def test_a_second_ends_with_the_clocks_second(clock: Clock) -> None:
 
 
 def test_who_is_turned_away_is_not_counted(clock: Clock) -> None:
-    door = limiter(clock, connections=5, rate=3, per_address=2)
+    door = Door(clock, connections=5, rate=3, per_address=2)
     assert [door.admit(HOST) is None for _ in range(4)] == [True, True, False, False]
     assert [door.admit(OTHER) is None for _ in range(3)] == [True, False, False]
     clock.advance(1)
     assert [door.admit(HOST) is None for _ in range(3)] == [True, True, False]
-    assert door.admit(OTHER) == "there are 5 connections already"
+    assert door.refuses(OTHER) is FULL
 
 
 def test_addresses_of_past_seconds_take_no_memory(clock: Clock) -> None:
-    door = limiter(clock)
+    door = Door(clock)
     for number in range(100):
         door.admit(f"192.0.2.{number}")
         clock.advance(0.01)
     clock.advance(1)
     door.admit(HOST)
-    assert len(door._new_by_host) == 1
+    assert len(door._rates._new_by_group) == 1
 
 
 def test_addresses_that_are_turned_away_take_no_memory(clock: Clock) -> None:
-    door = limiter(clock, rate=3)
+    door = Door(clock, rate=3)
     for number in range(1000):
-        door.admit(f"2001:db8::{number:x}")
-    assert len(door._new_by_host) == 3
+        door.admit(f"2001:db8:{number:x}::1")
+    assert len(door._rates._new_by_group) == 3
 
 
 @given(
@@ -117,19 +260,22 @@ def test_addresses_that_are_turned_away_take_no_memory(clock: Clock) -> None:
 )
 def test_no_order_of_events_breaks_a_limit(events: list[str | float]) -> None:
     clock = Clock()
-    door = limiter(clock, connections=6, rate=4, per_address=2)
-    open_, admitted = 0, []
+    door = Door(clock, connections=6, rate=4, per_address=2, share=3)
+    sessions: list[FakeSession] = []
+    admitted = []
     for event in events:
         if isinstance(event, float):
             clock.advance(event)
         elif event == "end":
-            if open_:
-                door.ended()
-                open_ -= 1
+            if sessions:
+                door.closed(sessions.pop(0))
         elif door.admit(event) is None:
-            open_ += 1
+            sessions.append(FakeSession(FakeGateway(), host=event))
+            door.opened(sessions[-1], lambda reason: None)
             admitted.append((int(clock.seconds()), event))
-        assert open_ <= 6
+        hosts = [session.host for session in sessions]
+        assert door.used == len(sessions) <= 6
+        assert all(hosts.count(host) <= 3 for host in hosts)
     for second in {second for second, _ in admitted}:
         hosts = [host for at, host in admitted if at == second]
         assert len(hosts) <= 4

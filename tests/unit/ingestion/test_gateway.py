@@ -13,14 +13,14 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeRedis, FakeSession
-from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.admission import HURRIED_LOGIN, ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.courier import Timing
 from tracker.ingestion.delivery import CommandDelivery
 from tracker.ingestion.gateway import KEPT_BYTES, REJECTION_LINES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
-from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession
+from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession, Rejection
 from tracker.limits import Limits
 from tracker.position import Entry
 
@@ -174,15 +174,45 @@ def test_a_connection_that_was_superseded_does_not_take_the_newer_one_along(
     assert newer.closed, "the gateway still knew that the newer one was the live one"
 
 
-def test_a_limit_is_told_and_counts_only_what_was_let_in(clock: Clock) -> None:
+def gateway_for(clock: Clock, limits: Limits) -> Gateway:
     redis: Any = FakeRedis()
     publisher = StreamPublisher(clock, redis, "telemetry:teltonika", lambda reason: None)
-    limiter = ConnectionLimiter(clock, Limits(connections=1))
     gateway = Gateway(
-        *(clock, "teltonika", publisher, EveryDevice(), limiter),
+        *(clock, "teltonika", publisher, EveryDevice(), ConnectionLimiter(clock, limits)),
         *(registry(clock, redis), delivery(clock, redis)),
     )
     gateway.startService()
+    return gateway
+
+
+def test_devices_keep_their_slots_and_silent_connections_make_room(clock: Clock) -> None:
+    gateway = gateway_for(clock, Limits(connections=2))
+    device, silent = FakeSession(gateway), FakeSession(gateway, host="192.0.2.2")
+    connect(gateway, device)
+    gateway.login(device, "356307042441013")
+    assert gateway.admits(IPv4Address("TCP", silent.host, 40_000))
+    gateway.opened(silent)
+    clock.advance(HURRIED_LOGIN)
+    assert not gateway.admits(ADDRESS)
+    assert (device.closed, silent.closed) == (False, True)
+    assert gateway.figures.rejections[Rejection.NO_LOGIN] == 1
+    assert gateway.admits(IPv4Address("TCP", "192.0.2.3", 40_000))
+
+
+def test_a_slot_that_a_proxied_port_reserves_is_taken_until_it_is_released(clock: Clock) -> None:
+    gateway = gateway_for(clock, Limits(connections=1))
+    assert gateway.reserve(ADDRESS)
+    assert not gateway.reserve(ADDRESS)
+    assert not gateway.admits(ADDRESS)
+    assert gateway.figures.rejections[Rejection.CONNECTION_LIMIT] == 2
+    gateway.release()
+    assert gateway.admits(ADDRESS)
+    gateway.stopService()
+    assert not gateway.reserve(ADDRESS)
+
+
+def test_a_limit_is_told_and_counts_only_what_was_let_in(clock: Clock) -> None:
+    gateway = gateway_for(clock, Limits(connections=1))
     first = FakeSession(gateway)
     connect(gateway, first)
     with capturedLogs() as events:

@@ -42,6 +42,9 @@ class Ingest:
         self.redis = FakeRedis()
         redis: Any = self.redis
         self.registry = CollectorRegistry()
+        self.limiter = ConnectionLimiter(
+            self.clock, Limits(connections=3, connections_per_address=2)
+        )
         self.publisher = StreamPublisher(self.clock, redis, STREAM, lambda _: None)
         self.publisher.startService()
         self.delivery = CommandDelivery(
@@ -50,7 +53,7 @@ class Ingest:
         )
         self.gateway = Gateway(
             *(self.clock, "teltonika", self.publisher, authority or EveryDevice()),
-            ConnectionLimiter(self.clock, Limits(connections=2)),
+            self.limiter,
             Registry(self.clock, redis, "one", lambda device_id, owner: None),
             self.delivery,
         )
@@ -58,7 +61,8 @@ class Ingest:
         self.heartbeat = Heartbeat(
             *(self.clock, redis, "one", {STREAM: self.gateway}, lambda: None, lambda _: None)
         )
-        IngestMetrics({"teltonika": self.gateway}, self.delivery, self.heartbeat, self.registry)
+        gateways = {"teltonika": self.gateway}
+        IngestMetrics(gateways, self.limiter, self.delivery, self.heartbeat, self.registry)
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"tracker_{name}", labels)
@@ -114,12 +118,34 @@ def test_a_device_that_comes_again_replaces_its_connection(ingest: Ingest) -> No
     assert ingest.of_vendor("connections", state="logged_in") == 1
 
 
-def test_a_connection_over_the_limit_is_rejected(ingest: Ingest) -> None:
+def test_connections_over_a_limit_are_rejected_by_reason(ingest: Ingest) -> None:
     ingest.connect()
     ingest.connect()
     assert not ingest.gateway.admits(ADDRESS)
+    assert ingest.of_vendor("rejections_total", reason="address_share") == 1
+    assert ingest.gateway.reserve(ADDRESS)
+    assert not ingest.gateway.reserve(ADDRESS)
     assert ingest.of_vendor("rejections_total", reason="connection_limit") == 1
     assert ingest.of_vendor("connections_opened_total") == 2
+
+
+def test_slots_and_shares_are_reported(ingest: Ingest) -> None:
+    def slots() -> tuple[float | None, ...]:
+        names = ("slots", "slots_used", "slots_per_address")
+        figures = [ingest.value(f"connection_{name}") for name in names]
+        return (*figures, ingest.value("addresses_at_their_share"))
+
+    assert slots() == (3, 0, 2, 0)
+    session = ingest.connect()
+    ingest.connect()
+    assert slots() == (3, 2, 2, 1)
+    session.close()
+    assert slots() == (3, 1, 2, 0)
+
+
+def test_a_health_check_is_counted(ingest: Ingest) -> None:
+    ingest.gateway.checked()
+    assert ingest.of_vendor("connections_health_checks_total") == 1
 
 
 @pytest.mark.parametrize("answer", list(Admission))

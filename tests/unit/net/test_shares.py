@@ -23,6 +23,18 @@ def test_a_closed_connection_frees_its_place() -> None:
     assert not shares.take(HOST)
 
 
+def test_addresses_with_no_share_left_are_counted() -> None:
+    shares = AddressShares(2)
+    seen = []
+    for host in (HOST, OTHER, HOST, HOST, OTHER):
+        shares.take(host)
+        seen.append(shares.used_up)
+    for host in (HOST, HOST, OTHER, OTHER):
+        shares.release(host)
+        seen.append(shares.used_up)
+    assert seen == [0, 0, 1, 1, 2, 1, 1, 0, 0]
+
+
 @pytest.mark.parametrize(
     ("host", "group"),
     [

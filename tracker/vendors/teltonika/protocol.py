@@ -92,6 +92,7 @@ class TeltonikaProtocol(Protocol):
     def __init__(self, gateway: IGateway, limits: Limits, clock: Any, layouts: Layouts) -> None:
         self.device_id: str | None = None
         self.peer = ""
+        self.host = ""
         self._gateway = gateway
         self._limits = limits
         self._clock = clock
@@ -118,7 +119,9 @@ class TeltonikaProtocol(Protocol):
 
     def connectionMade(self) -> None:
         """Tell the gateway, and have the kernel notice a peer that vanishes."""
-        self.peer = readable(self.transport.getPeer())
+        address = self.transport.getPeer()
+        self.peer = readable(address)
+        self.host = getattr(address, "host", "")
         self._gateway.opened(self)
         keep_alive(self.transport)
         if type(self.transport) is Server and not self.transport.TLS:

@@ -1,0 +1,73 @@
+"""Report whether a process has connection slots left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.task import LoopingCall
+
+from tracker.ingestion.admission import ConnectionLimiter
+
+#: Seconds between two checks.
+CHECK_INTERVAL: Final = 1.0
+#: Seconds without running out of slots before the process is ready again. Peers that come and go
+#: at the edge change its state, and log lines with it, no more often.
+SETTLE_TIME: Final = 10.0
+
+
+class SlotWatch(Service):
+    """Report that the process is not ready from when its last slot is taken.
+
+    It is ready again when one slot in a hundred is free, and :data:`SETTLE_TIME` has passed.
+
+    :param report: told None while there are slots, else why not.
+    """
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        limiter: ConnectionLimiter,
+        report: Callable[[str | None], None],
+    ) -> None:
+        self._limiter = limiter
+        self._report = report
+        self._clock = clock
+        self._settled_at = 0.0
+        self._loop = LoopingCall(self._check)
+        self._loop.clock = clock
+
+    def startService(self) -> None:
+        """Start the checks."""
+        super().startService()
+        self._loop.start(CHECK_INTERVAL)
+
+    def stopService(self) -> Deferred[None]:
+        """Stop the checks."""
+        super().stopService()
+        self._loop.stop()
+        return succeed(None)
+
+    def facts(self) -> dict[str, Any]:
+        """Return the slots in all, those in use, and how addresses share them."""
+        limiter = self._limiter
+        return {
+            "slots": limiter.slots,
+            "in_use": limiter.used,
+            "per_address": limiter.shares.limit,
+            "addresses_at_their_share": limiter.shares.used_up,
+        }
+
+    def _check(self) -> None:
+        limiter = self._limiter
+        now = self._clock.seconds()
+        free = limiter.slots - limiter.used
+        if limiter.ran_out or not free:
+            limiter.ran_out = False
+            self._settled_at = now + SETTLE_TIME
+            self._report(f"all {limiter.slots} connection slots are in use")
+        elif now >= self._settled_at and free * 100 >= limiter.slots:
+            self._report(None)
