@@ -19,6 +19,7 @@ from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.metrics import HealthMetrics, make_registry
 from tracker.observe.page import MetricsPage
+from tracker.observe.refusals import HTTPReports
 
 reactor: Any = installed_reactor
 
@@ -34,7 +35,8 @@ async def registry() -> AsyncIterator[CollectorRegistry]:
 async def fetch(registry: CollectorRegistry) -> AsyncIterator[Fetch]:
     """Fetches a path: status, content type and body."""
     page = MetricsPage(reactor, registry)
-    site = health_site(Health(), page.resource)
+    reports = HTTPReports(reactor, "health port", "health_port")
+    site = health_site(reactor, Health(), page.resource, reports)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
 
     async def get(path: str = "/metrics", accept: str = "*/*") -> tuple[int, str, str]:

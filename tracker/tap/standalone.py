@@ -87,11 +87,18 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
         ).setServiceParent(role)
         self.ingest(reactor, address, health, registry, abort).setServiceParent(role)
         if self["console"] != "none":
-            self._console(reactor, address, folder, health, abort).setServiceParent(role)
+            console = self._console(reactor, address, folder, health, abort, registry)
+            console.setServiceParent(role)
         return role
 
     def _console(
-        self, reactor: Any, address: RedisAddress, folder: Path, health: Health, abort: Abort
+        self,
+        reactor: Any,
+        address: RedisAddress,
+        folder: Path,
+        health: Health,
+        abort: Abort,
+        registry: CollectorRegistry,
     ) -> Role:
         def without(reason: str) -> None:
             # Nobody has asked for it there: that is no reason to stop serving devices.
@@ -107,4 +114,5 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             [],
             health,
             abort if self["console"] else without,
+            registry,
         )

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 
 from twisted.internet.address import IPv4Address
+from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.web.resource import Resource
 
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
+from tracker.observe.refusals import HTTPReports
 
 
 def get(path: str, health: Health) -> tuple[int, str, str]:
     """Status, content type and body."""
-    channel = health_site(health, Resource()).buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
+    reports = HTTPReports(clock := Clock(), "health port", "health_port")
+    site = health_site(clock, health, Resource(), reports)
+    channel = site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1))
     assert channel is not None
     transport = StringTransport()
     channel.makeConnection(transport)
