@@ -8,8 +8,10 @@ from typing import Any, Final
 
 from tracker.limits import Limits
 
-#: Files that the process needs for other things than connections of devices.
-RESERVED_FILES: Final = 64
+#: Files that the process needs for other things than connections of devices: 64 connections to
+#: the health port (HEALTH_LIMITS in tracker/observe/http.py), 64 to the control port
+#: (MOST_CONNECTIONS in tracker/control/server.py), and 64 for Redis, listening sockets and so on.
+RESERVED_FILES: Final = 192
 
 
 def most_files() -> int:

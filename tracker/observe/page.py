@@ -82,7 +82,8 @@ class _Page(Resource):
         if self._page.closed:
             request.setResponseCode(SERVICE_UNAVAILABLE)
             return b"stopping\n"
-        if not _makes_sense(request):
+        accept = b",".join(request.requestHeaders.getRawHeaders(b"accept") or ())
+        if not can_be_read(accept):
             request.setResponseCode(BAD_REQUEST)
             request.setHeader(b"content-type", b"application/json")
             return b'{"error":"the header accept is malformed"}\n'
@@ -90,13 +91,12 @@ class _Page(Resource):
         return self._metrics.render(request)
 
 
-def _makes_sense(request: Request) -> bool:
-    """Return whether the client can read what is accepted.
+def can_be_read(accept: bytes) -> bool:
+    """Return whether Prometheus' client can read an Accept header.
 
     It raises TypeError, and perhaps others, for a version that is not a number. In its thread
     that would be logged with a traceback, however often somebody asks.
     """
-    accept = b",".join(request.requestHeaders.getRawHeaders(b"accept") or ())
     try:
         choose_encoder(accept.decode("latin-1"))
     except Exception:  # noqa: BLE001 - whatever it raises

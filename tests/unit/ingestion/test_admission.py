@@ -7,8 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
+from tracker.console.requests import CONSOLE_LIMITS
+from tracker.control.server import MOST_CONNECTIONS
 from tracker.ingestion.admission import RESERVED_FILES, ConnectionLimiter
 from tracker.limits import Limits
+from tracker.observe.http import HEALTH_LIMITS
+from tracker.tap.ingest import IngestOptions
+from tracker.tap.standalone import StandaloneOptions
 
 HOST, OTHER = "192.0.2.1", "192.0.2.2"
 
@@ -47,6 +52,15 @@ def test_a_connection_that_ended_makes_room(clock: Clock) -> None:
 def test_files_for_other_things_are_left_free(clock: Clock) -> None:
     door = ConnectionLimiter(clock, Limits(), RESERVED_FILES + 2)
     assert [door.admit(HOST) for _ in range(3)] == [None, None, "there are 2 connections already"]
+
+
+def test_files_are_reserved_for_all_connections_that_other_ports_may_have() -> None:
+    others = HEALTH_LIMITS.connections + MOST_CONNECTIONS
+    assert others + 64 <= RESERVED_FILES
+    standalone = StandaloneOptions()
+    assert standalone.other_files() >= CONSOLE_LIMITS.connections + 64
+    standalone["console"] = "none"
+    assert standalone.other_files() == IngestOptions().other_files() == 0
 
 
 @pytest.mark.parametrize("rate", [1, 2, 10])

@@ -39,7 +39,7 @@ class Wire(StringTransport):
     def __init__(self, site: Any, host: str = "192.0.2.1") -> None:
         address = IPv6Address if ":" in host else IPv4Address
         peer = address("TCP", host, 40_000)
-        super().__init__(IPv4Address("TCP", "192.0.2.99", 80), peer)
+        super().__init__(IPv4Address("TCP", "192.0.2.99", 9120), peer)
         self.channel: Any = site.buildProtocol(peer)
         self.closed = False
         self._unread = 0
