@@ -53,7 +53,7 @@ MAX_FIELDS: Final = 100
 _MAX_AHEAD: Final = 32
 #: Digits of a Content-Length. (int() refuses 4,300 of them with an error of its own.)
 _MAX_DIGITS: Final = 18
-#: Connections below the limit from which on room is made for the next ones, at most.
+#: Connections that are closed to make room for others in one turn of the loop, at most.
 _HEADROOM: Final = 16
 
 
@@ -120,14 +120,14 @@ class HTTPLimits:
     persistent: bool = True
     """Whether a connection may carry more than one request."""
 
-    @property
-    def before_room_is_made(self) -> int:
-        """Connections from which on the one that has waited longest is closed for a new one.
+    @staticmethod
+    def headroom(limit: int) -> int:
+        """Return how many connections below a limit room is made for others.
 
         A connection that is closed is a file until the next turn of the loop. So room is made
         before the last one is taken.
         """
-        return self.connections - min(_HEADROOM, self.connections // 4)
+        return min(_HEADROOM, limit // 4)
 
 
 class BoundedRequest(Request):
@@ -468,7 +468,8 @@ class BoundedSite(Site):
         self.headers = headers
         self._shares = AddressShares(limits.per_address)
         self._open: set[BoundedChannel] = set()
-        self._leaving: set[BoundedChannel] = set()
+        # Those that are closed when the loop turns, and their addresses.
+        self._leaving: dict[BoundedChannel, str] = {}
         # Those that wait for their peers, the one that has waited longest first.
         self._waiting: dict[BoundedChannel, None] = {}
 
@@ -506,12 +507,12 @@ class BoundedSite(Site):
         if channel.share is not None:
             share, channel.share = channel.share, None
             self._shares.release(share)
-            self._leaving.add(channel)
+            self._leaving[channel] = address_group(share)
 
     def closed(self, channel: BoundedChannel) -> None:
         """Forget a channel whose connection is closed."""
         self._open.discard(channel)
-        self._leaving.discard(channel)
+        self._leaving.pop(channel, None)
 
     def log(self, request: HTTPRequest) -> None:
         """Log nothing: probes, tabs and Flows ask all the time."""
@@ -531,10 +532,16 @@ class BoundedSite(Site):
                 self._make_room(None)  # for the next one: until then this is a file
             return Refusal.CONNECTIONS
         if not self._shares.take(host):
-            if not self._make_room(address_group(host)):
+            group = address_group(host)
+            leaving = sum(other == group for other in self._leaving.values())
+            # Else those that one address opens in one turn of the loop could be all that fit.
+            if leaving >= self.limits.headroom(self.limits.per_address):
+                return Refusal.ADDRESS
+            if not self._make_room(group):
                 return Refusal.ADDRESS
             self._shares.take(host)
-        if len(self._open) - len(self._leaving) >= self.limits.before_room_is_made:
+        most = self.limits.connections
+        if len(self._open) - len(self._leaving) >= most - self.limits.headroom(most):
             self._make_room(None)
         return None
 

@@ -13,7 +13,7 @@ from twisted.python import usage
 from tracker import config
 from tracker.config import ConfigError
 from tracker.endpoints import with_default
-from tracker.ingestion.ports import tls_endpoint
+from tracker.ingestion.ports import BACKLOG, tls_endpoint
 from tracker.interfaces import IVendor
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
@@ -114,6 +114,9 @@ def loopback_endpoint(reactor: Any, name: str, description: str) -> IStreamServe
     """
     described = with_default(description, {"tcp": 2, "ssl": 4}, "interface", "127.0.0.1")
     if not described.startswith("ssl:"):
+        # Twisted's backlog of 50 is full before a flood of connections is turned away, and then
+        # a probe is not answered for seconds.
+        described = with_default(described, {"tcp": 3, "tcp6": 3}, "backlog", BACKLOG)
         return endpoint_of(reactor, name, described)
     # Twisted's own cannot leave a connection alone that a site has no room for.
     try:
