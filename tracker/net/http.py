@@ -127,7 +127,7 @@ class HTTPLimits:
         A connection that is closed is a file until the next turn of the loop. So room is made
         before the last one is taken.
         """
-        return min(_HEADROOM, limit // 4)
+        return max(1, min(_HEADROOM, limit // 4))
 
 
 class BoundedRequest(Request):

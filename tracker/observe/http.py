@@ -27,7 +27,7 @@ def health_site(reactor: Any, health: Health, metrics: Resource, reports: Report
 
     :param metrics: the page of metrics, see :class:`~tracker.observe.page.MetricsPage`.
     """
-    root = _NotFound()
+    root = _Root()
     root.putChild(b"healthz", _Alive())
     root.putChild(b"readyz", _Ready(health))
     root.putChild(b"metrics", metrics)
@@ -58,12 +58,12 @@ class _Page(Resource):
         """Return status, content type and body."""
 
 
-class _NotFound(_Page):
-    isLeaf = False
-
+class _Root(Resource):
     def getChild(self, path: bytes, request: Request) -> Resource:
-        return self
+        return _NotFound()
 
+
+class _NotFound(_Page):
     def page(self) -> tuple[int, bytes, bytes]:
         return NOT_FOUND, b"application/json", b'{"error":"not found"}\n'
 
