@@ -59,6 +59,7 @@ class Frames(TimerService):
         self._broadcast = broadcast
         self._watches: dict[str, _Watch] = {}
         self._troubles = RateLimit(clock, MAX_LINES, 60.0)
+        self._faults = RateLimit(clock, MAX_LINES, 60.0)
 
     def open(self, request: Any, device_id: str, allowed: Callable[[], bool]) -> EventStream:
         """Begin to show a device to whoever asks.
@@ -108,7 +109,8 @@ class Frames(TimerService):
                     more=f" (and {suppressed} more, not shown)" if suppressed else "",
                 )
         except Exception:  # noqa: BLE001 - else it would never be looked at again
-            self._log.failure("a device is not watched")
+            if self._faults.admit() is not None:
+                self._log.failure("a device is not watched")
         finally:
             watch.lock.release()
 

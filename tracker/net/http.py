@@ -394,6 +394,10 @@ class BoundedChannel(HTTPChannel):
     def overdue(self) -> None:
         """Close the connection, as its peer was too slow."""
         wait = self._wait
+        if wait.stage is Stage.IDLE and not wait.stalled:
+            # The kernel may still hold the end of an answer, which an abort would discard.
+            self.loseConnection()
+            return
         what = "its answer to be read" if wait.stalled else wait.stage.value
         if wait.stalled or wait.stage in (Stage.HEAD, Stage.BODY):
             text = f"waited {wait.seconds:g} s for {what}"

@@ -86,7 +86,9 @@ class _Page(Resource):
         if not can_be_read(accept):
             request.setResponseCode(BAD_REQUEST)
             request.setHeader(b"content-type", b"application/json")
-            return b'{"error":"the header accept is malformed"}\n'
+            body = b'{"error":"the header accept is malformed"}\n'
+            # Twisted logs a line if the answer to HEAD has a body.
+            return b"" if request.method == b"HEAD" else body
         self._page.begin(request)
         return self._metrics.render(request)
 
