@@ -250,6 +250,17 @@ def test_body_that_takes_too_long_is_cut_off_whatever_comes(place: Place, field:
     assert place.told.refusals == [Refusal.OVERDUE]
 
 
+def test_body_has_a_deadline_of_its_own(place: Place) -> None:
+    head, body = post("Content-Length: 5"), b"12345"
+    wire = place.connect().send(head[:-1])
+    place.pass_(HEAD_TIMEOUT - 1)
+    wire.send(head[-1:] + body[:-1])
+    place.pass_(BODY_TIMEOUT - 1)
+    wire.send(body[-1:])
+    assert wire.statuses == [200]
+    assert place.page.bodies == [body]
+
+
 def test_idle_connection_is_closed_and_the_next_request_has_a_deadline(place: Place) -> None:
     idle, slow = place.connect().send(GET), place.connect().send(GET)
     place.pass_(IDLE_TIMEOUT - 1)
