@@ -20,8 +20,10 @@ from twisted.web.resource import Resource
 from tests.certificates import certify, key_of
 from tests.unit.net.wires import Told, trouble
 from tests.waiting import until
-from tracker.net import http
-from tracker.net.http import BoundedSite, HTTPLimits, Refusal, Stage
+from tracker.net import waits
+from tracker.net.http import BoundedSite, HTTPLimits
+from tracker.net.refusals import Refusal
+from tracker.net.waits import Stage
 from tracker.tap.role import loopback_endpoint
 
 GET = b"GET /x HTTP/1.1\r\nHost: here\r\n\r\n"
@@ -52,7 +54,7 @@ async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     from twisted.internet import reactor
 
     for stage in (Stage.NEW, Stage.CLOSE):
-        monkeypatch.setitem(http._SECONDS, stage, 1.0)
+        monkeypatch.setitem(waits.SECONDS, stage, 1.0)
     certificate = certify(tmp_path, "127.0.0.1")
     told = Told()
     site = BoundedSite(Resource(), reactor, HTTPLimits(4, 2, 0), told)

@@ -21,7 +21,8 @@ from tests.unit.bridge.test_webhook import Told as Announced
 from tests.unit.console.browsing import DEVICE, HOST, Browser, Server
 from tests.unit.net.wires import Wire, trouble
 from tracker.bridge.webhook import Webhook
-from tracker.net.http import IDLE_TIMEOUT, READ_TIMEOUT, BoundedSite
+from tracker.net.http import BoundedSite
+from tracker.net.waits import IDLE_TIMEOUT, READ_TIMEOUT
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.metrics import make_registry

@@ -18,7 +18,8 @@ from tracker.bridge.dispatcher import Dispatcher
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import parsed
 from tracker.bridge.schema import SECRET_HEADER
-from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits, Reports
+from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
+from tracker.net.refusals import Reports
 
 #: A row's id takes fifty bytes. All Flows post from one address, that of Directus. None is left
 #: connected when the bridge stops.

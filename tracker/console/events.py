@@ -36,7 +36,7 @@ class EventStream:
 
     What a slow reader has not taken waits here: ``most`` events, of which the oldest go
     first. (And up to 64 KiB in the transport, which says when that is so.) The channel closes the
-    connection of a reader that reads nothing for :data:`tracker.net.http.READ_TIMEOUT` seconds.
+    connection of a reader that reads nothing for :data:`tracker.net.waits.READ_TIMEOUT` seconds.
     """
 
     def __init__(self, request: Any, most: int, allowed: Callable[[], bool] = lambda: True) -> None:

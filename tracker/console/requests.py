@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from attrs import frozen
 from klein import Klein
 
-from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits, Refusal, Reports
+from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
+from tracker.net.refusals import Refusal, Reports
 
 #: A browser opens six connections, and the text of a command has 4,096 characters. Behind a
 #: proxy all browsers have one address: it may hold all live views, of which there are 200

@@ -36,7 +36,8 @@ from tracker.control.commands import (
     NoSuchCommand,
     NotPermitted,
 )
-from tracker.net.http import BoundedRequest, BoundedSite, Refusal
+from tracker.net.http import BoundedRequest, BoundedSite
+from tracker.net.refusals import Refusal
 from tracker.observe.refusals import HTTPReports
 from tracker.streams.connection import Refused, Unavailable
 

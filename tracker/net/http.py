@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from enum import Enum
 from io import BytesIO
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, ClassVar, Final
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress, IDelayedCall
+from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import (
@@ -34,16 +33,10 @@ from twisted.web.http import Request as HTTPRequest
 from twisted.web.server import Request, Site
 
 from tracker.endpoints import readable
+from tracker.net.refusals import Refusal, Reports
 from tracker.net.shares import AddressShares, address_group
+from tracker.net.waits import Stage, Wait
 
-#: Seconds from the first moment of a request until its head is complete, and from then until
-#: its body is.
-HEAD_TIMEOUT: Final = 10.0
-BODY_TIMEOUT: Final = 10.0
-#: Seconds that a connection is kept between two requests.
-IDLE_TIMEOUT: Final = 60.0
-#: Seconds in which a peer has to read what the transport holds for it, or to close.
-READ_TIMEOUT: Final = 60.0
 #: Bytes of a line of a head, and of all of them; header fields.
 MAX_LINE: Final = 8192
 MAX_HEAD: Final = 16_384
@@ -55,56 +48,6 @@ _MAX_AHEAD: Final = 32
 _MAX_DIGITS: Final = 18
 #: Connections that are closed to make room for others in one turn of the loop, at most.
 _HEADROOM: Final = 16
-
-
-class Stage(Enum):
-    """What a connection waits for."""
-
-    NEW = "its first byte"
-    HEAD = "the rest of a head"
-    BODY = "the rest of a body"
-    ANSWER = "our own answer"
-    IDLE = "another request"
-    CLOSE = "the peer to read the last answer, and to close"
-
-
-#: How long it waits; None: as long as it takes.
-_SECONDS: Final = {
-    Stage.NEW: HEAD_TIMEOUT,
-    Stage.HEAD: HEAD_TIMEOUT,
-    Stage.BODY: BODY_TIMEOUT,
-    Stage.ANSWER: None,
-    Stage.IDLE: IDLE_TIMEOUT,
-    Stage.CLOSE: READ_TIMEOUT,
-}
-
-
-class Refusal(Enum):
-    """Why a connection or a request was refused; a metric's label."""
-
-    CONNECTIONS = "connections"
-    """The site has as many connections as it may have."""
-    ADDRESS = "address"
-    """The peer's address has."""
-    OVERDUE = "overdue"
-    """The peer was too slow."""
-    MALFORMED = "malformed"
-    TOO_LARGE = "too_large"
-    MISDIRECTED = "misdirected"
-    """The request names another host."""
-
-
-class Reports(Protocol):
-    """Receives what a site refuses, and its faults. Log lines have to be rate-limited."""
-
-    def refused(self, refusal: Refusal, peer: str, text: str) -> None:
-        """Count and log a connection or a request that was refused.
-
-        :param text: the reason, for people; holds nothing that the peer has sent.
-        """
-
-    def failed(self, failure: Failure) -> None:
-        """Log a fault of ours."""
 
 
 @frozen
@@ -223,43 +166,6 @@ class BoundedRequest(Request):
             super().setHeader(name, value)
 
 
-class _Wait:
-    """What a connection waits for, and the deadline of that."""
-
-    def __init__(self, channel: BoundedChannel) -> None:
-        self.stage = Stage.NEW
-        self.stalled = False
-        """Whether it waits for the peer to read, first of all."""
-        self._channel = channel
-        self._deadline: IDelayedCall | None = None
-
-    @property
-    def seconds(self) -> float | None:
-        """How long this may take."""
-        return READ_TIMEOUT if self.stalled else _SECONDS[self.stage]
-
-    def begin(self, stage: Stage, stalled: bool = False) -> None:
-        """Begin to wait for something."""
-        self.cancel()
-        self.stage, self.stalled = stage, stalled
-        seconds = self.seconds
-        if seconds is None:
-            self._channel.site.works(self._channel)
-        else:
-            self._channel.site.waits(self._channel)
-            self._deadline = self._channel.callLater(seconds, self._over)
-
-    def cancel(self) -> None:
-        """Wait without a deadline."""
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.cancel()
-
-    def _over(self) -> None:
-        self._deadline = None
-        self._channel.overdue()
-
-
 class BoundedChannel(HTTPChannel):
     """A connection whose waits for its peer are bounded."""
 
@@ -274,7 +180,9 @@ class BoundedChannel(HTTPChannel):
 
     def __init__(self) -> None:
         super().__init__()
-        self._wait = _Wait(self)
+        self._wait = Wait(
+            lambda seconds, call: self.callLater(seconds, call), self._waits, self.overdue
+        )
 
     @property
     def closing(self) -> bool:
@@ -433,6 +341,12 @@ class BoundedChannel(HTTPChannel):
         super().resumeProducing()
         if self._wait.stage is not Stage.ANSWER:
             super().dataReceived(b"")  # what has come before
+
+    def _waits(self, for_peer: bool) -> None:
+        if for_peer:
+            self.site.waits(self)
+        else:
+            self.site.works(self)
 
     def _leave(self) -> None:
         self._wait.cancel()

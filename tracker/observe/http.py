@@ -10,7 +10,8 @@ from twisted.web.http import NOT_ALLOWED, NOT_FOUND, OK, SERVICE_UNAVAILABLE
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from tracker.net.http import BoundedSite, HTTPLimits, Reports
+from tracker.net.http import BoundedSite, HTTPLimits
+from tracker.net.refusals import Reports
 from tracker.observe.health import Health
 
 #: Prometheus and probes need a handful of connections, and nobody sends a body. In an ingest

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Counter
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tracker.net.http import Refusal
+from tracker.net.refusals import Refusal
 from tracker.observe.ratelimit import RateLimit
 
 #: Lines a minute about what peers do, and about faults that their requests meet.
@@ -16,7 +16,7 @@ MAX_LINES: Final = 10
 
 
 class HTTPReports:
-    """Counts and logs for one port; see :class:`tracker.net.http.Reports`.
+    """Counts and logs for one port; see :class:`tracker.net.refusals.Reports`.
 
     :param port: what logs call the port.
     :param metric: a part of the metric's name.
@@ -42,7 +42,7 @@ class HTTPReports:
         self._troubles = RateLimit(clock, MAX_LINES, 60.0)
 
     def refused(self, refusal: Refusal, peer: str, text: str) -> None:
-        """See :class:`tracker.net.http.Reports`."""
+        """See :class:`tracker.net.refusals.Reports`."""
         self._counter.labels(refusal.value).inc()
         if (suppressed := self._refusals.admit()) is not None:
             self._log.warn(
@@ -54,7 +54,7 @@ class HTTPReports:
             )
 
     def failed(self, failure: Failure) -> None:
-        """See :class:`tracker.net.http.Reports`."""
+        """See :class:`tracker.net.refusals.Reports`."""
         if (suppressed := self._faults.admit()) is not None:
             self._log.failure(
                 "{port}: internal error{more}",

@@ -20,7 +20,7 @@ from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import Bench, device
 from tests.unit.control.wire import quiet
 from tracker.bridge.webhook import MOST_KEYS, WEBHOOK_LIMITS, Webhook
-from tracker.net.http import HEAD_TIMEOUT
+from tracker.net.waits import HEAD_TIMEOUT
 from tracker.observe.refusals import HTTPReports
 
 SECRET = "known to both"

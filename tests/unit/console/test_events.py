@@ -9,7 +9,7 @@ import pytest
 from tests.unit.console.browsing import DEVICE, Browser, Connection, Server
 from tracker.console.events import HEARTBEAT, Broadcast, event
 from tracker.console.frames import MOST_DEVICES
-from tracker.net.http import READ_TIMEOUT
+from tracker.net.waits import READ_TIMEOUT
 
 
 @pytest.fixture

@@ -13,18 +13,9 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from tests.unit.net.wires import FULL, Told, Wire, trouble
-from tracker.net.http import (
-    BODY_TIMEOUT,
-    HEAD_TIMEOUT,
-    IDLE_TIMEOUT,
-    MAX_FIELDS,
-    MAX_HEAD,
-    MAX_LINE,
-    READ_TIMEOUT,
-    BoundedSite,
-    HTTPLimits,
-    Refusal,
-)
+from tracker.net.http import MAX_FIELDS, MAX_HEAD, MAX_LINE, BoundedSite, HTTPLimits
+from tracker.net.refusals import Refusal
+from tracker.net.waits import BODY_TIMEOUT, HEAD_TIMEOUT, IDLE_TIMEOUT, READ_TIMEOUT
 
 BODY = 1000
 GET = b"GET / HTTP/1.1\r\nHost: here\r\n\r\n"

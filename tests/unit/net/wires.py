@@ -13,7 +13,7 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, LogLevel
 from twisted.python.failure import Failure
 
-from tracker.net.http import Refusal
+from tracker.net.refusals import Refusal
 
 #: Bytes that a transport holds before it asks to be spared: as Twisted's.
 FULL: Final = 65_536

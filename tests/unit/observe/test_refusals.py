@@ -7,7 +7,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
-from tracker.net.http import Refusal
+from tracker.net.refusals import Refusal
 from tracker.observe.refusals import MAX_LINES, HTTPReports
 
 
