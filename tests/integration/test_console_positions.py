@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import pytest_twisted
@@ -176,12 +178,13 @@ async def test_questions_do_not_pile_up(
 @ensureDeferred
 async def test_nothing_can_be_written(stored_in: Database) -> None:
     await stored_in.store(stored(1))
-    with pytest.raises(NoAnswer, match=r"read-?only"):
+    with pytest.raises(NoAnswer) as caught:
         await stored_in.positions._ask(
             stored_in.positions._select,  # type: ignore[attr-defined]
             "DELETE FROM positions",
             (),
         )
+    assert re.search("read-?only", caught.value.detail)
 
 
 @ensureDeferred
@@ -192,7 +195,7 @@ async def test_a_file_that_is_not_there_yet_is_read_once_it_is(tmp_path: Path) -
     positions = open_positions(reactor, url)
     positions.startService()
     try:
-        with pytest.raises(NoAnswer, match="there is no such file yet"):
+        with pytest.raises(NoAnswer, match="there is no database yet"):
             await positions.devices(Search())
         assert list(tmp_path.iterdir()) == []
         sink = make_sink(reactor, url)
@@ -217,7 +220,10 @@ async def test_a_server_that_was_away_is_asked_again(postgres: PostgresServer) -
         postgres.stop()
         with pytest.raises(NoAnswer) as caught:
             await positions.devices(Search())
-        assert postgres.PASSWORD not in str(caught.value)
+        assert postgres.PASSWORD not in caught.value.detail
+        host, port = str(urlsplit(postgres.url).hostname), str(urlsplit(postgres.url).port)
+        assert port in caught.value.detail
+        assert not {host, port} & set(re.split(r"[^\w.]", str(caught.value)))
         postgres.start()
         assert await positions.devices(Search()) == []
     finally:
@@ -241,7 +247,7 @@ async def test_a_slow_question_is_given_up(
             (),
         )
         numbers = f"SELECT count(*) FROM ({numbers}) c"
-    with pytest.raises(NoAnswer, match=r"no answer within|statement timeout"):
+    with pytest.raises(NoAnswer, match="has not answered within"):
         await stored_in.positions._ask(
             stored_in.positions._select,  # type: ignore[attr-defined]
             numbers,

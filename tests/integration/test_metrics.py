@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
 import pytest_twisted
 import treq
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -12,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as installed_reactor
 from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
 from twisted.web.client import Agent
 from twisted.web.http_headers import Headers
 
@@ -19,6 +21,7 @@ from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.metrics import HealthMetrics, make_registry
 from tracker.observe.page import MetricsPage
+from tracker.observe.refusals import HTTPReports
 
 reactor: Any = installed_reactor
 
@@ -34,7 +37,8 @@ async def registry() -> AsyncIterator[CollectorRegistry]:
 async def fetch(registry: CollectorRegistry) -> AsyncIterator[Fetch]:
     """Fetches a path: status, content type and body."""
     page = MetricsPage(reactor, registry)
-    site = health_site(Health(), page.resource)
+    reports = HTTPReports(reactor, "health port", "health_port")
+    site = health_site(reactor, Health(), page.resource, reports)
     port = reactor.listenTCP(0, site, interface="127.0.0.1")
 
     async def get(path: str = "/metrics", accept: str = "*/*") -> tuple[int, str, str]:
@@ -71,6 +75,17 @@ async def test_they_are_served_as_openmetrics_where_that_is_asked_for(fetch: Fet
     _, content_type, body = await fetch(accept=accept)
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
+    "accept", ["text/plain;version=x", "application/openmetrics-text;version=x"]
+)
+@ensureDeferred
+async def test_version_that_is_not_a_number_is_refused(fetch: Fetch, accept: str) -> None:
+    with capturedLogs() as logged:
+        status, _, _ = await fetch(accept=accept)
+    assert status == 400
+    assert not [event for event in logged if "log_failure" in event]
 
 
 @ensureDeferred

@@ -18,6 +18,7 @@ import pytest
 
 from tests.system.raw import Ingest, RawDevice, frame
 from tests.waiting import wait_for
+from tracker.ingestion.admission import RESERVED_FILES
 from tracker.vendors.teltonika.login import encode_login
 
 DEVICE = "356307042441013"
@@ -233,7 +234,8 @@ def test_a_flood_at_the_limit_of_open_files_is_turned_away_in_silence(
     serve: Callable[..., Ingest],
 ) -> None:
     rate = ("--connection-rate", "100000", "--connection-rate-per-address", "100000")
-    ingest = serve(*rate, "--connections-per-address", "1000", files=200)
+    files = RESERVED_FILES + 136
+    ingest = serve(*rate, "--connections-per-address", "1000", files=files)
     with ExitStack() as stack:
         device = stack.enter_context(ingest.connect())
         assert device.login(DEVICE) == b"\x01"

@@ -28,6 +28,7 @@ from tracker.bridge.webhook import Webhook
 from tracker.control.credentials import Credentials
 from tracker.lifecycle import Abort, Listener, Role
 from tracker.observe.health import Health
+from tracker.observe.refusals import HTTPReports
 from tracker.settings import setting
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
@@ -131,7 +132,8 @@ def bridge_role(
     asking = (writer, devices, overdue, dispatcher)
     for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)
+    reports = HTTPReports(reactor, "webhook", "bridge_webhook", registry)
     if hook is not None:
-        site = Webhook(hook.secret, dispatcher, devices, metrics).site(reactor)
+        site = Webhook(hook.secret, dispatcher, devices, metrics).site(reactor, reports)
         Listener(hook.name, hook.endpoint, site, abort).setServiceParent(role)
     return role

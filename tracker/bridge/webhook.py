@@ -8,39 +8,26 @@ from typing import Any, Final
 from uuid import UUID
 
 from klein import Klein
-from twisted.internet.interfaces import IAddress, IDelayedCall
-from twisted.internet.protocol import connectionDone
-from twisted.python.failure import Failure
-from twisted.web.http import (
-    ACCEPTED,
-    BAD_REQUEST,
-    SERVICE_UNAVAILABLE,
-    UNAUTHORIZED,
-    HTTPChannel,
-)
-from twisted.web.http import Request as HTTPRequest
-from twisted.web.server import Request, Site
+from twisted.web.http import ACCEPTED, BAD_REQUEST, SERVICE_UNAVAILABLE, UNAUTHORIZED
+from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.routing import RequestRedirect
 
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import Dispatcher
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import parsed
 from tracker.bridge.schema import SECRET_HEADER
+from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
+from tracker.net.refusals import Reports
 
-#: Bytes of a body; a row's id takes fifty.
-MOST_BYTES: Final = 64 * 1024
+#: A row's id takes fifty bytes. All Flows post from one address, that of Directus. None is left
+#: connected when the bridge stops.
+WEBHOOK_LIMITS: Final = HTTPLimits(
+    connections=512, per_address=400, body=64 * 1024, persistent=False
+)
 #: Rows that one body may name.
 MOST_KEYS: Final = 100
-#: Seconds from a connection to the answer; after that it is cut off.
-DEADLINE: Final = 10.0
-#: Connections that there may be at once; others are closed unheard.
-MOST_CONNECTIONS: Final = 512
-
-_TOO_LARGE: Final = (
-    b"HTTP/1.1 413 Request Entity Too Large\r\nConnection: close\r\n"
-    b"Content-Type: application/json\r\nContent-Length: 23\r\n\r\n"
-    b'{"status": "too long"}\n'
-)
 
 
 class Webhook:
@@ -63,9 +50,17 @@ class Webhook:
         self._devices = devices
         self._metrics = metrics or BridgeMetrics()
 
-    def site(self, reactor: Any) -> Site:
-        """To be listened with."""
-        return WebhookSite(self.app.resource(), reactor)
+    def site(self, reactor: Any, reports: Reports) -> BoundedSite:
+        """Return the site to listen with."""
+        return BoundedSite(
+            self.app.resource(), reactor, WEBHOOK_LIMITS, reports, request_factory=_Request
+        )
+
+    @app.handle_errors(HTTPException)  # type: ignore[arg-type]
+    def not_there(self, request: Request, failure: Any) -> bytes:
+        """Answer for a path or a method that there is not; werkzeug redirects to no other."""
+        error = NotFound() if isinstance(failure.value, RequestRedirect) else failure.value
+        return _answer(request, error.code, error.name.lower())
 
     @app.route("/commands", methods=["POST"])
     def commands(self, request: Request) -> bytes:
@@ -101,88 +96,10 @@ class Webhook:
         return hmac.compare_digest(given, self._secret)
 
 
-class _Request(Request):
-    """One whose body is not taken beyond the limit, whether its length was told or not."""
+class _Request(BoundedRequest):
+    """One whose secret is given once."""
 
-    channel: _Channel
-    _left = MOST_BYTES
-
-    def gotLength(self, length: int | None) -> None:
-        super().gotLength(length)
-        if length is not None and length > MOST_BYTES:
-            self.channel.refuse(_TOO_LARGE)
-
-    def handleContentChunk(self, data: bytes) -> None:
-        self._left -= len(data)
-        if self._left >= 0:
-            super().handleContentChunk(data)
-        else:
-            self.channel.refuse(_TOO_LARGE)
-
-    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        if not self.channel.refused:
-            super().requestReceived(command, path, version)
-
-
-class _Channel(HTTPChannel):
-    """A connection for one request, which has to be there soon."""
-
-    site: WebhookSite
-    transport: Any
-    refused = False
-    _deadline: IDelayedCall | None = None
-
-    def connectionMade(self) -> None:
-        super().connectionMade()
-        # In all: a timeout for silence would never end one byte every now and then.
-        self._deadline = self.callLater(DEADLINE, self._overdue)
-
-    def checkPersistence(self, request: Request, version: bytes) -> bool:
-        # So there is none left idle when the bridge stops.
-        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
-        return False
-
-    def refuse(self, answer: bytes) -> None:
-        """Answer before the request has come to its end, and close the connection."""
-        if not self.refused:
-            self.refused = True
-            self.transport.write(answer)
-            self.loseConnection()
-
-    def dataReceived(self, data: bytes) -> None:
-        if not self.refused:
-            super().dataReceived(data)
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        deadline, self._deadline = self._deadline, None
-        if deadline is not None:
-            deadline.cancel()
-        self.site.channels.discard(self)
-        super().connectionLost(reason)
-
-    def _overdue(self) -> None:
-        self._deadline = None
-        self.transport.abortConnection()
-
-
-class WebhookSite(Site):
-    noisy = False
-    protocol: Any = _Channel
-
-    def __init__(self, resource: Any, reactor: Any) -> None:
-        super().__init__(resource, requestFactory=_Request, reactor=reactor)
-        self.timeOut = None  # the deadline is all it takes
-        self.channels: set[_Channel] = set()
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        if len(self.channels) >= MOST_CONNECTIONS:
-            return None
-        channel = super().buildProtocol(addr)
-        self.channels.add(channel)
-        return channel
-
-    def log(self, request: HTTPRequest) -> None:
-        """Not each of them."""
+    text_headers = (b"host", SECRET_HEADER.lower().encode())
 
 
 def _keys(body: Any) -> list[str]:

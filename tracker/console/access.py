@@ -10,10 +10,11 @@ from twisted.internet.defer import Deferred
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from tracker.console.attempts import Attempts, network_of
+from tracker.console.attempts import Attempts
 from tracker.console.operators import LONGEST, Operators
 from tracker.console.requests import from_elsewhere, same_origin
 from tracker.console.sessions import LIFETIME, Session, Sessions
+from tracker.net.shares import address_group
 from tracker.observe.ratelimit import RateLimit
 
 #: Failed attempts to log in, from one address and by one name, within so many seconds.
@@ -128,7 +129,7 @@ class Access:
         self._check_page(request)
         if self._operators is None:
             raise Denied(404, "nobody has to log in here")
-        address = network_of(str(getattr(request.getClientAddress(), "host", "")))
+        address = address_group(str(getattr(request.getClientAddress(), "host", "")))
         wait = max(self._by_address.wait(address), self._by_name.wait(name))
         if wait:
             self._warn("refused for now: too many attempts", address)

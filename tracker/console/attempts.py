@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from ipaddress import IPv6Address, ip_address
 from typing import Any, Final
 
 #: Whoever is remembered: so many, of whom those that tried longest ago are forgotten first.
@@ -44,16 +43,3 @@ class Attempts:
     def forgive(self, who: str) -> None:
         """None of before counts, either."""
         self._by.pop(who, None)
-
-
-def network_of(address: str) -> str:
-    """What addresses of one peer have in common: of IPv6, it has a whole /64."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(IPv6Address(int(found) >> 64 << 64))
-    return address

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final
 
 from tracker.console.ports import ControlPorts, NoInstance
@@ -22,6 +23,9 @@ MOST_HOURS: Final = 24 * 7
 #: Steps of a scan through the registry in one answer, where there is no database.
 _STEPS: Final = 20
 _SEARCH: Final = re.compile(r"[0-9A-Za-z]{0,32}")
+_ORDERS: Final = ("id", "contact")
+_TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
+_ID: Final = re.compile(r"[!-~]{1,64}")
 
 
 class BadQuestion(ValueError):
@@ -61,6 +65,8 @@ class Devices:
         """
         if not _SEARCH.fullmatch(text):
             raise BadQuestion("search for a part of the device's id: digits")
+        if order not in _ORDERS:
+            raise BadQuestion(f"order: must be {' or '.join(_ORDERS)}")
         limit = min(max(1, limit), MOST_DEVICES)
         if self._positions is None:
             return await self._connected(text, after, limit)
@@ -142,7 +148,7 @@ class Devices:
 
     async def _connected(self, text: str, after: str, limit: int) -> dict[str, Any]:
         """Devices of the registry, in no order."""
-        cursor = after if after.isascii() and after.isdigit() else "0"
+        cursor = _cursor(after)
         found: list[dict[str, Any]] = []
         for _ in range(_STEPS):
             answer, reply = await self._redis.execute(
@@ -162,24 +168,32 @@ class Devices:
 _ATTRIBUTES: Final = ("attributes", "named")
 
 
+_BAD_AFTER: Final = "after: must be what the page before has returned"
+
+
 def _after(text: str) -> tuple[str, str] | None:
     if not text:
         return None
-    wrong = BadQuestion("after: is what the page before has said")
-    if len(text) >= 100:
-        raise wrong
+    if len(text) >= 150:
+        raise BadQuestion(_BAD_AFTER)
     try:
-        after = json.loads(text)
-    except ValueError:
-        raise wrong from None
-    if not (isinstance(after, list) and len(after) == 2):
-        raise wrong
-    contact, device_id = after
-    for part in after:
-        # A database takes neither NUL nor half a character.
-        if not isinstance(part, str) or "\0" in part or not is_unicode(part):
-            raise wrong
+        contact, device_id = json.loads(text)
+        fits = _TIME.fullmatch(contact) and _ID.fullmatch(device_id)
+        datetime.fromisoformat(contact)  # the database would refuse the 30th of February
+    except (ValueError, TypeError, RecursionError):
+        raise BadQuestion(_BAD_AFTER) from None
+    if not fits:
+        raise BadQuestion(_BAD_AFTER)
     return contact, device_id
+
+
+def _cursor(text: str) -> str:
+    """Return the cursor of a scan, which is a number of 64 bits (of Redis: HSCAN)."""
+    if not text:
+        return "0"
+    if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 1 << 64):
+        raise BadQuestion(_BAD_AFTER)
+    return text
 
 
 def is_unicode(text: str) -> bool:

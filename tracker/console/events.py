@@ -14,8 +14,6 @@ from zope.interface import implementer
 
 #: Seconds between two comments that show, where nothing happens, that the connection lives.
 HEARTBEAT: Final = 15.0
-#: Seconds after which a reader that takes nothing is cut off.
-PATIENCE: Final = 60.0
 #: Streams of all browsers together: an open tab needs one, and one more for live frames.
 MOST_STREAMS: Final = 200
 
@@ -37,17 +35,15 @@ class EventStream:
     """One response that goes on until its reader leaves.
 
     What a slow reader has not taken waits here: ``most`` events, of which the oldest go
-    first. (And up to 64 KiB in the transport, which says when that is so.)
+    first. (And up to 64 KiB in the transport, which says when that is so.) The channel closes the
+    connection of a reader that reads nothing for :data:`tracker.net.waits.READ_TIMEOUT` seconds.
     """
 
-    def __init__(
-        self, clock: Any, request: Any, most: int, allowed: Callable[[], bool] = lambda: True
-    ) -> None:
-        self._clock = clock
+    def __init__(self, request: Any, most: int, allowed: Callable[[], bool] = lambda: True) -> None:
         self._allowed = allowed
         self._request = request
         self._waiting: deque[bytes] = deque(maxlen=most)
-        self._full_since: float | None = None
+        self._full = False
         self._ended: Deferred[None] = Deferred()
         self._closed = False
         self.dropped = 0
@@ -66,22 +62,20 @@ class EventStream:
         """Send an event now, or when the reader has taken what was sent before."""
         if self._closed:
             return
-        if self._full_since is None:
+        if not self._full:
             self._request.write(event)
             return
         self.dropped += len(self._waiting) == self._waiting.maxlen
         self._waiting.append(event)
 
     def beat(self) -> None:
-        """Show that the connection lives; cut off who may not stay, or takes nothing."""
+        """Show that the connection lives; close it if its reader may not stay."""
         if self._closed:
             return
         if not self._allowed():
             self.close()
-        elif self._full_since is None:
+        elif not self._full:
             self._request.write(_COMMENT)
-        elif self._clock.seconds() - self._full_since > PATIENCE:
-            self.close()
 
     def close(self) -> None:
         """End it, whatever is under way."""
@@ -98,13 +92,12 @@ class EventStream:
 
     def pauseProducing(self) -> None:
         """The transport has enough."""
-        if self._full_since is None:
-            self._full_since = self._clock.seconds()
+        self._full = True
 
     def resumeProducing(self) -> None:
         """It takes more."""
-        self._full_since = None
-        while self._waiting and self._full_since is None:
+        self._full = False
+        while self._waiting and not self._full:
             self._request.write(self._waiting.popleft())
 
     def stopProducing(self) -> None:
@@ -153,7 +146,7 @@ class Broadcast(TimerService):
         """
         if len(self._streams) >= self._most:
             raise TooMany(f"{self._most} live views are open, as many as there may be")
-        stream = EventStream(self.clock, request, most, allowed)
+        stream = EventStream(request, most, allowed)
         self._streams[stream] = public
         stream.ended.addCallback(lambda _: self._streams.pop(stream, None))
         for one in first:

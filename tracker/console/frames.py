@@ -14,6 +14,7 @@ from tracker.console.events import Broadcast, EventStream, TooMany, event
 from tracker.console.ports import ControlPorts
 from tracker.control.client import ControlClient, DeviceEvent
 from tracker.control.commands import ControlError
+from tracker.observe.ratelimit import RateLimit
 from tracker.streams.connection import Refused, Unavailable
 
 #: Seconds between two looks at where the devices are that are watched.
@@ -25,6 +26,8 @@ MOST_WAITING: Final = 50
 #: Bytes of a frame, and characters of what is in it, that are shown.
 MOST_BYTES: Final = 2048
 MOST_TEXT: Final = 15_000
+#: Lines a minute about devices that cannot be shown.
+MAX_LINES: Final = 10
 
 #: Device → the instance that it is connected to.
 Owner = Callable[[str], Awaitable[str | None]]
@@ -55,6 +58,8 @@ class Frames(TimerService):
         self._ports = ports
         self._broadcast = broadcast
         self._watches: dict[str, _Watch] = {}
+        self._troubles = RateLimit(clock, MAX_LINES, 60.0)
+        self._faults = RateLimit(clock, MAX_LINES, 60.0)
 
     def open(self, request: Any, device_id: str, allowed: Callable[[], bool]) -> EventStream:
         """Begin to show a device to whoever asks.
@@ -95,9 +100,17 @@ class Frames(TimerService):
             await self._move(device_id, watch)
         except (Refused, Unavailable, ControlError) as error:
             watch.instance_id = ""
-            self._tell(watch, f"not to be seen now: {error}")
+            self._tell(watch, "Its frames cannot be shown now; see the console's log.")
+            if (suppressed := self._troubles.admit()) is not None:
+                self._log.warn(
+                    "the frames of {device_id} cannot be shown: {error}{more}",
+                    device_id=device_id,
+                    error=error,
+                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                )
         except Exception:  # noqa: BLE001 - else it would never be looked at again
-            self._log.failure("a device is not watched")
+            if self._faults.admit() is not None:
+                self._log.failure("a device is not watched")
         finally:
             watch.lock.release()
 

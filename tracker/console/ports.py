@@ -32,8 +32,8 @@ class _Port:
     client: ControlClient
     instance_id: str = ""
     info: dict[str, Any] | None = None
-    why: str = "not asked yet"
-    """Why there is no info."""
+    why: str = ""
+    """Why there is no info, as it stands in the log."""
     asking: bool = False
 
     @property
@@ -106,13 +106,14 @@ class ControlPorts(Service):
         """What an instance's control port lets us do, and what it has said.
 
         :return: ``role``, ``connections`` and ``draining``; where it does not answer, ``role``
-            is empty, and ``why`` tells why.
+            is empty, and ``why`` gives a reason that names no address.
         """
         port = self._port_of(instance_id)
         if port is None:
-            return {"role": "", "why": next(iter(self._bad.values()), "it has no control port")}
+            why = "it cannot be used; see the console's log" if self._bad else "there is none"
+            return {"role": "", "why": why}
         if port.info is None:
-            return {"role": "", "why": port.why}
+            return {"role": "", "why": "no answer; see the console's log"}
         known = {name: port.info[name] for name in ("connections", "draining")}
         return {"role": port.role, **known}
 
@@ -195,11 +196,19 @@ class ControlPorts(Service):
         port.asking = True
         try:
             port.info = await port.client.info()
+            port.why = ""
             port.instance_id = str(port.info["instance_id"])
         except ControlError as error:
-            port.info, port.why = None, str(error)
+            port.info = None
+            if port.why != str(error):
+                port.why = str(error)
+                self._log.info(
+                    "no answer from the control port of {instance_id}: {why}",
+                    instance_id=port.instance_id or "an instance",
+                    why=port.why,
+                )
         except Exception:  # noqa: BLE001 - else it would never be asked again
             self._log.failure("an instance was not asked")
-            port.info, port.why = None, "a fault, which the log tells of"
+            port.info, port.why = None, "a fault"
         finally:
             port.asking = False

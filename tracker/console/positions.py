@@ -14,7 +14,9 @@ from typing import Any, Final, TypeVar
 from attrs import frozen
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 
+from tracker.observe.ratelimit import RateLimit
 from tracker.processing.sinks import POSTGRESQL, sink_kind
 from tracker.processing.sinks.thread import SinkThread
 
@@ -27,6 +29,8 @@ MOST_POINTS: Final = 1500
 TIMEOUT: Final = 5.0
 #: Questions that may wait for the one before.
 MOST_WAITING: Final = 16
+#: Lines a minute about questions without an answer.
+MAX_LINES: Final = 10
 
 T = TypeVar("T")
 
@@ -38,7 +42,14 @@ LAST: Final = (
 
 
 class NoAnswer(Exception):
-    """The database has not answered; the text says why, and holds no password."""
+    """The database has not answered; the text is for whoever asks, and names no server.
+
+    :param detail: the reason, for the log; holds no password.
+    """
+
+    def __init__(self, text: str, detail: str = "") -> None:
+        super().__init__(text)
+        self.detail = detail
 
 
 @frozen
@@ -70,9 +81,12 @@ class Track:
 class Positions(Service, ABC):
     """Asks a database from a thread of its own, one question after the other."""
 
+    _log = Logger()
+
     def __init__(self, reactor: Any, name: str) -> None:
         self._thread = SinkThread(reactor, name)
         self._waiting = 0
+        self._troubles = RateLimit(reactor, MAX_LINES, 60.0)
 
     def startService(self) -> None:
         """Have the thread."""
@@ -113,6 +127,14 @@ class Positions(Service, ABC):
         self._waiting += 1
         try:
             return await self._thread.run(function, *arguments)
+        except NoAnswer as error:
+            if error.detail and (suppressed := self._troubles.admit()) is not None:
+                self._log.warn(
+                    "the database cannot be asked: {why}{more}",
+                    why=error.detail,
+                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                )
+            raise
         finally:
             self._waiting -= 1
 

@@ -83,13 +83,13 @@ class PostgreSQLPositions(Positions):
         except psycopg.OperationalError as error:
             # A connection that was lost meanwhile is made again, once.
             if fresh or not self._lost():
-                raise NoAnswer(self._why(error)) from None
+                raise self._no_answer(error) from None
         except psycopg.Error as error:
-            raise NoAnswer(self._why(error)) from None
+            raise self._no_answer(error) from None
         try:
             return self._run(query, values)
         except psycopg.Error as error:
-            raise NoAnswer(self._why(error)) from None
+            raise self._no_answer(error) from None
 
     def _run(self, query: Any, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         if self._connection is None or self._connection.closed:
@@ -100,7 +100,10 @@ class PostgreSQLPositions(Positions):
     def _lost(self) -> bool:
         return self._connection is None or bool(self._connection.closed)
 
-    def _why(self, error: psycopg.Error) -> str:
+    def _no_answer(self, error: psycopg.Error) -> NoAnswer:
         if self._lost():
             self._close()
-        return f"{self._address.url}: {told(error)}"
+        text = "the database cannot be asked now; see the console's log"
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            text = f"the database has not answered within {TIMEOUT:g} s"
+        return NoAnswer(text, f"{self._address.url}: {told(error)}")

@@ -9,14 +9,16 @@ from urllib.parse import urlsplit
 
 from attrs import frozen
 from klein import Klein
-from twisted.internet.interfaces import IAddress
-from twisted.python.failure import Failure
-from twisted.web.server import Request, Site
 
-#: Bytes of a request's body: a command's text is 4,096 at most.
-MOST_BYTES: Final = 64 * 1024
-#: Connections at a time; a browser opens six.
-MOST_CONNECTIONS: Final = 1000
+from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
+from tracker.net.refusals import Refusal, Reports
+
+#: A browser opens six connections, and the text of a command has 4,096 characters. Behind a
+#: proxy all browsers have one address: it may hold all live views, of which there are 200
+#: (MOST_STREAMS in ``events.py``), and more.
+CONSOLE_LIMITS: Final = HTTPLimits(connections=512, per_address=320, body=64 * 1024)
+#: Header fields that are read as text.
+TEXT_HEADERS: Final = (b"host", b"origin", b"sec-fetch-site", b"x-csrf-token", b"content-type")
 #: This host is not that one (RFC 9110, section 15.5.20).
 MISDIRECTED_REQUEST: Final = 421
 #: Names by which browsers on this machine call it.
@@ -93,27 +95,9 @@ def from_elsewhere(request: Any) -> bool:
     return request.getHeader("sec-fetch-site") not in (None, "same-origin", "none")
 
 
-class _BoundedSite(Site):
-    """Serves so many connections at a time, and no more: there are not endlessly many files."""
-
-    connections = 0
-
-    def buildProtocol(self, addr: IAddress | None) -> Any:
-        if self.connections >= MOST_CONNECTIONS:
-            return None
-        channel: Any = super().buildProtocol(addr)
-        lost = channel.connectionLost
-
-        def connection_lost(reason: Failure) -> None:
-            self.connections -= 1
-            lost(reason)
-
-        channel.connectionLost = connection_lost
-        self.connections += 1
-        return channel
-
-
-def console_site(app: Klein, names: Names, tiles: str | None) -> Site:
+def console_site(
+    reactor: Any, app: Klein, names: Names, tiles: str | None, reports: Reports
+) -> BoundedSite:
     """The site of an application, with what holds for all of it."""
     headers = [
         (b"content-security-policy", policy(tiles).encode()),
@@ -125,19 +109,12 @@ def console_site(app: Klein, names: Names, tiles: str | None) -> Site:
         (b"cache-control", b"no-store"),
     ]
 
-    class ConsoleRequest(Request):
+    class ConsoleRequest(BoundedRequest):
         """One request."""
 
-        def gotLength(self, length: int | None) -> None:
-            # A body that is too large is not read.
-            if length is None or length > MOST_BYTES:
-                self.channel.forceAbortClient()
-                return
-            super().gotLength(length)
+        text_headers = TEXT_HEADERS
 
         def process(self) -> None:
-            for name, value in headers:
-                self.setHeader(name, value)
             host = self.getHeader("host") or ""
             # Browsers would heed it for all else on this machine, too.
             if self.isSecure() and not Names.of(()).allow(host, secure=False):
@@ -145,18 +122,14 @@ def console_site(app: Klein, names: Names, tiles: str | None) -> Site:
             if names.allow(host, self.isSecure()):
                 super().process()
                 return
-            self.setResponseCode(MISDIRECTED_REQUEST)
-            self.setHeader(b"content-type", b"text/plain; charset=utf-8")
-            self.write(b"This console is not called by this name here: see --name.\n")
-            self.finish()
+            text = "the Host header does not name this console; --host-name adds a name"
+            self.refuse(Refusal.MISDIRECTED, MISDIRECTED_REQUEST, text)
 
-        def setHeader(self, name: Any, value: Any) -> None:
-            # Which program serves it, and of which version, is nobody's business.
-            if name != b"Server":
-                super().setHeader(name, value)
-
-    site = _BoundedSite(app.resource(), requestFactory=ConsoleRequest)
-    site.noisy = False
-    # Tabs ask all the time; what changes something is logged where it is done.
-    site.log = lambda request: None  # type: ignore[method-assign]
-    return site
+    return BoundedSite(
+        app.resource(),
+        reactor,
+        CONSOLE_LIMITS,
+        reports,
+        headers=headers,
+        request_factory=ConsoleRequest,
+    )

@@ -44,6 +44,8 @@ BEHIND: Final = "behind"
 FAR_BEHIND: Final = "far behind"
 NOT_READ: Final = "not read"
 
+_SEE_LOG: Final = "; see the console's log"
+
 
 @frozen
 class Thresholds:
@@ -108,11 +110,10 @@ class Sampler(TimerService):
         self._totals: deque[_Totals] = deque(maxlen=_RATE_LOOKS)
         self._latest: dict[str, Any] | None = None
         self._sampling = False
-        self._why_not: str | None = None  # Redis cannot be asked, as its connection has said
+        self._told = ""  # why Redis cannot be asked
 
     def redis_is(self, reason: str | None) -> None:
         """Be told why the connection to Redis is not usable, or None when it is."""
-        self._why_not = reason
         if reason is None and self.running:
             Deferred.fromCoroutine(self.sample())  # nobody should wait for the next one
 
@@ -136,13 +137,18 @@ class Sampler(TimerService):
         self._pulse.beat()
         try:
             overview = await self._overview()
+            self._told = ""
         except (Refused, Unavailable) as error:
             self._totals.clear()
-            why = self._why_not or str(error) or "no answer"
-            overview = {"at": self._clock.seconds(), "redis": why}
+            why = "it refuses what the console asks" if isinstance(error, Refused) else "no answer"
+            if why != self._told and isinstance(error, Refused):
+                # A lost connection is logged as a condition of readiness.
+                self._log.warn("Redis refuses a sample: {error}", error=error)
+            overview = {"at": self._clock.seconds(), "redis": why + _SEE_LOG}
+            self._told = why
         except Exception:  # noqa: BLE001 - else it would never look again
             self._log.failure("no sample was taken")
-            overview = {"at": self._clock.seconds(), "redis": "a fault, which the log tells of"}
+            overview = {"at": self._clock.seconds(), "redis": f"an internal error{_SEE_LOG}"}
         finally:
             self._sampling = False
         self._latest = overview

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
+from prometheus_client import CollectorRegistry
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker.console.access import Access
@@ -26,6 +27,7 @@ from tracker.control.credentials import Credentials
 from tracker.interfaces import INaming
 from tracker.lifecycle import Abort, Listener, Role
 from tracker.observe.health import Health
+from tracker.observe.refusals import HTTPReports
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import RedisConnection
 
@@ -57,6 +59,7 @@ def console_role(
     tiles: Tiles | None,
     health: Health,
     abort: Abort,
+    registry: CollectorRegistry | None = None,
 ) -> Role:
     """Build the console role; nothing is opened before it starts.
 
@@ -64,6 +67,7 @@ def console_role(
     :param positions: reads the sink, if it is known.
     :param controls: addresses of control ports, besides those that instances advertise.
     :param abort: told when the endpoint cannot be had.
+    :param registry: gets the metrics; None: there are none.
     """
     role = Role()
     role.setName("console")
@@ -93,6 +97,7 @@ def console_role(
         positions.setServiceParent(role)
     for service in (redis, ports, sampler, frames, broadcast):
         service.setServiceParent(role)
-    site = Console(parts, static_files()).site(door.names)
+    reports = HTTPReports(reactor, "console", "console", registry)
+    site = Console(parts, static_files(), reports).site(reactor, door.names)
     Listener(door.name, door.endpoint, site, abort).setServiceParent(role)
     return role

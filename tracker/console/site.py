@@ -12,9 +12,11 @@ from attrs import frozen
 from klein import Klein
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 from twisted.web.http import CACHED, NOT_FOUND
-from twisted.web.server import Request, Site
-from werkzeug.exceptions import HTTPException
+from twisted.web.server import Request
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.routing import RequestRedirect
 
 from tracker import __version__
 from tracker.command import LONGEST_TEXT, is_device_id
@@ -34,12 +36,17 @@ from tracker.control.commands import (
     NoSuchCommand,
     NotPermitted,
 )
+from tracker.net.http import BoundedRequest, BoundedSite
+from tracker.net.refusals import Refusal
+from tracker.observe.refusals import HTTPReports
 from tracker.streams.connection import Refused, Unavailable
 
 #: Commands of one device that are shown.
 MOST_COMMANDS: Final = 50
 
 _COMMAND_ID: Final = re.compile(r"[!-~]{1,64}")
+_HOURS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
+_SEE_LOG: Final = "see the console's log"
 
 Answer = dict[str, Any]
 #: Whether somebody may go on reading.
@@ -79,14 +86,16 @@ class Console:
     app = Klein()
     _log = Logger()
 
-    def __init__(self, parts: Parts, files: dict[str, File]) -> None:
+    def __init__(self, parts: Parts, files: dict[str, File], reports: HTTPReports) -> None:
         self._parts = parts
         self._files = files
+        self._reports = reports
 
-    def site(self, names: Names) -> Site:
-        """To be listened with."""
+    def site(self, reactor: Any, names: Names) -> BoundedSite:
+        """Return the site to listen with."""
         tiles = self._parts.tiles
-        return console_site(self.app, names, None if tiles is None else tiles.url)
+        url = None if tiles is None else tiles.url
+        return console_site(reactor, self.app, names, url, self._reports)
 
     @app.route("/", methods=["GET"])
     def page(self, request: Request) -> bytes:
@@ -220,8 +229,9 @@ class Console:
             self._parts.access.visitor(request)
             if not _COMMAND_ID.fullmatch(command_id):
                 raise BadQuestion("no id of a command")
-            device_id = _argument(request, "device_id")
-            return await self._parts.ports.command_status(command_id, device_id or None)
+            given = _argument(request, "device_id")
+            device_id = _device(given) if given else None
+            return await self._parts.ports.command_status(command_id, device_id)
 
         return self._answer(request, command())
 
@@ -268,11 +278,11 @@ class Console:
 
         return self._answer(request, stream())
 
-    def _answer(self, request: Request, made: Coroutine[Any, Any, Answer | None]) -> Any:
+    def _answer(self, request: Any, made: Coroutine[Any, Any, Answer | None]) -> Any:
         return Deferred.fromCoroutine(self._told(request, made))
 
     async def _told(
-        self, request: Request, made: Coroutine[Any, Any, Answer | None]
+        self, request: BoundedRequest, made: Coroutine[Any, Any, Answer | None]
     ) -> bytes | None:
         try:
             answer = await made
@@ -280,27 +290,36 @@ class Console:
             if error.wait:
                 request.setHeader(b"retry-after", str(math.ceil(error.wait)).encode())
             return _say(request, error.status, {"error": str(error), "wait": error.wait})
-        except (BadQuestion, BadArgument) as error:
+        except BadQuestion as error:
+            request.report(Refusal.MALFORMED, str(error))
+            return _say(request, 400, {"error": str(error)})
+        except BadArgument as error:
             return _say(request, 400, {"error": str(error)})
         except NotPermitted as error:
             return _say(request, 403, {"error": str(error)})
         except NoSuchCommand as error:
             return _say(request, 404, {"error": str(error)})
-        except (NoAnswer, NoInstance, ControlError, TooMany) as error:
+        except (NoAnswer, TooMany) as error:
             return _say(request, 503, {"error": str(error)})
+        except (NoInstance, ControlError) as error:
+            # They and what follows name servers and files, which is not for whoever asks.
+            self._reports.unanswered(f"instance: {error}")
+            return _say(request, 503, {"error": f"no instance can be asked now; {_SEE_LOG}"})
         except (Refused, Unavailable) as error:
-            return _say(request, 503, {"error": f"Redis: {error}"})
+            self._reports.unanswered(f"Redis: {error}")
+            return _say(request, 503, {"error": f"Redis cannot be asked now; {_SEE_LOG}"})
         except CancelledError:
             return None  # nobody waits for it any more
         except Exception:  # noqa: BLE001 - Klein's own page would tell no more, and as HTML
-            self._log.failure("a question was not answered")
-            return _say(request, 500, {"error": "a fault, which the console's log tells of"})
+            self._reports.failed(Failure())
+            return _say(request, 500, {"error": f"internal error; {_SEE_LOG}"})
         return b"" if answer is None else _say(request, 200, answer)
 
     @app.handle_errors(HTTPException)  # type: ignore[arg-type]
     def not_there(self, request: Request, failure: Any) -> bytes:
-        """A path, or a method, that there is not."""
-        return _say(request, failure.value.code, {"error": failure.value.name.lower()})
+        """Answer for a path or a method that there is not; werkzeug redirects to no other."""
+        error = NotFound() if isinstance(failure.value, RequestRedirect) else failure.value
+        return _say(request, error.code, {"error": error.name.lower()})
 
 
 def _say(request: Request, status: int, answer: Answer) -> bytes:
@@ -313,7 +332,10 @@ def _say(request: Request, status: int, answer: Answer) -> bytes:
 
 def _argument(request: Request, name: str, default: str = "") -> str:
     values = (request.args or {}).get(name.encode(), [])
-    return values[0].decode(errors="replace") if values else default
+    if len(values) > 1:
+        raise BadQuestion(f"{name}: is given twice")
+    # That it is UTF-8 was checked with the whole target of the request.
+    return values[0].decode() if values else default
 
 
 def _body(request: Request) -> Answer:
@@ -345,7 +367,6 @@ def _device(text: str) -> str:
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise BadQuestion("hours: must be a number") from None
+    if not _HOURS.fullmatch(text):
+        raise BadQuestion("hours: must be a number")
+    return float(text)

@@ -68,9 +68,12 @@ class SQLitePositions(Positions):
                 database.close()
         except sqlite3.Error as error:
             if not self._path.exists():
-                raise NoAnswer(f"{self._path}: there is no such file yet") from None
-            text = f"no answer within {TIMEOUT:g} s" if _interrupted(error) else str(error)
-            raise NoAnswer(f"{self._path}: {text}") from None
+                detail = f"{self._path}: there is no such file yet"
+                raise NoAnswer("there is no database yet", detail) from None
+            text = "the database cannot be asked now; see the console's log"
+            if _interrupted(error):
+                text = f"the database has not answered within {TIMEOUT:g} s"
+            raise NoAnswer(text, f"{self._path}: {error}") from None
 
 
 def _interrupted(error: sqlite3.Error) -> bool:

@@ -19,8 +19,10 @@ from tracker.interfaces import ISession, Rejection
 from tracker.limits import Limits
 from tracker.net.shares import AddressShares, address_group
 
-#: Files that the process needs for other things than connections of devices.
-RESERVED_FILES: Final = 64
+#: Files that the process needs for other things than connections of devices: 64 connections to
+#: the health port (HEALTH_LIMITS in tracker/observe/http.py), 64 to the control port
+#: (MOST_CONNECTIONS in tracker/control/server.py), and 64 for Redis, listening sockets and so on.
+RESERVED_FILES: Final = 192
 #: Connections of one address that are always allowed, where that leaves slots to others: as
 #: many devices may be behind the NAT of one carrier.
 MIN_SHARE: Final = 1000

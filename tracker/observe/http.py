@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+from abc import abstractmethod
+from typing import Any, Final
 
-from twisted.web.http import SERVICE_UNAVAILABLE
+from twisted.web.http import NOT_ALLOWED, NOT_FOUND, OK, SERVICE_UNAVAILABLE
 from twisted.web.resource import Resource
-from twisted.web.server import Request, Site
+from twisted.web.server import Request
 
+from tracker.net.http import BoundedSite, HTTPLimits
+from tracker.net.refusals import Reports
 from tracker.observe.health import Health
 
+#: Prometheus and probes need a handful of connections, and nobody sends a body. In an ingest
+#: process these are files that devices cannot have, see RESERVED_FILES in
+#: ``tracker/ingestion/admission.py``.
+HEALTH_LIMITS: Final = HTTPLimits(connections=64, per_address=32, body=0)
 
-def health_site(health: Health, metrics: Resource) -> Site:
+
+def health_site(reactor: Any, health: Health, metrics: Resource, reports: Reports) -> BoundedSite:
     """A web site for probes, Prometheus and people; it changes nothing and asks nobody.
 
     Metrics are gathered and written by a thread of the reactor's pool, all else by the loop: an
@@ -19,39 +28,62 @@ def health_site(health: Health, metrics: Resource) -> Site:
 
     :param metrics: the page of metrics, see :class:`~tracker.observe.page.MetricsPage`.
     """
-    root = Resource()
+    root = _Root()
     root.putChild(b"healthz", _Alive())
     root.putChild(b"readyz", _Ready(health))
     root.putChild(b"metrics", metrics)
-    site = Site(root)
-    site.noisy = False
-    # Probes come every few seconds; the log is for what happens.
-    site.log = lambda request: None  # type: ignore[method-assign]
-    return site
+    return BoundedSite(root, reactor, HEALTH_LIMITS, reports)
 
 
-class _Alive(Resource):
+class _Page(Resource):
+    """A page that can be read, and nothing else."""
+
     isLeaf = True
 
-    def render_GET(self, request: Request) -> bytes:
-        request.setHeader(b"content-type", b"text/plain; charset=utf-8")
-        return b"alive\n"
+    def render(self, request: Request) -> bytes:
+        """Return the page, or nothing of it for HEAD."""
+        status, kind, body = OK, b"application/json", b""
+        if request.method in (b"GET", b"HEAD"):
+            status, kind, body = self.page()
+        else:
+            status, body = NOT_ALLOWED, b'{"error":"method not allowed"}\n'
+            request.setHeader(b"allow", b"GET, HEAD")
+        request.setResponseCode(status)
+        request.setHeader(b"content-type", kind)
+        request.setHeader(b"content-length", b"%d" % len(body))
+        # Twisted logs a line if the answer to HEAD has a body.
+        return b"" if request.method == b"HEAD" else body
+
+    @abstractmethod
+    def page(self) -> tuple[int, bytes, bytes]:
+        """Return status, content type and body."""
 
 
-class _Ready(Resource):
-    isLeaf = True
+class _Root(Resource):
+    def getChild(self, path: bytes, request: Request) -> Resource:
+        return _NotFound()
 
+
+class _NotFound(_Page):
+    def page(self) -> tuple[int, bytes, bytes]:
+        return NOT_FOUND, b"application/json", b'{"error":"not found"}\n'
+
+
+class _Alive(_Page):
+    def page(self) -> tuple[int, bytes, bytes]:
+        return OK, b"text/plain; charset=utf-8", b"alive\n"
+
+
+class _Ready(_Page):
     def __init__(self, health: Health) -> None:
         super().__init__()
         self._health = health
 
-    def render_GET(self, request: Request) -> bytes:
-        if not self._health.ready:
-            request.setResponseCode(SERVICE_UNAVAILABLE)
-        request.setHeader(b"content-type", b"application/json")
+    def page(self) -> tuple[int, bytes, bytes]:
         answer = {
             "ready": self._health.ready,
             "reasons": self._health.reasons,
             "details": self._health.details,
         }
-        return json.dumps(answer).encode() + b"\n"
+        status = OK if self._health.ready else SERVICE_UNAVAILABLE
+        return status, b"application/json", json.dumps(answer).encode() + b"\n"

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.web.http import SERVICE_UNAVAILABLE
+from twisted.web.http import BAD_REQUEST, SERVICE_UNAVAILABLE
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
@@ -81,5 +82,25 @@ class _Page(Resource):
         if self._page.closed:
             request.setResponseCode(SERVICE_UNAVAILABLE)
             return b"stopping\n"
+        accept = b",".join(request.requestHeaders.getRawHeaders(b"accept") or ())
+        if not can_be_read(accept):
+            request.setResponseCode(BAD_REQUEST)
+            request.setHeader(b"content-type", b"application/json")
+            body = b'{"error":"the header accept is malformed"}\n'
+            # Twisted logs a line if the answer to HEAD has a body.
+            return b"" if request.method == b"HEAD" else body
         self._page.begin(request)
         return self._metrics.render(request)
+
+
+def can_be_read(accept: bytes) -> bool:
+    """Return whether Prometheus' client can read an Accept header.
+
+    It raises TypeError, and perhaps others, for a version that is not a number. In its thread
+    that would be logged with a traceback, however often somebody asks.
+    """
+    try:
+        choose_encoder(accept.decode("latin-1"))
+    except Exception:  # noqa: BLE001 - whatever it raises
+        return False
+    return True

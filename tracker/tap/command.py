@@ -17,6 +17,7 @@ from tracker.observe.http import health_site
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_registry
 from tracker.observe.page import MetricsPage
+from tracker.observe.refusals import HTTPReports
 from tracker.observe.supervision import Supervision
 from tracker.tap.bridge import BridgeOptions
 from tracker.tap.console import ConsoleOptions
@@ -80,7 +81,8 @@ def makeService(options: Options) -> IService:
             endpoint = loopback_endpoint(reactor, name, role_options["http"])
             page = MetricsPage(reactor, registry)
             page.setServiceParent(process)
-            site = health_site(health, page.resource)
+            reports = HTTPReports(reactor, "health port", "health_port", registry)
+            site = health_site(reactor, health, page.resource, reports)
             Listener(name, endpoint, site, process.abort).setServiceParent(process)
     except ConfigError as error:
         raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None

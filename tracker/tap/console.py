@@ -71,6 +71,7 @@ class ConsoleDoorOptions(RoleOptions):
         controls: list[str],
         health: Health,
         abort: Abort,
+        registry: CollectorRegistry,
     ) -> Role:
         """The console role.
 
@@ -107,6 +108,7 @@ class ConsoleDoorOptions(RoleOptions):
             self._tiles(),
             health,
             abort,
+            registry,
         )
 
     def _operators(self) -> Operators | None:
@@ -176,6 +178,7 @@ class ConsoleOptions(ConsoleDoorOptions):
             self["control"],
             health,
             abort,
+            registry,
         )
 
 

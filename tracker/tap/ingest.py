@@ -143,7 +143,7 @@ class ServingOptions(RoleOptions):
         ):
             raise ConfigError("--tls-client-ca: no --listen has an ssl: endpoint")
         try:
-            limiter = ConnectionLimiter(reactor, limits, most_files())
+            limiter = ConnectionLimiter(reactor, limits, most_files() - self.other_files())
         except ValueError as error:
             raise ConfigError(str(error)) from None
         control = self.control_address(instance_id)
@@ -170,6 +170,10 @@ class ServingOptions(RoleOptions):
                 *(roles, self.levels, health, abort),
             ).setServiceParent(role)
         return role
+
+    def other_files(self) -> int:
+        """Return how many files other roles in the same process need."""
+        return 0
 
     def control_address(self, instance_id: str) -> str | None:
         """Where the control port listens; None: nowhere."""

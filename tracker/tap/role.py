@@ -13,6 +13,7 @@ from twisted.python import usage
 from tracker import config
 from tracker.config import ConfigError
 from tracker.endpoints import with_default
+from tracker.ingestion.ports import BACKLOG, tls_endpoint
 from tracker.interfaces import IVendor
 from tracker.lifecycle import Abort, Role
 from tracker.observe.health import Health
@@ -111,8 +112,19 @@ def loopback_endpoint(reactor: Any, name: str, description: str) -> IStreamServe
 
     :raises ConfigError: when it makes no sense.
     """
-    described = with_default(description, {"tcp": 2, "ssl": 9}, "interface", "127.0.0.1")
-    return endpoint_of(reactor, name, described)
+    described = with_default(description, {"tcp": 2, "ssl": 4}, "interface", "127.0.0.1")
+    if not described.startswith("ssl:"):
+        # Twisted's backlog of 50 is full before a flood of connections is turned away, and then
+        # a probe is not answered for seconds.
+        described = with_default(described, {"tcp": 3, "tcp6": 3}, "backlog", BACKLOG)
+        return endpoint_of(reactor, name, described)
+    # Twisted's own cannot leave a connection alone that a site has no room for.
+    try:
+        return tls_endpoint(reactor, described)
+    except OSError as error:
+        raise ConfigError(f"{name}: {error.filename}: {error.strerror}") from None
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def reachable(address: RedisAddress, reactor: Any) -> RedisAddress:

@@ -11,6 +11,7 @@ from twisted.logger import Logger
 
 from tracker import config
 from tracker.config import ConfigError
+from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.credentials import Credentials
 from tracker.janitor.role import INTERVAL, janitor_role
 from tracker.lifecycle import Abort, Role
@@ -41,6 +42,10 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
          "ssl:PORT:privateKey=FILE:certKey=FILE[:interface=ADDRESS] with --operators; or none. "
          f"[{config.DEFAULT_CONSOLE}, if that is free]"),
     ]  # fmt: skip
+
+    def other_files(self) -> int:
+        """See ServingOptions; besides the console's connections for SQLite, Redis and so on."""
+        return 0 if self["console"] == "none" else CONSOLE_LIMITS.connections + 64
 
     def control_address(self, instance_id: str) -> str | None:
         """See ServingOptions."""
@@ -87,11 +92,18 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
         ).setServiceParent(role)
         self.ingest(reactor, address, health, registry, abort).setServiceParent(role)
         if self["console"] != "none":
-            self._console(reactor, address, folder, health, abort).setServiceParent(role)
+            console = self._console(reactor, address, folder, health, abort, registry)
+            console.setServiceParent(role)
         return role
 
     def _console(
-        self, reactor: Any, address: RedisAddress, folder: Path, health: Health, abort: Abort
+        self,
+        reactor: Any,
+        address: RedisAddress,
+        folder: Path,
+        health: Health,
+        abort: Abort,
+        registry: CollectorRegistry,
     ) -> Role:
         def without(reason: str) -> None:
             # Nobody has asked for it there: that is no reason to stop serving devices.
@@ -107,4 +119,5 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             [],
             health,
             abort if self["console"] else without,
+            registry,
         )

@@ -30,6 +30,7 @@ from tracker.console.sampler import Sampler, Thresholds
 from tracker.console.sessions import KEY_BYTES, Sessions
 from tracker.console.site import Console, Parts, Tiles
 from tracker.control.credentials import Credentials
+from tracker.observe.refusals import HTTPReports
 
 #: Some time in 2026.
 NOW: Final = 1_795_000_000.0
@@ -147,7 +148,8 @@ class Server:
             self.may_send,
         )
         files = {"index.html": File(b"<!doctype html>", "text/html", b'"1"')}
-        self.site = Console(self.parts, files).site(Names.of(self.names))
+        reports = HTTPReports(self.clock, "console", "console")
+        self.site = Console(self.parts, files, reports).site(self.clock, Names.of(self.names))
 
     def connect(self, peer: str = "127.0.0.1") -> Connection:
         return Connection(self, peer)
@@ -164,7 +166,6 @@ class Connection:
         if server.secure:
             alsoProvides(self.transport, ISSLTransport)
             setattr(self.transport, "setTcpNoDelay", lambda enabled: None)  # noqa: B010
-        self.channel.callLater = server.clock.callLater
         self.channel.makeConnection(self.transport)
 
     def write(self, method: str, path: str, headers: dict[str, str], body: str = "") -> None:

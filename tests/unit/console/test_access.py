@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from attrs import evolve
-from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.logger import formatEvent, globalLogPublisher
 
@@ -15,7 +14,6 @@ from tests.unit.console.browsing import DEVICE, HOST, NOW, Browser, FakeOperator
 from tracker.console.access import MOST_BY_ADDRESS, MOST_BY_NAME, MOST_CHECKED, MOST_TOLD, PERIOD
 from tracker.console.events import HEARTBEAT
 from tracker.console.operators import Operator, PasswordHash
-from tracker.console.requests import MOST_CONNECTIONS
 from tracker.console.sessions import LIFETIME
 
 PASSWORD = "correct horse battery"
@@ -330,13 +328,6 @@ def test_who_is_removed_or_logs_out_is_shown_nothing_more(
     assert first.transport.disconnecting
     assert second.transport.disconnecting
     server.broadcast.stopService()
-
-
-def test_there_are_only_so_many_connections(server: Server) -> None:
-    connections = [server.connect() for _ in range(MOST_CONNECTIONS)]
-    assert server.site.buildProtocol(IPv4Address("TCP", "127.0.0.1", 1)) is None
-    connections[0].leave()
-    assert Browser(server).get("/").status == 200
 
 
 def test_the_log_tells_of_some_failed_logins_only(server: Server) -> None:

@@ -11,7 +11,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from tests.unit.console.browsing import DEVICE, NOW, AnsweringRedis, FakePorts
-from tracker.console.devices import Devices
+from tracker.console.devices import BadQuestion, Devices
 from tracker.console.positions import LAST, NoAnswer, Positions, Search, Track
 from tracker.vendors.teltonika.naming import Naming
 
@@ -132,31 +132,53 @@ def test_a_database_that_is_away_hides_nothing_else(
     assert (found["no_place"], found["device_id"]) == ("it is away", DEVICE)
 
 
+def moment(number: int) -> str:
+    return f"2026-11-30T10:{number // 60:02}:{number % 60:02}.000Z"
+
+
 def test_pages_are_bounded_and_lead_to_the_next(devices: Devices, positions: FakePositions) -> None:
-    positions.rows = [{**row({}), "last_contact": f"t{number}"} for number in range(200)]
+    positions.rows = [{**row({}), "last_contact": moment(number)} for number in range(200)]
     page = result(devices.page("35", "contact", "", 10_000))
     assert len(page["devices"]) == 100
     result(devices.page("35", "contact", page["after"], 100))
     first, second = positions.asked
     assert (first.text, first.by_contact, first.after, first.limit) == ("35", True, None, 100)
-    assert second.after == ("t99", DEVICE)
+    assert second.after == (moment(99), DEVICE)
     positions.rows = positions.rows[:3]
     assert result(devices.page("", "id", "", 100))["after"] is None
 
 
-TOO_LONG = json.dumps(["a", "b" * 100])
+TIME = "2026-11-30T10:00:00.000Z"
+TOO_LONG = json.dumps([TIME, "1" * 150])
 
 
 @pytest.mark.parametrize(
     "after",
     [
         *("x", "5", "null", "[]", "[1]", '["a", 1]', "{}", '{"a": 1, "b": 2}', TOO_LONG),
-        *("[" * 5000, r'["\ud800", "1"]', r'["a", "\u0000"]'),
+        *("[" * 5000, "[" * 140, r'["\ud800", "1"]', f'["{TIME}", "\\u0000"]', '["x", "y"]'),
+        *(f'["{TIME}", "1", "2"]', f'["{TIME}", ""]', '["2026-02-30T10:00:00.000Z", "1"]', "\0"),
+        *('["infinity", "1"]', '["now", "1"]', f'["{TIME}\\n", "1"]', f'[["{TIME}"], "1"]'),
     ],
 )
 def test_what_is_no_page_is_refused(devices: Devices, after: str) -> None:
-    with pytest.raises(ValueError, match="after: is what the page before has said"):
-        result(devices.page("", "id", after, 10))
+    for order in ("id", "contact"):
+        with pytest.raises(BadQuestion):
+            result(devices.page("", order, after, 10))
+
+
+@pytest.mark.parametrize("cursor", ["x", "-1", "1.0", "1 0", str(1 << 64), "9" * 5000, "٣"])
+def test_a_cursor_that_redis_would_refuse_is_refused(cursor: str) -> None:
+    redis: Any = AnsweringRedis()
+    devices = Devices(Clock(), redis, None, FakePorts(), {})
+    with pytest.raises(BadQuestion):
+        result(devices.page("", "id", cursor, 10))
+    assert redis.commands == []
+
+
+def test_an_order_that_there_is_not_is_refused(devices: Devices) -> None:
+    with pytest.raises(BadQuestion):
+        result(devices.page("", "speed", "", 10))
 
 
 def test_a_track_begins_so_many_hours_ago(devices: Devices, positions: FakePositions) -> None:

@@ -7,8 +7,9 @@ import json
 import pytest
 
 from tests.unit.console.browsing import DEVICE, Browser, Connection, Server
-from tracker.console.events import HEARTBEAT, PATIENCE, Broadcast, event
+from tracker.console.events import HEARTBEAT, Broadcast, event
 from tracker.console.frames import MOST_DEVICES
+from tracker.net.waits import READ_TIMEOUT
 
 
 @pytest.fixture
@@ -94,11 +95,11 @@ def test_who_takes_nothing_for_long_is_cut_off(server: Server) -> None:
     server.broadcast.startService()
     slow, quick = listen(server), listen(server)
     slow.transport.producer.pauseProducing()
-    for _ in range(int(PATIENCE / HEARTBEAT)):
-        server.clock.advance(HEARTBEAT)
-        assert not slow.transport.disconnecting
-    server.clock.advance(HEARTBEAT)
-    assert slow.transport.disconnecting
+    server.clock.pump([1.0] * (int(READ_TIMEOUT) - 1))
+    assert not slow.transport.disconnected
+    server.clock.advance(1)
+    assert slow.transport.disconnected
+    server.clock.pump([1.0] * 1000)
     assert not quick.transport.disconnecting
     slow.leave()
     assert server.broadcast.count == 1

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from tracker.console.attempts import Attempts, network_of
+from tracker.console.attempts import Attempts
 from tracker.console.operators import (
     BadOperators,
     Operator,
@@ -144,16 +144,3 @@ def test_so_many_are_remembered_and_no_more() -> None:
         attempts.add(str(number))
     assert len(attempts._by) == 10_000
     assert attempts.wait("19999") == 10
-
-
-@pytest.mark.parametrize(
-    ("address", "network"),
-    [
-        ("192.0.2.1", "192.0.2.1"),
-        ("::ffff:192.0.2.1", "192.0.2.1"),
-        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
-        ("", ""),
-    ],
-)
-def test_addresses_of_one_peer_count_as_one(address: str, network: str) -> None:
-    assert network_of(address) == network

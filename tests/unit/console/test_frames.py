@@ -116,7 +116,8 @@ def test_a_device_is_followed(server: Server, place: Place) -> None:
 def test_an_instance_that_is_away_is_asked_again(server: Server, place: Place) -> None:
     place.clients["one"].away = True
     connection = look(server)
-    assert "not to be seen now: it is away" in states(connection)[-1]
+    assert "cannot be shown now" in states(connection)[-1]
+    assert "it is away" not in connection.text
     place.clients["one"].away = False
     server.clock.advance(INTERVAL)
     assert "Connected to one" in states(connection)[-1]

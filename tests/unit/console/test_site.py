@@ -5,13 +5,17 @@ from __future__ import annotations
 from importlib.resources import files
 
 import pytest
+from twisted.logger import capturedLogs, eventAsText
 
 from tests.unit.console.browsing import DEVICE, Browser, Server
 from tracker.console.files import static_files
 from tracker.console.ports import NoInstance
-from tracker.console.requests import MOST_BYTES, policy
+from tracker.console.requests import CONSOLE_LIMITS, policy
 from tracker.console.site import Tiles
+from tracker.control.client import NotConnected
 from tracker.control.commands import BadArgument, ControlError, NotPermitted, RedisUnavailable
+from tracker.observe.refusals import MAX_LINES
+from tracker.streams.connection import Refused, Unavailable
 
 SEND = {"device_id": DEVICE, "text": "getinfo"}
 
@@ -122,9 +126,6 @@ def test_a_command_is_sent_by_a_control_port(browser: Browser, server: Server) -
     [
         (NotPermitted("your role is read"), 403),
         (BadArgument("text is too long"), 400),
-        (NoInstance("no instance lives"), 503),
-        (RedisUnavailable("no answer"), 503),
-        (ControlError("something else"), 503),
     ],
 )
 def test_why_a_command_is_not_sent_is_told(
@@ -133,6 +134,33 @@ def test_why_a_command_is_not_sent_is_told(
     server.ports.refusal = refusal
     answer = browser.post("/api/commands", SEND)
     assert (answer.status, answer.json["error"]) == (status, str(refusal))
+    assert server.commands.latest(1) == []
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        NoInstance("one: unix:/run/tracker/control.sock: no such file"),
+        RedisUnavailable("redis://user@10.0.0.1: no answer"),
+        NotConnected("Connection refused by 10.0.0.2"),
+        ControlError("Traceback"),
+        Refused("NOPERM user console"),
+        Unavailable("redis://10.0.0.1"),
+        ValueError("/var/lib/tracker"),
+    ],
+)
+def test_what_names_servers_stands_in_the_log_and_not_in_the_answer(
+    browser: Browser, server: Server, refusal: Exception
+) -> None:
+    server.ports.refusal = refusal
+    with capturedLogs() as logged:
+        answers = [browser.post("/api/commands", SEND) for _ in range(3 * MAX_LINES)]
+    (status,) = {answer.status for answer in answers}
+    assert status == (500 if isinstance(refusal, ValueError) else 503)
+    assert all(answer.json["error"] for answer in answers)
+    assert str(refusal) not in answers[0].body
+    lines = [event for event in logged if str(refusal) in eventAsText(event)]
+    assert len(lines) == MAX_LINES
     assert server.commands.latest(1) == []
 
 
@@ -158,16 +186,19 @@ def test_a_body_that_is_not_json_is_refused(browser: Browser, server: Server) ->
 
 def test_brackets_within_brackets_are_no_fault_of_ours(browser: Browser, server: Server) -> None:
     connection = server.connect()
-    connection.write("POST", "/api/login", browser.headers(), "[" * (MOST_BYTES - 1))
+    connection.write("POST", "/api/login", browser.headers(), "[" * (CONSOLE_LIMITS.body - 1))
     answer = connection.answer()
     assert (answer.status, answer.json["error"]) == (400, "must be JSON")
 
 
 def test_a_body_that_is_too_long_is_not_read(browser: Browser, server: Server) -> None:
     connection = server.connect()
-    headers = {**browser.headers(), "Content-Length": str(MOST_BYTES + 1)}
+    headers = {**browser.headers(), "Content-Length": str(CONSOLE_LIMITS.body + 1)}
     connection.write("POST", "/api/commands", headers)
-    assert connection.transport.disconnecting or connection.transport.disconnected
+    answer = connection.answer()
+    assert (answer.status, connection.transport.disconnecting) == (413, True)
+    assert answer.json["error"]
+    assert answer.header("x-content-type-options") == "nosniff"
 
 
 def test_a_console_may_be_told_to_send_nothing() -> None:

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeGateway, FakeSession
+from tracker.console.requests import CONSOLE_LIMITS
+from tracker.control.server import MOST_CONNECTIONS
 from tracker.ingestion.admission import (
     HURRIED_LOGIN,
     RESERVED_FILES,
@@ -16,6 +18,9 @@ from tracker.ingestion.admission import (
 )
 from tracker.interfaces import Rejection
 from tracker.limits import Limits
+from tracker.observe.http import HEALTH_LIMITS
+from tracker.tap.ingest import IngestOptions
+from tracker.tap.standalone import StandaloneOptions
 
 HOST, OTHER = "192.0.2.1", "192.0.2.2"
 FULL, RATE, SHARE = (
@@ -190,6 +195,15 @@ def test_who_has_logged_in_or_gone_takes_no_memory(clock: Clock) -> None:
             door.logged_in(session)
         door.closed(session)
     assert (door._silent, door._silent_by_group, door.used) == ({}, {}, 0)
+
+
+def test_files_are_reserved_for_all_connections_that_other_ports_may_have() -> None:
+    others = HEALTH_LIMITS.connections + MOST_CONNECTIONS
+    assert others + 64 <= RESERVED_FILES
+    standalone = StandaloneOptions()
+    assert standalone.other_files() >= CONSOLE_LIMITS.connections + 64
+    standalone["console"] = "none"
+    assert standalone.other_files() == IngestOptions().other_files() == 0
 
 
 @pytest.mark.parametrize("rate", [1, 2, 10])

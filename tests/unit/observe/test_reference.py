@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from tracker.observe.health import Health
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.observe.refusals import HTTPReports
 from tracker.tap import Options
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.rst"
@@ -50,6 +51,7 @@ def registry_of(
     options.parseOptions([role, *given])
     registry, health = make_registry(), Health()
     HealthMetrics(health, registry)
+    HTTPReports(reactor, "health port", "health_port", registry)
     LoopDelay(reactor, registry)
     role_options: Any = options.subOptions
     role_options.levels = role_options.log_levels()
@@ -117,7 +119,7 @@ def test_all_roles_in_one_process_do_not_tell_anything_twice(tmp_path: Path) -> 
     together = {metric.name for metric in registered(standalone)}
     apart = {
         metric.name
-        for role in ("ingest", "process", "janitor")
+        for role in ("ingest", "process", "janitor", "console")
         for metric in registered(registry_of(role, tmp_path))
     }
     assert together == apart

@@ -1,0 +1,125 @@
+"""A bounded HTTP site behind TLS: handshakes and closings wait for their peers, too."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import frozen
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred
+from twisted.internet.threads import deferToThread
+from twisted.logger import capturedLogs
+from twisted.web.resource import Resource
+
+from tests.certificates import certify, key_of
+from tests.unit.net.wires import Told, trouble
+from tests.waiting import until
+from tracker.net import waits
+from tracker.net.http import BoundedSite, HTTPLimits
+from tracker.net.refusals import Refusal
+from tracker.net.waits import Stage
+from tracker.tap.role import loopback_endpoint
+
+GET = b"GET /x HTTP/1.1\r\nHost: here\r\n\r\n"
+
+
+@frozen
+class Served:
+    """A site on a port."""
+
+    port: int
+    site: BoundedSite
+    told: Told
+    context: ssl.SSLContext
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), 20)
+
+    def ask(self) -> bytes:
+        """Ask, and read to the end; the first bytes of the answer."""
+        with self.context.wrap_socket(self.connect(), server_hostname="127.0.0.1") as connection:
+            connection.sendall(GET)
+            return connection.recv(12)
+
+
+@pytest_twisted.async_yield_fixture
+async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
+    """Deadlines are short: what is waited for here does not come."""
+    from twisted.internet import reactor
+
+    for stage in (Stage.NEW, Stage.CLOSE):
+        monkeypatch.setitem(waits.SECONDS, stage, 1.0)
+    certificate = certify(tmp_path, "127.0.0.1")
+    told = Told()
+    site = BoundedSite(Resource(), reactor, HTTPLimits(4, 2, 0), told)
+    description = f"ssl:0:privateKey={key_of(certificate)}:certKey={certificate}"
+    with capturedLogs() as logged:
+        port = await loopback_endpoint(reactor, "--http", description).listen(site)
+        context = ssl.create_default_context(cafile=str(certificate))
+        address: Any = port.getHost()
+        yield Served(address.port, site, told, context)
+        stopped = port.stopListening()
+        if stopped is not None:
+            await stopped
+        await until(lambda: site.connections == 0, "all are closed")
+    assert not trouble(logged)
+
+
+def in_thread(function: Any, *arguments: Any) -> Deferred[Any]:
+    return deferToThread(function, *arguments)
+
+
+@ensureDeferred
+async def test_it_is_served(served: Served) -> None:
+    assert await in_thread(served.ask) == b"HTTP/1.1 404"
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01", GET])
+@ensureDeferred
+async def test_handshake_that_does_not_end_is_cut_off(served: Served, begun: bytes) -> None:
+    with await in_thread(served.connect) as connection:
+        connection.sendall(begun)
+        await until(lambda: served.site.connections == 1 or begun == GET, "it is there")
+        await until(lambda: served.site.connections == 0, "it is cut off")
+
+
+@ensureDeferred
+async def test_handshakes_count_and_the_oldest_makes_room(served: Served) -> None:
+    silent = [await in_thread(served.connect) for _ in range(2)]
+    await until(lambda: served.site.connections == 2, "both are there")
+    assert await in_thread(served.ask) == b"HTTP/1.1 404"
+    assert served.told.refusals == []
+    for connection in silent:
+        connection.close()
+
+
+@ensureDeferred
+async def test_connection_without_room_is_closed_at_once(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(served.site, "_make_room", lambda group: False)
+    silent = [await in_thread(served.connect) for _ in range(2)]
+    await until(lambda: served.site.connections == 2, "both are there")
+    with pytest.raises(OSError):  # noqa: PT011 - a reset, or the end within a handshake
+        await in_thread(served.ask)
+    assert served.told.refusals == [Refusal.ADDRESS]
+    for connection in silent:
+        connection.close()
+
+
+@ensureDeferred
+async def test_peer_that_does_not_close_its_side_is_cut_off(served: Served) -> None:
+    def ask() -> socket.socket:
+        connection = served.context.wrap_socket(served.connect(), server_hostname="127.0.0.1")
+        connection.sendall(b"GET /x HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 404"
+        return connection
+
+    with await in_thread(ask):
+        await until(lambda: served.site.connections == 0, "it is cut off")

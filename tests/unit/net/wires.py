@@ -1,0 +1,122 @@
+"""Connections to HTTP sites without sockets: they pause, are paused, and end as real ones do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.error import ConnectionAborted, ConnectionDone
+from twisted.internet.testing import StringTransport
+from twisted.logger import LogEvent, LogLevel
+from twisted.python.failure import Failure
+
+from tracker.net.refusals import Refusal
+
+#: Bytes that a transport holds before it asks to be spared: as Twisted's.
+FULL: Final = 65_536
+
+
+@define
+class Told:
+    """Keeps what a site reports."""
+
+    refusals: list[Refusal] = field(factory=list)
+    failures: list[Failure] = field(factory=list)
+
+    def refused(self, refusal: Refusal, peer: str, text: str) -> None:
+        self.refusals.append(refusal)
+
+    def failed(self, failure: Failure) -> None:
+        self.failures.append(failure)
+
+
+class Wire(StringTransport):
+    """The server's end of a connection, whose peer reads only when the test says so."""
+
+    def __init__(self, site: Any, host: str = "192.0.2.1") -> None:
+        address = IPv6Address if ":" in host else IPv4Address
+        peer = address("TCP", host, 40_000)
+        super().__init__(IPv4Address("TCP", "192.0.2.99", 9120), peer)
+        self.channel: Any = site.buildProtocol(peer)
+        self.closed = False
+        self._unread = 0
+        self._full = False
+        if self.refused:
+            self.closed = True
+        else:
+            self.channel.makeConnection(self)
+
+    @property
+    def refused(self) -> bool:
+        """Whether the connection was closed before it began."""
+        return self.channel is None
+
+    def write(self, data: bytes) -> None:
+        super().write(data)
+        self._unread += len(data)
+        if self._unread > FULL and self.producer is not None and not self._full:
+            self._full = True
+            self.producer.pauseProducing()
+
+    def writeSequence(self, data: Any) -> None:
+        self.write(b"".join(data))
+
+    def send(self, data: bytes) -> Wire:
+        """What the peer sends."""
+        if not self.closed:
+            self.channel.dataReceived(data)
+        self.turn()
+        return self
+
+    def read(self) -> None:
+        """The peer reads all that there is."""
+        self._unread = 0
+        if self._full and self.producer is not None:
+            self._full = False
+            self.producer.resumeProducing()
+        self.turn()
+
+    def turn(self) -> None:
+        """The loop turns: a connection that was closed is lost."""
+        if self.closed:
+            return
+        if self.disconnected:  # aborted
+            self.lose(Failure(ConnectionAborted()))
+        elif self.disconnecting and self._unread <= FULL:
+            self.lose(Failure(ConnectionDone()))
+
+    def lose(self, reason: Failure | None = None) -> None:
+        """The connection ends."""
+        self.closed = True
+        self.channel.connectionLost(reason or Failure(ConnectionDone()))
+
+    @property
+    def text(self) -> bytes:
+        """All that was sent to the peer."""
+        sent: bytes = self.value()
+        return sent
+
+    @property
+    def statuses(self) -> list[int]:
+        """The statuses of all answers. (No body here begins a line so.)"""
+        parts = self.text.split(b"HTTP/1.1 ")[1:]
+        return [int(part[:3]) for part in parts]
+
+    @property
+    def answer(self) -> Any:
+        """The body of the last answer, which is JSON."""
+        return json.loads(self.text.rpartition(b"\r\n\r\n")[2])
+
+
+def trouble(logged: Sequence[LogEvent]) -> list[LogEvent]:
+    """Events that hold a failure, or are errors."""
+    return [
+        event
+        for event in logged
+        if "log_failure" in event
+        or "failure" in event
+        or event.get("log_level") in (LogLevel.error, LogLevel.critical)
+    ]

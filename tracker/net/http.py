@@ -1,0 +1,490 @@
+"""HTTP servers that bound what a peer can take: connections, bytes and time.
+
+A connection waits either for its peer (for a request, for the rest of one, for the next one, or
+until the peer has read an answer), or for us to answer. Every wait for the peer has a deadline
+that no byte extends, and the connection that has waited longest for its peer is closed when
+others need the room. A request that is being answered, such as a stream of events, has no
+deadline, and its connection is closed only if its peer does not read.
+
+Bodies are held in memory, up to the limit of the site, and never in a file. The answer to a
+malformed request is JSON, ``{"error": …}``, and the connection is closed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from io import BytesIO
+from typing import Any, ClassVar, Final
+from urllib.parse import unquote_to_bytes
+
+from attrs import frozen
+from twisted.internet.interfaces import IAddress
+from twisted.internet.protocol import connectionDone
+from twisted.python.failure import Failure
+from twisted.web.http import (
+    BAD_REQUEST,
+    INTERNAL_SERVER_ERROR,
+    REQUEST_ENTITY_TOO_LARGE,
+    RESPONSES,
+    HTTPChannel,
+)
+from twisted.web.http import Request as HTTPRequest
+from twisted.web.server import Request, Site
+
+from tracker.endpoints import readable
+from tracker.net.refusals import Refusal, Reports
+from tracker.net.shares import AddressShares, address_group
+from tracker.net.waits import Stage, Wait
+
+#: Bytes of a line of a head, and of all of them; header fields.
+MAX_LINE: Final = 8192
+MAX_HEAD: Final = 16_384
+MAX_FIELDS: Final = 100
+
+#: Reads of pipelined requests that are buffered while another one is answered.
+_MAX_AHEAD: Final = 32
+#: Digits of a Content-Length. (int() refuses 4,300 of them with an error of its own.)
+_MAX_DIGITS: Final = 18
+#: Connections that are closed to make room for others in one turn of the loop, at most.
+_HEADROOM: Final = 16
+
+
+@frozen
+class HTTPLimits:
+    """Limits of a site."""
+
+    connections: int
+    """Open connections, and so files."""
+    per_address: int
+    """Of these, those of one address (for IPv6, of a /64; all peers on Unix sockets are one)."""
+    body: int
+    """Bytes of a request's body."""
+    persistent: bool = True
+    """Whether a connection may carry more than one request."""
+
+    @staticmethod
+    def headroom(limit: int) -> int:
+        """Return how many connections below a limit room is made for others.
+
+        A connection that is closed is a file until the next turn of the loop. So room is made
+        before the last one is taken.
+        """
+        return max(1, min(_HEADROOM, limit // 4))
+
+
+class BoundedRequest(Request):
+    """A request whose body and head are checked before anything else sees them."""
+
+    channel: BoundedChannel
+    site: BoundedSite
+    #: Header fields that are read as text: UTF-8, and given once.
+    text_headers: ClassVar[Sequence[bytes]] = (b"host",)
+
+    def head_fault(self) -> str | None:
+        """Return what is wrong with the header fields, or None."""
+        for name in self.text_headers:
+            values = self.requestHeaders.getRawHeaders(name) or ()
+            # Of two, a proxy may heed one and we the other (for Host: RFC 9112, section 3.2).
+            if len(values) > 1:
+                return f"the header {name.decode()} is given twice"
+            if any(not _is_utf8(value) for value in values):
+                return f"the header {name.decode()} is not UTF-8"
+        return None
+
+    def handleContentChunk(self, data: bytes) -> None:
+        """Append to the body, unless it becomes too large."""
+        if self.channel.closing:
+            return
+        assert self.content is not None  # noqa: S101 - the head is complete
+        if self.content.tell() + len(data) > self.channel.site.limits.body:
+            self.channel.refuse_large()
+        else:
+            super().handleContentChunk(data)
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        """Answer the request if its target makes sense."""
+        if not path.startswith(b"/") or not path.isascii():
+            self.channel.refuse(Refusal.MALFORMED, "the request target is not an ASCII path")
+        elif not _is_utf8(unquote_to_bytes(path)):
+            self.channel.refuse(Refusal.MALFORMED, "the request target is not UTF-8")
+        else:
+            super().requestReceived(command, path, version)
+
+    def process(self) -> None:
+        """Answer by the site's resource."""
+        self._begin()
+        super().process()
+
+    def refuse(self, refusal: Refusal, status: int, text: str) -> None:
+        """Answer a request that is complete with the reason why it is refused."""
+        self._begin()
+        self.report(refusal, text)
+        self.answer(status, {"error": text})
+
+    def report(self, refusal: Refusal, text: str) -> None:
+        """Report that this request was refused."""
+        self.site.reports.refused(refusal, readable(self.getClientAddress()), text)
+
+    def _begin(self) -> None:
+        self.site = self.channel.site
+        for name, value in self.site.headers:
+            self.setHeader(name, value)
+
+    def processingFailed(self, reason: Failure) -> Failure:
+        """Report a fault of ours, and answer that there was one."""
+        self.site.reports.failed(reason)
+        channel = getattr(self, "channel", None)  # there is none once it is finished
+        if channel is None:
+            return reason
+        if self.startedWriting:
+            channel.abort()
+        else:
+            self.answer(INTERNAL_SERVER_ERROR, {"error": "internal error; see the log"})
+        return reason
+
+    def answer(self, status: int, answer: object) -> None:
+        """Answer with JSON, and finish."""
+        self.setResponseCode(status)
+        body = _json(answer)
+        self.setHeader(b"content-type", b"application/json")
+        self.setHeader(b"content-length", b"%d" % len(body))
+        self.write(body)
+        self.finish()
+
+    def getRequestHostname(self) -> bytes:
+        """Return a name that stands for whatever the peer calls this host.
+
+        No route of ours depends on it, and werkzeug, which Klein asks, raises an error for
+        names that are not IDNA.
+        """
+        return b"localhost"
+
+    def setHeader(self, name: Any, value: Any) -> None:
+        """Set a header field, but for the one that tells the server's version."""
+        if name != b"Server":
+            super().setHeader(name, value)
+
+
+class BoundedChannel(HTTPChannel):
+    """A connection whose waits for its peer are bounded."""
+
+    site: BoundedSite
+    transport: Any
+    MAX_LENGTH = MAX_LINE
+    totalHeadersSize = MAX_HEAD
+    maxHeaders = MAX_FIELDS
+    #: The address whose share it counts against; None: it does not count any more.
+    share: str | None = None
+    _ahead = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._wait = Wait(
+            lambda seconds, call: self.callLater(seconds, call), self._waits, self.overdue
+        )
+
+    @property
+    def closing(self) -> bool:
+        """Whether it is closed from our side: nothing that comes is read."""
+        return self._wait.stage is Stage.CLOSE
+
+    def connectionMade(self) -> None:
+        """Wait for the first request. (With TLS, the handshake has only begun.)"""
+        super().connectionMade()
+        self._wait.begin(Stage.NEW)
+
+    def dataReceived(self, data: bytes) -> None:
+        """Parse what has come."""
+        stage = self._wait.stage
+        if stage is Stage.CLOSE or not data:
+            return
+        if stage is Stage.IDLE:
+            self._wait.begin(Stage.HEAD, self._wait.stalled)
+        elif stage is Stage.NEW:
+            self._wait.stage = Stage.HEAD  # its deadline has begun with the connection
+        elif stage is Stage.ANSWER:
+            self._ahead += 1
+            if self._ahead > _MAX_AHEAD or self._wait.stalled:
+                # Twisted adds up the lengths of all that waits at each read. It resumes the
+                # transport when the answer is complete.
+                self.transport.pauseProducing()
+        try:
+            super().dataReceived(data)
+        except Exception:  # noqa: BLE001 - Twisted would log it, however often a peer causes it
+            self.site.reports.failed(Failure())
+            self.abort()
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line that is too long."""
+        self.refuse(Refusal.MALFORMED, "a line of the head is too long")
+
+    def headerReceived(self, line: bytes) -> bool:
+        """Take a header field, unless it is a length that no body can have."""
+        name, _, value = line.partition(b":")
+        if name.lower() == b"content-length" and len(value.strip()) > _MAX_DIGITS:
+            self.refuse_large()
+            return False
+        return bool(super().headerReceived(line))
+
+    def allHeadersReceived(self) -> None:
+        """Begin with the body of a request whose head makes sense."""
+        if self.closing:
+            return
+        if (fault := self.requests[-1].head_fault()) is not None:
+            self.refuse(Refusal.MALFORMED, fault)
+        elif self.length is not None and self.length > self.site.limits.body:
+            self.refuse_large()
+        else:
+            if self.length != 0:
+                self._wait.begin(Stage.BODY)
+            super().allHeadersReceived()
+
+    def rawDataReceived(self, data: bytes) -> None:
+        """Take a part of a body, unless its request was refused."""
+        if not self.closing:
+            super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        """Answer a request, unless it was refused."""
+        if not self.closing:
+            self._ahead = 0
+            self._wait.begin(Stage.ANSWER, self._wait.stalled)
+            super().allContentReceived()
+
+    def checkPersistence(self, request: Any, version: bytes) -> bool:
+        """Return whether the connection is kept after a request."""
+        if self.site.limits.persistent:
+            return bool(super().checkPersistence(request, version))
+        request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
+        return False
+
+    def requestDone(self, request: Any) -> None:
+        """Wait for the next request."""
+        if self._wait.stage is Stage.ANSWER:
+            self._wait.begin(Stage.IDLE, self._wait.stalled)
+        super().requestDone(request)
+
+    def refuse_large(self) -> None:
+        """Refuse a request with a body over the limit."""
+        limit = self.site.limits.body
+        self.refuse(Refusal.TOO_LARGE, f"the body is larger than {limit} bytes")
+
+    def refuse(self, refusal: Refusal, text: str) -> None:
+        """Answer a request that is not complete, and close the connection."""
+        if self.closing:
+            return
+        self.site.reports.refused(refusal, readable(self.transport.getPeer()), text)
+        status = REQUEST_ENTITY_TOO_LARGE if refusal is Refusal.TOO_LARGE else BAD_REQUEST
+        body = _json({"error": text})
+        fields = (
+            *self.site.headers,
+            (b"connection", b"close"),
+            (b"content-type", b"application/json"),
+            (b"content-length", b"%d" % len(body)),
+        )
+        head = b"".join(b"%s: %s\r\n" % field for field in fields)
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\n%s\r\n%s" % (status, RESPONSES[status], head, body)
+        )
+        self.loseConnection()
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted answers so, and without a body, to all that it cannot parse.
+        self.refuse(Refusal.MALFORMED, "the request is malformed")
+
+    def loseConnection(self) -> None:
+        """Close the connection when the peer has read what it was sent, or its time is over."""
+        if not self.closing:
+            self._wait.begin(Stage.CLOSE)
+        super().loseConnection()
+
+    def overdue(self) -> None:
+        """Close the connection, as its peer was too slow."""
+        wait = self._wait
+        if wait.stage is Stage.IDLE and not wait.stalled:
+            # The kernel may still hold the end of an answer, which an abort would discard.
+            self.loseConnection()
+            return
+        what = "its answer to be read" if wait.stalled else wait.stage.value
+        if wait.stalled or wait.stage in (Stage.HEAD, Stage.BODY):
+            text = f"waited {wait.seconds:g} s for {what}"
+            peer = readable(self.transport.getPeer())
+            self.site.reports.refused(Refusal.OVERDUE, peer, text)
+        self.abort()
+
+    def abort(self) -> None:
+        """Close the connection at once."""
+        self._leave()
+        self.transport.abortConnection()
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Forget the connection."""
+        self._leave()
+        self.site.closed(self)
+        super().connectionLost(reason)
+
+    def pauseProducing(self) -> None:
+        """Wait for the peer to read: the transport holds enough for it."""
+        super().pauseProducing()
+        if not self.closing:
+            # Else all requests that have come at once would be answered, and no answer be read.
+            self.paused = True
+            self._wait.begin(self._wait.stage, stalled=True)
+
+    def resumeProducing(self) -> None:
+        """Go on: the peer has read."""
+        if self.closing:
+            return
+        self.paused = False
+        self._wait.begin(self._wait.stage)
+        super().resumeProducing()
+        if self._wait.stage is not Stage.ANSWER:
+            super().dataReceived(b"")  # what has come before
+
+    def _waits(self, for_peer: bool) -> None:
+        if for_peer:
+            self.site.waits(self)
+        else:
+            self.site.works(self)
+
+    def _leave(self) -> None:
+        self._wait.cancel()
+        self._wait.stage = Stage.CLOSE
+        self.site.leaves(self)
+
+
+class BoundedSite(Site):
+    """A site with a bounded number of connections, in all and from each address.
+
+    :param headers: header fields of all answers.
+    """
+
+    noisy = False
+    protocol: Any = BoundedChannel
+
+    def __init__(
+        self,
+        resource: Any,
+        reactor: Any,
+        limits: HTTPLimits,
+        reports: Reports,
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        request_factory: type[BoundedRequest] = BoundedRequest,
+    ) -> None:
+        super().__init__(
+            resource,
+            requestFactory=request_factory,
+            reactor=reactor,
+            # Nothing here is a form, and Twisted's parser of their types can be made to raise.
+            parsePOSTFormSubmission=False,
+        )
+        self.timeOut = None  # the channel has deadlines of its own
+        self.limits = limits
+        self.reports = reports
+        self.headers = headers
+        self._shares = AddressShares(limits.per_address)
+        self._open: set[BoundedChannel] = set()
+        # Those that are closed when the loop turns, and their addresses.
+        self._leaving: dict[BoundedChannel, str] = {}
+        # Those that wait for their peers, the one that has waited longest first.
+        self._waiting: dict[BoundedChannel, None] = {}
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        """Return a channel, or None if there is no room for it."""
+        host = str(getattr(addr, "host", ""))
+        refusal = self._refusal(host)
+        if refusal is not None:
+            self.reports.refused(refusal, readable(addr), f"too many connections ({refusal.value})")
+            return None
+        channel: BoundedChannel = super().buildProtocol(addr)
+        channel.share = host
+        self._open.add(channel)
+        self._waiting[channel] = None
+        return channel
+
+    @property
+    def connections(self) -> int:
+        """Open connections."""
+        return len(self._open)
+
+    def waits(self, channel: BoundedChannel) -> None:
+        """Note that a channel waits for its peer, from now on."""
+        self.works(channel)
+        if channel.share is not None:
+            self._waiting[channel] = None
+
+    def works(self, channel: BoundedChannel) -> None:
+        """Note that a channel waits for us."""
+        self._waiting.pop(channel, None)
+
+    def leaves(self, channel: BoundedChannel) -> None:
+        """Give back the share of a channel that closes at once."""
+        self.works(channel)
+        if channel.share is not None:
+            share, channel.share = channel.share, None
+            self._shares.release(share)
+            self._leaving[channel] = address_group(share)
+
+    def closed(self, channel: BoundedChannel) -> None:
+        """Forget a channel whose connection is closed."""
+        self._open.discard(channel)
+        self._leaving.pop(channel, None)
+
+    def log(self, request: HTTPRequest) -> None:
+        """Log nothing: probes, tabs and Flows ask all the time."""
+
+    def getContentFile(self, length: int | None) -> BytesIO:
+        """Return where a body goes (Twisted puts large ones into temporary files)."""
+        return BytesIO()
+
+    def acceptableProtocols(self) -> list[bytes]:
+        """Offer nothing but HTTP/1.1: HTTP/2 would have another channel, without limits."""
+        return [b"http/1.1"]
+
+    def _refusal(self, host: str) -> Refusal | None:
+        """Count one more connection from an address, or return why it has to be refused."""
+        if len(self._open) >= self.limits.connections:
+            if not self._leaving:
+                self._make_room(None)  # for the next one: until then this is a file
+            return Refusal.CONNECTIONS
+        if not self._shares.take(host):
+            group = address_group(host)
+            leaving = sum(other == group for other in self._leaving.values())
+            # Else those that one address opens in one turn of the loop could be all that fit.
+            if leaving >= self.limits.headroom(self.limits.per_address):
+                return Refusal.ADDRESS
+            if not self._make_room(group):
+                return Refusal.ADDRESS
+            self._shares.take(host)
+        most = self.limits.connections
+        if len(self._open) - len(self._leaving) >= most - self.limits.headroom(most):
+            self._make_room(None)
+        return None
+
+    def _make_room(self, group: str | None) -> bool:
+        """Close the connection that has waited longest for its peer.
+
+        Nothing was done yet for a request that is not complete. So it is safe to close it, and
+        whoever holds connections without asking for anything does not keep others out.
+
+        :param group: only one of these addresses.
+        """
+        for channel in self._waiting:
+            if group is None or address_group(channel.share or "") == group:
+                channel.abort()
+                return True
+        return False
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _json(answer: object) -> bytes:
+    return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
