@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tracker"
 #: Modules that everything may stand on, and what they may stand on themselves.
 VOCABULARY = {
     *("__init__", "position", "command", "keys", "imei", "limits", "interfaces"),
-    *("endpoints", "certificates", "tls", "lifecycle", "notify", "settings"),
+    *("endpoints", "certificates", "tls", "lifecycle", "notify", "settings", "untrusted"),
 }
 
 #: Part of the house → other parts that it may import, besides the vocabulary.
@@ -45,6 +45,7 @@ PURE = [
     PACKAGE / "imei.py",
     PACKAGE / "limits.py",
     PACKAGE / "settings.py",
+    PACKAGE / "untrusted.py",
     *sorted(
         path
         for path in (PACKAGE / "vendors").rglob("*.py")

@@ -6,12 +6,16 @@ from typing import Any
 
 import txredisapi
 
+from tracker.untrusted import MAX_LINE, shown
+
 #: From here on an error repeats what it was told: a password, or what a device has sent.
 _REPEATED = ", with args beginning with"
 
 
 class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
-    """txredisapi's protocol, which tells errors without the arguments of the command.
+    """txredisapi's protocol, which raises errors without the arguments of the command.
+
+    Their texts are printable and of bounded length.
 
     Replies are bytes and numbers as they came: it is made with ``charset=None`` and
     ``convertNumbers=False``.
@@ -25,5 +29,5 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     def handle_reply(r: Any) -> Any:
         """The reply, or the error that it is."""
         if isinstance(r, txredisapi.ResponseError):
-            raise txredisapi.ResponseError(str(r).partition(_REPEATED)[0])
+            raise txredisapi.ResponseError(shown(str(r).partition(_REPEATED)[0], MAX_LINE))
         return txredisapi.RedisProtocol.handle_reply(r)
