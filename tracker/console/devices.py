@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any, Final
 
 from tracker.console.ports import ControlPorts, NoInstance
@@ -12,12 +13,16 @@ from tracker.console.positions import MOST_DEVICES, NoAnswer, Positions, Search
 from tracker.control.commands import ControlError
 from tracker.interfaces import INaming
 from tracker.keys import CONNECTIONS, DEVICE_MODELS
-from tracker.position import iso_milliseconds
-from tracker.streams.connection import RedisConnection
+from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
+from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.registry import owners, vendors
+from tracker.untrusted import is_unicode, parse_json, shown
 
 #: Hours of a track that may be asked for.
 MOST_HOURS: Final = 24 * 7
+#: Attributes of a record that are shown, and characters of each.
+MAX_ATTRIBUTES: Final = 1000
+MAX_TEXT: Final = 100_000
 
 #: Steps of a scan through the registry in one answer, where there is no database.
 _STEPS: Final = 20
@@ -85,8 +90,7 @@ class Devices:
                 no_place = str(error)
         (instance_id,) = await owners(self._redis, [device_id])
         (vendor,) = await vendors(self._redis, [device_id])
-        (model,) = await self._redis.execute("HMGET", DEVICE_MODELS, device_id)
-        model = None if model is None else model.decode(errors="replace")
+        model = await self._model(device_id)
         try:
             connection = await self._ports.device(device_id, instance_id)
         except (ControlError, NoInstance):
@@ -102,6 +106,15 @@ class Devices:
             "place": row and {name: row[name] for name in row if name not in _ATTRIBUTES},
             "attributes": [] if row is None else self._attributes(row, vendor, model),
         }
+
+    async def _model(self, device_id: str) -> str | None:
+        try:
+            (model,) = await self._redis.execute("HMGET", DEVICE_MODELS, device_id)
+        except Refused as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return None  # the device is shown all the same
+        return None if model is None else shown(model)
 
     async def track(self, device_id: str, hours: float) -> dict[str, Any]:
         """Where a device has been in the last hours.
@@ -121,23 +134,24 @@ class Devices:
         self, row: Mapping[str, Any], vendor: str | None, model: str | None
     ) -> list[dict[str, Any]]:
         """The IO elements of the last record: those with names by name, then the others by id."""
-        raw = row["attributes"] or {}
+        raw = row["attributes"] if isinstance(row["attributes"], dict) else {}
+        raw = dict(islice(raw.items(), MAX_ATTRIBUTES))
         named = row["named"]
         if named is None and (naming := self._namings.get(vendor or "")) is not None:
             named = naming.named(raw, model)
-        named = named or {}
+        named = named if isinstance(named, dict) else {}
         by_id = {
-            str(about.get("id")): {"name": name, **about}
+            str(about.get("id")): {**about, "name": name}
             for name, about in named.items()
             if isinstance(about, dict)
         }
         elements = [
-            {"id": key, **by_id.get(key, {"name": None, "value": value}), "raw": value}
+            {"value": value, **by_id.get(key, {"name": None}), "id": key, "raw": value}
             for key, value in raw.items()
         ]
         for element in elements:
-            element["id"] = str(element["id"])
-            element["value"], element["raw"] = _shown(element["value"]), _shown(element["raw"])
+            for name, value in element.items():
+                element[name] = _shown(value)
         return sorted(elements, key=lambda one: (one["name"] is None, one["name"] or "", one["id"]))
 
     async def _connected(self, text: str, after: str, limit: int) -> dict[str, Any]:
@@ -149,7 +163,7 @@ class Devices:
                 "HSCAN", CONNECTIONS, cursor, "MATCH", f"*{text}*", "COUNT", limit
             )
             cursor = answer.decode()
-            texts = [part.decode(errors="backslashreplace") for part in reply]
+            texts = [shown(part) for part in reply]
             found += [
                 {"device_id": device_id, "instance_id": instance_id}
                 for device_id, instance_id in zip(texts[::2], texts[1::2], strict=True)
@@ -169,7 +183,7 @@ def _after(text: str) -> tuple[str, str] | None:
     if len(text) >= 100:
         raise wrong
     try:
-        after = json.loads(text)
+        after = parse_json(text)
     except ValueError:
         raise wrong from None
     if not (isinstance(after, list) and len(after) == 2):
@@ -182,17 +196,16 @@ def _after(text: str) -> tuple[str, str] | None:
     return contact, device_id
 
 
-def is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: JSON may hold surrogates that are no pair."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _shown(value: Any) -> Any:
     """A value as people read it: large numbers exact, bytes in base64."""
     if isinstance(value, dict):
         if "__bigint" in value:
-            return str(value["__bigint"])
-        if "__buffer_b64" in value:
-            return f"base64 {value['__buffer_b64']}"
-        return json.dumps(value)
-    return value
+            value = str(value["__bigint"])
+        elif "__buffer_b64" in value:
+            value = f"base64 {value['__buffer_b64']}"
+    if isinstance(value, dict | list):
+        value = json.dumps(value)
+    if isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER:
+        value = str(value)
+    # A device's message may have line breaks, which people want to see.
+    return value[:MAX_TEXT] if isinstance(value, str) else value

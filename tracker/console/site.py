@@ -20,7 +20,7 @@ from tracker import __version__
 from tracker.command import LONGEST_TEXT, is_device_id
 from tracker.console.access import Access, Denied, Visitor
 from tracker.console.commands import CommandLog
-from tracker.console.devices import BadQuestion, Devices, is_unicode
+from tracker.console.devices import BadQuestion, Devices
 from tracker.console.events import Broadcast, EventStream, TooMany
 from tracker.console.files import File
 from tracker.console.frames import Frames
@@ -35,6 +35,7 @@ from tracker.control.commands import (
     NotPermitted,
 )
 from tracker.streams.connection import Refused, Unavailable
+from tracker.untrusted import is_unicode
 
 #: Commands of one device that are shown.
 MOST_COMMANDS: Final = 50

@@ -29,8 +29,9 @@ MAX_STREAMS: Final = 1000
 #: Characters of an instance's id, of a stream's name, and of a control port's address.
 MAX_NAME: Final = 255
 MAX_ADDRESS: Final = 1000
-#: Bytes of a heartbeat.
-MAX_BEAT: Final = 64 * 1024
+#: Bytes of a heartbeat, and of all together that are looked at.
+MAX_BEAT: Final = 16 * 1024
+MAX_BEATS: Final = 32 * 1024 * 1024
 #: Malformed heartbeats that are remembered of one reading.
 MAX_MALFORMED: Final = 1000
 
@@ -72,15 +73,29 @@ class Advertised:
     """Streams beyond :data:`MAX_STREAMS`."""
 
 
-async def heartbeats(redis: RedisConnection) -> list[Beat]:
-    """The heartbeats of all instances that live, by their ids."""
-    found = []
-    async for page in _pages(redis):
-        left = await pipelined(redis, (("PTTL", heartbeat(instance_id)) for instance_id in page))
-        for (instance_id, facts), milliseconds in zip(page.items(), left, strict=True):
-            age = max(0.0, EXPIRY - max(0, milliseconds) / 1000)
-            found.append(Beat(instance_id, age, facts))
-    return sorted(found, key=lambda beat: beat.instance_id)
+async def heartbeats(
+    redis: RedisConnection, malformed: dict[str, str] | None = None, max_aged: int = MAX_INSTANCES
+) -> list[Beat]:
+    """The heartbeats of all instances that live, by their ids.
+
+    :param malformed: gets the keys of malformed ones, and what is wrong with each.
+    :param max_aged: of so many the age is asked for; that of the others is 0.
+    """
+    found = [
+        (instance_id, facts)
+        async for page in _pages(redis, malformed)
+        for instance_id, facts in page.items()
+    ]
+    found.sort(key=lambda beat: beat[0])
+    beats = []
+    for start in range(0, len(found), _PAGE):
+        page = found[start : start + _PAGE]
+        aged = page if start < max_aged else []
+        left = await pipelined(redis, (("PTTL", heartbeat(name)) for name, _ in aged))
+        ages = [max(0.0, EXPIRY - max(0, milliseconds) / 1000) for milliseconds in left]
+        ages += [0.0] * (len(page) - len(ages))
+        beats += [Beat(name, age, facts) for (name, facts), age in zip(page, ages, strict=True)]
+    return beats
 
 
 async def living_instances(redis: RedisConnection) -> frozenset[str]:
@@ -125,9 +140,7 @@ async def advertised(redis: RedisConnection) -> Advertised:
     by_instance: dict[str, list[str]] = {}
     async for page in _pages(redis, malformed):
         for instance_id, facts in page.items():
-            by_instance[instance_id], why = _streams_in(facts)
-            if why:
-                _note(malformed, heartbeat(instance_id), why)
+            by_instance[instance_id] = _streams_in(facts)[0]
     writers = {stream: name for name, streams in by_instance.items() for stream in streams}
     if len(writers) <= MAX_STREAMS:
         return Advertised(writers, malformed)
@@ -164,7 +177,7 @@ async def _pages(
 
     :param malformed: gets the keys that are; None: nobody wants to know.
     """
-    seen = 0
+    seen, size = 0, 0
     async for keys in _scan(redis):
         names = []
         for key in keys:
@@ -179,11 +192,12 @@ async def _pages(
             beats = dict(zip(page, answers, strict=True))
             if malformed is not None:
                 await _note_other_types(redis, beats, malformed)
-            yield {
-                name: _facts(name, beat, malformed)
-                for name, beat in beats.items()
-                if beat is not None  # else it has expired meanwhile
-            }
+            found = {}
+            for name, beat in beats.items():
+                if beat is not None:  # else it has expired meanwhile
+                    size += len(beat)
+                    found[name] = _facts(name, beat, malformed) if size <= MAX_BEATS else {}
+            yield found
         seen += len(names)
 
 
@@ -214,6 +228,8 @@ def _facts(instance_id: str, beat: bytes, malformed: dict[str, str] | None) -> d
     except ValueError as error:
         _note(malformed, heartbeat(instance_id), f"not a heartbeat in JSON: {error}")
         return {}
+    if why := _streams_in(facts)[1]:
+        _note(malformed, heartbeat(instance_id), why)
     return facts
 
 

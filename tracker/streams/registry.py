@@ -12,6 +12,8 @@ from tracker.streams.script import Script
 
 #: Fields that one step of a scan looks at, about.
 _PAGE: Final = 1000
+#: Bytes of an instance's id, or a vendor's name, that are looked at.
+_MAX_NAME: Final = 1000
 
 # KEYS: the vendors. ARGV: an instance, then device, 1 (is there) or 0 (is not), and its vendor
 # (or empty, where that is not known). Only what points there is removed: a device may have
@@ -91,7 +93,9 @@ async def _look_up(redis: RedisConnection, key: str, devices: Sequence[str]) -> 
     if not devices:
         return []
     reply = await redis.execute("HMGET", key, *devices)
-    return [None if value is None else value.decode(errors="replace") for value in reply]
+    return [
+        None if value is None else value[:_MAX_NAME].decode(errors="replace") for value in reply
+    ]
 
 
 async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
