@@ -15,6 +15,7 @@ from tracker.interfaces import INaming
 from tracker.keys import CONNECTIONS, DEVICE_MODELS
 from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
 from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.registry import owners, vendors
 from tracker.untrusted import is_unicode, parse_json, shown
 
@@ -111,7 +112,7 @@ class Devices:
         try:
             (model,) = await self._redis.execute("HMGET", DEVICE_MODELS, device_id)
         except Refused as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if not is_wrong_type(error):
                 raise
             return None  # the device is shown all the same
         return None if model is None else shown(model)

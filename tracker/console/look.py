@@ -13,6 +13,7 @@ from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.dead import DeadLetter, dead_letter
 from tracker.streams.groups import Delivered
 from tracker.streams.lag import StreamLag, stream_lag
+from tracker.streams.protocol import is_wrong_type
 from tracker.untrusted import shown
 
 #: Streams, and instances, that are looked at; those beyond it are not.
@@ -129,7 +130,7 @@ class _Seeing:
         try:
             return await asked
         except Refused as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if not is_wrong_type(error):
                 raise
             self.malformed[shown(key)] = "of another type than it should be"
             return otherwise

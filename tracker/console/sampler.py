@@ -26,6 +26,7 @@ from tracker.streams.connection import Refused, Unavailable
 from tracker.streams.dead import DeadLetter
 from tracker.streams.groups import Delivered
 from tracker.streams.lag import GroupLag, StreamLag
+from tracker.streams.protocol import is_wrong_type
 from tracker.untrusted import shown
 
 #: Seconds between two looks.
@@ -160,7 +161,7 @@ class Sampler(TimerService):
         try:
             await self._commands.look(seen.entries)
         except Refused as error:
-            if not str(error).startswith("WRONGTYPE"):
+            if not is_wrong_type(error):
                 raise
             malformed[RESPONSES] = "of another type than it should be"
         for key, why in malformed.items():

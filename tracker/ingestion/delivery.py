@@ -41,6 +41,7 @@ from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.streams.commands import CommandLedger, Step, entry_at
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.entry_ids import behind
 from tracker.streams.groups import Delivered, create_group, read_new, read_pending
 
 #: Milliseconds that a read waits for something to come.
@@ -256,6 +257,8 @@ class CommandDelivery(Service):
             for entry in entries:
                 await self._take_or_put_off(entry, recovered=True)
             after = entries[-1].id
+            if behind(after) is None:
+                return
 
     async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
         """The result of what a stop need not wait for; CancelledError then."""
@@ -275,7 +278,7 @@ class CommandDelivery(Service):
         except Refused as error:
             self._put_off.add(entry.id)
             self._entries += 1
-            self._report(f"commands cannot be seen to: {error}")
+            self._report(f"commands cannot be seen to: {self._stream} {entry.id}: {error}")
             Deferred.fromCoroutine(self._take_later(entry)).addErrback(self._died)
 
     async def _take_later(self, entry: Delivered) -> None:

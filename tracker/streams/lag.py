@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 from attrs import Factory, field, frozen
 
@@ -31,11 +31,14 @@ end
 local about = {}
 local facts = redis.call('XINFO', 'STREAM', KEYS[1])
 for fact = 1, #facts, 2 do about[facts[fact]] = facts[fact + 1] end
-return {redis.call('TIME'), about['length'], about['entries-added'], groups}
+local told = {'length', about['length'], 'entries-added', about['entries-added']}
+return {redis.call('TIME'), told, groups}
 """)
 
+#: Groups of a stream from which on that of the processors comes first, wherever some are cut.
+MANY_GROUPS: Final = 50
 #: Groups of a stream, and consumers of a group, of which figures are kept.
-MAX_GROUPS: Final = 50
+MAX_GROUPS: Final = 1000
 MAX_CONSUMERS: Final = 100
 
 
@@ -84,9 +87,6 @@ class GroupLag:
         }
 
 
-T = TypeVar("T", ConsumerLag, GroupLag)
-
-
 @frozen
 class StreamLag:
     """A stream, and how far each of its groups is."""
@@ -116,12 +116,16 @@ async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
     answer = await _READ.run(redis, [stream])
     if answer is None:
         return None
-    (seconds, microseconds), length, added, groups = answer
+    (seconds, microseconds), facts, groups = answer
     now = int(seconds) * 1000 + int(microseconds) // 1000
-    if len(groups) > MAX_GROUPS:
+    about = _facts(facts)
+    if len(groups) > MANY_GROUPS:
         groups.sort(key=lambda group: group[0] != PROCESSOR_GROUP.encode())
     return StreamLag(
-        stream, length, added, _unique([_group(now, *group) for group in groups[:MAX_GROUPS]])
+        stream,
+        about[b"length"],
+        about[b"entries-added"],
+        [_group(now, *group) for group in groups[:MAX_GROUPS]],
     )
 
 
@@ -144,18 +148,13 @@ def _group(
         count,
         # Whoever appends may choose an ID of the future.
         max(0, now - min(unprocessed, default=now)) / 1000,
-        _unique(members[:MAX_CONSUMERS]),
+        members[:MAX_CONSUMERS],
         len(consumers),
     )
 
 
 def _consumer(facts: Mapping[bytes, Any]) -> ConsumerLag:
     return ConsumerLag(shown(facts[b"name"]), facts[b"pending"], facts[b"idle"] / 1000)
-
-
-def _unique(named: Iterable[T]) -> list[T]:
-    """Those whose name, as it is shown, no other one before has: it is a label of metrics."""
-    return list({one.name: one for one in reversed(list(named))}.values())[::-1]
 
 
 def _milliseconds(entry_id: bytes) -> int:

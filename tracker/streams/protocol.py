@@ -12,6 +12,11 @@ from tracker.untrusted import MAX_LINE, shown
 _REPEATED = ", with args beginning with"
 
 
+def is_wrong_type(error: Exception) -> bool:
+    """Return whether Redis refused a command because the key holds another type of value."""
+    return "WRONGTYPE" in str(error)
+
+
 class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     """txredisapi's protocol, which raises errors without the arguments of the command.
 

@@ -8,6 +8,7 @@ from typing import Final
 from tracker.keys import CONNECTED_VENDORS, CONNECTIONS, heartbeat
 from tracker.streams.commands import MOVING
 from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.script import Script
 
 #: Fields that one step of a scan looks at, about.
@@ -84,7 +85,7 @@ async def vendors(redis: RedisConnection, devices: Sequence[str]) -> list[str | 
     try:
         return await _look_up(redis, CONNECTED_VENDORS, devices)
     except Refused as error:
-        if not str(error).startswith("WRONGTYPE"):
+        if not is_wrong_type(error):
             raise
         return [None] * len(devices)
 
@@ -93,9 +94,7 @@ async def _look_up(redis: RedisConnection, key: str, devices: Sequence[str]) -> 
     if not devices:
         return []
     reply = await redis.execute("HMGET", key, *devices)
-    return [
-        None if value is None else value[:_MAX_NAME].decode(errors="replace") for value in reply
-    ]
+    return [value and value[:_MAX_NAME].decode(errors="replace") for value in reply]
 
 
 async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:

@@ -49,8 +49,8 @@ class Heartbeats:
         if command == "SCAN":
             self.scans += 1
             return succeed([b"0", [f"instance:heartbeat:{one}".encode() for one in self.control]])
-        instance_id = arguments[0].removeprefix("instance:heartbeat:")
-        return succeed([json.dumps({"control": self.control[instance_id]}).encode()])
+        ids = [key.removeprefix("instance:heartbeat:") for key in arguments]
+        return succeed([json.dumps({"control": self.control[one]}).encode() for one in ids])
 
 
 class Near(FakeTransport):
