@@ -189,11 +189,8 @@ class OrphanSweeper:
                 key = waiting_commands(device_id)
                 await self._safely(key, self._review(device_id, swept))
             elif await forget_waiting(self._redis, device):
-                self._log.warn(
-                    "{key}: {device} is not a device's id, and was removed",
-                    key=WAITING,
-                    device=shown(device),
-                )
+                why = f"{shown(device)} is not the id of a device, and was removed"
+                self._complaints.report(WAITING, why, "Find out what adds such members.")
 
     async def _review(self, device_id: str, swept: Swept) -> None:
         """Go through what waits for one device."""

@@ -15,7 +15,7 @@ from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.streams.advertised import advertised
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.pipeline import pipelined
+from tracker.streams.pipeline import existing
 from tracker.streams.trim import Trimmed, remove_idle_consumers, trim, trim_dead
 from tracker.untrusted import listed, shown
 
@@ -31,8 +31,6 @@ MAX_LABELLED: Final = 100
 OTHERS: Final = "other streams"
 #: Reasons of one round that are reported.
 MAX_REASONS: Final = 10
-
-_EXISTS_PAGE: Final = 100
 
 
 @frozen
@@ -125,16 +123,10 @@ class StreamKeeper:
                 "heartbeats name {count} streams too many, which are not trimmed",
                 count=told.left_out,
             )
-        others = sorted(told.streams.keys() - self._streams)
-        found = set(self._streams)
-        for start in range(0, len(others), _EXISTS_PAGE):
-            page = others[start : start + _EXISTS_PAGE]
-            keys = [key for stream in page for key in (stream, dead_letters(stream))]
-            there = await pipelined(self._redis, (("EXISTS", key) for key in keys))
-            found.update(
-                stream for at, stream in enumerate(page) if there[2 * at] or there[2 * at + 1]
-            )
-        return found
+        others = told.streams.keys() - self._streams
+        keys = {key: stream for stream in others for key in (stream, dead_letters(stream))}
+        found = await existing(self._redis, list(keys))
+        return self._streams.union(keys[key] for key in found)
 
     async def _tidy(self, stream: str, goes_on: Callable[[], bool]) -> str | None:
         """Do what is to be done on a stream, and say what could not be done."""

@@ -7,7 +7,7 @@ never keeps the heartbeats of others from being read.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from attrs import field, frozen
 
 from tracker.keys import heartbeat
 from tracker.streams.connection import RedisConnection
-from tracker.streams.pipeline import pipelined
+from tracker.streams.pipeline import existing, pipelined
 from tracker.untrusted import is_unicode, parse_json, shown
 
 #: Seconds after which an instance without a beat counts as dead.
@@ -92,10 +92,15 @@ async def heartbeats(
         page = found[start : start + _PAGE]
         aged = page if start < max_aged else []
         left = await pipelined(redis, (("PTTL", heartbeat(name)) for name, _ in aged))
-        ages = [max(0.0, EXPIRY - max(0, milliseconds) / 1000) for milliseconds in left]
+        ages = [_age(milliseconds) for milliseconds in left]
         ages += [0.0] * (len(page) - len(ages))
         beats += [Beat(name, age, facts) for (name, facts), age in zip(page, ages, strict=True)]
     return beats
+
+
+def _age(left: Any) -> float:
+    """Seconds since a beat that expires in so many milliseconds; 0 if Redis does not say."""
+    return max(0.0, EXPIRY - max(0, left) / 1000) if isinstance(left, int) else 0.0
 
 
 async def living_instances(redis: RedisConnection) -> frozenset[str]:
@@ -146,18 +151,9 @@ async def advertised(redis: RedisConnection) -> Advertised:
         return Advertised(writers, malformed)
     in_turn = chain.from_iterable(zip_longest(*by_instance.values()))
     names = dict.fromkeys(name for name in in_turn if name is not None)
-    existing = await _existing(redis, list(names))
-    kept = list(islice(dict.fromkeys([*existing, *names]), MAX_STREAMS))
+    found = await existing(redis, list(names))
+    kept = list(islice(dict.fromkeys([*found, *names]), MAX_STREAMS))
     return Advertised({name: writers[name] for name in kept}, malformed, len(writers) - len(kept))
-
-
-async def _existing(redis: RedisConnection, names: Sequence[str]) -> list[str]:
-    found: list[str] = []
-    for start in range(0, len(names), _PAGE):
-        page = names[start : start + _PAGE]
-        answers = await pipelined(redis, (("EXISTS", name) for name in page))
-        found += [name for name, there in zip(page, answers, strict=True) if there]
-    return found
 
 
 async def _scan(redis: RedisConnection) -> AsyncIterator[list[bytes]]:
@@ -204,11 +200,9 @@ async def _pages(
 async def _note_other_types(
     redis: RedisConnection, beats: Mapping[str, bytes | None], malformed: dict[str, str]
 ) -> None:
-    missing = [name for name, beat in beats.items() if beat is None]
-    there = await pipelined(redis, (("EXISTS", heartbeat(name)) for name in missing))
-    for name, exists in zip(missing, there, strict=True):
-        if exists:
-            _note(malformed, heartbeat(name), "not a string")
+    missing = [heartbeat(name) for name, beat in beats.items() if beat is None]
+    for key in await existing(redis, missing):
+        _note(malformed, key, "not a string")
 
 
 def _instance_of(key: bytes) -> str | None:

@@ -15,6 +15,7 @@ from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.streams.advertised import advertised, streams_by_instance
 from tracker.streams.connection import Refused
 from tracker.streams.lag import GroupLag, StreamLag, stream_lag
+from tracker.streams.pipeline import existing
 from tracker.streams.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
 
@@ -52,8 +53,10 @@ class Traffic:
     async def streams(self) -> list[str]:
         """Those that are read, and others that are written: :data:`MAX_STREAMS` at most."""
         living = await self.living()
-        others = {one for its in living.values() for one in its}.difference(self.configured)
-        return sorted([*self.configured, *sorted(others)][:MAX_STREAMS])
+        others = sorted({one for its in living.values() for one in its}.difference(self.configured))
+        if len(others) > MAX_STREAMS:
+            others = [*await existing(self.server.redis, others), *others]
+        return sorted(list(dict.fromkeys([*self.configured, *others]))[:MAX_STREAMS])
 
     async def malformed(self) -> Mapping[str, str]:
         """Heartbeats that are malformed → what is wrong with each."""
