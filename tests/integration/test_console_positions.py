@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from tracker.console.positions import NoAnswer, Positions, Search, open_position
 from tracker.interfaces import Batch, StoredPosition
 from tracker.processing.sinks import make_sink
 
+OTHER = "356307042441021"
 EARLY = "2026-11-22T00:00:00.000Z"
 
 
@@ -247,3 +250,44 @@ async def test_a_slow_question_is_given_up(
             numbers,
             (),
         )
+
+
+@ensureDeferred
+async def test_malformed_rows_are_shown_as_far_as_they_can_be(tmp_path: Path) -> None:
+    """SQLite holds anything in any column, and whoever may write to the file can put it there."""
+    from twisted.internet import reactor
+
+    path = tmp_path / "positions.sqlite"
+    database = Database(
+        make_sink(reactor, f"sqlite:{path}"), open_positions(reactor, f"sqlite:{path}")
+    )
+    await database.sink.open()
+    await database.store(stored(1), stored(2), stored(3))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE positions SET latitude = 'x' WHERE ts LIKE '%:01.000Z'")
+        connection.execute("UPDATE positions SET longitude = 9e999 WHERE ts LIKE '%:02.000Z'")
+        for column, value in (("attributes", "[" * 100_000), ("named", "9" * 3_000_000)):
+            connection.execute(f"UPDATE positions SET {column} = ?", (value,))
+        connection.execute("UPDATE positions SET speed = ?, angle = ?", (b"\xff" * 1000, 9e999))
+        connection.execute("UPDATE positions SET vendor = ?", ("\x1b[31m" * 100_000,))
+    database.positions.startService()
+    row = await database.positions.device(DEVICE)
+    assert row is not None
+    assert (row["attributes"], row["named"], row["angle"]) == (None, None, None)
+    (listed,) = await database.positions.devices(Search())
+    assert len(json.dumps([row, listed], allow_nan=False)) < 5000
+    assert (await database.positions.track(DEVICE, EARLY)).points == []
+    await database.positions.stopService()
+    await database.sink.close()
+
+
+@ensureDeferred
+async def test_attributes_that_are_nested_deeply_hide_no_device(stored_in: Database) -> None:
+    nested: Any = 1
+    for _ in range(500):
+        nested = [nested]
+    await stored_in.store(stored(1, attributes={"a": nested}), stored(1, OTHER))
+    row = await stored_in.positions.device(DEVICE)
+    assert row is not None
+    assert row["attributes"] is None
+    assert len(await stored_in.find()) == 2

@@ -30,7 +30,6 @@ from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.entry_ids import behind
 from tracker.streams.groups import (
     Delivered,
     acknowledge,
@@ -175,8 +174,6 @@ class ResponseWriter(Service):
         after = {RESPONSES: "0"}
         while entries := await read_pending(self._redis, *self._group, after, BATCH):
             await self._take(entries)
-            if behind(entries[-1].id) is None:
-                break
             after = {RESPONSES: entries[-1].id}
         while True:
             due = (item for item in self._held.items() if not item[1].backoff.left)

@@ -41,7 +41,6 @@ from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
 from tracker.streams.commands import CommandLedger, Step, entry_at
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.entry_ids import behind
 from tracker.streams.groups import Delivered, create_group, read_new, read_pending
 
 #: Milliseconds that a read waits for something to come.
@@ -257,8 +256,6 @@ class CommandDelivery(Service):
             for entry in entries:
                 await self._take_or_put_off(entry, recovered=True)
             after = entries[-1].id
-            if behind(after) is None:
-                return
 
     async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
         """The result of what a stop need not wait for; CancelledError then."""

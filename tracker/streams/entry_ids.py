@@ -11,7 +11,6 @@ LAST_ID: Final = "18446744073709551615-18446744073709551615"
 def behind(entry_id: str) -> str | None:
     """Return the start of an XRANGE that begins behind an entry; None if there can be nothing.
 
-    Redis refuses a range that begins behind :data:`LAST_ID`; asked for a consumer's pending
-    entries behind it, it begins at the first one again.
+    Redis refuses a range that begins behind :data:`LAST_ID`.
     """
     return None if entry_id == LAST_ID else f"({entry_id}"
