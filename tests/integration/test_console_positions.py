@@ -266,19 +266,23 @@ async def test_malformed_rows_are_shown_as_far_as_they_can_be(tmp_path: Path) ->
     with sqlite3.connect(path) as connection:
         connection.execute("UPDATE positions SET latitude = 'x' WHERE ts LIKE '%:01.000Z'")
         connection.execute("UPDATE positions SET longitude = 9e999 WHERE ts LIKE '%:02.000Z'")
-        for column, value in (("attributes", "[" * 100_000), ("named", "9" * 3_000_000)):
-            connection.execute(f"UPDATE positions SET {column} = ?", (value,))
-        connection.execute("UPDATE positions SET speed = ?, angle = ?", (b"\xff" * 1000, 9e999))
-        connection.execute("UPDATE positions SET vendor = ?", ("\x1b[31m" * 100_000,))
+        connection.execute("UPDATE positions SET speed = 'x' WHERE ts LIKE '%:03.000Z'")
+        connection.execute(
+            "UPDATE last_positions SET attributes = ?, named = ?, speed = ?, angle = ?, vendor = ?",
+            ("[" * 100_000, "9" * 3_000_000, b"\xff" * 1000, 9e999, "\x1b[31m" * 100_000),
+        )
     database.positions.startService()
-    row = await database.positions.device(DEVICE)
+    try:
+        row = await database.positions.device(DEVICE)
+        (listed,) = await database.positions.devices(Search())
+        track = await database.positions.track(DEVICE, EARLY)
+    finally:
+        await database.positions.stopService()
+        await database.sink.close()
     assert row is not None
     assert (row["attributes"], row["named"], row["angle"]) == (None, None, None)
-    (listed,) = await database.positions.devices(Search())
     assert len(json.dumps([row, listed], allow_nan=False)) < 5000
-    assert (await database.positions.track(DEVICE, EARLY)).points == []
-    await database.positions.stopService()
-    await database.sink.close()
+    assert track.points == []
 
 
 @ensureDeferred
