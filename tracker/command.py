@@ -16,6 +16,7 @@ from typing import Final
 from attrs import frozen
 
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
+from tracker.untrusted import shown
 
 #: Seconds that an answer is waited for, unless the command says otherwise.
 DEFAULT_TIMEOUT: Final = 30.0
@@ -217,9 +218,11 @@ class Response:
             name.decode(errors="replace"): value.decode(errors="replace")
             for name, value in fields.items()
         }
-        outcome = Outcome(
-            Status(texts.get("status", "")), texts.get("reason", ""), texts.get("response", "")
-        )
+        try:
+            status = Status(texts.get("status", ""))
+        except ValueError:
+            raise ValueError(f"status: {shown(texts.get('status', ''))} is not one") from None
+        outcome = Outcome(status, texts.get("reason", ""), texts.get("response", ""))
         return cls(
             texts.get("command_id", ""),
             texts.get("device_id", ""),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime, timedelta
@@ -19,11 +18,16 @@ from typing import Any, Final, NamedTuple
 
 from attrs import frozen
 
+from tracker.untrusted import parse_json
+
 #: Largest integer that every JSON reader keeps exact.
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 
 #: Attribute of an entry without a place: what the device said.
 MESSAGE: Final = "message"
+
+#: Characters of a payload. A message of 64,000 bytes takes six times as much at most.
+MAX_PAYLOAD: Final = 16 * 1024 * 1024
 
 #: The last millisecond that ISO 8601 can write with a four-digit year.
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
@@ -66,7 +70,7 @@ class EncodedAttributes(Mapping[str, Any]):
 
     def _all(self) -> dict[str, Any]:
         if self._decoded is None:
-            self._decoded = json.loads(self.text)
+            self._decoded = dict(parse_json(self.text, MAX_PAYLOAD))
         return self._decoded
 
     def __getitem__(self, key: str) -> Any:
@@ -215,8 +219,8 @@ class Position:
                 None if generation is None else int(generation),
             )
         try:
-            document = json.loads(payload, parse_constant=_no_constant, parse_float=_finite)
-        except (ValueError, RecursionError) as error:
+            document = parse_json(payload, MAX_PAYLOAD)
+        except ValueError as error:
             raise BadEntry(f"payload is not JSON: {error}") from None
         if not isinstance(document, dict):
             raise BadEntry("payload is not a JSON object")
@@ -237,17 +241,6 @@ class Position:
             attributes=attributes,
             generation_type=_integer_or_none(document, "generation_type"),
         )
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON number")
-
-
-def _finite(text: str) -> float:
-    value = float(text)
-    if math.isinf(value):
-        raise ValueError(f"{text} is too large a number")
-    return value
 
 
 def _text(document: Mapping[str, Any], key: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from tracker.console.positions import NoAnswer, Positions, Search, open_position
 from tracker.interfaces import Batch, StoredPosition
 from tracker.processing.sinks import make_sink
 
+OTHER = "356307042441021"
 EARLY = "2026-11-22T00:00:00.000Z"
 
 
@@ -253,3 +256,48 @@ async def test_a_slow_question_is_given_up(
             numbers,
             (),
         )
+
+
+@ensureDeferred
+async def test_malformed_rows_are_shown_as_far_as_they_can_be(tmp_path: Path) -> None:
+    """SQLite holds anything in any column, and whoever may write to the file can put it there."""
+    from twisted.internet import reactor
+
+    path = tmp_path / "positions.sqlite"
+    database = Database(
+        make_sink(reactor, f"sqlite:{path}"), open_positions(reactor, f"sqlite:{path}")
+    )
+    await database.sink.open()
+    await database.store(stored(1), stored(2), stored(3))
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE positions SET latitude = 'x' WHERE ts LIKE '%:01.000Z'")
+        connection.execute("UPDATE positions SET longitude = 9e999 WHERE ts LIKE '%:02.000Z'")
+        connection.execute("UPDATE positions SET speed = 'x' WHERE ts LIKE '%:03.000Z'")
+        connection.execute(
+            "UPDATE last_positions SET attributes = ?, named = ?, speed = ?, angle = ?, vendor = ?",
+            ("[" * 100_000, "9" * 3_000_000, b"\xff" * 1000, 9e999, "\x1b[31m" * 100_000),
+        )
+    database.positions.startService()
+    try:
+        row = await database.positions.device(DEVICE)
+        (listed,) = await database.positions.devices(Search())
+        track = await database.positions.track(DEVICE, EARLY)
+    finally:
+        await database.positions.stopService()
+        await database.sink.close()
+    assert row is not None
+    assert (row["attributes"], row["named"], row["angle"]) == (None, None, None)
+    assert len(json.dumps([row, listed], allow_nan=False)) < 5000
+    assert track.points == []
+
+
+@ensureDeferred
+async def test_attributes_that_are_nested_deeply_hide_no_device(stored_in: Database) -> None:
+    nested: Any = 1
+    for _ in range(500):
+        nested = [nested]
+    await stored_in.store(stored(1, attributes={"a": nested}), stored(1, OTHER))
+    row = await stored_in.positions.device(DEVICE)
+    assert row is not None
+    assert row["attributes"] is None
+    assert len(await stored_in.find()) == 2

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tracker.streams.connection import Refused
-from tracker.streams.dead import drop_dead, put_aside, read_dead, retry_dead
+from tracker.streams.dead import Retried, drop_dead, put_aside, read_dead, retry_dead
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"
@@ -50,7 +48,7 @@ async def test_a_retry_appends_the_entry_as_it_was(
     (letter,) = await read_dead(connected.connection, STREAM)
     assert list(letter.content) == ODD
     assert letter.fields[0] == ("payload", "\\xff\x00")
-    assert await retry_dead(connected.connection, STREAM, [letter.id]) == 1
+    assert await retry_dead(connected.connection, STREAM, [letter.id]) == Retried(1)
     assert content(redis, STREAM) == [ODD]
     assert redis.client.xlen(DEAD) == 0
 
@@ -63,7 +61,7 @@ async def test_a_retry_moves_only_what_it_is_told(redis: RedisServer, connected:
         )
     letters = await read_dead(connected.connection, STREAM)
     moved = await retry_dead(connected.connection, STREAM, ["5-5", letters[1].id, letters[1].id])
-    assert moved == 1
+    assert moved == Retried(1)
     assert content(redis, STREAM) == [[b"n", b"1"]]
     left = await read_dead(connected.connection, STREAM)
     assert [letter.original_id for letter in left] == ["1-0", "1-2"]
@@ -74,8 +72,9 @@ async def test_what_cannot_be_appended_stays_dead(redis: RedisServer, connected:
     redis.client.set(STREAM, "no stream")
     await put_aside(connected.connection, STREAM, "1-2", ODD, "odd", 1)
     (letter,) = await read_dead(connected.connection, STREAM)
-    with pytest.raises(Refused, match="WRONGTYPE"):
-        await retry_dead(connected.connection, STREAM, [letter.id])
+    retried = await retry_dead(connected.connection, STREAM, [letter.id])
+    assert retried.moved == 0
+    assert retried.stuck[letter.id].startswith("WRONGTYPE")
     assert [one.content for one in await read_dead(connected.connection, STREAM)] == [ODD]
 
 
@@ -92,9 +91,33 @@ async def test_letters_with_less_in_them_can_be_retried(
         ("", None),
         ("nothing else", None),
     ]
-    assert await retry_dead(connected.connection, STREAM, [one.id for one in letters]) == 2
+    retried = await retry_dead(connected.connection, STREAM, [one.id for one in letters])
+    assert (retried.moved, list(retried.stuck)) == (2, [letters[2].id])
     assert content(redis, STREAM) == [[b"codec", b"8"], [b"codec", b"7"]]
     assert content(redis, DEAD) == [[b"_id", b"nothing else"]]
+
+
+@ensureDeferred
+async def test_a_letter_of_many_fields_is_retried_with_the_others(
+    redis: RedisServer, connected: Connected
+) -> None:
+    wide = [part for number in range(9000) for part in (b"n%d" % number, b"v")]
+    for content_ in ([b"n", b"1"], wide, [b"n", b"2"]):
+        await put_aside(connected.connection, STREAM, "1-2", content_, "odd", 1)
+    letters = await read_dead(connected.connection, STREAM)
+    retried = await retry_dead(connected.connection, STREAM, [one.id for one in letters])
+    assert retried == Retried(3)
+    assert sorted(content(redis, STREAM)) == sorted([[b"n", b"1"], wide, [b"n", b"2"]])
+    assert redis.client.xlen(DEAD) == 0
+
+
+@ensureDeferred
+async def test_an_odd_number_of_attempts_is_unknown(
+    redis: RedisServer, connected: Connected
+) -> None:
+    redis.client.xadd(DEAD, {"_id": "1-2", "_attempts": "9" * 5000, "codec": "8"})
+    (letter,) = await read_dead(connected.connection, STREAM)
+    assert letter.attempts is None
 
 
 @ensureDeferred

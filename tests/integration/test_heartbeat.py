@@ -82,7 +82,18 @@ def test_a_process_is_told_from_all_others() -> None:
     assert Identity.of(other.pid) != found
 
 
-@pytest.mark.parametrize("beat", [b"", b"{}", b"[1]", b"no json", b'{"host": "x"}'])
+@pytest.mark.parametrize(
+    "beat",
+    [
+        *(b"", b"{}", b"[1]", b"no json", b'{"host": "x"}', b"[" * 100_000, b"9" * 3_000_000),
+        b'{"host": "x", "boot": "y", "pid": "../self", "began": 1}',
+        b'{"host": "x", "boot": "y", "pid": 1e999, "began": 1}',
+        b'{"host": "x", "boot": "y", "pid": true, "began": 1}',
+        b'{"host": ["x"], "boot": "y", "pid": 1, "began": 1}',
+        b'{"host": "' + b"x" * 1000 + b'", "boot": "y", "pid": 1, "began": 1}',
+    ],
+    ids=lambda beat: repr(beat[-30:]),
+)
 def test_a_heartbeat_need_not_say_whose_it_is(beat: bytes) -> None:
     assert Identity.in_beat(beat) is None
 
@@ -276,7 +287,7 @@ async def test_who_has_hung_for_so_long_that_another_one_has_begun_gives_up(
     connected: Connected, redis: RedisServer
 ) -> None:
     one = Instance(connected)
-    await until(lambda: is_of(redis, me()), "a beat")
+    await until(has_begun(one), "a beat that Redis has confirmed")
     leave(redis, ELSEWHERE)
     one.clock.advance(INTERVAL)
     await until(lambda: one.aborted, "given up")

@@ -123,6 +123,26 @@ def test_dead_letters_are_retried(redis: RedisServer) -> None:
     assert admin(redis, "dead", "retry", "--all") == "0 retried\n"
 
 
+def test_a_dead_letter_that_cannot_be_retried_is_named_and_keeps_no_other(
+    redis: RedisServer,
+) -> None:
+    first, last = put_aside(redis, 2)
+    empty = redis.client.xadd(DEAD, {"_id": "1-1", "_reason": "\x1b[31m" + "x" * 100_000}).decode()
+    fields = [text for number in range(9000) for text in (f"n{number}", "v")]
+    redis.client.execute_command("XADD", DEAD, "*", *fields)
+    listed = admin(redis, "dead", "list")
+    assert len(listed) < 2000
+    assert "\x1b" not in listed
+    assert "x" * 100_000 in admin(redis, "dead", "show", empty)
+    told = admin(redis, "dead", "retry", "--all", status=1)
+    assert "3 retried, 1 not" in told
+    assert empty in told
+    assert first not in told
+    assert last not in told
+    assert [entry_id.decode() for entry_id, _ in redis.client.xrange(DEAD)] == [empty]
+    assert redis.client.xlen(STREAM) == 3
+
+
 def test_dead_letters_are_dropped(redis: RedisServer) -> None:
     ids = put_aside(redis, 1200)
     assert admin(redis, "dead", "drop", *ids[:3]) == "3 dropped\n"

@@ -55,7 +55,7 @@ def test_a_response_without_a_status_is_none(status: bytes | None) -> None:
     fields = {name: value for name, value in RESPONSE.items() if name != b"status"}
     if status is not None:
         fields[b"status"] = status
-    with pytest.raises(ValueError, match="not a valid Status") as caught:
+    with pytest.raises(ValueError, match="status: ") as caught:
         Response.from_fields(fields)
     assert str(caught.value).isprintable()
 

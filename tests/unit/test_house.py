@@ -15,6 +15,7 @@ PACKAGE = ROOT / "tracker"
 VOCABULARY = {
     *("__init__", "position", "command", "keys", "imei", "limits", "interfaces"),
     *("endpoints", "certificates", "tls", "lifecycle", "notify", "settings", "outcomes"),
+    "untrusted",
 }
 
 #: Part of the house → other parts that it may import, besides the vocabulary.
@@ -47,6 +48,7 @@ PURE = [
     PACKAGE / "settings.py",
     PACKAGE / "outcomes.py",
     PACKAGE / "net" / "proxyheader.py",
+    PACKAGE / "untrusted.py",
     *sorted(
         path
         for path in (PACKAGE / "vendors").rglob("*.py")

@@ -25,6 +25,7 @@ from tracker.command import is_device_id
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
 from tracker.observe.health import Pulse
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.script import Script
 
 #: Seconds between two readings of all devices.
@@ -37,6 +38,8 @@ _LEFT_ALONE: Final = 4
 READINGS: Final = 5
 #: Seconds after which a reading is stuck.
 STUCK: Final = 600.0
+#: Characters of a model's name.
+MAX_MODEL: Final = 64
 #: Devices in one call to Redis.
 _CHUNK: Final = 1000
 #: Seconds after which Redis forgets what was written beside by somebody who died over it.
@@ -177,7 +180,7 @@ class DeviceSync(Service):
             elif row.get("enabled") is False:
                 disabled += 1
             else:
-                found[device_id] = str(row.get("model") or "")
+                found[device_id] = _model(row.get("model"))
         if bad:
             self._log.warn("{count} devices have an imei that is not 15 digits", count=bad)
         return found, disabled
@@ -229,16 +232,26 @@ class DeviceSync(Service):
         :raises NothingThere: when it has some, and there is no row at all. A user who may see
             none is told the same, so it is more likely a mistake than meant.
         """
-        allowed = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
+        try:
+            allowed = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
+            flat = await self._redis.execute("HGETALL", DEVICE_MODELS)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            self._log.warn(
+                "{allowed} or {models} is of another type, and is replaced",
+                allowed=ALLOWED_DEVICES,
+                models=DEVICE_MODELS,
+            )
+            return False
         if allowed and not models and not disabled:
             raise NothingThere(
                 f"Directus shows no device; the last copy stays, of {len(allowed)}. "
                 f"If that is meant: DEL {ALLOWED_DEVICES} {DEVICE_MODELS}"
             )
-        flat = await self._redis.execute("HGETALL", DEVICE_MODELS)
         known = dict(zip(flat[::2], flat[1::2], strict=True))
         return set(allowed) == {device_id.encode() for device_id in models} and known == {
-            device_id.encode(): model.encode(errors="replace") for device_id, model in named.items()
+            device_id.encode(): model.encode() for device_id, model in named.items()
         }
 
     async def _fill(self, key: str, command: str, parts: Sequence[tuple[str, ...]]) -> None:
@@ -246,3 +259,9 @@ class DeviceSync(Service):
             chunk = [text for part in parts[start : start + _CHUNK] for text in part]
             await self._redis.execute(command, key, *chunk)
             await self._redis.execute("EXPIRE", key, _LEFT)
+
+
+def _model(value: Any) -> str:
+    """The name of a model that Redis can hold; empty where there is none."""
+    text = str(value or "")[:MAX_MODEL]
+    return text.encode(errors="replace").decode()

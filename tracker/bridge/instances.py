@@ -31,6 +31,7 @@ from tracker.control.credentials import Credentials
 from tracker.streams.advertised import control_ports
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
+from tracker.untrusted import shown
 
 #: Seconds between two looks at which instances live.
 INTERVAL: Final = 10.0
@@ -40,6 +41,11 @@ FRESH: Final = 1.0
 PATIENCE: Final = 10.0
 #: Seconds that connections may take to be closed.
 CLOSING: Final = 5.0
+#: Control ports that are connected to. While instances advertise more, those that cannot be
+#: used make room for others at each look.
+MAX_PORTS: Final = 200
+#: Of so many it is reported why they take no commands.
+MAX_REASONS: Final = 5
 #: What the instances' logs call the bridge.
 NAME: Final = "bridge"
 
@@ -78,6 +84,7 @@ class Instances(Service):
         self._waiting: list[Deferred[None]] = []
         self._one_look = DeferredLock()
         self._looked = -FRESH
+        self._last_tried = ""  # address, while there are too many
         self._timer = RedisTimer(reactor, redis, INTERVAL, self._look)
 
     def startService(self) -> None:
@@ -153,6 +160,9 @@ class Instances(Service):
         troubles = {address: client.trouble for address, client in self._clients.items()}
         troubles |= asked
         told = [_line(address, error) for address, error in sorted(troubles.items()) if error]
+        left_out = len(told) - MAX_REASONS
+        if left_out > 0:
+            told[MAX_REASONS:] = [f"and {left_out} more"]
         return "; ".join(told) or _NONE_LIVES
 
     def _any_usable(self) -> bool:
@@ -194,7 +204,19 @@ class Instances(Service):
             self._log.debug("instances not looked up: {error}", error=error)
             return
         if self.running:
-            self._keep(set(found.values()))
+            self._keep(self._chosen(set(found.values())))
+
+    def _chosen(self, advertised: set[str]) -> set[str]:
+        """Those to be connected to: all, unless there are too many."""
+        if len(advertised) <= MAX_PORTS:
+            return advertised
+        usable = [one for one, client in self._clients.items() if client.trouble is None]
+        chosen = set(usable[:MAX_PORTS]) & advertised
+        # From the last one that was tried on, so that all have their turn.
+        others = sorted(advertised - chosen, key=lambda one: (one <= self._last_tried, one))
+        tried = others[: MAX_PORTS - len(chosen)]
+        self._last_tried = tried[-1] if tried else ""
+        return chosen.union(tried)
 
     def _keep(self, addresses: set[str]) -> None:
         for address in self._clients.keys() - addresses:
@@ -233,8 +255,9 @@ _OUT_OF_ORDER: Final = (NotConnected, RedisUnavailable, NotPermitted, VersionMis
 
 
 def _line(address: str, error: ControlError) -> str:
+    line = f"{shown(address)}: {shown(error)}"
     if isinstance(error, NotPermitted):
-        return f"{address}: {error}, which the bridge does not have there"
+        return f"{line}, which the bridge does not have there"
     if "certificate verify failed" in str(error):
-        return f"{address}: {error}: its certificate is not of the authority in --control-ca"
-    return f"{address}: {error}"
+        return f"{line}: its certificate is not of the authority in --control-ca"
+    return line

@@ -27,6 +27,8 @@ from tracker.bridge.schema import COMMANDS, DEFAULT_EXPIRY, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import Outcome, Reason, Status
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
+from tracker.keys import fate as fate_key
+from tracker.observe.complaints import Complaints
 from tracker.position import iso_milliseconds
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.fates import command_fate, find_command
@@ -67,6 +69,7 @@ class Overdue(Service):
         self._directus = directus
         self._redis = redis
         self._table = table
+        self._complaints = Complaints(clock, self._log)
         self._looking: Deferred[None] = succeed(None)
         self._timer = RedisTimer(clock, redis, interval, self._look_safely)
 
@@ -109,7 +112,7 @@ class Overdue(Service):
             )
             if not rows or not await self._is_all_told():
                 return
-            left += len(rows) - sum([await self._end(row, may_be_lost) for row in rows])
+            left += len(rows) - sum([await self._end_safely(row, may_be_lost) for row in rows])
 
     @property
     def _over(self) -> Mapping[str, Any]:
@@ -125,6 +128,15 @@ class Overdue(Service):
         """Whether nothing is on its way to Directus: it could be of these."""
         await create_group(self._redis, RESPONSES, DIRECTUS_GROUP)
         return await first_unacknowledged(self._redis, RESPONSES, DIRECTUS_GROUP) is None
+
+    async def _end_safely(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
+        """The same as :meth:`_end`; False, too, where Redis refuses to say it of this row."""
+        try:
+            return await self._end(row, may_be_lost)
+        except Refused as error:
+            action = "Delete the keys of this command in Redis."
+            self._complaints.report(fate_key(str(row["id"])), error, action)
+            return False
 
     async def _end(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
         """Tell a row how its command has ended; whether that is known, or never will be."""

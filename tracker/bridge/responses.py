@@ -28,6 +28,7 @@ from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.observe.health import Pulse
+from tracker.observe.ratelimit import RateLimit
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
     Delivered,
@@ -40,6 +41,7 @@ from tracker.streams.groups import (
     read_pending,
 )
 from tracker.streams.timer import RedisTimer
+from tracker.untrusted import shown
 
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000
@@ -55,6 +57,8 @@ PATIENCE: Final = 8
 RETRY: Final = 1.0
 #: Milliseconds after which what another bridge was given is taken over.
 CLAIM_AFTER_MS: Final = 60_000
+#: Lines a minute about entries that are not responses.
+REJECTION_LINES: Final = 10
 
 _PLAIN: Final = ("status", "delivered_at", "finished_at")
 
@@ -126,6 +130,7 @@ class ResponseWriter(Service):
         self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
         self._telling: Mapping[str, _Untold] = {}
         self._held: dict[str, _Untold] = {}
+        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
 
     def startService(self) -> None:
         """Begin to read."""
@@ -210,7 +215,15 @@ class ResponseWriter(Service):
         try:
             response = Response.from_fields(entry.fields)
         except ValueError as error:
-            self._log.warn("response {id} makes no sense: {error}", id=entry.id, error=error)
+            suppressed = self._rejections.admit()
+            if suppressed is not None:
+                self._log.warn(
+                    "{stream}: entry {id} is not a response: {error}{more}",
+                    stream=RESPONSES,
+                    id=entry.id,
+                    error=shown(error),
+                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                )
             return "", None
         key = response.command_id.lower()
         if not _is_uuid(key):  # of what somebody has sent past Directus, or of no command

@@ -20,7 +20,6 @@ Facts of Directus 11 that callers need to know:
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
@@ -51,6 +50,8 @@ from twisted.web.http import PotentialDataLoss, stringToDatetime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
+
+from tracker.untrusted import MAX_LINE, parse_json, shown
 
 from twisted.web._newclient import RequestNotSent  # isort: skip - it has no public name
 
@@ -280,7 +281,7 @@ class DirectusClient:
         if not body:
             return None
         try:
-            answer = parsed(body)
+            answer = parse_json(body, LARGEST_ANSWER)
         except ValueError:
             text = f"{what}: {status}, and the answer is no JSON"
             raise DirectusDown(text, status) from None
@@ -466,14 +467,6 @@ def items_path(collection: str) -> str:
     return f"/items/{quote(collection, safe='')}"
 
 
-def parsed(body: bytes) -> Any:
-    """JSON; :exc:`ValueError` where it is none, or nested without end."""
-    try:
-        return json.loads(body)
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
 def _rows(data: Any) -> list[dict[str, Any]]:
     if data is None:  # the user may change rows, and see none
         return []
@@ -485,8 +478,9 @@ def _rows(data: Any) -> list[dict[str, Any]]:
 def _first_error(body: bytes) -> tuple[str, str]:
     """Message and code of what Directus complains of; empty where it says nothing."""
     try:
-        error = parsed(body)["errors"][0]
-        return str(error.get("message", "")), str(error.get("extensions", {}).get("code", ""))
+        error = parse_json(body, LARGEST_ANSWER)["errors"][0]
+        message = str(error.get("message", ""))[:MAX_LINE]
+        return message, shown(str(error.get("extensions", {}).get("code", "")), 64)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return "", ""
 

@@ -11,6 +11,7 @@ from attrs import asdict, define, frozen
 from tracker.command import Response, Status, claimed_identity
 from tracker.keys import RESPONSES, outbound
 from tracker.streams.connection import RedisConnection
+from tracker.streams.entry_ids import behind
 from tracker.streams.groups import Delivered, entry_order
 
 #: Commands that are remembered.
@@ -23,6 +24,7 @@ MOST_TEXT: Final = 300
 #: Entries of a page, and pages of one look: what is behind them is read the next time.
 _PAGE: Final = 1000
 _PAGES: Final = 10
+_MAX_MINUTES: Final = 2 * PERIOD // 60
 
 
 @define
@@ -79,7 +81,9 @@ class CommandLog:
             self._last = ""  # it is another stream
         for _ in range(_PAGES):
             hour_ago = max(0, int((self._clock.seconds() - PERIOD) * 1000))
-            first = f"({self._last}" if self._last else str(hour_ago)
+            first = behind(self._last) if self._last else str(hour_ago)
+            if first is None:
+                return
             page = await self._redis.execute("XRANGE", RESPONSES, first, "+", "COUNT", _PAGE)
             for entry_id, content in page:
                 self._response(Delivered(RESPONSES, entry_id.decode(), content))
@@ -123,7 +127,7 @@ class CommandLog:
         known = self._known_as(command_id)
         known.device_id = known.device_id or device_id
         known.instance_id = known.instance_id or entry.stream.removeprefix(outbound(""))
-        known.text = entry.fields.get(b"payload", b"").decode(errors="replace")
+        known.text = _kept(entry.fields.get(b"payload", b"").decode(errors="replace"))
         known.at = known.at or entry.appended_at
 
     def _response(self, entry: Delivered) -> None:
@@ -134,13 +138,16 @@ class CommandLog:
             return  # it is none
         if response.final:
             self._count(int(entry_order(entry.id)[0] // 60_000), response.outcome.status.value)
-        known = self._known_as(response.command_id or entry.id)
-        known.device_id, known.instance_id = response.device_id, response.instance_id
-        known.status, known.reason = response.outcome.status.value, response.outcome.reason
-        known.response, known.at = response.outcome.response, response.at or entry.appended_at
+        outcome = response.outcome
+        known = self._known_as(_kept(response.command_id) or entry.id)
+        known.device_id, known.instance_id = _kept(response.device_id), _kept(response.instance_id)
+        known.status, known.reason = outcome.status.value, _kept(outcome.reason)
+        known.response, known.at = _kept(outcome.response), _kept(response.at) or entry.appended_at
 
     def _count(self, minute: int, status: str) -> None:
         if not self._minutes or self._minutes[-1].number != minute:
+            # Whoever appends chooses the IDs, and so may choose a minute of its own for each.
+            del self._minutes[: max(0, len(self._minutes) + 1 - _MAX_MINUTES)]
             self._minutes.append(_Minute(minute, Counter()))
         self._minutes[-1].counts[status] += 1
 
@@ -155,6 +162,11 @@ class CommandLog:
 _BEGUN: Final = Status.DELIVERED
 #: Later than any time: what the console has sent, and nothing was heard of yet.
 _NOW: Final = "9999"
+
+
+def _kept(text: str) -> str:
+    """As much of a text as shows that it is longer than what is shown."""
+    return text[: MOST_TEXT + 1]
 
 
 def _cut(value: str | None) -> str | None:

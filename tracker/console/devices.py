@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import islice
 from typing import Any, Final
 
 from tracker.console.ports import ControlPorts, NoInstance
@@ -13,19 +14,23 @@ from tracker.console.positions import MOST_DEVICES, NoAnswer, Positions, Search
 from tracker.control.commands import ControlError
 from tracker.interfaces import INaming
 from tracker.keys import CONNECTIONS, DEVICE_MODELS
-from tracker.position import iso_milliseconds
-from tracker.streams.connection import RedisConnection
+from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
+from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.registry import owners, vendors
+from tracker.untrusted import is_unicode, parse_json, shown
 
 #: Hours of a track that may be asked for.
 MOST_HOURS: Final = 24 * 7
+#: Attributes of a record that are shown, and characters of each.
+MAX_ATTRIBUTES: Final = 1000
+MAX_TEXT: Final = 100_000
 
 #: Steps of a scan through the registry in one answer, where there is no database.
 _STEPS: Final = 20
 _SEARCH: Final = re.compile(r"[0-9A-Za-z]{0,32}")
 _ORDERS: Final = ("id", "contact")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-_ID: Final = re.compile(r"[!-~]{1,64}")
 
 
 class BadQuestion(ValueError):
@@ -91,8 +96,7 @@ class Devices:
                 no_place = str(error)
         (instance_id,) = await owners(self._redis, [device_id])
         (vendor,) = await vendors(self._redis, [device_id])
-        (model,) = await self._redis.execute("HMGET", DEVICE_MODELS, device_id)
-        model = None if model is None else model.decode(errors="replace")
+        model = await self._model(device_id)
         try:
             connection = await self._ports.device(device_id, instance_id)
         except (ControlError, NoInstance):
@@ -108,6 +112,15 @@ class Devices:
             "place": row and {name: row[name] for name in row if name not in _ATTRIBUTES},
             "attributes": [] if row is None else self._attributes(row, vendor, model),
         }
+
+    async def _model(self, device_id: str) -> str | None:
+        try:
+            (model,) = await self._redis.execute("HMGET", DEVICE_MODELS, device_id)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            return None  # the device is shown all the same
+        return None if model is None else shown(model)
 
     async def track(self, device_id: str, hours: float) -> dict[str, Any]:
         """Where a device has been in the last hours.
@@ -127,23 +140,24 @@ class Devices:
         self, row: Mapping[str, Any], vendor: str | None, model: str | None
     ) -> list[dict[str, Any]]:
         """The IO elements of the last record: those with names by name, then the others by id."""
-        raw = row["attributes"] or {}
+        raw = row["attributes"] if isinstance(row["attributes"], dict) else {}
+        raw = dict(islice(raw.items(), MAX_ATTRIBUTES))
         named = row["named"]
         if named is None and (naming := self._namings.get(vendor or "")) is not None:
             named = naming.named(raw, model)
-        named = named or {}
+        named = named if isinstance(named, dict) else {}
         by_id = {
-            str(about.get("id")): {"name": name, **about}
+            str(about.get("id")): {**about, "name": name}
             for name, about in named.items()
             if isinstance(about, dict)
         }
         elements = [
-            {"id": key, **by_id.get(key, {"name": None, "value": value}), "raw": value}
+            {"value": value, **by_id.get(key, {"name": None}), "id": key, "raw": value}
             for key, value in raw.items()
         ]
         for element in elements:
-            element["id"] = str(element["id"])
-            element["value"], element["raw"] = _shown(element["value"]), _shown(element["raw"])
+            for name, value in element.items():
+                element[name] = _shown(value)
         return sorted(elements, key=lambda one: (one["name"] is None, one["name"] or "", one["id"]))
 
     async def _connected(self, text: str, after: str, limit: int) -> dict[str, Any]:
@@ -155,7 +169,7 @@ class Devices:
                 "HSCAN", CONNECTIONS, cursor, "MATCH", f"*{text}*", "COUNT", limit
             )
             cursor = answer.decode()
-            texts = [part.decode(errors="backslashreplace") for part in reply]
+            texts = [shown(part) for part in reply]
             found += [
                 {"device_id": device_id, "instance_id": instance_id}
                 for device_id, instance_id in zip(texts[::2], texts[1::2], strict=True)
@@ -177,10 +191,11 @@ def _after(text: str) -> tuple[str, str] | None:
     if len(text) >= 150:
         raise BadQuestion(_BAD_AFTER)
     try:
-        contact, device_id = json.loads(text)
-        fits = _TIME.fullmatch(contact) and _ID.fullmatch(device_id)
+        contact, device_id = parse_json(text)
+        fits = _TIME.fullmatch(contact) and device_id and is_unicode(device_id)
+        fits = fits and "\0" not in device_id
         datetime.fromisoformat(contact)  # the database would refuse the 30th of February
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, AttributeError):
         raise BadQuestion(_BAD_AFTER) from None
     if not fits:
         raise BadQuestion(_BAD_AFTER)
@@ -196,17 +211,16 @@ def _cursor(text: str) -> str:
     return text
 
 
-def is_unicode(text: str) -> bool:
-    """Whether it can be written as UTF-8: JSON may hold surrogates that are no pair."""
-    return not any("\ud800" <= character <= "\udfff" for character in text)
-
-
 def _shown(value: Any) -> Any:
     """A value as people read it: large numbers exact, bytes in base64."""
     if isinstance(value, dict):
         if "__bigint" in value:
-            return str(value["__bigint"])
-        if "__buffer_b64" in value:
-            return f"base64 {value['__buffer_b64']}"
-        return json.dumps(value)
-    return value
+            value = str(value["__bigint"])
+        elif "__buffer_b64" in value:
+            value = f"base64 {value['__buffer_b64']}"
+    if isinstance(value, dict | list):
+        value = json.dumps(value)
+    if isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER:
+        value = str(value)
+    # A device's message may have line breaks, which people want to see.
+    return value[:MAX_TEXT] if isinstance(value, str) else value

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from typing import Final, TypeVar
 
-from attrs import frozen
+from attrs import field, frozen
 
 from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.streams.advertised import Beat, heartbeats
@@ -13,6 +13,8 @@ from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.dead import DeadLetter, dead_letter
 from tracker.streams.groups import Delivered
 from tracker.streams.lag import StreamLag, stream_lag
+from tracker.streams.protocol import is_wrong_type
+from tracker.untrusted import shown
 
 #: Streams, and instances, that are looked at; those beyond it are not.
 MOST_STREAMS: Final = 30
@@ -20,6 +22,8 @@ MOST_INSTANCES: Final = 200
 #: Dead letters of each stream that are shown, and queued commands of each instance.
 MOST_LETTERS: Final = 20
 MOST_QUEUED: Final = 20
+
+T = TypeVar("T")
 
 
 @frozen
@@ -53,55 +57,80 @@ class Look:
     """Streams that have any."""
     left_out: int = 0
     """Streams that are not looked at, as there are too many."""
+    malformed: Mapping[str, str] = field(factory=dict)
+    """Key, printable and short → what is wrong with it. The others are there all the same."""
 
 
 async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
     """See how everything is.
 
+    A key of another type than it should be counts as empty, and is named as malformed.
+
     :param configured: streams of positions, besides those that instances say they write;
         where there are too many, these go first.
     :raises Refused, Unavailable: when Redis cannot be asked.
     """
-    beats = await heartbeats(redis)
+    seeing = _Seeing(redis)
+    beats = await heartbeats(redis, seeing.malformed, MOST_INSTANCES)
     told = {stream for beat in beats for stream in beat.streams}
     first = set(configured)
     streams = [*sorted(first), *sorted(told - first)]
     lags, dead = [], []
     for stream in sorted(streams[:MOST_STREAMS]):
-        if (lag := await _lag(redis, stream)) is not None:
+        if (lag := await seeing.lag(stream)) is not None:
             lags.append(lag)
-        if total := await redis.execute("XLEN", dead_letters(stream)):
-            dead.append(Dead(stream, total, await _latest_dead(redis, stream)))
+        if (letters := await seeing.dead(stream)) is not None:
+            dead.append(letters)
     queued, entries = 0, []
     for beat in beats[:MOST_INSTANCES]:
-        name = outbound(beat.instance_id)
-        if count := await redis.execute("XLEN", name):
-            queued += count
-            reply = await redis.execute("XRANGE", name, "-", "+", "COUNT", MOST_QUEUED)
-            entries += [Delivered(name, entry_id.decode(), content) for entry_id, content in reply]
+        count, these = await seeing.queued(outbound(beat.instance_id))
+        queued += count
+        entries += these
     return Look(
         lags,
-        await _lag(redis, RESPONSES),
+        await seeing.lag(RESPONSES),
         beats,
-        await redis.execute("HLEN", CONNECTIONS),
-        await redis.execute("SCARD", WAITING),
+        await seeing.size("HLEN", CONNECTIONS),
+        await seeing.size("SCARD", WAITING),
         queued,
         entries,
         dead,
         max(0, len(streams) - MOST_STREAMS),
+        seeing.malformed,
     )
 
 
-async def _latest_dead(redis: RedisConnection, stream: str) -> list[DeadLetter]:
-    name = dead_letters(stream)
-    reply = await redis.execute("XREVRANGE", name, "+", "-", "COUNT", MOST_LETTERS)
-    return [dead_letter(entry_id, content) for entry_id, content in reply]
+@frozen
+class _Seeing:
+    """Asks Redis, and remembers which keys are of another type than they should be."""
 
+    redis: RedisConnection
+    malformed: dict[str, str] = field(factory=dict)
 
-async def _lag(redis: RedisConnection, stream: str) -> StreamLag | None:
-    try:
-        return await stream_lag(redis, stream)
-    except Refused as error:
-        if str(error).startswith("WRONGTYPE"):
-            return None  # somebody else's key has this name
-        raise
+    async def lag(self, stream: str) -> StreamLag | None:
+        return await self._unless_malformed(stream, stream_lag(self.redis, stream), None)
+
+    async def size(self, command: str, key: str) -> int:
+        return await self._unless_malformed(key, self.redis.execute(command, key), 0)
+
+    async def dead(self, stream: str) -> Dead | None:
+        name = dead_letters(stream)
+        if not (total := await self.size("XLEN", name)):
+            return None
+        reply = await self.redis.execute("XREVRANGE", name, "+", "-", "COUNT", MOST_LETTERS)
+        return Dead(stream, total, [dead_letter(entry_id, content) for entry_id, content in reply])
+
+    async def queued(self, name: str) -> tuple[int, list[Delivered]]:
+        if not (count := await self.size("XLEN", name)):
+            return 0, []
+        reply = await self.redis.execute("XRANGE", name, "-", "+", "COUNT", MOST_QUEUED)
+        return count, [Delivered(name, entry_id.decode(), content) for entry_id, content in reply]
+
+    async def _unless_malformed(self, key: str, asked: Awaitable[T], otherwise: T) -> T:
+        try:
+            return await asked
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            self.malformed[shown(key)] = "of another type than it should be"
+            return otherwise

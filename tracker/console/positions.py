@@ -5,7 +5,7 @@ Each question is bounded in rows, and each kind of database in time.
 
 from __future__ import annotations
 
-import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -17,8 +17,10 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from tracker.observe.ratelimit import RateLimit
+from tracker.position import MAX_PAYLOAD
 from tracker.processing.sinks import POSTGRESQL, sink_kind
 from tracker.processing.sinks.thread import SinkThread
+from tracker.untrusted import parse_json, shown
 
 #: Devices of a page.
 MOST_DEVICES: Final = 100
@@ -103,14 +105,18 @@ class Positions(Service, ABC):
 
         :raises NoAnswer: when the database cannot be asked.
         """
-        return await self._ask(self._devices, search)
+        return list(map(_presentable, await self._ask(self._devices, search)))
 
     async def device(self, device_id: str) -> dict[str, Any] | None:
         """One row, with ``attributes`` and ``named`` besides (None where it is not stored).
 
         :raises NoAnswer: as above.
         """
-        return await self._ask(self._device, device_id)
+        row = await self._ask(self._device, device_id)
+        if row is None:
+            return None
+        parsed = {name: row.pop(name) for name in ("attributes", "named")}
+        return _presentable(row) | parsed
 
     async def track(self, device_id: str, since: str) -> Track:
         """Where a device has been since a time (ISO 8601 UTC with milliseconds).
@@ -118,7 +124,7 @@ class Positions(Service, ABC):
         :raises NoAnswer: as above.
         """
         rows = await self._ask(self._track, device_id, since, MOST_READ)
-        points = [_point(*row) for row in reversed(rows)]
+        points = [point for row in reversed(rows) if (point := _point(*row)) is not None]
         return Track(_thin(points, MOST_POINTS), len(points), len(rows) < MOST_READ)
 
     async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -176,18 +182,39 @@ def open_positions(reactor: Any, url: str) -> Positions:
 
 
 def decoded(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with what is JSON in it as values."""
+    """The row with what is JSON in it as values; None for what is malformed."""
     for name in ("attributes", "named"):
-        if isinstance(row[name], str):
-            row[name] = json.loads(row[name])
+        try:
+            row[name] = None if row[name] is None else parse_json(row[name], MAX_PAYLOAD)
+        except (ValueError, TypeError):
+            row[name] = None
     return row
+
+
+def _presentable(row: dict[str, Any]) -> dict[str, Any]:
+    """The row with values that JSON has: a column of SQLite may hold anything."""
+    return {name: _value(value) for name, value in row.items()}
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, str | bytes):
+        return shown(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
 
 
 def _point(
     ts: str, latitude: float, longitude: float, speed: int | None, angle: int | None
-) -> tuple[int, float, float, int | None, int | None]:
-    moment = int(datetime.fromisoformat(ts).timestamp() * 1000)
-    return moment, round(latitude, 6), round(longitude, 6), speed, angle
+) -> tuple[int, float, float, int | None, int | None] | None:
+    """A point of a track; None where the row is malformed."""
+    try:
+        moment = int(datetime.fromisoformat(ts).timestamp() * 1000)
+        place = round(float(latitude), 6), round(float(longitude), 6)
+        about = speed if speed is None else int(speed), angle if angle is None else int(angle)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return (moment, *place, *about) if all(map(math.isfinite, place)) else None
 
 
 def _thin(points: list[T], most: int) -> list[T]:

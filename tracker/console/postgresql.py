@@ -57,7 +57,8 @@ class PostgreSQLPositions(Positions):
     def _device(self, device_id: str) -> dict[str, Any] | None:
         names = (*LAST, "attributes", "named")
         rows = self._select(
-            f"SELECT {_LAST}, attributes, named "  # noqa: S608 - names of ours
+            # As text: nesting that the driver's own parser cannot read would be its fault.
+            f"SELECT {_LAST}, attributes::text, named::text "  # noqa: S608 - names of ours
             "FROM last_positions WHERE device_id = %s",
             (device_id,),
         )

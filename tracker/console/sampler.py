@@ -16,14 +16,18 @@ from tracker.console.events import event
 from tracker.console.history import History
 from tracker.console.look import MOST_INSTANCES, Look
 from tracker.console.ports import ControlPorts
-from tracker.keys import PROCESSOR_GROUP
+from tracker.keys import PROCESSOR_GROUP, RESPONSES
+from tracker.observe.complaints import Complaints
 from tracker.observe.health import Pulse
+from tracker.position import MAX_SAFE_INTEGER
 from tracker.settings import setting
 from tracker.streams.advertised import Beat
 from tracker.streams.connection import Refused, Unavailable
 from tracker.streams.dead import DeadLetter
 from tracker.streams.groups import Delivered
 from tracker.streams.lag import GroupLag, StreamLag
+from tracker.streams.protocol import is_wrong_type
+from tracker.untrusted import shown
 
 #: Seconds between two looks.
 INTERVAL: Final = 2.0
@@ -36,6 +40,8 @@ MOST_COMMANDS: Final = 20
 MOST_LETTERS: Final = 20
 #: Consumers of a group that are shown, the busiest first.
 MOST_CONSUMERS: Final = 30
+#: Malformed keys that are named.
+MAX_MALFORMED: Final = 5
 #: Characters of a dead letter's reason.
 MOST_REASON: Final = 300
 
@@ -111,6 +117,7 @@ class Sampler(TimerService):
         self._latest: dict[str, Any] | None = None
         self._sampling = False
         self._told = ""  # why Redis cannot be asked
+        self._complaints = Complaints(clock, self._log)
 
     def redis_is(self, reason: str | None) -> None:
         """Be told why the connection to Redis is not usable, or None when it is."""
@@ -156,7 +163,15 @@ class Sampler(TimerService):
 
     async def _overview(self) -> dict[str, Any]:
         seen = await self._see()
-        await self._commands.look(seen.entries)
+        malformed = dict(seen.malformed)
+        try:
+            await self._commands.look(seen.entries)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            malformed[RESPONSES] = "of another type than it should be"
+        for key, why in malformed.items():
+            self._complaints.report(key, why, "Rename or delete the key, or stop what writes it.")
         self._ports.keep(seen.beats[:MOST_INSTANCES])
         now = self._clock.seconds()
         rates = self._rates(now, seen.lags)
@@ -172,6 +187,12 @@ class Sampler(TimerService):
             "redis": None,
             "lag": lags,
             "streams_left_out": seen.left_out,
+            "malformed": {
+                "count": len(malformed),
+                "first": [
+                    {"key": key, "why": why} for key, why in list(malformed.items())[:MAX_MALFORMED]
+                ],
+            },
             "rates": rates,
             "connected": seen.connected,
             "instances": [self._instance(beat) for beat in seen.beats[:MOST_INSTANCES]],
@@ -212,7 +233,7 @@ class Sampler(TimerService):
                 {"name": one.name, "pending": one.pending, "idle": one.idle}
                 for one in consumers[:MOST_CONSUMERS]
             ],
-            "consumer_count": len(consumers),
+            "consumer_count": group.consumer_count,
         }
 
     def _instance(self, beat: Beat) -> dict[str, Any]:
@@ -261,10 +282,10 @@ def _letters(seen: Look) -> list[dict[str, Any]]:
             "stream": stream,
             "id": letter.id,
             "at": Delivered(stream, letter.id, None).appended_at,
-            "original_id": letter.original_id,
-            "reason": letter.reason[:MOST_REASON],
+            "original_id": shown(letter.original_id),
+            "reason": shown(letter.reason, MOST_REASON),
             "attempts": letter.attempts,
-            "device_id": dict(letter.fields).get("device_id", "")[:20],
+            "device_id": letter.device_id,
         }
         for letter, stream in rows[:MOST_LETTERS]
     ]
@@ -276,8 +297,11 @@ def _order(letter: DeadLetter) -> tuple[int, int]:
 
 
 def _number(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    """A number of things; None for what is none, and for what no browser would show exactly."""
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SAFE_INTEGER:
+        return None
+    return value
 
 
 def _text(value: Any) -> str:
-    return value[:100] if isinstance(value, str) else ""
+    return shown(value, 100) if isinstance(value, str) else ""

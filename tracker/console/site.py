@@ -22,7 +22,7 @@ from tracker import __version__
 from tracker.command import LONGEST_TEXT, is_device_id
 from tracker.console.access import Access, Denied, Visitor
 from tracker.console.commands import CommandLog
-from tracker.console.devices import BadQuestion, Devices, is_unicode
+from tracker.console.devices import BadQuestion, Devices
 from tracker.console.events import Broadcast, EventStream, TooMany
 from tracker.console.files import File
 from tracker.console.frames import Frames
@@ -40,6 +40,7 @@ from tracker.net.http import BoundedRequest, BoundedSite
 from tracker.net.refusals import Refusal
 from tracker.observe.refusals import HTTPReports
 from tracker.streams.connection import Refused, Unavailable
+from tracker.untrusted import is_unicode, parse_json
 
 #: Commands of one device that are shown.
 MOST_COMMANDS: Final = 50
@@ -343,8 +344,8 @@ def _body(request: Request) -> Answer:
         raise BadQuestion("must be JSON")
     assert request.content is not None  # noqa: S101 - it was received
     try:
-        asked = json.loads(request.content.read())
-    except (ValueError, RecursionError):  # the latter: brackets within brackets
+        asked = parse_json(request.content.read())
+    except ValueError:
         raise BadQuestion("must be JSON") from None
     if not isinstance(asked, dict):
         raise BadQuestion("must be a JSON object")

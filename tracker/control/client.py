@@ -46,6 +46,7 @@ from zope.interface import implementer
 
 from tracker.control.boxes import BoxProtocol, Locator
 from tracker.control.commands import (
+    MOST_NAME,
     VERSION,
     BadArgument,
     CommandStatus,
@@ -67,11 +68,15 @@ from tracker.control.commands import (
     Watch,
 )
 from tracker.endpoints import keep_alive
+from tracker.position import iso_milliseconds
+from tracker.untrusted import MAX_LINE, shown
 
 #: Seconds that an answer is waited for which needs nobody but the instance and Redis.
 ANSWER_TIMEOUT: Final = 15.0
 #: Seconds within which a connection has to be made and greeted.
 GREETING_TIMEOUT: Final = 10.0
+#: Groups of all streams that are asked for.
+MAX_GROUPS: Final = 10_000
 #: Seconds between two attempts to connect: at first, and at most.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 10.0
@@ -251,7 +256,7 @@ class ControlClient(Service):
         """How far behind the groups of each stream are, or of some."""
         groups: list[dict[str, Any]] = []
         more = True
-        while more:
+        while more and len(groups) < MAX_GROUPS:
             page = await self._ask(Lag, streams=streams, skip=len(groups))
             groups += page["groups"]
             more = page["more"] and bool(page["groups"])
@@ -290,7 +295,9 @@ class ControlClient(Service):
             for row in page[rows]:
                 yield row
             more = page["more"] and bool(page[rows])
-            after = page[rows][-1]["device_id"] if more else after
+            before, after = after, page[rows][-1]["device_id"] if more else after
+            if more and after <= before:
+                raise ControlError(f"{command.__name__}: the pages are not in order")
 
     async def _ask(
         self,
@@ -329,8 +336,8 @@ class ControlClient(Service):
             if timeout is not None:
                 asked.addTimeout(timeout, self._reactor)
             return await asked
-        except ControlError:
-            raise
+        except ControlError as error:
+            raise type(error)(shown(error, MAX_LINE)) from None
         except TimeoutError:
             raise NotConnected(f"no answer within {timeout:g} s") from None
         except amp.UnhandledCommand:
@@ -338,7 +345,8 @@ class ControlClient(Service):
                 f"the instance does not know {command.__name__}: it is of an older version"
             ) from None
         except amp.RemoteAmpError as error:
-            raise ControlError(f"{error.errorCode.decode()}: {error.description}") from None
+            code, text = shown(error.errorCode), shown(error.description, MAX_LINE)
+            raise ControlError(f"{code}: {text}") from None
         except amp.TooLong:
             raise BadArgument("an argument is too long") from None
         except Exception as error:  # noqa: BLE001 - the connection was lost, for any reason
@@ -465,10 +473,19 @@ class _Events(Locator):
         return succeed(function(self, **arguments))
 
     @Event.responder
-    def event(self, raw: str | None, decoded: str | None, **facts: Any) -> dict[str, Any]:
-        """One has come."""
+    def event(
+        self, raw: str | None, decoded: str | None, kind: str, at: float, **facts: Any
+    ) -> dict[str, Any]:
+        """One has come; without a time or bytes that can be read it is left out."""
+        try:
+            digits = bytes.fromhex(raw or "")
+            iso_milliseconds(int(at * 1000))
+        except (ValueError, OverflowError) as error:
+            self._log.debug("an event is left out: {error}", error=shown(error))
+            return {}
+        kind = shown(kind, MOST_NAME)
         self._client.happened(
-            DeviceEvent(raw=bytes.fromhex(raw or ""), decoded=decoded or "", **facts)
+            DeviceEvent(raw=digits, decoded=decoded or "", kind=kind, at=at, **facts)
         )
         return {}
 

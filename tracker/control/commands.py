@@ -12,6 +12,8 @@ from typing import Any, ClassVar, Final
 
 from twisted.protocols import amp
 
+from tracker.untrusted import is_unicode
+
 #: Of the protocol; the first thing that both sides agree on.
 VERSION: Final = 1
 #: Rows of a page, at most.
@@ -77,8 +79,13 @@ def _errors(*particular: type[Exception]) -> dict[type[Exception], bytes]:
 
 
 def brief(text: str, most: int = MOST_ERROR) -> str:
-    """A text that was made of what somebody has sent, or has put into Redis."""
-    return text if len(text) <= most else f"{text[: most - 1]}…"
+    """Return a text that was made of what somebody has sent, or has put into Redis.
+
+    It has no more characters than ``most``, and can be sent.
+    """
+    if len(text) > most:
+        text = f"{text[: most - 1]}…"
+    return text if is_unicode(text) else text.encode(errors="replace").decode()
 
 
 _PAGE: Final = [

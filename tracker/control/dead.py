@@ -15,7 +15,9 @@ from tracker.control.redis import ask_redis
 from tracker.keys import dead_letters, telemetry_stream
 from tracker.simulator.run import Failed
 from tracker.streams.connection import RedisConnection
-from tracker.streams.dead import DeadLetter, drop_dead, read_dead, retry_dead
+from tracker.streams.dead import DeadLetter, Retried, drop_dead, read_dead, retry_dead
+from tracker.streams.entry_ids import behind
+from tracker.untrusted import listed, shown
 
 _HEADING: Final = ("ID", "ORIGINAL ID", "ATTEMPTS", "REASON")
 _ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
@@ -62,15 +64,18 @@ def dead() -> None:
 def list_(
     url: str | None, vendor: str, stream: str | None, limit: int, after: str | None, output: str
 ) -> None:
-    """List dead letters, oldest first."""
+    """List dead letters, oldest first.
+
+    A long reason is cut; "dead show" shows all of it.
+    """
     name = _stream(stream, vendor)
 
     async def ask(reactor: Any, redis: RedisConnection) -> int:
-        first = "-" if after is None else f"({after}"
-        letters = await read_dead(redis, name, first, count=limit + 1)
+        first = "-" if after is None else behind(after)
+        letters = [] if first is None else await read_dead(redis, name, first, count=limit + 1)
         more, letters = len(letters) > limit, letters[:limit]
         if output == "json":
-            click.echo(json.dumps([_summary(letter) for letter in letters], indent=2))
+            click.echo(json.dumps([_brief(letter) for letter in letters], indent=2))
         else:
             echo_table([_HEADING, *map(_row, letters)])
         if more:
@@ -113,8 +118,8 @@ def retry(
 ) -> None:
     """Append dead letters to their stream again, at its end.
 
-    What is still wrong with them comes back. The status is 1 if some of the IDs are
-    not there.
+    What is still wrong with them comes back. One that cannot be appended stays, and keeps none
+    of the others. The status is 1 if some stayed, or are not there.
     """
     _apply(url, _stream(stream, vendor), ids, everything, retry_dead, "retried")
 
@@ -130,7 +135,11 @@ def drop(
 
     The status is 1 if some of the IDs are not there.
     """
-    _apply(url, _stream(stream, vendor), ids, everything, drop_dead, "dropped")
+    _apply(url, _stream(stream, vendor), ids, everything, _drop, "dropped")
+
+
+async def _drop(redis: RedisConnection, stream: str, ids: Sequence[str]) -> Retried:
+    return Retried(await drop_dead(redis, stream, ids))
 
 
 def _apply(
@@ -138,7 +147,7 @@ def _apply(
     stream: str,
     ids: Sequence[str],
     everything: bool,
-    change: Callable[[RedisConnection, str, Sequence[str]], Coroutine[Any, Any, int]],
+    change: Callable[[RedisConnection, str, Sequence[str]], Coroutine[Any, Any, Retried]],
     done: str,
 ) -> None:
     if bool(ids) == everything:
@@ -146,10 +155,16 @@ def _apply(
 
     async def ask(reactor: Any, redis: RedisConnection) -> int:
         wanted, changed = 0, 0
+        stuck: dict[str, list[str]] = {}
         async for page in _pages(redis, stream, ids):
             wanted += len(page)
-            changed += await change(redis, stream, page)
+            outcome = await change(redis, stream, page)
+            changed += outcome.moved
+            for entry_id, why in outcome.stuck.items():
+                stuck.setdefault(why, []).append(entry_id)
         click.echo(f"{changed} {done}" + (f", {wanted - changed} not" if changed < wanted else ""))
+        for why, entry_ids in stuck.items():
+            click.echo(f"not {done}: {why}: {listed(entry_ids)}", err=True)
         return 0 if changed == wanted else 1
 
     ask_redis(url, ask)
@@ -165,11 +180,14 @@ async def _pages(
             yield unique[start : start + _PAGE]
         return
     newest = await redis.execute("XREVRANGE", dead_letters(stream), "+", "-", "COUNT", 1)
-    first = "-"
+    first: str | None = "-"
     # Up to the last one at the beginning: what is retried in vain comes back behind it.
-    while newest and (page := await read_dead(redis, stream, first, newest[0][0].decode(), _PAGE)):
+    while newest and first is not None:
+        page = await read_dead(redis, stream, first, newest[0][0].decode(), _PAGE)
+        if not page:
+            return
         yield [letter.id for letter in page]
-        first = f"({page[-1].id}"
+        first = behind(page[-1].id)
 
 
 def _stream(stream: str | None, vendor: str) -> str:
@@ -185,6 +203,12 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
+def _brief(letter: DeadLetter) -> dict[str, Any]:
+    """The same for a list: nothing in it is long."""
+    texts = {"original_id": shown(letter.original_id), "reason": shown(letter.reason)}
+    return _summary(letter) | texts
+
+
 def _row(letter: DeadLetter) -> tuple[str, ...]:
     attempts = "?" if letter.attempts is None else str(letter.attempts)
-    return letter.id, letter.original_id or "?", attempts, letter.reason
+    return letter.id, shown(letter.original_id) or "?", attempts, shown(letter.reason)

@@ -22,6 +22,8 @@ from tracker.control.redis import ask_redis, known_streams
 from tracker.simulator.run import Failed
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.lag import StreamLag, stream_lag
+from tracker.streams.protocol import is_wrong_type
+from tracker.untrusted import shown
 
 Group = dict[str, Any]
 #: The groups, now.
@@ -110,11 +112,19 @@ def _is_by_control(url: str | None) -> bool:
 async def _from_redis(redis: RedisConnection, streams: Sequence[str]) -> list[Group]:
     found: list[Group] = []
     for stream in streams or await known_streams(redis):
-        read = await stream_lag(redis, stream)
+        try:
+            read = await stream_lag(redis, stream)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            if streams:
+                raise Failed(f"{shown(stream)} is not a stream") from None
+            click.echo(f"{shown(stream)} is not a stream: rename or delete the key", err=True)
+            continue
         if read is not None:
             found += _groups(read)
         elif streams:
-            raise Failed(f"there is no stream {stream}")
+            raise Failed(f"there is no stream {shown(stream)}")
     return found
 
 
@@ -131,9 +141,9 @@ async def _from_control(client: ControlClient, streams: Sequence[str]) -> list[G
 
 
 def _groups(read: StreamLag) -> list[Group]:
-    about = {"stream": read.stream, "entries": read.entries}
+    about = {"stream": shown(read.stream), "entries": read.entries}
     groups = [
-        {**about, "group": group.name, **group.as_json(), "consumer_count": len(group.consumers)}
+        {**about, "group": group.name, **group.as_json(), "consumer_count": group.consumer_count}
         for group in read.groups
     ]
     return list(map(_complete, groups or [about]))

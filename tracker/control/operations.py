@@ -37,6 +37,7 @@ from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.fates import command_fate, find_command, waiting_count
 from tracker.streams.lag import stream_lag
 from tracker.streams.registry import connections, owners, vendors
+from tracker.untrusted import shown
 
 #: Seconds that a command holds which does not say how long.
 DEFAULT_EXPIRY: Final = 300.0
@@ -274,23 +275,28 @@ class Operations:
         }
         rows: list[dict[str, Any]] = []
         for name in sorted(set(names)):
-            rows += await self._lag_of(name)
+            rows += await self._lag_of(name, named=bool(streams))
             if len(rows) > left_out + count:
                 break
         page = rows[left_out : left_out + count]
         return _page(Lag, "groups", page, len(rows) > left_out + count)
 
-    async def _lag_of(self, stream: str) -> list[dict[str, Any]]:
-        """The groups of a stream; itself, if it has none; nothing, if it is not there."""
+    async def _lag_of(self, stream: str, named: bool) -> list[dict[str, Any]]:
+        """The groups of a stream; itself, if it has none; nothing, if it is not there.
+
+        :param named: whether the client has named it: then it is told if the key is no stream.
+        """
         try:
             found = await self._asking(stream_lag(self._redis, stream))
         except RedisUnavailable as error:
-            if "WRONGTYPE" in str(error):
-                raise BadArgument(f"{brief(stream, MOST_NAME)} is no stream") from None
-            raise
+            if "WRONGTYPE" not in str(error):
+                raise
+            if named:
+                raise BadArgument(f"{shown(stream, MOST_NAME)} is no stream") from None
+            return []
         if found is None:
             return []
-        about = {"stream": brief(stream, MOST_STREAM_NAME), "entries": found.entries}
+        about = {"stream": shown(stream, MOST_STREAM_NAME), "entries": found.entries}
         return [
             about
             | {
@@ -298,7 +304,7 @@ class Operations:
                 "lag": group.undelivered,
                 "pending": group.pending,
                 "oldest_unprocessed_age": group.oldest_age,
-                "consumers": len(group.consumers),
+                "consumers": group.consumer_count,
             }
             for group in sorted(found.groups, key=lambda group: group.name)
         ] or [about]

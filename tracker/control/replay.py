@@ -20,7 +20,9 @@ from tracker.processing.entries import stored_position
 from tracker.processing.sinks import make_sink
 from tracker.simulator.run import Failed
 from tracker.streams.connection import RedisConnection
+from tracker.streams.entry_ids import behind
 from tracker.streams.groups import Delivered
+from tracker.untrusted import MAX_LINE, shown
 
 _PAGE: Final = 1000
 #: Bad entries that are shown.
@@ -115,6 +117,8 @@ class Replay:
                 rows.append((entry.id, stored_position(entry, self.vendor)))
             except BadEntry as error:
                 self._complain(entry.id, str(error))
+            except Exception as error:  # noqa: BLE001 - one entry must not stop all others
+                self._complain(entry.id, repr(error))
         await self._store(rows)
 
     async def _store(self, rows: Sequence[tuple[str, StoredPosition]]) -> None:
@@ -130,7 +134,8 @@ class Replay:
             await self._store(rows[:middle])
             await self._store(rows[middle:])
         except Exception as error:  # noqa: BLE001 - each sink fails in its own way
-            raise Failed(f"the sink does not store: {error} (go on --from {rows[0][0]})") from None
+            why = shown(error, MAX_LINE)
+            raise Failed(f"the sink does not store: {why} (go on --from {rows[0][0]})") from None
         else:
             self.new += new
             self.known += len(rows) - new
@@ -138,7 +143,7 @@ class Replay:
     def _complain(self, entry_id: str, why: str) -> None:
         self.bad += 1
         if len(self.complaints) < _SHOWN:
-            self.complaints.append(f"{entry_id}: {why}")
+            self.complaints.append(f"{entry_id}: {shown(why)}")
 
     def tell(self) -> None:
         """Print what has become of them."""
@@ -156,7 +161,7 @@ async def _open(sink: IPositionSink) -> None:
     except SinkUnusable as error:
         raise Failed(str(error)) from None
     except Exception as error:  # noqa: BLE001 - each sink fails in its own way
-        raise Failed(f"the sink cannot be opened: {error}") from None
+        raise Failed(f"the sink cannot be opened: {shown(error, MAX_LINE)}") from None
 
 
 async def _ends(
@@ -193,7 +198,10 @@ async def _replay(
             await outcome.store(entries)
             reached = _milliseconds(entries[-1].id) - start + 1
             bar.update(reached - done, f"{outcome.read:,} read")
-            done, following = reached, f"({entries[-1].id}"
+            further = behind(entries[-1].id)
+            if further is None:
+                break
+            done, following = reached, further
 
 
 def _milliseconds(entry_id: str) -> int:

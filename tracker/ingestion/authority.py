@@ -14,6 +14,7 @@ from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
+from tracker.untrusted import MAX_SHOWN
 
 #: Seconds between two readings of the list.
 INTERVAL: Final = 30
@@ -82,6 +83,7 @@ class AllowList(RedisTimer):
         self._report = report
         self._changed = changed
         self._allowed: frozenset[str] | None = None
+        self._members = 0  # of the set, at the last look
 
     def admission(self, device_id: str) -> Admission:
         """See IDeviceAuthority."""
@@ -111,7 +113,16 @@ class AllowList(RedisTimer):
                     error=error,
                 )
             return
-        allowed = frozenset(member.decode(errors="replace") for member in members)
+        texts = (member.decode(errors="replace") for member in members if len(member) <= MAX_SHOWN)
+        # What cannot be logged in with counts for nothing: of such alone, the set is empty.
+        allowed = frozenset(text for text in texts if text and text.isprintable())
+        if len(allowed) < len(members) != self._members:
+            self._log.warn(
+                "{key} holds {count} members that are not ids of devices; remove them",
+                key=ALLOWED_DEVICES,
+                count=len(members) - len(allowed),
+            )
+        self._members = len(members)
         if not allowed and self._unknown is Admission.REFUSED:
             count = len(self._allowed or ())
             fate = f"the {count} devices of the last copy stay" if count else "devices have to wait"

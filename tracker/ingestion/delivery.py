@@ -275,7 +275,7 @@ class CommandDelivery(Service):
         except Refused as error:
             self._put_off.add(entry.id)
             self._entries += 1
-            self._report(f"commands cannot be seen to: {error}")
+            self._report(f"commands cannot be seen to: {self._stream} {entry.id}: {error}")
             Deferred.fromCoroutine(self._take_later(entry)).addErrback(self._died)
 
     async def _take_later(self, entry: Delivered) -> None:

@@ -33,6 +33,7 @@ from tracker.interfaces import (
 )
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import Entry
+from tracker.untrusted import shown
 
 #: Lines a minute about peers that break the protocol. A scanner makes thousands.
 REJECTION_LINES: Final = 10
@@ -256,7 +257,7 @@ class Gateway(Service):
         """Close the connection of a device that has gone to another instance."""
         session = self._by_device.get(device_id)
         if session is not None:
-            self.rejected(session, f"has gone to the instance {owner}", Rejection.MOVED)
+            self.rejected(session, f"has gone to the instance {shown(owner)}", Rejection.MOVED)
             session.close()
 
     def review(self) -> None:

@@ -29,7 +29,9 @@ from tracker.observe.health import Pulse
 from tracker.position import iso_milliseconds
 from tracker.streams.advertised import EXPIRY
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.timer import RedisTimer
+from tracker.untrusted import parse_json, shown
 
 #: Seconds between two beats.
 INTERVAL: Final = 30
@@ -37,6 +39,13 @@ INTERVAL: Final = 30
 STUCK: Final = 150.0
 #: Seconds by which a beat may be late, and is one all the same.
 _TOLERANCE: Final = 5
+#: Characters of the name of a host.
+_MAX_NAME: Final = 255
+
+#: Stands for the value of a key that cannot be a heartbeat; and what PTTL says of one that
+#: never expires.
+_NO_HEARTBEAT: Final = b""
+_NO_EXPIRY: Final = -1
 
 #: Seconds that a stop waits for Redis to forget it.
 WITHDRAWAL_TIMEOUT: Final = 2
@@ -53,6 +62,9 @@ class Identity:
     began: int
     """When the process began, in ticks since the boot."""
 
+    def __str__(self) -> str:
+        return f"{shown(self.host)}, {self.pid}"
+
     @classmethod
     def of(cls, pid: int) -> Identity | None:
         """Of a process on this host; None where there is none."""
@@ -67,10 +79,16 @@ class Identity:
     def in_beat(cls, beat: bytes) -> Identity | None:
         """Of the process that a heartbeat is from, where it tells."""
         try:
-            facts = json.loads(beat)
-            return cls(facts["host"], facts["boot"], facts["pid"], facts["began"])
+            facts = parse_json(beat)
+            texts = [facts["host"], facts["boot"]]
+            numbers = [facts["pid"], facts["began"]]
         except (ValueError, KeyError, TypeError):
             return None
+        if not all(isinstance(text, str) and len(text) <= _MAX_NAME for text in texts):
+            return None
+        if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
+            return None
+        return cls(*texts, *numbers)
 
     def is_beside(self, other: Identity) -> bool:
         """Whether both are processes of one machine since it was booted."""
@@ -182,7 +200,13 @@ class Heartbeat(RedisTimer):
 
     async def _may_begin(self) -> bool:
         """Whether nobody else lives by this instance id, as far as can be told now."""
-        there = await self._redis.execute("GET", self._key)
+        there = await self._there()
+        if there == _NO_HEARTBEAT:
+            self._log.warn(
+                "{key} is not a heartbeat: of another type, or without an expiry. It is replaced.",
+                key=self._key,
+            )
+            return True
         if there is None:
             first = await self._redis.execute("SET", self._key, self._text(), "NX", "EX", EXPIRY)
             return first is not None
@@ -207,16 +231,32 @@ class Heartbeat(RedisTimer):
             return False
         if doubtful[0] == there and expires < doubtful[1] + _TOLERANCE * 1000:
             return True
-        self._refuse("a process elsewhere" if other is None else f"{other.host}, {other.pid}")
+        self._refuse("a process elsewhere" if other is None else str(other))
         return False
+
+    async def _there(self) -> bytes | None:
+        """The heartbeat that stands in Redis; :data:`_NO_HEARTBEAT` for what cannot be one.
+
+        Each instance sets an expiry with every beat.
+        """
+        try:
+            there: bytes | None = await self._redis.execute("GET", self._key)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            return _NO_HEARTBEAT
+        if there is None or Identity.in_beat(there) is not None:
+            return there
+        left = await self._redis.execute("PTTL", self._key)
+        return _NO_HEARTBEAT if left == _NO_EXPIRY else there
 
     async def _see_that_it_is_ours(self) -> None:
         """Give the id up if another process has begun by it while this one hung."""
-        there = await self._redis.execute("GET", self._key)
+        there = await self._there()
         other = None if there is None else Identity.in_beat(there)
         if other is not None and self._identity is not None and other != self._identity:
             self._ours = False  # so that its heartbeat is not withdrawn
-            self._refuse(f"{other.host}, {other.pid}")
+            self._refuse(str(other))
 
     def _refuse(self, who: str) -> None:
         self._abort(

@@ -9,32 +9,47 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from attrs import define, field
 from twisted.logger import Logger
 
-from tracker.command import EXPIRED, BadCommand, Command, Outcome, Reason, claimed_identity
-from tracker.keys import outbound
+from tracker.command import (
+    EXPIRED,
+    BadCommand,
+    Command,
+    Outcome,
+    Reason,
+    claimed_identity,
+)
+from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
+from tracker.observe.complaints import Complaints
 from tracker.observe.ratelimit import RateLimit
-from tracker.streams.advertised import living_instances
+from tracker.streams.advertised import MAX_NAME, living_instances
 from tracker.streams.commands import (
     CommandLedger,
     Step,
+    forget_waiting,
     outbound_entries,
-    outbound_streams,
+    raw_outbound_streams,
+    raw_waiting_devices,
     remove_empty_outbound,
     review_waiting,
-    waiting_devices,
 )
-from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.entry_ids import behind
 from tracker.streams.groups import Delivered
-from tracker.streams.registry import connections, sweep
+from tracker.streams.registry import raw_connections, sweep
+from tracker.untrusted import shown
+
+T = TypeVar("T")
 
 #: Who says so when a command expires that no instance has.
 JANITOR: Final = "janitor"
-#: Lines a minute about what Redis has refused.
-REFUSAL_LINES: Final = 10
+#: Lines a minute about entries that are not commands.
+REJECTION_LINES: Final = 10
+
+_REPAIR: Final = "Rename or delete the key, or stop what writes it."
 
 
 @define
@@ -74,46 +89,52 @@ class OrphanSweeper:
         self._clock = clock
         self._redis = redis
         self._wait = wait
-        self._refusals = RateLimit(clock, REFUSAL_LINES, 60.0)
+        self._complaints = Complaints(clock, self._log)
+        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
 
     async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
-        """See to everything once.
+        """Go through everything once.
 
         :param goes_on: asked now and then whether there is time for more.
-        :raises Refused, Unavailable: when Redis does not go along at all. What it refuses for
-            one instance or device is logged, and is nothing to the others.
+        :raises Unavailable: if Redis is down. Errors for a single key, instance, device or
+            command are logged and do not stop the sweep.
         """
         living = await living_instances(self._redis)
         swept.living = len(living)
         # The registry first: then commands are not offered to an instance that is gone.
-        await self._sweep_connections(living, swept, goes_on)
-        async for instance_id in outbound_streams(self._redis):
-            if goes_on() and instance_id not in living:
-                await self._unless_refused(
-                    f"commands of {instance_id}", self._take_over(instance_id, swept, goes_on)
-                )
-        await self._unless_refused("commands that wait", self._review_all(swept, goes_on))
+        await self._safely(CONNECTIONS, self._sweep_connections(living, swept, goes_on))
+        async for raw_id in raw_outbound_streams(self._redis):
+            if not goes_on():
+                break
+            instance_id = _text(raw_id)
+            if instance_id is None:
+                key = outbound("").encode() + raw_id
+                self._complaints.report(key, "not the name of an instance", _REPAIR)
+            elif instance_id not in living:
+                taking_over = self._take_over(instance_id, swept, goes_on)
+                await self._safely(outbound(instance_id), taking_over)
+        await self._safely(WAITING, self._review_all(swept, goes_on))
 
-    async def _unless_refused(self, what: str, seeing_to_it: Awaitable[None]) -> None:
+    async def _safely(self, key: str, sweeping: Awaitable[T]) -> T | None:
+        """Wait until a key is gone through; return None if that failed, which is logged."""
         try:
-            await seeing_to_it
+            return await sweeping
+        except Unavailable:
+            raise
         except Refused as error:
-            suppressed = self._refusals.admit()
-            if suppressed is not None:
-                self._log.warn(
-                    "{what} cannot be seen to: {error}{more}",
-                    what=what,
-                    error=error,
-                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
-                )
+            self._complaints.report(key, f"cannot be gone through: {error}", _REPAIR)
+        except Exception:  # noqa: BLE001 - the others must be gone through all the same
+            self._log.failure("{key} cannot be gone through", key=shown(key))
+        return None
 
     async def _sweep_connections(
         self, living: frozenset[str], swept: Swept, goes_on: Callable[[], bool]
     ) -> None:
-        async for page in connections(self._redis):
+        alive = {instance_id.encode() for instance_id in living}
+        async for page in raw_connections(self._redis):
             stale = defaultdict(list)
             for device_id, owner in page.items():
-                if owner not in living:
+                if owner not in alive:
                     stale[owner].append(device_id)
             for owner, devices in stale.items():
                 swept.connections += await sweep(self._redis, owner, devices)
@@ -121,12 +142,21 @@ class OrphanSweeper:
                 return
 
     async def _take_over(self, instance_id: str, swept: Swept, goes_on: Callable[[], bool]) -> None:
-        """Bring the commands of an instance that is gone to an end, or to their devices."""
+        """Bring the commands of an instance that is gone to an end, or to their devices.
+
+        Each entry is looked at once: one that Redis refuses to move keeps none behind it.
+        """
         ledger = CommandLedger(self._clock, self._redis, instance_id, dead=instance_id)
-        while goes_on() and (entries := await outbound_entries(self._redis, outbound(instance_id))):
+        stream, first = outbound(instance_id), "-"
+        while goes_on() and (entries := await outbound_entries(self._redis, stream, first)):
             for entry in entries:
-                if await self._see_to(ledger, entry, swept) is Step.LIVES:
+                key = f"{shown(stream)} {entry.id}"
+                if await self._safely(key, self._see_to(ledger, entry, swept)) is Step.LIVES:
                     return
+            following = behind(entries[-1].id)
+            if following is None:
+                break
+            first = following
         if goes_on():
             swept.streams += await remove_empty_outbound(self._redis, instance_id)
 
@@ -150,33 +180,43 @@ class OrphanSweeper:
         return step
 
     async def _review_all(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
-        """See to what waits for devices."""
-        async for device_id in waiting_devices(self._redis):
-            if goes_on():
-                await self._unless_refused(
-                    f"commands for {device_id}", self._review(device_id, swept)
-                )
+        """Go through what waits for devices."""
+        async for device in raw_waiting_devices(self._redis):
+            if not goes_on():
+                return
+            device_id = _text(device)
+            if device_id is not None:
+                key = waiting_commands(device_id)
+                await self._safely(key, self._review(device_id, swept))
+            elif await forget_waiting(self._redis, device):
+                why = f"{shown(device)} is not the id of a device, and was removed"
+                self._complaints.report(WAITING, why, "Find out what adds such members.")
 
     async def _review(self, device_id: str, swept: Swept) -> None:
-        """See to what waits for one device."""
+        """Go through what waits for one device."""
         moved, entries = await review_waiting(self._redis, device_id)
         swept.commands["moved"] += moved
         ledger = CommandLedger(self._clock, self._redis, JANITOR)
         left = len(entries)
         for entry in entries:
-            try:
-                command = Command.from_entry(entry.content or ())
-            except BadCommand as error:
-                await self._refuse(ledger, entry, error, swept)
-                left -= 1
-                continue
-            if ledger.now >= command.expires_at:
-                step = await ledger.finish(entry, command, EXPIRED)
-                swept.commands["expired"] += step is Step.FINISHED
-                left -= 1
+            key = f"{entry.stream} {entry.id}"
+            left -= bool(await self._safely(key, self._end_if_over(ledger, entry, swept)))
         if entries and not left:
             await review_waiting(self._redis, device_id)  # removes what is empty now
         swept.waiting += left > 0
+
+    async def _end_if_over(self, ledger: CommandLedger, entry: Delivered, swept: Swept) -> bool:
+        """End a waiting command that has expired, or is malformed; return whether it was."""
+        try:
+            command = Command.from_entry(entry.content or ())
+        except BadCommand as error:
+            await self._refuse(ledger, entry, error, swept)
+            return True
+        if ledger.now < command.expires_at:
+            return False
+        step = await ledger.finish(entry, command, EXPIRED)
+        swept.commands["expired"] += step is Step.FINISHED
+        return True
 
     async def _refuse(
         self, ledger: CommandLedger, entry: Delivered, error: BadCommand, swept: Swept
@@ -186,13 +226,25 @@ class OrphanSweeper:
         step = await ledger.refuse(entry, command_id, device_id, outcome)
         if step is Step.FINISHED:
             swept.commands["malformed"] += 1
-            self._log.warn(
-                "{stream}: entry {id} is no command: {why}",
-                stream=entry.stream,
-                id=entry.id,
-                why=error,
-            )
+            suppressed = self._rejections.admit()
+            if suppressed is not None:
+                self._log.warn(
+                    "{stream}: entry {id} is not a command: {why}{more}",
+                    stream=shown(entry.stream),
+                    id=entry.id,
+                    why=shown(error),
+                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                )
         return step
+
+
+def _text(name: bytes) -> str | None:
+    """The name of an instance or a device; None for what cannot be one."""
+    try:
+        text = name.decode()
+    except UnicodeDecodeError:
+        return None
+    return text if len(text) <= MAX_NAME else None
 
 
 #: Steps that do something → what is counted. The others leave it to somebody else.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Awaitable, Callable, Iterable, Set
 from typing import Any, Final
 
 from attrs import frozen
@@ -10,11 +10,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from twisted.logger import Logger
 
 from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
+from tracker.observe.complaints import Complaints
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
-from tracker.streams.advertised import advertised_streams
-from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.advertised import advertised
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.pipeline import existing
 from tracker.streams.trim import Trimmed, remove_idle_consumers, trim, trim_dead
+from tracker.untrusted import listed, shown
 
 #: Seconds without a sign of life after which a consumer that has nothing is removed.
 CONSUMER_IDLE: Final = 86_400.0
@@ -22,6 +25,12 @@ CONSUMER_IDLE: Final = 86_400.0
 RESPONSES_UNREAD: Final = 7 * 86_400.0
 #: Seconds between two lines about the same stream that could not be trimmed.
 ALARM_PERIOD: Final = 3600.0
+#: Streams that have metrics of their own, besides those that are configured; the others count
+#: as one, :data:`OTHERS`.
+MAX_LABELLED: Final = 100
+OTHERS: Final = "other streams"
+#: Reasons of one round that are reported.
+MAX_REASONS: Final = 10
 
 
 @frozen
@@ -61,27 +70,63 @@ class StreamKeeper:
         self._streams = frozenset(streams)
         self._retention = retention
         self._alarms: dict[tuple[str, str], RateLimit] = {}
+        self._complaints = Complaints(clock, self._log)
         self._metrics = _Metrics(self._streams, registry)
 
     async def tidy(self, goes_on: Callable[[], bool]) -> list[str]:
-        """See to all streams once; why some are not within their limits.
+        """Trim all streams once, and return why some are not within their limits.
+
+        An error of one stream is logged, and does not keep the others from being trimmed.
 
         :param goes_on: asked now and then whether there is time for more.
         :raises Unavailable: when Redis cannot be asked.
         """
-        reasons = []
-        streams = self._streams | set(await advertised_streams(self._redis))
+        reasons: list[str] = []
+        streams = await self._all_streams()
         self._metrics.forget_all_but(streams)
+        alarms = self._alarms.items()
+        self._alarms = {key: alarm for key, alarm in alarms if key[0] in streams}
         for stream in sorted(streams):
-            try:
-                reasons.append(await self._tidy(stream, goes_on))
-            except Refused as error:  # whatever ails one stream is nothing to the others
-                reasons.append(f"{stream}: {error}")
+            await self._safely(stream, self._tidy(stream, goes_on), reasons)
+        await self._safely(RESPONSES, self._trim_responses(goes_on), reasons)
+        left_out = len(reasons) - MAX_REASONS
+        if left_out > 0:
+            reasons[MAX_REASONS:] = [f"and {left_out} more"]
+        return reasons
+
+    async def _safely(
+        self, stream: str, tidying: Awaitable[str | None], reasons: list[str]
+    ) -> None:
+        """Wait until a stream is tidied, and add the reason if it is not within its limits."""
         try:
-            await self._trim_responses(goes_on)
+            reason = await tidying
+        except Unavailable:
+            raise
         except Refused as error:
-            reasons.append(f"{RESPONSES}: {error}")
-        return [reason for reason in reasons if reason is not None]
+            reason = f"{shown(stream)}: {error}"
+            action = "Rename or delete the key, or stop what writes it."
+            self._complaints.report(stream, f"cannot be trimmed: {error}", action)
+        except Exception:  # noqa: BLE001 - the other streams must be trimmed all the same
+            reason = f"{shown(stream)}: a fault, see the log"
+            self._log.failure("{stream} cannot be trimmed", stream=shown(stream))
+        if reason is not None:
+            reasons.append(reason)
+
+    async def _all_streams(self) -> Set[str]:
+        """Those that are configured, and those of the others that exist."""
+        told = await advertised(self._redis)
+        for key, why in told.malformed.items():
+            action = "Delete the key, and find out what writes it."
+            self._complaints.report(key, why, action)
+        if told.left_out:
+            self._log.warn(
+                "heartbeats name {count} streams too many, which are not trimmed",
+                count=told.left_out,
+            )
+        others = told.streams.keys() - self._streams
+        keys = {key: stream for stream in others for key in (stream, dead_letters(stream))}
+        found = await existing(self._redis, list(keys))
+        return self._streams.union(keys[key] for key in found)
 
     async def _tidy(self, stream: str, goes_on: Callable[[], bool]) -> str | None:
         """Do what is to be done on a stream, and say what could not be done."""
@@ -97,11 +142,11 @@ class StreamKeeper:
             await self._trim(dead, lambda: trim_dead(self._redis, dead, dead_age), goes_on)
         removed = await remove_idle_consumers(self._redis, stream, PROCESSOR_GROUP, CONSUMER_IDLE)
         if removed:
-            self._metrics.consumers.labels(stream).inc(len(removed))
+            self._metrics.consumers_removed(stream, len(removed))
             self._log.info(
                 "consumers removed from {stream}, idle and with nothing pending: {consumers}",
-                stream=stream,
-                consumers=", ".join(removed),
+                stream=shown(stream),
+                consumers=listed(removed),
             )
         return reason
 
@@ -122,12 +167,14 @@ class StreamKeeper:
             done: Trimmed | None = await call()
             if done is not None and done.removed:
                 total += done.removed
-                self._metrics.trimmed.labels(stream).inc(done.removed)
+                self._metrics.entries_trimmed(stream, done.removed)
                 if goes_on():
                     continue
             self.trimmed += total
             if total:
-                self._log.info("{count} entries trimmed off {stream}", count=total, stream=stream)
+                self._log.info(
+                    "{count} entries trimmed off {stream}", count=total, stream=shown(stream)
+                )
             return done
 
     def _alarm(self, stream: str, done: Trimmed) -> str:
@@ -139,7 +186,7 @@ class StreamKeeper:
             oldest = int(done.floor.partition("-")[0] or 0)
             self._log.error(
                 "{stream} is kept beyond {limit}: {why} ({entries} entries, {bytes} bytes{since})",
-                stream=stream,
+                stream=shown(stream),
                 limit=limit,
                 why=why,
                 entries=done.entries,
@@ -148,7 +195,7 @@ class StreamKeeper:
                 if done.groups
                 else "",
             )
-        return f"{stream} is kept beyond {limit}: {why}"
+        return f"{shown(stream)} is kept beyond {limit}: {why}"
 
 
 class _Metrics:
@@ -174,15 +221,32 @@ class _Metrics:
             ["stream"],
             registry=registry,
         )
+        self._labels = {RESPONSES, *streams, *map(dead_letters, streams)}
         for stream in streams:  # a counter that appears with its first event hides that
             self.trimmed.labels(stream)
             self.consumers.labels(stream)
+        self._max_labels = len(self._labels) + MAX_LABELLED
+
+    def entries_trimmed(self, stream: str, count: int) -> None:
+        """Count entries that were trimmed off a stream."""
+        self.trimmed.labels(self._label(stream)).inc(count)
+
+    def consumers_removed(self, stream: str, count: int) -> None:
+        """Count consumers that were removed from a stream."""
+        self.consumers.labels(self._label(stream)).inc(count)
+
+    def _label(self, stream: str) -> str:
+        # Whoever writes a heartbeat names streams: without a bound, each is a series for ever.
+        if stream not in self._labels and len(self._labels) >= self._max_labels:
+            return OTHERS
+        self._labels.add(stream)
+        return stream
 
     def measured(self, stream: str, done: Trimmed | None) -> None:
         """How a stream is; None: it is not there."""
         if done is None:
             self._forget(stream)
-        else:
+        elif self._label(stream) == stream:
             self._measured.add(stream)
             self._bytes.labels(stream).set(done.bytes)
             self._held.labels(stream).set(bool(done.held_by))

@@ -76,9 +76,14 @@ class Janitor(RedisTimer):
             self._metrics.waiting.set(swept.waiting)
             self._metrics.living.set(swept.living)
             reasons = await self._keeper.tidy(self._goes_on)
-        except (Refused, Unavailable) as error:
+        except Unavailable as error:
             # The connection reports an outage, and the next round is due anyway.
             self._log.warn("this round is not finished: {error}", error=error)
+            return
+        except Refused as error:
+            # Errors for a single key are no reason: the janitor may not do what every round does.
+            self._log.warn("this round is not finished: {error}", error=error)
+            self._report(f"the last round was not finished: {error}")
             return
         except Exception:  # noqa: BLE001 - else there would never be another round
             self._log.failure("this round has failed")

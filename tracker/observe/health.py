@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
+from tracker.untrusted import MAX_LINE, shown
+
 _STARTING: Final = "starting"
 
 
@@ -64,7 +66,7 @@ class Health:
         """Add a condition, not met yet.
 
         :return: how to report on it: None when it is met, else one line why not.
-            A change is logged, a repetition is not.
+            A change is logged, a repetition is not. A long reason is cut.
         :raises ValueError: when there is one of this name.
         """
         if name in self._reasons:
@@ -72,6 +74,8 @@ class Health:
         self._reasons[name] = _STARTING
 
         def report(reason: str | None) -> None:
+            if reason is not None:
+                reason = shown(reason, MAX_LINE)
             if reason == self._reasons[name]:
                 return
             self._reasons[name] = reason

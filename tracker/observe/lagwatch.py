@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Final, TypeVar
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry
@@ -14,13 +14,18 @@ from tracker.keys import PROCESSOR_GROUP
 from tracker.observe.figures import gauge
 from tracker.observe.health import Health
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.lag import StreamLag, stream_lag
+from tracker.streams.lag import MANY_GROUPS, ConsumerLag, GroupLag, StreamLag, stream_lag
 from tracker.streams.timer import RedisTimer
 
 #: Seconds between two looks.
 INTERVAL: Final = 5
 #: Seconds within which a consumer has asked if it is alive: it does so every few seconds.
 ALIVE: Final = 60.0
+
+#: Groups of a stream, and consumers of a group, that have metrics.
+MAX_LABELLED: Final = MANY_GROUPS
+
+T = TypeVar("T", ConsumerLag, GroupLag)
 
 _GROUP: Final = ("stream", "group")
 _CONSUMER: Final = ("stream", "group", "consumer")
@@ -86,7 +91,7 @@ class LagWatch(RedisTimer):
             stream: {
                 "read_seconds_ago": round(now - look.at, 3),
                 "entries": look.lag.entries,
-                "groups": {group.name: group.as_json() for group in look.lag.groups},
+                "groups": {group.name: group.as_json() for group in _labelled(look.lag.groups)},
             }
             for stream, look in sorted(self._looks.items())
         }
@@ -134,7 +139,7 @@ class LagWatch(RedisTimer):
                 live.add_metric([stream, PROCESSOR_GROUP], 0)
             entries.add_metric([stream], look.lag.entries)
             read_at.add_metric([stream], look.at)
-            for group in look.lag.groups:
+            for group in _labelled(look.lag.groups):
                 where = [stream, group.name]
                 if group.undelivered is not None:
                     lag.add_metric(where, group.undelivered)
@@ -142,7 +147,12 @@ class LagWatch(RedisTimer):
                 age.add_metric(where, group.oldest_age)
                 alive = sum(consumer.idle < ALIVE for consumer in group.consumers)
                 live.add_metric(where, alive)
-                for consumer in group.consumers:
+                for consumer in _labelled(group.consumers):
                     consumer_pending.add_metric([*where, consumer.name], consumer.pending)
                     idle.add_metric([*where, consumer.name], consumer.idle)
         yield from (entries, read_at, lag, pending, age, live, consumer_pending, idle)
+
+
+def _labelled(named: Sequence[T]) -> list[T]:
+    """Those that have metrics of their own: each has another name, as it is shown."""
+    return list({one.name: one for one in reversed(named)}.values())[::-1][:MAX_LABELLED]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -75,4 +76,7 @@ def _facts(reply: bytes) -> dict[str, str]:
 
 
 def _number(info: Mapping[str, str], name: str) -> float:
-    return float(info.get(name, 0))
+    try:
+        return float(info.get(name, 0))
+    except ValueError:
+        return math.nan

@@ -45,6 +45,7 @@ from tracker.streams.groups import (
     read_new,
     read_pending,
 )
+from tracker.untrusted import MAX_LINE, shown
 
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000
@@ -313,7 +314,7 @@ class Consumer(Service):
                 taken.dead.append((entry, str(error)))
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others
                 self._log.failure("an entry that cannot be read: {id}", id=entry.id)
-                taken.dead.append((entry, repr(error)))
+                taken.dead.append((entry, shown(repr(error))))
         return taken
 
     async def _process(self, taken: _Taken) -> None:
@@ -430,7 +431,7 @@ class Consumer(Service):
                 "{stream} {id}: {what}{more}",
                 stream=entry.stream,
                 id=entry.id,
-                what=what,
+                what=shown(what, MAX_LINE),
                 more=f" (and {suppressed} more, not shown)" if suppressed else "",
             )
 

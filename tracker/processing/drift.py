@@ -15,6 +15,7 @@ from tracker.keys import PROCESSOR_GROUP
 from tracker.streams.advertised import advertised_streams
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
+from tracker.untrusted import listed
 
 #: Seconds between two looks.
 INTERVAL: Final = 30
@@ -67,14 +68,15 @@ class DriftGuard(RedisTimer):
             self._report(f"what ingestion writes cannot be looked up: {error}")
             return
         self._unread.set(len(unread))
-        told = "; ".join(f"{stream} (written by {advertised[stream]})" for stream in unread)
+        told = listed(f"{stream} (written by {advertised[stream]})" for stream in unread)
         self._report(f"streams that nobody reads: {told}" if unread else None)
 
     async def _is_read(self, stream: str) -> bool:
         try:
             consumers = await self._redis.execute("XINFO", "CONSUMERS", stream, PROCESSOR_GROUP)
         except Refused as error:
-            if "NOGROUP" in str(error) or "no such key" in str(error):
+            # A key of another type is no stream, and so nobody reads it.
+            if any(why in str(error) for why in ("NOGROUP", "no such key", "WRONGTYPE")):
                 return False
             raise
         facts = (dict(zip(fields[::2], fields[1::2], strict=True)) for fields in consumers)

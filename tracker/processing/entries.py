@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from tracker.interfaces import StoredPosition
 from tracker.position import BadEntry, Position, digest
 from tracker.streams.groups import Delivered
+
+#: Characters of a codec's name.
+MAX_CODEC: Final = 64
 
 
 def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
@@ -21,6 +26,8 @@ def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
         raise BadEntry(f"the field {error.args[0].decode()} is missing") from None
     except UnicodeDecodeError as error:
         raise BadEntry(f"not text: {error}") from None
+    if not (0 < len(codec) <= MAX_CODEC and codec.isprintable()):
+        raise BadEntry("codec is not a short ASCII text")
     return StoredPosition(
         Position.from_payload(payload), digest(payload), vendor, codec, entry.appended_at
     )

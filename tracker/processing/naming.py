@@ -12,6 +12,7 @@ from tracker.interfaces import INaming, StoredPosition
 from tracker.keys import DEVICE_MODELS
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
+from tracker.untrusted import MAX_SHOWN
 
 #: Seconds between two readings of the devices' models.
 INTERVAL: Final = 60
@@ -49,5 +50,6 @@ class Namer(RedisTimer):
         except (Refused, Unavailable) as error:
             self._log.warn("{key} not read: {error}", key=DEVICE_MODELS, error=error)
             return
-        texts = [field.decode(errors="replace") for field in fields]
+        # A longer text is neither the id of a device nor a model.
+        texts = [field[:MAX_SHOWN].decode(errors="replace") for field in fields]
         self._models = dict(zip(texts[::2], texts[1::2], strict=True))

@@ -1,20 +1,43 @@
-"""Which ingest instances live, and which streams they write, as their heartbeats tell."""
+"""Read the heartbeats of ingest instances: which are alive, and which streams they write.
+
+A heartbeat is input like any other: whoever may write to Redis can put anything there, under any
+name and in any number. What is malformed is left out and reported to those who ask for it; it
+never keeps the heartbeats of others from being read.
+"""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator, Mapping
+from itertools import chain, islice, zip_longest
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from tracker.keys import heartbeat
 from tracker.streams.connection import RedisConnection
+from tracker.streams.pipeline import existing, pipelined
+from tracker.untrusted import is_unicode, parse_json, shown
 
 #: Seconds after which an instance without a beat counts as dead.
 EXPIRY: Final = 90
 
-_PAGE: Final = 1000
+#: Heartbeats that are read; those beyond it only count as alive.
+MAX_INSTANCES: Final = 20_000
+#: Streams of one heartbeat, and of all together, that count.
+MAX_STREAMS_OF_ONE: Final = 100
+MAX_STREAMS: Final = 1000
+#: Characters of an instance's id, of a stream's name, and of a control port's address.
+MAX_NAME: Final = 255
+MAX_ADDRESS: Final = 1000
+#: Bytes of a heartbeat, and of all together that are looked at.
+MAX_BEAT: Final = 16 * 1024
+MAX_BEATS: Final = 32 * 1024 * 1024
+#: Malformed heartbeats that are remembered of one reading.
+MAX_MALFORMED: Final = 1000
+
+_SCANNED: Final = 1000
+#: Heartbeats of one MGET.
+_PAGE: Final = 100
 
 
 @frozen
@@ -30,82 +53,205 @@ class Beat:
     @property
     def streams(self) -> list[str]:
         """That the instance writes."""
-        return _streams_in(self.facts)
+        return _streams_in(self.facts)[0]
 
     @property
     def control(self) -> str | None:
         """Where its control port is, if it has one."""
-        address = self.facts.get("control")
-        return address if isinstance(address, str) else None
+        return _control_in(self.facts)
 
 
-async def heartbeats(redis: RedisConnection) -> list[Beat]:
-    """The heartbeats of all instances that live, by their ids."""
-    found = []
-    async for instance_id, facts in _beats(redis):
-        left = await redis.execute("PTTL", heartbeat(instance_id))
-        found.append(Beat(instance_id, max(0.0, EXPIRY - max(0, left) / 1000), facts))
-    return sorted(found, key=lambda beat: beat.instance_id)
+@frozen
+class Advertised:
+    """What all heartbeats say together."""
+
+    streams: Mapping[str, str] = field(factory=dict)
+    """Stream → an instance that writes it; at most :data:`MAX_STREAMS`."""
+    malformed: Mapping[str, str] = field(factory=dict)
+    """Key, printable and short → what is wrong with it; at most :data:`MAX_MALFORMED`."""
+    left_out: int = 0
+    """Streams beyond :data:`MAX_STREAMS`."""
+
+
+async def heartbeats(
+    redis: RedisConnection, malformed: dict[str, str] | None = None, max_aged: int = MAX_INSTANCES
+) -> list[Beat]:
+    """The heartbeats of all instances that live, by their ids.
+
+    :param malformed: gets the keys of malformed ones, and what is wrong with each.
+    :param max_aged: of so many the age is asked for; that of the others is 0.
+    """
+    found = [
+        (instance_id, facts)
+        async for page in _pages(redis, malformed)
+        for instance_id, facts in page.items()
+    ]
+    found.sort(key=lambda beat: beat[0])
+    beats = []
+    for start in range(0, len(found), _PAGE):
+        page = found[start : start + _PAGE]
+        aged = page if start < max_aged else []
+        left = await pipelined(redis, (("PTTL", heartbeat(name)) for name, _ in aged))
+        ages = [_age(milliseconds) for milliseconds in left]
+        ages += [0.0] * (len(page) - len(ages))
+        beats += [Beat(name, age, facts) for (name, facts), age in zip(page, ages, strict=True)]
+    return beats
+
+
+def _age(left: Any) -> float:
+    """Seconds since a beat that expires in so many milliseconds; 0 if Redis does not say."""
+    return max(0.0, EXPIRY - max(0, left) / 1000) if isinstance(left, int) else 0.0
 
 
 async def living_instances(redis: RedisConnection) -> frozenset[str]:
     """The ids of the instances that have a heartbeat."""
     found: set[str] = set()
-    async for page in _heartbeats(redis):
-        found.update(page)
+    async for keys in _scan(redis):
+        found.update(instance_id for key in keys if (instance_id := _instance_of(key)) is not None)
     return frozenset(found)
 
 
 async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
     """Instance that has a heartbeat → the streams that it writes, as that tells."""
-    return {instance_id: _streams_in(facts) async for instance_id, facts in _beats(redis)}
+    return {
+        instance_id: _streams_in(facts)[0]
+        async for page in _pages(redis)
+        for instance_id, facts in page.items()
+    }
 
 
 async def control_ports(redis: RedisConnection) -> dict[str, str]:
     """Instance → where its control port is, of those that live and have one."""
     found = {}
-    async for instance_id, facts in _beats(redis):
-        if isinstance(address := facts.get("control"), str):
-            found[instance_id] = address
+    async for page in _pages(redis):
+        for instance_id, facts in page.items():
+            if (address := _control_in(facts)) is not None:
+                found[instance_id] = address
     return found
 
 
 async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
     """Stream → an ingest instance that writes it, from the heartbeats of those that live."""
-    found = await streams_by_instance(redis)
-    return {stream: instance_id for instance_id, streams in found.items() for stream in streams}
+    return dict((await advertised(redis)).streams)
 
 
-async def _heartbeats(redis: RedisConnection) -> AsyncIterator[list[str]]:
-    prefix = heartbeat("")
+async def advertised(redis: RedisConnection) -> Advertised:
+    """Read all heartbeats.
+
+    Where they name more streams than count, those come first that exist, and of these the first
+    one of each instance before the second one of any.
+    """
+    malformed: dict[str, str] = {}
+    by_instance: dict[str, list[str]] = {}
+    async for page in _pages(redis, malformed):
+        for instance_id, facts in page.items():
+            by_instance[instance_id] = _streams_in(facts)[0]
+    writers = {stream: name for name, streams in by_instance.items() for stream in streams}
+    if len(writers) <= MAX_STREAMS:
+        return Advertised(writers, malformed)
+    in_turn = chain.from_iterable(zip_longest(*by_instance.values()))
+    names = dict.fromkeys(name for name in in_turn if name is not None)
+    found = await existing(redis, list(names))
+    kept = list(islice(dict.fromkeys([*found, *names]), MAX_STREAMS))
+    return Advertised({name: writers[name] for name in kept}, malformed, len(writers) - len(kept))
+
+
+async def _scan(redis: RedisConnection) -> AsyncIterator[list[bytes]]:
     cursor = b"0"
     while True:
-        cursor, keys = await redis.execute("SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", _PAGE)
-        yield [key.decode(errors="replace").removeprefix(prefix) for key in keys]
+        pattern = f"{heartbeat('')}*"
+        cursor, keys = await redis.execute("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED)
+        yield keys
         if cursor == b"0":
             return
 
 
-async def _beats(redis: RedisConnection) -> AsyncIterator[tuple[str, dict[str, Any]]]:
-    """Instance and what its heartbeat tells; nothing where that is none of ours."""
-    async for page in _heartbeats(redis):
-        for instance_id in page:
+async def _pages(
+    redis: RedisConnection, malformed: dict[str, str] | None = None
+) -> AsyncIterator[dict[str, dict[str, Any]]]:
+    """Instance → what its heartbeat tells: nothing where that is malformed.
+
+    :param malformed: gets the keys that are; None: nobody wants to know.
+    """
+    seen, size = 0, 0
+    async for keys in _scan(redis):
+        names = []
+        for key in keys:
+            if (instance_id := _instance_of(key)) is not None:
+                names.append(instance_id)
+            else:
+                _note(malformed, key, f"its name is not 1 to {MAX_NAME} characters of UTF-8")
+        for start in range(0, min(len(names), MAX_INSTANCES - seen), _PAGE):
+            page = names[start : start + _PAGE]
             # Unlike GET it takes a key of another type for none.
-            (beat,) = await redis.execute("MGET", heartbeat(instance_id))
-            if beat is not None:  # else it has expired meanwhile
-                yield instance_id, _facts(beat)
+            answers = await redis.execute("MGET", *map(heartbeat, page))
+            beats = dict(zip(page, answers, strict=True))
+            if malformed is not None:
+                await _note_other_types(redis, beats, malformed)
+            found = {}
+            for name, beat in beats.items():
+                if beat is not None:  # else it has expired meanwhile
+                    size += len(beat)
+                    found[name] = _facts(name, beat, malformed) if size <= MAX_BEATS else {}
+            yield found
+        seen += len(names)
 
 
-def _facts(beat: bytes) -> dict[str, Any]:
+async def _note_other_types(
+    redis: RedisConnection, beats: Mapping[str, bytes | None], malformed: dict[str, str]
+) -> None:
+    missing = [heartbeat(name) for name, beat in beats.items() if beat is None]
+    for key in await existing(redis, missing):
+        _note(malformed, key, "not a string")
+
+
+def _instance_of(key: bytes) -> str | None:
+    """The id of an instance; None for the name of a key that no instance uses."""
     try:
-        facts = json.loads(beat)
-    except ValueError:
+        instance_id = key.decode().removeprefix(heartbeat(""))
+    except UnicodeDecodeError:
+        return None
+    return instance_id if 0 < len(instance_id) <= MAX_NAME else None
+
+
+def _facts(instance_id: str, beat: bytes, malformed: dict[str, str] | None) -> dict[str, Any]:
+    try:
+        facts = parse_json(beat, MAX_BEAT)
+        if not isinstance(facts, dict):
+            raise ValueError("not an object")
+    except ValueError as error:
+        _note(malformed, heartbeat(instance_id), f"not a heartbeat in JSON: {error}")
         return {}
-    return facts if isinstance(facts, dict) else {}
+    if why := _streams_in(facts)[1]:
+        _note(malformed, heartbeat(instance_id), why)
+    return facts
 
 
-def _streams_in(facts: Mapping[str, Any]) -> list[str]:
+def _streams_in(facts: Mapping[str, Any]) -> tuple[list[str], str]:
+    """The names of streams, and what is wrong with others."""
     streams = facts.get("streams", [])
     if not isinstance(streams, list):
-        return []
-    return [stream for stream in streams if isinstance(stream, str)]
+        return [], '"streams" is not an array'
+    good = [name for name in streams[:MAX_STREAMS_OF_ONE] if is_stream_name(name)]
+    if len(good) < min(len(streams), MAX_STREAMS_OF_ONE):
+        return good, f'"streams" holds what is not a name of 1 to {MAX_NAME} characters'
+    if len(streams) > MAX_STREAMS_OF_ONE:
+        return good, f'"streams" holds {len(streams):,} names; {MAX_STREAMS_OF_ONE} of them count'
+    return good, ""
+
+
+def is_stream_name(name: Any) -> bool:
+    """Return whether this may be the name of a stream: text that Redis can be asked about."""
+    return isinstance(name, str) and 0 < len(name) <= MAX_NAME and is_unicode(name)
+
+
+def _control_in(facts: Mapping[str, Any]) -> str | None:
+    address = facts.get("control")
+    if isinstance(address, str) and len(address) <= MAX_ADDRESS and address.isprintable():
+        return address
+    return None
+
+
+def _note(malformed: dict[str, str] | None, key: str | bytes, why: str) -> None:
+    if malformed is not None and len(malformed) < MAX_MALFORMED:
+        malformed[shown(key)] = why

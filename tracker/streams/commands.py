@@ -64,8 +64,9 @@ local function place(device, owner, fields)
   if owner then
     redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields, 1, most))
   else
-    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields, 1, most))
+    -- In this order: if the set is of another type, no entry is added at each attempt.
     redis.call('SADD', WAITING, device)
+    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields, 1, most))
   end
 end
 local function collect(device, owner)
@@ -391,9 +392,14 @@ class CommandLedger:
         )
 
 
-async def outbound_entries(redis: RedisConnection, stream: str) -> list[Delivered]:
-    """The first entries of a stream of commands, whoever has been given them."""
-    reply = await redis.execute("XRANGE", stream, "-", "+", "COUNT", _PAGE)
+async def outbound_entries(
+    redis: RedisConnection, stream: str, first: str = "-"
+) -> list[Delivered]:
+    """A page of a stream of commands, whichever consumer has been given them.
+
+    :param first: where it begins; see :func:`tracker.streams.entry_ids.behind`.
+    """
+    reply = await redis.execute("XRANGE", stream, first, "+", "COUNT", _PAGE)
     return [Delivered(stream, entry_id.decode(), content) for entry_id, content in reply]
 
 
@@ -404,15 +410,24 @@ async def entry_at(redis: RedisConnection, stream: str, entry_id: str) -> Delive
 
 
 async def outbound_streams(redis: RedisConnection) -> AsyncIterator[str]:
-    """The instances that there are streams of commands for, by their ids."""
-    prefix = outbound("")
+    """The instances that there are streams of commands for, by their ids.
+
+    Bytes that are not UTF-8 are escaped, so that such an id is only to be shown.
+    """
+    async for instance_id in raw_outbound_streams(redis):
+        yield instance_id.decode(errors="backslashreplace")
+
+
+async def raw_outbound_streams(redis: RedisConnection) -> AsyncIterator[bytes]:
+    """The same as it stands in Redis."""
+    prefix = outbound("").encode()
     cursor = b"0"
     while True:
         cursor, keys = await redis.execute(
-            "SCAN", cursor, "MATCH", f"{prefix}*", "COUNT", 1000, "TYPE", "stream"
+            "SCAN", cursor, "MATCH", prefix + b"*", "COUNT", 1000, "TYPE", "stream"
         )
         for key in keys:
-            yield key.decode(errors="backslashreplace").removeprefix(prefix)
+            yield key.removeprefix(prefix)
         if cursor == b"0":
             return
 
@@ -424,14 +439,33 @@ async def remove_empty_outbound(redis: RedisConnection, instance_id: str) -> boo
 
 
 async def waiting_devices(redis: RedisConnection) -> AsyncIterator[str]:
-    """The devices that commands wait for."""
+    """The devices that commands wait for.
+
+    Bytes that are not UTF-8 are escaped, so that such an id is only to be shown.
+    """
+    async for device_id in raw_waiting_devices(redis):
+        yield device_id.decode(errors="backslashreplace")
+
+
+async def raw_waiting_devices(redis: RedisConnection) -> AsyncIterator[bytes]:
+    """The same as it stands in Redis."""
     cursor = b"0"
     while True:
         cursor, devices = await redis.execute("SSCAN", WAITING, cursor, "COUNT", 1000)
         for device in devices:
-            yield device.decode(errors="backslashreplace")
+            yield device
         if cursor == b"0":
             return
+
+
+async def forget_waiting(redis: RedisConnection, device: bytes) -> bool:
+    """Remove from the set of devices that commands wait for what is not a device's id.
+
+    A stream of that name is left alone.
+
+    :return: whether it was there.
+    """
+    return bool(await redis.execute("SREM", WAITING, device))
 
 
 async def review_waiting(redis: RedisConnection, device_id: str) -> tuple[int, list[Delivered]]:

@@ -7,39 +7,63 @@ be appended again, whatever its own fields are called.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import field, frozen
 
 from tracker.keys import dead_letters
-from tracker.streams.connection import RedisConnection
+from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.script import Script
+from tracker.untrusted import MAX_LINE, shown
 
+#: Digits of a number of attempts.
+_MAX_DIGITS: Final = 18
 _OURS: Final = (b"_id", b"_stream", b"_reason", b"_attempts")
 
-# KEYS: the dead stream, the stream. ARGV: IDs. Moves those that are there, one after
-# another: when an entry is refused, those before it have been moved, and it has not.
-_RETRY: Final = Script("""\
-local moved = 0
+#: Names and values that Lua can pass on in one call; its stack ends at some 8,000.
+_MAX_UNPACKED: Final = 7000
+_TOO_MANY: Final = b"too many fields"
+
+# KEYS: the dead stream, the stream. ARGV: IDs. Moves those that are there, one after another;
+# returns how many, and the others with the reason. One that is refused keeps none behind it.
+_RETRY: Final = Script(f"""\
+local moved, stuck = 0, {{}}
 for _, id in ipairs(ARGV) do
   local entry = redis.call('XRANGE', KEYS[1], id, id)[1]
   if entry then
-    local ours = {_id = true, _stream = true, _reason = true, _attempts = true}
+    local ours = {{_id = true, _stream = true, _reason = true, _attempts = true}}
     local content, first = entry[2], 1
     while content[first] and ours[content[first]] do
       ours[content[first]] = nil
       first = first + 2
     end
-    if content[first] then
-      redis.call('XADD', KEYS[2], '*', unpack(content, first))
-      redis.call('XDEL', KEYS[1], id)
-      moved = moved + 1
+    if not content[first] then
+      stuck[#stuck + 1] = {{id, 'nothing in it to append'}}
+    elseif #content > {_MAX_UNPACKED} then
+      stuck[#stuck + 1] = {{id, '{_TOO_MANY.decode()}'}}
+    else
+      local added = redis.pcall('XADD', KEYS[2], '*', unpack(content, first))
+      if type(added) == 'table' and added.err then
+        stuck[#stuck + 1] = {{id, added.err}}
+      else
+        redis.call('XDEL', KEYS[1], id)
+        moved = moved + 1
+      end
     end
   end
 end
-return moved
+return {{moved, stuck}}
 """)
+
+
+@frozen
+class Retried:
+    """What has become of dead letters that were to be appended again."""
+
+    moved: int = 0
+    stuck: Mapping[str, str] = field(factory=dict)
+    """ID → why it was not appended; it is a dead letter as before."""
 
 
 @frozen
@@ -55,6 +79,14 @@ class DeadLetter:
     """How often it had been given to a consumer."""
     content: Sequence[bytes]
     """The entry as it was: names and values in turn."""
+
+    @property
+    def device_id(self) -> str:
+        """The device that the entry is of, as far as it says so; printable and short."""
+        for name, value in zip(self.content[::2], self.content[1::2], strict=False):
+            if name == b"device_id":
+                return shown(value, 20)
+        return ""
 
     @property
     def fields(self) -> list[tuple[str, str]]:
@@ -81,9 +113,10 @@ async def put_aside(
     :param attempts: how often it was delivered.
     :raises Refused, Unavailable: when it was not put aside, or nobody knows.
     """
+    why = shown(reason, MAX_LINE)
     await redis.execute(
         *("XADD", dead_letters(stream), "*"),
-        *("_id", entry_id, "_stream", stream, "_reason", reason, "_attempts", attempts),
+        *("_id", entry_id, "_stream", stream, "_reason", why, "_attempts", attempts),
         *content,
     )
 
@@ -99,16 +132,41 @@ async def read_dead(
     return [dead_letter(entry_id, content) for entry_id, content in reply]
 
 
-async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
-    """Append dead letters to their stream again, and remove them; atomic for each.
+async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> Retried:
+    """Append dead letters to their stream again, and remove them.
 
-    They are new entries, at the end. Those that are not there are left out.
+    They are new entries, at the end. Those that are not there are left out; one that cannot be
+    appended stays, and keeps none of the others.
 
-    :return: how many there were.
-    :raises Refused: when one cannot be appended; that one stays, and those after it.
+    Each is moved in one atomic step, but for those of some thousand fields: these are appended
+    first and then removed. After a crash in between they are in both streams, which does no
+    harm, since a position is stored once.
+
+    :raises Refused, Unavailable: if Redis cannot be asked, or the dead letters are no stream.
     """
-    moved: int = await _RETRY.run(redis, [dead_letters(stream), stream], *ids)
-    return moved
+    moved, refused = await _RETRY.run(redis, [dead_letters(stream), stream], *ids)
+    stuck = {}
+    for entry_id, why in refused:
+        if why == _TOO_MANY:
+            why = await _move(redis, stream, entry_id.decode())
+        if why is None:
+            moved += 1
+        else:
+            stuck[entry_id.decode()] = shown(why)
+    return Retried(moved, stuck)
+
+
+async def _move(redis: RedisConnection, stream: str, entry_id: str) -> str | None:
+    """Append one dead letter again and remove it; return why not, None if it was moved."""
+    found = await read_dead(redis, stream, entry_id, entry_id)
+    if not found:
+        return "it is gone"
+    try:
+        await redis.execute("XADD", stream, "*", *found[0].content)
+    except Refused as error:
+        return str(error)
+    await drop_dead(redis, stream, [entry_id])
+    return None
 
 
 async def drop_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
@@ -133,7 +191,7 @@ def dead_letter(entry_id: bytes, content: Sequence[bytes]) -> DeadLetter:
         entry_id.decode(),
         _text(ours.get(b"_id")),
         _text(ours.get(b"_reason")),
-        int(attempts) if attempts.isdigit() else None,
+        int(attempts) if attempts.isdigit() and len(attempts) <= _MAX_DIGITS else None,
         content[end:],
     )
 

@@ -10,12 +10,15 @@ from attrs import frozen
 
 from tracker.command import Outcome, Response, Status
 from tracker.keys import RESPONSES, fate, outbound, waiting_commands
-from tracker.streams.connection import RedisConnection
+from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.groups import Delivered
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.registry import owners
 
 #: Entries of a stream among which a command is looked for.
 _SEARCHED: Final = 1000
+#: Bytes of what stands in a fate key.
+_MAX_VALUE: Final = 2000
 
 #: What a fate key may say (tracker.streams.commands tells what each means).
 _ENTRY: Final = "[0-9]{1,20}-[0-9]{1,20}"
@@ -45,8 +48,13 @@ class Fate:
 
 async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
     """What has become of a command; None as long as nobody has begun with it, or long after."""
-    value = await redis.execute("GET", fate(command_id))
-    if value is None:
+    try:
+        value = await redis.execute("GET", fate(command_id))
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        return None  # written by somebody else
+    if value is None or len(value) > _MAX_VALUE:
         return None
     text = value.decode(errors="replace")
     if begun := _BEGUN.fullmatch(text):
@@ -55,8 +63,13 @@ async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
     if done is None:
         return None  # written by somebody else
     status, entry_id = done[1], done[2]
-    reply = await redis.execute("XRANGE", RESPONSES, entry_id, entry_id)
     response = Response(command_id, "", "", Outcome(Status(status)), "")
+    try:
+        reply = await redis.execute("XRANGE", RESPONSES, entry_id, entry_id)
+    except Refused as error:
+        if not is_wrong_type(error) and "Invalid stream ID" not in str(error):
+            raise
+        reply = []
     with suppress(ValueError, IndexError):  # it was trimmed off, or is none of ours
         content = reply[0][1]
         response = Response.from_fields(dict(zip(content[::2], content[1::2], strict=True)))
@@ -74,7 +87,12 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
         places[instance_id] = outbound(instance_id)
     wanted = command_id.encode()
     for place, stream in places.items():
-        reply = await redis.execute("XRANGE", stream, "-", "+", "COUNT", _SEARCHED)
+        try:
+            reply = await redis.execute("XRANGE", stream, "-", "+", "COUNT", _SEARCHED)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            continue  # it may be in the other one
         if any(Delivered(stream, *entry).fields.get(b"command_id") == wanted for entry in reply):
             return place
     return None
@@ -82,5 +100,10 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
 
 async def waiting_count(redis: RedisConnection, device_id: str) -> int:
     """How many commands wait for a device."""
-    count: int = await redis.execute("XLEN", waiting_commands(device_id))
+    try:
+        count: int = await redis.execute("XLEN", waiting_commands(device_id))
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        return 0  # there is no stream; a janitor reports the key
     return count

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from attrs import frozen
+from attrs import Factory, field, frozen
 
+from tracker.keys import PROCESSOR_GROUP
 from tracker.streams.connection import RedisConnection
 from tracker.streams.script import Script
+from tracker.untrusted import shown
 
 # One script, so that all figures are of one moment, by the clock that made the entries'
-# IDs, and no entry's fields travel. After the largest ID there can be none (pcall).
+# IDs, and no entry's fields travel: XINFO STREAM has those of the first and the last one.
+# After the largest ID there can be none (pcall).
 _READ: Final = Script("""\
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 local groups = {}
@@ -25,8 +28,18 @@ for index, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
     after[1] and after[1][1] or false,
     redis.call('XINFO', 'CONSUMERS', KEYS[1], group['name'])}
 end
-return {redis.call('TIME'), redis.call('XINFO', 'STREAM', KEYS[1]), groups}
+local about = {}
+local facts = redis.call('XINFO', 'STREAM', KEYS[1])
+for fact = 1, #facts, 2 do about[facts[fact]] = facts[fact + 1] end
+local told = {'length', about['length'], 'entries-added', about['entries-added']}
+return {redis.call('TIME'), told, groups}
 """)
+
+#: Groups of a stream from which on that of the processors comes first, wherever some are cut.
+MANY_GROUPS: Final = 50
+#: Groups of a stream, and consumers of a group, of which figures are kept.
+MAX_GROUPS: Final = 1000
+MAX_CONSUMERS: Final = 100
 
 
 @frozen
@@ -52,6 +65,9 @@ class GroupLag:
     oldest_age: float
     """Seconds since the oldest of all these was appended; 0 where there is none."""
     consumers: Sequence[ConsumerLag]
+    """At most :data:`MAX_CONSUMERS`: those with the most pending entries first."""
+    consumer_count: int = field(default=Factory(lambda self: len(self.consumers), takes_self=True))
+    """How many there are."""
 
     @property
     def total(self) -> int | None:
@@ -81,6 +97,7 @@ class StreamLag:
     added: int
     """That were ever appended to it."""
     groups: Sequence[GroupLag]
+    """At most :data:`MAX_GROUPS`; the group of the processors is among them if there is one."""
 
     def group(self, name: str) -> GroupLag | None:
         """The group of this name."""
@@ -102,11 +119,13 @@ async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
     (seconds, microseconds), facts, groups = answer
     now = int(seconds) * 1000 + int(microseconds) // 1000
     about = _facts(facts)
+    if len(groups) > MANY_GROUPS:
+        groups.sort(key=lambda group: group[0] != PROCESSOR_GROUP.encode())
     return StreamLag(
         stream,
         about[b"length"],
         about[b"entries-added"],
-        [_group(now, *group) for group in groups],
+        [_group(now, *group) for group in groups[:MAX_GROUPS]],
     )
 
 
@@ -120,21 +139,22 @@ def _group(
 ) -> GroupLag:
     count, first_pending, *_ = pending
     unprocessed = [_milliseconds(one) for one in (first_pending, next_id) if one is not None]
+    members = [_consumer(_facts(facts)) for facts in consumers]
+    if len(members) > MAX_CONSUMERS:
+        members.sort(key=lambda member: (-member.pending, member.idle))
     return GroupLag(
-        name.decode(errors="backslashreplace"),
+        shown(name),
         undelivered,
         count,
         # Whoever appends may choose an ID of the future.
         max(0, now - min(unprocessed, default=now)) / 1000,
-        [_consumer(_facts(facts)) for facts in consumers],
+        members[:MAX_CONSUMERS],
+        len(consumers),
     )
 
 
 def _consumer(facts: Mapping[bytes, Any]) -> ConsumerLag:
-    name: bytes = facts[b"name"]
-    return ConsumerLag(
-        name.decode(errors="backslashreplace"), facts[b"pending"], facts[b"idle"] / 1000
-    )
+    return ConsumerLag(shown(facts[b"name"]), facts[b"pending"], facts[b"idle"] / 1000)
 
 
 def _milliseconds(entry_id: bytes) -> int:

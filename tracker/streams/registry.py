@@ -7,26 +7,31 @@ from typing import Final
 
 from tracker.keys import CONNECTED_VENDORS, CONNECTIONS, heartbeat
 from tracker.streams.commands import MOVING
-from tracker.streams.connection import RedisConnection
+from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.script import Script
 
 #: Fields that one step of a scan looks at, about.
 _PAGE: Final = 1000
+#: Bytes of an instance's id, or a vendor's name, that are looked at.
+_MAX_NAME: Final = 1000
 
 # KEYS: the vendors. ARGV: an instance, then device, 1 (is there) or 0 (is not), and its vendor
 # (or empty, where that is not known). Only what points there is removed: a device may have
-# come to another instance. Commands that have waited for a device follow it, in the end: what
-# ails those of one device is nothing to the registry, nor to the others. The janitor tries again.
+# come to another instance. Vendors are only for show: without them, if that key is not a hash
+# (pcall), the registry is right all the same. Commands that have waited for a device follow it,
+# in the end: an error with those of one device stops neither the registry nor the other
+# devices, and the janitor tries again.
 _STATE: Final = Script(
     MOVING
     + """\
 for i = 2, #ARGV, 3 do
   if ARGV[i + 1] == '1' then
     redis.call('HSET', REGISTRY, ARGV[i], ARGV[1])
-    if ARGV[i + 2] ~= '' then redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end
+    if ARGV[i + 2] ~= '' then redis.pcall('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end
   elseif redis.call('HGET', REGISTRY, ARGV[i]) == ARGV[1] then
     redis.call('HDEL', REGISTRY, ARGV[i])
-    redis.call('HDEL', KEYS[1], ARGV[i])
+    redis.pcall('HDEL', KEYS[1], ARGV[i])
   end
 end
 for i = 2, #ARGV, 3 do
@@ -42,7 +47,7 @@ if redis.call('EXISTS', KEYS[2]) == 1 then return removed end
 for i = 2, #ARGV do
   if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[1] then
     removed = removed + redis.call('HDEL', KEYS[1], ARGV[i])
-    redis.call('HDEL', KEYS[3], ARGV[i])
+    redis.pcall('HDEL', KEYS[3], ARGV[i])
   end
 end
 return removed
@@ -73,34 +78,57 @@ async def owners(redis: RedisConnection, devices: Sequence[str]) -> list[str | N
 
 
 async def vendors(redis: RedisConnection, devices: Sequence[str]) -> list[str | None]:
-    """The vendor of each of these devices; None for one that is nowhere."""
-    return await _look_up(redis, CONNECTED_VENDORS, devices)
+    """The vendor of each of these devices; None for one that is nowhere.
+
+    None for each, too, if the key is not a hash: where devices are is known all the same.
+    """
+    try:
+        return await _look_up(redis, CONNECTED_VENDORS, devices)
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        return [None] * len(devices)
 
 
 async def _look_up(redis: RedisConnection, key: str, devices: Sequence[str]) -> list[str | None]:
     if not devices:
         return []
     reply = await redis.execute("HMGET", key, *devices)
-    return [None if value is None else value.decode(errors="replace") for value in reply]
+    return [value and value[:_MAX_NAME].decode(errors="replace") for value in reply]
 
 
 async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
-    """Device → instance, page by page; what changes meanwhile may be there or not."""
+    """Device → instance, page by page; what changes meanwhile may be there or not.
+
+    Bytes that are not UTF-8 are escaped, so that such a device is only to be shown.
+    """
+    async for page in raw_connections(redis):
+        yield {
+            device_id.decode(errors="backslashreplace"): owner.decode(errors="backslashreplace")
+            for device_id, owner in page.items()
+        }
+
+
+async def raw_connections(redis: RedisConnection) -> AsyncIterator[dict[bytes, bytes]]:
+    """The same as it stands in Redis."""
     cursor = b"0"
     while True:
         cursor, reply = await redis.execute("HSCAN", CONNECTIONS, cursor, "COUNT", _PAGE)
-        texts = [part.decode(errors="backslashreplace") for part in reply]
-        yield dict(zip(texts[::2], texts[1::2], strict=True))
+        yield dict(zip(reply[::2], reply[1::2], strict=True))
         if cursor == b"0":
             return
 
 
-async def sweep(redis: RedisConnection, instance_id: str, devices: Sequence[str]) -> int:
+async def sweep(
+    redis: RedisConnection, instance_id: str | bytes, devices: Sequence[str | bytes]
+) -> int:
     """Remove devices that are registered at an instance, if it is gone; how many there were.
 
     One that has moved, or an instance that lives, is left alone: it is looked at and done in
     one step.
     """
-    keys = [CONNECTIONS, heartbeat(instance_id), CONNECTED_VENDORS]
-    removed: int = await _SWEEP.run(redis, keys, instance_id, *devices)
+    owner = instance_id.encode() if isinstance(instance_id, str) else instance_id
+    its_heartbeat = heartbeat("").encode() + owner
+    keys: list[str | bytes] = [CONNECTIONS, its_heartbeat, CONNECTED_VENDORS]
+    removed: int = await _SWEEP.run(redis, keys, owner, *devices)
     return removed

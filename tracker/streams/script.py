@@ -26,7 +26,7 @@ class Script:
     )
 
     async def run(
-        self, redis: RedisConnection, keys: Sequence[str], *arguments: str | bytes | int
+        self, redis: RedisConnection, keys: Sequence[str | bytes], *arguments: str | bytes | int
     ) -> Any:
         """Run it; returns its answer.
 

@@ -12,6 +12,7 @@ from attrs import frozen
 
 from tracker.streams.connection import RedisConnection
 from tracker.streams.script import Script
+from tracker.untrusted import shown
 
 #: Entries that one call removes at most, so that Redis serves others in between.
 BATCH: Final = 10_000
@@ -170,7 +171,7 @@ async def remove_idle_consumers(
     :return: their names.
     """
     names = await _REMOVE_IDLE.run(redis, [stream], group, int(idle * 1000))
-    return [name.decode(errors="backslashreplace") for name in names]
+    return [shown(name) for name in names]
 
 
 def _trimmed(answer: Any) -> Trimmed | None:
@@ -180,7 +181,7 @@ def _trimmed(answer: Any) -> Trimmed | None:
     return Trimmed(
         removed,
         held.decode(),
-        group.decode(errors="backslashreplace"),
+        shown(group),
         floor.decode(),
         groups,
         used,

@@ -20,7 +20,14 @@ from zope.interface import implementer
 from tests.certificates import certify, key_of
 from tests.unit.control.wire import DEVICE, Port, ServerTransport
 from tracker.bridge import instances as module
-from tracker.bridge.instances import CLOSING, INTERVAL, PATIENCE, Instances, NoInstance
+from tracker.bridge.instances import (
+    CLOSING,
+    INTERVAL,
+    MAX_PORTS,
+    PATIENCE,
+    Instances,
+    NoInstance,
+)
 from tracker.control.access import ControlRole
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ANSWER_TIMEOUT
@@ -49,8 +56,8 @@ class Heartbeats:
         if command == "SCAN":
             self.scans += 1
             return succeed([b"0", [f"instance:heartbeat:{one}".encode() for one in self.control]])
-        instance_id = arguments[0].removeprefix("instance:heartbeat:")
-        return succeed([json.dumps({"control": self.control[instance_id]}).encode()])
+        ids = [key.removeprefix("instance:heartbeat:") for key in arguments]
+        return succeed([json.dumps({"control": self.control[one]}).encode() for one in ids])
 
 
 class Near(FakeTransport):
@@ -396,3 +403,17 @@ def test_a_stop_does_not_wait_for_one_that_hangs(bench: Bench) -> None:
     assert not stopped
     bench.pass_(1)
     assert stopped == [None]
+
+
+def test_of_many_control_ports_each_is_tried_and_a_usable_one_is_kept(bench: Bench) -> None:
+    for number in range(1, 1000):
+        bench.redis.control[f"forged{number}"] = f"tcp:127.0.0.1:{number}"
+    port = bench.add(ONE)
+    assert port is not None
+    bench.start()
+    for _ in range(10):
+        bench.pass_(INTERVAL)
+        assert len(bench.instances._clients) <= MAX_PORTS
+    assert bench.taken_by() == "one"
+    assert set(bench.redis.control.values()) <= set(bench.attempts)
+    assert all(len(reason) < 2000 for reason in bench.reports if reason is not None)

@@ -32,6 +32,7 @@ from tracker.control.client import (
     ControlClient,
     DeviceEvent,
     NotConnected,
+    _Events,
 )
 from tracker.control.commands import (
     BadArgument,
@@ -558,3 +559,39 @@ def test_a_failure_is_not_lost_on_the_way() -> None:
     bench = Bench(retry=False)
     bench.endpoint.attempts.pop(0)[1].errback(Failure(MemoryError("too much")))
     assert str(bench.ask(bench.client.info())) == "too much"
+
+
+@pytest.mark.parametrize(
+    "facts",
+    [{"at": math.nan}, {"at": math.inf}, {"at": -1.0}, {"at": 1e300}, {"raw": "zz"}],
+    ids=repr,
+)
+def test_a_malformed_event_is_left_out(bench: Bench, facts: dict[str, Any]) -> None:
+    events: list[DeviceEvent] = []
+    bench.ask(bench.client.watch(DEVICE, events.append))
+    good = {"device_id": DEVICE, "at": 1.0, "kind": "sent", "raw": "01", "decoded": "{}"}
+    about = {"truncated": False, "dropped": 0}
+    for one in (facts, {"kind": "\x1b" * 1000}):
+        _Events(bench.client).event(**{**good, **about, **one})
+    (event,) = events
+    assert event.kind.isprintable()
+    assert len(event.kind) < 100
+
+
+def test_an_instance_that_repeats_a_page_for_ever_is_not_followed(bench: Bench) -> None:
+    async def walk() -> None:
+        async for _ in bench.client.registry():
+            pass
+
+    bench.port.redis.answers = {
+        "HSCAN": [b"0", [b"1", b"one", b"2", b"one"]],
+        "HMGET": lambda key, *asked: [b"x"] * len(asked),
+    }
+
+    async def same(*arguments: Any, **options: Any) -> dict[str, Any]:
+        return {"devices": [{"device_id": "1"}], "more": True}
+
+    bench.client._ask = same  # type: ignore[method-assign]
+    asked = bench.begin(walk())
+    bench.flush()
+    assert isinstance(asked[0], ControlError)

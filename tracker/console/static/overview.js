@@ -12,6 +12,7 @@ export class Overview {
     this.lags = h("div", { class: "lags" });
     this.trouble = h("p", { class: "banner bad", role: "alert", hidden: true });
     this.leftOut = h("p", { class: "banner warn", role: "status", hidden: true });
+    this.malformed = h("p", { class: "banner warn", role: "status", hidden: true });
     this.empty = h("p", { class: "none", hidden: true }, "No stream of positions is there yet. It is made when the first processor starts.");
     this.throughput = new Chart({
       title: "Records a second",
@@ -40,7 +41,7 @@ export class Overview {
     this.element = h("div", { class: "page" },
       h("h1", { class: "unseen", tabindex: "-1" }, "Overview"),
       this.trouble,
-      panel("Consumer lag", { id: "lag" }, this.lags, this.leftOut, this.empty),
+      panel("Consumer lag", { id: "lag" }, this.lags, this.leftOut, this.malformed, this.empty),
       panel("Throughput", {}, h("div", { class: "split" }, this.figures.element, this.throughput.element)),
       h("div", { class: "pair" },
         panel("Instances", {}, this.instances.element),
@@ -86,6 +87,13 @@ export class Overview {
     const left = overview.streams_left_out;
     this.leftOut.hidden = !left;
     if (left) setText(this.leftOut, `${number(left)} more ${left === 1 ? "stream is" : "streams are"} not looked at here: tracker-admin lag shows all.`);
+    const { count, first } = overview.malformed;
+    this.malformed.hidden = !count;
+    if (count) {
+      const keys = first.map(({ key, why }) => `${key} (${why})`).join(", ");
+      const more = count > first.length ? ` and ${number(count - first.length)} more` : "";
+      setText(this.malformed, `Malformed keys in Redis, which are left out here: ${keys}${more}. Rename or delete them.`);
+    }
     const seen = new Set();
     for (const lag of overview.lag) {
       const key = `${lag.stream} ${lag.group}`;

@@ -18,6 +18,7 @@ from tracker.control.admin.traffic import summary
 from tracker.control.client import ControlClient, DeviceEvent
 from tracker.control.commands import MOST_RAW, ControlError, NoSuchDevice
 from tracker.simulator.run import Failed
+from tracker.untrusted import parse_json
 
 #: → from the device, ← to it.
 _ARROWS: Final = {"received": "→", "rejected": "→", "sent": "←"}
@@ -188,6 +189,6 @@ def _size(event: DeviceEvent) -> str:
 
 def _decoded(event: DeviceEvent) -> Any:
     try:
-        return json.loads(event.decoded)
+        return parse_json(event.decoded)
     except ValueError:
         return None

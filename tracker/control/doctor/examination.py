@@ -13,6 +13,7 @@ from twisted.python.failure import Failure
 
 from tracker.control.doctor.findings import Finding, skipped
 from tracker.streams.connection import Refused, Unavailable
+from tracker.untrusted import MAX_LINE, shown
 
 T = TypeVar("T")
 
@@ -63,7 +64,8 @@ class Examination:
         except Exception as error:  # noqa: BLE001 - told, and the other checks go on
             found = skipped(f"the check broke: {type(error).__name__}: {error}")
         for finding in [found] if isinstance(found, Finding) else found:
-            self.findings.append(evolve(finding, check=name))
+            seen = shown(finding.seen, MAX_LINE)
+            self.findings.append(evolve(finding, check=name, seen=seen))
 
     async def _within(self, asked: Coroutine[Deferred[Any], Any, T]) -> T:
         left = self._end - self.clock.seconds()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from tracker.command import BadCommand, Command
@@ -11,7 +11,11 @@ from tracker.control.doctor.findings import Finding, ok, warning
 from tracker.control.doctor.streams import Traffic
 from tracker.keys import outbound, waiting_commands
 from tracker.streams.commands import outbound_entries, outbound_streams, waiting_devices
+from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.groups import Delivered
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.registry import connections
+from tracker.untrusted import listed, shown
 
 #: Seconds after which a command that has expired is ended by then: a janitor looks each minute.
 OVERDUE: Final = 180
@@ -37,7 +41,7 @@ def judge_registry(devices: int, stale: Mapping[str, int]) -> Finding:
         return ok(f"{devices} devices, all at living instances")
     return warning(
         f"{sum(stale.values())} of {devices} devices are registered at instances that are gone: "
-        + ", ".join(sorted(stale)),
+        + listed(sorted(stale)),
         _JANITOR,
     )
 
@@ -57,7 +61,7 @@ def judge_orphans(gone: Mapping[str, int]) -> Finding:
     """What is to be said of streams of commands of instances that are gone (name → entries)."""
     if not gone:
         return ok("no streams of commands for instances that are gone")
-    names = ", ".join(sorted(gone))
+    names = listed(sorted(gone))
     return warning(f"{sum(gone.values())} commands for instances that are gone: {names}", _JANITOR)
 
 
@@ -65,15 +69,34 @@ async def commands(traffic: Traffic, clock: Any) -> list[Finding]:
     """Commands that wait are ended when they expire."""
     redis, now = traffic.server.redis, int(clock.seconds() * 1000)
     devices, overdue = 0, 0
+    malformed: list[str] = []
     async for device in waiting_devices(redis):
         devices += 1
         if devices <= _LOOKED_AT:
-            overdue += _overdue(await outbound_entries(redis, waiting_commands(device)), now)
+            entries = await _entries(redis, waiting_commands(device), malformed)
+            overdue += _overdue(entries, now)
     found = [judge_waiting(devices, overdue)]
-    for name in sorted(await traffic.living()):
-        entries = await outbound_entries(redis, outbound(name))
-        found.append(judge_outbound(name, len(entries), _overdue(entries, now)))
+    for name in sorted(await traffic.living())[:_LOOKED_AT]:
+        entries = await _entries(redis, outbound(name), malformed)
+        found.append(judge_outbound(shown(name), len(entries), _overdue(entries, now)))
+    if malformed:
+        found.append(judge_malformed(malformed))
     return found
+
+
+async def _entries(redis: RedisConnection, key: str, malformed: list[str]) -> list[Delivered]:
+    try:
+        return await outbound_entries(redis, key)
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        malformed.append(key)
+        return []
+
+
+def judge_malformed(keys: Sequence[str]) -> Finding:
+    """What is to be said of keys that should be streams of commands, and are not."""
+    return warning(f"not a stream: {listed(keys)}; rename or delete the key", "")
 
 
 def judge_waiting(devices: int, overdue: int) -> Finding:

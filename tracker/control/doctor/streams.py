@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Final
 
 from attrs import define, field
@@ -11,8 +12,12 @@ from attrs import define, field
 from tracker.control.doctor.findings import Finding, failure, ok, skipped, warning
 from tracker.control.doctor.server import Server
 from tracker.keys import PROCESSOR_GROUP, dead_letters
-from tracker.streams.advertised import streams_by_instance
+from tracker.streams.advertised import advertised, streams_by_instance
+from tracker.streams.connection import Refused
 from tracker.streams.lag import GroupLag, StreamLag, stream_lag
+from tracker.streams.pipeline import existing
+from tracker.streams.protocol import is_wrong_type
+from tracker.untrusted import listed, shown
 
 #: Seconds since it last asked, within which a consumer is alive: it asks every few seconds.
 ALIVE: Final = 60
@@ -21,6 +26,10 @@ AGE_WARNING: Final = 60
 AGE_FAILURE: Final = 600
 
 _START: Final = "systemctl start tracker-process@1"
+
+#: Streams, and malformed heartbeats, that there are findings about.
+MAX_STREAMS: Final = 100
+MAX_FINDINGS: Final = 5
 
 Living = Mapping[str, Sequence[str]]
 
@@ -42,27 +51,69 @@ class Traffic:
         return self._living
 
     async def streams(self) -> list[str]:
-        """All that are read or written."""
+        """Those that are read, and others that are written: :data:`MAX_STREAMS` at most."""
         living = await self.living()
-        return sorted({*self.configured, *(one for its in living.values() for one in its)})
+        others = sorted({one for its in living.values() for one in its}.difference(self.configured))
+        if len(others) > MAX_STREAMS:
+            others = [*await existing(self.server.redis, others), *others]
+        return sorted(list(dict.fromkeys([*self.configured, *others]))[:MAX_STREAMS])
+
+    async def malformed(self) -> Mapping[str, str]:
+        """Heartbeats that are malformed → what is wrong with each."""
+        return (await advertised(self.server.redis)).malformed
 
     async def lag(self, stream: str) -> StreamLag | None:
         """How far each group of it is; None while there is no such stream."""
         if stream not in self._lags:
-            self._lags[stream] = await stream_lag(self.server.redis, stream)
+            try:
+                self._lags[stream] = await stream_lag(self.server.redis, stream)
+            except Refused as error:
+                if not is_wrong_type(error):
+                    raise
+                self._lags[stream] = None
         return self._lags[stream]
 
+    async def size(self, stream: str) -> int:
+        """Entries of a stream; 0 if the key is none, and -1 if it is of another type."""
+        try:
+            entries: int = await self.server.redis.execute("XLEN", stream)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            return -1
+        return entries
 
-async def instances(traffic: Traffic) -> Finding:
-    """Some ingest instance is alive."""
-    return judge_instances(await traffic.living())
+
+async def instances(traffic: Traffic) -> list[Finding]:
+    """Some ingest instance is alive, and no heartbeat is malformed."""
+    found = [judge_instances(await traffic.living())]
+    malformed = await traffic.malformed()
+    found += [
+        judge_heartbeat(key, why, traffic.server.cli)
+        for key, why in islice(malformed.items(), MAX_FINDINGS)
+    ]
+    if len(malformed) > MAX_FINDINGS:
+        more = len(malformed) - MAX_FINDINGS
+        found.append(warning(f"{more:,} more heartbeats are malformed", ""))
+    return found
 
 
 def judge_instances(living: Iterable[str]) -> Finding:
     """What is to be said of the instances that have a heartbeat."""
     if names := sorted(living):
-        return ok(f"{len(names)} alive: {', '.join(names)}")
+        return ok(f"{len(names)} alive: {listed(names)}")
     return warning("no ingest instance is alive", "systemctl start tracker-ingest@1")
+
+
+def judge_heartbeat(key: str, why: str, cli: str) -> Finding:
+    """What is to be said of a heartbeat that is malformed.
+
+    :param key: its name, as it is shown.
+    """
+    # A name that had to be escaped or cut is no name that redis-cli could be given.
+    whole = "\\" not in key and "…" not in key
+    mend = f"{cli} DEL {shlex.quote(key)}  # and find out what writes it" if whole else ""
+    return warning(f"{key} is malformed: {why}", mend)
 
 
 async def names(traffic: Traffic) -> list[Finding]:
@@ -86,15 +137,19 @@ def judge_names(
     written = sorted((stream, name) for name, streams in living.items() for stream in streams)
     if not written:
         yield skipped("no living instance tells which streams it writes")
-    for stream, name in written:
+    if len(written) > MAX_STREAMS:
+        written.sort(key=lambda pair: pair[0] in configured)  # those first that nobody reads
+        yield warning(f"{len(written) - MAX_STREAMS:,} more names of streams are not shown", "")
+    for stream, name in written[:MAX_STREAMS]:
         if stream in configured:
-            yield ok(f"{stream}: written by {name}, and read")
+            yield ok(f"{shown(stream)}: written by {shown(name)}, and read")
             continue
         reads = ", ".join(configured)
         aside = " (a processor elsewhere reads it)" if stream in elsewhere else ""
         value = shlex.quote(",".join((*configured, stream)))
         yield failure(
-            f"{name} writes {stream}, and processors with this environment read {reads}{aside}",
+            f"{shown(name)} writes {shown(stream)}, "
+            f"and processors with this environment read {reads}{aside}",
             f"REDIS_TELEMETRY_STREAM={value}  # in /etc/tracker/common.env, or ingest's is wrong",
         )
 
@@ -174,7 +229,7 @@ def judge_lag(stream: str, group: GroupLag) -> Finding:
 async def dead(traffic: Traffic) -> list[Finding]:
     """No entry was put aside."""
     return [
-        judge_dead(stream, await traffic.server.redis.execute("XLEN", dead_letters(stream)))
+        judge_dead(stream, await traffic.size(dead_letters(stream)))
         for stream in await traffic.streams()
     ]
 
@@ -183,6 +238,10 @@ def judge_dead(stream: str, count: int) -> Finding:
     """What is to be said of so many dead letters of a stream."""
     if not count:
         return ok(f"{stream}: none")
+    if count < 0:
+        return failure(
+            f"{dead_letters(stream)} is not a stream: nothing can be put aside there", ""
+        )
     mend = f"tracker-admin dead list --stream {shlex.quote(stream)}"
     return warning(f"{stream}: {count} entries could not be processed", mend)
 

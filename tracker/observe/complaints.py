@@ -1,0 +1,54 @@
+"""Log lines about malformed keys: once for each, and not more than a person can read."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.logger import Logger
+
+from tracker.observe.ratelimit import RateLimit
+from tracker.untrusted import MAX_LINE, shown
+
+#: Seconds after which a key that is still malformed is reported again.
+REPEATED_AFTER: Final = 3600.0
+#: Keys that are remembered; while there are more, some are reported again sooner.
+MAX_KEYS: Final = 1000
+#: Lines a minute.
+MAX_LINES: Final = 10
+
+
+class Complaints:
+    """Reports keys that cannot be used.
+
+    :param log: where the lines go.
+    """
+
+    def __init__(self, clock: Any, log: Logger) -> None:
+        self._clock = clock
+        self._log = log
+        self._reported: dict[str, float] = {}  # key → when; the oldest first
+        self._lines = RateLimit(clock, MAX_LINES, 60.0)
+
+    def report(self, key: str | bytes, why: object, action: str) -> None:
+        """Log that a key is malformed, unless that was logged within the last hour.
+
+        :param why: what is wrong with it.
+        :param action: what the operator can do, as a sentence.
+        """
+        name, now = shown(key), self._clock.seconds()
+        if now - self._reported.get(name, -REPEATED_AFTER) < REPEATED_AFTER:
+            return
+        suppressed = self._lines.admit()
+        if suppressed is None:
+            return  # it has its turn in a later round
+        self._reported.pop(name, None)
+        self._reported[name] = now
+        if len(self._reported) > MAX_KEYS:
+            del self._reported[next(iter(self._reported))]
+        self._log.warn(
+            "{key}: {why}. {action}{more}",
+            key=name,
+            why=shown(str(why), MAX_LINE),
+            action=action,
+            more=f" (and {suppressed} more, not shown)" if suppressed else "",
+        )

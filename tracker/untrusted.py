@@ -1,0 +1,146 @@
+"""Reading and showing text from outside: from Redis, a database, Directus, a peer.
+
+Whatever another program can write is input. Two rules keep it from doing harm: JSON is read by
+:func:`parse_json`, which raises nothing but :exc:`ValueError`, and text is passed through
+:func:`shown` before it becomes part of a log line, an error message, a metric label or a table.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from typing import Any, Final
+
+#: Characters of a text that are shown, unless the caller allows more.
+MAX_SHOWN: Final = 200
+#: Characters of a whole log line or reason that was put together from several texts.
+MAX_LINE: Final = 1000
+#: Names of a list that are shown.
+MAX_LISTED: Final = 10
+#: Levels of arrays and objects in a JSON text. Python allows about a thousand, less what is on
+#: the stack, and needs as many again to write the value.
+MAX_DEPTH: Final = 100
+#: Digits of an integer in a JSON text. Converting one takes time that grows with the square.
+MAX_DIGITS: Final = 1000
+#: Bytes of a JSON text, unless the caller allows more.
+MAX_JSON: Final = 64 * 1024
+
+
+def parse_json(text: str | bytes, max_size: int = MAX_JSON) -> Any:
+    """Parse JSON that somebody else has written.
+
+    Numbers are finite; of a name that occurs twice in an object the last value counts. A string
+    may hold half of a surrogate pair (``"\\ud800"``): see :func:`is_unicode`.
+
+    :param max_size: bytes, or characters, of a longer text are not looked at.
+    :raises ValueError: with one short line that repeats nothing of the text.
+    """
+    if len(text) > max_size:
+        raise ValueError(f"longer than {max_size:,} bytes ({len(text):,})")
+    if isinstance(text, bytes):
+        try:
+            text = text.decode()
+        except UnicodeDecodeError:
+            raise ValueError("not UTF-8") from None
+    try:
+        value = json.loads(
+            text, parse_int=_integer, parse_float=_finite, parse_constant=_no_constant
+        )
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{error.msg} at character {error.pos:,}") from None
+    except RecursionError:
+        raise ValueError(f"nested more than {MAX_DEPTH} deep") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deep(value):
+        raise ValueError(f"nested more than {MAX_DEPTH} deep")
+    return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Return whether a value has more than :data:`MAX_DEPTH` levels; does not recurse."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner: list[Any] = []
+        for one in level:
+            if isinstance(one, dict):
+                inner += [part for part in one.values() if isinstance(part, dict | list)]
+            elif isinstance(one, list):
+                inner += [part for part in one if isinstance(part, dict | list)]
+        if not inner:
+            return False
+        level = inner
+    return True
+
+
+def _integer(text: str) -> int:
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"an integer of {len(text):,} characters")
+    return int(text)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise ValueError("too large a number")
+    return value
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def is_unicode(text: str) -> bool:
+    """Return whether a text can be encoded as UTF-8: half of a surrogate pair cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def shown(text: str | bytes | BaseException, max_length: int = MAX_SHOWN) -> str:
+    """Return a text as it may be logged or shown: on one line, printable, of bounded length.
+
+    Control characters, separators, half surrogate pairs and bytes that are not UTF-8 are escaped
+    as in Python. Of a longer text the beginning is returned, with the length of the whole.
+    """
+    if isinstance(text, BaseException):
+        text = str(text) or type(text).__name__
+    size, unit = len(text), "bytes" if isinstance(text, bytes) else "characters"
+    if isinstance(text, bytes):
+        kept = text[: 4 * max_length]  # no character has more bytes
+        whole = len(kept) == size
+        beginning = _decoded(kept, whole)
+    else:
+        beginning = text[:max_length]
+        whole = len(beginning) == size
+    if not beginning.isprintable():
+        beginning = "".join(map(_escaped, beginning))
+    if whole and len(beginning) <= max_length:
+        return beginning
+    return f"{beginning[:max_length]}… ({size:,} {unit})"
+
+
+def _decoded(data: bytes, whole: bool) -> str:
+    # A character that the cut has split is not an error of the text's.
+    if not whole:
+        for cut in range(1, 4):
+            try:
+                return data[: len(data) - cut].decode()
+            except UnicodeDecodeError:
+                continue
+    return data.decode(errors="backslashreplace")
+
+
+def _escaped(character: str) -> str:
+    if character.isprintable():
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def listed(texts: Iterable[str], max_listed: int = MAX_LISTED) -> str:
+    """Return a list of texts in one bounded line, in their order, with the number left out."""
+    every = list(texts)
+    names = ", ".join(shown(one) for one in every[:max_listed])
+    left_out = len(every) - max_listed
+    return f"{names} and {left_out:,} more" if left_out > 0 else names
