@@ -19,11 +19,18 @@ from zope.interface.verify import verifyObject
 from tests.integration.batches import CHECKPOINT, DEVICE, message, stored
 from tests.servers import PostgresServer, free_port
 from tests.waiting import until
-from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.interfaces import (
+    Batch,
+    BatchRefused,
+    IPositionSink,
+    SinkDown,
+    SinkUnusable,
+    StoredPosition,
+)
 from tracker.processing.sinks import make_sink
 from tracker.processing.sinks.postgresql import batch as batches
 from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-from tracker.processing.sinks.postgresql.connection import SinkDown, connect
+from tracker.processing.sinks.postgresql.connection import connect
 from tracker.processing.sinks.postgresql.schema import upgrade
 from tracker.processing.sinks.postgresql.sink import PostgreSQLSink
 
