@@ -11,7 +11,7 @@ from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.streams.advertised import Beat, heartbeats
 from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.dead import DeadLetter, dead_letter
-from tracker.streams.groups import Delivered
+from tracker.streams.groups import Delivered, read_range
 from tracker.streams.lag import StreamLag, stream_lag
 
 #: Streams, and instances, that are looked at; those beyond it are not.
@@ -77,8 +77,7 @@ async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
         name = outbound(beat.instance_id)
         if count := await redis.execute("XLEN", name):
             queued += count
-            reply = await redis.execute("XRANGE", name, "-", "+", "COUNT", MOST_QUEUED)
-            entries += [Delivered(name, entry_id.decode(), content) for entry_id, content in reply]
+            entries += await read_range(redis, name, "-", "+", MOST_QUEUED)
     return Look(
         lags,
         await _lag(redis, RESPONSES),
@@ -94,8 +93,8 @@ async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
 
 async def _latest_dead(redis: RedisConnection, stream: str) -> list[DeadLetter]:
     name = dead_letters(stream)
-    reply = await redis.execute("XREVRANGE", name, "+", "-", "COUNT", MOST_LETTERS)
-    return [dead_letter(entry_id, content) for entry_id, content in reply]
+    letters = await read_range(redis, name, "-", "+", MOST_LETTERS, newest=True)
+    return [dead_letter(letter.id.encode(), letter.content or ()) for letter in letters]
 
 
 async def _lag(redis: RedisConnection, stream: str) -> StreamLag | None:

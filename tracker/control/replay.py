@@ -20,7 +20,7 @@ from tracker.processing.entries import stored_position
 from tracker.processing.sinks import make_sink
 from tracker.simulator.run import Failed
 from tracker.streams.connection import RedisConnection
-from tracker.streams.groups import Delivered
+from tracker.streams.groups import Delivered, read_range
 
 _PAGE: Final = 1000
 #: Bad entries that are shown.
@@ -188,8 +188,7 @@ async def _replay(
         file=sys.stderr,
     ) as bar:
         done, following = 0, first
-        while reply := await redis.execute("XRANGE", stream, following, last, "COUNT", _PAGE):
-            entries = [Delivered(stream, entry_id.decode(), content) for entry_id, content in reply]
+        while entries := await read_range(redis, stream, following, last, _PAGE):
             await outcome.store(entries)
             reached = _milliseconds(entries[-1].id) - start + 1
             bar.update(reached - done, f"{outcome.read:,} read")

@@ -26,6 +26,7 @@ from tracker.streams.commands import (
     remove_empty_outbound,
     review_waiting,
     waiting_devices,
+    waiting_entries,
 )
 from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.groups import Delivered
@@ -162,21 +163,26 @@ class OrphanSweeper:
         moved, entries = await review_waiting(self._redis, device_id)
         swept.commands["moved"] += moved
         ledger = CommandLedger(self._clock, self._redis, JANITOR)
-        left = len(entries)
-        for entry in entries:
-            try:
-                command = Command.from_entry(entry.content or ())
-            except BadCommand as error:
-                await self._refuse(ledger, entry, error, swept)
-                left -= 1
-                continue
-            if ledger.now >= command.expires_at:
-                step = await ledger.finish(entry, command, EXPIRED)
-                swept.commands["expired"] += step is Step.FINISHED
-                left -= 1
-        if entries and not left:
+        there, left = bool(entries), 0
+        while entries:
+            left += sum([await self._goes_on(ledger, entry, swept) for entry in entries])
+            entries = await waiting_entries(self._redis, device_id, f"({entries[-1].id}")
+        if there and not left:
             await review_waiting(self._redis, device_id)  # removes what is empty now
         swept.waiting += left > 0
+
+    async def _goes_on(self, ledger: CommandLedger, entry: Delivered, swept: Swept) -> bool:
+        """End a waiting command that is none or has expired; return whether it goes on."""
+        try:
+            command = Command.from_entry(entry.content or ())
+        except BadCommand as error:
+            await self._refuse(ledger, entry, error, swept)
+            return False
+        if ledger.now < command.expires_at:
+            return True
+        step = await ledger.finish(entry, command, EXPIRED)
+        swept.commands["expired"] += step is Step.FINISHED
+        return False
 
     async def _refuse(
         self, ledger: CommandLedger, entry: Delivered, error: BadCommand, swept: Swept

@@ -11,7 +11,7 @@ from attrs import frozen
 from tracker.command import Outcome, Response, Status
 from tracker.keys import RESPONSES, fate, outbound, waiting_commands
 from tracker.streams.connection import RedisConnection
-from tracker.streams.groups import Delivered
+from tracker.streams.groups import read_range
 from tracker.streams.registry import owners
 
 #: Entries of a stream among which a command is looked for.
@@ -74,10 +74,19 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
         places[instance_id] = outbound(instance_id)
     wanted = command_id.encode()
     for place, stream in places.items():
-        reply = await redis.execute("XRANGE", stream, "-", "+", "COUNT", _SEARCHED)
-        if any(Delivered(stream, *entry).fields.get(b"command_id") == wanted for entry in reply):
+        if await _holds(redis, stream, wanted):
             return place
     return None
+
+
+async def _holds(redis: RedisConnection, stream: str, command_id: bytes) -> bool:
+    """Return whether a command is among the first entries of a stream."""
+    first, left = "-", _SEARCHED
+    while left > 0 and (page := await read_range(redis, stream, first, "+", left)):
+        if any(entry.fields.get(b"command_id") == command_id for entry in page):
+            return True
+        first, left = f"({page[-1].id}", left - len(page)
+    return False
 
 
 async def waiting_count(redis: RedisConnection, device_id: str) -> int:
