@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
-from tracker.processing.sinks.rows import encode_json
+from tracker.processing.sinks.rows import encode_json, plain
 from tracker.processing.sinks.thread import SinkThread
 from tracker.streams.groups import entry_order
 
@@ -160,12 +160,12 @@ def _line(stored: StoredPosition) -> str:
         "satellites": position.satellites,
         "priority": position.priority,
         "event": position.event,
-        "attributes": dict(position.attributes),
+        "attributes": plain(position.attributes),
     }
     if position.generation_type is not None:
         document["generation_type"] = position.generation_type
     if stored.named is not None:
-        document["named"] = stored.named
+        document["named"] = plain(stored.named)
     document |= {
         "vendor": stored.vendor,
         "codec": stored.codec,

@@ -21,11 +21,17 @@ def encode_json(value: Mapping[str, Any]) -> str:
     return value.text if isinstance(value, EncodedAttributes) else _encode(value)
 
 
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be a part of a larger JSON document."""
+    return value.decode() if isinstance(value, EncodedAttributes) else dict(value)
+
+
 def message_columns(attributes: Mapping[str, Any]) -> tuple[int | None, str | None]:
     """The columns ``type`` and ``message``; None for what is not of that kind.
 
     What a message says may be bytes; then it stands in the attributes only.
     """
+    attributes = plain(attributes)
     type_, text = attributes.get(_MESSAGE_TYPE), attributes.get(MESSAGE)
     return (
         type_ if isinstance(type_, int) and type_ is not True and type_ in _INT32 else None,

@@ -8,7 +8,6 @@ locks in the same order, and none waits for one that waits for it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, Final
 
 from tracker.interfaces import Batch, StoredPosition
@@ -100,8 +99,10 @@ ON CONFLICT (stream, group_name) DO UPDATE SET entry_id = excluded.entry_id
 WHERE {_ORDER.format("excluded.entry_id")} > {_ORDER.format("c.entry_id")}
 """  # noqa: S608 - made of constants
 
-#: Rows that are sent at once: the server reads them while the next ones are written.
+#: Rows that are sent at once, and characters after which no more are put to them: the server
+#: reads them while the next ones are written.
 _CHUNK: Final = 100
+_CHUNK_LENGTH: Final = 1 << 18
 
 
 def store(connection: Connection, batch: Batch) -> int:
@@ -132,9 +133,17 @@ def store(connection: Connection, batch: Batch) -> int:
 
 
 def _copy_text(positions: Sequence[StoredPosition]) -> Iterator[bytes]:
-    rows = map(_copy_row, positions)
-    while chunk := "".join(islice(rows, _CHUNK)):
-        yield chunk.encode("utf-8", "surrogatepass")
+    chunk: list[str] = []
+    length = 0
+    for row in map(_copy_row, positions):
+        chunk.append(row)
+        length += len(row)
+        if len(chunk) == _CHUNK or length >= _CHUNK_LENGTH:
+            yield "".join(chunk).encode("utf-8", "surrogatepass")
+            chunk.clear()
+            length = 0
+    if chunk:
+        yield "".join(chunk).encode("utf-8", "surrogatepass")
 
 
 def _copy_row(stored: StoredPosition) -> str:
