@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-#: Part of the time after which the sink timed out: twice as many positions, stored within
-#: twice that, then stay far below it.
+#: An attempt is quick that takes no more than this part of the time after which the sink timed
+#: out, so that twice as many positions stay far below it, or no more than these seconds.
 _QUICK: Final = 0.25
+_QUICK_SECONDS: Final = 0.5
 #: Slow successes after which more positions are tried all the same: what makes them slow may
 #: not be their number.
 _PATIENCE: Final = 8
@@ -22,13 +23,13 @@ class AttemptSize:
     def __init__(self, full: int) -> None:
         self.full = full
         self.limit = full
-        self._timed_out_after = 0.0
+        self._quick = _QUICK_SECONDS
         self._slow = 0
 
     def timed_out(self, count: int, seconds: float) -> None:
         """An attempt with so many positions has timed out after some time."""
         self.limit = max(1, count // 2)
-        self._timed_out_after = seconds
+        self._quick = max(_QUICK_SECONDS, _QUICK * seconds)
         self._slow = 0
 
     def succeeded(self, seconds: float) -> None:
@@ -36,6 +37,6 @@ class AttemptSize:
         if self.limit == self.full:
             return
         self._slow += 1
-        if seconds <= _QUICK * self._timed_out_after or self._slow >= _PATIENCE:
+        if seconds <= self._quick or self._slow >= _PATIENCE:
             self.limit = min(2 * self.limit, self.full)
             self._slow = 0

@@ -137,6 +137,7 @@ class Consumer(Service):
             pulse=self._pulse,
         )
         self._ahead: _Read | None = None
+        self._lengths: dict[str, float] = {}
         self._next_claim = 0.0
         self._delay = FIRST_RETRY
         self._loop: Deferred[None] | None = None
@@ -285,7 +286,7 @@ class Consumer(Service):
                     break
 
     def _allowance(self, streams: Sequence[str]) -> Allowance:
-        return Allowance(streams, self._pace.batch_size, self._pace.batch_bytes)
+        return Allowance(streams, self._pace.batch_size, self._pace.batch_bytes, self._lengths)
 
     @property
     def _member(self) -> tuple[str, str]:

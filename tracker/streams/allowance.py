@@ -36,11 +36,23 @@ class Allowance:
         the share of another one.
     :param entries: of each stream.
     :param size: bytes of all of them together.
+    :param lengths: stream → bytes of an entry in the last step of the read before, if any. It
+        is kept up to date: give it to the next one.
     """
 
-    def __init__(self, streams: Iterable[str], entries: int, size: int = READ_BYTES) -> None:
+    def __init__(
+        self,
+        streams: Iterable[str],
+        entries: int,
+        size: int = READ_BYTES,
+        lengths: dict[str, float] | None = None,
+    ) -> None:
         names = list(streams)
-        self._rooms = {stream: _Room(entries, size / len(names)) for stream in names}
+        self._lengths = {} if lengths is None else lengths
+        self._rooms = {
+            stream: _Room(entries, size / len(names), self._lengths.get(stream, 0.0))
+            for stream in names
+        }
 
     def open(self) -> list[str]:
         """Return the streams of which more entries may be read."""
@@ -52,7 +64,8 @@ class Allowance:
 
     def take(self, stream: str, contents: Sequence[Content]) -> None:
         """Count entries that were read."""
-        self._rooms[stream].take(contents)
+        if contents:
+            self._lengths[stream] = self._rooms[stream].take(contents)
 
 
 class _Room:
@@ -60,10 +73,11 @@ class _Room:
 
     __slots__ = ("_bytes", "_entries", "_expected", "_least")
 
-    def __init__(self, entries: int, size: float) -> None:
+    def __init__(self, entries: int, size: float, length: float) -> None:
         self._entries = entries
         self._bytes = size
-        self._least = self._expected = size / STEPS
+        self._least = size / STEPS
+        self._expected = max(self._least, length)
 
     @property
     def step(self) -> int:
@@ -72,14 +86,14 @@ class _Room:
             return 0
         return min(self._entries, max(1, int(self._bytes / self._expected)))
 
-    def take(self, contents: Sequence[Content]) -> None:
-        """Count entries that were read."""
-        if not contents:
-            return
+    def take(self, contents: Sequence[Content]) -> float:
+        """Count entries that were read, and return how long they are on average."""
         used = size_of(contents)
+        length = used / len(contents)
         self._entries -= len(contents)
         self._bytes -= used
-        self._expected = max(self._least, used / len(contents))
+        self._expected = max(self._least, length)
+        return length
 
 
 def size_of(contents: Sequence[Content]) -> int:
