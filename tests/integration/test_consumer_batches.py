@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import psycopg
 from attrs import define, field
 from pytest_twisted import ensureDeferred
@@ -155,10 +153,7 @@ async def test_batches_grow_again_once_the_sink_is_quick(redis: RedisServer) -> 
     sink.capacity = 1000
     await until(lambda: lag(redis) == 0, "all is stored")
     await processing.stop()
-    small = sink.attempts.index(5)
-    sizes = sink.attempts[small:]
-    assert max(sizes) == 20
-    assert all(after <= 2 * before for before, after in pairwise(sizes))
+    assert max(sink.attempts[sink.attempts.index(5) :]) == 20, str(sink.attempts)
 
 
 @ensureDeferred
