@@ -14,7 +14,14 @@ from attrs import define, field
 from tracker import config
 from tracker.control.admin.options import redis_option
 from tracker.control.redis import ask_redis, configured_streams
-from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.interfaces import (
+    Batch,
+    BatchRefused,
+    IPositionSink,
+    SinkTimedOut,
+    SinkUnusable,
+    StoredPosition,
+)
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.processing.sinks import make_sink
@@ -122,15 +129,17 @@ class Replay:
             return
         try:
             new = await self.sink.store(Batch([stored for _, stored in rows], {}))
-        except BatchRefused as error:
-            if len(rows) == 1:
+        except (BatchRefused, SinkTimedOut) as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                await self._store(rows[:middle])
+                await self._store(rows[middle:])
+            elif isinstance(error, BatchRefused):
                 self._complain(rows[0][0], f"refused by the sink: {error}")
-                return
-            middle = len(rows) // 2
-            await self._store(rows[:middle])
-            await self._store(rows[middle:])
+            else:
+                raise _failed(error, rows[0][0]) from None
         except Exception as error:  # noqa: BLE001 - each sink fails in its own way
-            raise Failed(f"the sink does not store: {error} (go on --from {rows[0][0]})") from None
+            raise _failed(error, rows[0][0]) from None
         else:
             self.new += new
             self.known += len(rows) - new
@@ -148,6 +157,10 @@ class Replay:
             click.echo(f"and {self.bad - len(self.complaints)} more bad ones", err=True)
         told = f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad"
         click.echo(told, err=self.to_stdout)
+
+
+def _failed(error: Exception, entry_id: str) -> Failed:
+    return Failed(f"the sink does not store: {error} (go on --from {entry_id})")
 
 
 async def _open(sink: IPositionSink) -> None:
