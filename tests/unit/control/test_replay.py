@@ -7,6 +7,7 @@ from itertools import chain
 import pytest
 from attrs import define
 from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeSink
 from tracker.control.replay import Replay
@@ -40,11 +41,10 @@ def entries(count: int) -> list[Delivered]:
 
 def replayed(sink: SlowSink, count: int) -> Replay:
     replay = Replay(sink, "teltonika")
-    failures: list[BaseException] = []
-    stored = Deferred.fromCoroutine(replay.store(entries(count)))
-    stored.addErrback(lambda failure: failures.append(failure.value))
-    if failures:
-        raise failures[0]
+    failures: list[Failure] = []
+    Deferred.fromCoroutine(replay.store(entries(count))).addErrback(failures.append)
+    for failure in failures:
+        failure.raiseException()
     return replay
 
 
