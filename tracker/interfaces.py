@@ -344,6 +344,14 @@ class SinkUnusable(Exception):
     """The sink cannot be opened, and trying again would not help; the text says why."""
 
 
+class SinkDown(Exception):
+    """The sink cannot do now what it was asked; the text says why, and holds no password."""
+
+
+class SinkTimedOut(SinkDown):
+    """The sink did not store a batch in the time it has for one; fewer positions may succeed."""
+
+
 class BatchRefused(Exception):
     """Something in a batch can never be stored, which is the data's fault; the text says what."""
 
@@ -362,9 +370,10 @@ class IPositionSink(Interface):
         """Commit a batch in one transaction; what is there already is left alone.
 
         :return: fires with the number of positions that were new, after the commit
-            is durable. On a failure nothing of the batch is there: with
-            :class:`BatchRefused` it would fail again, with anything else the caller
-            may try again.
+            is durable. On a failure nothing of the batch is there, unless the connection
+            was lost during the commit: with :class:`BatchRefused` it would fail again, with
+            :class:`SinkTimedOut` a part of it may succeed, with anything else the caller may
+            try again.
         """
 
     def checkpoint(stream: str, group: str) -> Deferred[str | None]:  # noqa: N805

@@ -68,10 +68,24 @@ class EncodedAttributes(Mapping[str, Any]):
         self.text = text
         self._decoded: dict[str, Any] | None = None
 
+    def decode(self) -> dict[str, Any]:
+        """Return the attributes, without keeping them."""
+        return dict(parse_json(self.text, MAX_PAYLOAD))
+
+    def forget(self) -> None:
+        """Keep no more than the text: decoded, the attributes take many times its memory."""
+        self._decoded = None
+
     def _all(self) -> dict[str, Any]:
         if self._decoded is None:
-            self._decoded = dict(parse_json(self.text, MAX_PAYLOAD))
+            self._decoded = self.decode()
         return self._decoded
+
+    def __contains__(self, key: object) -> bool:
+        if self._decoded is not None:
+            return key in self._decoded
+        # Asked of each record, so the text is decoded only if the key seems to be there.
+        return f"{json.dumps(key)}:" in self.text and key in self.decode()
 
     def __getitem__(self, key: str) -> Any:
         return self._all()[key]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from attrs import define, field
+from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
@@ -135,6 +136,7 @@ class Instance:
     def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
         """A device comes, or comes again."""
         session = Device(self.gateway, device_id, busy=busy)
+        assert self.gateway.admits(IPv4Address("TCP", session.host, 40000))
         self.gateway.opened(session)
         assert self.gateway.login(session, device_id) is Admission.SERVED
         self.clock.advance(0)

@@ -47,7 +47,9 @@ async def test_what_redis_refuses_for_one_device_is_nothing_to_the_others(
     await one.has_written(device, "c2")
     device.say("an answer")
     await one.until(have_ended(redis, 1), "answered")
-    assert "cannot be seen to: WRONGTYPE" in (one.reports[-1] or "")
+    report = one.reports[-1] or ""
+    assert "commands:outbound:one" in report
+    assert "WRONGTYPE" in report
     redis.client.delete(waiting(OTHER))
     await one.until(lambda: redis.client.xlen(waiting(OTHER)) == 1, "waits", step=0.5)
     await one.until(lambda: one.reports[-1] is None, "well again")

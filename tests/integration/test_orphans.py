@@ -475,6 +475,21 @@ async def test_three_janitors_at_once_give_what_waits_one_end(
         await one.connection.stopService()
 
 
+@ensureDeferred
+async def test_a_waiting_command_that_expired_behind_many_others_is_ended(
+    sweep: Sweeping, redis: RedisServer
+) -> None:
+    redis.client.sadd(WAITING, DEVICE)
+    ids = [f"c{number}" for number in range(150)]
+    for command_id in ids:
+        put(redis, waiting(), fields(command_id, DEVICE))
+    put(redis, waiting(), fields("late", DEVICE, expires_in=-10))
+    swept = await sweep()
+    assert fates_of(swept) == {"expired": 1}
+    assert swept.waiting == 1
+    assert command_ids(redis, waiting()) == ids
+
+
 # What a round says.
 
 

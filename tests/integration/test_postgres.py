@@ -19,11 +19,19 @@ from zope.interface.verify import verifyObject
 from tests.integration.batches import CHECKPOINT, DEVICE, message, stored
 from tests.servers import PostgresServer, free_port
 from tests.waiting import until
-from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.interfaces import (
+    Batch,
+    BatchRefused,
+    IPositionSink,
+    SinkDown,
+    SinkTimedOut,
+    SinkUnusable,
+    StoredPosition,
+)
 from tracker.processing.sinks import make_sink
 from tracker.processing.sinks.postgresql import batch as batches
 from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-from tracker.processing.sinks.postgresql.connection import SinkDown, connect
+from tracker.processing.sinks.postgresql.connection import connect
 from tracker.processing.sinks.postgresql.schema import upgrade
 from tracker.processing.sinks.postgresql.sink import PostgreSQLSink
 
@@ -360,11 +368,33 @@ async def test_a_row_that_somebody_locks_is_waited_for_and_then_tried_again(
     await impatient.open()
     with psycopg.connect(database) as other:
         other.execute("SELECT * FROM last_positions FOR UPDATE")
-        with pytest.raises(SinkDown, match="no answer"):
+        with pytest.raises(SinkTimedOut, match="no answer"):
             await impatient.store(Batch([stored(2)], CHECKPOINT))
     # What had been sent, COMMIT and all, may have been done when the lock was released.
     await impatient.store(Batch([stored(2)], CHECKPOINT))
     assert rows(database, "SELECT count(*) FROM positions") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "timed_out"),
+    [("57014", True), ("55P03", True), ("25P03", True), ("53100", False), ("57P01", False)],
+)
+@ensureDeferred
+async def test_a_timeout_of_the_server_is_told_from_other_failures(
+    sqlstate: str, timed_out: bool, sink: PostgreSQLSink, database: str
+) -> None:
+    rows(
+        database,
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{sqlstate}'; END$$",
+    )
+    rows(
+        database,
+        "CREATE TRIGGER fail BEFORE INSERT ON positions FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
+    with pytest.raises(SinkDown) as error:
+        await sink.store(Batch([stored(1)], CHECKPOINT))
+    assert isinstance(error.value, SinkTimedOut) == timed_out
 
 
 # Several processors.
@@ -451,9 +481,14 @@ async def test_a_server_that_hangs_is_given_up_for_the_time_being(
     sink = closing(f"{postgres.url}?connect_timeout=2", timeout=0.5)
     await sink.open()
     postgres.suspend()
-    for said in ("no answer from postgresql://tracker@127.0.0.1:.* 0.5 s", "timeout expired"):
-        with pytest.raises(SinkDown, match=said):
+    # Only the first one had a connection, so that fewer positions might have been stored.
+    for kind, said in (
+        (SinkTimedOut, "no answer from postgresql://tracker@127.0.0.1:.* 0.5 s"),
+        (SinkDown, "timeout expired"),
+    ):
+        with pytest.raises(SinkDown, match=said) as error:
             await sink.store(Batch([stored(1)], CHECKPOINT))
+        assert error.type is kind
     postgres.resume()
     assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
 

@@ -11,7 +11,7 @@ from tests.integration.test_consumer import STREAM, append, lag
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
-from tracker.interfaces import Batch
+from tracker.interfaces import Batch, SinkTimedOut
 from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
@@ -77,6 +77,22 @@ async def test_a_sink_that_fails_is_counted_each_time(redis: RedisServer) -> Non
     processing = Processing(redis, FakeSink(failures=[RuntimeError("disk full")] * 2))
     await until(lambda: processing.of_stream("processed_entries_total") == 1, "stored")
     assert processing.value("sink_failures_total") == 2
+    await processing.role.stopService()
+
+
+@ensureDeferred
+async def test_a_timeout_of_the_sink_is_counted_and_the_smaller_batch_is_shown(
+    redis: RedisServer,
+) -> None:
+    append(redis, 8)
+    failures: list[Exception] = [SinkTimedOut("not stored in time")]
+    processing = Processing(redis, FakeSink(failures=failures), batch_size=100)
+    assert processing.value("batch_limit_positions") == 100
+    await until(lambda: processing.value("sink_timeouts_total") == 1, "counted")
+    assert processing.value("sink_failures_total") == 1
+    assert processing.value("batch_limit_positions") == 4
+    await until(lambda: processing.of_stream("processed_entries_total") == 8, "stored")
+    assert processing.value("batch_limit_positions") == 16
     await processing.role.stopService()
 
 

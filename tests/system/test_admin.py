@@ -101,6 +101,19 @@ def test_dead_letters_are_listed_in_pages(redis: RedisServer) -> None:
     assert json.loads(admin(redis, "dead", "list", "--stream", "other", "-o", "json")) == []
 
 
+def test_dead_letters_that_do_not_fit_into_one_read_are_all_listed_and_retried(
+    redis: RedisServer,
+) -> None:
+    pipeline = redis.client.pipeline(transaction=False)
+    for number in range(20):
+        pipeline.xadd(DEAD, {"_id": f"1-{number}", "payload": "x" * 1_000_000})
+    ids = [entry_id.decode() for entry_id in pipeline.execute()]
+    listed = run("tracker-admin", "dead", "list", "--redis", redis.url, "-o", "json")
+    assert [one["id"] for one in json.loads(listed.stdout)] == ids
+    assert listed.stderr == ""
+    assert admin(redis, "dead", "retry", "--all") == "20 retried\n"
+
+
 def test_a_dead_letter_is_shown_whole(redis: RedisServer) -> None:
     _, entry_id = put_aside(redis, 2)
     shown = admin(redis, "dead", "show", entry_id)

@@ -441,11 +441,15 @@ def test_a_damaged_record_is_read_as_the_long_way_reads_it(
     assert short == long
 
 
-@pytest.mark.parametrize("text", ["{}", '{"1":2}'])
+@pytest.mark.parametrize("text", ["{}", '{"1":2}', '{"b":{"a":1}}', '{"message":"\\"a\\":"}'])
 def test_encoded_attributes_are_a_mapping(text: str) -> None:
     encoded, decoded = EncodedAttributes(text), json.loads(text)
+    assert [key in encoded for key in ("1", "message", "a", 'ä"')] == [
+        key in decoded for key in ("1", "message", "a", 'ä"')
+    ]
     assert encoded == decoded
     assert decoded == encoded
+    encoded.forget()
     assert dict(encoded) == decoded
     assert len(encoded) == len(decoded)
     assert repr(encoded) == repr(decoded)

@@ -230,6 +230,7 @@ def test_names_are_asked_for(arguments: tuple[str, ...]) -> None:
     ("option", "value", "told"),
     [
         ("--batch-size", "0", "between 1 and 100,000"),
+        ("--batch-bytes", "1000", "between 1,048,576 and 1,073,741,824"),
         ("--batch-delay", "soon", "must be a number"),
         ("--claim-after", "0.5", "between 1 and 86,400"),
     ],

@@ -29,8 +29,10 @@ from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
+from tracker.streams.allowance import Allowance
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
+    FIRST,
     Delivered,
     acknowledge,
     claim_idle,
@@ -172,9 +174,12 @@ class ResponseWriter(Service):
         self._telling = {}
         self._report_health()
         after = {RESPONSES: "0"}
-        while entries := await read_pending(self._redis, *self._group, after, BATCH):
+        while entries := await read_pending(
+            self._redis, *self._group, after, Allowance(after, BATCH)
+        ):
             await self._take(entries)
             after = {RESPONSES: entries[-1].id}
+        cursor = FIRST
         while True:
             due = (item for item in self._held.items() if not item[1].backoff.left)
             await self._tell(dict(islice(due, BATCH)))
@@ -185,13 +190,14 @@ class ResponseWriter(Service):
                 self._pulse.rest()
                 await deferLater(self._clock, soonest)
                 continue
-            await self._take(
-                await claim_idle(self._redis, *self._group, RESPONSES, CLAIM_AFTER_MS, BATCH)
+            claimed, cursor = await claim_idle(
+                *(self._redis, *self._group, CLAIM_AFTER_MS, RESPONSES, cursor),
+                Allowance([RESPONSES], BATCH),
             )
+            await self._take(claimed)
             block_ms = min(BLOCK_MS, int(soonest * 1000) + 1)
-            await self._take(
-                await read_new(self._reading, *self._group, [RESPONSES], BATCH, block_ms)
-            )
+            new = Allowance([RESPONSES], BATCH)
+            await self._take(await read_new(self._reading, *self._group, new, block_ms))
 
     async def _take(self, entries: Sequence[Delivered]) -> None:
         """Tell of all of these, behind what still waits of the same commands."""

@@ -12,7 +12,7 @@ from tracker.command import Response, Status, claimed_identity
 from tracker.keys import RESPONSES, outbound
 from tracker.streams.connection import RedisConnection
 from tracker.streams.entry_ids import behind
-from tracker.streams.groups import Delivered, entry_order
+from tracker.streams.groups import Delivered, entry_order, read_range
 
 #: Commands that are remembered.
 MOST_COMMANDS: Final = 1000
@@ -82,18 +82,18 @@ class CommandLog:
         for _ in range(_PAGES):
             hour_ago = max(0, int((self._clock.seconds() - PERIOD) * 1000))
             first = behind(self._last) if self._last else str(hour_ago)
-            if first is None:
-                return
-            page = await self._redis.execute("XRANGE", RESPONSES, first, "+", "COUNT", _PAGE)
-            for entry_id, content in page:
-                self._response(Delivered(RESPONSES, entry_id.decode(), content))
-            if len(page) < _PAGE:
+            page = (
+                [] if first is None else await read_range(self._redis, RESPONSES, first, "+", _PAGE)
+            )
+            for entry in page:
+                self._response(entry)
+            if not page:
                 return
 
     def sent(self, command_id: str, device_id: str, text: str, by: str, status: str) -> None:
         """Remember what the console itself has sent."""
         known = self._known_as(command_id)
-        known.device_id, known.text, known.by = device_id, text, by
+        known.device_id, known.text, known.by = device_id, _cut(text), by
         if not known.at:
             known.status = status
 
@@ -114,9 +114,7 @@ class CommandLog:
         found = [known for known in self._known.values() if device_id in (None, known.device_id)]
         found.reverse()  # of one moment, what was heard later goes first
         found.sort(key=lambda known: known.at or _NOW, reverse=True)
-        return [
-            {name: _cut(value) for name, value in asdict(known).items()} for known in found[:count]
-        ]
+        return [asdict(known) for known in found[:count]]
 
     def _queued(self, entry: Delivered) -> None:
         command_id, device_id = claimed_identity(entry.fields)
@@ -127,7 +125,7 @@ class CommandLog:
         known = self._known_as(command_id)
         known.device_id = known.device_id or device_id
         known.instance_id = known.instance_id or entry.stream.removeprefix(outbound(""))
-        known.text = _kept(entry.fields.get(b"payload", b"").decode(errors="replace"))
+        known.text = _cut(entry.fields.get(b"payload", b"").decode(errors="replace"))
         known.at = known.at or entry.appended_at
 
     def _response(self, entry: Delivered) -> None:
@@ -138,11 +136,13 @@ class CommandLog:
             return  # it is none
         if response.final:
             self._count(int(entry_order(entry.id)[0] // 60_000), response.outcome.status.value)
-        outcome = response.outcome
-        known = self._known_as(_kept(response.command_id) or entry.id)
-        known.device_id, known.instance_id = _kept(response.device_id), _kept(response.instance_id)
-        known.status, known.reason = outcome.status.value, _kept(outcome.reason)
-        known.response, known.at = _kept(outcome.response), _kept(response.at) or entry.appended_at
+        known = self._known_as(_cut(response.command_id or entry.id))
+        known.device_id = _cut(response.device_id)
+        known.instance_id = _cut(response.instance_id)
+        known.status = response.outcome.status.value
+        known.reason = _cut(response.outcome.reason)
+        known.response = _cut(response.outcome.response)
+        known.at = _cut(response.at or entry.appended_at)
 
     def _count(self, minute: int, status: str) -> None:
         if not self._minutes or self._minutes[-1].number != minute:
@@ -164,10 +164,5 @@ _BEGUN: Final = Status.DELIVERED
 _NOW: Final = "9999"
 
 
-def _kept(text: str) -> str:
-    """As much of a text as shows that it is longer than what is shown."""
-    return text[: MOST_TEXT + 1]
-
-
-def _cut(value: str | None) -> str | None:
-    return value if value is None or len(value) <= MOST_TEXT else f"{value[: MOST_TEXT - 1]}…"
+def _cut(value: str) -> str:
+    return value if len(value) <= MOST_TEXT else f"{value[: MOST_TEXT - 1]}…"

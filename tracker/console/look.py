@@ -11,7 +11,7 @@ from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.streams.advertised import Beat, heartbeats
 from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.dead import DeadLetter, dead_letter
-from tracker.streams.groups import Delivered
+from tracker.streams.groups import Delivered, read_range
 from tracker.streams.lag import StreamLag, stream_lag
 from tracker.streams.protocol import is_wrong_type
 from tracker.untrusted import shown
@@ -117,14 +117,17 @@ class _Seeing:
         name = dead_letters(stream)
         if not (total := await self.size("XLEN", name)):
             return None
-        reply = await self.redis.execute("XREVRANGE", name, "+", "-", "COUNT", MOST_LETTERS)
-        return Dead(stream, total, [dead_letter(entry_id, content) for entry_id, content in reply])
+        letters = await read_range(self.redis, name, "-", "+", MOST_LETTERS, newest=True)
+        return Dead(
+            stream,
+            total,
+            [dead_letter(letter.id.encode(), letter.content or ()) for letter in letters],
+        )
 
     async def queued(self, name: str) -> tuple[int, list[Delivered]]:
         if not (count := await self.size("XLEN", name)):
             return 0, []
-        reply = await self.redis.execute("XRANGE", name, "-", "+", "COUNT", MOST_QUEUED)
-        return count, [Delivered(name, entry_id.decode(), content) for entry_id, content in reply]
+        return count, await read_range(self.redis, name, "-", "+", MOST_QUEUED)
 
     async def _unless_malformed(self, key: str, asked: Awaitable[T], otherwise: T) -> T:
         try:

@@ -72,14 +72,19 @@ def list_(
 
     async def ask(reactor: Any, redis: RedisConnection) -> int:
         first = "-" if after is None else behind(after)
-        letters = [] if first is None else await read_dead(redis, name, first, count=limit + 1)
+        letters: list[dict[str, Any]] = []
+        while (left := limit + 1 - len(letters)) and first is not None:
+            if not (page := await read_dead(redis, name, first, count=left)):
+                break
+            letters += map(_brief, page)
+            first = behind(page[-1].id)
         more, letters = len(letters) > limit, letters[:limit]
         if output == "json":
-            click.echo(json.dumps([_brief(letter) for letter in letters], indent=2))
+            click.echo(json.dumps(letters, indent=2))
         else:
             echo_table([_HEADING, *map(_row, letters)])
         if more:
-            click.echo(f"There are more: --after {letters[-1].id}", err=True)
+            click.echo(f"There are more: --after {letters[-1]['id']}", err=True)
         return 0
 
     ask_redis(url, ask)
@@ -209,6 +214,6 @@ def _brief(letter: DeadLetter) -> dict[str, Any]:
     return _summary(letter) | texts
 
 
-def _row(letter: DeadLetter) -> tuple[str, ...]:
-    attempts = "?" if letter.attempts is None else str(letter.attempts)
-    return letter.id, shown(letter.original_id) or "?", attempts, shown(letter.reason)
+def _row(letter: dict[str, Any]) -> tuple[str, ...]:
+    attempts = "?" if letter["attempts"] is None else str(letter["attempts"])
+    return letter["id"], letter["original_id"] or "?", attempts, letter["reason"]

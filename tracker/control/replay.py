@@ -14,14 +14,21 @@ from attrs import define, field
 from tracker import config
 from tracker.control.admin.options import redis_option
 from tracker.control.redis import ask_redis, configured_streams
-from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.interfaces import (
+    Batch,
+    BatchRefused,
+    IPositionSink,
+    SinkTimedOut,
+    SinkUnusable,
+    StoredPosition,
+)
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.processing.sinks import make_sink
 from tracker.simulator.run import Failed
 from tracker.streams.connection import RedisConnection
 from tracker.streams.entry_ids import behind
-from tracker.streams.groups import Delivered
+from tracker.streams.groups import Delivered, read_range
 from tracker.untrusted import MAX_LINE, shown
 
 _PAGE: Final = 1000
@@ -126,16 +133,17 @@ class Replay:
             return
         try:
             new = await self.sink.store(Batch([stored for _, stored in rows], {}))
-        except BatchRefused as error:
-            if len(rows) == 1:
+        except (BatchRefused, SinkTimedOut) as error:
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                await self._store(rows[:middle])
+                await self._store(rows[middle:])
+            elif isinstance(error, BatchRefused):
                 self._complain(rows[0][0], f"refused by the sink: {error}")
-                return
-            middle = len(rows) // 2
-            await self._store(rows[:middle])
-            await self._store(rows[middle:])
+            else:
+                raise _failed(error, rows[0][0]) from None
         except Exception as error:  # noqa: BLE001 - each sink fails in its own way
-            why = shown(error, MAX_LINE)
-            raise Failed(f"the sink does not store: {why} (go on --from {rows[0][0]})") from None
+            raise _failed(error, rows[0][0]) from None
         else:
             self.new += new
             self.known += len(rows) - new
@@ -153,6 +161,11 @@ class Replay:
             click.echo(f"and {self.bad - len(self.complaints)} more bad ones", err=True)
         told = f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad"
         click.echo(told, err=self.to_stdout)
+
+
+def _failed(error: Exception, entry_id: str) -> Failed:
+    why = shown(error, MAX_LINE)
+    return Failed(f"the sink does not store: {why} (go on --from {entry_id})")
 
 
 async def _open(sink: IPositionSink) -> None:
@@ -193,8 +206,7 @@ async def _replay(
         file=sys.stderr,
     ) as bar:
         done, following = 0, first
-        while reply := await redis.execute("XRANGE", stream, following, last, "COUNT", _PAGE):
-            entries = [Delivered(stream, entry_id.decode(), content) for entry_id, content in reply]
+        while entries := await read_range(redis, stream, following, last, _PAGE):
             await outcome.store(entries)
             reached = _milliseconds(entries[-1].id) - start + 1
             bar.update(reached - done, f"{outcome.read:,} read")

@@ -39,6 +39,7 @@ from tracker.keys import INGEST_GROUP, outbound
 from tracker.observe.figures import Distribution
 from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit
+from tracker.streams.allowance import Allowance
 from tracker.streams.commands import CommandLedger, Step, entry_at
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import Delivered, create_group, read_new, read_pending
@@ -238,7 +239,7 @@ class CommandDelivery(Service):
                 await self._or_stopped(self._room)
                 continue
             self._pulse.beat()
-            where = (INGEST_GROUP, self._consumer, [self._stream], min(room, BATCH))
+            where = (INGEST_GROUP, self._consumer, Allowance([self._stream], min(room, BATCH)))
             reading = Deferred.fromCoroutine(read_new(self._reading, *where, BLOCK_MS))
             entries = await self._or_stopped(reading)
             for entry in entries:
@@ -247,15 +248,14 @@ class CommandDelivery(Service):
 
     async def _take_up_pending(self) -> None:
         """See to entries that were read before: by a process that died, or in vain."""
-        after = "0"
+        where = (self._redis, INGEST_GROUP, self._consumer)
+        after = {self._stream: "0"}
         while self.running and (
-            entries := await read_pending(
-                self._redis, INGEST_GROUP, self._consumer, {self._stream: after}, BATCH
-            )
+            entries := await read_pending(*where, after, Allowance(after, BATCH))
         ):
             for entry in entries:
                 await self._take_or_put_off(entry, recovered=True)
-            after = entries[-1].id
+            after = {self._stream: entries[-1].id}
 
     async def _or_stopped(self, deferred: Deferred[Any]) -> Any:
         """The result of what a stop need not wait for; CancelledError then."""

@@ -35,6 +35,7 @@ from tracker.streams.commands import (
     raw_waiting_devices,
     remove_empty_outbound,
     review_waiting,
+    waiting_entries,
 )
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.entry_ids import behind
@@ -197,11 +198,15 @@ class OrphanSweeper:
         moved, entries = await review_waiting(self._redis, device_id)
         swept.commands["moved"] += moved
         ledger = CommandLedger(self._clock, self._redis, JANITOR)
-        left = len(entries)
-        for entry in entries:
-            key = f"{entry.stream} {entry.id}"
-            left -= bool(await self._safely(key, self._end_if_over(ledger, entry, swept)))
-        if entries and not left:
+        there, left = bool(entries), 0
+        while entries:
+            left += len(entries)
+            for entry in entries:
+                key = f"{entry.stream} {entry.id}"
+                left -= bool(await self._safely(key, self._end_if_over(ledger, entry, swept)))
+            first = behind(entries[-1].id)
+            entries = [] if first is None else await waiting_entries(self._redis, device_id, first)
+        if there and not left:
             await review_waiting(self._redis, device_id)  # removes what is empty now
         swept.waiting += left > 0
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from attrs import evolve
+
 from tracker.interfaces import StoredPosition
-from tracker.position import BadEntry, Position, digest
+from tracker.position import BadEntry, EncodedAttributes, Position, digest
+from tracker.processing.sinks.rows import encode_json
 from tracker.streams.groups import Delivered
 
 #: Characters of a codec's name.
@@ -28,6 +31,8 @@ def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
         raise BadEntry(f"not text: {error}") from None
     if not (0 < len(codec) <= MAX_CODEC and codec.isprintable()):
         raise BadEntry("codec is not a short ASCII text")
-    return StoredPosition(
-        Position.from_payload(payload), digest(payload), vendor, codec, entry.appended_at
-    )
+    position = Position.from_payload(payload)
+    if not isinstance(position.attributes, EncodedAttributes):
+        # A batch is bounded by the bytes of its entries: objects take many times as much.
+        position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
+    return StoredPosition(position, digest(payload), vendor, codec, entry.appended_at)

@@ -43,6 +43,17 @@ class ProcessMetrics:
             "Times that the sink did not do what it was asked; it is asked again.",
             registry=registry,
         )
+        self.sink_timeouts = Counter(
+            "tracker_sink_timeouts",
+            "Batches that the sink did not store in time; the next attempt has half as many "
+            "positions.",
+            registry=registry,
+        )
+        self.batch_limit = Gauge(
+            "tracker_batch_limit_positions",
+            "Positions that the sink is given at once, at most; fewer than usual after a timeout.",
+            registry=registry,
+        )
         self._stored = Counter(
             "tracker_stored_positions", "Positions that were new to the sink.", registry=registry
         )

@@ -10,6 +10,8 @@ from twisted.logger import Logger
 
 from tracker.interfaces import INaming, StoredPosition
 from tracker.keys import DEVICE_MODELS
+from tracker.position import EncodedAttributes
+from tracker.processing.sinks.rows import encode_json
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.timer import RedisTimer
 from tracker.untrusted import MAX_SHOWN
@@ -36,13 +38,16 @@ class Namer(RedisTimer):
         self._models: Mapping[str, str] = {}
 
     def name(self, stored: StoredPosition) -> StoredPosition:
-        """The same with names."""
+        """Return the same with names, as text: objects would take many times its memory."""
         naming = self._namings.get(stored.vendor)
         if naming is None:
             return stored
         position = stored.position
         model = self._models.get(position.device_id)
-        return evolve(stored, named=naming.named(position.attributes, model))
+        named = naming.named(position.attributes, model)
+        if isinstance(position.attributes, EncodedAttributes):
+            position.attributes.forget()
+        return evolve(stored, named=EncodedAttributes(encode_json(named)))
 
     async def _refresh(self) -> None:
         try:

@@ -37,7 +37,7 @@ from tracker.keys import (
 )
 from tracker.position import iso_milliseconds
 from tracker.streams.connection import RedisConnection
-from tracker.streams.groups import Delivered
+from tracker.streams.groups import Delivered, read_range
 from tracker.streams.script import Script
 
 #: Milliseconds for which it is remembered what has become of a command, at least.
@@ -223,13 +223,12 @@ _REVIEW_WAITING: Final = Script(
     MOVING
     + """\
 local owner = owner_of(ARGV[1], '')
-if owner then return {collect(ARGV[1], owner), {}} end
-local entries = redis.call('XRANGE', WAITING_FOR .. ARGV[1], '-', '+')
-if #entries == 0 then
+if owner then return collect(ARGV[1], owner) end
+if redis.call('XLEN', WAITING_FOR .. ARGV[1]) == 0 then
   redis.call('DEL', WAITING_FOR .. ARGV[1])
   redis.call('SREM', WAITING, ARGV[1])
 end
-return {0, entries}
+return 0
 """
 )
 
@@ -399,8 +398,7 @@ async def outbound_entries(
 
     :param first: where it begins; see :func:`tracker.streams.entry_ids.behind`.
     """
-    reply = await redis.execute("XRANGE", stream, first, "+", "COUNT", _PAGE)
-    return [Delivered(stream, entry_id.decode(), content) for entry_id, content in reply]
+    return await read_range(redis, stream, first, "+", _PAGE)
 
 
 async def entry_at(redis: RedisConnection, stream: str, entry_id: str) -> Delivered:
@@ -471,11 +469,20 @@ async def forget_waiting(redis: RedisConnection, device: bytes) -> bool:
 async def review_waiting(redis: RedisConnection, device_id: str) -> tuple[int, list[Delivered]]:
     """Move what waits for a device to where it is, if it is connected after all.
 
-    :return: how many commands were moved, and those that go on waiting.
+    :return: how many commands were moved, and the first ones of those that go on waiting.
     """
-    moved, entries = await _REVIEW_WAITING.run(redis, [], device_id)
-    stream = waiting_commands(device_id)
-    return moved, [Delivered(stream, entry_id.decode(), content) for entry_id, content in entries]
+    moved = await _REVIEW_WAITING.run(redis, [], device_id)
+    return moved, await waiting_entries(redis, device_id)
+
+
+async def waiting_entries(
+    redis: RedisConnection, device_id: str, first: str = "-"
+) -> list[Delivered]:
+    """Return some of the commands that wait for a device, oldest first.
+
+    :param first: where to begin; ``(ID`` is behind the entry ID.
+    """
+    return await read_range(redis, waiting_commands(device_id), first, "+", _PAGE)
 
 
 def _told(outcome: Outcome) -> tuple[str, str, str]:

@@ -19,7 +19,7 @@ from tracker.streams.address import CONNECT_TIMEOUT, RedisAddress
 from tracker.streams.protocol import RedisProtocol
 from tracker.streams.sentinel import NotFound, SentinelEndpoint, why_not_connected
 
-#: Seconds without an answer after which a connection counts as dead.
+#: Seconds without a byte, while a reply is due, after which a connection counts as dead.
 REPLY_TIMEOUT: Final = 4.0
 #: Seconds between two attempts to connect: at first, and at most.
 FIRST_RETRY: Final = 0.1
@@ -54,7 +54,8 @@ class RedisConnection(Service):
 
     :param report: told None when the connection is usable, else why it is not, at
         each failed attempt.
-    :param reply_timeout: seconds; must exceed the time that any command may block.
+    :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
+        the connection is closed; must exceed the time that any command may block.
     :param demanding: whether it is so; else any server is usable that lets us log in, and
         is asked for nothing by itself: for those who want to know what is wrong with it.
     """
@@ -123,7 +124,7 @@ class RedisConnection(Service):
     async def _stay_connected(self) -> None:
         delay = FIRST_RETRY
         while self.running:
-            factory = _Factory(self._address, self._reply_timeout)
+            factory = _Factory(self._reactor, self._address, self._reply_timeout)
             try:
                 endpoint = self._address.endpoint(self._reactor)
                 protocol = await self._cancellable(endpoint.connect(factory))
@@ -213,7 +214,7 @@ class _Protocol(RedisProtocol):
 
     def _explain(self, failure: Failure) -> Failure:
         if failure.check(txredisapi.TimeoutError):
-            self.why = self.why or f"no answer within {self.replyTimeout:g} s"
+            self.why = self.why or failure.getErrorMessage()
         # Where a script was refused, Redis before 7.0 says so in the middle of the line.
         elif failure.check(Refused) and "READONLY " in failure.getErrorMessage():
             # It was the master. Who is now, the next attempt to connect will tell.
@@ -265,7 +266,8 @@ class _Factory(Factory):
     noisy = False
     isLazy = False
 
-    def __init__(self, address: RedisAddress, reply_timeout: float) -> None:
+    def __init__(self, reactor: Any, address: RedisAddress, reply_timeout: float) -> None:
+        self._reactor = reactor
         self._address = address
         self._reply_timeout = reply_timeout
         self._built: _Protocol | None = None
@@ -273,9 +275,8 @@ class _Factory(Factory):
     def buildProtocol(self, addr: IAddress | None) -> _Protocol:
         """The connection's protocol."""
         protocol = _Protocol(
-            charset=None,
-            convertNumbers=False,
-            replyTimeout=self._reply_timeout,
+            self._reactor,
+            self._reply_timeout,
             dbid=self._address.database or None,
             username=self._address.username,
             password=self._address.password,

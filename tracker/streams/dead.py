@@ -14,6 +14,7 @@ from attrs import field, frozen
 
 from tracker.keys import dead_letters
 from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.groups import read_range
 from tracker.streams.script import Script
 from tracker.untrusted import MAX_LINE, shown
 
@@ -124,12 +125,12 @@ async def put_aside(
 async def read_dead(
     redis: RedisConnection, stream: str, first: str = "-", last: str = "+", count: int = 1000
 ) -> list[DeadLetter]:
-    """Dead letters of ``stream``, oldest first.
+    """Dead letters of ``stream``, oldest first: fewer than there are when they are long.
 
     :param first: ID of the first one; behind it if written ``(ID``.
     """
-    reply = await redis.execute("XRANGE", dead_letters(stream), first, last, "COUNT", count)
-    return [dead_letter(entry_id, content) for entry_id, content in reply]
+    entries = await read_range(redis, dead_letters(stream), first, last, count)
+    return [dead_letter(entry.id.encode(), entry.content or ()) for entry in entries]
 
 
 async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> Retried:

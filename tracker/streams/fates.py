@@ -11,7 +11,8 @@ from attrs import frozen
 from tracker.command import Outcome, Response, Status
 from tracker.keys import RESPONSES, fate, outbound, waiting_commands
 from tracker.streams.connection import RedisConnection, Refused
-from tracker.streams.groups import Delivered
+from tracker.streams.entry_ids import behind
+from tracker.streams.groups import read_range
 from tracker.streams.protocol import is_wrong_type
 from tracker.streams.registry import owners
 
@@ -88,14 +89,27 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
     wanted = command_id.encode()
     for place, stream in places.items():
         try:
-            reply = await redis.execute("XRANGE", stream, "-", "+", "COUNT", _SEARCHED)
+            found = await _holds(redis, stream, wanted)
         except Refused as error:
             if not is_wrong_type(error):
                 raise
             continue  # it may be in the other one
-        if any(Delivered(stream, *entry).fields.get(b"command_id") == wanted for entry in reply):
+        if found:
             return place
     return None
+
+
+async def _holds(redis: RedisConnection, stream: str, command_id: bytes) -> bool:
+    """Return whether a command is among the first entries of a stream."""
+    first: str | None = "-"
+    left = _SEARCHED
+    while first is not None and left > 0:
+        page = await read_range(redis, stream, first, "+", left)
+        if any(entry.fields.get(b"command_id") == command_id for entry in page):
+            return True
+        first = behind(page[-1].id) if page else None
+        left -= len(page)
+    return False
 
 
 async def waiting_count(redis: RedisConnection, device_id: str) -> int:

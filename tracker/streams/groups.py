@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from attrs import frozen
 
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
+from tracker.streams.allowance import Allowance, Content
 from tracker.streams.connection import RedisConnection, Refused
+from tracker.streams.entry_ids import behind
+
+#: Where :func:`claim_idle` begins, and what it returns at the end.
+FIRST: Final = "0-0"
 
 
 @frozen
@@ -101,51 +106,138 @@ async def read_new(
     redis: RedisConnection,
     group: str,
     consumer: str,
-    streams: Sequence[str],
-    count: int,
+    allowance: Allowance,
     block_ms: int | None = None,
 ) -> list[Delivered]:
-    """Entries that nobody in the group has seen.
+    """Read entries that were not delivered to the group before.
 
-    At most ``count`` of each stream; waits for one up to ``block_ms``, and not at all
-    without it. While it waits ``redis`` serves nothing else, and its reply timeout must
-    exceed ``block_ms``.
+    :param allowance: the streams, and how much of them is read.
+    :param block_ms: milliseconds to wait for an entry; None: do not wait. Meanwhile ``redis``
+        serves nothing else, and its reply timeout must exceed this.
     """
     block = () if block_ms is None else ("BLOCK", block_ms)
-    reply = await redis.execute(
-        *("XREADGROUP", "GROUP", group, consumer, "COUNT", count, *block),
-        *("STREAMS", *streams, *[">"] * len(streams)),
-    )
-    return _delivered(reply)
+    found: list[Delivered] = []
+    streams = allowance.open()
+    while streams:
+        count = allowance.step(streams)
+        reply = await redis.execute(
+            *("XREADGROUP", "GROUP", group, consumer, "COUNT", count, *block),
+            *("STREAMS", *streams, *[">"] * len(streams)),
+        )
+        entries = _delivered(reply)
+        found += entries
+        streams = _go_on(allowance, count, entries)
+        block = ()
+    return found
 
 
 async def read_pending(
-    redis: RedisConnection, group: str, consumer: str, after: Mapping[str, str], count: int
+    redis: RedisConnection,
+    group: str,
+    consumer: str,
+    after: Mapping[str, str],
+    allowance: Allowance,
 ) -> list[Delivered]:
-    """Entries that this consumer was given before and has not acknowledged, oldest first.
+    """Read entries that were delivered to this consumer and are not acknowledged, oldest first.
 
-    :param after: stream → the entry behind which they are read.
+    :param after: stream → the entry behind which it is read.
+    :param allowance: the streams, and how much of them is read.
     """
-    reply = await redis.execute(
-        *("XREADGROUP", "GROUP", group, consumer, "COUNT", count),
-        *("STREAMS", *after, *after.values()),
-    )
-    return _delivered(reply)
+    behind = dict(after)
+    found: list[Delivered] = []
+    streams = allowance.open()
+    while streams:
+        count = allowance.step(streams)
+        reply = await redis.execute(
+            *("XREADGROUP", "GROUP", group, consumer, "COUNT", count),
+            *("STREAMS", *streams, *(behind[stream] for stream in streams)),
+        )
+        entries = _delivered(reply)
+        found += entries
+        behind |= {entry.stream: entry.id for entry in entries}
+        streams = _go_on(allowance, count, entries)
+    return found
 
 
 async def claim_idle(
-    redis: RedisConnection, group: str, consumer: str, stream: str, idle_ms: int, count: int
-) -> list[Delivered]:
-    """Take over entries that their consumer has been idle with for so long; oldest first.
+    redis: RedisConnection,
+    group: str,
+    consumer: str,
+    idle_ms: int,
+    stream: str,
+    cursor: str,
+    allowance: Allowance,
+) -> tuple[list[Delivered], str]:
+    """Take over entries that have been pending with an idle consumer for so long; oldest first.
 
-    Those that were deleted from the stream are among them, without content; Redis has
-    dropped them from the group.
+    Entries that were deleted from the stream are included, without content; Redis has
+    removed them from the group.
+
+    :param cursor: where to begin in the list of pending entries: :data:`FIRST`, or what the
+        last call returned.
+    :return: the entries, and where to go on; :data:`FIRST` when the end was reached.
     """
-    reply = await redis.execute(
-        *("XAUTOCLAIM", stream, group, consumer, idle_ms, "0", "COUNT", count)
-    )
-    deleted = [Delivered(stream, entry_id.decode(), None) for entry_id in reply[2]]
-    return deleted + _delivered([(stream.encode(), reply[1])])
+    found: list[Delivered] = []
+    while allowance.open():
+        count = allowance.step([stream])
+        following, entries, deleted = await redis.execute(
+            *("XAUTOCLAIM", stream, group, consumer, idle_ms, cursor, "COUNT", count)
+        )
+        claimed = [Delivered(stream, entry_id.decode(), None) for entry_id in deleted]
+        claimed += _delivered([(stream.encode(), entries)])
+        allowance.take(stream, [entry.content for entry in claimed])
+        found += claimed
+        cursor = following.decode()
+        if cursor == FIRST:
+            break
+    return found, cursor
+
+
+async def read_range(
+    redis: RedisConnection,
+    stream: str,
+    first: str,
+    last: str,
+    count: int,
+    newest: bool = False,
+) -> list[Delivered]:
+    """Read the entries from ``first`` to ``last``, outside of any group.
+
+    Fewer than there are when they are long: at least one, and not more than some 16 MiB.
+
+    :param first: ``-`` for the first entry there is; ``(ID`` excludes the entry ID.
+    :param last: ``+`` for the last one; likewise.
+    :param count: entries, at most.
+    :param newest: begin with the last one, and go backwards.
+    """
+    allowance = Allowance([stream], count)
+    found: list[Delivered] = []
+    while allowance.open():
+        step = allowance.step([stream])
+        bounds = ("XREVRANGE", stream, last, first) if newest else ("XRANGE", stream, first, last)
+        reply = await redis.execute(*bounds, "COUNT", step)
+        entries = _delivered([(stream.encode(), reply)])
+        found += entries
+        if not _go_on(allowance, step, entries):
+            break
+        further = behind(entries[-1].id)
+        if newest:
+            last = f"({entries[-1].id}"
+        elif further is not None:
+            first = further
+        else:
+            break
+    return found
+
+
+def _go_on(allowance: Allowance, count: int, entries: Sequence[Delivered]) -> list[str]:
+    """Count entries, and return the streams that may have more: of which ``count`` have come."""
+    contents: dict[str, list[Content]] = {}
+    for entry in entries:
+        contents.setdefault(entry.stream, []).append(entry.content)
+    for stream, taken in contents.items():
+        allowance.take(stream, taken)
+    return [stream for stream in allowance.open() if len(contents.get(stream, ())) >= count]
 
 
 async def keep_claim(

@@ -103,7 +103,7 @@ class SentinelEndpoint:
         return await _Vote(self._reactor, asked).result
 
     async def _ask(self, endpoint: IStreamClientEndpoint) -> Place:
-        protocol: Any = await endpoint.connect(_Factory())
+        protocol: Any = await endpoint.connect(_Factory(self._reactor))
         try:
             if self._password is not None:
                 await protocol.execute_command("AUTH", self._password)
@@ -189,8 +189,12 @@ class _Protocol(RedisProtocol):
 class _Factory(Factory):
     noisy = False
 
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
     def buildProtocol(self, addr: Any) -> _Protocol:
-        # The password is not for txredisapi: it would not say why it was refused.
-        protocol = _Protocol(charset=None, convertNumbers=False)
+        # The password is not for txredisapi: it would not say why it was refused. Whoever asks
+        # has a deadline.
+        protocol = _Protocol(self._reactor, None)
         protocol.factory = self
         return protocol

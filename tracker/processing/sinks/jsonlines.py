@@ -13,7 +13,7 @@ import errno
 import fcntl
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
-from tracker.processing.sinks.rows import encode_json
+from tracker.processing.sinks.rows import encode_json, pieces, plain
 from tracker.processing.sinks.thread import SinkThread
 from tracker.streams.groups import entry_order
 
@@ -102,10 +102,9 @@ class JSONLinesSink:
             known = raised.get(key)
             if entry_order(entry_id) > (entry_order(known) if known else (-1, -1)):
                 raised[key] = entry_id
-        lines = "".join(map(_line, batch.positions)).encode()
         file = self._usable()
-        if lines:
-            self._append(file, lines)
+        if batch.positions:
+            self._append(file, pieces(map(_line, batch.positions)))
         if raised != self._checkpoints and self._path != STANDARD_OUTPUT:
             _write_checkpoints(self._sidecar, raised)
         self._checkpoints = raised
@@ -129,11 +128,12 @@ class JSONLinesSink:
         except FileNotFoundError:
             return False
 
-    def _append(self, file: int, lines: bytes) -> None:
+    def _append(self, file: int, lines: Iterable[str]) -> None:
         try:
-            view = memoryview(lines)
-            while view:
-                view = view[os.write(file, view) :]
+            for piece in lines:
+                view = memoryview(piece.encode())
+                while view:
+                    view = view[os.write(file, view) :]
             _sync(file)
         except BaseException:
             # Opening it again cuts off what may be there of the last line.
@@ -160,12 +160,12 @@ def _line(stored: StoredPosition) -> str:
         "satellites": position.satellites,
         "priority": position.priority,
         "event": position.event,
-        "attributes": dict(position.attributes),
+        "attributes": plain(position.attributes),
     }
     if position.generation_type is not None:
         document["generation_type"] = position.generation_type
     if stored.named is not None:
-        document["named"] = stored.named
+        document["named"] = plain(stored.named)
     document |= {
         "vendor": stored.vendor,
         "codec": stored.codec,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from json import JSONEncoder
 from typing import Any, Final
 
@@ -10,6 +10,9 @@ from tracker.position import MESSAGE, EncodedAttributes
 
 #: Attribute that tells of what type a message is.
 _MESSAGE_TYPE: Final = "message_type"
+#: Rows of a piece, and characters after which no more are added to it.
+_PIECE_ROWS: Final = 100
+_PIECE_LENGTH: Final = 1 << 18
 _INT32: Final = range(-(2**31), 2**31)
 
 #: One for all: ``json.dumps`` makes one a call.
@@ -21,11 +24,32 @@ def encode_json(value: Mapping[str, Any]) -> str:
     return value.text if isinstance(value, EncodedAttributes) else _encode(value)
 
 
+def pieces(rows: Iterable[str]) -> Iterator[str]:
+    """Join rows, in pieces of bounded length: the text of a whole batch would take much memory."""
+    piece: list[str] = []
+    length = 0
+    for row in rows:
+        piece.append(row)
+        length += len(row)
+        if len(piece) == _PIECE_ROWS or length >= _PIECE_LENGTH:
+            yield "".join(piece)
+            piece.clear()
+            length = 0
+    if piece:
+        yield "".join(piece)
+
+
+def plain(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What may be a part of a larger JSON document."""
+    return value.decode() if isinstance(value, EncodedAttributes) else dict(value)
+
+
 def message_columns(attributes: Mapping[str, Any]) -> tuple[int | None, str | None]:
     """The columns ``type`` and ``message``; None for what is not of that kind.
 
     What a message says may be bytes; then it stands in the attributes only.
     """
+    attributes = plain(attributes)
     type_, text = attributes.get(_MESSAGE_TYPE), attributes.get(MESSAGE)
     return (
         type_ if isinstance(type_, int) and type_ is not True and type_ in _INT32 else None,

@@ -7,13 +7,12 @@ locks in the same order, and none waits for one that waits for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from typing import Any, Final
 
 from tracker.interfaces import Batch, StoredPosition
 from tracker.processing.sinks.postgresql.connection import Connection
-from tracker.processing.sinks.rows import encode_json, message_columns
+from tracker.processing.sinks.rows import encode_json, message_columns, pieces
 from tracker.streams.groups import entry_order
 
 MAKE_STAGING: Final = """
@@ -100,9 +99,6 @@ ON CONFLICT (stream, group_name) DO UPDATE SET entry_id = excluded.entry_id
 WHERE {_ORDER.format("excluded.entry_id")} > {_ORDER.format("c.entry_id")}
 """  # noqa: S608 - made of constants
 
-#: Rows that are sent at once: the server reads them while the next ones are written.
-_CHUNK: Final = 100
-
 
 def store(connection: Connection, batch: Batch) -> int:
     """Commit a batch.
@@ -116,8 +112,9 @@ def store(connection: Connection, batch: Batch) -> int:
     connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
     if batch.positions:
         with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
-            for chunk in _copy_text(batch.positions):
-                copy.write(chunk)
+            # The server reads a piece while the next one is made.
+            for piece in pieces(map(_copy_row, batch.positions)):
+                copy.write(piece.encode("utf-8", "surrogatepass"))
     inserts = []
     with connection.pipeline():
         if batch.positions:
@@ -129,12 +126,6 @@ def store(connection: Connection, batch: Batch) -> int:
             connection.execute(_WRITE_CHECKPOINT, (stream, group, entry_id), prepare=True)
         connection.execute("COMMIT")
     return sum(cursor.rowcount for one, cursor in done.items() if one != _LAST_POSITIONS)
-
-
-def _copy_text(positions: Sequence[StoredPosition]) -> Iterator[bytes]:
-    rows = map(_copy_row, positions)
-    while chunk := "".join(islice(rows, _CHUNK)):
-        yield chunk.encode("utf-8", "surrogatepass")
 
 
 def _copy_row(stored: StoredPosition) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import psycopg
 
-from tracker.interfaces import SinkUnusable
+from tracker.interfaces import SinkDown, SinkUnusable
 from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
 
 Connection = psycopg.Connection[Any]
@@ -15,6 +15,9 @@ Connection = psycopg.Connection[Any]
 #: SQLSTATE classes of what is wrong with data: data exception, integrity constraint
 #: violation, program limit exceeded. Source: PostgreSQL documentation, appendix A.
 _REFUSALS: Final = ("22", "23", "54")
+#: query_canceled (statement_timeout), lock_not_available (lock_timeout), and
+#: idle_in_transaction_session_timeout. Source: as above.
+_TIMEOUTS: Final = ("57014", "55P03", "25P03")
 #: What no second try mends when there is no connection: libpq gives no SQLSTATE then.
 _HOPELESS: Final = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
@@ -23,10 +26,6 @@ _HOPELESS: Final = re.compile(
 #: Tables that say of many records what is the latest.
 _SUMMARIES: Final = ("last_positions", "checkpoints")
 _COLUMN: Final = re.compile(r"^COPY tracker_batch, line \d+, column (\w+)", re.MULTILINE)
-
-
-class SinkDown(Exception):
-    """The database cannot be used now; the text says why, and holds no password."""
 
 
 def connect(address: PostgreSQLAddress) -> Connection:
@@ -51,6 +50,11 @@ def is_refusal(error: psycopg.Error) -> bool:
     if error.diag.table_name in _SUMMARIES:
         return False  # each record has a row there: a constraint that somebody added is at fault
     return (error.sqlstate or "").startswith(_REFUSALS)
+
+
+def is_timeout(error: psycopg.Error) -> bool:
+    """Whether the server gave up since a statement, a lock or the client took too long."""
+    return error.sqlstate in _TIMEOUTS
 
 
 def cannot_open(address: PostgreSQLAddress, error: psycopg.Error, text: str) -> Exception:

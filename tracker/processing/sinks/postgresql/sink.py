@@ -13,15 +13,15 @@ import psycopg
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
-from tracker.interfaces import Batch, BatchRefused, IPositionSink
+from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkDown, SinkTimedOut
 from tracker.processing.sinks.postgresql import batch as batches
 from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
 from tracker.processing.sinks.postgresql.connection import (
     Connection,
-    SinkDown,
     cannot_open,
     connect,
     is_refusal,
+    is_timeout,
     told,
 )
 from tracker.processing.sinks.postgresql.schema import is_current, upgrade
@@ -173,9 +173,12 @@ class PostgreSQLSink:
         except psycopg.Error as error:
             text = self._text(error)
             refused = is_refusal(error)
+            timed_out = self._given_up or is_timeout(error)
             if not (refused and self._rolled_back()):
                 self._disconnect()
-            raise (BatchRefused(text) if refused else SinkDown(text)) from None
+            if refused:
+                raise BatchRefused(text) from None
+            raise (SinkTimedOut(text) if timed_out else SinkDown(text)) from None
         except BaseException:
             self._disconnect()
             raise

@@ -1,0 +1,42 @@
+"""How many positions the sink is given at once."""
+
+from __future__ import annotations
+
+from tracker.processing.attempts import AttemptSize
+
+
+def test_each_timeout_halves_the_next_attempt_down_to_one() -> None:
+    size = AttemptSize(4000)
+    limits: list[int] = []
+    while not limits or limits[-1] > 1:
+        size.timed_out(size.limit, 30)
+        limits.append(size.limit)
+    assert limits == [2000, 1000, 500, 250, 125, 62, 31, 15, 7, 3, 1]
+    size.timed_out(1, 30)
+    assert size.limit == 1
+
+
+def test_what_was_tried_is_halved_and_not_what_might_have_been() -> None:
+    size = AttemptSize(4000)
+    size.timed_out(85, 30)
+    assert size.limit == 42
+
+
+def test_quick_successes_double_it_up_to_the_full_size() -> None:
+    size = AttemptSize(100)
+    size.timed_out(4, 30)
+    limits = []
+    for _ in range(8):
+        size.succeeded(1)
+        limits.append(size.limit)
+    assert limits == [4, 8, 16, 32, 64, 100, 100, 100]
+
+
+def test_a_success_that_took_long_does_not_double_it_at_once() -> None:
+    size = AttemptSize(100)
+    size.timed_out(8, 30)
+    for _ in range(7):
+        size.succeeded(20)
+        assert size.limit == 4
+    size.succeeded(20)  # it may be slow whatever its size
+    assert size.limit == 8

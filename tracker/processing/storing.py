@@ -1,0 +1,272 @@
+"""Has the sink store what was read, however long it takes, and acknowledges it then."""
+
+from __future__ import annotations
+
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from itertools import chain
+from typing import Any, Final, TypeVar
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkTimedOut, SinkUnusable
+from tracker.keys import PROCESSOR_GROUP
+from tracker.observe.health import Pulse
+from tracker.processing.attempts import AttemptSize
+from tracker.processing.metrics import ProcessMetrics
+from tracker.processing.taking import Row, Taken
+from tracker.processing.waits import Waits
+from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.dead import put_aside
+from tracker.streams.groups import (
+    Delivered,
+    acknowledge,
+    attempts,
+    entry_order,
+    first_pending,
+    keep_claim,
+)
+
+#: Seconds until a failed sink or stream is tried again: the first time, and at most.
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 15.0
+#: Beside the checkpoint of the group, which is the last entry that was committed, stands the
+#: first one that was not finished by then: by any consumer.
+_UNFINISHED: Final = f"{PROCESSOR_GROUP}:unfinished"
+
+T = TypeVar("T")
+_Ids = Mapping[str, Sequence[str]]
+
+
+class Storing:
+    """The way of entries from one consumer into the sink.
+
+    :param redis: for acknowledgements; not the connection whose reads block.
+    :param name: the consumer's name in the group.
+    :param size: how many positions the sink is given at once.
+    :param report: told None while entries flow into the sink, else what keeps them.
+    :param report_entry: told what is wrong with an entry.
+    :param pulse: beats at each attempt.
+    """
+
+    def __init__(
+        self,
+        *,
+        clock: Any,
+        waits: Waits,
+        redis: RedisConnection,
+        name: str,
+        sink: IPositionSink,
+        size: AttemptSize,
+        report: Callable[[str | None], None],
+        report_entry: Callable[[str, Delivered], None],
+        metrics: ProcessMetrics,
+        pulse: Pulse,
+    ) -> None:
+        self._clock = clock
+        self._waits = waits
+        self._redis = redis
+        self._name = name
+        self._sink = sink
+        self._size = size
+        self._report = report
+        self._report_entry = report_entry
+        self._metrics = metrics
+        self._pulse = pulse
+        self._opened = False
+        self._failing = False
+        metrics.batch_limit.set(size.limit)
+
+    async def open(self) -> None:
+        """Open the sink, however long it takes; return early when stopped.
+
+        :raises SinkUnusable: when it can never be opened.
+        """
+        await self._patiently("the sink cannot be opened", self._sink.open)
+        self._opened = True
+
+    async def unfinished(self, stream: str) -> tuple[str | None] | None:
+        """Return the first entry that was not finished at the last commit; None when stopped.
+
+        After a loss of the group, all before it are in the sink.
+        """
+        return await self._patiently(
+            "the sink does not tell what it has",
+            lambda: self._sink.checkpoint(stream, _UNFINISHED),
+        )
+
+    async def close(self) -> None:
+        """Close the sink."""
+        await self._sink.close()
+
+    async def process(self, taken: Taken) -> None:
+        """Commit, put aside what cannot be stored, and acknowledge each only then."""
+        self._pulse.beat()
+        unfinished: dict[str, str] = {}
+        for stream in taken.streams:
+            first = await first_pending(self._redis, stream, PROCESSOR_GROUP)
+            if first is not None:
+                unfinished[stream] = first
+        if not await self._store(taken, unfinished):
+            return  # stopped: what is not acknowledged stays pending and comes again
+        for stream, entry_ids in taken.deleted.items():
+            await self._acknowledge(stream, entry_ids)
+        # Last: Redis may have no room for what is put aside.
+        for entry, reason in taken.dead:
+            await self._put_aside(entry, reason)
+
+    async def _store(self, taken: Taken, unfinished: Mapping[str, str]) -> bool:
+        """Store all rows, in their order; False when stopped before.
+
+        What the sink refuses is found by halving, and is dead then. What it does not store in
+        time is tried again in smaller parts, and waits when it is a single position. Parts
+        are acknowledged as they are committed, so that what was done is done, whatever becomes
+        of the rest.
+        """
+        todo: deque[Sequence[Row]] = deque([taken.rows] if taken.rows else [])
+        while todo:
+            part = todo.popleft()
+            if len(part) > self._size.limit:
+                todo.appendleft(part[self._size.limit :])
+                part = part[: self._size.limit]
+            held = partial(_ids, chain(part, *todo, taken.dead))
+            try:
+                if not await self._store_part(part, unfinished, held):
+                    return False
+            except BatchRefused as error:
+                if len(part) == 1:
+                    taken.dead.append((part[0][0], f"refused by the sink: {error}"))
+                else:
+                    middle = len(part) // 2
+                    todo.extendleft((part[middle:], part[:middle]))
+            except SinkTimedOut:
+                todo.appendleft(part)  # it is divided now
+            else:
+                for stream, entry_ids in _ids(part).items():
+                    await self._acknowledge(stream, entry_ids)
+        return True
+
+    async def _store_part(
+        self, part: Sequence[Row], unfinished: Mapping[str, str], held: Callable[[], _Ids]
+    ) -> bool:
+        """Store some rows, however long the sink takes; False when stopped before.
+
+        :param held: returns the entries that are kept from being claimed meanwhile.
+        :raises BatchRefused: when there is something in it that can never be stored.
+        :raises SinkTimedOut: when it is more than one row, and was not stored in time.
+        """
+        batch = _batch(part, unfinished)
+        began = self._clock.seconds()
+
+        def store() -> Deferred[int]:
+            nonlocal began
+            began = self._clock.seconds()
+            return self._sink.store(batch).addErrback(failed)
+
+        def failed(failure: Failure) -> Failure:
+            if failure.check(SinkTimedOut):
+                self._size.timed_out(len(part), self._clock.seconds() - began)
+                self._metrics.sink_timeouts.inc()
+                self._metrics.batch_limit.set(self._size.limit)
+            return failure
+
+        final = SinkTimedOut if len(part) > 1 else None
+        stored = await self._patiently("the sink does not store", store, held, final)
+        if stored is None:
+            return False
+        now = self._clock.seconds()
+        self._size.succeeded(now - began)
+        self._metrics.batch_limit.set(self._size.limit)
+        self._metrics.committed(len(part), stored[0], began, now)
+        return True
+
+    async def _patiently(
+        self,
+        what: str,
+        ask: Callable[[], Deferred[T]],
+        held: Callable[[], _Ids] = dict,
+        final: type[Exception] | None = None,
+    ) -> tuple[T] | None:
+        """Ask the sink until it answers, and return that; None when stopped before.
+
+        :param what: reported while it does not.
+        :param held: returns the entries that are kept from being claimed meanwhile.
+        :param final: a failure after which it is not asked again for the same.
+        :raises BatchRefused, SinkUnusable: when asking again would not help.
+        """
+        delay = FIRST_RETRY
+        while not self._waits.stopped:
+            if self._opened:  # to open one may take hours, where it makes its tables anew
+                self._pulse.beat()
+            try:
+                answer = await ask()
+            except BatchRefused:
+                self._recovered()
+                raise
+            except Exception as error:
+                if isinstance(error, SinkUnusable) and not self._opened:
+                    raise
+                # Whatever is wrong with a sink that was usable once, it is asked again.
+                self._failing = True
+                self._metrics.sink_failures.inc()
+                self._report(f"{what}: {error}")
+                await self._waits.sleep(delay)
+                delay = min(2 * delay, LAST_RETRY)
+                await self._keep_claims(held())
+                if final is not None and isinstance(error, final) and not self._waits.stopped:
+                    raise
+            else:
+                self._recovered()
+                return (answer,)
+        return None
+
+    def _recovered(self) -> None:
+        if self._failing and not self._waits.stopped:
+            self._failing = False
+            self._report(None)
+
+    async def _keep_claims(self, held: _Ids) -> None:
+        # It is the sink that is slow, for all consumers alike: claiming would help nobody.
+        with suppress(Refused, Unavailable):
+            for stream, entry_ids in held.items():
+                await keep_claim(self._redis, PROCESSOR_GROUP, self._name, stream, entry_ids)
+
+    async def _acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
+        await acknowledge(self._redis, PROCESSOR_GROUP, stream, entry_ids)
+        self._metrics.processed.labels(stream).inc(len(entry_ids))
+
+    async def _put_aside(self, entry: Delivered, reason: str) -> None:
+        """Keep an entry that cannot be stored, with everything in it, where people can look."""
+        tried = await attempts(self._redis, PROCESSOR_GROUP, entry.stream, entry.id)
+        content = entry.content or ()
+        try:
+            await put_aside(self._redis, entry.stream, entry.id, content, reason, tried)
+        except Refused as error:
+            # It stays pending, and is claimed again after a time.
+            self._report_entry(
+                f"cannot be put aside now ({error}), and not be stored: {reason}", entry
+            )
+            return
+        await self._acknowledge(entry.stream, [entry.id])
+        self._metrics.dead.labels(entry.stream).inc()
+        self._report_entry(f"put aside: {reason}", entry)
+
+
+def _ids(entries: Iterable[tuple[Delivered, Any]]) -> _Ids:
+    """Return the IDs of entries by stream."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for entry, _ in entries:
+        found[entry.stream].append(entry.id)
+    return found
+
+
+def _batch(rows: Sequence[Row], unfinished: Mapping[str, str]) -> Batch:
+    checkpoints = {(stream, _UNFINISHED): first for stream, first in unfinished.items()}
+    for entry, _ in rows:
+        key = (entry.stream, PROCESSOR_GROUP)
+        if key not in checkpoints or entry_order(checkpoints[key]) < entry_order(entry.id):
+            checkpoints[key] = entry.id
+    return Batch([stored for _, stored in rows], checkpoints)

@@ -1,0 +1,94 @@
+"""From entries that were read to rows for the sink."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.logger import Logger
+
+from tracker.interfaces import StoredPosition
+from tracker.observe.ratelimit import RateLimit
+from tracker.position import BadEntry
+from tracker.processing.entries import stored_position
+from tracker.processing.metrics import ProcessMetrics
+from tracker.streams.groups import Delivered
+from tracker.untrusted import MAX_LINE, shown
+
+#: Lines a minute about entries that are no positions, or gone.
+REJECTION_LINES: Final = 10
+
+Row = tuple[Delivered, StoredPosition]
+
+
+@define
+class Taken:
+    """Entries that were read, and what is to be done with each."""
+
+    rows: list[Row] = field(factory=list)
+    dead: list[tuple[Delivered, str]] = field(factory=list)
+    """Those that cannot be stored, and why."""
+    deleted: defaultdict[str, list[str]] = field(factory=lambda: defaultdict(list))
+    """Stream → those that were deleted before they were stored."""
+    streams: set[str] = field(factory=set)
+    """Where they come from."""
+    count: int = 0
+
+
+class Taker:
+    """Makes rows of entries, and reports those that are none.
+
+    :param vendors: stream → the vendor whose positions it holds.
+    :param name_attributes: adds names to a position, where they are asked for.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: Any,
+        vendors: Mapping[str, str],
+        metrics: ProcessMetrics,
+        name_attributes: Callable[[StoredPosition], StoredPosition] | None,
+    ) -> None:
+        self._vendors = vendors
+        self._metrics = metrics
+        self._name_attributes = name_attributes
+        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+
+    def take(self, entries: Sequence[Delivered], taken: Taken | None = None) -> Taken:
+        """Make rows of entries, behind those that were taken before."""
+        taken = taken or Taken()
+        taken.count += len(entries)
+        taken.streams.update(entry.stream for entry in entries)
+        for entry in entries:
+            if entry.content is None:
+                taken.deleted[entry.stream].append(entry.id)
+                self._metrics.deleted.labels(entry.stream).inc()
+                self.report("lost, since it was deleted before it was stored", entry)
+                continue
+            try:
+                stored = stored_position(entry, self._vendors[entry.stream])
+                if self._name_attributes is not None:
+                    stored = self._name_attributes(stored)
+                taken.rows.append((entry, stored))
+            except BadEntry as error:
+                taken.dead.append((entry, str(error)))
+            except Exception as error:  # noqa: BLE001 - one entry must not stop all others
+                self._log.failure("an entry that cannot be read: {id}", id=entry.id)
+                taken.dead.append((entry, shown(repr(error))))
+        return taken
+
+    def report(self, what: str, entry: Delivered) -> None:
+        """Log what is wrong with an entry, unless too much was logged of late."""
+        suppressed = self._rejections.admit()
+        if suppressed is not None:
+            self._log.error(
+                "{stream} {id}: {what}{more}",
+                stream=entry.stream,
+                id=entry.id,
+                what=shown(what, MAX_LINE),
+                more=f" (and {suppressed} more, not shown)" if suppressed else "",
+            )

@@ -1,0 +1,102 @@
+"""Bounds of one read from streams, in entries and in bytes.
+
+Redis bounds a reply by its number of entries only, and one entry may be a thousand times as
+long as another. So entries are requested in steps. Each step asks for as many entries as fit
+into the bytes that are left if each is as long as those of the last step were on average,
+and not shorter than a sixty-fourth of the whole. Therefore a read exceeds its bytes by less
+than one entry where no entry is longer than that, and by less than :data:`STEPS` entries
+otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import Final
+
+#: Steps at least in which the bytes of one stream are used up. A reply of so many records of
+#: 600 bytes is as long as what Twisted reads from a socket at once, so that smaller replies
+#: cost more and larger ones hardly less.
+STEPS: Final = 64
+#: Bytes that are counted for each name or value of an entry in addition to its own: an object
+#: and a reference to it in Python. Without them an entry of many empty fields would cost
+#: nothing.
+OVERHEAD: Final = 48
+#: Bytes of one read, and so of one batch, unless a reader has an option for it.
+READ_BYTES: Final = 16 << 20
+
+Content = Sequence[bytes] | None
+"""Names and values of an entry in turn; None when it was deleted."""
+
+
+class Allowance:
+    """What is left of the entries and bytes of a read; it may take several calls.
+
+    :param streams: those to be read. The bytes are divided equally: none of them can use up
+        the share of another one.
+    :param entries: of each stream.
+    :param size: bytes of all of them together.
+    :param lengths: stream → bytes of an entry in the last step of the read before, if any. It
+        is kept up to date: give it to the next one.
+    """
+
+    def __init__(
+        self,
+        streams: Iterable[str],
+        entries: int,
+        size: int = READ_BYTES,
+        lengths: dict[str, float] | None = None,
+    ) -> None:
+        names = list(streams)
+        self._lengths = {} if lengths is None else lengths
+        self._rooms = {
+            stream: _Room(entries, size / len(names), self._lengths.get(stream, 0.0))
+            for stream in names
+        }
+
+    def open(self) -> list[str]:
+        """Return the streams of which more entries may be read."""
+        return [stream for stream, room in self._rooms.items() if room.step]
+
+    def step(self, streams: Iterable[str]) -> int:
+        """Return how many entries of each of these streams may be requested at once."""
+        return min(self._rooms[stream].step for stream in streams)
+
+    def take(self, stream: str, contents: Sequence[Content]) -> None:
+        """Count entries that were read."""
+        if contents:
+            self._lengths[stream] = self._rooms[stream].take(contents)
+
+
+class _Room:
+    """What is left for one stream."""
+
+    __slots__ = ("_bytes", "_entries", "_expected", "_least")
+
+    def __init__(self, entries: int, size: float, length: float) -> None:
+        self._entries = entries
+        self._bytes = size
+        self._least = size / STEPS
+        self._expected = max(self._least, length)
+
+    @property
+    def step(self) -> int:
+        """Entries to be requested next; 0 when nothing is left."""
+        if self._entries <= 0 or self._bytes <= 0:
+            return 0
+        return min(self._entries, max(1, int(self._bytes / self._expected)))
+
+    def take(self, contents: Sequence[Content]) -> float:
+        """Count entries that were read, and return how long they are on average."""
+        used = size_of(contents)
+        length = used / len(contents)
+        self._entries -= len(contents)
+        self._bytes -= used
+        self._expected = max(self._least, length)
+        return length
+
+
+def size_of(contents: Sequence[Content]) -> int:
+    """Return the bytes that entries take, as they are counted against an allowance."""
+    parts = list(chain.from_iterable(filter(None, contents)))
+    return OVERHEAD * len(parts) + sum(map(len, parts))
