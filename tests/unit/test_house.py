@@ -48,7 +48,7 @@ PURE = [
     *sorted(
         path
         for path in (PACKAGE / "vendors").rglob("*.py")
-        if not path.name.endswith(("protocol.py", "vendor.py", "turns.py"))
+        if not path.name.endswith(("protocol.py", "vendor.py", "turns.py", "throttle.py"))
     ),
 ]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tracker.command import Answer, CommandFrame
+from tracker.command import MAX_RESPONSE_BYTES, Answer, CommandFrame
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,
@@ -16,9 +16,12 @@ from tracker.vendors.teltonika.messages import (
     NACK,
     RESPONSE,
     Message,
+    beginning,
     encode_message,
 )
 
+#: Bytes of a frame in front of its data.
+_HEADER: Final = 8
 #: What a command is written in that does not ask for a codec.
 USUAL_CODEC: Final = "12"
 
@@ -41,6 +44,14 @@ def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
     return CommandFrame(chosen.name, encode_frame(encode_message(message)))
 
 
+def expected_answer(command: bytes) -> bytes:
+    """Return how the data of the answer to a command begins: with its codec.
+
+    :param command: its frame.
+    """
+    return command[_HEADER : _HEADER + 1]
+
+
 def maybe_answer(imei: str, message: Message) -> Answer | None:
     """What may answer a command to this device; None for what certainly does not."""
     if message.codec.name not in _CODECS:
@@ -49,6 +60,13 @@ def maybe_answer(imei: str, message: Message) -> Answer | None:
     refused = message.type == NACK and message.codec.addressed
     if not refused and (message.type != RESPONSE or message.imei not in (None, imei)):
         return None
-    return Answer(
-        message.codec.name, message.content.decode("utf-8", errors="backslashreplace"), refused
-    )
+    return Answer(message.codec.name, _text(message.content), refused)
+
+
+def _text(content: bytes) -> str:
+    size = len(content)
+    if size <= MAX_RESPONSE_BYTES:
+        return content.decode("utf-8", errors="backslashreplace")
+    start = beginning(content, MAX_RESPONSE_BYTES)
+    text = start.decode("utf-8", errors="backslashreplace")
+    return f"{text}… (the first {len(start):,} of {size:,} bytes)"

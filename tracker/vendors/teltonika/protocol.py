@@ -26,6 +26,10 @@ A message is not acknowledged, so its device never sends it again: it outlives i
 connection on the way to Redis, and those that wait in the buffer when the connection
 ends are published then. Only a few of a connection are under way at a time.
 
+A connection that uses more than its budget of work, or sends more messages than its rate
+allows, is held (see ``tracker.vendors.throttle``): as above, nothing is decoded and what
+comes is buffered up to a limit. Only the answer to a command passes messages that are held.
+
 A command is written where it can come between nothing: no packet waits for its
 acknowledgement, and none is half received. Nor does it follow the login's answer at once,
 since a device reads that byte alone, and what comes with it as a part of the next answer.
@@ -60,14 +64,16 @@ from tracker.interfaces import (
 from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
-from tracker.vendors.teltonika.commands import command_frame, maybe_answer
-from tracker.vendors.teltonika.frame import PING, decode_frame
+from tracker.vendors.teltonika.commands import command_frame, expected_answer, maybe_answer
+from tracker.vendors.teltonika.frame import decode_frame, find_message, frame_size, swallow_pings
 from tracker.vendors.teltonika.layouts import Layouts
+from tracker.vendors.teltonika.leftovers import Leftovers
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, decode_message
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader, Reading
 from tracker.vendors.teltonika.rejections import rejection
+from tracker.vendors.throttle import Throttle, Workload
 from tracker.vendors.turns import Turn
 
 #: Seconds for a peer to take what was written before its connection was closed.
@@ -89,13 +95,15 @@ class TeltonikaProtocol(Protocol):
     # Twisted types it as optional; it is set before any method below is called.
     transport: ITCPTransport
 
-    def __init__(self, gateway: IGateway, limits: Limits, clock: Any, layouts: Layouts) -> None:
+    def __init__(self, gateway: IGateway, workload: Workload, layouts: Layouts) -> None:
+        limits = workload.limits
         self.device_id: str | None = None
         self.peer = ""
         self._gateway = gateway
         self._limits = limits
-        self._clock = clock
-        self._reader = EntryReader(layouts, limits.records)
+        self._clock = workload.clock
+        self._reader = EntryReader(layouts, limits.records, limits.message_bytes)
+        self._throttle = Throttle(workload, self._go_on)
         self._timeout: IDelayedCall | None = None
         self._last_heard = 0.0
         self._since = 0.0
@@ -112,6 +120,8 @@ class TeltonikaProtocol(Protocol):
         self._messages_under_way = 0
         self._settled_at = 0.0  # from then on the login's answer has been read alone
         self._turn: Turn | None = None  # somebody wants to write a command
+        self._expected = b""  # how the data of the answer to the last command begins
+        self._looked = 0  # up to where the buffer was looked through for that
         self._advancing = False
         self._unread = False  # the peer does not read what is written to it
         self._paused = False  # and so, or for another reason, it is not read either
@@ -138,6 +148,8 @@ class TeltonikaProtocol(Protocol):
             self._advance()
         else:  # for Redis, or for its peer: whether what came is whole shows later
             self._last_heard = self._clock.seconds()
+            if self._throttle.over_rate:
+                self._take_answer()
         if self._turn is not None:
             self._give_turn()
         if self._full:
@@ -189,6 +201,7 @@ class TeltonikaProtocol(Protocol):
 
     def write_command(self, data: bytes) -> None:
         """See ISession."""
+        self._expected = expected_answer(data)
         self._write(data)
 
     # The transport asks for these when what is written is not taken by the peer.
@@ -210,6 +223,7 @@ class TeltonikaProtocol(Protocol):
     def _waits(self) -> bool:
         return (
             self._unconfirmed is not None
+            or self._throttle.held
             or self._unread
             or self._messages_under_way >= MESSAGES_UNDER_WAY
         )
@@ -243,8 +257,11 @@ class TeltonikaProtocol(Protocol):
         logged_in = self._read_next == self._read_frame
         self._read_next = self._read_nothing
         unread, self._buffer = self._buffer, bytearray()
-        if logged_in:
-            self._keep_messages(unread)
+        if logged_in and unread:
+            self._throttle.charge_messages(len(unread))
+            read = self._entries_of
+            Leftovers(self._clock, self._gateway, self, self._limits, read).publish(unread)
+        self._throttle.end(self.device_id)
         if self._unconfirmed is not None:
             self._unconfirmed.cancel()
         if self._turn is not None:
@@ -270,7 +287,10 @@ class TeltonikaProtocol(Protocol):
     def _check_idle(self) -> None:
         # One timer a connection that is seldom moved: a device that sends every second
         # would otherwise cancel and make one each time.
-        left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
+        now = self._clock.seconds()
+        if self._throttle.held:
+            self._last_heard = now  # it has sent more than enough
+        left = self._last_heard + self._limits.idle_timeout - now
         if left <= 0:
             self._disconnect(f"nothing whole for {self._limits.idle_timeout:g} s", Rejection.IDLE)
         else:
@@ -289,7 +309,7 @@ class TeltonikaProtocol(Protocol):
     # The states. Each returns whether it is worth looking at the buffer again.
 
     def _read_login(self) -> bool:
-        self._swallow_pings(self._buffer)
+        self._swallow_pings()
         outcome = decode_login(self._buffer)
         if isinstance(outcome, Incomplete):
             return False
@@ -318,16 +338,25 @@ class TeltonikaProtocol(Protocol):
         return True
 
     def _read_frame(self) -> bool:
-        self._swallow_pings(self._buffer)
+        self._swallow_pings()
         if self._buffer[:2] == _LOGIN_START:
             return self._read_repeated_login()
-        frame = self._frame_of(self._buffer)
+        if not (self._buffer and self._throttle.may_work()):
+            return False
+        now = self._clock.seconds()
+        frame = decode_frame(
+            self._buffer, self._limits.frame_bytes, self._limits.command_frame_bytes
+        )
         if isinstance(frame, Incomplete):
             return False
         if isinstance(frame, Fatal):
             return self._reject(frame.reason, rejection(frame.field))
-        now = self._clock.seconds()
-        reading = self._read(frame.value, now)
+        data = frame.value
+        if data[0] in MESSAGE_CODECS and not self._may_pass(data):
+            return False
+        reading = self._read(data, now)
+        worked_until = self._clock.seconds()
+        self._throttle.worked(worked_until - now, worked_until)
         if isinstance(reading, Rejected):
             return self._reject(reading.reason, rejection(reading.field))
         self._take_in(frame.used, now)
@@ -339,10 +368,50 @@ class TeltonikaProtocol(Protocol):
             count = len(reading.entries).to_bytes(4, "big")
             self._answer_when(self._gateway.publish(reading.entries), count)
             return True
-        if not self._keep(reading.entries):
-            self._answer_when(self._gateway.publish(reading.entries), b"")
-        self._tell_answer(reading.message)
+        self._publish_message(reading.entries, reading.message)
         return True
+
+    def _may_pass(self, data: bytes) -> bool:
+        """Whether the message at the start of the buffer is within the rate, or an answer."""
+        assert self.device_id is not None  # noqa: S101 - the login comes first
+        if self._is_awaited(data):
+            self._expected = b""
+            return True
+        if self._throttle.may_take_message(self.device_id, len(data)):
+            return True
+        self._looked = 0
+        self._take_answer()
+        return False
+
+    def _is_awaited(self, data: bytes) -> bool:
+        """Whether a message may be the answer to the last command, which none was before."""
+        if not self._expected or not data.startswith(self._expected):
+            return False
+        outcome = decode_message(data)
+        return (
+            isinstance(outcome, Decoded)
+            and maybe_answer(self.device_id or "", outcome.value) is not None
+        )
+
+    def _take_answer(self) -> None:
+        """Take the answer to a command from behind messages that are over the rate."""
+        if not self._expected:
+            return
+        self._looked, data = find_message(self._buffer, self._looked, self._is_awaited)
+        if data is None:
+            return
+        now = self._clock.seconds()
+        reading = self._read(data, now)
+        if isinstance(reading, Rejected) or reading.message is None:
+            return  # what is wrong with it is told when it is its turn
+        self._expected = b""
+        self._take_in(frame_size(data), now, self._looked)
+        self._publish_message(reading.entries, reading.message)
+
+    def _publish_message(self, entries: list[Entry], message: Message) -> None:
+        if not self._keep(entries):
+            self._answer_when(self._gateway.publish(entries), b"")
+        self._tell_answer(message)
 
     def _tell_answer(self, message: Message) -> None:
         assert self.device_id is not None  # noqa: S101 - the login comes first
@@ -369,45 +438,32 @@ class TeltonikaProtocol(Protocol):
         # From when the answer is written, which may be late where the reactor is busy.
         self._settled_at = self._clock.seconds() + LOGIN_SETTLES
 
-    def _take_in(self, used: int, now: float) -> None:
+    def _take_in(self, used: int, now: float, start: int = 0) -> None:
         """So many bytes were a whole that makes sense."""
+        end = start + used
         if self._observer is not None:
-            self._observer(Traffic.RECEIVED, bytes(self._buffer[:used]))
-        del self._buffer[:used]
+            self._observer(Traffic.RECEIVED, bytes(self._buffer[start:end]))
+        del self._buffer[start:end]
         self._last_heard = now
 
     def _read_nothing(self) -> bool:
         self._buffer.clear()
         return False
 
-    def _frame_of(self, buffer: bytearray) -> Decoded[bytes] | Incomplete | Fatal:
-        limits = self._limits
-        return decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
-
-    def _keep_messages(self, unread: bytearray) -> None:
-        """Publish the messages in what was not read; records are sent again by the device."""
-        lost = 0
-        while unread:
-            self._swallow_pings(unread)
-            frame = self._frame_of(unread)
-            if not isinstance(frame, Decoded):
-                break
-            del unread[: frame.used]
-            if frame.value[0] in MESSAGE_CODECS:
-                reading = self._read(frame.value, self._clock.seconds())
-                if isinstance(reading, Rejected):
-                    break
-                lost += not self._keep(reading.entries)
-        if lost:
-            self._gateway.lost(self, lost)
-
     def _read(self, data: bytes, now: float) -> Reading | Rejected:
         assert self.device_id is not None  # noqa: S101 - the login comes first
-        return self._reader.read(self.device_id, data, now, self._notice_repeated_id)
+        reading = self._reader.read(self.device_id, data, now, self._notice_repeated_id)
+        if not isinstance(reading, Rejected) and reading.message is not None:
+            is_long = len(reading.message.content) > self._limits.message_bytes
+            self._gateway.tally.truncated += is_long
+        return reading
 
-    def _swallow_pings(self, buffer: bytearray) -> None:
-        if buffer and buffer[0] == PING:
-            del buffer[: len(buffer) - len(buffer.lstrip(bytes((PING,))))]
+    def _entries_of(self, data: bytes) -> list[Entry]:
+        reading = self._read(data, self._clock.seconds())
+        return [] if isinstance(reading, Rejected) else reading.entries
+
+    def _swallow_pings(self) -> None:
+        if swallow_pings(self._buffer):
             self._last_heard = self._clock.seconds()
 
     def _reject(self, reason: str, kind: Rejection) -> bool:
@@ -481,12 +537,11 @@ class TeltonikaFactory(Factory):
 
     def __init__(self, gateway: IGateway, limits: Limits, clock: Any) -> None:
         self._gateway = gateway
-        self._limits = limits
-        self._clock = clock
+        self._workload = Workload(clock, limits, gateway.tally)
         self._layouts = Layouts()
 
     def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol | None:
         """One more connection, if there is room for it; else it is closed unread."""
         if not self._gateway.admits(addr):
             return None
-        return TeltonikaProtocol(self._gateway, self._limits, self._clock, self._layouts)
+        return TeltonikaProtocol(self._gateway, self._workload, self._layouts)

@@ -11,7 +11,7 @@ from tracker.vendors.teltonika.avl import Packet
 from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.layouts import Layouts, RecentLayouts
 from tracker.vendors.teltonika.messages import Message
-from tracker.vendors.teltonika.positions import entries
+from tracker.vendors.teltonika.positions import MESSAGE_BYTES, entries
 
 
 class Reading(NamedTuple):
@@ -26,10 +26,13 @@ class Reading(NamedTuple):
 class EntryReader:
     """Reads what a device sends; best one for each, since it learns how its records look."""
 
-    __slots__ = ("_max_records", "_recent")
+    __slots__ = ("_max_records", "_message_bytes", "_recent")
 
-    def __init__(self, layouts: Layouts, max_records: int) -> None:
+    def __init__(
+        self, layouts: Layouts, max_records: int, message_bytes: int = MESSAGE_BYTES
+    ) -> None:
         self._max_records = max_records
+        self._message_bytes = message_bytes
         self._recent = RecentLayouts(layouts)
 
     def read(
@@ -49,5 +52,5 @@ class EntryReader:
         content = outcome.value
         if isinstance(content, Packet):
             self._recent.learn(content)
-        made = entries(device_id, content, now, on_repeated_id)
+        made = entries(device_id, content, now, on_repeated_id, self._message_bytes)
         return Reading(made, content if isinstance(content, Message) else None)
