@@ -37,6 +37,9 @@ MAY_IMPORT = {
     | {"ingestion", "processing", "janitor", "bridge", "console"},
 }
 
+#: Ends of the names of a vendor's modules that carry bytes, and do not decode them.
+CARRIERS = ("protocol.py", "factory.py", "vendor.py", "turns.py", "throttle.py", "writer.py")
+
 #: Modules that decode, and so are pure: bytes in, values out.
 PURE = [
     PACKAGE / "position.py",
@@ -46,9 +49,7 @@ PURE = [
     PACKAGE / "limits.py",
     PACKAGE / "settings.py",
     *sorted(
-        path
-        for path in (PACKAGE / "vendors").rglob("*.py")
-        if not path.name.endswith(("protocol.py", "vendor.py", "turns.py", "throttle.py"))
+        path for path in (PACKAGE / "vendors").rglob("*.py") if not path.name.endswith(CARRIERS)
     ),
 ]
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from tracker.command import MAX_RESPONSE_BYTES, Answer, CommandFrame
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.vendors.outcomes import Decoded
+from tracker.vendors.teltonika.frame import encode_frame, find_message
 from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,
@@ -17,6 +18,7 @@ from tracker.vendors.teltonika.messages import (
     RESPONSE,
     Message,
     beginning,
+    decode_message,
     encode_message,
 )
 
@@ -44,14 +46,6 @@ def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
     return CommandFrame(chosen.name, encode_frame(encode_message(message)))
 
 
-def expected_answer(command: bytes) -> bytes:
-    """Return how the data of the answer to a command begins: with its codec.
-
-    :param command: its frame.
-    """
-    return command[_HEADER : _HEADER + 1]
-
-
 def maybe_answer(imei: str, message: Message) -> Answer | None:
     """What may answer a command to this device; None for what certainly does not."""
     if message.codec.name not in _CODECS:
@@ -61,6 +55,54 @@ def maybe_answer(imei: str, message: Message) -> Answer | None:
     if not refused and (message.type != RESPONSE or message.imei not in (None, imei)):
         return None
     return Answer(message.codec.name, _text(message.content), refused)
+
+
+class AwaitedAnswer:
+    """The answer to the last command that was written on a connection, if it is still due."""
+
+    __slots__ = ("_codec", "_looked")
+
+    def __init__(self) -> None:
+        self._codec = b""  # with which its data begins
+        self._looked = 0  # how much of the buffer holds no answer
+
+    def expect(self, command: bytes) -> None:
+        """Await the answer to a command.
+
+        :param command: its frame.
+        """
+        self._codec = command[_HEADER : _HEADER + 1]
+
+    def is_in(self, imei: str, data: bytes) -> bool:
+        """Return whether this message may be the answer; then none is due any more."""
+        if not self._may_be(imei, data):
+            return False
+        self._codec = b""
+        return True
+
+    def look_anew(self) -> None:
+        """Look at the buffer from its start: something was taken out of it."""
+        self._looked = 0
+
+    def find(self, imei: str, buffer: bytearray) -> tuple[int, bytes | None]:
+        """Look for the answer behind other messages; then none is due any more.
+
+        :return: where its frame begins, and its data; None when it is not there.
+        """
+        if not self._codec:
+            return 0, None
+        self._looked, data = find_message(
+            buffer, self._looked, lambda found: self._may_be(imei, found)
+        )
+        if data is not None:
+            self._codec = b""
+        return self._looked, data
+
+    def _may_be(self, imei: str, data: bytes) -> bool:
+        if not self._codec or data[:1] != self._codec:
+            return False
+        outcome = decode_message(data)
+        return isinstance(outcome, Decoded) and maybe_answer(imei, outcome.value) is not None
 
 
 def _text(content: bytes) -> str:

@@ -38,13 +38,12 @@ since a device reads that byte alone, and what comes with it as a part of the ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ITCPTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
-from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -61,20 +60,20 @@ from tracker.interfaces import (
     SessionFacts,
     Traffic,
 )
-from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
-from tracker.vendors.teltonika.commands import command_frame, expected_answer, maybe_answer
-from tracker.vendors.teltonika.frame import decode_frame, find_message, frame_size, swallow_pings
+from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer
+from tracker.vendors.teltonika.frame import decode_frame, frame_size, swallow_pings
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.leftovers import Leftovers
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, decode_message
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader, Reading
 from tracker.vendors.teltonika.rejections import rejection
 from tracker.vendors.throttle import Throttle, Workload
 from tracker.vendors.turns import Turn
+from tracker.vendors.writer import Writer
 
 #: Seconds for a peer to take what was written before its connection was closed.
 CLOSE_GRACE: Final = 5.0
@@ -94,6 +93,7 @@ class TeltonikaProtocol(Protocol):
 
     # Twisted types it as optional; it is set before any method below is called.
     transport: ITCPTransport
+    _writer: Writer
 
     def __init__(self, gateway: IGateway, workload: Workload, layouts: Layouts) -> None:
         limits = workload.limits
@@ -113,15 +113,13 @@ class TeltonikaProtocol(Protocol):
         self._observer: Observer | None = None
         self._retiring = False
         self._told_of_repeated_ids = False
-        self._write_at_once: Callable[[bytes], int | Exception] | None = None
         self._buffer = bytearray()
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
         self._messages_under_way = 0
         self._settled_at = 0.0  # from then on the login's answer has been read alone
         self._turn: Turn | None = None  # somebody wants to write a command
-        self._expected = b""  # how the data of the answer to the last command begins
-        self._looked = 0  # up to where the buffer was looked through for that
+        self._awaited = AwaitedAnswer()
         self._advancing = False
         self._unread = False  # the peer does not read what is written to it
         self._paused = False  # and so, or for another reason, it is not read either
@@ -131,8 +129,7 @@ class TeltonikaProtocol(Protocol):
         self.peer = readable(self.transport.getPeer())
         self._gateway.opened(self)
         keep_alive(self.transport)
-        if type(self.transport) is Server and not self.transport.TLS:
-            self._write_at_once = self.transport.writeSomeData
+        self._writer = Writer(self.transport)
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self._timeout = self._clock.callLater(self._limits.login_timeout, self._login_overdue)
 
@@ -201,7 +198,7 @@ class TeltonikaProtocol(Protocol):
 
     def write_command(self, data: bytes) -> None:
         """See ISession."""
-        self._expected = expected_answer(data)
+        self._awaited.expect(data)
         self._write(data)
 
     # The transport asks for these when what is written is not taken by the peer.
@@ -374,39 +371,23 @@ class TeltonikaProtocol(Protocol):
     def _may_pass(self, data: bytes) -> bool:
         """Whether the message at the start of the buffer is within the rate, or an answer."""
         assert self.device_id is not None  # noqa: S101 - the login comes first
-        if self._is_awaited(data):
-            self._expected = b""
+        if self._awaited.is_in(self.device_id, data):
             return True
         if self._throttle.may_take_message(self.device_id, len(data)):
             return True
-        self._looked = 0
+        self._awaited.look_anew()
         self._take_answer()
         return False
 
-    def _is_awaited(self, data: bytes) -> bool:
-        """Whether a message may be the answer to the last command, which none was before."""
-        if not self._expected or not data.startswith(self._expected):
-            return False
-        outcome = decode_message(data)
-        return (
-            isinstance(outcome, Decoded)
-            and maybe_answer(self.device_id or "", outcome.value) is not None
-        )
-
     def _take_answer(self) -> None:
         """Take the answer to a command from behind messages that are over the rate."""
-        if not self._expected:
-            return
-        self._looked, data = find_message(self._buffer, self._looked, self._is_awaited)
-        if data is None:
-            return
+        assert self.device_id is not None  # noqa: S101 - the login comes first
+        start, data = self._awaited.find(self.device_id, self._buffer)
         now = self._clock.seconds()
-        reading = self._read(data, now)
-        if isinstance(reading, Rejected) or reading.message is None:
-            return  # what is wrong with it is told when it is its turn
-        self._expected = b""
-        self._take_in(frame_size(data), now, self._looked)
-        self._publish_message(reading.entries, reading.message)
+        reading = None if data is None else self._read(data, now)
+        if data is not None and isinstance(reading, Reading) and reading.message is not None:
+            self._take_in(frame_size(data), now, start)
+            self._publish_message(reading.entries, reading.message)
 
     def _publish_message(self, entries: list[Entry], message: Message) -> None:
         if not self._keep(entries):
@@ -505,21 +486,10 @@ class TeltonikaProtocol(Protocol):
         self._go_on()
 
     def _write(self, answer: bytes) -> None:
-        """Write to the socket itself while that takes it: three system calls fewer than else.
-
-        What it does not take goes the usual way, and so does all that follows.
-        """
         if self._observer is not None and answer:
             self._observer(Traffic.SENT, answer)
         self._gateway.tally.bytes_sent += len(answer)
-        if self._write_at_once is not None:
-            written = self._write_at_once(answer)
-            if written == len(answer):
-                return
-            self._write_at_once = None
-            if isinstance(written, int):
-                answer = answer[written:]
-        self.transport.write(answer)
+        self._writer.write(answer)
 
     def _not_confirmed(self, failure: Failure, answer: bytes) -> None:
         self._unconfirmed = None
@@ -528,20 +498,3 @@ class TeltonikaProtocol(Protocol):
         failure.trap(CancelledError, NotAccepted)
         if not answer:  # a message for which there was no room among those that are kept
             self._gateway.lost(self, 1)
-
-
-class TeltonikaFactory(Factory):
-    """Builds a :class:`TeltonikaProtocol` for each connection of a port."""
-
-    noisy = False
-
-    def __init__(self, gateway: IGateway, limits: Limits, clock: Any) -> None:
-        self._gateway = gateway
-        self._workload = Workload(clock, limits, gateway.tally)
-        self._layouts = Layouts()
-
-    def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol | None:
-        """One more connection, if there is room for it; else it is closed unread."""
-        if not self._gateway.admits(addr):
-            return None
-        return TeltonikaProtocol(self._gateway, self._workload, self._layouts)
