@@ -31,6 +31,10 @@ PLACES: Final = 4096
 KNOWN_SOURCES: Final = 20_000
 
 
+#: Address and port of who has sent a datagram; the address may be forged.
+Source = tuple[str, int]
+
+
 class Bucket:
     """A token bucket that may go into debt: what is taken is known only afterwards.
 
@@ -148,9 +152,9 @@ class DatagramBudget:
         self._devices = _Places(limits.peer_work)
         self._strangers = Bucket(limits.spare_work, OWN_BURST, now)
         self._spare = Bucket(limits.spare_work, OWN_BURST, now)
-        self._known: OrderedDict[Hashable, None] = OrderedDict()
+        self._known: OrderedDict[Source, None] = OrderedDict()
 
-    def check_source(self, source: Hashable, now: float) -> Verdict:
+    def check_source(self, source: Source, now: float) -> Verdict:
         """Decide before anything of the datagram is read."""
         if source in self._known:
             if self._sources.has_credit(source, now) or self._spare.level(now) > 0:
@@ -166,7 +170,7 @@ class DatagramBudget:
             return Verdict.ADMITTED
         return Verdict.DEVICE
 
-    def worked(self, source: Hashable, device_id: str | None, work: float, now: float) -> None:
+    def worked(self, source: Source, device_id: str | None, work: float, now: float) -> None:
         """Charge for a datagram.
 
         :param device_id: None where the datagram was not read so far.
@@ -183,7 +187,7 @@ class DatagramBudget:
         elif over:
             self._spare.take(work)
 
-    def know(self, source: Hashable) -> None:
+    def know(self, source: Source) -> None:
         """Remember a source that has sent what was confirmed."""
         known = self._known
         if source in known:

@@ -25,13 +25,13 @@ from tests.unit.vendors.teltonika.conversation import (
 from tracker.interfaces import Admission, NotAccepted
 from tracker.limits import Limits
 from tracker.position import Entry
+from tracker.vendors.teltonika.factory import TeltonikaFactory
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.protocol import (
     CLOSE_GRACE,
     MESSAGES_UNDER_WAY,
-    TeltonikaFactory,
 )
 
 OTHER = "352093081452251"
