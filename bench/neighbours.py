@@ -50,7 +50,7 @@ _INGEST: Final = "ingest"
 _CONNECTIONS: Final = 5
 _RECORDS: Final = 10
 #: Packets a second of all of them together.
-_RATE: Final = 200.0
+_RATE: Final = 500.0
 
 _COLUMNS: Final = (
     Column("attack             ", "attack"),

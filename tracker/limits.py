@@ -43,10 +43,10 @@ class Limits:
         8192, 64, 1 << 20, "Bytes of a message that are stored, with the length of all of it."
     )
     peer_work: float = setting(
-        0.02, 0.0001, 1, "Seconds of decoding a second that a connection or sender may always use."
+        0.05, 0.0001, 1, "Seconds of decoding a second that a connection or sender may always use."
     )
     spare_work: float = setting(
-        0.25, 0.001, 1, "Seconds of decoding a second that those over peer-work share."
+        0.1, 0.001, 1, "Seconds of decoding a second that those over peer-work share."
     )
     login_timeout: float = setting(30.0, 0.1, 3600, "Seconds from connection to login.")
     idle_timeout: float = setting(

@@ -150,8 +150,8 @@ class DatagramBudget:
     def __init__(self, limits: Limits, now: float) -> None:
         self._sources = _Places(limits.peer_work)
         self._devices = _Places(limits.peer_work)
-        self._strangers = Bucket(limits.spare_work, OWN_BURST, now)
-        self._spare = Bucket(limits.spare_work, OWN_BURST, now)
+        self._strangers = Bucket(limits.spare_work, SPARE_BURST, now)
+        self._spare = Bucket(limits.spare_work, SPARE_BURST, now)
         self._known: OrderedDict[Source, None] = OrderedDict()
 
     def check_source(self, source: Source, now: float) -> Verdict:

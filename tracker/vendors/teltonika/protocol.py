@@ -80,6 +80,9 @@ CLOSE_GRACE: Final = 5.0
 #: Messages of a connection that may be under way to Redis while it is read further.
 MESSAGES_UNDER_WAY: Final = 32
 
+#: Seconds of work that it takes to answer in a turn of its own, as measured.
+ANSWER_WORK: Final = 0.00003
+
 #: Seconds after the login in which no command is written, unless a packet comes before.
 LOGIN_SETTLES: Final = 1.0
 
@@ -336,10 +339,10 @@ class TeltonikaProtocol(Protocol):
 
     def _read_frame(self) -> bool:
         self._swallow_pings()
-        if self._buffer[:2] == _LOGIN_START:
-            return self._read_repeated_login()
         if not (self._buffer and self._throttle.may_work()):
             return False
+        if self._buffer[:2] == _LOGIN_START:
+            return self._read_repeated_login()
         now = self._clock.seconds()
         frame = decode_frame(
             self._buffer, self._limits.frame_bytes, self._limits.command_frame_bytes
@@ -353,9 +356,11 @@ class TeltonikaProtocol(Protocol):
             return False
         reading = self._read(data, now)
         worked_until = self._clock.seconds()
-        self._throttle.worked(worked_until - now, worked_until)
         if isinstance(reading, Rejected):
             return self._reject(reading.reason, rejection(reading.field))
+        work = worked_until - now
+        # What is answered without a call to Redis costs more than to decode it.
+        self._throttle.worked(work if reading.entries else work + ANSWER_WORK, worked_until)
         self._take_in(frame.used, now)
         if reading.entries:
             self._codec = reading.entries[0].codec
@@ -410,7 +415,9 @@ class TeltonikaProtocol(Protocol):
             return self._reject(f"a second login: {outcome.reason}", Rejection.LOGIN)
         if outcome.value != self.device_id:
             return self._reject("a second login, of another device", Rejection.LOGIN)
-        self._take_in(outcome.used, self._clock.seconds())
+        now = self._clock.seconds()
+        self._throttle.worked(ANSWER_WORK, now)
+        self._take_in(outcome.used, now)
         # Nothing to confirm, and so in a turn of its own: others have to have theirs.
         self._answer_when(deferLater(self._clock, 0, self._login_settles), ACCEPT)
         return True
