@@ -189,6 +189,11 @@ class Tally:
     """The same since it was over its rate of messages."""
     truncated: int = 0
     """Messages that were too long to be stored whole."""
+
+    def count_truncated(self) -> None:
+        """Count one of these."""
+        self.truncated += 1
+
     turned_away: int = 0
     """Datagrams of devices that are not served, or not now."""
 

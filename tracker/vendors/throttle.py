@@ -88,32 +88,33 @@ class Throttle:
     :param go_on: called when a hold has ended.
     """
 
-    __slots__ = ("_at", "_go_on", "_has_turn", "_level", "_messages", "_timer", "_work", "held")
+    __slots__ = ("_at", "_go_on", "_has_turn", "_messages", "_timer", "_work", "credit", "held")
 
     def __init__(self, work: Workload, go_on: Callable[[], None]) -> None:
         self.held = False
         """Whether nothing may be decoded until ``go_on`` is called."""
         self._work = work
         self._go_on = go_on
-        self._level = OWN_BURST  # seconds of work of the own share
+        self.credit = OWN_BURST
+        """Seconds of work that are left of the connection's own share."""
         self._at = 0.0  # when that was brought up to date
         self._has_turn = False
         self._timer: IDelayedCall | None = None
         self._messages: MessageBudget | None = None
 
     def may_work(self) -> bool:
-        """Return whether to decode the next frame now; if not, the connection is held."""
-        return self._level > 0 or self._may_work_on()
+        """Return whether to decode the next frame now; if not, the connection is held.
 
-    def _may_work_on(self) -> bool:
+        There is no need to ask while there is :attr:`credit`.
+        """
         work = self._work
         now = work.clock.seconds()
         # Refilled only when it has run out: an honest device seldom gets there.
         if now > self._at:
             refill = (now - self._at) * work.limits.peer_work
-            self._level = min(OWN_BURST, self._level + refill)
+            self.credit = min(OWN_BURST, self.credit + refill)
             self._at = now
-        if self._level > 0 or self._has_turn or work.take_spare(now):
+        if self.credit > 0 or self._has_turn or work.take_spare(now):
             return True
         self.held = True
         work.tally.paused_for_work += 1
@@ -131,14 +132,14 @@ class Throttle:
 
     def worked(self, seconds: float, now: float) -> None:
         """Charge for a frame that was decoded."""
-        before = self._level
+        before = self.credit
         if before <= 0:
             self._work.charge(seconds)
             self._has_turn = False
             return
-        self._level = before - seconds
-        if self._level <= 0:
-            self._level = max(-OWN_BURST, self._level)
+        self.credit = before - seconds
+        if self.credit <= 0:
+            self.credit = max(-OWN_BURST, self.credit)
             self._at = now
 
     def may_take_message(self, device_id: str, size: int) -> bool:

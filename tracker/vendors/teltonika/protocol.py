@@ -17,18 +17,15 @@ closed   whatever the peer still sent nothing
 Anything else, and silence for too long, is answered by closing the connection: the
 device reconnects and sends again what was not acknowledged.
 
-While Redis has not confirmed a packet nothing more is decoded, and what the peer
-sends meanwhile is buffered only up to a limit. So a connection holds one
-unacknowledged packet at most, which is all that a stop-and-wait device ever sends.
-The same holds while a peer does not read its acknowledgements.
+While Redis has not confirmed a packet nothing more is decoded, and what the peer sends
+meanwhile is buffered up to a limit: a connection holds one unacknowledged packet at most,
+all that a stop-and-wait device ever sends. So it is while a peer does not read its ACKs, uses
+more than its budget of work, or sends more messages than its rate allows (see
+``tracker.vendors.throttle``). The answer to a command passes messages that are held.
 
 A message is not acknowledged, so its device never sends it again: it outlives its
 connection on the way to Redis, and those that wait in the buffer when the connection
 ends are published then. Only a few of a connection are under way at a time.
-
-A connection that uses more than its budget of work, or sends more messages than its rate
-allows, is held (see ``tracker.vendors.throttle``): as above, nothing is decoded and what
-comes is buffered up to a limit. Only the answer to a command passes messages that are held.
 
 A command is written where it can come between nothing: no packet waits for its
 acknowledgement, and none is half received. Nor does it follow the login's answer at once,
@@ -63,7 +60,7 @@ from tracker.interfaces import (
 from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer
-from tracker.vendors.teltonika.frame import decode_frame, frame_size, swallow_pings
+from tracker.vendors.teltonika.frame import PING, decode_frame, frame_size, swallow_pings
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.leftovers import Leftovers
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
@@ -105,7 +102,8 @@ class TeltonikaProtocol(Protocol):
         self._gateway = gateway
         self._limits = limits
         self._clock = workload.clock
-        self._reader = EntryReader(layouts, limits.records, limits.message_bytes)
+        truncated = gateway.tally.count_truncated
+        self._reader = EntryReader(layouts, limits.records, limits.message_bytes, truncated)
         self._throttle = Throttle(workload, self._go_on)
         self._timeout: IDelayedCall | None = None
         self._last_heard = 0.0
@@ -287,10 +285,9 @@ class TeltonikaProtocol(Protocol):
     def _check_idle(self) -> None:
         # One timer a connection that is seldom moved: a device that sends every second
         # would otherwise cancel and make one each time.
-        now = self._clock.seconds()
         if self._throttle.held:
-            self._last_heard = now  # it has sent more than enough
-        left = self._last_heard + self._limits.idle_timeout - now
+            self._last_heard = self._clock.seconds()  # it has sent more than enough
+        left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
         if left <= 0:
             self._disconnect(f"nothing whole for {self._limits.idle_timeout:g} s", Rejection.IDLE)
         else:
@@ -309,7 +306,7 @@ class TeltonikaProtocol(Protocol):
     # The states. Each returns whether it is worth looking at the buffer again.
 
     def _read_login(self) -> bool:
-        self._swallow_pings()
+        swallow_pings(self._buffer)
         outcome = decode_login(self._buffer)
         if isinstance(outcome, Incomplete):
             return False
@@ -338,15 +335,18 @@ class TeltonikaProtocol(Protocol):
         return True
 
     def _read_frame(self) -> bool:
-        self._swallow_pings()
-        if not (self._buffer and self._throttle.may_work()):
+        if self._buffer[0] == PING:
+            swallow_pings(self._buffer)
+            self._last_heard = self._clock.seconds()
+            return True
+        throttle = self._throttle
+        if throttle.credit <= 0 and not throttle.may_work():
             return False
         if self._buffer[:2] == _LOGIN_START:
             return self._read_repeated_login()
         now = self._clock.seconds()
-        frame = decode_frame(
-            self._buffer, self._limits.frame_bytes, self._limits.command_frame_bytes
-        )
+        limits = self._limits
+        frame = decode_frame(self._buffer, limits.frame_bytes, limits.command_frame_bytes)
         if isinstance(frame, Incomplete):
             return False
         if isinstance(frame, Fatal):
@@ -360,7 +360,7 @@ class TeltonikaProtocol(Protocol):
             return self._reject(reading.reason, rejection(reading.field))
         work = worked_until - now
         # What is answered without a call to Redis costs more than to decode it.
-        self._throttle.worked(work if reading.entries else work + ANSWER_WORK, worked_until)
+        throttle.worked(work if reading.entries else work + ANSWER_WORK, worked_until)
         self._take_in(frame.used, now)
         if reading.entries:
             self._codec = reading.entries[0].codec
@@ -440,19 +440,11 @@ class TeltonikaProtocol(Protocol):
 
     def _read(self, data: bytes, now: float) -> Reading | Rejected:
         assert self.device_id is not None  # noqa: S101 - the login comes first
-        reading = self._reader.read(self.device_id, data, now, self._notice_repeated_id)
-        if not isinstance(reading, Rejected) and reading.message is not None:
-            is_long = len(reading.message.content) > self._limits.message_bytes
-            self._gateway.tally.truncated += is_long
-        return reading
+        return self._reader.read(self.device_id, data, now, self._notice_repeated_id)
 
     def _entries_of(self, data: bytes) -> list[Entry]:
         reading = self._read(data, self._clock.seconds())
         return [] if isinstance(reading, Rejected) else reading.entries
-
-    def _swallow_pings(self) -> None:
-        if swallow_pings(self._buffer):
-            self._last_heard = self._clock.seconds()
 
     def _reject(self, reason: str, kind: Rejection) -> bool:
         self._buffer.clear()  # behind what is wrong, nothing is to be relied on
@@ -464,7 +456,7 @@ class TeltonikaProtocol(Protocol):
         self.close()
 
     def _keep(self, message: list[Entry]) -> bool:
-        """Publish a message that may outlive this connection; whether there was room for it."""
+        """Publish a message that may outlive this connection; return whether there was room."""
         kept = self._gateway.keep(message)
         if kept is None:
             return False
