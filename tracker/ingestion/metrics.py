@@ -130,13 +130,13 @@ class IngestMetrics:
         )
         dropped = counter(
             "tracker_dropped_datagrams",
-            "Datagrams that were dropped without an answer, by which limit they were over.",
-            *("vendor", "limit"),
+            "Datagrams that were dropped without an answer, by the limit they were over.",
+            *("vendor", "reason"),
         )
         pauses = counter(
             "tracker_paused_connections",
-            "Times that a connection was not read further, by which limit it was over.",
-            *("vendor", "limit"),
+            "Times that a connection was not read further, by the limit it was over.",
+            *("vendor", "reason"),
         )
         truncated = counter(
             "tracker_truncated_messages", "Messages too long to be stored whole.", "vendor"
@@ -144,8 +144,8 @@ class IngestMetrics:
         for vendor, gateway in self._gateways.items():
             tally = gateway.tally
             dropped.add_metric([vendor, "under_way"], tally.dropped)
-            for limit in _BUDGETS:
-                dropped.add_metric([vendor, limit], tally.over_budget[limit])
+            for budget in _BUDGETS:
+                dropped.add_metric([vendor, budget], tally.over_budget[budget])
             pauses.add_metric([vendor, "work"], tally.paused_for_work)
             pauses.add_metric([vendor, "messages"], tally.paused_for_messages)
             truncated.add_metric([vendor], tally.truncated)

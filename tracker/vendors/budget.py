@@ -31,6 +31,9 @@ PLACES: Final = 4096
 KNOWN_SOURCES: Final = 20_000
 
 
+#: A whole message, but for rounding.
+_ONE: Final = 1 - 1e-6
+
 #: Address and port of who has sent a datagram; the address may be forged.
 Source = tuple[str, int]
 
@@ -63,10 +66,10 @@ class Bucket:
         """Remove tokens, if necessary into debt."""
         self._level = max(-self._burst, self._level - tokens)
 
-    def wait(self, now: float) -> float:
-        """Return the seconds until there is more than nothing."""
-        level = self.level(now)
-        return 0.0 if level > 0 else -level / self._rate + 1e-6
+    def wait(self, now: float, least: float = 0.0) -> float:
+        """Return the seconds until there is more than ``least``; 0: there is."""
+        missing = least - self.level(now)
+        return 0.0 if missing < 0 else missing / self._rate + 1e-6
 
     def is_full(self, now: float) -> bool:
         """Return whether nothing is missing."""
@@ -85,7 +88,7 @@ class MessageBudget:
 
     def wait(self, now: float) -> float:
         """Return the seconds until the next message may be taken; 0: now."""
-        return max(self._number.wait(now), self._bytes.wait(now))
+        return max(self._number.wait(now, _ONE), self._bytes.wait(now))
 
     def take(self, size: int) -> None:
         """Take one message of so many bytes."""

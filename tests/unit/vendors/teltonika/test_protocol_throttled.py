@@ -12,6 +12,7 @@ from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika.conversation import (
     IMEI,
     LOGIN,
+    Connection,
     Conversation,
     frame,
     is_message,
@@ -55,7 +56,7 @@ def test_a_connection_over_its_rate_is_not_read_until_that_allows_the_next_messa
     for count in (3, 4, 5, 6):
         talk.clock.advance(0.9)
         assert len(messages(talk)) == count - 1
-        talk.clock.advance(0.2)
+        talk.clock.advance(0.101)
         assert len(messages(talk)) == count
     assert not paused(talk)
     assert not talk.closed
@@ -87,12 +88,14 @@ def test_records_are_never_limited() -> None:
 
 def test_a_held_connection_does_not_count_as_silent() -> None:
     talk = online(Limits(message_rate=0.01, message_burst=100, buffer_bytes=64, idle_timeout=10))
-    talk.send(UNASKED * 3)
+    talk.send(UNASKED * 4)
     assert paused(talk)
-    talk.clock.pump([9] * 8)
-    assert not talk.closed
-    talk.clock.pump([9] * 8)
+    talk.clock.pump([9] * 31)
     assert len(messages(talk)) == 3
+    assert not talk.closed
+    talk.clock.pump([9] * 5)
+    assert len(messages(talk)) == 4
+    talk.clock.pump([9] * 3)
     assert talk.closed  # for it has sent nothing more
 
 
@@ -177,7 +180,8 @@ def test_a_budget_of_messages_outlives_its_connection() -> None:
         talk.clock = clock
         protocol = factory.buildProtocol(None)
         assert protocol is not None
-        talk.protocol = talk.transport.protocol = protocol
+        talk.protocol, talk.transport = protocol, Connection()
+        talk.transport.protocol = protocol
         protocol.makeConnection(talk.transport)
         talk.send(LOGIN + UNASKED * 2)
         return talk
