@@ -222,8 +222,10 @@ class Attacker:
 
 def _serve(attack: str, target: Target, cpus: set[int], stop: Any, pipe: Any) -> None:
     os.sched_setaffinity(0, cpus)
-    os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
-    os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:
+        os.setpriority(os.PRIO_PROCESS, 0, _NICE)
+    else:  # all others have a priority in real time, and so go first
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     pipe.send(None)
     start = time.monotonic()
     sent = ATTACKS[attack](target, stop.is_set)

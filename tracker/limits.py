@@ -31,13 +31,13 @@ class Limits:
         1000, 1, 1_000_000, "UDP packets that wait for Redis; more are dropped."
     )
     message_rate: float = setting(
-        100.0, 0.01, 1_000_000, "Unsolicited messages a second of a connection; see message-burst."
+        100.0, 0.1, 1_000_000, "Unsolicited messages a second of a connection; see message-burst."
     )
     message_bytes_rate: float = setting(
         65536.0, 1, 1 << 30, "Their bytes a second. Over one of the rates it is not read."
     )
     message_burst: float = setting(
-        10.0, 0.01, 3600, "Seconds' worth of messages that may come at once."
+        10.0, 0.1, 3600, "Seconds' worth of messages that may come at once."
     )
     message_bytes: int = setting(
         8192, 64, 1 << 20, "Bytes of a message that are stored, with the length of all of it."

@@ -16,7 +16,7 @@ from tracker.limits import Limits
 from tracker.vendors.datagrams import AT_ONCE
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
 
-FLOOD = 5 * AT_ONCE
+FLOOD = 10 * AT_ONCE
 
 
 class Counting(TeltonikaDatagramProtocol):

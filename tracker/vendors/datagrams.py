@@ -9,8 +9,8 @@ from tracker.limits import Limits
 from tracker.vendors.budget import DatagramBudget, Source, Verdict
 
 #: Datagrams, and seconds of work on them, after which the reactor sees to other things first.
-AT_ONCE: Final = 16
-WORK_AT_ONCE: Final = 0.00025
+AT_ONCE: Final = 8
+WORK_AT_ONCE: Final = 0.00015
 
 #: Bytes that a port reads in one turn of the reactor, unless it is stopped before: as ever.
 _THROUGHPUT: Final = 256 * 1024

@@ -87,15 +87,15 @@ def test_records_are_never_limited() -> None:
 
 
 def test_a_held_connection_does_not_count_as_silent() -> None:
-    talk = online(Limits(message_rate=0.01, message_burst=100, buffer_bytes=64, idle_timeout=10))
+    talk = online(Limits(message_rate=0.1, message_burst=10, buffer_bytes=64, idle_timeout=5))
     talk.send(UNASKED * 4)
     assert paused(talk)
-    talk.clock.pump([9] * 31)
+    talk.clock.pump([0.9] * 31)
     assert len(messages(talk)) == 3
     assert not talk.closed
-    talk.clock.pump([9] * 5)
+    talk.clock.pump([0.9] * 5)
     assert len(messages(talk)) == 4
-    talk.clock.pump([9] * 3)
+    talk.clock.pump([0.9] * 8)
     assert talk.closed  # for it has sent nothing more
 
 
