@@ -57,9 +57,10 @@ class Bucket:
 
     def level(self, now: float) -> float:
         """Return the tokens there are; negative in debt."""
-        if now > self._at:
-            self._level = min(self._burst, self._level + (now - self._at) * self._rate)
-            self._at = now
+        elapsed = now - self._at
+        self._at = now  # also when the clock was put back
+        if elapsed > 0:
+            self._level = min(self._burst, self._level + elapsed * self._rate)
         return self._level
 
     def take(self, tokens: float) -> None:
@@ -112,10 +113,11 @@ class _Places:
         """Return whether a peer has some of its own share left."""
         place = hash(peer) % PLACES
         # Refilled only when it has run out: few peers ever get there.
-        if (level := self._levels[place]) <= 0 and now > self._times[place]:
-            level = min(OWN_BURST, level + (now - self._times[place]) * self._rate)
+        if (level := self._levels[place]) <= 0:
+            elapsed = max(0.0, now - self._times[place])
+            level = min(OWN_BURST, level + elapsed * self._rate)
             self._levels[place] = level
-            self._times[place] = now
+            self._times[place] = now  # also when the clock was put back
         return level > 0
 
     def take(self, peer: Hashable, work: float, now: float) -> None:

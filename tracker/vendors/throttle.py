@@ -110,10 +110,9 @@ class Throttle:
         work = self._work
         now = work.clock.seconds()
         # Refilled only when it has run out: an honest device seldom gets there.
-        if now > self._at:
-            refill = (now - self._at) * work.limits.peer_work
-            self.credit = min(OWN_BURST, self.credit + refill)
-            self._at = now
+        refill = max(0.0, now - self._at) * work.limits.peer_work
+        self.credit = min(OWN_BURST, self.credit + refill)
+        self._at = now  # also when the clock was put back
         if self.credit > 0 or self._has_turn or work.take_spare(now):
             return True
         self.held = True
@@ -133,6 +132,8 @@ class Throttle:
     def worked(self, seconds: float, now: float) -> None:
         """Charge for a frame that was decoded."""
         before = self.credit
+        if seconds < 0:
+            return  # the clock was put back meanwhile
         if before <= 0:
             self._work.charge(seconds)
             self._has_turn = False

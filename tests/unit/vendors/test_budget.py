@@ -43,11 +43,19 @@ def test_a_debt_is_no_greater_than_the_burst() -> None:
     assert bucket.level(0) == -4
 
 
-def test_a_clock_that_goes_back_refills_nothing() -> None:
+def test_a_clock_that_is_put_back_refills_nothing_and_stops_nothing() -> None:
     bucket = Bucket(rate=2, burst=4, now=100)
     bucket.take(4)
     assert bucket.level(50) == 0
-    assert bucket.level(101) == 2
+    assert bucket.level(51) == 2
+
+
+def test_a_source_is_admitted_again_after_the_clock_was_put_back() -> None:
+    budget = DatagramBudget(LIMITS, 1000)
+    budget.worked(HERE, None, OWN_BURST, 1000)
+    assert [budget.check_source(HERE, now) for now in (100, 101, 102)] == [
+        *(Verdict.SOURCE, Verdict.STRANGERS, Verdict.ADMITTED)
+    ]
 
 
 @pytest.mark.parametrize(("size", "number"), [(1, 20), (100, 10)])

@@ -239,6 +239,14 @@ def test_a_connection_over_its_budget_of_work_waits_for_it(slow: Conversation) -
     assert not slow.gateway.cancelled
 
 
+def test_a_clock_that_is_put_back_gives_no_credit(slow: Conversation) -> None:
+    clock: Any = slow.clock
+    clock.step = -1.0
+    slow.protocol.dataReceived(frame(1))
+    clock.step = 0.0
+    assert slow.protocol._throttle.credit <= OWN_BURST
+
+
 def test_connections_that_wait_for_work_leave_no_timer_when_they_end(slow: Conversation) -> None:
     while not slow.gateway.tally.paused_for_work:
         work(slow, 1)
