@@ -88,6 +88,7 @@ bench: $(VENV)/.test
 	$(BIN)/python bench/decode.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/connections.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/ingest.py $(BENCH_OPTIONS)
+	$(BIN)/python bench/neighbours.py $(BENCH_OPTIONS)
 	$(BIN)/python bench/process.py $(BENCH_OPTIONS)
 
 # docs/install.rst says what is to be done afterwards.

@@ -24,6 +24,8 @@ DEFAULT_TIMEOUT: Final = 30.0
 LONGEST_TIMEOUT: Final = 86_400.0
 #: Bytes of a command's text (UTF-8).
 LONGEST_TEXT: Final = 4096
+#: Bytes of a device's answer that its response holds.
+MAX_RESPONSE_BYTES: Final = 8192
 #: Fields of an entry, known or not: a script can pass on no more than some thousands.
 MOST_FIELDS: Final = 100
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from attrs import define, frozen
+from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress, IProtocolFactory
 from zope.interface import Attribute, Interface
@@ -131,7 +132,11 @@ class ISession(IPeer):
         """
 
     def write_command(data: bytes) -> None:  # noqa: N805
-        """Write a command, now that the session is free for it."""
+        """Write a command, now that the session is free for it.
+
+        From then on the next message that may be the answer passes whatever the device's rate
+        of messages is.
+        """
 
 
 class Admission(Enum):
@@ -186,6 +191,19 @@ class Tally:
     """Datagrams that were there before: answered again, and not published."""
     dropped: int = 0
     """Datagrams for which there was no room."""
+    over_budget: Counter[str] = field(factory=Counter)
+    """Budget of work → datagrams that were dropped since it was used up."""
+    paused_for_work: int = 0
+    """Times that a connection was not decoded further since its budget of work was used up."""
+    paused_for_messages: int = 0
+    """The same since it was over its rate of messages."""
+    truncated: int = 0
+    """Messages that were too long to be stored whole."""
+
+    def count_truncated(self) -> None:
+        """Count one of these."""
+        self.truncated += 1
+
     turned_away: int = 0
     """Datagrams of devices that are not served, or not now."""
 

@@ -36,6 +36,24 @@ class Limits:
     datagrams_under_way: int = setting(
         1000, 1, 1_000_000, "UDP packets that wait for Redis; more are dropped."
     )
+    message_rate: float = setting(
+        100.0, 0.1, 1_000_000, "Unsolicited messages a second of a connection; see message-burst."
+    )
+    message_bytes_rate: float = setting(
+        65536.0, 1, 1 << 30, "Their bytes a second. Over one of the rates it is not read."
+    )
+    message_burst: float = setting(
+        10.0, 0.1, 3600, "Seconds' worth of messages that may come at once."
+    )
+    message_bytes: int = setting(
+        8192, 64, 1 << 20, "Bytes of a message that are stored, with the length of all of it."
+    )
+    peer_work: float = setting(
+        0.05, 0.0001, 1, "Seconds of decoding a second that a connection or sender may always use."
+    )
+    spare_work: float = setting(
+        0.1, 0.001, 1, "Seconds of decoding a second that those over peer-work share."
+    )
     login_timeout: float = setting(30.0, 0.1, 3600, "Seconds from connection to login.")
     idle_timeout: float = setting(
         600.0, 1, 604_800, "Seconds without a whole frame or ping until a device counts as gone."

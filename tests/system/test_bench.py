@@ -52,6 +52,13 @@ def test_throughput_is_measured_beside_its_limit(fsync: str) -> None:
     assert result["generator_percent"] >= 0
 
 
+def test_a_neighbours_latency_is_measured_during_an_attack() -> None:
+    (result,) = quick("neighbours", "--attacks", "rubbish, many")["results"]
+    assert result["attack"] == "rubbish, many"
+    for name in ("quiet_p99_ms", "attack_p99_ms", "p99_ratio", "packets", "sent_per_second"):
+        assert result[name] > 0, name
+
+
 def test_two_checkouts_take_turns() -> None:
     *rounds, both = quick("versus", str(BENCH.parent), "--connections", "7")["results"]
     assert sorted(each["side"] for each in rounds) == ["other", "this"]
@@ -90,6 +97,7 @@ def test_a_table_is_printed_and_the_document_written(tmp_path: Path) -> None:
         ("ingest", ("--records", "many")),
         ("connections", ("--connections", "0")),
         ("decode", ("--decoders", "fast")),
+        ("neighbours", ("--attacks", "flattery")),
         ("process", ("--sinks", "oracle")),
         ("process", ("--entries", "1")),
         ("process", ("--rate", "1")),

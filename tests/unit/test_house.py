@@ -38,6 +38,9 @@ MAY_IMPORT = {
     | {"ingestion", "processing", "janitor", "bridge", "console"},
 }
 
+#: Ends of the names of a vendor's modules that carry bytes, and do not decode them.
+CARRIERS = ("protocol.py", "factory.py", "vendor.py", "turns.py", "throttle.py", "writer.py")
+
 #: Modules that decode, and so are pure: bytes in, values out.
 PURE = [
     PACKAGE / "position.py",
@@ -50,9 +53,7 @@ PURE = [
     PACKAGE / "net" / "proxyheader.py",
     PACKAGE / "untrusted.py",
     *sorted(
-        path
-        for path in (PACKAGE / "vendors").rglob("*.py")
-        if not path.name.endswith(("protocol.py", "vendor.py", "turns.py"))
+        path for path in (PACKAGE / "vendors").rglob("*.py") if not path.name.endswith(CARRIERS)
     ),
 ]
 

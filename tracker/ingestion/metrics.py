@@ -21,6 +21,8 @@ from tracker.observe.figures import counter, gauge, histogram
 _OF_FRAMES: Final = (
     *(Rejection.PREAMBLE, Rejection.LENGTH, Rejection.CRC, Rejection.CODEC, Rejection.CONTENT),
 )
+#: Budgets of work that a datagram can be over.
+_BUDGETS: Final = ("source", "device", "strangers")
 #: Upper bounds of records in one call.
 _BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)
 #: Label of a frame that was not read so far that its codec is known.
@@ -138,7 +140,7 @@ class IngestMetrics:
                 ("empty", counted.empty),
                 ("rejected", sum(counted.rejections[kind] for kind in _OF_FRAMES)),
                 ("repeated", tally.repeated),
-                ("dropped", tally.dropped),
+                ("dropped", tally.dropped + sum(tally.over_budget.values())),
                 ("turned_away", tally.turned_away),
             ):
                 frames.add_metric([vendor, _UNKNOWN, outcome], count)
@@ -152,11 +154,31 @@ class IngestMetrics:
             "Messages of devices, never sent again, that Redis did not take in time.",
             "vendor",
         )
+        dropped = counter(
+            "tracker_dropped_datagrams",
+            "Datagrams that were dropped without an answer, by the limit they were over.",
+            *("vendor", "reason"),
+        )
+        pauses = counter(
+            "tracker_paused_connections",
+            "Times that a connection was not read further, by the limit it was over.",
+            *("vendor", "reason"),
+        )
+        truncated = counter(
+            "tracker_truncated_messages", "Messages too long to be stored whole.", "vendor"
+        )
         for vendor, gateway in self._gateways.items():
+            tally = gateway.tally
+            dropped.add_metric([vendor, "under_way"], tally.dropped)
+            for budget in _BUDGETS:
+                dropped.add_metric([vendor, budget], tally.over_budget[budget])
+            pauses.add_metric([vendor, "work"], tally.paused_for_work)
+            pauses.add_metric([vendor, "messages"], tally.paused_for_messages)
+            truncated.add_metric([vendor], tally.truncated)
             received.add_metric([vendor], gateway.tally.bytes_received)
             sent.add_metric([vendor], gateway.tally.bytes_sent)
             lost.add_metric([vendor], gateway.figures.lost)
-        yield from (received, sent, lost)
+        yield from (received, sent, lost, dropped, pauses, truncated)
         yield histogram(
             "tracker_ack_latency_seconds",
             "From when a packet was whole until Redis had confirmed it, and it was acknowledged.",

@@ -257,6 +257,20 @@ def test_what_protocols_count_themselves_is_told(ingest: Ingest) -> None:
     ]
 
 
+def test_what_was_over_a_limit_is_told(ingest: Ingest) -> None:
+    tally = ingest.gateway.tally
+    tally.dropped = 1
+    tally.over_budget.update(source=2, device=3, strangers=4)
+    tally.paused_for_work, tally.paused_for_messages, tally.truncated = 5, 6, 7
+    limits = ("under_way", "source", "device", "strangers")
+    dropped = [ingest.of_vendor("dropped_datagrams_total", reason=limit) for limit in limits]
+    assert dropped == [1, 2, 3, 4]
+    assert ingest.frames("dropped", "unknown") == 10
+    assert ingest.of_vendor("paused_connections_total", reason="work") == 5
+    assert ingest.of_vendor("paused_connections_total", reason="messages") == 6
+    assert ingest.of_vendor("truncated_messages_total") == 7
+
+
 def test_messages_that_are_lost_are_told(ingest: Ingest) -> None:
     ingest.gateway.lost(ingest.connect(), 3)
     assert ingest.of_vendor("lost_messages_total") == 3

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from typing import Final
 
-from tracker.command import Answer, CommandFrame
-from tracker.vendors.teltonika.frame import encode_frame
+from tracker.command import MAX_RESPONSE_BYTES, Answer, CommandFrame
+from tracker.vendors.outcomes import Decoded
+from tracker.vendors.teltonika.frame import encode_frame, find_message
 from tracker.vendors.teltonika.messages import (
     COMMAND,
     MESSAGE_CODECS,
     NACK,
     RESPONSE,
     Message,
+    beginning,
+    decode_message,
     encode_message,
 )
 
+#: Bytes of a frame in front of its data.
+_HEADER: Final = 8
 #: What a command is written in that does not ask for a codec.
 USUAL_CODEC: Final = "12"
 
@@ -49,6 +54,61 @@ def maybe_answer(imei: str, message: Message) -> Answer | None:
     refused = message.type == NACK and message.codec.addressed
     if not refused and (message.type != RESPONSE or message.imei not in (None, imei)):
         return None
-    return Answer(
-        message.codec.name, message.content.decode("utf-8", errors="backslashreplace"), refused
-    )
+    return Answer(message.codec.name, _text(message.content), refused)
+
+
+class AwaitedAnswer:
+    """The answer to the last command that was written on a connection, if it is still due."""
+
+    __slots__ = ("_codec", "_looked")
+
+    def __init__(self) -> None:
+        self._codec = b""  # with which its data begins
+        self._looked = 0  # how much of the buffer holds no answer
+
+    def expect(self, command: bytes) -> None:
+        """Await the answer to a command.
+
+        :param command: its frame.
+        """
+        self._codec = command[_HEADER : _HEADER + 1]
+
+    def is_in(self, imei: str, data: bytes) -> bool:
+        """Return whether this message may be the answer; then none is due any more."""
+        if not self._may_be(imei, data):
+            return False
+        self._codec = b""
+        return True
+
+    def look_anew(self) -> None:
+        """Look at the buffer from its start: something was taken out of it."""
+        self._looked = 0
+
+    def find(self, imei: str, buffer: bytearray) -> tuple[int, bytes | None]:
+        """Look for the answer behind other messages; then none is due any more.
+
+        :return: where its frame begins, and its data; None when it is not there.
+        """
+        if not self._codec:
+            return 0, None
+        self._looked, data = find_message(
+            buffer, self._looked, lambda found: self._may_be(imei, found)
+        )
+        if data is not None:
+            self._codec = b""
+        return self._looked, data
+
+    def _may_be(self, imei: str, data: bytes) -> bool:
+        if not self._codec or data[:1] != self._codec:
+            return False
+        outcome = decode_message(data)
+        return isinstance(outcome, Decoded) and maybe_answer(imei, outcome.value) is not None
+
+
+def _text(content: bytes) -> str:
+    size = len(content)
+    if size <= MAX_RESPONSE_BYTES:
+        return content.decode("utf-8", errors="backslashreplace")
+    start = beginning(content, MAX_RESPONSE_BYTES)
+    text = start.decode("utf-8", errors="backslashreplace")
+    return f"{text}… (the first {len(start):,} of {size:,} bytes)"

@@ -20,6 +20,7 @@ from zope.interface import implementer
 
 from tracker.interfaces import Admission, IGateway, IPeer, NotAccepted, Rejection
 from tracker.limits import Limits
+from tracker.vendors.datagrams import DatagramGate
 from tracker.vendors.outcomes import Rejected
 from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_answer
 from tracker.vendors.teltonika.layouts import Layouts
@@ -65,10 +66,26 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
         self._under_way = 0
         # One for all: who sends is not known well enough to remember anything of it.
         self._reader = EntryReader(Layouts(), limits.records)
+        self._gate = DatagramGate(clock, limits, gateway.tally)
+
+    def startProtocol(self) -> None:
+        """Begin to receive."""
+        self._gate.transport = self.transport
+
+    def stopProtocol(self) -> None:
+        """Receive no more."""
+        self._gate.transport = None
 
     def datagramReceived(self, datagram: bytes, addr: Any) -> None:
         """Take in one datagram; whatever is wrong with it, it is dropped."""
         self._gateway.tally.bytes_received += len(datagram)
+        if self._gate.begin(addr):
+            try:
+                self._read(datagram, addr)
+            finally:
+                self._gate.end()
+
+    def _read(self, datagram: bytes, addr: Any) -> None:
         sender = _Sender(f"udp {addr[0]}:{addr[1]}")
         outcome = decode_datagram(datagram)
         if isinstance(outcome, Rejected):
@@ -76,6 +93,8 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
             return
         packet = outcome.value
         sender.device_id = packet.imei
+        if not self._gate.admits_device(packet.imei):
+            return
         most = self._limits.frame_bytes
         if len(packet.data) > most:
             reason = f"data length {len(packet.data)} is over the limit of {most}"
@@ -122,6 +141,7 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
             seen.accepted = count
             seen.at = self._clock.seconds()
             self._seen.move_to_end(key)
+            self._gate.confirmed(addr)
             self._answer(packet, count, addr)
 
         def not_confirmed(failure: Failure) -> None:

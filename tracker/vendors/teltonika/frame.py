@@ -7,6 +7,7 @@ Source: Teltonika wiki, "Codec", chapter "Codec for device data sending".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from fastcrc.crc16 import arc as crc16
@@ -20,6 +21,7 @@ PREAMBLE: Final = bytes(4)
 PING: Final = 0xFF
 
 _HEADER: Final = 8
+_PING: Final = bytes((PING,))
 _CRC: Final = 4
 _ENVELOPE: Final = _HEADER + _CRC
 
@@ -84,6 +86,46 @@ def decode_frame(
             found=f"{carried:#010x}",
         )
     return Decoded(data, length + _ENVELOPE)
+
+
+def swallow_pings(buffer: bytearray) -> bool:
+    """Remove the pings at the start of ``buffer``; return whether there were any."""
+    if not buffer or buffer[0] != PING:
+        return False
+    del buffer[: len(buffer) - len(buffer.lstrip(_PING))]
+    return True
+
+
+def find_message(
+    buffer: bytearray, start: int, wanted: Callable[[bytes], bool]
+) -> tuple[int, bytes | None]:
+    """Look through whole frames of messages for one, without taking any of them.
+
+    :param start: where a frame or a ping begins.
+    :param wanted: whether the data of a message is what is looked for.
+    :return: where the frame begins that is wanted, and its data; or None, and where to go on
+        looking when more has come.
+    """
+    size = len(buffer)
+    while start + _HEADER < size:
+        if buffer[start] == PING:
+            start += 1
+            continue
+        end = start + _ENVELOPE + int.from_bytes(buffer[start + 4 : start + _HEADER], "big")
+        if buffer[start + _HEADER] not in MESSAGE_CODECS or end > size:
+            break
+        frame = decode_frame(buffer[start:end], end - start)
+        if not isinstance(frame, Decoded):
+            break
+        if wanted(frame.value):
+            return start, frame.value
+        start = end
+    return start, None
+
+
+def frame_size(data: bytes) -> int:
+    """Return the size of the frame with this data."""
+    return len(data) + _ENVELOPE
 
 
 def encode_frame(data: bytes) -> bytes:

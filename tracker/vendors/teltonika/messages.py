@@ -11,6 +11,7 @@ That Codec 13's time is in seconds is what captured frames show.
 from __future__ import annotations
 
 import struct
+from codecs import utf_8_decode
 from typing import Final
 
 from attrs import field, frozen
@@ -77,8 +78,15 @@ def _printable(content: bytes) -> str | None:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    printable = all(character.isprintable() or character in "\t\r\n" for character in text)
-    return text if printable else None
+    # str methods for the whole text: a loop over its characters takes twenty times as long.
+    bare = text.replace("\t", "").replace("\r", "").replace("\n", "")
+    return text if bare.isprintable() else None
+
+
+def beginning(content: bytes, limit: int) -> bytes:
+    """Return at most ``limit`` bytes of a text in UTF-8, without half a character at the end."""
+    _, used = utf_8_decode(content[:limit], "replace", False)
+    return content[:used]
 
 
 def decode_message(data: bytes) -> Decoded[Message] | Rejected:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from hashlib import sha256
 from typing import Any, Final
 
 from tracker.position import (
@@ -17,12 +18,18 @@ from tracker.vendors.teltonika import codec7
 from tracker.vendors.teltonika.avl import Packet, Record
 from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
 from tracker.vendors.teltonika.content import Content
-from tracker.vendors.teltonika.messages import Message
+from tracker.vendors.teltonika.messages import Message, beginning
 
 #: Attribute that keeps the clock of a device that claims a year after 9999.
 RAW_TIMESTAMP: Final = "timestamp_ms"
 #: Attribute of a message: of what type it was.
 MESSAGE_TYPE: Final = "message_type"
+#: Attributes of a message that is too long to be stored whole: bytes of all of it, and their
+#: SHA-256. So two that begin alike are still two, and either can be checked against its source.
+MESSAGE_LENGTH: Final = "message_length"
+MESSAGE_SHA256: Final = "message_sha256"
+#: Bytes of a message that are stored, unless the limits say otherwise.
+MESSAGE_BYTES: Final = 8192
 
 #: What is told of a record in which an IO id occurs more than once.
 REPEATED_ID: Final = "an IO id occurs twice in a record: the last one stands"
@@ -31,13 +38,18 @@ _DEGREE: Final = 10_000_000
 
 
 def entries(
-    device_id: str, content: Content, now: float, on_repeated_id: Callable[[], None]
+    device_id: str,
+    content: Content,
+    now: float,
+    on_repeated_id: Callable[[], None],
+    message_bytes: int = MESSAGE_BYTES,
 ) -> list[Entry]:
     """The stream entries of a frame or datagram, one a record, in the order of the wire.
 
     :param now: seconds since 1970 (UTC), for a message that carries no time of its own.
     :param on_repeated_id: told of a record in which an IO id occurs more than once; the
         last one stands.
+    :param message_bytes: see :func:`message_position`.
     """
     if isinstance(content, Packet):
         codec = content.codec.name
@@ -54,7 +66,8 @@ def entries(
         return [
             codec7_position(device_id, record).to_entry(codec7.NAME) for record in content.records
         ]
-    return [message_position(device_id, content, now).to_entry(content.codec.name)]
+    message = message_position(device_id, content, now, message_bytes)
+    return [message.to_entry(content.codec.name)]
 
 
 def position(device_id: str, record: Record) -> Position:
@@ -117,14 +130,28 @@ def codec7_position(device_id: str, record: Codec7Record) -> Position:
     )
 
 
-def message_position(device_id: str, message: Message, now: float) -> Position:
-    """What a device said, without a place: its text, or its bytes where they are no text."""
+def message_position(
+    device_id: str, message: Message, now: float, message_bytes: int = MESSAGE_BYTES
+) -> Position:
+    """Return what a device said, without a place: its text, or its bytes if they are not text.
+
+    :param message_bytes: of a longer message only so many bytes are kept, with the length and
+        the SHA-256 of all of it.
+    """
+    content, text = message.content, message.text
+    is_long = len(content) > message_bytes
+    if is_long:
+        content = content[:message_bytes] if text is None else beginning(content, message_bytes)
+        text = None if text is None else content.decode()
     attributes = {
-        MESSAGE: attribute(message.content) if message.text is None else message.text,
+        MESSAGE: attribute(content) if text is None else text,
         MESSAGE_TYPE: message.type,
     }
     if message.imei is not None and message.imei != device_id:
         attributes["imei"] = message.imei
+    if is_long:
+        attributes[MESSAGE_LENGTH] = len(message.content)
+        attributes[MESSAGE_SHA256] = sha256(message.content).hexdigest()
     milliseconds = int(now * 1000) if message.timestamp is None else message.timestamp * 1000
     return Position(
         device_id=device_id,

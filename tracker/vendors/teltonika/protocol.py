@@ -17,10 +17,11 @@ closed   whatever the peer still sent nothing
 Anything else, and silence for too long, is answered by closing the connection: the
 device reconnects and sends again what was not acknowledged.
 
-While Redis has not confirmed a packet nothing more is decoded, and what the peer
-sends meanwhile is buffered only up to a limit. So a connection holds one
-unacknowledged packet at most, which is all that a stop-and-wait device ever sends.
-The same holds while a peer does not read its acknowledgements.
+While Redis has not confirmed a packet nothing more is decoded, and what the peer sends
+meanwhile is buffered up to a limit: a connection holds one unacknowledged packet at most,
+all that a stop-and-wait device ever sends. So it is while a peer does not read its ACKs, uses
+more than its budget of work, or sends more messages than its rate allows (see
+``tracker.vendors.throttle``). The answer to a command passes messages that are held.
 
 A message is not acknowledged, so its device never sends it again: it outlives its
 connection on the way to Redis, and those that wait in the buffer when the connection
@@ -34,13 +35,12 @@ since a device reads that byte alone, and what comes with it as a part of the ne
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IAddress, IDelayedCall, IPushProducer, ITCPTransport
-from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.internet.interfaces import IDelayedCall, IPushProducer, ITCPTransport
+from twisted.internet.protocol import Protocol, connectionDone
 from twisted.internet.task import deferLater
-from twisted.internet.tcp import Server
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
@@ -57,23 +57,28 @@ from tracker.interfaces import (
     SessionFacts,
     Traffic,
 )
-from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
-from tracker.vendors.teltonika.commands import command_frame, maybe_answer
-from tracker.vendors.teltonika.frame import PING, decode_frame
+from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer
+from tracker.vendors.teltonika.frame import PING, decode_frame, frame_size, swallow_pings
 from tracker.vendors.teltonika.layouts import Layouts
+from tracker.vendors.teltonika.leftovers import Leftovers
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader, Reading
 from tracker.vendors.teltonika.rejections import rejection
+from tracker.vendors.throttle import Throttle, Workload
 from tracker.vendors.turns import Turn
+from tracker.vendors.writer import Writer
 
 #: Seconds for a peer to take what was written before its connection was closed.
 CLOSE_GRACE: Final = 5.0
 #: Messages of a connection that may be under way to Redis while it is read further.
 MESSAGES_UNDER_WAY: Final = 32
+
+#: Seconds of work that it takes to answer in a turn of its own, as measured.
+ANSWER_WORK: Final = 0.00003
 
 #: Seconds after the login in which no command is written, unless a packet comes before.
 LOGIN_SETTLES: Final = 1.0
@@ -88,15 +93,19 @@ class TeltonikaProtocol(Protocol):
 
     # Twisted types it as optional; it is set before any method below is called.
     transport: ITCPTransport
+    _writer: Writer
 
-    def __init__(self, gateway: IGateway, limits: Limits, clock: Any, layouts: Layouts) -> None:
+    def __init__(self, gateway: IGateway, workload: Workload, layouts: Layouts) -> None:
+        limits = workload.limits
         self.device_id: str | None = None
         self.peer = ""
         self.host = ""
         self._gateway = gateway
         self._limits = limits
-        self._clock = clock
-        self._reader = EntryReader(layouts, limits.records)
+        self._clock = workload.clock
+        truncated = gateway.tally.count_truncated
+        self._reader = EntryReader(layouts, limits.records, limits.message_bytes, truncated)
+        self._throttle = Throttle(workload, self._go_on)
         self._timeout: IDelayedCall | None = None
         self._last_heard = 0.0
         self._since = 0.0
@@ -106,13 +115,13 @@ class TeltonikaProtocol(Protocol):
         self._observer: Observer | None = None
         self._retiring = False
         self._told_of_repeated_ids = False
-        self._write_at_once: Callable[[bytes], int | Exception] | None = None
         self._buffer = bytearray()
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
         self._messages_under_way = 0
         self._settled_at = 0.0  # from then on the login's answer has been read alone
         self._turn: Turn | None = None  # somebody wants to write a command
+        self._awaited = AwaitedAnswer()
         self._advancing = False
         self._unread = False  # the peer does not read what is written to it
         self._paused = False  # and so, or for another reason, it is not read either
@@ -124,8 +133,7 @@ class TeltonikaProtocol(Protocol):
         self.host = getattr(address, "host", "")
         self._gateway.opened(self)
         keep_alive(self.transport)
-        if type(self.transport) is Server and not self.transport.TLS:
-            self._write_at_once = self.transport.writeSomeData
+        self._writer = Writer(self.transport)
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
         self._timeout = self._clock.callLater(self._limits.login_timeout, self._login_overdue)
 
@@ -141,6 +149,8 @@ class TeltonikaProtocol(Protocol):
             self._advance()
         else:  # for Redis, or for its peer: whether what came is whole shows later
             self._last_heard = self._clock.seconds()
+            if self._throttle.over_rate:
+                self._take_answer()
         if self._turn is not None:
             self._give_turn()
         if self._full:
@@ -192,6 +202,7 @@ class TeltonikaProtocol(Protocol):
 
     def write_command(self, data: bytes) -> None:
         """See ISession."""
+        self._awaited.expect(data)
         self._write(data)
 
     # The transport asks for these when what is written is not taken by the peer.
@@ -213,6 +224,7 @@ class TeltonikaProtocol(Protocol):
     def _waits(self) -> bool:
         return (
             self._unconfirmed is not None
+            or self._throttle.held
             or self._unread
             or self._messages_under_way >= MESSAGES_UNDER_WAY
         )
@@ -246,8 +258,11 @@ class TeltonikaProtocol(Protocol):
         logged_in = self._read_next == self._read_frame
         self._read_next = self._read_nothing
         unread, self._buffer = self._buffer, bytearray()
-        if logged_in:
-            self._keep_messages(unread)
+        if logged_in and unread:
+            self._throttle.charge_messages(len(unread))
+            read = self._entries_of
+            Leftovers(self._clock, self._gateway, self, self._limits, read).publish(unread)
+        self._throttle.end(self.device_id)
         if self._unconfirmed is not None:
             self._unconfirmed.cancel()
         if self._turn is not None:
@@ -273,6 +288,8 @@ class TeltonikaProtocol(Protocol):
     def _check_idle(self) -> None:
         # One timer a connection that is seldom moved: a device that sends every second
         # would otherwise cancel and make one each time.
+        if self._throttle.held:
+            self._last_heard = self._clock.seconds()  # it has sent more than enough
         left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
         if left <= 0:
             self._disconnect(f"nothing whole for {self._limits.idle_timeout:g} s", Rejection.IDLE)
@@ -292,7 +309,7 @@ class TeltonikaProtocol(Protocol):
     # The states. Each returns whether it is worth looking at the buffer again.
 
     def _read_login(self) -> bool:
-        self._swallow_pings(self._buffer)
+        swallow_pings(self._buffer)
         outcome = decode_login(self._buffer)
         if isinstance(outcome, Incomplete):
             return False
@@ -321,18 +338,32 @@ class TeltonikaProtocol(Protocol):
         return True
 
     def _read_frame(self) -> bool:
-        self._swallow_pings(self._buffer)
+        if self._buffer[0] == PING:
+            swallow_pings(self._buffer)
+            self._last_heard = self._clock.seconds()
+            return True
+        throttle = self._throttle
+        if throttle.credit <= 0 and not throttle.may_work():
+            return False
         if self._buffer[:2] == _LOGIN_START:
             return self._read_repeated_login()
-        frame = self._frame_of(self._buffer)
+        now = self._clock.seconds()
+        limits = self._limits
+        frame = decode_frame(self._buffer, limits.frame_bytes, limits.command_frame_bytes)
         if isinstance(frame, Incomplete):
             return False
         if isinstance(frame, Fatal):
             return self._reject(frame.reason, rejection(frame.field))
-        now = self._clock.seconds()
-        reading = self._read(frame.value, now)
+        data = frame.value
+        if data[0] in MESSAGE_CODECS and not self._may_pass(data):
+            return False
+        reading = self._read(data, now)
+        worked_until = self._clock.seconds()
         if isinstance(reading, Rejected):
             return self._reject(reading.reason, rejection(reading.field))
+        work = worked_until - now
+        # What is answered without a call to Redis costs more than to decode it.
+        throttle.worked(work if reading.entries else work + ANSWER_WORK, worked_until)
         self._take_in(frame.used, now)
         if reading.entries:
             self._codec = reading.entries[0].codec
@@ -342,10 +373,34 @@ class TeltonikaProtocol(Protocol):
             count = len(reading.entries).to_bytes(4, "big")
             self._answer_when(self._gateway.publish(reading.entries), count)
             return True
-        if not self._keep(reading.entries):
-            self._answer_when(self._gateway.publish(reading.entries), b"")
-        self._tell_answer(reading.message)
+        self._publish_message(reading.entries, reading.message)
         return True
+
+    def _may_pass(self, data: bytes) -> bool:
+        """Whether the message at the start of the buffer is within the rate, or an answer."""
+        assert self.device_id is not None  # noqa: S101 - the login comes first
+        if self._awaited.is_in(self.device_id, data):
+            return True
+        if self._throttle.may_take_message(self.device_id, len(data)):
+            return True
+        self._awaited.look_anew()
+        self._take_answer()
+        return False
+
+    def _take_answer(self) -> None:
+        """Take the answer to a command from behind messages that are over the rate."""
+        assert self.device_id is not None  # noqa: S101 - the login comes first
+        start, data = self._awaited.find(self.device_id, self._buffer)
+        now = self._clock.seconds()
+        reading = None if data is None else self._read(data, now)
+        if data is not None and isinstance(reading, Reading) and reading.message is not None:
+            self._take_in(frame_size(data), now, start)
+            self._publish_message(reading.entries, reading.message)
+
+    def _publish_message(self, entries: list[Entry], message: Message) -> None:
+        if not self._keep(entries):
+            self._answer_when(self._gateway.publish(entries), b"")
+        self._tell_answer(message)
 
     def _tell_answer(self, message: Message) -> None:
         assert self.device_id is not None  # noqa: S101 - the login comes first
@@ -363,7 +418,9 @@ class TeltonikaProtocol(Protocol):
             return self._reject(f"a second login: {outcome.reason}", Rejection.LOGIN)
         if outcome.value != self.device_id:
             return self._reject("a second login, of another device", Rejection.LOGIN)
-        self._take_in(outcome.used, self._clock.seconds())
+        now = self._clock.seconds()
+        self._throttle.worked(ANSWER_WORK, now)
+        self._take_in(outcome.used, now)
         # Nothing to confirm, and so in a turn of its own: others have to have theirs.
         self._answer_when(deferLater(self._clock, 0, self._login_settles), ACCEPT)
         return True
@@ -372,46 +429,25 @@ class TeltonikaProtocol(Protocol):
         # From when the answer is written, which may be late where the reactor is busy.
         self._settled_at = self._clock.seconds() + LOGIN_SETTLES
 
-    def _take_in(self, used: int, now: float) -> None:
+    def _take_in(self, used: int, now: float, start: int = 0) -> None:
         """So many bytes were a whole that makes sense."""
+        end = start + used
         if self._observer is not None:
-            self._observer(Traffic.RECEIVED, bytes(self._buffer[:used]))
-        del self._buffer[:used]
+            self._observer(Traffic.RECEIVED, bytes(self._buffer[start:end]))
+        del self._buffer[start:end]
         self._last_heard = now
 
     def _read_nothing(self) -> bool:
         self._buffer.clear()
         return False
 
-    def _frame_of(self, buffer: bytearray) -> Decoded[bytes] | Incomplete | Fatal:
-        limits = self._limits
-        return decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
-
-    def _keep_messages(self, unread: bytearray) -> None:
-        """Publish the messages in what was not read; records are sent again by the device."""
-        lost = 0
-        while unread:
-            self._swallow_pings(unread)
-            frame = self._frame_of(unread)
-            if not isinstance(frame, Decoded):
-                break
-            del unread[: frame.used]
-            if frame.value[0] in MESSAGE_CODECS:
-                reading = self._read(frame.value, self._clock.seconds())
-                if isinstance(reading, Rejected):
-                    break
-                lost += not self._keep(reading.entries)
-        if lost:
-            self._gateway.lost(self, lost)
-
     def _read(self, data: bytes, now: float) -> Reading | Rejected:
         assert self.device_id is not None  # noqa: S101 - the login comes first
         return self._reader.read(self.device_id, data, now, self._notice_repeated_id)
 
-    def _swallow_pings(self, buffer: bytearray) -> None:
-        if buffer and buffer[0] == PING:
-            del buffer[: len(buffer) - len(buffer.lstrip(bytes((PING,))))]
-            self._last_heard = self._clock.seconds()
+    def _entries_of(self, data: bytes) -> list[Entry]:
+        reading = self._read(data, self._clock.seconds())
+        return [] if isinstance(reading, Rejected) else reading.entries
 
     def _reject(self, reason: str, kind: Rejection) -> bool:
         self._buffer.clear()  # behind what is wrong, nothing is to be relied on
@@ -423,7 +459,7 @@ class TeltonikaProtocol(Protocol):
         self.close()
 
     def _keep(self, message: list[Entry]) -> bool:
-        """Publish a message that may outlive this connection; whether there was room for it."""
+        """Publish a message that may outlive this connection; return whether there was room."""
         kept = self._gateway.keep(message)
         if kept is None:
             return False
@@ -452,21 +488,10 @@ class TeltonikaProtocol(Protocol):
         self._go_on()
 
     def _write(self, answer: bytes) -> None:
-        """Write to the socket itself while that takes it: three system calls fewer than else.
-
-        What it does not take goes the usual way, and so does all that follows.
-        """
         if self._observer is not None and answer:
             self._observer(Traffic.SENT, answer)
         self._gateway.tally.bytes_sent += len(answer)
-        if self._write_at_once is not None:
-            written = self._write_at_once(answer)
-            if written == len(answer):
-                return
-            self._write_at_once = None
-            if isinstance(written, int):
-                answer = answer[written:]
-        self.transport.write(answer)
+        self._writer.write(answer)
 
     def _not_confirmed(self, failure: Failure, answer: bytes) -> None:
         self._unconfirmed = None
@@ -475,21 +500,3 @@ class TeltonikaProtocol(Protocol):
         failure.trap(CancelledError, NotAccepted)
         if not answer:  # a message for which there was no room among those that are kept
             self._gateway.lost(self, 1)
-
-
-class TeltonikaFactory(Factory):
-    """Builds a :class:`TeltonikaProtocol` for each connection of a port."""
-
-    noisy = False
-
-    def __init__(self, gateway: IGateway, limits: Limits, clock: Any) -> None:
-        self._gateway = gateway
-        self._limits = limits
-        self._clock = clock
-        self._layouts = Layouts()
-
-    def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol | None:
-        """One more connection, if there is room for it; else it is closed unread."""
-        if not self._gateway.admits(addr):
-            return None
-        return TeltonikaProtocol(self._gateway, self._limits, self._clock, self._layouts)

@@ -11,7 +11,7 @@ from tracker.vendors.teltonika.avl import Packet
 from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.layouts import Layouts, RecentLayouts
 from tracker.vendors.teltonika.messages import Message
-from tracker.vendors.teltonika.positions import entries
+from tracker.vendors.teltonika.positions import MESSAGE_BYTES, entries
 
 
 class Reading(NamedTuple):
@@ -26,10 +26,22 @@ class Reading(NamedTuple):
 class EntryReader:
     """Reads what a device sends; best one for each, since it learns how its records look."""
 
-    __slots__ = ("_max_records", "_recent")
+    __slots__ = ("_max_records", "_message_bytes", "_on_truncated", "_recent")
 
-    def __init__(self, layouts: Layouts, max_records: int) -> None:
+    def __init__(
+        self,
+        layouts: Layouts,
+        max_records: int,
+        message_bytes: int = MESSAGE_BYTES,
+        on_truncated: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Know no record yet.
+
+        :param on_truncated: called for a message that was too long to be kept whole.
+        """
         self._max_records = max_records
+        self._on_truncated = on_truncated
+        self._message_bytes = message_bytes
         self._recent = RecentLayouts(layouts)
 
     def read(
@@ -49,5 +61,9 @@ class EntryReader:
         content = outcome.value
         if isinstance(content, Packet):
             self._recent.learn(content)
-        made = entries(device_id, content, now, on_repeated_id)
-        return Reading(made, content if isinstance(content, Message) else None)
+        made = entries(device_id, content, now, on_repeated_id, self._message_bytes)
+        if not isinstance(content, Message):
+            return Reading(made, None)
+        if len(content.content) > self._message_bytes:
+            self._on_truncated()
+        return Reading(made, content)

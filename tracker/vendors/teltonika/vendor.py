@@ -16,8 +16,8 @@ from tracker.limits import Limits
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
 from tracker.vendors.teltonika.description import describe
 from tracker.vendors.teltonika.dictionary import read_file
+from tracker.vendors.teltonika.factory import TeltonikaFactory
 from tracker.vendors.teltonika.naming import Naming
-from tracker.vendors.teltonika.protocol import TeltonikaFactory
 
 classImplements(Naming, INaming)
 

@@ -14,9 +14,10 @@ from tests.unit.fakes import FakeGateway
 from tracker.limits import Limits
 from tracker.position import Entry
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
+from tracker.vendors.teltonika.factory import TeltonikaFactory
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
-from tracker.vendors.teltonika.protocol import TeltonikaFactory, TeltonikaProtocol
+from tracker.vendors.teltonika.protocol import TeltonikaProtocol
 
 IMEI = "356307042441013"
 LOGIN = b"\x00\x0f" + IMEI.encode()

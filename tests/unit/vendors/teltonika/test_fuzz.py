@@ -30,10 +30,10 @@ from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
 from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
+from tracker.vendors.teltonika.factory import TeltonikaFactory
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
-from tracker.vendors.teltonika.protocol import TeltonikaFactory
 from tracker.vendors.teltonika.reader import EntryReader
 
 INPUTS = 100_000

@@ -449,7 +449,7 @@ def test_what_of_a_command_the_socket_does_not_take_goes_before_all_that_follows
         direct.append(data[: taken if isinstance(taken, int) else 0])
         return taken
 
-    settled.protocol._write_at_once = write_some
+    settled.protocol._writer._at_once = write_some
     settled.send(frame(2))
     turn = Turn(settled)
     settled.confirm()
@@ -470,7 +470,7 @@ def test_a_command_follows_what_the_socket_has_not_taken_of_an_acknowledgement(
         direct.append(data[:1])
         return 1
 
-    settled.protocol._write_at_once = write_some
+    settled.protocol._writer._at_once = write_some
     settled.send(frame(2))
     Turn(settled)
     settled.confirm()

@@ -25,13 +25,13 @@ from tests.unit.vendors.teltonika.conversation import (
 from tracker.interfaces import Admission, NotAccepted
 from tracker.limits import Limits
 from tracker.position import Entry
+from tracker.vendors.teltonika.factory import TeltonikaFactory
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.protocol import (
     CLOSE_GRACE,
     MESSAGES_UNDER_WAY,
-    TeltonikaFactory,
 )
 
 OTHER = "352093081452251"
@@ -553,7 +553,7 @@ def test_what_the_socket_does_not_take_goes_the_usual_way(
         return len(data) if len(direct) == 1 else taken
 
     online.gateway.confirms_at_once = True
-    online.protocol._write_at_once = write_some
+    online.protocol._writer._at_once = write_some
     online.send(frame(1) + frame(2, 3) + frame(4, 5, 6))
     assert direct == [b"\x00\x00\x00\x01", b"\x00\x00\x00\x02"]
     left = direct[1][taken if isinstance(taken, int) else 0 :]

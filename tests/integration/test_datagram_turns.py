@@ -1,0 +1,61 @@
+"""A real UDP port: how much of a flood it reads before everything else has its turn."""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.unit.fakes import FakeGateway
+from tests.waiting import until
+from tracker.ingestion.ports import udp_endpoint
+from tracker.limits import Limits
+from tracker.vendors.datagrams import AT_ONCE
+from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
+
+FLOOD = 10 * AT_ONCE
+
+
+class Counting(TeltonikaDatagramProtocol):
+    """Counts the datagrams of each turn."""
+
+    def __init__(self, gateway: FakeGateway, clock: object) -> None:
+        super().__init__(gateway, Limits(), clock)
+        self.turn = 0
+        self.received: Counter[int] = Counter()
+
+    def datagramReceived(self, datagram: bytes, addr: object) -> None:
+        self.received[self.turn] += 1
+        super().datagramReceived(datagram, addr)
+
+
+@pytest.mark.parametrize("shared", ["", ":reuseport=1"])
+@pytest.mark.parametrize("datagram", [b"", b"x"])
+@ensureDeferred
+async def test_a_turn_ends_after_so_many_datagrams_however_small(
+    datagram: bytes, shared: str
+) -> None:
+    from twisted.internet import reactor
+
+    protocol = Counting(FakeGateway(), reactor)
+    endpoint = udp_endpoint(reactor, f"udp:0:interface=127.0.0.1{shared}")
+    port: Any = await endpoint.listen(protocol)
+    sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    read_one_turn = port.doRead
+
+    def count_turn() -> None:
+        protocol.turn += 1
+        read_one_turn()
+
+    port.doRead = count_turn
+    try:
+        for _ in range(FLOOD):
+            sender.sendto(datagram, ("127.0.0.1", port.getHost().port))
+        await until(lambda: protocol.received.total() == FLOOD, "all of the flood is read")
+        assert max(protocol.received.values()) <= AT_ONCE
+    finally:
+        sender.close()
+        await port.stopListening()

@@ -1,0 +1,114 @@
+"""Datagrams over a budget of work: dropped without an answer, and counted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.unit.vendors.teltonika.test_datagram_protocol import ADDRESS, ELSEWHERE, Port, datagram
+from tracker.limits import Limits
+from tracker.vendors.datagrams import AT_ONCE
+
+OTHER = "352093086403655"
+
+
+class SlowWork(Clock):
+    """A clock by which every look at it takes a while."""
+
+    step = 0.0
+
+    def seconds(self) -> float:
+        self.rightNow += self.step
+        return self.rightNow
+
+
+def slow_port(spare_work: float) -> Port:
+    made = Port(Limits(peer_work=0.01, spare_work=spare_work))
+    made.gateway.confirms_at_once = True
+    made.clock.advance(1000)
+    return made
+
+
+@pytest.fixture
+def port(monkeypatch: pytest.MonkeyPatch) -> Port:
+    monkeypatch.setattr("tests.unit.vendors.teltonika.test_datagram_protocol.Clock", SlowWork)
+    return slow_port(0.1)
+
+
+def flood(port: Port, address: tuple[str, int] = ADDRESS, data: bytes = b"rubbish") -> None:
+    """Datagrams that take 2 ms of work each if they are read, and then as many that take none."""
+    clock: Any = port.clock
+    for number in range(40):
+        clock.step = 0.002 if number < 20 else 0.0
+        port.receive(data, address)
+    clock.step = 0.0
+
+
+def over_budget(port: Port) -> dict[str, int]:
+    return dict(port.gateway.tally.over_budget)
+
+
+def test_a_source_over_its_budget_is_dropped_and_not_answered(port: Port) -> None:
+    port = slow_port(1)
+    flood(port)
+    rejected = len(port.reasons)
+    assert over_budget(port)["source"] > 0
+    port.receive(datagram())
+    assert port.answers() == []
+    assert len(port.reasons) == rejected
+    port.clock.advance(10)
+    port.receive(datagram())
+    assert len(port.answers()) == 1
+
+
+def test_a_flood_does_not_touch_a_source_that_is_known(port: Port) -> None:
+    port.receive(datagram())
+    for number in range(20):
+        flood(port, ("198.51.100.1", number))
+    assert over_budget(port)["strangers"] > 0
+    port.receive(datagram(packet_id=2))
+    assert len(port.answers()) == 2
+    port.receive(datagram(packet_id=3, imei=OTHER), ELSEWHERE)
+    assert len(port.answers()) == 0
+    port.clock.advance(1)
+    port.receive(datagram(packet_id=3, imei=OTHER), ELSEWHERE)
+    assert len(port.answers()) == 1
+
+
+def test_a_device_over_its_budget_is_dropped_whatever_source_it_has(port: Port) -> None:
+    sources = [("192.0.2.1", number) for number in range(40)]
+    for number, source in enumerate(sources):
+        port.receive(datagram(packet_id=number), source)
+    clock: Any = port.clock
+    clock.step = 0.002
+    for number in range(200):
+        port.receive(datagram(packet_id=100 + number), sources[number % 40])
+    clock.step = 0.0
+    assert over_budget(port)["device"] > 0
+    port.answers()
+    port.receive(datagram(packet_id=1000), sources[0])
+    assert port.answers() == []
+    port.receive(datagram(packet_id=1000, imei=OTHER), sources[0])
+    assert len(port.answers()) == 1
+
+
+def test_after_so_many_datagrams_others_have_their_turn(port: Port) -> None:
+    transport: Any = port.transport
+    transport.maxThroughput = 1
+    for _ in range(AT_ONCE - 1):
+        port.receive(b"")
+    assert transport.maxThroughput == 1
+    port.receive(b"")
+    assert transport.maxThroughput == 0
+    port.clock.advance(0)
+    assert transport.maxThroughput > 0
+    assert not port.clock.getDelayedCalls()
+
+
+def test_a_port_that_has_been_closed_is_left_alone(port: Port) -> None:
+    for _ in range(AT_ONCE):
+        port.receive(b"")
+    port.protocol.stopProtocol()
+    port.clock.advance(0)

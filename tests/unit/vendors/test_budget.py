@@ -1,0 +1,127 @@
+"""Budgets refill with time, go into debt, and take a fixed amount of memory."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from tracker.limits import Limits
+from tracker.vendors.budget import (
+    KNOWN_SOURCES,
+    OWN_BURST,
+    Bucket,
+    DatagramBudget,
+    MessageBudget,
+    Verdict,
+)
+
+HERE = ("192.0.2.1", 1)
+LIMITS = Limits(peer_work=0.1, spare_work=0.1)
+
+
+def test_a_bucket_is_full_at_first_and_refills_up_to_its_burst() -> None:
+    bucket = Bucket(rate=2, burst=4, now=0)
+    assert bucket.level(100) == 4
+    bucket.take(3)
+    assert bucket.level(100.5) == 2
+    assert bucket.level(200) == 4
+
+
+def test_a_bucket_in_debt_says_how_long_it_takes() -> None:
+    bucket = Bucket(rate=2, burst=4, now=0)
+    bucket.take(6)
+    wait = bucket.wait(0)
+    assert wait == pytest.approx(1)
+    assert bucket.level(wait) > 0
+    assert bucket.wait(wait) == 0
+
+
+def test_a_debt_is_no_greater_than_the_burst() -> None:
+    bucket = Bucket(rate=2, burst=4, now=0)
+    bucket.take(1000)
+    assert bucket.level(0) == -4
+
+
+def test_a_clock_that_is_put_back_refills_nothing_and_stops_nothing() -> None:
+    bucket = Bucket(rate=2, burst=4, now=100)
+    bucket.take(4)
+    assert bucket.level(50) == 0
+    assert bucket.level(51) == 2
+
+
+def test_a_source_is_admitted_again_after_the_clock_was_put_back() -> None:
+    budget = DatagramBudget(LIMITS, 1000)
+    budget.worked(HERE, None, OWN_BURST, 1000)
+    assert [budget.check_source(HERE, now) for now in (100, 101, 102)] == [
+        *(Verdict.SOURCE, Verdict.STRANGERS, Verdict.ADMITTED)
+    ]
+
+
+@pytest.mark.parametrize(("size", "number"), [(1, 20), (100, 10)])
+def test_messages_are_limited_by_number_and_by_bytes(size: int, number: int) -> None:
+    budget = MessageBudget(Limits(message_rate=10, message_bytes_rate=500, message_burst=2), 0)
+    taken = 0
+    while not budget.wait(0):
+        budget.take(size)
+        taken += 1
+    assert taken == number
+    assert budget.wait(budget.wait(0)) == 0
+
+
+def test_a_source_over_its_budget_is_refused_until_it_refills() -> None:
+    budget = DatagramBudget(LIMITS, 1)
+    assert budget.check_source(HERE, 1) is Verdict.ADMITTED
+    budget.worked(HERE, None, OWN_BURST, 1)
+    assert budget.check_source(HERE, 1) is Verdict.SOURCE
+    assert budget.check_source(HERE, 1.1) is Verdict.ADMITTED
+
+
+def test_strangers_together_cannot_use_up_what_known_sources_have() -> None:
+    budget = DatagramBudget(LIMITS, 1)
+    budget.know(HERE)
+    for port in range(100):
+        budget.worked(("198.51.100.1", port), None, OWN_BURST / 10, 1)
+    assert budget.check_source(("198.51.100.2", 7), 1) is Verdict.STRANGERS
+    assert budget.check_source(HERE, 1) is Verdict.ADMITTED
+    assert budget.check_source(("198.51.100.2", 7), 2) is Verdict.ADMITTED
+
+
+def test_a_device_has_a_budget_whatever_sources_name_it() -> None:
+    budget = DatagramBudget(LIMITS, 1)
+    for port in range(10):
+        source = ("192.0.2.1", port)
+        budget.know(source)
+        budget.worked(source, "one", OWN_BURST * 0.9, 1)
+    assert budget.check_source(("192.0.2.1", 3), 1) is Verdict.ADMITTED
+    assert budget.check_device("one", 1) is Verdict.DEVICE
+    assert budget.check_device("two", 1) is Verdict.ADMITTED
+    assert budget.check_device("one", 2) is Verdict.ADMITTED
+
+
+def memory(budget: DatagramBudget) -> int:
+    parts = [budget._known]
+    for places in (budget._sources, budget._devices):
+        parts += [places._levels, places._times]  # type: ignore[list-item]
+    return sum(map(sys.getsizeof, parts))
+
+
+def test_forged_sources_and_devices_take_no_memory() -> None:
+    budget = DatagramBudget(LIMITS, 1)
+    before = memory(budget)
+    for number in range(100_000):
+        source = (f"10.{number >> 16}.{number >> 8 & 255}.{number & 255}", number & 65_535)
+        budget.check_source(source, 1)
+        budget.check_device(str(number), 1)
+        budget.worked(source, str(number), 1e-9, 1)
+    assert memory(budget) == before
+
+
+def test_no_more_than_so_many_sources_are_known() -> None:
+    budget = DatagramBudget(LIMITS, 1)
+    for number in range(KNOWN_SOURCES + 10):
+        budget.know((f"host {number}", 1))
+        budget.know(("host 5", 1))  # which is heard again and again
+    assert len(budget._known) == KNOWN_SOURCES
+    assert ("host 5", 1) in budget._known
+    assert ("host 6", 1) not in budget._known

@@ -1,0 +1,83 @@
+"""Take datagrams from a port without letting a flood of them hold up everything else."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from tracker.interfaces import Tally
+from tracker.limits import Limits
+from tracker.vendors.budget import DatagramBudget, Source, Verdict
+
+#: Datagrams, and seconds of work on them, after which the reactor sees to other things first.
+AT_ONCE: Final = 8
+WORK_AT_ONCE: Final = 0.00015
+
+#: Bytes that a port reads in one turn of the reactor, unless it is stopped before: as ever.
+_THROUGHPUT: Final = 256 * 1024
+
+
+class DatagramGate:
+    """Admits datagrams within the budget of their source and of their device.
+
+    A datagram over a budget is dropped without an answer, and counted; its device repeats it.
+
+    :ivar transport: the port that is read; None before it listens.
+    """
+
+    def __init__(self, clock: Any, limits: Limits, tally: Tally) -> None:
+        self.transport: Any = None
+        self._clock = clock
+        self._tally = tally
+        self._budget = DatagramBudget(limits, clock.seconds())
+        self._number = 0  # of datagrams, and seconds of work, since others had their turn
+        self._work = 0.0
+        self._yields = False
+        self._source: Source = ("", 0)
+        self._device_id: str | None = None
+        self._started = 0.0
+
+    def begin(self, source: Source) -> bool:
+        """Return whether to read a datagram from this source; then call :meth:`end`."""
+        now = self._clock.seconds()
+        self._number += 1
+        if self._number >= AT_ONCE or self._work >= WORK_AT_ONCE:
+            self._let_others()
+        self._source, self._device_id, self._started = source, None, now
+        return self._admits(self._budget.check_source(source, now))
+
+    def admits_device(self, device_id: str) -> bool:
+        """Return whether to go on reading the datagram, now that its device is known."""
+        self._device_id = device_id
+        return self._admits(self._budget.check_device(device_id, self._started))
+
+    def end(self) -> None:
+        """Charge for a datagram that was admitted, whatever became of it."""
+        now = self._clock.seconds()
+        work = max(0.0, now - self._started)
+        self._work += work
+        self._budget.worked(self._source, self._device_id, work, now)
+
+    def confirmed(self, source: Source) -> None:
+        """Know the source of a datagram that has led to something."""
+        self._budget.know(source)
+
+    def _admits(self, verdict: Verdict) -> bool:
+        if verdict is Verdict.ADMITTED:
+            return True
+        self._tally.over_budget[verdict.value] += 1
+        return False
+
+    def _let_others(self) -> None:
+        # A port reads on until it has read so many bytes, which many small datagrams, and any
+        # number of empty ones, do not amount to for a long time. With this it ends at once.
+        if not self._yields and self.transport is not None:
+            self._yields = True
+            self.transport.maxThroughput = 0
+            self._clock.callLater(0, self._go_on)
+
+    def _go_on(self) -> None:
+        self._yields = False
+        self._number = 0
+        self._work = 0.0
+        if self.transport is not None:
+            self.transport.maxThroughput = _THROUGHPUT

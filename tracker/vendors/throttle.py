@@ -1,0 +1,187 @@
+"""Hold a connection that is over its budget of work or over its rate of messages.
+
+A held connection decodes nothing. Its protocol buffers what still arrives up to a limit and
+then stops reading, so a peer that sends too fast is slowed down by TCP and loses nothing.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any, Final
+
+from twisted.internet.interfaces import IDelayedCall
+
+from tracker.interfaces import Tally
+from tracker.limits import Limits
+from tracker.vendors.budget import OWN_BURST, SPARE_BURST, Bucket, MessageBudget
+
+#: Devices whose budget of messages is remembered while they are not connected.
+REMEMBERED: Final = 10_000
+
+
+class Workload:
+    """What the connections of a port share: the spare share, and those that wait for it.
+
+    They are served in the order in which they came, and only as long as the spare share has
+    something left; then the reactor sees to everything else first.
+    """
+
+    def __init__(self, clock: Any, limits: Limits, tally: Tally) -> None:
+        self.clock = clock
+        self.limits = limits
+        self.tally = tally
+        self._spare = Bucket(limits.spare_work, SPARE_BURST, clock.seconds())
+        # A dict for its order and for removal anywhere in it at no cost.
+        self._waiting: dict[Throttle, None] = {}
+        self._next: IDelayedCall | None = None
+        self._messages: OrderedDict[str, MessageBudget] = OrderedDict()
+
+    def take_spare(self, now: float) -> bool:
+        """Return whether somebody over its own share may work now, before nobody else."""
+        return not self._waiting and self._spare.level(now) > 0
+
+    def charge(self, work: float) -> None:
+        """Count work of somebody over its own share."""
+        self._spare.take(work)
+
+    def enqueue(self, throttle: Throttle, now: float) -> None:
+        """Let a connection go on in its turn."""
+        self._waiting[throttle] = None
+        if self._next is None:
+            self._next = self.clock.callLater(self._spare.wait(now), self._serve)
+
+    def leave(self, throttle: Throttle) -> None:
+        """Forget a connection that waits, if it does."""
+        self._waiting.pop(throttle, None)
+        if not self._waiting and self._next is not None:
+            self._next.cancel()
+            self._next = None
+
+    def _serve(self) -> None:
+        self._next = None
+        waiting = len(self._waiting)
+        while self._waiting and waiting and self._spare.level(self.clock.seconds()) > 0:
+            waiting -= 1  # those that come back have had their turn
+            throttle = next(iter(self._waiting))
+            del self._waiting[throttle]
+            throttle.turn()
+        if self._waiting and self._next is None:
+            self._next = self.clock.callLater(self._spare.wait(self.clock.seconds()), self._serve)
+
+    def messages_of(self, device_id: str) -> MessageBudget:
+        """Return a device's budget of messages, which outlives its connections."""
+        found = self._messages.pop(device_id, None)
+        return found or MessageBudget(self.limits, self.clock.seconds())
+
+    def remember(self, device_id: str, messages: MessageBudget) -> None:
+        """Keep the budget of a device whose connection ends, unless it is full anyway."""
+        if not messages.is_full(self.clock.seconds()):
+            self._messages[device_id] = messages
+            if len(self._messages) > REMEMBERED:
+                self._messages.popitem(last=False)
+
+
+class Throttle:
+    """Decides when one connection may be decoded further.
+
+    :param go_on: called when a hold has ended.
+    """
+
+    __slots__ = ("_at", "_go_on", "_has_turn", "_messages", "_timer", "_work", "credit", "held")
+
+    def __init__(self, work: Workload, go_on: Callable[[], None]) -> None:
+        self.held = False
+        """Whether nothing may be decoded until ``go_on`` is called."""
+        self._work = work
+        self._go_on = go_on
+        self.credit = OWN_BURST
+        """Seconds of work that are left of the connection's own share."""
+        self._at = 0.0  # when that was brought up to date
+        self._has_turn = False
+        self._timer: IDelayedCall | None = None
+        self._messages: MessageBudget | None = None
+
+    def may_work(self) -> bool:
+        """Return whether to decode the next frame now; if not, the connection is held.
+
+        There is no need to ask while there is :attr:`credit`.
+        """
+        work = self._work
+        now = work.clock.seconds()
+        # Refilled only when it has run out: an honest device seldom gets there.
+        refill = max(0.0, now - self._at) * work.limits.peer_work
+        self.credit = min(OWN_BURST, self.credit + refill)
+        self._at = now  # also when the clock was put back
+        if self.credit > 0 or self._has_turn or work.take_spare(now):
+            return True
+        self.held = True
+        work.tally.paused_for_work += 1
+        work.enqueue(self, now)
+        return False
+
+    def turn(self) -> None:
+        """Work again, out of the spare share, for one frame at least."""
+        self.held = False
+        self._has_turn = True
+        try:
+            self._go_on()
+        finally:
+            self._has_turn = False
+
+    def worked(self, seconds: float, now: float) -> None:
+        """Charge for a frame that was decoded."""
+        before = self.credit
+        if seconds < 0:
+            return  # the clock was put back meanwhile
+        if before <= 0:
+            self._work.charge(seconds)
+            self._has_turn = False
+            return
+        self.credit = before - seconds
+        if self.credit <= 0:
+            self.credit = max(-OWN_BURST, self.credit)
+            self._at = now
+
+    def may_take_message(self, device_id: str, size: int) -> bool:
+        """Take an unsolicited message; return False and hold the connection if over the rate."""
+        now = self._work.clock.seconds()
+        if self._messages is None:
+            self._messages = self._work.messages_of(device_id)
+        wait = self._messages.wait(now)
+        if wait:
+            self.held = True
+            self._work.tally.paused_for_messages += 1
+            self._timer = self._work.clock.callLater(wait, self._rate_allows)
+            return False
+        self._messages.take(size)
+        return True
+
+    def charge_messages(self, size: int) -> None:
+        """Charge for what cannot wait until the rate allows it: the connection ends.
+
+        :param size: bytes. A device that has sent no message so far is not charged.
+        """
+        if self._messages is not None:
+            self._messages.take(size)
+
+    @property
+    def over_rate(self) -> bool:
+        """Whether the connection is held for its rate of messages."""
+        return self._timer is not None
+
+    def _rate_allows(self) -> None:
+        self._timer = None
+        self.held = False
+        self._go_on()
+
+    def end(self, device_id: str | None) -> None:
+        """Hold nothing any more: the connection ends."""
+        self.held = False
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._work.leave(self)
+        if self._messages is not None and device_id is not None:
+            self._work.remember(device_id, self._messages)
+            self._messages = None
