@@ -18,8 +18,8 @@ from typing import Final
 
 from bench.common import Column, Report, numbers, parser
 from bench.frames import ELEMENTS, MAX_ELEMENTS, imei, nothing, packet, stream_entries
+from tracker.outcomes import Rejected
 from tracker.position import Entry
-from tracker.vendors.outcomes import Rejected
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.reader import EntryReader
 

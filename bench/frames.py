@@ -7,8 +7,8 @@ from typing import Final
 
 from attrs import evolve
 
+from tracker.outcomes import Decoded
 from tracker.position import Entry
-from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
 from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.frame import encode_frame

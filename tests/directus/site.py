@@ -13,7 +13,7 @@ from tests.system.processes import Daemon
 from tests.system.raw import Ingest, RawDevice
 from tests.system.test_commands import answer
 from tests.unit.bridge.double import OPERATOR_TOKEN
-from tracker.vendors.outcomes import Decoded
+from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.frame import decode_frame
 from tracker.vendors.teltonika.messages import Message, decode_message
 

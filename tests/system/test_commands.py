@@ -9,7 +9,7 @@ from tests.servers import RedisServer
 from tests.system.commands import fates, fields, registry, responses, send
 from tests.system.raw import Ingest, RawDevice, frame
 from tests.waiting import wait_for
-from tracker.vendors.outcomes import Decoded
+from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.frame import decode_frame, encode_frame
 from tracker.vendors.teltonika.messages import (
     MESSAGE_CODECS,

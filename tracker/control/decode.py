@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from tracker.vendors.outcomes import Fatal
+from tracker.outcomes import Fatal
 from tracker.vendors.teltonika.dictionary import load
 from tracker.vendors.teltonika.document import document, render
 from tracker.vendors.teltonika.units import Kind, decode_units

@@ -15,8 +15,8 @@ from typing import Final, TypeAlias
 
 from attrs import define, field, frozen
 
+from tracker.outcomes import Decoded
 from tracker.simulator.track import Fix
-from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,

@@ -25,6 +25,7 @@ from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
+from tracker.outcomes import Fatal, Incomplete
 from tracker.simulator.commands import (
     LARGEST_COMMAND,
     Console,
@@ -33,7 +34,6 @@ from tracker.simulator.commands import (
     maybe_command,
 )
 from tracker.simulator.track import Fix, Track
-from tracker.vendors.outcomes import Fatal, Incomplete
 from tracker.vendors.teltonika.avl import Codec, Record, encode_packet
 from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import ACCEPT, encode_login

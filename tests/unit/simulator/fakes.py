@@ -11,7 +11,7 @@ from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.vendors.outcomes import Decoded
+from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.avl import Packet, decode_packet
 from tracker.vendors.teltonika.frame import decode_frame, encode_frame
 from tracker.vendors.teltonika.messages import (

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.simulator.bench import IMEI, NOON
+from tracker.outcomes import Decoded
 from tracker.simulator.commands import UNKNOWN, Console, Moment, answer_frame, maybe_command
 from tracker.simulator.track import Fix
-from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
 from tracker.vendors.teltonika.frame import decode_frame
 from tracker.vendors.teltonika.messages import (

@@ -10,10 +10,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.unit.simulator.fakes import FakeConnection, FakeEndpoint
+from tracker.outcomes import Decoded
 from tracker.position import Position, digest
 from tracker.simulator.device import Behaviour, Counters, OnAcknowledged, OnCommand
 from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal, simulated_imei
-from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec, Packet, Record
 from tracker.vendors.teltonika.login import decode_login
 from tracker.vendors.teltonika.positions import entries

@@ -20,7 +20,7 @@ from typing import Final
 
 from attrs import define, field, frozen
 
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 
 #: Codec id and two counts: less than this cannot be the data of a frame or datagram.
 SHORTEST_DATA: Final = 3

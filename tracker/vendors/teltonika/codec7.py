@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from attrs import define, frozen
 
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import maybe_counts_differ, maybe_left_over
 
 CODEC_ID: Final = 0x07

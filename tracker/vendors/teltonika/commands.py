@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from tracker.command import MAX_RESPONSE_BYTES, Answer, CommandFrame
-from tracker.vendors.outcomes import Decoded
+from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.frame import encode_frame, find_message
 from tracker.vendors.teltonika.messages import (
     COMMAND,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika import codec7
 from tracker.vendors.teltonika.avl import (
     CODECS,

@@ -14,7 +14,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import SHORTEST_DATA
 from tracker.vendors.teltonika.login import IMEI_DIGITS
 

@@ -20,8 +20,8 @@ from zope.interface import implementer
 
 from tracker.interfaces import Admission, IGateway, IPeer, NotAccepted, Rejection
 from tracker.limits import Limits
+from tracker.outcomes import Rejected
 from tracker.vendors.datagrams import DatagramGate
-from tracker.vendors.outcomes import Rejected
 from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_answer
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.positions import REPEATED_ID

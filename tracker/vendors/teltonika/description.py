@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tracker.vendors.outcomes import Fatal
+from tracker.outcomes import Fatal
 from tracker.vendors.teltonika.document import document
 from tracker.vendors.teltonika.login import ACCEPT, REFUSE
 from tracker.vendors.teltonika.units import decode_units

@@ -12,7 +12,7 @@ from typing import Final
 
 from fastcrc.crc16 import arc as crc16
 
-from tracker.vendors.outcomes import Decoded, Fatal, Incomplete
+from tracker.outcomes import Decoded, Fatal, Incomplete
 from tracker.vendors.teltonika.avl import SHORTEST_DATA
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS
 

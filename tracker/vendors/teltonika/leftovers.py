@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from tracker.interfaces import IGateway, IPeer
 from tracker.limits import Limits
+from tracker.outcomes import Decoded
 from tracker.position import Entry
-from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.frame import decode_frame, swallow_pings
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 
 ACCEPT: Final = b"\x01"
 REFUSE: Final = b"\x00"

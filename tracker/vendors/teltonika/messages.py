@@ -16,7 +16,7 @@ from typing import Final
 
 from attrs import field, frozen
 
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 
 COMMAND: Final = 0x05
 RESPONSE: Final = 0x06

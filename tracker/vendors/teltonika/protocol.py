@@ -57,8 +57,8 @@ from tracker.interfaces import (
     SessionFacts,
     Traffic,
 )
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.position import Entry
-from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer
 from tracker.vendors.teltonika.frame import PING, decode_frame, frame_size, swallow_pings
 from tracker.vendors.teltonika.layouts import Layouts

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tracker.outcomes import Rejected
 from tracker.position import Entry
-from tracker.vendors.outcomes import Rejected
 from tracker.vendors.teltonika.avl import Packet
 from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.layouts import Layouts, RecentLayouts

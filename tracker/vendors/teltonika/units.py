@@ -11,7 +11,7 @@ from typing import Final, Literal
 
 from attrs import evolve, field, frozen
 
-from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.vendors.teltonika.avl import Packet
 from tracker.vendors.teltonika.codec7 import Codec7Packet
 from tracker.vendors.teltonika.content import Content, decode_data, encode_data

@@ -22,7 +22,7 @@ from tests.unit.vendors.teltonika.golden import (
     Golden,
 )
 from tests.unit.vendors.teltonika.strategies import codecs, packets, records
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import (
     CODEC_8,
     CODEC_8E,

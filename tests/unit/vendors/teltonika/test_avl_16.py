@@ -11,7 +11,7 @@ from tests.unit.vendors.teltonika.golden import Golden
 from tests.unit.vendors.teltonika.golden_16 import GOLDEN_16, ON_CHANGE, WIDE_IDS
 from tests.unit.vendors.teltonika.golden_datagrams import OVER_16
 from tests.unit.vendors.teltonika.strategies import records
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import (
     CODEC_8,
     CODEC_8E,

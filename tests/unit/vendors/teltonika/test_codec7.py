@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from tests.unit.vendors.teltonika import golden_7
 from tests.unit.vendors.teltonika.strategies import unsigned
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.codec7 import CODEC_ID, Codec7Packet, Codec7Record, decode_codec7
 from tracker.vendors.teltonika.frame import decode_frame
 

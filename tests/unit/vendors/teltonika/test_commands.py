@@ -21,7 +21,7 @@ from tests.unit.vendors.teltonika.golden_messages import (
 )
 from tracker.command import LONGEST_TEXT, Answer, Command, CommandFrame
 from tracker.limits import Limits
-from tracker.vendors.outcomes import Decoded
+from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.commands import command_frame, maybe_answer
 from tracker.vendors.teltonika.frame import decode_frame
 from tracker.vendors.teltonika.messages import (

@@ -11,7 +11,7 @@ from tests.unit.vendors.teltonika import golden_7, malformed
 from tests.unit.vendors.teltonika.golden import GOLDEN, Golden
 from tests.unit.vendors.teltonika.golden_16 import GOLDEN_16
 from tests.unit.vendors.teltonika.golden_messages import GOLDEN_MESSAGES, GoldenMessage
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import (
     CODEC_8,
     CODEC_8E,

@@ -15,7 +15,7 @@ from tests.unit.vendors.teltonika.golden_datagrams import (
     GoldenDatagram,
 )
 from tests.unit.vendors.teltonika.strategies import unsigned
-from tracker.vendors.outcomes import Decoded, Rejected
+from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import Packet, decode_packet, encode_packet
 from tracker.vendors.teltonika.datagram import (
     Datagram,

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, Golden
 from tests.unit.vendors.teltonika.strategies import codecs, packets, records
+from tracker.outcomes import Decoded, Rejected
 from tracker.position import MAX_TIMESTAMP_MS, Entry
-from tracker.vendors.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.avl import (
     CODEC_8,
     CODEC_8E,

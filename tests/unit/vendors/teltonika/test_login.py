@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.vendors.teltonika.golden import IMEI, LOGIN, SMALLEST, STREAM
-from tracker.vendors.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.vendors.teltonika.login import ACCEPT, REFUSE, decode_login, encode_login
 
 imeis = st.text("0123456789", min_size=15, max_size=15)

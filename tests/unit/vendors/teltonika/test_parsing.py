@@ -20,7 +20,7 @@ from tests.unit.vendors.teltonika.units import (
     as_document,
     json_values,
 )
-from tracker.vendors.outcomes import Decoded
+from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.parsing import BadDocument, parse
 from tracker.vendors.teltonika.units import decode_units
 

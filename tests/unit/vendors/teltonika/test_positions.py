@@ -25,8 +25,8 @@ from tests.unit.vendors.teltonika.golden import (
     Golden,
 )
 from tests.unit.vendors.teltonika.strategies import packets
+from tracker.outcomes import Decoded
 from tracker.position import Entry, Position
-from tracker.vendors.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Packet, Record, decode_packet
 from tracker.vendors.teltonika.content import Content
 from tracker.vendors.teltonika.positions import RAW_TIMESTAMP, position

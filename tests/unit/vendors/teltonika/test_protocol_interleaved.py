@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame, message
 from tracker.interfaces import SessionEnded
 from tracker.limits import Limits
-from tracker.vendors.outcomes import Decoded
+from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.frame import decode_frame
 from tracker.vendors.teltonika.protocol import LOGIN_SETTLES

@@ -30,7 +30,7 @@ from tests.unit.vendors.teltonika.units import (
     TIMED,
     TIMED_AND_ADDRESSED,
 )
-from tracker.vendors.outcomes import Decoded, Fatal
+from tracker.outcomes import Decoded, Fatal
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.units import (
     Frame,

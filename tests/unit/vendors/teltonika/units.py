@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.unit.vendors.teltonika.golden import GOLDEN, LOGIN
 from tests.unit.vendors.teltonika.strategies import unsigned
-from tracker.vendors.outcomes import Decoded
+from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8E, CODECS, Codec, Packet, Record
 from tracker.vendors.teltonika.content import Content, encode_data
 from tracker.vendors.teltonika.datagram import Datagram
