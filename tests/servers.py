@@ -6,6 +6,7 @@ import atexit
 import importlib.util
 import os
 import pwd
+import random
 import selectors
 import shutil
 import signal
@@ -27,11 +28,17 @@ from tracker.streams.embedded import find_server
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
+    """Return a TCP port on 127.0.0.1 that nothing listens on.
+
+    The kernel gives none of these ports to outgoing connections, one of which would otherwise
+    take the port of a server that a test restarts.
+    """
+    while True:
+        port = random.randrange(15_000, 32_768)
+        with socket.socket() as listening, suppress(OSError):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("127.0.0.1", port))
+            return port
 
 
 class RedisServer:
@@ -124,11 +131,23 @@ class RedisServer:
 
 
 class Sentinel:
-    """A real Sentinel that watches one master, and alone decides about it."""
+    """A real Sentinel that watches one master."""
 
     NAME = "tracker"
 
-    def __init__(self, folder: Path, master: RedisServer, *lines: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        master: RedisServer,
+        *lines: str,
+        quorum: int = 1,
+        master_port: int | None = None,
+    ) -> None:
+        """Make one, not started yet.
+
+        :param quorum: Sentinels that have to agree that the master is down.
+        :param master_port: the port by which the master is reached, if not its own.
+        """
         self.port = free_port()
         self.client: Any = valkey.Valkey(port=self.port, retry=None, decode_responses=True)
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/{self.NAME}"
@@ -137,7 +156,7 @@ class Sentinel:
         self._file = folder / "sentinel.conf"
         settings = (
             *(f"port {self.port}", "bind 127.0.0.1", f"dir {folder}"),
-            f"sentinel monitor {self.NAME} 127.0.0.1 {master.port} 1",
+            f"sentinel monitor {self.NAME} 127.0.0.1 {master_port or master.port} {quorum}",
             f"sentinel down-after-milliseconds {self.NAME} 700",
             f"sentinel failover-timeout {self.NAME} 5000",
             *lines,
