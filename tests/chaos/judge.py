@@ -86,6 +86,8 @@ class Judge:
             rows = connection.execute(
                 "SELECT device_id, coalesce(message, '') FROM messages"
             ).fetchall()
+        doubled = [key for key, number in Counter(rows).items() if number > 1 and key[1]]
+        self.verdict.check(not doubled, f"messages stored twice: {some(doubled)}")
         invented = set(rows) - self._heard.said
         self.verdict.check(not invented, f"messages that nobody sent: {some(invented)}")
         self.verdict.counts["messages"] = {"said": len(self._heard.said), "stored": len(rows)}

@@ -45,10 +45,11 @@ class ControlSender:
         self.orders: dict[str, Order] = {}
         self.unsure = 0
         """Commands that nobody has confirmed, at the first attempt."""
+        self.wrong: list[str] = []
+        """Why a command was refused that is in order."""
         self.sending = True
         self._devices = devices
         self._random = Random(seed)
-        self._seed = seed
         self._clients = [
             ControlClient(reactor, client_endpoint(reactor, stage.control_address(name)), "chaos")
             for name in stage.control_ports
@@ -70,7 +71,7 @@ class ControlSender:
 
     async def _send(self, number: int) -> None:
         device_id = self._random.choice(sorted(self._devices))
-        command_id = f"{self._seed}-{number}"
+        command_id = f"c{number}"
         expires_in = self._random.choice(EXPIRIES)
         order = Order(device_id, f"order {command_id}", time.time() + expires_in)
         self.orders[command_id] = order
@@ -87,8 +88,10 @@ class ControlSender:
                         timeout=ANSWER_TIMEOUT,
                     )
                 )
-            except BadArgument:
-                return  # too late for it
+            except BadArgument as error:
+                if order.expires_at > time.time() + 1:
+                    self.wrong.append(f"control port: {command_id}: {error}")
+                return
             except ControlError:
                 # Perhaps it is queued. The same id again, as somebody would who was not told.
                 self.unsure += attempt == 0
@@ -104,9 +107,10 @@ class Operator:
         self.orders: dict[str, Order] = {}
         """Row id → what it holds, of all posts that were answered."""
         self.unsure = 0
+        self.wrong: list[str] = []
+        """Why rows were refused that are in order."""
         self.sending = True
         self._plane = plane
-        self._seed = seed
         self._random = Random(seed)
         self._devices = devices
         self._pause = pause
@@ -124,7 +128,7 @@ class Operator:
                 number += 1
                 expires_at = time.time() + self._random.choice(EXPIRIES)
                 device_id = self._random.choice(self._devices)
-                orders.append(Order(device_id, f"row {self._seed}-{number}", expires_at, True))
+                orders.append(Order(device_id, f"row {number}", expires_at, True))
             rows = [
                 {"imei": one.device_id, "text": one.text, "expires_at": iso(one.expires_at),
                  "timeout": int(ANSWER_TIMEOUT)}
@@ -136,6 +140,8 @@ class Operator:
                 self.unsure += len(orders)
                 continue
             if status != 200:
+                if status < 500:
+                    self.wrong.append(f"operator: {status}: {answer}")
                 self.unsure += len(orders)
                 continue
             by_text = {one.text: one for one in orders}

@@ -126,7 +126,7 @@ class Round:
         judge.dead_letters(poisoner.tried, poisoner.appended)
         judge.commands({**sender.orders, **operator.orders}, plane.rows())
         judge.processes(dict(injector.faults.peaks), injector.faults.died)
-        verdict.wrong += injector.failures + self._reacting.failures
+        verdict.wrong += sender.wrong + operator.wrong + injector.failures + self._reacting.failures
         self._reacting.failures.clear()
         verdict.counts["unsure"] = sender.unsure + operator.unsure
         verdict.counts["faults"] = dict(sorted(injector.made.items()))
