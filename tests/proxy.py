@@ -129,8 +129,9 @@ class Proxy:
         self.cut()
 
     def refuse(self) -> None:
-        """Refuse new connections; those that are there go on."""
+        """Reset all connections and refuse new ones."""
         self._thread.call(self._stop_listening())
+        self.cut()
 
     def cut(self) -> int:
         """Reset all connections, at both ends; returns how many there were."""

@@ -186,6 +186,11 @@ class Judge:
                     f"command {key} was answered, and never executed",
                 )
 
+    def links(self) -> None:
+        """Every link was used: none was passed by."""
+        unused = [name for name, link in self._stage.links.items() if not link.accepted]
+        self.verdict.check(not unused, f"nobody came along the links {some(unused)}")
+
     def processes(self, peaks: dict[str, int], died: list[str]) -> None:
         """None died unasked, none has grown or complained too much."""
         verdict = self.verdict
@@ -208,5 +213,5 @@ class Judge:
         with psycopg.connect(self._stage.postgres.url) as connection:
             return connection.execute(
                 "SELECT device_id, to_char(ts AT TIME ZONE 'UTC', "
-                f"'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"') FROM {table}"  # type: ignore[arg-type]
+                f'\'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"\') FROM {table}'
             ).fetchall()

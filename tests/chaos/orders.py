@@ -210,4 +210,3 @@ def habits(devices: list[str], random: Random) -> dict[str, str]:
     return {
         one: random.choices(("prompt", "mute", "refuse"), weights=(8, 1, 1))[0] for one in devices
     }
-

@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from twisted.web.server import Site
 
-from tests.directus.server import ask
+from tests.directus.prepared import add_user, prepare, tell
+from tests.directus.server import LOCAL_ALLOWED, DirectusServer, ask
 from tests.proxy import Proxy
 from tests.unit.bridge.double import BRIDGE_TOKEN, OPERATOR_TOKEN, DirectusDouble
-from tracker.bridge.schema import SECRET_HEADER
+from tracker.bridge.schema import OPERATOR_POLICY, SECRET_HEADER
 
 SECRET: Final = "known-to-both-sides"
 
@@ -47,6 +48,29 @@ class Plane:
         status, answer = self.ask("GET", "/items/commands?limit=-1", timeout=60)
         assert status == 200, answer
         return {row["id"]: row for row in answer["data"]}
+
+
+class Real(Plane):
+    """A real Directus with a database server of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.server = DirectusServer(
+            folder / "directus", IMPORT_IP_DENY_LIST=LOCAL_ALLOWED, LOG_LEVEL="warn"
+        )
+        super().__init__(folder, self.server.port)
+        self._folder = folder
+
+    def start(self, webhook: Proxy) -> None:
+        """Start it, and set it up as an operator does; its Flows post to the webhook."""
+        self.server.start()
+        prepared = prepare(self.server, self._folder)
+        add_user(self.server, OPERATOR_TOKEN, OPERATOR_POLICY)
+        tell(prepared, webhook.port)
+        self.token_file, self.secret_file = prepared.bridge_token_file, prepared.secret_file
+
+    def close(self) -> None:
+        """Kill it, and remove its data."""
+        self.server.remove()
 
 
 class Double(Plane):

@@ -43,7 +43,7 @@ class Reacting:
 
         async def start() -> None:
             for coroutine in coroutines:
-                task = asyncio.create_task(coroutine)
+                task = asyncio.create_task(coroutine, name=repr(coroutine))
                 self._tasks.add(task)
                 task.add_done_callback(self._ended)
 
@@ -52,7 +52,7 @@ class Reacting:
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self.failures.append(f"{task.get_coro().__qualname__}: {error!r}")
+            self.failures.append(f"{task.get_name()}: {error!r}")
 
     def cancel(self) -> None:
         """End all that was started."""

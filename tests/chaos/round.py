@@ -16,7 +16,7 @@ from tests.chaos.devices import Heard, TcpDevice, UdpDevice
 from tests.chaos.faults import Injector
 from tests.chaos.judge import STREAM, Judge, Verdict, some
 from tests.chaos.orders import ControlSender, Operator, Poisoner, habits
-from tests.chaos.plane import Double, Plane
+from tests.chaos.plane import Double, Plane, Real
 from tests.chaos.reacting import Reacting
 from tests.chaos.stage import INSTANCES, Stage, Variant
 from tests.waiting import wait_for
@@ -76,6 +76,12 @@ class Round:
             return self._attack(stage, plane, stack)
 
     def _plane(self, stage: Stage, stack: ExitStack) -> Plane:
+        if self._variant.directus:
+            real = Real(self._folder)
+            stack.callback(real.close)
+            real.start(stage.links["webhook"])
+            stage.servers["directus"] = real.server
+            return real
         double = Double(self._folder, self._reacting, lambda: stage.links["webhook"])
         stack.callback(double.close)
         return double
@@ -86,17 +92,16 @@ class Round:
         habit = habits(ids, Random(f"{seed} habits"))
         tls = stage.tls.client() if stage.tls is not None else None
         doors = {name: stage.links[f"devices-{name}"] for name in INSTANCES}
-        tcp = [
-            TcpDevice(one, f"{seed} {one}", self._heard, doors, tls, habit[one]) for one in ids
-        ]
+        tcp = [TcpDevice(one, f"{seed} {one}", self._heard, doors, tls, habit[one]) for one in ids]
         ports = [proxy.port for proxy in stage.datagrams.values()]
         udp = [
             UdpDevice(f"8{number:014}", f"{seed} udp {number}", self._heard, ports)
             for number in range(load.udp_devices)
         ]
+        devices: list[TcpDevice | UdpDevice] = [*tcp, *udp]
         sender = ControlSender(stage, self._reacting.reactor, f"{seed} orders", habit)
         stack.callback(self._reacting.cancel)
-        self._reacting.start(*(one.run() for one in (*tcp, *udp)), sender.run(load.order_pause))
+        self._reacting.start(*(one.run() for one in devices), sender.run(load.order_pause))
         operator = Operator(plane, f"{seed} rows", ids, load.row_pause)
         stack.callback(operator.close)
         poisoner = Poisoner(stage, f"{seed} poison")
@@ -107,12 +112,13 @@ class Round:
         injector.run(self._seconds)
 
         healed = time.monotonic()
-        for one in (sender, operator, poisoner, *tcp, *udp):
-            one.sending = one.recording = False
+        for device in devices:
+            device.recording = False
+        sender.sending = operator.sending = poisoner.sending = False
         judge = Judge(stage, self._heard)
         verdict = judge.verdict
         try:
-            self._drain(stage, plane, [*tcp, *udp])
+            self._drain(stage, plane, devices)
             self._settle(stage, tcp, verdict)
         except AssertionError as error:
             verdict.wrong.append(str(error))
@@ -125,6 +131,7 @@ class Round:
         judge.messages()
         judge.dead_letters(poisoner.tried, poisoner.appended)
         judge.commands({**sender.orders, **operator.orders}, plane.rows())
+        judge.links()
         judge.processes(dict(injector.faults.peaks), injector.faults.died)
         verdict.wrong += sender.wrong + operator.wrong + injector.failures + self._reacting.failures
         self._reacting.failures.clear()
@@ -133,7 +140,7 @@ class Round:
         verdict.counts["targets"] = dict(sorted(injector.targets.items()))
         return verdict
 
-    def _drain(self, stage: Stage, plane: Plane, devices: list[Any]) -> None:
+    def _drain(self, stage: Stage, plane: Plane, devices: list[TcpDevice | UdpDevice]) -> None:
         """Wait until nothing is on its way any more."""
         end = time.monotonic() + DRAIN
 
@@ -213,7 +220,9 @@ def total(rounds: list[dict[str, Any]]) -> dict[str, Any]:
             if isinstance(value, dict):
                 merged = result.setdefault(name, Counter())
                 if name == "MiB":
-                    result[name] = Counter({key: max(merged[key], value.get(key, 0)) for key in merged | value})
+                    result[name] = Counter(
+                        {key: max(merged[key], value.get(key, 0)) for key in merged | value}
+                    )
                 else:
                     merged.update(value)
             elif name in ("longest pause", "drained after"):

@@ -122,9 +122,7 @@ class Stage:
             return port
         return TlsPort(self.network, port, self.tls.server(), change).port
 
-    def link(
-        self, name: str, target: int, change: Callable[[bytes], bytes] | None = None
-    ) -> Proxy:
+    def link(self, name: str, target: int, change: Callable[[bytes], bytes] | None = None) -> Proxy:
         """Make a proxy between two parts."""
         proxy = Proxy(self.network, target, port=free_port(), change=change)
         self.links[name] = proxy
