@@ -41,7 +41,55 @@ def free_port() -> int:
             return port
 
 
-class RedisServer:
+class _Valkey:
+    """A process of Redis or Valkey."""
+
+    client: Any
+    _process: subprocess.Popen[bytes] | None = None
+
+    def answers(self) -> bool:
+        """Return whether it answers, and has loaded its data."""
+        try:
+            return bool(self.client.ping())
+        except valkey.AuthenticationError:
+            return True  # it wants a password, so it is there
+        except valkey.ConnectionError:
+            return False
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Shut it down."""
+        self._end(signal.SIGTERM)
+
+    def suspend(self) -> None:
+        """Make it hang (SIGSTOP)."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continue it after :meth:`suspend`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGCONT)
+            self._process.wait(20)
+            self._process = None
+        self.client.connection_pool.disconnect()
+
+
+class RedisServer(_Valkey):
     """A Redis or Valkey server that can be killed and started again with its data."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -53,7 +101,6 @@ class RedisServer:
         """Options for the starts to come."""
         self._folder = folder
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> None:
         """Start it; returns when it answers, unless told not to wait."""
@@ -75,29 +122,6 @@ class RedisServer:
         if wait:
             wait_for(self.answers, "Redis answers")
 
-    def answers(self) -> bool:
-        """Whether it does, and has loaded its data."""
-        try:
-            return bool(self.client.ping())
-        except valkey.AuthenticationError:
-            return True  # it wants a password, so it is there
-        except valkey.ConnectionError:
-            return False
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def kill(self) -> None:
-        """As ``kill -9``."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Shut it down."""
-        self._end(signal.SIGTERM)
-
     def replicate(self, master: RedisServer) -> None:
         """Become a replica of another server; returns when it has what that one has."""
         master.client.config_set("repl-diskless-sync-delay", 0)
@@ -111,26 +135,8 @@ class RedisServer:
         # The replica's own first, so that a later command of the master is no excuse.
         return linked and mine["slave_repl_offset"] == its["master_repl_offset"]
 
-    def suspend(self) -> None:
-        """Make it hang (SIGSTOP)."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
 
-    def resume(self) -> None:
-        """Let it go on after :meth:`suspend`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.send_signal(signal.SIGCONT)
-            self._process.wait(20)
-            self._process = None
-        self.client.connection_pool.disconnect()
-
-
-class Sentinel:
+class Sentinel(_Valkey):
     """A real Sentinel that watches one master."""
 
     NAME = "tracker"
@@ -162,23 +168,15 @@ class Sentinel:
             *lines,
         )
         self._file.write_text("\n".join(settings) + "\n")
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it; returns when it answers."""
+    def start(self, wait: bool = True) -> None:
+        """Start it; returns when it answers, unless told not to wait."""
         with (self._folder / "sentinel.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [find_server(), str(self._file), "--sentinel"], stdout=log, stderr=log
             )
-        wait_for(self._answers, "the Sentinel answers")
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except valkey.AuthenticationError:
-            return True
-        except valkey.ConnectionError:
-            return False
+        if wait:
+            wait_for(self.answers, "the Sentinel answers")
 
     def knows_replica(self) -> bool:
         """Whether it could fail over. It looks for replicas when it starts, then rarely."""
@@ -195,14 +193,6 @@ class Sentinel:
     def fail_over(self) -> None:
         """Have the replica promoted, without need."""
         self.client.execute_command("SENTINEL FAILOVER", self.NAME)
-
-    def kill(self) -> None:
-        """As ``kill -9``."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(20)
-            self._process = None
-        self.client.connection_pool.disconnect()
 
 
 @lru_cache

@@ -41,6 +41,8 @@ class Fault:
     target: str
     run: Callable[[float], None]
     weight: float = 1.0
+    also: frozenset[str] = frozenset()
+    """Other targets that have to be well meanwhile."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.target}"
@@ -78,6 +80,13 @@ class Faults:
             ]
         for name, link in stage.links.items():
             found += self._of_link(name, link)
+        if stage.cluster is not None:
+            also = frozenset(one for one in stage.links if one.startswith(("redis-", "sentinel-")))
+            found.append(
+                Fault(
+                    "planned failover", "redis-a", stage.cluster.fail_over, 10, also | {"redis-b"}
+                )
+            )
         for name in stage.datagrams:
             found.append(Fault("weather", f"datagrams-{name}", self._of(self._weather, name), 2))
         return found
@@ -206,7 +215,7 @@ class Injector:
                 (fault,) = self._random.choices(faults, weights)
                 length = self._random.uniform(0.3, MAX_SECONDS)
                 gap = self._random.uniform(0, 2 * self._gap)
-                if fault.target not in self._busy:
+                if not self._busy & {fault.target, *fault.also}:
                     self._begin(fault, min(length, left), time.monotonic() - began)
                     self._over.wait(min(gap, left))
         finally:
@@ -220,7 +229,7 @@ class Injector:
         self._say(f"{at:6.1f} s  {fault} for {seconds:.1f} s")
         self.made[fault.kind] += 1
         self.targets[fault.target] += 1
-        self._busy.add(fault.target)
+        self._busy |= {fault.target, *fault.also}
         thread = threading.Thread(target=self._make, args=(fault, seconds), daemon=True)
         self._threads.append(thread)
         thread.start()
@@ -228,7 +237,7 @@ class Injector:
     def _make(self, fault: Fault, seconds: float) -> None:
         with self._reported(fault):
             fault.run(seconds)
-        self._busy.discard(fault.target)
+        self._busy -= {fault.target, *fault.also}
 
     @contextmanager
     def _reported(self, fault: Fault) -> Iterator[None]:

@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, Final
 
 import valkey
-from attrs import define
+from attrs import define, field
 
 from tests.chaos.plane import Plane
 from tests.chaos.reacting import awaited
@@ -35,6 +35,7 @@ class Order:
     """UNIX seconds."""
     accepted: bool = False
     """Whether somebody has said that it is queued."""
+    sent_at: float = field(factory=time.time)
 
 
 class ControlSender:
@@ -159,7 +160,8 @@ class Poisoner:
 
     def __init__(self, stage: Stage, seed: str) -> None:
         self.tried: set[str] = set()
-        self.appended: set[str] = set()
+        self.appended: dict[str, float] = {}
+        """Mark of each that is in the stream, and when it was appended (UNIX)."""
         self._random = Random(seed)
         self._client = stage.redis_client
         self._over = threading.Event()
@@ -184,9 +186,9 @@ class Poisoner:
             )  # fmt: skip
             try:
                 self._client().xadd("telemetry:teltonika", fields)
-            except (valkey.ValkeyError, OSError):
+            except (valkey.ValkeyError, OSError, AssertionError):
                 continue
-            self.appended.add(mark)
+            self.appended[mark] = time.time()
 
     def close(self) -> None:
         """End."""

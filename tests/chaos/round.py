@@ -14,8 +14,8 @@ from attrs import frozen
 
 from tests.chaos.devices import Heard, TcpDevice, UdpDevice
 from tests.chaos.faults import Injector
-from tests.chaos.judge import STREAM, Judge, Verdict, some
-from tests.chaos.orders import ControlSender, Operator, Poisoner, habits
+from tests.chaos.judge import BEHIND, STREAM, Judge, Verdict, some
+from tests.chaos.orders import ControlSender, Operator, Poisoner, habits, unix
 from tests.chaos.plane import Double, Plane, Real
 from tests.chaos.reacting import Reacting
 from tests.chaos.stage import INSTANCES, Stage, Variant
@@ -135,6 +135,12 @@ class Round:
         judge.processes(dict(injector.faults.peaks), injector.faults.died)
         verdict.wrong += sender.wrong + operator.wrong + injector.failures + self._reacting.failures
         self._reacting.failures.clear()
+        if stage.cluster is not None:
+            verdict.counts["failovers"] = {
+                "planned": stage.excuses.planned,
+                "unplanned": len(stage.excuses.promotions),
+                "excused": verdict.excused,
+            }
         verdict.counts["unsure"] = sender.unsure + operator.unsure
         verdict.counts["faults"] = dict(sorted(injector.made.items()))
         verdict.counts["targets"] = dict(sorted(injector.targets.items()))
@@ -147,6 +153,8 @@ class Round:
         def within(what: str, condition: Callable[[], object]) -> None:
             wait_for(condition, what, timeout=max(1.0, end - time.monotonic()))
 
+        if stage.cluster is not None:
+            within("the servers are whole", stage.cluster.is_whole)
         stage.wait_until_ready(DRAIN)
         within("devices have delivered all", lambda: not any(len(one.flash) for one in devices))
         redis = stage.redis_client()
@@ -171,6 +179,7 @@ class Round:
                 key
                 for key, row in plane.rows().items()
                 if row["status"] in ("pending", "queued", "delivered")
+                and not stage.excuses.cover(unix(row["date_created"]), BEHIND)
             ]
 
         within("all rows are final", lambda: not open_rows())

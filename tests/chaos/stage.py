@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from attrs import frozen
 
 from tests.certificates import certify, key_of
+from tests.chaos.cluster import Cluster, Excuses
 from tests.chaos.network import UdpProxy
 from tests.proxy import LoopThread, Proxy, TlsPort
 from tests.servers import PostgresServer, RedisServer, free_port
@@ -101,12 +102,22 @@ class Stage:
         """What is no role of Tracker's, and fails all the same."""
         self.tls = Tls.make(folder) if variant.tls else None
         self._stack = stack
-        self.redis = RedisServer(folder / "redis")
-        stack.callback(self.redis.kill)
         self.postgres = PostgresServer()
         stack.callback(self.postgres.remove)
-        self.servers |= {"redis": self.redis, "postgres": self.postgres}
-        self._redis_port = self._plain_or_tls(self.redis.port)
+        self.servers["postgres"] = self.postgres
+        self.excuses = Excuses()
+        self.cluster: Cluster | None = None
+        if variant.sentinel:
+            self.cluster = Cluster(folder, self.link, stack)
+            self.excuses = self.cluster.excuses
+            self.servers |= self.cluster.servers
+            for number, sentinel in enumerate(self.cluster.sentinels):
+                self.servers[f"sentinel-{number}"] = sentinel
+        else:
+            self._redis = RedisServer(folder / "redis")
+            stack.callback(self._redis.kill)
+            self.servers["redis"] = self._redis
+            self._redis_port = self._plain_or_tls(self._redis.port)
         self._postgres_port = self._plain_or_tls(self.postgres.port)
         self.control_ports = {name: free_port() for name in INSTANCES}
         self.device_ports = {name: free_port() for name in INSTANCES}
@@ -133,7 +144,10 @@ class Stage:
 
         :param directus_url: Directus, as the bridge reaches it.
         """
-        self.redis.start(wait=False)
+        if self.cluster is not None:
+            self.cluster.start()
+        else:
+            self._redis.start(wait=False)
         self.postgres.start()
         for name in INSTANCES:
             self._add(name, "ingest", "--instance-id", name, *self._ingest_options(name))
@@ -170,6 +184,8 @@ class Stage:
         daemon.kill()
 
     def _redis_url(self, name: str) -> str:
+        if self.cluster is not None:
+            return self.cluster.url
         change = self._through_links if name == "bridge" and self.tls is None else None
         if self.tls is None:
             link = self.link(f"{name}-redis", self._redis_port, change)
@@ -177,7 +193,7 @@ class Stage:
         # What the bridge reads is changed where it is not encrypted yet.
         port = self._redis_port
         if name == "bridge":
-            port = self._plain_or_tls(self.redis.port, self._through_links)
+            port = self._plain_or_tls(self._redis.port, self._through_links)
         link = self.link(f"{name}-redis", port)
         return f"rediss://127.0.0.1:{link.port}/0?ca={self.tls.ca}"
 
@@ -234,7 +250,7 @@ class Stage:
 
     def redis_client(self) -> Any:
         """A client of the Redis that is the master now, past all proxies."""
-        return self.redis.client
+        return (self.cluster.master() if self.cluster is not None else self._redis).client
 
     def memory(self) -> dict[str, int]:
         """Role → the most memory that its process has had, in bytes."""

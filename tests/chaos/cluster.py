@@ -1,0 +1,183 @@
+"""A Redis master and its replica behind proxies, and three Sentinels that watch them."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import valkey
+from attrs import define, field
+
+from tests.proxy import Proxy
+from tests.servers import RedisServer, Sentinel
+from tests.waiting import wait_for
+
+#: Seconds before a promotion in which an acknowledged write may be missing on the replica, and
+#: after it in which the old master may still have acknowledged some.
+BEFORE: Final = 6.0
+AFTER: Final = 12.0
+_POLL: Final = 0.1
+#: A server that has no replica within two seconds of it refuses writes.
+_OPTIONS: Final = (
+    *("--min-replicas-to-write", "1", "--min-replicas-max-lag", "2"),
+    *("--repl-diskless-sync-delay", "0", "--replica-announce-ip", "127.0.0.1"),
+)
+
+
+@define
+class Excuses:
+    """When Redis itself may have lost what it had confirmed: failovers that nobody planned."""
+
+    promotions: list[float] = field(factory=list)
+    """UNIX seconds."""
+    planned: int = 0
+
+    def cover(self, at: float, longer: float = 0.0) -> bool:
+        """Return whether a write at this time may be lost.
+
+        :param longer: seconds after it in which it could be lost as well.
+        """
+        return any(one - BEFORE - longer < at < one + AFTER for one in self.promotions)
+
+
+class Cluster:
+    """Two servers, each behind one proxy that all clients, and the other server, use.
+
+    :param link: makes a proxy by a name, to a port.
+    """
+
+    def __init__(self, folder: Path, link: Callable[[str, int], Proxy], stack: ExitStack) -> None:
+        self.excuses = Excuses()
+        self.servers: dict[str, RedisServer] = {}
+        self._links: dict[str, Proxy] = {}
+        self._watchers: dict[str, Any] = {}
+        for name in ("redis-a", "redis-b"):
+            server = RedisServer(folder / name, *_OPTIONS)
+            stack.callback(server.kill)
+            self.servers[name] = server
+            self._links[name] = link(name, server.port)
+            server.extra = self._options(name)
+            self._watchers[name] = valkey.Valkey(
+                port=server.port, retry=None, socket_timeout=0.5, socket_connect_timeout=0.5
+            )
+        master_port = self._links["redis-a"].port
+        self.sentinels = [
+            Sentinel(
+                folder / f"sentinel-{number}",
+                self.servers["redis-a"],
+                quorum=2,
+                master_port=master_port,
+            )
+            for number in range(3)
+        ]
+        doors = [link(f"sentinel-{i}", one.port) for i, one in enumerate(self.sentinels)]
+        hosts = ",".join(f"127.0.0.1:{door.port}" for door in doors)
+        self.url = f"redis+sentinel://{hosts}/{Sentinel.NAME}"
+        for sentinel in self.sentinels:
+            stack.callback(sentinel.kill)
+        self._masters = {"redis-a"}
+        self._planning = False
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="cluster", daemon=True)
+        stack.callback(self._end)
+
+    def _options(self, name: str) -> tuple[str, ...]:
+        return ("--replica-announce-port", str(self._links[name].port))
+
+    def start(self) -> None:
+        """Start all; returns when a failover would be possible."""
+        first, second = self.servers.values()
+        first.start()
+        second.start()
+        second.client.replicaof("127.0.0.1", self._links["redis-a"].port)
+        wait_for(lambda: second.is_level_with(first), "the replica is in sync")
+        for sentinel in self.sentinels:
+            sentinel.start(wait=False)
+        for sentinel in self.sentinels:
+            wait_for(sentinel.answers, "the Sentinel answers")
+            wait_for(sentinel.knows_replica, "the Sentinel knows the replica")
+            wait_for(lambda: self._others(sentinel) == 2, "it knows the others")  # noqa: B023
+        self._thread.start()
+
+    @staticmethod
+    def _others(sentinel: Sentinel) -> int:
+        return len(sentinel.client.execute_command("SENTINEL SENTINELS", Sentinel.NAME))
+
+    def master(self) -> RedisServer:
+        """Return the server that is the master by its own word and by that of the Sentinels.
+
+        :raises AssertionError: when there is none within a minute.
+        """
+        name = wait_for(self._master, "a master", timeout=60)
+        assert name is not None
+        return self.servers[name]
+
+    def _master(self) -> str | None:
+        ports = set()
+        for sentinel in self.sentinels:
+            with suppress(valkey.ValkeyError):
+                ports.add(sentinel.master_port())
+        masters = [name for name in self.servers if self._role(name) == "master"]
+        named = [name for name, link in self._links.items() if {link.port} == ports]
+        return masters[0] if masters == named and len(masters) == 1 else None
+
+    def _role(self, name: str) -> str | None:
+        with suppress(valkey.ValkeyError):
+            role: bytes = self._watchers[name].role()[0]
+            return role.decode()
+        return None
+
+    def is_whole(self) -> bool:
+        """Return whether there is one master, with a replica that is in sync."""
+        name = self._master()
+        if name is None:
+            return False
+        (replica,) = (one for one in self.servers if one != name)
+        with suppress(valkey.ValkeyError):
+            return self.servers[replica].is_level_with(self.servers[name])
+        return False
+
+    def fail_over(self, _: float) -> None:
+        """Fail over without losing a write: writes are paused until the replica is promoted."""
+        name = self._master()
+        if name is None or not self.is_whole():
+            return
+        master = self.servers[name]
+        (replica,) = (one for one in self.servers if one != name)
+        self._planning = True
+        try:
+            with suppress(valkey.ValkeyError):
+                self._watchers[name].execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+                wait_for(lambda: self.servers[replica].is_level_with(master), "in sync", timeout=5)
+                self.sentinels[0].fail_over()
+                wait_for(lambda: self._role(replica) == "master", "promoted", timeout=30)
+                wait_for(lambda: self._role(name) == "slave", "demoted", timeout=60)
+                self.excuses.planned += 1
+                self._masters.add(replica)
+        finally:
+            self._planning = False
+
+    def _watch(self) -> None:
+        while not self._over.wait(_POLL):
+            for name in self.servers:
+                role = self._role(name)
+                if role == "slave":
+                    self._masters.discard(name)
+                    # Sentinel writes it into the server's file, where there is one.
+                    (other,) = (one for one in self.servers if one != name)
+                    master = ("--replicaof", "127.0.0.1", str(self._links[other].port))
+                    self.servers[name].extra = (*self._options(name), *master)
+                elif role == "master" and name not in self._masters:
+                    self._masters.add(name)
+                    self.servers[name].extra = self._options(name)
+                    if not self._planning:
+                        self.excuses.promotions.append(time.time())
+
+    def _end(self) -> None:
+        self._over.set()
+        if self._thread.is_alive():
+            self._thread.join(20)
