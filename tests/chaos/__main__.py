@@ -27,7 +27,7 @@ def arguments() -> argparse.Namespace:
         "--variants", default="plain", help="names, with commas, that take turns (plain)"
     )
     parser.add_argument("--verbose", action="store_true", help="show each fault as it begins")
-    parser.add_argument("--keep", type=Path, help="a folder to keep data and logs in")
+    parser.add_argument("--keep", type=Path, help="a folder to keep all data and logs in")
     return parser.parse_args()
 
 
@@ -83,7 +83,7 @@ def one_round(
     try:
         verdict = Round(folder, variant, seed, options.seconds, Load(), reacting, say).run()
     finally:
-        if options.keep is not None and (verdict is None or verdict.wrong):
+        if options.keep is not None:
             kept = options.keep / f"{variant.name}-{seed}"
             shutil.copytree(folder, kept, ignore_dangling_symlinks=True, dirs_exist_ok=True)
             (kept / "faults.txt").write_text("\n".join(lines))

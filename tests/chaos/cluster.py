@@ -143,9 +143,9 @@ class Cluster:
 
     def fail_over(self, _: float) -> None:
         """Fail over without losing a write: writes are paused until the replica is promoted."""
+        wait_for(self.is_whole, "the servers are whole", timeout=60)
         name = self._master()
-        if name is None or not self.is_whole():
-            return
+        assert name is not None
         master = self.servers[name]
         (replica,) = (one for one in self.servers if one != name)
         self._planning = True
@@ -155,6 +155,10 @@ class Cluster:
                 wait_for(lambda: self.servers[replica].is_level_with(master), "in sync", timeout=5)
                 self.sentinels[0].fail_over()
                 wait_for(lambda: self._role(replica) == "master", "promoted", timeout=30)
+                # Sentinel would do it, too, twenty seconds later: it cannot talk to a server
+                # whose writes are paused, and then waits until that has been well for a while.
+                self._watchers[name].replicaof("127.0.0.1", self._links[replica].port)
+                self._watchers[name].execute_command("CLIENT", "UNPAUSE")
                 wait_for(lambda: self._role(name) == "slave", "demoted", timeout=60)
                 self.excuses.planned += 1
                 self._masters.add(replica)

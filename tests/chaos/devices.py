@@ -6,7 +6,7 @@ import asyncio
 import socket
 import ssl
 import time
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from contextlib import suppress
 from itertools import islice
 from random import Random
@@ -48,8 +48,8 @@ class Heard:
     """Device and time of each record that was made."""
     acknowledged: dict[tuple[str, str], float] = field(factory=dict)
     """The same, of those that were acknowledged, and when (UNIX)."""
-    said: set[tuple[str, str]] = field(factory=set)
-    """Device and text of each message and answer that was sent."""
+    said: Counter[tuple[str, str]] = field(factory=Counter)
+    """Device and text of each message and answer → how often it was sent."""
     executed: dict[tuple[str, str], list[float]] = field(factory=lambda: defaultdict(list))
     """Device and text of each command that was received, and when."""
     wrong: list[str] = field(factory=list)
@@ -61,12 +61,13 @@ class Heard:
     """When the last acknowledgement came (monotonic)."""
     longest_pause: float = 0.0
     """Seconds between two acknowledgements at most, of all devices together."""
+    pause_began: float = 0.0
 
     def acknowledge(self, device_id: str, numbers: list[int]) -> None:
         """Note that a device was told that these records were received."""
         now = time.monotonic()
-        if self.last:
-            self.longest_pause = max(self.longest_pause, now - self.last)
+        if self.last and now - self.last > self.longest_pause:
+            self.longest_pause, self.pause_began = now - self.last, self.last
         self.last = now
         for number in numbers:
             self.acknowledged.setdefault((device_id, moment(number)), time.time())
@@ -204,7 +205,7 @@ class TcpDevice:
         """Send a message that nobody asked for."""
         self._words += 1
         text = f"word {self._words}"
-        self._heard.said.add((self.device_id, text))
+        self._heard.said[self.device_id, text] += 1
         message = Message(_CODEC_13, RESPONSE, text.encode(), timestamp=int(time.time()))
         writer.write(encode_frame(encode_message(message)))
 
@@ -238,7 +239,7 @@ class TcpDevice:
             return
         refuses = self.habit == "refuse" and command.codec.addressed
         answer = "" if refuses else f"did {text}"
-        self._heard.said.add((self.device_id, answer))
+        self._heard.said[self.device_id, answer] += 1
         message = Message(
             command.codec, NACK if refuses else RESPONSE, answer.encode(), imei=command.imei
         )

@@ -109,6 +109,7 @@ class Round:
         wait_for(lambda: self._heard.acknowledged, "a first acknowledgement")
 
         injector = Injector(stage, f"{seed} faults", load.gap, self._say)
+        began = time.monotonic()
         injector.run(self._seconds)
 
         healed = time.monotonic()
@@ -122,6 +123,7 @@ class Round:
             self._settle(stage, tcp, verdict)
         except AssertionError as error:
             verdict.wrong.append(str(error))
+        self._say(f"the longest pause began at {self._heard.pause_began - began:.1f} s")
         verdict.counts["drained after"] = round(time.monotonic() - healed, 1)
         for name in stage.daemons:
             injector.faults.note_memory(name)
