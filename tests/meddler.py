@@ -2,50 +2,23 @@
 
 from __future__ import annotations
 
-import socket
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from threading import Thread
+from contextlib import contextmanager
+
+from tests.proxy import Proxy
 
 
 @contextmanager
 def meddler(
     port: int, change: Callable[[bytes], bytes] = bytes, delay: float = 0.0
 ) -> Iterator[int]:
-    """A port for as long as the block lasts.
+    """Yield a port for as long as the block lasts.
 
-    :param change: what becomes of each piece that the server has written at once.
+    :param change: applied to each piece that the server has written at once.
     :param delay: seconds by which each of them is late.
     """
-    listening = socket.create_server(("127.0.0.1", 0))
-    ends: list[socket.socket] = [listening]
-
-    def pump(source: socket.socket, target: socket.socket, answers: bool) -> None:
-        with suppress(OSError):
-            while data := source.recv(1 << 20):
-                if answers:
-                    time.sleep(delay)
-                    data = change(data)
-                target.sendall(data)
-        for one in (source, target):
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-
-    def accept() -> None:
-        with suppress(OSError):
-            while True:
-                near, _ = listening.accept()
-                far = socket.create_connection(("127.0.0.1", port))
-                ends.extend((near, far))
-                for arguments in ((near, far, False), (far, near, True)):
-                    Thread(target=pump, args=arguments, daemon=True).start()
-
-    Thread(target=accept, daemon=True).start()
+    proxy = Proxy(port, change=change, delay=delay)
     try:
-        yield listening.getsockname()[1]
+        yield proxy.port
     finally:
-        for one in ends:
-            with suppress(OSError):
-                one.shutdown(socket.SHUT_RDWR)
-            one.close()
+        proxy.close()

@@ -66,9 +66,24 @@ class Pace:
 class _Connection:
     near: socket.socket
     far: socket.socket
+    serving: asyncio.Task[None] | None = None
     up: asyncio.Task[None] | None = None
     down: asyncio.Task[None] | None = None
-    tasks: set[asyncio.Task[None]] = field(factory=set)
+    tasks: set[asyncio.Task[None] | None] = field(factory=set)
+
+
+@frozen
+class _Listening:
+    socket: socket.socket
+    accepting: asyncio.Task[None]
+
+
+@frozen
+class _Back:
+    """What happens to data that comes back."""
+
+    change: Change | None
+    delay: float
 
 
 class Proxy:
@@ -76,19 +91,21 @@ class Proxy:
 
     All methods may be called from any thread; each returns when it has taken effect.
 
-    :param thread: runs the proxy; several proxies may share one.
     :param target: the port that connections are forwarded to.
+    :param thread: runs the proxy, and perhaps others; by default one of its own.
     :param port: the port to listen on; any free one if 0.
+    :param backlog: connections that wait to be accepted.
     :param change: applied to each piece of data that comes back from the target.
     :param delay: seconds by which each such piece is late.
     """
 
     def __init__(
         self,
-        thread: LoopThread,
         target: int,
         *,
+        thread: LoopThread | None = None,
         port: int = 0,
+        backlog: int = 100,
         change: Change | None = None,
         delay: float = 0.0,
     ) -> None:
@@ -96,46 +113,46 @@ class Proxy:
         self.port = port
         self.accepted = 0
         """Connections so far."""
-        self._thread = thread
-        self._change = change
-        self._delay = delay
+        self._thread = thread or LoopThread("proxy")
+        self._owns_thread = thread is None
+        self._backlog = backlog
+        self._back = _Back(change, delay)
         self._pace: Pace | None = None
         self._reply: bytes | None = None
         self._open = asyncio.Event()
         self._open.set()
         self._connections: set[_Connection] = set()
-        self._accepting: asyncio.Task[None] | None = None
-        thread.call(self._listen())
+        self._abandoned: list[_Connection] = []
+        self._listening: _Listening | None = None
+        self._call(self._heal(forward_old=True))
 
-    def stall(self) -> None:
-        """Accept connections, forward nothing, and tell nobody."""
-        self._on_loop(self._open.clear)
+    def _call(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        return self._thread.call(coroutine)
+
+    def stall(self, deaf: bool = False) -> None:
+        """Forward nothing, and tell nobody.
+
+        :param deaf: accept no connection either: the kernel does, until the backlog is full.
+        """
+        self._call(self._stall(deaf))
 
     def set_pace(self, pace: Pace | None) -> None:
         """Forward slowly from now on, or at full speed if None."""
-
-        def change() -> None:
-            self._pace = pace
-
-        self._on_loop(change)
+        self._pace = pace
 
     def reply(self, data: bytes) -> None:
-        """Answer new connections with these bytes, and forward nothing of them."""
-
-        def change() -> None:
-            self._reply = data
-
-        self._on_loop(change)
+        """Reset all connections, answer new ones with these bytes, and forward nothing."""
+        self._reply = data
         self.cut()
 
     def refuse(self) -> None:
         """Reset all connections and refuse new ones."""
-        self._thread.call(self._stop_listening())
+        self._call(self._stop_listening())
         self.cut()
 
     def cut(self) -> int:
         """Reset all connections, at both ends; returns how many there were."""
-        return self._thread.call(self._cut())
+        return self._call(self._cut())
 
     def half_close(self, up: bool) -> int:
         """Send FIN in one direction of all connections, while the other stays open.
@@ -143,46 +160,63 @@ class Proxy:
         :param up: toward the target; else toward the clients.
         :return: how many connections there were.
         """
-        return self._thread.call(self._half_close(up))
+        return self._call(self._half_close(up))
 
-    def heal(self) -> None:
-        """Forward everything at full speed again."""
-        self._thread.call(self._heal())
+    def heal(self, forward_old: bool = True) -> None:
+        """Forward everything at full speed again.
+
+        :param forward_old: whether the connections of before are forwarded, too; else they stay
+            open and lead nowhere.
+        """
+        self._call(self._heal(forward_old))
 
     def close(self) -> None:
         """Stop listening and close all connections."""
-        self._thread.call(self._close())
+        self._call(self._close())
+        if self._owns_thread:
+            self._thread.close()
 
-    def _on_loop(self, function: Callable[[], object]) -> None:
-        async def run() -> None:
-            function()
+    async def _stall(self, deaf: bool) -> None:
+        self._open.clear()
+        if deaf and self._listening is not None:
+            await _cancelled(self._listening.accepting)
 
-        self._thread.call(run())
-
-    async def _listen(self) -> None:
-        listening = socket.create_server((_LOOPBACK, self.port), backlog=100)
-        listening.setblocking(False)
-        self.port = listening.getsockname()[1]
-        self._accepting = asyncio.create_task(self._accept(listening))
+    async def _heal(self, forward_old: bool) -> None:
+        self._pace = self._reply = None
+        if not forward_old:
+            self._abandoned += self._connections
+            self._connections.clear()
+            for connection in self._abandoned:
+                await _cancelled(*connection.tasks)
+        self._open.set()
+        if self._listening is None:
+            listening = socket.create_server((_LOOPBACK, self.port), backlog=self._backlog)
+            listening.setblocking(False)
+            self.port = listening.getsockname()[1]
+        elif self._listening.accepting.done():
+            listening = self._listening.socket
+        else:
+            return
+        self._listening = _Listening(listening, asyncio.create_task(self._accept(listening)))
 
     async def _stop_listening(self) -> None:
-        if self._accepting is not None:
-            await _cancelled(self._accepting)
-            self._accepting = None
+        if self._listening is not None:
+            await _cancelled(self._listening.accepting)
+            self._listening.socket.close()
+            self._listening = None
 
     async def _accept(self, listening: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        with listening:
-            while True:
-                near, _ = await loop.sock_accept(listening)
-                near.setblocking(False)
-                self.accepted += 1
-                far = socket.socket()
-                far.setblocking(False)
-                connection = _Connection(near, far)
-                self._connections.add(connection)
-                task = asyncio.create_task(self._serve(connection))
-                connection.tasks.add(task)
+        while True:
+            near, _ = await loop.sock_accept(listening)
+            near.setblocking(False)
+            self.accepted += 1
+            far = socket.socket()
+            far.setblocking(False)
+            connection = _Connection(near, far)
+            self._connections.add(connection)
+            connection.serving = asyncio.create_task(self._serve(connection))
+            connection.tasks.add(connection.serving)
 
     async def _serve(self, connection: _Connection) -> None:
         loop = asyncio.get_running_loop()
@@ -199,9 +233,16 @@ class Proxy:
             connection.up = asyncio.create_task(self._pump(near, far, back=False))
             connection.down = asyncio.create_task(self._pump(far, near, back=True))
             connection.tasks |= {connection.up, connection.down}
-            await asyncio.wait({connection.up, connection.down})
+            pumps = {connection.up, connection.down}
+            done, _ = await asyncio.wait(pumps, return_when=asyncio.FIRST_EXCEPTION)
+            for pump in done:
+                if not pump.cancelled():
+                    pump.result()
         except OSError:
-            near.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+            # One end was reset, or is not there: the other one learns it, as without a proxy.
+            await _cancelled(*(connection.tasks - {connection.serving}))
+            for one in (near, far):
+                one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         finally:
             if connection in self._connections:  # else whoever removed it closes it
                 self._connections.discard(connection)
@@ -210,24 +251,17 @@ class Proxy:
 
     async def _pump(self, source: socket.socket, sink: socket.socket, back: bool) -> None:
         loop = asyncio.get_running_loop()
-        try:
-            while True:
-                await self._open.wait()
-                data = await loop.sock_recv(source, _READ)
-                await self._open.wait()
-                if not data:
-                    sink.shutdown(socket.SHUT_WR)
-                    return
-                if back:
-                    await asyncio.sleep(self._delay)
-                    data = self._change(data) if self._change else data
-                await self._forward(sink, data)
-        except OSError:
-            # One end was reset: the other one learns it, as without a proxy.
-            for one in (source, sink):
-                with suppress(OSError):
-                    one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-                    one.shutdown(socket.SHUT_RDWR)
+        while True:
+            await self._open.wait()
+            data = await loop.sock_recv(source, _READ)
+            await self._open.wait()
+            if not data:
+                sink.shutdown(socket.SHUT_WR)
+                return
+            if back:
+                await asyncio.sleep(self._back.delay)
+                data = self._back.change(data) if self._back.change else data
+            await self._forward(sink, data)
 
     async def _forward(self, sink: socket.socket, data: bytes) -> None:
         loop = asyncio.get_running_loop()
@@ -262,23 +296,17 @@ class Proxy:
                     sink.shutdown(socket.SHUT_WR)
         return number
 
-    async def _heal(self) -> None:
-        if self._reply is not None:
-            self._reply = None
-        self._pace = None
-        self._open.set()
-        if self._accepting is None:
-            await self._listen()
-
     async def _close(self) -> None:
         await self._stop_listening()
+        self._connections |= set(self._abandoned)
         await self._cut()
 
 
-async def _cancelled(*tasks: asyncio.Task[None]) -> None:
-    for task in tasks:
+async def _cancelled(*tasks: asyncio.Task[None] | None) -> None:
+    there = [task for task in tasks if task is not None]
+    for task in there:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.gather(*there, return_exceptions=True)
 
 
 class TlsPort:

@@ -7,13 +7,11 @@ import importlib.util
 import os
 import pwd
 import random
-import selectors
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import threading
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -349,85 +347,3 @@ def _children(parent: int) -> list[int]:
             if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
                 found.append(int(status.parent.name))
     return found
-
-
-class Relay:
-    """A port that leads to another port, until it swallows everything in silence.
-
-    Meanwhile nobody is told: connections stay, new ones are made by the kernel until its
-    short queue is full, and then not even that.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1)
-        self.port: int = self._listening.getsockname()[1]
-        self._peers: dict[socket.socket, socket.socket] = {}
-        self._lost: list[socket.socket] = []
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listening, selectors.EVENT_READ)
-        self._open = threading.Event()
-        self._open.set()
-        self._turn = threading.Lock()
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def swallow(self) -> None:
-        """From now on nothing gets through, in either direction."""
-        self._open.clear()
-        with self._turn:
-            pass  # what was under way has got through
-
-    def forward(self, old: bool) -> None:
-        """Let new connections through again, and those of before if ``old``."""
-        if not old:
-            for one in self._peers:
-                self._selector.unregister(one)
-            self._lost.extend(self._peers)
-            self._peers.clear()
-        self._open.set()
-
-    def close(self) -> None:
-        """End, with all connections."""
-        self._ended = True
-        self._open.set()
-        self._thread.join(20)
-        for one in (*self._peers, *self._lost, self._listening):
-            one.close()
-        self._selector.close()
-
-    def _run(self) -> None:
-        while not self._ended:
-            self._open.wait()
-            with self._turn:
-                for key, _ in self._selector.select(0.02):
-                    if not self._open.is_set():
-                        break
-                    assert isinstance(key.fileobj, socket.socket)
-                    if key.fileobj is self._listening:
-                        self._accept()
-                    elif key.fileobj in self._peers:
-                        self._pass_on(key.fileobj)
-
-    def _accept(self) -> None:
-        near, _ = self._listening.accept()
-        try:
-            far = socket.create_connection(("127.0.0.1", self._target))
-        except OSError:
-            near.close()
-            return
-        for one, other in ((near, far), (far, near)):
-            self._peers[one] = other
-            self._selector.register(one, selectors.EVENT_READ)
-
-    def _pass_on(self, one: socket.socket) -> None:
-        other = self._peers[one]
-        with suppress(OSError):
-            if data := one.recv(65_536):
-                other.sendall(data)
-                return
-        for end in (one, other):
-            self._selector.unregister(end)
-            del self._peers[end]
-            end.close()

@@ -10,6 +10,7 @@ import tempfile
 import time
 from itertools import cycle, islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from tests.chaos.reacting import Reacting
@@ -24,7 +25,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=1, help="how many rounds (1)")
     parser.add_argument(
-        "--variants", default="plain", help="names, with commas, that take turns (plain)"
+        "--variants",
+        default="plain",
+        help="plain, tls, sentinel, directus (a real one): some of them, with commas, take turns; "
+        "the seed decides which is the first (plain)",
     )
     parser.add_argument("--verbose", action="store_true", help="show each fault as it begins")
     parser.add_argument("--keep", type=Path, help="a folder to keep all data and logs in")
@@ -40,10 +44,11 @@ def main() -> int:
     from tests.chaos.stage import VARIANTS
 
     names = options.variants.split(",")
+    first = Random(options.seed).randrange(len(names))
     counts: list[dict[str, Any]] = []
     failed = 0
     try:
-        for number, name in enumerate(islice(cycle(names), options.rounds)):
+        for number, name in enumerate(islice(cycle(names), first, first + options.rounds)):
             seed = options.seed if options.rounds == 1 else f"{options.seed}.{number}"
             print(f"round {number + 1} of {options.rounds}: {name}, seed {seed}", flush=True)
             wrong, found = one_round(options, VARIANTS[name], seed, reacting)

@@ -97,6 +97,7 @@ class Faults:
     def _of_link(self, name: str, link: Proxy) -> Iterator[Fault]:
         healing: list[tuple[str, Callable[[], object]]] = [
             ("stall", link.stall),
+            ("deaf", lambda: link.stall(deaf=True)),
             ("refuse", link.refuse),
             ("slow", lambda: link.set_pace(Pace(2000, 0.05))),
             ("trickle", lambda: link.set_pace(Pace(3, 0.01))),

@@ -49,6 +49,8 @@ class ControlSender:
         self.wrong: list[str] = []
         """Why a command was refused that is in order."""
         self.sending = True
+        self.under_way = 0
+        """Commands that are being sent."""
         self._devices = devices
         self._random = Random(seed)
         self._clients = [
@@ -65,10 +67,15 @@ class ControlSender:
                 while True:
                     await asyncio.sleep(self._random.uniform(0, 2 * pause))
                     if self.sending:
-                        group.create_task(self._send(len(self.orders)))
+                        self.under_way += 1
+                        task = group.create_task(self._send(len(self.orders)))
+                        task.add_done_callback(self._sent)
         finally:
             for client in self._clients:
                 await client.stopService().asFuture(asyncio.get_running_loop())
+
+    def _sent(self, _: asyncio.Task[None]) -> None:
+        self.under_way -= 1
 
     async def _send(self, number: int) -> None:
         device_id = self._random.choice(sorted(self._devices))
@@ -102,7 +109,7 @@ class ControlSender:
 
 
 class Operator:
-    """Writes rows in Directus, in a thread, until told to pause."""
+    """Writes rows in Directus, in a thread, until it is closed."""
 
     def __init__(self, plane: Plane, seed: str, devices: list[str], pause: float) -> None:
         self.orders: dict[str, Order] = {}
@@ -110,7 +117,6 @@ class Operator:
         self.unsure = 0
         self.wrong: list[str] = []
         """Why rows were refused that are in order."""
-        self.sending = True
         self._plane = plane
         self._random = Random(seed)
         self._devices = devices
@@ -122,8 +128,6 @@ class Operator:
     def _run(self) -> None:
         number = 0
         while not self._over.wait(self._random.uniform(0, 2 * self._pause)):
-            if not self.sending:
-                continue
             orders = []
             for _ in range(self._random.randint(1, 3)):
                 number += 1
@@ -165,14 +169,11 @@ class Poisoner:
         self._random = Random(seed)
         self._client = stage.redis_client
         self._over = threading.Event()
-        self.sending = True
         self._thread = threading.Thread(target=self._run, name="poisoner", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._over.wait(self._random.uniform(0.2, 1.5)):
-            if not self.sending:
-                continue
             mark = f"poison {len(self.tried)}"
             self.tried.add(mark)
             fields = self._random.choice(

@@ -115,10 +115,13 @@ class Round:
         healed = time.monotonic()
         for device in devices:
             device.recording = False
-        sender.sending = operator.sending = poisoner.sending = False
+        sender.sending = False
+        operator.close()
+        poisoner.close()
         judge = Judge(stage, self._heard)
         verdict = judge.verdict
         try:
+            wait_for(lambda: not sender.under_way, "all commands are sent", timeout=60)
             self._drain(stage, plane, devices)
             self._settle(stage, tcp, verdict)
         except AssertionError as error:
@@ -127,8 +130,6 @@ class Round:
         verdict.counts["drained after"] = round(time.monotonic() - healed, 1)
         for name in stage.daemons:
             injector.faults.note_memory(name)
-        operator.close()
-        poisoner.close()
         judge.records(stage.redis_client().xinfo_stream(STREAM)["entries-added"])
         judge.messages()
         judge.dead_letters(poisoner.tried, poisoner.appended)
@@ -194,7 +195,7 @@ class Round:
 
     @staticmethod
     def _settle(stage: Stage, tcp: list[TcpDevice], verdict: Verdict) -> None:
-        """Wait until the registry says where the devices are."""
+        """Wait until the registry says where the devices are, and heartbeats who lives."""
 
         def differences() -> set[Any]:
             found = {
@@ -202,12 +203,14 @@ class Round:
                 for device, owner in stage.redis_client().hgetall("connections:registry").items()
             }
             connected = {one.device_id: one.connected_to for one in tcp}
-            return set(found.items()) ^ set(connected.items())
+            living = stage.redis_client().keys("instance:heartbeat:*")
+            alive = {key.decode().rpartition(":")[2] for key in living}
+            return set(found.items()) ^ set(connected.items()) | alive ^ set(INSTANCES)
 
         try:
-            wait_for(lambda: not differences(), "the registry equals the connections", timeout=40)
+            wait_for(lambda: not differences(), "registry and heartbeats are right", timeout=60)
         except AssertionError as error:
-            verdict.wrong.append(f"{error}: {some(differences())}")
+            verdict.wrong.append(f"{error}: {some(map(str, differences()))}")
 
 
 def summary(counts: dict[str, Any]) -> str:

@@ -135,7 +135,7 @@ class Stage:
 
     def link(self, name: str, target: int, change: Callable[[bytes], bytes] | None = None) -> Proxy:
         """Make a proxy between two parts."""
-        proxy = Proxy(self.network, target, port=free_port(), change=change)
+        proxy = Proxy(target, thread=self.network, port=free_port(), change=change)
         self.links[name] = proxy
         return proxy
 
