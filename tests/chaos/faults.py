@@ -75,7 +75,8 @@ class Faults:
         for name, server in stage.servers.items():
             # After each failover it takes ten seconds until there is a replica again, and
             # without one nothing is written: too many of them, and nothing else is tried.
-            share = 0.2 if name.startswith(("redis-", "sentinel-")) else 1.0
+            # And a Directus takes ten seconds to start.
+            share = 0.2 if name.startswith(("redis-", "sentinel-", "directus")) else 1.0
             found += [
                 Fault("kill", name, self._of(self._kill_server, server), 6 * share),
                 Fault("hang", name, self._of(self._hang_server, server), 4 * share),

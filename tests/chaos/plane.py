@@ -34,7 +34,7 @@ class Plane:
         self.door: Proxy | None = None
         """The way that operators take to it."""
 
-    def ask(self, method: str, path: str, body: Any = None, timeout: float = 10) -> tuple[int, Any]:
+    def ask(self, method: str, path: str, body: Any = None, timeout: float = 5) -> tuple[int, Any]:
         """Ask it as an operator does, through their proxy.
 
         :raises OSError: when there is no answer.
@@ -53,10 +53,13 @@ class Plane:
 class Real(Plane):
     """A real Directus with a database server of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, link: Callable[[str, int], Proxy]) -> None:
+        """:param link: makes a proxy by a name, to a port."""
         self.server = DirectusServer(
             folder / "directus", IMPORT_IP_DENY_LIST=LOCAL_ALLOWED, LOG_LEVEL="warn"
         )
+        database = link("directus-postgres", self.server.postgres.port)
+        self.server.variables["DB_PORT"] = str(database.port)
         super().__init__(folder, self.server.port)
         self._folder = folder
 

@@ -77,7 +77,7 @@ class Round:
 
     def _plane(self, stage: Stage, stack: ExitStack) -> Plane:
         if self._variant.directus:
-            real = Real(self._folder)
+            real = Real(self._folder, stage.link)
             stack.callback(real.close)
             real.start(stage.links["webhook"])
             stage.servers["directus"] = real.server
