@@ -38,6 +38,7 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Run all rounds; the exit status."""
     options = arguments()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     reacting = Reacting()  # before anything imports the reactor
     from tests.chaos.round import summary, total
