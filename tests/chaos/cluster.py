@@ -61,9 +61,7 @@ class Cluster:
             self.servers[name] = server
             self._links[name] = link(name, server.port)
             server.extra = self._options(name)
-            self._watchers[name] = valkey.Valkey(
-                port=server.port, retry=None, socket_timeout=0.5, socket_connect_timeout=0.5
-            )
+            self._watchers[name] = _hasty(server.port)
         master_port = self._links["redis-a"].port
         self.sentinels = [
             Sentinel(
@@ -79,6 +77,7 @@ class Cluster:
         self.url = f"redis+sentinel://{hosts}/{Sentinel.NAME}"
         for sentinel in self.sentinels:
             stack.callback(sentinel.kill)
+        self._asked = [_hasty(sentinel.port) for sentinel in self.sentinels]
         self._masters = {"redis-a"}
         self._planning = False
         self._over = threading.Event()
@@ -125,6 +124,17 @@ class Cluster:
         named = [name for name, link in self._links.items() if {link.port} == ports]
         return masters[0] if masters == named and len(masters) == 1 else None
 
+    def _is_named(self, name: str) -> bool:
+        """Return whether some Sentinel calls this server the master."""
+        for sentinel in self._asked:
+            with suppress(valkey.ValkeyError):
+                _, port = sentinel.execute_command(
+                    "SENTINEL GET-MASTER-ADDR-BY-NAME", Sentinel.NAME
+                )
+                if int(port) == self._links[name].port:
+                    return True
+        return False
+
     def _role(self, name: str) -> str | None:
         with suppress(valkey.ValkeyError):
             role: bytes = self._watchers[name].role()[0]
@@ -169,10 +179,12 @@ class Cluster:
         while not self._over.wait(_POLL):
             for name in self.servers:
                 role = self._role(name)
+                (other,) = (one for one in self.servers if one != name)
                 if role == "slave":
                     self._masters.discard(name)
-                    # Sentinel writes it into the server's file, where there is one.
-                    (other,) = (one for one in self.servers if one != name)
+                if role == "slave" or (role is None and self._is_named(other)):
+                    # Sentinel writes it into the server's file, where there is one; or the
+                    # operator does, of a server that is down.
                     master = ("--replicaof", "127.0.0.1", str(self._links[other].port))
                     self.servers[name].extra = (*self._options(name), *master)
                 elif role == "master" and name not in self._masters:
@@ -185,3 +197,8 @@ class Cluster:
         self._over.set()
         if self._thread.is_alive():
             self._thread.join(20)
+
+
+def _hasty(port: int) -> Any:
+    """A client that waits for nobody long."""
+    return valkey.Valkey(port=port, retry=None, socket_timeout=0.5, socket_connect_timeout=0.5)
