@@ -34,6 +34,8 @@ from tracker.vendors.teltonika.messages import (
 #: Seconds that a device waits for an acknowledgement before it reconnects, or repeats a datagram.
 RESPONSE_TIMEOUT: Final = 6.0
 REPEAT_AFTER: Final = 1.0
+#: Seconds after which a slow device answers a command.
+ANSWER_DELAY: Final = 1.0
 #: Records in one packet at most.
 MAX_RECORDS: Final = 20
 _READ: Final = 1 << 16
@@ -112,7 +114,7 @@ class TcpDevice:
     """One device over TCP that goes to any of several instances, and obeys commands.
 
     :param doors: instance id → the proxy that leads to it.
-    :param habit: what it does with commands: ``prompt``, ``mute``, ``refuse`` (Codec 14).
+    :param habit: what it does with commands: ``prompt``, ``slow``, ``mute``, ``refuse`` (Codec 14).
     """
 
     def __init__(
@@ -239,11 +241,16 @@ class TcpDevice:
             return
         refuses = self.habit == "refuse" and command.codec.addressed
         answer = "" if refuses else f"did {text}"
-        self._heard.said[self.device_id, answer] += 1
         message = Message(
             command.codec, NACK if refuses else RESPONSE, answer.encode(), imei=command.imei
         )
-        writer.write(encode_frame(encode_message(message)))
+        delay = ANSWER_DELAY if self.habit == "slow" else 0.0
+        asyncio.get_running_loop().call_later(delay, self._answer, writer, answer, message)
+
+    def _answer(self, writer: asyncio.StreamWriter, text: str, message: Message) -> None:
+        if not writer.is_closing():
+            self._heard.said[self.device_id, text] += 1
+            writer.write(encode_frame(encode_message(message)))
 
 
 class UdpDevice:

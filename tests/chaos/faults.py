@@ -140,6 +140,13 @@ class Faults:
         self._wait(seconds / 2)
         daemon.start(ready=False)
 
+    def _kill_stalled(self, seconds: float, name: str, daemon: Daemon, link: Proxy) -> None:
+        """Kill a role that waits for an answer, with all that it holds meanwhile."""
+        link.stall()
+        self._wait(seconds / 2)
+        self._kill(seconds / 2, name, daemon)
+        link.heal()
+
     def _restart(self, seconds: float, name: str, daemon: Daemon) -> None:
         self.note_memory(name)
         if self._ended_by_itself(name, daemon):

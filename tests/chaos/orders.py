@@ -210,6 +210,5 @@ def unix(text: str) -> float:
 
 def habits(devices: list[str], random: Random) -> dict[str, str]:
     """Device id → what it does with commands."""
-    return {
-        one: random.choices(("prompt", "mute", "refuse"), weights=(8, 1, 1))[0] for one in devices
-    }
+    kinds = ("prompt", "slow", "mute", "refuse")
+    return {one: random.choices(kinds, weights=(5, 3, 1, 1))[0] for one in devices}
