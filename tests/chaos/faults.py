@@ -141,10 +141,15 @@ class Faults:
         daemon.start(ready=False)
 
     def _kill_stalled(self, seconds: float, name: str, daemon: Daemon, link: Proxy) -> None:
-        """Kill a role that waits for an answer, with all that it holds meanwhile."""
+        """Kill a role that waits for an answer; what it has asked is lost, too."""
         link.stall()
         self._wait(seconds / 2)
-        self._kill(seconds / 2, name, daemon)
+        self.note_memory(name)
+        if not self._ended_by_itself(name, daemon):
+            daemon.kill()
+            link.cut()
+            daemon.start(ready=False)
+        self._wait(seconds / 4)
         link.heal()
 
     def _restart(self, seconds: float, name: str, daemon: Daemon) -> None:

@@ -151,14 +151,15 @@ class Round:
 
     def _drain(self, stage: Stage, plane: Plane, devices: list[TcpDevice | UdpDevice]) -> None:
         """Wait until nothing is on its way any more."""
-        end = time.monotonic() + DRAIN
+        began = time.monotonic()
 
         def within(what: str, condition: Callable[[], object]) -> None:
-            wait_for(condition, what, timeout=max(1.0, end - time.monotonic()))
+            wait_for(condition, what, timeout=max(1.0, began + DRAIN - time.monotonic()))
+            self._say(f"{what}: after {time.monotonic() - began:.1f} s")
 
         if stage.cluster is not None:
             within("the servers are whole", stage.cluster.is_whole)
-        stage.wait_until_ready(DRAIN)
+        within("all roles are ready", stage.are_ready)
         within("devices have delivered all", lambda: not any(len(one.flash) for one in devices))
         redis = stage.redis_client()
 

@@ -172,6 +172,13 @@ class Stage:
         for daemon in self.daemons.values():
             daemon.wait_until_ready(timeout)
 
+    def are_ready(self) -> bool:
+        """Return whether every role says that it is ready.
+
+        :raises AssertionError: when one has ended.
+        """
+        return all(one.running and one.readyz()[0] == 200 for one in self.daemons.values())
+
     def _add(self, name: str, role: str, *options: str) -> None:
         url = self._redis_url(name)
         daemon = Daemon(self.folder, name, role, "--redis", url, *options)
