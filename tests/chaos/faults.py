@@ -84,6 +84,10 @@ class Faults:
             ]
         for name, link in stage.links.items():
             found += self._of_link(name, link)
+            role = name.partition("-")[0]
+            if role in stage.daemons:
+                run = self._of(self._kill_stalled, role, stage.daemons[role], link)
+                found.append(Fault("kill in a stall", role, run, 2, frozenset({name})))
         if stage.cluster is not None:
             also = frozenset(one for one in stage.links if one.startswith(("redis-", "sentinel-")))
             found.append(
