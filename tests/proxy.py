@@ -32,7 +32,14 @@ class LoopThread:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self.loop)
+        self.loop.set_exception_handler(self._failed)
         self.loop.run_forever()
+
+    @staticmethod
+    def _failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        # sock_accept() of Python 3.11 has a connection for a task that was cancelled meanwhile.
+        if not isinstance(context.get("exception"), asyncio.InvalidStateError):
+            loop.default_exception_handler(context)
 
     def call(self, coroutine: Coroutine[Any, Any, T], timeout: float = 20) -> T:
         """Run a coroutine on the loop and return its result."""

@@ -14,8 +14,9 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from tests.chaos.network import Weather
 from tests.chaos.stage import Stage
+from tests.chaos.stores import Cluster
+from tests.chaos.wiring import Weather
 from tests.proxy import Pace, Proxy
 from tests.system.processes import Daemon
 from tests.waiting import wait_for
@@ -82,20 +83,20 @@ class Faults:
                 Fault("hang", name, self._of(self._hang_server, server), 4 * share),
                 Fault("restart", name, self._of(self._restart_server, server), 3 * share),
             ]
-        for name, link in stage.links.items():
+        for name, link in stage.wiring.links.items():
             found += self._of_link(name, link)
             role = name.partition("-")[0]
             if role in stage.daemons:
                 run = self._of(self._kill_stalled, role, stage.daemons[role], link)
                 found.append(Fault("kill in a stall", role, run, 2, frozenset({name})))
-        if stage.cluster is not None:
-            also = frozenset(one for one in stage.links if one.startswith(("redis-", "sentinel-")))
-            found.append(
-                Fault(
-                    "planned failover", "redis-a", stage.cluster.fail_over, 10, also | {"redis-b"}
-                )
+        if isinstance(stage.store, Cluster):
+            also = frozenset(
+                one for one in stage.wiring.links if one.startswith(("redis-", "sentinel-"))
             )
-        for name in stage.datagrams:
+            found.append(
+                Fault("planned failover", "redis-a", stage.store.fail_over, 10, also | {"redis-b"})
+            )
+        for name in stage.wiring.datagrams:
             found.append(Fault("weather", f"datagrams-{name}", self._of(self._weather, name), 2))
         return found
 
@@ -132,9 +133,9 @@ class Faults:
         self._wait(seconds / 4)
 
     def _weather(self, seconds: float, name: str) -> None:
-        self._stage.datagrams[name].weather = Weather(0.4, 0.3, 0.3)
+        self._stage.wiring.datagrams[name].weather = Weather(0.4, 0.3, 0.3)
         self._wait(seconds)
-        self._stage.datagrams[name].weather = Weather()
+        self._stage.wiring.datagrams[name].weather = Weather()
 
     def _kill(self, seconds: float, name: str, daemon: Daemon) -> None:
         self.note_memory(name)

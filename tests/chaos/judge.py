@@ -54,8 +54,8 @@ class Judge:
     def __init__(self, stage: Stage, heard: Heard) -> None:
         self._stage = stage
         self._heard = heard
-        self._redis = stage.redis_client()
-        self._excuses = stage.excuses
+        self._redis = stage.store.client()
+        self._excuses = stage.store.excuses
         self.verdict = Verdict()
 
     def records(self, delivered: int) -> None:
@@ -215,7 +215,7 @@ class Judge:
 
     def links(self) -> None:
         """Every link was used: none was passed by."""
-        unused = [name for name, link in self._stage.links.items() if not link.accepted]
+        unused = [name for name, link in self._stage.wiring.links.items() if not link.accepted]
         self.verdict.check(not unused, f"nobody came along the links {some(unused)}")
 
     def processes(self, peaks: dict[str, int], died: list[str]) -> None:

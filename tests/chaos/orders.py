@@ -167,7 +167,7 @@ class Poisoner:
         self.appended: dict[str, float] = {}
         """Mark of each that is in the stream, and when it was appended (UNIX)."""
         self._random = Random(seed)
-        self._client = stage.redis_client
+        self._client = stage.store.client
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, name="poisoner", daemon=True)
         self._thread.start()

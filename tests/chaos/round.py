@@ -19,6 +19,7 @@ from tests.chaos.orders import ControlSender, Operator, Poisoner, habits, unix
 from tests.chaos.plane import Double, Plane, Real
 from tests.chaos.reacting import Reacting
 from tests.chaos.stage import INSTANCES, Stage, Variant
+from tests.chaos.stores import Cluster
 from tests.waiting import wait_for
 
 #: Seconds within which everything has to come to an end after the last fault.
@@ -69,20 +70,20 @@ class Round:
             began = time.monotonic()
             stage = Stage(self._folder, self._variant, stack)
             plane = self._plane(stage, stack)
-            link = stage.link("bridge-directus", plane.port)
-            plane.door = stage.link("operator-directus", plane.port)
+            link = stage.wiring.link("bridge-directus", plane.port)
+            plane.door = stage.wiring.link("operator-directus", plane.port)
             stage.start(f"http://127.0.0.1:{link.port}", plane.token_file, plane.secret_file)
             self._say(f"ready after {time.monotonic() - began:.1f} s")
             return self._attack(stage, plane, stack)
 
     def _plane(self, stage: Stage, stack: ExitStack) -> Plane:
         if self._variant.directus:
-            real = Real(self._folder, stage.link)
+            real = Real(self._folder, stage.wiring.link)
             stack.callback(real.close)
-            real.start(stage.links["webhook"])
+            real.start(stage.wiring.links["webhook"])
             stage.servers["directus"] = real.server
             return real
-        double = Double(self._folder, self._reacting, lambda: stage.links["webhook"])
+        double = Double(self._folder, self._reacting, lambda: stage.wiring.links["webhook"])
         stack.callback(double.close)
         return double
 
@@ -90,10 +91,10 @@ class Round:
         seed, load = self._seed, self._load
         ids = [f"9{number:014}" for number in range(load.tcp_devices)]
         habit = habits(ids, Random(f"{seed} habits"))
-        tls = stage.tls.client() if stage.tls is not None else None
-        doors = {name: stage.links[f"devices-{name}"] for name in INSTANCES}
+        tls = stage.wiring.tls.client() if stage.wiring.tls is not None else None
+        doors = {name: stage.wiring.links[f"devices-{name}"] for name in INSTANCES}
         tcp = [TcpDevice(one, f"{seed} {one}", self._heard, doors, tls, habit[one]) for one in ids]
-        ports = [proxy.port for proxy in stage.datagrams.values()]
+        ports = [proxy.port for proxy in stage.wiring.datagrams.values()]
         udp = [
             UdpDevice(f"8{number:014}", f"{seed} udp {number}", self._heard, ports)
             for number in range(load.udp_devices)
@@ -130,7 +131,7 @@ class Round:
         verdict.counts["drained after"] = round(time.monotonic() - healed, 1)
         for name in stage.daemons:
             injector.faults.note_memory(name)
-        judge.records(stage.redis_client().xinfo_stream(STREAM)["entries-added"])
+        judge.records(stage.store.client().xinfo_stream(STREAM)["entries-added"])
         judge.messages()
         judge.dead_letters(poisoner.tried, poisoner.appended)
         judge.commands({**sender.orders, **operator.orders}, plane.rows())
@@ -138,10 +139,10 @@ class Round:
         judge.processes(dict(injector.faults.peaks), injector.faults.died)
         verdict.wrong += sender.wrong + operator.wrong + injector.failures + self._reacting.failures
         self._reacting.failures.clear()
-        if stage.cluster is not None:
+        if isinstance(stage.store, Cluster):
             verdict.counts["failovers"] = {
-                "planned": stage.excuses.planned,
-                "unplanned": len(stage.excuses.promotions),
+                "planned": stage.store.excuses.planned,
+                "unplanned": len(stage.store.excuses.promotions),
                 "excused": verdict.excused,
             }
         verdict.counts["unsure"] = sender.unsure + operator.unsure
@@ -157,11 +158,11 @@ class Round:
             wait_for(condition, what, timeout=max(1.0, began + DRAIN - time.monotonic()))
             self._say(f"{what}: after {time.monotonic() - began:.1f} s")
 
-        if stage.cluster is not None:
-            within("the servers are whole", stage.cluster.is_whole)
+        if isinstance(stage.store, Cluster):
+            within("the servers are whole", stage.store.is_whole)
         within("all roles are ready", stage.are_ready)
         within("devices have delivered all", lambda: not any(len(one.flash) for one in devices))
-        redis = stage.redis_client()
+        redis = stage.store.client()
 
         def unfinished() -> str:
             groups = {group["name"]: group for group in redis.xinfo_groups(STREAM)}
@@ -183,7 +184,7 @@ class Round:
                 key
                 for key, row in plane.rows().items()
                 if row["status"] in ("pending", "queued", "delivered")
-                and not stage.excuses.cover(unix(row["date_created"]), BEHIND)
+                and not stage.store.excuses.cover(unix(row["date_created"]), BEHIND)
             ]
 
         within("all rows are final", lambda: not open_rows())
@@ -201,10 +202,10 @@ class Round:
         def differences() -> set[Any]:
             found = {
                 device.decode(): owner.decode()
-                for device, owner in stage.redis_client().hgetall("connections:registry").items()
+                for device, owner in stage.store.client().hgetall("connections:registry").items()
             }
             connected = {one.device_id: one.connected_to for one in tcp}
-            living = stage.redis_client().keys("instance:heartbeat:*")
+            living = stage.store.client().keys("instance:heartbeat:*")
             alive = {key.decode().rpartition(":")[2] for key in living}
             return set(found.items()) ^ set(connected.items()) | alive ^ set(INSTANCES)
 

@@ -1,18 +1,18 @@
-"""A Redis master and its replica behind proxies, and three Sentinels that watch them."""
+"""Redis: one server, or a master and its replica with three Sentinels that watch them."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import valkey
 from attrs import define, field
 
-from tests.proxy import Proxy
+from tests.chaos.wiring import Wiring
+from tests.proxy import Change, Proxy
 from tests.servers import RedisServer, Sentinel
 from tests.waiting import wait_for
 
@@ -44,39 +44,96 @@ class Excuses:
         return any(one - BEFORE - longer < at < one + AFTER for one in self.promotions)
 
 
-class Cluster:
-    """Two servers, each behind one proxy that all clients, and the other server, use.
+class Server(Protocol):
+    """A server that can fail."""
 
-    :param link: makes a proxy by a name, to a port.
-    """
+    def start(self, wait: bool = True) -> None: ...
+    def answers(self) -> bool: ...
+    def kill(self) -> None: ...
+    def stop(self) -> None: ...
+    def suspend(self) -> None: ...
+    def resume(self) -> None: ...
 
-    def __init__(self, folder: Path, link: Callable[[str, int], Proxy], stack: ExitStack) -> None:
+
+class Store(Protocol):
+    """Redis, as roles and judges use it."""
+
+    servers: dict[str, Server]
+    excuses: Excuses
+
+    def start(self) -> None:
+        """Start all of it."""
+
+    def url(self, role: str, change: Change | None) -> str:
+        """Make the way of a role to it; return its URL.
+
+        :param change: applied to what the role reads.
+        """
+
+    def client(self) -> Any:
+        """Return a client of the master, past all proxies."""
+
+
+class Single:
+    """One server, to which each role has a way of its own."""
+
+    def __init__(self, folder: Path, wiring: Wiring, stack: ExitStack) -> None:
         self.excuses = Excuses()
-        self.servers: dict[str, RedisServer] = {}
+        self._server = RedisServer(folder / "redis")
+        stack.callback(self._server.kill)
+        self.servers: dict[str, Server] = {"redis": self._server}
+        self._wiring = wiring
+
+    def start(self) -> None:
+        """See :class:`Store`."""
+        self._server.start()
+
+    def url(self, role: str, change: Change | None) -> str:
+        """See :class:`Store`."""
+        name, tls = f"{role}-redis", self._wiring.tls
+        if tls is None:
+            link = self._wiring.link(name, self._server.port, change)
+            return f"redis://127.0.0.1:{link.port}/0"
+        link = self._wiring.link(name, self._wiring.protected(self._server.port, change))
+        return f"rediss://127.0.0.1:{link.port}/0?ca={tls.ca}"
+
+    def client(self) -> Any:
+        """See :class:`Store`."""
+        return self._server.client
+
+
+class Cluster:
+    """Two servers, each behind one proxy that all clients, and the other server, use."""
+
+    def __init__(self, folder: Path, wiring: Wiring, stack: ExitStack) -> None:
+        self.excuses = Excuses()
+        self._pair: dict[str, RedisServer] = {}
         self._links: dict[str, Proxy] = {}
         self._watchers: dict[str, Any] = {}
         for name in ("redis-a", "redis-b"):
             server = RedisServer(folder / name, *_OPTIONS)
             stack.callback(server.kill)
-            self.servers[name] = server
-            self._links[name] = link(name, server.port)
+            self._pair[name] = server
+            self._links[name] = wiring.link(name, server.port)
             server.extra = self._options(name)
             self._watchers[name] = _hasty(server.port)
         master_port = self._links["redis-a"].port
         self.sentinels = [
             Sentinel(
                 folder / f"sentinel-{number}",
-                self.servers["redis-a"],
+                self._pair["redis-a"],
                 quorum=2,
                 master_port=master_port,
             )
             for number in range(3)
         ]
-        doors = [link(f"sentinel-{i}", one.port) for i, one in enumerate(self.sentinels)]
+        doors = [wiring.link(f"sentinel-{i}", one.port) for i, one in enumerate(self.sentinels)]
         hosts = ",".join(f"127.0.0.1:{door.port}" for door in doors)
-        self.url = f"redis+sentinel://{hosts}/{Sentinel.NAME}"
-        for sentinel in self.sentinels:
+        self._url = f"redis+sentinel://{hosts}/{Sentinel.NAME}"
+        self.servers: dict[str, Server] = {**self._pair}
+        for number, sentinel in enumerate(self.sentinels):
             stack.callback(sentinel.kill)
+            self.servers[f"sentinel-{number}"] = sentinel
         self._asked = [_hasty(sentinel.port) for sentinel in self.sentinels]
         self._masters = {"redis-a"}
         self._planning = False
@@ -89,7 +146,7 @@ class Cluster:
 
     def start(self) -> None:
         """Start all; returns when a failover would be possible."""
-        first, second = self.servers.values()
+        first, second = self._pair.values()
         first.start()
         second.start()
         second.client.replicaof("127.0.0.1", self._links["redis-a"].port)
@@ -106,22 +163,27 @@ class Cluster:
     def _others(sentinel: Sentinel) -> int:
         return len(sentinel.client.execute_command("SENTINEL SENTINELS", Sentinel.NAME))
 
-    def master(self) -> RedisServer:
-        """Return the server that is the master by its own word and by that of the Sentinels.
+    def url(self, role: str, change: Change | None) -> str:
+        """See :class:`Store`; all roles take the same ways, and nothing is changed."""
+        return self._url
 
-        :raises AssertionError: when there is none within a minute.
+    def client(self) -> Any:
+        """See :class:`Store`.
+
+        :raises AssertionError: when there is no master within a minute.
         """
         name = wait_for(self._master, "a master", timeout=60)
         assert name is not None
-        return self.servers[name]
+        return self._pair[name].client
 
     def _master(self) -> str | None:
         ports = set()
         for sentinel in self.sentinels:
             with suppress(valkey.ValkeyError):
                 ports.add(sentinel.master_port())
-        masters = [name for name in self.servers if self._role(name) == "master"]
+        masters = [name for name in self._pair if self._role(name) == "master"]
         named = [name for name, link in self._links.items() if {link.port} == ports]
+        # The master is one by its own word and by that of all Sentinels.
         return masters[0] if masters == named and len(masters) == 1 else None
 
     def _is_named(self, name: str) -> bool:
@@ -146,9 +208,9 @@ class Cluster:
         name = self._master()
         if name is None:
             return False
-        (replica,) = (one for one in self.servers if one != name)
+        (replica,) = (one for one in self._pair if one != name)
         with suppress(valkey.ValkeyError):
-            return self.servers[replica].is_level_with(self.servers[name])
+            return self._pair[replica].is_level_with(self._pair[name])
         return False
 
     def fail_over(self, _: float) -> None:
@@ -156,13 +218,13 @@ class Cluster:
         wait_for(self.is_whole, "the servers are whole", timeout=60)
         name = self._master()
         assert name is not None
-        master = self.servers[name]
-        (replica,) = (one for one in self.servers if one != name)
+        master = self._pair[name]
+        (replica,) = (one for one in self._pair if one != name)
         self._planning = True
         try:
             with suppress(valkey.ValkeyError):
                 self._watchers[name].execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
-                wait_for(lambda: self.servers[replica].is_level_with(master), "in sync", timeout=5)
+                wait_for(lambda: self._pair[replica].is_level_with(master), "in sync", timeout=5)
                 self.sentinels[0].fail_over()
                 wait_for(lambda: self._role(replica) == "master", "promoted", timeout=30)
                 # Sentinel would do it, too, twenty seconds later: it cannot talk to a server
@@ -177,19 +239,19 @@ class Cluster:
 
     def _watch(self) -> None:
         while not self._over.wait(_POLL):
-            for name in self.servers:
+            for name in self._pair:
                 role = self._role(name)
-                (other,) = (one for one in self.servers if one != name)
+                (other,) = (one for one in self._pair if one != name)
                 if role == "slave":
                     self._masters.discard(name)
                 if role == "slave" or (role is None and self._is_named(other)):
                     # Sentinel writes it into the server's file, where there is one; or the
                     # operator does, of a server that is down.
                     master = ("--replicaof", "127.0.0.1", str(self._links[other].port))
-                    self.servers[name].extra = (*self._options(name), *master)
+                    self._pair[name].extra = (*self._options(name), *master)
                 elif role == "master" and name not in self._masters:
                     self._masters.add(name)
-                    self.servers[name].extra = self._options(name)
+                    self._pair[name].extra = self._options(name)
                     if not self._planning:
                         self.excuses.promotions.append(time.time())
 
