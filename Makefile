@@ -16,6 +16,15 @@ DEMO_DATA    ?=
 # most of the time, so one more than there are cores.
 TEST_WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 
+# What `make test-chaos` runs: seconds of faults in a round, rounds, and the ways to connect the parts
+# that take turns (plain, tls, sentinel, directus). The same seed makes the same faults.
+CHAOS_SECONDS  ?= 60
+CHAOS_ROUNDS   ?= 1
+CHAOS_VARIANTS ?= plain
+CHAOS_SEED     ?=
+# More options of it, such as --verbose and --keep FOLDER.
+CHAOS_OPTIONS  ?=
+
 # Options of all measurements that `make bench` runs, as --quick.
 BENCH_OPTIONS ?=
 
@@ -27,7 +36,7 @@ SYSTEM ?= /usr/local
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check \
 	--config-settings editable_mode=compat --editable
 
-.PHONY: help demo test directus test-directus test-browser test-ops test-system lint format docs bench \
+.PHONY: help demo test directus test-directus test-browser test-ops test-chaos test-system lint format docs bench \
 	install deb clean
 
 help:
@@ -36,6 +45,7 @@ help:
 	@echo "make test-directus  run those with a real Directus, which needs g++ and installs 1 GB"
 	@echo "make test-browser   run those of the console, which need chromium; pictures: build/screenshots"
 	@echo "make test-ops       run those of alerts, dashboard and metrics, which need Debian's package prometheus"
+	@echo "make test-chaos     make random faults under load and account for every record (CHAOS_SECONDS=60, CHAOS_SEED=…)"
 	@echo "make test-system    run those on a whole machine, which need root, debootstrap and systemd-nspawn"
 	@echo "make lint           ruff and mypy"
 	@echo "make format         let ruff lay out the code"
@@ -66,6 +76,11 @@ test-browser: $(VENV)/.browser
 # Needs promtool and prometheus on PATH, as in Debian's package prometheus.
 test-ops: $(VENV)/.test
 	$(BIN)/python -m pytest tests/ops
+
+# Nothing is left over, whatever happens; python -m tests.chaos --help has all options.
+test-chaos: $(VENV)/.test
+	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) --rounds $(CHAOS_ROUNDS) \
+		--variants $(CHAOS_VARIANTS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(CHAOS_OPTIONS)
 
 # Debian is fetched into ~/.cache/tracker-machine, or TRACKER_MACHINE_CACHE, once. Each of these
 # tests goes on where the one before has ended.

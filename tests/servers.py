@@ -6,13 +6,12 @@ import atexit
 import importlib.util
 import os
 import pwd
-import selectors
+import random
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
-import threading
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -27,14 +26,68 @@ from tracker.streams.embedded import find_server
 
 
 def free_port() -> int:
-    """A TCP port on 127.0.0.1 that nothing listens on."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port: int = listening.getsockname()[1]
-        return port
+    """Return a TCP port on 127.0.0.1 that nothing listens on.
+
+    The kernel gives none of these ports to outgoing connections, one of which would otherwise
+    take the port of a server that a test restarts.
+    """
+    while True:
+        port = random.randrange(15_000, 32_768)
+        with socket.socket() as listening, suppress(OSError):
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("127.0.0.1", port))
+            return port
 
 
-class RedisServer:
+class _Valkey:
+    """A process of Redis or Valkey."""
+
+    client: Any
+    _process: subprocess.Popen[bytes] | None = None
+
+    def answers(self) -> bool:
+        """Return whether it answers, and has loaded its data."""
+        try:
+            return bool(self.client.ping())
+        except valkey.AuthenticationError:
+            return True  # it wants a password, so it is there
+        except valkey.ConnectionError:
+            return False
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill(self) -> None:
+        """End it as ``kill -9`` does."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Shut it down."""
+        self._end(signal.SIGTERM)
+
+    def suspend(self) -> None:
+        """Make it hang (SIGSTOP)."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Continue it after :meth:`suspend`."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.send_signal(signal.SIGCONT)
+            self._process.wait(20)
+            self._process = None
+        self.client.connection_pool.disconnect()
+
+
+class RedisServer(_Valkey):
     """A Redis or Valkey server that can be killed and started again with its data."""
 
     def __init__(self, folder: Path, *options: str) -> None:
@@ -46,7 +99,6 @@ class RedisServer:
         """Options for the starts to come."""
         self._folder = folder
         self._options = options
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> None:
         """Start it; returns when it answers, unless told not to wait."""
@@ -68,29 +120,6 @@ class RedisServer:
         if wait:
             wait_for(self.answers, "Redis answers")
 
-    def answers(self) -> bool:
-        """Whether it does, and has loaded its data."""
-        try:
-            return bool(self.client.ping())
-        except valkey.AuthenticationError:
-            return True  # it wants a password, so it is there
-        except valkey.ConnectionError:
-            return False
-
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def kill(self) -> None:
-        """As ``kill -9``."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Shut it down."""
-        self._end(signal.SIGTERM)
-
     def replicate(self, master: RedisServer) -> None:
         """Become a replica of another server; returns when it has what that one has."""
         master.client.config_set("repl-diskless-sync-delay", 0)
@@ -104,31 +133,25 @@ class RedisServer:
         # The replica's own first, so that a later command of the master is no excuse.
         return linked and mine["slave_repl_offset"] == its["master_repl_offset"]
 
-    def suspend(self) -> None:
-        """Make it hang (SIGSTOP)."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
 
-    def resume(self) -> None:
-        """Let it go on after :meth:`suspend`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.send_signal(signal.SIGCONT)
-            self._process.wait(20)
-            self._process = None
-        self.client.connection_pool.disconnect()
-
-
-class Sentinel:
-    """A real Sentinel that watches one master, and alone decides about it."""
+class Sentinel(_Valkey):
+    """A real Sentinel that watches one master."""
 
     NAME = "tracker"
 
-    def __init__(self, folder: Path, master: RedisServer, *lines: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        master: RedisServer,
+        *lines: str,
+        quorum: int = 1,
+        master_port: int | None = None,
+    ) -> None:
+        """Make one, not started yet.
+
+        :param quorum: Sentinels that have to agree that the master is down.
+        :param master_port: the port by which the master is reached, if not its own.
+        """
         self.port = free_port()
         self.client: Any = valkey.Valkey(port=self.port, retry=None, decode_responses=True)
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/{self.NAME}"
@@ -137,29 +160,21 @@ class Sentinel:
         self._file = folder / "sentinel.conf"
         settings = (
             *(f"port {self.port}", "bind 127.0.0.1", f"dir {folder}"),
-            f"sentinel monitor {self.NAME} 127.0.0.1 {master.port} 1",
+            f"sentinel monitor {self.NAME} 127.0.0.1 {master_port or master.port} {quorum}",
             f"sentinel down-after-milliseconds {self.NAME} 700",
             f"sentinel failover-timeout {self.NAME} 5000",
             *lines,
         )
         self._file.write_text("\n".join(settings) + "\n")
-        self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
-        """Start it; returns when it answers."""
+    def start(self, wait: bool = True) -> None:
+        """Start it; returns when it answers, unless told not to wait."""
         with (self._folder / "sentinel.log").open("ab") as log:
             self._process = subprocess.Popen(
                 [find_server(), str(self._file), "--sentinel"], stdout=log, stderr=log
             )
-        wait_for(self._answers, "the Sentinel answers")
-
-    def _answers(self) -> bool:
-        try:
-            return bool(self.client.ping())
-        except valkey.AuthenticationError:
-            return True
-        except valkey.ConnectionError:
-            return False
+        if wait:
+            wait_for(self.answers, "the Sentinel answers")
 
     def knows_replica(self) -> bool:
         """Whether it could fail over. It looks for replicas when it starts, then rarely."""
@@ -176,14 +191,6 @@ class Sentinel:
     def fail_over(self) -> None:
         """Have the replica promoted, without need."""
         self.client.execute_command("SENTINEL FAILOVER", self.NAME)
-
-    def kill(self) -> None:
-        """As ``kill -9``."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(20)
-            self._process = None
-        self.client.connection_pool.disconnect()
 
 
 @lru_cache
@@ -340,85 +347,3 @@ def _children(parent: int) -> list[int]:
             if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
                 found.append(int(status.parent.name))
     return found
-
-
-class Relay:
-    """A port that leads to another port, until it swallows everything in silence.
-
-    Meanwhile nobody is told: connections stay, new ones are made by the kernel until its
-    short queue is full, and then not even that.
-    """
-
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listening = socket.create_server(("127.0.0.1", 0), backlog=1)
-        self.port: int = self._listening.getsockname()[1]
-        self._peers: dict[socket.socket, socket.socket] = {}
-        self._lost: list[socket.socket] = []
-        self._selector = selectors.DefaultSelector()
-        self._selector.register(self._listening, selectors.EVENT_READ)
-        self._open = threading.Event()
-        self._open.set()
-        self._turn = threading.Lock()
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-
-    def swallow(self) -> None:
-        """From now on nothing gets through, in either direction."""
-        self._open.clear()
-        with self._turn:
-            pass  # what was under way has got through
-
-    def forward(self, old: bool) -> None:
-        """Let new connections through again, and those of before if ``old``."""
-        if not old:
-            for one in self._peers:
-                self._selector.unregister(one)
-            self._lost.extend(self._peers)
-            self._peers.clear()
-        self._open.set()
-
-    def close(self) -> None:
-        """End, with all connections."""
-        self._ended = True
-        self._open.set()
-        self._thread.join(20)
-        for one in (*self._peers, *self._lost, self._listening):
-            one.close()
-        self._selector.close()
-
-    def _run(self) -> None:
-        while not self._ended:
-            self._open.wait()
-            with self._turn:
-                for key, _ in self._selector.select(0.02):
-                    if not self._open.is_set():
-                        break
-                    assert isinstance(key.fileobj, socket.socket)
-                    if key.fileobj is self._listening:
-                        self._accept()
-                    elif key.fileobj in self._peers:
-                        self._pass_on(key.fileobj)
-
-    def _accept(self) -> None:
-        near, _ = self._listening.accept()
-        try:
-            far = socket.create_connection(("127.0.0.1", self._target))
-        except OSError:
-            near.close()
-            return
-        for one, other in ((near, far), (far, near)):
-            self._peers[one] = other
-            self._selector.register(one, selectors.EVENT_READ)
-
-    def _pass_on(self, one: socket.socket) -> None:
-        other = self._peers[one]
-        with suppress(OSError):
-            if data := one.recv(65_536):
-                other.sendall(data)
-                return
-        for end in (one, other):
-            self._selector.unregister(end)
-            del self._peers[end]
-            end.close()

@@ -21,6 +21,31 @@ from tests.waiting import wait_for
 LOCAL_ALLOWED: Final = "169.254.169.254"
 
 
+def ask(
+    url: str, method: str, path: str, body: Any, token: str | None, timeout: float = 60
+) -> tuple[int, Any]:
+    """Send a request to a Directus and return the status and the answer.
+
+    :return: JSON that was parsed, text that is none, or None for nothing.
+    :raises OSError: when there is no answer.
+    """
+    request = urllib.request.Request(url + path, method=method)
+    if token is not None:
+        request.add_header("Authorization", f"Bearer {token}")
+    if body is not None:
+        request.add_header("Content-Type", "application/json")
+        request.data = json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            status, content = answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        status, content = error.code, error.read()
+    try:
+        return status, json.loads(content) if content else None
+    except ValueError:
+        return status, content.decode()
+
+
 class DirectusServer:
     """A Directus that can be killed and started again with its data.
 
@@ -124,21 +149,7 @@ class DirectusServer:
 
         :return: JSON that was parsed, text that is none, or None for nothing.
         """
-        request = urllib.request.Request(self.url + path, method=method)
-        if token is not None:
-            request.add_header("Authorization", f"Bearer {token}")
-        if body is not None:
-            request.add_header("Content-Type", "application/json")
-            request.data = json.dumps(body).encode()
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                status, content = answer.status, answer.read()
-        except urllib.error.HTTPError as error:
-            status, content = error.code, error.read()
-        try:
-            return status, json.loads(content) if content else None
-        except ValueError:
-            return status, content.decode()
+        return ask(self.url, method, path, body, token)
 
     def data(self, method: str, path: str, body: Any = None) -> Any:
         """What an administrator's request, which has to go well, answers under ``data``."""

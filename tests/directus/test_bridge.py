@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from tests.directus.conftest import Measured, Prepared
+from tests.directus.conftest import Measured
+from tests.directus.prepared import Prepared
 from tests.directus.site import DEVICE, POLL, Answering, Site, read_frame
 from tests.system.test_commands import answer, online, read_command
 from tests.unit.bridge.double import BRIDGE_TOKEN

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.directus.conftest import Prepared
+from tests.directus.prepared import Prepared
 from tests.directus.site import Site
 from tests.servers import RedisServer, free_port
 from tests.system.processes import run

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psycopg
 
-from tests.directus.conftest import Measured, Prepared, add_user, prepare, tell
+from tests.directus.conftest import Measured
+from tests.directus.prepared import Prepared, add_user, prepare, tell
 from tests.directus.server import DirectusServer
 from tests.directus.site import Answering, Site, message_in
 from tests.servers import RedisServer, free_port

@@ -11,7 +11,7 @@ import pytest
 import pytest_twisted
 from pytest_twisted import ensureDeferred
 
-from tests.directus.conftest import Prepared, prepare
+from tests.directus.prepared import Prepared, prepare
 from tests.directus.server import DirectusServer
 from tests.integration.bridges import STREAM, Bridges, response
 from tests.servers import RedisServer

@@ -13,7 +13,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.directus.conftest import LONG, Prepared, add_user, prepare
+from tests.directus.prepared import LONG, Prepared, add_user, prepare
 from tests.directus.server import DirectusServer
 from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon, run

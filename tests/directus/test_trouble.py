@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.directus.conftest import PATIENCE
+from tests.directus.prepared import PATIENCE
 from tests.directus.server import DirectusServer
 from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
 

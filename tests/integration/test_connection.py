@@ -11,7 +11,8 @@ import valkey
 from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
-from tests.servers import RedisServer, Relay, Sentinel, free_port
+from tests.proxy import Proxy
+from tests.servers import RedisServer, Sentinel, free_port
 from tests.waiting import until
 from tracker.streams.address import RedisAddress
 from tracker.streams.connection import Refused, Unavailable
@@ -183,16 +184,16 @@ async def test_a_server_that_nobody_can_connect_to_is_told() -> None:
 @pytest.mark.parametrize("old", [True, False], ids=["the same", "new ones only"])
 @ensureDeferred
 async def test_connections_that_lead_nowhere_are_made_anew(redis: RedisServer, old: bool) -> None:
-    relay = Relay(redis.port)
-    connected = Connected(RedisAddress(host="127.0.0.1", port=relay.port), reply_timeout=0.5)
+    proxy = Proxy(redis.port, backlog=1)
+    connected = Connected(RedisAddress(host="127.0.0.1", port=proxy.port), reply_timeout=0.5)
     await connected.usable()
-    relay.swallow()
+    proxy.stall(deaf=True)
     await until(lambda: not connected.connection.connected, "disconnected")
     assert "no answer within 0.5 s" in (connected.reports[-1] or "")
-    relay.forward(old)
+    proxy.heal(forward_old=old)
     await connected.usable()
     await connected.connection.stopService()
-    relay.close()
+    proxy.close()
 
 
 # Masters and replicas.

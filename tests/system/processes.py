@@ -80,9 +80,10 @@ class Daemon:
         if ready:
             self.wait_until_ready()
 
-    def wait_until_ready(self) -> None:
+    def wait_until_ready(self, timeout: float = 20) -> None:
         """Wait for ``/readyz`` to say so."""
-        wait_for(lambda: self.running and self.readyz()[0] == 200, f"{self.log.stem} is ready")
+        ready = lambda: self.running and self.readyz()[0] == 200  # noqa: E731
+        wait_for(ready, f"{self.log.stem} is ready", timeout)
 
     def url(self, path: str) -> str:
         """Where it serves a path."""

@@ -19,7 +19,8 @@ from pathlib import Path
 import pytest
 import valkey
 
-from tests.servers import RedisServer, Relay, Sentinel, free_port
+from tests.proxy import Proxy
+from tests.servers import RedisServer, Sentinel, free_port
 from tests.system.raw import START, STREAM, Ingest, RawDevice
 from tests.waiting import wait_for
 from tracker.position import iso_milliseconds
@@ -277,28 +278,28 @@ def test_a_redis_that_takes_long_to_load_its_data(
 def test_a_redis_that_cannot_be_reached(
     redis: RedisServer, serve: Serve, tell: Tell, old: bool
 ) -> None:
-    relay = Relay(redis.port)
-    redis.url = f"redis://127.0.0.1:{relay.port}/0"
+    proxy = Proxy(redis.port, backlog=1)
+    redis.url = f"redis://127.0.0.1:{proxy.port}/0"
     with ExitStack() as stack:
-        stack.callback(relay.close)
+        stack.callback(proxy.close)
         during = stack.enter_context(outage(serve(), redis))
-        relay.swallow()
+        proxy.stall(deaf=True)
         during.lasts("no answer within", "timed out")
-        tell(f"resumed after {during.ends(lambda: relay.forward(old)):.2f} s")
+        tell(f"resumed after {during.ends(lambda: proxy.heal(forward_old=old)):.2f} s")
 
 
 def test_an_outage_that_only_the_connection_survives_is_over_in_time(
     redis: RedisServer, serve: Serve, tell: Tell
 ) -> None:
     """Redis is back before it was missed, but the way to it leads nowhere."""
-    relay = Relay(redis.port)
-    redis.url = f"redis://127.0.0.1:{relay.port}/0"
+    proxy = Proxy(redis.port, backlog=1)
+    redis.url = f"redis://127.0.0.1:{proxy.port}/0"
     with ExitStack() as stack:
-        stack.callback(relay.close)
+        stack.callback(proxy.close)
         during = stack.enter_context(outage(serve(), redis))
-        relay.swallow()
+        proxy.stall(deaf=True)
         before = during.pushing.wait_until_quiet()
-        relay.forward(old=False)
+        proxy.heal(forward_old=False)
         returned = time.monotonic()
         # /readyz need not have noticed, and so does not tell.
         wait_for(lambda: len(during.pushing.acknowledged) > before, "served again")

@@ -9,9 +9,10 @@ from contextlib import ExitStack
 from tests.system.raw import Ingest, RawDevice
 from tests.system.test_hostile import imei, is_served
 from tests.waiting import wait_for
+from tracker.ingestion.admission import RESERVED_FILES
 
-#: Of the 136 slots of a process that may have 200 files open.
-SHARE = 123
+#: Slots of the process, and how many of them one address may hold.
+SLOTS, SHARE = 136, 123
 OTHER = "127.0.0.2"
 RATE = ("--connection-rate", "100000", "--connection-rate-per-address", "100000")
 
@@ -37,7 +38,7 @@ def serves_other(ingest: Ingest, device_id: str) -> bool:
 
 
 def test_one_address_cannot_take_all_slots(serve: Callable[..., Ingest]) -> None:
-    ingest = serve(*RATE, files=200)
+    ingest = serve(*RATE, files=RESERVED_FILES + SLOTS)
     with ExitStack() as stack:
         crowd = [stack.enter_context(ingest.connect()) for _ in range(200)]
         for number, device in enumerate(crowd):
@@ -49,10 +50,10 @@ def test_one_address_cannot_take_all_slots(serve: Callable[..., Ingest]) -> None
         assert (status, answer["reasons"]) == (200, {})
         facts = answer["details"]["connections"]
         assert facts.pop("in_use") >= SHARE  # the other one may not be gone yet
-        assert facts == {"slots": 136, "per_address": SHARE, "addresses_at_their_share": 1}
+        assert facts == {"slots": SLOTS, "per_address": SHARE, "addresses_at_their_share": 1}
         rejected = 'tracker_rejections_total{reason="address_share",vendor="teltonika"}'
         assert metric(ingest, rejected) == 200 - SHARE
-        assert metric(ingest, "tracker_connection_slots") == 136
+        assert metric(ingest, "tracker_connection_slots") == SLOTS
         assert metric(ingest, "tracker_addresses_at_their_share") == 1
     assert len(ingest.rejections()) <= 10
     assert f"there are {SHARE} connections from this address already" in ingest.rejections()[0]

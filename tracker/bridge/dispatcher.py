@@ -321,7 +321,7 @@ class Dispatcher(Service):
         except BadCommand as error:
             return await self._end(row["id"], malformed(error))
         if self._now >= command.expires_at:
-            return await self._end(row["id"], too_late(command))
+            return await self._too_late(command)
         try:
             answer = await self._instances.send_command(
                 command.device_id,
@@ -334,6 +334,29 @@ class Dispatcher(Service):
         except BadArgument as error:
             return await self._end(row["id"], malformed(error))
         return await self._routed(command, answer)
+
+    async def _too_late(self, command: Command) -> bool:
+        """End a command that has expired, unless it was sent by an attempt that told nobody.
+
+        What nobody has begun with by now nobody will: it is expired, wherever it may be queued.
+        """
+        fate = await self._table.fate(command.command_id)
+        if fate is None:
+            return await self._end(command.command_id, too_late(command))
+        if fate.response is None:
+            return await self._routed(
+                command, {"status": fate.phase, "instance_id": fate.instance_id}
+            )
+        outcome = fate.response.outcome
+        return await self._routed(
+            command,
+            {
+                "status": outcome.status,
+                "reason": outcome.reason,
+                "response": outcome.response,
+                "instance_id": fate.response.instance_id,
+            },
+        )
 
     async def _routed(self, command: Command, answer: Mapping[str, Any]) -> bool:
         status = answer["status"]

@@ -25,7 +25,7 @@ from tracker.bridge.rest import (
 from tracker.bridge.rows import fields_of, is_unfinished, may_be_followed_by, moment_of
 from tracker.bridge.schema import COMMANDS
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.fates import command_fate
+from tracker.streams.fates import Fate, command_fate
 
 #: What is looked at before and after a change.
 _SEEN: Final = ("id", "status", "finished_at")
@@ -174,13 +174,20 @@ class CommandTable:
             )
             row["status"] = fields["status"]
 
-    async def _end_of(self, key: str) -> Fields | None:
+    async def fate(self, key: str) -> Fate | None:
+        """Return what Redis knows of the command of a row; None if nobody has begun with it.
+
+        :raises DirectusDown: when Redis does not answer; the row has to wait, as for Directus.
+        """
         if self._redis is None:
             return None
         try:
-            fate = await command_fate(self._redis, key)
+            return await command_fate(self._redis, key)
         except (Refused, Unavailable) as error:
             raise DirectusDown(f"command {key}: Redis does not say how it ended: {error}") from None
+
+    async def _end_of(self, key: str) -> Fields | None:
+        fate = await self.fate(key)
         if fate is None or fate.response is None:
             return None
         response = fate.response

@@ -6,14 +6,16 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail, succeed
 
 from tests.unit.bridge.conftest import Doubled
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.dispatcher import Dispatcher
 from tracker.bridge.instances import Instances
 from tracker.bridge.table import CommandTable
+from tracker.keys import fate
 from tracker.position import iso_milliseconds
+from tracker.streams.connection import Unavailable
 
 DEVICE: Final = "356307042441013"
 #: When all of it happens, in seconds; as the double has it.
@@ -57,6 +59,21 @@ class Some(Instances):
         return [command["text"] for command in self.sent]
 
 
+class Fates:
+    """Stands for Redis, which knows the commands that somebody has begun with."""
+
+    def __init__(self) -> None:
+        self.begun: dict[str, str] = {}
+        """Command id → the value of its fate key."""
+        self.away = False
+
+    def execute(self, command: str, key: str, *_: Any) -> Deferred[Any]:
+        if self.away:
+            return fail(Unavailable("not connected"))
+        values = {fate(command_id): value.encode() for command_id, value in self.begun.items()}
+        return succeed(values.get(key) if command == "GET" else [])
+
+
 class Bench:
     """All of it."""
 
@@ -66,9 +83,11 @@ class Bench:
         self.clock.rightNow = float(NOW)
         self.instances = Some()
         self.reports: list[str | None] = []
+        self.fates = Fates()
+        redis: Any = self.fates
         client = subject.bridge
         self.dispatcher = Dispatcher(
-            *(self.clock, client, CommandTable(client), self.instances),
+            *(self.clock, client, CommandTable(client, redis), self.instances),
             *(Backoff(lambda: 1.0, self.clock, longest=15), self.reports.append, interval),
         )
         self._agent = subject.agent

@@ -139,6 +139,37 @@ def test_what_is_too_late_is_never_sent(bench: Bench, fields: dict[str, str]) ->
     assert row["response"].startswith(f"expires_at: {STAMP} was over before")
 
 
+@pytest.mark.parametrize(
+    ("begun", "status"),
+    [
+        ("sent commands:outbound:one 1-1", "routed"),
+        ("delivered commands:outbound:one 1-1", "routed"),
+        ("done responded 2-1", "responded"),
+        ("done failed 2-1", "failed"),
+    ],
+)
+def test_an_expired_row_whose_command_was_sent_before_is_not_called_expired(
+    bench: Bench, begun: str, status: str
+) -> None:
+    """The bridge was killed after it had sent it, and before it could tell the row."""
+    key = bench.row(expires_at=STAMP)
+    bench.fates.begun[key] = begun
+    bench.start()
+    assert not bench.instances.sent
+    assert bench[key]["status"] == status
+    assert bench[key]["instance"] == ("one" if status == "routed" else None)
+
+
+def test_an_expired_row_stays_pending_until_redis_says_whether_it_was_sent(bench: Bench) -> None:
+    key = bench.row(expires_at=STAMP)
+    bench.fates.away = True
+    bench.start()
+    assert bench[key]["status"] == "pending"
+    bench.fates.away = False
+    bench.pass_(20)
+    assert bench[key]["status"] == "expired"
+
+
 def test_a_row_that_is_told_of_again_and_again_is_sent_once(bench: Bench) -> None:
     answer: Deferred[dict[str, Any]] = Deferred()
     bench.instances.answer = lambda _: answer

@@ -1,0 +1,101 @@
+"""``python -m tests.chaos``: rounds of random faults, each with an account at its end."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from itertools import cycle, islice
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from tests.chaos.reacting import Reacting
+
+
+def arguments() -> argparse.Namespace:
+    """The options, read from the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
+    parser.add_argument("--seed", default=str(int(time.time())), help="decides all faults")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="how long each round makes faults (60)"
+    )
+    parser.add_argument("--rounds", type=int, default=1, help="how many rounds (1)")
+    parser.add_argument(
+        "--variants",
+        default="plain",
+        help="plain, tls, sentinel, directus (a real one): some of them, with commas, take turns; "
+        "the seed decides which is the first (plain)",
+    )
+    parser.add_argument("--verbose", action="store_true", help="show each fault as it begins")
+    parser.add_argument("--keep", type=Path, help="a folder to keep all data and logs in")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run all rounds; the exit status."""
+    options = arguments()
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    reacting = Reacting()  # before anything imports the reactor
+    from tests.chaos.round import summary, total
+    from tests.chaos.stage import VARIANTS
+
+    names = options.variants.split(",")
+    first = Random(options.seed).randrange(len(names))
+    counts: list[dict[str, Any]] = []
+    failed = 0
+    try:
+        for number, name in enumerate(islice(cycle(names), first, first + options.rounds)):
+            seed = options.seed if options.rounds == 1 else f"{options.seed}.{number}"
+            print(f"round {number + 1} of {options.rounds}: {name}, seed {seed}", flush=True)
+            wrong, found = one_round(options, VARIANTS[name], seed, reacting)
+            counts.append(found)
+            print(summary(found))
+            for text in wrong:
+                print(f"  WRONG: {text}")
+            if wrong:
+                failed += 1
+                print(
+                    f"  repeat it: python -m tests.chaos --seed {seed} --variants {name} "
+                    f"--seconds {options.seconds:g}",
+                    flush=True,
+                )
+        if len(counts) > 1:
+            print(f"{len(counts)} rounds, {failed} of them failed\n{summary(total(counts))}")
+    finally:
+        reacting.close()
+    return 1 if failed else 0
+
+
+def one_round(
+    options: argparse.Namespace, variant: Any, seed: str, reacting: Reacting
+) -> tuple[list[str], dict[str, Any]]:
+    """Run one round; what is wrong, and the counts."""
+    from tests.chaos.round import Load, Round
+
+    folder = Path(tempfile.mkdtemp(prefix="tracker-chaos-"))
+    lines: list[str] = []
+
+    def say(line: str) -> None:
+        lines.append(line)
+        if options.verbose:
+            print(f"  {line}", flush=True)
+
+    verdict = None
+    try:
+        verdict = Round(folder, variant, seed, options.seconds, Load(), reacting, say).run()
+    finally:
+        if options.keep is not None:
+            kept = options.keep / f"{variant.name}-{seed}"
+            shutil.copytree(folder, kept, ignore_dangling_symlinks=True, dirs_exist_ok=True)
+            (kept / "faults.txt").write_text("\n".join(lines))
+        shutil.rmtree(folder, ignore_errors=True)
+    return verdict.wrong, verdict.counts
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,303 @@
+"""Devices that keep what is not acknowledged, send it again, and note all they hear."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import time
+from collections import Counter, defaultdict, deque
+from contextlib import suppress
+from itertools import islice
+from random import Random
+from typing import Final
+
+from attrs import define, field
+from tracker.vendors.outcomes import Decoded, Fatal, Incomplete
+
+from tests.proxy import Proxy
+from tests.system.raw import START, packet
+from tracker.position import iso_milliseconds
+from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
+from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, encode_frame
+from tracker.vendors.teltonika.login import encode_login
+from tracker.vendors.teltonika.messages import (
+    COMMAND,
+    MESSAGE_CODECS,
+    NACK,
+    RESPONSE,
+    Message,
+    decode_message,
+    encode_message,
+)
+
+#: Seconds that a device waits for an acknowledgement before it reconnects, or repeats a datagram.
+RESPONSE_TIMEOUT: Final = 6.0
+REPEAT_AFTER: Final = 1.0
+#: Seconds after which a slow device answers a command.
+ANSWER_DELAY: Final = 1.0
+#: Records in one packet at most.
+MAX_RECORDS: Final = 20
+_READ: Final = 1 << 16
+_CODEC_13: Final = MESSAGE_CODECS[0x0D]
+
+
+@define
+class Heard:
+    """What all devices have sent and received: the truth that the stack is compared with."""
+
+    recorded: set[tuple[str, str]] = field(factory=set)
+    """Device and time of each record that was made."""
+    acknowledged: dict[tuple[str, str], float] = field(factory=dict)
+    """The same, of those that were acknowledged, and when (UNIX)."""
+    said: Counter[tuple[str, str]] = field(factory=Counter)
+    """Device and text of each message and answer → how often it was sent."""
+    executed: dict[tuple[str, str], list[float]] = field(factory=lambda: defaultdict(list))
+    """Device and text of each command that was received, and when."""
+    wrong: list[str] = field(factory=list)
+    """What no device should ever receive."""
+    sent: int = 0
+    """Records sent, the repeated ones included."""
+    connections: int = 0
+    last: float = 0.0
+    """When the last acknowledgement came (monotonic)."""
+    longest_pause: float = 0.0
+    """Seconds between two acknowledgements at most, of all devices together."""
+    pause_began: float = 0.0
+
+    def acknowledge(self, device_id: str, numbers: list[int]) -> None:
+        """Note that a device was told that these records were received."""
+        now = time.monotonic()
+        if self.last and now - self.last > self.longest_pause:
+            self.longest_pause, self.pause_began = now - self.last, self.last
+        self.last = now
+        for number in numbers:
+            self.acknowledged.setdefault((device_id, moment(number)), time.time())
+
+
+def moment(number: int) -> str:
+    """The time of a record, as it is stored."""
+    return iso_milliseconds(START + number)
+
+
+class Flash:
+    """The records that a device keeps until they are acknowledged."""
+
+    def __init__(self, device_id: str, heard: Heard) -> None:
+        self.device_id = device_id
+        self.heard = heard
+        self._numbers: deque[int] = deque()
+        self._next = 1
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def record(self, count: int) -> None:
+        """Make so many records."""
+        for _ in range(count):
+            self._numbers.append(self._next)
+            self.heard.recorded.add((self.device_id, moment(self._next)))
+            self._next += 1
+
+    def oldest(self) -> list[int]:
+        """The numbers of those that are sent next."""
+        return list(islice(self._numbers, MAX_RECORDS))
+
+    def forget(self, numbers: list[int]) -> None:
+        """They were acknowledged."""
+        self.heard.acknowledge(self.device_id, numbers)
+        for _ in numbers:
+            self._numbers.popleft()
+
+
+class TcpDevice:
+    """One device over TCP that goes to any of several instances, and obeys commands.
+
+    :param doors: instance id → the proxy that leads to it.
+    :param habit: what it does with commands: ``prompt``, ``slow``, ``mute``, ``refuse`` (Codec 14).
+    """
+
+    def __init__(
+        self,
+        device_id: str,
+        seed: str,
+        heard: Heard,
+        doors: dict[str, Proxy],
+        tls: ssl.SSLContext | None,
+        habit: str,
+    ) -> None:
+        self.device_id = device_id
+        self.habit = habit
+        self.flash = Flash(device_id, heard)
+        self.connected_to: str | None = None
+        """The instance that has let it in."""
+        self.recording = True
+        self._heard = heard
+        self._random = Random(seed)
+        self._doors = doors
+        self._tls = tls
+        self._words = 0
+
+    async def run(self) -> None:
+        """Live until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._record())
+            group.create_task(self._stay_connected())
+
+    async def _record(self) -> None:
+        while True:
+            await asyncio.sleep(self._random.uniform(0.1, 0.5))
+            if self.recording:
+                self.flash.record(self._random.randint(1, 4))
+
+    async def _stay_connected(self) -> None:
+        while True:
+            with suppress(OSError, asyncio.IncompleteReadError, TimeoutError, ssl.SSLError):
+                await self._connect()
+            self.connected_to = None
+            await asyncio.sleep(self._random.uniform(0.1, 1.0))
+
+    async def _connect(self) -> None:
+        instance, door = self._random.choice(sorted(self._doors.items()))
+        async with asyncio.timeout(RESPONSE_TIMEOUT):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", door.port, ssl=self._tls, limit=_READ
+            )
+        try:
+            self._heard.connections += 1
+            writer.write(encode_login(self.device_id))
+            async with asyncio.timeout(RESPONSE_TIMEOUT):
+                if await reader.readexactly(1) != b"\x01":
+                    self._heard.wrong.append(f"{self.device_id} was not let in")
+                    return
+            self.connected_to = instance
+            await self._talk(reader, writer)
+        finally:
+            writer.transport.abort()
+
+    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        buffer = b""
+        outstanding: list[int] = []
+        deadline = 0.0
+        while True:
+            if not outstanding and (outstanding := self.flash.oldest()):
+                self._heard.sent += len(outstanding)
+                writer.write(encode_frame(packet(*outstanding)))
+                deadline = time.monotonic() + RESPONSE_TIMEOUT
+            elif not outstanding and self.recording and self._random.random() < 0.05:
+                self._say(writer)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0.2):
+                    if not (data := await reader.read(_READ)):
+                        return
+                    buffer += data
+            buffer, acknowledged = self._understand(buffer, writer)
+            for count in acknowledged:
+                if count != len(outstanding) or not outstanding:
+                    self._heard.wrong.append(
+                        f"{self.device_id}: acknowledged {count} of {len(outstanding)} records"
+                    )
+                    return
+                self.flash.forget(outstanding)
+                outstanding = []
+            if outstanding and time.monotonic() > deadline:
+                return
+
+    def _say(self, writer: asyncio.StreamWriter) -> None:
+        """Send a message that nobody asked for."""
+        self._words += 1
+        text = f"word {self._words}"
+        self._heard.said[self.device_id, text] += 1
+        message = Message(_CODEC_13, RESPONSE, text.encode(), timestamp=int(time.time()))
+        writer.write(encode_frame(encode_message(message)))
+
+    def _understand(self, buffer: bytes, writer: asyncio.StreamWriter) -> tuple[bytes, list[int]]:
+        """Obey the commands in the buffer; what is left of it, and the acknowledgements."""
+        acknowledged = []
+        while len(buffer) >= len(PREAMBLE):
+            if not buffer.startswith(PREAMBLE):
+                acknowledged.append(int.from_bytes(buffer[:4], "big"))
+                buffer = buffer[4:]
+                continue
+            found = decode_frame(buffer, _READ)
+            if isinstance(found, Incomplete):
+                break
+            if isinstance(found, Fatal):
+                self._heard.wrong.append(f"{self.device_id} received {buffer[:64].hex()}")
+                raise OSError("not a frame")
+            buffer = buffer[found.used :]
+            self._obey(found.value, writer)
+        return buffer, acknowledged
+
+    def _obey(self, data: bytes, writer: asyncio.StreamWriter) -> None:
+        found = decode_message(data)
+        if not isinstance(found, Decoded) or found.value.type != COMMAND:
+            self._heard.wrong.append(f"{self.device_id} received {data[:64].hex()}")
+            return
+        command = found.value
+        text = command.text or ""
+        self._heard.executed[self.device_id, text].append(time.time())
+        if self.habit == "mute":
+            return
+        refuses = self.habit == "refuse" and command.codec.addressed
+        answer = "" if refuses else f"did {text}"
+        message = Message(
+            command.codec, NACK if refuses else RESPONSE, answer.encode(), imei=command.imei
+        )
+        delay = ANSWER_DELAY if self.habit == "slow" else 0.0
+        asyncio.get_running_loop().call_later(delay, self._answer, writer, answer, message)
+
+    def _answer(self, writer: asyncio.StreamWriter, text: str, message: Message) -> None:
+        if not writer.is_closing():
+            self._heard.said[self.device_id, text] += 1
+            writer.write(encode_frame(encode_message(message)))
+
+
+class UdpDevice:
+    """One device over UDP: it repeats each datagram until it is answered."""
+
+    def __init__(self, device_id: str, seed: str, heard: Heard, ports: list[int]) -> None:
+        self.device_id = device_id
+        self.flash = Flash(device_id, heard)
+        self.recording = True
+        self._heard = heard
+        self._random = Random(seed)
+        self._ports = ports
+        self._packet_id = 0
+
+    async def run(self) -> None:
+        """Live until cancelled."""
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+            udp.setblocking(False)
+            udp.bind(("127.0.0.1", 0))
+            while True:
+                if self.recording:
+                    self.flash.record(self._random.randint(1, 3))
+                if numbers := self.flash.oldest():
+                    await self._deliver(loop, udp, numbers)
+                await asyncio.sleep(self._random.uniform(0.1, 0.5))
+
+    async def _deliver(
+        self, loop: asyncio.AbstractEventLoop, udp: socket.socket, numbers: list[int]
+    ) -> None:
+        self._packet_id = (self._packet_id + 1) % 65_536
+        avl_id = self._packet_id % 256
+        datagram = encode_datagram(
+            Datagram(self._packet_id, avl_id, self.device_id, packet(*numbers))
+        )
+        answer = bytes.fromhex("0005") + self._packet_id.to_bytes(2, "big") + b"\x01"
+        answer += bytes((avl_id, len(numbers)))
+        while True:
+            self._heard.sent += len(numbers)
+            with suppress(OSError):
+                await loop.sock_sendto(
+                    udp, datagram, ("127.0.0.1", self._random.choice(self._ports))
+                )
+            deadline = time.monotonic() + REPEAT_AFTER
+            while (left := deadline - time.monotonic()) > 0:
+                with suppress(TimeoutError, OSError):
+                    async with asyncio.timeout(left):
+                        if await loop.sock_recv(udp, 100) == answer:
+                            self.flash.forget(numbers)
+                            return

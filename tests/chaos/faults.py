@@ -1,0 +1,269 @@
+"""Faults: what is done, to which part, for how long; and who does it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any, Final
+
+from attrs import frozen
+
+from tests.chaos.stage import Stage
+from tests.chaos.stores import Cluster
+from tests.chaos.wiring import Weather
+from tests.proxy import Pace, Proxy
+from tests.system.processes import Daemon
+from tests.waiting import wait_for
+
+#: Seconds that a fault lasts at most.
+MAX_SECONDS: Final = 8.0
+#: Seconds that a server may take to start: a Directus on a busy machine takes long.
+SERVER_START: Final = 150.0
+_UNAVAILABLE: Final = (
+    b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+    b"Content-Length: 2\r\nConnection: close\r\n\r\n{}"
+)
+
+
+@frozen
+class Fault:
+    """One kind of fault at one target.
+
+    :param run: begins the fault, waits so many seconds, and heals it.
+    """
+
+    kind: str
+    target: str
+    run: Callable[[float], None]
+    weight: float = 1.0
+    also: frozenset[str] = frozenset()
+    """Other targets that have to be well meanwhile."""
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.target}"
+
+
+class Faults:
+    """All faults of a stage.
+
+    :param wait: waits so many seconds, or less when the round is over.
+    """
+
+    def __init__(self, stage: Stage, wait: Callable[[float], object]) -> None:
+        self.died: list[str] = []
+        """Roles that ended by themselves, or badly when they were told to."""
+        self.peaks: Counter[str] = Counter()
+        """Role → the most memory of any process that was killed, in bytes."""
+        self._stage = stage
+        self._wait = wait
+
+    def all(self) -> list[Fault]:
+        """Each kind at each target."""
+        stage = self._stage
+        found = []
+        for name, daemon in stage.daemons.items():
+            found += [
+                Fault("kill", name, self._of(self._kill, name, daemon), 3),
+                Fault("hang", name, self._of(self._hang, daemon), 2),
+                Fault("restart", name, self._of(self._restart, name, daemon), 1),
+            ]
+        for name, server in stage.servers.items():
+            # After each failover it takes ten seconds until there is a replica again, and
+            # without one nothing is written: too many of them, and nothing else is tried.
+            # And a Directus takes ten seconds to start.
+            share = 0.2 if name.startswith(("redis-", "sentinel-", "directus")) else 1.0
+            found += [
+                Fault("kill", name, self._of(self._kill_server, server), 6 * share),
+                Fault("hang", name, self._of(self._hang_server, server), 4 * share),
+                Fault("restart", name, self._of(self._restart_server, server), 3 * share),
+            ]
+        for name, link in stage.wiring.links.items():
+            found += self._of_link(name, link)
+            role = name.partition("-")[0]
+            if role in stage.daemons:
+                run = self._of(self._kill_stalled, role, stage.daemons[role], link)
+                found.append(Fault("kill in a stall", role, run, 2, frozenset({name})))
+        if isinstance(stage.store, Cluster):
+            also = frozenset(
+                one for one in stage.wiring.links if one.startswith(("redis-", "sentinel-"))
+            )
+            found.append(
+                Fault("planned failover", "redis-a", stage.store.fail_over, 10, also | {"redis-b"})
+            )
+        for name in stage.wiring.datagrams:
+            found.append(Fault("weather", f"datagrams-{name}", self._of(self._weather, name), 2))
+        return found
+
+    def _of_link(self, name: str, link: Proxy) -> Iterator[Fault]:
+        healing: list[tuple[str, Callable[[], object]]] = [
+            ("stall", link.stall),
+            ("deaf", lambda: link.stall(deaf=True)),
+            ("refuse", link.refuse),
+            ("slow", lambda: link.set_pace(Pace(2000, 0.05))),
+            ("trickle", lambda: link.set_pace(Pace(3, 0.01))),
+        ]
+        if name.endswith("directus"):
+            healing.append(("error 503", lambda: link.reply(_UNAVAILABLE)))
+        for kind, begin in healing:
+            yield Fault(kind, name, self._of(self._healed, link, begin), 0.6)
+        for kind, act in (
+            ("cut", link.cut),
+            ("half-close up", lambda: link.half_close(up=True)),
+            ("half-close down", lambda: link.half_close(up=False)),
+        ):
+            yield Fault(kind, name, self._of(self._once, act), 0.6)
+
+    @staticmethod
+    def _of(function: Callable[..., None], *arguments: Any) -> Callable[[float], None]:
+        return lambda seconds: function(seconds, *arguments)
+
+    def _healed(self, seconds: float, link: Proxy, begin: Callable[[], object]) -> None:
+        begin()
+        self._wait(seconds)
+        link.heal()
+
+    def _once(self, seconds: float, act: Callable[[], object]) -> None:
+        act()
+        self._wait(seconds / 4)
+
+    def _weather(self, seconds: float, name: str) -> None:
+        self._stage.wiring.datagrams[name].weather = Weather(0.4, 0.3, 0.3)
+        self._wait(seconds)
+        self._stage.wiring.datagrams[name].weather = Weather()
+
+    def _kill(self, seconds: float, name: str, daemon: Daemon) -> None:
+        self.note_memory(name)
+        if self._ended_by_itself(name, daemon):
+            return
+        daemon.kill()
+        self._wait(seconds / 2)
+        daemon.start(ready=False)
+
+    def _kill_stalled(self, seconds: float, name: str, daemon: Daemon, link: Proxy) -> None:
+        """Kill a role that waits for an answer; what it has asked is lost, too."""
+        link.stall()
+        self._wait(seconds / 2)
+        self.note_memory(name)
+        if not self._ended_by_itself(name, daemon):
+            daemon.kill()
+            link.cut()
+            daemon.start(ready=False)
+        self._wait(seconds / 4)
+        link.heal()
+
+    def _restart(self, seconds: float, name: str, daemon: Daemon) -> None:
+        self.note_memory(name)
+        if self._ended_by_itself(name, daemon):
+            return
+        # Before it has come so far that it answers, SIGTERM ends it at once.
+        allowed = (0,) if daemon.readyz()[0] else (0, -signal.SIGTERM)
+        if (status := daemon.stop()) not in allowed:
+            self.died.append(f"{name}: status {status} after SIGTERM")
+        self._wait(seconds / 4)
+        daemon.start(ready=False)
+
+    def _ended_by_itself(self, name: str, daemon: Daemon) -> bool:
+        try:
+            return not daemon.running
+        except AssertionError:
+            self.died.append(f"{name}: ended by itself")
+            daemon.start(ready=False)
+            return True
+
+    def note_memory(self, name: str) -> None:
+        """Note the memory of a role before its process is gone."""
+        self.peaks[name] = max(self.peaks[name], self._stage.memory().get(name, 0))
+
+    def _hang(self, seconds: float, daemon: Daemon) -> None:
+        os.kill(daemon.pid, signal.SIGSTOP)
+        try:
+            self._wait(seconds)
+        finally:
+            os.kill(daemon.pid, signal.SIGCONT)
+
+    def _kill_server(self, seconds: float, server: Any) -> None:
+        server.kill()
+        self._wait(seconds / 2)
+        server.start(wait=False)
+        wait_for(server.answers, "the server answers", timeout=SERVER_START)
+
+    def _hang_server(self, seconds: float, server: Any) -> None:
+        server.suspend()
+        try:
+            self._wait(seconds)
+        finally:
+            server.resume()
+
+    def _restart_server(self, _: float, server: Any) -> None:
+        server.stop()
+        server.start(wait=False)
+        wait_for(server.answers, "the server answers", timeout=SERVER_START)
+
+
+class Injector:
+    """Makes faults by a plan that only the seed decides, several at a time.
+
+    :param gap: seconds between the beginnings of two faults, on average.
+    :param say: is given a line for each fault.
+    """
+
+    def __init__(self, stage: Stage, seed: str, gap: float, say: Callable[[str], None]) -> None:
+        self.made: Counter[str] = Counter()
+        """Kind → how many."""
+        self.targets: Counter[str] = Counter()
+        self.failures: list[str] = []
+        """Faults that could not be made, or healed."""
+        self._over = threading.Event()
+        self.faults = Faults(stage, self._over.wait)
+        self._random = Random(seed)
+        self._gap = gap
+        self._say = say
+        self._busy: set[str] = set()
+        self._threads: list[threading.Thread] = []
+
+    def run(self, seconds: float) -> None:
+        """Make faults for so many seconds; returns when all of them are healed."""
+        faults = self.faults.all()
+        weights = [fault.weight for fault in faults]
+        began = time.monotonic()
+        try:
+            while (left := began + seconds - time.monotonic()) > 0:
+                (fault,) = self._random.choices(faults, weights)
+                length = self._random.uniform(0.3, MAX_SECONDS)
+                gap = self._random.uniform(0, 2 * self._gap)
+                if not self._busy & {fault.target, *fault.also}:
+                    self._begin(fault, min(length, left), time.monotonic() - began)
+                    self._over.wait(min(gap, left))
+        finally:
+            self._over.set()
+            for thread in self._threads:
+                thread.join(SERVER_START + 40)
+        if any(thread.is_alive() for thread in self._threads):
+            self.failures.append("a fault has not ended in time")
+
+    def _begin(self, fault: Fault, seconds: float, at: float) -> None:
+        self._say(f"{at:6.1f} s  {fault} for {seconds:.1f} s")
+        self.made[fault.kind] += 1
+        self.targets[fault.target] += 1
+        self._busy |= {fault.target, *fault.also}
+        thread = threading.Thread(target=self._make, args=(fault, seconds), daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _make(self, fault: Fault, seconds: float) -> None:
+        with self._reported(fault):
+            fault.run(seconds)
+        self._busy -= {fault.target, *fault.also}
+
+    @contextmanager
+    def _reported(self, fault: Fault) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - the round fails with it
+            self.failures.append(f"{fault}: {error!r}")

@@ -1,0 +1,75 @@
+"""A Directus that is set up as an operator sets it up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import psycopg
+from attrs import frozen
+
+from tests.directus.server import DirectusServer
+from tests.system.processes import run
+from tests.unit.bridge.double import BRIDGE_TOKEN
+
+#: Seconds for an answer of Directus, and for a command that asks it many times, on a busy machine.
+PATIENCE = 60
+LONG = 300
+
+
+@frozen
+class Prepared:
+    """A Directus that was set up by ``tracker-admin``, with a user of each kind."""
+
+    server: DirectusServer
+    token_file: Path
+    secret_file: Path
+    bridge_token_file: Path
+    first: str
+    """What the setup has printed."""
+
+    def options(self) -> list[str]:
+        """Those that it was set up with."""
+        return [
+            *("--url", self.server.url, "--token-file", str(self.token_file)),
+            *("--secret-file", str(self.secret_file)),
+            *("--bridge-token-file", str(self.bridge_token_file)),
+        ]
+
+    def wipe(self) -> None:
+        """Leave no command and no device."""
+        with psycopg.connect(self.server.database_url, autocommit=True) as connection:
+            connection.execute("DELETE FROM commands")
+            connection.execute("DELETE FROM devices")
+
+
+def prepare(server: DirectusServer, folder: Path, *options: str) -> Prepared:
+    """Set it up, as an operator does."""
+    token_file = folder / "admin"
+    token_file.write_text(f"{server.TOKEN}\n")
+    bridge_token_file = folder / "bridge"
+    bridge_token_file.write_text(f"{BRIDGE_TOKEN}\n")
+    prepared = Prepared(server, token_file, folder / "secret", bridge_token_file, "")
+    ended = run(
+        *("tracker-admin", "directus", "setup", *prepared.options(), *options), timeout=LONG
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    return Prepared(server, token_file, folder / "secret", bridge_token_file, ended.stdout)
+
+
+def add_user(server: DirectusServer, token: str, *policies: str) -> str:
+    """A user with a static token and some policies; returns its id."""
+    made = server.data("POST", "/users", {"first_name": token[:40], "token": token})
+    for policy in policies:
+        server.data("POST", "/access", {"user": made["id"], "policy": policy})
+    user: str = made["id"]
+    return user
+
+
+def tell(directus: Prepared, port: int) -> None:
+    """Have its Flows post to a bridge on this machine."""
+    ended = run(
+        *("tracker-admin", "directus", "setup", *directus.options()),
+        *("--bridge-url", f"http://127.0.0.1:{port}/commands"),
+        timeout=LONG,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
