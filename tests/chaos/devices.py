@@ -13,10 +13,10 @@ from random import Random
 from typing import Final
 
 from attrs import define, field
-from tracker.vendors.outcomes import Decoded, Fatal, Incomplete
 
 from tests.proxy import Proxy
 from tests.system.raw import START, packet
+from tracker.outcomes import Decoded, Fatal, Incomplete
 from tracker.position import iso_milliseconds
 from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
 from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, encode_frame
