@@ -27,7 +27,8 @@ from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.metrics import make_registry
 from tracker.observe.page import can_be_read
-from tracker.observe.refusals import MAX_LINES, HTTPReports
+from tracker.observe.ratelimit import MAX_LINES
+from tracker.observe.refusals import HTTPReports
 
 #: Requests to each site.
 ROUNDS: Final = 1500

@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import MAX_PAYLOAD
 from tracker.processing.sinks import POSTGRESQL, sink_kind
 from tracker.processing.sinks.thread import SinkThread
@@ -31,8 +31,6 @@ MOST_POINTS: Final = 1500
 TIMEOUT: Final = 5.0
 #: Questions that may wait for the one before.
 MOST_WAITING: Final = 16
-#: Lines a minute about questions without an answer.
-MAX_LINES: Final = 10
 
 T = TypeVar("T")
 
@@ -88,7 +86,7 @@ class Positions(Service, ABC):
     def __init__(self, reactor: Any, name: str) -> None:
         self._thread = SinkThread(reactor, name)
         self._waiting = 0
-        self._troubles = RateLimit(reactor, MAX_LINES, 60.0)
+        self._troubles = RateLimit(reactor)
 
     def startService(self) -> None:
         """Have the thread."""
@@ -138,7 +136,7 @@ class Positions(Service, ABC):
                 self._log.warn(
                     "the database cannot be asked: {why}{more}",
                     why=error.detail,
-                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                    more=and_more(suppressed),
                 )
             raise
         finally:

@@ -24,7 +24,7 @@ from tracker.command import (
 )
 from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
 from tracker.observe.complaints import Complaints
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.streams.advertised import MAX_NAME, living_instances
 from tracker.streams.commands import (
     CommandLedger,
@@ -47,8 +47,6 @@ T = TypeVar("T")
 
 #: Who says so when a command expires that no instance has.
 JANITOR: Final = "janitor"
-#: Lines a minute about entries that are not commands.
-REJECTION_LINES: Final = 10
 
 _REPAIR: Final = "Rename or delete the key, or stop what writes it."
 
@@ -91,7 +89,7 @@ class OrphanSweeper:
         self._redis = redis
         self._wait = wait
         self._complaints = Complaints(clock, self._log)
-        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._rejections = RateLimit(clock)
 
     async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
         """Go through everything once.
@@ -238,7 +236,7 @@ class OrphanSweeper:
                     stream=shown(entry.stream),
                     id=entry.id,
                     why=shown(error),
-                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                    more=and_more(suppressed),
                 )
         return step
 

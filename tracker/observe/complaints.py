@@ -6,15 +6,13 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.untrusted import MAX_LINE, shown
 
 #: Seconds after which a key that is still malformed is reported again.
 REPEATED_AFTER: Final = 3600.0
 #: Keys that are remembered; while there are more, some are reported again sooner.
 MAX_KEYS: Final = 1000
-#: Lines a minute.
-MAX_LINES: Final = 10
 
 
 class Complaints:
@@ -27,7 +25,7 @@ class Complaints:
         self._clock = clock
         self._log = log
         self._reported: dict[str, float] = {}  # key → when; the oldest first
-        self._lines = RateLimit(clock, MAX_LINES, 60.0)
+        self._lines = RateLimit(clock)
 
     def report(self, key: str | bytes, why: object, action: str) -> None:
         """Log that a key is malformed, unless that was logged within the last hour.
@@ -50,5 +48,5 @@ class Complaints:
             key=name,
             why=shown(str(why), MAX_LINE),
             action=action,
-            more=f" (and {suppressed} more, not shown)" if suppressed else "",
+            more=and_more(suppressed),
         )

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.net.refusals import Refusal
-from tracker.observe.ratelimit import RateLimit
-
-#: Lines a minute about what peers do, and about faults that their requests meet.
-MAX_LINES: Final = 10
+from tracker.observe.ratelimit import RateLimit, and_more
 
 
 class HTTPReports:
@@ -37,9 +34,9 @@ class HTTPReports:
         )
         for refusal in Refusal:
             self._counter.labels(refusal.value)
-        self._refusals = RateLimit(clock, MAX_LINES, 60.0)
-        self._faults = RateLimit(clock, MAX_LINES, 60.0)
-        self._troubles = RateLimit(clock, MAX_LINES, 60.0)
+        self._refusals = RateLimit(clock)
+        self._faults = RateLimit(clock)
+        self._troubles = RateLimit(clock)
 
     def refused(self, refusal: Refusal, peer: str, text: str) -> None:
         """See :class:`tracker.net.refusals.Reports`."""
@@ -50,7 +47,7 @@ class HTTPReports:
                 port=self._port,
                 peer=peer,
                 text=text,
-                more=_more(suppressed),
+                more=and_more(suppressed),
             )
 
     def failed(self, failure: Failure) -> None:
@@ -60,7 +57,7 @@ class HTTPReports:
                 "{port}: internal error{more}",
                 failure,
                 port=self._port,
-                more=_more(suppressed),
+                more=and_more(suppressed),
             )
 
     def unanswered(self, why: str) -> None:
@@ -73,9 +70,5 @@ class HTTPReports:
                 "{port}: a request could not be answered: {why}{more}",
                 port=self._port,
                 why=why[:500],
-                more=_more(suppressed),
+                more=and_more(suppressed),
             )
-
-
-def _more(suppressed: int) -> str:
-    return f" (and {suppressed} more, not shown)" if suppressed else ""

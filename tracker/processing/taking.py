@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from attrs import define, field
 from twisted.logger import Logger
 
 from tracker.interfaces import StoredPosition
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.processing.metrics import ProcessMetrics
 from tracker.streams.groups import Delivered
 from tracker.untrusted import MAX_LINE, shown
-
-#: Lines a minute about entries that are no positions, or gone.
-REJECTION_LINES: Final = 10
 
 Row = tuple[Delivered, StoredPosition]
 
@@ -56,7 +53,7 @@ class Taker:
         self._vendors = vendors
         self._metrics = metrics
         self._name_attributes = name_attributes
-        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._rejections = RateLimit(clock)
 
     def take(self, entries: Sequence[Delivered], taken: Taken | None = None) -> Taken:
         """Make rows of entries, behind those that were taken before."""
@@ -90,5 +87,5 @@ class Taker:
                 stream=entry.stream,
                 id=entry.id,
                 what=shown(what, MAX_LINE),
-                more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                more=and_more(suppressed),
             )

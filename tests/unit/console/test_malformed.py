@@ -10,7 +10,7 @@ from twisted.logger import LogEvent, capturedLogs, eventAsText
 from tests.unit.console.browsing import DEVICE, HOST, Browser, Server
 from tests.unit.net.wires import Wire, trouble
 from tracker.console.requests import CONSOLE_LIMITS, TEXT_HEADERS
-from tracker.observe.refusals import MAX_LINES
+from tracker.observe.ratelimit import MAX_LINES
 
 HEAD = f"GET /api/session HTTP/1.1\r\nHost: {HOST}\r\n".encode()
 COMMAND = b'{"device_id":"356307042441013","text":"getinfo"}'
