@@ -1,4 +1,4 @@
-"""Log lines about malformed keys: once for each, and not more than a person can read."""
+"""Log lines about malformed keys: at most one an hour for each, and rate-limited."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from tracker.untrusted import MAX_LINE, shown
 
 #: Seconds after which a key that is still malformed is reported again.
 REPEATED_AFTER: Final = 3600.0
-#: Keys that are remembered; while there are more, some are reported again sooner.
+#: Keys that are remembered. With more keys than these, some are reported again sooner.
 MAX_KEYS: Final = 1000
 
 
 class Complaints:
     """Reports keys that cannot be used.
 
-    :param log: where the lines go.
+    :param log: receives the lines.
     """
 
     def __init__(self, clock: Any, log: Logger) -> None:
@@ -38,7 +38,7 @@ class Complaints:
             return
         suppressed = self._lines.admit()
         if suppressed is None:
-            return  # it has its turn in a later round
+            return  # it is reported when its reader finds it again
         self._reported.pop(name, None)
         self._reported[name] = now
         if len(self._reported) > MAX_KEYS:

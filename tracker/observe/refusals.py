@@ -1,4 +1,4 @@
-"""What an HTTP port refuses: counted, and logged within limits."""
+"""Count the refusals of an HTTP port, and log them; rate-limited."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tracker.observe.ratelimit import RateLimit, and_more
 class HTTPReports:
     """Counts and logs for one port; see :class:`tracker.net.refusals.Reports`.
 
-    :param port: what logs call the port.
+    :param port: the name of the port in logs.
     :param metric: a part of the metric's name.
-    :param registry: gets the metric; None: there is none.
+    :param registry: registers the metric; None: no metric.
     """
 
     _log = Logger()
@@ -61,7 +61,7 @@ class HTTPReports:
             )
 
     def unanswered(self, why: str) -> None:
-        """Log why a request could not be answered, which its peer is not shown.
+        """Log why a request could not be answered; the peer is not shown this reason.
 
         :param why: may name servers and their addresses.
         """
