@@ -245,7 +245,7 @@ class CommandDelivery(Service):
             doubtful = doubtful and bool(entries)
 
     async def _take_up_pending(self) -> None:
-        """See to entries that were read before: by a process that died, or in vain."""
+        """Process pending entries: read by a process that died, or put off after an error."""
         where = (self._redis, INGEST_GROUP, self._consumer)
         after = {self._stream: "0"}
         while self.running and (
@@ -273,7 +273,7 @@ class CommandDelivery(Service):
         except Refused as error:
             self._put_off.add(entry.id)
             self._entries += 1
-            self._report(f"commands cannot be seen to: {self._stream} {entry.id}: {error}")
+            self._report(f"commands cannot be delivered: {self._stream} {entry.id}: {error}")
             Deferred.fromCoroutine(self._take_later(entry)).addErrback(self._died)
 
     async def _take_later(self, entry: Delivered) -> None:

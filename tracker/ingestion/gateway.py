@@ -119,7 +119,7 @@ class Gateway(Service):
             self._log_rejection(readable(address), None, refusal.reason)
         return refusal is None
 
-    # Of a proxied port, which asks for these before it knows its clients.
+    # A proxied port calls the next three methods before it knows the client of a connection.
 
     def reserve(self, address: IAddress) -> bool:
         """See :class:`tracker.net.proxied.Reception`."""
