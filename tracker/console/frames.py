@@ -108,7 +108,7 @@ class Frames(TimerService):
                 )
         except Exception:  # noqa: BLE001 - else it would never be looked at again
             if self._faults.admit() is not None:
-                self._log.failure("a device is not watched")
+                self._log.failure("the frames of a device cannot be shown")
         finally:
             watch.lock.release()
 

@@ -42,7 +42,7 @@ LAST: Final = (
 
 
 class NoAnswer(Exception):
-    """The database has not answered; the text is for whoever asks, and names no server.
+    """The database has not answered; the text is for the client, and names no server.
 
     :param detail: the reason, for the log; holds no password.
     """
@@ -180,7 +180,7 @@ def open_positions(reactor: Any, url: str) -> Positions:
 
 
 def decoded(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with what is JSON in it as values; None for what is malformed."""
+    """Return the row with its JSON columns parsed; None for a malformed one."""
     for name in ("attributes", "named"):
         try:
             row[name] = None if row[name] is None else parse_json(row[name], MAX_PAYLOAD)
@@ -190,7 +190,7 @@ def decoded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _presentable(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with values that JSON has: a column of SQLite may hold anything."""
+    """Return the row with values that JSON can hold: a column of SQLite may hold any value."""
     return {name: _value(value) for name, value in row.items()}
 
 
@@ -205,7 +205,7 @@ def _value(value: Any) -> Any:
 def _point(
     ts: str, latitude: float, longitude: float, speed: int | None, angle: int | None
 ) -> tuple[int, float, float, int | None, int | None] | None:
-    """A point of a track; None where the row is malformed."""
+    """Return a point of a track; None if the row is malformed."""
     try:
         moment = int(datetime.fromisoformat(ts).timestamp() * 1000)
         place = round(float(latitude), 6), round(float(longitude), 6)
