@@ -1,4 +1,4 @@
-"""Mutated requests to all that speaks HTTP: each is answered with a status that it may have.
+"""Mutated requests to all HTTP sites: each is answered with an allowed status.
 
 Nothing that a peer sends may raise an error, log a failure, or log without end.
 """
@@ -168,7 +168,7 @@ def test_mutated_requests_are_answered_or_cut_off(make: Callable[[], Target]) ->
     assert statuses & {200, 202}
 
 
-def test_whatever_is_accepted_the_metrics_can_be_written() -> None:
+def test_metrics_are_written_for_every_accepted_header() -> None:
     """What their client raises is raised in a thread, and logged with a traceback."""
     app = make_wsgi_app(make_registry())
     chance = random.Random("metrics")

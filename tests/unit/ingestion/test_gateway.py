@@ -212,7 +212,7 @@ def test_a_slot_that_a_proxied_port_reserves_is_taken_until_it_is_released(clock
     assert not gateway.reserve(ADDRESS)
 
 
-def test_a_limit_is_told_and_counts_only_what_was_let_in(clock: Clock) -> None:
+def test_a_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=1))
     first = FakeSession(gateway)
     connect(gateway, first)

@@ -1,4 +1,4 @@
-"""What is counted and logged of the refusals and faults of an HTTP port."""
+"""Metrics and log lines about refusals and faults of an HTTP port."""
 
 from __future__ import annotations
 
