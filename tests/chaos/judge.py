@@ -178,7 +178,7 @@ class Judge:
         result = {}
         for key, responses in by_id.items():
             if (order := orders.get(key)) is None:
-                verdict.wrong.append(f"a response to {key}, which nobody sent")
+                verdict.wrong.append(f"a response to {key}, which was never sent")
                 continue
             final = [one for one in responses if one["status"] in FINAL]
             text = f"command {key} has {len(final)} final responses"
@@ -216,7 +216,7 @@ class Judge:
     def links(self) -> None:
         """Check that every link was used."""
         unused = [name for name, link in self._stage.wiring.links.items() if not link.accepted]
-        self.verdict.check(not unused, f"nobody came along the links {some(unused)}")
+        self.verdict.check(not unused, f"unused links: {some(unused)}")
 
     def processes(self, peaks: dict[str, int], died: list[str]) -> None:
         """Check that no process died by itself, used too much memory or logged too much."""

@@ -34,7 +34,7 @@ class Order:
     expires_at: float
     """UNIX seconds."""
     accepted: bool = False
-    """Whether somebody has said that it is queued."""
+    """Whether an instance has confirmed that it is queued."""
     sent_at: float = field(factory=time.time)
 
 
@@ -45,7 +45,7 @@ class ControlSender:
         """:param devices: device id → habit."""
         self.orders: dict[str, Order] = {}
         self.unsure = 0
-        """Commands that nobody has confirmed, at the first attempt."""
+        """Commands whose first attempt was not confirmed."""
         self.wrong: list[str] = []
         """Why a command was refused that is in order."""
         self.sending = True

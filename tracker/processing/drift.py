@@ -1,4 +1,4 @@
-"""Streams that are written and that nobody reads.
+"""Report streams that are written and have no reader.
 
 Each ingest instance tells in its heartbeat which streams it writes. Where a name is not
 the same on both sides, nothing fails and nothing flows; so it is told, loudly.
