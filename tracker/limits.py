@@ -43,7 +43,8 @@ class Limits:
         65536.0,
         1,
         1 << 30,
-        "Bytes of them per second. A connection over either rate is not read for a while.",
+        "Bytes of unsolicited messages per second from one connection. It is not read while over "
+        "either rate.",
     )
     message_burst: float = setting(
         10.0, 0.1, 3600, "Seconds' worth of messages that may arrive at once."
