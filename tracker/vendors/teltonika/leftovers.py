@@ -1,6 +1,6 @@
-"""Messages that stood unread in the buffer of a connection when it ended.
+"""Publish messages that were unread in the buffer of a connection when it ended.
 
-A message is not acknowledged, so its device never sends it again. Records are left alone: the
+A message is not acknowledged, so its device never sends it again. Records are skipped: the
 device sends them again on its next connection.
 """
 
@@ -16,17 +16,17 @@ from tracker.position import Entry
 from tracker.vendors.teltonika.frame import decode_frame, swallow_pings
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS
 
-#: Frames that are read in one turn of the reactor: some 0.5 ms.
+#: Frames that are read in one turn of the reactor, which takes some 0.5 ms.
 AT_ONCE: Final = 32
 
-#: Entries of the message in a frame's data; empty when it makes no sense.
+#: Returns the entries of the message in a frame's data; none if it is malformed.
 ReadMessage = Callable[[bytes], list[Entry]]
 
 
 class Leftovers:
-    """Publishes the messages of one connection, some in each turn of the reactor.
+    """Publishes the messages of one connection, a few in each turn of the reactor.
 
-    :param read: makes the entries of a message.
+    :param read: see :data:`ReadMessage`.
     """
 
     def __init__(
@@ -39,9 +39,9 @@ class Leftovers:
         self._read = read
 
     def publish(self, unread: bytearray) -> None:
-        """Publish the whole messages up to the first thing that makes no sense.
+        """Publish all complete messages up to the first malformed frame.
 
-        :param unread: what was received; it is used up.
+        :param unread: the received bytes; they are consumed.
         """
         limits = self._limits
         lost = 0
