@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tracker.streams.connection import Refused
-from tracker.streams.lag import MAX_CONSUMERS, MAX_READ, GroupLag, stream_lag
+from tracker.streams.lag import MAX_CONSUMERS, MAX_GROUPS, MAX_READ, GroupLag, stream_lag
 
 STREAM = "telemetry:teltonika"
 GROUP = "processor"
@@ -135,6 +135,23 @@ async def test_group_with_too_many_consumers_is_told_without_them(
     assert groups.pop(crowded).consumers == []
     (other,) = groups.values()
     assert [(one.name, one.pending) for one in other.consumers] == [("one", 1)]
+
+
+@ensureDeferred
+async def test_of_too_many_groups_that_of_the_processors_is_told(
+    redis: RedisServer, connected: Connected
+) -> None:
+    append(redis, 100)
+    redis.client.config_set("appendfsync", "no")
+    pipeline = redis.client.pipeline(transaction=False)
+    for number in range(MAX_GROUPS + 1):
+        pipeline.xgroup_create(STREAM, f"g{number:04}", "0")
+    pipeline.execute()
+    redis.client.xgroup_create(STREAM, GROUP, "0")  # the last one by name
+    found = await stream_lag(connected.connection, STREAM)
+    assert found is not None
+    assert len(found.groups) == MAX_GROUPS
+    assert found.group(GROUP) is not None
 
 
 @ensureDeferred

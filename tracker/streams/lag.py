@@ -16,7 +16,7 @@ from tracker.untrusted import shown
 # IDs, and no entry's fields travel: XINFO STREAM has those of the first and the last one.
 # After the largest ID there can be none (pcall). ARGV: consumers that are read, as Redis serves
 # nobody else meanwhile: so many of one group, and so many of all others together; those of each
-# group that are returned; the group.
+# group that are returned; the group; groups that are returned, besides it.
 _READ: Final = Script("""\
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
 local groups, readable, most = {}, tonumber(ARGV[1]), tonumber(ARGV[2])
@@ -47,15 +47,19 @@ local function consumers(group)
   end
   return found
 end
-for index, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
+local listed = 0
+for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = {}
   for fact = 1, #facts, 2 do group[facts[fact]] = facts[fact + 1] end
-  local after = redis.pcall('XRANGE', KEYS[1],
-    '(' .. group['last-delivered-id'], '+', 'COUNT', 1)
-  local pending = redis.call('XPENDING', KEYS[1], group['name'])
-  groups[index] = {
-    group['name'], group['lag'] or false, pending[1], pending[2],
-    after[1] and after[1][1] or false, consumers(group), group['consumers']}
+  listed = listed + 1
+  if listed <= tonumber(ARGV[4]) or group.name == ARGV[3] then
+    local after = redis.pcall('XRANGE', KEYS[1],
+      '(' .. group['last-delivered-id'], '+', 'COUNT', 1)
+    local pending = redis.call('XPENDING', KEYS[1], group['name'])
+    groups[#groups + 1] = {
+      group['name'], group['lag'] or false, pending[1], pending[2],
+      after[1] and after[1][1] or false, consumers(group), group['consumers']}
+  end
 end
 local about = {}
 local facts = redis.call('XINFO', 'STREAM', KEYS[1])
@@ -146,7 +150,7 @@ async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
 
     :raises Refused, Unavailable: when Redis cannot be asked, or the key is no stream.
     """
-    answer = await _READ.run(redis, [stream], MAX_READ, MAX_CONSUMERS, PROCESSOR_GROUP)
+    answer = await _READ.run(redis, [stream], MAX_READ, MAX_CONSUMERS, PROCESSOR_GROUP, MAX_GROUPS)
     if answer is None:
         return None
     (seconds, microseconds), facts, groups = answer
