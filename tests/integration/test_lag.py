@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tracker.streams.connection import Refused
-from tracker.streams.lag import GroupLag, stream_lag
+from tracker.streams.lag import MAX_CONSUMERS, MAX_GROUPS, MAX_READ, GroupLag, stream_lag
 
 STREAM = "telemetry:teltonika"
 GROUP = "processor"
@@ -93,6 +93,65 @@ async def test_what_was_read_is_pending_until_it_is_acknowledged(
     redis.client.xack(STREAM, GROUP, *read(redis, 2))
     group = await lag(connected)
     assert (group.total, group.oldest_age) == (0, 0)
+
+
+def add_consumers(redis: RedisServer, group: str, count: int) -> None:
+    redis.client.config_set("appendfsync", "no")
+    pipeline = redis.client.pipeline(transaction=False)
+    for number in range(count):
+        pipeline.xgroup_createconsumer(STREAM, group, f"c{number}")
+    pipeline.execute()
+
+
+@ensureDeferred
+async def test_of_many_consumers_those_with_the_most_pending_entries_are_told(
+    redis: RedisServer, connected: Connected
+) -> None:
+    append(redis, 100, 50, 10)
+    redis.client.xgroup_create(STREAM, GROUP, "0")
+    add_consumers(redis, GROUP, MAX_CONSUMERS)
+    read(redis, 2, "z")
+    read(redis, 1, "y")
+    group = await lag(connected)
+    assert [(one.name, one.pending) for one in group.consumers[:2]] == [("z", 2), ("y", 1)]
+    assert (len(group.consumers), group.consumer_count) == (MAX_CONSUMERS, MAX_CONSUMERS + 2)
+
+
+@pytest.mark.parametrize("crowded", [GROUP, "a"])
+@ensureDeferred
+async def test_group_with_too_many_consumers_is_told_without_them(
+    redis: RedisServer, connected: Connected, crowded: str
+) -> None:
+    """Redis would serve nobody else while it lists them, and this process while it reads them."""
+    append(redis, 100)
+    for name in (GROUP, "a"):
+        redis.client.xgroup_create(STREAM, name, "0")
+        redis.client.xreadgroup(name, "one", {STREAM: ">"})
+    add_consumers(redis, crowded, MAX_READ)
+    found = await stream_lag(connected.connection, STREAM)
+    assert found is not None
+    groups = {group.name: group for group in found.groups}
+    assert (groups[crowded].pending, groups[crowded].consumer_count) == (1, MAX_READ + 1)
+    assert groups.pop(crowded).consumers == []
+    (other,) = groups.values()
+    assert [(one.name, one.pending) for one in other.consumers] == [("one", 1)]
+
+
+@ensureDeferred
+async def test_of_too_many_groups_that_of_the_processors_is_told(
+    redis: RedisServer, connected: Connected
+) -> None:
+    append(redis, 100)
+    redis.client.config_set("appendfsync", "no")
+    pipeline = redis.client.pipeline(transaction=False)
+    for number in range(MAX_GROUPS + 1):
+        pipeline.xgroup_create(STREAM, f"g{number:04}", "0")
+    pipeline.execute()
+    redis.client.xgroup_create(STREAM, GROUP, "0")  # the last one by name
+    found = await stream_lag(connected.connection, STREAM)
+    assert found is not None
+    assert len(found.groups) == MAX_GROUPS
+    assert found.group(GROUP) is not None
 
 
 @ensureDeferred

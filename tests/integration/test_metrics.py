@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client.parser import text_string_to_metric_families
 from pytest_twisted import ensureDeferred
 from twisted.internet import reactor as installed_reactor
+from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
-from twisted.web.client import Agent
+from twisted.web.client import URI, Agent
 from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgentEndpointFactory
+from zope.interface import implementer
 
 from tracker.observe.health import Health
 from tracker.observe.http import health_site
@@ -33,18 +37,37 @@ async def registry() -> AsyncIterator[CollectorRegistry]:
     yield make_registry()
 
 
-@pytest_twisted.async_yield_fixture
-async def fetch(registry: CollectorRegistry) -> AsyncIterator[Fetch]:
+@implementer(IAgentEndpointFactory)
+class _Socket:
+    """Leads to a Unix socket, whatever host is asked."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def endpointForURI(self, uri: URI) -> UNIXClientEndpoint:
+        return UNIXClientEndpoint(reactor, str(self._path))
+
+
+@pytest_twisted.async_yield_fixture(params=["tcp", "unix"])
+async def fetch(
+    request: pytest.FixtureRequest, registry: CollectorRegistry, tmp_path: Path
+) -> AsyncIterator[Fetch]:
     """Fetches a path: status, content type and body."""
     page = MetricsPage(reactor, registry)
     reports = HTTPReports(reactor, "health port", "health_port")
     site = health_site(reactor, Health(), page.resource, reports)
-    port = reactor.listenTCP(0, site, interface="127.0.0.1")
+    agent: Any
+    if request.param == "unix":
+        path = tmp_path / "health.sock"
+        port = reactor.listenUNIX(str(path), site)
+        agent, host = Agent.usingEndpointFactory(reactor, _Socket(path)), "localhost"
+    else:
+        port = reactor.listenTCP(0, site, interface="127.0.0.1")
+        agent, host = Agent(reactor), f"127.0.0.1:{port.getHost().port}"
 
     async def get(path: str = "/metrics", accept: str = "*/*") -> tuple[int, str, str]:
-        url = f"http://127.0.0.1:{port.getHost().port}{path}"
         headers = Headers({"accept": [accept]})
-        response = await treq.get(url, headers=headers, agent=Agent(reactor))
+        response = await treq.get(f"http://{host}{path}", headers=headers, agent=agent)
         (content_type,) = response.headers.getRawHeaders("content-type")
         return response.code, content_type, await response.text()
 

@@ -490,6 +490,25 @@ async def test_a_waiting_command_that_expired_behind_many_others_is_ended(
     assert command_ids(redis, waiting()) == ids
 
 
+@ensureDeferred
+async def test_stop_does_not_wait_for_all_commands_of_a_device(
+    sweep: Sweeping, redis: RedisServer
+) -> None:
+    redis.client.sadd(WAITING, DEVICE)
+    for number in range(150):
+        put(redis, waiting(), fields(f"c{number}", DEVICE, expires_in=-10))
+    asked: list[bool] = []
+
+    def goes_on() -> bool:
+        asked.append(len(asked) < 2)  # at the device, and behind its first page
+        return asked[-1]
+
+    await sweep(goes_on)
+    left = command_ids(redis, waiting())
+    assert 0 < len(left) < 150
+    assert (await sweep()).commands["expired"] == len(left)
+
+
 # What a round says.
 
 

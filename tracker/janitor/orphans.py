@@ -186,12 +186,12 @@ class OrphanSweeper:
             device_id = _text(device)
             if device_id is not None:
                 key = waiting_commands(device_id)
-                await self._safely(key, self._review(device_id, swept))
+                await self._safely(key, self._review(device_id, swept, goes_on))
             elif await forget_waiting(self._redis, device):
                 why = f"{shown(device)} is not a device id; it was removed"
                 self._complaints.report(WAITING, why, "Find out what adds such members.")
 
-    async def _review(self, device_id: str, swept: Swept) -> None:
+    async def _review(self, device_id: str, swept: Swept, goes_on: Callable[[], bool]) -> None:
         """Review the commands that wait for one device."""
         moved, entries = await review_waiting(self._redis, device_id)
         swept.commands["moved"] += moved
@@ -202,7 +202,7 @@ class OrphanSweeper:
             for entry in entries:
                 key = f"{entry.stream} {entry.id}"
                 left -= bool(await self._safely(key, self._end_if_over(ledger, entry, swept)))
-            first = behind(entries[-1].id)
+            first = behind(entries[-1].id) if goes_on() else None
             entries = [] if first is None else await waiting_entries(self._redis, device_id, first)
         if there and not left:
             await review_waiting(self._redis, device_id)  # removes what is empty now

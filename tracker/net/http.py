@@ -260,10 +260,19 @@ class BoundedChannel(HTTPChannel):
         return False
 
     def requestDone(self, request: Any) -> None:
-        """Wait for the next request."""
+        """Wait for the next request; close the connection if one has come already."""
         if self._wait.stage is Stage.ANSWER:
             self._wait.begin(Stage.IDLE, self._wait.stalled)
+        if b"".join((self._buffer, *self._dataBuffer)).strip(b"\r\n"):
+            # One read has room for hundreds of requests. Answering all of them would keep
+            # everybody else waiting. No browser, proxy or Prometheus sends ahead, and whoever
+            # does has to expect this (RFC 9112, section 9.3.2).
+            self.persistent = False
         super().requestDone(request)
+        if self._wait.stalled and not self.closing:
+            # Twisted pauses it only if that begins between two requests. Else what comes is added
+            # to a buffer until the peer has read the answer.
+            self.transport.pauseProducing()
 
     def refuse_large(self) -> None:
         """Refuse a request with a body over the limit."""
@@ -328,7 +337,7 @@ class BoundedChannel(HTTPChannel):
         """Wait for the peer to read: the transport's buffer is full."""
         super().pauseProducing()
         if not self.closing:
-            # Otherwise all pipelined requests would be answered while no answer is read.
+            # One read may bring several requests over TLS: a record at a time, paused or not.
             self.paused = True
             self._wait.begin(self._wait.stage, stalled=True)
 

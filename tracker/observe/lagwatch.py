@@ -145,8 +145,9 @@ class LagWatch(RedisTimer):
                     lag.add_metric(where, group.undelivered)
                 pending.add_metric(where, group.pending)
                 age.add_metric(where, group.oldest_age)
-                alive = sum(consumer.idle < ALIVE for consumer in group.consumers)
-                live.add_metric(where, alive)
+                if group.consumers or not group.consumer_count:  # else they are too many to read
+                    alive = sum(consumer.idle < ALIVE for consumer in group.consumers)
+                    live.add_metric(where, alive)
                 for consumer in _labelled(group.consumers):
                     consumer_pending.add_metric([*where, consumer.name], consumer.pending)
                     idle.add_metric([*where, consumer.name], consumer.idle)

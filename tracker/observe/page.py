@@ -12,6 +12,7 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, UNIXAddress
 from twisted.internet.defer import Deferred, succeed
 from twisted.web.http import BAD_REQUEST, SERVICE_UNAVAILABLE
 from twisted.web.resource import IResource, Resource
@@ -20,6 +21,8 @@ from twisted.web.server import Request
 #: Seconds between two looks at what is left, and for which a stop looks.
 _LOOK: Final = 0.01
 _PATIENCE: Final = 5.0
+#: Stands for both ends of a connection to a Unix socket: WSGI requires a host and a port.
+_NO_ADDRESS: Final = IPv4Address("TCP", "", 0)
 
 
 class MetricsPage(Service):
@@ -89,6 +92,8 @@ class _Page(Resource):
             body = b'{"error":"the header accept is malformed"}\n'
             # Twisted logs a line if the answer to HEAD has a body.
             return b"" if request.method == b"HEAD" else body
+        if isinstance(request.getHost(), UNIXAddress):
+            request.client = request.host = _NO_ADDRESS
         self._page.begin(request)
         return self._metrics.render(request)
 

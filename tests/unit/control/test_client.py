@@ -189,7 +189,7 @@ def test_pages_are_asked_for_as_they_are_wanted(bench: Bench) -> None:
 
 
 def test_lag_is_asked_for_page_by_page(bench: Bench) -> None:
-    group = [b"g", 1, [0, None, None, None], None, []]
+    group = [b"g", 1, 0, None, None, [], 0]
     facts = [b"length", 1, b"entries-added", 1]
     bench.port.redis.answers = {
         "SCAN": [b"0", []],

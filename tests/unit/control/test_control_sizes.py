@@ -115,8 +115,7 @@ def test_a_registry_as_it_is_needs_one_page_for_so_many(port: Port, client: Clie
 
 @pytest.mark.parametrize("count", [1, 300])
 def test_lag_with_names_as_long_as_any(port: Port, client: Client, count: int) -> None:
-    consumer = [b"name", b"p", b"pending", 1, b"idle", 5]
-    group = [WIDE.encode() * 10_000, 2**63, [2**63, b"1-1", b"1-1", []], b"1-1", [consumer]]
+    group = [WIDE.encode() * 10_000, 2**63, 2**63, b"1-1", b"1-1", [[b"p", 1, 5]], 1]
     facts = [b"length", 2**63, b"entries-added", 2**63]
     port.redis.answers = {
         "EVALSHA": [[b"9999999999", b"0"], facts, [group] * count],

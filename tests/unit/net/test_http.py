@@ -303,17 +303,41 @@ def test_peer_that_reads_now_and_then_is_not_cut_off(place: Place) -> None:
     assert not wire.closed
 
 
-def test_requests_that_come_at_once_wait_until_answers_are_read(place: Place) -> None:
-    """Otherwise a thousand requests in one read would put a thousand answers into memory."""
-    wire = place.connect().send(b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n" * 20)
-    assert len(wire.text) < 2 * FULL
-    before = 0
-    while len(wire.statuses) > before:
-        before = len(wire.statuses)
-        wire.read()
-        assert len(wire.statuses) <= before + 2
-    assert wire.statuses == [200] * 20
+@pytest.mark.parametrize("method", [b"GET / ", b"GET /later ", b"POST / "])
+def test_only_the_first_of_requests_that_come_at_once_is_answered(
+    place: Place, method: bytes
+) -> None:
+    """Otherwise a thousand of them in one read would keep everybody else waiting."""
+    request = method + b"HTTP/1.1\r\nHost: here\r\nContent-Length: 1\r\n\r\nx"
+    wire = place.connect().send(request * 1000)
+    for later in place.page.later:
+        later.finish()
+    wire.turn()
+    assert wire.statuses == [200]
+    assert wire.closed
     assert place.told.failures == []
+
+
+def test_line_end_behind_a_body_is_not_another_request(place: Place) -> None:
+    request = post("Content-Length: 1") + b"x\r\n"
+    wire = place.connect()
+    for _ in range(3):
+        wire.send(request)
+    assert (wire.statuses, wire.closed) == ([200] * 3, False)
+
+
+def test_peer_that_does_not_read_is_not_read(place: Place) -> None:
+    """Otherwise what it sends would be kept in memory until its time is over."""
+    request = b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n"
+    wire = place.connect()
+    sent = 0
+    while wire.producerState == "producing":
+        wire.send(request)
+        sent += 1
+        assert sent < 10
+    wire.read()
+    assert wire.producerState == "producing"
+    assert wire.send(GET).statuses == [200] * (sent + 1)
 
 
 def test_peer_that_sends_ahead_is_no_longer_read(place: Place) -> None:

@@ -18,9 +18,8 @@ STREAM = "telemetry:teltonika"
 
 def answer(lag: int | None = 7, pending: int = 2, idle: int = 1500) -> list[Any]:
     """What the script answers at second 1000, with an entry of second 940 pending."""
-    consumers = [[b"name", b"one", b"pending", pending, b"idle", idle, b"inactive", 1500]]
-    group = [b"processor", lag, [pending, b"940000-0" if pending else None, None, None],
-             b"990000-0", consumers]  # fmt: skip
+    group = [b"processor", lag, pending, b"940000-0" if pending else None, b"990000-0",
+             [[b"one", pending, idle]], 1]  # fmt: skip
     return [[b"1000", b"250000"], [b"length", 50, b"entries-added", 80], [group]]
 
 
@@ -173,6 +172,15 @@ def test_a_consumer_that_asks_is_alive_and_one_that_is_silent_is_not() -> None:
     watched.clock.advance(INTERVAL)
     watched.reply(answer(idle=61_000))
     assert watched.value("tracker_group_live_consumers", group="processor") == 0
+
+
+def test_consumers_that_are_too_many_to_be_read_are_not_said_to_be_dead() -> None:
+    watched = Watched()
+    watched.watch.startService()
+    about, facts, (group,) = answer()
+    watched.reply([about, facts, [[*group[:5], [], 20_000]]])
+    assert watched.value("tracker_stream_pending_entries", group="processor") == 2
+    assert watched.value("tracker_group_live_consumers", group="processor") is None
 
 
 def test_a_stream_without_its_group_has_no_consumer() -> None:
