@@ -231,6 +231,23 @@ async def test_what_is_only_waiting_for_the_sink_is_not_claimed(redis: RedisServ
 
 
 @ensureDeferred
+async def test_claims_are_kept_at_each_attempt(redis: RedisServer) -> None:
+    append(redis, 3)
+    idle: list[int] = []
+
+    class Failing(FakeSink):
+        def store(self, batch: Batch) -> Deferred[int]:
+            entries: Any = redis.client.xpending_range(STREAM, PROCESSOR_GROUP, "-", "+", 10)
+            idle.append(max(entry["time_since_delivered"] for entry in entries))
+            return fail(RuntimeError("not now"))
+
+    processing = Processing(redis, Failing())
+    await until(lambda: len(idle) == 3, "tried three times")
+    await processing.stop()
+    assert idle[2] < 1000  # which is the delay between the attempts before
+
+
+@ensureDeferred
 async def test_entries_that_come_one_by_one_are_stored_together(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink, pace=Pace(batch_size=50, batch_delay=0.5))
