@@ -22,6 +22,9 @@ from tracker.limits import Limits
 
 #: Seconds of work that a peer may have saved up.
 OWN_BURST: Final = 0.02
+#: The same of a connection that was just made: what a few packets of records take. Connections
+#: can be made as fast as one likes.
+FIRST_CREDIT: Final = 0.0005
 #: The same of the spare share: it bounds how long heavy peers hold up the others in a row.
 SPARE_BURST: Final = 0.002
 #: Sources of datagrams and devices whose own shares are kept apart. Two that fall on the same
@@ -76,6 +79,10 @@ class Bucket:
         """Return whether nothing is missing."""
         return self.level(now) >= self._burst
 
+    def is_exhausted(self, now: float) -> bool:
+        """Return whether the debt is as large as it can be."""
+        return self.level(now) <= -self._burst
+
 
 class MessageBudget:
     """Number and bytes of the unsolicited messages that one peer may send."""
@@ -99,6 +106,10 @@ class MessageBudget:
     def is_full(self, now: float) -> bool:
         """Return whether there is nothing to remember of this peer."""
         return self._number.is_full(now) and self._bytes.is_full(now)
+
+    def is_exhausted(self, now: float) -> bool:
+        """Return whether there is no credit left, for one message or one byte."""
+        return self._number.is_exhausted(now) or self._bytes.is_exhausted(now)
 
 
 class _Places:

@@ -8,16 +8,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
 from tracker.interfaces import Tally
 from tracker.limits import Limits
-from tracker.vendors.budget import OWN_BURST, SPARE_BURST, Bucket, MessageBudget
+from tracker.vendors.budget import FIRST_CREDIT, OWN_BURST, SPARE_BURST, Bucket, MessageBudget
 
 #: Devices whose budget of messages is remembered while they are not connected.
 REMEMBERED: Final = 10_000
+
+
+class Waiting(Protocol):
+    """Has work to do out of the spare share."""
+
+    def turn(self) -> None:
+        """Do a little of it."""
 
 
 class Workload:
@@ -33,7 +40,7 @@ class Workload:
         self.tally = tally
         self._spare = Bucket(limits.spare_work, SPARE_BURST, clock.seconds())
         # A dict for its order and for removal anywhere in it at no cost.
-        self._waiting: dict[Throttle, None] = {}
+        self._waiting: dict[Waiting, None] = {}
         self._next: IDelayedCall | None = None
         self._messages: OrderedDict[str, MessageBudget] = OrderedDict()
 
@@ -45,15 +52,15 @@ class Workload:
         """Count work of somebody over its own share."""
         self._spare.take(work)
 
-    def enqueue(self, throttle: Throttle, now: float) -> None:
-        """Let a connection go on in its turn."""
-        self._waiting[throttle] = None
+    def enqueue(self, one: Waiting, now: float) -> None:
+        """Let somebody go on in its turn."""
+        self._waiting[one] = None
         if self._next is None:
             self._next = self.clock.callLater(self._spare.wait(now), self._serve)
 
-    def leave(self, throttle: Throttle) -> None:
-        """Forget a connection that waits, if it does."""
-        self._waiting.pop(throttle, None)
+    def leave(self, one: Waiting) -> None:
+        """Forget one that waits, if it does."""
+        self._waiting.pop(one, None)
         if not self._waiting and self._next is not None:
             self._next.cancel()
             self._next = None
@@ -63,9 +70,9 @@ class Workload:
         waiting = len(self._waiting)
         while self._waiting and waiting and self._spare.level(self.clock.seconds()) > 0:
             waiting -= 1  # those that come back have had their turn
-            throttle = next(iter(self._waiting))
-            del self._waiting[throttle]
-            throttle.turn()
+            one = next(iter(self._waiting))
+            del self._waiting[one]
+            one.turn()
         if self._waiting and self._next is None:
             self._next = self.clock.callLater(self._spare.wait(self.clock.seconds()), self._serve)
 
@@ -95,9 +102,9 @@ class Throttle:
         """Whether nothing may be decoded until ``go_on`` is called."""
         self._work = work
         self._go_on = go_on
-        self.credit = OWN_BURST
+        self.credit = FIRST_CREDIT
         """Seconds of work that are left of the connection's own share."""
-        self._at = 0.0  # when that was brought up to date
+        self._at = work.clock.seconds()  # when that was brought up to date
         self._has_turn = False
         self._timer: IDelayedCall | None = None
         self._messages: MessageBudget | None = None
@@ -146,24 +153,21 @@ class Throttle:
     def may_take_message(self, device_id: str, size: int) -> bool:
         """Take an unsolicited message; return False and hold the connection if over the rate."""
         now = self._work.clock.seconds()
-        if self._messages is None:
-            self._messages = self._work.messages_of(device_id)
-        wait = self._messages.wait(now)
+        messages = self._messages or self.messages(device_id)
+        wait = messages.wait(now)
         if wait:
             self.held = True
             self._work.tally.paused_for_messages += 1
             self._timer = self._work.clock.callLater(wait, self._rate_allows)
             return False
-        self._messages.take(size)
+        messages.take(size)
         return True
 
-    def charge_messages(self, size: int) -> None:
-        """Charge for what cannot wait until the rate allows it: the connection ends.
-
-        :param size: bytes. A device that has sent no message so far is not charged.
-        """
-        if self._messages is not None:
-            self._messages.take(size)
+    def messages(self, device_id: str) -> MessageBudget:
+        """Return the budget of messages of the connection's device."""
+        if self._messages is None:
+            self._messages = self._work.messages_of(device_id)
+        return self._messages
 
     @property
     def over_rate(self) -> bool:

@@ -62,7 +62,7 @@ from tracker.position import Entry
 from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer
 from tracker.vendors.teltonika.frame import PING, decode_frame, frame_size, swallow_pings
 from tracker.vendors.teltonika.layouts import Layouts
-from tracker.vendors.teltonika.leftovers import Leftovers
+from tracker.vendors.teltonika.leftovers import Leftovers, Rest
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
 from tracker.vendors.teltonika.positions import REPEATED_ID
@@ -95,12 +95,15 @@ class TeltonikaProtocol(Protocol):
     transport: ITCPTransport
     _writer: Writer
 
-    def __init__(self, gateway: IGateway, workload: Workload, layouts: Layouts) -> None:
+    def __init__(
+        self, gateway: IGateway, workload: Workload, layouts: Layouts, leftovers: Leftovers
+    ) -> None:
         limits = workload.limits
         self.device_id: str | None = None
         self.peer = ""
         self.host = ""
         self._gateway = gateway
+        self._leftovers = leftovers
         self._limits = limits
         self._clock = workload.clock
         truncated = gateway.tally.count_truncated
@@ -258,10 +261,9 @@ class TeltonikaProtocol(Protocol):
         logged_in = self._read_next == self._read_frame
         self._read_next = self._read_nothing
         unread, self._buffer = self._buffer, bytearray()
-        if logged_in and unread:
-            self._throttle.charge_messages(len(unread))
-            read = self._entries_of
-            Leftovers(self._clock, self._gateway, self, self._limits, read).publish(unread)
+        if logged_in and unread and self.device_id is not None:
+            budget = self._throttle.messages(self.device_id)
+            self._leftovers.publish(Rest(self, budget, self._read, unread))
         self._throttle.end(self.device_id)
         if self._unconfirmed is not None:
             self._unconfirmed.cancel()
@@ -444,10 +446,6 @@ class TeltonikaProtocol(Protocol):
     def _read(self, data: bytes, now: float) -> Reading | Rejected:
         assert self.device_id is not None  # noqa: S101 - the login comes first
         return self._reader.read(self.device_id, data, now, self._notice_repeated_id)
-
-    def _entries_of(self, data: bytes) -> list[Entry]:
-        reading = self._read(data, self._clock.seconds())
-        return [] if isinstance(reading, Rejected) else reading.entries
 
     def _reject(self, reason: str, kind: Rejection) -> bool:
         self._buffer.clear()  # behind what is wrong, nothing is to be relied on

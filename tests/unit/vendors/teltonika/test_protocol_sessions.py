@@ -388,6 +388,7 @@ def test_messages_past_the_number_under_way_outlive_their_connection_too(
 ) -> None:
     online.send(message() * 40)
     end(online)
+    online.clock.advance(0)
     assert len(online.gateway.published) == 40
     assert online.gateway.cancelled == 0
 
