@@ -22,9 +22,9 @@ from tracker.limits import Limits
 
 #: Seconds of work that a peer may have saved up.
 OWN_BURST: Final = 0.02
-#: The same of a connection that was just made: what a few packets of records take. Connections
-#: can be made as fast as one likes.
-FIRST_CREDIT: Final = 0.0005
+#: The same of a connection that was just made: what a first packet of records takes.
+#: Connections can be made as fast as one likes.
+FIRST_CREDIT: Final = 0.0001
 #: The same of the spare share: it bounds how long heavy peers hold up the others in a row.
 SPARE_BURST: Final = 0.002
 #: Sources of datagrams and devices whose own shares are kept apart. Two that fall on the same

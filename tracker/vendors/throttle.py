@@ -16,6 +16,12 @@ from tracker.interfaces import Tally
 from tracker.limits import Limits
 from tracker.vendors.budget import FIRST_CREDIT, OWN_BURST, SPARE_BURST, Bucket, MessageBudget
 
+#: Messages of a connection that may be under way to Redis while it is read further.
+MESSAGES_UNDER_WAY: Final = 32
+#: The same of a port. Records that come after them wait for them, in Redis and on the way to
+#: it. Where there are more, each connection may have one under way.
+ALL_UNDER_WAY: Final = 256
+
 #: Devices whose budget of messages is remembered while they are not connected.
 REMEMBERED: Final = 10_000
 
@@ -32,9 +38,12 @@ class Workload:
 
     They are served in the order in which they came, and only as long as the spare share has
     something left; then the reactor sees to everything else first.
+
+    :ivar messages_under_way: to Redis.
     """
 
     def __init__(self, clock: Any, limits: Limits, tally: Tally) -> None:
+        self.messages_under_way = 0
         self.clock = clock
         self.limits = limits
         self.tally = tally
@@ -95,7 +104,10 @@ class Throttle:
     :param go_on: called when a hold has ended.
     """
 
-    __slots__ = ("_at", "_go_on", "_has_turn", "_messages", "_timer", "_work", "credit", "held")
+    __slots__ = (
+        *("_at", "_go_on", "_has_turn", "_messages", "_timer", "_under_way", "_work"),
+        *("credit", "held"),
+    )
 
     def __init__(self, work: Workload, go_on: Callable[[], None]) -> None:
         self.held = False
@@ -108,6 +120,7 @@ class Throttle:
         self._has_turn = False
         self._timer: IDelayedCall | None = None
         self._messages: MessageBudget | None = None
+        self._under_way = 0
 
     def may_work(self) -> bool:
         """Return whether to decode the next frame now; if not, the connection is held.
@@ -168,6 +181,24 @@ class Throttle:
         if self._messages is None:
             self._messages = self._work.messages_of(device_id)
         return self._messages
+
+    def message_left(self) -> None:
+        """A message is under way to Redis."""
+        self._under_way += 1
+        self._work.messages_under_way += 1
+
+    def message_arrived(self) -> None:
+        """A message has arrived there, or was given up."""
+        self._under_way -= 1
+        self._work.messages_under_way -= 1
+
+    @property
+    def too_many_under_way(self) -> bool:
+        """Whether to wait until a message has arrived."""
+        if self._under_way == 0:
+            return False
+        crowded = self._work.messages_under_way >= ALL_UNDER_WAY
+        return crowded or self._under_way >= MESSAGES_UNDER_WAY
 
     @property
     def over_rate(self) -> bool:

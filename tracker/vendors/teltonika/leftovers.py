@@ -25,14 +25,12 @@ from tracker.vendors.budget import MessageBudget
 from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, swallow_pings
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS
 from tracker.vendors.teltonika.reader import Reading
-from tracker.vendors.throttle import Workload
+from tracker.vendors.throttle import ALL_UNDER_WAY, Workload
 
 #: Frames that are read when a connection ends: about as much work as its login.
 AT_ONCE: Final = 4
 #: Frames that are read in each turn after that: some 0.5 ms.
 IN_A_TURN: Final = 32
-#: Messages of a port that may be under way to Redis while more are read.
-UNDER_WAY: Final = 256
 #: Bytes of a port that wait to be read.
 WAITING_BYTES: Final = 4 << 20
 
@@ -86,7 +84,8 @@ class Leftovers:
         self._enqueue()
 
     def _enqueue(self) -> None:
-        if self._waiting and not self._enqueued and self._under_way < UNDER_WAY:
+        crowded = self._under_way and self._work.messages_under_way >= ALL_UNDER_WAY
+        if self._waiting and not self._enqueued and not crowded:
             self._enqueued = True
             self._work.enqueue(self, self._work.clock.seconds())
 
@@ -121,11 +120,13 @@ class Leftovers:
         if kept is None:
             return False
         self._under_way += 1
+        self._work.messages_under_way += 1
         kept.addCallback(self._kept)
         return True
 
     def _kept(self, _: None) -> None:
         self._under_way -= 1
+        self._work.messages_under_way -= 1
         self._enqueue()
 
     def _lose(self, rest: Rest) -> None:

@@ -25,7 +25,7 @@ more than its budget of work, or sends more messages than its rate allows (see
 
 A message is not acknowledged, so its device never sends it again: it outlives its
 connection on the way to Redis, and those that wait in the buffer when the connection
-ends are published then. Only a few of a connection are under way at a time.
+ends are published then. Only a few of a connection, and of all, are under way at a time.
 
 A command is written where it can come between nothing: no packet waits for its
 acknowledgement, and none is half received. Nor does it follow the login's answer at once,
@@ -74,9 +74,6 @@ from tracker.vendors.writer import Writer
 
 #: Seconds for a peer to take what was written before its connection was closed.
 CLOSE_GRACE: Final = 5.0
-#: Messages of a connection that may be under way to Redis while it is read further.
-MESSAGES_UNDER_WAY: Final = 32
-
 #: Seconds of work that it takes to answer in a turn of its own, as measured.
 ANSWER_WORK: Final = 0.00003
 
@@ -121,7 +118,6 @@ class TeltonikaProtocol(Protocol):
         self._buffer = bytearray()
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
-        self._messages_under_way = 0
         self._settled_at = 0.0  # from then on the login's answer has been read alone
         self._turn: Turn | None = None  # somebody wants to write a command
         self._awaited = AwaitedAnswer()
@@ -229,7 +225,7 @@ class TeltonikaProtocol(Protocol):
             self._unconfirmed is not None
             or self._throttle.held
             or self._unread
-            or self._messages_under_way >= MESSAGES_UNDER_WAY
+            or self._throttle.too_many_under_way
         )
 
     @property
@@ -288,8 +284,7 @@ class TeltonikaProtocol(Protocol):
         self._disconnect(f"no login within {self._limits.login_timeout:g} s", Rejection.NO_LOGIN)
 
     def _check_idle(self) -> None:
-        # One timer a connection that is seldom moved: a device that sends every second
-        # would otherwise cancel and make one each time.
+        # One timer that is seldom moved: else a device would make one with all it sends.
         if self._throttle.held:
             self._last_heard = self._clock.seconds()  # it has sent more than enough
         left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
@@ -376,6 +371,9 @@ class TeltonikaProtocol(Protocol):
             self._answer_when(self._gateway.publish(reading.entries), count)
             return True
         self._publish_message(reading.entries, reading.message)
+        # As this is not acknowledged, nothing but the budget slows it down.
+        published = self._clock.seconds()
+        throttle.worked(published - worked_until, published)
         return True
 
     def _may_pass(self, data: bytes) -> bool:
@@ -461,12 +459,12 @@ class TeltonikaProtocol(Protocol):
         kept = self._gateway.keep(message)
         if kept is None:
             return False
-        self._messages_under_way += 1
+        self._throttle.message_left()
         kept.addCallback(self._kept)
         return True
 
     def _kept(self, _: None) -> None:
-        self._messages_under_way -= 1
+        self._throttle.message_arrived()
         self._go_on()
 
     def _answer_when(self, published: Deferred[None], answer: bytes) -> None:

@@ -19,7 +19,9 @@ from tests.unit.vendors.teltonika.conversation import (
     message,
 )
 from tests.unit.vendors.teltonika.turns import COMMAND, Turn
+from tracker.interfaces import Tally
 from tracker.limits import Limits
+from tracker.vendors import throttle
 from tracker.vendors.budget import OWN_BURST
 from tracker.vendors.teltonika import leftovers
 from tracker.vendors.teltonika.factory import TeltonikaFactory
@@ -195,7 +197,7 @@ def test_few_messages_of_all_ended_connections_are_under_way_or_read_at_once() -
         talk.lose()
         assert len(messages(talk)) - before <= leftovers.AT_ONCE
     port.clock.pump([0] * 100)
-    most = leftovers.UNDER_WAY + leftovers.IN_A_TURN + 20 * leftovers.AT_ONCE
+    most = throttle.ALL_UNDER_WAY + leftovers.IN_A_TURN + 20 * leftovers.AT_ONCE
     assert len(messages(talk)) < most
     assert not port.clock.getDelayedCalls()  # nothing is done in vain while Redis is away
     while len(messages(talk)) < 2000:
@@ -205,6 +207,22 @@ def test_few_messages_of_all_ended_connections_are_under_way_or_read_at_once() -
             one.callback(None)
         port.clock.pump([0] * 10)
     assert not talk.told("lost")
+
+
+def test_a_crowd_has_one_message_each_under_way() -> None:
+    gateway = FakeGateway()
+    port = Port(gateway, Limits())
+    crowd = 100
+    for number in range(crowd):
+        talk = port.connect()
+        talk.send(b"\x00\x0f" + b"%015d" % number)
+        talk.send(UNASKED * 10)
+    assert len(messages(talk)) < throttle.ALL_UNDER_WAY + crowd
+    while len(messages(talk)) < 10 * crowd:
+        under_way = [one for _, one in gateway.published if not one.called]
+        assert under_way
+        under_way[0].callback(None)
+    assert sum(not one.called for _, one in gateway.published) <= throttle.ALL_UNDER_WAY
 
 
 def test_what_ended_connections_leave_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -298,6 +316,18 @@ def test_a_connection_over_its_budget_of_work_waits_for_it(slow: Conversation) -
     assert len(slow.gateway.published) == published + 4
     assert not paused(slow)
     assert not slow.gateway.cancelled
+
+
+def test_a_new_connection_has_saved_up_nearly_nothing() -> None:
+    clock = Clock()
+    clock.rightNow = 1e9
+    work = throttle.Workload(clock, Limits(spare_work=0.001, peer_work=0.05), Tally())
+    work.charge(1)
+    made = [throttle.Throttle(work, lambda: None) for _ in range(100)]
+    assert sum(one.credit for one in made) <= OWN_BURST
+    for one in made:
+        one.worked(one.credit, clock.seconds())
+    assert not any(one.may_work() for one in made)
 
 
 def test_a_clock_that_is_put_back_gives_no_credit(slow: Conversation) -> None:
