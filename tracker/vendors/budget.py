@@ -159,6 +159,8 @@ class DatagramBudget:
     known share one budget, in which each of them has no more than its own share. A source is
     known once a datagram of it was confirmed; whoever forges addresses would have to guess one
     of these. Known sources have a budget that strangers cannot use up. So does each device.
+    Of a device only the last source is known: one that changes its port with each datagram
+    makes no others forgotten.
 
     Memory is bounded, however many sources and devices there are.
     """
@@ -168,7 +170,8 @@ class DatagramBudget:
         self._devices = _Places(limits.peer_work)
         self._strangers = Bucket(limits.spare_work, SPARE_BURST, now)
         self._spare = Bucket(limits.spare_work, SPARE_BURST, now)
-        self._known: OrderedDict[Source, None] = OrderedDict()
+        self._known: OrderedDict[Source, str] = OrderedDict()  # → the device
+        self._source_of: dict[str, Source] = {}  # and back
 
     def check_source(self, source: Source, now: float) -> Verdict:
         """Decide before anything of the datagram is read."""
@@ -203,12 +206,20 @@ class DatagramBudget:
         elif over:
             self._spare.take(work)
 
-    def know(self, source: Source) -> None:
-        """Remember a source that has sent what was confirmed."""
-        known = self._known
-        if source in known:
-            known.move_to_end(source)
+    def know(self, source: Source, device_id: str) -> None:
+        """Remember a source that has sent what was confirmed, and the device whose it was."""
+        before = self._source_of.get(device_id)
+        if before == source:
+            self._known.move_to_end(source)
             return
-        known[source] = None
-        if len(known) > KNOWN_SOURCES:
-            known.popitem(last=False)
+        if before is not None:
+            self._forget(before)
+        if source in self._known:  # as that of another device
+            self._forget(source)
+        self._known[source] = device_id
+        self._source_of[device_id] = source
+        if len(self._known) > KNOWN_SOURCES:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, source: Source) -> None:
+        del self._source_of[self._known.pop(source)]

@@ -57,9 +57,9 @@ class DatagramGate:
         self._work += work
         self._budget.worked(self._source, self._device_id, work, now)
 
-    def confirmed(self, source: Source) -> None:
-        """Know the source of a datagram that has led to something."""
-        self._budget.know(source)
+    def confirmed(self, source: Source, device_id: str) -> None:
+        """Know the source of a datagram of a device that has led to something."""
+        self._budget.know(source, device_id)
 
     def _admits(self, verdict: Verdict) -> bool:
         if verdict is Verdict.ADMITTED:
