@@ -279,6 +279,28 @@ async def test_the_next_batch_is_read_while_one_is_committed(redis: RedisServer)
 
 
 @ensureDeferred
+async def test_what_was_read_ahead_of_a_slow_batch_is_stored_once(redis: RedisServer) -> None:
+    sink = FakeSink(busy=Deferred())
+    processing = Processing(redis, sink, pace=Pace(batch_size=10, batch_delay=0, claim_after=1.0))
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    append(redis, 100)
+    await until(lambda: pending(redis) > 10, "read ahead")
+
+    def idle() -> int:
+        entries: Any = redis.client.xpending_range(STREAM, PROCESSOR_GROUP, "-", "+", 100)
+        return min(int(entry["time_since_delivered"]) for entry in entries)
+
+    await until(lambda: idle() > 1000, "all might be claimed")
+    assert sink.busy is not None
+    busy, sink.busy = sink.busy, None
+    busy.callback(None)
+    await until(lambda: lag(redis) == 0, "stored")
+    await processing.stop()
+    times = stored_times(sink)
+    assert len(times) == len(set(times)) == 100
+
+
+@ensureDeferred
 async def test_a_stop_leaves_what_was_read_ahead_pending(redis: RedisServer) -> None:
     append(redis, 100)
     sink = FakeSink(busy=Deferred())

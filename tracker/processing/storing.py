@@ -102,6 +102,10 @@ class Storing:
         """Close the sink."""
         await self._sink.close()
 
+    async def keep(self, taken: Taken) -> None:
+        """Keep entries from being claimed that are to be processed soon."""
+        await self._keep_claims(_ids((taken.rows, taken.dead)))
+
     async def process(self, taken: Taken) -> None:
         """Commit, put aside what cannot be stored, and acknowledge each only then."""
         self._pulse.beat()
