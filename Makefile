@@ -12,17 +12,17 @@ DEMO_PORT    ?= 5027
 # A folder to keep the demo's data in; a temporary one when empty.
 DEMO_DATA    ?=
 
-# Test processes that share the tests of `make test`, file by file: many of them wait for servers
-# most of the time, so one more than there are cores.
+# Processes that share the test files of `make test`. Most tests wait for servers most of the time,
+# so there is one process more than cores.
 TEST_WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
 
-# What `make test-chaos` runs: seconds of faults in a round, rounds, and the ways to connect the parts
-# that take turns (plain, tls, sentinel, directus). The same seed makes the same faults.
+# Options of `make test-chaos`: seconds of faults in a round, rounds, the variants that take turns
+# (plain, tls, sentinel, directus), and the seed. The same seed makes the same faults.
 CHAOS_SECONDS  ?= 60
 CHAOS_ROUNDS   ?= 1
 CHAOS_VARIANTS ?= plain
 CHAOS_SEED     ?=
-# More options of it, such as --verbose and --keep FOLDER.
+# More options of `make test-chaos`, such as --verbose and --keep FOLDER.
 CHAOS_OPTIONS  ?=
 
 # Options of all measurements that `make bench` runs, as --quick.
@@ -77,7 +77,7 @@ test-browser: $(VENV)/.browser
 test-ops: $(VENV)/.test
 	$(BIN)/python -m pytest tests/ops
 
-# Nothing is left over, whatever happens; python -m tests.chaos --help has all options.
+# It removes all processes and files that it made; python -m tests.chaos --help lists all options.
 test-chaos: $(VENV)/.test
 	$(BIN)/python -m tests.chaos --seconds $(CHAOS_SECONDS) --rounds $(CHAOS_ROUNDS) \
 		--variants $(CHAOS_VARIANTS) $(if $(CHAOS_SEED),--seed $(CHAOS_SEED)) $(CHAOS_OPTIONS)

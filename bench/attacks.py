@@ -1,4 +1,4 @@
-"""Processes that play hostile peers, each as fast as it is let."""
+"""Processes that act as hostile peers, each as fast as it can."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _FIRST: Final = 50_000  # number of the first device that attacks: no other has 
 _SOURCES: Final = 500
 _NICE: Final = 19
 _SLICE: Final = 0.002  # seconds between two bursts of a flood
-_LOOK: Final = 256  # what is sent between two looks at whether to stop
+_LOOK: Final = 256  # datagrams between two checks whether to stop
 
-#: Sends until told to stop; returns how many units it has sent.
+#: Sends until the second argument returns True; returns the number of units sent.
 _Attack = Callable[["Target", Callable[[], bool]], int]
 
 
@@ -52,7 +52,7 @@ def _message(text: bytes) -> bytes:
 
 
 def _stream(target: Target, stopped: Callable[[], bool], frames: Sequence[bytes]) -> int:
-    """Devices that send these frames without a pause, and read what they are told."""
+    """Send frames from some devices without a pause, and read the answers."""
     sockets = log_in(target.tcp, _FIRST, DEVICES)
     pending = dict.fromkeys(sockets, b"")
     turns = {one: count() for one in sockets}
@@ -84,7 +84,7 @@ def _long_messages(target: Target, stopped: Callable[[], bool]) -> int:
 
 
 def _tiny(target: Target, stopped: Callable[[], bool], frame: bytes) -> int:
-    # Many in one write: what they cost the sender must not spare the receiver.
+    # Many in one write, so that the receiver and not the sender is the bottleneck.
     number = 4096 // len(frame)
     return _stream(target, stopped, [frame * number]) * number
 
@@ -103,7 +103,7 @@ def _tiny_records(target: Target, stopped: Callable[[], bool]) -> int:
 
 
 def _slow_records(target: Target, stopped: Callable[[], bool]) -> int:
-    """The longest frames of records that no compiled layout fits."""
+    """Send the longest frames of records without a compiled layout."""
     frames = []
     for start in range(20):
         elements = [((start * 60 + one + 1, 1, 0), (1, 1, 1), (1, 1, 2)) for one in range(160)]
@@ -118,7 +118,7 @@ def _flood(
     datagrams: Iterator[bytes],
     sources: int,
 ) -> int:
-    """:data:`FLOOD` datagrams a second, in bursts, from so many addresses."""
+    """Send :data:`FLOOD` datagrams a second, in bursts, from ``sources`` addresses."""
     sockets = []
     for number in range(sources):
         made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -143,7 +143,7 @@ def _flood(
 
 
 def _rubbish() -> Iterator[bytes]:
-    """In turn random bytes, nothing at all, and what looks well up to its codec."""
+    """Yield in turn random bytes, no bytes, and datagrams that are valid up to the codec."""
     chance = random.Random(1)  # noqa: S311 - the same in each run
     noise = [chance.randbytes(60) for _ in range(64)]
     for number in count():
@@ -160,7 +160,7 @@ def _records_of_one() -> Iterator[bytes]:
 
 
 def _reconnections(target: Target, stopped: Callable[[], bool]) -> int:
-    """Connections that log in badly, or well and then send a frame that is damaged."""
+    """Make connections with a malformed login, or with a login and a damaged frame."""
     bad_frame = bytearray(_message(b"x" * 60_000))
     bad_frame[-1] ^= 1
     sends = [
@@ -193,7 +193,7 @@ def _left_over(target: Target, stopped: Callable[[], bool]) -> int:
     return sent
 
 
-#: Name of an attack → what it does.
+#: Name → attack.
 ATTACKS: Final[dict[str, _Attack]] = {
     "long messages": _long_messages,
     "rubbish, 1 source": lambda t, s: _flood(t, s, _rubbish(), 1),
@@ -210,7 +210,7 @@ ATTACKS: Final[dict[str, _Attack]] = {
 
 
 class Attacker:
-    """A process that attacks while the context lasts, on CPUs that others have first.
+    """A process that attacks while the context lasts, at the lowest priority.
 
     :ivar rate: units that it has sent a second, once it has ended.
     """
@@ -241,7 +241,7 @@ def _serve(attack: str, target: Target, cpus: set[int], stop: Any, pipe: Any) ->
     os.sched_setaffinity(0, cpus)
     if os.sched_getscheduler(0) == os.SCHED_OTHER:
         os.setpriority(os.PRIO_PROCESS, 0, _NICE)
-    else:  # all others have a priority in real time, and so go first
+    else:  # all others have a real-time priority, and so go first
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     pipe.send(None)
     start = time.monotonic()

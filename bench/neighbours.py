@@ -1,22 +1,21 @@
-"""How much longer a device waits for its acknowledgement while others attack the same process.
+"""Measure how much an attack delays the acknowledgements of other devices.
 
 One `twistd tracker ingest` serves TCP and UDP, with its default limits and a Redis with an
 append-only file. Devices send a packet of records at even intervals, and a packet's time counts
-from when it was due. They are measured while nobody else is there and while one attack goes on,
-in turns; the figures are those of all turns together, so that a machine which is slow for a
-while is so for both.
+from when it was due. They are measured without and with one attack, in turns. The figures are
+those of all turns together, so that a slow phase of the machine affects both.
 
 Ingest has a core to itself. Everything else shares the others, where attackers have the lowest
-priority: so what is seen is how ingest divides its time, not how the kernel divides the cores.
+priority: so the figures show how ingest divides its time, not how the kernel divides the cores.
 
     python bench/neighbours.py --checkout ../before
 
-On a machine that others use, too, let all but the attackers go first:
+On a machine with other work, give all but the attackers a real-time priority:
 
     chrt --rr 1 python bench/neighbours.py
 
 Columns: latencies in milliseconds; x p50, x p99: during the attack over before it; sent/s:
-frames, datagrams or connections that the attackers got rid of; ingest %: of its core.
+frames, datagrams or connections that the attackers sent; ingest %: of its core.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ _COLUMNS: Final = (
 
 @define
 class Seen:
-    """What the devices saw in all turns of one kind."""
+    """The measurements of all turns of one kind."""
 
     latencies: list[float] = field(factory=list)
     seconds: float = 0.0
@@ -71,7 +70,7 @@ class Seen:
     rates: list[float] = field(factory=list)
 
     def add(self, phase: Phase, rate: float) -> None:
-        """One more turn."""
+        """Add the measurements of one turn."""
         self.latencies += phase.latencies
         self.latencies.sort()
         self.seconds += phase.window.seconds
@@ -79,12 +78,12 @@ class Seen:
         self.rates.append(rate)
 
     def latency(self, percent: float) -> float:
-        """A percentile, in milliseconds."""
+        """Return a percentile, in milliseconds."""
         return percentile(self.latencies, percent) * 1000
 
 
 def measure(attack: str, given: argparse.Namespace, cpus: tuple[set[int], set[int]]) -> Any:
-    """Measure beside one attack, with servers of their own."""
+    """Measure one attack, with new servers."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tracker-bench-")))
         redis = stack.enter_context(running_redis(folder / "redis", "everysec"))
@@ -129,7 +128,7 @@ def _pin(pid: int, cpus: set[int]) -> None:
 
 
 def result(attack: str, quiet: Seen, attacked: Seen) -> dict[str, Any]:
-    """The figures of one attack."""
+    """Return the figures of one attack."""
     return {
         "attack": attack,
         "packets": len(attacked.latencies),
@@ -146,10 +145,12 @@ def result(attack: str, quiet: Seen, attacked: Seen) -> dict[str, Any]:
 
 
 def options() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     made = parser(__doc__)
     made.add_argument("--attacks", metavar="NAME;…", help=f"[all: {'; '.join(ATTACKS)}]")
-    made.add_argument("--checkout", type=Path, default=ROOT, help="whose ingest it is [this one]")
+    made.add_argument(
+        "--checkout", type=Path, default=ROOT, help="checkout whose ingest is measured [this one]"
+    )
     made.add_argument("--rounds", type=int, help="[3]")
     made.add_argument("--seconds", type=float, help="of each turn [4]")
     made.add_argument("--warm-up", type=float, help="seconds before each turn [0.5]")
@@ -161,12 +162,12 @@ def options() -> argparse.Namespace:
     if unknown := set(given.attacks) - set(ATTACKS):
         made.error(f"--attacks: unknown: {min(unknown)!r}")
     if not (given.checkout / "tracker" / "__init__.py").is_file():
-        made.error(f"{given.checkout}: no checkout of Tracker")
+        made.error(f"{given.checkout}: not a checkout of Tracker")
     return given
 
 
 def main() -> None:
-    """Measure beside each attack."""
+    """Measure each attack."""
     given = options()
     raise_file_limit()
     cores = sorted(os.sched_getaffinity(0))

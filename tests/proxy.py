@@ -94,7 +94,7 @@ class _Back:
 
 
 class Proxy:
-    """A port on 127.0.0.1 that leads to another port, until it is told otherwise.
+    """A port on 127.0.0.1 that forwards to another port, with faults on request.
 
     All methods may be called from any thread; each returns when it has taken effect.
 
@@ -137,9 +137,10 @@ class Proxy:
         return self._thread.call(coroutine)
 
     def stall(self, deaf: bool = False) -> None:
-        """Forward nothing, and tell nobody.
+        """Forward nothing, while all connections stay open.
 
-        :param deaf: accept no connection either: the kernel does, until the backlog is full.
+        :param deaf: do not accept connections either; the kernel completes them until the
+            backlog is full.
         """
         self._call(self._stall(deaf))
 
@@ -246,7 +247,7 @@ class Proxy:
                 if not pump.cancelled():
                     pump.result()
         except OSError:
-            # One end was reset, or is not there: the other one learns it, as without a proxy.
+            # One end was reset or refused: reset the other one, too, as without a proxy.
             await _cancelled(*(connection.tasks - {connection.serving}))
             for one in (near, far):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)

@@ -50,7 +50,7 @@ class _Valkey:
         try:
             return bool(self.client.ping())
         except valkey.AuthenticationError:
-            return True  # it wants a password, so it is there
+            return True  # it requires a password, so it answers
         except valkey.ConnectionError:
             return False
 

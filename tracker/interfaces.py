@@ -98,7 +98,7 @@ class ISession(IPeer):
     """One connection of a device, as its gateway sees it."""
 
     host: str = Attribute(
-        "IP address of the other side, under which the connection is counted; empty without one."
+        "IP address of the peer, by which the connection is counted; empty if it has none."
     )
 
     def close() -> None:
@@ -134,8 +134,7 @@ class ISession(IPeer):
     def write_command(data: bytes) -> None:  # noqa: N805
         """Write a command, now that the session is free for it.
 
-        From then on the next message that may be the answer passes whatever the device's rate
-        of messages is.
+        The next message that may be its answer is exempt from the device's rate of messages.
         """
 
 
@@ -154,9 +153,9 @@ class Rejection(Enum):
     CONNECTION_LIMIT = "connection_limit"
     """All connection slots of the process are in use."""
     CONNECTION_RATE = "connection_rate"
-    """There are too many new connections, of all addresses or of this one."""
+    """Too many new connections in this second, from all addresses or from this one."""
     ADDRESS_SHARE = "address_share"
-    """The address has all the connections that one address may have."""
+    """The address holds its maximal number of connections."""
     PROXY = "proxy"
     """Not a named proxy, or no valid PROXY header, on a port that expects one."""
     LOGIN = "login"
@@ -192,16 +191,16 @@ class Tally:
     dropped: int = 0
     """Datagrams for which there was no room."""
     over_budget: Counter[str] = field(factory=Counter)
-    """Budget of work → datagrams that were dropped since it was used up."""
+    """Budget of work → datagrams that were dropped because it was used up."""
     paused_for_work: int = 0
-    """Times that a connection was not decoded further since its budget of work was used up."""
+    """Times that a connection was held because its budget of work was used up."""
     paused_for_messages: int = 0
-    """The same since it was over its rate of messages."""
+    """Times that a connection was held because it was over its rate of messages."""
     truncated: int = 0
     """Messages that were too long to be stored whole."""
 
     def count_truncated(self) -> None:
-        """Count one of these."""
+        """Count a message that was too long to be stored whole."""
         self.truncated += 1
 
     turned_away: int = 0
@@ -363,11 +362,11 @@ class SinkUnusable(Exception):
 
 
 class SinkDown(Exception):
-    """The sink cannot do now what it was asked; the text says why, and holds no password."""
+    """The sink failed for now; the text says why, and holds no password."""
 
 
 class SinkTimedOut(SinkDown):
-    """The sink did not store a batch in the time it has for one; fewer positions may succeed."""
+    """The sink did not store a batch in time; fewer positions may succeed."""
 
 
 class BatchRefused(Exception):
@@ -388,10 +387,10 @@ class IPositionSink(Interface):
         """Commit a batch in one transaction; what is there already is left alone.
 
         :return: fires with the number of positions that were new, after the commit
-            is durable. On a failure nothing of the batch is there, unless the connection
-            was lost during the commit: with :class:`BatchRefused` it would fail again, with
-            :class:`SinkTimedOut` a part of it may succeed, with anything else the caller may
-            try again.
+            is durable. After a failure nothing of the batch is stored, unless the connection
+            was lost during the commit. After :class:`BatchRefused` a retry fails again; after
+            :class:`SinkTimedOut` a part of the batch may succeed; after anything else the
+            caller may retry.
         """
 
     def checkpoint(stream: str, group: str) -> Deferred[str | None]:  # noqa: N805

@@ -26,8 +26,8 @@ class Limits:
     connections_per_address: int | None = optional(
         1,
         10_000_000,
-        "Connections from one address, or from one /64 network of IPv6. Not given: half of the "
-        "connections that the process may have, or 1000 if that is more; others keep a tenth.",
+        "Connections from one address (for IPv6, from one /64 network). Default: half of the "
+        "connection slots, but at least 1000 and at most nine tenths of the slots.",
     )
     connection_rate: int = setting(1000, 1, 1_000_000, "New connections a second.")
     connection_rate_per_address: int = setting(
@@ -37,22 +37,32 @@ class Limits:
         1000, 1, 1_000_000, "UDP packets that wait for Redis; more are dropped."
     )
     message_rate: float = setting(
-        100.0, 0.1, 1_000_000, "Unsolicited messages a second of a connection; see message-burst."
+        100.0, 0.1, 1_000_000, "Unsolicited messages per second from one connection."
     )
     message_bytes_rate: float = setting(
-        65536.0, 1, 1 << 30, "Their bytes a second. Over one of the rates it is not read."
+        65536.0,
+        1,
+        1 << 30,
+        "Bytes of unsolicited messages per second from one connection. It is not read while over "
+        "either rate.",
     )
     message_burst: float = setting(
-        10.0, 0.1, 3600, "Seconds' worth of messages that may come at once."
+        10.0, 0.1, 3600, "Seconds' worth of messages that may arrive at once."
     )
     message_bytes: int = setting(
-        8192, 64, 1 << 20, "Bytes of a message that are stored, with the length of all of it."
+        8192,
+        64,
+        1 << 20,
+        "Bytes of a message that are stored. A longer one is cut; its full length is stored, too.",
     )
     peer_work: float = setting(
-        0.05, 0.0001, 1, "Seconds of decoding a second that a connection or sender may always use."
+        0.05,
+        0.0001,
+        1,
+        "Seconds of decoding per second that one connection or UDP sender may always use.",
     )
     spare_work: float = setting(
-        0.1, 0.001, 1, "Seconds of decoding a second that those over peer-work share."
+        0.1, 0.001, 1, "Seconds of decoding per second that all peers over --peer-work share."
     )
     login_timeout: float = setting(30.0, 0.1, 3600, "Seconds from connection to login.")
     idle_timeout: float = setting(

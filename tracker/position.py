@@ -26,7 +26,7 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 #: Attribute of an entry without a place: what the device said.
 MESSAGE: Final = "message"
 
-#: Characters of a payload. A message of 64,000 bytes takes six times as much at most.
+#: Characters of a payload. A message of 64,000 bytes takes at most six times as many.
 MAX_PAYLOAD: Final = 16 * 1024 * 1024
 
 #: The last millisecond that ISO 8601 can write with a four-digit year.
@@ -69,11 +69,11 @@ class EncodedAttributes(Mapping[str, Any]):
         self._decoded: dict[str, Any] | None = None
 
     def decode(self) -> dict[str, Any]:
-        """Return the attributes, without keeping them."""
+        """Decode the attributes without caching them."""
         return dict(parse_json(self.text, MAX_PAYLOAD))
 
     def forget(self) -> None:
-        """Keep no more than the text: decoded, the attributes take many times its memory."""
+        """Discard decoded attributes, which take many times the memory of the text."""
         self._decoded = None
 
     def _all(self) -> dict[str, Any]:
@@ -84,7 +84,7 @@ class EncodedAttributes(Mapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         if self._decoded is not None:
             return key in self._decoded
-        # Asked of each record, so the text is decoded only if the key seems to be there.
+        # Called for each record, so the text is decoded only if it seems to contain the key.
         return f"{json.dumps(key)}:" in self.text and key in self.decode()
 
     def __getitem__(self, key: str) -> Any:

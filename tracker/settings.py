@@ -13,7 +13,7 @@ def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa:
 
 
 def optional(low: int, high: int, help: str) -> Any:  # noqa: A002
-    """A whole number that need not be set: None stands for a value that the program computes."""
+    """Return an integer field that need not be set: None means a computed default."""
     check = validators.optional(_between(low, high))
     return field(default=None, validator=check, metadata={"help": help})
 

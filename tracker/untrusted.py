@@ -1,7 +1,7 @@
-"""Reading and showing text from outside: from Redis, a database, Directus, a peer.
+"""Parse and show untrusted text: from Redis, a database, Directus or a peer.
 
-Whatever another program can write is input. Two rules keep it from doing harm: JSON is read by
-:func:`parse_json`, which raises nothing but :exc:`ValueError`, and text is passed through
+Everything that another program can write is untrusted. Two rules make it harmless: JSON is
+parsed by :func:`parse_json`, which raises only :exc:`ValueError`, and text is passed through
 :func:`shown` before it becomes part of a log line, an error message, a metric label or a table.
 """
 
@@ -14,27 +14,27 @@ from typing import Any, Final
 
 #: Characters of a text that are shown, unless the caller allows more.
 MAX_SHOWN: Final = 200
-#: Characters of a whole log line or reason that was put together from several texts.
+#: Characters of a whole log line or reason that is composed of several texts.
 MAX_LINE: Final = 1000
-#: Names of a list that are shown.
+#: Items of a list that are shown.
 MAX_LISTED: Final = 10
-#: Levels of arrays and objects in a JSON text. Python allows about a thousand, less what is on
-#: the stack, and needs as many again to write the value.
+#: Levels of arrays and objects in a JSON text. Python's recursion limit allows about a thousand,
+#: minus the frames on the stack, and as many are needed to write the value again.
 MAX_DEPTH: Final = 100
-#: Digits of an integer in a JSON text. Converting one takes time that grows with the square.
+#: Digits of an integer in a JSON text. The time to convert one grows with their square.
 MAX_DIGITS: Final = 1000
 #: Bytes of a JSON text, unless the caller allows more.
 MAX_JSON: Final = 64 * 1024
 
 
 def parse_json(text: str | bytes, max_size: int = MAX_JSON) -> Any:
-    """Parse JSON that somebody else has written.
+    """Parse JSON of another program.
 
-    Numbers are finite; of a name that occurs twice in an object the last value counts. A string
+    Numbers are finite; if a name occurs twice in an object, the last value counts. A string
     may hold half of a surrogate pair (``"\\ud800"``): see :func:`is_unicode`.
 
-    :param max_size: bytes, or characters, of a longer text are not looked at.
-    :raises ValueError: with one short line that repeats nothing of the text.
+    :param max_size: bytes or characters; a longer text is refused unread.
+    :raises ValueError: with one short line that quotes nothing of the text.
     """
     if len(text) > max_size:
         raise ValueError(f"longer than {max_size:,} bytes ({len(text):,})")
@@ -99,10 +99,10 @@ def is_unicode(text: str) -> bool:
 
 
 def shown(text: str | bytes | BaseException, max_length: int = MAX_SHOWN) -> str:
-    """Return a text as it may be logged or shown: on one line, printable, of bounded length.
+    """Return a text in a form that is safe to log or show: one printable line of bounded length.
 
     Control characters, separators, half surrogate pairs and bytes that are not UTF-8 are escaped
-    as in Python. Of a longer text the beginning is returned, with the length of the whole.
+    as in Python. A longer text is cut, and its full length is appended.
     """
     if isinstance(text, BaseException):
         text = str(text) or type(text).__name__
@@ -122,7 +122,7 @@ def shown(text: str | bytes | BaseException, max_length: int = MAX_SHOWN) -> str
 
 
 def _decoded(data: bytes, whole: bool) -> str:
-    # A character that the cut has split is not an error of the text's.
+    # A character that was split by the cut is not an error in the text.
     if not whole:
         for cut in range(1, 4):
             try:
@@ -139,7 +139,7 @@ def _escaped(character: str) -> str:
 
 
 def listed(texts: Iterable[str], max_listed: int = MAX_LISTED) -> str:
-    """Return a list of texts in one bounded line, in their order, with the number left out."""
+    """Return texts joined in one bounded line, in their order, with the number left out."""
     every = list(texts)
     names = ", ".join(shown(one) for one in every[:max_listed])
     left_out = len(every) - max_listed

@@ -1,4 +1,4 @@
-"""Random faults against the whole path, with an account of every record and command.
+"""Make random faults on the whole path, and account for every record and command.
 
 ``make test-chaos`` runs it; ``python -m tests.chaos --help`` lists its options.
 """

@@ -1,4 +1,4 @@
-"""``python -m tests.chaos``: rounds of random faults, each with an account at its end."""
+"""Run rounds of random faults, and account for every record and command after each."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.chaos.reacting import Reacting
 
 
 def arguments() -> argparse.Namespace:
-    """The options, read from the command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--seed", default=str(int(time.time())), help="decides all faults")
     parser.add_argument(
@@ -27,8 +27,8 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--variants",
         default="plain",
-        help="plain, tls, sentinel, directus (a real one): some of them, with commas, take turns; "
-        "the seed decides which is the first (plain)",
+        help="one or more of plain, tls, sentinel, directus (a real one), separated by commas, "
+        "which take turns; the seed decides which is the first (plain)",
     )
     parser.add_argument("--verbose", action="store_true", help="show each fault as it begins")
     parser.add_argument("--keep", type=Path, help="a folder to keep all data and logs in")
@@ -36,7 +36,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Run all rounds; the exit status."""
+    """Run all rounds; return the exit status."""
     options = arguments()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -74,7 +74,7 @@ def main() -> int:
 def one_round(
     options: argparse.Namespace, variant: Any, seed: str, reacting: Reacting
 ) -> tuple[list[str], dict[str, Any]]:
-    """Run one round; what is wrong, and the counts."""
+    """Run one round; return what is wrong, and the counts."""
     from tests.chaos.round import Load, Round
 
     folder = Path(tempfile.mkdtemp(prefix="tracker-chaos-"))

@@ -1,4 +1,4 @@
-"""Devices that keep what is not acknowledged, send it again, and note all they hear."""
+"""Devices that repeat unacknowledged records, and note everything that they receive."""
 
 from __future__ import annotations
 
@@ -44,25 +44,25 @@ _CODEC_13: Final = MESSAGE_CODECS[0x0D]
 
 @define
 class Heard:
-    """What all devices have sent and received: the truth that the stack is compared with."""
+    """Everything that all devices sent and received, with which the stores are compared."""
 
     recorded: set[tuple[str, str]] = field(factory=set)
-    """Device and time of each record that was made."""
+    """Device and time of each record that a device made."""
     acknowledged: dict[tuple[str, str], float] = field(factory=dict)
-    """The same, of those that were acknowledged, and when (UNIX)."""
+    """Device and time of each acknowledged record → UNIX time of the acknowledgement."""
     said: Counter[tuple[str, str]] = field(factory=Counter)
-    """Device and text of each message and answer → how often it was sent."""
+    """Device and text of each message and answer → the number of times it was sent."""
     executed: dict[tuple[str, str], list[float]] = field(factory=lambda: defaultdict(list))
-    """Device and text of each command that was received, and when."""
+    """Device and text of each command → the times at which it was received."""
     wrong: list[str] = field(factory=list)
-    """What no device should ever receive."""
+    """Errors: what no device should receive."""
     sent: int = 0
     """Records sent, the repeated ones included."""
     connections: int = 0
     last: float = 0.0
-    """When the last acknowledgement came (monotonic)."""
+    """Time of the last acknowledgement (monotonic)."""
     longest_pause: float = 0.0
-    """Seconds between two acknowledgements at most, of all devices together."""
+    """The longest pause between two acknowledgements, of all devices together, in seconds."""
     pause_began: float = 0.0
 
     def acknowledge(self, device_id: str, numbers: list[int]) -> None:
@@ -76,7 +76,7 @@ class Heard:
 
 
 def moment(number: int) -> str:
-    """The time of a record, as it is stored."""
+    """Return the time of a record, as it is stored."""
     return iso_milliseconds(START + number)
 
 
@@ -93,25 +93,25 @@ class Flash:
         return len(self._numbers)
 
     def record(self, count: int) -> None:
-        """Make so many records."""
+        """Make ``count`` records."""
         for _ in range(count):
             self._numbers.append(self._next)
             self.heard.recorded.add((self.device_id, moment(self._next)))
             self._next += 1
 
     def oldest(self) -> list[int]:
-        """The numbers of those that are sent next."""
+        """Return the numbers of the records that are sent next."""
         return list(islice(self._numbers, MAX_RECORDS))
 
     def forget(self, numbers: list[int]) -> None:
-        """They were acknowledged."""
+        """Delete records that were acknowledged."""
         self.heard.acknowledge(self.device_id, numbers)
         for _ in numbers:
             self._numbers.popleft()
 
 
 class TcpDevice:
-    """One device over TCP that goes to any of several instances, and obeys commands.
+    """One device over TCP that connects to any of several instances, and executes commands.
 
     :param doors: instance id → the proxy that leads to it.
     :param habit: what it does with commands: ``prompt``, ``slow``, ``mute``, ``refuse`` (Codec 14).
@@ -130,7 +130,7 @@ class TcpDevice:
         self.habit = habit
         self.flash = Flash(device_id, heard)
         self.connected_to: str | None = None
-        """The instance that has let it in."""
+        """The instance at which it is logged in."""
         self.recording = True
         self._heard = heard
         self._random = Random(seed)
@@ -139,7 +139,7 @@ class TcpDevice:
         self._words = 0
 
     async def run(self) -> None:
-        """Live until cancelled."""
+        """Run until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._record())
             group.create_task(self._stay_connected())
@@ -204,7 +204,7 @@ class TcpDevice:
                 return
 
     def _say(self, writer: asyncio.StreamWriter) -> None:
-        """Send a message that nobody asked for."""
+        """Send an unsolicited message."""
         self._words += 1
         text = f"word {self._words}"
         self._heard.said[self.device_id, text] += 1
@@ -212,7 +212,7 @@ class TcpDevice:
         writer.write(encode_frame(encode_message(message)))
 
     def _understand(self, buffer: bytes, writer: asyncio.StreamWriter) -> tuple[bytes, list[int]]:
-        """Obey the commands in the buffer; what is left of it, and the acknowledgements."""
+        """Execute the commands in the buffer; return the rest of it, and the acknowledgements."""
         acknowledged = []
         while len(buffer) >= len(PREAMBLE):
             if not buffer.startswith(PREAMBLE):
@@ -266,7 +266,7 @@ class UdpDevice:
         self._packet_id = 0
 
     async def run(self) -> None:
-        """Live until cancelled."""
+        """Run until cancelled."""
         loop = asyncio.get_running_loop()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
             udp.setblocking(False)

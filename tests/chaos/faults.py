@@ -1,4 +1,4 @@
-"""Faults: what is done, to which part, for how long; and who does it."""
+"""Faults of each kind at each part, and the injector that makes them at random."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Fault:
     run: Callable[[float], None]
     weight: float = 1.0
     also: frozenset[str] = frozenset()
-    """Other targets that have to be well meanwhile."""
+    """Other targets that must be without a fault meanwhile."""
 
     def __str__(self) -> str:
         return f"{self.kind} {self.target}"
@@ -57,9 +57,9 @@ class Faults:
 
     def __init__(self, stage: Stage, wait: Callable[[float], object]) -> None:
         self.died: list[str] = []
-        """Roles that ended by themselves, or badly when they were told to."""
+        """Roles that ended by themselves, or with an error at SIGTERM."""
         self.peaks: Counter[str] = Counter()
-        """Role → the most memory of any process that was killed, in bytes."""
+        """Role → the peak memory of its processes before they were killed, in bytes."""
         self._stage = stage
         self._wait = wait
 
@@ -74,9 +74,9 @@ class Faults:
                 Fault("restart", name, self._of(self._restart, name, daemon), 1),
             ]
         for name, server in stage.servers.items():
-            # After each failover it takes ten seconds until there is a replica again, and
-            # without one nothing is written: too many of them, and nothing else is tried.
-            # And a Directus takes ten seconds to start.
+            # After each failover it takes ten seconds until there is a replica again, and without
+            # one nothing is written: too many failovers would leave no time for other faults.
+            # A Directus takes ten seconds to start.
             share = 0.2 if name.startswith(("redis-", "sentinel-", "directus")) else 1.0
             found += [
                 Fault("kill", name, self._of(self._kill_server, server), 6 * share),
@@ -146,7 +146,7 @@ class Faults:
         daemon.start(ready=False)
 
     def _kill_stalled(self, seconds: float, name: str, daemon: Daemon, link: Proxy) -> None:
-        """Kill a role that waits for an answer; what it has asked is lost, too."""
+        """Kill a role that waits for an answer, so that its requests are lost, too."""
         link.stall()
         self._wait(seconds / 2)
         self.note_memory(name)
@@ -161,7 +161,7 @@ class Faults:
         self.note_memory(name)
         if self._ended_by_itself(name, daemon):
             return
-        # Before it has come so far that it answers, SIGTERM ends it at once.
+        # Before it answers /readyz, SIGTERM ends it at once.
         allowed = (0,) if daemon.readyz()[0] else (0, -signal.SIGTERM)
         if (status := daemon.stop()) not in allowed:
             self.died.append(f"{name}: status {status} after SIGTERM")
@@ -207,7 +207,7 @@ class Faults:
 
 
 class Injector:
-    """Makes faults by a plan that only the seed decides, several at a time.
+    """Makes faults by a plan that depends on the seed only, several at a time.
 
     :param gap: seconds between the beginnings of two faults, on average.
     :param say: is given a line for each fault.
@@ -215,7 +215,7 @@ class Injector:
 
     def __init__(self, stage: Stage, seed: str, gap: float, say: Callable[[str], None]) -> None:
         self.made: Counter[str] = Counter()
-        """Kind → how many."""
+        """Kind → number of faults."""
         self.targets: Counter[str] = Counter()
         self.failures: list[str] = []
         """Faults that could not be made, or healed."""
@@ -228,7 +228,7 @@ class Injector:
         self._threads: list[threading.Thread] = []
 
     def run(self, seconds: float) -> None:
-        """Make faults for so many seconds; returns when all of them are healed."""
+        """Make faults for ``seconds``; return when all of them are healed."""
         faults = self.faults.all()
         weights = [fault.weight for fault in faults]
         began = time.monotonic()

@@ -1,4 +1,4 @@
-"""The account at the end of a round: what was promised, and what stands where."""
+"""The account at the end of a round: compare promises with the content of the stores."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Verdict:
 
 
 def some(items: Any, number: int = 5) -> str:
-    """How many there are, and the first of them."""
+    """Return the number of items, and the first ones."""
     ordered = sorted(items)
     return f"{len(ordered)}: {', '.join(map(str, ordered[:number]))}"
 
@@ -59,7 +59,7 @@ class Judge:
         self.verdict = Verdict()
 
     def records(self, delivered: int) -> None:
-        """Each acknowledged record is stored exactly once, and nothing that was never sent.
+        """Check that each acknowledged record is stored once, and no record that was never sent.
 
         :param delivered: entries in the stream.
         """
@@ -91,7 +91,7 @@ class Judge:
         }
 
     def messages(self) -> None:
-        """What devices said without being asked is stored as they said it, or not at all."""
+        """Check that no message is stored more often than its device sent it."""
         with psycopg.connect(self._stage.postgres.url) as connection:
             rows = connection.execute(
                 "SELECT device_id, coalesce(message, '') FROM messages"
@@ -102,7 +102,7 @@ class Judge:
         self.verdict.counts["messages"] = {"said": said.total(), "stored": len(rows)}
 
     def dead_letters(self, tried: set[str], appended: dict[str, float]) -> None:
-        """Exactly the poisoned entries are dead letters."""
+        """Check that exactly the poisoned entries are dead letters."""
         entries = self._redis.xrange(f"{STREAM}:dead")
         found = {fields.get(b"mark", b"?").decode() for _, fields in entries}
         verdict = self.verdict
@@ -116,7 +116,7 @@ class Judge:
         verdict.counts["poisoned"] = {"appended": len(appended), "dead letters": len(found)}
 
     def commands(self, orders: dict[str, Order], rows: dict[str, dict[str, Any]]) -> None:
-        """Each command was executed at most once, in time, and has one final response.
+        """Check that each command was executed at most once, in time, and has one final response.
 
         :param orders: of control ports and of Directus, by command id.
         :param rows: of Directus, as they stand there.
@@ -178,7 +178,7 @@ class Judge:
         result = {}
         for key, responses in by_id.items():
             if (order := orders.get(key)) is None:
-                verdict.wrong.append(f"a response to {key}, which nobody sent")
+                verdict.wrong.append(f"a response to {key}, which was never sent")
                 continue
             final = [one for one in responses if one["status"] in FINAL]
             text = f"command {key} has {len(final)} final responses"
@@ -214,12 +214,12 @@ class Judge:
             verdict.check(status != "responded" or executed, text)
 
     def links(self) -> None:
-        """Every link was used: none was passed by."""
+        """Check that every link was used."""
         unused = [name for name, link in self._stage.wiring.links.items() if not link.accepted]
-        self.verdict.check(not unused, f"nobody came along the links {some(unused)}")
+        self.verdict.check(not unused, f"unused links: {some(unused)}")
 
     def processes(self, peaks: dict[str, int], died: list[str]) -> None:
-        """None died unasked, none has grown or complained too much."""
+        """Check that no process died by itself, used too much memory or logged too much."""
         verdict = self.verdict
         verdict.wrong += died
         for name, daemon in self._stage.daemons.items():

@@ -20,7 +20,7 @@ from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import BadArgument, ControlError
 
-#: Seconds until a command expires: most of them hold long enough, some hardly.
+#: Seconds until a command expires: mostly long enough, sometimes hardly.
 EXPIRIES: Final = (15.0, 15.0, 15.0, 15.0, 3.0, 0.3)
 ANSWER_TIMEOUT: Final = 2.0
 
@@ -34,18 +34,18 @@ class Order:
     expires_at: float
     """UNIX seconds."""
     accepted: bool = False
-    """Whether somebody has said that it is queued."""
+    """Whether an instance has confirmed that it is queued."""
     sent_at: float = field(factory=time.time)
 
 
 class ControlSender:
-    """Sends commands to the control ports of all instances, until told to pause."""
+    """Sends commands to the control ports of all instances, until it is paused."""
 
     def __init__(self, stage: Stage, reactor: Any, seed: str, devices: dict[str, str]) -> None:
         """:param devices: device id → habit."""
         self.orders: dict[str, Order] = {}
         self.unsure = 0
-        """Commands that nobody has confirmed, at the first attempt."""
+        """Commands whose first attempt was not confirmed."""
         self.wrong: list[str] = []
         """Why a command was refused that is in order."""
         self.sending = True
@@ -101,7 +101,7 @@ class ControlSender:
                     self.wrong.append(f"control port: {command_id}: {error}")
                 return
             except ControlError:
-                # Perhaps it is queued. The same id again, as somebody would who was not told.
+                # Perhaps it is queued. Send the same id again, as a client without an answer would.
                 self.unsure += attempt == 0
                 continue
             order.accepted = True
@@ -154,13 +154,13 @@ class Operator:
                 self.orders[row["id"]] = by_text[row["text"]]
 
     def close(self) -> None:
-        """End."""
+        """Stop."""
         self._over.set()
         self._thread.join(30)
 
 
 class Poisoner:
-    """Puts entries into the stream that are no positions, and remembers them."""
+    """Appends entries that are not positions to the stream, and remembers them."""
 
     def __init__(self, stage: Stage, seed: str) -> None:
         self.tried: set[str] = set()
@@ -192,19 +192,19 @@ class Poisoner:
             self.appended[mark] = time.time()
 
     def close(self) -> None:
-        """End."""
+        """Stop."""
         self._over.set()
         self._thread.join(30)
 
 
 def iso(moment: float) -> str:
-    """A time as Tracker and Directus take it."""
+    """Return a UNIX time in ISO 8601, as Tracker and Directus accept it."""
     text = datetime.fromtimestamp(moment, UTC).isoformat(timespec="milliseconds")
     return text.replace("+00:00", "Z")
 
 
 def unix(text: str) -> float:
-    """The inverse of it."""
+    """Return the UNIX time of a text in ISO 8601."""
     return datetime.fromisoformat(text.replace("Z", "+00:00")).timestamp()
 
 

@@ -1,4 +1,4 @@
-"""The business plane: a real Directus, or the double of it."""
+"""The business plane: a real Directus, or its double."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECRET: Final = "known-to-both-sides"
 
 
 class Plane:
-    """What operators write to, and what the bridge reads.
+    """The interface of both: operators write to it, and the bridge reads it.
 
     :param port: where it listens.
     """
@@ -35,7 +35,7 @@ class Plane:
         """The way that operators take to it."""
 
     def ask(self, method: str, path: str, body: Any = None, timeout: float = 5) -> tuple[int, Any]:
-        """Ask it as an operator does, through their proxy.
+        """Send a request as an operator does, through the operators' proxy.
 
         :raises OSError: when there is no answer.
         """

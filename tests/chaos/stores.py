@@ -30,7 +30,7 @@ _OPTIONS: Final = (
 
 @define
 class Excuses:
-    """When Redis itself may have lost what it had confirmed: failovers that nobody planned."""
+    """Times of unplanned failovers, in which Redis may have lost confirmed writes."""
 
     promotions: list[float] = field(factory=list)
     """UNIX seconds."""
@@ -65,9 +65,9 @@ class Store(Protocol):
         """Start all of it."""
 
     def url(self, role: str, change: Change | None) -> str:
-        """Make the way of a role to it; return its URL.
+        """Make the proxy of a role, and return its URL.
 
-        :param change: applied to what the role reads.
+        :param change: applied to the bytes that the role reads.
         """
 
     def client(self) -> Any:
@@ -75,7 +75,7 @@ class Store(Protocol):
 
 
 class Single:
-    """One server, to which each role has a way of its own."""
+    """One server, to which each role has a proxy of its own."""
 
     def __init__(self, folder: Path, wiring: Wiring, stack: ExitStack) -> None:
         self.excuses = Excuses()
@@ -164,7 +164,7 @@ class Cluster:
         return len(sentinel.client.execute_command("SENTINEL SENTINELS", Sentinel.NAME))
 
     def url(self, role: str, change: Change | None) -> str:
-        """See :class:`Store`; all roles take the same ways, and nothing is changed."""
+        """See :class:`Store`; all roles use the same proxies, and ``change`` is ignored."""
         return self._url
 
     def client(self) -> Any:
@@ -262,5 +262,5 @@ class Cluster:
 
 
 def _hasty(port: int) -> Any:
-    """A client that waits for nobody long."""
+    """Return a client with short timeouts."""
     return valkey.Valkey(port=port, retry=None, socket_timeout=0.5, socket_connect_timeout=0.5)

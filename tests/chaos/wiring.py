@@ -21,7 +21,7 @@ Address = tuple[str, int]
 
 @frozen
 class Weather:
-    """The shares of datagrams that are lost, doubled and late, each from 0 to 1."""
+    """The shares of datagrams that are lost, doubled and delayed, each from 0 to 1."""
 
     lost: float = 0.0
     doubled: float = 0.0

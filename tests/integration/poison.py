@@ -1,4 +1,4 @@
-"""A Redis in which healthy keys stand beside whatever else somebody may have put there."""
+"""A Redis with healthy keys, and malformed ones as any client may have written them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DEVICE: Final = "356307042441013"
 OTHER: Final = "356307042441021"
 STUCK: Final = "356307042441039"
 
-#: Healthy streams: one that is configured, and one that only the last heartbeat names.
+#: Healthy streams: a configured one, and one that only the last heartbeat names.
 STREAM: Final = "telemetry:teltonika"
 LAST: Final = "telemetry:zebra"
 #: The instance that writes both, and one that is gone.
@@ -22,16 +22,16 @@ GOOD: Final = "zebra"
 GONE: Final = "gone"
 HEALTHY: Final = (STREAM, LAST)
 
-#: A stream's name that a terminal would obey.
+#: A stream's name with control characters that a terminal would interpret.
 ANSI: Final = "telemetry:a b\n\x1b[31m"
 DEEP: Final = "[" * 100_000
 HUGE: Final = "9" * 3_000_000
 LONG: Final = "x" * 100_000
 
-#: Streams that heartbeats name, and that are none.
+#: Keys that heartbeats name as streams, but that are not streams.
 NO_STREAMS: Final = ("telemetry:hash", "telemetry:text")
 
-#: The largest ID there can be.
+#: The largest possible ID.
 LAST_ID: Final = "18446744073709551615-18446744073709551615"
 _HOUR_MS: Final = 3_600_000
 
@@ -45,7 +45,7 @@ def position(number: int) -> dict[str, str]:
 
 
 def poison(redis: RedisServer) -> None:
-    """Fill the server: 2 old entries that are done with and 1 new one in each healthy stream."""
+    """Fill the server: 2 old finished entries and 1 new one in each healthy stream."""
     redis.client.config_set("stream-node-max-entries", 1)
     redis.client.config_set("appendfsync", "no")
     for build in (_heartbeats, _streams, _dead_letters, _commands, _hashes, _healthy):

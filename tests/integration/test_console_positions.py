@@ -259,7 +259,7 @@ async def test_a_slow_question_is_given_up(
 
 
 @ensureDeferred
-async def test_malformed_rows_are_shown_as_far_as_they_can_be(tmp_path: Path) -> None:
+async def test_malformed_rows_are_shown_without_their_malformed_values(tmp_path: Path) -> None:
     """SQLite holds anything in any column, and whoever may write to the file can put it there."""
     from twisted.internet import reactor
 
@@ -292,7 +292,7 @@ async def test_malformed_rows_are_shown_as_far_as_they_can_be(tmp_path: Path) ->
 
 
 @ensureDeferred
-async def test_attributes_that_are_nested_deeply_hide_no_device(stored_in: Database) -> None:
+async def test_deeply_nested_attributes_do_not_hide_the_device(stored_in: Database) -> None:
     nested: Any = 1
     for _ in range(500):
         nested = [nested]

@@ -78,7 +78,10 @@ def pending(redis: RedisServer) -> int:
 
 def lag(redis: RedisServer) -> int:
     groups: Any = redis.client.xinfo_groups(STREAM)
-    return int(groups[0]["lag"]) + int(groups[0]["pending"]) if groups else -1
+    # Redis does not know the lag of a group that begins between two entries and has read none.
+    if not groups or groups[0]["lag"] is None:
+        return -1
+    return int(groups[0]["lag"]) + int(groups[0]["pending"])
 
 
 @ensureDeferred

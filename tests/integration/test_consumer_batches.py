@@ -1,4 +1,4 @@
-"""How a consumer puts entries together to batches, and divides those that take too long."""
+"""Batches of a consumer: their bounds, and their division when the sink is slow."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def append_long(redis: RedisServer, count: int) -> None:
 
 @define(eq=False)
 class SlowSink(FakeSink):
-    """A sink that times out when it is given too much."""
+    """A sink that times out for too many positions."""
 
     capacity: int = 0
     """Positions that it stores in time."""
@@ -86,14 +86,14 @@ async def test_a_batch_is_bounded_in_bytes(redis: RedisServer) -> None:
     await until(lambda: lag(redis) == 0, "all is stored")
     await processing.stop()
     assert len(stored_times(sink)) == 150
-    # Of the first read nobody knows how long the entries are.
+    # The length of the entries is unknown at the first read.
     sizes = [sum(one.position.is_message for one in batch.positions) for batch in sink.batches]
     assert sizes[0] <= 64
     assert max(sizes[1:]) <= 4 * MIB // LONG + 1
 
 
 @ensureDeferred
-async def test_what_was_pending_before_a_restart_is_taken_up_in_batches(
+async def test_entries_pending_before_a_restart_are_processed_in_batches(
     redis: RedisServer,
 ) -> None:
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
@@ -108,7 +108,7 @@ async def test_what_was_pending_before_a_restart_is_taken_up_in_batches(
 
 
 @ensureDeferred
-async def test_what_is_claimed_is_taken_over_in_batches(redis: RedisServer) -> None:
+async def test_claimed_entries_are_processed_in_batches(redis: RedisServer) -> None:
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
     append_long(redis, 200)
     made = redis.client.xreadgroup(PROCESSOR_GROUP, "gone", {STREAM: ">"}, count=1000)
@@ -123,12 +123,12 @@ async def test_what_is_claimed_is_taken_over_in_batches(redis: RedisServer) -> N
 
 
 @ensureDeferred
-async def test_a_backlog_that_is_pending_comes_over_a_slow_link(redis: RedisServer) -> None:
+async def test_a_pending_backlog_is_read_over_a_slow_link(redis: RedisServer) -> None:
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
     append_long(redis, 60)
     redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=1000)
     sink = FakeSink()
-    # One reply holds all of it, which takes half as long again as the reply timeout.
+    # All of it is one reply, which takes 1.5 times the reply timeout.
     with meddler(redis.port, rate=60 * LONG / 6) as port:
         redis.address = RedisAddress.from_url(f"redis://127.0.0.1:{port}/0")
         processing = Processing(redis, sink, "one")
@@ -185,7 +185,7 @@ async def test_a_single_position_that_takes_too_long_is_waited_for(redis: RedisS
 
 
 @ensureDeferred
-async def test_what_was_stored_of_a_batch_is_done_whatever_becomes_of_the_rest(
+async def test_a_stored_part_is_acknowledged_even_if_the_rest_fails(
     redis: RedisServer,
 ) -> None:
     append(redis, 8)
@@ -202,7 +202,7 @@ async def test_what_was_stored_of_a_batch_is_done_whatever_becomes_of_the_rest(
 
 
 @ensureDeferred
-async def test_what_is_refused_in_a_part_is_put_aside_alone(redis: RedisServer) -> None:
+async def test_a_refused_position_in_a_part_is_the_only_dead_letter(redis: RedisServer) -> None:
     append(redis, 16)
     sink = SlowSink(capacity=5, refused={"2026-11-22T10:00:09.000Z"})
     processing = Processing(redis, sink)
@@ -214,7 +214,7 @@ async def test_what_is_refused_in_a_part_is_put_aside_alone(redis: RedisServer) 
 
 
 @ensureDeferred
-async def test_a_slow_database_gets_what_it_stores_in_time(
+async def test_batches_shrink_until_a_slow_database_stores_them_in_time(
     redis: RedisServer, database: str
 ) -> None:
     from twisted.internet import reactor

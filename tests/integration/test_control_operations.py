@@ -387,7 +387,7 @@ async def test_what_is_no_stream_has_no_lag(asking: Asking, redis: RedisServer) 
     redis.client.set("text", "1")
     error = await asking.refusal(Lag, streams=["text"])
     assert isinstance(error, BadArgument)
-    assert str(error) == "text is no stream"
+    assert str(error) == "text is not a stream"
 
 
 @ensureDeferred

@@ -35,7 +35,7 @@ class Counting(TeltonikaDatagramProtocol):
 @pytest.mark.parametrize("shared", ["", ":reuseport=1"])
 @pytest.mark.parametrize("datagram", [b"", b"x"])
 @ensureDeferred
-async def test_a_turn_ends_after_so_many_datagrams_however_small(
+async def test_a_turn_ends_after_a_number_of_datagrams_of_any_size(
     datagram: bytes, shared: str
 ) -> None:
     from twisted.internet import reactor

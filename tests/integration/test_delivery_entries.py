@@ -23,7 +23,7 @@ from tests.integration.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import fields, responses
-from tracker.ingestion.delivery import REJECTION_LINES
+from tracker.observe.ratelimit import MAX_LINES
 
 STREAM: Final = outbound("one")
 
@@ -83,11 +83,11 @@ async def test_many_entries_that_are_no_commands_do_not_fill_the_log(
 ) -> None:
     with capturedLogs() as captured:
         one = await instances.start()
-        for _ in range(3 * REJECTION_LINES):
+        for _ in range(3 * MAX_LINES):
             redis.client.xadd(STREAM, {"colour": "red"})
-        await one.until(lambda: len(said(redis)) == 3 * REJECTION_LINES, "refused")
-    lines = [event for event in captured if "is no command" in str(event.get("log_format"))]
-    assert len(lines) == REJECTION_LINES
+        await one.until(lambda: len(said(redis)) == 3 * MAX_LINES, "refused")
+    lines = [event for event in captured if "is not a command" in str(event.get("log_format"))]
+    assert len(lines) == MAX_LINES
     assert is_empty(redis, STREAM)
 
 

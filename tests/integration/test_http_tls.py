@@ -50,7 +50,7 @@ class Served:
 
 @pytest_twisted.async_yield_fixture
 async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    """Deadlines are short: what is waited for here does not come."""
+    """Shorten the deadlines, since the tests wait for them to pass."""
     from twisted.internet import reactor
 
     for stage in (Stage.NEW, Stage.CLOSE):
@@ -76,7 +76,7 @@ def in_thread(function: Any, *arguments: Any) -> Deferred[Any]:
 
 
 @ensureDeferred
-async def test_it_is_served(served: Served) -> None:
+async def test_a_request_over_tls_is_answered(served: Served) -> None:
     assert await in_thread(served.ask) == b"HTTP/1.1 404"
 
 

@@ -1,4 +1,4 @@
-"""Whatever stands in Redis: each reader does its work with the healthy keys beside it.
+"""Malformed keys in Redis: each reader still processes the healthy keys.
 
 Every test has the same server, see :mod:`tests.integration.poison`, and one reader.
 """
@@ -94,7 +94,7 @@ async def bridges(redis: RedisServer) -> AsyncIterator[Bridges]:
 
 @contextmanager
 def quiet() -> Iterator[Sequence[LogEvent]]:
-    """Every line that is logged meanwhile is short and printable, and none is a fault."""
+    """Check that all lines logged meanwhile are short and printable, and not failures."""
     with capturedLogs() as captured:
         yield captured
     lines = [formatEvent(event) for event in captured]
@@ -133,7 +133,7 @@ def strict(data: bytes | str) -> Any:
 
 
 def fates(redis: RedisServer) -> dict[str, str]:
-    """Command → its last status, of the responses that are well formed."""
+    """Return command → last status, from the well-formed responses."""
     script = "return redis.call('XRANGE', KEYS[1], '-', '+')"
     found = {}
     for _, content in redis.client.eval(script, 1, "commands:responses"):
@@ -372,7 +372,7 @@ async def test_processor(redis: RedisServer, tmp_path: Path) -> None:
 
 
 def await_reasons(redis: RedisServer) -> list[str]:
-    """The reasons of what this processor has put aside."""
+    """Return the reasons of the dead letters of this processor."""
     script = "return redis.call('XRANGE', KEYS[1], '-', '+')"
     entries = redis.client.eval(script, 1, f"{STREAM}:dead")
     return [
@@ -404,7 +404,7 @@ async def test_command_delivery(redis: RedisServer, instances: Instances) -> Non
 
 
 @ensureDeferred
-async def test_bridge_tells_responses(redis: RedisServer, bridges: Bridges) -> None:
+async def test_bridge_reports_responses(redis: RedisServer, bridges: Bridges) -> None:
     first, last = bridges.rows(2)
     bridges.say(first, "responded")
     redis.client.xadd("commands:responses", {"status": HUGE, "command_id": last})

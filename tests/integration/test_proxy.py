@@ -1,4 +1,4 @@
-"""The proxy of the tests does to connections what each of its methods says."""
+"""The proxy of the tests: each method has its effect on connections."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def echoes(near: socket.socket, far: socket.socket) -> bool:
 
 
 def is_silent(one: socket.socket) -> bool:
-    """Return whether nothing comes for a while, not even the end."""
+    """Return whether nothing arrives for a while, not even the end."""
     one.settimeout(0.2)
     try:
         one.recv(1)
@@ -80,7 +80,7 @@ def test_a_stall_keeps_everything_back_until_it_is_healed(path: Path) -> None:
     assert far.recv(10) == b""
 
 
-def test_connections_of_before_a_stall_may_lead_nowhere_for_good(path: Path) -> None:
+def test_connections_made_before_a_stall_may_stay_unforwarded(path: Path) -> None:
     near, far = path.connect()
     path.proxy.stall(deaf=True)
     path.proxy.heal(forward_old=False)
@@ -110,7 +110,7 @@ def test_a_half_close_ends_one_direction_only(path: Path, up: bool) -> None:
     assert source.recv(10) == b"open"
 
 
-def test_refused_connections_reach_nobody_until_healed(path: Path) -> None:
+def test_refused_connections_do_not_reach_the_server_until_healed(path: Path) -> None:
     path.connect()
     path.proxy.refuse()
     with pytest.raises(ConnectionRefusedError):

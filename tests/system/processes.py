@@ -27,7 +27,7 @@ Key = tuple[str, str, str]
 def environment(**variables: str) -> dict[str, str]:
     """Return the environment without what would configure Tracker, plus ``variables``.
 
-    Without the size of a terminal, too: pytest-xdist sets one that is not the terminal's.
+    The size of the terminal is removed as well, since pytest-xdist sets a wrong one.
     """
     heeded = ("REDIS_", "INSTANCE_ID", "CONSUMER_NAME", "TRACKER_", "COLUMNS", "LINES")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(heeded)}

@@ -105,7 +105,7 @@ def test_devices_that_come_while_it_restarts_wait_and_are_served(
         ingest.kill()
 
 
-def test_a_proxy_may_be_in_front_of_that_port(
+def test_a_proxy_may_connect_to_that_port(
     tmp_path: Path, redis: RedisServer, listening: socket.socket
 ) -> None:
     port = listening.getsockname()[1]

@@ -136,7 +136,7 @@ def test_dead_letters_are_retried(redis: RedisServer) -> None:
     assert admin(redis, "dead", "retry", "--all") == "0 retried\n"
 
 
-def test_a_dead_letter_that_cannot_be_retried_is_named_and_keeps_no_other(
+def test_a_dead_letter_that_cannot_be_retried_is_listed_and_does_not_stop_others(
     redis: RedisServer,
 ) -> None:
     first, last = put_aside(redis, 2)

@@ -1,4 +1,4 @@
-"""A processor with a backlog of long messages: its memory stays within what the docs say."""
+"""A processor with a backlog of long messages: its memory stays within the documented bound."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def append(redis: RedisServer) -> None:
 
 
 def peak_memory(pid: int) -> int:
-    """The most memory that a process has had resident, in bytes."""
+    """Return the peak resident memory of a process, in bytes."""
     found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text())
     assert found is not None
     return int(found[1]) * 1024
 
 
 def documented_memory() -> int:
-    """The bound that docs/architecture.rst states, for the default of ``--batch-bytes``."""
+    """Return the bound in docs/architecture.rst for the default of ``--batch-bytes``."""
     text = (Path(__file__).parents[2] / "docs" / "architecture.rst").read_text()
     found = re.search(r"(\d+) MiB \+ (\d+) × ``--batch-bytes``", text)
     assert found is not None

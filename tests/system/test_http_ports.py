@@ -1,4 +1,4 @@
-"""What strangers may do to ports that speak HTTP, while others use them."""
+"""Hostile peers at HTTP ports, while others use them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tracker.observe.http import HEALTH_LIMITS
 DEVICE = "356307042441013"
 HALF = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "
 STRANGERS = 1100
-#: Files that come and go besides.
+#: Other files that are opened and closed meanwhile.
 SOME = 10
 
 
@@ -66,7 +66,7 @@ def ask(port: int, host: str, path: str, method: str = "GET") -> tuple[int, byte
 
 
 def answer(port: int, host: str, path: str, begins: bytes) -> None:
-    """Get an answer of 200; who has the address of the crowd may have to ask twice."""
+    """Get an answer of 200; from the address of the crowd it may take two requests."""
 
     def asked() -> bool:
         with suppress(ConnectionError, http.client.BadStatusLine):
@@ -102,10 +102,10 @@ def test_half_requests_to_the_health_port_take_no_files_of_devices(
     assert "Traceback" not in ingest.daemon.text
 
 
-def test_body_sent_to_the_health_port_ends_up_nowhere(
+def test_body_sent_to_the_health_port_is_not_stored(
     serve: Callable[..., Ingest], tmp_path: Path
 ) -> None:
-    """Sent in pieces, of which none says how many there will be."""
+    """Send a chunked body, whose size is not known in advance."""
     ingest = serve()
     port = int(ingest.daemon.url("").rpartition(":")[2])
     with socket.create_connection(("127.0.0.1", port), 10) as connection:
@@ -121,7 +121,7 @@ def test_body_sent_to_the_health_port_ends_up_nowhere(
     assert not [one for one in folder.iterdir() if os.readlink(one).endswith(" (deleted)")]
 
 
-def test_connections_that_say_little_do_not_lock_anybody_out_of_the_console(
+def test_slow_connections_do_not_lock_browsers_out_of_the_console(
     tmp_path: Path, redis: RedisServer
 ) -> None:
     console = Daemon(

@@ -1,4 +1,4 @@
-"""Devices behind a proxy that says for whom it connects."""
+"""Devices behind a proxy that sends PROXY headers."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ class Site:
         return RawDevice(self.ingest.port, None, source, header)
 
     def serves(self, header: bytes, tls: bool = False, source: str = "127.0.0.1") -> bool:
-        """Whether a device is served, and not closed unread."""
+        """Return whether a device is served, and not closed unread."""
         with suppress(OSError), self.connect(header, tls, source) as device:
             return device.try_login(imei(9))
         return False
 
     def addresses(self) -> dict[str, str]:
-        """Device → address, as ``tracker-admin connections`` has them."""
+        """Return device → address, as ``tracker-admin connections`` prints them."""
         listed = run("tracker-admin", "--control", self.control, "-o", "json", "connections")
         assert listed.returncode == 0, listed.stderr
         return {row["device_id"]: row["address"] for row in json.loads(listed.stdout)}
@@ -137,7 +137,7 @@ def test_bytes_behind_a_header_are_read_however_they_are_cut(site: Site) -> None
     wait_for(lambda: metric(site.ingest, "tracker_connection_slots_used") == 0, "it is gone")
 
 
-def test_who_is_no_named_proxy_is_closed_unread(site: Site) -> None:
+def test_a_connection_that_is_not_from_the_proxy_is_closed_unread(site: Site) -> None:
     for tls in (False, True):
         assert not site.serves(text("203.0.113.1"), tls, STRANGER)
     assert site.count("rejections", "proxy") == 2

@@ -18,13 +18,13 @@ RATE = ("--connection-rate", "100000", "--connection-rate-per-address", "100000"
 
 
 def slots(ingest: Ingest) -> dict[str, int]:
-    """What ``/readyz`` says of them."""
+    """Return the details of ``/readyz`` about slots."""
     facts: dict[str, int] = ingest.daemon.readyz()[1]["details"]["connections"]
     return facts
 
 
 def metric(ingest: Ingest, line: str) -> float:
-    """The value of a metric, of which the line in ``/metrics`` begins so."""
+    """Return the value of the metric whose line in ``/metrics`` begins with ``line``."""
     with urllib.request.urlopen(ingest.daemon.url("/metrics"), timeout=30) as response:
         lines = response.read().decode().splitlines()
     (found,) = (one for one in lines if one.startswith(f"{line} "))
@@ -32,7 +32,7 @@ def metric(ingest: Ingest, line: str) -> float:
 
 
 def serves_other(ingest: Ingest, device_id: str) -> bool:
-    """Whether a device with another address than the test's other ones is served."""
+    """Return whether a device with an address of its own is served."""
     with RawDevice(ingest.port, source=OTHER) as device:
         return device.login(device_id) == b"\x01"
 

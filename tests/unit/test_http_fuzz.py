@@ -1,4 +1,4 @@
-"""Mutated requests to all that speaks HTTP: each is answered with a status that it may have.
+"""Mutated requests to all HTTP sites: each is answered with an allowed status.
 
 Nothing that a peer sends may raise an error, log a failure, or log without end.
 """
@@ -27,7 +27,8 @@ from tracker.observe.health import Health
 from tracker.observe.http import health_site
 from tracker.observe.metrics import make_registry
 from tracker.observe.page import can_be_read
-from tracker.observe.refusals import MAX_LINES, HTTPReports
+from tracker.observe.ratelimit import MAX_LINES
+from tracker.observe.refusals import HTTPReports
 
 #: Requests to each site.
 ROUNDS: Final = 1500
@@ -167,7 +168,7 @@ def test_mutated_requests_are_answered_or_cut_off(make: Callable[[], Target]) ->
     assert statuses & {200, 202}
 
 
-def test_whatever_is_accepted_the_metrics_can_be_written() -> None:
+def test_metrics_are_written_for_every_accepted_header() -> None:
     """What their client raises is raised in a thread, and logged with a traceback."""
     app = make_wsgi_app(make_registry())
     chance = random.Random("metrics")

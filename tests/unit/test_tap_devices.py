@@ -75,7 +75,7 @@ def test_devices_may_come_every_way_at_once(certificate: Path) -> None:
     assert found.count(TCP4ServerEndpoint) == 1
 
 
-def test_devices_may_come_by_a_proxy(certificate: Path) -> None:
+def test_devices_may_connect_through_a_proxy(certificate: Path) -> None:
     proxied = tls(certificate).replace("=ssl", "=haproxy:ssl")
     found = kinds(
         *("ingest", "--listen", "teltonika=haproxy:tcp:5027:interface=127.0.0.1"),

@@ -91,7 +91,7 @@ def test_what_cannot_be_listened_on_is_told(certificate: Path, endpoint: str, to
         ("haproxy:systemd:domain=INET:name=no", "systemd has passed no such socket"),
     ],
 )
-def test_a_mistake_behind_a_named_proxy_is_told_with_the_whole_endpoint(
+def test_a_malformed_endpoint_behind_haproxy_is_reported_in_full(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, endpoint: str, told: str
 ) -> None:
     monkeypatch.chdir(tmp_path)  # where no server.pem is
@@ -106,20 +106,20 @@ def test_a_mistake_behind_a_named_proxy_is_told_with_the_whole_endpoint(
         ("lb.example", "must be an IP address or ADDRESS/BITS"),
         ("192.0.2.9/33", "must be an IP address or ADDRESS/BITS"),
         ("192.0.2.9/24", "bits are set behind its prefix"),
-        ("0.0.0.0/0", "names every address"),
-        ("::/0", "names every address"),
+        ("0.0.0.0/0", "covers every address"),
+        ("::/0", "covers every address"),
         ("", "must be an IP address"),
     ],
 )
-def test_a_mistake_in_a_proxy_is_told(proxy: str, told: str) -> None:
+def test_a_malformed_proxy_is_reported(proxy: str, told: str) -> None:
     arguments = ("--listen", "teltonika=haproxy:tcp:5027", "--proxy", "192.0.2.9")
     message = mistake("ingest", *arguments, "--proxy", proxy)
     assert f"--proxy {proxy}: " in message
     assert told in message
 
 
-def test_a_proxy_that_has_no_endpoint_is_told() -> None:
-    assert "--proxy: no --listen" in mistake(
+def test_a_proxy_without_a_haproxy_endpoint_is_reported() -> None:
+    assert "--proxy requires a haproxy: endpoint" in mistake(
         "ingest", "--listen", "teltonika=tcp:5027", "--proxy", "192.0.2.9"
     )
 

@@ -1,4 +1,4 @@
-"""Text from outside: what is read of it, and how it is shown."""
+"""Untrusted text: parsing and showing it."""
 
 from __future__ import annotations
 

@@ -262,6 +262,6 @@ class DeviceSync(Service):
 
 
 def _model(value: Any) -> str:
-    """The name of a model that Redis can hold; empty where there is none."""
+    """Return the name of a model as text that Redis can hold; empty if there is none."""
     text = str(value or "")[:MAX_MODEL]
     return text.encode(errors="replace").decode()

@@ -336,9 +336,10 @@ class Dispatcher(Service):
         return await self._routed(command, answer)
 
     async def _too_late(self, command: Command) -> bool:
-        """End a command that has expired, unless it was sent by an attempt that told nobody.
+        """End an expired command, unless an earlier attempt sent it without reporting that.
 
-        What nobody has begun with by now nobody will: it is expired, wherever it may be queued.
+        A command that no instance has begun with by now will not be sent: it is expired, wherever
+        it may be queued.
         """
         fate = await self._table.fate(command.command_id)
         if fate is None:

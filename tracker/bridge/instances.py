@@ -41,10 +41,10 @@ FRESH: Final = 1.0
 PATIENCE: Final = 10.0
 #: Seconds that connections may take to be closed.
 CLOSING: Final = 5.0
-#: Control ports that are connected to. While instances advertise more, those that cannot be
-#: used make room for others at each look.
+#: Control ports that are connected to. If instances advertise more, unusable ports are replaced
+#: by others at each look.
 MAX_PORTS: Final = 200
-#: Of so many it is reported why they take no commands.
+#: Ports at most for which the reason why they take no commands is reported.
 MAX_REASONS: Final = 5
 #: What the instances' logs call the bridge.
 NAME: Final = "bridge"
@@ -207,12 +207,12 @@ class Instances(Service):
             self._keep(self._chosen(set(found.values())))
 
     def _chosen(self, advertised: set[str]) -> set[str]:
-        """Those to be connected to: all, unless there are too many."""
+        """Return the ports to connect to: all, unless there are too many."""
         if len(advertised) <= MAX_PORTS:
             return advertised
         usable = [one for one, client in self._clients.items() if client.trouble is None]
         chosen = set(usable[:MAX_PORTS]) & advertised
-        # From the last one that was tried on, so that all have their turn.
+        # Continue after the last one that was tried, so that each gets its turn.
         others = sorted(advertised - chosen, key=lambda one: (one <= self._last_tried, one))
         tried = others[: MAX_PORTS - len(chosen)]
         self._last_tried = tried[-1] if tried else ""

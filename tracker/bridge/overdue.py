@@ -130,7 +130,7 @@ class Overdue(Service):
         return await first_unacknowledged(self._redis, RESPONSES, DIRECTUS_GROUP) is None
 
     async def _end_safely(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
-        """The same as :meth:`_end`; False, too, where Redis refuses to say it of this row."""
+        """Call :meth:`_end`; log an error of Redis for this row, and return False."""
         try:
             return await self._end(row, may_be_lost)
         except Refused as error:

@@ -28,7 +28,7 @@ from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.observe.health import Pulse
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.streams.allowance import Allowance
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.groups import (
@@ -59,8 +59,6 @@ PATIENCE: Final = 8
 RETRY: Final = 1.0
 #: Milliseconds after which what another bridge was given is taken over.
 CLAIM_AFTER_MS: Final = 60_000
-#: Lines a minute about entries that are not responses.
-REJECTION_LINES: Final = 10
 
 _PLAIN: Final = ("status", "delivered_at", "finished_at")
 
@@ -132,7 +130,7 @@ class ResponseWriter(Service):
         self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
         self._telling: Mapping[str, _Untold] = {}
         self._held: dict[str, _Untold] = {}
-        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._rejections = RateLimit(clock)
 
     def startService(self) -> None:
         """Begin to read."""
@@ -228,7 +226,7 @@ class ResponseWriter(Service):
                     stream=RESPONSES,
                     id=entry.id,
                     error=shown(error),
-                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                    more=and_more(suppressed),
                 )
             return "", None
         key = response.command_id.lower()

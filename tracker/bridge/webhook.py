@@ -21,8 +21,8 @@ from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
 from tracker.net.refusals import Reports
 from tracker.untrusted import parse_json
 
-#: A row's id takes fifty bytes. All Flows post from one address, that of Directus. None is left
-#: connected when the bridge stops.
+#: A row's id takes fifty bytes. All Flows post from one address, that of Directus. Connections are
+#: not persistent, so that none is open when the bridge stops.
 WEBHOOK_LIMITS: Final = HTTPLimits(
     connections=512, per_address=400, body=64 * 1024, persistent=False
 )
@@ -58,7 +58,7 @@ class Webhook:
 
     @app.handle_errors(HTTPException)  # type: ignore[arg-type]
     def not_there(self, request: Request, failure: Any) -> bytes:
-        """Answer for a path or a method that there is not; werkzeug redirects to no other."""
+        """Answer a request with an unknown path or method; never redirect to another path."""
         error = NotFound() if isinstance(failure.value, RequestRedirect) else failure.value
         return _answer(request, error.code, error.name.lower())
 
@@ -97,7 +97,7 @@ class Webhook:
 
 
 class _Request(BoundedRequest):
-    """One whose secret is given once."""
+    """A request in which the header of the secret may stand once."""
 
     text_headers = (b"host", SECRET_HEADER.lower().encode())
 

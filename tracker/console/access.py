@@ -15,14 +15,12 @@ from tracker.console.operators import LONGEST, Operators
 from tracker.console.requests import from_elsewhere, same_origin
 from tracker.console.sessions import LIFETIME, Session, Sessions
 from tracker.net.shares import address_group
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 
 #: Failed attempts to log in, from one address and by one name, within so many seconds.
 MOST_BY_ADDRESS: Final = 20
 MOST_BY_NAME: Final = 10
 PERIOD: Final = 900.0
-#: Failed logins that the log tells of, in a minute.
-MOST_TOLD: Final = 10
 #: Passwords that are checked at the same time: each takes 32 MiB.
 MOST_CHECKED: Final = 4
 #: The header with the token of a session.
@@ -73,7 +71,7 @@ class Access:
         self._by_address = Attempts(clock, MOST_BY_ADDRESS, PERIOD)
         self._by_name = Attempts(clock, MOST_BY_NAME, PERIOD)
         self._checking = 0
-        self._told = RateLimit(clock, MOST_TOLD, 60)
+        self._failures = RateLimit(clock)
 
     @property
     def asks(self) -> bool:
@@ -178,13 +176,13 @@ class Access:
         self._set_cookie(request, None)
 
     def _warn(self, what: str, address: str) -> None:
-        # Whoever can reach us can cause these.
-        if (suppressed := self._told.admit()) is not None:
+        # Anybody who can reach the console can cause these.
+        if (suppressed := self._failures.admit()) is not None:
             self._log.warn(
-                "login {what}, from {address} ({suppressed} more not told)",
+                "login {what}, from {address}{more}",
                 what=what,
                 address=address,
-                suppressed=suppressed,
+                more=and_more(suppressed),
             )
 
     def _check_page(self, request: Any) -> None:

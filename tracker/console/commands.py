@@ -146,7 +146,7 @@ class CommandLog:
 
     def _count(self, minute: int, status: str) -> None:
         if not self._minutes or self._minutes[-1].number != minute:
-            # Whoever appends chooses the IDs, and so may choose a minute of its own for each.
+            # A client that appends chooses the IDs, and may choose another minute for each.
             del self._minutes[: max(0, len(self._minutes) + 1 - _MAX_MINUTES)]
             self._minutes.append(_Minute(minute, Counter()))
         self._minutes[-1].counts[status] += 1

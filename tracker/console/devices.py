@@ -119,7 +119,7 @@ class Devices:
         except Refused as error:
             if not is_wrong_type(error):
                 raise
-            return None  # the device is shown all the same
+            return None  # the device is shown without its model
         return None if model is None else shown(model)
 
     async def track(self, device_id: str, hours: float) -> dict[str, Any]:
@@ -182,7 +182,7 @@ class Devices:
 _ATTRIBUTES: Final = ("attributes", "named")
 
 
-_BAD_AFTER: Final = "after: must be what the page before has returned"
+_BAD_AFTER: Final = "after: must be the value that the previous page returned"
 
 
 def _after(text: str) -> tuple[str, str] | None:
@@ -194,7 +194,9 @@ def _after(text: str) -> tuple[str, str] | None:
         contact, device_id = parse_json(text)
         fits = _TIME.fullmatch(contact) and device_id and is_unicode(device_id)
         fits = fits and "\0" not in device_id
-        datetime.fromisoformat(contact)  # the database would refuse the 30th of February
+        datetime.fromisoformat(
+            contact
+        )  # such as the 30th of February, which the database would refuse
     except (ValueError, TypeError, AttributeError):
         raise BadQuestion(_BAD_AFTER) from None
     if not fits:
@@ -222,5 +224,5 @@ def _shown(value: Any) -> Any:
         value = json.dumps(value)
     if isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER:
         value = str(value)
-    # A device's message may have line breaks, which people want to see.
+    # Line breaks of a device's message are kept.
     return value[:MAX_TEXT] if isinstance(value, str) else value

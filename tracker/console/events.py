@@ -34,9 +34,9 @@ def event(name: str, data: Any) -> bytes:
 class EventStream:
     """One response that goes on until its reader leaves.
 
-    What a slow reader has not taken waits here: ``most`` events, of which the oldest go
-    first. (And up to 64 KiB in the transport, which says when that is so.) The channel closes the
-    connection of a reader that reads nothing for :data:`tracker.net.waits.READ_TIMEOUT` seconds.
+    Events for a slow reader are queued: at most ``most`` of them, of which the oldest are
+    dropped first, besides up to 64 KiB in the transport. The channel closes the connection
+    of a reader that reads nothing for :data:`tracker.net.waits.READ_TIMEOUT` seconds.
     """
 
     def __init__(self, request: Any, most: int, allowed: Callable[[], bool] = lambda: True) -> None:
@@ -69,7 +69,7 @@ class EventStream:
         self._waiting.append(event)
 
     def beat(self) -> None:
-        """Show that the connection lives; close it if its reader may not stay."""
+        """Send a comment to keep the connection alive; close it if access has ended."""
         if self._closed:
             return
         if not self._allowed():
@@ -91,11 +91,11 @@ class EventStream:
             self._ended.callback(None)
 
     def pauseProducing(self) -> None:
-        """The transport has enough."""
+        """Queue events: the transport's buffer is full."""
         self._full = True
 
     def resumeProducing(self) -> None:
-        """It takes more."""
+        """Send the queued events: the transport accepts more."""
         self._full = False
         while self._waiting and not self._full:
             self._request.write(self._waiting.popleft())

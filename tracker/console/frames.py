@@ -14,7 +14,7 @@ from tracker.console.events import Broadcast, EventStream, TooMany, event
 from tracker.console.ports import ControlPorts
 from tracker.control.client import ControlClient, DeviceEvent
 from tracker.control.commands import ControlError
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.streams.connection import Refused, Unavailable
 
 #: Seconds between two looks at where the devices are that are watched.
@@ -26,8 +26,6 @@ MOST_WAITING: Final = 50
 #: Bytes of a frame, and characters of what is in it, that are shown.
 MOST_BYTES: Final = 2048
 MOST_TEXT: Final = 15_000
-#: Lines a minute about devices that cannot be shown.
-MAX_LINES: Final = 10
 
 #: Device → the instance that it is connected to.
 Owner = Callable[[str], Awaitable[str | None]]
@@ -58,8 +56,8 @@ class Frames(TimerService):
         self._ports = ports
         self._broadcast = broadcast
         self._watches: dict[str, _Watch] = {}
-        self._troubles = RateLimit(clock, MAX_LINES, 60.0)
-        self._faults = RateLimit(clock, MAX_LINES, 60.0)
+        self._troubles = RateLimit(clock)
+        self._faults = RateLimit(clock)
 
     def open(self, request: Any, device_id: str, allowed: Callable[[], bool]) -> EventStream:
         """Begin to show a device to whoever asks.
@@ -106,11 +104,11 @@ class Frames(TimerService):
                     "the frames of {device_id} cannot be shown: {error}{more}",
                     device_id=device_id,
                     error=error,
-                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                    more=and_more(suppressed),
                 )
         except Exception:  # noqa: BLE001 - else it would never be looked at again
             if self._faults.admit() is not None:
-                self._log.failure("a device is not watched")
+                self._log.failure("the frames of a device cannot be shown")
         finally:
             watch.lock.release()
 

@@ -56,7 +56,7 @@ class Look:
     dead: Sequence[Dead]
     """Streams that have any."""
     left_out: int = 0
-    """Streams that are not looked at, as there are too many."""
+    """Number of streams that are not read because there are too many."""
     malformed: Mapping[str, str] = field(factory=dict)
     """Key, printable and short → what is wrong with it. The others are there all the same."""
 
@@ -64,7 +64,7 @@ class Look:
 async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
     """See how everything is.
 
-    A key of another type than it should be counts as empty, and is named as malformed.
+    A key of the wrong type counts as empty, and is listed as malformed.
 
     :param configured: streams of positions, besides those that instances say they write;
         where there are too many, these go first.
@@ -102,7 +102,7 @@ async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
 
 @frozen
 class _Seeing:
-    """Asks Redis, and remembers which keys are of another type than they should be."""
+    """Reads from Redis, and remembers the keys of the wrong type."""
 
     redis: RedisConnection
     malformed: dict[str, str] = field(factory=dict)
@@ -135,5 +135,5 @@ class _Seeing:
         except Refused as error:
             if not is_wrong_type(error):
                 raise
-            self.malformed[shown(key)] = "of another type than it should be"
+            self.malformed[shown(key)] = "wrong type"
             return otherwise

@@ -33,7 +33,7 @@ class _Port:
     instance_id: str = ""
     info: dict[str, Any] | None = None
     why: str = ""
-    """Why there is no info, as it stands in the log."""
+    """Why there is no info; the same text as in the log."""
     asking: bool = False
 
     @property

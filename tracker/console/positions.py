@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import MAX_PAYLOAD
 from tracker.processing.sinks import POSTGRESQL, sink_kind
 from tracker.processing.sinks.thread import SinkThread
@@ -31,8 +31,6 @@ MOST_POINTS: Final = 1500
 TIMEOUT: Final = 5.0
 #: Questions that may wait for the one before.
 MOST_WAITING: Final = 16
-#: Lines a minute about questions without an answer.
-MAX_LINES: Final = 10
 
 T = TypeVar("T")
 
@@ -44,7 +42,7 @@ LAST: Final = (
 
 
 class NoAnswer(Exception):
-    """The database has not answered; the text is for whoever asks, and names no server.
+    """The database has not answered; the text is for the client, and names no server.
 
     :param detail: the reason, for the log; holds no password.
     """
@@ -88,7 +86,7 @@ class Positions(Service, ABC):
     def __init__(self, reactor: Any, name: str) -> None:
         self._thread = SinkThread(reactor, name)
         self._waiting = 0
-        self._troubles = RateLimit(reactor, MAX_LINES, 60.0)
+        self._troubles = RateLimit(reactor)
 
     def startService(self) -> None:
         """Have the thread."""
@@ -138,7 +136,7 @@ class Positions(Service, ABC):
                 self._log.warn(
                     "the database cannot be asked: {why}{more}",
                     why=error.detail,
-                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                    more=and_more(suppressed),
                 )
             raise
         finally:
@@ -182,7 +180,7 @@ def open_positions(reactor: Any, url: str) -> Positions:
 
 
 def decoded(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with what is JSON in it as values; None for what is malformed."""
+    """Return the row with its JSON columns parsed; None for a malformed one."""
     for name in ("attributes", "named"):
         try:
             row[name] = None if row[name] is None else parse_json(row[name], MAX_PAYLOAD)
@@ -192,7 +190,7 @@ def decoded(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _presentable(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with values that JSON has: a column of SQLite may hold anything."""
+    """Return the row with values that JSON can hold: a column of SQLite may hold any value."""
     return {name: _value(value) for name, value in row.items()}
 
 
@@ -207,7 +205,7 @@ def _value(value: Any) -> Any:
 def _point(
     ts: str, latitude: float, longitude: float, speed: int | None, angle: int | None
 ) -> tuple[int, float, float, int | None, int | None] | None:
-    """A point of a track; None where the row is malformed."""
+    """Return a point of a track; None if the row is malformed."""
     try:
         moment = int(datetime.fromisoformat(ts).timestamp() * 1000)
         place = round(float(latitude), 6), round(float(longitude), 6)

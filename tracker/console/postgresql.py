@@ -57,7 +57,7 @@ class PostgreSQLPositions(Positions):
     def _device(self, device_id: str) -> dict[str, Any] | None:
         names = (*LAST, "attributes", "named")
         rows = self._select(
-            # As text: nesting that the driver's own parser cannot read would be its fault.
+            # As text, because the driver's own parser raises an error for deep nesting.
             f"SELECT {_LAST}, attributes::text, named::text "  # noqa: S608 - names of ours
             "FROM last_positions WHERE device_id = %s",
             (device_id,),

@@ -14,8 +14,8 @@ from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
 from tracker.net.refusals import Refusal, Reports
 
 #: A browser opens six connections, and the text of a command has 4,096 characters. Behind a
-#: proxy all browsers have one address: it may hold all live views, of which there are 200
-#: (MOST_STREAMS in ``events.py``), and more.
+#: proxy all browsers have one address, so one address may hold all 200 live views
+#: (MOST_STREAMS in ``events.py``), and 120 more connections.
 CONSOLE_LIMITS: Final = HTTPLimits(connections=512, per_address=320, body=64 * 1024)
 #: Header fields that are read as text.
 TEXT_HEADERS: Final = (b"host", b"origin", b"sec-fetch-site", b"x-csrf-token", b"content-type")

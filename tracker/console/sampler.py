@@ -40,7 +40,7 @@ MOST_COMMANDS: Final = 20
 MOST_LETTERS: Final = 20
 #: Consumers of a group that are shown, the busiest first.
 MOST_CONSUMERS: Final = 30
-#: Malformed keys that are named.
+#: Malformed keys that are listed.
 MAX_MALFORMED: Final = 5
 #: Characters of a dead letter's reason.
 MOST_REASON: Final = 300
@@ -169,7 +169,7 @@ class Sampler(TimerService):
         except Refused as error:
             if not is_wrong_type(error):
                 raise
-            malformed[RESPONSES] = "of another type than it should be"
+            malformed[RESPONSES] = "wrong type"
         for key, why in malformed.items():
             self._complaints.report(key, why, "Rename or delete the key, or stop what writes it.")
         self._ports.keep(seen.beats[:MOST_INSTANCES])
@@ -297,7 +297,7 @@ def _order(letter: DeadLetter) -> tuple[int, int]:
 
 
 def _number(value: Any) -> int | None:
-    """A number of things; None for what is none, and for what no browser would show exactly."""
+    """Return a count; None if it is not one, or too large for a browser to show exactly."""
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= MAX_SAFE_INTEGER:
         return None
     return value

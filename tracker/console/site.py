@@ -303,7 +303,7 @@ class Console:
         except (NoAnswer, TooMany) as error:
             return _say(request, 503, {"error": str(error)})
         except (NoInstance, ControlError) as error:
-            # They and what follows name servers and files, which is not for whoever asks.
+            # These errors, and those below, name servers and files, which clients must not see.
             self._reports.unanswered(f"instance: {error}")
             return _say(request, 503, {"error": f"no instance can be asked now; {_SEE_LOG}"})
         except (Refused, Unavailable) as error:
@@ -318,7 +318,7 @@ class Console:
 
     @app.handle_errors(HTTPException)  # type: ignore[arg-type]
     def not_there(self, request: Request, failure: Any) -> bytes:
-        """Answer for a path or a method that there is not; werkzeug redirects to no other."""
+        """Answer a request with an unknown path or method; never redirect to another path."""
         error = NotFound() if isinstance(failure.value, RequestRedirect) else failure.value
         return _say(request, error.code, {"error": error.name.lower()})
 
@@ -335,7 +335,7 @@ def _argument(request: Request, name: str, default: str = "") -> str:
     values = (request.args or {}).get(name.encode(), [])
     if len(values) > 1:
         raise BadQuestion(f"{name}: is given twice")
-    # That it is UTF-8 was checked with the whole target of the request.
+    # The whole target of the request was checked to be UTF-8.
     return values[0].decode() if values else default
 
 

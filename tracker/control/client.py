@@ -75,7 +75,7 @@ from tracker.untrusted import MAX_LINE, shown
 ANSWER_TIMEOUT: Final = 15.0
 #: Seconds within which a connection has to be made and greeted.
 GREETING_TIMEOUT: Final = 10.0
-#: Groups of all streams that are asked for.
+#: Groups at most that are requested, of all streams together.
 MAX_GROUPS: Final = 10_000
 #: Seconds between two attempts to connect: at first, and at most.
 FIRST_RETRY: Final = 0.5
@@ -476,7 +476,7 @@ class _Events(Locator):
     def event(
         self, raw: str | None, decoded: str | None, kind: str, at: float, **facts: Any
     ) -> dict[str, Any]:
-        """One has come; without a time or bytes that can be read it is left out."""
+        """Pass on an event; drop it if its time or bytes are malformed."""
         try:
             digits = bytes.fromhex(raw or "")
             iso_milliseconds(int(at * 1000))

@@ -79,10 +79,7 @@ def _errors(*particular: type[Exception]) -> dict[type[Exception], bytes]:
 
 
 def brief(text: str, most: int = MOST_ERROR) -> str:
-    """Return a text that was made of what somebody has sent, or has put into Redis.
-
-    It has no more characters than ``most``, and can be sent.
-    """
+    """Return untrusted text in a form that can be sent: at most ``most`` characters of UTF-8."""
     if len(text) > most:
         text = f"{text[: most - 1]}…"
     return text if is_unicode(text) else text.encode(errors="replace").decode()

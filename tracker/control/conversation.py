@@ -40,12 +40,10 @@ from tracker.control.commands import (
 from tracker.control.operations import Operations, event
 from tracker.interfaces import IInstance, Traffic
 from tracker.observe.levels import AUDIT
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 
 #: Devices that a client may watch.
 MOST_WATCHED: Final = 32
-#: Lines a minute about what a client has asked for, and may not.
-DENIAL_LINES: Final = 10
 
 
 class IClient(Interface):
@@ -85,7 +83,7 @@ class Conversation(Locator):
         self._waiting: set[Deferred[Any]] = set()
         # Of a class, a logger would take the class's name for its own.
         self._audit = Logger(AUDIT)
-        self._denials = RateLimit(clock, DENIAL_LINES, 60.0)
+        self._denials = RateLimit(clock)
 
     def identified(self, peer: Peer, roles: Roles) -> None:
         """It is known who this is; what they may do, the roles say anew for each command."""
@@ -174,7 +172,7 @@ class Conversation(Locator):
                 # What a device is told may be a secret.
                 if value is not None and name != "text"
             ),
-            more=f" (and {suppressed} more, not shown)" if suppressed else "",
+            more=and_more(suppressed),
         )
 
     @Hello.responder

@@ -123,8 +123,8 @@ def retry(
 ) -> None:
     """Append dead letters to their stream again, at its end.
 
-    What is still wrong with them comes back. One that cannot be appended stays, and keeps none
-    of the others. The status is 1 if some stayed, or are not there.
+    Entries that still cannot be stored become dead letters again. One that cannot be appended
+    stays, and does not stop the others. The status is 1 if some stayed or do not exist.
     """
     _apply(url, _stream(stream, vendor), ids, everything, retry_dead, "retried")
 
@@ -186,7 +186,7 @@ async def _pages(
         return
     newest = await redis.execute("XREVRANGE", dead_letters(stream), "+", "-", "COUNT", 1)
     first: str | None = "-"
-    # Up to the last one at the beginning: what is retried in vain comes back behind it.
+    # Up to the last one at the start: entries that fail again are appended after it.
     while newest and first is not None:
         page = await read_dead(redis, stream, first, newest[0][0].decode(), _PAGE)
         if not page:
@@ -209,7 +209,7 @@ def _summary(letter: DeadLetter) -> dict[str, Any]:
 
 
 def _brief(letter: DeadLetter) -> dict[str, Any]:
-    """The same for a list: nothing in it is long."""
+    """Return the summary for a list, with long texts cut."""
     texts = {"original_id": shown(letter.original_id), "reason": shown(letter.reason)}
     return _summary(letter) | texts
 

@@ -36,6 +36,7 @@ from tracker.streams.commands import CommandLedger, Step
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
 from tracker.streams.fates import command_fate, find_command, waiting_count
 from tracker.streams.lag import stream_lag
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.registry import connections, owners, vendors
 from tracker.untrusted import shown
 
@@ -282,17 +283,17 @@ class Operations:
         return _page(Lag, "groups", page, len(rows) > left_out + count)
 
     async def _lag_of(self, stream: str, named: bool) -> list[dict[str, Any]]:
-        """The groups of a stream; itself, if it has none; nothing, if it is not there.
+        """Return a row for each group of a stream, one row if it has none, none if it is absent.
 
-        :param named: whether the client has named it: then it is told if the key is no stream.
+        :param named: whether the client has named it: then a key of another type is an error.
         """
         try:
             found = await self._asking(stream_lag(self._redis, stream))
         except RedisUnavailable as error:
-            if "WRONGTYPE" not in str(error):
+            if not is_wrong_type(error):
                 raise
             if named:
-                raise BadArgument(f"{shown(stream, MOST_NAME)} is no stream") from None
+                raise BadArgument(f"{shown(stream, MOST_NAME)} is not a stream") from None
             return []
         if found is None:
             return []

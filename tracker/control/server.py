@@ -27,7 +27,7 @@ from tracker.control.conversation import Conversation, IClient
 from tracker.control.operations import Operations
 from tracker.endpoints import keep_alive, readable
 from tracker.interfaces import IInstance
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 
 #: Connections at a time.
 MOST_CONNECTIONS: Final = 64
@@ -37,8 +37,6 @@ HELLO_TIMEOUT: Final = 10.0
 UNREAD_TIMEOUT: Final = 60.0
 #: Commands of a connection that are being answered; then it is not read further.
 MOST_UNDER_WAY: Final = 32
-#: Lines a minute about who was cut off, or not let in.
-REFUSAL_LINES: Final = 10
 #: Seconds that a stop gives clients to take what they were sent.
 CLOSE_GRACE: Final = 2.0
 
@@ -171,7 +169,7 @@ class ControlFactory(Factory):
         self.operations = operations
         self.roles = roles
         self._protocols: dict[ControlProtocol, None] = {}  # the oldest first
-        self._refusals = RateLimit(clock, REFUSAL_LINES, 60.0)
+        self._refusals = RateLimit(clock)
         self._all_closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol | None:
@@ -203,14 +201,14 @@ class ControlFactory(Factory):
             closed.callback(None)
 
     def refused(self, peer: str, reason: str) -> None:
-        """Tell of a client that was cut off."""
+        """Log a client that was disconnected."""
         suppressed = self._refusals.admit()
         if suppressed is not None:
             self._log.warn(
                 "control: {peer} was cut off: {reason}{more}",
                 peer=peer,
                 reason=reason,
-                more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                more=and_more(suppressed),
             )
 
     @property

@@ -1,8 +1,8 @@
 """Decide, before a byte is read, whether a new connection is served.
 
-A process has so many connection slots. One address may hold a share of them, so that no peer
-can take them all. A connection that has not logged in keeps its slot only while others do not
-need it: see :class:`ConnectionLimiter`.
+A process has a number of connection slots. One address may hold a share of them, so that no
+peer can take all. A connection that has not logged in loses its slot when others need it: see
+:class:`ConnectionLimiter`.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from tracker.net.shares import AddressShares, address_group
 #: the health port (HEALTH_LIMITS in tracker/observe/http.py), 64 to the control port
 #: (MOST_CONNECTIONS in tracker/control/server.py), and 64 for Redis, listening sockets and so on.
 RESERVED_FILES: Final = 192
-#: Connections of one address that are always allowed, where that leaves slots to others: as
-#: many devices may be behind the NAT of one carrier.
+#: Connections that one address may always hold, if that leaves slots for others: so many devices
+#: may be behind the NAT of one carrier.
 MIN_SHARE: Final = 1000
 #: Seconds to log in while slots run out. A device logs in as soon as it is connected.
 HURRIED_LOGIN: Final = 5.0
@@ -39,8 +39,8 @@ def most_files() -> int:
 def default_share(slots: int) -> int:
     """Return how many of a process's connection slots one address may hold.
 
-    That is half of them, but not less than :data:`MIN_SHARE`; and never so many that less than a
-    tenth (and less than one) is left to others. Of a single slot that is all of it.
+    That is half of the slots, but at least :data:`MIN_SHARE`, and at most so many that a tenth of
+    the slots (and at least one) is left for others. A single slot may be taken by any address.
     """
     return max(1, min(max(slots // 2, MIN_SHARE), slots - max(1, slots // 10)))
 
@@ -63,15 +63,15 @@ class _Silent(NamedTuple):
 
 
 class ConnectionLimiter:
-    """Count the connections of a process, by address; and new ones by second and address.
+    """Count the open connections of a process by address, and new ones by second and address.
 
-    When no slot is free, or an address has all of its share, the next connection is refused; and
-    the oldest one (of that address) that has not logged in within :data:`HURRIED_LOGIN` seconds
-    is closed, so that the one after that finds a slot. So peers that connect and say nothing
-    cannot keep devices out for as long as the login timeout allows.
+    If no slot is free, or an address holds all of its share, a new connection is refused; and the
+    oldest connection (of that address) that has not logged in within :data:`HURRIED_LOGIN`
+    seconds is closed, so that the next connection finds a slot. So peers that do not log in
+    cannot keep devices out for the whole login timeout.
 
     :param file_limit: files that the process may have open.
-    :raises ValueError: when that leaves none for devices.
+    :raises ValueError: if that leaves no slot for devices.
     """
 
     def __init__(self, clock: IReactorTime, limits: Limits, file_limit: int = sys.maxsize) -> None:
@@ -84,7 +84,7 @@ class ConnectionLimiter:
         self.used = 0
         self.shares = AddressShares(limits.connections_per_address or default_share(self.slots))
         self.ran_out = False
-        """Set when the last slot is taken, for whoever resets it."""
+        """Set when the last slot is taken; reset by :class:`~tracker.ingestion.slots.SlotWatch`."""
         self._clock = clock
         self._rates = _Rates(limits)
         # The oldest first: of all addresses, and of each that has any.
@@ -92,7 +92,7 @@ class ConnectionLimiter:
         self._silent_by_group: dict[str, dict[ISession, None]] = {}
 
     def admit(self, host: str) -> Refusal | None:
-        """Count a new connection; or return which limit it breaks, and count nothing."""
+        """Count a new connection, or return the limit that it breaks and count nothing."""
         group = address_group(host)
         rates = self._rates
         refusal = rates.check(int(self._clock.seconds()), group)
@@ -126,9 +126,9 @@ class ConnectionLimiter:
         self.used -= 1
 
     def opened(self, session: ISession, give_up: Callable[[str], None]) -> None:
-        """Note that a connection which was admitted has yet to log in.
+        """Note that a connection was admitted and has not logged in.
 
-        :param give_up: closes it, and says why in one line.
+        :param give_up: closes it; called with the reason in one line.
         """
         group = address_group(session.host)
         self._silent[session] = _Silent(self._clock.seconds(), group, give_up)
@@ -150,7 +150,7 @@ class ConnectionLimiter:
         self.release()
 
     def _hurry(self, sessions: dict[ISession, _Silent] | dict[ISession, None] | None) -> None:
-        """Close the first of these, if it has had time enough to log in."""
+        """Close the first of these connections if its :data:`HURRIED_LOGIN` seconds are over."""
         session = next(iter(sessions or ()), None)
         if session is None:
             return
@@ -161,7 +161,7 @@ class ConnectionLimiter:
 
 
 class _Rates:
-    """Counts new connections of the current second, in all and by address."""
+    """Count the new connections of the current second, in all and by address."""
 
     def __init__(self, limits: Limits) -> None:
         self._limit = limits.connection_rate
@@ -172,7 +172,7 @@ class _Rates:
         self._new_by_group: dict[str, int] = {}
 
     def check(self, second: int, group: str) -> Refusal | None:
-        """Return which limit one more connection would break."""
+        """Return the limit that one more connection would break, if any."""
         if second != self._second:
             self._second = second
             self._new = 0

@@ -83,7 +83,7 @@ class AllowList(RedisTimer):
         self._report = report
         self._changed = changed
         self._allowed: frozenset[str] | None = None
-        self._members = 0  # of the set, at the last look
+        self._members = 0  # of the set, when it was last read
 
     def admission(self, device_id: str) -> Admission:
         """See IDeviceAuthority."""
@@ -114,7 +114,7 @@ class AllowList(RedisTimer):
                 )
             return
         texts = (member.decode(errors="replace") for member in members if len(member) <= MAX_SHOWN)
-        # What cannot be logged in with counts for nothing: of such alone, the set is empty.
+        # Members that no device can log in with are ignored; a set of such members is empty.
         allowed = frozenset(text for text in texts if text and text.isprintable())
         if len(allowed) < len(members) != self._members:
             self._log.warn(

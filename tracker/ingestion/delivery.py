@@ -38,7 +38,7 @@ from tracker.interfaces import ISession
 from tracker.keys import INGEST_GROUP, outbound
 from tracker.observe.figures import Distribution
 from tracker.observe.health import Pulse
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.streams.allowance import Allowance
 from tracker.streams.commands import CommandLedger, Step, entry_at
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
@@ -64,8 +64,6 @@ STOP_GRACE: Final = 2.0
 STOP_TIMEOUT: Final = 5.0
 #: Bounds of the seconds that devices take to answer.
 ANSWER_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
-#: Lines a minute about entries that are no commands.
-REJECTION_LINES: Final = 10
 
 
 class CommandDelivery(Service):
@@ -115,7 +113,7 @@ class CommandDelivery(Service):
         self._catching_up: set[str] = set()  # devices of which such entries are being read
         self._put_off: set[str] = set()  # entries that Redis has refused to see to
         self._room: Deferred[None] | None = None  # waited for, when too many are held
-        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._rejections = RateLimit(clock)
         self._loop: Deferred[None] = succeed(None)
         self._begun = False
         self._interruptible: Deferred[Any] | None = None
@@ -247,7 +245,7 @@ class CommandDelivery(Service):
             doubtful = doubtful and bool(entries)
 
     async def _take_up_pending(self) -> None:
-        """See to entries that were read before: by a process that died, or in vain."""
+        """Process pending entries: read by a process that died, or put off after an error."""
         where = (self._redis, INGEST_GROUP, self._consumer)
         after = {self._stream: "0"}
         while self.running and (
@@ -275,7 +273,7 @@ class CommandDelivery(Service):
         except Refused as error:
             self._put_off.add(entry.id)
             self._entries += 1
-            self._report(f"commands cannot be seen to: {self._stream} {entry.id}: {error}")
+            self._report(f"commands cannot be delivered: {self._stream} {entry.id}: {error}")
             Deferred.fromCoroutine(self._take_later(entry)).addErrback(self._died)
 
     async def _take_later(self, entry: Delivered) -> None:
@@ -434,9 +432,9 @@ class CommandDelivery(Service):
         suppressed = self._rejections.admit()
         if suppressed is not None:
             self._log.warn(
-                "{stream}: entry {id} is no command: {why}{more}",
+                "{stream}: entry {id} is not a command: {why}{more}",
                 stream=entry.stream,
                 id=entry.id,
                 why=why,
-                more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                more=and_more(suppressed),
             )

@@ -31,12 +31,10 @@ from tracker.interfaces import (
     Rejection,
     Traffic,
 )
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import Entry
 from tracker.untrusted import shown
 
-#: Lines a minute about peers that break the protocol. A scanner makes thousands.
-REJECTION_LINES: Final = 10
 #: Bytes of memory for entries that may outlive their connections, about.
 KEPT_BYTES: Final = 16 * 1024 * 1024
 #: Seconds that a stop waits for sockets to close: more than the protocols allow their peers.
@@ -77,9 +75,9 @@ class Gateway(Service):
         self._sessions: set[ISession] = set()
         self._by_device: dict[str, ISession] = {}
         self._watchers: dict[str, Observer] = {}
-        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
-        self._notices = RateLimit(clock, REJECTION_LINES, 60.0)
-        self._losses = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._rejections = RateLimit(clock)
+        self._notices = RateLimit(clock)
+        self._losses = RateLimit(clock)
         self._kept_bytes = 0
         self._given_up = 0  # entries that were to be kept
         self._turns_away = False
@@ -121,7 +119,7 @@ class Gateway(Service):
             self._log_rejection(readable(address), None, refusal.reason)
         return refusal is None
 
-    # Of a proxied port, which asks for these before it knows its clients.
+    # A proxied port calls the next three methods before it knows the client of a connection.
 
     def reserve(self, address: IAddress) -> bool:
         """See :class:`tracker.net.proxied.Reception`."""
@@ -220,7 +218,7 @@ class Gateway(Service):
                 vendor=self.vendor,
                 count=count,
                 device=peer.device_id,
-                more=_and_more(suppressed),
+                more=and_more(suppressed),
             )
 
     def noticed(self, peer: IPeer, what: str) -> None:
@@ -232,7 +230,7 @@ class Gateway(Service):
                 vendor=self.vendor,
                 device=peer.device_id,
                 what=what,
-                more=_and_more(suppressed),
+                more=and_more(suppressed),
             )
 
     def rejected(self, peer: IPeer, reason: str, kind: Rejection = Rejection.CONTENT) -> None:
@@ -251,7 +249,7 @@ class Gateway(Service):
                 peer=peer,
                 device=device_id or "no IMEI",
                 reason=reason,
-                more=_and_more(suppressed),
+                more=and_more(suppressed),
             )
 
     def moved(self, device_id: str, owner: str) -> None:
@@ -300,7 +298,3 @@ class Gateway(Service):
         for session in list(self._sessions):
             session.close()
         return self._all_closed
-
-
-def _and_more(suppressed: int) -> str:
-    return f" (and {suppressed} more like it, not shown)" if suppressed else ""

@@ -42,9 +42,9 @@ _TOLERANCE: Final = 5
 #: Characters of the name of a host.
 _MAX_NAME: Final = 255
 
-#: Stands for the value of a key that cannot be a heartbeat; and what PTTL says of one that
-#: never expires.
+#: Stands for the value of a key that cannot be a heartbeat.
 _NO_HEARTBEAT: Final = b""
+#: Reply of PTTL for a key that never expires.
 _NO_EXPIRY: Final = -1
 
 #: Seconds that a stop waits for Redis to forget it.
@@ -235,9 +235,9 @@ class Heartbeat(RedisTimer):
         return False
 
     async def _there(self) -> bytes | None:
-        """The heartbeat that stands in Redis; :data:`_NO_HEARTBEAT` for what cannot be one.
+        """Return the heartbeat in Redis; :data:`_NO_HEARTBEAT` if the key cannot be one.
 
-        Each instance sets an expiry with every beat.
+        Instances set an expiry with every beat, so a malformed key without one is not theirs.
         """
         try:
             there: bytes | None = await self._redis.execute("GET", self._key)

@@ -21,7 +21,7 @@ from tracker.observe.figures import counter, gauge, histogram
 _OF_FRAMES: Final = (
     *(Rejection.PREAMBLE, Rejection.LENGTH, Rejection.CRC, Rejection.CODEC, Rejection.CONTENT),
 )
-#: Budgets of work that a datagram can be over.
+#: Budgets of work that a datagram can exceed.
 _BUDGETS: Final = ("source", "device", "strangers")
 #: Upper bounds of records in one call.
 _BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)

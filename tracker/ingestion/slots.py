@@ -14,17 +14,17 @@ from tracker.ingestion.admission import ConnectionLimiter
 
 #: Seconds between two checks.
 CHECK_INTERVAL: Final = 1.0
-#: Seconds without running out of slots before the process is ready again. Peers that come and go
-#: at the edge change its state, and log lines with it, no more often.
+#: Seconds with free slots before the process is ready again. They limit how often the state, and
+#: with it the log, changes while connections come and go at the limit.
 SETTLE_TIME: Final = 10.0
 
 
 class SlotWatch(Service):
-    """Report that the process is not ready from when its last slot is taken.
+    """Report that the process is not ready once its last slot is taken.
 
     It is ready again when one slot in a hundred is free, and :data:`SETTLE_TIME` has passed.
 
-    :param report: told None while there are slots, else why not.
+    :param report: called with None while slots are free, else with the reason.
     """
 
     def __init__(

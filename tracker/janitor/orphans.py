@@ -24,7 +24,7 @@ from tracker.command import (
 )
 from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
 from tracker.observe.complaints import Complaints
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.streams.advertised import MAX_NAME, living_instances
 from tracker.streams.commands import (
     CommandLedger,
@@ -47,8 +47,6 @@ T = TypeVar("T")
 
 #: Who says so when a command expires that no instance has.
 JANITOR: Final = "janitor"
-#: Lines a minute about entries that are not commands.
-REJECTION_LINES: Final = 10
 
 _REPAIR: Final = "Rename or delete the key, or stop what writes it."
 
@@ -91,18 +89,18 @@ class OrphanSweeper:
         self._redis = redis
         self._wait = wait
         self._complaints = Complaints(clock, self._log)
-        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._rejections = RateLimit(clock)
 
     async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
-        """Go through everything once.
+        """Sweep all keys once.
 
-        :param goes_on: asked now and then whether there is time for more.
+        :param goes_on: returns whether there is time for more; called now and then.
         :raises Unavailable: if Redis is down. Errors for a single key, instance, device or
             command are logged and do not stop the sweep.
         """
         living = await living_instances(self._redis)
         swept.living = len(living)
-        # The registry first: then commands are not offered to an instance that is gone.
+        # The registry first, so that commands are not moved to an instance that is gone.
         await self._safely(CONNECTIONS, self._sweep_connections(living, swept, goes_on))
         async for raw_id in raw_outbound_streams(self._redis):
             if not goes_on():
@@ -117,15 +115,15 @@ class OrphanSweeper:
         await self._safely(WAITING, self._review_all(swept, goes_on))
 
     async def _safely(self, key: str, sweeping: Awaitable[T]) -> T | None:
-        """Wait until a key is gone through; return None if that failed, which is logged."""
+        """Wait until a key is swept; log an error and return None if that fails."""
         try:
             return await sweeping
         except Unavailable:
             raise
         except Refused as error:
-            self._complaints.report(key, f"cannot be gone through: {error}", _REPAIR)
-        except Exception:  # noqa: BLE001 - the others must be gone through all the same
-            self._log.failure("{key} cannot be gone through", key=shown(key))
+            self._complaints.report(key, f"cannot be swept: {error}", _REPAIR)
+        except Exception:  # noqa: BLE001 - the other keys must be swept all the same
+            self._log.failure("{key} cannot be swept", key=shown(key))
         return None
 
     async def _sweep_connections(
@@ -143,9 +141,9 @@ class OrphanSweeper:
                 return
 
     async def _take_over(self, instance_id: str, swept: Swept, goes_on: Callable[[], bool]) -> None:
-        """Bring the commands of an instance that is gone to an end, or to their devices.
+        """End the commands of an instance that is gone, or move them to their devices.
 
-        Each entry is looked at once: one that Redis refuses to move keeps none behind it.
+        Each entry is tried once: one that Redis refuses to move does not stop the ones after it.
         """
         ledger = CommandLedger(self._clock, self._redis, instance_id, dead=instance_id)
         stream, first = outbound(instance_id), "-"
@@ -181,7 +179,7 @@ class OrphanSweeper:
         return step
 
     async def _review_all(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
-        """Go through what waits for devices."""
+        """Review the commands that wait for devices."""
         async for device in raw_waiting_devices(self._redis):
             if not goes_on():
                 return
@@ -190,11 +188,11 @@ class OrphanSweeper:
                 key = waiting_commands(device_id)
                 await self._safely(key, self._review(device_id, swept))
             elif await forget_waiting(self._redis, device):
-                why = f"{shown(device)} is not the id of a device, and was removed"
+                why = f"{shown(device)} is not a device id; it was removed"
                 self._complaints.report(WAITING, why, "Find out what adds such members.")
 
     async def _review(self, device_id: str, swept: Swept) -> None:
-        """Go through what waits for one device."""
+        """Review the commands that wait for one device."""
         moved, entries = await review_waiting(self._redis, device_id)
         swept.commands["moved"] += moved
         ledger = CommandLedger(self._clock, self._redis, JANITOR)
@@ -238,13 +236,13 @@ class OrphanSweeper:
                     stream=shown(entry.stream),
                     id=entry.id,
                     why=shown(error),
-                    more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                    more=and_more(suppressed),
                 )
         return step
 
 
 def _text(name: bytes) -> str | None:
-    """The name of an instance or a device; None for what cannot be one."""
+    """Decode the id of an instance or a device; return None if it cannot be one."""
     try:
         text = name.decode()
     except UnicodeDecodeError:

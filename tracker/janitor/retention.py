@@ -25,8 +25,8 @@ CONSUMER_IDLE: Final = 86_400.0
 RESPONSES_UNREAD: Final = 7 * 86_400.0
 #: Seconds between two lines about the same stream that could not be trimmed.
 ALARM_PERIOD: Final = 3600.0
-#: Streams that have metrics of their own, besides those that are configured; the others count
-#: as one, :data:`OTHERS`.
+#: Streams that have metrics of their own, besides those that are configured. All others are
+#: counted together as :data:`OTHERS`.
 MAX_LABELLED: Final = 100
 OTHERS: Final = "other streams"
 #: Reasons of one round that are reported.
@@ -76,7 +76,7 @@ class StreamKeeper:
     async def tidy(self, goes_on: Callable[[], bool]) -> list[str]:
         """Trim all streams once, and return why some are not within their limits.
 
-        An error of one stream is logged, and does not keep the others from being trimmed.
+        An error of one stream is logged, and does not stop the others.
 
         :param goes_on: asked now and then whether there is time for more.
         :raises Unavailable: when Redis cannot be asked.
@@ -113,14 +113,14 @@ class StreamKeeper:
             reasons.append(reason)
 
     async def _all_streams(self) -> Set[str]:
-        """Those that are configured, and those of the others that exist."""
+        """Return the configured streams, and existing streams that heartbeats name."""
         told = await advertised(self._redis)
         for key, why in told.malformed.items():
             action = "Delete the key, and find out what writes it."
             self._complaints.report(key, why, action)
         if told.left_out:
             self._log.warn(
-                "heartbeats name {count} streams too many, which are not trimmed",
+                "heartbeats name too many streams: {count} of them are not trimmed",
                 count=told.left_out,
             )
         others = told.streams.keys() - self._streams
@@ -236,7 +236,8 @@ class _Metrics:
         self.consumers.labels(self._label(stream)).inc(count)
 
     def _label(self, stream: str) -> str:
-        # Whoever writes a heartbeat names streams: without a bound, each is a series for ever.
+        # Every client of Redis can name streams in a heartbeat; without a bound, each name would
+        # become a series.
         if stream not in self._labels and len(self._labels) >= self._max_labels:
             return OTHERS
         self._labels.add(stream)

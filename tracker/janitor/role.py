@@ -81,7 +81,7 @@ class Janitor(RedisTimer):
             self._log.warn("this round is not finished: {error}", error=error)
             return
         except Refused as error:
-            # Errors for a single key are no reason: the janitor may not do what every round does.
+            # Errors of single keys are caught below this: Redis refuses what every round does.
             self._log.warn("this round is not finished: {error}", error=error)
             self._report(f"the last round was not finished: {error}")
             return

@@ -1,10 +1,10 @@
-"""HTTP servers that bound what a peer can take: connections, bytes and time.
+"""HTTP servers that limit the connections, bytes and time a peer can use.
 
 A connection waits either for its peer (for a request, for the rest of one, for the next one, or
-until the peer has read an answer), or for us to answer. Every wait for the peer has a deadline
-that no byte extends, and the connection that has waited longest for its peer is closed when
-others need the room. A request that is being answered, such as a stream of events, has no
-deadline, and its connection is closed only if its peer does not read.
+until the peer has read an answer), or for our answer. Every wait for the peer has a deadline
+that the peer cannot extend by sending bytes. The connection that has waited longest for its
+peer is closed when a new one needs its place. A request that is being answered, such as a
+stream of events, has no deadline; its connection is closed only if its peer does not read.
 
 Bodies are held in memory, up to the limit of the site, and never in a file. The answer to a
 malformed request is JSON, ``{"error": …}``, and the connection is closed.
@@ -37,7 +37,7 @@ from tracker.net.refusals import Refusal, Reports
 from tracker.net.shares import AddressShares, address_group
 from tracker.net.waits import Stage, Wait
 
-#: Bytes of a line of a head, and of all of them; header fields.
+#: Bytes of a line of a request's head, and of the whole head; number of header fields.
 MAX_LINE: Final = 8192
 MAX_HEAD: Final = 16_384
 MAX_FIELDS: Final = 100
@@ -46,7 +46,7 @@ MAX_FIELDS: Final = 100
 _MAX_AHEAD: Final = 32
 #: Digits of a Content-Length. (int() refuses 4,300 of them with an error of its own.)
 _MAX_DIGITS: Final = 18
-#: Connections that are closed to make room for others in one turn of the loop, at most.
+#: Connections at most that are closed for others in one turn of the reactor.
 _HEADROOM: Final = 16
 
 
@@ -65,10 +65,10 @@ class HTTPLimits:
 
     @staticmethod
     def headroom(limit: int) -> int:
-        """Return how many connections below a limit room is made for others.
+        """Return how many connections are kept free below a limit.
 
-        A connection that is closed is a file until the next turn of the loop. So room is made
-        before the last one is taken.
+        A closed connection holds its file until the next turn of the reactor. So connections
+        are closed for others before the last place is taken.
         """
         return max(1, min(_HEADROOM, limit // 4))
 
@@ -85,7 +85,7 @@ class BoundedRequest(Request):
         """Return what is wrong with the header fields, or None."""
         for name in self.text_headers:
             values = self.requestHeaders.getRawHeaders(name) or ()
-            # Of two, a proxy may heed one and we the other (for Host: RFC 9112, section 3.2).
+            # Of two, a proxy may use one and we the other (for Host: RFC 9112, section 3.2).
             if len(values) > 1:
                 return f"the header {name.decode()} is given twice"
             if any(not _is_utf8(value) for value in values):
@@ -93,7 +93,7 @@ class BoundedRequest(Request):
         return None
 
     def handleContentChunk(self, data: bytes) -> None:
-        """Append to the body, unless it becomes too large."""
+        """Append to the body; refuse the request if the body becomes too large."""
         if self.channel.closing:
             return
         assert self.content is not None  # noqa: S101 - the head is complete
@@ -103,7 +103,7 @@ class BoundedRequest(Request):
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Answer the request if its target makes sense."""
+        """Answer the request, or refuse it if its target is malformed."""
         if not path.startswith(b"/") or not path.isascii():
             self.channel.refuse(Refusal.MALFORMED, "the request target is not an ASCII path")
         elif not _is_utf8(unquote_to_bytes(path)):
@@ -112,7 +112,7 @@ class BoundedRequest(Request):
             super().requestReceived(command, path, version)
 
     def process(self) -> None:
-        """Answer by the site's resource."""
+        """Answer with the site's resource."""
         self._begin()
         super().process()
 
@@ -132,7 +132,7 @@ class BoundedRequest(Request):
             self.setHeader(name, value)
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """Report a fault of ours, and answer that there was one."""
+        """Report an internal error, and answer 500."""
         self.site.reports.failed(reason)
         channel = getattr(self, "channel", None)  # there is none once it is finished
         if channel is None:
@@ -153,15 +153,15 @@ class BoundedRequest(Request):
         self.finish()
 
     def getRequestHostname(self) -> bytes:
-        """Return a name that stands for whatever the peer calls this host.
+        """Return the same name whatever the Host header says.
 
-        No route of ours depends on it, and werkzeug, which Klein asks, raises an error for
+        No route depends on it, and werkzeug, which Klein calls with it, raises an error for
         names that are not IDNA.
         """
         return b"localhost"
 
     def setHeader(self, name: Any, value: Any) -> None:
-        """Set a header field, but for the one that tells the server's version."""
+        """Set a header field; ignore ``Server``, which would show Twisted's version."""
         if name != b"Server":
             super().setHeader(name, value)
 
@@ -174,7 +174,7 @@ class BoundedChannel(HTTPChannel):
     MAX_LENGTH = MAX_LINE
     totalHeadersSize = MAX_HEAD
     maxHeaders = MAX_FIELDS
-    #: The address whose share it counts against; None: it does not count any more.
+    #: The address in whose share it is counted; None when it is no longer counted.
     share: str | None = None
     _ahead = 0
 
@@ -186,7 +186,7 @@ class BoundedChannel(HTTPChannel):
 
     @property
     def closing(self) -> bool:
-        """Whether it is closed from our side: nothing that comes is read."""
+        """Whether our side is closing the connection: received bytes are ignored."""
         return self._wait.stage is Stage.CLOSE
 
     def connectionMade(self) -> None:
@@ -195,18 +195,18 @@ class BoundedChannel(HTTPChannel):
         self._wait.begin(Stage.NEW)
 
     def dataReceived(self, data: bytes) -> None:
-        """Parse what has come."""
+        """Parse received bytes."""
         stage = self._wait.stage
         if stage is Stage.CLOSE or not data:
             return
         if stage is Stage.IDLE:
             self._wait.begin(Stage.HEAD, self._wait.stalled)
         elif stage is Stage.NEW:
-            self._wait.stage = Stage.HEAD  # its deadline has begun with the connection
+            self._wait.stage = Stage.HEAD  # its deadline started with the connection
         elif stage is Stage.ANSWER:
             self._ahead += 1
             if self._ahead > _MAX_AHEAD or self._wait.stalled:
-                # Twisted adds up the lengths of all that waits at each read. It resumes the
+                # At each read, Twisted adds up the lengths of all buffered reads. It resumes the
                 # transport when the answer is complete.
                 self.transport.pauseProducing()
         try:
@@ -220,7 +220,7 @@ class BoundedChannel(HTTPChannel):
         self.refuse(Refusal.MALFORMED, "a line of the head is too long")
 
     def headerReceived(self, line: bytes) -> bool:
-        """Take a header field, unless it is a length that no body can have."""
+        """Parse a header field; refuse a Content-Length of too many digits."""
         name, _, value = line.partition(b":")
         if name.lower() == b"content-length" and len(value.strip()) > _MAX_DIGITS:
             self.refuse_large()
@@ -228,7 +228,7 @@ class BoundedChannel(HTTPChannel):
         return bool(super().headerReceived(line))
 
     def allHeadersReceived(self) -> None:
-        """Begin with the body of a request whose head makes sense."""
+        """Check the head of a request, and wait for its body."""
         if self.closing:
             return
         if (fault := self.requests[-1].head_fault()) is not None:
@@ -241,7 +241,7 @@ class BoundedChannel(HTTPChannel):
             super().allHeadersReceived()
 
     def rawDataReceived(self, data: bytes) -> None:
-        """Take a part of a body, unless its request was refused."""
+        """Parse a part of a body, unless its request was refused."""
         if not self.closing:
             super().rawDataReceived(data)
 
@@ -290,17 +290,17 @@ class BoundedChannel(HTTPChannel):
         self.loseConnection()
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        # Twisted answers so, and without a body, to all that it cannot parse.
+        # Twisted calls this for all that it cannot parse, and would answer without a body.
         self.refuse(Refusal.MALFORMED, "the request is malformed")
 
     def loseConnection(self) -> None:
-        """Close the connection when the peer has read what it was sent, or its time is over."""
+        """Close the connection once the peer has read the last answer, or at the deadline."""
         if not self.closing:
             self._wait.begin(Stage.CLOSE)
         super().loseConnection()
 
     def overdue(self) -> None:
-        """Close the connection, as its peer was too slow."""
+        """Close the connection because its peer was too slow."""
         wait = self._wait
         if wait.stage is Stage.IDLE and not wait.stalled:
             # The kernel may still hold the end of an answer, which an abort would discard.
@@ -325,22 +325,22 @@ class BoundedChannel(HTTPChannel):
         super().connectionLost(reason)
 
     def pauseProducing(self) -> None:
-        """Wait for the peer to read: the transport holds enough for it."""
+        """Wait for the peer to read: the transport's buffer is full."""
         super().pauseProducing()
         if not self.closing:
-            # Else all requests that have come at once would be answered, and no answer be read.
+            # Otherwise all pipelined requests would be answered while no answer is read.
             self.paused = True
             self._wait.begin(self._wait.stage, stalled=True)
 
     def resumeProducing(self) -> None:
-        """Go on: the peer has read."""
+        """Continue: the peer has read."""
         if self.closing:
             return
         self.paused = False
         self._wait.begin(self._wait.stage)
         super().resumeProducing()
         if self._wait.stage is not Stage.ANSWER:
-            super().dataReceived(b"")  # what has come before
+            super().dataReceived(b"")  # parse what was buffered
 
     def _waits(self, for_peer: bool) -> None:
         if for_peer:
@@ -386,9 +386,9 @@ class BoundedSite(Site):
         self.headers = headers
         self._shares = AddressShares(limits.per_address)
         self._open: set[BoundedChannel] = set()
-        # Those that are closed when the loop turns, and their addresses.
+        # Channels that are closed in the next turn of the reactor, and their addresses.
         self._leaving: dict[BoundedChannel, str] = {}
-        # Those that wait for their peers, the one that has waited longest first.
+        # Channels that wait for their peers, the one that has waited longest first.
         self._waiting: dict[BoundedChannel, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
@@ -410,7 +410,7 @@ class BoundedSite(Site):
         return len(self._open)
 
     def waits(self, channel: BoundedChannel) -> None:
-        """Note that a channel waits for its peer, from now on."""
+        """Note that a channel starts to wait for its peer."""
         self.works(channel)
         if channel.share is not None:
             self._waiting[channel] = None
@@ -433,10 +433,10 @@ class BoundedSite(Site):
         self._leaving.pop(channel, None)
 
     def log(self, request: HTTPRequest) -> None:
-        """Log nothing: probes, tabs and Flows ask all the time."""
+        """Log nothing: probes, browser tabs and Flows send requests all the time."""
 
     def getContentFile(self, length: int | None) -> BytesIO:
-        """Return where a body goes (Twisted puts large ones into temporary files)."""
+        """Return a buffer in memory. (Twisted writes large bodies to temporary files.)"""
         return BytesIO()
 
     def acceptableProtocols(self) -> list[bytes]:
@@ -447,12 +447,12 @@ class BoundedSite(Site):
         """Count one more connection from an address, or return why it has to be refused."""
         if len(self._open) >= self.limits.connections:
             if not self._leaving:
-                self._make_room(None)  # for the next one: until then this is a file
+                self._make_room(None)  # for the next one: this one holds its file until then
             return Refusal.CONNECTIONS
         if not self._shares.take(host):
             group = address_group(host)
             leaving = sum(other == group for other in self._leaving.values())
-            # Else those that one address opens in one turn of the loop could be all that fit.
+            # Otherwise one address could take all places by many connections in one turn.
             if leaving >= self.limits.headroom(self.limits.per_address):
                 return Refusal.ADDRESS
             if not self._make_room(group):
@@ -466,10 +466,10 @@ class BoundedSite(Site):
     def _make_room(self, group: str | None) -> bool:
         """Close the connection that has waited longest for its peer.
 
-        Nothing was done yet for a request that is not complete. So it is safe to close it, and
-        whoever holds connections without asking for anything does not keep others out.
+        No request is being processed on it, so it is safe to close it. So a peer that holds
+        connections without sending requests does not keep others out.
 
-        :param group: only one of these addresses.
+        :param group: close only a connection of these addresses; None: of any.
         """
         for channel in self._waiting:
             if group is None or address_group(channel.share or "") == group:

@@ -2,9 +2,9 @@
 
 :class:`ProxiedFactory` stands between a port and the factory that serves it. It reads the PROXY
 header of each connection, and then builds the protocol for the address in it. Only proxies that
-were named may send such headers: anybody else could claim any address.
+are named in the options may send such headers, since a header can claim any address.
 
-TLS comes after the header: its factory is the one that is wrapped.
+TLS begins after the header: the wrapped factory is that of TLS.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def proxy_network(text: str) -> Network:
         hint = ": bits are set behind its prefix" if "host bits" in str(error) else ""
         raise ValueError(f"must be an IP address or ADDRESS/BITS{hint}") from None
     if not network.prefixlen:
-        raise ValueError("names every address: anybody could claim to be anybody")
+        raise ValueError("covers every address, so that any client could forge its own")
     return network
 
 
@@ -143,7 +143,7 @@ class ProxiedConnection(ProtocolWrapper):
         if outcome.value is not None:
             self._serve(_address(outcome.value), rest)
         elif rest:
-            # The proxy does not know, or does not tell, whose bytes these are: they are its own.
+            # The header names no client: the bytes count as the proxy's own.
             self._serve(self.transport.getPeer(), rest)
         else:
             self._state = _State.NAMELESS
@@ -181,7 +181,7 @@ class ProxiedConnection(ProtocolWrapper):
         self.transport.abortConnection()
 
     def _end_waiting(self) -> None:
-        """Give back the slot and the deadline of a connection whose client is not known."""
+        """Cancel the deadline, and free the slot that was reserved until the client is known."""
         if self._deadline is not None:
             if self._deadline.active():
                 self._deadline.cancel()
@@ -189,7 +189,7 @@ class ProxiedConnection(ProtocolWrapper):
             self.factory.reception.release()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Pass it on to the client's protocol, if there is one."""
+        """Notify the client's protocol, if there is one."""
         state, self._state = self._state, _State.CLOSED
         self._end_waiting()
         if state is _State.NAMELESS or (state is _State.HEADER and not self._buffer):
@@ -223,11 +223,11 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
         self.timeout = timeout
         self._proxies = tuple(proxies)
 
-    # Twisted's own base returns no None here, as IProtocolFactory allows.
+    # The base class cannot return None here, although IProtocolFactory allows it.
     def buildProtocol(  # type: ignore[override]
         self, addr: IAddress | None
     ) -> ProxiedConnection | None:
-        """Return a connection that awaits its header; None, if it is to be closed unread."""
+        """Return a connection that awaits its header; None to close it unread."""
         if addr is None or not self._is_named(getattr(addr, "host", "")):
             self.reception.rejected(
                 _Peer(readable(addr)), "not a proxy that --proxy names", Rejection.PROXY

@@ -4,8 +4,8 @@ The source of every fact here is "The PROXY protocol, versions 1 & 2"
 (https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, section 2). Both versions are
 recognised by their first bytes.
 
-The header is the first thing on a connection. What is wrong in it is always fatal: nobody knows
-where the bytes of the client begin.
+The header is the first thing on a connection. A malformed header is always fatal, because the
+start of the client's bytes is then unknown.
 """
 
 from __future__ import annotations
@@ -32,8 +32,7 @@ _LOCAL: Final = 0x20
 _PROXY: Final = 0x21
 _IPV4: Final = Struct("!4s4sHH")
 _IPV6: Final = Struct("!16s16sHH")
-#: Family and transport → bytes of its addresses. Version 2 has datagrams, too, which no stream
-#: carries.
+#: Family and transport → bytes of its addresses. (Those of datagrams cannot occur on a stream.)
 _ADDRESS_BYTES: Final = {0x00: 0, 0x11: _IPV4.size, 0x21: _IPV6.size, 0x31: 216}
 
 
@@ -73,7 +72,7 @@ def _decode_text(data: bytes | bytearray) -> Outcome:
         return Incomplete(max(1, _SHORTEST_TEXT - len(data)))
     words = bytes(data[len(_TEXT) : end]).split(b" ")
     used = end + 2
-    if words[0] == b"UNKNOWN":  # whatever follows on the line
+    if words[0] == b"UNKNOWN":  # the rest of the line is ignored
         return Decoded(None, used)
     if words[0] not in (b"TCP4", b"TCP6") or len(words) != 5:
         return Fatal(len(_TEXT), "PROXY header: not TCP4 or TCP6 with two addresses and ports")

@@ -1,4 +1,4 @@
-"""What an HTTP site refuses, and who is told."""
+"""Reasons for which an HTTP site refuses connections and requests."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ class Refusal(Enum):
     """Why a connection or a request was refused; a metric's label."""
 
     CONNECTIONS = "connections"
-    """The site has as many connections as it may have."""
+    """The site has its maximal number of connections."""
     ADDRESS = "address"
-    """The peer's address has."""
+    """The peer's address has its maximal number of connections."""
     OVERDUE = "overdue"
     """The peer was too slow."""
     MALFORMED = "malformed"
@@ -24,7 +24,7 @@ class Refusal(Enum):
 
 
 class Reports(Protocol):
-    """Receives what a site refuses, and its faults. Log lines have to be rate-limited."""
+    """Counts and logs the refusals and faults of a site. Log lines must be rate-limited."""
 
     def refused(self, refusal: Refusal, peer: str, text: str) -> None:
         """Count and log a connection or a request that was refused.
@@ -33,4 +33,4 @@ class Reports(Protocol):
         """
 
     def failed(self, failure: Failure) -> None:
-        """Log a fault of ours."""
+        """Log an internal error."""

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
 
-#: Bits of an IPv6 address that name a customer's network (RFC 6177): its host part is free to
-#: choose, so counting single addresses would limit nobody.
+#: Bits of an IPv6 address that name a customer's network (RFC 6177). A customer can choose the
+#: other bits freely, so a limit for single addresses would have no effect.
 _NETWORK_BITS = 64
 
 
@@ -20,7 +20,7 @@ class AddressShares:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used_up = 0
-        """Addresses that hold all they may."""
+        """Number of addresses that hold their maximal number of connections."""
         self._open: dict[str, int] = {}
 
     def take(self, host: str) -> bool:

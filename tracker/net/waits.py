@@ -1,6 +1,6 @@
-"""What an HTTP connection waits for, and for how long.
+"""The states in which an HTTP connection waits, and their deadlines.
 
-Every wait for the peer has a deadline, which nothing extends that the peer sends.
+Every wait for the peer has a deadline, which the peer cannot extend by sending bytes.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall
 
-#: Seconds from the first moment of a request until its head is complete, and from then until
-#: its body is.
+#: Seconds from the first byte of a request (of the first one, from the connection) until its
+#: head is complete, and from then until its body is complete.
 HEAD_TIMEOUT: Final = 10.0
 BODY_TIMEOUT: Final = 10.0
 #: Seconds that a connection is kept between two requests.
 IDLE_TIMEOUT: Final = 60.0
-#: Seconds in which a peer has to read what the transport holds for it, or to close.
+#: Seconds in which a peer must read what the transport holds for it, or close.
 READ_TIMEOUT: Final = 60.0
 
 
@@ -32,7 +32,7 @@ class Stage(Enum):
     CLOSE = "the peer to read the last answer, and to close"
 
 
-#: How long it waits; None: as long as it takes.
+#: Seconds of each stage; None: no deadline.
 SECONDS: Final = {
     Stage.NEW: HEAD_TIMEOUT,
     Stage.HEAD: HEAD_TIMEOUT,
@@ -44,11 +44,11 @@ SECONDS: Final = {
 
 
 class Wait:
-    """What a connection waits for now, and the deadline of that.
+    """The current wait of a connection, and its deadline.
 
     :param call_later: as of ``IReactorTime``.
-    :param begun: called with each wait, and whether it is for the peer.
-    :param overdue: called when the deadline is over.
+    :param begun: called at the start of each wait, with whether it is for the peer.
+    :param overdue: called when the deadline passes.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Wait:
     ) -> None:
         self.stage = Stage.NEW
         self.stalled = False
-        """Whether it waits for the peer to read, first of all."""
+        """Whether the peer must first read what the transport holds for it."""
         self._call_later = call_later
         self._begun = begun
         self._overdue = overdue
@@ -67,11 +67,11 @@ class Wait:
 
     @property
     def seconds(self) -> float | None:
-        """How long this may take."""
+        """Seconds that the current wait may take; None: no deadline."""
         return READ_TIMEOUT if self.stalled else SECONDS[self.stage]
 
     def begin(self, stage: Stage, stalled: bool = False) -> None:
-        """Begin to wait for something."""
+        """Enter a stage, and start its deadline."""
         self.cancel()
         self.stage, self.stalled = stage, stalled
         seconds = self.seconds
@@ -80,7 +80,7 @@ class Wait:
             self._deadline = self._call_later(seconds, self._over)
 
     def cancel(self) -> None:
-        """Wait without a deadline."""
+        """Cancel the deadline."""
         deadline, self._deadline = self._deadline, None
         if deadline is not None:
             deadline.cancel()

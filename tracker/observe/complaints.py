@@ -1,4 +1,4 @@
-"""Log lines about malformed keys: once for each, and not more than a person can read."""
+"""Log lines about malformed keys: at most one an hour for each, and rate-limited."""
 
 from __future__ import annotations
 
@@ -6,28 +6,26 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.untrusted import MAX_LINE, shown
 
 #: Seconds after which a key that is still malformed is reported again.
 REPEATED_AFTER: Final = 3600.0
-#: Keys that are remembered; while there are more, some are reported again sooner.
+#: Keys that are remembered. With more keys than these, some are reported again sooner.
 MAX_KEYS: Final = 1000
-#: Lines a minute.
-MAX_LINES: Final = 10
 
 
 class Complaints:
     """Reports keys that cannot be used.
 
-    :param log: where the lines go.
+    :param log: receives the lines.
     """
 
     def __init__(self, clock: Any, log: Logger) -> None:
         self._clock = clock
         self._log = log
         self._reported: dict[str, float] = {}  # key → when; the oldest first
-        self._lines = RateLimit(clock, MAX_LINES, 60.0)
+        self._lines = RateLimit(clock)
 
     def report(self, key: str | bytes, why: object, action: str) -> None:
         """Log that a key is malformed, unless that was logged within the last hour.
@@ -40,7 +38,7 @@ class Complaints:
             return
         suppressed = self._lines.admit()
         if suppressed is None:
-            return  # it has its turn in a later round
+            return  # it is reported when its reader finds it again
         self._reported.pop(name, None)
         self._reported[name] = now
         if len(self._reported) > MAX_KEYS:
@@ -50,5 +48,5 @@ class Complaints:
             key=name,
             why=shown(str(why), MAX_LINE),
             action=action,
-            more=f" (and {suppressed} more, not shown)" if suppressed else "",
+            more=and_more(suppressed),
         )

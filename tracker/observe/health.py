@@ -66,7 +66,7 @@ class Health:
         """Add a condition, not met yet.
 
         :return: how to report on it: None when it is met, else one line why not.
-            A change is logged, a repetition is not. A long reason is cut.
+            Changes are logged, repetitions are not. A long reason is cut.
         :raises ValueError: when there is one of this name.
         """
         if name in self._reasons:

@@ -14,8 +14,8 @@ from tracker.net.http import BoundedSite, HTTPLimits
 from tracker.net.refusals import Reports
 from tracker.observe.health import Health
 
-#: Prometheus and probes need a handful of connections, and nobody sends a body. In an ingest
-#: process these are files that devices cannot have, see RESERVED_FILES in
+#: Prometheus and probes need a handful of connections, and send no bodies. In an ingest process
+#: the files of these connections are reserved: see RESERVED_FILES in
 #: ``tracker/ingestion/admission.py``.
 HEALTH_LIMITS: Final = HTTPLimits(connections=64, per_address=32, body=0)
 
@@ -36,12 +36,12 @@ def health_site(reactor: Any, health: Health, metrics: Resource, reports: Report
 
 
 class _Page(Resource):
-    """A page that can be read, and nothing else."""
+    """A read-only page."""
 
     isLeaf = True
 
     def render(self, request: Request) -> bytes:
-        """Return the page, or nothing of it for HEAD."""
+        """Return the page; for HEAD, return no body."""
         status, kind, body = OK, b"application/json", b""
         if request.method in (b"GET", b"HEAD"):
             status, kind, body = self.page()

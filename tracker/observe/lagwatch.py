@@ -154,5 +154,5 @@ class LagWatch(RedisTimer):
 
 
 def _labelled(named: Sequence[T]) -> list[T]:
-    """Those that have metrics of their own: each has another name, as it is shown."""
+    """Return the groups or consumers that have metrics: the first of each name as shown."""
     return list({one.name: one for one in reversed(named)}.values())[::-1][:MAX_LABELLED]

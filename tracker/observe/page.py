@@ -96,11 +96,11 @@ class _Page(Resource):
 def can_be_read(accept: bytes) -> bool:
     """Return whether Prometheus' client can read an Accept header.
 
-    It raises TypeError, and perhaps others, for a version that is not a number. In its thread
-    that would be logged with a traceback, however often somebody asks.
+    For a version that is not a number it raises TypeError, which would be logged with a traceback
+    at each request, since it is raised in a thread.
     """
     try:
         choose_encoder(accept.decode("latin-1"))
-    except Exception:  # noqa: BLE001 - whatever it raises
+    except Exception:  # noqa: BLE001 - no list of its errors is documented
         return False
     return True

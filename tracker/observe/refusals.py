@@ -1,26 +1,23 @@
-"""What an HTTP port refuses: counted, and logged within limits."""
+"""Count the refusals of an HTTP port, and log them; rate-limited."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.net.refusals import Refusal
-from tracker.observe.ratelimit import RateLimit
-
-#: Lines a minute about what peers do, and about faults that their requests meet.
-MAX_LINES: Final = 10
+from tracker.observe.ratelimit import RateLimit, and_more
 
 
 class HTTPReports:
     """Counts and logs for one port; see :class:`tracker.net.refusals.Reports`.
 
-    :param port: what logs call the port.
+    :param port: the name of the port in logs.
     :param metric: a part of the metric's name.
-    :param registry: gets the metric; None: there is none.
+    :param registry: registers the metric; None: no metric.
     """
 
     _log = Logger()
@@ -37,9 +34,9 @@ class HTTPReports:
         )
         for refusal in Refusal:
             self._counter.labels(refusal.value)
-        self._refusals = RateLimit(clock, MAX_LINES, 60.0)
-        self._faults = RateLimit(clock, MAX_LINES, 60.0)
-        self._troubles = RateLimit(clock, MAX_LINES, 60.0)
+        self._refusals = RateLimit(clock)
+        self._faults = RateLimit(clock)
+        self._troubles = RateLimit(clock)
 
     def refused(self, refusal: Refusal, peer: str, text: str) -> None:
         """See :class:`tracker.net.refusals.Reports`."""
@@ -50,7 +47,7 @@ class HTTPReports:
                 port=self._port,
                 peer=peer,
                 text=text,
-                more=_more(suppressed),
+                more=and_more(suppressed),
             )
 
     def failed(self, failure: Failure) -> None:
@@ -60,11 +57,11 @@ class HTTPReports:
                 "{port}: internal error{more}",
                 failure,
                 port=self._port,
-                more=_more(suppressed),
+                more=and_more(suppressed),
             )
 
     def unanswered(self, why: str) -> None:
-        """Log why a request could not be answered, which its peer is not shown.
+        """Log why a request could not be answered; the peer is not shown this reason.
 
         :param why: may name servers and their addresses.
         """
@@ -73,9 +70,5 @@ class HTTPReports:
                 "{port}: a request could not be answered: {why}{more}",
                 port=self._port,
                 why=why[:500],
-                more=_more(suppressed),
+                more=and_more(suppressed),
             )
-
-
-def _more(suppressed: int) -> str:
-    return f" (and {suppressed} more, not shown)" if suppressed else ""

@@ -1,12 +1,12 @@
-"""Takes entries from the streams and acknowledges them once the sink has committed them.
+"""Read entries from the streams, and acknowledge them once the sink has committed them.
 
 Every turn of the loop is safe to repeat: an entry that was committed but not yet
-acknowledged when the process died is delivered again, and the sink leaves what it
-has alone.
+acknowledged when the process died is delivered again, and the sink ignores positions that
+it has.
 
-Any number of processors share the group. Each finishes what it was given before; what a
-consumer has been idle with for long is claimed by another one. It may come back and commit
-it, too: then it is there already.
+Any number of processors share the group. After a restart, each first finishes the entries that
+were delivered to it before. Entries that stay pending with an idle consumer are claimed by
+another one. If the first consumer resumes and commits them, too, they are stored once.
 """
 
 from __future__ import annotations
@@ -41,24 +41,24 @@ from tracker.streams.groups import (
     read_pending,
 )
 
-#: Milliseconds that a read waits for something to come.
+#: Milliseconds that a read waits for an entry.
 BLOCK_MS: Final = 5000
-#: Seconds without a turn, or another try, after which it is stuck. A sink that is away or slow
-#: answers long before: that it does not.
+#: Seconds without a turn of the loop, or a retry, after which the consumer counts as stuck. A
+#: sink that is down or slow reports an error long before that.
 STUCK: Final = 300.0
 
 
 @frozen
 class Pace:
-    """How entries are put together to batches. Each is an option of the same name."""
+    """Size and delay of batches. Each attribute is an option of the same name."""
 
     batch_size: int = setting(4000, 1, 100_000, "Entries of each stream in one batch, at most.")
     batch_bytes: int = setting(
         READ_BYTES,
         1 << 20,
         1 << 30,
-        "Bytes of entries in one batch, at most: of all streams together. A batch has one entry "
-        "at least.",
+        "Bytes of entries in one batch, of all streams together. A batch has at least one entry, "
+        "however long it is.",
     )
     batch_delay: float = setting(
         0.02, 0, 60, "Seconds that a batch waits for more entries if there are fewer."
@@ -91,9 +91,9 @@ class Consumer(Service):
     :param vendors: stream → the vendor whose positions it holds.
     :param name: this consumer's name in the group; the same after a restart, so that
         it finishes what it had begun.
-    :param report: told None while entries flow into the sink, else what keeps them.
-    :param abort: told when the sink can never be opened.
-    :param metrics: are told what becomes of entries.
+    :param report: called with None while entries are stored, else with the reason why not.
+    :param abort: called with the reason if the sink can never be opened.
+    :param metrics: count entries by their result.
     :param name_attributes: adds names to a position, where they are asked for.
     :param pulse: beats while this consumes, however long the sink takes.
     """
@@ -165,7 +165,7 @@ class Consumer(Service):
     async def _close(self) -> None:
         if self._loop is not None:
             await self._loop
-        if self._ahead is not None:  # what it brings stays pending
+        if self._ahead is not None:  # its entries stay pending
             self._ahead.taken.addErrback(lambda _: None).cancel()
         await self._storing.close()
 
@@ -205,14 +205,14 @@ class Consumer(Service):
                 await self._storing.process(taken)
 
     async def _finish_pending(self) -> None:
-        """Begin with what this consumer was given before; what stays pending is for later."""
+        """Process entries that were delivered to this consumer before it was restarted."""
         after = dict.fromkeys(self._streams, "0")
         while self.running:
             allowance = self._allowance(self._streams)
             entries = await read_pending(self._commands, *self._member, after, allowance)
             if not entries:
                 return
-            self._log.info("{count} entries of before are unfinished", count=len(entries))
+            self._log.info("{count} entries are pending from before", count=len(entries))
             await self._storing.process(self._taker.take(entries))
             after |= {entry.stream: entry.id for entry in entries}
 
@@ -223,7 +223,7 @@ class Consumer(Service):
         (unfinished,) = answer
         after = "0-0"
         if unfinished is not None:
-            # The group was there, and is lost with what it knew of others' entries. What is
+            # The group has existed and is lost, with the pending entries of all consumers. What is
             # read again is stored once.
             after = f"{max(0, entry_order(unfinished)[0] - 1)}-0"
         if await create_group(self._commands, stream, PROCESSOR_GROUP, after):
@@ -235,14 +235,14 @@ class Consumer(Service):
             )
 
     async def _forget_read(self) -> None:
-        # What a read brought that was under way when Redis failed is pending now.
+        # The entries of a read that was under way when Redis failed are pending now.
         if self._ahead is not None:
             ahead, self._ahead = self._ahead, None
             with suppress(Refused, Unavailable):
                 await self._waits.result(ahead.taken)
 
     async def _next_batch(self) -> Taken:
-        """A batch: full, or what has come within a moment. The next one is read meanwhile."""
+        """Return a full batch, or what arrives within the delay; start to read the next one."""
         idle = self._ahead is None
         ahead, self._ahead = self._ahead or self._start_read(), None
         taken = await self._waits.result(ahead.taken) or Taken()
@@ -250,7 +250,7 @@ class Consumer(Service):
         if idle and 0 < taken.count < self._pace.batch_size:
             await self._waits.sleep(self._pace.batch_delay)
         if not self.running:
-            return Taken()  # they stay pending, and come first after the next start
+            return Taken()  # they stay pending, and are read first after the next start
         if 0 < taken.count < self._pace.batch_size and ahead.allowance.open():
             more = await read_new(self._commands, *self._member, ahead.allowance)
             self._taker.take(more, taken)
@@ -265,7 +265,7 @@ class Consumer(Service):
         return _Read(allowance, came, read.addCallback(self._taker.take, came))
 
     async def _claim(self) -> None:
-        """Take over what others have left pending."""
+        """Claim entries that are pending with idle consumers, and process them."""
         if self._clock.seconds() < self._next_claim:
             return
         self._next_claim = self._clock.seconds() + self._pace.claim_after / 2
@@ -282,8 +282,7 @@ class Consumer(Service):
                 )
                 if entries:
                     self._log.warn(
-                        "{count} entries of {stream} claimed from consumers that did nothing "
-                        "with them",
+                        "{count} entries of {stream} claimed from idle consumers",
                         count=len(entries),
                         stream=stream,
                     )

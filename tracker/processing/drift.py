@@ -1,4 +1,4 @@
-"""Streams that are written and that nobody reads.
+"""Report streams that are written and have no reader.
 
 Each ingest instance tells in its heartbeat which streams it writes. Where a name is not
 the same on both sides, nothing fails and nothing flows; so it is told, loudly.
@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Gauge
 from tracker.keys import PROCESSOR_GROUP
 from tracker.streams.advertised import advertised_streams
 from tracker.streams.connection import RedisConnection, Refused, Unavailable
+from tracker.streams.protocol import is_wrong_type
 from tracker.streams.timer import RedisTimer
 from tracker.untrusted import listed
 
@@ -75,8 +76,9 @@ class DriftGuard(RedisTimer):
         try:
             consumers = await self._redis.execute("XINFO", "CONSUMERS", stream, PROCESSOR_GROUP)
         except Refused as error:
-            # A key of another type is no stream, and so nobody reads it.
-            if any(why in str(error) for why in ("NOGROUP", "no such key", "WRONGTYPE")):
+            # A key of another type is not a stream, so no group reads it.
+            absent = any(why in str(error) for why in ("NOGROUP", "no such key"))
+            if absent or is_wrong_type(error):
                 return False
             raise
         facts = (dict(zip(fields[::2], fields[1::2], strict=True)) for fields in consumers)

@@ -33,6 +33,7 @@ def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
         raise BadEntry("codec is not a short ASCII text")
     position = Position.from_payload(payload)
     if not isinstance(position.attributes, EncodedAttributes):
-        # A batch is bounded by the bytes of its entries: objects take many times as much.
+        # A batch is bounded by the bytes of its entries; decoded objects would take many times
+        # as much memory.
         position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
     return StoredPosition(position, digest(payload), vendor, codec, entry.appended_at)

@@ -12,10 +12,10 @@ _POSITIONS: Final = (1, 10, 50, 100, 500, 1000, 2000, 4000, 10_000, 50_000, 100_
 
 
 class ProcessMetrics:
-    """What becomes of entries.
+    """Count entries by their result.
 
     :param streams: those that are read.
-    :param registry: gets the metrics; None: nobody asks for them.
+    :param registry: registers the metrics; None: they are not exported.
     """
 
     def __init__(self, streams: Iterable[str], registry: CollectorRegistry | None) -> None:

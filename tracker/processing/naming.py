@@ -38,7 +38,7 @@ class Namer(RedisTimer):
         self._models: Mapping[str, str] = {}
 
     def name(self, stored: StoredPosition) -> StoredPosition:
-        """Return the same with names, as text: objects would take many times its memory."""
+        """Return the position with named attributes, encoded as text to save memory."""
         naming = self._namings.get(stored.vendor)
         if naming is None:
             return stored
@@ -55,6 +55,6 @@ class Namer(RedisTimer):
         except (Refused, Unavailable) as error:
             self._log.warn("{key} not read: {error}", key=DEVICE_MODELS, error=error)
             return
-        # A longer text is neither the id of a device nor a model.
+        # A longer text is neither a device id nor a model.
         texts = [field[:MAX_SHOWN].decode(errors="replace") for field in fields]
         self._models = dict(zip(texts[::2], texts[1::2], strict=True))

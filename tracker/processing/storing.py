@@ -1,4 +1,4 @@
-"""Has the sink store what was read, however long it takes, and acknowledges it then."""
+"""Store entries in the sink, with retries, and acknowledge them once they are committed."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from tracker.streams.groups import (
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 15.0
-#: Beside the checkpoint of the group, which is the last entry that was committed, stands the
-#: first one that was not finished by then: by any consumer.
+#: Name of a second checkpoint of the group. The first one is the last entry that was committed;
+#: this is the oldest entry that any consumer had not finished by then.
 _UNFINISHED: Final = f"{PROCESSOR_GROUP}:unfinished"
 
 T = TypeVar("T")
@@ -41,13 +41,13 @@ _Ids = Mapping[str, Sequence[str]]
 
 
 class Storing:
-    """The way of entries from one consumer into the sink.
+    """Stores the entries of one consumer in the sink.
 
     :param redis: for acknowledgements; not the connection whose reads block.
     :param name: the consumer's name in the group.
     :param size: how many positions the sink is given at once.
-    :param report: told None while entries flow into the sink, else what keeps them.
-    :param report_entry: told what is wrong with an entry.
+    :param report: called with None while entries are stored, else with the reason why not.
+    :param report_entry: called with what is wrong with an entry.
     :param pulse: beats at each attempt.
     """
 
@@ -81,7 +81,7 @@ class Storing:
         metrics.batch_limit.set(size.limit)
 
     async def open(self) -> None:
-        """Open the sink, however long it takes; return early when stopped.
+        """Open the sink, with retries; return early when stopped.
 
         :raises SinkUnusable: when it can never be opened.
         """
@@ -94,7 +94,7 @@ class Storing:
         After a loss of the group, all before it are in the sink.
         """
         return await self._patiently(
-            "the sink does not tell what it has",
+            "the checkpoint of the sink cannot be read",
             lambda: self._sink.checkpoint(stream, _UNFINISHED),
         )
 
@@ -103,11 +103,11 @@ class Storing:
         await self._sink.close()
 
     async def keep(self, taken: Taken) -> None:
-        """Keep entries from being claimed that are to be processed soon."""
+        """Prevent other consumers from claiming entries that will be processed soon."""
         await self._keep_claims(_ids((taken.rows, taken.dead)))
 
     async def process(self, taken: Taken) -> None:
-        """Commit, put aside what cannot be stored, and acknowledge each only then."""
+        """Store rows, move dead entries to the dead letters, and acknowledge each after that."""
         self._pulse.beat()
         unfinished: dict[str, str] = {}
         for stream in taken.streams:
@@ -115,20 +115,20 @@ class Storing:
             if first is not None:
                 unfinished[stream] = first
         if not await self._store(taken, unfinished):
-            return  # stopped: what is not acknowledged stays pending and comes again
+            return  # stopped: entries that are not acknowledged are delivered again
         for stream, entry_ids in taken.deleted.items():
             await self._acknowledge(stream, entry_ids)
-        # Last: Redis may have no room for what is put aside.
+        # Last, because Redis may have no room for dead letters.
         for entry, reason in taken.dead:
             await self._put_aside(entry, reason)
 
     async def _store(self, taken: Taken, unfinished: Mapping[str, str]) -> bool:
-        """Store all rows, in their order; False when stopped before.
+        """Store all rows, in their order; return False if stopped before.
 
-        What the sink refuses is found by halving, and is dead then. What it does not store in
-        time is tried again in smaller parts, and waits when it is a single position. Parts
-        are acknowledged as they are committed, so that what was done is done, whatever becomes
-        of the rest.
+        Positions that the sink refuses are found by halving, and become dead. A part that it
+        does not store in time is retried in smaller parts; a single position is retried until
+        it is stored. Each part is acknowledged as soon as it is committed, so that a later
+        failure does not undo it.
         """
         todo: deque[Sequence[Row]] = deque([taken.rows] if taken.rows else [])
         self._kept = self._clock.seconds()
@@ -159,11 +159,11 @@ class Storing:
     async def _store_part(
         self, part: Sequence[Row], unfinished: Mapping[str, str], held: Callable[[], _Ids]
     ) -> bool:
-        """Store some rows, however long the sink takes; False when stopped before.
+        """Store some rows, with retries; return False if stopped before.
 
-        :param held: returns the entries that are kept from being claimed meanwhile.
-        :raises BatchRefused: when there is something in it that can never be stored.
-        :raises SinkTimedOut: when it is more than one row, and was not stored in time.
+        :param held: returns the entries whose claims are renewed meanwhile.
+        :raises BatchRefused: if some of the rows can never be stored.
+        :raises SinkTimedOut: if there is more than one row, and they were not stored in time.
         """
         batch = _batch(part, unfinished)
         began = self._clock.seconds()
@@ -197,16 +197,16 @@ class Storing:
         held: Callable[[], _Ids] = dict,
         final: type[Exception] | None = None,
     ) -> tuple[T] | None:
-        """Ask the sink until it answers, and return that; None when stopped before.
+        """Call the sink until it succeeds; return its result, or None if stopped before.
 
-        :param what: reported while it does not.
-        :param held: returns the entries that are kept from being claimed meanwhile.
-        :param final: a failure after which it is not asked again for the same.
-        :raises BatchRefused, SinkUnusable: when asking again would not help.
+        :param what: reported while the calls fail.
+        :param held: returns the entries whose claims are renewed meanwhile.
+        :param final: an exception that is raised instead of being retried.
+        :raises BatchRefused, SinkUnusable: if a retry would not help.
         """
         delay = FIRST_RETRY
         while not self._waits.stopped:
-            if self._opened:  # to open one may take hours, where it makes its tables anew
+            if self._opened:  # opening may take hours if tables are migrated
                 self._pulse.beat()
             try:
                 answer = await ask()
@@ -216,7 +216,7 @@ class Storing:
             except Exception as error:
                 if isinstance(error, SinkUnusable) and not self._opened:
                     raise
-                # Whatever is wrong with a sink that was usable once, it is asked again.
+                # A sink that was usable once is retried after any error.
                 self._failing = True
                 self._metrics.sink_failures.inc()
                 self._report(f"{what}: {error}")
@@ -236,7 +236,7 @@ class Storing:
             self._report(None)
 
     async def _keep_claims(self, held: _Ids) -> None:
-        # It is the sink that is slow, for all consumers alike: claiming would help nobody.
+        # The sink is slow for all consumers alike, so a claim by another one would not help.
         self._kept = self._clock.seconds()
         with suppress(Refused, Unavailable):
             for stream, entry_ids in held.items():
@@ -247,20 +247,18 @@ class Storing:
         self._metrics.processed.labels(stream).inc(len(entry_ids))
 
     async def _put_aside(self, entry: Delivered, reason: str) -> None:
-        """Keep an entry that cannot be stored, with everything in it, where people can look."""
+        """Move an entry that cannot be stored to the dead letters, with all its fields."""
         tried = await attempts(self._redis, PROCESSOR_GROUP, entry.stream, entry.id)
         content = entry.content or ()
         try:
             await put_aside(self._redis, entry.stream, entry.id, content, reason, tried)
         except Refused as error:
-            # It stays pending, and is claimed again after a time.
-            self._report_entry(
-                f"cannot be put aside now ({error}), and not be stored: {reason}", entry
-            )
+            # It stays pending, and is claimed again later.
+            self._report_entry(f"cannot be moved to dead letters now ({error}): {reason}", entry)
             return
         await self._acknowledge(entry.stream, [entry.id])
         self._metrics.dead.labels(entry.stream).inc()
-        self._report_entry(f"put aside: {reason}", entry)
+        self._report_entry(f"moved to dead letters: {reason}", entry)
 
 
 def _ids(parts: Iterable[Sequence[tuple[Delivered, Any]]]) -> _Ids:

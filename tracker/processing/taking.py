@@ -1,31 +1,28 @@
-"""From entries that were read to rows for the sink."""
+"""Turn entries that were read into rows for the sink."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from attrs import define, field
 from twisted.logger import Logger
 
 from tracker.interfaces import StoredPosition
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.processing.metrics import ProcessMetrics
 from tracker.streams.groups import Delivered
 from tracker.untrusted import MAX_LINE, shown
 
-#: Lines a minute about entries that are no positions, or gone.
-REJECTION_LINES: Final = 10
-
 Row = tuple[Delivered, StoredPosition]
 
 
 @define
 class Taken:
-    """Entries that were read, and what is to be done with each."""
+    """Entries that were read, by what is done with them."""
 
     rows: list[Row] = field(factory=list)
     dead: list[tuple[Delivered, str]] = field(factory=list)
@@ -33,12 +30,12 @@ class Taken:
     deleted: defaultdict[str, list[str]] = field(factory=lambda: defaultdict(list))
     """Stream → those that were deleted before they were stored."""
     streams: set[str] = field(factory=set)
-    """Where they come from."""
+    """The streams that they come from."""
     count: int = 0
 
 
 class Taker:
-    """Makes rows of entries, and reports those that are none.
+    """Makes rows of entries, and reports malformed entries.
 
     :param vendors: stream → the vendor whose positions it holds.
     :param name_attributes: adds names to a position, where they are asked for.
@@ -56,10 +53,10 @@ class Taker:
         self._vendors = vendors
         self._metrics = metrics
         self._name_attributes = name_attributes
-        self._rejections = RateLimit(clock, REJECTION_LINES, 60.0)
+        self._rejections = RateLimit(clock)
 
     def take(self, entries: Sequence[Delivered], taken: Taken | None = None) -> Taken:
-        """Make rows of entries, behind those that were taken before."""
+        """Make rows of entries, and append them to those that were taken before."""
         taken = taken or Taken()
         taken.count += len(entries)
         taken.streams.update(entry.stream for entry in entries)
@@ -67,7 +64,7 @@ class Taker:
             if entry.content is None:
                 taken.deleted[entry.stream].append(entry.id)
                 self._metrics.deleted.labels(entry.stream).inc()
-                self.report("lost, since it was deleted before it was stored", entry)
+                self.report("lost: it was deleted before it was stored", entry)
                 continue
             try:
                 stored = stored_position(entry, self._vendors[entry.stream])
@@ -77,12 +74,12 @@ class Taker:
             except BadEntry as error:
                 taken.dead.append((entry, str(error)))
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others
-                self._log.failure("an entry that cannot be read: {id}", id=entry.id)
+                self._log.failure("entry {id} cannot be read", id=entry.id)
                 taken.dead.append((entry, shown(repr(error))))
         return taken
 
     def report(self, what: str, entry: Delivered) -> None:
-        """Log what is wrong with an entry, unless too much was logged of late."""
+        """Log what is wrong with an entry; rate-limited."""
         suppressed = self._rejections.admit()
         if suppressed is not None:
             self._log.error(
@@ -90,5 +87,5 @@ class Taker:
                 stream=entry.stream,
                 id=entry.id,
                 what=shown(what, MAX_LINE),
-                more=f" (and {suppressed} more, not shown)" if suppressed else "",
+                more=and_more(suppressed),
             )

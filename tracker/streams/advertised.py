@@ -1,8 +1,8 @@
 """Read the heartbeats of ingest instances: which are alive, and which streams they write.
 
-A heartbeat is input like any other: whoever may write to Redis can put anything there, under any
-name and in any number. What is malformed is left out and reported to those who ask for it; it
-never keeps the heartbeats of others from being read.
+Heartbeats are untrusted input: every client of Redis can write any number of them, with any name
+and content. Malformed ones are left out, and reported to callers that ask for it; they never
+prevent others from being read.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from tracker.untrusted import is_unicode, parse_json, shown
 #: Seconds after which an instance without a beat counts as dead.
 EXPIRY: Final = 90
 
-#: Heartbeats that are read; those beyond it only count as alive.
+#: Heartbeats that are read. Instances beyond this number only count as alive.
 MAX_INSTANCES: Final = 20_000
-#: Streams of one heartbeat, and of all together, that count.
+#: Streams of one heartbeat, and of all heartbeats together, that are used.
 MAX_STREAMS_OF_ONE: Final = 100
 MAX_STREAMS: Final = 1000
 #: Characters of an instance's id, of a stream's name, and of a control port's address.
 MAX_NAME: Final = 255
 MAX_ADDRESS: Final = 1000
-#: Bytes of a heartbeat, and of all together that are looked at.
+#: Bytes of one heartbeat, and of all heartbeats together, that are parsed.
 MAX_BEAT: Final = 16 * 1024
 MAX_BEATS: Final = 32 * 1024 * 1024
-#: Malformed heartbeats that are remembered of one reading.
+#: Malformed heartbeats that one reading reports.
 MAX_MALFORMED: Final = 1000
 
 _SCANNED: Final = 1000
@@ -63,7 +63,7 @@ class Beat:
 
 @frozen
 class Advertised:
-    """What all heartbeats say together."""
+    """The streams that all heartbeats name, and the malformed heartbeats."""
 
     streams: Mapping[str, str] = field(factory=dict)
     """Stream → an instance that writes it; at most :data:`MAX_STREAMS`."""
@@ -76,10 +76,10 @@ class Advertised:
 async def heartbeats(
     redis: RedisConnection, malformed: dict[str, str] | None = None, max_aged: int = MAX_INSTANCES
 ) -> list[Beat]:
-    """The heartbeats of all instances that live, by their ids.
+    """Return the heartbeats of all living instances, sorted by instance id.
 
-    :param malformed: gets the keys of malformed ones, and what is wrong with each.
-    :param max_aged: of so many the age is asked for; that of the others is 0.
+    :param malformed: receives the keys of malformed heartbeats, and what is wrong with each.
+    :param max_aged: heartbeats whose age is read; the age of the others is 0.
     """
     found = [
         (instance_id, facts)
@@ -99,7 +99,7 @@ async def heartbeats(
 
 
 def _age(left: Any) -> float:
-    """Seconds since a beat that expires in so many milliseconds; 0 if Redis does not say."""
+    """Return the seconds since a beat that expires in ``left`` milliseconds; 0 if unknown."""
     return max(0.0, EXPIRY - max(0, left) / 1000) if isinstance(left, int) else 0.0
 
 
@@ -138,8 +138,8 @@ async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
 async def advertised(redis: RedisConnection) -> Advertised:
     """Read all heartbeats.
 
-    Where they name more streams than count, those come first that exist, and of these the first
-    one of each instance before the second one of any.
+    If they name more than :data:`MAX_STREAMS`, existing streams are preferred, and among these
+    the first one of each instance to the second one of any.
     """
     malformed: dict[str, str] = {}
     by_instance: dict[str, list[str]] = {}
@@ -169,9 +169,9 @@ async def _scan(redis: RedisConnection) -> AsyncIterator[list[bytes]]:
 async def _pages(
     redis: RedisConnection, malformed: dict[str, str] | None = None
 ) -> AsyncIterator[dict[str, dict[str, Any]]]:
-    """Instance → what its heartbeat tells: nothing where that is malformed.
+    """Yield pages of instance → facts of its heartbeat; no facts if it is malformed.
 
-    :param malformed: gets the keys that are; None: nobody wants to know.
+    :param malformed: receives the keys of malformed heartbeats; None: they are not reported.
     """
     seen, size = 0, 0
     async for keys in _scan(redis):
@@ -183,14 +183,14 @@ async def _pages(
                 _note(malformed, key, f"its name is not 1 to {MAX_NAME} characters of UTF-8")
         for start in range(0, min(len(names), MAX_INSTANCES - seen), _PAGE):
             page = names[start : start + _PAGE]
-            # Unlike GET it takes a key of another type for none.
+            # Unlike GET, MGET returns nil for a key of another type.
             answers = await redis.execute("MGET", *map(heartbeat, page))
             beats = dict(zip(page, answers, strict=True))
             if malformed is not None:
                 await _note_other_types(redis, beats, malformed)
             found = {}
             for name, beat in beats.items():
-                if beat is not None:  # else it has expired meanwhile
+                if beat is not None:  # otherwise it has expired meanwhile
                     size += len(beat)
                     found[name] = _facts(name, beat, malformed) if size <= MAX_BEATS else {}
             yield found
@@ -206,7 +206,7 @@ async def _note_other_types(
 
 
 def _instance_of(key: bytes) -> str | None:
-    """The id of an instance; None for the name of a key that no instance uses."""
+    """Return the instance id in a key's name; None if no instance can have such a key."""
     try:
         instance_id = key.decode().removeprefix(heartbeat(""))
     except UnicodeDecodeError:
@@ -228,7 +228,7 @@ def _facts(instance_id: str, beat: bytes, malformed: dict[str, str] | None) -> d
 
 
 def _streams_in(facts: Mapping[str, Any]) -> tuple[list[str], str]:
-    """The names of streams, and what is wrong with others."""
+    """Return the valid names of streams, and what is wrong with the others."""
     streams = facts.get("streams", [])
     if not isinstance(streams, list):
         return [], '"streams" is not an array'
@@ -241,7 +241,7 @@ def _streams_in(facts: Mapping[str, Any]) -> tuple[list[str], str]:
 
 
 def is_stream_name(name: Any) -> bool:
-    """Return whether this may be the name of a stream: text that Redis can be asked about."""
+    """Return whether this is a valid name of a stream."""
     return isinstance(name, str) and 0 < len(name) <= MAX_NAME and is_unicode(name)
 
 

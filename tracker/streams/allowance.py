@@ -2,10 +2,9 @@
 
 Redis bounds a reply by its number of entries only, and one entry may be a thousand times as
 long as another. So entries are requested in steps. Each step asks for as many entries as fit
-into the bytes that are left if each is as long as those of the last step were on average,
-and not shorter than a sixty-fourth of the whole. Therefore a read exceeds its bytes by less
-than one entry where no entry is longer than that, and by less than :data:`STEPS` entries
-otherwise.
+into the remaining bytes, by the average length of the entries in the last step; a length below
+a sixty-fourth of the whole counts as that. Therefore a read exceeds its bytes by less than one
+entry if no entry is longer than that, and by less than :data:`STEPS` entries otherwise.
 """
 
 from __future__ import annotations
@@ -14,9 +13,9 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Final
 
-#: Steps at least in which the bytes of one stream are used up. A reply of so many records of
-#: 600 bytes is as long as what Twisted reads from a socket at once, so that smaller replies
-#: cost more and larger ones hardly less.
+#: Minimal number of steps in which the bytes of one stream are used up, and so the maximal number
+#: of entries in a step. A reply of 64 records of 600 bytes is about as long as one of Twisted's
+#: reads from a socket: smaller replies cost more, larger ones hardly less.
 STEPS: Final = 64
 #: Bytes that are counted for each name or value of an entry in addition to its own: an object
 #: and a reference to it in Python. Without them an entry of many empty fields would cost
@@ -30,14 +29,14 @@ Content = Sequence[bytes] | None
 
 
 class Allowance:
-    """What is left of the entries and bytes of a read; it may take several calls.
+    """The remaining entries and bytes of a read, which may take several calls.
 
-    :param streams: those to be read. The bytes are divided equally: none of them can use up
-        the share of another one.
-    :param entries: of each stream.
-    :param size: bytes of all of them together.
-    :param lengths: stream → bytes of an entry in the last step of the read before, if any. It
-        is kept up to date: give it to the next one.
+    :param streams: the streams to be read. The bytes are divided equally, so that no stream can
+        use up the share of another one.
+    :param entries: entries of each stream.
+    :param size: bytes of all streams together.
+    :param lengths: stream → average bytes of an entry in the last step. It is updated, and meant
+        to be passed to the next allowance.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class Allowance:
 
 
 class _Room:
-    """What is left for one stream."""
+    """The remaining entries and bytes of one stream."""
 
     __slots__ = ("_bytes", "_entries", "_expected", "_least")
 

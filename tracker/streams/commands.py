@@ -394,9 +394,9 @@ class CommandLedger:
 async def outbound_entries(
     redis: RedisConnection, stream: str, first: str = "-"
 ) -> list[Delivered]:
-    """A page of a stream of commands, whichever consumer has been given them.
+    """Return a page of a stream of commands, pending entries included.
 
-    :param first: where it begins; see :func:`tracker.streams.entry_ids.behind`.
+    :param first: start of the page; see :func:`tracker.streams.entry_ids.behind`.
     """
     return await read_range(redis, stream, first, "+", _PAGE)
 
@@ -408,16 +408,16 @@ async def entry_at(redis: RedisConnection, stream: str, entry_id: str) -> Delive
 
 
 async def outbound_streams(redis: RedisConnection) -> AsyncIterator[str]:
-    """The instances that there are streams of commands for, by their ids.
+    """Yield the ids of instances that have a stream of commands.
 
-    Bytes that are not UTF-8 are escaped, so that such an id is only to be shown.
+    Bytes that are not UTF-8 are escaped: such an id can be shown, but not looked up.
     """
     async for instance_id in raw_outbound_streams(redis):
         yield instance_id.decode(errors="backslashreplace")
 
 
 async def raw_outbound_streams(redis: RedisConnection) -> AsyncIterator[bytes]:
-    """The same as it stands in Redis."""
+    """Yield the ids of instances that have a stream of commands, as raw bytes."""
     prefix = outbound("").encode()
     cursor = b"0"
     while True:
@@ -437,16 +437,16 @@ async def remove_empty_outbound(redis: RedisConnection, instance_id: str) -> boo
 
 
 async def waiting_devices(redis: RedisConnection) -> AsyncIterator[str]:
-    """The devices that commands wait for.
+    """Yield the devices for which commands wait.
 
-    Bytes that are not UTF-8 are escaped, so that such an id is only to be shown.
+    Bytes that are not UTF-8 are escaped: such an id can be shown, but not looked up.
     """
     async for device_id in raw_waiting_devices(redis):
         yield device_id.decode(errors="backslashreplace")
 
 
 async def raw_waiting_devices(redis: RedisConnection) -> AsyncIterator[bytes]:
-    """The same as it stands in Redis."""
+    """Yield the devices for which commands wait, as raw bytes."""
     cursor = b"0"
     while True:
         cursor, devices = await redis.execute("SSCAN", WAITING, cursor, "COUNT", 1000)
@@ -457,11 +457,11 @@ async def raw_waiting_devices(redis: RedisConnection) -> AsyncIterator[bytes]:
 
 
 async def forget_waiting(redis: RedisConnection, device: bytes) -> bool:
-    """Remove from the set of devices that commands wait for what is not a device's id.
+    """Remove a member that is not a device id from the set of devices with waiting commands.
 
-    A stream of that name is left alone.
+    A stream of that name is not touched.
 
-    :return: whether it was there.
+    :return: whether it was in the set.
     """
     return bool(await redis.execute("SREM", WAITING, device))
 
@@ -469,7 +469,7 @@ async def forget_waiting(redis: RedisConnection, device: bytes) -> bool:
 async def review_waiting(redis: RedisConnection, device_id: str) -> tuple[int, list[Delivered]]:
     """Move what waits for a device to where it is, if it is connected after all.
 
-    :return: how many commands were moved, and the first ones of those that go on waiting.
+    :return: the number of commands that were moved, and the first of those that still wait.
     """
     moved = await _REVIEW_WAITING.run(redis, [], device_id)
     return moved, await waiting_entries(redis, device_id)
@@ -480,7 +480,7 @@ async def waiting_entries(
 ) -> list[Delivered]:
     """Return some of the commands that wait for a device, oldest first.
 
-    :param first: where to begin; ``(ID`` is behind the entry ID.
+    :param first: ID of the first entry; ``(ID`` excludes the entry ID.
     """
     return await read_range(redis, waiting_commands(device_id), first, "+", _PAGE)
 

@@ -22,12 +22,13 @@ from tracker.untrusted import MAX_LINE, shown
 _MAX_DIGITS: Final = 18
 _OURS: Final = (b"_id", b"_stream", b"_reason", b"_attempts")
 
-#: Names and values that Lua can pass on in one call; its stack ends at some 8,000.
+#: Names and values that Lua can pass on in one call; its stack has some 8,000 slots.
 _MAX_UNPACKED: Final = 7000
 _TOO_MANY: Final = b"too many fields"
 
-# KEYS: the dead stream, the stream. ARGV: IDs. Moves those that are there, one after another;
-# returns how many, and the others with the reason. One that is refused keeps none behind it.
+# KEYS: the dead stream, the stream. ARGV: IDs. Moves the existing ones, one after another;
+# returns their number, and the refused ones with the reason. A refused one does not stop the
+# ones after it.
 _RETRY: Final = Script(f"""\
 local moved, stuck = 0, {{}}
 for _, id in ipairs(ARGV) do
@@ -60,11 +61,11 @@ return {{moved, stuck}}
 
 @frozen
 class Retried:
-    """What has become of dead letters that were to be appended again."""
+    """The result of a retry of dead letters."""
 
     moved: int = 0
     stuck: Mapping[str, str] = field(factory=dict)
-    """ID → why it was not appended; it is a dead letter as before."""
+    """ID → why it was not appended; it is still a dead letter."""
 
 
 @frozen
@@ -83,7 +84,7 @@ class DeadLetter:
 
     @property
     def device_id(self) -> str:
-        """The device that the entry is of, as far as it says so; printable and short."""
+        """The device id in the entry, printable and short; empty if it has none."""
         for name, value in zip(self.content[::2], self.content[1::2], strict=False):
             if name == b"device_id":
                 return shown(value, 20)
@@ -125,7 +126,7 @@ async def put_aside(
 async def read_dead(
     redis: RedisConnection, stream: str, first: str = "-", last: str = "+", count: int = 1000
 ) -> list[DeadLetter]:
-    """Dead letters of ``stream``, oldest first: fewer than there are when they are long.
+    """Return dead letters of ``stream``, oldest first; fewer than ``count`` if they are long.
 
     :param first: ID of the first one; behind it if written ``(ID``.
     """
@@ -136,14 +137,15 @@ async def read_dead(
 async def retry_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> Retried:
     """Append dead letters to their stream again, and remove them.
 
-    They are new entries, at the end. Those that are not there are left out; one that cannot be
-    appended stays, and keeps none of the others.
+    They become new entries at the end. Missing IDs are ignored. An entry that cannot be appended
+    stays, and does not stop the others.
 
-    Each is moved in one atomic step, but for those of some thousand fields: these are appended
-    first and then removed. After a crash in between they are in both streams, which does no
-    harm, since a position is stored once.
+    Each is moved in one atomic step, except entries of some thousand fields: these are appended
+    first and then removed. After a crash in between they are in both streams, which is
+    harmless, since a position is stored once.
 
-    :raises Refused, Unavailable: if Redis cannot be asked, or the dead letters are no stream.
+    :raises Refused, Unavailable: if Redis cannot be asked, or the key of the dead letters is
+        not a stream.
     """
     moved, refused = await _RETRY.run(redis, [dead_letters(stream), stream], *ids)
     stuck = {}

@@ -18,7 +18,7 @@ from tracker.streams.registry import owners
 
 #: Entries of a stream among which a command is looked for.
 _SEARCHED: Final = 1000
-#: Bytes of what stands in a fate key.
+#: Bytes of a fate key's value that are parsed.
 _MAX_VALUE: Final = 2000
 
 #: What a fate key may say (tracker.streams.commands tells what each means).
@@ -54,7 +54,7 @@ async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
     except Refused as error:
         if not is_wrong_type(error):
             raise
-        return None  # written by somebody else
+        return None  # not written by Tracker
     if value is None or len(value) > _MAX_VALUE:
         return None
     text = value.decode(errors="replace")
@@ -62,7 +62,7 @@ async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
         return Fate(begun[1], begun[2], outbound(begun[2]), begun[3])
     done = _DONE.fullmatch(text)
     if done is None:
-        return None  # written by somebody else
+        return None  # not written by Tracker
     status, entry_id = done[1], done[2]
     response = Response(command_id, "", "", Outcome(Status(status)), "")
     try:
@@ -93,7 +93,7 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
         except Refused as error:
             if not is_wrong_type(error):
                 raise
-            continue  # it may be in the other one
+            continue  # the command may be in the other stream
         if found:
             return place
     return None
@@ -119,5 +119,5 @@ async def waiting_count(redis: RedisConnection, device_id: str) -> int:
     except Refused as error:
         if not is_wrong_type(error):
             raise
-        return 0  # there is no stream; a janitor reports the key
+        return 0  # not a stream; a janitor reports the key
     return count

@@ -12,7 +12,7 @@ from tracker.streams.allowance import Allowance, Content
 from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.entry_ids import behind
 
-#: Where :func:`claim_idle` begins, and what it returns at the end.
+#: The cursor with which :func:`claim_idle` begins, and that it returns at the end.
 FIRST: Final = "0-0"
 
 
@@ -111,9 +111,9 @@ async def read_new(
 ) -> list[Delivered]:
     """Read entries that were not delivered to the group before.
 
-    :param allowance: the streams, and how much of them is read.
+    :param allowance: the streams to be read, with bounds.
     :param block_ms: milliseconds to wait for an entry; None: do not wait. Meanwhile ``redis``
-        serves nothing else, and its reply timeout must exceed this.
+        serves no other command, and its reply timeout must exceed this.
     """
     block = () if block_ms is None else ("BLOCK", block_ms)
     found: list[Delivered] = []
@@ -140,8 +140,8 @@ async def read_pending(
 ) -> list[Delivered]:
     """Read entries that were delivered to this consumer and are not acknowledged, oldest first.
 
-    :param after: stream → the entry behind which it is read.
-    :param allowance: the streams, and how much of them is read.
+    :param after: stream → ID after which entries are read.
+    :param allowance: the streams to be read, with bounds.
     """
     behind = dict(after)
     found: list[Delivered] = []
@@ -168,14 +168,14 @@ async def claim_idle(
     cursor: str,
     allowance: Allowance,
 ) -> tuple[list[Delivered], str]:
-    """Take over entries that have been pending with an idle consumer for so long; oldest first.
+    """Claim entries that have been pending and idle for ``idle_ms`` milliseconds, oldest first.
 
     Entries that were deleted from the stream are included, without content; Redis has
     removed them from the group.
 
     :param cursor: where to begin in the list of pending entries: :data:`FIRST`, or what the
         last call returned.
-    :return: the entries, and where to go on; :data:`FIRST` when the end was reached.
+    :return: the entries, and the next cursor; :data:`FIRST` at the end.
     """
     found: list[Delivered] = []
     while allowance.open():
@@ -203,12 +203,12 @@ async def read_range(
 ) -> list[Delivered]:
     """Read the entries from ``first`` to ``last``, outside of any group.
 
-    Fewer than there are when they are long: at least one, and not more than some 16 MiB.
+    Fewer than ``count`` if they are long: at least one, and not more than some 16 MiB.
 
     :param first: ``-`` for the first entry there is; ``(ID`` excludes the entry ID.
     :param last: ``+`` for the last one; likewise.
     :param count: entries, at most.
-    :param newest: begin with the last one, and go backwards.
+    :param newest: read backwards, from the last one.
     """
     allowance = Allowance([stream], count)
     found: list[Delivered] = []
@@ -231,7 +231,7 @@ async def read_range(
 
 
 def _go_on(allowance: Allowance, count: int, entries: Sequence[Delivered]) -> list[str]:
-    """Count entries, and return the streams that may have more: of which ``count`` have come."""
+    """Count entries, and return the streams that may have more: those with ``count`` entries."""
     contents: dict[str, list[Content]] = {}
     for entry in entries:
         contents.setdefault(entry.stream, []).append(entry.content)

@@ -35,9 +35,9 @@ local told = {'length', about['length'], 'entries-added', about['entries-added']
 return {redis.call('TIME'), told, groups}
 """)
 
-#: Groups of a stream from which on that of the processors comes first, wherever some are cut.
+#: With more groups than this, the group of the processors comes first, so that it is not cut.
 MANY_GROUPS: Final = 50
-#: Groups of a stream, and consumers of a group, of which figures are kept.
+#: Groups of a stream, and consumers of a group, that are returned.
 MAX_GROUPS: Final = 1000
 MAX_CONSUMERS: Final = 100
 
@@ -65,9 +65,9 @@ class GroupLag:
     oldest_age: float
     """Seconds since the oldest of all these was appended; 0 where there is none."""
     consumers: Sequence[ConsumerLag]
-    """At most :data:`MAX_CONSUMERS`: those with the most pending entries first."""
+    """At most :data:`MAX_CONSUMERS`; if there are more, those with the most pending entries."""
     consumer_count: int = field(default=Factory(lambda self: len(self.consumers), takes_self=True))
-    """How many there are."""
+    """The number of all consumers."""
 
     @property
     def total(self) -> int | None:

@@ -1,4 +1,4 @@
-"""Asking Redis several questions at once, which takes one round trip."""
+"""Send several commands to Redis in one round trip."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from twisted.internet.defer import DeferredList
 
 from tracker.streams.connection import RedisConnection, Refused
 
-#: Commands that are on their way at the same time.
+#: Commands that are sent at once.
 _MAX_SENT: Final = 200
 
 
 async def pipelined(
     redis: RedisConnection, commands: Iterable[Sequence[str | bytes | int]]
 ) -> list[Any]:
-    """Send commands, and return their answers in the same order.
+    """Send commands, and return their replies in the same order.
 
-    The answer to a command that Redis refuses is the error, :data:`Refused`.
+    The reply to a command that Redis refuses is the exception, :data:`Refused`.
 
     :raises Unavailable: if Redis cannot be asked; some commands may have been executed.
     """
@@ -34,6 +34,6 @@ async def pipelined(
 
 
 async def existing(redis: RedisConnection, keys: Sequence[str]) -> list[str]:
-    """Return those of some keys that exist; of one that must not be asked for, assume it does."""
+    """Return the keys that exist, and those for which the user has no permission to ask."""
     there = await pipelined(redis, (("EXISTS", key) for key in keys))
     return [key for key, exists in zip(keys, there, strict=True) if exists]

@@ -35,9 +35,9 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
 
     :param clock: measures the reply timeout.
     :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
-        the connection is closed; None: wait for ever. It takes the place of txredisapi's
+        the connection is closed; None: wait for ever. It replaces txredisapi's
         ``replyTimeout``, which is the time until a reply is complete: over a slow link a long
-        one would never be.
+        reply would never be complete in time.
     """
 
     def __init__(self, clock: IReactorTime, reply_timeout: float | None, **options: Any) -> None:
@@ -59,7 +59,7 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         super().dataReceived(data, unpause)
 
     def replyReceived(self, reply: Any) -> None:
-        """Hand a complete reply to whoever waits for it."""
+        """Pass on a complete reply."""
         if self._watch is not None:
             self._watch.completed()
         super().replyReceived(reply)
@@ -73,7 +73,7 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
     def _check_reply(self) -> None:
         assert self._watch is not None  # noqa: S101 - it calls this
         if not self.replyQueue.waiting:
-            return  # the next command begins anew
+            return  # the next command starts the timer
         late = self._watch.late()
         if late is None:
             self._watch.go_on(self._check_reply)
@@ -95,10 +95,10 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
 
 
 class _ReplyWatch:
-    """Times of one connection: when its next reply was begun to be waited for, and last heard.
+    """The times from which the next reply of a connection has been due, and of its last byte.
 
-    One timer serves all commands: it runs while a reply is due, is left alone by each command
-    and byte, and looks at these times when it fires.
+    One timer serves all commands. It runs while a reply is due, is not restarted by commands
+    and bytes, and compares these times when it fires.
     """
 
     def __init__(self, clock: IReactorTime, timeout: float) -> None:
@@ -109,21 +109,21 @@ class _ReplyWatch:
         self._timer: IDelayedCall | None = None
 
     def begin(self, check: Any) -> None:
-        """A reply is due, and none was before."""
+        """Note that a reply is due, and start the timer. (None was due before.)"""
         self._since = self._heard = self._clock.seconds()
         if self._timer is None:
             self._timer = self._clock.callLater(self._timeout, self._fire, check)
 
     def heard(self) -> None:
-        """Bytes have arrived."""
+        """Note that bytes have arrived."""
         self._heard = self._clock.seconds()
 
     def completed(self) -> None:
-        """A reply is complete; the next one is due from now on, if there is one."""
+        """Note that a reply is complete. The next one, if any, is due from now on."""
         self._since = self._heard
 
     def late(self) -> str | None:
-        """Return why the reply is late, in one line; None when it is not."""
+        """Return in one line why the reply is late; None if it is not."""
         now = self._clock.seconds()
         if now - self._heard >= self._timeout:
             return f"no answer within {self._timeout:g} s"
@@ -132,7 +132,7 @@ class _ReplyWatch:
         return None
 
     def go_on(self, check: Any) -> None:
-        """Look again when the reply would be late."""
+        """Restart the timer for the moment at which the reply would be late."""
         now = self._clock.seconds()
         silence = self._heard + self._timeout - now
         total = self._since + self._timeout + MAX_REPLY_TIME - now

@@ -13,7 +13,7 @@ from tracker.streams.script import Script
 
 #: Fields that one step of a scan looks at, about.
 _PAGE: Final = 1000
-#: Bytes of an instance's id, or a vendor's name, that are looked at.
+#: Bytes of an instance's id, or a vendor's name, that are read.
 _MAX_NAME: Final = 1000
 
 # KEYS: the vendors. ARGV: an instance, then device, 1 (is there) or 0 (is not), and its vendor
@@ -78,9 +78,9 @@ async def owners(redis: RedisConnection, devices: Sequence[str]) -> list[str | N
 
 
 async def vendors(redis: RedisConnection, devices: Sequence[str]) -> list[str | None]:
-    """The vendor of each of these devices; None for one that is nowhere.
+    """Return the vendor of each of these devices; None for one that is not connected.
 
-    None for each, too, if the key is not a hash: where devices are is known all the same.
+    None for all of them if the key is not a hash; the device registry is not affected.
     """
     try:
         return await _look_up(redis, CONNECTED_VENDORS, devices)
@@ -98,9 +98,9 @@ async def _look_up(redis: RedisConnection, key: str, devices: Sequence[str]) -> 
 
 
 async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
-    """Device → instance, page by page; what changes meanwhile may be there or not.
+    """Yield pages of device → instance; concurrent changes may be missing.
 
-    Bytes that are not UTF-8 are escaped, so that such a device is only to be shown.
+    Bytes that are not UTF-8 are escaped: such a device id can be shown, but not looked up.
     """
     async for page in raw_connections(redis):
         yield {
@@ -110,7 +110,7 @@ async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
 
 
 async def raw_connections(redis: RedisConnection) -> AsyncIterator[dict[bytes, bytes]]:
-    """The same as it stands in Redis."""
+    """Yield pages of device → instance, as raw bytes."""
     cursor = b"0"
     while True:
         cursor, reply = await redis.execute("HSCAN", CONNECTIONS, cursor, "COUNT", _PAGE)

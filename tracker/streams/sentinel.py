@@ -193,8 +193,8 @@ class _Factory(Factory):
         self._reactor = reactor
 
     def buildProtocol(self, addr: Any) -> _Protocol:
-        # The password is not for txredisapi: it would not say why it was refused. Whoever asks
-        # has a deadline.
+        # txredisapi gets no password: it would not say why it was refused. It needs no reply
+        # timeout, since callers have a deadline.
         protocol = _Protocol(self._reactor, None)
         protocol.factory = self
         return protocol

@@ -41,7 +41,7 @@ from tracker.tap.role import (
 )
 from tracker.tls import TLSEndpoint
 
-#: Endpoints of which a proxy can be in front. The last is for a port that systemd holds.
+#: Endpoints that can be behind haproxy:. The last is a port that systemd holds.
 _PROXIED: Final = ("tcp", "tcp6", "ssl", "systemd")
 
 _INSTANCE_ID = (
@@ -108,8 +108,7 @@ class ServingOptions(RoleOptions):
         self["listen"].append(value)
 
     def opt_proxy(self, value: str) -> None:
-        """A proxy, or network of proxies, that may say on haproxy: endpoints for which client it
-        connects: ADDRESS[/BITS]; may be repeated. [none]"""
+        """ADDRESS[/BITS] of proxies that connect to haproxy: endpoints; may be repeated. [none]"""
         self["proxy"].append(value)
 
     def ingest(
@@ -137,7 +136,7 @@ class ServingOptions(RoleOptions):
         ]
         endpoints = [text.partition("=")[2] for text in given]
         if proxies and not any(text.startswith("haproxy:") for text in endpoints):
-            raise ConfigError("--proxy: no --listen has a haproxy: endpoint")
+            raise ConfigError("--proxy requires a haproxy: endpoint in --listen.")
         if self["tls-client-ca"] and not any(
             text.removeprefix("haproxy:").startswith("ssl:") for text in endpoints
         ):
@@ -192,7 +191,7 @@ class ServingOptions(RoleOptions):
             raise ConfigError(f"--control-roles: {error}") from None
 
     def proxies(self) -> list[Network]:
-        """The proxies that may name their clients."""
+        """Return the networks of the proxies that may send PROXY headers."""
         networks = []
         for text in self["proxy"]:
             try:
@@ -277,7 +276,7 @@ def _port(
 def _behind(
     endpoint: Any, proxies: Sequence[Network], gateway: Gateway, clock: Any, timeout: float
 ) -> Any:
-    """The endpoint, with the PROXY header before all that clients send, TLS included."""
+    """Return an endpoint that expects a PROXY header before the client's bytes, before TLS."""
     if isinstance(endpoint, TLSEndpoint):
         below = _behind(endpoint.below, proxies, gateway, clock, timeout)
         return attrs.evolve(endpoint, below=below)

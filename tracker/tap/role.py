@@ -114,11 +114,11 @@ def loopback_endpoint(reactor: Any, name: str, description: str) -> IStreamServe
     """
     described = with_default(description, {"tcp": 2, "ssl": 4}, "interface", "127.0.0.1")
     if not described.startswith("ssl:"):
-        # Twisted's backlog of 50 is full before a flood of connections is turned away, and then
-        # a probe is not answered for seconds.
+        # A flood of connections fills Twisted's backlog of 50, and then a probe is not answered
+        # for seconds.
         described = with_default(described, {"tcp": 3, "tcp6": 3}, "backlog", BACKLOG)
         return endpoint_of(reactor, name, described)
-    # Twisted's own cannot leave a connection alone that a site has no room for.
+    # Twisted's own ssl: endpoint cannot refuse a connection before its handshake.
     try:
         return tls_endpoint(reactor, described)
     except OSError as error:

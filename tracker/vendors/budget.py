@@ -1,12 +1,11 @@
-"""Budgets of work and of messages, so that one peer cannot take the CPU of the others.
+"""Budgets of work and of messages, so that one peer cannot use up the CPU.
 
-A peer may use a small share of a core at any time: its *own share*, which an honest device
-never exhausts. What it wants beyond that comes from a *spare share*, which all peers over
-their own share have in common. So the work of any number of heavy peers is bounded, while a
-single one gets the whole spare share.
+A peer may use a small share of a core at any time: its *own share*, which a well-behaved device
+never uses up. All peers over their own share have a *spare share* in common. So the work of
+any number of heavy peers is bounded, while a single one gets the whole spare share.
 
 Work is measured by a clock around the decoder, not estimated from bytes: a frame of 8 KiB
-costs between 3 µs and 2 ms, depending on what is in it, and a clock that is read twice costs
+takes between 3 µs and 2 ms, depending on its content, and reading the clock twice takes
 0.2 µs.
 """
 
@@ -22,31 +21,30 @@ from tracker.limits import Limits
 
 #: Seconds of work that a peer may have saved up.
 OWN_BURST: Final = 0.02
-#: The same of a connection that was just made: what a first packet of records takes.
-#: Connections can be made as fast as one likes.
+#: The same of a new connection: enough for its first packet of records. It is small because a
+#: peer can open any number of connections.
 FIRST_CREDIT: Final = 0.0001
-#: The same of the spare share: it bounds how long heavy peers hold up the others in a row.
+#: Saved-up seconds of the spare share. They bound the time for which heavy peers delay the
+#: others without a pause.
 SPARE_BURST: Final = 0.002
-#: Sources of datagrams and devices whose own shares are kept apart. Two that fall on the same
-#: place, by a hash that a peer cannot know, have one share together.
+#: Sources of datagrams (and, separately, devices) whose own shares are counted separately. Two
+#: with the same hash, which a peer cannot predict, share one.
 PLACES: Final = 4096
 #: Sources of datagrams that are remembered as known.
 KNOWN_SOURCES: Final = 20_000
 
-
-#: A whole message, but for rounding.
+#: One message, less a tolerance for rounding.
 _ONE: Final = 1 - 1e-6
 
-#: Address and port of who has sent a datagram; the address may be forged.
+#: Address and port of the sender of a datagram. Both may be forged.
 Source = tuple[str, int]
 
 
 class Bucket:
-    """A token bucket that may go into debt: what is taken is known only afterwards.
+    """A token bucket that may go into debt, since the cost of work is known only afterwards.
 
     :param rate: tokens a second.
-    :param burst: the most tokens there can be; also how many there are at first, and the
-        largest debt.
+    :param burst: the maximal number of tokens, the number at first, and the largest debt.
     :param now: seconds, of any clock that all calls share.
     """
 
@@ -59,9 +57,9 @@ class Bucket:
         self._at = now
 
     def level(self, now: float) -> float:
-        """Return the tokens there are; negative in debt."""
+        """Return the number of tokens; negative in debt."""
         elapsed = now - self._at
-        self._at = now  # also when the clock was put back
+        self._at = now  # also after the clock was set back
         if elapsed > 0:
             self._level = min(self._burst, self._level + elapsed * self._rate)
         return self._level
@@ -71,12 +69,12 @@ class Bucket:
         self._level = max(-self._burst, self._level - tokens)
 
     def wait(self, now: float, least: float = 0.0) -> float:
-        """Return the seconds until there is more than ``least``; 0: there is."""
+        """Return the seconds until there are more than ``least`` tokens; 0 if there are now."""
         missing = least - self.level(now)
         return 0.0 if missing < 0 else missing / self._rate + 1e-6
 
     def is_full(self, now: float) -> bool:
-        """Return whether nothing is missing."""
+        """Return whether the bucket has its maximal number of tokens."""
         return self.level(now) >= self._burst
 
     def is_exhausted(self, now: float) -> bool:
@@ -95,16 +93,16 @@ class MessageBudget:
         self._bytes = Bucket(limits.message_bytes_rate, limits.message_bytes_rate * burst, now)
 
     def wait(self, now: float) -> float:
-        """Return the seconds until the next message may be taken; 0: now."""
+        """Return the seconds until the next message is within the budget; 0 if it is now."""
         return max(self._number.wait(now, _ONE), self._bytes.wait(now))
 
     def take(self, size: int) -> None:
-        """Take one message of so many bytes."""
+        """Charge for one message of ``size`` bytes."""
         self._number.take(1)
         self._bytes.take(size)
 
     def is_full(self, now: float) -> bool:
-        """Return whether there is nothing to remember of this peer."""
+        """Return whether the budget is unused, so that it need not be remembered."""
         return self._number.is_full(now) and self._bytes.is_full(now)
 
     def is_exhausted(self, now: float) -> bool:
@@ -121,14 +119,14 @@ class _Places:
         self._times = array("d", [0.0]) * PLACES
 
     def has_credit(self, peer: Hashable, now: float) -> bool:
-        """Return whether a peer has some of its own share left."""
+        """Return whether any of a peer's own share is left."""
         place = hash(peer) % PLACES
         # Refilled only when it has run out: few peers ever get there.
         if (level := self._levels[place]) <= 0:
             elapsed = max(0.0, now - self._times[place])
             level = min(OWN_BURST, level + elapsed * self._rate)
             self._levels[place] = level
-            self._times[place] = now  # also when the clock was put back
+            self._times[place] = now  # also after the clock was set back
         return level > 0
 
     def take(self, peer: Hashable, work: float, now: float) -> None:
@@ -141,7 +139,7 @@ class _Places:
 
 
 class Verdict(Enum):
-    """What happens to a datagram."""
+    """The decision on a datagram: admitted, or the budget that it is over."""
 
     ADMITTED = "admitted"
     SOURCE = "source"
@@ -149,20 +147,19 @@ class Verdict(Enum):
     DEVICE = "device"
     """Its device has used up its budget."""
     STRANGERS = "strangers"
-    """All sources that are not known have used up theirs."""
+    """All unknown sources together have used up their budget."""
 
 
 class DatagramBudget:
-    """Budgets of work of those who send datagrams.
+    """Budgets of work of the sources and devices of datagrams.
 
-    Anybody can forge the source of a datagram, so it counts for little: sources that are not
-    known share one budget, in which each of them has no more than its own share. A source is
-    known once a datagram of it was confirmed; whoever forges addresses would have to guess one
-    of these. Known sources have a budget that strangers cannot use up. So does each device.
-    Of a device only the last source is known: one that changes its port with each datagram
-    makes no others forgotten.
+    The source of a datagram can be forged. So all unknown sources share one budget, of which
+    each gets at most its own share. A source is known once one of its datagrams was confirmed;
+    a forger would have to guess such an address and port. Known sources have budgets that
+    unknown ones cannot use up. So does each device. Only the last source of a device is known,
+    so that a device that keeps changing its port does not displace the sources of others.
 
-    Memory is bounded, however many sources and devices there are.
+    Memory is bounded, whatever the number of sources and devices.
     """
 
     def __init__(self, limits: Limits, now: float) -> None:
@@ -174,7 +171,7 @@ class DatagramBudget:
         self._source_of: dict[str, Source] = {}  # and back
 
     def check_source(self, source: Source, now: float) -> Verdict:
-        """Decide before anything of the datagram is read."""
+        """Decide before the datagram is read."""
         if source in self._known:
             if self._sources.has_credit(source, now) or self._spare.level(now) > 0:
                 return Verdict.ADMITTED
@@ -184,7 +181,7 @@ class DatagramBudget:
         return Verdict.ADMITTED if self._strangers.level(now) > 0 else Verdict.STRANGERS
 
     def check_device(self, device_id: str, now: float) -> Verdict:
-        """Decide once it is known whose records the datagram claims to carry."""
+        """Decide once the device that the datagram names is known."""
         if self._devices.has_credit(device_id, now) or self._spare.level(now) > 0:
             return Verdict.ADMITTED
         return Verdict.DEVICE
@@ -192,7 +189,7 @@ class DatagramBudget:
     def worked(self, source: Source, device_id: str | None, work: float, now: float) -> None:
         """Charge for a datagram.
 
-        :param device_id: None where the datagram was not read so far.
+        :param device_id: None if the datagram was rejected before its device was known.
         :param work: seconds.
         """
         known = source in self._known
@@ -207,7 +204,7 @@ class DatagramBudget:
             self._spare.take(work)
 
     def know(self, source: Source, device_id: str) -> None:
-        """Remember a source that has sent what was confirmed, and the device whose it was."""
+        """Remember a source, one of whose datagrams was confirmed, and its device."""
         before = self._source_of.get(device_id)
         if before == source:
             self._known.move_to_end(source)

@@ -1,4 +1,4 @@
-"""Take datagrams from a port without letting a flood of them hold up everything else."""
+"""Admit datagrams of a port within budgets, so that a flood does not delay everything else."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from tracker.interfaces import Tally
 from tracker.limits import Limits
 from tracker.vendors.budget import DatagramBudget, Source, Verdict
 
-#: Datagrams, and seconds of work on them, after which the reactor sees to other things first.
+#: Datagrams, and seconds of work on them, after which the reactor serves other things first.
 AT_ONCE: Final = 8
 WORK_AT_ONCE: Final = 0.00015
 
-#: Bytes that a port reads in one turn of the reactor, unless it is stopped before: as ever.
+#: Bytes that a port reads in one turn of the reactor at most: Twisted's default.
 _THROUGHPUT: Final = 256 * 1024
 
 
 class DatagramGate:
     """Admits datagrams within the budget of their source and of their device.
 
-    A datagram over a budget is dropped without an answer, and counted; its device repeats it.
+    A datagram over a budget is counted and dropped without an answer; its device repeats it.
 
     :ivar transport: the port that is read; None before it listens.
     """
@@ -29,7 +29,7 @@ class DatagramGate:
         self._clock = clock
         self._tally = tally
         self._budget = DatagramBudget(limits, clock.seconds())
-        self._number = 0  # of datagrams, and seconds of work, since others had their turn
+        self._number = 0  # of datagrams, and seconds of work, since the last turn of others
         self._work = 0.0
         self._yields = False
         self._source: Source = ("", 0)
@@ -46,19 +46,19 @@ class DatagramGate:
         return self._admits(self._budget.check_source(source, now))
 
     def admits_device(self, device_id: str) -> bool:
-        """Return whether to go on reading the datagram, now that its device is known."""
+        """Return whether to continue with the datagram, now that its device is known."""
         self._device_id = device_id
         return self._admits(self._budget.check_device(device_id, self._started))
 
     def end(self) -> None:
-        """Charge for a datagram that was admitted, whatever became of it."""
+        """Charge for a datagram that was admitted, whether or not it was accepted."""
         now = self._clock.seconds()
         work = max(0.0, now - self._started)
         self._work += work
         self._budget.worked(self._source, self._device_id, work, now)
 
     def confirmed(self, source: Source, device_id: str) -> None:
-        """Know the source of a datagram of a device that has led to something."""
+        """Remember the source of a datagram that was confirmed."""
         self._budget.know(source, device_id)
 
     def _admits(self, verdict: Verdict) -> bool:
@@ -68,8 +68,8 @@ class DatagramGate:
         return False
 
     def _let_others(self) -> None:
-        # A port reads on until it has read so many bytes, which many small datagrams, and any
-        # number of empty ones, do not amount to for a long time. With this it ends at once.
+        # A port reads until it has read maxThroughput bytes. Many small datagrams, and any number
+        # of empty ones, stay below that for long. With a limit of 0 it stops reading at once.
         if not self._yields and self.transport is not None:
             self._yields = True
             self.transport.maxThroughput = 0

@@ -1,7 +1,7 @@
 """Hold a connection that is over its budget of work or over its rate of messages.
 
-A held connection decodes nothing. Its protocol buffers what still arrives up to a limit and
-then stops reading, so a peer that sends too fast is slowed down by TCP and loses nothing.
+A held connection decodes nothing. Its protocol buffers received bytes up to a limit and then
+stops reading, so TCP slows the peer down and nothing is lost.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ REMEMBERED: Final = 10_000
 
 
 class Waiting(Protocol):
-    """Has work to do out of the spare share."""
+    """Work that is done out of the spare share."""
 
     def turn(self) -> None:
-        """Do a little of it."""
+        """Do a small part of the work."""
 
 
 class Workload:
-    """What the connections of a port share: the spare share, and those that wait for it.
+    """The spare share of a port's connections, and the queue of connections that wait for it.
 
-    They are served in the order in which they came, and only as long as the spare share has
-    something left; then the reactor sees to everything else first.
+    They are served in the order in which they were queued, while any of the spare share is
+    left; then the reactor serves everything else first.
 
-    :ivar messages_under_way: to Redis.
+    :ivar messages_under_way: messages of the port that are under way to Redis.
     """
 
     def __init__(self, clock: Any, limits: Limits, tally: Tally) -> None:
@@ -54,21 +54,21 @@ class Workload:
         self._messages: OrderedDict[str, MessageBudget] = OrderedDict()
 
     def take_spare(self, now: float) -> bool:
-        """Return whether somebody over its own share may work now, before nobody else."""
+        """Return whether a connection over its own share may work now: no other one waits."""
         return not self._waiting and self._spare.level(now) > 0
 
     def charge(self, work: float) -> None:
-        """Count work of somebody over its own share."""
+        """Charge for work of a connection over its own share."""
         self._spare.take(work)
 
     def enqueue(self, one: Waiting, now: float) -> None:
-        """Let somebody go on in its turn."""
+        """Queue a connection for its turn."""
         self._waiting[one] = None
         if self._next is None:
             self._next = self.clock.callLater(self._spare.wait(now), self._serve)
 
     def leave(self, one: Waiting) -> None:
-        """Forget one that waits, if it does."""
+        """Remove a connection from the queue, if it is there."""
         self._waiting.pop(one, None)
         if not self._waiting and self._next is not None:
             self._next.cancel()
@@ -91,7 +91,7 @@ class Workload:
         return found or MessageBudget(self.limits, self.clock.seconds())
 
     def remember(self, device_id: str, messages: MessageBudget) -> None:
-        """Keep the budget of a device whose connection ends, unless it is full anyway."""
+        """Keep the budget of a device whose connection ends, unless it is unused."""
         if not messages.is_full(self.clock.seconds()):
             self._messages[device_id] = messages
             if len(self._messages) > REMEMBERED:
@@ -111,12 +111,12 @@ class Throttle:
 
     def __init__(self, work: Workload, go_on: Callable[[], None]) -> None:
         self.held = False
-        """Whether nothing may be decoded until ``go_on`` is called."""
+        """Whether decoding has to wait until ``go_on`` is called."""
         self._work = work
         self._go_on = go_on
         self.credit = FIRST_CREDIT
-        """Seconds of work that are left of the connection's own share."""
-        self._at = work.clock.seconds()  # when that was brought up to date
+        """Seconds of work left of the connection's own share."""
+        self._at = work.clock.seconds()  # when the credit was updated
         self._has_turn = False
         self._timer: IDelayedCall | None = None
         self._messages: MessageBudget | None = None
@@ -129,10 +129,10 @@ class Throttle:
         """
         work = self._work
         now = work.clock.seconds()
-        # Refilled only when it has run out: an honest device seldom gets there.
+        # Refilled only when it has run out, which is rare for a well-behaved device.
         refill = max(0.0, now - self._at) * work.limits.peer_work
         self.credit = min(OWN_BURST, self.credit + refill)
-        self._at = now  # also when the clock was put back
+        self._at = now  # also after the clock was set back
         if self.credit > 0 or self._has_turn or work.take_spare(now):
             return True
         self.held = True
@@ -141,7 +141,7 @@ class Throttle:
         return False
 
     def turn(self) -> None:
-        """Work again, out of the spare share, for one frame at least."""
+        """Continue from the spare share, for at least one frame."""
         self.held = False
         self._has_turn = True
         try:
@@ -153,7 +153,7 @@ class Throttle:
         """Charge for a frame that was decoded."""
         before = self.credit
         if seconds < 0:
-            return  # the clock was put back meanwhile
+            return  # the clock was set back meanwhile
         if before <= 0:
             self._work.charge(seconds)
             self._has_turn = False
@@ -211,7 +211,7 @@ class Throttle:
         self._go_on()
 
     def end(self, device_id: str | None) -> None:
-        """Hold nothing any more: the connection ends."""
+        """Release the connection, which ends, and remember its device's budget of messages."""
         self.held = False
         if self._timer is not None:
             self._timer.cancel()

@@ -1,4 +1,4 @@
-"""Writing to a transport with as few system calls as it allows."""
+"""Write to a transport with as few system calls as possible."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from twisted.internet.tcp import Server
 
 
 class Writer:
-    """Writes to the socket itself while that takes it: three system calls fewer than else.
+    """Writes to the socket directly while it accepts data, which saves three system calls.
 
-    What it does not take goes the usual way, and so does all that follows.
+    Data that the socket does not accept, and all later data, is written by the transport.
     """
 
     __slots__ = ("_at_once", "_transport")
@@ -23,7 +23,7 @@ class Writer:
             self._at_once = transport.writeSomeData
 
     def write(self, data: bytes) -> None:
-        """Write, now or as soon as the peer takes it."""
+        """Write now, or as soon as the socket accepts it."""
         if self._at_once is not None:
             written = self._at_once(data)
             if written == len(data):

@@ -60,7 +60,7 @@ class Some(Instances):
 
 
 class Fates:
-    """Stands for Redis, which knows the commands that somebody has begun with."""
+    """Stands for Redis, which knows the commands that instances have begun with."""
 
     def __init__(self) -> None:
         self.begun: dict[str, str] = {}

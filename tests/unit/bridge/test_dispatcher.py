@@ -151,7 +151,7 @@ def test_what_is_too_late_is_never_sent(bench: Bench, fields: dict[str, str]) ->
 def test_an_expired_row_whose_command_was_sent_before_is_not_called_expired(
     bench: Bench, begun: str, status: str
 ) -> None:
-    """The bridge was killed after it had sent it, and before it could tell the row."""
+    """The bridge was killed after it sent the command and before it changed the row."""
     key = bench.row(expires_at=STAMP)
     bench.fates.begun[key] = begun
     bench.start()

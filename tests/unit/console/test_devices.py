@@ -176,7 +176,7 @@ def test_a_cursor_that_redis_would_refuse_is_refused(cursor: str) -> None:
     assert redis.commands == []
 
 
-def test_an_order_that_there_is_not_is_refused(devices: Devices) -> None:
+def test_an_unknown_order_is_refused(devices: Devices) -> None:
     with pytest.raises(BadQuestion):
         result(devices.page("", "speed", "", 10))
 

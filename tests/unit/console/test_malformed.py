@@ -1,4 +1,4 @@
-"""Requests that make no sense to the console: the status, and what stands in the log."""
+"""Malformed requests to the console: their status, and the lines in the log."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.logger import LogEvent, capturedLogs, eventAsText
 from tests.unit.console.browsing import DEVICE, HOST, Browser, Server
 from tests.unit.net.wires import Wire, trouble
 from tracker.console.requests import CONSOLE_LIMITS, TEXT_HEADERS
-from tracker.observe.refusals import MAX_LINES
+from tracker.observe.ratelimit import MAX_LINES
 
 HEAD = f"GET /api/session HTTP/1.1\r\nHost: {HOST}\r\n".encode()
 COMMAND = b'{"device_id":"356307042441013","text":"getinfo"}'
@@ -23,7 +23,7 @@ def server() -> Server:
 
 @pytest.fixture(autouse=True)
 def logged() -> Iterator[Sequence[LogEvent]]:
-    """What is logged; never a failure."""
+    """Collect logged events, and check that none is a failure."""
     with capturedLogs() as events:
         yield events
     assert not trouble(events)
@@ -83,7 +83,7 @@ def test_body_in_chunks_is_taken_as_any_other(server: Server) -> None:
         *("devices/%E2%82%AC", "devices/1", f"devices/{DEVICE}0", "devices/1/frames"),
     ],
 )
-def test_parameter_that_makes_no_sense_is_answered_400(
+def test_malformed_parameter_is_answered_400(
     server: Server, logged: Sequence[LogEvent], path: str
 ) -> None:
     data = f"GET /api/{path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode()
@@ -102,7 +102,7 @@ def test_host_of_another_name_is_answered_421(
 
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "-", "xn--\N{LATIN SMALL LETTER A}"])
-def test_host_that_is_no_domain_name_is_no_fault_of_ours(host: str) -> None:
+def test_host_that_is_not_a_domain_name_causes_no_internal_error(host: str) -> None:
     """Over TLS any name is answered; werkzeug raises errors for some."""
     wire = Wire(Server(names=(host,)).site)
     wire.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
@@ -110,11 +110,11 @@ def test_host_that_is_no_domain_name_is_no_fault_of_ours(host: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/api//devices", "/static", "/api/devices/"])
-def test_path_that_there_is_not_leads_nowhere(server: Server, path: str) -> None:
+def test_unknown_path_is_refused_without_a_redirect(server: Server, path: str) -> None:
     assert ask(server, f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n\r\n".encode())[0] == 404
 
 
-def test_cookie_that_is_not_ours_is_no_login(server: Server) -> None:
+def test_foreign_cookie_is_not_a_login(server: Server) -> None:
     for value in (b"\xff", b"a.b", b"\xff.\xff", b".", b"=" * 5000):
         wire = Wire(server.site).send(HEAD + b"Cookie: tracker-9120=" + value + b"\r\n\r\n")
         assert wire.statuses == [200]

@@ -24,7 +24,7 @@ def test_a_port_that_takes_files_that_are_not_given_is_told_of_once() -> None:
         for _ in range(2):
             ports.keep([beat("one", "ssl:vm1:5091"), beat("two", None)])
     assert told(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {WHY}"]
-    # Why it is so names files, which is for the log.
+    # The reason names files, so it stands in the log only.
     assert ports.describe("one") == {"role": "", "why": "it cannot be used; see the console's log"}
     assert ports.role == ""
     ports.keep([beat("two", None)])

@@ -366,7 +366,7 @@ def test_a_stream_without_groups_is_told_and_one_that_is_not_there_is_not(
     [
         ({"skip": -1}, "skip must not be less than 0"),
         ({"streams": ["s"] * (MOST_ROWS + 1)}, f"no more than {MOST_ROWS} streams"),
-        ({"streams": ["s"]}, "s is no stream"),
+        ({"streams": ["s"]}, "s is not a stream"),
     ],
 )
 def test_a_lag_that_cannot_be_told_is_refused(

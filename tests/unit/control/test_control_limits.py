@@ -38,9 +38,9 @@ from tracker.control.commands import (
 from tracker.control.server import (
     MOST_CONNECTIONS,
     MOST_UNDER_WAY,
-    REFUSAL_LINES,
     ControlProtocol,
 )
+from tracker.observe.ratelimit import MAX_LINES
 
 OPERATE = [command for command in COMMANDS if command.operates]
 named = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
@@ -222,10 +222,10 @@ def test_those_that_send_garbage_do_not_fill_the_log(
 ) -> None:
     for _ in range(50):
         port.connect().send(b"\xff\xff")
-    assert len(told(logged, LogLevel.warn)) == REFUSAL_LINES
+    assert len(told(logged, LogLevel.warn)) == MAX_LINES
     port.clock.advance(60)
     port.connect().send(b"\xff\xff")
-    assert told(logged, LogLevel.warn)[-1].endswith(f"(and {50 - REFUSAL_LINES} more, not shown)")
+    assert told(logged, LogLevel.warn)[-1].endswith(f"(and {50 - MAX_LINES} more, not shown)")
 
 
 def test_a_box_may_come_in_pieces(client: Client) -> None:
@@ -240,7 +240,7 @@ def test_there_is_room_for_so_many_connections(port: Port, logged: Sequence[LogE
     for _ in range(50):
         assert port.factory.buildProtocol(None) is None
     lines = told(logged, LogLevel.warn)
-    assert len(lines) == REFUSAL_LINES
+    assert len(lines) == MAX_LINES
     assert lines[0].endswith(f"there are {MOST_CONNECTIONS} connections already")
     clients[0].leave()
     port.client()

@@ -39,15 +39,15 @@ from tracker.control.commands import (
     VersionMismatch,
     Watch,
 )
-from tracker.control.conversation import DENIAL_LINES, IClient
+from tracker.control.conversation import IClient
 from tracker.control.server import (
     CLOSE_GRACE,
     HELLO_TIMEOUT,
     MOST_CONNECTIONS,
-    REFUSAL_LINES,
 )
 from tracker.interfaces import IInstance
 from tracker.observe.levels import AUDIT
+from tracker.observe.ratelimit import MAX_LINES
 
 OPERATE = [command for command in COMMANDS if command.operates]
 named = pytest.mark.parametrize("command", COMMANDS, ids=lambda command: command.__name__)
@@ -148,7 +148,7 @@ def test_those_that_were_silent_leave_their_place_to_others(
         for client in silent:
             client.pump()
     port.client()
-    assert len(told(logged, LogLevel.warn)) <= REFUSAL_LINES
+    assert len(told(logged, LogLevel.warn)) <= MAX_LINES
     assert quiet(logged)
 
 
@@ -295,10 +295,10 @@ def test_who_asks_in_vain_again_and_again_does_not_fill_the_log(
     client = port.client()
     for _ in range(100):
         client.refusal(SetLogLevel, level="debug")
-    assert len(told(logged)) == DENIAL_LINES
+    assert len(told(logged)) == MAX_LINES
     port.clock.advance(60)
     client.refusal(SetLogLevel, level="debug")
-    assert told(logged)[-1].endswith(f"(and {100 - DENIAL_LINES} more, not shown)")
+    assert told(logged)[-1].endswith(f"(and {100 - MAX_LINES} more, not shown)")
 
 
 # The end.

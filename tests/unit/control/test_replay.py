@@ -1,4 +1,4 @@
-"""What a replay does where the sink is slow."""
+"""A replay into a slow sink."""
 
 from __future__ import annotations
 

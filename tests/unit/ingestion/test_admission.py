@@ -1,4 +1,4 @@
-"""How many connections a process takes, how fast, and from one address."""
+"""Limits of connections: in all, per second and per address."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_a_silent_connection_is_left_alone_while_there_are_slots(clock: Clock) -
     assert door.given_up == []
 
 
-def test_who_has_logged_in_or_gone_takes_no_memory(clock: Clock) -> None:
+def test_connections_that_logged_in_or_closed_take_no_memory(clock: Clock) -> None:
     door = Door(clock)
     for number in range(100):
         session = door.enter(f"192.0.2.{number}")

@@ -17,11 +17,12 @@ from tracker.ingestion.admission import HURRIED_LOGIN, ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.courier import Timing
 from tracker.ingestion.delivery import CommandDelivery
-from tracker.ingestion.gateway import KEPT_BYTES, REJECTION_LINES, Gateway
+from tracker.ingestion.gateway import KEPT_BYTES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.registry import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession, Rejection
 from tracker.limits import Limits
+from tracker.observe.ratelimit import MAX_LINES
 from tracker.position import Entry
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
@@ -127,8 +128,8 @@ def test_a_flood_of_rejections_makes_few_lines(gateway: Gateway, clock: Clock) -
         clock.advance(60)
         gateway.rejected(session, "bad CRC")
     lines = [event for event in events if event["log_level"] is LogLevel.warn]
-    assert len(lines) == REJECTION_LINES + 1
-    assert f"{1000 - REJECTION_LINES} more" in lines[-1]["more"]
+    assert len(lines) == MAX_LINES + 1
+    assert f"{1000 - MAX_LINES} more" in lines[-1]["more"]
 
 
 def test_a_stop_closes_every_connection(gateway: Gateway) -> None:
@@ -211,7 +212,7 @@ def test_a_slot_that_a_proxied_port_reserves_is_taken_until_it_is_released(clock
     assert not gateway.reserve(ADDRESS)
 
 
-def test_a_limit_is_told_and_counts_only_what_was_let_in(clock: Clock) -> None:
+def test_a_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=1))
     first = FakeSession(gateway)
     connect(gateway, first)
@@ -254,7 +255,7 @@ def test_lost_messages_are_told(gateway: Gateway) -> None:
     with capturedLogs() as events:
         for _ in range(1000):
             gateway.lost(session, 3)
-    assert len(events) == REJECTION_LINES
+    assert len(events) == MAX_LINES
     assert (events[0]["count"], events[0]["device"]) == (3, "356307042441013")
 
 
@@ -287,9 +288,9 @@ def test_a_device_that_has_gone_to_another_instance_is_disconnected(gateway: Gat
 def test_a_notice_says_how_many_were_left_out(gateway: Gateway, clock: Clock) -> None:
     session = FakeSession(gateway)
     with capturedLogs() as events:
-        for _ in range(REJECTION_LINES + 3):
+        for _ in range(MAX_LINES + 3):
             gateway.noticed(session, "odd")
         clock.advance(60)
         gateway.noticed(session, "odd")
-    assert len(events) == REJECTION_LINES + 1
+    assert len(events) == MAX_LINES + 1
     assert "3 more" in events[-1]["more"]

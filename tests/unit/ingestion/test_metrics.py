@@ -257,7 +257,7 @@ def test_what_protocols_count_themselves_is_told(ingest: Ingest) -> None:
     ]
 
 
-def test_what_was_over_a_limit_is_told(ingest: Ingest) -> None:
+def test_traffic_over_a_limit_is_counted_by_reason(ingest: Ingest) -> None:
     tally = ingest.gateway.tally
     tally.dropped = 1
     tally.over_budget.update(source=2, device=3, strangers=4)

@@ -1,4 +1,4 @@
-"""Whether a process reports that its connection slots run out."""
+"""Readiness of a process whose connection slots run out."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_it_is_ready_again_when_one_slot_in_a_hundred_is_free(watched: Watched) 
     assert watched.ready_after(SETTLE_TIME)
 
 
-def test_peers_at_the_edge_do_not_make_it_change_its_mind_all_the_time(watched: Watched) -> None:
+def test_readiness_does_not_flap_at_the_limit(watched: Watched) -> None:
     watched.take(199)
     for _ in range(100):  # between two checks
         watched.take(1)

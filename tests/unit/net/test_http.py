@@ -1,4 +1,4 @@
-"""What a peer may take of an HTTP server: bytes, time and connections, and no more."""
+"""Limits of an HTTP server: bytes, time and connections of peers."""
 
 from __future__ import annotations
 
@@ -202,7 +202,7 @@ def test_answers_name_no_software(place: Place) -> None:
 
 
 def test_http_2_is_not_negotiated(place: Place) -> None:
-    """It would have another channel, which knows none of these limits."""
+    """HTTP/2 would have another channel, without these limits."""
     assert place.site.acceptableProtocols() == [b"http/1.1"]
 
 
@@ -222,7 +222,7 @@ def test_head_that_takes_too_long_is_cut_off_whatever_comes(place: Place, begun:
 
 
 def test_peer_that_sends_nothing_is_cut_off(place: Place) -> None:
-    """So is one whose TLS handshake does not end: no byte of a request has come."""
+    """A connection whose TLS handshake does not end is such a one."""
     wire = place.connect()
     place.pass_(HEAD_TIMEOUT)
     assert (wire.closed, wire.text) == (True, b"")
@@ -293,7 +293,7 @@ def test_peer_that_does_not_read_is_cut_off(place: Place, ends: bool, field: byt
     assert wire.closed
 
 
-def test_peer_that_reads_now_and_then_is_not(place: Place) -> None:
+def test_peer_that_reads_now_and_then_is_not_cut_off(place: Place) -> None:
     wire = place.connect().send(b"GET /later HTTP/1.1\r\nHost: here\r\n\r\n")
     (request,) = place.page.later
     for _ in range(5):
@@ -304,7 +304,7 @@ def test_peer_that_reads_now_and_then_is_not(place: Place) -> None:
 
 
 def test_requests_that_come_at_once_wait_until_answers_are_read(place: Place) -> None:
-    """Else a thousand of them in one read would put a thousand answers into memory."""
+    """Otherwise a thousand requests in one read would put a thousand answers into memory."""
     wire = place.connect().send(b"GET /large HTTP/1.1\r\nHost: here\r\n\r\n" * 20)
     assert len(wire.text) < 2 * FULL
     before = 0
@@ -316,7 +316,7 @@ def test_requests_that_come_at_once_wait_until_answers_are_read(place: Place) ->
     assert place.told.failures == []
 
 
-def test_peer_that_sends_ahead_is_not_read_any_more(place: Place) -> None:
+def test_peer_that_sends_ahead_is_no_longer_read(place: Place) -> None:
     wire = place.connect().send(b"GET /later HTTP/1.1\r\nHost: here\r\n\r\n")
     sent = 0
     while wire.producerState == "producing":
@@ -397,7 +397,7 @@ def test_connection_that_waits_longest_makes_room_for_all() -> None:
 
 
 def test_connections_that_come_in_one_turn_are_bounded_all_the_same() -> None:
-    """One that is closed is a file until the loop turns."""
+    """A closed connection holds its file until the next turn of the reactor."""
     place = Place(HTTPLimits(64, 32, 0))
     wires = [Wire(place.site) for _ in range(500)]
     assert place.site.connections == 40

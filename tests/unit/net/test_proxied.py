@@ -195,7 +195,7 @@ def test_the_client_is_served_under_its_address_however_its_bytes_are_cut(
     assert device.lost is not None
 
 
-def test_what_the_client_is_told_goes_through(connection: Connection) -> None:
+def test_answers_pass_through_to_the_client(connection: Connection) -> None:
     connection.protocol.dataReceived(TEXT)
     assert ITransport.providedBy(connection.device.transport)
     transport: Any = connection.device.transport

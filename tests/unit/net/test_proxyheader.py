@@ -138,7 +138,7 @@ _BEGINNINGS = st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNAT
 
 @given(_BEGINNINGS, st.binary(max_size=300))
 @example(SIGNATURE, b"\x21\x11\x00\x0c" + bytes(12))
-def test_no_bytes_make_it_fail_or_use_more_than_there_are(beginning: bytes, rest: bytes) -> None:
+def test_any_bytes_are_decoded_within_their_bounds(beginning: bytes, rest: bytes) -> None:
     data = beginning + rest
     outcome = decode_proxy_header(data)
     if isinstance(outcome, Decoded):

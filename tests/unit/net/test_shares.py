@@ -1,4 +1,4 @@
-"""How many connections one address may hold open."""
+"""The share of connections that one address may hold open."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 
 from tracker.net.refusals import Refusal
 
-#: Bytes that a transport holds before it asks to be spared: as Twisted's.
+#: Bytes that a transport buffers before it pauses its producer, as in Twisted.
 FULL: Final = 65_536
 
 
@@ -65,14 +65,14 @@ class Wire(StringTransport):
         self.write(b"".join(data))
 
     def send(self, data: bytes) -> Wire:
-        """What the peer sends."""
+        """Send bytes as the peer."""
         if not self.closed:
             self.channel.dataReceived(data)
         self.turn()
         return self
 
     def read(self) -> None:
-        """The peer reads all that there is."""
+        """Read everything as the peer."""
         self._unread = 0
         if self._full and self.producer is not None:
             self._full = False
@@ -80,7 +80,7 @@ class Wire(StringTransport):
         self.turn()
 
     def turn(self) -> None:
-        """The loop turns: a connection that was closed is lost."""
+        """Turn the reactor once: a closed connection is lost."""
         if self.closed:
             return
         if self.disconnected:  # aborted
@@ -89,13 +89,13 @@ class Wire(StringTransport):
             self.lose(Failure(ConnectionDone()))
 
     def lose(self, reason: Failure | None = None) -> None:
-        """The connection ends."""
+        """End the connection."""
         self.closed = True
         self.channel.connectionLost(reason or Failure(ConnectionDone()))
 
     @property
     def text(self) -> bytes:
-        """All that was sent to the peer."""
+        """Everything that was sent to the peer."""
         sent: bytes = self.value()
         return sent
 

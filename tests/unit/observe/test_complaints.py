@@ -5,7 +5,8 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.logger import Logger, capturedLogs, formatEvent
 
-from tracker.observe.complaints import MAX_KEYS, MAX_LINES, REPEATED_AFTER, Complaints
+from tracker.observe.complaints import MAX_KEYS, REPEATED_AFTER, Complaints
+from tracker.observe.ratelimit import MAX_LINES
 
 
 def test_a_key_is_reported_once_an_hour() -> None:

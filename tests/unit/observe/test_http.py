@@ -52,7 +52,7 @@ def test_details_stand_beside_the_reasons() -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/none", "/none/healthz", "//", "/../readyz"])
-def test_nothing_else_is_there(path: str) -> None:
+def test_unknown_path_is_answered_404(path: str) -> None:
     wire = connect().send(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
     assert wire.statuses == [404]
     assert wire.answer["error"]
@@ -72,7 +72,7 @@ def test_head_is_answered_as_get_without_the_body_and_without_a_line(path: str) 
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "OPTIONS", "TRACE", "NONE"])
-def test_nothing_can_be_changed(method: str) -> None:
+def test_other_methods_are_refused(method: str) -> None:
     wire = connect().send(f"{method} /healthz HTTP/1.1\r\nHost: here\r\n\r\n".encode())
     assert wire.statuses == [405]
     assert b"Allow: GET, HEAD" in wire.text
@@ -83,6 +83,6 @@ def test_nothing_can_be_changed(method: str) -> None:
     [b"Content-Length: 1\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n200000\r\n" + b"x" * 100],
 )
 @pytest.mark.parametrize("method", [b"GET", b"POST"])
-def test_no_body_is_taken(method: bytes, body: bytes) -> None:
+def test_bodies_are_refused(method: bytes, body: bytes) -> None:
     wire = connect().send(method + b" /healthz HTTP/1.1\r\nHost: here\r\n" + body)
     assert (wire.statuses, wire.closed) == ([413], True)

@@ -1,4 +1,4 @@
-"""What is counted and logged of the refusals and faults of an HTTP port."""
+"""Metrics and log lines about refusals and faults of an HTTP port."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from tracker.net.refusals import Refusal
-from tracker.observe.refusals import MAX_LINES, HTTPReports
+from tracker.observe.ratelimit import MAX_LINES
+from tracker.observe.refusals import HTTPReports
 
 
 def test_every_refusal_is_counted_and_a_few_are_logged() -> None:

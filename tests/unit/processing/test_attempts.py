@@ -1,4 +1,4 @@
-"""How many positions the sink is given at once."""
+"""The number of positions that the sink is given at once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def test_each_timeout_halves_the_next_attempt_down_to_one() -> None:
     assert size.limit == 1
 
 
-def test_what_was_tried_is_halved_and_not_what_might_have_been() -> None:
+def test_the_size_of_the_attempt_is_halved_and_not_the_limit() -> None:
     size = AttemptSize(4000)
     size.timed_out(85, 30)
     assert size.limit == 42

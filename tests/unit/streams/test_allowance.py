@@ -1,4 +1,4 @@
-"""How many entries a read asks for, so that it stays within its bytes."""
+"""The number of entries that a read requests to stay within its bytes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a reply of Redis is late: silence, and what never ends."""
+"""Late replies of Redis: silence, and replies that never end."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ async def _entries(redis: RedisConnection, key: str, malformed: list[str]) -> li
 
 
 def judge_malformed(keys: Sequence[str]) -> Finding:
-    """What is to be said of keys that should be streams of commands, and are not."""
+    """Return the finding on keys that should be streams of commands, and are not."""
     return warning(f"not a stream: {listed(keys)}; rename or delete the key", "")
 
 

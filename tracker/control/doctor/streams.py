@@ -27,7 +27,7 @@ AGE_FAILURE: Final = 600
 
 _START: Final = "systemctl start tracker-process@1"
 
-#: Streams, and malformed heartbeats, that there are findings about.
+#: Streams, and malformed heartbeats, that have findings.
 MAX_STREAMS: Final = 100
 MAX_FINDINGS: Final = 5
 
@@ -51,7 +51,7 @@ class Traffic:
         return self._living
 
     async def streams(self) -> list[str]:
-        """Those that are read, and others that are written: :data:`MAX_STREAMS` at most."""
+        """Return the streams that are read or written, at most :data:`MAX_STREAMS`."""
         living = await self.living()
         others = sorted({one for its in living.values() for one in its}.difference(self.configured))
         if len(others) > MAX_STREAMS:
@@ -59,7 +59,7 @@ class Traffic:
         return sorted(list(dict.fromkeys([*self.configured, *others]))[:MAX_STREAMS])
 
     async def malformed(self) -> Mapping[str, str]:
-        """Heartbeats that are malformed → what is wrong with each."""
+        """Return malformed heartbeats → what is wrong with each."""
         return (await advertised(self.server.redis)).malformed
 
     async def lag(self, stream: str) -> StreamLag | None:
@@ -74,7 +74,7 @@ class Traffic:
         return self._lags[stream]
 
     async def size(self, stream: str) -> int:
-        """Entries of a stream; 0 if the key is none, and -1 if it is of another type."""
+        """Return the entries of a stream; 0 without the key, and -1 if it is of another type."""
         try:
             entries: int = await self.server.redis.execute("XLEN", stream)
         except Refused as error:
@@ -85,7 +85,7 @@ class Traffic:
 
 
 async def instances(traffic: Traffic) -> list[Finding]:
-    """Some ingest instance is alive, and no heartbeat is malformed."""
+    """Check that some ingest instance is alive, and that no heartbeat is malformed."""
     found = [judge_instances(await traffic.living())]
     malformed = await traffic.malformed()
     found += [
@@ -106,11 +106,11 @@ def judge_instances(living: Iterable[str]) -> Finding:
 
 
 def judge_heartbeat(key: str, why: str, cli: str) -> Finding:
-    """What is to be said of a heartbeat that is malformed.
+    """Return the finding on a malformed heartbeat.
 
-    :param key: its name, as it is shown.
+    :param key: its name, as shown.
     """
-    # A name that had to be escaped or cut is no name that redis-cli could be given.
+    # A name that was escaped or cut cannot be given to redis-cli.
     whole = "\\" not in key and "…" not in key
     mend = f"{cli} DEL {shlex.quote(key)}  # and find out what writes it" if whole else ""
     return warning(f"{key} is malformed: {why}", mend)
@@ -138,7 +138,7 @@ def judge_names(
     if not written:
         yield skipped("no living instance tells which streams it writes")
     if len(written) > MAX_STREAMS:
-        written.sort(key=lambda pair: pair[0] in configured)  # those first that nobody reads
+        written.sort(key=lambda pair: pair[0] in configured)  # streams without a reader first
         yield warning(f"{len(written) - MAX_STREAMS:,} more names of streams are not shown", "")
     for stream, name in written[:MAX_STREAMS]:
         if stream in configured:
@@ -240,7 +240,7 @@ def judge_dead(stream: str, count: int) -> Finding:
         return ok(f"{stream}: none")
     if count < 0:
         return failure(
-            f"{dead_letters(stream)} is not a stream: nothing can be put aside there", ""
+            f"{dead_letters(stream)} is not a stream: no dead letters can be appended", ""
         )
     mend = f"tracker-admin dead list --stream {shlex.quote(stream)}"
     return warning(f"{stream}: {count} entries could not be processed", mend)

@@ -176,7 +176,7 @@ def _line(stored: StoredPosition) -> str:
 
 
 def _mend_end(file: int) -> None:
-    """See to it that the file ends with a whole line: complete it, or cut it off."""
+    """Make the file end with a whole line: complete the last one, or cut it off."""
     size = end = os.fstat(file).st_size
     rest = b""
     while end and b"\n" not in rest:

@@ -10,7 +10,7 @@ from tracker.position import MESSAGE, EncodedAttributes
 
 #: Attribute that tells of what type a message is.
 _MESSAGE_TYPE: Final = "message_type"
-#: Rows of a piece, and characters after which no more are added to it.
+#: Rows of a piece at most, and characters after which no further row is added to it.
 _PIECE_ROWS: Final = 100
 _PIECE_LENGTH: Final = 1 << 18
 _INT32: Final = range(-(2**31), 2**31)
@@ -25,7 +25,7 @@ def encode_json(value: Mapping[str, Any]) -> str:
 
 
 def pieces(rows: Iterable[str]) -> Iterator[str]:
-    """Join rows, in pieces of bounded length: the text of a whole batch would take much memory."""
+    """Join rows to pieces of bounded length, since a whole batch would take much memory."""
     piece: list[str] = []
     length = 0
     for row in rows:
@@ -40,7 +40,7 @@ def pieces(rows: Iterable[str]) -> Iterator[str]:
 
 
 def plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """What may be a part of a larger JSON document."""
+    """Return a mapping as a dict, which can be part of a larger JSON document."""
     return value.decode() if isinstance(value, EncodedAttributes) else dict(value)
 
 

@@ -22,7 +22,7 @@ from tracker.vendors.teltonika.messages import (
     encode_message,
 )
 
-#: Bytes of a frame in front of its data.
+#: Bytes of a frame before its data.
 _HEADER: Final = 8
 #: What a command is written in that does not ask for a codec.
 USUAL_CODEC: Final = "12"
@@ -63,8 +63,8 @@ class AwaitedAnswer:
     __slots__ = ("_codec", "_looked")
 
     def __init__(self) -> None:
-        self._codec = b""  # with which its data begins
-        self._looked = 0  # how much of the buffer holds no answer
+        self._codec = b""  # first byte of the answer's data
+        self._looked = 0  # bytes of the buffer that are known to hold no answer
 
     def expect(self, command: bytes) -> None:
         """Await the answer to a command.
@@ -74,20 +74,20 @@ class AwaitedAnswer:
         self._codec = command[_HEADER : _HEADER + 1]
 
     def is_in(self, imei: str, data: bytes) -> bool:
-        """Return whether this message may be the answer; then none is due any more."""
+        """Return whether this message may be the answer; if so, none is awaited any longer."""
         if not self._may_be(imei, data):
             return False
         self._codec = b""
         return True
 
     def look_anew(self) -> None:
-        """Look at the buffer from its start: something was taken out of it."""
+        """Search the buffer from its start next time, since bytes were removed from it."""
         self._looked = 0
 
     def find(self, imei: str, buffer: bytearray) -> tuple[int, bytes | None]:
-        """Look for the answer behind other messages; then none is due any more.
+        """Search for the answer behind other messages; if found, none is awaited any longer.
 
-        :return: where its frame begins, and its data; None when it is not there.
+        :return: offset and data of its frame; the data are None if it is not there.
         """
         if not self._codec:
             return 0, None

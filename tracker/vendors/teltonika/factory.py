@@ -27,7 +27,7 @@ class TeltonikaFactory(Factory):
         self._leftovers = Leftovers(self._workload, gateway)
 
     def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol | None:
-        """One more connection, if there is room for it; else it is closed unread."""
+        """Return the protocol of a new connection; None to close it unread."""
         if not self._gateway.admits(addr):
             return None
         return TeltonikaProtocol(self._gateway, self._workload, self._layouts, self._leftovers)

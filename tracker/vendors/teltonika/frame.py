@@ -99,12 +99,12 @@ def swallow_pings(buffer: bytearray) -> bool:
 def find_message(
     buffer: bytearray, start: int, wanted: Callable[[bytes], bool]
 ) -> tuple[int, bytes | None]:
-    """Look through whole frames of messages for one, without taking any of them.
+    """Search whole frames of messages for one, without removing any of them.
 
-    :param start: where a frame or a ping begins.
-    :param wanted: whether the data of a message is what is looked for.
-    :return: where the frame begins that is wanted, and its data; or None, and where to go on
-        looking when more has come.
+    :param start: offset of a frame or a ping.
+    :param wanted: returns whether the data of a message are wanted.
+    :return: offset and data of the wanted frame; if there is none, the offset at which to
+        continue after more bytes have arrived, and None.
     """
     size = len(buffer)
     while start + _HEADER < size:

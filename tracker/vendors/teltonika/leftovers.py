@@ -1,13 +1,12 @@
-"""Messages that stood unread in the buffers of connections when they ended.
+"""Publish messages that were unread in the buffers of connections when they ended.
 
-A message is not acknowledged, so its device never sends it again. Records are left alone: the
+A message is not acknowledged, so its device never sends it again. Records are skipped: the
 device sends them again on its next connection.
 
-A peer can end connections as fast as it makes them. So only a few messages are read at once.
-More of them wait, up to a number of bytes, for the share of work that is there for those who
-want more than their own, and until those before them have come to Redis. They are charged to
-the device's budget of messages: they may use up what is left of it, and go into debt as deep.
-What is over one of these limits is lost.
+A peer can open and end any number of connections. So only a few messages are read at once. The
+others, up to a limit in bytes, are read out of the spare share of work, while few messages are
+under way to Redis. All are charged to the device's budget of messages, which they may bring
+into debt, but no deeper than its burst. Messages over one of these limits are lost, and counted.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ _START: Final = PREAMBLE + b"\x00\x00"
 
 @frozen(eq=False)
 class Rest:
-    """What one connection has left."""
+    """The unread bytes of one connection."""
 
     peer: IPeer
     budget: MessageBudget
@@ -48,11 +47,11 @@ class Rest:
     read: Callable[[bytes, float], Reading | Rejected]
     """Reads a frame's data at some time."""
     unread: bytearray
-    """It is used up."""
+    """The received bytes; they are consumed."""
 
 
 class Leftovers:
-    """Publishes the messages that the connections of a port have left."""
+    """Publishes the unread messages of the ended connections of a port."""
 
     def __init__(self, work: Workload, gateway: IGateway) -> None:
         self._work = work
@@ -63,7 +62,7 @@ class Leftovers:
         self._enqueued = False
 
     def publish(self, rest: Rest) -> None:
-        """Publish whole messages up to the first thing that makes no sense, now and later."""
+        """Publish all complete messages up to the first malformed frame, some of them later."""
         self._publish(rest, AT_ONCE)
         if self._bytes + len(rest.unread) > WAITING_BYTES:
             self._lose(rest)

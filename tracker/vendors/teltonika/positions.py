@@ -24,8 +24,9 @@ from tracker.vendors.teltonika.messages import Message, beginning
 RAW_TIMESTAMP: Final = "timestamp_ms"
 #: Attribute of a message: of what type it was.
 MESSAGE_TYPE: Final = "message_type"
-#: Attributes of a message that is too long to be stored whole: bytes of all of it, and their
-#: SHA-256. So two that begin alike are still two, and either can be checked against its source.
+#: Attributes of a message that is too long to be stored whole: the number of all its bytes, and
+#: their SHA-256. So two messages with the same beginning are two positions, and each can be
+#: compared with its source.
 MESSAGE_LENGTH: Final = "message_length"
 MESSAGE_SHA256: Final = "message_sha256"
 #: Bytes of a message that are stored, unless the limits say otherwise.
@@ -133,10 +134,10 @@ def codec7_position(device_id: str, record: Codec7Record) -> Position:
 def message_position(
     device_id: str, message: Message, now: float, message_bytes: int = MESSAGE_BYTES
 ) -> Position:
-    """Return what a device said, without a place: its text, or its bytes if they are not text.
+    """Return a message as a position without coordinates: its text, or its bytes if not text.
 
-    :param message_bytes: of a longer message only so many bytes are kept, with the length and
-        the SHA-256 of all of it.
+    :param message_bytes: bytes that are kept of a message; a longer one is cut, and its length
+        and SHA-256 are added.
     """
     content, text = message.content, message.text
     is_long = len(content) > message_bytes

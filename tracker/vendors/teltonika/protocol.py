@@ -19,9 +19,9 @@ device reconnects and sends again what was not acknowledged.
 
 While Redis has not confirmed a packet nothing more is decoded, and what the peer sends
 meanwhile is buffered up to a limit: a connection holds one unacknowledged packet at most,
-all that a stop-and-wait device ever sends. So it is while a peer does not read its ACKs, uses
-more than its budget of work, or sends more messages than its rate allows (see
-``tracker.vendors.throttle``). The answer to a command passes messages that are held.
+all that a stop-and-wait device ever sends. The same holds while a peer does not read its ACKs,
+is over its budget of work, or is over its rate of messages (see ``tracker.vendors.throttle``).
+The answer to a command overtakes messages that are held.
 
 A message is not acknowledged, so its device never sends it again: it outlives its
 connection on the way to Redis, and those that wait in the buffer when the connection
@@ -74,7 +74,7 @@ from tracker.vendors.writer import Writer
 
 #: Seconds for a peer to take what was written before its connection was closed.
 CLOSE_GRACE: Final = 5.0
-#: Seconds of work that it takes to answer in a turn of its own, as measured.
+#: Seconds of work for an answer in a turn of its own; measured.
 ANSWER_WORK: Final = 0.00003
 
 #: Seconds after the login in which no command is written, unless a packet comes before.
@@ -284,9 +284,9 @@ class TeltonikaProtocol(Protocol):
         self._disconnect(f"no login within {self._limits.login_timeout:g} s", Rejection.NO_LOGIN)
 
     def _check_idle(self) -> None:
-        # One timer that is seldom moved: else a device would make one with all it sends.
+        # One timer for each connection, not one for each frame.
         if self._throttle.held:
-            self._last_heard = self._clock.seconds()  # it has sent more than enough
+            self._last_heard = self._clock.seconds()  # it is held because it has sent too much
         left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
         if left <= 0:
             self._disconnect(f"nothing whole for {self._limits.idle_timeout:g} s", Rejection.IDLE)
@@ -359,7 +359,7 @@ class TeltonikaProtocol(Protocol):
         if isinstance(reading, Rejected):
             return self._reject(reading.reason, rejection(reading.field))
         work = worked_until - now
-        # What is answered without a call to Redis costs more than to decode it.
+        # A frame that is answered without a call to Redis costs more than its decoding.
         throttle.worked(work if reading.entries else work + ANSWER_WORK, worked_until)
         self._take_in(frame.used, now)
         if reading.entries:
@@ -377,7 +377,7 @@ class TeltonikaProtocol(Protocol):
         return True
 
     def _may_pass(self, data: bytes) -> bool:
-        """Whether the message at the start of the buffer is within the rate, or an answer."""
+        """Return whether the first message in the buffer is within the rate, or an answer."""
         assert self.device_id is not None  # noqa: S101 - the login comes first
         if self._awaited.is_in(self.device_id, data):
             return True
@@ -388,7 +388,7 @@ class TeltonikaProtocol(Protocol):
         return False
 
     def _take_answer(self) -> None:
-        """Take the answer to a command from behind messages that are over the rate."""
+        """Take the answer to a command out from behind messages that are over the rate."""
         assert self.device_id is not None  # noqa: S101 - the login comes first
         start, data = self._awaited.find(self.device_id, self._buffer)
         now = self._clock.seconds()
@@ -430,7 +430,7 @@ class TeltonikaProtocol(Protocol):
         self._settled_at = self._clock.seconds() + LOGIN_SETTLES
 
     def _take_in(self, used: int, now: float, start: int = 0) -> None:
-        """So many bytes were a whole that makes sense."""
+        """Remove ``used`` bytes, which were a valid frame or login, from the buffer."""
         end = start + used
         if self._observer is not None:
             self._observer(Traffic.RECEIVED, bytes(self._buffer[start:end]))

@@ -35,9 +35,9 @@ class EntryReader:
         message_bytes: int = MESSAGE_BYTES,
         on_truncated: Callable[[], None] = lambda: None,
     ) -> None:
-        """Know no record yet.
+        """Start without known layouts.
 
-        :param on_truncated: called for a message that was too long to be kept whole.
+        :param on_truncated: called for each message that was too long to be kept whole.
         """
         self._max_records = max_records
         self._on_truncated = on_truncated

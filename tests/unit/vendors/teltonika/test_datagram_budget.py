@@ -15,7 +15,7 @@ OTHER = "352093086403655"
 
 
 class SlowWork(Clock):
-    """A clock by which every look at it takes a while."""
+    """A clock that advances at each reading."""
 
     step = 0.0
 
@@ -38,7 +38,7 @@ def port(monkeypatch: pytest.MonkeyPatch) -> Port:
 
 
 def flood(port: Port, address: tuple[str, int] = ADDRESS, data: bytes = b"rubbish") -> None:
-    """Datagrams that take 2 ms of work each if they are read, and then as many that take none."""
+    """Datagrams that take 2 ms of work each if they are read, then as many that take none."""
     clock: Any = port.clock
     for number in range(40):
         clock.step = 0.002 if number < 20 else 0.0
@@ -63,7 +63,7 @@ def test_a_source_over_its_budget_is_dropped_and_not_answered(port: Port) -> Non
     assert len(port.answers()) == 1
 
 
-def test_a_flood_does_not_touch_a_source_that_is_known(port: Port) -> None:
+def test_a_flood_does_not_affect_a_known_source(port: Port) -> None:
     port.receive(datagram())
     for number in range(20):
         flood(port, ("198.51.100.1", number))

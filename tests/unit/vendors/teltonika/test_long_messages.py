@@ -1,4 +1,4 @@
-"""Messages that are too long to be stored whole, and answers that are."""
+"""Messages and answers that are too long to be stored whole."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def attributes(content: bytes, limit: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("content", [b"a" * 64, "\u0436".encode() * 32, b"\xff" * 64])
-def test_a_message_of_the_limit_is_stored_as_ever(content: bytes) -> None:
+def test_a_message_up_to_the_limit_is_stored_unchanged(content: bytes) -> None:
     limited = message_position(IMEI, said(content), NOW, 64).to_payload()
     assert limited == message_position(IMEI, said(content), NOW, 1 << 20).to_payload()
     assert set(json.loads(limited)["attributes"]) == {"message", "message_type"}

@@ -275,7 +275,7 @@ def test_a_budget_of_messages_outlives_its_connection() -> None:
 
 
 class SlowWork(Clock):
-    """A clock by which every look at it takes a while."""
+    """A clock that advances at each reading."""
 
     step = 0.0
 

@@ -53,7 +53,7 @@ def is_refusal(error: psycopg.Error) -> bool:
 
 
 def is_timeout(error: psycopg.Error) -> bool:
-    """Whether the server gave up since a statement, a lock or the client took too long."""
+    """Return whether the server cancelled because a statement, a lock or the client was slow."""
     return error.sqlstate in _TIMEOUTS
 
 
