@@ -177,6 +177,22 @@ def _reconnections(target: Target, stopped: Callable[[], bool]) -> int:
     return sent
 
 
+def _left_over(target: Target, stopped: Callable[[], bool]) -> int:
+    """Connections that end with as many unread messages as are buffered for a connection."""
+    records = encode_frame(encode_packet(CODEC_8, [record(1, 0)]))
+    message = _message(b"x")
+    sends = [
+        encode_login(imei(_FIRST + number)) + records + message * (60_000 // len(message))
+        for number in range(200)
+    ]
+    sent = 0
+    while not stopped():
+        with suppress(OSError), socket.create_connection(("127.0.0.1", target.tcp), 5) as one:
+            one.sendall(sends[sent % len(sends)])
+        sent += 1
+    return sent
+
+
 #: Name → attack.
 ATTACKS: Final[dict[str, _Attack]] = {
     "long messages": _long_messages,
@@ -189,6 +205,7 @@ ATTACKS: Final[dict[str, _Attack]] = {
     "tiny records": _tiny_records,
     "slow records": _slow_records,
     "reconnections": _reconnections,
+    "left over": _left_over,
 }
 
 

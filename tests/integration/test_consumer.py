@@ -234,6 +234,23 @@ async def test_what_is_only_waiting_for_the_sink_is_not_claimed(redis: RedisServ
 
 
 @ensureDeferred
+async def test_claims_are_kept_at_each_attempt(redis: RedisServer) -> None:
+    append(redis, 3)
+    idle: list[int] = []
+
+    class Failing(FakeSink):
+        def store(self, batch: Batch) -> Deferred[int]:
+            entries: Any = redis.client.xpending_range(STREAM, PROCESSOR_GROUP, "-", "+", 10)
+            idle.append(max(entry["time_since_delivered"] for entry in entries))
+            return fail(RuntimeError("not now"))
+
+    processing = Processing(redis, Failing())
+    await until(lambda: len(idle) == 3, "tried three times")
+    await processing.stop()
+    assert idle[2] < 1000  # which is the delay between the attempts before
+
+
+@ensureDeferred
 async def test_entries_that_come_one_by_one_are_stored_together(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink, pace=Pace(batch_size=50, batch_delay=0.5))
@@ -262,6 +279,28 @@ async def test_the_next_batch_is_read_while_one_is_committed(redis: RedisServer)
     await until(lambda: lag(redis) == 0, "stored")
     await processing.stop()
     assert len(stored_times(sink)) == 100
+
+
+@ensureDeferred
+async def test_what_was_read_ahead_of_a_slow_batch_is_stored_once(redis: RedisServer) -> None:
+    sink = FakeSink(busy=Deferred())
+    processing = Processing(redis, sink, pace=Pace(batch_size=10, batch_delay=0, claim_after=1.0))
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    append(redis, 100)
+    await until(lambda: pending(redis) > 10, "read ahead")
+
+    def idle() -> int:
+        entries: Any = redis.client.xpending_range(STREAM, PROCESSOR_GROUP, "-", "+", 100)
+        return min(int(entry["time_since_delivered"]) for entry in entries)
+
+    await until(lambda: idle() > 1000, "all might be claimed")
+    assert sink.busy is not None
+    busy, sink.busy = sink.busy, None
+    busy.callback(None)
+    await until(lambda: lag(redis) == 0, "stored")
+    await processing.stop()
+    times = stored_times(sink)
+    assert len(times) == len(set(times)) == 100
 
 
 @ensureDeferred

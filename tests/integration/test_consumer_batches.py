@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import psycopg
 from attrs import define, field
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
 
 from tests.integration.test_consumer import (
     STREAM,
@@ -21,11 +24,20 @@ from tests.unit.fakes import FakeSink
 from tests.waiting import until
 from tracker.interfaces import Batch, SinkTimedOut
 from tracker.keys import PROCESSOR_GROUP
+from tracker.observe.health import Pulse
 from tracker.position import Position
+from tracker.processing.attempts import AttemptSize
 from tracker.processing.consumer import Pace
+from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
 from tracker.processing.sinks.postgresql.sink import PostgreSQLSink
+from tracker.processing.storing import LAST_RETRY, Storing
+from tracker.processing.taking import Taker
+from tracker.processing.waits import Waits
 from tracker.streams.address import RedisAddress
+from tracker.streams.allowance import Allowance
+from tracker.streams.connection import RedisConnection
+from tracker.streams.groups import read_new
 
 MIB = 1 << 20
 #: Bytes of the payload of a long message, which holds 32,000 Cyrillic letters.
@@ -225,3 +237,47 @@ async def test_batches_shrink_until_a_slow_database_stores_them_in_time(
         ((count,),) = connection.execute("SELECT count(*) FROM positions")
     assert count == 100
     assert not redis.client.exists(f"{STREAM}:dead")
+
+
+@ensureDeferred
+async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) -> None:
+    from twisted.internet import reactor
+
+    append(redis, 3)
+    redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0")
+    connection = RedisConnection(reactor, redis.address, lambda reason: None)
+    connection.startService()
+    await connection.when_connected()
+    clock = Clock()
+    owners: list[list[bytes]] = []
+
+    class Slow(FakeSink):
+        def store(self, batch: Batch) -> Deferred[int]:
+            entries: Any = redis.client.xpending_range(STREAM, PROCESSOR_GROUP, "-", "+", 9)
+            owners.append([entry["consumer"] for entry in entries])
+            ids = [entry["message_id"] for entry in entries]
+            redis.client.xclaim(STREAM, PROCESSOR_GROUP, "other", 0, ids)
+            clock.advance(LAST_RETRY)
+            return super().store(batch)
+
+    size = AttemptSize(1000)
+    size.timed_out(2, 0)
+    metrics = ProcessMetrics([STREAM], None)
+    storing = Storing(
+        clock=clock,
+        waits=Waits(clock),
+        redis=connection,
+        name="one",
+        sink=Slow(),
+        size=size,
+        report=lambda reason: None,
+        report_entry=lambda what, entry: None,
+        metrics=metrics,
+        pulse=Pulse(300.0),
+    )
+    taker = Taker(clock, {STREAM: "teltonika"}, metrics, None)
+    entries = await read_new(connection, PROCESSOR_GROUP, "one", Allowance([STREAM], 10))
+    await storing.process(taker.take(entries))
+    await connection.stopService()
+    assert owners == [[b"one"] * 3, [b"one"] * 2, [b"one"]]
+    assert pending(redis) == 0

@@ -213,7 +213,8 @@ class Gateway(Service):
         suppressed = self._losses.admit()
         if suppressed is not None:
             self._log.warn(
-                "{vendor}: {count} messages of {device} are lost: too many wait for Redis{more}",
+                "{vendor}: {count} messages of {device} are lost: over the rate, or too many wait "
+                "for Redis{more}",
                 vendor=self.vendor,
                 count=count,
                 device=peer.device_id,

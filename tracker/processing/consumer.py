@@ -77,7 +77,10 @@ class _Read:
     """A batch that is being read."""
 
     allowance: Allowance
+    came: Taken
+    """What has come so far, of which nothing is stored."""
     taken: Deferred[Taken]
+    """Fires with that when the read is complete."""
 
 
 class Consumer(Service):
@@ -258,7 +261,8 @@ class Consumer(Service):
     def _start_read(self) -> _Read:
         allowance = self._allowance(self._streams)
         read = Deferred.fromCoroutine(read_new(self._reading, *self._member, allowance, BLOCK_MS))
-        return _Read(allowance, read.addCallback(self._taker.take))
+        came = Taken()
+        return _Read(allowance, came, read.addCallback(self._taker.take, came))
 
     async def _claim(self) -> None:
         """Claim entries that are pending with idle consumers, and process them."""
@@ -266,6 +270,9 @@ class Consumer(Service):
             return
         self._next_claim = self._clock.seconds() + self._pace.claim_after / 2
         idle_ms = int(self._pace.claim_after * 1000)
+        if self._ahead is not None:
+            # Redis gives a consumer its own entries, too: they would be stored twice.
+            await self._storing.keep(self._ahead.came)
         for stream in self._streams:
             cursor = FIRST
             while self.running:

@@ -6,7 +6,6 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import chain
 from typing import Any, Final, TypeVar
 
 from twisted.internet.defer import Deferred
@@ -78,6 +77,7 @@ class Storing:
         self._pulse = pulse
         self._opened = False
         self._failing = False
+        self._kept = 0.0  # when claims were kept last
         metrics.batch_limit.set(size.limit)
 
     async def open(self) -> None:
@@ -101,6 +101,10 @@ class Storing:
     async def close(self) -> None:
         """Close the sink."""
         await self._sink.close()
+
+    async def keep(self, taken: Taken) -> None:
+        """Prevent other consumers from claiming entries that will be processed soon."""
+        await self._keep_claims(_ids((taken.rows, taken.dead)))
 
     async def process(self, taken: Taken) -> None:
         """Store rows, move dead entries to the dead letters, and acknowledge each after that."""
@@ -127,12 +131,13 @@ class Storing:
         failure does not undo it.
         """
         todo: deque[Sequence[Row]] = deque([taken.rows] if taken.rows else [])
+        self._kept = self._clock.seconds()
         while todo:
             part = todo.popleft()
             if len(part) > self._size.limit:
                 todo.appendleft(part[self._size.limit :])
                 part = part[: self._size.limit]
-            held = partial(_ids, chain(part, *todo, taken.dead))
+            held = partial(_ids, (part, *todo, taken.dead))
             try:
                 if not await self._store_part(part, unfinished, held):
                     return False
@@ -145,8 +150,10 @@ class Storing:
             except SinkTimedOut:
                 todo.appendleft(part)  # it is divided now
             else:
-                for stream, entry_ids in _ids(part).items():
+                for stream, entry_ids in _ids([part]).items():
                     await self._acknowledge(stream, entry_ids)
+                if todo and self._clock.seconds() - self._kept >= LAST_RETRY:
+                    await self._keep_claims(_ids((*todo, taken.dead)))
         return True
 
     async def _store_part(
@@ -230,6 +237,7 @@ class Storing:
 
     async def _keep_claims(self, held: _Ids) -> None:
         # The sink is slow for all consumers alike, so a claim by another one would not help.
+        self._kept = self._clock.seconds()
         with suppress(Refused, Unavailable):
             for stream, entry_ids in held.items():
                 await keep_claim(self._redis, PROCESSOR_GROUP, self._name, stream, entry_ids)
@@ -253,11 +261,12 @@ class Storing:
         self._report_entry(f"moved to dead letters: {reason}", entry)
 
 
-def _ids(entries: Iterable[tuple[Delivered, Any]]) -> _Ids:
-    """Return the IDs of entries by stream."""
+def _ids(parts: Iterable[Sequence[tuple[Delivered, Any]]]) -> _Ids:
+    """Return the IDs of the entries in some parts of a batch, by stream."""
     found: defaultdict[str, list[str]] = defaultdict(list)
-    for entry, _ in entries:
-        found[entry.stream].append(entry.id)
+    for part in parts:
+        for entry, _ in part:
+            found[entry.stream].append(entry.id)
     return found
 
 

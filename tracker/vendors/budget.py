@@ -21,6 +21,9 @@ from tracker.limits import Limits
 
 #: Seconds of work that a peer may have saved up.
 OWN_BURST: Final = 0.02
+#: The same of a new connection: enough for its first packet of records. It is small because a
+#: peer can open any number of connections.
+FIRST_CREDIT: Final = 0.0001
 #: Saved-up seconds of the spare share. They bound the time for which heavy peers delay the
 #: others without a pause.
 SPARE_BURST: Final = 0.002
@@ -74,6 +77,10 @@ class Bucket:
         """Return whether the bucket has its maximal number of tokens."""
         return self.level(now) >= self._burst
 
+    def is_exhausted(self, now: float) -> bool:
+        """Return whether the debt is as large as it can be."""
+        return self.level(now) <= -self._burst
+
 
 class MessageBudget:
     """Number and bytes of the unsolicited messages that one peer may send."""
@@ -97,6 +104,10 @@ class MessageBudget:
     def is_full(self, now: float) -> bool:
         """Return whether the budget is unused, so that it need not be remembered."""
         return self._number.is_full(now) and self._bytes.is_full(now)
+
+    def is_exhausted(self, now: float) -> bool:
+        """Return whether there is no credit left, for one message or one byte."""
+        return self._number.is_exhausted(now) or self._bytes.is_exhausted(now)
 
 
 class _Places:
@@ -145,7 +156,8 @@ class DatagramBudget:
     The source of a datagram can be forged. So all unknown sources share one budget, of which
     each gets at most its own share. A source is known once one of its datagrams was confirmed;
     a forger would have to guess such an address and port. Known sources have budgets that
-    unknown ones cannot use up. So does each device.
+    unknown ones cannot use up. So does each device. Only the last source of a device is known,
+    so that a device that keeps changing its port does not displace the sources of others.
 
     Memory is bounded, whatever the number of sources and devices.
     """
@@ -155,7 +167,8 @@ class DatagramBudget:
         self._devices = _Places(limits.peer_work)
         self._strangers = Bucket(limits.spare_work, SPARE_BURST, now)
         self._spare = Bucket(limits.spare_work, SPARE_BURST, now)
-        self._known: OrderedDict[Source, None] = OrderedDict()
+        self._known: OrderedDict[Source, str] = OrderedDict()  # → the device
+        self._source_of: dict[str, Source] = {}  # and back
 
     def check_source(self, source: Source, now: float) -> Verdict:
         """Decide before the datagram is read."""
@@ -190,12 +203,20 @@ class DatagramBudget:
         elif over:
             self._spare.take(work)
 
-    def know(self, source: Source) -> None:
-        """Remember a source, one of whose datagrams was confirmed."""
-        known = self._known
-        if source in known:
-            known.move_to_end(source)
+    def know(self, source: Source, device_id: str) -> None:
+        """Remember a source, one of whose datagrams was confirmed, and its device."""
+        before = self._source_of.get(device_id)
+        if before == source:
+            self._known.move_to_end(source)
             return
-        known[source] = None
-        if len(known) > KNOWN_SOURCES:
-            known.popitem(last=False)
+        if before is not None:
+            self._forget(before)
+        if source in self._known:  # as that of another device
+            self._forget(source)
+        self._known[source] = device_id
+        self._source_of[device_id] = source
+        if len(self._known) > KNOWN_SOURCES:
+            self._forget(next(iter(self._known)))
+
+    def _forget(self, source: Source) -> None:
+        del self._source_of[self._known.pop(source)]

@@ -57,9 +57,9 @@ class DatagramGate:
         self._work += work
         self._budget.worked(self._source, self._device_id, work, now)
 
-    def confirmed(self, source: Source) -> None:
+    def confirmed(self, source: Source, device_id: str) -> None:
         """Remember the source of a datagram that was confirmed."""
-        self._budget.know(source)
+        self._budget.know(source, device_id)
 
     def _admits(self, verdict: Verdict) -> bool:
         if verdict is Verdict.ADMITTED:

@@ -8,16 +8,29 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from twisted.internet.interfaces import IDelayedCall
 
 from tracker.interfaces import Tally
 from tracker.limits import Limits
-from tracker.vendors.budget import OWN_BURST, SPARE_BURST, Bucket, MessageBudget
+from tracker.vendors.budget import FIRST_CREDIT, OWN_BURST, SPARE_BURST, Bucket, MessageBudget
+
+#: Messages of a connection that may be under way to Redis while it is read further.
+MESSAGES_UNDER_WAY: Final = 32
+#: The same of a port. Records that come after them wait for them, in Redis and on the way to
+#: it. Where there are more, each connection may have one under way.
+ALL_UNDER_WAY: Final = 256
 
 #: Devices whose budget of messages is remembered while they are not connected.
 REMEMBERED: Final = 10_000
+
+
+class Waiting(Protocol):
+    """Work that is done out of the spare share."""
+
+    def turn(self) -> None:
+        """Do a small part of the work."""
 
 
 class Workload:
@@ -25,15 +38,18 @@ class Workload:
 
     They are served in the order in which they were queued, while any of the spare share is
     left; then the reactor serves everything else first.
+
+    :ivar messages_under_way: messages of the port that are under way to Redis.
     """
 
     def __init__(self, clock: Any, limits: Limits, tally: Tally) -> None:
+        self.messages_under_way = 0
         self.clock = clock
         self.limits = limits
         self.tally = tally
         self._spare = Bucket(limits.spare_work, SPARE_BURST, clock.seconds())
         # A dict for its order and for removal anywhere in it at no cost.
-        self._waiting: dict[Throttle, None] = {}
+        self._waiting: dict[Waiting, None] = {}
         self._next: IDelayedCall | None = None
         self._messages: OrderedDict[str, MessageBudget] = OrderedDict()
 
@@ -45,15 +61,15 @@ class Workload:
         """Charge for work of a connection over its own share."""
         self._spare.take(work)
 
-    def enqueue(self, throttle: Throttle, now: float) -> None:
+    def enqueue(self, one: Waiting, now: float) -> None:
         """Queue a connection for its turn."""
-        self._waiting[throttle] = None
+        self._waiting[one] = None
         if self._next is None:
             self._next = self.clock.callLater(self._spare.wait(now), self._serve)
 
-    def leave(self, throttle: Throttle) -> None:
+    def leave(self, one: Waiting) -> None:
         """Remove a connection from the queue, if it is there."""
-        self._waiting.pop(throttle, None)
+        self._waiting.pop(one, None)
         if not self._waiting and self._next is not None:
             self._next.cancel()
             self._next = None
@@ -63,9 +79,9 @@ class Workload:
         waiting = len(self._waiting)
         while self._waiting and waiting and self._spare.level(self.clock.seconds()) > 0:
             waiting -= 1  # those that come back have had their turn
-            throttle = next(iter(self._waiting))
-            del self._waiting[throttle]
-            throttle.turn()
+            one = next(iter(self._waiting))
+            del self._waiting[one]
+            one.turn()
         if self._waiting and self._next is None:
             self._next = self.clock.callLater(self._spare.wait(self.clock.seconds()), self._serve)
 
@@ -88,19 +104,23 @@ class Throttle:
     :param go_on: called when a hold has ended.
     """
 
-    __slots__ = ("_at", "_go_on", "_has_turn", "_messages", "_timer", "_work", "credit", "held")
+    __slots__ = (
+        *("_at", "_go_on", "_has_turn", "_messages", "_timer", "_under_way", "_work"),
+        *("credit", "held"),
+    )
 
     def __init__(self, work: Workload, go_on: Callable[[], None]) -> None:
         self.held = False
         """Whether decoding has to wait until ``go_on`` is called."""
         self._work = work
         self._go_on = go_on
-        self.credit = OWN_BURST
+        self.credit = FIRST_CREDIT
         """Seconds of work left of the connection's own share."""
-        self._at = 0.0  # when the credit was updated
+        self._at = work.clock.seconds()  # when the credit was updated
         self._has_turn = False
         self._timer: IDelayedCall | None = None
         self._messages: MessageBudget | None = None
+        self._under_way = 0
 
     def may_work(self) -> bool:
         """Return whether to decode the next frame now; if not, the connection is held.
@@ -146,24 +166,39 @@ class Throttle:
     def may_take_message(self, device_id: str, size: int) -> bool:
         """Take an unsolicited message; return False and hold the connection if over the rate."""
         now = self._work.clock.seconds()
-        if self._messages is None:
-            self._messages = self._work.messages_of(device_id)
-        wait = self._messages.wait(now)
+        messages = self._messages or self.messages(device_id)
+        wait = messages.wait(now)
         if wait:
             self.held = True
             self._work.tally.paused_for_messages += 1
             self._timer = self._work.clock.callLater(wait, self._rate_allows)
             return False
-        self._messages.take(size)
+        messages.take(size)
         return True
 
-    def charge_messages(self, size: int) -> None:
-        """Charge for messages that cannot wait for the rate, because the connection ends.
+    def messages(self, device_id: str) -> MessageBudget:
+        """Return the budget of messages of the connection's device."""
+        if self._messages is None:
+            self._messages = self._work.messages_of(device_id)
+        return self._messages
 
-        :param size: bytes. A device that has sent no message so far is not charged.
-        """
-        if self._messages is not None:
-            self._messages.take(size)
+    def message_left(self) -> None:
+        """A message is under way to Redis."""
+        self._under_way += 1
+        self._work.messages_under_way += 1
+
+    def message_arrived(self) -> None:
+        """A message has arrived there, or was given up."""
+        self._under_way -= 1
+        self._work.messages_under_way -= 1
+
+    @property
+    def too_many_under_way(self) -> bool:
+        """Whether to wait until a message has arrived."""
+        if self._under_way == 0:
+            return False
+        crowded = self._work.messages_under_way >= ALL_UNDER_WAY
+        return crowded or self._under_way >= MESSAGES_UNDER_WAY
 
     @property
     def over_rate(self) -> bool:

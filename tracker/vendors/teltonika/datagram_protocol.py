@@ -141,7 +141,7 @@ class TeltonikaDatagramProtocol(DatagramProtocol):
             seen.accepted = count
             seen.at = self._clock.seconds()
             self._seen.move_to_end(key)
-            self._gate.confirmed(addr)
+            self._gate.confirmed(addr, packet.imei)
             self._answer(packet, count, addr)
 
         def not_confirmed(failure: Failure) -> None:

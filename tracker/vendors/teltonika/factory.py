@@ -10,6 +10,7 @@ from twisted.internet.protocol import Factory
 from tracker.interfaces import IGateway
 from tracker.limits import Limits
 from tracker.vendors.teltonika.layouts import Layouts
+from tracker.vendors.teltonika.leftovers import Leftovers
 from tracker.vendors.teltonika.protocol import TeltonikaProtocol
 from tracker.vendors.throttle import Workload
 
@@ -23,9 +24,10 @@ class TeltonikaFactory(Factory):
         self._gateway = gateway
         self._workload = Workload(clock, limits, gateway.tally)
         self._layouts = Layouts()
+        self._leftovers = Leftovers(self._workload, gateway)
 
     def buildProtocol(self, addr: IAddress | None) -> TeltonikaProtocol | None:
         """Return the protocol of a new connection; None to close it unread."""
         if not self._gateway.admits(addr):
             return None
-        return TeltonikaProtocol(self._gateway, self._workload, self._layouts)
+        return TeltonikaProtocol(self._gateway, self._workload, self._layouts, self._leftovers)

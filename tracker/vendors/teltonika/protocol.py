@@ -25,7 +25,7 @@ The answer to a command overtakes messages that are held.
 
 A message is not acknowledged, so its device never sends it again: it outlives its
 connection on the way to Redis, and those that wait in the buffer when the connection
-ends are published then. Only a few of a connection are under way at a time.
+ends are published then. Only a few of a connection, and of all, are under way at a time.
 
 A command is written where it can come between nothing: no packet waits for its
 acknowledgement, and none is half received. Nor does it follow the login's answer at once,
@@ -62,7 +62,7 @@ from tracker.position import Entry
 from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer
 from tracker.vendors.teltonika.frame import PING, decode_frame, frame_size, swallow_pings
 from tracker.vendors.teltonika.layouts import Layouts
-from tracker.vendors.teltonika.leftovers import Leftovers
+from tracker.vendors.teltonika.leftovers import Leftovers, Rest
 from tracker.vendors.teltonika.login import ACCEPT, IMEI_DIGITS, REFUSE, decode_login
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message
 from tracker.vendors.teltonika.positions import REPEATED_ID
@@ -74,9 +74,6 @@ from tracker.vendors.writer import Writer
 
 #: Seconds for a peer to take what was written before its connection was closed.
 CLOSE_GRACE: Final = 5.0
-#: Messages of a connection that may be under way to Redis while it is read further.
-MESSAGES_UNDER_WAY: Final = 32
-
 #: Seconds of work for an answer in a turn of its own; measured.
 ANSWER_WORK: Final = 0.00003
 
@@ -95,12 +92,15 @@ class TeltonikaProtocol(Protocol):
     transport: ITCPTransport
     _writer: Writer
 
-    def __init__(self, gateway: IGateway, workload: Workload, layouts: Layouts) -> None:
+    def __init__(
+        self, gateway: IGateway, workload: Workload, layouts: Layouts, leftovers: Leftovers
+    ) -> None:
         limits = workload.limits
         self.device_id: str | None = None
         self.peer = ""
         self.host = ""
         self._gateway = gateway
+        self._leftovers = leftovers
         self._limits = limits
         self._clock = workload.clock
         truncated = gateway.tally.count_truncated
@@ -118,7 +118,6 @@ class TeltonikaProtocol(Protocol):
         self._buffer = bytearray()
         self._read_next: Callable[[], bool] = self._read_login
         self._unconfirmed: Deferred[None] | None = None
-        self._messages_under_way = 0
         self._settled_at = 0.0  # from then on the login's answer has been read alone
         self._turn: Turn | None = None  # somebody wants to write a command
         self._awaited = AwaitedAnswer()
@@ -226,7 +225,7 @@ class TeltonikaProtocol(Protocol):
             self._unconfirmed is not None
             or self._throttle.held
             or self._unread
-            or self._messages_under_way >= MESSAGES_UNDER_WAY
+            or self._throttle.too_many_under_way
         )
 
     @property
@@ -258,10 +257,9 @@ class TeltonikaProtocol(Protocol):
         logged_in = self._read_next == self._read_frame
         self._read_next = self._read_nothing
         unread, self._buffer = self._buffer, bytearray()
-        if logged_in and unread:
-            self._throttle.charge_messages(len(unread))
-            read = self._entries_of
-            Leftovers(self._clock, self._gateway, self, self._limits, read).publish(unread)
+        if logged_in and unread and self.device_id is not None:
+            budget = self._throttle.messages(self.device_id)
+            self._leftovers.publish(Rest(self, budget, self._read, unread))
         self._throttle.end(self.device_id)
         if self._unconfirmed is not None:
             self._unconfirmed.cancel()
@@ -286,8 +284,7 @@ class TeltonikaProtocol(Protocol):
         self._disconnect(f"no login within {self._limits.login_timeout:g} s", Rejection.NO_LOGIN)
 
     def _check_idle(self) -> None:
-        # One timer a connection that is seldom moved: a device that sends every second
-        # would otherwise cancel and make one each time.
+        # One timer for each connection, not one for each frame.
         if self._throttle.held:
             self._last_heard = self._clock.seconds()  # it is held because it has sent too much
         left = self._last_heard + self._limits.idle_timeout - self._clock.seconds()
@@ -374,6 +371,9 @@ class TeltonikaProtocol(Protocol):
             self._answer_when(self._gateway.publish(reading.entries), count)
             return True
         self._publish_message(reading.entries, reading.message)
+        # As this is not acknowledged, nothing but the budget slows it down.
+        published = self._clock.seconds()
+        throttle.worked(published - worked_until, published)
         return True
 
     def _may_pass(self, data: bytes) -> bool:
@@ -445,10 +445,6 @@ class TeltonikaProtocol(Protocol):
         assert self.device_id is not None  # noqa: S101 - the login comes first
         return self._reader.read(self.device_id, data, now, self._notice_repeated_id)
 
-    def _entries_of(self, data: bytes) -> list[Entry]:
-        reading = self._read(data, self._clock.seconds())
-        return [] if isinstance(reading, Rejected) else reading.entries
-
     def _reject(self, reason: str, kind: Rejection) -> bool:
         self._buffer.clear()  # behind what is wrong, nothing is to be relied on
         self._disconnect(reason, kind)
@@ -463,12 +459,12 @@ class TeltonikaProtocol(Protocol):
         kept = self._gateway.keep(message)
         if kept is None:
             return False
-        self._messages_under_way += 1
+        self._throttle.message_left()
         kept.addCallback(self._kept)
         return True
 
     def _kept(self, _: None) -> None:
-        self._messages_under_way -= 1
+        self._throttle.message_arrived()
         self._go_on()
 
     def _answer_when(self, published: Deferred[None], answer: bytes) -> None:

@@ -79,8 +79,8 @@ def test_a_flood_does_not_affect_a_known_source(port: Port) -> None:
 
 def test_a_device_over_its_budget_is_dropped_whatever_source_it_has(port: Port) -> None:
     sources = [("192.0.2.1", number) for number in range(40)]
-    for number, source in enumerate(sources):
-        port.receive(datagram(packet_id=number), source)
+    for number, source in enumerate(sources):  # each is known, as that of another device
+        port.receive(datagram(packet_id=number, imei=f"{number:015}"), source)
     clock: Any = port.clock
     clock.step = 0.002
     for number in range(200):

@@ -73,7 +73,7 @@ def test_the_blow_up_of_a_message_is_bounded() -> None:
 
 
 def test_truncated_messages_are_counted_also_when_their_connection_has_ended() -> None:
-    talk = Conversation(Limits(message_bytes=64, message_rate=1, message_burst=1))
+    talk = Conversation(Limits(message_bytes=64, message_rate=1, message_burst=2))
     talk.send(LOGIN + message(b"x" * 65) * 3 + message(b"x" * 64))
     talk.lose()
     assert talk.gateway.tally.truncated == 3

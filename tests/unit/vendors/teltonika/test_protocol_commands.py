@@ -15,7 +15,8 @@ from tests.unit.vendors.teltonika.turns import (
     Turn,
 )
 from tracker.command import CommandFrame
-from tracker.vendors.teltonika.protocol import LOGIN_SETTLES, MESSAGES_UNDER_WAY
+from tracker.vendors.teltonika.protocol import LOGIN_SETTLES
+from tracker.vendors.throttle import MESSAGES_UNDER_WAY
 
 
 @pytest.fixture

@@ -114,4 +114,5 @@ def test_no_bytes_after_a_login_raise_or_are_acknowledged_unconfirmed(units: lis
     published = [entries for entries, _ in talk.gateway.published]
     assert sum(not is_message(entries) for entries in published) <= 1
     talk.lose()
+    talk.clock.pump([0] * len(units))
     assert talk.timers == 0

@@ -31,8 +31,8 @@ from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.protocol import (
     CLOSE_GRACE,
-    MESSAGES_UNDER_WAY,
 )
+from tracker.vendors.throttle import MESSAGES_UNDER_WAY
 
 OTHER = "352093081452251"
 LIMITS = Limits(login_timeout=30, idle_timeout=600)
@@ -388,6 +388,7 @@ def test_messages_past_the_number_under_way_outlive_their_connection_too(
 ) -> None:
     online.send(message() * 40)
     end(online)
+    online.clock.advance(0)
     assert len(online.gateway.published) == 40
     assert online.gateway.cancelled == 0
 

@@ -19,8 +19,11 @@ from tests.unit.vendors.teltonika.conversation import (
     message,
 )
 from tests.unit.vendors.teltonika.turns import COMMAND, Turn
+from tracker.interfaces import Tally
 from tracker.limits import Limits
+from tracker.vendors import throttle
 from tracker.vendors.budget import OWN_BURST
+from tracker.vendors.teltonika import leftovers
 from tracker.vendors.teltonika.factory import TeltonikaFactory
 
 #: Two messages at once, one a second.
@@ -36,6 +39,26 @@ def online(limits: Limits = LIMITS, **options: Any) -> Conversation:
     talk.clock.advance(1)
     talk.answer()
     return talk
+
+
+class Port:
+    """Connections of one port, on one clock."""
+
+    def __init__(self, gateway: FakeGateway, limits: Limits) -> None:
+        self.clock = Clock()
+        self._gateway = gateway
+        self._limits = limits
+        self._factory = TeltonikaFactory(gateway, limits, self.clock)
+
+    def connect(self) -> Conversation:
+        talk = Conversation(self._limits, self._gateway)
+        talk.clock = self.clock
+        protocol = self._factory.buildProtocol(None)
+        assert protocol is not None
+        talk.protocol, talk.transport = protocol, Connection()
+        talk.transport.protocol = protocol
+        protocol.makeConnection(talk.transport)
+        return talk
 
 
 def messages(talk: Conversation) -> list[str]:
@@ -138,7 +161,7 @@ def test_a_command_waits_until_messages_over_the_rate_are_read() -> None:
 
 @pytest.mark.parametrize("end", ["lost", "close"])
 def test_messages_over_the_rate_outlive_their_connection(end: str) -> None:
-    talk = online()
+    talk = online(Limits(message_rate=50, message_burst=1))
     talk.send(UNASKED * 100)
     if end == "lost":
         talk.lose()
@@ -150,13 +173,80 @@ def test_messages_over_the_rate_outlive_their_connection(end: str) -> None:
     assert talk.timers == 0
 
 
+def test_a_device_goes_no_deeper_into_debt_when_its_connection_ends() -> None:
+    gateway = FakeGateway()
+    gateway.confirms_at_once = True
+    port = Port(gateway, Limits(message_rate=1, message_burst=10))
+    for number in range(3):
+        talk = port.connect()
+        talk.send(LOGIN + frame(number) + UNASKED * 50)
+        talk.lose()
+        port.clock.pump([0] * 10)
+    assert len(messages(talk)) == 20
+    assert sum(event[1] for event in talk.told("lost")) == 130
+
+
+def test_few_messages_of_all_ended_connections_are_under_way_or_read_at_once() -> None:
+    gateway = FakeGateway()
+    port = Port(gateway, Limits())
+    for number in range(20):
+        talk = port.connect()
+        talk.send(b"\x00\x0f" + b"%015d" % number)
+        talk.send(frame(1) + UNASKED * 100)
+        before = len(messages(talk))
+        talk.lose()
+        assert len(messages(talk)) - before <= leftovers.AT_ONCE
+    port.clock.pump([0] * 100)
+    most = throttle.ALL_UNDER_WAY + leftovers.IN_A_TURN + 20 * leftovers.AT_ONCE
+    assert len(messages(talk)) < most
+    assert not port.clock.getDelayedCalls()  # nothing is done in vain while Redis is away
+    while len(messages(talk)) < 2000:
+        under_way = [one for _, one in gateway.published if not one.called]
+        assert under_way
+        for one in under_way:
+            one.callback(None)
+        port.clock.pump([0] * 10)
+    assert not talk.told("lost")
+
+
+def test_a_crowd_has_one_message_each_under_way() -> None:
+    gateway = FakeGateway()
+    port = Port(gateway, Limits())
+    crowd = 100
+    for number in range(crowd):
+        talk = port.connect()
+        talk.send(b"\x00\x0f" + b"%015d" % number)
+        talk.send(UNASKED * 10)
+    assert len(messages(talk)) < throttle.ALL_UNDER_WAY + crowd
+    while len(messages(talk)) < 10 * crowd:
+        under_way = [one for _, one in gateway.published if not one.called]
+        assert under_way
+        under_way[0].callback(None)
+    assert sum(not one.called for _, one in gateway.published) <= throttle.ALL_UNDER_WAY
+
+
+def test_what_ended_connections_leave_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(leftovers, "WAITING_BYTES", 2000)
+    gateway = FakeGateway()
+    port = Port(gateway, Limits())
+    for number in range(20):
+        talk = port.connect()
+        sent = b"\x00\x0f" + b"%015d" % number + frame(1) + message(b"x" * 10) * 20
+        talk.protocol.dataReceived(sent)
+        talk.lose()
+    lost = sum(event[1] for event in talk.told("lost"))
+    assert lost >= 400 - 20 * leftovers.AT_ONCE - 2000 // len(message(b"x" * 10))
+    port.clock.pump([0] * 100)
+    assert lost + len(messages(talk)) == 400
+
+
 def test_messages_over_the_rate_that_cannot_be_kept_are_counted() -> None:
-    talk = online()
+    talk = online(Limits(message_rate=50, message_burst=1))
     talk.send(UNASKED * 100)
     talk.gateway.keeps = False
     talk.lose()
     talk.clock.pump([0] * 10)
-    assert sum(event[1] for event in talk.told("lost")) == 98
+    assert sum(event[1] for event in talk.told("lost")) == 50
 
 
 def test_a_retiring_connection_is_closed_when_its_messages_are_read() -> None:
@@ -172,26 +262,15 @@ def test_a_retiring_connection_is_closed_when_its_messages_are_read() -> None:
 def test_a_budget_of_messages_outlives_its_connection() -> None:
     gateway = FakeGateway()
     gateway.confirms_at_once = True
-    clock = Clock()
-    factory = TeltonikaFactory(gateway, LIMITS, clock)
-
-    def connect() -> Conversation:
-        talk = Conversation(LIMITS, gateway)
-        talk.clock = clock
-        protocol = factory.buildProtocol(None)
-        assert protocol is not None
-        talk.protocol, talk.transport = protocol, Connection()
-        talk.transport.protocol = protocol
-        protocol.makeConnection(talk.transport)
-        talk.send(LOGIN + UNASKED * 2)
-        return talk
-
-    first = connect()
+    port = Port(gateway, LIMITS)
+    first = port.connect()
+    first.send(LOGIN + UNASKED * 2)
     assert len(messages(first)) == 2
     first.protocol.close()
-    second = connect()
+    second = port.connect()
+    second.send(LOGIN + UNASKED * 2)
     assert len(messages(second)) == 2
-    clock.advance(1.1)
+    port.clock.advance(1.1)
     assert len(messages(second)) == 3
 
 
@@ -237,6 +316,18 @@ def test_a_connection_over_its_budget_of_work_waits_for_it(slow: Conversation) -
     assert len(slow.gateway.published) == published + 4
     assert not paused(slow)
     assert not slow.gateway.cancelled
+
+
+def test_a_new_connection_has_saved_up_nearly_nothing() -> None:
+    clock = Clock()
+    clock.rightNow = 1e9
+    work = throttle.Workload(clock, Limits(spare_work=0.001, peer_work=0.05), Tally())
+    work.charge(1)
+    made = [throttle.Throttle(work, lambda: None) for _ in range(100)]
+    assert sum(one.credit for one in made) <= OWN_BURST
+    for one in made:
+        one.worked(one.credit, clock.seconds())
+    assert not any(one.may_work() for one in made)
 
 
 def test_a_clock_that_is_put_back_gives_no_credit(slow: Conversation) -> None:
