@@ -246,7 +246,8 @@ class IGateway(Interface):
         """Make durable what its device will not send again; it outlives the connection.
 
         :return: fires, and never fails, when that is done or cannot be done any more.
-            None when too much is kept already: publish it, and let the device wait.
+            None when too much is kept already, or the instance stops: publish it, and let the
+            device wait.
         """
 
     def answered(session: ISession, answer: Answer) -> None:  # noqa: N805

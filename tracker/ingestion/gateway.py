@@ -189,7 +189,7 @@ class Gateway(Service):
     def keep(self, entries: Sequence[Entry]) -> Deferred[None] | None:
         """See IGateway."""
         size = sum(len(entry.payload) + _ENTRY_BYTES for entry in entries)
-        if self._kept_bytes + size > KEPT_BYTES:
+        if not self.running or self._kept_bytes + size > KEPT_BYTES:
             return None
         self._kept_bytes += size
 
@@ -213,8 +213,8 @@ class Gateway(Service):
         suppressed = self._losses.admit()
         if suppressed is not None:
             self._log.warn(
-                "{vendor}: {count} messages of {device} are lost: over the rate, or too many wait "
-                "for Redis{more}",
+                "{vendor}: {count} messages of {device} are lost: over the rate, too many wait "
+                "for Redis, or the instance stops{more}",
                 vendor=self.vendor,
                 count=count,
                 device=peer.device_id,

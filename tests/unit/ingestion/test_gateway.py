@@ -250,6 +250,13 @@ def test_kept_entries_that_redis_does_not_take_before_a_stop_are_told(
     assert [event["count"] for event in events] == [1]
 
 
+def test_nothing_is_kept_once_it_stops(publishing: Publishing) -> None:
+    gateway = publishing.gateway
+    gateway.stopService()
+    # What its protocols cannot hand on then, they report as lost.
+    assert gateway.keep([Entry("ts", "a", "12", "x")]) is None
+
+
 def test_lost_messages_are_told(gateway: Gateway) -> None:
     session = FakeSession(gateway, device_id="356307042441013")
     with capturedLogs() as events:

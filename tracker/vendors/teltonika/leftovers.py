@@ -7,10 +7,12 @@ A peer can open and end any number of connections. So only a few messages are re
 others, up to a limit in bytes, are read out of the spare share of work, while few messages are
 under way to Redis. All are charged to the device's budget of messages, which they may bring
 into debt, but no deeper than its burst. Messages over one of these limits are lost, and counted.
+So is the rest of a connection's messages as soon as one of them cannot be kept.
 """
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -33,8 +35,10 @@ IN_A_TURN: Final = 32
 #: Bytes of a port that wait to be read.
 WAITING_BYTES: Final = 4 << 20
 
-#: With this begins every frame that is shorter than 64 KiB.
-_START: Final = PREAMBLE + b"\x00\x00"
+#: The start of a frame that is shorter than 64 KiB and holds a message.
+_MESSAGE_START: Final = re.compile(
+    re.escape(PREAMBLE) + rb"\x00\x00..[" + re.escape(bytes(MESSAGE_CODECS)) + rb"]", re.DOTALL
+)
 
 
 @frozen(eq=False)
@@ -92,7 +96,6 @@ class Leftovers:
         began = self._work.clock.seconds()
         limits = self._work.limits
         unread = rest.unread
-        lost = 0
         for _ in range(count):
             swallow_pings(unread)
             frame = decode_frame(unread, limits.frame_bytes, limits.command_frame_bytes)
@@ -108,10 +111,10 @@ class Leftovers:
                 if isinstance(reading, Rejected):
                     unread.clear()
                     break
-                lost += not self._keep(reading.entries)
+                if not self._keep(reading.entries):
+                    self._lose(rest)
+                    break
             del unread[: frame.used]
-        if lost:
-            self._gateway.lost(rest.peer, lost)
         self._work.charge(max(0.0, self._work.clock.seconds() - began))
 
     def _keep(self, entries: list[Entry]) -> bool:
@@ -130,7 +133,7 @@ class Leftovers:
 
     def _lose(self, rest: Rest) -> None:
         # Not read, since that is what costs too much: so their number is an estimate.
-        lost = rest.unread.count(_START)
+        lost = len(_MESSAGE_START.findall(rest.unread))
         rest.unread.clear()
         if lost:
             self._gateway.lost(rest.peer, lost)
