@@ -15,7 +15,7 @@ from tests.servers import RedisServer
 from tracker.console import commands as module
 from tracker.console.commands import PERIOD, CommandLog
 from tracker.console.devices import Devices
-from tracker.console.look import MOST_LETTERS, MOST_STREAMS, look
+from tracker.console.look import LOOK_BYTES, MOST_LETTERS, MOST_STREAMS, look
 from tracker.console.ports import ControlPorts
 from tracker.control.credentials import Credentials
 from tracker.streams.address import RedisAddress
@@ -111,6 +111,22 @@ async def test_the_latest_dead_letters_are_seen(redis: RedisServer, connected: C
     (dead,) = (await look(connected.connection, [STREAM])).dead
     assert (dead.stream, dead.total, len(dead.latest)) == (STREAM, MOST_LETTERS + 5, MOST_LETTERS)
     assert dead.latest[0].original_id == f"{MOST_LETTERS + 4}-1"
+
+
+@ensureDeferred
+async def test_long_dead_letters_are_counted_but_not_all_read(
+    redis: RedisServer, connected: Connected
+) -> None:
+    streams = [f"telemetry:long{number}" for number in range(4)]
+    size = LOOK_BYTES // 8
+    for stream in streams:
+        for _ in range(MOST_LETTERS):
+            redis.client.xadd(f"{stream}:dead", {"payload": "x" * size})
+    dead = (await look(connected.connection, streams)).dead
+    assert [one.total for one in dead] == [MOST_LETTERS] * len(streams)
+    read = [len(one.latest) for one in dead]
+    assert read[0] > 1
+    assert sum(read) * size <= LOOK_BYTES + size
 
 
 @ensureDeferred

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from attrs import field, frozen
+from attrs import define, field, frozen
 
 from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.streams.advertised import Beat, heartbeats
+from tracker.streams.allowance import size_of
 from tracker.streams.connection import RedisConnection, Refused
 from tracker.streams.dead import DeadLetter, dead_letter
 from tracker.streams.groups import Delivered, read_range
@@ -22,6 +23,8 @@ MOST_INSTANCES: Final = 200
 #: Dead letters of each stream that are shown, and queued commands of each instance.
 MOST_LETTERS: Final = 20
 MOST_QUEUED: Final = 20
+#: Bytes of all these in one look; beyond them, only their numbers are read.
+LOOK_BYTES: Final = 4 << 20
 
 T = TypeVar("T")
 
@@ -100,12 +103,14 @@ async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
     )
 
 
-@frozen
+@define
 class _Seeing:
     """Reads from Redis, and remembers the keys of the wrong type."""
 
     redis: RedisConnection
     malformed: dict[str, str] = field(factory=dict)
+    left: int = LOOK_BYTES
+    """Bytes of entries that may still be read."""
 
     async def lag(self, stream: str) -> StreamLag | None:
         return await self._unless_malformed(stream, stream_lag(self.redis, stream), None)
@@ -117,7 +122,7 @@ class _Seeing:
         name = dead_letters(stream)
         if not (total := await self.size("XLEN", name)):
             return None
-        letters = await read_range(self.redis, name, "-", "+", MOST_LETTERS, newest=True)
+        letters = await self._entries(name, MOST_LETTERS, newest=True)
         return Dead(
             stream,
             total,
@@ -127,7 +132,14 @@ class _Seeing:
     async def queued(self, name: str) -> tuple[int, list[Delivered]]:
         if not (count := await self.size("XLEN", name)):
             return 0, []
-        return count, await read_range(self.redis, name, "-", "+", MOST_QUEUED)
+        return count, await self._entries(name, MOST_QUEUED)
+
+    async def _entries(self, name: str, count: int, newest: bool = False) -> list[Delivered]:
+        if self.left <= 0:
+            return []
+        entries = await read_range(self.redis, name, "-", "+", count, newest, self.left)
+        self.left -= size_of([entry.content for entry in entries])
+        return entries
 
     async def _unless_malformed(self, key: str, asked: Awaitable[T], otherwise: T) -> T:
         try:

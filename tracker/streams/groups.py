@@ -200,6 +200,7 @@ async def read_range(
     last: str,
     count: int,
     newest: bool = False,
+    size: int | None = None,
 ) -> list[Delivered]:
     """Read the entries from ``first`` to ``last``, outside of any group.
 
@@ -209,8 +210,12 @@ async def read_range(
     :param last: ``+`` for the last one; likewise.
     :param count: entries, at most.
     :param newest: read backwards, from the last one.
+    :param size: bytes of a smaller bound than that. The first entry is then read on its own,
+        since a whole step of long ones would be far over the bound.
     """
     allowance = Allowance([stream], count)
+    if size is not None:
+        allowance = Allowance([stream], count, size, {stream: float(size)})
     found: list[Delivered] = []
     while allowance.open():
         step = allowance.step([stream])
