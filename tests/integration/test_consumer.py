@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,7 @@ class Processing:
         name: str = "one",
         pace: Pace | None = None,
         namings: Mapping[str, INaming] | None = None,
+        streams: Sequence[str] = (STREAM,),
     ) -> None:
         from twisted.internet import reactor
 
@@ -56,7 +57,7 @@ class Processing:
         self.role = process_role(
             reactor,
             redis.address,
-            {STREAM: "teltonika"},
+            dict.fromkeys(streams, "teltonika"),
             name,
             sink,
             self.health,
@@ -537,6 +538,26 @@ async def test_a_stream_that_another_processor_reads_is_none_of_ours(redis: Redi
     await until(lambda: redis.client.xinfo_consumers(STREAM, PROCESSOR_GROUP), "reading")
     assert processing.health.ready
     await processing.stop()
+
+
+@ensureDeferred
+async def test_a_key_of_the_wrong_type_keeps_no_other_stream_from_being_read(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.processing.consumer.CHECK_INTERVAL", 0.1)
+    monkeypatch.setattr("tracker.processing.consumer.BLOCK_MS", 100)
+    redis.client.set("telemetry:wrong", "text")
+    append(redis, 3)
+    sink = FakeSink()
+    processing = Processing(redis, sink, streams=(STREAM, "telemetry:wrong"))
+    await until(lambda: lag(redis) == 0, "the other stream is processed")
+    await until(lambda: "telemetry:wrong" in processing.health.reasons.get("consumer", ""), "told")
+    redis.client.delete("telemetry:wrong")
+    await until(lambda: processing.health.ready, "the key is a stream again")
+    append(redis, 2, start=3)
+    await until(lambda: lag(redis) == 0, "processed")
+    await processing.stop()
+    assert sum(len(batch.positions) for batch in sink.batches) == 5
 
 
 @ensureDeferred

@@ -40,9 +40,13 @@ from tracker.streams.groups import (
     read_new,
     read_pending,
 )
+from tracker.streams.protocol import is_wrong_type
+from tracker.untrusted import listed
 
 #: Milliseconds that a read waits for an entry.
 BLOCK_MS: Final = 5000
+#: Seconds between two looks at keys that are left out.
+CHECK_INTERVAL: Final = 10.0
 #: Seconds without a turn of the loop, or a retry, after which the consumer counts as stuck. A
 #: sink that is down or slow reports an error long before that.
 STUCK: Final = 300.0
@@ -118,7 +122,8 @@ class Consumer(Service):
         self._clock = clock
         self._reading = reading
         self._commands = commands
-        self._streams = sorted(vendors)
+        self._configured = sorted(vendors)
+        self._streams = self._configured
         self._name = name
         self._report = report
         self._abort = abort
@@ -191,18 +196,43 @@ class Consumer(Service):
             await self._waits.result(connection.when_connected())
             if not self.running:
                 return
-        for stream in self._streams:
-            await self._make_group(stream)
-        self._report(None)
+        await self._find_streams()
+        checked = self._clock.seconds()
         await self._forget_read()
         await self._finish_pending()
         while self.running:
             self._pulse.beat()
+            left_out = len(self._streams) < len(self._configured)
+            if left_out and self._clock.seconds() - checked >= CHECK_INTERVAL:
+                return  # to look at them again
             await self._claim()
             taken = await self._next_batch()
             self._delay = FIRST_RETRY
             if taken.count:
                 await self._storing.process(taken)
+
+    async def _find_streams(self) -> None:
+        """Make the group of each stream, and report the keys that are not streams.
+
+        Such a key is left out: Redis would refuse to read the others together with it.
+
+        :raises Refused: if no key is a stream.
+        """
+        streams, refusals = [], {}
+        for stream in self._configured:
+            try:
+                await self._make_group(stream)
+            except Refused as error:
+                if not is_wrong_type(error):
+                    raise
+                refusals[stream] = error
+            else:
+                streams.append(stream)
+        if not streams:
+            raise next(iter(refusals.values()))
+        self._streams = streams
+        why = f"not a stream, and not read: {listed(refusals)}. Rename or delete the key."
+        self._report(why if refusals else None)
 
     async def _finish_pending(self) -> None:
         """Process entries that were delivered to this consumer before it was restarted."""
