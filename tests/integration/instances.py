@@ -71,6 +71,10 @@ class Interrupted:
         self._script, self._before, self._after = script, before, after
 
     @property
+    def connections(self) -> int:
+        return self._connection.connections
+
+    @property
     def when_connected(self) -> Callable[[], Deferred[None]]:
         return self._connection.when_connected
 

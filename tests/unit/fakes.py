@@ -241,6 +241,8 @@ class FakeRedis:
     """Stands where a RedisConnection does; the test answers the commands."""
 
     connected: bool = True
+    connections: int = 0
+    """How many there have been, if a test counts them."""
     commands: list[tuple[tuple[Any, ...], Deferred[Any]]] = field(factory=list)
     waiting: list[Deferred[None]] = field(factory=list)
 

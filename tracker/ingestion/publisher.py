@@ -81,6 +81,7 @@ class StreamPublisher(Service):
         self.figures = AppendFigures()
         self._clock = clock
         self._redis = redis
+        self._answered_on = redis.connections  # the connection on which the last answer came
         self._report = report
         self._pulse = pulse or Pulse(STUCK)
         # A dict for its order and for removal anywhere in it at no cost.
@@ -185,7 +186,11 @@ class StreamPublisher(Service):
 
     def _send_waiting(self) -> None:
         self._new_records = 0
-        while self._waiting and self._in_flight < MAX_IN_FLIGHT and self._redis.connected:
+        # A server that has restarted does not know the script. Its first call is then sent again,
+        # and those behind it would overtake it.
+        proven = self._answered_on == self._redis.connections
+        limit = MAX_IN_FLIGHT if proven else 1
+        while self._waiting and self._in_flight < limit and self._redis.connected:
             self._send(self._take_batch())
 
     def _flush_when_connected(self) -> None:
@@ -229,6 +234,7 @@ class StreamPublisher(Service):
 
     def _answered(self, _: int, batch: list[_Packet], records: int, asked: float) -> None:
         self._in_flight -= 1
+        self._answered_on = self._redis.connections
         self._accepted_again()
         now = self._clock.seconds()
         figures = self.figures

@@ -73,6 +73,8 @@ class RedisConnection(Service):
         self._address = address
         self._report = report
         self._reply_timeout = reply_timeout
+        self.connections = 0
+        """How many connections have been usable so far."""
         self._made: _Protocol | None = None
         self._protocol: _Protocol | None = None  # the same, once it is usable
         self._connected_once: list[Deferred[None]] = []
@@ -184,6 +186,7 @@ class RedisConnection(Service):
 
     def _admit(self, protocol: _Protocol) -> None:
         self._protocol = protocol
+        self.connections += 1
         self._report(None)
         waiting, self._connected_once = self._connected_once, []
         for deferred in waiting:

@@ -121,6 +121,18 @@ def test_only_so_many_calls_are_under_way_at_once(publishing: Publishing) -> Non
     assert len(publishing.redis.commands) == MAX_IN_FLIGHT
 
 
+def test_calls_on_a_new_connection_follow_the_first_answer(publishing: Publishing) -> None:
+    """Otherwise they overtake the first one where the server does not know the script."""
+    publishing.redis.connections += 1
+    for name in ("a", "b", "c"):
+        publishing.publish(name, MAX_RECORDS)
+    publishing.turn()
+    assert [set(call) for call in publishing.calls()] == [{"a"}]
+    publishing.answer()
+    publishing.turn()
+    assert [set(call) for call in publishing.calls()] == [{"b"}, {"c"}]
+
+
 def test_a_lost_connection_confirms_nothing_and_everything_is_appended_again(
     publishing: Publishing,
 ) -> None:
