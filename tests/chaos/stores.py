@@ -244,9 +244,11 @@ class Cluster:
                 (other,) = (one for one in self._pair if one != name)
                 if role == "slave":
                     self._masters.discard(name)
-                if role == "slave" or (role is None and self._is_named(other)):
+                succeeded = self._role(other) == "master" and self._is_named(other)
+                if role == "slave" or (role is None and succeeded):
                     # Sentinel writes it into the server's file, where there is one; or the
-                    # operator does, of a server that is down.
+                    # operator does, of a server that is down and has a successor. While that
+                    # is still to be promoted, the two would be replicas of each other.
                     master = ("--replicaof", "127.0.0.1", str(self._links[other].port))
                     self._pair[name].extra = (*self._options(name), *master)
                 elif role == "master" and name not in self._masters:
