@@ -128,7 +128,7 @@ def test_two_thousand_slow_connections_do_not_slow_a_device(
     serve: Callable[..., Ingest], capsys: pytest.CaptureFixture[str]
 ) -> None:
     ingest = serve(
-        *("--login-timeout", "3", "--connection-rate", "10000"),
+        *("--login-timeout", "5", "--connection-rate", "10000"),
         *("--connection-rate-per-address", "10000"),
     )
     loris = SlowLoris(ingest.port)
@@ -143,11 +143,13 @@ def test_two_thousand_slow_connections_do_not_slow_a_device(
             loris.connect(login, frame(1))
             loris.connect(b"", login)
         loris.begin()
-        first_is_closed = began + 3
 
         def besieged(done: int) -> bool:
+            # The first ones are closed five seconds after they were accepted.
+            if time.monotonic() >= began + 4:
+                return False
             loris.tick()
-            return time.monotonic() < first_is_closed
+            return True
 
         during = median_and_p95(times := delivery_times(device, 1000, besieged))
         assert loris.connected == LORIS
@@ -157,7 +159,7 @@ def test_two_thousand_slow_connections_do_not_slow_a_device(
 
         def being_closed(done: int) -> bool:
             loris.tick()
-            return loris.connected > LORIS // 2 and time.monotonic() < began + 10
+            return loris.connected > LORIS // 2 and time.monotonic() < began + 20
 
         delivery_times(device, 50_000, being_closed)
         assert loris.connected == LORIS // 2  # who has logged in may take its time
