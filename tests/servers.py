@@ -24,15 +24,21 @@ from tests.waiting import wait_for
 from tracker.streams.address import RedisAddress
 from tracker.streams.embedded import find_server
 
+_returned: set[int] = set()
+
 
 def free_port() -> int:
     """Return a TCP port on 127.0.0.1 that nothing listens on.
 
     The kernel gives none of these ports to outgoing connections, one of which would otherwise
-    take the port of a server that a test restarts.
+    take the port of a server that a test restarts. No port is returned twice: the first one to
+    get it may not listen yet.
     """
     while True:
         port = random.randrange(15_000, 32_768)
+        if port in _returned:
+            continue
+        _returned.add(port)
         with socket.socket() as listening, suppress(OSError):
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(("127.0.0.1", port))
