@@ -19,7 +19,7 @@ from attrs import frozen
 
 from bench.common import Usage, Window
 from tests.servers import PostgresServer
-from tracker.processing.sinks import migrate_sink
+from tracker.storage.sinks import migrate_sink
 
 #: Name of all processes of the server, and of this process, in windows.
 POSTGRESQL: Final = "postgresql"

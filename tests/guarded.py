@@ -10,8 +10,8 @@ import valkey
 
 from tests.servers import RedisServer
 from tests.waiting import wait_for
-from tracker.streams.address import RedisAddress
-from tracker.streams.embedded import find_server
+from tracker.redis.address import RedisAddress
+from tracker.redis.embedded import find_server
 
 OPS: Final = Path(__file__).parents[1] / "ops" / "redis"
 ROLES: Final = ("ingest", "process", "janitor", "bridge", "console", "admin")

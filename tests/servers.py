@@ -21,8 +21,8 @@ import psycopg
 import valkey
 
 from tests.waiting import wait_for
-from tracker.streams.address import RedisAddress
-from tracker.streams.embedded import find_server
+from tracker.redis.address import RedisAddress
+from tracker.redis.embedded import find_server
 
 _returned: set[int] = set()
 

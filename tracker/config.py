@@ -13,7 +13,7 @@ from attrs import evolve, frozen
 
 from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
 from tracker.settings import options_of
-from tracker.streams.address import RedisAddress
+from tracker.redis.address import RedisAddress
 
 #: The vendor whose stream ``REDIS_TELEMETRY_STREAM`` names.
 PINNED_VENDOR: Final = "teltonika"

@@ -15,8 +15,8 @@ from tracker.control.commands import (
     ControlCommand,
 )
 from tracker.control.operations import POLL
-from tracker.streams.commands import CommandLedger
-from tracker.streams.connection import RedisConnection
+from tracker.commands.ledger import CommandLedger
+from tracker.redis.connection import RedisConnection
 
 
 class Asking:

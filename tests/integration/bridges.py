@@ -19,7 +19,7 @@ from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import ResponseWriter
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
-from tracker.streams.connection import RedisConnection
+from tracker.redis.connection import RedisConnection
 
 IMEI: Final = "356307042441013"
 STREAM: Final = "commands:responses"

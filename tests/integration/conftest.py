@@ -11,7 +11,7 @@ from tests.integration.asking import Asking
 from tests.integration.echo import Server
 from tests.servers import RedisServer
 from tests.waiting import until
-from tracker.streams.connection import RedisConnection
+from tracker.redis.connection import RedisConnection
 
 if TYPE_CHECKING:
     from tests.integration.instances import Instances

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Sequence
 
 from tests.servers import RedisServer
-from tracker.control.doctor.checkup import examine
-from tracker.control.doctor.findings import Finding, Status
-from tracker.streams.address import RedisAddress
+from tracker.admin.doctor.checkup import examine
+from tracker.observe.findings import Finding, Status
+from tracker.redis.address import RedisAddress
 
 STREAM = "telemetry:teltonika"
 

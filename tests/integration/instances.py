@@ -20,14 +20,14 @@ from tests.waiting import until
 from tracker.command import Answer
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
-from tracker.ingestion.courier import Timing
-from tracker.ingestion.delivery import CommandDelivery
+from tracker.commands.courier import Timing
+from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.ingestion.registry import Registry
+from tracker.commands.registration import Registry
 from tracker.interfaces import Admission
 from tracker.limits import Limits
-from tracker.streams.script import Script
+from tracker.redis.script import Script
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ import valkey
 
 from tests.guarded import OPS, ROLES, GuardedServer
 from tests.servers import free_port
-from tracker.streams.embedded import find_server
+from tracker.redis.embedded import find_server
 
 #: What no role may do: look around, change the server or its users, remove or read all there is.
 NOBODY = (

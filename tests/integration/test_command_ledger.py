@@ -31,9 +31,9 @@ from tests.integration.ledgers import (
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields, responses
 from tracker.command import EXPIRED, Command, Outcome, Reason, Status
-from tracker.streams.commands import CommandLedger, Step
-from tracker.streams.connection import Refused
-from tracker.streams.groups import Delivered
+from tracker.commands.ledger import CommandLedger, Step
+from tracker.redis.connection import Refused
+from tracker.log.redis.groups import Delivered
 
 DAY_MS: Final = 86_400_000
 STREAM: Final = outbound("one")

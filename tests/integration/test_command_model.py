@@ -22,14 +22,14 @@ from tests.servers import RedisServer
 from tests.system.commands import FINAL, responses
 from tests.waiting import until
 from tracker.command import Answer, Command, CommandFrame
-from tracker.ingestion.courier import Timing
-from tracker.ingestion.delivery import CommandDelivery
-from tracker.ingestion.registry import Registry
+from tracker.commands.courier import Timing
+from tracker.commands.delivery import CommandDelivery
+from tracker.commands.registration import Registry
 from tracker.interfaces import ISession, Observer, SessionEnded, SessionFacts
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.keys import heartbeat, outbound
-from tracker.streams.commands import CommandLedger
-from tracker.streams.connection import RedisConnection
+from tracker.commands.ledger import CommandLedger
+from tracker.redis.connection import RedisConnection
 
 INSTANCES: Final = ("a", "b")
 DEVICES: Final = tuple(f"35630704244{number:04}" for number in range(3))

@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests.integration.batches import CHECKPOINT, DEVICE, message, stored
 from tests.servers import PostgresServer
-from tracker.console import positions as module
-from tracker.console.positions import NoAnswer, Positions, Search, open_positions
+from tracker.storage import positions as module
+from tracker.storage.positions import NoAnswer, Positions, Search, open_positions
 from tracker.interfaces import Batch, StoredPosition
-from tracker.processing.sinks import make_sink
+from tracker.storage.sinks import make_sink
 
 OTHER = "356307042441021"
 EARLY = "2026-11-22T00:00:00.000Z"
@@ -239,7 +239,7 @@ async def test_a_slow_question_is_given_up(
 ) -> None:
     numbers = "SELECT 1 FROM generate_series(1, 100000000) a, generate_series(1, 1000) b"
     if "SQLite" in type(stored_in.positions).__name__:
-        monkeypatch.setattr("tracker.console.sqlite.TIMEOUT", 0.2)
+        monkeypatch.setattr("tracker.storage.sqlite.reader.TIMEOUT", 0.2)
         numbers = (
             "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
         )

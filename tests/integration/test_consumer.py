@@ -23,7 +23,7 @@ from tracker.observe.health import Health
 from tracker.position import Position
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
-from tracker.processing.sinks.sqlite import SQLiteSink
+from tracker.storage.sqlite.writer import SQLiteSink
 
 STREAM = "telemetry:teltonika"
 IMEI = "356307042441013"

@@ -29,15 +29,15 @@ from tracker.position import Position
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.consumer import Pace
 from tracker.processing.metrics import ProcessMetrics
-from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-from tracker.processing.sinks.postgresql.sink import PostgreSQLSink
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.writer import PostgreSQLSink
 from tracker.processing.storing import LAST_RETRY, Storing
 from tracker.processing.taking import Taker
-from tracker.processing.waits import Waits
-from tracker.streams.address import RedisAddress
-from tracker.streams.allowance import Allowance
-from tracker.streams.connection import RedisConnection
-from tracker.streams.groups import read_new
+from tracker.runtime.waits import Waits
+from tracker.redis.address import RedisAddress
+from tracker.log.redis.allowance import Allowance
+from tracker.redis.connection import RedisConnection
+from tracker.log.redis.groups import read_new
 
 MIB = 1 << 20
 #: Bytes of the payload of a long message, which holds 32,000 Cyrillic letters.

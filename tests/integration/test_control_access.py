@@ -22,11 +22,11 @@ from twisted.internet.ssl import TLSVersion, optionsForClientTLS
 
 from tests.integration.echo import Server, ask
 from tests.waiting import until
-from tracker.certificates import trust_root
+from tracker.net.certificates import trust_root
 from tracker.control.access import ControlRole, Roles
 from tracker.control.addresses import client_endpoint
-from tracker.control.cli import main
-from tracker.control.issuing import (
+from tracker.admin.cli import main
+from tracker.admin.issuing import (
     Issuer,
     issue_client,
     issue_server,
@@ -37,7 +37,7 @@ from tracker.control.issuing import (
     read_key,
     utc_now,
 )
-from tracker.tls import key_pair
+from tracker.net.tls import key_pair
 
 FAR = timedelta(days=10)
 

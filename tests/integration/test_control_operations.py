@@ -42,8 +42,8 @@ from tracker.control.commands import (
 )
 from tracker.control.operations import PATIENCE, POLL
 from tracker.position import iso_milliseconds
-from tracker.streams.commands import Step
-from tracker.streams.groups import Delivered
+from tracker.commands.ledger import Step
+from tracker.log.redis.groups import Delivered
 
 # One device.
 

@@ -20,8 +20,8 @@ from tests.waiting import until
 from tracker.control.commands import (
     ListRegistry,
 )
-from tracker.ingestion.registry import INTERVAL, Registry
-from tracker.streams.registry import sweep
+from tracker.commands.registration import INTERVAL, Registry
+from tracker.commands.registry import sweep
 
 VENDORS = "connections:vendors"
 REGISTRY = "connections:registry"

@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.unit.fakes import FakeGateway
 from tests.waiting import until
-from tracker.ingestion.ports import udp_endpoint
+from tracker.net.ports import udp_endpoint
 from tracker.limits import Limits
 from tracker.vendors.datagrams import AT_ONCE
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol

@@ -6,7 +6,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tracker.streams.dead import Retried, drop_dead, put_aside, read_dead, retry_dead
+from tracker.log.redis.dead import Retried, drop_dead, put_aside, read_dead, retry_dead
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"

@@ -31,7 +31,7 @@ from tests.integration.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields, registry, responses
-from tracker.ingestion.courier import RETRY, Timing
+from tracker.commands.courier import RETRY, Timing
 
 STREAM: Final = outbound("one")
 

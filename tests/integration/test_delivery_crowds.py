@@ -11,7 +11,7 @@ from tests.integration.instances import Instances, have_ended, is_told
 from tests.integration.ledgers import DEVICE, OTHER, command_ids, is_empty, outbound, waiting
 from tests.servers import RedisServer
 from tests.system.commands import fates
-from tracker.ingestion.delivery import RETRY
+from tracker.commands.delivery import RETRY
 
 STREAM: Final = outbound("one")
 
@@ -60,8 +60,8 @@ async def test_what_redis_refuses_for_one_device_is_nothing_to_the_others(
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few are held at once, and fewer for one device."""
-    monkeypatch.setattr("tracker.ingestion.delivery.MOST_HELD", 4)
-    monkeypatch.setattr("tracker.ingestion.delivery.MOST_OF_ONE", 2)
+    monkeypatch.setattr("tracker.commands.delivery.MOST_HELD", 4)
+    monkeypatch.setattr("tracker.commands.delivery.MOST_OF_ONE", 2)
 
 
 @ensureDeferred

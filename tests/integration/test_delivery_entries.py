@@ -179,7 +179,7 @@ async def test_an_entry_that_somebody_has_deleted_is_forgotten(
 async def test_no_more_are_held_than_there_is_room_for(
     instances: Instances, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker.ingestion.delivery.MOST_HELD", 3)
+    monkeypatch.setattr("tracker.commands.delivery.MOST_HELD", 3)
     one = await instances.start()
     device = one.login()
     ids = [f"c{number}" for number in range(10)]
@@ -199,7 +199,7 @@ async def test_no_more_are_held_than_there_is_room_for(
 async def test_a_stop_while_there_is_no_room(
     instances: Instances, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker.ingestion.delivery.MOST_HELD", 2)
+    monkeypatch.setattr("tracker.commands.delivery.MOST_HELD", 2)
     one = await instances.start()
     one.login(busy=True)
     ids = [f"c{number}" for number in range(4)]

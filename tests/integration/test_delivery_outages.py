@@ -27,11 +27,11 @@ from tests.integration.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import fates
-from tracker.ingestion.courier import RETRY
-from tracker.ingestion.delivery import BATCH, STOP_GRACE, STOP_TIMEOUT
-from tracker.streams import commands as scripts
-from tracker.streams.connection import Unavailable
-from tracker.streams.script import Script
+from tracker.commands.courier import RETRY
+from tracker.commands.delivery import BATCH, STOP_GRACE, STOP_TIMEOUT
+from tracker.commands import ledger as scripts
+from tracker.redis.connection import Unavailable
+from tracker.redis.script import Script
 
 STREAM: Final = outbound("one")
 

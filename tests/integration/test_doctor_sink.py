@@ -19,13 +19,13 @@ from pytest_twisted import ensureDeferred
 from tests.integration.doctor import Report, examined
 from tests.meddler import meddler
 from tests.servers import PostgresServer, free_port
-from tracker.control.cli import main
-from tracker.control.doctor.findings import Finding, Status
-from tracker.control.doctor.postgresql import reachable
-from tracker.processing.sinks import make_sink, migrate_sink
-from tracker.processing.sinks.migrations import scripts
-from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-from tracker.processing.sinks.postgresql.connection import Connection
+from tracker.admin.cli import main
+from tracker.observe.findings import Finding, Status
+from tracker.storage.postgresql.checks import reachable
+from tracker.storage.sinks import make_sink, migrate_sink
+from tracker.storage.migrations import scripts
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.connection import Connection
 
 WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
 

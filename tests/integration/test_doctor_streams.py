@@ -11,8 +11,8 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.doctor import STREAM, Report, examined, obey
 from tests.servers import RedisServer
-from tracker.control.doctor import streams
-from tracker.control.doctor.findings import Finding, Status
+from tracker.admin.doctor import streams
+from tracker.observe.findings import Finding, Status
 from tracker.position import iso_milliseconds
 
 DEVICE = "356307042441013"

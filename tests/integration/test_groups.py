@@ -7,8 +7,8 @@ from twisted.internet.defer import Deferred
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tracker.streams.allowance import Allowance, size_of
-from tracker.streams.groups import (
+from tracker.log.redis.allowance import Allowance, size_of
+from tracker.log.redis.groups import (
     FIRST,
     Delivered,
     claim_idle,

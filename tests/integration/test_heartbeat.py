@@ -18,8 +18,8 @@ from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.ingestion.heartbeat import INTERVAL, Heartbeat, Identity
-from tracker.streams.advertised import EXPIRY
-from tracker.streams.connection import Unavailable
+from tracker.log.redis.advertised import EXPIRY
+from tracker.redis.connection import Unavailable
 
 KEY = "instance:heartbeat:one"
 

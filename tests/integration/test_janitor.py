@@ -18,7 +18,7 @@ from tests.system.commands import fates, fields
 from tests.waiting import until
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
-from tracker.lifecycle import Role
+from tracker.runtime.lifecycle import Role
 from tracker.observe.health import Health
 
 STREAM = "telemetry:teltonika"

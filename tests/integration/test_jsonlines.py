@@ -19,7 +19,7 @@ from zope.interface.verify import verifyObject
 
 from tests.integration.batches import CHECKPOINT, message, stored
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable
-from tracker.processing.sinks.jsonlines import JSONLinesSink
+from tracker.storage.jsonlines.writer import JSONLinesSink
 
 Open = Callable[[Path], JSONLinesSink]
 
@@ -199,7 +199,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from tests.integration.batches import CHECKPOINT, stored
 from tracker.interfaces import Batch
-from tracker.processing.sinks import make_sink
+from tracker.storage.sinks import make_sink
 
 async def run():
     sink = make_sink(reactor, "jsonlines:-")
@@ -233,7 +233,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from tests.integration.batches import stored
 from tracker.interfaces import Batch
-from tracker.processing.sinks import make_sink
+from tracker.storage.sinks import make_sink
 
 async def run(path):
     sink = make_sink(reactor, f"jsonlines:{path}")

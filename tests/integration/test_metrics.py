@@ -22,10 +22,10 @@ from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
 from tracker.observe.health import Health
-from tracker.observe.http import health_site
+from tracker.net.probes import health_site
 from tracker.observe.metrics import HealthMetrics, make_registry
-from tracker.observe.page import MetricsPage
-from tracker.observe.refusals import HTTPReports
+from tracker.net.metricspage import MetricsPage
+from tracker.net.reports import HTTPReports
 
 reactor: Any = installed_reactor
 

@@ -15,13 +15,13 @@ from twisted.internet.defer import gatherResults
 
 from tests.integration.batches import CHECKPOINT, stored
 from tests.servers import free_port
-from tracker.control.cli import main
+from tracker.admin.cli import main
 from tracker.interfaces import Batch, SinkUnusable
-from tracker.processing.sinks import make_sink, migrate_sink
-from tracker.processing.sinks.migrations import scripts
-from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-from tracker.processing.sinks.postgresql.connection import Connection, connect
-from tracker.processing.sinks.postgresql.schema import upgrade, version_of
+from tracker.storage.sinks import make_sink, migrate_sink
+from tracker.storage.migrations import scripts
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.connection import Connection, connect
+from tracker.storage.postgresql.schema import upgrade, version_of
 
 LATEST = len(scripts("postgres"))
 

@@ -28,12 +28,12 @@ from tracker.interfaces import (
     SinkUnusable,
     StoredPosition,
 )
-from tracker.processing.sinks import make_sink
-from tracker.processing.sinks.postgresql import batch as batches
-from tracker.processing.sinks.postgresql.address import PostgreSQLAddress
-from tracker.processing.sinks.postgresql.connection import connect
-from tracker.processing.sinks.postgresql.schema import upgrade
-from tracker.processing.sinks.postgresql.sink import PostgreSQLSink
+from tracker.storage.sinks import make_sink
+from tracker.storage.postgresql import batch as batches
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.connection import connect
+from tracker.storage.postgresql.schema import upgrade
+from tracker.storage.postgresql.writer import PostgreSQLSink
 
 Open = Callable[..., PostgreSQLSink]
 

@@ -20,9 +20,10 @@ from tracker.bridge import responses
 from tracker.bridge.service import BridgePace, Directus, bridge_role
 from tracker.bridge.table import CommandTable
 from tracker.control.credentials import Credentials
-from tracker.ingestion import delivery, heartbeat
+from tracker.commands import delivery
+from tracker.ingestion import heartbeat
 from tracker.ingestion.admission import ConnectionLimiter
-from tracker.ingestion.courier import Timing
+from tracker.commands.courier import Timing
 from tracker.ingestion.heartbeat import Heartbeat, Identity
 from tracker.ingestion.service import Commands, Devices, ingest_role
 from tracker.janitor import role as janitor
@@ -31,7 +32,7 @@ from tracker.limits import Limits
 from tracker.observe.health import Health, Pulse
 from tracker.processing import consumer
 from tracker.processing.service import process_role
-from tracker.streams.connection import Unavailable
+from tracker.redis.connection import Unavailable
 
 CONSUMER = "consumer's loop"
 COMMANDS = "commands' loop"

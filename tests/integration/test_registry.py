@@ -14,7 +14,7 @@ from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.command import MOST_FIELDS
-from tracker.ingestion.registry import INTERVAL, PAGE, RETRY, Registry
+from tracker.commands.registration import INTERVAL, PAGE, RETRY, Registry
 
 KEY = "connections:registry"
 

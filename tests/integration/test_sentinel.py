@@ -11,7 +11,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer, Sentinel, free_port
 from tests.waiting import until
-from tracker.streams.address import RedisAddress
+from tracker.redis.address import RedisAddress
 
 
 @pytest.fixture

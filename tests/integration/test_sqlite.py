@@ -17,8 +17,8 @@ from zope.interface.verify import verifyObject
 from tests.integration.batches import CHECKPOINT, message, stored
 from tests.unit.fakes import FakeSink
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
-from tracker.processing.sinks import sqlite
-from tracker.processing.sinks.sqlite import SQLiteSink, upgrade
+from tracker.storage.sqlite import writer as sqlite
+from tracker.storage.sqlite.writer import SQLiteSink, upgrade
 
 Open = Callable[..., SQLiteSink]
 

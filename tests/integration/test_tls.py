@@ -15,7 +15,7 @@ from tests.certificates import certify, key_of
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
-from tracker.streams.address import RedisAddress
+from tracker.redis.address import RedisAddress
 
 
 class Tunnel:

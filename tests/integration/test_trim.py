@@ -11,8 +11,8 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tracker.streams.connection import RedisConnection, Refused
-from tracker.streams.trim import Trimmed, remove_idle_consumers, trim, trim_dead
+from tracker.redis.connection import RedisConnection, Refused
+from tracker.log.redis.trim import Trimmed, remove_idle_consumers, trim, trim_dead
 
 STREAM = "telemetry:teltonika"
 HOUR = 3600.0
@@ -181,7 +181,7 @@ async def test_too_many_bytes_that_are_not_finished_stay_and_that_is_told(
 async def test_one_call_removes_no_more_than_redis_can_do_at_once(
     redis: RedisServer, connected: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker.streams.trim.BATCH", 10)
+    monkeypatch.setattr("tracker.log.redis.trim.BATCH", 10)
     append(redis, *[HOUR] * 25)
     redis.client.xgroup_create(STREAM, "processor", "$")
     removed = []

@@ -30,10 +30,10 @@ from tests.integration.ledgers import (
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields, registry, responses
 from tracker.janitor.orphans import OrphanSweeper, Swept
-from tracker.streams import commands as scripts
-from tracker.streams.commands import review_waiting, waiting_devices
-from tracker.streams.connection import Refused, Unavailable
-from tracker.streams.registry import state
+from tracker.commands import ledger as scripts
+from tracker.commands.ledger import review_waiting, waiting_devices
+from tracker.redis.connection import Refused, Unavailable
+from tracker.commands.registry import state
 
 ONE: Final = outbound("one")
 

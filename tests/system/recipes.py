@@ -20,7 +20,7 @@ from typing import Final
 from tests.servers import RedisServer
 from tests.system.processes import BIN, Daemon, environment
 from tests.waiting import wait_for
-from tracker.streams.embedded import find_server
+from tracker.redis.embedded import find_server
 
 DOCS: Final = Path(__file__).parents[2] / "docs"
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.servers import RedisServer, free_port
 from tests.system.processes import environment, run, stored
-from tracker.control.admin.output import table
+from tracker.admin.output import table
 from tracker.position import Position, iso_milliseconds
 
 STREAM = "telemetry:teltonika"

@@ -25,11 +25,11 @@ from tests.system.raw import STREAM, Ingest, RawDevice, frame
 from tests.system.test_commands import DEVICE, OTHER, answer, online, read_command
 from tests.waiting import until, wait_for
 from tracker import __version__
-from tracker.certificates import trust_root
+from tracker.net.certificates import trust_root
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient, DeviceEvent, NotConnected
 from tracker.control.commands import VERSION, NoSuchDevice, NotPermitted
-from tracker.control.issuing import (
+from tracker.admin.issuing import (
     Issuer,
     issue_client,
     make_key,
@@ -506,11 +506,11 @@ async def test_the_level_of_the_log_changes_while_it_runs(tmp_path: Path, serve:
     ingest = serve("--instance-id", "one", *place.option)
     client = connect(place.address())
     hidden = await in_thread(offered, ingest, 1)
-    assert await client.set_log_level("debug", "tracker.ingestion.delivery") == "info"
+    assert await client.set_log_level("debug", "tracker.commands.delivery") == "info"
     shown = await in_thread(offered, ingest, 2)
     await until(lambda: shown in ingest.daemon.text, "it is told")
     assert hidden not in ingest.daemon.text
-    await client.set_log_level("warn", "tracker.ingestion.delivery")
+    await client.set_log_level("warn", "tracker.commands.delivery")
     hidden = await in_thread(offered, ingest, 3)
     assert await client.set_log_level("error") == "info"
     await client.drain(0)

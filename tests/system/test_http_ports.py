@@ -17,7 +17,7 @@ from tests.system.processes import Daemon
 from tests.system.raw import Ingest
 from tests.waiting import wait_for
 from tracker.console.requests import CONSOLE_LIMITS
-from tracker.observe.http import HEALTH_LIMITS
+from tracker.net.probes import HEALTH_LIMITS
 
 DEVICE = "356307042441013"
 HALF = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\nX: "

@@ -29,8 +29,8 @@ from tracker.interfaces import (
     Traffic,
 )
 from tracker.position import Entry
-from tracker.streams.connection import Unavailable
-from tracker.streams.groups import entry_order
+from tracker.redis.connection import Unavailable
+from tracker.log.redis.groups import entry_order
 
 
 @implementer(IGateway)

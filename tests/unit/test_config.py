@@ -19,7 +19,7 @@ from tracker.config import (
     process_streams,
     redis_address,
 )
-from tracker.streams.address import RedisAddress
+from tracker.redis.address import RedisAddress
 
 # --listen
 

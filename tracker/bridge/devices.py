@@ -24,9 +24,9 @@ from tracker.bridge.schema import DEVICES
 from tracker.command import is_device_id
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
 from tracker.observe.health import Pulse
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.protocol import is_wrong_type
-from tracker.streams.script import Script
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.protocol import is_wrong_type
+from tracker.redis.script import Script
 
 #: Seconds between two readings of all devices.
 INTERVAL: Final = 300.0

@@ -28,9 +28,9 @@ from tracker.control.commands import (
     VersionMismatch,
 )
 from tracker.control.credentials import Credentials
-from tracker.streams.advertised import control_ports
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.timer import RedisTimer
+from tracker.log.redis.advertised import control_ports
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
 
 #: Seconds between two looks at which instances live.

@@ -30,10 +30,10 @@ from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.keys import fate as fate_key
 from tracker.observe.complaints import Complaints
 from tracker.position import iso_milliseconds
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.fates import command_fate, find_command
-from tracker.streams.groups import create_group, first_unacknowledged
-from tracker.streams.timer import RedisTimer
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.commands.fates import command_fate, find_command
+from tracker.log.redis.groups import create_group, first_unacknowledged
+from tracker.redis.timer import RedisTimer
 
 #: Seconds between two looks.
 INTERVAL: Final = 60.0

@@ -29,9 +29,9 @@ from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit, and_more
-from tracker.streams.allowance import Allowance
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.groups import (
+from tracker.log.redis.allowance import Allowance
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.log.redis.groups import (
     FIRST,
     Delivered,
     acknowledge,
@@ -42,7 +42,7 @@ from tracker.streams.groups import (
     read_new,
     read_pending,
 )
-from tracker.streams.timer import RedisTimer
+from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
 
 #: Milliseconds that a read waits for something to come.

@@ -26,12 +26,12 @@ from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
 from tracker.control.credentials import Credentials
-from tracker.lifecycle import Abort, Listener, Role
+from tracker.runtime.lifecycle import Abort, Listener, Role
 from tracker.observe.health import Health
-from tracker.observe.refusals import HTTPReports
+from tracker.net.reports import HTTPReports
 from tracker.settings import setting
-from tracker.streams.address import RedisAddress
-from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
 
 
 @frozen

@@ -10,9 +10,9 @@ from attrs import asdict, define, frozen
 
 from tracker.command import Response, Status, claimed_identity
 from tracker.keys import RESPONSES, outbound
-from tracker.streams.connection import RedisConnection
-from tracker.streams.entry_ids import behind
-from tracker.streams.groups import Delivered, entry_order, read_range
+from tracker.redis.connection import RedisConnection
+from tracker.log.redis.entry_ids import behind
+from tracker.log.redis.groups import Delivered, entry_order, read_range
 
 #: Commands that are remembered.
 MOST_COMMANDS: Final = 1000

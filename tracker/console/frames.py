@@ -15,7 +15,7 @@ from tracker.console.ports import ControlPorts
 from tracker.control.client import ControlClient, DeviceEvent
 from tracker.control.commands import ControlError
 from tracker.observe.ratelimit import RateLimit, and_more
-from tracker.streams.connection import Refused, Unavailable
+from tracker.redis.connection import Refused, Unavailable
 
 #: Seconds between two looks at where the devices are that are watched.
 INTERVAL: Final = 3.0

@@ -8,13 +8,13 @@ from typing import Final, TypeVar
 from attrs import define, field, frozen
 
 from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
-from tracker.streams.advertised import Beat, heartbeats
-from tracker.streams.allowance import size_of
-from tracker.streams.connection import RedisConnection, Refused
-from tracker.streams.dead import DeadLetter, dead_letter
-from tracker.streams.groups import Delivered, read_range
-from tracker.streams.lag import StreamLag, stream_lag
-from tracker.streams.protocol import is_wrong_type
+from tracker.log.redis.advertised import Beat, heartbeats
+from tracker.log.redis.allowance import size_of
+from tracker.redis.connection import RedisConnection, Refused
+from tracker.log.redis.dead import DeadLetter, dead_letter
+from tracker.log.redis.groups import Delivered, read_range
+from tracker.log.redis.lag import StreamLag, stream_lag
+from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
 
 #: Streams, and instances, that are looked at; those beyond it are not.

@@ -15,7 +15,7 @@ from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient, NotConnected
 from tracker.control.commands import ControlError, RedisUnavailable
 from tracker.control.credentials import Credentials
-from tracker.streams.advertised import Beat
+from tracker.log.redis.advertised import Beat
 
 #: Seconds between two questions to each instance how it is.
 INTERVAL: Final = 5.0

@@ -21,12 +21,12 @@ from tracker.observe.complaints import Complaints
 from tracker.observe.health import Pulse
 from tracker.position import MAX_SAFE_INTEGER
 from tracker.settings import setting
-from tracker.streams.advertised import Beat
-from tracker.streams.connection import Refused, Unavailable
-from tracker.streams.dead import DeadLetter
-from tracker.streams.groups import Delivered
-from tracker.streams.lag import GroupLag, StreamLag
-from tracker.streams.protocol import is_wrong_type
+from tracker.log.redis.advertised import Beat
+from tracker.redis.connection import Refused, Unavailable
+from tracker.log.redis.dead import DeadLetter
+from tracker.log.redis.groups import Delivered
+from tracker.log.redis.lag import GroupLag, StreamLag
+from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
 
 #: Seconds between two looks.

@@ -18,18 +18,18 @@ from tracker.console.frames import Frames
 from tracker.console.look import look
 from tracker.console.operators import Operators
 from tracker.console.ports import ControlPorts
-from tracker.console.positions import Positions
+from tracker.storage.positions import Positions
 from tracker.console.requests import Names
 from tracker.console.sampler import STUCK, Sampler, Thresholds
 from tracker.console.sessions import Sessions
 from tracker.console.site import Console, Parts, Tiles
 from tracker.control.credentials import Credentials
 from tracker.interfaces import INaming
-from tracker.lifecycle import Abort, Listener, Role
+from tracker.runtime.lifecycle import Abort, Listener, Role
 from tracker.observe.health import Health
-from tracker.observe.refusals import HTTPReports
-from tracker.streams.address import RedisAddress
-from tracker.streams.connection import RedisConnection
+from tracker.net.reports import HTTPReports
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import RedisConnection
 
 
 @frozen

@@ -27,7 +27,7 @@ from tracker.console.events import Broadcast, EventStream, TooMany
 from tracker.console.files import File
 from tracker.console.frames import Frames
 from tracker.console.ports import ControlPorts, NoInstance
-from tracker.console.positions import NoAnswer
+from tracker.storage.positions import NoAnswer
 from tracker.console.requests import Names, console_site
 from tracker.console.sampler import Sampler, Thresholds
 from tracker.control.commands import (
@@ -38,8 +38,8 @@ from tracker.control.commands import (
 )
 from tracker.net.http import BoundedRequest, BoundedSite
 from tracker.net.refusals import Refusal
-from tracker.observe.refusals import HTTPReports
-from tracker.streams.connection import Refused, Unavailable
+from tracker.net.reports import HTTPReports
+from tracker.redis.connection import Refused, Unavailable
 from tracker.untrusted import is_unicode, parse_json
 
 #: Commands of one device that are shown.

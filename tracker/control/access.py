@@ -18,7 +18,7 @@ from cryptography.x509.oid import NameOID
 from twisted.logger import Logger
 
 from tracker.control.addresses import is_loopback
-from tracker.endpoints import readable
+from tracker.net.endpoints import readable
 
 #: unix(7), SO_PEERCRED: struct ucred, of pid, uid and gid.
 _CREDENTIALS: Final = struct.Struct("iII")

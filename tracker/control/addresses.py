@@ -28,10 +28,10 @@ from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndp
 from twisted.internet.ssl import optionsForClientTLS
 
 from tracker import endpoints
-from tracker.certificates import trust_root
-from tracker.control.unixsocket import UnixEndpoint
-from tracker.endpoints import MAX_SOCKET_PATH, named, no_more, number
-from tracker.tls import TLSEndpoint, key_pair, server_options
+from tracker.net.certificates import trust_root
+from tracker.net.unixsocket import UnixEndpoint
+from tracker.net.endpoints import MAX_SOCKET_PATH, named, no_more, number
+from tracker.net.tls import TLSEndpoint, key_pair, server_options
 
 #: Seconds for a client to be connected.
 CONNECT_TIMEOUT: Final = 10.0

@@ -12,7 +12,7 @@ from zope.interface import Attribute, Interface
 
 from tracker import __version__
 from tracker.control.access import ControlRole, Peer, Roles
-from tracker.control.boxes import Locator
+from tracker.control.wire import Locator
 from tracker.control.commands import (
     MOST_NAME,
     VERSION,

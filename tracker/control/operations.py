@@ -31,13 +31,13 @@ from tracker.control.commands import (
 from tracker.interfaces import ConnectionFacts, IInstance, Traffic
 from tracker.observe.levels import LogLevels
 from tracker.position import iso_milliseconds
-from tracker.streams.advertised import advertised_streams
-from tracker.streams.commands import CommandLedger, Step
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.fates import command_fate, find_command, waiting_count
-from tracker.streams.lag import stream_lag
-from tracker.streams.protocol import is_wrong_type
-from tracker.streams.registry import connections, owners, vendors
+from tracker.log.redis.advertised import advertised_streams
+from tracker.commands.ledger import CommandLedger, Step
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.commands.fates import command_fate, find_command, waiting_count
+from tracker.log.redis.lag import stream_lag
+from tracker.redis.protocol import is_wrong_type
+from tracker.commands.registry import connections, owners, vendors
 from tracker.untrusted import shown
 
 #: Seconds that a command holds which does not say how long.

@@ -22,10 +22,10 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.control.access import Roles, Unidentified, peer_name
-from tracker.control.boxes import BoxProtocol
+from tracker.control.wire import BoxProtocol
 from tracker.control.conversation import Conversation, IClient
 from tracker.control.operations import Operations
-from tracker.endpoints import keep_alive, readable
+from tracker.net.endpoints import keep_alive, readable
 from tracker.interfaces import IInstance
 from tracker.observe.ratelimit import RateLimit, and_more
 

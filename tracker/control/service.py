@@ -12,11 +12,11 @@ from tracker.control.access import Roles
 from tracker.control.operations import Operations
 from tracker.control.server import ControlFactory
 from tracker.interfaces import IInstance
-from tracker.lifecycle import Abort, Listener, Role
+from tracker.runtime.lifecycle import Abort, Listener, Role
 from tracker.observe.health import Health
 from tracker.observe.levels import LogLevels
-from tracker.streams.address import RedisAddress
-from tracker.streams.connection import RedisConnection
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import RedisConnection
 
 
 class ControlPort(Role):

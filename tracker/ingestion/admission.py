@@ -20,7 +20,7 @@ from tracker.limits import Limits
 from tracker.net.shares import AddressShares, address_group
 
 #: Files that the process needs for other things than connections of devices: 64 connections to
-#: the health port (HEALTH_LIMITS in tracker/observe/http.py), 64 to the control port
+#: the health port (HEALTH_LIMITS in tracker/net/probes.py), 64 to the control port
 #: (MOST_CONNECTIONS in tracker/control/server.py), and 64 for Redis, listening sockets and so on.
 RESERVED_FILES: Final = 192
 #: Connections that one address may always hold, if that leaves slots for others: so many devices

@@ -12,8 +12,8 @@ from zope.interface import implementer
 from tracker.imei import has_valid_check_digit
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.timer import RedisTimer
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.timer import RedisTimer
 from tracker.untrusted import MAX_SHOWN
 
 #: Seconds between two readings of the list.

@@ -14,12 +14,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.command import Answer
-from tracker.endpoints import readable
+from tracker.net.endpoints import readable
 from tracker.ingestion.admission import ConnectionLimiter, Refusal
-from tracker.ingestion.delivery import CommandDelivery
+from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.figures import GatewayFigures
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.ingestion.registry import Registry
+from tracker.commands.registration import Registry
 from tracker.interfaces import (
     Admission,
     IDeviceAuthority,

@@ -24,13 +24,13 @@ from twisted.python.failure import Failure
 from tracker import __version__
 from tracker.ingestion.gateway import Gateway
 from tracker.keys import heartbeat
-from tracker.lifecycle import Abort
+from tracker.runtime.lifecycle import Abort
 from tracker.observe.health import Pulse
 from tracker.position import iso_milliseconds
-from tracker.streams.advertised import EXPIRY
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.protocol import is_wrong_type
-from tracker.streams.timer import RedisTimer
+from tracker.log.redis.advertised import EXPIRY
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.protocol import is_wrong_type
+from tracker.redis.timer import RedisTimer
 from tracker.untrusted import parse_json, shown
 
 #: Seconds between two beats.

@@ -11,7 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
-from tracker.ingestion.delivery import CommandDelivery
+from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.gateway import Gateway
 from tracker.interfaces import (
     ConnectionFacts,

@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 
 from tracker.command import Reason, Status
 from tracker.ingestion.admission import ConnectionLimiter
-from tracker.ingestion.delivery import CommandDelivery
+from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.figures import CodecFigures
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat

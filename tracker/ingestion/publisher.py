@@ -28,8 +28,8 @@ from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
 from tracker.observe.health import Pulse
 from tracker.position import Entry
-from tracker.streams.append import append
-from tracker.streams.connection import RedisConnection, Refused, Unanswered, Unavailable
+from tracker.log.redis.append import append
+from tracker.redis.connection import RedisConnection, Refused, Unanswered, Unavailable
 
 #: Entries in one call to Redis, which it works off in about half a millisecond. As soon as
 #: there are so many, they are sent.

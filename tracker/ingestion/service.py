@@ -11,9 +11,9 @@ from twisted.application.service import IService
 
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
-from tracker.ingestion.courier import Timing
-from tracker.ingestion.delivery import BLOCK_MS, CommandDelivery
-from tracker.ingestion.delivery import STUCK as DELIVERY_STUCK
+from tracker.commands.courier import Timing
+from tracker.commands.delivery import BLOCK_MS, CommandDelivery
+from tracker.commands.delivery import STUCK as DELIVERY_STUCK
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import STUCK as HEARTBEAT_STUCK
 from tracker.ingestion.heartbeat import Heartbeat
@@ -21,13 +21,13 @@ from tracker.ingestion.instance import Instance
 from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import STUCK as PUBLISHER_STUCK
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.ingestion.registry import Registry
+from tracker.commands.registration import Registry
 from tracker.ingestion.slots import SlotWatch
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
-from tracker.lifecycle import Abort, Role
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
-from tracker.streams.address import RedisAddress
-from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
 
 
 @frozen

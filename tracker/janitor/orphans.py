@@ -25,8 +25,8 @@ from tracker.command import (
 from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
 from tracker.observe.complaints import Complaints
 from tracker.observe.ratelimit import RateLimit, and_more
-from tracker.streams.advertised import MAX_NAME, living_instances
-from tracker.streams.commands import (
+from tracker.log.redis.advertised import MAX_NAME, living_instances
+from tracker.commands.ledger import (
     CommandLedger,
     Step,
     forget_waiting,
@@ -37,10 +37,10 @@ from tracker.streams.commands import (
     review_waiting,
     waiting_entries,
 )
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.entry_ids import behind
-from tracker.streams.groups import Delivered
-from tracker.streams.registry import raw_connections, sweep
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.log.redis.entry_ids import behind
+from tracker.log.redis.groups import Delivered
+from tracker.commands.registry import raw_connections, sweep
 from tracker.untrusted import shown
 
 T = TypeVar("T")

@@ -12,13 +12,13 @@ from twisted.logger import Logger
 from tracker.janitor.orphans import FATES, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.keys import RESPONSES
-from tracker.lifecycle import Role
+from tracker.runtime.lifecycle import Role
 from tracker.observe.health import Health, Pulse
-from tracker.observe.lagwatch import LagWatch
-from tracker.observe.rediswatch import RedisWatch
-from tracker.streams.address import RedisAddress
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.timer import RedisTimer
+from tracker.log.redis.lagwatch import LagWatch
+from tracker.redis.watch import RedisWatch
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.timer import RedisTimer
 
 #: Seconds between two rounds, unless told otherwise.
 INTERVAL: Final = 60.0

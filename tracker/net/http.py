@@ -32,7 +32,7 @@ from twisted.web.http import (
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.server import Request, Site
 
-from tracker.endpoints import readable
+from tracker.net.endpoints import readable
 from tracker.net.refusals import Refusal, Reports
 from tracker.net.shares import AddressShares, address_group
 from tracker.net.waits import Stage, Wait

@@ -22,17 +22,17 @@ from twisted.logger import Logger
 
 from tracker.interfaces import IPositionSink, SinkUnusable, StoredPosition
 from tracker.keys import PROCESSOR_GROUP
-from tracker.lifecycle import Abort
+from tracker.runtime.lifecycle import Abort
 from tracker.observe.health import Pulse
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.storing import FIRST_RETRY, LAST_RETRY, Storing
 from tracker.processing.taking import Taken, Taker
-from tracker.processing.waits import Waits
+from tracker.runtime.waits import Waits
 from tracker.settings import setting
-from tracker.streams.allowance import READ_BYTES, Allowance
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.groups import (
+from tracker.log.redis.allowance import READ_BYTES, Allowance
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.log.redis.groups import (
     FIRST,
     claim_idle,
     create_group,
@@ -40,7 +40,7 @@ from tracker.streams.groups import (
     read_new,
     read_pending,
 )
-from tracker.streams.protocol import is_wrong_type
+from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed
 
 #: Milliseconds that a read waits for an entry.

@@ -12,10 +12,10 @@ from typing import Any, Final
 from prometheus_client import CollectorRegistry, Gauge
 
 from tracker.keys import PROCESSOR_GROUP
-from tracker.streams.advertised import advertised_streams
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.protocol import is_wrong_type
-from tracker.streams.timer import RedisTimer
+from tracker.log.redis.advertised import advertised_streams
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.protocol import is_wrong_type
+from tracker.redis.timer import RedisTimer
 from tracker.untrusted import listed
 
 #: Seconds between two looks.

@@ -8,8 +8,8 @@ from attrs import evolve
 
 from tracker.interfaces import StoredPosition
 from tracker.position import BadEntry, EncodedAttributes, Position, digest
-from tracker.processing.sinks.rows import encode_json
-from tracker.streams.groups import Delivered
+from tracker.storage.rows import encode_json
+from tracker.log.redis.groups import Delivered
 
 #: Characters of a codec's name.
 MAX_CODEC: Final = 64

@@ -8,16 +8,16 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from tracker.interfaces import INaming, IPositionSink
-from tracker.lifecycle import Abort, Role
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
-from tracker.observe.lagwatch import LagWatch
-from tracker.observe.rediswatch import RedisWatch
+from tracker.log.redis.lagwatch import LagWatch
+from tracker.redis.watch import RedisWatch
 from tracker.processing.consumer import BLOCK_MS, STUCK, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
-from tracker.streams.address import RedisAddress
-from tracker.streams.connection import REPLY_TIMEOUT, RedisConnection
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
 
 
 def process_role(

@@ -17,10 +17,10 @@ from tracker.observe.health import Pulse
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.taking import Row, Taken
-from tracker.processing.waits import Waits
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.dead import put_aside
-from tracker.streams.groups import (
+from tracker.runtime.waits import Waits
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.log.redis.dead import put_aside
+from tracker.log.redis.groups import (
     Delivered,
     acknowledge,
     attempts,

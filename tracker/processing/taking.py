@@ -14,7 +14,7 @@ from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.processing.metrics import ProcessMetrics
-from tracker.streams.groups import Delivered
+from tracker.log.redis.groups import Delivered
 from tracker.untrusted import MAX_LINE, shown
 
 Row = tuple[Delivered, StoredPosition]

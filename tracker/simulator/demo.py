@@ -22,11 +22,11 @@ from twisted.python.failure import Failure
 from tracker.keys import PROCESSOR_GROUP, telemetry_stream
 from tracker.simulator.device import Behaviour
 from tracker.simulator.fleet import Fleet
-from tracker.simulator.run import Failed, Interrupt, Progress, drain
-from tracker.streams.address import RedisAddress
-from tracker.streams.connection import RedisConnection, Refused, Unavailable
-from tracker.streams.embedded import find_server, socket_address
-from tracker.streams.lag import stream_lag
+from tracker.runtime.run import Failed, Interrupt, Progress, drain
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.embedded import find_server, socket_address
+from tracker.log.redis.lag import stream_lag
 
 #: Seconds for the stack to come up, to store what is left, and to stop.
 START_TIMEOUT: Final = 30.0
@@ -189,7 +189,7 @@ class _Stack(ProcessProtocol):
         self._ended: Deferred[None] = Deferred()
         self._status: str | None = None
         self._output = b""
-        leash = (sys.executable, "-P", "-m", "tracker.streams.leash", str(os.getpid()))
+        leash = (sys.executable, "-P", "-m", "tracker.runtime.leash", str(os.getpid()))
         twistd = (sys.executable, "-P", "-c", "from twisted.scripts.twistd import run; run()")
         command = (
             *leash,

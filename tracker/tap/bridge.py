@@ -13,7 +13,7 @@ from tracker.bridge.rest import checked_token, checked_url
 from tracker.bridge.service import BridgePace, Directus, Hook, bridge_role
 from tracker.config import ConfigError
 from tracker.control.credentials import Credentials
-from tracker.lifecycle import Abort, Role
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.settings import options_of
 from tracker.tap.role import REDIS, RoleOptions, loopback_endpoint, reachable

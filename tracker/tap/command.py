@@ -10,15 +10,15 @@ from twisted.python import usage
 
 from tracker import __version__
 from tracker.config import ConfigError
-from tracker.lifecycle import Listener, Process
-from tracker.notify import Notifier
+from tracker.runtime.lifecycle import Listener, Process
+from tracker.runtime.notify import Notifier
 from tracker.observe.health import Health
-from tracker.observe.http import health_site
+from tracker.net.probes import health_site
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_registry
-from tracker.observe.page import MetricsPage
-from tracker.observe.refusals import HTTPReports
-from tracker.observe.supervision import Supervision
+from tracker.net.metricspage import MetricsPage
+from tracker.net.reports import HTTPReports
+from tracker.runtime.supervision import Supervision
 from tracker.tap.bridge import BridgeOptions
 from tracker.tap.console import ConsoleOptions
 from tracker.tap.ingest import IngestOptions

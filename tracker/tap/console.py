@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from tracker import config
 from tracker.config import ConfigError
 from tracker.console.operators import BadOperators, Operators
-from tracker.console.positions import Positions, open_positions
+from tracker.storage.positions import Positions, open_positions
 from tracker.console.requests import Names
 from tracker.console.sampler import Thresholds
 from tracker.console.service import Door, console_role
@@ -21,13 +21,13 @@ from tracker.console.sessions import session_key
 from tracker.console.site import Tiles
 from tracker.control.addresses import is_loopback
 from tracker.control.credentials import Credentials
-from tracker.endpoints import split, with_default
-from tracker.ingestion.ports import tcp_endpoint, tls_endpoint
+from tracker.net.endpoints import split, with_default
+from tracker.net.ports import tcp_endpoint, tls_endpoint
 from tracker.interfaces import INaming
-from tracker.lifecycle import Abort, Role
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.settings import options_of
-from tracker.streams.address import RedisAddress
+from tracker.redis.address import RedisAddress
 from tracker.tap.role import REDIS, RoleOptions, installed_vendors, reachable
 
 #: Positional arguments of an endpoint if its interface is among them.

@@ -19,17 +19,17 @@ from tracker.control.access import Roles
 from tracker.control.addresses import advertised, server_endpoint
 from tracker.control.service import ControlPort
 from tracker.ingestion.admission import ConnectionLimiter, most_files
-from tracker.ingestion.courier import Timing
+from tracker.commands.courier import Timing
 from tracker.ingestion.gateway import Gateway
-from tracker.ingestion.ports import tcp_endpoint, tls_endpoint, udp_endpoint
+from tracker.net.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.ingestion.service import Commands, Devices, Port, ingest_role
 from tracker.interfaces import Admission, IVendor
-from tracker.lifecycle import Abort, Listener, Role
+from tracker.runtime.lifecycle import Abort, Listener, Role
 from tracker.limits import Limits
 from tracker.net.proxied import HEADER_TIMEOUT, Network, ProxiedEndpoint, proxy_network
 from tracker.observe.health import Health
 from tracker.settings import options_of
-from tracker.streams.address import RedisAddress
+from tracker.redis.address import RedisAddress
 from tracker.tap.role import (
     OFFLINE,
     REDIS,
@@ -39,7 +39,7 @@ from tracker.tap.role import (
     reachable,
     waits,
 )
-from tracker.tls import TLSEndpoint
+from tracker.net.tls import TLSEndpoint
 
 #: Endpoints that can be behind haproxy:. The last is a port that systemd holds.
 _PROXIED: Final = ("tcp", "tcp6", "ssl", "systemd")

@@ -11,7 +11,7 @@ from tracker import config
 from tracker.config import ConfigError
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import INTERVAL, janitor_role
-from tracker.lifecycle import Abort, Role
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.tap.role import OFFLINE, REDIS, RoleOptions, installed_vendors, reachable, waits
 

@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry
 from tracker import config
 from tracker.config import ConfigError
 from tracker.interfaces import INaming
-from tracker.lifecycle import Abort, Role
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
-from tracker.processing.sinks import KINDS, make_sink
+from tracker.storage.sinks import KINDS, make_sink
 from tracker.settings import options_of
 from tracker.tap.role import REDIS, RoleOptions, installed_vendors, reachable
 

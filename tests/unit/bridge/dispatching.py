@@ -15,7 +15,7 @@ from tracker.bridge.instances import Instances
 from tracker.bridge.table import CommandTable
 from tracker.keys import fate
 from tracker.position import iso_milliseconds
-from tracker.streams.connection import Unavailable
+from tracker.redis.connection import Unavailable
 
 DEVICE: Final = "356307042441013"
 #: When all of it happens, in seconds; as the double has it.

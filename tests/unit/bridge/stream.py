@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock
 
-from tracker.streams.connection import Refused, Unavailable
+from tracker.redis.connection import Refused, Unavailable
 
 Pair = tuple[bytes, list[bytes]]
 

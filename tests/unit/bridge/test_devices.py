@@ -14,7 +14,7 @@ from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
 from tests.unit.bridge.test_table import now
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL, READINGS, SETTLES, DeviceSync
-from tracker.streams.connection import Unavailable
+from tracker.redis.connection import Unavailable
 
 FIRST: Final = 356307042441000
 

@@ -33,7 +33,7 @@ from tracker.control.addresses import client_endpoint
 from tracker.control.client import ANSWER_TIMEOUT
 from tracker.control.commands import BadArgument, InternalError
 from tracker.control.credentials import Credentials
-from tracker.streams.connection import Unavailable
+from tracker.redis.connection import Unavailable
 
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
 TLS = "ssl:ingest.example:9120"

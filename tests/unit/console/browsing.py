@@ -30,7 +30,7 @@ from tracker.console.sampler import Sampler, Thresholds
 from tracker.console.sessions import KEY_BYTES, Sessions
 from tracker.console.site import Console, Parts, Tiles
 from tracker.control.credentials import Credentials
-from tracker.observe.refusals import HTTPReports
+from tracker.net.reports import HTTPReports
 
 #: Some time in 2026.
 NOW: Final = 1_795_000_000.0

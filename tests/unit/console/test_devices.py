@@ -12,7 +12,7 @@ from twisted.internet.task import Clock
 
 from tests.unit.console.browsing import DEVICE, NOW, AnsweringRedis, FakePorts
 from tracker.console.devices import BadQuestion, Devices
-from tracker.console.positions import LAST, NoAnswer, Positions, Search, Track
+from tracker.storage.positions import LAST, NoAnswer, Positions, Search, Track
 from tracker.vendors.teltonika.naming import Naming
 
 EMPTY: dict[str, Any] = dict.fromkeys(LAST)

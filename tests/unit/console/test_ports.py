@@ -8,7 +8,7 @@ from twisted.logger import LogLevel, capturedLogs
 from tests.unit.control.wire import told
 from tracker.console.ports import ControlPorts
 from tracker.control.credentials import Credentials
-from tracker.streams.advertised import Beat
+from tracker.log.redis.advertised import Beat
 
 WHY = "it has TLS: --control-key, --control-cert and --control-ca are needed"
 

@@ -15,7 +15,7 @@ from tracker.console.site import Tiles
 from tracker.control.client import NotConnected
 from tracker.control.commands import BadArgument, ControlError, NotPermitted, RedisUnavailable
 from tracker.observe.ratelimit import MAX_LINES
-from tracker.streams.connection import Refused, Unavailable
+from tracker.redis.connection import Refused, Unavailable
 
 SEND = {"device_id": DEVICE, "text": "getinfo"}
 

@@ -14,11 +14,11 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.internet.testing import MemoryReactor, StringTransport
 
-from tracker.certificates import trust_root
+from tracker.net.certificates import trust_root
 from tracker.control.access import Unidentified, peer_name
 from tracker.control.addresses import server_endpoint
-from tracker.control.cli import main
-from tracker.tls import key_pair
+from tracker.admin.cli import main
+from tracker.net.tls import key_pair
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from tests.unit.vendors.teltonika.units import (
     frames,
     logins,
 )
-from tracker.control.cli import main
+from tracker.admin.cli import main
 from tracker.vendors.teltonika.units import Unit, encode_unit
 
 

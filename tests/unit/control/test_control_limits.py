@@ -20,7 +20,7 @@ from tests.unit.control.wire import (
     told,
 )
 from tests.unit.fakes import FakeInstance
-from tracker.control.boxes import MOST_BYTES, MOST_VALUES
+from tracker.control.wire import MOST_BYTES, MOST_VALUES
 from tracker.control.commands import (
     COMMANDS,
     ControlCommand,

@@ -23,7 +23,7 @@ from tests.unit.control.wire import (
 from tests.unit.fakes import FakeInstance
 from tracker import __version__
 from tracker.control.access import ControlRole
-from tracker.control.boxes import CutOff
+from tracker.control.wire import CutOff
 from tracker.control.commands import (
     COMMANDS,
     VERSION,

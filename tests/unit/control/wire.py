@@ -17,7 +17,7 @@ from twisted.test.iosim import FakeTransport, IOPump
 
 from tests.unit.fakes import FakeInstance
 from tracker.control.access import ControlRole, Roles
-from tracker.control.boxes import BoxProtocol, Locator
+from tracker.control.wire import BoxProtocol, Locator
 from tracker.control.commands import (
     VERSION,
     CommandStatus,
@@ -39,7 +39,7 @@ from tracker.control.commands import (
 from tracker.control.operations import Operations
 from tracker.control.server import ControlFactory, ControlProtocol
 from tracker.observe.levels import LogLevels
-from tracker.streams.connection import Refused, Unavailable
+from tracker.redis.connection import Refused, Unavailable
 
 DEVICE: Final = "356307042441013"
 OTHER: Final = "356307042441021"

@@ -18,7 +18,7 @@ from tracker.ingestion.admission import (
 )
 from tracker.interfaces import Rejection
 from tracker.limits import Limits
-from tracker.observe.http import HEALTH_LIMITS
+from tracker.net.probes import HEALTH_LIMITS
 from tracker.tap.ingest import IngestOptions
 from tracker.tap.standalone import StandaloneOptions
 

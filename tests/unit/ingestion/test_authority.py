@@ -13,7 +13,7 @@ from zope.interface.verify import verifyObject
 from tests.unit.fakes import FakeRedis
 from tracker.ingestion.authority import INTERVAL, AllowList, CheckedImei, EveryDevice
 from tracker.interfaces import Admission, IDeviceAuthority
-from tracker.streams.connection import Refused, Unavailable
+from tracker.redis.connection import Refused, Unavailable
 
 OURS, ALSO_OURS, STRANGER = "356307042441013", "352093081452251", "490154203237518"
 

@@ -13,17 +13,17 @@ from tests.unit.fakes import FakeRedis, FakeSession
 from tracker.command import Reason, Status
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
-from tracker.ingestion.courier import Timing
-from tracker.ingestion.delivery import CommandDelivery
+from tracker.commands.courier import Timing
+from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import RETRY_DELAY, StreamPublisher
-from tracker.ingestion.registry import Registry
+from tracker.commands.registration import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, Rejection
 from tracker.limits import Limits
 from tracker.position import Entry
-from tracker.streams.connection import Refused, Unanswered
+from tracker.redis.connection import Refused, Unanswered
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
 STREAM = "telemetry:teltonika"

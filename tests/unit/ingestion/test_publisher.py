@@ -19,7 +19,7 @@ from tracker.ingestion.publisher import (
 from tracker.interfaces import NotAccepted
 from tracker.observe.health import Pulse
 from tracker.position import Entry
-from tracker.streams.connection import Refused, Unanswered
+from tracker.redis.connection import Refused, Unanswered
 
 STREAM = "telemetry:teltonika"
 

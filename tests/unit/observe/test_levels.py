@@ -76,13 +76,13 @@ def test_a_part_may_have_a_level_of_its_own() -> None:
     assert levels.set("debug", "tracker.ingestion") == "info"
     assert levels.set("warn", "tracker.ingestion.gateway") == "debug"
     assert log.lowest("tracker.ingestion") == "debug"
-    assert log.lowest("tracker.ingestion.courier") == "debug"
+    assert log.lowest("tracker.commands.courier") == "debug"
     assert log.lowest("tracker.ingestion.gateway") == "warn"
     assert log.lowest("tracker.ingestions") == "info"
     assert log.lowest("twisted.internet") == "info"
     # Which goes on when the level of all others changes.
     levels.set("error")
-    assert log.lowest("tracker.ingestion.courier") == "debug"
+    assert log.lowest("tracker.commands.courier") == "debug"
     assert log.lowest("tracker") == "error"
 
 
@@ -90,8 +90,8 @@ def test_what_held_before_is_told_for_a_part_without_a_level_of_its_own() -> Non
     levels = LogLevels("warn")
     assert levels.set("debug", "tracker.ingestion.gateway") == "warn"
     levels.set("error", "tracker")
-    assert levels.set("info", "tracker.streams") == "error"
-    assert levels.set("info", "tracker.streams") == "info"
+    assert levels.set("info", "tracker.redis") == "error"
+    assert levels.set("info", "tracker.redis") == "info"
 
 
 def test_they_hold_from_the_start_of_the_process_on(monkeypatch: pytest.MonkeyPatch) -> None:

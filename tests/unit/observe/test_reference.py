@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from tracker.observe.health import Health
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_registry
-from tracker.observe.refusals import HTTPReports
+from tracker.net.reports import HTTPReports
 from tracker.tap import Options
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.rst"

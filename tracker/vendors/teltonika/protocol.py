@@ -45,7 +45,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.command import CommandFrame
-from tracker.endpoints import keep_alive, readable
+from tracker.net.endpoints import keep_alive, readable
 from tracker.interfaces import (
     Admission,
     IGateway,

@@ -1,0 +1,425 @@
+"""The doctor's rules on made-up facts, and what becomes of its findings."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+
+from tracker.admin.cli import main
+from tracker.admin.doctor import leftovers, machine, redis, streams
+from tracker.observe.examination import Examination, in_thread
+from tracker.observe.findings import (
+    Finding,
+    Status,
+    as_json,
+    as_table,
+    exit_status,
+    failure,
+    ok,
+    skipped,
+    warning,
+)
+from tracker.admin.doctor.rights import needed
+from tracker.admin.doctor.server import is_here, redis_cli, rights_in
+from tracker.storage.checks import judge_schema, no_psycopg
+from tracker.observe.space import judge_room
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import Refused
+from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
+
+PACKAGE = Path(__file__).parents[3] / "tracker"
+WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
+CLI = "redis-cli"
+SOME = (ok("well"), warning("so\nso", "do\x1b[2J"), skipped("away"))
+
+
+# Rules, at their limits and one past them.
+
+
+@pytest.mark.parametrize(
+    ("info", "status"),
+    [
+        ({"redis_version": "7.0.0"}, OK),
+        ({"redis_version": "6.2.14"}, FAILURE),
+        ({"redis_version": "8.2.1"}, OK),
+        ({"redis_version": "7.2.4", "valkey_version": "8.0.0"}, OK),
+        ({"redis_version": "7.2.4", "valkey_version": "7.2.9"}, FAILURE),
+        ({"redis_version": "7.2.4", "valkey_version": "10.0.0"}, OK),
+    ],
+)
+def test_versions(info: dict[str, str], status: Status) -> None:
+    assert redis.version(info, CLI).status is status
+
+
+@pytest.mark.parametrize(
+    ("used", "most", "status"),
+    [
+        (10, 0, OK),
+        (749, 1000, OK),
+        (750, 1000, WARNING),
+        (899, 1000, WARNING),
+        (900, 1000, FAILURE),
+    ],
+)
+def test_memory(used: int, most: int, status: Status) -> None:
+    info = {"used_memory": str(used), "maxmemory": str(most)}
+    assert redis.memory(info, CLI).status is status
+
+
+@pytest.mark.parametrize(
+    ("middle", "status"), [(0.005, OK), (0.0051, WARNING), (0.1, WARNING), (0.101, FAILURE)]
+)
+def test_latency(middle: float, status: Status) -> None:
+    # The worst is shown, and decides nothing: one late answer is no rule.
+    finding = redis.judge_latency(middle, 0.5, CLI)
+    assert finding.status is status
+    assert "500.0 ms (the worst)" in finding.seen
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status"),
+    [(1.0, OK), (-1.0, OK), (1.1, WARNING), (-30.0, WARNING), (30.1, FAILURE), (-31, FAILURE)],
+)
+def test_clocks(ahead: float, status: Status) -> None:
+    assert redis.judge_clock(ahead).status is status
+
+
+def test_all_that_failed_to_be_written_is_told() -> None:
+    names = ("aof_last_write_status", "aof_last_bgrewrite_status", "rdb_last_bgsave_status")
+    found = list(redis.writes(dict.fromkeys(names, "err"), CLI))
+    assert [one.status for one in found] == [FAILURE] * 3
+    assert all(name in one.seen for name, one in zip(names, found, strict=True))
+    assert [one.status for one in redis.writes({}, CLI)] == [OK]
+
+
+@pytest.mark.parametrize(
+    ("info", "mend"),
+    [
+        ({"role": "slave", "master_host": "10.0.0.7", "master_port": "6380"},
+         "REDIS_URL=redis://USER:PASSWORD@10.0.0.7:6380/2"),
+        ({"role": "slave", "master_host": "fe80::1", "master_port": "6380"},
+         "REDIS_URL='redis://USER:PASSWORD@[fe80::1]:6380/2'"),
+        ({"redis_mode": "sentinel"}, "REDIS_URL=redis+sentinel://cache:26379/MASTER"),
+    ],
+)  # fmt: skip
+def test_what_is_no_master(info: dict[str, str], mend: str) -> None:
+    address = RedisAddress.from_url("redis://bob:s3cret@cache:26379/2")
+    finding = redis.role(info, address)
+    assert finding.status is FAILURE
+    assert finding.mend.partition("  #")[0] == mend
+
+
+@pytest.mark.parametrize(
+    ("reason", "mend"),
+    [
+        ("Connection was refused by other side: 111: Connection refused.", "systemctl start redis"),
+        ("Redis error: could not auth: WRONGPASS invalid username-password pair", "REDIS_URL="),
+        ("NOAUTH Authentication required.", "REDIS_URL="),
+        (
+            "LOADING Redis is loading the dataset in memory",
+            "redis-cli -h cache -p 6379 --askpass I",
+        ),
+        ("no answer within 3 s", "redis-cli -h cache -p 6379 --askpass PING"),
+        ("not done within 10 s", "redis-cli -h cache -p 6379 --askpass PING"),
+        ("DNS lookup failed: no results for hostname lookup: cache.", "nc -vz cache 6379"),
+        ("certificate verify failed", "REDIS_URL='rediss://"),
+        ("no Sentinel names the master: a:26379: knows no master x", "redis-cli -p 26379 SENTINEL"),
+    ],
+)
+def test_why_redis_cannot_be_used(reason: str, mend: str) -> None:
+    finding = redis.unreachable(RedisAddress.from_url("redis://:s3cret@cache"), reason)
+    assert finding.status is FAILURE
+    assert finding.mend.startswith(mend)
+    assert "s3cret" not in repr(finding)
+
+
+@pytest.mark.parametrize(
+    ("idle", "status"), [((10.0, 90.0), OK), ((60.0,), OK), ((61.0, 90.0), FAILURE), ((), FAILURE)]
+)
+def test_consumers(idle: tuple[float, ...], status: Status) -> None:
+    consumers = [ConsumerLag(f"host-{number}", 0, one) for number, one in enumerate(idle)]
+    lag = StreamLag("s", 1, 1, [GroupLag("processor", 0, 0, 0.0, consumers)])
+    assert streams.judge_group("s", lag, True).status is status
+
+
+def test_a_stream_that_is_not_there_yet() -> None:
+    assert streams.judge_group("s", None, False).status is SKIPPED
+    assert streams.judge_group("s", None, True).status is FAILURE
+
+
+@pytest.mark.parametrize(
+    ("age", "status"), [(60.0, OK), (60.1, WARNING), (600.0, WARNING), (600.1, FAILURE)]
+)
+def test_ages(age: float, status: Status) -> None:
+    assert streams.judge_lag("s", GroupLag("processor", None, 5, age, [])).status is status
+
+
+def test_names_that_are_the_same_and_not() -> None:
+    living = {"eu-1": ["a"], "eu-2": ["a", "b"]}
+    found = list(streams.judge_names(living, ["a", "c"], {"b"}))
+    assert [one.status for one in found] == [OK, OK, FAILURE]
+    assert found[2].seen == (
+        "eu-2 writes b, and processors with this environment read a, c "
+        "(a processor elsewhere reads it)"
+    )
+    assert found[2].mend.startswith("REDIS_TELEMETRY_STREAM=a,c,b  #")
+
+
+def test_leftovers() -> None:
+    assert leftovers.judge_registry(3, {}).status is OK
+    assert leftovers.judge_registry(3, {"eu-1": 2}).status is WARNING
+    assert leftovers.judge_orphans({}).status is OK
+    assert leftovers.judge_orphans({"eu-1": 0}).status is WARNING
+    assert leftovers.judge_waiting(5, 0).status is OK
+    assert leftovers.judge_waiting(5, 1).status is WARNING
+
+
+@pytest.mark.parametrize(
+    ("found", "status", "mend"),
+    [
+        (2, OK, ""),
+        (1, FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
+        (0, FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
+        (3, FAILURE, "/opt/tracker/bin/pip install --upgrade tracker"),
+    ],
+)
+def test_schemas(found: int, status: Status, mend: str) -> None:
+    finding = judge_schema(found, 2, "a b", "sqlite:a b")
+    assert (finding.status, finding.mend) == (status, mend)
+
+
+def test_psycopg_that_is_missing() -> None:
+    finding = no_psycopg("No module named 'psycopg'")
+    assert finding.status is FAILURE
+    assert finding.mend == "/opt/tracker/bin/pip install 'tracker[postgresql]'"
+
+
+@pytest.mark.parametrize(
+    ("free", "status"),
+    [(1 << 30, OK), ((1 << 30) - 1, WARNING), (100 << 20, WARNING), ((100 << 20) - 1, FAILURE)],
+)
+def test_room(free: int, status: Status) -> None:
+    assert judge_room(free, "/var").status is status
+
+
+# This machine
+
+
+def test_the_clock_of_this_machine() -> None:
+    assert machine.clock().status in (OK, WARNING)
+    assert machine.judge_clock(15_999_999).status is OK
+    finding = machine.judge_clock(16_000_000)
+    assert finding.status is WARNING
+    assert finding.mend.startswith("timedatectl set-ntp true")
+
+
+@pytest.mark.parametrize(("hard", "status"), [(65_536, OK), (65_535, WARNING), (None, OK)])
+def test_open_files(hard: int | None, status: Status) -> None:
+    finding = machine.judge_files(hard)
+    assert finding.status is status
+    assert finding.mend.startswith("LimitNOFILE=65536") is (status is WARNING)
+
+
+@pytest.mark.parametrize(
+    ("check", "file", "good", "bad", "mend"),
+    [
+        (machine.backlog, "proc/sys/net/core/somaxconn", "1024\n", "1023\n",
+         "sysctl -w net.core.somaxconn=1024"),
+        (machine.overcommit, "proc/sys/vm/overcommit_memory", "1\n", "0\n",
+         "sysctl -w vm.overcommit_memory=1"),
+        (machine.huge_pages, "sys/kernel/mm/transparent_hugepage/enabled",
+         "always [madvise] never\n", "[always] madvise never\n",
+         "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
+    ],
+)  # fmt: skip
+def test_the_kernel(tmp_path: Path, check: Any, file: str, good: str, bad: str, mend: str) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True)
+    path.write_text(good)
+    assert check(tmp_path).status is OK
+    path.write_text(bad)
+    assert check(tmp_path).status is WARNING
+    assert check(tmp_path).mend.startswith(mend)
+
+
+def test_a_kernel_without_huge_pages(tmp_path: Path) -> None:
+    assert machine.huge_pages(tmp_path).status is OK
+
+
+# How Redis is asked
+
+
+@pytest.mark.parametrize(
+    ("url", "line", "here"),
+    [
+        ("redis://localhost", "redis-cli -h localhost -p 6379", True),
+        ("redis://127.0.0.2:7000/3", "redis-cli -h 127.0.0.2 -p 7000 -n 3", True),
+        ("redis://[::1]", "redis-cli -h ::1 -p 6379", True),
+        ("redis://localhost.example", "redis-cli -h localhost.example -p 6379", False),
+        ("unix:///run/a%20b.sock", "redis-cli -s '/run/a b.sock'", True),
+        ("redis://bob:s3cret@cache", "redis-cli -h cache -p 6379 --askpass", False),
+        ("rediss://:s3cret@cache?ca=/etc/ca.pem",
+         "redis-cli -h cache -p 6379 --tls --cacert /etc/ca.pem --askpass", False),
+        ("redis+sentinel://a,b/master", "redis-cli", False),
+    ],
+)  # fmt: skip
+def test_redis_cli(url: str, line: str, here: bool) -> None:
+    address = RedisAddress.from_url(url)
+    assert redis_cli(address) == line
+    assert is_here(address) is here
+
+
+@pytest.mark.parametrize(
+    ("text", "rights"),
+    [
+        ("User bob has no permissions to run the 'xadd' command", {"+xadd"}),
+        ("NOPERM this user has no permissions to run the 'config|get' command", {"+config|get"}),
+        ("This user has no permissions to access the 'a:*' key", {"~a:*"}),
+        ("ERR unknown command", set()),
+    ],
+)
+def test_what_redis_says_of_rights(text: str, rights: set[str]) -> None:
+    assert rights_in(text) == rights
+
+
+def test_every_command_that_roles_send_is_tried() -> None:
+    """Whoever adds a command to the code adds it to the rights, too."""
+    tried = {command[0] for commands in needed(["s"]).values() for command in commands}
+    sent = set()
+    for folder in ("streams", "ingestion", "processing", "janitor"):
+        for path in (PACKAGE / folder).rglob("*.py"):
+            if "sinks" in path.parts:
+                continue  # they send SQL
+            text = path.read_text(encoding="utf-8")
+            sent |= set(re.findall(r"redis\.p?call\('([A-Z]+)'", text))
+            sent |= set(re.findall(r"execute\(\s*\*?\(?\"([A-Z]+)\"", text))
+    assert len(sent) > 30
+    assert sent <= tried
+
+
+# Making checks
+
+
+def test_what_breaks_is_a_finding_and_the_rest_goes_on() -> None:
+    examination = Examination(Clock(), 10, mend=lambda error: f"grant {error}")
+
+    def lazily() -> Iterator[Finding]:
+        yield ok("one")
+        raise KeyError("used_memory")
+
+    def refuse() -> Finding:
+        raise Refused("NOPERM")
+
+    async def make() -> None:
+        await examination.make("broken", lazily)
+        await examination.make("refused", refuse)
+        await examination.make("fine", lambda: [ok("a"), ok("b")])
+
+    Deferred.fromCoroutine(make())
+    assert examination.findings == [
+        Finding(SKIPPED, "the check broke: KeyError: 'used_memory'", check="broken"),
+        Finding(SKIPPED, "Redis: NOPERM", "grant NOPERM", "refused"),
+        Finding(OK, "a", check="fine"),
+        Finding(OK, "b", check="fine"),
+    ]
+
+
+def test_all_of_it_ends_in_time() -> None:
+    clock = Clock()
+    examination = Examination(clock, 10)
+
+    async def hang() -> Finding:
+        await Deferred()
+        return ok("never")
+
+    async def make() -> None:
+        await examination.make("first", hang)
+        await examination.make("second", hang, late=lambda why: failure(why, "mend"))
+
+    done = Deferred.fromCoroutine(make())
+    clock.advance(9.9)
+    assert not examination.findings
+    clock.advance(0.1)
+    clock.advance(0)
+    assert done.called
+    assert [(one.check, one.status, one.seen) for one in examination.findings] == [
+        ("first", SKIPPED, "not done within 10 s"),
+        ("second", FAILURE, "not done within 10 s"),
+    ]
+    assert not examination.has_time
+
+
+def test_a_thread_that_fails_tells_so() -> None:
+    called = Event()
+
+    class Reactor:
+        def callFromThread(self, function: Any, *arguments: Any) -> None:
+            function(*arguments)
+            called.set()
+
+    def fail() -> None:
+        raise ZeroDivisionError
+
+    failures: list[Any] = []
+    deferred = in_thread(Reactor(), fail)
+    assert called.wait(20)
+    deferred.addErrback(failures.append)
+    assert failures[0].check(ZeroDivisionError)
+
+
+# Showing them
+
+
+def test_the_status_of_the_process() -> None:
+    assert exit_status(SOME) == 0
+    assert exit_status([*SOME, failure("bad", "do")]) == 1
+
+
+def test_a_table_has_a_line_for_each_and_what_mends_it_beneath() -> None:
+    plain = click.unstyle(as_table(SOME))
+    assert plain.splitlines() == [
+        "STATUS   CHECK  SEEN",
+        "ok              well",
+        "warning         so so",
+        "    mend: do\\x1b[2J",
+        "skipped         away",
+        "1 ok, 1 warning, 0 failure, 1 skipped",
+    ]
+
+
+def test_json_holds_the_same() -> None:
+    assert json.loads(as_json(SOME))[:2] == [
+        {"check": "", "status": "ok", "seen": "well", "mend": None},
+        {"check": "", "status": "warning", "seen": "so\nso", "mend": "do\x1b[2J"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--redis", "http://:s3cret@x"), "--redis: Redis URL: must begin with"),
+        (("--sink", "x:s3cret"), "unknown sink 'x'"),
+        (("--sink", "postgresql://u:s3cret@h:port/x"), "port is not a number"),
+        (("--port", "5027"), "'5027' is not like localhost:5027"),
+        (("--port", "host:0"), "'host:0' is not like"),
+        (("--port", "::1:5027"), "is not like"),
+        (("--timeout", "0"), "--timeout"),
+        (("-o", "xml"), "'xml' is not one of"),
+        (("everything",), "unexpected extra argument"),
+    ],
+)
+def test_bad_use(arguments: tuple[str, ...], told: str) -> None:
+    result = CliRunner().invoke(main, ["doctor", *arguments])
+    assert result.exit_code == 2
+    assert told in " ".join(result.output.split())
+    assert "s3cret" not in result.output

@@ -1,0 +1,155 @@
+"""Tables, plain and on terminals, and JSON."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import lists, text, tuples
+
+from tracker.admin.output import (
+    Column,
+    Kind,
+    age,
+    console,
+    drawn,
+    iso,
+    printable,
+    show_record,
+    show_rows,
+    table,
+)
+
+COLUMNS = (
+    Column("device_id"),
+    Column("last_heard", Kind.TIME),
+    Column("records", Kind.NUMBER),
+    Column("here"),
+)
+ROW: dict[str, Any] = {"device_id": "356307042441013", "last_heard": 1795341600.5, "records": 7}
+
+
+class TerminalOutput(io.StringIO):
+    encoding = "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> TerminalOutput:
+    """What is shown on one from now on. In a fixture, pytest would take it away again."""
+    shown = TerminalOutput()
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    return shown
+
+
+def test_rows_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows(COLUMNS, [{**ROW, "here": True}, {"device_id": "1"}], "table")
+    assert capsys.readouterr().out == (
+        "DEVICE ID        LAST HEARD                RECORDS  HERE\n"
+        "356307042441013  2026-11-22T10:00:00.500Z  7        yes\n"
+        "1                -                         -        -\n"
+    )
+
+
+def test_rows_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    show_rows(COLUMNS, [ROW], "json")
+    (row,) = json.loads(capsys.readouterr().out)
+    assert list(row.items()) == [
+        ("device_id", "356307042441013"),
+        ("last_heard", "2026-11-22T10:00:00.500Z"),
+        ("records", 7),
+        ("here", None),
+    ]
+    show_rows(COLUMNS, [], "json")
+    assert capsys.readouterr().out == "[]\n"
+
+
+def test_a_record(capsys: pytest.CaptureFixture[str]) -> None:
+    show_record(COLUMNS, {**ROW, "records": 0, "here": False}, "table")
+    assert capsys.readouterr().out == (
+        "device_id   356307042441013\n"
+        "last_heard  2026-11-22T10:00:00.500Z\n"
+        "records     0\n"
+        "here        no\n"
+    )
+    show_record((Column("streams"), Column("none")), {"streams": ["a", "b"], "none": []}, "table")
+    assert capsys.readouterr().out == "streams  a, b\nnone     -\n"
+
+
+def test_a_time_on_a_terminal_has_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setattr(time, "time", lambda: 1795341612.9)
+    show_record(COLUMNS, ROW, "table")
+    assert "2026-11-22T10:00:00Z (12 s ago)" in terminal.getvalue()
+    show_rows(COLUMNS, [ROW], "table")
+    assert "2026-11-22T10:00:00Z (12s)" in terminal.getvalue()
+    show_record(COLUMNS, ROW, "json")
+    assert "2026-11-22T10:00:00.500Z" in terminal.getvalue()
+
+
+def test_what_a_table_is_about_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    monkeypatch.setenv("COLUMNS", "60")
+    rows = [("DEVICE", "TEXT", "N"), ("356307042441013", "word " * 30, "12345678")]
+    console().print(drawn(rows, [2]))
+    lines = terminal.getvalue().splitlines()
+    assert max(map(len, lines[2:])) <= 60
+    assert "356307042441013" in lines[2]
+    assert "12345678" in lines[2]
+    assert len(lines) > 4
+
+
+def test_markup_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = on_terminal(monkeypatch)
+    console().print(drawn([("A",), ("[red]:smile:[/]",), ("\x1b[2J",)]))
+    assert "[red]:smile:[/]" in terminal.getvalue()
+    assert "\\x1b[2J" in terminal.getvalue()
+
+
+@pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
+def test_colours(monkeypatch: pytest.MonkeyPatch, variable: str, coloured: bool) -> None:
+    terminal = on_terminal(monkeypatch)
+    if variable:
+        monkeypatch.setenv("NO_COLOR", variable)
+    console().print(drawn([("STATUS",), ("failed",)]))
+    assert ("\x1b[31m" in terminal.getvalue()) is coloured
+
+
+@given(lists(tuples(text(), text()), min_size=1, max_size=5))
+def test_a_plain_table_has_a_line_for_each_row(rows: list[tuple[str, str]]) -> None:
+    assert table(rows).split("\n") == [line.rstrip() for line in table(rows).split("\n")]
+    assert len(table(rows).split("\n")) == len(rows)
+    assert table(rows).replace("\n", "").isprintable()
+
+
+@given(text())
+def test_what_is_printable_stays(value: str) -> None:
+    shown = printable(value)
+    assert shown.isprintable()
+    if value.isprintable():
+        assert shown == value
+
+
+def test_only_what_is_not_printable_is_escaped() -> None:
+    assert printable("é\x1b[2J\n\x9b\u202e\udcff") == "é\\x1b[2J\\n\\x9b\\u202e\\udcff"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(-5, "0 s"), (0.9, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (200_000, "2 d")],
+)
+def test_ages(seconds: float, shown: str) -> None:
+    assert age(seconds) == shown
+
+
+def test_times() -> None:
+    assert iso(1795341600.0004) == "2026-11-22T10:00:00.000Z"

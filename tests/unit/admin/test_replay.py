@@ -1,0 +1,59 @@
+"""A replay into a slow sink."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import pytest
+from attrs import define
+from twisted.internet.defer import Deferred, fail
+from twisted.python.failure import Failure
+
+from tests.unit.fakes import FakeSink
+from tracker.admin.replay import Replay
+from tracker.interfaces import Batch, SinkTimedOut
+from tracker.position import Position
+from tracker.runtime.run import Failed
+from tracker.log.redis.groups import Delivered
+
+
+@define(eq=False)
+class SlowSink(FakeSink):
+    """A sink that times out when it is given more than some positions."""
+
+    capacity: int = 0
+
+    def store(self, batch: Batch) -> Deferred[int]:
+        if len(batch.positions) > self.capacity:
+            return fail(SinkTimedOut("not stored in time"))
+        return super().store(batch)
+
+
+def entries(count: int) -> list[Delivered]:
+    made = []
+    for number in range(count):
+        at = f"2026-11-22T10:00:{number:02}.000Z"
+        position = Position("356307042441013", at, 41.3, 19.8, 1, 2, 3, 4, 0, 0, {"239": 1})
+        fields = position.to_entry("8E")._asdict().items()
+        made.append(Delivered("s", f"{number + 1}-0", [part.encode() for part in chain(*fields)]))
+    return made
+
+
+def replayed(sink: SlowSink, count: int) -> Replay:
+    replay = Replay(sink, "teltonika")
+    failures: list[Failure] = []
+    Deferred.fromCoroutine(replay.store(entries(count))).addErrback(failures.append)
+    for failure in failures:
+        failure.raiseException()
+    return replay
+
+
+def test_a_batch_that_takes_too_long_is_stored_in_parts() -> None:
+    sink = SlowSink(capacity=2)
+    assert replayed(sink, 7).new == 7
+    assert [len(batch.positions) for batch in sink.batches] == [1, 2, 2, 2]
+
+
+def test_a_single_entry_that_takes_too_long_ends_the_replay_there() -> None:
+    with pytest.raises(Failed, match="--from 1-0"):
+        replayed(SlowSink(capacity=0), 7)

@@ -1,0 +1,108 @@
+"""What ``watch`` says of each event."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.unit.vendors.teltonika.units import EXAMPLES
+from tracker.admin.traffic import LONGEST, summary
+from tracker.admin.watch import JsonLines, Lines
+from tracker.control.client import DeviceEvent
+from tracker.vendors.teltonika.description import describe
+
+RECORD = {
+    "time": "2026-11-22T10:00:00.000Z",
+    "longitude_degrees": 25.25,
+    "latitude_degrees": 54.68,
+    "speed": 40,
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "decoded", "told"),
+    [
+        ("received", {"kind": "login", "imei": "356307042441013"}, ("login", "356307042441013")),
+        ("sent", {"login": "accepted"}, ("login", "accepted")),
+        ("sent", {"acknowledged": 1}, ("ack", "1 record")),
+        ("sent", {"acknowledged": 0}, ("ack", "0 records")),
+        ("received", {"kind": "ping", "count": 1}, ("ping", "")),
+        ("received", {"kind": "ping", "count": 3}, ("ping", "3 bytes")),
+        (
+            "received",
+            {"kind": "frame", "codec": "8E", "records": [{}, RECORD]},
+            ("records", "codec 8E, 2 records, 2026-11-22T10:00:00.000Z, 54.68,25.25, 40 km/h"),
+        ),
+        ("received", {"codec": "8", "records": []}, ("records", "codec 8, 0 records")),
+        ("received", {"codec": "8", "records": [{}]}, ("records", "codec 8, 1 record")),
+        ("sent", {"codec": "12", "type": 5, "text": "getver"}, ("command", 'codec 12, "getver"')),
+        ("received", {"codec": "14", "type": 6, "text": "a\nb"},
+         ("answer", 'codec 14, "a\\nb"')),
+        ("received", {"codec": "14", "type": 17, "text": ""}, ("refusal", 'codec 14, ""')),
+        ("received", {"codec": "13", "type": 1, "hex": "00ff"}, ("message", "codec 13, 00ff")),
+        ("received", {"bad": "no frame", "offset": 3}, ("unreadable", "offset 3: no frame")),
+        ("received", {"left_out": "too long"}, ("received", "too long")),
+        ("received", [{"kind": "ping"}, {"kind": "login"}], ("received", "ping, login")),
+        ("rejected", {"text": "bad \x1b"}, ("rejected", "bad \\x1b")),
+        ("connected", {"text": ""}, ("connected", "")),
+        ("received", {"pgn": 61444}, ("received", '{"pgn": 61444}')),
+        ("received", None, ("received", "")),
+        ("invented", {"x": 1}, ("invented", "")),
+    ],
+)  # fmt: skip
+def test_what_is_said(kind: str, decoded: Any, told: tuple[str, str]) -> None:
+    assert summary(kind, decoded) == told
+
+
+@pytest.mark.parametrize("data", EXAMPLES.values(), ids=EXAMPLES)
+@pytest.mark.parametrize("sent", [True, False])
+def test_whatever_comes_has_a_short_summary(data: bytes, sent: bool) -> None:
+    decoded = json.loads(json.dumps(describe(data, sent)))
+    what, text = summary("sent" if sent else "received", decoded)
+    assert what
+    assert len(text) <= LONGEST
+    assert text.isprintable()
+
+
+def event(kind: str, raw: bytes = b"", decoded: Any = None, dropped: int = 0) -> DeviceEvent:
+    return DeviceEvent(
+        "356307042441013", 1795341600.5, kind, raw, json.dumps(decoded), False, dropped
+    )
+
+
+def test_a_line_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Lines(raw=True)
+    lines.event(event("sent", b"\x01", {"login": "accepted"}))
+    lines.event(event("received", b"\x00" * 30_000, {"left_out": "too long"}, dropped=3))
+    lines.event(event("disconnected", decoded={"text": ""}))
+    login, dropped, long, gone = capsys.readouterr().out.splitlines()
+    time = "2026-11-22T10:00:00.500Z"
+    assert login == f"{time} ← login      accepted  1 byte  01"
+    assert dropped == f"{time} ! dropped    3 events before this one"
+    assert long.startswith(f"{time} → received   too long  30000+ bytes  0000")
+    assert gone == f"{time} · disconnected"
+
+
+def test_an_object_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = JsonLines("356307042441013", raw=False)
+    lines.event(event("received", b"\xff", {"kind": "ping", "count": 1}, dropped=2))
+    lines.control("lost", "it was closed")
+    ping, lost = map(json.loads, capsys.readouterr().out.splitlines())
+    assert list(ping.items()) == [
+        ("at", "2026-11-22T10:00:00.500Z"),
+        ("device_id", "356307042441013"),
+        ("kind", "received"),
+        ("direction", "from"),
+        ("message", "ping"),
+        ("summary", None),
+        ("bytes", 1),
+        ("raw", None),
+        ("decoded", {"kind": "ping", "count": 1}),
+        ("truncated", False),
+        ("dropped", 2),
+    ]
+    assert list(lost) == list(ping)
+    assert (lost["kind"], lost["summary"]) == ("control-lost", "it was closed")
+    assert lost["bytes"] is None

@@ -1,0 +1,141 @@
+"""Late replies of Redis: silence, and replies that never end."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import txredisapi
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.internet.testing import StringTransport
+
+from tracker.redis.protocol import MAX_REPLY_TIME, RedisProtocol
+
+TIMEOUT = 4.0
+
+
+class Transport(StringTransport):
+    """One whose connection is lost at once when it is aborted."""
+
+    protocol: RedisProtocol
+
+    def abortConnection(self) -> None:
+        super().abortConnection()
+        self.protocol.connectionLost(txredisapi.ConnectionError("aborted"))
+
+
+class Conversation:
+    """A protocol on a transport without a socket."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.transport = Transport()
+        self.protocol = RedisProtocol(self.clock, TIMEOUT)
+        self.transport.protocol = self.protocol
+        self.protocol.factory = None
+        self.protocol.makeConnection(self.transport)
+        self.failures: list[str] = []
+
+    def ask(self) -> Deferred[Any]:
+        reply: Deferred[Any] = self.protocol.execute_command("PING")
+        return reply.addErrback(self._failed)
+
+    def _failed(self, failure: Any) -> None:
+        failure.trap(txredisapi.TimeoutError)
+        self.failures.append(failure.getErrorMessage())
+
+    def trickle(self, data: bytes, every: float, seconds: float) -> None:
+        """Send some bytes again and again."""
+        for _ in range(int(seconds / every)):
+            self.clock.advance(every)
+            self.protocol.dataReceived(data)
+
+
+@pytest.fixture
+def conversation() -> Conversation:
+    return Conversation()
+
+
+def test_silence_closes_the_connection(conversation: Conversation) -> None:
+    conversation.ask()
+    conversation.ask()
+    conversation.clock.advance(TIMEOUT - 0.1)
+    assert not conversation.failures
+    conversation.clock.advance(0.1)
+    assert conversation.failures == ["no answer within 4 s"] * 2
+    assert conversation.transport.disconnected
+    assert not conversation.clock.getDelayedCalls()
+
+
+def test_silence_after_some_bytes_closes_the_connection(conversation: Conversation) -> None:
+    conversation.ask()
+    conversation.clock.advance(3)
+    conversation.protocol.dataReceived(b"$100\r\nabc")
+    conversation.clock.advance(TIMEOUT - 0.1)
+    assert not conversation.failures
+    conversation.clock.advance(0.2)
+    assert conversation.failures == ["no answer within 4 s"]
+
+
+def test_a_reply_whose_bytes_arrive_steadily_is_not_late(conversation: Conversation) -> None:
+    answers: list[bytes] = []
+    conversation.ask().addCallback(answers.append)
+    conversation.protocol.dataReceived(b"$10\r\n")
+    conversation.trickle(b"x", 3, 30)
+    conversation.protocol.dataReceived(b"\r\n")
+    assert answers == [b"x" * 10]
+    assert not conversation.failures
+
+
+def test_a_reply_that_never_ends_closes_the_connection(conversation: Conversation) -> None:
+    conversation.ask()
+    conversation.protocol.dataReceived(b"$1000000\r\n")
+    conversation.trickle(b"x", 3, MAX_REPLY_TIME)
+    assert not conversation.failures
+    conversation.trickle(b"x", 1, TIMEOUT)
+    assert conversation.failures == ["no complete answer within 64 s"]
+
+
+def test_each_complete_reply_gives_the_next_one_its_time(conversation: Conversation) -> None:
+    answers: list[bytes] = []
+    for _ in range(50):
+        conversation.ask().addCallback(answers.append)
+    conversation.trickle(b"+PONG\r\n", 3, 150)
+    assert answers == [b"PONG"] * 50
+    assert not conversation.failures
+
+
+def test_one_timer_serves_all_commands(conversation: Conversation) -> None:
+    for _ in range(100):
+        conversation.ask()
+        conversation.protocol.dataReceived(b"+PONG\r\n")
+    assert len(conversation.clock.getDelayedCalls()) == 1
+
+
+def test_a_command_after_a_pause_has_all_its_time(conversation: Conversation) -> None:
+    conversation.ask()
+    conversation.protocol.dataReceived(b"+PONG\r\n")
+    conversation.clock.advance(3)
+    conversation.ask()  # the timer of the first one runs
+    conversation.clock.advance(3.9)
+    assert not conversation.failures
+    conversation.clock.advance(0.2)
+    assert conversation.failures == ["no answer within 4 s"]
+
+
+def test_a_connection_without_commands_is_left_alone(conversation: Conversation) -> None:
+    conversation.ask()
+    conversation.protocol.dataReceived(b"+PONG\r\n")
+    conversation.clock.advance(3600)
+    assert not conversation.transport.disconnecting
+    assert not conversation.clock.getDelayedCalls()
+
+
+def test_a_lost_connection_leaves_no_timer(conversation: Conversation) -> None:
+    reply: Deferred[Any] = conversation.protocol.execute_command("PING")
+    lost = []
+    reply.addErrback(lambda failure: lost.append(failure.type))
+    conversation.protocol.connectionLost(txredisapi.ConnectionError("gone"))
+    assert lost == [txredisapi.ConnectionError]
+    assert not conversation.clock.getDelayedCalls()

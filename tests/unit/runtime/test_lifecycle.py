@@ -1,0 +1,88 @@
+"""How services start, stop and give up."""
+
+from __future__ import annotations
+
+import pytest
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import TCP4ServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.protocol import Factory
+from twisted.internet.testing import MemoryReactor
+from twisted.logger import LogLevel, capturedLogs
+
+from tracker.runtime.lifecycle import Listener, Role
+
+
+class Recorded(Service):
+    """Notes its stop, which ends when the test says so."""
+
+    def __init__(self, name: str, log: list[str]) -> None:
+        self.setName(name)
+        self.log = log
+        self.stopped: Deferred[None] = Deferred()
+
+    def stopService(self) -> Deferred[None]:
+        super().stopService()
+        self.log.append(str(self.name))
+        return self.stopped
+
+
+@pytest.fixture
+def log() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def children(log: list[str]) -> list[Recorded]:
+    return [Recorded(name, log) for name in ("redis", "publisher", "port")]
+
+
+def test_a_role_stops_its_last_service_first_and_waits_for_each(
+    log: list[str], children: list[Recorded]
+) -> None:
+    role = Role()
+    for child in children:
+        child.setServiceParent(role)
+    role.startService()
+    done: list[object] = []
+    role.stopService().addCallback(done.append)
+    for count, child in enumerate(reversed(children), 1):
+        assert log == ["port", "publisher", "redis"][:count]
+        assert not done
+        child.stopped.callback(None)
+    assert done == [None]
+
+
+def test_a_service_that_fails_to_stop_does_not_keep_the_others(
+    log: list[str], children: list[Recorded]
+) -> None:
+    role = Role()
+    for child in children:
+        child.setServiceParent(role)
+    children[0].stopped.callback(None)
+    children[1].stopped.callback(None)
+    children[2].stopped.errback(RuntimeError("stuck"))
+    role.startService()
+    done: list[object] = []
+    with capturedLogs() as events:
+        role.stopService().addCallback(done.append)
+    assert (log, done) == (["port", "publisher", "redis"], [None])
+    assert [event["log_level"] for event in events] == [LogLevel.critical]
+
+
+class Busy(TCP4ServerEndpoint):
+    """An endpoint that somebody else has."""
+
+    def listen(self, protocolFactory: IProtocolFactory) -> Deferred[object]:  # noqa: N803
+        return fail(CannotListenError("", 5027, OSError(98, "Address already in use")))
+
+
+def test_a_port_that_cannot_be_had_is_told_once() -> None:
+    told: list[str] = []
+    listener = Listener("teltonika=tcp:5027", Busy(MemoryReactor(), 5027), Factory(), told.append)
+    listener.privilegedStartService()
+    listener.startService()
+    assert told == ["cannot listen on teltonika=tcp:5027: [Errno 98] Address already in use"]
+    assert listener.stopService().called

@@ -1,0 +1,81 @@
+"""What is sent to systemd, over a socket as it has it."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tracker.runtime.notify import ALIVE, READY, Notifier, status
+
+
+@pytest.fixture(params=["path", "abstract"])
+def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
+    """A socket of either kind, and how NOTIFY_SOCKET names it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
+        listening.settimeout(10)
+        if request.param == "path":
+            name = str(tmp_path / "notify")
+            listening.bind(name)
+        else:
+            listening.bind("")  # the kernel finds a name that nobody has
+            name = "@" + listening.getsockname()[1:].decode()
+        yield name, listening
+
+
+def test_a_message_is_one_datagram_of_lines(systemd: tuple[str, socket.socket]) -> None:
+    name, listening = systemd
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
+    assert notifier is not None
+    assert notifier.tell(READY, status("ready"))
+    assert notifier.tell(ALIVE)
+    assert listening.recv(1000) == b"READY=1\nSTATUS=ready"
+    assert listening.recv(1000) == b"WATCHDOG=1"
+
+
+def test_a_queue_that_is_full_is_not_waited_for(systemd: tuple[str, socket.socket]) -> None:
+    name, listening = systemd
+    notifier = Notifier(name)
+    sent = 0
+    while notifier.tell(ALIVE):
+        sent += 1
+        assert sent < 10_000
+    assert sent
+    assert listening.recv(1000) == b"WATCHDOG=1"
+    assert notifier.tell(ALIVE)
+
+
+def test_a_systemd_that_is_gone_is_no_hindrance(tmp_path: Path) -> None:
+    assert not Notifier(str(tmp_path / "nobody")).tell(READY)
+
+
+@pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
+def test_without_a_unix_socket_nothing_is_told(environ: dict[str, str]) -> None:
+    assert Notifier.from_environment(environ) is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "seconds"),
+    [
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "0"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+        ({}, None),
+    ],
+)
+def test_the_watchdog_may_be_meant_for_this_process(
+    variables: dict[str, str], seconds: float | None
+) -> None:
+    notifier = Notifier.from_environment({"NOTIFY_SOCKET": "/run/notify", **variables})
+    assert notifier is not None
+    assert notifier.watchdog == seconds
+
+
+def test_a_status_is_one_line_and_short() -> None:
+    assert status("not ready:\n  Redis\r\nREADY=1") == "STATUS=not ready: Redis READY=1"
+    assert len(status("x" * 1000)) < 500

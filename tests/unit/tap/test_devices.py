@@ -1,0 +1,241 @@
+"""Options about devices: transports, certificates, who is served, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from twisted.application.service import IService, IServiceCollection
+from twisted.internet.endpoints import TCP4ServerEndpoint
+
+from tests.certificates import certify, key_of
+from tests.unit.test_tap import service
+from tracker.ingestion.authority import AllowList
+from tracker.net.ports import UDPEndpoint
+from tracker.runtime.lifecycle import Listener, Process
+from tracker.net.proxied import ProxiedEndpoint
+from tracker.processing.naming import Namer
+from tracker.net.tls import TLSEndpoint
+
+UDP = "teltonika=udp:5027"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("REDIS_URL", "REDIS_TELEMETRY_STREAM", "INSTANCE_ID", "TRACKER_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.chdir(tmp_path)  # where no server.pem is
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certify(tmp_path_factory.mktemp("tls"), "192.0.2.1")
+
+
+def tls(certificate: Path, rest: str = "") -> str:
+    return f"teltonika=ssl:5027:privateKey={key_of(certificate)}:certKey={certificate}{rest}"
+
+
+def parts(tree: IService) -> Iterator[IService]:
+    """A service and all that it is made of."""
+    yield tree
+    if IServiceCollection.providedBy(tree):
+        for child in IServiceCollection(tree):
+            yield from parts(child)
+
+
+def kinds(*arguments: str) -> list[type]:
+    """What a process of these arguments is made of."""
+    built = service(*arguments)
+    assert isinstance(built, Process)
+    return [
+        type(part._endpoint) if isinstance(part, Listener) else type(part) for part in parts(built)
+    ]
+
+
+@pytest.mark.parametrize(
+    "endpoint", [UDP, "teltonika=udp:5027:interface=127.0.0.1", r"teltonika=udp:0:\:\:1"]
+)
+@pytest.mark.parametrize("role", ["ingest", "standalone"])
+def test_devices_may_come_over_udp(role: str, endpoint: str) -> None:
+    others = ("--console", "none") if role == "standalone" else ()
+    found = kinds(role, "--listen", endpoint, *others)
+    assert found.count(UDPEndpoint) == 1
+    assert TCP4ServerEndpoint not in found
+
+
+def test_devices_may_come_every_way_at_once(certificate: Path) -> None:
+    found = kinds(
+        *("ingest", "--listen", "teltonika=tcp:5027", "--listen", UDP),
+        *("--listen", tls(certificate), "--tls-client-ca", str(certificate)),
+    )
+    assert found.count(UDPEndpoint) == 1
+    assert found.count(TLSEndpoint) == 1
+    assert found.count(TCP4ServerEndpoint) == 1
+
+
+def test_devices_may_connect_through_a_proxy(certificate: Path) -> None:
+    proxied = tls(certificate).replace("=ssl", "=haproxy:ssl")
+    found = kinds(
+        *("ingest", "--listen", "teltonika=haproxy:tcp:5027:interface=127.0.0.1"),
+        *("--listen", proxied, "--tls-client-ca", str(certificate)),
+        *("--proxy", "192.0.2.9", "--proxy", "2001:db8::/32"),
+    )
+    assert found.count(ProxiedEndpoint) == 1
+    assert found.count(TLSEndpoint) == 1
+
+
+def test_tls_needs_no_certificates_of_clients(certificate: Path) -> None:
+    assert TLSEndpoint in kinds("ingest", "--listen", tls(certificate))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "listed"),
+    [
+        ((), False),
+        (("--device-authority", "all"), False),
+        (("--device-authority", "redis"), True),
+        (("--device-authority", "redis", "--unknown-devices", "accept"), True),
+        (("--device-authority", "redis", "--imei-check", "luhn"), True),
+        (("--imei-check", "luhn"), False),
+        (("--imei-check", "digits"), False),
+    ],
+)
+def test_the_allow_list_is_read_only_where_it_is_asked(
+    arguments: tuple[str, ...], listed: bool
+) -> None:
+    assert (AllowList in kinds("ingest", *arguments)) is listed
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--frame-bytes", "64", "--command-frame-bytes", "1048576", "--records", "255"),
+        ("--connections", "1", "--connection-rate", "1", "--connection-rate-per-address", "1"),
+        ("--login-timeout", "0.1", "--idle-timeout", "604800", "--buffer-bytes", "64"),
+        ("--datagrams-under-way", "1000000"),
+    ],
+)
+@pytest.mark.parametrize("role", ["ingest", "standalone"])
+def test_limits_are_options_of_roles_that_devices_connect_to(
+    role: str, arguments: tuple[str, ...]
+) -> None:
+    assert Process in kinds(role, *arguments)
+
+
+@pytest.mark.parametrize("option", ["--frame-bytes", "--listen", "--device-authority"])
+def test_the_processor_has_none_of_them(option: str) -> None:
+    assert option.lstrip("-") in mistake("process", "--sink", "sqlite:x", option, "64")
+
+
+def mistake(*arguments: str) -> str:
+    """The one line that a mistake is told in."""
+    with pytest.raises(SystemExit) as exit_:
+        service(*arguments)
+    message = str(exit_.value)
+    assert message.startswith("twistd tracker")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--listen", "teltonika=udp:"), "--listen teltonika=udp:: the port"),
+        (("--listen", "teltonika=udp:port"), "not 'port'"),
+        (("--listen", "teltonika=udp:70000"), "not '70000'"),
+        (("--listen", "teltonika=udp:5027:backlog=5"), "unknown argument 'backlog'"),
+        (("--listen", "teltonika=udp"), "--listen teltonika=udp: "),
+        (("--listen", "nobody=udp:5027"), "unknown vendor 'nobody'"),
+        (("--device-authority", "mongo"), "--device-authority: must be all or redis"),
+        (("--unknown-devices", "drop"), "--unknown-devices: must be refuse or accept"),
+        (("--imei-check", "md5"), "--imei-check: must be digits or luhn"),
+        (("--frame-bytes", "63"), "--frame-bytes: must be between 64 and 1,048,576: 63"),
+        (("--records", "256"), "--records: must be between 1 and 255"),
+        (("--idle-timeout", "0"), "--idle-timeout: must be between"),
+        (("--idle-timeout", "nan"), "--idle-timeout: must be between"),
+        (("--connections", "-1"), "--connections: must be between"),
+    ],
+)
+@pytest.mark.parametrize("role", ["ingest", "standalone"])
+def test_a_mistake_is_told_in_one_line(role: str, arguments: tuple[str, ...], told: str) -> None:
+    assert told in mistake(role, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "told"),
+    [
+        ("teltonika=ssl:5027", "server.pem"),
+        ("teltonika=ssl:5027:privateKey=/no/such/key", "/no/such/key"),
+        ("teltonika=ssl:port:privateKey=x", "not 'port'"),
+        ("teltonika=ssl:5027:privateKey={key}:certKey={cert}:tls=1", "unknown argument 'tls'"),
+        ("teltonika=ssl:5027:privateKey={key}:certKey={cert}:backlog=x", "'x'"),
+        ("teltonika=ssl:5027:privateKey={cert}:certKey={cert}", "--listen"),
+        ("teltonika=ssl:5027:privateKey={key}:certKey={key}", "--listen"),
+    ],
+)
+def test_a_mistake_in_a_tls_endpoint_is_told_in_one_line(
+    certificate: Path, endpoint: str, told: str
+) -> None:
+    filled = endpoint.format(key=key_of(certificate), cert=certificate)
+    message = mistake("ingest", "--listen", filled, "--tls-client-ca", str(certificate))
+    assert told in message
+    assert f"--listen {filled}: " in message
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [(None, "No such file"), (b"", "no certificate"), (b"\xff", "no certificate")],
+)
+def test_authorities_that_cannot_be_read_are_told(
+    certificate: Path, tmp_path: Path, content: bytes | None, told: str
+) -> None:
+    file = tmp_path / "ca.pem"
+    if content is not None:
+        file.write_bytes(content)
+    message = mistake("ingest", "--listen", tls(certificate), "--tls-client-ca", str(file))
+    assert told in message
+    assert str(file) in message
+
+
+@pytest.mark.parametrize("role", [("process", "--sink", "sqlite:x"), ("standalone",)])
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--names-map", "FMB920=x.csv"), "goes with --names"),
+        (("--names", "--names-map", "FMB920"), "must be MODEL=FILE"),
+        (("--names", "--names-map", "A=x", "--names-map", "A=y"), "given twice"),
+        (("--names", "--names-map", "FMB920=missing.csv"), "missing.csv"),
+        (("--names", "--names-map", "FMB920=bad.csv"), "bad.csv: the column 'id' is missing"),
+        (("--names", "--names-map", "FMB920=worse.csv"), "worse.csv: "),
+    ],
+)
+def test_a_mistake_about_names_is_told_in_one_line(
+    role: tuple[str, ...], arguments: tuple[str, ...], told: str
+) -> None:
+    Path("bad.csv").write_text("a,b\n1,2\n")
+    Path("worse.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,a,b,c,d,e,f\n")
+    assert told in mistake(*role, *arguments)
+
+
+@pytest.mark.parametrize("arguments", [("--names",), ("--names", "--names-map", "A=a.csv"), ()])
+def test_names_are_asked_for(arguments: tuple[str, ...]) -> None:
+    Path("a.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,A,1,0,1,,x\n")
+    found = kinds("process", "--sink", "sqlite:x", *arguments)
+    assert (Namer in found) is bool(arguments)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "told"),
+    [
+        ("--batch-size", "0", "between 1 and 100,000"),
+        ("--batch-bytes", "1000", "between 1,048,576 and 1,073,741,824"),
+        ("--batch-delay", "soon", "must be a number"),
+        ("--claim-after", "0.5", "between 1 and 86,400"),
+    ],
+)
+def test_a_mistake_about_the_pace_is_told(option: str, value: str, told: str) -> None:
+    message = mistake("process", "--sink", "sqlite:x", option, value)
+    assert f"{option}: " in message
+    assert told in message

@@ -1,0 +1,107 @@
+"""Options of ``twistd tracker``: what they build, and how they refuse."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from twisted.application.service import IService
+
+from tracker.runtime.lifecycle import Process
+from tracker.tap import Options, makeService
+
+
+def service(*arguments: str) -> IService:
+    options = Options()
+    options.parseOptions(list(arguments))
+    return makeService(options)
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("REDIS_URL", "REDIS_TELEMETRY_STREAM", "INSTANCE_ID", "CONSUMER_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("TRACKER_DATA", "TRACKER_SINK", "TRACKER_SINK_FILE", "REDIS_URL_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("ingest",),
+        ("ingest", "--listen", "teltonika=tcp:5027", "--listen", "teltonika=unix:/tmp/x"),
+        ("ingest", "--redis", "unix:///run/redis.sock", "--instance-id", "eu-1"),
+        ("process", "--sink", "sqlite:/nowhere/positions.sqlite"),
+        ("standalone", "--http", "tcp:9127"),
+        ("standalone", "--retain", "7d", "--retain-bytes", "none", "--retain-dead", "30d"),
+        ("janitor",),
+        ("janitor", "--retain", "24h", "--retain-bytes", "2G", "--interval", "10s"),
+    ],
+    ids=" ".join,
+)
+def test_a_role_is_built_without_opening_anything(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    built = service(*arguments)
+    assert isinstance(built, Process)
+    assert not built.running
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "which role to run"),
+        (("fly",), "unknown role 'fly'"),
+        (("ingest", "--no-such-option"), "no-such-option"),
+        (("ingest", "--listen", "nobody=tcp:1"), "unknown vendor 'nobody'"),
+        (("ingest", "--listen", "tcp:5027"), "VENDOR=ENDPOINT"),
+        (("ingest", "--listen", "teltonika=carrier-pigeon:1"), "not an endpoint"),
+        (("ingest", "--listen", "teltonika=tcp:port"), "not 'port'"),
+        (("ingest", "--listen", "teltonika=systemd:domain=INET:name=x"), "systemd has passed no"),
+        (("ingest", "--listen", "teltonika=systemd:domain=INET:index=0"), "systemd has passed no"),
+        (("ingest", "--listen", "teltonika=systemd:domain=INET"), "index or name"),
+        (("ingest", "--listen", "teltonika=systemd:index=0"), "arguments are missing"),
+        (("ingest", "--listen", "teltonika=tcp"), "not ''"),
+        (("ingest", "--listen", "teltonika=stdio:"), "nobody can connect"),
+        (("ingest", "--redis", "http://localhost"), "redis://"),
+        (("ingest", "--redis", "redis://host:port"), "not valid"),
+        (("ingest", "--redis", "rediss://host?ca=/no/such/file"), "/no/such/file"),
+        (("ingest", "--instance-id", "a b"), "--instance-id"),
+        (("ingest", "--http", "tcp:http"), "not an endpoint"),
+        (("process",), "--sink is required"),
+        (("process", "--sink", "mongodb://x"), "unknown sink 'mongodb'"),
+        (("process", "--sink", "sqlite:"), "path"),
+        (("process", "--sink", "sqlite:x", "--consumer", "é"), "--consumer"),
+        (("standalone", "--data", "/tmp/" + "x" * 120), "too long"),
+        (("janitor", "--retain", "24"), "--retain: must be like"),
+        (("janitor", "--retain-bytes", "2GB"), "--retain-bytes: must be like"),
+        (("janitor", "--retain-dead", "0d"), "--retain-dead: must be like"),
+        (("janitor", "--interval", "none"), "--interval: must be like"),
+        (("janitor", "--redis", "http://localhost"), "redis://"),
+        (("process", "--sink", "sqlite:x", "--retain", "24h"), "retain"),
+    ],
+)
+def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        service(*arguments)
+    message = str(exit_.value)
+    assert message.startswith("twistd tracker")
+    assert told in message
+    assert "\n" not in message
+
+
+def test_several_streams_are_for_the_processor_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_TELEMETRY_STREAM", "telemetry:teltonika,old")
+    service("process", "--sink", "sqlite:x")
+    with pytest.raises(SystemExit, match="REDIS_TELEMETRY_STREAM"):
+        service("ingest")
+
+
+def test_help_lists_the_roles(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        service("--help")
+    assert not exit_.value.code
+    shown = capsys.readouterr().out
+    assert all(role in shown for role in ("ingest", "process", "janitor", "standalone"))

@@ -1,0 +1,106 @@
+"""Asking a control port: connect, ask, and say in one line what went wrong."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager, suppress
+from typing import Any, Final
+
+import click
+from twisted.internet.defer import TimeoutError  # noqa: A004
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from tracker.control.addresses import client_endpoint
+from tracker.admin.options import options
+from tracker.admin.statuses import ExitStatus
+from tracker.control.client import ControlClient
+from tracker.control.commands import (
+    MOST_ROWS,
+    BadArgument,
+    ControlError,
+    NoSuchCommand,
+    NoSuchDevice,
+    NotPermitted,
+)
+from tracker.runtime.run import Failed, run
+
+#: What an instance's log calls this program.
+NAME: Final = "tracker-admin"
+
+#: Seconds for a connection to be closed in order.
+_CLOSING: Final = 1.0
+
+Ask = Callable[[Any, ControlClient], Awaitable[int]]
+
+limit_option = click.option(
+    "--limit", metavar="N", type=click.IntRange(min=1), help="How many, at most.  [default: all]"
+)
+
+
+def ask_control(ask: Ask, stay: bool = False) -> None:
+    """Run ``ask(reactor, client)``, and exit with its status.
+
+    An instance that cannot be reached is told in one line; it is not waited for.
+
+    :param stay: whether the client connects again when the connection was lost.
+    """
+    given = options().found_control()
+
+    async def main(reactor: Any) -> int:
+        try:
+            endpoint = client_endpoint(reactor, given.value)
+        except ValueError as error:
+            raise click.UsageError(f"{given.place}: {error}") from None
+        try:
+            if stay:  # one that does so would wait for the first connection, too
+                async with _connected(reactor, endpoint, retry=False) as client:
+                    await client.info()
+            async with _connected(reactor, endpoint, retry=stay) as client:
+                return await ask(reactor, client)
+        except ControlError as error:
+            raise failure(error) from None
+
+    run(main)
+
+
+@asynccontextmanager
+async def _connected(
+    reactor: Any, endpoint: IStreamClientEndpoint, retry: bool
+) -> AsyncIterator[ControlClient]:
+    client = ControlClient(reactor, endpoint, NAME, retry)
+    client.startService()
+    try:
+        yield client
+    finally:
+        with suppress(TimeoutError):  # over TLS, a peer that hangs does not say goodbye
+            await client.stopService().addTimeout(_CLOSING, reactor)
+
+
+def failure(error: ControlError) -> Exception:
+    """How the command ends: with which line and status."""
+    if isinstance(error, BadArgument):
+        return click.UsageError(str(error))
+    if isinstance(error, NotPermitted):
+        return Failed(f"not permitted: {error}", ExitStatus.NOT_PERMITTED)
+    if isinstance(error, NoSuchDevice | NoSuchCommand):
+        return Failed(str(error), ExitStatus.NO)
+    return Failed(f"control port: {error}", ExitStatus.UNREACHABLE)
+
+
+def page_size(limit: int | None) -> int:
+    """Rows to ask for at once: one more than are shown, to know whether there are more."""
+    return MOST_ROWS if limit is None else min(limit + 1, MOST_ROWS)
+
+
+async def first_rows(
+    rows: AsyncIterator[dict[str, Any]], limit: int | None
+) -> list[dict[str, Any]]:
+    """The rows, as many as may be shown; that there are more is told on standard error."""
+    found: list[dict[str, Any]] = []
+    async with aclosing(rows) as all_rows:  # type: ignore[type-var]
+        async for row in all_rows:
+            if len(found) == limit:
+                click.echo(f"There are more than {limit}.", err=True)
+                break
+            found.append(row)
+    return found

@@ -1,0 +1,219 @@
+"""``tracker-admin dead``: entries that could not be processed, and what becomes of them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from typing import Any, Final
+
+import click
+
+from tracker.admin.options import output_option, redis_option
+from tracker.admin.output import echo_pairs, echo_table
+from tracker.admin.redis import ask_redis
+from tracker.keys import dead_letters, telemetry_stream
+from tracker.runtime.run import Failed
+from tracker.redis.connection import RedisConnection
+from tracker.log.redis.dead import DeadLetter, Retried, drop_dead, read_dead, retry_dead
+from tracker.log.redis.entry_ids import behind
+from tracker.untrusted import listed, shown
+
+_HEADING: Final = ("ID", "ORIGINAL ID", "ATTEMPTS", "REASON")
+_ID: Final = re.compile(r"[0-9]{1,20}-[0-9]{1,20}")
+_PAGE: Final = 500
+
+
+class _EntryId(click.ParamType):  # type: ignore[type-arg]
+    name = "ID"
+
+    def convert(self, value: str, param: Any, ctx: Any) -> str:
+        if not _ID.fullmatch(value):
+            self.fail(f"{value!r} is no ID, as 1795341600000-0", param, ctx)
+        return value
+
+
+def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which stream it is about."""
+    for option in (
+        click.option("--stream", metavar="NAME", help="The stream they come from."),
+        click.option(
+            "--vendor", default="teltonika", show_default=True, help="Or whose stream that is."
+        ),
+        redis_option,
+    ):
+        command = option(command)
+    return command
+
+
+_ids = click.argument("ids", metavar="[ID]...", type=_EntryId(), nargs=-1)
+_all = click.option("--all", "everything", is_flag=True, help="All that are there now.")
+
+
+@click.group()
+def dead() -> None:
+    """Look at entries that could not be processed, try them again, or drop them."""
+
+
+@dead.command("list")
+@_stream_options
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True,
+              help="How many, at most.")  # fmt: skip
+@click.option("--after", type=_EntryId(), help="Only those behind this one: the next page.")
+@output_option
+def list_(
+    url: str | None, vendor: str, stream: str | None, limit: int, after: str | None, output: str
+) -> None:
+    """List dead letters, oldest first.
+
+    A long reason is cut; "dead show" shows all of it.
+    """
+    name = _stream(stream, vendor)
+
+    async def ask(reactor: Any, redis: RedisConnection) -> int:
+        first = "-" if after is None else behind(after)
+        letters: list[dict[str, Any]] = []
+        while (left := limit + 1 - len(letters)) and first is not None:
+            if not (page := await read_dead(redis, name, first, count=left)):
+                break
+            letters += map(_brief, page)
+            first = behind(page[-1].id)
+        more, letters = len(letters) > limit, letters[:limit]
+        if output == "json":
+            click.echo(json.dumps(letters, indent=2))
+        else:
+            echo_table([_HEADING, *map(_row, letters)])
+        if more:
+            click.echo(f"There are more: --after {letters[-1]['id']}", err=True)
+        return 0
+
+    ask_redis(url, ask)
+
+
+@dead.command()
+@_stream_options
+@click.argument("entry_id", metavar="ID", type=_EntryId())
+@output_option
+def show(url: str | None, vendor: str, stream: str | None, entry_id: str, output: str) -> None:
+    """Show a dead letter with all its fields."""
+    name = _stream(stream, vendor)
+
+    async def ask(reactor: Any, redis: RedisConnection) -> int:
+        found = await read_dead(redis, name, entry_id, entry_id)
+        if not found:
+            raise Failed(f"{dead_letters(name)} has no entry {entry_id}")
+        (letter,) = found
+        if output == "json":
+            # A list, since a name may stand there twice.
+            click.echo(json.dumps({**_summary(letter), "fields": letter.fields}, indent=2))
+        else:
+            rows = [(key, str(value)) for key, value in _summary(letter).items()]
+            echo_pairs([*rows, *letter.fields])
+        return 0
+
+    ask_redis(url, ask)
+
+
+@dead.command()
+@_stream_options
+@_ids
+@_all
+def retry(
+    url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
+) -> None:
+    """Append dead letters to their stream again, at its end.
+
+    Entries that still cannot be stored become dead letters again. One that cannot be appended
+    stays, and does not stop the others. The status is 1 if some stayed or do not exist.
+    """
+    _apply(url, _stream(stream, vendor), ids, everything, retry_dead, "retried")
+
+
+@dead.command()
+@_stream_options
+@_ids
+@_all
+def drop(
+    url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
+) -> None:
+    """Remove dead letters for good.
+
+    The status is 1 if some of the IDs are not there.
+    """
+    _apply(url, _stream(stream, vendor), ids, everything, _drop, "dropped")
+
+
+async def _drop(redis: RedisConnection, stream: str, ids: Sequence[str]) -> Retried:
+    return Retried(await drop_dead(redis, stream, ids))
+
+
+def _apply(
+    url: str | None,
+    stream: str,
+    ids: Sequence[str],
+    everything: bool,
+    change: Callable[[RedisConnection, str, Sequence[str]], Coroutine[Any, Any, Retried]],
+    done: str,
+) -> None:
+    if bool(ids) == everything:
+        raise click.UsageError("say which: IDs, or --all")
+
+    async def ask(reactor: Any, redis: RedisConnection) -> int:
+        wanted, changed = 0, 0
+        stuck: dict[str, list[str]] = {}
+        async for page in _pages(redis, stream, ids):
+            wanted += len(page)
+            outcome = await change(redis, stream, page)
+            changed += outcome.moved
+            for entry_id, why in outcome.stuck.items():
+                stuck.setdefault(why, []).append(entry_id)
+        click.echo(f"{changed} {done}" + (f", {wanted - changed} not" if changed < wanted else ""))
+        for why, entry_ids in stuck.items():
+            click.echo(f"not {done}: {why}: {listed(entry_ids)}", err=True)
+        return 0 if changed == wanted else 1
+
+    ask_redis(url, ask)
+
+
+async def _pages(
+    redis: RedisConnection, stream: str, ids: Sequence[str]
+) -> AsyncIterator[Sequence[str]]:
+    """The IDs, or those of all dead letters that are there now."""
+    if ids:
+        unique = list(dict.fromkeys(ids))
+        for start in range(0, len(unique), _PAGE):
+            yield unique[start : start + _PAGE]
+        return
+    newest = await redis.execute("XREVRANGE", dead_letters(stream), "+", "-", "COUNT", 1)
+    first: str | None = "-"
+    # Up to the last one at the start: entries that fail again are appended after it.
+    while newest and first is not None:
+        page = await read_dead(redis, stream, first, newest[0][0].decode(), _PAGE)
+        if not page:
+            return
+        yield [letter.id for letter in page]
+        first = behind(page[-1].id)
+
+
+def _stream(stream: str | None, vendor: str) -> str:
+    return (stream or telemetry_stream(vendor)).removesuffix(dead_letters(""))
+
+
+def _summary(letter: DeadLetter) -> dict[str, Any]:
+    return {
+        "id": letter.id,
+        "original_id": letter.original_id,
+        "attempts": letter.attempts,
+        "reason": letter.reason,
+    }
+
+
+def _brief(letter: DeadLetter) -> dict[str, Any]:
+    """Return the summary for a list, with long texts cut."""
+    texts = {"original_id": shown(letter.original_id), "reason": shown(letter.reason)}
+    return _summary(letter) | texts
+
+
+def _row(letter: dict[str, Any]) -> tuple[str, ...]:
+    attempts = "?" if letter["attempts"] is None else str(letter["attempts"])
+    return letter["id"], letter["original_id"] or "?", attempts, letter["reason"]

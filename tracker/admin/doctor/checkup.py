@@ -1,0 +1,143 @@
+"""All checks, in the order in which they are shown; what can be is asked at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import click
+from twisted.internet.defer import Deferred, gatherResults
+
+from tracker.admin.doctor import leftovers, machine, redis, streams
+from tracker.observe.examination import Examination
+from tracker.observe.findings import Finding, failure, skipped
+from tracker.admin.doctor.rights import rights
+from tracker.admin.doctor.server import Server, is_here
+from tracker.storage.checks import examine_sink
+from tracker.admin.redis import configured_streams
+from tracker.keys import TELEMETRY_TEMPLATE
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import RedisConnection, Refused
+
+Check = tuple[str, Callable[..., Any]]
+
+
+async def examine(
+    reactor: Any,
+    seconds: float,
+    address: RedisAddress,
+    sink: str | None,
+    ports: Sequence[tuple[str, int]],
+) -> list[Finding]:
+    """Make all checks; nothing is changed by them.
+
+    :param seconds: for what each server, and this machine, is asked.
+    :param sink: a URL that makes sense, if any.
+    """
+    server, database, here = (Examination(reactor, seconds) for _ in range(3))
+    doors = [Examination(reactor, seconds) for _ in ports]
+    asked = [
+        _redis(reactor, server, address),
+        examine_sink(reactor, database, sink),
+        _machine(here, address),
+        *(
+            door.make("port", machine.port, reactor, *place)
+            for door, place in zip(doors, ports, strict=True)
+        ),
+    ]
+    await gatherResults([Deferred.fromCoroutine(one) for one in asked])
+    return [one for part in (server, database, here, *doors) for one in part.findings]
+
+
+async def _redis(reactor: Any, examination: Examination, address: RedisAddress) -> None:
+    known: Deferred[str | None] = Deferred()
+
+    def report(reason: str | None) -> None:
+        if not known.called:
+            known.callback(reason)
+
+    connection = RedisConnection(reactor, address, report, demanding=False)
+    server = Server(connection, address)
+    examination.mend = server.grant
+    connection.startService()
+    try:
+        reason = await known.addTimeout(examination.seconds, reactor, _overdue)
+        if reason is None:
+            late = partial(redis.unreachable, address)
+            await examination.make("redis-reachable", redis.reachable, server, late=late)
+        else:
+            await examination.make("redis-reachable", redis.unreachable, address, reason)
+        for name, check in _checks(server, reactor):
+            if reason is None and not server.lost:
+                await examination.make(name, check)
+            else:
+                await examination.make(name, skipped, "Redis cannot be used")
+    finally:
+        await connection.stopService()
+
+
+def _overdue(result: Any, seconds: float) -> str:
+    return f"no answer within {seconds:g} s"
+
+
+def _checks(server: Server, clock: Any) -> list[Check]:
+    """Name and check of all that Redis is asked; slow ones at the end."""
+    wrong = ""
+    try:
+        configured = sorted(configured_streams())
+    except click.UsageError as error:
+        configured, wrong = [], error.message
+    traffic = streams.Traffic(server, configured)
+
+    async def by_info(judge: redis.Rule) -> Any:
+        return judge(await server.info(), server.cli)
+
+    async def by_setting(setting: str, judge: Callable[[str, str], Finding]) -> Finding:
+        return judge(await server.setting(setting), server.cli)
+
+    async def role() -> Finding:
+        return redis.role(await server.info(), server.address)
+
+    async def all_rights() -> list[Finding]:
+        try:
+            names = await traffic.streams()
+        except Refused:  # SCAN or GET may be what is missing
+            names = configured
+        return await rights(server, names)
+
+    def pinned() -> Finding:
+        return failure(wrong, f"REDIS_TELEMETRY_STREAM='{TELEMETRY_TEMPLATE}'")
+
+    return [
+        *((name, partial(by_info, judge)) for name, judge in redis.BY_INFO.items()),
+        ("redis-role", role),
+        *((name, partial(by_setting, *how)) for name, how in redis.BY_SETTING.items()),
+        ("redis-disk", partial(redis.disk, server)),
+        ("redis-latency", partial(redis.latency, server, clock)),
+        ("redis-clock", partial(redis.clock_of, server, clock)),
+        ("redis-rights", all_rights),
+        ("instances", partial(streams.instances, traffic)),
+        ("stream-names", pinned if wrong else partial(streams.names, traffic)),
+        ("streams", partial(streams.streams, traffic)),
+        ("groups", partial(streams.groups, traffic)),
+        ("lag", partial(streams.lags, traffic)),
+        ("dead-letters", partial(streams.dead, traffic)),
+        ("orphaned-commands", partial(leftovers.orphans, traffic)),
+        ("waiting-commands", partial(leftovers.commands, traffic, clock)),
+        ("registry", partial(leftovers.registry, traffic)),
+    ]
+
+
+async def _machine(examination: Examination, address: RedisAddress) -> None:
+    await examination.make("machine-clock", machine.clock)
+    await examination.make("machine-files", machine.files)
+    await examination.make("machine-backlog", machine.backlog)
+    for name, check in (
+        ("machine-overcommit", machine.overcommit),
+        ("machine-huge-pages", machine.huge_pages),
+    ):
+        if is_here(address):
+            await examination.make(name, check)
+        else:
+            await examination.make(name, skipped, "Redis is on another machine")

@@ -1,0 +1,129 @@
+"""What instances have left behind that are gone, and commands that nobody ends."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from tracker.command import BadCommand, Command
+from tracker.observe.findings import Finding, ok, warning
+from tracker.admin.doctor.streams import Traffic
+from tracker.keys import outbound, waiting_commands
+from tracker.commands.ledger import outbound_entries, outbound_streams, waiting_devices
+from tracker.redis.connection import RedisConnection, Refused
+from tracker.log.redis.groups import Delivered
+from tracker.redis.protocol import is_wrong_type
+from tracker.commands.registry import connections
+from tracker.untrusted import listed, shown
+
+#: Seconds after which a command that has expired is ended by then: a janitor looks each minute.
+OVERDUE: Final = 180
+#: Devices whose waiting commands are looked at.
+_LOOKED_AT: Final = 200
+
+_JANITOR: Final = "systemctl start tracker-janitor"
+
+
+async def registry(traffic: Traffic) -> Finding:
+    """Devices are registered at living instances only."""
+    living = await traffic.living()
+    owners: Counter[str] = Counter()
+    async for page in connections(traffic.server.redis):
+        owners.update(page.values())
+    stale = {name: count for name, count in owners.items() if name not in living}
+    return judge_registry(owners.total(), stale)
+
+
+def judge_registry(devices: int, stale: Mapping[str, int]) -> Finding:
+    """What is to be said of devices at instances that are gone (name → how many)."""
+    if not stale:
+        return ok(f"{devices} devices, all at living instances")
+    return warning(
+        f"{sum(stale.values())} of {devices} devices are registered at instances that are gone: "
+        + listed(sorted(stale)),
+        _JANITOR,
+    )
+
+
+async def orphans(traffic: Traffic) -> Finding:
+    """No command waits for an instance that is gone."""
+    living, redis = await traffic.living(), traffic.server.redis
+    gone = {
+        name: await redis.execute("XLEN", outbound(name))
+        async for name in outbound_streams(redis)
+        if name not in living
+    }
+    return judge_orphans(gone)
+
+
+def judge_orphans(gone: Mapping[str, int]) -> Finding:
+    """What is to be said of streams of commands of instances that are gone (name → entries)."""
+    if not gone:
+        return ok("no streams of commands for instances that are gone")
+    names = listed(sorted(gone))
+    return warning(f"{sum(gone.values())} commands for instances that are gone: {names}", _JANITOR)
+
+
+async def commands(traffic: Traffic, clock: Any) -> list[Finding]:
+    """Commands that wait are ended when they expire."""
+    redis, now = traffic.server.redis, int(clock.seconds() * 1000)
+    devices, overdue = 0, 0
+    malformed: list[str] = []
+    async for device in waiting_devices(redis):
+        devices += 1
+        if devices <= _LOOKED_AT:
+            entries = await _entries(redis, waiting_commands(device), malformed)
+            overdue += _overdue(entries, now)
+    found = [judge_waiting(devices, overdue)]
+    for name in sorted(await traffic.living())[:_LOOKED_AT]:
+        entries = await _entries(redis, outbound(name), malformed)
+        found.append(judge_outbound(shown(name), len(entries), _overdue(entries, now)))
+    if malformed:
+        found.append(judge_malformed(malformed))
+    return found
+
+
+async def _entries(redis: RedisConnection, key: str, malformed: list[str]) -> list[Delivered]:
+    try:
+        return await outbound_entries(redis, key)
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        malformed.append(key)
+        return []
+
+
+def judge_malformed(keys: Sequence[str]) -> Finding:
+    """Return the finding on keys that should be streams of commands, and are not."""
+    return warning(f"not a stream: {listed(keys)}; rename or delete the key", "")
+
+
+def judge_waiting(devices: int, overdue: int) -> Finding:
+    """What is to be said of commands that wait for devices."""
+    seen = f"commands wait for {devices} devices"
+    if not overdue:
+        return ok(seen)
+    return warning(f"{seen}, {overdue} of them have expired and were not ended", _JANITOR)
+
+
+def judge_outbound(name: str, entries: int, overdue: int) -> Finding:
+    """What is to be said of the commands that a living instance has."""
+    seen = f"{name} has {entries} commands to deliver"
+    if not overdue:
+        return ok(seen)
+    return warning(
+        f"{seen}, {overdue} of them have expired and were not ended",
+        "systemctl restart 'tracker-ingest@*'  # after journalctl -u 'tracker-ingest@*'",
+    )
+
+
+def _overdue(entries: list[Any], now: int) -> int:
+    count = 0
+    for entry in entries:
+        try:
+            expires_at = Command.from_entry(entry.content or ()).expires_at
+        except BadCommand:
+            continue  # whoever reads it says so
+        count += now - expires_at > OVERDUE * 1000
+    return count

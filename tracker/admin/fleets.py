@@ -1,0 +1,205 @@
+"""``tracker-admin simulate`` and ``demo``: fleets of simulated devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import IO, Any
+
+import click
+from twisted.internet.endpoints import clientFromString
+from twisted.internet.interfaces import IStreamClientEndpoint
+
+from tracker.admin.options import Seconds
+from tracker.simulator.demo import Demo
+from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
+from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal
+from tracker.runtime.run import run, run_fleet
+from tracker.vendors.teltonika.avl import CODECS
+
+_CODECS = {codec.name: codec for codec in CODECS.values()}
+
+
+def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that make up a fleet; the command is given it as ``count`` and ``behaviour``."""
+
+    def with_behaviour(
+        devices: int,
+        interval: float,
+        records: int,
+        codec: str,
+        answers: str,
+        answer_delay: float,
+        **others: Any,
+    ) -> None:
+        behaviour = Behaviour(
+            _CODECS[codec],
+            interval,
+            records,
+            answers=Answers(answers),
+            answer_delay=answer_delay,
+        )
+        command(count=devices, behaviour=behaviour, **others)
+
+    with_behaviour.__doc__ = command.__doc__
+    with_behaviour.__name__ = command.__name__
+    decorated: Callable[..., Any] = with_behaviour
+    for option in (
+        click.option(
+            "--seconds",
+            type=Seconds(0, min_open=True),
+            help="Stop after this time.  [default: at Ctrl-C]",
+        ),
+        click.option(
+            "--answer-delay",
+            type=Seconds(0, 86_400),
+            default=ANSWER_DELAY,
+            show_default=True,
+            help="Seconds after which a slow device answers.",
+        ),
+        click.option(
+            "--answers",
+            type=click.Choice([answers.value for answers in Answers], case_sensitive=False),
+            default=Answers.PROMPT.value,
+            show_default=True,
+            help="What devices do with a command: execute it and answer at once, execute it and"
+            " answer late, execute it and answer nothing, or not execute it and say so.",
+        ),
+        click.option(
+            "--codec",
+            type=click.Choice(sorted(_CODECS), case_sensitive=False),
+            default="8E",
+            show_default=True,
+            help="Teltonika codec of the records.",
+        ),
+        click.option(
+            "--records",
+            type=click.IntRange(1, 50),
+            default=1,
+            show_default=True,
+            help="Records that a device saves up and sends together.",
+        ),
+        click.option(
+            "--interval",
+            type=Seconds(0.01, 86_400),
+            default=1.0,
+            show_default=True,
+            help="Seconds between two records of a device.",
+        ),
+        click.option(
+            "--devices",
+            type=click.IntRange(1, 100_000),
+            default=25,
+            show_default=True,
+            help="How many devices.",
+        ),
+    ):
+        decorated = option(decorated)
+    return decorated
+
+
+@click.command()
+@click.option(
+    "--target",
+    default="tcp:127.0.0.1:5027",
+    show_default=True,
+    help="Where the devices connect to: a Twisted client endpoint.",
+)
+@click.option(
+    "--journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append a line for each acknowledged record to this file.",
+)
+@click.option(
+    "--command-journal",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Append a line for each executed command to this file, before its answer.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Vary the drives.")
+@click.option(
+    "--first",
+    type=click.IntRange(0, IMEIS - 1),
+    default=0,
+    show_default=True,
+    help="Number of the first device: fleets that run together need numbers of their own.",
+)
+@_fleet_options
+def simulate(
+    target: str,
+    count: int,
+    behaviour: Behaviour,
+    seconds: float | None,
+    journal: Path | None,
+    command_journal: Path | None,
+    seed: int,
+    first: int,
+) -> None:
+    """Run a fleet of simulated devices against a port.
+
+    Each device drives around, records its position, sends its records and waits for
+    the acknowledgement. What is not acknowledged it keeps, and sends again after it
+    has reconnected. At the end it sends what is left; the status is 1 if some
+    records stayed unacknowledged. Commands (Codecs 12 and 14) it executes and answers.
+
+    \b
+    Example:
+      tracker-admin simulate --target tcp:127.0.0.1:5027 --devices 100 --interval 5
+    """
+    if first + count > IMEIS:
+        raise click.UsageError(
+            f"--first {first} --devices {count}: there are {IMEIS} simulated devices at most"
+        )
+    with ExitStack() as files:
+        on_acknowledged = on_command = None
+        if journal is not None:
+            on_acknowledged = Journal(files.enter_context(_opened("--journal", journal)))
+        if command_journal is not None:
+            on_command = CommandJournal(
+                files.enter_context(_opened("--command-journal", command_journal))
+            )
+
+        async def drive(reactor: Any) -> int:
+            endpoint = _client_endpoint(reactor, target)
+            fleet = Fleet(
+                reactor, endpoint, count, behaviour, on_acknowledged, seed, first, on_command
+            )
+            return await run_fleet(reactor, fleet, seconds)
+
+        run(drive)
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Keep the data in this folder.  [default: a temporary one, removed at the end]",
+)
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_535),
+    default=5027,
+    show_default=True,
+    help="Port on 127.0.0.1 that the devices connect to.",
+)
+@_fleet_options
+def demo(
+    data: Path | None, port: int, count: int, behaviour: Behaviour, seconds: float | None
+) -> None:
+    """Run the whole stack with a simulated fleet, and show what goes through it."""
+    run(Demo(data, port, count, behaviour, seconds).run)
+
+
+def _opened(option: str, journal: Path) -> IO[str]:
+    try:
+        return journal.open("a", encoding="ascii")
+    except OSError as error:
+        raise click.ClickException(f"{option} {journal}: {error.strerror}") from None
+
+
+def _client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
+    try:
+        endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
+    except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
+        raise click.UsageError(f"--target {description}: not a client endpoint: {error}") from None
+    return endpoint

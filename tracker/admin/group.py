@@ -1,0 +1,92 @@
+"""The group that all commands are in: its help, and how each of them may end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NoReturn
+
+import click
+
+from tracker.admin.output import printable
+from tracker.admin.statuses import ExitStatus
+from tracker.runtime.run import Failed
+
+#: In click from 8.2: a group without a command, which shows its help.
+_NoCommand: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
+
+
+class AdminGroup(click.Group):
+    """Lists its commands in sections; tells what went wrong in one line, and by its status."""
+
+    sections: Mapping[str, Sequence[click.Command]] = {}
+
+    def add_sections(self, sections: Mapping[str, Sequence[click.Command]]) -> None:
+        """Add commands, by the headings that the help has them under."""
+        self.sections = {**self.sections, **sections}
+        for commands in sections.values():
+            for command in commands:
+                self.add_command(command)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """See click.Group."""
+        width = max(map(len, self.commands))
+        limit = formatter.width - 6 - width
+        for heading, commands in self.sections.items():
+            rows = [
+                ((command.name or "").ljust(width), command.get_short_help_str(limit))
+                for command in commands
+            ]
+            with formatter.section(heading):
+                formatter.write_dl(rows)
+
+    def main(self, *args: Any, **extra: Any) -> NoReturn:
+        """Run, and exit with one of :class:`ExitStatus`."""
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(errors="backslashreplace")
+        extra["standalone_mode"] = False
+        raise SystemExit(int(self._status(args, extra)))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """See click.Group, which would take an output that nobody reads for a failure."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _discard_output()
+            raise SystemExit(int(ExitStatus.NOT_READ)) from None
+        except OSError as error:  # as when the disk is full that it is written to
+            _discard_output()
+            raise Failed(f"cannot go on: {error.strerror or error}") from None
+        return result
+
+    def _status(self, args: Any, extra: Any) -> int:
+        try:
+            result = super().main(*args, **extra)
+        except _NoCommand as error:
+            error.show()
+            return ExitStatus.BAD_USE
+        except click.UsageError as error:
+            hint = "" if error.ctx is None else f" (see {error.ctx.command_path} --help)"
+            return _told(error.format_message() + hint, ExitStatus.BAD_USE)
+        except click.ClickException as error:
+            return _told(error.format_message(), error.exit_code)
+        except Failed as error:
+            return _told(str(error), error.status)
+        except click.Abort:
+            return ExitStatus.INTERRUPTED
+        return result if isinstance(result, int) else ExitStatus.DONE
+
+
+def _discard_output() -> None:
+    """Whatever is still to be flushed goes nowhere, in silence."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _told(text: str, status: int) -> int:
+    click.echo(f"tracker-admin: {printable(' '.join(text.split()))}", err=True)
+    return status

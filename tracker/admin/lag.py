@@ -1,0 +1,234 @@
+"""``tracker-admin lag``: how far behind the groups of each stream are."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import click
+from click.core import ParameterSource
+from rich.live import Live
+from twisted.internet.task import deferLater
+
+from tracker.admin.asking import ask_control
+from tracker.admin.options import Duration, options, output_option, redis_option
+from tracker.admin.output import console, drawn, echo_table, iso, on_terminal
+from tracker.control.client import ControlClient, NotConnected
+from tracker.control.commands import RedisUnavailable
+from tracker.admin.redis import ask_redis, known_streams
+from tracker.runtime.run import Failed
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.log.redis.lag import StreamLag, stream_lag
+from tracker.redis.protocol import is_wrong_type
+from tracker.untrusted import shown
+
+Group = dict[str, Any]
+#: The groups, now.
+Read = Callable[[], Awaitable[list[Group]]]
+
+_HEADING = ("STREAM", "GROUP", "LAG", "PENDING", "OLDEST", "CONSUMERS (PENDING, IDLE)")
+_NUMBERS: Final = (2, 3, 4)
+_FIELDS: Final = (
+    *("stream", "entries", "group", "lag", "pending", "oldest_unprocessed_age"),
+    *("consumers", "consumer_count"),
+)
+#: What a source says that may be back at the next look.
+_AWAY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
+
+
+@click.command()
+@redis_option
+@click.option(
+    "--stream",
+    "streams",
+    metavar="NAME",
+    multiple=True,
+    help="Only this stream; may be repeated.  [default: those that processors read and ingest "
+    "instances write]",
+)
+@click.option("--follow", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option(
+    "--interval",
+    type=Duration(),
+    default="2s",
+    show_default=True,
+    help="Time between two looks.",
+)
+@output_option
+def lag(
+    url: str | None, streams: tuple[str, ...], follow: bool, interval: float, output: str
+) -> None:
+    """Show how far behind each group is.
+
+    LAG is how many entries the group was not given yet (a question mark where Redis
+    cannot tell), PENDING how many it was given and has not acknowledged, OLDEST how
+    long ago the oldest of all these was appended.
+
+    Redis is asked, or an instance's control port where that was said nearer: on the command
+    line, in the environment, in the file. An instance does not name the consumers.
+
+    \b
+    Examples:
+      tracker-admin lag
+      tracker-admin lag --follow --interval 10s >> lag.log
+      tracker-admin --control unix:/run/tracker/control-eu-1.sock lag -o json
+    """
+
+    async def show(reactor: Any, read: Read) -> int:
+        found = await read()
+        if follow:
+            await _follow(reactor, read, found, interval, output)
+        elif output == "json":
+            click.echo(json.dumps(found, indent=2))
+        else:
+            echo_table(_rows(found), _NUMBERS)
+        return 0
+
+    if _is_by_control(url):
+
+        async def ask(reactor: Any, client: ControlClient) -> int:
+            return await show(reactor, lambda: _from_control(client, streams))
+
+        ask_control(ask)
+    else:
+
+        async def ask_it(reactor: Any, redis: RedisConnection) -> int:
+            return await show(reactor, lambda: _from_redis(redis, streams))
+
+        ask_redis(url, ask_it)
+
+
+def _is_by_control(url: str | None) -> bool:
+    """Whether a control port was named, and no Redis as near as that."""
+    source = click.get_current_context().get_parameter_source("url")
+    redis = options().given_redis(url if source is ParameterSource.COMMANDLINE else None)
+    control = options().given_control()
+    return control is not None and (redis is None or control.origin < redis.origin)
+
+
+async def _from_redis(redis: RedisConnection, streams: Sequence[str]) -> list[Group]:
+    found: list[Group] = []
+    for stream in streams or await known_streams(redis):
+        try:
+            read = await stream_lag(redis, stream)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            if streams:
+                raise Failed(f"{shown(stream)} is not a stream") from None
+            click.echo(f"{shown(stream)} is not a stream: rename or delete the key", err=True)
+            continue
+        if read is not None:
+            found += _groups(read)
+        elif streams:
+            raise Failed(f"there is no stream {shown(stream)}")
+    return found
+
+
+async def _from_control(client: ControlClient, streams: Sequence[str]) -> list[Group]:
+    told = await client.lag(list(streams) or None)
+    there = {group["stream"] for group in told}
+    for stream in streams:
+        if stream not in there:
+            raise Failed(f"there is no stream {stream}")
+    return [
+        _complete({**group, "consumers": None, "consumer_count": group["consumers"]})
+        for group in told
+    ]
+
+
+def _groups(read: StreamLag) -> list[Group]:
+    about = {"stream": shown(read.stream), "entries": read.entries}
+    groups = [
+        {**about, "group": group.name, **group.as_json(), "consumer_count": group.consumer_count}
+        for group in read.groups
+    ]
+    return list(map(_complete, groups or [about]))
+
+
+def _complete(group: Group) -> Group:
+    """All fields, always in the same order."""
+    return {name: group.get(name) for name in _FIELDS}
+
+
+def _rows(found: Sequence[Group]) -> list[tuple[str, ...]]:
+    return [_HEADING, *((group["stream"], *_row(group)) for group in found)]
+
+
+def _row(group: Group) -> tuple[str, ...]:
+    if group["group"] is None:
+        return "-", "", "", "", ""
+    return (
+        group["group"],
+        _lag(group),
+        str(group["pending"]),
+        f"{group['oldest_unprocessed_age']:.1f}s",
+        _consumers(group),
+    )
+
+
+def _lag(group: Group) -> str:
+    return "?" if group["lag"] is None else str(group["lag"])
+
+
+def _consumers(group: Group) -> str:
+    if group["consumers"] is None:
+        return str(group["consumer_count"])
+    named = (
+        f"{name} ({one['pending']}, {one['idle']:.1f}s)" for name, one in group["consumers"].items()
+    )
+    return ", ".join(named) or "-"
+
+
+async def _follow(
+    reactor: Any, read: Read, found: list[Group], interval: float, output: str
+) -> None:
+    away = False
+    with _shown(output) as show:
+        while True:
+            show(found)
+            await deferLater(reactor, interval)
+            try:
+                found = await read()
+            except _AWAY as error:
+                if not away:
+                    click.echo(f"{iso(time.time())} lost: {error}", err=True)
+                away, found = True, []
+            else:
+                if away:
+                    click.echo(f"{iso(time.time())} back", err=True)
+                away = False
+
+
+@contextmanager
+def _shown(output: str) -> Iterator[Callable[[list[Group]], None]]:
+    """How each look is shown: over the one before, or below it."""
+    if output == "json":
+        yield _echo_objects
+    elif not on_terminal():
+        yield _echo_lines
+    else:
+        with Live(console=console(), auto_refresh=False) as live:
+            yield lambda found: live.update(drawn(_rows(found), _NUMBERS), refresh=True)
+
+
+def _echo_objects(found: list[Group]) -> None:
+    at = iso(time.time())
+    for group in found:
+        click.echo(json.dumps({"at": at, **group}))
+
+
+def _echo_lines(found: list[Group]) -> None:
+    at = iso(time.time())
+    for group in found:
+        if group["group"] is None:
+            click.echo(f"{at} {group['stream']} -")
+            continue
+        click.echo(
+            f"{at} {group['stream']} {group['group']} lag={_lag(group)} "
+            f"pending={group['pending']} oldest={group['oldest_unprocessed_age']:.1f}s "
+            f"consumers={group['consumer_count']}"
+        )

@@ -1,0 +1,144 @@
+"""``tracker-admin info``, ``connections``, ``device`` and ``registry``: what there is."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import click
+
+from tracker.admin.asking import ask_control, first_rows, limit_option, page_size
+from tracker.admin.options import Imei, output_option
+from tracker.admin.output import Column, Kind, show_record, show_rows
+from tracker.control.client import ControlClient
+
+_NUMBER: Final = Kind.NUMBER
+_TIME: Final = Kind.TIME
+
+INFO: Final = (
+    Column("instance_id"),
+    Column("version"),
+    Column("started_at", _TIME),
+    Column("connections", _NUMBER),
+    Column("devices", _NUMBER),
+    Column("commands_held", _NUMBER),
+    Column("watchers", _NUMBER),
+    Column("draining"),
+    Column("streams"),
+    Column("you"),
+    Column("role"),
+)
+_FACTS: Final = (
+    Column("since", _TIME),
+    Column("last_heard", _TIME),
+    Column("codec"),
+    Column("records", _NUMBER),
+    Column("bytes", _NUMBER),
+)
+CONNECTION: Final = (Column("device_id"), Column("vendor"), Column("address"), *_FACTS)
+DEVICE: Final = (
+    Column("device_id"),
+    Column("instance_id"),
+    Column("here"),
+    Column("vendor"),
+    Column("address"),
+    *_FACTS,
+    Column("queued", _NUMBER),
+    Column("outstanding"),
+    Column("waiting", _NUMBER),
+)
+REGISTRATION: Final = (Column("device_id"), Column("instance_id"), Column("vendor"))
+
+_prefix_option = click.option("--prefix", default="", help="Only IMEIs that begin so.")
+_vendor_option = click.option("--vendor", metavar="NAME", help="Only devices of this vendor.")
+
+
+@click.command()
+@output_option
+def info(output: str) -> None:
+    """Show the instance, and how much it holds.
+
+    Last comes who you are there, and your role: read, or operate, which includes it.
+
+    \b
+    Examples:
+      tracker-admin --control unix:/run/tracker/control-eu-1.sock info
+      tracker-admin -o json info | jq .devices
+    """
+
+    async def ask(reactor: Any, client: ControlClient) -> int:
+        told = await client.info()
+        greeting = client.greeting
+        record = {**told, "you": greeting.get("name"), "role": greeting.get("role")}
+        show_record(INFO, record, output)
+        return 0
+
+    ask_control(ask)
+
+
+@click.command()
+@_prefix_option
+@_vendor_option
+@limit_option
+@output_option
+def connections(prefix: str, vendor: str | None, limit: int | None, output: str) -> None:
+    """List the devices that are connected to the instance, by IMEI.
+
+    \b
+    Examples:
+      tracker-admin connections --prefix 3563 --limit 20
+      tracker-admin connections | sort -k5 | head
+      tracker-admin -o json connections | jq -r '.[].device_id'
+    """
+
+    async def ask(reactor: Any, client: ControlClient) -> int:
+        rows = client.connections(prefix, vendor, page_size(limit))
+        show_rows(CONNECTION, await first_rows(rows, limit), output)
+        return 0
+
+    ask_control(ask)
+
+
+@click.command()
+@click.argument("imei", type=Imei())
+@output_option
+def device(imei: str, output: str) -> None:
+    """Show where a device is connected, and how it fares there.
+
+    What only the instance knows that it is connected to is shown when you ask that one:
+    HERE is then yes. The status is 1 when it is connected nowhere and no command waits for it.
+
+    \b
+    Example:
+      tracker-admin device 356307042441013
+    """
+
+    async def ask(reactor: Any, client: ControlClient) -> int:
+        show_record(DEVICE, await client.device(imei), output)
+        return 0
+
+    ask_control(ask)
+
+
+@click.command()
+@_prefix_option
+@_vendor_option
+@click.option("--instance", "instance_id", metavar="ID", help="Only devices on this instance.")
+@limit_option
+@output_option
+def registry(
+    prefix: str, vendor: str | None, instance_id: str | None, limit: int | None, output: str
+) -> None:
+    """List the devices that are connected to any instance, by IMEI.
+
+    \b
+    Examples:
+      tracker-admin registry --instance eu-1
+      tracker-admin registry | awk 'NR > 1 {print $2}' | sort | uniq -c
+    """
+
+    async def ask(reactor: Any, client: ControlClient) -> int:
+        rows = client.registry(prefix, vendor, page_size(limit), instance_id)
+        show_rows(REGISTRATION, await first_rows(rows, limit), output)
+        return 0
+
+    ask_control(ask)

@@ -1,0 +1,73 @@
+"""What the commands that ask Redis have in common."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import click
+from twisted.internet.defer import Deferred
+from twisted.plugin import getPlugins
+
+from tracker import config
+from tracker.config import ConfigError
+from tracker.admin.statuses import ExitStatus
+from tracker.interfaces import IVendor
+from tracker.runtime.run import Failed, run
+from tracker.log.redis.advertised import advertised_streams
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+
+
+def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[int]]) -> None:
+    """Run ``ask(reactor, redis)`` with a usable connection, and exit with its status.
+
+    A Redis that cannot be used is told in one line; it is not waited for.
+    """
+
+    async def main(reactor: Any) -> int:
+        try:
+            address = config.redis_address(url, os.environ)
+            address.endpoint(reactor)
+        except (ConfigError, OSError, ValueError) as error:
+            raise click.UsageError(f"Redis: {error}") from None
+        known: Deferred[str | None] = Deferred()
+
+        def report(reason: str | None) -> None:
+            if not known.called:
+                known.callback(reason)
+
+        redis = RedisConnection(reactor, address, report)
+        redis.startService()
+        try:
+            reason = await known
+            if reason is not None:
+                raise Failed(f"cannot use Redis: {reason}", ExitStatus.UNREACHABLE)
+            return await ask(reactor, redis)
+        except (Refused, Unavailable) as error:
+            raise Failed(f"Redis: {error}", status_of(error)) from None
+        finally:
+            await redis.stopService()
+
+    run(main)
+
+
+def status_of(error: Exception) -> ExitStatus:
+    """How a command ends that Redis has refused, or not answered."""
+    if isinstance(error, Unavailable):
+        return ExitStatus.UNREACHABLE
+    denied = str(error).startswith("NOPERM")
+    return ExitStatus.NOT_PERMITTED if denied else ExitStatus.NO
+
+
+def configured_streams() -> dict[str, str]:
+    """Stream → vendor, for the streams that a processor would read in this environment."""
+    try:
+        return config.process_streams(os.environ, [vendor.name for vendor in getPlugins(IVendor)])
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+
+
+async def known_streams(redis: RedisConnection) -> list[str]:
+    """Those, and the ones that ingest instances say they write."""
+    return sorted(configured_streams().keys() | await advertised_streams(redis))

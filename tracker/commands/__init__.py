@@ -1,0 +1,1 @@
+"""Commands to devices: their ledger in Redis, their delivery, and the device registry."""

@@ -1,0 +1,123 @@
+"""What has become of a command, and where it is, for those who ask."""
+
+from __future__ import annotations
+
+import re
+from contextlib import suppress
+from typing import Final
+
+from attrs import frozen
+
+from tracker.command import Outcome, Response, Status
+from tracker.keys import RESPONSES, fate, outbound, waiting_commands
+from tracker.redis.connection import RedisConnection, Refused
+from tracker.log.redis.entry_ids import behind
+from tracker.log.redis.groups import read_range
+from tracker.redis.protocol import is_wrong_type
+from tracker.commands.registry import owners
+
+#: Entries of a stream among which a command is looked for.
+_SEARCHED: Final = 1000
+#: Bytes of a fate key's value that are parsed.
+_MAX_VALUE: Final = 2000
+
+#: What a fate key may say (tracker.commands.ledger tells what each means).
+_ENTRY: Final = "[0-9]{1,20}-[0-9]{1,20}"
+_BEGUN: Final = re.compile(rf"(sent|delivered) {re.escape(outbound(''))}(\S+) ({_ENTRY})")
+_DONE: Final = re.compile(rf"done ({'|'.join(Status)}) ({_ENTRY})")
+
+
+@frozen
+class Fate:
+    """What the fate key of a command says."""
+
+    phase: str
+    """``sent``, ``delivered`` or ``done``."""
+    instance_id: str = ""
+    """Where it was sent from."""
+    stream: str = ""
+    entry_id: str = ""
+    """Who has this entry is responsible for it, unless it is done."""
+    response: Response | None = None
+    """The final one; of one that was trimmed off the stream, no more than its status."""
+
+    @property
+    def final(self) -> bool:
+        """Whether the command has come to its end."""
+        return self.response is not None
+
+
+async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
+    """What has become of a command; None as long as nobody has begun with it, or long after."""
+    try:
+        value = await redis.execute("GET", fate(command_id))
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        return None  # not written by Tracker
+    if value is None or len(value) > _MAX_VALUE:
+        return None
+    text = value.decode(errors="replace")
+    if begun := _BEGUN.fullmatch(text):
+        return Fate(begun[1], begun[2], outbound(begun[2]), begun[3])
+    done = _DONE.fullmatch(text)
+    if done is None:
+        return None  # not written by Tracker
+    status, entry_id = done[1], done[2]
+    response = Response(command_id, "", "", Outcome(Status(status)), "")
+    try:
+        reply = await redis.execute("XRANGE", RESPONSES, entry_id, entry_id)
+    except Refused as error:
+        if not is_wrong_type(error) and "Invalid stream ID" not in str(error):
+            raise
+        reply = []
+    with suppress(ValueError, IndexError):  # it was trimmed off, or is none of ours
+        content = reply[0][1]
+        response = Response.from_fields(dict(zip(content[::2], content[1::2], strict=True)))
+    return Fate("done", response=response)
+
+
+async def find_command(redis: RedisConnection, command_id: str, device_id: str) -> str | None:
+    """The instance in whose stream a command is; empty if it waits; None if it is not found.
+
+    It is looked for where commands for its device are, among the first ones.
+    """
+    (instance_id,) = await owners(redis, [device_id])
+    places = {"": waiting_commands(device_id)}
+    if instance_id is not None:
+        places[instance_id] = outbound(instance_id)
+    wanted = command_id.encode()
+    for place, stream in places.items():
+        try:
+            found = await _holds(redis, stream, wanted)
+        except Refused as error:
+            if not is_wrong_type(error):
+                raise
+            continue  # the command may be in the other stream
+        if found:
+            return place
+    return None
+
+
+async def _holds(redis: RedisConnection, stream: str, command_id: bytes) -> bool:
+    """Return whether a command is among the first entries of a stream."""
+    first: str | None = "-"
+    left = _SEARCHED
+    while first is not None and left > 0:
+        page = await read_range(redis, stream, first, "+", left)
+        if any(entry.fields.get(b"command_id") == command_id for entry in page):
+            return True
+        first = behind(page[-1].id) if page else None
+        left -= len(page)
+    return False
+
+
+async def waiting_count(redis: RedisConnection, device_id: str) -> int:
+    """How many commands wait for a device."""
+    try:
+        count: int = await redis.execute("XLEN", waiting_commands(device_id))
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        return 0  # not a stream; a janitor reports the key
+    return count

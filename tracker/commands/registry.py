@@ -1,0 +1,134 @@
+"""The hash of which device is connected to which ingest instance."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Final
+
+from tracker.keys import CONNECTED_VENDORS, CONNECTIONS, heartbeat
+from tracker.commands.ledger import MOVING
+from tracker.redis.connection import RedisConnection, Refused
+from tracker.redis.protocol import is_wrong_type
+from tracker.redis.script import Script
+
+#: Fields that one step of a scan looks at, about.
+_PAGE: Final = 1000
+#: Bytes of an instance's id, or a vendor's name, that are read.
+_MAX_NAME: Final = 1000
+
+# KEYS: the vendors. ARGV: an instance, then device, 1 (is there) or 0 (is not), and its vendor
+# (or empty, where that is not known). Only what points there is removed: a device may have
+# come to another instance. Vendors are only for show: without them, if that key is not a hash
+# (pcall), the registry is right all the same. Commands that have waited for a device follow it,
+# in the end: an error with those of one device stops neither the registry nor the other
+# devices, and the janitor tries again.
+_STATE: Final = Script(
+    MOVING
+    + """\
+for i = 2, #ARGV, 3 do
+  if ARGV[i + 1] == '1' then
+    redis.call('HSET', REGISTRY, ARGV[i], ARGV[1])
+    if ARGV[i + 2] ~= '' then redis.pcall('HSET', KEYS[1], ARGV[i], ARGV[i + 2]) end
+  elseif redis.call('HGET', REGISTRY, ARGV[i]) == ARGV[1] then
+    redis.call('HDEL', REGISTRY, ARGV[i])
+    redis.pcall('HDEL', KEYS[1], ARGV[i])
+  end
+end
+for i = 2, #ARGV, 3 do
+  if ARGV[i + 1] == '1' then pcall(collect, ARGV[i], ARGV[1]) end
+end
+"""
+)
+
+# KEYS: the registry, the heartbeat of an instance, the vendors. ARGV: the instance, devices.
+_SWEEP: Final = Script("""\
+local removed = 0
+if redis.call('EXISTS', KEYS[2]) == 1 then return removed end
+for i = 2, #ARGV do
+  if redis.call('HGET', KEYS[1], ARGV[i]) == ARGV[1] then
+    removed = removed + redis.call('HDEL', KEYS[1], ARGV[i])
+    redis.pcall('HDEL', KEYS[3], ARGV[i])
+  end
+end
+return removed
+""")
+
+
+async def state(
+    redis: RedisConnection,
+    instance_id: str,
+    connected: Mapping[str, bool],
+    vendors: Mapping[str, str] | None = None,
+) -> None:
+    """Say of devices whether they are connected to an instance, in one atomic call.
+
+    It says how things are and not what has happened: so it may be late, and may be repeated.
+
+    :param vendors: device → its vendor, where it is known.
+    """
+    arguments = [instance_id]
+    for device_id, is_here in connected.items():
+        arguments += (device_id, "1" if is_here else "0", (vendors or {}).get(device_id, ""))
+    await _STATE.run(redis, [CONNECTED_VENDORS], *arguments)
+
+
+async def owners(redis: RedisConnection, devices: Sequence[str]) -> list[str | None]:
+    """The instance that each of these devices is connected to; None for one that is nowhere."""
+    return await _look_up(redis, CONNECTIONS, devices)
+
+
+async def vendors(redis: RedisConnection, devices: Sequence[str]) -> list[str | None]:
+    """Return the vendor of each of these devices; None for one that is not connected.
+
+    None for all of them if the key is not a hash; the device registry is not affected.
+    """
+    try:
+        return await _look_up(redis, CONNECTED_VENDORS, devices)
+    except Refused as error:
+        if not is_wrong_type(error):
+            raise
+        return [None] * len(devices)
+
+
+async def _look_up(redis: RedisConnection, key: str, devices: Sequence[str]) -> list[str | None]:
+    if not devices:
+        return []
+    reply = await redis.execute("HMGET", key, *devices)
+    return [value and value[:_MAX_NAME].decode(errors="replace") for value in reply]
+
+
+async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
+    """Yield pages of device → instance; concurrent changes may be missing.
+
+    Bytes that are not UTF-8 are escaped: such a device id can be shown, but not looked up.
+    """
+    async for page in raw_connections(redis):
+        yield {
+            device_id.decode(errors="backslashreplace"): owner.decode(errors="backslashreplace")
+            for device_id, owner in page.items()
+        }
+
+
+async def raw_connections(redis: RedisConnection) -> AsyncIterator[dict[bytes, bytes]]:
+    """Yield pages of device → instance, as raw bytes."""
+    cursor = b"0"
+    while True:
+        cursor, reply = await redis.execute("HSCAN", CONNECTIONS, cursor, "COUNT", _PAGE)
+        yield dict(zip(reply[::2], reply[1::2], strict=True))
+        if cursor == b"0":
+            return
+
+
+async def sweep(
+    redis: RedisConnection, instance_id: str | bytes, devices: Sequence[str | bytes]
+) -> int:
+    """Remove devices that are registered at an instance, if it is gone; how many there were.
+
+    One that has moved, or an instance that lives, is left alone: it is looked at and done in
+    one step.
+    """
+    owner = instance_id.encode() if isinstance(instance_id, str) else instance_id
+    its_heartbeat = heartbeat("").encode() + owner
+    keys: list[str | bytes] = [CONNECTIONS, its_heartbeat, CONNECTED_VENDORS]
+    removed: int = await _SWEEP.run(redis, keys, owner, *devices)
+    return removed

@@ -1,0 +1,1 @@
+"""The record log: what ingestion appends and processors read."""

@@ -1,0 +1,169 @@
+"""Ports that Twisted's endpoint strings do not describe, or not well enough.
+
+These are UDP ports, ports for TLS, and ports that several processes share: the kernel
+then spreads connections (or datagrams, by their sender's address) over the processes.
+"""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.internet.defer import Deferred, execute
+from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.protocol import DatagramProtocol
+from zope.interface import implementer
+
+from tracker.net.endpoints import ip_address, named, no_more, number
+from tracker.net.tls import TLSEndpoint, server_options
+
+#: Bytes of the largest datagram there is. What is over a limit is known only when it is whole.
+MAX_DATAGRAM: Final = 65_535
+
+#: Connections that may wait to be accepted. Twisted's 50 overflow when a fleet reconnects.
+BACKLOG: Final = "1024"
+
+#: In the order of Twisted's ``ssl:`` endpoint, of which the protocol's version is left out.
+_SSL_ARGUMENTS: Final = ("port", "privateKey", "certKey", "interface", "backlog", "extraCertChain")
+_SHARED: Final = "reuseport"
+
+
+@frozen
+class UDPEndpoint:
+    """A UDP port, for a :class:`~tracker.runtime.lifecycle.Listener`."""
+
+    reactor: Any
+    port: int
+    interface: str = ""
+    shared: bool = False
+
+    def listen(self, protocol: DatagramProtocol) -> Deferred[IListeningPort]:
+        """Listen with one protocol for all that comes; fails as a stream endpoint does."""
+        bound: Deferred[IListeningPort] = execute(
+            self._adopt if self.shared else self._open, protocol
+        )
+        return bound
+
+    def _open(self, protocol: DatagramProtocol) -> Any:
+        return self.reactor.listenUDP(
+            self.port, protocol, interface=self.interface, maxPacketSize=MAX_DATAGRAM
+        )
+
+    def _adopt(self, protocol: DatagramProtocol) -> Any:
+        with _shared_socket(socket.SOCK_DGRAM, self.port, self.interface) as bound:
+            return self.reactor.adoptDatagramPort(
+                bound.fileno(), bound.family, protocol, maxPacketSize=MAX_DATAGRAM
+            )
+
+
+@implementer(IStreamServerEndpoint)
+@frozen
+class SharedTCPEndpoint:
+    """A TCP port that other processes listen on, too."""
+
+    reactor: Any
+    port: int
+    backlog: int
+    interface: str = ""
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """See IStreamServerEndpoint."""
+        bound: Deferred[IListeningPort] = execute(self._adopt, factory)
+        return bound
+
+    def _adopt(self, factory: IProtocolFactory) -> Any:
+        with _shared_socket(socket.SOCK_STREAM, self.port, self.interface) as bound:
+            bound.listen(self.backlog)
+            return self.reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
+
+
+def _shared_socket(kind: socket.SocketKind, port: int, interface: str) -> socket.socket:
+    family = socket.AF_INET6 if ":" in interface else socket.AF_INET
+    made = socket.socket(family, kind)
+    try:
+        made.setblocking(False)
+        if kind == socket.SOCK_STREAM:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        made.bind((interface, port))
+    except OSError as error:
+        made.close()
+        raise CannotListenError(interface, port, error) from None
+    return made
+
+
+def udp_endpoint(reactor: Any, description: str) -> UDPEndpoint:
+    """The endpoint of ``udp:PORT[:interface=ADDRESS][:reuseport=1]``.
+
+    :raises ValueError: with one line that says what is wrong.
+    """
+    given = named(description, ("port", "interface"))
+    port, interface, shared = _place(given)
+    no_more(given, ("port", "interface", _SHARED))
+    return UDPEndpoint(reactor, port, interface, shared)
+
+
+def tcp_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+    """The endpoint of ``tcp:PORT[:interface=ADDRESS][:backlog=N][:reuseport=1]``, or ``tcp6:``.
+
+    :raises ValueError: with one line that says what is wrong.
+    """
+    given = named(description, ("port", "interface", "backlog"))
+    if description.startswith("tcp6:"):
+        given.setdefault("interface", "::")
+    backlog = number("backlog", given.pop("backlog", BACKLOG))
+    port, interface, shared = _place(given)
+    no_more(given, ("port", "interface", "backlog", _SHARED))
+    return _tcp(reactor, port, backlog, interface, shared)
+
+
+def _tcp(
+    reactor: Any, port: int, backlog: int, interface: str, shared: bool
+) -> IStreamServerEndpoint:
+    if shared:
+        return SharedTCPEndpoint(reactor, port, backlog, interface)
+    kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
+    endpoint: IStreamServerEndpoint = kind(reactor, port, backlog, interface)
+    return endpoint
+
+
+def tls_endpoint(
+    reactor: Any, description: str, client_authorities: Path | None = None
+) -> IStreamServerEndpoint:
+    """An endpoint for TLS 1.2 and later.
+
+    :param description: ``ssl:PORT:privateKey=FILE[:certKey=FILE][:extraCertChain=FILE]
+        [:interface=ADDRESS][:backlog=N][:reuseport=1]``.
+    :param client_authorities: PEM file of authorities; only clients are served that one
+        of them vouches for. No certificate is asked for without it.
+    :raises ValueError: with one line that says what is wrong.
+    :raises OSError: when a file cannot be read.
+    """
+    given = named(description, _SSL_ARGUMENTS)
+    port, interface, shared = _place(given)
+    key_file = Path(given.pop("privateKey", "server.pem"))
+    certificate_file = Path(given.pop("certKey", str(key_file)))
+    chain_file = given.pop("extraCertChain", None)
+    backlog = number("backlog", given.pop("backlog", BACKLOG))
+    no_more(given, (*_SSL_ARGUMENTS, _SHARED))
+    options = server_options(
+        key_file,
+        certificate_file,
+        None if chain_file is None else Path(chain_file),
+        client_authorities,
+    )
+    return TLSEndpoint(_tcp(reactor, port, backlog, interface, shared), options)
+
+
+def _place(given: dict[str, str]) -> tuple[int, str, bool]:
+    """Port, interface and whether the port is shared, taken out of the arguments."""
+    port = number("port", given.pop("port", ""))
+    interface = ip_address("interface", given.pop("interface", ""))
+    shared = given.pop(_SHARED, "0")
+    if shared not in ("0", "1"):
+        raise ValueError(f"{_SHARED} must be 0 or 1, not {shared!r}")
+    return port, interface, shared == "1"

@@ -1,0 +1,87 @@
+"""TLS 1.2 and later on top of endpoints, with keys and certificates from files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from attrs import frozen
+from OpenSSL import SSL, crypto
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IListeningPort,
+    IProtocolFactory,
+    IStreamServerEndpoint,
+)
+from twisted.internet.ssl import CertificateOptions
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from zope.interface import implementer
+
+from tracker.net.certificates import load_certificates, load_private_key, trust_root
+
+
+@implementer(IStreamServerEndpoint)
+@frozen
+class TLSEndpoint:
+    """TLS on top of another endpoint."""
+
+    below: IStreamServerEndpoint
+    options: CertificateOptions
+
+    def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
+        """See IStreamServerEndpoint."""
+        bound: Deferred[IListeningPort] = self.below.listen(
+            _TLSFactory(self.options, False, factory)
+        )
+        return bound
+
+
+class _TLSFactory(TLSMemoryBIOFactory):
+    """Leaves connections alone that the factory on top does not want, as TCP does."""
+
+    def buildProtocol(self, addr: IAddress | None) -> Any:
+        protocol = self.wrappedFactory.buildProtocol(addr)
+        return None if protocol is None else self.protocol(self, protocol)
+
+
+def server_options(
+    key_file: Path,
+    certificate_file: Path,
+    chain_file: Path | None = None,
+    client_authorities: Path | None = None,
+) -> CertificateOptions:
+    """What a server shows, and whom it serves.
+
+    :param chain_file: certificates that are sent along.
+    :param client_authorities: PEM file of authorities; only clients are served that one
+        of them vouches for. No certificate is asked for without it.
+    :raises ValueError: with one line that says what is wrong.
+    :raises OSError: when a file cannot be read.
+    """
+    chain = [] if chain_file is None else load_certificates(chain_file)
+    options = CertificateOptions(
+        **key_pair(key_file, certificate_file),
+        extraCertChain=[link.original for link in chain],
+        trustRoot=None if client_authorities is None else trust_root(client_authorities),
+    )
+    options.getContext()  # it is made once, and shared
+    return options
+
+
+def key_pair(key_file: Path, certificate_file: Path) -> dict[str, Any]:
+    """A private key and its certificate, as the arguments of CertificateOptions.
+
+    :raises ValueError: when one is damaged, or they do not belong together; in one line.
+    :raises OSError: when a file cannot be read.
+    """
+    pair = {
+        "privateKey": load_private_key(key_file),
+        "certificate": load_certificates(certificate_file)[0].original,
+    }
+    try:
+        CertificateOptions(**pair).getContext()
+    except (SSL.Error, crypto.Error) as error:
+        reason = error.args[0][0][2] if error.args and error.args[0] else "refused by OpenSSL"
+        raise ValueError(f"{key_file} and {certificate_file}: {reason}") from None
+    return pair

@@ -1,0 +1,94 @@
+"""Making checks one after another: within a time, and whatever becomes of each."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from inspect import isawaitable
+from threading import Thread
+from typing import Any, TypeVar
+
+from attrs import define, evolve, field
+from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004
+from twisted.python.failure import Failure
+
+from tracker.observe.findings import Finding, skipped
+from tracker.redis.connection import Refused, Unavailable
+from tracker.untrusted import MAX_LINE, shown
+
+T = TypeVar("T")
+
+#: What a check returns.
+Found = Finding | Iterable[Finding]
+
+
+@define
+class Examination:
+    """Makes checks, and collects what they find.
+
+    :param seconds: for all of them together; what has no time left is skipped.
+    :param mend: tells what mends it that a check may not ask for something.
+    """
+
+    clock: Any
+    seconds: float
+    mend: Callable[[Exception], str] = field(default=lambda error: "")
+    findings: list[Finding] = field(factory=list)
+    _end: float = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._end = self.clock.seconds() + self.seconds
+
+    @property
+    def has_time(self) -> bool:
+        """Whether there is any left."""
+        return bool(self.clock.seconds() < self._end)
+
+    async def make(
+        self,
+        name: str,
+        check: Callable[..., Found | Awaitable[Found]],
+        *arguments: Any,
+        late: Callable[[str], Finding] = skipped,
+    ) -> None:
+        """Make a check; one that breaks is a finding, too.
+
+        :param late: makes the finding, with this reason, of one that is not done in time.
+        """
+        found: Found
+        try:
+            found = await self._within(_called(check, *arguments))
+        except TimeoutError:
+            found = late(f"not done within {self.seconds:g} s")
+        except (Refused, Unavailable) as error:
+            found = skipped(f"Redis: {error}", self.mend(error))
+        except Exception as error:  # noqa: BLE001 - told, and the other checks go on
+            found = skipped(f"the check broke: {type(error).__name__}: {error}")
+        for finding in [found] if isinstance(found, Finding) else found:
+            seen = shown(finding.seen, MAX_LINE)
+            self.findings.append(evolve(finding, check=name, seen=seen))
+
+    async def _within(self, asked: Coroutine[Deferred[Any], Any, T]) -> T:
+        left = self._end - self.clock.seconds()
+        return await Deferred.fromCoroutine(asked).addTimeout(max(0.0, left), self.clock)
+
+
+async def _called(check: Callable[..., Any], *arguments: Any) -> Found:
+    found = check(*arguments)
+    found = await found if isawaitable(found) else found
+    # A generator looks only now, and so its mistakes belong here.
+    return found if isinstance(found, Finding) else list(found)
+
+
+def in_thread(reactor: Any, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
+    """What a function returns or raises that blocks, in a thread that no exit waits for."""
+    deferred: Deferred[T] = Deferred()
+
+    def work() -> None:
+        try:
+            result: T | Failure = function(*arguments)
+        except Exception:  # noqa: BLE001 - raised where it is awaited
+            result = Failure()
+        reactor.callFromThread(deferred.callback, result)
+
+    Thread(target=work, daemon=True, name="doctor").start()
+    return deferred

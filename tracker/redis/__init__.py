@@ -1,0 +1,1 @@
+"""The client of Redis: connections, Sentinels, scripts, and an embedded server."""

@@ -1,0 +1,184 @@
+"""Where Redis is: a URL, read once at start."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
+
+from attrs import field, frozen
+from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wrapClientTLS
+from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.ssl import optionsForClientTLS
+
+from tracker.net.certificates import trust_root
+from tracker.redis.sentinel import ASK_TIMEOUT, Place, SentinelEndpoint
+
+#: Seconds for a server to be connected to.
+CONNECT_TIMEOUT: Final = 3.0
+
+_PORT: Final = 6379
+_SENTINEL_PORT: Final = 26379
+#: What Sentinels accept as the name of a master (sentinel.c, sentinelCommand, "monitor").
+_MASTER: Final = re.compile(r"[A-Za-z0-9._-]+")
+#: Scheme → its parameters.
+_SCHEMES: Final = {
+    "redis": (),
+    "rediss": ("ca",),
+    "unix": ("db",),
+    "redis+sentinel": ("sentinel_password",),
+    "rediss+sentinel": ("ca", "sentinel_password"),
+}
+
+
+@frozen
+class RedisAddress:
+    """A Redis server and how to log in to it.
+
+    ``str()`` of it holds no password and is fit for a log.
+    """
+
+    host: str = ""
+    port: int = 6379
+    path: str = ""
+    """Of a Unix socket; then host and port mean nothing."""
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: bool = False
+    ca_file: str | None = None
+    """PEM file of the authorities that may vouch for the server; None = the system's."""
+
+    sentinels: tuple[Place, ...] = ()
+    """Who knows where the server is; then host, port and path mean nothing."""
+    master: str = ""
+    """What the Sentinels call the server."""
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def from_url(cls, url: str) -> RedisAddress:
+        """Read ``redis://``, ``rediss://`` (TLS), ``unix://`` or ``redis+sentinel://``.
+
+        ``redis://[[user]:password@]host[:port][/database]``,
+        ``rediss://…[?ca=/path/to/ca.pem]``, ``unix://[[user]:password@]/path[?db=0]``,
+        ``redis+sentinel://[[user]:password@]host[:port][,host[:port]…]/MASTER[/database]
+        [?sentinel_password=…]``, ``rediss+sentinel://…``. User and passwords are
+        percent-encoded.
+
+        :raises ValueError: with one line that says what is wrong, without the password.
+        """
+        try:
+            parts = urlsplit(url)
+            sentinel = parts.scheme.endswith("+sentinel")
+            places = _places(parts, _SENTINEL_PORT if sentinel else _PORT, several=sentinel)
+        except ValueError:
+            raise ValueError("Redis URL: the port or the host is not valid") from None
+        # What is wrong is never quoted: a password that should have been percent-encoded
+        # may end up in any part.
+        scheme = parts.scheme
+        if scheme not in _SCHEMES:
+            known = "redis://, rediss://, unix:// or redis+sentinel://"
+            raise ValueError(f"Redis URL: must begin with {known}")
+        query = _parameters(parts)
+        username = unquote(parts.username) if parts.username else None
+        password = unquote(parts.password) if parts.password is not None else None
+        if username is not None and password is None:
+            raise ValueError("Redis URL: a user without a password (user:password@…)")
+        path = master = ""
+        if scheme == "unix":
+            if parts.hostname or not parts.path.startswith("/") or not parts.path.strip("/"):
+                raise ValueError("Redis URL: unix:// needs an absolute path, unix:///path")
+            path = unquote(parts.path)
+            database = query.get("db", "0")
+        else:
+            if not all(host for host, _ in places):
+                raise ValueError(f"Redis URL: {scheme}:// needs a host")
+            database = parts.path.removeprefix("/")
+            if sentinel:
+                master, _, database = database.partition("/")
+                if not _MASTER.fullmatch(master):
+                    raise ValueError(f"Redis URL: the master's name, {scheme}://host/NAME")
+            database = database or "0"
+        if not (database.isascii() and database.isdigit() and len(database) < 10):
+            raise ValueError("Redis URL: the database must be a number (in a password, / is %2F)")
+        host, port = ("", _PORT) if sentinel else places[0]
+        return cls(
+            host=host,
+            port=port,
+            path=path,
+            database=int(database),
+            username=username,
+            password=password,
+            tls=scheme.startswith("rediss"),
+            ca_file=query.get("ca"),
+            sentinels=places if sentinel else (),
+            master=master,
+            sentinel_password=query.get("sentinel_password"),
+        )
+
+    def __str__(self) -> str:
+        if self.path:
+            return f"unix://{self.path}" + (f"?db={self.database}" if self.database else "")
+        scheme = "rediss" if self.tls else "redis"
+        if self.sentinels:
+            sentinels = ",".join(map(_text, self.sentinels))
+            return f"{scheme}+sentinel://{sentinels}/{self.master}/{self.database}"
+        return f"{scheme}://{_text((self.host, self.port))}/{self.database}"
+
+    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
+        """Where to connect to; over TLS the server's certificate and name are checked.
+
+        :raises OSError: when the file of authorities cannot be read.
+        :raises ValueError: when it holds no certificate.
+        """
+        if self.path:
+            return UNIXClientEndpoint(reactor, self.path, timeout=CONNECT_TIMEOUT)
+        if not self.sentinels:
+            return self._tcp(reactor, (self.host, self.port), CONNECT_TIMEOUT)
+        return SentinelEndpoint(
+            reactor,
+            self.master,
+            {_text(place): self._tcp(reactor, place, ASK_TIMEOUT) for place in self.sentinels},
+            lambda host, port: self._tcp(reactor, (host, port), CONNECT_TIMEOUT),
+            self.sentinel_password,
+        )
+
+    def _tcp(self, reactor: Any, place: Place, timeout: float) -> IStreamClientEndpoint:
+        host, port = place
+        plain = HostnameEndpoint(reactor, host, port, timeout=timeout)
+        if not self.tls:
+            return plain
+        trusted = None if self.ca_file is None else trust_root(Path(self.ca_file))
+        return wrapClientTLS(optionsForClientTLS(host, trustRoot=trusted), plain)
+
+
+def _places(parts: SplitResult, default_port: int, several: bool) -> tuple[Place, ...]:
+    """Hosts and ports of a URL; a host may be missing."""
+    location = parts.netloc.rpartition("@")[2]
+    if "," in location and not several:
+        raise ValueError("several hosts")
+    places: list[Place] = []
+    for text in location.split(",") if several else (location,):
+        place = urlsplit(f"//{text}")
+        if place.port == 0:
+            raise ValueError("port 0")
+        places.append((place.hostname or "", default_port if place.port is None else place.port))
+    return tuple(places)
+
+
+def _parameters(parts: SplitResult) -> dict[str, str]:
+    """The parameters of a URL; where one occurs twice the last one stands."""
+    # A plus sign is one, as it is in the other parts of the URL.
+    given = parse_qs(parts.query.replace("+", "%2B"), keep_blank_values=True)
+    known = _SCHEMES[parts.scheme]
+    if set(given) - set(known) or parts.fragment:
+        names = " and ".join(f"?{name}=…" for name in known)
+        allowed = f"only {names} is known" if known else "it takes no parameters"
+        raise ValueError(f"Redis URL: {allowed} (in a password, ? and # are %3F and %23)")
+    return {name: values[-1] for name, values in given.items()}
+
+
+def _text(place: Place) -> str:
+    host, port = place
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

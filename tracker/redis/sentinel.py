@@ -1,0 +1,200 @@
+"""Which of several servers is the master: what Redis Sentinels say about it.
+
+Asked before each connection, and while it lasts: a master that was replaced goes on
+confirming what will be lost until it is told so, some ten seconds later. (Redis
+documentation, "Guidelines for Redis clients with support for Redis Sentinel";
+sentinel.c, sentinelRefreshInstanceInfo, "+convert-to-slave".)
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import txredisapi
+from twisted.internet.defer import Deferred
+from twisted.internet.error import TimeoutError as ConnectTimeout
+from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.protocol import Factory, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tracker.redis.protocol import RedisProtocol
+
+#: Seconds for a Sentinel to be connected to and to answer.
+ASK_TIMEOUT: Final = 2.0
+#: Seconds that the first answer waits for others that agree.
+AGREEMENT_TIMEOUT: Final = 0.5
+
+Place = tuple[str, int]
+"""Host and port."""
+
+
+class NotFound(Exception):
+    """There is no master, or it is another one; one line says why."""
+
+
+def why_not_connected(error: BaseException | None) -> str:
+    """One line on a failed attempt to connect."""
+    return "the connection timed out" if isinstance(error, ConnectTimeout) else str(error)
+
+
+@implementer(IStreamClientEndpoint)
+class SentinelEndpoint:
+    """Connects to the server that Sentinels name as the master.
+
+    All are asked at once and most of them decide: one that is gone costs no time, and one
+    that missed a failover is outvoted.
+
+    :param name: what the Sentinels call the master.
+    :param sentinels: how each is called in reasons → where it is.
+    :param server: the endpoint of a server with this host and port.
+    :param password: of the Sentinels.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        name: str,
+        sentinels: Mapping[str, IStreamClientEndpoint],
+        server: Callable[[str, int], IStreamClientEndpoint],
+        password: str | None,
+    ) -> None:
+        self._reactor = reactor
+        self._name = name
+        self._sentinels = sentinels
+        self._server = server
+        self._password = password
+        self._connected_to: Place | None = None
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+        """See IStreamClientEndpoint.
+
+        Fails with :class:`NotFound` when no Sentinel names a master, or nobody can
+        connect to the one they name.
+        """
+        return Deferred.fromCoroutine(self._connect(protocolFactory))
+
+    async def _connect(self, factory: IProtocolFactory) -> Any:
+        host, port = self._connected_to = await self._locate()
+        try:
+            return await self._server(host, port).connect(factory)
+        except Exception as error:  # noqa: BLE001 - told with the place, which nobody else knows
+            raise NotFound(f"the master {host}:{port}: {why_not_connected(error)}") from None
+
+    async def confirm(self) -> None:
+        """Return unless the Sentinels name another master than the one connected to.
+
+        :raises NotFound: when they do.
+        """
+        try:
+            host, port = place = await self._locate()
+        except NotFound:
+            return  # nobody knows better
+        if place != self._connected_to:
+            raise NotFound(f"replaced, the master is {host}:{port} now")
+
+    async def _locate(self) -> Place:
+        asked = {
+            sentinel: Deferred.fromCoroutine(self._ask(endpoint))
+            for sentinel, endpoint in self._sentinels.items()
+        }
+        return await _Vote(self._reactor, asked).result
+
+    async def _ask(self, endpoint: IStreamClientEndpoint) -> Place:
+        protocol: Any = await endpoint.connect(_Factory(self._reactor))
+        try:
+            if self._password is not None:
+                await protocol.execute_command("AUTH", self._password)
+            place = await protocol.execute_command(
+                "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name
+            )
+        except txredisapi.ConnectionError as error:
+            raise NotFound(protocol.why or str(error)) from None
+        finally:
+            protocol.transport.abortConnection()
+        if place is None:
+            raise NotFound(f"knows no master {self._name}")
+        try:
+            host, port = place
+            return host.decode("ascii"), int(port)
+        except (ValueError, TypeError, AttributeError):
+            raise NotFound("is no Sentinel") from None
+
+
+class _Vote:
+    """What most of those who were asked say; ``result`` fires as soon as that is clear."""
+
+    def __init__(self, reactor: Any, asked: Mapping[str, Deferred[Place]]) -> None:
+        self.result: Deferred[Place] = Deferred(lambda _: self._end())
+        self._reactor = reactor
+        self._asked = asked
+        self._open = set(asked)
+        self._answers: Counter[Place] = Counter()
+        self._reasons: dict[str, str] = {}
+        self._deadline: IDelayedCall | None = None
+        self._decided = False
+        for sentinel, answer in asked.items():
+            answer.addTimeout(ASK_TIMEOUT, reactor, self._overdue)
+            answer.addCallback(self._answered)
+            answer.addErrback(self._failed, sentinel)
+            answer.addBoth(self._done, sentinel)
+
+    def _overdue(self, result: Any, timeout: float) -> None:
+        raise NotFound(f"no answer within {timeout:g} s")
+
+    def _answered(self, place: Place) -> None:
+        self._answers[place] += 1
+
+    def _failed(self, failure: Failure, sentinel: str) -> None:
+        self._reasons[sentinel] = why_not_connected(failure.value)
+
+    def _done(self, _: None, sentinel: str) -> None:
+        self._open.discard(sentinel)
+        if self._decided:
+            return
+        if not self._open or max(self._answers.values(), default=0) > len(self._asked) / 2:
+            self._decide()
+        elif self._answers and self._deadline is None:
+            self._deadline = self._reactor.callLater(AGREEMENT_TIMEOUT, self._decide)
+
+    def _decide(self) -> None:
+        self._end()
+        if self._answers:
+            self.result.callback(self._answers.most_common(1)[0][0])
+        else:
+            # In the order of the URL, so that the same reasons are the same line.
+            told = "; ".join(f"{sentinel}: {self._reasons[sentinel]}" for sentinel in self._asked)
+            self.result.errback(NotFound(f"no Sentinel names the master: {told}"))
+
+    def _end(self) -> None:
+        self._decided = True
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        for sentinel in tuple(self._open):
+            self._asked[sentinel].cancel()
+
+
+class _Protocol(RedisProtocol):
+    """A connection to a Sentinel, which remembers why it ended."""
+
+    why = ""
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self.why = f"connection lost: {reason.getErrorMessage()}"
+        super().connectionLost(reason)
+
+
+class _Factory(Factory):
+    noisy = False
+
+    def __init__(self, reactor: Any) -> None:
+        self._reactor = reactor
+
+    def buildProtocol(self, addr: Any) -> _Protocol:
+        # txredisapi gets no password: it would not say why it was refused. It needs no reply
+        # timeout, since callers have a deadline.
+        protocol = _Protocol(self._reactor, None)
+        protocol.factory = self
+        return protocol

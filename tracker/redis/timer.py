@@ -1,0 +1,44 @@
+"""Things that are done with Redis again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.application.internet import TimerService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+
+from tracker.redis.connection import RedisConnection
+
+
+class RedisTimer(Service):
+    """Does something as soon as Redis is there for the first time, then regularly.
+
+    :param seconds: from one time to the next.
+    :param do: a coroutine function, never called again before it has returned.
+    """
+
+    def __init__(
+        self, clock: Any, redis: RedisConnection, seconds: float, do: Callable[[], Any]
+    ) -> None:
+        self._first_connection = redis.when_connected
+        self._timer = TimerService(seconds, do)
+        self._timer.clock = clock
+        self._first: Deferred[None] = succeed(None)
+
+    def startService(self) -> None:
+        """Begin."""
+        super().startService()
+        self._first = self._first_connection().addCallbacks(
+            lambda _: self._timer.startService(), lambda failure: None
+        )
+
+    def stopService(self) -> Deferred[None]:
+        """End; fires when what is being done is done."""
+        super().stopService()
+        self._first.cancel()
+        if not self._timer.running:
+            return succeed(None)
+        stopped: Deferred[None] = self._timer.stopService()
+        return stopped

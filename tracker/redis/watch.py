@@ -1,0 +1,82 @@
+"""Keeps an eye on Redis itself: whether what it confirms is safe there, and its memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import Metric
+from twisted.logger import Logger
+
+from tracker.observe.figures import gauge
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.timer import RedisTimer
+
+#: Seconds between two looks.
+INTERVAL: Final = 15
+
+
+class RedisWatch(RedisTimer):
+    """Reads what Redis tells of itself.
+
+    While it cannot be asked there are no figures. It is not asked for its settings, which may
+    hold passwords: how often it synchronises its file is for ``tracker-admin doctor`` to see.
+
+    :param registry: gets the metrics.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Any, redis: RedisConnection, registry: CollectorRegistry) -> None:
+        super().__init__(clock, redis, INTERVAL, self._look)
+        self._redis = redis
+        self._info: Mapping[str, str] = {}
+        registry.register(self)
+
+    async def _look(self) -> None:
+        try:
+            self._info = _facts(await self._redis.execute("INFO"))
+        except (Refused, Unavailable) as error:
+            self._log.debug("Redis does not tell of itself: {error}", error=error)
+            self._info = {}
+
+    def collect(self) -> Iterator[Metric]:
+        """The metrics, asked for by Prometheus' client at each scrape."""
+        info = self._info
+        durable = gauge(
+            "tracker_redis_durable",
+            "1 while what Redis confirms is safe there: it appends to a file, has written that "
+            "last time, and evicts nothing; else 0.",
+        )
+        used = gauge("tracker_redis_used_memory_bytes", "Memory that Redis has used.")
+        most = gauge("tracker_redis_maxmemory_bytes", "Memory that it may use; 0: no limit.")
+        if info:
+            durable.add_metric([], is_durable(info))
+            used.add_metric([], _number(info, "used_memory"))
+            most.add_metric([], _number(info, "maxmemory"))
+        yield from (durable, used, most)
+
+
+def is_durable(info: Mapping[str, str]) -> bool:
+    """Whether what Redis confirms is safe there, as far as INFO tells."""
+    return (
+        info.get("aof_enabled") == "1"
+        and info.get("aof_last_write_status", "ok") == "ok"
+        and info.get("maxmemory_policy", "noeviction") == "noeviction"
+    )
+
+
+def _facts(reply: bytes) -> dict[str, str]:
+    """Name → value, of all sections."""
+    lines = reply.decode(errors="backslashreplace").splitlines()
+    pairs = (line.partition(":") for line in lines if not line.startswith("#"))
+    return {name: value for name, colon, value in pairs if colon}
+
+
+def _number(info: Mapping[str, str], name: str) -> float:
+    try:
+        return float(info.get(name, 0))
+    except ValueError:
+        return math.nan

@@ -1,0 +1,1 @@
+"""How a process starts, reports that it is ready, and stops."""

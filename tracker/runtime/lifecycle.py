@@ -1,0 +1,188 @@
+"""How a process of Tracker starts, stops and gives up."""
+
+from __future__ import annotations
+
+import atexit
+import faulthandler
+import gc
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from twisted.application.service import MultiService, Service
+from twisted.internet.defer import Deferred, maybeDeferred, succeed
+from twisted.internet.error import CannotListenError, ReactorNotRunning
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tracker.net.endpoints import readable
+
+#: Ends the process with status 1 after saying why, in one line.
+Abort = Callable[[str], None]
+
+
+class Role(MultiService):
+    """Services that start in order and stop in the opposite order, one after another.
+
+    So what accepts work stops before what finishes it, and that before what it needs.
+    """
+
+    _log = Logger()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop all; fires when the last one has stopped."""
+        Service.stopService(self)
+        return Deferred.fromCoroutine(self._stop_one_by_one())
+
+    async def _stop_one_by_one(self) -> None:
+        for child in reversed(list(self)):
+            try:
+                await maybeDeferred(child.stopService)
+            except Exception:  # noqa: BLE001 - the others must be stopped all the same
+                self._log.failure("{child} did not stop cleanly", child=child)
+
+
+class GaveUp(Exception):
+    """The process cannot do its work; the text says why."""
+
+
+class Process(Role):
+    """The role that a whole process is.
+
+    It exits with status 0 when it is told to stop (SIGTERM, SIGINT), with 1 when it
+    cannot go on (:meth:`abort`).
+    """
+
+    def __init__(self, reactor: Any) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self._aborted = ""  # why
+
+    def privilegedStartService(self) -> None:
+        """Bind ports.
+
+        :raises GaveUp: when one cannot be had, so that twistd's parent process hears of it.
+        """
+        super().privilegedStartService()
+        if self._aborted:
+            # It has been told: no traceback, which would say nothing to anybody.
+            sys.excepthook = lambda *_: None
+            raise GaveUp(self._aborted)
+
+    def startService(self) -> None:
+        """Start the services, and heed signals."""
+        _raise_file_limit()
+        _collect_garbage_seldom()
+        _tell_where_it_ends()
+        # Twisted's own handlers end the process by the signal, after a clean stop too.
+        self._reactor.callWhenRunning(self._heed_signals)
+        super().startService()
+
+    def abort(self, reason: str) -> None:
+        """Say why, once, then stop cleanly and exit with status 1."""
+        if self._aborted:
+            return
+        self._aborted = reason
+        self._log.critical("giving up: {reason}", reason=reason)
+        # twistd has no way to name an exit status; this runs when all else is done.
+        atexit.register(_exit, 1)
+        self._reactor.callWhenRunning(self._stop)
+
+    def _heed_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._reactor.callFromThread(self._stop))
+
+    def _stop(self) -> None:
+        with suppress(ReactorNotRunning):  # it is stopping already
+            self._reactor.stop()
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # the soft one will have to do
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _collect_garbage_seldom() -> None:
+    # What a packet or a batch leaves behind holds no cycles, but the collector looks at
+    # all that lives to find that out: with a thousand connections a sixth of the CPU time.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 50)
+
+
+def _tell_where_it_ends() -> None:
+    # As systemd's watchdog ends one that is stuck (SIGABRT): what it is doing stands in the log.
+    if sys.__stderr__ is not None:
+        faulthandler.enable(sys.__stderr__)
+
+
+def _exit(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+class Listener(Service):
+    """Listens on one endpoint from start to stop.
+
+    :param name: how a person names the endpoint.
+    :param endpoint: an ``IStreamServerEndpoint``, or what listens like one.
+    :param factory: what it listens with.
+    :param abort: told when the endpoint cannot be had.
+    :param early: whether to bind before twistd gives up root, as low ports need.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, name: str, endpoint: Any, factory: Any, abort: Abort, early: bool = True
+    ) -> None:
+        self._early = early
+        self._name = name
+        self._endpoint = endpoint
+        self._factory = factory
+        self._abort = abort
+        self._listening: Deferred[IListeningPort | None] | None = None
+
+    def privilegedStartService(self) -> None:
+        """Begin to listen, if that has to be now."""
+        super().privilegedStartService()
+        if self._early:
+            self._listen()
+
+    def _listen(self) -> None:
+        listening: Deferred[Any] = self._endpoint.listen(self._factory)
+        self._listening = listening.addCallbacks(self._listens, self._cannot_listen)
+
+    def startService(self) -> None:
+        """Begin to listen, unless done before."""
+        super().startService()
+        if self._listening is None:
+            self._listen()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening; connections that were accepted live on."""
+        super().stopService()
+        listening, self._listening = self._listening, None
+        if listening is None:
+            return succeed(None)
+        listening.cancel()
+        return listening.addCallback(lambda port: None if port is None else port.stopListening())
+
+    def _listens(self, port: IListeningPort) -> IListeningPort:
+        self._log.info(
+            "listening: {name} on {address}", name=self._name, address=readable(port.getHost())
+        )
+        return port
+
+    def _cannot_listen(self, failure: Failure) -> None:
+        error = failure.value
+        reason = error.socketError if isinstance(error, CannotListenError) else error
+        self._abort(f"cannot listen on {self._name}: {reason}")

@@ -1,0 +1,99 @@
+"""Tells systemd that the process is ready, how it is, that it lives, and that it stops.
+
+It is ready as soon as it is known whether it can do its work: so a start waits for Redis to
+be connected, and fails when the process gives up at once, but does not wait for an outage of
+others to end. That, the status tells. It lives while the reactor turns and nothing is stuck.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from twisted.application.internet import TimerService
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.logger import Logger
+
+from tracker.runtime.notify import ALIVE, READY, STOPPING, Notifier, status
+from tracker.observe.health import Health
+
+#: Seconds between two looks at how it is.
+INTERVAL: Final = 1.0
+#: Seconds after which it is ready even if nothing is known.
+PATIENCE: Final = 10.0
+
+
+class Supervision(Service):
+    """Tells systemd; the last service to start, and the first to stop.
+
+    :param notifier: None where no systemd wants to hear of it.
+    """
+
+    _log = Logger()
+
+    def __init__(self, clock: Any, notifier: Notifier | None, health: Health) -> None:
+        self._clock = clock
+        self._notifier = notifier
+        self._health = health
+        self._began = 0.0
+        self._ready = False
+        self._status = ""
+        self._stuck = ""
+        self._timers: list[TimerService] = []
+
+    def startService(self) -> None:
+        """Begin to tell."""
+        super().startService()
+        if self._notifier is None:
+            return
+        self._began = self._clock.seconds()
+        self._every(INTERVAL, self._look, self._notifier)
+        if self._notifier.watchdog is not None:
+            self._every(self._notifier.watchdog / 2, self._live, self._notifier)
+
+    def stopService(self) -> Deferred[None]:
+        """Say that all stops now."""
+        super().stopService()
+        if self._notifier is not None:
+            self._notifier.tell(STOPPING, status("stopping"))
+        return gatherResults([timer.stopService() for timer in self._timers]).addCallback(
+            lambda _: None
+        )
+
+    def _every(self, seconds: float, do: Any, notifier: Notifier) -> None:
+        timer = TimerService(seconds, do, notifier)
+        timer.clock = self._clock
+        self._timers.append(timer)
+        timer.startService()
+
+    def _look(self, notifier: Notifier) -> None:
+        if self._stuck:
+            self._live(notifier)  # it may have been late only
+        told = self._text()
+        lines = [status(told)] if told != self._status else []
+        if not self._ready and self._is_known():
+            lines.insert(0, READY)
+        if lines and notifier.tell(*lines):
+            self._ready = self._ready or READY in lines
+            self._status = told
+
+    def _is_known(self) -> bool:
+        return (
+            self._health.ready
+            or self._health.waits
+            or self._clock.seconds() - self._began >= PATIENCE
+        )
+
+    def _text(self) -> str:
+        reasons = self._health.reasons
+        if not reasons:
+            return "ready"
+        return "not ready: " + "; ".join(f"{name}: {why}" for name, why in reasons.items())
+
+    def _live(self, notifier: Notifier) -> None:
+        stuck = ", ".join(self._health.stuck)
+        if not stuck:
+            notifier.tell(ALIVE)
+        elif stuck != self._stuck:
+            self._log.critical("stuck, so that systemd restarts it: {what}", what=stuck)
+        self._stuck = stuck

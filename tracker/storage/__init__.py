@@ -1,0 +1,1 @@
+"""Where positions are stored: one package a database."""

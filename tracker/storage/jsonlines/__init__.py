@@ -1,0 +1,1 @@
+"""JSON lines: positions in a file or on standard output."""

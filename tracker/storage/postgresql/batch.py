@@ -1,0 +1,162 @@
+"""A batch as one transaction.
+
+Rows are copied into a temporary table of the connection, and from there inserted in the
+order of their keys. So processors with the same devices, or even the same entries, take
+locks in the same order, and none waits for one that waits for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from tracker.interfaces import Batch, StoredPosition
+from tracker.storage.postgresql.connection import Connection
+from tracker.storage.rows import encode_json, message_columns, pieces
+from tracker.log.redis.groups import entry_order
+
+MAKE_STAGING: Final = """
+CREATE TEMPORARY TABLE tracker_batch (
+    device_id       text COLLATE "C",
+    ts              timestamptz(3),
+    digest          bytea,
+    vendor          text,
+    codec           text,
+    latitude        double precision,
+    longitude       double precision,
+    altitude        integer,
+    angle           integer,
+    speed           integer,
+    satellites      integer,
+    priority        integer,
+    event           integer,
+    generation_type integer,
+    attributes      jsonb,
+    named           jsonb,
+    received_at     timestamptz(3),
+    has_fix         boolean,
+    is_message      boolean,
+    type            integer,
+    message         text
+) ON COMMIT DELETE ROWS
+"""
+_COPY: Final = "COPY pg_temp.tracker_batch FROM STDIN"
+
+#: Columns of positions and of last_positions that are those of the batch.
+_RECORD: Final = (
+    *("digest", "vendor", "codec", "latitude", "longitude", "altitude", "angle", "speed"),
+    *("satellites", "priority", "event", "generation_type", "attributes", "named"),
+    "received_at",
+)
+_COLUMNS: Final = f"device_id, ts, {', '.join(_RECORD)}"
+
+_INSERT_POSITIONS: Final = f"""
+INSERT INTO positions ({_COLUMNS})
+SELECT {_COLUMNS} FROM pg_temp.tracker_batch WHERE NOT is_message
+ORDER BY device_id, ts, digest
+ON CONFLICT DO NOTHING
+"""  # noqa: S608 - made of constants
+
+_INSERT_MESSAGES: Final = """
+INSERT INTO messages (
+    device_id, ts, digest, vendor, codec, type, message, attributes, received_at
+)
+SELECT device_id, ts, digest, vendor, codec, type, message, attributes, received_at
+FROM pg_temp.tracker_batch WHERE is_message
+ORDER BY device_id, ts, digest
+ON CONFLICT DO NOTHING
+"""
+
+# Two records of one millisecond are told apart by digest, so that the outcome is the
+# same in whichever order they come.
+_NEWER: Final = "(l.ts IS NULL OR (excluded.ts, excluded.digest) > (l.ts, l.digest))"
+_PLACE: Final = ", ".join(
+    f"{column} = CASE WHEN {_NEWER} THEN excluded.{column} ELSE l.{column} END"
+    for column in ("ts", *_RECORD)
+)
+_LAST_POSITIONS: Final = f"""
+INSERT INTO last_positions AS l (device_id, last_contact, ts, {", ".join(_RECORD)})
+SELECT device_id, last_contact, ts, {", ".join(_RECORD)}
+FROM (
+    SELECT device_id, max(ts) AS last_contact FROM pg_temp.tracker_batch GROUP BY device_id
+) AS contact
+LEFT JOIN (
+    SELECT DISTINCT ON (device_id) {_COLUMNS} FROM pg_temp.tracker_batch WHERE has_fix
+    ORDER BY device_id, ts DESC, digest DESC
+) AS place USING (device_id)
+ORDER BY device_id
+ON CONFLICT (device_id) DO UPDATE SET
+    last_contact = greatest(l.last_contact, excluded.last_contact),
+    {_PLACE}
+WHERE excluded.last_contact > l.last_contact OR (excluded.ts IS NOT NULL AND {_NEWER})
+"""  # noqa: S608 - made of constants
+
+# Entries that were left pending come again after later ones: never step back.
+_ORDER: Final = "(split_part({0}, '-', 1)::numeric, split_part({0}, '-', 2)::numeric)"
+_WRITE_CHECKPOINT: Final = f"""
+INSERT INTO checkpoints AS c (stream, group_name, entry_id) VALUES (%s, %s, %s)
+ON CONFLICT (stream, group_name) DO UPDATE SET entry_id = excluded.entry_id
+WHERE {_ORDER.format("excluded.entry_id")} > {_ORDER.format("c.entry_id")}
+"""  # noqa: S608 - made of constants
+
+
+def store(connection: Connection, batch: Batch) -> int:
+    """Commit a batch.
+
+    :param connection: one that autocommits, with :data:`MAKE_STAGING` done.
+    :return: how many positions and messages were new.
+    :raises psycopg.Error: then the transaction may still be open, and has to be rolled back.
+    """
+    for entry_id in batch.checkpoints.values():
+        entry_order(entry_id)
+    connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    if batch.positions:
+        with connection.cursor() as cursor, cursor.copy(_COPY) as copy:
+            # The server reads a piece while the next one is made.
+            for piece in pieces(map(_copy_row, batch.positions)):
+                copy.write(piece.encode("utf-8", "surrogatepass"))
+    inserts = []
+    with connection.pipeline():
+        if batch.positions:
+            inserts = [_INSERT_POSITIONS, _LAST_POSITIONS]
+            if any(stored.position.is_message for stored in batch.positions):
+                inserts.insert(1, _INSERT_MESSAGES)
+        done = {one: connection.execute(one, prepare=True) for one in inserts}
+        for (stream, group), entry_id in sorted(batch.checkpoints.items()):
+            connection.execute(_WRITE_CHECKPOINT, (stream, group, entry_id), prepare=True)
+        connection.execute("COMMIT")
+    return sum(cursor.rowcount for one, cursor in done.items() if one != _LAST_POSITIONS)
+
+
+def _copy_row(stored: StoredPosition) -> str:
+    position = stored.position
+    named = "\\N" if stored.named is None else _json(stored.named)
+    rest = f"{'t' if position.has_fix else 'f'}\tf\t\\N\t\\N"
+    if position.is_message:
+        type_, message = message_columns(position.attributes)
+        text = "\\N" if message is None else _escaped(message)
+        rest = f"f\tt\t{_null(type_)}\t{text}"
+    return (
+        f"{_escaped(position.device_id)}\t{position.timestamp}\t\\\\x{stored.digest.hex()}\t"
+        f"{_escaped(stored.vendor)}\t{_escaped(stored.codec)}\t"
+        f"{_null(position.latitude)}\t{_null(position.longitude)}\t{_null(position.altitude)}\t"
+        f"{_null(position.angle)}\t{_null(position.speed)}\t{_null(position.satellites)}\t"
+        f"{position.priority}\t{position.event}\t{_null(position.generation_type)}\t"
+        f"{_json(position.attributes)}\t{named}\t{stored.received_at}\t{rest}\n"
+    )
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    text = encode_json(value)
+    return text.replace("\\", "\\\\") if "\\" in text else text
+
+
+def _null(value: float | None) -> Any:
+    return "\\N" if value is None else value
+
+
+def _escaped(text: str) -> str:
+    # Source: PostgreSQL documentation, COPY, "Text Format".
+    if text.isalnum():
+        return text
+    return text.replace("\\", "\\\\").replace("\t", "\\t").replace("\n", "\\n").replace("\r", "\\r")

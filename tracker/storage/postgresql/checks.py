@@ -1,0 +1,184 @@
+"""Whether PostgreSQL can be used, and keeps what it commits."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+import psycopg
+
+from tracker.observe.examination import Examination, in_thread
+from tracker.observe.findings import Finding, failure, ok, skipped, warning
+from tracker.storage.checks import judge_schema
+from tracker.interfaces import SinkUnusable
+from tracker.storage.migrations import scripts
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.connection import Connection, connect, told
+from tracker.storage.postgresql.schema import is_current, version_of
+
+#: The lowest major version that serves.
+LEAST: Final = 13
+#: Connections that are free, at least: a processor needs one, and one more when it restarts.
+FREE: Final = 10
+
+_CHECKS: Final = ("sink-schema", "sink-version", "sink-durability", "sink-connections")
+
+# Backends are counted by database, since of others' sessions not everybody is told.
+_FACTS: Final = """
+SELECT current_setting('server_version'), current_setting('server_version_num')::int,
+    current_setting('fsync'), current_setting('full_page_writes'),
+    current_setting('synchronous_commit'), current_setting('max_connections')::int,
+    current_setting('max_connections')::int
+        - current_setting('superuser_reserved_connections')::int
+        - coalesce(current_setting('reserved_connections', true), '0')::int
+        - (SELECT sum(numbackends) FROM pg_stat_database)::int
+"""
+_NAMES: Final = (
+    *("server_version", "server_version_num", "fsync", "full_page_writes"),
+    *("synchronous_commit", "max_connections", "free"),
+)
+
+
+async def examine_postgresql(reactor: Any, examination: Examination, url: str) -> None:
+    """Make all checks of the database that a URL names, which makes sense."""
+    address = PostgreSQLAddress.from_url(url)
+    connections: list[Connection] = []
+    await examination.make(
+        *("sink-reachable", in_thread, reactor, reachable, address, connections),
+        late=partial(judge_unreachable, address),
+    )
+    for name in _CHECKS:
+        if not connections:
+            await examination.make(name, skipped, "there is no connection")
+    if not connections:
+        return
+    (connection,) = connections
+    await examination.make("sink-schema", in_thread, reactor, schema, connection, address)
+    known: dict[str, Any] = {}
+
+    def facts() -> Mapping[str, Any]:
+        if not known:
+            row = connection.execute(_FACTS).fetchone()
+            known.update(zip(_NAMES, row or (), strict=True))
+        return known
+
+    for name, judge in (
+        ("sink-version", judge_version),
+        ("sink-durability", judge_durability),
+        ("sink-connections", judge_connections),
+    ):
+        await examination.make(name, in_thread, reactor, _judged, judge, facts, psql(address))
+    if examination.has_time:  # else a thread may still use it
+        connection.close()
+
+
+def _judged(judge: Any, facts: Any, cli: str) -> list[Finding]:
+    return list(judge(facts(), cli))
+
+
+def reachable(address: PostgreSQLAddress, connections: list[Connection]) -> Finding:
+    """It lets this user in, and is a primary.
+
+    :param connections: gets the connection, which can change nothing.
+    """
+    try:
+        connection = connect(address)
+    except psycopg.Error as error:
+        return judge_unreachable(address, told(error))
+    connection.execute("SET default_transaction_read_only = on; SET statement_timeout = 5000")
+    connections.append(connection)
+    return ok(f"{address.url} answers")
+
+
+def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
+    """What is to be said of why there is no connection."""
+    given = address.parameters
+    host, number = shlex.quote(given.get("host", "localhost")), given.get("port", "5432")
+    name, user = (shlex.quote(str(given.get(key, "tracker"))) for key in ("dbname", "user"))
+    place = f"-h {host} -p {number}"
+    server = f"psql {place} -U postgres -c"
+    for pattern, mend in (
+        (
+            r"authentication failed|no password supplied",
+            f"echo {host}:{number}:{name}:{user}:PASSWORD >> ~/.pgpass && chmod 600 ~/.pgpass",
+        ),
+        (r"database .* does not exist", f"createdb {place} -O {user} {name}"),
+        (r"role .* does not exist", f"createuser {place} --pwprompt {user}"),
+        (
+            r"no pg_hba\.conf entry",
+            f"host {name} {user} samenet scram-sha-256  # in pg_hba.conf, then pg_ctl reload",
+        ),
+        (
+            r"too many (clients|connections)|remaining connection slots",
+            f"{server} 'ALTER SYSTEM SET max_connections = 200'  # then restart PostgreSQL",
+        ),
+        (r"read-only", "TRACKER_SINK=postgresql://USER@PRIMARY/DATABASE  # this is a standby"),
+        (r"SSL|certificate", "TRACKER_SINK='postgresql://…?sslmode=…&sslrootcert=…'"),
+        (r"refused|No such file", "systemctl start postgresql  # or say where it is: --sink"),
+    ):
+        if re.search(pattern, reason):
+            return failure(f"{address.url}: {reason}", mend)
+    return failure(
+        f"{address.url}: {reason}", f"pg_isready {place}  # the name, the network, the firewall"
+    )
+
+
+def schema(connection: Connection, address: PostgreSQLAddress) -> Finding:
+    """The tables are those of this program."""
+    found, known = version_of(connection), len(scripts("postgres"))
+    if found == known:
+        try:
+            is_current(connection, address, migrate=False)  # a hypertable, where it is to be one
+        except SinkUnusable as error:
+            seen, _, mend = str(error).partition(": run ")
+            return failure(seen, mend)
+    return judge_schema(found, known, address.url, address.url)
+
+
+def judge_version(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
+    """It is not too old."""
+    found = facts["server_version"]
+    if facts["server_version_num"] >= LEAST * 10_000:
+        yield ok(f"PostgreSQL {found}")
+    else:
+        yield failure(
+            f"PostgreSQL {found}: {LEAST} or later is needed",
+            f"apt-get install postgresql  # {LEAST} or later, then pg_upgradecluster",
+        )
+
+
+def judge_durability(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
+    """What it commits is on disk."""
+    well = True
+    for name, judge, why in (
+        ("fsync", failure, "the database is broken when the power fails"),
+        ("full_page_writes", failure, "the database is broken when the power fails"),
+        ("synchronous_commit", warning, "others than processors lose what they commit"),
+    ):
+        if facts[name] == "off":
+            well = False
+            yield judge(
+                f"{name} off: {why}",
+                f"{cli} -c 'ALTER SYSTEM SET {name} = on' -c 'SELECT pg_reload_conf()'",
+            )
+    if well:
+        yield ok(f"fsync on, synchronous_commit {facts['synchronous_commit']}")
+
+
+def judge_connections(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
+    """There is room for more connections."""
+    free, most = facts["free"], facts["max_connections"]
+    seen = f"{max(0, free)} of {most} connections are free"
+    if free >= FREE:
+        yield ok(seen)
+        return
+    mend = f"{cli} -c 'ALTER SYSTEM SET max_connections = {2 * most}'  # then restart PostgreSQL"
+    yield (warning if free > 0 else failure)(seen, mend)
+
+
+def psql(address: PostgreSQLAddress) -> str:
+    """What begins a line that asks it."""
+    return f"psql {shlex.quote(address.url)}"

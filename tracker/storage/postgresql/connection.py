@@ -1,0 +1,67 @@
+"""Connections, and what their errors mean."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+import psycopg
+
+from tracker.interfaces import SinkDown, SinkUnusable
+from tracker.storage.postgresql.address import PostgreSQLAddress
+
+Connection = psycopg.Connection[Any]
+
+#: SQLSTATE classes of what is wrong with data: data exception, integrity constraint
+#: violation, program limit exceeded. Source: PostgreSQL documentation, appendix A.
+_REFUSALS: Final = ("22", "23", "54")
+#: query_canceled (statement_timeout), lock_not_available (lock_timeout), and
+#: idle_in_transaction_session_timeout. Source: as above.
+_TIMEOUTS: Final = ("57014", "55P03", "25P03")
+#: What no second try mends when there is no connection: libpq gives no SQLSTATE then.
+_HOPELESS: Final = re.compile(
+    r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
+    r"|certificate|does not support SSL|permission denied for database|invalid .*value"
+)
+#: Tables that say of many records what is the latest.
+_SUMMARIES: Final = ("last_positions", "checkpoints")
+_COLUMN: Final = re.compile(r"^COPY tracker_batch, line \d+, column (\w+)", re.MULTILINE)
+
+
+def connect(address: PostgreSQLAddress) -> Connection:
+    """A connection that autocommits.
+
+    :raises psycopg.OperationalError: when there is none to be had.
+    """
+    return psycopg.connect(**address.parameters, autocommit=True)
+
+
+def told(error: psycopg.Error) -> str:
+    """What an error says in one line, without the data that a server quotes beside it."""
+    primary = error.diag.message_primary
+    if primary is None:
+        return " ".join(str(error).split()) or type(error).__name__
+    column = _COLUMN.search(error.diag.context or "")
+    return f"{column[1]}: {primary}" if column else primary
+
+
+def is_refusal(error: psycopg.Error) -> bool:
+    """Whether the data is at fault, so that the same would go wrong again."""
+    if error.diag.table_name in _SUMMARIES:
+        return False  # each record has a row there: a constraint that somebody added is at fault
+    return (error.sqlstate or "").startswith(_REFUSALS)
+
+
+def is_timeout(error: psycopg.Error) -> bool:
+    """Return whether the server cancelled because a statement, a lock or the client was slow."""
+    return error.sqlstate in _TIMEOUTS
+
+
+def cannot_open(address: PostgreSQLAddress, error: psycopg.Error, text: str) -> Exception:
+    """What to raise when a database cannot be opened.
+
+    :param text: what there is to say of the error.
+    """
+    if isinstance(error, psycopg.OperationalError) and not _HOPELESS.search(text):
+        return SinkDown(text)
+    return SinkUnusable(f"cannot use the database {address.url}: {text}")

@@ -1,0 +1,110 @@
+"""Reads the database of a PostgreSQL sink, or a standby of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+from attrs import evolve
+
+from tracker.storage.positions import LAST, TIMEOUT, NoAnswer, Positions, Search, decoded
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.connection import Connection, connect, told
+
+_ISO: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
+_TIMES: Final = ("last_contact", "ts")
+_LAST: Final = ", ".join(_ISO.format(name) if name in _TIMES else name for name in LAST)
+
+
+class PostgreSQLPositions(Positions):
+    """Keeps one connection, which can write nothing, and makes it again when it is lost."""
+
+    def __init__(self, reactor: Any, url: str) -> None:
+        """:raises ValueError: when the URL makes no sense."""
+        super().__init__(reactor, "console-postgresql")
+        address = PostgreSQLAddress.from_url(url)
+        options = f"-c statement_timeout={TIMEOUT * 1000:.0f} -c default_transaction_read_only=on"
+        self._address = evolve(
+            address,
+            parameters={
+                **address.parameters,
+                "application_name": "tracker-console",
+                "target_session_attrs": "any",
+                "options": f"{address.parameters.get('options') or ''} {options}".strip(),
+            },
+        )
+        self._connection: Connection | None = None
+
+    def _devices(self, search: Search) -> list[dict[str, Any]]:
+        where, values = ["strpos(device_id, %s) > 0"], [search.text]
+        order = "device_id"
+        if search.by_contact:
+            order = "last_contact DESC, device_id DESC"
+        if search.after is not None and search.by_contact:
+            where.append("(last_positions.last_contact, device_id) < (%s::timestamptz, %s)")
+            values += search.after
+        elif search.after is not None:
+            where.append("device_id > %s")
+            values.append(search.after[1])
+        rows = self._select(
+            f"SELECT {_LAST} FROM last_positions "  # noqa: S608 - names of ours
+            f"WHERE {' AND '.join(where)} ORDER BY {order} LIMIT %s",
+            (*values, search.limit),
+        )
+        return [dict(zip(LAST, row, strict=True)) for row in rows]
+
+    def _device(self, device_id: str) -> dict[str, Any] | None:
+        names = (*LAST, "attributes", "named")
+        rows = self._select(
+            # As text, because the driver's own parser raises an error for deep nesting.
+            f"SELECT {_LAST}, attributes::text, named::text "  # noqa: S608 - names of ours
+            "FROM last_positions WHERE device_id = %s",
+            (device_id,),
+        )
+        return decoded(dict(zip(names, rows[0], strict=True))) if rows else None
+
+    def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
+        return self._select(
+            f"SELECT {_ISO.format('ts')}, latitude, longitude, speed, angle "  # noqa: S608
+            "FROM positions WHERE device_id = %s AND ts >= %s::timestamptz "
+            "AND latitude IS NOT NULL ORDER BY positions.ts DESC LIMIT %s",
+            (device_id, since, limit),
+        )
+
+    def _close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()
+
+    def _select(self, query: Any, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        fresh = self._connection is None
+        try:
+            return self._run(query, values)
+        except psycopg.OperationalError as error:
+            # A connection that was lost meanwhile is made again, once.
+            if fresh or not self._lost():
+                raise self._no_answer(error) from None
+        except psycopg.Error as error:
+            raise self._no_answer(error) from None
+        try:
+            return self._run(query, values)
+        except psycopg.Error as error:
+            raise self._no_answer(error) from None
+
+    def _run(self, query: Any, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        if self._connection is None or self._connection.closed:
+            self._connection = None
+            self._connection = connect(self._address)
+        return self._connection.execute(query, values).fetchall()
+
+    def _lost(self) -> bool:
+        return self._connection is None or bool(self._connection.closed)
+
+    def _no_answer(self, error: psycopg.Error) -> NoAnswer:
+        if self._lost():
+            self._close()
+        text = "the database cannot be asked now; see the console's log"
+        if isinstance(error, psycopg.errors.QueryCanceled):
+            text = f"the database has not answered within {TIMEOUT:g} s"
+        return NoAnswer(text, f"{self._address.url}: {told(error)}")

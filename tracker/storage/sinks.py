@@ -1,0 +1,74 @@
+"""Where positions can be stored: one module a kind of sink."""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any, Final
+
+from tracker.interfaces import IPositionSink
+from tracker.storage.sqlite import writer as sqlite
+from tracker.storage.jsonlines.writer import JSONLinesSink
+
+#: What a sink's URL may look like.
+KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is standard output)"
+
+#: What a URL of PostgreSQL begins with.
+POSTGRESQL: Final = ("postgresql", "postgres")
+
+
+def make_sink(reactor: Any, url: str, migrate: bool = True) -> IPositionSink:
+    """The sink that a URL names. Nothing is opened yet.
+
+    :param url: one of :data:`KINDS`.
+    :param migrate: whether it makes and upgrades its tables when it is opened.
+    :raises ValueError: with one line that says what is wrong, and holds no password.
+    """
+    kind, rest = sink_kind(url)
+    if kind in POSTGRESQL:
+        address, writer, _ = _postgresql(kind)
+        made: IPositionSink = writer.PostgreSQLSink(
+            reactor, address.PostgreSQLAddress.from_url(url), migrate
+        )
+        return made
+    if kind == "sqlite":
+        return sqlite.SQLiteSink(reactor, rest, migrate)
+    return JSONLinesSink(reactor, rest)
+
+
+def migrate_sink(url: str) -> tuple[int, int]:
+    """Make or upgrade the tables of a sink, and wait until that is done.
+
+    :return: the version before and after; zeros where there are no tables.
+    :raises ValueError: when the URL makes no sense, as :func:`make_sink`.
+    :raises SinkUnusable: when the database cannot be used, or is newer.
+    """
+    kind, rest = sink_kind(url)
+    if kind in POSTGRESQL:
+        address, _, schema = _postgresql(kind)
+        versions: tuple[int, int] = schema.migrate(address.PostgreSQLAddress.from_url(url))
+        return versions
+    return sqlite.migrate(rest) if kind == "sqlite" else (0, 0)
+
+
+def sink_kind(url: str) -> tuple[str, str]:
+    """Kind and rest of a URL, which are sure to be there.
+
+    :raises ValueError: when the URL is not one of :data:`KINDS`.
+    """
+    kind, colon, rest = url.partition(":")
+    if not colon or kind not in (*POSTGRESQL, "sqlite", "jsonlines"):
+        raise ValueError(f"unknown sink {kind!r}: use {KINDS}" if colon else f"use {KINDS}")
+    if kind not in POSTGRESQL and not rest:
+        raise ValueError(f"{kind}: needs the path of a file, {kind}:PATH")
+    return kind, rest
+
+
+def _postgresql(kind: str) -> tuple[ModuleType, ModuleType, ModuleType]:
+    # Only who uses it has to have it installed.
+    try:
+        from tracker.storage.postgresql import address, schema, writer
+    except ImportError as error:
+        raise ValueError(
+            f"{kind}: needs psycopg, pip install 'tracker[postgresql]' ({error})"
+        ) from None
+    return address, writer, schema

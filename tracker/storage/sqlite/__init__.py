@@ -1,0 +1,1 @@
+"""SQLite: the whole database in one file, for one processor."""

@@ -1,0 +1,80 @@
+"""Reads the database of a SQLite sink, beside the processor that writes it."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from tracker.storage.positions import LAST, TIMEOUT, NoAnswer, Positions, Search, decoded
+
+#: Steps of SQLite's machine between two looks at the clock.
+_STEPS: Final = 10_000
+
+
+class SQLitePositions(Positions):
+    """Opens the file anew for each question: it may not be there yet, or be another one."""
+
+    def __init__(self, reactor: Any, path: str) -> None:
+        super().__init__(reactor, "console-sqlite")
+        self._path = Path(path).absolute()
+
+    def _devices(self, search: Search) -> list[dict[str, Any]]:
+        where, values = ["instr(device_id, ?) > 0"], [search.text]
+        order = "device_id"
+        if search.by_contact:
+            order = "last_contact DESC, device_id DESC"
+        if search.after is not None and search.by_contact:
+            where.append("(last_contact, device_id) < (?, ?)")
+            values += search.after
+        elif search.after is not None:
+            where.append("device_id > ?")
+            values.append(search.after[1])
+        rows = self._select(
+            f"SELECT {', '.join(LAST)} FROM last_positions "  # noqa: S608 - names of ours
+            f"WHERE {' AND '.join(where)} ORDER BY {order} LIMIT ?",
+            (*values, search.limit),
+        )
+        return [dict(zip(LAST, row, strict=True)) for row in rows]
+
+    def _device(self, device_id: str) -> dict[str, Any] | None:
+        names = (*LAST, "attributes", "named")
+        rows = self._select(
+            f"SELECT {', '.join(names)} FROM last_positions WHERE device_id = ?",  # noqa: S608
+            (device_id,),
+        )
+        return decoded(dict(zip(names, rows[0], strict=True))) if rows else None
+
+    def _track(self, device_id: str, since: str, limit: int) -> list[tuple[Any, ...]]:
+        return self._select(
+            "SELECT ts, latitude, longitude, speed, angle FROM positions WHERE device_id = ? "
+            "AND ts >= ? AND latitude IS NOT NULL ORDER BY ts DESC LIMIT ?",
+            (device_id, since, limit),
+        )
+
+    def _close(self) -> None:
+        return
+
+    def _select(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        deadline = time.monotonic() + TIMEOUT
+        try:
+            database = sqlite3.connect(f"{self._path.as_uri()}?mode=ro", TIMEOUT, uri=True)
+            try:
+                database.set_progress_handler(lambda: time.monotonic() > deadline, _STEPS)
+                return database.execute(query, values).fetchall()
+            finally:
+                database.close()
+        except sqlite3.Error as error:
+            if not self._path.exists():
+                detail = f"{self._path}: there is no such file yet"
+                raise NoAnswer("there is no database yet", detail) from None
+            text = "the database cannot be asked now; see the console's log"
+            if _interrupted(error):
+                text = f"the database has not answered within {TIMEOUT:g} s"
+            raise NoAnswer(text, f"{self._path}: {error}") from None
+
+
+def _interrupted(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT
