@@ -13,7 +13,6 @@ from attrs import evolve, frozen
 
 from tracker.keys import TELEMETRY_TEMPLATE, telemetry_stream
 from tracker.settings import options_of
-from tracker.redis.address import RedisAddress
 
 #: The vendor whose stream ``REDIS_TELEMETRY_STREAM`` names.
 PINNED_VENDOR: Final = "teltonika"
@@ -131,16 +130,6 @@ def size(option: str, text: str) -> int | None:
     return size
 
 
-def redis_address(given: str | None, environ: Environment) -> RedisAddress:
-    """Where Redis is: ``--redis``, else ``REDIS_URL`` (or its file), else this machine."""
-    try:
-        return RedisAddress.from_url(given or _private(environ, "REDIS_URL") or DEFAULT_REDIS)
-    except ConfigError:
-        raise
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
-
-
 def sink_url(given: str | None, environ: Environment) -> str:
     """Where positions are stored: ``--sink``, else ``TRACKER_SINK`` (or its file)."""
     url = maybe_sink_url(given, environ)
@@ -151,7 +140,7 @@ def sink_url(given: str | None, environ: Environment) -> str:
 
 def maybe_sink_url(given: str | None, environ: Environment) -> str | None:
     """The same; None where it is not said."""
-    return given or _private(environ, "TRACKER_SINK") or None
+    return given or private(environ, "TRACKER_SINK") or None
 
 
 def name_of(option: str, given: str | None, environ: Environment, variable: str) -> str:
@@ -212,13 +201,13 @@ def secret(option: str, given: str | None, environ: Environment, variable: str) 
 
     :param variable: holds the secret; with ``_FILE`` behind its name, the name of its file.
     """
-    found = _private(environ, variable) if given is None else _content(option, given)
+    found = private(environ, variable) if given is None else _content(option, given)
     if not found:
         raise ConfigError(f"{option}: a secret is needed there, or in {variable}")
     return found
 
 
-def _private(environ: Environment, variable: str) -> str:
+def private(environ: Environment, variable: str) -> str:
     """What a variable says that others should not see, or the file that ``…_FILE`` names.
 
     A file that holds nothing says nothing: so a credential of systemd need not be there.

@@ -30,7 +30,7 @@ from tracker.bridge.schema import (
 IMEI = "356307042441013"
 
 #: As the processor makes it.
-TABLES = Path(__file__).parents[2] / "tracker/storage/schema/postgres-0001.sql"
+TABLES = Path(__file__).parents[2] / "tracker/storage/postgresql/0001.sql"
 
 Start = Callable[..., DirectusServer]
 

@@ -11,11 +11,11 @@ from tests.integration.ledgers import (
 from tests.servers import RedisServer
 from tests.unit.control.wire import Asked, Client, Port
 from tests.waiting import until
+from tracker.commands.ledger import CommandLedger
 from tracker.control.commands import (
     ControlCommand,
 )
 from tracker.control.operations import POLL
-from tracker.commands.ledger import CommandLedger
 from tracker.redis.connection import RedisConnection
 
 

@@ -18,13 +18,13 @@ from tests.system.commands import fates, fields
 from tests.unit.fakes import FakeSession
 from tests.waiting import until
 from tracker.command import Answer
-from tracker.ingestion.admission import ConnectionLimiter
-from tracker.ingestion.authority import EveryDevice
 from tracker.commands.courier import Timing
 from tracker.commands.delivery import CommandDelivery
+from tracker.commands.registration import Registry
+from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.commands.registration import Registry
 from tracker.interfaces import Admission
 from tracker.limits import Limits
 from tracker.redis.script import Script

@@ -24,11 +24,11 @@ from tests.waiting import until
 from tracker.command import Answer, Command, CommandFrame
 from tracker.commands.courier import Timing
 from tracker.commands.delivery import CommandDelivery
+from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import Registry
 from tracker.interfaces import ISession, Observer, SessionEnded, SessionFacts
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.keys import heartbeat, outbound
-from tracker.commands.ledger import CommandLedger
 from tracker.redis.connection import RedisConnection
 
 INSTANCES: Final = ("a", "b")

@@ -18,10 +18,10 @@ from twisted.internet.defer import Deferred, gatherResults
 
 from tests.integration.batches import CHECKPOINT, DEVICE, message, stored
 from tests.servers import PostgresServer
-from tracker.storage import positions as module
-from tracker.storage.positions import NoAnswer, Positions, Search, open_positions
 from tracker.interfaces import Batch, StoredPosition
-from tracker.storage.sinks import make_sink
+from tracker.storage import positions as module
+from tracker.storage.positions import NoAnswer, Positions, Search
+from tracker.storage.sinks import make_sink, open_positions
 
 OTHER = "356307042441021"
 EARLY = "2026-11-22T00:00:00.000Z"

@@ -24,20 +24,20 @@ from tests.unit.fakes import FakeSink
 from tests.waiting import until
 from tracker.interfaces import Batch, SinkTimedOut
 from tracker.keys import PROCESSOR_GROUP
+from tracker.log.redis.allowance import Allowance
+from tracker.log.redis.groups import read_new
 from tracker.observe.health import Pulse
 from tracker.position import Position
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.consumer import Pace
 from tracker.processing.metrics import ProcessMetrics
-from tracker.storage.postgresql.address import PostgreSQLAddress
-from tracker.storage.postgresql.writer import PostgreSQLSink
 from tracker.processing.storing import LAST_RETRY, Storing
 from tracker.processing.taking import Taker
-from tracker.runtime.waits import Waits
 from tracker.redis.address import RedisAddress
-from tracker.log.redis.allowance import Allowance
 from tracker.redis.connection import RedisConnection
-from tracker.log.redis.groups import read_new
+from tracker.runtime.waits import Waits
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.writer import PostgreSQLSink
 
 MIB = 1 << 20
 #: Bytes of the payload of a long message, which holds 32,000 Cyrillic letters.

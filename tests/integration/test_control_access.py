@@ -22,9 +22,6 @@ from twisted.internet.ssl import TLSVersion, optionsForClientTLS
 
 from tests.integration.echo import Server, ask
 from tests.waiting import until
-from tracker.net.certificates import trust_root
-from tracker.control.access import ControlRole, Roles
-from tracker.control.addresses import client_endpoint
 from tracker.admin.cli import main
 from tracker.admin.issuing import (
     Issuer,
@@ -37,6 +34,9 @@ from tracker.admin.issuing import (
     read_key,
     utc_now,
 )
+from tracker.control.access import ControlRole, Roles
+from tracker.control.addresses import client_endpoint
+from tracker.net.certificates import trust_root
 from tracker.net.tls import key_pair
 
 FAR = timedelta(days=10)

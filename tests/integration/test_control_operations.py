@@ -28,6 +28,7 @@ from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields
 from tests.waiting import until
 from tracker.command import EXPIRED, Command, Outcome, Reason, Status
+from tracker.commands.ledger import Step
 from tracker.control.commands import (
     BadArgument,
     CommandStatus,
@@ -41,9 +42,8 @@ from tracker.control.commands import (
     SendCommand,
 )
 from tracker.control.operations import PATIENCE, POLL
-from tracker.position import iso_milliseconds
-from tracker.commands.ledger import Step
 from tracker.log.redis.groups import Delivered
+from tracker.position import iso_milliseconds
 
 # One device.
 

@@ -17,11 +17,11 @@ from tests.integration.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.waiting import until
+from tracker.commands.registration import INTERVAL, Registry
+from tracker.commands.registry import sweep
 from tracker.control.commands import (
     ListRegistry,
 )
-from tracker.commands.registration import INTERVAL, Registry
-from tracker.commands.registry import sweep
 
 VENDORS = "connections:vendors"
 REGISTRY = "connections:registry"

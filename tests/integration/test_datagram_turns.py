@@ -11,8 +11,8 @@ from pytest_twisted import ensureDeferred
 
 from tests.unit.fakes import FakeGateway
 from tests.waiting import until
-from tracker.net.ports import udp_endpoint
 from tracker.limits import Limits
+from tracker.net.ports import udp_endpoint
 from tracker.vendors.datagrams import AT_ONCE
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
 

@@ -27,9 +27,9 @@ from tests.integration.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import fates
+from tracker.commands import ledger as scripts
 from tracker.commands.courier import RETRY
 from tracker.commands.delivery import BATCH, STOP_GRACE, STOP_TIMEOUT
-from tracker.commands import ledger as scripts
 from tracker.redis.connection import Unavailable
 from tracker.redis.script import Script
 

@@ -20,9 +20,9 @@ from tests.integration.doctor import Report, examined, obey
 from tests.meddler import meddler
 from tests.servers import RedisServer, Sentinel, free_port
 from tests.waiting import until
-from tracker.observe.findings import Finding, Status
 from tracker.admin.doctor.redis import clock_of, latency
 from tracker.admin.doctor.server import Server
+from tracker.observe.findings import Finding, Status
 from tracker.redis.address import RedisAddress
 
 WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK

@@ -21,11 +21,11 @@ from tests.meddler import meddler
 from tests.servers import PostgresServer, free_port
 from tracker.admin.cli import main
 from tracker.observe.findings import Finding, Status
-from tracker.storage.postgresql.checks import reachable
-from tracker.storage.sinks import make_sink, migrate_sink
 from tracker.storage.migrations import scripts
 from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.checks import reachable
 from tracker.storage.postgresql.connection import Connection
+from tracker.storage.sinks import make_sink, migrate_sink
 
 WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
 
@@ -119,7 +119,7 @@ async def test_logins_that_are_refused(postgres: PostgresServer) -> None:
 
 @ensureDeferred
 async def test_another_schema(database: str) -> None:
-    latest = len(scripts("postgres"))
+    latest = len(scripts("postgresql"))
     finding = (await looked_at(database)).one("sink-schema")
     assert finding.status is FAILURE
     assert finding.mend == f"tracker-admin migrate --sink {shown(database)}"

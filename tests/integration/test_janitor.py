@@ -18,8 +18,8 @@ from tests.system.commands import fates, fields
 from tests.waiting import until
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
-from tracker.runtime.lifecycle import Role
 from tracker.observe.health import Health
+from tracker.runtime.lifecycle import Role
 
 STREAM = "telemetry:teltonika"
 RESPONSES = "commands:responses"

@@ -21,11 +21,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgentEndpointFactory
 from zope.interface import implementer
 
-from tracker.observe.health import Health
-from tracker.net.probes import health_site
-from tracker.observe.metrics import HealthMetrics, make_registry
 from tracker.net.metricspage import MetricsPage
+from tracker.net.probes import health_site
 from tracker.net.reports import HTTPReports
+from tracker.observe.health import Health
+from tracker.observe.metrics import HealthMetrics, make_registry
 
 reactor: Any = installed_reactor
 

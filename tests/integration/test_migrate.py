@@ -17,13 +17,13 @@ from tests.integration.batches import CHECKPOINT, stored
 from tests.servers import free_port
 from tracker.admin.cli import main
 from tracker.interfaces import Batch, SinkUnusable
-from tracker.storage.sinks import make_sink, migrate_sink
 from tracker.storage.migrations import scripts
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect
 from tracker.storage.postgresql.schema import upgrade, version_of
+from tracker.storage.sinks import make_sink, migrate_sink
 
-LATEST = len(scripts("postgres"))
+LATEST = len(scripts("postgresql"))
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_an_upgraded_schema_equals_a_fresh_one(database: str, other_database: st
     address = PostgreSQLAddress.from_url(database)
     for version in range(1, LATEST + 1):
         with connect(address) as connection:
-            assert upgrade(connection, address, scripts("postgres")[:version]) == (
+            assert upgrade(connection, address, scripts("postgresql")[:version]) == (
                 version - 1,
                 version,
             )

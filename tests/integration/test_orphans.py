@@ -33,11 +33,11 @@ from tests.integration.ledgers import (
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields, registry, responses
 from tracker.command import Outcome, Status
-from tracker.janitor.orphans import OrphanSweeper, Swept
-from tracker.log.redis.advertised import advertised_streams, living_instances
 from tracker.commands.ledger import CommandLedger, outbound_streams, remove_empty_outbound
 from tracker.commands.registry import connections
 from tracker.commands.registry import sweep as sweep_registry
+from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.log.redis.advertised import advertised_streams, living_instances
 
 DEAD = outbound("dead")
 ANSWERED = Outcome(Status.RESPONDED, response="an answer")

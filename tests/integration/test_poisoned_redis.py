@@ -44,6 +44,8 @@ from tests.servers import RedisServer
 from tests.system.commands import fields
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
+from tracker.admin.lag import _from_redis
+from tracker.admin.replay import Replay, _ends, _replay
 from tracker.console.commands import CommandLog
 from tracker.console.devices import Devices
 from tracker.console.look import look
@@ -59,21 +61,19 @@ from tracker.control.commands import (
     RedisUnavailable,
 )
 from tracker.control.credentials import Credentials
-from tracker.observe.findings import Status
-from tracker.admin.lag import _from_redis
-from tracker.admin.replay import Replay, _ends, _replay
 from tracker.ingestion.authority import AllowList
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.interfaces import Admission
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
-from tracker.observe.health import Health
+from tracker.log.redis.dead import read_dead, retry_dead
 from tracker.log.redis.lagwatch import LagWatch
+from tracker.observe.findings import Status
+from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.naming import Namer
 from tracker.processing.service import process_role
-from tracker.log.redis.dead import read_dead, retry_dead
 
 #: Characters of a log line, a reason or a finding.
 MAX_LINE: Final = 2500

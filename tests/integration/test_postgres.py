@@ -28,12 +28,12 @@ from tracker.interfaces import (
     SinkUnusable,
     StoredPosition,
 )
-from tracker.storage.sinks import make_sink
 from tracker.storage.postgresql import batch as batches
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import connect
 from tracker.storage.postgresql.schema import upgrade
 from tracker.storage.postgresql.writer import PostgreSQLSink
+from tracker.storage.sinks import make_sink
 
 Open = Callable[..., PostgreSQLSink]
 

@@ -19,11 +19,11 @@ from tests.waiting import until
 from tracker.bridge import responses
 from tracker.bridge.service import BridgePace, Directus, bridge_role
 from tracker.bridge.table import CommandTable
-from tracker.control.credentials import Credentials
 from tracker.commands import delivery
+from tracker.commands.courier import Timing
+from tracker.control.credentials import Credentials
 from tracker.ingestion import heartbeat
 from tracker.ingestion.admission import ConnectionLimiter
-from tracker.commands.courier import Timing
 from tracker.ingestion.heartbeat import Heartbeat, Identity
 from tracker.ingestion.service import Commands, Devices, ingest_role
 from tracker.janitor import role as janitor

@@ -29,11 +29,11 @@ from tests.integration.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields, registry, responses
-from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.commands import ledger as scripts
 from tracker.commands.ledger import review_waiting, waiting_devices
-from tracker.redis.connection import Refused, Unavailable
 from tracker.commands.registry import state
+from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.redis.connection import Refused, Unavailable
 
 ONE: Final = outbound("one")
 

@@ -25,10 +25,6 @@ from tests.system.raw import STREAM, Ingest, RawDevice, frame
 from tests.system.test_commands import DEVICE, OTHER, answer, online, read_command
 from tests.waiting import until, wait_for
 from tracker import __version__
-from tracker.net.certificates import trust_root
-from tracker.control.addresses import client_endpoint
-from tracker.control.client import ControlClient, DeviceEvent, NotConnected
-from tracker.control.commands import VERSION, NoSuchDevice, NotPermitted
 from tracker.admin.issuing import (
     Issuer,
     issue_client,
@@ -38,6 +34,10 @@ from tracker.admin.issuing import (
     read_key,
     utc_now,
 )
+from tracker.control.addresses import client_endpoint
+from tracker.control.client import ControlClient, DeviceEvent, NotConnected
+from tracker.control.commands import VERSION, NoSuchDevice, NotPermitted
+from tracker.net.certificates import trust_root
 
 Serve = Callable[..., Ingest]
 

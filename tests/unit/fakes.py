@@ -28,9 +28,9 @@ from tracker.interfaces import (
     Tally,
     Traffic,
 )
+from tracker.log.redis.groups import entry_order
 from tracker.position import Entry
 from tracker.redis.connection import Unavailable
-from tracker.log.redis.groups import entry_order
 
 
 @implementer(IGateway)

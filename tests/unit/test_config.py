@@ -17,9 +17,8 @@ from tracker.config import (
     listens,
     name_of,
     process_streams,
-    redis_address,
 )
-from tracker.redis.address import RedisAddress
+from tracker.redis.address import RedisAddress, redis_address
 
 # --listen
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tracker.config import ConfigError, redis_address, secret, sink_url
+from tracker.config import ConfigError, secret, sink_url
+from tracker.redis.address import redis_address
 
 Read = Callable[[str | None, Mapping[str, str]], str]
 

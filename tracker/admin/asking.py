@@ -10,9 +10,9 @@ import click
 from twisted.internet.defer import TimeoutError  # noqa: A004
 from twisted.internet.interfaces import IStreamClientEndpoint
 
-from tracker.control.addresses import client_endpoint
 from tracker.admin.options import options
 from tracker.admin.statuses import ExitStatus
+from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
     MOST_ROWS,

@@ -18,7 +18,6 @@ from attrs import define, field
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from tracker.control.addresses import is_loopback
 from tracker.admin.issuing import (
     Issuer,
     is_of,
@@ -34,6 +33,7 @@ from tracker.admin.issuing import (
     server_names,
     utc_now,
 )
+from tracker.control.addresses import is_loopback
 
 AUTHORITY: Final = "ca"
 SERVER: Final = "server"

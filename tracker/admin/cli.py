@@ -7,24 +7,24 @@ from pathlib import Path
 import click
 
 from tracker import __version__
-from tracker.admin.completion import completion
-from tracker.admin.group import AdminGroup
-from tracker.admin.look import connections, device, info, registry
-from tracker.admin.operate import drain, drop, log_level
-from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, SOCKETS, Options
-from tracker.admin.send import send, status
-from tracker.admin.watch import watch
 from tracker.admin.certs import certs
+from tracker.admin.completion import completion
 from tracker.admin.dead import dead
 from tracker.admin.decode import decode
 from tracker.admin.directus.command import directus
 from tracker.admin.doctor.command import doctor
 from tracker.admin.encode import encode
 from tracker.admin.fleets import demo, simulate
+from tracker.admin.group import AdminGroup
 from tracker.admin.lag import lag
+from tracker.admin.look import connections, device, info, registry
 from tracker.admin.migrate import migrate
+from tracker.admin.operate import drain, drop, log_level
 from tracker.admin.operators import console_operator
+from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, SOCKETS, Options
 from tracker.admin.replay import replay
+from tracker.admin.send import send, status
+from tracker.admin.watch import watch
 
 
 @click.group(cls=AdminGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -12,10 +12,11 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.options import Seconds
+from tracker.runtime.run import run
 from tracker.simulator.demo import Demo
 from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
 from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal
-from tracker.runtime.run import run, run_fleet
+from tracker.simulator.run import run_fleet
 from tracker.vendors.teltonika.avl import CODECS
 
 _CODECS = {codec.name: codec for codec in CODECS.values()}

@@ -10,6 +10,8 @@ from typing import Any
 
 import click
 
+from tracker.admin.options import output_option
+from tracker.admin.output import echo_table
 from tracker.console.operators import (
     ROLES,
     BadOperators,
@@ -20,8 +22,6 @@ from tracker.console.operators import (
     read_operators,
     write_operators,
 )
-from tracker.admin.options import output_option
-from tracker.admin.output import echo_table
 from tracker.runtime.run import Failed
 
 _file = click.option(

@@ -11,12 +11,13 @@ from twisted.internet.defer import Deferred
 from twisted.plugin import getPlugins
 
 from tracker import config
-from tracker.config import ConfigError
 from tracker.admin.statuses import ExitStatus
+from tracker.config import ConfigError
 from tracker.interfaces import IVendor
-from tracker.runtime.run import Failed, run
 from tracker.log.redis.advertised import advertised_streams
+from tracker.redis.address import redis_address
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.runtime.run import Failed, run
 
 
 def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[int]]) -> None:
@@ -27,7 +28,7 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
 
     async def main(reactor: Any) -> int:
         try:
-            address = config.redis_address(url, os.environ)
+            address = redis_address(url, os.environ)
             address.endpoint(reactor)
         except (ConfigError, OSError, ValueError) as error:
             raise click.UsageError(f"Redis: {error}") from None

@@ -22,13 +22,13 @@ from tracker.interfaces import (
     SinkUnusable,
     StoredPosition,
 )
-from tracker.position import BadEntry
-from tracker.processing.entries import stored_position
-from tracker.storage.sinks import make_sink
-from tracker.runtime.run import Failed
-from tracker.redis.connection import RedisConnection
 from tracker.log.redis.entry_ids import behind
 from tracker.log.redis.groups import Delivered, read_range
+from tracker.position import BadEntry
+from tracker.processing.entries import stored_position
+from tracker.redis.connection import RedisConnection
+from tracker.runtime.run import Failed
+from tracker.storage.sinks import make_sink
 from tracker.untrusted import MAX_LINE, shown
 
 _PAGE: Final = 1000

@@ -8,11 +8,11 @@ from uuid import uuid4
 
 import click
 
-from tracker.command import Status
 from tracker.admin.asking import ask_control
 from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.admin.statuses import ExitStatus
+from tracker.command import Status
 from tracker.control.client import ControlClient, NotConnected
 from tracker.control.commands import RedisUnavailable
 from tracker.runtime.run import Failed

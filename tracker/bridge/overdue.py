@@ -26,13 +26,13 @@ from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.schema import COMMANDS, DEFAULT_EXPIRY, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import Outcome, Reason, Status
+from tracker.commands.fates import command_fate, find_command
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
 from tracker.keys import fate as fate_key
+from tracker.log.redis.groups import create_group, first_unacknowledged
 from tracker.observe.complaints import Complaints
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
-from tracker.commands.fates import command_fate, find_command
-from tracker.log.redis.groups import create_group, first_unacknowledged
 from tracker.redis.timer import RedisTimer
 
 #: Seconds between two looks.

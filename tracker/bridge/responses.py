@@ -27,10 +27,7 @@ from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.keys import DIRECTUS_GROUP, RESPONSES
-from tracker.observe.health import Pulse
-from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.log.redis.allowance import Allowance
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.log.redis.groups import (
     FIRST,
     Delivered,
@@ -42,6 +39,9 @@ from tracker.log.redis.groups import (
     read_new,
     read_pending,
 )
+from tracker.observe.health import Pulse
+from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
 

@@ -26,12 +26,13 @@ from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
 from tracker.control.credentials import Credentials
-from tracker.runtime.lifecycle import Abort, Listener, Role
-from tracker.observe.health import Health
+from tracker.net.listener import Listener
 from tracker.net.reports import HTTPReports
-from tracker.settings import setting
+from tracker.observe.health import Health
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
+from tracker.runtime.lifecycle import Abort, Role
+from tracker.settings import setting
 
 
 @frozen

@@ -37,11 +37,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.command import EXPIRED, Answer, Command, CommandFrame, Outcome, Reason, Status
-from tracker.interfaces import ISession, SessionEnded
-from tracker.settings import setting
 from tracker.commands.ledger import CommandLedger, Step
-from tracker.redis.connection import Refused, Unavailable
+from tracker.interfaces import ISession, SessionEnded
 from tracker.log.redis.groups import Delivered
+from tracker.redis.connection import Refused, Unavailable
+from tracker.settings import setting
 
 #: Seconds until a step is tried again that Redis has not taken.
 RETRY: Final = 0.5

@@ -34,15 +34,15 @@ from tracker.command import (
     claimed_identity,
 )
 from tracker.commands.courier import Courier, Held, Timing
+from tracker.commands.ledger import CommandLedger, Step, entry_at
 from tracker.interfaces import ISession
 from tracker.keys import INGEST_GROUP, outbound
+from tracker.log.redis.allowance import Allowance
+from tracker.log.redis.groups import Delivered, create_group, read_new, read_pending
 from tracker.observe.figures import Distribution
 from tracker.observe.health import Pulse
 from tracker.observe.ratelimit import RateLimit, and_more
-from tracker.log.redis.allowance import Allowance
-from tracker.commands.ledger import CommandLedger, Step, entry_at
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
-from tracker.log.redis.groups import Delivered, create_group, read_new, read_pending
 
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000

@@ -9,12 +9,12 @@ from typing import Final
 from attrs import frozen
 
 from tracker.command import Outcome, Response, Status
+from tracker.commands.registry import owners
 from tracker.keys import RESPONSES, fate, outbound, waiting_commands
-from tracker.redis.connection import RedisConnection, Refused
 from tracker.log.redis.entry_ids import behind
 from tracker.log.redis.groups import read_range
+from tracker.redis.connection import RedisConnection, Refused
 from tracker.redis.protocol import is_wrong_type
-from tracker.commands.registry import owners
 
 #: Entries of a stream among which a command is looked for.
 _SEARCHED: Final = 1000

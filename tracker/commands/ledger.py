@@ -35,9 +35,9 @@ from tracker.keys import (
     outbound,
     waiting_commands,
 )
+from tracker.log.redis.groups import Delivered, read_range
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
-from tracker.log.redis.groups import Delivered, read_range
 from tracker.redis.script import Script
 
 #: Milliseconds for which it is remembered what has become of a command, at least.

@@ -15,8 +15,8 @@ from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.commands.registry import connections, owners, state
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
 
 #: Seconds between two looks at whether the registry is right.

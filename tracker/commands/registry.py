@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
-from tracker.keys import CONNECTED_VENDORS, CONNECTIONS, heartbeat
 from tracker.commands.ledger import MOVING
+from tracker.keys import CONNECTED_VENDORS, CONNECTIONS, heartbeat
 from tracker.redis.connection import RedisConnection, Refused
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.script import Script

@@ -10,9 +10,9 @@ from attrs import asdict, define, frozen
 
 from tracker.command import Response, Status, claimed_identity
 from tracker.keys import RESPONSES, outbound
-from tracker.redis.connection import RedisConnection
 from tracker.log.redis.entry_ids import behind
 from tracker.log.redis.groups import Delivered, entry_order, read_range
+from tracker.redis.connection import RedisConnection
 
 #: Commands that are remembered.
 MOST_COMMANDS: Final = 1000

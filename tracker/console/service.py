@@ -18,18 +18,19 @@ from tracker.console.frames import Frames
 from tracker.console.look import look
 from tracker.console.operators import Operators
 from tracker.console.ports import ControlPorts
-from tracker.storage.positions import Positions
 from tracker.console.requests import Names
 from tracker.console.sampler import STUCK, Sampler, Thresholds
 from tracker.console.sessions import Sessions
 from tracker.console.site import Console, Parts, Tiles
 from tracker.control.credentials import Credentials
 from tracker.interfaces import INaming
-from tracker.runtime.lifecycle import Abort, Listener, Role
-from tracker.observe.health import Health
+from tracker.net.listener import Listener
 from tracker.net.reports import HTTPReports
+from tracker.observe.health import Health
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
+from tracker.runtime.lifecycle import Abort, Role
+from tracker.storage.positions import Positions
 
 
 @frozen

@@ -27,7 +27,6 @@ from tracker.console.events import Broadcast, EventStream, TooMany
 from tracker.console.files import File
 from tracker.console.frames import Frames
 from tracker.console.ports import ControlPorts, NoInstance
-from tracker.storage.positions import NoAnswer
 from tracker.console.requests import Names, console_site
 from tracker.console.sampler import Sampler, Thresholds
 from tracker.control.commands import (
@@ -40,6 +39,7 @@ from tracker.net.http import BoundedRequest, BoundedSite
 from tracker.net.refusals import Refusal
 from tracker.net.reports import HTTPReports
 from tracker.redis.connection import Refused, Unavailable
+from tracker.storage.positions import NoAnswer
 from tracker.untrusted import is_unicode, parse_json
 
 #: Commands of one device that are shown.

@@ -27,11 +27,11 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 
-from tracker import endpoints
+from tracker.net import endpoints
 from tracker.net.certificates import trust_root
-from tracker.net.unixsocket import UnixEndpoint
 from tracker.net.endpoints import MAX_SOCKET_PATH, named, no_more, number
 from tracker.net.tls import TLSEndpoint, key_pair, server_options
+from tracker.net.unixsocket import UnixEndpoint
 
 #: Seconds for a client to be connected.
 CONNECT_TIMEOUT: Final = 10.0

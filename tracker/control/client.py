@@ -44,7 +44,6 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.control.wire import BoxProtocol, Locator
 from tracker.control.commands import (
     MOST_NAME,
     VERSION,
@@ -67,6 +66,7 @@ from tracker.control.commands import (
     VersionMismatch,
     Watch,
 )
+from tracker.control.wire import BoxProtocol, Locator
 from tracker.net.endpoints import keep_alive
 from tracker.position import iso_milliseconds
 from tracker.untrusted import MAX_LINE, shown

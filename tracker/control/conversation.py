@@ -12,7 +12,6 @@ from zope.interface import Attribute, Interface
 
 from tracker import __version__
 from tracker.control.access import ControlRole, Peer, Roles
-from tracker.control.wire import Locator
 from tracker.control.commands import (
     MOST_NAME,
     VERSION,
@@ -38,6 +37,7 @@ from tracker.control.commands import (
     brief,
 )
 from tracker.control.operations import Operations, event
+from tracker.control.wire import Locator
 from tracker.interfaces import IInstance, Traffic
 from tracker.observe.levels import AUDIT
 from tracker.observe.ratelimit import RateLimit, and_more

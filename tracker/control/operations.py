@@ -13,6 +13,9 @@ from twisted.internet.task import deferLater
 
 from tracker import __version__
 from tracker.command import BadCommand, Command, Outcome, Response
+from tracker.commands.fates import command_fate, find_command, waiting_count
+from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.registry import connections, owners, vendors
 from tracker.control.commands import (
     MOST_NAME,
     MOST_RAW,
@@ -29,15 +32,12 @@ from tracker.control.commands import (
     brief,
 )
 from tracker.interfaces import ConnectionFacts, IInstance, Traffic
+from tracker.log.redis.advertised import advertised_streams
+from tracker.log.redis.lag import stream_lag
 from tracker.observe.levels import LogLevels
 from tracker.position import iso_milliseconds
-from tracker.log.redis.advertised import advertised_streams
-from tracker.commands.ledger import CommandLedger, Step
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
-from tracker.commands.fates import command_fate, find_command, waiting_count
-from tracker.log.redis.lag import stream_lag
 from tracker.redis.protocol import is_wrong_type
-from tracker.commands.registry import connections, owners, vendors
 from tracker.untrusted import shown
 
 #: Seconds that a command holds which does not say how long.

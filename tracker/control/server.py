@@ -22,11 +22,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.control.access import Roles, Unidentified, peer_name
-from tracker.control.wire import BoxProtocol
 from tracker.control.conversation import Conversation, IClient
 from tracker.control.operations import Operations
-from tracker.net.endpoints import keep_alive, readable
+from tracker.control.wire import BoxProtocol
 from tracker.interfaces import IInstance
+from tracker.net.endpoints import keep_alive, readable
 from tracker.observe.ratelimit import RateLimit, and_more
 
 #: Connections at a time.

@@ -12,11 +12,12 @@ from tracker.control.access import Roles
 from tracker.control.operations import Operations
 from tracker.control.server import ControlFactory
 from tracker.interfaces import IInstance
-from tracker.runtime.lifecycle import Abort, Listener, Role
+from tracker.net.listener import Listener
 from tracker.observe.health import Health
 from tracker.observe.levels import LogLevels
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
+from tracker.runtime.lifecycle import Abort, Role
 
 
 class ControlPort(Role):

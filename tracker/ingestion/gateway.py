@@ -14,12 +14,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.command import Answer
-from tracker.net.endpoints import readable
-from tracker.ingestion.admission import ConnectionLimiter, Refusal
 from tracker.commands.delivery import CommandDelivery
+from tracker.commands.registration import Registry
+from tracker.ingestion.admission import ConnectionLimiter, Refusal
 from tracker.ingestion.figures import GatewayFigures
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.commands.registration import Registry
 from tracker.interfaces import (
     Admission,
     IDeviceAuthority,
@@ -31,6 +30,7 @@ from tracker.interfaces import (
     Rejection,
     Traffic,
 )
+from tracker.net.endpoints import readable
 from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import Entry
 from tracker.untrusted import shown

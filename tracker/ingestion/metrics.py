@@ -9,8 +9,8 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from tracker.command import Reason, Status
-from tracker.ingestion.admission import ConnectionLimiter
 from tracker.commands.delivery import CommandDelivery
+from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.figures import CodecFigures
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat

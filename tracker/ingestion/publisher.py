@@ -26,9 +26,9 @@ from twisted.python.failure import Failure
 
 from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
+from tracker.log.redis.append import append
 from tracker.observe.health import Pulse
 from tracker.position import Entry
-from tracker.log.redis.append import append
 from tracker.redis.connection import RedisConnection, Refused, Unanswered, Unavailable
 
 #: Entries in one call to Redis, which it works off in about half a millisecond. As soon as

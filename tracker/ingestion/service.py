@@ -9,11 +9,12 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
 
-from tracker.ingestion.admission import ConnectionLimiter
-from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
 from tracker.commands.courier import Timing
 from tracker.commands.delivery import BLOCK_MS, CommandDelivery
 from tracker.commands.delivery import STUCK as DELIVERY_STUCK
+from tracker.commands.registration import Registry
+from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import STUCK as HEARTBEAT_STUCK
 from tracker.ingestion.heartbeat import Heartbeat
@@ -21,13 +22,12 @@ from tracker.ingestion.instance import Instance
 from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import STUCK as PUBLISHER_STUCK
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.commands.registration import Registry
 from tracker.ingestion.slots import SlotWatch
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
-from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
+from tracker.runtime.lifecycle import Abort, Role
 
 
 @frozen

@@ -22,10 +22,6 @@ from tracker.command import (
     Reason,
     claimed_identity,
 )
-from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
-from tracker.observe.complaints import Complaints
-from tracker.observe.ratelimit import RateLimit, and_more
-from tracker.log.redis.advertised import MAX_NAME, living_instances
 from tracker.commands.ledger import (
     CommandLedger,
     Step,
@@ -37,10 +33,14 @@ from tracker.commands.ledger import (
     review_waiting,
     waiting_entries,
 )
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.commands.registry import raw_connections, sweep
+from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
+from tracker.log.redis.advertised import MAX_NAME, living_instances
 from tracker.log.redis.entry_ids import behind
 from tracker.log.redis.groups import Delivered
-from tracker.commands.registry import raw_connections, sweep
+from tracker.observe.complaints import Complaints
+from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.untrusted import shown
 
 T = TypeVar("T")

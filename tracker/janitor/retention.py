@@ -10,13 +10,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from twisted.logger import Logger
 
 from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
+from tracker.log.redis.advertised import advertised
+from tracker.log.redis.trim import Trimmed, remove_idle_consumers, trim, trim_dead
 from tracker.observe.complaints import Complaints
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
-from tracker.log.redis.advertised import advertised
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.pipeline import existing
-from tracker.log.redis.trim import Trimmed, remove_idle_consumers, trim, trim_dead
 from tracker.untrusted import listed, shown
 
 #: Seconds without a sign of life after which a consumer that has nothing is removed.

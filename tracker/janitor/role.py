@@ -12,13 +12,13 @@ from twisted.logger import Logger
 from tracker.janitor.orphans import FATES, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.keys import RESPONSES
-from tracker.runtime.lifecycle import Role
-from tracker.observe.health import Health, Pulse
 from tracker.log.redis.lagwatch import LagWatch
-from tracker.redis.watch import RedisWatch
+from tracker.observe.health import Health, Pulse
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
+from tracker.redis.watch import RedisWatch
+from tracker.runtime.lifecycle import Role
 
 #: Seconds between two rounds, unless told otherwise.
 INTERVAL: Final = 60.0

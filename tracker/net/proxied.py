@@ -32,8 +32,8 @@ from twisted.protocols.policies import ProtocolWrapper, WrappingFactory
 from twisted.python.failure import Failure
 from zope.interface import directlyProvides, implementer, providedBy
 
-from tracker.net.endpoints import readable
 from tracker.interfaces import IPeer, Rejection
+from tracker.net.endpoints import readable
 from tracker.net.proxyheader import ProxiedClient, decode_proxy_header
 from tracker.outcomes import Fatal, Incomplete
 

@@ -12,7 +12,6 @@ from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004
 from twisted.python.failure import Failure
 
 from tracker.observe.findings import Finding, skipped
-from tracker.redis.connection import Refused, Unavailable
 from tracker.untrusted import MAX_LINE, shown
 
 T = TypeVar("T")
@@ -26,12 +25,12 @@ class Examination:
     """Makes checks, and collects what they find.
 
     :param seconds: for all of them together; what has no time left is skipped.
-    :param mend: tells what mends it that a check may not ask for something.
+    :param expected: makes the finding of an exception that a check may raise; None for a fault.
     """
 
     clock: Any
     seconds: float
-    mend: Callable[[Exception], str] = field(default=lambda error: "")
+    expected: Callable[[Exception], Finding | None] = field(default=lambda error: None)
     findings: list[Finding] = field(factory=list)
     _end: float = field(init=False)
 
@@ -59,10 +58,10 @@ class Examination:
             found = await self._within(_called(check, *arguments))
         except TimeoutError:
             found = late(f"not done within {self.seconds:g} s")
-        except (Refused, Unavailable) as error:
-            found = skipped(f"Redis: {error}", self.mend(error))
         except Exception as error:  # noqa: BLE001 - told, and the other checks go on
-            found = skipped(f"the check broke: {type(error).__name__}: {error}")
+            found = self.expected(error) or skipped(
+                f"the check broke: {type(error).__name__}: {error}"
+            )
         for finding in [found] if isinstance(found, Finding) else found:
             seen = shown(finding.seen, MAX_LINE)
             self.findings.append(evolve(finding, check=name, seen=seen))

@@ -22,16 +22,7 @@ from twisted.logger import Logger
 
 from tracker.interfaces import IPositionSink, SinkUnusable, StoredPosition
 from tracker.keys import PROCESSOR_GROUP
-from tracker.runtime.lifecycle import Abort
-from tracker.observe.health import Pulse
-from tracker.processing.attempts import AttemptSize
-from tracker.processing.metrics import ProcessMetrics
-from tracker.processing.storing import FIRST_RETRY, LAST_RETRY, Storing
-from tracker.processing.taking import Taken, Taker
-from tracker.runtime.waits import Waits
-from tracker.settings import setting
 from tracker.log.redis.allowance import READ_BYTES, Allowance
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.log.redis.groups import (
     FIRST,
     claim_idle,
@@ -40,7 +31,16 @@ from tracker.log.redis.groups import (
     read_new,
     read_pending,
 )
+from tracker.observe.health import Pulse
+from tracker.processing.attempts import AttemptSize
+from tracker.processing.metrics import ProcessMetrics
+from tracker.processing.storing import FIRST_RETRY, LAST_RETRY, Storing
+from tracker.processing.taking import Taken, Taker
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.protocol import is_wrong_type
+from tracker.runtime.lifecycle import Abort
+from tracker.runtime.waits import Waits
+from tracker.settings import setting
 from tracker.untrusted import listed
 
 #: Milliseconds that a read waits for an entry.

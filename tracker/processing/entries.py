@@ -7,9 +7,9 @@ from typing import Final
 from attrs import evolve
 
 from tracker.interfaces import StoredPosition
+from tracker.log.redis.groups import Delivered
 from tracker.position import BadEntry, EncodedAttributes, Position, digest
 from tracker.storage.rows import encode_json
-from tracker.log.redis.groups import Delivered
 
 #: Characters of a codec's name.
 MAX_CODEC: Final = 64

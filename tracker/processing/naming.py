@@ -11,9 +11,9 @@ from twisted.logger import Logger
 from tracker.interfaces import INaming, StoredPosition
 from tracker.keys import DEVICE_MODELS
 from tracker.position import EncodedAttributes
-from tracker.storage.rows import encode_json
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
+from tracker.storage.rows import encode_json
 from tracker.untrusted import MAX_SHOWN
 
 #: Seconds between two readings of the devices' models.

@@ -8,16 +8,16 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from tracker.interfaces import INaming, IPositionSink
-from tracker.runtime.lifecycle import Abort, Role
-from tracker.observe.health import Health
 from tracker.log.redis.lagwatch import LagWatch
-from tracker.redis.watch import RedisWatch
+from tracker.observe.health import Health
 from tracker.processing.consumer import BLOCK_MS, STUCK, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
+from tracker.redis.watch import RedisWatch
+from tracker.runtime.lifecycle import Abort, Role
 
 
 def process_role(

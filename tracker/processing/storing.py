@@ -13,12 +13,6 @@ from twisted.python.failure import Failure
 
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkTimedOut, SinkUnusable
 from tracker.keys import PROCESSOR_GROUP
-from tracker.observe.health import Pulse
-from tracker.processing.attempts import AttemptSize
-from tracker.processing.metrics import ProcessMetrics
-from tracker.processing.taking import Row, Taken
-from tracker.runtime.waits import Waits
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.log.redis.dead import put_aside
 from tracker.log.redis.groups import (
     Delivered,
@@ -28,6 +22,12 @@ from tracker.log.redis.groups import (
     first_pending,
     keep_claim,
 )
+from tracker.observe.health import Pulse
+from tracker.processing.attempts import AttemptSize
+from tracker.processing.metrics import ProcessMetrics
+from tracker.processing.taking import Row, Taken
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.runtime.waits import Waits
 
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
 FIRST_RETRY: Final = 0.5

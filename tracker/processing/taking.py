@@ -10,11 +10,11 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from tracker.interfaces import StoredPosition
+from tracker.log.redis.groups import Delivered
 from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.processing.metrics import ProcessMetrics
-from tracker.log.redis.groups import Delivered
 from tracker.untrusted import MAX_LINE, shown
 
 Row = tuple[Delivered, StoredPosition]

@@ -12,6 +12,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wra
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 
+from tracker.config import DEFAULT_REDIS, ConfigError, Environment, private
 from tracker.net.certificates import trust_root
 from tracker.redis.sentinel import ASK_TIMEOUT, Place, SentinelEndpoint
 
@@ -151,6 +152,19 @@ class RedisAddress:
             return plain
         trusted = None if self.ca_file is None else trust_root(Path(self.ca_file))
         return wrapClientTLS(optionsForClientTLS(host, trustRoot=trusted), plain)
+
+
+def redis_address(given: str | None, environ: Environment) -> RedisAddress:
+    """Return where Redis is: ``--redis``, else ``REDIS_URL`` (or its file), else this machine.
+
+    :raises ConfigError: if the URL makes no sense.
+    """
+    try:
+        return RedisAddress.from_url(given or private(environ, "REDIS_URL") or DEFAULT_REDIS)
+    except ConfigError:
+        raise
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _places(parts: SplitResult, default_port: int, several: bool) -> tuple[Place, ...]:

@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.net.endpoints import MAX_SOCKET_PATH
-from tracker.runtime.lifecycle import Abort
 from tracker.redis.address import RedisAddress
 from tracker.runtime.leash import LOCKED
+from tracker.runtime.lifecycle import Abort
 
 #: Seconds between an exit of the server and its next start.
 RESTART_DELAY: Final = 1.0

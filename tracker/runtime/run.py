@@ -11,10 +11,6 @@ from typing import Any, Final
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater, react
 
-from tracker.simulator.fleet import Fleet
-
-#: Seconds that records on their way are waited for at the end.
-DRAIN_TIMEOUT: Final = 30.0
 #: Seconds between two progress lines where they cannot be drawn over each other.
 PLAIN_INTERVAL: Final = 5.0
 
@@ -130,42 +126,3 @@ class Progress:
         """Leave the line to what was shown last."""
         if self._in_place:
             print(flush=True)
-
-
-async def run_fleet(reactor: Any, fleet: Fleet, seconds: float | None) -> int:
-    """Let the fleet drive, then wait until its records are acknowledged.
-
-    :param seconds: how long; None until an interrupt.
-    :return: 0 when all records were acknowledged, else 1.
-    """
-    interrupt = Interrupt(reactor)
-    progress = Progress(reactor)
-    end = None if seconds is None else reactor.seconds() + seconds
-    fleet.startService()
-    while not interrupt.requested and (end is None or reactor.seconds() < end):
-        await interrupt.sleep(0.5 if end is None else min(0.5, max(0, end - reactor.seconds())))
-        progress.show(_summary(fleet))
-    await drain(reactor, fleet)
-    progress.end()
-    commands = f", {fleet.counters.commands:,} commands" if fleet.counters.commands else ""
-    print(f"simulate: {_summary(fleet)}, {fleet.unacknowledged:,} left{commands}", flush=True)
-    await fleet.stopService()
-    return 1 if fleet.unacknowledged else 0
-
-
-async def drain(reactor: Any, fleet: Fleet) -> None:
-    """Let the devices send what they still have; gives up after :data:`DRAIN_TIMEOUT`."""
-    fleet.stop_recording()
-    deadline = reactor.seconds() + DRAIN_TIMEOUT
-    while fleet.unacknowledged and reactor.seconds() < deadline:
-        await deferLater(reactor, 0.05)
-
-
-def _summary(fleet: Fleet) -> str:
-    counters = fleet.counters
-    return (
-        f"{counters.connected} of {len(fleet.devices)} devices connected, "
-        f"{counters.sent:,} records sent, {counters.acknowledged:,} acknowledged, "
-        f"{counters.retransmitted:,} retransmitted"
-        + (f", {counters.refused_logins:,} logins refused" if counters.refused_logins else "")
-    )

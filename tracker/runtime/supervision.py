@@ -14,8 +14,8 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.logger import Logger
 
-from tracker.runtime.notify import ALIVE, READY, STOPPING, Notifier, status
 from tracker.observe.health import Health
+from tracker.runtime.notify import ALIVE, READY, STOPPING, Notifier, status
 
 #: Seconds between two looks at how it is.
 INTERVAL: Final = 1.0

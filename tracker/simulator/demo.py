@@ -20,13 +20,14 @@ from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
 from tracker.keys import PROCESSOR_GROUP, telemetry_stream
-from tracker.simulator.device import Behaviour
-from tracker.simulator.fleet import Fleet
-from tracker.runtime.run import Failed, Interrupt, Progress, drain
+from tracker.log.redis.lag import stream_lag
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.embedded import find_server, socket_address
-from tracker.log.redis.lag import stream_lag
+from tracker.runtime.run import Failed, Interrupt, Progress
+from tracker.simulator.device import Behaviour
+from tracker.simulator.fleet import Fleet
+from tracker.simulator.run import drain
 
 #: Seconds for the stack to come up, to store what is left, and to stop.
 START_TIMEOUT: Final = 30.0

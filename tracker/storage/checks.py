@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import os
 import shlex
-import sqlite3
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, failure, ok, skipped
 from tracker.observe.space import may_write, room
-from tracker.storage.sinks import POSTGRESQL, sink_kind
 from tracker.storage.jsonlines.writer import STANDARD_OUTPUT
-from tracker.storage.migrations import scripts
+from tracker.storage.sinks import POSTGRESQL, sink_kind
+from tracker.storage.sqlite.checks import sqlite_schema
 
 NOT_GIVEN: Final = "neither --sink nor TRACKER_SINK says where positions are stored"
 
@@ -82,44 +80,3 @@ def file(kind: str, path: str) -> Finding:
             f"this user may not write to {path}", f"chown tracker:tracker {shlex.quote(path)}*"
         )
     return ok(f"{path} can be written")
-
-
-def sqlite_schema(path: str) -> Finding:
-    """The tables of a file are those of this program; nothing is written."""
-    if not os.path.exists(path):
-        return judge_schema(0, len(scripts("sqlite")), path, f"sqlite:{path}")
-    # Whoever opens a file with a write-ahead log makes two beside it, which the processor's
-    # user might not be able to write. Where these are missing the log is in the file.
-    live = all(os.path.exists(f"{path}-{suffix}") for suffix in ("wal", "shm"))
-    query = "mode=ro" if live else "mode=ro&immutable=1"
-    try:
-        database = sqlite3.connect(f"{Path(path).absolute().as_uri()}?{query}", uri=True)
-        try:
-            (found,) = database.execute("PRAGMA user_version").fetchone()
-            database.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        finally:
-            database.close()
-    except sqlite3.DatabaseError as error:
-        # Also what is no database at all.
-        name = shlex.quote(path)
-        return failure(f"{path}: {error}", f"sqlite3 {name} 'PRAGMA integrity_check'")
-    return judge_schema(found, len(scripts("sqlite")), path, f"sqlite:{path}")
-
-
-def judge_schema(found: int, known: int, database: str, url: str) -> Finding:
-    """What is to be said of the version of a database's tables; 0: it has none.
-
-    :param known: the version of this program.
-    :param url: of the sink, without password.
-    """
-    if found == known:
-        return ok(f"{database}: schema {found}")
-    if found > known:
-        return failure(
-            f"{database} has schema {found}, this version of Tracker knows {known}",
-            "/opt/tracker/bin/pip install --upgrade tracker",
-        )
-    migrate = f"tracker-admin migrate --sink {shlex.quote(url)}"
-    if not found:
-        return failure(f"{database} has no tables of Tracker", migrate)
-    return failure(f"{database} has schema {found}, this version needs {known}", migrate)

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
 from functools import lru_cache
 from importlib import resources
 
 from tracker.interfaces import SinkUnusable
+from tracker.observe.findings import Finding, failure, ok
 
 
 @lru_cache
 def scripts(kind: str) -> tuple[str, ...]:
-    """The files ``schema/KIND-0001.sql`` and on; the first one makes version 1."""
-    folder = resources.files(__package__) / "schema"
-    names = sorted(one.name for one in folder.iterdir() if one.name.startswith(f"{kind}-"))
+    """Return the files ``0001.sql`` and on of a database's package; the first makes version 1."""
+    folder = resources.files(__package__) / kind
+    names = sorted(one.name for one in folder.iterdir() if one.name.endswith(".sql"))
     return tuple((folder / name).read_text(encoding="utf-8") for name in names)
 
 
@@ -34,3 +36,22 @@ def check_version(found: int, known: int, database: str, url: str, migrate: bool
             f"the database {database} has schema {found}, this version of Tracker needs "
             f"{known}: run tracker-admin migrate --sink {url}"
         )
+
+
+def judge_schema(found: int, known: int, database: str, url: str) -> Finding:
+    """What is to be said of the version of a database's tables; 0: it has none.
+
+    :param known: the version of this program.
+    :param url: of the sink, without password.
+    """
+    if found == known:
+        return ok(f"{database}: schema {found}")
+    if found > known:
+        return failure(
+            f"{database} has schema {found}, this version of Tracker knows {known}",
+            "/opt/tracker/bin/pip install --upgrade tracker",
+        )
+    migrate = f"tracker-admin migrate --sink {shlex.quote(url)}"
+    if not found:
+        return failure(f"{database} has no tables of Tracker", migrate)
+    return failure(f"{database} has schema {found}, this version needs {known}", migrate)

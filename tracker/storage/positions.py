@@ -18,7 +18,6 @@ from twisted.logger import Logger
 
 from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.position import MAX_PAYLOAD
-from tracker.storage.sinks import POSTGRESQL, sink_kind
 from tracker.storage.thread import SinkThread
 from tracker.untrusted import parse_json, shown
 
@@ -156,27 +155,6 @@ class Positions(Service, ABC):
 
     @abstractmethod
     def _close(self) -> None: ...
-
-
-def open_positions(reactor: Any, url: str) -> Positions:
-    """What reads the sink that a URL names; nothing is opened yet.
-
-    :raises ValueError: with one line that says what is wrong, and holds no password.
-    """
-    kind, rest = sink_kind(url)
-    if kind in POSTGRESQL:
-        try:
-            from tracker.storage.postgresql.reader import PostgreSQLPositions
-        except ImportError as error:
-            raise ValueError(
-                f"{kind}: needs psycopg, pip install 'tracker[postgresql]' ({error})"
-            ) from None
-        return PostgreSQLPositions(reactor, url)
-    if kind == "sqlite":
-        from tracker.storage.sqlite.reader import SQLitePositions
-
-        return SQLitePositions(reactor, rest)
-    raise ValueError(f"{kind}: cannot be read; use postgresql://… or sqlite:PATH")
 
 
 def decoded(row: dict[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from types import ModuleType
 from typing import Any, Final
 
 from tracker.interfaces import IPositionSink
-from tracker.storage.sqlite import writer as sqlite
 from tracker.storage.jsonlines.writer import JSONLinesSink
+from tracker.storage.positions import Positions
+from tracker.storage.sqlite import writer as sqlite
 
 #: What a sink's URL may look like.
 KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is standard output)"
@@ -48,6 +49,27 @@ def migrate_sink(url: str) -> tuple[int, int]:
         versions: tuple[int, int] = schema.migrate(address.PostgreSQLAddress.from_url(url))
         return versions
     return sqlite.migrate(rest) if kind == "sqlite" else (0, 0)
+
+
+def open_positions(reactor: Any, url: str) -> Positions:
+    """What reads the sink that a URL names; nothing is opened yet.
+
+    :raises ValueError: with one line that says what is wrong, and holds no password.
+    """
+    kind, rest = sink_kind(url)
+    if kind in POSTGRESQL:
+        try:
+            from tracker.storage.postgresql.reader import PostgreSQLPositions
+        except ImportError as error:
+            raise ValueError(
+                f"{kind}: needs psycopg, pip install 'tracker[postgresql]' ({error})"
+            ) from None
+        return PostgreSQLPositions(reactor, url)
+    if kind == "sqlite":
+        from tracker.storage.sqlite.reader import SQLitePositions
+
+        return SQLitePositions(reactor, rest)
+    raise ValueError(f"{kind}: cannot be read; use postgresql://… or sqlite:PATH")
 
 
 def sink_kind(url: str) -> tuple[str, str]:

@@ -13,8 +13,9 @@ from tracker.bridge.rest import checked_token, checked_url
 from tracker.bridge.service import BridgePace, Directus, Hook, bridge_role
 from tracker.config import ConfigError
 from tracker.control.credentials import Credentials
-from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
+from tracker.redis.address import redis_address
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
 from tracker.tap.role import REDIS, RoleOptions, loopback_endpoint, reachable
 
@@ -57,7 +58,7 @@ class BridgeOptions(RoleOptions):
             raise ConfigError(f"--directus: {error}") from None
         return bridge_role(
             reactor,
-            reachable(config.redis_address(self["redis"], os.environ), reactor),
+            reachable(redis_address(self["redis"], os.environ), reactor),
             directus,
             self._hook(reactor),
             config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),

@@ -10,14 +10,15 @@ from twisted.python import usage
 
 from tracker import __version__
 from tracker.config import ConfigError
-from tracker.runtime.lifecycle import Listener, Process
-from tracker.runtime.notify import Notifier
-from tracker.observe.health import Health
+from tracker.net.listener import Listener
+from tracker.net.metricspage import MetricsPage
 from tracker.net.probes import health_site
+from tracker.net.reports import HTTPReports
+from tracker.observe.health import Health
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_registry
-from tracker.net.metricspage import MetricsPage
-from tracker.net.reports import HTTPReports
+from tracker.runtime.lifecycle import Process
+from tracker.runtime.notify import Notifier
 from tracker.runtime.supervision import Supervision
 from tracker.tap.bridge import BridgeOptions
 from tracker.tap.console import ConsoleOptions

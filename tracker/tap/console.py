@@ -13,7 +13,6 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from tracker import config
 from tracker.config import ConfigError
 from tracker.console.operators import BadOperators, Operators
-from tracker.storage.positions import Positions, open_positions
 from tracker.console.requests import Names
 from tracker.console.sampler import Thresholds
 from tracker.console.service import Door, console_role
@@ -21,13 +20,15 @@ from tracker.console.sessions import session_key
 from tracker.console.site import Tiles
 from tracker.control.addresses import is_loopback
 from tracker.control.credentials import Credentials
+from tracker.interfaces import INaming
 from tracker.net.endpoints import split, with_default
 from tracker.net.ports import tcp_endpoint, tls_endpoint
-from tracker.interfaces import INaming
-from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
+from tracker.redis.address import RedisAddress, redis_address
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
-from tracker.redis.address import RedisAddress
+from tracker.storage.positions import Positions
+from tracker.storage.sinks import open_positions
 from tracker.tap.role import REDIS, RoleOptions, installed_vendors, reachable
 
 #: Positional arguments of an endpoint if its interface is among them.
@@ -172,7 +173,7 @@ class ConsoleOptions(ConsoleDoorOptions):
             reactor,
             "listen",
             self["listen"],
-            reachable(config.redis_address(self["redis"], os.environ), reactor),
+            reachable(redis_address(self["redis"], os.environ), reactor),
             None if sink is None else open_reading(reactor, sink),
             Credentials(*(None if file is None else Path(file) for file in files)),
             self["control"],

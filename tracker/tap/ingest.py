@@ -14,22 +14,24 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker import config
+from tracker.commands.courier import Timing
 from tracker.config import ConfigError
 from tracker.control.access import Roles
 from tracker.control.addresses import advertised, server_endpoint
 from tracker.control.service import ControlPort
 from tracker.ingestion.admission import ConnectionLimiter, most_files
-from tracker.commands.courier import Timing
 from tracker.ingestion.gateway import Gateway
-from tracker.net.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.ingestion.service import Commands, Devices, Port, ingest_role
 from tracker.interfaces import Admission, IVendor
-from tracker.runtime.lifecycle import Abort, Listener, Role
 from tracker.limits import Limits
+from tracker.net.listener import Listener
+from tracker.net.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.net.proxied import HEADER_TIMEOUT, Network, ProxiedEndpoint, proxy_network
+from tracker.net.tls import TLSEndpoint
 from tracker.observe.health import Health
+from tracker.redis.address import RedisAddress, redis_address
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
-from tracker.redis.address import RedisAddress
 from tracker.tap.role import (
     OFFLINE,
     REDIS,
@@ -39,7 +41,6 @@ from tracker.tap.role import (
     reachable,
     waits,
 )
-from tracker.net.tls import TLSEndpoint
 
 #: Endpoints that can be behind haproxy:. The last is a port that systemd holds.
 _PROXIED: Final = ("tcp", "tcp6", "ssl", "systemd")
@@ -223,7 +224,7 @@ class IngestOptions(ServingOptions):
         self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
-        address = reachable(config.redis_address(self["redis"], os.environ), reactor)
+        address = reachable(redis_address(self["redis"], os.environ), reactor)
         return self.ingest(reactor, address, health, registry, abort)
 
 

@@ -11,8 +11,9 @@ from tracker import config
 from tracker.config import ConfigError
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import INTERVAL, janitor_role
-from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
+from tracker.redis.address import redis_address
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.tap.role import OFFLINE, REDIS, RoleOptions, installed_vendors, reachable, waits
 
 
@@ -58,7 +59,7 @@ class JanitorOptions(TrimmingOptions):
             raise ConfigError("--interval: must be like 60s")
         return janitor_role(
             reactor,
-            reachable(config.redis_address(self["redis"], os.environ), reactor),
+            reachable(redis_address(self["redis"], os.environ), reactor),
             config.process_streams(os.environ, installed_vendors()),
             self.retention(),
             waits(self),

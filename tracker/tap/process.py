@@ -10,12 +10,13 @@ from prometheus_client import CollectorRegistry
 from tracker import config
 from tracker.config import ConfigError
 from tracker.interfaces import INaming
-from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
-from tracker.storage.sinks import KINDS, make_sink
+from tracker.redis.address import redis_address
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
+from tracker.storage.sinks import KINDS, make_sink
 from tracker.tap.role import REDIS, RoleOptions, installed_vendors, reachable
 
 
@@ -79,7 +80,7 @@ class ProcessOptions(StoringOptions):
         """See RoleOptions."""
         return process_role(
             reactor,
-            reachable(config.redis_address(self["redis"], os.environ), reactor),
+            reachable(redis_address(self["redis"], os.environ), reactor),
             config.process_streams(os.environ, installed_vendors()),
             config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
             open_sink(reactor, config.sink_url(self["sink"], os.environ), not self["no-migrate"]),

@@ -12,13 +12,13 @@ from twisted.python import usage
 
 from tracker import config
 from tracker.config import ConfigError
+from tracker.interfaces import IVendor
 from tracker.net.endpoints import with_default
 from tracker.net.ports import BACKLOG, tls_endpoint
-from tracker.interfaces import IVendor
-from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.observe.levels import DEFAULT, LEVELS, LogLevels
 from tracker.redis.address import RedisAddress
+from tracker.runtime.lifecycle import Abort, Role
 
 REDIS = (
     "redis",

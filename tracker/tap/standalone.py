@@ -14,12 +14,12 @@ from tracker.config import ConfigError
 from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.credentials import Credentials
 from tracker.janitor.role import INTERVAL, janitor_role
-from tracker.runtime.lifecycle import Abort, Role
 from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
 from tracker.redis.address import RedisAddress
 from tracker.redis.embedded import EmbeddedRedis, find_server, socket_address
+from tracker.runtime.lifecycle import Abort, Role
 from tracker.tap.console import ConsoleDoorOptions, open_reading
 from tracker.tap.ingest import ServingOptions
 from tracker.tap.janitor import TrimmingOptions

@@ -19,7 +19,6 @@ from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify
 from tracker.admin import certs
-from tracker.control.addresses import client_endpoint, server_endpoint
 from tracker.admin.cli import main
 from tracker.admin.issuing import (
     AUTHORITY_DAYS,
@@ -32,6 +31,7 @@ from tracker.admin.issuing import (
     server_names,
     utc_now,
 )
+from tracker.control.addresses import client_endpoint, server_endpoint
 
 PAIRS = ["admin.key", "admin.pem", "ca.key", "ca.pem", "server.key", "server.pem"]
 

@@ -10,9 +10,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from tracker.admin.cli import main
 from tracker.admin.group import AdminGroup
 from tracker.admin.statuses import ExitStatus
-from tracker.admin.cli import main
 from tracker.runtime.run import Failed
 
 

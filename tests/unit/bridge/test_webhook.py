@@ -20,8 +20,8 @@ from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import Bench, device
 from tests.unit.control.wire import quiet
 from tracker.bridge.webhook import MOST_KEYS, WEBHOOK_LIMITS, Webhook
-from tracker.net.waits import HEAD_TIMEOUT
 from tracker.net.reports import HTTPReports
+from tracker.net.waits import HEAD_TIMEOUT
 
 SECRET = "known to both"
 KEY = "0b8a2f6e-5c55-4a6e-9d6d-1d5f2a3b4c5d"

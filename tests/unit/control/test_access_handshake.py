@@ -14,10 +14,10 @@ from twisted.internet.protocol import Factory, Protocol
 from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.internet.testing import MemoryReactor, StringTransport
 
-from tracker.net.certificates import trust_root
+from tracker.admin.cli import main
 from tracker.control.access import Unidentified, peer_name
 from tracker.control.addresses import server_endpoint
-from tracker.admin.cli import main
+from tracker.net.certificates import trust_root
 from tracker.net.tls import key_pair
 
 

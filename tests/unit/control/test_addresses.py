@@ -11,8 +11,8 @@ from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify, key_of
 from tracker.control.addresses import client_endpoint, is_loopback, server_endpoint
-from tracker.net.unixsocket import UnixEndpoint
 from tracker.net.endpoints import MAX_SOCKET_PATH
+from tracker.net.unixsocket import UnixEndpoint
 
 
 @pytest.fixture(scope="module")

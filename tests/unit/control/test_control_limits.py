@@ -20,7 +20,6 @@ from tests.unit.control.wire import (
     told,
 )
 from tests.unit.fakes import FakeInstance
-from tracker.control.wire import MOST_BYTES, MOST_VALUES
 from tracker.control.commands import (
     COMMANDS,
     ControlCommand,
@@ -40,6 +39,7 @@ from tracker.control.server import (
     MOST_UNDER_WAY,
     ControlProtocol,
 )
+from tracker.control.wire import MOST_BYTES, MOST_VALUES
 from tracker.observe.ratelimit import MAX_LINES
 
 OPERATE = [command for command in COMMANDS if command.operates]

@@ -23,7 +23,6 @@ from tests.unit.control.wire import (
 from tests.unit.fakes import FakeInstance
 from tracker import __version__
 from tracker.control.access import ControlRole
-from tracker.control.wire import CutOff
 from tracker.control.commands import (
     COMMANDS,
     VERSION,
@@ -45,6 +44,7 @@ from tracker.control.server import (
     HELLO_TIMEOUT,
     MOST_CONNECTIONS,
 )
+from tracker.control.wire import CutOff
 from tracker.interfaces import IInstance
 from tracker.observe.levels import AUDIT
 from tracker.observe.ratelimit import MAX_LINES

@@ -17,7 +17,6 @@ from twisted.test.iosim import FakeTransport, IOPump
 
 from tests.unit.fakes import FakeInstance
 from tracker.control.access import ControlRole, Roles
-from tracker.control.wire import BoxProtocol, Locator
 from tracker.control.commands import (
     VERSION,
     CommandStatus,
@@ -38,6 +37,7 @@ from tracker.control.commands import (
 )
 from tracker.control.operations import Operations
 from tracker.control.server import ControlFactory, ControlProtocol
+from tracker.control.wire import BoxProtocol, Locator
 from tracker.observe.levels import LogLevels
 from tracker.redis.connection import Refused, Unavailable
 

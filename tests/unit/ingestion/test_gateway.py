@@ -13,13 +13,13 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeRedis, FakeSession
-from tracker.ingestion.admission import HURRIED_LOGIN, ConnectionLimiter
-from tracker.ingestion.authority import EveryDevice
 from tracker.commands.courier import Timing
 from tracker.commands.delivery import CommandDelivery
+from tracker.commands.registration import Registry
+from tracker.ingestion.admission import HURRIED_LOGIN, ConnectionLimiter
+from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import KEPT_BYTES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.commands.registration import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession, Rejection
 from tracker.limits import Limits
 from tracker.observe.ratelimit import MAX_LINES

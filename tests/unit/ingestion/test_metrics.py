@@ -11,15 +11,15 @@ from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis, FakeSession
 from tracker.command import Reason, Status
-from tracker.ingestion.admission import ConnectionLimiter
-from tracker.ingestion.authority import EveryDevice
 from tracker.commands.courier import Timing
 from tracker.commands.delivery import CommandDelivery
+from tracker.commands.registration import Registry
+from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import RETRY_DELAY, StreamPublisher
-from tracker.commands.registration import Registry
 from tracker.interfaces import Admission, IDeviceAuthority, Rejection
 from tracker.limits import Limits
 from tracker.position import Entry

@@ -22,13 +22,13 @@ from tests.unit.console.browsing import DEVICE, HOST, Browser, Server
 from tests.unit.net.wires import Wire, trouble
 from tracker.bridge.webhook import Webhook
 from tracker.net.http import BoundedSite
+from tracker.net.metricspage import can_be_read
+from tracker.net.probes import health_site
+from tracker.net.reports import HTTPReports
 from tracker.net.waits import IDLE_TIMEOUT, READ_TIMEOUT
 from tracker.observe.health import Health
-from tracker.net.probes import health_site
 from tracker.observe.metrics import make_registry
-from tracker.net.metricspage import can_be_read
 from tracker.observe.ratelimit import MAX_LINES
-from tracker.net.reports import HTTPReports
 
 #: Requests to each site.
 ROUNDS: Final = 1500

@@ -15,6 +15,7 @@ from twisted.internet.protocol import DatagramProtocol, Factory
 from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify, key_of
+from tracker.net.listener import Listener
 from tracker.net.ports import (
     MAX_DATAGRAM,
     UDPEndpoint,
@@ -22,7 +23,6 @@ from tracker.net.ports import (
     tls_endpoint,
     udp_endpoint,
 )
-from tracker.runtime.lifecycle import Listener
 
 
 @pytest.fixture(scope="module")

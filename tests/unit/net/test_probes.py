@@ -10,9 +10,9 @@ from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 
 from tests.unit.net.wires import Wire
-from tracker.observe.health import Health
 from tracker.net.probes import health_site
 from tracker.net.reports import HTTPReports
+from tracker.observe.health import Health
 
 
 def connect(health: Health | None = None) -> Wire:

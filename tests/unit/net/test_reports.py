@@ -8,8 +8,8 @@ from twisted.logger import capturedLogs, formatEvent
 from twisted.python.failure import Failure
 
 from tracker.net.refusals import Refusal
-from tracker.observe.ratelimit import MAX_LINES
 from tracker.net.reports import HTTPReports
+from tracker.observe.ratelimit import MAX_LINES
 
 
 def test_every_refusal_is_counted_and_a_few_are_logged() -> None:

@@ -76,13 +76,13 @@ def test_a_part_may_have_a_level_of_its_own() -> None:
     assert levels.set("debug", "tracker.ingestion") == "info"
     assert levels.set("warn", "tracker.ingestion.gateway") == "debug"
     assert log.lowest("tracker.ingestion") == "debug"
-    assert log.lowest("tracker.commands.courier") == "debug"
+    assert log.lowest("tracker.ingestion.publisher") == "debug"
     assert log.lowest("tracker.ingestion.gateway") == "warn"
     assert log.lowest("tracker.ingestions") == "info"
     assert log.lowest("twisted.internet") == "info"
     # Which goes on when the level of all others changes.
     levels.set("error")
-    assert log.lowest("tracker.commands.courier") == "debug"
+    assert log.lowest("tracker.ingestion.publisher") == "debug"
     assert log.lowest("tracker") == "error"
 
 

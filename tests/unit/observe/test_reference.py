@@ -11,10 +11,10 @@ import pytest
 from attrs import frozen
 from prometheus_client import CollectorRegistry
 
+from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_registry
-from tracker.net.reports import HTTPReports
 from tracker.tap import Options
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.rst"

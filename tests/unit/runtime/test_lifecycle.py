@@ -12,7 +12,8 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 from twisted.logger import LogLevel, capturedLogs
 
-from tracker.runtime.lifecycle import Listener, Role
+from tracker.net.listener import Listener
+from tracker.runtime.lifecycle import Role
 
 
 class Recorded(Service):

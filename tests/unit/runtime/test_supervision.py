@@ -8,8 +8,8 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs
 
-from tracker.runtime.notify import Notifier
 from tracker.observe.health import Health
+from tracker.runtime.notify import Notifier
 from tracker.runtime.supervision import PATIENCE, Supervision
 
 WATCHDOG = 30.0

@@ -9,7 +9,7 @@ from twisted.application.service import MultiService
 
 from tests.certificates import certify, key_of
 from tests.unit.console.test_files import HASH
-from tests.unit.test_tap import service
+from tests.unit.tap.test_tap import service
 
 
 @pytest.fixture(autouse=True)

@@ -10,13 +10,14 @@ from twisted.application.service import IService, IServiceCollection
 from twisted.internet.endpoints import TCP4ServerEndpoint
 
 from tests.certificates import certify, key_of
-from tests.unit.test_tap import service
+from tests.unit.tap.test_tap import service
 from tracker.ingestion.authority import AllowList
+from tracker.net.listener import Listener
 from tracker.net.ports import UDPEndpoint
-from tracker.runtime.lifecycle import Listener, Process
 from tracker.net.proxied import ProxiedEndpoint
-from tracker.processing.naming import Namer
 from tracker.net.tls import TLSEndpoint
+from tracker.processing.naming import Namer
+from tracker.runtime.lifecycle import Process
 
 UDP = "teltonika=udp:5027"
 

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
 from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify, key_of
-from tests.unit.test_tap_devices import mistake
+from tests.unit.tap.test_devices import mistake
 from tracker.net.ports import tls_endpoint
 
 

@@ -19,6 +19,7 @@ from twisted.web.client import Agent
 from twisted.web.http import BAD_REQUEST, UNAUTHORIZED
 from twisted.web.http_headers import Headers
 
+from tracker.admin.directus.files import is_open_to_all
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusError
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
@@ -29,7 +30,6 @@ from tracker.bridge.schema import (
     policies,
 )
 from tracker.bridge.setup import Change, Wanted, plan
-from tracker.admin.directus.files import is_open_to_all
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 
 #: Policies, which the setup needs, came with this version.

@@ -11,6 +11,11 @@ from urllib.parse import urljoin, urlsplit
 import click
 from attrs import field, frozen
 
+from tracker.admin.directus.checkup import examine
+from tracker.admin.directus.files import make_secret, read_secret
+from tracker.admin.findings import as_json, as_table, exit_status
+from tracker.admin.options import output_option
+from tracker.admin.output import printable
 from tracker.bridge.rest import (
     DirectusClient,
     DirectusDenied,
@@ -19,11 +24,6 @@ from tracker.bridge.rest import (
     checked_url,
 )
 from tracker.bridge.setup import Change, Wanted, apply, plan
-from tracker.admin.options import output_option
-from tracker.admin.output import printable
-from tracker.admin.directus.checkup import examine
-from tracker.admin.directus.files import make_secret, read_secret
-from tracker.observe.findings import as_json, as_table, exit_status
 from tracker.runtime.run import Failed, run
 
 DEFAULT_BRIDGE: Final = "http://127.0.0.1:9130/commands"

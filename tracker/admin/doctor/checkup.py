@@ -10,15 +10,15 @@ import click
 from twisted.internet.defer import Deferred, gatherResults
 
 from tracker.admin.doctor import leftovers, machine, redis, streams
-from tracker.observe.examination import Examination
-from tracker.observe.findings import Finding, failure, skipped
 from tracker.admin.doctor.rights import rights
 from tracker.admin.doctor.server import Server, is_here
-from tracker.storage.checks import examine_sink
 from tracker.admin.redis import configured_streams
 from tracker.keys import TELEMETRY_TEMPLATE
+from tracker.observe.examination import Examination
+from tracker.observe.findings import Finding, failure, skipped
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection, Refused
+from tracker.storage.checks import examine_sink
 
 Check = tuple[str, Callable[..., Any]]
 
@@ -59,7 +59,7 @@ async def _redis(reactor: Any, examination: Examination, address: RedisAddress) 
 
     connection = RedisConnection(reactor, address, report, demanding=False)
     server = Server(connection, address)
-    examination.mend = server.grant
+    examination.expected = server.finding
     connection.startService()
     try:
         reason = await known.addTimeout(examination.seconds, reactor, _overdue)

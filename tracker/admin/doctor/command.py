@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import click
 
-from tracker import config
-from tracker.config import ConfigError
-from tracker.admin.options import Seconds, output_option, redis_option
 from tracker.admin.doctor.checkup import examine
-from tracker.observe.findings import as_json, as_table, exit_status
+from tracker.admin.findings import as_json, as_table, exit_status
+from tracker.admin.options import Seconds, output_option, redis_option
+from tracker.config import ConfigError
+from tracker.redis.address import redis_address
+from tracker.runtime.run import run
 from tracker.storage.checks import check_url
 from tracker.storage.sinks import KINDS
-from tracker.runtime.run import run
 
 #: Seconds for all that one server is asked.
 TIMEOUT: Final = 10.0
@@ -73,7 +73,7 @@ def doctor(
     2 for a command line that is not understood.
     """
     try:
-        address = config.redis_address(url, os.environ)
+        address = redis_address(url, os.environ)
         if sink_url:
             check_url(sink_url)
     except ConfigError as error:

@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from tracker.command import BadCommand, Command
-from tracker.observe.findings import Finding, ok, warning
 from tracker.admin.doctor.streams import Traffic
-from tracker.keys import outbound, waiting_commands
+from tracker.command import BadCommand, Command
 from tracker.commands.ledger import outbound_entries, outbound_streams, waiting_devices
-from tracker.redis.connection import RedisConnection, Refused
-from tracker.log.redis.groups import Delivered
-from tracker.redis.protocol import is_wrong_type
 from tracker.commands.registry import connections
+from tracker.keys import outbound, waiting_commands
+from tracker.log.redis.groups import Delivered
+from tracker.observe.findings import Finding, ok, warning
+from tracker.redis.connection import RedisConnection, Refused
+from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
 
 #: Seconds after which a command that has expired is ended by then: a janitor looks each minute.

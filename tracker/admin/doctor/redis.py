@@ -10,8 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
-from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.admin.doctor.server import Server, is_here, redis_cli, url_for
+from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.observe.space import room
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import Refused, Unavailable

@@ -10,7 +10,6 @@ from typing import Final
 
 from twisted.internet.defer import DeferredList
 
-from tracker.observe.findings import Finding, failure, ok, warning
 from tracker.admin.doctor.server import Server, rights_in
 from tracker.keys import (
     ALLOWED_DEVICES,
@@ -28,6 +27,7 @@ from tracker.keys import (
     outbound,
     waiting_commands,
 )
+from tracker.observe.findings import Finding, failure, ok, warning
 from tracker.redis.connection import Refused
 
 Command = tuple[str, ...]

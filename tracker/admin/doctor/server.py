@@ -8,8 +8,9 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from tracker.observe.findings import Finding, skipped
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import RedisConnection
+from tracker.redis.connection import RedisConnection, Refused, Unavailable
 
 _MAY_NOT_RUN: Final = re.compile(r"run the '([^']+)' command")
 _MAY_NOT_ACCESS: Final = re.compile(r"access the '([^']+)' key")
@@ -52,6 +53,12 @@ class Server:
         reply: list[bytes] = await self.redis.execute("CONFIG", "GET", name)
         found = dict(zip(reply[::2], reply[1::2], strict=True))
         return found.get(name.encode(), b"").decode()
+
+    def finding(self, error: Exception) -> Finding | None:
+        """Return what to report of an error of Redis; None for any other exception."""
+        if isinstance(error, Refused | Unavailable):
+            return skipped(f"Redis: {error}", self.grant(error))
+        return None
 
     def grant(self, error: Exception) -> str:
         """The line that lets the user do what was refused; empty if that was not the reason."""

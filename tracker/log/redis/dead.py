@@ -13,8 +13,8 @@ from typing import Any, Final
 from attrs import field, frozen
 
 from tracker.keys import dead_letters
-from tracker.redis.connection import RedisConnection, Refused
 from tracker.log.redis.groups import read_range
+from tracker.redis.connection import RedisConnection, Refused
 from tracker.redis.script import Script
 from tracker.untrusted import MAX_LINE, shown
 

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 from attrs import frozen
 
-from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.log.redis.allowance import Allowance, Content
-from tracker.redis.connection import RedisConnection, Refused
 from tracker.log.redis.entry_ids import behind
+from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
+from tracker.redis.connection import RedisConnection, Refused
 
 #: The cursor with which :func:`claim_idle` begins, and that it returns at the end.
 FIRST: Final = "0-0"

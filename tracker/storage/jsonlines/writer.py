@@ -21,9 +21,9 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
+from tracker.log.redis.groups import entry_order
 from tracker.storage.rows import encode_json, pieces, plain
 from tracker.storage.thread import SinkThread
-from tracker.log.redis.groups import entry_order
 
 #: The path that means standard output.
 STANDARD_OUTPUT: Final = "-"

@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tracker.interfaces import Batch, StoredPosition
+from tracker.log.redis.groups import entry_order
 from tracker.storage.postgresql.connection import Connection
 from tracker.storage.rows import encode_json, message_columns, pieces
-from tracker.log.redis.groups import entry_order
 
 MAKE_STAGING: Final = """
 CREATE TEMPORARY TABLE tracker_batch (

@@ -10,11 +10,10 @@ from typing import Any, Final
 
 import psycopg
 
+from tracker.interfaces import SinkUnusable
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
-from tracker.storage.checks import judge_schema
-from tracker.interfaces import SinkUnusable
-from tracker.storage.migrations import scripts
+from tracker.storage.migrations import judge_schema, scripts
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, told
 from tracker.storage.postgresql.schema import is_current, version_of
@@ -128,7 +127,7 @@ def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
 
 def schema(connection: Connection, address: PostgreSQLAddress) -> Finding:
     """The tables are those of this program."""
-    found, known = version_of(connection), len(scripts("postgres"))
+    found, known = version_of(connection), len(scripts("postgresql"))
     if found == known:
         try:
             is_current(connection, address, migrate=False)  # a hypertable, where it is to be one

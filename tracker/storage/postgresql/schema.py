@@ -46,7 +46,7 @@ def is_current(connection: Connection, address: PostgreSQLAddress, migrate: bool
     :param migrate: whether they may be changed if not.
     :raises SinkUnusable: if not, and they may not or cannot.
     """
-    found, known = version_of(connection), len(scripts("postgres"))
+    found, known = version_of(connection), len(scripts("postgresql"))
     check_version(found, known, address.url, address.url, migrate)
     if found < known:
         return False
@@ -87,7 +87,7 @@ def upgrade(
     :raises SinkUnusable: when the database is newer, or TimescaleDB is asked for and missing.
     """
     if files is None:
-        files = scripts("postgres")
+        files = scripts("postgresql")
     with _alone(connection), transaction(connection):
         connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         before = version_of(connection)

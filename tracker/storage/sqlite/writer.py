@@ -16,10 +16,10 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.log.redis.groups import entry_order
 from tracker.storage.migrations import check_version, scripts
 from tracker.storage.rows import encode_json, message_columns
 from tracker.storage.thread import SinkThread
-from tracker.log.redis.groups import entry_order
 
 #: What may be better at the next attempt to open a database.
 _TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)

@@ -45,7 +45,6 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.command import CommandFrame
-from tracker.net.endpoints import keep_alive, readable
 from tracker.interfaces import (
     Admission,
     IGateway,
@@ -57,6 +56,7 @@ from tracker.interfaces import (
     SessionFacts,
     Traffic,
 )
+from tracker.net.endpoints import keep_alive, readable
 from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.position import Entry
 from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer

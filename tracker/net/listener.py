@@ -1,0 +1,74 @@
+"""Listen on an endpoint from the start of a process to its stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tracker.net.endpoints import readable
+from tracker.runtime.lifecycle import Abort
+
+
+class Listener(Service):
+    """Listens on one endpoint from start to stop.
+
+    :param name: how a person names the endpoint.
+    :param endpoint: an ``IStreamServerEndpoint``, or what listens like one.
+    :param factory: what it listens with.
+    :param abort: told when the endpoint cannot be had.
+    :param early: whether to bind before twistd gives up root, as low ports need.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self, name: str, endpoint: Any, factory: Any, abort: Abort, early: bool = True
+    ) -> None:
+        self._early = early
+        self._name = name
+        self._endpoint = endpoint
+        self._factory = factory
+        self._abort = abort
+        self._listening: Deferred[IListeningPort | None] | None = None
+
+    def privilegedStartService(self) -> None:
+        """Begin to listen, if that has to be now."""
+        super().privilegedStartService()
+        if self._early:
+            self._listen()
+
+    def _listen(self) -> None:
+        listening: Deferred[Any] = self._endpoint.listen(self._factory)
+        self._listening = listening.addCallbacks(self._listens, self._cannot_listen)
+
+    def startService(self) -> None:
+        """Begin to listen, unless done before."""
+        super().startService()
+        if self._listening is None:
+            self._listen()
+
+    def stopService(self) -> Deferred[None]:
+        """Stop listening; connections that were accepted live on."""
+        super().stopService()
+        listening, self._listening = self._listening, None
+        if listening is None:
+            return succeed(None)
+        listening.cancel()
+        return listening.addCallback(lambda port: None if port is None else port.stopListening())
+
+    def _listens(self, port: IListeningPort) -> IListeningPort:
+        self._log.info(
+            "listening: {name} on {address}", name=self._name, address=readable(port.getHost())
+        )
+        return port
+
+    def _cannot_listen(self, failure: Failure) -> None:
+        error = failure.value
+        reason = error.socketError if isinstance(error, CannotListenError) else error
+        self._abort(f"cannot listen on {self._name}: {reason}")

@@ -1,1 +1,0 @@
-"""Everything that speaks Redis: connections, appending, reading by group, lag."""
