@@ -290,6 +290,8 @@ def test_every_command_that_roles_send_is_tried() -> None:
     sent = set()
     for folder in ("redis", "log", "commands", "ingestion", "processing", "janitor"):
         for path in (PACKAGE / folder).rglob("*.py"):
+            if path.parts[-2:] == ("redis", "watch.py"):
+                continue  # a role works without what INFO tells
             text = path.read_text(encoding="utf-8")
             sent |= set(re.findall(r"redis\.p?call\('([A-Z]+)'", text))
             sent |= set(re.findall(r"execute\(\s*\*?\(?\"([A-Z]+)\"", text))
