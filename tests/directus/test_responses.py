@@ -13,7 +13,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.directus.prepared import Prepared, prepare
 from tests.directus.server import DirectusServer
-from tests.integration.bridges import STREAM, Bridges, response
+from tests.integration.bridge.bridges import STREAM, Bridges, response
 from tests.servers import RedisServer
 from tests.unit.bridge.double import BRIDGE_TOKEN
 from tests.waiting import until

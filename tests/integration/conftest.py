@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest_twisted
 
-from tests.integration.asking import Asking
-from tests.integration.echo import Server
+from tests.integration.control.asking import Asking
+from tests.integration.control.echo import Server
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.redis.connection import RedisConnection
 
 if TYPE_CHECKING:
-    from tests.integration.instances import Instances
+    from tests.integration.commands.instances import Instances
 
 
 class Connected:
@@ -59,7 +59,7 @@ async def server() -> AsyncIterator[Server]:
 @pytest_twisted.async_yield_fixture
 async def instances(redis: RedisServer) -> AsyncIterator[Instances]:
     """Starts ingest instances without sockets, and ends them."""
-    from tests.integration.instances import Instances
+    from tests.integration.commands.instances import Instances
 
     instances = Instances(redis)
     yield instances

@@ -18,12 +18,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from pytest_twisted import ensureDeferred
 from twisted.logger import LogEvent, capturedLogs, formatEvent
 
-from tests.integration.asking import Asking
-from tests.integration.bridges import IMEI, Bridges
+from tests.integration.admin.doctor import examined
+from tests.integration.bridge.bridges import IMEI, Bridges
+from tests.integration.commands.instances import Instances
+from tests.integration.commands.ledgers import clock_of
 from tests.integration.conftest import Connected
-from tests.integration.doctor import examined
-from tests.integration.instances import Instances
-from tests.integration.ledgers import clock_of
+from tests.integration.control.asking import Asking
 from tests.integration.poison import (
     DEEP,
     DEVICE,

@@ -11,8 +11,8 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tests.integration.bridges import response
-from tests.integration.test_consumer import STREAM, append, lag
+from tests.integration.bridge.bridges import response
+from tests.integration.processing.test_consumer import STREAM, append, lag
 from tests.servers import RedisServer, free_port
 from tests.unit.fakes import FakeRedis, FakeSink
 from tests.waiting import until

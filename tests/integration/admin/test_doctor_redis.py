@@ -1,0 +1,432 @@
+"""What the doctor says of a real Redis that something is wrong with."""
+
+from __future__ import annotations
+
+import re
+import resource
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import valkey
+from pytest_twisted import ensureDeferred
+
+from tests.integration.admin.doctor import Report, examined, obey
+from tests.integration.conftest import Connected
+from tests.meddler import meddler
+from tests.servers import RedisServer, Sentinel, free_port
+from tests.waiting import until
+from tracker.admin.doctor.redis import clock_of, latency
+from tracker.admin.doctor.server import Server
+from tracker.observe.findings import Finding, Status
+from tracker.redis.address import RedisAddress
+
+WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
+
+
+@pytest.fixture
+def cli(redis: RedisServer) -> str:
+    """What begins the lines that mend this server."""
+    return f"redis-cli -h 127.0.0.1 -p {redis.port}"
+
+
+@pytest.fixture(autouse=True)
+def _no_pinned_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("REDIS_TELEMETRY_STREAM", raising=False)
+
+
+def redis_checks(report: Report) -> dict[str, Status]:
+    return {
+        one.check: one.status for one in report.findings if one.check.startswith("redis-")
+    }  # fmt: skip
+
+
+@ensureDeferred
+async def test_a_sound_server_is_all_ok(redis: RedisServer) -> None:
+    before = redis.client.dbsize(), redis.client.info()["rdb_changes_since_last_save"]
+    report = await examined(redis.url)
+    assert set(redis_checks(report).values()) == {OK}
+    assert len(redis_checks(report)) == 13
+    assert (redis.client.dbsize(), redis.client.info()["rdb_changes_since_last_save"]) == before
+
+
+# What it takes to be let in.
+
+
+@ensureDeferred
+async def test_no_server() -> None:
+    begun = time.monotonic()
+    report = await examined(f"redis://:s3cret@127.0.0.1:{free_port()}")
+    finding = report.one("redis-reachable")
+    assert finding.status is FAILURE
+    assert "refused" in finding.seen
+    assert finding.mend.startswith("systemctl start redis-server")
+    assert {one.status for one in report.findings if one.check.startswith("redis-v")} == {SKIPPED}
+    assert time.monotonic() - begun < 5
+    assert "s3cret" not in repr(report.findings)
+
+
+@pytest.mark.parametrize(
+    ("login", "told"), [(":wr0ng@", "WRONGPASS"), ("", "NOAUTH"), ("eve:wr0ng@", "WRONGPASS")]
+)
+@ensureDeferred
+async def test_a_login_that_is_refused(redis: RedisServer, login: str, told: str) -> None:
+    redis.client.config_set("requirepass", "s3cret")
+    report = await examined(f"redis://{login}127.0.0.1:{redis.port}")
+    finding = report.one("redis-reachable")
+    assert finding.status is FAILURE
+    assert told in finding.seen
+    assert "REDIS_URL=redis://USER:PASSWORD@127.0.0.1" in finding.mend
+    assert "wr0ng" not in repr(report.findings)
+    assert set(redis_checks(report).values()) == {FAILURE, SKIPPED}
+
+
+@ensureDeferred
+async def test_a_server_that_hangs(redis: RedisServer) -> None:
+    redis.suspend()
+    try:
+        begun = time.monotonic()
+        report = await examined(redis.url, seconds=2)
+        assert time.monotonic() - begun < 5
+    finally:
+        redis.resume()
+    finding = report.one("redis-reachable")
+    assert (finding.status, finding.mend.partition("  #")[2]) == (
+        FAILURE, " if it hangs: systemctl restart redis-server",
+    )  # fmt: skip
+    assert "not done within 2 s" in finding.seen
+
+
+@ensureDeferred
+async def test_a_server_that_hangs_later(redis: RedisServer) -> None:
+    """What has no time left is skipped, and all the rest is told."""
+    seconds = 2.0
+
+    def swallow(answer: bytes) -> bytes:
+        if b"redis_version" in answer:
+            time.sleep(seconds + 1)
+        return answer
+
+    with meddler(redis.port, swallow) as port:
+        report = await examined(f"redis://127.0.0.1:{port}", seconds=seconds)
+    assert report.one("redis-reachable").status is OK
+    assert report.one("redis-version") == Finding(
+        SKIPPED, "not done within 2 s", check="redis-version"
+    )
+    assert report.one("registry").status is SKIPPED
+    assert report.one("machine-backlog").status in (OK, WARNING)
+
+
+@ensureDeferred
+async def test_a_database_that_is_not_there(redis: RedisServer, cli: str) -> None:
+    finding = (await examined(f"redis://127.0.0.1:{redis.port}/99")).one("redis-reachable")
+    assert finding.status is FAILURE
+    assert finding.mend.startswith(f"{cli} -n 99 CONFIG GET databases")
+
+
+@ensureDeferred
+async def test_a_replica(redis: RedisServer, tmp_path: Path) -> None:
+    replica = RedisServer(tmp_path / "replica")
+    replica.start()
+    try:
+        replica.replicate(redis)
+        report = await examined(replica.url)
+    finally:
+        replica.kill()
+    finding = report.one("redis-role")
+    assert (finding.status, finding.mend) == (
+        FAILURE, f"REDIS_URL=redis://127.0.0.1:{redis.port}/0",
+    )  # fmt: skip
+    assert report.one("redis-reachable").status is OK
+    assert (await examined(finding.mend.removeprefix("REDIS_URL="))).one("redis-role").status is OK
+
+
+@ensureDeferred
+async def test_an_old_version(redis: RedisServer) -> None:
+    def older(answer: bytes) -> bytes:
+        answer = re.sub(rb"redis_version:\d\.", b"redis_version:6.", answer)
+        return re.sub(rb"valkey_version:\d\.", b"valkey_version:7.", answer)
+
+    with meddler(redis.port, older) as port:
+        finding = (await examined(f"redis://127.0.0.1:{port}")).one("redis-version")
+    assert finding.status is FAILURE
+    assert re.match(r"(Redis 6|Valkey 7)\.\S+: Redis 7\.0 or Valkey 8 is needed", finding.seen)
+    assert re.match(r"apt-get install (redis|valkey)-server", finding.mend)
+
+
+@ensureDeferred
+async def test_a_server_that_sentinels_tell(redis: RedisServer, tmp_path: Path) -> None:
+    sentinel = Sentinel(tmp_path / "sentinel", redis)
+    sentinel.start()
+    try:
+        report = await examined(sentinel.url)
+        unknown = await examined(sentinel.url.replace("/tracker", "/other"))
+    finally:
+        sentinel.kill()
+    assert report.one("redis-reachable").status is OK
+    assert report.one("redis-role").status is OK
+    finding = unknown.one("redis-reachable")
+    assert (finding.status, finding.mend) == (FAILURE, "redis-cli -p 26379 SENTINEL MASTERS")
+
+
+# How it is set up. Each line mends what it is about.
+
+
+@pytest.mark.parametrize(
+    ("check", "setting", "value", "status", "mended"),
+    [
+        ("redis-append-only", "appendonly", "no", FAILURE, "yes"),
+        ("redis-fsync", "appendfsync", "everysec", WARNING, "always"),
+        ("redis-fsync", "appendfsync", "no", FAILURE, "always"),
+        ("redis-fsync-on-rewrite", "no-appendfsync-on-rewrite", "yes", FAILURE, "no"),
+        ("redis-eviction", "maxmemory-policy", "allkeys-lru", FAILURE, "noeviction"),
+        ("redis-eviction", "maxmemory-policy", "volatile-ttl", FAILURE, "noeviction"),
+    ],
+)
+@ensureDeferred
+async def test_a_setting(
+    redis: RedisServer,
+    cli: str,
+    check: str,
+    setting: str,
+    value: str,
+    status: Status,
+    mended: str,
+) -> None:
+    redis.client.config_set(setting, value)
+    report = await examined(redis.url)
+    finding = report.one(check)
+    assert finding.status is status
+    assert f"{setting} {value}" in finding.seen
+    assert finding.mend == f"{cli} CONFIG SET {setting} {mended} && {cli} CONFIG REWRITE"
+    obey(redis, finding.mend)
+    assert (await examined(redis.url)).one(check).status is OK
+
+
+@pytest.mark.parametrize(("part", "status"), [(0.8, WARNING), (0.97, FAILURE)])
+@ensureDeferred
+async def test_memory(redis: RedisServer, part: float, status: Status) -> None:
+    redis.client.setrange("much", (40 << 20) - 1, "x")  # no buffer of a client grows for it
+    redis.client.config_set("maxmemory", int(redis.client.info()["used_memory"] / part))
+    finding = (await examined(redis.url)).one("redis-memory")
+    assert finding.status is status
+    assert re.search(r"CONFIG SET maxmemory [0-9]+mb && ", finding.mend)
+    obey(redis, finding.mend)
+    assert (await examined(redis.url)).one("redis-memory").status is OK
+
+
+@ensureDeferred
+async def test_a_disk_that_takes_no_more_of_the_log(redis: RedisServer) -> None:
+    redis.client.config_set("appendfsync", "everysec")  # with always Redis gives up
+    resource.prlimit(redis.pid, resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+    with suppress(valkey.exceptions.ResponseError):
+        redis.client.set("much", bytes(10_000))
+    await until(
+        lambda: redis.client.info()["aof_last_write_status"] == "err", "the write has failed"
+    )
+    report = await examined(redis.url)
+    finding = report.one("redis-writes")
+    assert finding.status is FAILURE
+    assert "aof_last_write_status err" in finding.seen
+    assert finding.mend.startswith("df -h")
+    finding = report.one("redis-reachable")
+    assert (finding.status, finding.mend[:5]) == (FAILURE, "df -h")
+    assert "MISCONF" in finding.seen
+    # The others are made all the same.
+    assert report.one("redis-eviction").status is OK
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [("BGREWRITEAOF", "aof_last_bgrewrite_status"), ("BGSAVE", "rdb_last_bgsave_status")],
+)
+@ensureDeferred
+async def test_a_snapshot_or_a_rewrite_that_failed(
+    redis: RedisServer, tmp_path: Path, cli: str, command: str, field: str
+) -> None:
+    (tmp_path / "redis").rename(tmp_path / "elsewhere")
+    shutil.rmtree(tmp_path / "elsewhere")
+    with suppress(valkey.exceptions.ResponseError):  # it may notice at once
+        redis.client.execute_command(command)
+    await until(lambda: redis.client.info()[field] == "err", "it has failed")
+    finding = (await examined(redis.url)).one("redis-writes")
+    assert finding.status is FAILURE
+    assert f"{field} err" in finding.seen
+    assert finding.mend.startswith(f"{cli} {command}  # ")
+
+
+@pytest.fixture
+def open_handed(tmp_path: Path) -> Iterator[RedisServer]:
+    """A server that lets its folder be set."""
+    server = RedisServer(tmp_path / "open", "--enable-protected-configs", "yes")
+    server.start()
+    yield server
+    server.kill()
+
+
+@ensureDeferred
+async def test_a_disk_without_room(open_handed: RedisServer) -> None:
+    open_handed.client.config_set("dir", "/proc")  # where there is none
+    finding = (await examined(open_handed.url)).one("redis-disk")
+    assert finding.status is FAILURE
+    assert finding.seen == "0.0 GiB free in /proc"
+    assert finding.mend.startswith("du -xh --max-depth=2 /proc | sort -h")
+
+
+# How it answers.
+
+
+async def asked(port: int, check: Callable[[Server, Any], Awaitable[Finding]]) -> Finding:
+    """What one check finds by way of a port."""
+    from twisted.internet import reactor
+
+    address = RedisAddress.from_url(f"redis://127.0.0.1:{port}")
+    connected = Connected(address)
+    try:
+        await connected.usable()
+        return await check(Server(connected.connection, address), reactor)
+    finally:
+        await connected.connection.stopService()
+
+
+@pytest.mark.parametrize(("delay", "status"), [(0.02, WARNING), (0.11, FAILURE)])
+@ensureDeferred
+async def test_late_answers(redis: RedisServer, delay: float, status: Status) -> None:
+    with meddler(redis.port, delay=delay) as port:
+        finding = await asked(port, latency)
+        assert finding.status is status
+        assert finding.mend.startswith(f"redis-cli -h 127.0.0.1 -p {port} SLOWLOG GET 10")
+
+
+@pytest.mark.parametrize(
+    ("ahead", "status", "told"),
+    [(0, OK, "0.0 s from"), (5, WARNING, "5.0 s ahead"), (-40, FAILURE, "40.0 s behind")],
+)
+@ensureDeferred
+async def test_another_time(redis: RedisServer, ahead: int, status: Status, told: str) -> None:
+    def shifted(answer: bytes) -> bytes:
+        return re.sub(
+            rb"^(\*2\r\n\$10\r\n)(\d{10})",
+            lambda found: found[1] + str(int(found[2]) + ahead).encode(),
+            answer,
+        )
+
+    with meddler(redis.port, shifted) as port:
+        finding = await asked(port, clock_of)
+    assert finding.status is status
+    assert told in finding.seen
+    assert ("timedatectl set-ntp true" in finding.mend) is (status is not OK)
+
+
+# Who asks.
+
+
+def as_bob(redis: RedisServer, *rules: str) -> str:
+    """The URL for a user with these rights."""
+    redis.client.execute_command("ACL", "SETUSER", "bob", "reset", "on", ">s3cret", *rules)
+    return f"redis://bob:s3cret@127.0.0.1:{redis.port}"
+
+
+@pytest.mark.parametrize(
+    ("rules", "role", "missing"),
+    [
+        (("+@all", "~*", "-xadd"), "ingest", "+xadd"),
+        (("+@all", "~*", "-evalsha"), "process", "+evalsha"),
+        (("+@all", "~*", "-xreadgroup", "-xack"), "process", "+xack +xreadgroup"),
+        (("+@all", "~*", "-xtrim"), "janitor", "+xtrim"),
+        (("+@all", "~*", "-scan"), "process", "+scan"),
+        (("+@all", "~*", "-memory|usage"), "janitor", "'+memory|usage'"),
+        (("+@all", "~*", "-hset"), "ingest", "+hset"),
+        (
+            ("+@all", "~telemetry:*", "~instance:*", "~devices:*"),
+            "ingest",
+            "'~commands:outbound:*' '~commands:responses' '~commands:sent:*' '~commands:waiting' "
+            "'~commands:waiting:*' '~connections:registry' '~connections:vendors'",
+        ),
+    ],
+)
+@ensureDeferred
+async def test_rights_that_are_missing(
+    redis: RedisServer, cli: str, rules: tuple[str, ...], role: str, missing: str
+) -> None:
+    url = as_bob(redis, *rules)
+    report = await examined(url)
+    failed = {
+        one.seen.split()[5]: one for one in report.all("redis-rights") if one.status is FAILURE
+    }
+    finding = failed[role]
+    assert finding.seen.startswith(f"bob may not do what {role} does: ")
+    assert _words(finding.mend) == _words(f"{cli} --askpass ACL SETUSER bob {missing}")
+    assert "s3cret" not in repr(report.findings)
+    for one in failed.values():
+        obey(redis, one.mend)
+    assert {one.status for one in (await examined(url)).all("redis-rights")} == {OK}
+
+
+@ensureDeferred
+async def test_the_user_with_whose_rights_the_log_is_read(redis: RedisServer) -> None:
+    url = as_bob(redis, "+@all", "~*")
+    redis.client.execute_command("ACL", "SETUSER", "default", "-xclaim", "-hset")
+    finding = (await examined(url)).worst("redis-rights")
+    assert finding.status is FAILURE
+    assert finding.seen.startswith("default may not do all that the append-only file holds")
+    assert finding.mend.endswith(" ACL SETUSER default +hset +xclaim")
+    obey(redis, finding.mend)
+    assert {one.status for one in (await examined(url)).all("redis-rights")} == {OK}
+
+
+def _words(line: str) -> list[str]:
+    return [word.strip("'") for word in line.split()]
+
+
+@ensureDeferred
+async def test_the_right_to_ask_for_the_role(redis: RedisServer) -> None:
+    url = as_bob(redis, "+@all", "~*", "-role")
+    report = await examined(url)
+    finding = report.worst("redis-rights")
+    assert finding.status is WARNING
+    assert finding.mend.endswith(" ACL SETUSER bob +role")
+    assert report.one("redis-role").status is OK
+    obey(redis, finding.mend)
+    assert not [one for one in (await examined(url)).all("redis-rights") if one.status is not OK]
+
+
+@pytest.mark.parametrize(
+    ("right", "check"),
+    [
+        ("acl|dryrun", "redis-rights"),
+        ("config|get", "redis-fsync"),
+        ("config|get", "redis-fsync-on-rewrite"),
+        ("config|get", "redis-disk"),
+        ("info", "redis-version"),
+        ("info", "redis-eviction"),
+        ("time", "redis-clock"),
+        ("xlen", "dead-letters"),
+        ("hscan", "registry"),
+    ],
+)
+@ensureDeferred
+async def test_what_the_user_may_not_ask_is_skipped(
+    redis: RedisServer, right: str, check: str
+) -> None:
+    url = as_bob(redis, "+@all", "~*", f"-{right}")
+    finding = (await examined(url)).worst(check)
+    assert finding.status is SKIPPED
+    assert "bob" in finding.seen or "permission" in finding.seen
+    assert _words(finding.mend)[-2:] == ["bob", f"+{right}"]
+    obey(redis, finding.mend)
+    assert not [one for one in (await examined(url)).all(check) if one.mend]
+
+
+@ensureDeferred
+async def test_who_may_not_even_ping(redis: RedisServer) -> None:
+    url = as_bob(redis, "+@all", "~*", "-ping")
+    finding = (await examined(url)).one("redis-reachable")
+    assert finding.status is FAILURE
+    assert finding.mend.endswith(" ACL SETUSER bob +ping")
+    obey(redis, finding.mend)
+    assert (await examined(url)).one("redis-reachable").status is OK

@@ -1,0 +1,350 @@
+"""What the doctor says of real databases and files that something is wrong with."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import psycopg
+import pytest
+from click.testing import CliRunner
+from pytest_twisted import ensureDeferred
+
+from tests.integration.admin.doctor import Report, examined
+from tests.meddler import meddler
+from tests.servers import PostgresServer, free_port
+from tracker.admin.cli import main
+from tracker.observe.findings import Finding, Status
+from tracker.storage.migrations import scripts
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.checks import reachable
+from tracker.storage.postgresql.connection import Connection
+from tracker.storage.sinks import make_sink, migrate_sink
+
+WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
+
+
+async def looked_at(url: str, seconds: float = 10.0) -> Report:
+    """The sink; there is no Redis."""
+    report = await examined(f"redis://127.0.0.1:{free_port()}", url, seconds=seconds)
+    return Report([one for one in report.findings if one.check.startswith("sink-")])
+
+
+def shown(url: str) -> str:
+    """A URL as it is shown: without password."""
+    return url.replace(f":{PostgresServer.PASSWORD}@", "@")
+
+
+def obey(mend: str, url: str) -> None:
+    """Do what a line says that migrates."""
+    program, *arguments = mend.split()
+    assert program == "tracker-admin"
+    assert arguments[:2] == ["migrate", "--sink"]
+    result = CliRunner().invoke(main, ["migrate", "--sink", url])
+    assert result.exit_code == 0, result.output
+
+
+# PostgreSQL
+
+
+@pytest.fixture
+def sound() -> Iterator[PostgresServer]:
+    """A server that keeps what it commits, with our tables; for this test alone."""
+    server = PostgresServer("-c", "fsync=on")
+    try:
+        server.start()
+        migrate_sink(server.url)
+        yield server
+    finally:
+        server.remove()
+
+
+@ensureDeferred
+async def test_a_sound_database_is_all_ok(sound: PostgresServer) -> None:
+    report = await looked_at(sound.url)
+    assert {one.check: one.status for one in report.findings} == {
+        f"sink-{name}": OK
+        for name in ("reachable", "schema", "version", "durability", "connections")
+    }
+    assert PostgresServer.PASSWORD not in repr(report.findings)
+
+
+@ensureDeferred
+async def test_no_server() -> None:
+    number = free_port()
+    report = await looked_at(f"postgresql://u:s3cret@127.0.0.1:{number}/x")
+    finding = report.one("sink-reachable")
+    assert finding.status is FAILURE
+    assert "refused" in finding.seen
+    assert finding.mend.startswith("systemctl start postgresql")
+    assert {one.status for one in report.findings[1:]} == {SKIPPED}
+    assert len(report.findings) == 5
+    assert "s3cret" not in repr(report.findings)
+
+
+@ensureDeferred
+async def test_a_server_that_hangs(postgres: PostgresServer) -> None:
+    postgres.suspend()
+    begun = time.monotonic()
+    try:
+        report = await looked_at(postgres.url, seconds=1)
+    finally:
+        postgres.resume()
+    assert time.monotonic() - begun < 5
+    finding = report.one("sink-reachable")
+    assert (finding.status, finding.seen) == (
+        FAILURE, f"{shown(postgres.url)}: not done within 1 s",
+    )  # fmt: skip
+    assert finding.mend.startswith(f"pg_isready -h 127.0.0.1 -p {postgres.port}")
+
+
+@ensureDeferred
+async def test_logins_that_are_refused(postgres: PostgresServer) -> None:
+    url = postgres.url.replace(PostgresServer.PASSWORD, "wr0ng")
+    finding = (await looked_at(url)).one("sink-reachable")
+    assert finding.status is FAILURE
+    assert "password authentication failed" in finding.seen
+    assert finding.mend.startswith(f"echo 127.0.0.1:{postgres.port}:postgres:tracker:PASSWORD >>")
+    assert "wr0ng" not in repr(finding)
+    finding = (await looked_at(postgres.url_of("nowhere"))).one("sink-reachable")
+    assert finding.status is FAILURE
+    assert finding.mend == f"createdb -h 127.0.0.1 -p {postgres.port} -O tracker nowhere"
+
+
+@ensureDeferred
+async def test_another_schema(database: str) -> None:
+    latest = len(scripts("postgresql"))
+    finding = (await looked_at(database)).one("sink-schema")
+    assert finding.status is FAILURE
+    assert finding.mend == f"tracker-admin migrate --sink {shown(database)}"
+    obey(finding.mend, database)
+    assert (await looked_at(database)).one("sink-schema").status is OK
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute("INSERT INTO schema_version (version) VALUES (99)")
+    finding = (await looked_at(database)).one("sink-schema")
+    assert finding.status is FAILURE
+    assert f"has schema 99, this version of Tracker knows {latest}" in finding.seen
+    assert finding.mend == "/opt/tracker/bin/pip install --upgrade tracker"
+
+
+@ensureDeferred
+async def test_no_hypertable(database: str) -> None:
+    migrate_sink(database)
+    finding = (await looked_at(f"{database}?timescale=1")).one("sink-schema")
+    assert finding.status is FAILURE
+    assert "positions is no hypertable" in finding.seen
+    assert finding.mend == f"tracker-admin migrate --sink '{shown(database)}?timescale=1'"
+
+
+@pytest.mark.parametrize(
+    ("option", "others", "status"),
+    [
+        ("fsync", (), FAILURE),
+        ("full_page_writes", ("-c", "fsync=on"), FAILURE),
+        ("synchronous_commit", ("-c", "fsync=on"), WARNING),
+    ],
+)
+@ensureDeferred
+async def test_what_it_commits_may_be_lost(
+    option: str, others: tuple[str, ...], status: Status
+) -> None:
+    server = PostgresServer(*others, "-c", f"{option}=off")
+    try:
+        server.start()
+        finding = (await looked_at(server.url)).one("sink-durability")
+    finally:
+        server.remove()
+    assert finding.status is status
+    assert finding.seen.startswith(f"{option} off: ")
+    assert finding.mend == (
+        f"psql {shown(server.url)} -c 'ALTER SYSTEM SET {option} = on' -c 'SELECT pg_reload_conf()'"
+    )
+
+
+@ensureDeferred
+async def test_few_connections() -> None:
+    server = PostgresServer("-c", "max_connections=8", "-c", "superuser_reserved_connections=0")
+    try:
+        server.start()
+        finding = (await looked_at(server.url)).one("sink-connections")
+        assert finding.status is WARNING
+        assert finding.seen.endswith(" of 8 connections are free")
+        assert "ALTER SYSTEM SET max_connections = 16" in finding.mend
+        others = [psycopg.connect(server.url) for _ in range(7)]
+        finding = (await looked_at(server.url)).one("sink-connections")
+        assert (finding.status, finding.seen) == (FAILURE, "0 of 8 connections are free")
+        others.append(psycopg.connect(server.url))
+        finding = (await looked_at(server.url)).one("sink-reachable")
+        assert finding.status is FAILURE
+        assert "ALTER SYSTEM SET max_connections" in finding.mend
+        for one in others:
+            one.close()
+    finally:
+        server.remove()
+
+
+@ensureDeferred
+async def test_an_old_version(sound: PostgresServer) -> None:
+    with psycopg.connect(sound.url) as connection:
+        version = str(connection.info.server_version).encode()
+    with meddler(sound.port, lambda answer: answer.replace(version, b"120005")) as port:
+        url = sound.url.replace(f":{sound.port}/", f":{port}/")
+        finding = (await looked_at(url)).one("sink-version")
+    assert finding.status is FAILURE
+    assert finding.seen.endswith("13 or later is needed")
+    assert finding.mend.startswith("apt-get install postgresql")
+
+
+@ensureDeferred
+async def test_nothing_can_be_written(database: str) -> None:
+    await looked_at(database)
+    connections: list[Connection] = []
+    assert reachable(PostgreSQLAddress.from_url(database), connections).status is OK
+    (connection,) = connections
+    with pytest.raises(psycopg.errors.ReadOnlySqlTransaction):
+        connection.execute("CREATE TABLE mark (number integer)")
+    assert connection.execute("SELECT to_regclass('schema_version')").fetchone() == (None,)
+    connection.close()
+
+
+# SQLite and files
+
+
+@ensureDeferred
+async def test_a_sound_file_is_all_ok(tmp_path: Path) -> None:
+    for url in (f"sqlite:{tmp_path / 'a'}", f"jsonlines:{tmp_path / 'b'}"):
+        migrate_sink(url)
+        (tmp_path / "b").touch()
+        report = await looked_at(url)
+        assert {one.status for one in report.findings} == {OK}
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a", "b"]
+    assert [one.seen for one in (await looked_at("jsonlines:-")).findings] == ["standard output"]
+
+
+@ensureDeferred
+async def test_a_file_that_a_processor_has_open(tmp_path: Path) -> None:
+    from twisted.internet import reactor
+
+    url = f"sqlite:{tmp_path / 'a'}"
+    sink = make_sink(reactor, url)
+    await sink.open()
+    try:
+        there = sorted(tmp_path.iterdir())
+        assert (await looked_at(url)).one("sink-schema").seen.endswith("schema 2")
+        assert sorted(tmp_path.iterdir()) == there
+    finally:
+        await sink.close()
+
+
+@ensureDeferred
+async def test_a_file_whose_processor_was_killed(tmp_path: Path) -> None:
+    path, left = tmp_path / "a", tmp_path / "left"
+    migrate_sink(f"sqlite:{path}")
+    left.mkdir()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("PRAGMA journal_mode = WAL")
+        database.execute("PRAGMA user_version = 99")
+        for one in tmp_path.glob("a*"):
+            shutil.copy(one, left)  # as it is while it is open
+    before = {one.name: one.stat().st_size for one in left.iterdir()}
+    assert set(before) == {"a", "a-wal", "a-shm"}
+    assert "has schema 99" in (await looked_at(f"sqlite:{left / 'a'}")).one("sink-schema").seen
+    assert {one.name: one.stat().st_size for one in left.iterdir()} == before
+
+
+@ensureDeferred
+async def test_another_schema_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "a file"
+    url = f"sqlite:{path}"
+    finding = (await looked_at(url)).one("sink-schema")
+    assert finding.status is FAILURE
+    assert finding.mend == f"tracker-admin migrate --sink '{url}'"
+    assert not path.exists()
+    database = sqlite3.connect(path)
+    database.executescript(scripts("sqlite")[0])
+    database.execute("PRAGMA user_version = 1")
+    finding = (await looked_at(url)).one("sink-schema")
+    assert (finding.status, finding.seen) == (
+        FAILURE, f"{path} has schema 1, this version needs {len(scripts('sqlite'))}",
+    )  # fmt: skip
+    assert CliRunner().invoke(main, ["migrate", "--sink", url]).exit_code == 0
+    assert (await looked_at(url)).one("sink-schema").status is OK
+    database.execute("PRAGMA user_version = 99")
+    database.close()
+    finding = (await looked_at(url)).one("sink-schema")
+    assert finding.mend == "/opt/tracker/bin/pip install --upgrade tracker"
+
+
+@ensureDeferred
+async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_text("no database, but long enough for a header of one\n" * 100)
+    finding = (await looked_at(f"sqlite:{path}")).one("sink-schema")
+    assert finding.status is FAILURE
+    assert "not a database" in finding.seen
+    assert finding.mend == f"sqlite3 {path} 'PRAGMA integrity_check'"
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "jsonlines"])
+@ensureDeferred
+async def test_a_place_for_no_file(tmp_path: Path, kind: str) -> None:
+    finding = (await looked_at(f"{kind}:{tmp_path / 'no' / 'a'}")).one("sink-reachable")
+    assert finding == Finding(
+        *(FAILURE, f"there is no folder {tmp_path / 'no'}"),
+        *(f"install -d -o tracker -g tracker {tmp_path / 'no'}", "sink-reachable"),
+    )
+    finding = (await looked_at(f"{kind}:{tmp_path}")).one("sink-reachable")
+    assert finding.status is FAILURE
+    assert finding.mend == f"TRACKER_SINK={kind}:{tmp_path / 'positions'}"
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Be a user without rights, as far as the doctor looks at them."""
+    before = os.geteuid()
+    if before == 0:
+        os.seteuid(65_534)
+    try:
+        yield
+    finally:
+        os.seteuid(before)
+
+
+@ensureDeferred
+async def test_files_that_may_not_be_written() -> None:
+    folder = Path(tempfile.mkdtemp(prefix="tracker-doctor-"))  # tests' own are not open to all
+    path = folder / "a"
+    try:
+        migrate_sink(f"sqlite:{path}")
+        folder.chmod(0o777)
+        path.chmod(0o444)
+        with nobody():
+            finding = (await looked_at(f"sqlite:{path}")).one("sink-reachable")
+        assert (finding.status, finding.mend) == (FAILURE, f"chown tracker:tracker {path}*")
+        folder.chmod(0o555)
+        with nobody():
+            finding = (await looked_at(f"sqlite:{path}")).one("sink-reachable")
+        assert (finding.status, finding.mend) == (FAILURE, f"chown tracker:tracker {folder}")
+    finally:
+        folder.chmod(0o755)
+        shutil.rmtree(folder)
+
+
+@ensureDeferred
+async def test_no_room() -> None:
+    finding = (await looked_at("jsonlines:/proc/positions")).one("sink-space")
+    assert (finding.status, finding.seen) == (FAILURE, "0.0 GiB free in /proc")
+    assert finding.mend.startswith("du -xh --max-depth=2 /proc")
+
+
+@ensureDeferred
+async def test_no_sink_is_no_failure() -> None:
+    report = await examined(f"redis://127.0.0.1:{free_port()}")
+    finding = report.one("sink-reachable")
+    assert (finding.status, finding.mend) == (SKIPPED, "tracker-admin doctor --sink URL")

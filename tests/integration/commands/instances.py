@@ -1,0 +1,285 @@
+"""Ingest instances without sockets: all that carries commands is there, and Redis is real."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from attrs import define, field
+from twisted.internet.address import IPv4Address
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import globalLogPublisher
+
+from tests.integration.commands.ledgers import DEVICE, clock_of, is_empty, live, outbound, sent
+from tests.integration.conftest import Connected
+from tests.servers import RedisServer
+from tests.system.commands import fates, fields
+from tests.unit.fakes import FakeSession
+from tests.waiting import until
+from tracker.command import Answer
+from tracker.commands.courier import Timing
+from tracker.commands.delivery import CommandDelivery
+from tracker.commands.registration import Registry
+from tracker.ingestion.admission import ConnectionLimiter
+from tracker.ingestion.authority import EveryDevice
+from tracker.ingestion.gateway import Gateway
+from tracker.ingestion.publisher import StreamPublisher
+from tracker.interfaces import Admission
+from tracker.limits import Limits
+from tracker.redis.script import Script
+
+T = TypeVar("T")
+
+
+@define(eq=False)
+class Device(FakeSession):
+    """A connection of a device, which remembers how it was asked whether it is free."""
+
+    asked: list[float] = field(factory=list)
+    """For which radio_sleeps."""
+    moods: list[bool] = field(factory=list)
+    """Whether it is busy at each of the next questions."""
+
+    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
+        self.asked.append(radio_sleeps)
+        if self.moods:
+            self.busy = self.moods.pop(0)
+        return FakeSession.when_free(self, radio_sleeps)
+
+    def say(self, text: str, codec: str = "12", refused: bool = False) -> None:
+        """Answer a command."""
+        self.gateway.answered(self, Answer(codec, text, refused))
+
+
+class Interrupted:
+    """A connection on which something happens before or after a script runs, once."""
+
+    def __init__(self, connected: Connected) -> None:
+        self._connection = connected.connection
+        self._script: Script | None = None
+        self._before: Callable[[], None] | None = None
+        self._after: Callable[[], None] | None = None
+        self.happened = False
+
+    def interrupt(
+        self,
+        script: Script,
+        before: Callable[[], None] | None = None,
+        after: Callable[[], None] | None = None,
+    ) -> None:
+        self._script, self._before, self._after = script, before, after
+
+    @property
+    def connections(self) -> int:
+        return self._connection.connections
+
+    @property
+    def when_connected(self) -> Callable[[], Deferred[None]]:
+        return self._connection.when_connected
+
+    def execute(self, *arguments: Any) -> Deferred[Any]:
+        script = self._script
+        if script is None or arguments[1:2] not in ((script.digest,), (script.text,)):
+            return self._connection.execute(*arguments)
+        return Deferred.fromCoroutine(self._run(arguments))
+
+    async def _run(self, arguments: tuple[Any, ...]) -> Any:
+        from twisted.internet import reactor
+
+        await deferLater(reactor, 0)  # not within what has led here
+        self._happen("_before")
+        answer = await self._connection.execute(*arguments)  # NOSCRIPT raises: it has not run
+        self._happen("_after")
+        return answer
+
+    def _happen(self, when: str) -> None:
+        do = getattr(self, when)
+        setattr(self, when, None)
+        if do is not None:
+            self.happened = True
+            do()
+
+
+class Instance:
+    """An ingest instance whose time the test tells."""
+
+    def __init__(self, redis: RedisServer, name: str, timing: Timing, waits: bool) -> None:
+        self.name = name
+        self.clock = clock_of(redis)
+        self.reports: list[str | None] = []
+        self.fetched: list[str] = []
+        self._redis = redis
+        self._reading = Connected(redis.address)
+        self._commands = Connected(redis.address)
+        self.redis = Interrupted(self._commands)
+        self._crashed = False
+        commands: Any = self.redis
+        self.registry = Registry(self.clock, commands, name, self._moved)
+        self.delivery = CommandDelivery(
+            *(self.clock, self._reading.connection, commands, name, timing, waits),
+            *(self._fetch, self.reports.append),
+        )
+        publisher = StreamPublisher(self.clock, commands, "telemetry:teltonika", lambda _: None)
+        self.gateway = Gateway(
+            *(self.clock, "teltonika", publisher, EveryDevice()),
+            *(ConnectionLimiter(self.clock, Limits()), self.registry, self.delivery),
+        )
+
+    async def ready(self) -> None:
+        """Start all, but do not read commands yet."""
+        await self.connected()
+        live(self._redis, self.name)
+        for service in (self.registry, self.gateway, self.delivery):
+            service.startService()
+
+    async def connected(self) -> None:
+        await self._reading.usable()
+        await self._commands.usable()
+
+    def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
+        """A device comes, or comes again."""
+        session = Device(self.gateway, device_id, busy=busy)
+        assert self.gateway.admits(IPv4Address("TCP", session.host, 40000))
+        self.gateway.opened(session)
+        assert self.gateway.login(session, device_id) is Admission.SERVED
+        self.clock.advance(0)
+        return session
+
+    def send(self, command_id: str, device_id: str = DEVICE, text: str = "", **options: Any) -> str:
+        """Put a command into the stream, by its id unless its text says something else."""
+        options = {"expires_in": 86_400, **options}
+        content = fields(command_id, device_id, text or command_id, **options)
+        entry_id: bytes = self._redis.client.xadd(outbound(self.name), content)
+        return entry_id.decode()
+
+    async def until(self, condition: Callable[[], T], what: str, step: float = 0.0) -> T:
+        """Wait in real time for what Redis does; the clock goes on by a step each time."""
+
+        def asked() -> T:
+            self.clock.advance(step)
+            return condition()
+
+        return await until(asked, f"{self.name}: {what}")
+
+    async def has_written(self, session: Device, *texts: str, step: float = 0.0) -> None:
+        await self.until(lambda: session.written == list(texts), f"written {texts}", step)
+
+    async def is_idle(self) -> None:
+        """Wait until no command is held here."""
+        await self.until(lambda: not self.delivery.held, "nothing is held")
+
+    async def has_read(self, entries: int) -> None:
+        """Wait until so many commands are held here."""
+        await self.until(lambda: self.delivery.held == entries, f"{entries} are held")
+
+    async def stop_delivery(self, step: float = 0.0) -> None:
+        """As the role does, before connections and their registry entries end."""
+        stopped: list[object] = []
+        self.delivery.stopService().addBoth(stopped.append)
+        await self.until(lambda: stopped, "stopped", step)
+        assert stopped == [None]
+
+    async def crash(self) -> None:
+        """From now on nothing of it happens, whatever was under way."""
+        self._crashed = True
+        await self._reading.connection.stopService()
+        await self._commands.connection.stopService()
+
+    async def end(self) -> None:
+        if self._crashed:
+            return
+        stopped: list[object] = []
+        self.delivery.stopService().addBoth(stopped.append)
+        await self.until(lambda: stopped, "stopped", 1.0)
+        await self.crash()
+
+    def _moved(self, device_id: str, owner: str) -> None:
+        self.gateway.moved(device_id, owner)
+
+    def _fetch(self, device_id: str) -> None:
+        self.fetched.append(device_id)
+        self.registry.repeat(device_id)
+
+
+class Instances:
+    """Starts instances, and ends them all."""
+
+    def __init__(self, redis: RedisServer) -> None:
+        self._redis = redis
+        self._started: list[Instance] = []
+        self.failures: list[str] = []
+        add: Any = globalLogPublisher.addObserver
+        add(self._observe)
+
+    def prepare(
+        self,
+        name: str = "one",
+        timing: Timing = Timing(),  # noqa: B008 - it is frozen
+        waits: bool = True,
+    ) -> Instance:
+        """One that is not started."""
+        self._started.append(Instance(self._redis, name, timing, waits))
+        return self._started[-1]
+
+    async def start(self, name: str = "one", **options: Any) -> Instance:
+        """One that reads its commands."""
+        instance = self.prepare(name, **options)
+        await instance.ready()
+        instance.delivery.begin()
+        return instance
+
+    async def end(self) -> None:
+        """Stop all. Nothing has raised what it should not."""
+        for instance in self._started:
+            await instance.end()
+        remove: Any = globalLogPublisher.removeObserver
+        remove(self._observe)
+        assert self.failures == []
+
+    def _observe(self, event: Any) -> None:
+        if "log_failure" in event:
+            self.failures.append(event["log_failure"].getTraceback())
+
+
+def fate(redis: RedisServer, command_id: str = "c1") -> str:
+    return (redis.client.get(sent(command_id)) or b"").decode()
+
+
+def has_claimed(redis: RedisServer, command_id: str = "c1") -> Callable[[], bool]:
+    return lambda: fate(redis, command_id).startswith("sent ")
+
+
+def have_ended(redis: RedisServer, number: int) -> Callable[[], bool]:
+    return lambda: len(fates(redis)) == number
+
+
+async def is_told(
+    one: Instance, redis: RedisServer, expected: dict[str, str], step: float = 0.0
+) -> None:
+    """Wait until all these commands have ended so, and nothing is left of them."""
+    await one.until(lambda: expected.items() <= fates(redis).items(), f"ended: {expected}", step)
+    await one.until(lambda: is_empty(redis, outbound(one.name)), "the stream is empty", step)
+    await one.is_idle()
+    for command_id, how in expected.items():
+        assert fate(redis, command_id).startswith(f"done {how.partition('/')[0]} ")
+
+
+async def claimed(one: Instance, redis: RedisServer, **options: Any) -> Device:
+    """A device that is busy again when a command for it has been claimed."""
+    device = one.login()
+    device.moods = [False, True]
+    one.send("c1", **options)
+    await one.until(has_claimed(redis), "claimed")
+    await one.until(lambda: device.waiting, "waits for its turn")
+    return device
+
+
+async def timed_out(one: Instance, redis: RedisServer) -> Device:
+    """A device that has not answered its first command."""
+    device = one.login()
+    one.send("c1", timeout=10)
+    await one.has_written(device, "c1")
+    one.clock.advance(10)
+    await is_told(one, redis, {"c1": "failed/timeout"})
+    return device

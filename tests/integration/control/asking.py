@@ -1,0 +1,66 @@
+"""Who asks a control port that has a real Redis."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.integration.commands.ledgers import (
+    clock_of,
+)
+from tests.servers import RedisServer
+from tests.unit.control.wire import Asked, Client, Port
+from tests.waiting import until
+from tracker.commands.ledger import CommandLedger
+from tracker.control.commands import (
+    ControlCommand,
+)
+from tracker.control.operations import POLL
+from tracker.redis.connection import RedisConnection
+
+
+class Asking:
+    """A client of the instance ``one``, which asks a real Redis, at the test's time."""
+
+    def __init__(self, redis: RedisServer, connection: RedisConnection) -> None:
+        self.redis = redis
+        self.connection = connection
+        self.port = Port(redis=connection, clock=clock_of(redis))
+        self.client = Client(self.port)
+        self.client.hello()
+
+    @property
+    def clock(self) -> Any:
+        return self.port.clock
+
+    async def ask(self, command: type[ControlCommand], **arguments: Any) -> dict[str, Any]:
+        """The answer."""
+        return (await self.settled(self.client.begin(command, **arguments))).result()
+
+    async def refusal(self, command: type[ControlCommand], **arguments: Any) -> BaseException:
+        """The error."""
+        return (await self.settled(self.client.begin(command, **arguments))).error()
+
+    async def settled(self, asked: Asked) -> Asked:
+        def answered() -> bool:
+            self.client.pump()
+            return asked.answered
+
+        await until(answered, "answered")
+        return asked
+
+    async def when(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something that has to come over the wire first."""
+        self.client.pump()
+        await until(condition, what)
+
+    async def looked(self, asked: Asked) -> None:
+        """Let it look several times whether a command has ended."""
+        for _ in range(5):
+            self.client.pump()
+            self.clock.advance(POLL)
+            await self.connection.execute("PING")
+        self.client.pump()
+
+    def ledger(self, who: str = "one") -> CommandLedger:
+        return CommandLedger(self.clock, self.connection, who)

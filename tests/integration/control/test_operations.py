@@ -1,0 +1,440 @@
+"""What a control port answers from a real Redis."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.integration.commands.ledgers import (
+    DEVICE,
+    OTHER,
+    WAITING,
+    command_ids,
+    connect,
+    given,
+    live,
+    outbound,
+    put,
+    read,
+    said,
+    sent,
+    waiting,
+)
+from tests.integration.conftest import Connected
+from tests.integration.control.asking import Asking
+from tests.servers import RedisServer
+from tests.system.commands import RESPONSES, fields
+from tests.waiting import until
+from tracker.command import EXPIRED, Command, Outcome, Reason, Status
+from tracker.commands.ledger import Step
+from tracker.control.commands import (
+    BadArgument,
+    CommandStatus,
+    GetDevice,
+    Info,
+    Lag,
+    ListRegistry,
+    NoSuchCommand,
+    NoSuchDevice,
+    RedisUnavailable,
+    SendCommand,
+)
+from tracker.control.operations import PATIENCE, POLL
+from tracker.log.redis.groups import Delivered
+from tracker.position import iso_milliseconds
+
+# One device.
+
+
+@ensureDeferred
+async def test_a_device_is_found_wherever_it_is(asking: Asking, redis: RedisServer) -> None:
+    live(redis, "two")
+    error = await asking.refusal(GetDevice, device_id=DEVICE)
+    assert isinstance(error, NoSuchDevice)
+    put(redis, waiting(), fields("c1", DEVICE))
+    put(redis, waiting(), fields("c2", DEVICE))
+    answer = await asking.ask(GetDevice, device_id=DEVICE)
+    assert (answer["here"], answer["instance_id"], answer["waiting"]) == (False, None, 2)
+    connect(redis, "two", DEVICE)
+    answer = await asking.ask(GetDevice, device_id=DEVICE)
+    assert (answer["here"], answer["instance_id"]) == (False, "two")
+    assert answer["queued"] is None
+    asking.port.instance.connect(DEVICE)
+    asking.port.instance.loads[DEVICE] = (1, False)
+    answer = await asking.ask(GetDevice, device_id=DEVICE)
+    assert (answer["here"], answer["instance_id"], answer["queued"]) == (True, "one", 1)
+
+
+# Sending.
+
+
+def options(**more: Any) -> dict[str, Any]:
+    return {"device_id": DEVICE, "text": "getinfo", "command_id": "c1"} | more
+
+
+@ensureDeferred
+async def test_a_command_goes_where_its_device_is(asking: Asking, redis: RedisServer) -> None:
+    live(redis, "two")
+    connect(redis, "two", DEVICE)
+    answer = await asking.ask(SendCommand, **options(expires_in=60.0, timeout=5.0, codec="14"))
+    assert (answer["status"], answer["instance_id"]) == ("queued", "two")
+    (entry,) = read(redis, outbound("two"))
+    command = Command.from_entry(entry.content or ())
+    assert (command.command_id, command.text, command.codec) == ("c1", "getinfo", "14")
+    assert command.timeout == 5.0
+    assert command.expires_at == int(asking.clock.seconds() * 1000) + 60_000
+
+
+@ensureDeferred
+async def test_a_command_expires_when_it_is_told_to(asking: Asking, redis: RedisServer) -> None:
+    await asking.ask(SendCommand, **options(expires_at="2031-01-01T00:00:00+01:00"))
+    (entry,) = read(redis, waiting())
+    assert entry.fields[b"expires_at"] == b"2030-12-31T23:00:00.000Z"
+
+
+@ensureDeferred
+async def test_a_command_waits_for_a_device_that_is_nowhere(
+    asking: Asking, redis: RedisServer
+) -> None:
+    for where in (None, "dead"):
+        if where is not None:
+            connect(redis, where, DEVICE)  # an instance without a heartbeat
+        for offline in ({}, {"offline": "wait"}):
+            answer = await asking.ask(SendCommand, **options(**offline))
+            assert (answer["status"], answer["instance_id"]) == ("waiting", None)
+    assert set(command_ids(redis, waiting())) == {"c1"}
+    assert set(redis.client.smembers(WAITING)) == {DEVICE.encode()}
+
+
+@ensureDeferred
+async def test_or_it_fails_if_nobody_wants_to_wait(asking: Asking, redis: RedisServer) -> None:
+    for _ in range(2):  # known by then, and told again
+        answer = await asking.ask(SendCommand, **options(offline="fail"))
+        assert (answer["status"], answer["reason"]) == ("failed", "offline")
+    assert said(redis) == [("c1", "failed", "offline")]
+    assert not redis.client.exists(waiting())
+
+
+@pytest.mark.parametrize("wait", [False, True])
+@ensureDeferred
+async def test_a_command_that_is_known_is_told_of_and_not_sent_again(
+    asking: Asking, redis: RedisServer, wait: bool
+) -> None:
+    live(redis, "one")
+    connect(redis, "one", DEVICE)
+    entry, command = given(redis)
+    ledger = asking.ledger()
+    await ledger.claim(entry, command)
+    if not wait:
+        answer = await asking.ask(SendCommand, **options())
+        assert (answer["status"], answer["instance_id"]) == ("sent", "one")
+    await ledger.delivered(entry, command)
+    await ledger.finish(entry, command, Outcome(Status.RESPONDED, response="fine"), True)
+    answer = await asking.ask(SendCommand, **options(text="another", wait=wait))
+    assert (answer["status"], answer["response"]) == ("responded", "fine")
+    assert answer["instance_id"] == "one"
+    assert command_ids(redis, outbound("one")) == []
+
+
+async def taken(asking: Asking) -> tuple[Delivered, Command]:
+    """The command, as its instance reads it."""
+    entries: list[Delivered] = []
+
+    def there() -> bool:
+        asking.client.pump()
+        entries.extend(read(asking.redis, outbound("one"), "one"))
+        return bool(entries)
+
+    await until(there, "it has come")
+    (entry,) = entries
+    return entry, Command.from_entry(entry.content or ())
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        Outcome(Status.RESPONDED, response="INI:2026/1/1 ü"),
+        Outcome(Status.REJECTED),
+        Outcome.failed(Reason.TIMEOUT),
+        Outcome.failed(Reason.DISCONNECTED),
+        EXPIRED,
+    ],
+    ids=lambda outcome: f"{outcome.status} {outcome.reason}",
+)
+@ensureDeferred
+async def test_who_waits_is_told_how_it_ends(
+    asking: Asking, redis: RedisServer, outcome: Outcome
+) -> None:
+    live(redis, "one")
+    connect(redis, "one", DEVICE)
+    asked = asking.client.begin(SendCommand, **options(wait=True))
+    entry, command = await taken(asking)
+    await asking.looked(asked)
+    ledger = asking.ledger()
+    if outcome is not EXPIRED:
+        assert await ledger.claim(entry, command) is Step.WON
+        await ledger.delivered(entry, command)
+    await asking.looked(asked)
+    assert not asked.answered
+    at = iso_milliseconds(ledger.now)
+    await ledger.finish(entry, command, outcome, outcome is not EXPIRED)
+    await asking.looked(asked)
+    answer = (await asking.settled(asked)).result()
+    assert answer["status"] == outcome.status
+    assert (answer["reason"] or "") == outcome.reason
+    assert (answer["response"] or "") == outcome.response
+    assert answer["at"] == at
+    assert asking.port.timers == 0
+
+
+@pytest.mark.parametrize("left", [True, False])
+@ensureDeferred
+async def test_who_waits_in_vain_is_told_so_in_the_end(
+    asking: Asking, redis: RedisServer, left: bool
+) -> None:
+    asked = asking.client.begin(SendCommand, **options(wait=True, expires_in=10.0, timeout=5.0))
+    await asking.when(lambda: redis.client.exists(waiting()), "it waits")
+    await asking.looked(asked)
+    if not left:
+        redis.client.flushall()
+    asking.clock.advance(10 + 5 + PATIENCE - 1)
+    await asking.looked(asked)
+    assert not asked.answered
+    asking.clock.advance(1)
+    await asking.settled(asked)
+    if left:  # no janitor runs
+        assert asked.result()["status"] == "waiting"
+    else:
+        assert isinstance(asked.error(), NoSuchCommand)
+    assert asking.port.timers == 0
+
+
+@ensureDeferred
+async def test_who_waits_is_told_after_an_outage_of_redis(
+    asking: Asking, redis: RedisServer, connected: Connected
+) -> None:
+    live(redis, "one")
+    connect(redis, "one", DEVICE)
+    asked = asking.client.begin(SendCommand, **options(wait=True))
+    entry, command = await taken(asking)
+    redis.kill()
+    await until(lambda: not connected.connection.connected, "gone")
+    for _ in range(10):
+        asking.clock.advance(POLL)
+        asking.client.pump()
+    assert not asked.answered
+    redis.start()
+    await connected.usable()
+    ledger = asking.ledger()
+    await ledger.claim(entry, command)
+    await ledger.finish(entry, command, Outcome(Status.RESPONDED, response="fine"), True)
+    await asking.looked(asked)
+    assert (await asking.settled(asked)).result()["response"] == "fine"
+
+
+@ensureDeferred
+async def test_who_goes_away_while_it_waits_leaves_nothing_behind(
+    asking: Asking, redis: RedisServer
+) -> None:
+    asked = asking.client.begin(SendCommand, **options(wait=True))
+    await asking.when(lambda: redis.client.exists(waiting()), "it waits")
+    await asking.looked(asked)
+    asking.client.leave()
+    assert asking.port.timers == 0
+    before = redis.client.info("commandstats")
+    asking.clock.advance(10 * POLL)
+    await asking.connection.execute("PING")
+    after = redis.client.info("commandstats")
+    assert after["cmdstat_get"]["calls"] == before["cmdstat_get"]["calls"]
+    assert command_ids(redis, waiting()) == ["c1"]  # which goes on
+
+
+# What has become of a command.
+
+
+async def status(asking: Asking, device_id: str | None = None) -> tuple[Any, ...]:
+    about = {} if device_id is None else {"device_id": device_id}
+    answer = await asking.ask(CommandStatus, command_id="c1", **about)
+    return answer["status"], answer["instance_id"]
+
+
+@ensureDeferred
+async def test_a_command_that_was_never_sent_is_not_known(asking: Asking) -> None:
+    for about in ({}, {"device_id": DEVICE}, {"device_id": "nobody"}):
+        error = await asking.refusal(CommandStatus, command_id="c1", **about)
+        assert isinstance(error, NoSuchCommand)
+        assert "say the device, too" in str(error)
+
+
+@ensureDeferred
+async def test_a_command_that_waits_is_found_by_its_device(
+    asking: Asking, redis: RedisServer
+) -> None:
+    put(redis, waiting(), fields("c0", DEVICE))
+    put(redis, waiting(), fields("c1", DEVICE))
+    assert await status(asking, DEVICE) == ("waiting", None)
+    for about in ({}, {"device_id": OTHER}):
+        error = await asking.refusal(CommandStatus, command_id="c1", **about)
+        assert isinstance(error, NoSuchCommand)
+
+
+@ensureDeferred
+async def test_a_command_that_is_queued_elsewhere_is_found_by_its_device(
+    asking: Asking, redis: RedisServer
+) -> None:
+    live(redis, "two")
+    connect(redis, "two", DEVICE)
+    put(redis, outbound("two"), fields("c1", DEVICE))
+    assert await status(asking, DEVICE) == ("queued", "two")
+    read(redis, outbound("two"))  # and was taken there
+    assert await status(asking, DEVICE) == ("queued", "two")
+    assert isinstance(await asking.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
+
+
+@ensureDeferred
+async def test_a_command_that_is_queued_here_is_known(asking: Asking) -> None:
+    asking.port.instance.held.add("c1")
+    assert await status(asking) == ("queued", "one")
+
+
+@ensureDeferred
+async def test_a_command_is_followed_to_its_end_and_beyond(
+    asking: Asking, redis: RedisServer
+) -> None:
+    entry, command = given(redis, instance_id="two")
+    ledger = asking.ledger("two")
+    await ledger.claim(entry, command)
+    assert await status(asking) == ("sent", "two")
+    await ledger.delivered(entry, command)
+    assert await status(asking) == ("delivered", "two")
+    await ledger.finish(entry, command, Outcome(Status.RESPONDED, response="fine"), True)
+    answer = await asking.ask(CommandStatus, command_id="c1")
+    assert (answer["status"], answer["instance_id"]) == ("responded", "two")
+    assert (answer["response"], answer["truncated"]) == ("fine", False)
+    assert answer["at"].endswith("Z")
+    redis.client.xtrim(RESPONSES, maxlen=0)
+    answer = await asking.ask(CommandStatus, command_id="c1")
+    assert (answer["status"], answer["instance_id"]) == ("responded", None)
+    assert (answer["response"], answer["at"]) == (None, None)
+    redis.client.delete(sent("c1"))
+    assert isinstance(await asking.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
+
+
+@ensureDeferred
+async def test_a_command_that_is_begun_with_while_it_is_looked_for_is_found(
+    asking: Asking, redis: RedisServer
+) -> None:
+    connect(redis, "two", DEVICE)
+    live(redis, "two")
+    entry, _ = given(redis, instance_id="two")
+
+    def begun_meanwhile(command_id: str) -> bool:
+        redis.client.delete(entry.stream)
+        redis.client.set(sent("c1"), f"sent {entry.stream} {entry.id}")
+        return False
+
+    instance: Any = Holding(asking.port.instance, begun_meanwhile)
+    asking.port.operations._instance = instance
+    assert await status(asking, DEVICE) == ("sent", "two")
+
+
+class Holding:
+    """An instance in which something happens when it is asked for a command."""
+
+    def __init__(self, instance: Any, holds: Any) -> None:
+        self._instance = instance
+        self.holds_command = holds
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._instance, name)
+
+
+# Streams.
+
+
+@ensureDeferred
+async def test_lag_is_that_of_all_streams_that_anybody_writes(
+    asking: Asking, redis: RedisServer
+) -> None:
+    redis.client.set("instance:heartbeat:two", '{"streams": ["telemetry:other", "telemetry:no"]}')
+    for stream in ("telemetry:teltonika", "telemetry:other", "elsewhere"):
+        for _ in range(3):
+            redis.client.xadd(stream, {"ts": "1"})
+    for group in ("processor", "audit"):
+        redis.client.xgroup_create("telemetry:other", group, "0")
+    redis.client.xreadgroup("audit", "c", {"telemetry:other": ">"}, count=2)
+    answer = await asking.ask(Lag)
+    assert answer["more"] is False
+    assert [
+        (row["stream"], row["group"], row["entries"], row["lag"], row["pending"], row["consumers"])
+        for row in answer["groups"]
+    ] == [
+        ("telemetry:other", "audit", 3, 1, 2, 1),
+        ("telemetry:other", "processor", 3, 3, 0, 0),
+        ("telemetry:teltonika", None, 3, None, None, None),
+    ]
+    (row,) = (await asking.ask(Lag, streams=["elsewhere"]))["groups"]
+    assert (row["stream"], row["entries"]) == ("elsewhere", 3)
+    assert (await asking.ask(Lag, streams=["nowhere"]))["groups"] == []
+    (row,) = (await asking.ask(Lag, limit=1, skip=1))["groups"]
+    assert row["group"] == "processor"
+
+
+@ensureDeferred
+async def test_what_is_no_stream_has_no_lag(asking: Asking, redis: RedisServer) -> None:
+    redis.client.set("text", "1")
+    error = await asking.refusal(Lag, streams=["text"])
+    assert isinstance(error, BadArgument)
+    assert str(error) == "text is not a stream"
+
+
+@ensureDeferred
+async def test_an_unknown_lag_is_told_as_unknown(asking: Asking, redis: RedisServer) -> None:
+    ids = [redis.client.xadd("telemetry:teltonika", {"ts": "1"}) for _ in range(3)]
+    redis.client.xgroup_create("telemetry:teltonika", "processor", ids[0])
+    redis.client.xdel("telemetry:teltonika", ids[1])
+    (row,) = (await asking.ask(Lag))["groups"]
+    assert row["lag"] is None
+    assert row["oldest_unprocessed_age"] is not None
+
+
+# An outage.
+
+
+@ensureDeferred
+async def test_without_redis_it_is_said_so_until_it_is_back(
+    asking: Asking, redis: RedisServer, connected: Connected
+) -> None:
+    redis.kill()
+    await until(lambda: not connected.connection.connected, "gone")
+    for command, arguments in (
+        (ListRegistry, {}),
+        (GetDevice, {"device_id": DEVICE}),
+        (SendCommand, options()),
+        (SendCommand, options(wait=True)),
+        (CommandStatus, {"command_id": "c1"}),
+        (Lag, {}),
+    ):
+        error = await asking.refusal(command, **arguments)
+        assert isinstance(error, RedisUnavailable), command
+        assert str(error) == "Redis: not connected"
+    assert await asking.ask(Info)
+    redis.start()
+    await connected.usable()
+    assert (await asking.ask(SendCommand, **options()))["status"] == "waiting"
+
+
+@ensureDeferred
+async def test_a_redis_that_hangs_is_said_to(redis: RedisServer) -> None:
+    impatient = Connected(redis.address, reply_timeout=0.5)
+    await impatient.usable()
+    asking = Asking(redis, impatient.connection)
+    redis.suspend()
+    try:
+        error = await asking.refusal(GetDevice, device_id=DEVICE)
+    finally:
+        redis.resume()
+        await impatient.connection.stopService()
+    assert isinstance(error, RedisUnavailable)

@@ -1,0 +1,218 @@
+"""Devices that are registered, as a control port lists them, and their vendors."""
+
+from __future__ import annotations
+
+import random
+from itertools import islice
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+
+from tests.integration.commands.ledgers import (
+    DEVICE,
+    connect,
+)
+from tests.integration.conftest import Connected
+from tests.integration.control.asking import Asking
+from tests.servers import RedisServer
+from tests.waiting import until
+from tracker.commands.registration import INTERVAL, Registry
+from tracker.commands.registry import sweep
+from tracker.control.commands import (
+    ListRegistry,
+)
+
+VENDORS = "connections:vendors"
+REGISTRY = "connections:registry"
+
+
+COUNT = 10_000
+
+
+def register(redis: RedisServer, devices: dict[str, tuple[str, str]]) -> None:
+    """Device → instance and vendor, as if each had logged in."""
+    redis.client.hset(REGISTRY, mapping={one: owner for one, (owner, _) in devices.items()})
+    redis.client.hset(VENDORS, mapping={one: vendor for one, (_, vendor) in devices.items()})
+
+
+def fleet(count: int = COUNT) -> dict[str, tuple[str, str]]:
+    """Devices of two instances and three vendors."""
+    chosen = random.Random(20)
+    numbers = chosen.sample(range(10**6), count)
+    return {
+        f"35630704{number:07}": (chosen.choice(["one", "two"]), chosen.choice(["a", "b", "c"]))
+        for number in numbers
+    }
+
+
+async def pages(asking: Asking, between: Any = None, **filters: Any) -> list[dict[str, Any]]:
+    """All rows; something may happen between two pages."""
+    rows: list[dict[str, Any]] = []
+    more = True
+    while more:
+        after = rows[-1]["device_id"] if rows else None
+        given = filters if after is None else filters | {"after": after}
+        page = await asking.ask(ListRegistry, **given)
+        rows += page["devices"]
+        more = page["more"]
+        assert page["devices"] or not more
+        if between is not None:
+            between()
+    return rows
+
+
+@ensureDeferred
+async def test_a_large_registry_is_listed_completely(asking: Asking, redis: RedisServer) -> None:
+    devices = fleet()
+    register(redis, devices)
+    rows = await pages(asking)
+    assert [row["device_id"] for row in rows] == sorted(devices)
+    for row in rows:
+        assert (row["instance_id"], row["vendor"]) == devices[row["device_id"]]
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [
+        {"prefix": "3563070400"},
+        {"prefix": "9"},
+        {"vendor": "b"},
+        {"vendor": "nobody"},
+        {"instance_id": "two"},
+        {"instance_id": "three"},
+        {"prefix": "356307040", "vendor": "c", "instance_id": "one"},
+        {"vendor": "a", "limit": 7, "prefix": "3563070400"},
+    ],
+)
+@ensureDeferred
+async def test_some_of_a_large_registry_are_listed_completely(
+    asking: Asking, redis: RedisServer, filters: dict[str, Any]
+) -> None:
+    devices = fleet()
+    register(redis, devices)
+    rows = await pages(asking, **filters)
+    assert [row["device_id"] for row in rows] == [
+        device_id
+        for device_id, (owner, vendor) in sorted(devices.items())
+        if device_id.startswith(filters.get("prefix", ""))
+        and filters.get("vendor", vendor) == vendor
+        and filters.get("instance_id", owner) == owner
+    ]
+
+
+@pytest.mark.parametrize("filters", [{}, {"vendor": "a"}, {"instance_id": "two"}])
+@ensureDeferred
+async def test_those_that_stay_are_all_listed_while_others_come_and_go(
+    asking: Asking, redis: RedisServer, filters: dict[str, Any]
+) -> None:
+    devices = fleet()
+    staying = dict(list(devices.items())[: COUNT // 2])
+    leaving = list(devices)[COUNT // 2 :]
+    register(redis, devices)
+    coming = iter([f"3563070{chosen}{number:07}" for number in range(5000) for chosen in "35"])
+
+    def change() -> None:
+        # By hundreds, so that the hash grows and shrinks while it is walked through.
+        gone = [leaving.pop() for _ in range(min(200, len(leaving)))]
+        if gone:
+            redis.client.hdel(REGISTRY, *gone)
+            redis.client.hdel(VENDORS, *gone)
+        if new := list(islice(coming, 300)):
+            register(redis, dict.fromkeys(new, ("two", "a")))
+
+    listed = [row["device_id"] for row in await pages(asking, change, **filters)]
+    assert listed == sorted(set(listed)), "in order, and none twice"
+    wanted = {
+        device_id
+        for device_id, (owner, vendor) in staying.items()
+        if filters.get("vendor", vendor) == vendor and filters.get("instance_id", owner) == owner
+    }
+    assert wanted <= set(listed)
+
+
+@ensureDeferred
+async def test_a_registry_without_vendors_is_listed(asking: Asking, redis: RedisServer) -> None:
+    connect(redis, "old", DEVICE)
+    (row,) = await pages(asking)
+    assert row == {"device_id": DEVICE, "instance_id": "old", "vendor": None}
+    assert await pages(asking, vendor="teltonika") == []
+
+
+@ensureDeferred
+async def test_what_is_no_device_in_the_registry_is_left_out(
+    asking: Asking, redis: RedisServer
+) -> None:
+    connect(redis, "one", DEVICE, "x" * 65, "x" * 70_000)
+    redis.client.hset(REGISTRY, b"\xff", b"\xfe" * 100)
+    rows = await pages(asking)
+    assert [row["device_id"] for row in rows] == [DEVICE, r"\xff"]
+
+
+# connections:vendors goes with the registry.
+
+
+class Registered:
+    """The registry of an instance, and the two hashes that it writes."""
+
+    def __init__(self, asking: Asking, name: str) -> None:
+        self.redis = asking.redis
+        self.clock = asking.clock
+        self.registry = Registry(self.clock, asking.connection, name, lambda *_: None)
+        self.registry.startService()
+
+    async def changed(self, **wanted: tuple[str, str]) -> None:
+        """Wait until both say so."""
+        self.clock.advance(0)
+
+        def there() -> bool:
+            self.clock.advance(0)
+            owners, vendors = (self.redis.client.hgetall(key) for key in (REGISTRY, VENDORS))
+            return {
+                one.decode(): (owner.decode(), vendors.get(one, b"").decode())
+                for one, owner in owners.items()
+            } == wanted and set(vendors) == set(owners)
+
+        await until(there, f"registered: {wanted}")
+
+
+@ensureDeferred
+async def test_vendors_are_in_step_with_the_registry(asking: Asking, connected: Connected) -> None:
+    one, two = Registered(asking, "one"), Registered(asking, "two")
+    for device_id, vendor in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")):
+        one.registry.entered(device_id, vendor)
+    await one.changed(a=("one", "x"), b=("one", "y"), c=("one", "x"), d=("one", "y"))
+    one.registry.left("b")
+    await one.changed(a=("one", "x"), c=("one", "x"), d=("one", "y"))
+    # One that has moved, and speaks another protocol there, is not touched by the older place.
+    two.registry.entered("a", "z")
+    await two.changed(a=("two", "z"), c=("one", "x"), d=("one", "y"))
+    one.registry.left("a")
+    await one.changed(a=("two", "z"), c=("one", "x"), d=("one", "y"))
+    # The sweep of a janitor that finds it gone.
+    assert await sweep(connected.connection, "two", ["a", "c"]) == 1
+    await one.changed(c=("one", "x"), d=("one", "y"))
+    await one.registry.stopService()
+    await two.changed()
+    await two.registry.stopService()
+
+
+@ensureDeferred
+async def test_after_a_flush_vendors_are_there_again(asking: Asking) -> None:
+    one = Registered(asking, "one")
+    one.registry.entered("a", "x")
+    await one.changed(a=("one", "x"))
+    asking.redis.client.flushall()
+    one.clock.advance(INTERVAL)
+    await one.changed(a=("one", "x"))
+    await one.registry.stopService()
+    await one.changed()
+
+
+@ensureDeferred
+async def test_what_a_process_before_has_left_goes_with_its_vendors(asking: Asking) -> None:
+    register(asking.redis, {"a": ("one", "x"), "b": ("two", "y")})
+    one = Registered(asking, "one")
+    await one.registry.disown()
+    await one.changed(b=("two", "y"))
+    await one.registry.stopService()

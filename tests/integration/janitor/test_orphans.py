@@ -1,0 +1,561 @@
+"""What instances leave behind that are gone: it is seen to once, and the living keep theirs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.task import Clock
+
+from tests.integration.commands.ledgers import (
+    DEVICE,
+    OTHER,
+    WAITING,
+    clock_of,
+    command_ids,
+    connect,
+    given,
+    live,
+    outbound,
+    put,
+    raw,
+    read,
+    said,
+    sent,
+    snapshot,
+    waiting,
+)
+from tests.integration.conftest import Connected
+from tests.servers import RedisServer
+from tests.system.commands import fates, fields, registry, responses
+from tracker.command import Outcome, Status
+from tracker.commands.ledger import CommandLedger, outbound_streams, remove_empty_outbound
+from tracker.commands.registry import connections
+from tracker.commands.registry import sweep as sweep_registry
+from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.log.redis.advertised import advertised_streams, living_instances
+
+DEAD = outbound("dead")
+ANSWERED = Outcome(Status.RESPONDED, response="an answer")
+
+
+@pytest.fixture
+def clock(redis: RedisServer) -> Clock:
+    return clock_of(redis)
+
+
+class Sweeping:
+    """Rounds of a janitor."""
+
+    def __init__(self, connection: Any, clock: Clock, wait: bool = True) -> None:
+        self._sweeper = OrphanSweeper(clock, connection, wait)
+
+    async def __call__(self, goes_on: Callable[[], bool] = lambda: True) -> Swept:
+        swept = Swept()
+        await self._sweeper.sweep(swept, goes_on)
+        return swept
+
+
+@pytest.fixture
+def sweep(connected: Connected, clock: Clock) -> Sweeping:
+    return Sweeping(connected.connection, clock)
+
+
+def fates_of(swept: Swept) -> dict[str, int]:
+    return dict(+swept.commands)
+
+
+class Meanwhile:
+    """A connection on which something happens once, before a certain call."""
+
+    def __init__(self, connected: Connected, *before: str, do: Callable[[], object]) -> None:
+        self._connection = connected.connection
+        self._before = before
+        self._do = do
+        self.happened = False
+
+    def execute(self, *arguments: Any) -> Deferred[Any]:
+        if not self.happened and str(arguments[0]) in self._before:
+            self.happened = True
+            self._do()
+        return self._connection.execute(*arguments)
+
+
+# The registry.
+
+
+@ensureDeferred
+async def test_connections_of_instances_that_are_gone_are_removed(
+    sweep: Sweeping, redis: RedisServer
+) -> None:
+    live(redis, "one")
+    connect(redis, "one", "a", "b")
+    connect(redis, "dead", "c", "d")
+    connect(redis, "gone", "e")
+    connect(redis, "", "f")
+    swept = await sweep()
+    assert registry(redis) == {"a": "one", "b": "one"}
+    assert swept.connections == 4
+    assert (await sweep()).connections == 0
+
+
+@ensureDeferred
+async def test_a_registry_of_many_pages_is_swept(
+    sweep: Sweeping, connected: Connected, redis: RedisServer
+) -> None:
+    devices = [f"35630704244{number:04}" for number in range(2500)]
+    live(redis, "one")
+    connect(redis, "one", *devices[::5])
+    connect(redis, "dead", *devices[1::5], *devices[2::5])
+    connect(redis, "gone", *devices[3::5], *devices[4::5])
+    pages = [page async for page in connections(connected.connection)]
+    assert len(pages) > 1
+    assert set().union(*pages) == set(devices)
+    assert (await sweep()).connections == 2000
+    assert registry(redis) == dict.fromkeys(devices[::5], "one")
+
+
+@ensureDeferred
+async def test_what_has_changed_since_the_look_is_left_alone(
+    connected: Connected, redis: RedisServer
+) -> None:
+    live(redis, "one")
+    connect(redis, "one", "a")
+    connect(redis, "dead", "b", "c")
+    # It was seen at the dead instance, and has moved.
+    assert await sweep_registry(connected.connection, "dead", ["a", "b", "nowhere"]) == 1
+    assert registry(redis) == {"a": "one", "c": "dead"}
+    live(redis, "dead")
+    assert await sweep_registry(connected.connection, "dead", ["a", "c"]) == 0
+    assert registry(redis) == {"a": "one", "c": "dead"}
+
+
+@ensureDeferred
+async def test_a_device_that_moves_during_a_round_stays_where_it_is(
+    connected: Connected, redis: RedisServer, clock: Clock
+) -> None:
+    live(redis, "one")
+    connect(redis, "dead", DEVICE, OTHER)
+    meanwhile = Meanwhile(connected, "EVALSHA", do=lambda: connect(redis, "one", DEVICE))
+    swept = await Sweeping(meanwhile, clock)()
+    assert meanwhile.happened
+    assert registry(redis) == {DEVICE: "one"}
+    assert swept.connections == 1
+
+
+# The commands of an instance that is gone.
+
+
+@ensureDeferred
+async def test_what_was_left_in_each_state_is_seen_to(
+    sweep: Sweeping, connected: Connected, redis: RedisServer, clock: Clock
+) -> None:
+    live(redis, "two")
+    connect(redis, "two", OTHER)
+    connect(redis, "dead", DEVICE)
+    ledger = CommandLedger(clock, connected.connection, "dead")
+    given(redis, "pending", "dead")
+    await ledger.claim(*given(redis, "claimed", "dead"))
+    delivered = given(redis, "delivered", "dead")
+    await ledger.claim(*delivered)
+    await ledger.delivered(*delivered)
+    over = given(redis, "over", "dead")
+    await ledger.finish(*over, ANSWERED, written=True)
+    put(redis, DEAD, fields("over", DEVICE))
+    given(redis, "expired", "dead", expires_in=-10)
+    put(redis, DEAD, fields("malformed", DEVICE) | {"expires_at": "tomorrow"})
+    put(redis, DEAD, {"colour": "red"})
+    put(redis, DEAD, fields("unread", DEVICE))
+    put(redis, DEAD, fields("elsewhere", OTHER))
+    put(redis, DEAD, fields("pending", DEVICE))  # once more
+    put(redis, DEAD, fields("claimed", DEVICE))
+    moving = raw(redis, DEAD)
+    swept = await sweep()
+    assert fates(redis) == {
+        "claimed": "failed/in_doubt",
+        "delivered": "failed/in_doubt",
+        "over": "responded",
+        "expired": "expired",
+        "malformed": "failed/malformed",
+        "": "failed/malformed",
+    }
+    assert Counter(
+        command_id for command_id, status, _ in said(redis) if status != "delivered"
+    ) == dict.fromkeys(fates(redis), 1)
+    assert command_ids(redis, waiting()) == ["pending", "unread", "pending"]
+    assert command_ids(redis, outbound("two")) == ["elsewhere"]
+    assert all(one in moving for one in [*raw(redis, waiting()), *raw(redis, outbound("two"))])
+    assert not redis.client.exists(DEAD)  # nor its group
+    assert registry(redis) == {OTHER: "two"}
+    assert (swept.streams, swept.connections, swept.waiting) == (1, 1, 1)
+    assert fates_of(swept) == {
+        "ended": 4,
+        "expired": 1,
+        "malformed": 2,
+        "put to wait": 3,
+        "moved": 1,
+    }
+    assert responses(redis)["claimed"][-1]["instance_id"] == "dead"
+    before = snapshot(redis)
+    assert fates_of(await sweep()) == {}
+    assert snapshot(redis) == before
+
+
+@ensureDeferred
+async def test_where_nobody_waits_what_is_left_fails(
+    connected: Connected, redis: RedisServer, clock: Clock
+) -> None:
+    live(redis, "two")
+    connect(redis, "two", OTHER)
+    given(redis, "c1", "dead")
+    given(redis, "c2", "dead", OTHER)
+    swept = await Sweeping(connected.connection, clock, wait=False)()
+    assert fates(redis) == {"c1": "failed/offline"}
+    assert command_ids(redis, outbound("two")) == ["c2"]
+    assert fates_of(swept) == {"offline": 1, "moved": 1}
+    assert not redis.client.exists(WAITING)
+
+
+@ensureDeferred
+@pytest.mark.parametrize("owner", ["dead", "gone"])
+async def test_commands_are_not_moved_from_one_instance_that_is_gone_to_another(
+    owner: str, sweep: Sweeping, redis: RedisServer
+) -> None:
+    connect(redis, owner, DEVICE)
+    given(redis, "c1", "dead")
+    given(redis, "c2", "gone")
+    swept = await sweep()
+    assert sorted(command_ids(redis, waiting())) == ["c1", "c2"]
+    assert redis.client.keys("commands:outbound:*") == []
+    assert (swept.streams, swept.connections) == (2, 1)
+
+
+@ensureDeferred
+async def test_several_pages_of_commands_keep_their_order(
+    sweep: Sweeping, redis: RedisServer
+) -> None:
+    ids = [f"c{number}" for number in range(250)]
+    for command_id in ids:
+        put(redis, DEAD, fields(command_id, DEVICE))
+    read(redis, DEAD)
+    swept = await sweep()
+    assert command_ids(redis, waiting()) == ids
+    assert fates_of(swept) == {"put to wait": 250}
+
+
+@ensureDeferred
+@pytest.mark.parametrize("group", [True, False], ids=["with its group", "without"])
+async def test_an_empty_stream_goes_with_its_instance(
+    group: bool, sweep: Sweeping, redis: RedisServer
+) -> None:
+    for instance_id in ("dead", "one"):
+        redis.client.xtrim(put(redis, outbound(instance_id), {"a": "b"}).stream, maxlen=0)
+        if group:
+            redis.client.xgroup_create(outbound(instance_id), "ingest", "0")
+    live(redis, "one")
+    assert (await sweep()).streams == 1
+    assert redis.client.keys("commands:*") == [outbound("one").encode()]
+    assert (await sweep()).streams == 0
+
+
+@ensureDeferred
+async def test_streams_of_all_instances_are_found_and_nothing_else(
+    connected: Connected, redis: RedisServer
+) -> None:
+    names = {f"eu-{number}" for number in range(1500)} | {"a:b", "ü", "*"}
+    for name in names:
+        put(redis, outbound(name), {"a": "b"})
+    redis.client.set(outbound("text"), "none")
+    put(redis, "commands:responses", {"a": "b"})
+    assert {name async for name in outbound_streams(connected.connection)} == names
+
+
+@ensureDeferred
+async def test_a_stream_that_is_not_empty_or_not_orphaned_is_not_removed(
+    connected: Connected, redis: RedisServer
+) -> None:
+    put(redis, DEAD, {"a": "b"})
+    assert not await remove_empty_outbound(connected.connection, "dead")
+    redis.client.xtrim(DEAD, maxlen=0)
+    live(redis, "dead")
+    assert not await remove_empty_outbound(connected.connection, "dead")
+    redis.client.delete("instance:heartbeat:dead")
+    assert await remove_empty_outbound(connected.connection, "dead")
+    assert not await remove_empty_outbound(connected.connection, "dead")
+
+
+@ensureDeferred
+async def test_an_instance_that_lives_keeps_what_it_has(
+    sweep: Sweeping, connected: Connected, redis: RedisServer, clock: Clock
+) -> None:
+    live(redis, "one")
+    connect(redis, "one", DEVICE)
+    ledger = CommandLedger(clock, connected.connection, "one")
+    await ledger.claim(*given(redis, "claimed"))
+    given(redis, "expired", expires_in=-10)
+    put(redis, outbound("one"), {"colour": "red"})
+    before = snapshot(redis)
+    swept = await sweep()
+    assert snapshot(redis) == before
+    assert fates_of(swept) == {}
+
+
+@ensureDeferred
+@pytest.mark.parametrize("first", ["a command", "a claimed one", "an expired one", "none at all"])
+@pytest.mark.parametrize("when", ["XRANGE", "EVALSHA"])
+async def test_an_instance_that_comes_to_life_in_a_round_keeps_what_it_has(
+    when: str, first: str, connected: Connected, redis: RedisServer, clock: Clock
+) -> None:
+    match first:
+        case "a command":
+            given(redis, "c1", "dead")
+        case "a claimed one":
+            ledger = CommandLedger(clock, connected.connection, "dead")
+            await ledger.claim(*given(redis, "c1", "dead"))
+        case "an expired one":
+            given(redis, "c1", "dead", expires_in=-10)
+        case "none at all":
+            put(redis, DEAD, {"colour": "red"})
+    given(redis, "c2", "dead")
+    before = snapshot(redis)
+    meanwhile = Meanwhile(connected, when, do=lambda: live(redis, "dead"))
+    swept = await Sweeping(meanwhile, clock)()
+    assert meanwhile.happened
+    assert snapshot(redis) == before | {
+        b"instance:heartbeat:dead": redis.client.dump("instance:heartbeat:dead")
+    }
+    assert fates_of(swept) == {}
+    assert swept.streams == 0
+
+
+@ensureDeferred
+async def test_an_instance_that_comes_to_life_between_two_steps_keeps_the_command(
+    connected: Connected, redis: RedisServer, clock: Clock
+) -> None:
+    given(redis, "c1", "dead")
+    given(redis, "c2", "dead")
+    steps = 0
+
+    class Counting:
+        def execute(self, *arguments: Any) -> Deferred[Any]:
+            nonlocal steps
+            steps += arguments[0] == "EVALSHA"
+            if steps == 2:  # recovered, and not yet passed on
+                live(redis, "dead")
+            return connected.connection.execute(*arguments)
+
+    before = raw(redis, DEAD)
+    swept = await Sweeping(Counting(), clock)()
+    assert steps >= 2
+    assert raw(redis, DEAD) == before
+    assert fates_of(swept) == {}
+
+
+@ensureDeferred
+async def test_a_round_ends_where_it_may_not_go_on(sweep: Sweeping, redis: RedisServer) -> None:
+    connect(redis, "dead", DEVICE)
+    given(redis, "c1", "dead")
+    put(redis, waiting(OTHER), {"colour": "red"})
+    redis.client.sadd(WAITING, OTHER)
+    await sweep(lambda: False)
+    assert command_ids(redis, DEAD) == ["c1"]
+    assert said(redis) == []
+    await sweep()
+    assert command_ids(redis, waiting()) == ["c1"]
+
+
+@ensureDeferred
+async def test_out_of_memory_nothing_is_lost(
+    sweep: Sweeping, redis: RedisServer, clock: Clock
+) -> None:
+    connect(redis, "dead", DEVICE)
+    given(redis, "c1", "dead")
+    given(redis, "c2", "dead", expires_in=-10)
+    redis.client.config_set("maxmemory", 1)
+    await sweep()
+    assert command_ids(redis, DEAD) == ["c1", "c2"]
+    assert said(redis) == []
+    redis.client.config_set("maxmemory", 0)
+    await sweep()
+    assert command_ids(redis, waiting()) == ["c1"]
+    assert fates(redis) == {"c2": "expired"}
+    assert not redis.client.exists(DEAD)
+
+
+@ensureDeferred
+async def test_three_janitors_at_once_bring_each_command_to_one_end(
+    redis: RedisServer, clock: Clock
+) -> None:
+    janitors = [Connected(redis.address) for _ in range(3)]
+    for one in janitors:
+        await one.usable()
+    live(redis, "two")
+    connect(redis, "two", OTHER)
+    ledger = CommandLedger(clock, janitors[0].connection, "dead")
+    expected = {}
+    moved, waits = [], []
+    for number in range(300):
+        command_id, instance_id = f"c{number}", ("dead", "gone")[number % 2]
+        match number % 6:
+            case 0:
+                entry = given(redis, command_id, "dead")
+                await ledger.claim(*entry)
+                if number % 4:
+                    await ledger.delivered(*entry)
+                expected[command_id] = "failed/in_doubt"
+            case 1:
+                given(redis, command_id, instance_id, expires_in=-10)
+                expected[command_id] = "expired"
+            case 2:
+                put(
+                    redis,
+                    outbound(instance_id),
+                    fields(command_id, DEVICE) | {"expires_at": "tomorrow"},
+                )
+                expected[command_id] = "failed/malformed"
+            case 3:
+                given(redis, command_id, instance_id, OTHER)
+                moved.append(command_id)
+            case 4 | 5:
+                given(redis, command_id, instance_id)
+                waits.append(command_id)
+    sweepings = [Sweeping(one.connection, clock) for one in janitors]
+    rounds = [Deferred.fromCoroutine(sweeping()) for sweeping in sweepings]
+    swept = await gatherResults(rounds)
+    assert fates(redis) == expected
+    finals = Counter(command_id for command_id, status, _ in said(redis) if status != "delivered")
+    assert finals == dict.fromkeys(expected, 1)
+    assert sorted(command_ids(redis, outbound("two"))) == sorted(moved)
+    assert sorted(command_ids(redis, waiting())) == sorted(waits)
+    assert redis.client.keys("commands:outbound:*") == [outbound("two").encode()]
+    assert {sent(command_id) for command_id in expected} == {
+        key.decode() for key in redis.client.keys("commands:sent:*")
+    }
+    # What they say they have done is what was done.
+    total: Counter[str] = Counter()
+    for its in swept:
+        total += its.commands
+    assert total == {
+        "ended": 50,
+        "expired": 50,
+        "malformed": 50,
+        "moved": 50,
+        "put to wait": 100,
+    }
+    assert sum(one.streams for one in swept) == 2
+    for one in janitors:
+        await one.connection.stopService()
+
+
+@ensureDeferred
+async def test_three_janitors_at_once_give_what_waits_one_end(
+    redis: RedisServer, clock: Clock
+) -> None:
+    janitors = [Connected(redis.address) for _ in range(3)]
+    for one in janitors:
+        await one.usable()
+    redis.client.sadd(WAITING, DEVICE)
+    for number in range(100):
+        put(redis, waiting(), fields(f"c{number}", DEVICE, expires_in=-10))
+        put(redis, waiting(), {"colour": "red"})
+    sweepings = [Sweeping(one.connection, clock) for one in janitors]
+    swept = await gatherResults([Deferred.fromCoroutine(sweeping()) for sweeping in sweepings])
+    counted = Counter(command_id for command_id, _, _ in said(redis))
+    assert counted == {"": 100} | {f"c{number}": 1 for number in range(100)}
+    assert not redis.client.exists(WAITING, waiting())
+    total: Counter[str] = Counter()
+    for its in swept:
+        total += its.commands
+    assert total == {"expired": 100, "malformed": 100}
+    for one in janitors:
+        await one.connection.stopService()
+
+
+@ensureDeferred
+async def test_a_waiting_command_that_expired_behind_many_others_is_ended(
+    sweep: Sweeping, redis: RedisServer
+) -> None:
+    redis.client.sadd(WAITING, DEVICE)
+    ids = [f"c{number}" for number in range(150)]
+    for command_id in ids:
+        put(redis, waiting(), fields(command_id, DEVICE))
+    put(redis, waiting(), fields("late", DEVICE, expires_in=-10))
+    swept = await sweep()
+    assert fates_of(swept) == {"expired": 1}
+    assert swept.waiting == 1
+    assert command_ids(redis, waiting()) == ids
+
+
+@ensureDeferred
+async def test_stop_does_not_wait_for_all_commands_of_a_device(
+    sweep: Sweeping, redis: RedisServer
+) -> None:
+    redis.client.sadd(WAITING, DEVICE)
+    for number in range(150):
+        put(redis, waiting(), fields(f"c{number}", DEVICE, expires_in=-10))
+    asked: list[bool] = []
+
+    def goes_on() -> bool:
+        asked.append(len(asked) < 2)  # at the device, and behind its first page
+        return asked[-1]
+
+    await sweep(goes_on)
+    left = command_ids(redis, waiting())
+    assert 0 < len(left) < 150
+    assert (await sweep()).commands["expired"] == len(left)
+
+
+# What a round says.
+
+
+def test_a_summary_tells_what_was_done_and_nothing_else() -> None:
+    swept = Swept()
+    assert swept.summary() == (
+        "0 stale connections removed, 0 streams of commands removed, of their commands none; "
+        "0 devices waited for"
+    )
+    swept.connections, swept.streams, swept.waiting = 3, 1, 2
+    swept.commands["moved"] += 0
+    swept.commands["expired"] += 2
+    swept.commands["ended"] += 1
+    assert swept.summary() == (
+        "3 stale connections removed, 1 streams of commands removed, of their commands "
+        "1 ended, 2 expired; 2 devices waited for"
+    )
+
+
+# Who lives.
+
+
+@ensureDeferred
+async def test_many_instances_live(connected: Connected, redis: RedisServer) -> None:
+    names = {f"eu-{number}" for number in range(2500)} | {"a:b", "ü"}
+    live(redis, *names)
+    assert await living_instances(connected.connection) == names
+
+
+@ensureDeferred
+@pytest.mark.parametrize(
+    "beat",
+    ['{"streams": null}', '{"streams": 7}', '{"streams": {"a": 1}}', "[]", "7", "", "\xff", "null"],
+)
+async def test_a_heartbeat_that_is_none_of_ours_advertises_nothing(
+    beat: str, connected: Connected, redis: RedisServer
+) -> None:
+    redis.client.set("instance:heartbeat:eu-1", beat.encode("latin-1"))
+    redis.client.set("instance:heartbeat:eu-2", '{"streams": ["telemetry:x", 7]}')
+    assert await advertised_streams(connected.connection) == {"telemetry:x": "eu-2"}
+    assert await living_instances(connected.connection) == {"eu-1", "eu-2"}
+
+
+@ensureDeferred
+async def test_a_heartbeat_of_another_type_advertises_nothing(
+    connected: Connected, redis: RedisServer
+) -> None:
+    redis.client.hset("instance:heartbeat:eu-1", "a", "b")
+    redis.client.set("instance:heartbeat:eu-2", '{"streams": ["telemetry:x"]}')
+    assert await advertised_streams(connected.connection) == {"telemetry:x": "eu-2"}

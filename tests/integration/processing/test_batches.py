@@ -1,0 +1,283 @@
+"""Batches of a consumer: their bounds, and their division when the sink is slow."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import psycopg
+from attrs import define, field
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import Clock
+
+from tests.integration.processing.test_consumer import (
+    STREAM,
+    Processing,
+    append,
+    lag,
+    pending,
+    stored_times,
+)
+from tests.meddler import meddler
+from tests.servers import RedisServer
+from tests.unit.fakes import FakeSink
+from tests.waiting import until
+from tracker.interfaces import Batch, SinkTimedOut
+from tracker.keys import PROCESSOR_GROUP
+from tracker.log.redis.allowance import Allowance
+from tracker.log.redis.groups import read_new
+from tracker.observe.health import Pulse
+from tracker.position import Position
+from tracker.processing.attempts import AttemptSize
+from tracker.processing.consumer import Pace
+from tracker.processing.metrics import ProcessMetrics
+from tracker.processing.storing import LAST_RETRY, Storing
+from tracker.processing.taking import Taker
+from tracker.redis.address import RedisAddress
+from tracker.redis.connection import RedisConnection
+from tracker.runtime.waits import Waits
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.writer import PostgreSQLSink
+
+MIB = 1 << 20
+#: Bytes of the payload of a long message, which holds 32,000 Cyrillic letters.
+LONG = 192_000
+
+
+def append_long(redis: RedisServer, count: int) -> None:
+    """Append messages that are as long as Codec 13 allows."""
+    attributes = {"message_type": 6, "message": "я" * 32_000}
+    unknown = (None,) * 6
+    pipeline = redis.client.pipeline(transaction=False)
+    for number in range(count):
+        at = f"2026-11-22T11:{number // 60:02}:{number % 60:02}.000Z"
+        position = Position("356307042441013", at, *unknown, 0, 0, attributes)
+        pipeline.xadd(STREAM, position.to_entry("13")._asdict())
+    pipeline.execute()
+
+
+@define(eq=False)
+class SlowSink(FakeSink):
+    """A sink that times out for too many positions."""
+
+    capacity: int = 0
+    """Positions that it stores in time."""
+    leaves_off_after: int = 1_000_000
+    """Batches after which it stores nothing any more."""
+    attempts: list[int] = field(factory=list)
+    """Positions in each batch that it was given."""
+
+    def store(self, batch: Batch) -> Deferred[int]:
+        self.attempts.append(len(batch.positions))
+        if len(self.batches) >= self.leaves_off_after or self.attempts[-1] > self.capacity:
+            return fail(SinkTimedOut("not stored within 30 s"))
+        return super().store(batch)
+
+
+# Bytes.
+
+
+@ensureDeferred
+async def test_a_batch_is_bounded_in_bytes(redis: RedisServer) -> None:
+    append_long(redis, 100)
+    append(redis, 50)
+    sink = FakeSink()
+    processing = Processing(redis, sink, pace=Pace(batch_bytes=4 * MIB))
+    await until(lambda: lag(redis) == 0, "all is stored")
+    await processing.stop()
+    assert len(stored_times(sink)) == 150
+    # The length of the entries is unknown at the first read.
+    sizes = [sum(one.position.is_message for one in batch.positions) for batch in sink.batches]
+    assert sizes[0] <= 64
+    assert max(sizes[1:]) <= 4 * MIB // LONG + 1
+
+
+@ensureDeferred
+async def test_entries_pending_before_a_restart_are_processed_in_batches(
+    redis: RedisServer,
+) -> None:
+    redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
+    append_long(redis, 200)
+    redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=1000)
+    sink = FakeSink()
+    processing = Processing(redis, sink, "one")
+    await until(lambda: lag(redis) == 0, "all is stored")
+    await processing.stop()
+    assert len(stored_times(sink)) == 200
+    assert max(len(batch.positions) for batch in sink.batches) <= 16 * MIB // LONG + 1
+
+
+@ensureDeferred
+async def test_claimed_entries_are_processed_in_batches(redis: RedisServer) -> None:
+    redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
+    append_long(redis, 200)
+    made = redis.client.xreadgroup(PROCESSOR_GROUP, "gone", {STREAM: ">"}, count=1000)
+    ids = [entry_id for entry_id, _ in made[0][1]]
+    redis.client.xclaim(STREAM, PROCESSOR_GROUP, "gone", 0, ids, idle=60_000, justid=True)
+    sink = FakeSink()
+    processing = Processing(redis, sink, "one", Pace(claim_after=10.0))
+    await until(lambda: lag(redis) == 0, "all is stored")
+    await processing.stop()
+    assert len(stored_times(sink)) == 200
+    assert max(len(batch.positions) for batch in sink.batches) <= 16 * MIB // LONG + 1
+
+
+@ensureDeferred
+async def test_a_pending_backlog_is_read_over_a_slow_link(redis: RedisServer) -> None:
+    redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
+    append_long(redis, 60)
+    redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=1000)
+    sink = FakeSink()
+    # All of it is one reply, which takes 1.5 times the reply timeout.
+    with meddler(redis.port, rate=60 * LONG / 6) as port:
+        redis.address = RedisAddress.from_url(f"redis://127.0.0.1:{port}/0")
+        processing = Processing(redis, sink, "one")
+        await until(lambda: pending(redis) == 0, "all is stored", timeout=60)
+        await processing.stop()
+    assert len(stored_times(sink)) == 60
+    assert len(sink.batches) == 1
+
+
+# Time.
+
+
+@ensureDeferred
+async def test_a_batch_that_takes_too_long_is_stored_in_parts(redis: RedisServer) -> None:
+    append(redis, 60)
+    sink = SlowSink(capacity=20)
+    processing = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "all is stored")
+    assert processing.health.ready
+    await processing.stop()
+    assert sink.attempts[:3] == [60, 30, 15]
+    times = [row.position.timestamp for batch in sink.batches for row in batch.positions]
+    assert times == sorted(set(times))
+    assert len(times) == 60
+    assert not redis.client.exists(f"{STREAM}:dead")
+
+
+@ensureDeferred
+async def test_batches_grow_again_once_the_sink_is_quick(redis: RedisServer) -> None:
+    append(redis, 40)
+    sink = SlowSink(capacity=5)
+    processing = Processing(redis, sink)
+    await until(lambda: sink.batches, "a part is stored")
+    sink.capacity = 1000
+    await until(lambda: lag(redis) == 0, "all is stored")
+    await processing.stop()
+    assert max(sink.attempts[sink.attempts.index(5) :]) == 20, str(sink.attempts)
+
+
+@ensureDeferred
+async def test_a_single_position_that_takes_too_long_is_waited_for(redis: RedisServer) -> None:
+    append(redis, 4)
+    sink = SlowSink(capacity=0)
+    processing = Processing(redis, sink)
+    await until(lambda: sink.attempts == [4, 2, 1, 1], "divided as far as can be")
+    assert "not stored within 30 s" in str(processing.health.reasons)
+    assert pending(redis) == 4
+    sink.capacity = 1000
+    await until(lambda: lag(redis) == 0, "stored after all")
+    assert processing.health.ready
+    await processing.stop()
+    assert len(stored_times(sink)) == 4
+    assert not redis.client.exists(f"{STREAM}:dead")
+
+
+@ensureDeferred
+async def test_a_stored_part_is_acknowledged_even_if_the_rest_fails(
+    redis: RedisServer,
+) -> None:
+    append(redis, 8)
+    sink = SlowSink(capacity=4, leaves_off_after=1)
+    processing = Processing(redis, sink)
+    await until(lambda: pending(redis) == 4, "the first part is acknowledged")
+    await processing.stop()
+    again = FakeSink()
+    processing = Processing(redis, again)
+    await until(lambda: lag(redis) == 0, "the rest is stored")
+    await processing.stop()
+    assert len(stored_times(again)) == 4
+    assert len(set(stored_times(sink, again))) == 8
+
+
+@ensureDeferred
+async def test_a_refused_position_in_a_part_is_the_only_dead_letter(redis: RedisServer) -> None:
+    append(redis, 16)
+    sink = SlowSink(capacity=5, refused={"2026-11-22T10:00:09.000Z"})
+    processing = Processing(redis, sink)
+    await until(lambda: lag(redis) == 0, "all is processed", timeout=40)
+    await processing.stop()
+    assert len(set(stored_times(sink))) == len(stored_times(sink)) == 15
+    ((_, dead),) = redis.client.xrange(f"{STREAM}:dead")
+    assert dead[b"ts"] == b"2026-11-22T10:00:09.000Z"
+
+
+@ensureDeferred
+async def test_batches_shrink_until_a_slow_database_stores_them_in_time(
+    redis: RedisServer, database: str
+) -> None:
+    from twisted.internet import reactor
+
+    sink = PostgreSQLSink(reactor, PostgreSQLAddress.from_url(database), timeout=1.0)
+    processing = Processing(redis, sink)
+    await until(lambda: processing.health.ready, "the tables are made")
+    with psycopg.connect(database, autocommit=True) as connection:
+        connection.execute(
+            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END$$"
+        )
+        connection.execute(
+            "CREATE TRIGGER dawdle BEFORE INSERT ON positions FOR EACH ROW "
+            "EXECUTE FUNCTION dawdle()"
+        )
+        append(redis, 100)  # takes two seconds
+        await until(lambda: lag(redis) == 0, "all is stored", timeout=60)
+        await processing.stop()
+        ((count,),) = connection.execute("SELECT count(*) FROM positions")
+    assert count == 100
+    assert not redis.client.exists(f"{STREAM}:dead")
+
+
+@ensureDeferred
+async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) -> None:
+    from twisted.internet import reactor
+
+    append(redis, 3)
+    redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0")
+    connection = RedisConnection(reactor, redis.address, lambda reason: None)
+    connection.startService()
+    await connection.when_connected()
+    clock = Clock()
+    owners: list[list[bytes]] = []
+
+    class Slow(FakeSink):
+        def store(self, batch: Batch) -> Deferred[int]:
+            entries: Any = redis.client.xpending_range(STREAM, PROCESSOR_GROUP, "-", "+", 9)
+            owners.append([entry["consumer"] for entry in entries])
+            ids = [entry["message_id"] for entry in entries]
+            redis.client.xclaim(STREAM, PROCESSOR_GROUP, "other", 0, ids)
+            clock.advance(LAST_RETRY)
+            return super().store(batch)
+
+    size = AttemptSize(1000)
+    size.timed_out(2, 0)
+    metrics = ProcessMetrics([STREAM], None)
+    storing = Storing(
+        clock=clock,
+        waits=Waits(clock),
+        redis=connection,
+        name="one",
+        sink=Slow(),
+        size=size,
+        report=lambda reason: None,
+        report_entry=lambda what, entry: None,
+        metrics=metrics,
+        pulse=Pulse(300.0),
+    )
+    taker = Taker(clock, {STREAM: "teltonika"}, metrics, None)
+    entries = await read_new(connection, PROCESSOR_GROUP, "one", Allowance([STREAM], 10))
+    await storing.process(taker.take(entries))
+    await connection.stopService()
+    assert owners == [[b"one"] * 3, [b"one"] * 2, [b"one"]]
+    assert pending(redis) == 0

@@ -1,0 +1,41 @@
+"""Attributes by name, by the models that stand in a real Redis."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pytest_twisted import ensureDeferred
+
+from tests.integration.processing.test_consumer import STREAM, Processing, append, lag
+from tests.servers import RedisServer
+from tests.unit.fakes import FakeSink
+from tests.waiting import until
+from tracker.tap import installed_vendors
+
+
+@ensureDeferred
+async def test_attributes_are_named_by_the_models_in_redis(
+    redis: RedisServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "ours.csv"
+    file.write_text("id,name,size,signed,multiplier,unit,models\n239,Key,1,0,1,,FMB920\n")
+    naming = installed_vendors()["teltonika"].buildNaming({"FMB920": file})
+    assert naming is not None
+    redis.client.hset("devices:models", "356307042441013", "FMB920")
+    sink = FakeSink()
+    processing = Processing(redis, sink, namings={"teltonika": naming})
+
+    async def names_of_the_latest() -> list[str]:
+        before = len(sink.batches)
+        append(redis, 1, start=before)
+        await until(lambda: len(sink.batches) > before, "stored")
+        return list(sink.batches[-1].positions[0].named or ())
+
+    await until(lambda: redis.client.exists(STREAM), "the stream exists")
+    while await names_of_the_latest() != ["Key"]:  # the models are read at any moment
+        pass
+    await until(lambda: lag(redis) == 0, "acknowledged")
+    await processing.stop()
+    unnamed = Processing(redis, sink)
+    assert await names_of_the_latest() == []
+    await unnamed.stop()

@@ -1,0 +1,217 @@
+"""Schemas and their upgrades, in PostgreSQL above all; and ``tracker-admin migrate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import psycopg
+import pytest
+from click.testing import CliRunner, Result
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import gatherResults
+
+from tests.integration.storage.batches import CHECKPOINT, stored
+from tests.servers import free_port
+from tracker.admin.cli import main
+from tracker.interfaces import Batch, SinkUnusable
+from tracker.storage.migrations import scripts
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.connection import Connection, connect
+from tracker.storage.postgresql.schema import upgrade, version_of
+from tracker.storage.sinks import make_sink, migrate_sink
+
+LATEST = len(scripts("postgresql"))
+
+
+@pytest.fixture
+def connection(database: str) -> Iterator[Connection]:
+    with connect(PostgreSQLAddress.from_url(database)) as connection:
+        yield connection
+
+
+def migrate(*arguments: str) -> Result:
+    return CliRunner().invoke(main, ["migrate", *arguments])
+
+
+def query(url: str, text: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        cursor = connection.execute(text)
+        return cursor.fetchall() if cursor.description else []
+
+
+# What a schema is made of: all that pg_dump would tell of tables, columns and indexes.
+_DESCRIPTION = (
+    "SELECT table_name, ordinal_position, column_name, data_type, datetime_precision,"
+    " collation_name, is_nullable, column_default FROM information_schema.columns"
+    " WHERE table_schema = 'public' ORDER BY 1, 2",
+    "SELECT tablename, indexdef FROM pg_indexes WHERE schemaname = 'public' ORDER BY 1, 2",
+    "SELECT conrelid::regclass::text, conname, pg_get_constraintdef(oid) FROM pg_constraint"
+    " WHERE connamespace = 'public'::regnamespace ORDER BY 1, 2",
+    "SELECT relname, relkind, reloptions FROM pg_class"
+    " WHERE relnamespace = 'public'::regnamespace ORDER BY 1",
+)
+
+
+def description(url: str) -> list[list[tuple[Any, ...]]]:
+    return [query(url, text) for text in _DESCRIPTION]
+
+
+@pytest.fixture
+def other_database(database: str) -> Iterator[str]:
+    name = database.rpartition("/")[2].partition("?")[0]
+    query(database, f"CREATE DATABASE {name}_other")
+    yield database.replace(name, f"{name}_other")
+    query(database, f"DROP DATABASE {name}_other WITH (FORCE)")
+
+
+def test_an_upgraded_schema_equals_a_fresh_one(database: str, other_database: str) -> None:
+    address = PostgreSQLAddress.from_url(database)
+    for version in range(1, LATEST + 1):
+        with connect(address) as connection:
+            assert upgrade(connection, address, scripts("postgresql")[:version]) == (
+                version - 1,
+                version,
+            )
+    assert migrate_sink(other_database) == (0, LATEST)
+    assert description(database) == description(other_database)
+    assert len(description(database)[0]) > 40
+
+
+def test_versions_are_applied_one_after_another(connection: Connection, database: str) -> None:
+    address = PostgreSQLAddress.from_url(database)
+    files = [
+        "CREATE TABLE one (a integer)",
+        "INSERT INTO one VALUES (1); ALTER TABLE one ADD b int",
+    ]
+    assert upgrade(connection, address, files[:1]) == (0, 1)
+    assert upgrade(connection, address, files) == (1, 2)
+    assert upgrade(connection, address, files) == (2, 2)
+    assert query(database, "SELECT * FROM one") == [(1, None)]
+    assert query(database, "SELECT version FROM schema_version ORDER BY 1") == [(1,), (2,)]
+
+
+def test_an_upgrade_that_fails_leaves_all_as_it_was(connection: Connection, database: str) -> None:
+    address = PostgreSQLAddress.from_url(database)
+    upgrade(connection, address, ["CREATE TABLE one (a integer)"])
+    bad = ["", "ALTER TABLE one ADD b int; CREATE TABLE two ()", "CREATE TABLE one ()"]
+    with pytest.raises(psycopg.Error):
+        upgrade(connection, address, bad)
+    assert version_of(connection) == 1
+    assert query(database, "SELECT to_regclass('two')") == [(None,)]
+    # And the next one does not wait for a lock that was left behind.
+    with connect(address) as other:
+        assert upgrade(other, address, bad[:2]) == (1, 2)
+
+
+def test_any_number_may_start_at_once_and_one_migrates(database: str) -> None:
+    address = PostgreSQLAddress.from_url(database)
+    files = ["CREATE TABLE one (a integer); SELECT pg_sleep(0.3); INSERT INTO one VALUES (1)"]
+    found: list[tuple[int, int]] = []
+
+    def start() -> None:
+        with connect(address) as connection:
+            assert version_of(connection) == 0
+            found.append(upgrade(connection, address, files))
+
+    threads = [Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [(0, 1), (1, 1), (1, 1), (1, 1)]
+    assert query(database, "SELECT * FROM one") == [(1,)]
+
+
+@ensureDeferred
+async def test_two_processors_that_start_at_once_migrate_once(database: str) -> None:
+    from twisted.internet import reactor
+
+    sinks = [make_sink(reactor, database) for _ in range(2)]
+    try:
+        await gatherResults([sink.open() for sink in sinks])
+        for sink in sinks:
+            await sink.store(Batch([stored(1)], CHECKPOINT))
+    finally:
+        for sink in sinks:
+            await sink.close()
+    assert query(database, "SELECT version FROM schema_version ORDER BY 1") == [
+        (version,) for version in range(1, LATEST + 1)
+    ]
+
+
+@pytest.mark.parametrize("may_migrate", [True, False])
+@ensureDeferred
+async def test_a_newer_database_is_refused(may_migrate: bool, database: str) -> None:
+    from twisted.internet import reactor
+
+    migrate_sink(database)
+    query(database, "INSERT INTO schema_version (version) VALUES (999)")
+    sink = make_sink(reactor, database, may_migrate)
+    with pytest.raises(SinkUnusable, match=r"schema 999.*upgrade Tracker"):
+        await sink.open()
+    await sink.close()
+    result = migrate("--sink", database)
+    assert result.exit_code == 1
+    assert "schema 999" in result.output
+
+
+@ensureDeferred
+async def test_nothing_is_made_without_leave(database: str) -> None:
+    from twisted.internet import reactor
+
+    careful = make_sink(reactor, database, migrate=False)
+    with pytest.raises(SinkUnusable, match=r"schema 0.*run tracker-admin migrate --sink post"):
+        await careful.open()
+    assert query(database, "SELECT to_regclass('positions')") == [(None,)]
+    migrate_sink(database)
+    await careful.open()
+    assert await careful.store(Batch([stored(1)], CHECKPOINT)) == 1
+    await careful.close()
+
+
+@pytest.mark.parametrize("url", ["postgresql", "sqlite"])
+def test_the_command_tells_what_it_has_done(url: str, database: str, tmp_path: Path) -> None:
+    sink = database if url == "postgresql" else f"sqlite:{tmp_path / 'p.sqlite'}"
+    latest = len(scripts("sqlite")) if url == "sqlite" else LATEST
+    assert migrate("--sink", sink).output == f"schema 0 -> {latest}\n"
+    again = migrate("--sink", sink)
+    assert (again.exit_code, again.output) == (0, f"schema {latest}: nothing to do\n")
+
+
+def test_a_sink_without_tables_has_nothing_to_migrate(tmp_path: Path) -> None:
+    result = migrate("--sink", f"jsonlines:{tmp_path / 'p.jsonl'}")
+    assert (result.exit_code, result.output) == (0, "this sink has no tables\n")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("url", "status", "said"),
+    [
+        ("mysql://tracker:s3cret@h/db", 2, "unknown sink 'mysql'"),
+        ("sqlite:", 2, "needs the path"),
+        ("sqlite:/nowhere/at/all.sqlite", 1, "cannot open the database"),
+        ("postgresql://tracker:s3cret@127.0.0.1:1/db", 1, "refused"),
+        ("postgresql://tracker:s3cret%@127.0.0.1/db", 2, "not a URL"),
+        ("s3cret", 2, "use postgresql"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_without_the_password(
+    url: str, status: int, said: str
+) -> None:
+    if ":1/" in url:
+        url = url.replace(":1/", f":{free_port()}/")
+    result = migrate("--sink", url)
+    assert result.exit_code == status
+    assert said in result.output
+    assert "s3cret" not in result.output
+    assert len(result.output.splitlines()) == 1
+
+
+def test_timescale_that_is_asked_for_and_missing_is_told(database: str) -> None:
+    result = migrate("--sink", f"{database}{'&' if '?' in database else '?'}timescale=1")
+    assert result.exit_code == 1
+    assert "no extension timescaledb" in result.output
+    assert query(database, "SELECT to_regclass('positions')") == [(None,)]

@@ -1,0 +1,605 @@
+"""The PostgreSQL sink on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from random import Random
+from typing import Any
+
+import psycopg
+import pytest
+import pytest_twisted
+from attrs import evolve
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pytest_twisted import ensureDeferred
+from twisted.internet.defer import Deferred, gatherResults
+from zope.interface.verify import verifyObject
+
+from tests.integration.storage.batches import CHECKPOINT, DEVICE, message, stored
+from tests.servers import PostgresServer, free_port
+from tests.waiting import until
+from tracker.interfaces import (
+    Batch,
+    BatchRefused,
+    IPositionSink,
+    SinkDown,
+    SinkTimedOut,
+    SinkUnusable,
+    StoredPosition,
+)
+from tracker.storage.postgresql import batch as batches
+from tracker.storage.postgresql.address import PostgreSQLAddress
+from tracker.storage.postgresql.connection import connect
+from tracker.storage.postgresql.schema import upgrade
+from tracker.storage.postgresql.writer import PostgreSQLSink
+from tracker.storage.sinks import make_sink
+
+Open = Callable[..., PostgreSQLSink]
+
+LAST = "SELECT {} FROM last_positions ORDER BY device_id"
+
+
+def sink_to(url: str, **options: Any) -> PostgreSQLSink:
+    from twisted.internet import reactor
+
+    return PostgreSQLSink(reactor, PostgreSQLAddress.from_url(url), **options)
+
+
+def rows(url: str, query: str) -> list[tuple[Any, ...]]:
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("SET timezone = 'UTC'")
+        cursor = connection.execute(query)
+        return cursor.fetchall() if cursor.description else []
+
+
+@pytest_twisted.async_yield_fixture
+async def closing() -> AsyncIterator[Open]:
+    """Makes sinks that are closed at the end, whatever the test has come to."""
+    sinks = []
+
+    def make(url: str, **options: Any) -> PostgreSQLSink:
+        sinks.append(sink_to(url, **options))
+        return sinks[-1]
+
+    yield make
+    for sink in sinks:
+        await sink.close()
+
+
+@pytest_twisted.async_fixture
+async def sink(database: str, closing: Open) -> PostgreSQLSink:
+    sink = closing(database)
+    await sink.open()
+    return sink
+
+
+def test_it_keeps_to_the_interface() -> None:
+    verifyObject(IPositionSink, sink_to("postgresql://127.0.0.1/x"))
+
+
+# What is stored.
+
+
+@ensureDeferred
+async def test_a_position_is_stored_whole(sink: PostgreSQLSink, database: str) -> None:
+    named = {"Ignition": {"id": 239, "value": 1}, "odd \\N": {}}
+    plain = stored(1, generation_type=5, timestamp="2026-11-22T10:00:01.125Z")
+    position = evolve(plain, named=named)
+    assert await sink.store(Batch([position], CHECKPOINT)) == 1
+    query = (
+        "SELECT device_id, ts::text, digest, vendor, codec, latitude, longitude, altitude, angle,"
+        " speed, satellites, priority, event, generation_type, attributes, named,"
+        " received_at::text FROM positions"
+    )
+    assert rows(database, query) == [
+        (
+            *(DEVICE, "2026-11-22 10:00:01.125+00", position.digest, "teltonika", "8E"),
+            *(41.3275, 19.8187, -6, 214, 43, 14, 0, 239, 5),
+            *({"239": 1, "78": {"__bigint": "13835058055282163712"}}, named),
+            "2026-11-22 10:01:00+00",
+        )
+    ]
+    assert rows(database, LAST.format("digest, generation_type, named")) == [
+        (position.digest, 5, named)
+    ]
+    await sink.store(Batch([stored(2)], CHECKPOINT))
+    assert rows(database, "SELECT named FROM positions ORDER BY ts") == [(named,), (None,)]
+
+
+@ensureDeferred
+async def test_a_position_without_a_place_is_a_position(
+    sink: PostgreSQLSink, database: str
+) -> None:
+    nothing: dict[str, Any] = dict.fromkeys(
+        ("latitude", "longitude", "altitude", "angle", "speed", "satellites")
+    )
+    assert await sink.store(Batch([stored(1, **nothing)], CHECKPOINT)) == 1
+    columns = "latitude, longitude, altitude, angle, speed, satellites, generation_type"
+    assert rows(database, f"SELECT {columns} FROM positions") == [(None,) * 7]
+
+
+@pytest.mark.parametrize(
+    "text", ["a\tb\nc\rd", "\\N", "\\.", 'say "\\"', "Tirana ë 🚗", "{}", " ", "\x01", "\\\\x41"]
+)
+@ensureDeferred
+async def test_text_comes_back_as_it_was(text: str, sink: PostgreSQLSink, database: str) -> None:
+    said = message(1, message=text, message_type=6)
+    odd = StoredPosition(
+        stored(1, attributes={text: text}).position, b"\\x\t\n" * 4, "v\\", text, said.received_at
+    )
+    assert await sink.store(Batch([said, odd], CHECKPOINT)) == 2
+    assert rows(database, "SELECT message FROM messages") == [(text,)]
+    assert rows(database, "SELECT codec, vendor, digest, attributes FROM positions") == [
+        (text, "v\\", b"\\x\t\n" * 4, {text: text})
+    ]
+
+
+@ensureDeferred
+async def test_the_times_at_either_end_can_be_stored(sink: PostgreSQLSink, database: str) -> None:
+    ends = ("0001-01-01T00:00:00.000Z", "9999-12-31T23:59:59.999Z")
+    await sink.store(Batch([stored(1, timestamp=one) for one in ends], CHECKPOINT))
+    assert rows(database, "SELECT ts::text FROM positions ORDER BY ts") == [
+        ("0001-01-01 00:00:00+00",),
+        ("9999-12-31 23:59:59.999+00",),
+    ]
+
+
+@ensureDeferred
+async def test_what_comes_twice_is_stored_once(sink: PostgreSQLSink, database: str) -> None:
+    batch = Batch([stored(1), stored(2), stored(1), message(1), message(1)], CHECKPOINT)
+    assert await sink.store(batch) == 3
+    assert await sink.store(batch) == 0
+    assert rows(database, "SELECT count(*) FROM positions") == [(2,)]
+    assert rows(database, "SELECT count(*) FROM messages") == [(1,)]
+
+
+@ensureDeferred
+async def test_two_records_of_one_millisecond_are_both_kept(sink: PostgreSQLSink) -> None:
+    assert await sink.store(Batch([stored(1), stored(1, event=240)], CHECKPOINT)) == 2
+
+
+@ensureDeferred
+async def test_messages_have_a_table_of_their_own(sink: PostgreSQLSink, database: str) -> None:
+    said = message(1)
+    binary = message(2, message={"__buffer_b64": "AP8="}, message_type=6, imei="1")
+    odd = message(3, message="x", message_type=2**40)
+    assert await sink.store(Batch([said, binary, odd], CHECKPOINT)) == 3
+    assert rows(database, "SELECT count(*) FROM positions") == [(0,)]
+    assert rows(database, "SELECT type, message, attributes FROM messages ORDER BY ts") == [
+        (6, "RV:07 GPS:1", said.position.attributes),
+        (6, None, binary.position.attributes),
+        (None, "x", odd.position.attributes),
+    ]
+    assert rows(database, LAST.format("last_contact::text, ts")) == [
+        ("2026-11-22 10:00:03+00", None)
+    ]
+
+
+# The last position of a device.
+
+
+@ensureDeferred
+async def test_last_positions_never_step_back(sink: PostgreSQLSink, database: str) -> None:
+    await sink.store(Batch([stored(30, speed=30)], CHECKPOINT))
+    await sink.store(Batch([stored(20, speed=20)], CHECKPOINT))
+    assert rows(database, LAST.format("ts::text, speed, last_contact::text")) == [
+        ("2026-11-22 10:00:30+00", 30, "2026-11-22 10:00:30+00")
+    ]
+
+
+@ensureDeferred
+async def test_a_record_without_a_fix_moves_the_contact_and_not_the_place(
+    sink: PostgreSQLSink, database: str
+) -> None:
+    query = LAST.format("ts::text, latitude, last_contact::text")
+    await sink.store(Batch([stored(10, satellites=0)], CHECKPOINT))
+    assert rows(database, query) == [(None, None, "2026-11-22 10:00:10+00")]
+    await sink.store(Batch([stored(20), stored(30, satellites=0, latitude=0.0)], CHECKPOINT))
+    known = ("2026-11-22 10:00:20+00", 41.3275, "2026-11-22 10:00:30+00")
+    assert rows(database, query) == [known]
+    await sink.store(Batch([stored(15, latitude=1.0)], CHECKPOINT))
+    assert rows(database, query) == [known]
+
+
+_RECORDS = st.lists(
+    st.builds(
+        stored,
+        st.integers(0, 4),
+        st.sampled_from(["356307042441013", "356307042441021"]),
+        event=st.integers(0, 2),
+        satellites=st.sampled_from([0, 9]),
+        latitude=st.sampled_from([None, 41.0]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+def _expected(records: list[StoredPosition]) -> list[tuple[Any, ...]]:
+    """What last_positions has to hold, in plain words."""
+    expected = []
+    for device in sorted({one.position.device_id for one in records}):
+        own = [one for one in records if one.position.device_id == device]
+        places = [one for one in own if one.position.has_fix]
+        latest = max(places, key=lambda one: (one.position.timestamp, one.digest), default=None)
+        contact = max(one.position.timestamp for one in own)
+        expected.append((device, contact, None if latest is None else latest.digest))
+    return expected
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(_RECORDS, st.randoms(use_true_random=False))
+def test_last_positions_do_not_depend_on_the_order(
+    bare: psycopg.Connection[Any], records: list[StoredPosition], random: Random
+) -> None:
+    bare.execute("TRUNCATE positions, last_positions")
+    left = random.sample(records, len(records)) + random.choices(records, k=3)
+    while left:
+        size = random.randint(1, 5)
+        batches.store(bare, Batch(left[:size], CHECKPOINT))
+        del left[:size]
+    contact = "to_char(last_contact AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')"
+    cursor = bare.execute(LAST.format(f"device_id, {contact}, digest"))
+    assert cursor.fetchall() == _expected(records)
+
+
+@pytest.fixture
+def bare(database: str) -> Iterator[psycopg.Connection[Any]]:
+    """A connection as the sink's, for tests that do not run on the reactor."""
+    address = PostgreSQLAddress.from_url(database)
+    with connect(address) as connection:
+        upgrade(connection, address)
+        connection.execute(batches.MAKE_STAGING)
+        yield connection
+
+
+# Checkpoints.
+
+
+@ensureDeferred
+async def test_the_checkpoint_is_the_highest_entry(sink: PostgreSQLSink, database: str) -> None:
+    key = ("telemetry:teltonika", "processor")
+    assert await sink.checkpoint(*key) is None
+    for entry_id in ("999-5", "1000-2", "1000-10", "1000-9", "2-0"):
+        assert await sink.store(Batch([], {key: entry_id})) == 0
+    assert rows(database, "SELECT * FROM checkpoints") == [(*key, "1000-10")]
+    assert await sink.checkpoint(*key) == "1000-10"
+
+
+@ensureDeferred
+async def test_the_largest_ids_there_can_be_are_in_order(sink: PostgreSQLSink) -> None:
+    for entry_id in (f"{2**64 - 1}-{2**64 - 2}", f"{2**64 - 1}-{2**64 - 1}", "5-5"):
+        await sink.store(Batch([], {("s", "g"): entry_id}))
+    assert await sink.checkpoint("s", "g") == f"{2**64 - 1}-{2**64 - 1}"
+
+
+# What cannot be stored.
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"attributes": {"1": "\0"}}, "attributes: unsupported Unicode escape sequence"),
+        ({"attributes": {"1": "\ud800"}}, "attributes: invalid input syntax for type json"),
+        ({"event": 2**31}, "event: value"),
+        ({"altitude": -(2**31) - 1}, "altitude: value"),
+        ({"timestamp": "2026-02-30T00:00:00.000Z"}, "ts: date/time field value out of range"),
+        ({"priority": None}, "null value in column"),
+    ],
+)
+@ensureDeferred
+async def test_what_can_never_be_stored_is_refused(
+    changes: dict[str, Any], said: str, sink: PostgreSQLSink, database: str
+) -> None:
+    if "priority" in changes:
+        rows(database, "ALTER TABLE positions ADD CHECK (priority <> 3)")
+        changes, said = {"priority": 3}, "violates check constraint"
+    with pytest.raises(BatchRefused) as error:
+        await sink.store(Batch([stored(1), stored(2, **changes)], CHECKPOINT))
+    assert said in str(error.value)
+    assert "\n" not in str(error.value)
+    assert rows(database, "SELECT count(*) FROM positions") == [(0,)]
+    assert rows(database, "SELECT count(*) FROM checkpoints") == [(0,)]
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1  # by the same connection
+    assert rows(database, _BACKENDS) == [(1,)]
+
+
+_BACKENDS = (
+    "SELECT count(*) FROM pg_stat_activity"
+    " WHERE application_name = 'tracker-process' AND datname = current_database()"
+)
+
+
+@ensureDeferred
+async def test_a_nul_in_the_codec_is_refused(sink: PostgreSQLSink) -> None:
+    one = stored(1)
+    odd = StoredPosition(one.position, one.digest, one.vendor, "8\0E", one.received_at)
+    with pytest.raises(BatchRefused, match="invalid byte sequence"):
+        await sink.store(Batch([odd], CHECKPOINT))
+
+
+@pytest.mark.parametrize(
+    ("ailment", "cure"),
+    [
+        (
+            "ALTER TABLE last_positions RENAME TO other",
+            "ALTER TABLE other RENAME TO last_positions",
+        ),
+        (
+            "ALTER TABLE checkpoints RENAME entry_id TO other",
+            "ALTER TABLE checkpoints RENAME other TO entry_id",
+        ),
+        (
+            "DO $$BEGIN EXECUTE format('ALTER DATABASE %I SET default_transaction_read_only = on',"
+            " current_database()); END$$",
+            "BEGIN READ WRITE; DO $$BEGIN EXECUTE format('ALTER DATABASE %I RESET"
+            " default_transaction_read_only', current_database()); END$$; COMMIT",
+        ),
+    ],
+)
+@ensureDeferred
+async def test_what_can_be_mended_is_tried_again(
+    ailment: str, cure: str, sink: PostgreSQLSink, database: str
+) -> None:
+    await sink.store(Batch([stored(1)], CHECKPOINT))
+    rows(database, ailment)
+    rows(
+        database,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE application_name = 'tracker-process' AND datname = current_database()",
+    )
+    for _ in range(2):
+        with pytest.raises(SinkDown) as error:
+            await sink.store(Batch([stored(2)], CHECKPOINT))
+        assert "\n" not in str(error.value)
+    rows(database, cure)
+    assert await sink.store(Batch([stored(2)], CHECKPOINT)) == 1
+
+
+@ensureDeferred
+async def test_a_row_that_somebody_locks_is_waited_for_and_then_tried_again(
+    sink: PostgreSQLSink, database: str, closing: Open
+) -> None:
+    await sink.store(Batch([stored(1)], CHECKPOINT))
+    impatient = closing(f"{database}?options=-c%20lock_timeout%3D100ms", timeout=1.0)
+    await impatient.open()
+    with psycopg.connect(database) as other:
+        other.execute("SELECT * FROM last_positions FOR UPDATE")
+        with pytest.raises(SinkTimedOut, match="no answer"):
+            await impatient.store(Batch([stored(2)], CHECKPOINT))
+    # What had been sent, COMMIT and all, may have been done when the lock was released.
+    await impatient.store(Batch([stored(2)], CHECKPOINT))
+    assert rows(database, "SELECT count(*) FROM positions") == [(2,)]
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "timed_out"),
+    [("57014", True), ("55P03", True), ("25P03", True), ("53100", False), ("57P01", False)],
+)
+@ensureDeferred
+async def test_a_timeout_of_the_server_is_told_from_other_failures(
+    sqlstate: str, timed_out: bool, sink: PostgreSQLSink, database: str
+) -> None:
+    rows(
+        database,
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN RAISE EXCEPTION 'not now' USING ERRCODE = '{sqlstate}'; END$$",
+    )
+    rows(
+        database,
+        "CREATE TRIGGER fail BEFORE INSERT ON positions FOR EACH ROW EXECUTE FUNCTION fail()",
+    )
+    with pytest.raises(SinkDown) as error:
+        await sink.store(Batch([stored(1)], CHECKPOINT))
+    assert isinstance(error.value, SinkTimedOut) == timed_out
+
+
+# Several processors.
+
+
+@ensureDeferred
+async def test_three_processors_with_the_same_devices_do_not_block_each_other(
+    database: str, closing: Open
+) -> None:
+    devices = [f"{356307042441000 + number}" for number in range(40)]
+    records = [
+        stored(second, device, event=event)
+        for second in range(3)
+        for device in devices
+        for event in range(2)
+    ] + [message(second, device) for second in range(3) for device in devices]
+    sinks = [closing(database) for _ in range(3)]
+    await gatherResults([sink.open() for sink in sinks])
+
+    async def everything(seed: int) -> int:
+        random = Random(seed)
+        new = 0
+        for turn in range(15):
+            part = random.sample(records, len(records))
+            new += await sinks[seed].store(Batch(part, {("s", "g"): f"{turn}-{seed}"}))
+        return new
+
+    counts = await gatherResults([Deferred.fromCoroutine(everything(seed)) for seed in range(3)])
+    assert sum(counts) == len(records)
+    assert rows(database, "SELECT count(*) FROM positions") == [(240,)]
+    assert rows(database, "SELECT deadlocks FROM pg_stat_database WHERE datname ="
+                          " current_database()") == [(0,)]  # fmt: skip
+    assert await sinks[0].checkpoint("s", "g") == "14-2"
+
+
+# A server that goes away.
+
+
+@ensureDeferred
+async def test_a_server_that_is_killed_in_the_middle_leaves_nothing_behind(
+    postgres: PostgresServer, closing: Open
+) -> None:
+    sink = closing(postgres.url)
+    await sink.open()
+    await sink.store(Batch([stored(1)], {("s", "g"): "1-0"}))
+    # The rows are in, the checkpoint waits for somebody's lock: that is where it ends.
+    other = psycopg.connect(postgres.url)
+    other.execute("SELECT * FROM checkpoints FOR UPDATE")
+    batch = Batch([stored(2), message(2)], {("s", "g"): "2-0"})
+    storing = sink.store(batch)
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    await until(lambda: rows(postgres.url, waiting) == [(1,)], "the checkpoint waits")
+    postgres.kill()
+    with pytest.raises(SinkDown):
+        await storing
+    other.close()
+    with pytest.raises(SinkDown, match="refused"):
+        await sink.store(batch)
+    postgres.start()
+    assert rows(postgres.url, "SELECT count(*) FROM positions") == [(1,)]
+    assert rows(postgres.url, "SELECT count(*) FROM messages") == [(0,)]
+    assert rows(postgres.url, "SELECT entry_id FROM checkpoints") == [("1-0",)]
+    assert await sink.store(batch) == 2
+    assert await sink.checkpoint("s", "g") == "2-0"
+
+
+@ensureDeferred
+async def test_it_is_there_again_after_a_restart(postgres: PostgresServer, closing: Open) -> None:
+    sink = closing(postgres.url)
+    await sink.open()
+    await sink.store(Batch([stored(1)], CHECKPOINT))
+    postgres.stop()
+    for attempt in (sink.store(Batch([stored(2)], CHECKPOINT)), sink.checkpoint("s", "g")):
+        with pytest.raises(SinkDown):
+            await attempt
+    postgres.start()
+    assert await sink.store(Batch([stored(2)], CHECKPOINT)) == 1
+
+
+@ensureDeferred
+async def test_a_server_that_hangs_is_given_up_for_the_time_being(
+    postgres: PostgresServer, closing: Open
+) -> None:
+    sink = closing(f"{postgres.url}?connect_timeout=2", timeout=0.5)
+    await sink.open()
+    postgres.suspend()
+    # Only the first one had a connection, so that fewer positions might have been stored.
+    for kind, said in (
+        (SinkTimedOut, "no answer from postgresql://tracker@127.0.0.1:.* 0.5 s"),
+        (SinkDown, "timeout expired"),
+    ):
+        with pytest.raises(SinkDown, match=said) as error:
+            await sink.store(Batch([stored(1)], CHECKPOINT))
+        assert error.type is kind
+    postgres.resume()
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+
+
+@ensureDeferred
+async def test_a_server_that_is_not_there_yet_may_be_waited_for(
+    postgres: PostgresServer, closing: Open
+) -> None:
+    postgres.stop()
+    sink = closing(postgres.url)
+    for _ in range(2):
+        with pytest.raises(SinkDown, match="Connection refused"):
+            await sink.open()
+    postgres.start()
+    await sink.open()
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+
+
+@ensureDeferred
+async def test_a_commit_is_on_disk_when_it_returns(database: str, closing: Open) -> None:
+    for given_, used in (("off", "on"), ("remote_apply", "remote_apply")):
+        sink = closing(f"{database}?options=-c%20synchronous_commit%3D{given_}")
+        await sink.open()
+        assert sink._connection is not None
+        row = sink._connection.execute("SHOW synchronous_commit").fetchone()
+        assert row == (used,)
+
+
+@ensureDeferred
+async def test_it_can_be_closed_at_any_time(database: str) -> None:
+    never_opened = sink_to(database)
+    await never_opened.close()
+    opened = sink_to(database)
+    await opened.open()
+    await opened.close()
+    await opened.close()
+
+
+# URLs.
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://tracker:s3cr%zzt@127.0.0.1/db",
+        "postgresql://tracker:s3cret@127.0.0.1/db?sslmod=require",
+        "postgresql://tracker:s3cret@127.0.0.1:port/db",
+        "postgres://tracker:s3cret@127.0.0.1/db?timescale=yes",
+        "postgresql://tracker:s3cret@[127.0.0.1/db",
+        "postgresql://tracker:s3cret@127.0.0.1/db?connect_timeout=s3cret",
+        "postgresql:tracker:s3cret",
+    ],
+)
+def test_a_url_that_makes_no_sense_is_told_without_what_is_in_it(url: str) -> None:
+    with pytest.raises(ValueError, match=r"^.+$") as error:
+        make_sink(None, url)
+    assert "s3cr" not in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__context__ is None or error.value.__suppress_context__
+
+
+def test_what_is_shown_of_a_url_holds_no_password() -> None:
+    address = PostgreSQLAddress.from_url("postgres://me:s3cret@db.example:5433/fleet?timescale=1")
+    assert address.url == "postgresql://me@db.example:5433/fleet"
+    assert address.timescale
+    assert "s3cret" not in repr(address)
+    socket = PostgreSQLAddress.from_url("postgresql:///fleet?host=/run/postgresql&password=s3cret")
+    assert socket.url == "postgresql://%2Frun%2Fpostgresql/fleet"
+
+
+@pytest.mark.parametrize("kind", ["password", "database", "role", "certificate"])
+@ensureDeferred
+async def test_what_cannot_be_opened_is_told_in_one_line(
+    kind: str, postgres: PostgresServer, closing: Open
+) -> None:
+    url = {
+        "password": postgres.url.replace(postgres.PASSWORD, "s3cret"),
+        "database": postgres.url_of("missing"),
+        "role": postgres.url.replace("//tracker:", "//nobody:"),
+        "certificate": f"{postgres.url}?sslmode=verify-full&sslrootcert=/nowhere/ca.pem",
+    }[kind]
+    with pytest.raises(SinkUnusable) as error:
+        await closing(url).open()
+    assert "cannot use the database postgresql://" in str(error.value)
+    assert "\n" not in str(error.value)
+    assert "s3cret" not in str(error.value)
+    assert postgres.PASSWORD not in str(error.value)
+
+
+@ensureDeferred
+async def test_the_password_may_come_from_the_environment(
+    postgres: PostgresServer, closing: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PGPASSWORD", postgres.PASSWORD)
+    sink = closing(postgres.url.replace(f":{postgres.PASSWORD}", ""))
+    await sink.open()
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+
+
+@ensureDeferred
+async def test_nobody_there_is_no_reason_to_give_up(closing: Open) -> None:
+    with pytest.raises(SinkDown, match="refused"):
+        await closing(f"postgresql://me:s3cret@127.0.0.1:{free_port()}/db").open()
+
+
+@ensureDeferred
+async def test_timescale_that_is_asked_for_and_missing_is_told(
+    database: str, closing: Open
+) -> None:
+    sink = closing(f"{database}{'&' if '?' in database else '?'}timescale=1")
+    with pytest.raises(SinkUnusable, match="no extension timescaledb"):
+        await sink.open()
+    assert rows(database, "SELECT to_regclass('positions')") == [(None,)]

@@ -1,0 +1,325 @@
+"""The SQLite sink on a real file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+import pytest_twisted
+from attrs import evolve
+from pytest_twisted import ensureDeferred
+from zope.interface.verify import verifyObject
+
+from tests.integration.storage.batches import CHECKPOINT, message, stored
+from tests.unit.fakes import FakeSink
+from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.storage.sqlite import writer as sqlite
+from tracker.storage.sqlite.writer import SQLiteSink, upgrade
+
+Open = Callable[..., SQLiteSink]
+
+
+def sink_at(path: Path, migrate: bool = True) -> SQLiteSink:
+    from twisted.internet import reactor
+
+    return SQLiteSink(reactor, str(path), migrate)
+
+
+@pytest_twisted.async_yield_fixture
+async def closing() -> AsyncIterator[Open]:
+    """Makes sinks that are closed at the end, whatever the test has come to."""
+    sinks = []
+
+    def make(path: Path, migrate: bool = True) -> SQLiteSink:
+        sinks.append(sink_at(path, migrate))
+        return sinks[-1]
+
+    yield make
+    for sink in sinks:
+        await sink.close()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "positions.sqlite"
+
+
+@pytest_twisted.async_fixture
+async def sink(path: Path, closing: Open) -> SQLiteSink:
+    sink = closing(path)
+    await sink.open()
+    return sink
+
+
+def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
+    database = sqlite3.connect(path)
+    try:
+        return database.execute(query).fetchall()
+    finally:
+        database.close()
+
+
+def test_sinks_keep_to_the_interface(path: Path) -> None:
+    verifyObject(IPositionSink, sink_at(path))
+    verifyObject(IPositionSink, FakeSink())
+
+
+@ensureDeferred
+async def test_a_position_is_stored_whole(sink: SQLiteSink, path: Path) -> None:
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+    ((*row, digest_),) = rows(
+        path,
+        "SELECT device_id, ts, vendor, codec, latitude, longitude, altitude, angle, speed,"
+        " satellites, priority, event, attributes, received_at, digest FROM positions",
+    )
+    assert row == [
+        "356307042441013", "2026-11-22T10:00:01.000Z", "teltonika", "8E", 41.3275, 19.8187, -6,
+        214, 43, 14, 0, 239, '{"239":1,"78":{"__bigint":"13835058055282163712"}}',
+        "2026-11-22T10:01:00.000Z",
+    ]  # fmt: skip
+    assert digest_ == stored(1).digest
+
+
+@ensureDeferred
+async def test_what_comes_twice_is_stored_once(sink: SQLiteSink, path: Path) -> None:
+    batch = Batch([stored(1), stored(2), stored(1)], CHECKPOINT)
+    assert await sink.store(batch) == 2
+    assert await sink.store(batch) == 0
+    assert rows(path, "SELECT count(*) FROM positions") == [(2,)]
+
+
+@ensureDeferred
+async def test_two_records_of_one_millisecond_are_both_kept(sink: SQLiteSink, path: Path) -> None:
+    assert await sink.store(Batch([stored(1), stored(1, event=240)], CHECKPOINT)) == 2
+
+
+@ensureDeferred
+async def test_last_positions_never_step_back(sink: SQLiteSink, path: Path) -> None:
+    await sink.store(Batch([stored(30, speed=30)], CHECKPOINT))
+    await sink.store(Batch([stored(20, speed=20)], CHECKPOINT))
+    assert rows(path, "SELECT ts, speed, last_contact FROM last_positions") == [
+        ("2026-11-22T10:00:30.000Z", 30, "2026-11-22T10:00:30.000Z")
+    ]
+
+
+@ensureDeferred
+async def test_a_record_without_a_fix_moves_the_contact_and_not_the_place(
+    sink: SQLiteSink, path: Path
+) -> None:
+    query = "SELECT ts, latitude, last_contact FROM last_positions"
+    await sink.store(Batch([stored(10, satellites=0)], CHECKPOINT))
+    assert rows(path, query) == [(None, None, "2026-11-22T10:00:10.000Z")]
+    await sink.store(Batch([stored(20), stored(30, satellites=0, latitude=0.0)], CHECKPOINT))
+    assert rows(path, query) == [("2026-11-22T10:00:20.000Z", 41.3275, "2026-11-22T10:00:30.000Z")]
+
+
+@ensureDeferred
+async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path, closing: Open) -> None:
+    positions = [
+        stored(second, device, event=event, satellites=satellites)
+        for second in range(5)
+        for device in ("356307042441013", "356307042441021")
+        for event in range(3)
+        for satellites in (0, 9)
+    ]
+    outcomes = set()
+    for seed in range(5):
+        random = Random(seed)
+        random.shuffle(positions)
+        sink = closing(tmp_path / f"{seed}.sqlite")
+        await sink.open()
+        left = list(positions)
+        while left:
+            size = random.randint(1, 20)
+            await sink.store(Batch(left[:size], CHECKPOINT))
+            del left[:size]
+        outcomes.add(tuple(rows(tmp_path / f"{seed}.sqlite", "SELECT * FROM last_positions")))
+    assert len(outcomes) == 1
+
+
+@ensureDeferred
+async def test_the_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path) -> None:
+    key = ("telemetry:teltonika", "processor")
+    for entry_id in ("999-5", "1000-2", "1000-10", "1000-9", "2-0"):
+        await sink.store(Batch([], {key: entry_id}))
+    assert rows(path, "SELECT * FROM checkpoints") == [(*key, "1000-10")]
+
+
+@ensureDeferred
+async def test_a_failed_batch_leaves_nothing_behind(sink: SQLiteSink, path: Path) -> None:
+    huge = stored(3, event=2**70)  # fails within the transaction
+    with pytest.raises(BatchRefused, match="too large"):
+        await sink.store(Batch([stored(1), huge], CHECKPOINT))
+    assert rows(path, "SELECT count(*) FROM positions") == [(0,)]
+    assert rows(path, "SELECT count(*) FROM checkpoints") == [(0,)]
+    assert await sink.store(Batch([stored(1)], CHECKPOINT)) == 1
+
+
+@ensureDeferred
+async def test_it_opens_what_it_has_written(path: Path, closing: Open) -> None:
+    for second in (1, 2):
+        sink = closing(path)
+        await sink.open()
+        await sink.store(Batch([stored(second)], CHECKPOINT))
+        await sink.close()
+    assert rows(path, "SELECT count(*) FROM positions") == [(2,)]
+
+
+@ensureDeferred
+async def test_a_commit_is_on_disk_when_it_returns(sink: SQLiteSink) -> None:
+    # WAL alone syncs at checkpoints only; FULL does so at each commit.
+    assert sink._database is not None
+    modes = await sink._thread.run(
+        lambda database: [
+            database.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous")
+        ],
+        sink._database,
+    )
+    assert modes == ["wal", 2]
+
+
+@ensureDeferred
+async def test_a_checkpoint_that_cannot_be_written_takes_the_positions_along(
+    sink: SQLiteSink, path: Path
+) -> None:
+    await sink.store(Batch([stored(1)], {("s", "g"): "1-0"}))
+    with pytest.raises(ValueError, match="invalid literal"):
+        await sink.store(Batch([stored(2)], {("s", "g"): "no entry ID"}))
+    assert rows(path, "SELECT count(*) FROM positions") == [(1,)]
+
+
+@ensureDeferred
+async def test_a_file_that_was_deleted_is_no_place_to_store_in(
+    sink: SQLiteSink, path: Path
+) -> None:
+    await sink.store(Batch([stored(1)], CHECKPOINT))
+    path.unlink()
+    with pytest.raises(RuntimeError, match="deleted or replaced"):
+        await sink.store(Batch([stored(2)], CHECKPOINT))
+
+
+@pytest.mark.parametrize("kind", ["no folder", "a folder", "not a database", "newer schema"])
+@ensureDeferred
+async def test_what_cannot_be_opened_is_told_in_one_line(
+    kind: str, tmp_path: Path, closing: Open
+) -> None:
+    path = tmp_path / "positions.sqlite"
+    if kind == "no folder":
+        path = tmp_path / "missing" / "positions.sqlite"
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "not a database":
+        path.write_text("this is not a database file, whatever it is called" * 20)
+    else:
+        database = sqlite3.connect(path)
+        database.execute("PRAGMA user_version = 999")
+        database.close()
+    sink = closing(path)
+    with pytest.raises(SinkUnusable) as error:
+        await sink.open()
+    assert str(path) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        stored(2, event=2**63),
+        stored(2, device="\ud800"),
+        message(2, message="\ud800"),
+        StoredPosition(stored(2).position, stored(2).digest, "teltonika", "8E", None),  # type: ignore[arg-type]
+    ],
+    ids=["number", "text", "message", "missing"],
+)
+@ensureDeferred
+async def test_what_can_never_be_stored_is_refused(
+    odd: StoredPosition, sink: SQLiteSink, path: Path
+) -> None:
+    with pytest.raises(BatchRefused):
+        await sink.store(Batch([stored(1), odd], CHECKPOINT))
+    assert rows(path, "SELECT count(*) FROM positions") == [(0,)]
+
+
+@ensureDeferred
+async def test_messages_have_a_table_of_their_own(sink: SQLiteSink, path: Path) -> None:
+    binary = message(2, message={"__buffer_b64": "AP8="}, message_type="x")
+    with_names = evolve(stored(3, generation_type=5), named={"Ignition": {"value": 1}})
+    batch = Batch([message(1), binary, with_names], CHECKPOINT)
+    assert await sink.store(batch) == 3
+    assert await sink.store(batch) == 0
+    assert rows(path, "SELECT type, message, attributes FROM messages ORDER BY ts") == [
+        (6, "RV:07 GPS:1", '{"message":"RV:07 GPS:1","message_type":6}'),
+        (None, None, '{"message":{"__buffer_b64":"AP8="},"message_type":"x"}'),
+    ]
+    assert rows(path, "SELECT generation_type, named FROM positions") == [
+        (5, '{"Ignition":{"value":1}}')
+    ]
+    assert rows(path, "SELECT generation_type, named FROM last_positions") == [
+        (5, '{"Ignition":{"value":1}}')
+    ]
+
+
+_INSERT_AT_1 = """
+INSERT INTO positions (
+    device_id, ts, digest, vendor, codec, latitude, longitude, altitude, angle, speed,
+    satellites, priority, event, attributes, received_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+
+@ensureDeferred
+async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: Open) -> None:
+    # Down to what is in it: version 1 kept messages among the positions.
+    nowhere: dict[str, Any] = dict.fromkeys(
+        ("latitude", "longitude", "altitude", "angle", "speed", "satellites"), None
+    )
+    records = [
+        *(stored(1), stored(2, satellites=0), stored(3, **nowhere), message(4)),
+        message(5, message={"__buffer_b64": "AP8="}, message_type=6),
+        message(6, message='say "ë\\"', imei="1"),
+        message(7, message=None, message_type=6),
+    ]
+    fresh = closing(tmp_path / "fresh.sqlite")
+    await fresh.open()
+    await fresh.store(Batch(records, CHECKPOINT))
+    old = sqlite3.connect(tmp_path / "upgraded.sqlite", isolation_level=None)
+    assert upgrade(old, "", target=1) == (0, 1)
+    for one in records:
+        old.execute(_INSERT_AT_1, sqlite._row(one)[:-2])
+    old.execute("ATTACH DATABASE ? AS fresh", (str(tmp_path / "fresh.sqlite"),))
+    columns = ", ".join(row[1] for row in old.execute("PRAGMA main.table_info(last_positions)"))
+    for table, kept in (("last_positions", columns), ("checkpoints", "*")):
+        into = f"({columns})" if kept == columns else ""
+        old.execute(f"INSERT INTO main.{table} {into} SELECT {kept} FROM fresh.{table}")
+    old.close()
+    upgraded = closing(tmp_path / "upgraded.sqlite")
+    await upgraded.open()
+
+    def everything(path: Path) -> dict[str, Any]:
+        tables = rows(path, "SELECT name, sql FROM sqlite_master ORDER BY name")
+        names = [name for name, sql in tables if sql and sql.startswith("CREATE TABLE")]
+        return {"": tables} | {name: rows(path, f"SELECT * FROM {name}") for name in names}
+
+    assert everything(tmp_path / "upgraded.sqlite") == everything(tmp_path / "fresh.sqlite")
+    assert len(rows(tmp_path / "fresh.sqlite", "SELECT * FROM messages")) == 4
+
+
+@pytest.mark.parametrize("version", [0, 1])
+@ensureDeferred
+async def test_an_old_database_is_left_alone_unless_it_may_be_upgraded(
+    version: int, path: Path, closing: Open
+) -> None:
+    database = sqlite3.connect(path, isolation_level=None)
+    upgrade(database, "", target=version)
+    database.close()
+    before = rows(path, "SELECT * FROM sqlite_master")
+    with pytest.raises(SinkUnusable, match=f"schema {version}.*tracker-admin migrate --sink"):
+        await closing(path, migrate=False).open()
+    assert rows(path, "SELECT * FROM sqlite_master") == before
+    await closing(path).open()
+    await closing(path, migrate=False).open()
