@@ -1,0 +1,183 @@
+"""Commands that a client waits for, and commands that it looks for, over wires."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.unit.control.wire import DEVICE, OTHER, Asked, Client, Port
+from tracker.control.commands import (
+    CommandStatus,
+    NoSuchCommand,
+    RedisUnavailable,
+    SendCommand,
+)
+from tracker.control.operations import PATIENCE, POLL
+from tracker.keys import outbound, waiting_commands
+
+WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
+AT = "2026-11-22T10:00:00.000Z"
+
+
+def begin(port: Port, client: Client, **options: Any) -> Asked:
+    """Send a command that waits for its device, and for its final response."""
+    port.redis.answers["EVALSHA"] = [b"waits", b""]
+    asked = client.begin(
+        SendCommand, device_id=DEVICE, text="getinfo", command_id="c1", wait=True, **options
+    )
+    client.pump()
+    return asked
+
+
+def ends(port: Port, **outcome: str) -> None:
+    """Have the command end."""
+    fields = {"command_id": "c1", "instance_id": "two", "at": AT} | outcome
+    content = [part.encode() for pair in fields.items() for part in pair]
+    port.redis.answers["GET"] = f"done {outcome['status']} 1-1".encode()
+    port.redis.answers["XRANGE"] = [[b"1-1", content]]
+
+
+def look(port: Port, client: Client) -> None:
+    """Let the instance look whether the command has ended."""
+    port.clock.advance(POLL)
+    client.pump()
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        {"status": "responded", "response": "INI:2026/1/1 ü"},
+        {"status": "rejected"},
+        {"status": "failed", "reason": "timeout"},
+        {"status": "failed", "reason": "disconnected"},
+        {"status": "expired"},
+    ],
+    ids=lambda outcome: " ".join(outcome.values()),
+)
+def test_a_waiting_client_receives_the_final_response(
+    port: Port, client: Client, outcome: dict[str, str]
+) -> None:
+    asked = begin(port, client)
+    for value in (None, b"sent commands:outbound:two 1-1", b"delivered commands:outbound:two 1-1"):
+        port.redis.answers["GET"] = value
+        look(port, client)
+        assert not asked.answered
+    ends(port, **outcome)
+    look(port, client)
+    assert asked.result() == {
+        "command_id": "c1",
+        "instance_id": "two",
+        "status": outcome["status"],
+        "reason": outcome.get("reason"),
+        "response": outcome.get("response"),
+        "truncated": False,
+        "at": AT,
+    }
+    assert port.timers == 0
+
+
+def test_a_client_waits_no_longer_than_any_command_takes(port: Port, client: Client) -> None:
+    asked = begin(port, client, expires_in=10.0, timeout=5.0)
+    port.clock.advance(10 + 5 + PATIENCE)
+    client.pump()
+    assert not asked.answered
+    # It is found in the stream of its device, where no janitor has expired it.
+    port.redis.answers["HMGET"] = [None]
+    port.redis.answers["XRANGE"] = [[b"1-1", [b"command_id", b"c1"]]]
+    look(port, client)
+    assert asked.result()["status"] == "waiting"
+    assert port.timers == 0
+
+
+def test_a_waiting_client_is_told_if_its_command_disappears(port: Port, client: Client) -> None:
+    asked = begin(port, client, expires_in=10.0, timeout=5.0)
+    port.redis.answers |= {"HMGET": [None], "XRANGE": []}
+    port.clock.advance(10 + 5 + PATIENCE)
+    client.pump()
+    look(port, client)
+    assert isinstance(asked.error(), NoSuchCommand)
+    assert port.timers == 0
+
+
+def test_a_client_waits_through_an_outage_of_redis(port: Port, client: Client) -> None:
+    asked = begin(port, client)
+    port.redis.away = True
+    for _ in range(10):
+        look(port, client)
+    assert not asked.answered
+    port.redis.away = False
+    ends(port, status="responded", response="fine")
+    look(port, client)
+    assert asked.result()["response"] == "fine"
+
+
+def test_a_command_that_cannot_be_submitted_is_not_waited_for(port: Port, client: Client) -> None:
+    port.redis.away = True
+    asked = begin(port, client)
+    assert isinstance(asked.error(), RedisUnavailable)
+    assert port.timers == 0
+
+
+@pytest.mark.parametrize(("offline", "waits"), [(None, 1), ("wait", 1), ("fail", 0)])
+def test_a_device_that_is_offline_is_waited_for_unless_the_client_objects(
+    port: Port, client: Client, offline: str | None, waits: int
+) -> None:
+    submitted: list[tuple[Any, ...]] = []
+
+    def submit(digest: bytes, *arguments: Any) -> list[bytes]:
+        submitted.append(arguments)
+        return [b"finished", b""]
+
+    ends(port, status="failed", reason="offline")
+    port.redis.answers["EVALSHA"] = submit
+    options = {} if offline is None else {"offline": offline}
+    answer = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", **options)
+    assert (answer["status"], answer["reason"]) == ("failed", "offline")
+    ((_, _, _, _, *rest),) = submitted
+    assert rest[6] == waits
+
+
+@pytest.mark.parametrize("wait", [False, True])
+def test_a_command_that_is_known_is_not_sent_again(port: Port, client: Client, wait: bool) -> None:
+    port.redis.answers["EVALSHA"] = [b"known", b""]
+    ends(port, status="responded", response="fine")
+    answer = client.ask(SendCommand, device_id=DEVICE, text="x", command_id="c1", wait=wait)
+    assert (answer["status"], answer["response"]) == ("responded", "fine")
+    assert port.timers == 0
+
+
+def status(client: Client, **about: Any) -> tuple[Any, ...]:
+    answer = client.ask(CommandStatus, command_id="c1", **about)
+    return answer["status"], answer["instance_id"]
+
+
+def holding(port: Port, *streams: str) -> None:
+    """Have these streams hold the command."""
+    entry = [[b"1-1", [b"command_id", b"c1"]]]
+    port.redis.answers["XRANGE"] = lambda stream, *_: entry if stream in streams else []
+
+
+def test_a_command_is_found_where_its_device_is(port: Port, client: Client) -> None:
+    port.redis.answers["HMGET"] = [b"two"]
+    holding(port, outbound("two"))
+    assert status(client, device_id=DEVICE) == ("queued", "two")
+    holding(port, waiting_commands(DEVICE))
+    assert status(client, device_id=DEVICE) == ("waiting", None)
+    for about in ({}, {"device_id": OTHER}):
+        error = client.refusal(CommandStatus, command_id="c1", **about)
+        assert isinstance(error, NoSuchCommand)
+
+
+def test_a_command_that_begins_during_the_search_is_found(port: Port, client: Client) -> None:
+    fates = iter([None, b"sent commands:outbound:two 1-1"])
+    port.redis.answers |= {"GET": lambda _: next(fates), "HMGET": [b"two"], "XRANGE": []}
+    assert status(client, device_id=DEVICE) == ("sent", "two")
+
+
+def test_a_stream_of_another_type_does_not_hide_a_command(port: Port, client: Client) -> None:
+    port.redis.answers["HMGET"] = [b"two"]
+    port.redis.answers["XRANGE"] = lambda stream, *_: (
+        WRONG_TYPE if stream == waiting_commands(DEVICE) else [[b"1-1", [b"command_id", b"c1"]]]
+    )
+    assert status(client, device_id=DEVICE) == ("queued", "two")
