@@ -30,7 +30,7 @@ from tracker.interfaces import (
 )
 from tracker.log.redis.groups import entry_order
 from tracker.position import Entry
-from tracker.redis.connection import Unavailable
+from tracker.redis.connection import Refused, Unavailable
 
 
 @implementer(IGateway)
@@ -236,22 +236,48 @@ class FakeInstance:
         return self.drains[-1][1]
 
 
-@define
+@define(slots=False)
 class FakeRedis:
-    """Stands where a RedisConnection does; the test answers the commands."""
+    """A RedisConnection without Redis; ``tests/unit/redis/test_connection.py`` compares the two.
+
+    With ``answers``, each command is answered at once. Without, it waits in ``commands`` until
+    the test fires its Deferred.
+    """
 
     connected: bool = True
     connections: int = 0
-    """How many there have been, if a test counts them."""
+    """Number of times that the connection has become usable."""
+    answers: dict[str, Any] | None = None
+    """Name of a command → its answer, or a function that returns it from the other arguments.
+
+    A text is what Redis refuses the command with, an exception makes it fail, a Deferred
+    postpones it. A command that is not named is answered with nil.
+    """
+    asked: list[tuple[Any, ...]] = field(factory=list)
+    """All commands that were sent."""
     commands: list[tuple[tuple[Any, ...], Deferred[Any]]] = field(factory=list)
+    """Commands that wait for the test to answer them."""
     waiting: list[Deferred[None]] = field(factory=list)
 
     def execute(self, *arguments: Any) -> Deferred[Any]:
         if not self.connected:
             return fail(Unavailable("not connected"))
-        answer: Deferred[Any] = Deferred()
-        self.commands.append((arguments, answer))
-        return answer
+        self.asked.append(arguments)
+        if self.answers is None:
+            waiting: Deferred[Any] = Deferred()
+            self.commands.append((arguments, waiting))
+            return waiting
+        answer = self.answers.get(arguments[0])
+        if callable(answer):
+            try:
+                answer = answer(*arguments[1:])
+            except Refused as error:
+                return fail(error)
+        if isinstance(answer, Deferred):
+            return answer
+        if isinstance(answer, str):
+            return fail(Refused(answer))
+        return fail(answer) if isinstance(answer, Exception) else succeed(answer)
 
     def when_connected(self) -> Deferred[None]:
         if self.connected:
@@ -261,15 +287,16 @@ class FakeRedis:
         return deferred
 
     def lose(self) -> None:
-        """The connection breaks, with commands under way."""
+        """Break the connection; commands under way fail."""
         self.connected = False
         commands, self.commands = self.commands, []
         for _, answer in commands:
             answer.errback(Unavailable("Lost connection"))
 
     def return_(self) -> None:
-        """The connection is there again."""
+        """Connect again."""
         self.connected = True
+        self.connections += 1
         waiting, self.waiting = self.waiting, []
         for deferred in waiting:
             deferred.callback(None)

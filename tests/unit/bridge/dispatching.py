@@ -6,16 +6,16 @@ from collections.abc import Callable
 from typing import Any, Final
 from uuid import uuid4
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 
 from tests.unit.bridge.conftest import Doubled
+from tests.unit.fakes import FakeRedis
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.dispatcher import Dispatcher
 from tracker.bridge.instances import Instances
 from tracker.bridge.table import CommandTable
 from tracker.keys import fate
 from tracker.position import iso_milliseconds
-from tracker.redis.connection import Unavailable
 
 DEVICE: Final = "356307042441013"
 #: When all of it happens, in seconds; as the double has it.
@@ -59,19 +59,17 @@ class Some(Instances):
         return [command["text"] for command in self.sent]
 
 
-class Fates:
-    """Stands for Redis, which knows the commands that instances have begun with."""
+class Fates(FakeRedis):
+    """Redis with the commands that instances have begun."""
 
     def __init__(self) -> None:
+        super().__init__(answers={"GET": self._get, "XRANGE": []})
         self.begun: dict[str, str] = {}
         """Command id → the value of its fate key."""
-        self.away = False
 
-    def execute(self, command: str, key: str, *_: Any) -> Deferred[Any]:
-        if self.away:
-            return fail(Unavailable("not connected"))
+    def _get(self, key: str) -> bytes | None:
         values = {fate(command_id): value.encode() for command_id, value in self.begun.items()}
-        return succeed(values.get(key) if command == "GET" else [])
+        return values.get(key)
 
 
 class Bench:

@@ -4,20 +4,30 @@ from __future__ import annotations
 
 from typing import Any
 
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
-from tracker.redis.connection import Refused, Unavailable
+from tests.unit.fakes import FakeRedis
+from tracker.redis.connection import Refused
 
 Pair = tuple[bytes, list[bytes]]
 
 
-class FakeStream:
-    """Stands where a RedisConnection does, for two of them; answers at once, where that may be."""
+class FakeStream(FakeRedis):
+    """Redis with the stream of responses; it stands for two connections."""
 
     def __init__(self, clock: Clock) -> None:
+        super().__init__(
+            answers={
+                "XINFO": self._xinfo,
+                "XGROUP": self._xgroup,
+                "XREADGROUP": self._xreadgroup,
+                "XAUTOCLAIM": self._xautoclaim,
+                "XCLAIM": self._xclaim,
+                "XACK": self._xack,
+            }
+        )
         self._clock = clock
-        self.connected = True
         self.entries: dict[str, list[bytes]] = {}
         self.pending: dict[str, str] = {}
         """Entry → the consumer that has it."""
@@ -52,18 +62,6 @@ class FakeStream:
     @property
     def unread(self) -> int:
         return len(self.entries) - self._read
-
-    def when_connected(self) -> Deferred[None]:
-        return succeed(None)
-
-    def execute(self, *arguments: Any) -> Deferred[Any]:
-        if not self.connected:
-            return fail(Unavailable("not connected"))
-        try:
-            answer = getattr(self, f"_{arguments[0].lower()}")(*arguments[1:])
-        except Refused as error:
-            return fail(error)
-        return answer if isinstance(answer, Deferred) else succeed(answer)
 
     def _xinfo(self, what: str, stream: str) -> Any:
         if what == "STREAM":

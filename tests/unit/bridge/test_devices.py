@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 import pytest
-from twisted.internet.defer import Deferred, fail, succeed
 from twisted.logger import capturedLogs
 
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
 from tests.unit.bridge.test_table import now
+from tests.unit.fakes import FakeRedis
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL, READINGS, SETTLES, DeviceSync
 from tracker.redis.connection import Unavailable
@@ -23,37 +23,35 @@ def imei(number: int) -> str:
     return str(FIRST + number)
 
 
-class FakeCopy:
-    """Stands where a RedisConnection does, with what is written in memory."""
+class FakeCopy(FakeRedis):
+    """Redis with the copy of Directus' devices."""
 
     def __init__(self) -> None:
-        self.connected = True
+        write = self._write
+        answers = {"SMEMBERS": self._members, "HGETALL": self._pairs, "EVALSHA": self._swap}
+        super().__init__(answers={"SADD": write, "HSET": write, **answers})
         self.allowed: set[bytes] = set()
         self.models: dict[bytes, bytes] = {}
         self.swaps = 0
         self._beside: dict[str, list[str]] = {}
 
-    def when_connected(self) -> Deferred[None]:
-        return succeed(None)
+    def _members(self, key: str) -> list[bytes]:
+        return list(self.allowed)
 
-    def execute(self, command: str, *arguments: Any) -> Deferred[Any]:
-        if not self.connected:
-            return fail(Unavailable("not connected"))
-        if command == "SMEMBERS":
-            return succeed(list(self.allowed))
-        if command == "HGETALL":
-            return succeed([part for pair in self.models.items() for part in pair])
-        if command in ("SADD", "HSET"):
-            self._beside.setdefault(arguments[0], []).extend(arguments[1:])
-        elif command == "EVALSHA":
-            members, pairs = (self._beside.pop(key, []) for key in arguments[4:6])
-            assert arguments[6:] == (len(members), len(pairs) // 2)
-            self.allowed = {one.encode() for one in members}
-            texts = [one.encode() for one in pairs]
-            self.models = dict(zip(texts[::2], texts[1::2], strict=True))
-            self.swaps += 1
-            return succeed(1)
-        return succeed(None)
+    def _pairs(self, key: str) -> list[bytes]:
+        return [part for pair in self.models.items() for part in pair]
+
+    def _write(self, key: str, *content: str) -> None:
+        self._beside.setdefault(key, []).extend(content)
+
+    def _swap(self, *arguments: Any) -> int:
+        members, pairs = (self._beside.pop(key, []) for key in arguments[4:6])
+        assert arguments[6:] == (len(members), len(pairs) // 2)
+        self.allowed = {one.encode() for one in members}
+        texts = [one.encode() for one in pairs]
+        self.models = dict(zip(texts[::2], texts[1::2], strict=True))
+        self.swaps += 1
+        return 1
 
 
 class Syncing:
@@ -322,12 +320,13 @@ def test_rights_that_are_lost_change_nothing(syncing: Syncing) -> None:
     assert syncing.allowed == {imei(1)}
 
 
-def test_redis_that_is_away(syncing: Syncing) -> None:
+def test_a_lost_connection_to_redis(syncing: Syncing) -> None:
     syncing.add(1)
-    syncing.redis.connected = False
+    answers = syncing.redis.answers
+    syncing.redis.answers = dict.fromkeys(("HGETALL", "SMEMBERS"), Unavailable("lost"))
     syncing.sync.startService()
     assert "cannot be written" in str(syncing.reports[-1])
-    syncing.redis.connected = True
+    syncing.redis.answers = answers
     syncing.advance(1)
     assert syncing.allowed == {imei(1)}
     assert syncing.reports[-1] is None

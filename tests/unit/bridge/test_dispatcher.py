@@ -162,10 +162,10 @@ def test_an_expired_row_whose_command_was_sent_before_is_not_called_expired(
 
 def test_an_expired_row_stays_pending_until_redis_says_whether_it_was_sent(bench: Bench) -> None:
     key = bench.row(expires_at=STAMP)
-    bench.fates.away = True
+    bench.fates.connected = False
     bench.start()
     assert bench[key]["status"] == "pending"
-    bench.fates.away = False
+    bench.fates.connected = True
     bench.pass_(20)
     assert bench[key]["status"] == "expired"
 

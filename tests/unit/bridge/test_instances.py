@@ -19,6 +19,7 @@ from zope.interface import implementer
 
 from tests.certificates import certify, key_of
 from tests.unit.control.wire import DEVICE, Port, ServerTransport
+from tests.unit.fakes import FakeRedis
 from tracker.bridge import instances as module
 from tracker.bridge.instances import (
     CLOSING,
@@ -33,31 +34,26 @@ from tracker.control.addresses import client_endpoint
 from tracker.control.client import ANSWER_TIMEOUT
 from tracker.control.commands import BadArgument, InternalError
 from tracker.control.credentials import Credentials
-from tracker.redis.connection import Unavailable
 
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
 TLS = "ssl:ingest.example:9120"
 
 
-class Heartbeats:
-    """Stands for Redis, which holds those."""
+class Heartbeats(FakeRedis):
+    """Redis with heartbeats."""
 
     def __init__(self) -> None:
+        super().__init__(answers={"SCAN": self._scan, "MGET": self._values})
         self.control: dict[str, str] = {}
-        self.away = False
         self.scans = 0
 
-    def when_connected(self) -> Deferred[None]:
-        return succeed(None)
+    def _scan(self, *_: Any) -> Any:
+        self.scans += 1
+        return [b"0", [f"instance:heartbeat:{one}".encode() for one in self.control]]
 
-    def execute(self, command: str, *arguments: Any) -> Deferred[Any]:
-        if self.away:
-            return fail(Unavailable("not connected"))
-        if command == "SCAN":
-            self.scans += 1
-            return succeed([b"0", [f"instance:heartbeat:{one}".encode() for one in self.control]])
-        ids = [key.removeprefix("instance:heartbeat:") for key in arguments]
-        return succeed([json.dumps({"control": self.control[one]}).encode() for one in ids])
+    def _values(self, *keys: str) -> Any:
+        ids = [key.removeprefix("instance:heartbeat:") for key in keys]
+        return [json.dumps({"control": self.control[one]}).encode() for one in ids]
 
 
 class Near(FakeTransport):
@@ -148,7 +144,7 @@ class Bench:
 
 def calls(port: Port) -> int:
     """How many commands a port has passed on."""
-    return sum(command[0] == "EVALSHA" for command in port.redis.commands)
+    return sum(command[0] == "EVALSHA" for command in port.redis.asked)
 
 
 @pytest.fixture
@@ -209,7 +205,7 @@ def test_those_who_are_in_a_hurry_look_once_a_second_together(bench: Bench) -> N
 def test_with_redis_away_those_that_are_known_are_asked(bench: Bench) -> None:
     bench.add(ONE)
     bench.start()
-    bench.redis.away = True
+    bench.redis.connected = False
     bench.pass_(3 * INTERVAL)
     assert bench.taken_by() == "one"
 
@@ -292,14 +288,14 @@ def test_one_that_hangs_alone_is_told(bench: Bench) -> None:
 def test_one_whose_redis_is_away_is_no_obstacle(bench: Bench) -> None:
     one, two = bench.add(ONE), bench.add(TWO)
     bench.start()
-    one.redis.away = True
+    one.redis.connected = False
     assert {bench.taken_by() for _ in range(4)} == {"two"}
-    two.redis.away = True
+    two.redis.connected = False
     (error,) = bench.send()
     assert isinstance(error, NoInstance)
     assert "Redis: not connected" in str(error)
     assert not bench.pumps[ONE][1].disconnected
-    one.redis.away = False
+    one.redis.connected = True
     assert bench.taken_by() == "one"
 
 

@@ -72,14 +72,14 @@ class FakePorts(ControlPorts):
         raise NoInstance("there is none")
 
 
-class AnsweringRedis(FakeRedis):
-    """Answers at once: nothing to whatever is asked."""
+def empty_redis() -> FakeRedis:
+    """Return a connection to a Redis that holds nothing."""
 
-    def execute(self, *arguments: Any) -> Deferred[Any]:
-        super().execute(*arguments)
-        if arguments[0] == "HMGET":
-            return succeed([None] * (len(arguments) - 2))
-        return succeed([b"0", []] if arguments[0] == "HSCAN" else [])
+    def missing(key: str, *fields: str) -> list[None]:
+        return [None] * len(fields)
+
+    lists: dict[str, Any] = {one: [] for one in ("SMEMBERS", "MGET", "XREVRANGE", "HGETALL")}
+    return FakeRedis(answers={"HMGET": missing, "HSCAN": [b"0", []], **lists})
 
 
 @define
@@ -110,7 +110,7 @@ class Server:
     most_streams: int = 200
     clock: Clock = field(factory=Clock)
     ports: FakePorts = field(factory=FakePorts)
-    redis: Any = field(factory=AnsweringRedis)
+    redis: Any = field(factory=empty_redis)
     look: Look = NOTHING
     key: bytes = bytes(KEY_BYTES)
     checked: list[Deferred[Any]] | None = None

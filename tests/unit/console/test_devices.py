@@ -10,7 +10,7 @@ import pytest
 from attrs import define, field
 from twisted.internet.task import Clock
 
-from tests.unit.console.browsing import DEVICE, NOW, AnsweringRedis, FakePorts
+from tests.unit.console.browsing import DEVICE, NOW, FakePorts, empty_redis
 from tracker.console.devices import BadQuestion, Devices
 from tracker.storage.positions import LAST, NoAnswer, Positions, Search, Track
 from tracker.vendors.teltonika.naming import Naming
@@ -61,7 +61,7 @@ def positions() -> FakePositions:
 def devices(positions: FakePositions) -> Devices:
     clock = Clock()
     clock.rightNow = NOW
-    redis: Any = AnsweringRedis()
+    redis: Any = empty_redis()
     namings: Any = {"teltonika": Naming({})}
     return Devices(clock, redis, positions, FakePorts(), namings)
 
@@ -169,11 +169,11 @@ def test_what_is_no_page_is_refused(devices: Devices, after: str) -> None:
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.0", "1 0", str(1 << 64), "9" * 5000, "٣"])
 def test_a_cursor_that_redis_would_refuse_is_refused(cursor: str) -> None:
-    redis: Any = AnsweringRedis()
+    redis: Any = empty_redis()
     devices = Devices(Clock(), redis, None, FakePorts(), {})
     with pytest.raises(BadQuestion):
         result(devices.page("", "id", cursor, 10))
-    assert redis.commands == []
+    assert redis.asked == []
 
 
 def test_an_unknown_order_is_refused(devices: Devices) -> None:

@@ -514,7 +514,7 @@ def test_what_was_under_way_fails_and_is_not_asked_again(bench: Bench) -> None:
     assert isinstance(error, NotConnected)
     bench.clock.advance(FIRST_RETRY)
     bench.endpoint.succeed()
-    assert sum(command[0] == "HMGET" for command in bench.port.redis.commands) == 1
+    assert sum(command[0] == "HMGET" for command in bench.port.redis.asked) == 1
 
 
 # Stopping.

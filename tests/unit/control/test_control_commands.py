@@ -212,7 +212,7 @@ def test_a_command_that_is_none_is_refused(
     error = client.refusal(SendCommand, **GOOD[SendCommand] | arguments)
     assert isinstance(error, BadArgument)
     assert told in str(error)
-    assert not port.redis.commands
+    assert not port.redis.asked
 
 
 def test_what_is_known_of_a_command_is_told(port: Port, client: Client) -> None:
@@ -386,7 +386,7 @@ def test_a_lag_that_cannot_be_told_is_refused(
 def test_without_redis_it_is_said_so(
     port: Port, client: Client, command: type[ControlCommand], refused: bool
 ) -> None:
-    port.redis.away = not refused
+    port.redis.connected = refused
     for name in ("HSCAN", "HMGET", "EVALSHA", "GET", "SCAN", "XLEN"):
         port.redis.answers[name] = "ERR no"
     error = client.refusal(command, **GOOD[command])

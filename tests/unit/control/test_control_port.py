@@ -87,7 +87,7 @@ def test_before_hello_nothing_else_is_answered(
     assert isinstance(error, VersionMismatch)
     assert str(error) == f"say Hello first, with version {VERSION}"
     assert client.lives
-    assert not port.redis.commands
+    assert not port.redis.asked
     assert not told(logged)
     client.hello()
 
@@ -193,7 +193,7 @@ def test_who_may_only_read_may_read_all(
         error = asked.error()
         assert isinstance(error, NotPermitted)
         assert str(error) == "that takes the role operate"
-        assert not port.redis.commands
+        assert not port.redis.asked
         assert not port.instance.drains
     else:
         try:

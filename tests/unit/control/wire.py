@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from attrs import define, field
+from attrs import define
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, fail, succeed
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, formatEvent
@@ -15,7 +15,7 @@ from twisted.protocols import amp
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump
 
-from tests.unit.fakes import FakeInstance
+from tests.unit.fakes import FakeInstance, FakeRedis
 from tracker.control.access import ControlRole, Roles
 from tracker.control.commands import (
     VERSION,
@@ -39,7 +39,6 @@ from tracker.control.operations import Operations
 from tracker.control.server import ControlFactory, ControlProtocol
 from tracker.control.wire import BoxProtocol, Locator
 from tracker.observe.levels import LogLevels
-from tracker.redis.connection import Refused, Unavailable
 
 DEVICE: Final = "356307042441013"
 OTHER: Final = "356307042441021"
@@ -254,29 +253,6 @@ class Asked:
         return result.value
 
 
-@define
-class ScriptedRedis:
-    """Answers each command at once, as its test says: with a value, an exception, or later."""
-
-    answers: dict[str, Any] = field(factory=dict)
-    """Name of a command → its answer, or what makes it of the arguments."""
-    commands: list[tuple[Any, ...]] = field(factory=list)
-    away: bool = False
-
-    def execute(self, *arguments: Any) -> Deferred[Any]:
-        self.commands.append(arguments)
-        if self.away:
-            return fail(Unavailable("not connected"))
-        answer = self.answers.get(arguments[0])
-        if callable(answer):
-            answer = answer(*arguments[1:])
-        if isinstance(answer, Deferred):
-            return answer
-        if isinstance(answer, str):
-            return fail(Refused(answer))
-        return fail(answer) if isinstance(answer, Exception) else succeed(answer)
-
-
 class Port:
     """A control port.
 
@@ -289,7 +265,7 @@ class Port:
     ) -> None:
         self.clock = clock or Clock()
         self.instance = FakeInstance()
-        self.redis: Any = ScriptedRedis() if redis is None else redis
+        self.redis: Any = FakeRedis(answers={}) if redis is None else redis
         self.levels = LogLevels()
         asked: Any = self.redis
         self.operations = Operations(self.clock, self.instance, asked, self.levels)
