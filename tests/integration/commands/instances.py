@@ -13,6 +13,7 @@ from twisted.logger import globalLogPublisher
 
 from tests.integration.commands.ledgers import DEVICE, clock_of, is_empty, live, outbound, sent
 from tests.integration.conftest import Connected
+from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields
 from tests.unit.fakes import FakeSession
@@ -52,50 +53,37 @@ class Device(FakeSession):
         self.gateway.answered(self, Answer(codec, text, refused))
 
 
-class Interrupted:
+class Interrupted(Intercepted):
     """A connection on which something happens before or after a script runs, once."""
 
     def __init__(self, connected: Connected) -> None:
-        self._connection = connected.connection
+        super().__init__(
+            connected.connection,
+            lambda *arguments: self._reach("before", arguments),
+            lambda *arguments: self._reach("after", arguments),
+        )
         self._script: Script | None = None
-        self._before: Callable[[], None] | None = None
-        self._after: Callable[[], None] | None = None
+        self._do: dict[str, Callable[[], None]] = {}
         self.happened = False
 
-    def interrupt(
-        self,
-        script: Script,
-        before: Callable[[], None] | None = None,
-        after: Callable[[], None] | None = None,
-    ) -> None:
-        self._script, self._before, self._after = script, before, after
+    def interrupt(self, script: Script, **do: Callable[[], None]) -> None:
+        """Have something happen next time.
 
-    @property
-    def connections(self) -> int:
-        return self._connection.connections
+        :param do: what, by when: ``before`` the script runs, or ``after`` it has.
+        """
+        self._script, self._do = script, do
 
-    @property
-    def when_connected(self) -> Callable[[], Deferred[None]]:
-        return self._connection.when_connected
-
-    def execute(self, *arguments: Any) -> Deferred[Any]:
+    def _reach(self, when: str, arguments: tuple[Any, ...]) -> Deferred[None] | None:
         script = self._script
         if script is None or arguments[1:2] not in ((script.digest,), (script.text,)):
-            return self._connection.execute(*arguments)
-        return Deferred.fromCoroutine(self._run(arguments))
-
-    async def _run(self, arguments: tuple[Any, ...]) -> Any:
+            return None
         from twisted.internet import reactor
 
-        await deferLater(reactor, 0)  # not within what has led here
-        self._happen("_before")
-        answer = await self._connection.execute(*arguments)  # NOSCRIPT raises: it has not run
-        self._happen("_after")
-        return answer
+        # Later, and so not within what has led here.
+        return deferLater(reactor, 0, self._happen, when)
 
     def _happen(self, when: str) -> None:
-        do = getattr(self, when)
-        setattr(self, when, None)
+        do = self._do.pop(when, None)
         if do is not None:
             self.happened = True
             do()

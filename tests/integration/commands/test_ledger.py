@@ -28,6 +28,7 @@ from tests.integration.commands.ledgers import (
     waiting,
 )
 from tests.integration.conftest import Connected
+from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields, responses
 from tracker.command import EXPIRED, Command, Outcome, Reason, Status
@@ -583,26 +584,18 @@ async def test_out_of_memory_duplicates_still_go(ledger: CommandLedger, redis: R
     assert is_empty(redis, STREAM)
 
 
-class Halting:
-    """A connection that breaks before the command with a certain name."""
-
-    def __init__(self, connected: Connected, before: str) -> None:
-        self._connection = connected.connection
-        self._before = before
-
-    async def execute(self, *arguments: Any) -> Any:
-        if arguments[0] == self._before:
-            raise Refused("ERR not now")
-        return await self._connection.execute(*arguments)
-
-
 @ensureDeferred
 @pytest.mark.parametrize("before", ["XACK", "XDEL"])
 async def test_a_second_entry_that_is_half_dropped_is_found_again(
     before: str, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
     entry, _ = given(redis)
-    halting: Any = Halting(connected, before)
+
+    def refuse(command: str, *_: Any) -> None:
+        if command == before:
+            raise Refused("ERR not now")
+
+    halting: Any = Intercepted(connected.connection, refuse)
     with pytest.raises(Refused):
         await CommandLedger(clock, halting, "one").drop(entry)
     # What this consumer has not finished is all that it reads again.

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from tests.integration.conftest import Connected
+from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.command import MOST_FIELDS
@@ -267,29 +267,26 @@ async def test_what_an_earlier_process_has_left_is_removed_and_nothing_else(
     await until(lambda: len(registered(redis)) == PAGE + 1, "left")
 
 
-class Scanned:
-    """A connection by which the registry is scanned while something happens."""
+class Scanned(Intercepted):
+    """A connection on which something happens while the registry is scanned."""
 
     def __init__(self, connected: Connected) -> None:
-        self._connection = connected.connection
-        self.when_connected = connected.connection.when_connected
-        self.before: dict[int, Callable[[], None]] = {}
-        """Which page → what happens before it is asked for, or after it is here."""
-        self.after: dict[int, Callable[[], None]] = {}
+        super().__init__(connected.connection, self._asked, self._answered)
+        self.happens: dict[tuple[str, int], Callable[[], None]] = {}
+        """("before" or "after" a page is read, its number) → what happens then."""
         self.pages = 0
 
-    def execute(self, *arguments: Any) -> Deferred[Any]:
-        if arguments[0] != "HSCAN":
-            return self._connection.execute(*arguments)
-        page, self.pages = self.pages, self.pages + 1
-        self.before.get(page, lambda: None)()
-        answer = self._connection.execute(*arguments)
+    def _asked(self, command: str, *_: Any) -> None:
+        if command == "HSCAN":
+            self.pages += 1
+            self._happen("before")
 
-        def answered(result: Any) -> Any:
-            self.after.get(page, lambda: None)()
-            return result
+    def _answered(self, command: str, *_: Any) -> None:
+        if command == "HSCAN":
+            self._happen("after")
 
-        return answer.addCallback(answered)
+    def _happen(self, when: str) -> None:
+        self.happens.get((when, self.pages - 1), lambda: None)()
 
 
 @ensureDeferred
@@ -312,7 +309,7 @@ async def test_a_device_that_logs_in_during_the_scan_stays(
             for device_id in back:
                 one.registry.entered(device_id)
 
-    getattr(scanned, when)[page] = come_back
+    scanned.happens[when, page] = come_back
     await one.registry.disown()
     assert scanned.pages > 2
 
@@ -338,7 +335,7 @@ async def test_a_device_that_comes_and_goes_during_the_scan_is_removed(
         one.enter("a")
         one.leave("a")
 
-    scanned.after[0] = come_and_go
+    scanned.happens["after", 0] = come_and_go
     await one.registry.disown()
     one.clock.advance(0)
     await until(lambda: registered(redis) == {}, "removed")

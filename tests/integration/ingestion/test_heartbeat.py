@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from attrs import asdict, evolve
 from pytest_twisted import ensureDeferred
-from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from tests.integration.conftest import Connected
+from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.ingestion.heartbeat import INTERVAL, Heartbeat, Identity
@@ -244,32 +244,28 @@ async def test_it_begins_when_redis_is_there(connected: Connected, redis: RedisS
     assert one.begun == 1
 
 
-class Failing:
-    """A connection that fails a command, the first, second or third one."""
+def failing(connected: Connected, number: int) -> Intercepted:
+    """Return a connection that loses one command: the first, the second or the third one."""
+    left = number
 
-    def __init__(self, connected: Connected, number: int) -> None:
-        self._connection = connected.connection
-        self.when_connected = connected.connection.when_connected
-        self._left = number
+    def lose(*_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left == 0:
+            raise Unavailable("lost")
 
-    def execute(self, *arguments: Any) -> Deferred[Any]:
-        self._left -= 1
-        if self._left == 0:
-            return fail(Unavailable("lost"))
-        return self._connection.execute(*arguments)
+    return Intercepted(connected.connection, lose)
 
 
 @ensureDeferred
 @pytest.mark.parametrize(
     "number",
-    [
-        *(1, 2, 3),
-    ],
+    [1, 2, 3],
 )
 async def test_it_begins_once_whichever_command_of_the_first_beat_is_lost(
     number: int, connected: Connected, redis: RedisServer
 ) -> None:
-    one = Instance(connected, connection=Failing(connected, number))
+    one = Instance(connected, connection=failing(connected, number))
 
     def begun() -> int:
         one.clock.advance(INTERVAL)

@@ -30,6 +30,7 @@ from tests.integration.commands.ledgers import (
     waiting,
 )
 from tests.integration.conftest import Connected
+from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields, registry, responses
 from tracker.command import Outcome, Status
@@ -69,20 +70,19 @@ def fates_of(swept: Swept) -> dict[str, int]:
     return dict(+swept.commands)
 
 
-class Meanwhile:
-    """A connection on which something happens once, before a certain call."""
+class Meanwhile(Intercepted):
+    """A connection on which something happens once, before a certain command."""
 
-    def __init__(self, connected: Connected, *before: str, do: Callable[[], object]) -> None:
-        self._connection = connected.connection
-        self._before = before
+    def __init__(self, connected: Connected, command: str, do: Callable[[], object]) -> None:
+        super().__init__(connected.connection, self._happen)
+        self._command = command
         self._do = do
         self.happened = False
 
-    def execute(self, *arguments: Any) -> Deferred[Any]:
-        if not self.happened and str(arguments[0]) in self._before:
+    def _happen(self, command: str, *_: Any) -> None:
+        if not self.happened and command == self._command:
             self.happened = True
             self._do()
-        return self._connection.execute(*arguments)
 
 
 # The registry.
@@ -340,16 +340,14 @@ async def test_an_instance_that_comes_to_life_between_two_steps_keeps_the_comman
     given(redis, "c2", "dead")
     steps = 0
 
-    class Counting:
-        def execute(self, *arguments: Any) -> Deferred[Any]:
-            nonlocal steps
-            steps += arguments[0] == "EVALSHA"
-            if steps == 2:  # recovered, and not yet passed on
-                live(redis, "dead")
-            return connected.connection.execute(*arguments)
+    def count(command: str, *_: Any) -> None:
+        nonlocal steps
+        steps += command == "EVALSHA"
+        if steps == 2:  # recovered, and not yet passed on
+            live(redis, "dead")
 
     before = raw(redis, DEAD)
-    swept = await Sweeping(Counting(), clock)()
+    swept = await Sweeping(Intercepted(connected.connection, count), clock)()
     assert steps >= 2
     assert raw(redis, DEAD) == before
     assert fates_of(swept) == {}
