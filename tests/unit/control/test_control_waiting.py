@@ -102,18 +102,18 @@ def test_a_waiting_client_is_told_if_its_command_disappears(port: Port, client: 
 
 def test_a_client_waits_through_an_outage_of_redis(port: Port, client: Client) -> None:
     asked = begin(port, client)
-    port.redis.away = True
+    port.redis.connected = False
     for _ in range(10):
         look(port, client)
     assert not asked.answered
-    port.redis.away = False
+    port.redis.connected = True
     ends(port, status="responded", response="fine")
     look(port, client)
     assert asked.result()["response"] == "fine"
 
 
 def test_a_command_that_cannot_be_submitted_is_not_waited_for(port: Port, client: Client) -> None:
-    port.redis.away = True
+    port.redis.connected = False
     asked = begin(port, client)
     assert isinstance(asked.error(), RedisUnavailable)
     assert port.timers == 0
