@@ -7,24 +7,8 @@ from pathlib import Path
 import click
 
 from tracker import __version__
-from tracker.admin.certs import certs
-from tracker.admin.completion import completion
-from tracker.admin.dead import dead
-from tracker.admin.decode import decode
-from tracker.admin.directus.command import directus
-from tracker.admin.doctor.command import doctor
-from tracker.admin.encode import encode
-from tracker.admin.fleets import demo, simulate
 from tracker.admin.group import AdminGroup
-from tracker.admin.lag import lag
-from tracker.admin.look import connections, device, info, registry
-from tracker.admin.migrate import migrate
-from tracker.admin.operate import drain, drop, log_level
-from tracker.admin.operators import console_operator
 from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, SOCKETS, Options
-from tracker.admin.replay import replay
-from tracker.admin.send import send, status
-from tracker.admin.watch import watch
 
 
 @click.group(cls=AdminGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -64,38 +48,39 @@ def main(ctx: click.Context, control: str | None, file: Path | None, output: str
     ctx.obj = Options(control, file, output)
 
 
+# The modules of the commands are imported when they are needed: most of them are slow to import.
 main.add_sections(
     {
-        "Look inside": (
-            info,
-            connections,
-            device,
-            registry,
-            status,
-            watch,
-            lag,
-            doctor,
-        ),
-        "Operate": (
-            send,
-            drop,
-            drain,
-            log_level,
-            certs,
-            directus,
-            console_operator,
-        ),
-        "Bytes": (
-            decode,
-            encode,
-            simulate,
-            demo,
-        ),
-        "Data": (
-            dead,
-            replay,
-            migrate,
-        ),
-        "This program": (completion,),
+        "Look inside": {
+            "info": "tracker.admin.look",
+            "connections": "tracker.admin.look",
+            "device": "tracker.admin.look",
+            "registry": "tracker.admin.look",
+            "status": "tracker.admin.send",
+            "watch": "tracker.admin.watch",
+            "lag": "tracker.admin.lag",
+            "doctor": "tracker.admin.doctor.command",
+        },
+        "Operate": {
+            "send": "tracker.admin.send",
+            "drop": "tracker.admin.operate",
+            "drain": "tracker.admin.operate",
+            "log-level": "tracker.admin.operate",
+            "certs": "tracker.admin.certs",
+            "directus": "tracker.admin.directus.command",
+            "console-operator": "tracker.admin.operators",
+        },
+        "Bytes": {
+            "decode": "tracker.admin.decode",
+            "encode": "tracker.admin.encode",
+            "simulate": "tracker.admin.fleets",
+            "demo": "tracker.admin.fleets",
+        },
+        "Data": {
+            "dead": "tracker.admin.dead",
+            "replay": "tracker.admin.replay",
+            "migrate": "tracker.admin.migrate",
+        },
+        "This program": {"completion": "tracker.admin.completion"},
     }
 )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
+from importlib import import_module
 from typing import Any, NoReturn
 
 import click
@@ -21,23 +22,38 @@ _NoCommand: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 class AdminGroup(click.Group):
     """Lists its commands in sections; tells what went wrong in one line, and by its status."""
 
-    sections: Mapping[str, Sequence[click.Command]] = {}
+    sections: Mapping[str, Mapping[str, str]] = {}
 
-    def add_sections(self, sections: Mapping[str, Sequence[click.Command]]) -> None:
-        """Add commands, by the headings that the help has them under."""
+    def add_sections(self, sections: Mapping[str, Mapping[str, str]]) -> None:
+        """Add commands whose modules are imported when the command is used or shown.
+
+        :param sections: heading of the help → name of a command → its module, which has the
+            command under that name, with underscores.
+        """
         self.sections = {**self.sections, **sections}
-        for commands in sections.values():
-            for command in commands:
-                self.add_command(command)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """See click.Group."""
+        names = [name for commands in self.sections.values() for name in commands]
+        return sorted([*super().list_commands(ctx), *names])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """See click.Group."""
+        for commands in self.sections.values():
+            if module := commands.get(cmd_name):
+                command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_"))
+                return command
+        return super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """See click.Group."""
-        width = max(map(len, self.commands))
+        width = max(map(len, self.list_commands(ctx)))
         limit = formatter.width - 6 - width
-        for heading, commands in self.sections.items():
+        for heading, names in self.sections.items():
             rows = [
-                ((command.name or "").ljust(width), command.get_short_help_str(limit))
-                for command in commands
+                (name.ljust(width), command.get_short_help_str(limit))
+                for name in names
+                if (command := self.get_command(ctx, name))
             ]
             with formatter.section(heading):
                 formatter.write_dl(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import sys
 
 import click
@@ -21,7 +22,7 @@ def admin(*arguments: str) -> Result:
 
 
 def commands() -> list[str]:
-    return sorted(main.commands)
+    return main.list_commands(click.Context(main))
 
 
 def test_the_help_lists_each_command_once_in_a_section() -> None:
@@ -50,6 +51,19 @@ def test_help_has_examples(name: str) -> None:
     shown = admin(name, "--help").stdout
     assert re.search(r"^  Examples?(:|, for)", shown, re.MULTILINE)
     assert re.search(rf"^    .*tracker-admin .*{name}", shown, re.MULTILINE)
+
+
+def test_a_command_imports_no_module_of_another_command() -> None:
+    program = (
+        "import sys; from tracker.admin.cli import main\n"
+        "try: main(['info', '--help'])\n"
+        "finally: print(*(name for name in sys.modules if name.startswith('tracker.admin.')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    imported = ended.stdout.splitlines()[-1].split()
+    assert "tracker.admin.look" in imported
+    assert "tracker.admin.certs" not in imported
+    assert "tracker.admin.doctor.command" not in imported
 
 
 def test_a_mistake_is_one_line_with_where_to_read_on() -> None:
