@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from twisted.application.service import IService
 from twisted.python import usage
+from twisted.python.reflect import namedAny
 
 from tracker import __version__
 from tracker.config import ConfigError
@@ -20,13 +22,17 @@ from tracker.observe.metrics import HealthMetrics, make_registry
 from tracker.runtime.lifecycle import Process
 from tracker.runtime.notify import Notifier
 from tracker.runtime.supervision import Supervision
-from tracker.tap.bridge import BridgeOptions
-from tracker.tap.console import ConsoleOptions
-from tracker.tap.ingest import IngestOptions
-from tracker.tap.janitor import JanitorOptions
-from tracker.tap.process import ProcessOptions
 from tracker.tap.role import RoleOptions, loopback_endpoint
-from tracker.tap.standalone import StandaloneOptions
+
+
+def _options(role: str) -> Callable[[], RoleOptions]:
+    """Return a function that imports the module of one role and returns the role's options."""
+
+    def make() -> RoleOptions:
+        options: RoleOptions = namedAny(f"tracker.tap.{role}.{role.title()}Options")()
+        return options
+
+    return make
 
 
 class Options(usage.Options):
@@ -34,12 +40,15 @@ class Options(usage.Options):
 
     longdesc = "The telemetry plane of a GPS tracking platform."
     subCommands: ClassVar[list[Any]] = [
-        ("ingest", None, IngestOptions, "Serve devices; records go to Redis streams."),
-        ("process", None, ProcessOptions, "Move positions from the streams into the database."),
-        ("janitor", None, JanitorOptions, "Trim streams, never past what is not read."),
-        ("bridge", None, BridgeOptions, "Commands from Directus, and their fate back to it."),
-        ("console", None, ConsoleOptions, "A page that shows what happens, and sends commands."),
-        ("standalone", None, StandaloneOptions, "All in one, with its own Redis and SQLite."),
+        (role, None, _options(role), summary)
+        for role, summary in (
+            ("ingest", "Serve devices; records go to Redis streams."),
+            ("process", "Move positions from the streams into the database."),
+            ("janitor", "Trim streams, never past what is not read."),
+            ("bridge", "Commands from Directus, and their fate back to it."),
+            ("console", "A page that shows what happens, and sends commands."),
+            ("standalone", "All in one, with its own Redis and SQLite."),
+        )
     ]
 
     def opt_version(self) -> None:

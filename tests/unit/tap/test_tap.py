@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,19 @@ def test_a_role_is_built_without_opening_anything(
     assert isinstance(built, Process)
     assert not built.running
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_role_imports_no_module_of_another_role() -> None:
+    program = (
+        "import sys; from tracker.tap import Options; "
+        "Options().parseOptions(['process', '--sink', 'sqlite:x']); "
+        "print(*(name for name in sys.modules if name.startswith('tracker.')))"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    imported = ended.stdout.split()
+    assert "tracker.tap.process" in imported, ended.stderr
+    for other in ("tracker.tap.ingest", "tracker.tap.bridge", "tracker.console", "tracker.bridge"):
+        assert other not in imported
 
 
 @pytest.mark.parametrize(
