@@ -5,21 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from itertools import count
-from pathlib import Path
 
 import psycopg
 import pytest
 
-from tests.servers import PostgresServer, RedisServer
+from tests.servers import PostgresServer, RedisServer, SharedRedis
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedRedis]:
+    """The Redis servers of the tests of this process, one at a time."""
+    shared = SharedRedis(tmp_path_factory.mktemp("redis"))
+    yield shared
+    shared.end()
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    """A running server, durable at each append, for this test alone."""
-    server = RedisServer(tmp_path / "redis")
-    server.start()
-    yield server
-    server.kill()
+def redis(shared_redis: SharedRedis) -> Iterator[RedisServer]:
+    """A running server with the settings of a new one, empty, durable at each append.
+
+    A test may kill, suspend and configure it as it likes: the next test gets another one then.
+    """
+    yield shared_redis.lend()
+    shared_redis.take_back()
 
 
 @pytest.fixture(scope="session")

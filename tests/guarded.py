@@ -9,7 +9,6 @@ from typing import Any, Final
 import valkey
 
 from tests.servers import RedisServer
-from tests.waiting import wait_for
 from tracker.redis.address import RedisAddress
 from tracker.redis.embedded import find_server
 
@@ -37,18 +36,12 @@ class GuardedServer(RedisServer):
             port=self.port, username="test", password="test", retry=None
         )
 
-    def start(self, wait: bool = True) -> None:
-        """See RedisServer."""
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [find_server(), str(self._file)], stdout=log, stderr=log, restore_signals=False
-            )
-        if wait:
-            wait_for(self.answers, "Redis answers")
+    def _command(self) -> list[str]:
+        return [find_server(), str(self._file)]
 
     def file_of(self, role: str) -> Path:
         """Where the URL is that a role logs in with."""
-        return self._folder / f"{role}.redis-url"
+        return self.folder / f"{role}.redis-url"
 
     def url_of(self, role: str) -> str:
         """That URL."""

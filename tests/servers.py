@@ -20,6 +20,7 @@ from typing import Any, Final
 import psycopg
 import valkey
 
+from tests.process import OwnProcess
 from tests.waiting import wait_for
 from tracker.redis.address import RedisAddress
 from tracker.redis.embedded import find_server
@@ -45,11 +46,10 @@ def free_port() -> int:
             return port
 
 
-class _Valkey:
+class _Valkey(OwnProcess):
     """A process of Redis or Valkey."""
 
     client: Any
-    _process: subprocess.Popen[bytes] | None = None
 
     def answers(self) -> bool:
         """Return whether it answers, and has loaded its data."""
@@ -60,71 +60,46 @@ class _Valkey:
         except valkey.ConnectionError:
             return False
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    def kill(self) -> None:
-        """End it as ``kill -9`` does."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Shut it down."""
-        self._end(signal.SIGTERM)
-
-    def suspend(self) -> None:
-        """Make it hang (SIGSTOP)."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Continue it after :meth:`suspend`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.send_signal(signal.SIGCONT)
-            self._process.wait(20)
-            self._process = None
+    def _end(self, number: signal.Signals) -> int:
+        status = super()._end(number)
         self.client.connection_pool.disconnect()
+        return status
 
 
 class RedisServer(_Valkey):
     """A Redis or Valkey server that can be killed and started again with its data."""
 
     def __init__(self, folder: Path, *options: str) -> None:
+        super().__init__()
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.address = RedisAddress.from_url(self.url)
         self.client: Any = valkey.Valkey(port=self.port, retry=None)
         self.extra: tuple[str, ...] = ()
         """Options for the starts to come."""
-        self._folder = folder
+        self.folder = folder
         self._options = options
 
     def start(self, wait: bool = True) -> None:
         """Start it; returns when it answers, unless told not to wait."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(find_server(), "--port", str(self.port), "--bind", "127.0.0.1"),
-                    *("--dir", str(self._folder), "--save", "", "--appendonly", "yes"),
-                    *("--appendfsync", "always", "--maxmemory-policy", "noeviction"),
-                    *self._options,
-                    *self.extra,
-                ],
-                stdout=log,
-                stderr=log,
-                # A write beyond a limit of file size is an error then, as one to a full disk.
-                restore_signals=False,
-            )
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._launch(
+            self.folder / "server.log",
+            *self._command(),
+            # A write beyond a limit of file size is an error then, as one to a full disk.
+            restore_signals=False,
+        )
         if wait:
             wait_for(self.answers, "Redis answers")
+
+    def _command(self) -> list[str]:
+        return [
+            *(find_server(), "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", str(self.folder), "--save", "", "--appendonly", "yes"),
+            *("--appendfsync", "always", "--maxmemory-policy", "noeviction"),
+            *self._options,
+            *self.extra,
+        ]
 
     def replicate(self, master: RedisServer) -> None:
         """Become a replica of another server; returns when it has what that one has."""
@@ -138,6 +113,73 @@ class RedisServer(_Valkey):
         linked: bool = mine.get("master_link_status") == "up" and its["connected_slaves"] == 1
         # The replica's own first, so that a later command of the master is no excuse.
         return linked and mine["slave_repl_offset"] == its["master_repl_offset"]
+
+
+class SharedRedis:
+    """A server that one test after the other uses; one that was changed is replaced."""
+
+    _MAX_LOG: Final = 16 << 20  # bytes of the append-only file, after which a server is replaced
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._count = 0
+        self._server: RedisServer | None = None
+        self._settings: Any = None
+
+    def lend(self) -> RedisServer:
+        """Return a running server without keys, clients, scripts and statistics."""
+        if self._server is None:
+            self._count += 1
+            self._server = RedisServer(self._folder / str(self._count))
+            self._server.start()
+            self._settings = self._read_settings(self._server)
+        return self._server
+
+    def take_back(self) -> None:
+        """Clear the server, or end it if the test has disturbed or configured it."""
+        server = self._server
+        assert server is not None
+        server.client.connection_pool.disconnect()
+        try:
+            if server.disturbed or self._read_settings(server) != self._settings:
+                self.end()
+            else:
+                self._clear(server)
+        except valkey.ValkeyError:  # it is paused, busy, or requires a password
+            self.end()
+
+    def _clear(self, server: RedisServer) -> None:
+        with self._connect(server) as client:
+            client.execute_command("CLIENT", "KILL", "SKIPME", "yes")
+            pipeline = client.pipeline(transaction=False)
+            for command in (
+                *("FLUSHALL SYNC", "SCRIPT FLUSH", "FUNCTION FLUSH", "SLOWLOG RESET"),
+                *("ACL LOG RESET", "CONFIG RESETSTAT"),
+            ):
+                pipeline.execute_command(*command.split())
+            pipeline.execute()
+            log = client.info("persistence")["aof_current_size"]
+        if log > self._MAX_LOG:
+            self.end()
+
+    def end(self) -> None:
+        """End the server, if one runs."""
+        if self._server is not None:
+            self._server.kill()
+            shutil.rmtree(self._server.folder, ignore_errors=True)
+            self._server = None
+
+    def _read_settings(self, server: RedisServer) -> Any:
+        with self._connect(server) as client:
+            replication = client.info("replication")
+            roles = replication["role"], replication["connected_slaves"]
+            written = [v for k, v in client.info("persistence").items() if k.endswith("_status")]
+            rights = client.execute_command("ACL", "LIST")
+            return client.config_get("*"), rights, roles, written, server.url, server.address
+
+    @staticmethod
+    def _connect(server: RedisServer) -> Any:
+        return valkey.Valkey(port=server.port, retry=None, socket_timeout=5)
 
 
 class Sentinel(_Valkey):
@@ -158,6 +200,7 @@ class Sentinel(_Valkey):
         :param quorum: Sentinels that have to agree that the master is down.
         :param master_port: the port by which the master is reached, if not its own.
         """
+        super().__init__()
         self.port = free_port()
         self.client: Any = valkey.Valkey(port=self.port, retry=None, decode_responses=True)
         self.url = f"redis+sentinel://127.0.0.1:{self.port}/{self.NAME}"
@@ -175,10 +218,7 @@ class Sentinel(_Valkey):
 
     def start(self, wait: bool = True) -> None:
         """Start it; returns when it answers, unless told not to wait."""
-        with (self._folder / "sentinel.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [find_server(), str(self._file), "--sentinel"], stdout=log, stderr=log
-            )
+        self._launch(self._folder / "sentinel.log", find_server(), str(self._file), "--sentinel")
         if wait:
             wait_for(self.answers, "the Sentinel answers")
 
@@ -242,18 +282,18 @@ def _folder_of_postgres() -> Path:
     return folder
 
 
-class PostgresServer:
+class PostgresServer(OwnProcess):
     """A PostgreSQL server that can be killed and started again with its data."""
 
     USER: Final = "tracker"
     PASSWORD: Final = "kept-to-itself"
 
     def __init__(self, *options: str) -> None:
+        super().__init__()
         self.port = free_port()
         self.url = self.url_of("postgres")
         self._options = options
         self._folder = _folder_of_postgres()
-        self._process: subprocess.Popen[bytes] | None = None
 
     def url_of(self, database: str) -> str:
         """How to reach one of its databases."""
@@ -264,20 +304,16 @@ class PostgresServer:
         data = self._folder / "data"
         if not data.exists():
             self._initialise(data)
-        with (self._folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [
-                    *(_postgres_binaries() / "postgres", "-D", data, "-p", str(self.port)),
-                    *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
-                    # What a process has written survives the process; no machine dies here.
-                    *("-c", "fsync=off", "-c", "shared_buffers=16MB"),
-                    *self._options,
-                ],
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-                **_postgres_user(),
-            )
+        self._launch(
+            self._folder / "server.log",
+            *(_postgres_binaries() / "postgres", "-D", data, "-p", str(self.port)),
+            *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+            # What a process has written survives the process; no machine dies here.
+            *("-c", "fsync=off", "-c", "shared_buffers=16MB"),
+            *self._options,
+            cwd=self._folder,
+            **_postgres_user(),
+        )
         if wait:
             wait_for(self.answers, "PostgreSQL answers")
 
@@ -305,44 +341,25 @@ class PostgresServer:
             return False
         return True
 
-    def kill(self) -> None:
-        """As ``kill -9`` of all its processes at once."""
-        self._signal(signal.SIGKILL)
-        self._wait()
-
-    def stop(self) -> None:
-        """Shut it down, whoever is connected."""
-        if self._process is not None:
-            self._signal(signal.SIGCONT)
-            self._process.send_signal(signal.SIGINT)
-        self._wait()
-
-    def suspend(self) -> None:
-        """Make it hang (SIGSTOP)."""
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on after :meth:`suspend`."""
-        self._signal(signal.SIGCONT)
+    def stop(self) -> int:
+        """Shut it down without waiting for clients (SIGINT), and return its exit status."""
+        return self._end(signal.SIGINT)
 
     def remove(self) -> None:
         """Kill it, and remove its data."""
         self.kill()
         shutil.rmtree(self._folder)
 
-    def _signal(self, number: signal.Signals) -> None:
-        if self._process is None:
+    def _send(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        if number == signal.SIGINT:  # PostgreSQL passes it on in its own way
+            super()._send(number)
             return
         self._process.send_signal(signal.SIGSTOP)  # so that it has no more children
         for child in _children(self._process.pid):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
-        self._process.send_signal(number)
-
-    def _wait(self) -> None:
-        if self._process is not None:
-            self._process.wait(20)
-            self._process = None
+        super()._send(number)
 
 
 def _children(parent: int) -> list[int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import urllib.error
 import urllib.request
@@ -14,6 +13,7 @@ from typing import Any, Final
 import psycopg
 
 from tests.directus.installation import installed, node
+from tests.process import OwnProcess
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_for
 
@@ -46,7 +46,7 @@ def ask(
         return status, content.decode()
 
 
-class DirectusServer:
+class DirectusServer(OwnProcess):
     """A Directus that can be killed and started again with its data.
 
     :param folder: for its log, and its files.
@@ -67,6 +67,7 @@ class DirectusServer:
         template: str | None = None,
         **variables: str,
     ) -> None:
+        super().__init__()
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.variables = variables
@@ -78,7 +79,6 @@ class DirectusServer:
         self._folder = folder
         self._template = template
         self._made = False
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, wait: bool = True) -> None:
         """Start it; returns when it answers, unless told not to wait."""
@@ -86,14 +86,12 @@ class DirectusServer:
         self._folder.mkdir(parents=True, exist_ok=True)
         if not self._made:
             self.make_database()
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command(program, "start"),
-                cwd=self._folder,
-                env=self._environment(program),
-                stdout=log,
-                stderr=log,
-            )
+        self._launch(
+            self.log,
+            *self._command(program, "start"),
+            cwd=self._folder,
+            env=self._environment(program),
+        )
         if wait:
             wait_for(self.answers, f"Directus answers; see {self.log}", timeout=300)
 
@@ -127,12 +125,6 @@ class DirectusServer:
         """Its database."""
         return self.postgres.url_of(self.database)
 
-    @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
-
     def answers(self) -> bool:
         """Whether it does."""
         assert self._process is None or self._process.poll() is None, f"it ended: see {self.log}"
@@ -157,24 +149,6 @@ class DirectusServer:
         assert 200 <= status < 300, (method, path, status, answer)
         return answer["data"] if answer else None
 
-    def kill(self) -> None:
-        """As ``kill -9``; its database goes on."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> None:
-        """Shut it down; its database goes on."""
-        self._end(signal.SIGTERM)
-
-    def suspend(self) -> None:
-        """Make it hang (SIGSTOP)."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on after :meth:`suspend`."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
-
     def remove(self) -> None:
         """Kill it, and remove its data."""
         self.kill()
@@ -183,13 +157,6 @@ class DirectusServer:
         elif self._made:
             with psycopg.connect(self.postgres.url, autocommit=True) as connection:
                 connection.execute(f"DROP DATABASE {self.database} WITH (FORCE)")
-
-    def _end(self, number: signal.Signals) -> None:
-        if self._process is not None:
-            self._process.send_signal(number)
-            self._process.send_signal(signal.SIGCONT)
-            self._process.wait(30)
-            self._process = None
 
     def _command(self, program: Path, verb: str) -> list[str]:
         return [str(node(program)), str(program / "node_modules" / "directus" / "cli.js"), verb]

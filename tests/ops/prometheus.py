@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from tests.process import OwnProcess
 from tests.servers import free_port
 from tests.waiting import wait_for
 
@@ -32,17 +33,17 @@ def promtool(*arguments: str, given: bytes = b"") -> str:
     return said
 
 
-class Prometheus:
+class Prometheus(OwnProcess):
     """A server that scrapes every second, with the rules of ``ops/``.
 
     :param targets: role → what serves ``/metrics``, as ``127.0.0.1:9131``.
     """
 
     def __init__(self, folder: Path, targets: dict[str, str]) -> None:
+        super().__init__()
         self._folder = folder
         self._port = free_port()
         self._targets = targets
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it; returns when it has scraped every target."""
@@ -50,27 +51,17 @@ class Prometheus:
         # JSON is YAML.
         config.write_text(json.dumps(self._config()))
         promtool("check", "config", str(config))
-        with (self._folder / "prometheus.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [
-                    *("prometheus", f"--config.file={config}", "--log.level=warn"),
-                    f"--storage.tsdb.path={self._folder / 'tsdb'}",
-                    f"--web.listen-address=127.0.0.1:{self._port}",
-                ],
-                stdout=log,
-                stderr=log,
-            )
+        self._launch(
+            self._folder / "prometheus.log",
+            *("prometheus", f"--config.file={config}", "--log.level=warn"),
+            f"--storage.tsdb.path={self._folder / 'tsdb'}",
+            f"--web.listen-address=127.0.0.1:{self._port}",
+        )
         wait_for(
             lambda: self.value('count(up{job="tracker"} == 1)') == len(self._targets),
             "all targets are scraped",
             timeout=60,
         )
-
-    def kill(self) -> None:
-        """End it."""
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait(20)
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """The series that an expression has now."""

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.process import OwnProcess
 from tests.servers import free_port
 from tests.waiting import wait_for
 
@@ -47,7 +48,7 @@ def run(*arguments: str, timeout: float = 60, **options: Any) -> subprocess.Comp
     )
 
 
-class Daemon:
+class Daemon(OwnProcess):
     """``twistd -n tracker ROLE …`` with a health port, its output in a file."""
 
     def __init__(
@@ -59,6 +60,7 @@ class Daemon:
         files: int | None = None,
     ) -> None:
         """:param files: that it may have open; as many as this process if None."""
+        super().__init__()
         self.log = folder / f"{name}.log"
         self._http = free_port()
         limit = [] if files is None else ["sh", "-c", f'ulimit -n {files} && exec "$0" "$@"']
@@ -69,14 +71,10 @@ class Daemon:
         ]
         self._folder = folder
         self._environment: Mapping[str, str] = environment(**(variables or {}))
-        self._process: subprocess.Popen[bytes] | None = None
 
     def start(self, ready: bool = True) -> None:
         """Start it; returns when it says that it is ready, unless told not to wait."""
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                self._command, stdout=log, stderr=log, env=self._environment, cwd=self._folder
-            )
+        self._launch(self.log, *self._command, env=self._environment, cwd=self._folder)
         if ready:
             self.wait_until_ready()
 
@@ -108,34 +106,14 @@ class Daemon:
         return True
 
     @property
-    def pid(self) -> int:
-        """Its process id."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
     def text(self) -> str:
         """What it has written so far."""
         return self.log.read_text()
-
-    def kill(self) -> None:
-        """As ``kill -9``."""
-        self._end(signal.SIGKILL)
-
-    def stop(self) -> int:
-        """SIGTERM; the exit status."""
-        return self._end(signal.SIGTERM)
 
     def wait(self, timeout: float = 30) -> int:
         """The exit status, when it ends by itself."""
         assert self._process is not None
         return self._process.wait(timeout)
-
-    def _end(self, number: signal.Signals) -> int:
-        if self._process is None or self._process.poll() is not None:
-            return 0
-        self._process.send_signal(number)
-        return self._process.wait(40)
 
 
 class Simulation:

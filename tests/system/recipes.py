@@ -129,7 +129,7 @@ class Machine:
     def _systemctl(self, verb: str, *units: str) -> None:
         for unit in units:
             if unit in ("redis-server", "valkey-server"):
-                {"start": self.redis.start, "stop": self.redis.stop}[verb]()
+                self.redis.start() if verb == "start" else self.redis.stop()
                 continue
             if verb in ("stop", "restart") and unit in self.units:
                 assert self.units.pop(unit).stop() == 0

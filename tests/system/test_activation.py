@@ -66,15 +66,14 @@ class Activated(Daemon):
         if self._proxy:
             given = [word.replace("=systemd:", "=haproxy:systemd:") for word in given]
             given += ["--proxy", self._proxy]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*words, *given],
-                stdin=self._listening.fileno(),
-                stdout=log,
-                stderr=log,
-                env=self._variables,
-                cwd=self._folder,
-            )
+        self._launch(
+            self.log,
+            *words,
+            *given,
+            stdin=self._listening.fileno(),
+            env=self._variables,
+            cwd=self._folder,
+        )
         if ready:
             self.wait_until_ready()
 

@@ -248,7 +248,7 @@ async def test_a_disk_that_takes_no_more_of_the_log(redis: RedisServer) -> None:
 async def test_a_snapshot_or_a_rewrite_that_failed(
     redis: RedisServer, tmp_path: Path, cli: str, command: str, field: str
 ) -> None:
-    (tmp_path / "redis").rename(tmp_path / "elsewhere")
+    redis.folder.rename(tmp_path / "elsewhere")
     shutil.rmtree(tmp_path / "elsewhere")
     with suppress(valkey.exceptions.ResponseError):  # it may notice at once
         redis.client.execute_command(command)
