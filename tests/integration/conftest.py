@@ -11,6 +11,7 @@ from tests.integration.control.asking import Asking
 from tests.integration.control.echo import Server
 from tests.servers import RedisServer
 from tests.waiting import until
+from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ class Connected:
         from twisted.internet import reactor
 
         self.reports: list[str | None] = []
-        self.connection = RedisConnection(reactor, address, self.reports.append, reply_timeout)
+        usable = Condition(self.reports.append)
+        self.connection = RedisConnection(reactor, address, usable, reply_timeout)
         self.connection.startService()
 
     async def usable(self) -> None:

@@ -69,7 +69,7 @@ from tracker.janitor.role import janitor_role
 from tracker.log.redis.dead import read_dead, retry_dead
 from tracker.log.redis.lagwatch import LagWatch
 from tracker.observe.findings import Status
-from tracker.observe.health import Health
+from tracker.observe.health import Condition, Health
 from tracker.processing.consumer import Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.naming import Namer
@@ -206,7 +206,7 @@ async def test_drift_guard(redis: RedisServer, connected: Connected) -> None:
 
     reports: list[str | None] = []
     registry = CollectorRegistry()
-    guard = DriftGuard(reactor, connected.connection, [STREAM], reports.append, registry)
+    guard = DriftGuard(reactor, connected.connection, [STREAM], Condition(reports.append), registry)
     redis.client.xreadgroup("processor", "alive", {LAST: ">"})
     with quiet():
         guard.startService()
@@ -441,7 +441,7 @@ async def test_allow_list(redis: RedisServer, connected: Connected) -> None:
 
     reports: list[str | None] = []
     allowed = AllowList(
-        *(reactor, connected.connection, Admission.REFUSED, reports.append, lambda: None)
+        *(reactor, connected.connection, Admission.REFUSED, Condition(reports.append), lambda: None)
     )
     with quiet():
         allowed.startService()

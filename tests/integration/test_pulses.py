@@ -29,7 +29,7 @@ from tracker.ingestion.service import Commands, Devices, ingest_role
 from tracker.janitor import role as janitor
 from tracker.janitor.orphans import Swept
 from tracker.limits import Limits
-from tracker.observe.health import Health, Pulse
+from tracker.observe.health import Condition, Health, Pulse
 from tracker.processing import consumer
 from tracker.processing.service import process_role
 from tracker.redis.connection import Unavailable
@@ -203,7 +203,7 @@ def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
     pulse = Pulse(janitor.STUCK, clock.seconds)
     sweeper = Sweeper()
     service = janitor.Janitor(
-        *(clock, FakeRedis(), Keeper(), sweeper, 60.0, lambda _: None),  # type: ignore[arg-type]
+        *(clock, FakeRedis(), Keeper(), sweeper, 60.0, Condition()),  # type: ignore[arg-type]
         *(CollectorRegistry(), pulse),
     )
     service.startService()

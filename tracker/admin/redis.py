@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import click
-from twisted.internet.defer import Deferred
 from twisted.plugin import getPlugins
 
 from tracker import config
@@ -15,6 +14,7 @@ from tracker.admin.statuses import ExitStatus
 from tracker.config import ConfigError
 from tracker.interfaces import IVendor
 from tracker.log.redis.advertised import advertised_streams
+from tracker.observe.health import Condition
 from tracker.redis.address import redis_address
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.runtime.run import Failed, run
@@ -32,13 +32,9 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
             address.endpoint(reactor)
         except (ConfigError, OSError, ValueError) as error:
             raise click.UsageError(f"Redis: {error}") from None
-        known: Deferred[str | None] = Deferred()
-
-        def report(reason: str | None) -> None:
-            if not known.called:
-                known.callback(reason)
-
-        redis = RedisConnection(reactor, address, report)
+        usable = Condition()
+        known = usable.reported()
+        redis = RedisConnection(reactor, address, usable)
         redis.startService()
         try:
             reason = await known

@@ -6,7 +6,7 @@ reads half of them, nor one without the other, and what could not be read whole 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from random import SystemRandom
 from typing import Any, Final
 from uuid import uuid4
@@ -23,7 +23,7 @@ from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import DEVICES
 from tracker.command import is_device_id
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.script import Script
@@ -68,7 +68,7 @@ class NothingThere(Exception):
 class DeviceSync(Service):
     """Keeps Redis' copy of the devices up to date.
 
-    :param report: told None while that goes well, else why not.
+    :param condition: met while that goes well.
     :param backoff: says when it is tried again after it went wrong, if not after ``interval``.
     :param pulse: beats with each reading.
     """
@@ -80,7 +80,7 @@ class DeviceSync(Service):
         clock: Any,
         directus: DirectusClient,
         redis: RedisConnection,
-        report: Callable[[str | None], None],
+        condition: Condition,
         interval: float = INTERVAL,
         backoff: Backoff | None = None,
         pulse: Pulse | None = None,
@@ -89,7 +89,7 @@ class DeviceSync(Service):
         self._clock = clock
         self._directus = directus
         self._redis = redis
-        self._report = report
+        self._condition = condition
         self._interval = interval
         self._backoff = backoff or Backoff(SystemRandom().random, clock)
         self._pulse = pulse or Pulse(STUCK)
@@ -163,10 +163,11 @@ class DeviceSync(Service):
         except Exception:  # noqa: BLE001 - else they would never be read again
             self._log.failure("devices are not read")
             why = "devices are not read: see the log"
-        self._report(why)
         if why is None:
+            self._condition.met()
             self._backoff.succeeded()
             return self._interval
+        self._condition.fails(why)
         return min(self._backoff.failed(retry_after), max(self._interval, retry_after or 0))
 
     async def _read(self) -> tuple[dict[str, str], int]:

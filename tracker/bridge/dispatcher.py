@@ -7,7 +7,7 @@ twice does no harm, since its id is the command's; so whatever breaks off is beg
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ from tracker.bridge.schema import COMMANDS, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import BadCommand, Command, Outcome, Status
 from tracker.control.commands import BadArgument, ControlError
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.position import iso_milliseconds
 
 #: Seconds between two looks at what is pending.
@@ -60,7 +60,7 @@ class Dispatcher(Service):
     """Sends the commands of pending rows.
 
     :param backoff: how long nothing is tried after Directus, or all instances, have failed.
-    :param report: told None while that goes well, else why not.
+    :param condition: met while that goes well.
     :param pulse: beats with each look.
     """
 
@@ -73,7 +73,7 @@ class Dispatcher(Service):
         table: CommandTable,
         instances: Instances,
         backoff: Backoff,
-        report: Callable[[str | None], None],
+        condition: Condition,
         interval: float = INTERVAL,
         pulse: Pulse | None = None,
         metrics: BridgeMetrics | None = None,
@@ -83,7 +83,7 @@ class Dispatcher(Service):
         self._table = table
         self._instances = instances
         self._backoff = backoff
-        self._report = report
+        self._condition = condition
         self._interval = interval
         self._pulse = pulse or Pulse(interval + STUCK)
         self._metrics = metrics or BridgeMetrics()
@@ -387,14 +387,14 @@ class Dispatcher(Service):
         """Nothing can be sent now."""
         self._failures += 1
         self._spoiled = 0
-        self._report(why)
+        self._condition.fails(why)
         if not self._backoff.left:  # else another one has failed beside it
             self._backoff.failed(getattr(error, "retry_after", None))
 
     def _went_well(self) -> None:
         if not self._backoff.left:
             self._backoff.succeeded()
-            self._report(None)
+            self._condition.met()
 
     def _tell_of(self, key: str, why: str) -> None:
         """A row cannot be dealt with; it is tried again, and told of once."""

@@ -29,6 +29,7 @@ from tracker.control.commands import (
 )
 from tracker.control.credentials import Credentials
 from tracker.log.redis.advertised import control_ports
+from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
@@ -62,7 +63,7 @@ class Instances(Service):
     Each has a client, which comes back by itself when its connection is lost. One that is
     connected is asked before any is waited for.
 
-    :param report: told None when there is one, else why not.
+    :param condition: met while there is one.
     """
 
     _log = Logger()
@@ -72,13 +73,13 @@ class Instances(Service):
         reactor: Any,
         redis: RedisConnection,
         credentials: Credentials,
-        report: Callable[[str | None], None],
+        condition: Condition,
         client: Callable[[IStreamClientEndpoint], ControlClient] | None = None,
     ) -> None:
         self._reactor = reactor
         self._redis = redis
         self._credentials = credentials
-        self._report = report
+        self._condition = condition
         self._client = client or (lambda endpoint: ControlClient(reactor, endpoint, NAME))
         self._clients: dict[str, ControlClient] = {}  # the one that took something last first
         self._waiting: list[Deferred[None]] = []
@@ -126,13 +127,13 @@ class Instances(Service):
                 asked[address] = error
                 continue
             self._prefer(address)
-            self._report(None)
+            self._condition.met()
             return answer
         for refusal in asked.values():
             if not isinstance(refusal, _OUT_OF_ORDER):
                 raise refusal
         why = self._why(asked)
-        self._report(why)
+        self._condition.fails(why)
         raise NoInstance(why)
 
     async def _some(self) -> None:
@@ -187,7 +188,10 @@ class Instances(Service):
                 self._connected()
 
     def _tell(self) -> None:
-        self._report(None if self._any_usable() else self._why({}))
+        if self._any_usable():
+            self._condition.met()
+        else:
+            self._condition.fails(self._why({}))
 
     def _look_again(self) -> Deferred[None] | None:
         """For who needs one at once; with others, no more than one a second."""

@@ -39,7 +39,7 @@ from tracker.log.redis.groups import (
     read_new,
     read_pending,
 )
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
@@ -98,7 +98,7 @@ class ResponseWriter(Service):
     :param reading: a connection that only this service uses, since its reads block.
     :param name: this bridge's name in the group; the same after a restart.
     :param backoff: makes one; all that is told together has one, and what waits for itself.
-    :param report: told None while that goes well, else why not.
+    :param condition: met while that goes well.
     :param pulse: beats while responses are told, and rests while Directus is waited for.
     """
 
@@ -112,7 +112,7 @@ class ResponseWriter(Service):
         table: CommandTable,
         name: str,
         backoff: Callable[[], Backoff],
-        report: Callable[[str | None], None],
+        condition: Condition,
         pulse: Pulse | None = None,
         metrics: BridgeMetrics | None = None,
     ) -> None:
@@ -123,7 +123,7 @@ class ResponseWriter(Service):
         self._group = (DIRECTUS_GROUP, name)
         self._new_backoff = backoff
         self._backoff = backoff()
-        self._report = report
+        self._condition = condition
         self._pulse = pulse or Pulse(STUCK)
         self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
@@ -152,10 +152,10 @@ class ResponseWriter(Service):
             except CancelledError:
                 return
             except (Refused, Unavailable) as error:
-                self._report(f"responses cannot be read: {error}")
+                self._condition.fails(f"responses cannot be read: {error}")
             except Exception:  # noqa: BLE001 - else nothing would be told any more, in silence
                 self._log.failure("responses are not told")
-                self._report("responses are not told: see the log")
+                self._condition.fails("responses are not told: see the log")
             self._pulse.beat()
             try:
                 await deferLater(self._clock, RETRY)
@@ -272,7 +272,7 @@ class ResponseWriter(Service):
             try:
                 answer = await ask()
             except DirectusError as error:
-                self._report(f"Directus does not take responses: {error}")
+                self._condition.fails(f"Directus does not take responses: {error}")
                 self._backoff.failed(getattr(error, "retry_after", None))
                 self._pulse.rest()
                 await self._backoff.wait()
@@ -320,10 +320,10 @@ class ResponseWriter(Service):
 
     def _report_health(self) -> None:
         if not self._held:
-            self._report(None)
+            self._condition.met()
             return
         key, one = next(iter(self._held.items()))
-        self._report(
+        self._condition.fails(
             f"Directus takes what became of others and not of {len(self._held)} commands, "
             f"as {key}: {one.why}"
         )

@@ -40,7 +40,7 @@ from tracker.keys import INGEST_GROUP, outbound
 from tracker.log.redis.allowance import Allowance
 from tracker.log.redis.groups import Delivered, create_group, read_new, read_pending
 from tracker.observe.figures import Distribution
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.observe.ratelimit import RateLimit, and_more
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 
@@ -73,7 +73,7 @@ class CommandDelivery(Service):
     :param commands: a connection for everything else.
     :param waits: whether a command waits for a device that is nowhere; else it fails.
     :param fetch: has commands brought here that wait for a device which is here.
-    :param report: told None while commands are read, else why they are not.
+    :param condition: met while commands are read.
     :param pulse: beats while they are.
     """
 
@@ -88,7 +88,7 @@ class CommandDelivery(Service):
         timing: Timing,
         waits: bool,
         fetch: Callable[[str], None],
-        report: Callable[[str | None], None],
+        condition: Condition,
         pulse: Pulse | None = None,
     ) -> None:
         self.answers = Distribution(ANSWER_SECONDS)
@@ -102,7 +102,7 @@ class CommandDelivery(Service):
         self._timing = timing
         self._waits = waits
         self._fetch = fetch
-        self._report = report
+        self._condition = condition
         self._pulse = pulse or Pulse(STUCK)
         self._sessions: dict[str, ISession] = {}
         self._couriers: dict[str, Courier] = {}
@@ -121,7 +121,7 @@ class CommandDelivery(Service):
     def startService(self) -> None:
         """Wait to be told that the stream is ours."""
         super().startService()
-        self._report(None)
+        self._condition.met()
 
     def begin(self) -> None:
         """Read the stream: no other process has this instance's id."""
@@ -198,13 +198,15 @@ class CommandDelivery(Service):
         )
 
     def _stuck(self, device_id: str) -> None:
-        self._report(f"commands of {device_id} are stuck, see the log: restart this instance")
+        self._condition.fails(
+            f"commands of {device_id} are stuck, see the log: restart this instance"
+        )
 
     def _died(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return  # a stop that Redis has not answered in time
         self._log.failure("commands are not read any more", failure)
-        self._report(f"commands are not read any more: {failure.getErrorMessage()}")
+        self._condition.fails(f"commands are not read any more: {failure.getErrorMessage()}")
 
     async def _run(self) -> None:
         while self.running:
@@ -213,7 +215,7 @@ class CommandDelivery(Service):
             except CancelledError:
                 return  # a stop
             except (Refused, Unavailable) as error:
-                self._report(f"commands cannot be read: {error}")
+                self._condition.fails(f"commands cannot be read: {error}")
                 self._pulse.beat()
                 try:
                     await self._or_stopped(deferLater(self._clock, RETRY))
@@ -227,7 +229,7 @@ class CommandDelivery(Service):
         self._pulse.beat()
         # Entries that are there may have been read through a group that was lost.
         doubtful = await create_group(self._redis, self._stream, INGEST_GROUP)
-        self._report(None)
+        self._condition.met()
         await self._take_up_pending()
         while self.running:
             room = min(MOST_HELD - self._entries, MOST_BEHIND - self._ids_behind)
@@ -273,7 +275,9 @@ class CommandDelivery(Service):
         except Refused as error:
             self._put_off.add(entry.id)
             self._entries += 1
-            self._report(f"commands cannot be delivered: {self._stream} {entry.id}: {error}")
+            self._condition.fails(
+                f"commands cannot be delivered: {self._stream} {entry.id}: {error}"
+            )
             Deferred.fromCoroutine(self._take_later(entry)).addErrback(self._died)
 
     async def _take_later(self, entry: Delivered) -> None:
@@ -283,7 +287,7 @@ class CommandDelivery(Service):
         self._entries -= 1
         self._make_room()
         if self.running and not self._put_off:
-            self._report(None)
+            self._condition.met()
 
     async def _take(self, entry: Delivered, recovered: bool) -> None:
         """Have one entry carried or passed on."""

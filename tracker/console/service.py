@@ -73,13 +73,8 @@ def console_role(
     role = Role()
     role.setName("console")
     streams = list(streams)
-    condition = health.condition("redis (console)")
-
-    def report(reason: str | None) -> None:
-        condition(reason)
-        sampler.redis_is(reason)
-
-    redis = RedisConnection(reactor, address, report)
+    usable = health.condition("redis (console)")
+    redis = RedisConnection(reactor, address, usable)
     ports = ControlPorts(reactor, credentials, controls)
     commands = CommandLog(reactor, redis)
     broadcast = Broadcast(reactor)
@@ -87,6 +82,7 @@ def console_role(
         *(reactor, lambda: look(redis, streams), commands, ports, thresholds, broadcast.publish),
         health.pulse("console's samples", STUCK),
     )
+    usable.listen(sampler.redis_is)
     devices = Devices(reactor, redis, positions, ports, namings)
     frames = Frames(reactor, devices.owner, ports, broadcast)
     access = Access(reactor, Sessions(reactor, door.key), door.operators)

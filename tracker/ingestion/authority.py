@@ -12,6 +12,7 @@ from zope.interface import implementer
 from tracker.imei import has_valid_check_digit
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
+from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import MAX_SHOWN
@@ -60,7 +61,7 @@ class AllowList(RedisTimer):
     are asked to come later: refusing them could keep them away for long.
 
     :param unknown: what becomes of a device that is not in the set.
-    :param report: told None when there is a copy to rely on, else why not.
+    :param condition: met when there is a copy to rely on.
     :param changed: called when the copy has changed.
     """
 
@@ -71,7 +72,7 @@ class AllowList(RedisTimer):
         clock: Any,
         redis: RedisConnection,
         unknown: Admission,
-        report: Callable[[str | None], None],
+        condition: Condition,
         changed: Callable[[], None],
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._refresh)
@@ -80,7 +81,7 @@ class AllowList(RedisTimer):
         self._told = 0  # of those
         self._redis = redis
         self._unknown = unknown
-        self._report = report
+        self._condition = condition
         self._changed = changed
         self._allowed: frozenset[str] | None = None
         self._members = 0  # of the set, when it was last read
@@ -105,7 +106,7 @@ class AllowList(RedisTimer):
             members = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
         except (Refused, Unavailable) as error:
             if self._allowed is None:
-                self._report(f"the allow-list cannot be read: {error}")
+                self._condition.fails(f"the allow-list cannot be read: {error}")
             else:
                 self._log.warn(
                     "allow-list not refreshed, {count} devices of the last copy stay: {error}",
@@ -126,9 +127,9 @@ class AllowList(RedisTimer):
         if not allowed and self._unknown is Admission.REFUSED:
             count = len(self._allowed or ())
             fate = f"the {count} devices of the last copy stay" if count else "devices have to wait"
-            self._report(f"{ALLOWED_DEVICES} is empty: {fate}")
+            self._condition.fails(f"{ALLOWED_DEVICES} is empty: {fate}")
             return
-        self._report(None)
+        self._condition.met()
         if allowed != self._allowed:
             self._log.info("allow-list: {count} devices", count=len(allowed))
             self._allowed = allowed

@@ -13,7 +13,7 @@ devices, the gateway counts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -27,7 +27,7 @@ from twisted.python.failure import Failure
 from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
 from tracker.log.redis.append import append
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.position import Entry
 from tracker.redis.connection import RedisConnection, Refused, Unanswered, Unavailable
 
@@ -63,7 +63,7 @@ class _Packet:
 class StreamPublisher(Service):
     """Appends packets to one stream.
 
-    :param report: told None when Redis accepts appends, else why it does not.
+    :param condition: met while Redis accepts appends.
     :param pulse: beats while something is to be appended and Redis is there.
     """
 
@@ -74,7 +74,7 @@ class StreamPublisher(Service):
         clock: Any,
         redis: RedisConnection,
         stream: str,
-        report: Callable[[str | None], None],
+        condition: Condition,
         pulse: Pulse | None = None,
     ) -> None:
         self.stream = stream
@@ -82,7 +82,7 @@ class StreamPublisher(Service):
         self._clock = clock
         self._redis = redis
         self._answered_on = redis.connections  # the connection on which the last answer came
-        self._report = report
+        self._condition = condition
         self._pulse = pulse or Pulse(STUCK)
         # A dict for its order and for removal anywhere in it at no cost.
         self._waiting: dict[_Packet, None] = {}
@@ -97,7 +97,7 @@ class StreamPublisher(Service):
     def startService(self) -> None:
         """Take packets. What Redis says to appends is known at the first one."""
         super().startService()
-        self._report(None)
+        self._condition.met()
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         """See :meth:`tracker.interfaces.IGateway.publish`."""
@@ -282,12 +282,12 @@ class StreamPublisher(Service):
     def _refuse(self, reason: str) -> None:
         if reason != self._refusal:
             self._refusal = reason
-            self._report(reason)
+            self._condition.fails(reason)
 
     def _accepted_again(self) -> None:
         if self._refusal is not None:
             self._refusal = None
-            self._report(None)
+            self._condition.met()
 
     def _go_on(self, delay: float) -> None:
         if self._waiting and self._next_flush is None and self._reconnection is None:

@@ -120,8 +120,8 @@ def ingest_role(
 
     authority: IDeviceAuthority = EveryDevice()
     if devices.allow_list:
-        report = health.condition("allow-list")
-        authority = AllowList(reactor, redis, devices.unknown, report, review)
+        condition = health.condition("allow-list")
+        authority = AllowList(reactor, redis, devices.unknown, condition, review)
         authority.setServiceParent(role)
     if devices.luhn:
         authority = CheckedImei(authority)

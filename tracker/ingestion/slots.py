@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 from twisted.application.service import Service
@@ -11,6 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 
 from tracker.ingestion.admission import ConnectionLimiter
+from tracker.observe.health import Condition
 
 #: Seconds between two checks.
 CHECK_INTERVAL: Final = 1.0
@@ -24,17 +24,17 @@ class SlotWatch(Service):
 
     It is ready again when one slot in a hundred is free, and :data:`SETTLE_TIME` has passed.
 
-    :param report: called with None while slots are free, else with the reason.
+    :param condition: met while slots are free.
     """
 
     def __init__(
         self,
         clock: IReactorTime,
         limiter: ConnectionLimiter,
-        report: Callable[[str | None], None],
+        condition: Condition,
     ) -> None:
         self._limiter = limiter
-        self._report = report
+        self._condition = condition
         self._clock = clock
         self._settled_at = 0.0
         self._loop = LoopingCall(self._check)
@@ -68,6 +68,6 @@ class SlotWatch(Service):
         if limiter.ran_out or not free:
             limiter.ran_out = False
             self._settled_at = now + SETTLE_TIME
-            self._report(f"all {limiter.slots} connection slots are in use")
+            self._condition.fails(f"all {limiter.slots} connection slots are in use")
         elif now >= self._settled_at and free * 100 >= limiter.slots:
-            self._report(None)
+            self._condition.met()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
@@ -13,7 +13,7 @@ from tracker.janitor.orphans import FATES, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.keys import RESPONSES
 from tracker.log.redis.lagwatch import LagWatch
-from tracker.observe.health import Health, Pulse
+from tracker.observe.health import Condition, Health, Pulse
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
@@ -30,7 +30,7 @@ class Janitor(RedisTimer):
     """Makes its round every so often. Any number of janitors may, at the same time.
 
     :param interval: seconds between two rounds.
-    :param report: told None when every stream is within its limits, else which are not.
+    :param condition: met while every stream is within its limits.
     :param registry: gets the metrics.
     :param pulse: beats at each step of a round, whether Redis is there or not.
     """
@@ -44,7 +44,7 @@ class Janitor(RedisTimer):
         keeper: StreamKeeper,
         sweeper: OrphanSweeper,
         interval: float,
-        report: Callable[[str | None], None],
+        condition: Condition,
         registry: CollectorRegistry,
         pulse: Pulse,
     ) -> None:
@@ -53,7 +53,7 @@ class Janitor(RedisTimer):
         self._clock = clock
         self._keeper = keeper
         self._sweeper = sweeper
-        self._report = report
+        self._condition = condition
         self._metrics = _Metrics(registry)
 
     def stopService(self) -> Deferred[None]:
@@ -83,11 +83,11 @@ class Janitor(RedisTimer):
         except Refused as error:
             # Errors of single keys are caught below this: Redis refuses what every round does.
             self._log.warn("this round is not finished: {error}", error=error)
-            self._report(f"the last round was not finished: {error}")
+            self._condition.fails(f"the last round was not finished: {error}")
             return
         except Exception:  # noqa: BLE001 - else there would never be another round
             self._log.failure("this round has failed")
-            self._report("the last round has failed, see the log")
+            self._condition.fails("the last round has failed, see the log")
             return
         finally:
             self._metrics.count(swept)
@@ -95,7 +95,10 @@ class Janitor(RedisTimer):
             now = self._clock.seconds()
             self._metrics.last_round.set(now)
             self._metrics.duration.set(now - began)
-            self._report("; ".join(reasons) or None)
+            if reasons:
+                self._condition.fails("; ".join(reasons))
+            else:
+                self._condition.met()
             self._log.info(
                 "round of {seconds:.2f} s: {trimmed} entries trimmed, {swept}",
                 seconds=now - began,
@@ -182,9 +185,9 @@ def janitor_role(
     redis.setServiceParent(role)
     keeper = StreamKeeper(reactor, redis, streams, retention, registry)
     sweeper = OrphanSweeper(reactor, redis, commands_wait)
-    report = health.condition("retention")
+    condition = health.condition("retention")
     pulse = health.pulse("janitor's rounds", interval + STUCK)
-    janitor = Janitor(reactor, redis, keeper, sweeper, interval, report, registry, pulse)
+    janitor = Janitor(reactor, redis, keeper, sweeper, interval, condition, registry, pulse)
     janitor.setServiceParent(role)
     if watch_lag:  # since processors that are all down tell nothing
         LagWatch(reactor, redis, streams, health, registry, [RESPONSES]).setServiceParent(role)

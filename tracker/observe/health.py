@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
 from tracker.untrusted import MAX_LINE, shown
@@ -48,6 +49,43 @@ class Pulse:
         return last is not None and self._now() - last > self._limit
 
 
+class Condition:
+    """Whether one thing that a role needs is there.
+
+    :param listener: see :meth:`listen`.
+    """
+
+    def __init__(self, listener: Callable[[str | None], None] | None = None) -> None:
+        self._listeners = [] if listener is None else [listener]
+
+    def met(self) -> None:
+        """Report that the condition is met."""
+        self._report(None)
+
+    def fails(self, reason: str) -> None:
+        """Report in one line why the condition is not met."""
+        self._report(reason)
+
+    def listen(self, listener: Callable[[str | None], None]) -> None:
+        """Call ``listener`` at each report from now on: with the reason, or None if it is met."""
+        self._listeners.append(listener)
+
+    def reported(self) -> Deferred[str | None]:
+        """Fires at the next report, with the reason, or None if the condition is met."""
+        known: Deferred[str | None] = Deferred()
+
+        def tell(reason: str | None) -> None:
+            if not known.called:  # a caller may have cancelled it
+                known.callback(reason)
+
+        self.listen(tell)
+        return known
+
+    def _report(self, reason: str | None) -> None:
+        for listener in self._listeners:
+            listener(reason)
+
+
 class Health:
     """The conditions under which a role is ready. It is not before all have been met.
 
@@ -62,11 +100,11 @@ class Health:
         self._details: dict[str, Callable[[], Any]] = {}
         self._pulses: dict[str, Pulse] = {}
 
-    def condition(self, name: str) -> Callable[[str | None], None]:
+    def condition(self, name: str) -> Condition:
         """Add a condition, not met yet.
 
-        :return: how to report on it: None when it is met, else one line why not.
-            Changes are logged, repetitions are not. A long reason is cut.
+        Changes that are reported are logged, repetitions are not. A long reason is cut.
+
         :raises ValueError: when there is one of this name.
         """
         if name in self._reasons:
@@ -84,7 +122,7 @@ class Health:
             elif self.ready:
                 self._log.info("ready")
 
-        return report
+        return Condition(report)
 
     def detail(self, name: str, tell: Callable[[], Any]) -> None:
         """Add something to be told; it makes no difference to readiness.

@@ -31,7 +31,7 @@ from tracker.log.redis.groups import (
     read_new,
     read_pending,
 )
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.storing import FIRST_RETRY, LAST_RETRY, Storing
@@ -95,7 +95,7 @@ class Consumer(Service):
     :param vendors: stream → the vendor whose positions it holds.
     :param name: this consumer's name in the group; the same after a restart, so that
         it finishes what it had begun.
-    :param report: called with None while entries are stored, else with the reason why not.
+    :param condition: met while entries are stored.
     :param abort: called with the reason if the sink can never be opened.
     :param metrics: count entries by their result.
     :param name_attributes: adds names to a position, where they are asked for.
@@ -112,7 +112,7 @@ class Consumer(Service):
         vendors: Mapping[str, str],
         name: str,
         sink: IPositionSink,
-        report: Callable[[str | None], None],
+        condition: Condition,
         abort: Abort,
         pace: Pace,
         metrics: ProcessMetrics,
@@ -125,7 +125,7 @@ class Consumer(Service):
         self._configured = sorted(vendors)
         self._streams = self._configured
         self._name = name
-        self._report = report
+        self._condition = condition
         self._abort = abort
         self._pace = pace
         self._metrics = metrics
@@ -139,7 +139,7 @@ class Consumer(Service):
             name=name,
             sink=sink,
             size=AttemptSize(pace.batch_size * len(vendors)),
-            report=report,
+            condition=condition,
             report_entry=self._taker.report,
             metrics=metrics,
             pulse=self._pulse,
@@ -184,7 +184,7 @@ class Consumer(Service):
             try:
                 await self._consume()
             except (Refused, Unavailable) as error:
-                self._report(f"cannot read the streams: {error}")
+                self._condition.fails(f"cannot read the streams: {error}")
                 self._pulse.beat()
                 await self._waits.sleep(self._delay)
                 self._delay = min(2 * self._delay, LAST_RETRY)
@@ -232,7 +232,10 @@ class Consumer(Service):
             raise next(iter(refusals.values()))
         self._streams = streams
         why = f"not a stream, and not read: {listed(refusals)}. Rename or delete the key."
-        self._report(why if refusals else None)
+        if refusals:
+            self._condition.fails(why)
+        else:
+            self._condition.met()
 
     async def _finish_pending(self) -> None:
         """Process entries that were delivered to this consumer before it was restarted."""

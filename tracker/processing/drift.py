@@ -6,13 +6,14 @@ the same on both sides, nothing fails and nothing flows; so it is told, loudly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge
 
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.advertised import advertised_streams
+from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.timer import RedisTimer
@@ -28,7 +29,7 @@ class DriftGuard(RedisTimer):
     """Looks for streams that are advertised, not read here, and by no other processor.
 
     :param streams: those that are read here.
-    :param report: told None when there is no other, else which there are.
+    :param condition: met while there is no other.
     :param registry: gets their number as a metric.
     """
 
@@ -37,13 +38,13 @@ class DriftGuard(RedisTimer):
         clock: Any,
         redis: RedisConnection,
         streams: Iterable[str],
-        report: Callable[[str | None], None],
+        condition: Condition,
         registry: CollectorRegistry | None,
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._look)
         self._redis = redis
         self._streams = frozenset(streams)
-        self._report = report
+        self._condition = condition
         self._unread = Gauge(
             "tracker_unread_streams",
             "Streams that ingestion writes, and that no processor reads.",
@@ -53,7 +54,7 @@ class DriftGuard(RedisTimer):
     def startService(self) -> None:
         """Look as soon as Redis is there, then regularly."""
         super().startService()
-        self._report(None)
+        self._condition.met()
 
     async def _look(self) -> None:
         try:
@@ -66,11 +67,14 @@ class DriftGuard(RedisTimer):
         except Unavailable:
             return  # the connection reports it, and the next look is due anyway
         except Refused as error:
-            self._report(f"what ingestion writes cannot be looked up: {error}")
+            self._condition.fails(f"what ingestion writes cannot be looked up: {error}")
             return
         self._unread.set(len(unread))
         told = listed(f"{stream} (written by {advertised[stream]})" for stream in unread)
-        self._report(f"streams that nobody reads: {told}" if unread else None)
+        if unread:
+            self._condition.fails(f"streams that nobody reads: {told}")
+        else:
+            self._condition.met()
 
     async def _is_read(self, stream: str) -> bool:
         try:

@@ -22,7 +22,7 @@ from tracker.log.redis.groups import (
     first_pending,
     keep_claim,
 )
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.taking import Row, Taken
@@ -46,7 +46,7 @@ class Storing:
     :param redis: for acknowledgements; not the connection whose reads block.
     :param name: the consumer's name in the group.
     :param size: how many positions the sink is given at once.
-    :param report: called with None while entries are stored, else with the reason why not.
+    :param condition: met while entries are stored.
     :param report_entry: called with what is wrong with an entry.
     :param pulse: beats at each attempt.
     """
@@ -60,7 +60,7 @@ class Storing:
         name: str,
         sink: IPositionSink,
         size: AttemptSize,
-        report: Callable[[str | None], None],
+        condition: Condition,
         report_entry: Callable[[str, Delivered], None],
         metrics: ProcessMetrics,
         pulse: Pulse,
@@ -71,7 +71,7 @@ class Storing:
         self._name = name
         self._sink = sink
         self._size = size
-        self._report = report
+        self._condition = condition
         self._report_entry = report_entry
         self._metrics = metrics
         self._pulse = pulse
@@ -219,7 +219,7 @@ class Storing:
                 # A sink that was usable once is retried after any error.
                 self._failing = True
                 self._metrics.sink_failures.inc()
-                self._report(f"{what}: {error}")
+                self._condition.fails(f"{what}: {error}")
                 await self._waits.sleep(delay)
                 delay = min(2 * delay, LAST_RETRY)
                 await self._keep_claims(held())
@@ -233,7 +233,7 @@ class Storing:
     def _recovered(self) -> None:
         if self._failing and not self._waits.stopped:
             self._failing = False
-            self._report(None)
+            self._condition.met()
 
     async def _keep_claims(self, held: _Ids) -> None:
         # The sink is slow for all consumers alike, so a claim by another one would not help.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, Final
 
 import txredisapi
@@ -15,6 +14,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from tracker.observe.health import Condition
 from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
 from tracker.redis.protocol import RedisProtocol
 from tracker.redis.sentinel import NotFound, SentinelEndpoint, why_not_connected
@@ -52,8 +52,7 @@ class RedisConnection(Service):
     Usable is a connection to a master that answers. While nothing else is asked, it is
     asked for that every second, so that an outage is known before a device suffers it.
 
-    :param report: told None when the connection is usable, else why it is not, at
-        each failed attempt.
+    :param condition: met when the connection is usable; each failed attempt is reported.
     :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
         the connection is closed; must exceed the time that any command may block.
     :param demanding: whether it is so; else any server is usable that lets us log in, and
@@ -64,14 +63,14 @@ class RedisConnection(Service):
         self,
         reactor: Any,
         address: RedisAddress,
-        report: Callable[[str | None], None],
+        condition: Condition,
         reply_timeout: float = REPLY_TIMEOUT,
         demanding: bool = True,
     ) -> None:
         self._reactor = reactor
         self._demanding = demanding
         self._address = address
-        self._report = report
+        self._condition = condition
         self._reply_timeout = reply_timeout
         self.connections = 0
         """How many connections have been usable so far."""
@@ -140,7 +139,7 @@ class RedisConnection(Service):
                 reason = protocol.server + protocol.why
             if not self.running:
                 break
-            self._report(f"{reason} ({self._address})")
+            self._condition.fails(f"{reason} ({self._address})")
             try:
                 await self._cancellable(deferLater(self._reactor, delay))
             except CancelledError:
@@ -187,7 +186,7 @@ class RedisConnection(Service):
     def _admit(self, protocol: _Protocol) -> None:
         self._protocol = protocol
         self.connections += 1
-        self._report(None)
+        self._condition.met()
         waiting, self._connected_once = self._connected_once, []
         for deferred in waiting:
             deferred.callback(None)

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 
 from tracker.keys import PROCESSOR_GROUP, telemetry_stream
 from tracker.log.redis.lag import stream_lag
+from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.embedded import find_server, socket_address
@@ -81,7 +82,7 @@ class Demo:
             raise Failed(str(error)) from None
         interrupt = Interrupt(reactor)
         stack = _Stack(reactor, folder, self._port)
-        redis = RedisConnection(reactor, address, lambda reason: None)
+        redis = RedisConnection(reactor, address, Condition())
         redis.startService()
         try:
             await self._wait_for_start(reactor, interrupt, stack, redis)

@@ -19,6 +19,7 @@ from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import ResponseWriter
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
+from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 
 IMEI: Final = "356307042441013"
@@ -45,7 +46,13 @@ class Bridges:
         reading, asking = await self._connection(), await self._connection()
         table = CommandTable(self._client(), asking)
         writer = ResponseWriter(
-            *(self.reactor, reading, asking, table, name, self.backoff, self.reports.append)
+            self.reactor,
+            reading,
+            asking,
+            table,
+            name,
+            self.backoff,
+            Condition(self.reports.append),
         )
         self._open.append(writer)
         writer.startService()
@@ -55,7 +62,12 @@ class Bridges:
         """One that runs."""
         redis = await self._connection()
         sync = DeviceSync(
-            *(self.reactor, self._client(), redis, self.reports.append, interval, self.backoff())
+            self.reactor,
+            self._client(),
+            redis,
+            Condition(self.reports.append),
+            interval,
+            self.backoff(),
         )
         self._open.append(sync)
         sync.startService()
@@ -138,7 +150,7 @@ class Bridges:
         await maybeDeferred(self._port.stopListening)
 
     async def _connection(self) -> RedisConnection:
-        connection = RedisConnection(self.reactor, self.redis.address, lambda why: None, 10.0)
+        connection = RedisConnection(self.reactor, self.redis.address, Condition(), 10.0)
         self._open.append(connection)
         connection.startService()
         await until(lambda: connection.connected, "connected to Redis")

@@ -28,6 +28,7 @@ from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import Admission
 from tracker.limits import Limits
+from tracker.observe.health import Condition
 from tracker.redis.script import Script
 
 T = TypeVar("T")
@@ -106,9 +107,9 @@ class Instance:
         self.registry = Registry(self.clock, commands, name, self._moved)
         self.delivery = CommandDelivery(
             *(self.clock, self._reading.connection, commands, name, timing, waits),
-            *(self._fetch, self.reports.append),
+            *(self._fetch, Condition(self.reports.append)),
         )
-        publisher = StreamPublisher(self.clock, commands, "telemetry:teltonika", lambda _: None)
+        publisher = StreamPublisher(self.clock, commands, "telemetry:teltonika", Condition())
         self.gateway = Gateway(
             *(self.clock, "teltonika", publisher, EveryDevice()),
             *(ConnectionLimiter(self.clock, Limits()), self.registry, self.delivery),

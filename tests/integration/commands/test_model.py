@@ -29,6 +29,7 @@ from tracker.commands.registration import Registry
 from tracker.interfaces import ISession, Observer, SessionEnded, SessionFacts
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.keys import heartbeat, outbound
+from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 
 INSTANCES: Final = ("a", "b")
@@ -171,8 +172,7 @@ class Instance:
         self.name = name
         self.sessions: set[ModelSession] = set()
         self._connections = [
-            RedisConnection(reactor, world.redis.address, lambda reason: None, 10.0)
-            for _ in range(2)
+            RedisConnection(reactor, world.redis.address, Condition(), 10.0) for _ in range(2)
         ]
         for connection in self._connections:
             connection.startService()
@@ -181,7 +181,7 @@ class Instance:
         self.registry = Registry(world.clock, wire, name, self._moved)
         self.delivery = CommandDelivery(
             *(world.clock, self._connections[1], wire, name),
-            *(Timing(late_answer=LATE), True, self.registry.repeat, lambda reason: None),
+            *(Timing(late_answer=LATE), True, self.registry.repeat, Condition()),
         )
 
     async def start(self) -> None:
@@ -476,7 +476,7 @@ async def live(redis: RedisServer, steps: Sequence[tuple[Any, ...]]) -> Counter[
     from twisted.internet import reactor
 
     redis.client.flushall()
-    connection = RedisConnection(reactor, redis.address, lambda reason: None, 10.0)
+    connection = RedisConnection(reactor, redis.address, Condition(), 10.0)
     connection.startService()
     await until(lambda: connection.connected, "connected")
     world = World(redis, connection)

@@ -26,7 +26,7 @@ from tracker.interfaces import Batch, SinkTimedOut
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.allowance import Allowance
 from tracker.log.redis.groups import read_new
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.position import Position
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.consumer import Pace
@@ -245,7 +245,7 @@ async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) ->
 
     append(redis, 3)
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0")
-    connection = RedisConnection(reactor, redis.address, lambda reason: None)
+    connection = RedisConnection(reactor, redis.address, Condition())
     connection.startService()
     await connection.when_connected()
     clock = Clock()
@@ -270,7 +270,7 @@ async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) ->
         name="one",
         sink=Slow(),
         size=size,
-        report=lambda reason: None,
+        condition=Condition(),
         report_entry=lambda what, entry: None,
         metrics=metrics,
         pulse=Pulse(300.0),

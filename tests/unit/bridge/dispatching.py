@@ -15,6 +15,7 @@ from tracker.bridge.dispatcher import Dispatcher
 from tracker.bridge.instances import Instances
 from tracker.bridge.table import CommandTable
 from tracker.keys import fate
+from tracker.observe.health import Condition
 from tracker.position import iso_milliseconds
 
 DEVICE: Final = "356307042441013"
@@ -86,7 +87,9 @@ class Bench:
         client = subject.bridge
         self.dispatcher = Dispatcher(
             *(self.clock, client, CommandTable(client, redis), self.instances),
-            *(Backoff(lambda: 1.0, self.clock, longest=15), self.reports.append, interval),
+            Backoff(lambda: 1.0, self.clock, longest=15),
+            Condition(self.reports.append),
+            interval,
         )
         self._agent = subject.agent
 

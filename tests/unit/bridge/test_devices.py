@@ -14,6 +14,7 @@ from tests.unit.bridge.test_table import now
 from tests.unit.fakes import FakeRedis
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL, READINGS, SETTLES, DeviceSync
+from tracker.observe.health import Condition
 from tracker.redis.connection import Unavailable
 
 FIRST: Final = 356307042441000
@@ -65,7 +66,7 @@ class Syncing:
         self.reports: list[str | None] = []
         redis: Any = self.redis
         self.sync = DeviceSync(
-            *(self.clock, subject.bridge, redis, self.reports.append, INTERVAL),
+            *(self.clock, subject.bridge, redis, Condition(self.reports.append), INTERVAL),
             Backoff(lambda: 1.0, self.clock, first=1.0),
         )
 

@@ -34,6 +34,7 @@ from tracker.control.addresses import client_endpoint
 from tracker.control.client import ANSWER_TIMEOUT
 from tracker.control.commands import BadArgument, InternalError
 from tracker.control.credentials import Credentials
+from tracker.observe.health import Condition
 
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
 TLS = "ssl:ingest.example:9120"
@@ -76,7 +77,7 @@ class Bench:
         self.reports: list[str | None] = []
         redis: Any = self.redis
         self.instances = Instances(
-            self.clock, redis, credentials or Credentials(), self.reports.append
+            self.clock, redis, credentials or Credentials(), Condition(self.reports.append)
         )
 
     def add(self, address: str, role: ControlRole = ControlRole.OPERATE) -> Port:

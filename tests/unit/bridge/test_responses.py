@@ -16,6 +16,7 @@ from tests.unit.bridge.test_table import GONE, rows_of, status_of
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.responses import BATCH, CLAIM_AFTER_MS, MOST_HELD, PATIENCE, ResponseWriter
 from tracker.bridge.table import CommandTable
+from tracker.observe.health import Condition
 
 INTERNAL: Final = Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
 
@@ -36,7 +37,7 @@ class Writing:
         stream: Any = self.stream
         table = CommandTable(self.subject.bridge)
         return ResponseWriter(
-            self.clock, stream, stream, table, name, self._backoff, self.reports.append
+            self.clock, stream, stream, table, name, self._backoff, Condition(self.reports.append)
         )
 
     def _backoff(self) -> Backoff:

@@ -13,6 +13,7 @@ from zope.interface.verify import verifyObject
 from tests.unit.fakes import FakeRedis
 from tracker.ingestion.authority import INTERVAL, AllowList, CheckedImei, EveryDevice
 from tracker.interfaces import Admission, IDeviceAuthority
+from tracker.observe.health import Condition
 from tracker.redis.connection import Refused, Unavailable
 
 OURS, ALSO_OURS, STRANGER = "356307042441013", "352093081452251", "490154203237518"
@@ -30,7 +31,7 @@ class Listed:
             self.clock,
             self.redis,  # type: ignore[arg-type]
             unknown,
-            self.reports.append,
+            Condition(self.reports.append),
             self._change,
         )
         self.list.startService()

@@ -22,6 +22,7 @@ from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import RETRY_DELAY, StreamPublisher
 from tracker.interfaces import Admission, IDeviceAuthority, Rejection
 from tracker.limits import Limits
+from tracker.observe.health import Condition
 from tracker.position import Entry
 from tracker.redis.connection import Refused, Unanswered
 
@@ -45,11 +46,11 @@ class Ingest:
         self.limiter = ConnectionLimiter(
             self.clock, Limits(connections=3, connections_per_address=2)
         )
-        self.publisher = StreamPublisher(self.clock, redis, STREAM, lambda _: None)
+        self.publisher = StreamPublisher(self.clock, redis, STREAM, Condition())
         self.publisher.startService()
         self.delivery = CommandDelivery(
             *(self.clock, redis, redis, "one", Timing(), True),
-            *(lambda device_id: None, lambda reason: None),
+            *(lambda device_id: None, Condition()),
         )
         self.gateway = Gateway(
             *(self.clock, "teltonika", self.publisher, authority or EveryDevice()),

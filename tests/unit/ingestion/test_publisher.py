@@ -17,7 +17,7 @@ from tracker.ingestion.publisher import (
     StreamPublisher,
 )
 from tracker.interfaces import NotAccepted
-from tracker.observe.health import Pulse
+from tracker.observe.health import Condition, Pulse
 from tracker.position import Entry
 from tracker.redis.connection import Refused, Unanswered
 
@@ -40,7 +40,7 @@ class Publishing:
             self.clock,
             self.redis,  # type: ignore[arg-type]
             STREAM,
-            self.reports.append,
+            Condition(self.reports.append),
             self.pulse,
         )
         self.publisher.startService()

@@ -36,7 +36,7 @@ def test_it_is_alive() -> None:
 
 def test_details_stand_beside_the_reasons() -> None:
     health = Health()
-    report = health.condition("redis")
+    condition = health.condition("redis")
     health.detail("lag", lambda: {"teltonika": 7})
     status, content_type, body = get("/readyz", health)
     assert (status, content_type) == (503, "application/json")
@@ -45,7 +45,7 @@ def test_details_stand_beside_the_reasons() -> None:
         "reasons": {"redis": "starting"},
         "details": {"lag": {"teltonika": 7}},
     }
-    report(None)
+    condition.met()
     status, _, body = get("/readyz", health)
     assert status == 200
     assert json.loads(body)["details"] == {"lag": {"teltonika": 7}}

@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.task import Clock
 from twisted.logger import LogLevel, capturedLogs, formatEvent
 
-from tracker.observe.health import Health
+from tracker.observe.health import Condition, Health
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def test_a_condition_is_not_met_before_it_is_reported_to_be(logged: list[Any]) -
 
 def test_a_condition_that_is_met_makes_it_ready(logged: list[Any]) -> None:
     health = Health()
-    health.condition("redis")(None)
+    health.condition("redis").met()
     assert health.ready
     assert health.reasons == {}
     assert told(logged) == [(LogLevel.info, "ready")]
@@ -51,19 +51,19 @@ def test_a_condition_that_is_met_makes_it_ready(logged: list[Any]) -> None:
 def test_it_is_ready_when_the_last_condition_is_met(logged: list[Any]) -> None:
     health = Health()
     redis, consumer = health.condition("redis"), health.condition("consumer")
-    redis(None)
+    redis.met()
     assert not health.ready
     assert health.reasons == {"consumer": "starting"}
     assert told(logged) == []
-    consumer(None)
+    consumer.met()
     assert health.ready
     assert told(logged) == [(LogLevel.info, "ready")]
 
 
 def test_a_failing_condition_gives_its_reason(logged: list[Any]) -> None:
     health = Health()
-    report = health.condition("redis")
-    report("connection refused")
+    condition = health.condition("redis")
+    condition.fails("connection refused")
     assert not health.ready
     assert health.reasons == {"redis": "connection refused"}
     assert told(logged) == [(LogLevel.warn, "not ready: redis: connection refused")]
@@ -71,36 +71,36 @@ def test_a_failing_condition_gives_its_reason(logged: list[Any]) -> None:
 
 def test_a_condition_may_be_lost_and_met_again(logged: list[Any]) -> None:
     health = Health()
-    report = health.condition("redis")
-    report(None)
+    condition = health.condition("redis")
+    condition.met()
     told(logged)
-    report("connection lost")
+    condition.fails("connection lost")
     assert not health.ready
     assert told(logged) == [(LogLevel.warn, "not ready: redis: connection lost")]
-    report(None)
+    condition.met()
     assert health.ready
     assert told(logged) == [(LogLevel.info, "ready")]
 
 
 def test_a_repetition_is_not_logged(logged: list[Any]) -> None:
     health = Health()
-    report = health.condition("redis")
-    report("connection refused")
+    condition = health.condition("redis")
+    condition.fails("connection refused")
     told(logged)
-    report("connection refused")
+    condition.fails("connection refused")
     assert told(logged) == []
-    report(None)
+    condition.met()
     told(logged)
-    report(None)
+    condition.met()
     assert told(logged) == []
     assert health.ready
 
 
 def test_another_reason_is_logged(logged: list[Any]) -> None:
     health = Health()
-    report = health.condition("redis")
-    report("connection refused")
-    report("wrong password")
+    condition = health.condition("redis")
+    condition.fails("connection refused")
+    condition.fails("wrong password")
     assert health.reasons == {"redis": "wrong password"}
     assert told(logged) == [
         (LogLevel.warn, "not ready: redis: connection refused"),
@@ -109,10 +109,47 @@ def test_another_reason_is_logged(logged: list[Any]) -> None:
 
 
 def test_events_carry_name_and_reason_as_fields(logged: list[Any]) -> None:
-    Health().condition("redis")("what {braces} say")
+    Health().condition("redis").fails("what {braces} say")
     (event,) = [event for event in logged if event["log_namespace"].startswith("tracker.")]
     assert (event["name"], event["reason"]) == ("redis", "what {braces} say")
     assert formatEvent(event) == "not ready: redis: what {braces} say"
+
+
+def test_a_listener_is_called_at_each_report() -> None:
+    reports: list[str | None] = []
+    condition = Condition(reports.append)
+    condition.fails("connection refused")
+    condition.fails("connection refused")
+    condition.met()
+    assert reports == ["connection refused", "connection refused", None]
+
+
+def test_listener_added_to_a_condition_of_health_is_called_as_well(logged: list[Any]) -> None:
+    health = Health()
+    condition = health.condition("redis")
+    reports: list[str | None] = []
+    condition.listen(reports.append)
+    condition.fails("connection refused")
+    assert reports == ["connection refused"]
+    assert health.reasons == {"redis": "connection refused"}
+
+
+@pytest.mark.parametrize("reason", ["connection refused", None])
+def test_the_next_report_is_returned_once(reason: str | None) -> None:
+    condition = Condition()
+    known: list[str | None] = []
+    condition.reported().addCallback(known.append)
+    condition.fails(reason) if reason else condition.met()
+    condition.fails("another")
+    assert known == [reason]
+
+
+def test_a_report_that_nobody_waits_for_is_ignored() -> None:
+    condition = Condition()
+    known = condition.reported()
+    known.addErrback(lambda failure: None)
+    known.cancel()
+    condition.met()
 
 
 def test_the_reasons_are_a_copy() -> None:
@@ -131,9 +168,9 @@ def test_two_processes_in_one_are_apart() -> None:
 @pytest.mark.parametrize("reported", [["starting"], ["down"], [None], ["down", None]])
 def test_a_name_is_given_once(reported: list[str | None]) -> None:
     health = Health()
-    report = health.condition("redis")
+    condition = health.condition("redis")
     for reason in reported:
-        report(reason)
+        condition.fails(reason) if reason else condition.met()
     with pytest.raises(ValueError, match="redis"):
         health.condition("redis")
 
@@ -186,9 +223,9 @@ def test_two_pulses_of_one_name_are_a_mistake() -> None:
 def test_it_is_known_what_it_waits_for_once_a_condition_has_a_reason() -> None:
     health = Health()
     health.condition("stream")
-    report = health.condition("redis")
+    condition = health.condition("redis")
     assert not health.waits
-    report("Connection refused")
+    condition.fails("Connection refused")
     assert health.waits
-    report(None)
+    condition.met()
     assert not health.waits

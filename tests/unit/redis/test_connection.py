@@ -12,6 +12,7 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeRedis
+from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import FIRST_RETRY, RedisConnection, Refused, Unavailable
 
@@ -43,7 +44,7 @@ class Real:
     def __init__(self) -> None:
         self._reactor: Any = MemoryReactorClock()
         self.redis: Any = RedisConnection(
-            self._reactor, RedisAddress(path="/run/redis.sock"), lambda _: None
+            self._reactor, RedisAddress(path="/run/redis.sock"), Condition()
         )
         self.redis.startService()
         self._clients = 0

@@ -41,7 +41,7 @@ class Supervised:
     def __init__(self) -> None:
         self.clock = Clock()
         self.health = Health(self.clock.seconds)
-        self.report = self.health.condition("redis")
+        self.redis = self.health.condition("redis")
         self.pulse = self.health.pulse("loop", 60)
         self.systemd = Systemd()
         notifier: Notifier = self.systemd  # type: ignore[assignment]
@@ -71,18 +71,18 @@ def supervised() -> Iterator[Supervised]:
 
 def test_it_is_ready_once_its_conditions_are_met(supervised: Supervised) -> None:
     assert supervised.after(3) == ["STATUS=not ready: redis: starting"]
-    supervised.report(None)
+    supervised.redis.met()
     assert supervised.after(1) == ["READY=1", "STATUS=ready"]
     assert supervised.after(PATIENCE) == []
 
 
 def test_an_outage_of_others_is_not_waited_for_but_told(supervised: Supervised) -> None:
     supervised.systemd.told()
-    supervised.report("Connection refused")
+    supervised.redis.fails("Connection refused")
     assert supervised.after(1) == ["READY=1", "STATUS=not ready: redis: Connection refused"]
-    supervised.report(None)
+    supervised.redis.met()
     assert supervised.after(1) == ["STATUS=ready"]
-    supervised.report("no answer within 4 s")
+    supervised.redis.fails("no answer within 4 s")
     assert supervised.after(1) == ["STATUS=not ready: redis: no answer within 4 s"]
 
 
@@ -95,14 +95,14 @@ def test_a_start_never_waits_for_ever(supervised: Supervised) -> None:
 def test_what_was_not_heard_is_said_again(supervised: Supervised) -> None:
     supervised.systemd.told()
     supervised.systemd.deaf = True
-    supervised.report(None)
+    supervised.redis.met()
     assert supervised.after(3) == []
     supervised.systemd.deaf = False
     assert supervised.after(1) == ["READY=1", "STATUS=ready"]
 
 
 def test_a_stop_is_told_at_once_and_is_the_last_word(supervised: Supervised) -> None:
-    supervised.report(None)
+    supervised.redis.met()
     supervised.after(1)
     supervised.service.stopService()
     assert supervised.systemd.told() == ["STOPPING=1", "STATUS=stopping"]
@@ -117,7 +117,7 @@ def test_it_lives_twice_in_the_time_of_the_watchdog(supervised: Supervised) -> N
 
 def test_an_outage_is_no_reason_for_a_restart(supervised: Supervised) -> None:
     supervised.systemd.told()
-    supervised.report("Connection refused")
+    supervised.redis.fails("Connection refused")
     supervised.pulse.beat()
     supervised.pulse.rest()  # it waits for Redis
     assert supervised.beats(1000 * WATCHDOG) == 2000
@@ -125,7 +125,7 @@ def test_an_outage_is_no_reason_for_a_restart(supervised: Supervised) -> None:
 
 def test_what_is_stuck_lives_no_more(supervised: Supervised) -> None:
     supervised.systemd.told()
-    supervised.report(None)
+    supervised.redis.met()
     supervised.pulse.beat()
     assert supervised.beats(60) == 4
     with capturedLogs() as logged:

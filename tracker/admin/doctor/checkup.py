@@ -16,6 +16,7 @@ from tracker.admin.redis import configured_streams
 from tracker.keys import TELEMETRY_TEMPLATE
 from tracker.observe.examination import Examination
 from tracker.observe.findings import Finding, failure, skipped
+from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection, Refused
 from tracker.storage.checks import examine_sink
@@ -51,13 +52,9 @@ async def examine(
 
 
 async def _redis(reactor: Any, examination: Examination, address: RedisAddress) -> None:
-    known: Deferred[str | None] = Deferred()
-
-    def report(reason: str | None) -> None:
-        if not known.called:
-            known.callback(reason)
-
-    connection = RedisConnection(reactor, address, report, demanding=False)
+    usable = Condition()
+    known = usable.reported()
+    connection = RedisConnection(reactor, address, usable, demanding=False)
     server = Server(connection, address)
     examination.expected = server.finding
     connection.startService()
