@@ -40,7 +40,7 @@ from tracker.log.redis.groups import (
     read_pending,
 )
 from tracker.observe.health import Condition, Pulse
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
@@ -130,7 +130,7 @@ class ResponseWriter(Service):
         self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
         self._telling: Mapping[str, _Untold] = {}
         self._held: dict[str, _Untold] = {}
-        self._rejections = RateLimit(clock)
+        self._rejections = LimitedLog(clock, self._log)
 
     def startService(self) -> None:
         """Begin to read."""
@@ -219,15 +219,12 @@ class ResponseWriter(Service):
         try:
             response = Response.from_fields(entry.fields)
         except ValueError as error:
-            suppressed = self._rejections.admit()
-            if suppressed is not None:
-                self._log.warn(
-                    "{stream}: entry {id} is not a response: {error}{more}",
-                    stream=RESPONSES,
-                    id=entry.id,
-                    error=shown(error),
-                    more=and_more(suppressed),
-                )
+            self._rejections.warn(
+                "{stream}: entry {id} is not a response: {error}",
+                stream=RESPONSES,
+                id=entry.id,
+                error=shown(error),
+            )
             return "", None
         key = response.command_id.lower()
         if not _is_uuid(key):  # of what somebody has sent past Directus, or of no command

@@ -41,7 +41,7 @@ from tracker.log.redis.allowance import Allowance
 from tracker.log.redis.groups import Delivered, create_group, read_new, read_pending
 from tracker.observe.figures import Distribution
 from tracker.observe.health import Condition, Pulse
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 
 #: Milliseconds that a read waits for something to come.
@@ -113,7 +113,7 @@ class CommandDelivery(Service):
         self._catching_up: set[str] = set()  # devices of which such entries are being read
         self._put_off: set[str] = set()  # entries that Redis has refused to see to
         self._room: Deferred[None] | None = None  # waited for, when too many are held
-        self._rejections = RateLimit(clock)
+        self._rejections = LimitedLog(clock, self._log)
         self._loop: Deferred[None] = succeed(None)
         self._begun = False
         self._interruptible: Deferred[Any] | None = None
@@ -433,12 +433,9 @@ class CommandDelivery(Service):
         command_id, device_id = claimed_identity(entry.fields)
         outcome = Outcome.failed(Reason.MALFORMED, why)
         await self._ledger.refuse(entry, command_id, device_id, outcome)
-        suppressed = self._rejections.admit()
-        if suppressed is not None:
-            self._log.warn(
-                "{stream}: entry {id} is not a command: {why}{more}",
-                stream=entry.stream,
-                id=entry.id,
-                why=why,
-                more=and_more(suppressed),
-            )
+        self._rejections.warn(
+            "{stream}: entry {id} is not a command: {why}",
+            stream=entry.stream,
+            id=entry.id,
+            why=why,
+        )

@@ -15,7 +15,7 @@ from tracker.console.operators import LONGEST, Operators
 from tracker.console.requests import from_elsewhere, same_origin
 from tracker.console.sessions import LIFETIME, Session, Sessions
 from tracker.net.shares import address_group
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 
 #: Failed attempts to log in, from one address and by one name, within so many seconds.
 MOST_BY_ADDRESS: Final = 20
@@ -71,7 +71,7 @@ class Access:
         self._by_address = Attempts(clock, MOST_BY_ADDRESS, PERIOD)
         self._by_name = Attempts(clock, MOST_BY_NAME, PERIOD)
         self._checking = 0
-        self._failures = RateLimit(clock)
+        self._failures = LimitedLog(clock, self._log)
 
     @property
     def asks(self) -> bool:
@@ -177,13 +177,7 @@ class Access:
 
     def _warn(self, what: str, address: str) -> None:
         # Anybody who can reach the console can cause these.
-        if (suppressed := self._failures.admit()) is not None:
-            self._log.warn(
-                "login {what}, from {address}{more}",
-                what=what,
-                address=address,
-                more=and_more(suppressed),
-            )
+        self._failures.warn("login {what}, from {address}", what=what, address=address)
 
     def _check_page(self, request: Any) -> None:
         """:raises Denied: when a request comes from a page that is not ours."""

@@ -14,7 +14,7 @@ from tracker.console.events import Broadcast, EventStream, TooMany, event
 from tracker.console.ports import ControlPorts
 from tracker.control.client import ControlClient, DeviceEvent
 from tracker.control.commands import ControlError
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.connection import Refused, Unavailable
 
 #: Seconds between two looks at where the devices are that are watched.
@@ -56,8 +56,8 @@ class Frames(TimerService):
         self._ports = ports
         self._broadcast = broadcast
         self._watches: dict[str, _Watch] = {}
-        self._troubles = RateLimit(clock)
-        self._faults = RateLimit(clock)
+        self._troubles = LimitedLog(clock, self._log)
+        self._faults = LimitedLog(clock, self._log)
 
     def open(self, request: Any, device_id: str, allowed: Callable[[], bool]) -> EventStream:
         """Begin to show a device to whoever asks.
@@ -99,16 +99,13 @@ class Frames(TimerService):
         except (Refused, Unavailable, ControlError) as error:
             watch.instance_id = ""
             self._tell(watch, "Its frames cannot be shown now; see the console's log.")
-            if (suppressed := self._troubles.admit()) is not None:
-                self._log.warn(
-                    "the frames of {device_id} cannot be shown: {error}{more}",
-                    device_id=device_id,
-                    error=error,
-                    more=and_more(suppressed),
-                )
+            self._troubles.warn(
+                "the frames of {device_id} cannot be shown: {error}",
+                device_id=device_id,
+                error=error,
+            )
         except Exception:  # noqa: BLE001 - else it would never be looked at again
-            if self._faults.admit() is not None:
-                self._log.failure("the frames of a device cannot be shown")
+            self._faults.failure("the frames of a device cannot be shown")
         finally:
             watch.lock.release()
 

@@ -40,7 +40,7 @@ from tracker.control.operations import Operations, event
 from tracker.control.wire import Locator
 from tracker.interfaces import IInstance, Traffic
 from tracker.observe.levels import AUDIT
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 
 #: Devices that a client may watch.
 MOST_WATCHED: Final = 32
@@ -83,7 +83,7 @@ class Conversation(Locator):
         self._waiting: set[Deferred[Any]] = set()
         # Of a class, a logger would take the class's name for its own.
         self._audit = Logger(AUDIT)
-        self._denials = RateLimit(clock)
+        self._denials = LimitedLog(clock, self._audit)
 
     def identified(self, peer: Peer, roles: Roles) -> None:
         """It is known who this is; what they may do, the roles say anew for each command."""
@@ -157,11 +157,9 @@ class Conversation(Locator):
         self, command: type[ControlCommand], arguments: dict[str, Any], allowed: bool
     ) -> None:
         """Tell in the log who has asked for what: all that is done, and some of what is not."""
-        suppressed = 0 if allowed else self._denials.admit()
-        if suppressed is None:
-            return
-        self._audit.info(
-            "audit: {who}{client} {verb} {command} {arguments}{more}",
+        log = self._audit.info if allowed else self._denials.info
+        log(
+            "audit: {who}{client} {verb} {command} {arguments}",
             who=str(self._peer),
             client=f" ({self._client})" if self._client else "",
             verb="asks for" if allowed else "may not ask for",
@@ -172,7 +170,6 @@ class Conversation(Locator):
                 # What a device is told may be a secret.
                 if value is not None and name != "text"
             ),
-            more=and_more(suppressed),
         )
 
     @Hello.responder

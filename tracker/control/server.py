@@ -27,7 +27,7 @@ from tracker.control.operations import Operations
 from tracker.control.wire import BoxProtocol
 from tracker.interfaces import IInstance
 from tracker.net.endpoints import keep_alive, readable
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 
 #: Connections at a time.
 MOST_CONNECTIONS: Final = 64
@@ -169,7 +169,7 @@ class ControlFactory(Factory):
         self.operations = operations
         self.roles = roles
         self._protocols: dict[ControlProtocol, None] = {}  # the oldest first
-        self._refusals = RateLimit(clock)
+        self._refusals = LimitedLog(clock, self._log)
         self._all_closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol | None:
@@ -202,14 +202,7 @@ class ControlFactory(Factory):
 
     def refused(self, peer: str, reason: str) -> None:
         """Log a client that was disconnected."""
-        suppressed = self._refusals.admit()
-        if suppressed is not None:
-            self._log.warn(
-                "control: {peer} was cut off: {reason}{more}",
-                peer=peer,
-                reason=reason,
-                more=and_more(suppressed),
-            )
+        self._refusals.warn("control: {peer} was cut off: {reason}", peer=peer, reason=reason)
 
     @property
     def watchers(self) -> int:

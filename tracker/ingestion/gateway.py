@@ -31,7 +31,7 @@ from tracker.interfaces import (
     Traffic,
 )
 from tracker.net.endpoints import readable
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 from tracker.position import Entry
 from tracker.untrusted import shown
 
@@ -75,9 +75,9 @@ class Gateway(Service):
         self._sessions: set[ISession] = set()
         self._by_device: dict[str, ISession] = {}
         self._watchers: dict[str, Observer] = {}
-        self._rejections = RateLimit(clock)
-        self._notices = RateLimit(clock)
-        self._losses = RateLimit(clock)
+        self._rejections = LimitedLog(clock, self._log)
+        self._notices = LimitedLog(clock, self._log)
+        self._losses = LimitedLog(clock, self._log)
         self._kept_bytes = 0
         self._given_up = 0  # entries that were to be kept
         self._turns_away = False
@@ -210,28 +210,19 @@ class Gateway(Service):
     def lost(self, peer: IPeer, count: int) -> None:
         """See IGateway."""
         self.figures.lost += count
-        suppressed = self._losses.admit()
-        if suppressed is not None:
-            self._log.warn(
-                "{vendor}: {count} messages of {device} are lost: over the rate, too many wait "
-                "for Redis, or the instance stops{more}",
-                vendor=self.vendor,
-                count=count,
-                device=peer.device_id,
-                more=and_more(suppressed),
-            )
+        self._losses.warn(
+            "{vendor}: {count} messages of {device} are lost: over the rate, too many wait "
+            "for Redis, or the instance stops",
+            vendor=self.vendor,
+            count=count,
+            device=peer.device_id,
+        )
 
     def noticed(self, peer: IPeer, what: str) -> None:
         """See IGateway."""
-        suppressed = self._notices.admit()
-        if suppressed is not None:
-            self._log.info(
-                "{vendor}: {device}: {what}{more}",
-                vendor=self.vendor,
-                device=peer.device_id,
-                what=what,
-                more=and_more(suppressed),
-            )
+        self._notices.info(
+            "{vendor}: {device}: {what}", vendor=self.vendor, device=peer.device_id, what=what
+        )
 
     def rejected(self, peer: IPeer, reason: str, kind: Rejection = Rejection.CONTENT) -> None:
         """See IGateway."""
@@ -241,16 +232,13 @@ class Gateway(Service):
         self._log_rejection(peer.peer, peer.device_id, reason)
 
     def _log_rejection(self, peer: str, device_id: str | None, reason: str) -> None:
-        suppressed = self._rejections.admit()
-        if suppressed is not None:
-            self._log.warn(
-                "{vendor}: rejected {peer} ({device}): {reason}{more}",
-                vendor=self.vendor,
-                peer=peer,
-                device=device_id or "no IMEI",
-                reason=reason,
-                more=and_more(suppressed),
-            )
+        self._rejections.warn(
+            "{vendor}: rejected {peer} ({device}): {reason}",
+            vendor=self.vendor,
+            peer=peer,
+            device=device_id or "no IMEI",
+            reason=reason,
+        )
 
     def moved(self, device_id: str, owner: str) -> None:
         """Close the connection of a device that has gone to another instance."""

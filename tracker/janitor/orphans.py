@@ -39,7 +39,7 @@ from tracker.log.redis.advertised import MAX_NAME, living_instances
 from tracker.log.redis.entry_ids import behind
 from tracker.log.redis.groups import Delivered
 from tracker.observe.complaints import Complaints
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.untrusted import shown
 
@@ -89,7 +89,7 @@ class OrphanSweeper:
         self._redis = redis
         self._wait = wait
         self._complaints = Complaints(clock, self._log)
-        self._rejections = RateLimit(clock)
+        self._rejections = LimitedLog(clock, self._log)
 
     async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
         """Sweep all keys once.
@@ -229,15 +229,12 @@ class OrphanSweeper:
         step = await ledger.refuse(entry, command_id, device_id, outcome)
         if step is Step.FINISHED:
             swept.commands["malformed"] += 1
-            suppressed = self._rejections.admit()
-            if suppressed is not None:
-                self._log.warn(
-                    "{stream}: entry {id} is not a command: {why}{more}",
-                    stream=shown(entry.stream),
-                    id=entry.id,
-                    why=shown(error),
-                    more=and_more(suppressed),
-                )
+            self._rejections.warn(
+                "{stream}: entry {id} is not a command: {why}",
+                stream=shown(entry.stream),
+                id=entry.id,
+                why=shown(error),
+            )
         return step
 
 

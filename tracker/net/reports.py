@@ -9,7 +9,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.net.refusals import Refusal
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 
 
 class HTTPReports:
@@ -34,41 +34,24 @@ class HTTPReports:
         )
         for refusal in Refusal:
             self._counter.labels(refusal.value)
-        self._refusals = RateLimit(clock)
-        self._faults = RateLimit(clock)
-        self._troubles = RateLimit(clock)
+        self._refusals = LimitedLog(clock, self._log)
+        self._faults = LimitedLog(clock, self._log)
+        self._troubles = LimitedLog(clock, self._log)
 
     def refused(self, refusal: Refusal, peer: str, text: str) -> None:
         """See :class:`tracker.net.refusals.Reports`."""
         self._counter.labels(refusal.value).inc()
-        if (suppressed := self._refusals.admit()) is not None:
-            self._log.warn(
-                "{port}: refused {peer}: {text}{more}",
-                port=self._port,
-                peer=peer,
-                text=text,
-                more=and_more(suppressed),
-            )
+        self._refusals.warn("{port}: refused {peer}: {text}", port=self._port, peer=peer, text=text)
 
     def failed(self, failure: Failure) -> None:
         """See :class:`tracker.net.refusals.Reports`."""
-        if (suppressed := self._faults.admit()) is not None:
-            self._log.failure(
-                "{port}: internal error{more}",
-                failure,
-                port=self._port,
-                more=and_more(suppressed),
-            )
+        self._faults.failure("{port}: internal error", failure, port=self._port)
 
     def unanswered(self, why: str) -> None:
         """Log why a request could not be answered; the peer is not shown this reason.
 
         :param why: may name servers and their addresses.
         """
-        if (suppressed := self._troubles.admit()) is not None:
-            self._log.warn(
-                "{port}: a request could not be answered: {why}{more}",
-                port=self._port,
-                why=why[:500],
-                more=and_more(suppressed),
-            )
+        self._troubles.warn(
+            "{port}: a request could not be answered: {why}", port=self._port, why=why[:500]
+        )

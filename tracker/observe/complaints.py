@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from twisted.logger import Logger
 
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 from tracker.untrusted import MAX_LINE, shown
 
 #: Seconds after which a key that is still malformed is reported again.
@@ -23,9 +23,8 @@ class Complaints:
 
     def __init__(self, clock: Any, log: Logger) -> None:
         self._clock = clock
-        self._log = log
         self._reported: dict[str, float] = {}  # key → when; the oldest first
-        self._lines = RateLimit(clock)
+        self._lines = LimitedLog(clock, log)
 
     def report(self, key: str | bytes, why: object, action: str) -> None:
         """Log that a key is malformed, unless that was logged within the last hour.
@@ -36,17 +35,12 @@ class Complaints:
         name, now = shown(key), self._clock.seconds()
         if now - self._reported.get(name, -REPEATED_AFTER) < REPEATED_AFTER:
             return
-        suppressed = self._lines.admit()
-        if suppressed is None:
+        logged = self._lines.warn(
+            "{key}: {why}. {action}", key=name, why=shown(str(why), MAX_LINE), action=action
+        )
+        if not logged:
             return  # it is reported when its reader finds it again
         self._reported.pop(name, None)
         self._reported[name] = now
         if len(self._reported) > MAX_KEYS:
             del self._reported[next(iter(self._reported))]
-        self._log.warn(
-            "{key}: {why}. {action}{more}",
-            key=name,
-            why=shown(str(why), MAX_LINE),
-            action=action,
-            more=and_more(suppressed),
-        )

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger, LogLevel
+from twisted.python.failure import Failure
+
 #: Lines a minute of one kind, unless the caller allows another number.
 MAX_LINES: Final = 10
 
@@ -11,7 +15,7 @@ MAX_LINES: Final = 10
 class RateLimit:
     """Admits ``limit`` events in each ``period`` (seconds), and counts the rest."""
 
-    def __init__(self, clock: Any, limit: int = MAX_LINES, period: float = 60.0) -> None:
+    def __init__(self, clock: IReactorTime, limit: int = MAX_LINES, period: float = 60.0) -> None:
         self._clock = clock
         self._limit = limit
         self._period = period
@@ -33,6 +37,43 @@ class RateLimit:
         return suppressed
 
 
-def and_more(suppressed: int) -> str:
-    """Return the end of a log line: how many lines like it were suppressed before it."""
-    return f" (and {suppressed} more, not shown)" if suppressed else ""
+class LimitedLog:
+    """Log lines of one kind, at most :data:`MAX_LINES` a minute.
+
+    A line that follows suppressed ones ends with their number. Each method returns True if the
+    line was logged, False if it was suppressed. Its first argument is a format, see
+    :class:`twisted.logger.Logger`.
+
+    :param log: receives the lines.
+    """
+
+    def __init__(self, clock: IReactorTime, log: Logger) -> None:
+        self._log = log
+        self._limit = RateLimit(clock)
+
+    def info(self, line: str, /, **fields: object) -> bool:
+        """Log a line at level info."""
+        return self._emit(LogLevel.info, line, fields)
+
+    def warn(self, line: str, /, **fields: object) -> bool:
+        """Log a line at level warn."""
+        return self._emit(LogLevel.warn, line, fields)
+
+    def error(self, line: str, /, **fields: object) -> bool:
+        """Log a line at level error."""
+        return self._emit(LogLevel.error, line, fields)
+
+    def failure(self, line: str, failure: Failure | None = None, /, **fields: object) -> bool:
+        """Log a line at level critical with the traceback of ``failure``.
+
+        :param failure: None: the exception that is being handled.
+        """
+        return self._emit(LogLevel.critical, line, {**fields, "log_failure": failure or Failure()})
+
+    def _emit(self, level: Any, line: str, fields: dict[str, object]) -> bool:
+        suppressed = self._limit.admit()
+        if suppressed is None:
+            return False
+        more = f" (and {suppressed} more, not shown)" if suppressed else ""
+        self._log.emit(level, line + "{more}", **fields, more=more)
+        return True

@@ -11,7 +11,7 @@ from twisted.logger import Logger
 
 from tracker.interfaces import StoredPosition
 from tracker.log.redis.groups import Delivered
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.processing.metrics import ProcessMetrics
@@ -53,7 +53,7 @@ class Taker:
         self._vendors = vendors
         self._metrics = metrics
         self._name_attributes = name_attributes
-        self._rejections = RateLimit(clock)
+        self._rejections = LimitedLog(clock, self._log)
 
     def take(self, entries: Sequence[Delivered], taken: Taken | None = None) -> Taken:
         """Make rows of entries, and append them to those that were taken before."""
@@ -80,12 +80,6 @@ class Taker:
 
     def report(self, what: str, entry: Delivered) -> None:
         """Log what is wrong with an entry; rate-limited."""
-        suppressed = self._rejections.admit()
-        if suppressed is not None:
-            self._log.error(
-                "{stream} {id}: {what}{more}",
-                stream=entry.stream,
-                id=entry.id,
-                what=shown(what, MAX_LINE),
-                more=and_more(suppressed),
-            )
+        self._rejections.error(
+            "{stream} {id}: {what}", stream=entry.stream, id=entry.id, what=shown(what, MAX_LINE)
+        )

@@ -16,7 +16,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
-from tracker.observe.ratelimit import RateLimit, and_more
+from tracker.observe.ratelimit import LimitedLog
 from tracker.position import MAX_PAYLOAD
 from tracker.storage.thread import SinkThread
 from tracker.untrusted import parse_json, shown
@@ -85,7 +85,7 @@ class Positions(Service, ABC):
     def __init__(self, reactor: Any, name: str) -> None:
         self._thread = SinkThread(reactor, name)
         self._waiting = 0
-        self._troubles = RateLimit(reactor)
+        self._troubles = LimitedLog(reactor, self._log)
 
     def startService(self) -> None:
         """Have the thread."""
@@ -131,12 +131,8 @@ class Positions(Service, ABC):
         try:
             return await self._thread.run(function, *arguments)
         except NoAnswer as error:
-            if error.detail and (suppressed := self._troubles.admit()) is not None:
-                self._log.warn(
-                    "the database cannot be asked: {why}{more}",
-                    why=error.detail,
-                    more=and_more(suppressed),
-                )
+            if error.detail:
+                self._troubles.warn("the database cannot be asked: {why}", why=error.detail)
             raise
         finally:
             self._waiting -= 1

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
 from twisted.internet.task import Clock
+from twisted.logger import Logger, LogLevel, capturedLogs, formatEvent
 
-from tracker.observe.ratelimit import RateLimit
+from tracker.observe.ratelimit import MAX_LINES, LimitedLog, RateLimit
 
 
 def admitted(limit: RateLimit, events: int) -> list[int | None]:
@@ -87,3 +90,47 @@ def test_limits_are_separate() -> None:
     one, other = RateLimit(clock, 1, 60), RateLimit(clock, 1, 60)
     assert admitted(one, 2) == [0, None]
     assert admitted(other, 2) == [0, None]
+
+
+def test_a_line_tells_how_many_like_it_were_suppressed_before_it() -> None:
+    clock = Clock()
+    limited = LimitedLog(clock, Logger("tracker.test"))
+    with capturedLogs() as captured:
+        logged = [limited.warn("{peer}: refused", peer=str(number)) for number in range(12)]
+        clock.advance(60)
+        limited.warn("{peer}: refused", peer="last")
+        limited.warn("{peer}: refused", peer="later")
+    assert logged == [True] * MAX_LINES + [False] * 2
+    assert [formatEvent(event) for event in cast("list[Any]", captured)] == [
+        *(f"{number}: refused" for number in range(MAX_LINES)),
+        "last: refused (and 2 more, not shown)",
+        "later: refused",
+    ]
+
+
+def test_lines_have_the_level_of_their_method_and_the_fields_given() -> None:
+    log = Logger("tracker.test")
+    with capturedLogs() as captured:
+        LimitedLog(Clock(), log).info("{line}", line="{braces}")
+        LimitedLog(Clock(), log).warn("a")
+        LimitedLog(Clock(), log).error("b")
+    events = cast("list[Any]", captured)
+    assert [event["log_level"] for event in events] == [
+        LogLevel.info,
+        LogLevel.warn,
+        LogLevel.error,
+    ]
+    assert events[0]["line"] == "{braces}"
+    assert formatEvent(events[0]) == "{braces}"
+
+
+def test_a_failure_is_logged_with_its_traceback() -> None:
+    with capturedLogs() as captured:
+        try:
+            raise ValueError("a fault")
+        except ValueError:
+            LimitedLog(Clock(), Logger("tracker.test")).failure("{port}: internal error", port="x")
+    (event,) = cast("list[Any]", captured)
+    assert event["log_level"] is LogLevel.critical
+    assert event["log_failure"].getErrorMessage() == "a fault"
+    assert formatEvent(event) == "x: internal error"
