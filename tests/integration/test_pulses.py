@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock
 
 from tests.integration.bridge.bridges import response
 from tests.integration.processing.test_consumer import STREAM, append, lag
 from tests.servers import RedisServer, free_port
-from tests.unit.fakes import FakeRedis, FakeSink
+from tests.unit.fakes import FakeSink
 from tests.waiting import until
 from tracker.bridge import responses
 from tracker.bridge.service import BridgePace, Directus, bridge_role
@@ -22,17 +20,12 @@ from tracker.bridge.table import CommandTable
 from tracker.commands import delivery
 from tracker.commands.courier import Timing
 from tracker.control.credentials import Credentials
-from tracker.ingestion import heartbeat
 from tracker.ingestion.admission import ConnectionLimiter
-from tracker.ingestion.heartbeat import Heartbeat, Identity
 from tracker.ingestion.service import Commands, Devices, ingest_role
-from tracker.janitor import role as janitor
-from tracker.janitor.orphans import Swept
 from tracker.limits import Limits
-from tracker.observe.health import Condition, Health, Pulse
+from tracker.observe.health import Health
 from tracker.processing import consumer
 from tracker.processing.service import process_role
-from tracker.redis.connection import Unavailable
 
 CONSUMER = "consumer's loop"
 COMMANDS = "commands' loop"
@@ -156,64 +149,6 @@ async def test_a_loop_that_has_died_is_stuck(
     running.time.passes(delivery.STUCK + 1)
     assert COMMANDS in running.health.stuck
     await running.stop()
-
-
-def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
-    clock, redis = Clock(), FakeRedis()
-    pulse = Pulse(heartbeat.STUCK, clock.seconds)
-    service = Heartbeat(
-        *(clock, redis, "one", {}, lambda: None, lambda _: None, None),  # type: ignore[arg-type]
-        *(Identity("here", "boot", 1, 1), pulse),
-    )
-    service.startService()
-    for _ in range(10):  # Redis is there, and answers nothing in time
-        redis.commands.pop()[1].errback(Unavailable("no answer within 4 s"))
-        clock.advance(heartbeat.INTERVAL)
-    assert not pulse.stuck
-    clock.advance(heartbeat.STUCK + 1)
-    assert pulse.stuck
-    redis.commands.pop()[1].errback(Unavailable("too late"))
-    clock.advance(heartbeat.INTERVAL)
-    assert not pulse.stuck
-
-
-class Sweeper:
-    """Takes as long as the test says, in steps."""
-
-    def __init__(self) -> None:
-        self.step: Deferred[None] = Deferred()
-        self.steps = 0
-
-    async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
-        while goes_on():
-            self.steps += 1
-            self.step = Deferred()
-            await self.step
-
-
-class Keeper:
-    trimmed = 0
-
-    def tidy(self, goes_on: Callable[[], bool]) -> Awaitable[list[str]]:
-        raise AssertionError("the sweep has no end")
-
-
-def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
-    clock = Clock()
-    pulse = Pulse(janitor.STUCK, clock.seconds)
-    sweeper = Sweeper()
-    service = janitor.Janitor(
-        *(clock, FakeRedis(), Keeper(), sweeper, 60.0, Condition()),  # type: ignore[arg-type]
-        *(CollectorRegistry(), pulse),
-    )
-    service.startService()
-    for _ in range(100):
-        clock.advance(janitor.STUCK - 1)
-        assert not pulse.stuck
-        sweeper.step.callback(None)
-    assert sweeper.steps == 101
-    clock.advance(janitor.STUCK + 1)
-    assert pulse.stuck
 
 
 def bridging(redis: RedisServer) -> Running:

@@ -121,6 +121,20 @@ def test_a_vendor_imports_no_other_vendor() -> None:
                     assert name.split(".")[2] not in vendors - {vendor}, path
 
 
+@pytest.mark.parametrize("kind", ["unit", "integration"])
+def test_tests_stand_in_packages_named_as_those_they_test(kind: str) -> None:
+    tests = ROOT / "tests" / kind
+    for path in tests.rglob("__init__.py"):
+        folder = path.parent.relative_to(tests)
+        assert (PACKAGE / folder / "__init__.py").exists(), folder
+
+
+def test_unit_tests_outside_of_packages_are_those_of_the_vocabulary() -> None:
+    rules = {"house", "messages"}
+    for path in (ROOT / "tests" / "unit").glob("test_*.py"):
+        assert path.stem.split("_")[1] in VOCABULARY | rules, path
+
+
 def test_every_package_of_ours_is_a_regular_one() -> None:
     for folder in PACKAGE.rglob("*"):
         if folder.is_dir() and list(folder.glob("*.py")):

@@ -71,33 +71,6 @@ def leave(redis: RedisServer, identity: Identity, seconds: int = EXPIRY) -> None
     redis.client.set(KEY, json.dumps(asdict(identity)), ex=seconds)
 
 
-def test_a_process_is_told_from_all_others() -> None:
-    with subprocess.Popen(["sleep", "60"]) as other:
-        found = Identity.of(other.pid)
-        assert found is not None
-        assert found != me()
-        assert found == Identity.of(other.pid)
-        assert found.is_beside(me())
-        other.kill()
-    assert Identity.of(other.pid) != found
-
-
-@pytest.mark.parametrize(
-    "beat",
-    [
-        *(b"", b"{}", b"[1]", b"no json", b'{"host": "x"}', b"[" * 100_000, b"9" * 3_000_000),
-        b'{"host": "x", "boot": "y", "pid": "../self", "began": 1}',
-        b'{"host": "x", "boot": "y", "pid": 1e999, "began": 1}',
-        b'{"host": "x", "boot": "y", "pid": true, "began": 1}',
-        b'{"host": ["x"], "boot": "y", "pid": 1, "began": 1}',
-        b'{"host": "' + b"x" * 1000 + b'", "boot": "y", "pid": 1, "began": 1}',
-    ],
-    ids=lambda beat: repr(beat[-30:]),
-)
-def test_a_heartbeat_need_not_say_whose_it_is(beat: bytes) -> None:
-    assert Identity.in_beat(beat) is None
-
-
 @ensureDeferred
 async def test_it_is_there_at_once_and_withdrawn_at_the_end(
     connected: Connected, redis: RedisServer

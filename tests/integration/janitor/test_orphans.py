@@ -507,25 +507,6 @@ async def test_stop_does_not_wait_for_all_commands_of_a_device(
     assert (await sweep()).commands["expired"] == len(left)
 
 
-# What a round says.
-
-
-def test_a_summary_tells_what_was_done_and_nothing_else() -> None:
-    swept = Swept()
-    assert swept.summary() == (
-        "0 stale connections removed, 0 streams of commands removed, of their commands none; "
-        "0 devices waited for"
-    )
-    swept.connections, swept.streams, swept.waiting = 3, 1, 2
-    swept.commands["moved"] += 0
-    swept.commands["expired"] += 2
-    swept.commands["ended"] += 1
-    assert swept.summary() == (
-        "3 stale connections removed, 1 streams of commands removed, of their commands "
-        "1 ended, 2 expired; 2 devices waited for"
-    )
-
-
 # Who lives.
 
 

@@ -15,10 +15,9 @@ import pytest
 import pytest_twisted
 from attrs import evolve
 from pytest_twisted import ensureDeferred
-from zope.interface.verify import verifyObject
 
 from tests.integration.storage.batches import CHECKPOINT, message, stored
-from tracker.interfaces import Batch, IPositionSink, SinkUnusable
+from tracker.interfaces import Batch, SinkUnusable
 from tracker.storage.jsonlines.writer import JSONLinesSink
 
 Open = Callable[[Path], JSONLinesSink]
@@ -64,7 +63,6 @@ def lines(path: Path) -> list[Any]:
 async def test_a_line_is_the_payload_and_what_the_stream_knows(
     sink: JSONLinesSink, path: Path
 ) -> None:
-    verifyObject(IPositionSink, sink)
     one = stored(1)
     named = evolve(stored(2, generation_type=5), named={"Ignition": {"value": 1}})
     assert await sink.store(Batch([one, named, message(3)], CHECKPOINT)) == 3

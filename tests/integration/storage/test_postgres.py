@@ -14,7 +14,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
-from zope.interface.verify import verifyObject
 
 from tests.integration.storage.batches import CHECKPOINT, DEVICE, message, stored
 from tests.servers import PostgresServer, free_port
@@ -22,7 +21,6 @@ from tests.waiting import until
 from tracker.interfaces import (
     Batch,
     BatchRefused,
-    IPositionSink,
     SinkDown,
     SinkTimedOut,
     SinkUnusable,
@@ -33,7 +31,6 @@ from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import connect
 from tracker.storage.postgresql.schema import upgrade
 from tracker.storage.postgresql.writer import PostgreSQLSink
-from tracker.storage.sinks import make_sink
 
 Open = Callable[..., PostgreSQLSink]
 
@@ -72,10 +69,6 @@ async def sink(database: str, closing: Open) -> PostgreSQLSink:
     sink = closing(database)
     await sink.open()
     return sink
-
-
-def test_it_keeps_to_the_interface() -> None:
-    verifyObject(IPositionSink, sink_to("postgresql://127.0.0.1/x"))
 
 
 # What is stored.
@@ -527,37 +520,7 @@ async def test_it_can_be_closed_at_any_time(database: str) -> None:
     await opened.close()
 
 
-# URLs.
-
-
-@pytest.mark.parametrize(
-    "url",
-    [
-        "postgresql://tracker:s3cr%zzt@127.0.0.1/db",
-        "postgresql://tracker:s3cret@127.0.0.1/db?sslmod=require",
-        "postgresql://tracker:s3cret@127.0.0.1:port/db",
-        "postgres://tracker:s3cret@127.0.0.1/db?timescale=yes",
-        "postgresql://tracker:s3cret@[127.0.0.1/db",
-        "postgresql://tracker:s3cret@127.0.0.1/db?connect_timeout=s3cret",
-        "postgresql:tracker:s3cret",
-    ],
-)
-def test_a_url_that_makes_no_sense_is_told_without_what_is_in_it(url: str) -> None:
-    with pytest.raises(ValueError, match=r"^.+$") as error:
-        make_sink(None, url)
-    assert "s3cr" not in str(error.value)
-    assert "\n" not in str(error.value)
-    assert error.value.__cause__ is None
-    assert error.value.__context__ is None or error.value.__suppress_context__
-
-
-def test_what_is_shown_of_a_url_holds_no_password() -> None:
-    address = PostgreSQLAddress.from_url("postgres://me:s3cret@db.example:5433/fleet?timescale=1")
-    assert address.url == "postgresql://me@db.example:5433/fleet"
-    assert address.timescale
-    assert "s3cret" not in repr(address)
-    socket = PostgreSQLAddress.from_url("postgresql:///fleet?host=/run/postgresql&password=s3cret")
-    assert socket.url == "postgresql://%2Frun%2Fpostgresql/fleet"
+# What cannot be opened.
 
 
 @pytest.mark.parametrize("kind", ["password", "database", "role", "certificate"])

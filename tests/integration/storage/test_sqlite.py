@@ -12,11 +12,9 @@ import pytest
 import pytest_twisted
 from attrs import evolve
 from pytest_twisted import ensureDeferred
-from zope.interface.verify import verifyObject
 
 from tests.integration.storage.batches import CHECKPOINT, message, stored
-from tests.unit.fakes import FakeSink
-from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
+from tracker.interfaces import Batch, BatchRefused, SinkUnusable, StoredPosition
 from tracker.storage.sqlite import writer as sqlite
 from tracker.storage.sqlite.writer import SQLiteSink, upgrade
 
@@ -61,11 +59,6 @@ def rows(path: Path, query: str) -> list[tuple[Any, ...]]:
         return database.execute(query).fetchall()
     finally:
         database.close()
-
-
-def test_sinks_keep_to_the_interface(path: Path) -> None:
-    verifyObject(IPositionSink, sink_at(path))
-    verifyObject(IPositionSink, FakeSink())
 
 
 @ensureDeferred

@@ -1,0 +1,67 @@
+"""The heartbeat of an instance: whose it is, and when it counts as stuck."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.unit.fakes import FakeRedis
+from tracker.ingestion import heartbeat
+from tracker.ingestion.heartbeat import Heartbeat, Identity
+from tracker.observe.health import Pulse
+from tracker.redis.connection import Unavailable
+
+
+def me() -> Identity:
+    identity = Identity.of(os.getpid())
+    assert identity is not None
+    return identity
+
+
+def test_a_process_is_told_from_all_others() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        found = Identity.of(other.pid)
+        assert found is not None
+        assert found != me()
+        assert found == Identity.of(other.pid)
+        assert found.is_beside(me())
+        other.kill()
+    assert Identity.of(other.pid) != found
+
+
+@pytest.mark.parametrize(
+    "beat",
+    [
+        *(b"", b"{}", b"[1]", b"no json", b'{"host": "x"}', b"[" * 100_000, b"9" * 3_000_000),
+        b'{"host": "x", "boot": "y", "pid": "../self", "began": 1}',
+        b'{"host": "x", "boot": "y", "pid": 1e999, "began": 1}',
+        b'{"host": "x", "boot": "y", "pid": true, "began": 1}',
+        b'{"host": ["x"], "boot": "y", "pid": 1, "began": 1}',
+        b'{"host": "' + b"x" * 1000 + b'", "boot": "y", "pid": 1, "began": 1}',
+    ],
+    ids=lambda beat: repr(beat[-30:]),
+)
+def test_a_heartbeat_need_not_say_whose_it_is(beat: bytes) -> None:
+    assert Identity.in_beat(beat) is None
+
+
+def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
+    clock, redis = Clock(), FakeRedis()
+    pulse = Pulse(heartbeat.STUCK, clock.seconds)
+    service = Heartbeat(
+        *(clock, redis, "one", {}, lambda: None, lambda _: None, None),  # type: ignore[arg-type]
+        *(Identity("here", "boot", 1, 1), pulse),
+    )
+    service.startService()
+    for _ in range(10):  # Redis is there, and answers nothing in time
+        redis.commands.pop()[1].errback(Unavailable("no answer within 4 s"))
+        clock.advance(heartbeat.INTERVAL)
+    assert not pulse.stuck
+    clock.advance(heartbeat.STUCK + 1)
+    assert pulse.stuck
+    redis.commands.pop()[1].errback(Unavailable("too late"))
+    clock.advance(heartbeat.INTERVAL)
+    assert not pulse.stuck
