@@ -11,6 +11,7 @@ from twisted.internet.interfaces import IAddress
 from zope.interface import implementer
 
 from tracker.command import Answer, CommandFrame
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import (
     Admission,
     Batch,
@@ -28,9 +29,8 @@ from tracker.interfaces import (
     Tally,
     Traffic,
 )
-from tracker.log.redis.groups import entry_order
+from tracker.log.entries import entry_order
 from tracker.position import Entry
-from tracker.redis.connection import Refused, Unavailable
 
 
 @implementer(IGateway)

@@ -13,8 +13,8 @@ from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import echo_pairs, echo_table
 from tracker.admin.redis import ask_redis
 from tracker.keys import dead_letters, telemetry_stream
+from tracker.log.entries import behind
 from tracker.log.redis.dead import DeadLetter, Retried, drop_dead, read_dead, retry_dead
-from tracker.log.redis.entry_ids import behind
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import Failed
 from tracker.untrusted import listed, shown

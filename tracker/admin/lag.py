@@ -19,8 +19,9 @@ from tracker.admin.output import console, drawn, echo_table, iso, on_terminal
 from tracker.admin.redis import ask_redis, known_streams
 from tracker.control.client import ControlClient, NotConnected
 from tracker.control.commands import RedisUnavailable
+from tracker.errors import Refused, Unavailable
 from tracker.log.redis.lag import StreamLag, stream_lag
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.runtime.run import Failed
 from tracker.untrusted import shown

@@ -12,11 +12,12 @@ from twisted.plugin import getPlugins
 from tracker import config
 from tracker.admin.statuses import ExitStatus
 from tracker.config import ConfigError
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IVendor
 from tracker.log.redis.advertised import advertised_streams
 from tracker.observe.health import Condition
 from tracker.redis.address import redis_address
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import Failed, run
 
 

@@ -22,8 +22,8 @@ from tracker.interfaces import (
     SinkUnusable,
     StoredPosition,
 )
-from tracker.log.redis.entry_ids import behind
-from tracker.log.redis.groups import Delivered, read_range
+from tracker.log.entries import Delivered, behind
+from tracker.log.redis.ranges import read_range
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
 from tracker.redis.connection import RedisConnection

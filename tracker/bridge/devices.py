@@ -22,9 +22,10 @@ from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
 from tracker.bridge.rows import DEVICE_FIELDS
 from tracker.bridge.schema import DEVICES
 from tracker.command import is_device_id
+from tracker.errors import Refused, Unavailable
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
 from tracker.observe.health import Condition, Pulse
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.script import Script
 

@@ -28,9 +28,10 @@ from tracker.control.commands import (
     VersionMismatch,
 )
 from tracker.control.credentials import Credentials
+from tracker.errors import Refused, Unavailable
 from tracker.log.redis.advertised import control_ports
 from tracker.observe.health import Condition
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
 

@@ -27,12 +27,13 @@ from tracker.bridge.schema import COMMANDS, DEFAULT_EXPIRY, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import Outcome, Reason, Status
 from tracker.commands.fates import command_fate, find_command
-from tracker.keys import DIRECTUS_GROUP, RESPONSES
+from tracker.errors import Refused, Unavailable
+from tracker.keys import RESPONSES
 from tracker.keys import fate as fate_key
-from tracker.log.redis.groups import create_group, first_unacknowledged
+from tracker.log.interfaces import IRecordReader
 from tracker.observe.complaints import Complaints
 from tracker.position import iso_milliseconds
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 
 #: Seconds between two looks.
@@ -53,7 +54,10 @@ _LOST: Final = Outcome.failed(
 
 
 class Overdue(Service):
-    """Tells rows whose time is long over how they ended, where nobody else can."""
+    """Tells rows whose time is long over how they ended, where nobody else can.
+
+    :param responses: a member of the group that reads responses.
+    """
 
     _log = Logger()
 
@@ -62,12 +66,14 @@ class Overdue(Service):
         clock: Any,
         directus: DirectusClient,
         redis: RedisConnection,
+        responses: IRecordReader,
         table: CommandTable,
         interval: float = INTERVAL,
     ) -> None:
         self._clock = clock
         self._directus = directus
         self._redis = redis
+        self._responses = responses
         self._table = table
         self._complaints = Complaints(clock, self._log)
         self._looking: Deferred[None] = succeed(None)
@@ -126,8 +132,8 @@ class Overdue(Service):
 
     async def _is_all_told(self) -> bool:
         """Whether nothing is on its way to Directus: it could be of these."""
-        await create_group(self._redis, RESPONSES, DIRECTUS_GROUP)
-        return await first_unacknowledged(self._redis, RESPONSES, DIRECTUS_GROUP) is None
+        await self._responses.join(RESPONSES)
+        return await self._responses.oldest_unfinished(RESPONSES) is None
 
     async def _end_safely(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
         """Call :meth:`_end`; log an error of Redis for this row, and return False."""

@@ -26,27 +26,17 @@ from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
-from tracker.keys import DIRECTUS_GROUP, RESPONSES
-from tracker.log.redis.allowance import Allowance
-from tracker.log.redis.groups import (
-    FIRST,
-    Delivered,
-    acknowledge,
-    claim_idle,
-    create_group,
-    entry_order,
-    keep_claim,
-    read_new,
-    read_pending,
-)
+from tracker.errors import Refused, Unavailable
+from tracker.keys import RESPONSES
+from tracker.log.entries import Delivered, entry_order
+from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Pulse
 from tracker.observe.ratelimit import LimitedLog
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
 
-#: Milliseconds that a read waits for something to come.
-BLOCK_MS: Final = 5000
+#: Seconds that a read waits for a response.
+READ_WAIT: Final = 5.0
 #: Seconds without a turn, or another try, after which it is stuck.
 STUCK: Final = 300.0
 #: Responses of one read, and so commands that are told of at once.
@@ -57,8 +47,8 @@ MOST_HELD: Final = 200
 PATIENCE: Final = 8
 #: Seconds until Redis is asked again.
 RETRY: Final = 1.0
-#: Milliseconds after which what another bridge was given is taken over.
-CLAIM_AFTER_MS: Final = 60_000
+#: Seconds after which responses are claimed that another bridge does nothing with.
+CLAIM_AFTER: Final = 60.0
 
 _PLAIN: Final = ("status", "delivered_at", "finished_at")
 
@@ -95,8 +85,7 @@ class _Untold:
 class ResponseWriter(Service):
     """Tells Directus what has become of commands.
 
-    :param reading: a connection that only this service uses, since its reads block.
-    :param name: this bridge's name in the group; the same after a restart.
+    :param reader: this bridge's membership in the group; its batches have :data:`BATCH` entries.
     :param backoff: makes one; all that is told together has one, and what waits for itself.
     :param condition: met while that goes well.
     :param pulse: beats while responses are told, and rests while Directus is waited for.
@@ -107,27 +96,23 @@ class ResponseWriter(Service):
     def __init__(
         self,
         clock: Any,
-        reading: RedisConnection,
-        redis: RedisConnection,
+        reader: IRecordReader,
         table: CommandTable,
-        name: str,
         backoff: Callable[[], Backoff],
         condition: Condition,
         pulse: Pulse | None = None,
         metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
-        self._reading = reading
-        self._redis = redis
+        self._reader = reader
         self._table = table
-        self._group = (DIRECTUS_GROUP, name)
         self._new_backoff = backoff
         self._backoff = backoff()
         self._condition = condition
         self._pulse = pulse or Pulse(STUCK)
         self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
-        self._claims = RedisTimer(clock, redis, CLAIM_AFTER_MS / 3000, self._keep_claims)
+        self._claims = RedisTimer(clock, reader, CLAIM_AFTER / 3, self._keep_claims)
         self._telling: Mapping[str, _Untold] = {}
         self._held: dict[str, _Untold] = {}
         self._rejections = LimitedLog(clock, self._log)
@@ -164,38 +149,29 @@ class ResponseWriter(Service):
 
     async def _consume(self) -> None:
         self._pulse.rest()
-        await self._reading.when_connected()
-        await self._redis.when_connected()
+        await self._reader.when_connected()
         self._pulse.beat()
-        await create_group(self._redis, RESPONSES, DIRECTUS_GROUP)
+        await self._reader.join(RESPONSES)
         self._held.clear()  # all of it is pending
         self._telling = {}
         self._report_health()
-        after = {RESPONSES: "0"}
-        while entries := await read_pending(
-            self._redis, *self._group, after, Allowance(after, BATCH)
-        ):
+        async for entries in self._reader.unfinished([RESPONSES]):
             await self._take(entries)
-            after = {RESPONSES: entries[-1].id}
-        cursor = FIRST
         while True:
             due = (item for item in self._held.items() if not item[1].backoff.left)
             await self._tell(dict(islice(due, BATCH)))
-            soonest = min(
-                (one.backoff.left for one in self._held.values()), default=BLOCK_MS / 1000
-            )
+            soonest = min((one.backoff.left for one in self._held.values()), default=READ_WAIT)
             if len(self._held) >= MOST_HELD:
                 self._pulse.rest()
                 await deferLater(self._clock, soonest)
                 continue
-            claimed, cursor = await claim_idle(
-                *(self._redis, *self._group, CLAIM_AFTER_MS, RESPONSES, cursor),
-                Allowance([RESPONSES], BATCH),
-            )
-            await self._take(claimed)
-            block_ms = min(BLOCK_MS, int(soonest * 1000) + 1)
-            new = Allowance([RESPONSES], BATCH)
-            await self._take(await read_new(self._reading, *self._group, new, block_ms))
+            async for claimed in self._reader.overdue(RESPONSES, CLAIM_AFTER):
+                await self._take(claimed)
+                if len(self._held) >= MOST_HELD:
+                    break
+            wait = min(READ_WAIT, soonest + 0.001)
+            new = self._reader.allowance([RESPONSES])
+            await self._take(await self._reader.read(new, wait))
 
     async def _take(self, entries: Sequence[Delivered]) -> None:
         """Tell of all of these, behind what still waits of the same commands."""
@@ -327,7 +303,7 @@ class ResponseWriter(Service):
 
     async def _acknowledge(self, entry_ids: Sequence[str]) -> None:
         if entry_ids:
-            await acknowledge(self._redis, DIRECTUS_GROUP, RESPONSES, entry_ids)
+            await self._reader.acknowledge(RESPONSES, entry_ids)
 
     async def _keep_claims(self) -> None:
         """Let no other bridge take over what Directus lets this one wait with."""
@@ -336,7 +312,7 @@ class ResponseWriter(Service):
         if not entry_ids:
             return
         try:
-            await keep_claim(self._redis, *self._group, RESPONSES, entry_ids)
+            await self._reader.busy(RESPONSES, entry_ids)
         except (Refused, Unavailable) as error:
             self._log.debug("claims not kept: {error}", error=error)
 

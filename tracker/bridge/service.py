@@ -20,12 +20,14 @@ from tracker.bridge.dispatcher import STUCK as DISPATCHER_STUCK
 from tracker.bridge.instances import Instances
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.overdue import Overdue
-from tracker.bridge.responses import BLOCK_MS, ResponseWriter
+from tracker.bridge.responses import BATCH, READ_WAIT, ResponseWriter
 from tracker.bridge.responses import STUCK as RESPONSES_STUCK
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
 from tracker.control.credentials import Credentials
+from tracker.keys import DIRECTUS_GROUP
+from tracker.log.redis.reader import RedisReader
 from tracker.net.listener import Listener
 from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
@@ -101,7 +103,7 @@ def bridge_role(
         reactor,
         address,
         health.condition("redis (bridge, reading)"),
-        reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
+        reply_timeout=READ_WAIT + REPLY_TIMEOUT,
     )
     client = DirectusClient(reactor, directus.url, directus.token, called=metrics.called)
     table = CommandTable(client, redis)
@@ -111,8 +113,9 @@ def bridge_role(
         return Backoff(random, reactor, **longest, told=metrics.retrying(part))
 
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
+    reader = RedisReader(reading, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH)
     writer = ResponseWriter(
-        *(reactor, reading, redis, table, name, lambda: backoff("responses")),
+        *(reactor, reader, table, lambda: backoff("responses")),
         health.condition("responses"),
         health.pulse("responses' loop", RESPONSES_STUCK),
         metrics,
@@ -129,7 +132,7 @@ def bridge_role(
         health.pulse("readings of devices", DEVICES_STUCK),
         metrics,
     )
-    overdue = Overdue(reactor, client, redis, table)
+    overdue = Overdue(reactor, client, redis, reader, table)
     asking = (writer, devices, overdue, dispatcher)
     for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)

@@ -25,7 +25,8 @@ from tracker.bridge.rest import (
 from tracker.bridge.rows import fields_of, is_unfinished, may_be_followed_by, moment_of
 from tracker.bridge.schema import COMMANDS
 from tracker.commands.fates import Fate, command_fate
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.errors import Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 
 #: What is looked at before and after a change.
 _SEEN: Final = ("id", "status", "finished_at")

@@ -38,9 +38,9 @@ from twisted.python.failure import Failure
 
 from tracker.command import EXPIRED, Answer, Command, CommandFrame, Outcome, Reason, Status
 from tracker.commands.ledger import CommandLedger, Step
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import ISession, SessionEnded
-from tracker.log.redis.groups import Delivered
-from tracker.redis.connection import Refused, Unavailable
+from tracker.log.entries import Delivered
 from tracker.settings import setting
 
 #: Seconds until a step is tried again that Redis has not taken.

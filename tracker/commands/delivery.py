@@ -35,14 +35,16 @@ from tracker.command import (
 )
 from tracker.commands.courier import Courier, Held, Timing
 from tracker.commands.ledger import CommandLedger, Step, entry_at
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import ISession
 from tracker.keys import INGEST_GROUP, outbound
-from tracker.log.redis.allowance import Allowance
-from tracker.log.redis.groups import Delivered, create_group, read_new, read_pending
+from tracker.log.allowance import Allowance
+from tracker.log.entries import Delivered
+from tracker.log.redis.groups import create_group, read_new, read_pending
 from tracker.observe.figures import Distribution
 from tracker.observe.health import Condition, Pulse
 from tracker.observe.ratelimit import LimitedLog
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 
 #: Milliseconds that a read waits for something to come.
 BLOCK_MS: Final = 5000

@@ -10,10 +10,11 @@ from attrs import frozen
 
 from tracker.command import Outcome, Response, Status
 from tracker.commands.registry import owners
+from tracker.errors import Refused
 from tracker.keys import RESPONSES, fate, outbound, waiting_commands
-from tracker.log.redis.entry_ids import behind
-from tracker.log.redis.groups import read_range
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.log.entries import behind
+from tracker.log.redis.ranges import read_range
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 
 #: Entries of a stream among which a command is looked for.

@@ -35,7 +35,8 @@ from tracker.keys import (
     outbound,
     waiting_commands,
 )
-from tracker.log.redis.groups import Delivered, read_range
+from tracker.log.entries import Delivered
+from tracker.log.redis.ranges import read_range
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
@@ -396,7 +397,7 @@ async def outbound_entries(
 ) -> list[Delivered]:
     """Return a page of a stream of commands, pending entries included.
 
-    :param first: start of the page; see :func:`tracker.log.redis.entry_ids.behind`.
+    :param first: start of the page; see :func:`tracker.log.entries.behind`.
     """
     return await read_range(redis, stream, first, "+", _PAGE)
 

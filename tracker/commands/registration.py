@@ -16,7 +16,8 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
 from tracker.commands.registry import connections, owners, state
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.errors import Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 
 #: Seconds between two looks at whether the registry is right.

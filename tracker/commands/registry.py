@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
 from tracker.commands.ledger import MOVING
+from tracker.errors import Refused
 from tracker.keys import CONNECTED_VENDORS, CONNECTIONS, heartbeat
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.script import Script
 

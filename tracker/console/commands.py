@@ -10,8 +10,8 @@ from attrs import asdict, define, frozen
 
 from tracker.command import Response, Status, claimed_identity
 from tracker.keys import RESPONSES, outbound
-from tracker.log.redis.entry_ids import behind
-from tracker.log.redis.groups import Delivered, entry_order, read_range
+from tracker.log.entries import Delivered, behind, entry_order
+from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 
 #: Commands that are remembered.

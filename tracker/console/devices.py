@@ -12,10 +12,11 @@ from typing import Any, Final
 from tracker.commands.registry import owners, vendors
 from tracker.console.ports import ControlPorts, NoInstance
 from tracker.control.commands import ControlError
+from tracker.errors import Refused
 from tracker.interfaces import INaming
 from tracker.keys import CONNECTIONS, DEVICE_MODELS
 from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.storage.positions import MOST_DEVICES, NoAnswer, Positions, Search
 from tracker.untrusted import is_unicode, parse_json, shown

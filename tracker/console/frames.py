@@ -14,8 +14,8 @@ from tracker.console.events import Broadcast, EventStream, TooMany, event
 from tracker.console.ports import ControlPorts
 from tracker.control.client import ControlClient, DeviceEvent
 from tracker.control.commands import ControlError
+from tracker.errors import Refused, Unavailable
 from tracker.observe.ratelimit import LimitedLog
-from tracker.redis.connection import Refused, Unavailable
 
 #: Seconds between two looks at where the devices are that are watched.
 INTERVAL: Final = 3.0

@@ -7,13 +7,15 @@ from typing import Final, TypeVar
 
 from attrs import define, field, frozen
 
+from tracker.errors import Refused
 from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
+from tracker.log.allowance import size_of
+from tracker.log.entries import Delivered
 from tracker.log.redis.advertised import Beat, heartbeats
-from tracker.log.redis.allowance import size_of
 from tracker.log.redis.dead import DeadLetter, dead_letter
-from tracker.log.redis.groups import Delivered, read_range
 from tracker.log.redis.lag import StreamLag, stream_lag
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.log.redis.ranges import read_range
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
 

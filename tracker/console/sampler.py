@@ -16,15 +16,15 @@ from tracker.console.events import event
 from tracker.console.history import History
 from tracker.console.look import MOST_INSTANCES, Look
 from tracker.console.ports import ControlPorts
+from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES
+from tracker.log.entries import Delivered
 from tracker.log.redis.advertised import Beat
 from tracker.log.redis.dead import DeadLetter
-from tracker.log.redis.groups import Delivered
 from tracker.log.redis.lag import GroupLag, StreamLag
 from tracker.observe.complaints import Complaints
 from tracker.observe.health import Pulse
 from tracker.position import MAX_SAFE_INTEGER
-from tracker.redis.connection import Refused, Unavailable
 from tracker.redis.protocol import is_wrong_type
 from tracker.settings import setting
 from tracker.untrusted import shown

@@ -35,10 +35,10 @@ from tracker.control.commands import (
     NoSuchCommand,
     NotPermitted,
 )
+from tracker.errors import Refused, Unavailable
 from tracker.net.http import BoundedRequest, BoundedSite
 from tracker.net.refusals import Refusal
 from tracker.net.reports import HTTPReports
-from tracker.redis.connection import Refused, Unavailable
 from tracker.storage.positions import NoAnswer
 from tracker.untrusted import is_unicode, parse_json
 

@@ -31,12 +31,13 @@ from tracker.control.commands import (
     RedisUnavailable,
     brief,
 )
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import ConnectionFacts, IInstance, Traffic
 from tracker.log.redis.advertised import advertised_streams
 from tracker.log.redis.lag import stream_lag
 from tracker.observe.levels import LogLevels
 from tracker.position import iso_milliseconds
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
 

@@ -9,11 +9,12 @@ from attrs import frozen
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from tracker.errors import Refused, Unavailable
 from tracker.imei import has_valid_check_digit
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
 from tracker.observe.health import Condition
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import MAX_SHOWN
 

@@ -22,12 +22,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker import __version__
+from tracker.errors import Refused, Unavailable
 from tracker.ingestion.gateway import Gateway
 from tracker.keys import heartbeat
 from tracker.log.redis.advertised import EXPIRY
 from tracker.observe.health import Pulse
 from tracker.position import iso_milliseconds
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.lifecycle import Abort

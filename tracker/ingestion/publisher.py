@@ -24,12 +24,13 @@ from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from tracker.errors import Refused, Unanswered, Unavailable
 from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
 from tracker.log.redis.append import append
 from tracker.observe.health import Condition, Pulse
 from tracker.position import Entry
-from tracker.redis.connection import RedisConnection, Refused, Unanswered, Unavailable
+from tracker.redis.connection import RedisConnection
 
 #: Entries in one call to Redis, which it works off in about half a millisecond. As soon as
 #: there are so many, they are sent.

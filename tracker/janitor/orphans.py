@@ -34,13 +34,13 @@ from tracker.commands.ledger import (
     waiting_entries,
 )
 from tracker.commands.registry import raw_connections, sweep
+from tracker.errors import Refused, Unavailable
 from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
+from tracker.log.entries import Delivered, behind
 from tracker.log.redis.advertised import MAX_NAME, living_instances
-from tracker.log.redis.entry_ids import behind
-from tracker.log.redis.groups import Delivered
 from tracker.observe.complaints import Complaints
 from tracker.observe.ratelimit import LimitedLog
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.untrusted import shown
 
 T = TypeVar("T")

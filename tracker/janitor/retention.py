@@ -9,13 +9,14 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from twisted.logger import Logger
 
+from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
 from tracker.log.redis.advertised import advertised
 from tracker.log.redis.trim import Trimmed, remove_idle_consumers, trim, trim_dead
 from tracker.observe.complaints import Complaints
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.pipeline import existing
 from tracker.untrusted import listed, shown
 

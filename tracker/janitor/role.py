@@ -9,13 +9,14 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from tracker.errors import Refused, Unavailable
 from tracker.janitor.orphans import FATES, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.keys import RESPONSES
 from tracker.log.redis.lagwatch import LagWatch
 from tracker.observe.health import Condition, Health, Pulse
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 from tracker.redis.watch import RedisWatch
 from tracker.runtime.lifecycle import Role

@@ -11,7 +11,7 @@ another one. If the first consumer resumes and commits them, too, they are store
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -20,31 +20,25 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IPositionSink, SinkUnusable, StoredPosition
 from tracker.keys import PROCESSOR_GROUP
-from tracker.log.redis.allowance import READ_BYTES, Allowance
-from tracker.log.redis.groups import (
-    FIRST,
-    claim_idle,
-    create_group,
-    entry_order,
-    read_new,
-    read_pending,
-)
+from tracker.log.allowance import READ_BYTES, Allowance
+from tracker.log.entries import entry_order
+from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Pulse
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.storing import FIRST_RETRY, LAST_RETRY, Storing
 from tracker.processing.taking import Taken, Taker
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.redis.protocol import is_wrong_type
 from tracker.runtime.lifecycle import Abort
 from tracker.runtime.waits import Waits
 from tracker.settings import setting
 from tracker.untrusted import listed
 
-#: Milliseconds that a read waits for an entry.
-BLOCK_MS: Final = 5000
+#: Seconds that a read waits for an entry.
+READ_WAIT: Final = 5.0
 #: Seconds between two looks at keys that are left out.
 CHECK_INTERVAL: Final = 10.0
 #: Seconds without a turn of the loop, or a retry, after which the consumer counts as stuck. A
@@ -90,11 +84,8 @@ class _Read:
 class Consumer(Service):
     """One member of the group ``processor``.
 
-    :param reading: a connection that only this consumer uses, since its reads block.
-    :param commands: a connection for everything else.
+    :param reader: this consumer's membership in the group.
     :param vendors: stream → the vendor whose positions it holds.
-    :param name: this consumer's name in the group; the same after a restart, so that
-        it finishes what it had begun.
     :param condition: met while entries are stored.
     :param abort: called with the reason if the sink can never be opened.
     :param metrics: count entries by their result.
@@ -107,10 +98,8 @@ class Consumer(Service):
     def __init__(
         self,
         clock: Any,
-        reading: RedisConnection,
-        commands: RedisConnection,
+        reader: IRecordReader,
         vendors: Mapping[str, str],
-        name: str,
         sink: IPositionSink,
         condition: Condition,
         abort: Abort,
@@ -120,11 +109,9 @@ class Consumer(Service):
         pulse: Pulse | None = None,
     ) -> None:
         self._clock = clock
-        self._reading = reading
-        self._commands = commands
+        self._reader = reader
         self._configured = sorted(vendors)
         self._streams = self._configured
-        self._name = name
         self._condition = condition
         self._abort = abort
         self._pace = pace
@@ -135,8 +122,7 @@ class Consumer(Service):
         self._storing = Storing(
             clock=clock,
             waits=self._waits,
-            redis=commands,
-            name=name,
+            reader=reader,
             sink=sink,
             size=AttemptSize(pace.batch_size * len(vendors)),
             condition=condition,
@@ -145,7 +131,6 @@ class Consumer(Service):
             pulse=self._pulse,
         )
         self._ahead: _Read | None = None
-        self._lengths: dict[str, float] = {}
         self._next_claim = 0.0
         self._delay = FIRST_RETRY
         self._loop: Deferred[None] | None = None
@@ -192,10 +177,9 @@ class Consumer(Service):
     async def _consume(self) -> None:
         """Consume until stopped, or until Redis fails."""
         self._pulse.rest()
-        for connection in (self._reading, self._commands):
-            await self._waits.result(connection.when_connected())
-            if not self.running:
-                return
+        await self._waits.result(self._reader.when_connected())
+        if not self.running:
+            return
         await self._find_streams()
         checked = self._clock.seconds()
         await self._forget_read()
@@ -239,15 +223,11 @@ class Consumer(Service):
 
     async def _finish_pending(self) -> None:
         """Process entries that were delivered to this consumer before it was restarted."""
-        after = dict.fromkeys(self._streams, "0")
-        while self.running:
-            allowance = self._allowance(self._streams)
-            entries = await read_pending(self._commands, *self._member, after, allowance)
-            if not entries:
-                return
+        async for entries in self._reader.unfinished(self._streams):
             self._log.info("{count} entries are pending from before", count=len(entries))
             await self._storing.process(self._taker.take(entries))
-            after |= {entry.stream: entry.id for entry in entries}
+            if not self.running:
+                return
 
     async def _make_group(self, stream: str) -> None:
         answer = await self._storing.unfinished(stream)
@@ -259,7 +239,7 @@ class Consumer(Service):
             # The group has existed and is lost, with the pending entries of all consumers. What is
             # read again is stored once.
             after = f"{max(0, entry_order(unfinished)[0] - 1)}-0"
-        if await create_group(self._commands, stream, PROCESSOR_GROUP, after):
+        if await self._reader.join(stream, after):
             self._log.warn(
                 "group {group} created on {stream}, after {after}",
                 group=PROCESSOR_GROUP,
@@ -285,15 +265,15 @@ class Consumer(Service):
         if not self.running:
             return Taken()  # they stay pending, and are read first after the next start
         if 0 < taken.count < self._pace.batch_size and ahead.allowance.open():
-            more = await read_new(self._commands, *self._member, ahead.allowance)
+            more = await self._reader.read(ahead.allowance)
             self._taker.take(more, taken)
         if taken.count:
             self._ahead = self._start_read()
         return taken
 
     def _start_read(self) -> _Read:
-        allowance = self._allowance(self._streams)
-        read = Deferred.fromCoroutine(read_new(self._reading, *self._member, allowance, BLOCK_MS))
+        allowance = self._reader.allowance(self._streams)
+        read = Deferred.fromCoroutine(self._reader.read(allowance, READ_WAIT))
         came = Taken()
         return _Read(allowance, came, read.addCallback(self._taker.take, came))
 
@@ -302,31 +282,17 @@ class Consumer(Service):
         if self._clock.seconds() < self._next_claim:
             return
         self._next_claim = self._clock.seconds() + self._pace.claim_after / 2
-        idle_ms = int(self._pace.claim_after * 1000)
         if self._ahead is not None:
             # Redis gives a consumer its own entries, too: they would be stored twice.
             await self._storing.keep(self._ahead.came)
         for stream in self._streams:
-            cursor = FIRST
-            while self.running:
-                allowance = self._allowance([stream])
-                entries, cursor = await claim_idle(
-                    self._commands, *self._member, idle_ms, stream, cursor, allowance
+            async for entries in self._reader.overdue(stream, self._pace.claim_after):
+                self._log.warn(
+                    "{count} entries of {stream} claimed from idle consumers",
+                    count=len(entries),
+                    stream=stream,
                 )
-                if entries:
-                    self._log.warn(
-                        "{count} entries of {stream} claimed from idle consumers",
-                        count=len(entries),
-                        stream=stream,
-                    )
-                    self._metrics.claimed.labels(stream).inc(len(entries))
-                    await self._storing.process(self._taker.take(entries))
-                if cursor == FIRST:
-                    break
-
-    def _allowance(self, streams: Sequence[str]) -> Allowance:
-        return Allowance(streams, self._pace.batch_size, self._pace.batch_bytes, self._lengths)
-
-    @property
-    def _member(self) -> tuple[str, str]:
-        return PROCESSOR_GROUP, self._name
+                self._metrics.claimed.labels(stream).inc(len(entries))
+                await self._storing.process(self._taker.take(entries))
+                if not self.running:
+                    return

@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, Gauge
 
+from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.advertised import advertised_streams
 from tracker.observe.health import Condition
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import listed

@@ -7,7 +7,7 @@ from typing import Final
 from attrs import evolve
 
 from tracker.interfaces import StoredPosition
-from tracker.log.redis.groups import Delivered
+from tracker.log.entries import Delivered
 from tracker.position import BadEntry, EncodedAttributes, Position, digest
 from tracker.storage.rows import encode_json
 

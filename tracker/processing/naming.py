@@ -8,10 +8,11 @@ from typing import Any, Final
 from attrs import evolve
 from twisted.logger import Logger
 
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import INaming, StoredPosition
 from tracker.keys import DEVICE_MODELS
 from tracker.position import EncodedAttributes
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 from tracker.storage.rows import encode_json
 from tracker.untrusted import MAX_SHOWN

@@ -8,9 +8,11 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from tracker.interfaces import INaming, IPositionSink
+from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.lagwatch import LagWatch
+from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
-from tracker.processing.consumer import BLOCK_MS, STUCK, Consumer, Pace
+from tracker.processing.consumer import READ_WAIT, STUCK, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
@@ -45,7 +47,7 @@ def process_role(
         reactor,
         address,
         health.condition("redis (process, reading)"),
-        reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
+        reply_timeout=READ_WAIT + REPLY_TIMEOUT,
     )
     reading.setServiceParent(role)
     commands.setServiceParent(role)
@@ -53,12 +55,18 @@ def process_role(
     if namings is not None:
         namer = Namer(reactor, commands, namings)
         namer.setServiceParent(role)
-    Consumer(
-        reactor,
+    reader = RedisReader(
         reading,
         commands,
+        group=PROCESSOR_GROUP,
+        name=consumer,
+        entries=pace.batch_size,
+        size=pace.batch_bytes,
+    )
+    Consumer(
+        reactor,
+        reader,
         vendors,
-        consumer,
         sink,
         health.condition("consumer"),
         abort,

@@ -11,22 +11,15 @@ from typing import Any, Final, TypeVar
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
+from tracker.errors import Refused, Unavailable
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkTimedOut, SinkUnusable
 from tracker.keys import PROCESSOR_GROUP
-from tracker.log.redis.dead import put_aside
-from tracker.log.redis.groups import (
-    Delivered,
-    acknowledge,
-    attempts,
-    entry_order,
-    first_pending,
-    keep_claim,
-)
+from tracker.log.entries import Delivered, entry_order
+from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Pulse
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.taking import Row, Taken
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
 from tracker.runtime.waits import Waits
 
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
@@ -43,8 +36,7 @@ _Ids = Mapping[str, Sequence[str]]
 class Storing:
     """Stores the entries of one consumer in the sink.
 
-    :param redis: for acknowledgements; not the connection whose reads block.
-    :param name: the consumer's name in the group.
+    :param reader: the consumer's membership in the group.
     :param size: how many positions the sink is given at once.
     :param condition: met while entries are stored.
     :param report_entry: called with what is wrong with an entry.
@@ -56,8 +48,7 @@ class Storing:
         *,
         clock: Any,
         waits: Waits,
-        redis: RedisConnection,
-        name: str,
+        reader: IRecordReader,
         sink: IPositionSink,
         size: AttemptSize,
         condition: Condition,
@@ -67,8 +58,7 @@ class Storing:
     ) -> None:
         self._clock = clock
         self._waits = waits
-        self._redis = redis
-        self._name = name
+        self._reader = reader
         self._sink = sink
         self._size = size
         self._condition = condition
@@ -111,7 +101,7 @@ class Storing:
         self._pulse.beat()
         unfinished: dict[str, str] = {}
         for stream in taken.streams:
-            first = await first_pending(self._redis, stream, PROCESSOR_GROUP)
+            first = await self._reader.oldest_unfinished(stream)
             if first is not None:
                 unfinished[stream] = first
         if not await self._store(taken, unfinished):
@@ -240,23 +230,21 @@ class Storing:
         self._kept = self._clock.seconds()
         with suppress(Refused, Unavailable):
             for stream, entry_ids in held.items():
-                await keep_claim(self._redis, PROCESSOR_GROUP, self._name, stream, entry_ids)
+                await self._reader.busy(stream, entry_ids)
 
     async def _acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
-        await acknowledge(self._redis, PROCESSOR_GROUP, stream, entry_ids)
+        await self._reader.acknowledge(stream, entry_ids)
         self._metrics.processed.labels(stream).inc(len(entry_ids))
 
     async def _put_aside(self, entry: Delivered, reason: str) -> None:
         """Move an entry that cannot be stored to the dead letters, with all its fields."""
-        tried = await attempts(self._redis, PROCESSOR_GROUP, entry.stream, entry.id)
-        content = entry.content or ()
         try:
-            await put_aside(self._redis, entry.stream, entry.id, content, reason, tried)
+            await self._reader.dead_letter(entry, reason)
         except Refused as error:
             # It stays pending, and is claimed again later.
             self._report_entry(f"cannot be moved to dead letters now ({error}): {reason}", entry)
             return
-        await self._acknowledge(entry.stream, [entry.id])
+        self._metrics.processed.labels(entry.stream).inc()
         self._metrics.dead.labels(entry.stream).inc()
         self._report_entry(f"moved to dead letters: {reason}", entry)
 

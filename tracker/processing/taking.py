@@ -10,7 +10,7 @@ from attrs import define, field
 from twisted.logger import Logger
 
 from tracker.interfaces import StoredPosition
-from tracker.log.redis.groups import Delivered
+from tracker.log.entries import Delivered
 from tracker.observe.ratelimit import LimitedLog
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import txredisapi
 from twisted.application.service import Service
 from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -14,6 +13,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from tracker.errors import Refused, Unanswered, Unavailable
 from tracker.observe.health import Condition
 from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
 from tracker.redis.protocol import RedisProtocol
@@ -30,13 +30,6 @@ CHECK_INTERVAL: Final = 1.0
 # REPLY_TIMEOUT + FIRST_RETRY, for an answer that is lost on the way, and
 # CONNECT_TIMEOUT + LAST_RETRY, for an attempt that began just before the return.
 
-#: What a command raises when Redis cannot be asked; the outcome of one under way is unknown.
-Unavailable = txredisapi.ConnectionError
-#: The kind of it that says that Redis was asked, and has not answered in time.
-Unanswered = txredisapi.TimeoutError
-#: What a command raises when Redis said no.
-Refused = txredisapi.ResponseError
-
 _READ_ONLY: Final = "a read-only replica"
 
 
@@ -44,7 +37,7 @@ class RedisConnection(Service):
     """A connection that is made again whenever it is lost.
 
     Commands go out at once, in order and without waiting for each other; none is
-    kept for later: while the connection is down they fail with :data:`Unavailable`.
+    kept for later: while the connection is down they fail with ``Unavailable``.
 
     txredisapi's own pools are not used: they keep commands while Redis is away, which
     would give up the bound on memory, and stop for good when a login fails.
@@ -100,7 +93,7 @@ class RedisConnection(Service):
     def execute(self, *arguments: str | bytes | int) -> Deferred[Any]:
         """Send a command; fires with its answer (bulk strings as bytes).
 
-        Fails with :data:`Unavailable` or :data:`Refused`.
+        Fails with :class:`~tracker.errors.Unavailable` or :class:`~tracker.errors.Refused`.
         """
         if self._protocol is None:
             return fail(Unavailable("not connected"))
@@ -114,7 +107,7 @@ class RedisConnection(Service):
     def when_connected(self) -> Deferred[None]:
         """Fires as soon as a command would be sent: now, or after the next connection.
 
-        Fails with :data:`Unavailable` when the service stops before.
+        Fails with :class:`~tracker.errors.Unavailable` when the service stops before.
         """
         if self._protocol is not None:
             return succeed(None)
@@ -215,7 +208,7 @@ class _Protocol(RedisProtocol):
         return answer.addErrback(self._explain)
 
     def _explain(self, failure: Failure) -> Failure:
-        if failure.check(txredisapi.TimeoutError):
+        if failure.check(Unanswered):
             self.why = self.why or failure.getErrorMessage()
         # Where a script was refused, Redis before 7.0 says so in the middle of the line.
         elif failure.check(Refused) and "READONLY " in failure.getErrorMessage():

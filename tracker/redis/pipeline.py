@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from twisted.internet.defer import DeferredList
 
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.errors import Refused
+from tracker.redis.connection import RedisConnection
 
 #: Commands that are sent at once.
 _MAX_SENT: Final = 200

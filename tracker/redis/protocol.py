@@ -10,6 +10,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 
+from tracker.errors import Refused, Unanswered, Unavailable
 from tracker.untrusted import MAX_LINE, shown
 
 #: From here on an error repeats what it was told: a password, or what a device has sent.
@@ -79,7 +80,7 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
             self._watch.go_on(self._check_reply)
             return
         while self.replyQueue.waiting:
-            self.replyQueue.put(txredisapi.TimeoutError(late))
+            self.replyQueue.put(Unanswered(late))
         self.transport.abortConnection()
 
     def tryConvertData(self, data: Any) -> Any:
@@ -88,10 +89,14 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
 
     @staticmethod
     def handle_reply(r: Any) -> Any:
-        """The reply, or the error that it is."""
+        """Return a reply; raise it if it is an error, as one of ours."""
+        if not isinstance(r, Exception):
+            return r
         if isinstance(r, txredisapi.ResponseError):
-            raise txredisapi.ResponseError(shown(str(r).partition(_REPEATED)[0], MAX_LINE))
-        return txredisapi.RedisProtocol.handle_reply(r)
+            raise Refused(shown(str(r).partition(_REPEATED)[0], MAX_LINE))
+        if isinstance(r, txredisapi.ConnectionError):
+            raise Unavailable(str(r))
+        raise r
 
 
 class _ReplyWatch:

@@ -8,7 +8,8 @@ from typing import Any
 
 from attrs import Factory, field, frozen
 
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.errors import Refused
+from tracker.redis.connection import RedisConnection
 
 
 @frozen

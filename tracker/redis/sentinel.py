@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-import txredisapi
 from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError as ConnectTimeout
 from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IStreamClientEndpoint
@@ -20,6 +19,7 @@ from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.errors import Unavailable
 from tracker.redis.protocol import RedisProtocol
 
 #: Seconds for a Sentinel to be connected to and to answer.
@@ -110,7 +110,7 @@ class SentinelEndpoint:
             place = await protocol.execute_command(
                 "SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._name
             )
-        except txredisapi.ConnectionError as error:
+        except Unavailable as error:
             raise NotFound(protocol.why or str(error)) from None
         finally:
             protocol.transport.abortConnection()

@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 
-from tracker.redis.connection import RedisConnection
+
+class Connectable(Protocol):
+    """A connection, or what uses some, that may have to be waited for."""
+
+    def when_connected(self) -> Deferred[None]:
+        """Wait for the connection."""
 
 
 class RedisTimer(Service):
     """Does something as soon as Redis is there for the first time, then regularly.
 
+    :param redis: what is waited for.
     :param seconds: from one time to the next.
     :param do: a coroutine function, never called again before it has returned.
     """
 
     def __init__(
-        self, clock: Any, redis: RedisConnection, seconds: float, do: Callable[[], Any]
+        self, clock: IReactorTime, redis: Connectable, seconds: float, do: Callable[[], Any]
     ) -> None:
         self._first_connection = redis.when_connected
         self._timer = TimerService(seconds, do)

@@ -10,8 +10,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from twisted.logger import Logger
 
+from tracker.errors import Refused, Unavailable
 from tracker.observe.figures import gauge
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 
 #: Seconds between two looks.

@@ -19,11 +19,12 @@ from twisted.internet.protocol import ProcessProtocol
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
+from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, telemetry_stream
 from tracker.log.redis.lag import stream_lag
 from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.embedded import find_server, socket_address
 from tracker.runtime.run import Failed, Interrupt, Progress
 from tracker.simulator.device import Behaviour

@@ -16,9 +16,11 @@ from tests.waiting import until
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.overdue import Overdue
-from tracker.bridge.responses import ResponseWriter
+from tracker.bridge.responses import BATCH, ResponseWriter
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
+from tracker.keys import DIRECTUS_GROUP
+from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 
@@ -43,16 +45,11 @@ class Bridges:
 
     async def writer(self, name: str = "this") -> ResponseWriter:
         """One that runs."""
-        reading, asking = await self._connection(), await self._connection()
-        table = CommandTable(self._client(), asking)
+        waiting, redis = await self._connection(), await self._connection()
+        reader = RedisReader(waiting, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH)
+        table = CommandTable(self._client(), redis)
         writer = ResponseWriter(
-            self.reactor,
-            reading,
-            asking,
-            table,
-            name,
-            self.backoff,
-            Condition(self.reports.append),
+            self.reactor, reader, table, self.backoff, Condition(self.reports.append)
         )
         self._open.append(writer)
         writer.startService()
@@ -76,7 +73,8 @@ class Bridges:
     async def overdue(self) -> Overdue:
         """One that runs."""
         redis, client = await self._connection(), self._client()
-        overdue = Overdue(self.reactor, client, redis, CommandTable(client, redis), 0.1)
+        reader = RedisReader(redis, redis, group=DIRECTUS_GROUP, name="this", entries=BATCH)
+        overdue = Overdue(self.reactor, client, redis, reader, CommandTable(client, redis), 0.1)
         self._open.append(overdue)
         overdue.startService()
         return overdue

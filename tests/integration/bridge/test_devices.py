@@ -16,7 +16,7 @@ from tests.servers import RedisServer
 from tests.unit.bridge.double import Trouble
 from tests.waiting import until
 from tracker.bridge.devices import DeviceSync
-from tracker.redis.connection import Unavailable
+from tracker.errors import Unavailable
 
 ALLOWED: Final = "devices:allowed"
 MODELS: Final = "devices:models"

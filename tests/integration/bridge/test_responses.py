@@ -225,7 +225,7 @@ async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges:
 async def test_what_a_bridge_has_left_another_takes_over(
     bridges: Bridges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(responses, "CLAIM_AFTER_MS", 300)
+    monkeypatch.setattr(responses, "CLAIM_AFTER", 0.3)
     keys = bridges.rows(20)
     for key in keys:
         bridges.say(key, "responded")

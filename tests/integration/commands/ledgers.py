@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields
 from tracker.command import Command
-from tracker.log.redis.groups import Delivered
+from tracker.log.entries import Delivered
 
 DEVICE = "356307042441013"
 OTHER = "356307042441021"

@@ -30,7 +30,7 @@ from tests.system.commands import fates
 from tracker.commands import ledger as scripts
 from tracker.commands.courier import RETRY
 from tracker.commands.delivery import BATCH, STOP_GRACE, STOP_TIMEOUT
-from tracker.redis.connection import Unavailable
+from tracker.errors import Unavailable
 from tracker.redis.script import Script
 
 STREAM: Final = outbound("one")

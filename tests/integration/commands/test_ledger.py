@@ -33,8 +33,8 @@ from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields, responses
 from tracker.command import EXPIRED, Command, Outcome, Reason, Status
 from tracker.commands.ledger import CommandLedger, Step
-from tracker.log.redis.groups import Delivered
-from tracker.redis.connection import Refused
+from tracker.errors import Refused
+from tracker.log.entries import Delivered
 
 DAY_MS: Final = 86_400_000
 STREAM: Final = outbound("one")

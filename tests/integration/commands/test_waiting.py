@@ -32,8 +32,8 @@ from tests.system.commands import fates, fields, registry, responses
 from tracker.commands import ledger as scripts
 from tracker.commands.ledger import review_waiting, waiting_devices
 from tracker.commands.registry import state
+from tracker.errors import Refused, Unavailable
 from tracker.janitor.orphans import OrphanSweeper, Swept
-from tracker.redis.connection import Refused, Unavailable
 
 ONE: Final = outbound("one")
 

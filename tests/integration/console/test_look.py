@@ -18,9 +18,9 @@ from tracker.console.devices import Devices
 from tracker.console.look import LOOK_BYTES, MOST_LETTERS, MOST_STREAMS, look
 from tracker.console.ports import ControlPorts
 from tracker.control.credentials import Credentials
+from tracker.errors import Refused
 from tracker.log.redis.advertised import EXPIRY, heartbeats
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import Refused
 
 STREAM = "telemetry:teltonika"
 RESPONSES = "commands:responses"

@@ -42,7 +42,7 @@ from tracker.control.commands import (
     SendCommand,
 )
 from tracker.control.operations import PATIENCE, POLL
-from tracker.log.redis.groups import Delivered
+from tracker.log.entries import Delivered
 from tracker.position import iso_milliseconds
 
 # One device.

@@ -17,9 +17,9 @@ from tests.integration.conftest import Connected
 from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.waiting import until
+from tracker.errors import Unavailable
 from tracker.ingestion.heartbeat import INTERVAL, Heartbeat, Identity
 from tracker.log.redis.advertised import EXPIRY
-from tracker.redis.connection import Unavailable
 
 KEY = "instance:heartbeat:one"
 

@@ -6,7 +6,8 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tracker.log.redis.dead import Retried, drop_dead, put_aside, read_dead, retry_dead
+from tracker.log.entries import Delivered
+from tracker.log.redis.dead import Retried, append_dead, drop_dead, read_dead, retry_dead
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"
@@ -26,7 +27,9 @@ def content(redis: RedisServer, stream: str) -> list[list[bytes]]:
 async def test_what_is_put_aside_is_kept_with_what_is_known_of_it(
     redis: RedisServer, connected: Connected
 ) -> None:
-    await put_aside(connected.connection, STREAM, "1-2", [b"codec", b"8"], "no payload", 3)
+    await append_dead(
+        connected.connection, Delivered(STREAM, "1-2", [b"codec", b"8"]), "no payload", 3
+    )
     ((_, fields),) = redis.client.xrange(DEAD)
     assert fields == {
         b"_id": b"1-2",
@@ -44,7 +47,7 @@ async def test_what_is_put_aside_is_kept_with_what_is_known_of_it(
 async def test_a_retry_appends_the_entry_as_it_was(
     redis: RedisServer, connected: Connected
 ) -> None:
-    await put_aside(connected.connection, STREAM, "1-2", ODD, "odd", 1)
+    await append_dead(connected.connection, Delivered(STREAM, "1-2", ODD), "odd", 1)
     (letter,) = await read_dead(connected.connection, STREAM)
     assert list(letter.content) == ODD
     assert letter.fields[0] == ("payload", "\\xff\x00")
@@ -56,8 +59,8 @@ async def test_a_retry_appends_the_entry_as_it_was(
 @ensureDeferred
 async def test_a_retry_moves_only_what_it_is_told(redis: RedisServer, connected: Connected) -> None:
     for number in range(3):
-        await put_aside(
-            connected.connection, STREAM, f"1-{number}", [b"n", b"%d" % number], "odd", 1
+        await append_dead(
+            connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"%d" % number]), "odd", 1
         )
     letters = await read_dead(connected.connection, STREAM)
     moved = await retry_dead(connected.connection, STREAM, ["5-5", letters[1].id, letters[1].id])
@@ -70,7 +73,7 @@ async def test_a_retry_moves_only_what_it_is_told(redis: RedisServer, connected:
 @ensureDeferred
 async def test_what_cannot_be_appended_stays_dead(redis: RedisServer, connected: Connected) -> None:
     redis.client.set(STREAM, "no stream")
-    await put_aside(connected.connection, STREAM, "1-2", ODD, "odd", 1)
+    await append_dead(connected.connection, Delivered(STREAM, "1-2", ODD), "odd", 1)
     (letter,) = await read_dead(connected.connection, STREAM)
     retried = await retry_dead(connected.connection, STREAM, [letter.id])
     assert retried.moved == 0
@@ -103,7 +106,7 @@ async def test_a_letter_of_many_fields_is_retried_with_the_others(
 ) -> None:
     wide = [part for number in range(9000) for part in (b"n%d" % number, b"v")]
     for content_ in ([b"n", b"1"], wide, [b"n", b"2"]):
-        await put_aside(connected.connection, STREAM, "1-2", content_, "odd", 1)
+        await append_dead(connected.connection, Delivered(STREAM, "1-2", content_), "odd", 1)
     letters = await read_dead(connected.connection, STREAM)
     retried = await retry_dead(connected.connection, STREAM, [one.id for one in letters])
     assert retried == Retried(3)
@@ -123,7 +126,9 @@ async def test_an_odd_number_of_attempts_is_unknown(
 @ensureDeferred
 async def test_letters_are_read_in_pages(redis: RedisServer, connected: Connected) -> None:
     for number in range(5):
-        await put_aside(connected.connection, STREAM, f"1-{number}", [b"n", b"1"], "odd", 1)
+        await append_dead(
+            connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1
+        )
     read: list[str] = []
     first = "-"
     while page := await read_dead(connected.connection, STREAM, first, count=2):
@@ -136,7 +141,9 @@ async def test_letters_are_read_in_pages(redis: RedisServer, connected: Connecte
 @ensureDeferred
 async def test_what_is_dropped_is_gone(redis: RedisServer, connected: Connected) -> None:
     for number in range(3):
-        await put_aside(connected.connection, STREAM, f"1-{number}", [b"n", b"1"], "odd", 1)
+        await append_dead(
+            connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1
+        )
     letters = await read_dead(connected.connection, STREAM)
     assert await drop_dead(connected.connection, STREAM, [letters[0].id, "9-9"]) == 1
     left = await read_dead(connected.connection, STREAM)

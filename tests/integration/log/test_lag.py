@@ -10,8 +10,8 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
+from tracker.errors import Refused
 from tracker.log.redis.lag import MAX_CONSUMERS, MAX_GROUPS, MAX_READ, GroupLag, stream_lag
-from tracker.redis.connection import Refused
 
 STREAM = "telemetry:teltonika"
 GROUP = "processor"

@@ -11,8 +11,9 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
+from tracker.errors import Refused
 from tracker.log.redis.trim import Trimmed, remove_idle_consumers, trim, trim_dead
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.redis.connection import RedisConnection
 
 STREAM = "telemetry:teltonika"
 HOUR = 3600.0

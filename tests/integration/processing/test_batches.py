@@ -24,8 +24,7 @@ from tests.unit.fakes import FakeSink
 from tests.waiting import until
 from tracker.interfaces import Batch, SinkTimedOut
 from tracker.keys import PROCESSOR_GROUP
-from tracker.log.redis.allowance import Allowance
-from tracker.log.redis.groups import read_new
+from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Condition, Pulse
 from tracker.position import Position
 from tracker.processing.attempts import AttemptSize
@@ -248,6 +247,7 @@ async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) ->
     connection = RedisConnection(reactor, redis.address, Condition())
     connection.startService()
     await connection.when_connected()
+    reader = RedisReader(connection, connection, group=PROCESSOR_GROUP, name="one", entries=10)
     clock = Clock()
     owners: list[list[bytes]] = []
 
@@ -266,8 +266,7 @@ async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) ->
     storing = Storing(
         clock=clock,
         waits=Waits(clock),
-        redis=connection,
-        name="one",
+        reader=reader,
         sink=Slow(),
         size=size,
         condition=Condition(),
@@ -276,7 +275,7 @@ async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) ->
         pulse=Pulse(300.0),
     )
     taker = Taker(clock, {STREAM: "teltonika"}, metrics, None)
-    entries = await read_new(connection, PROCESSOR_GROUP, "one", Allowance([STREAM], 10))
+    entries = await reader.read(reader.allowance([STREAM]))
     await storing.process(taker.take(entries))
     await connection.stopService()
     assert owners == [[b"one"] * 3, [b"one"] * 2, [b"one"]]

@@ -545,7 +545,7 @@ async def test_a_key_of_the_wrong_type_keeps_no_other_stream_from_being_read(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracker.processing.consumer.CHECK_INTERVAL", 0.1)
-    monkeypatch.setattr("tracker.processing.consumer.BLOCK_MS", 100)
+    monkeypatch.setattr("tracker.processing.consumer.READ_WAIT", 0.1)
     redis.client.set("telemetry:wrong", "text")
     append(redis, 3)
     sink = FakeSink()

@@ -14,8 +14,8 @@ from tests.integration.conftest import Connected
 from tests.proxy import Proxy
 from tests.servers import RedisServer, Sentinel, free_port
 from tests.waiting import until
+from tracker.errors import Refused, Unavailable
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import Refused, Unavailable
 
 
 @ensureDeferred

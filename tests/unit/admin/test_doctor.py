@@ -20,12 +20,12 @@ from tracker.admin.doctor import leftovers, machine, redis, streams
 from tracker.admin.doctor.rights import needed
 from tracker.admin.doctor.server import is_here, redis_cli, rights_in
 from tracker.admin.findings import as_json, as_table, exit_status
+from tracker.errors import Refused
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, Status, failure, ok, skipped, warning
 from tracker.observe.space import judge_room
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import Refused
 from tracker.storage.checks import no_psycopg
 from tracker.storage.migrations import judge_schema
 

@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from tests.unit.fakes import FakeSink
 from tracker.admin.replay import Replay
 from tracker.interfaces import Batch, SinkTimedOut
-from tracker.log.redis.groups import Delivered
+from tracker.log.entries import Delivered
 from tracker.position import Position
 from tracker.runtime.run import Failed
 

@@ -14,8 +14,8 @@ from tests.unit.bridge.test_table import now
 from tests.unit.fakes import FakeRedis
 from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL, READINGS, SETTLES, DeviceSync
+from tracker.errors import Unavailable
 from tracker.observe.health import Condition
-from tracker.redis.connection import Unavailable
 
 FIRST: Final = 356307042441000
 

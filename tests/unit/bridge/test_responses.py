@@ -11,11 +11,12 @@ from twisted.logger import LogLevel, capturedLogs
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
 from tests.unit.bridge.queries import Complaint
-from tests.unit.bridge.stream import FakeStream
 from tests.unit.bridge.test_table import GONE, rows_of, status_of
+from tests.unit.log.memory import MemoryStream
 from tracker.bridge.backoff import Backoff
-from tracker.bridge.responses import BATCH, CLAIM_AFTER_MS, MOST_HELD, PATIENCE, ResponseWriter
+from tracker.bridge.responses import BATCH, CLAIM_AFTER, MOST_HELD, PATIENCE, ResponseWriter
 from tracker.bridge.table import CommandTable
+from tracker.keys import RESPONSES
 from tracker.observe.health import Condition
 
 INTERNAL: Final = Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
@@ -28,21 +29,28 @@ class Writing:
         self.subject = subject
         self.double = subject.double
         self.clock = subject.clock
-        self.stream = FakeStream(subject.clock)
+        self.stream = MemoryStream(subject.clock, RESPONSES, BATCH)
         self.reports: list[str | None] = []
         self.backoffs: list[Backoff] = []
         self.writer = self._writer("this")
 
     def _writer(self, name: str) -> ResponseWriter:
-        stream: Any = self.stream
-        table = CommandTable(self.subject.bridge)
         return ResponseWriter(
-            self.clock, stream, stream, table, name, self._backoff, Condition(self.reports.append)
+            self.clock,
+            self.stream.reader(name),
+            CommandTable(self.subject.bridge),
+            self._backoff,
+            Condition(self.reports.append),
         )
 
     def _backoff(self) -> Backoff:
         self.backoffs.append(Backoff(lambda: 1.0, self.clock, first=1.0, longest=60.0))
         return self.backoffs[-1]
+
+    def respond(self, command_id: str, status: str, **fields: str) -> str:
+        """Append a response; return the ID of its entry."""
+        content = {"command_id": command_id, "instance_id": "one", "status": status}
+        return self.stream.append(content | {"at": "2026-11-22T10:00:00.000Z"} | fields)
 
     def rows(self, count: int) -> list[str]:
         return rows_of(self.subject, count)
@@ -83,10 +91,10 @@ def errors(events: list[Any]) -> list[Any]:
 
 def test_it_is_told_and_acknowledged(writing: Writing) -> None:
     (key,) = writing.rows(1)
-    writing.stream.add(key, "delivered")
+    writing.respond(key, "delivered")
     writing.writer.startService()
     assert writing.status(key) == "delivered"
-    writing.stream.add(key, "responded", response="INI:1")
+    writing.respond(key, "responded", response="INI:1")
     assert writing.status(key) == "responded"
     assert not writing.stream.pending
     assert set(writing.reports) == {None}
@@ -98,8 +106,8 @@ def test_what_no_row_can_be_told_is_let_go(writing: Writing) -> None:
         *((GONE, "responded"), ("no-uuid", "responded"), ("", "failed"), (key, "no status")),
         (f"{{{key}}}", "failed"),
     ):
-        writing.stream.add(command_id, status)
-    writing.stream.add(
+        writing.respond(command_id, status)
+    writing.respond(
         key.upper(), "responded", at="no time", response="\0\ud7ff", instance_id="x" * 999
     )
     with capturedLogs() as events:
@@ -114,11 +122,11 @@ def test_what_no_row_can_be_told_is_let_go(writing: Writing) -> None:
 def test_what_comes_late_changes_nothing(writing: Writing) -> None:
     one, two = writing.rows(2)
     for key in (one, two):
-        writing.stream.add(key, "responded", response="INI:1")
+        writing.respond(key, "responded", response="INI:1")
     writing.writer.startService()
     before = {key: dict(writing.double.rows("commands")[key]) for key in (one, two)}
-    writing.stream.add(one, "delivered")
-    writing.stream.add(two, "failed", reason="timeout")
+    writing.respond(one, "delivered")
+    writing.respond(two, "failed", reason="timeout")
     assert writing.double.rows("commands") == before
     assert not writing.stream.pending
 
@@ -144,7 +152,7 @@ def test_nothing_is_lost_whatever_directus_answers(
     writing: Writing, trouble: Trouble, count: int
 ) -> None:
     keys = writing.rows(count)
-    entries = [writing.stream.add(key, "responded", response="INI:1") for key in keys]
+    entries = [writing.respond(key, "responded", response="INI:1") for key in keys]
     writing.double.troubles += [trouble] * 1000
     writing.writer.startService()
     writing.pass_time(300)
@@ -163,7 +171,7 @@ def test_nothing_is_lost_whatever_directus_answers(
 
 def test_it_waits_longer_each_time(writing: Writing) -> None:
     (key,) = writing.rows(1)
-    writing.stream.add(key, "responded")
+    writing.respond(key, "responded")
     writing.double.troubles += [Trouble(503)] * 5
     before = writing.asked
     writing.writer.startService()
@@ -178,7 +186,7 @@ def test_it_waits_longer_each_time(writing: Writing) -> None:
 def test_it_is_left_alone_as_long_as_it_wants(writing: Writing) -> None:
     keys = writing.rows(200)
     for key in keys:
-        writing.stream.add(key, "responded")
+        writing.respond(key, "responded")
     before = writing.asked
     writing.double.troubles.append(Trouble(429, headers={"Retry-After": "30"}))
     writing.writer.startService()
@@ -191,7 +199,7 @@ def test_it_is_left_alone_as_long_as_it_wants(writing: Writing) -> None:
 def test_a_directus_that_hangs_is_asked_one_thing(writing: Writing) -> None:
     keys = writing.rows(150)
     for key in keys:
-        writing.stream.add(key, "responded")
+        writing.respond(key, "responded")
     writing.double.silent = True
     writing.writer.startService()
     writing.pass_time(35)
@@ -205,7 +213,7 @@ def test_a_directus_that_hangs_is_asked_one_thing(writing: Writing) -> None:
 
 def test_its_end_does_not_wait_for_a_directus_that_hangs(writing: Writing) -> None:
     (key,) = writing.rows(1)
-    entry = writing.stream.add(key, "responded")
+    entry = writing.respond(key, "responded")
     writing.double.silent = True
     writing.writer.startService()
     stopping = writing.writer.stopService()
@@ -223,15 +231,15 @@ def test_its_end_does_not_wait_for_a_directus_that_hangs(writing: Writing) -> No
 def test_one_that_is_never_taken_holds_back_no_other(writing: Writing, status: int) -> None:
     bad, *others = writing.rows(5)
     writing.double.tables["commands"].poisoned[bad] = lambda _: Complaint(status, "X", "no")
-    kept = [writing.stream.add(bad, "delivered")]
+    kept = [writing.respond(bad, "delivered")]
     for key in others:
-        writing.stream.add(key, "responded")
+        writing.respond(key, "responded")
     with capturedLogs() as events:
         writing.writer.startService()
         assert {writing.status(key) for key in others} == {"responded"}
-        kept.append(writing.stream.add(bad, "responded"))
+        kept.append(writing.respond(bad, "responded"))
         (later,) = writing.rows(1)
-        writing.stream.add(later, "responded")
+        writing.respond(later, "responded")
         assert writing.status(later) == "responded"
         writing.pass_time(3600)
     assert list(writing.stream.pending) == kept, "it is not lost"
@@ -257,8 +265,8 @@ def too_long(data: Any) -> Complaint | None:
 def test_a_text_that_is_refused_leaves_its_status(writing: Writing) -> None:
     bad, good = writing.rows(2)
     writing.double.tables["commands"].poisoned[bad] = too_long
-    writing.stream.add(bad, "responded", response="secret")
-    writing.stream.add(good, "responded")
+    writing.respond(bad, "responded", response="secret")
+    writing.respond(good, "responded")
     with capturedLogs() as events:
         writing.writer.startService()
     assert [writing.status(key) for key in (bad, good)] == ["responded"] * 2
@@ -274,8 +282,8 @@ def test_a_text_that_is_an_internal_error_leaves_its_status_after_many_tries(
 ) -> None:
     bad, good = writing.rows(2)
     writing.double.tables["commands"].poisoned[bad] = without_texts
-    writing.stream.add(bad, "responded", response="x")
-    writing.stream.add(good, "responded")
+    writing.respond(bad, "responded", response="x")
+    writing.respond(good, "responded")
     writing.writer.startService()
     writing.pass_time(60)
     assert writing.status(bad) == "pending", "it might go well yet"
@@ -292,7 +300,7 @@ def test_a_text_that_may_not_be_written_is_kept_until_it_may(writing: Writing) -
     forbidden = Complaint(403, "FORBIDDEN", "You don't have permission to access this.")
     poisoned = writing.double.tables["commands"].poisoned
     poisoned[key] = lambda data: forbidden if data.get("response") else None
-    writing.stream.add(key, "responded", response="INI:1")
+    writing.respond(key, "responded", response="INI:1")
     writing.writer.startService()
     writing.pass_time(2 ** (PATIENCE + 1))
     assert writing.stream.pending
@@ -308,7 +316,7 @@ def test_a_status_that_is_refused_is_let_go_and_told(writing: Writing) -> None:
     (bad,) = writing.rows(1)
     refusal = Complaint(400, "FAILED_VALIDATION", "no")
     writing.double.tables["commands"].poisoned[bad] = lambda _: refusal
-    writing.stream.add(bad, "responded", response="x")
+    writing.respond(bad, "responded", response="x")
     with capturedLogs() as events:
         writing.writer.startService()
     assert not writing.stream.pending
@@ -326,7 +334,7 @@ def test_a_text_is_kept_when_directus_comes_to_itself_in_between(writing: Writin
         return INTERNAL if failures <= 2 * PATIENCE + 2 else None
 
     writing.double.tables["commands"].poisoned[key] = until_the_last_try
-    writing.stream.add(key, "responded", response="INI:1")
+    writing.respond(key, "responded", response="INI:1")
     with capturedLogs() as events:
         writing.writer.startService()
         writing.pass_time(2 ** (PATIENCE + 1))
@@ -339,7 +347,7 @@ def test_too_many_that_wait_and_nothing_else_is_read(writing: Writing) -> None:
     keys = writing.rows(2 * MOST_HELD)
     for key in keys:
         writing.double.tables["commands"].poisoned[key] = lambda _: INTERNAL
-        writing.stream.add(key, "responded")
+        writing.respond(key, "responded")
     writing.writer.startService()
     writing.pass_time(10)
     assert MOST_HELD <= len(writing.stream.pending) < MOST_HELD + BATCH
@@ -352,12 +360,12 @@ def test_too_many_that_wait_and_nothing_else_is_read(writing: Writing) -> None:
 def test_what_was_flushed_begins_anew(writing: Writing) -> None:
     one, two = writing.rows(2)
     writing.double.troubles.append(Trouble(503))
-    writing.stream.add(one, "responded")
+    writing.respond(one, "responded")
     writing.writer.startService()
     writing.stream.flush()
     writing.pass_time(3)
     assert writing.status(one) == "responded", "it was at hand"
-    writing.stream.add(two, "responded")
+    writing.respond(two, "responded")
     writing.pass_time(3)
     assert writing.status(two) == "responded"
     assert not writing.stream.pending
@@ -365,15 +373,13 @@ def test_what_was_flushed_begins_anew(writing: Writing) -> None:
 
 def test_what_another_bridge_has_left_is_taken_over(writing: Writing) -> None:
     one, two = writing.rows(2)
-    writing.stream.add(one, "responded")
-    writing.stream.execute("XGROUP", "CREATE")
-    writing.stream.execute(
-        *("XREADGROUP", "GROUP", "directus", "gone", "COUNT", 1, "STREAMS", "x", ">")
-    )
+    entry = writing.respond(one, "responded")
+    writing.stream.joined, writing.stream.delivered = True, 1
+    writing.stream.pending[entry] = "gone"
     writing.writer.startService()
     assert writing.status(one) == "pending"
     writing.stream.idle = True
-    writing.stream.add(two, "responded")
+    writing.respond(two, "responded")
     assert writing.status(one) == "responded"
     assert not writing.stream.pending
 
@@ -381,20 +387,20 @@ def test_what_another_bridge_has_left_is_taken_over(writing: Writing) -> None:
 def test_what_directus_lets_it_wait_with_stays_its_own(writing: Writing) -> None:
     bad, good = writing.rows(2)
     writing.double.tables["commands"].poisoned[bad] = lambda _: INTERNAL
-    held = writing.stream.add(bad, "responded")
+    held = writing.respond(bad, "responded")
     writing.writer.startService()
     writing.double.troubles += [Trouble(503)] * 1000
-    waits = writing.stream.add(good, "responded")
-    writing.pass_time(CLAIM_AFTER_MS / 1000)
-    assert len(writing.stream.claimed) >= 2
-    assert writing.stream.claimed[-1] == (held, waits)
+    waits = writing.respond(good, "responded")
+    writing.pass_time(CLAIM_AFTER)
+    assert len(writing.stream.kept) >= 2
+    assert writing.stream.kept[-1] == [held, waits]
 
 
 def test_whatever_goes_wrong_is_tried_again(
     writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (key,) = writing.rows(1)
-    writing.stream.add(key, "responded")
+    writing.respond(key, "responded")
 
     async def broken(_: Any) -> Any:
         raise KeyError("id")
@@ -412,7 +418,7 @@ def test_whatever_goes_wrong_is_tried_again(
 def test_a_token_that_comes_back(writing: Writing) -> None:
     (key,) = writing.rows(1)
     user = writing.double.users.pop(BRIDGE_TOKEN)
-    writing.stream.add(key, "responded")
+    writing.respond(key, "responded")
     writing.writer.startService()
     writing.pass_time(10)
     assert "401" in str(writing.reports[-1])

@@ -12,8 +12,8 @@ from tests.unit.console.test_events import told
 from tracker.console.history import POINTS, STEP, History
 from tracker.console.look import Look
 from tracker.console.sampler import INTERVAL, Thresholds
+from tracker.errors import Refused, Unavailable
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
-from tracker.redis.connection import Refused, Unavailable
 
 STREAM = "telemetry:teltonika"
 

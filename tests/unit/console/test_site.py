@@ -14,8 +14,8 @@ from tracker.console.requests import CONSOLE_LIMITS, policy
 from tracker.console.site import Tiles
 from tracker.control.client import NotConnected
 from tracker.control.commands import BadArgument, ControlError, NotPermitted, RedisUnavailable
+from tracker.errors import Refused, Unavailable
 from tracker.observe.ratelimit import MAX_LINES
-from tracker.redis.connection import Refused, Unavailable
 
 SEND = {"device_id": DEVICE, "text": "getinfo"}
 

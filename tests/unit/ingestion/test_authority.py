@@ -11,10 +11,10 @@ from twisted.logger import LogLevel, capturedLogs
 from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeRedis
+from tracker.errors import Refused, Unavailable
 from tracker.ingestion.authority import INTERVAL, AllowList, CheckedImei, EveryDevice
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.observe.health import Condition
-from tracker.redis.connection import Refused, Unavailable
 
 OURS, ALSO_OURS, STRANGER = "356307042441013", "352093081452251", "490154203237518"
 

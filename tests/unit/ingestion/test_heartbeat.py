@@ -9,10 +9,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
+from tracker.errors import Unavailable
 from tracker.ingestion import heartbeat
 from tracker.ingestion.heartbeat import Heartbeat, Identity
 from tracker.observe.health import Pulse
-from tracker.redis.connection import Unavailable
 
 
 def me() -> Identity:

@@ -14,6 +14,7 @@ from tracker.command import Reason, Status
 from tracker.commands.courier import Timing
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.registration import Registry
+from tracker.errors import Refused, Unanswered
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import Gateway
@@ -24,7 +25,6 @@ from tracker.interfaces import Admission, IDeviceAuthority, Rejection
 from tracker.limits import Limits
 from tracker.observe.health import Condition
 from tracker.position import Entry
-from tracker.redis.connection import Refused, Unanswered
 
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
 STREAM = "telemetry:teltonika"

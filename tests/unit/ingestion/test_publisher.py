@@ -7,6 +7,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
+from tracker.errors import Refused, Unanswered
 from tracker.ingestion.publisher import (
     MAX_BYTES,
     MAX_IN_FLIGHT,
@@ -19,7 +20,6 @@ from tracker.ingestion.publisher import (
 from tracker.interfaces import NotAccepted
 from tracker.observe.health import Condition, Pulse
 from tracker.position import Entry
-from tracker.redis.connection import Refused, Unanswered
 
 STREAM = "telemetry:teltonika"
 

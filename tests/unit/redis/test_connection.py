@@ -12,9 +12,10 @@ from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeRedis
+from tracker.errors import Refused, Unavailable
 from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import FIRST_RETRY, RedisConnection, Refused, Unavailable
+from tracker.redis.connection import FIRST_RETRY, RedisConnection
 
 
 class Doubled:

@@ -10,6 +10,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 
+from tracker.errors import Unanswered, Unavailable
 from tracker.redis.protocol import MAX_REPLY_TIME, RedisProtocol
 
 TIMEOUT = 4.0
@@ -42,7 +43,7 @@ class Conversation:
         return reply.addErrback(self._failed)
 
     def _failed(self, failure: Any) -> None:
-        failure.trap(txredisapi.TimeoutError)
+        failure.trap(Unanswered)
         self.failures.append(failure.getErrorMessage())
 
     def trickle(self, data: bytes, every: float, seconds: float) -> None:
@@ -137,5 +138,5 @@ def test_a_lost_connection_leaves_no_timer(conversation: Conversation) -> None:
     lost = []
     reply.addErrback(lambda failure: lost.append(failure.type))
     conversation.protocol.connectionLost(txredisapi.ConnectionError("gone"))
-    assert lost == [txredisapi.ConnectionError]
+    assert lost == [Unavailable]
     assert not conversation.clock.getDelayedCalls()

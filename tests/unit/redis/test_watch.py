@@ -9,7 +9,7 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
-from tracker.redis.connection import Refused
+from tracker.errors import Refused
 from tracker.redis.watch import INTERVAL, RedisWatch, is_durable
 
 WELL = {"aof_enabled": "1", "aof_last_write_status": "ok", "maxmemory_policy": "noeviction"}

@@ -13,12 +13,13 @@ from tracker.admin.doctor import leftovers, machine, redis, streams
 from tracker.admin.doctor.rights import rights
 from tracker.admin.doctor.server import Server, is_here
 from tracker.admin.redis import configured_streams
+from tracker.errors import Refused
 from tracker.keys import TELEMETRY_TEMPLATE
 from tracker.observe.examination import Examination
 from tracker.observe.findings import Finding, failure, skipped
 from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.redis.connection import RedisConnection
 from tracker.storage.checks import examine_sink
 
 Check = tuple[str, Callable[..., Any]]

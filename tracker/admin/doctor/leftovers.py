@@ -10,10 +10,11 @@ from tracker.admin.doctor.streams import Traffic
 from tracker.command import BadCommand, Command
 from tracker.commands.ledger import outbound_entries, outbound_streams, waiting_devices
 from tracker.commands.registry import connections
+from tracker.errors import Refused
 from tracker.keys import outbound, waiting_commands
-from tracker.log.redis.groups import Delivered
+from tracker.log.entries import Delivered
 from tracker.observe.findings import Finding, ok, warning
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
 

@@ -11,10 +11,10 @@ from statistics import median
 from typing import Any, Final
 
 from tracker.admin.doctor.server import Server, is_here, redis_cli, url_for
+from tracker.errors import Refused, Unavailable
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.observe.space import room
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import Refused, Unavailable
 
 #: The lowest major version that serves.
 _REDIS: Final = 7

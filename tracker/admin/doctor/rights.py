@@ -11,6 +11,7 @@ from typing import Final
 from twisted.internet.defer import DeferredList
 
 from tracker.admin.doctor.server import Server, rights_in
+from tracker.errors import Refused
 from tracker.keys import (
     ALLOWED_DEVICES,
     CONNECTED_VENDORS,
@@ -28,7 +29,6 @@ from tracker.keys import (
     waiting_commands,
 )
 from tracker.observe.findings import Finding, failure, ok, warning
-from tracker.redis.connection import Refused
 
 Command = tuple[str, ...]
 

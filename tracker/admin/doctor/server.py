@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from attrs import define, field
 
+from tracker.errors import Refused, Unavailable
 from tracker.observe.findings import Finding, skipped
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 
 _MAY_NOT_RUN: Final = re.compile(r"run the '([^']+)' command")
 _MAY_NOT_ACCESS: Final = re.compile(r"access the '([^']+)' key")

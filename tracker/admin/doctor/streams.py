@@ -10,11 +10,11 @@ from typing import Final
 from attrs import define, field
 
 from tracker.admin.doctor.server import Server
+from tracker.errors import Refused
 from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.log.redis.advertised import advertised, streams_by_instance
 from tracker.log.redis.lag import GroupLag, StreamLag, stream_lag
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
-from tracker.redis.connection import Refused
 from tracker.redis.pipeline import existing
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown

@@ -12,9 +12,11 @@ from typing import Any, Final
 
 from attrs import field, frozen
 
+from tracker.errors import Refused
 from tracker.keys import dead_letters
-from tracker.log.redis.groups import read_range
-from tracker.redis.connection import RedisConnection, Refused
+from tracker.log.entries import Delivered
+from tracker.log.redis.ranges import read_range
+from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 from tracker.untrusted import MAX_LINE, shown
 
@@ -97,30 +99,20 @@ class DeadLetter:
         return list(zip(texts[::2], texts[1::2], strict=True))
 
 
-async def put_aside(
-    redis: RedisConnection,
-    stream: str,
-    entry_id: str,
-    content: Sequence[bytes],
-    reason: str,
-    attempts: int,
-) -> None:
+async def append_dead(redis: RedisConnection, entry: Delivered, reason: str, attempts: int) -> None:
     """Copy an entry to the dead stream of its stream; acknowledge it afterwards.
 
-    One command: it is there whole, or not at all. Who dies before the entry is
-    acknowledged is given it again, and so may put it aside twice: then both copies have
-    the same ``_id``. A second one is no harm, as it is stored once if both are retried.
+    One command copies all of it or nothing. After a crash before the acknowledgement the entry is
+    delivered again, and may be copied twice: both copies then have the same ``_id``, and the
+    position is stored once even if both are retried.
 
-    :param content: names and values in turn.
     :param attempts: how often it was delivered.
-    :raises Refused, Unavailable: when it was not put aside, or nobody knows.
+    :raises Refused: if it was not copied.
+    :raises Unavailable: if it may have been copied.
     """
-    why = shown(reason, MAX_LINE)
-    await redis.execute(
-        *("XADD", dead_letters(stream), "*"),
-        *("_id", entry_id, "_stream", stream, "_reason", why, "_attempts", attempts),
-        *content,
-    )
+    ours = ("_id", entry.id, "_stream", entry.stream, "_reason", shown(reason, MAX_LINE))
+    call = ("XADD", dead_letters(entry.stream), "*", *ours, "_attempts", attempts)
+    await redis.execute(*call, *(entry.content or ()))
 
 
 async def read_dead(

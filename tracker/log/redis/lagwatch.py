@@ -10,11 +10,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
 from twisted.logger import Logger
 
+from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.lag import MANY_GROUPS, ConsumerLag, GroupLag, StreamLag, stream_lag
 from tracker.observe.figures import gauge
 from tracker.observe.health import Health
-from tracker.redis.connection import RedisConnection, Refused, Unavailable
+from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 
 #: Seconds between two looks.

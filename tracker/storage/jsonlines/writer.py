@@ -21,7 +21,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
-from tracker.log.redis.groups import entry_order
+from tracker.log.entries import entry_order
 from tracker.storage.rows import encode_json, pieces, plain
 from tracker.storage.thread import SinkThread
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from tracker.interfaces import Batch, StoredPosition
-from tracker.log.redis.groups import entry_order
+from tracker.log.entries import entry_order
 from tracker.storage.postgresql.connection import Connection
 from tracker.storage.rows import encode_json, message_columns, pieces
 

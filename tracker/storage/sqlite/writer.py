@@ -16,7 +16,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkUnusable, StoredPosition
-from tracker.log.redis.groups import entry_order
+from tracker.log.entries import entry_order
 from tracker.storage.migrations import check_version, scripts
 from tracker.storage.rows import encode_json, message_columns
 from tracker.storage.thread import SinkThread

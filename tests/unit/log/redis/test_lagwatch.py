@@ -9,9 +9,9 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
+from tracker.errors import Refused
 from tracker.log.redis.lagwatch import INTERVAL, LagWatch
 from tracker.observe.health import Health
-from tracker.redis.connection import Refused
 
 STREAM = "telemetry:teltonika"
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tracker.log.redis.allowance import OVERHEAD, STEPS, Allowance, size_of
+from tracker.log.allowance import OVERHEAD, STEPS, Allowance, size_of
 
 
 def read(allowance: Allowance, stream: str, lengths: list[int]) -> list[int]:

@@ -1,21 +1,19 @@
-"""Reading streams in bounded pieces."""
+"""Reading streams as a member of a group, and in ranges, in bounded pieces."""
 
 from __future__ import annotations
 
+import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
+from zope.interface.verify import verifyObject
 
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tracker.log.redis.allowance import Allowance, size_of
-from tracker.log.redis.groups import (
-    FIRST,
-    Delivered,
-    claim_idle,
-    read_new,
-    read_pending,
-    read_range,
-)
+from tracker.log.allowance import Allowance, size_of
+from tracker.log.entries import Delivered
+from tracker.log.interfaces import IRecordReader
+from tracker.log.redis.ranges import read_range
+from tracker.log.redis.reader import RedisReader
 
 STREAM, OTHER, GROUP = "one", "two", "group"
 MIB = 1 << 20
@@ -33,6 +31,84 @@ def make(redis: RedisServer, stream: str, *entries: dict[str, bytes]) -> list[st
     return [entry_id.decode() for entry_id in pipeline.execute()]
 
 
+@pytest.fixture
+def reader(connected: Connected) -> RedisReader:
+    """A member whose batches have 1,000 entries of each stream and 16 MiB."""
+    connection = connected.connection
+    return RedisReader(connection, connection, group=GROUP, name="me", entries=1000)
+
+
+def test_the_reader_provides_its_interface(reader: RedisReader) -> None:
+    verifyObject(IRecordReader, reader)
+
+
+@ensureDeferred
+async def test_a_group_is_created_once(redis: RedisServer, reader: RedisReader) -> None:
+    assert await reader.join(STREAM)
+    assert not await reader.join(STREAM)
+    (group,) = redis.client.xinfo_groups(STREAM)
+    assert (group["name"], group["last-delivered-id"]) == (GROUP.encode(), b"0-0")
+
+
+@ensureDeferred
+@pytest.mark.parametrize(("after", "begin"), [("1-0", 1), ("2-5", 2), ("3-0", 3), ("9-0", 0)])
+async def test_a_group_begins_after_an_entry_that_the_stream_reaches(
+    redis: RedisServer, reader: RedisReader, after: str, begin: int
+) -> None:
+    for number in range(1, 4):
+        redis.client.xadd(STREAM, SHORT, id=f"{number}-0")
+    assert await reader.join(STREAM, after)
+    entries = await reader.read(reader.allowance([STREAM]))
+    assert ids(entries) == ["1-0", "2-0", "3-0"][begin:]
+
+
+@ensureDeferred
+async def test_the_oldest_unfinished_entry_is_pending_or_not_delivered_yet(
+    redis: RedisServer, reader: RedisReader
+) -> None:
+    first, second, third = make(redis, STREAM, *[SHORT] * 3)
+    assert await reader.oldest_unfinished(STREAM) == first
+    redis.client.xreadgroup(GROUP, "other", {STREAM: ">"}, count=2)
+    await reader.acknowledge(STREAM, [first])
+    assert await reader.oldest_unfinished(STREAM) == second
+    await reader.acknowledge(STREAM, [second])
+    assert await reader.oldest_unfinished(STREAM) == third
+    await reader.read(reader.allowance([STREAM]))
+    await reader.acknowledge(STREAM, [third])
+    assert await reader.oldest_unfinished(STREAM) is None
+
+
+@ensureDeferred
+async def test_a_dead_letter_is_acknowledged_and_kept_with_its_attempts(
+    redis: RedisServer, reader: RedisReader
+) -> None:
+    make(redis, STREAM, SHORT)
+    (entry,) = await reader.read(reader.allowance([STREAM]))
+    async for entries in reader.overdue(STREAM, 0):
+        assert entries == [entry]
+    await reader.dead_letter(entry, "no payload")
+    assert redis.client.xpending(STREAM, GROUP)["pending"] == 0
+    ((_, fields),) = redis.client.xrange(f"{STREAM}:dead")
+    assert fields == {
+        b"_id": b"1-0",
+        b"_stream": STREAM.encode(),
+        b"_reason": b"no payload",
+        b"_attempts": b"2",
+        b"payload": b"x",
+    }
+
+
+@ensureDeferred
+async def test_an_entry_that_is_busy_is_not_overdue(
+    redis: RedisServer, reader: RedisReader
+) -> None:
+    one, two = make(redis, STREAM, *[SHORT] * 2)
+    redis.client.xreadgroup(GROUP, "gone", {STREAM: ">"}, count=2)
+    redis.client.xclaim(STREAM, GROUP, "gone", 0, [one, two], idle=60_000)
+    await reader.busy(STREAM, [one])
+    assert [ids(entries) async for entries in reader.overdue(STREAM, 30.0)] == [[two]]
+
+
 def ids(entries: list[Delivered], stream: str = STREAM) -> list[str]:
     return [entry.id for entry in entries if entry.stream == stream]
 
@@ -43,74 +119,65 @@ def length(entries: list[Delivered]) -> int:
 
 @ensureDeferred
 async def test_new_entries_are_read_up_to_the_bytes(
-    redis: RedisServer, connected: Connected
+    redis: RedisServer, reader: RedisReader
 ) -> None:
     made = make(redis, STREAM, *[LONG] * 200)
-    where = (connected.connection, GROUP, "me")
     allowance = Allowance([STREAM], 1000, 16 * MIB)
-    entries = await read_new(*where, allowance)
+    entries = await reader.read(allowance)
     assert 16 * MIB <= length(entries) < 17 * MIB
     assert ids(entries) == made[: len(entries)]
-    assert await read_new(*where, allowance) == []
+    assert await reader.read(allowance) == []
     assert redis.client.xpending(STREAM, GROUP)["pending"] == len(entries)
-    rest = await read_new(*where, Allowance([STREAM], 1000, 100 * MIB))
+    rest = await reader.read(Allowance([STREAM], 1000, 100 * MIB))
     assert ids(entries + rest) == made
 
 
 @ensureDeferred
 async def test_new_entries_are_read_up_to_their_number(
-    redis: RedisServer, connected: Connected
+    redis: RedisServer, reader: RedisReader
 ) -> None:
     made = make(redis, STREAM, *[SHORT] * 300)
     allowance = Allowance([STREAM], 200)
-    assert ids(await read_new(connected.connection, GROUP, "me", allowance)) == made[:200]
+    assert ids(await reader.read(allowance)) == made[:200]
 
 
 @ensureDeferred
 async def test_a_stream_of_long_entries_leaves_another_one_its_share(
-    redis: RedisServer, connected: Connected
+    redis: RedisServer, reader: RedisReader
 ) -> None:
     make(redis, STREAM, *[LONG] * 200)
     short = make(redis, OTHER, *[SHORT] * 1000)
-    allowance = Allowance([STREAM, OTHER], 1000, 16 * MIB)
-    entries = await read_new(connected.connection, GROUP, "me", allowance, 1000)
+    entries = await reader.read(reader.allowance([STREAM, OTHER]), 1.0)
     assert ids(entries, OTHER) == short
     assert length(entries) < 17 * MIB
 
 
 @ensureDeferred
 async def test_pending_entries_are_read_up_to_the_bytes_and_from_there_on(
-    redis: RedisServer, connected: Connected
+    redis: RedisServer, reader: RedisReader
 ) -> None:
     made = make(redis, STREAM, *[LONG] * 120, *[SHORT] * 200)
     redis.client.xreadgroup(GROUP, "me", {STREAM: ">"}, count=1000)
     redis.client.xdel(STREAM, made[0])
-    after, found = {STREAM: "0"}, list[str]()
-    while entries := await read_pending(
-        connected.connection, GROUP, "me", after, Allowance(after, 1000, 16 * MIB)
-    ):
+    found = list[str]()
+    async for entries in reader.unfinished([STREAM]):
         assert length(entries) < 17 * MIB
         assert all((entry.content is None) == (entry.id == made[0]) for entry in entries)
         found += ids(entries)
-        after = {STREAM: entries[-1].id}
     assert found == made
 
 
 @ensureDeferred
 async def test_idle_entries_are_claimed_up_to_the_bytes_and_from_there_on(
-    redis: RedisServer, connected: Connected
+    redis: RedisServer, reader: RedisReader
 ) -> None:
     made = make(redis, STREAM, *[LONG] * 120, *[SHORT] * 200)
     redis.client.xreadgroup(GROUP, "gone", {STREAM: ">"}, count=1000)
     redis.client.xdel(STREAM, made[1])
-    found, cursor, calls = list[Delivered](), FIRST, 0
-    while not calls or cursor != FIRST:
-        allowance = Allowance([STREAM], 1000, 16 * MIB)
-        where = (connected.connection, GROUP, "me", 0, STREAM)
-        entries, cursor = await claim_idle(*where, cursor, allowance)
+    found = list[Delivered]()
+    async for entries in reader.overdue(STREAM, 0):
         assert length(entries) < 17 * MIB
         found += entries
-        calls += 1
     assert sorted(ids(found), key=made.index) == made
     assert [entry.id for entry in found if entry.content is None] == [made[1]]
     (consumer,) = [
@@ -123,14 +190,15 @@ async def test_idle_entries_are_claimed_up_to_the_bytes_and_from_there_on(
 async def test_an_idle_entry_behind_many_that_are_not_is_claimed(
     redis: RedisServer, connected: Connected
 ) -> None:
+    connection = connected.connection
+    few = RedisReader(connection, connection, group=GROUP, name="me", entries=10)
     made = make(redis, STREAM, *[SHORT] * 3000)
     redis.client.xreadgroup(GROUP, "busy", {STREAM: ">"}, count=2999)
     redis.client.xreadgroup(GROUP, "gone", {STREAM: ">"})
     hour_ms = 3_600_000
     redis.client.xclaim(STREAM, GROUP, "gone", 0, made[-1:], idle=hour_ms)
     # One call of Redis looks at ten pending entries for each one that it may return.
-    where = (connected.connection, GROUP, "me", hour_ms, STREAM, FIRST)
-    assert ids((await claim_idle(*where, Allowance([STREAM], 10)))[0]) == made[-1:]
+    assert [ids(entries) async for entries in few.overdue(STREAM, 3600.0)] == [made[-1:]]
 
 
 @ensureDeferred
@@ -150,11 +218,11 @@ async def test_a_range_is_read_up_to_the_bytes_in_either_direction(
 
 @ensureDeferred
 async def test_a_blocking_read_returns_the_first_entry_that_comes(
-    redis: RedisServer, connected: Connected
+    redis: RedisServer, reader: RedisReader
 ) -> None:
     make(redis, STREAM)
     make(redis, OTHER)
-    allowance = Allowance([STREAM, OTHER], 10)
-    reading = Deferred.fromCoroutine(read_new(connected.connection, GROUP, "me", allowance, 5000))
+    allowance = reader.allowance([STREAM, OTHER])
+    reading = Deferred.fromCoroutine(reader.read(allowance, 5.0))
     redis.client.xadd(OTHER, SHORT)
     assert [entry.stream for entry in await reading] == [OTHER]

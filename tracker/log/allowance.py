@@ -1,6 +1,6 @@
 """Bounds of one read from streams, in entries and in bytes.
 
-Redis bounds a reply by its number of entries only, and one entry may be a thousand times as
+A reply of Redis is bounded by its number of entries only, and one entry may be a thousand times as
 long as another. So entries are requested in steps. Each step asks for as many entries as fit
 into the remaining bytes, by the average length of the entries in the last step; a length below
 a sixty-fourth of the whole counts as that. Therefore a read exceeds its bytes by less than one
@@ -48,51 +48,31 @@ class Allowance:
     ) -> None:
         names = list(streams)
         self._lengths = {} if lengths is None else lengths
-        self._rooms = {
-            stream: _Room(entries, size / len(names), self._lengths.get(stream, 0.0))
-            for stream in names
-        }
+        share = size / len(names)
+        self._least = share / STEPS
+        self._entries = dict.fromkeys(names, entries)
+        self._bytes = dict.fromkeys(names, share)
 
     def open(self) -> list[str]:
         """Return the streams of which more entries may be read."""
-        return [stream for stream, room in self._rooms.items() if room.step]
+        left = self._bytes
+        return [name for name, count in self._entries.items() if count > 0 and left[name] > 0]
 
-    def step(self, streams: Iterable[str]) -> int:
-        """Return how many entries of each of these streams may be requested at once."""
-        return min(self._rooms[stream].step for stream in streams)
+    def step(self, streams: Sequence[str]) -> int:
+        """Return how many entries of each of these open streams may be requested at once."""
+        counts = [self._entries[stream] for stream in streams]
+        for stream in streams:
+            expected = max(self._least, self._lengths.get(stream, 0.0))
+            counts.append(max(1, int(self._bytes[stream] / expected)))
+        return min(counts)
 
     def take(self, stream: str, contents: Sequence[Content]) -> None:
         """Count entries that were read."""
         if contents:
-            self._lengths[stream] = self._rooms[stream].take(contents)
-
-
-class _Room:
-    """The remaining entries and bytes of one stream."""
-
-    __slots__ = ("_bytes", "_entries", "_expected", "_least")
-
-    def __init__(self, entries: int, size: float, length: float) -> None:
-        self._entries = entries
-        self._bytes = size
-        self._least = size / STEPS
-        self._expected = max(self._least, length)
-
-    @property
-    def step(self) -> int:
-        """Entries to be requested next; 0 when nothing is left."""
-        if self._entries <= 0 or self._bytes <= 0:
-            return 0
-        return min(self._entries, max(1, int(self._bytes / self._expected)))
-
-    def take(self, contents: Sequence[Content]) -> float:
-        """Count entries that were read, and return how long they are on average."""
-        used = size_of(contents)
-        length = used / len(contents)
-        self._entries -= len(contents)
-        self._bytes -= used
-        self._expected = max(self._least, length)
-        return length
+            used = size_of(contents)
+            self._entries[stream] -= len(contents)
+            self._bytes[stream] -= used
+            self._lengths[stream] = used / len(contents)
 
 
 def size_of(contents: Sequence[Content]) -> int:

@@ -1,0 +1,196 @@
+"""Reading Redis Streams as a member of a consumer group."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, Final
+
+from twisted.internet.defer import Deferred
+from zope.interface import implementer
+
+from tracker.errors import Refused
+from tracker.log.allowance import READ_BYTES, Allowance
+from tracker.log.entries import BEGINNING, Delivered, entry_order
+from tracker.log.interfaces import IRecordReader
+from tracker.log.redis.dead import append_dead
+from tracker.redis.connection import RedisConnection
+from tracker.redis.replies import mapping
+
+#: The cursor of XAUTOCLAIM at which it begins, and which it returns at the end.
+_CURSOR: Final = b"0-0"
+#: In place of an ID: entries that were not delivered to the group before.
+_NEW: Final = ">"
+
+
+@implementer(IRecordReader)
+class RedisReader:
+    """See :class:`tracker.log.interfaces.IRecordReader`.
+
+    :param waiting: a connection for reads that wait, and for nothing else: meanwhile it executes
+        no other command. Its reply timeout must exceed the time that they wait.
+    :param redis: a connection for everything else.
+    :param group: the consumer group.
+    :param name: this member's name in the group; the same after a restart.
+    :param entries: entries of each stream in one batch, at most.
+    :param size: bytes of one batch, of all streams together.
+    """
+
+    def __init__(
+        self,
+        waiting: RedisConnection,
+        redis: RedisConnection,
+        *,
+        group: str,
+        name: str,
+        entries: int,
+        size: int = READ_BYTES,
+    ) -> None:
+        self._waiting = waiting
+        self._redis = redis
+        self._group = group
+        self._name = name
+        self._entries = entries
+        self._size = size
+        self._lengths: dict[str, float] = {}
+
+    def when_connected(self) -> Deferred[None]:
+        """See IRecordReader."""
+        return Deferred.fromCoroutine(self._connected())
+
+    async def _connected(self) -> None:
+        for connection in (self._waiting, self._redis):
+            await connection.when_connected()
+
+    async def join(self, stream: str, after: str = BEGINNING) -> bool:
+        """See IRecordReader."""
+        # Only if needed: Redis out of memory refuses to create even a group that exists, and a
+        # member that reads is what makes room.
+        if await self._exists(stream):
+            return False
+        try:
+            await self._redis.execute("XGROUP", "CREATE", stream, self._group, "0", "MKSTREAM")
+        except Refused as error:
+            if str(error).startswith("BUSYGROUP"):
+                return False
+            raise
+        facts = mapping(await self._redis.execute("XINFO", "STREAM", stream))
+        last = facts[b"last-generated-id"].decode()
+        if entry_order(BEGINNING) < entry_order(after) <= entry_order(last):
+            await self._redis.execute("XGROUP", "SETID", stream, self._group, after)
+        return True
+
+    async def _exists(self, stream: str) -> bool:
+        try:
+            return await self._facts(stream) is not None
+        except Refused as error:
+            if "no such key" in str(error):
+                return False
+            raise
+
+    async def _facts(self, stream: str) -> dict[bytes, Any] | None:
+        """Return what Redis knows of the group; None if there is none."""
+        for reply in await self._redis.execute("XINFO", "GROUPS", stream):
+            facts = mapping(reply)
+            if facts[b"name"] == self._group.encode():
+                return facts
+        return None
+
+    def allowance(self, streams: Sequence[str]) -> Allowance:
+        """See IRecordReader."""
+        return Allowance(streams, self._entries, self._size, self._lengths)
+
+    async def read(self, allowance: Allowance, wait: float = 0.0) -> list[Delivered]:
+        """See IRecordReader."""
+        if wait:
+            return await self._read(self._waiting, allowance, {}, "BLOCK", int(wait * 1000))
+        return await self._read(self._redis, allowance, {})
+
+    async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[Delivered]]:
+        """See IRecordReader."""
+        after = dict.fromkeys(streams, "0")
+        while entries := await self._read(self._redis, self.allowance(streams), after):
+            yield entries
+
+    async def _read(
+        self,
+        redis: RedisConnection,
+        allowance: Allowance,
+        after: dict[str, str],
+        *options: str | int,
+    ) -> list[Delivered]:
+        """Read until the allowance is used up, or there is nothing more to read.
+
+        :param after: stream → ID after which this member's own entries are read, which is moved
+            forward; new entries are read of a stream that is not in it.
+        :param options: of the first call.
+        """
+        found: list[Delivered] = []
+        streams = allowance.open()
+        while streams:
+            count = allowance.step(streams)
+            first = [after.get(stream, _NEW) for stream in streams]
+            call = ("XREADGROUP", "GROUP", self._group, self._name, "COUNT", count, *options)
+            reply = await redis.execute(*call, "STREAMS", *streams, *first)
+            full = set()
+            for key, entries in reply or ():
+                stream = key.decode()
+                found += [Delivered(stream, one.decode(), content) for one, content in entries]
+                allowance.take(stream, [content for _, content in entries])
+                if entries and stream in after:
+                    after[stream] = found[-1].id
+                if len(entries) >= count:
+                    full.add(stream)
+            # The other streams have nothing more.
+            streams = [stream for stream in allowance.open() if stream in full]
+            options = ()
+        return found
+
+    async def overdue(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
+        """See IRecordReader."""
+        cursor = _CURSOR
+        while True:
+            found: list[Delivered] = []
+            allowance = self.allowance([stream])
+            while allowance.open():
+                call = ("XAUTOCLAIM", stream, self._group, self._name, int(idle * 1000), cursor)
+                count = allowance.step([stream])
+                cursor, entries, deleted = await self._redis.execute(*call, "COUNT", count)
+                # Redis has removed those that were deleted from the group.
+                claimed = [(entry_id, None) for entry_id in deleted] + entries
+                found += [Delivered(stream, one.decode(), content) for one, content in claimed]
+                allowance.take(stream, [content for _, content in claimed])
+                if cursor == _CURSOR:
+                    break
+            if found:
+                yield found
+            if cursor == _CURSOR:
+                return
+
+    async def busy(self, stream: str, entry_ids: Sequence[str]) -> None:
+        """See IRecordReader."""
+        call = ("XCLAIM", stream, self._group, self._name, 0)
+        await self._redis.execute(*call, *entry_ids, "JUSTID")
+
+    async def acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
+        """See IRecordReader."""
+        await self._redis.execute("XACK", stream, self._group, *entry_ids)
+
+    async def dead_letter(self, entry: Delivered, reason: str) -> None:
+        """See IRecordReader."""
+        call = ("XPENDING", entry.stream, self._group, entry.id, entry.id, 1)
+        pending = await self._redis.execute(*call)
+        attempts = pending[0][3] if pending else 0
+        await append_dead(self._redis, entry, reason, attempts)
+        await self.acknowledge(entry.stream, [entry.id])
+
+    async def oldest_unfinished(self, stream: str) -> str | None:
+        """See IRecordReader."""
+        count, first, _, _ = await self._redis.execute("XPENDING", stream, self._group)
+        if count:
+            return str(first.decode())
+        facts = await self._facts(stream)
+        if facts is None:
+            return None
+        after = "(" + facts[b"last-delivered-id"].decode()
+        found = await self._redis.execute("XRANGE", stream, after, "+", "COUNT", 1)
+        return found[0][0].decode() if found else None
