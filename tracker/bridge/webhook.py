@@ -1,4 +1,4 @@
-"""Where Directus' Flows tell of new rows: over HTTP, with a shared secret."""
+"""Receive the requests of Directus' Flows: HTTP with a shared secret."""
 
 from __future__ import annotations
 
@@ -7,11 +7,9 @@ import json
 from typing import Any, Final
 from uuid import UUID
 
-from klein import Klein
+from twisted.internet.interfaces import IReactorTime
 from twisted.web.http import ACCEPTED, BAD_REQUEST, SERVICE_UNAVAILABLE, UNAUTHORIZED
 from twisted.web.server import Request
-from werkzeug.exceptions import HTTPException, NotFound
-from werkzeug.routing import RequestRedirect
 
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import Dispatcher
@@ -19,6 +17,7 @@ from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.schema import SECRET_HEADER
 from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
 from tracker.net.refusals import Reports
+from tracker.net.routes import Routes, respond
 from tracker.untrusted import parse_json
 
 #: A row's id takes fifty bytes. All Flows post from one address, that of Directus. Connections are
@@ -31,12 +30,10 @@ MOST_KEYS: Final = 100
 
 
 class Webhook:
-    """Names rows to the dispatcher; what is in them it reads itself.
+    """Announces rows to the dispatcher, which reads them itself.
 
-    :param secret: what whoever posts has to know.
+    :param secret: what a request must carry in its header :data:`SECRET_HEADER`.
     """
-
-    app = Klein()
 
     def __init__(
         self,
@@ -49,22 +46,22 @@ class Webhook:
         self._dispatcher = dispatcher
         self._devices = devices
         self._metrics = metrics or BridgeMetrics()
-
-    def site(self, reactor: Any, reports: Reports) -> BoundedSite:
-        """Return the site to listen with."""
-        return BoundedSite(
-            self.app.resource(), reactor, WEBHOOK_LIMITS, reports, request_factory=_Request
+        self.resource = Routes(
+            {
+                "/commands": {b"POST": self._announce_commands},
+                "/devices": {b"POST": self._announce_devices},
+            },
+            _answer,
         )
 
-    @app.handle_errors(HTTPException)  # type: ignore[arg-type]
-    def not_there(self, request: Request, failure: Any) -> bytes:
-        """Answer a request with an unknown path or method; never redirect to another path."""
-        error = NotFound() if isinstance(failure.value, RequestRedirect) else failure.value
-        return _answer(request, error.code, error.name.lower())
+    def site(self, reactor: IReactorTime, reports: Reports) -> BoundedSite:
+        """Return the site to listen with."""
+        return BoundedSite(
+            self.resource, reactor, WEBHOOK_LIMITS, reports, request_factory=_Request
+        )
 
-    @app.route("/commands", methods=["POST"])
-    def commands(self, request: Request) -> bytes:
-        """Rows of ``commands`` may be new: ``{"key": …}`` or ``{"keys": [...]}``."""
+    def _announce_commands(self, request: Request) -> bytes:
+        """Take ``{"key": …}`` or ``{"keys": [...]}``: rows of ``commands`` that may be new."""
         if not self._knows_secret(request):
             return self._answer("commands", request, UNAUTHORIZED, "wrong secret")
         assert request.content is not None  # noqa: S101 - it was received
@@ -78,9 +75,8 @@ class Webhook:
             return self._answer("commands", request, SERVICE_UNAVAILABLE, why)
         return self._answer("commands", request, ACCEPTED, "accepted")
 
-    @app.route("/devices", methods=["POST"])
-    def devices(self, request: Request) -> bytes:
-        """Some device has changed."""
+    def _announce_devices(self, request: Request) -> bytes:
+        """Take any body: some device has changed."""
         if not self._knows_secret(request):
             return self._answer("devices", request, UNAUTHORIZED, "wrong secret")
         self._devices.announce()
@@ -115,8 +111,4 @@ def _keys(body: Any) -> list[str]:
 
 
 def _answer(request: Request, status: int, text: str) -> bytes:
-    request.setResponseCode(status)
-    body = json.dumps({"status": text}).encode() + b"\n"
-    request.setHeader(b"content-type", b"application/json")
-    request.setHeader(b"content-length", b"%d" % len(body))
-    return body
+    return respond(request, status, json.dumps({"status": text}).encode() + b"\n")

@@ -8,7 +8,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from attrs import frozen
-from klein import Klein
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.resource import Resource
 
 from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
 from tracker.net.refusals import Refusal, Reports
@@ -96,9 +97,9 @@ def from_elsewhere(request: Any) -> bool:
 
 
 def console_site(
-    reactor: Any, app: Klein, names: Names, tiles: str | None, reports: Reports
+    reactor: IReactorTime, resource: Resource, names: Names, tiles: str | None, reports: Reports
 ) -> BoundedSite:
-    """The site of an application, with what holds for all of it."""
+    """Return the site of a resource, with the header fields and checks of all its answers."""
     headers = [
         (b"content-security-policy", policy(tiles).encode()),
         (b"x-content-type-options", b"nosniff"),
@@ -126,7 +127,7 @@ def console_site(
             self.refuse(Refusal.MISDIRECTED, MISDIRECTED_REQUEST, text)
 
     return BoundedSite(
-        app.resource(),
+        resource,
         reactor,
         CONSOLE_LIMITS,
         reports,

@@ -152,14 +152,6 @@ class BoundedRequest(Request):
         self.write(body)
         self.finish()
 
-    def getRequestHostname(self) -> bytes:
-        """Return the same name whatever the Host header says.
-
-        No route depends on it, and werkzeug, which Klein calls with it, raises an error for
-        names that are not IDNA.
-        """
-        return b"localhost"
-
     def setHeader(self, name: Any, value: Any) -> None:
         """Set a header field; ignore ``Server``, which would show Twisted's version."""
         if name != b"Server":

@@ -316,7 +316,7 @@ def test_posts_by_the_dozen_and_a_look_send_one_command(subject: Doubled) -> Non
     bench = Bench(subject).start()
     unused: Any = Told()
     webhook = Webhook(SECRET, bench.dispatcher, unused)
-    flow: Any = StubTreq(webhook.app.resource())
+    flow: Any = StubTreq(webhook.resource)
     keys = [bench.row(), bench.row(imei=device(1))]
     statuses = []
     for _ in range(50):

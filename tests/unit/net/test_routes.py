@@ -1,0 +1,156 @@
+"""Answer requests by a table of paths and methods."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.internet.task import Clock
+from twisted.logger import capturedLogs
+from twisted.web.http import NOT_FOUND, OK
+from twisted.web.resource import Resource
+from twisted.web.server import Request
+
+from tests.unit.net.wires import Told, Wire, trouble
+from tracker.net.http import BoundedSite, HTTPLimits
+from tracker.net.routes import Routes, respond
+
+
+class Place:
+    """A site with a few routes."""
+
+    def __init__(self) -> None:
+        self.told = Told()
+        self.later: Deferred[Any] = Deferred(self._cancel)
+        self.cancelled = 0
+        self.answered_anyway: bytes | None = None
+        routes = Routes(
+            {
+                "/": {b"GET": lambda request: respond(request, OK, b"root")},
+                "/a/([^/]+)": {b"GET": self.name, b"POST": self.name},
+                "/b": {b"POST": self.wait},
+                "/fault": {b"GET": self.fault},
+            },
+            lambda request, status, name: respond(request, status, f"{status} {name}".encode()),
+        )
+        routes.putChild(b"child", Child())
+        limits = HTTPLimits(connections=8, per_address=8, body=100)
+        self.site = BoundedSite(routes, Clock(), limits, self.told)
+
+    def name(self, request: Request, name: str) -> bytes:
+        return respond(request, OK, name.encode(), b"text/plain")
+
+    async def wait(self, request: Request) -> bytes | None:
+        body = await self.later
+        return None if body is None else respond(request, OK, body)
+
+    def fault(self, request: Request) -> bytes:
+        raise RuntimeError("a fault")
+
+    def _cancel(self, later: Deferred[Any]) -> None:
+        self.cancelled += 1
+        if self.answered_anyway is not None:
+            later.callback(self.answered_anyway)
+
+    def ask(self, path: str, method: str = "GET") -> Wire:
+        return Wire(self.site).send(f"{method} {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
+
+
+class Child(Resource):
+    isLeaf = True
+
+    def render(self, request: Request) -> bytes:
+        return b"child"
+
+
+@pytest.fixture
+def place() -> Iterator[Place]:
+    with capturedLogs() as logged:
+        yield Place()
+        gc.collect()  # errors that nobody has handled are logged when their Deferred is freed
+    assert not trouble(logged)
+
+
+def body(wire: Wire) -> bytes:
+    return wire.text.partition(b"\r\n\r\n")[2]
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("/", b"root"),
+        ("//", b"root"),
+        ("/a/b", b"b"),
+        ("//a/b", b"b"),
+        ("/%61/b%20c", b"b c"),
+        ("/a/%E2%82%AC?x=1", "€".encode()),
+        ("/child/x/y", b"child"),
+    ],
+)
+def test_path_is_matched_after_decoding(place: Place, path: str, expected: bytes) -> None:
+    wire = place.ask(path)
+    assert wire.statuses == [200]
+    assert body(wire) == expected
+
+
+@pytest.mark.parametrize("path", ["/a", "/a/", "/a//b", "/a/b/", "/a/b%2fc", "/a/b/c", "/b/"])
+def test_other_path_is_not_found(place: Place, path: str) -> None:
+    wire = place.ask(path)
+    assert wire.statuses == [NOT_FOUND]
+    assert body(wire) == b"404 not found"
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "allowed"),
+    [("/a/b", "PUT", b"GET, POST, HEAD"), ("/b", "GET", b"POST"), ("/b", "post", b"POST")],
+)
+def test_other_method_is_refused_with_those_that_are_allowed(
+    place: Place, path: str, method: str, allowed: bytes
+) -> None:
+    wire = place.ask(path, method)
+    assert wire.statuses == [405]
+    assert b"\r\nAllow: " + allowed + b"\r\n" in wire.value()
+    assert body(wire) == b"405 method not allowed"
+
+
+def test_head_is_answered_as_get_without_a_body(place: Place) -> None:
+    wire = place.ask("/a/b", "HEAD")
+    assert wire.statuses == [200]
+    assert b"Content-Length: 1\r\n" in wire.value()
+    assert body(wire) == b""
+
+
+def test_answer_may_come_later(place: Place) -> None:
+    wire = place.ask("/b", "POST")
+    assert wire.value() == b""
+    place.later.callback(b"at last")
+    assert body(wire) == b"at last"
+    assert not place.told.failures
+
+
+@pytest.mark.parametrize("anyway", [None, b"too late"])
+def test_answer_is_cancelled_if_the_peer_leaves(place: Place, anyway: bytes | None) -> None:
+    place.answered_anyway = anyway
+    wire = place.ask("/b", "POST")
+    wire.lose()
+    assert place.cancelled == 1
+    assert wire.value() == b""
+    assert not place.told.failures
+
+
+def test_fault_is_reported_and_not_shown(place: Place) -> None:
+    wire = place.ask("/fault")
+    assert wire.statuses == [500]
+    assert b"a fault" not in wire.value()
+    (failure,) = place.told.failures
+    assert failure.check(RuntimeError)
+
+
+def test_fault_of_a_later_answer_is_reported_too(place: Place) -> None:
+    wire = place.ask("/b", "POST")
+    place.later.errback(RuntimeError("a fault"))
+    assert wire.statuses == [500]
+    assert len(place.told.failures) == 1
