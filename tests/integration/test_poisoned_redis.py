@@ -60,7 +60,7 @@ from tracker.control.commands import (
     NoSuchCommand,
     RedisUnavailable,
 )
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.ingestion.authority import AllowList
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.interfaces import Admission

@@ -19,7 +19,7 @@ from tracker.bridge.service import BridgePace, Directus, bridge_role
 from tracker.bridge.table import CommandTable
 from tracker.commands import delivery
 from tracker.commands.courier import Timing
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.service import Commands, Devices, ingest_role
 from tracker.limits import Limits

@@ -25,7 +25,7 @@ from tracker.bridge.responses import STUCK as RESPONSES_STUCK
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.keys import DIRECTUS_GROUP
 from tracker.log.redis.reader import RedisReader
 from tracker.net.listener import Listener

@@ -1,34 +1,34 @@
-"""The control ports of the instances that live: what they tell, and what they are asked to do."""
+"""Ask the control ports of the living instances, and send commands through them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from attrs import define
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient, NotConnected
 from tracker.control.commands import ControlError, RedisUnavailable
-from tracker.control.credentials import Credentials
+from tracker.control.pool import BadAddress, ControlPool, Credentials
 from tracker.log.redis.advertised import Beat
 
 #: Seconds between two questions to each instance how it is.
 INTERVAL: Final = 5.0
-#: What the instances' logs call the console.
+#: The console's name in the instances' logs.
 NAME: Final = "console"
 
 
 class NoInstance(Exception):
-    """No instance's control port could be asked; the text says why."""
+    """No instance's control port could be asked; the text gives the reason."""
 
 
 @define(eq=False)
 class _Port:
+    address: str
     client: ControlClient
     instance_id: str = ""
     info: dict[str, Any] | None = None
@@ -43,58 +43,47 @@ class _Port:
 
 
 class ControlPorts(Service):
-    """Keeps a connection to each control port, and asks what it is asked.
+    """Ask each control port regularly how its instance is.
 
-    :param given: addresses that are used whether or not an instance advertises them.
+    :param given: whole addresses that are used, whether an instance advertises them or not.
     """
 
     _log = Logger()
 
     def __init__(self, reactor: Any, credentials: Credentials, given: Sequence[str] = ()) -> None:
-        self._reactor = reactor
-        self._credentials = credentials
-        self._given = given
+        self._pool = ControlPool(reactor, NAME, credentials, given=given)
         self._ports: dict[str, _Port] = {}
-        self._bad: dict[str, str] = {}
         self._asking = LoopingCall(self._ask_all)
         self._asking.clock = reactor
 
     def startService(self) -> None:
-        """Begin with those that are given."""
+        """Connect to the ports that are given."""
         super().startService()
+        self._pool.startService()
         self.keep([])
         self._asking.start(INTERVAL)
 
-    def stopService(self) -> Deferred[Any]:
+    def stopService(self) -> Deferred[None]:
         """Disconnect from all."""
         super().stopService()
         self._asking.stop()
-        ports, self._ports = self._ports, {}
-        return gatherResults([port.client.stopService() for port in ports.values()])
+        self._ports.clear()
+        return self._pool.stopService()
 
     def keep(self, beats: Sequence[Beat]) -> None:
-        """Be connected to the instances that live, and to no others."""
+        """Be connected to the living instances, and to no others."""
         if not self.running:
             return
-        wanted = dict.fromkeys(self._given, "")
-        unusable = set()
-        for beat in beats:
-            if beat.control is None:
-                continue
-            try:
-                wanted[self._credentials.address(beat.control)] = beat.instance_id
-            except ValueError as error:
-                unusable.add(beat.control)
-                self._is_bad(beat.control, str(error))
-        for address in self._ports.keys() - wanted.keys():
-            self._ports.pop(address).client.stopService()
-        for address in self._bad.keys() - wanted.keys() - unusable:
-            del self._bad[address]
-        for address, instance_id in wanted.items():
-            if address not in self._ports:
-                self._add(address)
-            if instance_id and address in self._ports:
-                self._ports[address].instance_id = instance_id
+        wanted = {beat.control: beat.instance_id for beat in beats if beat.control is not None}
+        self._pool.keep(wanted.keys())
+        for address in self._ports.keys() - self._pool.clients.keys():
+            del self._ports[address]
+        for address, client in self._pool.clients.items():
+            port = self._ports.get(address)
+            if port is None:
+                port = self._ports[address] = _Port(address, client)
+                Deferred.fromCoroutine(self._ask(port))
+            port.instance_id = wanted.get(address, port.instance_id)
 
     @property
     def role(self) -> str:
@@ -110,8 +99,9 @@ class ControlPorts(Service):
         """
         port = self._port_of(instance_id)
         if port is None:
-            why = "it cannot be used; see the console's log" if self._bad else "there is none"
-            return {"role": "", "why": why}
+            return {"role": "", "why": "there is none"}
+        if isinstance(port.client.trouble, BadAddress):
+            return {"role": "", "why": "it cannot be used; see the console's log"}
         if port.info is None:
             return {"role": "", "why": "no answer; see the console's log"}
         known = {name: port.info[name] for name in ("connections", "draining")}
@@ -143,46 +133,33 @@ class ControlPorts(Service):
         )
 
     async def _first(
-        self, instance_id: str | None, ask: Any, patiently: bool = True
+        self,
+        instance_id: str | None,
+        ask: Callable[[ControlClient], Awaitable[dict[str, Any]]],
+        patiently: bool = True,
     ) -> dict[str, Any]:
-        """The answer of the first instance that answers.
+        """Return the answer of the first instance that answers.
 
-        :param patiently: also ask those that have not answered the last time, and wait for them.
-        :raises NoInstance: when none could be asked.
-        :raises ControlError: when one has said no.
+        :param instance_id: is asked first.
+        :param patiently: also ask instances that have not answered the last time, and wait for
+            them.
+        :raises NoInstance: if no instance could be asked.
+        :raises ControlError: if an instance has refused.
         """
         why = "no instance with a control port lives"
         order = {"operate": 0, "read": 1}
         ports = sorted(
-            self._ports.items(),
-            key=lambda item: (item[1].instance_id != instance_id, order.get(item[1].role, 2)),
+            self._ports.values(),
+            key=lambda port: (port.instance_id != instance_id, order.get(port.role, 2)),
         )
-        for address, port in ports:
+        for port in ports:
             if not (patiently or port.role):
                 continue
             try:
-                answer: dict[str, Any] = await ask(port.client)
-            except (NotConnected, RedisUnavailable) as error:
-                why = f"{port.instance_id or address}: {error}"
-                continue
-            return answer
+                return await ask(port.client)
+            except (NotConnected, BadAddress, RedisUnavailable) as error:
+                why = f"{port.instance_id or port.address}: {error}"
         raise NoInstance(why)
-
-    def _add(self, address: str) -> None:
-        try:
-            endpoint = client_endpoint(self._reactor, address)
-        except ValueError as error:
-            self._is_bad(address, str(error))
-            return
-        client = ControlClient(self._reactor, endpoint, NAME)
-        client.startService()
-        self._ports[address] = port = _Port(client)
-        Deferred.fromCoroutine(self._ask(port))
-
-    def _is_bad(self, address: str, why: str) -> None:
-        if self._bad.get(address) != why:
-            self._bad[address] = why
-            self._log.warn("control port {address}: {why}", address=address, why=why)
 
     def _port_of(self, instance_id: str) -> _Port | None:
         return next((one for one in self._ports.values() if one.instance_id == instance_id), None)
@@ -202,13 +179,19 @@ class ControlPorts(Service):
             port.info = None
             if port.why != str(error):
                 port.why = str(error)
-                self._log.info(
-                    "no answer from the control port of {instance_id}: {why}",
-                    instance_id=port.instance_id or "an instance",
-                    why=port.why,
-                )
+                self._log_why(port, isinstance(error, BadAddress))
         except Exception:  # noqa: BLE001 - else it would never be asked again
             self._log.failure("an instance was not asked")
             port.info, port.why = None, "a fault"
         finally:
             port.asking = False
+
+    def _log_why(self, port: _Port, is_bad: bool) -> None:
+        if is_bad:
+            self._log.warn("control port {address}: {why}", address=port.address, why=port.why)
+        else:
+            self._log.info(
+                "no answer from the control port of {instance_id}: {why}",
+                instance_id=port.instance_id or "an instance",
+                why=port.why,
+            )

@@ -22,7 +22,7 @@ from tracker.console.requests import Names
 from tracker.console.sampler import STUCK, Sampler, Thresholds
 from tracker.console.sessions import Sessions
 from tracker.console.site import Console, Parts, Tiles
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.interfaces import INaming
 from tracker.net.listener import Listener
 from tracker.net.reports import HTTPReports

@@ -12,7 +12,7 @@ from tracker import config
 from tracker.bridge.rest import checked_token, checked_url
 from tracker.bridge.service import BridgePace, Directus, Hook, bridge_role
 from tracker.config import ConfigError
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.observe.health import Health
 from tracker.redis.address import redis_address
 from tracker.runtime.lifecycle import Abort, Role

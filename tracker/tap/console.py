@@ -19,7 +19,7 @@ from tracker.console.service import Door, console_role
 from tracker.console.sessions import session_key
 from tracker.console.site import Tiles
 from tracker.control.addresses import is_loopback
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.interfaces import INaming
 from tracker.net.endpoints import split, with_default
 from tracker.net.ports import tcp_endpoint, tls_endpoint

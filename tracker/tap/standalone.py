@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from tracker import config
 from tracker.config import ConfigError
 from tracker.console.requests import CONSOLE_LIMITS
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.janitor.role import INTERVAL, janitor_role
 from tracker.observe.health import Health
 from tracker.processing.consumer import Pace

@@ -19,7 +19,7 @@ from tests.unit.bridge.double import BRIDGE_TOKEN
 from tests.waiting import until
 from tracker.bridge.schema import SECRET_HEADER
 from tracker.bridge.service import BridgePace, Directus, Hook, bridge_role
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.observe.health import Health
 
 KEY = "00000000-0000-4000-8000-{:012}"

@@ -17,7 +17,7 @@ from tracker.console.commands import PERIOD, CommandLog
 from tracker.console.devices import Devices
 from tracker.console.look import LOOK_BYTES, MOST_LETTERS, MOST_STREAMS, look
 from tracker.console.ports import ControlPorts
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.errors import Refused
 from tracker.log.redis.advertised import EXPIRY, heartbeats
 from tracker.redis.address import RedisAddress

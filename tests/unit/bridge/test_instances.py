@@ -20,20 +20,18 @@ from zope.interface import implementer
 from tests.certificates import certify, key_of
 from tests.unit.control.wire import DEVICE, Port, ServerTransport
 from tests.unit.fakes import FakeRedis
-from tracker.bridge import instances as module
 from tracker.bridge.instances import (
-    CLOSING,
     INTERVAL,
-    MAX_PORTS,
     PATIENCE,
     Instances,
     NoInstance,
 )
+from tracker.control import pool as module
 from tracker.control.access import ControlRole
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ANSWER_TIMEOUT
 from tracker.control.commands import BadArgument, InternalError
-from tracker.control.credentials import Credentials
+from tracker.control.pool import CLOSE_TIMEOUT, MAX_PORTS, Credentials
 from tracker.observe.health import Condition
 
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
@@ -396,7 +394,7 @@ def test_a_stop_does_not_wait_for_one_that_hangs(bench: Bench) -> None:
     near.transport.loseConnection = lambda: None  # as TLS does, until the other side agrees
     stopped: list[Any] = []
     bench.instances.stopService().addBoth(stopped.append)
-    bench.pass_(CLOSING - 1)
+    bench.pass_(CLOSE_TIMEOUT - 1)
     assert not stopped
     bench.pass_(1)
     assert stopped == [None]
@@ -410,7 +408,7 @@ def test_of_many_control_ports_each_is_tried_and_a_usable_one_is_kept(bench: Ben
     bench.start()
     for _ in range(10):
         bench.pass_(INTERVAL)
-        assert len(bench.instances._clients) <= MAX_PORTS
+        assert len(bench.instances._pool.clients) <= MAX_PORTS
     assert bench.taken_by() == "one"
     assert set(bench.redis.control.values()) <= set(bench.attempts)
     assert all(len(reason) < 2000 for reason in bench.reports if reason is not None)

@@ -29,7 +29,7 @@ from tracker.console.requests import Names
 from tracker.console.sampler import Sampler, Thresholds
 from tracker.console.sessions import KEY_BYTES, Sessions
 from tracker.console.site import Console, Parts, Tiles
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.net.reports import HTTPReports
 
 #: Some time in 2026.

@@ -7,7 +7,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from tests.unit.control.wire import told
 from tracker.console.ports import ControlPorts
-from tracker.control.credentials import Credentials
+from tracker.control.pool import Credentials
 from tracker.log.redis.advertised import Beat
 
 WHY = "it has TLS: --control-key, --control-cert and --control-ca are needed"
@@ -18,11 +18,13 @@ def beat(instance_id: str, control: str | None) -> Beat:
 
 
 def test_a_port_that_takes_files_that_are_not_given_is_told_of_once() -> None:
-    ports = ControlPorts(Clock(), Credentials())
+    clock = Clock()
+    ports = ControlPorts(clock, Credentials())
     ports.startService()
     with capturedLogs() as logged:
         for _ in range(2):
             ports.keep([beat("one", "ssl:vm1:5091"), beat("two", None)])
+            clock.pump([1.0] * 30)
     assert told(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {WHY}"]
     # The reason names files, so it stands in the log only.
     assert ports.describe("one") == {"role": "", "why": "it cannot be used; see the console's log"}

@@ -1,0 +1,132 @@
+"""Clients of the control ports that instances advertise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import define, field
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import Clock
+from zope.interface import implementer
+
+from tracker.control import pool as module
+from tracker.control.client import NotConnected
+from tracker.control.pool import MAX_PORTS, BadAddress, ControlPool, Credentials
+
+ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
+FILES = Credentials(Path("/k:ey"), Path("/cert"), Path("/ca"))
+TLS = "ssl:vm1:5091"
+WHOLE = r"ssl:vm1:5091:privateKey=/k\:ey:certKey=/cert:caCert=/ca"
+
+
+@define
+class Network:
+    """Connections that are attempted, and never made."""
+
+    clock: Clock = field(factory=Clock)
+    attempts: list[str] = field(factory=list)
+    cancelled: list[str] = field(factory=list)
+
+    def endpoint(self, reactor: object, address: str) -> IStreamClientEndpoint:
+        if address.startswith("bad"):
+            raise ValueError("must begin with unix:PATH")
+        return Endpoint(self, address)
+
+    def pool(self, credentials: Credentials = FILES, *given: str) -> ControlPool:
+        pool = ControlPool(self.clock, "test", credentials, given=given)
+        pool.startService()
+        return pool
+
+
+@implementer(IStreamClientEndpoint)
+@define
+class Endpoint:
+    network: Network
+    address: str
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+        self.network.attempts.append(self.address)
+        return Deferred(lambda _: self.network.cancelled.append(self.address))
+
+
+@pytest.fixture
+def network(monkeypatch: pytest.MonkeyPatch) -> Network:
+    network = Network()
+    monkeypatch.setattr(module, "client_endpoint", network.endpoint)
+    return network
+
+
+def test_each_port_has_one_client_until_it_is_gone(network: Network) -> None:
+    pool = network.pool()
+    pool.keep([ONE, TWO])
+    first = pool.clients[ONE]
+    pool.keep([ONE])
+    assert dict(pool.clients) == {ONE: first}
+    assert network.attempts == [ONE, TWO]
+    assert network.cancelled == [TWO]
+    pool.forget_others([])
+    assert not pool.clients
+    assert network.cancelled == [TWO, ONE]
+
+
+def test_given_port_is_kept_and_has_one_client_if_it_is_advertised_too(network: Network) -> None:
+    pool = network.pool(FILES, WHOLE, ONE)
+    assert pool.clients.keys() == {WHOLE, ONE}
+    pool.keep([TLS, ONE])
+    pool.keep([])
+    assert sorted(network.attempts) == sorted([WHOLE, ONE])
+    assert not network.cancelled
+
+
+def test_advertised_port_with_tls_is_connected_to_with_our_files(network: Network) -> None:
+    network.pool().keep([TLS])
+    assert network.attempts == [WHOLE]
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        (TLS, "it has TLS: --control-key, --control-cert and --control-ca are needed"),
+        ("bad", "must begin with unix:PATH"),
+    ],
+)
+def test_bad_address_is_the_trouble_of_its_client(network: Network, address: str, why: str) -> None:
+    pool = network.pool(Credentials())
+    pool.keep([ONE, address])
+    troubles = pool.troubles
+    assert isinstance(troubles[address], BadAddress)
+    assert str(troubles[address]) == why
+    assert isinstance(troubles[ONE], NotConnected)
+    assert pool.usable == []
+
+
+def test_preferred_port_is_first(network: Network) -> None:
+    pool = network.pool()
+    pool.keep([ONE, TWO])
+    pool.prefer(TWO)
+    pool.prefer("unix:/run/gone.sock")
+    assert list(pool.clients) == [TWO, ONE]
+
+
+def test_of_too_many_ports_each_gets_its_turn(network: Network) -> None:
+    pool = network.pool()
+    advertised = [f"tcp:127.0.0.1:{number}" for number in range(1, 2 * MAX_PORTS + 11)]
+    for _ in range(3):
+        pool.keep(advertised)
+        assert len(pool.clients) == MAX_PORTS
+    assert set(network.attempts) == set(advertised)
+
+
+def test_nothing_is_connected_to_after_a_stop(network: Network) -> None:
+    pool = network.pool()
+    pool.keep([ONE])
+    stopped: list[Any] = []
+    pool.stopService().addCallback(stopped.append)
+    pool.keep([ONE, TWO])
+    assert stopped == [None]
+    assert not pool.clients
+    assert network.attempts == network.cancelled == [ONE]
+    assert not network.clock.getDelayedCalls()

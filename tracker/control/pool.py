@@ -1,0 +1,187 @@
+"""Keep a client of each control port that instances advertise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from attrs import frozen
+from twisted.application.service import Service
+from twisted.internet.defer import (
+    Deferred,
+    DeferredList,
+    TimeoutError,  # noqa: A004
+    fail,
+)
+from twisted.internet.endpoints import quoteStringArgument
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from zope.interface import implementer
+
+from tracker.control.addresses import client_endpoint
+from tracker.control.client import ControlClient
+from tracker.control.commands import ControlError
+
+#: Control ports that are connected to. If instances advertise more, unusable ports are replaced
+#: by others at each look.
+MAX_PORTS: Final = 200
+#: Seconds that connections may take to close.
+CLOSE_TIMEOUT: Final = 5.0
+
+
+class BadAddress(ControlError):
+    """The address of a control port, or a file that it needs, cannot be used."""
+
+
+@frozen
+class Credentials:
+    """Files in PEM: a private key, its certificate, and the authority of the instances'."""
+
+    key: Path | None = None
+    certificate: Path | None = None
+    authority: Path | None = None
+
+    def address(self, advertised: str) -> str:
+        """Return the whole address of a control port that a heartbeat advertises.
+
+        :raises BadAddress: if it needs files that are not given; in one line.
+        """
+        if not advertised.startswith("ssl:"):
+            return advertised
+        files = {"privateKey": self.key, "certKey": self.certificate, "caCert": self.authority}
+        if None in files.values():
+            raise BadAddress(
+                "it has TLS: --control-key, --control-cert and --control-ca are needed"
+            )
+        quoted = (f":{name}={quoteStringArgument(str(file))}" for name, file in files.items())
+        return advertised + "".join(quoted)
+
+
+class ControlPool(Service):
+    """Clients of control ports, each of which reconnects by itself.
+
+    :param name: the clients' name in the instances' logs.
+    :param given: whole addresses that are connected to, whether an instance advertises them or not.
+    :param changed: called when a connection was made, with None, or lost, with the reason.
+    """
+
+    def __init__(
+        self,
+        reactor: Any,
+        name: str,
+        credentials: Credentials,
+        *,
+        given: Collection[str] = (),
+        changed: Callable[[ControlError | None], None] = lambda reason: None,
+    ) -> None:
+        self._reactor = reactor
+        self._name = name
+        self._credentials = credentials
+        self._given = given
+        self._changed = changed
+        self._clients: dict[str, ControlClient] = {}
+        self._last_tried = ""  # address, while there are too many
+
+    def startService(self) -> None:
+        """Connect to the ports that are given."""
+        super().startService()
+        self.keep(())
+
+    def stopService(self) -> Deferred[None]:
+        """Disconnect; fires when all connections are closed, or after :data:`CLOSE_TIMEOUT`."""
+        super().stopService()
+        return Deferred.fromCoroutine(self._close())
+
+    async def _close(self) -> None:
+        clients, self._clients = self._clients, {}
+        closing = [client.stopService() for client in clients.values()]
+        with suppress(TimeoutError):  # an instance that hangs does not close its connection
+            closed: Deferred[Any] = DeferredList(closing, consumeErrors=True)
+            await closed.addTimeout(CLOSE_TIMEOUT, self._reactor)
+
+    @property
+    def clients(self) -> Mapping[str, ControlClient]:
+        """Address, as given or advertised → client. The preferred one is first."""
+        return self._clients
+
+    @property
+    def usable(self) -> list[tuple[str, ControlClient]]:
+        """The clients that are connected, and their addresses."""
+        return [item for item in self._clients.items() if item[1].trouble is None]
+
+    @property
+    def troubles(self) -> dict[str, ControlError]:
+        """Address → why its client is not connected."""
+        troubles = ((address, client.trouble) for address, client in self._clients.items())
+        return {address: why for address, why in troubles if why is not None}
+
+    def prefer(self, address: str) -> None:
+        """Put a client first."""
+        client = self._clients.pop(address, None)
+        if client is not None:
+            self._clients = {address: client, **self._clients}
+
+    def forget_others(self, advertised: Collection[str]) -> None:
+        """Disconnect from the ports that are neither given nor advertised any longer."""
+        for address in self._clients.keys() - {*advertised, *self._given}:
+            self._clients.pop(address).stopService()
+
+    def keep(self, advertised: Collection[str]) -> None:
+        """Connect to the ports that are advertised now, and disconnect from all others."""
+        if not self.running:
+            return
+        chosen = self._chosen({address for address in advertised if not self._is_given(address)})
+        self.forget_others(chosen)
+        for address in sorted(chosen.union(self._given) - self._clients.keys()):
+            credentials = None if address in self._given else self._credentials
+            endpoint = _Late(self._reactor, address, credentials)
+            client = ControlClient(self._reactor, endpoint, self._name)
+            client.when_it_changes(self._changed)
+            self._clients[address] = client
+            client.startService()
+
+    def _is_given(self, advertised: str) -> bool:
+        try:
+            return self._credentials.address(advertised) in self._given
+        except BadAddress:
+            return False
+
+    def _chosen(self, advertised: set[str]) -> set[str]:
+        """Return the ports to connect to: all, unless there are too many."""
+        if len(advertised) <= MAX_PORTS:
+            return advertised
+        usable = [address for address, _ in self.usable if address in advertised]
+        chosen = set(usable[:MAX_PORTS])
+        # Continue after the last one that was tried, so that each gets its turn.
+        others = sorted(advertised - chosen, key=lambda one: (one <= self._last_tried, one))
+        tried = others[: MAX_PORTS - len(chosen)]
+        self._last_tried = tried[-1] if tried else ""
+        return chosen.union(tried)
+
+
+@implementer(IStreamClientEndpoint)
+class _Late:
+    """Read certificates at each connection: by then there may be newer ones.
+
+    :param credentials: complete the address; None: it is complete.
+    """
+
+    def __init__(self, reactor: Any, address: str, credentials: Credentials | None) -> None:
+        self._reactor = reactor
+        self._address = address
+        self._credentials = credentials
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+        """See IStreamClientEndpoint."""
+        try:
+            address = self._address
+            if self._credentials is not None:
+                address = self._credentials.address(address)
+            endpoint = client_endpoint(self._reactor, address)
+        except ValueError as error:
+            return fail(BadAddress(str(error)))
+        except BadAddress as error:
+            return fail(error)
+        connecting: Deferred[Any] = endpoint.connect(protocolFactory)
+        return connecting
