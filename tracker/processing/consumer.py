@@ -33,7 +33,7 @@ from tracker.processing.storing import FIRST_RETRY, LAST_RETRY, Storing
 from tracker.processing.taking import Taken, Taker
 from tracker.redis.protocol import is_wrong_type
 from tracker.runtime.lifecycle import Abort
-from tracker.runtime.waits import Waits
+from tracker.runtime.waits import Stopped, Waits
 from tracker.settings import setting
 from tracker.untrusted import listed
 
@@ -168,6 +168,8 @@ class Consumer(Service):
         while self.running:
             try:
                 await self._consume()
+            except Stopped:
+                return
             except (Refused, Unavailable) as error:
                 self._condition.fails(f"cannot read the streams: {error}")
                 self._pulse.beat()
@@ -178,8 +180,6 @@ class Consumer(Service):
         """Consume until stopped, or until Redis fails."""
         self._pulse.rest()
         await self._waits.result(self._reader.when_connected())
-        if not self.running:
-            return
         await self._find_streams()
         checked = self._clock.seconds()
         await self._forget_read()
@@ -258,7 +258,7 @@ class Consumer(Service):
         """Return a full batch, or what arrives within the delay; start to read the next one."""
         idle = self._ahead is None
         ahead, self._ahead = self._ahead or self._start_read(), None
-        taken = await self._waits.result(ahead.taken) or Taken()
+        taken = await self._waits.result(ahead.taken)
         # If it was under way while the last batch was committed, that was delay enough.
         if idle and 0 < taken.count < self._pace.batch_size:
             await self._waits.sleep(self._pace.batch_delay)

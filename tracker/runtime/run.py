@@ -9,7 +9,9 @@ from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater, react
+from twisted.internet.task import react
+
+from tracker.runtime.waits import Waits
 
 #: Seconds between two progress lines where they cannot be drawn over each other.
 PLAIN_INTERVAL: Final = 5.0
@@ -29,7 +31,7 @@ class Failed(Exception):
 def run(main: Callable[[Any], Awaitable[int]]) -> None:
     """Run ``main(reactor)`` and exit with the status that it returns; what it raises is raised.
 
-    At Ctrl-C and SIGTERM it is cancelled, unless it heeds them itself (:class:`Interrupt`); the
+    At Ctrl-C and SIGTERM it is cancelled, unless it uses :func:`until_interrupted`; the
     status is then 128 and the signal's number. At the second one it is not waited for.
     """
     _Run(main).run()
@@ -54,7 +56,7 @@ class _Run:
 
     def _begin(self, reactor: Any) -> Deferred[None]:
         # Once it runs, since the reactor sets handlers of its own when it starts; and before
-        # an Interrupt does so.
+        # until_interrupted does so.
         reactor.callWhenRunning(self._heed_signals, reactor)
         self._guarded = Deferred.fromCoroutine(self._guard(reactor))
         return self._guarded
@@ -77,33 +79,17 @@ class _Run:
         self._guarded.cancel()
 
 
-class Interrupt:
-    """Waits on a reactor, until Ctrl-C or SIGTERM at most."""
+def until_interrupted(reactor: Any) -> Waits:
+    """Return waits that are stopped by Ctrl-C or SIGTERM."""
+    waits = Waits(reactor)
 
-    def __init__(self, reactor: Any) -> None:
-        self.requested = False
-        self._reactor = reactor
-        self._waiting: Deferred[None] | None = None
-        # Once it runs, since the reactor sets handlers of its own when it starts.
-        reactor.callWhenRunning(self._heed_signals)
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait so long, or until the interrupt."""
-        if self.requested:
-            return
-        self._waiting = deferLater(self._reactor, seconds)
-        self._waiting.addErrback(lambda _: None)
-        await self._waiting
-        self._waiting = None
-
-    def _heed_signals(self) -> None:
+    def heed_signals() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda *_: self._reactor.callFromThread(self._request))
+            signal.signal(number, lambda *_: reactor.callFromThread(waits.stop))
 
-    def _request(self) -> None:
-        self.requested = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+    # Once it runs, since the reactor sets handlers of its own when it starts.
+    reactor.callWhenRunning(heed_signals)
+    return waits
 
 
 class Progress:

@@ -2,38 +2,57 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
+
+T = TypeVar("T")
+
+
+class Stopped(CancelledError):
+    """Raised by a wait that was interrupted by :meth:`Waits.stop`."""
 
 
 class Waits:
-    """Waits of one coroutine, one at a time, which :meth:`stop` ends at once."""
+    """Waits of one or more coroutines, which :meth:`stop` ends at once."""
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self.stopped = False
         """Set by :meth:`stop`."""
         self._clock = clock
-        self._waiting: Deferred[Any] | None = None
+        self._waiting: set[Deferred[Any]] = set()
 
     def stop(self) -> None:
-        """End the current wait, and all later sleeps at once."""
+        """Interrupt the current waits; later ones end at once."""
         self.stopped = True
-        if self._waiting is not None:
-            self._waiting.cancel()
+        for deferred in list(self._waiting):
+            deferred.cancel()
 
-    async def result(self, deferred: Deferred[Any]) -> Any:
-        """Return the result of ``deferred``; cancel it and return None if stopped before."""
-        self._waiting = deferred
+    async def result(self, awaited: Deferred[T] | Coroutine[Deferred[Any], Any, T]) -> T:
+        """Return the result of ``awaited``, which a stop cancels.
+
+        :raises Stopped: if it has failed because of a stop, or after one.
+        """
+        deferred = awaited if isinstance(awaited, Deferred) else Deferred.fromCoroutine(awaited)
+        self._waiting.add(deferred)
+        if self.stopped:
+            deferred.cancel()
         try:
             return await deferred
-        except CancelledError:
-            return None
+        except Exception:
+            # An endpoint that is cancelled fails with an exception of its own.
+            if self.stopped:
+                raise Stopped from None
+            raise
         finally:
-            self._waiting = None
+            self._waiting.discard(deferred)
 
     async def sleep(self, seconds: float) -> None:
-        """Return after ``seconds``, or when stopped."""
+        """Return after ``seconds``, or at once when stopped."""
         if not self.stopped:
-            await self.result(deferLater(self._clock, seconds))
+            with suppress(Stopped):
+                await self.result(deferLater(self._clock, seconds))

@@ -26,7 +26,8 @@ from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.redis.embedded import find_server, socket_address
-from tracker.runtime.run import Failed, Interrupt, Progress
+from tracker.runtime.run import Failed, Progress, until_interrupted
+from tracker.runtime.waits import Waits
 from tracker.simulator.device import Behaviour
 from tracker.simulator.fleet import Fleet
 from tracker.simulator.run import drain
@@ -81,33 +82,33 @@ class Demo:
             server = Path(find_server())
         except (OSError, ValueError) as error:
             raise Failed(str(error)) from None
-        interrupt = Interrupt(reactor)
+        waits = until_interrupted(reactor)
         stack = _Stack(reactor, folder, self._port)
         redis = RedisConnection(reactor, address, Condition())
         redis.startService()
         try:
-            await self._wait_for_start(reactor, interrupt, stack, redis)
-            if interrupt.requested:
+            await self._wait_for_start(reactor, waits, stack, redis)
+            if waits.stopped:
                 return 0
             endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self._port}")
             fleet = Fleet(reactor, endpoint, self._devices, self._behaviour)
             self._print_places(stack, server, address, folder)
-            return await self._drive(reactor, interrupt, stack, redis, fleet)
+            return await self._drive(reactor, waits, stack, redis, fleet)
         finally:
             await redis.stopService()
             await stack.stop()
 
     async def _wait_for_start(
-        self, reactor: Any, interrupt: Interrupt, stack: _Stack, redis: RedisConnection
+        self, reactor: Any, waits: Waits, stack: _Stack, redis: RedisConnection
     ) -> None:
         deadline = reactor.seconds() + START_TIMEOUT
-        while not interrupt.requested:
+        while not waits.stopped:
             stack.check()
             if (await _read(redis))[1] is not None:
                 return
             if reactor.seconds() > deadline:
                 raise Failed(f"the stack did not start within {START_TIMEOUT:.0f} s: {stack.log}")
-            await interrupt.sleep(0.05)
+            await waits.sleep(0.05)
 
     def _print_places(
         self, stack: _Stack, server: Path, address: RedisAddress, folder: Path
@@ -133,7 +134,7 @@ class Demo:
     async def _drive(
         self,
         reactor: Any,
-        interrupt: Interrupt,
+        waits: Waits,
         stack: _Stack,
         redis: RedisConnection,
         fleet: Fleet,
@@ -156,9 +157,9 @@ class Demo:
             )
 
         fleet.startService()
-        while not interrupt.requested and (end is None or reactor.seconds() < end):
+        while not waits.stopped and (end is None or reactor.seconds() < end):
             left = 0.5 if end is None else min(0.5, max(0.0, end - reactor.seconds()))
-            await interrupt.sleep(left)
+            await waits.sleep(left)
             await show()
         await drain(reactor, fleet)
         acknowledged = fleet.counters.acknowledged

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from twisted.internet.task import deferLater
 
-from tracker.runtime.run import Interrupt, Progress
+from tracker.runtime.run import Progress, until_interrupted
 from tracker.simulator.fleet import Fleet
 
 #: Seconds that records on their way are waited for at the end.
@@ -19,12 +19,12 @@ async def run_fleet(reactor: Any, fleet: Fleet, seconds: float | None) -> int:
     :param seconds: how long; None until an interrupt.
     :return: 0 when all records were acknowledged, else 1.
     """
-    interrupt = Interrupt(reactor)
+    waits = until_interrupted(reactor)
     progress = Progress(reactor)
     end = None if seconds is None else reactor.seconds() + seconds
     fleet.startService()
-    while not interrupt.requested and (end is None or reactor.seconds() < end):
-        await interrupt.sleep(0.5 if end is None else min(0.5, max(0, end - reactor.seconds())))
+    while not waits.stopped and (end is None or reactor.seconds() < end):
+        await waits.sleep(0.5 if end is None else min(0.5, max(0, end - reactor.seconds())))
         progress.show(_summary(fleet))
     await drain(reactor, fleet)
     progress.end()
