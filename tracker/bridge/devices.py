@@ -7,7 +7,6 @@ reads half of them, nor one without the other, and what could not be read whole 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from random import SystemRandom
 from typing import Any, Final
 from uuid import uuid4
 
@@ -16,7 +15,6 @@ from twisted.internet.defer import CancelledError, Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 
-from tracker.bridge.backoff import Backoff
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
 from tracker.bridge.rows import DEVICE_FIELDS
@@ -28,6 +26,7 @@ from tracker.observe.health import Condition, Pulse
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.script import Script
+from tracker.runtime.backoff import Backoff
 
 #: Seconds between two readings of all devices.
 INTERVAL: Final = 300.0
@@ -92,7 +91,7 @@ class DeviceSync(Service):
         self._redis = redis
         self._condition = condition
         self._interval = interval
-        self._backoff = backoff or Backoff(SystemRandom().random, clock)
+        self._backoff = backoff or Backoff(clock)
         self._pulse = pulse or Pulse(STUCK)
         self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)

@@ -25,7 +25,6 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.web.http import INTERNAL_SERVER_ERROR
 
-from tracker.bridge.backoff import Backoff
 from tracker.bridge.instances import Instances, NoInstance
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.pending import PAGE, Pending, Row, Turn, Walk, in_order
@@ -37,6 +36,7 @@ from tracker.command import BadCommand, Command, Outcome, Status
 from tracker.control.commands import BadArgument, ControlError
 from tracker.observe.health import Condition, Pulse
 from tracker.position import iso_milliseconds
+from tracker.runtime.backoff import Backoff
 
 #: Seconds between two looks at what is pending.
 INTERVAL: Final = 10.0

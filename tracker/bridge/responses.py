@@ -20,7 +20,6 @@ from twisted.internet.defer import CancelledError, Deferred, gatherResults, succ
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from tracker.bridge.backoff import Backoff
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
 from tracker.bridge.rows import fields_of, moment_of
@@ -33,6 +32,7 @@ from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Pulse
 from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.timer import RedisTimer
+from tracker.runtime.backoff import Backoff
 from tracker.untrusted import shown
 
 #: Seconds that a read waits for a response.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from random import SystemRandom
 from typing import Any
 
 from attrs import frozen
@@ -11,7 +10,6 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
 from tracker.bridge.devices import STUCK as DEVICES_STUCK
 from tracker.bridge.devices import DeviceSync
@@ -33,6 +31,7 @@ from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
+from tracker.runtime.backoff import Backoff
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import setting
 
@@ -107,10 +106,9 @@ def bridge_role(
     )
     client = DirectusClient(reactor, directus.url, directus.token, called=metrics.called)
     table = CommandTable(client, redis)
-    random = SystemRandom().random
 
-    def backoff(part: str, **longest: float) -> Backoff:
-        return Backoff(random, reactor, **longest, told=metrics.retrying(part))
+    def backoff(part: str, longest: float = 60.0) -> Backoff:
+        return Backoff(reactor, longest=longest, on_failure=metrics.retrying(part))
 
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
     reader = RedisReader(reading, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH)

@@ -32,6 +32,7 @@ from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.storing import FIRST_RETRY, LAST_RETRY, Storing
 from tracker.processing.taking import Taken, Taker
 from tracker.redis.protocol import is_wrong_type
+from tracker.runtime.backoff import Backoff
 from tracker.runtime.lifecycle import Abort
 from tracker.runtime.waits import Stopped, Waits
 from tracker.settings import setting
@@ -132,7 +133,7 @@ class Consumer(Service):
         )
         self._ahead: _Read | None = None
         self._next_claim = 0.0
-        self._delay = FIRST_RETRY
+        self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
         self._loop: Deferred[None] | None = None
 
     def startService(self) -> None:
@@ -173,8 +174,7 @@ class Consumer(Service):
             except (Refused, Unavailable) as error:
                 self._condition.fails(f"cannot read the streams: {error}")
                 self._pulse.beat()
-                await self._waits.sleep(self._delay)
-                self._delay = min(2 * self._delay, LAST_RETRY)
+                await self._waits.sleep(self._backoff.failed())
 
     async def _consume(self) -> None:
         """Consume until stopped, or until Redis fails."""
@@ -191,7 +191,7 @@ class Consumer(Service):
                 return  # to look at them again
             await self._claim()
             taken = await self._next_batch()
-            self._delay = FIRST_RETRY
+            self._backoff.succeeded()
             if taken.count:
                 await self._storing.process(taken)
 

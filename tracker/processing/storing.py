@@ -20,6 +20,7 @@ from tracker.observe.health import Condition, Pulse
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.taking import Row, Taken
+from tracker.runtime.backoff import Backoff
 from tracker.runtime.waits import Waits
 
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
@@ -194,7 +195,7 @@ class Storing:
         :param final: an exception that is raised instead of being retried.
         :raises BatchRefused, SinkUnusable: if a retry would not help.
         """
-        delay = FIRST_RETRY
+        backoff = Backoff(self._clock, FIRST_RETRY, LAST_RETRY)
         while not self._waits.stopped:
             if self._opened:  # opening may take hours if tables are migrated
                 self._pulse.beat()
@@ -210,8 +211,7 @@ class Storing:
                 self._failing = True
                 self._metrics.sink_failures.inc()
                 self._condition.fails(f"{what}: {error}")
-                await self._waits.sleep(delay)
-                delay = min(2 * delay, LAST_RETRY)
+                await self._waits.sleep(backoff.failed())
                 await self._keep_claims(held())
                 if final is not None and isinstance(error, final) and not self._waits.stopped:
                     raise

@@ -26,6 +26,7 @@ from twisted.internet.task import LoopingCall
 from twisted.python.failure import Failure
 
 from tracker.outcomes import Fatal, Incomplete
+from tracker.runtime.backoff import Backoff
 from tracker.simulator.commands import (
     LARGEST_COMMAND,
     Console,
@@ -155,7 +156,7 @@ class SimulatedDevice(Service):
         self._connection: _DeviceProtocol | None = None
         self._connecting: Deferred[Any] | None = None
         self._reconnect: IDelayedCall | None = None
-        self._retry = FIRST_RETRY
+        self._backoff = Backoff(self.clock, FIRST_RETRY, LAST_RETRY, random=self._random.random)
         self._gone: Deferred[None] | None = None
 
     @property
@@ -241,7 +242,7 @@ class SimulatedDevice(Service):
 
     def logged_in(self) -> None:
         """The server took the login."""
-        self._retry = FIRST_RETRY
+        self._backoff.succeeded()
         self.counters.connected += 1
 
     def connection_ended(self, was_logged_in: bool) -> None:
@@ -264,9 +265,7 @@ class SimulatedDevice(Service):
             self._try_again()
 
     def _try_again(self) -> None:
-        delay = self._retry * self._random.uniform(0.5, 1.0)
-        self._reconnect = self.clock.callLater(delay, self._connect)
-        self._retry = min(2 * self._retry, LAST_RETRY)
+        self._reconnect = self.clock.callLater(self._backoff.failed(), self._connect)
 
     def _start_recording(self) -> None:
         self._last_record = self.clock.seconds()

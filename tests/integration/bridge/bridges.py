@@ -13,7 +13,6 @@ from twisted.web.server import Site
 from tests.servers import RedisServer
 from tests.unit.bridge.double import BRIDGE_TOKEN, DirectusDouble
 from tests.waiting import until
-from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.overdue import Overdue
 from tracker.bridge.responses import BATCH, ResponseWriter
@@ -23,6 +22,7 @@ from tracker.keys import DIRECTUS_GROUP
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
+from tracker.runtime.backoff import Backoff
 
 IMEI: Final = "356307042441013"
 STREAM: Final = "commands:responses"
@@ -81,7 +81,7 @@ class Bridges:
 
     def backoff(self) -> Backoff:
         """A short one."""
-        return Backoff(random, self.reactor, first=0.02, longest=0.2)
+        return Backoff(self.reactor, first=0.02, longest=0.2, random=random)
 
     def rows(self, count: int, status: str = "routed") -> list[str]:
         """New commands."""

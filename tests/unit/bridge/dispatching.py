@@ -10,13 +10,13 @@ from twisted.internet.defer import Deferred
 
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.fakes import FakeRedis
-from tracker.bridge.backoff import Backoff
 from tracker.bridge.dispatcher import Dispatcher
 from tracker.bridge.instances import Instances
 from tracker.bridge.table import CommandTable
 from tracker.keys import fate
 from tracker.observe.health import Condition
 from tracker.position import iso_milliseconds
+from tracker.runtime.backoff import Backoff
 
 DEVICE: Final = "356307042441013"
 #: When all of it happens, in seconds; as the double has it.
@@ -87,7 +87,7 @@ class Bench:
         client = subject.bridge
         self.dispatcher = Dispatcher(
             *(self.clock, client, CommandTable(client, redis), self.instances),
-            Backoff(lambda: 1.0, self.clock, longest=15),
+            Backoff(self.clock, longest=15, random=lambda: 1.0),
             Condition(self.reports.append),
             interval,
         )

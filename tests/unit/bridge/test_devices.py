@@ -12,10 +12,10 @@ from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
 from tests.unit.bridge.test_table import now
 from tests.unit.fakes import FakeRedis
-from tracker.bridge.backoff import Backoff
 from tracker.bridge.devices import INTERVAL, READINGS, SETTLES, DeviceSync
 from tracker.errors import Unavailable
 from tracker.observe.health import Condition
+from tracker.runtime.backoff import Backoff
 
 FIRST: Final = 356307042441000
 
@@ -67,7 +67,7 @@ class Syncing:
         redis: Any = self.redis
         self.sync = DeviceSync(
             *(self.clock, subject.bridge, redis, Condition(self.reports.append), INTERVAL),
-            Backoff(lambda: 1.0, self.clock, first=1.0),
+            Backoff(self.clock, first=1.0, random=lambda: 1.0),
         )
 
     def add(self, *numbers: int, **more: Any) -> None:

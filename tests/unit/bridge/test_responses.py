@@ -13,11 +13,11 @@ from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
 from tests.unit.bridge.queries import Complaint
 from tests.unit.bridge.test_table import GONE, rows_of, status_of
 from tests.unit.log.memory import MemoryStream
-from tracker.bridge.backoff import Backoff
 from tracker.bridge.responses import BATCH, CLAIM_AFTER, MOST_HELD, PATIENCE, ResponseWriter
 from tracker.bridge.table import CommandTable
 from tracker.keys import RESPONSES
 from tracker.observe.health import Condition
+from tracker.runtime.backoff import Backoff
 
 INTERNAL: Final = Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
 
@@ -44,7 +44,7 @@ class Writing:
         )
 
     def _backoff(self) -> Backoff:
-        self.backoffs.append(Backoff(lambda: 1.0, self.clock, first=1.0, longest=60.0))
+        self.backoffs.append(Backoff(self.clock, first=1.0, longest=60.0, random=lambda: 1.0))
         return self.backoffs[-1]
 
     def respond(self, command_id: str, status: str, **fields: str) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from twisted.internet.task import Clock
 
-from tracker.bridge.backoff import LONGEST_RETRY_AFTER, Backoff
+from tracker.runtime.backoff import MAX_RETRY_AFTER, Backoff
 
 
 def waits(random: float, count: int) -> list[float]:
-    backoff = Backoff(lambda: random, Clock(), first=1, longest=10)
+    backoff = Backoff(Clock(), first=1, longest=10, random=lambda: random)
     return [backoff.failed() for _ in range(count)]
 
 
@@ -23,7 +23,7 @@ def test_it_never_ends_however_often_it_fails() -> None:
 
 
 def test_a_success_begins_anew() -> None:
-    backoff = Backoff(lambda: 1.0, Clock(), first=1, longest=10)
+    backoff = Backoff(Clock(), first=1, longest=10, random=lambda: 1.0)
     assert [backoff.failed(), backoff.failed(), backoff.failures] == [1, 2, 2]
     backoff.succeeded()
     assert (backoff.failures, backoff.left) == (0, 0)
@@ -31,15 +31,15 @@ def test_a_success_begins_anew() -> None:
 
 
 def test_it_waits_as_long_as_it_is_asked_to_and_a_little_more() -> None:
-    backoff = Backoff(lambda: 0.0, Clock(), first=1, longest=10)
+    backoff = Backoff(Clock(), first=1, longest=10, random=lambda: 0.0)
     assert backoff.failed(retry_after=30) == 30.5
     assert backoff.failed(retry_after=0) == 1
-    assert backoff.failed(retry_after=1e9) == LONGEST_RETRY_AFTER + 2
+    assert backoff.failed(retry_after=1e9) == MAX_RETRY_AFTER + 2
 
 
 def test_what_is_left() -> None:
     clock = Clock()
-    backoff = Backoff(lambda: 1.0, clock, first=4)
+    backoff = Backoff(clock, first=4, random=lambda: 1.0)
     assert backoff.left == 0
     backoff.failed()
     clock.advance(3)
@@ -50,7 +50,7 @@ def test_what_is_left() -> None:
 
 def test_waiting() -> None:
     clock = Clock()
-    backoff = Backoff(lambda: 1.0, clock, first=4)
+    backoff = Backoff(clock, first=4, random=lambda: 1.0)
     assert backoff.wait().called
     backoff.failed()
     waiting = backoff.wait()
@@ -63,7 +63,7 @@ def test_waiting() -> None:
 @pytest.mark.parametrize("random", [0.0, 0.3, 0.999])
 def test_it_may_lose_interest(random: float) -> None:
     clock = Clock()
-    backoff = Backoff(lambda: random, clock)
+    backoff = Backoff(clock, random=lambda: random)
     backoff.failed()
     waiting = backoff.wait()
     waiting.addErrback(lambda _: None)
