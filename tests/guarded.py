@@ -11,9 +11,10 @@ import valkey
 from tests.servers import RedisServer
 from tracker.redis.address import RedisAddress
 from tracker.redis.embedded import find_server
+from tracker.redis.rights import grants
 
 OPS: Final = Path(__file__).parents[1] / "ops" / "redis"
-ROLES: Final = ("ingest", "process", "janitor", "bridge", "console", "admin")
+ROLES: Final = tuple(grants())
 
 
 class GuardedServer(RedisServer):

@@ -13,6 +13,7 @@ import valkey
 from tests.guarded import OPS, ROLES, GuardedServer
 from tests.servers import free_port
 from tracker.redis.embedded import find_server
+from tracker.redis.rights import commands
 
 #: What no role may do: look around, change the server or its users, remove or read all there is.
 NOBODY = (
@@ -48,7 +49,7 @@ NOBODY = (
 #: What Redis says, of a command and of what a script does.
 REFUSAL = re.compile(r"permission|The user executing the script can't")
 
-#: What others may.
+#: What others may. A role has the rights in users.acl; this is what must never be among them.
 NOT: dict[str, tuple[tuple[str, ...], ...]] = {
     "ingest": (
         ("XREADGROUP", "GROUP", "processor", "x", "STREAMS", "telemetry:teltonika", ">"),
@@ -137,6 +138,13 @@ def test_a_role_is_refused_what_is_not_its_own(guarded: GuardedServer, role: str
             guarded.as_role(role).execute_command(*command)
         assert REFUSAL.search(str(refused.value)), (command, refused.value)
     assert guarded.client.dbsize() == before
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_server_grants_what_the_file_lists(guarded: GuardedServer, role: str) -> None:
+    for command in commands(role, ["telemetry:teltonika"]):
+        answer = guarded.client.execute_command("ACL", "DRYRUN", f"tracker-{role}", *command)
+        assert answer in (True, b"OK"), command
 
 
 def test_nobody_gets_in_without_a_password_or_with_that_of_another(

@@ -344,8 +344,9 @@ def as_bob(redis: RedisServer, *rules: str) -> str:
         (
             ("+@all", "~telemetry:*", "~instance:*", "~devices:*"),
             "ingest",
-            "'~commands:outbound:*' '~commands:responses' '~commands:sent:*' '~commands:waiting' "
-            "'~commands:waiting:*' '~connections:registry' '~connections:vendors'",
+            "'~' '~commands:outbound:*' '~commands:responses' '~commands:sent:*' "
+            "'~commands:waiting' '~commands:waiting:*' '~connections:registry' "
+            "'~connections:vendors'",
         ),
     ],
 )

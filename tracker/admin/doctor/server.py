@@ -14,7 +14,7 @@ from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 
 _MAY_NOT_RUN: Final = re.compile(r"run the '([^']+)' command")
-_MAY_NOT_ACCESS: Final = re.compile(r"access the '([^']+)' key")
+_MAY_NOT_ACCESS: Final = re.compile(r"access the '([^']*)' key")
 _LOOPBACK: Final = re.compile(r"localhost|127\.[0-9.]+|::1", re.IGNORECASE)
 
 Info = dict[str, str]
