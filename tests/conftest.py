@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from itertools import count
 
 import psycopg
 import pytest
 
-from tests.servers import PostgresServer, RedisServer, SharedRedis
+from tests.servers import PostgresServer, RedisServer, SharedRedis, clear_database
 
 
 @pytest.fixture(scope="session")
@@ -31,39 +30,43 @@ def redis(shared_redis: SharedRedis) -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    """A PostgreSQL server: the one in TRACKER_TEST_POSTGRES, or one of the tests' own."""
-    if url := os.environ.get("TRACKER_TEST_POSTGRES"):
-        yield url
-        return
-    server = PostgresServer()
-    try:
-        server.start()
-        yield server.url
-    finally:
-        server.remove()
-
-
-_databases = count(1)
-
-
-@pytest.fixture
-def database(postgres_url: str) -> Iterator[str]:
-    """The URL of an empty database, for this test alone."""
-    name = f"tracker_test_{os.getpid()}_{next(_databases)}"
-    base, question, options = postgres_url.partition("?")
-    with psycopg.connect(postgres_url, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")
-        yield f"{base.rpartition('/')[0]}/{name}{question}{options}"
-        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-
-
-@pytest.fixture
-def postgres() -> Iterator[PostgresServer]:
-    """A running server for this test alone, to be killed as it likes."""
+def shared_postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL server of the tests of this process."""
     server = PostgresServer()
     try:
         server.start()
         yield server
     finally:
         server.remove()
+
+
+@pytest.fixture
+def postgres(shared_postgres: PostgresServer) -> Iterator[PostgresServer]:
+    """A running PostgreSQL server without tables.
+
+    A test may kill and suspend it, and restart it with other options.
+    """
+    yield shared_postgres
+    shared_postgres.clear()
+
+
+@pytest.fixture(scope="session")
+def shared_database(request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database on the server in TRACKER_TEST_POSTGRES, or on one of the tests' own."""
+    url = os.environ.get("TRACKER_TEST_POSTGRES")
+    if url is None:
+        url = str(request.getfixturevalue("shared_postgres").url)
+    name = f"tracker_test_{os.getpid()}"
+    base, question, options = url.partition("?")
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    yield f"{base.rpartition('/')[0]}/{name}{question}{options}"
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database(shared_database: str) -> Iterator[str]:
+    """The URL of an empty database, which no other test uses meanwhile."""
+    yield shared_database
+    clear_database(shared_database)

@@ -345,6 +345,19 @@ class PostgresServer(OwnProcess):
         """Shut it down without waiting for clients (SIGINT), and return its exit status."""
         return self._end(signal.SIGINT)
 
+    def restart(self, *options: str) -> None:
+        """Start it again, with other options than before."""
+        self.stop()
+        self._options = options
+        self.start()
+
+    def clear(self) -> None:
+        """Make it like a new one: running, without options and tables."""
+        if self.disturbed or self._options:
+            self.restart()
+            self.disturbed = False
+        clear_database(self.url)
+
     def remove(self) -> None:
         """Kill it, and remove its data."""
         self.kill()
@@ -360,6 +373,21 @@ class PostgresServer(OwnProcess):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
         super()._send(number)
+
+
+def clear_database(url: str) -> None:
+    """Disconnect the clients of a database, and remove its tables and settings."""
+    writable = "-c default_transaction_read_only=off"
+    with psycopg.connect(url, autocommit=True, options=writable) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+        connection.execute("DROP SCHEMA public CASCADE")
+        connection.execute("CREATE SCHEMA public")
+        connection.execute(
+            "DO $$BEGIN EXECUTE format('ALTER DATABASE %I RESET ALL', current_database()); END$$"
+        )
 
 
 def _children(parent: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""What the doctor says of real databases and files that something is wrong with."""
+"""Checks of real databases and files that something is wrong with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
 import psycopg
@@ -16,11 +16,13 @@ import pytest
 from click.testing import CliRunner
 from pytest_twisted import ensureDeferred
 
-from tests.integration.admin.doctor import Report, examined
+from tests.integration.admin.doctor import Report
 from tests.meddler import meddler
 from tests.servers import PostgresServer, free_port
 from tracker.admin.cli import main
+from tracker.observe.examination import Examination
 from tracker.observe.findings import Finding, Status
+from tracker.storage.checks import examine_sink
 from tracker.storage.migrations import scripts
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.checks import reachable
@@ -30,10 +32,13 @@ from tracker.storage.sinks import make_sink, migrate_sink
 WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, Status.OK
 
 
-async def looked_at(url: str, seconds: float = 10.0) -> Report:
-    """The sink; there is no Redis."""
-    report = await examined(f"redis://127.0.0.1:{free_port()}", url, seconds=seconds)
-    return Report([one for one in report.findings if one.check.startswith("sink-")])
+async def looked_at(url: str | None, seconds: float = 10.0) -> Report:
+    """Examine a sink."""
+    from twisted.internet import reactor
+
+    examination = Examination(reactor, seconds)
+    await examine_sink(reactor, examination, url)
+    return Report(examination.findings)
 
 
 def shown(url: str) -> str:
@@ -54,15 +59,11 @@ def obey(mend: str, url: str) -> None:
 
 
 @pytest.fixture
-def sound() -> Iterator[PostgresServer]:
-    """A server that keeps what it commits, with our tables; for this test alone."""
-    server = PostgresServer("-c", "fsync=on")
-    try:
-        server.start()
-        migrate_sink(server.url)
-        yield server
-    finally:
-        server.remove()
+def sound(postgres: PostgresServer) -> PostgresServer:
+    """A server that keeps what it commits, with our tables."""
+    postgres.restart("-c", "fsync=on")
+    migrate_sink(postgres.url)
+    return postgres
 
 
 @ensureDeferred
@@ -152,41 +153,34 @@ async def test_no_hypertable(database: str) -> None:
 )
 @ensureDeferred
 async def test_what_it_commits_may_be_lost(
-    option: str, others: tuple[str, ...], status: Status
+    option: str, others: tuple[str, ...], status: Status, postgres: PostgresServer
 ) -> None:
-    server = PostgresServer(*others, "-c", f"{option}=off")
-    try:
-        server.start()
-        finding = (await looked_at(server.url)).one("sink-durability")
-    finally:
-        server.remove()
+    postgres.restart(*others, "-c", f"{option}=off")
+    finding = (await looked_at(postgres.url)).one("sink-durability")
     assert finding.status is status
     assert finding.seen.startswith(f"{option} off: ")
     assert finding.mend == (
-        f"psql {shown(server.url)} -c 'ALTER SYSTEM SET {option} = on' -c 'SELECT pg_reload_conf()'"
+        f"psql {shown(postgres.url)} "
+        f"-c 'ALTER SYSTEM SET {option} = on' -c 'SELECT pg_reload_conf()'"
     )
 
 
 @ensureDeferred
-async def test_few_connections() -> None:
-    server = PostgresServer("-c", "max_connections=8", "-c", "superuser_reserved_connections=0")
-    try:
-        server.start()
-        finding = (await looked_at(server.url)).one("sink-connections")
-        assert finding.status is WARNING
-        assert finding.seen.endswith(" of 8 connections are free")
-        assert "ALTER SYSTEM SET max_connections = 16" in finding.mend
-        others = [psycopg.connect(server.url) for _ in range(7)]
-        finding = (await looked_at(server.url)).one("sink-connections")
+async def test_few_connections(postgres: PostgresServer) -> None:
+    postgres.restart("-c", "max_connections=8", "-c", "superuser_reserved_connections=0")
+    finding = (await looked_at(postgres.url)).one("sink-connections")
+    assert finding.status is WARNING
+    assert finding.seen.endswith(" of 8 connections are free")
+    assert "ALTER SYSTEM SET max_connections = 16" in finding.mend
+    with ExitStack() as others:
+        for _ in range(7):
+            others.enter_context(psycopg.connect(postgres.url))
+        finding = (await looked_at(postgres.url)).one("sink-connections")
         assert (finding.status, finding.seen) == (FAILURE, "0 of 8 connections are free")
-        others.append(psycopg.connect(server.url))
-        finding = (await looked_at(server.url)).one("sink-reachable")
+        others.enter_context(psycopg.connect(postgres.url))
+        finding = (await looked_at(postgres.url)).one("sink-reachable")
         assert finding.status is FAILURE
         assert "ALTER SYSTEM SET max_connections" in finding.mend
-        for one in others:
-            one.close()
-    finally:
-        server.remove()
 
 
 @ensureDeferred
@@ -345,6 +339,5 @@ async def test_no_room() -> None:
 
 @ensureDeferred
 async def test_no_sink_is_no_failure() -> None:
-    report = await examined(f"redis://127.0.0.1:{free_port()}")
-    finding = report.one("sink-reachable")
+    finding = (await looked_at(None)).one("sink-reachable")
     assert (finding.status, finding.mend) == (SKIPPED, "tracker-admin doctor --sink URL")
