@@ -35,8 +35,10 @@ from tracker.admin.issuing import (
     utc_now,
 )
 from tracker.control.addresses import client_endpoint
-from tracker.control.client import ControlClient, DeviceEvent, NotConnected
+from tracker.control.client import ControlClient
 from tracker.control.commands import VERSION, NoSuchDevice, NotPermitted
+from tracker.control.connection import NotConnected
+from tracker.control.watching import DeviceEvent
 from tracker.net.certificates import trust_root
 
 Serve = Callable[..., Ingest]

@@ -17,8 +17,9 @@ from tracker.admin.asking import ask_control
 from tracker.admin.options import Duration, options, output_option, redis_option
 from tracker.admin.output import console, drawn, echo_table, iso, on_terminal
 from tracker.admin.redis import ask_redis, known_streams
-from tracker.control.client import ControlClient, NotConnected
+from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
+from tracker.control.connection import NotConnected
 from tracker.errors import Refused, Unavailable
 from tracker.log.redis.lag import StreamLag, stream_lag
 from tracker.redis.connection import RedisConnection

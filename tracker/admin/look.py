@@ -137,7 +137,9 @@ def registry(
     """
 
     async def ask(reactor: Any, client: ControlClient) -> int:
-        rows = client.registry(prefix, vendor, page_size(limit), instance_id)
+        rows = client.registry(
+            prefix, vendor=vendor, limit=page_size(limit), instance_id=instance_id
+        )
         show_rows(REGISTRATION, await first_rows(rows, limit), output)
         return 0
 

@@ -13,8 +13,9 @@ from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.admin.statuses import ExitStatus
 from tracker.command import Status
-from tracker.control.client import ControlClient, NotConnected
+from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
+from tracker.control.connection import NotConnected
 from tracker.runtime.run import Failed
 
 FATE: Final = (

@@ -15,8 +15,9 @@ from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import console, iso, on_terminal, printable
 from tracker.admin.statuses import ExitStatus
 from tracker.admin.traffic import summary
-from tracker.control.client import ControlClient, DeviceEvent
+from tracker.control.client import ControlClient
 from tracker.control.commands import MOST_RAW, ControlError, NoSuchDevice
+from tracker.control.watching import DeviceEvent
 from tracker.runtime.run import Failed
 from tracker.untrusted import parse_json
 

@@ -14,7 +14,7 @@ from twisted.internet.defer import (
 )
 from twisted.logger import Logger
 
-from tracker.control.client import ControlClient, NotConnected
+from tracker.control.client import ControlClient
 from tracker.control.commands import (
     BadArgument,
     ControlError,
@@ -22,6 +22,7 @@ from tracker.control.commands import (
     RedisUnavailable,
     VersionMismatch,
 )
+from tracker.control.connection import NotConnected
 from tracker.control.pool import BadAddress, ControlPool, Credentials
 from tracker.errors import Refused, Unavailable
 from tracker.log.redis.advertised import control_ports

@@ -12,8 +12,9 @@ from twisted.logger import Logger
 
 from tracker.console.events import Broadcast, EventStream, TooMany, event
 from tracker.console.ports import ControlPorts
-from tracker.control.client import ControlClient, DeviceEvent
+from tracker.control.client import ControlClient
 from tracker.control.commands import ControlError
+from tracker.control.watching import DeviceEvent
 from tracker.errors import Refused, Unavailable
 from tracker.observe.ratelimit import LimitedLog
 

@@ -11,8 +11,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
-from tracker.control.client import ControlClient, NotConnected
+from tracker.control.client import ControlClient
 from tracker.control.commands import ControlError, RedisUnavailable
+from tracker.control.connection import NotConnected
 from tracker.control.pool import BadAddress, ControlPool, Credentials
 from tracker.log.redis.advertised import Beat
 

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.vendors.teltonika.units import EXAMPLES
 from tracker.admin.traffic import LONGEST, summary
 from tracker.admin.watch import JsonLines, Lines
-from tracker.control.client import DeviceEvent
+from tracker.control.watching import DeviceEvent
 from tracker.vendors.teltonika.description import describe
 
 RECORD = {

@@ -29,8 +29,8 @@ from tracker.bridge.instances import (
 from tracker.control import pool as module
 from tracker.control.access import ControlRole
 from tracker.control.addresses import client_endpoint
-from tracker.control.client import ANSWER_TIMEOUT
 from tracker.control.commands import BadArgument, InternalError
+from tracker.control.connection import ANSWER_TIMEOUT
 from tracker.control.pool import CLOSE_TIMEOUT, MAX_PORTS, Credentials
 from tracker.observe.health import Condition
 

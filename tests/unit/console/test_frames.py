@@ -9,7 +9,8 @@ import pytest
 from tests.unit.console.browsing import DEVICE, Browser, Connection, Server
 from tests.unit.console.test_events import told
 from tracker.console.frames import INTERVAL, MOST_BYTES, MOST_WAITING
-from tracker.control.client import DeviceEvent, NotConnected, Watcher
+from tracker.control.connection import NotConnected
+from tracker.control.watching import DeviceEvent, Watcher
 
 
 class FakeClient:

@@ -12,8 +12,8 @@ from tracker.console.files import static_files
 from tracker.console.ports import NoInstance
 from tracker.console.requests import CONSOLE_LIMITS, policy
 from tracker.console.site import Tiles
-from tracker.control.client import NotConnected
 from tracker.control.commands import BadArgument, ControlError, NotPermitted, RedisUnavailable
+from tracker.control.connection import NotConnected
 from tracker.errors import Refused, Unavailable
 from tracker.observe.ratelimit import MAX_LINES
 

@@ -22,18 +22,9 @@ from twisted.test.iosim import FakeTransport, IOPump
 from zope.interface import implementer
 
 from tests.unit.control.wire import DEVICE, OTHER, Port, ServerTransport, quiet, slow
-from tracker.control import client as module
+from tracker.control import connection as module
 from tracker.control.access import ControlRole
-from tracker.control.client import (
-    ANSWER_TIMEOUT,
-    FIRST_RETRY,
-    GREETING_TIMEOUT,
-    LAST_RETRY,
-    ControlClient,
-    DeviceEvent,
-    NotConnected,
-    _Events,
-)
+from tracker.control.client import ControlClient
 from tracker.control.commands import (
     BadArgument,
     ControlError,
@@ -43,7 +34,15 @@ from tracker.control.commands import (
     NotPermitted,
     VersionMismatch,
 )
+from tracker.control.connection import (
+    ANSWER_TIMEOUT,
+    FIRST_RETRY,
+    GREETING_TIMEOUT,
+    LAST_RETRY,
+    NotConnected,
+)
 from tracker.control.conversation import MOST_WATCHED
+from tracker.control.watching import DeviceEvent, Watches
 from tracker.interfaces import Traffic
 
 
@@ -313,16 +312,15 @@ def test_without_a_start_nothing_is_asked() -> None:
 
 def test_it_tries_again_less_and_less_often() -> None:
     bench = Bench()
-    delays = []
+    step = FIRST_RETRY
     for _ in range(8):
         bench.endpoint.fail(refusal())
         before = bench.clock.seconds()
         while not bench.endpoint.attempts:
-            bench.clock.advance(0.25)
-        delays.append(bench.clock.seconds() - before)
-    assert delays[0] == FIRST_RETRY
-    assert delays == sorted(delays)
-    assert delays[-1] == LAST_RETRY
+            bench.clock.advance(0.01)
+        assert step / 2 <= bench.clock.seconds() - before <= step + 0.02
+        step = min(2 * step, LAST_RETRY)
+    assert step == LAST_RETRY
     bench.endpoint.succeed()
     assert bench.ask(bench.client.info())
     bench.endpoint.lose()
@@ -566,13 +564,14 @@ def test_a_failure_is_not_lost_on_the_way() -> None:
     [{"at": math.nan}, {"at": math.inf}, {"at": -1.0}, {"at": 1e300}, {"raw": "zz"}],
     ids=repr,
 )
-def test_a_malformed_event_is_left_out(bench: Bench, facts: dict[str, Any]) -> None:
+def test_a_malformed_event_is_left_out(facts: dict[str, Any]) -> None:
     events: list[DeviceEvent] = []
-    bench.ask(bench.client.watch(DEVICE, events.append))
+    watches = Watches()
+    watches.set(DEVICE, events.append)
     good = {"device_id": DEVICE, "at": 1.0, "kind": "sent", "raw": "01", "decoded": "{}"}
     about = {"truncated": False, "dropped": 0}
     for one in (facts, {"kind": "\x1b" * 1000}):
-        _Events(bench.client).event(**{**good, **about, **one})
+        watches.happened(**{**good, **about, **one})
     (event,) = events
     assert event.kind.isprintable()
     assert len(event.kind) < 100

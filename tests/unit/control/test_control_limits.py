@@ -107,7 +107,6 @@ def test_arguments_that_nobody_knows_are_left_alone(client: Client) -> None:
 @named
 def test_whatever_fails_is_logged_and_told_and_the_connection_lives_on(
     port: Port,
-    client: Client,
     command: type[ControlCommand],
     logged: Sequence[LogEvent],
     monkeypatch: pytest.MonkeyPatch,
@@ -119,6 +118,7 @@ def test_whatever_fails_is_logged_and_told_and_the_connection_lives_on(
         if not name.startswith("_") and name != "watchers":
             setattr(port.operations, name, fault)
     monkeypatch.setattr(FakeInstance, "watch", fault)
+    client = port.client()
     if command in (Hello, Unwatch):
         return  # needs nobody
     error = client.refusal(command, **GOOD[command])
@@ -130,9 +130,10 @@ def test_whatever_fails_is_logged_and_told_and_the_connection_lives_on(
 
 @pytest.mark.parametrize("answer", [None, {}, {"before": 7}, {"before": "x" * 65_536}])
 def test_an_answer_that_cannot_be_sent_is_a_fault_like_others(
-    port: Port, client: Client, answer: Any, logged: Sequence[LogEvent]
+    port: Port, answer: Any, logged: Sequence[LogEvent]
 ) -> None:
-    port.operations.set_log_level = lambda *_: answer  # type: ignore[method-assign]
+    port.operations.set_log_level = lambda **_: answer  # type: ignore[method-assign]
+    client = port.client()
     assert isinstance(client.refusal(SetLogLevel, level="info"), InternalError)
     (line,) = told(logged, LogLevel.critical)
     assert line == "SetLogLevel has failed"
@@ -180,7 +181,7 @@ def test_garbage_that_goes_on_is_not_read(port: Port, client: Client) -> None:
 
 def kept(protocol: ControlProtocol) -> int:
     """Bytes that were received, and not taken in."""
-    return len(protocol._unprocessed)
+    return len(protocol.recvd)
 
 
 def test_a_box_of_many_values_is_cut_off(port: Port, client: Client) -> None:

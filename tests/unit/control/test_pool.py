@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 
 from tracker.control import pool as module
-from tracker.control.client import NotConnected
+from tracker.control.connection import NotConnected
 from tracker.control.pool import MAX_PORTS, BadAddress, ControlPool, Credentials
 
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from attrs import define
 from twisted.internet.address import IPv4Address
-from twisted.internet.defer import Deferred, succeed
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionAborted
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent, LogLevel, formatEvent
@@ -126,15 +126,10 @@ class Hearing(Locator):
     """Keeps the events that come."""
 
     def __init__(self) -> None:
+        super().__init__({Event: self._event})
         self.events: list[dict[str, Any]] = []
 
-    def answer(
-        self, command: type[amp.Command], function: Callable[..., Any], arguments: dict[str, Any]
-    ) -> Deferred[Any]:
-        return succeed(function(self, **arguments))
-
-    @Event.responder
-    def event(self, **facts: Any) -> dict[str, Any]:
+    def _event(self, **facts: Any) -> dict[str, Any]:
         self.events.append(facts)
         return {}
 
