@@ -245,9 +245,9 @@ class IGateway(Interface):
     def keep(entries: Sequence[Entry]) -> Deferred[None] | None:  # noqa: N805
         """Make durable what its device will not send again; it outlives the connection.
 
-        :return: fires, and never fails, when that is done or cannot be done any more.
-            None when too much is kept already, or the instance stops: publish it, and let the
-            device wait.
+        :return: fires when the log has confirmed it, and fails with :class:`NotAccepted` when
+            it was given up. None when too much is kept already, or the instance stops: publish
+            it, and let the device wait.
         """
 
     def answered(session: ISession, answer: Answer) -> None:  # noqa: N805

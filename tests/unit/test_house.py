@@ -28,7 +28,10 @@ HOUSE = (
 APART = ({"ingestion", "processing"}, {"vendors", "log"}, {"ingestion", "storage"})
 
 #: Ends of the names of a vendor's modules that carry bytes, and do not decode them.
-CARRIERS = ("protocol.py", "factory.py", "vendor.py", "turns.py", "throttle.py", "writer.py")
+CARRIERS = (
+    *("protocol.py", "vendor.py", "turns.py", "throttle.py", "wire.py", "connection.py"),
+    *("exchange.py", "silence.py", "leftovers.py"),
+)
 
 #: Modules that decode, and so are pure: bytes in, values out.
 PURE = [

@@ -193,15 +193,15 @@ class Gateway(Service):
             return None
         self._kept_bytes += size
 
-        def given_up(failure: Failure) -> None:
-            failure.trap(NotAccepted)
-            self._given_up += len(entries)
-            self.figures.lost += len(entries)
-
-        def ended(_: None) -> None:
+        def ended(result: Failure | None) -> Failure | None:
             self._kept_bytes -= size
+            if isinstance(result, Failure):
+                result.trap(NotAccepted)
+                self._given_up += len(entries)
+                self.figures.lost += len(entries)
+            return result
 
-        return self._publisher.publish(entries).addErrback(given_up).addCallback(ended)
+        return self._publisher.publish(entries).addBoth(ended)
 
     def answered(self, session: ISession, answer: Answer) -> None:
         """See IGateway."""

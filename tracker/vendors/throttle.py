@@ -1,24 +1,26 @@
-"""Hold a connection that is over its budget of work or over its rate of messages.
+"""Decide when a connection is over its budget of work or over its rate of messages.
 
-A held connection decodes nothing. Its protocol buffers received bytes up to a limit and then
-stops reading, so TCP slows the peer down and nothing is lost.
+Then nothing more of it is decoded for a while. Received bytes are buffered up to a limit, and
+then the transport is not read, so TCP slows the peer down and nothing is lost.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tracker.interfaces import Tally
 from tracker.limits import Limits
 from tracker.vendors.budget import FIRST_CREDIT, OWN_BURST, SPARE_BURST, Bucket, MessageBudget
+from tracker.vendors.holds import Hold
 
-#: Messages of a connection that may be under way to Redis while it is read further.
+#: Messages of a connection that may be under way to the log while it is read further.
 MESSAGES_UNDER_WAY: Final = 32
-#: The same of a port. Records that come after them wait for them, in Redis and on the way to
+#: The same of a port. Records that come after them wait for them, in the log and on the way to
 #: it. Where there are more, each connection may have one under way.
 ALL_UNDER_WAY: Final = 256
 
@@ -39,10 +41,10 @@ class Workload:
     They are served in the order in which they were queued, while any of the spare share is
     left; then the reactor serves everything else first.
 
-    :ivar messages_under_way: messages of the port that are under way to Redis.
+    :ivar messages_under_way: messages of the port that are under way to the log.
     """
 
-    def __init__(self, clock: Any, limits: Limits, tally: Tally) -> None:
+    def __init__(self, clock: IReactorTime, limits: Limits, tally: Tally) -> None:
         self.messages_under_way = 0
         self.clock = clock
         self.limits = limits
@@ -99,21 +101,19 @@ class Workload:
 
 
 class Throttle:
-    """Decides when one connection may be decoded further.
+    """Decides when one connection may be decoded further, and counts its messages under way.
 
-    :param go_on: called when a hold has ended.
+    :param release: called with the reason for which the connection was held when it ends.
     """
 
     __slots__ = (
-        *("_at", "_go_on", "_has_turn", "_messages", "_timer", "_under_way", "_work"),
-        *("credit", "held"),
+        *("_all_arrived", "_at", "_has_turn", "_messages", "_release", "_timer", "_under_way"),
+        *("_work", "credit"),
     )
 
-    def __init__(self, work: Workload, go_on: Callable[[], None]) -> None:
-        self.held = False
-        """Whether decoding has to wait until ``go_on`` is called."""
+    def __init__(self, work: Workload, release: Callable[[Hold], None]) -> None:
         self._work = work
-        self._go_on = go_on
+        self._release = release
         self.credit = FIRST_CREDIT
         """Seconds of work left of the connection's own share."""
         self._at = work.clock.seconds()  # when the credit was updated
@@ -121,9 +121,10 @@ class Throttle:
         self._timer: IDelayedCall | None = None
         self._messages: MessageBudget | None = None
         self._under_way = 0
+        self._all_arrived: Deferred[None] | None = None
 
     def may_work(self) -> bool:
-        """Return whether to decode the next frame now; if not, the connection is held.
+        """Return whether to decode the next frame now; if not, hold for :attr:`Hold.WORK`.
 
         There is no need to ask while there is :attr:`credit`.
         """
@@ -135,17 +136,15 @@ class Throttle:
         self._at = now  # also after the clock was set back
         if self.credit > 0 or self._has_turn or work.take_spare(now):
             return True
-        self.held = True
         work.tally.paused_for_work += 1
         work.enqueue(self, now)
         return False
 
     def turn(self) -> None:
         """Continue from the spare share, for at least one frame."""
-        self.held = False
         self._has_turn = True
         try:
-            self._go_on()
+            self._release(Hold.WORK)
         finally:
             self._has_turn = False
 
@@ -164,12 +163,11 @@ class Throttle:
             self._at = now
 
     def may_take_message(self, device_id: str, size: int) -> bool:
-        """Take an unsolicited message; return False and hold the connection if over the rate."""
+        """Take an unsolicited message; if over the rate, return False: hold for Hold.RATE."""
         now = self._work.clock.seconds()
         messages = self._messages or self.messages(device_id)
         wait = messages.wait(now)
         if wait:
-            self.held = True
             self._work.tally.paused_for_messages += 1
             self._timer = self._work.clock.callLater(wait, self._rate_allows)
             return False
@@ -183,36 +181,45 @@ class Throttle:
         return self._messages
 
     def message_left(self) -> None:
-        """A message is under way to Redis."""
+        """Count a message that is under way to the log."""
         self._under_way += 1
         self._work.messages_under_way += 1
 
     def message_arrived(self) -> None:
-        """A message has arrived there, or was given up."""
+        """Count a message that the log has confirmed, or that was given up."""
         self._under_way -= 1
         self._work.messages_under_way -= 1
+        if self._under_way == 0 and self._all_arrived is not None:
+            all_arrived, self._all_arrived = self._all_arrived, None
+            all_arrived.callback(None)
+
+    @property
+    def all_arrived(self) -> bool:
+        """Whether no message of the connection is under way."""
+        return self._under_way == 0
+
+    def when_all_arrived(self) -> Deferred[None]:
+        """Wait until no message of the connection is under way; one caller at a time."""
+        self._all_arrived = Deferred(self._forget_all_arrived)
+        return self._all_arrived
+
+    def _forget_all_arrived(self, _: Deferred[None]) -> None:
+        self._all_arrived = None
 
     @property
     def too_many_under_way(self) -> bool:
-        """Whether to wait until a message has arrived."""
+        """Whether to hold, for Hold.CROWD, until a message has arrived."""
         if self._under_way == 0:
             return False
         crowded = self._work.messages_under_way >= ALL_UNDER_WAY
         return crowded or self._under_way >= MESSAGES_UNDER_WAY
 
-    @property
-    def over_rate(self) -> bool:
-        """Whether the connection is held for its rate of messages."""
-        return self._timer is not None
-
     def _rate_allows(self) -> None:
         self._timer = None
-        self.held = False
-        self._go_on()
+        self._release(Hold.RATE)
 
     def end(self, device_id: str | None) -> None:
         """Release the connection, which ends, and remember its device's budget of messages."""
-        self.held = False
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -1,66 +1,82 @@
-"""Waiting for the moment at which a command may be written on a connection."""
+"""The moment at which a command may be written on a connection."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 from tracker.interfaces import SessionEnded
 
 
-class Turn:
-    """Somebody wants to write a command.
+class Turns:
+    """Lets one caller at a time wait until it may write a command on one connection."""
 
-    :param radio_sleeps: seconds of silence after which the device may not listen; 0: it always
-        listens.
-    :param look: called when it is time to look whether the connection is free.
-    :param forget: called when the turn was given, or is not wanted any more.
-    """
+    __slots__ = ("_clock", "_free", "_retry", "_silence_limit", "_timer", "settled_at")
 
-    def __init__(
-        self,
-        clock: Any,
-        radio_sleeps: float,
-        look: Callable[[], None],
-        forget: Callable[[], None],
-    ) -> None:
-        self.free: Deferred[None] = Deferred(lambda _: self._end())
+    def __init__(self, clock: IReactorTime) -> None:
+        self.settled_at = 0.0
+        """From when on the device can tell a command from the answer to its login."""
         self._clock = clock
-        self._radio_sleeps = radio_sleeps
-        self._look = look
-        self._forget = forget
+        self._free: Deferred[None] | None = None
+        self._retry: Callable[[], None] = _nothing
+        self._silence_limit = 0.0
         self._timer: IDelayedCall | None = None
 
-    def maybe_give(self, settled_at: float, last_heard: float) -> None:
-        """The connection is free: let the command be written, unless it is too early.
+    @property
+    def awaited(self) -> bool:
+        """Whether a caller waits."""
+        return self._free is not None
 
-        :param settled_at: from when on the device can tell a command from what came before.
-        :param last_heard: when it was heard last.
+    def wait(self, silence_limit: float, retry: Callable[[], None]) -> Deferred[None]:
+        """Wait for a turn.
+
+        :param silence_limit: seconds of silence after which the device may not listen; 0: it
+            always listens.
+        :param retry: called when it is time to offer the connection again.
+        :return: may be cancelled; fails with :class:`SessionEnded`.
+        """
+        self._free = Deferred(self._cancelled)
+        self._silence_limit = silence_limit
+        self._retry = retry
+        return self._free
+
+    def offer(self, heard_at: float) -> None:
+        """Give the turn, since the connection is free, unless it is too early.
+
+        :param heard_at: when the device was last heard.
         """
         now = self._clock.seconds()
-        if now < settled_at:
+        if now < self.settled_at:
             if self._timer is None:
-                self._timer = self._clock.callLater(settled_at - now, self._look_again)
+                self._timer = self._clock.callLater(self.settled_at - now, self._try_again)
             return
-        if self._radio_sleeps and now - last_heard >= self._radio_sleeps:
+        if self._silence_limit and now - heard_at >= self._silence_limit:
             return
-        self._end()
-        self.free.callback(None)
+        if (free := self._forget()) is not None:
+            free.callback(None)
 
-    def lose(self) -> None:
-        """The connection ends."""
-        self._end()
-        self.free.errback(SessionEnded())
+    def end(self) -> None:
+        """Fail the caller that waits, since the connection ends."""
+        if (free := self._forget()) is not None:
+            free.errback(SessionEnded())
 
-    def _look_again(self) -> None:
+    def _cancelled(self, _: Deferred[None]) -> None:
+        self._forget()
+
+    def _try_again(self) -> None:
         self._timer = None
-        self._look()
+        self._retry()
 
-    def _end(self) -> None:
+    def _forget(self) -> Deferred[None] | None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._forget()
+        free, self._free = self._free, None
+        self._retry = _nothing
+        return free
+
+
+def _nothing() -> None:
+    """Retry nothing: no caller waits."""

@@ -73,36 +73,33 @@ class AwaitedAnswer:
         """
         self._codec = command[_HEADER : _HEADER + 1]
 
-    def is_in(self, imei: str, data: bytes) -> bool:
-        """Return whether this message may be the answer; if so, none is awaited any longer."""
-        if not self._may_be(imei, data):
+    def arrived(self, data: bytes) -> None:
+        """Await no other answer than this message, if it is of the command's codec."""
+        if data[:1] == self._codec:
+            self._codec = b""
+
+    def may_be(self, imei: str, data: bytes) -> bool:
+        """Return whether this message may be the answer."""
+        if not self._codec or data[:1] != self._codec:
             return False
-        self._codec = b""
-        return True
+        outcome = decode_message(data)
+        return isinstance(outcome, Decoded) and maybe_answer(imei, outcome.value) is not None
 
     def look_anew(self) -> None:
         """Search the buffer from its start next time, since bytes were removed from it."""
         self._looked = 0
 
     def find(self, imei: str, buffer: bytearray) -> tuple[int, bytes | None]:
-        """Search for the answer behind other messages; if found, none is awaited any longer.
+        """Search for the answer behind other messages.
 
         :return: offset and data of its frame; the data are None if it is not there.
         """
         if not self._codec:
             return 0, None
         self._looked, data = find_message(
-            buffer, self._looked, lambda found: self._may_be(imei, found)
+            buffer, self._looked, lambda found: self.may_be(imei, found)
         )
-        if data is not None:
-            self._codec = b""
         return self._looked, data
-
-    def _may_be(self, imei: str, data: bytes) -> bool:
-        if not self._codec or data[:1] != self._codec:
-            return False
-        outcome = decode_message(data)
-        return isinstance(outcome, Decoded) and maybe_answer(imei, outcome.value) is not None
 
 
 def _text(content: bytes) -> str:

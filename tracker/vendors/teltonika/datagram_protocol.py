@@ -22,11 +22,11 @@ from tracker.interfaces import Admission, IGateway, IPeer, NotAccepted, Rejectio
 from tracker.limits import Limits
 from tracker.outcomes import Rejected
 from tracker.vendors.datagrams import DatagramGate
+from tracker.vendors.rejections import rejection
 from tracker.vendors.teltonika.datagram import Datagram, decode_datagram, encode_answer
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader
-from tracker.vendors.teltonika.rejections import rejection
 
 #: Seconds for which a repeated datagram is recognised.
 WINDOW: Final = 60.0

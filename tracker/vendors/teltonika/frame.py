@@ -21,7 +21,6 @@ PREAMBLE: Final = bytes(4)
 PING: Final = 0xFF
 
 _HEADER: Final = 8
-_PING: Final = bytes((PING,))
 _CRC: Final = 4
 _ENVELOPE: Final = _HEADER + _CRC
 
@@ -86,14 +85,6 @@ def decode_frame(
             found=f"{carried:#010x}",
         )
     return Decoded(data, length + _ENVELOPE)
-
-
-def swallow_pings(buffer: bytearray) -> bool:
-    """Remove the pings at the start of ``buffer``; return whether there were any."""
-    if not buffer or buffer[0] != PING:
-        return False
-    del buffer[: len(buffer) - len(buffer.lstrip(_PING))]
-    return True
 
 
 def find_message(

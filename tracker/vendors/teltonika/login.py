@@ -15,8 +15,8 @@ ACCEPT: Final = b"\x01"
 REFUSE: Final = b"\x00"
 
 IMEI_DIGITS: Final = 15
-_LENGTH_WORD: Final = IMEI_DIGITS.to_bytes(2, "big")
-_SIZE: Final = len(_LENGTH_WORD) + IMEI_DIGITS
+LENGTH_WORD: Final = IMEI_DIGITS.to_bytes(2, "big")
+_SIZE: Final = len(LENGTH_WORD) + IMEI_DIGITS
 
 
 def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejected | Fatal:
@@ -26,8 +26,8 @@ def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejecte
         IMEI; ``Fatal`` for anything else, which is no Teltonika device.
     """
     head = data[:2]
-    if head != _LENGTH_WORD[: len(head)]:
-        expected, found = _LENGTH_WORD[: len(head)].hex(), head.hex()
+    if head != LENGTH_WORD[: len(head)]:
+        expected, found = LENGTH_WORD[: len(head)].hex(), head.hex()
         if head[0] != 0:
             reason = "not a Teltonika login"
         elif head[1] != 0:
@@ -59,4 +59,4 @@ def encode_login(imei: str) -> bytes:
     """
     if len(imei) != IMEI_DIGITS or not (imei.isascii() and imei.isdigit()):
         raise ValueError(f"an IMEI has {IMEI_DIGITS} digits: {imei!r}")
-    return _LENGTH_WORD + imei.encode("ascii")
+    return LENGTH_WORD + imei.encode("ascii")

@@ -6,17 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.interfaces import IProtocolFactory
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import IPlugin
 from zope.interface import classImplements, implementer
 
 from tracker.interfaces import IGateway, INaming, IVendor, Traffic
 from tracker.limits import Limits
+from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
 from tracker.vendors.teltonika.description import describe
+from tracker.vendors.teltonika.dialect import TeltonikaDialect
 from tracker.vendors.teltonika.dictionary import read_file
-from tracker.vendors.teltonika.factory import TeltonikaFactory
+from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.naming import Naming
 
 classImplements(Naming, INaming)
@@ -28,12 +30,19 @@ class Teltonika:
 
     name = "teltonika"
 
-    def buildFactory(self, gateway: IGateway, limits: Limits, clock: Any) -> IProtocolFactory:
+    def buildFactory(
+        self, gateway: IGateway, limits: Limits, clock: IReactorTime
+    ) -> ConnectionFactory:
         """See :class:`tracker.interfaces.IVendor`."""
-        return TeltonikaFactory(gateway, limits, clock)
+        layouts = Layouts()
+
+        def build_dialect() -> TeltonikaDialect:
+            return TeltonikaDialect(limits, layouts, gateway.tally.count_truncated)
+
+        return ConnectionFactory(gateway, limits, clock, build_dialect)
 
     def buildDatagramProtocol(
-        self, gateway: IGateway, limits: Limits, clock: Any
+        self, gateway: IGateway, limits: Limits, clock: IReactorTime
     ) -> DatagramProtocol:
         """See :class:`tracker.interfaces.IVendor`."""
         return TeltonikaDatagramProtocol(gateway, limits, clock)

@@ -26,11 +26,13 @@ from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, LOGIN
 from tracker.interfaces import NotAccepted, SessionEnded
 from tracker.limits import Limits
 from tracker.position import Entry, iso_milliseconds
+from tracker.vendors.connection import ConnectionFactory
+from tracker.vendors.exchange import State
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
 from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
 from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
-from tracker.vendors.teltonika.factory import TeltonikaFactory
+from tracker.vendors.teltonika.dialect import TeltonikaDialect
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
@@ -214,9 +216,13 @@ class Connection:
         self.gateway = FakeGateway()
         self.clock = Clock()
         self.transport = StringTransport()
-        factory = TeltonikaFactory(self.gateway, LIMITS, self.clock)
-        factory._layouts = layouts
-        protocol = factory.buildProtocol(None)
+        truncated = self.gateway.tally.count_truncated
+        protocol = ConnectionFactory(
+            self.gateway,
+            LIMITS,
+            self.clock,
+            lambda: TeltonikaDialect(LIMITS, layouts, truncated),
+        ).buildProtocol(None)
         assert protocol is not None
         self.protocol = protocol
         self.protocol.makeConnection(self.transport)
@@ -237,7 +243,7 @@ class Connection:
         self.wanted = False
         assert self.hears
         assert not self.transport.disconnecting
-        assert not self.protocol._buffer, "inside of something"
+        assert not self.protocol._exchange._buffer, "inside of something"
         acknowledged = told(self.transport.value())[1]
         records = [one for one, _ in self.gateway.published if not is_message(one)]
         assert len(acknowledged) == len(records), "before an acknowledgement"
@@ -247,7 +253,7 @@ class Connection:
     def no_turn(self, failure: Failure) -> None:
         self.wanted = False
         failure.trap(SessionEnded)
-        assert self.protocol._closed
+        assert self.protocol._exchange.state is State.CLOSED
 
     def check(self) -> None:
         answer = self.transport.value()
@@ -259,7 +265,7 @@ class Connection:
             assert counts == self.due()
             assert commands == self.commands
             assert bool(logins) is (self.protocol.device_id is not None)
-        assert len(self.protocol._buffer) <= BOUND
+        assert len(self.protocol._exchange._buffer) <= BOUND
         if any(event[0] == "rejected" for event in self.gateway.events):
             assert self.transport.disconnecting
 
@@ -326,7 +332,7 @@ class Connection:
         if self.random.random() < 0.1:
             self.clock.advance(LIMITS.idle_timeout + 1)
         self.check()
-        assert not self.protocol._buffer
+        assert not self.protocol._exchange._buffer
         assert not self.wanted
         assert not self.clock.getDelayedCalls()
         self.tally.of["commands"] += self.commands

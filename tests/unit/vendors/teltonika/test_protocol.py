@@ -127,7 +127,7 @@ def test_a_peer_that_does_not_wait_is_read_only_up_to_a_limit() -> None:
         if talk.transport.producerState == "paused":
             break
     assert talk.transport.producerState == "paused"
-    waiting = len(talk.protocol._buffer)
+    waiting = talk.unread
     assert waiting <= limits.buffer_bytes + len(one)
     talk.confirm()
     assert talk.transport.producerState == "producing"
@@ -173,7 +173,7 @@ def test_what_comes_after_the_end_is_ignored(online: Conversation) -> None:
     online.send(bytes(8))
     online.protocol.dataReceived(frame(1))
     assert not online.gateway.published
-    assert len(online.protocol._buffer) == 0
+    assert online.unread == 0
 
 
 def test_a_lost_connection_gives_up_its_packet(online: Conversation) -> None:

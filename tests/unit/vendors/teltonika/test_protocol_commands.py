@@ -15,7 +15,7 @@ from tests.unit.vendors.teltonika.turns import (
     Turn,
 )
 from tracker.command import CommandFrame
-from tracker.vendors.teltonika.protocol import LOGIN_SETTLES
+from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
 from tracker.vendors.throttle import MESSAGES_UNDER_WAY
 
 
@@ -450,7 +450,7 @@ def test_what_of_a_command_the_socket_does_not_take_goes_before_all_that_follows
         direct.append(data[: taken if isinstance(taken, int) else 0])
         return taken
 
-    settled.protocol._writer._at_once = write_some
+    settled.protocol._wire._at_once = write_some
     settled.send(frame(2))
     turn = Turn(settled)
     settled.confirm()
@@ -471,7 +471,7 @@ def test_a_command_follows_what_the_socket_has_not_taken_of_an_acknowledgement(
         direct.append(data[:1])
         return 1
 
-    settled.protocol._writer._at_once = write_some
+    settled.protocol._wire._at_once = write_some
     settled.send(frame(2))
     Turn(settled)
     settled.confirm()

@@ -19,7 +19,7 @@ from tests.unit.vendors.teltonika.turns import (
     resume,
 )
 from tracker.interfaces import Admission, NotAccepted
-from tracker.vendors.teltonika.protocol import LOGIN_SETTLES
+from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
 
 
 @pytest.fixture

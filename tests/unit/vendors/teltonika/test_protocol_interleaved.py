@@ -16,8 +16,8 @@ from tracker.interfaces import SessionEnded
 from tracker.limits import Limits
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.commands import command_frame
+from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
 from tracker.vendors.teltonika.frame import decode_frame
-from tracker.vendors.teltonika.protocol import LOGIN_SETTLES
 
 #: So long that no connection ends here by itself.
 LIMITS = Limits(login_timeout=3600, idle_timeout=604_800)

@@ -17,7 +17,8 @@ from tests.unit.vendors.teltonika.conversation import (
 )
 from tracker.interfaces import Admission, ISession, NotAccepted, SessionFacts, Traffic
 from tracker.limits import Limits
-from tracker.vendors.teltonika.protocol import CLOSE_GRACE, LOGIN_SETTLES
+from tracker.vendors.silence import CLOSE_GRACE
+from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
 from tracker.vendors.throttle import MESSAGES_UNDER_WAY
 
 ONE = b"\x00\x00\x00\x01"

@@ -42,7 +42,7 @@ def test_a_stream_with_pings_everywhere_is_understood_in_pieces_of_any_size(size
     assert talk.told("login") == [("login", IMEI)]
     assert [entry.ts for (entry,), _ in talk.gateway.published] == ["2024-03-15T12:10:00.000Z"]
     assert not talk.closed
-    assert len(talk.protocol._buffer) == 0
+    assert talk.unread == 0
 
 
 UNITS = st.sampled_from(

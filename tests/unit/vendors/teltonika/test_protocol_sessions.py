@@ -25,13 +25,11 @@ from tests.unit.vendors.teltonika.conversation import (
 from tracker.interfaces import Admission, NotAccepted
 from tracker.limits import Limits
 from tracker.position import Entry
-from tracker.vendors.teltonika.factory import TeltonikaFactory
+from tracker.vendors.silence import CLOSE_GRACE
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.positions import REPEATED_ID
-from tracker.vendors.teltonika.protocol import (
-    CLOSE_GRACE,
-)
+from tracker.vendors.teltonika.vendor import Teltonika
 from tracker.vendors.throttle import MESSAGES_UNDER_WAY
 
 OTHER = "352093081452251"
@@ -202,10 +200,10 @@ def test_a_connection_is_read_again_only_when_its_buffer_has_been_worked_off() -
     talk.send(b"".join(frame(number) for number in range(1, 50)))
     assert talk.transport.producerState == "paused"
     while talk.transport.producerState == "paused":
-        before = len(talk.protocol._buffer)
+        before = talk.unread
         assert before > limits.buffer_bytes
         talk.confirm()
-    assert len(talk.protocol._buffer) <= limits.buffer_bytes
+    assert talk.unread <= limits.buffer_bytes
 
 
 # Identity.
@@ -275,7 +273,7 @@ def test_a_device_that_nobody_can_judge_yet_gets_no_byte(talk: Conversation) -> 
 def test_for_a_connection_that_is_not_admitted_no_protocol_is_made() -> None:
     gateway = FakeGateway()
     gateway.lets_in = False
-    assert TeltonikaFactory(gateway, LIMITS, Clock()).buildProtocol(None) is None
+    assert Teltonika().buildFactory(gateway, LIMITS, Clock()).buildProtocol(None) is None
     assert gateway.events == []
 
 
@@ -379,7 +377,7 @@ def test_a_session_that_was_closed_takes_no_more(online: Conversation) -> None:
     lingering.protocol.close()
     for _ in range(100):
         lingering.send(bytes(1000))
-    assert len(lingering.protocol._buffer) == 0
+    assert lingering.unread == 0
 
 
 @pytest.mark.parametrize("end", END.values(), ids=END)
@@ -554,7 +552,7 @@ def test_what_the_socket_does_not_take_goes_the_usual_way(
         return len(data) if len(direct) == 1 else taken
 
     online.gateway.confirms_at_once = True
-    online.protocol._writer._at_once = write_some
+    online.protocol._wire._at_once = write_some
     online.send(frame(1) + frame(2, 3) + frame(4, 5, 6))
     assert direct == [b"\x00\x00\x00\x01", b"\x00\x00\x00\x02"]
     left = direct[1][taken if isinstance(taken, int) else 0 :]

@@ -9,10 +9,10 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeGateway
+from tests.unit.vendors.talk import Transport
 from tests.unit.vendors.teltonika.conversation import (
     IMEI,
     LOGIN,
-    Connection,
     Conversation,
     frame,
     is_message,
@@ -21,10 +21,9 @@ from tests.unit.vendors.teltonika.conversation import (
 from tests.unit.vendors.teltonika.turns import COMMAND, Turn
 from tracker.interfaces import Tally
 from tracker.limits import Limits
-from tracker.vendors import throttle
+from tracker.vendors import leftovers, throttle
 from tracker.vendors.budget import OWN_BURST
-from tracker.vendors.teltonika import leftovers
-from tracker.vendors.teltonika.factory import TeltonikaFactory
+from tracker.vendors.teltonika.vendor import Teltonika
 
 #: Two messages at once, one a second.
 LIMITS = Limits(message_rate=1, message_burst=2, buffer_bytes=64, idle_timeout=100)
@@ -48,14 +47,14 @@ class Port:
         self.clock = Clock()
         self._gateway = gateway
         self._limits = limits
-        self._factory = TeltonikaFactory(gateway, limits, self.clock)
+        self._factory = Teltonika().buildFactory(gateway, limits, self.clock)
 
     def connect(self) -> Conversation:
         talk = Conversation(self._limits, self._gateway)
         talk.clock = self.clock
         protocol = self._factory.buildProtocol(None)
         assert protocol is not None
-        talk.protocol, talk.transport = protocol, Connection()
+        talk.protocol, talk.transport = protocol, Transport()
         talk.transport.protocol = protocol
         protocol.makeConnection(talk.transport)
         return talk
@@ -323,7 +322,7 @@ def test_a_new_connection_has_saved_up_nearly_nothing() -> None:
     clock.rightNow = 1e9
     work = throttle.Workload(clock, Limits(spare_work=0.001, peer_work=0.05), Tally())
     work.charge(1)
-    made = [throttle.Throttle(work, lambda: None) for _ in range(100)]
+    made = [throttle.Throttle(work, lambda hold: None) for _ in range(100)]
     assert sum(one.credit for one in made) <= OWN_BURST
     for one in made:
         one.worked(one.credit, clock.seconds())
@@ -335,15 +334,17 @@ def test_a_clock_that_is_put_back_gives_no_credit(slow: Conversation) -> None:
     clock.step = -1.0
     slow.protocol.dataReceived(frame(1))
     clock.step = 0.0
-    assert slow.protocol._throttle.credit <= OWN_BURST
+    assert slow.protocol._exchange._throttle.credit <= OWN_BURST
 
 
 def test_connections_that_wait_for_work_leave_no_timer_when_they_end(slow: Conversation) -> None:
     while not slow.gateway.tally.paused_for_work:
         work(slow, 1)
+    published = len(slow.gateway.published)
     slow.lose()
     assert slow.timers == 0
-    assert not slow.protocol._throttle.held
+    slow.clock.pump([1] * 100)
+    assert len(slow.gateway.published) == published
 
 
 def test_a_message_of_the_budgets_own_size_passes() -> None:

@@ -1,31 +1,29 @@
 """Publish messages that were unread in the buffers of connections when they ended.
 
-A message is not acknowledged, so its device never sends it again. Records are skipped: the
-device sends them again on its next connection.
+These are the detached frames: a device never sends them again. Records that it repeats are
+skipped: it sends them again on its next connection.
 
-A peer can open and end any number of connections. So only a few messages are read at once. The
+A peer can open and end any number of connections. So only a few frames are read at once. The
 others, up to a limit in bytes, are read out of the spare share of work, while few messages are
-under way to Redis. All are charged to the device's budget of messages, which they may bring
+under way to the log. All are charged to the device's budget of messages, which they may bring
 into debt, but no deeper than its burst. Messages over one of these limits are lost, and counted.
 So is the rest of a connection's messages as soon as one of them cannot be kept.
 """
 
 from __future__ import annotations
 
-import re
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from attrs import frozen
+from twisted.python.failure import Failure
 
-from tracker.interfaces import IGateway, IPeer
-from tracker.outcomes import Decoded, Rejected
+from tracker.interfaces import IGateway, IPeer, NotAccepted
+from tracker.outcomes import Decoded, Fatal, Incomplete
 from tracker.position import Entry
 from tracker.vendors.budget import MessageBudget
-from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, swallow_pings
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS
-from tracker.vendors.teltonika.reader import Reading
+from tracker.vendors.dialect import AppendDetached, Dialect, ProtocolError
 from tracker.vendors.throttle import ALL_UNDER_WAY, Workload
 
 #: Frames that are read when a connection ends: about as much work as its login.
@@ -35,11 +33,6 @@ IN_A_TURN: Final = 32
 #: Bytes of a port that wait to be read.
 WAITING_BYTES: Final = 4 << 20
 
-#: The start of a frame that is shorter than 64 KiB and holds a message.
-_MESSAGE_START: Final = re.compile(
-    re.escape(PREAMBLE) + rb"\x00\x00..[" + re.escape(bytes(MESSAGE_CODECS)) + rb"]", re.DOTALL
-)
-
 
 @frozen(eq=False)
 class Rest:
@@ -48,8 +41,8 @@ class Rest:
     peer: IPeer
     budget: MessageBudget
     """The device's."""
-    read: Callable[[bytes, float], Reading | Rejected]
-    """Reads a frame's data at some time."""
+    dialect: Dialect[Any]
+    """The connection's."""
     unread: bytearray
     """The received bytes; they are consumed."""
 
@@ -94,46 +87,54 @@ class Leftovers:
 
     def _publish(self, rest: Rest, count: int) -> None:
         began = self._work.clock.seconds()
-        limits = self._work.limits
         unread = rest.unread
-        for _ in range(count):
-            swallow_pings(unread)
-            frame = decode_frame(unread, limits.frame_bytes, limits.command_frame_bytes)
-            if not isinstance(frame, Decoded):
+        while unread:
+            outcome = rest.dialect.next_frame(unread)
+            if isinstance(outcome, Incomplete | Fatal):
                 unread.clear()
                 break
-            if frame.value[0] in MESSAGE_CODECS:
-                if rest.budget.is_exhausted(began):
-                    self._lose(rest)
-                    break
-                rest.budget.take(len(frame.value))
-                reading = rest.read(frame.value, began)
-                if isinstance(reading, Rejected):
-                    unread.clear()
-                    break
-                if not self._keep(reading.entries):
-                    self._lose(rest)
-                    break
-            del unread[: frame.used]
+            if count == 0:
+                break
+            count -= 1
+            if isinstance(outcome, Decoded) and rest.dialect.is_detached(outcome.value):
+                self._publish_frame(rest, outcome, began)
+            del unread[: outcome.used]
         self._work.charge(max(0.0, self._work.clock.seconds() - began))
 
-    def _keep(self, entries: list[Entry]) -> bool:
+    def _publish_frame(self, rest: Rest, frame: Decoded[Any], now: float) -> None:
+        """Publish what one frame holds; if that fails, leave nothing unread."""
+        if rest.budget.is_exhausted(now):
+            self._lose(rest)
+            return
+        rest.budget.take(frame.used)
+        for step in rest.dialect.handle(frame.value, now):
+            if isinstance(step, AppendDetached):
+                if not self._keep(step.entries):
+                    self._lose(rest)
+            elif isinstance(step, ProtocolError) and step.closes:
+                rest.unread.clear()
+
+    def _keep(self, entries: Sequence[Entry]) -> bool:
         kept = self._gateway.keep(entries)
         if kept is None:
             return False
         self._under_way += 1
         self._work.messages_under_way += 1
-        kept.addCallback(self._kept)
+        kept.addErrback(_given_up).addCallback(self._arrived)
         return True
 
-    def _kept(self, _: None) -> None:
+    def _arrived(self, _: None) -> None:
         self._under_way -= 1
         self._work.messages_under_way -= 1
         self._enqueue()
 
     def _lose(self, rest: Rest) -> None:
-        # Not read, since that is what costs too much: so their number is an estimate.
-        lost = len(_MESSAGE_START.findall(rest.unread))
+        # Not decoded, since that is what costs too much. So their number is an estimate.
+        lost = rest.dialect.count_detached(rest.unread)
         rest.unread.clear()
         if lost:
             self._gateway.lost(rest.peer, lost)
+
+
+def _given_up(failure: Failure) -> None:
+    failure.trap(NotAccepted)  # counted by the gateway

@@ -1,0 +1,138 @@
+"""One connection of a device over a stream transport, whatever its vendor.
+
+The conversation itself is an :class:`~tracker.vendors.exchange.Exchange`, which is driven by the
+dialect of a vendor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import (
+    IAddress,
+    IPushProducer,
+    IReactorTime,
+    ITCPTransport,
+)
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tracker.command import CommandFrame
+from tracker.interfaces import IGateway, ISession, Observer, SessionFacts
+from tracker.limits import Limits
+from tracker.net.endpoints import keep_alive, readable
+from tracker.vendors.dialect import Dialect
+from tracker.vendors.exchange import Exchange, Port, State
+from tracker.vendors.holds import Hold
+from tracker.vendors.leftovers import Leftovers
+from tracker.vendors.throttle import Workload
+from tracker.vendors.wire import Wire
+
+
+@implementer(ISession, IPushProducer)
+class Connection(Protocol):
+    """One connection of a device."""
+
+    # Twisted types it as optional. These are set before any method below is called.
+    transport: ITCPTransport
+    _wire: Wire
+    _exchange: Exchange
+
+    def __init__(self, port: Port) -> None:
+        self.device_id: str | None = None
+        self.peer = ""
+        self.host = ""
+        self._port = port
+
+    def connectionMade(self) -> None:
+        """Notify the gateway, and have the kernel notice a peer that vanishes."""
+        address = self.transport.getPeer()
+        self.peer = readable(address)
+        self.host = getattr(address, "host", "")
+        self._wire = Wire(self.transport, self._port.gateway.tally)
+        self._exchange = Exchange(self, self._port, self._wire)
+        self._port.gateway.opened(self)
+        keep_alive(self.transport)
+        self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
+
+    def dataReceived(self, data: bytes) -> None:
+        """Handle what the peer has sent."""
+        self._exchange.received(data)
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        """Give up what was not confirmed: the device will send it again."""
+        self._exchange.end()
+        self._exchange.silence.stop()
+        self._port.gateway.closed(self)
+
+    def close(self) -> None:
+        """See :class:`tracker.interfaces.ISession`."""
+        if self._exchange.state is State.CLOSED:
+            return
+        self._exchange.end()
+        self._exchange.silence.closing(self.transport.abortConnection)
+        self.transport.unregisterProducer()  # type: ignore[attr-defined]
+        self.transport.loseConnection()
+
+    def retire(self) -> None:
+        """See ISession."""
+        self._exchange.retire()
+
+    def facts(self) -> SessionFacts:
+        """See ISession."""
+        return self._exchange.facts()
+
+    def observe(self, observer: Observer | None) -> None:
+        """See ISession."""
+        self._wire.observer = observer
+
+    def command_frame(self, text: str, codec: str) -> CommandFrame:
+        """See ISession."""
+        return self._exchange.command_frame(text, codec)
+
+    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
+        """See ISession."""
+        return self._exchange.when_free(radio_sleeps)
+
+    def write_command(self, data: bytes) -> None:
+        """See ISession."""
+        self._exchange.write_command(data)
+
+    # The transport calls these when the peer does not take what is written.
+
+    def pauseProducing(self) -> None:
+        """See IPushProducer."""
+        self._exchange.hold(Hold.PEER)
+
+    def resumeProducing(self) -> None:
+        """See IPushProducer."""
+        self._exchange.release(Hold.PEER)
+
+    def stopProducing(self) -> None:
+        """See IPushProducer."""
+
+
+class ConnectionFactory(Factory):
+    """Builds a :class:`Connection` for each connection of a port.
+
+    :param build_dialect: called for each connection.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        gateway: IGateway,
+        limits: Limits,
+        clock: IReactorTime,
+        build_dialect: Callable[[], Dialect[Any]],
+    ) -> None:
+        work = Workload(clock, limits, gateway.tally)
+        self._port = Port(gateway, work, Leftovers(work, gateway), build_dialect)
+
+    def buildProtocol(self, addr: IAddress | None) -> Connection | None:
+        """Return the protocol of a new connection; None to close it unread."""
+        return Connection(self._port) if self._port.gateway.admits(addr) else None

@@ -1,0 +1,172 @@
+"""The protocol of a Teltonika device over a stream transport.
+
+============================ ==========================================================
+what comes                   what follows
+============================ ==========================================================
+ping                         nothing; a sign of life
+login                        ``01`` if the device is served, else ``00``
+records                      their number in four bytes, once they are durable
+message                      never an ACK, so the device never sends it again. It may also
+                             answer a command
+============================ ==========================================================
+
+Anything else ends the connection: the device reconnects and sends again what was not
+acknowledged.
+
+No command follows the login's answer at once, since a device reads that byte alone, and what
+comes with it as a part of the next answer.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from tracker.command import CommandFrame
+from tracker.interfaces import Rejection
+from tracker.limits import Limits
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.vendors.dialect import (
+    OTHER_DEVICE,
+    Append,
+    AppendDetached,
+    CommandAnswer,
+    LogIn,
+    Notice,
+    ProtocolError,
+    Step,
+)
+from tracker.vendors.rejections import rejection
+from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer
+from tracker.vendors.teltonika.frame import PING, PREAMBLE, decode_frame, frame_size
+from tracker.vendors.teltonika.layouts import Layouts
+from tracker.vendors.teltonika.login import ACCEPT, LENGTH_WORD, REFUSE, decode_login
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS
+from tracker.vendors.teltonika.positions import REPEATED_ID
+from tracker.vendors.teltonika.reader import EntryReader
+from tracker.vendors.teltonika.units import Login, Ping
+
+#: Seconds after the login's answer in which no command is written, unless records come before.
+LOGIN_SETTLES: Final = 1.0
+
+#: The start of a frame that is shorter than 64 KiB and holds a message.
+_MESSAGE_START: Final = re.compile(
+    re.escape(PREAMBLE) + rb"\x00\x00..[" + re.escape(bytes(MESSAGE_CODECS)) + rb"]", re.DOTALL
+)
+
+#: The data of a frame; or what stands between frames. ``Rejected``: a login without an IMEI.
+Frame = bytes | Ping | Login | Rejected
+
+
+class TeltonikaDialect:
+    """What a Teltonika device sends on one connection, and what is answered.
+
+    :param on_truncated: called for each message that was too long to be stored whole.
+    """
+
+    __slots__ = ("_awaited", "_imei", "_limits", "_reader", "_repeats_ids")
+
+    def __init__(self, limits: Limits, layouts: Layouts, on_truncated: Callable[[], None]) -> None:
+        self._limits = limits
+        self._reader = EntryReader(layouts, limits.records, limits.message_bytes, on_truncated)
+        self._awaited = AwaitedAnswer()
+        self._imei = ""  # of the login; empty before it
+        self._repeats_ids = False
+
+    def next_frame(self, buffer: bytearray) -> Decoded[Frame] | Incomplete | Fatal:
+        """See :class:`tracker.vendors.dialect.Dialect`."""
+        if buffer[0] == PING:
+            count = len(buffer) - len(buffer.lstrip(_PINGS))
+            return Decoded(Ping(count), count)
+        if not self._imei:
+            return _first_login(buffer)
+        if buffer[:2] == LENGTH_WORD:
+            return self._login_again(buffer)
+        limits = self._limits
+        return decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
+
+    def _login_again(self, buffer: bytearray) -> Decoded[Frame] | Incomplete | Fatal:
+        # A device repeats its login when it has missed the answer. Another identity on the same
+        # connection is no device.
+        outcome = decode_login(buffer)
+        if isinstance(outcome, Incomplete):
+            return outcome
+        if not isinstance(outcome, Decoded):
+            return Fatal(0, f"a second login: {outcome.reason}", field=_LOGIN)
+        if outcome.value != self._imei:
+            return Fatal(0, OTHER_DEVICE, field=_LOGIN)
+        return Decoded(Login(outcome.value), outcome.used)
+
+    def is_detached(self, frame: Frame) -> bool:
+        """See Dialect."""
+        return type(frame) is bytes and frame[0] in MESSAGE_CODECS
+
+    def is_awaited(self, frame: Frame) -> bool:
+        """See Dialect."""
+        self._awaited.look_anew()
+        return isinstance(frame, bytes) and self._awaited.may_be(self._imei, frame)
+
+    def find_awaited(self, buffer: bytearray) -> tuple[int, Decoded[Frame]] | None:
+        """See Dialect."""
+        start, data = self._awaited.find(self._imei, buffer)
+        return None if data is None else (start, Decoded(data, frame_size(data)))
+
+    def handle(self, frame: Frame, now: float) -> Sequence[Step]:
+        """See Dialect."""
+        if isinstance(frame, bytes):
+            return self._handle_data(frame, now)
+        if isinstance(frame, Ping):
+            return ()
+        if isinstance(frame, Rejected):
+            return (ProtocolError(frame.reason, Rejection.LOGIN, reply=REFUSE),)
+        self._imei = frame.imei
+        return (LogIn(frame.imei, ACCEPT, REFUSE, LOGIN_SETTLES),)
+
+    def _handle_data(self, data: bytes, now: float) -> Sequence[Step]:
+        noticed = self._repeats_ids
+        reading = self._reader.read(self._imei, data, now, self._note_repeated_id)
+        if isinstance(reading, Rejected):
+            return (ProtocolError(reading.reason, rejection(reading.field)),)
+        entries, message = reading
+        if message is None:
+            append = Append(entries, len(entries).to_bytes(4, "big"))
+            if self._repeats_ids is noticed:
+                return (append,)
+            return (Notice(REPEATED_ID), append)  # the first time on this connection
+        answer = maybe_answer(self._imei, message)
+        if answer is None:
+            return (AppendDetached(entries),)
+        self._awaited.arrived(data)
+        return (AppendDetached(entries), CommandAnswer(answer))
+
+    def _note_repeated_id(self) -> None:
+        self._repeats_ids = True
+
+    def count_detached(self, data: bytes | bytearray) -> int:
+        """See Dialect."""
+        return len(_MESSAGE_START.findall(data))
+
+    def command(self, text: str, codec: str) -> CommandFrame:
+        """See Dialect."""
+        return command_frame(self._imei, text, codec)
+
+    def command_written(self, data: bytes) -> None:
+        """See Dialect."""
+        self._awaited.expect(data)
+
+
+_PINGS: Final = bytes((PING,))
+#: The field that is wrong in a login, see :mod:`tracker.vendors.rejections`.
+_LOGIN: Final = Rejection.LOGIN.value
+
+
+def _first_login(buffer: bytearray) -> Decoded[Frame] | Incomplete | Fatal:
+    outcome = decode_login(buffer)
+    if isinstance(outcome, Rejected):
+        return Decoded(outcome, outcome.used)  # it is answered, and so has to be handled
+    if isinstance(outcome, Fatal):
+        return Fatal(outcome.offset, outcome.reason, field=_LOGIN)
+    if isinstance(outcome, Incomplete):
+        return outcome
+    return Decoded(Login(outcome.value), outcome.used)
