@@ -286,7 +286,7 @@ class SlowWork(Clock):
 @pytest.fixture
 def slow(monkeypatch: pytest.MonkeyPatch) -> Conversation:
     """A device whose packets take two fifths of what it has saved up each."""
-    monkeypatch.setattr("tests.unit.vendors.teltonika.conversation.Clock", SlowWork)
+    monkeypatch.setattr("tests.unit.vendors.talk.Clock", SlowWork)
     talk = online(Limits(peer_work=0.01, spare_work=0.001, buffer_bytes=64))
     SlowWork.step = 0.0
     return talk

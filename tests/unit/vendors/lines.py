@@ -1,0 +1,141 @@
+"""A vendor whose devices speak in lines of text, and a conversation with one of them.
+
+==================  ============================================  ==============================
+line                meaning                                       answer
+==================  ============================================  ==============================
+``login ID``        the login                                     ``welcome`` or ``no``
+``records A B``     records, repeated until they are acknowledged ``2``, once they are durable
+``note A``          never repeated                                none
+``alarm A``         the same                                      ``alarm``, once it is durable
+``beat``            a heartbeat                                   ``beat``, behind all notes
+``time``            a question                                    ``time``
+``answer A``        never repeated, may answer a command          none
+``odd A``           never repeated, and worth a notice            none
+``.``               a sign of life                                none
+``skip``            a frame that is wrong by itself               none
+``pardon``          the same, known only when it is handled       none
+``wrong``           the end of the connection                     ``bye``
+==================  ============================================  ==============================
+
+Anything else ends the connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from twisted.internet.task import Clock
+
+from tests.unit.fakes import FakeGateway
+from tests.unit.vendors.talk import Talk
+from tracker.command import Answer, CommandFrame
+from tracker.interfaces import Rejection
+from tracker.limits import Limits
+from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.position import Entry
+from tracker.vendors.connection import ConnectionFactory
+from tracker.vendors.dialect import (
+    Append,
+    AppendDetached,
+    CommandAnswer,
+    LogIn,
+    Notice,
+    ProtocolError,
+    Reply,
+    Step,
+)
+
+DEVICE: Final = "device-1"
+LOGIN: Final = f"login {DEVICE}\n".encode()
+#: Seconds after the login in which no command is written.
+SETTLES: Final = 1.0
+_DETACHED: Final = ("note", "alarm", "answer", "odd")
+_WORDS: Final = (*_DETACHED, "login", "records", "beat", "time", ".", "pardon", "wrong")
+
+
+class LineDialect:
+    """The dialect of these devices."""
+
+    def __init__(self) -> None:
+        self.device_id = ""
+        self.awaits = False
+
+    def next_frame(self, buffer: bytearray) -> Decoded[str] | Incomplete | Rejected | Fatal:
+        end = buffer.find(b"\n")
+        if end < 0:
+            return Fatal(0, "a line without end") if len(buffer) > 60 else Incomplete(1)
+        line = buffer[:end].decode("latin-1")
+        if line == "skip":
+            return Rejected(end + 1, 0, "a line to skip", field="crc")
+        word = line.partition(" ")[0]
+        if word not in _WORDS or (word != "login" and not self.device_id):
+            return Fatal(0, f"not a line: {word}", field="preamble")
+        return Decoded(line, end + 1)
+
+    def is_detached(self, frame: str) -> bool:
+        return frame.startswith(_DETACHED)
+
+    def is_awaited(self, frame: str) -> bool:
+        return self.awaits and frame.startswith("answer")
+
+    def find_awaited(self, buffer: bytearray) -> tuple[int, Decoded[str]] | None:
+        start = buffer.find(b"answer")
+        end = buffer.find(b"\n", start)
+        if not self.awaits or start < 0 or end < 0:
+            return None
+        return start, Decoded(buffer[start:end].decode(), end + 1 - start)
+
+    def handle(self, frame: str, now: float) -> Sequence[Step]:
+        word, _, text = frame.partition(" ")
+        made: dict[str, Callable[[], Sequence[Step]]] = {
+            "login": lambda: self._log_in(text),
+            "records": lambda: [Append(self._entries(text), b"%d\n" % len(text.split()))],
+            "note": lambda: [AppendDetached(self._entries(text))],
+            "alarm": lambda: [AppendDetached(self._entries(text), b"alarm\n")],
+            "beat": lambda: [Reply(b"beat\n", after_durable=True)],
+            "time": lambda: [Reply(b"time\n")],
+            "answer": lambda: self._answer(text),
+            "odd": lambda: [Notice(text), AppendDetached(self._entries(text))],
+            ".": list,
+            "pardon": lambda: [ProtocolError("a slip", Rejection.CONTENT, closes=False)],
+            "wrong": lambda: [ProtocolError("an error", Rejection.CONTENT, reply=b"bye\n")],
+        }
+        return made[word]()
+
+    def count_detached(self, data: bytes | bytearray) -> int:
+        return sum(line.startswith(_DETACHED) for line in data.decode("latin-1").split("\n"))
+
+    def command(self, text: str, codec: str) -> CommandFrame:
+        return CommandFrame(codec or "lines", f"{text} {self.device_id}\n".encode())
+
+    def command_written(self, data: bytes) -> None:
+        self.awaits = True
+
+    def _log_in(self, device_id: str) -> Sequence[Step]:
+        self.device_id = device_id
+        return [LogIn(device_id, b"welcome\n", b"no\n", SETTLES)]
+
+    def _answer(self, text: str) -> Sequence[Step]:
+        self.awaits = False
+        return [AppendDetached(self._entries(text)), CommandAnswer(Answer("lines", text))]
+
+    def _entries(self, text: str) -> list[Entry]:
+        return [
+            Entry("2026-11-22T10:00:00.000Z", self.device_id, "lines", one) for one in text.split()
+        ]
+
+
+class LineTalk(Talk):
+    """A conversation with such a device."""
+
+    def __init__(
+        self,
+        limits: Limits | None = None,
+        gateway: FakeGateway | None = None,
+        lingers: bool = False,
+    ) -> None:
+        def factory(gateway: FakeGateway, limits: Limits, clock: Clock) -> ConnectionFactory:
+            return ConnectionFactory(gateway, limits, clock, LineDialect)
+
+        super().__init__(factory, limits, gateway, lingers)
