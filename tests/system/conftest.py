@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.servers import RedisServer, free_port
+from tests.system.controlled import Site
 from tests.system.processes import Daemon, Simulation, stored
 from tests.system.raw import Ingest
 from tests.waiting import wait_for
@@ -96,3 +98,20 @@ def serve(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Ingest]]
     yield start
     for ingest in started:
         ingest.daemon.kill()
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Instances with control ports, for all tests that break none of them."""
+    site = Site(tmp_path_factory.mktemp("site"))
+    yield site
+    site.end()
+
+
+@pytest.fixture
+def spare(site: Site) -> Iterator[Ingest]:
+    """One more instance, ``spare``, that a test may break."""
+    shutil.rmtree(site.folder / "spare", ignore_errors=True)
+    ingest = site.ingest("spare")
+    yield ingest
+    ingest.daemon.kill()

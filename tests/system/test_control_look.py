@@ -1,0 +1,276 @@
+"""``tracker-admin`` and the control port: what it shows, to whom, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.admin import admin
+from tests.servers import RedisServer, free_port
+from tests.system.commands import registry
+from tests.system.controlled import NOBODY, TIME, Site, imei
+from tests.system.processes import Simulation, environment
+from tests.system.raw import STREAM, Ingest, frame
+from tests.system.test_commands import online
+from tests.waiting import wait_for
+
+
+def test_info(site: Site) -> None:
+    about = site.json("info")
+    assert list(about) == [
+        *("instance_id", "version", "started_at", "connections", "devices", "commands_held"),
+        *("watchers", "draining", "streams", "you", "role"),
+    ]
+    assert (about["instance_id"], about["draining"], about["streams"]) == ("one", False, [STREAM])
+    assert re.fullmatch(TIME, about["started_at"])
+    assert about["role"] == "operate"
+    plain = site.admin("info").stdout
+    assert re.search(r"^instance_id +one$", plain, re.MULTILINE)
+    assert re.search(rf"^started_at +{about['started_at']}$", plain, re.MULTILINE)
+    assert "you            unix user " in plain
+
+
+def test_connections(site: Site) -> None:
+    ids = sorted(imei() for _ in range(3))
+    devices = [online(site.one, one) for one in ids]
+    found = {row["device_id"]: row for row in site.json("connections")}
+    assert set(ids) <= set(found)
+    row = found[ids[0]]
+    assert (row["vendor"], row["codec"], row["records"]) == ("teltonika", "8", 1)
+    assert row["address"] == f"127.0.0.1:{devices[0].socket.getsockname()[1]}"
+    assert row["bytes"] > len(frame(1))
+    assert re.fullmatch(TIME, row["since"])
+    assert re.fullmatch(TIME, row["last_heard"])
+    assert [one["device_id"] for one in site.json("connections", "--prefix", ids[1])] == [ids[1]]
+    assert site.json("connections", "--vendor", "other") == []
+    some = site.admin("connections", "--prefix", ids[0][:12], "--limit", "2")
+    heading, *rows = some.stdout.splitlines()
+    assert heading.split()[:4] == ["DEVICE", "ID", "VENDOR", "ADDRESS"]
+    assert [one.split()[0] for one in rows] == ids[:2]
+    assert some.stderr == "There are more than 2.\n"
+
+
+def test_pages_follow_one_another(site: Site) -> None:
+    ids = [f"{number:015}" for number in range(450)]
+    devices = [site.two.connect() for _ in ids]
+    for device, one in zip(devices, ids, strict=True):
+        assert device.login(one) == b"\x01"
+    wait_for(lambda: set(ids) <= set(registry(site.redis)), "all are registered")
+    for command in ("connections", "registry"):
+        rows = site.json(command, "--prefix", "000000", control=site.socket("two"))
+        assert [row["device_id"] for row in rows] == ids
+        rows = site.json(
+            command, "--prefix", "000000", "--limit", "201", control=site.socket("two")
+        )
+        assert [row["device_id"] for row in rows] == ids[:201]
+    for device in devices:
+        device.socket.close()
+
+
+def test_device(site: Site) -> None:
+    here, there = imei(), imei()
+    _devices = online(site.one, here), online(site.two, there)
+    about = site.json("device", here)
+    assert (about["instance_id"], about["here"], about["records"]) == ("one", True, 1)
+    assert (about["queued"], about["outstanding"], about["waiting"]) == (0, False, 0)
+    other = site.json("device", there)
+    assert list(other) == list(about)
+    assert (other["instance_id"], other["here"], other["records"]) == ("two", False, None)
+    assert "connected nowhere" in site.admin("device", NOBODY, status=1).stderr
+    plain = site.admin("device", there).stdout
+    assert re.search(r"^here +no$", plain, re.MULTILINE)
+    assert re.search(r"^since +-$", plain, re.MULTILINE)
+
+
+def test_registry(site: Site) -> None:
+    here, there = imei(), imei()
+    _devices = online(site.one, here), online(site.two, there)
+    rows = site.json("registry", "--prefix", here[:10])
+    assert {"device_id": there, "instance_id": "two", "vendor": "teltonika"} in rows
+    assert {"device_id": here, "instance_id": "one", "vendor": "teltonika"} in rows
+    only = site.json("registry", "--instance", "two", "--vendor", "teltonika")
+    assert {row["instance_id"] for row in only} == {"two"}
+    line = site.admin("registry", "--prefix", there).stdout.splitlines()[1]
+    assert line.split() == [there, "two", "teltonika"]
+
+
+# Operate.
+
+
+def test_drop(site: Site) -> None:
+    device_id = imei()
+    device = online(site.one, device_id)
+    dropped = site.json("drop", device_id)
+    assert dropped["device_id"] == device_id
+    assert dropped["address"].startswith("127.0.0.1:")
+    assert device.is_closed()
+    assert "not connected" in site.admin("drop", device_id, status=1).stderr
+
+
+def test_log_level(site: Site) -> None:
+    told = site.json("log-level", "debug", "--namespace", "tracker.ingestion")
+    assert told == {"namespace": "tracker.ingestion", "level": "debug", "before": "info"}
+    told = site.json("log-level", "info", "--namespace", "tracker.ingestion")
+    assert told["before"] == "debug"
+    assert "SetLogLevel level='debug'" in site.one.daemon.text
+
+
+def test_drain_under_load(site: Site, spare: Ingest, tmp_path: Path) -> None:
+    fleet = Simulation(tmp_path, spare.port, "--devices", "30", "--interval", "0.2")
+    try:
+        fleet.wait_for_more(60)
+        control = site.socket("spare")
+        drained = site.json("drain", "--seconds", "2", "--yes", control=control)
+        assert drained == {"instance_id": "spare", "closed": 30, "left": 0}
+        about = site.json("info", control=control)
+        assert (about["draining"], about["devices"]) == (True, 0)
+        acknowledged = fleet.acknowledged()
+        with pytest.raises(ConnectionRefusedError):
+            spare.connect()
+        stored = {(one["device_id"], one["timestamp"]) for one in spare.entries()}
+        assert {key[:2] for key in acknowledged} <= stored
+    finally:
+        fleet.kill()
+
+
+# Who may, who can, and what makes no sense.
+
+OPERATING = (
+    ("send", NOBODY, "getver"),
+    ("drop", NOBODY),
+    ("drain", "--yes"),
+    ("log-level", "debug"),
+)
+
+
+def test_roles_over_tls(site: Site) -> None:
+    device_id = imei()
+    _device = online(site.three, device_id)
+    assert site.json("info", control=site.tls("alice"))["role"] == "operate"
+    about = site.json("info", control=site.tls("bob"))
+    assert about["role"] == "read"
+    assert about["you"].startswith("certificate bob (")
+    assert site.json("device", device_id, control=site.tls("bob"))["here"] is True
+    site.admin("watch", device_id, "--seconds", "0.1", control=site.tls("bob"))
+    for command in OPERATING:
+        said = site.admin(*command, control=site.tls("bob"), status=4).stderr
+        assert "not permitted" in said
+    site.admin("drop", device_id, control=site.tls("alice"))
+
+
+CONTROLLED = (
+    ("info",),
+    ("connections",),
+    ("device", NOBODY),
+    ("registry",),
+    ("status", "x"),
+    ("watch", NOBODY),
+    ("lag",),
+    *OPERATING,
+)
+
+
+@pytest.mark.parametrize("command", CONTROLLED, ids=lambda command: command[0])
+def test_a_control_port_that_is_not_there(site: Site, command: tuple[str, ...]) -> None:
+    said = site.admin(*command, control=f"unix:{site.folder}/none.sock", status=3).stderr
+    assert "No such file" in said
+
+
+def test_control_ports_that_cannot_be_used(site: Site) -> None:
+    other = site.folder / "other"
+    admin("certs", str(other), "--client", "bob")
+    strangers = site.tls("bob").replace("/certs/bob", "/other/bob")
+    for control in (
+        f"tcp:localhost:{free_port()}",
+        f"tcp:localhost:{site.one.port}",  # where devices connect
+        site.tls("bob").replace("/certs/ca.pem", "/other/ca.pem"),
+        site.tls("bob") + ":name=other.example.org",
+        strangers,
+    ):
+        began = time.monotonic()
+        site.admin("info", control=control, status=3)
+        assert time.monotonic() - began < 8
+
+
+def test_redis_is_away(tmp_path: Path) -> None:
+    redis = RedisServer(tmp_path / "redis")
+    redis.start()
+    socket = f"unix:{tmp_path}/one.sock"
+    ingest = Ingest(tmp_path, redis, "--control", socket)
+    ingest.daemon.start()
+    redis.kill()
+    try:
+        for command in (("registry",), ("lag",), ("send", NOBODY, "x"), ("status", "x")):
+            ended = admin("--control", socket, *command)
+            assert ended.returncode == 3, ended.stderr
+            assert "Redis" in ended.stderr
+            assert len(ended.stderr.splitlines()) == 1
+        assert admin("--control", socket, "info").returncode == 0
+    finally:
+        ingest.daemon.kill()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("device", "12"), "no IMEI"),
+        (("send", NOBODY), "Missing argument 'TEXT'"),
+        (("send", NOBODY, ""), "payload"),
+        (("send", NOBODY, "x" * 5000), "payload"),
+        (("send", NOBODY, "x" * 70_000), "too long"),
+        (("send", NOBODY, "x", "--codec", "13"), "'13'"),
+        (("send", NOBODY, "x", "--expires", "soon"), "'soon'"),
+        (("send", NOBODY, "x", "--expires", "none"), "'none'"),
+        (("send", NOBODY, "x", "--expires", "400d"), "expires_in"),
+        (("send", NOBODY, "x", "--timeout", "2d"), "timeout"),
+        (("send", NOBODY, "x", "--id", "two words"), "command_id"),
+        (("send", NOBODY, "x", "--offline", "drop"), "'drop'"),
+        (("watch", NOBODY, "--count", "0"), "--count"),
+        (("watch", NOBODY, "--seconds", "0"), "--seconds"),
+        (("connections", "--limit", "0"), "--limit"),
+        (("drain", "--seconds", "1e9", "--yes"), "--seconds"),
+        (("log-level", "loud"), "'loud'"),
+        (("lag", "--interval", "fast"), "'fast'"),
+        (("completion", "tcsh"), "'tcsh'"),
+        (("no-such-command",), "No such command"),
+        (("-o", "xml", "info"), "'xml'"),
+        (("--control", "carrier-pigeon", "info"), "unix:PATH"),
+        (("--control", "tcp:example.org:5", "info"), "use ssl:"),
+        (("--config", "/none", "info"), "/none"),
+    ],
+)
+def test_bad_use(site: Site, arguments: tuple[str, ...], told: str) -> None:
+    assert told in site.admin(*arguments, status=2).stderr
+
+
+def test_the_control_port_from_the_environment_and_the_file(site: Site, tmp_path: Path) -> None:
+    file = tmp_path / "admin.conf"
+    file.write_text(f"[tracker-admin]\ncontrol = {site.socket('one')}\n")
+
+    def instance(*options: str, **variables: str) -> str:
+        told = admin(*options, "-o", "json", "info", env=environment(**variables))
+        assert told.returncode == 0, told.stderr
+        name: str = json.loads(told.stdout)["instance_id"]
+        return name
+
+    two = site.socket("two")
+    assert instance("--config", str(file)) == "one"
+    assert instance(TRACKER_ADMIN_CONFIG=str(file)) == "one"
+    assert instance(TRACKER_ADMIN_CONFIG=str(file), TRACKER_CONTROL=two) == "two"
+    assert instance("--control", two, TRACKER_CONTROL=site.socket("one")) == "two"
+    home = tmp_path / "home"
+    (home / ".config").mkdir(parents=True)
+    (home / ".config" / "tracker-admin.conf").write_text(file.read_text())
+    assert instance(HOME=str(home)) == "one"
+    file.write_text(f"[tracker-admin]\nredis = {site.redis.url}\n")
+    told = admin("--config", str(file), "lag", "-o", "json")
+    assert told.returncode == 0, told.stderr
+    assert json.loads(told.stdout)[0]["stream"] == STREAM
+    file.write_text("[tracker-admin]\ncolour = blue\n")
+    told = admin("--config", str(file), "info")
+    assert told.returncode == 2
+    assert f"{file}: unknown key 'colour'" in told.stderr
