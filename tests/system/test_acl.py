@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
+from tests.admin import admin
 from tests.guarded import GuardedServer
 from tests.servers import free_port
 from tests.system.commands import fates, fields, registry, responses
-from tests.system.processes import Daemon, Simulation, environment, run, stored
+from tests.system.processes import Daemon, Simulation, environment, stored
 from tests.system.raw import STREAM
 from tests.waiting import wait_for
 
@@ -50,8 +51,7 @@ class Site:
 
     def admin(self, *arguments: str, status: int = 0) -> str:
         """What ``tracker-admin`` prints, with the user that is for it."""
-        ended = run(
-            "tracker-admin",
+        ended = admin(
             *arguments,
             env=environment(
                 REDIS_URL=self.redis.url_of("admin"),

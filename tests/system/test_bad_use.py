@@ -7,8 +7,6 @@ import sqlite3
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon, environment, run
 from tests.waiting import wait_for
@@ -24,62 +22,11 @@ def twistd(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout + ended.stderr
 
 
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (("fly",), "unknown role 'fly'"),
-        ((), "say which role to run"),
-        (("ingest", "--listen", "nobody=tcp:1"), "unknown vendor 'nobody'"),
-        (("ingest", "--listen", "teltonika=pigeon:1"), "not an endpoint"),
-        (("ingest", "--redis", "htp://localhost"), "Redis URL"),
-        (("process", "--sink", "mongodb://x"), "unknown sink"),
-    ],
-)
-def test_a_mistaken_option_is_told_in_one_line(
-    arguments: tuple[str, ...], told: str, tmp_path: Path
-) -> None:
-    status, said = twistd(tmp_path, *arguments)
-    assert status in (1, 2)
-    assert told in said
-    assert len(said.splitlines()) == 1, said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (("--control", "pigeon:1"), "--control pigeon:1: must begin with unix:PATH, ssl:PORT:…"),
-        (("--control", "tcp:0"), "--control tcp:0: tcp: is not encrypted: use ssl: or unix:"),
-        (("--control", "tcp:x:plaintext=1"), "the port must be a number up to 65535, not 'x'"),
-        (("--control", "tcp:0:plaintext=1:interface=0.0.0.0"), "is for this machine only"),
-        (("--control", "unix:"), "the path is missing, as in unix:/run/tracker/control.sock"),
-        (("--control", "unix:/no/such/folder/s"), "there is no such folder: make it first"),
-        (("--control", "unix:s:mode=999"), "the mode must be like 0660, not '999'"),
-        (("--control", f"unix:{'x' * 200}"), "the path must have at most 107 bytes"),
-        (("--control", "ssl:0"), "privateKey=FILE is missing: tracker-admin certs makes such"),
-        (
-            ("--control", "ssl:0:privateKey=no:certKey=no:clientCA=no"),
-            "no: cannot be read: No such file or directory",
-        ),
-        (("--control", "tcp:0:plaintext=1:clientCA=no"), "unknown argument 'clientCA'"),
-        (("--control-roles", "roles"), "--control-roles: goes with --control"),
-        (
-            ("--control", "tcp:0:plaintext=1", "--control-roles", "no"),
-            "--control-roles: no: cannot be read: No such file or directory",
-        ),
-        (
-            ("--control", "tcp:0:plaintext=1", "--control-roles", "roles"),
-            "--control-roles: roles: line 1: the role must be read or operate, not 'rules'",
-        ),
-        (("--log-level", "loud"), "--log-level: the level must be one of debug, info, warn"),
-    ],
-)
-def test_a_mistaken_option_of_the_control_port_is_told_in_one_line(
-    arguments: tuple[str, ...], told: str, tmp_path: Path
-) -> None:
-    (tmp_path / "roles").write_text("admin rules\n")
-    status, said = twistd(tmp_path, "ingest", "--listen", "teltonika=tcp:0", *arguments)
+def test_a_mistaken_option_is_told_in_one_line(tmp_path: Path) -> None:
+    status, said = twistd(tmp_path, "ingest", "--listen", "nobody=tcp:1")
     assert status == 1
-    assert told in said
+    assert said.startswith("twistd tracker ingest: ")
+    assert "unknown vendor 'nobody'" in said
     assert len(said.splitlines()) == 1, said
 
 
@@ -196,32 +143,6 @@ def test_two_standalones_do_not_share_a_folder(tmp_path: Path) -> None:
         assert first.stop() == 0
     finally:
         first.kill()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "told"),
-    [
-        (("simulate", "--target", "pigeon:1"), "not a client endpoint"),
-        (("simulate", "--codec", "9"), "'9' is not one of"),
-        (("simulate", "--devices", "0"), "0 is not in the range"),
-        (("simulate", "--journal", "/no/such/folder/j"), "No such file"),
-        (("simulate", "--command-journal", "/no/such/folder/j"), "No such file"),
-        (("simulate", "--first", "999990", "--devices", "11"), "1000000 simulated devices"),
-        (("simulate", "--answers", "never"), "'never' is not one of"),
-        (("simulate", "--answer-delay", "-1"), "-1.0 is not in the range"),
-        (("simulate", "--interval", "nan"), "'nan' is not a number"),
-        (("drain", "--seconds", "nan", "--yes"), "'nan' is not a number"),
-        (("watch", "356307042441013", "--seconds", "nan"), "'nan' is not a number"),
-        (("doctor", "--timeout", "NaN"), "'NaN' is not a number"),
-        (("demo", "--data", "/proc/no"), "/proc/no"),
-        (("fly",), "No such command 'fly'"),
-    ],
-)
-def test_tracker_admin_tells_a_mistake(arguments: tuple[str, ...], told: str) -> None:
-    ended = run("tracker-admin", *arguments)
-    assert ended.returncode in (1, 2)
-    assert told in ended.stderr
-    assert "Traceback" not in ended.stderr
 
 
 def test_the_demo_tells_a_port_in_use(tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from tests.admin import admin
 from tests.servers import RedisServer, free_port
-from tests.system.processes import Daemon, run
+from tests.system.processes import Daemon
 from tests.system.terminal import Terminal
 from tests.waiting import wait_for
 from tracker.config import DEFAULT_CONSOLE
@@ -153,7 +154,7 @@ def test_it_sends_what_the_role_of_its_certificate_lets_it(
     tmp_path: Path, redis: RedisServer, ingest: Callable[..., Daemon], role: str
 ) -> None:
     certs = tmp_path / "certs"
-    assert run("tracker-admin", "certs", str(certs), "--client", "console").returncode == 0
+    assert admin("certs", str(certs), "--client", "console").returncode == 0
     roles = tmp_path / "roles"
     roles.write_text(f"console {role}\n")
     files = f"privateKey={certs}/server.key:certKey={certs}/server.pem:clientCA={certs}/ca.pem"
@@ -228,10 +229,10 @@ def test_standalone_serves_devices_with_its_console_or_without(tmp_path: Path, t
 
 def test_operators_are_added_from_a_pipe_and_on_a_terminal(tmp_path: Path) -> None:
     file = str(tmp_path / "operators")
-    admin = ("tracker-admin", "console-operator")
-    done = run(*admin, "add", "--file", file, "anna", input="correct horse battery\n")
+    command = "console-operator"
+    done = admin(command, "add", "--file", file, "anna", typed="correct horse battery\n")
     assert (done.returncode, done.stdout) == (0, "anna (operate) added\n")
-    terminal = Terminal(*admin, "add", "--role", "read", "--file", file, "ben")
+    terminal = Terminal("tracker-admin", command, "add", "--role", "read", "--file", file, "ben")
     try:
         terminal.read_until("Password: ")
         terminal.type("another password\n")
@@ -241,21 +242,19 @@ def test_operators_are_added_from_a_pipe_and_on_a_terminal(tmp_path: Path) -> No
         assert terminal.end() == 0
     finally:
         terminal.kill()
-    listed = run(*admin, "list", "--file", file, "-o", "json")
+    listed = admin(command, "list", "--file", file, "-o", "json")
     assert json.loads(listed.stdout) == [
         {"name": "anna", "role": "operate"},
         {"name": "ben", "role": "read"},
     ]
-    assert run(*admin, "remove", "--file", file, "ben").stdout == "ben removed\n"
-    assert run(*admin, "remove", "--file", file, "ben").returncode == 1
+    assert admin(command, "remove", "--file", file, "ben").stdout == "ben removed\n"
+    assert admin(command, "remove", "--file", file, "ben").returncode == 1
     assert "ben" not in Path(file).read_text()
 
 
 def test_a_short_password_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "operators"
-    done = run(
-        *("tracker-admin", "console-operator", "add", "--file", str(file), "anna"), input="short\n"
-    )
+    done = admin("console-operator", "add", "--file", str(file), "anna", typed="short\n")
     assert done.returncode == 1
     assert done.stderr == "tracker-admin: a password has 12 to 256 characters\n"
     assert not file.exists()

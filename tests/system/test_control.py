@@ -18,9 +18,9 @@ from twisted.internet.ssl import optionsForClientTLS
 from twisted.internet.threads import deferToThread
 from twisted.protocols import amp
 
+from tests.admin import admin
 from tests.servers import RedisServer, free_port
 from tests.system.commands import send
-from tests.system.processes import run
 from tests.system.raw import STREAM, Ingest, RawDevice, frame
 from tests.system.test_commands import DEVICE, OTHER, answer, online, read_command
 from tests.waiting import until, wait_for
@@ -60,7 +60,7 @@ class Place:
 
     def certificates(self, folder: Path) -> Path:
         """Make some, as an operator does."""
-        made = run("tracker-admin", "certs", str(folder), "--client", "admin", "--client", "eve")
+        made = admin("certs", str(folder), "--client", "admin", "--client", "eve")
         assert made.returncode == 0, made.stderr
         return folder
 

@@ -1,4 +1,4 @@
-"""``tracker-admin doctor`` as a process, on a whole installation and on parts of one."""
+"""``tracker-admin doctor`` on a whole installation and on parts of one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.admin import admin
 from tests.servers import RedisServer, free_port
 from tests.system.conftest import Stack
 from tests.system.processes import BIN, Daemon, environment, run
@@ -25,8 +26,7 @@ MACHINE = {
 
 def doctor(*arguments: str, status: int, **variables: str) -> str:
     """Run it; what it prints."""
-    ended = run("tracker-admin", "doctor", *arguments, env=environment(**variables))
-    assert "Traceback" not in ended.stderr, ended.stderr
+    ended = admin("doctor", *arguments, env=environment(**variables))
     assert ended.returncode == status, ended.stdout + ended.stderr
     assert (ended.stderr == "") is (status < 2)
     return ended.stdout
@@ -112,8 +112,8 @@ def test_no_secret_is_shown(redis: RedisServer) -> None:
         f"redis://:s3cret@127.0.0.1:{redis.port}",
         f"redis://:s3cret@127.0.0.1:{free_port()}",
     ):
-        said = run(
-            *("tracker-admin", "doctor", "--redis", url),
+        said = admin(
+            *("doctor", "--redis", url),
             *("--sink", f"postgresql://u:s3cret@127.0.0.1:{free_port()}/x"),
         )
         assert said.returncode == 1
@@ -160,9 +160,7 @@ def test_standalone_is_healthy(tmp_path: Path) -> None:
     try:
         daemon.start()
         url = f"unix://{data / 'redis.sock'}"
-        wait_for(
-            lambda: "1 alive" in run("tracker-admin", "doctor", "--redis", url).stdout, "a beat"
-        )
+        wait_for(lambda: "1 alive" in admin("doctor", "--redis", url).stdout, "a beat")
         found = findings("--redis", url, "--sink", f"sqlite:{data / 'positions.sqlite'}", status=0)
         bad = {name for name, its in found.items() if any(one["status"] != "ok" for one in its)}
         assert bad <= MACHINE

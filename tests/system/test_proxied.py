@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.admin import admin
 from tests.certificates import certify, key_of
 from tests.servers import RedisServer, free_port
-from tests.system.processes import run
 from tests.system.raw import STREAM, Ingest, RawDevice, frame
 from tests.system.test_activation import is_kept_alive
 from tests.system.test_hostile import imei
@@ -66,7 +66,7 @@ class Site:
 
     def addresses(self) -> dict[str, str]:
         """Return device → address, as ``tracker-admin connections`` prints them."""
-        listed = run("tracker-admin", "--control", self.control, "-o", "json", "connections")
+        listed = admin("--control", self.control, "-o", "json", "connections")
         assert listed.returncode == 0, listed.stderr
         return {row["device_id"]: row["address"] for row in json.loads(listed.stdout)}
 

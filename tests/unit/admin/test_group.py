@@ -11,6 +11,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
+from tests.admin import admin as run_admin
 from tracker.admin.cli import main
 from tracker.admin.group import AdminGroup
 from tracker.admin.statuses import ExitStatus
@@ -74,6 +75,31 @@ def test_a_mistake_is_one_line_with_where_to_read_on() -> None:
         "tracker-admin: Invalid value for 'IMEI': '12' is no IMEI of 15 digits "
         "(see main device --help)\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("simulate", "--target", "pigeon:1"), "not a client endpoint"),
+        (("simulate", "--codec", "9"), "'9' is not one of"),
+        (("simulate", "--devices", "0"), "0 is not in the range"),
+        (("simulate", "--journal", "/no/such/folder/j"), "No such file"),
+        (("simulate", "--command-journal", "/no/such/folder/j"), "No such file"),
+        (("simulate", "--first", "999990", "--devices", "11"), "1000000 simulated devices"),
+        (("simulate", "--answers", "never"), "'never' is not one of"),
+        (("simulate", "--answer-delay", "-1"), "-1.0 is not in the range"),
+        (("simulate", "--interval", "nan"), "'nan' is not a number"),
+        (("drain", "--seconds", "nan", "--yes"), "'nan' is not a number"),
+        (("watch", "356307042441013", "--seconds", "nan"), "'nan' is not a number"),
+        (("doctor", "--timeout", "NaN"), "'NaN' is not a number"),
+        (("demo", "--data", "/proc/no"), "/proc/no"),
+        (("fly",), "No such command 'fly'"),
+    ],
+)
+def test_a_mistake_is_told(arguments: tuple[str, ...], told: str) -> None:
+    ended = run_admin(*arguments)  # some notice it once the reactor runs
+    assert ended.returncode in (1, 2)
+    assert told in ended.stderr
 
 
 def test_no_control_port_is_one_line() -> None:

@@ -107,6 +107,48 @@ def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str) ->
     assert "\n" not in message
 
 
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--control", "pigeon:1"), "--control pigeon:1: must begin with unix:PATH, ssl:PORT:…"),
+        (("--control", "tcp:0"), "--control tcp:0: tcp: is not encrypted: use ssl: or unix:"),
+        (("--control", "tcp:x:plaintext=1"), "the port must be a number up to 65535, not 'x'"),
+        (("--control", "tcp:0:plaintext=1:interface=0.0.0.0"), "is for this machine only"),
+        (("--control", "unix:"), "the path is missing, as in unix:/run/tracker/control.sock"),
+        (("--control", "unix:/no/such/folder/s"), "there is no such folder: make it first"),
+        (("--control", "unix:s:mode=999"), "the mode must be like 0660, not '999'"),
+        (("--control", f"unix:{'x' * 200}"), "the path must have at most 107 bytes"),
+        (("--control", "ssl:0"), "privateKey=FILE is missing: tracker-admin certs makes such"),
+        (
+            ("--control", "ssl:0:privateKey=no:certKey=no:clientCA=no"),
+            "no: cannot be read: No such file or directory",
+        ),
+        (("--control", "tcp:0:plaintext=1:clientCA=no"), "unknown argument 'clientCA'"),
+        (("--control-roles", "roles"), "--control-roles: goes with --control"),
+        (
+            ("--control", "tcp:0:plaintext=1", "--control-roles", "no"),
+            "--control-roles: no: cannot be read: No such file or directory",
+        ),
+        (
+            ("--control", "tcp:0:plaintext=1", "--control-roles", "roles"),
+            "--control-roles: roles: line 1: the role must be read or operate, not 'rules'",
+        ),
+        (("--log-level", "loud"), "--log-level: the level must be one of debug, info, warn"),
+    ],
+)
+def test_a_mistake_about_the_control_port_is_told_in_one_line(
+    arguments: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "roles").write_text("admin rules\n")
+    with pytest.raises(SystemExit) as exit_:
+        service("ingest", "--listen", "teltonika=tcp:0", *arguments)
+    message = str(exit_.value)
+    assert message.startswith("twistd tracker")
+    assert told in message
+    assert "\n" not in message
+
+
 def test_several_streams_are_for_the_processor_only(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_TELEMETRY_STREAM", "telemetry:teltonika,old")
     service("process", "--sink", "sqlite:x")
