@@ -153,7 +153,9 @@ class Machine:
             words += shlex.split(variables.get(word[1:], "")) if word[0] == "$" else [word]
         daemon = Daemon(self.folder, unit, role, *words, variables=variables)
         self.begun.append(daemon)
-        daemon.start()
+        daemon.start(ready=False)
+        # A unit has started when its process is up; it need not be ready.
+        wait_for(lambda: daemon.running and daemon.readyz()[0], f"{unit} has started")
         return daemon
 
     def _variables(self, file: str) -> dict[str, str]:

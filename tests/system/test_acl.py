@@ -79,7 +79,9 @@ def site(tmp_path: Path) -> Iterator[Site]:
 def fleet(site: Site, tmp_path: Path) -> Iterator[Simulation]:
     """Devices that are connected and send, while all roles run."""
     for daemon in site.daemons:
-        daemon.start()
+        daemon.start(ready=False)
+    for daemon in site.daemons:
+        daemon.wait_until_ready()
     fleet = Simulation(tmp_path, site.port, "--devices", "5", "--interval", "0.2")
     fleet.wait_for_more(20)
     yield fleet

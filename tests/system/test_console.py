@@ -184,8 +184,8 @@ def test_it_sends_what_the_role_of_its_certificate_lets_it(
 def test_instances_come_and_go(
     tmp_path: Path, console: Console, ingest: Callable[..., Daemon]
 ) -> None:
-    console.start()
     one = ingest("one", f"unix:{tmp_path / 'one.sock'}")
+    console.start()
     answers(console, "operate")
     ingest("two", f"unix:{tmp_path / 'two.sock'}")
     answers(console, "operate", "operate")

@@ -15,7 +15,7 @@ from tests.system.processes import Daemon
 from tests.waiting import wait_for
 
 #: Seconds of the watchdog: it is told twice in that time that the process lives.
-WATCHDOG = 1.0
+WATCHDOG = 0.5
 
 
 class Systemd:

@@ -490,11 +490,11 @@ def test_two_thousand_devices_that_push_at_a_dead_redis_cost_bounded_memory(
 
         # In the first seconds more than is buffered; the rest piles up in the kernel.
         for number in range(1, FRAMES):
-            after(0.4 * number if number < FRAMES - 4 else 10 + 4 * (number + 4 - FRAMES))
+            after(0.25 * number if number < FRAMES - 4 else 6 + number + 4 - FRAMES)
             fleet.send()
             if number == FRAMES - 5:
-                early = after(10)
-        late = after(30)
+                early = after(6)
+        late = after(12)
         redis.start()
         returned = time.monotonic()
         ingest.daemon.wait_until_ready()
@@ -505,7 +505,7 @@ def test_two_thousand_devices_that_push_at_a_dead_redis_cost_bounded_memory(
     figures = ", ".join(
         f"{name} {memory / (1 << 20):.0f} MiB"
         for name, memory in (
-            *(("before", before), ("after 10 s", early), ("after 30 s", late)),
+            *(("before", before), ("after 6 s", early), ("after 12 s", late)),
             ("in the end", afterwards),
         )
     )

@@ -210,11 +210,12 @@ def test_redis_is_full_and_gets_room(site: Site) -> None:
 def test_a_stream_that_nobody_read_is_read_too(site: Site) -> None:
     machine = site.machine("vm1")
     machine.settings("ingest-1.env", "REDIS_TELEMETRY_STREAM=positions")
-    machine.run(f"systemctl start {' '.join(ROLES)}")
+    # The processor is the last to start: it looks at the heartbeats when it starts, and then
+    # every half minute.
+    machine.run(f"systemctl start {' '.join(reversed(ROLES))}")
     fleet = site.fleet()
     fleet.wait_for_more(100)
     processor = machine.units["tracker-process@1"]
-    # It looks at the heartbeats when it starts, and then every half minute.
     wait_for(lambda: "nobody reads: positions" in str(processor.readyz()), "it is told", timeout=60)
     assert not stored(database(machine))
     shown = machine.follow(PAGE, "drift-read-both")
