@@ -22,6 +22,7 @@ from twisted.python.failure import Failure
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, telemetry_stream
 from tracker.log.redis.lag import stream_lag
+from tracker.net.ports import BACKLOG
 from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
@@ -39,6 +40,12 @@ STOP_TIMEOUT: Final = 30.0
 
 #: Where the console is, if that is free.
 CONSOLE_PORT: Final = 9120
+
+#: Runs twistd, which finds the sockets that it inherits as those of systemd (sd_listen_fds(3)).
+_TWISTD: Final = (
+    "import os; os.environ['LISTEN_PID'] = str(os.getpid()); "
+    "from twisted.scripts.twistd import run; run()"
+)
 
 _STREAM: Final = telemetry_stream("teltonika")
 
@@ -185,16 +192,15 @@ class _Stack(ProcessProtocol):
     def __init__(self, reactor: Any, folder: Path, port: int) -> None:
         self.log = folder / "tracker.log"
         self.database = folder / "positions.sqlite"
-        console_port = _free_port(CONSOLE_PORT)
-        self.console = f"http://127.0.0.1:{console_port}/"
-        health_port = _free_port()
-        self.health = f"http://127.0.0.1:{health_port}/readyz"
+        console, health = listening_socket(CONSOLE_PORT), listening_socket()
+        self.console = f"http://127.0.0.1:{console.getsockname()[1]}/"
+        self.health = f"http://127.0.0.1:{health.getsockname()[1]}/readyz"
         self._reactor = reactor
         self._ended: Deferred[None] = Deferred()
         self._status: str | None = None
         self._output = b""
         leash = (sys.executable, "-P", "-m", "tracker.runtime.leash", str(os.getpid()))
-        twistd = (sys.executable, "-P", "-c", "from twisted.scripts.twistd import run; run()")
+        twistd = (sys.executable, "-P", "-c", _TWISTD)
         command = (
             *leash,
             str(folder / "demo.lock"),
@@ -202,11 +208,18 @@ class _Stack(ProcessProtocol):
             *("--nodaemon", "--pidfile=", f"--logfile={self.log}"),
             *("tracker", "standalone", "--data", str(folder)),
             *("--listen", f"teltonika=tcp:{port}:interface=127.0.0.1"),
-            *("--console", f"tcp:{console_port}", "--http", f"tcp:{health_port}"),
+            *("--console", "systemd:domain=INET:name=console"),
+            *("--http", "systemd:domain=INET:name=health"),
         )
         unset = ("REDIS_TELEMETRY_STREAM", "INSTANCE_ID")
         environment = {key: value for key, value in os.environ.items() if key not in unset}
-        self._transport = reactor.spawnProcess(self, command[0], command, env=environment)
+        environment |= {"LISTEN_FDS": "2", "LISTEN_FDNAMES": "console:health"}
+        with console, health:
+            descriptors: dict[int, int | str] = {0: "w", 1: "r", 2: "r"}
+            descriptors |= {3: console.fileno(), 4: health.fileno()}
+            self._transport = reactor.spawnProcess(
+                self, command[0], command, env=environment, childFDs=descriptors
+            )
 
     def check(self) -> None:
         """:raises Failed: when the stack has ended by itself."""
@@ -269,13 +282,20 @@ def _stored(database: Path) -> int:
     return int(count)
 
 
-def _free_port(wanted: int = 0) -> int:
-    """A port that is free now: the wanted one, or else any."""
-    with socket.socket() as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            listening.bind(("127.0.0.1", wanted))
-        except OSError:
-            return _free_port()
-        port: int = listening.getsockname()[1]
-        return port
+def listening_socket(wanted: int = 0) -> socket.socket:
+    """Return a socket that listens on 127.0.0.1: on the wanted port if it is free, or on another.
+
+    It is handed to the process that serves it. If that process were told a free port, another one
+    could take the port first.
+    """
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", wanted))
+        listening.listen(int(BACKLOG))
+    except OSError:
+        listening.close()
+        if not wanted:
+            raise
+        return listening_socket()
+    return listening

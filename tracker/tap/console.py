@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import socket
 from pathlib import Path
 from typing import Any, ClassVar, Final
 from urllib.parse import urlsplit
 
 from prometheus_client import CollectorRegistry
+from twisted.internet.endpoints import AdoptedStreamServerEndpoint
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker import config
@@ -29,7 +31,7 @@ from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
 from tracker.storage.positions import Positions
 from tracker.storage.sinks import open_positions
-from tracker.tap.role import REDIS, RoleOptions, installed_vendors, reachable
+from tracker.tap.role import REDIS, RoleOptions, endpoint_of, installed_vendors, reachable
 
 #: Positional arguments of an endpoint if its interface is among them.
 _INTERFACE_AT: Final = {"tcp": 2, "tcp6": 2, "ssl": 4}
@@ -192,6 +194,8 @@ def console_endpoint(
     :raises ConfigError: when it makes no sense, or others could read along.
     """
     kind = description.partition(":")[0]
+    if kind == "systemd":  # as the demo hands on its socket
+        return _inherited(reactor, name, description), True
     if kind not in _INTERFACE_AT:
         raise ConfigError(f"{name}: must begin with tcp: or ssl:")
     loopback = r"\:\:1" if kind == "tcp6" else "127.0.0.1"
@@ -212,6 +216,17 @@ def console_endpoint(
         raise
     except ValueError as error:
         raise ConfigError(f"{name}: {error}") from None
+
+
+def _inherited(reactor: Any, name: str, description: str) -> IStreamServerEndpoint:
+    """Return the endpoint of a socket that systemd, or the demo, holds on loopback."""
+    endpoint = endpoint_of(reactor, name, description)
+    if isinstance(endpoint, AdoptedStreamServerEndpoint):
+        with socket.socket(fileno=os.dup(endpoint.fileno)) as held:
+            address = held.getsockname()
+        if isinstance(address, tuple) and is_loopback(address[0]):
+            return endpoint
+    raise ConfigError(f"{name}: not encrypted, and others can reach that: use ssl:")
 
 
 def open_reading(reactor: Any, url: str) -> Positions:

@@ -64,7 +64,7 @@ def test_others_may_come_with_tls_and_operators(operators: Path, tls: str) -> No
         (("--listen", "tcp:9120:192.0.2.1"), "not encrypted, and others can reach that"),
         (("--listen", r"tcp6:9120:interface=\:\:"), "not encrypted, and others can reach that"),
         (("--listen", "tcp:9120:interface="), "not encrypted, and others can reach that"),
-        (("--listen", "systemd:domain=INET:index=0"), "must begin with tcp: or ssl:"),
+        (("--listen", "systemd:domain=INET:index=0"), "systemd has passed no such socket"),
         (("--listen", "unix:/tmp/x"), "must begin with tcp: or ssl:"),
         (("--listen", "tcp:web"), "the port must be a number"),
         (("--listen", "ssl:9120:privateKey=/none.pem"), "/none.pem: No such file or directory"),

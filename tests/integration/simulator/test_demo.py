@@ -1,0 +1,22 @@
+"""The ports of the demo."""
+
+from __future__ import annotations
+
+import socket
+
+from tracker.simulator.demo import listening_socket
+
+
+def test_a_port_that_is_in_use_is_replaced_by_another() -> None:
+    with listening_socket() as first:
+        port = first.getsockname()[1]
+        with listening_socket(port) as second:
+            assert second.getsockname()[1] not in (0, port)
+
+
+def test_the_wanted_port_listens_from_then_on() -> None:
+    with listening_socket() as probe:
+        port = probe.getsockname()[1]
+    with listening_socket(port) as listening:
+        assert listening.getsockname() == ("127.0.0.1", port)
+        socket.create_connection(("127.0.0.1", port), timeout=5).close()
