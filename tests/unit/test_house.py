@@ -14,7 +14,7 @@ PACKAGE = ROOT / "tracker"
 #: Modules that import nothing else of the package but each other.
 VOCABULARY = {
     *("__init__", "position", "command", "keys", "imei", "config", "limits", "settings"),
-    *("errors", "interfaces", "outcomes", "untrusted"),
+    *("errors", "interfaces", "outcomes", "reactor", "untrusted"),
 }
 
 #: The parts of the house, from the ground floor up: a part imports only what stands before it.

@@ -22,6 +22,7 @@ from tracker.control.commands import (
     NoSuchDevice,
     NotPermitted,
 )
+from tracker.reactor import Reactor
 from tracker.runtime.run import Failed, run
 
 #: What an instance's log calls this program.
@@ -46,7 +47,7 @@ def ask_control(ask: Ask, stay: bool = False) -> None:
     """
     given = options().found_control()
 
-    async def main(reactor: Any) -> int:
+    async def main(reactor: Reactor) -> int:
         try:
             endpoint = client_endpoint(reactor, given.value)
         except ValueError as error:
@@ -65,7 +66,7 @@ def ask_control(ask: Ask, stay: bool = False) -> None:
 
 @asynccontextmanager
 async def _connected(
-    reactor: Any, endpoint: IStreamClientEndpoint, retry: bool
+    reactor: Reactor, endpoint: IStreamClientEndpoint, retry: bool
 ) -> AsyncIterator[ControlClient]:
     client = ControlClient(reactor, endpoint, NAME, retry)
     client.startService()

@@ -15,6 +15,7 @@ from tracker.admin.redis import ask_redis
 from tracker.keys import dead_letters, telemetry_stream
 from tracker.log.entries import behind
 from tracker.log.redis.dead import DeadLetter, Retried, drop_dead, read_dead, retry_dead
+from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import Failed
 from tracker.untrusted import listed, shown
@@ -70,7 +71,7 @@ def list_(
     """
     name = _stream(stream, vendor)
 
-    async def ask(reactor: Any, redis: RedisConnection) -> int:
+    async def ask(reactor: Reactor, redis: RedisConnection) -> int:
         first = "-" if after is None else behind(after)
         letters: list[dict[str, Any]] = []
         while (left := limit + 1 - len(letters)) and first is not None:
@@ -98,7 +99,7 @@ def show(url: str | None, vendor: str, stream: str | None, entry_id: str, output
     """Show a dead letter with all its fields."""
     name = _stream(stream, vendor)
 
-    async def ask(reactor: Any, redis: RedisConnection) -> int:
+    async def ask(reactor: Reactor, redis: RedisConnection) -> int:
         found = await read_dead(redis, name, entry_id, entry_id)
         if not found:
             raise Failed(f"{dead_letters(name)} has no entry {entry_id}")
@@ -158,7 +159,7 @@ def _apply(
     if bool(ids) == everything:
         raise click.UsageError("say which: IDs, or --all")
 
-    async def ask(reactor: Any, redis: RedisConnection) -> int:
+    async def ask(reactor: Reactor, redis: RedisConnection) -> int:
         wanted, changed = 0, 0
         stuck: dict[str, list[str]] = {}
         async for page in _pages(redis, stream, ids):

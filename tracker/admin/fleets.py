@@ -12,6 +12,7 @@ from twisted.internet.endpoints import clientFromString
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.options import Seconds
+from tracker.reactor import Reactor
 from tracker.runtime.run import run
 from tracker.simulator.demo import Demo
 from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
@@ -160,7 +161,7 @@ def simulate(
                 files.enter_context(_opened("--command-journal", command_journal))
             )
 
-        async def drive(reactor: Any) -> int:
+        async def drive(reactor: Reactor) -> int:
             endpoint = _client_endpoint(reactor, target)
             fleet = Fleet(
                 reactor, endpoint, count, behaviour, on_acknowledged, seed, first, on_command
@@ -198,7 +199,7 @@ def _opened(option: str, journal: Path) -> IO[str]:
         raise click.ClickException(f"{option} {journal}: {error.strerror}") from None
 
 
-def _client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
+def _client_endpoint(reactor: Reactor, description: str) -> IStreamClientEndpoint:
     try:
         endpoint: IStreamClientEndpoint = clientFromString(reactor, description)
     except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way

@@ -22,6 +22,7 @@ from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
 from tracker.errors import Refused, Unavailable
 from tracker.log.redis.lag import StreamLag, stream_lag
+from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.runtime.run import Failed
@@ -79,7 +80,7 @@ def lag(
       tracker-admin --control unix:/run/tracker/control-eu-1.sock lag -o json
     """
 
-    async def show(reactor: Any, read: Read) -> int:
+    async def show(reactor: Reactor, read: Read) -> int:
         found = await read()
         if follow:
             await _follow(reactor, read, found, interval, output)
@@ -91,13 +92,13 @@ def lag(
 
     if _is_by_control(url):
 
-        async def ask(reactor: Any, client: ControlClient) -> int:
+        async def ask(reactor: Reactor, client: ControlClient) -> int:
             return await show(reactor, lambda: _from_control(client, streams))
 
         ask_control(ask)
     else:
 
-        async def ask_it(reactor: Any, redis: RedisConnection) -> int:
+        async def ask_it(reactor: Reactor, redis: RedisConnection) -> int:
             return await show(reactor, lambda: _from_redis(redis, streams))
 
         ask_redis(url, ask_it)
@@ -186,7 +187,7 @@ def _consumers(group: Group) -> str:
 
 
 async def _follow(
-    reactor: Any, read: Read, found: list[Group], interval: float, output: str
+    reactor: Reactor, read: Read, found: list[Group], interval: float, output: str
 ) -> None:
     away = False
     with _shown(output) as show:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -10,6 +10,7 @@ from tracker.admin.asking import ask_control, first_rows, limit_option, page_siz
 from tracker.admin.options import Imei, output_option
 from tracker.admin.output import Column, Kind, show_record, show_rows
 from tracker.control.client import ControlClient
+from tracker.reactor import Reactor
 
 _NUMBER: Final = Kind.NUMBER
 _TIME: Final = Kind.TIME
@@ -65,7 +66,7 @@ def info(output: str) -> None:
       tracker-admin -o json info | jq .devices
     """
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         told = await client.info()
         greeting = client.greeting
         record = {**told, "you": greeting.get("name"), "role": greeting.get("role")}
@@ -90,7 +91,7 @@ def connections(prefix: str, vendor: str | None, limit: int | None, output: str)
       tracker-admin -o json connections | jq -r '.[].device_id'
     """
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         rows = client.connections(prefix, vendor, page_size(limit))
         show_rows(CONNECTION, await first_rows(rows, limit), output)
         return 0
@@ -112,7 +113,7 @@ def device(imei: str, output: str) -> None:
       tracker-admin device 356307042441013
     """
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         show_record(DEVICE, await client.device(imei), output)
         return 0
 
@@ -136,7 +137,7 @@ def registry(
       tracker-admin registry | awk 'NR > 1 {print $2}' | sort | uniq -c
     """
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         rows = client.registry(
             prefix, vendor=vendor, limit=page_size(limit), instance_id=instance_id
         )

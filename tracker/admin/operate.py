@@ -6,7 +6,7 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import click
 
@@ -17,6 +17,7 @@ from tracker.admin.statuses import ExitStatus
 from tracker.control.client import ControlClient
 from tracker.control.operations import LONGEST_DRAIN
 from tracker.observe.levels import LEVELS
+from tracker.reactor import Reactor
 from tracker.runtime.run import Failed
 
 DROPPED: Final = (Column("device_id"), Column("address"))
@@ -42,7 +43,7 @@ def drop(imei: str, output: str) -> None:
       tracker-admin drop 356307042441013
     """
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         address = await client.drop_connection(imei)
         show_record(DROPPED, {"device_id": imei, "address": address}, output)
         return ExitStatus.DONE
@@ -107,7 +108,7 @@ def log_level(level: str, namespace: str | None, output: str) -> None:
       tracker-admin log-level info
     """
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         before = await client.set_log_level(level, namespace)
         record = {"namespace": namespace, "level": level, "before": before}
         show_record(LEVEL, record, output)

@@ -16,6 +16,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IVendor
 from tracker.log.redis.advertised import advertised_streams
 from tracker.observe.health import Condition
+from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import Failed, run
@@ -27,7 +28,7 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
     A Redis that cannot be used is told in one line; it is not waited for.
     """
 
-    async def main(reactor: Any) -> int:
+    async def main(reactor: Reactor) -> int:
         try:
             address = redis_address(url, os.environ)
             address.endpoint(reactor)

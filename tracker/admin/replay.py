@@ -26,6 +26,7 @@ from tracker.log.entries import Delivered, behind
 from tracker.log.redis.ranges import read_range
 from tracker.position import BadEntry
 from tracker.processing.entries import stored_position
+from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import Failed
 from tracker.storage.sinks import make_sink
@@ -78,7 +79,7 @@ def replay(url: str | None, stream: str, first: str, last: str | None, sink_url:
         --sink sqlite:/var/lib/tracker/positions.sqlite
     """
 
-    async def ask(reactor: Any, redis: RedisConnection) -> int:
+    async def ask(reactor: Reactor, redis: RedisConnection) -> int:
         vendor = configured_streams().get(stream, config.PINNED_VENDOR)
         ends = await _ends(redis, stream, first, last)
         try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import click
@@ -16,6 +16,7 @@ from tracker.command import Status
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
+from tracker.reactor import Reactor
 from tracker.runtime.run import Failed
 
 FATE: Final = (
@@ -96,7 +97,7 @@ def send(
     name = command_id or str(uuid4())
     told = _from_stdin() if text == "-" else text
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         if wait and sys.stderr.isatty():
             click.echo(f"waiting for {name} (Ctrl-C ends the waiting only)", err=True)
         try:
@@ -140,7 +141,7 @@ def status(command_id: str, imei: str | None, output: str) -> None:
       tracker-admin status reset-7 --device 356307042441013
     """
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         fate = await client.command_status(command_id, imei)
         show_record(FATE, {**fate, "device_id": imei}, output)
         return ExitStatus.DONE

@@ -18,6 +18,7 @@ from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
 from tracker.control.commands import MOST_RAW, ControlError, NoSuchDevice
 from tracker.control.watching import DeviceEvent
+from tracker.reactor import Reactor
 from tracker.runtime.run import Failed
 from tracker.untrusted import parse_json
 
@@ -58,7 +59,7 @@ def watch(imei: str, count: int | None, seconds: float | None, raw: bool, output
       tracker-admin -o json watch 356307042441013 --seconds 60 | jq -c 'select(.message == "ack")'
     """
 
-    async def ask(reactor: Any, client: ControlClient) -> int:
+    async def ask(reactor: Reactor, client: ControlClient) -> int:
         log = JsonLines(imei, raw) if output == "json" else Lines(raw)
         return await _watch(reactor, client, imei, count, seconds, log)
 
@@ -66,7 +67,7 @@ def watch(imei: str, count: int | None, seconds: float | None, raw: bool, output
 
 
 async def _watch(
-    reactor: Any,
+    reactor: Reactor,
     client: ControlClient,
     imei: str,
     count: int | None,

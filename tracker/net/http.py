@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Final
 from urllib.parse import unquote_to_bytes
 
 from attrs import frozen
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from twisted.web.http import (
@@ -367,7 +367,7 @@ class BoundedSite(Site):
     def __init__(
         self,
         resource: Any,
-        reactor: Any,
+        reactor: IReactorTime,
         limits: HTTPLimits,
         reports: Reports,
         *,

@@ -18,6 +18,8 @@ from twisted.web.http import BAD_REQUEST, SERVICE_UNAVAILABLE
 from twisted.web.resource import IResource, Resource
 from twisted.web.server import Request
 
+from tracker.reactor import Reactor
+
 #: Seconds between two looks at what is left, and for which a stop looks.
 _LOOK: Final = 0.01
 _PATIENCE: Final = 5.0
@@ -31,7 +33,7 @@ class MetricsPage(Service):
     :param reactor: the one that is installed: the client knows no other.
     """
 
-    def __init__(self, reactor: Any, registry: CollectorRegistry) -> None:
+    def __init__(self, reactor: Reactor, registry: CollectorRegistry) -> None:
         # Not before it is asked for: this installs a reactor.
         from prometheus_client.twisted import MetricsResource
 

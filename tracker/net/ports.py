@@ -14,7 +14,14 @@ from attrs import frozen
 from twisted.internet.defer import Deferred, execute
 from twisted.internet.endpoints import TCP4ServerEndpoint, TCP6ServerEndpoint
 from twisted.internet.error import CannotListenError
-from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStreamServerEndpoint
+from twisted.internet.interfaces import (
+    IListeningPort,
+    IProtocolFactory,
+    IReactorSocket,
+    IReactorTCP,
+    IReactorUDP,
+    IStreamServerEndpoint,
+)
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
@@ -36,7 +43,7 @@ _SHARED: Final = "reuseport"
 class UDPEndpoint:
     """A UDP port, for a :class:`~tracker.runtime.lifecycle.Listener`."""
 
-    reactor: Any
+    reactor: IReactorUDP
     port: int
     interface: str = ""
     shared: bool = False
@@ -55,7 +62,7 @@ class UDPEndpoint:
 
     def _adopt(self, protocol: DatagramProtocol) -> Any:
         with _shared_socket(socket.SOCK_DGRAM, self.port, self.interface) as bound:
-            return self.reactor.adoptDatagramPort(
+            return IReactorSocket(self.reactor).adoptDatagramPort(
                 bound.fileno(), bound.family, protocol, maxPacketSize=MAX_DATAGRAM
             )
 
@@ -65,7 +72,7 @@ class UDPEndpoint:
 class SharedTCPEndpoint:
     """A TCP port that other processes listen on, too."""
 
-    reactor: Any
+    reactor: IReactorSocket
     port: int
     backlog: int
     interface: str = ""
@@ -75,7 +82,7 @@ class SharedTCPEndpoint:
         bound: Deferred[IListeningPort] = execute(self._adopt, factory)
         return bound
 
-    def _adopt(self, factory: IProtocolFactory) -> Any:
+    def _adopt(self, factory: Any) -> Any:
         with _shared_socket(socket.SOCK_STREAM, self.port, self.interface) as bound:
             bound.listen(self.backlog)
             return self.reactor.adoptStreamPort(bound.fileno(), bound.family, factory)
@@ -96,7 +103,7 @@ def _shared_socket(kind: socket.SocketKind, port: int, interface: str) -> socket
     return made
 
 
-def udp_endpoint(reactor: Any, description: str) -> UDPEndpoint:
+def udp_endpoint(reactor: IReactorUDP, description: str) -> UDPEndpoint:
     """The endpoint of ``udp:PORT[:interface=ADDRESS][:reuseport=1]``.
 
     :raises ValueError: with one line that says what is wrong.
@@ -107,7 +114,7 @@ def udp_endpoint(reactor: Any, description: str) -> UDPEndpoint:
     return UDPEndpoint(reactor, port, interface, shared)
 
 
-def tcp_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
+def tcp_endpoint(reactor: IReactorTCP, description: str) -> IStreamServerEndpoint:
     """The endpoint of ``tcp:PORT[:interface=ADDRESS][:backlog=N][:reuseport=1]``, or ``tcp6:``.
 
     :raises ValueError: with one line that says what is wrong.
@@ -122,17 +129,17 @@ def tcp_endpoint(reactor: Any, description: str) -> IStreamServerEndpoint:
 
 
 def _tcp(
-    reactor: Any, port: int, backlog: int, interface: str, shared: bool
+    reactor: IReactorTCP, port: int, backlog: int, interface: str, shared: bool
 ) -> IStreamServerEndpoint:
     if shared:
-        return SharedTCPEndpoint(reactor, port, backlog, interface)
+        return SharedTCPEndpoint(IReactorSocket(reactor), port, backlog, interface)
     kind = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
     endpoint: IStreamServerEndpoint = kind(reactor, port, backlog, interface)
     return endpoint
 
 
 def tls_endpoint(
-    reactor: Any, description: str, client_authorities: Path | None = None
+    reactor: IReactorTCP, description: str, client_authorities: Path | None = None
 ) -> IStreamServerEndpoint:
     """An endpoint for TLS 1.2 and later.
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from prometheus_client import CollectorRegistry, Counter
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -23,7 +22,7 @@ class HTTPReports:
     _log = Logger()
 
     def __init__(
-        self, clock: Any, port: str, metric: str, registry: CollectorRegistry | None = None
+        self, clock: IReactorTime, port: str, metric: str, registry: CollectorRegistry | None = None
     ) -> None:
         self._port = port
         self._counter = Counter(

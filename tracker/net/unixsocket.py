@@ -25,6 +25,8 @@ from twisted.internet.interfaces import IListeningPort, IProtocolFactory, IStrea
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from tracker.reactor import Reactor
+
 _BACKLOG: Final = 50
 
 
@@ -33,7 +35,7 @@ _BACKLOG: Final = 50
 class UnixEndpoint:
     """A Unix socket, made with its mode; beside it stays an empty file, ``PATH.lock``."""
 
-    reactor: Any
+    reactor: Reactor
     path: Path
     mode: int
 
@@ -105,7 +107,7 @@ class _Port(unix.Port):
     """
 
     def __init__(
-        self, reactor: Any, path: Path, factory: IProtocolFactory, mode: int, lock: int
+        self, reactor: Reactor, path: Path, factory: IProtocolFactory, mode: int, lock: int
     ) -> None:
         super().__init__(os.fsencode(path), factory, _BACKLOG, mode, reactor)
         self._path = path

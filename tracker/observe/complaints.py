@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.observe.ratelimit import LimitedLog
@@ -21,7 +22,7 @@ class Complaints:
     :param log: receives the lines.
     """
 
-    def __init__(self, clock: Any, log: Logger) -> None:
+    def __init__(self, clock: IReactorTime, log: Logger) -> None:
         self._clock = clock
         self._reported: dict[str, float] = {}  # key → when; the oldest first
         self._lines = LimitedLog(clock, log)

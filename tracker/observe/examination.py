@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from attrs import define, evolve, field
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004
+from twisted.internet.interfaces import IReactorFromThreads, IReactorTime
 from twisted.python.failure import Failure
 
 from tracker.observe.findings import Finding, skipped
@@ -28,7 +29,7 @@ class Examination:
     :param expected: makes the finding of an exception that a check may raise; None for a fault.
     """
 
-    clock: Any
+    clock: IReactorTime
     seconds: float
     expected: Callable[[Exception], Finding | None] = field(default=lambda error: None)
     findings: list[Finding] = field(factory=list)
@@ -78,8 +79,10 @@ async def _called(check: Callable[..., Any], *arguments: Any) -> Found:
     return found if isinstance(found, Finding) else list(found)
 
 
-def in_thread(reactor: Any, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
-    """What a function returns or raises that blocks, in a thread that no exit waits for."""
+def in_thread(
+    reactor: IReactorFromThreads, function: Callable[..., T], *arguments: Any
+) -> Deferred[T]:
+    """Return the result of a function that blocks, called in a thread that no exit waits for."""
     deferred: Deferred[T] = Deferred()
 
     def work() -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Histogram
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
 #: Seconds between two looks.
 INTERVAL: Final = 0.1
@@ -21,7 +21,7 @@ class LoopDelay(Service):
     :param registry: gets the metric.
     """
 
-    def __init__(self, clock: Any, registry: CollectorRegistry) -> None:
+    def __init__(self, clock: IReactorTime, registry: CollectorRegistry) -> None:
         self._clock = clock
         self._due = 0.0
         self._next: IDelayedCall | None = None

@@ -11,12 +11,13 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from twisted.application.service import MultiService, Service
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.logger import Logger
+
+from tracker.reactor import Reactor
 
 #: Ends the process with status 1 after saying why, in one line.
 Abort = Callable[[str], None]
@@ -54,7 +55,7 @@ class Process(Role):
     cannot go on (:meth:`abort`).
     """
 
-    def __init__(self, reactor: Any) -> None:
+    def __init__(self, reactor: Reactor) -> None:
         super().__init__()
         self._reactor = reactor
         self._aborted = ""  # why

@@ -9,8 +9,10 @@ from contextlib import suppress
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import react
 
+from tracker.reactor import Reactor
 from tracker.runtime.waits import Waits
 
 #: Seconds between two progress lines where they cannot be drawn over each other.
@@ -54,24 +56,24 @@ class _Run:
         if self._status:
             raise SystemExit(self._status)
 
-    def _begin(self, reactor: Any) -> Deferred[None]:
+    def _begin(self, reactor: Reactor) -> Deferred[None]:
         # Once it runs, since the reactor sets handlers of its own when it starts; and before
         # until_interrupted does so.
         reactor.callWhenRunning(self._heed_signals, reactor)
         self._guarded = Deferred.fromCoroutine(self._guard(reactor))
         return self._guarded
 
-    async def _guard(self, reactor: Any) -> None:
+    async def _guard(self, reactor: Reactor) -> None:
         try:
             self._status = await self._main(reactor)
         except BaseException as error:  # noqa: BLE001 - raised again, outside of the reactor
             self._raised = error
 
-    def _heed_signals(self, reactor: Any) -> None:
+    def _heed_signals(self, reactor: Reactor) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda one, _: reactor.callFromThread(self._end, reactor, one))
 
-    def _end(self, reactor: Any, number: int) -> None:
+    def _end(self, reactor: Reactor, number: int) -> None:
         if self._signal:
             reactor.stop()
             return
@@ -79,7 +81,7 @@ class _Run:
         self._guarded.cancel()
 
 
-def until_interrupted(reactor: Any) -> Waits:
+def until_interrupted(reactor: Reactor) -> Waits:
     """Return waits that are stopped by Ctrl-C or SIGTERM."""
     waits = Waits(reactor)
 
@@ -95,7 +97,7 @@ def until_interrupted(reactor: Any) -> Waits:
 class Progress:
     """A line that is drawn over itself; in a pipe, a new line every few seconds."""
 
-    def __init__(self, clock: Any) -> None:
+    def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
         self._in_place = sys.stdout.isatty()
         self._next = 0.0

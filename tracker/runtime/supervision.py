@@ -12,6 +12,7 @@ from typing import Any, Final
 from twisted.application.internet import TimerService
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.observe.health import Health
@@ -31,7 +32,7 @@ class Supervision(Service):
 
     _log = Logger()
 
-    def __init__(self, clock: Any, notifier: Notifier | None, health: Health) -> None:
+    def __init__(self, clock: IReactorTime, notifier: Notifier | None, health: Health) -> None:
         self._clock = clock
         self._notifier = notifier
         self._health = health

@@ -10,7 +10,7 @@ import sqlite3
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import clientFromString
@@ -24,6 +24,7 @@ from tracker.keys import PROCESSOR_GROUP, telemetry_stream
 from tracker.log.redis.lag import stream_lag
 from tracker.net.ports import BACKLOG
 from tracker.observe.health import Condition
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.redis.embedded import find_server, socket_address
@@ -72,7 +73,7 @@ class Demo:
         self._behaviour = behaviour
         self._seconds = seconds
 
-    async def run(self, reactor: Any) -> int:
+    async def run(self, reactor: Reactor) -> int:
         """Run it; 0 when all that was acknowledged is stored."""
         if self._data is not None:
             return await self._run_in(reactor, self._data.absolute())
@@ -82,7 +83,7 @@ class Demo:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    async def _run_in(self, reactor: Any, folder: Path) -> int:
+    async def _run_in(self, reactor: Reactor, folder: Path) -> int:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             address = socket_address(folder)
@@ -106,7 +107,7 @@ class Demo:
             await stack.stop()
 
     async def _wait_for_start(
-        self, reactor: Any, waits: Waits, stack: _Stack, redis: RedisConnection
+        self, reactor: Reactor, waits: Waits, stack: _Stack, redis: RedisConnection
     ) -> None:
         deadline = reactor.seconds() + START_TIMEOUT
         while not waits.stopped:
@@ -140,7 +141,7 @@ class Demo:
 
     async def _drive(
         self,
-        reactor: Any,
+        reactor: Reactor,
         waits: Waits,
         stack: _Stack,
         redis: RedisConnection,
@@ -189,7 +190,7 @@ class Demo:
 class _Stack(ProcessProtocol):
     """``twistd tracker standalone`` as a child process."""
 
-    def __init__(self, reactor: Any, folder: Path, port: int) -> None:
+    def __init__(self, reactor: Reactor, folder: Path, port: int) -> None:
         self.log = folder / "tracker.log"
         self.database = folder / "positions.sqlite"
         console, health = listening_socket(CONSOLE_PORT), listening_socket()

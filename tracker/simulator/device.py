@@ -18,6 +18,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
+    IReactorTime,
     IStreamClientEndpoint,
     ITCPTransport,
 )
@@ -122,7 +123,7 @@ class SimulatedDevice(Service):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         random: Random,
         imei: str,
         track: Track,

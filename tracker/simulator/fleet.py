@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from random import Random
-from typing import IO, Any, Final
+from typing import IO, Final
 
 from twisted.application.service import MultiService
-from twisted.internet.interfaces import IStreamClientEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 
 from tracker.imei import check_digit
 from tracker.position import digest
@@ -40,7 +40,7 @@ class Fleet(MultiService):
 
     def __init__(
         self,
-        reactor: Any,
+        clock: IReactorTime,
         endpoint: IStreamClientEndpoint,
         count: int,
         behaviour: Behaviour,
@@ -55,7 +55,7 @@ class Fleet(MultiService):
         for number in range(first, first + count):
             random = Random(f"{seed}/{number}")  # noqa: S311 - vehicles, not secrets
             device = SimulatedDevice(
-                reactor,
+                clock,
                 random,
                 simulated_imei(number),
                 Track(random, HOME),

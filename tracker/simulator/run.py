@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.task import deferLater
 
+from tracker.reactor import Reactor
 from tracker.runtime.run import Progress, until_interrupted
 from tracker.simulator.fleet import Fleet
 
@@ -13,7 +14,7 @@ from tracker.simulator.fleet import Fleet
 DRAIN_TIMEOUT: Final = 30.0
 
 
-async def run_fleet(reactor: Any, fleet: Fleet, seconds: float | None) -> int:
+async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> int:
     """Let the fleet drive, then wait until its records are acknowledged.
 
     :param seconds: how long; None until an interrupt.
@@ -34,7 +35,7 @@ async def run_fleet(reactor: Any, fleet: Fleet, seconds: float | None) -> int:
     return 1 if fleet.unacknowledged else 0
 
 
-async def drain(reactor: Any, fleet: Fleet) -> None:
+async def drain(reactor: Reactor, fleet: Fleet) -> None:
     """Let the devices send what they still have; gives up after :data:`DRAIN_TIMEOUT`."""
     fleet.stop_recording()
     deadline = reactor.seconds() + DRAIN_TIMEOUT

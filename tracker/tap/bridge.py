@@ -14,6 +14,7 @@ from tracker.bridge.service import BridgePace, Directus, Hook, bridge_role
 from tracker.config import ConfigError
 from tracker.control.pool import Credentials
 from tracker.observe.health import Health
+from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
@@ -45,7 +46,7 @@ class BridgeOptions(RoleOptions):
     ]  # fmt: skip
 
     def build(
-        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         url = self["directus"] or os.environ.get("DIRECTUS_URL")
@@ -74,7 +75,7 @@ class BridgeOptions(RoleOptions):
             registry,
         )
 
-    def _hook(self, reactor: Any) -> Hook | None:
+    def _hook(self, reactor: Reactor) -> Hook | None:
         if self["webhook"] == "none":
             return None
         name = f"--webhook {self['webhook']}"

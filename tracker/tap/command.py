@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from twisted.application.service import IService
 from twisted.python import usage
@@ -19,6 +19,7 @@ from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
 from tracker.observe.loopdelay import LoopDelay
 from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.reactor import Reactor
 from tracker.runtime.lifecycle import Process
 from tracker.runtime.notify import Notifier
 from tracker.runtime.supervision import Supervision
@@ -74,8 +75,9 @@ class Options(usage.Options):
 
 def makeService(options: Options) -> IService:
     """Build the process that the options describe; nothing is opened before it starts."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor = cast(Reactor, installed)
     process = Process(reactor)
     health = Health()
     registry = make_registry()

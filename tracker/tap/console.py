@@ -26,6 +26,7 @@ from tracker.interfaces import INaming
 from tracker.net.endpoints import split, with_default
 from tracker.net.ports import tcp_endpoint, tls_endpoint
 from tracker.observe.health import Health
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress, redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
@@ -65,7 +66,7 @@ class ConsoleDoorOptions(RoleOptions):
 
     def console(
         self,
-        reactor: Any,
+        reactor: Reactor,
         option: str,
         description: str,
         address: RedisAddress,
@@ -166,7 +167,7 @@ class ConsoleOptions(ConsoleDoorOptions):
         self["control"].append(value)
 
     def build(
-        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         sink = config.maybe_sink_url(self["sink"], os.environ)
@@ -186,7 +187,7 @@ class ConsoleOptions(ConsoleDoorOptions):
 
 
 def console_endpoint(
-    reactor: Any, name: str, description: str
+    reactor: Reactor, name: str, description: str
 ) -> tuple[IStreamServerEndpoint, bool]:
     """Where the console listens, and whether only this machine can reach it.
 
@@ -218,7 +219,7 @@ def console_endpoint(
         raise ConfigError(f"{name}: {error}") from None
 
 
-def _inherited(reactor: Any, name: str, description: str) -> IStreamServerEndpoint:
+def _inherited(reactor: Reactor, name: str, description: str) -> IStreamServerEndpoint:
     """Return the endpoint of a socket that systemd, or the demo, holds on loopback."""
     endpoint = endpoint_of(reactor, name, description)
     if isinstance(endpoint, AdoptedStreamServerEndpoint):
@@ -229,7 +230,7 @@ def _inherited(reactor: Any, name: str, description: str) -> IStreamServerEndpoi
     raise ConfigError(f"{name}: not encrypted, and others can reach that: use ssl:")
 
 
-def open_reading(reactor: Any, url: str) -> Positions:
+def open_reading(reactor: Reactor, url: str) -> Positions:
     """What reads a sink."""
     try:
         return open_positions(reactor, url)

@@ -11,7 +11,7 @@ import attrs
 from OpenSSL import crypto
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
 
 from tracker import config
 from tracker.commands.courier import Timing
@@ -29,6 +29,7 @@ from tracker.net.ports import tcp_endpoint, tls_endpoint, udp_endpoint
 from tracker.net.proxied import HEADER_TIMEOUT, Network, ProxiedEndpoint, proxy_network
 from tracker.net.tls import TLSEndpoint
 from tracker.observe.health import Health
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress, redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
@@ -114,7 +115,7 @@ class ServingOptions(RoleOptions):
 
     def ingest(
         self,
-        reactor: Any,
+        reactor: Reactor,
         address: RedisAddress,
         health: Health,
         registry: CollectorRegistry,
@@ -179,7 +180,7 @@ class ServingOptions(RoleOptions):
         """Where the control port listens; None: nowhere."""
         return config.control_address(self["control"], os.environ, instance_id)
 
-    def _control(self, reactor: Any, address: str) -> tuple[IStreamServerEndpoint, Roles]:
+    def _control(self, reactor: Reactor, address: str) -> tuple[IStreamServerEndpoint, Roles]:
         """The control port's endpoint, and who may do what there."""
         try:
             endpoint = server_endpoint(reactor, address, made_later=self["control"] is None)
@@ -221,7 +222,7 @@ class IngestOptions(ServingOptions):
     optParameters: ClassVar[list[Any]] = [REDIS]
 
     def build(
-        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         address = reachable(redis_address(self["redis"], os.environ), reactor)
@@ -229,7 +230,7 @@ class IngestOptions(ServingOptions):
 
 
 def _port(
-    reactor: Any,
+    reactor: Reactor,
     listen: config.Listen,
     vendor: IVendor,
     client_ca: str | None,
@@ -275,7 +276,7 @@ def _port(
 
 
 def _behind(
-    endpoint: Any, proxies: Sequence[Network], gateway: Gateway, clock: Any, timeout: float
+    endpoint: Any, proxies: Sequence[Network], gateway: Gateway, clock: IReactorTime, timeout: float
 ) -> Any:
     """Return an endpoint that expects a PROXY header before the client's bytes, before TLS."""
     if isinstance(endpoint, TLSEndpoint):

@@ -12,6 +12,7 @@ from tracker.config import ConfigError
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import INTERVAL, janitor_role
 from tracker.observe.health import Health
+from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.tap.role import OFFLINE, REDIS, RoleOptions, installed_vendors, reachable, waits
@@ -51,7 +52,7 @@ class JanitorOptions(TrimmingOptions):
     ]
 
     def build(
-        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         interval = config.duration("--interval", self["interval"])

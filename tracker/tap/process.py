@@ -13,6 +13,7 @@ from tracker.interfaces import INaming
 from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
+from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
@@ -75,7 +76,7 @@ class ProcessOptions(StoringOptions):
     ]
 
     def build(
-        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         return process_role(
@@ -92,7 +93,7 @@ class ProcessOptions(StoringOptions):
         )
 
 
-def open_sink(reactor: Any, url: str, migrate: bool = True) -> Any:
+def open_sink(reactor: Reactor, url: str, migrate: bool = True) -> Any:
     try:
         return make_sink(reactor, url, migrate)
     except ValueError as error:

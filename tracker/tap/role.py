@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from prometheus_client import CollectorRegistry
 from twisted.internet.endpoints import StandardIOEndpoint, serverFromString
-from twisted.internet.interfaces import IStreamServerEndpoint
+from twisted.internet.interfaces import IReactorTCP, IStreamServerEndpoint
 from twisted.plugin import getPlugins
 from twisted.python import usage
 
@@ -17,6 +17,7 @@ from tracker.net.endpoints import with_default
 from tracker.net.ports import BACKLOG, tls_endpoint
 from tracker.observe.health import Health
 from tracker.observe.levels import DEFAULT, LEVELS, LogLevels
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.runtime.lifecycle import Abort, Role
 
@@ -69,7 +70,7 @@ class RoleOptions(usage.Options):
             raise ConfigError(f"--log-level: {error}") from None
 
     def build(
-        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """The role's services.
 
@@ -88,7 +89,7 @@ def waits(options: RoleOptions) -> bool:
     return config.choice(options, "offline", "wait", "fail") == "wait"
 
 
-def endpoint_of(reactor: Any, name: str, description: str) -> IStreamServerEndpoint:
+def endpoint_of(reactor: IReactorTCP, name: str, description: str) -> IStreamServerEndpoint:
     """The endpoint that an option describes.
 
     :param name: the option, for what is said of it.
@@ -107,7 +108,7 @@ def endpoint_of(reactor: Any, name: str, description: str) -> IStreamServerEndpo
     return endpoint
 
 
-def loopback_endpoint(reactor: Any, name: str, description: str) -> IStreamServerEndpoint:
+def loopback_endpoint(reactor: IReactorTCP, name: str, description: str) -> IStreamServerEndpoint:
     """An endpoint that is on loopback unless it names an interface.
 
     :raises ConfigError: when it makes no sense.
@@ -127,7 +128,7 @@ def loopback_endpoint(reactor: Any, name: str, description: str) -> IStreamServe
         raise ConfigError(f"{name}: {error}") from None
 
 
-def reachable(address: RedisAddress, reactor: Any) -> RedisAddress:
+def reachable(address: RedisAddress, reactor: Reactor) -> RedisAddress:
     """The address, once it is sure that its TLS settings can be read."""
     try:
         address.endpoint(reactor)

@@ -17,6 +17,7 @@ from tracker.janitor.role import INTERVAL, janitor_role
 from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
 from tracker.processing.service import process_role
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.embedded import EmbeddedRedis, find_server, socket_address
 from tracker.runtime.lifecycle import Abort, Role
@@ -54,7 +55,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
         return super().control_address(instance_id)
 
     def build(
-        self, reactor: Any, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         vendors = installed_vendors()
@@ -98,7 +99,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
 
     def _console(
         self,
-        reactor: Any,
+        reactor: Reactor,
         address: RedisAddress,
         folder: Path,
         health: Health,

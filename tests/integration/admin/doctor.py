@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 from tests.servers import RedisServer
 from tracker.admin.doctor.checkup import examine
@@ -50,8 +51,9 @@ async def examined(
     seconds: float = 10.0,
 ) -> Report:
     """Ask for all there is."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     return Report(await examine(reactor, seconds, RedisAddress.from_url(url), sink, ports))
 
 

@@ -38,8 +38,9 @@ class Counting(TeltonikaDatagramProtocol):
 async def test_a_turn_ends_after_a_number_of_datagrams_of_any_size(
     datagram: bytes, shared: str
 ) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
 
+    reactor: Any = installed
     protocol = Counting(FakeGateway(), reactor)
     endpoint = udp_endpoint(reactor, f"udp:0:interface=127.0.0.1{shared}")
     port: Any = await endpoint.listen(protocol)

@@ -350,7 +350,8 @@ def test_a_thread_that_fails_tells_so() -> None:
         raise ZeroDivisionError
 
     failures: list[Any] = []
-    deferred = in_thread(Reactor(), fail)
+    reactor: Any = Reactor()
+    deferred = in_thread(reactor, fail)
     assert called.wait(20)
     deferred.addErrback(failures.append)
     assert failures[0].check(ZeroDivisionError)

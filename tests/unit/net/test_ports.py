@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import pytest_twisted
@@ -39,6 +39,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # UDP endpoints.
 
+NO_REACTOR: Any = None
+
 
 @pytest.mark.parametrize(
     ("description", "expected"),
@@ -57,7 +59,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_udp_endpoint_names_port_and_interface(
     description: str, expected: tuple[int, str]
 ) -> None:
-    endpoint = udp_endpoint(None, description)
+    endpoint = udp_endpoint(NO_REACTOR, description)
     assert (endpoint.port, endpoint.interface, endpoint.shared) == (*expected, False)
 
 
@@ -84,7 +86,7 @@ def test_a_udp_endpoint_names_port_and_interface(
 )
 def test_a_mistake_in_a_udp_endpoint_is_told_in_one_line(description: str, told: str) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
-        udp_endpoint(None, description)
+        udp_endpoint(NO_REACTOR, description)
     assert told in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -190,7 +192,7 @@ class Bound:
         self.given_up: list[str] = []
         self.listener = Listener(
             "teltonika=udp:5027",
-            UDPEndpoint(self.reactor, 5027, "127.0.0.1"),
+            UDPEndpoint(cast(Any, self.reactor), 5027, "127.0.0.1"),
             self.protocol,
             self.given_up.append,
         )

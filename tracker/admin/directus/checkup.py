@@ -31,6 +31,7 @@ from tracker.bridge.schema import (
 )
 from tracker.bridge.setup import Change, Wanted, plan
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
+from tracker.reactor import Reactor
 
 #: Policies, which the setup needs, came with this version.
 OLDEST: Final = 11
@@ -45,7 +46,7 @@ _DENY_LIST: Final = (
 
 
 async def examine(
-    reactor: Any,
+    reactor: Reactor,
     client: DirectusClient,
     wanted: Wanted,
     as_bridge: DirectusClient | None,
@@ -156,7 +157,7 @@ def _surprises(rights: Mapping[str, Any]) -> Iterable[str]:
             yield f"it may do more: {action} {collection}: {', '.join(sorted(surplus))}"
 
 
-async def _bridge(reactor: Any, url: str, secret: str) -> Finding:
+async def _bridge(reactor: Reactor, url: str, secret: str) -> Finding:
     """Whether the bridge listens, and knows the secret; it is told of no row."""
     try:
         answer = await treq.post(
@@ -178,17 +179,17 @@ async def _bridge(reactor: Any, url: str, secret: str) -> Finding:
     return ok(f"listens at {url}, and knows the secret")
 
 
-async def _reach(reactor: Any, client: DirectusClient, url: str) -> Finding:
+async def _reach(reactor: Reactor, client: DirectusClient, url: str) -> Finding:
     """Whether a Flow's request reaches this machine, where the bridge is to be.
 
     Directus fetches files by the same rules as a Flow makes requests. It is asked for one
     from a port of ours, where it is let down.
     """
     host = urlsplit(url).hostname or ""
-    visit = _Visit()
+    visit: Any = _Visit()
     try:
-        address = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]
-        port = reactor.listenTCP(0, visit, interface=address)
+        address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        port: Any = reactor.listenTCP(0, visit, interface=address)
     except (OSError, CannotListenError):
         return skipped(f"{host} is not this machine: run it where the bridge is to run")
     shown = f"[{host}]" if ":" in host else host

@@ -24,6 +24,7 @@ from tracker.bridge.rest import (
     checked_url,
 )
 from tracker.bridge.setup import Change, Wanted, apply, plan
+from tracker.reactor import Reactor
 from tracker.runtime.run import Failed, run
 
 DEFAULT_BRIDGE: Final = "http://127.0.0.1:9130/commands"
@@ -47,7 +48,9 @@ class _Place:
     secret_file: Path | None
     bridge_token_file: Path | None
 
-    async def asking(self, reactor: Any, ask: Callable[[DirectusClient], Awaitable[int]]) -> int:
+    async def asking(
+        self, reactor: Reactor, ask: Callable[[DirectusClient], Awaitable[int]]
+    ) -> int:
         """Call ``ask`` with a client of the administrator.
 
         :return: its status, or that of an error, which is told.
@@ -78,7 +81,7 @@ class _Place:
             raise Failed(f"the token in {self.token_file} is not an administrator's")
 
 
-def _as_bridge(reactor: Any, url: str, token: str | None) -> DirectusClient | None:
+def _as_bridge(reactor: Reactor, url: str, token: str | None) -> DirectusClient | None:
     return DirectusClient(reactor, url, token, timeout=ANSWERED) if token else None
 
 
@@ -180,7 +183,7 @@ def setup(dry_run: bool, **options: Any) -> None:
     )
     wanted = Wanted(place.commands_url, place.devices_url, secret, token)
 
-    async def main(reactor: Any) -> int:
+    async def main(reactor: Reactor) -> int:
         as_bridge = _as_bridge(reactor, place.url, token)
 
         async def carry_out(client: DirectusClient) -> int:
@@ -272,7 +275,7 @@ def check(output: str, **options: Any) -> None:
     token = _read("--bridge-token-file", token_file) if token_file else None
     wanted = Wanted(place.commands_url, place.devices_url, secret, token)
 
-    async def main(reactor: Any) -> int:
+    async def main(reactor: Reactor) -> int:
         as_bridge = _as_bridge(reactor, place.url, token)
 
         async def look(client: DirectusClient) -> int:

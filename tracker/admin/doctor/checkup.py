@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 from twisted.internet.defer import Deferred, gatherResults
+from twisted.internet.interfaces import IReactorTime
 
 from tracker.admin.doctor import leftovers, machine, redis, streams
 from tracker.admin.doctor.rights import rights
@@ -18,6 +19,7 @@ from tracker.keys import TELEMETRY_TEMPLATE
 from tracker.observe.examination import Examination
 from tracker.observe.findings import Finding, failure, skipped
 from tracker.observe.health import Condition
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.storage.checks import examine_sink
@@ -26,7 +28,7 @@ Check = tuple[str, Callable[..., Any]]
 
 
 async def examine(
-    reactor: Any,
+    reactor: Reactor,
     seconds: float,
     address: RedisAddress,
     sink: str | None,
@@ -52,7 +54,7 @@ async def examine(
     return [one for part in (server, database, here, *doors) for one in part.findings]
 
 
-async def _redis(reactor: Any, examination: Examination, address: RedisAddress) -> None:
+async def _redis(reactor: Reactor, examination: Examination, address: RedisAddress) -> None:
     usable = Condition()
     known = usable.reported()
     connection = RedisConnection(reactor, address, usable, demanding=False)
@@ -79,7 +81,7 @@ def _overdue(result: Any, seconds: float) -> str:
     return f"no answer within {seconds:g} s"
 
 
-def _checks(server: Server, clock: Any) -> list[Check]:
+def _checks(server: Server, clock: IReactorTime) -> list[Check]:
     """Name and check of all that Redis is asked; slow ones at the end."""
     wrong = ""
     try:

@@ -12,6 +12,7 @@ from tracker.admin.doctor.checkup import examine
 from tracker.admin.findings import as_json, as_table, exit_status
 from tracker.admin.options import Seconds, output_option, redis_option
 from tracker.config import ConfigError
+from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.runtime.run import run
 from tracker.storage.checks import check_url
@@ -81,7 +82,7 @@ def doctor(
     except ValueError as error:
         raise click.UsageError(f"--sink, TRACKER_SINK: {error}") from None
 
-    async def main(reactor: Any) -> int:
+    async def main(reactor: Reactor) -> int:
         findings = await examine(reactor, timeout, address, sink_url, ports)
         click.echo(as_json(findings) if output == "json" else as_table(findings))
         return exit_status(findings)

@@ -6,6 +6,8 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
+
 from tracker.admin.doctor.streams import Traffic
 from tracker.command import BadCommand, Command
 from tracker.commands.ledger import outbound_entries, outbound_streams, waiting_devices
@@ -66,7 +68,7 @@ def judge_orphans(gone: Mapping[str, int]) -> Finding:
     return warning(f"{sum(gone.values())} commands for instances that are gone: {names}", _JANITOR)
 
 
-async def commands(traffic: Traffic, clock: Any) -> list[Finding]:
+async def commands(traffic: Traffic, clock: IReactorTime) -> list[Finding]:
     """Commands that wait are ended when they expire."""
     redis, now = traffic.server.redis, int(clock.seconds() * 1000)
     devices, overdue = 0, 0

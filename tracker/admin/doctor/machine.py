@@ -12,6 +12,7 @@ from twisted.internet.endpoints import HostnameEndpoint
 from twisted.internet.protocol import Factory, Protocol
 
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
+from tracker.reactor import Reactor
 from tracker.redis.sentinel import why_not_connected
 
 #: Files that an ingest process may have open, at least.
@@ -110,7 +111,7 @@ def huge_pages(root: Path = _ROOT) -> Finding:
     )
 
 
-async def port(reactor: Any, host: str, number: int) -> Finding:
+async def port(reactor: Reactor, host: str, number: int) -> Finding:
     """Somebody accepts connections there."""
     place = f"{f'[{host}]' if ':' in host else host}:{number}"
     endpoint = HostnameEndpoint(reactor, host, number, timeout=CONNECT_TIMEOUT)

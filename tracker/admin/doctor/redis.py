@@ -10,6 +10,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
+
 from tracker.admin.doctor.server import Server, is_here, redis_cli, url_for
 from tracker.errors import Refused, Unavailable
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
@@ -191,7 +193,7 @@ def memory(info: Facts, cli: str) -> Finding:
     return failure(f"{seen}: devices are told nothing any more when it is full", mend)
 
 
-async def latency(server: Server, clock: Any) -> Finding:
+async def latency(server: Server, clock: IReactorTime) -> Finding:
     """It answers soon."""
     took = []
     for _ in range(_PINGS):
@@ -210,7 +212,7 @@ def judge_latency(middle: float, worst: float, cli: str) -> Finding:
     return (warning if middle <= LATENCY_FAILURE else failure)(seen, mend)
 
 
-async def clock_of(server: Server, clock: Any) -> Finding:
+async def clock_of(server: Server, clock: IReactorTime) -> Finding:
     """Its clock is ours, about."""
     begun = clock.seconds()
     seconds, microseconds = await server.redis.execute("TIME")

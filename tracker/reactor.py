@@ -1,0 +1,30 @@
+"""The type of a whole reactor."""
+
+from __future__ import annotations
+
+from twisted.internet.interfaces import (
+    IReactorCore,
+    IReactorProcess,
+    IReactorSocket,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+    IReactorUDP,
+    IReactorUNIX,
+)
+
+
+class Reactor(
+    IReactorCore,
+    IReactorProcess,
+    IReactorSocket,
+    IReactorTCP,
+    IReactorThreads,
+    IReactorTime,
+    IReactorUDP,
+    IReactorUNIX,
+):
+    """What the reactor of a process provides, for code that passes it on to several users.
+
+    A function that uses one of these interfaces names that one instead.
+    """
