@@ -306,7 +306,7 @@ async def test_replay(redis: RedisServer, connected: Connected) -> None:
     await outcome.sink.open()
     ends = await _ends(connected.connection, LAST, "0", None)
     assert ends is not None
-    await _replay(connected.connection, LAST, *ends, outcome)
+    await _replay(connected.connection, LAST, *ends, outcome=outcome)
     assert (outcome.read, outcome.new, outcome.bad) == (10, 7, 3)
     assert all(map(is_line, outcome.complaints))
 

@@ -248,7 +248,7 @@ def expired(place: Place) -> Path:
     )
     key = make_key()
     (folder / "admin.key").write_bytes(pem(key))
-    made = issue_client(issuer, key, "admin", utc_now() - timedelta(days=10), days=1)
+    made = issue_client(issuer, key, "admin", now=utc_now() - timedelta(days=10), days=1)
     (folder / "admin.pem").write_bytes(pem(made))
     return folder
 

@@ -79,6 +79,7 @@ T = TypeVar("T")
     help="Replace key and certificate of this client, or of the server; may be repeated.",
 )
 def certs(
+    *,
     folder: Path,
     servers: tuple[str, ...],
     clients: tuple[str, ...],
@@ -232,9 +233,9 @@ class Folder:
         renew = name in self.renewed
         key = (None if renew else self._key(name)) or self._new_key(name)
         if name == SERVER:
-            certificate = issue_server(issuer, key, names, now, self.days)
+            certificate = issue_server(issuer, key, names, now=now, days=self.days)
         else:
-            certificate = issue_client(issuer, key, name, now, self.days)
+            certificate = issue_client(issuer, key, name, now=now, days=self.days)
         _store(self._pem(name), pem(certificate), 0o644, replace=renew)
         return certificate
 

@@ -63,7 +63,7 @@ def dead() -> None:
 @click.option("--after", type=_EntryId(), help="Only those behind this one: the next page.")
 @output_option
 def list_(
-    url: str | None, vendor: str, stream: str | None, limit: int, after: str | None, output: str
+    *, url: str | None, vendor: str, stream: str | None, limit: int, after: str | None, output: str
 ) -> None:
     """List dead letters, oldest first.
 
@@ -95,7 +95,7 @@ def list_(
 @_stream_options
 @click.argument("entry_id", metavar="ID", type=_EntryId())
 @output_option
-def show(url: str | None, vendor: str, stream: str | None, entry_id: str, output: str) -> None:
+def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, output: str) -> None:
     """Show a dead letter with all its fields."""
     name = _stream(stream, vendor)
 
@@ -120,14 +120,21 @@ def show(url: str | None, vendor: str, stream: str | None, entry_id: str, output
 @_ids
 @_all
 def retry(
-    url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
+    *, url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
 ) -> None:
     """Append dead letters to their stream again, at its end.
 
     Entries that still cannot be stored become dead letters again. One that cannot be appended
     stays, and does not stop the others. The status is 1 if some stayed or do not exist.
     """
-    _apply(url, _stream(stream, vendor), ids, everything, retry_dead, "retried")
+    _apply(
+        url,
+        _stream(stream, vendor),
+        ids=ids,
+        everything=everything,
+        change=retry_dead,
+        done="retried",
+    )
 
 
 @dead.command()
@@ -135,13 +142,15 @@ def retry(
 @_ids
 @_all
 def drop(
-    url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
+    *, url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
 ) -> None:
     """Remove dead letters for good.
 
     The status is 1 if some of the IDs are not there.
     """
-    _apply(url, _stream(stream, vendor), ids, everything, _drop, "dropped")
+    _apply(
+        url, _stream(stream, vendor), ids=ids, everything=everything, change=_drop, done="dropped"
+    )
 
 
 async def _drop(redis: RedisConnection, stream: str, ids: Sequence[str]) -> Retried:
@@ -151,6 +160,7 @@ async def _drop(redis: RedisConnection, stream: str, ids: Sequence[str]) -> Retr
 def _apply(
     url: str | None,
     stream: str,
+    *,
     ids: Sequence[str],
     everything: bool,
     change: Callable[[RedisConnection, str, Sequence[str]], Coroutine[Any, Any, Retried]],

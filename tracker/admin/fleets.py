@@ -27,6 +27,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The options that make up a fleet; the command is given it as ``count`` and ``behaviour``."""
 
     def with_behaviour(
+        *,
         devices: int,
         interval: float,
         records: int,
@@ -128,6 +129,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @_fleet_options
 def simulate(
+    *,
     target: str,
     count: int,
     behaviour: Behaviour,
@@ -164,7 +166,14 @@ def simulate(
         async def drive(reactor: Reactor) -> int:
             endpoint = _client_endpoint(reactor, target)
             fleet = Fleet(
-                reactor, endpoint, count, behaviour, on_acknowledged, seed, first, on_command
+                reactor,
+                endpoint,
+                count,
+                behaviour,
+                on_acknowledged=on_acknowledged,
+                seed=seed,
+                first=first,
+                on_command=on_command,
             )
             return await run_fleet(reactor, fleet, seconds)
 
@@ -186,10 +195,10 @@ def simulate(
 )
 @_fleet_options
 def demo(
-    data: Path | None, port: int, count: int, behaviour: Behaviour, seconds: float | None
+    *, data: Path | None, port: int, count: int, behaviour: Behaviour, seconds: float | None
 ) -> None:
     """Run the whole stack with a simulated fleet, and show what goes through it."""
-    run(Demo(data, port, count, behaviour, seconds).run)
+    run(Demo(data, port, devices=count, behaviour=behaviour, seconds=seconds).run)
 
 
 def _opened(option: str, journal: Path) -> IO[str]:

@@ -68,7 +68,12 @@ def make_authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certi
 
 
 def issue_server(
-    issuer: Issuer, key: ec.EllipticCurvePrivateKey, names: Iterable[str], now: datetime, days: int
+    issuer: Issuer,
+    key: ec.EllipticCurvePrivateKey,
+    names: Iterable[str],
+    *,
+    now: datetime,
+    days: int,
 ) -> x509.Certificate:
     """The certificate of a server.
 
@@ -76,16 +81,21 @@ def issue_server(
     """
     alternatives = x509.SubjectAlternativeName([_general(name) for name in names])
     return _issue(
-        *(issuer, key, "Tracker control port", ExtendedKeyUsageOID.SERVER_AUTH, now, days),
-        alternatives,
+        issuer,
+        key,
+        "Tracker control port",
+        ExtendedKeyUsageOID.SERVER_AUTH,
+        now=now,
+        days=days,
+        alternatives=alternatives,
     )
 
 
 def issue_client(
-    issuer: Issuer, key: ec.EllipticCurvePrivateKey, name: str, now: datetime, days: int
+    issuer: Issuer, key: ec.EllipticCurvePrivateKey, name: str, *, now: datetime, days: int
 ) -> x509.Certificate:
     """The certificate of a client, whose common name is what it is known by."""
-    return _issue(issuer, key, name, ExtendedKeyUsageOID.CLIENT_AUTH, now, days)
+    return _issue(issuer, key, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days)
 
 
 def _issue(
@@ -93,6 +103,7 @@ def _issue(
     key: ec.EllipticCurvePrivateKey,
     name: str,
     usage: x509.ObjectIdentifier,
+    *,
     now: datetime,
     days: int,
     alternatives: x509.SubjectAlternativeName | None = None,

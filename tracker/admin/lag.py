@@ -62,7 +62,7 @@ _AWAY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
 )
 @output_option
 def lag(
-    url: str | None, streams: tuple[str, ...], follow: bool, interval: float, output: str
+    *, url: str | None, streams: tuple[str, ...], follow: bool, interval: float, output: str
 ) -> None:
     """Show how far behind each group is.
 
@@ -83,7 +83,7 @@ def lag(
     async def show(reactor: Reactor, read: Read) -> int:
         found = await read()
         if follow:
-            await _follow(reactor, read, found, interval, output)
+            await _follow(reactor, read, found, interval=interval, output=output)
         elif output == "json":
             click.echo(json.dumps(found, indent=2))
         else:
@@ -187,7 +187,7 @@ def _consumers(group: Group) -> str:
 
 
 async def _follow(
-    reactor: Reactor, read: Read, found: list[Group], interval: float, output: str
+    reactor: Reactor, read: Read, found: list[Group], *, interval: float, output: str
 ) -> None:
     away = False
     with _shown(output) as show:

@@ -127,7 +127,7 @@ def device(imei: str, output: str) -> None:
 @limit_option
 @output_option
 def registry(
-    prefix: str, vendor: str | None, instance_id: str | None, limit: int | None, output: str
+    *, prefix: str, vendor: str | None, instance_id: str | None, limit: int | None, output: str
 ) -> None:
     """List the devices that are connected to any instance, by IMEI.
 

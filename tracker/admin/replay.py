@@ -66,7 +66,7 @@ class _Place(click.ParamType):  # type: ignore[type-arg]
               "ID.  [default: the beginning]")  # fmt: skip
 @click.option("--to", "last", type=_Place(), help="The last one.  [default: the last there is now]")
 @click.option("--sink", "sink_url", required=True, metavar="URL", help="As for process.")
-def replay(url: str | None, stream: str, first: str, last: str | None, sink_url: str) -> None:
+def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_url: str) -> None:
     """Store entries that are still in a stream once more.
 
     It reads outside of any group, and moves no checkpoint; what the sink has already it
@@ -90,7 +90,7 @@ def replay(url: str | None, stream: str, first: str, last: str | None, sink_url:
         try:
             await _open(sink)
             if ends is not None:
-                await _replay(redis, stream, *ends, outcome)
+                await _replay(redis, stream, *ends, outcome=outcome)
         finally:
             await sink.close()
         outcome.tell()
@@ -195,7 +195,7 @@ async def _ends(
 
 
 async def _replay(
-    redis: RedisConnection, stream: str, first: str, last: str, outcome: Replay
+    redis: RedisConnection, stream: str, first: str, last: str, *, outcome: Replay
 ) -> None:
     start = _milliseconds(first)
     # By time: how many entries there are between two IDs, Redis cannot tell.

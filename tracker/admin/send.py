@@ -70,6 +70,7 @@ _BAD_ENDS: Final = (Status.REJECTED, Status.FAILED, Status.EXPIRED)
 )
 @output_option
 def send(
+    *,
     imei: str,
     text: str,
     wait: bool,

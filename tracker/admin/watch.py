@@ -45,7 +45,7 @@ _END: Final = "end"
 )
 @click.option("--raw", is_flag=True, help="Show the bytes in hex, too.")
 @output_option
-def watch(imei: str, count: int | None, seconds: float | None, raw: bool, output: str) -> None:
+def watch(*, imei: str, count: int | None, seconds: float | None, raw: bool, output: str) -> None:
     """Show what a device says and is told, as it happens.
 
     That is on this instance. A line has the time, an arrow (→ from the device, ← to it), what
@@ -61,7 +61,7 @@ def watch(imei: str, count: int | None, seconds: float | None, raw: bool, output
 
     async def ask(reactor: Reactor, client: ControlClient) -> int:
         log = JsonLines(imei, raw) if output == "json" else Lines(raw)
-        return await _watch(reactor, client, imei, count, seconds, log)
+        return await _watch(reactor, client, imei, count=count, seconds=seconds, log=log)
 
     ask_control(ask, stay=True)
 
@@ -70,6 +70,7 @@ async def _watch(
     reactor: Reactor,
     client: ControlClient,
     imei: str,
+    *,
     count: int | None,
     seconds: float | None,
     log: Lines,

@@ -28,7 +28,7 @@ class Listener(Service):
     _log = Logger()
 
     def __init__(
-        self, name: str, endpoint: Any, factory: Any, abort: Abort, early: bool = True
+        self, name: str, endpoint: Any, factory: Any, abort: Abort, *, early: bool = True
     ) -> None:
         self._early = early
         self._name = name

@@ -125,11 +125,11 @@ def tcp_endpoint(reactor: IReactorTCP, description: str) -> IStreamServerEndpoin
     backlog = number("backlog", given.pop("backlog", BACKLOG))
     port, interface, shared = _place(given)
     no_more(given, ("port", "interface", "backlog", _SHARED))
-    return _tcp(reactor, port, backlog, interface, shared)
+    return _tcp(reactor, port, backlog, interface=interface, shared=shared)
 
 
 def _tcp(
-    reactor: IReactorTCP, port: int, backlog: int, interface: str, shared: bool
+    reactor: IReactorTCP, port: int, backlog: int, *, interface: str, shared: bool
 ) -> IStreamServerEndpoint:
     if shared:
         return SharedTCPEndpoint(IReactorSocket(reactor), port, backlog, interface)
@@ -163,7 +163,7 @@ def tls_endpoint(
         None if chain_file is None else Path(chain_file),
         client_authorities,
     )
-    return TLSEndpoint(_tcp(reactor, port, backlog, interface, shared), options)
+    return TLSEndpoint(_tcp(reactor, port, backlog, interface=interface, shared=shared), options)
 
 
 def _place(given: dict[str, str]) -> tuple[int, str, bool]:

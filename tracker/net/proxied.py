@@ -215,6 +215,7 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
         proxies: Iterable[Network],
         reception: Reception,
         clock: IReactorTime,
+        *,
         timeout: float = HEADER_TIMEOUT,
     ) -> None:
         super().__init__(wrapped)
@@ -259,7 +260,7 @@ class ProxiedEndpoint:
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint."""
         bound: Deferred[IListeningPort] = self.below.listen(
-            ProxiedFactory(factory, self.proxies, self.reception, self.clock, self.timeout)
+            ProxiedFactory(factory, self.proxies, self.reception, self.clock, timeout=self.timeout)
         )
         return bound
 

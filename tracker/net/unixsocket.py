@@ -52,7 +52,7 @@ class UnixEndpoint:
         lock = self._lock()
         try:
             self._clear()
-            port = _Port(self.reactor, self.path, factory, self.mode, lock)
+            port = _Port(self.reactor, self.path, factory, mode=self.mode, lock=lock)
             port.startListening()
         except BaseException:
             os.close(lock)
@@ -107,7 +107,7 @@ class _Port(unix.Port):
     """
 
     def __init__(
-        self, reactor: Reactor, path: Path, factory: IProtocolFactory, mode: int, lock: int
+        self, reactor: Reactor, path: Path, factory: IProtocolFactory, *, mode: int, lock: int
     ) -> None:
         super().__init__(os.fsencode(path), factory, _BACKLOG, mode, reactor)
         self._path = path

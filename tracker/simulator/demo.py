@@ -63,6 +63,7 @@ class Demo:
         self,
         data: Path | None,
         port: int,
+        *,
         devices: int,
         behaviour: Behaviour,
         seconds: float | None,
@@ -101,7 +102,9 @@ class Demo:
             endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self._port}")
             fleet = Fleet(reactor, endpoint, self._devices, self._behaviour)
             self._print_places(stack, server, address, folder)
-            return await self._drive(reactor, waits, stack, redis, fleet)
+            return await self._drive(
+                reactor=reactor, waits=waits, stack=stack, redis=redis, fleet=fleet
+            )
         finally:
             await redis.stopService()
             await stack.stop()
@@ -141,6 +144,7 @@ class Demo:
 
     async def _drive(
         self,
+        *,
         reactor: Reactor,
         waits: Waits,
         stack: _Stack,

@@ -127,6 +127,7 @@ class SimulatedDevice(Service):
         random: Random,
         imei: str,
         track: Track,
+        *,
         endpoint: IStreamClientEndpoint,
         behaviour: Behaviour,
         counters: Counters,

@@ -44,6 +44,7 @@ class Fleet(MultiService):
         endpoint: IStreamClientEndpoint,
         count: int,
         behaviour: Behaviour,
+        *,
         on_acknowledged: OnAcknowledged | None = None,
         seed: int = 0,
         first: int = 0,
@@ -59,11 +60,11 @@ class Fleet(MultiService):
                 random,
                 simulated_imei(number),
                 Track(random, HOME),
-                endpoint,
-                behaviour,
-                self.counters,
-                on_acknowledged,
-                on_command,
+                endpoint=endpoint,
+                behaviour=behaviour,
+                counters=self.counters,
+                on_acknowledged=on_acknowledged,
+                on_command=on_command,
             )
             self.devices.append(device)
             device.setServiceParent(self)

@@ -70,6 +70,7 @@ class ConsoleDoorOptions(RoleOptions):
         option: str,
         description: str,
         address: RedisAddress,
+        *,
         positions: Positions | None,
         credentials: Credentials,
         controls: list[str],
@@ -177,12 +178,12 @@ class ConsoleOptions(ConsoleDoorOptions):
             "listen",
             self["listen"],
             reachable(redis_address(self["redis"], os.environ), reactor),
-            None if sink is None else open_reading(reactor, sink),
-            Credentials(*(None if file is None else Path(file) for file in files)),
-            self["control"],
-            health,
-            abort,
-            registry,
+            positions=None if sink is None else open_reading(reactor, sink),
+            credentials=Credentials(*(None if file is None else Path(file) for file in files)),
+            controls=self["control"],
+            health=health,
+            abort=abort,
+            registry=registry,
         )
 
 

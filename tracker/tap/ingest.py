@@ -119,6 +119,7 @@ class ServingOptions(RoleOptions):
         address: RedisAddress,
         health: Health,
         registry: CollectorRegistry,
+        *,
         abort: Abort,
     ) -> Role:
         """The ingest role on a given Redis."""
@@ -131,8 +132,13 @@ class ServingOptions(RoleOptions):
         proxies = self.proxies()
         ports = [
             _port(
-                *(reactor, listen, vendors[listen.vendor], self["tls-client-ca"], proxies),
-                *(limits, abort),
+                reactor,
+                listen,
+                vendor=vendors[listen.vendor],
+                client_ca=self["tls-client-ca"],
+                proxies=proxies,
+                limits=limits,
+                abort=abort,
             )
             for listen in config.listens(given, vendors)
         ]
@@ -167,8 +173,15 @@ class ServingOptions(RoleOptions):
         )
         if endpoint is not None and roles is not None:
             ControlPort(
-                *(reactor, f"--control {control}", endpoint, address, role.instance),
-                *(roles, self.levels, health, abort),
+                reactor,
+                f"--control {control}",
+                endpoint,
+                address,
+                role.instance,
+                roles,
+                self.levels,
+                health,
+                abort,
             ).setServiceParent(role)
         return role
 
@@ -226,12 +239,13 @@ class IngestOptions(ServingOptions):
     ) -> Role:
         """See RoleOptions."""
         address = reachable(redis_address(self["redis"], os.environ), reactor)
-        return self.ingest(reactor, address, health, registry, abort)
+        return self.ingest(reactor, address, health, registry, abort=abort)
 
 
 def _port(
     reactor: Reactor,
     listen: config.Listen,
+    *,
     vendor: IVendor,
     client_ca: str | None,
     proxies: Sequence[Network],
@@ -269,17 +283,22 @@ def _port(
         reached = endpoint
         if proxied:
             timeout = min(HEADER_TIMEOUT, limits.login_timeout)
-            reached = _behind(endpoint, proxies, gateway, reactor, timeout)
+            reached = _behind(endpoint, proxies, gateway, clock=reactor, timeout=timeout)
         return Listener(listen.given, reached, build(gateway, limits, reactor), abort)
 
     return Port(vendor, listener)
 
 
 def _behind(
-    endpoint: Any, proxies: Sequence[Network], gateway: Gateway, clock: IReactorTime, timeout: float
+    endpoint: Any,
+    proxies: Sequence[Network],
+    gateway: Gateway,
+    *,
+    clock: IReactorTime,
+    timeout: float,
 ) -> Any:
     """Return an endpoint that expects a PROXY header before the client's bytes, before TLS."""
     if isinstance(endpoint, TLSEndpoint):
-        below = _behind(endpoint.below, proxies, gateway, clock, timeout)
+        below = _behind(endpoint.below, proxies, gateway, clock=clock, timeout=timeout)
         return attrs.evolve(endpoint, below=below)
     return ProxiedEndpoint(endpoint, proxies, gateway, clock, timeout)

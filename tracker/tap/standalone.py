@@ -91,9 +91,11 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             registry,
             watch_lag=False,
         ).setServiceParent(role)
-        self.ingest(reactor, address, health, registry, abort).setServiceParent(role)
+        self.ingest(reactor, address, health, registry, abort=abort).setServiceParent(role)
         if self["console"] != "none":
-            console = self._console(reactor, address, folder, health, abort, registry)
+            console = self._console(
+                reactor, address, folder, health=health, abort=abort, registry=registry
+            )
             console.setServiceParent(role)
         return role
 
@@ -102,6 +104,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
         reactor: Reactor,
         address: RedisAddress,
         folder: Path,
+        *,
         health: Health,
         abort: Abort,
         registry: CollectorRegistry,
@@ -115,10 +118,10 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             "console",
             self["console"] or config.DEFAULT_CONSOLE,
             address,
-            open_reading(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
-            Credentials(),
-            [],
-            health,
-            abort if self["console"] else without,
-            registry,
+            positions=open_reading(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
+            credentials=Credentials(),
+            controls=[],
+            health=health,
+            abort=abort if self["console"] else without,
+            registry=registry,
         )

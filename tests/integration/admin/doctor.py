@@ -54,7 +54,9 @@ async def examined(
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    return Report(await examine(reactor, seconds, RedisAddress.from_url(url), sink, ports))
+    return Report(
+        await examine(reactor, seconds, RedisAddress.from_url(url), sink=sink, ports=ports)
+    )
 
 
 def obey(redis: RedisServer, mend: str) -> None:

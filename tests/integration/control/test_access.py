@@ -203,7 +203,7 @@ async def test_a_client_out_of_its_time_is_refused(
 ) -> None:
     key = make_key()
     (tmp_path / "admin.key").write_bytes(pem(key))
-    made = issue_client(issuer(ours), key, "admin", utc_now() + begins, days=1)
+    made = issue_client(issuer(ours), key, "admin", now=utc_now() + begins, days=1)
     (tmp_path / "admin.pem").write_bytes(pem(made))
     shutil.copy(ours / "ca.pem", tmp_path)
     reason = await refused(tls(tmp_path, await server.tls(ours)))
@@ -215,7 +215,7 @@ def renamed(folder: Path, tmp_path: Path, names: list[str], begins: timedelta) -
     """A server's folder, with another certificate of the same authority."""
     shutil.copytree(folder, tmp_path / "renamed")
     key = read_key((folder / "server.key").read_bytes())
-    made = issue_server(issuer(folder), key, names, utc_now() + begins, days=1)
+    made = issue_server(issuer(folder), key, names, now=utc_now() + begins, days=1)
     (tmp_path / "renamed" / "server.pem").write_bytes(pem(made))
     return tmp_path / "renamed"
 

@@ -89,8 +89,15 @@ def switch_on(
 
     behaviour = Behaviour(codec, interval, records, response_timeout, answers)
     device = SimulatedDevice(
-        *(clock, random, IMEI, Track(random, HOME), endpoint, behaviour, counters),
-        *(note, on_command or note_command),
+        clock,
+        random,
+        IMEI,
+        Track(random, HOME),
+        endpoint=endpoint,
+        behaviour=behaviour,
+        counters=counters,
+        on_acknowledged=note,
+        on_command=on_command or note_command,
     )
     device.startService()
     return Bench(device, clock, endpoint, counters, acknowledged, commanded)

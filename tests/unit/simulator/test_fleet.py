@@ -36,7 +36,16 @@ def make_fleet(
     clock, endpoint = Clock(), FakeEndpoint()
     clock.advance(NOON)
     behaviour = Behaviour(codec, 1.0, records)
-    fleet = Fleet(clock, endpoint, count, behaviour, on_acknowledged, seed, first, on_command)
+    fleet = Fleet(
+        clock,
+        endpoint,
+        count,
+        behaviour,
+        on_acknowledged=on_acknowledged,
+        seed=seed,
+        first=first,
+        on_command=on_command,
+    )
     fleet.startService()
     return fleet, clock, endpoint
 

@@ -49,6 +49,7 @@ async def examine(
     reactor: Reactor,
     client: DirectusClient,
     wanted: Wanted,
+    *,
     as_bridge: DirectusClient | None,
     files: Sequence[Path | None],
 ) -> list[Finding]:

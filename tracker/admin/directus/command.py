@@ -89,7 +89,8 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed(
         (
             click.option(
-                *("--url", "url"),
+                "--url",
+                "url",
                 metavar="URL",
                 envvar="DIRECTUS_URL",
                 required=True,
@@ -127,6 +128,7 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
 def _place(
     url: str,
     token_file: Path,
+    *,
     bridge_url: str,
     secret_file: Path | None,
     bridge_token_file: Path | None,
@@ -280,7 +282,7 @@ def check(output: str, **options: Any) -> None:
 
         async def look(client: DirectusClient) -> int:
             files = (place.token_file, place.secret_file, token_file)
-            findings = await examine(reactor, client, wanted, as_bridge, files)
+            findings = await examine(reactor, client, wanted, as_bridge=as_bridge, files=files)
             click.echo(as_json(findings) if output == "json" else as_table(findings))
             return exit_status(findings)
 

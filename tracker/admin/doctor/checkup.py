@@ -31,6 +31,7 @@ async def examine(
     reactor: Reactor,
     seconds: float,
     address: RedisAddress,
+    *,
     sink: str | None,
     ports: Sequence[tuple[str, int]],
 ) -> list[Finding]:

@@ -59,6 +59,7 @@ class _Place(click.ParamType):  # type: ignore[type-arg]
 )
 @output_option
 def doctor(
+    *,
     url: str | None,
     sink_url: str | None,
     ports: tuple[tuple[str, int], ...],
@@ -83,7 +84,7 @@ def doctor(
         raise click.UsageError(f"--sink, TRACKER_SINK: {error}") from None
 
     async def main(reactor: Reactor) -> int:
-        findings = await examine(reactor, timeout, address, sink_url, ports)
+        findings = await examine(reactor, timeout, address, sink=sink_url, ports=ports)
         click.echo(as_json(findings) if output == "json" else as_table(findings))
         return exit_status(findings)
 
