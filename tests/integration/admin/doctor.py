@@ -48,7 +48,7 @@ async def examined(
     url: str,
     sink: str | None = None,
     ports: Sequence[tuple[str, int]] = (),
-    seconds: float = 10.0,
+    seconds: float = 60.0,
 ) -> Report:
     """Ask for all there is."""
     from twisted.internet import reactor as installed

@@ -529,18 +529,6 @@ async def test_an_advertised_stream_that_nobody_reads_is_told(redis: RedisServer
 
 
 @ensureDeferred
-async def test_a_stream_that_another_processor_reads_is_none_of_ours(redis: RedisServer) -> None:
-    redis.client.xgroup_create("positions", PROCESSOR_GROUP, "0", mkstream=True)
-    redis.client.xreadgroup(PROCESSOR_GROUP, "other", {"positions": ">"})
-    beat(redis, STREAM, "positions")
-    processing = Processing(redis, FakeSink())
-    await until(lambda: processing.health.ready, "ready")
-    await until(lambda: redis.client.xinfo_consumers(STREAM, PROCESSOR_GROUP), "reading")
-    assert processing.health.ready
-    await processing.stop()
-
-
-@ensureDeferred
 async def test_a_key_of_the_wrong_type_keeps_no_other_stream_from_being_read(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
