@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
 
 from tests.integration.bridge.bridges import response
-from tests.integration.processing.test_consumer import STREAM, append, lag
+from tests.integration.processing.processors import STREAM, append, lag
 from tests.servers import RedisServer, free_port
 from tests.unit.fakes import FakeSink
 from tests.waiting import until

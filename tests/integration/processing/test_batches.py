@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import psycopg
+import pytest
 from attrs import define, field
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
-from tests.integration.processing.test_consumer import (
+from tests.integration.processing.processors import (
     STREAM,
     Processing,
     append,
@@ -27,6 +28,7 @@ from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Condition, Pulse
 from tracker.position import Position
+from tracker.processing import service
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.consumer import Pace
 from tracker.processing.metrics import ProcessMetrics
@@ -76,19 +78,23 @@ class SlowSink(FakeSink):
 # Bytes.
 
 
+def assert_bounded(sink: FakeSink) -> None:
+    """Assert that batches of long messages are about as long as a MiB."""
+    sizes = [sum(one.position.is_message for one in batch.positions) for batch in sink.batches]
+    assert sizes[0] <= 64  # the length of the entries is unknown at the first read
+    assert max(sizes[1:]) <= MIB // LONG + 1
+
+
 @ensureDeferred
 async def test_a_batch_is_bounded_in_bytes(redis: RedisServer) -> None:
-    append_long(redis, 100)
+    append_long(redis, 70)
     append(redis, 50)
     sink = FakeSink()
-    processing = Processing(redis, sink, pace=Pace(batch_bytes=4 * MIB))
+    processing = Processing(redis, sink, pace=Pace(batch_bytes=MIB))
     await until(lambda: lag(redis) == 0, "all is stored")
     await processing.stop()
-    assert len(stored_times(sink)) == 150
-    # The length of the entries is unknown at the first read.
-    sizes = [sum(one.position.is_message for one in batch.positions) for batch in sink.batches]
-    assert sizes[0] <= 64
-    assert max(sizes[1:]) <= 4 * MIB // LONG + 1
+    assert len(stored_times(sink)) == 120
+    assert_bounded(sink)
 
 
 @ensureDeferred
@@ -96,44 +102,48 @@ async def test_entries_pending_before_a_restart_are_processed_in_batches(
     redis: RedisServer,
 ) -> None:
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
-    append_long(redis, 200)
+    append_long(redis, 70)
     redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=1000)
     sink = FakeSink()
-    processing = Processing(redis, sink, "one")
+    processing = Processing(redis, sink, "one", Pace(batch_bytes=MIB))
     await until(lambda: lag(redis) == 0, "all is stored")
     await processing.stop()
-    assert len(stored_times(sink)) == 200
-    assert max(len(batch.positions) for batch in sink.batches) <= 16 * MIB // LONG + 1
+    assert len(stored_times(sink)) == 70
+    assert_bounded(sink)
 
 
 @ensureDeferred
 async def test_claimed_entries_are_processed_in_batches(redis: RedisServer) -> None:
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
-    append_long(redis, 200)
+    append_long(redis, 70)
     made = redis.client.xreadgroup(PROCESSOR_GROUP, "gone", {STREAM: ">"}, count=1000)
     ids = [entry_id for entry_id, _ in made[0][1]]
     redis.client.xclaim(STREAM, PROCESSOR_GROUP, "gone", 0, ids, idle=60_000, justid=True)
     sink = FakeSink()
-    processing = Processing(redis, sink, "one", Pace(claim_after=10.0))
+    processing = Processing(redis, sink, "one", Pace(batch_bytes=MIB, claim_after=10.0))
     await until(lambda: lag(redis) == 0, "all is stored")
     await processing.stop()
-    assert len(stored_times(sink)) == 200
-    assert max(len(batch.positions) for batch in sink.batches) <= 16 * MIB // LONG + 1
+    assert len(stored_times(sink)) == 70
+    assert_bounded(sink)
 
 
 @ensureDeferred
-async def test_a_pending_backlog_is_read_over_a_slow_link(redis: RedisServer) -> None:
+async def test_a_pending_backlog_is_read_over_a_slow_link(
+    redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "READ_WAIT", 0.0)
+    monkeypatch.setattr(service, "REPLY_TIMEOUT", 1.5)
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
-    append_long(redis, 60)
+    append_long(redis, 20)
     redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=1000)
     sink = FakeSink()
     # All of it is one reply, which takes 1.5 times the reply timeout.
-    with meddler(redis.port, rate=60 * LONG / 6) as port:
+    with meddler(redis.port, rate=20 * LONG / 2.2) as port:
         redis.address = RedisAddress.from_url(f"redis://127.0.0.1:{port}/0")
         processing = Processing(redis, sink, "one")
         await until(lambda: pending(redis) == 0, "all is stored", timeout=60)
         await processing.stop()
-    assert len(stored_times(sink)) == 60
+    assert len(stored_times(sink)) == 20
     assert len(sink.batches) == 1
 
 
@@ -218,19 +228,19 @@ async def test_batches_shrink_until_a_slow_database_stores_them_in_time(
 ) -> None:
     from twisted.internet import reactor
 
-    sink = PostgreSQLSink(reactor, PostgreSQLAddress.from_url(database), timeout=1.0)
+    sink = PostgreSQLSink(reactor, PostgreSQLAddress.from_url(database), timeout=0.4)
     processing = Processing(redis, sink)
     await until(lambda: processing.health.ready, "the tables are made")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
             "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
-            "$$BEGIN PERFORM pg_sleep(0.02); RETURN NEW; END$$"
+            "$$BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END$$"
         )
         connection.execute(
             "CREATE TRIGGER dawdle BEFORE INSERT ON positions FOR EACH ROW "
             "EXECUTE FUNCTION dawdle()"
         )
-        append(redis, 100)  # takes two seconds
+        append(redis, 100)  # takes one second
         await until(lambda: lag(redis) == 0, "all is stored", timeout=60)
         await processing.stop()
         ((count,),) = connection.execute("SELECT count(*) FROM positions")

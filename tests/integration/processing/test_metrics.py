@@ -4,37 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from prometheus_client import CollectorRegistry
 from pytest_twisted import ensureDeferred
 
-from tests.integration.processing.test_consumer import STREAM, append, lag
+from tests.integration.processing.processors import IMPATIENT, STREAM, Processing, age, append, lag
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
 from tracker.interfaces import Batch, SinkTimedOut
-from tracker.observe.health import Health
 from tracker.processing.consumer import Pace
-from tracker.processing.service import process_role
-
-
-class Processing:
-    """A process role that is asked for its metrics."""
-
-    def __init__(self, redis: RedisServer, sink: Any, name: str = "one", **pace: Any) -> None:
-        from twisted.internet import reactor
-
-        self.registry = CollectorRegistry()
-        self.role = process_role(
-            *(reactor, redis.address, {STREAM: "teltonika"}, name, sink, Health()),
-            *(lambda reason: None, Pace(**pace), None, self.registry),
-        )
-        self.role.startService()
-
-    def value(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(f"tracker_{name}", labels)
-
-    def of_stream(self, name: str) -> float | None:
-        return self.value(name, stream=STREAM)
 
 
 class Knowing(FakeSink):
@@ -56,7 +33,7 @@ async def test_what_is_stored_is_counted(redis: RedisServer) -> None:
     assert processing.value("batch_positions_sum") == 5
     assert (processing.value("last_commit_timestamp_seconds") or 0) > 1e9
     assert processing.of_stream("dead_letters_total") == 0
-    await processing.role.stopService()
+    await processing.stop()
 
 
 @ensureDeferred
@@ -68,7 +45,7 @@ async def test_what_cannot_be_stored_is_a_dead_letter(redis: RedisServer) -> Non
     await until(lambda: processing.of_stream("dead_letters_total") == 2, "counted")
     assert processing.of_stream("processed_entries_total") == 4
     assert processing.value("stored_positions_total") == 2
-    await processing.role.stopService()
+    await processing.stop()
 
 
 @ensureDeferred
@@ -77,7 +54,7 @@ async def test_a_sink_that_fails_is_counted_each_time(redis: RedisServer) -> Non
     processing = Processing(redis, FakeSink(failures=[RuntimeError("disk full")] * 2))
     await until(lambda: processing.of_stream("processed_entries_total") == 1, "stored")
     assert processing.value("sink_failures_total") == 2
-    await processing.role.stopService()
+    await processing.stop()
 
 
 @ensureDeferred
@@ -86,14 +63,14 @@ async def test_a_timeout_of_the_sink_is_counted_and_the_smaller_batch_is_shown(
 ) -> None:
     append(redis, 8)
     failures: list[Exception] = [SinkTimedOut("not stored in time")]
-    processing = Processing(redis, FakeSink(failures=failures), batch_size=100)
+    processing = Processing(redis, FakeSink(failures=failures), pace=Pace(batch_size=100))
     assert processing.value("batch_limit_positions") == 100
     await until(lambda: processing.value("sink_timeouts_total") == 1, "counted")
     assert processing.value("sink_failures_total") == 1
     assert processing.value("batch_limit_positions") == 4
     await until(lambda: processing.of_stream("processed_entries_total") == 8, "stored")
     assert processing.value("batch_limit_positions") == 16
-    await processing.role.stopService()
+    await processing.stop()
 
 
 @ensureDeferred
@@ -101,11 +78,12 @@ async def test_what_is_claimed_and_what_was_deleted_are_counted(redis: RedisServ
     append(redis, 3)
     redis.client.xgroup_create(STREAM, "processor", "0")
     redis.client.xreadgroup("processor", "gone", {STREAM: ">"})
-    processing = Processing(redis, FakeSink(), claim_after=1.0)
+    age(redis)
+    processing = Processing(redis, FakeSink(), pace=IMPATIENT)
     await until(lambda: processing.of_stream("claimed_entries_total") == 3, "claimed")
     await until(lambda: lag(redis) == 0, "all is processed")
     assert processing.of_stream("deleted_entries_total") == 0
-    await processing.role.stopService()
+    await processing.stop()
 
 
 @ensureDeferred
@@ -118,7 +96,7 @@ async def test_an_entry_that_was_deleted_before_it_was_stored_is_counted(
     redis.client.xdel(STREAM, entries[0][0])
     processing = Processing(redis, FakeSink())
     await until(lambda: processing.of_stream("deleted_entries_total") == 1, "counted")
-    await processing.role.stopService()
+    await processing.stop()
 
 
 @ensureDeferred
@@ -126,4 +104,4 @@ async def test_redis_itself_is_told_of(redis: RedisServer) -> None:
     processing = Processing(redis, FakeSink())
     await until(lambda: processing.value("redis_durable") == 1, "it is durable")
     assert (processing.value("redis_used_memory_bytes") or 0) > 100_000
-    await processing.role.stopService()
+    await processing.stop()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pytest_twisted import ensureDeferred
 
-from tests.integration.processing.test_consumer import STREAM, Processing, append, lag
+from tests.integration.processing.processors import STREAM, Processing, append, lag
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
