@@ -18,11 +18,12 @@ from tracker.bridge import responses
 from tracker.bridge.service import BridgePace, Directus, bridge_role
 from tracker.bridge.table import CommandTable
 from tracker.commands import delivery
-from tracker.commands.courier import Timing
+from tracker.commands.shared import Timing
 from tracker.control.pool import Credentials
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.service import Commands, Devices, ingest_role
 from tracker.limits import Limits
+from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
 from tracker.processing import consumer
 from tracker.processing.service import process_role
@@ -137,16 +138,16 @@ async def test_a_loop_that_has_died_is_stuck(
 ) -> None:
     running = ingesting(redis)
     await running.ready()
-    running.time.passes(delivery.STUCK - 1)
+    running.time.passes(delivery.PULSE_TIMEOUT - 1)
     assert running.health.stuck == []
 
     async def fails(*_: object) -> None:
         raise RuntimeError("a fault in the program")
 
-    monkeypatch.setattr(delivery, "read_new", fails)
+    monkeypatch.setattr(RedisReader, "read", fails)
     redis.client.xadd("commands:outbound:one", {"command_id": "x"})  # ends the read under way
     await until(lambda: "commands" in running.health.reasons, "it has died")
-    running.time.passes(delivery.STUCK + 1)
+    running.time.passes(delivery.PULSE_TIMEOUT + 1)
     assert COMMANDS in running.health.stuck
     await running.stop()
 

@@ -24,6 +24,8 @@ from collections.abc import AsyncIterator
 from enum import Enum
 from typing import Any, Final
 
+from twisted.internet.defer import Deferred
+
 from tracker.command import MOST_FIELDS, Command, Outcome, Reason, Status
 from tracker.keys import (
     CONNECTIONS,
@@ -347,6 +349,15 @@ class CommandLedger:
         step, instance = (part.decode() for part in answer)
         return Step(step), instance
 
+    def when_connected(self) -> Deferred[None]:
+        """Return a Deferred that fires when a step can be taken, or fails with Unavailable."""
+        return self._redis.when_connected()
+
+    async def entry(self, stream: str, entry_id: str) -> Delivered:
+        """Read one entry of a stream; without content if it is not there."""
+        reply = await self._redis.execute("XRANGE", stream, entry_id, entry_id)
+        return Delivered(stream, entry_id, reply[0][1] if reply else None)
+
     async def drop(self, entry: Delivered) -> None:
         """Forget an entry that somebody has deleted."""
         # In this order: what is pending is found again, what is only in the stream is not.
@@ -400,12 +411,6 @@ async def outbound_entries(
     :param first: start of the page; see :func:`tracker.log.entries.behind`.
     """
     return await read_range(redis, stream, first, "+", _PAGE)
-
-
-async def entry_at(redis: RedisConnection, stream: str, entry_id: str) -> Delivered:
-    """One entry of a stream; without content if it is not there."""
-    reply = await redis.execute("XRANGE", stream, entry_id, entry_id)
-    return Delivered(stream, entry_id, reply[0][1] if reply else None)
 
 
 async def outbound_streams(redis: RedisConnection) -> AsyncIterator[str]:

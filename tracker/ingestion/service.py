@@ -9,10 +9,11 @@ from attrs import frozen
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
 
-from tracker.commands.courier import Timing
-from tracker.commands.delivery import BLOCK_MS, CommandDelivery
-from tracker.commands.delivery import STUCK as DELIVERY_STUCK
+from tracker.commands.delivery import BATCH, READ_WAIT, CommandDelivery
+from tracker.commands.delivery import PULSE_TIMEOUT as DELIVERY_TIMEOUT
+from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import Registry
+from tracker.commands.shared import Timing
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
 from tracker.ingestion.gateway import Gateway
@@ -24,6 +25,8 @@ from tracker.ingestion.publisher import STUCK as PUBLISHER_STUCK
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.slots import SlotWatch
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
+from tracker.keys import INGEST_GROUP
+from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
@@ -94,7 +97,7 @@ def ingest_role(
         reactor,
         address,
         health.condition("redis (ingest, commands)"),
-        reply_timeout=BLOCK_MS / 1000 + REPLY_TIMEOUT,
+        reply_timeout=READ_WAIT + REPLY_TIMEOUT,
     )
     reading.setServiceParent(role)
     gateways: dict[str, Gateway] = {}
@@ -109,9 +112,15 @@ def ingest_role(
 
     connections = Registry(reactor, redis, instance_id, moved)
     delivery = CommandDelivery(
-        *(reactor, reading, redis, instance_id, commands.timing, commands.wait),
-        *(connections.repeat, health.condition("commands")),
-        health.pulse("commands' loop", DELIVERY_STUCK),
+        reactor,
+        RedisReader(reading, redis, group=INGEST_GROUP, name=instance_id, entries=BATCH),
+        CommandLedger(reactor, redis, instance_id),
+        instance_id,
+        timing=commands.timing,
+        waits=commands.wait,
+        fetch=connections.repeat,
+        condition=health.condition("commands"),
+        pulse=health.pulse("commands' loop", DELIVERY_TIMEOUT),
     )
 
     def begun() -> None:

@@ -14,7 +14,7 @@ from twisted.application.service import IService
 from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
 
 from tracker import config
-from tracker.commands.courier import Timing
+from tracker.commands.shared import Timing
 from tracker.config import ConfigError
 from tracker.control.access import Roles
 from tracker.control.addresses import advertised, server_endpoint

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from attrs import define, field
 from twisted.internet.address import IPv4Address
 from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
@@ -16,42 +15,25 @@ from tests.integration.conftest import Connected
 from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields
-from tests.unit.fakes import FakeSession
+from tests.unit.commands.doubles import Device
 from tests.waiting import until
-from tracker.command import Answer
-from tracker.commands.courier import Timing
-from tracker.commands.delivery import CommandDelivery
+from tracker.commands.delivery import BATCH, CommandDelivery
+from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import Registry
+from tracker.commands.shared import Timing
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import Admission
+from tracker.keys import INGEST_GROUP
 from tracker.limits import Limits
+from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Condition
+from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 
 T = TypeVar("T")
-
-
-@define(eq=False)
-class Device(FakeSession):
-    """A connection of a device, which remembers how it was asked whether it is free."""
-
-    asked: list[float] = field(factory=list)
-    """For which radio_sleeps."""
-    moods: list[bool] = field(factory=list)
-    """Whether it is busy at each of the next questions."""
-
-    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
-        self.asked.append(radio_sleeps)
-        if self.moods:
-            self.busy = self.moods.pop(0)
-        return FakeSession.when_free(self, radio_sleeps)
-
-    def say(self, text: str, codec: str = "12", refused: bool = False) -> None:
-        """Answer a command."""
-        self.gateway.answered(self, Answer(codec, text, refused))
 
 
 class Interrupted(Intercepted):
@@ -90,6 +72,10 @@ class Interrupted(Intercepted):
             do()
 
 
+def reader(waiting: RedisConnection, redis: RedisConnection, name: str) -> RedisReader:
+    return RedisReader(waiting, redis, group=INGEST_GROUP, name=name, entries=BATCH)
+
+
 class Instance:
     """An ingest instance whose time the test tells."""
 
@@ -106,8 +92,14 @@ class Instance:
         commands: Any = self.redis
         self.registry = Registry(self.clock, commands, name, self._moved)
         self.delivery = CommandDelivery(
-            *(self.clock, self._reading.connection, commands, name, timing, waits),
-            *(self._fetch, Condition(self.reports.append)),
+            self.clock,
+            reader(self._reading.connection, commands, name),
+            CommandLedger(self.clock, commands, name),
+            name,
+            timing=timing,
+            waits=waits,
+            fetch=self._fetch,
+            condition=Condition(self.reports.append),
         )
         publisher = StreamPublisher(self.clock, commands, "telemetry:teltonika", Condition())
         self.gateway = Gateway(
@@ -261,14 +253,4 @@ async def claimed(one: Instance, redis: RedisServer, **options: Any) -> Device:
     one.send("c1", **options)
     await one.until(has_claimed(redis), "claimed")
     await one.until(lambda: device.waiting, "waits for its turn")
-    return device
-
-
-async def timed_out(one: Instance, redis: RedisServer) -> Device:
-    """A device that has not answered its first command."""
-    device = one.login()
-    one.send("c1", timeout=10)
-    await one.has_written(device, "c1")
-    one.clock.advance(10)
-    await is_told(one, redis, {"c1": "failed/timeout"})
     return device

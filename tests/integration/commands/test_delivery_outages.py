@@ -13,7 +13,6 @@ from tests.integration.commands.instances import (
     fate,
     has_claimed,
     is_told,
-    timed_out,
 )
 from tests.integration.commands.ledgers import (
     OTHER,
@@ -28,8 +27,8 @@ from tests.integration.commands.ledgers import (
 from tests.servers import RedisServer
 from tests.system.commands import fates
 from tracker.commands import ledger as scripts
-from tracker.commands.courier import RETRY
 from tracker.commands.delivery import BATCH, STOP_GRACE, STOP_TIMEOUT
+from tracker.commands.retrying import FIRST_RETRY
 from tracker.errors import Unavailable
 from tracker.redis.script import Script
 
@@ -156,42 +155,17 @@ async def test_a_stop_waits_for_the_answer_and_passes_the_others_on(
 
 
 @ensureDeferred
-async def test_a_stop_does_not_wait_for_ever_for_an_answer(
-    instances: Instances, redis: RedisServer
-) -> None:
-    one = await instances.start()
-    device = one.login()
-    for command_id in ("c1", "c2"):
-        one.send(command_id)
-    await one.has_written(device, "c1")
-    await one.has_read(2)
-    await one.stop_delivery(step=STOP_GRACE / 10)
-    assert fates(redis) == {"c1": "failed/disconnected"}
-    assert command_ids(redis, waiting()) == ["c2"]
-    assert is_empty(redis, STREAM)
-
-
-@ensureDeferred
-@pytest.mark.parametrize("when", ["queued", "claimed", "held back", "not logged in"])
+@pytest.mark.parametrize("when", ["claimed", "not logged in"])
 async def test_a_stop_passes_on_what_is_not_written(
     when: str, instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
-    match when:
-        case "queued":
-            one.login(busy=True)
-            one.send("c2")
-            await one.has_read(1)
-        case "claimed":
-            device = await claimed(one, redis, text="c2")
-            assert device.written == []
-        case "held back":
-            await timed_out(one, redis)
-            one.send("c2")
-            await one.has_read(1)
-        case "not logged in":
-            one.send("c2")
-    await one.until(lambda: redis.client.xlen(STREAM) == 0 or one.delivery._held, "read")
+    if when == "claimed":
+        device = await claimed(one, redis, text="c2")
+        assert device.written == []
+    else:
+        one.send("c2")
+    await one.until(lambda: redis.client.xlen(STREAM) == 0 or one.delivery.entries.commands, "read")
     await one.stop_delivery()
     assert [content[b"payload"] for _, content in redis.client.xrange(waiting())] == [b"c2"]
     assert is_empty(redis, STREAM)
@@ -210,7 +184,7 @@ async def test_a_stop_while_redis_is_away_is_no_failure(
     busy = one.login(OTHER, busy=True)
     await one.has_written(device, "c1")
     await one.until(lambda: fate(redis).startswith("delivered "), "delivered")
-    await one.until(lambda: len(one.delivery._held) >= 2, "held")
+    await one.until(lambda: len(one.delivery.entries.commands) >= 2, "held")
     redis.kill()
     await one.stop_delivery(step=STOP_TIMEOUT / 20)
     await one.crash()
@@ -238,17 +212,6 @@ async def test_a_stop_while_redis_hangs_comes_to_an_end(
         await one.stop_delivery(step=STOP_TIMEOUT / 20)
     finally:
         redis.resume()
-
-
-@ensureDeferred
-async def test_a_stop_before_it_was_told_to_begin(instances: Instances, redis: RedisServer) -> None:
-    one = instances.prepare()
-    await one.ready()
-    one.send("c1")
-    await one.stop_delivery()
-    one.delivery.begin()
-    assert command_ids(redis, STREAM) == ["c1"]
-    assert redis.client.xinfo_groups(STREAM) == []
 
 
 # Redis goes away, or forgets.
@@ -294,7 +257,7 @@ async def test_whatever_happens_at_a_step_there_is_one_write_and_one_final_respo
         await one.is_idle()  # it is gone before it was begun with
         assert (device.written, said(redis)) == ([], [])
     else:
-        await one.has_written(device, "c1", step=RETRY)
+        await one.has_written(device, "c1", step=FIRST_RETRY)
         device.say("an answer")
     # It goes on with the next one.
     await one.connected()
@@ -302,13 +265,13 @@ async def test_whatever_happens_at_a_step_there_is_one_write_and_one_final_respo
     def next_one() -> bool:
         return len(device.written) > 1 or device.written == ["c2"]
 
-    await one.until(lambda: not one.delivery._held, "at its end", step=RETRY)
+    await one.until(lambda: not one.delivery.entries.commands, "at its end", step=FIRST_RETRY)
     if what == "flushed":
         live(redis, "one")
     one.send("c2")
-    await one.until(next_one, "the next one", step=RETRY)
+    await one.until(next_one, "the next one", step=FIRST_RETRY)
     device.say("another answer")
-    await one.until(lambda: "c2" in fates(redis), "answered", step=RETRY)
+    await one.until(lambda: "c2" in fates(redis), "answered", step=FIRST_RETRY)
     await one.is_idle()
     assert device.written.count("c1") <= 1
     finals = [one for one in said(redis) if one[0] == "c1" and one[1] != "delivered"]
@@ -337,11 +300,11 @@ async def test_an_outage_is_survived(when: str, instances: Instances, redis: Red
         device.free()
     one.clock.advance(10)
     redis.start()
-    await one.has_written(device, "c1", step=RETRY)
+    await one.has_written(device, "c1", step=FIRST_RETRY)
     if when == "queued":
         device.say("an answer")
-    await is_told(one, redis, {"c1": "responded"}, RETRY)
-    await one.until(lambda: one.reports[-1] is None, "read again", step=RETRY)
+    await is_told(one, redis, {"c1": "responded"}, FIRST_RETRY)
+    await one.until(lambda: one.reports[-1] is None, "read again", step=FIRST_RETRY)
     one.send("c2")
     await one.has_written(device, "c1", "c2")
 
@@ -374,7 +337,7 @@ async def test_a_group_that_is_destroyed_is_made_again_and_nothing_is_written_tw
     await one.has_read(2)
     redis.client.xgroup_destroy(STREAM, "ingest")
     one.send("c3")
-    await one.until(lambda: len(one.delivery._held) == 3, "read again", step=0.1)
+    await one.until(lambda: len(one.delivery.entries.commands) == 3, "read again", step=0.1)
     for written in (["c1"], ["c1", "c2"], ["c1", "c2", "c3"]):
         await one.has_written(device, *written)
         device.say("an answer")

@@ -18,14 +18,15 @@ from twisted.internet.defer import Deferred, fail, succeed
 from twisted.internet.task import Clock, deferLater
 from zope.interface import implementer
 
+from tests.integration.commands.instances import reader
 from tests.servers import RedisServer
 from tests.system.commands import FINAL, responses
 from tests.waiting import until
 from tracker.command import Answer, Command, CommandFrame
-from tracker.commands.courier import Timing
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import Registry
+from tracker.commands.shared import Timing
 from tracker.interfaces import ISession, Observer, SessionEnded, SessionFacts
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.keys import heartbeat, outbound
@@ -180,8 +181,14 @@ class Instance:
         wire: Any = self.wire
         self.registry = Registry(world.clock, wire, name, self._moved)
         self.delivery = CommandDelivery(
-            *(world.clock, self._connections[1], wire, name),
-            *(Timing(late_answer=LATE), True, self.registry.repeat, Condition()),
+            world.clock,
+            reader(self._connections[1], wire, name),
+            CommandLedger(world.clock, wire, name),
+            name,
+            timing=Timing(late_answer=LATE),
+            waits=True,
+            fetch=self.registry.repeat,
+            condition=Condition(),
         )
 
     async def start(self) -> None:

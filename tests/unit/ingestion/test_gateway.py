@@ -13,9 +13,10 @@ from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
 from tests.unit.fakes import FakeRedis, FakeSession
-from tracker.commands.courier import Timing
 from tracker.commands.delivery import CommandDelivery
+from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import Registry
+from tracker.commands.shared import Timing
 from tracker.ingestion.admission import HURRIED_LOGIN, ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import KEPT_BYTES, Gateway
@@ -35,8 +36,14 @@ def registry(clock: Clock, redis: Any) -> Registry:
 
 def delivery(clock: Clock, redis: Any) -> CommandDelivery:
     return CommandDelivery(
-        *(clock, redis, redis, "one", Timing(), True),
-        *(lambda device_id: None, Condition()),
+        clock,
+        redis,
+        CommandLedger(clock, redis, "one"),
+        "one",
+        timing=Timing(),
+        waits=True,
+        fetch=lambda device_id: None,
+        condition=Condition(),
     )
 
 

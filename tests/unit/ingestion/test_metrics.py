@@ -11,9 +11,10 @@ from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis, FakeSession
 from tracker.command import Reason, Status
-from tracker.commands.courier import Timing
 from tracker.commands.delivery import CommandDelivery
+from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import Registry
+from tracker.commands.shared import Timing
 from tracker.errors import Refused, Unanswered
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
@@ -49,8 +50,14 @@ class Ingest:
         self.publisher = StreamPublisher(self.clock, redis, STREAM, Condition())
         self.publisher.startService()
         self.delivery = CommandDelivery(
-            *(self.clock, redis, redis, "one", Timing(), True),
-            *(lambda device_id: None, Condition()),
+            self.clock,
+            redis,
+            CommandLedger(self.clock, redis, "one"),
+            "one",
+            timing=Timing(),
+            waits=True,
+            fetch=lambda device_id: None,
+            condition=Condition(),
         )
         self.gateway = Gateway(
             *(self.clock, "teltonika", self.publisher, authority or EveryDevice()),

@@ -1,0 +1,299 @@
+"""Command delivery without Redis: a ledger and a reader that do what a test says."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Sequence
+from typing import Any, cast
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.task import Clock
+from zope.interface import implementer
+from zope.interface.verify import verifyObject
+
+from tests.unit.fakes import FakeSession
+from tracker.command import Answer, Command, Outcome
+from tracker.commands.delivery import CommandDelivery
+from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.shared import Timing
+from tracker.interfaces import IGateway, ISession
+from tracker.log.allowance import Allowance
+from tracker.log.entries import BEGINNING, Delivered
+from tracker.log.interfaces import IRecordReader
+from tracker.observe.health import Condition
+from tracker.position import iso_milliseconds
+
+DEVICE = "356307042441013"
+OTHER = "356307042441021"
+STREAM = "commands:outbound:one"
+
+
+@define(eq=False)
+class Device(FakeSession):
+    """A connection of a device, which remembers how it was asked whether it is free."""
+
+    asked: list[float] = field(factory=list)
+    """For which radio_sleeps."""
+    moods: list[bool] = field(factory=list)
+    """Whether it is busy at each of the next questions."""
+
+    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
+        self.asked.append(radio_sleeps)
+        if self.moods:
+            self.busy = self.moods.pop(0)
+        return FakeSession.when_free(self, radio_sleeps)
+
+    def say(self, text: str, codec: str = "12", refused: bool = False) -> None:
+        """Answer a command."""
+        self.gateway.answered(self, Answer(codec, text, refused))
+
+
+@define(eq=False)
+class FakeLedger:
+    """Has the methods of :class:`CommandLedger`, and remembers the steps that it was asked for."""
+
+    clock: Clock
+    steps: list[tuple[str, str]] = field(factory=list)
+    """Name of a step and command ID (or entry ID)."""
+    results: dict[tuple[str, str], list[Step]] = field(factory=dict)
+    """The same → what the next steps come to, in place of success."""
+    errors: dict[str, list[Exception]] = field(factory=lambda: defaultdict(list))
+    """Name of a step → errors of the next ones."""
+    gates: dict[str, Deferred[None]] = field(factory=dict)
+    """Name of a step → fires when Redis answers."""
+    stream: dict[str, Delivered] = field(factory=dict)
+    """ID → an entry of the stream."""
+    ended: dict[str, str] = field(factory=dict)
+    """Command ID → status and reason of its final response."""
+    texts: dict[str, str] = field(factory=dict)
+    """Command ID → text of its final response."""
+    responses: Counter[tuple[str, str]] = field(factory=Counter)
+
+    @property
+    def now(self) -> int:
+        return round(self.clock.seconds() * 1000)
+
+    def when_connected(self) -> Deferred[None]:
+        return succeed(None)
+
+    async def claim(self, entry: Delivered, command: Command) -> Step:
+        step = Step.OVER if command.command_id in self.ended else Step.WON
+        return await self._take("claim", command.command_id, step)
+
+    async def recover(self, entry: Delivered, command: Command) -> Step:
+        step = Step.OVER if command.command_id in self.ended else Step.OPEN
+        return await self._take("recover", command.command_id, step)
+
+    async def delivered(self, entry: Delivered, command: Command) -> None:
+        await self._take("delivered", command.command_id, Step.SAID)
+
+    async def finish(
+        self, entry: Delivered, command: Command, outcome: Outcome, written: bool = False
+    ) -> Step:
+        step = await self._take("finish", command.command_id, Step.FINISHED)
+        if step is Step.FINISHED:
+            self._end(command.command_id, outcome)
+        return step
+
+    async def refuse(
+        self, entry: Delivered, command_id: str, device_id: str, outcome: Outcome
+    ) -> Step:
+        step = await self._take("refuse", command_id, Step.FINISHED)
+        self._end(command_id, outcome)
+        return step
+
+    async def offer(
+        self, entry: Delivered, command: Command, waits: bool, unwritten: bool = False
+    ) -> Step:
+        name = "return" if unwritten else "offer"
+        return await self._take(name, command.command_id, Step.WAITS)
+
+    async def drop(self, entry: Delivered) -> None:
+        await self._take("drop", entry.id, Step.SAID)
+
+    async def entry(self, stream: str, entry_id: str) -> Delivered:
+        await self._take("entry", entry_id, Step.SAID)
+        return self.stream.get(entry_id, Delivered(stream, entry_id, None))
+
+    async def _take(self, name: str, about: str, success: Step) -> Step:
+        self.steps.append((name, about))
+        if name in self.gates:
+            await self.gates[name]
+        if self.errors[name]:
+            raise self.errors[name].pop(0)
+        results = self.results.get((name, about))
+        return results.pop(0) if results else success
+
+    def _end(self, command_id: str, outcome: Outcome) -> None:
+        assert command_id not in self.ended
+        self.ended[command_id] = outcome.status + (f"/{outcome.reason}" if outcome.reason else "")
+        self.texts[command_id] = outcome.response
+
+    def close(self, name: str) -> Deferred[None]:
+        """Let Redis answer these steps only when the returned Deferred fires."""
+        gate: Deferred[None] = Deferred()
+        self.gates[name] = gate
+        return gate
+
+    def taken(self, name: str) -> list[str]:
+        """The commands with which a step was taken, in order."""
+        return [about for step, about in self.steps if step == name]
+
+
+@implementer(IRecordReader)
+@define(eq=False)
+class FakeReader:
+    """Delivers what a test appends, and first what a former process has left."""
+
+    left: list[Delivered] = field(factory=list)
+    appended: list[Delivered] = field(factory=list)
+    created: bool = False
+    """Whether the group is created when this reader joins."""
+    errors: list[Exception] = field(factory=list)
+    """Of the next reads."""
+    _reading: tuple[Allowance, Deferred[list[Delivered]]] | None = None
+
+    def when_connected(self) -> Deferred[None]:
+        return succeed(None)
+
+    async def join(self, stream: str, after: str = BEGINNING) -> bool:
+        return self.created
+
+    def allowance(self, streams: Sequence[str]) -> Allowance:
+        raise NotImplementedError
+
+    async def read(self, allowance: Allowance, wait: float = 0.0) -> list[Delivered]:
+        if self.errors:
+            raise self.errors.pop(0)
+        entries: Deferred[list[Delivered]] = Deferred()
+        self._reading = allowance, entries
+        self.deliver()
+        return await entries
+
+    async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[Delivered]]:
+        if self.left:
+            yield self.left
+
+    def overdue(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
+        raise NotImplementedError
+
+    async def busy(self, stream: str, entry_ids: Sequence[str]) -> None:
+        raise NotImplementedError
+
+    async def acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
+        raise NotImplementedError
+
+    async def dead_letter(self, entry: Delivered, reason: str) -> None:
+        raise NotImplementedError
+
+    async def oldest_unfinished(self, stream: str) -> str | None:
+        raise NotImplementedError
+
+    def deliver(self) -> None:
+        """Answer the read that waits, if there is anything to read."""
+        if self._reading is None or not self.appended:
+            return
+        allowance, reading = self._reading
+        if reading.called:
+            return  # it was cancelled
+        count = allowance.step([STREAM])
+        entries, self.appended = self.appended[:count], self.appended[count:]
+        self._reading = None
+        reading.callback(entries)
+
+
+class Delivering:
+    """A delivery service, and the gateway of its devices."""
+
+    def __init__(self, timing: Timing = Timing(), created: bool = False) -> None:  # noqa: B008
+        self.clock = Clock()
+        self.clock.advance(1_790_000_000)
+        self.ledger = FakeLedger(self.clock)
+        self.reader = FakeReader(created=created)
+        verifyObject(IRecordReader, self.reader)
+        self.fetched: list[str] = []
+        self.reports: list[str | None] = []
+        self._entries = 0
+        self.delivery = CommandDelivery(
+            self.clock,
+            self.reader,
+            cast(CommandLedger, self.ledger),
+            "one",
+            timing=timing,
+            waits=True,
+            fetch=self.fetched.append,
+            condition=Condition(self.reports.append),
+        )
+        self.delivery.startService()
+
+    def begin(self) -> Delivering:
+        self.delivery.begin()
+        return self
+
+    def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
+        """A device logs in, or logs in again."""
+        session = Device(cast(IGateway, self), device_id, busy=busy)
+        self.delivery.arrived(session, device_id)
+        return session
+
+    def answered(self, session: ISession, answer: Answer) -> None:
+        self.delivery.answered(session, answer)
+
+    def closed(self, session: ISession) -> None:
+        self.delivery.departed(session, session.device_id or "")
+
+    def send(self, command_id: str, device_id: str = DEVICE, /, **fields: Any) -> Delivered:
+        """Append a command to the stream; return its entry."""
+        entry = self.entry(command_id, device_id, **fields)
+        self.reader.appended.append(entry)
+        self.reader.deliver()
+        return entry
+
+    def deleted(self, entry_id: str) -> Delivered:
+        """An entry that was deleted after it was delivered."""
+        return Delivered(STREAM, entry_id, None)
+
+    def entry(
+        self,
+        command_id: str,
+        device_id: str = DEVICE,
+        /,
+        *,
+        expires_in: float = 86_400.0,
+        timeout: float | str = 10.0,
+        **fields: Any,
+    ) -> Delivered:
+        """An entry of the stream: a command with its ID as its text. None removes a field."""
+        expires_at = iso_milliseconds(self.ledger.now + int(expires_in * 1000))
+        content: dict[str, Any] = {
+            "command_id": command_id,
+            "device_id": device_id,
+            "payload": command_id,
+            "codec": "12",
+            "expires_at": expires_at,
+            "timeout": str(timeout),
+            **fields,
+        }
+        self._entries += 1
+        flat: list[bytes] = []
+        for name, value in content.items():
+            if value is not None:
+                flat += (name.encode(), value if isinstance(value, bytes) else value.encode())
+        entry = Delivered(STREAM, f"{self._entries}-0", flat)
+        self.ledger.stream[entry.id] = entry
+        return entry
+
+    def load(self, device_id: str = DEVICE) -> tuple[int, bool]:
+        return self.delivery.load(device_id)
+
+    @property
+    def ended(self) -> dict[str, str]:
+        """Command ID → status and reason of its final response."""
+        return self.ledger.ended
+
+    def stop(self) -> list[None]:
+        """Stop the service; the list is filled when it has stopped."""
+        stopped: list[None] = []
+        self.delivery.stopService().addCallback(stopped.append)
+        return stopped

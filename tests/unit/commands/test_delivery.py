@@ -1,0 +1,264 @@
+"""The commands of an instance: entries of its stream, refusals of Redis, and stops."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import pytest
+from twisted.logger import capturedLogs
+
+from tests.unit.commands.doubles import DEVICE, OTHER, Delivering
+from tracker.commands.delivery import FIRST_RETRY, STOP_GRACE, STOP_TIMEOUT
+from tracker.commands.ledger import Step
+from tracker.commands.retrying import LAST_RETRY
+from tracker.errors import Refused, Unavailable
+from tracker.observe.ratelimit import MAX_LINES
+
+
+@pytest.fixture
+def one() -> Delivering:
+    return Delivering().begin()
+
+
+# Entries that are not commands, and second ones.
+
+BAD: Final[dict[str, dict[str, Any]]] = {
+    "no device": {"device_id": ""},
+    "a bad device": {"device_id": "12345"},
+    "no text": {"payload": ""},
+    "a long text": {"payload": "x" * 4097},
+    "no UTF-8": {"payload": b"\xff"},
+    "no expiry": {"expires_at": ""},
+    "a bad expiry": {"expires_at": "tomorrow"},
+    "no offset": {"expires_at": "2199-01-01T00:00:00"},
+    "a bad timeout": {"timeout": "0"},
+    "a bad codec": {"codec": "12 or so"},
+    "many fields": {f"field{number}": "" for number in range(100)},
+}
+
+
+@pytest.mark.parametrize("bad", BAD)
+def test_entry_that_is_not_a_command_is_refused_and_others_go_on(bad: str, one: Delivering) -> None:
+    device = one.login()
+    one.send("c1", **BAD[bad])
+    one.send("c2")
+    assert one.ended == {"c1": "failed/malformed"}
+    assert one.ledger.texts["c1"] != ""
+    assert device.written == ["c2"]
+    assert one.delivery.held == 1
+
+
+@pytest.mark.parametrize("command_id", [None, "", "x" * 65, "two words", b"\xff"])
+def test_entry_without_a_usable_id_gets_a_response_without_one(
+    command_id: Any, one: Delivering
+) -> None:
+    one.send("", command_id=command_id)
+    assert one.ended == {"": "failed/malformed"}
+
+
+def test_many_entries_that_are_not_commands_do_not_fill_the_log(one: Delivering) -> None:
+    with capturedLogs() as captured:
+        for number in range(3 * MAX_LINES):
+            one.send(f"c{number}", payload="")
+    lines = [event for event in captured if "is not a command" in str(event.get("log_format"))]
+    assert len(lines) == MAX_LINES
+    assert one.delivery.held == 0
+
+
+@pytest.mark.parametrize("created", [True, False], ids=["new group", "old group"])
+def test_second_entry_of_a_command_is_looked_at_when_the_first_is_finished(created: bool) -> None:
+    one = Delivering(created=created).begin()
+    device = one.login(busy=True)
+    for _ in range(3):
+        one.send("c1")
+    assert one.delivery.held == 3
+    device.free()
+    one.send("c1")  # while it is outstanding
+    device.say("an answer")
+    one.send("c1")  # when it is over
+    one.send("c2")
+    assert device.written == ["c1", "c2"]
+    assert one.ended == {"c1": "responded"}
+    assert one.delivery.held == 1
+
+
+@pytest.mark.parametrize("first", ["queued", "outstanding"])
+def test_second_entry_for_another_device_is_not_written(first: str, one: Delivering) -> None:
+    device, other = one.login(busy=first == "queued"), one.login(OTHER)
+    one.send("c1")
+    one.send("c1", OTHER)
+    assert one.delivery.held == 2
+    device.free()
+    assert device.written == ["c1"]
+    device.say("an answer")
+    assert one.ended == {"c1": "responded"}
+    assert other.written == []
+    assert one.delivery.held == 0
+
+
+def test_another_entry_takes_the_place_of_one_that_is_lost(one: Delivering) -> None:
+    device = one.login(busy=True)
+    for _ in range(4):
+        one.send("c1")
+    assert one.delivery.entries.held == 4
+    one.ledger.results["claim", "c1"] = [Step.GONE]
+    device.free()
+    assert device.written == ["c1"]
+    device.say("an answer")
+    assert one.ended == {"c1": "responded"}
+    one.send("c2")
+    assert device.written == ["c1", "c2"]
+    assert one.delivery.entries.held == 1
+
+
+def test_entry_that_was_deleted_is_acknowledged() -> None:
+    one = Delivering()
+    one.reader.left = [one.deleted("7-0")]
+    one.begin()
+    assert one.ledger.steps == [("drop", "7-0")]
+    assert one.delivery.held == 0
+
+
+def test_entry_that_is_read_again_is_the_same_command(one: Delivering) -> None:
+    """As after a lost connection: what is pending is read again."""
+    device = one.login(busy=True)
+    entries = [one.send("c1"), one.send("c1"), one.send("c2")]
+    one.reader.left = entries
+    one.reader.errors.append(Unavailable("connection lost"))
+    one.send("c3")
+    assert one.reports[-1] is not None
+    one.clock.advance(FIRST_RETRY)
+    assert one.reports[-1] is None
+    assert one.delivery.held == 4
+    device.free()
+    for _ in range(3):
+        device.say("an answer")
+    assert device.written == ["c1", "c2", "c3"]
+    assert one.delivery.held == 0
+
+
+# Steps that Redis does not take.
+
+
+def test_refusal_delays_only_the_commands_of_the_same_device(one: Delivering) -> None:
+    device = one.login()
+    one.ledger.errors["offer"] = [Refused("WRONGTYPE"), Refused("WRONGTYPE")]
+    one.send("d1", OTHER)
+    one.send("d2", OTHER)
+    one.send("c1")
+    assert device.written == ["c1"]
+    device.say("an answer")
+    assert one.ended == {"c1": "responded"}
+    assert "commands:outbound:one 1-0: WRONGTYPE" in (one.reports[-1] or "")
+    one.clock.advance(LAST_RETRY)
+    assert one.reports[-1] is not None
+    one.clock.advance(LAST_RETRY)
+    assert one.ledger.taken("offer") == ["d1", "d1", "d1", "d2"]
+    assert one.reports[-1] is None
+    assert one.delivery.held == 0
+
+
+@pytest.mark.parametrize("step", ["claim", "delivered", "finish"])
+def test_step_is_repeated_until_redis_takes_it(step: str, one: Delivering) -> None:
+    one.ledger.errors[step] = [Unavailable("away")] * 3
+    device = one.login()
+    one.send("c1", timeout=1000)
+    for _ in range(3):
+        one.clock.advance(LAST_RETRY)
+        if device.written and one.load()[1]:
+            device.say("an answer")
+    one.clock.pump([LAST_RETRY] * 3)
+    assert one.ended == {"c1": "responded"}
+    assert device.written == ["c1"]
+    assert one.ledger.taken(step) == ["c1"] * 4
+    assert one.reports[-1] is None  # the connection reports that itself
+
+
+def test_queue_that_fails_is_reported_and_others_go_on(one: Delivering) -> None:
+    device, other = one.login(), one.login(OTHER)
+    one.ledger.errors["claim"] = [ZeroDivisionError("a mistake in the program")]
+    with capturedLogs() as captured:
+        one.send("c1")
+    assert sum("log_failure" in event for event in captured) == 1
+    assert DEVICE in (one.reports[-1] or "")
+    one.send("d1", OTHER)
+    assert other.written == ["d1"]
+    one.send("c2")
+    assert device.written == []
+    assert one.load() == (2, False)
+    one.reader.errors.append(Unavailable("connection lost"))
+    one.send("d2", OTHER)
+    one.clock.advance(FIRST_RETRY)
+    assert DEVICE in (one.reports[-1] or "")
+    other.say("an answer")
+    stopped = one.stop()
+    one.clock.advance(STOP_GRACE)
+    assert stopped == [None]
+
+
+# A stop.
+
+
+def test_stop_waits_for_the_answer_and_passes_the_others_on(one: Delivering) -> None:
+    device = one.login()
+    for command_id in ("c1", "c2", "c3"):
+        one.send(command_id)
+    stopped = one.stop()
+    one.clock.advance(STOP_GRACE / 2)
+    assert not stopped
+    device.say("just in time")
+    assert stopped == [None]
+    assert one.ended == {"c1": "responded"}
+    assert device.written == ["c1"]
+    assert one.ledger.taken("offer") == ["c2", "c3"]
+    # Until its connection is closed the device still is registered here: nothing may be
+    # brought back on that account.
+    assert one.fetched == []
+    assert one.clock.getDelayedCalls() == []
+
+
+def test_stop_does_not_wait_for_ever_for_an_answer(one: Delivering) -> None:
+    one.login()
+    for command_id in ("c1", "c2"):
+        one.send(command_id)
+    stopped = one.stop()
+    one.clock.advance(STOP_GRACE)
+    assert stopped == [None]
+    assert one.ended == {"c1": "failed/disconnected"}
+    assert one.ledger.taken("offer") == ["c2"]
+
+
+@pytest.mark.parametrize("when", ["queued", "claimed", "held back"])
+def test_stop_passes_on_what_is_not_written(when: str, one: Delivering) -> None:
+    device = one.login(busy=when == "queued")
+    if when == "claimed":
+        device.moods = [False, True]
+    if when == "held back":
+        one.send("c1", timeout=10)
+        one.clock.advance(10)
+    one.send("c2")
+    assert one.stop() == [None]
+    assert one.ledger.steps[-1] == ("return" if when == "claimed" else "offer", "c2")
+    assert "c2" not in device.written
+    assert one.fetched == []
+
+
+def test_stop_comes_to_an_end_while_redis_does_not_answer(one: Delivering) -> None:
+    one.login(busy=True)
+    one.ledger.close("offer")
+    one.send("c1")
+    stopped = one.stop()
+    one.clock.advance(STOP_TIMEOUT - 0.1)
+    assert not stopped
+    one.clock.advance(0.1)
+    assert stopped == [None]
+    assert one.delivery.held == 1
+
+
+def test_stop_before_it_has_begun() -> None:
+    one = Delivering()
+    one.send("c1")
+    assert one.stop() == [None]
+    one.begin()
+    assert one.ledger.steps == []
+    assert len(one.reader.appended) == 1

@@ -1,0 +1,272 @@
+"""The commands of a device: their order, their bounds, and those that expire or are passed on."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.commands.doubles import DEVICE, OTHER, Delivering
+from tracker.commands.ledger import Step
+
+
+@pytest.fixture
+def one() -> Delivering:
+    return Delivering().begin()
+
+
+def test_commands_are_written_in_order_one_at_a_time(one: Delivering) -> None:
+    device, other = one.login(), one.login(OTHER)
+    ids = [f"c{number}" for number in range(5)]
+    for command_id in ids:
+        one.send(command_id)
+    one.send("d1", OTHER)
+    assert other.written == ["d1"]  # devices do not wait for each other
+    for number in range(1, 6):
+        assert one.load() == (5 - number, True)
+        assert device.written == ids[:number]
+        device.say(f"answer {number}")
+    other.say("another answer")
+    assert one.ended == dict.fromkeys([*ids, "d1"], "responded")
+    assert one.ledger.texts["c3"] == "answer 4"
+
+
+def test_many_devices_are_served_side_by_side(one: Delivering) -> None:
+    devices = [f"35630704244{number:04}" for number in range(60)]
+    sessions = {device_id: one.login(device_id) for device_id in devices}
+    ids = {device_id: [f"{device_id}-{number}" for number in range(5)] for device_id in devices}
+    for number in range(5):
+        for device_id in devices:
+            one.send(ids[device_id][number], device_id)
+    for _ in range(5):
+        for session in sessions.values():
+            session.say("an answer")
+    for device_id, session in sessions.items():
+        assert session.written == ids[device_id]
+    assert len(one.ended) == 300
+    assert one.delivery.held == 0
+    for session in sessions.values():
+        session.close()
+    assert one.delivery._queues == {}
+
+
+def test_commands_are_passed_on_in_order_when_the_connection_ends(one: Delivering) -> None:
+    device = one.login(busy=True)
+    for number in range(3):
+        one.send(f"c{number}")
+    device.close()
+    assert one.ledger.steps == [("offer", "c0"), ("offer", "c1"), ("offer", "c2")]
+    assert one.delivery.held == 0
+    assert one.fetched == []
+    assert one.delivery._queues == {}
+
+
+def test_commands_for_a_device_that_is_not_here_are_passed_on(one: Delivering) -> None:
+    one.send("c1")
+    one.send("c2")
+    assert one.ledger.taken("offer") == ["c1", "c2"]
+    assert one.delivery._queues == {}
+
+
+def test_command_that_begins_to_wait_after_its_device_came_back_is_fetched(
+    one: Delivering,
+) -> None:
+    gate = one.ledger.close("offer")
+    one.send("c1")
+    device = one.login()
+    one.send("c2")
+    gate.callback(None)
+    assert one.ledger.taken("offer") == ["c1"]
+    assert one.fetched == [DEVICE]
+    assert device.written == ["c2"]
+
+
+def test_moved_command_is_not_fetched(one: Delivering) -> None:
+    gate = one.ledger.close("offer")
+    one.ledger.results["offer", "c1"] = [Step.MOVED]
+    one.send("c1")
+    one.login()
+    gate.callback(None)
+    assert one.fetched == []
+
+
+def test_new_connection_gets_what_the_old_one_did_not(one: Delivering) -> None:
+    device = one.login(busy=True)
+    one.send("c1")
+    newer = one.login()
+    device.close()
+    assert newer.written == ["c1"]
+    newer.say("an answer")
+    assert one.ended == {"c1": "responded"}
+    assert device.written == []
+    assert one.ledger.taken("offer") == []
+
+
+def test_command_that_comes_too_late_is_not_written(one: Delivering) -> None:
+    device = one.login()
+    one.send("c1", expires_in=-1)
+    one.send("c2", OTHER, expires_in=-1)
+    assert one.ended == {"c1": "expired", "c2": "expired"}
+    assert device.written == []
+    assert one.ledger.taken("offer") == []  # nor does it wait
+
+
+def test_command_expires_while_its_device_is_busy(one: Delivering) -> None:
+    device = one.login(busy=True)
+    one.send("c1", expires_in=60)
+    one.send("c2", expires_in=600)
+    one.clock.advance(55)
+    assert one.load() == (2, False)
+    one.clock.advance(10)
+    assert one.ended == {"c1": "expired"}
+    device.free()
+    assert device.written == ["c2"]
+
+
+def test_commands_expire_behind_one_whose_answer_is_awaited(one: Delivering) -> None:
+    device = one.login()
+    one.send("c1", timeout=3000)
+    one.send("long")
+    one.send("short", expires_in=60)
+    one.send("shorter", expires_in=30)
+    one.send("past", expires_in=-1)
+    one.clock.advance(1)
+    assert one.ended == {"past": "expired"}
+    one.clock.advance(30)
+    assert one.ended == {"past": "expired", "shorter": "expired"}
+    assert one.load() == (2, True)
+    one.clock.advance(30)
+    assert one.ended["short"] == "expired"
+    device.say("an answer")
+    assert device.written == ["c1", "long"]
+    device.say("an answer")
+    assert one.ended["long"] == "responded"
+    assert one.clock.getDelayedCalls() == []
+
+
+def test_command_of_a_former_process_expires_only_if_that_has_not_begun_with_it() -> None:
+    one = Delivering()
+    one.reader.left = [
+        one.entry("c1", timeout=100),
+        one.entry("begun", expires_in=30),
+        one.entry("open", expires_in=30),
+    ]
+    one.ledger.results["recover", "begun"] = [Step.OVER]
+    device = one.login()
+    one.begin()
+    assert device.written == ["c1"]
+    one.clock.advance(31)
+    assert one.ended == {"open": "expired"}
+    assert one.load() == (0, True)
+
+
+def test_command_of_a_former_process_is_recovered_before_anything_else() -> None:
+    one = Delivering()
+    one.reader.left = [one.entry("over"), one.entry("c1")]
+    one.ledger.results["recover", "over"] = [Step.OVER]
+    device = one.login()
+    one.begin()
+    assert device.written == ["c1"]
+    steps = ["recover", "recover", "claim", "delivered"]
+    assert one.ledger.steps == list(zip(steps, ["over", "c1", "c1", "c1"], strict=True))
+
+
+# More than fit.
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few are held at once, and fewer for one device."""
+    monkeypatch.setattr("tracker.commands.entries.MAX_HELD", 4)
+    monkeypatch.setattr("tracker.commands.queue.MAX_PER_DEVICE", 2)
+
+
+def test_many_commands_for_one_device_leave_room_for_those_of_others(
+    few: None, one: Delivering
+) -> None:
+    device, other = one.login(busy=True), one.login(OTHER)
+    ids = [f"c{number}" for number in range(10)]
+    for command_id in ids:
+        one.send(command_id)
+    one.send("other", OTHER)
+    assert other.written == ["other"]
+    other.say("an answer")
+    assert one.load() == (10, False)
+    assert one.delivery.entries.held == 2
+    assert one.delivery.held == 10
+    device.free()
+    for number in range(1, 10):
+        assert device.written == ids[:number]
+        assert one.delivery.entries.held <= 3
+        device.say("an answer")
+    one.send("late")
+    device.say("an answer")
+    device.say("an answer")
+    assert one.ended == dict.fromkeys([*ids, "other", "late"], "responded")
+    assert one.delivery.held == 0
+
+
+def test_entries_behind_are_passed_on_in_order_except_those_that_were_deleted(
+    few: None, one: Delivering
+) -> None:
+    device = one.login(busy=True)
+    entries = [one.send(f"c{number}") for number in range(9)]
+    del one.ledger.stream[entries[5].id]
+    one.send("short", expires_in=30)
+    one.clock.advance(60)
+    device.close()
+    assert one.ledger.taken("offer") == [f"c{number}" for number in range(9) if number != 5]
+    assert one.ledger.taken("drop") == [entries[5].id]
+    assert one.ended == {"short": "expired"}
+    assert one.delivery.held == 0
+
+
+def test_stop_leaves_what_is_behind_in_redis(few: None, one: Delivering) -> None:
+    one.login(busy=True)
+    for number in range(9):
+        one.send(f"c{number}")
+    assert one.stop() == [None]
+    assert one.ledger.taken("offer") == ["c0", "c1"]
+    assert one.delivery.held == 7
+
+
+def test_no_more_are_held_than_there_is_room_for(
+    one: Delivering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.commands.entries.MAX_HELD", 3)
+    device = one.login()
+    ids = [f"c{number}" for number in range(10)]
+    for command_id in ids:
+        one.send(command_id)
+    for number in range(1, 11):
+        assert device.written == ids[:number]
+        assert one.delivery.held == min(3, 11 - number)
+        device.say("an answer")
+    assert one.ended == dict.fromkeys(ids, "responded")
+
+
+def test_no_more_are_behind_than_there_is_room_for(
+    few: None, one: Delivering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tracker.commands.entries.MAX_BEHIND", 3)
+    device = one.login()
+    ids = [f"c{number}" for number in range(10)]
+    for command_id in ids:
+        one.send(command_id)
+    # One is written, two are queued, three are behind; the others stay in Redis.
+    assert one.delivery.held == 6
+    assert one.load() == (5, True)
+    for _ in ids:
+        device.say("an answer")
+    assert device.written == ids
+    assert one.delivery.held == 0
+
+
+def test_stop_while_there_is_no_room(one: Delivering, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tracker.commands.entries.MAX_HELD", 2)
+    one.login(busy=True)
+    for number in range(4):
+        one.send(f"c{number}")
+    assert one.delivery.entries.room == 0
+    assert one.stop() == [None]
+    assert one.ledger.taken("offer") == ["c0", "c1"]
+    # The others were never read: the next process reads them, or a janitor.
+    assert len(one.reader.appended) == 2

@@ -1,0 +1,250 @@
+"""Commands to a device on one connection, one after another.
+
+:data:`TRANSITIONS` shows what happens to a command. Its turn is when the session is free and no
+answer to an earlier command is still due. Nothing in an answer says which command it belongs
+to. So after a timeout the next command of the same codec is held back until the late answer has
+come, or is not expected any longer. An answer in another codec does not belong to that command.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import Enum
+from typing import Any, ClassVar, Final
+
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004
+from twisted.logger import Logger
+
+from tracker.command import Answer, Outcome, Reason, Status
+from tracker.commands.entries import Held
+from tracker.commands.ledger import Step
+from tracker.commands.shared import Shared
+from tracker.interfaces import ISession, SessionEnded
+
+
+class State(Enum):
+    """What is being done about a command."""
+
+    RECOVERING = "recovering"
+    """Redis is asked whether a former process has begun with it."""
+    HELD_BACK = "held back"
+    """It waits for a late answer to an earlier command in the same codec."""
+    WAITING = "waiting"
+    """It waits until the session is free."""
+    CLAIMING = "claiming"
+    """Redis is asked for the right to write it."""
+    CLAIMED = "claimed"
+    """It waits until the session is free again."""
+    WRITTEN = "written"
+    """It waits for its answer."""
+    ENDING = "ending"
+    """Its final response is given."""
+
+    KEPT = "kept"
+    """The connection has ended before it was begun with: it stays in the queue."""
+    UNWRITTEN = "unwritten"
+    """The connection has ended after it was claimed, and before it was written."""
+    OVER = "over"
+    """Nothing is left to be done about it, nor was there any command yet."""
+
+
+class Event(Enum):
+    """What ends a state."""
+
+    OPEN = "open"
+    """Nobody has begun with the command."""
+    TAKEN = "taken"
+    """The command has ended, or another entry or process is responsible for it."""
+    MALFORMED = "malformed"
+    """The device's protocol cannot express the command."""
+    CLEAR = "clear"
+    """No answer is due."""
+    FREE = "free"
+    """The session is free."""
+    WON = "won"
+    """This instance may write the command, and nobody else."""
+    ANSWERED = "answered"
+    """The device has answered."""
+    TIME_UP = "time up"
+    """The command has expired, or its answer has not come in time."""
+    LOST = "lost"
+    """The connection has ended, or the service stops."""
+    RESPONDED = "responded"
+    """The final response is in Redis."""
+
+
+#: State → event → the next state. States without a row end the work on a command.
+TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
+    State.RECOVERING: {
+        Event.OPEN: State.HELD_BACK,
+        Event.TAKEN: State.OVER,
+    },
+    State.HELD_BACK: {
+        Event.CLEAR: State.WAITING,
+        Event.MALFORMED: State.ENDING,
+        Event.TIME_UP: State.ENDING,
+        Event.LOST: State.KEPT,
+    },
+    State.WAITING: {
+        Event.FREE: State.CLAIMING,
+        Event.TIME_UP: State.ENDING,
+        Event.LOST: State.KEPT,
+    },
+    State.CLAIMING: {
+        Event.WON: State.CLAIMED,
+        Event.TAKEN: State.OVER,
+    },
+    State.CLAIMED: {
+        Event.FREE: State.WRITTEN,
+        Event.TIME_UP: State.ENDING,
+        Event.LOST: State.UNWRITTEN,
+    },
+    State.WRITTEN: {
+        Event.ANSWERED: State.ENDING,
+        Event.TIME_UP: State.ENDING,
+        Event.LOST: State.ENDING,
+    },
+    State.ENDING: {
+        Event.RESPONDED: State.OVER,
+    },
+}
+
+
+class Conversation:
+    """Carries commands to a device on one connection.
+
+    :ivar state: what is being done about the latest command.
+    :ivar ended: True when no more commands can be written on the connection.
+    """
+
+    _log = Logger()
+
+    def __init__(self, session: ISession, shared: Shared) -> None:
+        self.session = session
+        self.state = State.OVER
+        self.ended = False
+        self._shared = shared
+        self._held: Held
+        self._late: dict[str, float] = {}  # codec → until when a late answer may come
+        self._awaited: Deferred[Any] | None = None  # what the state waits for
+
+    async def carry(self, held: Held) -> State:
+        """Work on a command; return KEPT, UNWRITTEN or OVER."""
+        self._held = held
+        self.state = State.RECOVERING if held.doubtful else State.HELD_BACK
+        while self.state in TRANSITIONS:
+            event = await self._WORK[self.state](self)
+            self.state = TRANSITIONS[self.state][event]
+        return self.state
+
+    def answered(self, answer: Answer) -> None:
+        """Take what the device has sent, which may be an answer."""
+        if self.state is State.WRITTEN and self._held.frame.codec == answer.codec:
+            status = Status.REJECTED if answer.refused else Status.RESPONDED
+            self._held.outcome = Outcome(status, response=answer.text)
+            self._resume()
+        elif self._late.pop(answer.codec, None) is not None:
+            self._log.info("{device}: a late answer is dropped", device=self.session.device_id)
+            if self.state is State.HELD_BACK and self._held.frame.codec == answer.codec:
+                self._resume()
+
+    def end(self) -> None:
+        """Write nothing more, and wait for nothing: the connection has ended, or is to end."""
+        self.ended = True
+        if self._awaited is not None:
+            self._awaited.cancel()
+
+    # The work of each state, which returns the event that ends the state.
+
+    async def _recover(self) -> Event:
+        if await self._shared.ledger.recover(self._held) is not Step.OPEN:
+            return Event.TAKEN
+        self._held.doubtful = False
+        return Event.OPEN
+
+    async def _wait_for_late_answer(self) -> Event:
+        held, clock = self._held, self._shared.clock
+        try:
+            held.frame = self.session.command_frame(held.command.text, held.command.codec)
+        except ValueError as error:
+            held.outcome = Outcome.failed(Reason.MALFORMED, str(error))
+            return Event.MALFORMED
+        while (left := self._shared.left(held)) > 0:
+            due = self._late.get(held.frame.codec, 0.0) - clock.seconds()
+            if due <= 0:
+                self._late.pop(held.frame.codec, None)
+                return Event.CLEAR
+            if await self._wait(Deferred(), min(due, left), Event.CLEAR) is Event.LOST:
+                return Event.LOST
+        return Event.TIME_UP
+
+    async def _wait_for_turn(self) -> Event:
+        return await self._wait_until_free(self._shared.timing.radio_sleeps)
+
+    async def _claim(self) -> Event:
+        step = await self._shared.ledger.claim(self._held)
+        return Event.WON if step is Step.WON else Event.TAKEN
+
+    async def _wait_for_turn_again(self) -> Event:
+        return await self._wait_until_free(0)
+
+    async def _write(self) -> Event:
+        held, clock = self._held, self._shared.clock
+        awaited = Deferred.fromCoroutine(
+            self._wait(Deferred(), held.command.timeout, Event.ANSWERED)
+        )
+        self.session.write_command(held.frame.data)
+        written_at = clock.seconds()
+        held.delivered = Deferred.fromCoroutine(self._shared.ledger.delivered(held))
+        event = await awaited
+        if event is Event.ANSWERED:
+            self._shared.answers.observe(clock.seconds() - written_at)
+        elif event is Event.LOST:
+            held.outcome = Outcome.failed(Reason.DISCONNECTED)
+        else:
+            held.outcome = Outcome.failed(Reason.TIMEOUT)
+            self._late[held.frame.codec] = clock.seconds() + self._shared.timing.late_answer
+        return event
+
+    async def _give_response(self) -> Event:
+        if self._held.delivered is not None:
+            await self._held.delivered
+        await self._shared.ledger.finish(self._held)
+        return Event.RESPONDED
+
+    _WORK: ClassVar[Mapping[State, Callable[[Conversation], Awaitable[Event]]]] = {
+        State.RECOVERING: _recover,
+        State.HELD_BACK: _wait_for_late_answer,
+        State.WAITING: _wait_for_turn,
+        State.CLAIMING: _claim,
+        State.CLAIMED: _wait_for_turn_again,
+        State.WRITTEN: _write,
+        State.ENDING: _give_response,
+    }
+
+    async def _wait_until_free(self, radio_sleeps: float) -> Event:
+        if self.ended:
+            return Event.LOST
+        free = self.session.when_free(radio_sleeps)
+        event = await self._wait(free, self._shared.left(self._held), Event.FREE)
+        if event is Event.FREE and self._shared.left(self._held) <= 0:
+            return Event.TIME_UP
+        return event
+
+    async def _wait(self, awaited: Deferred[Any], seconds: float, then: Event) -> Event:
+        """Return ``then`` when ``awaited`` fires, else TIME_UP or LOST."""
+        self._awaited = awaited.addTimeout(max(0.0, seconds), self._shared.clock)
+        try:
+            await awaited
+        except TimeoutError:
+            return Event.TIME_UP
+        except (CancelledError, SessionEnded):
+            self.ended = True
+            return Event.LOST
+        finally:
+            self._awaited = None
+        return then
+
+    def _resume(self) -> None:
+        if self._awaited is not None:
+            self._awaited.callback(None)

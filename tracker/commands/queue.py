@@ -1,0 +1,234 @@
+"""The commands of one device, in the order in which they are written to it."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Final
+
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IDelayedCall
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from tracker.command import Answer, Command
+from tracker.commands.conversation import Conversation, State
+from tracker.commands.entries import Held
+from tracker.commands.ledger import Step
+from tracker.commands.shared import Shared
+from tracker.interfaces import ISession
+
+#: Commands of one device in memory, not counting one that is written. Of more only the IDs of
+#: their entries are kept, so that they leave room for other devices' commands.
+MAX_PER_DEVICE: Final = 200
+#: Seconds between two looks for commands that have expired behind the head, at least.
+EXPIRY_INTERVAL: Final = 0.5
+
+
+class CommandQueue:
+    """The commands of one device, and its connection.
+
+    The head of the queue is worked on: while the device is connected, its command is carried to
+    it; else all commands in memory are passed on to where the device is.
+
+    :ivar session: the device's connection; None if commands cannot be written to it here.
+    """
+
+    _log = Logger()
+
+    def __init__(self, device_id: str, shared: Shared) -> None:
+        self.device_id = device_id
+        self.session: ISession | None = None
+        self._shared = shared
+        self._conversation: Conversation | None = None
+        self._commands: dict[str, Held] = {}  # by ID
+        self._behind: dict[str, bool] = {}  # ID of an entry → whether its command is doubtful
+        self._work: Deferred[None] | None = None  # for ever, if it has failed
+        self._expiry: IDelayedCall | None = None
+
+    @property
+    def queued(self) -> int:
+        """Number of commands that are not written yet."""
+        return self._loaded + len(self._behind)
+
+    @property
+    def _loaded(self) -> int:
+        """Number of those that are in memory."""
+        return len(self._commands) - self.outstanding
+
+    @property
+    def outstanding(self) -> bool:
+        """True if a command is written and its answer is awaited."""
+        return self._conversation is not None and self._conversation.state is State.WRITTEN
+
+    @property
+    def busy(self) -> bool:
+        """True while there are commands that are worked on."""
+        return self._work is not None
+
+    def arrived(self, session: ISession) -> None:
+        """Take a new connection of the device, in place of an older one."""
+        self.session = session
+        self._end_conversation()
+
+    def departed(self) -> None:
+        """Give up the connection, which has ended."""
+        self.session = None
+        self._end_conversation()
+        self._check_unused()
+
+    def answered(self, answer: Answer) -> None:
+        """Take what the device has sent, which may be an answer."""
+        if self._conversation is not None:
+            self._conversation.answered(answer)
+
+    def add(self, held: Held) -> None:
+        """Append a command."""
+        if self._behind or self._loaded >= MAX_PER_DEVICE:
+            self._behind[held.entry.id] = held.doubtful
+            self._shared.entries.put_behind(held.entry.id)
+        else:
+            self._hold(held)
+        if not self.busy:
+            work: Deferred[None] = Deferred()
+            self._work = work
+            Deferred.fromCoroutine(self._run(work)).addErrback(self._failed, work)
+
+    async def stop(self, grace: float) -> None:
+        """Wait ``grace`` seconds for an answer that is awaited, and pass the others on.
+
+        ``stopping`` must have been set.
+        """
+        self._cancel_expiry()
+        end = None
+        if self.outstanding:
+            end = self._shared.clock.callLater(grace, self.departed)
+        else:
+            self.departed()
+        if self._work is not None:
+            await self._work
+        if end is not None and end.active():
+            end.cancel()
+
+    async def _run(self, work: Deferred[None]) -> None:
+        """Work on the commands until none is left, or only some that a stop leaves in Redis."""
+        while self._commands or (self._behind and not self._shared.stopping):
+            if self._is_short:
+                await self._load()
+            elif self.session is None or self._shared.stopping:
+                await self._pass_on()
+            else:
+                await self._carry(self.session)
+        self._cancel_expiry()
+        self._work = None
+        work.callback(None)
+        self._check_unused()
+
+    def _failed(self, failure: Failure, work: Deferred[None]) -> None:
+        self._report(failure)
+        work.callback(None)
+
+    def _report(self, failure: Failure) -> None:
+        if failure.check(CancelledError):
+            return  # a stop that Redis has not answered in time
+        self._log.failure("commands of {device} are stuck", failure, device=self.device_id)
+        self._shared.stuck(self.device_id)
+
+    def _check_unused(self) -> None:
+        if not self.busy and self.session is None:
+            self._shared.unused(self.device_id)
+
+    @property
+    def _is_short(self) -> bool:
+        """True if more of what is behind should be read."""
+        few = len(self._commands) <= MAX_PER_DEVICE // 2
+        return few and bool(self._behind) and not self._shared.stopping
+
+    async def _load(self) -> None:
+        """Read entries that are behind until enough of them are in memory."""
+        shared = self._shared
+        for entry_id, doubtful in list(islice(self._behind.items(), MAX_PER_DEVICE)):
+            if shared.stopping or self._loaded >= MAX_PER_DEVICE:
+                return
+            entry = await shared.ledger.entry(shared.stream, entry_id)
+            if entry.content is None:  # deleted, or moved by a janitor
+                await shared.ledger.drop(entry)
+                shared.entries.forget(entry_id)
+            else:
+                command = Command.from_entry(entry.content)
+                if not shared.entries.join(entry, command):
+                    self._hold(Held(entry, command, doubtful))
+            del self._behind[entry_id]
+
+    async def _carry(self, session: ISession) -> None:
+        """Work on the head, as long as this connection lasts."""
+        if self._conversation is None or self._conversation.session is not session:
+            self._conversation = Conversation(session, self._shared)
+        held = next(iter(self._commands.values()))
+        state = await self._conversation.carry(held)
+        if self._conversation.ended and self.session is session:
+            # It is closing. The device is looked for elsewhere, or waited for.
+            self.session = None
+        if state is State.UNWRITTEN:
+            await self._offer(held, unwritten=True)
+        if state is not State.KEPT:
+            self._remove(held)
+
+    async def _pass_on(self) -> None:
+        """Pass on the commands in memory; those that are added meanwhile stay."""
+        for held in list(self._commands.values()):
+            if held.command_id not in self._commands:
+                continue  # it has expired meanwhile
+            if self._shared.left(held) > 0:
+                await self._offer(held)
+            else:
+                await self._shared.ledger.expire(held)
+            self._remove(held)
+
+    async def _offer(self, held: Held, unwritten: bool = False) -> None:
+        step = await self._shared.ledger.offer(held, unwritten)
+        if step is Step.WAITS and self.session is not None and not self._shared.stopping:
+            # The device has come back, and was registered before this command began to wait.
+            self._shared.fetch(self.device_id)
+
+    def _end_conversation(self) -> None:
+        if self._conversation is not None:
+            self._conversation.end()
+
+    def _hold(self, held: Held) -> None:
+        if self._commands:
+            self._expect_expiry(held)
+        self._commands[held.command_id] = held
+        self._shared.entries.add(held)
+
+    def _remove(self, held: Held) -> None:
+        del self._commands[held.command_id]
+        self._shared.release(held)
+
+    # What expires behind the head. Whoever works on the head notices when that expires.
+
+    def _expect_expiry(self, held: Held) -> None:
+        clock, left = self._shared.clock, max(EXPIRY_INTERVAL, self._shared.left(held))
+        if self._shared.stopping:
+            return
+        if self._expiry is None:
+            self._expiry = clock.callLater(left, self._expire_due)
+        elif clock.seconds() + left < self._expiry.getTime():
+            self._expiry.reset(left)
+
+    def _cancel_expiry(self) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+
+    def _expire_due(self) -> None:
+        self._expiry = None
+        for held in list(self._commands.values())[1:]:
+            if self._shared.left(held) > 0:
+                self._expect_expiry(held)
+            else:
+                del self._commands[held.command_id]
+                Deferred.fromCoroutine(self._expire(held)).addErrback(self._report)
+
+    async def _expire(self, held: Held) -> None:
+        await self._shared.ledger.expire(held)
+        self._shared.release(held)

@@ -1,0 +1,168 @@
+"""Steps of the ledger that are repeated until Redis takes them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Final, TypeVar
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+
+from tracker.command import EXPIRED, Outcome
+from tracker.commands.entries import Held
+from tracker.commands.ledger import CommandLedger, Step
+from tracker.errors import Refused, Unavailable
+from tracker.log.entries import Delivered
+from tracker.observe.health import Condition
+from tracker.runtime.backoff import Backoff
+
+#: Seconds until a step is repeated that Redis has not taken: at first, and at most.
+FIRST_RETRY: Final = 0.5
+LAST_RETRY: Final = 5.0
+
+T = TypeVar("T")
+
+
+class RetryingLedger:
+    """Takes each step of :class:`CommandLedger` until Redis confirms it.
+
+    An entry of which Redis refuses a step delays only the commands of its own device.
+
+    :param waits: whether a command waits for a device that is not connected to any instance;
+        else it fails.
+    :param condition: fails while Redis refuses the step of some entry.
+    """
+
+    _log = Logger()
+
+    def __init__(
+        self,
+        clock: IReactorTime,
+        ledger: CommandLedger,
+        *,
+        waits: bool,
+        condition: Condition,
+    ) -> None:
+        self._clock = clock
+        self._ledger = ledger
+        self._waits = waits
+        self._condition = condition
+        self._refused: set[str] = set()  # ids of entries
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since 1970."""
+        return self._ledger.now
+
+    @property
+    def responses(self) -> Counter[tuple[str, str]]:
+        """Status and reason → responses that this instance has given."""
+        return self._ledger.responses
+
+    async def recover(self, held: Held) -> Step:
+        """Return OPEN if no former process has begun with the command; else it has ended."""
+        return await self._insist(
+            held.entry, lambda: self._ledger.recover(held.entry, held.command)
+        )
+
+    async def claim(self, held: Held) -> Step:
+        """Return WON if the command may be written; else this instance does not have it."""
+        step = await self._insist(held.entry, lambda: self._ledger.claim(held.entry, held.command))
+        if step is not Step.WON:
+            self._log_lost(held, step)
+        return step
+
+    async def delivered(self, held: Held) -> None:
+        """Respond that the command was written."""
+        await self._insist(held.entry, lambda: self._ledger.delivered(held.entry, held.command))
+
+    async def finish(self, held: Held) -> None:
+        """Give the final response, which is the command's ``outcome``."""
+        outcome, written = held.outcome, held.delivered is not None
+        step = await self._insist(
+            held.entry, lambda: self._ledger.finish(held.entry, held.command, outcome, written)
+        )
+        if step is not Step.FINISHED:
+            self._log_lost(held, step)
+            return
+        self._log.info(
+            "command {id} to {device}: {status}{reason}",
+            id=held.command_id,
+            device=held.command.device_id,
+            status=outcome.status,
+            reason=f" ({outcome.reason})" if outcome.reason else "",
+        )
+
+    async def expire(self, held: Held) -> None:
+        """Give the final response to a command that was not begun with in time."""
+        if not held.doubtful or await self.recover(held) is Step.OPEN:
+            held.outcome = EXPIRED
+            await self.finish(held)
+
+    async def offer(self, held: Held, unwritten: bool = False) -> Step:
+        """Pass the command on to where its device is; see :meth:`CommandLedger.offer`."""
+        step = await self._insist(
+            held.entry,
+            lambda: self._ledger.offer(held.entry, held.command, self._waits, unwritten),
+        )
+        self._log.debug(
+            "command {id} to {device}: {step}",
+            id=held.command_id,
+            device=held.command.device_id,
+            step=step.value,
+        )
+        return step
+
+    async def refuse(
+        self, entry: Delivered, command_id: str, device_id: str, outcome: Outcome
+    ) -> None:
+        """Give the final response to an entry that is not a command."""
+        await self._insist(
+            entry, lambda: self._ledger.refuse(entry, command_id, device_id, outcome)
+        )
+
+    async def drop(self, entry: Delivered) -> None:
+        """Acknowledge an entry that was deleted from the stream."""
+        await self._insist(entry, lambda: self._ledger.drop(entry))
+
+    async def entry(self, stream: str, entry_id: str) -> Delivered:
+        """Read an entry again; without content if it was deleted."""
+        unread = Delivered(stream, entry_id, None)
+        return await self._insist(unread, lambda: self._ledger.entry(stream, entry_id))
+
+    def _log_lost(self, held: Held, step: Step) -> None:
+        self._log.info(
+            "command {id} to {device} is not of this instance: {step}",
+            id=held.command_id,
+            device=held.command.device_id,
+            step=step.value,
+        )
+
+    async def _insist(self, entry: Delivered, step: Callable[[], Awaitable[T]]) -> T:
+        backoff: Backoff | None = None
+        while True:
+            try:
+                result = await step()
+            except Refused as error:
+                self._refused.add(entry.id)
+                self._condition.fails(
+                    f"commands cannot be delivered: {entry.stream} {entry.id}: {error}"
+                )
+            except Unavailable as error:
+                self._log.debug("to be repeated: {error}", error=error)
+            else:
+                self._accepted(entry)
+                return result
+            backoff = backoff or Backoff(self._clock, FIRST_RETRY, LAST_RETRY)
+            backoff.failed()
+            await backoff.wait()
+            with suppress(Unavailable):  # the process stops
+                await self._ledger.when_connected()
+
+    def _accepted(self, entry: Delivered) -> None:
+        if entry.id in self._refused:
+            self._refused.remove(entry.id)
+            if not self._refused:
+                self._condition.met()
