@@ -67,6 +67,6 @@ def waiting_commands(device_id: str) -> str:
     return f"{WAITING}:{device_id}"
 
 
-def fate(command_id: str) -> str:
-    """The key that says what has become of a command, once it must not be written again."""
+def command_record(command_id: str) -> str:
+    """The key that records that a command must not be written again, and how it ended."""
     return f"commands:sent:{command_id}"

@@ -341,21 +341,21 @@ class Dispatcher(Service):
         A command that no instance has begun with by now will not be sent: it is expired, wherever
         it may be queued.
         """
-        fate = await self._table.fate(command.command_id)
-        if fate is None:
+        record = await self._table.record(command.command_id)
+        if record is None:
             return await self._end(command.command_id, too_late(command))
-        if fate.response is None:
+        if record.response is None:
             return await self._routed(
-                command, {"status": fate.phase, "instance_id": fate.instance_id}
+                command, {"status": record.phase, "instance_id": record.instance_id}
             )
-        outcome = fate.response.outcome
+        outcome = record.response.outcome
         return await self._routed(
             command,
             {
                 "status": outcome.status,
                 "reason": outcome.reason,
                 "response": outcome.response,
-                "instance_id": fate.response.instance_id,
+                "instance_id": record.response.instance_id,
             },
         )
 

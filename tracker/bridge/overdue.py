@@ -26,10 +26,9 @@ from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.schema import COMMANDS, DEFAULT_EXPIRY, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import Outcome, Reason, Status
-from tracker.commands.fates import command_fate, find_command
+from tracker.commands.records import find_command, read_record
 from tracker.errors import Refused, Unavailable
-from tracker.keys import RESPONSES
-from tracker.keys import fate as fate_key
+from tracker.keys import RESPONSES, command_record
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.complaints import Complaints
 from tracker.position import iso_milliseconds
@@ -141,7 +140,7 @@ class Overdue(Service):
             return await self._end(row, may_be_lost)
         except Refused as error:
             action = "Delete the keys of this command in Redis."
-            self._complaints.report(fate_key(str(row["id"])), error, action)
+            self._complaints.report(command_record(str(row["id"])), error, action)
             return False
 
     async def _end(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
@@ -149,13 +148,13 @@ class Overdue(Service):
         key = row["id"]
         at = iso_milliseconds(int(self._clock.seconds() * 1000))
         outcome, instance_id = _LOST, ""
-        # Whoever has a command appends its response and notes its fate in one step.
-        fate = await command_fate(self._redis, key)
-        if fate is not None and fate.response is not None:
-            outcome, instance_id = fate.response.outcome, fate.response.instance_id
-            at = moment_of(fate.response.at) or at
-        elif fate is not None:
-            at_hand = ("XRANGE", fate.stream, fate.entry_id, fate.entry_id)
+        # The owner of a command appends its response and writes its record in one step.
+        record = await read_record(self._redis, key)
+        if record is not None and record.response is not None:
+            outcome, instance_id = record.response.outcome, record.response.instance_id
+            at = moment_of(record.response.at) or at
+        elif record is not None:
+            at_hand = ("XRANGE", record.stream, record.entry_id, record.entry_id)
             if not may_be_lost or await self._redis.execute(*at_hand):
                 return False  # a response is to come: an answer may be waited for a day
         elif not may_be_lost or await find_command(self._redis, key, str(row["imei"])) is not None:

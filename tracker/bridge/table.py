@@ -24,7 +24,7 @@ from tracker.bridge.rest import (
 )
 from tracker.bridge.rows import fields_of, is_unfinished, may_be_followed_by, moment_of
 from tracker.bridge.schema import COMMANDS
-from tracker.commands.fates import Fate, command_fate
+from tracker.commands.records import CommandRecord, read_record
 from tracker.errors import Refused, Unavailable
 from tracker.redis.connection import RedisConnection
 
@@ -175,7 +175,7 @@ class CommandTable:
             )
             row["status"] = fields["status"]
 
-    async def fate(self, key: str) -> Fate | None:
+    async def record(self, key: str) -> CommandRecord | None:
         """Return what Redis knows of the command of a row; None if nobody has begun with it.
 
         :raises DirectusDown: when Redis does not answer; the row has to wait, as for Directus.
@@ -183,15 +183,15 @@ class CommandTable:
         if self._redis is None:
             return None
         try:
-            return await command_fate(self._redis, key)
+            return await read_record(self._redis, key)
         except (Refused, Unavailable) as error:
             raise DirectusDown(f"command {key}: Redis does not say how it ended: {error}") from None
 
     async def _end_of(self, key: str) -> Fields | None:
-        fate = await self.fate(key)
-        if fate is None or fate.response is None:
+        record = await self.record(key)
+        if record is None or record.response is None:
             return None
-        response = fate.response
+        response = record.response
         at = moment_of(response.at)
         if at is None:  # it was trimmed off the stream: what it came with the row still has
             return {"status": response.outcome.status.value}

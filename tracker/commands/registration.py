@@ -1,47 +1,50 @@
-"""Tells the other processes which devices are connected here.
+"""Registers the devices of an instance in the device registry.
 
-``connections:registry`` holds, for each device, the instance that it is connected to. What
-changes in one reactor turn goes to Redis in one call, which states how things are and not
-what has happened: so it may be late, and it may be repeated.
+``connections:registry`` holds, for each device, the instance that it is connected to. The
+changes of one reactor turn are sent to Redis in one call, which states how things are and not
+what has happened: so it may be late, and repeated.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred, TimeoutError  # noqa: A004
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tracker.commands.registry import connections, owners, state
 from tracker.errors import Refused, Unavailable
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
+from tracker.runtime.backoff import Backoff
 
-#: Seconds between two looks at whether the registry is right.
+#: Seconds between two checks of the registry.
 INTERVAL: Final = 30
-#: Seconds until changes that Redis did not take are sent again.
-RETRY: Final = 1.0
+#: Seconds until changes that Redis did not take are sent again: at first, and at most.
+FIRST_RETRY: Final = 1.0
+LAST_RETRY: Final = 10.0
 #: Devices in one call.
 PAGE: Final = 1000
-#: Seconds that a stop waits until no device is registered here any more.
+#: Seconds that a stop waits until no device is registered here any longer.
 STOP_TIMEOUT: Final = 2.0
 
 
 class Registry(RedisTimer):
-    """The entries of one instance.
+    """The entries of one instance in the device registry.
 
-    :param moved: told of a device that is registered at another instance, where it has
-        gone since it came here.
+    :param moved: called with a device that is registered at another instance, and that
+        instance: the device has moved there since it logged in here.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         redis: RedisConnection,
         instance_id: str,
         moved: Callable[[str, str], None],
@@ -52,70 +55,75 @@ class Registry(RedisTimer):
         self._instance_id = instance_id
         self._moved = moved
         self._here: dict[str, str] = {}  # device → its vendor
-        self._untold: dict[str, None] = {}  # devices of which Redis has not heard the latest
-        self._changed: set[str] = set()  # since the last look at the registry began
-        self._telling: IDelayedCall | None = None
+        self._unsent: dict[str, None] = {}  # devices whose latest change is not in Redis
+        self._changed: set[str] = set()  # devices that have changed since the last check began
+        self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
+        self._sending: IDelayedCall | None = None
 
     def entered(self, device_id: str, vendor: str = "") -> None:
-        """A device has logged in here."""
+        """Register a device that has logged in here."""
         if self.running:
             self._here[device_id] = vendor
-            self._tell_of(device_id)
+            self._send(device_id)
 
     def left(self, device_id: str) -> None:
-        """A device is not connected any more."""
+        """Unregister a device that is not connected any longer."""
         if self.running:
             self._here.pop(device_id, None)
-            self._tell_of(device_id)
+            self._send(device_id)
 
     def repeat(self, device_id: str) -> None:
-        """Say once more that a device is here: commands have begun to wait for it."""
+        """Register a device once more, since commands have begun to wait for it."""
         if device_id in self._here and self.running:
-            self._tell_of(device_id)
+            self._send(device_id)
 
     def disown(self) -> Deferred[None]:
-        """Take out what points here, and is a left-over of a process of this id that died."""
+        """Unregister the devices that a former process of this instance has left registered."""
         return Deferred.fromCoroutine(self._disown())
 
     def stopService(self) -> Deferred[None]:
-        """Take all entries out that point here."""
+        """Unregister all devices of this instance."""
         checked = super().stopService()
-        if self._telling is not None and self._telling.active():
-            self._telling.cancel()
+        if self._sending is not None and self._sending.active():
+            self._sending.cancel()
         gone, self._here = self._here, {}
-        withdrawn = Deferred.fromCoroutine(self._withdraw(checked, [*gone, *self._untold]))
+        withdrawn = Deferred.fromCoroutine(self._withdraw(checked, [*gone, *self._unsent]))
         return withdrawn.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
 
     async def _withdraw(self, checked: Deferred[None], devices: Iterable[str]) -> None:
         await checked
         await self._state(list(devices))
 
-    def _not_withdrawn(self, failure: Any) -> None:
+    def _not_withdrawn(self, failure: Failure) -> None:
         failure.trap(Refused, Unavailable, TimeoutError)
         self._log.info("connections stay registered until the janitor finds this instance gone")
 
-    def _tell_of(self, device_id: str) -> None:
-        self._untold[device_id] = None
+    def _send(self, device_id: str) -> None:
+        """Send the state of a device to Redis, with those of others."""
+        self._unsent[device_id] = None
         self._changed.add(device_id)
-        if self._telling is None:
-            self._tell_in(0)
+        if self._sending is None:
+            self._send_in(0)
 
-    def _tell_in(self, seconds: float) -> None:
-        self._telling = self._clock.callLater(seconds, lambda: Deferred.fromCoroutine(self._tell()))
+    def _send_in(self, seconds: float) -> None:
+        self._sending = self._clock.callLater(
+            seconds, lambda: Deferred.fromCoroutine(self._send_all())
+        )
 
-    async def _tell(self) -> None:
-        while self._untold and self.running:
-            page = list(islice(self._untold, PAGE))
+    async def _send_all(self) -> None:
+        while self._unsent and self.running:
+            page = list(islice(self._unsent, PAGE))
             for device_id in page:
-                del self._untold[device_id]
+                del self._unsent[device_id]
             try:
                 await self._state(page)
             except (Refused, Unavailable) as error:
                 self._log.debug("not registered: {error}", error=error)
-                self._untold.update(dict.fromkeys(page))
-                self._tell_in(RETRY)
+                self._unsent.update(dict.fromkeys(page))
+                self._send_in(self._backoff.failed())
                 return
-        self._telling = None
+            self._backoff.succeeded()
+        self._sending = None
 
     async def _state(self, devices: Iterable[str]) -> None:
         connected = {device_id: device_id in self._here for device_id in devices}
@@ -126,27 +134,27 @@ class Registry(RedisTimer):
             async for page in connections(self._redis):
                 for device_id, owner in page.items():
                     if owner == self._instance_id and device_id not in self._here and self.running:
-                        self._tell_of(device_id)
+                        self._send(device_id)
         except (Refused, Unavailable) as error:
-            self._log.info("what a process before this one has left stays: {error}", error=error)
+            self._log.info("entries of a former process stay registered: {error}", error=error)
 
     async def _check(self) -> None:
-        """See who has moved, and register those again that Redis has forgotten."""
+        """Find devices that have moved, and register those again that Redis has lost."""
         self._changed.clear()
-        devices = sorted(self._here - self._untold.keys())
+        devices = sorted(self._here - self._unsent.keys())
         try:
             for start in range(0, len(devices), PAGE):
                 page = devices[start : start + PAGE]
                 found = await owners(self._redis, page)
                 for device_id, owner in zip(page, found, strict=True):
-                    self._see(device_id, owner)
+                    self._compare(device_id, owner)
         except (Refused, Unavailable) as error:
             self._log.debug("registry not checked: {error}", error=error)
 
-    def _see(self, device_id: str, owner: str | None) -> None:
+    def _compare(self, device_id: str, owner: str | None) -> None:
         if device_id in self._changed or not self.running:
-            return  # Redis has answered about how things were before
+            return  # the reply may be older than the change
         if owner is None:
-            self._tell_of(device_id)
+            self._send(device_id)
         elif owner != self._instance_id:
             self._moved(device_id, owner)

@@ -1,15 +1,17 @@
-"""The hash of which device is connected to which ingest instance."""
+"""The device registry: which device is connected to which ingest instance."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Final
 
-from tracker.commands.ledger import MOVING
+from tracker.commands.scripts import MOVING
 from tracker.errors import Refused
 from tracker.keys import CONNECTED_VENDORS, CONNECTIONS, heartbeat
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
+from tracker.redis.replies import mapping
+from tracker.redis.scan import scan
 from tracker.redis.script import Script
 
 #: Fields that one step of a scan looks at, about.
@@ -17,11 +19,11 @@ _PAGE: Final = 1000
 #: Bytes of an instance's id, or a vendor's name, that are read.
 _MAX_NAME: Final = 1000
 
-# KEYS: the vendors. ARGV: an instance, then device, 1 (is there) or 0 (is not), and its vendor
-# (or empty, where that is not known). Only what points there is removed: a device may have
-# come to another instance. Vendors are only for show: without them, if that key is not a hash
-# (pcall), the registry is right all the same. Commands that have waited for a device follow it,
-# in the end: an error with those of one device stops neither the registry nor the other
+# KEYS: the vendors. ARGV: an instance, then for each device: its ID, 1 (is there) or 0 (is not)
+# and its vendor (or empty, if that is not known). Only an entry that names this instance is
+# removed: the device may have moved to another one. Vendors are for display: if their key is
+# not a hash (pcall), the registry is right all the same. Commands that have waited for a device
+# are moved last: an error with those of one device stops neither the registry nor the other
 # devices, and the janitor tries again.
 _STATE: Final = Script(
     MOVING
@@ -61,11 +63,12 @@ async def state(
     connected: Mapping[str, bool],
     vendors: Mapping[str, str] | None = None,
 ) -> None:
-    """Say of devices whether they are connected to an instance, in one atomic call.
+    """Register devices that are connected to an instance and unregister others, atomically.
 
-    It says how things are and not what has happened: so it may be late, and may be repeated.
+    The call states how things are and not what has happened: so it may be late, and repeated.
 
-    :param vendors: device → its vendor, where it is known.
+    :param connected: device → True if it is connected to the instance.
+    :param vendors: device → its vendor, if it is known.
     """
     arguments = [instance_id]
     for device_id, is_here in connected.items():
@@ -74,7 +77,7 @@ async def state(
 
 
 async def owners(redis: RedisConnection, devices: Sequence[str]) -> list[str | None]:
-    """The instance that each of these devices is connected to; None for one that is nowhere."""
+    """Return the instance that each device is connected to; None for one that is not."""
     return await _look_up(redis, CONNECTIONS, devices)
 
 
@@ -112,21 +115,17 @@ async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
 
 async def raw_connections(redis: RedisConnection) -> AsyncIterator[dict[bytes, bytes]]:
     """Yield pages of device → instance, as raw bytes."""
-    cursor = b"0"
-    while True:
-        cursor, reply = await redis.execute("HSCAN", CONNECTIONS, cursor, "COUNT", _PAGE)
-        yield dict(zip(reply[::2], reply[1::2], strict=True))
-        if cursor == b"0":
-            return
+    async for page in scan(redis, ["HSCAN", CONNECTIONS], "COUNT", _PAGE):
+        yield mapping(page)
 
 
 async def sweep(
     redis: RedisConnection, instance_id: str | bytes, devices: Sequence[str | bytes]
 ) -> int:
-    """Remove devices that are registered at an instance, if it is gone; how many there were.
+    """Unregister devices of an instance that is gone; return how many were removed.
 
-    One that has moved, or an instance that lives, is left alone: it is looked at and done in
-    one step.
+    One script checks and removes them, so devices that have moved, and those of an instance
+    that is alive, are left alone.
     """
     owner = instance_id.encode() if isinstance(instance_id, str) else instance_id
     its_heartbeat = heartbeat("").encode() + owner

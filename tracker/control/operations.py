@@ -13,8 +13,8 @@ from twisted.internet.task import deferLater
 
 from tracker import __version__
 from tracker.command import BadCommand, Command, Outcome, Response
-from tracker.commands.fates import command_fate, find_command, waiting_count
 from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.records import find_command, read_record, waiting_count
 from tracker.commands.registry import connections, owners, vendors
 from tracker.control.commands import (
     MOST_NAME,
@@ -243,16 +243,16 @@ class Operations:
         )
 
     async def _begun(self, command_id: str) -> dict[str, Any] | None:
-        """What is told of a command that somebody has begun with; None where nobody has."""
-        fate = await self._asking(command_fate(self._redis, command_id))
-        if fate is None:
+        """Return the status of a command that an instance has begun with; None if none has."""
+        record = await self._asking(read_record(self._redis, command_id))
+        if record is None:
             return None
-        if fate.response is not None:
-            return _told(command_id, fate.response)
+        if record.response is not None:
+            return _told(command_id, record.response)
         return {
             "command_id": command_id,
-            "instance_id": brief(fate.instance_id, MOST_NAME) or None,
-            "status": fate.phase,
+            "instance_id": brief(record.instance_id, MOST_NAME) or None,
+            "status": record.phase,
         }
 
     def drop_connection(self, device_id: str) -> dict[str, Any]:
@@ -359,10 +359,10 @@ class Operations:
 
     async def _has_ended(self, command_id: str) -> bool:
         try:
-            fate = await command_fate(self._redis, command_id)
+            record = await read_record(self._redis, command_id)
         except (Refused, Unavailable):
             return False  # whoever waits would have to find out by its id, and may not know it
-        return fate is not None and fate.final
+        return record is not None and record.final
 
     async def _asking(self, asked: Awaitable[T]) -> T:
         try:

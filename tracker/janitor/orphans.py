@@ -22,9 +22,9 @@ from tracker.command import (
     Reason,
     claimed_identity,
 )
-from tracker.commands.ledger import (
-    CommandLedger,
-    Step,
+from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.registry import raw_connections, sweep
+from tracker.commands.streams import (
     forget_waiting,
     outbound_entries,
     raw_outbound_streams,
@@ -33,7 +33,6 @@ from tracker.commands.ledger import (
     review_waiting,
     waiting_entries,
 )
-from tracker.commands.registry import raw_connections, sweep
 from tracker.errors import Refused, Unavailable
 from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
 from tracker.log.entries import Delivered, behind

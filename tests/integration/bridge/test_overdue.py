@@ -15,7 +15,7 @@ from tests.unit.bridge.queries import Complaint
 from tests.waiting import until
 from tracker.bridge.overdue import GRACE
 from tracker.bridge.schema import DEFAULT_EXPIRY
-from tracker.keys import fate, outbound, waiting_commands
+from tracker.keys import command_record, outbound, waiting_commands
 
 #: Of commands whose time has just been over for long enough.
 LONG_AGO: Final = GRACE + 60
@@ -50,7 +50,7 @@ async def test_what_redis_has_lost_is_in_doubt_and_all_else_is_left(bridges: Bri
     lost, soon, sent, waiting = rows_that_were_over(bridges, LONG_AGO, 60, LONG_AGO, LONG_AGO)
     client = bridges.redis.client
     entry = client.xadd(outbound("one"), {"command_id": sent}).decode()
-    client.set(fate(sent), f"delivered {outbound('one')} {entry}")
+    client.set(command_record(sent), f"delivered {outbound('one')} {entry}")
     client.xadd(waiting_commands(IMEI), {"command_id": waiting})
     before = {key: dict(row_of(bridges, key)) for key in (soon, sent, waiting)}
     await bridges.overdue()
@@ -80,7 +80,7 @@ async def test_what_redis_knows_is_told(bridges: Bridges) -> None:
     (key,) = rows_that_were_over(bridges, LONG_AGO)
     entry = bridges.redis.client.xadd(STREAM, response(key, "responded", response="INI:1"))
     bridges.redis.client.xgroup_create(STREAM, "directus", entry)  # somebody has skipped it
-    bridges.redis.client.set(fate(key), f"done responded {entry.decode()}")
+    bridges.redis.client.set(command_record(key), f"done responded {entry.decode()}")
     await bridges.overdue()
     await until(lambda: row_of(bridges, key)["status"] == "responded", "told")
     assert row_of(bridges, key)["response"] == "INI:1"
@@ -97,9 +97,9 @@ async def test_what_has_ended_and_was_told_something_earlier_is_told_again(
     client = bridges.redis.client
     entry = client.xadd(STREAM, response(ended, "responded", response="INI:1"))
     client.xgroup_create(STREAM, "directus", entry)
-    client.set(fate(ended), f"done responded {entry.decode()}")
+    client.set(command_record(ended), f"done responded {entry.decode()}")
     # Both of which somebody has set back to pending.
-    client.set(fate(begun), f"sent {outbound('one')} 1-1")
+    client.set(command_record(begun), f"sent {outbound('one')} 1-1")
     await bridges.overdue()
     await until(lambda: row_of(bridges, ended)["status"] == "responded", "told")
     asked = len(bridges.double.asked)

@@ -17,7 +17,7 @@ from tests.unit.bridge.queries import Complaint
 from tests.waiting import until
 from tracker.bridge import responses
 from tracker.bridge.responses import BATCH
-from tracker.keys import fate
+from tracker.keys import command_record
 
 
 @pytest_twisted.async_yield_fixture
@@ -212,7 +212,7 @@ async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges:
 
     table.poisoned[key] = overtake
     entry = bridges.redis.client.xadd(STREAM, response(key, "rejected", instance_id="two"))
-    bridges.redis.client.set(fate(key), f"done rejected {entry.decode()}")
+    bridges.redis.client.set(command_record(key), f"done rejected {entry.decode()}")
     bridges.redis.client.xgroup_create(STREAM, "directus", entry)  # that one has it
     bridges.say(key, "delivered")
     await bridges.writer()

@@ -26,7 +26,7 @@ from tests.integration.commands.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import fates
-from tracker.commands import ledger as scripts
+from tracker.commands import scripts
 from tracker.commands.delivery import BATCH, STOP_GRACE, STOP_TIMEOUT
 from tracker.commands.retrying import FIRST_RETRY
 from tracker.errors import Unavailable
@@ -110,7 +110,7 @@ async def test_what_was_written_is_not_written_again_after_the_group_was_lost(
     one = await instances.start()
     device = one.login()
     if state == "sent":
-        one.redis.interrupt(scripts._DELIVERED, before=unavailable)
+        one.redis.interrupt(scripts.DELIVERED, before=unavailable)
     one.send("c1")
     await one.has_written(device, "c1")
     await one.until(lambda: fate(redis).startswith(f"{state} "), state)
@@ -205,7 +205,7 @@ async def test_a_stop_while_redis_hangs_comes_to_an_end(
     one.login(busy=True)
     one.send("c1")
     await one.has_read(1)
-    one.redis.interrupt(scripts._OFFER, before=redis.suspend)
+    one.redis.interrupt(scripts.OFFER, before=redis.suspend)
     one.send("c2", OTHER)  # is nowhere
     await one.until(lambda: one.redis.happened, "about to be passed on")
     try:
@@ -217,9 +217,9 @@ async def test_a_stop_while_redis_hangs_comes_to_an_end(
 # Redis goes away, or forgets.
 
 STEPS: Final[dict[str, Script]] = {
-    "claim": scripts._CLAIM,
-    "delivered": scripts._DELIVERED,
-    "finish": scripts._FINISH,
+    "claim": scripts.CLAIM,
+    "delivered": scripts.DELIVERED,
+    "finish": scripts.FINISH,
 }
 
 

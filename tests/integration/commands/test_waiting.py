@@ -29,9 +29,9 @@ from tests.integration.commands.ledgers import (
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields, registry, responses
-from tracker.commands import ledger as scripts
-from tracker.commands.ledger import review_waiting, waiting_devices
+from tracker.commands import scripts
 from tracker.commands.registry import state
+from tracker.commands.streams import review_waiting, waiting_devices
 from tracker.errors import Refused, Unavailable
 from tracker.janitor.orphans import OrphanSweeper, Swept
 
@@ -156,7 +156,7 @@ async def test_a_device_that_comes_while_its_command_begins_to_wait_gets_it(
     one = await instances.start()
     devices = []
     # It is registered before the command waits, so nothing follows it by itself.
-    one.redis.interrupt(scripts._OFFER, before=lambda: devices.append(one.login()))
+    one.redis.interrupt(scripts.OFFER, before=lambda: devices.append(one.login()))
     one.send("c1")
     await one.until(lambda: devices, "has come")
     await one.has_written(devices[0], "c1")
@@ -177,7 +177,7 @@ async def test_a_device_that_comes_back_while_its_commands_are_passed_on_gets_th
         one.send(command_id)
     await one.has_read(4)
     newer = []
-    one.redis.interrupt(scripts._OFFER, before=lambda: newer.append(one.login()))
+    one.redis.interrupt(scripts.OFFER, before=lambda: newer.append(one.login()))
     device.close()
     await one.until(lambda: newer, "is back")
     for number in range(1, 5):
@@ -199,7 +199,7 @@ async def test_a_command_waits_once_though_the_answer_was_lost(
         raise Unavailable("the answer is lost")
 
     one = await instances.start()
-    one.redis.interrupt(scripts._OFFER, after=lose)
+    one.redis.interrupt(scripts.OFFER, after=lose)
     if when == "queued":
         device = one.login(busy=True)
         one.send("c1")

@@ -34,9 +34,10 @@ from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.system.commands import fates, fields, registry, responses
 from tracker.command import Outcome, Status
-from tracker.commands.ledger import CommandLedger, outbound_streams, remove_empty_outbound
+from tracker.commands.ledger import CommandLedger
 from tracker.commands.registry import connections
 from tracker.commands.registry import sweep as sweep_registry
+from tracker.commands.streams import outbound_streams, remove_empty_outbound
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.log.redis.advertised import advertised_streams, living_instances
 

@@ -13,7 +13,7 @@ from tests.unit.fakes import FakeRedis
 from tracker.bridge.dispatcher import Dispatcher
 from tracker.bridge.instances import Instances
 from tracker.bridge.table import CommandTable
-from tracker.keys import fate
+from tracker.keys import command_record
 from tracker.observe.health import Condition
 from tracker.position import iso_milliseconds
 from tracker.runtime.backoff import Backoff
@@ -69,7 +69,9 @@ class Fates(FakeRedis):
         """Command id → the value of its fate key."""
 
     def _get(self, key: str) -> bytes | None:
-        values = {fate(command_id): value.encode() for command_id, value in self.begun.items()}
+        values = {
+            command_record(command_id): value.encode() for command_id, value in self.begun.items()
+        }
         return values.get(key)
 
 

@@ -10,8 +10,8 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.admin.doctor.streams import Traffic
 from tracker.command import BadCommand, Command
-from tracker.commands.ledger import outbound_entries, outbound_streams, waiting_devices
 from tracker.commands.registry import connections
+from tracker.commands.streams import outbound_entries, outbound_streams, waiting_devices
 from tracker.errors import Refused
 from tracker.keys import outbound, waiting_commands
 from tracker.log.entries import Delivered

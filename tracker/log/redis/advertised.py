@@ -16,6 +16,7 @@ from attrs import field, frozen
 from tracker.keys import heartbeat
 from tracker.redis.connection import RedisConnection
 from tracker.redis.pipeline import existing, pipelined
+from tracker.redis.scan import scan
 from tracker.untrusted import is_unicode, parse_json, shown
 
 #: Seconds after which an instance without a beat counts as dead.
@@ -157,13 +158,9 @@ async def advertised(redis: RedisConnection) -> Advertised:
 
 
 async def _scan(redis: RedisConnection) -> AsyncIterator[list[bytes]]:
-    cursor = b"0"
-    while True:
-        pattern = f"{heartbeat('')}*"
-        cursor, keys = await redis.execute("SCAN", cursor, "MATCH", pattern, "COUNT", _SCANNED)
+    pattern = f"{heartbeat('')}*"
+    async for keys in scan(redis, ["SCAN"], "MATCH", pattern, "COUNT", _SCANNED):
         yield keys
-        if cursor == b"0":
-            return
 
 
 async def _pages(

@@ -1,4 +1,4 @@
-"""What has become of a command, and where it is, for those who ask."""
+"""What Redis has recorded of a command, and in which stream a command is."""
 
 from __future__ import annotations
 
@@ -11,47 +11,48 @@ from attrs import frozen
 from tracker.command import Outcome, Response, Status
 from tracker.commands.registry import owners
 from tracker.errors import Refused
-from tracker.keys import RESPONSES, fate, outbound, waiting_commands
+from tracker.keys import RESPONSES, command_record, outbound, waiting_commands
 from tracker.log.entries import behind
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
+from tracker.redis.replies import mapping
 
 #: Entries of a stream among which a command is looked for.
 _SEARCHED: Final = 1000
-#: Bytes of a fate key's value that are parsed.
+#: Bytes of a record that are parsed.
 _MAX_VALUE: Final = 2000
 
-#: What a fate key may say (tracker.commands.ledger tells what each means).
+#: The forms of a record; see :mod:`tracker.commands.ledger`.
 _ENTRY: Final = "[0-9]{1,20}-[0-9]{1,20}"
 _BEGUN: Final = re.compile(rf"(sent|delivered) {re.escape(outbound(''))}(\S+) ({_ENTRY})")
 _DONE: Final = re.compile(rf"done ({'|'.join(Status)}) ({_ENTRY})")
 
 
 @frozen
-class Fate:
-    """What the fate key of a command says."""
+class CommandRecord:
+    """The record of a command that must not be written (again)."""
 
     phase: str
     """``sent``, ``delivered`` or ``done``."""
     instance_id: str = ""
-    """Where it was sent from."""
+    """The instance that has begun with it, unless it is done."""
     stream: str = ""
     entry_id: str = ""
-    """Who has this entry is responsible for it, unless it is done."""
+    """The entry whose holder owns the command, unless it is done."""
     response: Response | None = None
-    """The final one; of one that was trimmed off the stream, no more than its status."""
+    """The final response; only its status if the entry was trimmed off the stream."""
 
     @property
     def final(self) -> bool:
-        """Whether the command has come to its end."""
+        """True if the command has ended."""
         return self.response is not None
 
 
-async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
-    """What has become of a command; None as long as nobody has begun with it, or long after."""
+async def read_record(redis: RedisConnection, command_id: str) -> CommandRecord | None:
+    """Return the record of a command; None before an instance begins with it, or long after."""
     try:
-        value = await redis.execute("GET", fate(command_id))
+        value = await redis.execute("GET", command_record(command_id))
     except Refused as error:
         if not is_wrong_type(error):
             raise
@@ -60,7 +61,7 @@ async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
         return None
     text = value.decode(errors="replace")
     if begun := _BEGUN.fullmatch(text):
-        return Fate(begun[1], begun[2], outbound(begun[2]), begun[3])
+        return CommandRecord(begun[1], begun[2], outbound(begun[2]), begun[3])
     done = _DONE.fullmatch(text)
     if done is None:
         return None  # not written by Tracker
@@ -72,16 +73,15 @@ async def command_fate(redis: RedisConnection, command_id: str) -> Fate | None:
         if not is_wrong_type(error) and "Invalid stream ID" not in str(error):
             raise
         reply = []
-    with suppress(ValueError, IndexError):  # it was trimmed off, or is none of ours
-        content = reply[0][1]
-        response = Response.from_fields(dict(zip(content[::2], content[1::2], strict=True)))
-    return Fate("done", response=response)
+    with suppress(ValueError, IndexError):  # it was trimmed, or is not a response
+        response = Response.from_fields(mapping(reply[0][1]))
+    return CommandRecord("done", response=response)
 
 
 async def find_command(redis: RedisConnection, command_id: str, device_id: str) -> str | None:
-    """The instance in whose stream a command is; empty if it waits; None if it is not found.
+    """Return the instance in whose stream a command is; empty if it waits; None if not found.
 
-    It is looked for where commands for its device are, among the first ones.
+    Only the first entries of the streams for its device are read.
     """
     (instance_id,) = await owners(redis, [device_id])
     places = {"": waiting_commands(device_id)}
@@ -101,7 +101,7 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
 
 
 async def _holds(redis: RedisConnection, stream: str, command_id: bytes) -> bool:
-    """Return whether a command is among the first entries of a stream."""
+    """Return True if a command is among the first entries of a stream."""
     first: str | None = "-"
     left = _SEARCHED
     while first is not None and left > 0:
@@ -114,7 +114,7 @@ async def _holds(redis: RedisConnection, stream: str, command_id: bytes) -> bool
 
 
 async def waiting_count(redis: RedisConnection, device_id: str) -> int:
-    """How many commands wait for a device."""
+    """Return the number of commands that wait for a device."""
     try:
         count: int = await redis.execute("XLEN", waiting_commands(device_id))
     except Refused as error:

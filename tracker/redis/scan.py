@@ -1,0 +1,25 @@
+"""Reading what is too large for one reply, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+from tracker.redis.connection import RedisConnection
+
+
+async def scan(
+    redis: RedisConnection, command: Sequence[str], *options: str | bytes | int
+) -> AsyncIterator[list[bytes]]:
+    """Yield the pages of a reply to SCAN, SSCAN or HSCAN; some may be empty.
+
+    What is there all the time is yielded, perhaps more than once; what is added or removed
+    meanwhile may be.
+
+    :param command: the name of the command and, except for SCAN, the key.
+    """
+    cursor = b"0"
+    while True:
+        cursor, page = await redis.execute(*command, cursor, *options)
+        yield page
+        if cursor == b"0":
+            return
