@@ -27,11 +27,10 @@ HOUSE = (
 #: Parts that stand side by side: neither of two imports the other.
 APART = ({"ingestion", "processing"}, {"vendors", "log"}, {"ingestion", "storage"})
 
-#: Ends of the names of a vendor's modules that carry bytes, and do not decode them.
-CARRIERS = (
-    *("protocol.py", "vendor.py", "turns.py", "throttle.py", "wire.py", "connection.py"),
-    *("exchange.py", "silence.py", "leftovers.py"),
-)
+#: The only module of a vendor that is not pure.
+PLUGIN = "vendor.py"
+#: Of what all vendors share, the modules that their dialects may import.
+SEAM = ("budget.py", "dialect.py", "holds.py", "rejections.py")
 
 #: Modules that decode, and so are pure: bytes in, values out.
 PURE = [
@@ -44,9 +43,8 @@ PURE = [
     PACKAGE / "outcomes.py",
     PACKAGE / "net" / "proxyheader.py",
     PACKAGE / "untrusted.py",
-    *sorted(
-        path for path in (PACKAGE / "vendors").rglob("*.py") if not path.name.endswith(CARRIERS)
-    ),
+    *(PACKAGE / "vendors" / name for name in SEAM),
+    *sorted(path for path in (PACKAGE / "vendors").glob("*/*.py") if path.name != PLUGIN),
 ]
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -96,6 +96,8 @@ class ProtocolError(NamedTuple):
 
 
 Step = LogIn | Append | AppendDetached | Reply | CommandAnswer | Notice | ProtocolError
+#: What a datagram may call for.
+DatagramStep = Append | Notice | ProtocolError
 
 FrameT = TypeVar("FrameT")
 
@@ -156,3 +158,31 @@ class Dialect(Protocol[FrameT]):
 
     def command_written(self, data: bytes) -> None:
         """Note that the bytes of a command are being written, so that an answer may follow."""
+
+
+class Envelope(NamedTuple):
+    """A datagram whose device is known, and whose content is not decoded yet."""
+
+    device_id: str
+    data: bytes
+    """The content. Its length is limited like that of a frame."""
+    ids: tuple[int, ...] = ()
+    """Numbers of the datagram. One with the same device, data and ids is a repetition."""
+
+
+class DatagramDialect(Protocol):
+    """The server's side of the protocol of a vendor over datagrams, for one port.
+
+    Anybody may have sent a datagram, so nothing is remembered of its sender.
+    """
+
+    def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:
+        """Read what stands around the content."""
+
+    def handle(self, envelope: Envelope, now: float) -> Sequence[DatagramStep]:
+        """Return the steps that a datagram calls for; its answer is the ``ack`` of ``Append``.
+
+        It is not called for a repetition, which gets the same answer.
+
+        :param now: seconds since 1970 (UTC).
+        """

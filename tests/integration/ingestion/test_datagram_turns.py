@@ -13,21 +13,24 @@ from tests.unit.fakes import FakeGateway
 from tests.waiting import until
 from tracker.limits import Limits
 from tracker.net.ports import udp_endpoint
-from tracker.vendors.datagrams import AT_ONCE
-from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
+from tracker.vendors.datagram import DatagramPort
+from tracker.vendors.gate import AT_ONCE
+from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
+from tracker.vendors.teltonika.layouts import Layouts
 
 FLOOD = 10 * AT_ONCE
 
 
-class Counting(TeltonikaDatagramProtocol):
+class Counting(DatagramPort):
     """Counts the datagrams of each turn."""
 
-    def __init__(self, gateway: FakeGateway, clock: object) -> None:
-        super().__init__(gateway, Limits(), clock)
+    def __init__(self, gateway: FakeGateway, clock: Any) -> None:
+        limits = Limits()
+        super().__init__(gateway, limits, clock, TeltonikaDatagramDialect(limits, Layouts()))
         self.turn = 0
         self.received: Counter[int] = Counter()
 
-    def datagramReceived(self, datagram: bytes, addr: object) -> None:
+    def datagramReceived(self, datagram: bytes, addr: tuple[str, int]) -> None:
         self.received[self.turn] += 1
         super().datagramReceived(datagram, addr)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.protocol import DatagramProtocol
 from twisted.plugin import IPlugin
 from zope.interface import classImplements, implementer
 
 from tracker.interfaces import IGateway, INaming, IVendor, Traffic
 from tracker.limits import Limits
 from tracker.vendors.connection import ConnectionFactory
-from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
+from tracker.vendors.datagram import DatagramPort
+from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
 from tracker.vendors.teltonika.description import describe
 from tracker.vendors.teltonika.dialect import TeltonikaDialect
 from tracker.vendors.teltonika.dictionary import read_file
@@ -43,9 +43,9 @@ class Teltonika:
 
     def buildDatagramProtocol(
         self, gateway: IGateway, limits: Limits, clock: IReactorTime
-    ) -> DatagramProtocol:
+    ) -> DatagramPort:
         """See :class:`tracker.interfaces.IVendor`."""
-        return TeltonikaDatagramProtocol(gateway, limits, clock)
+        return DatagramPort(gateway, limits, clock, TeltonikaDatagramDialect(limits, Layouts()))
 
     def describe(self, data: bytes, kind: Traffic) -> dict[str, Any]:
         """See :class:`tracker.interfaces.IVendor`."""

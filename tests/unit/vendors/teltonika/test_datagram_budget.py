@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from tests.unit.vendors.teltonika.test_datagram_protocol import ADDRESS, ELSEWHERE, Port, datagram
 from tracker.limits import Limits
-from tracker.vendors.datagrams import AT_ONCE
+from tracker.vendors.gate import AT_ONCE
 
 OTHER = "352093086403655"
 

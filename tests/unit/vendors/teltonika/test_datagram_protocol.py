@@ -17,12 +17,13 @@ from tests.unit.vendors.teltonika.golden import IMEI, SMALLEST, TWO_RECORDS
 from tests.unit.vendors.teltonika.golden_datagrams import GOLDEN_DATAGRAMS, GoldenDatagram
 from tracker.interfaces import Admission, IPeer, NotAccepted, Rejection
 from tracker.limits import Limits
-from tracker.vendors.teltonika import datagram_protocol
+from tracker.vendors import datagram as datagram_port
+from tracker.vendors.datagram import WINDOW
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
 from tracker.vendors.teltonika.datagram import Datagram, encode_datagram
-from tracker.vendors.teltonika.datagram_protocol import WINDOW, TeltonikaDatagramProtocol
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 from tracker.vendors.teltonika.positions import REPEATED_ID
+from tracker.vendors.teltonika.vendor import Teltonika
 
 ADDRESS = ("192.0.2.7", 40_001)
 ELSEWHERE = ("198.51.100.9", 7)
@@ -42,7 +43,9 @@ class Port:
     def __init__(self, limits: Limits | None = None) -> None:
         self.gateway = FakeGateway()
         self.clock = Clock()
-        self.protocol = TeltonikaDatagramProtocol(self.gateway, limits or Limits(), self.clock)
+        self.protocol = Teltonika().buildDatagramProtocol(
+            self.gateway, limits or Limits(), self.clock
+        )
         self.transport = FakeDatagramTransport()
         self.protocol.makeConnection(self.transport)
 
@@ -194,7 +197,7 @@ def test_a_repetition_is_recognised_for_a_while_only(port: Port) -> None:
     port.receive(datagram())
     assert port.published == 2
     assert len(port.answers()) == 3
-    assert len(port.protocol._seen) == 1
+    assert len(port.protocol._recent) == 1
 
 
 def test_what_is_out_of_the_window_takes_no_memory(port: Port) -> None:
@@ -203,16 +206,16 @@ def test_what_is_out_of_the_window_takes_no_memory(port: Port) -> None:
         port.receive(datagram(avl_id=number))
     port.clock.advance(WINDOW)
     port.receive(datagram(avl_id=200))
-    assert len(port.protocol._seen) == 1
+    assert len(port.protocol._recent) == 1
 
 
 def test_only_so_many_datagrams_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datagram_protocol, "REMEMBERED", 10)
+    monkeypatch.setattr(datagram_port, "REMEMBERED", 10)
     port = Port()
     port.gateway.confirms_at_once = True
     for number in range(50):
         port.receive(datagram(avl_id=number))
-        assert len(port.protocol._seen) <= 10
+        assert len(port.protocol._recent) <= 10
     port.receive(datagram(avl_id=49))
     assert port.published == 50  # the newest ones are those that are known
     port.receive(datagram(avl_id=0))
@@ -227,7 +230,7 @@ def test_only_so_many_datagrams_are_under_way() -> None:
     for number in range(5):
         port.receive(datagram(avl_id=number))
     assert port.published == 3
-    assert len(port.protocol._seen) == 3
+    assert len(port.protocol._recent) == 3
     port.confirm(0)
     port.receive(datagram(avl_id=3))  # the device repeats what was dropped
     port.receive(datagram(avl_id=4))
@@ -282,7 +285,7 @@ def test_what_cannot_be_is_dropped_and_told(port: Port, data: bytes, told: str) 
     assert port.published == 0
     assert port.answers() == []
     assert told in port.reasons[0]
-    assert len(port.protocol._seen) == 0
+    assert len(port.protocol._recent) == 0
 
 
 def test_records_of_a_packet_are_limited() -> None:

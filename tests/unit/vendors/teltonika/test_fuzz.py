@@ -27,16 +27,16 @@ from tracker.interfaces import NotAccepted, SessionEnded
 from tracker.limits import Limits
 from tracker.position import Entry, iso_milliseconds
 from tracker.vendors.connection import ConnectionFactory
+from tracker.vendors.datagram import DatagramPort
 from tracker.vendors.exchange import State
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
 from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
-from tracker.vendors.teltonika.datagram_protocol import TeltonikaDatagramProtocol
+from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
 from tracker.vendors.teltonika.dialect import TeltonikaDialect
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
-from tracker.vendors.teltonika.reader import EntryReader
 
 INPUTS = 100_000
 #: Small, so that what is over a limit need not be long.
@@ -415,8 +415,8 @@ class Port:
         self.clock = Clock()
         self.clock.advance(1000)
         self.transport = FakeDatagramTransport()
-        self.protocol = TeltonikaDatagramProtocol(self.gateway, LIMITS, self.clock)
-        self.protocol._reader = EntryReader(Layouts(FEW_LAYOUTS), LIMITS.records)
+        dialect = TeltonikaDatagramDialect(LIMITS, Layouts(FEW_LAYOUTS))
+        self.protocol = DatagramPort(self.gateway, LIMITS, self.clock, dialect)
         self.protocol.makeConnection(self.transport)
         self.last = b""
         self.answers: dict[bytes, bytes] = {}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
+
 from tracker.interfaces import Tally
 from tracker.limits import Limits
 from tracker.vendors.budget import DatagramBudget, Source, Verdict
@@ -24,7 +26,8 @@ class DatagramGate:
     :ivar transport: the port that is read; None before it listens.
     """
 
-    def __init__(self, clock: Any, limits: Limits, tally: Tally) -> None:
+    def __init__(self, clock: IReactorTime, limits: Limits, tally: Tally) -> None:
+        # Any: maxThroughput is in no interface.
         self.transport: Any = None
         self._clock = clock
         self._tally = tally

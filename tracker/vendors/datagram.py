@@ -1,0 +1,193 @@
+"""One datagram port of a vendor: each datagram is answered by itself, once it is durable.
+
+A device repeats a datagram whose answer it missed. It is then answered again, and not appended
+again. There is no login: the device id in the datagram is all there is, and anybody could have
+written it.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import suppress
+from hashlib import blake2b
+from typing import Final
+
+from attrs import define
+from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IReactorTime
+from twisted.internet.protocol import DatagramProtocol
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from tracker.interfaces import Admission, IGateway, IPeer, NotAccepted, Rejection
+from tracker.limits import Limits
+from tracker.outcomes import Rejected
+from tracker.vendors.budget import Source
+from tracker.vendors.dialect import Append, DatagramDialect, Envelope, Notice
+from tracker.vendors.gate import DatagramGate
+from tracker.vendors.rejections import rejection
+
+#: Seconds for which a repeated datagram is recognised.
+WINDOW: Final = 60.0
+#: Datagrams that are remembered at most.
+REMEMBERED: Final = 50_000
+
+_Key = tuple[str, tuple[int, ...], bytes]
+
+
+@define
+class _Seen:
+    """A datagram that was accepted."""
+
+    at: float
+    """When; or when it was confirmed."""
+    answer: bytes | None = None
+    """Its answer, once it is durable."""
+
+
+class _Recent:
+    """The datagrams that are under way, or were confirmed a short time ago."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self.under_way = 0
+        self._clock = clock
+        self._seen: OrderedDict[_Key, _Seen] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._seen)
+
+    def find(self, key: _Key) -> _Seen | None:
+        """Return a datagram that is the same, if it is still known."""
+        horizon = self._clock.seconds() - WINDOW
+        while self._seen:
+            oldest, seen = next(iter(self._seen.items()))
+            if seen.answer is None:
+                break  # under way, as are few: forgotten, it would be appended again
+            if seen.at > horizon and len(self._seen) < REMEMBERED:
+                break
+            del self._seen[oldest]
+        return self._seen.get(key)
+
+    def begin(self, key: _Key) -> None:
+        """Remember a datagram that is under way."""
+        self.under_way += 1
+        self._seen[key] = _Seen(self._clock.seconds())
+
+    def confirm(self, key: _Key, answer: bytes) -> None:
+        """Remember the answer to it."""
+        self.under_way -= 1
+        self._seen[key] = _Seen(self._clock.seconds(), answer)
+        self._seen.move_to_end(key)
+
+    def give_up(self, key: _Key) -> None:
+        """Forget it: when it is repeated, it is appended."""
+        self.under_way -= 1
+        del self._seen[key]
+
+
+@implementer(IPeer)
+@define(eq=False)
+class _Sender:
+    """The sender of a datagram; there is no connection."""
+
+    peer: str
+    device_id: str | None = None
+
+
+class DatagramPort(DatagramProtocol):
+    """One UDP port.
+
+    A datagram with any mistake is counted and dropped.
+    """
+
+    noisy = False
+
+    def __init__(
+        self,
+        gateway: IGateway,
+        limits: Limits,
+        clock: IReactorTime,
+        dialect: DatagramDialect,
+    ) -> None:
+        self._gateway = gateway
+        self._limits = limits
+        self._clock = clock
+        self._dialect = dialect
+        self._recent = _Recent(clock)
+        self._gate = DatagramGate(clock, limits, gateway.tally)
+
+    def startProtocol(self) -> None:
+        """Begin to receive."""
+        self._gate.transport = self.transport
+
+    def stopProtocol(self) -> None:
+        """Receive no more."""
+        self._gate.transport = None
+
+    def datagramReceived(self, datagram: bytes, addr: Source) -> None:
+        """Handle one datagram, unless its source is over its budget."""
+        self._gateway.tally.bytes_received += len(datagram)
+        if self._gate.begin(addr):
+            try:
+                self._open(datagram, addr)
+            finally:
+                self._gate.end()
+
+    def _open(self, datagram: bytes, addr: Source) -> None:
+        sender = _Sender(f"udp {addr[0]}:{addr[1]}")
+        outcome = self._dialect.open(datagram)
+        if isinstance(outcome, Rejected):
+            self._gateway.rejected(sender, outcome.reason, rejection(outcome.field))
+            return
+        envelope = outcome.value
+        sender.device_id = envelope.device_id
+        if not self._gate.admits_device(envelope.device_id):
+            return
+        size, limit = len(envelope.data), self._limits.frame_bytes
+        if size > limit:
+            reason = f"data length {size} is over the limit of {limit}"
+            self._gateway.rejected(sender, reason, Rejection.LENGTH)
+        elif self._gateway.admission(envelope.device_id) is not Admission.SERVED:
+            self._gateway.tally.turned_away += 1
+        else:
+            self._handle(envelope, sender, addr)
+
+    def _handle(self, envelope: Envelope, sender: _Sender, addr: Source) -> None:
+        digest = blake2b(envelope.data, digest_size=16).digest()
+        key = (envelope.device_id, envelope.ids, digest)
+        seen = self._recent.find(key)
+        if seen is not None:
+            self._gateway.tally.repeated += 1
+            if seen.answer is not None:  # else its answer follows as soon as it is durable
+                self._answer(seen.answer, addr)
+            return
+        if self._recent.under_way >= self._limits.datagrams_under_way:
+            self._gateway.tally.dropped += 1
+            return  # the device repeats it
+        for step in self._dialect.handle(envelope, self._clock.seconds()):
+            if isinstance(step, Append):
+                self._append(step, key, addr)
+            elif isinstance(step, Notice):
+                self._gateway.noticed(sender, step.text)
+            else:
+                self._gateway.rejected(sender, step.reason, step.kind)
+
+    def _append(self, step: Append, key: _Key, addr: Source) -> None:
+        self._recent.begin(key)
+
+        def confirmed(_: None) -> None:
+            self._recent.confirm(key, step.ack)
+            self._gate.confirmed(addr, key[0])
+            self._answer(step.ack, addr)
+
+        def not_confirmed(failure: Failure) -> None:
+            self._recent.give_up(key)
+            failure.trap(NotAccepted, CancelledError)
+
+        self._gateway.publish(step.entries).addCallbacks(confirmed, not_confirmed)
+
+    def _answer(self, answer: bytes, addr: Source) -> None:
+        if self.transport is not None:
+            self._gateway.tally.bytes_sent += len(answer)
+            with suppress(OSError):  # an address that was forged, or a full queue
+                self.transport.write(answer, addr)

@@ -1,0 +1,53 @@
+"""The protocol of Teltonika devices over datagrams, see :mod:`.datagram`.
+
+Each carries a packet of records. Its answer repeats its ids and adds the number of records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from tracker.interfaces import Rejection
+from tracker.limits import Limits
+from tracker.outcomes import Decoded, Rejected
+from tracker.vendors.dialect import Append, DatagramStep, Envelope, Notice, ProtocolError
+from tracker.vendors.rejections import rejection
+from tracker.vendors.teltonika.datagram import decode_datagram, encode_answer
+from tracker.vendors.teltonika.layouts import Layouts
+from tracker.vendors.teltonika.positions import REPEATED_ID
+from tracker.vendors.teltonika.reader import EntryReader
+
+
+class TeltonikaDatagramDialect:
+    """What Teltonika devices send to one UDP port, and what is answered."""
+
+    def __init__(self, limits: Limits, layouts: Layouts) -> None:
+        # One for all: who sends is not known well enough to remember anything of it.
+        self._reader = EntryReader(layouts, limits.records)
+
+    def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:
+        """See :class:`tracker.vendors.dialect.DatagramDialect`."""
+        outcome = decode_datagram(datagram)
+        if isinstance(outcome, Rejected):
+            return outcome
+        packet = outcome.value
+        ids = (packet.packet_id, packet.avl_packet_id)
+        return Decoded(Envelope(packet.imei, packet.data, ids), outcome.used)
+
+    def handle(self, envelope: Envelope, now: float) -> Sequence[DatagramStep]:
+        """See DatagramDialect."""
+        repeated: list[DatagramStep] = []
+        reading = self._reader.read(
+            envelope.device_id,
+            envelope.data,
+            now,
+            lambda: repeated.append(Notice(REPEATED_ID)),
+        )
+        if isinstance(reading, Rejected):
+            return (ProtocolError(reading.reason, rejection(reading.field)),)
+        if reading.message is not None:
+            reason = "a message over UDP, which carries records only"
+            return (ProtocolError(reason, Rejection.CODEC),)
+        packet_id, avl_packet_id = envelope.ids
+        answer = encode_answer(packet_id, avl_packet_id, len(reading.entries))
+        return (*repeated[:1], Append(reading.entries, answer))
