@@ -13,11 +13,10 @@ devices, the gateway counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any, Final
 
-from attrs import define
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail
 from twisted.internet.interfaces import IDelayedCall
@@ -47,18 +46,29 @@ STUCK: Final = 60.0
 STOP_TIMEOUT: Final = 10.0
 
 
-@define(eq=False)
-class _Packet:
-    """The entries of one packet and who waits for them."""
+class _Packet(Deferred[None]):
+    """The entries of one packet; fires when they are confirmed, or when it was cancelled.
 
-    entries: Sequence[Entry]
-    size: int
-    number: int
-    """They are sent in the order of their numbers."""
-    since: float
-    """When it was there."""
-    confirmed: Deferred[None]
-    """Fired, too, once nobody waits any more: then it was cancelled."""
+    It is a Deferred, rather than has one, since there is one for each packet.
+    """
+
+    def __init__(
+        self,
+        forget: Callable[[Any], None],
+        entries: Sequence[Entry],
+        number: int,
+        since: float,
+    ) -> None:
+        super().__init__(forget)
+        self.entries = entries
+        self.number = number
+        """They are sent in the order of their numbers."""
+        self.since = since
+        """When it was there."""
+        self.size = 0
+        """Bytes of its payloads."""
+        for entry in entries:
+            self.size += len(entry.payload)
 
 
 class StreamPublisher(Service):
@@ -104,22 +114,16 @@ class StreamPublisher(Service):
         """See :meth:`tracker.interfaces.IGateway.publish`."""
         if not self.running:
             return fail(NotAccepted("stopping"))
-        packet = _Packet(
-            entries,
-            sum([len(entry.payload) for entry in entries]),
-            next(self._numbers),
-            self._clock.seconds(),
-            Deferred(lambda _: self._forget(packet)),
-        )
+        packet = _Packet(self._forget, entries, next(self._numbers), self._clock.seconds())
         if not (self._waiting or self._in_flight or self._reconnection):
             self._pulse.beat()
         self._waiting[packet] = None
         self._new_records += len(entries)
         if self._next_flush is None and self._reconnection is None:
-            self._flush_in(0)
+            self._next_flush = self._clock.callLater(0, self._flush)
         elif self._new_records >= MAX_RECORDS and self._refusal is None:
             self._send_waiting()
-        return packet.confirmed
+        return packet
 
     @property
     def waiting(self) -> int:
@@ -166,7 +170,7 @@ class StreamPublisher(Service):
         waiting, self._waiting = self._waiting, {}
         for packet in waiting:
             self.figures.given_up(packet.entries)
-            packet.confirmed.errback(NotAccepted("stopping"))
+            packet.errback(NotAccepted("stopping"))
 
     def _flush_in(self, seconds: float) -> None:
         self._next_flush = self._clock.callLater(seconds, self._flush)
@@ -174,9 +178,9 @@ class StreamPublisher(Service):
     def _flush(self) -> None:
         self._next_flush = None
         if not self._waiting:
-            # Nobody is left to try with: what Redis says now, the next append will tell.
+            # There is nothing left to try with. The next append shows what Redis says now.
             self._accepted_again()
-            self._stop_if_done()
+            self._go_on(0)
         if self._redis.connected:
             self._send_waiting()
         elif self._waiting and self.running:
@@ -236,20 +240,21 @@ class StreamPublisher(Service):
     def _answered(self, _: int, batch: list[_Packet], records: int, asked: float) -> None:
         self._in_flight -= 1
         self._answered_on = self._redis.connections
-        self._accepted_again()
+        if self._refusal is not None:
+            self._accepted_again()
         now = self._clock.seconds()
         figures = self.figures
         figures.batches[min(records, MOST_COUNTED)] += 1
         figures.calls.observe(now - asked)
         codecs, wait = figures.codecs, figures.waits.observe
         for packet in batch:
-            if not packet.confirmed.called:
+            if not packet.called:
                 entries = packet.entries
                 counted = codecs[entries[0].codec]
                 counted.frames += 1
                 counted.records += len(entries)
                 wait(now - packet.since)
-                packet.confirmed.callback(None)
+                packet.callback(None)
         self._go_on(0)
 
     def _failed(self, failure: Failure, batch: list[_Packet]) -> None:
@@ -257,7 +262,7 @@ class StreamPublisher(Service):
         self.figures.refused += refused
         self.figures.unanswered += not refused
         self._in_flight -= 1
-        self._put_back([packet for packet in batch if not packet.confirmed.called])
+        self._put_back([packet for packet in batch if not packet.called])
         if not self.running:
             self._abandon_waiting()
         if failure.check(Unanswered):
@@ -291,13 +296,11 @@ class StreamPublisher(Service):
             self._condition.met()
 
     def _go_on(self, delay: float) -> None:
-        if self._waiting and self._next_flush is None and self._reconnection is None:
-            self._flush_in(delay)
-        self._stop_if_done()
-
-    def _stop_if_done(self) -> None:
-        done = self._in_flight == 0 and not self._waiting
-        if done:
+        """Send what waits after a delay; if nothing is left to do, rest, or stop if asked to."""
+        if self._waiting:
+            if self._next_flush is None and self._reconnection is None:
+                self._flush_in(delay)
+        elif self._in_flight == 0:
             self._pulse.rest()
-        if done and self._stopped is not None and not self._stopped.called:
-            self._stopped.callback(None)
+            if self._stopped is not None and not self._stopped.called:
+                self._stopped.callback(None)
