@@ -243,8 +243,9 @@ class Exchange:
                 pass
         finally:
             self._handling = False
-        self._balance()
-        if self._turns.awaited:
+        if self._buffer or self._wire.paused:
+            self._balance()
+        if self._turns.free is not None:
             self._offer_turn()
         if self.state is State.RETIRING and not (self._holds or self._buffer):
             self._session.close()
@@ -256,7 +257,7 @@ class Exchange:
         if self.state is not State.CLOSED:
             holds = self._holds
             full = holds and (Hold.PEER in holds or len(self._buffer) > self._limits.buffer_bytes)
-            self._wire.read(not full)
+            self._wire.pause(bool(full))
 
     def _handle_next(self) -> bool:
         """Handle the next frame; return whether it was there and could be handled."""
@@ -275,7 +276,10 @@ class Exchange:
         if device_id is not None:
             worked_until = self._clock.seconds()
             throttle.worked(worked_until - now, worked_until)
-        self._take(outcome.used, now, steps)
+        self._silence.heard_at = now
+        if self._wire.observer is not None:
+            self._show(steps, self._buffer[: outcome.used])
+        del self._buffer[: outcome.used]
         self._perform(steps)
         return True
 
@@ -308,18 +312,18 @@ class Exchange:
         found = self._dialect.find_awaited(self._buffer)
         if found is not None:
             start, frame = found
-            now = self._clock.seconds()
+            end = start + frame.used
+            now = self._silence.heard_at = self._clock.seconds()
             steps = self._dialect.handle(frame.value, now)
-            self._take(frame.used, now, steps, start)
+            self._show(steps, self._buffer[start:end])
+            del self._buffer[start:end]
             self._perform(steps)
 
-    def _take(self, used: int, now: float, steps: Sequence[Step], start: int = 0) -> None:
-        """Remove a whole frame from the buffer."""
-        end = start + used
-        if self._wire.observer is not None and _is_shown(steps):
-            self._wire.observer(Traffic.RECEIVED, bytes(self._buffer[start:end]))
-        del self._buffer[start:end]
-        self._silence.heard_at = now
+    def _show(self, steps: Sequence[Step], frame: bytearray) -> None:
+        """Show the observer a frame, unless it is a mere sign of life, or wrong."""
+        observer, wrong = self._wire.observer, [one for one in steps if type(one) is ProtocolError]
+        if observer is not None and steps and not wrong:
+            observer(Traffic.RECEIVED, bytes(frame))
 
     # Steps.
 
@@ -471,11 +475,6 @@ class Exchange:
         device_id = self._session.device_id
         assert device_id is not None  # noqa: S101 - the login comes first
         return device_id
-
-
-def _is_shown(steps: Sequence[Step]) -> bool:
-    """Return whether an observer is shown the frame: no sign of life, and none that is wrong."""
-    return bool(steps) and not any(isinstance(step, ProtocolError) for step in steps)
 
 
 _PERFORM: Final[Mapping[type[Step], Callable[[Exchange, Any], None]]] = {

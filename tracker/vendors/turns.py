@@ -13,21 +13,17 @@ from tracker.interfaces import SessionEnded
 class Turns:
     """Lets one caller at a time wait until it may write a command on one connection."""
 
-    __slots__ = ("_clock", "_free", "_retry", "_silence_limit", "_timer", "settled_at")
+    __slots__ = ("_clock", "_retry", "_silence_limit", "_timer", "free", "settled_at")
 
     def __init__(self, clock: IReactorTime) -> None:
         self.settled_at = 0.0
         """From when on the device can tell a command from the answer to its login."""
         self._clock = clock
-        self._free: Deferred[None] | None = None
+        self.free: Deferred[None] | None = None
+        """Fires when the caller that waits may write; None while none waits."""
         self._retry: Callable[[], None] = _nothing
         self._silence_limit = 0.0
         self._timer: IDelayedCall | None = None
-
-    @property
-    def awaited(self) -> bool:
-        """Whether a caller waits."""
-        return self._free is not None
 
     def wait(self, silence_limit: float, retry: Callable[[], None]) -> Deferred[None]:
         """Wait for a turn.
@@ -37,10 +33,10 @@ class Turns:
         :param retry: called when it is time to offer the connection again.
         :return: may be cancelled; fails with :class:`SessionEnded`.
         """
-        self._free = Deferred(self._cancelled)
+        self.free = Deferred(self._cancelled)
         self._silence_limit = silence_limit
         self._retry = retry
-        return self._free
+        return self.free
 
     def offer(self, heard_at: float) -> None:
         """Give the turn, since the connection is free, unless it is too early.
@@ -73,7 +69,7 @@ class Turns:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        free, self._free = self._free, None
+        free, self.free = self.free, None
         self._retry = _nothing
         return free
 

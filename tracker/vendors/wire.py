@@ -20,14 +20,15 @@ class Wire:
     :ivar observer: notified of what is received and sent, if set.
     """
 
-    __slots__ = ("_at_once", "_paused", "_tally", "_transport", "observer")
+    __slots__ = ("_at_once", "_tally", "_transport", "observer", "paused")
 
     def __init__(self, transport: ITCPTransport, tally: Tally) -> None:
         self.observer: Observer | None = None
         # Any: its methods for producers are in no interface of Twisted's transports.
         self._transport: Any = transport
         self._tally = tally
-        self._paused = False
+        self.paused = False
+        """Whether the transport is not read."""
         self._at_once: Callable[[bytes], int | Exception] | None = None
         if type(transport) is Server and not transport.TLS:
             self._at_once = transport.writeSomeData
@@ -46,11 +47,11 @@ class Wire:
                 data = data[written:]
         self._transport.write(data)
 
-    def read(self, wanted: bool) -> None:
-        """Read the transport from now on, or do not."""
-        if wanted is self._paused:
-            self._paused = not wanted
-            if wanted:
-                self._transport.resumeProducing()
-            else:
+    def pause(self, paused: bool) -> None:
+        """Stop reading the transport, or read it again."""
+        if paused is not self.paused:
+            self.paused = paused
+            if paused:
                 self._transport.pauseProducing()
+            else:
+                self._transport.resumeProducing()

@@ -81,7 +81,7 @@ class TeltonikaDialect:
             return Decoded(Ping(count), count)
         if not self._imei:
             return _first_login(buffer)
-        if buffer[:2] == LENGTH_WORD:
+        if buffer.startswith(LENGTH_WORD):
             return self._login_again(buffer)
         limits = self._limits
         return decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
@@ -114,18 +114,10 @@ class TeltonikaDialect:
 
     def handle(self, frame: Frame, now: float) -> Sequence[Step]:
         """See Dialect."""
-        if isinstance(frame, bytes):
-            return self._handle_data(frame, now)
-        if isinstance(frame, Ping):
-            return ()
-        if isinstance(frame, Rejected):
-            return (ProtocolError(frame.reason, Rejection.LOGIN, reply=REFUSE),)
-        self._imei = frame.imei
-        return (LogIn(frame.imei, ACCEPT, REFUSE, LOGIN_SETTLES),)
-
-    def _handle_data(self, data: bytes, now: float) -> Sequence[Step]:
+        if not isinstance(frame, bytes):
+            return self._handle_other(frame)
         noticed = self._repeats_ids
-        reading = self._reader.read(self._imei, data, now, self._note_repeated_id)
+        reading = self._reader.read(self._imei, frame, now, self._note_repeated_id)
         if isinstance(reading, Rejected):
             return (ProtocolError(reading.reason, rejection(reading.field)),)
         entries, message = reading
@@ -137,8 +129,16 @@ class TeltonikaDialect:
         answer = maybe_answer(self._imei, message)
         if answer is None:
             return (AppendDetached(entries),)
-        self._awaited.arrived(data)
+        self._awaited.arrived(frame)
         return (AppendDetached(entries), CommandAnswer(answer))
+
+    def _handle_other(self, frame: Ping | Login | Rejected) -> Sequence[Step]:
+        if isinstance(frame, Ping):
+            return ()
+        if isinstance(frame, Rejected):
+            return (ProtocolError(frame.reason, Rejection.LOGIN, reply=REFUSE),)
+        self._imei = frame.imei
+        return (LogIn(frame.imei, ACCEPT, REFUSE, LOGIN_SETTLES),)
 
     def _note_repeated_id(self) -> None:
         self._repeats_ids = True
