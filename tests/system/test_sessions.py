@@ -12,6 +12,7 @@ from tests.system.conftest import Stack
 from tests.system.processes import stored
 from tests.system.raw import START, Ingest, RawDevice, frame, packet
 from tests.system.test_transports import UdpDevice
+from tests.unit.vendors.teltonika import golden_7
 from tests.waiting import wait_for
 from tracker.position import iso_milliseconds
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
@@ -20,12 +21,6 @@ from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_m
 
 DEVICE = "356307042441013"
 OTHER = "356307042441021"
-#: A capture: four records, of which the first and the last have no place.
-CODEC_7 = bytes.fromhex(
-    "00000000 00000055 07 04 50AA1432 02 01 F001 50AA17F3 03 1F 42332A4C 4193D68C 008D 00 02 09"
-    "01 F001 50AA1B6A 03 1F 423383F5 4193624F 009D 00 00 0A 01 F001"
-    "50AA1C23 0F C0 1A 0000552B 04 0164 F400 DD00 F001 01 43100C 01 0500000005 04 00006846"
-)
 
 
 @pytest.mark.parametrize("hangs", [False, True], ids=["", "while-redis-hangs"])
@@ -238,7 +233,7 @@ def test_codecs_16_and_7_are_acknowledged(serve: Callable[..., Ingest]) -> None:
         assert device.login(DEVICE) == b"\x01"
         device.send(encode_frame(encode_packet(CODEC_16, records)))
         assert device.read(4) == b"\x00\x00\x00\x02"
-        device.send(CODEC_7)
+        device.send(golden_7.FRAME)
         assert device.read(4) == b"\x00\x00\x00\x04"
     entries = ingest.entries()
     assert [entry["codec"] for entry in entries] == ["16", "16", "7", "7", "7", "7"]

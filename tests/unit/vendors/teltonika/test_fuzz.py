@@ -21,6 +21,7 @@ from twisted.internet.testing import FakeDatagramTransport, StringTransport
 from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeGateway
+from tests.unit.vendors.teltonika import golden_7
 from tests.unit.vendors.teltonika.conversation import is_message
 from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, LOGIN
 from tracker.interfaces import NotAccepted, SessionEnded
@@ -51,12 +52,6 @@ GENERATED = [
     Record(1_710_504_600_000, 0, 1, 2, 3, 4, 5, 6, 7, ((300, 1, 9), (9, 8, 1)), (), generation)
     for generation in (0, 5)
 ]
-#: A capture: four records, one with neither place nor element of four bytes.
-CODEC_7 = bytes.fromhex(
-    "07 04 50AA1432 02 01 F001 50AA17F3 03 1F 42332A4C 4193D68C 008D 00 02 09 01 F001"
-    "50AA1B6A 03 1F 423383F5 4193624F 009D 00 00 0A 01 F001"
-    "50AA1C23 0F C0 1A 0000552B 04 0164 F400 DD00 F001 01 43100C 01 0500000005 04"
-)
 MESSAGES = [
     encode_message(
         Message(
@@ -69,7 +64,7 @@ MESSAGES = [
     )
     for codec in MESSAGE_CODECS.values()
 ]
-RECORDS = [*(golden.data for golden in GOLDEN), encode_packet(CODEC_16, GENERATED), CODEC_7]
+RECORDS = [*(golden.data for golden in GOLDEN), encode_packet(CODEC_16, GENERATED), golden_7.DATA]
 DATA = [*RECORDS, *MESSAGES]
 FRAMES = [encode_frame(data) for data in DATA]
 COMMAND = command_frame(IMEI, "getinfo", "12").data

@@ -7,7 +7,16 @@ from typing import Any, Final
 
 from hypothesis import strategies as st
 
+from tests.unit.vendors.teltonika import golden_7
 from tests.unit.vendors.teltonika.golden import GOLDEN, LOGIN
+from tests.unit.vendors.teltonika.golden_16 import ON_CHANGE
+from tests.unit.vendors.teltonika.golden_datagrams import OVER_8, OVER_8E
+from tests.unit.vendors.teltonika.golden_messages import (
+    COMMAND_12,
+    REFUSAL_14,
+    SERIAL_13,
+    SERIAL_15,
+)
 from tests.unit.vendors.teltonika.strategies import unsigned
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.avl import CODEC_8E, CODECS, Codec, Packet, Record
@@ -27,44 +36,13 @@ from tracker.vendors.teltonika.units import (
     encode_unit,
 )
 
-CODEC_16_FRAME: Final = bytes.fromhex(
-    "00000000 0000005F 10 02"
-    "0000016BDBC78330 00 00000000 00000000 0000 0000 00 0000"
-    "000B 05 04 02 000100 000300 02 000B0027 0042563A 00 00"
-    "0000016BDBC78718 00 00000000 00000000 0000 0000 00 0000"
-    "000B 05 04 02 000100 000300 02 000B0026 0042563A 00 00"
-    "02 00005FB3"
-)
-CODEC_7_FRAME: Final = bytes.fromhex(
-    "00000000 00000055 07 04"
-    "50AA1432 02 01F001"
-    "50AA17F3 03 1F 42332A4C4193D68C 008D 00 02 09 01F001"
-    "50AA1B6A 03 1F 423383F54193624F 009D 00 00 0A 01F001"
-    "50AA1C23 0F C0 1A 0000552B 04 0164F400DD00F001 01 43100C 01 0500000005"
-    "04 00006846"
-)
-COMMAND: Final = bytes.fromhex("00000000 0000000F 0C 01 05 00000007 676574696E666F 01 00004312")
-TIMED: Final = bytes.fromhex(
-    "00000000 00000024 0D 01 06 0000001C 642B3AD1"
-    "4754534C7C367C317C307C31323734393838347C317C0D0A 01 0000EC11"
-)
-NOT_THIS_DEVICE: Final = bytes.fromhex(
-    "00000000 00000010 0E 01 11 00000008 0352093081452468 01 0000635E"
-)
-TIMED_AND_ADDRESSED: Final = bytes.fromhex(
-    "00000000 0000001B 0F 01 0B 00000013 654B65A4 0123456789123456 48656C6C6F210A 01 000093D6"
-)
-DATAGRAM: Final = bytes.fromhex(
-    "003D CAFE 01 05 000F 333532303933303836343033363535 08 01"
-    "0000016B4F815B30 01 00000000 00000000 0000 0000 00 0000"
-    "01 03 02 1503 0101 01 425DBC 00 00 01"
-)
-DATAGRAM_8E: Final = bytes.fromhex(
-    "005F CAFE 01 07 000F 333532303933303836343033363535 8E 01"
-    "0000016B4F831C68 01 00000000 00000000 0000 0000 00 0000"
-    "0001 0005 0001 000101 0001 0011009D 0001 0010015E2C88"
-    "0002 000B000000003544C87A 000E000000001DD7E06A 0000 01"
-)
+CODEC_16_FRAME: Final = ON_CHANGE.frame
+CODEC_7_FRAME: Final = golden_7.FRAME
+COMMAND: Final = COMMAND_12.frame
+TIMED: Final = SERIAL_13.frame
+NOT_THIS_DEVICE: Final = REFUSAL_14.frame
+TIMED_AND_ADDRESSED: Final = SERIAL_15.frame
+DATAGRAM: Final = OVER_8.datagram
 
 #: What each of them is → the bytes; all can be written as well as read.
 EXAMPLES: Final = {
@@ -78,7 +56,7 @@ EXAMPLES: Final = {
     "codec 14": NOT_THIS_DEVICE,
     "codec 15": TIMED_AND_ADDRESSED,
     "datagram": DATAGRAM,
-    "datagram of codec 8E": DATAGRAM_8E,
+    "datagram of codec 8E": OVER_8E.datagram,
 }
 
 imeis = st.text("0123456789", min_size=15, max_size=15)
