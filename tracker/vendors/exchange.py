@@ -275,7 +275,11 @@ class Exchange:
         steps = dialect.handle(frame, now)
         if device_id is not None:
             worked_until = self._clock.seconds()
-            throttle.worked(worked_until - now, worked_until)
+            work = worked_until - now
+            if 0 <= work < throttle.credit:
+                throttle.credit -= work  # as worked() does in nearly all cases
+            else:
+                throttle.worked(work, worked_until)
         self._silence.heard_at = now
         if self._wire.observer is not None:
             self._show(steps, self._buffer[: outcome.used])

@@ -7,6 +7,7 @@ Source: Teltonika wiki, "Codec", chapter "Codec for device data sending".
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,7 @@ PING: Final = 0xFF
 
 _HEADER: Final = 8
 _CRC: Final = 4
+_WORD: Final = struct.Struct(">I").unpack_from
 _ENVELOPE: Final = _HEADER + _CRC
 
 
@@ -37,8 +39,8 @@ def decode_frame(
         guess, since the preamble's zeros occur inside records too.
     """
     size = len(buffer)
-    preamble = buffer[: len(PREAMBLE)]
-    if preamble != PREAMBLE[: len(preamble)]:
+    if not buffer.startswith(PREAMBLE[:size]):
+        preamble = buffer[: len(PREAMBLE)]
         return Fatal(
             0,
             "no preamble of zeros",
@@ -48,7 +50,7 @@ def decode_frame(
         )
     if size < _HEADER:
         return Incomplete(_HEADER - size)
-    length = int.from_bytes(buffer[4:_HEADER], "big")
+    (length,) = _WORD(buffer, len(PREAMBLE))
     if length < SHORTEST_DATA:
         return Fatal(
             4,
@@ -74,7 +76,7 @@ def decode_frame(
     if size < end + _CRC:
         return Incomplete(end + _CRC - size)
     data = bytes(buffer[_HEADER:end])
-    carried = int.from_bytes(buffer[end : end + _CRC], "big")
+    (carried,) = _WORD(buffer, end)
     computed = crc16(data)
     if carried != computed:
         return Fatal(
