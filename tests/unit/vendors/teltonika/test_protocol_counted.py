@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame
 from tests.unit.vendors.teltonika.golden import TWO_RECORDS
-from tests.unit.vendors.teltonika.test_datagram_protocol import ADDRESS, Port, datagram
+from tests.unit.vendors.teltonika.test_datagram_protocol import Port, datagram
 from tracker.interfaces import Admission, Rejection
 from tracker.limits import Limits
 from tracker.vendors.teltonika.frame import encode_frame
@@ -57,46 +57,9 @@ def test_a_rejection_is_of_a_kind(sent: bytes, kind: Rejection) -> None:
     assert talk.gateway.kinds == [kind]
 
 
-@pytest.mark.parametrize(
-    ("sent", "kind"), [(b"", Rejection.NO_LOGIN), (LOGIN, Rejection.IDLE)], ids=["login", "idle"]
-)
-def test_silence_is_of_a_kind(sent: bytes, kind: Rejection) -> None:
-    talk = Conversation(Limits(login_timeout=10, idle_timeout=10))
-    talk.send(sent)
-    talk.clock.advance(11)
-    assert talk.gateway.kinds == [kind]
-
-
-def test_a_repeated_datagram_is_counted_and_so_are_bytes() -> None:
-    port = Port()
-    port.receive(datagram())
-    port.receive(datagram())
-    port.confirm()
-    port.receive(datagram())
-    tally = port.gateway.tally
-    assert (tally.repeated, tally.dropped, tally.turned_away) == (2, 0, 0)
-    assert tally.bytes_received == 3 * len(datagram())
-    assert tally.bytes_sent == sum(len(data) // 2 for data, _ in port.answers()) == 14
-
-
-def test_a_datagram_without_room_is_dropped_and_counted() -> None:
-    port = Port(Limits(datagrams_under_way=1))
-    port.receive(datagram(avl_id=1))
-    port.receive(datagram(avl_id=2))
-    assert (port.gateway.tally.dropped, port.published) == (1, 1)
-
-
-@pytest.mark.parametrize("admission", [Admission.REFUSED, Admission.LATER])
-def test_a_datagram_of_a_device_that_is_not_served_is_counted(admission: Admission) -> None:
-    port = Port()
-    port.gateway.admissions[IMEI] = admission
-    port.receive(datagram())
-    assert (port.gateway.tally.turned_away, port.published) == (1, 0)
-
-
 def test_a_rejected_datagram_is_of_a_kind() -> None:
     port = Port(Limits(frame_bytes=64))
-    port.protocol.datagramReceived(b"\x00\x01", ADDRESS)
+    port.receive(b"\x00\x01")
     port.receive(datagram(TWO_RECORDS.data * 2))
     port.receive(datagram(b"\x63" + bytes(10)))
     assert port.gateway.kinds == [Rejection.LENGTH, Rejection.LENGTH, Rejection.CODEC]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from twisted.internet.task import Clock
 
-from tests.unit.vendors.teltonika.test_datagram_protocol import ADDRESS, ELSEWHERE, Port, datagram
+from tests.unit.vendors.posts import ADDRESS, ELSEWHERE, Port, post
 from tracker.limits import Limits
 from tracker.vendors.gate import AT_ONCE
 
-OTHER = "352093086403655"
+OTHER = "device-2"
 
 
 class SlowWork(Clock):
@@ -33,7 +33,7 @@ def slow_port(spare_work: float) -> Port:
 
 @pytest.fixture
 def port(monkeypatch: pytest.MonkeyPatch) -> Port:
-    monkeypatch.setattr("tests.unit.vendors.teltonika.test_datagram_protocol.Clock", SlowWork)
+    monkeypatch.setattr("tests.unit.vendors.posts.Clock", SlowWork)
     return slow_port(0.1)
 
 
@@ -55,42 +55,42 @@ def test_a_source_over_its_budget_is_dropped_and_not_answered(port: Port) -> Non
     flood(port)
     rejected = len(port.reasons)
     assert over_budget(port)["source"] > 0
-    port.receive(datagram())
+    port.receive(post())
     assert port.answers() == []
     assert len(port.reasons) == rejected
     port.clock.advance(10)
-    port.receive(datagram())
+    port.receive(post())
     assert len(port.answers()) == 1
 
 
 def test_a_flood_does_not_affect_a_known_source(port: Port) -> None:
-    port.receive(datagram())
+    port.receive(post())
     for number in range(20):
         flood(port, ("198.51.100.1", number))
     assert over_budget(port)["strangers"] > 0
-    port.receive(datagram(packet_id=2))
+    port.receive(post(2))
     assert len(port.answers()) == 2
-    port.receive(datagram(packet_id=3, imei=OTHER), ELSEWHERE)
+    port.receive(post(3, device=OTHER), ELSEWHERE)
     assert len(port.answers()) == 0
     port.clock.advance(1)
-    port.receive(datagram(packet_id=3, imei=OTHER), ELSEWHERE)
+    port.receive(post(3, device=OTHER), ELSEWHERE)
     assert len(port.answers()) == 1
 
 
 def test_a_device_over_its_budget_is_dropped_whatever_source_it_has(port: Port) -> None:
     sources = [("192.0.2.1", number) for number in range(40)]
     for number, source in enumerate(sources):  # each is known, as that of another device
-        port.receive(datagram(packet_id=number, imei=f"{number:015}"), source)
+        port.receive(post(number, device=f"other-{number}"), source)
     clock: Any = port.clock
     clock.step = 0.002
     for number in range(200):
-        port.receive(datagram(packet_id=100 + number), sources[number % 40])
+        port.receive(post(100 + number), sources[number % 40])
     clock.step = 0.0
     assert over_budget(port)["device"] > 0
     port.answers()
-    port.receive(datagram(packet_id=1000), sources[0])
+    port.receive(post(1000), sources[0])
     assert port.answers() == []
-    port.receive(datagram(packet_id=1000, imei=OTHER), sources[0])
+    port.receive(post(1000, device=OTHER), sources[0])
     assert len(port.answers()) == 1
 
 

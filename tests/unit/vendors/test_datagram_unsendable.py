@@ -9,7 +9,7 @@ import pytest
 from twisted.internet.testing import FakeDatagramTransport
 from twisted.logger import LogLevel, capturedLogs
 
-from tests.unit.vendors.teltonika.test_datagram_protocol import Port, datagram
+from tests.unit.vendors.posts import Port, post
 
 
 class Unroutable(FakeDatagramTransport):
@@ -29,12 +29,12 @@ def port() -> Port:
 
 def test_an_answer_that_cannot_be_sent_is_no_failure(port: Port) -> None:
     with capturedLogs() as events:
-        port.receive(datagram(), ("192.0.2.7", 0))
+        port.receive(post(), ("192.0.2.7", 0))
         port.gateway.published.clear()
         gc.collect()  # a failure that nobody took is told when its Deferred goes
     assert not [event for event in events if event["log_level"] is LogLevel.critical]
 
 
 def test_an_answer_that_cannot_be_sent_again_is_no_failure(port: Port) -> None:
-    port.receive(datagram(), ("192.0.2.7", 0))
-    port.receive(datagram(), ("192.0.2.7", 0))
+    port.receive(post(), ("192.0.2.7", 0))
+    port.receive(post(), ("192.0.2.7", 0))
