@@ -25,6 +25,7 @@ from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
 from tracker.observe.health import Condition, Pulse
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
+from tracker.redis.replies import mapping
 from tracker.redis.script import Script
 from tracker.runtime.backoff import Backoff
 
@@ -250,8 +251,7 @@ class DeviceSync(Service):
                 f"Directus shows no device; the last copy stays, of {len(allowed)}. "
                 f"If that is meant: DEL {ALLOWED_DEVICES} {DEVICE_MODELS}"
             )
-        known = dict(zip(flat[::2], flat[1::2], strict=True))
-        return set(allowed) == {device_id.encode() for device_id in models} and known == {
+        return set(allowed) == {device_id.encode() for device_id in models} and mapping(flat) == {
             device_id.encode(): model.encode() for device_id, model in named.items()
         }
 

@@ -18,6 +18,7 @@ from tracker.keys import CONNECTIONS, DEVICE_MODELS
 from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
+from tracker.redis.replies import mapping
 from tracker.storage.positions import MOST_DEVICES, NoAnswer, Positions, Search
 from tracker.untrusted import is_unicode, parse_json, shown
 
@@ -170,10 +171,9 @@ class Devices:
                 "HSCAN", CONNECTIONS, cursor, "MATCH", f"*{text}*", "COUNT", limit
             )
             cursor = answer.decode()
-            texts = [shown(part) for part in reply]
             found += [
-                {"device_id": device_id, "instance_id": instance_id}
-                for device_id, instance_id in zip(texts[::2], texts[1::2], strict=True)
+                {"device_id": shown(device_id), "instance_id": shown(instance_id)}
+                for device_id, instance_id in mapping(reply).items()
             ]
             if cursor == "0" or len(found) >= limit:
                 break

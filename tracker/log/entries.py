@@ -8,6 +8,7 @@ from typing import Final
 from attrs import frozen
 
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
+from tracker.redis.replies import mapping
 
 #: An ID that is smaller than that of any entry.
 BEGINNING: Final = "0-0"
@@ -27,8 +28,7 @@ class Delivered:
     @property
     def fields(self) -> Mapping[bytes, bytes]:
         """Name → value; the last one where a name occurs twice."""
-        content = self.content or ()
-        return dict(zip(content[::2], content[1::2], strict=True))
+        return mapping(self.content or ())
 
     @property
     def appended_at(self) -> str:

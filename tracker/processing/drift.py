@@ -17,6 +17,7 @@ from tracker.log.redis.advertised import advertised_streams
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
+from tracker.redis.replies import mapping
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import listed
 
@@ -86,5 +87,4 @@ class DriftGuard(RedisTimer):
             if absent or is_wrong_type(error):
                 return False
             raise
-        facts = (dict(zip(fields[::2], fields[1::2], strict=True)) for fields in consumers)
-        return any(consumer[b"idle"] < ALIVE_MS for consumer in facts)
+        return any(mapping(consumer)[b"idle"] < ALIVE_MS for consumer in consumers)

@@ -13,6 +13,7 @@ from tracker.interfaces import INaming, StoredPosition
 from tracker.keys import DEVICE_MODELS
 from tracker.position import EncodedAttributes
 from tracker.redis.connection import RedisConnection
+from tracker.redis.replies import mapping
 from tracker.redis.timer import RedisTimer
 from tracker.storage.rows import encode_json
 from tracker.untrusted import MAX_SHOWN
@@ -58,4 +59,4 @@ class Namer(RedisTimer):
             return
         # A longer text is neither a device id nor a model.
         texts = [field[:MAX_SHOWN].decode(errors="replace") for field in fields]
-        self._models = dict(zip(texts[::2], texts[1::2], strict=True))
+        self._models = mapping(texts)

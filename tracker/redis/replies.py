@@ -18,7 +18,7 @@ def mapping(reply: Sequence[T]) -> dict[T, T]:
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-def info(reply: bytes) -> dict[str, str]:
+def info_facts(reply: bytes) -> dict[str, str]:
     """Return the facts of a reply to INFO, of all its sections."""
     lines = reply.decode(errors="backslashreplace").splitlines()
     pairs = (line.partition(":") for line in lines if not line.startswith("#"))

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 from tracker.errors import Refused, Unavailable
 from tracker.observe.figures import gauge
 from tracker.redis.connection import RedisConnection
+from tracker.redis.replies import info_facts
 from tracker.redis.timer import RedisTimer
 
 #: Seconds between two looks.
@@ -38,7 +39,7 @@ class RedisWatch(RedisTimer):
 
     async def _look(self) -> None:
         try:
-            self._info = _facts(await self._redis.execute("INFO"))
+            self._info = info_facts(await self._redis.execute("INFO"))
         except (Refused, Unavailable) as error:
             self._log.debug("Redis does not tell of itself: {error}", error=error)
             self._info = {}
@@ -67,13 +68,6 @@ def is_durable(info: Mapping[str, str]) -> bool:
         and info.get("aof_last_write_status", "ok") == "ok"
         and info.get("maxmemory_policy", "noeviction") == "noeviction"
     )
-
-
-def _facts(reply: bytes) -> dict[str, str]:
-    """Name → value, of all sections."""
-    lines = reply.decode(errors="backslashreplace").splitlines()
-    pairs = (line.partition(":") for line in lines if not line.startswith("#"))
-    return {name: value for name, colon, value in pairs if colon}
 
 
 def _number(info: Mapping[str, str], name: str) -> float:

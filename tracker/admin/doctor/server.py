@@ -12,6 +12,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.observe.findings import Finding, skipped
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
+from tracker.redis.replies import info_facts, mapping
 
 _MAY_NOT_RUN: Final = re.compile(r"run the '([^']+)' command")
 _MAY_NOT_ACCESS: Final = re.compile(r"access the '([^']*)' key")
@@ -43,16 +44,13 @@ class Server:
     async def info(self) -> Info:
         """Name → value, of all sections."""
         if self._info is None:
-            reply: bytes = await self.redis.execute("INFO")
-            lines = reply.decode(errors="backslashreplace").splitlines()
-            pairs = (line.partition(":") for line in lines if not line.startswith("#"))
-            self._info = {name: value for name, colon, value in pairs if colon}
+            self._info = info_facts(await self.redis.execute("INFO"))
         return self._info
 
     async def setting(self, name: str) -> str:
         """The value of a setting; empty where the server has none of this name."""
         reply: list[bytes] = await self.redis.execute("CONFIG", "GET", name)
-        found = dict(zip(reply[::2], reply[1::2], strict=True))
+        found = mapping(reply)
         return found.get(name.encode(), b"").decode()
 
     def finding(self, error: Exception) -> Finding | None:

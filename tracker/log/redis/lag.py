@@ -9,6 +9,7 @@ from attrs import Factory, field, frozen
 
 from tracker.keys import PROCESSOR_GROUP
 from tracker.redis.connection import RedisConnection
+from tracker.redis.replies import mapping
 from tracker.redis.script import Script
 from tracker.untrusted import shown
 
@@ -155,7 +156,7 @@ async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
         return None
     (seconds, microseconds), facts, groups = answer
     now = int(seconds) * 1000 + int(microseconds) // 1000
-    about = _facts(facts)
+    about = mapping(facts)
     if len(groups) > MANY_GROUPS:
         groups.sort(key=lambda group: group[0] != PROCESSOR_GROUP.encode())
     return StreamLag(
@@ -190,8 +191,3 @@ def _group(
 
 def _milliseconds(entry_id: bytes) -> int:
     return int(entry_id.partition(b"-")[0])
-
-
-def _facts(reply: Sequence[Any]) -> dict[bytes, Any]:
-    """Redis' alternating names and values."""
-    return dict(zip(reply[::2], reply[1::2], strict=True))
