@@ -351,8 +351,14 @@ async def test_processor(redis: RedisServer, tmp_path: Path) -> None:
     redis.client.xadd(STREAM, position(21), id=LAST_ID)
     health, sink = Health(), FakeSink()
     role = process_role(
-        *(reactor, redis.address, {STREAM: "teltonika"}, "one", sink),
-        *(health, lambda reason: None, Pace()),
+        reactor=reactor,
+        address=redis.address,
+        vendors={STREAM: "teltonika"},
+        consumer="one",
+        sink=sink,
+        health=health,
+        abort=lambda reason: None,
+        pace=Pace(),
     )
 
     def is_done() -> bool:

@@ -68,8 +68,14 @@ class Running:
 def processing(redis: RedisServer, sink: FakeSink) -> Running:
     return Running(
         lambda reactor, health, abort: process_role(
-            *(reactor, redis.address, {STREAM: "teltonika"}, "one", sink, health, abort),
-            consumer.Pace(batch_delay=0),
+            reactor=reactor,
+            address=redis.address,
+            vendors={STREAM: "teltonika"},
+            consumer="one",
+            sink=sink,
+            health=health,
+            abort=abort,
+            pace=consumer.Pace(batch_delay=0),
         )
     )
 

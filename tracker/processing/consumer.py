@@ -13,18 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Final
+from enum import Enum
+from math import inf
+from typing import Final
 
 from attrs import frozen
 from twisted.application.service import Service
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
+from twisted.python.failure import Failure
 
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IPositionSink, SinkUnusable, StoredPosition
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.allowance import READ_BYTES, Allowance
-from tracker.log.entries import entry_order
+from tracker.log.entries import BEGINNING, entry_order
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Pulse
 from tracker.processing.attempts import AttemptSize
@@ -71,6 +75,16 @@ class Pace:
     )
 
 
+class State(Enum):
+    """Stage of a consumer's loop. Each has a method of the consumer, which returns the next one."""
+
+    OPENING = "opening the sink"
+    CONNECTING = "waiting for the log"
+    JOINING = "joining the group"
+    RECOVERING = "finishing the entries from before a restart"
+    CONSUMING = "consuming"
+
+
 @frozen
 class _Read:
     """A batch that is being read."""
@@ -85,6 +99,8 @@ class _Read:
 class Consumer(Service):
     """One member of the group ``processor``.
 
+    An error of the log takes its loop back to :attr:`State.CONNECTING`, a stop ends it.
+
     :param reader: this consumer's membership in the group.
     :param vendors: stream → the vendor whose positions it holds.
     :param condition: met while entries are stored.
@@ -98,7 +114,8 @@ class Consumer(Service):
 
     def __init__(
         self,
-        clock: Any,
+        *,
+        clock: IReactorTime,
         reader: IRecordReader,
         vendors: Mapping[str, str],
         sink: IPositionSink,
@@ -119,6 +136,7 @@ class Consumer(Service):
         self._metrics = metrics
         self._pulse = pulse or Pulse(STUCK)
         self._waits = Waits(clock)
+        self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
         self._taker = Taker(clock, vendors, metrics, name_attributes)
         self._storing = Storing(
             clock=clock,
@@ -133,16 +151,15 @@ class Consumer(Service):
         )
         self._ahead: _Read | None = None
         self._next_claim = 0.0
-        self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
-        self._loop: Deferred[None] | None = None
+        self._next_join = inf  # earlier if keys are left out
+        self._loop: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
         """Open the sink, then consume."""
         super().startService()
-        self._loop = Deferred.fromCoroutine(self._run())
-        self._loop.addErrback(self._died)
+        self._loop = Deferred.fromCoroutine(self._run()).addErrback(self._died)
 
-    def _died(self, failure: Any) -> None:
+    def _died(self, failure: Failure) -> None:
         self._log.failure("the consumer died", failure)
         self._abort(f"the consumer died: {failure.getErrorMessage()}")
 
@@ -154,49 +171,45 @@ class Consumer(Service):
         return Deferred.fromCoroutine(self._close())
 
     async def _close(self) -> None:
-        if self._loop is not None:
-            await self._loop
+        await self._loop
         if self._ahead is not None:  # its entries stay pending
             self._ahead.taken.addErrback(lambda _: None).cancel()
         await self._storing.close()
 
     async def _run(self) -> None:
-        try:
-            await self._storing.open()
-        except SinkUnusable as error:
-            self._abort(str(error))
-            return
+        steps = {
+            State.OPENING: self._open,
+            State.CONNECTING: self._connect,
+            State.JOINING: self._join,
+            State.RECOVERING: self._recover,
+            State.CONSUMING: self._consume,
+        }
+        state = State.OPENING
         while self.running:
             try:
-                await self._consume()
+                state = await steps[state]()
             except Stopped:
+                return
+            except SinkUnusable as error:
+                self._abort(str(error))
                 return
             except (Refused, Unavailable) as error:
                 self._condition.fails(f"cannot read the streams: {error}")
                 self._pulse.beat()
                 await self._waits.sleep(self._backoff.failed())
+                state = State.CONNECTING
 
-    async def _consume(self) -> None:
-        """Consume until stopped, or until Redis fails."""
+    async def _open(self) -> State:
+        await self._storing.open()
+        return State.CONNECTING
+
+    async def _connect(self) -> State:
         self._pulse.rest()
         await self._waits.result(self._reader.when_connected())
-        await self._find_streams()
-        checked = self._clock.seconds()
-        await self._forget_read()
-        await self._finish_pending()
-        while self.running:
-            self._pulse.beat()
-            left_out = len(self._streams) < len(self._configured)
-            if left_out and self._clock.seconds() - checked >= CHECK_INTERVAL:
-                return  # to look at them again
-            await self._claim()
-            taken = await self._next_batch()
-            self._backoff.succeeded()
-            if taken.count:
-                await self._storing.process(taken)
+        return State.JOINING
 
-    async def _find_streams(self) -> None:
-        """Make the group of each stream, and report the keys that are not streams.
+    async def _join(self) -> State:
+        """Join the group of each stream, and report the keys that are not streams.
 
         Such a key is left out: Redis would refuse to read the others together with it.
 
@@ -205,7 +218,7 @@ class Consumer(Service):
         streams, refusals = [], {}
         for stream in self._configured:
             try:
-                await self._make_group(stream)
+                await self._join_group(stream)
             except Refused as error:
                 if not is_wrong_type(error):
                     raise
@@ -215,26 +228,20 @@ class Consumer(Service):
         if not streams:
             raise next(iter(refusals.values()))
         self._streams = streams
-        why = f"not a stream, and not read: {listed(refusals)}. Rename or delete the key."
+        self._next_join = inf
         if refusals:
-            self._condition.fails(why)
+            self._next_join = self._clock.seconds() + CHECK_INTERVAL
+            left_out = listed(refusals)
+            self._condition.fails(
+                f"not a stream, and not read: {left_out}. Rename or delete the key."
+            )
         else:
             self._condition.met()
+        return State.RECOVERING
 
-    async def _finish_pending(self) -> None:
-        """Process entries that were delivered to this consumer before it was restarted."""
-        async for entries in self._reader.unfinished(self._streams):
-            self._log.info("{count} entries are pending from before", count=len(entries))
-            await self._storing.process(self._taker.take(entries))
-            if not self.running:
-                return
-
-    async def _make_group(self, stream: str) -> None:
-        answer = await self._storing.unfinished(stream)
-        if answer is None:
-            return
-        (unfinished,) = answer
-        after = "0-0"
+    async def _join_group(self, stream: str) -> None:
+        unfinished = await self._storing.unfinished(stream)
+        after = BEGINNING
         if unfinished is not None:
             # The group has existed and is lost, with the pending entries of all consumers. What is
             # read again is stored once.
@@ -247,26 +254,45 @@ class Consumer(Service):
                 after=after,
             )
 
-    async def _forget_read(self) -> None:
-        # The entries of a read that was under way when Redis failed are pending now.
+    async def _recover(self) -> State:
+        """Process entries that were delivered to this consumer and are not acknowledged."""
         if self._ahead is not None:
+            # The entries of a read that was under way when Redis failed are pending now.
             ahead, self._ahead = self._ahead, None
             with suppress(Refused, Unavailable):
                 await self._waits.result(ahead.taken)
+        async for entries in self._reader.unfinished(self._streams):
+            self._log.info("{count} entries are pending from before", count=len(entries))
+            await self._storing.process(self._taker.take(entries))
+        return State.CONSUMING
+
+    async def _consume(self) -> State:
+        self._pulse.beat()
+        now = self._clock.seconds()
+        if now >= self._next_join:
+            return State.CONNECTING
+        if now >= self._next_claim:
+            self._next_claim = now + self._pace.claim_after / 2
+            await self._claim()
+        taken = await self._next_batch()
+        self._backoff.succeeded()
+        if taken.count:
+            await self._storing.process(taken)
+        return State.CONSUMING
 
     async def _next_batch(self) -> Taken:
         """Return a full batch, or what arrives within the delay; start to read the next one."""
         idle = self._ahead is None
         ahead, self._ahead = self._ahead or self._start_read(), None
         taken = await self._waits.result(ahead.taken)
-        # If it was under way while the last batch was committed, that was delay enough.
-        if idle and 0 < taken.count < self._pace.batch_size:
-            await self._waits.sleep(self._pace.batch_delay)
-        if not self.running:
-            return Taken()  # they stay pending, and are read first after the next start
-        if 0 < taken.count < self._pace.batch_size and ahead.allowance.open():
-            more = await self._reader.read(ahead.allowance)
-            self._taker.take(more, taken)
+        if 0 < taken.count < self._pace.batch_size:
+            # If it was under way while the last batch was committed, that was delay enough.
+            if idle:
+                await self._waits.sleep(self._pace.batch_delay)
+            if self._waits.stopped:
+                raise Stopped  # the entries stay pending, and are read first after the next start
+            if ahead.allowance.open():
+                self._taker.take(await self._reader.read(ahead.allowance), taken)
         if taken.count:
             self._ahead = self._start_read()
         return taken
@@ -279,9 +305,6 @@ class Consumer(Service):
 
     async def _claim(self) -> None:
         """Claim entries that are pending with idle consumers, and process them."""
-        if self._clock.seconds() < self._next_claim:
-            return
-        self._next_claim = self._clock.seconds() + self._pace.claim_after / 2
         if self._ahead is not None:
             # Redis gives a consumer its own entries, too: they would be stored twice.
             await self._storing.keep(self._ahead.came)
@@ -294,5 +317,3 @@ class Consumer(Service):
                 )
                 self._metrics.claimed.labels(stream).inc(len(entries))
                 await self._storing.process(self._taker.take(entries))
-                if not self.running:
-                    return

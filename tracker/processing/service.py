@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 from prometheus_client import CollectorRegistry
+from twisted.internet.interfaces import IReactorTime
 
 from tracker.interfaces import INaming, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
@@ -23,7 +23,8 @@ from tracker.runtime.lifecycle import Abort, Role
 
 
 def process_role(
-    reactor: Any,
+    *,
+    reactor: IReactorTime,
     address: RedisAddress,
     vendors: Mapping[str, str],
     consumer: str,
@@ -64,16 +65,16 @@ def process_role(
         size=pace.batch_bytes,
     )
     Consumer(
-        reactor,
-        reader,
-        vendors,
-        sink,
-        health.condition("consumer"),
-        abort,
-        pace,
-        ProcessMetrics(vendors, registry),
-        None if namer is None else namer.name,
-        health.pulse("consumer's loop", STUCK),
+        clock=reactor,
+        reader=reader,
+        vendors=vendors,
+        sink=sink,
+        condition=health.condition("consumer"),
+        abort=abort,
+        pace=pace,
+        metrics=ProcessMetrics(vendors, registry),
+        name_attributes=None if namer is None else namer.name,
+        pulse=health.pulse("consumer's loop", STUCK),
     ).setServiceParent(role)
     drift = DriftGuard(reactor, commands, vendors, health.condition("streams"), registry)
     drift.setServiceParent(role)

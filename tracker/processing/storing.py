@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
+from twisted.internet.interfaces import IReactorTime
 
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkTimedOut, SinkUnusable
 from tracker.keys import PROCESSOR_GROUP
-from tracker.log.entries import Delivered, entry_order
+from tracker.log.entries import Delivered
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Pulse
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.taking import Row, Taken
 from tracker.runtime.backoff import Backoff
-from tracker.runtime.waits import Waits
+from tracker.runtime.waits import Stopped, Waits
 
 #: Seconds until a failed sink or stream is tried again: the first time, and at most.
 FIRST_RETRY: Final = 0.5
@@ -30,12 +28,15 @@ LAST_RETRY: Final = 15.0
 #: this is the oldest entry that any consumer had not finished by then.
 _UNFINISHED: Final = f"{PROCESSOR_GROUP}:unfinished"
 
-T = TypeVar("T")
 _Ids = Mapping[str, Sequence[str]]
+#: (stream, name of the checkpoint) → ID.
+_Checkpoints = Mapping[tuple[str, str], str]
 
 
 class Storing:
     """Stores the entries of one consumer in the sink.
+
+    Its methods raise :class:`Stopped` if they are stopped before they have done everything.
 
     :param reader: the consumer's membership in the group.
     :param size: how many positions the sink is given at once.
@@ -47,7 +48,7 @@ class Storing:
     def __init__(
         self,
         *,
-        clock: Any,
+        clock: IReactorTime,
         waits: Waits,
         reader: IRecordReader,
         sink: IPositionSink,
@@ -66,28 +67,40 @@ class Storing:
         self._report_entry = report_entry
         self._metrics = metrics
         self._pulse = pulse
-        self._opened = False
-        self._failing = False
+        self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
         self._kept = 0.0  # when claims were kept last
         metrics.batch_limit.set(size.limit)
 
     async def open(self) -> None:
-        """Open the sink, with retries; return early when stopped.
+        """Open the sink, with retries. It may take hours if tables are migrated.
 
-        :raises SinkUnusable: when it can never be opened.
+        :raises SinkUnusable: if it can never be opened.
         """
-        await self._patiently("the sink cannot be opened", self._sink.open)
-        self._opened = True
+        while True:
+            try:
+                await self._sink.open()
+            except SinkUnusable:
+                raise
+            except Exception as error:  # noqa: BLE001 - reported, and tried again
+                await self._failed("the sink cannot be opened", error)
+            else:
+                self._succeeded()
+                return
 
-    async def unfinished(self, stream: str) -> tuple[str | None] | None:
-        """Return the first entry that was not finished at the last commit; None when stopped.
+    async def unfinished(self, stream: str) -> str | None:
+        """Return the first entry that was not finished at the last commit, as the sink knows it.
 
         After a loss of the group, all before it are in the sink.
         """
-        return await self._patiently(
-            "the checkpoint of the sink cannot be read",
-            lambda: self._sink.checkpoint(stream, _UNFINISHED),
-        )
+        while True:
+            self._pulse.beat()
+            try:
+                entry_id = await self._sink.checkpoint(stream, _UNFINISHED)
+            except Exception as error:  # noqa: BLE001 - reported, and tried again
+                await self._failed("the checkpoint of the sink cannot be read", error)
+            else:
+                self._succeeded()
+                return entry_id
 
     async def close(self) -> None:
         """Close the sink."""
@@ -98,23 +111,25 @@ class Storing:
         await self._keep_claims(_ids((taken.rows, taken.dead)))
 
     async def process(self, taken: Taken) -> None:
-        """Store rows, move dead entries to the dead letters, and acknowledge each after that."""
+        """Store rows, move dead entries to the dead letters, and acknowledge each after that.
+
+        If stopped before, the entries that are left are delivered again after the next start.
+        """
         self._pulse.beat()
-        unfinished: dict[str, str] = {}
+        unfinished: dict[tuple[str, str], str] = {}
         for stream in taken.streams:
-            first = await self._reader.oldest_unfinished(stream)
-            if first is not None:
-                unfinished[stream] = first
-        if not await self._store(taken, unfinished):
-            return  # stopped: entries that are not acknowledged are delivered again
+            oldest = await self._reader.oldest_unfinished(stream)
+            if oldest is not None:
+                unfinished[stream, _UNFINISHED] = oldest
+        await self._store(taken, unfinished)
         for stream, entry_ids in taken.deleted.items():
             await self._acknowledge(stream, entry_ids)
         # Last, because Redis may have no room for dead letters.
         for entry, reason in taken.dead:
-            await self._put_aside(entry, reason)
+            await self._dead_letter(entry, reason)
 
-    async def _store(self, taken: Taken, unfinished: Mapping[str, str]) -> bool:
-        """Store all rows, in their order; return False if stopped before.
+    async def _store(self, taken: Taken, unfinished: _Checkpoints) -> None:
+        """Store all rows, in their order.
 
         Positions that the sink refuses are found by halving, and become dead. A part that it
         does not store in time is retried in smaller parts; a single position is retried until
@@ -124,105 +139,75 @@ class Storing:
         todo: deque[Sequence[Row]] = deque([taken.rows] if taken.rows else [])
         self._kept = self._clock.seconds()
         while todo:
+            if self._waits.stopped:
+                raise Stopped
+            self._pulse.beat()
             part = todo.popleft()
             if len(part) > self._size.limit:
                 todo.appendleft(part[self._size.limit :])
                 part = part[: self._size.limit]
-            held = partial(_ids, (part, *todo, taken.dead))
+            entry_ids = _ids([part])
+            began = self._clock.seconds()
             try:
-                if not await self._store_part(part, unfinished, held):
-                    return False
+                new = await self._sink.store(_batch(part, entry_ids, unfinished))
             except BatchRefused as error:
+                self._succeeded()
                 if len(part) == 1:
                     taken.dead.append((part[0][0], f"refused by the sink: {error}"))
                 else:
                     middle = len(part) // 2
                     todo.extendleft((part[middle:], part[:middle]))
-            except SinkTimedOut:
-                todo.appendleft(part)  # it is divided now
+            except Exception as error:  # noqa: BLE001 - reported, and tried again
+                todo.appendleft(part)
+                longest = LAST_RETRY
+                if isinstance(error, SinkTimedOut):
+                    self._timed_out(len(part), self._clock.seconds() - began)
+                    if len(part) > 1:
+                        longest = FIRST_RETRY  # as it is divided now
+                held = _ids((*todo, taken.dead))
+                await self._failed("the sink does not store", error, held, longest)
             else:
-                for stream, entry_ids in _ids([part]).items():
-                    await self._acknowledge(stream, entry_ids)
+                self._succeeded()
+                now = self._clock.seconds()
+                self._size.succeeded(now - began)
+                self._metrics.batch_limit.set(self._size.limit)
+                self._metrics.committed(len(part), new, began, now)
+                for stream, done in entry_ids.items():
+                    await self._acknowledge(stream, done)
                 if todo and self._clock.seconds() - self._kept >= LAST_RETRY:
                     await self._keep_claims(_ids((*todo, taken.dead)))
-        return True
 
-    async def _store_part(
-        self, part: Sequence[Row], unfinished: Mapping[str, str], held: Callable[[], _Ids]
-    ) -> bool:
-        """Store some rows, with retries; return False if stopped before.
-
-        :param held: returns the entries whose claims are renewed meanwhile.
-        :raises BatchRefused: if some of the rows can never be stored.
-        :raises SinkTimedOut: if there is more than one row, and they were not stored in time.
-        """
-        batch = _batch(part, unfinished)
-        began = self._clock.seconds()
-
-        def store() -> Deferred[int]:
-            nonlocal began
-            began = self._clock.seconds()
-            return self._sink.store(batch).addErrback(failed)
-
-        def failed(failure: Failure) -> Failure:
-            if failure.check(SinkTimedOut):
-                self._size.timed_out(len(part), self._clock.seconds() - began)
-                self._metrics.sink_timeouts.inc()
-                self._metrics.batch_limit.set(self._size.limit)
-            return failure
-
-        final = SinkTimedOut if len(part) > 1 else None
-        stored = await self._patiently("the sink does not store", store, held, final)
-        if stored is None:
-            return False
-        now = self._clock.seconds()
-        self._size.succeeded(now - began)
+    def _timed_out(self, count: int, seconds: float) -> None:
+        self._size.timed_out(count, seconds)
+        self._metrics.sink_timeouts.inc()
         self._metrics.batch_limit.set(self._size.limit)
-        self._metrics.committed(len(part), stored[0], began, now)
-        return True
 
-    async def _patiently(
+    async def _failed(
         self,
         what: str,
-        ask: Callable[[], Deferred[T]],
-        held: Callable[[], _Ids] = dict,
-        final: type[Exception] | None = None,
-    ) -> tuple[T] | None:
-        """Call the sink until it succeeds; return its result, or None if stopped before.
+        error: Exception,
+        held: _Ids | None = None,
+        longest: float = LAST_RETRY,
+    ) -> None:
+        """Report an error of the sink, and wait until the next attempt.
 
-        :param what: reported while the calls fail.
-        :param held: returns the entries whose claims are renewed meanwhile.
-        :param final: an exception that is raised instead of being retried.
-        :raises BatchRefused, SinkUnusable: if a retry would not help.
+        A sink that was usable once is retried after any error.
+
+        :param held: the entries whose claims are kept.
+        :param longest: seconds to wait, at most.
         """
-        backoff = Backoff(self._clock, FIRST_RETRY, LAST_RETRY)
-        while not self._waits.stopped:
-            if self._opened:  # opening may take hours if tables are migrated
-                self._pulse.beat()
-            try:
-                answer = await ask()
-            except BatchRefused:
-                self._recovered()
-                raise
-            except Exception as error:
-                if isinstance(error, SinkUnusable) and not self._opened:
-                    raise
-                # A sink that was usable once is retried after any error.
-                self._failing = True
-                self._metrics.sink_failures.inc()
-                self._condition.fails(f"{what}: {error}")
-                await self._waits.sleep(backoff.failed())
-                await self._keep_claims(held())
-                if final is not None and isinstance(error, final) and not self._waits.stopped:
-                    raise
-            else:
-                self._recovered()
-                return (answer,)
-        return None
+        self._metrics.sink_failures.inc()
+        self._condition.fails(f"{what}: {error}")
+        await self._waits.sleep(min(longest, self._backoff.failed()))
+        await self._keep_claims(held or {})
+        if self._waits.stopped:
+            raise Stopped
 
-    def _recovered(self) -> None:
-        if self._failing and not self._waits.stopped:
-            self._failing = False
+    def _succeeded(self) -> None:
+        if self._backoff.failures == 0:
+            return
+        self._backoff.succeeded()
+        if not self._waits.stopped:
             self._condition.met()
 
     async def _keep_claims(self, held: _Ids) -> None:
@@ -236,7 +221,7 @@ class Storing:
         await self._reader.acknowledge(stream, entry_ids)
         self._metrics.processed.labels(stream).inc(len(entry_ids))
 
-    async def _put_aside(self, entry: Delivered, reason: str) -> None:
+    async def _dead_letter(self, entry: Delivered, reason: str) -> None:
         """Move an entry that cannot be stored to the dead letters, with all its fields."""
         try:
             await self._reader.dead_letter(entry, reason)
@@ -258,10 +243,11 @@ def _ids(parts: Iterable[Sequence[tuple[Delivered, Any]]]) -> _Ids:
     return found
 
 
-def _batch(rows: Sequence[Row], unfinished: Mapping[str, str]) -> Batch:
-    checkpoints = {(stream, _UNFINISHED): first for stream, first in unfinished.items()}
-    for entry, _ in rows:
-        key = (entry.stream, PROCESSOR_GROUP)
-        if key not in checkpoints or entry_order(checkpoints[key]) < entry_order(entry.id):
-            checkpoints[key] = entry.id
-    return Batch([stored for _, stored in rows], checkpoints)
+def _batch(rows: Sequence[Row], entry_ids: _Ids, unfinished: _Checkpoints) -> Batch:
+    """Return rows with their checkpoints.
+
+    :param entry_ids: of these rows.
+    """
+    # The entries of each stream are in the order of their IDs.
+    last = {(stream, PROCESSOR_GROUP): ids[-1] for stream, ids in entry_ids.items()}
+    return Batch([stored for _, stored in rows], {**unfinished, **last})

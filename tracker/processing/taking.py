@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Final
 
-from attrs import define, field
+from attrs import define, evolve, field
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.interfaces import StoredPosition
 from tracker.log.entries import Delivered
 from tracker.observe.ratelimit import LimitedLog
-from tracker.position import BadEntry
-from tracker.processing.entries import stored_position
+from tracker.position import BadEntry, EncodedAttributes, Position, digest
 from tracker.processing.metrics import ProcessMetrics
+from tracker.storage.rows import encode_json
 from tracker.untrusted import MAX_LINE, shown
+
+#: Characters of a codec's name.
+MAX_CODEC: Final = 64
 
 Row = tuple[Delivered, StoredPosition]
 
@@ -45,7 +49,7 @@ class Taker:
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         vendors: Mapping[str, str],
         metrics: ProcessMetrics,
         name_attributes: Callable[[StoredPosition], StoredPosition] | None,
@@ -83,3 +87,27 @@ class Taker:
         self._rejections.error(
             "{stream} {id}: {what}", stream=entry.stream, id=entry.id, what=shown(what, MAX_LINE)
         )
+
+
+def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
+    """Return what is stored of an entry.
+
+    :param entry: has its content.
+    :raises BadEntry: if it is not a position.
+    """
+    fields = entry.fields
+    try:
+        codec = fields[b"codec"].decode("ascii")
+        payload = fields[b"payload"].decode("utf-8")
+    except KeyError as error:
+        raise BadEntry(f"the field {error.args[0].decode()} is missing") from None
+    except UnicodeDecodeError as error:
+        raise BadEntry(f"not text: {error}") from None
+    if not (0 < len(codec) <= MAX_CODEC and codec.isprintable()):
+        raise BadEntry("codec is not a short ASCII text")
+    position = Position.from_payload(payload)
+    if not isinstance(position.attributes, EncodedAttributes):
+        # A batch is bounded by the bytes of its entries; decoded objects would take many times
+        # as much memory.
+        position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
+    return StoredPosition(position, digest(payload), vendor, codec, entry.appended_at)

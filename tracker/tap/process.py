@@ -80,16 +80,18 @@ class ProcessOptions(StoringOptions):
     ) -> Role:
         """See RoleOptions."""
         return process_role(
-            reactor,
-            reachable(redis_address(self["redis"], os.environ), reactor),
-            config.process_streams(os.environ, installed_vendors()),
-            config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
-            open_sink(reactor, config.sink_url(self["sink"], os.environ), not self["no-migrate"]),
-            health,
-            abort,
-            config.settings(Pace, self),
-            self.namings(),
-            registry,
+            reactor=reactor,
+            address=reachable(redis_address(self["redis"], os.environ), reactor),
+            vendors=config.process_streams(os.environ, installed_vendors()),
+            consumer=config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
+            sink=open_sink(
+                reactor, config.sink_url(self["sink"], os.environ), not self["no-migrate"]
+            ),
+            health=health,
+            abort=abort,
+            pace=config.settings(Pace, self),
+            namings=self.namings(),
+            registry=registry,
         )
 
 

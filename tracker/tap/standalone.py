@@ -69,16 +69,16 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
         role = Role()
         EmbeddedRedis(reactor, program, folder, abort).setServiceParent(role)
         process_role(
-            reactor,
-            address,
-            config.process_streams(os.environ, vendors),
-            name,
-            open_sink(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
-            health,
-            abort,
-            Pace(),
-            self.namings(),
-            registry,
+            reactor=reactor,
+            address=address,
+            vendors=config.process_streams(os.environ, vendors),
+            consumer=name,
+            sink=open_sink(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
+            health=health,
+            abort=abort,
+            pace=Pace(),
+            namings=self.namings(),
+            registry=registry,
         ).setServiceParent(role)
         janitor_role(
             reactor,

@@ -48,16 +48,16 @@ class Processing:
         self.registry = CollectorRegistry()
         self.aborted: list[str] = []
         self.role = process_role(
-            reactor,
-            redis.address,
-            dict.fromkeys(streams, "teltonika"),
-            name,
-            sink,
-            self.health,
-            self.aborted.append,
-            pace or Pace(),
-            namings,
-            self.registry,
+            reactor=reactor,
+            address=redis.address,
+            vendors=dict.fromkeys(streams, "teltonika"),
+            consumer=name,
+            sink=sink,
+            health=self.health,
+            abort=self.aborted.append,
+            pace=pace or Pace(),
+            namings=namings,
+            registry=self.registry,
         )
         self.role.startService()
 
