@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, Final
 
 from twisted.application.service import Service
-from twisted.internet import tcp
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IAddress, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
 from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
-from tracker.errors import Refused, Unanswered, Unavailable
+from tracker.errors import Refused, Unavailable
 from tracker.observe.health import Condition
 from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
-from tracker.redis.protocol import RedisProtocol
+from tracker.redis.protocol import READ_ONLY, RedisFactory, RedisProtocol
 from tracker.redis.sentinel import NotFound, SentinelEndpoint, why_not_connected
+from tracker.runtime.backoff import Backoff
+from tracker.runtime.waits import Stopped, Waits
 
 #: Seconds without a byte, while a reply is due, after which a connection counts as dead.
 REPLY_TIMEOUT: Final = 4.0
@@ -30,7 +30,16 @@ CHECK_INTERVAL: Final = 1.0
 # REPLY_TIMEOUT + FIRST_RETRY, for an answer that is lost on the way, and
 # CONNECT_TIMEOUT + LAST_RETRY, for an attempt that began just before the return.
 
-_READ_ONLY: Final = "a read-only replica"
+
+class State(Enum):
+    """State of a connection: each is followed by the next one, the last one by the first."""
+
+    DISCONNECTED = "disconnected"
+    """Not started, waiting for the next attempt, connecting, or stopped."""
+    CHECKING = "checking"
+    """Connected; it is not known yet whether the server is usable."""
+    USABLE = "usable"
+    """Commands are sent."""
 
 
 class RedisConnection(Service):
@@ -40,7 +49,9 @@ class RedisConnection(Service):
     kept for later: while the connection is down they fail with ``Unavailable``.
 
     txredisapi's own pools are not used: they keep commands while Redis is away, which
-    would give up the bound on memory, and stop for good when a login fails.
+    would give up the bound on memory, and stop for good when a login fails. Nor is Twisted's
+    ClientService: in 26.10 it raises NoTransition if the connection is lost while
+    ``prepareConnection`` logs in and checks the server, and it does not tell why an attempt failed.
 
     Usable is a connection to a master that answers. While nothing else is asked, it is
     asked for that every second, so that an outage is known before a device suffers it.
@@ -48,34 +59,35 @@ class RedisConnection(Service):
     :param condition: met when the connection is usable; each failed attempt is reported.
     :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
         the connection is closed; must exceed the time that any command may block.
-    :param demanding: whether it is so; else any server is usable that lets us log in, and
-        is asked for nothing by itself: for those who want to know what is wrong with it.
+    :param require_master: reject replicas and servers that are still loading. If False, any
+        server is usable that lets us log in, and nothing is asked of it unprompted.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         address: RedisAddress,
         condition: Condition,
         reply_timeout: float = REPLY_TIMEOUT,
-        demanding: bool = True,
+        require_master: bool = True,
     ) -> None:
         self._reactor = reactor
-        self._demanding = demanding
+        self._require_master = require_master
         self._address = address
         self._condition = condition
-        self._reply_timeout = reply_timeout
+        self._factory = RedisFactory(reactor, reply_timeout)
         self.connections = 0
         """How many connections have been usable so far."""
-        self._made: _Protocol | None = None
-        self._protocol: _Protocol | None = None  # the same, once it is usable
+        self._state = State.DISCONNECTED
+        self._protocol: RedisProtocol | None = None  # unless it is disconnected
         self._connected_once: list[Deferred[None]] = []
-        self._attempt: Deferred[Any] | None = None
+        self._waits = Waits(reactor)
         self._loop: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
         """Begin to connect."""
         super().startService()
+        self._waits = Waits(self._reactor)
         self._loop = Deferred.fromCoroutine(self._stay_connected())
 
     def stopService(self) -> Deferred[None]:
@@ -84,10 +96,9 @@ class RedisConnection(Service):
         waiting, self._connected_once = self._connected_once, []
         for deferred in waiting:
             deferred.errback(Unavailable("stopped"))
-        if self._attempt is not None:
-            self._attempt.cancel()
-        if self._made is not None:
-            self._made.give_up("stopped")
+        self._waits.stop()
+        if self._protocol is not None:
+            self._protocol.give_up("stopped")
         return self._loop
 
     def execute(self, *arguments: str | bytes | int) -> Deferred[Any]:
@@ -95,62 +106,63 @@ class RedisConnection(Service):
 
         Fails with :class:`~tracker.errors.Unavailable` or :class:`~tracker.errors.Refused`.
         """
-        if self._protocol is None:
+        if self._protocol is None or self._state is not State.USABLE:
             return fail(Unavailable("not connected"))
-        return self._protocol.ask(*arguments)
+        return self._protocol.execute_command(*arguments)
 
     @property
     def connected(self) -> bool:
         """Whether a command would be sent."""
-        return self._protocol is not None
+        return self._state is State.USABLE
 
     def when_connected(self) -> Deferred[None]:
         """Fires as soon as a command would be sent: now, or after the next connection.
 
         Fails with :class:`~tracker.errors.Unavailable` when the service stops before.
         """
-        if self._protocol is not None:
+        if self.connected:
             return succeed(None)
         deferred: Deferred[None] = Deferred(self._connected_once.remove)
         self._connected_once.append(deferred)
         return deferred
 
     async def _stay_connected(self) -> None:
-        delay = FIRST_RETRY
-        while self.running:
-            factory = _Factory(self._reactor, self._address, self._reply_timeout)
+        backoff = Backoff(self._reactor, FIRST_RETRY, LAST_RETRY)
+        while not self._waits.stopped:
             try:
                 endpoint = self._address.endpoint(self._reactor)
-                protocol = await self._cancellable(endpoint.connect(factory))
-            except CancelledError:
-                break
-            except Exception as error:  # noqa: BLE001 - told, and tried again
+                protocol: Any = await self._waits.result(endpoint.connect(self._factory))
+            except Stopped:
+                return
+            except Exception as error:  # noqa: BLE001 - reported, and tried again
                 reason = why_not_connected(error)
             else:
                 if await self._use(protocol, endpoint):
-                    delay = FIRST_RETRY
-                reason = protocol.server + protocol.why
-            if not self.running:
-                break
-            self._condition.fails(f"{reason} ({self._address})")
-            try:
-                await self._cancellable(deferLater(self._reactor, delay))
-            except CancelledError:
-                break
-            delay = min(2 * delay, LAST_RETRY)
+                    backoff.succeeded()
+                reason = self._server_of(protocol) + protocol.why
+            if not self._waits.stopped:
+                self._condition.fails(f"{reason} ({self._address})")
+                await self._waits.sleep(backoff.failed())
 
-    async def _use(self, protocol: _Protocol, endpoint: IStreamClientEndpoint) -> bool:
-        """Serve commands by this connection until it is lost; whether it ever did."""
+    def _server_of(self, protocol: RedisProtocol) -> str:
+        """Return which server it is, where the address does not say so."""
+        peer = protocol.transport.getPeer()
+        if self._address.sentinels and isinstance(peer, IPv4Address | IPv6Address):
+            return f"the master {peer.host}:{peer.port}: "
+        return ""
+
+    async def _use(self, protocol: RedisProtocol, endpoint: IStreamClientEndpoint) -> bool:
+        """Serve commands by this connection until it is lost; return True if it was usable."""
         lost = protocol.whenDisconnected()
-        self._made = protocol
+        self._protocol, self._state = protocol, State.CHECKING
         watched = Deferred.fromCoroutine(self._watch(protocol, endpoint))
         await lost
-        was_usable = self._protocol is not None
-        self._made = self._protocol = None
+        was_usable = self.connected
+        self._protocol, self._state = None, State.DISCONNECTED
         watched.cancel()
         return was_usable
 
-    async def _watch(self, protocol: _Protocol, endpoint: IStreamClientEndpoint) -> None:
+    async def _watch(self, protocol: RedisProtocol, endpoint: IStreamClientEndpoint) -> None:
         """Let the connection be used as soon, and only as long, as it is fit for use."""
         overdue = self._reactor.callLater(
             CONNECT_TIMEOUT, protocol.give_up, f"no answer within {CONNECT_TIMEOUT:g} s"
@@ -158,14 +170,14 @@ class RedisConnection(Service):
         try:
             # Connected is not yet usable: TLS may fail after this, the server may want a
             # password, be loading its data, or be a replica.
-            await protocol.whenConnected()
-            if self._demanding:
-                await protocol.check()
+            await self._log_in(protocol)
+            if self._require_master:
+                await _check(protocol)
             overdue.cancel()
-            self._admit(protocol)
-            while self._demanding:
+            self._admit()
+            while self._require_master:
                 await deferLater(self._reactor, CHECK_INTERVAL)
-                await protocol.check()
+                await _check(protocol)
                 if isinstance(endpoint, SentinelEndpoint):
                     await endpoint.confirm()
         except CancelledError:
@@ -176,116 +188,47 @@ class RedisConnection(Service):
             if overdue.active():
                 overdue.cancel()
 
-    def _admit(self, protocol: _Protocol) -> None:
-        self._protocol = protocol
+    async def _log_in(self, protocol: RedisProtocol) -> None:
+        """Log in and select the database.
+
+        :raises Refused, Unavailable: with the reason if that failed.
+        """
+        address = self._address
+        if address.password is not None:
+            user = (address.username,) if address.username else ()
+            try:
+                await protocol.execute_command("AUTH", *user, address.password)
+            except Refused as error:
+                raise Refused(f"Redis error: could not auth: {error}") from None
+        if address.database:
+            try:
+                await protocol.execute_command("SELECT", address.database)
+            except Refused as error:
+                raise Refused(
+                    f"Redis error: could not set dbid={address.database}: {error}"
+                ) from None
+
+    def _admit(self) -> None:
+        self._state = State.USABLE
         self.connections += 1
         self._condition.met()
         waiting, self._connected_once = self._connected_once, []
         for deferred in waiting:
             deferred.callback(None)
 
-    async def _cancellable(self, deferred: Deferred[Any]) -> Any:
-        self._attempt = deferred
-        try:
-            return await deferred
-        finally:
-            self._attempt = None
 
+async def _check(protocol: RedisProtocol) -> None:
+    """Return if the server answers and is a master.
 
-class _Protocol(RedisProtocol):
-    """txredisapi's protocol, which remembers why it ended."""
-
-    why = ""
-    server = ""
-    """Which one it is, where the address does not say so."""
-
-    def ask(self, *arguments: str | bytes | int) -> Deferred[Any]:
-        """Send a command; fires with its answer."""
-        answer: Deferred[Any] = self.execute_command(*arguments)
-        if isinstance(self.transport, tcp.Connection) and not self.transport.TLS:
-            # Else it would wait until the reactor has read all that can be read.
-            self.transport.doWrite()
-        return answer.addErrback(self._explain)
-
-    def _explain(self, failure: Failure) -> Failure:
-        if failure.check(Unanswered):
-            self.why = self.why or failure.getErrorMessage()
-        # Where a script was refused, Redis before 7.0 says so in the middle of the line.
-        elif failure.check(Refused) and "READONLY " in failure.getErrorMessage():
-            # It was the master. Who is now, the next attempt to connect will tell.
-            self.give_up(_READ_ONLY)
-            return Failure(Unavailable(_READ_ONLY))
-        return failure
-
-    def _build_command(self, *arguments: str | bytes | int, **options: Any) -> bytes:
-        # txredisapi's takes 2 µs an argument, of which each record has four; this a fifth of it.
-        parts = [f"*{len(arguments)}\r\n"]
-        for argument in arguments:
-            if isinstance(argument, int):
-                argument = str(argument)
-            elif not isinstance(argument, str) or not argument.isascii():
-                command: bytes = super()._build_command(*arguments, **options)
-                return command
-            parts.append(f"${len(argument)}\r\n{argument}\r\n")
-        return "".join(parts).encode("ascii")
-
-    async def check(self) -> None:
-        """Return when the server answers and is a master.
-
-        :raises Refused, Unavailable: with the reason if not.
-        """
-        await self.ask("PING")
-        try:
-            role, *_ = await self.ask("ROLE")
-        except Refused as error:
-            # Some users may not ask, and some servers that stand for others cannot tell.
-            if str(error).startswith(("NOPERM", "ERR unknown command")):
-                return
-            raise
-        if role != b"master":
-            raise Unavailable(_READ_ONLY if role == b"slave" else f"a {role.decode()}, no server")
-
-    def give_up(self, why: str) -> None:
-        """Close the connection at once."""
-        self.why = self.why or why
-        self.transport.abortConnection()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.why = self.why or f"connection lost: {reason.getErrorMessage()}"
-        super().connectionLost(reason)
-
-
-class _Factory(Factory):
-    """What :class:`_Protocol` expects of its factory."""
-
-    noisy = False
-    isLazy = False
-
-    def __init__(self, reactor: Any, address: RedisAddress, reply_timeout: float) -> None:
-        self._reactor = reactor
-        self._address = address
-        self._reply_timeout = reply_timeout
-        self._built: _Protocol | None = None
-
-    def buildProtocol(self, addr: IAddress | None) -> _Protocol:
-        """The connection's protocol."""
-        protocol = _Protocol(
-            self._reactor,
-            self._reply_timeout,
-            dbid=self._address.database or None,
-            username=self._address.username,
-            password=self._address.password,
-        )
-        protocol.factory = self
-        if self._address.sentinels and isinstance(addr, (IPv4Address, IPv6Address)):
-            protocol.server = f"the master {addr.host}:{addr.port}: "
-        self._built = protocol
-        return protocol
-
-    def stopTrying(self) -> None:
-        """Asked by txredisapi after a failed login. The password may be mended in Redis."""
-
-    def connectionError(self, why: str) -> None:
-        """Told by txredisapi why it could not log in or select the database."""
-        assert self._built is not None  # noqa: S101 - it is the caller
-        self._built.why = why
+    :raises Refused, Unavailable: with the reason if not.
+    """
+    await protocol.execute_command("PING")
+    try:
+        role, *_ = await protocol.execute_command("ROLE")
+    except Refused as error:
+        # Some users may not ask, and some servers that stand for others cannot tell.
+        if str(error).startswith(("NOPERM", "ERR unknown command")):
+            return
+        raise
+    if role != b"master":
+        raise Unavailable(READ_ONLY if role == b"slave" else f"a {role.decode()}, no server")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any, Final
 
 import txredisapi
+from twisted.internet import tcp
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IDelayedCall, IReactorTime
-from twisted.internet.protocol import connectionDone
+from twisted.internet.interfaces import IAddress, IDelayedCall, IReactorTime
+from twisted.internet.protocol import Factory, connectionDone
 from twisted.python.failure import Failure
 
 from tracker.errors import Refused, Unanswered, Unavailable
@@ -20,6 +21,9 @@ _REPEATED = ", with args beginning with"
 #: option says otherwise, then need 2.3 Mbit/s.
 MAX_REPLY_TIME: Final = 60.0
 
+#: Why a connection to a server is closed that was the master, or never was.
+READ_ONLY: Final = "a read-only replica"
+
 
 def is_wrong_type(error: Exception) -> bool:
     """Return whether Redis refused a command because the key holds another type of value."""
@@ -27,12 +31,11 @@ def is_wrong_type(error: Exception) -> bool:
 
 
 class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
-    """txredisapi's protocol, which raises errors without the arguments of the command.
+    """txredisapi's protocol, which raises our errors, without the arguments of the command.
 
     Their texts are printable and of bounded length.
 
-    Replies are bytes and numbers as they came: it is made with ``charset=None`` and
-    ``convertNumbers=False``.
+    Replies are bytes and numbers as they came. It does not log in.
 
     :param clock: measures the reply timeout.
     :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
@@ -41,44 +44,71 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         reply would never be complete in time.
     """
 
-    def __init__(self, clock: IReactorTime, reply_timeout: float | None, **options: Any) -> None:
-        super().__init__(charset=None, convertNumbers=False, replyTimeout=None, **options)
-        self._watch = None if reply_timeout is None else _ReplyWatch(clock, reply_timeout)
+    why = ""
+    """Why the connection has ended, or is about to."""
 
-    def execute_command(self, *arguments: Any, **options: Any) -> Deferred[Any]:
+    def __init__(self, clock: IReactorTime, reply_timeout: float | None) -> None:
+        super().__init__(charset=None, convertNumbers=False, replyTimeout=None)
+        self._clock = clock
+        self._reply_timeout = reply_timeout
+        # One timer serves all commands. It runs while a reply is due, is not restarted by commands
+        # and bytes, and compares these times when it fires.
+        self._timer: IDelayedCall | None = None
+        self._due = 0.0  # time of the request whose reply is due, or of the reply before it
+        self._heard = 0.0  # time of the last byte
+
+    def execute_command(self, *arguments: str | bytes | int, **options: Any) -> Deferred[Any]:
         """Send a command; fires with its reply."""
         first = not self.replyQueue.waiting
         reply: Deferred[Any] = super().execute_command(*arguments, **options)
-        if first and self._watch is not None:
-            self._watch.begin(self._check_reply)
+        if first:
+            self._due = self._heard = self._clock.seconds()
+            if self._timer is None and self._reply_timeout is not None:
+                self._timer = self._clock.callLater(self._reply_timeout, self._check_reply)
+        if isinstance(self.transport, tcp.Connection) and not self.transport.TLS:
+            # Else it would wait until the reactor has read all that can be read.
+            self.transport.doWrite()
         return reply
+
+    def give_up(self, why: str) -> None:
+        """Close the connection at once."""
+        self.why = self.why or why
+        self.transport.abortConnection()
 
     def dataReceived(self, data: bytes, unpause: bool = False) -> None:
         """Read what Redis has sent."""
-        if self._watch is not None:
-            self._watch.heard()
+        self._heard = self._clock.seconds()
         super().dataReceived(data, unpause)
 
     def replyReceived(self, reply: Any) -> None:
-        """Pass on a complete reply."""
-        if self._watch is not None:
-            self._watch.completed()
+        """Pass on a complete reply. The next one, if any, is due from now on."""
+        self._due = self._heard
         super().replyReceived(reply)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail the commands that wait for a reply."""
-        if self._watch is not None:
-            self._watch.end()
+        self.why = self.why or f"connection lost: {reason.getErrorMessage()}"
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         super().connectionLost(reason)
 
     def _check_reply(self) -> None:
-        assert self._watch is not None  # noqa: S101 - it calls this
+        """Close the connection if a reply is late, else look again when it would be."""
+        assert self._reply_timeout is not None  # noqa: S101 - else there is no timer
+        self._timer = None
         if not self.replyQueue.waiting:
             return  # the next command starts the timer
-        late = self._watch.late()
-        if late is None:
-            self._watch.go_on(self._check_reply)
+        now = self._clock.seconds()
+        silence = self._heard + self._reply_timeout - now
+        total = self._due + self._reply_timeout + MAX_REPLY_TIME - now
+        if silence > 0 and total > 0:
+            self._timer = self._clock.callLater(max(0.001, min(silence, total)), self._check_reply)
             return
+        late = f"no answer within {self._reply_timeout:g} s"
+        if silence > 0:
+            late = f"no complete answer within {self._reply_timeout + MAX_REPLY_TIME:g} s"
+        self.why = self.why or late
         while self.replyQueue.waiting:
             self.replyQueue.put(Unanswered(late))
         self.transport.abortConnection()
@@ -87,68 +117,46 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         """The same: looking at each part of a reply to find nothing to do takes its time."""
         return data
 
-    @staticmethod
-    def handle_reply(r: Any) -> Any:
+    def handle_reply(self, r: Any) -> Any:
         """Return a reply; raise it if it is an error, as one of ours."""
         if not isinstance(r, Exception):
             return r
         if isinstance(r, txredisapi.ResponseError):
-            raise Refused(shown(str(r).partition(_REPEATED)[0], MAX_LINE))
+            text = shown(str(r).partition(_REPEATED)[0], MAX_LINE)
+            # Where a script was refused, Redis before 7.0 says so in the middle of the line.
+            if "READONLY " not in text:
+                raise Refused(text)
+            # It was the master. Who is now, the next attempt to connect will tell.
+            self.give_up(READ_ONLY)
+            raise Unavailable(READ_ONLY)
         if isinstance(r, txredisapi.ConnectionError):
             raise Unavailable(str(r))
         raise r
 
+    def _build_command(self, *arguments: str | bytes | int, **options: Any) -> bytes:
+        # txredisapi's takes 2 µs an argument, of which each record has four; this a fifth of it.
+        parts = [f"*{len(arguments)}\r\n"]
+        for argument in arguments:
+            if isinstance(argument, int):
+                argument = str(argument)
+            elif not isinstance(argument, str) or not argument.isascii():
+                command: bytes = super()._build_command(*arguments, **options)
+                return command
+            parts.append(f"${len(argument)}\r\n{argument}\r\n")
+        return "".join(parts).encode("ascii")
 
-class _ReplyWatch:
-    """The times from which the next reply of a connection has been due, and of its last byte.
 
-    One timer serves all commands. It runs while a reply is due, is not restarted by commands
-    and bytes, and compares these times when it fires.
-    """
+class RedisFactory(Factory):
+    """Builds :class:`RedisProtocol` with these parameters."""
 
-    def __init__(self, clock: IReactorTime, timeout: float) -> None:
+    noisy = False
+
+    def __init__(self, clock: IReactorTime, reply_timeout: float | None = None) -> None:
         self._clock = clock
-        self._timeout = timeout
-        self._since = 0.0  # of the reply that is due: the request, or the reply before it
-        self._heard = 0.0
-        self._timer: IDelayedCall | None = None
+        self._reply_timeout = reply_timeout
 
-    def begin(self, check: Any) -> None:
-        """Note that a reply is due, and start the timer. (None was due before.)"""
-        self._since = self._heard = self._clock.seconds()
-        if self._timer is None:
-            self._timer = self._clock.callLater(self._timeout, self._fire, check)
-
-    def heard(self) -> None:
-        """Note that bytes have arrived."""
-        self._heard = self._clock.seconds()
-
-    def completed(self) -> None:
-        """Note that a reply is complete. The next one, if any, is due from now on."""
-        self._since = self._heard
-
-    def late(self) -> str | None:
-        """Return in one line why the reply is late; None if it is not."""
-        now = self._clock.seconds()
-        if now - self._heard >= self._timeout:
-            return f"no answer within {self._timeout:g} s"
-        if now - self._since >= self._timeout + MAX_REPLY_TIME:
-            return f"no complete answer within {self._timeout + MAX_REPLY_TIME:g} s"
-        return None
-
-    def go_on(self, check: Any) -> None:
-        """Restart the timer for the moment at which the reply would be late."""
-        now = self._clock.seconds()
-        silence = self._heard + self._timeout - now
-        total = self._since + self._timeout + MAX_REPLY_TIME - now
-        self._timer = self._clock.callLater(max(0.001, min(silence, total)), self._fire, check)
-
-    def end(self) -> None:
-        """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _fire(self, check: Any) -> None:
-        self._timer = None
-        check()
+    def buildProtocol(self, addr: IAddress | None) -> RedisProtocol:
+        """See IProtocolFactory."""
+        protocol = RedisProtocol(self._clock, self._reply_timeout)
+        protocol.factory = self
+        return protocol

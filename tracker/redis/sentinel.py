@@ -14,13 +14,17 @@ from typing import Any, Final
 
 from twisted.internet.defer import Deferred
 from twisted.internet.error import TimeoutError as ConnectTimeout
-from twisted.internet.interfaces import IDelayedCall, IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.protocol import Factory, connectionDone
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IProtocolFactory,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.errors import Unavailable
-from tracker.redis.protocol import RedisProtocol
+from tracker.redis.protocol import RedisFactory
 
 #: Seconds for a Sentinel to be connected to and to answer.
 ASK_TIMEOUT: Final = 2.0
@@ -55,7 +59,7 @@ class SentinelEndpoint:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         name: str,
         sentinels: Mapping[str, IStreamClientEndpoint],
         server: Callable[[str, int], IStreamClientEndpoint],
@@ -103,7 +107,8 @@ class SentinelEndpoint:
         return await _Vote(self._reactor, asked).result
 
     async def _ask(self, endpoint: IStreamClientEndpoint) -> Place:
-        protocol: Any = await endpoint.connect(_Factory(self._reactor))
+        # It needs no reply timeout, since callers have a deadline.
+        protocol: Any = await endpoint.connect(RedisFactory(self._reactor))
         try:
             if self._password is not None:
                 await protocol.execute_command("AUTH", self._password)
@@ -126,7 +131,7 @@ class SentinelEndpoint:
 class _Vote:
     """What most of those who were asked say; ``result`` fires as soon as that is clear."""
 
-    def __init__(self, reactor: Any, asked: Mapping[str, Deferred[Place]]) -> None:
+    def __init__(self, reactor: IReactorTime, asked: Mapping[str, Deferred[Place]]) -> None:
         self.result: Deferred[Place] = Deferred(lambda _: self._end())
         self._reactor = reactor
         self._asked = asked
@@ -174,27 +179,3 @@ class _Vote:
             self._deadline.cancel()
         for sentinel in tuple(self._open):
             self._asked[sentinel].cancel()
-
-
-class _Protocol(RedisProtocol):
-    """A connection to a Sentinel, which remembers why it ended."""
-
-    why = ""
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self.why = f"connection lost: {reason.getErrorMessage()}"
-        super().connectionLost(reason)
-
-
-class _Factory(Factory):
-    noisy = False
-
-    def __init__(self, reactor: Any) -> None:
-        self._reactor = reactor
-
-    def buildProtocol(self, addr: Any) -> _Protocol:
-        # txredisapi gets no password: it would not say why it was refused. It needs no reply
-        # timeout, since callers have a deadline.
-        protocol = _Protocol(self._reactor, None)
-        protocol.factory = self
-        return protocol

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from tracker.redis.connection import _Protocol
+from tracker.redis.protocol import RedisProtocol
 
 ARGUMENTS = st.one_of(
     st.text(st.characters(codec="ascii"), max_size=20),
@@ -20,5 +20,5 @@ ARGUMENTS = st.one_of(
 @given(st.lists(ARGUMENTS, max_size=10))
 def test_a_command_is_what_the_library_would_make(arguments: list[str | bytes | int]) -> None:
     library = txredisapi.RedisProtocol(charset=None, convertNumbers=False)
-    ours = _Protocol(Clock(), None)
+    ours = RedisProtocol(Clock(), None)
     assert ours._build_command(*arguments) == library._build_command(*arguments)

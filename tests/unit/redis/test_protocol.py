@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Any
 
 import pytest
-import txredisapi
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionAborted, ConnectionLost
 from twisted.internet.task import Clock
-from twisted.internet.testing import StringTransport
+from twisted.internet.tcp import Connection
+from twisted.internet.testing import MemoryReactor, StringTransport
+from twisted.python.failure import Failure
 
 from tracker.errors import Unanswered, Unavailable
-from tracker.redis.protocol import MAX_REPLY_TIME, RedisProtocol
+from tracker.redis.protocol import MAX_REPLY_TIME, READ_ONLY, RedisProtocol
 
 TIMEOUT = 4.0
 
@@ -23,7 +26,7 @@ class Transport(StringTransport):
 
     def abortConnection(self) -> None:
         super().abortConnection()
-        self.protocol.connectionLost(txredisapi.ConnectionError("aborted"))
+        self.protocol.connectionLost(Failure(ConnectionAborted()))
 
 
 class Conversation:
@@ -137,6 +140,31 @@ def test_a_lost_connection_leaves_no_timer(conversation: Conversation) -> None:
     reply: Deferred[Any] = conversation.protocol.execute_command("PING")
     lost = []
     reply.addErrback(lambda failure: lost.append(failure.type))
-    conversation.protocol.connectionLost(txredisapi.ConnectionError("gone"))
+    conversation.protocol.connectionLost(Failure(ConnectionLost()))
     assert lost == [Unavailable]
     assert not conversation.clock.getDelayedCalls()
+
+
+def test_a_command_is_sent_before_the_reactor_turns() -> None:
+    # Twisted's transports write when the reactor turns next; ours calls doWrite, which is public
+    # only between a transport and its reactor.
+    ours, theirs = socket.socketpair()
+    protocol = RedisProtocol(Clock(), None)
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    with ours, theirs:
+        transport = Connection(ours, protocol, MemoryReactor())
+        transport.connected = True
+        protocol.makeConnection(transport)
+        protocol.execute_command("PING")
+        assert theirs.recv(100) == b"*1\r\n$4\r\nPING\r\n"
+
+
+def test_a_server_that_is_read_only_is_given_up(conversation: Conversation) -> None:
+    reply: Deferred[Any] = conversation.protocol.execute_command("SET", "a", "b")
+    lost = []
+    reply.addErrback(lambda failure: lost.append(failure.type))
+    conversation.protocol.dataReceived(b"-READONLY You can't write against a replica.\r\n")
+    assert lost == [Unavailable]
+    assert conversation.transport.disconnecting
+    assert conversation.protocol.why == READ_ONLY

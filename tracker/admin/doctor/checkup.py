@@ -58,7 +58,7 @@ async def examine(
 async def _redis(reactor: Reactor, examination: Examination, address: RedisAddress) -> None:
     usable = Condition()
     known = usable.reported()
-    connection = RedisConnection(reactor, address, usable, demanding=False)
+    connection = RedisConnection(reactor, address, usable, require_master=False)
     server = Server(connection, address)
     examination.expected = server.finding
     connection.startService()
