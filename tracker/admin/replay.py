@@ -25,8 +25,8 @@ from tracker.interfaces import (
 from tracker.log.entries import Delivered, behind
 from tracker.log.redis.ranges import read_range
 from tracker.position import BadEntry
-from tracker.reactor import Reactor
 from tracker.processing.taking import stored_position
+from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import Failed
 from tracker.storage.sinks import make_sink

@@ -19,7 +19,7 @@ from tracker.position import MAX_SAFE_INTEGER, iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.replies import mapping
-from tracker.storage.positions import MOST_DEVICES, NoAnswer, Positions, Search
+from tracker.storage.reader import MOST_DEVICES, NoAnswer, PositionReader, Search
 from tracker.untrusted import is_unicode, parse_json, shown
 
 #: Hours of a track that may be asked for.
@@ -51,7 +51,7 @@ class Devices:
         self,
         clock: Any,
         redis: RedisConnection,
-        positions: Positions | None,
+        positions: PositionReader | None,
         ports: ControlPorts,
         namings: Mapping[str, INaming],
     ) -> None:

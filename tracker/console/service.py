@@ -30,7 +30,7 @@ from tracker.observe.health import Health
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.lifecycle import Abort, Role
-from tracker.storage.positions import Positions
+from tracker.storage.reader import PositionReader
 
 
 @frozen
@@ -52,7 +52,7 @@ def console_role(
     address: RedisAddress,
     streams: Iterable[str],
     door: Door,
-    positions: Positions | None,
+    positions: PositionReader | None,
     namings: Mapping[str, INaming],
     credentials: Credentials,
     controls: Sequence[str],

@@ -46,7 +46,7 @@ from tracker.net.http import BoundedRequest, BoundedSite
 from tracker.net.refusals import Refusal
 from tracker.net.reports import HTTPReports
 from tracker.net.routes import Answer, Routes, respond
-from tracker.storage.positions import NoAnswer
+from tracker.storage.reader import NoAnswer
 from tracker.untrusted import is_unicode, parse_json
 
 #: Commands of one device that are shown.

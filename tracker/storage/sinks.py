@@ -7,8 +7,10 @@ from typing import Any, Final
 
 from tracker.interfaces import IPositionSink
 from tracker.storage.jsonlines.writer import JSONLinesSink
-from tracker.storage.positions import Positions
-from tracker.storage.sqlite import writer as sqlite
+from tracker.storage.reader import PositionReader
+from tracker.storage.sqlite import schema as sqlite
+from tracker.storage.sqlite.reader import SQLiteReader
+from tracker.storage.sqlite.writer import SQLiteSink
 
 #: What a sink's URL may look like.
 KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is standard output)"
@@ -32,7 +34,7 @@ def make_sink(reactor: Any, url: str, migrate: bool = True) -> IPositionSink:
         )
         return made
     if kind == "sqlite":
-        return sqlite.SQLiteSink(reactor, rest, migrate)
+        return SQLiteSink(reactor, rest, migrate)
     return JSONLinesSink(reactor, rest)
 
 
@@ -51,7 +53,7 @@ def migrate_sink(url: str) -> tuple[int, int]:
     return sqlite.migrate(rest) if kind == "sqlite" else (0, 0)
 
 
-def open_positions(reactor: Any, url: str) -> Positions:
+def open_reader(reactor: Any, url: str) -> PositionReader:
     """What reads the sink that a URL names; nothing is opened yet.
 
     :raises ValueError: with one line that says what is wrong, and holds no password.
@@ -59,16 +61,14 @@ def open_positions(reactor: Any, url: str) -> Positions:
     kind, rest = sink_kind(url)
     if kind in POSTGRESQL:
         try:
-            from tracker.storage.postgresql.reader import PostgreSQLPositions
+            from tracker.storage.postgresql.reader import PostgreSQLReader
         except ImportError as error:
             raise ValueError(
                 f"{kind}: needs psycopg, pip install 'tracker[postgresql]' ({error})"
             ) from None
-        return PostgreSQLPositions(reactor, url)
+        return PostgreSQLReader(reactor, url)
     if kind == "sqlite":
-        from tracker.storage.sqlite.reader import SQLitePositions
-
-        return SQLitePositions(reactor, rest)
+        return SQLiteReader(reactor, rest)
     raise ValueError(f"{kind}: cannot be read; use postgresql://… or sqlite:PATH")
 
 

@@ -30,8 +30,8 @@ from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress, redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
-from tracker.storage.positions import Positions
-from tracker.storage.sinks import open_positions
+from tracker.storage.reader import PositionReader
+from tracker.storage.sinks import open_reader
 from tracker.tap.role import REDIS, RoleOptions, endpoint_of, installed_vendors, reachable
 
 #: Positional arguments of an endpoint if its interface is among them.
@@ -71,7 +71,7 @@ class ConsoleDoorOptions(RoleOptions):
         description: str,
         address: RedisAddress,
         *,
-        positions: Positions | None,
+        positions: PositionReader | None,
         credentials: Credentials,
         controls: list[str],
         health: Health,
@@ -231,10 +231,10 @@ def _inherited(reactor: Reactor, name: str, description: str) -> IStreamServerEn
     raise ConfigError(f"{name}: not encrypted, and others can reach that: use ssl:")
 
 
-def open_reading(reactor: Reactor, url: str) -> Positions:
+def open_reading(reactor: Reactor, url: str) -> PositionReader:
     """What reads a sink."""
     try:
-        return open_positions(reactor, url)
+        return open_reader(reactor, url)
     except ValueError as error:
         raise ConfigError(f"--sink: {error}") from None
 

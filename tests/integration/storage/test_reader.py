@@ -19,9 +19,9 @@ from twisted.internet.defer import Deferred, gatherResults
 from tests.integration.storage.batches import CHECKPOINT, DEVICE, message, stored
 from tests.servers import PostgresServer
 from tracker.interfaces import Batch, StoredPosition
-from tracker.storage import positions as module
-from tracker.storage.positions import NoAnswer, Positions, Search
-from tracker.storage.sinks import make_sink, open_positions
+from tracker.storage import reader as module
+from tracker.storage.reader import NoAnswer, PositionReader, Search
+from tracker.storage.sinks import make_sink, open_reader
 
 OTHER = "356307042441021"
 EARLY = "2026-11-22T00:00:00.000Z"
@@ -32,7 +32,7 @@ class Database:
     """A sink, and what reads it."""
 
     sink: Any
-    positions: Positions
+    positions: PositionReader
 
     async def store(self, *records: StoredPosition) -> None:
         await self.sink.store(Batch(list(records), CHECKPOINT))
@@ -53,7 +53,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 async def stored_in(url: str) -> AsyncIterator[Database]:
     from twisted.internet import reactor
 
-    found = Database(make_sink(reactor, url), open_positions(reactor, url))
+    found = Database(make_sink(reactor, url), open_reader(reactor, url))
     await found.sink.open()
     found.positions.startService()
     yield found
@@ -195,7 +195,7 @@ async def test_a_file_that_is_not_there_yet_is_read_once_it_is(tmp_path: Path) -
     from twisted.internet import reactor
 
     url = f"sqlite:{tmp_path / 'later.sqlite'}"
-    positions = open_positions(reactor, url)
+    positions = open_reader(reactor, url)
     positions.startService()
     try:
         with pytest.raises(NoAnswer, match="there is no database yet"):
@@ -216,7 +216,7 @@ async def test_a_server_that_was_away_is_asked_again(postgres: PostgresServer) -
     sink = make_sink(reactor, postgres.url)
     await sink.open()
     await sink.close()
-    positions = open_positions(reactor, postgres.url)
+    positions = open_reader(reactor, postgres.url)
     positions.startService()
     try:
         assert await positions.devices(Search()) == []
@@ -265,7 +265,7 @@ async def test_malformed_rows_are_shown_without_their_malformed_values(tmp_path:
 
     path = tmp_path / "positions.sqlite"
     database = Database(
-        make_sink(reactor, f"sqlite:{path}"), open_positions(reactor, f"sqlite:{path}")
+        make_sink(reactor, f"sqlite:{path}"), open_reader(reactor, f"sqlite:{path}")
     )
     await database.sink.open()
     await database.store(stored(1), stored(2), stored(3))

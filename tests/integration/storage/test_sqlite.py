@@ -15,8 +15,9 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.storage.batches import CHECKPOINT, message, stored
 from tracker.interfaces import Batch, BatchRefused, SinkUnusable, StoredPosition
-from tracker.storage.sqlite import writer as sqlite
-from tracker.storage.sqlite.writer import SQLiteSink, upgrade
+from tracker.storage.sqlite import batch
+from tracker.storage.sqlite.schema import upgrade
+from tracker.storage.sqlite.writer import SQLiteSink
 
 Open = Callable[..., SQLiteSink]
 
@@ -24,7 +25,8 @@ Open = Callable[..., SQLiteSink]
 def sink_at(path: Path, migrate: bool = True) -> SQLiteSink:
     from twisted.internet import reactor
 
-    return SQLiteSink(reactor, str(path), migrate)
+    running: Any = reactor
+    return SQLiteSink(running, str(path), migrate)
 
 
 @pytest_twisted.async_yield_fixture
@@ -283,7 +285,7 @@ async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: 
     old = sqlite3.connect(tmp_path / "upgraded.sqlite", isolation_level=None)
     assert upgrade(old, "", target=1) == (0, 1)
     for one in records:
-        old.execute(_INSERT_AT_1, sqlite._row(one)[:-2])
+        old.execute(_INSERT_AT_1, batch._row(one)[:-2])
     old.execute("ATTACH DATABASE ? AS fresh", (str(tmp_path / "fresh.sqlite"),))
     columns = ", ".join(row[1] for row in old.execute("PRAGMA main.table_info(last_positions)"))
     for table, kept in (("last_positions", columns), ("checkpoints", "*")):

@@ -12,14 +12,14 @@ from twisted.internet.task import Clock
 
 from tests.unit.console.browsing import DEVICE, NOW, FakePorts, empty_redis
 from tracker.console.devices import BadQuestion, Devices
-from tracker.storage.positions import LAST, NoAnswer, Positions, Search, Track
+from tracker.storage.reader import LAST, NoAnswer, PositionReader, Search, Track
 from tracker.vendors.teltonika.naming import Naming
 
 EMPTY: dict[str, Any] = dict.fromkeys(LAST)
 
 
 @define(eq=False)
-class FakePositions(Positions):
+class FakePositions(PositionReader):
     """Has the rows that the test gives it."""
 
     rows: list[dict[str, Any]] = field(factory=list)

@@ -91,6 +91,7 @@ ON CONFLICT (device_id) DO UPDATE SET
 WHERE excluded.last_contact > l.last_contact OR (excluded.ts IS NOT NULL AND {_NEWER})
 """  # noqa: S608 - made of constants
 
+_READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = %s AND group_name = %s"
 # Entries that were left pending come again after later ones: never step back.
 _ORDER: Final = "(split_part({0}, '-', 1)::numeric, split_part({0}, '-', 2)::numeric)"
 _WRITE_CHECKPOINT: Final = f"""
@@ -126,6 +127,15 @@ def store(connection: Connection, batch: Batch) -> int:
             connection.execute(_WRITE_CHECKPOINT, (stream, group, entry_id), prepare=True)
         connection.execute("COMMIT")
     return sum(cursor.rowcount for one, cursor in done.items() if one != _LAST_POSITIONS)
+
+
+def read_checkpoint(connection: Connection, stream: str, group: str) -> str | None:
+    """Return the ID of a checkpoint; None if there is none.
+
+    :raises psycopg.Error: as :func:`store`.
+    """
+    row = connection.execute(_READ_CHECKPOINT, (stream, group)).fetchone()
+    return None if row is None else row[0]
 
 
 def _copy_row(stored: StoredPosition) -> str:

@@ -41,7 +41,7 @@ _NAMES: Final = (
 )
 
 
-async def examine_postgresql(reactor: Any, examination: Examination, url: str) -> None:
+async def examine(reactor: Any, examination: Examination, url: str) -> None:
     """Make all checks of the database that a URL names, which makes sense."""
     address = PostgreSQLAddress.from_url(url)
     connections: list[Connection] = []

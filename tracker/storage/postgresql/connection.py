@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import psycopg
@@ -34,6 +36,19 @@ def connect(address: PostgreSQLAddress) -> Connection:
     :raises psycopg.OperationalError: when there is none to be had.
     """
     return psycopg.connect(**address.parameters, autocommit=True)
+
+
+@contextmanager
+def transaction(connection: Connection) -> Iterator[None]:
+    """Commit at the end, or roll back on an exception. The connection autocommits otherwise."""
+    connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
+    try:
+        yield
+    except BaseException:
+        if not connection.broken:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
 
 
 def told(error: psycopg.Error) -> str:

@@ -8,16 +8,16 @@ from typing import Any, Final
 import psycopg
 from attrs import evolve
 
-from tracker.storage.positions import LAST, TIMEOUT, NoAnswer, Positions, Search, decoded
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, told
+from tracker.storage.reader import LAST, TIMEOUT, NoAnswer, PositionReader, Search, decoded
 
 _ISO: Final = """to_char({} AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"')"""
 _TIMES: Final = ("last_contact", "ts")
 _LAST: Final = ", ".join(_ISO.format(name) if name in _TIMES else name for name in LAST)
 
 
-class PostgreSQLPositions(Positions):
+class PostgreSQLReader(PositionReader):
     """Keeps one connection, which can write nothing, and makes it again when it is lost."""
 
     def __init__(self, reactor: Any, url: str) -> None:

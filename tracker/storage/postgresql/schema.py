@@ -11,7 +11,7 @@ import psycopg
 from tracker.interfaces import SinkUnusable
 from tracker.storage.migrations import check_version, scripts
 from tracker.storage.postgresql.address import PostgreSQLAddress
-from tracker.storage.postgresql.connection import Connection, connect, told
+from tracker.storage.postgresql.connection import Connection, connect, told, transaction
 
 #: Advisory lock that is held while tables are made or changed.
 _LOCK: Final = 0x7472_6163_6B65_7201
@@ -100,19 +100,6 @@ def upgrade(
         if address.timescale and not _is_hypertable(connection):
             _make_hypertable(connection, address)
     return before, len(files)
-
-
-@contextmanager
-def transaction(connection: Connection) -> Iterator[None]:
-    """Commit at the end, or roll back on an exception. The connection autocommits otherwise."""
-    connection.execute("BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE")
-    try:
-        yield
-    except BaseException:
-        if not connection.broken:
-            connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
 
 
 @contextmanager

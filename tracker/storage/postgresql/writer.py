@@ -44,7 +44,6 @@ SELECT set_config('statement_timeout', '25s', false),
         CASE current_setting('synchronous_commit') WHEN 'off' THEN 'on'
         ELSE current_setting('synchronous_commit') END, false)
 """
-_READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = %s AND group_name = %s"
 
 
 @implementer(IPositionSink)
@@ -193,12 +192,11 @@ class PostgreSQLSink:
 
     def _checkpoint(self, stream: str, group: str) -> str | None:
         try:
-            row = self._ready().execute(_READ_CHECKPOINT, (stream, group)).fetchone()
+            return batches.read_checkpoint(self._ready(), stream, group)
         except psycopg.Error as error:
             text = self._text(error)
             self._disconnect()
             raise SinkDown(text) from None
-        return None if row is None else row[0]
 
     def _disconnect(self) -> None:
         with self._turn:

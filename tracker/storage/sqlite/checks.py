@@ -1,4 +1,4 @@
-"""Check the tables of a SQLite database."""
+"""Whether positions can be stored in SQLite."""
 
 from __future__ import annotations
 
@@ -6,12 +6,23 @@ import os
 import shlex
 import sqlite3
 from pathlib import Path
+from typing import Any
 
+from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, failure
+from tracker.storage.files import space, writable
 from tracker.storage.migrations import judge_schema, scripts
+from tracker.storage.sqlite.schema import version_of
 
 
-def sqlite_schema(path: str) -> Finding:
+async def examine(reactor: Any, examination: Examination, path: str) -> None:
+    """Make all checks of the database at ``path``."""
+    await examination.make("sink-reachable", writable, "sqlite", path)
+    await examination.make("sink-schema", in_thread, reactor, schema, path)
+    await examination.make("sink-space", space, path)
+
+
+def schema(path: str) -> Finding:
     """The tables of a file are those of this program; nothing is written."""
     if not os.path.exists(path):
         return judge_schema(0, len(scripts("sqlite")), path, f"sqlite:{path}")
@@ -22,7 +33,7 @@ def sqlite_schema(path: str) -> Finding:
     try:
         database = sqlite3.connect(f"{Path(path).absolute().as_uri()}?{query}", uri=True)
         try:
-            (found,) = database.execute("PRAGMA user_version").fetchone()
+            found = version_of(database)
             database.execute("SELECT count(*) FROM sqlite_master").fetchone()
         finally:
             database.close()

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from tracker.storage.positions import LAST, TIMEOUT, NoAnswer, Positions, Search, decoded
+from tracker.storage.reader import LAST, TIMEOUT, NoAnswer, PositionReader, Search, decoded
 
 #: Steps of SQLite's machine between two looks at the clock.
 _STEPS: Final = 10_000
 
 
-class SQLitePositions(Positions):
+class SQLiteReader(PositionReader):
     """Opens the file anew for each question: it may not be there yet, or be another one."""
 
     def __init__(self, reactor: Any, path: str) -> None:

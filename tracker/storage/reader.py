@@ -77,7 +77,7 @@ class Track:
     """Whether there were no more; else the oldest are missing."""
 
 
-class Positions(Service, ABC):
+class PositionReader(Service, ABC):
     """Asks a database from a thread of its own, one question after the other."""
 
     _log = Logger()

@@ -1,0 +1,34 @@
+"""Whether positions can be stored in a file."""
+
+from __future__ import annotations
+
+import os
+import shlex
+
+from tracker.observe.findings import Finding, failure, ok
+from tracker.observe.space import may_write, room
+
+
+def writable(kind: str, path: str) -> Finding:
+    """The file, and what belongs beside it, can be written by this user."""
+    folder = os.path.dirname(os.path.abspath(path))
+    inside = shlex.quote(folder)
+    if not os.path.isdir(folder):
+        return failure(f"there is no folder {folder}", f"install -d -o tracker -g tracker {inside}")
+    if not may_write(folder):
+        return failure(f"this user may not write in {folder}", f"chown tracker:tracker {inside}")
+    if os.path.isdir(path):
+        name = shlex.quote(os.path.join(path, "positions"))
+        return failure(f"{path} is a folder", f"TRACKER_SINK={kind}:{name}")
+    if not os.path.exists(path):
+        return ok(f"{path}: not there yet, a processor makes it")
+    if not may_write(path):
+        return failure(
+            f"this user may not write to {path}", f"chown tracker:tracker {shlex.quote(path)}*"
+        )
+    return ok(f"{path} can be written")
+
+
+def space(path: str) -> Finding:
+    """The disk of the file has room."""
+    return room(os.path.dirname(os.path.abspath(path)))

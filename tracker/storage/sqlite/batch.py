@@ -1,0 +1,142 @@
+"""A batch as one transaction."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any, Final
+
+from tracker.interfaces import Batch, StoredPosition
+from tracker.log.entries import entry_order
+from tracker.storage.rows import encode_json, message_columns
+from tracker.storage.sqlite.connection import transaction
+
+_INSERT_POSITION: Final = """
+INSERT INTO positions (
+    device_id, ts, digest, vendor, codec, latitude, longitude, altitude, angle, speed,
+    satellites, priority, event, attributes, received_at, generation_type,
+    named
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (device_id, ts, digest) DO NOTHING
+"""
+
+_INSERT_MESSAGE: Final = """
+INSERT INTO messages (
+    device_id, ts, digest, vendor, codec, type, message, attributes, received_at
+) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (device_id, ts, digest) DO NOTHING
+"""
+
+_CONTACT: Final = """
+INSERT INTO last_positions (device_id, last_contact) VALUES (?, ?)
+ON CONFLICT (device_id) DO UPDATE SET last_contact = max(last_contact, excluded.last_contact)
+"""
+
+# Two records of one millisecond are told apart by digest, so that the outcome is the
+# same in whichever order they come. The row is there: _CONTACT has seen to it.
+_PLACE: Final = """
+UPDATE last_positions SET
+    ts = ?2, digest = ?3, vendor = ?4, codec = ?5, latitude = ?6, longitude = ?7,
+    altitude = ?8, angle = ?9, speed = ?10, satellites = ?11, priority = ?12, event = ?13,
+    attributes = ?14, received_at = ?15, generation_type = ?16, named = ?17
+WHERE device_id = ?1 AND (ts IS NULL OR (?2, ?3) > (ts, digest))
+"""
+
+_READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = ? AND group_name = ?"
+_WRITE_CHECKPOINT: Final = """
+INSERT INTO checkpoints (stream, group_name, entry_id) VALUES (?, ?, ?)
+ON CONFLICT (stream, group_name) DO UPDATE SET entry_id = excluded.entry_id
+"""
+
+
+def store(database: sqlite3.Connection, batch: Batch) -> int:
+    """Commit a batch, or nothing of it.
+
+    :param database: a connection that autocommits.
+    :return: how many positions and messages were new.
+    :raises Exception: see :func:`tracker.storage.sqlite.connection.is_refusal`.
+    """
+    positions = [one for one in batch.positions if not one.position.is_message]
+    messages = [one for one in batch.positions if one.position.is_message]
+    with transaction(database):
+        before = database.total_changes
+        database.executemany(_INSERT_POSITION, map(_row, positions))
+        database.executemany(_INSERT_MESSAGE, map(_message_row, messages))
+        new = database.total_changes - before
+        database.executemany(_CONTACT, _latest_contacts(batch.positions))
+        database.executemany(_PLACE, _latest_places(positions))
+        for (stream, group), entry_id in batch.checkpoints.items():
+            _raise_checkpoint(database, stream, group, entry_id)
+    return new
+
+
+def read_checkpoint(database: sqlite3.Connection, stream: str, group: str) -> str | None:
+    """Return the ID of a checkpoint; None if there is none."""
+    known = database.execute(_READ_CHECKPOINT, (stream, group)).fetchone()
+    return None if known is None else known[0]
+
+
+def _row(stored: StoredPosition) -> tuple[Any, ...]:
+    position = stored.position
+    return (
+        position.device_id,
+        position.timestamp,
+        stored.digest,
+        stored.vendor,
+        stored.codec,
+        position.latitude,
+        position.longitude,
+        position.altitude,
+        position.angle,
+        position.speed,
+        position.satellites,
+        position.priority,
+        position.event,
+        encode_json(position.attributes),
+        stored.received_at,
+        position.generation_type,
+        None if stored.named is None else encode_json(stored.named),
+    )
+
+
+def _message_row(stored: StoredPosition) -> tuple[Any, ...]:
+    position = stored.position
+    return (
+        position.device_id,
+        position.timestamp,
+        stored.digest,
+        stored.vendor,
+        stored.codec,
+        *message_columns(position.attributes),
+        encode_json(position.attributes),
+        stored.received_at,
+    )
+
+
+def _latest_contacts(positions: Iterable[StoredPosition]) -> Iterable[tuple[str, str]]:
+    latest: dict[str, str] = {}
+    for stored in positions:
+        position = stored.position
+        latest[position.device_id] = max(latest.get(position.device_id, ""), position.timestamp)
+    return latest.items()
+
+
+def _latest_places(positions: Iterable[StoredPosition]) -> Iterable[tuple[Any, ...]]:
+    latest: dict[str, StoredPosition] = {}
+    for stored in positions:
+        position = stored.position
+        best = latest.get(position.device_id)
+        if position.has_fix and (best is None or _moment(stored) > _moment(best)):
+            latest[position.device_id] = stored
+    return map(_row, latest.values())
+
+
+def _moment(stored: StoredPosition) -> tuple[str, bytes]:
+    return stored.position.timestamp, stored.digest
+
+
+def _raise_checkpoint(database: sqlite3.Connection, stream: str, group: str, entry_id: str) -> None:
+    # Entries that were left pending come again after later ones: never step back.
+    known = read_checkpoint(database, stream, group)
+    if known is None or entry_order(known) < entry_order(entry_id):
+        database.execute(_WRITE_CHECKPOINT, (stream, group, entry_id))
