@@ -22,11 +22,13 @@ class Connected:
     """A connection to the test's server, and what it has reported."""
 
     def __init__(self, address: Any, reply_timeout: float = 10.0) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
+
+        reactor: Any = installed
 
         self.reports: list[str | None] = []
         usable = Condition(self.reports.append)
-        self.connection = RedisConnection(reactor, address, usable, reply_timeout)
+        self.connection = RedisConnection(reactor, address, usable, reply_timeout=reply_timeout)
         self.connection.startService()
 
     async def usable(self) -> None:

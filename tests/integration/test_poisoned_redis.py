@@ -111,7 +111,9 @@ def is_line(text: str) -> bool:
 
 def sampler_of(connected: Connected, published: list[bytes]) -> Sampler:
     """Take samples of this Redis for a console."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     return Sampler(
         reactor,
@@ -145,12 +147,20 @@ def fates(redis: RedisServer) -> dict[str, str]:
 
 @ensureDeferred
 async def test_janitor(redis: RedisServer) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     health, registry = Health(), CollectorRegistry()
     role = janitor_role(
-        *(reactor, redis.address, [STREAM], Retention(age=3600.0, dead_age=86_400.0), True),
-        *(0.05, health, registry),
+        reactor,
+        redis.address,
+        [STREAM],
+        Retention(age=3600.0, dead_age=86_400.0),
+        commands_wait=True,
+        interval=0.05,
+        health=health,
+        registry=registry,
     )
 
     def rounds() -> float:
@@ -180,11 +190,13 @@ async def test_janitor(redis: RedisServer) -> None:
 
 @ensureDeferred
 async def test_lag_watch(redis: RedisServer, connected: Connected) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     health, registry = Health(), CollectorRegistry()
     streams = [*HEALTHY, *NO_STREAMS, "telemetry:groups"]
-    watch = LagWatch(reactor, connected.connection, streams, health, registry)
+    watch = LagWatch(reactor, connected.connection, streams, health=health, registry=registry)
     with quiet():
         watch.startService()
         await until(lambda: health.details["lag"], "looked")
@@ -202,11 +214,15 @@ async def test_lag_watch(redis: RedisServer, connected: Connected) -> None:
 
 @ensureDeferred
 async def test_drift_guard(redis: RedisServer, connected: Connected) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     reports: list[str | None] = []
     registry = CollectorRegistry()
-    guard = DriftGuard(reactor, connected.connection, [STREAM], Condition(reports.append), registry)
+    guard = DriftGuard(
+        reactor, connected.connection, [STREAM], Condition(reports.append), registry=registry
+    )
     redis.client.xreadgroup("processor", "alive", {LAST: ">"})
     with quiet():
         guard.startService()
@@ -243,7 +259,9 @@ async def test_console(redis: RedisServer, connected: Connected) -> None:
 
 @ensureDeferred
 async def test_console_shows_devices(redis: RedisServer, connected: Connected) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     ports = ControlPorts(reactor, Credentials())
     devices = Devices(reactor, connected.connection, None, ports, {})
@@ -328,7 +346,9 @@ async def test_doctor(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> No
 
 @ensureDeferred
 async def test_processor(redis: RedisServer, tmp_path: Path) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     wide = [text for number in range(9000) for text in (f"n{number}", "v")]
     good = position(20)
@@ -443,7 +463,9 @@ async def test_bridge_replaces_lists_of_another_type(redis: RedisServer, bridges
 
 @ensureDeferred
 async def test_allow_list(redis: RedisServer, connected: Connected) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     reports: list[str | None] = []
     allowed = AllowList(
@@ -460,7 +482,9 @@ async def test_allow_list(redis: RedisServer, connected: Connected) -> None:
 
 @ensureDeferred
 async def test_models(redis: RedisServer, connected: Connected) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     namer = Namer(reactor, connected.connection, {})
     with quiet():
@@ -514,7 +538,9 @@ async def see_the_others(
     redis: RedisServer, connected: Connected, asking: Asking, key: str
 ) -> None:
     """Look at what does not depend on a key, and trim what is old."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     published: list[bytes] = []
     await sampler_of(connected, published).sample()
@@ -530,8 +556,14 @@ async def see_the_others(
     redis.client.xadd(f"{LAST}:dead", {"a": "b"})
     (old,) = redis.client.xrange(f"{LAST}:dead", "-", "+", 1)
     role = janitor_role(
-        *(reactor, redis.address, [STREAM], Retention(dead_age=0.0), True, 0.05, Health()),
-        CollectorRegistry(),
+        reactor,
+        redis.address,
+        [STREAM],
+        Retention(dead_age=0.0),
+        commands_wait=True,
+        interval=0.05,
+        health=Health(),
+        registry=CollectorRegistry(),
     )
     role.startService()
     await until(lambda: not redis.client.xrange(f"{LAST}:dead", old[0], old[0]), f"{key}: trimmed")
@@ -541,7 +573,9 @@ async def see_the_others(
 @ensureDeferred
 async def test_a_flood_of_heartbeats(redis: RedisServer, connected: Connected) -> None:
     """10,000 heartbeats, each with a control port and a stream."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     clock: Any = reactor
     beats = {
@@ -553,8 +587,14 @@ async def test_a_flood_of_heartbeats(redis: RedisServer, connected: Connected) -
     redis.client.mset(beats)
     health = Health()
     role = janitor_role(
-        *(clock, redis.address, [STREAM], Retention(age=3600.0), True, 0.05, health),
-        CollectorRegistry(),
+        clock,
+        redis.address,
+        [STREAM],
+        Retention(age=3600.0),
+        commands_wait=True,
+        interval=0.05,
+        health=health,
+        registry=CollectorRegistry(),
     )
     published: list[bytes] = []
     sampler = sampler_of(connected, published)

@@ -199,7 +199,7 @@ async def _pages(
     first: str | None = "-"
     # Up to the last one at the start: entries that fail again are appended after it.
     while newest and first is not None:
-        page = await read_dead(redis, stream, first, newest[0][0].decode(), _PAGE)
+        page = await read_dead(redis, stream, first, newest[0][0].decode(), count=_PAGE)
         if not page:
             return
         yield [letter.id for letter in page]

@@ -207,7 +207,7 @@ async def _replay(
         file=sys.stderr,
     ) as bar:
         done, following = 0, first
-        while entries := await read_range(redis, stream, following, last, _PAGE):
+        while entries := await read_range(redis, stream, following, last, count=_PAGE):
             await outcome.store(entries)
             reached = _milliseconds(entries[-1].id) - start + 1
             bar.update(reached - done, f"{outcome.read:,} read")

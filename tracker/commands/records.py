@@ -105,7 +105,7 @@ async def _holds(redis: RedisConnection, stream: str, command_id: bytes) -> bool
     first: str | None = "-"
     left = _SEARCHED
     while first is not None and left > 0:
-        page = await read_range(redis, stream, first, "+", left)
+        page = await read_range(redis, stream, first, "+", count=left)
         if any(entry.fields.get(b"command_id") == command_id for entry in page):
             return True
         first = behind(page[-1].id) if page else None

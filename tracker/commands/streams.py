@@ -23,7 +23,7 @@ async def outbound_entries(
 
     :param first: start of the page; see :func:`tracker.log.entries.behind`.
     """
-    return await read_range(redis, stream, first, "+", _PAGE)
+    return await read_range(redis, stream, first, "+", count=_PAGE)
 
 
 async def outbound_streams(redis: RedisConnection) -> AsyncIterator[str]:
@@ -93,4 +93,4 @@ async def waiting_entries(
 
     :param first: ID of the first entry; ``(ID`` excludes the entry ID.
     """
-    return await read_range(redis, waiting_commands(device_id), first, "+", _PAGE)
+    return await read_range(redis, waiting_commands(device_id), first, "+", count=_PAGE)

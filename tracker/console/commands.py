@@ -82,9 +82,9 @@ class CommandLog:
         for _ in range(_PAGES):
             hour_ago = max(0, int((self._clock.seconds() - PERIOD) * 1000))
             first = behind(self._last) if self._last else str(hour_ago)
-            page = (
-                [] if first is None else await read_range(self._redis, RESPONSES, first, "+", _PAGE)
-            )
+            page = []
+            if first is not None:
+                page = await read_range(self._redis, RESPONSES, first, "+", count=_PAGE)
             for entry in page:
                 self._response(entry)
             if not page:

@@ -139,7 +139,9 @@ class _Seeing:
     async def _entries(self, name: str, count: int, newest: bool = False) -> list[Delivered]:
         if self.left <= 0:
             return []
-        entries = await read_range(self.redis, name, "-", "+", count, newest, self.left)
+        entries = await read_range(
+            self.redis, name, "-", "+", count=count, newest=newest, size=self.left
+        )
         self.left -= size_of([entry.content for entry in entries])
         return entries
 

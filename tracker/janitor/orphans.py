@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from attrs import define, field
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.command import (
@@ -83,7 +84,7 @@ class OrphanSweeper:
 
     _log = Logger()
 
-    def __init__(self, clock: Any, redis: RedisConnection, wait: bool) -> None:
+    def __init__(self, clock: IReactorTime, redis: RedisConnection, wait: bool) -> None:
         self._clock = clock
         self._redis = redis
         self._wait = wait

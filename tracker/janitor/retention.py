@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry, Counter, Gauge
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
@@ -58,10 +59,11 @@ class StreamKeeper:
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         redis: RedisConnection,
         streams: Iterable[str],
         retention: Retention,
+        *,
         registry: CollectorRegistry,
     ) -> None:
         self.trimmed = 0

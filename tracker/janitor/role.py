@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
@@ -15,6 +16,7 @@ from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.keys import RESPONSES
 from tracker.log.redis.lagwatch import LagWatch
 from tracker.observe.health import Condition, Health, Pulse
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
@@ -40,7 +42,8 @@ class Janitor(RedisTimer):
 
     def __init__(
         self,
-        clock: Any,
+        *,
+        clock: IReactorTime,
         redis: RedisConnection,
         keeper: StreamKeeper,
         sweeper: OrphanSweeper,
@@ -164,10 +167,11 @@ class _Metrics:
 
 
 def janitor_role(
-    reactor: Any,
+    reactor: Reactor,
     address: RedisAddress,
     streams: Iterable[str],
     retention: Retention,
+    *,
     commands_wait: bool,
     interval: float,
     health: Health,
@@ -184,13 +188,24 @@ def janitor_role(
     role.setName("janitor")
     redis = RedisConnection(reactor, address, health.condition("redis (janitor)"))
     redis.setServiceParent(role)
-    keeper = StreamKeeper(reactor, redis, streams, retention, registry)
+    keeper = StreamKeeper(reactor, redis, streams, retention, registry=registry)
     sweeper = OrphanSweeper(reactor, redis, commands_wait)
     condition = health.condition("retention")
     pulse = health.pulse("janitor's rounds", interval + STUCK)
-    janitor = Janitor(reactor, redis, keeper, sweeper, interval, condition, registry, pulse)
+    janitor = Janitor(
+        clock=reactor,
+        redis=redis,
+        keeper=keeper,
+        sweeper=sweeper,
+        interval=interval,
+        condition=condition,
+        registry=registry,
+        pulse=pulse,
+    )
     janitor.setServiceParent(role)
     if watch_lag:  # since processors that are all down tell nothing
-        LagWatch(reactor, redis, streams, health, registry, [RESPONSES]).setServiceParent(role)
+        LagWatch(
+            reactor, redis, streams, health=health, registry=registry, others=[RESPONSES]
+        ).setServiceParent(role)
         RedisWatch(reactor, redis, registry).setServiceParent(role)
     return role

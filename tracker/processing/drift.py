@@ -7,9 +7,10 @@ the same on both sides, nothing fails and nothing flows; so it is told, loudly.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge
+from twisted.internet.interfaces import IReactorTime
 
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP
@@ -37,10 +38,11 @@ class DriftGuard(RedisTimer):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         redis: RedisConnection,
         streams: Iterable[str],
         condition: Condition,
+        *,
         registry: CollectorRegistry | None,
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._look)

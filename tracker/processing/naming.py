@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
@@ -33,7 +34,9 @@ class Namer(RedisTimer):
 
     _log = Logger()
 
-    def __init__(self, clock: Any, redis: RedisConnection, namings: Mapping[str, INaming]) -> None:
+    def __init__(
+        self, clock: IReactorTime, redis: RedisConnection, namings: Mapping[str, INaming]
+    ) -> None:
         super().__init__(clock, redis, INTERVAL, self._refresh)
         self._redis = redis
         self._namings = namings

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prometheus_client import CollectorRegistry
-from twisted.internet.interfaces import IReactorTime
 
 from tracker.interfaces import INaming, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
@@ -16,6 +15,7 @@ from tracker.processing.consumer import READ_WAIT, STUCK, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
 from tracker.redis.watch import RedisWatch
@@ -24,7 +24,7 @@ from tracker.runtime.lifecycle import Abort, Role
 
 def process_role(
     *,
-    reactor: IReactorTime,
+    reactor: Reactor,
     address: RedisAddress,
     vendors: Mapping[str, str],
     consumer: str,
@@ -76,9 +76,11 @@ def process_role(
         name_attributes=None if namer is None else namer.name,
         pulse=health.pulse("consumer's loop", STUCK),
     ).setServiceParent(role)
-    drift = DriftGuard(reactor, commands, vendors, health.condition("streams"), registry)
+    drift = DriftGuard(reactor, commands, vendors, health.condition("streams"), registry=registry)
     drift.setServiceParent(role)
     if registry is not None:
-        LagWatch(reactor, commands, vendors, health, registry).setServiceParent(role)
+        LagWatch(reactor, commands, vendors, health=health, registry=registry).setServiceParent(
+            role
+        )
         RedisWatch(reactor, commands, registry).setServiceParent(role)
     return role

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 from attrs import field, frozen
@@ -14,6 +14,7 @@ from twisted.internet.ssl import optionsForClientTLS
 
 from tracker.config import DEFAULT_REDIS, ConfigError, Environment, private
 from tracker.net.certificates import trust_root
+from tracker.reactor import Reactor
 from tracker.redis.sentinel import ASK_TIMEOUT, Place, SentinelEndpoint
 
 #: Seconds for a server to be connected to.
@@ -127,7 +128,7 @@ class RedisAddress:
             return f"{scheme}+sentinel://{sentinels}/{self.master}/{self.database}"
         return f"{scheme}://{_text((self.host, self.port))}/{self.database}"
 
-    def endpoint(self, reactor: Any) -> IStreamClientEndpoint:
+    def endpoint(self, reactor: Reactor) -> IStreamClientEndpoint:
         """Where to connect to; over TLS the server's certificate and name are checked.
 
         :raises OSError: when the file of authorities cannot be read.
@@ -141,11 +142,11 @@ class RedisAddress:
             reactor,
             self.master,
             {_text(place): self._tcp(reactor, place, ASK_TIMEOUT) for place in self.sentinels},
-            lambda host, port: self._tcp(reactor, (host, port), CONNECT_TIMEOUT),
-            self.sentinel_password,
+            server=lambda host, port: self._tcp(reactor, (host, port), CONNECT_TIMEOUT),
+            password=self.sentinel_password,
         )
 
-    def _tcp(self, reactor: Any, place: Place, timeout: float) -> IStreamClientEndpoint:
+    def _tcp(self, reactor: Reactor, place: Place, timeout: float) -> IStreamClientEndpoint:
         host, port = place
         plain = HostnameEndpoint(reactor, host, port, timeout=timeout)
         if not self.tls:

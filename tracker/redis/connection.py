@@ -8,11 +8,12 @@ from typing import Any, Final
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import CancelledError, Deferred, fail, succeed
-from twisted.internet.interfaces import IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.task import deferLater
 
 from tracker.errors import Refused, Unavailable
 from tracker.observe.health import Condition
+from tracker.reactor import Reactor
 from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
 from tracker.redis.protocol import READ_ONLY, RedisFactory, RedisProtocol
 from tracker.redis.sentinel import NotFound, SentinelEndpoint, why_not_connected
@@ -65,9 +66,10 @@ class RedisConnection(Service):
 
     def __init__(
         self,
-        reactor: IReactorTime,
+        reactor: Reactor,
         address: RedisAddress,
         condition: Condition,
+        *,
         reply_timeout: float = REPLY_TIMEOUT,
         require_master: bool = True,
     ) -> None:

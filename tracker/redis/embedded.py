@@ -8,7 +8,7 @@ import shutil
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
@@ -19,6 +19,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.net.endpoints import MAX_SOCKET_PATH
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.runtime.leash import LOCKED
 from tracker.runtime.lifecycle import Abort
@@ -76,7 +77,7 @@ class EmbeddedRedis(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, program: str, folder: Path, abort: Abort) -> None:
+    def __init__(self, reactor: Reactor, program: str, folder: Path, abort: Abort) -> None:
         self._reactor = reactor
         self._program = program
         self._folder = folder

@@ -62,6 +62,7 @@ class SentinelEndpoint:
         reactor: IReactorTime,
         name: str,
         sentinels: Mapping[str, IStreamClientEndpoint],
+        *,
         server: Callable[[str, int], IStreamClientEndpoint],
         password: str | None,
     ) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
@@ -31,7 +32,9 @@ class RedisWatch(RedisTimer):
 
     _log = Logger()
 
-    def __init__(self, clock: Any, redis: RedisConnection, registry: CollectorRegistry) -> None:
+    def __init__(
+        self, clock: IReactorTime, redis: RedisConnection, registry: CollectorRegistry
+    ) -> None:
         super().__init__(clock, redis, INTERVAL, self._look)
         self._redis = redis
         self._info: Mapping[str, str] = {}

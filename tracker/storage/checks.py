@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any, Final
+from typing import Final
 
 from tracker.observe.examination import Examination
 from tracker.observe.findings import Finding, failure, skipped
+from tracker.reactor import Reactor
 from tracker.storage.jsonlines import checks as jsonlines
 from tracker.storage.sinks import POSTGRESQL, sink_kind
 from tracker.storage.sqlite import checks as sqlite
@@ -28,7 +29,7 @@ def check_url(url: str) -> None:
             PostgreSQLAddress.from_url(url)
 
 
-async def examine_sink(reactor: Any, examination: Examination, url: str | None) -> None:
+async def examine_sink(reactor: Reactor, examination: Examination, url: str | None) -> None:
     """Make all checks of the sink that a URL names, which makes sense; None: none is named."""
     if not url:
         hint = "tracker-admin doctor --sink URL"

@@ -18,7 +18,7 @@ def scripts(kind: str) -> tuple[str, ...]:
     return tuple((folder / name).read_text(encoding="utf-8") for name in names)
 
 
-def check_version(found: int, known: int, database: str, url: str, migrate: bool) -> None:
+def check_version(found: int, known: int, database: str, *, url: str, migrate: bool) -> None:
     """Refuse a database that this program does not know, or may not upgrade.
 
     :param known: the latest version that this program knows.

@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from tracker.observe.ratelimit import LimitedLog
 from tracker.position import MAX_PAYLOAD
+from tracker.reactor import Reactor
 from tracker.storage.thread import SinkThread
 from tracker.untrusted import parse_json, shown
 
@@ -82,7 +83,7 @@ class PositionReader(Service, ABC):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, name: str) -> None:
+    def __init__(self, reactor: Reactor, name: str) -> None:
         self._thread = SinkThread(reactor, name)
         self._waiting = 0
         self._troubles = LimitedLog(reactor, self._log)
@@ -121,7 +122,7 @@ class PositionReader(Service, ABC):
         :raises NoAnswer: as above.
         """
         rows = await self._ask(self._track, device_id, since, MOST_READ)
-        points = [point for row in reversed(rows) if (point := _point(*row)) is not None]
+        points = [point for row in reversed(rows) if (point := _point(row)) is not None]
         return Track(_thin(points, MOST_POINTS), len(points), len(rows) < MOST_READ)
 
     async def _ask(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -176,10 +177,9 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _point(
-    ts: str, latitude: float, longitude: float, speed: int | None, angle: int | None
-) -> tuple[int, float, float, int | None, int | None] | None:
+def _point(row: Sequence[Any]) -> tuple[int, float, float, int | None, int | None] | None:
     """Return a point of a track; None if the row is malformed."""
+    ts, latitude, longitude, speed, angle = row
     try:
         moment = int(datetime.fromisoformat(ts).timestamp() * 1000)
         place = round(float(latitude), 6), round(float(longitude), 6)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from types import ModuleType
-from typing import Any, Final
+from typing import Final
 
 from tracker.interfaces import IPositionSink
+from tracker.reactor import Reactor
 from tracker.storage.jsonlines.writer import JSONLinesSink
 from tracker.storage.reader import PositionReader
 from tracker.storage.sqlite import schema as sqlite
@@ -19,7 +20,7 @@ KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is 
 POSTGRESQL: Final = ("postgresql", "postgres")
 
 
-def make_sink(reactor: Any, url: str, migrate: bool = True) -> IPositionSink:
+def make_sink(reactor: Reactor, url: str, migrate: bool = True) -> IPositionSink:
     """The sink that a URL names. Nothing is opened yet.
 
     :param url: one of :data:`KINDS`.
@@ -53,7 +54,7 @@ def migrate_sink(url: str) -> tuple[int, int]:
     return sqlite.migrate(rest) if kind == "sqlite" else (0, 0)
 
 
-def open_reader(reactor: Any, url: str) -> PositionReader:
+def open_reader(reactor: Reactor, url: str) -> PositionReader:
     """What reads the sink that a URL names; nothing is opened yet.
 
     :raises ValueError: with one line that says what is wrong, and holds no password.

@@ -9,13 +9,15 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 
+from tracker.reactor import Reactor
+
 T = TypeVar("T")
 
 
 class SinkThread:
     """Runs one call after the other, in the order in which they were made."""
 
-    def __init__(self, reactor: Any, name: str) -> None:
+    def __init__(self, reactor: Reactor, name: str) -> None:
         self._reactor = reactor
         self._pool = ThreadPool(minthreads=1, maxthreads=1, name=name)
 

@@ -63,8 +63,8 @@ class JanitorOptions(TrimmingOptions):
             reachable(redis_address(self["redis"], os.environ), reactor),
             config.process_streams(os.environ, installed_vendors()),
             self.retention(),
-            waits(self),
-            interval,
-            health,
-            registry,
+            commands_wait=waits(self),
+            interval=interval,
+            health=health,
+            registry=registry,
         )

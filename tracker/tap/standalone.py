@@ -85,10 +85,10 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             address,
             config.process_streams(os.environ, vendors),
             self.retention(),
-            waits(self),
-            INTERVAL,
-            health,
-            registry,
+            commands_wait=waits(self),
+            interval=INTERVAL,
+            health=health,
+            registry=registry,
             watch_lag=False,
         ).setServiceParent(role)
         self.ingest(reactor, address, health, registry, abort=abort).setServiceParent(role)

@@ -148,7 +148,9 @@ class Bridges:
         await maybeDeferred(self._port.stopListening)
 
     async def _connection(self) -> RedisConnection:
-        connection = RedisConnection(self.reactor, self.redis.address, Condition(), 10.0)
+        connection = RedisConnection(
+            self.reactor, self.redis.address, Condition(), reply_timeout=10.0
+        )
         self._open.append(connection)
         connection.startService()
         await until(lambda: connection.connected, "connected to Redis")

@@ -167,13 +167,16 @@ class Instance:
     """One process: from a start to a stop or a crash."""
 
     def __init__(self, world: World, name: str) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
+
+        reactor: Any = installed
 
         self.world = world
         self.name = name
         self.sessions: set[ModelSession] = set()
         self._connections = [
-            RedisConnection(reactor, world.redis.address, Condition(), 10.0) for _ in range(2)
+            RedisConnection(reactor, world.redis.address, Condition(), reply_timeout=10.0)
+            for _ in range(2)
         ]
         for connection in self._connections:
             connection.startService()
@@ -265,7 +268,9 @@ class World:
 
     async def settle(self) -> None:
         """Let Redis answer, until nothing is under way."""
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
+
+        reactor: Any = installed
 
         quiet = 0
         while quiet < 2:
@@ -480,10 +485,12 @@ async def test_every_command_ends_once_and_is_written_once_at_most(redis: RedisS
 
 async def live(redis: RedisServer, steps: Sequence[tuple[Any, ...]]) -> Counter[str]:
     """Live one life; how its commands have ended."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     redis.client.flushall()
-    connection = RedisConnection(reactor, redis.address, Condition(), 10.0)
+    connection = RedisConnection(reactor, redis.address, Condition(), reply_timeout=10.0)
     connection.startService()
     await until(lambda: connection.connected, "connected")
     world = World(redis, connection)

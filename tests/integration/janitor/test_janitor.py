@@ -31,12 +31,21 @@ class Janitor:
     """A janitor role on a real server."""
 
     def __init__(self, redis: RedisServer, retention: Retention) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
+
+        reactor: Any = installed
 
         self.health = Health()
         self.registry = CollectorRegistry()
         self.role: Role = janitor_role(
-            reactor, redis.address, [STREAM], retention, True, 0.05, self.health, self.registry
+            reactor,
+            redis.address,
+            [STREAM],
+            retention,
+            commands_wait=True,
+            interval=0.05,
+            health=self.health,
+            registry=self.registry,
         )
         self.role.startService()
 

@@ -206,13 +206,13 @@ async def test_a_range_is_read_up_to_the_bytes_in_either_direction(
     redis: RedisServer, connected: Connected
 ) -> None:
     made = make(redis, STREAM, *[SHORT] * 100, *[LONG] * 100, *[SHORT] * 100)
-    oldest = await read_range(connected.connection, STREAM, "-", "+", 300)
-    newest = await read_range(connected.connection, STREAM, "-", "+", 300, newest=True)
+    oldest = await read_range(connected.connection, STREAM, "-", "+", count=300)
+    newest = await read_range(connected.connection, STREAM, "-", "+", count=300, newest=True)
     assert ids(oldest) == made[: len(oldest)]
     assert ids(newest) == made[::-1][: len(newest)]
     for entries in (oldest, newest):
         assert 16 * MIB <= length(entries) < 17 * MIB
-    between = await read_range(connected.connection, STREAM, f"({made[0]}", made[3], 300)
+    between = await read_range(connected.connection, STREAM, f"({made[0]}", made[3], count=300)
     assert ids(between) == made[1:4]
 
 

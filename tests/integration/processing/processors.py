@@ -42,7 +42,9 @@ class Processing:
         namings: Mapping[str, INaming] | None = None,
         streams: Sequence[str] = (STREAM,),
     ) -> None:
-        from twisted.internet import reactor
+        from twisted.internet import reactor as installed
+
+        reactor: Any = installed
 
         self.health = Health()
         self.registry = CollectorRegistry()

@@ -226,7 +226,9 @@ async def test_a_refused_position_in_a_part_is_the_only_dead_letter(redis: Redis
 async def test_batches_shrink_until_a_slow_database_stores_them_in_time(
     redis: RedisServer, database: str
 ) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     sink = PostgreSQLSink(reactor, PostgreSQLAddress.from_url(database), timeout=0.4)
     processing = Processing(redis, sink)
@@ -250,7 +252,9 @@ async def test_batches_shrink_until_a_slow_database_stores_them_in_time(
 
 @ensureDeferred
 async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     append(redis, 3)
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0")

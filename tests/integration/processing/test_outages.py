@@ -168,7 +168,9 @@ async def test_a_restart_of_redis_is_survived(redis: RedisServer) -> None:
 async def test_a_sink_that_can_never_be_opened_ends_the_process(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     processing = Processing(redis, SQLiteSink(reactor, str(tmp_path / "missing" / "p.sqlite")))
     await until(lambda: processing.aborted, "aborted")
@@ -199,7 +201,9 @@ class CutOff(SQLiteSink):
 async def test_what_was_committed_and_not_acknowledged_comes_again_and_is_stored_once(
     redis: RedisServer, tmp_path: Path
 ) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     append(redis, 7)
     sink = CutOff(reactor, tmp_path / "positions.sqlite", redis)

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -34,7 +35,9 @@ WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, 
 
 async def looked_at(url: str | None, seconds: float = 10.0) -> Report:
     """Examine a sink."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     examination = Examination(reactor, seconds)
     await examine_sink(reactor, examination, url)
@@ -223,7 +226,9 @@ async def test_a_sound_file_is_all_ok(tmp_path: Path) -> None:
 
 @ensureDeferred
 async def test_a_file_that_a_processor_has_open(tmp_path: Path) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     url = f"sqlite:{tmp_path / 'a'}"
     sink = make_sink(reactor, url)

@@ -28,7 +28,9 @@ KEY = ("telemetry:teltonika", "processor")
 @pytest_twisted.async_yield_fixture
 async def closing() -> AsyncIterator[Open]:
     """Makes sinks that are closed at the end, whatever the test has come to."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     sinks = []
 

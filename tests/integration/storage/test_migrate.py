@@ -127,7 +127,9 @@ def test_any_number_may_start_at_once_and_one_migrates(database: str) -> None:
 
 @ensureDeferred
 async def test_two_processors_that_start_at_once_migrate_once(database: str) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     sinks = [make_sink(reactor, database) for _ in range(2)]
     try:
@@ -145,7 +147,9 @@ async def test_two_processors_that_start_at_once_migrate_once(database: str) -> 
 @pytest.mark.parametrize("may_migrate", [True, False])
 @ensureDeferred
 async def test_a_newer_database_is_refused(may_migrate: bool, database: str) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     migrate_sink(database)
     query(database, "INSERT INTO schema_version (version) VALUES (999)")
@@ -160,7 +164,9 @@ async def test_a_newer_database_is_refused(may_migrate: bool, database: str) -> 
 
 @ensureDeferred
 async def test_nothing_is_made_without_leave(database: str) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     careful = make_sink(reactor, database, migrate=False)
     with pytest.raises(SinkUnusable, match=r"schema 0.*run tracker-admin migrate --sink post"):

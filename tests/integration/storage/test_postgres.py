@@ -40,7 +40,9 @@ LAST = "SELECT {} FROM last_positions ORDER BY device_id"
 
 
 def sink_to(url: str, **options: Any) -> PostgreSQLSink:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     return PostgreSQLSink(reactor, PostgreSQLAddress.from_url(url), **options)
 

@@ -51,7 +51,9 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest_twisted.async_yield_fixture
 async def stored_in(url: str) -> AsyncIterator[Database]:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     found = Database(make_sink(reactor, url), open_reader(reactor, url))
     await found.sink.open()
@@ -192,7 +194,9 @@ async def test_nothing_can_be_written(stored_in: Database) -> None:
 
 @ensureDeferred
 async def test_a_file_that_is_not_there_yet_is_read_once_it_is(tmp_path: Path) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     url = f"sqlite:{tmp_path / 'later.sqlite'}"
     positions = open_reader(reactor, url)
@@ -211,7 +215,9 @@ async def test_a_file_that_is_not_there_yet_is_read_once_it_is(tmp_path: Path) -
 
 @ensureDeferred
 async def test_a_server_that_was_away_is_asked_again(postgres: PostgresServer) -> None:
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     sink = make_sink(reactor, postgres.url)
     await sink.open()
@@ -261,7 +267,9 @@ async def test_a_slow_question_is_given_up(
 @ensureDeferred
 async def test_malformed_rows_are_shown_without_their_malformed_values(tmp_path: Path) -> None:
     """SQLite holds anything in any column, and whoever may write to the file can put it there."""
-    from twisted.internet import reactor
+    from twisted.internet import reactor as installed
+
+    reactor: Any = installed
 
     path = tmp_path / "positions.sqlite"
     database = Database(

@@ -40,8 +40,14 @@ def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
     pulse = Pulse(janitor.STUCK, clock.seconds)
     sweeper = Sweeper()
     service = janitor.Janitor(
-        *(clock, FakeRedis(), Keeper(), sweeper, 60.0, Condition()),  # type: ignore[arg-type]
-        *(CollectorRegistry(), pulse),
+        clock=clock,
+        redis=FakeRedis(),  # type: ignore[arg-type]
+        keeper=Keeper(),  # type: ignore[arg-type]
+        sweeper=sweeper,  # type: ignore[arg-type]
+        interval=60.0,
+        condition=Condition(),
+        registry=CollectorRegistry(),
+        pulse=pulse,
     )
     service.startService()
     for _ in range(100):

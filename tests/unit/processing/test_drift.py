@@ -36,7 +36,7 @@ class Guarded:
             redis,
             ["telemetry:teltonika"],
             Condition(self.reports.append),
-            self.registry,
+            registry=self.registry,
         ).startService()
         self.redis.return_()
 

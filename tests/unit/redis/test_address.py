@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from cryptography import x509
@@ -283,14 +284,14 @@ def test_text_of_an_address_without_password_reads_back(url: str) -> None:
     ],
 )
 def test_an_endpoint_fits_the_address(url: str, kind: type) -> None:
-    endpoint = RedisAddress.from_url(url).endpoint(MemoryReactorClock())
+    endpoint = RedisAddress.from_url(url).endpoint(cast("Any", MemoryReactorClock()))
     assert isinstance(endpoint, kind)
     assert verifyObject(IStreamClientEndpoint, endpoint)
 
 
 @pytest.mark.parametrize("url", ["rediss://cache.example", "rediss://127.0.0.1:6380"])
 def test_tls_is_wrapped_around_the_connection(url: str) -> None:
-    endpoint = RedisAddress.from_url(url).endpoint(MemoryReactorClock())
+    endpoint = RedisAddress.from_url(url).endpoint(cast("Any", MemoryReactorClock()))
     assert verifyObject(IStreamClientEndpoint, endpoint)
     assert not isinstance(endpoint, HostnameEndpoint)
 
@@ -314,7 +315,7 @@ def test_authorities_are_read_from_a_file(layout: str, authority: str, tmp_path:
     file = tmp_path / "ca.pem"
     file.write_text(layout.format(authority), encoding="utf-8")
     endpoint = RedisAddress.from_url(f"rediss://cache.example?ca={file}").endpoint(
-        MemoryReactorClock()
+        cast("Any", MemoryReactorClock())
     )
     assert verifyObject(IStreamClientEndpoint, endpoint)
 
@@ -325,7 +326,7 @@ def test_a_file_without_certificates_is_told(content: str, tmp_path: Path) -> No
     file.write_text(content)
     address = RedisAddress.from_url(f"rediss://cache.example?ca={file}")
     with pytest.raises(ValueError, match=r"ca\.pem: holds no certificate"):
-        address.endpoint(MemoryReactorClock())
+        address.endpoint(cast("Any", MemoryReactorClock()))
 
 
 def test_a_damaged_certificate_is_told(authority: str, tmp_path: Path) -> None:
@@ -336,11 +337,11 @@ def test_a_damaged_certificate_is_told(authority: str, tmp_path: Path) -> None:
         ssl.create_default_context(cafile=file)  # damaged it is
     address = RedisAddress.from_url(f"rediss://cache.example?ca={file}")
     with pytest.raises(ValueError, match=r"ca\.pem"):
-        address.endpoint(MemoryReactorClock())
+        address.endpoint(cast("Any", MemoryReactorClock()))
 
 
 @pytest.mark.parametrize("url", ["rediss://cache.example", "rediss+sentinel://s1,s2/main"])
 def test_a_file_that_is_not_there_is_told(url: str, tmp_path: Path) -> None:
     address = RedisAddress.from_url(f"{url}?ca={tmp_path}/none.pem")
     with pytest.raises(OSError, match=r"none\.pem"):
-        address.endpoint(MemoryReactorClock())
+        address.endpoint(cast("Any", MemoryReactorClock()))

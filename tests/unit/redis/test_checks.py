@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.error import ConnectionLost
@@ -31,7 +31,7 @@ class Server:
     """A server that the test plays."""
 
     def __init__(self, **address: Any) -> None:
-        self.reactor: Any = MemoryReactorClock()
+        self.reactor = cast("Any", MemoryReactorClock())
         self.reports: list[str | None] = []
         self.connection = RedisConnection(
             self.reactor,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.defer import CancelledError, Deferred
@@ -43,7 +43,7 @@ class Real:
     """The connection itself, with a server that the test plays."""
 
     def __init__(self) -> None:
-        self._reactor: Any = MemoryReactorClock()
+        self._reactor = cast("Any", MemoryReactorClock())
         self.redis: Any = RedisConnection(
             self._reactor, RedisAddress(path="/run/redis.sock"), Condition()
         )

@@ -68,7 +68,9 @@ class Bench:
         self.server = FakeServer()
         self.places: list[tuple[str, int]] = []
         named = {f"s{number}": one for number, one in enumerate(self.sentinels, 1)}
-        self.endpoint = SentinelEndpoint(self.clock, "main", named, self._server, password)
+        self.endpoint = SentinelEndpoint(
+            self.clock, "main", named, server=self._server, password=password
+        )
         self.results: list[Any] = []
 
     def _server(self, host: str, port: int) -> FakeServer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from twisted.internet.task import Clock
@@ -27,7 +27,7 @@ from tracker.storage.sqlite.writer import SQLiteSink
     ],
 )
 def test_a_url_selects_a_sink(url: str, kind: type[Any], tmp_path: Path) -> None:
-    sink = make_sink(Clock(), url.format(tmp_path))
+    sink = make_sink(cast("Any", Clock()), url.format(tmp_path))
     assert type(sink) is kind
     verifyObject(IPositionSink, sink)
 

@@ -116,13 +116,13 @@ async def append_dead(redis: RedisConnection, entry: Delivered, reason: str, att
 
 
 async def read_dead(
-    redis: RedisConnection, stream: str, first: str = "-", last: str = "+", count: int = 1000
+    redis: RedisConnection, stream: str, first: str = "-", last: str = "+", *, count: int = 1000
 ) -> list[DeadLetter]:
     """Return dead letters of ``stream``, oldest first; fewer than ``count`` if they are long.
 
     :param first: ID of the first one; behind it if written ``(ID``.
     """
-    entries = await read_range(redis, dead_letters(stream), first, last, count)
+    entries = await read_range(redis, dead_letters(stream), first, last, count=count)
     return [dead_letter(entry.id.encode(), entry.content or ()) for entry in entries]
 
 

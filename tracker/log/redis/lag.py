@@ -163,20 +163,16 @@ async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
         stream,
         about[b"length"],
         about[b"entries-added"],
-        [_group(now, *group) for group in groups[:MAX_GROUPS]],
+        [_group(now, group) for group in groups[:MAX_GROUPS]],
     )
 
 
-def _group(
-    now: int,
-    name: bytes,
-    undelivered: int | None,
-    pending: int,
-    first_pending: bytes | None,
-    next_id: bytes | None,
-    consumers: Sequence[Sequence[Any]],
-    consumer_count: int,
-) -> GroupLag:
+def _group(now: int, row: Sequence[Any]) -> GroupLag:
+    """Return a group from its row in the reply of :data:`_READ`.
+
+    :param now: milliseconds since 1970, by Redis' clock.
+    """
+    name, undelivered, pending, first_pending, next_id, consumers, consumer_count = row
     unprocessed = [_milliseconds(one) for one in (first_pending, next_id) if one is not None]
     return GroupLag(
         shown(name),

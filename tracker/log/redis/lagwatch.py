@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 from attrs import frozen
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import Metric
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
@@ -54,9 +55,10 @@ class LagWatch(RedisTimer):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         redis: RedisConnection,
         streams: Iterable[str],
+        *,
         health: Health,
         registry: CollectorRegistry,
         others: Iterable[str] = (),

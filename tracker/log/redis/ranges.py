@@ -12,6 +12,7 @@ async def read_range(
     stream: str,
     first: str,
     last: str,
+    *,
     count: int,
     newest: bool = False,
     size: int | None = None,

@@ -152,7 +152,9 @@ async def trim(
             [stream],
             -1 if retain is None else int(retain * 1000),
             -1 if retain_bytes is None else retain_bytes,
-            *(BATCH, _NODE, 0),
+            BATCH,
+            _NODE,
+            0,
         )
     )
 

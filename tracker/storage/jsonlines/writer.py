@@ -22,6 +22,7 @@ from zope.interface import implementer
 
 from tracker.interfaces import Batch, IPositionSink, SinkUnusable, StoredPosition
 from tracker.log.entries import entry_order
+from tracker.reactor import Reactor
 from tracker.storage.rows import encode_json, pieces, plain
 from tracker.storage.thread import SinkThread
 
@@ -42,7 +43,7 @@ class JSONLinesSink:
     The file may be renamed at any time: the next batch begins a new one.
     """
 
-    def __init__(self, reactor: Any, path: str) -> None:
+    def __init__(self, reactor: Reactor, path: str) -> None:
         self._path = path
         self._sidecar = f"{path}.checkpoints"
         self._thread = SinkThread(reactor, "jsonlines")

@@ -13,6 +13,7 @@ import psycopg
 from tracker.interfaces import SinkUnusable
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
+from tracker.reactor import Reactor
 from tracker.storage.migrations import judge_schema, scripts
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, told
@@ -41,12 +42,17 @@ _NAMES: Final = (
 )
 
 
-async def examine(reactor: Any, examination: Examination, url: str) -> None:
+async def examine(reactor: Reactor, examination: Examination, url: str) -> None:
     """Make all checks of the database that a URL names, which makes sense."""
     address = PostgreSQLAddress.from_url(url)
     connections: list[Connection] = []
     await examination.make(
-        *("sink-reachable", in_thread, reactor, reachable, address, connections),
+        "sink-reachable",
+        in_thread,
+        reactor,
+        reachable,
+        address,
+        connections,
         late=partial(judge_unreachable, address),
     )
     for name in _CHECKS:

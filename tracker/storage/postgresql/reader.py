@@ -8,6 +8,7 @@ from typing import Any, Final
 import psycopg
 from attrs import evolve
 
+from tracker.reactor import Reactor
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, told
 from tracker.storage.reader import LAST, TIMEOUT, NoAnswer, PositionReader, Search, decoded
@@ -20,7 +21,7 @@ _LAST: Final = ", ".join(_ISO.format(name) if name in _TIMES else name for name 
 class PostgreSQLReader(PositionReader):
     """Keeps one connection, which can write nothing, and makes it again when it is lost."""
 
-    def __init__(self, reactor: Any, url: str) -> None:
+    def __init__(self, reactor: Reactor, url: str) -> None:
         """:raises ValueError: when the URL makes no sense."""
         super().__init__(reactor, "console-postgresql")
         address = PostgreSQLAddress.from_url(url)

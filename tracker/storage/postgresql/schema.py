@@ -47,7 +47,7 @@ def is_current(connection: Connection, address: PostgreSQLAddress, migrate: bool
     :raises SinkUnusable: if not, and they may not or cannot.
     """
     found, known = version_of(connection), len(scripts("postgresql"))
-    check_version(found, known, address.url, address.url, migrate)
+    check_version(found, known, address.url, url=address.url, migrate=migrate)
     if found < known:
         return False
     if address.timescale:
@@ -91,7 +91,7 @@ def upgrade(
     with _alone(connection), transaction(connection):
         connection.execute("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")
         before = version_of(connection)
-        check_version(before, len(files), address.url, address.url, True)
+        check_version(before, len(files), address.url, url=address.url, migrate=True)
         if before == 0:
             connection.execute(_MAKE_VERSIONS)
         for number, script in enumerate(files[before:], before + 1):

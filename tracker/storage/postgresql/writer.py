@@ -14,6 +14,7 @@ from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkDown, SinkTimedOut
+from tracker.reactor import Reactor
 from tracker.storage.postgresql import batch as batches
 from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import (
@@ -56,7 +57,7 @@ class PostgreSQLSink:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
         address: PostgreSQLAddress,
         migrate: bool = True,
         timeout: float = STORE_TIMEOUT,

@@ -6,16 +6,16 @@ import os
 import shlex
 import sqlite3
 from pathlib import Path
-from typing import Any
 
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, failure
+from tracker.reactor import Reactor
 from tracker.storage.files import space, writable
 from tracker.storage.migrations import judge_schema, scripts
 from tracker.storage.sqlite.schema import version_of
 
 
-async def examine(reactor: Any, examination: Examination, path: str) -> None:
+async def examine(reactor: Reactor, examination: Examination, path: str) -> None:
     """Make all checks of the database at ``path``."""
     await examination.make("sink-reachable", writable, "sqlite", path)
     await examination.make("sink-schema", in_thread, reactor, schema, path)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from tracker.reactor import Reactor
 from tracker.storage.reader import LAST, TIMEOUT, NoAnswer, PositionReader, Search, decoded
 
 #: Steps of SQLite's machine between two looks at the clock.
@@ -17,7 +18,7 @@ _STEPS: Final = 10_000
 class SQLiteReader(PositionReader):
     """Opens the file anew for each question: it may not be there yet, or be another one."""
 
-    def __init__(self, reactor: Any, path: str) -> None:
+    def __init__(self, reactor: Reactor, path: str) -> None:
         super().__init__(reactor, "console-sqlite")
         self._path = Path(path).absolute()
 

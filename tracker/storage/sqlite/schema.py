@@ -43,7 +43,7 @@ def upgrade(
     files = scripts("sqlite")
     with transaction(database):
         before = version_of(database)
-        check_version(before, len(files), path, f"sqlite:{path}", allowed)
+        check_version(before, len(files), path, url=f"sqlite:{path}", migrate=allowed)
         for number, script in enumerate(files[before:target], before + 1):
             for statement in _statements(script):
                 database.execute(statement)

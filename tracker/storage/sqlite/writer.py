@@ -10,10 +10,10 @@ import os
 import sqlite3
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IReactorFromThreads
 from zope.interface import implementer
 
 from tracker.interfaces import Batch, BatchRefused, IPositionSink
+from tracker.reactor import Reactor
 from tracker.storage.sqlite import batch as batches
 from tracker.storage.sqlite.connection import cannot_open, connect, is_refusal
 from tracker.storage.sqlite.schema import upgrade
@@ -27,7 +27,7 @@ class SQLiteSink:
     :param migrate: whether to make and upgrade the tables when opened.
     """
 
-    def __init__(self, reactor: IReactorFromThreads, path: str, migrate: bool = True) -> None:
+    def __init__(self, reactor: Reactor, path: str, migrate: bool = True) -> None:
         self._path = path
         self._migrate = migrate
         self._database: sqlite3.Connection | None = None

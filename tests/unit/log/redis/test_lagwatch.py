@@ -33,7 +33,7 @@ class Watched:
         self.health = Health()
         self.registry = CollectorRegistry()
         self.watch = LagWatch(
-            self.clock, self.redis, streams or (STREAM,), self.health, self.registry
+            self.clock, self.redis, streams or (STREAM,), health=self.health, registry=self.registry
         )
 
     def reply(self, *answers: Any) -> None:
@@ -193,7 +193,12 @@ def test_a_stream_without_its_group_has_no_consumer() -> None:
 def test_of_other_streams_no_group_is_expected() -> None:
     watched = Watched()
     other = LagWatch(
-        *(watched.clock, watched.redis, (), Health(), CollectorRegistry(), ["commands:responses"])
+        watched.clock,
+        watched.redis,
+        (),
+        health=Health(),
+        registry=CollectorRegistry(),
+        others=["commands:responses"],
     )
     other.startService()
     watched.reply([*answer()[:2], []])
