@@ -26,10 +26,9 @@ from twisted.python.failure import Failure
 from tracker.errors import Refused, Unanswered, Unavailable
 from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
-from tracker.log.redis.append import append
+from tracker.log.interfaces import IRecordWriter
 from tracker.observe.health import Condition, Pulse
 from tracker.position import Entry
-from tracker.redis.connection import RedisConnection
 
 #: Entries in one call to Redis, which it works off in about half a millisecond. As soon as
 #: there are so many, they are sent.
@@ -83,16 +82,15 @@ class StreamPublisher(Service):
     def __init__(
         self,
         clock: Any,
-        redis: RedisConnection,
-        stream: str,
+        writer: IRecordWriter,
         condition: Condition,
         pulse: Pulse | None = None,
     ) -> None:
-        self.stream = stream
+        self.stream = writer.stream
         self.figures = AppendFigures()
         self._clock = clock
-        self._redis = redis
-        self._answered_on = redis.connections  # the connection on which the last answer came
+        self._writer = writer
+        self._answered_on = writer.connections  # the connection on which the last answer came
         self._condition = condition
         self._pulse = pulse or Pulse(STUCK)
         # A dict for its order and for removal anywhere in it at no cost.
@@ -148,7 +146,7 @@ class StreamPublisher(Service):
         super().stopService()
         if self._reconnection is not None:
             self._reconnection.cancel()
-        if self._refusal is not None or not self._redis.connected:
+        if self._refusal is not None or not self._writer.connected:
             self._abandon_waiting()
         stopped: Deferred[None] = Deferred()
         self._stopped = stopped
@@ -181,7 +179,7 @@ class StreamPublisher(Service):
             # There is nothing left to try with. The next append shows what Redis says now.
             self._accepted_again()
             self._go_on(0)
-        if self._redis.connected:
+        if self._writer.connected:
             self._send_waiting()
         elif self._waiting and self.running:
             self._flush_when_connected()
@@ -193,9 +191,9 @@ class StreamPublisher(Service):
         self._new_records = 0
         # A server that has restarted does not know the script. Its first call is then sent again,
         # and those behind it would overtake it.
-        proven = self._answered_on == self._redis.connections
+        proven = self._answered_on == self._writer.connections
         limit = MAX_IN_FLIGHT if proven else 1
-        while self._waiting and self._in_flight < limit and self._redis.connected:
+        while self._waiting and self._in_flight < limit and self._writer.connected:
             self._send(self._take_batch())
 
     def _flush_when_connected(self) -> None:
@@ -204,7 +202,7 @@ class StreamPublisher(Service):
             return result
 
         self._pulse.rest()
-        self._reconnection = self._redis.when_connected().addBoth(forget)
+        self._reconnection = self._writer.when_connected().addBoth(forget)
         self._reconnection.addCallbacks(
             lambda _: self._flush(), lambda failure: failure.trap(CancelledError, Unavailable)
         )
@@ -230,7 +228,7 @@ class StreamPublisher(Service):
             if len(batch) == 1
             else [entry for packet in batch for entry in packet.entries]
         )
-        append(self._redis, self.stream, entries).addCallbacks(
+        self._writer.append(entries).addCallbacks(
             self._answered,
             self._failed,
             callbackArgs=(batch, len(entries), self._clock.seconds()),
@@ -239,7 +237,7 @@ class StreamPublisher(Service):
 
     def _answered(self, _: int, batch: list[_Packet], records: int, asked: float) -> None:
         self._in_flight -= 1
-        self._answered_on = self._redis.connections
+        self._answered_on = self._writer.connections
         if self._refusal is not None:
             self._accepted_again()
         now = self._clock.seconds()

@@ -27,6 +27,7 @@ from tracker.ingestion.slots import SlotWatch
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
 from tracker.keys import INGEST_GROUP
 from tracker.log.redis.reader import RedisReader
+from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Health
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
@@ -136,7 +137,9 @@ def ingest_role(
         authority = CheckedImei(authority)
     for vendor in {port.vendor.name: port.vendor for port in ports}:
         publisher = StreamPublisher(
-            *(reactor, redis, streams[vendor], health.condition(streams[vendor])),
+            reactor,
+            RedisWriter(redis, streams[vendor]),
+            health.condition(streams[vendor]),
             health.pulse(f"appends to {streams[vendor]}", PUBLISHER_STUCK),
         )
         gateways[vendor] = Gateway(

@@ -7,13 +7,38 @@ outcome of the call is unknown, and it may be repeated. They raise
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 
 from twisted.internet.defer import Deferred
-from zope.interface import Interface
+from zope.interface import Attribute, Interface
 
 from tracker.log.allowance import Allowance
 from tracker.log.entries import BEGINNING, Delivered
+from tracker.position import Entry
+
+
+class IRecordWriter(Interface):
+    """Appends entries to one stream."""
+
+    stream: str = Attribute("The name of the stream.")
+    connected: bool = Attribute("True while the log can be asked.")
+    connections: int = Attribute(
+        "Number of connections so far. Until the first call on a connection is answered, calls "
+        "that are made after it may overtake it."
+    )
+
+    def when_connected() -> Deferred[None]:
+        """Wait until the log can be asked.
+
+        :return: may be cancelled. Fails with Unavailable if the connection is closed for good.
+        """
+
+    def append(entries: Iterable[Entry]) -> Deferred[int]:  # noqa: N805
+        """Append entries in their order, all of them or none.
+
+        :return: fires with their number once they are as durable as the log makes them. Fails with
+            Refused if none was appended, and with Unavailable if that is unknown.
+        """
 
 
 class IRecordReader(Interface):

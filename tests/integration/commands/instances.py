@@ -29,6 +29,7 @@ from tracker.interfaces import Admission
 from tracker.keys import INGEST_GROUP
 from tracker.limits import Limits
 from tracker.log.redis.reader import RedisReader
+from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
@@ -101,7 +102,9 @@ class Instance:
             fetch=self._fetch,
             condition=Condition(self.reports.append),
         )
-        publisher = StreamPublisher(self.clock, commands, "telemetry:teltonika", Condition())
+        publisher = StreamPublisher(
+            self.clock, RedisWriter(commands, "telemetry:teltonika"), Condition()
+        )
         self.gateway = Gateway(
             *(self.clock, "teltonika", publisher, EveryDevice()),
             *(ConnectionLimiter(self.clock, Limits()), self.registry, self.delivery),

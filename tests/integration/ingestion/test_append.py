@@ -8,6 +8,7 @@ from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.ingestion.publisher import StreamPublisher
+from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
 from tracker.position import Entry
 
@@ -21,7 +22,9 @@ def entries(count: int, device: str = "356307042441013") -> list[Entry]:
 def publisher_on(connected: Connected, reports: list[str | None]) -> StreamPublisher:
     from twisted.internet import reactor
 
-    publisher = StreamPublisher(reactor, connected.connection, STREAM, Condition(reports.append))
+    publisher = StreamPublisher(
+        reactor, RedisWriter(connected.connection, STREAM), Condition(reports.append)
+    )
     publisher.startService()
     return publisher
 

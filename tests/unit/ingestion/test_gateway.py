@@ -23,6 +23,7 @@ from tracker.ingestion.gateway import KEPT_BYTES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession, Rejection
 from tracker.limits import Limits
+from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
 from tracker.observe.ratelimit import MAX_LINES
 from tracker.position import Entry
@@ -74,7 +75,9 @@ class Publishing:
         self.clock = clock
         self.redis = FakeRedis()
         redis: Any = self.redis
-        self.publisher = StreamPublisher(clock, redis, "telemetry:teltonika", Condition())
+        self.publisher = StreamPublisher(
+            clock, RedisWriter(redis, "telemetry:teltonika"), Condition()
+        )
         self.publisher.startService()
         limiter = ConnectionLimiter(clock, Limits())
         self.gateway = Gateway(
@@ -185,7 +188,7 @@ def test_a_connection_that_was_superseded_does_not_take_the_newer_one_along(
 
 def gateway_for(clock: Clock, limits: Limits) -> Gateway:
     redis: Any = FakeRedis()
-    publisher = StreamPublisher(clock, redis, "telemetry:teltonika", Condition())
+    publisher = StreamPublisher(clock, RedisWriter(redis, "telemetry:teltonika"), Condition())
     gateway = Gateway(
         *(clock, "teltonika", publisher, EveryDevice(), ConnectionLimiter(clock, limits)),
         *(registry(clock, redis), delivery(clock, redis)),

@@ -31,6 +31,7 @@ from tracker.interfaces import (
     Traffic,
 )
 from tracker.limits import Limits
+from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
 
 DEVICE, OTHER, THIRD = "356307042441013", "356307042441021", "352093081452251"
@@ -127,7 +128,7 @@ class Bench:
             Vendor(name): Gateway(
                 self.clock,
                 name,
-                StreamPublisher(self.clock, redis, f"telemetry:{name}", Condition()),
+                StreamPublisher(self.clock, RedisWriter(redis, f"telemetry:{name}"), Condition()),
                 self.authority,
                 self.limiter,
                 registry(self.clock, redis),

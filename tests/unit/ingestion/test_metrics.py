@@ -24,6 +24,7 @@ from tracker.ingestion.metrics import IngestMetrics
 from tracker.ingestion.publisher import RETRY_DELAY, StreamPublisher
 from tracker.interfaces import Admission, IDeviceAuthority, Rejection
 from tracker.limits import Limits
+from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
 from tracker.position import Entry
 
@@ -47,7 +48,7 @@ class Ingest:
         self.limiter = ConnectionLimiter(
             self.clock, Limits(connections=3, connections_per_address=2)
         )
-        self.publisher = StreamPublisher(self.clock, redis, STREAM, Condition())
+        self.publisher = StreamPublisher(self.clock, RedisWriter(redis, STREAM), Condition())
         self.publisher.startService()
         self.delivery = CommandDelivery(
             self.clock,

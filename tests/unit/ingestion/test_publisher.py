@@ -18,6 +18,7 @@ from tracker.ingestion.publisher import (
     StreamPublisher,
 )
 from tracker.interfaces import NotAccepted
+from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition, Pulse
 from tracker.position import Entry
 
@@ -38,8 +39,7 @@ class Publishing:
         self.pulse = Pulse(STUCK, self.clock.seconds)
         self.publisher = StreamPublisher(
             self.clock,
-            self.redis,  # type: ignore[arg-type]
-            STREAM,
+            RedisWriter(self.redis, STREAM),  # type: ignore[arg-type]
             Condition(self.reports.append),
             self.pulse,
         )
