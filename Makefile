@@ -12,9 +12,9 @@ DEMO_PORT    ?= 5027
 # A folder to keep the demo's data in; a temporary one when empty.
 DEMO_DATA    ?=
 
-# Processes that share the test files of `make test`. Most tests wait for servers most of the time,
-# so there is one process more than cores.
-TEST_WORKERS ?= $(shell echo $$(($$(nproc) + 1)))
+# Processes that share the tests of `make test`. Most tests wait for servers most of the time, so
+# there are two processes more than cores.
+TEST_WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 
 # Options of `make test-chaos`: seconds of faults in a round, rounds, the variants that take turns
 # (plain, tls, sentinel, directus), and the seed. The same seed makes the same faults.
@@ -59,8 +59,11 @@ demo: $(VENV)/.embedded
 	@$(BIN)/tracker-admin demo --devices $(DEMO_DEVICES) --port $(DEMO_PORT) \
 		$(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DATA),--data '$(DEMO_DATA)')
 
+# The tests start some hundred processes, each of which would compile the sources without their
+# bytecode.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
 
 # Into ~/.cache/tracker-directus, or TRACKER_DIRECTUS_CACHE, once.
 directus: $(VENV)/.test

@@ -115,3 +115,14 @@ def spare(site: Site) -> Iterator[Ingest]:
     ingest = site.ingest("spare")
     yield ingest
     ingest.daemon.kill()
+
+
+@pytest.fixture
+def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
+    """Prints figures."""
+
+    def tell(text: str) -> None:
+        with capsys.disabled():
+            print(f" ({text}) ", end="")
+
+    return tell

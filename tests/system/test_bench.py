@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +105,14 @@ def test_a_table_is_printed_and_the_document_written(tmp_path: Path) -> None:
         ("versus", ("nowhere",)),
     ],
 )
-def test_a_mistaken_option_is_told(benchmark: str, options: tuple[str, ...]) -> None:
-    ended = run("python", str(BENCH / f"{benchmark}.py"), *options)
-    assert ended.returncode == 2
-    assert options[0] in ended.stderr.splitlines()[-1]
+def test_a_mistaken_option_is_told(
+    benchmark: str,
+    options: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sys.argv", [benchmark, *options])
+    with pytest.raises(SystemExit) as exit_:
+        import_module(f"bench.{benchmark}").main()
+    assert exit_.value.code == 2
+    assert options[0] in capsys.readouterr().err.splitlines()[-1]

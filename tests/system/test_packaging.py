@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of a clean environment that only the built wheel was installed into."""
+    """The bin folder of a clean environment that only the wheel was installed into."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     tracked = subprocess.run(
@@ -30,17 +30,17 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if (ROOT / name).is_file():
             (source / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / name, source / name)
+    made = folder / "venv"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
+    # It builds the wheel in an environment of its own, and installs that.
     subprocess.run(
-        [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder / "dist"), str(source)],
+        [
+            *(sys.executable, "-m", "pip", "--python", str(made / "bin" / "python"), "install"),
+            *("--quiet", "--no-compile", f"{source}[embedded]"),
+        ],
         check=True, capture_output=True,
     )  # fmt: skip
-    (wheel,) = (folder / "dist").glob("tracker-*.whl")
-    subprocess.run([sys.executable, "-m", "venv", str(folder / "venv")], check=True)
-    subprocess.run(
-        [str(folder / "venv" / "bin" / "pip"), "install", "--quiet", f"{wheel}[embedded]"],
-        check=True, capture_output=True,
-    )  # fmt: skip
-    return folder / "venv" / "bin"
+    return made / "bin"
 
 
 def run_installed(installed: Path, folder: Path, *arguments: str) -> str:

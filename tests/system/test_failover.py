@@ -1,0 +1,97 @@
+"""Failovers by a Sentinel, with devices that push all the while.
+
+What the old master had confirmed and not yet passed on is lost by Redis itself; so the devices
+pause until the replica has everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import valkey
+
+from tests.servers import RedisServer, Sentinel
+from tests.system.outages import Tell, outage
+from tests.system.raw import Ingest
+from tests.waiting import wait_for
+
+
+class Pair:
+    """A master and its replica, watched by a Sentinel."""
+
+    def __init__(self, folder: Path) -> None:
+        self.master = RedisServer(folder / "master")
+        self.replica = RedisServer(folder / "replica")
+        self.master.start()
+        self.replica.start()
+        self.replica.replicate(self.master)
+        self.sentinel = Sentinel(folder / "sentinel", self.master)
+        self.sentinel.start()
+        wait_for(self.sentinel.knows_replica, "the Sentinel knows the replica")
+        self.master.url = self.sentinel.url
+
+    def has_failed_over(self) -> bool:
+        """Whether the replica is the master, accepts commands, and the Sentinel says so."""
+        if self.is_promoted():
+            self.replica.client.set("failed-over", "1")
+            return self.sentinel.master_port() == self.replica.port
+        return False
+
+    def is_promoted(self) -> bool:
+        """Whether the replica is a master. The Sentinel closes all its connections then."""
+        with suppress(valkey.ConnectionError):
+            promoted: bool = self.replica.client.role()[0] == b"master"
+            return promoted
+        return False
+
+    def kill(self) -> None:
+        for one in (self.sentinel, self.master, self.replica):
+            one.kill()
+
+
+@pytest.fixture
+def pair(tmp_path: Path) -> Iterator[Pair]:
+    pair = Pair(tmp_path)
+    yield pair
+    pair.kill()
+
+
+@pytest.fixture
+def ingest(tmp_path: Path, pair: Pair) -> Iterator[Ingest]:
+    ingest = Ingest(tmp_path, pair.master)
+    ingest.daemon.start()
+    yield ingest
+    ingest.daemon.kill()
+
+
+def test_a_master_that_is_killed_is_replaced(pair: Pair, ingest: Ingest, tell: Tell) -> None:
+    with outage(ingest, pair.replica) as during:
+        during.pushing.pause()
+        wait_for(lambda: pair.replica.is_level_with(pair.master), "the replica has everything")
+        pair.master.kill()
+        during.pushing.go_on()
+        during.lasts(f"the master 127.0.0.1:{pair.master.port}: ")
+        failed_over = lambda: wait_for(pair.has_failed_over, "a new master")  # noqa: E731
+        tell(f"resumed after {during.ends(failed_over):.2f} s")
+
+
+def test_a_master_that_is_replaced_without_need_is_left(
+    pair: Pair, ingest: Ingest, tell: Tell
+) -> None:
+    with outage(ingest, pair.replica) as during:
+        during.pushing.pause()
+        # It refuses as soon as it has lost its replica. Without that it would confirm, and
+        # Redis would lose, what comes until ingest has left it.
+        pair.master.client.config_set("min-replicas-to-write", 1)
+        wait_for(lambda: pair.replica.is_level_with(pair.master), "the replica has everything")
+        pair.sentinel.fail_over()
+        wait_for(pair.is_promoted, "the replica is promoted")
+        before = len(during.pushing.acknowledged)
+        during.pushing.go_on()
+        during.is_told("NOREPLICAS", "replaced, the master is")
+        assert len(during.pushing.acknowledged) == before
+        wait_for(pair.has_failed_over, "the Sentinel names the new master")
+        tell(f"resumed after {during.resumed(before):.2f} s")

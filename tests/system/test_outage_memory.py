@@ -1,0 +1,129 @@
+"""Two thousand devices that push while Redis is away: what they cost in memory."""
+
+from __future__ import annotations
+
+import resource
+import selectors
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.servers import RedisServer
+from tests.system.outages import RESUMPTION, Serve, Tell, imei, stored
+from tests.system.raw import START, STREAM, RawDevice
+from tests.waiting import wait_for
+from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
+from tracker.vendors.teltonika.frame import encode_frame
+
+DEVICES = 2000
+PLACE = (0, 252_500_000, 546_800_000, 100, 90, 8, 40)
+FRAMES = 24
+#: Bytes that 2,000 devices may cost while nothing they send is confirmed: 16 KiB unread
+#: bytes and a decoded packet each, and what the interpreter makes of them.
+MEMORY = 64 << 20
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as the system allows, for the test and the daemons it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < DEVICES + 500:
+        pytest.skip(f"no more than {hard} open files are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+class Fleet:
+    """Devices that send frames of a kilobyte without waiting for acknowledgements."""
+
+    def __init__(self, port: int) -> None:
+        elements = tuple((number, 8, number) for number in range(200, 300))
+        self._frames = [
+            encode_frame(encode_packet(CODEC_8E, [Record(START + at, *PLACE, 0, elements)]))
+            for at in range(FRAMES)
+        ]
+        self.acknowledgements = 0
+        self._sent: dict[socket.socket, int] = {}
+        self._selector = selectors.DefaultSelector()
+        for number in range(DEVICES):
+            device = RawDevice(port)
+            assert device.login(imei(number)) == b"\x01"
+            device.socket.setblocking(False)
+            self._sent[device.socket] = 0
+            self._selector.register(device.socket, selectors.EVENT_READ)
+
+    def send(self) -> None:
+        """One frame of each device."""
+        for device, sent in self._sent.items():
+            assert device.send(self._frames[sent]) == len(self._frames[sent])
+            self._sent[device] = sent + 1
+
+    def read(self) -> int:
+        """Read what has come; how many frames are acknowledged by now."""
+        for key, _ in self._selector.select(0):
+            assert isinstance(key.fileobj, socket.socket)
+            data = key.fileobj.recv(4 * FRAMES)
+            assert data == b"\0\0\0\1" * (len(data) // 4) != b""
+            self.acknowledgements += len(data) // 4
+        return self.acknowledgements
+
+    def close(self) -> None:
+        self._selector.close()
+        for device in self._sent:
+            device.close()
+
+
+@pytest.mark.usefixtures("many_files")
+def test_two_thousand_devices_that_push_at_a_dead_redis_cost_bounded_memory(
+    redis: RedisServer, serve: Serve, tell: Tell
+) -> None:
+    ingest = serve("--connection-rate", "10000", "--connection-rate-per-address", "10000")
+    fleet = Fleet(ingest.port)
+    with ExitStack() as stack:
+        stack.callback(fleet.close)
+        fleet.send()
+        wait_for(lambda: fleet.read() == DEVICES, "all are served", timeout=60)
+        before = ingest.memory()
+        redis.kill()
+        began = time.monotonic()
+        wait_for(lambda: ingest.daemon.readyz()[0] == 503, "the outage is told")
+
+        def after(seconds: float) -> int:
+            """Memory so many seconds into the outage; nobody is served until then."""
+            wait_for(lambda: time.monotonic() >= began + seconds, "time passes", timeout=40)
+            assert fleet.read() == DEVICES
+            return ingest.memory()
+
+        # In the first seconds more than is buffered; the rest piles up in the kernel.
+        for number in range(1, FRAMES):
+            after(0.25 * number if number < FRAMES - 4 else 6 + number + 4 - FRAMES)
+            fleet.send()
+            if number == FRAMES - 5:
+                early = after(6)
+        late = after(12)
+        redis.start()
+        returned = time.monotonic()
+        ingest.daemon.wait_until_ready()
+        seconds = time.monotonic() - returned
+        wait_for(lambda: fleet.read() == FRAMES * DEVICES, "all are served", timeout=90)
+        served = time.monotonic() - returned
+        afterwards = ingest.memory()
+    figures = ", ".join(
+        f"{name} {memory / (1 << 20):.0f} MiB"
+        for name, memory in (
+            *(("before", before), ("after 6 s", early), ("after 12 s", late)),
+            ("in the end", afterwards),
+        )
+    )
+    tell(f"{figures}; ready after {seconds:.2f} s, all served after {served:.1f} s")
+    assert seconds <= RESUMPTION
+    assert late - before < MEMORY, figures
+    assert late - early < 8 << 20, figures
+    assert afterwards - before < MEMORY, figures
+    assert redis.client.xlen(STREAM) >= FRAMES * DEVICES
+    assert len(stored(redis)) == FRAMES * DEVICES
+    assert "Traceback" not in ingest.daemon.text
