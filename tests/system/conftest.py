@@ -10,9 +10,8 @@ import pytest
 
 from tests.servers import RedisServer, free_port
 from tests.system.controlled import Site
-from tests.system.processes import Daemon, Simulation, stored
+from tests.system.processes import Daemon, Simulation, stored, wait_until_stored
 from tests.system.raw import Ingest
-from tests.waiting import wait_for
 
 
 class Stack:
@@ -56,9 +55,7 @@ class Stack:
         summary = fleet.park()
         acknowledged = fleet.acknowledged()
         assert len(acknowledged) == len(set(acknowledged)), "a device was told twice"
-        wait_for(
-            lambda: len(stored(self.database)) >= len(acknowledged), "all is stored", timeout=40
-        )
+        wait_until_stored(self.database, len(acknowledged))
         in_database = stored(self.database)
         assert not set(acknowledged) - set(in_database), "lost"
         assert not set(in_database) - set(acknowledged), "stored, and never acknowledged"

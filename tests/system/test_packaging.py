@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.servers import free_port
-from tests.system.processes import BIN, Daemon, environment, stored
+from tests.system.processes import BIN, Daemon, environment, stored, wait_until_stored
 from tests.waiting import wait_for
 
 ROOT = Path(__file__).parents[2]
@@ -124,7 +124,8 @@ def test_the_standalone_tac_runs(tmp_path: Path) -> None:
         )  # fmt: skip
         count = int(re.findall(r"([\d,]+) acknowledged", ended.stdout)[-1])
         assert count > 0
-        wait_for(lambda: len(stored(tmp_path / "data" / "positions.sqlite")) == count, "stored")
+        wait_until_stored(tmp_path / "data" / "positions.sqlite", count)
+        assert len(stored(tmp_path / "data" / "positions.sqlite")) == count
         twistd.terminate()
         assert twistd.wait(30) == 0
     finally:

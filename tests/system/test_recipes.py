@@ -12,7 +12,7 @@ import pytest
 
 from tests.servers import RedisServer, free_port
 from tests.system.commands import send
-from tests.system.processes import Key, Simulation, stored
+from tests.system.processes import Key, Simulation, stored, wait_until_stored
 from tests.system.raw import STREAM
 from tests.system.recipes import Machine, block, commands
 from tests.waiting import wait_for
@@ -84,7 +84,7 @@ def database(machine: Machine) -> Path:
 
 def all_is_stored(machine: Machine, keys: list[Key]) -> None:
     """Wait until all these are, and see that nothing else is, and nothing twice."""
-    wait_for(lambda: len(stored(database(machine))) >= len(keys), "all is stored", timeout=60)
+    wait_until_stored(database(machine), len(keys))
     found = stored(database(machine))
     assert not set(keys) - set(found), "lost"
     assert not set(found) - set(keys), "stored, and never acknowledged"

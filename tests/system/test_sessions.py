@@ -9,7 +9,7 @@ import pytest
 
 from tests.servers import RedisServer
 from tests.system.conftest import Stack
-from tests.system.processes import stored
+from tests.system.processes import stored, wait_until_stored
 from tests.system.raw import START, Ingest, RawDevice, frame, packet
 from tests.system.test_transports import UdpDevice
 from tests.unit.vendors.teltonika import golden_7
@@ -42,7 +42,7 @@ def test_a_second_login_supersedes_the_first_and_loses_nothing(stack: Stack, han
             assert newer.deliver(number)
         assert newer.says_nothing()
     expected = {iso_milliseconds(START + number) for number in (*range(20), 100, 101)}
-    wait_for(lambda: len(stored(stack.database)) >= len(expected), "all is stored")
+    wait_until_stored(stack.database, len(expected))
     times = Counter(ts for _, ts, _ in stored(stack.database))
     assert set(times) == expected
     assert set(times.values()) == {1}

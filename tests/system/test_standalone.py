@@ -17,7 +17,15 @@ import pytest
 import valkey
 
 from tests.servers import free_port
-from tests.system.processes import BIN, Daemon, Simulation, environment, run, stored
+from tests.system.processes import (
+    BIN,
+    Daemon,
+    Simulation,
+    environment,
+    run,
+    stored,
+    wait_until_stored,
+)
 from tests.waiting import wait_for
 
 LAST_LINE = r"demo: (\d+) positions from (\d+) devices acknowledged, (\d+) stored, lag 0"
@@ -61,7 +69,7 @@ def account(standalone: Standalone, fleet: Simulation) -> None:
     fleet.park()
     acknowledged = fleet.acknowledged()
     database = standalone.data / "positions.sqlite"
-    wait_for(lambda: len(stored(database)) >= len(acknowledged), "all is stored")
+    wait_until_stored(database, len(acknowledged))
     assert sorted(stored(database)) == sorted(acknowledged)
     assert acknowledged
 
