@@ -248,6 +248,7 @@ def test_bad_use(site: Site, arguments: tuple[str, ...], told: str) -> None:
 
 
 def test_the_control_port_from_the_environment_and_the_file(site: Site, tmp_path: Path) -> None:
+    _device = online(site.one, imei())  # which has a stream, then
     file = tmp_path / "admin.conf"
     file.write_text(f"[tracker-admin]\ncontrol = {site.socket('one')}\n")
 
