@@ -42,10 +42,15 @@ class RedisTimer(Service):
         )
 
     def stopService(self) -> Deferred[None]:
-        """End; fires when what is being done is done."""
+        """End; fires when what is being done is done.
+
+        Cancelling it ends the wait, and not what is being done.
+        """
         super().stopService()
         self._first.cancel()
         if not self._timer.running:
             return succeed(None)
-        stopped: Deferred[None] = self._timer.stopService()
+        # TimerService logs it as an error if its own Deferred is cancelled.
+        stopped: Deferred[None] = Deferred()
+        self._timer.stopService().chainDeferred(stopped)
         return stopped
