@@ -20,55 +20,47 @@ Serve = Callable[..., Ingest]
 class Place:
     """Where an instance has its control port.
 
-    :param kind: ``unix``, ``ssl`` or ``tcp``.
+    :param kind: ``unix`` or ``ssl``.
     """
 
     def __init__(self, kind: str, folder: Path) -> None:
         self.kind = kind
-        self.folder = folder
         self.port = free_port()
         self.socket = folder / "control.sock"
+        self._certs = folder / "certs"
         if kind == "ssl":
-            self.certificates(folder / "certs")
-
-    def certificates(self, folder: Path) -> Path:
-        """Make some, as an operator does."""
-        made = admin("certs", str(folder), "--client", "admin", "--client", "eve")
-        assert made.returncode == 0, made.stderr
-        return folder
+            made = admin("certs", str(self._certs), "--client", "admin", "--client", "eve")
+            assert made.returncode == 0, made.stderr
 
     @property
     def option(self) -> tuple[str, str]:
-        """What the instance is told."""
-        certs = self.folder / "certs"
+        """The option of the instance."""
+        certs = self._certs
         return "--control", {
             "unix": f"unix:{self.socket}",
             "ssl": f"ssl:{self.port}:privateKey={certs}/server.key:certKey={certs}/server.pem"
             f":clientCA={certs}/ca.pem",
-            "tcp": f"tcp:{self.port}:plaintext=1",
         }[self.kind]
 
-    def address(self, name: str = "admin", certs: Path | None = None, rest: str = "") -> str:
-        """What a client is told."""
-        certs = certs or self.folder / "certs"
+    def address(self, name: str = "admin") -> str:
+        """The endpoint of a client."""
+        certs = self._certs
         return {
             "unix": f"unix:{self.socket}",
             "ssl": f"ssl:localhost:{self.port}:privateKey={certs}/{name}.key"
-            f":certKey={certs}/{name}.pem:caCert={certs}/ca.pem{rest}",
-            "tcp": f"tcp:127.0.0.1:{self.port}",
+            f":certKey={certs}/{name}.pem:caCert={certs}/ca.pem",
         }[self.kind]
 
 
-def connect(where: Any, retry: bool = False) -> ControlClient:
-    """A client; of an address, or of an endpoint."""
+def connect(address: str, retry: bool = False) -> ControlClient:
+    """Return a client that has been started."""
     from twisted.internet import reactor
 
-    endpoint = client_endpoint(reactor, where) if isinstance(where, str) else where
-    client = ControlClient(reactor, endpoint, "test", retry)
+    client = ControlClient(reactor, client_endpoint(reactor, address), "test", retry)
     client.startService()
     return client
 
 
 async def in_thread(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What blocks, as a device does."""
+    """Call what blocks, as a device does, in a thread."""
     return await deferToThread(function, *arguments)

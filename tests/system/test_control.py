@@ -3,59 +3,32 @@
 from __future__ import annotations
 
 import json
-import shutil
 import socket
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import TCP4ClientEndpoint, wrapClientTLS
-from twisted.internet.ssl import optionsForClientTLS
 from twisted.protocols import amp
 
-from tests.servers import RedisServer, free_port
+from tests.servers import RedisServer
 from tests.system.ports import Place, Serve, connect, in_thread
 from tests.system.raw import STREAM, Ingest, RawDevice, frame
 from tests.system.test_commands import DEVICE, answer, online, read_command
 from tests.waiting import until
 from tracker import __version__
-from tracker.admin.issuing import (
-    Issuer,
-    issue_client,
-    make_key,
-    pem,
-    read_certificate,
-    read_key,
-    utc_now,
-)
 from tracker.control.commands import VERSION, NoSuchDevice, NotPermitted
-from tracker.control.connection import NotConnected
 from tracker.control.watching import DeviceEvent
-from tracker.net.certificates import trust_root
 
 
-async def refused(where: Any) -> str:
-    """What is told to a client that is not let in."""
-    client = connect(where)
-    try:
-        await client.info()
-    except NotConnected as error:
-        return str(error)
-    finally:
-        await client.stopService()
-    raise AssertionError("it was let in")
-
-
-@pytest.mark.parametrize("kind", ["unix", "ssl", "tcp"])
 @ensureDeferred
-async def test_everything_once(tmp_path: Path, serve: Serve, redis: RedisServer, kind: str) -> None:
-    place = Place(kind, tmp_path)
+async def test_everything_once_over_tls(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
+    place = Place("ssl", tmp_path)
     roles = tmp_path / "roles"
     roles.write_text("admin operate\neve read\n")
     ingest = serve("--instance-id", "one", *place.option, "--control-roles", str(roles))
+    assert control_of(redis) == f"ssl:127.0.0.1:{place.port}"
     client = connect(place.address())
     device = online(ingest)
     try:
@@ -113,10 +86,14 @@ async def test_everything_once(tmp_path: Path, serve: Serve, redis: RedisServer,
         assert "getinfo" not in "".join(audited)
     finally:
         await client.stopService()
-    if kind == "ssl":
-        await only_reads(place, ingest)
+    await only_reads(place, ingest)
     assert "Traceback" not in ingest.daemon.text
     assert ingest.daemon.stop() == 0
+
+
+def control_of(redis: RedisServer) -> Any:
+    """Where the heartbeat says that the control port is."""
+    return json.loads(redis.client.get("instance:heartbeat:one"))["control"]
 
 
 def port_of(device: RawDevice) -> int:
@@ -136,77 +113,16 @@ async def only_reads(place: Place, ingest: Ingest) -> None:
     assert "may not ask for Drain" in ingest.daemon.text
 
 
-# Who is not let in, and what they are told.
-
-
-@ensureDeferred
-async def test_who_is_not_let_in_is_told_why(tmp_path: Path, serve: Serve) -> None:
-    place = Place("ssl", tmp_path)
-    roles = tmp_path / "roles"
-    roles.write_text("admin operate\n")
-    ingest = serve(*place.option, "--control-roles", str(roles))
-    theirs = place.certificates(tmp_path / "theirs")
-    # Another authority's server is not talked to …
-    told = await refused(place.address(certs=theirs))
-    assert told == "TLS: certificate verify failed"
-    # … nor one by another name.
-    told = await refused(place.address(rest=":name=tracker.example.org"))
-    assert told == "TLS: the server's certificate is for another name"
-    # Another authority's client is not let in: ours has to show what it has.
-    mixed = tmp_path / "mixed"
-    shutil.copytree(theirs, mixed)
-    shutil.copy(place.folder / "certs" / "ca.pem", mixed)
-    assert "unknown ca" in await refused(place.address(certs=mixed))
-    assert "certificate expired" in await refused(place.address(certs=expired(place)))
-    assert "certificate required" in await refused(without_certificate(place))
-    # Who is known and has no role is cut off, and the log tells why.
-    told = await refused(place.address("eve"))
-    assert told.startswith("the connection was cut off")
-    lines = [line for line in ingest.daemon.text.splitlines() if "was cut off" in line]
-    assert len(lines) == 1
-    assert "certificate eve" in lines[0]
-    assert lines[0].endswith("has no role")
-    assert await refused(f"tcp:127.0.0.1:{place.port}")
-    assert await refused(f"tcp:127.0.0.1:{free_port()}") == "Connection refused"
-    assert await refused(f"unix:{tmp_path}/nobody.sock") == "No such file or directory"
-    client = connect(place.address())
-    assert await client.info()
-    await client.stopService()
-    assert "Traceback" not in ingest.daemon.text
-
-
-def expired(place: Place) -> Path:
-    """A client whose certificate is out of date."""
-    ours, folder = place.folder / "certs", place.folder / "expired"
-    shutil.copytree(ours, folder)
-    issuer = Issuer(
-        read_certificate((ours / "ca.pem").read_bytes()), read_key((ours / "ca.key").read_bytes())
-    )
-    key = make_key()
-    (folder / "admin.key").write_bytes(pem(key))
-    made = issue_client(issuer, key, "admin", now=utc_now() - timedelta(days=10), days=1)
-    (folder / "admin.pem").write_bytes(pem(made))
-    return folder
-
-
-def without_certificate(place: Place) -> Any:
-    from twisted.internet import reactor
-
-    trusted = trust_root(place.folder / "certs" / "ca.pem")
-    below = TCP4ClientEndpoint(reactor, "127.0.0.1", place.port)
-    return wrapClientTLS(optionsForClientTLS("localhost", trusted), below)
-
-
 # Coming back.
 
 
-@pytest.mark.parametrize("kind", ["unix", "ssl"])
 @ensureDeferred
 async def test_a_client_comes_back_after_a_crash_and_watches_on(
-    tmp_path: Path, serve: Serve, kind: str
+    tmp_path: Path, serve: Serve, redis: RedisServer
 ) -> None:
-    place = Place(kind, tmp_path)
+    place = Place("unix", tmp_path)
     ingest = serve("--instance-id", "one", *place.option)
+    assert control_of(redis) == f"unix:{place.socket}"
     client = connect(place.address(), retry=True)
     events: list[DeviceEvent] = []
     try:
@@ -216,8 +132,7 @@ async def test_a_client_comes_back_after_a_crash_and_watches_on(
         await until(lambda: [event.kind for event in events] == kinds, "watched")
         started_at = (await client.info())["started_at"]
         await in_thread(ingest.daemon.kill)
-        if kind == "unix":
-            assert place.socket.exists()  # what a killed process leaves behind
+        assert place.socket.exists()  # what a killed process leaves behind
         await in_thread(ingest.daemon.start)
         again = await client.info()
         assert again["started_at"] > started_at
@@ -229,23 +144,6 @@ async def test_a_client_comes_back_after_a_crash_and_watches_on(
         await client.stopService()
     assert ingest.daemon.stop() == 0
     assert not place.socket.exists()
-
-
-@ensureDeferred
-async def test_two_instances_do_not_share_a_socket(
-    tmp_path: Path, serve: Serve, redis: RedisServer
-) -> None:
-    place = Place("unix", tmp_path)
-    serve("--instance-id", "one", *place.option)
-    (tmp_path / "two").mkdir()
-    other = Ingest(tmp_path / "two", redis, "--instance-id", "two", *place.option)
-    other.daemon.start(ready=False)
-    assert other.daemon.wait() == 1
-    (line,) = [line for line in other.daemon.text.splitlines() if "giving up" in line]
-    assert "another process listens there" in line
-    client = connect(place.address())
-    assert (await client.info())["instance_id"] == "one"
-    await client.stopService()
 
 
 # A client that does not read.
@@ -317,29 +215,3 @@ def read_on(raw: socket.socket, device: RawDevice) -> int:
         length = int.from_bytes(whole[position : position + 2], "big")
         told += int(whole[position + 2 : position + 2 + length])
     return told
-
-
-# Other processes.
-
-
-@pytest.mark.parametrize("kind", ["unix", "ssl", "tcp"])
-def test_the_heartbeat_names_the_control_port(
-    tmp_path: Path, serve: Serve, redis: RedisServer, kind: str
-) -> None:
-    place = Place(kind, tmp_path)
-    serve("--instance-id", "one", *place.option)
-    beat = json.loads(redis.client.get("instance:heartbeat:one"))
-    assert (
-        beat["control"]
-        == {
-            "unix": f"unix:{place.socket}",
-            "ssl": f"ssl:127.0.0.1:{place.port}",
-            "tcp": f"tcp:127.0.0.1:{place.port}",
-        }[kind]
-    )
-
-
-def test_without_a_control_port_it_names_none(serve: Serve, redis: RedisServer) -> None:
-    ingest = serve("--instance-id", "one")
-    assert "control" not in json.loads(redis.client.get("instance:heartbeat:one"))
-    assert "redis (control)" not in str(ingest.daemon.readyz())

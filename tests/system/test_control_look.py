@@ -11,12 +11,10 @@ import pytest
 
 from tests.admin import admin
 from tests.servers import RedisServer, free_port
-from tests.system.commands import registry
 from tests.system.controlled import NOBODY, TIME, Site, imei
-from tests.system.processes import Simulation, environment
+from tests.system.processes import environment
 from tests.system.raw import STREAM, Ingest, frame
 from tests.system.test_commands import online
-from tests.waiting import wait_for
 
 
 def test_info(site: Site) -> None:
@@ -52,23 +50,6 @@ def test_connections(site: Site) -> None:
     assert heading.split()[:4] == ["DEVICE", "ID", "VENDOR", "ADDRESS"]
     assert [one.split()[0] for one in rows] == ids[:2]
     assert some.stderr == "There are more than 2.\n"
-
-
-def test_pages_follow_one_another(site: Site) -> None:
-    ids = [f"{number:015}" for number in range(450)]
-    devices = [site.two.connect() for _ in ids]
-    for device, one in zip(devices, ids, strict=True):
-        assert device.login(one) == b"\x01"
-    wait_for(lambda: set(ids) <= set(registry(site.redis)), "all are registered")
-    for command in ("connections", "registry"):
-        rows = site.json(command, "--prefix", "000000", control=site.socket("two"))
-        assert [row["device_id"] for row in rows] == ids
-        rows = site.json(
-            command, "--prefix", "000000", "--limit", "201", control=site.socket("two")
-        )
-        assert [row["device_id"] for row in rows] == ids[:201]
-    for device in devices:
-        device.socket.close()
 
 
 def test_device(site: Site) -> None:
@@ -117,24 +98,6 @@ def test_log_level(site: Site) -> None:
     told = site.json("log-level", "info", "--namespace", "tracker.ingestion")
     assert told["before"] == "debug"
     assert "SetLogLevel level='debug'" in site.one.daemon.text
-
-
-def test_drain_under_load(site: Site, spare: Ingest, tmp_path: Path) -> None:
-    fleet = Simulation(tmp_path, spare.port, "--devices", "30", "--interval", "0.2")
-    try:
-        fleet.wait_for_more(60)
-        control = site.socket("spare")
-        drained = site.json("drain", "--seconds", "2", "--yes", control=control)
-        assert drained == {"instance_id": "spare", "closed": 30, "left": 0}
-        about = site.json("info", control=control)
-        assert (about["draining"], about["devices"]) == (True, 0)
-        acknowledged = fleet.acknowledged()
-        with pytest.raises(ConnectionRefusedError):
-            spare.connect()
-        stored = {(one["device_id"], one["timestamp"]) for one in spare.entries()}
-        assert {key[:2] for key in acknowledged} <= stored
-    finally:
-        fleet.kill()
 
 
 # Who may, who can, and what makes no sense.

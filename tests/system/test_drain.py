@@ -134,12 +134,3 @@ def test_the_level_of_the_log_may_be_set_from_the_start(serve: Serve) -> None:
     ingest = serve("--instance-id", "one", "--log-level", "debug")
     shown = offered(ingest, 1)
     wait_for(lambda: shown in ingest.daemon.text, "it is told")
-
-
-def test_the_level_of_the_log_may_be_set_to_less(serve: Serve) -> None:
-    ingest = serve("--instance-id", "one", "--log-level", "error")
-    ingest.connect().send(b"GET / HTTP/1.1\r\n\r\n")
-    assert online(ingest)
-    assert ingest.daemon.stop() == 0
-    assert not ingest.rejections()
-    assert "[tracker." not in ingest.daemon.text

@@ -119,6 +119,7 @@ def test_an_instance_tells_that_it_lives_and_which_streams_it_writes(stack: Stac
     beat = json.loads(client.get(key) or b"")
     assert beat["streams"] == ["telemetry:teltonika"]
     assert beat["connections"] == 0
+    assert "control" not in beat
     assert 0 < client.ttl(key) <= 90
     stack.ingest.stop()
     assert not client.exists(key)
