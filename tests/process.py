@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-_END_TIMEOUT = 40  # seconds
+_END_TIMEOUT = 60  # seconds
 
 
 class OwnProcess:

@@ -29,10 +29,11 @@ class Fleet(Simulation):
         """Wait until nothing has been acknowledged for so long."""
         wait_for(lambda: self.pauses.silence() >= seconds, "no more acknowledgements", timeout=60)
 
-    def kill(self) -> None:
-        """End it, whatever state it is in."""
-        super().kill()
+    def kill(self) -> int:
+        """See OwnProcess."""
+        status = super().kill()
         self.pauses.end()
+        return status
 
 
 class Pauses:

@@ -116,7 +116,7 @@ class Daemon(OwnProcess):
         return self._process.wait(timeout)
 
 
-class Simulation:
+class Simulation(OwnProcess):
     """``tracker-admin simulate`` in the background.
 
     It keeps journals of what was acknowledged, and of the commands that were executed.
@@ -130,19 +130,17 @@ class Simulation:
         name: str = "fleet",
         host: str = "127.0.0.1",
     ) -> None:
+        super().__init__()
         self._journal = folder / f"{name}.jsonl"
         self._journal.touch()
         self._command_journal = folder / f"{name}-commands.jsonl"
         self._command_journal.touch()
         self._log = folder / f"{name}.log"
-        self._process = subprocess.Popen(
-            [
-                *(str(BIN / "tracker-admin"), "simulate", "--target", f"tcp:{host}:{port}"),
-                *("--journal", str(self._journal)),
-                *("--command-journal", str(self._command_journal), *arguments),
-            ],
-            stdout=self._log.open("wb"),
-            stderr=subprocess.STDOUT,
+        self._launch(
+            self._log,
+            *(str(BIN / "tracker-admin"), "simulate", "--target", f"tcp:{host}:{port}"),
+            *("--journal", str(self._journal)),
+            *("--command-journal", str(self._command_journal), *arguments),
             env=environment(),
         )
 
@@ -162,16 +160,10 @@ class Simulation:
 
     def park(self, number: signal.Signals = signal.SIGINT) -> str:
         """Stop recording, let the rest be sent; what the command said last."""
-        self._process.send_signal(number)
-        status = self._process.wait(60)
+        status = self._end(number)
         text = self._log.read_text()
         assert status == 0, text
         return text.splitlines()[-1]
-
-    def kill(self) -> None:
-        """End it, whatever state it is in."""
-        self._process.kill()
-        self._process.wait(20)
 
 
 def _lines(journal: Path) -> list[dict[str, Any]]:
