@@ -13,14 +13,16 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
 from tracker.bridge.devices import STUCK as DEVICES_STUCK
 from tracker.bridge.devices import DeviceSync
-from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Dispatcher
+from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Attempts, Dispatcher
 from tracker.bridge.dispatcher import STUCK as DISPATCHER_STUCK
 from tracker.bridge.instances import Instances
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.overdue import Overdue
+from tracker.bridge.pending import Pending
 from tracker.bridge.responses import BATCH, READ_WAIT, ResponseWriter
 from tracker.bridge.responses import STUCK as RESPONSES_STUCK
 from tracker.bridge.rest import DirectusClient
+from tracker.bridge.routing import Router
 from tracker.bridge.table import CommandTable
 from tracker.bridge.webhook import Webhook
 from tracker.control.pool import Credentials
@@ -119,10 +121,13 @@ def bridge_role(
         metrics,
     )
     dispatcher = Dispatcher(
-        *(reactor, client, table, instances, backoff("commands", longest=LONGEST_WAIT)),
-        *(health.condition("commands"), pace.poll_commands),
-        health.pulse("looks at commands", pace.poll_commands + DISPATCHER_STUCK),
-        metrics,
+        reactor,
+        pending=Pending(client),
+        router=Router(reactor, table, instances, metrics),
+        attempts=Attempts(backoff("commands", longest=LONGEST_WAIT), health.condition("commands")),
+        metrics=metrics,
+        interval=pace.poll_commands,
+        pulse=health.pulse("looks at commands", pace.poll_commands + DISPATCHER_STUCK),
     )
     devices = DeviceSync(
         *(reactor, client, redis, health.condition("devices"), pace.poll_devices),

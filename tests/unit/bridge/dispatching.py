@@ -10,8 +10,11 @@ from twisted.internet.defer import Deferred
 
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.fakes import FakeRedis
-from tracker.bridge.dispatcher import Dispatcher
+from tracker.bridge.dispatcher import Attempts, Dispatcher
 from tracker.bridge.instances import Instances
+from tracker.bridge.metrics import BridgeMetrics
+from tracker.bridge.pending import Pending
+from tracker.bridge.routing import Router
 from tracker.bridge.table import CommandTable
 from tracker.keys import command_record
 from tracker.observe.health import Condition
@@ -87,11 +90,16 @@ class Bench:
         self.fates = Fates()
         redis: Any = self.fates
         client = subject.bridge
+        metrics = BridgeMetrics()
         self.dispatcher = Dispatcher(
-            *(self.clock, client, CommandTable(client, redis), self.instances),
-            Backoff(self.clock, longest=15, random=lambda: 1.0),
-            Condition(self.reports.append),
-            interval,
+            self.clock,
+            pending=Pending(client),
+            router=Router(self.clock, CommandTable(client, redis), self.instances, metrics),
+            attempts=Attempts(
+                Backoff(self.clock, longest=15, random=lambda: 1.0), Condition(self.reports.append)
+            ),
+            metrics=metrics,
+            interval=interval,
         )
         self._agent = subject.agent
 

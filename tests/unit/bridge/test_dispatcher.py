@@ -14,9 +14,9 @@ from tests.unit.bridge.dispatching import NOW, STAMP, Bench, device, stamp
 from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
 from tests.unit.bridge.queries import Complaint
 from tests.unit.control.wire import quiet, told
-from tracker.bridge import dispatcher as module
-from tracker.bridge.dispatcher import GRACE, MOST_ANNOUNCED, MOST_UNDER_WAY
+from tracker.bridge.dispatcher import GRACE, MOST_ANNOUNCED
 from tracker.bridge.instances import NoInstance
+from tracker.bridge.lanes import MAX_BEGUN, MAX_RUNNING
 from tracker.control.commands import BadArgument, InternalError
 
 LATER = "2026-11-18T11:31:40.000Z"
@@ -199,7 +199,7 @@ def test_what_is_being_sent_is_sent_once_when_its_device_is_told_more(bench: Ben
         bench.dispatcher.announce(bench.row(text=f"{number}", date_created=stamp(number)))
         before = bench.asked
         bench.pass_()
-        for key in list(bench.dispatcher._under_way):
+        for key in list(bench.dispatcher.lanes.keys):
             bench.dispatcher.announce(key)
         bench.pass_()
         assert bench.asked == before + 2, "read again for nothing"
@@ -462,9 +462,9 @@ def test_no_more_is_read_than_can_be_sent(bench: Bench) -> None:
     for number in range(1000):
         assert bench.dispatcher.announce(bench.row(imei=device(number)))
     bench.pass_()
-    held = len(bench.dispatcher._under_way)
-    assert MOST_UNDER_WAY <= held <= MOST_UNDER_WAY + 100
-    assert len(bench.instances.sent) == module.AT_ONCE
+    held = len(bench.dispatcher.lanes.keys)
+    assert MAX_BEGUN <= held <= MAX_BEGUN + 100
+    assert len(bench.instances.sent) == MAX_RUNNING
 
 
 def test_a_stop_waits_for_what_is_being_sent(bench: Bench) -> None:

@@ -81,7 +81,7 @@ def test_what_is_held_is_a_page_or_two_however_many_there_are(bench: Bench) -> N
         bench.row(imei=device(number), date_created=stamp(number // 10))
     bench.start()
     bench.pass_(30)
-    assert len(bench.dispatcher._under_way) == PAGE
+    assert len(bench.dispatcher.lanes.keys) == PAGE
     assert bench.asked <= 3
 
 
