@@ -24,43 +24,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, cast
 from urllib.parse import quote, urlsplit
 
-from OpenSSL.SSL import Error as SSLError
-from treq.client import HTTPClient
-from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.error import (
-    ConnectError,
-    ConnectingCancelledError,
-    ConnectionDone,
-    ConnectionLost,
-    DNSLookupError,
-)
-from twisted.internet.interfaces import IConsumer
-from twisted.internet.protocol import Protocol, connectionDone
-from twisted.python.failure import Failure
-from twisted.web.client import (
-    Agent,
-    HTTPConnectionPool,
-    RequestTransmissionFailed,
-    ResponseDone,
-    ResponseFailed,
-    ResponseNeverReceived,
-    _HTTP11ClientFactory,
-)
-from twisted.web.http import PotentialDataLoss, stringToDatetime
+from twisted.internet.interfaces import IReactorTime
+from twisted.web.http import stringToDatetime
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent, IBodyProducer, IResponse
-from zope.interface import implementer
+from twisted.web.iweb import IAgent
 
+from tracker.net.httpclient import Answer, AnswerTooLong, BoundedClient, Unanswered
 from tracker.untrusted import MAX_LINE, parse_json, shown
-
-from twisted.web._newclient import RequestNotSent  # isort: skip - it has no public name
 
 #: Seconds for a connection, and from the question to the last byte of the answer.
 TIMEOUT: Final = 10.0
 #: Bytes of an answer.
 LARGEST_ANSWER: Final = 32 * 1024 * 1024
-#: Seconds that an idle connection is kept: less than Node's 5, which would close it under us.
-IDLE: Final = 3.0
 #: Characters of what Directus says about an error.
 LONGEST_MESSAGE: Final = 300
 
@@ -126,9 +101,10 @@ class DirectusClient:
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         base_url: str,
         token: str,
+        *,
         agent: IAgent | None = None,
         timeout: float = TIMEOUT,
         called: Callable[[str, str, float], None] = lambda method, outcome, seconds: None,
@@ -137,19 +113,12 @@ class DirectusClient:
         self._authorization = f"Bearer {checked_token(token)}"
         self._token = token
         self._reactor = reactor
-        self._timeout = timeout
         self._called = called
-        self._pool: HTTPConnectionPool | None = None
-        if agent is None:
-            self._pool = _Pool(reactor)
-            self._pool.cachedConnectionTimeout = IDLE  # type: ignore[assignment]
-            agent = Agent(reactor, connectTimeout=timeout, pool=self._pool)
-        self._http = HTTPClient(agent, data_to_body_producer=_Whole)
+        self._http = BoundedClient(reactor, timeout=timeout, max_body=LARGEST_ANSWER, agent=agent)
 
     async def close(self) -> None:
         """Close the connections that are idle."""
-        if self._pool is not None:
-            await self._pool.closeCachedConnections()
+        await self._http.close()
 
     async def get_items(
         self,
@@ -270,69 +239,36 @@ class DirectusClient:
         self, method: str, path: str, json: Any, params: Mapping[str, str] | None
     ) -> Any:
         what = f"{method} {path}"
+        headers = Headers({"Authorization": [self._authorization], "User-Agent": ["tracker"]})
+        url = self.base_url + path
         try:
-            status, headers, body = await self._exchange(method, path, json, params)
-        except _TooLong as error:
+            # No redirect is followed: the token is for this address only.
+            answer = await self._http.request(
+                method, url, headers=headers, json=json, params=params
+            )
+        except AnswerTooLong as error:
             raise DirectusTooLong(self._line(f"{what}: {error}")) from None
-        except _Unusable as error:
+        except Unanswered as error:
             raise DirectusDown(self._line(f"{what}: {error}")) from None
-        if not 200 <= status < 300:
-            raise self._error(what, status, headers, body)
-        if not body:
+        if not 200 <= answer.status < 300:
+            raise self._error(what, answer)
+        if not answer.body:
             return None
         try:
-            answer = parse_json(body, LARGEST_ANSWER)
+            found = parse_json(answer.body, LARGEST_ANSWER)
         except ValueError:
-            text = f"{what}: {status}, and the answer is no JSON"
-            raise DirectusDown(text, status) from None
-        return answer["data"] if isinstance(answer, dict) and "data" in answer else answer
+            text = f"{what}: {answer.status}, and the answer is no JSON"
+            raise DirectusDown(text, answer.status) from None
+        return found["data"] if isinstance(found, dict) and "data" in found else found
 
-    async def _exchange(
-        self, method: str, path: str, body: Any, params: Mapping[str, str] | None
-    ) -> tuple[int, Headers, bytes]:
-        asked = Deferred.fromCoroutine(self._ask(method, path, body, params))
-        # Cancelling it closes the connection, in whatever state it is.
-        asked.addTimeout(self._timeout, self._reactor, _overdue)
-        try:
-            return await asked
-        except ConnectingCancelledError:  # by who has asked: else it would not heed a stop
-            raise CancelledError from None
-        except (
-            *(ConnectError, DNSLookupError, ConnectionLost, ConnectionDone, SSLError),
-            *(ResponseFailed, ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent),
-        ) as error:
-            reason = _innermost(error)
-            if isinstance(reason, CancelledError):  # by who has asked
-                raise reason from None
-            broken = "the answer broke off: " if isinstance(error, ResponseFailed) else ""
-            why = str(reason) or type(reason).__name__.strip("_")
-            raise _Unusable(f"{broken}{why}") from None
-
-    async def _ask(
-        self, method: str, path: str, body: Any, params: Mapping[str, str] | None
-    ) -> tuple[int, Headers, bytes]:
-        headers = Headers({"Authorization": [self._authorization], "User-Agent": ["tracker"]})
-        options: dict[str, Any] = {} if body is None else {"json": body}
-        response = await self._http.request(
-            method,
-            self.base_url + path,
-            params=dict(params or {}),
-            headers=headers,
-            # The token is for this address, whatever that one says.
-            allow_redirects=False,
-            unbuffered=True,
-            reactor=self._reactor,
-            **options,
-        )
-        return response.code, response.headers, await _content(response)
-
-    def _error(self, what: str, status: int, headers: Headers, body: bytes) -> DirectusError:
-        message, code = _first_error(body)
+    def _error(self, what: str, answer: Answer) -> DirectusError:
+        status = answer.status
+        message, code = _first_error(answer.body)
         text = self._line(f"{what}: {status} {message}".rstrip())
         if status in (401, 403):
             return DirectusDenied(text, status, code)
         if status >= 500 or status in _LATER:
-            return DirectusDown(text, status, code, self._retry_after(headers))
+            return DirectusDown(text, status, code, self._retry_after(answer.headers))
         if status < 400:
             text += ": it leads elsewhere, and only Directus' own address will do"
         return DirectusRefused(text, status, code)
@@ -354,83 +290,6 @@ class DirectusClient:
         line = " ".join(text.replace(self._token, "…").split())
         line = "".join(one if one.isprintable() else "?" for one in line)
         return line if len(line) <= LONGEST_MESSAGE else f"{line[:LONGEST_MESSAGE]}…"
-
-
-class _QuietFactory(_HTTP11ClientFactory):
-    noisy = False  # else each connection has two lines in the log
-
-
-class _Pool(HTTPConnectionPool):
-    _factory = _QuietFactory
-    # As many as are asked at once, or each further question takes a connection of its own.
-    maxPersistentPerHost = 16
-
-
-class _Unusable(Exception):
-    """No answer, or none that could be read."""
-
-
-class _TooLong(_Unusable):
-    """One that is too long."""
-
-
-@implementer(IBodyProducer)
-class _Whole:
-    """A body that is written at once: it is short."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.length = len(data)
-
-    def startProducing(self, consumer: IConsumer) -> Deferred[None]:
-        consumer.write(self._data)
-        return succeed(None)
-
-    def pauseProducing(self) -> None:
-        """It is written already."""
-
-    def resumeProducing(self) -> None:
-        """It is written already."""
-
-    def stopProducing(self) -> None:
-        """It is written already."""
-
-
-class _Body(Protocol):
-    """Collects a body, as long as it is not too long."""
-
-    def __init__(self) -> None:
-        self.done: Deferred[bytes] = Deferred(lambda _: self._abort())
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def dataReceived(self, data: bytes) -> None:
-        self._size += len(data)
-        if self._size <= LARGEST_ANSWER:
-            self._parts.append(data)
-        elif not self.done.called:
-            self._parts.clear()
-            self.done.errback(_TooLong(f"more than {LARGEST_ANSWER:,} bytes"))
-            self._abort()
-
-    def connectionLost(self, reason: Failure = connectionDone) -> None:
-        if self.done.called:
-            return
-        if reason.check(ResponseDone, PotentialDataLoss):
-            self.done.callback(b"".join(self._parts))
-        else:
-            self.done.errback(reason)
-
-    def _abort(self) -> None:
-        transport: Any = self.transport
-        if transport is not None:
-            transport.loseConnection()
-
-
-def _content(response: IResponse) -> Deferred[bytes]:
-    body = _Body()
-    response.deliverBody(body)
-    return body.done
 
 
 def checked_url(text: str) -> str:
@@ -483,14 +342,3 @@ def _first_error(body: bytes) -> tuple[str, str]:
         return message, shown(str(error.get("extensions", {}).get("code", "")), 64)
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return "", ""
-
-
-def _overdue(result: Any, seconds: float) -> Any:
-    raise _Unusable(f"no answer within {seconds:g} s")
-
-
-def _innermost(error: Any) -> Any:
-    """What stands behind an error that wraps others."""
-    while reasons := getattr(error, "reasons", None):
-        error = reasons[-1].value if isinstance(reasons[-1], Failure) else reasons[-1]
-    return error

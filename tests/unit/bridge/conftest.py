@@ -29,7 +29,7 @@ class Doubled:
 
     def client(self, token: str) -> DirectusClient:
         """Of the user who has this token."""
-        return DirectusClient(self.clock, "http://directus.example:8055", token, self.agent)
+        return DirectusClient(self.clock, "http://directus.example:8055", token, agent=self.agent)
 
     @property
     def admin(self) -> DirectusClient:

@@ -142,9 +142,10 @@ def test_devices_that_are_all_behind_end_no_walk_and_begin_no_endless_one(bench:
 
 
 def test_rows_that_are_too_long_to_be_read_together(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
+    subject: Doubled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rest, "LARGEST_ANSWER", 20_000)
+    bench = Bench(subject)
     small = [bench.row(text=f"{number}", imei=device(number)) for number in range(10)]
     large = [bench.row(text="x" * size, imei=device(99)) for size in (10_000, 15_000, 30_000)]
     bench.start()

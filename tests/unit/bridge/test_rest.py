@@ -225,7 +225,7 @@ class Broken:
     ids=lambda error: type(error).__name__,
 )
 def test_nobody_is_there(error: Exception) -> None:
-    client = DirectusClient(Clock(), "http://directus.example", "token", Broken(error))
+    client = DirectusClient(Clock(), "http://directus.example", "token", agent=Broken(error))
     caught = failed(Deferred.fromCoroutine(client.get_items("commands")))
     assert type(caught) is DirectusDown
     assert str(caught) == f"SEARCH /items/commands: {error}"
