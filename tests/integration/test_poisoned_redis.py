@@ -117,11 +117,11 @@ def sampler_of(connected: Connected, published: list[bytes]) -> Sampler:
 
     return Sampler(
         reactor,
-        lambda: look(connected.connection, HEALTHY),
-        CommandLog(reactor, connected.connection),
-        ControlPorts(reactor, Credentials()),
-        Thresholds(),
-        published.append,
+        see=lambda: look(connected.connection, HEALTHY),
+        commands=CommandLog(reactor, connected.connection),
+        ports=ControlPorts(reactor, Credentials()),
+        thresholds=Thresholds(),
+        publish=published.append,
     )
 
 
@@ -264,7 +264,7 @@ async def test_console_shows_devices(redis: RedisServer, connected: Connected) -
     reactor: Any = installed
 
     ports = ControlPorts(reactor, Credentials())
-    devices = Devices(reactor, connected.connection, None, ports, {})
+    devices = Devices(reactor, connected.connection, positions=None, ports=ports, namings={})
     page = await devices.page("", "id", "", 50)
     assert {"device_id": DEVICE, "instance_id": GOOD} in page["devices"]
     assert len(json.dumps(page)) < 10_000

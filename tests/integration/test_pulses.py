@@ -166,7 +166,15 @@ def bridging(redis: RedisServer) -> Running:
     def build(reactor: Any, health: Health, abort: Callable[[str], None]) -> Any:
         address = redis.address
         return bridge_role(
-            reactor, address, directus, None, "one", Credentials(), pace, health, abort
+            reactor,
+            address,
+            directus,
+            hook=None,
+            name="one",
+            credentials=Credentials(),
+            pace=pace,
+            health=health,
+            abort=abort,
         )
 
     return Running(build)

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, succeed
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 
 from tracker.bridge.metrics import BridgeMetrics
@@ -78,12 +78,13 @@ class DeviceSync(Service):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         directus: DirectusClient,
         redis: RedisConnection,
+        *,
         condition: Condition,
+        backoff: Backoff,
         interval: float = INTERVAL,
-        backoff: Backoff | None = None,
         pulse: Pulse | None = None,
         metrics: BridgeMetrics | None = None,
     ) -> None:
@@ -92,7 +93,7 @@ class DeviceSync(Service):
         self._redis = redis
         self._condition = condition
         self._interval = interval
-        self._backoff = backoff or Backoff(clock)
+        self._backoff = backoff
         self._pulse = pulse or Pulse(STUCK)
         self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)

@@ -22,20 +22,28 @@ class Flow:
 
 
 def flows(commands_url: str, devices_url: str, secret: str | None) -> tuple[Flow, ...]:
-    """What tells the bridge of what was written.
+    """Return the flows that notify the bridge of new commands and changed devices.
 
-    :param secret: left alone, or out, when None.
+    :param secret: None: the header of the secret is left as it is, or out.
     """
     return (
         _flow(
-            *("new commands", "send", "commands", commands_url, secret),
+            title="new commands",
+            icon="send",
+            name="commands",
+            url=commands_url,
+            secret=secret,
             scope=["items.create"],
             collection=COMMANDS,
             # In quotes of its own: it is put in as it is.
             body=json.dumps({"key": "{{$trigger.key}}"}),
         ),
         _flow(
-            *("changed devices", "router", "devices", devices_url, secret),
+            title="changed devices",
+            icon="router",
+            name="devices",
+            url=devices_url,
+            secret=secret,
             scope=["items.create", "items.update", "items.delete"],
             collection=DEVICES,
             body=json.dumps({"event": "{{$trigger.event}}"}),
@@ -44,12 +52,12 @@ def flows(commands_url: str, devices_url: str, secret: str | None) -> tuple[Flow
 
 
 def _flow(
+    *,
     title: str,
     icon: str,
     name: str,
     url: str,
     secret: str | None,
-    *,
     scope: Sequence[str],
     collection: str,
     body: str,

@@ -12,6 +12,7 @@ from twisted.internet.defer import (
     DeferredLock,
     TimeoutError,  # noqa: A004
 )
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.control.client import ControlClient
@@ -67,7 +68,7 @@ class Instances(Service):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         redis: RedisConnection,
         credentials: Credentials,
         condition: Condition,

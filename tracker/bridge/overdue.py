@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.bridge.pending import PAGE
@@ -62,9 +63,10 @@ class Overdue(Service):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         directus: DirectusClient,
         redis: RedisConnection,
+        *,
         responses: IRecordReader,
         table: CommandTable,
         interval: float = INTERVAL,

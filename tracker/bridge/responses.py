@@ -17,6 +17,7 @@ from uuid import UUID
 from attrs import define, field
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -95,9 +96,10 @@ class ResponseWriter(Service):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         reader: IRecordReader,
         table: CommandTable,
+        *,
         backoff: Callable[[], Backoff],
         condition: Condition,
         pulse: Pulse | None = None,

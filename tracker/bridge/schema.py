@@ -92,12 +92,16 @@ def _field(
     name: str,
     kind: str,
     interface: str | None,
+    *,
     options: Mapping[str, Any] | None = None,
     schema: Mapping[str, Any] | None = None,
     label: str | None = None,
     **meta: Any,
 ) -> Mapping[str, Any]:
-    """:param label: where Directus would not make a good one of the name."""
+    """Describe a field.
+
+    :param label: where Directus would not make a good one of the name.
+    """
     if label is not None:
         meta["translations"] = [{"language": "en-US", "translation": label}]
     meta = {"interface": interface, "options": options, "width": "half", **meta}
@@ -107,7 +111,9 @@ def _field(
 def _time(name: str, note: str, **meta: Any) -> Mapping[str, Any]:
     """A moment that only machines write."""
     return _field(
-        *(name, "timestamp", "datetime"),
+        name,
+        "timestamp",
+        "datetime",
         **{"special": None, "readonly": True, "note": note, **meta},
         display="datetime",
         display_options={"relative": True},
@@ -138,39 +144,57 @@ _MODELS: Final = ("FMB003", "FMB120", "FMB125", "FMB140", "FMB920", "FMC003", "F
 
 _COMMAND_FIELDS: Final = (
     _field(
-        *("id", "uuid", "input"),
+        "id",
+        "uuid",
+        "input",
         schema={"is_primary_key": True},
         special=["uuid"],
         readonly=True,
         hidden=True,
     ),
     _field(
-        *("imei", "string", "input", {"iconLeft": "router", "placeholder": "356307042441013"}),
-        {"max_length": 15, "is_nullable": False, "is_indexed": True},
+        "imei",
+        "string",
+        "input",
+        options={"iconLeft": "router", "placeholder": "356307042441013"},
+        schema={"max_length": 15, "is_nullable": False, "is_indexed": True},
         label="IMEI",
         required=True,
         note="Of the device: 15 digits, as on its label and in Devices.",
         **_IMEI_RULE,
     ),
     _field(
-        *("status", "string", "select-dropdown", {"choices": _STATUS_CHOICES}),
-        {"default_value": PENDING, "is_nullable": False, "max_length": 16, "is_indexed": True},
+        "status",
+        "string",
+        "select-dropdown",
+        options={"choices": _STATUS_CHOICES},
+        schema={
+            "default_value": PENDING,
+            "is_nullable": False,
+            "max_length": 16,
+            "is_indexed": True,
+        },
         readonly=True,
         display="labels",
         display_options={"showAsDot": False, "choices": _STATUS_CHOICES},
         note="What has become of it; the bridge says so.",
     ),
     _field(
-        *("text", "text", "input-multiline", {"placeholder": "getinfo", "font": "monospace"}),
-        {"is_nullable": False},
+        "text",
+        "text",
+        "input-multiline",
+        options={"placeholder": "getinfo", "font": "monospace"},
+        schema={"is_nullable": False},
         label="Command",
         required=True,
         width="full",
         note="The command as the device wants it, such as getinfo or setdigout 1.",
     ),
     _field(
-        *("codec", "string", "select-dropdown"),
-        {
+        "codec",
+        "string",
+        "select-dropdown",
+        options={
             "choices": [
                 {"text": "Codec 12", "value": "12"},
                 {"text": "Codec 14 (the device also checks the IMEI)", "value": "14"},
@@ -178,16 +202,20 @@ _COMMAND_FIELDS: Final = (
             "allowNone": True,
             "placeholder": "Codec 12",
         },
-        {"max_length": 16},
+        schema={"max_length": 16},
         note="How it is packed; Codec 12 when empty.",
     ),
     _field(
-        *("timeout", "integer", "input"),
-        {"min": 1, "max": int(LONGEST_TIMEOUT), "placeholder": f"{DEFAULT_TIMEOUT:g}"},
+        "timeout",
+        "integer",
+        "input",
+        options={"min": 1, "max": int(LONGEST_TIMEOUT), "placeholder": f"{DEFAULT_TIMEOUT:g}"},
         note=f"Seconds that the answer is waited for; {DEFAULT_TIMEOUT:g} when empty.",
     ),
     _field(
-        *("expires_at", "timestamp", "datetime"),
+        "expires_at",
+        "timestamp",
+        "datetime",
         display="datetime",
         display_options={"relative": True},
         note=(
@@ -196,21 +224,29 @@ _COMMAND_FIELDS: Final = (
         ),
     ),
     _field(
-        *("instance", "string", "input", {"iconLeft": "dns"}),
-        {"max_length": 255},
+        "instance",
+        "string",
+        "input",
+        options={"iconLeft": "dns"},
+        schema={"max_length": 255},
         readonly=True,
         conditions=_ONCE_ROUTED,
         note="The ingest instance that had the device's connection.",
     ),
     _field(
-        *("response", "text", "input-multiline", {"font": "monospace"}),
+        "response",
+        "text",
+        "input-multiline",
+        options={"font": "monospace"},
         readonly=True,
         width="full",
         conditions=_ONCE_ROUTED,
         note="What the device has answered; or what is wrong with the command.",
     ),
     _field(
-        *("reason", "text", "input-multiline"),
+        "reason",
+        "text",
+        "input-multiline",
         readonly=True,
         width="full",
         conditions=_ONCE_ROUTED,
@@ -218,18 +254,23 @@ _COMMAND_FIELDS: Final = (
     ),
     _time("routed_at", "When an instance took it over.", conditions=_ONCE_ROUTED),
     _time(
-        *("delivered_at", "When its bytes were written to the device's connection."),
+        "delivered_at",
+        "When its bytes were written to the device's connection.",
         conditions=_ONCE_ROUTED,
     ),
     _time("finished_at", "When nothing more could become of it.", conditions=_ONCE_ROUTED),
     _time(
-        *("date_created", "When it was written down."),
+        "date_created",
+        "When it was written down.",
         special=["date-created"],
         label="Created At",
         conditions=_ONCE_SAVED,
     ),
     _field(
-        *("user_created", "uuid", "select-dropdown-m2o", {"template": _PERSON}),
+        "user_created",
+        "uuid",
+        "select-dropdown-m2o",
+        options={"template": _PERSON},
         special=["user-created"],
         label="Created By",
         conditions=_ONCE_SAVED,
@@ -241,37 +282,50 @@ _COMMAND_FIELDS: Final = (
 
 _DEVICE_FIELDS: Final = (
     _field(
-        *("imei", "string", "input", {"iconLeft": "router", "placeholder": "356307042441013"}),
-        {"is_primary_key": True, "max_length": 15, "is_nullable": False},
+        "imei",
+        "string",
+        "input",
+        options={"iconLeft": "router", "placeholder": "356307042441013"},
+        schema={"is_primary_key": True, "max_length": 15, "is_nullable": False},
         label="IMEI",
         required=True,
         note="15 digits, as on the device's label.",
         **_IMEI_RULE,
     ),
     _field(
-        *("enabled", "boolean", "boolean", {"label": "May connect"}),
-        {"default_value": True, "is_nullable": False},
+        "enabled",
+        "boolean",
+        "boolean",
+        options={"label": "May connect"},
+        schema={"default_value": True, "is_nullable": False},
         special=["cast-boolean"],
         display="boolean",
         note="Devices that are not enabled are turned away, where an allow-list is asked for.",
     ),
     _field(
-        *("name", "string", "input", {"iconLeft": "local_shipping", "placeholder": "AA 123 BB"}),
-        {"max_length": 255},
+        "name",
+        "string",
+        "input",
+        options={"iconLeft": "local_shipping", "placeholder": "AA 123 BB"},
+        schema={"max_length": 255},
         note="What people call it: a plate, a vehicle.",
     ),
     _field(
-        *("model", "string", "select-dropdown"),
-        {
+        "model",
+        "string",
+        "select-dropdown",
+        options={
             "choices": [{"text": model, "value": model} for model in _MODELS],
             "allowOther": True,
             "allowNone": True,
         },
-        {"max_length": 64},
+        schema={"max_length": 64},
         note="What its attributes mean depends on it.",
     ),
     _field(
-        *("notes", "text", "input-multiline"),
+        "notes",
+        "text",
+        "input-multiline",
         width="full",
     ),
     _time("date_created", "When it was added.", special=["date-created"]),

@@ -1,8 +1,6 @@
-"""The bridge role, put together."""
+"""Assemble the bridge role."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry
@@ -31,6 +29,7 @@ from tracker.log.redis.reader import RedisReader
 from tracker.net.listener import Listener
 from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
 from tracker.runtime.backoff import Backoff
@@ -79,9 +78,10 @@ class _Client(Service):
 
 
 def bridge_role(
-    reactor: Any,
+    reactor: Reactor,
     address: RedisAddress,
     directus: Directus,
+    *,
     hook: Hook | None,
     name: str,
     credentials: Credentials,
@@ -115,10 +115,13 @@ def bridge_role(
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
     reader = RedisReader(reading, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH)
     writer = ResponseWriter(
-        *(reactor, reader, table, lambda: backoff("responses")),
-        health.condition("responses"),
-        health.pulse("responses' loop", RESPONSES_STUCK),
-        metrics,
+        reactor,
+        reader,
+        table,
+        backoff=lambda: backoff("responses"),
+        condition=health.condition("responses"),
+        pulse=health.pulse("responses' loop", RESPONSES_STUCK),
+        metrics=metrics,
     )
     dispatcher = Dispatcher(
         reactor,
@@ -130,12 +133,16 @@ def bridge_role(
         pulse=health.pulse("looks at commands", pace.poll_commands + DISPATCHER_STUCK),
     )
     devices = DeviceSync(
-        *(reactor, client, redis, health.condition("devices"), pace.poll_devices),
-        backoff("devices"),
-        health.pulse("readings of devices", DEVICES_STUCK),
-        metrics,
+        reactor,
+        client,
+        redis,
+        condition=health.condition("devices"),
+        backoff=backoff("devices"),
+        interval=pace.poll_devices,
+        pulse=health.pulse("readings of devices", DEVICES_STUCK),
+        metrics=metrics,
     )
-    overdue = Overdue(reactor, client, redis, reader, table)
+    overdue = Overdue(reactor, client, redis, responses=reader, table=table)
     asking = (writer, devices, overdue, dispatcher)
     for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)

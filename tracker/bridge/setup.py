@@ -86,9 +86,9 @@ async def plan(client: DirectusClient, wanted: Wanted, as_bridge: Any = None) ->
         changes += await _positions(client)
     for policy in policies(has_positions):
         changes += await _policy(client, policy)
-    changes += await _row(client, "/roles", BRIDGE_ROLE, ROLE, "role")
+    changes += await _row(client, "/roles", BRIDGE_ROLE, ROLE, kind="role")
     changes += await _access(client)
-    changes += await _row(client, "/users", BRIDGE_USER, USER, "user")
+    changes += await _row(client, "/users", BRIDGE_USER, USER, kind="user")
     if wanted.token is not None:
         changes += await _token(as_bridge, wanted.token)
     for flow in flows(wanted.commands_url, wanted.devices_url, wanted.secret):
@@ -145,7 +145,7 @@ async def _collection(client: DirectusClient, wanted: Collection) -> list[Change
         changes.append(Change(part, f"~ {part}: not only one item", (request,)))
     columns = {one["field"]: one for one in await client.request("GET", f"/fields/{wanted.name}")}
     for place, one in enumerate(wanted.fields, 1):
-        changes += _field(part, wanted.name, one, columns.get(one["field"]), place)
+        changes += _field(part, wanted.name, one, columns.get(one["field"]), place=place)
     return changes
 
 
@@ -154,7 +154,7 @@ def _numbered(wanted: Mapping[str, Any], place: int) -> dict[str, Any]:
 
 
 def _field(
-    part: str, collection: str, wanted: Mapping[str, Any], found: Any, place: int
+    part: str, collection: str, wanted: Mapping[str, Any], found: Any, *, place: int
 ) -> list[Change]:
     name = wanted["field"]
     title = f"field {collection}.{name}"
@@ -247,9 +247,9 @@ async def _positions(client: DirectusClient) -> list[Change]:
 
 
 async def _row(
-    client: DirectusClient, path: str, key: str, wanted: Mapping[str, Any], kind: str
+    client: DirectusClient, path: str, key: str, wanted: Mapping[str, Any], *, kind: str
 ) -> list[Change]:
-    """A row of one of Directus' own collections, with nothing that people may like otherwise."""
+    """Compare a row of one of Directus' own collections, except for what people may change."""
     name = wanted.get("name") or f"{wanted['first_name']} {wanted['last_name']}"
     part = f"{kind} {name}"
     found = await _there(client, f"{path}/{key}")
@@ -277,7 +277,7 @@ _KEPT: Final = frozenset(
 
 async def _policy(client: DirectusClient, wanted: Policy) -> list[Change]:
     part = f"policy {wanted.row['name']}"
-    changes = await _row(client, "/policies", wanted.id, wanted.row, "policy")
+    changes = await _row(client, "/policies", wanted.id, wanted.row, kind="policy")
     rows = await client.request(
         "GET",
         "/permissions",
@@ -351,7 +351,7 @@ async def _token(as_bridge: DirectusClient, token: str) -> list[Change]:
 
 async def _flow(client: DirectusClient, wanted: Flow, keep_headers: bool) -> list[Change]:
     part = f"flow {wanted.row['name']}"
-    changes = await _row(client, "/flows", wanted.id, wanted.row, "flow")
+    changes = await _row(client, "/flows", wanted.id, wanted.row, kind="flow")
     path = f"/operations/{wanted.operation_id}"
     found = await _there(client, path)
     if found is None:

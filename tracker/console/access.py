@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from attrs import frozen
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
@@ -59,7 +60,7 @@ class Access:
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         sessions: Sessions,
         operators: Operators | None,
         in_thread: Callable[..., Deferred[Any]] = deferToThread,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from typing import Any, Final
+from typing import Final
+
+from twisted.internet.interfaces import IReactorTime
 
 #: Whoever is remembered: so many, of whom those that tried longest ago are forgotten first.
 _MOST: Final = 10_000
@@ -12,7 +14,7 @@ _MOST: Final = 10_000
 class Attempts:
     """``most`` attempts within ``period`` seconds, of each one by itself."""
 
-    def __init__(self, clock: Any, most: int, period: float) -> None:
+    def __init__(self, clock: IReactorTime, most: int, period: float) -> None:
         self._clock = clock
         self._most = most
         self._period = period

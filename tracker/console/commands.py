@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from attrs import asdict, define, frozen
+from twisted.internet.interfaces import IReactorTime
 
 from tracker.command import Response, Status, claimed_identity
 from tracker.keys import RESPONSES, outbound
@@ -58,7 +59,7 @@ class CommandLog:
     It reads what is appended to the stream of responses, each entry once.
     """
 
-    def __init__(self, clock: Any, redis: RedisConnection) -> None:
+    def __init__(self, clock: IReactorTime, redis: RedisConnection) -> None:
         self._clock = clock
         self._redis = redis
         self._known: OrderedDict[str, Known] = OrderedDict()
@@ -90,8 +91,8 @@ class CommandLog:
             if not page:
                 return
 
-    def sent(self, command_id: str, device_id: str, text: str, by: str, status: str) -> None:
-        """Remember what the console itself has sent."""
+    def sent(self, command_id: str, *, device_id: str, text: str, by: str, status: str) -> None:
+        """Remember a command that the console has sent."""
         known = self._known_as(command_id)
         known.device_id, known.text, known.by = device_id, _cut(text), by
         if not known.at:

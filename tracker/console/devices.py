@@ -9,6 +9,8 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, Final
 
+from twisted.internet.interfaces import IReactorTime
+
 from tracker.commands.registry import owners, vendors
 from tracker.console.ports import ControlPorts, NoInstance
 from tracker.control.commands import ControlError
@@ -49,8 +51,9 @@ class Devices:
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         redis: RedisConnection,
+        *,
         positions: PositionReader | None,
         ports: ControlPorts,
         namings: Mapping[str, INaming],

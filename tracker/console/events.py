@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IPushProducer
+from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
 #: Seconds between two comments that show, where nothing happens, that the connection lives.
@@ -110,7 +110,7 @@ class Broadcast(TimerService):
     Each event is encoded once, however many read it.
     """
 
-    def __init__(self, clock: Any, most: int = MOST_STREAMS) -> None:
+    def __init__(self, clock: IReactorTime, most: int = MOST_STREAMS) -> None:
         super().__init__(HEARTBEAT, self._beat)
         self.clock = clock
         self._most = most
@@ -132,6 +132,7 @@ class Broadcast(TimerService):
         self,
         request: Any,
         allowed: Callable[[], bool],
+        *,
         first: Iterable[bytes] = (),
         most: int = 1,
         public: bool = True,

@@ -8,6 +8,7 @@ from typing import Any, Final
 from attrs import define, field
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred, DeferredLock
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.console.events import Broadcast, EventStream, TooMany, event
@@ -50,7 +51,9 @@ class Frames(TimerService):
 
     _log = Logger()
 
-    def __init__(self, clock: Any, owner: Owner, ports: ControlPorts, broadcast: Broadcast) -> None:
+    def __init__(
+        self, clock: IReactorTime, owner: Owner, ports: ControlPorts, broadcast: Broadcast
+    ) -> None:
         super().__init__(INTERVAL, self._follow_all)
         self.clock = clock
         self._owner = owner

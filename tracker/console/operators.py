@@ -56,7 +56,7 @@ class PasswordHash:
     def of(cls, password: str) -> PasswordHash:
         """Hash a password; takes a while, and is best done in a thread."""
         salt = os.urandom(_SALT_BYTES)
-        return cls(_LOG2_N, _R, _P, salt, _scrypt(password, _LOG2_N, _R, _P, salt))
+        return cls(_LOG2_N, _R, _P, salt, _scrypt(password, log2_n=_LOG2_N, r=_R, p=_P, salt=salt))
 
     @classmethod
     def from_text(cls, text: str) -> PasswordHash:
@@ -78,7 +78,7 @@ class PasswordHash:
 
     def fits(self, password: str) -> bool:
         """Whether this is the password; takes a while either way."""
-        made = _scrypt(password, self.log2_n, self.r, self.p, self.salt)
+        made = _scrypt(password, log2_n=self.log2_n, r=self.r, p=self.p, salt=self.salt)
         return hmac.compare_digest(made[: len(self.key)], self.key)
 
     @property
@@ -210,7 +210,7 @@ def checked_password(password: str) -> str:
     return password
 
 
-def _scrypt(password: str, log2_n: int, r: int, p: int, salt: bytes) -> bytes:
+def _scrypt(password: str, *, log2_n: int, r: int, p: int, salt: bytes) -> bytes:
     n = 1 << log2_n
     return hashlib.scrypt(
         password.encode(errors="surrogatepass"),

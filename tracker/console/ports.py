@@ -8,6 +8,7 @@ from typing import Any, Final
 from attrs import define
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
@@ -51,7 +52,9 @@ class ControlPorts(Service):
 
     _log = Logger()
 
-    def __init__(self, reactor: Any, credentials: Credentials, given: Sequence[str] = ()) -> None:
+    def __init__(
+        self, reactor: IReactorTime, credentials: Credentials, given: Sequence[str] = ()
+    ) -> None:
         self._pool = ControlPool(reactor, NAME, credentials, given=given)
         self._ports: dict[str, _Port] = {}
         self._asking = LoopingCall(self._ask_all)

@@ -97,7 +97,7 @@ def from_elsewhere(request: Any) -> bool:
 
 
 def console_site(
-    reactor: IReactorTime, resource: Resource, names: Names, tiles: str | None, reports: Reports
+    reactor: IReactorTime, resource: Resource, *, names: Names, tiles: str | None, reports: Reports
 ) -> BoundedSite:
     """Return the site of a resource, with the header fields and checks of all its answers."""
     headers = [

@@ -9,6 +9,7 @@ from typing import Any, Final
 from attrs import frozen
 from twisted.application.internet import TimerService
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.console.commands import CommandLog
@@ -96,7 +97,8 @@ class Sampler(TimerService):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
+        *,
         see: Callable[[], Awaitable[Look]],
         commands: CommandLog,
         ports: ControlPorts,

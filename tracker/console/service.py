@@ -1,9 +1,8 @@
-"""The console role, put together."""
+"""Assemble the console role."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry
@@ -27,6 +26,7 @@ from tracker.interfaces import INaming
 from tracker.net.listener import Listener
 from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.lifecycle import Abort, Role
@@ -48,8 +48,9 @@ class Door:
 
 
 def console_role(
-    reactor: Any,
+    reactor: Reactor,
     address: RedisAddress,
+    *,
     streams: Iterable[str],
     door: Door,
     positions: PositionReader | None,
@@ -64,11 +65,11 @@ def console_role(
 ) -> Role:
     """Build the console role; nothing is opened before it starts.
 
-    :param streams: of positions, besides those that instances say they write.
+    :param streams: streams of positions, besides those that instances advertise.
     :param positions: reads the sink, if it is known.
     :param controls: addresses of control ports, besides those that instances advertise.
-    :param abort: told when the endpoint cannot be had.
-    :param registry: gets the metrics; None: there are none.
+    :param abort: called if the endpoint cannot be had.
+    :param registry: registers the metrics; None: there are none.
     """
     role = Role()
     role.setName("console")
@@ -79,16 +80,29 @@ def console_role(
     commands = CommandLog(reactor, redis)
     broadcast = Broadcast(reactor)
     sampler = Sampler(
-        *(reactor, lambda: look(redis, streams), commands, ports, thresholds, broadcast.publish),
-        health.pulse("console's samples", STUCK),
+        reactor,
+        see=lambda: look(redis, streams),
+        commands=commands,
+        ports=ports,
+        thresholds=thresholds,
+        publish=broadcast.publish,
+        pulse=health.pulse("console's samples", STUCK),
     )
     usable.listen(sampler.redis_is)
-    devices = Devices(reactor, redis, positions, ports, namings)
+    devices = Devices(reactor, redis, positions=positions, ports=ports, namings=namings)
     frames = Frames(reactor, devices.owner, ports, broadcast)
     access = Access(reactor, Sessions(reactor, door.key), door.operators)
     parts = Parts(
-        *(access, sampler, broadcast, frames, devices, commands, ports, thresholds, tiles),
-        door.may_send,
+        access=access,
+        sampler=sampler,
+        broadcast=broadcast,
+        frames=frames,
+        devices=devices,
+        commands=commands,
+        ports=ports,
+        thresholds=thresholds,
+        tiles=tiles,
+        may_send=door.may_send,
     )
     if positions is not None:
         positions.setServiceParent(role)

@@ -14,9 +14,10 @@ import secrets
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
 
 #: Seconds that a session lasts.
 LIFETIME: Final = 12 * 3600.0
@@ -47,7 +48,7 @@ class Sessions:
     :param key: :data:`KEY_BYTES` that nobody else knows. Another one ends all sessions.
     """
 
-    def __init__(self, clock: Any, key: bytes) -> None:
+    def __init__(self, clock: IReactorTime, key: bytes) -> None:
         self._clock = clock
         self._key = key
         self._ended: OrderedDict[str, None] = OrderedDict()

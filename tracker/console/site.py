@@ -73,9 +73,9 @@ class Tiles:
     """What has to be said of who made them."""
 
 
-@frozen
+@frozen(kw_only=True)
 class Parts:
-    """All that answers are made of."""
+    """The parts of the console that answers are made of."""
 
     access: Access
     sampler: Sampler
@@ -104,7 +104,7 @@ class Console:
         """Return the site to listen with."""
         tiles = self._parts.tiles
         url = None if tiles is None else tiles.url
-        return console_site(reactor, self._routes(), names, url, self._reports)
+        return console_site(reactor, self._routes(), names=names, tiles=url, reports=self._reports)
 
     def _routes(self) -> Routes:
         one = "/api/devices/([^/]+)"
@@ -160,7 +160,7 @@ class Console:
         """``history`` once, then ``overview`` every two seconds."""
         allowed = self._reader(request)
         first = self._parts.sampler.first_events()
-        await self._parts.broadcast.open(request, allowed, first).ended
+        await self._parts.broadcast.open(request, allowed, first=first).ended
 
     async def _devices(self, request: Request) -> Data:
         """A page of devices: ``text``, ``order`` (``id`` or ``contact``), ``after``, ``limit``."""
@@ -205,7 +205,9 @@ class Console:
         instance_id = await self._parts.devices.owner(device_id)
         answer = await self._parts.ports.send_command(device_id, text, instance_id)
         command_id = answer["command_id"]
-        self._parts.commands.sent(command_id, device_id, text, who, answer["status"])
+        self._parts.commands.sent(
+            command_id, device_id=device_id, text=text, by=who, status=answer["status"]
+        )
         # Its text may be a secret: it stands in Redis, as any command's does, and not here.
         self._log.info(
             "{who} has sent the command {command_id} to {device_id}",

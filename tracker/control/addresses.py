@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, cast
 
 from twisted.internet.endpoints import (
     HostnameEndpoint,
@@ -24,7 +24,7 @@ from twisted.internet.endpoints import (
     UNIXClientEndpoint,
     wrapClientTLS,
 )
-from twisted.internet.interfaces import IStreamClientEndpoint, IStreamServerEndpoint
+from twisted.internet.interfaces import IReactorTCP, IStreamClientEndpoint, IStreamServerEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 
 from tracker.net import endpoints
@@ -32,6 +32,7 @@ from tracker.net.certificates import trust_root
 from tracker.net.endpoints import MAX_SOCKET_PATH, named, no_more, number
 from tracker.net.tls import TLSEndpoint, key_pair, server_options
 from tracker.net.unixsocket import UnixEndpoint
+from tracker.reactor import Reactor
 
 #: Seconds for a client to be connected.
 CONNECT_TIMEOUT: Final = 10.0
@@ -56,7 +57,7 @@ _CLIENT: Final = {
 
 
 def server_endpoint(
-    reactor: Any, description: str, made_later: bool = False
+    reactor: IReactorTCP, description: str, made_later: bool = False
 ) -> IStreamServerEndpoint:
     """Where to listen, and whom to let in.
 
@@ -78,7 +79,7 @@ def server_endpoint(
             raise ValueError(f"the mode must be like {DEFAULT_MODE}, not {mode!r}")
         if not (path.parent.is_dir() or made_later):
             raise ValueError(f"{path.parent}: there is no such folder: make it first")
-        return UnixEndpoint(reactor, path, int(mode, 8))
+        return UnixEndpoint(cast(Reactor, reactor), path, int(mode, 8))
     port = number("port", given.pop("port", ""))
     interface = endpoints.ip_address("interface", given.pop("interface", "")) or _LOOPBACK
     tcp = TCP6ServerEndpoint if ":" in interface else TCP4ServerEndpoint
@@ -96,7 +97,7 @@ def server_endpoint(
         return TLSEndpoint(below, server_options(key, certificate, chain, authority))
 
 
-def client_endpoint(reactor: Any, description: str) -> IStreamClientEndpoint:
+def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndpoint:
     """Where to connect to.
 
     Over TLS, a connection is made before the server's certificate is known: a protocol

@@ -1,4 +1,4 @@
-"""What the commands of a control port do, for whoever may ask."""
+"""Carry out the commands of a control port; permissions are checked before."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 from uuid import uuid4
 
 from attrs import evolve
+from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from tracker import __version__
@@ -41,24 +42,24 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
 
-#: Seconds that a command holds which does not say how long.
+#: Seconds until a command expires, unless it says otherwise.
 DEFAULT_EXPIRY: Final = 300.0
-#: Seconds that it may hold.
+#: Seconds until it may expire, at most.
 LONGEST_EXPIRY: Final = 366 * 86_400.0
-#: Seconds between two looks whether a command has ended that somebody waits for.
+#: Seconds between two looks whether a command has ended that a client waits for.
 POLL: Final = 0.1
-#: Seconds beyond its time in which a command ends that nobody has written: by a janitor.
+#: Seconds beyond its time within which a janitor ends a command that was not written.
 PATIENCE: Final = 120.0
 #: Bytes that the rows of a page come to, at most: a value has 65,535.
 MOST_PAGE: Final = 60_000
-#: Characters of a stream's or a group's name that are told.
+#: Characters of a stream's or a group's name that are sent.
 MOST_STREAM_NAME: Final = 200
 #: Characters of a reason for which a device's connection was cut.
 _MOST_REASON: Final = 1000
 #: Seconds that a drain may take.
 LONGEST_DRAIN: Final = 3600.0
 
-#: What is told of a command that has not come to an end.
+#: States of a command that has not ended.
 QUEUED: Final = "queued"
 WAITING: Final = "waiting"
 
@@ -66,19 +67,13 @@ T = TypeVar("T")
 
 
 class Operations:
-    """What an instance can be asked for.
-
-    :param watchers: how many clients watch a device.
-    """
+    """The commands of an instance's control port."""
 
     def __init__(
-        self,
-        clock: Any,
-        instance: IInstance,
-        redis: RedisConnection,
-        levels: LogLevels,
+        self, clock: IReactorTime, instance: IInstance, redis: RedisConnection, levels: LogLevels
     ) -> None:
         self.watchers: Callable[[], int] = lambda: 0
+        """Returns how many clients watch a device."""
         self._clock = clock
         self._instance = instance
         self._redis = redis
@@ -98,7 +93,7 @@ class Operations:
         }
 
     def list_connections(
-        self, after: str | None, limit: int | None, prefix: str | None, vendor: str | None
+        self, *, after: str | None, limit: int | None, prefix: str | None, vendor: str | None
     ) -> dict[str, Any]:
         """See the command ListConnections."""
         count = _limit(limit)
@@ -114,6 +109,7 @@ class Operations:
 
     async def list_registry(
         self,
+        *,
         after: str | None,
         limit: int | None,
         prefix: str | None,
@@ -148,10 +144,10 @@ class Operations:
     async def _smallest(
         self, count: int, wanted: Callable[[str, str], bool], vendor: str | None
     ) -> dict[str, str]:
-        """Device → instance, of the devices with the smallest ids.
+        """Return device → instance, of the devices with the smallest ids.
 
-        The hash has no order, so each page is a walk through all of it; what is kept of it
-        meanwhile is a few pages.
+        The hash has no order, so each page takes a walk through all of it, of which a few pages
+        are kept.
         """
         found: dict[str, str] = {}
         async for page in connections(self._redis):
@@ -189,26 +185,20 @@ class Operations:
         return told
 
     async def send_command(
-        self,
-        device_id: str,
-        text: str,
-        command_id: str | None,
-        codec: str | None,
-        expires_at: str | None,
-        expires_in: float | None,
-        timeout: float | None,
-        offline: str | None,
-        wait: bool | None,
+        self, *, offline: str | None, wait: bool | None, **facts: Any
     ) -> dict[str, Any]:
-        """See the command SendCommand."""
-        command = self._command(device_id, text, command_id, codec, expires_at, expires_in, timeout)
+        """See the command SendCommand.
+
+        :param facts: see :meth:`_command`.
+        """
+        command = self._command(**facts)
         if offline not in (None, "wait", "fail"):
             raise BadArgument("offline must be wait or fail")
         step, instance_id = await self._asking(self._ledger.submit(command, offline != "fail"))
         if wait:
             return await self._end_of(command)
         if step in (Step.FINISHED, Step.KNOWN):
-            return await self.command_status(command.command_id, device_id)
+            return await self.command_status(command.command_id, command.device_id)
         status = QUEUED if step is Step.MOVED else WAITING
         return {
             "command_id": command.command_id,
@@ -327,6 +317,7 @@ class Operations:
 
     def _command(
         self,
+        *,
         device_id: str,
         text: str,
         command_id: str | None,
@@ -344,14 +335,18 @@ class Operations:
             expires_at = iso_milliseconds(self._ledger.now + int(seconds * 1000))
         try:
             return Command.checked(
-                *(command_id or str(uuid4()), device_id, text, expires_at),
-                *(codec or "", "" if timeout is None else repr(timeout)),
+                command_id=command_id or str(uuid4()),
+                device_id=device_id,
+                text=text,
+                expires_at=expires_at,
+                codec=codec or "",
+                timeout="" if timeout is None else repr(timeout),
             )
         except BadCommand as error:
             raise BadArgument(str(error)) from None
 
     async def _end_of(self, command: Command) -> dict[str, Any]:
-        """The final response, when there is one."""
+        """Return the state of a command when it has ended, or cannot end any longer."""
         patience = command.expires_at + (command.timeout + PATIENCE) * 1000
         while self._ledger.now <= patience and not await self._has_ended(command.command_id):
             await deferLater(self._clock, POLL)
@@ -361,7 +356,7 @@ class Operations:
         try:
             record = await read_record(self._redis, command_id)
         except (Refused, Unavailable):
-            return False  # whoever waits would have to find out by its id, and may not know it
+            return False  # the client goes on waiting: it may not know the command's id
         return record is not None and record.final
 
     async def _asking(self, asked: Awaitable[T]) -> T:
@@ -372,7 +367,7 @@ class Operations:
 
 
 def event(instance: IInstance, device_id: str, kind: Traffic, data: bytes) -> dict[str, Any]:
-    """The arguments of an Event, but for when it was and what was dropped before."""
+    """Return the arguments of an Event, except for its time and what was dropped before it."""
     told: dict[str, Any] = {"device_id": device_id, "kind": kind.value, "truncated": False}
     if kind not in (Traffic.RECEIVED, Traffic.SENT):
         text = brief(data.decode(errors="replace"), _MOST_REASON)
@@ -387,7 +382,7 @@ def event(instance: IInstance, device_id: str, kind: Traffic, data: bytes) -> di
 
 
 def _short(described: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The same, with fewer records if it would be too long."""
+    """Return a description with fewer records if it would be too long."""
     while len(json.dumps(described)) > 4 * MOST_TEXT:
         records = described.get("records")
         if not isinstance(records, list) or len(records) < 2:
@@ -399,7 +394,7 @@ def _short(described: Mapping[str, Any]) -> Mapping[str, Any]:
 def _page(
     command: type[ControlCommand], name: str, rows: Iterable[dict[str, Any]], more: bool
 ) -> dict[str, Any]:
-    """As many of the rows as one value can hold, and whether there are more."""
+    """Return as many of the rows as one value can hold, and whether there are more."""
     kind = next(argument for key, argument in command.response if key.decode() == name)
     told: list[dict[str, Any]] = []
     size = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from attrs import frozen
 from twisted.application.service import Service
@@ -16,7 +16,12 @@ from twisted.internet.defer import (
     fail,
 )
 from twisted.internet.endpoints import quoteStringArgument
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IProtocolFactory,
+    IReactorTCP,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
 from zope.interface import implementer
 
 from tracker.control.addresses import client_endpoint
@@ -61,6 +66,7 @@ class Credentials:
 class ControlPool(Service):
     """Clients of control ports, each of which reconnects by itself.
 
+    :param reactor: also an ``IReactorTCP``.
     :param name: the clients' name in the instances' logs.
     :param given: whole addresses that are connected to, whether an instance advertises them or not.
     :param changed: called when a connection was made, with None, or lost, with the reason.
@@ -68,7 +74,7 @@ class ControlPool(Service):
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: IReactorTime,
         name: str,
         credentials: Credentials,
         *,
@@ -167,7 +173,9 @@ class _Late:
     :param credentials: complete the address; None: it is complete.
     """
 
-    def __init__(self, reactor: Any, address: str, credentials: Credentials | None) -> None:
+    def __init__(
+        self, reactor: IReactorTime, address: str, credentials: Credentials | None
+    ) -> None:
         self._reactor = reactor
         self._address = address
         self._credentials = credentials
@@ -178,7 +186,7 @@ class _Late:
             address = self._address
             if self._credentials is not None:
                 address = self._credentials.address(address)
-            endpoint = client_endpoint(self._reactor, address)
+            endpoint = client_endpoint(cast(IReactorTCP, self._reactor), address)
         except ValueError as error:
             return fail(BadAddress(str(error)))
         except BadAddress as error:

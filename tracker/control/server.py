@@ -6,7 +6,7 @@ read is not read either: its events are dropped and counted, and in the end it i
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import (
@@ -14,6 +14,7 @@ from twisted.internet.interfaces import (
     IDelayedCall,
     IHandshakeListener,
     IPushProducer,
+    IReactorTime,
     ISSLTransport,
 )
 from twisted.internet.protocol import Factory, connectionDone
@@ -162,7 +163,7 @@ class ControlFactory(Factory):
     _log = Logger()
 
     def __init__(
-        self, clock: Any, instance: IInstance, operations: Operations, roles: Roles
+        self, clock: IReactorTime, instance: IInstance, operations: Operations, roles: Roles
     ) -> None:
         self.clock = clock
         self.instance = instance

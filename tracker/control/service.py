@@ -1,8 +1,6 @@
-"""The control port of an ingest instance, put together."""
+"""Assemble the control port of an ingest instance."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred
@@ -15,20 +13,22 @@ from tracker.interfaces import IInstance
 from tracker.net.listener import Listener
 from tracker.observe.health import Health
 from tracker.observe.levels import LogLevels
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.lifecycle import Abort, Role
 
 
 class ControlPort(Role):
-    """Listens for clients, and has a connection to Redis of its own.
+    """Listen for clients, with a separate connection to Redis.
 
-    :param name: how a person names the endpoint.
+    :param name: the endpoint's name for people.
     """
 
     def __init__(
         self,
-        reactor: Any,
+        reactor: Reactor,
+        *,
         name: str,
         endpoint: IStreamServerEndpoint,
         address: RedisAddress,

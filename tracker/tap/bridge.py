@@ -61,18 +61,18 @@ class BridgeOptions(RoleOptions):
             reactor,
             reachable(redis_address(self["redis"], os.environ), reactor),
             directus,
-            self._hook(reactor),
-            config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
-            Credentials(
+            hook=self._hook(reactor),
+            name=config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
+            credentials=Credentials(
                 *(
                     None if (file := self[f"control-{name}"]) is None else Path(file)
                     for name in ("key", "cert", "ca")
                 )
             ),
-            config.settings(BridgePace, self),
-            health,
-            abort,
-            registry,
+            pace=config.settings(BridgePace, self),
+            health=health,
+            abort=abort,
+            registry=registry,
         )
 
     def _hook(self, reactor: Reactor) -> Hook | None:

@@ -103,17 +103,17 @@ class ConsoleDoorOptions(RoleOptions):
         return console_role(
             reactor,
             address,
-            config.process_streams(os.environ, installed_vendors()),
-            Door(name, endpoint, operators, key, names, may_send),
-            positions,
-            _namings(),
-            credentials,
-            controls,
-            thresholds,
-            self._tiles(),
-            health,
-            abort,
-            registry,
+            streams=config.process_streams(os.environ, installed_vendors()),
+            door=Door(name, endpoint, operators, key, names, may_send),
+            positions=positions,
+            namings=_namings(),
+            credentials=credentials,
+            controls=controls,
+            thresholds=thresholds,
+            tiles=self._tiles(),
+            health=health,
+            abort=abort,
+            registry=registry,
         )
 
     def _operators(self) -> Operators | None:

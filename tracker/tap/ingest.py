@@ -174,14 +174,14 @@ class ServingOptions(RoleOptions):
         if endpoint is not None and roles is not None:
             ControlPort(
                 reactor,
-                f"--control {control}",
-                endpoint,
-                address,
-                role.instance,
-                roles,
-                self.levels,
-                health,
-                abort,
+                name=f"--control {control}",
+                endpoint=endpoint,
+                address=address,
+                instance=role.instance,
+                roles=roles,
+                levels=self.levels,
+                health=health,
+                abort=abort,
             ).setServiceParent(role)
         return role
 

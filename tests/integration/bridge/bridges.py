@@ -49,7 +49,11 @@ class Bridges:
         reader = RedisReader(waiting, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH)
         table = CommandTable(self._client(), redis)
         writer = ResponseWriter(
-            self.reactor, reader, table, self.backoff, Condition(self.reports.append)
+            self.reactor,
+            reader,
+            table,
+            backoff=self.backoff,
+            condition=Condition(self.reports.append),
         )
         self._open.append(writer)
         writer.startService()
@@ -62,9 +66,9 @@ class Bridges:
             self.reactor,
             self._client(),
             redis,
-            Condition(self.reports.append),
-            interval,
-            self.backoff(),
+            condition=Condition(self.reports.append),
+            interval=interval,
+            backoff=self.backoff(),
         )
         self._open.append(sync)
         sync.startService()
@@ -74,7 +78,8 @@ class Bridges:
         """One that runs."""
         redis, client = await self._connection(), self._client()
         reader = RedisReader(redis, redis, group=DIRECTUS_GROUP, name="this", entries=BATCH)
-        overdue = Overdue(self.reactor, client, redis, reader, CommandTable(client, redis), 0.1)
+        table = CommandTable(client, redis)
+        overdue = Overdue(self.reactor, client, redis, responses=reader, table=table, interval=0.1)
         self._open.append(overdue)
         overdue.startService()
         return overdue

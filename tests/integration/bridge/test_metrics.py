@@ -40,13 +40,13 @@ class Watched:
             reactor,
             bridges.redis.address,
             Directus(f"http://127.0.0.1:{bridges.number}", BRIDGE_TOKEN),
-            Hook("--webhook", endpoint, "secret"),
-            "this",
-            Credentials(),
-            BridgePace(poll_commands=0.2),
-            Health(),
-            lambda reason: None,
-            self.registry,
+            hook=Hook("--webhook", endpoint, "secret"),
+            name="this",
+            credentials=Credentials(),
+            pace=BridgePace(poll_commands=0.2),
+            health=Health(),
+            abort=lambda reason: None,
+            registry=self.registry,
         )
 
     def value(self, name: str, **labels: str) -> float:

@@ -38,9 +38,14 @@ def respond(redis: RedisServer, command_id: str, status: str, **fields: str) -> 
 
 
 @pytest.fixture
-def log(connected: Connected) -> CommandLog:
+def clock() -> Clock:
     clock = Clock()
     clock.rightNow = time.time()
+    return clock
+
+
+@pytest.fixture
+def log(connected: Connected, clock: Clock) -> CommandLog:
     return CommandLog(clock, connected.connection)
 
 
@@ -155,14 +160,14 @@ async def test_what_became_of_commands_is_told_newest_first(
 
 
 @ensureDeferred
-async def test_only_an_hour_is_counted(redis: RedisServer, log: CommandLog) -> None:
+async def test_only_an_hour_is_counted(redis: RedisServer, log: CommandLog, clock: Clock) -> None:
     old = int((time.time() - PERIOD - 120) * 1000)
     fields = {"command_id": "c0", "device_id": DEVICE, "status": "expired"}
     redis.client.xadd(RESPONSES, fields, id=f"{old}-0")
     respond(redis, "c1", "responded")
     await log.look([])
     assert [one["command_id"] for one in log.latest(10)] == ["c1"]
-    log._clock.advance(PERIOD + 60)
+    clock.advance(PERIOD + 60)
     assert sum(log.counts().values()) == 0
 
 
@@ -230,7 +235,7 @@ async def test_without_a_database_devices_are_those_that_are_connected(
     fleet = {f"35630704{number:07}": "one" for number in range(3000)}
     redis.client.hset("connections:registry", mapping=fleet)
     ports = ControlPorts(reactor, Credentials())
-    devices = Devices(reactor, connected.connection, None, ports, {})
+    devices = Devices(reactor, connected.connection, positions=None, ports=ports, namings={})
     found: list[str] = []
     after = ""
     while True:
@@ -278,7 +283,13 @@ async def test_it_needs_no_right_to_write(redis: RedisServer) -> None:
         log = CommandLog(reactor, connection)
         await log.look(seen.entries)
         assert log.latest(1)[0]["status"] == "responded"
-        devices = Devices(reactor, connection, None, ControlPorts(reactor, Credentials()), {})
+        devices = Devices(
+            reactor,
+            connection,
+            positions=None,
+            ports=ControlPorts(reactor, Credentials()),
+            namings={},
+        )
         assert (await devices.one(DEVICE))["instance_id"] is None
         assert (await devices.page("", "id", "", 10))["devices"] == []
         with pytest.raises(Refused, match="NOPERM"):

@@ -66,8 +66,11 @@ class Syncing:
         self.reports: list[str | None] = []
         redis: Any = self.redis
         self.sync = DeviceSync(
-            *(self.clock, subject.bridge, redis, Condition(self.reports.append), INTERVAL),
-            Backoff(self.clock, first=1.0, random=lambda: 1.0),
+            self.clock,
+            subject.bridge,
+            redis,
+            condition=Condition(self.reports.append),
+            backoff=Backoff(self.clock, first=1.0, random=lambda: 1.0),
         )
 
     def add(self, *numbers: int, **more: Any) -> None:

@@ -39,8 +39,8 @@ class Writing:
             self.clock,
             self.stream.reader(name),
             CommandTable(self.subject.bridge),
-            self._backoff,
-            Condition(self.reports.append),
+            backoff=self._backoff,
+            condition=Condition(self.reports.append),
         )
 
     def _backoff(self) -> Backoff:

@@ -132,20 +132,25 @@ class Server:
         self.commands = CommandLog(self.clock, self.redis)
         self.broadcast = Broadcast(self.clock, self.most_streams)
         self.sampler = Sampler(
-            *(self.clock, see, self.commands, self.ports, Thresholds(), self.broadcast.publish)
+            self.clock,
+            see=see,
+            commands=self.commands,
+            ports=self.ports,
+            thresholds=Thresholds(),
+            publish=self.broadcast.publish,
         )
-        devices = Devices(self.clock, self.redis, None, self.ports, {})
+        devices = Devices(self.clock, self.redis, positions=None, ports=self.ports, namings={})
         self.parts = Parts(
-            Access(self.clock, Sessions(self.clock, self.key), self.operators, in_thread),
-            self.sampler,
-            self.broadcast,
-            Frames(self.clock, devices.owner, self.ports, self.broadcast),
-            devices,
-            self.commands,
-            self.ports,
-            Thresholds(),
-            self.tiles,
-            self.may_send,
+            access=Access(self.clock, Sessions(self.clock, self.key), self.operators, in_thread),
+            sampler=self.sampler,
+            broadcast=self.broadcast,
+            frames=Frames(self.clock, devices.owner, self.ports, self.broadcast),
+            devices=devices,
+            commands=self.commands,
+            ports=self.ports,
+            thresholds=Thresholds(),
+            tiles=self.tiles,
+            may_send=self.may_send,
         )
         files = {"index.html": File(b"<!doctype html>", "text/html", b'"1"')}
         reports = HTTPReports(self.clock, "console", "console")

@@ -63,7 +63,7 @@ def devices(positions: FakePositions) -> Devices:
     clock.rightNow = NOW
     redis: Any = empty_redis()
     namings: Any = {"teltonika": Naming({})}
-    return Devices(clock, redis, positions, FakePorts(), namings)
+    return Devices(clock, redis, positions=positions, ports=FakePorts(), namings=namings)
 
 
 def result(coroutine: Any) -> Any:
@@ -170,7 +170,7 @@ def test_what_is_no_page_is_refused(devices: Devices, after: str) -> None:
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.0", "1 0", str(1 << 64), "9" * 5000, "٣"])
 def test_a_cursor_that_redis_would_refuse_is_refused(cursor: str) -> None:
     redis: Any = empty_redis()
-    devices = Devices(Clock(), redis, None, FakePorts(), {})
+    devices = Devices(Clock(), redis, positions=None, ports=FakePorts(), namings={})
     with pytest.raises(BadQuestion):
         result(devices.page("", "id", cursor, 10))
     assert redis.asked == []
