@@ -1,1 +1,1 @@
-"""What operators work with: the command line ``tracker-admin``."""
+"""The control port of an ingest instance: AMP commands, server, client, pool and access."""

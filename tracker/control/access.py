@@ -1,4 +1,4 @@
-"""Who is at the other end of a control connection, and what they may do."""
+"""Identify the peer of a control connection, and look up its role."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from tracker.net.endpoints import readable
 
 #: unix(7), SO_PEERCRED: struct ucred, of pid, uid and gid.
 _CREDENTIALS: Final = struct.Struct("iII")
-#: What OpenSSL calls the state after the last message of a handshake.
+#: OpenSSL's name for the state after the last message of a handshake.
 _ESTABLISHED: Final = b"SSL negotiation finished successfully"
 
-#: The name in a file of roles that stands for all who are not listed.
+#: The name in a file of roles that stands for all names that are not listed.
 EVERYBODY: Final = "*"
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*")
 #: Bytes of the largest file of roles. A thousand people need a fiftieth.
@@ -33,15 +33,15 @@ MAX_ROLES: Final = 1 << 20
 
 
 class Unidentified(Exception):
-    """Who is at the other end is not known, or not yet; the text says why."""
+    """The peer is not identified, or not yet; the text gives the reason."""
 
 
 @frozen
 class Peer:
-    """Who is at the other end of a connection."""
+    """The peer of a connection."""
 
     kind: Literal["certificate", "unix", "tcp"]
-    """How that is known."""
+    """How it was identified."""
     name: str
     """The certificate's common name, the user's name (or id), or the address."""
     fingerprint: str = ""
@@ -63,25 +63,25 @@ class Peer:
 
 
 class ControlRole(Enum):
-    """What somebody may do."""
+    """What a peer may do."""
 
     READ = "read"
     OPERATE = "operate"
 
     def includes(self, other: ControlRole) -> bool:
-        """Whether who has this role may do what takes the other."""
+        """Return whether this role permits what the other one permits."""
         return self is ControlRole.OPERATE or other is ControlRole.READ
 
 
 def peer_name(transport: Any) -> Peer:
-    """Who is at the other end of a transport.
+    """Return the peer of a transport.
 
-    Over TLS that is not known before the handshake is over: a protocol may ask when it is
-    told so (``IHandshakeListener.handshakeCompleted``) or in ``dataReceived``, but not in
-    ``connectionMade``. Who is not known has to be cut off by ``abortConnection``: after a
-    mere exception, Twisted delivers what came along with the handshake's last message.
+    Over TLS, it is identified by the end of the handshake: in or after
+    ``IHandshakeListener.handshakeCompleted``, but not in ``connectionMade``. Close the connection
+    of an unidentified peer by ``abortConnection``: after a mere exception, Twisted delivers what
+    came along with the handshake's last message.
 
-    :raises Unidentified: when it is not known.
+    :raises Unidentified: if it is not identified.
     """
     if hasattr(transport, "getPeerCertificate"):
         return _by_certificate(transport)
@@ -95,8 +95,8 @@ def peer_name(transport: Any) -> Peer:
 
 
 def _by_certificate(transport: Any) -> Peer:
-    # Before the handshake's end, a client may have shown a certificate that is another's,
-    # and not yet been asked to prove that it has the key.
+    # Before the handshake's end, a client may have shown another's certificate, and has not yet
+    # had to prove that it has the key.
     if transport.getHandle().get_state_string() != _ESTABLISHED:
         raise Unidentified("the TLS handshake is not over")
     shown = transport.getPeerCertificate()
@@ -123,16 +123,16 @@ def _by_credentials(handle: socket.socket) -> Peer:
 
 
 class Roles:
-    """Who may do what, from a file that may change while the process runs.
+    """The roles of peers, from a file that may change while the process runs.
 
-    The file has one ``NAME ROLE`` a line: a certificate's common name, and ``read`` or
-    ``operate``; ``*`` is for all that are not listed, and ``#`` begins a comment. Without
-    a file, whoever has a certificate may read.
+    A line of the file is ``NAME ROLE``: a certificate's common name, and ``read`` or ``operate``;
+    ``*`` stands for all names that are not listed, and ``#`` begins a comment. Without a file,
+    every client with a certificate may read.
 
     :param file: the file of roles, or None.
-    :param local: the role of whoever is on this machine: comes through a Unix socket, the
-        mode of which says who can, or through plain TCP.
-    :raises ValueError: when the file cannot be read, or a line is bad; in one line.
+    :param local: the role of peers on this machine: those on a Unix socket, whose mode says which
+        users can connect, and on plain TCP.
+    :raises ValueError: if the file cannot be read, or a line is malformed; in one line.
     """
 
     _log = Logger()
@@ -147,9 +147,9 @@ class Roles:
             self._roles = _read(file)
 
     def of(self, peer: Peer) -> ControlRole | None:
-        """The role of somebody who connects; None for no access.
+        """Return the role of a peer; None for no access.
 
-        Reads the file again if it has changed. If it went bad, what it said before holds,
+        Reads the file again if it has changed. If it has become malformed, the former roles hold,
         and a warning is logged, once a change.
         """
         match peer.kind:
@@ -186,7 +186,7 @@ def _host(name: str) -> str:
 
 
 def _version(file: Path) -> object:
-    """What changes when a file is written to, or replaced."""
+    """Return a value that changes when a file is written to, or replaced."""
     try:
         found = os.stat(file)
     except OSError as error:
@@ -203,7 +203,7 @@ def _read(file: Path) -> dict[str, ControlRole]:
     if len(content) > MAX_ROLES:
         raise ValueError(f"{file}: is larger than {MAX_ROLES} bytes")
     roles: dict[str, ControlRole] = {}
-    # Not splitlines: what else ends a line there may stand in a name.
+    # Not splitlines: other characters that end a line there may stand in a name.
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             text = _COMMENT.sub("", line.decode("utf-8")).strip()

@@ -1,7 +1,7 @@
-"""Where a control port listens, and where its clients find it.
+"""Addresses at which a control port listens, and to which its clients connect.
 
-Whoever comes through such an address is known: by a certificate, by the kernel's word for
-who has opened a Unix socket, or, where plain TCP was asked for, by being on this machine.
+The peers on each of them are identified: by a certificate, by the user whose process has opened a
+Unix socket, or, on plain TCP, by being on this machine.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _CLIENT: Final = {
 def server_endpoint(
     reactor: IReactorTCP, description: str, made_later: bool = False
 ) -> IStreamServerEndpoint:
-    """Where to listen, and whom to let in.
+    """Return the endpoint to listen on.
 
     :param description: one of
 
@@ -68,7 +68,7 @@ def server_endpoint(
           [:interface=ADDRESS]``: TLS 1.2 and later, for clients with a certificate of
           that authority, on loopback unless another interface is named,
         - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\\:\\:1``).
-    :param made_later: whether a socket's folder may be missing as yet.
+    :param made_later: whether the folder of a Unix socket may be missing now.
     :raises ValueError: with one line that says what to do.
     """
     kind, given = _read(description, _SERVER, _EXAMPLES)
@@ -98,11 +98,11 @@ def server_endpoint(
 
 
 def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndpoint:
-    """Where to connect to.
+    """Return the endpoint to connect to.
 
-    Over TLS, a connection is made before the server's certificate is known: a protocol
-    that must not talk before waits for ``IHandshakeListener.handshakeCompleted``. What it
-    writes before is not sent to a server that turns out to be another.
+    Over TLS, a connection is made before the server's certificate is checked: a protocol that
+    needs the check waits for ``IHandshakeListener.handshakeCompleted``. What it writes before is
+    not sent to a server whose certificate is refused.
 
     :param description: one of
 
@@ -146,7 +146,7 @@ def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndp
 
 
 def is_loopback(host: str) -> bool:
-    """Whether an IP address is one of this machine alone."""
+    """Return whether an IP address is a loopback address."""
     try:
         return ip_address(host).is_loopback
     except ValueError:
@@ -156,7 +156,7 @@ def is_loopback(host: str) -> bool:
 def _read(
     description: str, kinds: dict[str, tuple[str, ...]], examples: tuple[str, ...]
 ) -> tuple[str, dict[str, str]]:
-    """Kind and arguments of an address, all of which it may have."""
+    """Return the kind and the arguments of an address; refuse unknown arguments."""
     kind, colon, _ = description.partition(":")
     if not colon or kind not in kinds:
         raise ValueError(f"must begin with {', '.join(examples[:-1])} or {examples[-1]}")
@@ -186,7 +186,7 @@ def _file(given: dict[str, str], name: str) -> Path:
 
 @contextmanager
 def _readable() -> Iterator[None]:
-    """Tells of a file that cannot be read as of any other mistake."""
+    """Raise ValueError for a file that cannot be read."""
     try:
         yield
     except OSError as error:
@@ -194,9 +194,9 @@ def _readable() -> Iterator[None]:
 
 
 def advertised(description: str) -> str:
-    """Where clients find a control port that listens as a valid description says.
+    """Return the address for clients of a control port that listens on a valid description.
 
-    What only they know, as their certificates, is left to them.
+    It does not hold what only clients know, such as their certificates.
     """
     kind, given = _read(description, _SERVER, _EXAMPLES)
     if kind == "unix":

@@ -1,9 +1,9 @@
 """The commands of the control port: AMP boxes, each with the errors that it may answer.
 
-``docs/control-port.rst`` tells the whole protocol. It grows by optional arguments and new
-commands only; what cannot be so becomes another :data:`VERSION`. No value can come to more
-than the 65,535 bytes that AMP allows: texts are cut, lists are paged (``more`` is true, and
-``after`` the last row's name, or to ``skip`` so many rows, brings the next page).
+``docs/control-port.rst`` describes the protocol. It is extended by optional arguments and new
+commands only; any other change takes another :data:`VERSION`. No value exceeds the 65,535 bytes
+that AMP allows: texts are cut, and lists are paged (if ``more`` is true, ``after`` the last row's
+name, or to ``skip`` so many rows, brings the next page).
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from twisted.protocols import amp
 
 from tracker.untrusted import is_unicode
 
-#: Of the protocol; the first thing that both sides agree on.
+#: Version of the protocol, on which both sides agree first.
 VERSION: Final = 1
 #: Rows of a page, at most.
 MOST_ROWS: Final = 200
 #: Characters of a text that may be any length, such as a device's answer. As UTF-8 they are
 #: 60,000 bytes at most.
 MOST_TEXT: Final = 15_000
-#: Bytes of a frame of which a watcher is shown the digits.
+#: Bytes of a frame that a watcher receives in hexadecimal.
 MOST_RAW: Final = 30_000
 #: Characters of an id or a name, and of an error's text. Longer ones are cut.
 MOST_NAME: Final = 64
@@ -29,11 +29,11 @@ MOST_ERROR: Final = 500
 
 
 class ControlError(Exception):
-    """What a command answers when it cannot do what it is asked; the text is for people."""
+    """An error that a command answers; the text is for people."""
 
 
 class VersionMismatch(ControlError):
-    """The two sides do not speak the same version, or the client has not said which it speaks."""
+    """The two sides speak different versions, or the client has not sent its version."""
 
 
 class NotPermitted(ControlError):
@@ -41,7 +41,7 @@ class NotPermitted(ControlError):
 
 
 class BadArgument(ControlError):
-    """An argument makes no sense."""
+    """An argument is malformed or out of range."""
 
 
 class NoSuchDevice(ControlError):
@@ -53,14 +53,14 @@ class NoSuchCommand(ControlError):
 
 
 class RedisUnavailable(ControlError):
-    """Redis does not answer, or not as it should. The instance goes on; try again."""
+    """Redis does not answer, or refuses a request. The instance goes on; try again."""
 
 
 class InternalError(ControlError):
-    """The instance has a fault, which its log tells of; it goes on."""
+    """The instance has an internal error, which is in its log; it goes on."""
 
 
-#: How each is called on the wire.
+#: Error → its code on the wire.
 CODES: Final[dict[type[Exception], bytes]] = {
     VersionMismatch: b"VERSION_MISMATCH",
     NotPermitted: b"NOT_PERMITTED",
@@ -73,7 +73,7 @@ CODES: Final[dict[type[Exception], bytes]] = {
 
 
 def _errors(*particular: type[Exception]) -> dict[type[Exception], bytes]:
-    """What a command may answer, besides what any may."""
+    """Return the errors of a command: those of every command, and particular ones."""
     any_may: tuple[type[Exception], ...] = (VersionMismatch, BadArgument, InternalError)
     return {one: CODES[one] for one in (*any_may, *particular)}
 
@@ -91,7 +91,7 @@ _PAGE: Final = [
     (b"prefix", amp.Unicode(optional=True)),
     (b"vendor", amp.Unicode(optional=True)),
 ]
-#: What a connection is told of, besides its device. Times are seconds since 1970 (UTC).
+#: Facts of a connection, besides its device. Times are seconds since 1970 (UTC).
 _CONNECTION: Final = [
     (b"vendor", amp.Unicode(optional=True)),
     (b"address", amp.Unicode(optional=True)),
@@ -111,15 +111,15 @@ _OUTCOME: Final = [
 
 
 class ControlCommand(amp.Command):
-    """One that asks for no more than the role ``read``."""
+    """A command of the control port, for the role ``read`` unless it operates."""
 
     operates: ClassVar[bool] = False
-    """Whether it changes something: then the role ``operate`` is needed, and it is told in
-    the log who has asked for it."""
+    """Whether it changes something: it then requires the role ``operate``, and is logged with its
+    client."""
 
 
 class Hello(ControlCommand):
-    """Must come first: the version that the client speaks, and what it calls itself."""
+    """Must come first: the version and the name of the client."""
 
     commandName = b"Hello"
     arguments: ClassVar[Any] = [
@@ -137,7 +137,7 @@ class Hello(ControlCommand):
 
 
 class Info(ControlCommand):
-    """The instance, and how much it holds."""
+    """Facts of the instance, and how much it holds."""
 
     commandName = b"Info"
     response: ClassVar[Any] = [
@@ -155,7 +155,7 @@ class Info(ControlCommand):
 
 
 class ListConnections(ControlCommand):
-    """Devices that are connected to this instance, by their ids."""
+    """Devices that are connected to this instance, sorted by their ids."""
 
     commandName = b"ListConnections"
     arguments: ClassVar[Any] = _PAGE
@@ -167,7 +167,7 @@ class ListConnections(ControlCommand):
 
 
 class ListRegistry(ControlCommand):
-    """Devices that are connected to any instance, by their ids."""
+    """Devices that are connected to any instance, sorted by their ids."""
 
     commandName = b"ListRegistry"
     arguments: ClassVar[Any] = [*_PAGE, (b"instance_id", amp.Unicode(optional=True))]
@@ -188,7 +188,7 @@ class ListRegistry(ControlCommand):
 
 
 class GetDevice(ControlCommand):
-    """Where a device is connected; if to this instance, how it fares there."""
+    """The instance that a device is connected to; the state of its connection if it is this one."""
 
     commandName = b"GetDevice"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
@@ -229,7 +229,7 @@ class SendCommand(ControlCommand):
 
 
 class CommandStatus(ControlCommand):
-    """What has become of a command."""
+    """State of a command."""
 
     commandName = b"CommandStatus"
     arguments: ClassVar[Any] = [
@@ -255,7 +255,7 @@ class DropConnection(ControlCommand):
 
 
 class Watch(ControlCommand):
-    """Have :class:`Event` sent of all that a device says and is told on this instance."""
+    """Request an :class:`Event` for all traffic of a device on this instance."""
 
     commandName = b"Watch"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
@@ -264,7 +264,7 @@ class Watch(ControlCommand):
 
 
 class Unwatch(ControlCommand):
-    """No more of that."""
+    """Request no more events of a device."""
 
     commandName = b"Unwatch"
     arguments: ClassVar[Any] = [(b"device_id", amp.Unicode())]
@@ -272,9 +272,9 @@ class Unwatch(ControlCommand):
 
 
 class Event(amp.Command):
-    """From the server: something has happened on the connection of a device that is watched.
+    """Sent by the server: something has happened on the connection of a watched device.
 
-    It is not answered. What the client does not take in time is left out, and counted.
+    It is not answered. Events that the client does not read in time are dropped and counted.
     """
 
     commandName = b"Event"
@@ -291,7 +291,7 @@ class Event(amp.Command):
 
 
 class Lag(ControlCommand):
-    """How far behind the groups of each stream are."""
+    """Lag of the consumer groups of each stream."""
 
     commandName = b"Lag"
     arguments: ClassVar[Any] = [
@@ -320,7 +320,7 @@ class Lag(ControlCommand):
 
 
 class SetLogLevel(ControlCommand):
-    """Log what is of this level or above: of one part of the program, or of all of it."""
+    """Log events of this level and above: of one part of the program, or of all of it."""
 
     operates = True
     commandName = b"SetLogLevel"
@@ -333,7 +333,7 @@ class SetLogLevel(ControlCommand):
 
 
 class Drain(ControlCommand):
-    """Accept no more connections, and let those that there are go one after another."""
+    """Refuse new connections, and close the present ones one after another."""
 
     operates = True
     commandName = b"Drain"
@@ -342,7 +342,7 @@ class Drain(ControlCommand):
     errors: ClassVar[Any] = _errors(NotPermitted)
 
 
-#: All that a client may ask for, Hello first.
+#: All commands of a client, Hello first.
 COMMANDS: Final[tuple[type[ControlCommand], ...]] = (
     Hello,
     Info,

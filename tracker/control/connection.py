@@ -46,7 +46,7 @@ from tracker.runtime.backoff import Backoff
 from tracker.runtime.waits import Stopped, Waits
 from tracker.untrusted import MAX_LINE, shown
 
-#: Seconds that an answer is waited for which needs nobody but the instance and Redis.
+#: Seconds for an answer that depends on the instance and Redis only.
 ANSWER_TIMEOUT: Final = 15.0
 #: Seconds within which a connection has to be made and greeted.
 GREETING_TIMEOUT: Final = 10.0
@@ -56,7 +56,7 @@ LAST_RETRY: Final = 10.0
 
 
 class NotConnected(ControlError):
-    """The control port cannot be reached, or the connection was lost; the text says why."""
+    """The control port cannot be reached, or the connection was lost; the text gives the reason."""
 
 
 class State(Enum):

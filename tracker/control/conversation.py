@@ -211,7 +211,7 @@ class Conversation(Locator):
 
 @define
 class _Caller:
-    """Who sends the commands of a connection."""
+    """The identified client of a connection."""
 
     peer: Peer
     roles: Roles

@@ -1,7 +1,7 @@
-"""The control port's side of each connection: who is there, and what goes back and forth.
+"""Serve the clients of a control port.
 
-Who has not said Hello is answered nothing else, and not for long. A client that does not
-read is not read either: its events are dropped and counted, and in the end it is cut off.
+A client must say Hello first, and soon. A client that does not read is not read either: its events
+are dropped and counted, and in the end its connection is closed.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from tracker.observe.ratelimit import LimitedLog
 MOST_CONNECTIONS: Final = 64
 #: Seconds to say Hello, the TLS handshake included.
 HELLO_TIMEOUT: Final = 10.0
-#: Seconds for which a client may leave unread what it was sent.
+#: Seconds for which a client may leave sent bytes unread.
 UNREAD_TIMEOUT: Final = 60.0
-#: Commands of a connection that are being answered; then it is not read further.
+#: Commands of a connection that are answered at a time; further ones are not read meanwhile.
 MOST_UNDER_WAY: Final = 32
-#: Seconds that a stop gives clients to take what they were sent.
+#: Seconds that a stop gives clients to read what they were sent.
 CLOSE_GRACE: Final = 2.0
 
 
@@ -59,7 +59,7 @@ class ControlProtocol(BoxProtocol):
 
     @property
     def unread(self) -> bool:
-        """Whether the client leaves unread what it was sent."""
+        """Whether the client leaves sent bytes unread."""
         return self._unread_for is not None
 
     @property
@@ -68,7 +68,7 @@ class ControlProtocol(BoxProtocol):
         return self._hello_due is not None
 
     def connectionMade(self) -> None:
-        """Give it a while to say who it is."""
+        """Wait for Hello, for a limited time."""
         keep_alive(self.transport)
         self.transport.registerProducer(self, True)
         self._hello_due = self._clock.callLater(HELLO_TIMEOUT, self.give_up, "no Hello in time")
@@ -91,30 +91,30 @@ class ControlProtocol(BoxProtocol):
         self.conversation.identified(peer, self._factory.roles)
 
     def greeted(self) -> None:
-        """It has said Hello."""
+        """See IClient."""
         if self._hello_due is not None and self._hello_due.active():
             self._hello_due.cancel()
         self._hello_due = None
 
     def began(self) -> None:
-        """One more command is being answered."""
+        """See IClient."""
         self._under_way += 1
         self._hold_or_go_on()
 
     def ended(self) -> None:
-        """One was answered."""
+        """See IClient."""
         self._under_way -= 1
         self._hold_or_go_on()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Nobody waits for anything any more."""
+        """End the conversation."""
         self.greeted()
         self._read_again()
         super().connectionLost(reason)
         self.conversation.ended()
         self._factory.closed(self)
 
-    # The transport asks for these when what is written is not taken by the client.
+    # The transport calls these when the client does not read what is written, or reads again.
 
     def pauseProducing(self) -> None:
         """See IPushProducer."""
@@ -145,10 +145,10 @@ class ControlProtocol(BoxProtocol):
             self.go_on()
 
     def give_up(self, reason: str) -> None:
-        """Cut the client off, and tell of it."""
+        """Close the connection at once, and log the reason."""
         if not self._ended:
             peer = self.conversation.peer
-            # An address tells nothing of who is at the other end of a Unix socket.
+            # The address of a Unix socket does not identify its peer.
             local = peer is not None and peer.kind == "unix"
             self._factory.refused(
                 str(peer) if local else readable(self.transport.getPeer()), reason
@@ -174,7 +174,7 @@ class ControlFactory(Factory):
         self._all_closed: Deferred[None] | None = None
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol | None:
-        """One more client."""
+        """Return a protocol for a new client, or None if there is no room."""
         if len(self._protocols) >= MOST_CONNECTIONS and not self._make_room():
             self.refused(readable(addr), f"there are {MOST_CONNECTIONS} connections already")
             return None
@@ -183,9 +183,9 @@ class ControlFactory(Factory):
         return protocol
 
     def _make_room(self) -> bool:
-        """Cut off who has been there longest without a Hello.
+        """Close the oldest connection without a Hello.
 
-        Else whoever can merely connect, and shows nothing, could keep all others out.
+        Otherwise a peer that can connect, and sends nothing, could keep all others out.
         """
         for protocol in self._protocols:
             if protocol.awaits_hello:
@@ -195,7 +195,7 @@ class ControlFactory(Factory):
         return False
 
     def closed(self, protocol: ControlProtocol) -> None:
-        """One less."""
+        """Forget a closed connection."""
         self._protocols.pop(protocol, None)
         if self._all_closed is not None and not self._protocols:
             closed, self._all_closed = self._all_closed, None
@@ -207,11 +207,11 @@ class ControlFactory(Factory):
 
     @property
     def watchers(self) -> int:
-        """Clients that watch a device."""
+        """Number of clients that watch a device."""
         return sum(protocol.conversation.watched > 0 for protocol in self._protocols)
 
     def close_all(self) -> Deferred[None]:
-        """End every connection; fires when they are closed."""
+        """Close all connections; fires when they are closed."""
         if not self._protocols:
             return succeed(None)
         closed: Deferred[None] = Deferred()

@@ -45,15 +45,14 @@ class ControlPort(Role):
         operations = Operations(reactor, instance, redis, levels)
         factory = ControlFactory(reactor, instance, operations, roles)
         operations.watchers = lambda: factory.watchers
-        # Last in, first out: when this stops, nobody connects any more, then connections are
-        # closed, then the one to Redis.
+        # Stopped in reverse order: the listener, then the connections, then the one to Redis.
         _Clients(factory).setServiceParent(self)
         # Not as root, who would own the socket.
         Listener(name, endpoint, factory, abort, early=False).setServiceParent(self)
 
 
 class _Clients(Service):
-    """Those that are connected."""
+    """The connected clients."""
 
     def __init__(self, factory: ControlFactory) -> None:
         self._factory = factory
