@@ -34,6 +34,7 @@ from twisted.web.server import Request, Site
 
 from tracker.net.endpoints import readable
 from tracker.net.refusals import Refusal, Reports
+from tracker.net.routes import respond
 from tracker.net.shares import AddressShares, address_group
 from tracker.net.waits import Stage, Wait
 
@@ -145,11 +146,7 @@ class BoundedRequest(Request):
 
     def answer(self, status: int, answer: object) -> None:
         """Answer with JSON, and finish."""
-        self.setResponseCode(status)
-        body = _json(answer)
-        self.setHeader(b"content-type", b"application/json")
-        self.setHeader(b"content-length", b"%d" % len(body))
-        self.write(body)
+        self.write(respond(self, status, _json(answer)))
         self.finish()
 
     def setHeader(self, name: Any, value: Any) -> None:
