@@ -1,21 +1,21 @@
-"""Directus' REST interface: items, and whatever else one asks it for.
+"""Directus' REST interface: the rows of collections, and requests of any other kind.
 
 Facts of Directus 11 that callers need to know:
 
-- It answers 403 for a row that is not there, as for one that may not be seen. Who has to tell
-  the two apart changes rows by a filter (:meth:`DirectusClient.update_where`), which then
-  matches nothing.
-- A query without a limit answers 100 rows, and a change by a filter changes 100. Where it runs with
-  ``QUERY_LIMIT_MAX``, "all" means so many, in silence; so do answers to changes. A greater limit is
-  refused.
-- With ``CACHE_ENABLED`` what is read by GET may be minutes old. So rows are read by SEARCH, which
-  it never answers from a cache.
-- Only numbers and times can be filtered by what is less or greater: texts and keys can not, so
-  rows are not gone through by their keys.
-- An empty list is refused after ``_in`` and ``_nin``, and so is an empty text after ``_eq``; what
-  is no UUID among the keys of an ``_in`` is an internal error (500).
-- A text with a NUL in it, or a time that is none, is an internal error (500) to it, and so to us
-  something that might go well later. It never does: callers keep such values away.
+- It answers 403 for a row that does not exist, as for one that the user may not see. To tell the
+  two apart, change rows by a filter (:meth:`DirectusClient.update_where`), which then matches
+  nothing.
+- A query without a limit returns 100 rows, and a change by a filter changes 100. If Directus runs
+  with ``QUERY_LIMIT_MAX``, "all" silently means that number, also in answers to changes. A greater
+  limit is refused.
+- With ``CACHE_ENABLED``, what is read by GET may be minutes old. So rows are read by SEARCH, which
+  is never answered from a cache.
+- Only numbers and times can be compared by less and greater in a filter, not texts and keys. So
+  rows cannot be read in the order of their keys.
+- An empty list is refused after ``_in`` and ``_nin``, and so is an empty text after ``_eq``. A key
+  after ``_in`` that is not a UUID causes an internal error (500).
+- A text with a NUL, or a malformed time, causes an internal error (500), which looks like a
+  temporary failure and is not. Callers must not send such values.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ from twisted.web.iweb import IAgent
 from tracker.net.httpclient import Answer, AnswerTooLong, BoundedClient, Unanswered
 from tracker.untrusted import MAX_LINE, parse_json, shown
 
-#: Seconds for a connection, and from the question to the last byte of the answer.
+#: Seconds for a connection, and from a request to the last byte of its answer.
 TIMEOUT: Final = 10.0
 #: Bytes of an answer.
 LARGEST_ANSWER: Final = 32 * 1024 * 1024
-#: Characters of what Directus says about an error.
+#: Characters of an error's text.
 LONGEST_MESSAGE: Final = 300
 
 _LATER: Final = frozenset({408, 425, 429})
 
 
 class DirectusError(Exception):
-    """Directus has not done what it was asked for; the text says why, in one line."""
+    """Directus has not carried out a request; the text gives the reason, in one line."""
 
     outcome = "refused"
     """In one word, for counting."""
@@ -53,11 +53,11 @@ class DirectusError(Exception):
         self.status = status
         """The HTTP status, where there was one."""
         self.code = code
-        """Directus' name for the error, as ``RECORD_NOT_UNIQUE``; may be empty."""
+        """Directus' name for the error, such as ``RECORD_NOT_UNIQUE``; may be empty."""
 
 
 class DirectusDown(DirectusError):
-    """It is not there, or not able to: the same may go well later."""
+    """It cannot be reached, or cannot answer now; retry later."""
 
     outcome = "down"
 
@@ -70,33 +70,33 @@ class DirectusDown(DirectusError):
     ) -> None:
         super().__init__(text, status, code)
         self.retry_after = retry_after
-        """Seconds that it wants to be left alone, where it says so."""
+        """Seconds after which to retry, if Directus says so."""
 
 
 class DirectusTooLong(DirectusDown):
-    """The answer is longer than is read: less of it at a time may go well."""
+    """The answer is too long: request less at a time."""
 
 
 class DirectusDenied(DirectusError):
-    """The token is not valid (401), or may not do that (403); or there is no such row (403)."""
+    """The token is invalid (401), the user may not do that, or there is no such row (403)."""
 
     outcome = "denied"
 
 
 class DirectusRefused(DirectusError):
-    """What it was asked for makes no sense to it."""
+    """Directus refuses the request."""
 
 
 class DirectusClient:
-    """One Directus, and one user of it.
+    """A client of one Directus, with the token of one user.
 
-    :param base_url: where it is, as ``http://127.0.0.1:8055``.
-    :param token: a static token of the user; it stands in no text and no log.
+    :param base_url: such as ``http://127.0.0.1:8055``.
+    :param token: a static token of the user; it appears in no error and no log.
     :param agent: makes the requests; by default one with persistent connections.
-    :param timeout: seconds for each question and its answer.
-    :param called: told of each question: its method, how it ended (one of
-        :data:`tracker.bridge.metrics.CALL_OUTCOMES`), and after how many seconds.
-    :raises ValueError: when the URL makes no sense, or the token; in one line.
+    :param timeout: seconds for each request and its answer.
+    :param called: called after each request with its method, its outcome (one of
+        :data:`tracker.bridge.metrics.CALL_OUTCOMES`), and its duration in seconds.
+    :raises ValueError: if the URL or the token is malformed; in one line.
     """
 
     def __init__(
@@ -130,13 +130,13 @@ class DirectusClient:
         limit: int | None = None,
         offset: int | None = None,
     ) -> list[dict[str, Any]]:
-        """Rows of a collection.
+        """Return rows of a collection.
 
-        :param filter: as ``{"status": {"_eq": "pending"}}``.
-        :param fields: their names; all that the user may see when None.
-        :param sort: names of fields, with ``-`` in front where the greatest comes first.
-        :param limit: -1 for all rows, 100 when None.
-        :param offset: how many rows are left out at the beginning.
+        :param filter: such as ``{"status": {"_eq": "pending"}}``.
+        :param fields: their names; None: all that the user may see.
+        :param sort: names of fields; with ``-`` in front, the greatest value comes first.
+        :param limit: -1: all rows; None: 100.
+        :param offset: number of rows that are skipped at the beginning.
         :raises DirectusError: see its subclasses.
         """
         query: dict[str, Any] = {}
@@ -157,8 +157,8 @@ class DirectusClient:
     ) -> dict[str, Any] | None:
         """Change one row.
 
-        :return: what the user may see of it; None where that is nothing.
-        :raises DirectusDenied: also when it is not there.
+        :return: the fields that the user may see; None if there are none.
+        :raises DirectusDenied: also if there is no such row.
         """
         path = f"{items_path(collection)}/{quote(str(key), safe='')}"
         return cast("dict[str, Any] | None", await self.request("PATCH", path, dict(data)))
@@ -175,7 +175,7 @@ class DirectusClient:
 
         Directus looks for the rows first and then changes them, without locking them.
 
-        :param fields: what is answered of each row, which the user must be allowed to see.
+        :param fields: fields of each row in the answer, which the user must be allowed to see.
         :return: the rows that were changed, as they are now.
         :raises DirectusError: see its subclasses.
         """
@@ -190,12 +190,12 @@ class DirectusClient:
         *,
         fields: Sequence[str] = ("id",),
     ) -> list[dict[str, Any]]:
-        """Change several rows, each in its own way: all of them, or none.
+        """Change several rows, each by values of its own; either all of them, or none.
 
-        :param rows: what changes, and the primary key.
-        :param fields: what is answered of each row, which the user must be allowed to see.
+        :param rows: the primary key of each, and the fields that change.
+        :param fields: fields of each row in the answer, which the user must be allowed to see.
         :return: the rows as they are now.
-        :raises DirectusDenied: also when one of them is not there.
+        :raises DirectusDenied: also if one of them does not exist.
         """
         body = [dict(row) for row in rows]
         params = {"fields": ",".join(fields)}
@@ -204,7 +204,7 @@ class DirectusClient:
     async def create(self, collection: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
         """Add a row.
 
-        :return: what the user may see of it; None where that is nothing.
+        :return: the fields that the user may see; None if there are none.
         """
         made = await self.request("POST", items_path(collection), dict(data))
         return cast("dict[str, Any] | None", made)
@@ -216,12 +216,12 @@ class DirectusClient:
         json: Any = None,
         params: Mapping[str, str] | None = None,
     ) -> Any:
-        """Ask for anything.
+        """Make a request of any kind.
 
         :param path: with a slash in front, quoted.
-        :param json: the body; none when None.
-        :return: what stands under ``data`` in the answer, or all of it where there is no such
-            thing; None for an answer without a body.
+        :param json: the body; None: no body.
+        :return: ``data`` of the answer, or the whole answer if it has none; None for an answer
+            without a body.
         :raises DirectusError: see its subclasses.
         """
         began, outcome = self._reactor.seconds(), "given_up"
@@ -293,9 +293,9 @@ class DirectusClient:
 
 
 def checked_url(text: str) -> str:
-    """A base URL, without a slash at its end.
+    """Return a base URL without a slash at its end.
 
-    :raises ValueError: when it makes no sense; in one line, which does not show it.
+    :raises ValueError: if it is malformed; in one line, which does not contain it.
     """
     try:
         url = urlsplit(text)
@@ -312,9 +312,9 @@ def checked_url(text: str) -> str:
 
 
 def checked_token(text: str) -> str:
-    """A token that may stand in a header.
+    """Return a token that a header can contain.
 
-    :raises ValueError: in one line, which does not show it.
+    :raises ValueError: if it is malformed; in one line, which does not contain it.
     """
     if not text or not text.isascii() or not text.isprintable() or " " in text:
         raise ValueError("the token must be printable ASCII without spaces, and not empty")
@@ -322,7 +322,7 @@ def checked_token(text: str) -> str:
 
 
 def items_path(collection: str) -> str:
-    """Where the rows of a collection are."""
+    """Return the path of a collection's rows."""
     return f"/items/{quote(collection, safe='')}"
 
 
@@ -335,7 +335,7 @@ def _rows(data: Any) -> list[dict[str, Any]]:
 
 
 def _first_error(body: bytes) -> tuple[str, str]:
-    """Message and code of what Directus complains of; empty where it says nothing."""
+    """Return message and code of the first error in an answer; empty if there is none."""
     try:
         error = parse_json(body, LARGEST_ANSWER)["errors"][0]
         message = str(error.get("message", ""))[:MAX_LINE]
