@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from twisted.internet import error as network
-from twisted.internet.defer import Deferred, fail, succeed
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
-from twisted.internet.task import Clock
-from twisted.internet.testing import MemoryReactorClock
-from twisted.test.iosim import FakeTransport, IOPump
-from zope.interface import implementer
+from twisted.internet.defer import Deferred
 
 from tests.certificates import certify, key_of
-from tests.unit.control.wire import DEVICE, Port, ServerTransport
+from tests.unit.control.network import Network
+from tests.unit.control.wire import DEVICE, Port
 from tests.unit.fakes import FakeRedis
 from tracker.bridge.instances import (
     INTERVAL,
@@ -26,9 +20,7 @@ from tracker.bridge.instances import (
     Instances,
     NoInstance,
 )
-from tracker.control import pool as module
 from tracker.control.access import ControlRole
-from tracker.control.addresses import client_endpoint
 from tracker.control.commands import BadArgument, InternalError
 from tracker.control.connection import ANSWER_TIMEOUT
 from tracker.control.pool import CLOSE_TIMEOUT, MAX_PORTS, Credentials
@@ -55,23 +47,12 @@ class Heartbeats(FakeRedis):
         return [json.dumps({"control": self.control[one]}).encode() for one in ids]
 
 
-class Near(FakeTransport):
-    def __init__(self, protocol: Any) -> None:
-        super().__init__(protocol, False)
-
-    def abortConnection(self) -> None:
-        self.loseConnection()
-
-
-class Bench:
-    """Some instances, each with the port that its address leads to; None: nobody listens."""
+class Bench(Network):
+    """Instances that take commands, and what finds them."""
 
     def __init__(self, credentials: Credentials | None = None) -> None:
-        self.clock = Clock()
+        super().__init__()
         self.redis = Heartbeats()
-        self.ports: dict[str, Port | None] = {}
-        self.pumps: dict[str, tuple[IOPump, ServerTransport]] = {}
-        self.attempts: list[str] = []
         self.reports: list[str | None] = []
         redis: Any = self.redis
         self.instances = Instances(
@@ -80,48 +61,15 @@ class Bench:
 
     def add(self, address: str, role: ControlRole = ControlRole.OPERATE) -> Port:
         """An instance that lives, and takes commands."""
-        port = Port(role, clock=self.clock)
+        port = super().add(address, role)
         port.redis.answers = {"EVALSHA": [b"moved", address[-8:-5].encode()]}
-        self.ports[address] = port
         self.redis.control[address[-8:-5]] = address
         return port
-
-    def connect(self, address: str, factory: IProtocolFactory) -> Deferred[Any]:
-        self.attempts.append(address)
-        port = self.ports.get(address)
-        if port is None:
-            return fail(network.ConnectionRefusedError(errno.ECONNREFUSED, "no"))
-        near: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
-        server = port.build()
-        far, transport = ServerTransport(server), Near(near)
-        server.makeConnection(far)
-        near.makeConnection(transport)
-        pump = IOPump(near, server, transport, far, False, clock=self.clock)
-        self.pumps[address] = pump, far
-        return succeed(near)
 
     def start(self) -> Bench:
         self.instances.startService()
         self.pass_()
         return self
-
-    def pass_(self, seconds: float = 0) -> None:
-        for _ in range(int(seconds * 2)):
-            self.clock.advance(0.5)
-            self.flush()
-        self.flush()
-
-    def flush(self) -> None:
-        for _ in range(3):  # what one says may have another asked
-            for pump, _ in list(self.pumps.values()):
-                pump.flush()
-
-    def lose(self, address: str) -> None:
-        """An instance ends."""
-        self.ports[address] = None
-        pump, far = self.pumps.pop(address)
-        far.abortConnection()
-        pump.flush()
 
     def send(self, command_id: str = "c1", **options: Any) -> list[Any]:
         """Has the answer, or the exception, when there is one."""
@@ -149,28 +97,10 @@ def calls(port: Port) -> int:
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     made = Bench()
-    lead(monkeypatch, made)
+    made.attach(monkeypatch)
     yield made
     made.instances.stopService()
     made.flush()
-
-
-def lead(monkeypatch: pytest.MonkeyPatch, bench: Bench) -> None:
-    """Have addresses lead to the bench's ports."""
-
-    @implementer(IStreamClientEndpoint)
-    class Endpoint:
-        def __init__(self, address: str) -> None:
-            self.address = address
-
-        def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
-            return bench.connect(self.address, protocolFactory)
-
-    def endpoint(reactor: object, address: str) -> IStreamClientEndpoint:
-        client_endpoint(MemoryReactorClock(), address)  # it must be one
-        return Endpoint(address)
-
-    monkeypatch.setattr(module, "client_endpoint", endpoint)
 
 
 def test_one_that_lives_takes_a_command(bench: Bench) -> None:
@@ -359,7 +289,7 @@ def test_certificates_are_read_when_a_connection_is_made(
     folder.mkdir()
     certificate = folder / "127.0.0.1.pem"
     bench = Bench(Credentials(key_of(certificate), certificate, certificate))
-    lead(monkeypatch, bench)
+    bench.attach(monkeypatch)
     bench.redis.control["tls"] = TLS
     bench.start()
     bench.pass_(INTERVAL)

@@ -1,34 +1,158 @@
-"""The control ports that the console finds."""
+"""The control ports that the console asks."""
 
 from __future__ import annotations
 
-from twisted.internet.task import Clock
+from collections.abc import Coroutine, Iterator
+from typing import Any
+
+import pytest
+from twisted.internet.defer import Deferred
 from twisted.logger import LogLevel, capturedLogs
 
-from tests.unit.control.wire import told
-from tracker.console.ports import ControlPorts
+from tests.unit.control.network import Network
+from tests.unit.control.wire import DEVICE, told
+from tracker.console.ports import INTERVAL, ControlPorts, NoInstance
+from tracker.control.access import ControlRole
+from tracker.control.commands import NoSuchDevice
 from tracker.control.pool import Credentials
 from tracker.log.redis.advertised import Beat
 
 WHY = "it has TLS: --control-key, --control-cert and --control-ca are needed"
+ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
 
 
 def beat(instance_id: str, control: str | None) -> Beat:
     return Beat(instance_id, 1.0, {"control": control})
 
 
-def test_a_port_that_takes_files_that_are_not_given_is_told_of_once() -> None:
-    clock = Clock()
-    ports = ControlPorts(clock, Credentials())
-    ports.startService()
+class Bench(Network):
+    """Instances, and what asks them."""
+
+    def __init__(self, *given: str) -> None:
+        super().__init__()
+        self.console = ControlPorts(self.clock, Credentials(), given)
+
+    def instance(self, name: str, role: ControlRole = ControlRole.OPERATE) -> Any:
+        """One that listens."""
+        port = self.add(f"unix:/run/{name}.sock", role)
+        port.instance.instance_id = name
+        port.redis.answers = {"EVALSHA": [b"waits", name.encode()], "HMGET": [None], "XLEN": 0}
+        return port
+
+    def keep(self, *names: str) -> None:
+        """Have these instances live."""
+        self.console.keep([beat(name, f"unix:/run/{name}.sock") for name in names])
+        self.flush()
+
+    def result(self, asked: Coroutine[Any, Any, Any]) -> Any:
+        """Return the answer or the exception, which is there soon."""
+        results: list[Any] = []
+        Deferred.fromCoroutine(asked).addCallbacks(
+            results.append, lambda failure: results.append(failure.value)
+        )
+        self.pass_(20)
+        (result,) = results
+        return result
+
+
+@pytest.fixture
+def bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    bench = Bench()
+    bench.attach(monkeypatch)
+    bench.console.startService()
+    yield bench
+    bench.console.stopService()
+    bench.flush()
+    assert not bench.clock.getDelayedCalls()
+
+
+def test_port_that_requires_missing_files_is_logged_once(bench: Bench) -> None:
+    ports = bench.console
     with capturedLogs() as logged:
         for _ in range(2):
             ports.keep([beat("one", "ssl:vm1:5091"), beat("two", None)])
-            clock.pump([1.0] * 30)
+            bench.pass_(30)
     assert told(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {WHY}"]
     # The reason names files, so it stands in the log only.
     assert ports.describe("one") == {"role": "", "why": "it cannot be used; see the console's log"}
     assert ports.role == ""
     ports.keep([beat("two", None)])
     assert ports.describe("two") == {"role": "", "why": "there is none"}
-    ports.stopService()
+
+
+def test_living_instances_are_described(bench: Bench) -> None:
+    bench.instance("one").instance.connect(DEVICE)
+    bench.instance("two", ControlRole.READ)
+    bench.keep("one", "two", "off")
+    known = {"connections": 2, "draining": False}
+    assert bench.console.describe("one") == {"role": "operate", **known}
+    assert bench.console.describe("two")["role"] == "read"
+    assert bench.console.describe("off") == {"role": "", "why": "no answer; see the console's log"}
+    assert bench.console.role == "operate"
+    bench.keep("two")
+    assert bench.console.describe("one") == {"role": "", "why": "there is none"}
+    assert bench.console.role == "read"
+
+
+def test_instance_that_stops_answering_is_logged_once(bench: Bench) -> None:
+    bench.instance("one")
+    bench.keep("one")
+    with capturedLogs() as logged:
+        bench.lose(ONE)
+        bench.pass_(10 * INTERVAL)
+    lines = told(logged)
+    assert len(lines) == len(set(lines))
+    assert lines[-1] == "no answer from the control port of one: Connection refused"
+    assert bench.console.describe("one")["role"] == ""
+
+
+def test_given_port_learns_its_instance_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Bench(ONE)
+    bench.attach(monkeypatch)
+    bench.instance("one")
+    bench.console.startService()
+    bench.pass_(1)
+    assert bench.console.describe("one")["role"] == "operate"
+    assert bench.console.client_of("one") is not None
+    assert bench.console.client_of("two") is None
+    bench.console.stopService()
+
+
+def test_command_is_sent_through_its_own_instance_first(bench: Bench) -> None:
+    for name in ("one", "two"):
+        bench.instance(name)
+    bench.keep("one", "two")
+    for name in ("two", "one"):
+        sending = bench.console.send_command(DEVICE, "getinfo", name, command_id="c1")
+        assert bench.result(sending)["instance_id"] == name
+
+
+def test_command_is_sent_through_another_instance_if_its_own_is_gone(bench: Bench) -> None:
+    for name in ("one", "two"):
+        bench.instance(name)
+    bench.keep("one", "two")
+    bench.lose(TWO)
+    sending = bench.console.send_command(DEVICE, "getinfo", "two", command_id="c1")
+    assert bench.result(sending)["instance_id"] == "one"
+
+
+def test_refusal_of_an_instance_is_the_answer(bench: Bench) -> None:
+    bench.instance("one")
+    bench.keep("one")
+    assert isinstance(bench.result(bench.console.device(DEVICE, "one")), NoSuchDevice)
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [((), "no instance with a control port lives"), (("one",), "one: Connection refused")],
+)
+def test_without_an_instance_the_reason_is_told(
+    bench: Bench, names: tuple[str, ...], why: str
+) -> None:
+    bench.keep(*names)
+    error = bench.result(bench.console.send_command(DEVICE, "getinfo", None, command_id="c1"))
+    assert isinstance(error, NoInstance)
+    assert str(error) == why
+    # Questions do not wait for an instance that has not answered the last time.
+    error = bench.result(bench.console.command_status("c1", None))
+    assert str(error) == "no instance with a control port lives"

@@ -10,7 +10,12 @@ from twisted.internet.protocol import Factory
 from twisted.internet.testing import MemoryReactor
 
 from tests.certificates import certify, key_of
-from tracker.control.addresses import client_endpoint, is_loopback, server_endpoint
+from tracker.control.addresses import (
+    advertised,
+    client_endpoint,
+    is_loopback,
+    server_endpoint,
+)
 from tracker.net.endpoints import MAX_SOCKET_PATH
 from tracker.net.unixsocket import UnixEndpoint
 
@@ -211,3 +216,22 @@ def test_a_mistake_in_a_clients_address_is_told_in_one_line(
 )
 def test_loopback_is_what_stays_on_the_machine(host: str, expected: bool) -> None:
     assert is_loopback(host) is expected
+
+
+@pytest.mark.parametrize(
+    ("description", "address"),
+    [
+        ("tcp:5099:plaintext=1", "tcp:127.0.0.1:5099"),
+        (r"tcp:5099:plaintext=1:interface=\:\:1", r"tcp:\:\:1:5099"),
+        (f"{SERVER}", "ssl:127.0.0.1:5099"),
+        (f"{SERVER}:interface=192.0.2.1", "ssl:192.0.2.1:5099"),
+        (f"{SERVER}:interface=0.0.0.0", "ssl:vm1.example:5099"),
+        (rf"{SERVER}:interface=\:\:", "ssl:vm1.example:5099"),
+        ("unix:/run/tracker/control.sock:mode=0600", "unix:/run/tracker/control.sock"),
+    ],
+)
+def test_clients_are_shown_the_address_without_the_servers_files(
+    monkeypatch: pytest.MonkeyPatch, files: dict[str, Path], description: str, address: str
+) -> None:
+    monkeypatch.setattr("socket.getfqdn", lambda: "vm1.example")
+    assert advertised(description.format(**files)) == address

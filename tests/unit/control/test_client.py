@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import math
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 import pytest
@@ -14,12 +14,12 @@ from service_identity import VerificationError
 from twisted.internet import error as network
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectionDone, ConnectionLost
-from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.interfaces import IProtocolFactory, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump
-from zope.interface import implementer
+from zope.interface import alsoProvides, implementer
 
 from tests.unit.control.wire import DEVICE, OTHER, Port, ServerTransport, quiet, slow
 from tracker.control import connection as module
@@ -62,10 +62,12 @@ class Endpoint:
     pump: IOPump | None = None
     far: ServerTransport | None = None
     cancelled: int = 0
+    cancelling: Callable[[], None] = lambda: None
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
         def cancel(_: object) -> None:
             self.cancelled += 1
+            self.cancelling()
 
         attempt: Deferred[Any] = Deferred(cancel)
         self.attempts.append((protocolFactory, attempt))
@@ -429,6 +431,56 @@ def test_the_reason_is_one_line_for_people(error: Exception, told: str) -> None:
     assert str(asked[0]).startswith(told)
 
 
+# TLS.
+
+
+class Secure(Near):
+    """The client's end of a connection over TLS, whose handshake the test carries out."""
+
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol)
+        alsoProvides(self, ISSLTransport)
+
+
+@pytest.fixture
+def secure(monkeypatch: pytest.MonkeyPatch) -> Bench:
+    monkeypatch.setattr("tests.unit.control.test_client.Near", Secure)
+    return Bench(retry=False)
+
+
+def client_end(bench: Bench) -> Any:
+    assert bench.endpoint.pump is not None
+    return bench.endpoint.pump.client
+
+
+def test_nothing_is_sent_before_the_server_has_proved_who_it_is(secure: Bench) -> None:
+    asked = secure.begin(secure.client.info())
+    secure.endpoint.succeed()
+    assert client_end(secure).transport.getOutBuffer() is None
+    client_end(secure).handshakeCompleted()
+    secure.flush()
+    assert asked[0]["instance_id"] == "one"
+
+
+def test_handshake_has_a_deadline(secure: Bench) -> None:
+    secure.endpoint.succeed()
+    asked = secure.begin(secure.client.info())
+    secure.clock.advance(GREETING_TIMEOUT)
+    secure.flush()
+    assert str(asked[0]) == f"no TLS within {GREETING_TIMEOUT:g} s"
+    assert secure.endpoint.far is not None
+    assert secure.endpoint.far.disconnected
+
+
+def test_connection_that_is_lost_during_the_handshake_is_told_with_the_reason(
+    secure: Bench,
+) -> None:
+    secure.endpoint.succeed()
+    asked = secure.begin(secure.client.info())
+    client_end(secure).connectionLost(Failure(SSL.Error([("", "", "unknown ca")])))
+    assert str(asked[0]) == "TLS: unknown ca"
+
+
 # Coming back.
 
 
@@ -542,6 +594,15 @@ def test_a_stop_between_two_attempts_is_at_once() -> None:
     bench = Bench()
     bench.endpoint.fail(refusal())
     assert bench.stop() == [None]
+    assert bench.port.timers == 0
+
+
+def test_connection_that_cannot_be_cancelled_any_longer_is_closed() -> None:
+    bench = Bench()
+    bench.endpoint.cancelling = bench.endpoint.succeed
+    assert bench.stop() == [None]
+    assert bench.endpoint.far is not None
+    assert bench.endpoint.far.disconnected
     assert bench.port.timers == 0
 
 

@@ -377,6 +377,17 @@ def test_a_lag_that_cannot_be_told_is_refused(
     assert told in str(error)
 
 
+def test_lag_leaves_out_an_advertised_name_that_is_not_a_stream(port: Port, client: Client) -> None:
+    wrong = "WRONGTYPE Operation against a key holding the wrong kind of value"
+    port.instance.streams = ["a", "b", "c"]
+    found: dict[str, Any] = {"a": wrong, "b": STREAM}
+    port.redis.answers = {
+        "SCAN": [b"0", []],
+        "EVALSHA": lambda digest, count, key, *_: found.get(key),
+    }
+    assert [row["stream"] for row in client.ask(Lag)["groups"]] == ["b"]
+
+
 @pytest.mark.parametrize(
     "command",
     [command for command in COMMANDS if RedisUnavailable in command.errors],

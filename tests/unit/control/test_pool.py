@@ -23,7 +23,7 @@ WHOLE = r"ssl:vm1:5091:privateKey=/k\:ey:certKey=/cert:caCert=/ca"
 
 
 @define
-class Network:
+class Nowhere:
     """Connections that are attempted, and never made."""
 
     clock: Clock = field(factory=Clock)
@@ -44,7 +44,7 @@ class Network:
 @implementer(IStreamClientEndpoint)
 @define
 class Endpoint:
-    network: Network
+    network: Nowhere
     address: str
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
@@ -53,13 +53,13 @@ class Endpoint:
 
 
 @pytest.fixture
-def network(monkeypatch: pytest.MonkeyPatch) -> Network:
-    network = Network()
+def network(monkeypatch: pytest.MonkeyPatch) -> Nowhere:
+    network = Nowhere()
     monkeypatch.setattr(module, "client_endpoint", network.endpoint)
     return network
 
 
-def test_each_port_has_one_client_until_it_is_gone(network: Network) -> None:
+def test_each_port_has_one_client_until_it_is_gone(network: Nowhere) -> None:
     pool = network.pool()
     pool.keep([ONE, TWO])
     first = pool.clients[ONE]
@@ -72,7 +72,7 @@ def test_each_port_has_one_client_until_it_is_gone(network: Network) -> None:
     assert network.cancelled == [TWO, ONE]
 
 
-def test_given_port_is_kept_and_has_one_client_if_it_is_advertised_too(network: Network) -> None:
+def test_given_port_is_kept_and_has_one_client_if_it_is_advertised_too(network: Nowhere) -> None:
     pool = network.pool(FILES, WHOLE, ONE)
     assert pool.clients.keys() == {WHOLE, ONE}
     pool.keep([TLS, ONE])
@@ -81,7 +81,7 @@ def test_given_port_is_kept_and_has_one_client_if_it_is_advertised_too(network: 
     assert not network.cancelled
 
 
-def test_advertised_port_with_tls_is_connected_to_with_our_files(network: Network) -> None:
+def test_advertised_port_with_tls_is_connected_to_with_our_files(network: Nowhere) -> None:
     network.pool().keep([TLS])
     assert network.attempts == [WHOLE]
 
@@ -93,7 +93,7 @@ def test_advertised_port_with_tls_is_connected_to_with_our_files(network: Networ
         ("bad", "must begin with unix:PATH"),
     ],
 )
-def test_bad_address_is_the_trouble_of_its_client(network: Network, address: str, why: str) -> None:
+def test_bad_address_is_the_trouble_of_its_client(network: Nowhere, address: str, why: str) -> None:
     pool = network.pool(Credentials())
     pool.keep([ONE, address])
     troubles = pool.troubles
@@ -103,7 +103,7 @@ def test_bad_address_is_the_trouble_of_its_client(network: Network, address: str
     assert pool.usable == []
 
 
-def test_preferred_port_is_first(network: Network) -> None:
+def test_preferred_port_is_first(network: Nowhere) -> None:
     pool = network.pool()
     pool.keep([ONE, TWO])
     pool.prefer(TWO)
@@ -111,7 +111,7 @@ def test_preferred_port_is_first(network: Network) -> None:
     assert list(pool.clients) == [TWO, ONE]
 
 
-def test_of_too_many_ports_each_gets_its_turn(network: Network) -> None:
+def test_of_too_many_ports_each_gets_its_turn(network: Nowhere) -> None:
     pool = network.pool()
     advertised = [f"tcp:127.0.0.1:{number}" for number in range(1, 2 * MAX_PORTS + 11)]
     for _ in range(3):
@@ -120,7 +120,7 @@ def test_of_too_many_ports_each_gets_its_turn(network: Network) -> None:
     assert set(network.attempts) == set(advertised)
 
 
-def test_nothing_is_connected_to_after_a_stop(network: Network) -> None:
+def test_nothing_is_connected_to_after_a_stop(network: Nowhere) -> None:
     pool = network.pool()
     pool.keep([ONE])
     stopped: list[Any] = []
