@@ -10,7 +10,8 @@ from typing import Any
 
 from attrs import define, field, frozen
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IAddress, IProtocolFactory
+from twisted.internet.interfaces import IAddress, IProtocolFactory, IReactorTime
+from twisted.internet.protocol import DatagramProtocol
 from zope.interface import Attribute, Interface
 
 from tracker.command import Answer, CommandFrame
@@ -25,11 +26,19 @@ class IVendor(Interface):
         "Lower-case name: used in --listen, in the stream's name and in the positions table."
     )
 
-    def buildFactory(gateway: IGateway, limits: Limits, clock: Any) -> IProtocolFactory:  # noqa: N805
-        """A factory of protocols for one stream port, which report to ``gateway``."""
+    def buildFactory(
+        gateway: IGateway,  # noqa: N805
+        limits: Limits,
+        clock: IReactorTime,
+    ) -> IProtocolFactory:
+        """Return the factory of one stream port, whose protocols report to ``gateway``."""
 
-    def buildDatagramProtocol(gateway: IGateway, limits: Limits, clock: Any) -> Any:  # noqa: N805
-        """A ``DatagramProtocol`` for one UDP port; None where the vendor has no such thing."""
+    def buildDatagramProtocol(
+        gateway: IGateway,  # noqa: N805
+        limits: Limits,
+        clock: IReactorTime,
+    ) -> DatagramProtocol | None:
+        """Return the protocol of one UDP port; None if the vendor has no such thing."""
 
     def describe(data: bytes, kind: Traffic) -> dict[str, Any]:  # noqa: N805
         """What one piece of traffic says, as JSON can hold it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.internet.error import ConnectionLost
 from twisted.internet.interfaces import IPushProducer
 from zope.interface.verify import verifyObject
 
@@ -159,6 +160,8 @@ def test_records_that_are_not_confirmed_get_no_ack(online: LineTalk, end: str) -
     assert online.answer() == b""
     assert online.closed or end == "lose"
     assert online.told("lost") == []
+    assert online.told("closed") == [("closed",)]
+    assert online.timers == 0
 
 
 # AppendDetached.
@@ -345,6 +348,24 @@ def test_a_message_ahead_of_the_login_is_no_message_of_a_device(talk: LineTalk) 
     talk.send(b"note A\n" + LOGIN)
     assert talk.closed
     assert not talk.gateway.published
+
+
+@pytest.mark.parametrize("taken", [0, 1, ConnectionLost()])
+def test_what_the_socket_does_not_take_is_written_by_the_transport(
+    online: LineTalk, taken: int | Exception
+) -> None:
+    direct: list[bytes] = []
+
+    def write_some(data: bytes) -> int | Exception:
+        direct.append(data)
+        return len(data) if len(direct) == 1 else taken
+
+    online.gateway.confirms_at_once = True
+    online.protocol._wire._at_once = write_some
+    online.send(b"records A\nrecords B C\nrecords D E F\n")
+    assert direct == [b"1\n", b"2\n"]
+    left = direct[1][taken if isinstance(taken, int) else 0 :]
+    assert online.answer() == left + b"3\n"
 
 
 # Silence and the end.

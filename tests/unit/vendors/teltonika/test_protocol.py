@@ -6,8 +6,7 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame
-from tracker.interfaces import Admission, IGateway, ISession, NotAccepted
-from tracker.limits import Limits
+from tracker.interfaces import Admission, IGateway, ISession
 from tracker.vendors.teltonika.frame import encode_frame
 
 
@@ -82,13 +81,6 @@ def test_no_acknowledgement_before_redis_has_confirmed(online: Conversation) -> 
     assert online.answer() == b"\x00\x00\x00\x03"
 
 
-def test_no_acknowledgement_when_the_records_are_not_accepted(online: Conversation) -> None:
-    online.send(frame(1))
-    online.gateway.published[0][1].errback(NotAccepted("stopping"))
-    assert online.answer() == b""
-    assert online.closed
-
-
 def test_a_frame_may_come_in_any_pieces(online: Conversation) -> None:
     data = frame(1, 2)
     for index in range(len(data)):
@@ -103,34 +95,6 @@ def test_login_and_frames_may_come_in_one_segment(talk: Conversation) -> None:
     talk.send(b"\xff" + LOGIN + b"\xff\xff" + frame(1) + frame(2, 3) + b"\xff")
     assert talk.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x00\x00\x00\x02"
     assert [len(entries) for entries, _ in talk.gateway.published] == [1, 2]
-
-
-def test_a_second_frame_waits_for_the_first_to_be_confirmed(online: Conversation) -> None:
-    online.send(frame(1) + frame(2))
-    online.send(frame(3))
-    assert len(online.gateway.published) == 1
-    online.confirm()
-    assert len(online.gateway.published) == 2
-    assert online.answer() == b"\x00\x00\x00\x01"
-    online.confirm()
-    online.confirm()
-    assert online.answer() == b"\x00\x00\x00\x01" * 2
-
-
-def test_a_peer_that_does_not_wait_is_read_only_up_to_a_limit() -> None:
-    limits = Limits(frame_bytes=64, buffer_bytes=128)
-    talk = Conversation(limits)
-    talk.send(LOGIN + frame(1))
-    one = frame(2)
-    for _ in range(10):
-        talk.send(one)
-        if talk.transport.producerState == "paused":
-            break
-    assert talk.transport.producerState == "paused"
-    waiting = talk.unread
-    assert waiting <= limits.buffer_bytes + len(one)
-    talk.confirm()
-    assert talk.transport.producerState == "producing"
 
 
 def test_pings_are_swallowed_between_frames(online: Conversation) -> None:
@@ -167,25 +131,3 @@ def test_what_is_no_frame_ends_the_connection_without_acknowledgement(
     assert online.closed
     assert reason in online.reason
     assert not online.gateway.published
-
-
-def test_what_comes_after_the_end_is_ignored(online: Conversation) -> None:
-    online.send(bytes(8))
-    online.protocol.dataReceived(frame(1))
-    assert not online.gateway.published
-    assert online.unread == 0
-
-
-def test_a_lost_connection_gives_up_its_packet(online: Conversation) -> None:
-    online.send(frame(1))
-    online.lose()
-    assert online.gateway.cancelled == 1
-    assert online.gateway.events[-1] == ("closed",)
-    assert online.answer() == b""
-
-
-def test_a_closed_session_sends_nothing_more(online: Conversation) -> None:
-    online.send(frame(1))
-    online.protocol.close()
-    assert online.closed
-    assert online.answer() == b""

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 import attrs
 import pytest
 from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionLost
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeGateway
@@ -22,15 +21,13 @@ from tests.unit.vendors.teltonika.conversation import (
     message,
     repeating,
 )
-from tracker.interfaces import Admission, NotAccepted
+from tracker.interfaces import Admission
 from tracker.limits import Limits
 from tracker.position import Entry
-from tracker.vendors.silence import CLOSE_GRACE
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.login import encode_login
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.vendor import Teltonika
-from tracker.vendors.throttle import MESSAGES_UNDER_WAY
 
 OTHER = "352093081452251"
 LIMITS = Limits(login_timeout=30, idle_timeout=600)
@@ -98,15 +95,6 @@ def test_a_login_in_the_last_moment_is_in_time(talk: Conversation) -> None:
     assert talk.answer() == b"\x01"
 
 
-def test_silence_after_the_login_ends_the_connection(online: Conversation) -> None:
-    online.clock.advance(599.9)
-    assert not online.closed
-    online.clock.advance(0.1)
-    assert online.closed
-    assert online.reason == "nothing whole for 600 s"
-    assert online.timers == 0
-
-
 @pytest.mark.parametrize("sign", [*SIGNS_OF_LIFE, pytest.param(LOGIN, id="same login")])
 def test_a_sign_of_life_gives_the_whole_time_anew(online: Conversation, sign: bytes) -> None:
     online.gateway.confirms_at_once = True
@@ -128,14 +116,6 @@ def test_many_signs_of_life_keep_one_timer(online: Conversation, sign: bytes) ->
         assert online.timers == 1
 
 
-def test_dribbled_bytes_are_no_sign_of_life(online: Conversation) -> None:
-    for byte in frame(1)[:20]:
-        online.clock.advance(30)
-        online.send(bytes((byte,)))
-    assert online.closed
-    assert online.reason == "nothing whole for 600 s"
-
-
 def test_bytes_after_a_ping_are_no_sign_of_life(online: Conversation) -> None:
     online.clock.advance(300)
     online.send(b"\xff" + frame(1)[:10])
@@ -145,52 +125,12 @@ def test_bytes_after_a_ping_are_no_sign_of_life(online: Conversation) -> None:
     assert online.closed
 
 
-def test_a_message_is_a_sign_of_life(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
-    online.clock.advance(500)
-    online.send(message())
-    online.clock.advance(599)
-    assert not online.closed
-
-
 @pytest.mark.parametrize("sent", [b"", LOGIN, LOGIN + frame(1), LOGIN + frame(1) * 3])
 def test_a_lost_connection_leaves_no_timer(talk: Conversation, sent: bytes) -> None:
     talk.send(sent)
     assert talk.timers == 1
     talk.lose()
     assert talk.timers == 0
-
-
-@pytest.mark.parametrize("lingers", [False, True])
-@pytest.mark.parametrize("sent", [b"", LOGIN, LOGIN + frame(1)])
-def test_a_closed_session_leaves_no_timer(sent: bytes, lingers: bool) -> None:
-    talk = Conversation(LIMITS, lingers=lingers)
-    talk.send(sent)
-    talk.protocol.close()
-    assert talk.closed
-    assert talk.timers == (1 if lingers else 0)
-
-
-def test_a_peer_that_does_not_let_go_is_cut_off() -> None:
-    talk = Conversation(LIMITS, lingers=True)
-    talk.send(LOGIN)
-    talk.protocol.close()
-    assert not talk.transport.disconnected
-    talk.clock.advance(CLOSE_GRACE)
-    assert talk.transport.disconnected
-    assert talk.timers == 0
-
-
-def test_a_peer_that_does_not_read_is_not_read_either(talk: Conversation) -> None:
-    talk.gateway.confirms_at_once = True
-    talk.send(LOGIN + frame(1))
-    talk.transport.producer.pauseProducing()  # its buffer is full
-    talk.send(frame(2))
-    assert len(talk.gateway.published) == 1
-    assert talk.transport.producerState == "paused"
-    talk.transport.producer.resumeProducing()
-    assert len(talk.gateway.published) == 2
-    assert talk.transport.producerState == "producing"
 
 
 def test_a_connection_is_read_again_only_when_its_buffer_has_been_worked_off() -> None:
@@ -306,34 +246,6 @@ def test_a_message_without_a_time_gets_the_time_of_its_arrival(online: Conversat
     assert online.gateway.published[0][0][0].ts == "1970-01-01T00:01:01.250Z"
 
 
-def test_what_follows_a_message_does_not_wait_for_it(online: Conversation) -> None:
-    online.send(message() + message() + frame(1, 2))
-    assert len(online.gateway.published) == 3
-    online.confirm()
-    assert online.answer() == b"\x00\x00\x00\x02"
-
-
-def test_only_so_many_messages_of_a_connection_are_under_way(online: Conversation) -> None:
-    online.send(message() * (MESSAGES_UNDER_WAY + 5) + frame(1))
-    published = online.gateway.published
-    assert len(published) == MESSAGES_UNDER_WAY
-    for _, kept in list(published):
-        kept.callback(None)
-    assert len(published) == MESSAGES_UNDER_WAY + 6
-    online.confirm()
-    assert online.answer() == b"\x00\x00\x00\x01"
-
-
-def test_a_message_for_which_there_is_no_room_holds_up_what_follows(online: Conversation) -> None:
-    online.gateway.keeps = False
-    online.send(message() + frame(1, 2))
-    assert len(online.gateway.published) == 1
-    online.confirm()
-    assert online.answer() == b""
-    online.confirm()
-    assert online.answer() == b"\x00\x00\x00\x02"
-
-
 END = {"lost": Conversation.lose, "superseded": lambda talk: talk.protocol.close()}
 
 
@@ -369,15 +281,6 @@ def test_messages_for_which_there_is_no_room_are_counted(online: Conversation) -
     online.send(message() * 5 + frame(1))
     online.lose()
     assert online.told("lost") == [("lost", 4), ("lost", 1)]
-
-
-def test_a_session_that_was_closed_takes_no_more(online: Conversation) -> None:
-    lingering = Conversation(LIMITS, lingers=True)
-    lingering.send(LOGIN + message() * 40)
-    lingering.protocol.close()
-    for _ in range(100):
-        lingering.send(bytes(1000))
-    assert lingering.unread == 0
 
 
 @pytest.mark.parametrize("end", END.values(), ids=END)
@@ -478,21 +381,6 @@ def test_a_session_closed_before_the_confirmation_never_acknowledges(
     assert talk.timers == (1 if lingers else 0)
 
 
-def test_a_session_closed_before_the_confirmation_cancels_it(online: Conversation) -> None:
-    online.send(frame(1))
-    online.protocol.close()
-    assert online.gateway.cancelled == 1
-    assert online.told("closed") == [("closed",)]
-
-
-def test_a_session_may_be_closed_twice(online: Conversation) -> None:
-    online.send(frame(1))
-    online.protocol.close()
-    online.protocol.close()
-    assert online.gateway.cancelled == 1
-    assert online.answer() == b""
-
-
 def test_pings_count_while_a_packet_is_unconfirmed(online: Conversation) -> None:
     online.send(frame(1))
     for _ in range(20):
@@ -513,14 +401,6 @@ def test_silence_while_a_packet_is_unconfirmed_ends_in_no_acknowledgement(
     assert online.answer() == b""
 
 
-def test_a_packet_that_is_not_accepted_leaves_no_timer(online: Conversation) -> None:
-    online.send(frame(1) + frame(2))
-    online.gateway.published[0][1].errback(NotAccepted("stopping"))
-    assert online.closed
-    assert online.timers == 0
-    assert len(online.gateway.published) == 1
-
-
 # Repeated ids.
 
 
@@ -536,24 +416,3 @@ def test_distinct_ids_are_nothing_to_notice(online: Conversation) -> None:
     online.gateway.confirms_at_once = True
     online.send(frame(1, 2))
     assert not online.told("noticed")
-
-
-# Answers that go to the socket itself.
-
-
-@pytest.mark.parametrize("taken", [0, 1, 3, ConnectionLost()])
-def test_what_the_socket_does_not_take_goes_the_usual_way(
-    online: Conversation, taken: int | Exception
-) -> None:
-    direct: list[bytes] = []
-
-    def write_some(data: bytes) -> int | Exception:
-        direct.append(data)
-        return len(data) if len(direct) == 1 else taken
-
-    online.gateway.confirms_at_once = True
-    online.protocol._wire._at_once = write_some
-    online.send(frame(1) + frame(2, 3) + frame(4, 5, 6))
-    assert direct == [b"\x00\x00\x00\x01", b"\x00\x00\x00\x02"]
-    left = direct[1][taken if isinstance(taken, int) else 0 :]
-    assert online.answer() == left + b"\x00\x00\x00\x03"
