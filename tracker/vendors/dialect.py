@@ -140,8 +140,9 @@ class Dialect(Protocol[FrameT]):
     def handle(self, frame: FrameT, now: float) -> Sequence[Step]:
         """Return the steps that a frame calls for; none for a mere sign of life.
 
-        Up to the first :class:`LogIn` there is no device: only ``LogIn``, ``Reply`` and
-        ``ProtocolError`` may come before it.
+        Before the first :class:`LogIn` there is no device: only ``Reply`` and ``ProtocolError``
+        may come before it. One frame calls for one answer at most: for one ``Append`` or one
+        ``Reply``. A ``Reply`` that comes with ``AppendDetached`` is ``after_durable``.
 
         :param now: seconds since 1970 (UTC).
         """

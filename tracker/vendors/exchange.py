@@ -30,24 +30,21 @@ from enum import Enum
 from typing import Any, Final
 
 from attrs import define, frozen
-from twisted.internet.defer import CancelledError, Deferred, fail
+from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
-from twisted.internet.task import deferLater
-from twisted.python.failure import Failure
 
 from tracker.command import CommandFrame
 from tracker.interfaces import (
     Admission,
     IGateway,
     ISession,
-    NotAccepted,
     Rejection,
     SessionEnded,
     SessionFacts,
     Traffic,
 )
-from tracker.limits import Limits
 from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
+from tracker.vendors.answers import Answers
 from tracker.vendors.dialect import (
     OTHER_DEVICE,
     Append,
@@ -67,9 +64,6 @@ from tracker.vendors.silence import Silence
 from tracker.vendors.throttle import Throttle, Workload
 from tracker.vendors.turns import Turns
 from tracker.vendors.wire import Wire
-
-#: Seconds of work for an answer that needs no call to the log, in a turn of its own; measured.
-ANSWER_WORK: Final = 0.00003
 
 
 class State(Enum):
@@ -131,8 +125,8 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_buffer", "_clock", "_dialect", "_figures", "_gateway", "_handling", "_holds"),
-        *("_limits", "_port", "_session", "_silence", "_throttle", "_turns", "_wire", "state"),
+        *("_answers", "_buffer", "_clock", "_dialect", "_figures", "_gateway", "_handling"),
+        *("_holds", "_port", "_session", "_throttle", "_turns", "_wire", "silence", "state"),
     )
 
     def __init__(self, session: ISession, port: Port, wire: Wire) -> None:
@@ -142,26 +136,30 @@ class Exchange:
         self._port = port
         self._gateway = port.gateway
         self._clock = clock
-        self._limits: Limits = port.work.limits
         self._wire = wire
         self._dialect = port.build_dialect()
         self._buffer = bytearray()
         self._holds: dict[Hold, Deferred[None] | None] = {}  # → what to cancel at the end
         self._throttle = Throttle(port.work, self.release)
-        self._silence = Silence(clock, self._limits, self._holds, self._disconnect)
+        self.silence = Silence(clock, port.work.limits, self._holds, self._disconnect)
+        """The timer of the connection."""
         self._turns = Turns(clock)
         self._figures = Figures()
+        self._answers = Answers(
+            session,
+            port.gateway,
+            wire,
+            clock=clock,
+            throttle=self._throttle,
+            holds=self._holds,
+            go_on=self._go_on,
+        )
         self._handling = False
-        self._silence.expect_login()
-
-    @property
-    def silence(self) -> Silence:
-        """The timer of the connection."""
-        return self._silence
+        self.silence.expect_login()
 
     def facts(self) -> SessionFacts:
         """Return the figures of the connection, once a device has logged in."""
-        figures, heard_at = self._figures, self._silence.heard_at
+        figures, heard_at = self._figures, self.silence.heard_at
         return SessionFacts(figures.since, heard_at, figures.codec, figures.records, figures.bytes)
 
     # From the transport.
@@ -175,7 +173,7 @@ class Exchange:
         self._figures.bytes += size
         self._gateway.tally.bytes_received += size
         if self._holds:  # whether what came is whole shows later
-            self._silence.heard_at = self._clock.seconds()
+            self.silence.heard_at = self._clock.seconds()
             if Hold.RATE in self._holds:
                 self._take_awaited()
         self._go_on()
@@ -226,9 +224,7 @@ class Exchange:
             budget = self._throttle.messages(self._device_id)
             self._port.leftovers.publish(Rest(self._session, budget, self._dialect, unread))
         self._throttle.end(device_id)
-        awaited = self._holds.get(Hold.ANSWER)
-        if awaited is not None:
-            awaited.cancel()
+        self._answers.end()
         self._turns.end()
 
     # Frames.
@@ -255,8 +251,8 @@ class Exchange:
         # Not paused at each packet: this costs two system calls, and a paused transport does
         # not see its peer leave.
         if self.state is not State.CLOSED:
-            holds = self._holds
-            full = holds and (Hold.PEER in holds or len(self._buffer) > self._limits.buffer_bytes)
+            holds, limit = self._holds, self._port.work.limits.buffer_bytes
+            full = holds and (Hold.PEER in holds or len(self._buffer) > limit)
             self._wire.pause(bool(full))
 
     def _handle_next(self) -> bool:
@@ -280,7 +276,7 @@ class Exchange:
                 throttle.credit -= work  # as worked() does in nearly all cases
             else:
                 throttle.worked(work, worked_until)
-        self._silence.heard_at = now
+        self.silence.heard_at = now
         if self._wire.observer is not None:
             self._show(steps, self._buffer[: outcome.used])
         del self._buffer[: outcome.used]
@@ -317,7 +313,7 @@ class Exchange:
         if found is not None:
             start, frame = found
             end = start + frame.used
-            now = self._silence.heard_at = self._clock.seconds()
+            now = self.silence.heard_at = self._clock.seconds()
             steps = self._dialect.handle(frame.value, now)
             self._show(steps, self._buffer[start:end])
             del self._buffer[start:end]
@@ -344,7 +340,7 @@ class Exchange:
         elif session.device_id != step.device_id:
             self._perform((ProtocolError(OTHER_DEVICE, Rejection.LOGIN),))
         elif step.accept:
-            self._answer_soon(step.accept, step.settle_time)
+            self._answers.answer_soon(step.accept, lambda: self._settle(step))
 
     def _log_in_first(self, step: LogIn) -> None:
         # Known before the gateway is notified: a command that has waited on an older connection
@@ -359,68 +355,34 @@ class Exchange:
             return
         self._change(Event.LOGGED_IN)
         self._figures.since = now = self._clock.seconds()
-        self._silence.logged_in(now)
+        self.silence.logged_in(now)
         self._wire.write(step.accept)
+        self._settle(step)
+
+    def _settle(self, step: LogIn) -> None:
+        # From when the answer is written, which may be late where the reactor is busy.
         self._turns.settled_at = self._clock.seconds() + step.settle_time
 
     def _append(self, step: Append) -> None:
-        entries = step.entries
-        if entries:
-            self._figures.codec = entries[0].codec
-            self._figures.records += len(entries)
-        else:
-            self._throttle.worked(ANSWER_WORK, self._clock.seconds())
+        if step.entries:
+            self._figures.codec = step.entries[0].codec
+            self._figures.records += len(step.entries)
         self._turns.settled_at = 0.0
-        self._answer_when(self._gateway.publish(entries), step.ack)
+        self._answers.append(step.entries, step.ack)
 
     def _append_detached(self, step: AppendDetached) -> None:
         asked = self._clock.seconds()
         self._figures.codec = step.entries[0].codec
-        kept = self._gateway.keep(step.entries)
-        if kept is None:
-            published = self._gateway.publish(step.entries)
-            self._answer_when(published, step.ack, len(step.entries))
-        else:
-            self._throttle.message_left()
-            if self._throttle.too_many_under_way:
-                self._holds[Hold.CROWD] = None
-            kept.addCallbacks(self._kept, self._given_up, callbackArgs=(step.ack,))
+        self._answers.append_detached(step.entries, step.ack)
         # As nobody waits for an ACK, nothing but the budget slows it down.
         now = self._clock.seconds()
         self._throttle.worked(now - asked, now)
 
-    def _kept(self, _: None, ack: bytes) -> None:
-        if ack and self.state is not State.CLOSED:
-            self._wire.write(ack)
-        self._arrived()
-
-    def _given_up(self, failure: Failure) -> None:
-        failure.trap(NotAccepted)
-        self._session.close()  # before a reply could say that all is durable
-        self._arrived()
-
-    def _arrived(self) -> None:
-        self._throttle.message_arrived()
-        if not self._throttle.too_many_under_way:
-            self._holds.pop(Hold.CROWD, None)
-        self._go_on()
-
     def _reply(self, step: Reply) -> None:
-        if step.after_durable and not self._throttle.all_arrived:
-            self._answer_when(self._throttle.when_all_arrived(), step.data)
+        if step.after_durable:
+            self._answers.answer_all(step.data)
         else:
-            self._answer_soon(step.data)
-
-    def _answer_soon(self, answer: bytes, settle_time: float = 0.0) -> None:
-        # In a turn of its own, as there is nothing to wait for: others have to have theirs.
-        self._throttle.worked(ANSWER_WORK, self._clock.seconds())
-
-        def settle() -> None:
-            # From when the answer is written, which may be late where the reactor is busy.
-            if settle_time:
-                self._turns.settled_at = self._clock.seconds() + settle_time
-
-        self._answer_when(deferLater(self._clock, 0, settle), answer)
+            self._answers.answer_soon(step.data)
 
     def _command_answer(self, step: CommandAnswer) -> None:
         self._gateway.answered(self._session, step.answer)
@@ -437,30 +399,6 @@ class Exchange:
         else:
             self._gateway.rejected(self._session, step.reason, step.kind)
 
-    def _answer_when(self, durable: Deferred[None], answer: bytes, lost: int = 0) -> None:
-        """Answer as soon as that may be, and handle nothing until then.
-
-        :param lost: messages that are lost if it never may.
-        """
-        self._holds[Hold.ANSWER] = durable
-        durable.addCallbacks(
-            self._confirmed, self._not_confirmed, callbackArgs=(answer,), errbackArgs=(lost,)
-        )
-
-    def _confirmed(self, _: None, answer: bytes) -> None:
-        del self._holds[Hold.ANSWER]
-        if answer:
-            self._wire.write(answer)
-        self._go_on()
-
-    def _not_confirmed(self, failure: Failure, lost: int) -> None:
-        del self._holds[Hold.ANSWER]
-        self._session.close()
-        # Cancelled by the end of the connection, or refused because the process is stopping.
-        failure.trap(CancelledError, NotAccepted)
-        if lost:
-            self._gateway.lost(self._session, lost)
-
     def _disconnect(self, reason: str, kind: Rejection) -> None:
         self._gateway.rejected(self._session, reason, kind)
         self._session.close()
@@ -469,7 +407,7 @@ class Exchange:
         """Let a command be written, if a caller waits for that and it is possible now."""
         busy = self._handling or self._holds or self._buffer
         if self.state in LOGGED_IN and not busy:
-            self._turns.offer(self._silence.heard_at)
+            self._turns.offer(self.silence.heard_at)
 
     def _change(self, event: Event) -> None:
         self.state = TRANSITIONS[self.state][event]

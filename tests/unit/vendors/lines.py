@@ -8,6 +8,7 @@ line                meaning                                       answer
 ``note A``          never repeated                                none
 ``alarm A``         the same                                      ``alarm``, once it is durable
 ``beat``            a heartbeat                                   ``beat``, behind all notes
+``status A``        the same, with something to keep              the same
 ``time``            a question                                    ``time``
 ``answer A``        never repeated, may answer a command          none
 ``odd A``           never repeated, and worth a notice            none
@@ -50,7 +51,7 @@ DEVICE: Final = "device-1"
 LOGIN: Final = f"login {DEVICE}\n".encode()
 #: Seconds after the login in which no command is written.
 SETTLES: Final = 1.0
-_DETACHED: Final = ("note", "alarm", "answer", "odd")
+_DETACHED: Final = ("note", "alarm", "answer", "odd", "status")
 _WORDS: Final = (*_DETACHED, "login", "records", "beat", "time", ".", "pardon", "wrong")
 
 
@@ -94,6 +95,10 @@ class LineDialect:
             "note": lambda: [AppendDetached(self._entries(text))],
             "alarm": lambda: [AppendDetached(self._entries(text), b"alarm\n")],
             "beat": lambda: [Reply(b"beat\n", after_durable=True)],
+            "status": lambda: [
+                AppendDetached(self._entries(text)),
+                Reply(b"beat\n", after_durable=True),
+            ],
             "time": lambda: [Reply(b"time\n")],
             "answer": lambda: self._answer(text),
             "odd": lambda: [Notice(text), AppendDetached(self._entries(text))],

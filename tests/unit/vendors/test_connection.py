@@ -264,6 +264,18 @@ def test_a_heartbeat_that_waits_ends_with_its_connection(online: LineTalk) -> No
     assert online.timers == 0
 
 
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_heartbeat_waits_for_what_it_carries_itself(online: LineTalk, keeps: bool) -> None:
+    online.gateway.keeps = keeps
+    online.send(b"status A\nnote B\n")
+    assert published(online) == ["A"]
+    assert online.answer() == b""
+    online.confirm()
+    online.clock.advance(0)
+    assert online.answer() == b"beat\n"
+    assert published(online) == ["A", "B"]
+
+
 def test_a_heartbeat_with_nothing_before_it_is_answered(online: LineTalk) -> None:
     online.send(b"beat\n")
     assert online.answer() == b"beat\n"
