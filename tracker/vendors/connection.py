@@ -25,9 +25,10 @@ from tracker.interfaces import IGateway, ISession, Observer, SessionFacts
 from tracker.limits import Limits
 from tracker.net.endpoints import keep_alive, readable
 from tracker.vendors.dialect import Dialect
-from tracker.vendors.exchange import Exchange, Port, State
+from tracker.vendors.exchange import Exchange, Port
 from tracker.vendors.holds import Hold
 from tracker.vendors.leftovers import Leftovers
+from tracker.vendors.state import State
 from tracker.vendors.throttle import Workload
 from tracker.vendors.wire import Wire
 
@@ -70,7 +71,7 @@ class Connection(Protocol):
 
     def close(self) -> None:
         """See :class:`tracker.interfaces.ISession`."""
-        if self._exchange.state is State.CLOSED:
+        if self._exchange.status.state is State.CLOSED:
             return
         self._exchange.end()
         self._exchange.silence.closing(self.transport.abortConnection)
@@ -83,7 +84,7 @@ class Connection(Protocol):
 
     def facts(self) -> SessionFacts:
         """See ISession."""
-        return self._exchange.facts()
+        return self._exchange.status.facts(self._exchange.silence.heard_at)
 
     def observe(self, observer: Observer | None) -> None:
         """See ISession."""

@@ -1,15 +1,4 @@
-"""What a device sends and what follows from it: frames in, steps carried out.
-
-An exchange is in one of four states:
-
-======== ======================================= ==================================
-state    what may come                           what follows
-======== ======================================= ==================================
-login    signs of life, then a login             served → serving; else → closed
-serving  whatever the dialect reads              its steps
-retiring the same                                closed when nothing is under way
-closed   whatever the peer still sent            nothing
-======== ======================================= ==================================
+"""Handle what a device sends: take frames out of it, and have their steps carried out.
 
 Nothing more is handled while there is any :class:`~tracker.vendors.holds.Hold`. What the peer
 sends meanwhile is buffered up to a limit, then the transport is not read. So a connection has
@@ -25,77 +14,37 @@ half received.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from enum import Enum
-from typing import Any, Final
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from attrs import define, frozen
+from attrs import frozen
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IReactorTime
 
 from tracker.command import CommandFrame
 from tracker.interfaces import (
-    Admission,
     IGateway,
     ISession,
     Rejection,
     SessionEnded,
-    SessionFacts,
     Traffic,
 )
 from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
 from tracker.vendors.answers import Answers
 from tracker.vendors.dialect import (
-    OTHER_DEVICE,
-    Append,
-    AppendDetached,
-    CommandAnswer,
     Dialect,
-    LogIn,
-    Notice,
     ProtocolError,
-    Reply,
     Step,
 )
 from tracker.vendors.holds import Hold
 from tracker.vendors.leftovers import Leftovers, Rest
 from tracker.vendors.rejections import rejection
 from tracker.vendors.silence import Silence
+from tracker.vendors.state import LOGGED_IN, TRANSITIONS, Event, State, Status
+from tracker.vendors.steps import Steps
 from tracker.vendors.throttle import Throttle, Workload
 from tracker.vendors.turns import Turns
 from tracker.vendors.wire import Wire
-
-
-class State(Enum):
-    """What a connection is there for at the moment."""
-
-    LOGIN = "login"
-    SERVING = "serving"
-    RETIRING = "retiring"
-    CLOSED = "closed"
-
-
-class Event(Enum):
-    """What changes the state of a connection."""
-
-    LOGGED_IN = "logged in"
-    RETIRED = "retired"
-    ENDED = "ended"
-
-
-#: State → event → next state. An event that is missing cannot happen.
-TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
-    State.LOGIN: {
-        Event.LOGGED_IN: State.SERVING,
-        Event.RETIRED: State.CLOSED,
-        Event.ENDED: State.CLOSED,
-    },
-    State.SERVING: {Event.RETIRED: State.RETIRING, Event.ENDED: State.CLOSED},
-    State.RETIRING: {Event.RETIRED: State.RETIRING, Event.ENDED: State.CLOSED},
-    State.CLOSED: {Event.RETIRED: State.CLOSED, Event.ENDED: State.CLOSED},
-}
-#: States in which there is a device.
-LOGGED_IN: Final = frozenset({State.SERVING, State.RETIRING})
 
 
 @frozen(eq=False)
@@ -108,16 +57,6 @@ class Port:
     build_dialect: Callable[[], Dialect[Any]]
 
 
-@define(eq=False)
-class Figures:
-    """The figures of one connection. See :class:`tracker.interfaces.SessionFacts`."""
-
-    since: float = 0.0
-    codec: str = ""
-    records: int = 0
-    bytes: int = 0
-
-
 class Exchange:
     """The frames and answers of one connection.
 
@@ -125,16 +64,15 @@ class Exchange:
     """
 
     __slots__ = (
-        *("_answers", "_buffer", "_clock", "_dialect", "_figures", "_gateway", "_handling"),
-        *("_holds", "_port", "_session", "_throttle", "_turns", "_wire", "silence", "state"),
+        *("_answers", "_buffer", "_clock", "_dialect", "_handling", "_holds", "_port"),
+        *("_session", "_steps", "_throttle", "_turns", "_wire", "silence", "status"),
     )
 
     def __init__(self, session: ISession, port: Port, wire: Wire) -> None:
         clock: IReactorTime = port.work.clock
-        self.state = State.LOGIN
+        self.status = Status()
         self._session = session
         self._port = port
-        self._gateway = port.gateway
         self._clock = clock
         self._wire = wire
         self._dialect = port.build_dialect()
@@ -144,7 +82,6 @@ class Exchange:
         self.silence = Silence(clock, port.work.limits, self._holds, self._disconnect)
         """The timer of the connection."""
         self._turns = Turns(clock)
-        self._figures = Figures()
         self._answers = Answers(
             session,
             port.gateway,
@@ -154,24 +91,31 @@ class Exchange:
             holds=self._holds,
             go_on=self._go_on,
         )
+        self._steps = Steps(
+            session=session,
+            gateway=port.gateway,
+            clock=clock,
+            wire=wire,
+            unread=self._buffer,
+            status=self.status,
+            throttle=self._throttle,
+            silence=self.silence,
+            turns=self._turns,
+            answers=self._answers,
+        )
         self._handling = False
         self.silence.expect_login()
-
-    def facts(self) -> SessionFacts:
-        """Return the figures of the connection, once a device has logged in."""
-        figures, heard_at = self._figures, self.silence.heard_at
-        return SessionFacts(figures.since, heard_at, figures.codec, figures.records, figures.bytes)
 
     # From the transport.
 
     def received(self, data: bytes) -> None:
         """Handle what the peer has sent, as far as that is possible now."""
-        if self.state is State.CLOSED:
+        if self.status.state is State.CLOSED:
             return  # TLS goes on delivering until the peer closes, too
         size = len(data)
         self._buffer += data
-        self._figures.bytes += size
-        self._gateway.tally.bytes_received += size
+        self.status.bytes += size
+        self._port.gateway.tally.bytes_received += size
         if self._holds:  # whether what came is whole shows later
             self.silence.heard_at = self._clock.seconds()
             if Hold.RATE in self._holds:
@@ -196,7 +140,7 @@ class Exchange:
 
     def when_free(self, radio_sleeps: float) -> Deferred[None]:
         """See ISession."""
-        if self.state is State.CLOSED:
+        if self.status.state is State.CLOSED:
             return fail(SessionEnded())
         free = self._turns.wait(radio_sleeps, self._offer_turn)
         self._offer_turn()
@@ -209,17 +153,18 @@ class Exchange:
 
     def retire(self) -> None:
         """See ISession."""
-        if TRANSITIONS[self.state][Event.RETIRED] is State.CLOSED:
+        if TRANSITIONS[self.status.state][Event.RETIRED] is State.CLOSED:
             self._session.close()
         else:
-            self._change(Event.RETIRED)
+            self.status.change(Event.RETIRED)
             self._go_on()
 
     def end(self) -> None:
         """Handle nothing more; of what is unread or not confirmed, keep what is never repeated."""
-        state, device_id = self.state, self._session.device_id
-        self._change(Event.ENDED)
-        unread, self._buffer = self._buffer, bytearray()
+        state, device_id = self.status.state, self._session.device_id
+        self.status.change(Event.ENDED)
+        unread = self._buffer.copy()
+        self._buffer.clear()
         if state in LOGGED_IN and unread:
             budget = self._throttle.messages(self._device_id)
             self._port.leftovers.publish(Rest(self._session, budget, self._dialect, unread))
@@ -243,14 +188,14 @@ class Exchange:
             self._balance()
         if self._turns.free is not None:
             self._offer_turn()
-        if self.state is State.RETIRING and not (self._holds or self._buffer):
+        if self.status.state is State.RETIRING and not (self._holds or self._buffer):
             self._session.close()
 
     def _balance(self) -> None:
         """Read the transport, unless its peer does not, or too much is unread."""
         # Not paused at each packet: this costs two system calls, and a paused transport does
         # not see its peer leave.
-        if self.state is not State.CLOSED:
+        if self.status.state is not State.CLOSED:
             holds, limit = self._holds, self._port.work.limits.buffer_bytes
             full = holds and (Hold.PEER in holds or len(self._buffer) > limit)
             self._wire.pause(bool(full))
@@ -280,7 +225,7 @@ class Exchange:
         if self._wire.observer is not None:
             self._show(steps, self._buffer[: outcome.used])
         del self._buffer[: outcome.used]
-        self._perform(steps)
+        self._steps.perform(steps)
         return True
 
     def _is_skipped(self, outcome: Rejected | Fatal) -> bool:
@@ -288,9 +233,9 @@ class Exchange:
         kind = rejection(outcome.field)
         if isinstance(outcome, Rejected):
             del self._buffer[: outcome.used]
-            self._gateway.rejected(self._session, outcome.reason, kind)
+            self._port.gateway.rejected(self._session, outcome.reason, kind)
             return True
-        self._perform((ProtocolError(outcome.reason, kind),))
+        self._steps.perform((ProtocolError(outcome.reason, kind),))
         return False
 
     def _may_pass(self, frame: Decoded[Any]) -> bool:
@@ -317,7 +262,7 @@ class Exchange:
             steps = self._dialect.handle(frame.value, now)
             self._show(steps, self._buffer[start:end])
             del self._buffer[start:end]
-            self._perform(steps)
+            self._steps.perform(steps)
 
     def _show(self, steps: Sequence[Step], frame: bytearray) -> None:
         """Show the observer a frame, unless it is a mere sign of life, or wrong."""
@@ -325,106 +270,17 @@ class Exchange:
         if observer is not None and steps and not wrong:
             observer(Traffic.RECEIVED, bytes(frame))
 
-    # Steps.
-
-    def _perform(self, steps: Sequence[Step]) -> None:
-        for step in steps:
-            if self.state is State.CLOSED:
-                return
-            _PERFORM[type(step)](self, step)
-
-    def _log_in(self, step: LogIn) -> None:
-        session = self._session
-        if session.device_id is None:
-            self._log_in_first(step)
-        elif session.device_id != step.device_id:
-            self._perform((ProtocolError(OTHER_DEVICE, Rejection.LOGIN),))
-        elif step.accept:
-            self._answers.answer_soon(step.accept, lambda: self._settle(step))
-
-    def _log_in_first(self, step: LogIn) -> None:
-        # Known before the gateway is notified: a command that has waited on an older connection
-        # of the device is prepared for this one at once.
-        self._session.device_id = step.device_id
-        admission = self._gateway.login(self._session, step.device_id)
-        if admission is not Admission.SERVED:
-            self._session.device_id = None
-            if admission is Admission.REFUSED:
-                self._wire.write(step.refuse)
-            self._session.close()
-            return
-        self._change(Event.LOGGED_IN)
-        self._figures.since = now = self._clock.seconds()
-        self.silence.logged_in(now)
-        self._wire.write(step.accept)
-        self._settle(step)
-
-    def _settle(self, step: LogIn) -> None:
-        # From when the answer is written, which may be late where the reactor is busy.
-        self._turns.settled_at = self._clock.seconds() + step.settle_time
-
-    def _append(self, step: Append) -> None:
-        if step.entries:
-            self._figures.codec = step.entries[0].codec
-            self._figures.records += len(step.entries)
-        self._turns.settled_at = 0.0
-        self._answers.append(step.entries, step.ack)
-
-    def _append_detached(self, step: AppendDetached) -> None:
-        asked = self._clock.seconds()
-        self._figures.codec = step.entries[0].codec
-        self._answers.append_detached(step.entries, step.ack)
-        # As nobody waits for an ACK, nothing but the budget slows it down.
-        now = self._clock.seconds()
-        self._throttle.worked(now - asked, now)
-
-    def _reply(self, step: Reply) -> None:
-        if step.after_durable:
-            self._answers.answer_all(step.data)
-        else:
-            self._answers.answer_soon(step.data)
-
-    def _command_answer(self, step: CommandAnswer) -> None:
-        self._gateway.answered(self._session, step.answer)
-
-    def _notice(self, step: Notice) -> None:
-        self._gateway.noticed(self._session, step.text)
-
-    def _protocol_error(self, step: ProtocolError) -> None:
-        if step.closes:
-            if step.reply:
-                self._wire.write(step.reply)
-            self._buffer.clear()  # behind what is wrong, nothing is to be relied on
-            self._disconnect(step.reason, step.kind)
-        else:
-            self._gateway.rejected(self._session, step.reason, step.kind)
-
     def _disconnect(self, reason: str, kind: Rejection) -> None:
-        self._gateway.rejected(self._session, reason, kind)
-        self._session.close()
+        self._steps.disconnect(reason, kind)
 
     def _offer_turn(self) -> None:
         """Let a command be written, if a caller waits for that and it is possible now."""
         busy = self._handling or self._holds or self._buffer
-        if self.state in LOGGED_IN and not busy:
+        if self.status.state in LOGGED_IN and not busy:
             self._turns.offer(self.silence.heard_at)
-
-    def _change(self, event: Event) -> None:
-        self.state = TRANSITIONS[self.state][event]
 
     @property
     def _device_id(self) -> str:
         device_id = self._session.device_id
         assert device_id is not None  # noqa: S101 - the login comes first
         return device_id
-
-
-_PERFORM: Final[Mapping[type[Step], Callable[[Exchange, Any], None]]] = {
-    LogIn: Exchange._log_in,
-    Append: Exchange._append,
-    AppendDetached: Exchange._append_detached,
-    Reply: Exchange._reply,
-    CommandAnswer: Exchange._command_answer,
-    Notice: Exchange._notice,
-    ProtocolError: Exchange._protocol_error,
-}

@@ -27,9 +27,9 @@ from tracker.interfaces import (
 )
 from tracker.limits import Limits
 from tracker.vendors.dialect import OTHER_DEVICE
-from tracker.vendors.exchange import TRANSITIONS, Event, State
 from tracker.vendors.leftovers import AT_ONCE
 from tracker.vendors.silence import CLOSE_GRACE
+from tracker.vendors.state import TRANSITIONS, Event, State
 from tracker.vendors.throttle import MESSAGES_UNDER_WAY
 
 #: Two messages at once, one a second.

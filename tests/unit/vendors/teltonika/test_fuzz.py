@@ -29,7 +29,7 @@ from tracker.limits import Limits
 from tracker.position import Entry, iso_milliseconds
 from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.datagram import DatagramPort
-from tracker.vendors.exchange import State
+from tracker.vendors.state import State
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
 from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
@@ -248,7 +248,7 @@ class Connection:
     def no_turn(self, failure: Failure) -> None:
         self.wanted = False
         failure.trap(SessionEnded)
-        assert self.protocol._exchange.state is State.CLOSED
+        assert self.protocol._exchange.status.state is State.CLOSED
 
     def check(self) -> None:
         answer = self.transport.value()
