@@ -35,7 +35,7 @@ class LogIn(NamedTuple):
     accept: bytes
     """The answer if the device is served; may be empty."""
     refuse: bytes = b""
-    """The answer if it is not; then the connection is closed."""
+    """The answer if it is not; may be empty. Then the connection is closed."""
     settle_time: float = 0.0
     """Seconds after ``accept`` in which no command is written, unless records come before."""
 
@@ -112,7 +112,7 @@ class Dialect(Protocol[FrameT]):
         """Take one frame from the start of ``buffer``, which is not empty and is not changed.
 
         :return: ``Rejected`` for a frame that is skipped, ``Fatal`` if the connection is of no
-            further use. Their ``field`` tells of which kind the mistake is, see
+            further use. Their ``field`` decides which kind of mistake is counted, see
             :func:`tracker.vendors.rejections.rejection`.
         """
 

@@ -68,14 +68,15 @@ class Steps:
         admission = self._gateway.login(self._session, step.device_id)
         if admission is not Admission.SERVED:
             self._session.device_id = None
-            if admission is Admission.REFUSED:
+            if admission is Admission.REFUSED and step.refuse:
                 self._wire.write(step.refuse)
             self._session.close()
             return
         self._status.change(Event.LOGGED_IN)
         self._status.since = now = self._clock.seconds()
         self._silence.logged_in(now)
-        self._wire.write(step.accept)
+        if step.accept:
+            self._wire.write(step.accept)
         self._settle(step)
 
     def _settle(self, step: LogIn) -> None:

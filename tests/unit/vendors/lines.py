@@ -4,6 +4,7 @@
 line                meaning                                       answer
 ==================  ============================================  ==============================
 ``login ID``        the login                                     ``welcome`` or ``no``
+``hail ID``         a login that is not answered                  none
 ``records A B``     records, repeated until they are acknowledged ``2``, once they are durable
 ``note A``          never repeated                                none
 ``alarm A``         the same                                      ``alarm``, once it is durable
@@ -52,7 +53,8 @@ LOGIN: Final = f"login {DEVICE}\n".encode()
 #: Seconds after the login in which no command is written.
 SETTLES: Final = 1.0
 _DETACHED: Final = ("note", "alarm", "answer", "odd", "status")
-_WORDS: Final = (*_DETACHED, "login", "records", "beat", "time", ".", "pardon", "wrong")
+_LOGINS: Final = ("login", "hail")
+_WORDS: Final = (*_DETACHED, *_LOGINS, "records", "beat", "time", ".", "pardon", "wrong")
 
 
 class LineDialect:
@@ -70,7 +72,7 @@ class LineDialect:
         if line == "skip":
             return Rejected(end + 1, 0, "a line to skip", field="crc")
         word = line.partition(" ")[0]
-        if word not in _WORDS or (word != "login" and not self.device_id):
+        if word not in _WORDS or (word not in _LOGINS and not self.device_id):
             return Fatal(0, f"not a line: {word}", field="preamble")
         return Decoded(line, end + 1)
 
@@ -90,7 +92,8 @@ class LineDialect:
     def handle(self, frame: str, now: float) -> Sequence[Step]:
         word, _, text = frame.partition(" ")
         made: dict[str, Callable[[], Sequence[Step]]] = {
-            "login": lambda: self._log_in(text),
+            "login": lambda: self._log_in(text, b"welcome\n", b"no\n"),
+            "hail": lambda: self._log_in(text, b"", b""),
             "records": lambda: [Append(self._entries(text), b"%d\n" % len(text.split()))],
             "note": lambda: [AppendDetached(self._entries(text))],
             "alarm": lambda: [AppendDetached(self._entries(text), b"alarm\n")],
@@ -117,9 +120,9 @@ class LineDialect:
     def command_written(self, data: bytes) -> None:
         self.awaits = True
 
-    def _log_in(self, device_id: str) -> Sequence[Step]:
+    def _log_in(self, device_id: str, accept: bytes, refuse: bytes) -> Sequence[Step]:
         self.device_id = device_id
-        return [LogIn(device_id, b"welcome\n", b"no\n", SETTLES)]
+        return [LogIn(device_id, accept, refuse, SETTLES)]
 
     def _answer(self, text: str) -> Sequence[Step]:
         self.awaits = False

@@ -119,6 +119,26 @@ def test_the_same_login_again_is_accepted_in_a_turn_of_its_own(online: LineTalk)
     assert len(online.told("login")) == 1
 
 
+def test_a_login_without_an_answer_may_be_repeated(talk: LineTalk) -> None:
+    shown: list[tuple[Traffic, bytes]] = []
+    talk.gateway.told_of_login = lambda session: session.observe(lambda *what: shown.append(what))
+    talk.send(b"hail device-1\nhail device-1\nrecords A\n")
+    assert published(talk) == ["A"]
+    talk.confirm()
+    assert talk.answer() == b"1\n"
+    assert [data for kind, data in shown if kind is Traffic.SENT] == [b"1\n"]
+
+
+@pytest.mark.parametrize("admission", [Admission.REFUSED, Admission.LATER])
+def test_a_refusal_without_an_answer_ends_the_connection(
+    talk: LineTalk, admission: Admission
+) -> None:
+    talk.gateway.admissions[DEVICE] = admission
+    talk.send(b"hail device-1\nrecords A\n")
+    assert talk.closed
+    assert not talk.gateway.published
+
+
 def test_a_login_of_another_device_ends_the_connection(online: LineTalk) -> None:
     online.send(b"login device-2\nrecords A\n")
     assert (online.reason, online.gateway.kinds) == (OTHER_DEVICE, [Rejection.LOGIN])
