@@ -1,4 +1,4 @@
-"""Where the parts of Tracker meet: what a vendor, a gateway and a sink promise each other."""
+"""The interfaces between the parts of Tracker: vendors, gateways, sinks."""
 
 from __future__ import annotations
 
@@ -41,33 +41,33 @@ class IVendor(Interface):
         """Return the protocol of one UDP port; None if the vendor has no such thing."""
 
     def describe(data: bytes, kind: Traffic) -> dict[str, Any]:  # noqa: N805
-        """What one piece of traffic says, as JSON can hold it."""
+        """Return the content of one piece of traffic, as JSON can hold it."""
 
     def buildNaming(models: Mapping[str, Path]) -> INaming | None:  # noqa: N805
-        """What names attributes; None where the vendor has no names for them.
+        """Return names of attributes; None if the vendor has none.
 
-        :param models: model → a file with names that hold for it.
-        :raises OSError: when one of the files cannot be read.
-        :raises ValueError: when one of them makes no sense; in one line.
+        :param models: model → a file with names for its devices.
+        :raises OSError: if one of the files cannot be read.
+        :raises ValueError: if one of them is malformed; the text is one line.
         """
 
 
 class INaming(Interface):
-    """Who knows what the attributes of a vendor's devices mean."""
+    """Names of the attributes of a vendor's devices."""
 
     def named(attributes: Mapping[str, Any], model: str | None) -> dict[str, Any]:  # noqa: N805
-        """Name → ``id``, ``value`` (signed and scaled) and, where it has one, ``unit``."""
+        """Return name → ``id``, ``value`` (signed and scaled) and, if it has one, ``unit``."""
 
 
 class IPeer(Interface):
-    """Who has sent something, as the gateway tells people."""
+    """The sender of something, as the gateway logs it."""
 
     device_id: str | None = Attribute("The IMEI, or None before login.")
     peer: str = Attribute("Address of the other side, for people to read.")
 
 
 class Traffic(Enum):
-    """What an observer of a device is told of."""
+    """What an observer of a device is notified of."""
 
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
@@ -76,27 +76,27 @@ class Traffic(Enum):
     SENT = "sent"
     """An answer to a login, an acknowledgement, a command."""
     REJECTED = "rejected"
-    """What came breaks the protocol; what is told is the reason, as text."""
+    """What came breaks the protocol; the bytes are the reason, as text."""
 
 
-#: Told what happens on a device's connection: what, and the bytes.
+#: Called with what happens on a device's connection, and the bytes.
 Observer = Callable[[Traffic, bytes], None]
 
 
 @frozen
 class SessionFacts:
-    """How a connection fares. Times are seconds since 1970 (UTC)."""
+    """Figures of a connection. Times are seconds since 1970 (UTC)."""
 
     since: float
-    """Of the login."""
+    """Time of the login."""
     last_heard: float
-    """When the last whole frame, or ping, came."""
+    """Time of the last whole frame or sign of life."""
     codec: str
-    """Of the last entries; empty before there are any."""
+    """Codec of the last entries; empty before there are any."""
     records: int
-    """That were received."""
+    """Records that were received."""
     bytes: int
-    """That were received."""
+    """Bytes that were received."""
 
 
 class SessionEnded(Exception):
@@ -111,32 +111,32 @@ class ISession(IPeer):
     )
 
     def close() -> None:
-        """End the connection, soon if not at once; nothing more is acknowledged on it."""
+        """Close the connection; nothing more is acknowledged on it."""
 
     def retire() -> None:
-        """End the connection when nothing of the device is under way on it."""
+        """Close the connection as soon as nothing of the device is under way on it."""
 
     def facts() -> SessionFacts:
-        """How it fares, once it is logged in."""
+        """Return the figures of the connection, once a device has logged in."""
 
     def observe(observer: Observer | None) -> None:  # noqa: N805
-        """Tell an observer of all that is received and sent from now on; None: nobody."""
+        """Notify an observer of all that is received and sent from now on; None: none."""
 
     def command_frame(text: str, codec: str) -> CommandFrame:  # noqa: N805
-        """The bytes of a command to this device.
+        """Return the bytes of a command to this device.
 
         :param codec: the vendor's name of it; empty: the usual one.
-        :raises ValueError: when there is no such codec, or it cannot carry that; in one line.
+        :raises ValueError: if there is no such codec, or it cannot carry that; in one line.
         """
 
     def when_free(radio_sleeps: float = 0) -> Deferred[None]:  # noqa: N805
-        """Wait until a command may be written; ask for one at a time.
+        """Wait until a command may be written; one caller at a time.
 
-        That is when no packet of the device waits for its acknowledgement, nor is half
-        received. Who writes has to do so as soon as this fires, in the same turn.
+        That is when no packet of the device waits for its acknowledgement, and none is half
+        received. The caller has to write as soon as this fires, in the same turn.
 
-        :param radio_sleeps: seconds of silence after which the device may not listen: then
-            not before it has been heard again. 0: it always listens.
+        :param radio_sleeps: seconds of silence after which the device may not listen; then it
+            has to be heard first. 0: it always listens.
         :return: fails with :class:`SessionEnded`; may be cancelled.
         """
 
@@ -148,16 +148,16 @@ class ISession(IPeer):
 
 
 class Admission(Enum):
-    """What becomes of a device that says who it is."""
+    """Decision on a device that logs in."""
 
     SERVED = "served"
     REFUSED = "refused"
     LATER = "later"
-    """Nobody can tell yet: end the connection without an answer, the device comes again."""
+    """Undecided: close without answering; the device retries."""
 
 
 class Rejection(Enum):
-    """Why a peer is disconnected, or a datagram dropped: in one word, for counting."""
+    """Reason for disconnecting a peer, or dropping a datagram, in one word for counting."""
 
     CONNECTION_LIMIT = "connection_limit"
     """All connection slots of the process are in use."""
@@ -168,15 +168,15 @@ class Rejection(Enum):
     PROXY = "proxy"
     """Not a named proxy, or no valid PROXY header, on a port that expects one."""
     LOGIN = "login"
-    """What came instead of a login, or as a second one, makes no sense."""
+    """What came instead of a login, or as a second one, is malformed."""
     PREAMBLE = "preamble"
-    """A frame does not begin as frames do."""
+    """A frame has a wrong beginning."""
     LENGTH = "length"
     """A length is over the limit, or impossible."""
     CRC = "crc"
     """A checksum is wrong."""
     CODEC = "codec"
-    """Nobody here reads this codec."""
+    """The codec is not supported."""
     CONTENT = "content"
     """What is in a frame contradicts itself, or is over a limit."""
     NO_LOGIN = "no_login"
@@ -184,19 +184,19 @@ class Rejection(Enum):
     IDLE = "idle"
     """Nothing whole came for too long."""
     NOT_SERVED = "not_served"
-    """The device is not one of ours, or is no more."""
+    """The device is not on the allow-list, or was removed from it."""
     MOVED = "moved"
-    """The device has gone to another instance."""
+    """The device is connected to another instance."""
 
 
 @define
 class Tally:
-    """What protocols count themselves, since it happens too often for a call each time."""
+    """Counts that connections and ports keep themselves, too frequent for a call each time."""
 
     bytes_received: int = 0
     bytes_sent: int = 0
     repeated: int = 0
-    """Datagrams that were there before: answered again, and not published."""
+    """Repeated datagrams: answered again, and not published."""
     dropped: int = 0
     """Datagrams for which there was no room."""
     over_budget: Counter[str] = field(factory=Counter)
@@ -227,32 +227,32 @@ class IDeviceAuthority(Interface):
 
 
 class IGateway(Interface):
-    """The way from a device's socket into the platform; one for each vendor."""
+    """The way from the sockets of one vendor's devices into the log."""
 
-    tally: Tally = Attribute("What the protocols count themselves.")
+    tally: Tally = Attribute("Counts that connections and ports keep themselves.")
 
     def admits(address: IAddress | None) -> bool:  # noqa: N805
-        """Whether there is room for a connection from this address. If so, open it."""
+        """Return whether there is room for a connection from this address; if so, reserve it."""
 
     def opened(session: ISession) -> None:  # noqa: N805
-        """A connection was made that was admitted."""
+        """Note that an admitted connection was made."""
 
     def admission(device_id: str) -> Admission:  # noqa: N805
-        """Whether this device is served; where there is no connection to log in on."""
+        """Decide on a device that has no connection to log in on."""
 
     def login(session: ISession, device_id: str) -> Admission:  # noqa: N805
-        """Whether this device is served; if so, by this connection and no older one."""
+        """Decide on a device that logs in; if it is served, close its older connection."""
 
     def publish(entries: Sequence[Entry]) -> Deferred[None]:  # noqa: N805
         """Make the entries of one packet durable, all of them or none.
 
-        :return: fires when Redis has confirmed them: only then may the device be
-            told. Fails with :class:`NotAccepted` when that will not happen in this
-            process any more. Cancel it when nobody waits for it any longer.
+        :return: fires when the log has confirmed them, and only then may the device be
+            answered. Fails with :class:`NotAccepted` if this process gives up. Cancel it when
+            its connection ends.
         """
 
     def keep(entries: Sequence[Entry]) -> Deferred[None] | None:  # noqa: N805
-        """Make durable what its device will not send again; it outlives the connection.
+        """Make durable what its device never sends again; it outlives the connection.
 
         :return: fires when the log has confirmed it, and fails with :class:`NotAccepted` when
             it was given up. None when too much is kept already, or the instance stops: publish
@@ -260,27 +260,27 @@ class IGateway(Interface):
         """
 
     def answered(session: ISession, answer: Answer) -> None:  # noqa: N805
-        """A device has sent what may be the answer to a command."""
+        """Pass on what may be the answer to a command."""
 
     def lost(peer: IPeer, count: int) -> None:  # noqa: N805
-        """So many messages could neither be published nor kept."""
+        """Count messages that could neither be published nor kept."""
 
     def rejected(
         peer: IPeer,  # noqa: N805
         reason: str,
         kind: Rejection = Rejection.CONTENT,
     ) -> None:
-        """What the peer sent breaks the protocol: it is disconnected, a datagram is dropped.
+        """Count and log a peer that breaks the protocol; the caller disconnects it, or drops.
 
         :param reason: what is wrong, in one line, for people.
         :param kind: the same, for counting.
         """
 
     def noticed(peer: IPeer, what: str) -> None:  # noqa: N805
-        """Something odd that hurts nothing; a connection tells it once."""
+        """Log something odd that hurts nothing; once a connection."""
 
     def closed(session: ISession) -> None:  # noqa: N805
-        """The connection has ended."""
+        """Note that a connection has ended."""
 
 
 @frozen

@@ -1,13 +1,13 @@
-"""The gateway of one vendor: who is connected, and where their records go."""
+"""The gateway of one vendor: its connections, and their way to the log."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
-from twisted.internet.interfaces import IAddress
+from twisted.internet.interfaces import IAddress, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from twisted.python.failure import Failure
@@ -37,7 +37,7 @@ from tracker.untrusted import shown
 
 #: Bytes of memory for entries that may outlive their connections, about.
 KEPT_BYTES: Final = 16 * 1024 * 1024
-#: Seconds that a stop waits for sockets to close: more than the protocols allow their peers.
+#: Seconds that a stop waits for sockets to close: more than connections allow their peers.
 STOP_TIMEOUT: Final = 7.0
 
 #: Bytes that an entry takes besides its payload, about.
@@ -46,18 +46,19 @@ _ENTRY_BYTES: Final = 1024
 
 @implementer(IGateway)
 class Gateway(Service):
-    """What the protocols of one vendor are given.
+    """What the connections of one vendor share beyond their port.
 
-    As a service it closes all their connections when it stops.
+    As a service it closes all of them when it stops.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         vendor: str,
         publisher: StreamPublisher,
+        *,
         authority: IDeviceAuthority,
         limiter: ConnectionLimiter,
         registry: Registry,
@@ -85,16 +86,16 @@ class Gateway(Service):
 
     @property
     def publisher(self) -> StreamPublisher:
-        """What makes its records durable."""
+        """The publisher that makes the records durable."""
         return self._publisher
 
     @property
     def devices(self) -> Mapping[str, ISession]:
-        """Device → its connection, of those that are logged in."""
+        """Device → connection, of the devices that are logged in."""
         return self._by_device
 
     def watch(self, device_id: str, observer: Observer | None) -> None:
-        """Tell an observer of all traffic of a device; None: no more of that."""
+        """Notify an observer of all traffic of a device; None: no longer."""
         if observer is None:
             self._watchers.pop(device_id, None)
         else:
@@ -153,7 +154,7 @@ class Gateway(Service):
         return self._authority.admission(device_id)
 
     def turn_away(self) -> None:
-        """Let no device log in any more: each comes again, and finds another instance."""
+        """Refuse new logins while draining; devices reconnect and reach another instance."""
         self._turns_away = True
 
     def login(self, session: ISession, device_id: str) -> Admission:
@@ -169,8 +170,8 @@ class Gateway(Service):
                 self._watchers[device_id](Traffic.CONNECTED, session.peer.encode())
                 session.observe(self._watchers[device_id])
             if older is not None:
-                # Half-dead, as a rule: the device has lost it and come again. What it had
-                # under way is sent again on the new connection.
+                # Half-dead, as a rule: the device has lost it and reconnected. It sends again
+                # on the new connection what was under way.
                 self.figures.replaced += 1
                 older.close()
         elif admission is Admission.REFUSED:
@@ -180,8 +181,8 @@ class Gateway(Service):
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         """See IGateway."""
         if not entries:
-            # Confirmed, but not in this turn: a peer that sends nothing else has to leave
-            # room for others.
+            # Confirmed, but not in this turn: a peer that sends nothing else has to let others
+            # have theirs.
             self.figures.empty += 1
             return deferLater(self._clock, 0)
         return self._publisher.publish(entries)
@@ -241,14 +242,14 @@ class Gateway(Service):
         )
 
     def moved(self, device_id: str, owner: str) -> None:
-        """Close the connection of a device that has gone to another instance."""
+        """Close the connection of a device that is connected to another instance."""
         session = self._by_device.get(device_id)
         if session is not None:
             self.rejected(session, f"has gone to the instance {shown(owner)}", Rejection.MOVED)
             session.close()
 
     def review(self) -> None:
-        """Close the connections of devices that are not served any more."""
+        """Close the connections of devices that are no longer served."""
         for device_id, session in list(self._by_device.items()):
             if self._authority.withdrawn(device_id):
                 self.rejected(session, "is not served here any more", Rejection.NOT_SERVED)

@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from twisted.application.service import Service
 from twisted.internet.defer import CancelledError, Deferred, fail
-from twisted.internet.interfaces import IDelayedCall
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -81,7 +81,7 @@ class StreamPublisher(Service):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         writer: IRecordWriter,
         condition: Condition,
         pulse: Pulse | None = None,

@@ -143,7 +143,13 @@ def ingest_role(
             health.pulse(f"appends to {streams[vendor]}", PUBLISHER_STUCK),
         )
         gateways[vendor] = Gateway(
-            reactor, vendor, publisher, authority, limiter, connections, delivery
+            reactor,
+            vendor,
+            publisher,
+            authority=authority,
+            limiter=limiter,
+            registry=connections,
+            delivery=delivery,
         )
         gateways[vendor].setServiceParent(role)
         publisher.setServiceParent(role)

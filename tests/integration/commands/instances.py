@@ -106,8 +106,13 @@ class Instance:
             self.clock, RedisWriter(commands, "telemetry:teltonika"), Condition()
         )
         self.gateway = Gateway(
-            *(self.clock, "teltonika", publisher, EveryDevice()),
-            *(ConnectionLimiter(self.clock, Limits()), self.registry, self.delivery),
+            self.clock,
+            "teltonika",
+            publisher,
+            authority=EveryDevice(),
+            limiter=ConnectionLimiter(self.clock, Limits()),
+            registry=self.registry,
+            delivery=self.delivery,
         )
 
     async def ready(self) -> None:

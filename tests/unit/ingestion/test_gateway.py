@@ -81,8 +81,13 @@ class Publishing:
         self.publisher.startService()
         limiter = ConnectionLimiter(clock, Limits())
         self.gateway = Gateway(
-            *(clock, "teltonika", self.publisher, EveryDevice(), limiter),
-            *(registry(clock, redis), delivery(clock, redis)),
+            clock,
+            "teltonika",
+            self.publisher,
+            authority=EveryDevice(),
+            limiter=limiter,
+            registry=registry(clock, redis),
+            delivery=delivery(clock, redis),
         )
         self.gateway.startService()
 
@@ -190,8 +195,13 @@ def gateway_for(clock: Clock, limits: Limits) -> Gateway:
     redis: Any = FakeRedis()
     publisher = StreamPublisher(clock, RedisWriter(redis, "telemetry:teltonika"), Condition())
     gateway = Gateway(
-        *(clock, "teltonika", publisher, EveryDevice(), ConnectionLimiter(clock, limits)),
-        *(registry(clock, redis), delivery(clock, redis)),
+        clock,
+        "teltonika",
+        publisher,
+        authority=EveryDevice(),
+        limiter=ConnectionLimiter(clock, limits),
+        registry=registry(clock, redis),
+        delivery=delivery(clock, redis),
     )
     gateway.startService()
     return gateway

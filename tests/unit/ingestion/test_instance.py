@@ -129,10 +129,10 @@ class Bench:
                 self.clock,
                 name,
                 StreamPublisher(self.clock, RedisWriter(redis, f"telemetry:{name}"), Condition()),
-                self.authority,
-                self.limiter,
-                registry(self.clock, redis),
-                delivery(self.clock, redis),
+                authority=self.authority,
+                limiter=self.limiter,
+                registry=registry(self.clock, redis),
+                delivery=delivery(self.clock, redis),
             )
             for name in ("teltonika", "other")
         }

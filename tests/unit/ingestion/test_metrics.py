@@ -61,10 +61,13 @@ class Ingest:
             condition=Condition(),
         )
         self.gateway = Gateway(
-            *(self.clock, "teltonika", self.publisher, authority or EveryDevice()),
-            self.limiter,
-            Registry(self.clock, redis, "one", lambda device_id, owner: None),
-            self.delivery,
+            self.clock,
+            "teltonika",
+            self.publisher,
+            authority=authority or EveryDevice(),
+            limiter=self.limiter,
+            registry=Registry(self.clock, redis, "one", lambda device_id, owner: None),
+            delivery=self.delivery,
         )
         self.gateway.startService()
         self.heartbeat = Heartbeat(
