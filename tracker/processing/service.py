@@ -11,10 +11,11 @@ from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.lagwatch import LagWatch
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
-from tracker.processing.consumer import READ_WAIT, STUCK, Consumer, Pace
+from tracker.processing.consumer import STUCK, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
+from tracker.processing.reading import READ_WAIT
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection

@@ -15,6 +15,7 @@ from tracker.log.entries import Delivered
 from tracker.observe.ratelimit import LimitedLog
 from tracker.position import BadEntry, EncodedAttributes, Position, digest
 from tracker.processing.metrics import ProcessMetrics
+from tracker.redis.replies import mapping
 from tracker.storage.rows import encode_json
 from tracker.untrusted import MAX_LINE, shown
 
@@ -95,7 +96,7 @@ def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
     :param entry: has its content.
     :raises BadEntry: if it is not a position.
     """
-    fields = entry.fields
+    fields = mapping(entry.content or ())
     try:
         codec = fields[b"codec"].decode("ascii")
         payload = fields[b"payload"].decode("utf-8")

@@ -143,8 +143,8 @@ async def test_an_advertised_stream_that_nobody_reads_is_told(redis: RedisServer
 async def test_a_key_of_the_wrong_type_keeps_no_other_stream_from_being_read(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker.processing.consumer.CHECK_INTERVAL", 0.1)
-    monkeypatch.setattr("tracker.processing.consumer.READ_WAIT", 0.1)
+    monkeypatch.setattr("tracker.processing.joining.CHECK_INTERVAL", 0.1)
+    monkeypatch.setattr("tracker.processing.reading.READ_WAIT", 0.1)
     redis.client.set("telemetry:wrong", "text")
     append(redis, 3)
     sink = FakeSink()

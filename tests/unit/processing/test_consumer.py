@@ -13,8 +13,9 @@ from tests.unit.log.memory import MemoryStream
 from tracker.interfaces import SinkTimedOut, SinkUnusable
 from tracker.observe.health import Condition
 from tracker.position import Position
-from tracker.processing.consumer import READ_WAIT, Consumer, Pace
+from tracker.processing.consumer import Consumer, Pace
 from tracker.processing.metrics import ProcessMetrics
+from tracker.processing.reading import READ_WAIT
 from tracker.processing.storing import LAST_RETRY
 
 STREAM = "telemetry:teltonika"
