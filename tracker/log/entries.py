@@ -33,7 +33,7 @@ class Delivered:
     @property
     def appended_at(self) -> str:
         """Time at which it was appended, by its ID; ISO 8601 UTC."""
-        # Whoever appends may choose the ID, and need not choose a time.
+        # The client that appends may choose any ID, and so one that is not a time.
         return iso_milliseconds(min(int(self.id.partition("-")[0]), MAX_TIMESTAMP_MS))
 
 

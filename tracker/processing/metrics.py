@@ -1,4 +1,4 @@
-"""What a processor tells Prometheus."""
+"""Metrics of a processor."""
 
 from __future__ import annotations
 

@@ -52,7 +52,8 @@ class RedisConnection(Service):
     txredisapi's own pools are not used: they keep commands while Redis is away, which
     would give up the bound on memory, and stop for good when a login fails. Nor is Twisted's
     ClientService: in 26.10 it raises NoTransition if the connection is lost while
-    ``prepareConnection`` logs in and checks the server, and it does not tell why an attempt failed.
+    ``prepareConnection`` logs in and checks the server, and it does not report why an attempt
+    failed.
 
     Usable is a connection to a master that answers. While nothing else is asked, it is
     asked for that every second, so that an outage is known before a device suffers it.
@@ -228,7 +229,7 @@ async def _check(protocol: RedisProtocol) -> None:
     try:
         role, *_ = await protocol.execute_command("ROLE")
     except Refused as error:
-        # Some users may not ask, and some servers that stand for others cannot tell.
+        # Some users may not ask, and some servers that stand for others do not know.
         if str(error).startswith(("NOPERM", "ERR unknown command")):
             return
         raise

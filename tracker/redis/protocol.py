@@ -126,7 +126,7 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
             # Where a script was refused, Redis before 7.0 says so in the middle of the line.
             if "READONLY " not in text:
                 raise Refused(text)
-            # It was the master. Who is now, the next attempt to connect will tell.
+            # It was the master. The next attempt to connect finds the server that is now.
             self.give_up(READ_ONLY)
             raise Unavailable(READ_ONLY)
         if isinstance(r, txredisapi.ConnectionError):

@@ -1,4 +1,4 @@
-"""Things that are done with Redis again and again."""
+"""Call a function at an interval once Redis is connected."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class Connectable(Protocol):
 
 
 class RedisTimer(Service):
-    """Does something as soon as Redis is there for the first time, then regularly.
+    """Calls a function when Redis is connected for the first time, then regularly.
 
     :param redis: what is waited for.
-    :param seconds: from one time to the next.
+    :param seconds: from one call to the next.
     :param do: a coroutine function, never called again before it has returned.
     """
 

@@ -1,4 +1,4 @@
-"""Keeps an eye on Redis itself: whether what it confirms is safe there, and its memory."""
+"""Metrics of Redis itself: whether what it confirms is durable, and its memory."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.replies import info_facts
 from tracker.redis.timer import RedisTimer
 
-#: Seconds between two looks.
+#: Seconds between two requests.
 INTERVAL: Final = 15
 
 
 class RedisWatch(RedisTimer):
-    """Reads what Redis tells of itself.
+    """Reads the reply to INFO at an interval.
 
-    While it cannot be asked there are no figures. It is not asked for its settings, which may
-    hold passwords: how often it synchronises its file is for ``tracker-admin doctor`` to see.
+    While Redis cannot be asked there are no figures. CONFIG is not used, since settings may hold
+    passwords; ``tracker-admin doctor`` checks how often Redis synchronises its file.
 
     :param registry: gets the metrics.
     """
@@ -44,11 +44,11 @@ class RedisWatch(RedisTimer):
         try:
             self._info = info_facts(await self._redis.execute("INFO"))
         except (Refused, Unavailable) as error:
-            self._log.debug("Redis does not tell of itself: {error}", error=error)
+            self._log.debug("Redis has not answered INFO: {error}", error=error)
             self._info = {}
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics, asked for by Prometheus' client at each scrape."""
+        """Yield the metrics; called by Prometheus' client at each scrape."""
         info = self._info
         durable = gauge(
             "tracker_redis_durable",
@@ -65,7 +65,7 @@ class RedisWatch(RedisTimer):
 
 
 def is_durable(info: Mapping[str, str]) -> bool:
-    """Whether what Redis confirms is safe there, as far as INFO tells."""
+    """Return True if what Redis confirms is durable, as far as INFO reports it."""
     return (
         info.get("aof_enabled") == "1"
         and info.get("aof_last_write_status", "ok") == "ok"
