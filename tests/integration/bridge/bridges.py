@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from random import random
 from typing import Any, Final
 
@@ -99,7 +100,14 @@ class Bridges:
 
     def say(self, key: str, status: str, **more: str) -> None:
         """Append a response."""
-        self.redis.client.xadd(STREAM, response(key, status, **more))
+        self.say_all([response(key, status, **more)])
+
+    def say_all(self, responses: Iterable[dict[str, str]]) -> None:
+        """Append many responses in one go."""
+        pipeline = self.redis.client.pipeline(transaction=False)
+        for one in responses:
+            pipeline.xadd(STREAM, one)
+        pipeline.execute()
 
     def statuses(self) -> set[str]:
         return {row["status"] for row in self.double.rows("commands").values()}
@@ -158,7 +166,7 @@ class Bridges:
         )
         self._open.append(connection)
         connection.startService()
-        await until(lambda: connection.connected, "connected to Redis")
+        await connection.when_connected()
         return connection
 
     def _client(self) -> DirectusClient:

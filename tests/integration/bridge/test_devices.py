@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
 import pytest
-import pytest_twisted
 from pytest_twisted import ensureDeferred
 
 from tests.integration.bridge.bridges import Bridges
@@ -21,13 +20,6 @@ from tracker.errors import Unavailable
 ALLOWED: Final = "devices:allowed"
 MODELS: Final = "devices:models"
 FIRST: Final = 356307042000000
-
-
-@pytest_twisted.async_yield_fixture
-async def bridges(redis: RedisServer) -> AsyncIterator[Bridges]:
-    bridges = Bridges(redis)
-    yield bridges
-    await bridges.end()
 
 
 def put(bridges: Bridges, count: int, model: str, start: int = 0) -> set[bytes]:

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
-import pytest_twisted
 from pytest_twisted import ensureDeferred
 
 from tests.integration.bridge.bridges import IMEI, STREAM, Bridges, response
-from tests.servers import RedisServer
 from tests.unit.bridge.queries import Complaint
 from tests.waiting import until
 from tracker.bridge.overdue import GRACE
@@ -19,13 +16,6 @@ from tracker.keys import command_record, outbound, waiting_commands
 
 #: Of commands whose time has just been over for long enough.
 LONG_AGO: Final = GRACE + 60
-
-
-@pytest_twisted.async_yield_fixture
-async def bridges(redis: RedisServer) -> AsyncIterator[Bridges]:
-    bridges = Bridges(redis)
-    yield bridges
-    await bridges.end()
 
 
 def ago(seconds: float) -> str:

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any
 
 import pytest
-import pytest_twisted
 from pytest_twisted import ensureDeferred
 
 from tests.integration.bridge.bridges import STREAM, Bridges, response
-from tests.servers import RedisServer
-from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
-from tests.unit.bridge.queries import Complaint
 from tests.waiting import until
 from tracker.bridge import responses
 from tracker.bridge.responses import BATCH
 from tracker.keys import command_record
-
-
-@pytest_twisted.async_yield_fixture
-async def bridges(redis: RedisServer) -> AsyncIterator[Bridges]:
-    bridges = Bridges(redis)
-    yield bridges
-    await bridges.end()
 
 
 @ensureDeferred
@@ -33,8 +21,8 @@ async def test_nothing_is_acknowledged_while_directus_is_down(bridges: Bridges) 
     await bridges.goes()
     await bridges.writer()
     for key in keys:
-        bridges.say(key, "delivered")
-        bridges.say(key, "responded", response=f"of {key}")
+        more = {"response": f"of {key}"}
+        bridges.say_all([response(key, "delivered"), response(key, "responded", **more)])
     await until(lambda: bridges.pending > 0 and bridges.trouble, "read, and told nowhere")
     reports = len(bridges.reports)
     await until(lambda: len(bridges.reports) > reports + 5, "tried again")
@@ -48,51 +36,10 @@ async def test_nothing_is_acknowledged_while_directus_is_down(bridges: Bridges) 
     await until(lambda: bridges.trouble is None, "well again")
 
 
-TROUBLES: Final = {
-    "429": Trouble(429, "REQUESTS_EXCEEDED", headers={"Retry-After": "0"}),
-    "500": Trouble(500, "INTERNAL_SERVER_ERROR"),
-    "503": Trouble(503, "SERVICE_UNAVAILABLE"),
-    "403": Trouble(403, "FORBIDDEN"),
-    "a proxy": Trouble(404, body=b"<html>"),
-}
-
-
-@pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
-@ensureDeferred
-async def test_nothing_is_acknowledged_that_is_answered_so(
-    bridges: Bridges, trouble: Trouble
-) -> None:
-    keys = bridges.rows(20)
-    for key in keys:
-        bridges.say(key, "responded")
-    bridges.double.troubles += [trouble] * 10_000
-    await bridges.writer()
-    await until(lambda: len(bridges.double.asked) > 10, "tried again")
-    assert bridges.pending == len(keys)
-    await until(lambda: bridges.trouble, "told")
-    bridges.double.troubles.clear()
-    await bridges.all_told()
-    assert bridges.statuses() == {"responded"}
-
-
-@ensureDeferred
-async def test_nothing_is_acknowledged_with_a_token_that_is_revoked(bridges: Bridges) -> None:
-    (key,) = bridges.rows(1)
-    bridges.say(key, "responded")
-    user = bridges.double.users.pop(BRIDGE_TOKEN)
-    await bridges.writer()
-    await until(lambda: len(bridges.double.asked) > 5, "tried again")
-    assert bridges.pending == 1
-    bridges.double.users[BRIDGE_TOKEN] = user
-    await bridges.all_told()
-    assert bridges.statuses() == {"responded"}
-
-
 @ensureDeferred
 async def test_what_directus_breaks_off_is_told_again(bridges: Bridges) -> None:
     keys = bridges.rows(20)
-    for key in keys:
-        bridges.say(key, "responded")
+    bridges.say_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     await bridges.writer()
     for _ in range(3):
@@ -107,8 +54,7 @@ async def test_what_directus_breaks_off_is_told_again(bridges: Bridges) -> None:
 @ensureDeferred
 async def test_it_ends_while_directus_hangs_and_another_goes_on(bridges: Bridges) -> None:
     keys = bridges.rows(20)
-    for key in keys:
-        bridges.say(key, "responded")
+    bridges.say_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     writer = await bridges.writer()
     await until(lambda: bridges.double.waiting, "asked")
@@ -119,28 +65,6 @@ async def test_it_ends_while_directus_hangs_and_another_goes_on(bridges: Bridges
     await bridges.writer()
     await bridges.all_told()
     assert bridges.statuses() == {"responded"}
-
-
-@ensureDeferred
-async def test_one_row_that_is_never_taken_holds_back_no_other(bridges: Bridges) -> None:
-    bad, *others = bridges.rows(50)
-    poison = Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
-    bridges.double.tables["commands"].poisoned[bad] = lambda _: poison
-    bridges.say(bad, "delivered")
-    bridges.say(bad, "responded")
-    for key in others:
-        bridges.say(key, "responded")
-    await bridges.writer()
-    await until(lambda: bridges.pending == 2, "the others are told")
-    for key in bridges.rows(50)[1:]:  # all anew
-        bridges.say(key, "failed")
-    await until(lambda: bridges.statuses() == {"routed", "failed"}, "others after it, too")
-    asked = len(bridges.double.asked)
-    await until(lambda: len(bridges.double.asked) > asked + 50, "tried again and again")
-    assert bridges.pending == 2, "and never lost"
-    bridges.double.tables["commands"].poisoned.clear()
-    await bridges.all_told()
-    assert bridges.double.rows("commands")[bad]["status"] == "responded"
 
 
 @ensureDeferred
@@ -161,8 +85,7 @@ async def test_a_row_that_is_gone_is_let_go(bridges: Bridges) -> None:
 @ensureDeferred
 async def test_redis_is_killed_and_flushed_meanwhile(bridges: Bridges) -> None:
     keys = bridges.rows(6 * BATCH)
-    for key in keys[: 4 * BATCH]:
-        bridges.say(key, "responded")
+    bridges.say_all(response(key, "responded") for key in keys[: 4 * BATCH])
     await bridges.writer()
     await until(lambda: "responded" in bridges.statuses(), "some are told")
     bridges.redis.kill()
@@ -170,8 +93,7 @@ async def test_redis_is_killed_and_flushed_meanwhile(bridges: Bridges) -> None:
     await bridges.all_told()
     assert len(_told(bridges, "responded")) == 4 * BATCH
     bridges.redis.client.flushall()
-    for key in keys[4 * BATCH :]:
-        bridges.say(key, "failed")
+    bridges.say_all(response(key, "failed") for key in keys[4 * BATCH :])
     await until(lambda: len(_told(bridges, "failed")) == 2 * BATCH, "told after a flush", 60)
     await bridges.all_told()
 
@@ -188,11 +110,9 @@ async def test_two_bridges_tell_a_status_that_never_goes_back(bridges: Bridges) 
         bridges.double.tables["commands"].poisoned[key] = watch(key)
     await bridges.writer("one")
     await bridges.writer("two")
+    bridges.say_all(response(key, "delivered") for key in keys)
     for key in keys:
-        bridges.say(key, "delivered")
-    for key in keys:
-        bridges.say(key, "responded")
-        bridges.say(key, "delivered")
+        bridges.say_all([response(key, "responded"), response(key, "delivered")])
     await bridges.all_told()
     assert bridges.statuses() == {"responded"}
     # Both may say the same; none says "delivered" of what it finds ended.
@@ -227,8 +147,7 @@ async def test_what_a_bridge_has_left_another_takes_over(
 ) -> None:
     monkeypatch.setattr(responses, "CLAIM_AFTER", 0.3)
     keys = bridges.rows(20)
-    for key in keys:
-        bridges.say(key, "responded")
+    bridges.say_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     gone = await bridges.writer("gone")
     await until(lambda: bridges.double.waiting, "asked")
