@@ -246,10 +246,9 @@ async def test_a_disk_that_takes_no_more_of_the_log(redis: RedisServer) -> None:
 )
 @ensureDeferred
 async def test_a_snapshot_or_a_rewrite_that_failed(
-    redis: RedisServer, tmp_path: Path, cli: str, command: str, field: str
+    redis: RedisServer, cli: str, command: str, field: str
 ) -> None:
-    redis.folder.rename(tmp_path / "elsewhere")
-    shutil.rmtree(tmp_path / "elsewhere")
+    shutil.rmtree(redis.folder.rename(redis.folder.with_name("gone")))
     with suppress(valkey.exceptions.ResponseError):  # it may notice at once
         redis.client.execute_command(command)
     await until(lambda: redis.client.info()[field] == "err", "it has failed")

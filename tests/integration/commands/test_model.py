@@ -473,7 +473,6 @@ def schedule(random: Random) -> list[tuple[Any, ...]]:
 
 @ensureDeferred
 async def test_every_command_ends_once_and_is_written_once_at_most(redis: RedisServer) -> None:
-    redis.client.config_set("appendfsync", "no")  # no machine dies in these lives
     finals: Counter[str] = Counter()
     for seed in range(LIVES):
         steps = schedule(Random(seed))
