@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import pytest_twisted
+from twisted.internet.task import Clock
 
+from tests.integration.commands.ledgers import clock_of
 from tests.integration.control.asking import Asking
 from tests.integration.control.echo import Server
 from tests.servers import RedisServer
@@ -58,6 +61,12 @@ async def server() -> AsyncIterator[Server]:
     server = Server()
     yield server
     await server.close()
+
+
+@pytest.fixture
+def clock(redis: RedisServer) -> Clock:
+    """A clock that shows the time of Redis, and stands."""
+    return clock_of(redis)
 
 
 @pytest_twisted.async_yield_fixture

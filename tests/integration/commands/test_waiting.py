@@ -13,7 +13,6 @@ from tests.integration.commands.ledgers import (
     DEVICE,
     OTHER,
     WAITING,
-    clock_of,
     command_ids,
     connect,
     is_empty,
@@ -36,11 +35,6 @@ from tracker.errors import Refused, Unavailable
 from tracker.janitor.orphans import OrphanSweeper, Swept
 
 ONE: Final = outbound("one")
-
-
-@pytest.fixture
-def clock(redis: RedisServer) -> Clock:
-    return clock_of(redis)
 
 
 def wait(redis: RedisServer, command_id: str, device_id: str = DEVICE, **options: Any) -> None:

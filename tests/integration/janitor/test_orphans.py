@@ -15,7 +15,6 @@ from tests.integration.commands.ledgers import (
     DEVICE,
     OTHER,
     WAITING,
-    clock_of,
     command_ids,
     connect,
     given,
@@ -43,11 +42,6 @@ from tracker.log.redis.advertised import advertised_streams, living_instances
 
 DEAD = outbound("dead")
 ANSWERED = Outcome(Status.RESPONDED, response="an answer")
-
-
-@pytest.fixture
-def clock(redis: RedisServer) -> Clock:
-    return clock_of(redis)
 
 
 class Sweeping:
