@@ -18,6 +18,7 @@ from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 
 if TYPE_CHECKING:
+    from tests.integration.bridge.bridges import Bridges
     from tests.integration.commands.instances import Instances
 
 
@@ -79,3 +80,15 @@ async def instances(redis: RedisServer) -> AsyncIterator[Instances]:
     if not redis.answers():
         redis.start()
     await instances.end()
+
+
+@pytest_twisted.async_yield_fixture
+async def bridges(redis: RedisServer) -> AsyncIterator[Bridges]:
+    """Starts halves of the bridge and a double of Directus, and ends them."""
+    from tests.integration.bridge.bridges import Bridges
+
+    bridges = Bridges(redis)
+    yield bridges
+    if not redis.answers():
+        redis.start()
+    await bridges.end()

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
+
+from twisted.logger import LogEvent, capturedLogs, formatEvent
 
 from tests.servers import RedisServer
 from tests.system.commands import fields
@@ -155,3 +159,24 @@ def _hashes(client: Any) -> None:
     for key in ("connections:registry", "connections:vendors", "devices:models"):
         client.hset(key, mapping={b"\xff": b"\xff", LONG: LONG + "y", "": "", "\n\x1b[31m": "\n"})
     client.sadd("devices:allowed", b"\xff", LONG, "", "\n\x1b[31m")
+
+
+#: Characters of a log line, a reason or a finding.
+MAX_LINE: Final = 2500
+
+
+@contextmanager
+def quiet() -> Iterator[Sequence[LogEvent]]:
+    """Check that all lines logged meanwhile are short and printable, and not failures."""
+    with capturedLogs() as captured:
+        yield captured
+    lines = [formatEvent(event) for event in captured]
+    assert [
+        event["log_failure"].getTraceback() for event in captured if "log_failure" in event
+    ] == []
+    assert [line[:200] for line in lines if len(line) > MAX_LINE] == []
+    assert [line for line in lines if not line.isprintable()] == []
+
+
+def is_line(text: str) -> bool:
+    return text.isprintable() and len(text) <= MAX_LINE

@@ -2,21 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_twisted
 
-from tests.integration.bridge.bridges import Bridges
-from tests.servers import RedisServer
 from tracker.bridge import devices, responses
-
-
-@pytest_twisted.async_yield_fixture
-async def bridges(redis: RedisServer) -> AsyncIterator[Bridges]:
-    bridges = Bridges(redis)
-    yield bridges
-    await bridges.end()
 
 
 @pytest.fixture(autouse=True)
