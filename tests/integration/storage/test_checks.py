@@ -8,7 +8,7 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.admin.doctor import Report
 from tests.meddler import meddler
 from tests.servers import PostgresServer, free_port
+from tests.waiting import wait_for
 from tracker.admin.cli import main
 from tracker.observe.examination import Examination
 from tracker.observe.findings import Finding, Status
@@ -175,12 +176,19 @@ async def test_few_connections(postgres: PostgresServer) -> None:
     assert finding.status is WARNING
     assert finding.seen.endswith(" of 8 connections are free")
     assert "ALTER SYSTEM SET max_connections = 16" in finding.mend
+
+    def connection() -> Any:
+        """Return a connection, unless those that were closed just now still count."""
+        with suppress(psycopg.OperationalError):
+            return psycopg.connect(postgres.url)
+        return None
+
     with ExitStack() as others:
         for _ in range(7):
-            others.enter_context(psycopg.connect(postgres.url))
+            others.enter_context(wait_for(connection, "a connection is free"))
         finding = (await looked_at(postgres.url)).one("sink-connections")
         assert (finding.status, finding.seen) == (FAILURE, "0 of 8 connections are free")
-        others.enter_context(psycopg.connect(postgres.url))
+        others.enter_context(wait_for(connection, "a connection is free"))
         finding = (await looked_at(postgres.url)).one("sink-reachable")
         assert finding.status is FAILURE
         assert "ALTER SYSTEM SET max_connections" in finding.mend

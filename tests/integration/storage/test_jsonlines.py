@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,30 +16,18 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 
 from tests.integration.storage.batches import CHECKPOINT, message, stored
+from tests.integration.storage.conftest import Closing
 from tracker.interfaces import Batch, SinkUnusable
 from tracker.storage.jsonlines.writer import JSONLinesSink
-
-Open = Callable[[Path], JSONLinesSink]
 
 KEY = ("telemetry:teltonika", "processor")
 
 
-@pytest_twisted.async_yield_fixture
-async def closing() -> AsyncIterator[Open]:
-    """Makes sinks that are closed at the end, whatever the test has come to."""
+def sink_at(path: Path) -> JSONLinesSink:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-
-    sinks = []
-
-    def make(path: Path) -> JSONLinesSink:
-        sinks.append(JSONLinesSink(reactor, str(path)))
-        return sinks[-1]
-
-    yield make
-    for sink in sinks:
-        await sink.close()
+    return JSONLinesSink(reactor, str(path))
 
 
 @pytest.fixture
@@ -49,8 +36,8 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest_twisted.async_fixture
-async def sink(path: Path, closing: Open) -> JSONLinesSink:
-    sink = closing(path)
+async def sink(path: Path, closing: Closing) -> JSONLinesSink:
+    sink = closing(sink_at(path))
     await sink.open()
     return sink
 
@@ -105,14 +92,14 @@ async def test_lines_are_on_disk_before_the_checkpoint_and_that_before_the_answe
 
 @ensureDeferred
 async def test_the_checkpoint_is_the_highest_entry_and_outlives_the_process(
-    sink: JSONLinesSink, path: Path, closing: Open
+    sink: JSONLinesSink, path: Path, closing: Closing
 ) -> None:
     assert await sink.checkpoint(*KEY) is None
     for entry_id in ("999-5", "1000-2", "1000-10", "1000-9", "2-0"):
         await sink.store(Batch([], {KEY: entry_id}))
     assert await sink.checkpoint(*KEY) == "1000-10"
     await sink.close()
-    again = closing(path)
+    again = closing(sink_at(path))
     await again.open()
     assert await again.checkpoint(*KEY) == "1000-10"
 
@@ -129,13 +116,13 @@ async def test_the_checkpoint_is_the_highest_entry_and_outlives_the_process(
 )
 @ensureDeferred
 async def test_a_torn_last_line_is_completed_or_cut_off(
-    end: str, kept: int, sink: JSONLinesSink, path: Path, closing: Open
+    end: str, kept: int, sink: JSONLinesSink, path: Path, closing: Closing
 ) -> None:
     await sink.store(Batch([stored(1)], CHECKPOINT))
     await sink.close()
     with path.open("a") as file:
         file.write(end)
-    again = closing(path)
+    again = closing(sink_at(path))
     await again.open()
     assert len(lines(path)) == kept
     await again.store(Batch([stored(2)], CHECKPOINT))
@@ -178,7 +165,7 @@ async def test_the_file_may_be_renamed(sink: JSONLinesSink, path: Path) -> None:
 @pytest.mark.parametrize("kind", ["no folder", "a folder", "in use", "odd checkpoints"])
 @ensureDeferred
 async def test_what_cannot_be_opened_is_told_in_one_line(
-    kind: str, path: Path, closing: Open
+    kind: str, path: Path, closing: Closing
 ) -> None:
     if kind == "no folder":
         path = path.parent / "missing" / "positions.jsonl"
@@ -189,7 +176,7 @@ async def test_what_cannot_be_opened_is_told_in_one_line(
     with path.open("a") if kind == "in use" else open(os.devnull) as other:
         fcntl.flock(other, fcntl.LOCK_EX)
         with pytest.raises(SinkUnusable) as error:
-            await closing(path).open()
+            await closing(sink_at(path)).open()
     assert str(path) in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -251,7 +238,7 @@ reactor.run()
 
 
 @ensureDeferred
-async def test_what_was_confirmed_is_there_after_kill_9(path: Path, closing: Open) -> None:
+async def test_what_was_confirmed_is_there_after_kill_9(path: Path, closing: Closing) -> None:
     confirmed = 0
     for turn in range(1, 4):
         process = subprocess.Popen(
@@ -265,7 +252,7 @@ async def test_what_was_confirmed_is_there_after_kill_9(path: Path, closing: Ope
         confirmed = int(left[-1]) if left else confirmed
         process.stdout.close()
         process.wait()
-    sink = closing(path)
+    sink = closing(sink_at(path))
     await sink.open()
     checkpoint = await sink.checkpoint("s", "g")
     assert checkpoint is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -14,12 +13,11 @@ from attrs import evolve
 from pytest_twisted import ensureDeferred
 
 from tests.integration.storage.batches import CHECKPOINT, message, stored
+from tests.integration.storage.conftest import Closing
 from tracker.interfaces import Batch, BatchRefused, SinkUnusable, StoredPosition
 from tracker.storage.sqlite import batch
 from tracker.storage.sqlite.schema import upgrade
 from tracker.storage.sqlite.writer import SQLiteSink
-
-Open = Callable[..., SQLiteSink]
 
 
 def sink_at(path: Path, migrate: bool = True) -> SQLiteSink:
@@ -29,28 +27,14 @@ def sink_at(path: Path, migrate: bool = True) -> SQLiteSink:
     return SQLiteSink(running, str(path), migrate)
 
 
-@pytest_twisted.async_yield_fixture
-async def closing() -> AsyncIterator[Open]:
-    """Makes sinks that are closed at the end, whatever the test has come to."""
-    sinks = []
-
-    def make(path: Path, migrate: bool = True) -> SQLiteSink:
-        sinks.append(sink_at(path, migrate))
-        return sinks[-1]
-
-    yield make
-    for sink in sinks:
-        await sink.close()
-
-
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "positions.sqlite"
 
 
 @pytest_twisted.async_fixture
-async def sink(path: Path, closing: Open) -> SQLiteSink:
-    sink = closing(path)
+async def sink(path: Path, closing: Closing) -> SQLiteSink:
+    sink = closing(sink_at(path))
     await sink.open()
     return sink
 
@@ -113,7 +97,7 @@ async def test_a_record_without_a_fix_moves_the_contact_and_not_the_place(
 
 
 @ensureDeferred
-async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path, closing: Open) -> None:
+async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path, closing: Closing) -> None:
     positions = [
         stored(second, device, event=event, satellites=satellites)
         for second in range(5)
@@ -125,7 +109,7 @@ async def test_last_positions_do_not_depend_on_the_order(tmp_path: Path, closing
     for seed in range(5):
         random = Random(seed)
         random.shuffle(positions)
-        sink = closing(tmp_path / f"{seed}.sqlite")
+        sink = closing(sink_at(tmp_path / f"{seed}.sqlite"))
         await sink.open()
         left = list(positions)
         while left:
@@ -155,9 +139,9 @@ async def test_a_failed_batch_leaves_nothing_behind(sink: SQLiteSink, path: Path
 
 
 @ensureDeferred
-async def test_it_opens_what_it_has_written(path: Path, closing: Open) -> None:
+async def test_it_opens_what_it_has_written(path: Path, closing: Closing) -> None:
     for second in (1, 2):
-        sink = closing(path)
+        sink = closing(sink_at(path))
         await sink.open()
         await sink.store(Batch([stored(second)], CHECKPOINT))
         await sink.close()
@@ -201,7 +185,7 @@ async def test_a_file_that_was_deleted_is_no_place_to_store_in(
 @pytest.mark.parametrize("kind", ["no folder", "a folder", "not a database", "newer schema"])
 @ensureDeferred
 async def test_what_cannot_be_opened_is_told_in_one_line(
-    kind: str, tmp_path: Path, closing: Open
+    kind: str, tmp_path: Path, closing: Closing
 ) -> None:
     path = tmp_path / "positions.sqlite"
     if kind == "no folder":
@@ -214,7 +198,7 @@ async def test_what_cannot_be_opened_is_told_in_one_line(
         database = sqlite3.connect(path)
         database.execute("PRAGMA user_version = 999")
         database.close()
-    sink = closing(path)
+    sink = closing(sink_at(path))
     with pytest.raises(SinkUnusable) as error:
         await sink.open()
     assert str(path) in str(error.value)
@@ -268,7 +252,7 @@ INSERT INTO positions (
 
 
 @ensureDeferred
-async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: Open) -> None:
+async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: Closing) -> None:
     # Down to what is in it: version 1 kept messages among the positions.
     nowhere: dict[str, Any] = dict.fromkeys(
         ("latitude", "longitude", "altitude", "angle", "speed", "satellites"), None
@@ -279,7 +263,7 @@ async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: 
         message(6, message='say "ë\\"', imei="1"),
         message(7, message=None, message_type=6),
     ]
-    fresh = closing(tmp_path / "fresh.sqlite")
+    fresh = closing(sink_at(tmp_path / "fresh.sqlite"))
     await fresh.open()
     await fresh.store(Batch(records, CHECKPOINT))
     old = sqlite3.connect(tmp_path / "upgraded.sqlite", isolation_level=None)
@@ -292,7 +276,7 @@ async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: 
         into = f"({columns})" if kept == columns else ""
         old.execute(f"INSERT INTO main.{table} {into} SELECT {kept} FROM fresh.{table}")
     old.close()
-    upgraded = closing(tmp_path / "upgraded.sqlite")
+    upgraded = closing(sink_at(tmp_path / "upgraded.sqlite"))
     await upgraded.open()
 
     def everything(path: Path) -> dict[str, Any]:
@@ -307,14 +291,14 @@ async def test_an_upgraded_database_equals_a_fresh_one(tmp_path: Path, closing: 
 @pytest.mark.parametrize("version", [0, 1])
 @ensureDeferred
 async def test_an_old_database_is_left_alone_unless_it_may_be_upgraded(
-    version: int, path: Path, closing: Open
+    version: int, path: Path, closing: Closing
 ) -> None:
     database = sqlite3.connect(path, isolation_level=None)
     upgrade(database, "", target=version)
     database.close()
     before = rows(path, "SELECT * FROM sqlite_master")
     with pytest.raises(SinkUnusable, match=f"schema {version}.*tracker-admin migrate --sink"):
-        await closing(path, migrate=False).open()
+        await closing(sink_at(path, migrate=False)).open()
     assert rows(path, "SELECT * FROM sqlite_master") == before
-    await closing(path).open()
-    await closing(path, migrate=False).open()
+    await closing(sink_at(path)).open()
+    await closing(sink_at(path, migrate=False)).open()
