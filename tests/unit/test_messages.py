@@ -1,0 +1,152 @@
+"""The wording of errors that users make: the only tests that hold it.
+
+Everywhere else, tests assert the type of an error, and the name or the value that it has to
+contain.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import click
+import pytest
+
+from tracker.admin.options import Duration, Imei, Options, read_file
+from tracker.config import (
+    ingest_streams,
+    name_of,
+    secret,
+    sink_url,
+)
+from tracker.console.operators import Operators
+from tracker.console.sessions import session_key
+from tracker.net.certificates import load_certificates, load_private_key
+from tracker.net.endpoints import ip_address, named, no_more, number
+from tracker.redis.address import redis_address
+from tracker.storage.sinks import make_sink
+
+
+def file_of(folder: Path, content: bytes) -> Path:
+    path = folder / "file"
+    path.write_bytes(content)
+    path.chmod(0o600)
+    return path
+
+
+DAMAGED: Final = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+
+#: What a user does in an empty folder → what the user reads, where {} is that folder.
+MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
+    # Options of the roles.
+    (
+        lambda _: redis_address("http://h", {}),
+        "Redis URL: must begin with redis://, rediss://, unix:// or redis+sentinel://",
+    ),
+    (
+        lambda _: redis_address("redis://host:port", {}),
+        "Redis URL: the port or the host is not valid",
+    ),
+    (
+        lambda _: name_of("--instance-id", "a b", {}, "INSTANCE_ID"),
+        "--instance-id: letters, digits, '.', '_' and '-' only, at most 64: 'a b'",
+    ),
+    (
+        lambda _: sink_url(None, {}),
+        "--sink is required, as --sink sqlite:/var/lib/tracker/positions.db",
+    ),
+    (
+        lambda at: sink_url(None, {"TRACKER_SINK_FILE": f"{at}/none"}),
+        "TRACKER_SINK_FILE {}/none: No such file or directory",
+    ),
+    (
+        lambda at: sink_url(None, {"TRACKER_SINK_FILE": str(file_of(at, b"\xff"))}),
+        "TRACKER_SINK_FILE {}/file: is not UTF-8",
+    ),
+    (
+        lambda at: secret("--token-file", str(file_of(at, b"\n")), {}, "TOKEN"),
+        "--token-file: a secret is needed there, or in TOKEN",
+    ),
+    (
+        lambda _: ingest_streams({"REDIS_TELEMETRY_STREAM": "a,b"}, ["teltonika"]),
+        "REDIS_TELEMETRY_STREAM: several names are for the processor; ingestion writes one",
+    ),
+    (
+        lambda _: ingest_streams({"REDIS_TELEMETRY_STREAM": "a b"}, ["teltonika"]),
+        "REDIS_TELEMETRY_STREAM: a name holds no spaces: 'a b'",
+    ),
+    (
+        lambda _: make_sink(None, "mysql://h/db"),
+        "unknown sink 'mysql': use postgresql://…, sqlite:PATH or jsonlines:PATH "
+        "(jsonlines:- is standard output)",
+    ),
+    (lambda _: make_sink(None, "sqlite:"), "sqlite: needs the path of a file, sqlite:PATH"),
+    # Endpoints.
+    (
+        lambda _: named("udp:5027:127.0.0.1", ("port",)),
+        "too many arguments (a colon in one is written \\:)",
+    ),
+    (lambda _: named("udp:5027:port=5028", ("port",)), "the port is given twice"),
+    (
+        lambda _: no_more({"mood": "0660"}, ("port", "mode")),
+        "unknown argument 'mood'; there are port, mode",
+    ),
+    (lambda _: number("port", "65536"), "the port must be a number up to 65535, not '65536'"),
+    (
+        lambda _: ip_address("interface", "localhost"),
+        "the interface must be an IP address, not 'localhost'",
+    ),
+    # Files.
+    (
+        lambda at: load_certificates(file_of(at, b"hello")),
+        "{}/file: holds no certificate in PEM form",
+    ),
+    (
+        lambda at: load_certificates(file_of(at, DAMAGED)),
+        "{}/file: a certificate in it is damaged",
+    ),
+    (
+        lambda at: load_private_key(file_of(at, b"hello")),
+        "{}/file: holds no private key in PEM form",
+    ),
+    (
+        lambda at: Operators(file_of(at, b"# nobody\n")),
+        "{}/file: nobody is in it: tracker-admin console-operator add --file {}/file NAME",
+    ),
+    (lambda at: Operators(file_of(at, b"what is that\n")), "{}/file: line 1 is not NAME ROLE HASH"),
+    (
+        lambda at: session_key(file_of(at, b"short")),
+        "{}/file: a key has 32 bytes: remove it, and one is made",
+    ),
+    # Options of tracker-admin.
+    (
+        lambda at: read_file(file_of(at, b"[tracker-admin]\ncontrol = \xff\n")),
+        "{}/file: is not UTF-8",
+    ),
+    (lambda at: read_file(at), "{}: cannot be read: Is a directory"),
+    (
+        lambda at: Options(environ={}).found_control(at),
+        "say which control port: --control ENDPOINT, TRACKER_CONTROL or a file (none is in {})",
+    ),
+    (
+        lambda _: Duration().convert("5", None, None),
+        "Invalid value: '5' is not like 90s, 30m, 24h or 7d",
+    ),
+    (
+        lambda _: Imei().convert("12345", None, None),
+        "Invalid value: '12345' is no IMEI of 15 digits",
+    ),
+]
+
+
+@pytest.mark.parametrize(("mistake", "text"), MESSAGES, ids=[text for _, text in MESSAGES])
+def test_the_message_of_a_mistake(
+    mistake: Callable[[Path], Any], text: str, tmp_path: Path
+) -> None:
+    with pytest.raises((ValueError, OSError, click.UsageError)) as raised:
+        mistake(tmp_path)
+    error = raised.value
+    told = error.format_message() if isinstance(error, click.UsageError) else str(error)
+    assert told.replace(os.fspath(tmp_path), "{}") == text
