@@ -36,9 +36,7 @@ from tracker.command import Outcome, Status
 from tracker.commands.ledger import CommandLedger
 from tracker.commands.registry import connections
 from tracker.commands.registry import sweep as sweep_registry
-from tracker.commands.streams import outbound_streams, remove_empty_outbound
 from tracker.janitor.orphans import OrphanSweeper, Swept
-from tracker.log.redis.advertised import advertised_streams, living_instances
 
 DEAD = outbound("dead")
 ANSWERED = Outcome(Status.RESPONDED, response="an answer")
@@ -258,32 +256,6 @@ async def test_an_empty_stream_goes_with_its_instance(
 
 
 @ensureDeferred
-async def test_streams_of_all_instances_are_found_and_nothing_else(
-    connected: Connected, redis: RedisServer
-) -> None:
-    names = {f"eu-{number}" for number in range(1500)} | {"a:b", "ü", "*"}
-    for name in names:
-        put(redis, outbound(name), {"a": "b"})
-    redis.client.set(outbound("text"), "none")
-    put(redis, "commands:responses", {"a": "b"})
-    assert {name async for name in outbound_streams(connected.connection)} == names
-
-
-@ensureDeferred
-async def test_a_stream_that_is_not_empty_or_not_orphaned_is_not_removed(
-    connected: Connected, redis: RedisServer
-) -> None:
-    put(redis, DEAD, {"a": "b"})
-    assert not await remove_empty_outbound(connected.connection, "dead")
-    redis.client.xtrim(DEAD, maxlen=0)
-    live(redis, "dead")
-    assert not await remove_empty_outbound(connected.connection, "dead")
-    redis.client.delete("instance:heartbeat:dead")
-    assert await remove_empty_outbound(connected.connection, "dead")
-    assert not await remove_empty_outbound(connected.connection, "dead")
-
-
-@ensureDeferred
 async def test_an_instance_that_lives_keeps_what_it_has(
     sweep: Sweeping, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
@@ -500,36 +472,3 @@ async def test_stop_does_not_wait_for_all_commands_of_a_device(
     left = command_ids(redis, waiting())
     assert 0 < len(left) < 150
     assert (await sweep()).commands["expired"] == len(left)
-
-
-# Who lives.
-
-
-@ensureDeferred
-async def test_many_instances_live(connected: Connected, redis: RedisServer) -> None:
-    names = {f"eu-{number}" for number in range(2500)} | {"a:b", "ü"}
-    live(redis, *names)
-    assert await living_instances(connected.connection) == names
-
-
-@ensureDeferred
-@pytest.mark.parametrize(
-    "beat",
-    ['{"streams": null}', '{"streams": 7}', '{"streams": {"a": 1}}', "[]", "7", "", "\xff", "null"],
-)
-async def test_a_heartbeat_that_is_none_of_ours_advertises_nothing(
-    beat: str, connected: Connected, redis: RedisServer
-) -> None:
-    redis.client.set("instance:heartbeat:eu-1", beat.encode("latin-1"))
-    redis.client.set("instance:heartbeat:eu-2", '{"streams": ["telemetry:x", 7]}')
-    assert await advertised_streams(connected.connection) == {"telemetry:x": "eu-2"}
-    assert await living_instances(connected.connection) == {"eu-1", "eu-2"}
-
-
-@ensureDeferred
-async def test_a_heartbeat_of_another_type_advertises_nothing(
-    connected: Connected, redis: RedisServer
-) -> None:
-    redis.client.hset("instance:heartbeat:eu-1", "a", "b")
-    redis.client.set("instance:heartbeat:eu-2", '{"streams": ["telemetry:x"]}')
-    assert await advertised_streams(connected.connection) == {"telemetry:x": "eu-2"}

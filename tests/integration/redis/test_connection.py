@@ -149,7 +149,7 @@ async def test_an_idle_connection_notices_a_server_that_hangs(redis: RedisServer
 @ensureDeferred
 async def test_a_server_that_loads_its_data_is_waited_for(redis: RedisServer) -> None:
     pipeline = redis.client.pipeline(transaction=False)
-    for number in range(4500):
+    for number in range(2500):
         pipeline.set(f"key-{number}", "")
     pipeline.execute()
     redis.kill()
@@ -160,12 +160,15 @@ async def test_a_server_that_loads_its_data_is_waited_for(redis: RedisServer) ->
     await until(lambda: "LOADING" in " ".join(map(str, connected.reports)), "it loads")
     assert None not in connected.reports
     await connected.usable()
-    assert await connected.connection.execute("DBSIZE") == 4500
+    assert await connected.connection.execute("DBSIZE") == 2500
     await connected.connection.stopService()
 
 
 @ensureDeferred
-async def test_a_server_that_nobody_can_connect_to_is_told() -> None:
+async def test_a_server_that_nobody_can_connect_to_is_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("tracker.redis.address.CONNECT_TIMEOUT", 0.3)
     with ExitStack() as stack:
         # A queue that is full: the kernel drops whoever wants to connect.
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
