@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 import pytest
+from twisted.internet.testing import MemoryReactorClock
 
 from tracker.admin.options import Duration, Imei, Options, read_file
 from tracker.config import (
@@ -36,6 +37,7 @@ def file_of(folder: Path, content: bytes) -> Path:
     return path
 
 
+REACTOR: Final[Any] = MemoryReactorClock()
 DAMAGED: Final = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
 
 #: What a user does in an empty folder → what the user reads, where {} is that folder.
@@ -78,11 +80,11 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         "REDIS_TELEMETRY_STREAM: a name holds no spaces: 'a b'",
     ),
     (
-        lambda _: make_sink(None, "mysql://h/db"),
+        lambda _: make_sink(REACTOR, "mysql://h/db"),
         "unknown sink 'mysql': use postgresql://…, sqlite:PATH or jsonlines:PATH "
         "(jsonlines:- is standard output)",
     ),
-    (lambda _: make_sink(None, "sqlite:"), "sqlite: needs the path of a file, sqlite:PATH"),
+    (lambda _: make_sink(REACTOR, "sqlite:"), "sqlite: needs the path of a file, sqlite:PATH"),
     # Endpoints.
     (
         lambda _: named("udp:5027:127.0.0.1", ("port",)),
