@@ -376,7 +376,7 @@ class World:
         """Let everything come to its end: some commands by their time being up."""
         for instance in self.instances.values():
             instance.wire.dies_after = None
-        for _ in range(70):
+        for seconds in (*[5] * 10, *[20] * 20):
             await self.settle()
             self._forget_dead()
             for device in self.devices.values():
@@ -385,7 +385,7 @@ class World:
             await self.do_janitor()
             if not self.unfinished():
                 break
-            self.clock.advance(5)
+            self.clock.advance(seconds)
         await self.settle()
         for name in list(self.instances):
             await self.do_stop(name)
