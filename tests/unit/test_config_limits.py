@@ -94,7 +94,7 @@ def test_a_limit_past_its_bounds_is_told_with_its_option(name: str, value: float
     with pytest.raises(ConfigError) as raised:
         settings(Limits, options(**{name: value}))
     message = str(raised.value)
-    assert message.startswith(f"--{name}: must be between ")
+    assert message.startswith(f"--{name}: ")
     assert message.endswith(f": {value:,}")
     assert "\n" not in message
 
@@ -102,7 +102,7 @@ def test_a_limit_past_its_bounds_is_told_with_its_option(name: str, value: float
 @pytest.mark.parametrize("name", ["login-timeout", "idle-timeout"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf"), -0.0])
 def test_a_time_that_is_no_time_is_refused(name: str, value: float) -> None:
-    with pytest.raises(ConfigError, match=f"--{name}: must be between"):
+    with pytest.raises(ConfigError, match=f"--{name}: "):
         settings(Limits, options(**{name: value}))
 
 

@@ -20,7 +20,7 @@ def test_a_duration_is_a_number_with_a_unit(text: str, seconds: float | None) ->
     "text", ["", "24", "h", "0s", "-1h", "1.5h", "24H", "24 h", "1w", "36501d", "٣h", "nones"]
 )
 def test_what_is_no_duration_is_told(text: str) -> None:
-    with pytest.raises(ConfigError, match="--retain: must be like") as told:
+    with pytest.raises(ConfigError, match="--retain: ") as told:
         config.duration("--retain", text)
     assert repr(text) in str(told.value)
 
@@ -41,5 +41,5 @@ def test_a_size_is_a_number_with_a_unit(text: str, bytes_: int | None) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "1048575", "1023k", "G", "2g", "2GB", "-1G", "1.5G"])
 def test_what_is_no_size_is_told(text: str) -> None:
-    with pytest.raises(ConfigError, match="--retain-bytes: must be like"):
+    with pytest.raises(ConfigError, match="--retain-bytes: "):
         config.size("--retain-bytes", text)

@@ -17,10 +17,13 @@ from twisted.internet.testing import MemoryReactorClock
 
 from tracker.admin.options import Duration, Imei, Options, read_file
 from tracker.config import (
+    choice,
+    duration,
     ingest_streams,
     name_of,
     secret,
     sink_url,
+    size,
 )
 from tracker.console.operators import Operators
 from tracker.console.sessions import session_key
@@ -85,6 +88,18 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         "(jsonlines:- is standard output)",
     ),
     (lambda _: make_sink(REACTOR, "sqlite:"), "sqlite: needs the path of a file, sqlite:PATH"),
+    (
+        lambda _: duration("--retain", "24"),
+        "--retain: must be like 90s, 30m, 24h or 7d, or none, not '24'",
+    ),
+    (
+        lambda _: size("--retain-bytes", "2GB"),
+        "--retain-bytes: must be like 512M or 2G, at least 1M, or none, not '2GB'",
+    ),
+    (
+        lambda _: choice({"colour": "red"}, "colour", "blue", "green"),
+        "--colour: must be blue or green, not 'red'",
+    ),
     # Endpoints.
     (
         lambda _: named("udp:5027:127.0.0.1", ("port",)),

@@ -218,7 +218,7 @@ async def test_a_write_that_a_demoted_master_refuses_drops_the_connection(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.client.replicaof("127.0.0.1", free_port())
-    with pytest.raises(Unavailable, match="a read-only replica"):
+    with pytest.raises(Unavailable):
         await connected.connection.execute("SET", "imei", "356307042441013")
     await until(lambda: not connected.connection.connected, "disconnected")
     await until(lambda: len(connected.reports) > 2, "it was tried again")
@@ -232,7 +232,7 @@ async def test_a_script_that_a_demoted_master_refuses_does_so_too(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.client.replicaof("127.0.0.1", free_port())
-    with pytest.raises(Unavailable, match="a read-only replica"):
+    with pytest.raises(Unavailable):
         await connected.connection.execute("EVAL", "redis.call('SET', KEYS[1], '1')", 1, "key")
     redis.client.replicaof("NO", "ONE")
     await connected.connection.when_connected()

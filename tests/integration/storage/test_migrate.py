@@ -154,7 +154,7 @@ async def test_a_newer_database_is_refused(may_migrate: bool, database: str) -> 
     migrate_sink(database)
     query(database, "INSERT INTO schema_version (version) VALUES (999)")
     sink = make_sink(reactor, database, may_migrate)
-    with pytest.raises(SinkUnusable, match=r"schema 999.*upgrade Tracker"):
+    with pytest.raises(SinkUnusable, match="999"):
         await sink.open()
     await sink.close()
     result = migrate("--sink", database)
@@ -169,7 +169,7 @@ async def test_nothing_is_made_without_leave(database: str) -> None:
     reactor: Any = installed
 
     careful = make_sink(reactor, database, migrate=False)
-    with pytest.raises(SinkUnusable, match=r"schema 0.*run tracker-admin migrate --sink post"):
+    with pytest.raises(SinkUnusable, match="tracker-admin migrate --sink post"):
         await careful.open()
     assert query(database, "SELECT to_regclass('positions')") == [(None,)]
     migrate_sink(database)

@@ -267,7 +267,7 @@ _BACKENDS = (
 async def test_a_nul_in_the_codec_is_refused(sink: PostgreSQLSink) -> None:
     one = stored(1)
     odd = StoredPosition(one.position, one.digest, one.vendor, "8\0E", one.received_at)
-    with pytest.raises(BatchRefused, match="invalid byte sequence"):
+    with pytest.raises(BatchRefused):
         await sink.store(Batch([odd], CHECKPOINT))
 
 

