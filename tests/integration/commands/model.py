@@ -1,0 +1,438 @@
+"""A world of two instances, three devices and a janitor, whose clock the test turns."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any, Final
+
+from attrs import define, field
+from twisted.internet.defer import Deferred, fail, gatherResults, succeed
+from twisted.internet.task import Clock, deferLater
+from zope.interface import implementer
+
+from tests.integration.commands.instances import reader
+from tests.servers import RedisServer
+from tests.system.commands import FINAL, responses
+from tests.waiting import until
+from tracker.command import Answer, Command, CommandFrame
+from tracker.commands.delivery import CommandDelivery
+from tracker.commands.ledger import CommandLedger
+from tracker.commands.registration import Registry
+from tracker.commands.shared import Timing
+from tracker.interfaces import ISession, Observer, SessionEnded, SessionFacts
+from tracker.janitor.orphans import OrphanSweeper, Swept
+from tracker.keys import heartbeat, outbound
+from tracker.observe.health import Condition
+from tracker.redis.connection import RedisConnection
+
+INSTANCES: Final = ("a", "b")
+
+DEVICES: Final = tuple(f"35630704244{number:04}" for number in range(3))
+
+TIMEOUT: Final = 10.0
+
+LATE: Final = 20.0
+
+
+class Wire:
+    """A connection that a process loses when it crashes: it hears nothing more."""
+
+    def __init__(self, connection: RedisConnection) -> None:
+        self.crashed = False
+        self.in_flight = 0
+        self.dies_after: int | None = None
+        """So many more commands are sent; the answer to the last one is never heard."""
+        self._connection = connection
+        self._clock: Any = None
+
+    @property
+    def connected(self) -> bool:
+        return not self.crashed and self._connection.connected
+
+    def when_connected(self) -> Deferred[None]:
+        return Deferred() if self.crashed else self._connection.when_connected()
+
+    def execute(self, *arguments: Any) -> Deferred[Any]:
+        if self.crashed:
+            return Deferred()
+        if self.dies_after is not None:
+            self.dies_after -= 1
+            self.crashed = self.dies_after <= 0
+        self.in_flight += 1
+        heard: Deferred[Any] = Deferred()
+
+        def deliver(result: Any) -> None:
+            self.in_flight -= 1
+            if not (self.crashed or heard.called):
+                heard.callback(result)  # a Failure goes the other way
+
+        self._connection.execute(*arguments).addBoth(deliver)
+        return heard
+
+
+@define
+class Device:
+    """What a device has seen."""
+
+    device_id: str
+    executed: list[tuple[str, float]] = field(factory=list)
+    """Texts, which are command ids, and when."""
+    session: ModelSession | None = None
+    refused: set[str] = field(factory=set)
+    answered: set[str] = field(factory=set)
+
+
+@implementer(ISession)
+class ModelSession:
+    """A connection of a device to an instance."""
+
+    def __init__(self, instance: Instance, device: Device) -> None:
+        self.device_id: str | None = device.device_id
+        self.peer = "model"
+        self.host = ""
+        self.instance = instance
+        self.device = device
+        self.closed = False
+        self.busy = False
+        self.unanswered: list[tuple[str, str, float]] = []
+        self.waiting: Deferred[None] | None = None
+
+    def close(self) -> None:
+        if self.closed:
+            return
+        self.closed = True
+        if self.device.session is self:
+            self.device.session = None
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.errback(SessionEnded())
+        self.instance.lost(self)
+
+    def retire(self) -> None:
+        self.close()
+
+    def facts(self) -> SessionFacts:
+        return SessionFacts(0.0, 0.0, "", 0, 0)
+
+    def observe(self, observer: Observer | None) -> None:
+        """Nobody does."""
+
+    def command_frame(self, text: str, codec: str) -> CommandFrame:
+        return CommandFrame(codec or "12", text.encode())
+
+    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
+        if self.closed:
+            return fail(SessionEnded())
+        if not self.busy:
+            return succeed(None)
+
+        def forget(_: object) -> None:
+            self.waiting = None
+
+        self.waiting = Deferred(forget)
+        return self.waiting
+
+    def write_command(self, data: bytes) -> None:
+        assert not self.closed
+        assert not self.busy
+        now = self.instance.world.clock.seconds()
+        # A device whose connection is half dead never sees it; the instance cannot know.
+        self.device.executed.append((data.decode(), now))
+        self.unanswered.append((data.decode(), "12", now))
+
+    def free(self) -> None:
+        self.busy = False
+        waiting, self.waiting = self.waiting, None
+        if waiting is not None:
+            waiting.callback(None)
+
+    def answer(self, refuse: bool) -> None:
+        """The device answers the oldest command that it has not answered."""
+        now = self.instance.world.clock.seconds()
+        # What is later than that cannot be told from the next answer, as the docs say.
+        self.unanswered = [one for one in self.unanswered if now < one[2] + TIMEOUT + LATE - 1]
+        if not self.unanswered or self.closed:
+            return
+        text, codec, _ = self.unanswered.pop(0)
+        (self.device.refused if refuse else self.device.answered).add(text)
+        self.instance.delivery.answered(self, Answer(codec, text, refuse))
+
+
+class Instance:
+    """One process: from a start to a stop or a crash."""
+
+    def __init__(self, world: World, name: str) -> None:
+        from twisted.internet import reactor as installed
+
+        reactor: Any = installed
+
+        self.world = world
+        self.name = name
+        self.sessions: set[ModelSession] = set()
+        self._connections = [
+            RedisConnection(reactor, world.redis.address, Condition(), reply_timeout=10.0)
+            for _ in range(2)
+        ]
+        for connection in self._connections:
+            connection.startService()
+        self.wire = Wire(self._connections[0])
+        wire: Any = self.wire
+        self.registry = Registry(world.clock, wire, name, self._moved)
+        self.delivery = CommandDelivery(
+            world.clock,
+            reader(self._connections[1], wire, name),
+            CommandLedger(world.clock, wire, name),
+            name,
+            timing=Timing(late_answer=LATE),
+            waits=True,
+            fetch=self.registry.repeat,
+            condition=Condition(),
+        )
+
+    async def start(self) -> None:
+        await gatherResults([one.when_connected() for one in self._connections])
+        self.world.redis.client.set(heartbeat(self.name), "{}")
+        self.registry.startService()
+        self.delivery.startService()
+        self.registry.disown()
+        self.delivery.begin()
+
+    def login(self, device: Device) -> None:
+        session = ModelSession(self, device)
+        older = device.session
+        device.session = session
+        self.sessions.add(session)
+        assert session.device_id is not None
+        self.registry.entered(session.device_id)
+        self.delivery.arrived(session, session.device_id)
+        if older is not None and older.instance is self:
+            older.close()  # as the gateway does; elsewhere it lives on, half dead
+
+    def lost(self, session: ModelSession) -> None:
+        self.sessions.discard(session)
+        assert session.device_id is not None
+        if not any(one.device is session.device for one in self.sessions):
+            self.registry.left(session.device_id)
+        self.delivery.departed(session, session.device_id)
+
+    def _moved(self, device_id: str, owner: str) -> None:
+        for session in list(self.sessions):
+            if session.device_id == device_id:
+                session.close()
+
+    async def crash(self) -> None:
+        self.wire.crashed = True
+        for session in self.sessions:
+            session.closed = True
+            if session.device.session is session:
+                session.device.session = None
+        for connection in self._connections:
+            await connection.stopService()
+
+    async def stop(self) -> None:
+        stopped = self.delivery.stopService()
+        await self._turn_until(stopped)
+        self.world.redis.client.delete(heartbeat(self.name))
+        await self._turn_until(self.registry.stopService())
+        for session in list(self.sessions):
+            session.close()
+        for connection in self._connections:
+            await connection.stopService()
+
+    async def _turn_until(self, done: Deferred[None]) -> None:
+        def is_done() -> bool:
+            if not done.called:
+                self.world.clock.advance(0.5)
+            return bool(done.called)
+
+        await until(is_done, f"{self.name} has stopped")
+
+
+class World:
+    """Everything there is."""
+
+    def __init__(self, redis: RedisServer, connection: RedisConnection) -> None:
+        self.redis = redis
+        self.clock = Clock()
+        self.clock.advance(1_790_000_000)
+        self.connection = connection
+        self.devices = {name: Device(name) for name in DEVICES}
+        self.instances: dict[str, Instance] = {}
+        self.commands: dict[str, Command] = {}
+        self.ledger = CommandLedger(self.clock, connection, "bridge")
+
+    async def settle(self) -> None:
+        """Let Redis answer, until nothing is under way."""
+        from twisted.internet import reactor as installed
+
+        reactor: Any = installed
+
+        quiet = 0
+        while quiet < 2:
+            await deferLater(reactor, 0.001)
+            self.clock.advance(0)
+            living = [one for one in self.instances.values() if not one.wire.crashed]
+            busy = any(one.wire.in_flight for one in living) or self._unread(living)
+            quiet = 0 if busy else quiet + 1
+        for one in list(self.instances.values()):
+            if one.wire.crashed:
+                del self.instances[one.name]
+                await one.crash()
+
+    def _unread(self, instances: Sequence[Instance]) -> bool:
+        """Return whether any of them has not read all of its stream."""
+        pipeline = self.redis.client.pipeline(transaction=False)
+        for one in instances:
+            pipeline.xinfo_groups(outbound(one.name))
+        found = pipeline.execute(raise_on_error=False)  # there need not be a stream
+        groups = [group for one in found if not isinstance(one, Exception) for group in one]
+        return any(group["lag"] for group in groups)
+
+    async def do(self, step: tuple[Any, ...]) -> None:
+        what, *rest = step
+        await getattr(self, f"do_{what}")(*rest)
+
+    async def do_start(self, name: str) -> None:
+        if name not in self.instances:
+            self.instances[name] = Instance(self, name)
+            await self.instances[name].start()
+
+    async def do_stop(self, name: str) -> None:
+        if name in self.instances:
+            await self.instances.pop(name).stop()
+
+    async def do_crash(self, name: str, forgotten: bool) -> None:
+        if name in self.instances:
+            await self.instances.pop(name).crash()
+        if forgotten and name not in self.instances:
+            self.redis.client.delete(heartbeat(name))
+
+    async def do_crash_soon(self, name: str, commands: int) -> None:
+        if name in self.instances:
+            self.instances[name].wire.dies_after = commands
+
+    async def do_look_dead(self, name: str) -> None:
+        """It lives, but its heartbeat is late; a janitor believes it."""
+        self.redis.client.delete(heartbeat(name))
+        await self.do_janitor()
+        if name in self.instances:
+            self.redis.client.set(heartbeat(name), "{}")
+
+    async def do_submit(self, device: int, expires_in: float, direct: str | None) -> None:
+        number = len(self.commands)
+        command = Command(
+            *(f"c{number}", DEVICES[device], f"c{number}"),
+            *(self.ledger.now + int(expires_in * 1000), "", TIMEOUT),
+        )
+        self.commands[command.command_id] = command
+        await self._put(command, direct)
+
+    async def do_repeat(self, which: int, direct: str | None) -> None:
+        if self.commands:
+            await self._put(self.commands[f"c{which % len(self.commands)}"], direct)
+
+    async def _put(self, command: Command, direct: str | None) -> None:
+        if direct is None:
+            await self.ledger.submit(command)
+        else:
+            await self.connection.execute("XADD", outbound(direct), "*", *command.to_fields())
+
+    async def do_login(self, device: int, name: str) -> None:
+        if name in self.instances:
+            self.instances[name].login(self.devices[DEVICES[device]])
+
+    async def do_leave(self, device: int) -> None:
+        session = self.devices[DEVICES[device]].session
+        if session is not None:
+            session.close()
+
+    async def do_busy(self, device: int, busy: bool) -> None:
+        session = self.devices[DEVICES[device]].session
+        if session is not None and busy:
+            session.busy = True
+        elif session is not None:
+            session.free()
+
+    async def do_answer(self, device: int, refuse: bool) -> None:
+        session = self.devices[DEVICES[device]].session
+        if session is not None:
+            session.answer(refuse)
+
+    async def do_advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+
+    async def do_janitor(self) -> None:
+        await OrphanSweeper(self.clock, self.connection, True).sweep(Swept(), lambda: True)
+
+    async def do_settle(self) -> None:
+        await self.settle()
+
+    async def end(self) -> None:
+        """Let everything come to its end: some commands by their time being up."""
+        for instance in self.instances.values():
+            instance.wire.dies_after = None
+        for seconds in (*[5] * 10, *[20] * 20):
+            await self.settle()
+            self._forget_dead()
+            for device in self.devices.values():
+                if device.session is not None:
+                    device.session.free()
+            await self.do_janitor()
+            if not self.unfinished():
+                break
+            self.clock.advance(seconds)
+        await self.settle()
+        for name in list(self.instances):
+            await self.do_stop(name)
+        self._forget_dead()
+        self.clock.advance(61)  # second entries may still wait, of commands that have ended
+        await self.do_janitor()
+
+    def _forget_dead(self) -> None:
+        """The heartbeats of instances that crashed expire."""
+        for name in set(INSTANCES) - self.instances.keys():
+            self.redis.client.delete(heartbeat(name))
+
+    def unfinished(self) -> set[str]:
+        found = responses(self.redis)
+        ended = {
+            one for one, told in found.items() if any(each["status"] in FINAL for each in told)
+        }
+        return set(self.commands) - ended
+
+    def check(self) -> Counter[str]:
+        """Compare what Redis was told with what the devices have seen."""
+        executed: dict[str, list[float]] = defaultdict(list)
+        for device in self.devices.values():
+            for text, at in device.executed:
+                executed[text].append(at)
+                assert self.commands[text].device_id == device.device_id
+        found = responses(self.redis)
+        assert not self.unfinished()
+        assert set(found) == set(self.commands)
+        for command_id, command in self.commands.items():
+            told = [f"{one['status']}/{one['reason']}" for one in found[command_id]]
+            final = found[command_id][-1]
+            device = self.devices[command.device_id]
+            times = executed[command_id]
+            assert len(times) <= 1, (command_id, told)
+            assert sum(one["status"] in FINAL for one in found[command_id]) == 1, told
+            assert told[:-1] in ([], ["delivered/"]), told
+            assert final["status"] in FINAL, told
+            assert all(int(at * 1000) < command.expires_at for at in times)
+            if told[:-1]:
+                assert times
+            if final["status"] in ("responded", "rejected"):
+                assert final["response"] == command_id
+                assert times
+                given = device.refused if final["status"] == "rejected" else device.answered
+                assert command_id in given
+            elif final["status"] == "expired":
+                assert not times, told
+            else:
+                assert final["reason"] in ("timeout", "disconnected", "in_doubt"), told
+                assert times or final["reason"] == "in_doubt", told
+        assert self.redis.client.keys("commands:outbound:*") == []
+        assert self.redis.client.keys("commands:waiting*") == []
+        return Counter(told[-1]["reason"] or told[-1]["status"] for told in found.values())
