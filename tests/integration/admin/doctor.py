@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Sequence
 from typing import Any
@@ -42,6 +43,11 @@ class Report:
             for finding in self.findings
             if finding.status is not Status.OK and not finding.check.startswith("machine-")
         }
+
+
+def words(finding: Finding) -> set[str]:
+    """Return the names and numbers in what was found, among other words."""
+    return {word.rstrip(":.") for word in re.findall(r"[\w:.-]+", finding.seen)}
 
 
 async def examined(

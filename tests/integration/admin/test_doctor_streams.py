@@ -9,7 +9,7 @@ import time
 import pytest
 from pytest_twisted import ensureDeferred
 
-from tests.integration.admin.doctor import STREAM, Report, examined, obey
+from tests.integration.admin.doctor import STREAM, Report, examined, obey, words
 from tests.servers import RedisServer
 from tracker.admin.doctor import streams
 from tracker.observe.findings import Finding, Status
@@ -60,12 +60,12 @@ async def test_what_is_written_and_read_is_all_ok(redis: RedisServer) -> None:
     before = redis.client.info()["rdb_changes_since_last_save"]
     report = await examined(redis.url)
     assert report.bad == {"sink-reachable"}
-    assert report.one("instances").seen == "1 alive: eu-1"
-    assert report.one("stream-names").seen == f"{STREAM}: written by eu-1, and read"
-    assert report.one("streams").seen == f"{STREAM}: 2 entries"
-    assert report.one("groups").seen == f"{STREAM}: read by host-1"
-    assert report.one("lag").seen == f"{STREAM}: 0 entries not processed, the oldest 0 s old"
-    assert report.one("registry").seen == "1 devices, all at living instances"
+    assert {"1", "eu-1"} <= words(report.one("instances"))
+    assert {STREAM, "eu-1"} <= words(report.one("stream-names"))
+    assert {STREAM, "2"} <= words(report.one("streams"))
+    assert {STREAM, "host-1"} <= words(report.one("groups"))
+    assert {STREAM, "0"} <= words(report.one("lag"))
+    assert "1" in words(report.one("registry"))
     assert redis.client.info()["rdb_changes_since_last_save"] == before
 
 
@@ -76,7 +76,7 @@ async def test_nobody_is_alive(redis: RedisServer) -> None:
         WARNING, "no ingest instance is alive", "systemctl start tracker-ingest@1", "instances"
     )
     assert report.one("stream-names").status is SKIPPED
-    assert report.one("streams").seen == f"{STREAM}: not there yet, the first position makes it"
+    assert STREAM in words(report.one("streams"))
     assert report.one("groups").status is SKIPPED
     assert report.one("lag").status is SKIPPED
 
@@ -90,12 +90,10 @@ async def test_names_that_have_drifted_apart(
     report = await examined(redis.url)
     finding = report.worst("stream-names")
     assert finding.status is FAILURE
-    assert finding.seen == (
-        f"eu-2 writes telemetry:fleet, and processors with this environment read {STREAM}"
-    )
+    assert {"eu-2", "telemetry:fleet", STREAM} <= words(finding)
     value = f"{STREAM},telemetry:fleet"
     assert finding.mend.startswith(f"REDIS_TELEMETRY_STREAM={value}  # ")
-    assert report.worst("groups").seen.startswith("telemetry:fleet has no group processor")
+    assert {"telemetry:fleet", "processor"} <= words(report.worst("groups"))
     monkeypatch.setenv("REDIS_TELEMETRY_STREAM", value)
     assert {one.status for one in (await examined(redis.url)).all("stream-names")} == {OK}
 
@@ -152,7 +150,7 @@ async def test_a_stream_without_a_group(redis: RedisServer) -> None:
     append(redis, 1)
     finding = (await examined(redis.url)).one("groups")
     assert (finding.status, finding.mend) == (FAILURE, START)
-    assert "has no group processor" in finding.seen
+    assert "processor" in words(finding)
 
 
 @ensureDeferred
@@ -173,7 +171,7 @@ async def test_consumers_that_ask_no_more(
     time.sleep(0.05)
     finding = (await examined(redis.url)).one("groups")
     assert finding.status is FAILURE
-    assert "host-1 was the last" in finding.seen
+    assert "host-1" in words(finding)
     assert finding.mend == "systemctl restart tracker-process@1  # on the machine of host-1"
 
 
@@ -187,7 +185,7 @@ async def test_what_is_not_processed(redis: RedisServer, age: int, status: Statu
     redis.client.xgroup_createconsumer(STREAM, "processor", "host-1")
     finding = (await examined(redis.url)).one("lag")
     assert finding.status is status
-    assert finding.seen.startswith(f"{STREAM}: 2 entries not processed, the oldest {age} s old")
+    assert {STREAM, "2", str(age)} <= words(finding)
     assert finding.mend.startswith(f"tracker-admin lag --stream {STREAM}") is (status is not OK)
 
 
@@ -209,7 +207,7 @@ async def test_dead_letters(redis: RedisServer) -> None:
         redis.client.xadd(f"{STREAM}:dead", {"_id": "1-1", "codec": "8"})
     finding = (await examined(redis.url)).one("dead-letters")
     assert finding.status is WARNING
-    assert finding.seen == f"{STREAM}: 3 entries could not be processed"
+    assert {STREAM, "3"} <= words(finding)
     assert finding.mend == f"tracker-admin dead list --stream {STREAM}"
 
 
@@ -222,10 +220,10 @@ async def test_what_instances_have_left_behind(redis: RedisServer) -> None:
     report = await examined(redis.url)
     finding = report.one("registry")
     assert (finding.status, finding.mend) == (WARNING, "systemctl start tracker-janitor")
-    assert finding.seen == "1 of 2 devices are registered at instances that are gone: eu-9"
+    assert {"1", "2", "eu-9"} <= words(finding)
     finding = report.one("orphaned-commands")
     assert (finding.status, finding.mend) == (WARNING, "systemctl start tracker-janitor")
-    assert finding.seen == "1 commands for instances that are gone: eu-9"
+    assert {"1", "eu-9"} <= words(finding)
 
 
 def command(expired: float) -> dict[str, str]:
@@ -246,18 +244,17 @@ async def test_commands_that_nobody_ends(redis: RedisServer) -> None:
     redis.client.xadd(f"commands:waiting:{DEVICE}", command(expired=-60))
     redis.client.xadd("commands:outbound:eu-1", command(expired=0))
     report = await waiting()
-    assert [one.seen for one in report.all("waiting-commands")] == [
-        "commands wait for 1 devices",
-        "eu-1 has 1 commands to deliver",
-    ]
+    devices, instance = report.all("waiting-commands")
+    assert "1" in words(devices)
+    assert {"eu-1", "1"} <= words(instance)
     assert report.bad == {"sink-reachable"}
     redis.client.xadd(f"commands:waiting:{DEVICE}", command(expired=300))
     finding = (await waiting()).worst("waiting-commands")
     assert (finding.status, finding.mend) == (WARNING, "systemctl start tracker-janitor")
-    assert "1 of them have expired" in finding.seen
+    assert "1" in words(finding)
     redis.client.delete(f"commands:waiting:{DEVICE}", "commands:waiting")
     redis.client.xadd("commands:outbound:eu-1", command(expired=300))
     finding = (await waiting()).worst("waiting-commands")
     assert finding.status is WARNING
-    assert finding.seen.startswith("eu-1 has 2 commands to deliver, 1 of them have expired")
+    assert {"eu-1", "2", "1"} <= words(finding)
     assert finding.mend.startswith("systemctl restart 'tracker-ingest@*'")
