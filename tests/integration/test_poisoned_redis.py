@@ -319,8 +319,12 @@ async def test_heartbeat_of_an_instance(redis: RedisServer, connected: Connected
     ids = ("a-deep", "a-number", "a-hash", "a-list", "a-null", "a-empty")
     heartbeats = [
         Heartbeat(
-            *(clock_of(redis), connected.connection, one, {}, lambda one=one: begun.append(one)),
-            aborted.append,
+            clock_of(redis),
+            connected.connection,
+            one,
+            {},
+            begun=lambda one=one: begun.append(one),  # type: ignore[misc]
+            abort=aborted.append,
         )
         for one in ids
     ]

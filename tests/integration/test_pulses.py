@@ -83,8 +83,16 @@ def processing(redis: RedisServer, sink: FakeSink) -> Running:
 def ingesting(redis: RedisServer) -> Running:
     return Running(
         lambda reactor, health, abort: ingest_role(
-            *(reactor, redis.address, [], {}, "one", Devices(), Commands(Timing())),
-            *(ConnectionLimiter(reactor, Limits()), health, abort),
+            reactor,
+            redis.address,
+            "one",
+            ports=[],
+            streams={},
+            devices=Devices(),
+            commands=Commands(Timing()),
+            limiter=ConnectionLimiter(reactor, Limits()),
+            health=health,
+            abort=abort,
         )
     )
 

@@ -1,29 +1,28 @@
-"""Tells the other processes that this instance lives, and which streams it writes.
+"""Keeps the heartbeat of an instance: that it is alive, and which streams it writes.
 
-An instance id belongs to one process at a time. A heartbeat that is there at the start may
-be what is left of the process before this one, which was killed, or that of another one
-that lives. On the same host the process table tells which; else the next half minute does,
-in which a living one would renew it.
+An instance id belongs to one process at a time. A heartbeat that exists at the start may be
+left over from a former process, which was killed, or be that of another process, which is
+alive. On the same host the process table shows which; else the next half minute does, in which
+a living process would renew it.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import socket
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from pathlib import Path
 from typing import Any, Final
 
-from attrs import asdict, frozen
+from attrs import asdict
 from twisted.internet.defer import Deferred, TimeoutError, succeed  # noqa: A004
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker import __version__
 from tracker.errors import Refused, Unavailable
 from tracker.ingestion.gateway import Gateway
+from tracker.ingestion.identity import Identity, is_hidden
 from tracker.keys import heartbeat
 from tracker.log.redis.advertised import EXPIRY
 from tracker.observe.health import Pulse
@@ -32,99 +31,43 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.lifecycle import Abort
-from tracker.untrusted import parse_json, shown
 
-#: Seconds between two beats.
+#: Seconds between two heartbeats.
 INTERVAL: Final = 30
-#: Seconds without one, or a vain attempt, after which it is stuck.
-STUCK: Final = 150.0
-#: Seconds by which a beat may be late, and is one all the same.
+#: Seconds without an attempt after which the loop is stuck.
+PULSE_TIMEOUT: Final = 150.0
+#: Seconds by which the expiry of a heartbeat may be later though nobody has renewed it.
 _TOLERANCE: Final = 5
-#: Characters of the name of a host.
-_MAX_NAME: Final = 255
 
-#: Stands for the value of a key that cannot be a heartbeat.
+#: In place of the value of a key that cannot be a heartbeat.
 _NO_HEARTBEAT: Final = b""
 #: Reply of PTTL for a key that never expires.
 _NO_EXPIRY: Final = -1
 
-#: Seconds that a stop waits for Redis to forget it.
+#: Seconds that a stop waits for Redis to delete the heartbeat.
 WITHDRAWAL_TIMEOUT: Final = 2
 
 
-@frozen
-class Identity:
-    """A process, as no other one ever is."""
-
-    host: str
-    boot: str
-    """Id of the machine's boot."""
-    pid: int
-    began: int
-    """When the process began, in ticks since the boot."""
-
-    def __str__(self) -> str:
-        return f"{shown(self.host)}, {self.pid}"
-
-    @classmethod
-    def of(cls, pid: int) -> Identity | None:
-        """Of a process on this host; None where there is none."""
-        with suppress(OSError, IndexError):
-            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            # The name, in brackets, may hold anything; the 20th field behind it is the time.
-            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-            return cls(socket.gethostname(), boot, pid, int(status.rpartition(")")[2].split()[19]))
-        return None
-
-    @classmethod
-    def in_beat(cls, beat: bytes) -> Identity | None:
-        """Of the process that a heartbeat is from, where it tells."""
-        try:
-            facts = parse_json(beat)
-            texts = [facts["host"], facts["boot"]]
-            numbers = [facts["pid"], facts["began"]]
-        except (ValueError, KeyError, TypeError):
-            return None
-        if not all(isinstance(text, str) and len(text) <= _MAX_NAME for text in texts):
-            return None
-        if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
-            return None
-        return cls(*texts, *numbers)
-
-    def is_beside(self, other: Identity) -> bool:
-        """Whether both are processes of one machine since it was booted."""
-        return (self.host, self.boot) == (other.host, other.boot)
-
-
-def _is_hidden(pid: int) -> bool:
-    """Whether there is a process of which the process table does not tell (proc(5), hidepid)."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        return True
-    except (OSError, OverflowError):
-        return False
-    return True
-
-
 class Heartbeat(RedisTimer):
-    """Keeps ``instance:heartbeat:{instance_id}`` alive while the instance is.
+    """Renews ``instance:heartbeat:{instance_id}`` while the instance is alive.
 
-    :param gateways: stream → the gateway that fills it.
-    :param begun: called once, when it is sure that the instance id is this process's.
-    :param abort: told when another process lives by the same instance id.
-    :param control: where clients find this instance's control port, if it has one.
-    :param pulse: beats, too, whether Redis takes the heartbeat or not.
+    :param gateways: stream → the gateway that appends to it.
+    :param begun: called once, when it is sure that the instance id belongs to this process.
+    :param abort: called with the reason if another process that is alive has the instance id.
+    :param control: address of this instance's control port, if it has one.
+    :param identity: of this process; None: it is looked up.
+    :param pulse: beats at each attempt, whether Redis takes the heartbeat or not.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         redis: RedisConnection,
         instance_id: str,
         gateways: Mapping[str, Gateway],
+        *,
         begun: Callable[[], None],
         abort: Abort,
         control: str | None = None,
@@ -133,7 +76,7 @@ class Heartbeat(RedisTimer):
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._beat)
         self.last_beat = 0.0
-        """When Redis last took one; 0 before it has."""
+        """Time at which Redis last took a heartbeat; 0 before."""
         self._clock = clock
         self._redis = redis
         self._instance_id = instance_id
@@ -143,13 +86,13 @@ class Heartbeat(RedisTimer):
         self._abort = abort
         self._control = control
         self._identity = identity or Identity.of(os.getpid())
-        self._pulse = pulse or Pulse(STUCK)
+        self._pulse = pulse or Pulse(PULSE_TIMEOUT)
         self._ours = False
-        self._doubtful: tuple[bytes, int] | None = None  # a beat, and when it would expire
+        self._doubtful: tuple[bytes, int] | None = None  # a heartbeat, and when it expires
         self._started_at = ""
 
     def startService(self) -> None:
-        """Beat as soon as Redis is there, then regularly."""
+        """Write the heartbeat as soon as Redis is connected, then regularly."""
         self._started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
         super().startService()
 
@@ -163,7 +106,7 @@ class Heartbeat(RedisTimer):
         self._log.info("heartbeat not withdrawn: it expires in {seconds} s", seconds=EXPIRY)
 
     def stopService(self) -> Deferred[None]:
-        """Withdraw the heartbeat, so that nobody waits for it to expire."""
+        """Delete the heartbeat, so that other processes need not wait for it to expire."""
         if not self.running:
             return succeed(None)
         self._pulse.rest()
@@ -175,11 +118,11 @@ class Heartbeat(RedisTimer):
         try:
             begins = not self._ours and await self._may_begin()
             if self._ours:
-                await self._see_that_it_is_ours()
+                await self._check_owner()
             if (self._ours or begins) and self.running:
                 await self._redis.execute("SET", self._key, self._text(), "EX", EXPIRY)
                 self.last_beat = self._clock.seconds()
-                if begins:  # and Redis has said so: else it is looked at once more
+                if begins:  # and Redis has confirmed it: otherwise it is checked again
                     self._ours = True
                     self._begun()
         except (Refused, Unavailable) as error:
@@ -200,7 +143,7 @@ class Heartbeat(RedisTimer):
         return json.dumps(beat)
 
     async def _may_begin(self) -> bool:
-        """Whether nobody else lives by this instance id, as far as can be told now."""
+        """Return True if no other living process has this instance id, as far as is known."""
         there = await self._there()
         if there == _NO_HEARTBEAT:
             self._log.warn(
@@ -211,7 +154,7 @@ class Heartbeat(RedisTimer):
         if there is None:
             first = await self._redis.execute("SET", self._key, self._text(), "NX", "EX", EXPIRY)
             return first is not None
-        other = Identity.in_beat(there)
+        other = Identity.in_heartbeat(there)
         if other == self._identity:
             return True
         if other is not None and self._identity is not None and other.is_beside(self._identity):
@@ -219,14 +162,14 @@ class Heartbeat(RedisTimer):
             if found == other:
                 self._refuse(f"process {other.pid} on this host")
                 return False
-            if found is not None or not _is_hidden(other.pid):
-                return True  # it has gone without a word
+            if found is not None or not is_hidden(other.pid):
+                return True  # it was killed
         left = await self._redis.execute("PTTL", self._key)
         expires = int(self._clock.seconds() * 1000) + left
         doubtful, self._doubtful = self._doubtful, (there, expires)
         if doubtful is None:
             self._log.warn(
-                "there is a heartbeat of {id} from elsewhere: ours begins if nobody renews it",
+                "there is a heartbeat of {id} from elsewhere: ours begins if it is not renewed",
                 id=self._instance_id,
             )
             return False
@@ -246,15 +189,15 @@ class Heartbeat(RedisTimer):
             if not is_wrong_type(error):
                 raise
             return _NO_HEARTBEAT
-        if there is None or Identity.in_beat(there) is not None:
+        if there is None or Identity.in_heartbeat(there) is not None:
             return there
         left = await self._redis.execute("PTTL", self._key)
         return _NO_HEARTBEAT if left == _NO_EXPIRY else there
 
-    async def _see_that_it_is_ours(self) -> None:
-        """Give the id up if another process has begun by it while this one hung."""
+    async def _check_owner(self) -> None:
+        """Give up the instance id if another process has begun with it while this one hung."""
         there = await self._there()
-        other = None if there is None else Identity.in_beat(there)
+        other = None if there is None else Identity.in_heartbeat(there)
         if other is not None and self._identity is not None and other != self._identity:
             self._ours = False  # so that its heartbeat is not withdrawn
             self._refuse(str(other))

@@ -1,17 +1,18 @@
-"""An ingest instance, as those see it who look inside and operate it."""
+"""An ingest instance, as its control port and its console see it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from twisted.application.service import IService, Service
-from twisted.internet.defer import Deferred, gatherResults, maybeDeferred, succeed
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
 from tracker.commands.delivery import CommandDelivery
+from tracker.ingestion.draining import Drain
 from tracker.ingestion.gateway import Gateway
 from tracker.interfaces import (
     ConnectionFacts,
@@ -23,25 +24,23 @@ from tracker.interfaces import (
 )
 from tracker.position import iso_milliseconds
 
-#: Seconds that a connection which is to go is given to come to a place where it may end.
-GENTLENESS: Final = 5.0
-_LOOK: Final = 0.1
-
 
 @implementer(IInstance)
 class Instance(Service):
     """One ingest process.
 
-    :param vendors: vendor → its gateway.
-    :param ports: what listens; filled before the start.
+    :param gateways: vendor → its gateway.
+    :param streams: the streams that it writes.
+    :param ports: what listens for connections.
     """
 
     _log = Logger()
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         instance_id: str,
+        *,
         gateways: Mapping[IVendor, Gateway],
         streams: Sequence[str],
         delivery: CommandDelivery,
@@ -54,17 +53,17 @@ class Instance(Service):
         self._clock = clock
         self._gateways = gateways
         self._delivery = delivery
-        self._ports = ports
+        self._drain = Drain(clock, gateways.values(), delivery, ports)
         self._observers: dict[str, list[Observer]] = {}
         self._drains: set[Deferred[tuple[int, int]]] = set()
 
     def startService(self) -> None:
-        """Take down when that was."""
+        """Note the time."""
         super().startService()
         self.started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
 
     def stopService(self) -> Deferred[None]:
-        """Let nobody go any more: all connections are about to be closed."""
+        """Stop draining, since all connections are about to be closed."""
         super().stopService()
         drains, self._drains = self._drains, set()
         for drain in drains:
@@ -146,11 +145,12 @@ class Instance(Service):
 
     def drain(self, seconds: float) -> Deferred[tuple[int, int]]:
         """See IInstance."""
+        self.draining = True
         told: Deferred[tuple[int, int]] = Deferred(lambda _: None)
-        draining = Deferred.fromCoroutine(self._drain(seconds))
+        draining = Deferred.fromCoroutine(self._drain.run(seconds))
         self._drains.add(draining)
 
-        # Whoever has asked may leave: what has begun goes on.
+        # The caller may cancel its Deferred: what has begun goes on.
         def done(result: Any) -> None:
             self._drains.discard(draining)
             if not told.called:
@@ -158,46 +158,6 @@ class Instance(Service):
 
         draining.addBoth(done)
         return told
-
-    async def _drain(self, seconds: float) -> tuple[int, int]:
-        self.draining = True
-        for gateway in self._gateways.values():
-            gateway.turn_away()  # those that are connected, and have not logged in yet
-        await gatherResults([maybeDeferred(port.stopService) for port in self._ports])
-        sessions = [
-            session for gateway in self._gateways.values() for session in gateway.devices.values()
-        ]
-        self._log.info(
-            "draining: {count} devices within {seconds:g} s", count=len(sessions), seconds=seconds
-        )
-        ends = [
-            Deferred.fromCoroutine(self._let_go(session, seconds * number / len(sessions)))
-            for number, session in enumerate(sessions)
-        ]
-        await gatherResults(ends)
-        left = self.counts()["devices"]
-        self._log.info("drained: {count} devices are left", count=left)
-        return len(sessions) - sum(map(self._is_open, sessions)), left
-
-    async def _let_go(self, session: ISession, delay: float) -> None:
-        """Close a connection when nothing is under way on it, or soon after all the same."""
-        await deferLater(self._clock, delay)
-        patience = self._clock.seconds() + GENTLENESS
-        while self.commands(session.device_id or "")[1] and self._clock.seconds() < patience:
-            await deferLater(self._clock, _LOOK)
-        session.retire()
-        while self._is_open(session) and self._clock.seconds() < patience:
-            await deferLater(self._clock, _LOOK)
-        session.close()
-        patience += GENTLENESS  # for what it has been sent
-        while self._is_open(session) and self._clock.seconds() < patience:
-            await deferLater(self._clock, _LOOK)
-
-    def _is_open(self, session: ISession) -> bool:
-        return any(
-            gateway.devices.get(session.device_id or "") is session
-            for gateway in self._gateways.values()
-        )
 
     def _session(self, device_id: str) -> tuple[IVendor, ISession] | None:
         for vendor, gateway in self._gateways.items():

@@ -1,4 +1,4 @@
-"""What an ingest process tells Prometheus: made of plain numbers, each time it is asked."""
+"""The metrics of an ingest process, made of plain numbers at each scrape."""
 
 from __future__ import annotations
 
@@ -17,27 +17,33 @@ from tracker.ingestion.heartbeat import Heartbeat
 from tracker.interfaces import Admission, Rejection
 from tracker.observe.figures import counter, gauge, histogram
 
-#: What is the fault of a frame or datagram, and not of a connection.
+#: Reasons that concern a frame or datagram, and not a connection.
 _OF_FRAMES: Final = (
-    *(Rejection.PREAMBLE, Rejection.LENGTH, Rejection.CRC, Rejection.CODEC, Rejection.CONTENT),
+    Rejection.PREAMBLE,
+    Rejection.LENGTH,
+    Rejection.CRC,
+    Rejection.CODEC,
+    Rejection.CONTENT,
 )
 #: Budgets of work that a datagram can exceed.
 _BUDGETS: Final = ("source", "device", "strangers")
 #: Upper bounds of records in one call.
 _BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)
-#: Label of a frame that was not read so far that its codec is known.
+#: Label of a frame whose codec was not read.
 _UNKNOWN: Final = "unknown"
 
 
 class IngestMetrics:
-    """Collects them from the parts of the role.
+    """Collects the metrics of the parts of the role.
 
     :param gateways: vendor → its gateway.
+    :param registry: a registry of Prometheus' client, in which the metrics are registered.
     """
 
     def __init__(
         self,
         gateways: Mapping[str, Gateway],
+        *,
         limiter: ConnectionLimiter,
         delivery: CommandDelivery,
         heartbeat: Heartbeat,
@@ -50,7 +56,7 @@ class IngestMetrics:
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics of the role."""
+        """Yield all metrics of the role."""
         yield from self._connections()
         yield from self._slots()
         yield from self._frames()
@@ -68,7 +74,8 @@ class IngestMetrics:
         now = gauge(
             "tracker_connections",
             "Open connections, by whether their device has logged in.",
-            *("vendor", "state"),
+            "vendor",
+            "state",
         )
         opened = counter("tracker_connections_opened", "Connections that were let in.", "vendor")
         checks = counter(
@@ -84,12 +91,14 @@ class IngestMetrics:
         logins = counter(
             "tracker_logins",
             "Logins: served, refused (not one of ours), later (nobody can tell yet), malformed.",
-            *("vendor", "result"),
+            "vendor",
+            "result",
         )
         rejections = counter(
             "tracker_rejections",
             "Connections, frames and datagrams that were rejected.",
-            *("vendor", "reason"),
+            "vendor",
+            "reason",
         )
         for vendor, gateway in self._gateways.items():
             figures, devices = gateway.figures, len(gateway.devices)
@@ -125,12 +134,16 @@ class IngestMetrics:
         frames = counter(
             "tracker_frames",
             "Frames and datagrams, by what became of them.",
-            *("vendor", "codec", "outcome"),
+            "vendor",
+            "codec",
+            "outcome",
         )
         records = counter(
             "tracker_records",
             "Records (and messages), by what became of them.",
-            *("vendor", "codec", "outcome"),
+            "vendor",
+            "codec",
+            "outcome",
         )
         for vendor, gateway in self._gateways.items():
             for codec, figures in gateway.publisher.figures.codecs.copy().items():
@@ -157,12 +170,14 @@ class IngestMetrics:
         dropped = counter(
             "tracker_dropped_datagrams",
             "Datagrams that were dropped without an answer, by the limit they were over.",
-            *("vendor", "reason"),
+            "vendor",
+            "reason",
         )
         pauses = counter(
             "tracker_paused_connections",
             "Times that a connection was not read further, by the limit it was over.",
-            *("vendor", "reason"),
+            "vendor",
+            "reason",
         )
         truncated = counter(
             "tracker_truncated_messages", "Messages too long to be stored whole.", "vendor"
@@ -191,7 +206,8 @@ class IngestMetrics:
         calls = counter(
             "tracker_append_calls",
             "Calls to Redis that append records, by how they ended.",
-            *("stream", "outcome"),
+            "stream",
+            "outcome",
         )
         in_flight = gauge("tracker_append_in_flight_calls", "Those that are under way.", "stream")
         waiting = gauge(
@@ -225,7 +241,8 @@ class IngestMetrics:
         responses = counter(
             "tracker_commands",
             "Responses to commands, of this instance: delivered, then one that is final.",
-            *("status", "reason"),
+            "status",
+            "reason",
         )
         given = self._delivery.responses
         for status in Status:

@@ -1,9 +1,8 @@
-"""The ingest role: ports, gateways, publishers and the heartbeat, put together."""
+"""The ingest role: its ports, gateways, publishers, commands and heartbeat."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 from attrs import frozen
 from prometheus_client import CollectorRegistry
@@ -17,11 +16,11 @@ from tracker.commands.shared import Timing
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
 from tracker.ingestion.gateway import Gateway
-from tracker.ingestion.heartbeat import STUCK as HEARTBEAT_STUCK
+from tracker.ingestion.heartbeat import PULSE_TIMEOUT as HEARTBEAT_TIMEOUT
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.instance import Instance
 from tracker.ingestion.metrics import IngestMetrics
-from tracker.ingestion.publisher import STUCK as PUBLISHER_STUCK
+from tracker.ingestion.publisher import STUCK as PUBLISHER_TIMEOUT
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.slots import SlotWatch
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
@@ -29,6 +28,7 @@ from tracker.keys import INGEST_GROUP
 from tracker.log.redis.reader import RedisReader
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Health
+from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
 from tracker.runtime.lifecycle import Abort, Role
@@ -40,7 +40,7 @@ class Port:
 
     vendor: IVendor
     listener: Callable[[Gateway], IService]
-    """Makes the service that listens, and serves the vendor's devices by the gateway."""
+    """Returns the service that listens for the vendor's devices, for their gateway."""
 
 
 @frozen
@@ -50,32 +50,33 @@ class Devices:
     allow_list: bool = False
     """Only those in ``devices:allowed``."""
     unknown: Admission = Admission.REFUSED
-    """What becomes of the others."""
+    """The answer to the others."""
     luhn: bool = False
     """Only those whose IMEI has a valid check digit."""
 
 
 @frozen
 class Commands:
-    """How commands are carried to devices."""
+    """How commands are delivered to devices."""
 
     timing: Timing
     wait: bool = True
-    """Whether a command waits for a device that is connected nowhere; else it fails."""
+    """True: a command waits for a device that is not connected anywhere; False: it fails."""
 
 
 class IngestRole(Role):
-    """The ingest role, and what there is to be seen and operated in it."""
+    """The ingest role, and the instance that its control port shows."""
 
     instance: Instance
 
 
 def ingest_role(
-    reactor: Any,
+    reactor: Reactor,
     address: RedisAddress,
+    instance_id: str,
+    *,
     ports: Sequence[Port],
     streams: Mapping[str, str],
-    instance_id: str,
     devices: Devices,
     commands: Commands,
     limiter: ConnectionLimiter,
@@ -87,20 +88,19 @@ def ingest_role(
     """Build the ingest role; nothing is opened before it starts.
 
     :param streams: vendor's name → the stream of its positions.
-    :param control: where clients will find the control port, if there is to be one.
-    :param registry: gets the metrics; None: there are none.
+    :param abort: ends the process, with a reason.
+    :param control: address that clients use for the control port, if there is to be one.
+    :param registry: a registry of Prometheus' client for the metrics; None: there are none.
     """
     role = IngestRole()
     role.setName("ingest")
     redis = RedisConnection(reactor, address, health.condition("redis (ingest)"))
-    redis.setServiceParent(role)
     reading = RedisConnection(
         reactor,
         address,
         health.condition("redis (ingest, commands)"),
         reply_timeout=READ_WAIT + REPLY_TIMEOUT,
     )
-    reading.setServiceParent(role)
     gateways: dict[str, Gateway] = {}
 
     def review() -> None:
@@ -110,6 +110,10 @@ def ingest_role(
     def moved(device_id: str, owner: str) -> None:
         for gateway in gateways.values():
             gateway.moved(device_id, owner)
+
+    def begun() -> None:
+        connections.disown()
+        delivery.begin()
 
     connections = Registry(reactor, redis, instance_id, moved)
     delivery = CommandDelivery(
@@ -123,24 +127,21 @@ def ingest_role(
         condition=health.condition("commands"),
         pulse=health.pulse("commands' loop", DELIVERY_TIMEOUT),
     )
-
-    def begun() -> None:
-        connections.disown()
-        delivery.begin()
-
     authority: IDeviceAuthority = EveryDevice()
+    services: list[IService] = [redis, reading]
     if devices.allow_list:
         condition = health.condition("allow-list")
         authority = AllowList(reactor, redis, devices.unknown, condition, review)
-        authority.setServiceParent(role)
+        services.append(authority)
     if devices.luhn:
         authority = CheckedImei(authority)
     for vendor in {port.vendor.name: port.vendor for port in ports}:
+        stream = streams[vendor]
         publisher = StreamPublisher(
             reactor,
-            RedisWriter(redis, streams[vendor]),
-            health.condition(streams[vendor]),
-            health.pulse(f"appends to {streams[vendor]}", PUBLISHER_STUCK),
+            RedisWriter(redis, stream),
+            health.condition(stream),
+            health.pulse(f"appends to {stream}", PUBLISHER_TIMEOUT),
         )
         gateways[vendor] = Gateway(
             reactor,
@@ -151,28 +152,37 @@ def ingest_role(
             registry=connections,
             delivery=delivery,
         )
-        gateways[vendor].setServiceParent(role)
-        publisher.setServiceParent(role)
+        services += [gateways[vendor], publisher]
     by_stream = {streams[vendor]: gateway for vendor, gateway in gateways.items()}
-    connections.setServiceParent(role)
     heartbeat = Heartbeat(
-        *(reactor, redis, instance_id, by_stream, begun, abort, control),
-        pulse=health.pulse("heartbeat", HEARTBEAT_STUCK),
+        reactor,
+        redis,
+        instance_id,
+        by_stream,
+        begun=begun,
+        abort=abort,
+        control=control,
+        pulse=health.pulse("heartbeat", HEARTBEAT_TIMEOUT),
     )
-    heartbeat.setServiceParent(role)
-    delivery.setServiceParent(role)
     slots = SlotWatch(reactor, limiter, health.condition("connections"))
-    slots.setServiceParent(role)
     health.detail("connections", slots.facts)
-    # Last in, first out: when the role stops, no device is accepted any more, then commands
-    # are brought to an end or passed on, then the heartbeat and the entries in the registry
-    # are withdrawn, then records are confirmed or given up, then sockets close.
     listeners = [port.listener(gateways[port.vendor.name]) for port in ports]
-    vendors = {port.vendor: gateways[port.vendor.name] for port in ports}
+    role.instance = Instance(
+        reactor,
+        instance_id,
+        gateways={port.vendor: gateways[port.vendor.name] for port in ports},
+        streams=sorted(by_stream),
+        delivery=delivery,
+        ports=listeners,
+    )
     if registry is not None:
-        IngestMetrics(gateways, limiter, delivery, heartbeat, registry)
-    role.instance = Instance(reactor, instance_id, vendors, sorted(by_stream), delivery, listeners)
-    role.instance.setServiceParent(role)
-    for listener in listeners:
-        listener.setServiceParent(role)
+        IngestMetrics(
+            gateways, limiter=limiter, delivery=delivery, heartbeat=heartbeat, registry=registry
+        )
+    # They stop in the reverse order: first no device is accepted any longer; then commands end
+    # or are passed on; then the heartbeat and the entries in the registry are withdrawn; then
+    # records are confirmed or given up; then sockets are closed.
+    services += [connections, heartbeat, delivery, slots, role.instance, *listeners]
+    for service in services:
+        service.setServiceParent(role)
     return role

@@ -160,16 +160,16 @@ class ServingOptions(RoleOptions):
         role = ingest_role(
             reactor,
             address,
-            ports,
-            config.ingest_streams(os.environ, vendors),
             instance_id,
-            self.devices(),
-            Commands(config.settings(Timing, self), waits(self)),
-            limiter,
-            health,
-            abort,
-            None if control is None else advertised(control),
-            registry,
+            ports=ports,
+            streams=config.ingest_streams(os.environ, vendors),
+            devices=self.devices(),
+            commands=Commands(config.settings(Timing, self), waits(self)),
+            limiter=limiter,
+            health=health,
+            abort=abort,
+            control=None if control is None else advertised(control),
+            registry=registry,
         )
         if endpoint is not None and roles is not None:
             ControlPort(

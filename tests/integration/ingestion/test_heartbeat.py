@@ -18,7 +18,8 @@ from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.errors import Unavailable
-from tracker.ingestion.heartbeat import INTERVAL, Heartbeat, Identity
+from tracker.ingestion.heartbeat import INTERVAL, Heartbeat
+from tracker.ingestion.identity import Identity
 from tracker.log.redis.advertised import EXPIRY
 
 KEY = "instance:heartbeat:one"
@@ -44,8 +45,13 @@ class Instance:
         self.aborted: list[str] = []
         self.begun = 0
         self.heartbeat = Heartbeat(
-            *(self.clock, connection or connected.connection, "one", {}, self._begin),
-            *(self.aborted.append, None, identity),
+            self.clock,
+            connection or connected.connection,
+            "one",
+            {},
+            begun=self._begin,
+            abort=self.aborted.append,
+            identity=identity,
         )
         self.heartbeat.startService()
 

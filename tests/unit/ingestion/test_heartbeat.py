@@ -11,7 +11,8 @@ from twisted.internet.task import Clock
 from tests.unit.fakes import FakeRedis
 from tracker.errors import Unavailable
 from tracker.ingestion import heartbeat
-from tracker.ingestion.heartbeat import Heartbeat, Identity
+from tracker.ingestion.heartbeat import Heartbeat
+from tracker.ingestion.identity import Identity
 from tracker.observe.health import Pulse
 
 
@@ -45,22 +46,28 @@ def test_a_process_is_told_from_all_others() -> None:
     ids=lambda beat: repr(beat[-30:]),
 )
 def test_a_heartbeat_need_not_say_whose_it_is(beat: bytes) -> None:
-    assert Identity.in_beat(beat) is None
+    assert Identity.in_heartbeat(beat) is None
 
 
 def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
     clock, redis = Clock(), FakeRedis()
-    pulse = Pulse(heartbeat.STUCK, clock.seconds)
+    pulse = Pulse(heartbeat.PULSE_TIMEOUT, clock.seconds)
     service = Heartbeat(
-        *(clock, redis, "one", {}, lambda: None, lambda _: None, None),  # type: ignore[arg-type]
-        *(Identity("here", "boot", 1, 1), pulse),
+        clock,
+        redis,  # type: ignore[arg-type]
+        "one",
+        {},
+        begun=lambda: None,
+        abort=lambda _: None,
+        identity=Identity("here", "boot", 1, 1),
+        pulse=pulse,
     )
     service.startService()
     for _ in range(10):  # Redis is there, and answers nothing in time
         redis.commands.pop()[1].errback(Unavailable("no answer within 4 s"))
         clock.advance(heartbeat.INTERVAL)
     assert not pulse.stuck
-    clock.advance(heartbeat.STUCK + 1)
+    clock.advance(heartbeat.PULSE_TIMEOUT + 1)
     assert pulse.stuck
     redis.commands.pop()[1].errback(Unavailable("too late"))
     clock.advance(heartbeat.INTERVAL)

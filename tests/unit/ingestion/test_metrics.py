@@ -71,10 +71,21 @@ class Ingest:
         )
         self.gateway.startService()
         self.heartbeat = Heartbeat(
-            *(self.clock, redis, "one", {STREAM: self.gateway}, lambda: None, lambda _: None)
+            self.clock,
+            redis,
+            "one",
+            {STREAM: self.gateway},
+            begun=lambda: None,
+            abort=lambda _: None,
         )
         gateways = {"teltonika": self.gateway}
-        IngestMetrics(gateways, self.limiter, self.delivery, self.heartbeat, self.registry)
+        IngestMetrics(
+            gateways,
+            limiter=self.limiter,
+            delivery=self.delivery,
+            heartbeat=self.heartbeat,
+            registry=self.registry,
+        )
 
     def value(self, name: str, **labels: str) -> float | None:
         return self.registry.get_sample_value(f"tracker_{name}", labels)

@@ -1,0 +1,71 @@
+"""Which process an instance id belongs to, as its heartbeat says."""
+
+from __future__ import annotations
+
+import os
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+from attrs import frozen
+
+from tracker.untrusted import parse_json, shown
+
+#: Characters of the name of a host.
+_MAX_NAME: Final = 255
+
+
+@frozen
+class Identity:
+    """What tells a process from all others."""
+
+    host: str
+    boot: str
+    """ID of the machine's boot."""
+    pid: int
+    began: int
+    """Time at which the process began, in ticks since the boot."""
+
+    def __str__(self) -> str:
+        return f"{shown(self.host)}, {self.pid}"
+
+    @classmethod
+    def of(cls, pid: int) -> Identity | None:
+        """Return the identity of a process on this host; None if there is none."""
+        with suppress(OSError, IndexError):
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+            # The name, in brackets, may hold anything; the 20th field behind it is the time.
+            status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+            return cls(socket.gethostname(), boot, pid, int(status.rpartition(")")[2].split()[19]))
+        return None
+
+    @classmethod
+    def in_heartbeat(cls, value: bytes) -> Identity | None:
+        """Return the identity of the process that wrote a heartbeat; None if it has none."""
+        try:
+            facts = parse_json(value)
+            texts = [facts["host"], facts["boot"]]
+            numbers = [facts["pid"], facts["began"]]
+        except (ValueError, KeyError, TypeError):
+            return None
+        if not all(isinstance(text, str) and len(text) <= _MAX_NAME for text in texts):
+            return None
+        if not all(type(number) is int and 0 <= number < 1 << 63 for number in numbers):
+            return None
+        return cls(*texts, *numbers)
+
+    def is_beside(self, other: Identity) -> bool:
+        """Return True if both are processes of one machine since the same boot."""
+        return (self.host, self.boot) == (other.host, other.boot)
+
+
+def is_hidden(pid: int) -> bool:
+    """Return True if a process exists that the process table does not show (proc(5), hidepid)."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
