@@ -6,6 +6,7 @@ from typing import Final
 
 from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
+from twisted.internet.interfaces import IDelayedCall
 
 from tracker.command import EXPIRED, Command, CommandFrame, Outcome
 from tracker.interfaces import ISession
@@ -34,6 +35,8 @@ class Held:
     frame: CommandFrame = field(init=False)
     delivered: Deferred[None] | None = None
     """Once the command is written: fires when Redis knows."""
+    expiry: IDelayedCall | None = None
+    """Ends the command if it expires behind others."""
 
     @property
     def command_id(self) -> str:

@@ -6,7 +6,6 @@ from itertools import islice
 from typing import Final
 
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IDelayedCall
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
@@ -20,8 +19,8 @@ from tracker.interfaces import ISession
 #: Commands of one device in memory, not counting one that is written. Of more only the IDs of
 #: their entries are kept, so that they leave room for other devices' commands.
 MAX_PER_DEVICE: Final = 200
-#: Seconds between two looks for commands that have expired behind the head, at least.
-EXPIRY_INTERVAL: Final = 0.5
+#: Seconds after which a command that has expired behind others is ended, at least.
+MIN_EXPIRY: Final = 0.5
 
 
 class CommandQueue:
@@ -43,7 +42,6 @@ class CommandQueue:
         self._commands: dict[str, Held] = {}  # by ID
         self._behind: dict[str, bool] = {}  # ID of an entry → whether its command is doubtful
         self._work: Deferred[None] | None = None  # for ever, if it has failed
-        self._expiry: IDelayedCall | None = None
 
     @property
     def queued(self) -> int:
@@ -54,6 +52,10 @@ class CommandQueue:
     def _loaded(self) -> int:
         """Number of those that are in memory."""
         return len(self._commands) - self.outstanding
+
+    @property
+    def _head(self) -> Held:
+        return next(iter(self._commands.values()))
 
     @property
     def outstanding(self) -> bool:
@@ -98,7 +100,6 @@ class CommandQueue:
 
         ``stopping`` must have been set.
         """
-        self._cancel_expiry()
         end = None
         if self.outstanding:
             end = self._shared.clock.callLater(grace, self.departed)
@@ -118,7 +119,6 @@ class CommandQueue:
                 await self._pass_on()
             else:
                 await self._carry(self.session)
-        self._cancel_expiry()
         self._work = None
         work.callback(None)
         self._check_unused()
@@ -163,7 +163,7 @@ class CommandQueue:
         """Work on the head, as long as this connection lasts."""
         if self._conversation is None or self._conversation.session is not session:
             self._conversation = Conversation(session, self._shared)
-        held = next(iter(self._commands.values()))
+        held = self._head
         state = await self._conversation.carry(held)
         if self._conversation.ended and self.session is session:
             # It is closing. The device is looked for elsewhere, or waited for.
@@ -176,7 +176,7 @@ class CommandQueue:
     async def _pass_on(self) -> None:
         """Pass on the commands in memory; those that are added meanwhile stay."""
         for held in list(self._commands.values()):
-            if held.command_id not in self._commands:
+            if self._commands.get(held.command_id) is not held:
                 continue  # it has expired meanwhile
             if self._shared.left(held) > 0:
                 await self._offer(held)
@@ -196,39 +196,20 @@ class CommandQueue:
 
     def _hold(self, held: Held) -> None:
         if self._commands:
-            self._expect_expiry(held)
+            left = max(MIN_EXPIRY, self._shared.left(held))
+            held.expiry = self._shared.clock.callLater(left, self._expire, held)
         self._commands[held.command_id] = held
         self._shared.entries.add(held)
 
     def _remove(self, held: Held) -> None:
         del self._commands[held.command_id]
+        if held.expiry is not None and held.expiry.active():
+            held.expiry.cancel()
         self._shared.release(held)
 
-    # What expires behind the head. Whoever works on the head notices when that expires.
-
-    def _expect_expiry(self, held: Held) -> None:
-        clock, left = self._shared.clock, max(EXPIRY_INTERVAL, self._shared.left(held))
-        if self._shared.stopping:
-            return
-        if self._expiry is None:
-            self._expiry = clock.callLater(left, self._expire_due)
-        elif clock.seconds() + left < self._expiry.getTime():
-            self._expiry.reset(left)
-
-    def _cancel_expiry(self) -> None:
-        if self._expiry is not None:
-            self._expiry.cancel()
-            self._expiry = None
-
-    def _expire_due(self) -> None:
-        self._expiry = None
-        for held in list(self._commands.values())[1:]:
-            if self._shared.left(held) > 0:
-                self._expect_expiry(held)
-            else:
-                del self._commands[held.command_id]
-                Deferred.fromCoroutine(self._expire(held)).addErrback(self._report)
-
-    async def _expire(self, held: Held) -> None:
-        await self._shared.ledger.expire(held)
-        self._shared.release(held)
+    def _expire(self, held: Held) -> None:
+        """End a command that has expired behind others; of the head its own work takes care."""
+        if held is not self._head:
+            del self._commands[held.command_id]
+            expired = Deferred.fromCoroutine(self._shared.ledger.expire(held))
+            expired.addCallback(lambda _: self._shared.release(held)).addErrback(self._report)

@@ -111,6 +111,16 @@ def test_nothing_is_written_before_the_claim_is_won(one: Delivering) -> None:
     assert device.written == ["c1"]
 
 
+def test_command_that_expires_while_it_is_claimed_is_not_written(one: Delivering) -> None:
+    gate = one.ledger.close("claim")
+    device = one.login()
+    one.send("c1", expires_in=60)
+    one.clock.advance(61)
+    gate.callback(None)
+    assert device.written == []
+    assert one.ended == {"c1": "expired"}
+
+
 @pytest.mark.parametrize("step", [Step.OVER, Step.GONE])
 def test_command_that_is_not_won_is_dropped(step: Step, one: Delivering) -> None:
     one.ledger.results["claim", "c1"] = [step]

@@ -134,6 +134,7 @@ def test_entry_that_is_read_again_is_the_same_command(one: Delivering) -> None:
     for _ in range(3):
         device.say("an answer")
     assert device.written == ["c1", "c2", "c3"]
+    assert one.ledger.taken("recover") == ["c1"]  # its second entry, at the end
     assert one.delivery.held == 0
 
 
@@ -241,6 +242,17 @@ def test_stop_passes_on_what_is_not_written(when: str, one: Delivering) -> None:
     assert one.ledger.steps[-1] == ("return" if when == "claimed" else "offer", "c2")
     assert "c2" not in device.written
     assert one.fetched == []
+
+
+def test_nothing_is_written_after_a_stop_has_begun(one: Delivering) -> None:
+    gate = one.ledger.close("claim")
+    device = one.login()
+    one.send("c1")
+    stopped = one.stop()
+    gate.callback(None)
+    assert stopped == [None]
+    assert device.written == []
+    assert one.ledger.steps == [("claim", "c1"), ("return", "c1")]
 
 
 def test_stop_comes_to_an_end_while_redis_does_not_answer(one: Delivering) -> None:

@@ -142,6 +142,22 @@ def test_commands_expire_behind_one_whose_answer_is_awaited(one: Delivering) -> 
     assert one.clock.getDelayedCalls() == []
 
 
+def test_command_that_expires_while_others_are_passed_on_is_not_passed_on(
+    one: Delivering,
+) -> None:
+    device = one.login(busy=True)
+    one.send("c1")
+    one.send("c2", expires_in=30)
+    one.send("c2", expires_in=30)
+    gate = one.ledger.close("offer")
+    device.close()
+    one.clock.advance(31)
+    assert one.ended == {"c2": "expired"}
+    gate.callback(None)
+    assert one.ledger.taken("offer") == ["c1"]
+    assert one.delivery.held == 0
+
+
 def test_command_of_a_former_process_expires_only_if_that_has_not_begun_with_it() -> None:
     one = Delivering()
     one.reader.left = [
@@ -202,6 +218,24 @@ def test_many_commands_for_one_device_leave_room_for_those_of_others(
     device.say("an answer")
     assert one.ended == dict.fromkeys([*ids, "other", "late"], "responded")
     assert one.delivery.held == 0
+
+
+def test_command_that_comes_while_others_are_read_again_stays_behind_them(
+    few: None, one: Delivering
+) -> None:
+    device = one.login()
+    ids = [f"c{number}" for number in range(5)]
+    for command_id in ids:
+        one.send(command_id)
+    gate = one.ledger.close("entry")
+    device.say("an answer")
+    device.say("an answer")
+    assert one.load() == (3, False)
+    one.send("late")
+    gate.callback(None)
+    for _ in range(4):
+        device.say("an answer")
+    assert device.written == [*ids, "late"]
 
 
 def test_entries_behind_are_passed_on_in_order_except_those_that_were_deleted(
