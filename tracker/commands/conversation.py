@@ -52,7 +52,7 @@ class Event(Enum):
     """What ends a state."""
 
     OPEN = "open"
-    """Nobody has begun with the command."""
+    """No instance has begun with the command."""
     TAKEN = "taken"
     """The command has ended, or another entry or process is responsible for it."""
     MALFORMED = "malformed"
@@ -62,7 +62,7 @@ class Event(Enum):
     FREE = "free"
     """The session is free."""
     WON = "won"
-    """This instance may write the command, and nobody else."""
+    """This instance, and no other, may write the command."""
     ANSWERED = "answered"
     """The device has answered."""
     TIME_UP = "time up"

@@ -284,8 +284,8 @@ class CommandDelivery(Service):
     def _died(self, failure: Failure) -> None:
         if failure.check(CancelledError):
             return  # a stop that Redis has not answered in time
-        self._log.failure("commands are not read any more", failure)
-        self._note("loop", f"commands are not read any more: {failure.getErrorMessage()}")
+        self._log.failure("commands are no longer read", failure)
+        self._note("loop", f"commands are no longer read: {failure.getErrorMessage()}")
 
     def _note(self, what: str, reason: str | None) -> None:
         """Report the first of the reasons why commands are not delivered, or None."""

@@ -43,9 +43,9 @@ class Step(Enum):
     """The result of a step."""
 
     WON = "won"
-    """This instance may write the command, and nobody else."""
+    """This instance, and no other, may write the command."""
     OPEN = "open"
-    """Nobody has begun with it."""
+    """No instance has begun with it."""
     FINISHED = "finished"
     """It has its final response now."""
     MOVED = "moved"
@@ -116,7 +116,7 @@ class CommandLedger:
     async def recover(self, entry: Delivered, command: Command) -> Step:
         """Examine an entry that a former process may have begun with: OPEN, else OVER or GONE.
 
-        If that was about to write the command, nobody knows whether it did: it is ``in_doubt``
+        If that was about to write the command, it is not known whether it did: it is ``in_doubt``
         now.
         """
         return await self._take(RECOVER, entry, command)

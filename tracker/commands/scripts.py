@@ -21,7 +21,7 @@ from tracker.keys import (
 from tracker.redis.script import Script
 
 #: Functions of scripts that move commands. An entry of the device registry counts only while
-#: its instance is alive, and if it is not the instance that says that the device is not there.
+#: its instance is alive, and is not the one that reports the device as absent.
 MOVING: Final = f"""\
 local REGISTRY, WAITING = '{CONNECTIONS}', '{WAITING}'
 local OUTBOUND, HEARTBEAT = '{outbound("")}', '{heartbeat("")}'

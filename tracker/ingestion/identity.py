@@ -1,4 +1,4 @@
-"""Which process an instance id belongs to, as its heartbeat says."""
+"""The identity of a process, which its heartbeat names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MAX_NAME: Final = 255
 
 @frozen
 class Identity:
-    """What tells a process from all others."""
+    """What distinguishes a process from all others."""
 
     host: str
     boot: str

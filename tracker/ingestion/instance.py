@@ -146,18 +146,18 @@ class Instance(Service):
     def drain(self, seconds: float) -> Deferred[tuple[int, int]]:
         """See IInstance."""
         self.draining = True
-        told: Deferred[tuple[int, int]] = Deferred(lambda _: None)
+        drained: Deferred[tuple[int, int]] = Deferred(lambda _: None)
         draining = Deferred.fromCoroutine(self._drain.run(seconds))
         self._drains.add(draining)
 
         # The caller may cancel its Deferred: what has begun goes on.
         def done(result: Any) -> None:
             self._drains.discard(draining)
-            if not told.called:
-                told.callback(result)
+            if not drained.called:
+                drained.callback(result)
 
         draining.addBoth(done)
-        return told
+        return drained
 
     def _session(self, device_id: str) -> tuple[IVendor, ISession] | None:
         for vendor, gateway in self._gateways.items():

@@ -1,0 +1,43 @@
+"""The identity of a process, as it is looked up and as a heartbeat names it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+
+from tracker.ingestion.identity import Identity
+
+
+def me() -> Identity:
+    identity = Identity.of(os.getpid())
+    assert identity is not None
+    return identity
+
+
+def test_a_process_is_told_from_all_others() -> None:
+    with subprocess.Popen(["sleep", "60"]) as other:
+        found = Identity.of(other.pid)
+        assert found is not None
+        assert found != me()
+        assert found == Identity.of(other.pid)
+        assert found.is_beside(me())
+        other.kill()
+    assert Identity.of(other.pid) != found
+
+
+@pytest.mark.parametrize(
+    "beat",
+    [
+        *(b"", b"{}", b"[1]", b"no json", b'{"host": "x"}', b"[" * 100_000, b"9" * 3_000_000),
+        b'{"host": "x", "boot": "y", "pid": "../self", "began": 1}',
+        b'{"host": "x", "boot": "y", "pid": 1e999, "began": 1}',
+        b'{"host": "x", "boot": "y", "pid": true, "began": 1}',
+        b'{"host": ["x"], "boot": "y", "pid": 1, "began": 1}',
+        b'{"host": "' + b"x" * 1000 + b'", "boot": "y", "pid": 1, "began": 1}',
+    ],
+    ids=lambda beat: repr(beat[-30:]),
+)
+def test_a_heartbeat_need_not_say_whose_it_is(beat: bytes) -> None:
+    assert Identity.in_heartbeat(beat) is None
