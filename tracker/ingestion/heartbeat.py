@@ -1,10 +1,4 @@
-"""Keeps the heartbeat of an instance: that it is alive, and which streams it writes.
-
-An instance id belongs to one process at a time. A heartbeat that exists at the start may be
-left over from a former process, which was killed, or be that of another process, which is
-alive. On the same host the process table shows which; else the next half minute does, in which
-a living process would renew it.
-"""
+"""Keeps the heartbeat of an instance: that it is alive, and which streams it writes."""
 
 from __future__ import annotations
 
@@ -22,13 +16,13 @@ from twisted.python.failure import Failure
 from tracker import __version__
 from tracker.errors import Refused, Unavailable
 from tracker.ingestion.gateway import Gateway
-from tracker.ingestion.identity import Identity, is_hidden
+from tracker.ingestion.identity import Identity
+from tracker.ingestion.ownership import Owned, Ownership
 from tracker.keys import heartbeat
 from tracker.log.redis.advertised import EXPIRY
 from tracker.observe.health import Pulse
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
-from tracker.redis.protocol import is_wrong_type
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.lifecycle import Abort
 
@@ -36,14 +30,6 @@ from tracker.runtime.lifecycle import Abort
 INTERVAL: Final = 30
 #: Seconds without an attempt after which the loop is stuck.
 PULSE_TIMEOUT: Final = 150.0
-#: Seconds by which the expiry of a heartbeat may be later though nobody has renewed it.
-_TOLERANCE: Final = 5
-
-#: In place of the value of a key that cannot be a heartbeat.
-_NO_HEARTBEAT: Final = b""
-#: Reply of PTTL for a key that never expires.
-_NO_EXPIRY: Final = -1
-
 #: Seconds that a stop waits for Redis to delete the heartbeat.
 WITHDRAWAL_TIMEOUT: Final = 2
 
@@ -77,23 +63,24 @@ class Heartbeat(RedisTimer):
         super().__init__(clock, redis, INTERVAL, self._beat)
         self.last_beat = 0.0
         """Time at which Redis last took a heartbeat; 0 before."""
+        identity = identity or Identity.of(os.getpid())
         self._clock = clock
         self._redis = redis
-        self._instance_id = instance_id
         self._key = heartbeat(instance_id)
         self._gateways = gateways
         self._begun = begun
         self._abort = abort
-        self._control = control
-        self._identity = identity or Identity.of(os.getpid())
+        self._facts: dict[str, Any] = {"started_at": "", "version": __version__}
+        self._process: dict[str, Any] = {} if control is None else {"control": control}
+        if identity is not None:
+            self._process |= asdict(identity)
+        self._ownership = Ownership(clock, redis, instance_id, identity)
         self._pulse = pulse or Pulse(PULSE_TIMEOUT)
         self._ours = False
-        self._doubtful: tuple[bytes, int] | None = None  # a heartbeat, and when it expires
-        self._started_at = ""
 
     def startService(self) -> None:
         """Write the heartbeat as soon as Redis is connected, then regularly."""
-        self._started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
+        self._facts["started_at"] = iso_milliseconds(int(self._clock.seconds() * 1000))
         super().startService()
 
     async def _withdraw(self, beating: Deferred[None]) -> None:
@@ -116,93 +103,25 @@ class Heartbeat(RedisTimer):
     async def _beat(self) -> None:
         self._pulse.beat()
         try:
-            begins = not self._ours and await self._may_begin()
+            begins = not self._ours and await self._ownership.may_begin(self._value())
             if self._ours:
-                await self._check_owner()
+                await self._ownership.check()
             if (self._ours or begins) and self.running:
-                await self._redis.execute("SET", self._key, self._text(), "EX", EXPIRY)
+                await self._redis.execute("SET", self._key, self._value(), "EX", EXPIRY)
                 self.last_beat = self._clock.seconds()
                 if begins:  # and Redis has confirmed it: otherwise it is checked again
                     self._ours = True
                     self._begun()
+        except Owned as error:
+            self._ours = False  # so that the other's heartbeat is not withdrawn
+            self._abort(str(error))
         except (Refused, Unavailable) as error:
             # The connection reports an outage; the next beat is due anyway.
             self._log.debug("no heartbeat: {error}", error=error)
 
-    def _text(self) -> str:
-        beat: dict[str, Any] = {
-            "started_at": self._started_at,
-            "version": __version__,
+    def _value(self) -> str:
+        now = {
             "connections": sum(gateway.connections for gateway in self._gateways.values()),
             "streams": sorted(self._gateways),
         }
-        if self._control is not None:
-            beat["control"] = self._control
-        if self._identity is not None:
-            beat |= asdict(self._identity)
-        return json.dumps(beat)
-
-    async def _may_begin(self) -> bool:
-        """Return True if no other living process has this instance id, as far as is known."""
-        there = await self._there()
-        if there == _NO_HEARTBEAT:
-            self._log.warn(
-                "{key} is not a heartbeat: of another type, or without an expiry. It is replaced.",
-                key=self._key,
-            )
-            return True
-        if there is None:
-            first = await self._redis.execute("SET", self._key, self._text(), "NX", "EX", EXPIRY)
-            return first is not None
-        other = Identity.in_heartbeat(there)
-        if other == self._identity:
-            return True
-        if other is not None and self._identity is not None and other.is_beside(self._identity):
-            found = Identity.of(other.pid)
-            if found == other:
-                self._refuse(f"process {other.pid} on this host")
-                return False
-            if found is not None or not is_hidden(other.pid):
-                return True  # it was killed
-        left = await self._redis.execute("PTTL", self._key)
-        expires = int(self._clock.seconds() * 1000) + left
-        doubtful, self._doubtful = self._doubtful, (there, expires)
-        if doubtful is None:
-            self._log.warn(
-                "there is a heartbeat of {id} from elsewhere: ours begins if it is not renewed",
-                id=self._instance_id,
-            )
-            return False
-        if doubtful[0] == there and expires < doubtful[1] + _TOLERANCE * 1000:
-            return True
-        self._refuse("a process elsewhere" if other is None else str(other))
-        return False
-
-    async def _there(self) -> bytes | None:
-        """Return the heartbeat in Redis; :data:`_NO_HEARTBEAT` if the key cannot be one.
-
-        Instances set an expiry with every beat, so a malformed key without one is not theirs.
-        """
-        try:
-            there: bytes | None = await self._redis.execute("GET", self._key)
-        except Refused as error:
-            if not is_wrong_type(error):
-                raise
-            return _NO_HEARTBEAT
-        if there is None or Identity.in_heartbeat(there) is not None:
-            return there
-        left = await self._redis.execute("PTTL", self._key)
-        return _NO_HEARTBEAT if left == _NO_EXPIRY else there
-
-    async def _check_owner(self) -> None:
-        """Give up the instance id if another process has begun with it while this one hung."""
-        there = await self._there()
-        other = None if there is None else Identity.in_heartbeat(there)
-        if other is not None and self._identity is not None and other != self._identity:
-            self._ours = False  # so that its heartbeat is not withdrawn
-            self._refuse(str(other))
-
-    def _refuse(self, who: str) -> None:
-        self._abort(
-            f"another instance has the id {self._instance_id} ({who}): give each one of its own"
-        )
+        return json.dumps(self._facts | now | self._process)
