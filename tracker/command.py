@@ -1,4 +1,4 @@
-"""A command to a device, and what becomes of it, as both stand in Redis.
+"""A command to a device, and the responses to it, as both stand in Redis.
 
 The fields of ``commands:outbound:*`` and ``commands:responses`` are a contract with
 programs in other languages; they change only by addition.
@@ -18,31 +18,31 @@ from attrs import frozen
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.untrusted import shown
 
-#: Seconds that an answer is waited for, unless the command says otherwise.
+#: Seconds to wait for an answer, unless the command has a timeout of its own.
 DEFAULT_TIMEOUT: Final = 30.0
-#: Seconds that it may say.
-LONGEST_TIMEOUT: Final = 86_400.0
+#: Maximal timeout of a command, in seconds.
+MAX_TIMEOUT: Final = 86_400.0
 #: Bytes of a command's text (UTF-8).
-LONGEST_TEXT: Final = 4096
+MAX_TEXT_BYTES: Final = 4096
 #: Bytes of a device's answer that its response holds.
 MAX_RESPONSE_BYTES: Final = 8192
 #: Fields of an entry, known or not: a script can pass on no more than some thousands.
-MOST_FIELDS: Final = 100
+MAX_FIELDS: Final = 100
 
 _COMMAND_ID: Final = re.compile(r"[!-~]{1,64}")
 _DEVICE_ID: Final = re.compile(r"[0-9]{15}")
 _CODEC: Final = re.compile(r"[0-9A-Za-z_.-]{0,16}")
-#: What ISO 8601 writes times with; Python would overlook what follows a NUL.
+#: Characters of a time in ISO 8601; Python would ignore what follows a NUL.
 _TIME: Final = re.compile(r"[0-9TtWZ:.,+ -]+")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadCommand(ValueError):
-    """An entry that is no command; the text says what is wrong with it, in one line."""
+    """An entry that is not a command; the text gives the reason in one line."""
 
 
 class Status(StrEnum):
-    """What is said of a command. The first one is not final; then comes exactly one other."""
+    """The status of a response. ``delivered`` is not final; each command gets one final status."""
 
     DELIVERED = "delivered"
     """Its bytes were written to the device's connection."""
@@ -51,16 +51,16 @@ class Status(StrEnum):
     REJECTED = "rejected"
     """The device has answered that the command is not for it."""
     FAILED = "failed"
-    """The reason says why."""
+    """See its :class:`Reason`."""
     EXPIRED = "expired"
     """It was not written in time, and never will be."""
 
 
 class Reason(StrEnum):
-    """Why a command has failed."""
+    """The reason why a command has failed."""
 
     OFFLINE = "offline"
-    """The device was not connected, and nobody wanted to wait for it."""
+    """The device was not connected, and commands do not wait."""
     DISCONNECTED = "disconnected"
     """The connection was lost after the command was written, and before an answer."""
     TIMEOUT = "timeout"
@@ -68,7 +68,7 @@ class Reason(StrEnum):
     IN_DOUBT = "in_doubt"
     """The process died while it wrote the command, or waited for the answer."""
     MALFORMED = "malformed"
-    """The entry is no command; or it cannot be written in the codec that it asks for."""
+    """The entry is not a command, or cannot be written in the codec that it asks for."""
 
 
 @frozen
@@ -80,23 +80,23 @@ class Command:
     device_id: str
     """The IMEI: 15 digits."""
     text: str
-    """What the device is told: 1 to :data:`LONGEST_TEXT` bytes of UTF-8."""
+    """The text for the device: 1 to :data:`MAX_TEXT_BYTES` bytes of UTF-8."""
     expires_at: int
-    """Milliseconds since 1970 (UTC); from then on it is not written any more."""
+    """Milliseconds since 1970 (UTC) from which on it is not written."""
     codec: str = ""
     """The vendor's name of the codec; empty: the vendor's usual one."""
     timeout: float = DEFAULT_TIMEOUT
-    """Seconds that the answer is waited for."""
+    """Seconds to wait for the answer."""
 
     @classmethod
     def from_entry(cls, content: Sequence[bytes]) -> Command:
-        """Read a stream entry; fields that it does not know are left alone.
+        """Return the command in a stream entry; unknown fields are ignored.
 
         :param content: names and values in turn; the last one where a name occurs twice.
-        :raises BadCommand: when one is missing or makes no sense.
+        :raises BadCommand: if a field is missing or invalid.
         """
-        if len(content) > 2 * MOST_FIELDS:
-            raise BadCommand(f"more than {MOST_FIELDS} fields")
+        if len(content) > 2 * MAX_FIELDS:
+            raise BadCommand(f"more than {MAX_FIELDS} fields")
         if len(content) % 2:
             raise BadCommand("a name without a value")
         fields = dict(zip(content[::2], content[1::2], strict=True))
@@ -111,8 +111,8 @@ class Command:
             texts["device_id"],
             texts["payload"],
             texts["expires_at"],
-            texts["codec"],
-            texts["timeout"],
+            codec=texts["codec"],
+            timeout=texts["timeout"],
         )
 
     @classmethod
@@ -122,14 +122,15 @@ class Command:
         device_id: str,
         text: str,
         expires_at: str,
+        *,
         codec: str = "",
         timeout: str = "",
     ) -> Command:
-        """A command of what somebody has written.
+        """Return a command from texts that are not trusted.
 
         :param expires_at: ISO 8601, with an offset or Z.
         :param timeout: seconds; empty: the default.
-        :raises BadCommand: when something of it makes no sense.
+        :raises BadCommand: if one of them is invalid.
         """
         if not _COMMAND_ID.fullmatch(command_id):
             raise BadCommand("command_id: must be 1 to 64 printable ASCII characters, no spaces")
@@ -139,14 +140,14 @@ class Command:
             length = len(text.encode())
         except UnicodeEncodeError:  # bytes of a command line that are no text
             raise BadCommand("payload is not UTF-8") from None
-        if not 0 < length <= LONGEST_TEXT:
-            raise BadCommand(f"payload: must be 1 to {LONGEST_TEXT} bytes long")
+        if not 0 < length <= MAX_TEXT_BYTES:
+            raise BadCommand(f"payload: must be 1 to {MAX_TEXT_BYTES} bytes long")
         if not _CODEC.fullmatch(codec):
             raise BadCommand("codec: must be the short name of one")
         return cls(command_id, device_id, text, _milliseconds(expires_at), codec, _timeout(timeout))
 
     def to_fields(self) -> tuple[str, ...]:
-        """Names and values in turn, as the stream entry has them."""
+        """Return names and values in turn, as in a stream entry."""
         return (
             *("command_id", self.command_id, "device_id", self.device_id, "payload", self.text),
             *("codec", self.codec, "expires_at", iso_milliseconds(self.expires_at)),
@@ -156,36 +157,36 @@ class Command:
 
 @frozen
 class CommandFrame:
-    """A command as it goes to the device."""
+    """The bytes of a command."""
 
     codec: str
-    """The vendor's name of its codec; the answer is of the same one."""
+    """The vendor's name of its codec; the answer has the same."""
     data: bytes
 
 
 @frozen
 class Answer:
-    """What a device has said that may be the answer to a command."""
+    """A text of a device that may be the answer to a command."""
 
     codec: str
     text: str
     refused: bool = False
-    """The device says that the command is not for it."""
+    """True if the device answers that the command is not for it."""
 
 
 @frozen
 class Outcome:
-    """What has become of a command."""
+    """A status with its reason or answer."""
 
     status: Status
     reason: str = ""
     """A :class:`Reason`, with ``failed``."""
     response: str = ""
-    """The device's answer; or in words what is wrong, where that helps."""
+    """The device's answer; or an explanation of the reason."""
 
     @classmethod
     def failed(cls, reason: Reason, response: str = "") -> Outcome:
-        """It has failed."""
+        """Return a failure."""
         return cls(Status.FAILED, reason.value, response)
 
 
@@ -200,21 +201,21 @@ class Response:
     command_id: str
     device_id: str
     instance_id: str
-    """Of the instance (or the janitor) that says so."""
+    """ID of the instance that gave the response, or the janitor's name."""
     outcome: Outcome
     at: str
     """ISO 8601 UTC."""
 
     @property
     def final(self) -> bool:
-        """Whether nothing more follows."""
+        """True if no other response follows."""
         return self.outcome.status is not Status.DELIVERED
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Response:
-        """Read the fields of an entry.
+        """Return the response in the fields of an entry.
 
-        :raises ValueError: when its status is none.
+        :raises ValueError: if the status is unknown.
         """
         texts = {
             name.decode(errors="replace"): value.decode(errors="replace")
@@ -235,12 +236,12 @@ class Response:
 
 
 def is_device_id(text: str) -> bool:
-    """Whether this may be the id of a device: an IMEI."""
+    """Return True if this may be the ID of a device: an IMEI."""
     return _DEVICE_ID.fullmatch(text) is not None
 
 
 def claimed_identity(fields: Mapping[bytes, bytes]) -> tuple[str, str]:
-    """Command id and device of what may be no command; each empty unless it is usable."""
+    """Return command ID and device ID of an entry that may be invalid; empty if not usable."""
     command_id = fields.get(b"command_id", b"").decode(errors="replace")
     device_id = fields.get(b"device_id", b"").decode(errors="replace")
     return (
@@ -271,6 +272,6 @@ def _timeout(text: str) -> float:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 < seconds <= LONGEST_TIMEOUT:
-        raise BadCommand(f"timeout: must be seconds, up to {LONGEST_TIMEOUT:g}")
+    if not 0 < seconds <= MAX_TIMEOUT:
+        raise BadCommand(f"timeout: must be seconds, up to {MAX_TIMEOUT:g}")
     return seconds

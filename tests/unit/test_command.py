@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from tracker.command import (
     DEFAULT_TIMEOUT,
-    LONGEST_TEXT,
-    LONGEST_TIMEOUT,
-    MOST_FIELDS,
+    MAX_FIELDS,
+    MAX_TEXT_BYTES,
+    MAX_TIMEOUT,
     BadCommand,
     Command,
 )
@@ -117,7 +117,7 @@ def test_what_is_not_known_is_left_alone() -> None:
 @pytest.mark.parametrize("names", ["distinct", "the same"])
 @pytest.mark.parametrize("taken", [True, False])
 def test_fields_are_limited(names: str, taken: bool) -> None:
-    more = MOST_FIELDS - len(VALID) + (not taken)
+    more = MAX_FIELDS - len(VALID) + (not taken)
     extra = [f"x{number if names == 'distinct' else ''}".encode() for number in range(more)]
     content = [*flat(VALID), *(part for name in extra for part in (name, b""))]
     if taken:
@@ -161,8 +161,8 @@ def test_a_device_id_may_not_be(value: str) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *("x", " ", "\x00", "\r\n", "é", "setparam 2001:a b\r\n", "x" * LONGEST_TEXT),
-        *("é" * (LONGEST_TEXT // 2), "😀" * (LONGEST_TEXT // 4), "x" + "é" * 2047 + "y"),
+        *("x", " ", "\x00", "\r\n", "é", "setparam 2001:a b\r\n", "x" * MAX_TEXT_BYTES),
+        *("é" * (MAX_TEXT_BYTES // 2), "😀" * (MAX_TEXT_BYTES // 4), "x" + "é" * 2047 + "y"),
     ],
     ids=ascii,
 )
@@ -176,7 +176,7 @@ def test_a_text_is_taken_as_it_is(value: str) -> None:
     ids=lambda value: f"{len(value)}-characters",
 )
 def test_a_text_is_limited_in_its_bytes(value: str) -> None:
-    assert LONGEST_TEXT == 4096
+    assert MAX_TEXT_BYTES == 4096
     assert mistake(entry("payload", value)) == "payload: must be 1 to 4096 bytes long"
 
 
@@ -301,7 +301,7 @@ def test_how_long_an_answer_is_waited_for(value: str, seconds: float) -> None:
     ids=lambda value: ascii(value[:20]),
 )
 def test_what_is_no_time_to_wait(value: str) -> None:
-    assert LONGEST_TIMEOUT == 86_400
+    assert MAX_TIMEOUT == 86_400
     if value:
         assert mistake(entry("timeout", value)) == "timeout: must be seconds, up to 86400"
     else:
@@ -332,7 +332,7 @@ def test_bytes_of_a_command_line_that_are_no_text_make_no_command(name: str, val
 # Properties.
 
 printable = st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=64)
-texts = st.text(min_size=1, max_size=LONGEST_TEXT // 4)  # four bytes a character at most
+texts = st.text(min_size=1, max_size=MAX_TEXT_BYTES // 4)  # four bytes a character at most
 commands = st.builds(
     Command,
     printable,
@@ -351,7 +351,7 @@ def test_every_command_is_read_as_it_was_written(command: Command) -> None:
     assert Command.from_entry([part.encode() for part in fields]).to_fields() == fields
 
 
-@given(st.floats(0, LONGEST_TIMEOUT, exclude_min=True))
+@given(st.floats(0, MAX_TIMEOUT, exclude_min=True))
 def test_every_time_to_wait_is_written_so_that_it_can_be_read(seconds: float) -> None:
     fields = Command("a", "1" * 15, "x", 0, "", seconds).to_fields()
     again = Command.from_entry([part.encode() for part in fields])

@@ -14,7 +14,7 @@ from attrs import frozen
 from tracker.bridge.rest import DirectusClient, DirectusTooLong
 from tracker.bridge.rows import COMMAND_FIELDS
 from tracker.bridge.schema import COMMANDS, PENDING
-from tracker.command import LONGEST_TEXT, is_device_id
+from tracker.command import MAX_TEXT_BYTES, is_device_id
 
 Row = dict[str, Any]
 Filter = Mapping[str, Any]
@@ -93,7 +93,7 @@ class Pending:
                 row["text"] = await self._text(row["id"])
         for row in rows:
             # No longer than shows that it is too long.
-            row["text"] = (row["text"] or "")[: LONGEST_TEXT + 1]
+            row["text"] = (row["text"] or "")[: MAX_TEXT_BYTES + 1]
         return rows
 
     async def _text(self, key: str) -> str:
@@ -101,8 +101,8 @@ class Pending:
         try:
             found = await self._ask({"id": {"_eq": key}}, ["text"], _OLDEST_FIRST, 1)
         except DirectusTooLong:
-            return " " * (LONGEST_TEXT + 1)
-        return str(found[0]["text"])[: LONGEST_TEXT + 1] if found else ""
+            return " " * (MAX_TEXT_BYTES + 1)
+        return str(found[0]["text"])[: MAX_TEXT_BYTES + 1] if found else ""
 
     async def _ask(
         self, where: Filter, fields: Sequence[str], sort: Sequence[str], limit: int

@@ -46,8 +46,8 @@ def command_in(row: Mapping[str, Any]) -> Command:
             texts["imei"].strip(),
             texts["text"],
             str(row.get("expires_at") or _default_expiry(row.get("date_created"))),
-            texts["codec"].strip(),
-            "" if timeout is None else str(timeout),
+            codec=texts["codec"].strip(),
+            timeout="" if timeout is None else str(timeout),
         )
     except BadCommand as error:
         raise BadCommand(_in_words_of_a_row(str(error))) from None

@@ -12,7 +12,7 @@ from uuid import UUID, uuid5
 
 from attrs import frozen
 
-from tracker.command import DEFAULT_TIMEOUT, LONGEST_TIMEOUT, Status
+from tracker.command import DEFAULT_TIMEOUT, MAX_TIMEOUT, Status
 
 COMMANDS: Final = "commands"
 DEVICES: Final = "devices"
@@ -209,7 +209,7 @@ _COMMAND_FIELDS: Final = (
         "timeout",
         "integer",
         "input",
-        options={"min": 1, "max": int(LONGEST_TIMEOUT), "placeholder": f"{DEFAULT_TIMEOUT:g}"},
+        options={"min": 1, "max": int(MAX_TIMEOUT), "placeholder": f"{DEFAULT_TIMEOUT:g}"},
         note=f"Seconds that the answer is waited for; {DEFAULT_TIMEOUT:g} when empty.",
     ),
     _field(

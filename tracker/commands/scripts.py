@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from tracker.command import MOST_FIELDS, Reason
+from tracker.command import MAX_FIELDS, Reason
 from tracker.keys import (
     CONNECTIONS,
     INGEST_GROUP,
@@ -35,7 +35,7 @@ end
 local function place(device, owner, fields)
   -- unpack has a limit. What has too many fields is not a command, and is cut to a number of
   -- fields that still shows that.
-  local most = math.min(#fields, {2 * MOST_FIELDS + 2})
+  local most = math.min(#fields, {2 * MAX_FIELDS + 2})
   if owner then
     redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields, 1, most))
   else

@@ -25,7 +25,7 @@ from twisted.web.http import (
 from twisted.web.server import Request
 
 from tracker import __version__
-from tracker.command import LONGEST_TEXT, is_device_id
+from tracker.command import MAX_TEXT_BYTES, is_device_id
 from tracker.console.access import Access, Denied, Visitor
 from tracker.console.commands import CommandLog
 from tracker.console.devices import BadQuestion, Devices
@@ -200,7 +200,7 @@ class Console:
             raise Denied(FORBIDDEN, "this console sends no commands")
         asked = _body(request)
         device_id = _checked(_text(asked, "device_id", 15))
-        text = _text(asked, "text", LONGEST_TEXT)
+        text = _text(asked, "text", MAX_TEXT_BYTES)
         who = visitor.session.operator or "somebody on this machine"
         instance_id = await self._parts.devices.owner(device_id)
         answer = await self._parts.ports.send_command(device_id, text, instance_id)

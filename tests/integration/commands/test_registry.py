@@ -13,7 +13,7 @@ from tests.integration.conftest import Connected
 from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.waiting import until
-from tracker.command import MOST_FIELDS
+from tracker.command import MAX_FIELDS
 from tracker.commands.registration import FIRST_RETRY, INTERVAL, PAGE, Registry
 
 KEY = "connections:registry"
@@ -183,7 +183,7 @@ async def test_what_ails_the_commands_of_one_device_is_nothing_to_the_registry(
         assert moved[-1][1] == {b"command_id": b"good"}
     if what == "huge":
         assert len(moved) == 2
-        assert len(moved[0][1]) == MOST_FIELDS + 1  # so it is still seen to be none
+        assert len(moved[0][1]) == MAX_FIELDS + 1  # so it is still seen to be none
         assert not redis.client.exists(f"{waiting}:a")
     one.clock.advance(FIRST_RETRY)
     one.enter("d")

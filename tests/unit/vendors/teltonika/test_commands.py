@@ -19,7 +19,7 @@ from tests.unit.vendors.teltonika.golden_messages import (
     SERIAL_15,
     GoldenMessage,
 )
-from tracker.command import LONGEST_TEXT, Answer, Command, CommandFrame
+from tracker.command import MAX_TEXT_BYTES, Answer, Command, CommandFrame
 from tracker.limits import Limits
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.commands import command_frame, maybe_answer
@@ -95,7 +95,7 @@ def test_only_codec_14_says_which_device_it_is_for() -> None:
     "text",
     [
         *("x", "getver\r\n", "\r\n", "\n", "getver\n", " getver ", "\x00", "\t\x7f", "é", "пароль"),
-        *("😀", "setparam 2001:inter net;2002:", "x" * LONGEST_TEXT, "é" * (LONGEST_TEXT // 2)),
+        *("😀", "setparam 2001:inter net;2002:", "x" * MAX_TEXT_BYTES, "é" * (MAX_TEXT_BYTES // 2)),
     ],
     ids=lambda text: ascii(text[:20]),
 )
@@ -117,7 +117,7 @@ def test_every_text_is_sent_as_it_is(text: str, codec: str) -> None:
 
 
 def test_the_longest_command_is_shorter_than_what_a_device_may_send() -> None:
-    assert len(command_frame(IMEI, "x" * LONGEST_TEXT, "14").data) < Limits().command_frame_bytes
+    assert len(command_frame(IMEI, "x" * MAX_TEXT_BYTES, "14").data) < Limits().command_frame_bytes
 
 
 @pytest.mark.parametrize(
@@ -138,7 +138,7 @@ def test_codec_14_cannot_carry_what_is_no_imei(imei: str) -> None:
 
 @pytest.mark.parametrize("codec", ["12", "14"])
 def test_whatever_is_a_command_can_be_sent(codec: str) -> None:
-    command = Command.checked("a", IMEI, "\x00", "2026-11-22T10:00:00Z", codec)
+    command = Command.checked("a", IMEI, "\x00", "2026-11-22T10:00:00Z", codec=codec)
     assert command_frame(command.device_id, command.text, command.codec).codec == codec
 
 
