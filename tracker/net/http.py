@@ -27,12 +27,12 @@ from twisted.web.http import (
     INTERNAL_SERVER_ERROR,
     REQUEST_ENTITY_TOO_LARGE,
     RESPONSES,
-    HTTPChannel,
 )
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.server import Request, Site
 
 from tracker.net.endpoints import readable
+from tracker.net.libraries import CheckedChannel
 from tracker.net.refusals import Refusal, Reports
 from tracker.net.routes import respond
 from tracker.net.shares import AddressShares, address_group
@@ -155,7 +155,7 @@ class BoundedRequest(Request):
             super().setHeader(name, value)
 
 
-class BoundedChannel(HTTPChannel):
+class BoundedChannel(CheckedChannel):
     """A connection whose waits for its peer are bounded."""
 
     site: BoundedSite
@@ -170,7 +170,9 @@ class BoundedChannel(HTTPChannel):
     def __init__(self) -> None:
         super().__init__()
         self._wait = Wait(
-            lambda seconds, call: self.callLater(seconds, call), self._waits, self.overdue
+            lambda seconds, call: self.callLater(seconds, call),
+            lambda for_peer: (self.site.waits if for_peer else self.site.works)(self),
+            self.overdue,
         )
 
     @property
@@ -203,10 +205,6 @@ class BoundedChannel(HTTPChannel):
         except Exception:  # noqa: BLE001 - Twisted would log it, however often a peer causes it
             self.site.reports.failed(Failure())
             self.abort()
-
-    def lineLengthExceeded(self, line: bytes) -> None:
-        """Refuse a line that is too long."""
-        self.refuse(Refusal.MALFORMED, "a line of the head is too long")
 
     def headerReceived(self, line: bytes) -> bool:
         """Parse a header field; refuse a Content-Length of too many digits."""
@@ -252,7 +250,7 @@ class BoundedChannel(HTTPChannel):
         """Wait for the next request; close the connection if one has come already."""
         if self._wait.stage is Stage.ANSWER:
             self._wait.begin(Stage.IDLE, self._wait.stalled)
-        if b"".join((self._buffer, *self._dataBuffer)).strip(b"\r\n"):
+        if self.unread().strip(b"\r\n"):
             # One read has room for hundreds of requests. Answering all of them would keep
             # everybody else waiting. No browser, proxy or Prometheus sends ahead, and whoever
             # does has to expect this (RFC 9112, section 9.3.2).
@@ -287,9 +285,9 @@ class BoundedChannel(HTTPChannel):
         )
         self.loseConnection()
 
-    def _respondToBadRequestAndDisconnect(self) -> None:
-        # Twisted calls this for all that it cannot parse, and would answer without a body.
-        self.refuse(Refusal.MALFORMED, "the request is malformed")
+    def malformed(self, why: str) -> None:
+        """See CheckedChannel."""
+        self.refuse(Refusal.MALFORMED, why)
 
     def loseConnection(self) -> None:
         """Close the connection once the peer has read the last answer, or at the deadline."""
@@ -339,12 +337,6 @@ class BoundedChannel(HTTPChannel):
         super().resumeProducing()
         if self._wait.stage is not Stage.ANSWER:
             super().dataReceived(b"")  # parse what was buffered
-
-    def _waits(self, for_peer: bool) -> None:
-        if for_peer:
-            self.site.waits(self)
-        else:
-            self.site.works(self)
 
     def _leave(self) -> None:
         self._wait.cancel()

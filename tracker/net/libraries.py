@@ -1,11 +1,13 @@
 """Private parts of libraries that have no public equivalent.
 
-``tests/unit/net/test_libraries.py`` fails if one of them changes.
+``tests/unit/net/test_libraries.py`` fails if one of them changes. Those of txredisapi are in
+:mod:`tracker.redis.protocol`.
 """
 
 from __future__ import annotations
 
 from twisted.web.client import HTTPConnectionPool, _HTTP11ClientFactory
+from twisted.web.http import HTTPChannel
 
 from twisted.web._newclient import RequestNotSent as RequestNotSent  # isort: skip
 
@@ -19,3 +21,23 @@ class QuietPool(HTTPConnectionPool):
 
     # There is no parameter for the factory, whose class is private.
     _factory = _QuietFactory
+
+
+class CheckedChannel(HTTPChannel):
+    """A server's connection that tells what it has not read, and what it cannot parse."""
+
+    def unread(self) -> bytes:
+        """Return the bytes that have arrived behind the request that is answered."""
+        return b"".join((self._buffer, *self._dataBuffer))
+
+    def malformed(self, why: str) -> None:
+        """Answer a request that cannot be parsed, and close the connection."""
+        raise NotImplementedError
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        """Refuse a line that is longer than ``MAX_LENGTH``."""
+        self.malformed("a line of the head is too long")
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        # Twisted would answer without a body.
+        self.malformed("the request is malformed")
