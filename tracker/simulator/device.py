@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from itertools import islice
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -31,11 +30,11 @@ from tracker.runtime.backoff import Backoff
 from tracker.simulator.commands import (
     LARGEST_COMMAND,
     Console,
-    Moment,
     answer_frame,
     maybe_command,
 )
-from tracker.simulator.track import Fix, Track
+from tracker.simulator.track import Track
+from tracker.simulator.vehicle import Flash, Vehicle
 from tracker.vendors.teltonika.avl import Codec, Record, encode_packet
 from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import ACCEPT, encode_login
@@ -52,10 +51,6 @@ ANSWER_DELAY: Final = 3.0
 
 #: Bytes of an acknowledgement.
 _COUNT: Final = 4
-#: Satellites in sight before the first record tells.
-_SATELLITES: Final = 12
-#: Generation type of a record that is made because it is time for one.
-_PERIODICAL: Final = 7
 
 #: Told when a device learns that its records were received.
 OnAcknowledged = Callable[[str, Codec, Sequence[Record]], None]
@@ -140,21 +135,15 @@ class SimulatedDevice(Service):
         self.counters = counters
         self.executed: list[ExecutedCommand] = []
         self._random = random
-        self._track = track
+        self._vehicle = Vehicle(random, track, behaviour.codec, behaviour.interval)
+        self._flash = Flash(behaviour.records)
         self._endpoint = endpoint
         self._on_acknowledged = on_acknowledged
         self._on_command = on_command
         self._console = Console(imei, clock.seconds())
-        self._satellites = _SATELLITES
-        self._flash: deque[Record] = deque()  # not acknowledged, oldest first
-        self._sent_before = 0  # of those, how many have been transmitted already
-        self._flushing = False
-        self._odometer = random.randrange(10_000, 300_000_000)
         self._recording = LoopingCall(self._record)
         self._recording.clock = clock
         self._first_record: IDelayedCall | None = None
-        self._last_record = 0.0
-        self._last_timestamp = 0
         self._connection: _DeviceProtocol | None = None
         self._connecting: Deferred[Any] | None = None
         self._reconnect: IDelayedCall | None = None
@@ -169,7 +158,7 @@ class SimulatedDevice(Service):
     def startService(self) -> None:
         """Power on: connect, and begin to record at a moment of its own."""
         super().startService()
-        self._flushing = False
+        self._flash.flushing = False
         self._gone = None
         self._connect()
         self._first_record = self.clock.callLater(
@@ -194,7 +183,7 @@ class SimulatedDevice(Service):
     def stop_recording(self) -> None:
         """Park: no more records; those that are left are sent, however few they are."""
         self._end_recording()
-        self._flushing = True
+        self._flash.flushing = True
         if self._connection is not None:
             self._connection.send()
 
@@ -206,20 +195,14 @@ class SimulatedDevice(Service):
 
     def next_packet(self) -> list[Record]:
         """The oldest records that are due to be sent together; none while too few are saved."""
-        count = min(len(self._flash), self.behaviour.records)
-        if count < self.behaviour.records and not self._flushing and not self._sent_before:
-            return []
-        packet = list(islice(self._flash, count))
-        self.counters.sent += count
-        self.counters.retransmitted += min(self._sent_before, count)
-        self._sent_before = max(self._sent_before, count)
+        packet, repeated = self._flash.next_packet()
+        self.counters.sent += len(packet)
+        self.counters.retransmitted += repeated
         return packet
 
     def acknowledged(self, packet: Sequence[Record]) -> None:
         """The server has them: forget them."""
-        for _ in packet:
-            self._flash.popleft()
-        self._sent_before = max(0, self._sent_before - len(packet))
+        self._flash.acknowledged(packet)
         self.counters.acknowledged += len(packet)
         if self._on_acknowledged is not None:
             self._on_acknowledged(self.imei, self.behaviour.codec, packet)
@@ -229,9 +212,7 @@ class SimulatedDevice(Service):
 
         :return: the answer; None when the device restarts instead.
         """
-        # No time has passed for the vehicle: that is where the last record was made.
-        moment = Moment(self.clock.seconds(), self._track.advance(0), self._satellites)
-        answer = self._console.execute(text, moment)
+        answer = self._console.execute(text, self._vehicle.moment(self.clock.seconds()))
         self.executed.append(ExecutedCommand(text, codec))
         self.counters.commands += 1
         if self._on_command is not None:
@@ -270,50 +251,14 @@ class SimulatedDevice(Service):
         self._reconnect = self.clock.callLater(self._backoff.failed(), self._connect)
 
     def _start_recording(self) -> None:
-        self._last_record = self.clock.seconds()
+        self._vehicle.begin(self.clock.seconds())
         self._recording.start(self.behaviour.interval)
 
     def _record(self) -> None:
-        now = self.clock.seconds()
-        fix = self._track.advance(now - self._last_record)
-        self._last_record = now
-        # The clock of the machine may be set back; a device's records stay apart.
-        self._last_timestamp = max(int(now * 1000), self._last_timestamp + 1)
-        self._flash.append(self._make_record(self._last_timestamp, fix))
+        self._flash.append(self._vehicle.record(self.clock.seconds()))
         self.counters.recorded += 1
         if self._connection is not None:
             self._connection.send()
-
-    def _make_record(self, timestamp: int, fix: Fix) -> Record:
-        self._odometer += round(fix.speed / 3.6 * self.behaviour.interval)
-        self._satellites = self._random.randint(7, 19)
-        moving = int(fix.speed > 0)
-        return Record(
-            timestamp=timestamp,
-            priority=0,
-            longitude=round(fix.longitude * 1e7),
-            latitude=round(fix.latitude * 1e7),
-            altitude=fix.altitude,
-            angle=fix.angle,
-            satellites=self._satellites,
-            speed=fix.speed,
-            event=0,
-            elements=(
-                (239, 1, 1),  # ignition
-                (240, 1, moving),
-                (21, 1, self._random.randint(2, 5)),  # GSM signal
-                (200, 1, 0),  # sleep mode
-                (69, 1, 1),  # GNSS on, with a fix
-                (181, 2, self._random.randint(8, 25)),  # PDOP, tenths
-                (182, 2, self._random.randint(5, 15)),  # HDOP, tenths
-                (66, 2, self._random.randint(13_600, 14_400)),  # external voltage, mV
-                (24, 2, fix.speed),
-                (67, 2, self._random.randint(3_900, 4_150)),  # battery, mV
-                (241, 4, 27_601),  # operator
-                (16, 4, self._odometer % 2**32),  # total odometer, m
-            ),
-            generation=_PERIODICAL if self.behaviour.codec.generation else None,
-        )
 
 
 class _DeviceProtocol(Protocol):
