@@ -89,6 +89,14 @@ def test_the_wheel_brings_the_page_of_the_console(installed: Path, tmp_path: Pat
     assert said.split() == there
 
 
+def test_the_wheel_brings_the_rights_of_the_roles_in_redis(installed: Path, tmp_path: Path) -> None:
+    said = run_installed(
+        installed, tmp_path, "python", "-c",
+        "from tracker.redis.rights import grants; print(*grants())",
+    )  # fmt: skip
+    assert said.split() == ["ingest", "process", "janitor", "bridge", "console", "admin"]
+
+
 def test_the_wheel_holds_nothing_but_the_package_and_its_plugins(installed: Path) -> None:
     (site,) = (installed.parent / "lib").glob("python3.*/site-packages")
     (record,) = site.glob("tracker-*.dist-info/RECORD")
