@@ -1,4 +1,4 @@
-"""Making checks one after another: within a time, and whatever becomes of each."""
+"""Run checks one after another, within a time limit; a check that breaks is a finding."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ Found = Finding | Iterable[Finding]
 
 @define
 class Examination:
-    """Makes checks, and collects what they find.
+    """Runs checks and collects their findings.
 
-    :param seconds: for all of them together; what has no time left is skipped.
-    :param expected: makes the finding of an exception that a check may raise; None for a fault.
+    :param seconds: for all checks together; those that have no time left are skipped.
+    :param expected: returns the finding of an exception that a check may raise; None if it is a
+        fault of the check.
     """
 
     clock: IReactorTime
@@ -40,7 +41,7 @@ class Examination:
 
     @property
     def has_time(self) -> bool:
-        """Whether there is any left."""
+        """Whether time is left."""
         return bool(self.clock.seconds() < self._end)
 
     async def make(
@@ -50,9 +51,9 @@ class Examination:
         *arguments: Any,
         late: Callable[[str], Finding] = skipped,
     ) -> None:
-        """Make a check; one that breaks is a finding, too.
+        """Run a check.
 
-        :param late: makes the finding, with this reason, of one that is not done in time.
+        :param late: returns the finding, with this reason, of a check that did not end in time.
         """
         found: Found
         try:
@@ -92,5 +93,5 @@ def in_thread(
             result = Failure()
         reactor.callFromThread(deferred.callback, result)
 
-    Thread(target=work, daemon=True, name="doctor").start()
+    Thread(target=work, daemon=True, name="examination").start()
     return deferred

@@ -1,4 +1,4 @@
-"""What a check finds."""
+"""Results of checks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from attrs import frozen
 
 
 class Status(StrEnum):
-    """How bad it is."""
+    """Result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -18,31 +18,31 @@ class Status(StrEnum):
 
 @frozen
 class Finding:
-    """What one check has seen."""
+    """One result of a check, with the command that fixes what is wrong."""
 
     status: Status
     seen: str
     mend: str = ""
-    """The line that mends it, with its arguments quoted for a shell; empty where none does."""
+    """Command that fixes it, with its arguments quoted for a shell; empty if there is none."""
     check: str = ""
     """The name of the check."""
 
 
 def ok(seen: str) -> Finding:
-    """All is well."""
+    """Return the finding that nothing is wrong."""
     return Finding(Status.OK, seen)
 
 
 def warning(seen: str, mend: str) -> Finding:
-    """It works, and might not always."""
+    """Return the finding of something that works now and may fail later."""
     return Finding(Status.WARNING, seen, mend)
 
 
 def failure(seen: str, mend: str) -> Finding:
-    """It does not work, or does not keep what it promises."""
+    """Return the finding of something that fails, or breaks a promise."""
     return Finding(Status.FAILURE, seen, mend)
 
 
 def skipped(why: str, mend: str = "") -> Finding:
-    """It could not be looked at."""
+    """Return the finding of something that could not be checked."""
     return Finding(Status.SKIPPED, why, mend)

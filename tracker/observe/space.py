@@ -1,4 +1,4 @@
-"""Room on disks, and files that may be written."""
+"""Checks of disk space and of permissions to write."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ SPACE_FAILURE: Final = 100 << 20
 
 
 def room(folder: str, also: str = "") -> Finding:
-    """How much there is where this folder is."""
+    """Check the free space of the file system that holds a folder.
+
+    :param also: added to the command that shows what uses the space.
+    """
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
@@ -24,7 +27,7 @@ def room(folder: str, also: str = "") -> Finding:
 
 
 def judge_room(free: int, folder: str, also: str = "") -> Finding:
-    """What is to be said of so many bytes that are free."""
+    """Judge a number of free bytes."""
     seen = f"{free / (1 << 30):.1f} GiB free in {folder}"
     if free >= SPACE_WARNING:
         return ok(seen)
@@ -33,5 +36,5 @@ def judge_room(free: int, folder: str, also: str = "") -> Finding:
 
 
 def may_write(path: str) -> bool:
-    """Whether this user may, without trying."""
+    """Return whether this user may write to a file or folder."""
     return os.access(path, os.W_OK, effective_ids=True)

@@ -1,4 +1,4 @@
-"""Whether positions can be stored in the sink that a URL names."""
+"""Checks that positions can be stored in the sink that a URL names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,10 @@ def check_url(url: str) -> None:
 
 
 async def examine_sink(reactor: Reactor, examination: Examination, url: str | None) -> None:
-    """Make all checks of the sink that a URL names, which makes sense; None: none is named."""
+    """Run all checks of a sink.
+
+    :param url: was accepted by :func:`check_url`; None if no sink is configured.
+    """
     if not url:
         hint = "tracker-admin doctor --sink URL"
         await examination.make("sink-reachable", skipped, NOT_GIVEN, hint)
@@ -51,7 +54,7 @@ async def examine_sink(reactor: Reactor, examination: Examination, url: str | No
 
 
 def no_psycopg(why: str) -> Finding:
-    """What PostgreSQL needs is not installed."""
+    """Return the finding that psycopg is not installed."""
     return failure(
         f"psycopg cannot be used: {why}", "/opt/tracker/bin/pip install 'tracker[postgresql]'"
     )

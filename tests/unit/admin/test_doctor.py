@@ -17,7 +17,7 @@ from twisted.internet.task import Clock
 from tracker.admin.cli import main
 from tracker.admin.doctor import leftovers, machine, redis, streams
 from tracker.admin.doctor.server import is_here, redis_cli, rights_in
-from tracker.admin.findings import as_json, as_table, exit_status
+from tracker.admin.report import as_json, as_table, exit_status
 from tracker.errors import Refused
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
 from tracker.observe.examination import Examination, in_thread

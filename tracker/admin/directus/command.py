@@ -13,9 +13,9 @@ from attrs import field, frozen
 
 from tracker.admin.directus.checkup import examine
 from tracker.admin.directus.files import make_secret, read_secret
-from tracker.admin.findings import as_json, as_table, exit_status
 from tracker.admin.options import output_option
 from tracker.admin.output import printable
+from tracker.admin.report import as_json, as_table, exit_status
 from tracker.bridge.rest import (
     DirectusClient,
     DirectusDenied,

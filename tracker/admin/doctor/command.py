@@ -9,8 +9,8 @@ from typing import Any, Final
 import click
 
 from tracker.admin.doctor.checkup import examine
-from tracker.admin.findings import as_json, as_table, exit_status
 from tracker.admin.options import Seconds, output_option, redis_option
+from tracker.admin.report import as_json, as_table, exit_status
 from tracker.config import ConfigError
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address

@@ -1,4 +1,4 @@
-"""Show what checks find: a table for people, JSON for programs, an exit status for scripts."""
+"""Findings of checks as a table for people, JSON for programs, an exit status for scripts."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tracker.observe.findings import Finding, Status
 
 
 def exit_status(findings: Iterable[Finding]) -> int:
-    """0 when nothing has failed, else 1."""
+    """Return 1 if a check has failed, else 0."""
     return int(any(finding.status is Status.FAILURE for finding in findings))
 
 
 def as_json(findings: Iterable[Finding]) -> str:
-    """A list of objects, for programs."""
+    """Return findings as a list of objects."""
     return json.dumps(
         [
             {"check": one.check, "status": one.status, "seen": one.seen, "mend": one.mend or None}
@@ -39,9 +39,9 @@ _COLOURS: Final = {
 
 
 def as_table(findings: Sequence[Finding]) -> str:
-    """A line for each finding, beneath it the one that mends it; with colours.
+    """Return a coloured line for each finding, and below it the command that fixes it.
 
-    ``click.echo`` leaves those out where it does not write to a terminal.
+    ``click.echo`` removes the colours if it does not write to a terminal.
     """
     heading, *lines = table(
         [_HEADING, *((one.status, one.check, " ".join(one.seen.split())) for one in findings)]
