@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from attrs import frozen
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from zope.interface import implementer
 
@@ -70,7 +71,7 @@ class AllowList(RedisTimer):
 
     def __init__(
         self,
-        clock: Any,
+        clock: IReactorTime,
         redis: RedisConnection,
         unknown: Admission,
         condition: Condition,

@@ -61,6 +61,7 @@ def _codec(
     codec_id: int,
     id_format: str,
     count_format: str,
+    *,
     variable: struct.Struct | None = None,
     generation: bool = False,
 ) -> Codec:

@@ -282,7 +282,7 @@ def _record(codec: Codec, fields: _Object) -> Record:
     fixed: list[tuple[int, int, int]] = []
     variable: list[tuple[int, bytes]] = []
     for node in fields.take("elements").items(0, 256**codec.count.size - 1):
-        _element(codec, node.object(), max_id, fixed, variable)
+        _element(codec, node.object(), max_id, fixed=fixed, variable=variable)
     fields.done()
     # On the wire elements stand by width.
     fixed.sort(key=lambda element: element[1])
@@ -299,6 +299,7 @@ def _element(
     codec: Codec,
     fields: _Object,
     max_id: int,
+    *,
     fixed: list[tuple[int, int, int]],
     variable: list[tuple[int, bytes]],
 ) -> None:

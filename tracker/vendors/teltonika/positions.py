@@ -43,6 +43,7 @@ def entries(
     content: Content,
     now: float,
     on_repeated_id: Callable[[], None],
+    *,
     message_bytes: int = MESSAGE_BYTES,
 ) -> list[Entry]:
     """The stream entries of a frame or datagram, one a record, in the order of the wire.

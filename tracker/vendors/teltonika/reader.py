@@ -61,7 +61,7 @@ class EntryReader:
         content = outcome.value
         if isinstance(content, Packet):
             self._recent.learn(content)
-        made = entries(device_id, content, now, on_repeated_id, self._message_bytes)
+        made = entries(device_id, content, now, on_repeated_id, message_bytes=self._message_bytes)
         if not isinstance(content, Message):
             return Reading(made, None)
         if len(content.content) > self._message_bytes:
