@@ -98,7 +98,9 @@ class BoundedClient:
         :raises Unanswered: if there is no answer in time, or it is too long.
         """
         options: dict[str, Any] = {} if json is None else {"json": json}
-        asked = Deferred.fromCoroutine(self._ask(method, url, headers, params or {}, options))
+        asked = Deferred.fromCoroutine(
+            self._ask(method, url, headers, params or {}, options=options)
+        )
         asked.addTimeout(self._timeout, self._reactor, _overdue)
         try:
             return await asked
@@ -118,6 +120,7 @@ class BoundedClient:
         url: str,
         headers: Headers,
         params: Mapping[str, str],
+        *,
         options: dict[str, Any],
     ) -> Answer:
         response = await self._http.request(
