@@ -116,11 +116,11 @@ async def test_the_level_of_the_log_changes_while_it_runs(tmp_path: Path, serve:
     ingest = serve("--instance-id", "one", *place.option)
     client = connect(place.address())
     hidden = await in_thread(offered, ingest, 1)
-    assert await client.set_log_level("debug", "tracker.commands.delivery") == "info"
+    assert await client.set_log_level("debug", "tracker.commands") == "info"
     shown = await in_thread(offered, ingest, 2)
     await until(lambda: shown in ingest.daemon.text, "it is told")
     assert hidden not in ingest.daemon.text
-    await client.set_log_level("warn", "tracker.commands.delivery")
+    await client.set_log_level("warn", "tracker.commands")
     hidden = await in_thread(offered, ingest, 3)
     assert await client.set_log_level("error") == "info"
     await client.drain(0)
