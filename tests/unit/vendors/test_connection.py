@@ -376,6 +376,37 @@ def test_messages_over_the_rate_wait_and_an_answer_overtakes_them() -> None:
     assert published(talk) == ["A", "B", "E", "C"]
 
 
+def test_an_answer_that_arrives_later_overtakes_them_too() -> None:
+    talk = logged_in(SLOW)
+    talk.clock.advance(SETTLES)
+    assert ask(talk) == ["turn"]
+    talk.send(b"note A\nnote B\nnote C\nans")
+    talk.send(b"wer D\n")
+    assert published(talk) == ["A", "B", "D"]
+
+
+def test_an_answer_in_front_is_not_limited() -> None:
+    talk = logged_in(SLOW)
+    talk.clock.advance(SETTLES)
+    talk.send(b"note A\nnote B\n")
+    assert ask(talk) == ["turn"]
+    talk.send(b"answer C\n")
+    assert talk.gateway.tally.paused_for_messages == 0
+    talk.send(b"note D\n")
+    assert published(talk) == ["A", "B", "C"]
+    assert talk.gateway.tally.paused_for_messages == 1
+
+
+def test_a_connection_that_is_held_is_not_silent() -> None:
+    talk = logged_in(Limits(message_rate=0.1, message_burst=10, idle_timeout=5))
+    talk.send(b"note A\nnote B\n")
+    talk.clock.pump([0.9] * 10)
+    assert not talk.closed
+    talk.clock.pump([0.9] * 10)
+    assert published(talk) == ["A", "B"]
+    assert talk.closed  # since it has sent nothing more
+
+
 def test_a_message_ahead_of_the_login_is_no_message_of_a_device(talk: LineTalk) -> None:
     talk.send(b"note A\n" + LOGIN)
     assert talk.closed
@@ -485,6 +516,15 @@ def test_records_show_that_the_login_has_settled(online: LineTalk) -> None:
     assert online.answer() == b"1\ncommand\n"
 
 
+def test_no_command_is_written_while_too_many_messages_are_under_way(online: LineTalk) -> None:
+    online.clock.advance(SETTLES)
+    online.send(b"note A\n" * MESSAGES_UNDER_WAY)
+    came = ask(online)
+    assert came == []
+    online.confirm()
+    assert came == ["turn"]
+
+
 @pytest.mark.parametrize("busy", [b"records A\n", b"rec", b"note A\nbeat\n"])
 def test_a_command_comes_between_nothing(online: LineTalk, busy: bytes) -> None:
     online.clock.advance(SETTLES)
@@ -553,3 +593,12 @@ def test_a_gateway_that_accepts_nothing_ends_the_connection() -> None:
     assert talk.closed
     assert published(talk) == ["A"]
     assert talk.answer() == b""
+
+
+def test_no_step_follows_the_one_that_ends_the_connection() -> None:
+    talk = logged_in(gateway=Hasty())
+    talk.gateway.keeps = False
+    talk.send(b"answer A\n")
+    assert talk.closed
+    assert talk.told("lost") == [("lost", 1)]
+    assert talk.told("answered") == []
