@@ -12,8 +12,8 @@ DEMO_PORT    ?= 5027
 # A folder to keep the demo's data in; a temporary one when empty.
 DEMO_DATA    ?=
 
-# Processes that share the tests of `make test`. Most tests wait for servers most of the time, so
-# there are two processes more than cores.
+# Processes that share the test files of `make test`. Most tests wait for servers most of the time,
+# so there are two processes more than cores.
 TEST_WORKERS ?= $(shell echo $$(($$(nproc) + 2)))
 
 # Options of `make test-chaos`: seconds of faults in a round, rounds, the variants that take turns
@@ -59,11 +59,12 @@ demo: $(VENV)/.embedded
 	@$(BIN)/tracker-admin demo --devices $(DEMO_DEVICES) --port $(DEMO_PORT) \
 		$(if $(DEMO_SECONDS),--seconds $(DEMO_SECONDS)) $(if $(DEMO_DATA),--data '$(DEMO_DATA)')
 
-# The tests start some hundred processes, each of which would compile the sources without their
-# bytecode.
+# The slow files come first (testpaths in pyproject.toml), and each process takes the next file when
+# it has ended one; so all end at about the same time. The tests start some hundred processes, each
+# of which would compile the sources if there were no bytecode.
 test: export PYTHONDONTWRITEBYTECODE =
 test: $(VENV)/.test
-	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist worksteal
+	$(BIN)/python -m pytest --numprocesses $(TEST_WORKERS) --dist loadfile --no-loadscope-reorder
 
 # Into ~/.cache/tracker-directus, or TRACKER_DIRECTUS_CACHE, once.
 directus: $(VENV)/.test
