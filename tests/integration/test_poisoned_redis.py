@@ -286,7 +286,11 @@ async def test_allow_list(redis: RedisServer, connected: Connected) -> None:
 
     reports: list[str | None] = []
     allowed = AllowList(
-        *(reactor, connected.connection, Admission.REFUSED, Condition(reports.append), lambda: None)
+        reactor,
+        connected.connection,
+        Admission.REFUSED,
+        Condition(reports.append),
+        changed=lambda: None,
     )
     with quiet():
         allowed.startService()

@@ -153,3 +153,32 @@ def test_redis_names_stand_in_one_module_only() -> None:
         if path.name != "keys.py":
             text = path.read_text(encoding="utf-8")
             assert not [name for name in spelled if name in text], path
+
+
+def functions() -> Iterator[tuple[str, ast.arguments]]:
+    """Where each function of the package is, and its arguments."""
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                yield f"{path.relative_to(ROOT)}:{node.lineno} {node.name}", node.args
+
+
+def test_no_function_takes_more_than_four_arguments_by_place() -> None:
+    for where, arguments in functions():
+        names = {one.arg for one in (*arguments.posonlyargs, *arguments.args)}
+        assert len(names - {"self", "cls"}) <= 4, where
+
+
+def test_reactors_and_clocks_have_a_type() -> None:
+    for where, arguments in functions():
+        for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs):
+            if one.arg in ("reactor", "clock") and one.annotation is not None:
+                assert ast.unparse(one.annotation) != "Any", where
+
+
+def test_no_call_unpacks_a_tuple_that_it_has_written_itself() -> None:
+    for path in MODULES:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call):
+                unpacked = [one.value for one in node.args if isinstance(one, ast.Starred)]
+                assert not any(isinstance(one, ast.Tuple) for one in unpacked), (path, node.lineno)

@@ -75,6 +75,7 @@ class AllowList(RedisTimer):
         redis: RedisConnection,
         unknown: Admission,
         condition: Condition,
+        *,
         changed: Callable[[], None],
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._refresh)

@@ -131,7 +131,7 @@ def ingest_role(
     services: list[IService] = [redis, reading]
     if devices.allow_list:
         condition = health.condition("allow-list")
-        authority = AllowList(reactor, redis, devices.unknown, condition, review)
+        authority = AllowList(reactor, redis, devices.unknown, condition, changed=review)
         services.append(authority)
     if devices.luhn:
         authority = CheckedImei(authority)

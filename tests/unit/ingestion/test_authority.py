@@ -32,7 +32,7 @@ class Listed:
             self.redis,  # type: ignore[arg-type]
             unknown,
             Condition(self.reports.append),
-            self._change,
+            changed=self._change,
         )
         self.list.startService()
 
