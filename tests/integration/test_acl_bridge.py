@@ -16,6 +16,7 @@ from tests.system.processes import Daemon
 from tests.system.raw import RawDevice
 from tests.system.test_commands import DEVICE, answer, read_command
 from tests.unit.bridge.double import ADMIN_TOKEN, BRIDGE_TOKEN, DirectusDouble
+from tests.unit.bridge.items import create
 from tests.waiting import until
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.schema import COMMANDS, DEVICES
@@ -72,11 +73,11 @@ async def test_the_bridge_does_its_work_as_its_own_user(tmp_path: Path) -> None:
         entry = redis.client.xadd("commands:outbound:gone", {"command_id": written}).decode()
         redis.client.set(f"commands:sent:{written}", f"delivered commands:outbound:gone {entry}")
         redis.client.hset("connections:registry", DEVICE, "gone")
-        await admin.create(DEVICES, {"imei": DEVICE, "model": "FMB120"})
+        await create(admin, DEVICES, {"imei": DEVICE, "model": "FMB120"})
         await deferToThread(ingest.start)
         await deferToThread(bridge.start)
         await until(lambda: double.rows(COMMANDS)[lost]["status"] == "failed", "it is in doubt")
-        made = await admin.create(COMMANDS, {"imei": DEVICE, "text": "getinfo"})
+        made = await create(admin, COMMANDS, {"imei": DEVICE, "text": "getinfo"})
         assert made is not None
         await deferToThread(answered, port)
         await until(

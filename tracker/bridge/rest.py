@@ -21,7 +21,7 @@ Facts of Directus 11 that callers need to know:
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, cast
+from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from twisted.internet.interfaces import IReactorTime
@@ -152,17 +152,6 @@ class DirectusClient:
             query["offset"] = offset
         return _rows(await self.request("SEARCH", items_path(collection), {"query": query}))
 
-    async def update_item(
-        self, collection: str, key: str | int, data: Mapping[str, Any]
-    ) -> dict[str, Any] | None:
-        """Change one row.
-
-        :return: the fields that the user may see; None if there are none.
-        :raises DirectusDenied: also if there is no such row.
-        """
-        path = f"{items_path(collection)}/{quote(str(key), safe='')}"
-        return cast("dict[str, Any] | None", await self.request("PATCH", path, dict(data)))
-
     async def update_where(
         self,
         collection: str,
@@ -200,14 +189,6 @@ class DirectusClient:
         body = [dict(row) for row in rows]
         params = {"fields": ",".join(fields)}
         return _rows(await self.request("PATCH", items_path(collection), body, params))
-
-    async def create(self, collection: str, data: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Add a row.
-
-        :return: the fields that the user may see; None if there are none.
-        """
-        made = await self.request("POST", items_path(collection), dict(data))
-        return cast("dict[str, Any] | None", made)
 
     async def request(
         self,

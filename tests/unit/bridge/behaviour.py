@@ -13,6 +13,7 @@ from uuid import uuid4
 import pytest
 from pytest_twisted import ensureDeferred
 
+from tests.unit.bridge.items import create, update_item
 from tracker.bridge.rest import (
     DirectusClient,
     DirectusError,
@@ -44,7 +45,7 @@ async def fails(asked: Awaitable[Any]) -> tuple[str, int | None, str]:
 
 async def command(subject: Subject, text: str = "getinfo", **more: Any) -> str:
     """A new row; its key."""
-    made = await subject.admin.create("commands", {"imei": IMEI, "text": text, **more})
+    made = await create(subject.admin, "commands", {"imei": IMEI, "text": text, **more})
     assert made is not None
     key: str = made["id"]
     return key
@@ -58,7 +59,7 @@ async def column(subject: Subject, name: str, **query: Any) -> list[Any]:
 
 @ensureDeferred
 async def test_a_new_row_has_its_defaults(subject: Subject) -> None:
-    made = await subject.operator.create("commands", {"imei": IMEI, "text": "getinfo"})
+    made = await create(subject.operator, "commands", {"imei": IMEI, "text": "getinfo"})
     assert made is not None
     assert made.pop("id")
     assert made.pop("user_created")
@@ -81,9 +82,9 @@ async def test_an_operator_says_what_is_asked_for_and_not_what_became_of_it(
     subject: Subject,
 ) -> None:
     row = {"imei": IMEI, "text": "getinfo", "status": "responded"}
-    assert await fails(subject.operator.create("commands", row)) == DENIED
+    assert await fails(create(subject.operator, "commands", row)) == DENIED
     key = await command(subject)
-    assert await fails(subject.operator.update_item("commands", key, {"text": "x"})) == DENIED
+    assert await fails(update_item(subject.operator, "commands", key, {"text": "x"})) == DENIED
     assert await fails(subject.operator.request("DELETE", f"/items/commands/{key}")) == DENIED
     assert await column(subject, "text") == ["getinfo"]
 
@@ -102,7 +103,7 @@ async def test_an_operator_says_what_is_asked_for_and_not_what_became_of_it(
 @ensureDeferred
 async def test_a_row_that_makes_no_sense_is_refused(subject: Subject, row: Any) -> None:
     refused = ("DirectusRefused", 400, "FAILED_VALIDATION")
-    assert await fails(subject.admin.create("commands", row)) == refused
+    assert await fails(create(subject.admin, "commands", row)) == refused
     assert await column(subject, "id") == []
 
 
@@ -126,14 +127,14 @@ async def test_many_rows_are_made_at_once(subject: Subject) -> None:
 async def test_a_value_that_cannot_be_stored_is_an_internal_error(subject: Subject) -> None:
     key = await command(subject)
     for data in ({"response": "a NUL: \0"}, {"finished_at": "no time"}):
-        failed = await fails(subject.bridge.update_item("commands", key, data))
+        failed = await fails(update_item(subject.bridge, "commands", key, data))
         assert failed == ("DirectusDown", 500, "INTERNAL_SERVER_ERROR")
 
 
 @ensureDeferred
 async def test_a_value_that_is_too_long_is_refused(subject: Subject) -> None:
     key = await command(subject)
-    failed = await fails(subject.bridge.update_item("commands", key, {"status": "x" * 17}))
+    failed = await fails(update_item(subject.bridge, "commands", key, {"status": "x" * 17}))
     assert failed == ("DirectusRefused", 400, "VALUE_TOO_LONG")
 
 
@@ -143,9 +144,9 @@ async def test_rows_are_filtered(subject: Subject) -> None:
     keys = {name: await command(subject, name, timeout=timeout) for name, timeout in rows}
     for name, status in (("b", "routed"), ("c", "failed")):
         data = {"status": status, "instance": f"vm-{name}"}
-        await subject.bridge.update_item("commands", keys[name], data)
-    await subject.bridge.update_item(
-        "commands", keys["d"], {"routed_at": "2026-11-22T10:00:00.500+00:00"}
+        await update_item(subject.bridge, "commands", keys[name], data)
+    await update_item(
+        subject.bridge, "commands", keys["d"], {"routed_at": "2026-11-22T10:00:00.500+00:00"}
     )
     for condition, expected in (
         ({"status": {"_eq": "pending"}}, "ad"),
@@ -281,14 +282,14 @@ async def test_the_bridge_says_what_became_of_a_command(subject: Subject) -> Non
         "instance": "vm-1",
         "finished_at": "2026-11-22T10:00:00Z",
     }
-    row = await subject.bridge.update_item("commands", key, data)
+    row = await update_item(subject.bridge, "commands", key, data)
     assert row is not None
     assert row["id"] == key
     assert row["finished_at"] == "2026-11-22T10:00:00.000Z"
     assert (row["status"], row["response"], row["instance"]) == tuple(data.values())[:3]
-    assert (await subject.bridge.update_item("commands", key, {"response": None})) is not None
+    assert (await update_item(subject.bridge, "commands", key, {"response": None})) is not None
     assert await column(subject, "response") == [None]
-    null = await fails(subject.bridge.update_item("commands", key, {"status": None}))
+    null = await fails(update_item(subject.bridge, "commands", key, {"status": None}))
     assert null == ("DirectusRefused", 400, "FAILED_VALIDATION")
 
 
@@ -297,13 +298,13 @@ async def test_the_bridge_changes_nothing_else(subject: Subject) -> None:
     key = await command(subject)
     for name in ("text", "imei", "codec", "expires_at", "timeout", "user_created", "nothing"):
         both = {"status": "routed", name: None}
-        assert await fails(subject.bridge.update_item("commands", key, both)) == DENIED, name
+        assert await fails(update_item(subject.bridge, "commands", key, both)) == DENIED, name
         asked = subject.bridge.update_where("commands", {"id": {"_eq": key}}, both)
         assert await fails(asked) == DENIED, name
     assert await column(subject, "status") == ["pending"]
     row = {"imei": IMEI, "text": "getinfo"}
-    assert await fails(subject.bridge.create("commands", row)) == DENIED
-    assert await fails(subject.bridge.create("devices", {"imei": IMEI})) == DENIED
+    assert await fails(create(subject.bridge, "commands", row)) == DENIED
+    assert await fails(create(subject.bridge, "devices", {"imei": IMEI})) == DENIED
     assert await fails(subject.bridge.request("DELETE", f"/items/commands/{key}")) == DENIED
     assert await fails(subject.bridge.request("GET", "/items/nowhere")) == DENIED
 
@@ -312,7 +313,7 @@ async def test_the_bridge_changes_nothing_else(subject: Subject) -> None:
 async def test_a_row_that_is_not_there_is_denied(subject: Subject) -> None:
     data = {"status": "routed"}
     for key in (NO_ROW, "no-uuid"):
-        assert await fails(subject.bridge.update_item("commands", key, data)) == DENIED
+        assert await fails(update_item(subject.bridge, "commands", key, data)) == DENIED
         assert await fails(subject.bridge.request("GET", f"/items/commands/{key}")) == DENIED
 
 
@@ -361,14 +362,14 @@ async def test_all_of_them_or_none(subject: Subject) -> None:
 
 @ensureDeferred
 async def test_devices_are_read(subject: Subject) -> None:
-    await subject.admin.create("devices", {"imei": IMEI, "model": "FMB120"})
-    await subject.admin.create("devices", {"imei": IMEI[::-1], "enabled": False})
+    await create(subject.admin, "devices", {"imei": IMEI, "model": "FMB120"})
+    await create(subject.admin, "devices", {"imei": IMEI[::-1], "enabled": False})
     names = ["imei", "model", "enabled"]
     assert await subject.bridge.get_items("devices", fields=names, sort=["-imei"]) == [
         {"imei": IMEI, "model": "FMB120", "enabled": True},
         {"imei": IMEI[::-1], "model": None, "enabled": False},
     ]
-    asked = subject.bridge.update_item("devices", IMEI, {"enabled": False})
+    asked = update_item(subject.bridge, "devices", IMEI, {"enabled": False})
     assert await fails(asked) == DENIED
 
 
@@ -389,7 +390,7 @@ async def test_a_token_that_nobody_has_is_told_from_one_without_rights(subject: 
     assert await fails(subject.stranger.update_where("commands", {}, {"status": "x"})) == unknown
     assert await fails(subject.nobody.get_items("commands")) == DENIED
     key = await command(subject)
-    assert await fails(subject.nobody.update_item("commands", key, {"status": "x"})) == DENIED
+    assert await fails(update_item(subject.nobody, "commands", key, {"status": "x"})) == DENIED
 
 
 @ensureDeferred

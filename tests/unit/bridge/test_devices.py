@@ -10,6 +10,7 @@ from twisted.logger import capturedLogs
 
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
+from tests.unit.bridge.items import create
 from tests.unit.bridge.test_table import now
 from tests.unit.fakes import FakeRedis
 from tracker.bridge.devices import INTERVAL, READINGS, SETTLES, DeviceSync
@@ -75,7 +76,7 @@ class Syncing:
 
     def add(self, *numbers: int, **more: Any) -> None:
         for number in numbers:
-            now(self.subject.admin.create("devices", {"imei": imei(number), **more}))
+            now(create(self.subject.admin, "devices", {"imei": imei(number), **more}))
         self.double.asked.clear()
 
     @property

@@ -231,10 +231,10 @@ def test_nobody_is_there(error: Exception) -> None:
     assert str(caught) == f"SEARCH /items/commands: {error}"
 
 
-def test_names_and_keys_are_quoted(subject: Doubled) -> None:
-    asked = subject.admin.update_item("a b", "../users?x#y", {})
+def test_the_name_of_a_collection_is_quoted(subject: Doubled) -> None:
+    asked = subject.admin.update_where("../users?x#y", {}, {})
     assert isinstance(failed(Deferred.fromCoroutine(asked)), DirectusError)
-    assert subject.double.asked == [("PATCH", "/items/a%20b/..%2Fusers%3Fx%23y", {})]
+    assert [path for _, path, _ in subject.double.asked] == ["/items/..%2Fusers%3Fx%23y"]
 
 
 @pytest.mark.parametrize(

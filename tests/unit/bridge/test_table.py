@@ -12,6 +12,7 @@ from twisted.internet.defer import Deferred
 
 from tests.unit.bridge.conftest import Doubled, doubled
 from tests.unit.bridge.double import Trouble
+from tests.unit.bridge.items import create
 from tests.unit.bridge.queries import Complaint
 from tests.unit.fakes import FakeRedis
 from tracker.bridge.rest import DirectusDown, DirectusError
@@ -55,7 +56,7 @@ def now(coroutine: Coroutine[Any, Any, T]) -> T:
 
 def rows_of(subject: Doubled, count: int) -> list[str]:
     made = [
-        now(subject.admin.create("commands", {"imei": IMEI, "text": "x"})) for _ in range(count)
+        now(create(subject.admin, "commands", {"imei": IMEI, "text": "x"})) for _ in range(count)
     ]
     return [row["id"] for row in made if row is not None]
 
