@@ -63,14 +63,11 @@ class Peer:
 
 
 class ControlRole(Enum):
-    """What a peer may do."""
+    """The commands that a peer may give."""
 
     READ = "read"
     OPERATE = "operate"
-
-    def includes(self, other: ControlRole) -> bool:
-        """Return whether this role permits what the other one permits."""
-        return self is ControlRole.OPERATE or other is ControlRole.READ
+    """All that ``read`` may, and the commands that change something."""
 
 
 def peer_name(transport: Any) -> Peer:

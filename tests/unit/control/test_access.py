@@ -48,13 +48,6 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-def test_a_role_includes_what_it_includes() -> None:
-    assert OPERATE.includes(READ)
-    assert OPERATE.includes(OPERATE)
-    assert READ.includes(READ)
-    assert not READ.includes(OPERATE)
-
-
 def test_without_a_file_a_certificate_may_read() -> None:
     assert Roles(None).of(certified("anybody")) is READ
     assert Roles(None).of(certified("*")) is READ
