@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from attrs import frozen
 
 from tracker.settings import optional, setting
+
+#: Bytes of a message that are stored, unless an option says otherwise.
+MESSAGE_BYTES: Final = 8192
 
 
 @frozen
@@ -50,7 +55,7 @@ class Limits:
         10.0, 0.1, 3600, "Seconds' worth of messages that may arrive at once."
     )
     message_bytes: int = setting(
-        8192,
+        MESSAGE_BYTES,
         64,
         1 << 20,
         "Bytes of a message that are stored. A longer one is cut; its full length is stored, too.",

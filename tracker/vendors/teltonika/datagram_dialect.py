@@ -23,7 +23,7 @@ class TeltonikaDatagramDialect:
 
     def __init__(self, limits: Limits, layouts: Layouts) -> None:
         # One for all: who sends is not known well enough to remember anything of it.
-        self._reader = EntryReader(layouts, limits.records)
+        self._reader = EntryReader(layouts, limits.records, limits.message_bytes)
 
     def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:
         """See :class:`tracker.vendors.dialect.DatagramDialect`."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from typing import Any, Final
 
+from tracker.limits import MESSAGE_BYTES
 from tracker.position import (
     MAX_TIMESTAMP_MS,
     MESSAGE,
@@ -29,8 +30,6 @@ MESSAGE_TYPE: Final = "message_type"
 #: compared with its source.
 MESSAGE_LENGTH: Final = "message_length"
 MESSAGE_SHA256: Final = "message_sha256"
-#: Bytes of a message that are stored, unless the limits say otherwise.
-MESSAGE_BYTES: Final = 8192
 
 #: What is told of a record in which an IO id occurs more than once.
 REPEATED_ID: Final = "an IO id occurs twice in a record: the last one stands"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from tracker.limits import MESSAGE_BYTES
 from tracker.outcomes import Rejected
 from tracker.position import Entry
 from tracker.vendors.teltonika.avl import Packet
 from tracker.vendors.teltonika.content import decode_data
 from tracker.vendors.teltonika.layouts import Layouts, RecentLayouts
 from tracker.vendors.teltonika.messages import Message
-from tracker.vendors.teltonika.positions import MESSAGE_BYTES, entries
+from tracker.vendors.teltonika.positions import entries
 
 
 class Reading(NamedTuple):
