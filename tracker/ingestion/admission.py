@@ -46,7 +46,7 @@ def default_share(slots: int) -> int:
 
 
 @frozen
-class Refusal:
+class BrokenLimit:
     """The limit that a new connection breaks."""
 
     kind: Rejection
@@ -91,7 +91,7 @@ class ConnectionLimiter:
         self._silent: dict[ISession, _Silent] = {}
         self._silent_by_group: dict[str, dict[ISession, None]] = {}
 
-    def admit(self, host: str) -> Refusal | None:
+    def admit(self, host: str) -> BrokenLimit | None:
         """Count a new connection, or return the limit that it breaks and count nothing."""
         group = address_group(host)
         rates = self._rates
@@ -100,7 +100,7 @@ class ConnectionLimiter:
             return refusal
         if self.used < self.slots and not self.shares.take(group):
             self._hurry(self._silent_by_group.get(group))
-            return Refusal(
+            return BrokenLimit(
                 Rejection.ADDRESS_SHARE,
                 f"there are {self.shares.limit} connections from this address already",
             )
@@ -109,11 +109,11 @@ class ConnectionLimiter:
             rates.count(group)
         return refusal
 
-    def reserve(self) -> Refusal | None:
+    def reserve(self) -> BrokenLimit | None:
         """Take a slot for a connection whose address is not known yet, or return why not."""
         if self.used >= self.slots:
             self._hurry(self._silent)
-            return Refusal(
+            return BrokenLimit(
                 Rejection.CONNECTION_LIMIT, f"there are {self.slots} connections already"
             )
         self.used += 1
@@ -171,7 +171,7 @@ class _Rates:
         # Emptied every second, and no larger than what one second lets in.
         self._new_by_group: dict[str, int] = {}
 
-    def check(self, second: int, group: str) -> Refusal | None:
+    def check(self, second: int, group: str) -> BrokenLimit | None:
         """Return the limit that one more connection would break, if any."""
         if second != self._second:
             self._second = second
@@ -183,7 +183,7 @@ class _Rates:
             reason = f"more than {self._limit_by_group} a second from one address"
         else:
             return None
-        return Refusal(Rejection.CONNECTION_RATE, reason)
+        return BrokenLimit(Rejection.CONNECTION_RATE, reason)
 
     def count(self, group: str) -> None:
         """Count one that was admitted, after :meth:`check`."""

@@ -16,7 +16,7 @@ from zope.interface import implementer
 from tracker.command import Answer
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.registration import Registry
-from tracker.ingestion.admission import ConnectionLimiter, Refusal
+from tracker.ingestion.admission import BrokenLimit, ConnectionLimiter
 from tracker.ingestion.figures import GatewayFigures
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import (
@@ -114,7 +114,7 @@ class Gateway(Service):
             return False  # in the last moment before a stop
         return self._is_admitted(self._limiter.admit(getattr(address, "host", "")), address)
 
-    def _is_admitted(self, refusal: Refusal | None, address: IAddress | None) -> bool:
+    def _is_admitted(self, refusal: BrokenLimit | None, address: IAddress | None) -> bool:
         if refusal is not None:
             self.figures.rejections[refusal.kind] += 1
             self._log_rejection(readable(address), None, refusal.reason)
