@@ -62,7 +62,7 @@ def imported(path: Path) -> Iterator[str]:
 
 
 def part(dotted: str) -> str:
-    """``tracker.log.redis.lag`` → ``streams``; ``tracker.__version__`` → ``__init__``."""
+    """``tracker.log.redis.lag`` → ``log``; ``tracker.__version__`` → ``__init__``."""
     name = dotted.split(".")[1] if "." in dotted else "__init__"
     return name if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").exists() else "__init__"
 

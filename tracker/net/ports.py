@@ -41,7 +41,7 @@ _SHARED: Final = "reuseport"
 
 @frozen
 class UDPEndpoint:
-    """A UDP port, for a :class:`~tracker.runtime.lifecycle.Listener`."""
+    """A UDP port, for a :class:`~tracker.net.listener.Listener`."""
 
     reactor: IReactorUDP
     port: int
