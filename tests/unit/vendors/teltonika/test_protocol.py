@@ -15,13 +15,6 @@ def talk() -> Conversation:
     return Conversation()
 
 
-@pytest.fixture
-def online(talk: Conversation) -> Conversation:
-    talk.send(LOGIN)
-    assert talk.answer() == b"\x01"
-    return talk
-
-
 def test_the_doubles_keep_to_the_interfaces(talk: Conversation) -> None:
     verifyObject(IGateway, talk.gateway)
     verifyObject(ISession, talk.protocol)

@@ -47,23 +47,6 @@ def talk() -> Conversation:
     return Conversation(LIMITS, OrderlyGateway())
 
 
-@pytest.fixture
-def online(talk: Conversation) -> Conversation:
-    """It has logged in, and nothing more yet."""
-    talk.send(LOGIN)
-    assert talk.answer() == b"\x01"
-    return talk
-
-
-@pytest.fixture
-def settled(online: Conversation) -> Conversation:
-    """A packet was confirmed and acknowledged."""
-    online.send(frame(1))
-    online.confirm()
-    assert online.answer() == ACK
-    return online
-
-
 def answers(talk: Conversation) -> list[Answer]:
     return [event[1] for event in talk.told("answered")]
 

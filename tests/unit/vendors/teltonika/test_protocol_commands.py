@@ -10,36 +10,12 @@ from tests.unit.vendors.teltonika.conversation import LOGIN, Conversation, frame
 from tests.unit.vendors.teltonika.turns import (
     ACK,
     COMMAND,
-    LIMITS,
     SECOND,
     Turn,
 )
 from tracker.command import CommandFrame
 from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
 from tracker.vendors.throttle import MESSAGES_UNDER_WAY
-
-
-@pytest.fixture
-def talk() -> Conversation:
-    return Conversation(LIMITS)
-
-
-@pytest.fixture
-def online(talk: Conversation) -> Conversation:
-    """It has logged in, and nothing more yet."""
-    talk.send(LOGIN)
-    assert talk.answer() == b"\x01"
-    return talk
-
-
-@pytest.fixture
-def settled(online: Conversation) -> Conversation:
-    """A packet was confirmed and acknowledged."""
-    online.send(frame(1))
-    online.confirm()
-    assert online.answer() == ACK
-    return online
-
 
 # The codec's part.
 

@@ -22,28 +22,6 @@ from tracker.interfaces import Admission, NotAccepted
 from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
 
 
-@pytest.fixture
-def talk() -> Conversation:
-    return Conversation(LIMITS)
-
-
-@pytest.fixture
-def online(talk: Conversation) -> Conversation:
-    """It has logged in, and nothing more yet."""
-    talk.send(LOGIN)
-    assert talk.answer() == b"\x01"
-    return talk
-
-
-@pytest.fixture
-def settled(online: Conversation) -> Conversation:
-    """A packet was confirmed and acknowledged."""
-    online.send(frame(1))
-    online.confirm()
-    assert online.answer() == ACK
-    return online
-
-
 def busy_settling(talk: Conversation) -> None:
     talk.send(LOGIN)
 

@@ -49,13 +49,6 @@ def talk() -> Conversation:
     return Conversation(LIMITS)
 
 
-@pytest.fixture
-def online(talk: Conversation) -> Conversation:
-    talk.send(LOGIN)
-    assert talk.answer() == b"\x01"
-    return talk
-
-
 # Time.
 
 
