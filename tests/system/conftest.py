@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,6 +13,9 @@ from tests.servers import RedisServer, free_port
 from tests.system.controlled import Site
 from tests.system.processes import Daemon, Simulation, stored, wait_until_stored
 from tests.system.raw import Ingest
+
+#: Open files that a test with thousands of connections needs, with the daemons that it starts.
+MANY_FILES = 2500
 
 
 class Stack:
@@ -123,3 +127,14 @@ def tell(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
             print(f" ({text}) ", end="")
 
     return tell
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """As many open files as the system allows, for the test and the daemons it starts."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < MANY_FILES:
+        pytest.skip(f"no more than {hard} open files are allowed")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

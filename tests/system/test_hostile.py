@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import resource
 import selectors
 import signal
 import socket
@@ -28,17 +27,6 @@ LORIS = 2000
 def imei(number: int) -> str:
     """Of devices other than the one above."""
     return f"9{number:014}"
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """As many open files as the system allows, for the test and the daemons it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < LORIS + 500:
-        pytest.skip(f"no more than {hard} open files are allowed")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class SlowLoris:

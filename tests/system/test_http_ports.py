@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import http.client
 import os
-import resource
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
@@ -26,15 +25,7 @@ STRANGERS = 1100
 SOME = 10
 
 
-@pytest.fixture(autouse=True)
-def many_files() -> Iterator[None]:
-    """As many open files as the system allows."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < STRANGERS + 500:
-        pytest.skip(f"no more than {hard} open files are allowed")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+pytestmark = pytest.mark.usefixtures("many_files")
 
 
 def crowd(stack: ExitStack, port: int, host: str = "127.0.0.1") -> list[socket.socket]:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import selectors
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -24,17 +22,6 @@ FRAMES = 24
 #: Bytes that 2,000 devices may cost while nothing they send is confirmed: 16 KiB unread
 #: bytes and a decoded packet each, and what the interpreter makes of them.
 MEMORY = 64 << 20
-
-
-@pytest.fixture
-def many_files() -> Iterator[None]:
-    """As many open files as the system allows, for the test and the daemons it starts."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard < DEVICES + 500:
-        pytest.skip(f"no more than {hard} open files are allowed")
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 class Fleet:
