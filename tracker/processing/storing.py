@@ -115,6 +115,8 @@ class Storing:
 
         If stopped before, the entries that are left are delivered again after the next start.
         """
+        if self._waits.stopped:
+            raise Stopped
         self._pulse.beat()
         unfinished: dict[tuple[str, str], str] = {}
         for stream in taken.streams:

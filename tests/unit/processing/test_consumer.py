@@ -9,8 +9,9 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeSink
-from tests.unit.log.memory import MemoryStream
+from tests.unit.log.memory import MemoryReader, MemoryStream
 from tracker.interfaces import SinkTimedOut, SinkUnusable
+from tracker.log.entries import Delivered
 from tracker.observe.health import Condition
 from tracker.position import Position
 from tracker.processing.consumer import Consumer, Pace
@@ -160,6 +161,25 @@ def test_a_stop_during_a_failure_leaves_the_entries_to_the_next_start(
     consuming.consumer = consuming.member("one")
     consuming.consumer.startService()
     assert consuming.stored() == times
+
+
+def test_a_stop_leaves_unreadable_entries_of_further_batches_to_the_next_start(
+    consuming: Consuming, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entry_ids = [consuming.stream.append({"codec": "8E"}) for _ in range(2 * PACE.batch_size)]
+    consuming.stream.joined, consuming.stream.delivered = True, len(entry_ids)
+    consuming.stream.pending = dict.fromkeys(entry_ids, "one")
+    move = MemoryReader.dead_letter
+
+    async def stop_and_move(reader: MemoryReader, entry: Delivered, reason: str) -> None:
+        if not consuming.stream.dead:
+            consuming.consumer.stopService()
+        await move(reader, entry, reason)
+
+    monkeypatch.setattr(MemoryReader, "dead_letter", stop_and_move)
+    consuming.consumer.startService()
+    assert list(consuming.stream.dead) == entry_ids[: PACE.batch_size]
+    assert list(consuming.stream.pending) == entry_ids[PACE.batch_size :]
 
 
 def test_entries_of_an_idle_member_are_claimed(consuming: Consuming) -> None:
