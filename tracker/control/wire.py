@@ -152,7 +152,11 @@ class Locator:
         self, command: type[amp.Command], function: Callable[..., Any], box: amp.AmpBox
     ) -> amp.AmpBox:
         try:
-            objects = await self.answer(command, function, self._arguments(command, box))
+            arguments = self._arguments(command, box)
+        except BadArgument as error:  # the fault of the peer, whatever errors the command declares
+            raise amp.RemoteAmpError(CODES[BadArgument], brief(str(error))) from None
+        try:
+            objects = await self.answer(command, function, arguments)
             return _sendable(command.makeResponse(objects, self))
         except ControlError as error:
             if (code := command.errors.get(type(error))) is not None:

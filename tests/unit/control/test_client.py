@@ -17,6 +17,7 @@ from twisted.internet.error import ConnectionDone, ConnectionLost
 from twisted.internet.interfaces import IProtocolFactory, ISSLTransport, IStreamClientEndpoint
 from twisted.internet.task import Clock
 from twisted.logger import LogEvent
+from twisted.protocols import amp
 from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump
 from zope.interface import alsoProvides, implementer
@@ -26,6 +27,7 @@ from tracker.control import connection as module
 from tracker.control.access import ControlRole
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
+    CODES,
     BadArgument,
     ControlError,
     DropConnection,
@@ -636,6 +638,18 @@ def test_a_malformed_event_is_left_out(facts: dict[str, Any]) -> None:
     (event,) = events
     assert event.kind.isprintable()
     assert len(event.kind) < 100
+
+
+def test_an_event_without_its_arguments_is_refused_and_not_logged(
+    logged: Sequence[LogEvent],
+) -> None:
+    refused = Watches().locateResponder(b"Event")(amp.AmpBox(device_id=DEVICE.encode()))
+    errors: list[Any] = []
+    refused.addErrback(lambda failure: errors.append(failure.value))
+    (error,) = errors
+    assert isinstance(error, amp.RemoteAmpError)
+    assert error.errorCode == CODES[BadArgument]
+    assert not logged
 
 
 def test_an_instance_that_repeats_a_page_for_ever_is_not_followed(bench: Bench) -> None:
