@@ -12,7 +12,7 @@ from twisted.web.server import Request
 
 from tracker.net.http import BoundedSite, HTTPLimits
 from tracker.net.refusals import Reports
-from tracker.net.routes import Routes, respond
+from tracker.net.routes import Answer, Routes, respond
 from tracker.observe.health import Health
 
 #: Prometheus and probes need a handful of connections, and send no bodies. In an ingest process
@@ -37,16 +37,15 @@ def health_site(
         status = OK if health.ready else SERVICE_UNAVAILABLE
         return respond(request, status, json.dumps(answer).encode() + b"\n")
 
-    root = Routes(
-        {
-            r"/healthz(?s:/.*)?": {b"GET": _alive},
-            r"/readyz(?s:/.*)?": {b"GET": ready},
-            r"(?s:.*)": {b"GET": _no_page},
-        },
-        _refuse,
-    )
+    root = _page(_no_page)
+    root.putChild(b"healthz", _page(_alive).leaf)
+    root.putChild(b"readyz", _page(ready).leaf)
     root.putChild(b"metrics", metrics)
     return BoundedSite(root, reactor, HEALTH_LIMITS, reports)
+
+
+def _page(answer: Answer) -> Routes:
+    return Routes({"(?s:.*)": {b"GET": answer}}, _refuse)
 
 
 def _alive(request: Request) -> bytes:

@@ -39,11 +39,12 @@ class Routes(Resource):
 
     def __init__(self, table: Table, refuse: Refuse) -> None:
         super().__init__()
-        self._leaf = _Leaf(table, refuse)
+        self.leaf: Resource = _Leaf(table, refuse)
+        """Looks up the whole path of each request. As a child it answers for all paths below it."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
         """Return the resource that looks up the whole path."""
-        return self._leaf
+        return self.leaf
 
 
 class _Leaf(Resource):

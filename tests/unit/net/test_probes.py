@@ -51,7 +51,9 @@ def test_details_stand_beside_the_reasons() -> None:
     assert json.loads(body)["details"] == {"lag": {"teltonika": 7}}
 
 
-@pytest.mark.parametrize("path", ["/", "/none", "/none/healthz", "//", "/../readyz"])
+@pytest.mark.parametrize(
+    "path", ["/", "/none", "/none/healthz", "//", "/../readyz", "//healthz", "/healthz%2Fx"]
+)
 def test_unknown_path_is_answered_404(path: str) -> None:
     wire = connect().send(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
     assert wire.statuses == [404]
