@@ -1,4 +1,4 @@
-"""Where Redis is: a URL, read once at start."""
+"""The address of Redis: a URL, parsed once at start."""
 
 from __future__ import annotations
 
@@ -44,23 +44,23 @@ class RedisAddress:
     host: str = ""
     port: int = 6379
     path: str = ""
-    """Of a Unix socket; then host and port mean nothing."""
+    """Path of a Unix socket; then host and port are unused."""
     database: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     ca_file: str | None = None
-    """PEM file of the authorities that may vouch for the server; None = the system's."""
+    """PEM file of the authorities that may sign the server's certificate; None: the system's."""
 
     sentinels: tuple[Place, ...] = ()
-    """Who knows where the server is; then host, port and path mean nothing."""
+    """Sentinels that know where the server is; then host, port and path are unused."""
     master: str = ""
-    """What the Sentinels call the server."""
+    """The name of the server at the Sentinels."""
     sentinel_password: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_url(cls, url: str) -> RedisAddress:
-        """Read ``redis://``, ``rediss://`` (TLS), ``unix://`` or ``redis+sentinel://``.
+        """Parse ``redis://``, ``rediss://`` (TLS), ``unix://`` or ``redis+sentinel://``.
 
         ``redis://[[user]:password@]host[:port][/database]``,
         ``rediss://…[?ca=/path/to/ca.pem]``, ``unix://[[user]:password@]/path[?db=0]``,
@@ -129,10 +129,10 @@ class RedisAddress:
         return f"{scheme}://{_text((self.host, self.port))}/{self.database}"
 
     def endpoint(self, reactor: Reactor) -> IStreamClientEndpoint:
-        """Where to connect to; over TLS the server's certificate and name are checked.
+        """Return the server's endpoint; over TLS it checks the server's certificate and name.
 
-        :raises OSError: when the file of authorities cannot be read.
-        :raises ValueError: when it holds no certificate.
+        :raises OSError: if the file of authorities cannot be read.
+        :raises ValueError: if it holds no certificate.
         """
         if self.path:
             return UNIXClientEndpoint(reactor, self.path, timeout=CONNECT_TIMEOUT)
@@ -156,9 +156,9 @@ class RedisAddress:
 
 
 def redis_address(given: str | None, environ: Environment) -> RedisAddress:
-    """Return where Redis is: ``--redis``, else ``REDIS_URL`` (or its file), else this machine.
+    """Return the address in ``--redis``, else in ``REDIS_URL`` (or its file), else on this machine.
 
-    :raises ConfigError: if the URL makes no sense.
+    :raises ConfigError: if the URL is malformed.
     """
     try:
         return RedisAddress.from_url(given or private(environ, "REDIS_URL") or DEFAULT_REDIS)
@@ -169,7 +169,7 @@ def redis_address(given: str | None, environ: Environment) -> RedisAddress:
 
 
 def _places(parts: SplitResult, default_port: int, several: bool) -> tuple[Place, ...]:
-    """Hosts and ports of a URL; a host may be missing."""
+    """Return the hosts and ports of a URL; a host may be missing."""
     location = parts.netloc.rpartition("@")[2]
     if "," in location and not several:
         raise ValueError("several hosts")
@@ -183,8 +183,8 @@ def _places(parts: SplitResult, default_port: int, several: bool) -> tuple[Place
 
 
 def _parameters(parts: SplitResult) -> dict[str, str]:
-    """The parameters of a URL; where one occurs twice the last one stands."""
-    # A plus sign is one, as it is in the other parts of the URL.
+    """Return the parameters of a URL; the last value of one that occurs twice."""
+    # A plus sign stands for itself, as in the other parts of the URL.
     given = parse_qs(parts.query.replace("+", "%2B"), keep_blank_values=True)
     known = _SCHEMES[parts.scheme]
     if set(given) - set(known) or parts.fragment:

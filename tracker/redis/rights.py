@@ -13,7 +13,7 @@ from tracker.keys import TELEMETRY_TEMPLATE, USER_PREFIX, dead_letters, telemetr
 
 Command = tuple[str, ...]
 
-#: Commands without which a role works: it asks for less then, or is told less.
+#: Commands that a role can do without: it then knows less, or uses database 0.
 OPTIONAL: Final = frozenset({"info", "role", "select"})
 
 _STREAMS: Final = telemetry_stream("*", TELEMETRY_TEMPLATE)

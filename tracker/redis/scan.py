@@ -1,4 +1,4 @@
-"""Reading what is too large for one reply, page by page."""
+"""Read page by page what is too large for one reply."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ async def scan(
 ) -> AsyncIterator[list[bytes]]:
     """Yield the pages of a reply to SCAN, SSCAN or HSCAN; some may be empty.
 
-    What is there all the time is yielded, perhaps more than once; what is added or removed
-    meanwhile may be.
+    An element that exists throughout is yielded at least once. One that is added or removed
+    meanwhile may be missing.
 
     :param command: the name of the command and, except for SCAN, the key.
     """

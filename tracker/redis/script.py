@@ -29,15 +29,15 @@ class Script:
     async def run(
         self, redis: RedisConnection, keys: Sequence[str | bytes], *arguments: str | bytes | int
     ) -> Any:
-        """Run it; returns its answer.
+        """Run the script, and return its result.
 
-        :raises Refused, Unavailable: as any command.
+        :raises Refused, Unavailable: as for any command.
         """
         call = (len(keys), *keys, *arguments)
         try:
             return await redis.execute("EVALSHA", self.digest, *call)
         except Refused as error:
-            # Redis forgets scripts when it restarts; EVAL teaches it this one again.
+            # Redis forgets scripts when it restarts; EVAL loads this one again.
             if not str(error).startswith("NOSCRIPT"):
                 raise
         return await redis.execute("EVAL", self.text, *call)

@@ -1,9 +1,9 @@
-"""Which of several servers is the master: what Redis Sentinels say about it.
+"""Find the master that Redis Sentinels name.
 
-Asked before each connection, and while it lasts: a master that was replaced goes on
-confirming what will be lost until it is told so, some ten seconds later. (Redis
-documentation, "Guidelines for Redis clients with support for Redis Sentinel";
-sentinel.c, sentinelRefreshInstanceInfo, "+convert-to-slave".)
+They are asked before each connection and while it lasts: a master that was replaced confirms writes
+that will be lost, until it is reconfigured some ten seconds later. (Redis documentation,
+"Guidelines for Redis clients with support for Redis Sentinel"; sentinel.c,
+sentinelRefreshInstanceInfo, "+convert-to-slave".)
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ Place = tuple[str, int]
 
 
 class NotFound(Exception):
-    """There is no master, or it is another one; one line says why."""
+    """No master was found, or it was replaced; the text gives the reason in one line."""
 
 
 def why_not_connected(error: BaseException | None) -> str:
-    """One line on a failed attempt to connect."""
+    """Return why an attempt to connect has failed, in one line."""
     return "the connection timed out" if isinstance(error, ConnectTimeout) else str(error)
 
 
@@ -48,12 +48,12 @@ def why_not_connected(error: BaseException | None) -> str:
 class SentinelEndpoint:
     """Connects to the server that Sentinels name as the master.
 
-    All are asked at once and most of them decide: one that is gone costs no time, and one
-    that missed a failover is outvoted.
+    All Sentinels are asked at once, and the majority decides. One that is down costs no time, and
+    one that missed a failover is outvoted.
 
-    :param name: what the Sentinels call the master.
-    :param sentinels: how each is called in reasons → where it is.
-    :param server: the endpoint of a server with this host and port.
+    :param name: the name of the master at the Sentinels.
+    :param sentinels: name in messages → endpoint.
+    :param server: returns the endpoint of a server with this host and port.
     :param password: of the Sentinels.
     """
 
@@ -76,8 +76,8 @@ class SentinelEndpoint:
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
         """See IStreamClientEndpoint.
 
-        Fails with :class:`NotFound` when no Sentinel names a master, or nobody can
-        connect to the one they name.
+        Fails with :class:`NotFound` if no Sentinel names a master, or the master cannot be
+        connected to.
         """
         return Deferred.fromCoroutine(self._connect(protocolFactory))
 
@@ -89,14 +89,14 @@ class SentinelEndpoint:
             raise NotFound(f"the master {host}:{port}: {why_not_connected(error)}") from None
 
     async def confirm(self) -> None:
-        """Return unless the Sentinels name another master than the one connected to.
+        """Check that the Sentinels still name the server that is connected to.
 
-        :raises NotFound: when they do.
+        :raises NotFound: if they name another one.
         """
         try:
             host, port = place = await self._locate()
         except NotFound:
-            return  # nobody knows better
+            return  # no Sentinel knows another master
         if place != self._connected_to:
             raise NotFound(f"replaced, the master is {host}:{port} now")
 
@@ -130,7 +130,7 @@ class SentinelEndpoint:
 
 
 class _Vote:
-    """What most of those who were asked say; ``result`` fires as soon as that is clear."""
+    """A vote of several Sentinels; ``result`` fires as soon as the majority is clear."""
 
     def __init__(self, reactor: IReactorTime, asked: Mapping[str, Deferred[Place]]) -> None:
         self.result: Deferred[Place] = Deferred(lambda _: self._end())
@@ -170,7 +170,7 @@ class _Vote:
         if self._answers:
             self.result.callback(self._answers.most_common(1)[0][0])
         else:
-            # In the order of the URL, so that the same reasons are the same line.
+            # In the order of the URL, so that the same reasons give the same line.
             told = "; ".join(f"{sentinel}: {self._reasons[sentinel]}" for sentinel in self._asked)
             self.result.errback(NotFound(f"no Sentinel names the master: {told}"))
 

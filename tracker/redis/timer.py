@@ -12,7 +12,7 @@ from twisted.internet.interfaces import IReactorTime
 
 
 class Connectable(Protocol):
-    """A connection, or what uses some, that may have to be waited for."""
+    """A connection, or something that uses connections."""
 
     def when_connected(self) -> Deferred[None]:
         """Wait for the connection."""
@@ -21,7 +21,7 @@ class Connectable(Protocol):
 class RedisTimer(Service):
     """Calls a function when Redis is connected for the first time, then regularly.
 
-    :param redis: what is waited for.
+    :param redis: its first connection is awaited.
     :param seconds: from one call to the next.
     :param do: a coroutine function, never called again before it has returned.
     """
@@ -42,9 +42,9 @@ class RedisTimer(Service):
         )
 
     def stopService(self) -> Deferred[None]:
-        """End; fires when what is being done is done.
+        """Stop; fires when a call that is under way has ended.
 
-        Cancelling it ends the wait, and not what is being done.
+        Cancelling it ends the wait, and not the call.
         """
         super().stopService()
         self._first.cancel()

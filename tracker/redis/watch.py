@@ -22,7 +22,7 @@ INTERVAL: Final = 15
 
 
 class RedisWatch(RedisTimer):
-    """Reads the reply to INFO at an interval.
+    """Reads INFO at an interval.
 
     While Redis cannot be asked there are no figures. CONFIG is not used, since settings may hold
     passwords; ``tracker-admin doctor`` checks how often Redis synchronises its file.

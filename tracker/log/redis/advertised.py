@@ -19,7 +19,7 @@ from tracker.redis.pipeline import existing, pipelined
 from tracker.redis.scan import scan
 from tracker.untrusted import is_unicode, parse_json, shown
 
-#: Seconds after which an instance without a beat counts as dead.
+#: Seconds from its last heartbeat until an instance counts as dead.
 EXPIRY: Final = 90
 
 #: Heartbeats that are read. Instances beyond this number only count as alive.
@@ -49,16 +49,16 @@ class Beat:
     age: float
     """Seconds since then."""
     facts: Mapping[str, Any]
-    """What it tells; each of it may be missing, or be anything."""
+    """Its content, which is untrusted: any part may be missing or malformed."""
 
     @property
     def streams(self) -> list[str]:
-        """That the instance writes."""
+        """The streams that the instance writes."""
         return _streams_in(self.facts)[0]
 
     @property
     def control(self) -> str | None:
-        """Where its control port is, if it has one."""
+        """The address of its control port, if it has one."""
         return _control_in(self.facts)
 
 
@@ -80,7 +80,7 @@ async def heartbeats(
     """Return the heartbeats of all living instances, sorted by instance id.
 
     :param malformed: receives the keys of malformed heartbeats, and what is wrong with each.
-    :param max_aged: heartbeats whose age is read; the age of the others is 0.
+    :param max_aged: number of heartbeats whose age is read; the age of the others is 0.
     """
     found = [
         (instance_id, facts)
@@ -105,7 +105,7 @@ def _age(left: Any) -> float:
 
 
 async def living_instances(redis: RedisConnection) -> frozenset[str]:
-    """The ids of the instances that have a heartbeat."""
+    """Return the ids of the instances that have a heartbeat."""
     found: set[str] = set()
     async for keys in _scan(redis):
         found.update(instance_id for key in keys if (instance_id := _instance_of(key)) is not None)
@@ -113,7 +113,7 @@ async def living_instances(redis: RedisConnection) -> frozenset[str]:
 
 
 async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
-    """Instance that has a heartbeat → the streams that it writes, as that tells."""
+    """Return instance → the streams that its heartbeat names."""
     return {
         instance_id: _streams_in(facts)[0]
         async for page in _pages(redis)
@@ -122,7 +122,7 @@ async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
 
 
 async def control_ports(redis: RedisConnection) -> dict[str, str]:
-    """Instance → where its control port is, of those that live and have one."""
+    """Return instance → the address of its control port, of living instances that have one."""
     found = {}
     async for page in _pages(redis):
         for instance_id, facts in page.items():
@@ -132,7 +132,7 @@ async def control_ports(redis: RedisConnection) -> dict[str, str]:
 
 
 async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
-    """Stream → an ingest instance that writes it, from the heartbeats of those that live."""
+    """Return stream → an instance whose heartbeat names it."""
     return dict((await advertised(redis)).streams)
 
 

@@ -1,4 +1,4 @@
-"""Dead letters: entries that could not be processed, kept whole where people can look.
+"""Dead letters: entries that could not be processed, kept whole for people to inspect.
 
 An entry of a dead stream begins with four fields of ours: ``_id``, ``_stream``,
 ``_reason`` and ``_attempts``. What comes after them is the entry as it was, so that it can
@@ -75,12 +75,12 @@ class DeadLetter:
     """An entry of a dead stream."""
 
     id: str
-    """Where it is now."""
+    """Its ID in the dead stream."""
     original_id: str
-    """Where it was; empty where that is not told, as the next two."""
+    """Its ID in its stream; empty if that is not recorded, as are the next two."""
     reason: str
     attempts: int | None
-    """How often it had been given to a consumer."""
+    """How often it had been delivered; None if that is not recorded."""
     content: Sequence[bytes]
     """The entry as it was: names and values in turn."""
 
@@ -94,7 +94,7 @@ class DeadLetter:
 
     @property
     def fields(self) -> list[tuple[str, str]]:
-        """Names and values to be shown; bytes that are no text as ``\\xff``."""
+        """Names and values as text; bytes that are not UTF-8 as ``\\xff``."""
         texts = [part.decode(errors="backslashreplace") for part in self.content]
         return list(zip(texts[::2], texts[1::2], strict=True))
 
@@ -120,7 +120,7 @@ async def read_dead(
 ) -> list[DeadLetter]:
     """Return dead letters of ``stream``, oldest first; fewer than ``count`` if they are long.
 
-    :param first: ID of the first one; behind it if written ``(ID``.
+    :param first: ID of the first one; ``(ID`` excludes that entry.
     """
     entries = await read_range(redis, dead_letters(stream), first, last, count=count)
     return [dead_letter(entry.id.encode(), entry.content or ()) for entry in entries]
@@ -167,14 +167,14 @@ async def _move(redis: RedisConnection, stream: str, entry_id: str) -> str | Non
 async def drop_dead(redis: RedisConnection, stream: str, ids: Sequence[str]) -> int:
     """Remove dead letters for good.
 
-    :return: how many there were.
+    :return: the number of those that existed.
     """
     dropped: int = await redis.execute("XDEL", dead_letters(stream), *ids)
     return dropped
 
 
 def dead_letter(entry_id: bytes, content: Sequence[bytes]) -> DeadLetter:
-    """An entry of a dead stream, as Redis gives it."""
+    """Return the dead letter in an entry of a dead stream."""
     ours: dict[bytes, bytes] = {}
     end = 0
     # An entry's own fields may have these names, too: only the first ones are ours.

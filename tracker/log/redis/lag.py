@@ -85,9 +85,9 @@ class ConsumerLag:
 
     name: str
     pending: int
-    """Entries that it was given and has not acknowledged."""
+    """Entries that were delivered to it and are not acknowledged."""
     idle: float
-    """Seconds since it last asked for entries."""
+    """Seconds since its last attempt to read."""
 
 
 @frozen
@@ -96,24 +96,24 @@ class GroupLag:
 
     name: str
     undelivered: int | None
-    """Entries that no consumer was given yet; None where Redis cannot tell."""
+    """Entries that were not delivered to any consumer; None if Redis cannot tell."""
     pending: int
-    """Entries that were given to a consumer and are not acknowledged."""
+    """Entries that were delivered to a consumer and are not acknowledged."""
     oldest_age: float
-    """Seconds since the oldest of all these was appended; 0 where there is none."""
+    """Seconds since the oldest of all these was appended; 0 if there is none."""
     consumers: Sequence[ConsumerLag]
-    """At most :data:`MAX_CONSUMERS`: those with the most pending entries first. None where there
-    are more than are read, see :data:`MAX_READ`."""
+    """At most :data:`MAX_CONSUMERS`, those with the most pending entries first. Empty if there are
+    too many to be read, see :data:`MAX_READ`."""
     consumer_count: int = field(default=Factory(lambda self: len(self.consumers), takes_self=True))
     """The number of all consumers."""
 
     @property
     def total(self) -> int | None:
-        """Entries not yet processed; None where Redis cannot tell."""
+        """Entries not yet processed; None if Redis cannot tell."""
         return None if self.undelivered is None else self.undelivered + self.pending
 
     def as_json(self) -> dict[str, Any]:
-        """What of it is shown, to people and programs alike; times in seconds."""
+        """Return what is shown to people and programs; times in seconds."""
         return {
             "lag": self.undelivered,
             "pending": self.pending,
@@ -127,13 +127,13 @@ class GroupLag:
 
 @frozen
 class StreamLag:
-    """A stream, and how far each of its groups is."""
+    """A stream, and the lag of each of its groups."""
 
     stream: str
     entries: int
-    """That are in it now."""
+    """Entries that are in it now."""
     added: int
-    """That were ever appended to it."""
+    """Entries that were ever appended to it."""
     groups: Sequence[GroupLag]
     """At most :data:`MAX_GROUPS`; the group of the processors is among them if there is one."""
 
@@ -143,13 +143,13 @@ class StreamLag:
 
 
 async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
-    """Where all groups of a stream are; None while there is no such stream.
+    """Return the lag of all groups of a stream; None if there is no such stream.
 
-    Redis cannot always tell how many entries a group was not given yet: after entries
-    were deleted, or the group was set to another place. The oldest entry's age is known
-    even then: its ID says when it was appended.
+    Redis cannot always tell how many entries were not delivered to a group: not after entries were
+    deleted, or the group was set to another ID. The oldest entry's age is known even then: its ID
+    says when it was appended.
 
-    :raises Refused, Unavailable: when Redis cannot be asked, or the key is no stream.
+    :raises Refused, Unavailable: if Redis cannot be asked, or the key is not a stream.
     """
     answer = await _READ.run(redis, [stream], MAX_READ, MAX_CONSUMERS, PROCESSOR_GROUP, MAX_GROUPS)
     if answer is None:
@@ -178,7 +178,7 @@ def _group(now: int, row: Sequence[Any]) -> GroupLag:
         shown(name),
         undelivered,
         pending,
-        # Whoever appends may choose an ID of the future.
+        # A client may choose an ID in the future.
         max(0, now - min(unprocessed, default=now)) / 1000,
         [ConsumerLag(shown(one), count, idle / 1000) for one, count, idle in consumers],
         consumer_count,

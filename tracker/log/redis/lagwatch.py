@@ -1,4 +1,4 @@
-"""Keeps an eye on how far groups are behind: in ``/metrics``, and in ``/readyz``."""
+"""Watch the lag of groups, for ``/metrics`` and ``/readyz``."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from tracker.observe.health import Health
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 
-#: Seconds between two looks.
+#: Seconds between two readings.
 INTERVAL: Final = 5
-#: Seconds within which a consumer has asked if it is alive: it does so every few seconds.
+#: A consumer is alive if it has asked within these seconds: it does so every few seconds.
 ALIVE: Final = 60.0
 
 #: Groups of a stream, and consumers of a group, that have metrics.
@@ -42,11 +42,11 @@ class _Look:
 class LagWatch(RedisTimer):
     """Reads the lag of all groups of some streams every few seconds.
 
-    While Redis cannot be asked, the last figures stay, and how old they are is told. A
-    stream that is not there has none.
+    While Redis cannot be asked, the last figures stay, and their age is reported. A missing stream
+    has none.
 
-    :param streams: those that are looked at, and that the group ``processor`` is to read.
-    :param others: more that are looked at, and that nobody needs to read.
+    :param streams: streams that the group ``processor`` has to read.
+    :param others: streams that need no group.
     :param health: gets the detail ``lag``.
     :param registry: gets the metrics.
     """
@@ -100,7 +100,7 @@ class LagWatch(RedisTimer):
         }
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics, asked for by Prometheus' client at each scrape."""
+        """Yield the metrics; called by Prometheus' client at each scrape."""
         entries = gauge("tracker_stream_entries", "Entries in the stream.", "stream")
         read_at = gauge(
             "tracker_stream_lag_read_timestamp_seconds",

@@ -1,7 +1,7 @@
 """Trimming streams by age and size, never past what a group has not finished.
 
-What is asked first, and what is done then, is one script each: no group can be made, set
-back or given an entry in between.
+Each check, and what is done after it, are one script: no group can be created, set back or given an
+entry in between.
 """
 
 from __future__ import annotations
@@ -115,20 +115,20 @@ return gone
 
 @frozen
 class Trimmed:
-    """What one call has done, and what it had to leave."""
+    """The result of one call."""
 
     removed: int
     held_by: str
     """The limit that is exceeded by what may not be removed: ``age``, ``bytes``, or empty."""
     group: str
-    """The group that is furthest behind; empty where none has anything to do."""
+    """The group that is furthest behind; empty if none has unfinished entries."""
     floor: str
-    """ID of the oldest entry that it has not finished; empty likewise."""
+    """ID of the oldest entry that this group has not finished; empty if there is none."""
     groups: int
     bytes: int
     """Memory of the stream, by a sample: before the last entries were removed."""
     entries: int
-    """That are left."""
+    """Entries that are left."""
 
 
 async def trim(
@@ -136,15 +136,15 @@ async def trim(
 ) -> Trimmed | None:
     """Remove old entries from a stream; call it again as long as it removes some.
 
-    Whole nodes of the stream are removed, so up to some hundred entries stay that might go.
-    Never removed are an entry that some group has not finished and those behind it, nor
-    anything of a stream without a group.
+    Redis removes whole nodes of a stream, so some hundred old entries may stay. Never removed
+    are an entry that some group has not finished, those behind it, and any entry of a stream
+    without a group.
 
     :param retain: seconds; older entries are removed.
     :param retain_bytes: memory that the stream may take; the oldest entries beyond it are
         removed.
-    :return: None when there is no such stream.
-    :raises Refused, Unavailable: when Redis cannot be asked, or the key is no stream.
+    :return: None if there is no such stream.
+    :raises Refused, Unavailable: if Redis cannot be asked, or the key is not a stream.
     """
     return _trimmed(
         await _TRIM.run(
@@ -160,7 +160,7 @@ async def trim(
 
 
 async def trim_dead(redis: RedisConnection, dead_stream: str, retain: float) -> Trimmed | None:
-    """The same by age for a stream of dead letters, which nobody need read."""
+    """Remove old entries from a stream of dead letters, which needs no group."""
     arguments = (int(retain * 1000), -1, BATCH, _NODE, 1)
     return _trimmed(await _TRIM.run(redis, [dead_stream], *arguments))
 
@@ -168,7 +168,7 @@ async def trim_dead(redis: RedisConnection, dead_stream: str, retain: float) -> 
 async def remove_idle_consumers(
     redis: RedisConnection, stream: str, group: str, idle: float
 ) -> list[str]:
-    """Remove consumers that have asked for nothing for ``idle`` seconds and have nothing.
+    """Remove consumers that were idle for ``idle`` seconds and have nothing pending.
 
     :return: their names.
     """
