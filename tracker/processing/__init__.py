@@ -1,1 +1,1 @@
-"""From the streams into the database, exactly once."""
+"""Move positions from the streams into the database, each exactly once."""

@@ -1,7 +1,7 @@
 """Report streams that are written and have no reader.
 
-Each ingest instance tells in its heartbeat which streams it writes. Where a name is not
-the same on both sides, nothing fails and nothing flows; so it is told, loudly.
+Each ingest instance names in its heartbeat the streams that it writes. If ingestion and processing
+use different names, nothing fails and nothing is stored; so this is reported.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from tracker.redis.replies import mapping
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import listed
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 INTERVAL: Final = 30
-#: Milliseconds within which a consumer has read if it is alive: it asks every few seconds.
+#: A consumer is alive if it has read within these milliseconds: it does so every few seconds.
 ALIVE_MS: Final = 60_000
 
 
 class DriftGuard(RedisTimer):
-    """Looks for streams that are advertised, not read here, and by no other processor.
+    """Looks for advertised streams that neither this processor nor another one reads.
 
-    :param streams: those that are read here.
-    :param condition: met while there is no other.
+    :param streams: streams that this processor reads.
+    :param condition: met while there is no such stream.
     :param registry: gets their number as a metric.
     """
 

@@ -22,7 +22,7 @@ class ProcessMetrics:
         def by_stream(name: str, text: str) -> Counter:
             made = Counter(name, text, ["stream"], registry=registry)
             for stream in streams:
-                made.labels(stream)  # a counter that appears with its first event hides that
+                made.labels(stream)  # a counter that appears with its first event hides that event
             return made
 
         self.processed = by_stream(
@@ -79,11 +79,11 @@ class ProcessMetrics:
         )
 
     def committed(self, positions: int, new: int, began: float, now: float) -> None:
-        """A batch is committed.
+        """Count a batch that was committed.
 
-        :param positions: in it.
-        :param new: of these, how many the sink did not have.
-        :param began: when the sink was given it.
+        :param positions: their number in the batch.
+        :param new: number of those that the sink did not have.
+        :param began: time at which the sink was given the batch.
         """
         self._stored.inc(new)
         self._duplicates.inc(positions - new)

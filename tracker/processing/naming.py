@@ -1,4 +1,4 @@
-"""Positions with their attributes named, where that is asked for."""
+"""Add names to the attributes of positions, for ``--names``."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ INTERVAL: Final = 60
 class Namer(RedisTimer):
     """Names attributes by the vendor's dictionary, and by the model where it is known.
 
-    Models are those of the hash ``devices:models``, of which it keeps a copy. Before there
-    is one, and while Redis is away, names are those of an unknown model, or of the last copy.
+    Models are read from the hash ``devices:models``. Before the first reading each model counts as
+    unknown; while Redis is down, the last copy is used.
 
-    :param namings: vendor → what names its attributes.
+    :param namings: vendor → the names of its attributes.
     """
 
     _log = Logger()

@@ -1,4 +1,4 @@
-"""The process role, put together."""
+"""Assemble the process role."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def process_role(
     """Build the process role; nothing is opened before it starts.
 
     :param vendors: stream → the vendor whose positions it holds.
-    :param namings: vendor → what names its attributes; None: they are not named.
+    :param namings: vendor → the names of its attributes; None: they are not named.
     :param registry: gets the metrics; None: neither lag nor Redis are watched.
     """
     role = Role()

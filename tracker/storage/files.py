@@ -1,4 +1,4 @@
-"""Whether positions can be stored in a file."""
+"""Check that positions can be stored in a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracker.observe.space import may_write, room
 
 
 def writable(kind: str, path: str) -> Finding:
-    """The file, and what belongs beside it, can be written by this user."""
+    """Check that this user can write to the file, and create files beside it."""
     folder = os.path.dirname(os.path.abspath(path))
     inside = shlex.quote(folder)
     if not os.path.isdir(folder):
@@ -30,5 +30,5 @@ def writable(kind: str, path: str) -> Finding:
 
 
 def space(path: str) -> Finding:
-    """The disk of the file has room."""
+    """Check the free space of the file system that holds the file."""
     return room(os.path.dirname(os.path.abspath(path)))

@@ -22,7 +22,7 @@ def check_version(found: int, known: int, database: str, *, url: str, migrate: b
     """Refuse a database that this program does not know, or may not upgrade.
 
     :param known: the latest version that this program knows.
-    :param database: how a person names it.
+    :param database: its name for people.
     :param url: of the sink, without its password.
     :raises SinkUnusable: says what to do.
     """
@@ -39,7 +39,7 @@ def check_version(found: int, known: int, database: str, *, url: str, migrate: b
 
 
 def judge_schema(found: int, known: int, database: str, url: str) -> Finding:
-    """What is to be said of the version of a database's tables; 0: it has none.
+    """Return the finding on the version of a database's tables; 0: it has none.
 
     :param known: the version of this program.
     :param url: of the sink, without password.

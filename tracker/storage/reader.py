@@ -1,6 +1,6 @@
 """The reading side of a sink: where devices are, and where they have been. It writes nothing.
 
-Each question is bounded in rows, and each kind of database in time.
+Each query is bounded in rows, and by each kind of database in time.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tracker.untrusted import parse_json, shown
 
 #: Devices of a page.
 MOST_DEVICES: Final = 100
-#: Points of a track that are read, and that are shown: evenly fewer.
+#: Points of a track that are read, and those of them that are shown, evenly spread.
 MOST_READ: Final = 20_000
 MOST_POINTS: Final = 1500
-#: Seconds after which a database has to have answered.
+#: Seconds within which a database must answer.
 TIMEOUT: Final = 5.0
-#: Questions that may wait for the one before.
+#: Queries that may wait for the one before.
 MOST_WAITING: Final = 16
 
 T = TypeVar("T")
@@ -54,12 +54,12 @@ class NoAnswer(Exception):
 
 @frozen
 class Search:
-    """Which devices are wanted."""
+    """A search for devices."""
 
     text: str = ""
     """Part of the device's id."""
     by_contact: bool = False
-    """By last contact, the latest first; else by id."""
+    """True: sorted by last contact, the latest first; False: by id."""
     after: tuple[str, str] | None = None
     """Last contact and id of the row before."""
     limit: int = 50
@@ -67,19 +67,19 @@ class Search:
 
 @frozen
 class Track:
-    """Where a device has been."""
+    """The track of a device."""
 
     points: Sequence[tuple[int, float, float, int | None, int | None]]
     """Milliseconds since 1970, degrees of latitude and longitude, km/h and degrees from
     north; oldest first."""
     read: int
-    """Positions that these are taken from."""
+    """Number of positions that the points were taken from."""
     complete: bool
-    """Whether there were no more; else the oldest are missing."""
+    """False if there are more positions: the oldest are missing."""
 
 
 class PositionReader(Service, ABC):
-    """Asks a database from a thread of its own, one question after the other."""
+    """Queries a database from a thread of its own, one query after the other."""
 
     _log = Logger()
 
@@ -89,7 +89,7 @@ class PositionReader(Service, ABC):
         self._troubles = LimitedLog(reactor, self._log)
 
     def startService(self) -> None:
-        """Have the thread."""
+        """Start the thread."""
         super().startService()
         self._thread.start()
 
@@ -99,14 +99,14 @@ class PositionReader(Service, ABC):
         return self._thread.stop(self._close)
 
     async def devices(self, search: Search) -> list[dict[str, Any]]:
-        """Rows of ``last_positions``, times in ISO 8601 UTC.
+        """Return rows of ``last_positions``, times in ISO 8601 UTC.
 
-        :raises NoAnswer: when the database cannot be asked.
+        :raises NoAnswer: if the database cannot be queried.
         """
         return list(map(_presentable, await self._ask(self._devices, search)))
 
     async def device(self, device_id: str) -> dict[str, Any] | None:
-        """One row, with ``attributes`` and ``named`` besides (None where it is not stored).
+        """Return one row, with ``attributes`` and ``named`` added; None if there is none.
 
         :raises NoAnswer: as above.
         """
@@ -117,7 +117,7 @@ class PositionReader(Service, ABC):
         return _presentable(row) | parsed
 
     async def track(self, device_id: str, since: str) -> Track:
-        """Where a device has been since a time (ISO 8601 UTC with milliseconds).
+        """Return the track of a device since a time (ISO 8601 UTC with milliseconds).
 
         :raises NoAnswer: as above.
         """
@@ -190,7 +190,7 @@ def _point(row: Sequence[Any]) -> tuple[int, float, float, int | None, int | Non
 
 
 def _thin(points: list[T], most: int) -> list[T]:
-    """Evenly fewer, with the first and the last one."""
+    """Return at most ``most`` points, evenly spread, with the first and the last one."""
     if len(points) <= most:
         return points
     step = (len(points) - 1) / (most - 1)

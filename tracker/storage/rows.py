@@ -1,4 +1,4 @@
-"""What sinks have in common in making rows of positions."""
+"""Rows of positions, as all sinks make them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Any, Final
 
 from tracker.position import MESSAGE, EncodedAttributes
 
-#: Attribute that tells of what type a message is.
+#: Attribute that holds the type of a message.
 _MESSAGE_TYPE: Final = "message_type"
 #: Rows of a piece at most, and characters after which no further row is added to it.
 _PIECE_ROWS: Final = 100
 _PIECE_LENGTH: Final = 1 << 18
 _INT32: Final = range(-(2**31), 2**31)
 
-#: One for all: ``json.dumps`` makes one a call.
+#: A single encoder: ``json.dumps`` would make one for each call.
 _encode: Final = JSONEncoder(separators=(",", ":")).encode
 
 
 def encode_json(value: Mapping[str, Any]) -> str:
-    """JSON as it stands in the payload."""
+    """Return JSON in the form that payloads have."""
     return value.text if isinstance(value, EncodedAttributes) else _encode(value)
 
 
@@ -45,9 +45,9 @@ def plain(value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def message_columns(attributes: Mapping[str, Any]) -> tuple[int | None, str | None]:
-    """The columns ``type`` and ``message``; None for what is not of that kind.
+    """Return the columns ``type`` and ``message``; None for a value of another type.
 
-    What a message says may be bytes; then it stands in the attributes only.
+    The content of a message may be bytes; then only the attributes hold it.
     """
     attributes = plain(attributes)
     type_, text = attributes.get(_MESSAGE_TYPE), attributes.get(MESSAGE)

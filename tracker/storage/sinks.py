@@ -13,15 +13,15 @@ from tracker.storage.sqlite import schema as sqlite
 from tracker.storage.sqlite.reader import SQLiteReader
 from tracker.storage.sqlite.writer import SQLiteSink
 
-#: What a sink's URL may look like.
+#: The forms of a sink's URL, for messages.
 KINDS: Final = "postgresql://…, sqlite:PATH or jsonlines:PATH (jsonlines:- is standard output)"
 
-#: What a URL of PostgreSQL begins with.
+#: The schemes of a URL of PostgreSQL.
 POSTGRESQL: Final = ("postgresql", "postgres")
 
 
 def make_sink(reactor: Reactor, url: str, migrate: bool = True) -> IPositionSink:
-    """The sink that a URL names. Nothing is opened yet.
+    """Return the sink that a URL names; it is not opened yet.
 
     :param url: one of :data:`KINDS`.
     :param migrate: whether it makes and upgrades its tables when it is opened.
@@ -43,8 +43,8 @@ def migrate_sink(url: str) -> tuple[int, int]:
     """Make or upgrade the tables of a sink, and wait until that is done.
 
     :return: the version before and after; zeros where there are no tables.
-    :raises ValueError: when the URL makes no sense, as :func:`make_sink`.
-    :raises SinkUnusable: when the database cannot be used, or is newer.
+    :raises ValueError: if the URL is malformed, as for :func:`make_sink`.
+    :raises SinkUnusable: if the database cannot be used, or is newer.
     """
     kind, rest = sink_kind(url)
     if kind in POSTGRESQL:
@@ -55,7 +55,7 @@ def migrate_sink(url: str) -> tuple[int, int]:
 
 
 def open_reader(reactor: Reactor, url: str) -> PositionReader:
-    """What reads the sink that a URL names; nothing is opened yet.
+    """Return a reader of the sink that a URL names; it is not opened yet.
 
     :raises ValueError: with one line that says what is wrong, and holds no password.
     """
@@ -74,9 +74,9 @@ def open_reader(reactor: Reactor, url: str) -> PositionReader:
 
 
 def sink_kind(url: str) -> tuple[str, str]:
-    """Kind and rest of a URL, which are sure to be there.
+    """Split the URL of a sink into its kind and the rest.
 
-    :raises ValueError: when the URL is not one of :data:`KINDS`.
+    :raises ValueError: if the URL is not one of :data:`KINDS`.
     """
     kind, colon, rest = url.partition(":")
     if not colon or kind not in (*POSTGRESQL, "sqlite", "jsonlines"):
@@ -87,7 +87,7 @@ def sink_kind(url: str) -> tuple[str, str]:
 
 
 def _postgresql(kind: str) -> tuple[ModuleType, ModuleType, ModuleType]:
-    # Only who uses it has to have it installed.
+    # Imported here, since psycopg is needed for PostgreSQL only.
     try:
         from tracker.storage.postgresql import address, schema, writer
     except ImportError as error:

@@ -22,16 +22,16 @@ class SinkThread:
         self._pool = ThreadPool(minthreads=1, maxthreads=1, name=name)
 
     def start(self) -> None:
-        """Start it, unless it runs."""
+        """Start the thread, unless it runs."""
         if not self._pool.started:
             self._pool.start()
 
     def run(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        """What the function returns or raises there."""
+        """Call a function in the thread, and return its result."""
         return deferToThreadPool(self._reactor, self._pool, function, *arguments)
 
     def stop(self, last: Callable[[], None]) -> Deferred[None]:
-        """Make a last call there, then stop it; it cannot be started again."""
+        """Make a last call in the thread, then stop it for good."""
         if not self._pool.started or self._pool.joined:
             return succeed(None)
         return self.run(last).addBoth(self._stopped)

@@ -60,7 +60,7 @@ class JSONLinesSink:
         return self._thread.run(self._store, batch)
 
     def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
-        """See IPositionSink. With standard output, of this run."""
+        """See IPositionSink. For standard output, only of this run."""
         return self._thread.run(lambda: self._checkpoints.get((stream, group)))
 
     def close(self) -> Deferred[None]:
@@ -120,7 +120,7 @@ class JSONLinesSink:
         return self._file
 
     def _is_named(self) -> bool:
-        """Whether the path still leads to the file that is open."""
+        """Return whether the path still leads to the open file."""
         assert self._file is not None  # noqa: S101 - asked only then
         if self._path == STANDARD_OUTPUT:
             return True

@@ -1,4 +1,4 @@
-"""Which database a URL names, and how it is connected to."""
+"""The database that a URL names, and the parameters of its connection."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import psycopg
 from attrs import field, frozen
 from psycopg.conninfo import conninfo_to_dict
 
-#: What libpq is told unless the URL says otherwise. Seconds, but for tcp_user_timeout
-#: (milliseconds): a server that has vanished is noticed within these.
+#: Parameters of libpq that the URL may override. Seconds, but for tcp_user_timeout (milliseconds):
+#: a server that has vanished is noticed within these.
 _DEFAULTS: Final = {
     "application_name": "tracker-process",
     "connect_timeout": "5",
@@ -29,7 +29,7 @@ class PostgreSQLAddress:
     """A database, and whether positions are to be a hypertable in it."""
 
     parameters: dict[str, Any] = field(repr=False)
-    """What libpq connects with; it may hold a password."""
+    """Parameters of libpq; they may hold a password."""
     url: str
     """For people: without password and options."""
     timescale: bool = False

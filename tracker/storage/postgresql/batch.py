@@ -92,7 +92,7 @@ WHERE excluded.last_contact > l.last_contact OR (excluded.ts IS NOT NULL AND {_N
 """  # noqa: S608 - made of constants
 
 _READ_CHECKPOINT: Final = "SELECT entry_id FROM checkpoints WHERE stream = %s AND group_name = %s"
-# Entries that were left pending come again after later ones: never step back.
+# Pending entries may be delivered after later ones; the checkpoint never steps back.
 _ORDER: Final = "(split_part({0}, '-', 1)::numeric, split_part({0}, '-', 2)::numeric)"
 _WRITE_CHECKPOINT: Final = f"""
 INSERT INTO checkpoints AS c (stream, group_name, entry_id) VALUES (%s, %s, %s)
@@ -105,7 +105,7 @@ def store(connection: Connection, batch: Batch) -> int:
     """Commit a batch.
 
     :param connection: one that autocommits, with :data:`MAKE_STAGING` done.
-    :return: how many positions and messages were new.
+    :return: the number of new positions and messages.
     :raises psycopg.Error: then the transaction may still be open, and has to be rolled back.
     """
     for entry_id in batch.checkpoints.values():

@@ -1,4 +1,4 @@
-"""Whether PostgreSQL can be used, and keeps what it commits."""
+"""Check that PostgreSQL can be used, and keeps what it commits."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.connection import Connection, connect, told
 from tracker.storage.postgresql.schema import is_current, version_of
 
-#: The lowest major version that serves.
+#: The lowest supported major version.
 LEAST: Final = 13
 #: Connections that are free, at least: a processor needs one, and one more when it restarts.
 FREE: Final = 10
 
 _CHECKS: Final = ("sink-schema", "sink-version", "sink-durability", "sink-connections")
 
-# Backends are counted by database, since of others' sessions not everybody is told.
+# Backends are counted by database, since not every user may see others' sessions.
 _FACTS: Final = """
 SELECT current_setting('server_version'), current_setting('server_version_num')::int,
     current_setting('fsync'), current_setting('full_page_writes'),
@@ -43,7 +43,7 @@ _NAMES: Final = (
 
 
 async def examine(reactor: Reactor, examination: Examination, url: str) -> None:
-    """Make all checks of the database that a URL names, which makes sense."""
+    """Run all checks of the database that a valid URL names."""
     address = PostgreSQLAddress.from_url(url)
     connections: list[Connection] = []
     await examination.make(
@@ -85,7 +85,7 @@ def _judged(judge: Any, facts: Any, cli: str) -> list[Finding]:
 
 
 def reachable(address: PostgreSQLAddress, connections: list[Connection]) -> Finding:
-    """It lets this user in, and is a primary.
+    """Check that this user can connect, and that the server is a primary.
 
     :param connections: gets the connection, which can change nothing.
     """
@@ -99,7 +99,7 @@ def reachable(address: PostgreSQLAddress, connections: list[Connection]) -> Find
 
 
 def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
-    """What is to be said of why there is no connection."""
+    """Return the finding on a failed connection."""
     given = address.parameters
     host, number = shlex.quote(given.get("host", "localhost")), given.get("port", "5432")
     name, user = (shlex.quote(str(given.get(key, "tracker"))) for key in ("dbname", "user"))
@@ -132,7 +132,7 @@ def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
 
 
 def schema(connection: Connection, address: PostgreSQLAddress) -> Finding:
-    """The tables are those of this program."""
+    """Check that the tables have this program's version."""
     found, known = version_of(connection), len(scripts("postgresql"))
     if found == known:
         try:
@@ -144,7 +144,7 @@ def schema(connection: Connection, address: PostgreSQLAddress) -> Finding:
 
 
 def judge_version(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
-    """It is not too old."""
+    """Check that the server is not too old."""
     found = facts["server_version"]
     if facts["server_version_num"] >= LEAST * 10_000:
         yield ok(f"PostgreSQL {found}")
@@ -156,7 +156,7 @@ def judge_version(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
 
 
 def judge_durability(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
-    """What it commits is on disk."""
+    """Check that what the server commits is on disk."""
     well = True
     for name, judge, why in (
         ("fsync", failure, "the database is broken when the power fails"),
@@ -174,7 +174,7 @@ def judge_durability(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
 
 
 def judge_connections(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
-    """There is room for more connections."""
+    """Check that more connections are possible."""
     free, most = facts["free"], facts["max_connections"]
     seen = f"{max(0, free)} of {most} connections are free"
     if free >= FREE:
@@ -185,5 +185,5 @@ def judge_connections(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
 
 
 def psql(address: PostgreSQLAddress) -> str:
-    """What begins a line that asks it."""
+    """Return the psql command that connects to a database."""
     return f"psql {shlex.quote(address.url)}"

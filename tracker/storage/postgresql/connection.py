@@ -1,4 +1,4 @@
-"""Connections, and what their errors mean."""
+"""Connections, and the meaning of their errors."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ _REFUSALS: Final = ("22", "23", "54")
 #: query_canceled (statement_timeout), lock_not_available (lock_timeout), and
 #: idle_in_transaction_session_timeout. Source: as above.
 _TIMEOUTS: Final = ("57014", "55P03", "25P03")
-#: What no second try mends when there is no connection: libpq gives no SQLSTATE then.
+#: Errors of a connection attempt that a retry does not fix; they have no SQLSTATE.
 _HOPELESS: Final = re.compile(
     r"authentication failed|no password supplied|does not exist|no pg_hba\.conf entry"
     r"|certificate|does not support SSL|permission denied for database|invalid .*value"
 )
-#: Tables that say of many records what is the latest.
+#: Tables that hold the latest of many records.
 _SUMMARIES: Final = ("last_positions", "checkpoints")
 _COLUMN: Final = re.compile(r"^COPY tracker_batch, line \d+, column (\w+)", re.MULTILINE)
 
 
 def connect(address: PostgreSQLAddress) -> Connection:
-    """A connection that autocommits.
+    """Return a connection that autocommits.
 
-    :raises psycopg.OperationalError: when there is none to be had.
+    :raises psycopg.OperationalError: if it cannot be made.
     """
     return psycopg.connect(**address.parameters, autocommit=True)
 
@@ -52,7 +52,7 @@ def transaction(connection: Connection) -> Iterator[None]:
 
 
 def told(error: psycopg.Error) -> str:
-    """What an error says in one line, without the data that a server quotes beside it."""
+    """Return an error in one line, without the data that the server quotes."""
     primary = error.diag.message_primary
     if primary is None:
         return " ".join(str(error).split()) or type(error).__name__
@@ -61,7 +61,7 @@ def told(error: psycopg.Error) -> str:
 
 
 def is_refusal(error: psycopg.Error) -> bool:
-    """Whether the data is at fault, so that the same would go wrong again."""
+    """Return whether the data is at fault, so that a retry would fail, too."""
     if error.diag.table_name in _SUMMARIES:
         return False  # each record has a row there: a constraint that somebody added is at fault
     return (error.sqlstate or "").startswith(_REFUSALS)
@@ -73,9 +73,9 @@ def is_timeout(error: psycopg.Error) -> bool:
 
 
 def cannot_open(address: PostgreSQLAddress, error: psycopg.Error, text: str) -> Exception:
-    """What to raise when a database cannot be opened.
+    """Return the exception to raise if a database cannot be opened.
 
-    :param text: what there is to say of the error.
+    :param text: the error, in one line.
     """
     if isinstance(error, psycopg.OperationalError) and not _HOPELESS.search(text):
         return SinkDown(text)

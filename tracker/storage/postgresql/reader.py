@@ -19,7 +19,7 @@ _LAST: Final = ", ".join(_ISO.format(name) if name in _TIMES else name for name 
 
 
 class PostgreSQLReader(PositionReader):
-    """Keeps one connection, which can write nothing, and makes it again when it is lost."""
+    """Keeps one read-only connection, which is made again when it is lost."""
 
     def __init__(self, reactor: Reactor, url: str) -> None:
         """:raises ValueError: when the URL makes no sense."""

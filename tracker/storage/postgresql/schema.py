@@ -34,17 +34,17 @@ SELECT create_hypertable('positions', 'ts', create_default_indexes => FALSE, mig
 
 
 def version_of(connection: Connection) -> int:
-    """The version of the tables in a database; 0 where there are none."""
+    """Return the version of the tables in a database; 0 if there are none."""
     if _value(connection, "SELECT to_regclass('schema_version')") is None:
         return 0
     return int(_value(connection, "SELECT coalesce(max(version), 0) FROM schema_version"))
 
 
 def is_current(connection: Connection, address: PostgreSQLAddress, migrate: bool) -> bool:
-    """Whether the tables are as this program needs them.
+    """Return whether the tables have this program's version.
 
-    :param migrate: whether they may be changed if not.
-    :raises SinkUnusable: if not, and they may not or cannot.
+    :param migrate: True if they may be changed otherwise.
+    :raises SinkUnusable: if they have another version and must not, or cannot, be changed.
     """
     found, known = version_of(connection), len(scripts("postgresql"))
     check_version(found, known, address.url, url=address.url, migrate=migrate)
@@ -66,7 +66,7 @@ def migrate(address: PostgreSQLAddress) -> tuple[int, int]:
     """Connect, and bring the tables up to date.
 
     :return: the version before and after.
-    :raises SinkUnusable: when that cannot be done.
+    :raises SinkUnusable: if that fails.
     """
     try:
         with connect(address) as connection:
@@ -80,11 +80,11 @@ def upgrade(
     address: PostgreSQLAddress,
     files: Sequence[str] | None = None,
 ) -> tuple[int, int]:
-    """Bring the tables up to date, or leave all as it is. Takes as long as it takes.
+    """Bring the tables up to date, or change nothing. This may take hours.
 
     :param files: the scripts of all versions; ours if not given.
     :return: the version before and after.
-    :raises SinkUnusable: when the database is newer, or TimescaleDB is asked for and missing.
+    :raises SinkUnusable: if the database is newer, or TimescaleDB is required and missing.
     """
     if files is None:
         files = scripts("postgresql")
@@ -104,7 +104,7 @@ def upgrade(
 
 @contextmanager
 def _alone(connection: Connection) -> Iterator[None]:
-    """Hold the lock. Whoever comes second waits for the first, and then finds nothing to do."""
+    """Hold the lock. A second process waits for the first, and then finds nothing to do."""
     # A transaction of its own: only one that begins after the wait sees new tables for sure,
     # since this connection may remember that there were none.
     with transaction(connection):

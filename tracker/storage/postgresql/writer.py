@@ -30,12 +30,12 @@ from tracker.storage.thread import SinkThread
 
 T = TypeVar("T")
 
-#: Seconds that a batch may take until the connection is given up. The server gives up
-#: before, if it is able to.
+#: Seconds that a batch may take; then the connection is closed. The server cancels the batch
+#: before, if it can.
 STORE_TIMEOUT: Final = 30.0
 
 # A server or role may have other defaults. "local" and better are on disk at the commit.
-# What this process leaves open when it hangs holds no locks for ever.
+# A transaction that this process leaves open when it hangs must not hold locks for ever.
 _SESSION: Final = """
 SELECT set_config('statement_timeout', '25s', false),
     set_config('lock_timeout', '20s', false),
@@ -72,7 +72,7 @@ class PostgreSQLSink:
         self._given_up = False
 
     def open(self) -> Deferred[None]:
-        """See IPositionSink. Fails with :class:`SinkDown` when it may be tried again."""
+        """See IPositionSink. Fails with :class:`SinkDown` if a retry may succeed."""
         self._thread.start()
         return Deferred.fromCoroutine(self._open())
 
@@ -93,7 +93,7 @@ class PostgreSQLSink:
         return self._thread.stop(self._disconnect)
 
     def _limited(self, function: Callable[..., T], *arguments: Any) -> Deferred[T]:
-        """Run it in the thread; when it takes too long, break the connection under it."""
+        """Call a function in the thread; close its connection if it takes too long."""
         call = None
 
         def expired() -> None:
@@ -110,8 +110,8 @@ class PostgreSQLSink:
         return self._thread.run(function, *arguments).addBoth(done)
 
     def _give_up(self) -> bool:
-        """Whether there was a connection to break."""
-        # libpq waits for an answer without end: a shut socket is one.
+        """Close the connection; return whether there was one."""
+        # libpq waits for an answer for ever; a socket that was shut down ends that.
         with self._turn:
             if self._connection is None:
                 return False
@@ -126,7 +126,7 @@ class PostgreSQLSink:
     # From here on everything runs in the sink's thread.
 
     def _connect(self) -> bool:
-        """Connect; whether the tables are as they have to be."""
+        """Connect; return whether the tables have this program's version."""
         self._disconnect()
         try:
             connection = connect(self._address)
@@ -155,7 +155,7 @@ class PostgreSQLSink:
             raise
 
     def _unusable(self, error: psycopg.Error) -> Exception:
-        """What to raise for what went wrong in opening."""
+        """Return the exception to raise for an error of opening."""
         text = self._text(error)
         self._disconnect()
         return cannot_open(self._address, error, text)

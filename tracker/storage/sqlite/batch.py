@@ -32,8 +32,8 @@ INSERT INTO last_positions (device_id, last_contact) VALUES (?, ?)
 ON CONFLICT (device_id) DO UPDATE SET last_contact = max(last_contact, excluded.last_contact)
 """
 
-# Two records of one millisecond are told apart by digest, so that the outcome is the
-# same in whichever order they come. The row is there: _CONTACT has seen to it.
+# Of two records of one millisecond the greater digest wins, so that their order of arrival does not
+# matter. The row exists: _CONTACT has made it.
 _PLACE: Final = """
 UPDATE last_positions SET
     ts = ?2, digest = ?3, vendor = ?4, codec = ?5, latitude = ?6, longitude = ?7,
@@ -53,7 +53,7 @@ def store(database: sqlite3.Connection, batch: Batch) -> int:
     """Commit a batch, or nothing of it.
 
     :param database: a connection that autocommits.
-    :return: how many positions and messages were new.
+    :return: the number of new positions and messages.
     :raises Exception: see :func:`tracker.storage.sqlite.connection.is_refusal`.
     """
     positions = [one for one in batch.positions if not one.position.is_message]
@@ -136,7 +136,7 @@ def _moment(stored: StoredPosition) -> tuple[str, bytes]:
 
 
 def _raise_checkpoint(database: sqlite3.Connection, stream: str, group: str, entry_id: str) -> None:
-    # Entries that were left pending come again after later ones: never step back.
+    # Pending entries may be delivered after later ones; the checkpoint never steps back.
     known = read_checkpoint(database, stream, group)
     if known is None or entry_order(known) < entry_order(entry_id):
         database.execute(_WRITE_CHECKPOINT, (stream, group, entry_id))

@@ -1,4 +1,4 @@
-"""Whether positions can be stored in SQLite."""
+"""Check that positions can be stored in SQLite."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from tracker.storage.sqlite.schema import version_of
 
 
 async def examine(reactor: Reactor, examination: Examination, path: str) -> None:
-    """Make all checks of the database at ``path``."""
+    """Run all checks of the database at ``path``."""
     await examination.make("sink-reachable", writable, "sqlite", path)
     await examination.make("sink-schema", in_thread, reactor, schema, path)
     await examination.make("sink-space", space, path)
 
 
 def schema(path: str) -> Finding:
-    """The tables of a file are those of this program; nothing is written."""
+    """Check that the tables have this program's version; nothing is written."""
     if not os.path.exists(path):
         return judge_schema(0, len(scripts("sqlite")), path, f"sqlite:{path}")
-    # Whoever opens a file with a write-ahead log makes two beside it, which the processor's
-    # user might not be able to write. Where these are missing the log is in the file.
+    # Opening a database with a write-ahead log creates two files beside it, which the processor's
+    # user might be unable to write. If they are missing, the log is already part of the database,
+    # which can be opened as immutable.
     live = all(os.path.exists(f"{path}-{suffix}") for suffix in ("wal", "shm"))
     query = "mode=ro" if live else "mode=ro&immutable=1"
     try:
@@ -38,7 +39,7 @@ def schema(path: str) -> Finding:
         finally:
             database.close()
     except sqlite3.DatabaseError as error:
-        # Also what is no database at all.
+        # Also a file that is not a database.
         name = shlex.quote(path)
         return failure(f"{path}: {error}", f"sqlite3 {name} 'PRAGMA integrity_check'")
     return judge_schema(found, len(scripts("sqlite")), path, f"sqlite:{path}")

@@ -1,4 +1,4 @@
-"""Connections, and what their errors mean."""
+"""Connections, and the meaning of their errors."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Final
 
 from tracker.interfaces import SinkUnusable
 
-#: What may be better at the next attempt to open a database.
+#: Errors after which another attempt to open a database may succeed.
 _TRANSIENT: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL)
 #: Seconds to wait for another program that holds the file's write lock.
 _LOCK_TIMEOUT: Final = 5.0
-#: What SQLite, or Python on the way to it, says of values that it can never store.
+#: Errors of values that SQLite can never store, raised by it or by Python's driver.
 _REFUSALS: Final = (
     sqlite3.DataError,
     sqlite3.IntegrityError,
@@ -44,12 +44,12 @@ def transaction(database: sqlite3.Connection) -> Iterator[None]:
 
 
 def is_refusal(error: Exception) -> bool:
-    """Return whether the data is at fault, so that the same would go wrong again."""
+    """Return whether the data is at fault, so that a retry would fail, too."""
     return isinstance(error, _REFUSALS)
 
 
 def cannot_open(path: str, error: sqlite3.Error) -> Exception:
-    """Return what to raise if a database cannot be opened."""
+    """Return the exception to raise if a database cannot be opened."""
     text = f"cannot open the database {path}: {error}"
     if getattr(error, "sqlite_errorcode", None) in _TRANSIENT:
         return RuntimeError(text)

@@ -11,12 +11,12 @@ from typing import Any, Final
 from tracker.reactor import Reactor
 from tracker.storage.reader import LAST, TIMEOUT, NoAnswer, PositionReader, Search, decoded
 
-#: Steps of SQLite's machine between two looks at the clock.
+#: Instructions of SQLite's virtual machine between two checks of the time.
 _STEPS: Final = 10_000
 
 
 class SQLiteReader(PositionReader):
-    """Opens the file anew for each question: it may not be there yet, or be another one."""
+    """Opens the file for each query, since it may be missing, or have been replaced."""
 
     def __init__(self, reactor: Reactor, path: str) -> None:
         super().__init__(reactor, "console-sqlite")

@@ -19,7 +19,7 @@ def migrate(path: str) -> tuple[int, int]:
     """Bring the tables of a file up to date; make the file if there is none.
 
     :return: the version before and after.
-    :raises SinkUnusable: when that cannot be done.
+    :raises SinkUnusable: if that fails.
     """
     try:
         database = connect(path)
@@ -34,11 +34,11 @@ def migrate(path: str) -> tuple[int, int]:
 def upgrade(
     database: sqlite3.Connection, path: str, allowed: bool = True, target: int | None = None
 ) -> tuple[int, int]:
-    """Bring the tables up to date, or leave all as it is.
+    """Bring the tables up to date, or change nothing.
 
     :param target: the version to stop at; the latest if not given.
     :return: the version before and after.
-    :raises SinkUnusable: when the database is newer, or older and that is not allowed.
+    :raises SinkUnusable: if the database is newer, or older and must not be upgraded.
     """
     files = scripts("sqlite")
     with transaction(database):
