@@ -24,7 +24,7 @@ class Reactor(
     IReactorUDP,
     IReactorUNIX,
 ):
-    """What the reactor of a process provides, for code that passes it on to several users.
+    """The interfaces of a process' reactor, for code that passes it on to several users.
 
     A function that uses one of these interfaces names that one instead.
     """

@@ -1,1 +1,1 @@
-"""What a process says of itself: whether it is ready, and why not."""
+"""Health, metrics and log levels of a process, and findings of checks."""

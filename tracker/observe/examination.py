@@ -41,7 +41,7 @@ class Examination:
 
     @property
     def has_time(self) -> bool:
-        """Whether time is left."""
+        """True while time is left."""
         return bool(self.clock.seconds() < self._end)
 
     async def make(
@@ -76,7 +76,7 @@ class Examination:
 async def _called(check: Callable[..., Any], *arguments: Any) -> Found:
     found = check(*arguments)
     found = await found if isawaitable(found) else found
-    # A generator looks only now, and so its mistakes belong here.
+    # A generator runs only now, so its errors are raised here.
     return found if isinstance(found, Finding) else list(found)
 
 

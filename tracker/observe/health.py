@@ -1,8 +1,8 @@
-"""Whether a process can do its work: named conditions, each with a reason while it fails.
+"""Health of a process: named conditions, each with a reason while it fails.
 
-Beside them stand details: what is good to know, and decides nothing. And pulses: whether what
-goes round and round in the process still does. Where a condition fails, others are to be waited
-for, as a rule; where a pulse has stopped, only a restart helps.
+Details are reported besides, and do not affect readiness. Pulses show that the loops of the process
+still turn. A condition that fails usually recovers by itself; a pulse that has stopped means that
+only a restart helps.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ _STARTING: Final = "starting"
 
 
 class Pulse:
-    """Whether a loop still turns.
+    """The sign of life of a loop.
 
-    A loop beats once a turn, and when it tries something again; it rests while it waits for
-    what may take any time, as for a server that is away. One that does neither is stuck.
+    A loop beats once a turn and at each retry. It rests while it waits for something that may take
+    any time, such as a server that is down. A loop that does neither is stuck.
 
-    :param limit: seconds after a beat within which there is another one, or a rest.
-    :param now: seconds, by a clock that nobody sets.
+    :param limit: seconds within which a beat must be followed by another one, or by a rest.
+    :param now: returns the seconds of a monotonic clock.
     """
 
     def __init__(self, limit: float, now: Callable[[], float] = time.monotonic) -> None:
@@ -35,22 +35,22 @@ class Pulse:
         self._last: float | None = None  # resting
 
     def beat(self) -> None:
-        """The loop turns."""
+        """Note that the loop turns."""
         self._last = self._now()
 
     def rest(self) -> None:
-        """The loop waits, or has ended as it should."""
+        """Note that the loop waits, or has ended as it should."""
         self._last = None
 
     @property
     def stuck(self) -> bool:
-        """Whether a beat is overdue."""
+        """True if a beat is overdue."""
         last = self._last  # a scrape asks in another thread, while the loop may rest
         return last is not None and self._now() - last > self._limit
 
 
 class Condition:
-    """Whether one thing that a role needs is there.
+    """One condition of a role's readiness.
 
     :param listener: see :meth:`listen`.
     """
@@ -71,7 +71,7 @@ class Condition:
         self._listeners.append(listener)
 
     def reported(self) -> Deferred[str | None]:
-        """Fires at the next report, with the reason, or None if the condition is met."""
+        """Return a Deferred of the next report: its reason, or None if it is met."""
         known: Deferred[str | None] = Deferred()
 
         def tell(reason: str | None) -> None:
@@ -87,9 +87,9 @@ class Condition:
 
 
 class Health:
-    """The conditions under which a role is ready. It is not before all have been met.
+    """The conditions under which a role is ready: all of them have to be met.
 
-    :param now: what pulses are measured by, see :class:`Pulse`.
+    :param now: the clock of pulses, see :class:`Pulse`.
     """
 
     _log = Logger()
@@ -125,9 +125,9 @@ class Health:
         return Condition(report)
 
     def detail(self, name: str, tell: Callable[[], Any]) -> None:
-        """Add something to be told; it makes no difference to readiness.
+        """Add a detail, which does not affect readiness.
 
-        :param tell: asked each time; its answer is what JSON can hold.
+        :param tell: called for each report; returns a value that JSON can hold.
         :raises ValueError: when there is one of this name.
         """
         if name in self._details:
@@ -135,7 +135,7 @@ class Health:
         self._details[name] = tell
 
     def pulse(self, name: str, limit: float) -> Pulse:
-        """Add a :class:`Pulse`, which rests.
+        """Add a :class:`Pulse`, which rests at first.
 
         :raises ValueError: when there is one of this name.
         """
@@ -146,7 +146,7 @@ class Health:
 
     @property
     def details(self) -> dict[str, Any]:
-        """Name → what is to be told now."""
+        """Detail → its value now."""
         return {name: tell() for name, tell in self._details.items()}
 
     @property
@@ -156,7 +156,7 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether every condition is met."""
+        """True if every condition is met."""
         return not self.reasons
 
     @property
@@ -168,7 +168,7 @@ class Health:
 
     @property
     def waits(self) -> bool:
-        """Whether it is known of some condition why it is not met."""
+        """True if the reason why some condition is not met is known."""
         return any(reason != _STARTING for reason in self.reasons.values())
 
     @property

@@ -1,4 +1,4 @@
-"""How late the event loop is: what else happens late in a process is late for this reason."""
+"""Delay of the event loop, which delays everything else in the process."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-#: Seconds between two looks.
+#: Seconds between two measurements.
 INTERVAL: Final = 0.1
 
 _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class LoopDelay(Service):
-    """Asks to be called every so often, and measures how much later it is.
+    """Schedules a call at an interval, and measures by how much it is late.
 
     :param registry: gets the metric.
     """

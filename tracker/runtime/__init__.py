@@ -1,1 +1,1 @@
-"""How a process starts, reports that it is ready, and stops."""
+"""Start, readiness reports and stop of a process, with its waits and retries."""

@@ -1,4 +1,4 @@
-"""How a process of Tracker starts, stops and gives up."""
+"""Start, stop and abort of a process of Tracker."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from twisted.logger import Logger
 
 from tracker.reactor import Reactor
 
-#: Ends the process with status 1 after saying why, in one line.
+#: Ends the process with status 1; called with the reason, which is one line.
 Abort = Callable[[str], None]
 
 
 class Role(MultiService):
     """Services that start in order and stop in the opposite order, one after another.
 
-    So what accepts work stops before what finishes it, and that before what it needs.
+    So a service that accepts work stops before one that finishes it, and that one before what it
+    needs.
     """
 
     _log = Logger()
@@ -45,11 +46,11 @@ class Role(MultiService):
 
 
 class GaveUp(Exception):
-    """The process cannot do its work; the text says why."""
+    """The process cannot do its work; the text gives the reason."""
 
 
 class Process(Role):
-    """The role that a whole process is.
+    """The role of a whole process.
 
     It exits with status 0 when it is told to stop (SIGTERM, SIGINT), with 1 when it
     cannot go on (:meth:`abort`).
@@ -63,11 +64,11 @@ class Process(Role):
     def privilegedStartService(self) -> None:
         """Bind ports.
 
-        :raises GaveUp: when one cannot be had, so that twistd's parent process hears of it.
+        :raises GaveUp: if one cannot be bound, so that twistd's parent process reports it.
         """
         super().privilegedStartService()
         if self._aborted:
-            # It has been told: no traceback, which would say nothing to anybody.
+            # The reason is logged already; a traceback would add nothing.
             sys.excepthook = lambda *_: None
             raise GaveUp(self._aborted)
 
@@ -81,12 +82,12 @@ class Process(Role):
         super().startService()
 
     def abort(self, reason: str) -> None:
-        """Say why, once, then stop cleanly and exit with status 1."""
+        """Log the reason, once, then stop cleanly and exit with status 1."""
         if self._aborted:
             return
         self._aborted = reason
         self._log.critical("giving up: {reason}", reason=reason)
-        # twistd has no way to name an exit status; this runs when all else is done.
+        # twistd cannot set an exit status; this runs after everything else.
         atexit.register(_exit, 1)
         self._reactor.callWhenRunning(self._stop)
 
@@ -107,15 +108,15 @@ def _raise_file_limit() -> None:
 
 
 def _collect_garbage_seldom() -> None:
-    # What a packet or a batch leaves behind holds no cycles, but the collector looks at
-    # all that lives to find that out: with a thousand connections a sixth of the CPU time.
+    # Garbage of packets and batches holds no cycles, but the collector examines all live objects to
+    # find that out: a sixth of the CPU time with a thousand connections.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
 
 
 def _tell_where_it_ends() -> None:
-    # As systemd's watchdog ends one that is stuck (SIGABRT): what it is doing stands in the log.
+    # systemd's watchdog ends a stuck process by SIGABRT: log where it is stuck.
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)
 

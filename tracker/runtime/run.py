@@ -1,4 +1,4 @@
-"""Running something on a reactor of its own, from a command line."""
+"""Run a command on a reactor of its own."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLAIN_INTERVAL: Final = 5.0
 
 
 class Failed(Exception):
-    """It did not go well; the text says why, in one line.
+    """The command has failed; the text gives the reason in one line.
 
     :param status: to exit with.
     """
@@ -103,7 +103,7 @@ class Progress:
         self._next = 0.0
 
     def show(self, text: str) -> None:
-        """The latest state."""
+        """Show the latest state."""
         if self._in_place:
             print(f"\r\x1b[K{text}", end="", flush=True)
         elif self._clock.seconds() >= self._next:

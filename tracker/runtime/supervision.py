@@ -1,8 +1,9 @@
-"""Tells systemd that the process is ready, how it is, that it lives, and that it stops.
+"""Notify systemd that the process is ready, of its state, that it is alive, and that it stops.
 
-It is ready as soon as it is known whether it can do its work: so a start waits for Redis to
-be connected, and fails when the process gives up at once, but does not wait for an outage of
-others to end. That, the status tells. It lives while the reactor turns and nothing is stuck.
+The process is ready as soon as it is known whether it can do its work. So a start waits for the
+first attempt to connect to Redis, and fails if the process gives up at once, but does not wait for
+the end of an outage, which the status shows. The process is alive while the reactor turns and no
+loop is stuck.
 """
 
 from __future__ import annotations
@@ -18,16 +19,16 @@ from twisted.logger import Logger
 from tracker.observe.health import Health
 from tracker.runtime.notify import ALIVE, READY, STOPPING, Notifier, status
 
-#: Seconds between two looks at how it is.
+#: Seconds between two checks of the state.
 INTERVAL: Final = 1.0
-#: Seconds after which it is ready even if nothing is known.
+#: Seconds after which the process is ready even if nothing is known.
 PATIENCE: Final = 10.0
 
 
 class Supervision(Service):
-    """Tells systemd; the last service to start, and the first to stop.
+    """Notifies systemd; the last service to start, and the first to stop.
 
-    :param notifier: None where no systemd wants to hear of it.
+    :param notifier: None if no systemd expects notifications.
     """
 
     _log = Logger()
@@ -43,7 +44,7 @@ class Supervision(Service):
         self._timers: list[TimerService] = []
 
     def startService(self) -> None:
-        """Begin to tell."""
+        """Start to notify systemd."""
         super().startService()
         if self._notifier is None:
             return
@@ -53,7 +54,7 @@ class Supervision(Service):
             self._every(self._notifier.watchdog / 2, self._live, self._notifier)
 
     def stopService(self) -> Deferred[None]:
-        """Say that all stops now."""
+        """Notify systemd that the process stops."""
         super().stopService()
         if self._notifier is not None:
             self._notifier.tell(STOPPING, status("stopping"))
