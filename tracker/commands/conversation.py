@@ -3,7 +3,7 @@
 :data:`TRANSITIONS` shows what happens to a command. Its turn is when the session is free and no
 answer to an earlier command is still due. Nothing in an answer says which command it belongs
 to. So after a timeout the next command of the same codec is held back until the late answer has
-come, or is not expected any longer. An answer in another codec does not belong to that command.
+come, or is not expected any longer. An answer in another codec is not taken for that one.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tracker.interfaces import ISession, SessionEnded
 
 
 class State(Enum):
-    """What is being done about a command."""
+    """The stage of the work on a command."""
 
     RECOVERING = "recovering"
     """Redis is asked whether a former process has begun with it."""
@@ -49,7 +49,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What ends a state."""
+    """The event that ends a state."""
 
     OPEN = "open"
     """No instance has begun with the command."""

@@ -45,7 +45,7 @@ class Held:
 
 
 class Entries:
-    """Which entries the instance has read and not finished, each of them once.
+    """The entries that the instance has read and not finished, each of them once.
 
     They are *held* with their command, or *behind*: a device has so many commands that only the
     IDs of the further entries are kept.

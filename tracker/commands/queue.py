@@ -208,7 +208,7 @@ class CommandQueue:
         self._shared.release(held)
 
     def _expire(self, held: Held) -> None:
-        """End a command that has expired behind others; of the head its own work takes care."""
+        """End a command that has expired behind others; the head is ended by its own work."""
         if held is not self._head:
             del self._commands[held.command_id]
             expired = Deferred.fromCoroutine(self._shared.ledger.expire(held))

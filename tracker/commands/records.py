@@ -1,4 +1,4 @@
-"""What Redis has recorded of a command, and in which stream a command is."""
+"""Read the record of a command, and find the stream that holds it."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from tracker.settings import setting
 
 @frozen
 class Timing:
-    """When commands are written. Each is an option of the same name."""
+    """The timing of commands. Each attribute is an option of the same name."""
 
     radio_sleeps: float = setting(
         0.0,
@@ -46,7 +46,7 @@ class Shared:
     answers: Distribution
     """Seconds from a command to its answer."""
     fetch: Callable[[str], None]
-    """Has commands brought here that wait for this device, since it is here."""
+    """Requests the commands that wait for a device, since it is connected here."""
     release: Callable[[Held], None]
     """Called with each command that a queue has finished."""
     unused: Callable[[str], None]

@@ -1,6 +1,6 @@
-"""What a device hears, and when: an answer leaves only when the log has confirmed.
+"""Answer a device: an answer leaves only when the log has confirmed.
 
-This is the promise that all vendors keep, and this module is the only one that keeps it.
+This is the promise of all vendors, and this module alone keeps it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Answers:
 
     def answer_all(self, answer: bytes) -> None:
         """Write an answer when all that the device has sent before is durable."""
-        if Hold.ANSWER in self._holds:  # this very frame could not be kept, and is waited for
+        if Hold.ANSWER in self._holds:  # this frame could not be kept: its append is awaited
             self._behind = answer
         elif self._throttle.all_arrived:
             self.answer_soon(answer)
@@ -88,7 +88,7 @@ class Answers:
             self._answer_when(self._throttle.when_all_arrived(), answer)
 
     def answer_soon(self, answer: bytes, written: Callable[[], None] | None = None) -> None:
-        """Write an answer that waits for nothing, in a turn of its own: others have theirs.
+        """Write an answer that waits for nothing, in the next turn of the reactor.
 
         :param written: called just before.
         """

@@ -40,7 +40,7 @@ class _Seen:
     """A datagram that was accepted."""
 
     at: float
-    """When; or when it was confirmed."""
+    """Time of its arrival; once it is confirmed, the time of that."""
     answer: bytes | None = None
     """Its answer, once it is durable."""
 
@@ -74,13 +74,13 @@ class _Recent:
         self._seen[key] = _Seen(self._clock.seconds())
 
     def confirm(self, key: _Key, answer: bytes) -> None:
-        """Remember the answer to it."""
+        """Remember the answer to a datagram that was confirmed."""
         self.under_way -= 1
         self._seen[key] = _Seen(self._clock.seconds(), answer)
         self._seen.move_to_end(key)
 
     def give_up(self, key: _Key) -> None:
-        """Forget it: when it is repeated, it is appended."""
+        """Forget a datagram that was not confirmed: a repetition of it is appended."""
         self.under_way -= 1
         del self._seen[key]
 

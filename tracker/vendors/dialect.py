@@ -52,7 +52,8 @@ class Append(NamedTuple):
 
 
 class AppendDetached(NamedTuple):
-    """What the device never sends again; it outlives the connection on its way to the log.
+    """Entries that the device never sends again; on their way to the log they outlive the
+    connection.
 
     What follows does not wait for it, unless too much is under way.
     """
@@ -67,8 +68,8 @@ class Reply(NamedTuple):
 
     data: bytes
     after_durable: bool = False
-    """Whether it also says that all earlier records of the connection are durable: then it
-    leaves only when they are, and nothing is handled until then."""
+    """True if it also says that all earlier records of the connection are durable: it then leaves
+    only when they are, and nothing is handled until then."""
 
 
 class CommandAnswer(NamedTuple):
@@ -87,10 +88,10 @@ class ProtocolError(NamedTuple):
     """The frame breaks the protocol."""
 
     reason: str
-    """What is wrong, in one line."""
+    """The mistake, in one line."""
     kind: Rejection
     closes: bool = True
-    """Whether the connection is of no further use."""
+    """True if the connection is of no further use."""
     reply: bytes = b""
     """Written before the connection is closed."""
 

@@ -1,15 +1,14 @@
 """Handle what a device sends: take frames out of it, and have their steps carried out.
 
 Nothing more is handled while there is any :class:`~tracker.vendors.holds.Hold`. What the peer
-sends meanwhile is buffered up to a limit, then the transport is not read. So a connection has
-one unacknowledged packet at most, all that a device which waits for its ACK ever sends.
+sends meanwhile is buffered up to a limit, then the transport is not read. So a connection has at
+most one unacknowledged packet, and a device that waits for its ACK never sends more.
 
 What a device never sends again outlives the connection on its way to the log. Only a few such
 frames of a connection, and of all, are under way at a time, and their rate is limited. The
 answer to a command overtakes those that are held.
 
-A command is written where it can come between nothing: no packet waits for its ACK, and none is
-half received.
+A command is written only while no packet waits for its ACK, and none is half received.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ from tracker.vendors.wire import Wire
 
 @frozen(eq=False)
 class Port:
-    """What the connections of one port share."""
+    """The objects that the connections of one port share."""
 
     gateway: IGateway
     work: Workload
@@ -160,7 +159,7 @@ class Exchange:
             self._go_on()
 
     def end(self) -> None:
-        """Handle nothing more; of what is unread or not confirmed, keep what is never repeated."""
+        """Handle nothing more; keep the unread messages, which are never repeated."""
         state, device_id = self.status.state, self._session.device_id
         self.status.change(Event.ENDED)
         unread = self._buffer.copy()

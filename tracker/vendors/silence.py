@@ -33,7 +33,7 @@ class Silence:
         give_up: Callable[[str, Rejection], None],
     ) -> None:
         self.heard_at = 0.0
-        """When the last whole frame came."""
+        """Time of the last whole frame."""
         self._clock = clock
         self._limits = limits
         self._holds = holds

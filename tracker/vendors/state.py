@@ -22,7 +22,7 @@ from tracker.interfaces import SessionFacts
 
 
 class State(Enum):
-    """What a connection is there for at the moment."""
+    """The stage of a connection."""
 
     LOGIN = "login"
     SERVING = "serving"
@@ -31,7 +31,7 @@ class State(Enum):
 
 
 class Event(Enum):
-    """What changes the state of a connection."""
+    """An event that changes the state of a connection."""
 
     LOGGED_IN = "logged in"
     RETIRED = "retired"

@@ -38,7 +38,7 @@ class Steps:
     _clock: IReactorTime
     _wire: Wire
     _unread: bytearray
-    """What the peer has sent and is not handled; errors clear it."""
+    """Received bytes that are not handled; errors clear them."""
     _status: Status
     _throttle: Throttle
     _silence: Silence

@@ -195,7 +195,7 @@ class Throttle:
 
     @property
     def all_arrived(self) -> bool:
-        """Whether no message of the connection is under way."""
+        """True if no message of the connection is under way."""
         return self._under_way == 0
 
     def when_all_arrived(self) -> Deferred[None]:
@@ -208,7 +208,7 @@ class Throttle:
 
     @property
     def too_many_under_way(self) -> bool:
-        """Whether to hold, for Hold.CROWD, until a message has arrived."""
+        """True if the connection has to be held, for Hold.CROWD, until a message has arrived."""
         if self._under_way == 0:
             return False
         crowded = self._work.messages_under_way >= ALL_UNDER_WAY

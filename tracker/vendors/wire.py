@@ -28,7 +28,7 @@ class Wire:
         self._transport: Any = transport
         self._tally = tally
         self.paused = False
-        """Whether the transport is not read."""
+        """True while the transport is not read."""
         self._at_once: Callable[[bytes], int | Exception] | None = None
         if type(transport) is Server and not transport.TLS:
             self._at_once = transport.writeSomeData

@@ -24,7 +24,7 @@ from tracker.vendors.teltonika.messages import (
 
 #: Bytes of a frame before its data.
 _HEADER: Final = 8
-#: What a command is written in that does not ask for a codec.
+#: Codec of a command that names none.
 USUAL_CODEC: Final = "12"
 
 _CODECS: Final = {
@@ -33,9 +33,9 @@ _CODECS: Final = {
 
 
 def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
-    """The frame of a command: exactly the bytes of its text.
+    """Return the frame of a command; it holds exactly the bytes of its text.
 
-    :raises ValueError: when there are no commands in this codec.
+    :raises ValueError: if there are no commands in this codec.
     """
     chosen = _CODECS.get(codec or USUAL_CODEC)
     if chosen is None:
@@ -47,7 +47,7 @@ def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
 
 
 def maybe_answer(imei: str, message: Message) -> Answer | None:
-    """What may answer a command to this device; None for what certainly does not."""
+    """Return the answer that a message may be; None if it certainly answers no command."""
     if message.codec.name not in _CODECS:
         return None
     # Where no IMEI is sent, none can be refused: there, the type means something else.

@@ -19,10 +19,11 @@ from tracker.vendors.teltonika.reader import EntryReader
 
 
 class TeltonikaDatagramDialect:
-    """What Teltonika devices send to one UDP port, and what is answered."""
+    """The server's side of the protocol, for one UDP port."""
 
     def __init__(self, limits: Limits, layouts: Layouts) -> None:
-        # One for all: who sends is not known well enough to remember anything of it.
+        # One reader for all devices: the sender of a datagram may be forged, so nothing is learned
+        # of it.
         self._reader = EntryReader(layouts, limits.records, limits.message_bytes)
 
     def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:

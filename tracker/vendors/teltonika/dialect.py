@@ -60,7 +60,7 @@ Frame = bytes | Ping | Login | Rejected
 
 
 class TeltonikaDialect:
-    """What a Teltonika device sends on one connection, and what is answered.
+    """The server's side of the protocol, for one connection.
 
     :param on_truncated: called for each message that was too long to be stored whole.
     """
@@ -87,8 +87,8 @@ class TeltonikaDialect:
         return decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
 
     def _login_again(self, buffer: bytearray) -> Decoded[Frame] | Incomplete | Fatal:
-        # A device repeats its login when it has missed the answer. Another identity on the same
-        # connection is no device.
+        # A device repeats its login when it has missed the answer. A second identity on one
+        # connection is not a device's.
         outcome = decode_login(buffer)
         if isinstance(outcome, Incomplete):
             return outcome

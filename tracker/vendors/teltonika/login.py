@@ -23,7 +23,7 @@ def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejecte
     """Read a login at the start of ``data``.
 
     :return: the IMEI; ``Rejected`` for what is laid out like a login but names no
-        IMEI; ``Fatal`` for anything else, which is no Teltonika device.
+        IMEI; ``Fatal`` for anything else, which no Teltonika device sends.
     """
     head = data[:2]
     if head != LENGTH_WORD[: len(head)]:
@@ -37,7 +37,7 @@ def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejecte
             reason = "a frame before the login"
         return Fatal(0, reason, field="length", expected=expected, found=found)
     imei = bytes(data[2:_SIZE])
-    # Digits are checked as they come: a stranger who dribbles is known by the first letter.
+    # Digits are checked as they arrive: a peer that sends slowly is rejected at the first letter.
     if imei and not imei.isdigit():
         return Rejected(
             len(data),
@@ -53,9 +53,9 @@ def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejecte
 
 
 def encode_login(imei: str) -> bytes:
-    """The bytes with which the device of this IMEI logs in.
+    """Return the bytes with which the device of this IMEI logs in.
 
-    :raises ValueError: when it is not 15 digits.
+    :raises ValueError: if it is not 15 digits.
     """
     if len(imei) != IMEI_DIGITS or not (imei.isascii() and imei.isdigit()):
         raise ValueError(f"an IMEI has {IMEI_DIGITS} digits: {imei!r}")

@@ -1,4 +1,4 @@
-"""Teltonika as a plugin sees it."""
+"""The Teltonika plugin."""
 
 from __future__ import annotations
 
