@@ -25,7 +25,7 @@ class _Read:
 
     allowance: Allowance
     came: Taken
-    """What has come so far, of which nothing is stored."""
+    """Entries that have come so far; none of them is stored."""
     taken: Deferred[Taken]
     """Fires with that when the read is complete."""
 
@@ -51,7 +51,7 @@ class BatchReader:
 
     @property
     def ahead(self) -> Taken:
-        """What was read and not returned yet."""
+        """The batch that was read and not returned yet."""
         return Taken() if self._ahead is None else self._ahead.came
 
     async def next(self, streams: Sequence[str]) -> Taken:

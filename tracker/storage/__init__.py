@@ -1,1 +1,1 @@
-"""Where positions are stored: one package a database."""
+"""Storage of positions: one package a database."""

@@ -1,4 +1,4 @@
-"""Where positions can be stored: one module a kind of sink."""
+"""Make a sink, or its reader, from a URL; each kind has a package of its own."""
 
 from __future__ import annotations
 

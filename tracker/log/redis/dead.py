@@ -80,7 +80,7 @@ class DeadLetter:
     """Its ID in its stream; empty if that is not recorded, as are the next two."""
     reason: str
     attempts: int | None
-    """How often it had been delivered; None if that is not recorded."""
+    """Number of times that it had been delivered; None if that is not recorded."""
     content: Sequence[bytes]
     """The entry as it was: names and values in turn."""
 

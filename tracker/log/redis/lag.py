@@ -1,4 +1,4 @@
-"""How far the consumer groups of a stream are behind it."""
+"""Read the lag of the consumer groups of a stream."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class ConsumerLag:
 
 @frozen
 class GroupLag:
-    """What a group has not finished."""
+    """The entries that a group has not finished."""
 
     name: str
     undelivered: int | None
