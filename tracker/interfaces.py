@@ -67,7 +67,7 @@ class IPeer(Interface):
 
 
 class Traffic(Enum):
-    """What an observer of a device is notified of."""
+    """The kind of an event on a device's connection, for its observers."""
 
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
@@ -217,13 +217,13 @@ class Tally:
 
 
 class IDeviceAuthority(Interface):
-    """Who knows which devices are ours."""
+    """Decides which devices are served."""
 
     def admission(device_id: str) -> Admission:  # noqa: N805
-        """Whether this device is served, now that it logs in or sends a datagram."""
+        """Decide on a device that logs in or sends a datagram."""
 
     def withdrawn(device_id: str) -> bool:  # noqa: N805
-        """Whether a device that has been served is not to be served any more."""
+        """Return whether a device that was served is no longer to be served."""
 
 
 class IGateway(Interface):
@@ -308,13 +308,13 @@ class IInstance(Interface):
         """The devices that are connected, in no order; only those of one vendor, if it is said."""
 
     def connection(device_id: str) -> ConnectionFacts | None:  # noqa: N805
-        """Of one device; None where it is not connected here."""
+        """Return the facts of a device's connection; None if it is not connected here."""
 
     def commands(device_id: str) -> tuple[int, bool]:  # noqa: N805
         """Commands that are queued for a device, and whether one is outstanding."""
 
     def holds_command(command_id: str) -> bool:  # noqa: N805
-        """Whether a command is queued or outstanding here."""
+        """Return whether a command is queued or outstanding here."""
 
     def drop(device_id: str) -> str | None:  # noqa: N805
         """Close the connection of a device; its address, or None where there is none."""
@@ -329,7 +329,7 @@ class IInstance(Interface):
         """No more of that."""
 
     def describe(device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:  # noqa: N805
-        """What a piece of a device's traffic says, as JSON can hold it."""
+        """Return the content of a piece of a device's traffic, as JSON can hold it."""
 
     def drain(seconds: float) -> Deferred[tuple[int, int]]:  # noqa: N805
         """Accept no more connections, and close those that there are within so many seconds.
@@ -352,14 +352,14 @@ class StoredPosition:
     vendor: str
     codec: str
     received_at: str
-    """When Redis appended it, ISO 8601 UTC with milliseconds and Z."""
+    """Time at which Redis appended it, ISO 8601 UTC with milliseconds and Z."""
     named: Mapping[str, Any] | None = None
-    """What :meth:`INaming.named` says of the attributes, where names are asked for."""
+    """Result of :meth:`INaming.named`, with ``--names``."""
 
 
 @frozen
 class Batch:
-    """What a sink commits in one transaction."""
+    """Positions and checkpoints that a sink commits in one transaction."""
 
     positions: Sequence[StoredPosition]
     """Those with :attr:`Position.is_message` are no places; sinks keep them apart."""
@@ -384,7 +384,7 @@ class BatchRefused(Exception):
 
 
 class IPositionSink(Interface):
-    """Where positions end up. Called from the reactor's thread, one call at a time."""
+    """A store of positions. Called from the reactor's thread, one call at a time."""
 
     def open() -> Deferred[None]:
         """Connect and bring the schema up to date.

@@ -1,1 +1,1 @@
-"""From a device's socket to a durable stream entry, and the acknowledgement back."""
+"""Receive records from devices, append them to streams, and acknowledge them."""

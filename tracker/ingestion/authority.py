@@ -1,4 +1,4 @@
-"""Which devices are served."""
+"""The authority that decides which devices are served."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ INTERVAL: Final = 30
 
 @implementer(IDeviceAuthority)
 class EveryDevice:
-    """Serves whoever comes."""
+    """Serves every device."""
 
     def admission(self, device_id: str) -> Admission:
         """See IDeviceAuthority."""
@@ -59,10 +59,10 @@ class AllowList(RedisTimer):
     """Serves the devices in the set ``devices:allowed``, of which it keeps a copy.
 
     While Redis is away the last good copy holds. So it does when the set is empty, which
-    it is after a loss of Redis' data rather than by intent. Before there is a copy, devices
-    are asked to come later: refusing them could keep them away for long.
+    it is after a loss of Redis' data rather than by intent. Before there is a copy, connections are
+    closed without an answer, since a refused device might stay away for long.
 
-    :param unknown: what becomes of a device that is not in the set.
+    :param unknown: the answer to a device that is not in the set.
     :param condition: met when there is a copy to rely on.
     :param changed: called when the copy has changed.
     """

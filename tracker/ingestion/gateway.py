@@ -46,9 +46,9 @@ _ENTRY_BYTES: Final = 1024
 
 @implementer(IGateway)
 class Gateway(Service):
-    """What the connections of one vendor share beyond their port.
+    """The part of ingestion that all connections of one vendor share.
 
-    As a service it closes all of them when it stops.
+    As a service it closes all connections when it stops.
     """
 
     _log = Logger()

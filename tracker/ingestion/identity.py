@@ -18,7 +18,7 @@ _MAX_NAME: Final = 255
 
 @frozen
 class Identity:
-    """What distinguishes a process from all others."""
+    """The facts that distinguish a process from all others."""
 
     host: str
     boot: str

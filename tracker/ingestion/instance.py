@@ -1,4 +1,4 @@
-"""An ingest instance, as its control port and its console see it."""
+"""An ingest instance, as its control port sees it."""
 
 from __future__ import annotations
 

@@ -1,14 +1,13 @@
-"""Makes entries durable in a Redis stream and says when they are.
+"""Append entries to a stream, and report when they are durable.
 
-All packets that arrive in one reactor turn go to Redis in one call, or in several when
-they are many: then Redis works on the first ones while the others are still decoded. The
-answer to a call confirms every packet in it. A call that fails confirms nothing: its
-packets go back to the head of the queue and are appended again once Redis is usable,
-which may append some of them twice. The processor stores them once.
+All packets that arrive in one reactor turn go to Redis in one call, or in several if they are many,
+so that Redis works on the first ones while the others are decoded. The answer to a call confirms
+every packet in it. A call that fails confirms nothing: its packets go back to the head of the queue
+and are appended again once Redis is usable, which may append some of them twice. The processor
+stores them once.
 
-Memory stays bounded without a limit of its own: a connection has one packet here at
-most, and takes it along when it ends. What is to outlive its connection, messages of
-devices, the gateway counts.
+Memory stays bounded without a limit of its own: a connection has at most one packet here, which is
+given up when the connection ends. The gateway limits the messages that outlive their connections.
 """
 
 from __future__ import annotations
@@ -37,9 +36,9 @@ MAX_RECORDS: Final = 100
 MAX_BYTES: Final = 512 * 1024
 #: Calls that may be under way at once.
 MAX_IN_FLIGHT: Final = 16
-#: Seconds until a refused call is tried again.
+#: Seconds until a refused call is repeated.
 RETRY_DELAY: Final = 0.5
-#: Seconds after which it is stuck if Redis was not even asked for what waits.
+#: Seconds after which the publisher is stuck if waiting packets were not sent to Redis.
 STUCK: Final = 60.0
 #: Seconds that a stop waits for answers of Redis.
 STOP_TIMEOUT: Final = 10.0
@@ -61,11 +60,11 @@ class _Packet(Deferred[None]):
         super().__init__(forget)
         self.entries = entries
         self.number = number
-        """They are sent in the order of their numbers."""
+        """Packets are sent in the order of their numbers."""
         self.since = since
-        """When it was there."""
+        """Time of its arrival."""
         self.size = 0
-        """Bytes of its payloads."""
+        """Bytes of its payloads, in all."""
         for entry in entries:
             self.size += len(entry.payload)
 
@@ -104,7 +103,7 @@ class StreamPublisher(Service):
         self._stopped: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Take packets. What Redis says to appends is known at the first one."""
+        """Accept packets. Whether Redis accepts appends is known at the first one."""
         super().startService()
         self._condition.met()
 
@@ -125,7 +124,7 @@ class StreamPublisher(Service):
 
     @property
     def waiting(self) -> int:
-        """Packets that Redis has not been asked about."""
+        """Packets that were not sent to Redis."""
         return len(self._waiting)
 
     @property
@@ -138,10 +137,10 @@ class StreamPublisher(Service):
         self.figures.given_up(packet.entries)
 
     def stopService(self) -> Deferred[None]:
-        """Take no more packets, and finish those that are here if Redis goes along.
+        """Accept no more packets, and finish those that are here if Redis accepts them.
 
-        When it cannot be asked, or says no, the packets that it has not been asked about
-        fail at once; when it takes too long, they fail then.
+        If Redis is down or refuses appends, the packets that were not sent fail at once; if it
+        takes too long, they fail then.
         """
         super().stopService()
         if self._reconnection is not None:
@@ -176,7 +175,7 @@ class StreamPublisher(Service):
     def _flush(self) -> None:
         self._next_flush = None
         if not self._waiting:
-            # There is nothing left to try with. The next append shows what Redis says now.
+            # Nothing is left to try an append with. The next one shows whether Redis accepts it.
             self._accepted_again()
             self._go_on(0)
         if self._writer.connected:
@@ -275,7 +274,7 @@ class StreamPublisher(Service):
         self._go_on(RETRY_DELAY)
 
     def _put_back(self, packets: list[_Packet]) -> None:
-        """To the head, as a rule: they have waited longest, but for those of calls before."""
+        """Put them at the head, as a rule: only packets of earlier calls have waited longer."""
         first = next(iter(self._waiting), None)
         in_order = not packets or first is None or packets[-1].number < first.number
         packets += self._waiting

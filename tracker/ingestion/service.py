@@ -45,7 +45,7 @@ class Port:
 
 @frozen
 class Devices:
-    """Which devices are served."""
+    """The devices that are served."""
 
     allow_list: bool = False
     """Only those in ``devices:allowed``."""
@@ -57,7 +57,7 @@ class Devices:
 
 @frozen
 class Commands:
-    """How commands are delivered to devices."""
+    """Options of the delivery of commands."""
 
     timing: Timing
     wait: bool = True

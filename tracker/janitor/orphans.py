@@ -1,8 +1,8 @@
-"""Sees to what instances have left behind that are gone, and to commands that wait.
+"""Clean up after instances that are gone, and end waiting commands that have expired.
 
-An instance is gone when it has no heartbeat. Whatever is taken from it, is by a script that
-looks at the heartbeat once more; so is a registry entry, which may have moved meanwhile. So
-any number of janitors may work beside each other and beside live traffic.
+An instance is gone if it has no heartbeat. Each script that takes over an entry, or removes a
+device from the registry, checks the heartbeat again. So any number of janitors may work beside each
+other and beside live traffic.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from tracker.untrusted import shown
 
 T = TypeVar("T")
 
-#: Who says so when a command expires that no instance has.
+#: Name of the janitor in responses.
 JANITOR: Final = "janitor"
 
 _REPAIR: Final = "Rename or delete the key, or stop what writes it."
@@ -53,7 +53,7 @@ _REPAIR: Final = "Rename or delete the key, or stop what writes it."
 
 @define
 class Swept:
-    """What a round has done."""
+    """The counts of one round."""
 
     connections: int = 0
     """Entries of the registry that were removed."""
@@ -64,10 +64,10 @@ class Swept:
     living: int = 0
     """Instances that have a heartbeat."""
     commands: Counter[str] = field(factory=Counter)
-    """What became of commands → how many."""
+    """What became of commands → their number."""
 
     def summary(self) -> str:
-        """In words, for the log."""
+        """Return the counts in words, for the log."""
         done = sorted((+self.commands).items())
         commands = ", ".join(f"{count} {fate}" for fate, count in done)
         return (
@@ -77,9 +77,9 @@ class Swept:
 
 
 class OrphanSweeper:
-    """One round after the other, each from the beginning.
+    """Sweeps all keys, in rounds that each start from the beginning.
 
-    :param wait: whether commands wait for devices that are nowhere; else they fail.
+    :param wait: True: commands wait for devices that are not connected anywhere; False: they fail.
     """
 
     _log = Logger()
@@ -247,7 +247,7 @@ def _text(name: bytes) -> str | None:
     return text if len(text) <= MAX_NAME else None
 
 
-#: Steps that do something → what is counted. The others leave it to somebody else.
+#: Steps that do something → what is counted. After any other step, somebody else owns the command.
 _NAMES: Final = {
     Step.MOVED: "moved",
     Step.WAITS: "put to wait",
@@ -255,5 +255,5 @@ _NAMES: Final = {
     Step.OVER: "ended",
 }
 
-#: All that may become of a command, as it is counted.
+#: All that may become of a command, as counted.
 FATES: Final = (*_NAMES.values(), "expired", "malformed")

@@ -1,4 +1,4 @@
-"""Keeps streams from growing, and forgets consumers that are gone."""
+"""Trim streams, and remove consumers that are gone."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ MAX_REASONS: Final = 10
 
 @frozen
 class Retention:
-    """What is kept of each stream; None: that is no limit."""
+    """Limits of each stream; None: no limit."""
 
     age: float | None = None
     """Seconds."""
@@ -50,8 +50,8 @@ class Retention:
 class StreamKeeper:
     """Trims streams, and removes consumers that are long gone.
 
-    :param streams: those that are looked after, besides all that ingest instances say they
-        write, and the responses to commands.
+    :param streams: streams to trim, besides those that heartbeats name, and the responses to
+    commands.
     :param registry: gets the metrics.
     """
 
@@ -67,7 +67,7 @@ class StreamKeeper:
         registry: CollectorRegistry,
     ) -> None:
         self.trimmed = 0
-        """Entries, so far."""
+        """Entries that were trimmed so far."""
         self._clock = clock
         self._redis = redis
         self._streams = frozenset(streams)
@@ -81,8 +81,8 @@ class StreamKeeper:
 
         An error of one stream is logged, and does not stop the others.
 
-        :param goes_on: asked now and then whether there is time for more.
-        :raises Unavailable: when Redis cannot be asked.
+        :param goes_on: returns whether there is time for more; called now and then.
+        :raises Unavailable: if Redis cannot be asked.
         """
         reasons: list[str] = []
         streams = await self._all_streams()
@@ -132,7 +132,7 @@ class StreamKeeper:
         return self._streams.union(keys[key] for key in found)
 
     async def _tidy(self, stream: str, goes_on: Callable[[], bool]) -> str | None:
-        """Do what is to be done on a stream, and say what could not be done."""
+        """Trim a stream, remove idle consumers, and return why it is over its limits."""
         reason = None
         age, size = self._retention.age, self._retention.bytes
         done = await self._trim(stream, lambda: trim(self._redis, stream, age, size), goes_on)
@@ -154,7 +154,7 @@ class StreamKeeper:
         return reason
 
     async def _trim_responses(self, goes_on: Callable[[], bool]) -> None:
-        """What a group has read goes as in every stream. Where none reads, people may look."""
+        """Trim responses that groups have read; without a group, keep them for people."""
         age, size = self._retention.age, self._retention.bytes
         done = await self._trim(RESPONSES, lambda: trim(self._redis, RESPONSES, age, size), goes_on)
         if done is not None and not done.groups:
@@ -164,7 +164,7 @@ class StreamKeeper:
     async def _trim(
         self, stream: str, call: Callable[[], Any], goes_on: Callable[[], bool]
     ) -> Trimmed | None:
-        """Trim until nothing more goes; what the last call said."""
+        """Trim until nothing more can be removed; return the result of the last call."""
         total = 0
         while True:
             done: Trimmed | None = await call()
@@ -181,7 +181,7 @@ class StreamKeeper:
             return done
 
     def _alarm(self, stream: str, done: Trimmed) -> str:
-        """Tell that a stream is over its limit; the same without the figures that change."""
+        """Log that a stream is over its limit; return the line without the figures that change."""
         limit = "--retain" if done.held_by == "age" else "--retain-bytes"
         why = f"{done.group} has not finished it" if done.groups else "no group reads it"
         alarms = self._alarms.setdefault((stream, limit), RateLimit(self._clock, 1, ALARM_PERIOD))
@@ -225,7 +225,7 @@ class _Metrics:
             registry=registry,
         )
         self._labels = {RESPONSES, *streams, *map(dead_letters, streams)}
-        for stream in streams:  # a counter that appears with its first event hides that
+        for stream in streams:  # a counter that appears with its first event hides that event
             self.trimmed.labels(stream)
             self.consumers.labels(stream)
         self._max_labels = len(self._labels) + MAX_LABELLED
@@ -247,7 +247,7 @@ class _Metrics:
         return stream
 
     def measured(self, stream: str, done: Trimmed | None) -> None:
-        """How a stream is; None: it is not there."""
+        """Report the size of a stream; None: it does not exist."""
         if done is None:
             self._forget(stream)
         elif self._label(stream) == stream:
@@ -256,7 +256,7 @@ class _Metrics:
             self._held.labels(stream).set(bool(done.held_by))
 
     def forget_all_but(self, streams: Set[str]) -> None:
-        """Tell no more of streams that nobody looks after: what was said last stays else."""
+        """Remove the metrics of other streams, which would keep their last values."""
         for stream in self._measured - streams:
             self._forget(stream)
 

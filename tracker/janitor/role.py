@@ -1,4 +1,4 @@
-"""The janitor role, put together."""
+"""Assemble the janitor role."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STUCK: Final = 300.0
 
 
 class Janitor(RedisTimer):
-    """Makes its round every so often. Any number of janitors may, at the same time.
+    """Makes a round at an interval. Any number of janitors may work at the same time.
 
     :param interval: seconds between two rounds.
     :param condition: met while every stream is within its limits.
@@ -158,7 +158,7 @@ class _Metrics:
         )
 
     def count(self, swept: Swept) -> None:
-        """What a round has done."""
+        """Count what a round has done."""
         self._connections.inc(swept.connections)
         self._streams.inc(swept.streams)
         self._rounds.inc()
