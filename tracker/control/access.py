@@ -41,13 +41,13 @@ class Peer:
     """The peer of a connection."""
 
     kind: Literal["certificate", "unix", "tcp"]
-    """How it was identified."""
+    """The way in which it was identified."""
     name: str
     """The certificate's common name, the user's name (or id), or the address."""
     fingerprint: str = ""
     """SHA-256 of the certificate, in hexadecimal."""
     pid: int | None = None
-    """Of the process that has opened a Unix socket, as are the next two."""
+    """Of the process that has opened a Unix socket; so are the next two."""
     uid: int | None = None
     gid: int | None = None
 

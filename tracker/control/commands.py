@@ -114,7 +114,7 @@ class ControlCommand(amp.Command):
     """A command of the control port, for the role ``read`` unless it operates."""
 
     operates: ClassVar[bool] = False
-    """Whether it changes something: it then requires the role ``operate``, and is logged with its
+    """True if it changes something: it then requires the role ``operate``, and is logged with its
     client."""
 
 

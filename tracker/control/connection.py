@@ -60,7 +60,7 @@ class NotConnected(ControlError):
 
 
 class State(Enum):
-    """What a connection is doing."""
+    """The state of a connection."""
 
     STOPPED = "stopped"
     CONNECTING = "connecting, or being prepared"
@@ -244,7 +244,7 @@ class ControlConnection(Service):
 
     @property
     def state(self) -> State:
-        """What it is doing."""
+        """The state of the connection."""
         return self._usable.state
 
     @property

@@ -59,12 +59,12 @@ class ControlProtocol(BoxProtocol):
 
     @property
     def unread(self) -> bool:
-        """Whether the client leaves sent bytes unread."""
+        """True while the client leaves sent bytes unread."""
         return self._unread_for is not None
 
     @property
     def awaits_hello(self) -> bool:
-        """Whether the client has not said Hello yet."""
+        """True until the client has said Hello."""
         return self._hello_due is not None
 
     def connectionMade(self) -> None:

@@ -27,7 +27,7 @@ class DeviceEvent:
     decoded: str
     """JSON, as ``tracker-admin decode`` shows it."""
     truncated: bool
-    """Whether a part of it is missing, since it is too long."""
+    """True if a part of it is missing, since it is too long."""
     dropped: int
     """Events before this one that were left out, since they were not read in time."""
 

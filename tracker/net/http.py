@@ -58,11 +58,11 @@ class HTTPLimits:
     connections: int
     """Open connections, and so files."""
     per_address: int
-    """Of these, those of one address (for IPv6, of a /64; all peers on Unix sockets are one)."""
+    """Connections of one address (for IPv6, of a /64; all peers on Unix sockets are one)."""
     body: int
     """Bytes of a request's body."""
     persistent: bool = True
-    """Whether a connection may carry more than one request."""
+    """True if a connection may carry more than one request."""
 
     @staticmethod
     def headroom(limit: int) -> int:
@@ -177,7 +177,7 @@ class BoundedChannel(CheckedChannel):
 
     @property
     def closing(self) -> bool:
-        """Whether our side is closing the connection: received bytes are ignored."""
+        """True while our side closes the connection: received bytes are ignored."""
         return self._wait.stage is Stage.CLOSE
 
     def connectionMade(self) -> None:

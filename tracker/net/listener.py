@@ -18,11 +18,11 @@ from tracker.runtime.lifecycle import Abort
 class Listener(Service):
     """Listens on one endpoint from start to stop.
 
-    :param name: how a person names the endpoint.
-    :param endpoint: an ``IStreamServerEndpoint``, or what listens like one.
-    :param factory: what it listens with.
-    :param abort: told when the endpoint cannot be had.
-    :param early: whether to bind before twistd gives up root, as low ports need.
+    :param name: the endpoint's name for people.
+    :param endpoint: an ``IStreamServerEndpoint``, or an object that listens like one.
+    :param factory: passed to the endpoint.
+    :param abort: called with the reason if the endpoint cannot be listened on.
+    :param early: True: bind before twistd gives up root, as low ports need.
     """
 
     _log = Logger()
@@ -38,7 +38,7 @@ class Listener(Service):
         self._listening: Deferred[IListeningPort | None] | None = None
 
     def privilegedStartService(self) -> None:
-        """Begin to listen, if that has to be now."""
+        """Start listening, if that has to happen before root is given up."""
         super().privilegedStartService()
         if self._early:
             self._listen()
@@ -48,13 +48,13 @@ class Listener(Service):
         self._listening = listening.addCallbacks(self._listens, self._cannot_listen)
 
     def startService(self) -> None:
-        """Begin to listen, unless done before."""
+        """Start listening, unless that was done before."""
         super().startService()
         if self._listening is None:
             self._listen()
 
     def stopService(self) -> Deferred[None]:
-        """Stop listening; connections that were accepted live on."""
+        """Stop listening; accepted connections stay open."""
         super().stopService()
         listening, self._listening = self._listening, None
         if listening is None:

@@ -1,8 +1,8 @@
 """``/metrics``: the resource of Prometheus' client, which works in threads of the reactor's pool.
 
-Such a thread waits for the loop with each part of its answer. A reactor that stops waits for its
-threads, and turns no more: each would wait for the other. So answers that have been begun come to
-their end before that, and no other is begun.
+Such a thread waits for the event loop at each part of its answer, and a reactor that stops waits
+for its threads without turning: each would wait for the other. So a stop first waits for the
+answers that have begun, and no other answer is begun.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from twisted.web.server import Request
 
 from tracker.reactor import Reactor
 
-#: Seconds between two looks at what is left, and for which a stop looks.
+#: Seconds between two checks for unfinished answers, and for which a stop checks.
 _LOOK: Final = 0.01
 _PATIENCE: Final = 5.0
 #: Stands for both ends of a connection to a Unix socket: WSGI requires a host and a port.
@@ -28,24 +28,24 @@ _NO_ADDRESS: Final = IPv4Address("TCP", "", 0)
 
 
 class MetricsPage(Service):
-    """Has the page, and ends it.
+    """Serves the page until it stops.
 
-    :param reactor: the one that is installed: the client knows no other.
+    :param reactor: the installed one: Prometheus' client uses no other.
     """
 
     def __init__(self, reactor: Reactor, registry: CollectorRegistry) -> None:
-        # Not before it is asked for: this installs a reactor.
+        # Imported here, since this installs a reactor.
         from prometheus_client.twisted import MetricsResource
 
         self._reactor = reactor
         self._under_way = 0
         self._looks_left = int(_PATIENCE / _LOOK)
         self.closed = False
-        """Whether nothing is answered any more."""
+        """True when nothing is answered any more."""
         self.resource: Resource = _Page(self, MetricsResource(registry))
 
     def begin(self, request: Request) -> None:
-        """An answer is begun."""
+        """Note that an answer is begun."""
         self._under_way += 1
         request.notifyFinish().addBoth(self._ended)
 
@@ -53,7 +53,7 @@ class MetricsPage(Service):
         self._under_way -= 1
 
     def stopService(self) -> Deferred[None]:
-        """Begin with no more answers; fires when no thread works on one."""
+        """Begin no more answers; fires when no thread works on one."""
         super().stopService()
         self.closed = True
         if self._idle:

@@ -28,7 +28,7 @@ from zope.interface import implementer
 from tracker.net.endpoints import ip_address, named, no_more, number
 from tracker.net.tls import TLSEndpoint, server_options
 
-#: Bytes of the largest datagram there is. What is over a limit is known only when it is whole.
+#: Bytes of the largest possible datagram. It is read whole, even if it is over a limit.
 MAX_DATAGRAM: Final = 65_535
 
 #: Connections that may wait to be accepted. Twisted's 50 overflow when a fleet reconnects.
@@ -49,7 +49,7 @@ class UDPEndpoint:
     shared: bool = False
 
     def listen(self, protocol: DatagramProtocol) -> Deferred[IListeningPort]:
-        """Listen with one protocol for all that comes; fails as a stream endpoint does."""
+        """Listen with one protocol for all datagrams; fails as a stream endpoint does."""
         bound: Deferred[IListeningPort] = execute(
             self._adopt if self.shared else self._open, protocol
         )
@@ -104,7 +104,7 @@ def _shared_socket(kind: socket.SocketKind, port: int, interface: str) -> socket
 
 
 def udp_endpoint(reactor: IReactorUDP, description: str) -> UDPEndpoint:
-    """The endpoint of ``udp:PORT[:interface=ADDRESS][:reuseport=1]``.
+    """Return the endpoint of ``udp:PORT[:interface=ADDRESS][:reuseport=1]``.
 
     :raises ValueError: with one line that says what is wrong.
     """
@@ -141,7 +141,7 @@ def _tcp(
 def tls_endpoint(
     reactor: IReactorTCP, description: str, client_authorities: Path | None = None
 ) -> IStreamServerEndpoint:
-    """An endpoint for TLS 1.2 and later.
+    """Return an endpoint for TLS 1.2 and later.
 
     :param description: ``ssl:PORT:privateKey=FILE[:certKey=FILE][:extraCertChain=FILE]
         [:interface=ADDRESS][:backlog=N][:reuseport=1]``.
@@ -167,7 +167,7 @@ def tls_endpoint(
 
 
 def _place(given: dict[str, str]) -> tuple[int, str, bool]:
-    """Port, interface and whether the port is shared, taken out of the arguments."""
+    """Take port, interface and whether the port is shared out of the arguments."""
     port = number("port", given.pop("port", ""))
     interface = ip_address("interface", given.pop("interface", ""))
     shared = given.pop(_SHARED, "0")

@@ -51,12 +51,12 @@ def server_options(
     chain_file: Path | None = None,
     client_authorities: Path | None = None,
 ) -> CertificateOptions:
-    """What a server shows, and whom it serves.
+    """Return the options of a server: its certificate, and the clients that it serves.
 
     :param chain_file: certificates that are sent along.
     :param client_authorities: PEM file of authorities; only clients are served that one
         of them vouches for. No certificate is asked for without it.
-    :raises ValueError: with one line that says what is wrong.
+    :raises ValueError: if a file or a setting is unusable; in one line.
     :raises OSError: when a file cannot be read.
     """
     chain = [] if chain_file is None else load_certificates(chain_file)
@@ -70,9 +70,9 @@ def server_options(
 
 
 def key_pair(key_file: Path, certificate_file: Path) -> dict[str, Any]:
-    """A private key and its certificate, as the arguments of CertificateOptions.
+    """Return a private key and its certificate as arguments of CertificateOptions.
 
-    :raises ValueError: when one is damaged, or they do not belong together; in one line.
+    :raises ValueError: if one is damaged, or they do not belong together; in one line.
     :raises OSError: when a file cannot be read.
     """
     pair = {

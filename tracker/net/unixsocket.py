@@ -42,8 +42,7 @@ class UnixEndpoint:
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint.
 
-        Fails with CannotListenError when a living process listens there, or what is
-        there is no socket.
+        Fails with CannotListenError if a process listens there, or the file there is not a socket.
         """
         bound: Deferred[IListeningPort] = execute(self._open, factory)
         return bound
@@ -86,7 +85,7 @@ class UnixEndpoint:
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
             result = probe.connect_ex(str(self.path))
-        # Who does not accept for the moment lives all the same.
+        # A full backlog (EAGAIN) still means a live listener.
         if result in (0, errno.EAGAIN, errno.EPROTOTYPE):
             raise self._cannot("another process listens there")
         if result not in (errno.ECONNREFUSED, errno.ENOENT):
@@ -101,9 +100,9 @@ class UnixEndpoint:
 
 
 class _Port(unix.Port):
-    """Removes its own file at the end, whoever has removed or replaced it before.
+    """Removes its file at the end, unless it was removed or replaced.
 
-    Twisted's removes whatever is there, and does not close the socket when nothing is.
+    Twisted's class removes any file there, and does not close the socket if there is none.
     """
 
     def __init__(
@@ -120,9 +119,9 @@ class _Port(unix.Port):
         self._own = self._found()
 
     def connectionLost(self, reason: Failure) -> None:
-        """Close the socket, and let another process have its place."""
+        """Close the socket, and release the lock."""
         if self._own is not None and self._found() == self._own:
-            with suppress(OSError):  # it goes with the next start
+            with suppress(OSError):  # the next start removes it
                 self._path.unlink()
         lock, self._lock = self._lock, None
         if lock is not None:

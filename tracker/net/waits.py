@@ -59,7 +59,7 @@ class Wait:
     ) -> None:
         self.stage = Stage.NEW
         self.stalled = False
-        """Whether the peer must first read what the transport holds for it."""
+        """True if the peer must first read what the transport holds for it."""
         self._call_later = call_later
         self._begun = begun
         self._overdue = overdue

@@ -75,7 +75,7 @@ class Demo:
         self._seconds = seconds
 
     async def run(self, reactor: Reactor) -> int:
-        """Run it; 0 when all that was acknowledged is stored."""
+        """Run the demo; return 0 if all that was acknowledged is stored."""
         if self._data is not None:
             return await self._run_in(reactor, self._data.absolute())
         folder = Path(tempfile.mkdtemp(prefix="tracker-demo-"))
@@ -238,7 +238,7 @@ class _Stack(ProcessProtocol):
         raise Failed(f"the stack ended: {reason or self._status}")
 
     async def stop(self) -> None:
-        """Stop the stack; returns when it has gone."""
+        """Stop the stack; returns when it has ended."""
         if self._status is not None:
             return
         self._signal("TERM")
@@ -264,7 +264,7 @@ class _Stack(ProcessProtocol):
 
 
 async def _read(redis: RedisConnection) -> tuple[int, int | None]:
-    """Positions ever received, and those of them not yet stored (None when nobody knows)."""
+    """Return the number of positions received, and of those not yet stored (None if unknown)."""
     try:
         read = await stream_lag(redis, _STREAM)
     except (Refused, Unavailable):

@@ -59,7 +59,7 @@ OnCommand = Callable[[str, str, str], None]
 
 
 class Answers(Enum):
-    """What devices do with a command."""
+    """The reaction of devices to a command."""
 
     PROMPT = "prompt"
     """Execute it and answer at once."""
@@ -80,7 +80,7 @@ class ExecutedCommand(NamedTuple):
 
 @frozen
 class Behaviour:
-    """How the devices of a fleet behave."""
+    """The behaviour of the devices of a fleet."""
 
     codec: Codec
     interval: float = 1.0
@@ -95,7 +95,7 @@ class Behaviour:
 
 @define
 class Counters:
-    """What a fleet has done, in records unless said otherwise."""
+    """Counts of a fleet, in records unless said otherwise."""
 
     connected: int = 0
     """Devices that are logged in now."""
@@ -194,23 +194,23 @@ class SimulatedDevice(Service):
             self._recording.stop()
 
     def next_packet(self) -> list[Record]:
-        """The oldest records that are due to be sent together; none while too few are saved."""
+        """Return the records to send together, the oldest; none while too few are saved."""
         packet, repeated = self._flash.next_packet()
         self.counters.sent += len(packet)
         self.counters.retransmitted += repeated
         return packet
 
     def acknowledged(self, packet: Sequence[Record]) -> None:
-        """The server has them: forget them."""
+        """Forget records that the server has."""
         self._flash.acknowledged(packet)
         self.counters.acknowledged += len(packet)
         if self._on_acknowledged is not None:
             self._on_acknowledged(self.imei, self.behaviour.codec, packet)
 
     def execute(self, codec: str, text: str) -> str | None:
-        """Do what a command says, and note it.
+        """Execute a command, and record it.
 
-        :return: the answer; None when the device restarts instead.
+        :return: the answer; None if the device restarts instead.
         """
         answer = self._console.execute(text, self._vehicle.moment(self.clock.seconds()))
         self.executed.append(ExecutedCommand(text, codec))
@@ -220,16 +220,16 @@ class SimulatedDevice(Service):
         return answer
 
     def connection_made(self, connection: _DeviceProtocol) -> None:
-        """The server's port accepted the connection."""
+        """Note that the server's port accepted the connection."""
         self._connection = connection
 
     def logged_in(self) -> None:
-        """The server took the login."""
+        """Note that the server accepted the login."""
         self._backoff.succeeded()
         self.counters.connected += 1
 
     def connection_ended(self, was_logged_in: bool) -> None:
-        """The connection is gone, whoever ended it."""
+        """Note that the connection has ended; reconnect unless the device is off."""
         self._connection = None
         if was_logged_in:
             self.counters.connected -= 1
@@ -315,12 +315,12 @@ class _DeviceProtocol(Protocol):
             self._await_response()
 
     def close(self) -> None:
-        """Hang up; what still comes is not heeded, and what is not answered never is."""
+        """Close the connection; ignore what still arrives, and leave commands unanswered."""
         self._end()
         self.transport.loseConnection()
 
     def _read(self) -> bool:
-        """Take one acknowledgement or command; False when none is there as a whole."""
+        """Take one acknowledgement or command; return False if none is complete."""
         head = self._received[:_COUNT]
         # No packet is empty, so no count of zero acknowledges one: it begins a frame.
         if self._packet and head != PREAMBLE:

@@ -18,7 +18,7 @@ async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> in
     """Let the fleet drive, then wait until its records are acknowledged.
 
     :param seconds: how long; None until an interrupt.
-    :return: 0 when all records were acknowledged, else 1.
+    :return: 0 if all records were acknowledged, else 1.
     """
     waits = until_interrupted(reactor)
     progress = Progress(reactor)

@@ -1,4 +1,4 @@
-"""What a simulated device measures and keeps: a vehicle on a track, and records of its journey."""
+"""The data of a simulated device: a vehicle on a track, and the records of its journey."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Flash:
 
     def __init__(self, together: int) -> None:
         self.flushing = False
-        """Whether fewer records than ``together`` are sent, too."""
+        """True: fewer records than ``together`` are sent, too."""
         self._together = together
         self._records: deque[Record] = deque()
         self._sent_before = 0  # of those, how many have been transmitted

@@ -190,7 +190,7 @@ class ConsoleOptions(ConsoleDoorOptions):
 def console_endpoint(
     reactor: Reactor, name: str, description: str
 ) -> tuple[IStreamServerEndpoint, bool]:
-    """Where the console listens, and whether only this machine can reach it.
+    """Return the console's endpoint, and whether only this machine can reach it.
 
     :param name: the option, for what is said of it.
     :raises ConfigError: when it makes no sense, or others could read along.
@@ -232,7 +232,7 @@ def _inherited(reactor: Reactor, name: str, description: str) -> IStreamServerEn
 
 
 def open_reading(reactor: Reactor, url: str) -> PositionReader:
-    """What reads a sink."""
+    """Return the reader of a sink."""
     try:
         return open_reader(reactor, url)
     except ValueError as error:

@@ -190,7 +190,7 @@ class ServingOptions(RoleOptions):
         return 0
 
     def control_address(self, instance_id: str) -> str | None:
-        """Where the control port listens; None: nowhere."""
+        """Return the address of the control port; None: there is none."""
         return config.control_address(self["control"], os.environ, instance_id)
 
     def _control(self, reactor: Reactor, address: str) -> tuple[IStreamServerEndpoint, Roles]:
@@ -216,7 +216,7 @@ class ServingOptions(RoleOptions):
         return networks
 
     def devices(self) -> Devices:
-        """Which devices are served."""
+        """Return the devices that are served."""
         allow_list = config.choice(self, "device-authority", "all", "redis") == "redis"
         accept = config.choice(self, "unknown-devices", "refuse", "accept") == "accept"
         if accept and not allow_list:
@@ -252,7 +252,7 @@ def _port(
     limits: Limits,
     abort: Abort,
 ) -> Port:
-    """What ``--listen`` describes."""
+    """Return the port that ``--listen`` describes."""
     name = f"--listen {listen.given}"
     kind, _, rest = listen.endpoint.partition(":")
     proxied = kind == "haproxy"

@@ -30,7 +30,7 @@ class TrimmingOptions(RoleOptions):
     ]  # fmt: skip
 
     def retention(self) -> Retention:
-        """What is kept."""
+        """Return the limits of streams."""
         return Retention(
             config.duration("--retain", self["retain"]),
             config.size("--retain-bytes", self["retain-bytes"]),

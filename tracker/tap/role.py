@@ -1,4 +1,4 @@
-"""What the options of all roles have in common."""
+"""The options of all roles."""
 
 from __future__ import annotations
 
