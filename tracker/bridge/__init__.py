@@ -1,1 +1,1 @@
-"""The bridge to Directus: its ``commands`` go to devices, what becomes of them comes back."""
+"""The bridge to Directus: it sends the commands written there, and reports their results."""

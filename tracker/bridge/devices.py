@@ -1,7 +1,7 @@
 """The collection ``devices`` → ``devices:allowed`` and ``devices:models``.
 
-Both are written beside the old ones and then take their places in one step: so an instance never
-reads half of them, nor one without the other, and what could not be read whole changes nothing.
+Both are written to temporary keys, which then replace the old ones in one step. So an instance
+never reads a part of them, or one without the other. An incomplete reading changes nothing.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ from tracker.runtime.backoff import Backoff
 
 #: Seconds between two readings of all devices.
 INTERVAL: Final = 300.0
-#: Seconds after an announcement in which others may come, before all are read.
+#: Seconds from an announcement to a reading, so that more of them may come first.
 SETTLES: Final = 1.0
-#: Of the time, this many times as much is left to Directus as a reading takes.
+#: Duration of the pause between two announced readings, in durations of a reading.
 _LEFT_ALONE: Final = 4
-#: Attempts to read them while somebody adds and removes some.
+#: Attempts at a reading while rows are added and removed.
 READINGS: Final = 5
 #: Seconds after which a reading is stuck.
 STUCK: Final = 600.0
@@ -43,11 +43,11 @@ STUCK: Final = 600.0
 MAX_MODEL: Final = 64
 #: Devices in one call to Redis.
 _CHUNK: Final = 1000
-#: Seconds after which Redis forgets what was written beside by somebody who died over it.
+#: Seconds after which Redis removes the temporary keys of a bridge that was killed.
 _LEFT: Final = 600
 
-# KEYS: the set and the hash, and those beside them. ARGV: how many there are in each. What is
-# beside may be gone, as after a flush: then nothing takes anybody's place.
+# KEYS: the set and the hash, and the temporary ones. ARGV: the number of members of each. The
+# temporary keys may be gone, as after a flush: then nothing is replaced.
 _SWAP: Final = Script("""\
 if redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[1])
   or redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[2]) then return 0 end
@@ -63,14 +63,14 @@ return 1
 
 
 class NothingThere(Exception):
-    """There is no device, where there have been some."""
+    """Directus shows no device, although there were some."""
 
 
 class DeviceSync(Service):
     """Keeps Redis' copy of the devices up to date.
 
-    :param condition: met while that goes well.
-    :param backoff: says when it is tried again after it went wrong, if not after ``interval``.
+    :param condition: met while readings succeed.
+    :param backoff: the delay after a reading that failed.
     :param pulse: beats with each reading.
     """
 
@@ -102,22 +102,22 @@ class DeviceSync(Service):
         self._settles = SETTLES
 
     def startService(self) -> None:
-        """Read them, now and every so often."""
+        """Read the devices now, and at an interval."""
         super().startService()
         self._loop = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> Deferred[None]:
-        """End at once; what was not written whole changes nothing."""
+        """Stop at once; an incomplete reading changes nothing."""
         super().stopService()
         self._pulse.rest()
         self._loop.cancel()
         return self._loop
 
     def announce(self) -> None:
-        """Some device has changed: read them all, soon."""
+        """Note that some device has changed: read all devices soon."""
         self._announced = True
         if self._backoff.left:
-            return  # who is in trouble is told so by others, too: they are read after that
+            return  # the next attempt reads all devices
         if self._pause is not None and self._pause.active():
             left = self._pause.getTime() - self._clock.seconds()
             self._pause.reset(min(left, self._settles))
@@ -146,7 +146,7 @@ class DeviceSync(Service):
         return over
 
     async def _sync(self) -> float:
-        """Seconds until the next time."""
+        """Read and write the devices; return the seconds until the next reading."""
         why: str | None = None
         retry_after = None
         try:
@@ -173,7 +173,7 @@ class DeviceSync(Service):
         return min(self._backoff.failed(retry_after), max(self._interval, retry_after or 0))
 
     async def _read(self) -> tuple[dict[str, str], int]:
-        """Device that is enabled → its model, or empty; and how many are not."""
+        """Return enabled device → its model, or empty; and the number of disabled devices."""
         found: dict[str, str] = {}
         bad = disabled = 0
         for row in await self._rows():
@@ -189,10 +189,10 @@ class DeviceSync(Service):
         return found, disabled
 
     async def _rows(self) -> Sequence[Mapping[str, Any]]:
-        """All rows that there are, though an answer may hold as few as Directus likes.
+        """Return all rows, although Directus may limit the rows of an answer.
 
-        Each begins with the last one of the answer before, unless a row was removed or added
-        meanwhile: then one could be missed, and it begins anew.
+        Each answer must begin with the last row of the one before. Otherwise a row was removed or
+        added meanwhile, another one could be missed, and the reading starts again.
         """
         for _ in range(READINGS):
             rows = await self._page(0)
@@ -230,10 +230,10 @@ class DeviceSync(Service):
     async def _is_written(
         self, models: Mapping[str, str], named: Mapping[str, str], disabled: int
     ) -> bool:
-        """Whether Redis has all this; so nothing is appended to its file for nothing.
+        """Return whether Redis has all this already, so that it need not be written.
 
-        :raises NothingThere: when it has some, and there is no row at all. A user who may see
-            none is told the same, so it is more likely a mistake than meant.
+        :raises NothingThere: if Redis has devices, and Directus shows none. A user without
+        permission sees the same, so this is more likely a mistake than intended.
         """
         try:
             allowed = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)

@@ -1,4 +1,4 @@
-"""What tells the bridge of what was written, as Directus takes it."""
+"""The Flows that notify the bridge of changes, in the form that Directus takes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the bridge tells Prometheus."""
+"""The metrics of the bridge."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-#: What may become of a question to Directus.
+#: Outcomes of a request to Directus.
 CALL_OUTCOMES: Final = ("answered", "denied", "refused", "down", "given_up")
-#: What may become of a pending command.
+#: Outcomes of a pending command.
 COMMAND_OUTCOMES: Final = ("routed", "waiting", "ended", "not_sent")
-#: What may become of a response.
+#: Outcomes of a response.
 RESPONSE_OUTCOMES: Final = ("written", "no_row", "held")
-#: HTTP status of an answer to a webhook → the word for it.
+#: HTTP status of an answer to a webhook → its name in the metric.
 POST_RESULTS: Final = {202: "accepted", 400: "malformed", 401: "wrong_secret", 503: "too_many"}
 
 _METHODS: Final = ("SEARCH", "PATCH")
@@ -23,9 +23,9 @@ _PARTS: Final = ("commands", "responses", "devices")
 
 
 class BridgeMetrics:
-    """What the parts of the bridge do.
+    """Counts what the parts of the bridge do.
 
-    :param registry: gets the metrics; None: nobody asks for them.
+    :param registry: registers the metrics; None: they are not exported.
     """
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
@@ -81,7 +81,7 @@ class BridgeMetrics:
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        # A counter that appears with its first event hides that.
+        # A counter that appears with its first event hides that event.
         for method in _METHODS:
             self._seconds.labels(method)
             for outcome in CALL_OUTCOMES:
@@ -97,7 +97,7 @@ class BridgeMetrics:
                 self._posts.labels(hook, result)
 
     def called(self, method: str, outcome: str, seconds: float) -> None:
-        """Directus was asked something.
+        """Count a request to Directus.
 
         :param outcome: one of :data:`CALL_OUTCOMES`.
         """
@@ -105,14 +105,14 @@ class BridgeMetrics:
         self._seconds.labels(method).observe(max(0.0, seconds))
 
     def retrying(self, part: str) -> Callable[[], None]:
-        """What counts the failures of a part."""
+        """Return a function that counts the failures of a part."""
         return self._retries.labels(part).inc
 
     def posted(self, hook: str, status: int) -> None:
-        """A webhook was answered with this HTTP status."""
+        """Count a webhook that was answered with this HTTP status."""
         self._posts.labels(hook, POST_RESULTS[status]).inc()
 
     def synced(self, devices: int, now: float) -> None:
-        """All devices are written: so many."""
+        """Note that all devices were written, and their number."""
         self._devices.set(devices)
         self._synced.set(now)

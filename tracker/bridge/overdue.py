@@ -1,14 +1,13 @@
-"""Rows that would never be told how they ended, or not again.
+"""Report results that the stream of responses no longer brings.
 
-Whatever becomes of a command that an instance has taken, some response tells it soon after its
-time is over: as long as Redis keeps what it was given. After a flush, or where it came back with
-what it had a moment ago, the row would say "routed" for ever. So those whose time is long over
-are looked up in Redis, and told what stands there, or that nobody can know.
+Each command that an instance has taken gets a response soon after its time is over, unless Redis
+loses data. After a flush, or a restart with an older state, a row would say "routed" for ever. So
+commands whose time is long over are looked up in Redis, and their rows get the result that is
+recorded there, or ``in_doubt``.
 
-A change that Directus was asked for by a bridge that was killed, or has waited long enough, may
-still come: between finding that a row may be told "delivered" and doing so, it may have hung
-while the row was told its end. Such a row has ended, as its ``finished_at`` says, and does not
-say how. It is told again.
+A change that a former bridge requested may still be carried out late: Directus may find that a row
+may become "delivered", hang while another request writes the final status, and then overwrite it.
+Such a row has a ``finished_at`` and no final status. Its result is written again.
 """
 
 from __future__ import annotations
@@ -36,12 +35,12 @@ from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 
-#: Seconds between two looks.
+#: Seconds between two checks.
 INTERVAL: Final = 60.0
-#: Seconds from the end of a command's time until its row is looked at: instances, and the
-#: janitor, have told by then what they know.
+#: Seconds from the end of a command's time until its row is checked: instances and the janitor have
+#: responded by then.
 GRACE: Final = 600.0
-#: Pages of one look.
+#: Pages of one check.
 _MOST_PAGES: Final = 10
 
 _FIELDS: Final = ("id", "imei")
@@ -54,7 +53,7 @@ _LOST: Final = Outcome.failed(
 
 
 class Overdue(Service):
-    """Tells rows whose time is long over how they ended, where nobody else can.
+    """Writes the results of rows whose time is long over, if no response will.
 
     :param responses: a member of the group that reads responses.
     """
@@ -81,12 +80,12 @@ class Overdue(Service):
         self._timer = RedisTimer(clock, redis, interval, self._look_safely)
 
     def startService(self) -> None:
-        """Look now, and every so often."""
+        """Check now, and at an interval."""
         super().startService()
         self._timer.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """End at once."""
+        """Stop at once."""
         super().stopService()
         self._looking.cancel()
         return gatherResults([self._looking, self._timer.stopService()])
@@ -123,7 +122,7 @@ class Overdue(Service):
 
     @property
     def _over(self) -> Mapping[str, Any]:
-        """What holds of rows whose time is long over."""
+        """Return the filter of rows whose time is long over."""
         over = self._clock.seconds() - GRACE
         without = [
             {"expires_at": {"_null": True}},
@@ -132,7 +131,7 @@ class Overdue(Service):
         return {"_or": [{"expires_at": {"_lt": _stamp(over)}}, {"_and": without}]}
 
     async def _is_all_told(self) -> bool:
-        """Whether nothing is on its way to Directus: it could be of these."""
+        """Return whether all responses are written: one could be for these rows."""
         await self._responses.join(RESPONSES)
         return await self._responses.oldest_unfinished(RESPONSES) is None
 
@@ -146,7 +145,7 @@ class Overdue(Service):
             return False
 
     async def _end(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:
-        """Tell a row how its command has ended; whether that is known, or never will be."""
+        """Write the result of a command into its row; return False if it is not known yet."""
         key = row["id"]
         at = iso_milliseconds(int(self._clock.seconds() * 1000))
         outcome, instance_id = _LOST, ""
@@ -158,17 +157,17 @@ class Overdue(Service):
         elif record is not None:
             at_hand = ("XRANGE", record.stream, record.entry_id, record.entry_id)
             if not may_be_lost or await self._redis.execute(*at_hand):
-                return False  # a response is to come: an answer may be waited for a day
+                return False  # a response follows: an answer may be awaited for a day
         elif not may_be_lost or await find_command(self._redis, key, str(row["imei"])) is not None:
             return False
         try:
             if not await self._table.change(key, fields_of(outcome, instance_id, at)):
-                return True  # it is gone, or was told meanwhile
+                return True  # the row is gone, or was changed meanwhile
         except DirectusError as error:
             if error.status is None:
                 raise
             self._log.debug("command {id} is not told: {error}", id=key, error=error)
-            return False  # it may be the fault of this row alone
+            return False  # the error may concern this row alone
         self._log.warn(
             "command {id} had no end, which nobody else tells: {status} {reason}",
             id=key,

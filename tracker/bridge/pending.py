@@ -1,7 +1,7 @@
-"""The rows of commands that are pending, as they are read: few at a time, and in which order.
+"""Read the rows of pending commands: a few at a time, and in the right order.
 
-What was written last is waited for most, so it comes first. But a device is told what it is
-told in the order in which that was written down: the last word must be the last one.
+The latest rows come first, since people wait for them. But the commands of one device are sent in
+the order in which they were created, so that the latest one takes effect last.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ Filter = Mapping[str, Any]
 
 #: Rows of a page.
 PAGE: Final = 100
-#: Rows that are read at once to find out what came before those of a page.
+#: Rows that are read at once to find the older ones of a page's devices.
 MOST_OLDER: Final = 1000
-#: Rows of one moment that may stay pending and still be passed over one by one.
+#: Rows of one moment that may stay pending and are left out of the next page by id.
 MOST_LEFT: Final = 200
 
 _NEWEST_FIRST: Final = ("-date_created", "-id")
@@ -32,31 +32,31 @@ _OLDEST_FIRST: Final = ("date_created", "id")
 
 @frozen
 class Turn:
-    """What may be sent of the rows of a page."""
+    """The rows of a page that may be sent now."""
 
     rows: Sequence[Row]
-    """Each behind those that its device has to be told before, which may be of no page."""
+    """Each behind the older ones of its device, which may be of another page."""
     postponed: bool
-    """Whether devices of the page have still older rows than these."""
+    """True if devices of the page have still older rows."""
 
 
 class Pending:
-    """Reads them."""
+    """Reads pending rows."""
 
     def __init__(self, directus: DirectusClient) -> None:
         self._directus = directus
 
     async def page(self, walk: Walk) -> list[Row]:
-        """The next rows of a walk."""
+        """Return the next rows of a walk."""
         return await self._read(walk.filter, _NEWEST_FIRST)
 
     async def named(self, keys: Sequence[str]) -> list[Row]:
-        """Those of up to :data:`PAGE` rows that are pending, in the order of their names."""
+        """Return those of up to :data:`PAGE` rows that are pending, in the order of their keys."""
         rows = await self._read({"id": {"_in": list(keys)}}, _OLDEST_FIRST)
         return sorted(rows, key=lambda row: keys.index(row["id"]))
 
     async def in_turn(self, rows: Sequence[Row]) -> Turn:
-        """Have the devices of these rows be told first what was written down before.
+        """Return these rows with the older pending rows of their devices before them.
 
         :param rows: up to :data:`PAGE`.
         """
@@ -76,7 +76,7 @@ class Pending:
             before += older
             if len(older) < PAGE:
                 break
-            # Of these there may be more that is older than the page; of the others, too.
+            # More of these rows, and of the others, may be older than the page.
             behind = {row["imei"] for row in older}
             busy |= behind if len(before) < MOST_OLDER else devices
             devices -= busy
@@ -92,12 +92,12 @@ class Pending:
             for row in rows:
                 row["text"] = await self._text(row["id"])
         for row in rows:
-            # No longer than shows that it is too long.
+            # The text is read only so far that it shows that it is too long.
             row["text"] = (row["text"] or "")[: MAX_TEXT_BYTES + 1]
         return rows
 
     async def _text(self, key: str) -> str:
-        """The text of one of several rows that cannot be read together."""
+        """Return the text of one of several rows that cannot be read together."""
         try:
             found = await self._ask({"id": {"_eq": key}}, ["text"], _OLDEST_FIRST, 1)
         except DirectusTooLong:
@@ -117,10 +117,11 @@ _STATUS: Final = {"status": {"_eq": PENDING}}
 
 
 class Walk:
-    """A walk through all of them by pages, the newest first.
+    """A walk through all pending rows by pages, the newest first.
 
-    What was sent is pending no longer. So a page begins behind the one before it by its time,
-    and leaves out what has stayed pending of that very moment: Directus compares no ids.
+    Rows that were sent are no longer pending. So a page begins at the time of the last row of the
+    page before, and leaves out the rows of that moment that have stayed pending: Directus does not
+    compare ids.
     """
 
     def __init__(self) -> None:
@@ -130,7 +131,7 @@ class Walk:
 
     @property
     def filter(self) -> Filter:
-        """Of the rows that are left."""
+        """Return the filter of the rows that are left."""
         conditions: list[Filter] = []
         if self._before is not None:
             conditions.append({"date_created": {"_lt" if self._skip else "_lte": self._before}})
@@ -139,12 +140,12 @@ class Walk:
         return {"_and": conditions} if conditions else {}
 
     def go_on(self, page: Sequence[Row], left: set[str]) -> bool:
-        """A page is done with.
+        """Note that a page was processed.
 
         :param left: the ids of those that have stayed pending.
-        :return: whether there may be more.
+        :return: True if there may be more rows.
         """
-        last = page[-1]["date_created"]  # None where that is unknown: wherever they come
+        last = page[-1]["date_created"]  # None if unknown: such rows come anywhere
         if last != self._before or self._skip:
             self._before, self._left, self._skip = last, set(), False
         self._left |= {row["id"] for row in page if row["date_created"] == last} & left
@@ -154,9 +155,9 @@ class Walk:
 
 
 def in_order(rows: Sequence[Row]) -> list[Row]:
-    """Rows of a device with the oldest first; that device first which has the newest one.
+    """Sort rows: those of a device from the oldest on, the device with the newest row first.
 
-    Those of one moment stay as they are.
+    Rows of one moment keep their order.
     """
     lines: dict[str, list[Row]] = {}
     for row in sorted(rows, key=_age):

@@ -1,10 +1,10 @@
-"""From ``commands:responses`` to the rows of commands.
+"""Write the responses in ``commands:responses`` into the rows of commands.
 
-A response is acknowledged to the stream when Directus has taken it, and not before. Those that
-are read together are told together. Where Directus does not answer, or takes none, nothing else
-is read, and all is tried again, less and less often. Where it takes the others and not one
-command's, that one's wait, and are tried again for themselves; what cannot be stored of them is
-left out in the end, and their status told alone.
+A response is acknowledged to the stream after Directus has accepted it. Responses that are read
+together are written together. While Directus is down, or accepts none, no more are read, and all
+are retried, less and less often. If it accepts the others and not those of one command, these are
+held and retried by themselves; in the end, only their status is written, without the values that
+cannot be stored.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ from tracker.untrusted import shown
 
 #: Seconds that a read waits for a response.
 READ_WAIT: Final = 5.0
-#: Seconds without a turn, or another try, after which it is stuck.
+#: Seconds without a turn or a retry after which the loop is stuck.
 STUCK: Final = 300.0
-#: Responses of one read, and so commands that are told of at once.
+#: Responses of one read, and so commands whose rows are changed at once.
 BATCH: Final = 100
-#: Commands that wait for themselves; as long as there are so many, nothing else is read.
+#: Commands that are held; while there are so many, nothing is read.
 MOST_HELD: Final = 200
-#: Attempts with one command, over a minute and more, until its status alone is tried.
+#: Attempts with one command, over more than a minute, until only its status is written.
 PATIENCE: Final = 8
-#: Seconds until Redis is asked again.
+#: Seconds until reading is retried.
 RETRY: Final = 1.0
-#: Seconds after which responses are claimed that another bridge does nothing with.
+#: Seconds after which the pending responses of an idle bridge are claimed.
 CLAIM_AFTER: Final = 60.0
 
 _PLAIN: Final = ("status", "delivered_at", "finished_at")
@@ -58,38 +58,38 @@ T = TypeVar("T")
 
 @define
 class _Untold:
-    """What the row of one command is to be told."""
+    """The responses to one command that are not in its row."""
 
     backoff: Backoff
     responses: dict[str, dict[str, Any]] = field(factory=dict)
     """Entry → fields."""
     why: str = ""
-    """Why Directus has not taken it, where it has not."""
+    """The reason why Directus has not accepted them, if it was asked."""
 
     @property
     def fields(self) -> list[dict[str, Any]]:
-        """In the order of the entries."""
+        """The fields of each response, in the order of the entries."""
         return [self.responses[entry_id] for entry_id in sorted(self.responses, key=entry_order)]
 
     @property
     def bare(self) -> list[dict[str, Any]]:
-        """The same without anything that could not be stored."""
+        """The same, without values that may be impossible to store."""
         return [{name: each[name] for name in _PLAIN if name in each} for each in self.fields]
 
     @property
     def rest(self) -> dict[str, Any]:
-        """What ``bare`` lacks."""
+        """The values that ``bare`` lacks."""
         last = self.fields[-1]
         return {name: last[name] for name in last if name not in _PLAIN}
 
 
 class ResponseWriter(Service):
-    """Tells Directus what has become of commands.
+    """Writes the results of commands into Directus.
 
     :param reader: this bridge's membership in the group; its batches have :data:`BATCH` entries.
-    :param backoff: makes one; all that is told together has one, and what waits for itself.
-    :param condition: met while that goes well.
-    :param pulse: beats while responses are told, and rests while Directus is waited for.
+    :param backoff: makes the delays: one for all responses together, and one for each held command.
+    :param condition: met while Directus accepts responses.
+    :param pulse: beats while responses are written, and rests while Directus is down.
     """
 
     _log = Logger()
@@ -120,13 +120,13 @@ class ResponseWriter(Service):
         self._rejections = LimitedLog(clock, self._log)
 
     def startService(self) -> None:
-        """Begin to read."""
+        """Start reading."""
         super().startService()
         self._loop = Deferred.fromCoroutine(self._run())
         self._claims.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """End at once, whatever Directus does; what was not told stays pending."""
+        """Stop at once; responses that were not written stay pending."""
         super().stopService()
         self._pulse.rest()
         self._loop.cancel()
@@ -176,7 +176,7 @@ class ResponseWriter(Service):
             await self._take(await self._reader.read(new, wait))
 
     async def _take(self, entries: Sequence[Delivered]) -> None:
-        """Tell of all of these, behind what still waits of the same commands."""
+        """Write these responses, behind held ones of the same commands."""
         self._pulse.beat()
         untold: dict[str, _Untold] = {}
         done = []
@@ -191,7 +191,7 @@ class ResponseWriter(Service):
         await self._tell(untold)
 
     def _understood(self, entry: Delivered) -> tuple[str, dict[str, Any] | None]:
-        """The key of a row, and what it is told; None for what no row could be told."""
+        """Return the key of a row and the fields to write; None if no row can take them."""
         if entry.content is None:  # deleted
             return "", None
         try:
@@ -205,13 +205,13 @@ class ResponseWriter(Service):
             )
             return "", None
         key = response.command_id.lower()
-        if not _is_uuid(key):  # of what somebody has sent past Directus, or of no command
+        if not _is_uuid(key):  # a command that was sent without Directus, or an entry without one
             return "", None
         at = moment_of(response.at) or entry.appended_at
         return key, fields_of(response.outcome, response.instance_id, at)
 
     async def _tell(self, untold: Mapping[str, _Untold]) -> None:
-        """Tell Directus of these; what it does not take of one command alone is held."""
+        """Write these responses; hold those of a command that Directus alone does not accept."""
         if not untold:
             return
         self._telling = untold
@@ -241,7 +241,7 @@ class ResponseWriter(Service):
         self._report_health()
 
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """What the table answers, however long Directus takes."""
+        """Repeat a request until Directus answers it, and return the result."""
         while True:
             self._pulse.beat()
             try:
@@ -258,14 +258,14 @@ class ResponseWriter(Service):
     async def _write_bare(
         self, key: str, one: _Untold, error: DirectusError
     ) -> bool | DirectusError:
-        """Tell the status first, and what comes with it if it can be stored after all."""
+        """Write the status first, and then the other values, if they can be stored after all."""
         if isinstance(error, DirectusDenied):
-            return error  # the values are good, and are taken once the policy is mended
+            return error  # the values are valid, and accepted once the policy is fixed
         if not _is_refusal(error) and one.backoff.failures < PATIENCE:
             return error
         told = (await self._insist(lambda: self._table.tell({key: one.bare})))[key]
         if told is True:
-            # Directus may have come to itself in between.
+            # Directus may have recovered in between.
             completed = await self._insist(lambda: self._table.complete(key, one.rest))
             if completed is True:
                 return True
@@ -308,7 +308,7 @@ class ResponseWriter(Service):
             await self._reader.acknowledge(RESPONSES, entry_ids)
 
     async def _keep_claims(self) -> None:
-        """Let no other bridge take over what Directus lets this one wait with."""
+        """Keep other bridges from claiming the responses that this one holds."""
         at_hand = [*self._held.values(), *self._telling.values()]
         entry_ids = [entry_id for one in at_hand for entry_id in one.responses]
         if not entry_ids:
@@ -327,10 +327,10 @@ def _is_uuid(text: str) -> bool:
 
 
 def _is_refusal(error: object) -> bool:
-    """Whether Directus itself says that these values will not do, now or later."""
+    """Return whether Directus refuses these values, now and later."""
     return isinstance(error, DirectusRefused) and error.status == 400 and bool(error.code)
 
 
 def _kind(error: DirectusError) -> str:
-    """Without its text, which may repeat the value."""
+    """Return an error without its text, which may repeat the value."""
     return f"{error.status or ''} {error.code}".strip() or str(error)

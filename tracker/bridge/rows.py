@@ -1,4 +1,4 @@
-"""Rows of the collections ``commands`` and ``devices``, and what they mean here."""
+"""Conversion between rows of the collection ``commands`` and commands and responses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracker.bridge.schema import DEFAULT_EXPIRY, PENDING, ROUTED
 from tracker.command import BadCommand, Command, Outcome, Reason, Status
 from tracker.position import iso_milliseconds
 
-#: The reason of a command that was routed to nobody as yet.
+#: The reason of a command that was routed to no instance yet.
 WAITING: Final = "waiting"
 
 #: The fields of a command's row that are read.
@@ -22,7 +22,7 @@ DEVICE_FIELDS: Final = ("imei", "model", "enabled")
 #: Characters of an instance's name that a row has room for.
 LONGEST_INSTANCE: Final = 255
 
-#: Status → those that it may follow. So one that comes late never overwrites a later one.
+#: Status → statuses that it may follow, so that a late one never overwrites a later one.
 _MAY_FOLLOW: Final = {
     ROUTED: [PENDING],
     Status.DELIVERED.value: [PENDING, ROUTED],
@@ -31,9 +31,9 @@ _UNFINISHED: Final = [PENDING, ROUTED, Status.DELIVERED.value]
 
 
 def command_in(row: Mapping[str, Any]) -> Command:
-    """The command of a row.
+    """Return the command of a row.
 
-    :raises BadCommand: when a field makes no sense; in one line, for the row.
+    :raises BadCommand: if a field is malformed; in one line, for the row.
     """
     timeout = row.get("timeout")
     texts = {name: row.get(name) or "" for name in ("imei", "text", "codec")}
@@ -54,12 +54,12 @@ def command_in(row: Mapping[str, Any]) -> Command:
 
 
 def malformed(error: Exception) -> Outcome:
-    """What is said of a row that is refused."""
+    """Return the final response to a row that is malformed."""
     return Outcome.failed(Reason.MALFORMED, f"{error}; nothing was sent: create it anew")
 
 
 def too_late(command: Command) -> Outcome:
-    """What is said of a command whose time is over before anybody has it."""
+    """Return the final response to a command that has expired before it was sent."""
     moment = iso_milliseconds(command.expires_at)
     return Outcome(
         Status.EXPIRED,
@@ -69,24 +69,24 @@ def too_late(command: Command) -> Outcome:
 
 
 def _in_words_of_a_row(complaint: str) -> str:
-    """The same, with the names that the fields have there."""
+    """Return a complaint with the field names of the row."""
     for name, ours in {"device_id": "imei", "payload": "text", "command_id": "id"}.items():
         complaint = complaint.replace(name, ours, 1)
     return complaint
 
 
 def may_be_followed_by(status: str) -> list[str]:
-    """The statuses that this one may follow."""
+    """Return the statuses that this one may follow."""
     return _MAY_FOLLOW.get(status, _UNFINISHED)
 
 
 def is_unfinished(status: str) -> bool:
-    """Whether another status may follow this one."""
+    """Return whether another status may follow this one."""
     return status in _UNFINISHED
 
 
 def fields_of(outcome: Outcome, instance_id: str, at: str) -> dict[str, Any]:
-    """What a row is told of what has become of its command.
+    """Return the fields of a row that report a response.
 
     :param at: a time as :func:`moment_of` has it.
     """
@@ -103,7 +103,7 @@ def fields_of(outcome: Outcome, instance_id: str, at: str) -> dict[str, Any]:
 
 
 def moment_of(text: str) -> str | None:
-    """A time as every database takes it, with an offset; None for what is no time."""
+    """Return a time, with offset, as every database takes it; None if it is not a time."""
     try:
         moment = datetime.fromisoformat(text)
         return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
@@ -112,7 +112,7 @@ def moment_of(text: str) -> str | None:
 
 
 def _text(text: str) -> str:
-    """Without what PostgreSQL takes in no text: NUL."""
+    """Remove NUL, which PostgreSQL does not store in a text."""
     return text.replace("\0", "\\x00")
 
 

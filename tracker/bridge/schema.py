@@ -1,4 +1,4 @@
-"""What Directus has to hold for the bridge, as Directus takes it: collections, policies, users.
+"""The collections, policies and users that the bridge needs, in the form that Directus takes.
 
 Rows of Directus' own that are made here have ids of their own, so that they are found again
 whatever somebody calls them in the meantime.

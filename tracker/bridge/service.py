@@ -39,7 +39,7 @@ from tracker.settings import setting
 
 @frozen
 class Directus:
-    """Where Directus is, and what the bridge may do there."""
+    """The address of Directus, and the bridge's token there."""
 
     url: str
     token: str
@@ -47,7 +47,7 @@ class Directus:
 
 @frozen
 class Hook:
-    """Where Directus' Flows post to."""
+    """The webhook to which Directus' Flows post."""
 
     name: str
     endpoint: IStreamServerEndpoint
@@ -56,7 +56,7 @@ class Hook:
 
 @frozen
 class BridgePace:
-    """How often is looked at what no webhook has told. Each is an option of the same name."""
+    """Intervals of the checks for rows that no webhook has announced. Each is an option."""
 
     poll_commands: float = setting(
         INTERVAL, 0.1, 3600, "Seconds between two looks at commands that are pending."
@@ -93,7 +93,7 @@ def bridge_role(
     """Build the bridge role; nothing is opened before it starts.
 
     :param name: this bridge's name in the group, the same after a restart.
-    :param hook: None: commands and devices are found by looking for them only.
+    :param hook: None: commands and devices are found by regular checks only.
     :param registry: gets the metrics; None: there are none.
     """
     metrics = BridgeMetrics(registry)

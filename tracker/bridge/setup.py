@@ -1,8 +1,8 @@
-"""Making a Directus hold what the bridge needs, or saying what is missing.
+"""Make the changes that the bridge needs in Directus, or report them.
 
-A plan is the difference between what is there and what has to be: carried out, the next one
-is empty. What people arrange to their liking (widths, labels, the order of fields) is set when
-something is made, and is theirs from then on.
+A plan is the difference between the present and the required state; once it is carried out, the
+next plan is empty. Settings of taste (widths, labels, the order of fields) are made with an object,
+and belong to the users from then on.
 """
 
 from __future__ import annotations

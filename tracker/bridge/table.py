@@ -1,9 +1,9 @@
-"""The rows of commands, changed so that a status never goes back.
+"""Change the rows of commands so that a status never goes back.
 
-Directus finds the rows that a change is for first, and then changes them; in between another
-change may come. So those of one row are made one after another, by this one bridge. Of another
-bridge its answer tells: a row that has ended before, as its ``finished_at`` says, and is told
-of something earlier, is told again how its command has ended, as Redis knows it.
+Directus first finds the rows of a change and then changes them; another change may come in between.
+So this bridge makes the changes of one row one after another. A change by another bridge shows in
+the answer: if a row has a ``finished_at`` and an earlier status, its final status, which Redis has,
+is written again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tracker.commands.records import CommandRecord, read_record
 from tracker.errors import Refused, Unavailable
 from tracker.redis.connection import RedisConnection
 
-#: What is looked at before and after a change.
+#: Fields that are checked before and after a change.
 _SEEN: Final = ("id", "status", "finished_at")
 
 Fields = Mapping[str, Any]
@@ -37,7 +37,7 @@ Fields = Mapping[str, Any]
 class CommandTable:
     """The collection ``commands``.
 
-    :param redis: knows how commands have ended; without it nothing is told again.
+    :param redis: has the results of commands; None: none is written again.
     """
 
     _log = Logger()
