@@ -1,4 +1,4 @@
-"""Who is at the browser, and what they may do."""
+"""Identify the user of a browser, and check what they may do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracker.console.sessions import LIFETIME, Session, Sessions
 from tracker.net.shares import address_group
 from tracker.observe.ratelimit import LimitedLog
 
-#: Failed attempts to log in, from one address and by one name, within so many seconds.
+#: Failed attempts to log in, from one address and by one name, within this number of seconds.
 MOST_BY_ADDRESS: Final = 20
 MOST_BY_NAME: Final = 10
 PERIOD: Final = 900.0
@@ -29,30 +29,30 @@ TOKEN_HEADER: Final = "x-csrf-token"  # noqa: S105 - a header's name
 
 
 class Denied(Exception):
-    """A request is not answered; the text says why, to people."""
+    """A request is refused; the text gives the reason, for people."""
 
     def __init__(self, status: int, text: str, wait: float = 0) -> None:
         super().__init__(text)
         self.status = status
         self.wait = wait
-        """Seconds after which it may be tried again."""
+        """Seconds after which the client may retry."""
 
 
 @frozen
 class Visitor:
-    """Whoever has sent a request."""
+    """The user that has sent a request."""
 
     session: Session
     role: str
-    """``read`` or ``operate``; empty where they have to log in first."""
+    """``read`` or ``operate``; empty if they have to log in first."""
 
 
 class Access:
-    """Sees to it that requests come from those who may send them.
+    """Checks that requests come from users who may make them.
 
-    Without operators whoever reaches it may do everything: then it listens on loopback only.
+    Without operators, every client may do everything: the console then listens on loopback only.
 
-    :param operators: None where nobody has to log in.
+    :param operators: None: no login is needed.
     :param in_thread: calls a function in a thread.
     """
 
@@ -76,13 +76,13 @@ class Access:
 
     @property
     def asks(self) -> bool:
-        """Whether one has to log in."""
+        """True if users have to log in."""
         return self._operators is not None
 
     def greet(self, request: Any) -> tuple[Visitor, str]:
-        """Who this is, with a session if need be, and the token of that.
+        """Return the user, with a new session if there is none, and the session's token.
 
-        :raises Denied: when somebody else's page asks.
+        :raises Denied: if the request comes from another site's page.
         """
         # A link of theirs comes without our cookie, and a new one would log the operator out.
         _check_asks_itself(request)
@@ -93,9 +93,9 @@ class Access:
         return Visitor(session, self._role(session)), self._sessions.token(session)
 
     def visitor(self, request: Any) -> Visitor:
-        """Whoever may look.
+        """Return the user of a request that reads.
 
-        :raises Denied: when they have to log in, or somebody else's page asks.
+        :raises Denied: if they have to log in, or the request comes from another site's page.
         """
         # It could read nothing, but take up live views and the database.
         _check_asks_itself(request)
@@ -110,9 +110,9 @@ class Access:
         return Visitor(session, role)
 
     def changing(self, request: Any) -> Visitor:
-        """Whoever may change something, by a page of ours.
+        """Return the user of a request that changes something.
 
-        :raises Denied: when they may not, or it is not.
+        :raises Denied: if they may not, or the request does not come from the console's page.
         """
         self._check_page(request)
         visitor = self.visitor(request)
@@ -121,9 +121,9 @@ class Access:
         return visitor
 
     async def log_in(self, request: Any, name: str, password: str) -> tuple[Visitor, str]:
-        """Begin a session for an operator; and its token.
+        """Begin a session for an operator; return it with its token.
 
-        :raises Denied: when they may not, or not now.
+        :raises Denied: if name or password is wrong, or after too many attempts.
         """
         self._check_page(request)
         if self._operators is None:
@@ -159,7 +159,7 @@ class Access:
         return Visitor(session, self._role(session)), self._sessions.token(session)
 
     def may_stay(self, visitor: Visitor) -> bool:
-        """Whether who was let in would be let in still."""
+        """Return whether a user who was admitted would still be admitted."""
         session = visitor.session
         if self._operators is None:
             return True
@@ -168,7 +168,7 @@ class Access:
     def log_out(self, request: Any) -> None:
         """End the session.
 
-        :raises Denied: when it is not asked for by a page of ours.
+        :raises Denied: if the request does not come from the console's page.
         """
         self._check_page(request)
         session = self._session(request)
@@ -181,7 +181,7 @@ class Access:
         self._failures.warn("login {what}, from {address}", what=what, address=address)
 
     def _check_page(self, request: Any) -> None:
-        """:raises Denied: when a request comes from a page that is not ours."""
+        """:raises Denied: if a request does not come from the console's page."""
         session = self._session(request)
         given = request.getHeader(TOKEN_HEADER) or ""
         if not same_origin(request):
@@ -219,7 +219,7 @@ def _check_asks_itself(request: Any) -> None:
 
 
 def _cookie_name(request: Any) -> bytes:
-    """Cookies know no ports: two consoles on one host must not share a name.
+    """Return the name of the cookie. Cookies ignore ports: two consoles on one host need two names.
 
     ``__Host-`` makes a browser insist on TLS, and on this very host (RFC 6265bis, 4.1.3).
     """

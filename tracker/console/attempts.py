@@ -1,4 +1,4 @@
-"""How often somebody may try something, such as a password."""
+"""Limit attempts, such as at a password."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Final
 
 from twisted.internet.interfaces import IReactorTime
 
-#: Whoever is remembered: so many, of whom those that tried longest ago are forgotten first.
+#: Number of clients that are remembered; those with the oldest attempts are forgotten first.
 _MOST: Final = 10_000
 
 
 class Attempts:
-    """``most`` attempts within ``period`` seconds, of each one by itself."""
+    """Allows each client ``most`` attempts within ``period`` seconds."""
 
     def __init__(self, clock: IReactorTime, most: int, period: float) -> None:
         self._clock = clock
@@ -21,7 +21,7 @@ class Attempts:
         self._by: OrderedDict[str, deque[float]] = OrderedDict()
 
     def wait(self, who: str) -> float:
-        """Seconds until another attempt may be made; 0: now."""
+        """Return the seconds until another attempt is allowed; 0: now."""
         times = self._by.get(who)
         if times is None:
             return 0.0
@@ -31,17 +31,17 @@ class Attempts:
         return times[0] + self._period - now if len(times) >= self._most else 0.0
 
     def add(self, who: str) -> None:
-        """An attempt is made."""
+        """Count an attempt."""
         self._by.setdefault(who, deque(maxlen=self._most)).append(self._clock.seconds())
         self._by.move_to_end(who)
         if len(self._by) > _MOST:
             self._by.popitem(last=False)
 
     def take_back(self, who: str) -> None:
-        """The attempt was a good one, and does not count."""
+        """Take back an attempt, since it has succeeded."""
         if times := self._by.get(who):
             times.pop()
 
     def forgive(self, who: str) -> None:
-        """None of before counts, either."""
+        """Forget all attempts of a client."""
         self._by.pop(who, None)

@@ -1,4 +1,4 @@
-"""What became of the latest commands, kept as the stream of responses grows."""
+"""The results of the latest commands, read from the stream of responses."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from tracker.log.entries import Delivered, behind, entry_order
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 
-#: Commands that are remembered.
+#: Number of commands that are remembered.
 MOST_COMMANDS: Final = 1000
-#: Seconds over which they are counted.
+#: Seconds over which results are counted.
 PERIOD: Final = 3600
 #: Characters of a text, or an answer, that are shown in a list.
 MOST_TEXT: Final = 300
 
-#: Entries of a page, and pages of one look: what is behind them is read the next time.
+#: Entries of a page, and pages of one look; further ones are read at the next look.
 _PAGE: Final = 1000
 _PAGES: Final = 10
 _MAX_MINUTES: Final = 2 * PERIOD // 60
@@ -30,21 +30,21 @@ _MAX_MINUTES: Final = 2 * PERIOD // 60
 
 @define
 class Known:
-    """What is known of a command."""
+    """The state of a command, as far as it is known."""
 
     command_id: str
     device_id: str = ""
     instance_id: str = ""
     text: str | None = None
-    """None where it was over before anybody looked."""
+    """None if the command had ended before the first look."""
     by: str = ""
-    """The operator who has sent it from the console."""
+    """The operator who has sent it from the console, if any."""
     status: str = "queued"
-    """A :class:`Status`, or that of a command that has none yet."""
+    """A :class:`Status`, or ``queued``, ``waiting`` and so on before the first response."""
     reason: str = ""
     response: str = ""
     at: str = ""
-    """When that was so, ISO 8601 UTC."""
+    """Time of this status, ISO 8601 UTC."""
 
 
 @frozen
@@ -54,7 +54,7 @@ class _Minute:
 
 
 class CommandLog:
-    """The latest commands, and how many have ended how within the last hour.
+    """The latest commands, and counts of results within the last hour.
 
     It reads what is appended to the stream of responses, each entry once.
     """
@@ -67,10 +67,10 @@ class CommandLog:
         self._last = ""  # entry of the stream that was read
 
     async def look(self, queued: Iterable[Delivered]) -> None:
-        """Take in what is new.
+        """Read new responses, and add queued commands.
 
         :param queued: commands that instances have not finished.
-        :raises Refused, Unavailable: when Redis cannot be asked.
+        :raises Refused, Unavailable: if Redis cannot be asked.
         """
         for entry in queued:
             self._queued(entry)
@@ -99,7 +99,7 @@ class CommandLog:
             known.status = status
 
     def counts(self) -> dict[str, int]:
-        """Final status → commands that came to it within the last hour."""
+        """Return final status → number of commands that reached it within the last hour."""
         oldest = (self._clock.seconds() - PERIOD) // 60
         self._minutes = [minute for minute in self._minutes if minute.number > oldest]
         total: Counter[str] = Counter()
@@ -108,12 +108,12 @@ class CommandLog:
         return {status.value: total[status.value] for status in Status if status is not _BEGUN}
 
     def latest(self, count: int, device_id: str | None = None) -> list[dict[str, Any]]:
-        """Those of which something was heard last, newest first.
+        """Return the commands with the latest news, newest first.
 
         :param device_id: only of this device.
         """
         found = [known for known in self._known.values() if device_id in (None, known.device_id)]
-        found.reverse()  # of one moment, what was heard later goes first
+        found.reverse()  # of one moment, the one that was read later goes first
         found.sort(key=lambda known: known.at or _NOW, reverse=True)
         return [asdict(known) for known in found[:count]]
 
@@ -161,7 +161,7 @@ class CommandLog:
 
 
 _BEGUN: Final = Status.DELIVERED
-#: Later than any time: what the console has sent, and nothing was heard of yet.
+#: Later than any time: a command that the console has sent, before its first response.
 _NOW: Final = "9999"
 
 

@@ -1,4 +1,4 @@
-"""What the console shows of devices, put together of the database, Redis and control ports."""
+"""Data of devices for the console, from the database, Redis and control ports."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
 class BadQuestion(ValueError):
-    """A question makes no sense; the text says why."""
+    """A request is malformed; the text gives the reason."""
 
 
 class Devices:
-    """Answers what is asked of devices.
+    """Answers requests for data of devices.
 
-    :param positions: None where there is no database: then only those are known that are
-        connected, by id and instance.
-    :param namings: vendor → what names its attributes.
+    :param positions: None: there is no database, and only the ids and instances of connected
+    devices are known.
+    :param namings: vendor → the names of its attributes.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Devices:
         self._namings = namings
 
     async def owner(self, device_id: str) -> str | None:
-        """The instance that a device is connected to."""
+        """Return the instance that a device is connected to."""
         return (await owners(self._redis, [device_id]))[0]
 
     async def page(self, text: str, order: str, after: str, limit: int) -> dict[str, Any]:
-        """A page of the table: ``devices``, and ``after`` for the next one or None.
+        """Return a page of the table: ``devices``, and ``after`` for the next page, or None.
 
-        :raises BadQuestion, NoAnswer, Refused, Unavailable: where there is no answer.
+        :raises BadQuestion, NoAnswer, Refused, Unavailable: if there is no answer.
         """
         if not _SEARCH.fullmatch(text):
             raise BadQuestion("search for a part of the device's id: digits")
@@ -90,7 +90,7 @@ class Devices:
         return {"devices": rows, "after": last, "stored": True}
 
     async def one(self, device_id: str) -> dict[str, Any]:
-        """All there is to know of a device now; ``place`` is None where none is stored."""
+        """Return all that is known of a device now; ``place`` is None if none is stored."""
         row, no_place = None, None
         if self._positions is None:
             no_place = "The console was not told where positions are stored (--sink)."
@@ -128,9 +128,9 @@ class Devices:
         return None if model is None else shown(model)
 
     async def track(self, device_id: str, hours: float) -> dict[str, Any]:
-        """Where a device has been in the last hours.
+        """Return the track of a device in the last hours.
 
-        :raises BadQuestion, NoAnswer: where there is no answer.
+        :raises BadQuestion, NoAnswer: if there is no answer.
         """
         if not 0 < hours <= MOST_HOURS:
             raise BadQuestion(f"hours: more than 0, up to {MOST_HOURS}")
@@ -144,7 +144,7 @@ class Devices:
     def _attributes(
         self, row: Mapping[str, Any], vendor: str | None, model: str | None
     ) -> list[dict[str, Any]]:
-        """The IO elements of the last record: those with names by name, then the others by id."""
+        """Return the last record's IO elements: named ones by name, then the others by id."""
         raw = row["attributes"] if isinstance(row["attributes"], dict) else {}
         raw = dict(islice(raw.items(), MAX_ATTRIBUTES))
         named = row["named"]
@@ -166,7 +166,7 @@ class Devices:
         return sorted(elements, key=lambda one: (one["name"] is None, one["name"] or "", one["id"]))
 
     async def _connected(self, text: str, after: str, limit: int) -> dict[str, Any]:
-        """Devices of the registry, in no order."""
+        """Return devices of the registry, in no order."""
         cursor = _cursor(after)
         found: list[dict[str, Any]] = []
         for _ in range(_STEPS):
@@ -218,7 +218,7 @@ def _cursor(text: str) -> str:
 
 
 def _shown(value: Any) -> Any:
-    """A value as people read it: large numbers exact, bytes in base64."""
+    """Return a value as people read it: large numbers exact, bytes in base64."""
     if isinstance(value, dict):
         if "__bigint" in value:
             value = str(value["__bigint"])

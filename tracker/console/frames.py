@@ -1,4 +1,4 @@
-"""What devices say and are told, live, for those who look at one."""
+"""The traffic of devices, live, for browsers that watch one."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from tracker.control.watching import DeviceEvent
 from tracker.errors import Refused, Unavailable
 from tracker.observe.ratelimit import LimitedLog
 
-#: Seconds between two looks at where the devices are that are watched.
+#: Seconds between two checks of the instances that watched devices are connected to.
 INTERVAL: Final = 3.0
 #: Devices that are watched at the same time.
 MOST_DEVICES: Final = 20
-#: Events that wait for a slow reader; then the oldest go, and are counted.
+#: Events that wait for a slow reader; then the oldest are dropped, and counted.
 MOST_WAITING: Final = 50
-#: Bytes of a frame, and characters of what is in it, that are shown.
+#: Bytes of a frame, and characters of its description, that are shown.
 MOST_BYTES: Final = 2048
 MOST_TEXT: Final = 15_000
 
@@ -39,14 +39,14 @@ class _Watch:
     client: ControlClient | None = None
     instance_id: str = ""
     told: str = ""
-    """What the readers were told last of whether there is anything to see."""
+    """The last message to the readers on the state of the connection."""
     lock: DeferredLock = field(factory=DeferredLock)
 
 
 class Frames(TimerService):
-    """Watches a device as long as somebody looks, by the control port of its instance.
+    """Watches a device while some browser shows it, through the control port of its instance.
 
-    A device that comes to another instance is followed.
+    A device that connects to another instance is followed.
     """
 
     _log = Logger()

@@ -1,4 +1,4 @@
-"""One look at Redis: all that the console shows of it, in a bounded number of questions."""
+"""One look at Redis: all that the console shows of it, by a bounded number of commands."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
 
-#: Streams, and instances, that are looked at; those beyond it are not.
+#: Streams, and instances, that are read; further ones are not.
 MOST_STREAMS: Final = 30
 MOST_INSTANCES: Final = 200
 #: Dead letters of each stream that are shown, and queued commands of each instance.
@@ -43,12 +43,12 @@ class Dead:
 
 @frozen
 class Look:
-    """What there was to see."""
+    """The result of one look."""
 
     lags: Sequence[StreamLag]
-    """Of the streams of positions that there are."""
+    """Lag of the existing streams of positions."""
     responses: StreamLag | None
-    """Of the stream of what became of commands, if it is there."""
+    """Lag of the stream of responses, if it exists."""
     beats: Sequence[Beat]
     connected: int
     """Devices that are connected to any instance."""
@@ -59,7 +59,7 @@ class Look:
     entries: Sequence[Delivered]
     """The first of these."""
     dead: Sequence[Dead]
-    """Streams that have any."""
+    """Dead letters of the streams that have any."""
     left_out: int = 0
     """Number of streams that are not read because there are too many."""
     malformed: Mapping[str, str] = field(factory=dict)
@@ -67,7 +67,7 @@ class Look:
 
 
 async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
-    """See how everything is.
+    """Read the state of all that the console shows.
 
     A key of the wrong type counts as empty, and is listed as malformed.
 

@@ -18,7 +18,7 @@ from tracker.control.connection import NotConnected
 from tracker.control.pool import BadAddress, ControlPool, Credentials
 from tracker.log.redis.advertised import Beat
 
-#: Seconds between two questions to each instance how it is.
+#: Seconds between two requests to each instance for its state.
 INTERVAL: Final = 5.0
 #: The console's name in the instances' logs.
 NAME: Final = "console"
@@ -35,17 +35,17 @@ class _Port:
     instance_id: str = ""
     info: dict[str, Any] | None = None
     why: str = ""
-    """Why there is no info; the same text as in the log."""
+    """The reason why there is no info, as in the log."""
     asking: bool = False
 
     @property
     def role(self) -> str:
-        """What it lets us do: ``read``, ``operate``; empty where it does not answer."""
+        """The console's role there: ``read`` or ``operate``; empty if it does not answer."""
         return str(self.client.greeting.get("role", "")) if self.info is not None else ""
 
 
 class ControlPorts(Service):
-    """Ask each control port regularly how its instance is.
+    """Requests the state of each instance at an interval.
 
     :param given: whole addresses that are used, whether an instance advertises them or not.
     """
@@ -75,7 +75,7 @@ class ControlPorts(Service):
         return self._pool.stopService()
 
     def keep(self, beats: Sequence[Beat]) -> None:
-        """Be connected to the living instances, and to no others."""
+        """Connect to the living instances, and disconnect from others."""
         if not self.running:
             return
         wanted = {beat.control: beat.instance_id for beat in beats if beat.control is not None}
@@ -91,12 +91,12 @@ class ControlPorts(Service):
 
     @property
     def role(self) -> str:
-        """The most that any instance lets us do; empty while none answers."""
+        """The highest role that any instance gives the console; empty while none answers."""
         roles = {port.role for port in self._ports.values()}
         return next((role for role in ("operate", "read") if role in roles), "")
 
     def describe(self, instance_id: str) -> dict[str, Any]:
-        """What an instance's control port lets us do, and what it has said.
+        """Return the console's role at an instance, and the last answer to Info.
 
         :return: ``role``, ``connections`` and ``draining``; where it does not answer, ``role``
             is empty, and ``why`` gives a reason that names no address.
@@ -112,7 +112,7 @@ class ControlPorts(Service):
         return {"role": port.role, **known}
 
     def client_of(self, instance_id: str) -> ControlClient | None:
-        """The client of an instance's control port."""
+        """Return the client of an instance's control port, if it is connected to."""
         port = self._port_of(instance_id)
         return None if port is None else port.client
 

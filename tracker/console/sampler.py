@@ -1,4 +1,4 @@
-"""Looks at Redis every two seconds, once for all who watch, and tells them what there is."""
+"""Read Redis every two seconds, and publish the result to all browsers."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ _SEE_LOG: Final = "; see the console's log"
 
 @frozen
 class Thresholds:
-    """From when on a group is called behind. Each is an option of the same name."""
+    """Ages from which on a group is called behind. Each is an option of the same name."""
 
     behind: float = setting(
         10.0, 0.1, 86_400, "Age in seconds of the oldest unprocessed entry that is called behind."
@@ -66,10 +66,10 @@ class Thresholds:
     )
 
     def word(self, group: GroupLag) -> str:
-        """How far a group is behind, in a word.
+        """Return in a word how far a group is behind.
 
-        Its entries alone do not tell: a thousand are nothing to one that is stored in a
-        batch, and one is much if nobody reads.
+        The number of entries alone does not show it: a thousand are one batch, and a single one is
+        too much if no consumer reads.
         """
         if group.oldest_age >= self.far_behind:
             return FAR_BEHIND
@@ -88,8 +88,8 @@ class _Totals:
 class Sampler(TimerService):
     """Takes samples, keeps an hour of them, and publishes each.
 
-    :param see: looks at Redis.
-    :param publish: told each sample, as an event that is made once for all.
+    :param see: reads Redis.
+    :param publish: called with each sample, as an event that is encoded once.
     :param pulse: beats at each sample, whether Redis is there or not.
     """
 
@@ -118,11 +118,11 @@ class Sampler(TimerService):
         self._totals: deque[_Totals] = deque(maxlen=_RATE_LOOKS)
         self._latest: dict[str, Any] | None = None
         self._sampling = False
-        self._told = ""  # why Redis cannot be asked
+        self._told = ""  # the reason why Redis cannot be asked
         self._complaints = Complaints(clock, self._log)
 
     def redis_is(self, reason: str | None) -> None:
-        """Be told why the connection to Redis is not usable, or None when it is."""
+        """Note why the connection to Redis is not usable, or None if it is."""
         if reason is None and self.running:
             Deferred.fromCoroutine(self.sample())  # nobody should wait for the next one
 
@@ -133,7 +133,7 @@ class Sampler(TimerService):
         return stopped
 
     def first_events(self) -> Iterable[bytes]:
-        """What somebody is told who has just come."""
+        """Return the events for a new browser."""
         yield event("history", self._history.as_json())
         if self._latest is not None:
             yield event("overview", self._latest)
@@ -251,7 +251,7 @@ class Sampler(TimerService):
         }
 
     def _rates(self, now: float, lags: Sequence[StreamLag]) -> dict[str, float | None]:
-        """Records a second in, and out: stored by the processors; None while nobody knows."""
+        """Return records per second in, and out (stored by the processors); None while unknown."""
         added = {lag.stream: lag.added for lag in lags}
         done = {}
         for lag in lags:

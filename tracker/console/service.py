@@ -35,10 +35,10 @@ from tracker.storage.reader import PositionReader
 
 @frozen
 class Door:
-    """Where browsers come in, and who of them may."""
+    """The console's endpoint, and its users."""
 
     name: str
-    """How people name the endpoint."""
+    """The endpoint's name for people."""
     endpoint: IStreamServerEndpoint
     operators: Operators | None
     key: bytes

@@ -1,7 +1,7 @@
 """Sessions in signed cookies, and the tokens that belong to them.
 
-A cookie holds all there is to know of a session; the server keeps its key only, and the ids
-of the sessions that were ended before their time.
+A cookie holds the whole session. The server keeps only its key, and the ids of sessions that were
+ended early.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LIFETIME: Final = 12 * 3600.0
 MOST_COOKIE: Final = 1024
 #: Bytes of a key.
 KEY_BYTES: Final = 32
-#: Ended sessions that are remembered. So many cannot be begun within a lifetime.
+#: Ended sessions that are remembered: more than can be begun within a lifetime.
 _MOST_ENDED: Final = 10_000
 
 
@@ -35,7 +35,7 @@ class Session:
 
     id: str
     operator: str
-    """Empty as long as nobody has logged in."""
+    """Name of the operator; empty before the login."""
     stamp: str
     """Of the operator's password: another one ends the session."""
     expires: float
@@ -43,7 +43,7 @@ class Session:
 
 
 class Sessions:
-    """Makes and reads cookies, and tokens that a page of ours shows it has read.
+    """Makes and checks cookies, and tokens that prove that a request comes from the console's page.
 
     :param key: :data:`KEY_BYTES` that nobody else knows. Another one ends all sessions.
     """

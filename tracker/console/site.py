@@ -65,12 +65,12 @@ Allowed = Callable[[], bool]
 
 @frozen
 class Tiles:
-    """Where a map's tiles come from."""
+    """The source of a map's tiles."""
 
     url: str
-    """With ``{z}``, ``{x}`` and ``{y}`` in it."""
+    """URL with ``{z}``, ``{x}`` and ``{y}``."""
     credit: str = ""
-    """What has to be said of who made them."""
+    """The attribution that their maker requires."""
 
 
 @frozen(kw_only=True)
@@ -87,7 +87,7 @@ class Parts:
     thresholds: Thresholds
     tiles: Tiles | None
     may_send: bool
-    """Whether commands may be sent from here at all."""
+    """True if the console may send commands."""
 
 
 class Console:
