@@ -233,7 +233,7 @@ class DeviceSync(Service):
         """Return whether Redis has all this already, so that it need not be written.
 
         :raises NothingThere: if Redis has devices, and Directus shows none. A user without
-        permission sees the same, so this is more likely a mistake than intended.
+            permission sees the same, so this is more likely a mistake than intended.
         """
         try:
             allowed = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)

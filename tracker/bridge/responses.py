@@ -211,7 +211,7 @@ class ResponseWriter(Service):
         return key, fields_of(response.outcome, response.instance_id, at)
 
     async def _tell(self, untold: Mapping[str, _Untold]) -> None:
-        """Write these responses; hold those of a command that Directus alone does not accept."""
+        """Write these responses; hold those of a single command that Directus does not accept."""
         if not untold:
             return
         self._telling = untold

@@ -65,7 +65,7 @@ class CommandDelivery(Service):
     :param reader: the one member of the group on the instance's stream.
     :param ledger: takes steps in the name of the instance.
     :param waits: True: a command waits for a device that is not connected to any instance; False:
-    it fails.
+        it fails.
     :param fetch: requests the commands that wait for a device, since it is connected here.
     :param condition: met while commands are read and delivered.
     :param pulse: beats while they are read.

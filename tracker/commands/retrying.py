@@ -31,7 +31,7 @@ class RetryingLedger:
     An entry of which Redis refuses a step delays only the commands of its own device.
 
     :param waits: True: a command waits for a device that is not connected to any instance; False:
-    it fails.
+        it fails.
     :param condition: fails while Redis refuses the step of some entry.
     """
 

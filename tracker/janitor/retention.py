@@ -51,7 +51,7 @@ class StreamKeeper:
     """Trims streams, and removes consumers that are long gone.
 
     :param streams: streams to trim, besides those that heartbeats name, and the responses to
-    commands.
+        commands.
     :param registry: gets the metrics.
     """
 
