@@ -185,10 +185,10 @@ class Exchange:
             self._handling = False
         if self._buffer or self._wire.paused:
             self._balance()
-        if self._turns.free is not None:
-            self._offer_turn()
         if self.status.state is State.RETIRING and not (self._holds or self._buffer):
             self._session.close()
+        elif self._turns.free is not None:
+            self._offer_turn()
 
     def _balance(self) -> None:
         """Read the transport, unless its peer does not, or too much is unread."""

@@ -547,6 +547,20 @@ def test_no_command_is_written_to_a_radio_that_sleeps(online: LineTalk) -> None:
     assert came == ["turn"]
 
 
+@pytest.mark.parametrize("last", [b"", b"beat\n"])
+def test_no_command_is_written_to_a_connection_that_retires(online: LineTalk, last: bytes) -> None:
+    online.clock.advance(SETTLES)
+    online.send(b"records A\n")
+    came = ask(online)
+    online.send(last[:2])
+    online.protocol.retire()
+    online.confirm()
+    online.send(last[2:])
+    assert came == [SessionEnded]
+    assert b"command" not in online.answer()
+    assert online.closed
+
+
 @pytest.mark.parametrize("end", ["close", "lose"])
 def test_who_waits_to_write_learns_of_the_end(online: LineTalk, end: str) -> None:
     came = ask(online)
