@@ -164,6 +164,8 @@ class Conversation:
 
     async def _wait_for_late_answer(self) -> Event:
         held, clock = self._held, self._shared.clock
+        if self.ended:  # while the command was recovered
+            return Event.LOST
         try:
             held.frame = self.session.command_frame(held.command.text, held.command.codec)
         except ValueError as error:

@@ -269,6 +269,18 @@ def test_command_that_is_held_back_may_expire_or_be_passed_on(one: Delivering) -
     assert device.written == ["c1"]
 
 
+def test_connection_that_ends_while_a_command_is_recovered_holds_it_back_no_longer() -> None:
+    one = Delivering(created=True).begin()
+    device = timed_out(one)
+    recovered = one.ledger.close("recover")
+    one.send("c2")
+    newer = one.login()
+    device.close()
+    recovered.callback(None)
+    assert newer.written == ["c2"]
+    assert device.written == ["c1"]
+
+
 @pytest.mark.parametrize("held", ["before", "after"])
 def test_no_answer_is_late_on_a_new_connection(held: str, one: Delivering) -> None:
     device = timed_out(one)

@@ -155,3 +155,12 @@ def test_waiting_for_a_connection_can_be_cancelled(subject: Subject) -> None:
     deferred.cancel()
     assert isinstance(outcome.error, CancelledError)
     subject.connect()
+
+
+def test_who_waits_for_a_connection_may_cancel_the_others(subject: Subject) -> None:
+    waiting = [subject.redis.when_connected() for _ in range(3)]
+    waiting[0].addCallback(lambda _: waiting[1].cancel())
+    outcomes = [Outcome(one) for one in waiting]
+    subject.connect()
+    assert [type(one.error) for one in outcomes] == [type(None), CancelledError, type(None)]
+    assert all(one.fired for one in outcomes)
