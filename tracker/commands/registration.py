@@ -8,6 +8,7 @@ what has happened: so it may be late, and repeated.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from itertools import islice
 from typing import Final
 
@@ -111,6 +112,9 @@ class Registry(RedisTimer):
         )
 
     async def _send_all(self) -> None:
+        # Without this, the delays that an outage has brought about would last beyond it.
+        with suppress(Unavailable):  # the process stops
+            await self._redis.when_connected()
         while self._unsent and self.running:
             page = list(islice(self._unsent, PAGE))
             for device_id in page:

@@ -1,0 +1,73 @@
+"""When an instance registers its devices."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+from twisted.internet.task import Clock
+
+from tests.unit.fakes import FakeRedis
+from tracker.commands.registration import FIRST_RETRY, LAST_RETRY, Registry
+from tracker.errors import Unavailable
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def redis() -> FakeRedis:
+    return FakeRedis(answers={"HMGET": lambda _, *devices: [None] * len(devices)})
+
+
+@pytest.fixture
+def registry(clock: Clock, redis: FakeRedis) -> Registry:
+    registry = Registry(clock, cast("Any", redis), "one", lambda *moved: None)
+    registry.startService()
+    return registry
+
+
+def sent(redis: FakeRedis) -> list[str]:
+    """Devices in the calls that were sent since the last time."""
+    asked, redis.asked = redis.asked, []
+    return [device for name, *more in asked if name == "EVALSHA" for device in more[4::3]]
+
+
+def test_devices_are_registered_at_once_when_an_outage_ends(
+    clock: Clock, redis: FakeRedis, registry: Registry
+) -> None:
+    redis.connected = False
+    registry.entered("a")
+    clock.pump([1.0] * 60)
+    registry.entered("b")
+    redis.return_()
+    assert sent(redis) == ["a", "b"]
+    clock.advance(LAST_RETRY)
+    assert sent(redis) == []
+
+
+def test_devices_are_registered_again_when_a_call_has_failed(
+    clock: Clock, redis: FakeRedis, registry: Registry
+) -> None:
+    assert redis.answers is not None
+    redis.answers["EVALSHA"] = Unavailable("lost")
+    registry.entered("a")
+    clock.advance(0)
+    assert sent(redis) == ["a"]
+    del redis.answers["EVALSHA"]
+    clock.advance(FIRST_RETRY)
+    assert sent(redis) == ["a"]
+
+
+def test_nothing_is_registered_after_a_stop_in_an_outage(
+    clock: Clock, redis: FakeRedis, registry: Registry
+) -> None:
+    redis.connected = False
+    registry.entered("a")
+    clock.advance(1)
+    registry.stopService()
+    redis.return_()
+    clock.advance(LAST_RETRY)
+    assert sent(redis) == []
