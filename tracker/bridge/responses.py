@@ -16,7 +16,7 @@ from uuid import UUID
 
 from attrs import define, field
 from twisted.application.service import Service
-from twisted.internet.defer import CancelledError, Deferred, gatherResults, succeed
+from twisted.internet.defer import Deferred, gatherResults, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
@@ -34,6 +34,7 @@ from tracker.observe.health import Condition, Pulse
 from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.backoff import Backoff
+from tracker.runtime.waits import Stopped, Waits
 from tracker.untrusted import shown
 
 #: Seconds that a read waits for a response.
@@ -114,6 +115,7 @@ class ResponseWriter(Service):
         self._pulse = pulse or Pulse(STUCK)
         self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
+        self._waits = Waits(clock)
         self._claims = RedisTimer(clock, reader, CLAIM_AFTER / 3, self._keep_claims)
         self._telling: Mapping[str, _Untold] = {}
         self._held: dict[str, _Untold] = {}
@@ -122,6 +124,7 @@ class ResponseWriter(Service):
     def startService(self) -> None:
         """Start reading."""
         super().startService()
+        self._waits = Waits(self._clock)
         self._loop = Deferred.fromCoroutine(self._run())
         self._claims.startService()
 
@@ -129,14 +132,14 @@ class ResponseWriter(Service):
         """Stop at once; responses that were not written stay pending."""
         super().stopService()
         self._pulse.rest()
-        self._loop.cancel()
+        self._waits.stop()
         return gatherResults([self._loop, self._claims.stopService()])
 
     async def _run(self) -> None:
-        while self.running:
+        while not self._waits.stopped:
             try:
-                await self._consume()
-            except CancelledError:
+                await self._waits.result(self._consume())
+            except Stopped:
                 return
             except (Refused, Unavailable) as error:
                 self._condition.fails(f"responses cannot be read: {error}")
@@ -144,10 +147,7 @@ class ResponseWriter(Service):
                 self._log.failure("responses are not told")
                 self._condition.fails("responses are not told: see the log")
             self._pulse.beat()
-            try:
-                await deferLater(self._clock, RETRY)
-            except CancelledError:
-                return
+            await self._waits.sleep(RETRY)
 
     async def _consume(self) -> None:
         self._pulse.rest()

@@ -1,9 +1,4 @@
-"""The connection of a client to a control port, which is made again whenever it is lost.
-
-Twisted's ``ClientService`` does not fit: it logs a line at each attempt, reports the reason of a
-failure only to those who wait for a connection, and raises NoTransition if a connection is lost
-during ``prepareConnection``, which here includes the TLS handshake (Twisted 26.10).
-"""
+"""The connection of a client to a control port, which is made again whenever it is lost."""
 
 from __future__ import annotations
 
@@ -43,6 +38,7 @@ from tracker.control.commands import (
 from tracker.control.wire import BoxProtocol, Locator
 from tracker.net.endpoints import keep_alive
 from tracker.runtime.backoff import Backoff
+from tracker.runtime.reconnect import stay_connected
 from tracker.runtime.waits import Stopped, Waits
 from tracker.untrusted import MAX_LINE, shown
 
@@ -237,7 +233,6 @@ class ControlConnection(Service):
         self._retry = retry
         self._prepare = prepare
         self._usable = _Usable(reactor)
-        self._backoff = Backoff(reactor, FIRST_RETRY, LAST_RETRY)
         self._waits = Waits(reactor)
         self._made: ClientProtocol | None = None  # not necessarily usable
         self._loop: Deferred[None] = succeed(None)
@@ -257,7 +252,7 @@ class ControlConnection(Service):
         super().startService()
         self._waits = Waits(self._reactor)
         self._usable.fails(NotConnected(f"no connection within {GREETING_TIMEOUT:g} s"))
-        self._loop = Deferred.fromCoroutine(self._stay_connected())
+        self._loop = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> Deferred[None]:
         """Disconnect; fires when that is done."""
@@ -278,26 +273,30 @@ class ControlConnection(Service):
         protocol = await self._usable.get()
         return await protocol.ask(command, timeout, arguments)
 
-    async def _stay_connected(self) -> None:
-        while not self._waits.stopped:
-            self._usable.enter(State.CONNECTING)
-            await self._connect_once()
-            if self._waits.stopped or not self._retry:
-                break
-            self._usable.enter(State.WAITING)
-            await self._waits.sleep(self._backoff.failed())
+    async def _run(self) -> None:
+        if self._retry:
+            backoff = Backoff(self._reactor, FIRST_RETRY, LAST_RETRY)
+            await stay_connected(self._waits, backoff, self._serve)
+        else:
+            await self._serve()
         if self._waits.stopped:
             self._usable.fails(NotConnected("stopped"))
         self._usable.enter(State.STOPPED if self._waits.stopped else State.OVER)
 
-    async def _connect_once(self) -> None:
-        """Connect, and return when the connection is lost."""
+    async def _serve(self) -> bool:
+        """Connect, and return when the connection is lost: True if it was usable."""
+        self._usable.enter(State.CONNECTING)
+        usable = await self._connect_once()
+        self._usable.enter(State.WAITING)
+        return usable
+
+    async def _connect_once(self) -> bool:
         try:
             connecting: Deferred[Any] = self._endpoint.connect(self._factory)
             self._made = protocol = await self._waits.result(connecting)
         except Exception as error:  # noqa: BLE001 - whatever keeps it from being connected
             self._usable.fails(error)
-            return
+            return False
         try:
             if self._waits.stopped:  # and the attempt could not be cancelled
                 raise Stopped
@@ -306,15 +305,16 @@ class ControlConnection(Service):
             self._usable.fails(error)
             protocol.transport.abortConnection()
         else:
-            self._backoff.succeeded()
             self._usable.ready(protocol)
             self.changed(None)
         reason = NotConnected(await protocol.lost)
         self._made = None
-        if self.state is State.READY:
-            self._usable.fails(reason)
-            self._usable.enter(State.WAITING)
-            self.changed(reason)
+        if self.state is not State.READY:
+            return False
+        self._usable.fails(reason)
+        self._usable.enter(State.WAITING)
+        self.changed(reason)
+        return True
 
 
 class _Factory(Factory):

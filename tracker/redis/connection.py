@@ -18,6 +18,7 @@ from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
 from tracker.redis.protocol import READ_ONLY, RedisFactory, RedisProtocol
 from tracker.redis.sentinel import NotFound, SentinelEndpoint, why_not_connected
 from tracker.runtime.backoff import Backoff
+from tracker.runtime.reconnect import stay_connected
 from tracker.runtime.waits import Stopped, Waits
 
 #: Seconds without a byte, while a reply is due, after which a connection counts as dead.
@@ -50,10 +51,7 @@ class RedisConnection(Service):
     kept for later: while the connection is down they fail with ``Unavailable``.
 
     txredisapi's own pools are not used: they keep commands while Redis is away, which
-    would give up the bound on memory, and stop for good when a login fails. Nor is Twisted's
-    ClientService: in 26.10 it raises NoTransition if the connection is lost while
-    ``prepareConnection`` logs in and checks the server, and it does not report why an attempt
-    failed.
+    would give up the bound on memory, and stop for good when a login fails.
 
     A connection is usable if it leads to a master that answers. That is checked every second, so
     that an outage is known before a device suffers from it.
@@ -91,7 +89,8 @@ class RedisConnection(Service):
         """Begin to connect."""
         super().startService()
         self._waits = Waits(self._reactor)
-        self._loop = Deferred.fromCoroutine(self._stay_connected())
+        backoff = Backoff(self._reactor, FIRST_RETRY, LAST_RETRY)
+        self._loop = Deferred.fromCoroutine(stay_connected(self._waits, backoff, self._serve))
 
     def stopService(self) -> Deferred[None]:
         """Disconnect; commands under way fail. Fires when the connection is gone."""
@@ -129,23 +128,22 @@ class RedisConnection(Service):
         self._connected_once.append(deferred)
         return deferred
 
-    async def _stay_connected(self) -> None:
-        backoff = Backoff(self._reactor, FIRST_RETRY, LAST_RETRY)
-        while not self._waits.stopped:
-            try:
-                endpoint = self._address.endpoint(self._reactor)
-                protocol: Any = await self._waits.result(endpoint.connect(self._factory))
-            except Stopped:
-                return
-            except Exception as error:  # noqa: BLE001 - reported, and tried again
-                reason = why_not_connected(error)
-            else:
-                if await self._use(protocol, endpoint):
-                    backoff.succeeded()
-                reason = self._server_of(protocol) + protocol.why
-            if not self._waits.stopped:
-                self._condition.fails(f"{reason} ({self._address})")
-                await self._waits.sleep(backoff.failed())
+    async def _serve(self) -> bool:
+        """Connect, and serve commands until the connection is lost; return True if it did."""
+        usable = False
+        try:
+            endpoint = self._address.endpoint(self._reactor)
+            protocol: Any = await self._waits.result(endpoint.connect(self._factory))
+        except Stopped:
+            return False
+        except Exception as error:  # noqa: BLE001 - reported, and tried again
+            reason = why_not_connected(error)
+        else:
+            usable = await self._use(protocol, endpoint)
+            reason = self._server_of(protocol) + protocol.why
+        if not self._waits.stopped:
+            self._condition.fails(f"{reason} ({self._address})")
+        return usable
 
     def _server_of(self, protocol: RedisProtocol) -> str:
         """Return which server it is, where the address does not say so."""
