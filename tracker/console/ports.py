@@ -78,8 +78,9 @@ class ControlPorts(Service):
         """Connect to the living instances, and disconnect from others."""
         if not self.running:
             return
-        wanted = {beat.control: beat.instance_id for beat in beats if beat.control is not None}
-        self._pool.keep(wanted.keys())
+        advertised = {beat.control: beat.instance_id for beat in beats if beat.control is not None}
+        self._pool.keep(advertised.keys())
+        instances = {self._pool.key(address): name for address, name in advertised.items()}
         for address in self._ports.keys() - self._pool.clients.keys():
             del self._ports[address]
         for address, client in self._pool.clients.items():
@@ -87,7 +88,7 @@ class ControlPorts(Service):
             if port is None:
                 port = self._ports[address] = _Port(address, client)
                 Deferred.fromCoroutine(self._ask(port))
-            port.instance_id = wanted.get(address, port.instance_id)
+            port.instance_id = instances.get(address, port.instance_id)
 
     @property
     def role(self) -> str:

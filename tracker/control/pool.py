@@ -137,7 +137,7 @@ class ControlPool(Service):
         """Connect to the ports that are advertised now, and disconnect from all others."""
         if not self.running:
             return
-        chosen = self._chosen({address for address in advertised if not self._is_given(address)})
+        chosen = self._chosen(set(map(self.key, advertised)) - set(self._given))
         self.forget_others(chosen)
         for address in sorted(chosen.union(self._given) - self._clients.keys()):
             credentials = None if address in self._given else self._credentials
@@ -147,11 +147,13 @@ class ControlPool(Service):
             self._clients[address] = client
             client.startService()
 
-    def _is_given(self, advertised: str) -> bool:
-        try:
-            return self._credentials.address(advertised) in self._given
-        except BadAddress:
-            return False
+    def key(self, advertised: str) -> str:
+        """Return the key in :attr:`clients` of a port that an instance advertises."""
+        with suppress(BadAddress):
+            whole = self._credentials.address(advertised)
+            if whole in self._given:
+                return whole
+        return advertised
 
     def _chosen(self, advertised: set[str]) -> set[str]:
         """Return the ports to connect to: all, unless there are too many."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +117,20 @@ def test_given_port_learns_its_instance_from_the_answer(monkeypatch: pytest.Monk
     assert bench.console.client_of("one") is not None
     assert bench.console.client_of("two") is None
     bench.console.stopService()
+
+
+def test_given_port_with_tls_that_does_not_answer_belongs_to_its_instance(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = Credentials(Path("our.key"), Path("our.pem"), Path("ca.pem"))
+    advertised = "ssl:one.example:5099"
+    bench = Network()
+    bench.attach(monkeypatch)
+    console = ControlPorts(bench.clock, files, [files.address(advertised)])
+    console.startService()
+    console.keep([beat("one", advertised)])
+    assert console.client_of("one") is not None
+    console.stopService()
 
 
 def test_command_is_sent_through_its_own_instance_first(bench: Bench) -> None:
