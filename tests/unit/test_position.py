@@ -197,6 +197,18 @@ def test_a_fix_takes_coordinates_and_satellites(changes: dict[str, Any], has_fix
     assert attrs.evolve(POSITION, **changes).has_fix is has_fix
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_message"),
+    [
+        ({"latitude": None, "attributes": {"message": "RV:07"}}, True),
+        ({"latitude": None}, False),
+        ({"attributes": {"message": "RV:07"}}, False),
+    ],
+)
+def test_a_message_has_a_text_and_no_place(changes: dict[str, Any], is_message: bool) -> None:
+    assert attrs.evolve(POSITION, **changes).is_message is is_message
+
+
 # Reading.
 
 

@@ -126,6 +126,11 @@ async def test_messages_have_a_table_of_their_own(sink: PostgreSQLSink, database
     ]
 
 
+@ensureDeferred
+async def test_two_messages_of_one_millisecond_are_both_kept(sink: PostgreSQLSink) -> None:
+    assert await sink.store(Batch([message(1), message(1, message="another")], CHECKPOINT)) == 2
+
+
 # The last position of a device.
 
 

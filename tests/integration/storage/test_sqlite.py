@@ -243,6 +243,11 @@ async def test_messages_have_a_table_of_their_own(sink: SQLiteSink, path: Path) 
     ]
 
 
+@ensureDeferred
+async def test_two_messages_of_one_millisecond_are_both_kept(sink: SQLiteSink) -> None:
+    assert await sink.store(Batch([message(1), message(1, message="another")], CHECKPOINT)) == 2
+
+
 _INSERT_AT_1 = """
 INSERT INTO positions (
     device_id, ts, digest, vendor, codec, latitude, longitude, altitude, angle, speed,
