@@ -196,6 +196,22 @@ def test_it_is_left_alone_as_long_as_it_wants(writing: Writing) -> None:
     assert {writing.status(key) for key in keys} == {"responded"}
 
 
+def test_a_held_command_is_left_alone_as_long_as_directus_asks(writing: Writing) -> None:
+    (key,) = writing.rows(1)
+    writing.respond(key, "responded")
+    internal = Trouble(500, "INTERNAL_SERVER_ERROR", headers={"Retry-After": "30"})
+    # Changing the row fails, reading it succeeds, and changing it alone fails again.
+    writing.double.troubles += [internal, None, internal]
+    writing.writer.startService()
+    writing.pass_time(1)
+    assert key in str(writing.reports[-1])
+    before = writing.asked
+    writing.pass_time(29.5)
+    assert writing.asked == before
+    writing.pass_time(2)
+    assert writing.status(key) == "responded"
+
+
 def test_a_directus_that_hangs_is_asked_one_thing(writing: Writing) -> None:
     keys = writing.rows(150)
     for key in keys:

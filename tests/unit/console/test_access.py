@@ -138,6 +138,15 @@ def test_a_session_ends_when_one_logs_out(browser: Browser) -> None:
     assert browser.get("/api/devices").status == 401
 
 
+def test_a_login_ends_the_session_before_it(browser: Browser) -> None:
+    browser.log_in("anna", PASSWORD)
+    former = dict(browser.cookies)
+    browser.log_in("ben", "another password")
+    assert browser.arrive()["operator"] == "ben"
+    browser.cookies = former
+    assert browser.get("/api/devices").status == 401
+
+
 def test_a_session_ends_with_its_operator_or_the_password(
     browser: Browser, operators: FakeOperators
 ) -> None:
