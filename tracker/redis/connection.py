@@ -20,6 +20,7 @@ from tracker.redis.sentinel import NotFound, SentinelEndpoint, why_not_connected
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.reconnect import stay_connected
 from tracker.runtime.waits import Stopped, Waits
+from tracker.untrusted import shown
 
 #: Seconds without a byte, while a reply is due, after which a connection counts as dead.
 REPLY_TIMEOUT: Final = 4.0
@@ -225,11 +226,14 @@ async def _check(protocol: RedisProtocol) -> None:
     """
     await protocol.execute_command("PING")
     try:
-        role, *_ = await protocol.execute_command("ROLE")
+        reply = await protocol.execute_command("ROLE")
     except Refused as error:
         # Some users may not run ROLE, and some proxies do not know it.
         if str(error).startswith(("NOPERM", "ERR unknown command")):
             return
         raise
+    role = reply[0] if isinstance(reply, list) and reply else None
+    if not isinstance(role, bytes):
+        raise Unavailable("no server: it does not report its role")
     if role != b"master":
-        raise Unavailable(READ_ONLY if role == b"slave" else f"a {role.decode()}, no server")
+        raise Unavailable(READ_ONLY if role == b"slave" else f"a {shown(role)}, no server")

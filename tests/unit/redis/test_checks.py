@@ -82,6 +82,10 @@ def test_it_logs_in_then_selects_the_database_then_looks_whether_it_is_the_maste
         ({}, [b"-LOADING Redis is loading\r\n"], "LOADING"),
         ({}, [b"+PONG\r\n", REPLICA], "a read-only replica"),
         ({}, [b"+PONG\r\n", b"*2\r\n$8\r\nsentinel\r\n*0\r\n"], "a sentinel, no server"),
+        ({}, [b"+PONG\r\n", b"$-1\r\n"], "no server"),
+        ({}, [b"+PONG\r\n", b"*0\r\n"], "no server"),
+        ({}, [b"+PONG\r\n", b":1\r\n"], "no server"),
+        ({}, [b"+PONG\r\n", b"*1\r\n$2\r\n\xff\n\r\n"], "no server"),
     ],
 )
 def test_a_server_that_cannot_be_used_is_left_and_tried_again(
