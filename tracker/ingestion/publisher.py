@@ -166,8 +166,10 @@ class StreamPublisher(Service):
             self._next_flush = None
         waiting, self._waiting = self._waiting, {}
         for packet in waiting:
-            self.figures.given_up(packet.entries)
-            packet.errback(NotAccepted("stopping"))
+            # A connection that gives up a message ends, and so cancels its records.
+            if not packet.called:
+                self.figures.given_up(packet.entries)
+                packet.errback(NotAccepted("stopping"))
 
     def _flush_in(self, seconds: float) -> None:
         self._next_flush = self._clock.callLater(seconds, self._flush)

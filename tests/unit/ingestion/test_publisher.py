@@ -303,6 +303,20 @@ def test_a_stop_without_redis_gives_up_what_waits(publishing: Publishing, later:
     assert stopped == [None]
 
 
+def test_a_stop_gives_up_all_though_some_cancel_others(publishing: Publishing) -> None:
+    publishing.redis.lose()
+    publishing.publish("message")
+    message = publishing.last
+    publishing.publish("records of the same connection")
+    records = publishing.last
+    message.addBoth(lambda _: records.cancel())
+    other = publishing.publish("another device")
+    stopped: list[object] = []
+    publishing.publisher.stopService().addCallback(stopped.append)
+    assert isinstance(other[0], NotAccepted)
+    assert stopped == [None]
+
+
 def test_a_stop_while_redis_refuses_gives_up_what_waits(publishing: Publishing) -> None:
     outcome = publishing.publish("a")
     publishing.turn()
