@@ -91,17 +91,13 @@ def test_datagrams_are_spread_too_and_answered_once(
         devices = [UdpDevice(port) for _ in range(DEVICES)]
         for number, device in enumerate(devices):
             stack.callback(device.socket.close)
-            device.send(number, packet(number), imei(number))
-        answers = [device.answer() for device in devices]
-        for number, device in enumerate(devices):  # again: the answer was lost
-            device.send(number, packet(number), imei(number))
-        assert [device.answer() for device in devices] == answers
-        assert None not in answers
+            answer = device.exchange(number, packet(number), imei(number))
+            # Again, as if the answer was lost.
+            assert device.exchange(number, packet(number), imei(number)) == answer
         assert redis.client.xlen(STREAM) == DEVICES
         killed.kill()
         for number, device in enumerate(devices):
-            device.send(1000 + number, packet(number), imei(number))
-        assert None not in [device.answer() for device in devices]
+            device.exchange(1000 + number, packet(number), imei(number))
 
 
 def test_the_registry_tells_where_a_device_is(

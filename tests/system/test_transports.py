@@ -35,6 +35,15 @@ class UdpDevice:
         except TimeoutError:
             return None
 
+    def exchange(self, packet_id: int, data: bytes, imei: str = DEVICE) -> bytes:
+        """Send a datagram until it is answered, as devices do: a busy process drops some."""
+        for _ in range(20):
+            self.send(packet_id, data, imei)
+            while (answer := self.answer(3.0)) is not None:
+                if answer[2:4] == packet_id.to_bytes(2, "big"):
+                    return answer
+        raise AssertionError(f"datagram {packet_id} is not answered")
+
 
 @pytest.fixture
 def ingest(serve: Callable[..., Ingest]) -> Ingest:
