@@ -1,1 +1,1 @@
-"""What makes ``tracker-admin`` one program: its options, its output, what it asks of instances."""
+"""The command line ``tracker-admin``: one module a command, and what the commands share."""

@@ -1,4 +1,4 @@
-"""Asking a control port: connect, ask, and say in one line what went wrong."""
+"""Run a command on a control port, and report an error in one line."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tracker.control.commands import (
 from tracker.reactor import Reactor
 from tracker.runtime.run import Failed, run
 
-#: What an instance's log calls this program.
+#: The name of this program in an instance's log.
 NAME: Final = "tracker-admin"
 
 #: Seconds for a connection to be closed in order.
@@ -41,9 +41,9 @@ limit_option = click.option(
 def ask_control(ask: Ask, stay: bool = False) -> None:
     """Run ``ask(reactor, client)``, and exit with its status.
 
-    An instance that cannot be reached is told in one line; it is not waited for.
+    If the instance cannot be reached, that is reported in one line, without a retry.
 
-    :param stay: whether the client connects again when the connection was lost.
+    :param stay: True: the client reconnects if the connection is lost.
     """
     given = options().found_control()
 
@@ -78,7 +78,7 @@ async def _connected(
 
 
 def failure(error: ControlError) -> Exception:
-    """How the command ends: with which line and status."""
+    """Return the exception that ends the command, with its line and status."""
     if isinstance(error, BadArgument):
         return click.UsageError(str(error))
     if isinstance(error, NotPermitted):
@@ -89,14 +89,14 @@ def failure(error: ControlError) -> Exception:
 
 
 def page_size(limit: int | None) -> int:
-    """Rows to ask for at once: one more than are shown, to know whether there are more."""
+    """Return the rows of one request: one more than are shown, as there may be more."""
     return MOST_ROWS if limit is None else min(limit + 1, MOST_ROWS)
 
 
 async def first_rows(
     rows: AsyncIterator[dict[str, Any]], limit: int | None
 ) -> list[dict[str, Any]]:
-    """The rows, as many as may be shown; that there are more is told on standard error."""
+    """Return the rows that may be shown; print on standard error if there are more."""
     found: list[dict[str, Any]] = []
     async with aclosing(rows) as all_rows:  # type: ignore[type-var]
         async for row in all_rows:

@@ -35,7 +35,7 @@ class _EntryId(click.ParamType):  # type: ignore[type-arg]
 
 
 def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which stream it is about."""
+    """Add the options that name the stream."""
     for option in (
         click.option("--stream", metavar="NAME", help="The stream they come from."),
         click.option(
@@ -189,7 +189,7 @@ def _apply(
 async def _pages(
     redis: RedisConnection, stream: str, ids: Sequence[str]
 ) -> AsyncIterator[Sequence[str]]:
-    """The IDs, or those of all dead letters that are there now."""
+    """Yield the IDs, or those of all dead letters that are there now."""
     if ids:
         unique = list(dict.fromkeys(ids))
         for start in range(0, len(unique), _PAGE):

@@ -38,7 +38,7 @@ _FIELDS: Final = (
     *("stream", "entries", "group", "lag", "pending", "oldest_unprocessed_age"),
     *("consumers", "consumer_count"),
 )
-#: What a source says that may be back at the next look.
+#: Errors of a source that may be gone at the next reading.
 _AWAY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
 
 
@@ -105,7 +105,7 @@ def lag(
 
 
 def _is_by_control(url: str | None) -> bool:
-    """Whether a control port was named, and no Redis as near as that."""
+    """Return whether a control port was named, and no Redis of at least its precedence."""
     source = click.get_current_context().get_parameter_source("url")
     redis = options().given_redis(url if source is ParameterSource.COMMANDLINE else None)
     control = options().given_control()
@@ -153,7 +153,7 @@ def _groups(read: StreamLag) -> list[Group]:
 
 
 def _complete(group: Group) -> Group:
-    """All fields, always in the same order."""
+    """Return all fields, always in the same order."""
     return {name: group.get(name) for name in _FIELDS}
 
 
@@ -208,7 +208,7 @@ async def _follow(
 
 @contextmanager
 def _shown(output: str) -> Iterator[Callable[[list[Group]], None]]:
-    """How each look is shown: over the one before, or below it."""
+    """Yield the function that shows a reading: over the one before, or below it."""
     if output == "json":
         yield _echo_objects
     elif not on_terminal():

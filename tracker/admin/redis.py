@@ -1,4 +1,4 @@
-"""What the commands that ask Redis have in common."""
+"""Functions for the commands that use Redis."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from tracker.runtime.run import Failed, run
 def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[int]]) -> None:
     """Run ``ask(reactor, redis)`` with a usable connection, and exit with its status.
 
-    A Redis that cannot be used is told in one line; it is not waited for.
+    If Redis cannot be used, that is reported in one line, without a retry.
     """
 
     async def main(reactor: Reactor) -> int:
@@ -52,7 +52,7 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
 
 
 def status_of(error: Exception) -> ExitStatus:
-    """How a command ends that Redis has refused, or not answered."""
+    """Return the status of a command that Redis has refused, or not answered."""
     if isinstance(error, Unavailable):
         return ExitStatus.UNREACHABLE
     denied = str(error).startswith("NOPERM")
@@ -60,7 +60,7 @@ def status_of(error: Exception) -> ExitStatus:
 
 
 def configured_streams() -> dict[str, str]:
-    """Stream → vendor, for the streams that a processor would read in this environment."""
+    """Return stream → vendor, of the streams that a processor would read in this environment."""
     try:
         return config.process_streams(os.environ, [vendor.name for vendor in getPlugins(IVendor)])
     except ConfigError as error:
@@ -68,5 +68,5 @@ def configured_streams() -> dict[str, str]:
 
 
 async def known_streams(redis: RedisConnection) -> list[str]:
-    """Those, and the ones that ingest instances say they write."""
+    """Return these streams, and those that heartbeats name."""
     return sorted(configured_streams().keys() | await advertised_streams(redis))

@@ -101,12 +101,12 @@ def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_u
 
 @define
 class Replay:
-    """What has become of the entries."""
+    """Stores entries, and counts the results."""
 
     sink: IPositionSink
     vendor: str
     to_stdout: bool = False
-    """Whether the sink writes to standard output."""
+    """True if the sink writes to standard output."""
     read: int = 0
     new: int = 0
     known: int = 0
@@ -114,9 +114,9 @@ class Replay:
     complaints: list[str] = field(factory=list)
 
     async def store(self, entries: Sequence[Delivered]) -> None:
-        """Store those that are positions.
+        """Store the entries that are positions.
 
-        :raises Failed: when the sink does not store, which is not the entries' fault.
+        :raises Failed: if the sink fails for another reason than the entries.
         """
         self.read += len(entries)
         rows = []
@@ -155,7 +155,7 @@ class Replay:
             self.complaints.append(f"{entry_id}: {shown(why)}")
 
     def tell(self) -> None:
-        """Print what has become of them."""
+        """Print the results."""
         for complaint in self.complaints:
             click.echo(complaint, err=True)
         if self.bad > len(self.complaints):
@@ -181,7 +181,7 @@ async def _open(sink: IPositionSink) -> None:
 async def _ends(
     redis: RedisConnection, stream: str, first: str, last: str | None
 ) -> tuple[str, str] | None:
-    """IDs of the first and last entry in between; None where there is none."""
+    """Return the IDs of the first and last entry of the range; None if it is empty."""
     if not await redis.execute("EXISTS", stream):
         raise Failed(f"there is no stream {stream}")
     ends = [

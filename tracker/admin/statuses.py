@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class ExitStatus(IntEnum):
-    """How a command has ended."""
+    """The exit status of a command."""
 
     DONE = 0
     NO = 1

@@ -1,4 +1,4 @@
-"""What happens on a device's connection, in a few words."""
+"""Summarise an event on a device's connection in a few words."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ _MESSAGES: Final = {COMMAND: "command", RESPONSE: "answer", NACK: "refusal"}
 
 
 def summary(kind: str, decoded: Any) -> tuple[str, str]:
-    """What kind of message it is, and what it says.
+    """Return the kind of a message, and a summary of its content.
 
-    :param kind: of the event, as ``received``.
+    :param kind: of the event, such as ``received``.
     :param decoded: its JSON, as the vendor describes it.
     """
     if not isinstance(decoded, Mapping):
@@ -55,7 +55,7 @@ def _message(kind: str, decoded: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _units(decoded: Any) -> str:
-    """Of several units together."""
+    """Summarise several units."""
     if not isinstance(decoded, list):
         return ""
     kinds = [one.get("kind", "?") for one in decoded if isinstance(one, Mapping)]
@@ -63,7 +63,7 @@ def _units(decoded: Any) -> str:
 
 
 def _last(records: list[Any]) -> str:
-    """When and where the newest record was taken."""
+    """Return time and place of the newest record."""
     if not records or not isinstance(records[-1], Mapping):
         return ""
     record = records[-1]

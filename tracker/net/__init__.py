@@ -1,1 +1,1 @@
-"""Listening ports and what all of them need: TLS, limits, bounded HTTP."""
+"""Endpoints, listening ports, TLS, PROXY headers, and bounded HTTP."""

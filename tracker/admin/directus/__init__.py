@@ -1,1 +1,1 @@
-"""``tracker-admin directus``: what the bridge needs in Directus, made or looked at."""
+"""``tracker-admin directus``: make or check what the bridge needs in Directus."""

@@ -1,4 +1,4 @@
-"""What ``tracker-admin directus check`` looks at; nothing is changed by it."""
+"""The checks of ``tracker-admin directus check``, which change nothing."""
 
 from __future__ import annotations
 
@@ -53,11 +53,11 @@ async def examine(
     as_bridge: DirectusClient | None,
     files: Sequence[Path | None],
 ) -> list[Finding]:
-    """Make all checks.
+    """Run all checks.
 
     :param client: of an administrator.
-    :param files: that hold secrets.
-    :raises DirectusError: when Directus does not say what it holds.
+    :param files: files that hold secrets.
+    :raises DirectusError: if Directus cannot be read.
     """
     findings = [evolve(await _version(client), check="directus-version")]
     changes = await plan(client, wanted, as_bridge)
@@ -92,7 +92,7 @@ async def _version(client: DirectusClient) -> Finding:
 
 
 def _parts(changes: Sequence[Change]) -> Iterable[Finding]:
-    """One finding for each thing that is wrong, and one for each part that is as it must be."""
+    """Yield a finding for each mistake, and one for each part without a mistake."""
     for part in _PARTS:
         wrong = [change for change in changes if change.part.startswith(part)]
         for change in wrong:
@@ -107,7 +107,7 @@ def _parts(changes: Sequence[Change]) -> Iterable[Finding]:
 
 
 async def _token(as_bridge: DirectusClient) -> Any:
-    """Whether the bridge's token may do what it must, and nothing else."""
+    """Check that the bridge's token may do what it must, and nothing else."""
     try:
         me = await as_bridge.request("GET", "/users/me", params={"fields": "id"})
     except DirectusDenied as error:
@@ -137,7 +137,7 @@ async def _token(as_bridge: DirectusClient) -> Any:
 
 
 def _surprises(rights: Mapping[str, Any]) -> Iterable[str]:
-    """How what it may do differs from what it should."""
+    """Yield the differences between the rights that the token has and should have."""
     (policy,) = (one for one in policies(False) if one.id == BRIDGE_POLICY)
     expected = {
         (one["collection"], one["action"]): set(one["fields"]) for one in policy.permissions
@@ -159,7 +159,7 @@ def _surprises(rights: Mapping[str, Any]) -> Iterable[str]:
 
 
 async def _bridge(reactor: Reactor, url: str, secret: str) -> Finding:
-    """Whether the bridge listens, and knows the secret; it is told of no row."""
+    """Check that the bridge listens and knows the secret; no row is announced."""
     try:
         answer = await treq.post(
             url,
@@ -181,10 +181,10 @@ async def _bridge(reactor: Reactor, url: str, secret: str) -> Finding:
 
 
 async def _reach(reactor: Reactor, client: DirectusClient, url: str) -> Finding:
-    """Whether a Flow's request reaches this machine, where the bridge is to be.
+    """Check that a Flow's request reaches this machine, on which the bridge is to run.
 
-    Directus fetches files by the same rules as a Flow makes requests. It is asked for one
-    from a port of ours, where it is let down.
+    Directus applies the same rules to the import of a file. So it is asked to import one from a
+    port of this process, which closes the connection.
     """
     host = urlsplit(url).hostname or ""
     visit: Any = _Visit()
@@ -210,7 +210,7 @@ async def _reach(reactor: Reactor, client: DirectusClient, url: str) -> Finding:
 
 
 class _Visit(Factory):
-    """Notes that somebody came, and shows the door."""
+    """Notes a connection, and closes it."""
 
     noisy = False
 

@@ -38,7 +38,7 @@ _MOST_PLANS: Final = 4
 
 @frozen
 class _Place:
-    """What both commands are told."""
+    """The options of both commands."""
 
     url: str
     token_file: Path
@@ -53,7 +53,7 @@ class _Place:
     ) -> int:
         """Call ``ask`` with a client of the administrator.
 
-        :return: its status, or that of an error, which is told.
+        :return: its status, or that of an error, which is printed.
         """
         client = DirectusClient(reactor, self.url, self.token, timeout=ANSWERED)
         try:
@@ -61,7 +61,7 @@ class _Place:
             return await ask(client)
         except DirectusDown as error:
             click.echo(f"tracker-admin: {error}", err=True)
-            # An answer, whatever it says, is one.
+            # Any HTTP answer counts as one.
             return UNREACHABLE if error.status is None else 1
         except DirectusError as error:
             raise Failed(str(error)) from None

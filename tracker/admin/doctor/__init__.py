@@ -1,5 +1,5 @@
-"""``tracker-admin doctor``: what is wrong with an installation, and what mends it.
+"""``tracker-admin doctor``: check an installation, and suggest fixes.
 
-A check is a function that looks at facts and returns findings; it changes nothing. Those
-that only judge get the facts as arguments, and so need no server to be tried.
+A check is a function that examines facts and returns findings; it changes nothing. Functions named
+``judge_…`` get the facts as arguments, and so can be tested without a server.
 """

@@ -1,4 +1,4 @@
-"""All checks, in the order in which they are shown; what can be is asked at the same time."""
+"""Run all checks, and return the findings in the order in which they are shown."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ async def examine(
     sink: str | None,
     ports: Sequence[tuple[str, int]],
 ) -> list[Finding]:
-    """Make all checks; nothing is changed by them.
+    """Run all checks, which change nothing.
 
-    :param seconds: for what each server, and this machine, is asked.
-    :param sink: a URL that makes sense, if any.
+    :param seconds: for the checks of each server, and of this machine.
+    :param sink: a valid URL, if there is one.
     """
     server, database, here = (Examination(reactor, seconds) for _ in range(3))
     doors = [Examination(reactor, seconds) for _ in ports]
@@ -83,7 +83,7 @@ def _overdue(result: Any, seconds: float) -> str:
 
 
 def _checks(server: Server, clock: IReactorTime) -> list[Check]:
-    """Name and check of all that Redis is asked; slow ones at the end."""
+    """Return name and function of the checks of Redis; slow ones at the end."""
     wrong = ""
     try:
         configured = sorted(configured_streams())

@@ -18,7 +18,7 @@ from tracker.runtime.run import run
 from tracker.storage.checks import check_url
 from tracker.storage.sinks import KINDS
 
-#: Seconds for all that one server is asked.
+#: Seconds for the checks of one server.
 TIMEOUT: Final = 10.0
 
 _PLACE: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")

@@ -1,4 +1,4 @@
-"""What instances have left behind that are gone, and commands that nobody ends."""
+"""Check for leftovers of instances that are gone, and commands that nobody ends."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _JANITOR: Final = "systemctl start tracker-janitor"
 
 
 async def registry(traffic: Traffic) -> Finding:
-    """Devices are registered at living instances only."""
+    """Check that devices are registered at living instances only."""
     living = await traffic.living()
     owners: Counter[str] = Counter()
     async for page in connections(traffic.server.redis):
@@ -39,7 +39,7 @@ async def registry(traffic: Traffic) -> Finding:
 
 
 def judge_registry(devices: int, stale: Mapping[str, int]) -> Finding:
-    """What is to be said of devices at instances that are gone (name → how many)."""
+    """Judge the number of devices at instances that are gone (name → number)."""
     if not stale:
         return ok(f"{devices} devices, all at living instances")
     return warning(
@@ -50,7 +50,7 @@ def judge_registry(devices: int, stale: Mapping[str, int]) -> Finding:
 
 
 async def orphans(traffic: Traffic) -> Finding:
-    """No command waits for an instance that is gone."""
+    """Check that no command waits for an instance that is gone."""
     living, redis = await traffic.living(), traffic.server.redis
     gone = {
         name: await redis.execute("XLEN", outbound(name))
@@ -61,7 +61,7 @@ async def orphans(traffic: Traffic) -> Finding:
 
 
 def judge_orphans(gone: Mapping[str, int]) -> Finding:
-    """What is to be said of streams of commands of instances that are gone (name → entries)."""
+    """Judge the command streams of instances that are gone (name → entries)."""
     if not gone:
         return ok("no streams of commands for instances that are gone")
     names = listed(sorted(gone))
@@ -69,7 +69,7 @@ def judge_orphans(gone: Mapping[str, int]) -> Finding:
 
 
 async def commands(traffic: Traffic, clock: IReactorTime) -> list[Finding]:
-    """Commands that wait are ended when they expire."""
+    """Check that waiting commands are ended when they expire."""
     redis, now = traffic.server.redis, int(clock.seconds() * 1000)
     devices, overdue = 0, 0
     malformed: list[str] = []
@@ -103,7 +103,7 @@ def judge_malformed(keys: Sequence[str]) -> Finding:
 
 
 def judge_waiting(devices: int, overdue: int) -> Finding:
-    """What is to be said of commands that wait for devices."""
+    """Judge the commands that wait for devices."""
     seen = f"commands wait for {devices} devices"
     if not overdue:
         return ok(seen)
@@ -111,7 +111,7 @@ def judge_waiting(devices: int, overdue: int) -> Finding:
 
 
 def judge_outbound(name: str, entries: int, overdue: int) -> Finding:
-    """What is to be said of the commands that a living instance has."""
+    """Judge the commands that a living instance has."""
     seen = f"{name} has {entries} commands to deliver"
     if not overdue:
         return ok(seen)
@@ -127,6 +127,6 @@ def _overdue(entries: list[Any], now: int) -> int:
         try:
             expires_at = Command.from_entry(entry.content or ()).expires_at
         except BadCommand:
-            continue  # whoever reads it says so
+            continue  # its reader reports it
         count += now - expires_at > OVERDUE * 1000
     return count

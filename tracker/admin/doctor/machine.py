@@ -1,4 +1,4 @@
-"""Whether this machine is set up for it."""
+"""Check the set-up of this machine."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ class _Timex(ctypes.Structure):
 
 
 def clock() -> Finding:
-    """Something keeps the clock right."""
-    timex = _Timex()  # with modes 0 it is only asked
+    """Check that the clock is synchronised."""
+    timex = _Timex()  # with modes 0 it is only read
     if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex)) < 0:
         return skipped(f"the kernel does not tell: {os.strerror(ctypes.get_errno())}")
     return judge_clock(timex.maxerror)
 
 
 def judge_clock(max_error: int) -> Finding:
-    """What is to be said of microseconds that the clock may be wrong by."""
+    """Judge the microseconds by which the clock may be wrong."""
     if max_error < _MAX_ERROR:
         return ok("the clock is synchronised")
     return warning(
@@ -59,13 +59,13 @@ def judge_clock(max_error: int) -> Finding:
 
 
 def files() -> Finding:
-    """A process may have many connections."""
+    """Check that a process may have many connections."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return judge_files(None if hard == resource.RLIM_INFINITY else hard)
 
 
 def judge_files(hard: int | None) -> Finding:
-    """What is to be said of the most files that a process may have open; None: no limit."""
+    """Judge the number of files that a process may have open; None: no limit."""
     if hard is None or hard >= FILES:
         return ok(f"{'any number of' if hard is None else hard} open files")
     return warning(
@@ -75,7 +75,7 @@ def judge_files(hard: int | None) -> Finding:
 
 
 def backlog(root: Path = _ROOT) -> Finding:
-    """The kernel keeps new connections while ingest is busy."""
+    """Check that the kernel keeps new connections while ingest is busy."""
     most = int(_read(root, "proc/sys/net/core/somaxconn"))
     if most >= BACKLOG:
         return ok(f"net.core.somaxconn {most}")
@@ -86,7 +86,7 @@ def backlog(root: Path = _ROOT) -> Finding:
 
 
 def overcommit(root: Path = _ROOT) -> Finding:
-    """Redis can fork to rewrite its log."""
+    """Check that Redis can fork to rewrite its log."""
     value = _read(root, "proc/sys/vm/overcommit_memory")
     if value == "1":
         return ok("vm.overcommit_memory 1")
@@ -97,7 +97,7 @@ def overcommit(root: Path = _ROOT) -> Finding:
 
 
 def huge_pages(root: Path = _ROOT) -> Finding:
-    """Redis is not slowed down after a fork."""
+    """Check that Redis is not slowed down after a fork."""
     name = "sys/kernel/mm/transparent_hugepage/enabled"
     try:
         value = _read(root, name)
@@ -112,7 +112,7 @@ def huge_pages(root: Path = _ROOT) -> Finding:
 
 
 async def port(reactor: Reactor, host: str, number: int) -> Finding:
-    """Somebody accepts connections there."""
+    """Check that a port accepts connections."""
     place = f"{f'[{host}]' if ':' in host else host}:{number}"
     endpoint = HostnameEndpoint(reactor, host, number, timeout=CONNECT_TIMEOUT)
     try:

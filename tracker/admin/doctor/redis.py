@@ -1,4 +1,4 @@
-"""Whether Redis is there, and keeps what it confirms."""
+"""Check that Redis answers, and keeps what it confirms."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.observe.space import room
 from tracker.redis.address import RedisAddress
 
-#: The lowest major version that serves.
+#: The lowest supported major version.
 _REDIS: Final = 7
 _VALKEY: Final = 8
 #: Parts of maxmemory.
@@ -37,7 +37,7 @@ Rule = Callable[[Facts, str], Any]
 
 
 def unreachable(address: RedisAddress, reason: str) -> Finding:
-    """Redis cannot be used, for this reason."""
+    """Return the finding that Redis cannot be used, for a reason."""
     return failure(reason, _mend_reason(reason, address))
 
 
@@ -65,7 +65,7 @@ def _mend_reason(reason: str, address: RedisAddress) -> str:
 
 
 async def reachable(server: Server) -> Finding:
-    """It answers."""
+    """Check that the server answers."""
     try:
         await server.redis.execute("PING")
     except (Refused, Unavailable) as error:
@@ -75,7 +75,7 @@ async def reachable(server: Server) -> Finding:
 
 
 def version(info: Facts, cli: str) -> Finding:
-    """It is not too old."""
+    """Check that the server is not too old."""
     valkey = "valkey_version" in info
     name, found, least = (
         ("Valkey", info["valkey_version"], _VALKEY)
@@ -92,7 +92,7 @@ def version(info: Facts, cli: str) -> Finding:
 
 
 def role(info: Facts, address: RedisAddress) -> Finding:
-    """It is a master, and no replica or Sentinel."""
+    """Check that the server is a master, and not a replica or a Sentinel."""
     if info.get("role") == "master":
         return ok("a master")
     if info.get("role") == "slave":
@@ -105,7 +105,7 @@ def role(info: Facts, address: RedisAddress) -> Finding:
 
 
 def append_only(info: Facts, cli: str) -> Finding:
-    """It keeps a log of all writes."""
+    """Check that the server keeps a log of all writes."""
     if info["aof_enabled"] == "1":
         return ok("appendonly yes")
     return failure(
@@ -114,7 +114,7 @@ def append_only(info: Facts, cli: str) -> Finding:
 
 
 def fsync(value: str, cli: str) -> Finding:
-    """What it confirms is on disk."""
+    """Check that confirmed writes are on disk."""
     if value == "always":
         return ok("appendfsync always")
     mend = _set(cli, "appendfsync always")
@@ -132,7 +132,7 @@ def fsync(value: str, cli: str) -> Finding:
 
 
 def fsync_on_rewrite(value: str, cli: str) -> Finding:
-    """It is so while the log is rewritten, too."""
+    """Check that confirmed writes are on disk while the log is rewritten, too."""
     if value == "no":
         return ok("no-appendfsync-on-rewrite no")
     return failure(
@@ -142,7 +142,7 @@ def fsync_on_rewrite(value: str, cli: str) -> Finding:
 
 
 def writes(info: Facts, cli: str) -> Iterator[Finding]:
-    """The disk has taken the last of all that is written there."""
+    """Check that the last writes to disk have succeeded."""
     well = True
     for name, what, mend in (
         (
@@ -169,7 +169,7 @@ def writes(info: Facts, cli: str) -> Iterator[Finding]:
 
 
 def eviction(info: Facts, cli: str) -> Finding:
-    """It drops nothing by itself."""
+    """Check that the server evicts nothing."""
     policy = info["maxmemory_policy"]
     if policy == "noeviction":
         return ok("maxmemory-policy noeviction")
@@ -180,7 +180,7 @@ def eviction(info: Facts, cli: str) -> Finding:
 
 
 def memory(info: Facts, cli: str) -> Finding:
-    """It has room for a while."""
+    """Check that the server has enough memory."""
     used, most = int(info["used_memory"]), int(info["maxmemory"])
     if not most:
         return ok(f"{_mib(used)} used, no maxmemory")
@@ -194,7 +194,7 @@ def memory(info: Facts, cli: str) -> Finding:
 
 
 async def latency(server: Server, clock: IReactorTime) -> Finding:
-    """It answers soon."""
+    """Check that the server answers quickly."""
     took = []
     for _ in range(_PINGS):
         begun = clock.seconds()
@@ -204,7 +204,7 @@ async def latency(server: Server, clock: IReactorTime) -> Finding:
 
 
 def judge_latency(middle: float, worst: float, cli: str) -> Finding:
-    """What is to be said of a median and a worst answer, in seconds."""
+    """Judge the median and the worst time of an answer, in seconds."""
     seen = f"{1000 * middle:.1f} ms (median of {_PINGS}), {1000 * worst:.1f} ms (the worst)"
     if middle <= LATENCY_WARNING:
         return ok(seen)
@@ -213,7 +213,7 @@ def judge_latency(middle: float, worst: float, cli: str) -> Finding:
 
 
 async def clock_of(server: Server, clock: IReactorTime) -> Finding:
-    """Its clock is ours, about."""
+    """Check that the server's clock agrees with this machine's."""
     begun = clock.seconds()
     seconds, microseconds = await server.redis.execute("TIME")
     # It was read at some time in between.
@@ -222,7 +222,7 @@ async def clock_of(server: Server, clock: IReactorTime) -> Finding:
 
 
 def judge_clock(ahead: float) -> Finding:
-    """What is to be said of seconds that Redis' clock is ahead."""
+    """Judge the seconds by which Redis' clock is ahead."""
     apart = abs(ahead)
     if apart <= CLOCK_WARNING:
         return ok(f"{apart:.1f} s from this machine's clock")
@@ -234,7 +234,7 @@ def judge_clock(ahead: float) -> Finding:
 
 
 async def disk(server: Server) -> Finding:
-    """There is room where it writes, if that is here."""
+    """Check the free space of the server's folder, if it is on this machine."""
     if not is_here(server.address) or not _is_redis((await server.info()).get("process_id", "")):
         return skipped("Redis is not on this machine, or in a container")
     folder = await server.setting("dir")
@@ -242,7 +242,7 @@ async def disk(server: Server) -> Finding:
 
 
 def _is_redis(pid: str) -> bool:
-    """Whether this is, on this machine, the process of a server."""
+    """Return whether this is a process of a Redis server on this machine."""
     try:
         name = Path(f"/proc/{pid}/comm").read_text(encoding="utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""The Redis that is examined, and how it is asked from a command line."""
+"""The Redis that is examined, and the command lines that change it."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ Info = dict[str, str]
 
 @define
 class Server:
-    """A connection to a server in whatever state it is, and what it has told already."""
+    """A connection to a server in any state, with a copy of what it has answered."""
 
     redis: RedisConnection
     address: RedisAddress
     lost: bool = field(default=False, init=False)
-    """Whether it has not answered."""
+    """True once it has not answered."""
     _info: Info | None = field(default=None, init=False)
 
     @property
     def cli(self) -> str:
-        """What begins a line that asks it."""
+        """The ``redis-cli`` command for this server."""
         return redis_cli(self.address)
 
     @property
     def user(self) -> str:
-        """Who asks."""
+        """The user that asks."""
         return self.address.username or "default"
 
     async def info(self) -> Info:
-        """Name → value, of all sections."""
+        """Return name → value, of all sections of INFO."""
         if self._info is None:
             self._info = info_facts(await self.redis.execute("INFO"))
         return self._info
 
     async def setting(self, name: str) -> str:
-        """The value of a setting; empty where the server has none of this name."""
+        """Return the value of a setting; empty if the server has none of this name."""
         reply: list[bytes] = await self.redis.execute("CONFIG", "GET", name)
         found = mapping(reply)
         return found.get(name.encode(), b"").decode()
@@ -60,27 +60,27 @@ class Server:
         return None
 
     def grant(self, error: Exception) -> str:
-        """The line that lets the user do what was refused; empty if that was not the reason."""
+        """Return the command that grants the user a refused right; empty for another error."""
         rights = rights_in(str(error)) if "permission" in str(error) else set()
         return self.grant_all(rights) if rights else ""
 
     def grant_all(self, rights: set[str], user: str = "") -> str:
-        """The line that gives the user, or another one, some rights."""
+        """Return the command that grants rights to the user, or to another one."""
         given = " ".join(map(shlex.quote, sorted(rights)))
         return f"{self.cli} ACL SETUSER {shlex.quote(user or self.user)} {given}"
 
 
 def rights_in(text: str) -> set[str]:
-    """What is missing when Redis refuses something: ``+command`` or ``~key``."""
+    """Return the missing rights that an error of Redis names: ``+command`` or ``~key``."""
     return {f"+{name}" for name in _MAY_NOT_RUN.findall(text)} | {
         f"~{name}" for name in _MAY_NOT_ACCESS.findall(text)
     }
 
 
 def redis_cli(address: RedisAddress) -> str:
-    """``redis-cli``, and where; it asks for the password.
+    """Return the ``redis-cli`` command for an address; it asks for the password.
 
-    It names no user: that of a role need not, and had better not, be one who may mend things.
+    It names no user, since that of a role should not have the right to change settings.
     """
     words = ["redis-cli"]
     if address.path:
@@ -97,12 +97,12 @@ def redis_cli(address: RedisAddress) -> str:
 
 
 def is_here(address: RedisAddress) -> bool:
-    """Whether the server is reached without leaving this machine."""
+    """Return whether the server is on this machine."""
     return bool(address.path or _LOOPBACK.fullmatch(address.host))
 
 
 def url_for(address: RedisAddress, host: str, port: Any) -> str:
-    """The variable for another server, with the places of secrets only."""
+    """Return ``REDIS_URL`` for another server, with placeholders for secrets."""
     scheme = "rediss" if address.tls else "redis"
     login = "USER:PASSWORD@" if address.username else ":PASSWORD@" if address.password else ""
     place = f"[{host}]" if ":" in str(host) else host

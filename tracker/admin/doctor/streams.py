@@ -1,4 +1,4 @@
-"""Whether what ingestion writes is what processors read, and how far they are."""
+"""Check that processors read the streams that ingestion writes, and their lag."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tracker.redis.pipeline import existing
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
 
-#: Seconds since it last asked, within which a consumer is alive: it asks every few seconds.
+#: A consumer is alive if it has asked within these seconds: it does so every few seconds.
 ALIVE: Final = 60
 #: Seconds since the oldest unprocessed entry was appended.
 AGE_WARNING: Final = 60
@@ -36,7 +36,7 @@ Living = Mapping[str, Sequence[str]]
 
 @define
 class Traffic:
-    """What is read in this environment and what is written, asked for once."""
+    """The streams that are read in this environment and written, read once."""
 
     server: Server
     configured: Sequence[str]
@@ -45,7 +45,7 @@ class Traffic:
     _lags: dict[str, StreamLag | None] = field(factory=dict, init=False)
 
     async def living(self) -> Living:
-        """Living instance → the streams that it says it writes."""
+        """Return living instance → the streams that its heartbeat names."""
         if self._living is None:
             self._living = await streams_by_instance(self.server.redis)
         return self._living
@@ -63,7 +63,7 @@ class Traffic:
         return (await advertised(self.server.redis)).malformed
 
     async def lag(self, stream: str) -> StreamLag | None:
-        """How far each group of it is; None while there is no such stream."""
+        """Return the lag of a stream's groups; None if there is no such stream."""
         if stream not in self._lags:
             try:
                 self._lags[stream] = await stream_lag(self.server.redis, stream)
@@ -99,7 +99,7 @@ async def instances(traffic: Traffic) -> list[Finding]:
 
 
 def judge_instances(living: Iterable[str]) -> Finding:
-    """What is to be said of the instances that have a heartbeat."""
+    """Judge the instances that have a heartbeat."""
     if names := sorted(living):
         return ok(f"{len(names)} alive: {listed(names)}")
     return warning("no ingest instance is alive", "systemctl start tracker-ingest@1")
@@ -117,7 +117,7 @@ def judge_heartbeat(key: str, why: str, cli: str) -> Finding:
 
 
 async def names(traffic: Traffic) -> list[Finding]:
-    """What instances write is read in this environment."""
+    """Check that processors with this environment read the streams that instances write."""
     living = await traffic.living()
     elsewhere = {
         stream
@@ -155,7 +155,7 @@ def judge_names(
 
 
 async def streams(traffic: Traffic) -> list[Finding]:
-    """The streams are there, or may be."""
+    """Check that the keys of the streams are streams, or missing."""
     found = []
     for stream in await traffic.streams():
         kind = (await traffic.server.redis.execute("TYPE", stream)).decode()
@@ -165,7 +165,7 @@ async def streams(traffic: Traffic) -> list[Finding]:
 
 
 def judge_stream(stream: str, kind: str, entries: int, cli: str) -> Finding:
-    """What is to be said of a key that is to be a stream."""
+    """Judge a key that should be a stream."""
     if kind == "none":
         return ok(f"{stream}: not there yet, the first position makes it")
     if kind == "stream":
@@ -178,7 +178,7 @@ def judge_stream(stream: str, kind: str, entries: int, cli: str) -> Finding:
 
 
 async def groups(traffic: Traffic) -> list[Finding]:
-    """A processor reads each of them."""
+    """Check that a processor reads each stream."""
     written = {stream for its in (await traffic.living()).values() for stream in its}
     return [
         judge_group(stream, await traffic.lag(stream), stream in written)
@@ -187,7 +187,7 @@ async def groups(traffic: Traffic) -> list[Finding]:
 
 
 def judge_group(stream: str, lag: StreamLag | None, written: bool) -> Finding:
-    """What is to be said of the group that processors read a stream by.
+    """Judge the group by which processors read a stream.
 
     :param written: whether a living instance writes the stream.
     """
@@ -208,7 +208,7 @@ def judge_group(stream: str, lag: StreamLag | None, written: bool) -> Finding:
 
 
 async def lags(traffic: Traffic) -> list[Finding]:
-    """They are not far behind."""
+    """Check that the processors are not far behind."""
     found = []
     for stream in await traffic.streams():
         if group := await _group(traffic, stream):
@@ -217,7 +217,7 @@ async def lags(traffic: Traffic) -> list[Finding]:
 
 
 def judge_lag(stream: str, group: GroupLag) -> Finding:
-    """What is to be said of what a group has not finished."""
+    """Judge the entries that a group has not finished."""
     waiting = "an unknown number of" if group.total is None else group.total
     seen = f"{stream}: {waiting} entries not processed, the oldest {group.oldest_age:.0f} s old"
     if group.oldest_age <= AGE_WARNING:
@@ -227,7 +227,7 @@ def judge_lag(stream: str, group: GroupLag) -> Finding:
 
 
 async def dead(traffic: Traffic) -> list[Finding]:
-    """No entry was put aside."""
+    """Check that there are no dead letters."""
     return [
         judge_dead(stream, await traffic.size(dead_letters(stream)))
         for stream in await traffic.streams()
@@ -235,7 +235,7 @@ async def dead(traffic: Traffic) -> list[Finding]:
 
 
 def judge_dead(stream: str, count: int) -> Finding:
-    """What is to be said of so many dead letters of a stream."""
+    """Judge the number of dead letters of a stream."""
     if not count:
         return ok(f"{stream}: none")
     if count < 0:
@@ -252,6 +252,6 @@ async def _group(traffic: Traffic, stream: str) -> GroupLag | None:
 
 
 def _readers(group: GroupLag | None) -> list[str]:
-    """The consumers that are alive."""
+    """Return the consumers that are alive."""
     consumers = () if group is None else group.consumers
     return [one.name for one in consumers if one.idle <= ALIVE]

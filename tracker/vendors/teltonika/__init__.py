@@ -2,9 +2,9 @@
 
 ``login`` and ``frame`` delimit what is on the wire, ``avl`` reads and writes the
 records in a frame, ``positions`` turns them into stream entries; they are pure.
-``protocol`` holds the conversation with a device.
+``dialect`` and ``datagram_dialect`` are the server's side of the protocol.
 
-For those who look at bytes: ``units`` tells by its first bytes what something is,
-``document`` and ``parsing`` are its form in JSON, both ways, ``dictionary`` knows names
-and scales of IO elements. They are pure, too, and no part of serving devices.
+For people who examine bytes: ``units`` recognises a unit by its first bytes, ``document`` and
+``parsing`` convert it to JSON and back, and ``dictionary`` has names and scales of IO elements.
+They are pure, too, and not used for serving devices.
 """
