@@ -25,6 +25,11 @@ class OwnProcess:
             self._process = subprocess.Popen(command, stdout=output, stderr=output, **options)
 
     @property
+    def started(self) -> bool:
+        """Whether a test has started it, and not ended it since."""
+        return self._process is not None
+
+    @property
     def pid(self) -> int:
         """Its process id."""
         assert self._process is not None

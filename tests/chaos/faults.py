@@ -148,14 +148,16 @@ class Faults:
     def _kill_stalled(self, seconds: float, name: str, daemon: Daemon, link: Proxy) -> None:
         """Kill a role that waits for an answer, so that its requests are lost, too."""
         link.stall()
-        self._wait(seconds / 2)
-        self.note_memory(name)
-        if not self._ended_by_itself(name, daemon):
-            daemon.kill()
-            link.cut()
-            daemon.start(ready=False)
-        self._wait(seconds / 4)
-        link.heal()
+        try:
+            self._wait(seconds / 2)
+            self.note_memory(name)
+            if not self._ended_by_itself(name, daemon):
+                daemon.kill()
+                link.cut()
+                daemon.start(ready=False)
+            self._wait(seconds / 4)
+        finally:
+            link.heal()
 
     def _restart(self, seconds: float, name: str, daemon: Daemon) -> None:
         self.note_memory(name)
@@ -178,7 +180,7 @@ class Faults:
 
     def note_memory(self, name: str) -> None:
         """Note the memory of a role before its process is gone."""
-        self.peaks[name] = max(self.peaks[name], self._stage.memory().get(name, 0))
+        self.peaks[name] = max(self.peaks[name], self._stage.peak(name))
 
     def _hang(self, seconds: float, daemon: Daemon) -> None:
         os.kill(daemon.pid, signal.SIGSTOP)

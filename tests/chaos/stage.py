@@ -176,7 +176,12 @@ class Stage:
 
     def memory(self) -> dict[str, int]:
         """Role → the most memory that its process has had, in bytes."""
-        return {name: _peak(daemon.pid) for name, daemon in self.daemons.items()}
+        return {name: self.peak(name) for name in self.daemons}
+
+    def peak(self, name: str) -> int:
+        """Return the most memory that the process of a role has had, in bytes; 0: none runs."""
+        daemon = self.daemons[name]
+        return _peak(daemon.pid) if daemon.started else 0
 
 
 def _peak(pid: int) -> int:
