@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import pytest
 from twisted.logger import LogEvent, capturedLogs
 
+from tests.unit.control.reached import Bench
 from tests.unit.control.wire import Client, Port
 
 
@@ -25,3 +26,11 @@ def client(port: Port) -> Client:
 def logged() -> Iterator[Sequence[LogEvent]]:
     with capturedLogs() as events:
         yield events
+
+
+@pytest.fixture
+def bench() -> Bench:
+    """Return a client that is connected, and its port."""
+    bench = Bench()
+    bench.endpoint.succeed()
+    return bench

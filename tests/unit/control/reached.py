@@ -1,0 +1,117 @@
+"""A client, and a control port that it reaches when the test says so."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from attrs import define, field
+from twisted.internet import error as network
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProtocolFactory, IStreamClientEndpoint
+from twisted.internet.task import Clock
+from twisted.test.iosim import FakeTransport, IOPump
+from zope.interface import implementer
+
+from tests.unit.control.wire import Port, ServerTransport
+from tracker.control.access import ControlRole
+from tracker.control.client import ControlClient
+
+
+def refusal() -> Exception:
+    """What nobody listening comes to."""
+    return network.ConnectionRefusedError(errno.ECONNREFUSED, "no")
+
+
+@implementer(IStreamClientEndpoint)
+@define
+class Endpoint:
+    """Leads to a control port, while there is one; the test says when."""
+
+    clock: Clock
+    port: Port | None = None
+    attempts: list[tuple[IProtocolFactory, Deferred[Any]]] = field(factory=list)
+    pump: IOPump | None = None
+    far: ServerTransport | None = None
+    cancelled: int = 0
+    cancelling: Callable[[], None] = lambda: None
+
+    def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
+        def cancel(_: object) -> None:
+            self.cancelled += 1
+            self.cancelling()
+
+        attempt: Deferred[Any] = Deferred(cancel)
+        self.attempts.append((protocolFactory, attempt))
+        return attempt
+
+    def succeed(self) -> None:
+        """The attempt that is under way succeeds."""
+        assert self.port is not None
+        factory, attempt = self.attempts.pop(0)
+        near: Any = factory.buildProtocol(None)  # type: ignore[arg-type]
+        server = self.port.build()
+        self.far = ServerTransport(server)
+        transport = Near(near)
+        server.makeConnection(self.far)
+        near.makeConnection(transport)
+        self.pump = IOPump(near, server, transport, self.far, False, clock=self.clock)
+        attempt.callback(near)
+        self.pump.flush()
+
+    def fail(self, error: Exception) -> None:
+        """It fails."""
+        self.attempts.pop(0)[1].errback(error)
+
+    def lose(self) -> None:
+        """The instance goes away."""
+        assert self.far is not None
+        assert self.pump is not None
+        self.far.abortConnection()
+        self.pump.flush()
+
+
+class Near(FakeTransport):
+    def __init__(self, protocol: Any) -> None:
+        super().__init__(protocol, False)
+        self.aborted = False
+
+    def abortConnection(self) -> None:
+        self.aborted = True
+        super().abortConnection()
+
+
+class Bench:
+    """A client, and the port that it may reach."""
+
+    def __init__(self, retry: bool = True, role: ControlRole = ControlRole.OPERATE) -> None:
+        self.port = Port(role)
+        self.clock = self.port.clock
+        self.endpoint = Endpoint(self.clock, self.port)
+        self.client = ControlClient(self.clock, self.endpoint, "test", retry)
+        self.client.startService()
+
+    def begin(self, coroutine: Coroutine[Any, Any, Any]) -> list[Any]:
+        """Has the result, or the exception, when there is one."""
+        results: list[Any] = []
+        Deferred.fromCoroutine(coroutine).addCallbacks(
+            results.append, lambda failure: results.append(failure.value)
+        )
+        self.flush()
+        return results
+
+    def ask(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        """The result, or the exception, that is there at once."""
+        (result,) = self.begin(coroutine)
+        return result
+
+    def flush(self) -> None:
+        if self.endpoint.pump is not None:
+            self.endpoint.pump.flush()
+
+    def stop(self) -> list[Any]:
+        stopped: list[Any] = []
+        self.client.stopService().addBoth(stopped.append)
+        self.flush()
+        return stopped
