@@ -25,7 +25,7 @@ Anything else ends the connection.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from twisted.internet.task import Clock
 
@@ -147,3 +147,26 @@ class LineTalk(Talk):
             return ConnectionFactory(gateway, limits, clock, LineDialect)
 
         super().__init__(factory, limits, gateway, lingers)
+
+
+def logged_in(limits: Limits | None = None, **options: Any) -> LineTalk:
+    talk = LineTalk(limits, **options)
+    talk.send(LOGIN)
+    assert talk.answer() == b"welcome\n"
+    return talk
+
+
+def published(talk: LineTalk) -> list[str]:
+    return [entry.payload for entries, _ in talk.gateway.published for entry in entries]
+
+
+def ask(talk: LineTalk, radio_sleeps: float = 0) -> list[object]:
+    """Ask for a turn, and write a command when it comes; return what becomes of that."""
+    came: list[object] = []
+
+    def write(_: None) -> None:
+        came.append("turn")
+        talk.protocol.write_command(b"command\n")
+
+    talk.protocol.when_free(radio_sleeps).addCallbacks(write, lambda no: came.append(no.type))
+    return came
