@@ -175,7 +175,7 @@ class Answer:
 
 
 @frozen
-class Outcome:
+class StatusUpdate:
     """A status with its reason or answer."""
 
     status: Status
@@ -185,13 +185,13 @@ class Outcome:
     """The device's answer; or an explanation of the reason."""
 
     @classmethod
-    def failed(cls, reason: Reason, response: str = "") -> Outcome:
+    def failed(cls, reason: Reason, response: str = "") -> StatusUpdate:
         """Return a failure."""
         return cls(Status.FAILED, reason.value, response)
 
 
-DELIVERED: Final = Outcome(Status.DELIVERED)
-EXPIRED: Final = Outcome(Status.EXPIRED)
+DELIVERED: Final = StatusUpdate(Status.DELIVERED)
+EXPIRED: Final = StatusUpdate(Status.EXPIRED)
 
 
 @frozen
@@ -202,14 +202,14 @@ class Response:
     device_id: str
     instance_id: str
     """ID of the instance that gave the response, or the janitor's name."""
-    outcome: Outcome
+    update: StatusUpdate
     at: str
     """ISO 8601 UTC."""
 
     @property
     def final(self) -> bool:
         """True if no other response follows."""
-        return self.outcome.status is not Status.DELIVERED
+        return self.update.status is not Status.DELIVERED
 
     @classmethod
     def from_fields(cls, fields: Mapping[bytes, bytes]) -> Response:
@@ -225,12 +225,12 @@ class Response:
             status = Status(texts.get("status", ""))
         except ValueError:
             raise ValueError(f"status: {shown(texts.get('status', ''))} is not one") from None
-        outcome = Outcome(status, texts.get("reason", ""), texts.get("response", ""))
+        update = StatusUpdate(status, texts.get("reason", ""), texts.get("response", ""))
         return cls(
             texts.get("command_id", ""),
             texts.get("device_id", ""),
             texts.get("instance_id", ""),
-            outcome,
+            update,
             texts.get("at", ""),
         )
 

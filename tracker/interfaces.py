@@ -84,7 +84,7 @@ Observer = Callable[[Traffic, bytes], None]
 
 
 @frozen
-class SessionFacts:
+class ConnectionFigures:
     """Figures of a connection. Times are seconds since 1970 (UTC)."""
 
     since: float
@@ -99,11 +99,11 @@ class SessionFacts:
     """Bytes that were received."""
 
 
-class SessionEnded(Exception):
+class ConnectionEnded(Exception):
     """The connection has ended, or is about to."""
 
 
-class ISession(IPeer):
+class IConnection(IPeer):
     """One connection of a device, as its gateway sees it."""
 
     host: str = Attribute(
@@ -116,7 +116,7 @@ class ISession(IPeer):
     def retire() -> None:
         """Close the connection as soon as nothing of the device is under way on it."""
 
-    def facts() -> SessionFacts:
+    def figures() -> ConnectionFigures:
         """Return the figures of the connection, once a device has logged in."""
 
     def observe(observer: Observer | None) -> None:  # noqa: N805
@@ -137,11 +137,11 @@ class ISession(IPeer):
 
         :param radio_sleeps: seconds of silence after which the device may not listen; then it
             has to be heard first. 0: it always listens.
-        :return: fails with :class:`SessionEnded`; may be cancelled.
+        :return: fails with :class:`ConnectionEnded`; may be cancelled.
         """
 
     def write_command(data: bytes) -> None:  # noqa: N805
-        """Write a command, now that the session is free for it.
+        """Write a command, now that the connection is free for it.
 
         The next message that may be its answer is exempt from the device's rate of messages.
         """
@@ -234,13 +234,13 @@ class IGateway(Interface):
     def admits(address: IAddress | None) -> bool:  # noqa: N805
         """Return whether there is room for a connection from this address; if so, reserve it."""
 
-    def opened(session: ISession) -> None:  # noqa: N805
+    def opened(connection: IConnection) -> None:  # noqa: N805
         """Note that an admitted connection was made."""
 
     def admission(device_id: str) -> Admission:  # noqa: N805
         """Decide on a device that has no connection to log in on."""
 
-    def login(session: ISession, device_id: str) -> Admission:  # noqa: N805
+    def login(connection: IConnection, device_id: str) -> Admission:  # noqa: N805
         """Decide on a device that logs in; if it is served, close its older connection."""
 
     def publish(entries: Sequence[Entry]) -> Deferred[None]:  # noqa: N805
@@ -259,7 +259,7 @@ class IGateway(Interface):
             it, and let the device wait.
         """
 
-    def answered(session: ISession, answer: Answer) -> None:  # noqa: N805
+    def answered(connection: IConnection, answer: Answer) -> None:  # noqa: N805
         """Pass on what may be the answer to a command."""
 
     def lost(peer: IPeer, count: int) -> None:  # noqa: N805
@@ -279,7 +279,7 @@ class IGateway(Interface):
     def noticed(peer: IPeer, what: str) -> None:  # noqa: N805
         """Log something odd that hurts nothing; once a connection."""
 
-    def closed(session: ISession) -> None:  # noqa: N805
+    def closed(connection: IConnection) -> None:  # noqa: N805
         """Note that a connection has ended."""
 
 
@@ -290,7 +290,7 @@ class ConnectionFacts:
     device_id: str
     vendor: str
     address: str
-    session: SessionFacts
+    figures: ConnectionFigures
 
 
 class IInstance(Interface):

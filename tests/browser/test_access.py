@@ -29,8 +29,8 @@ def port() -> int:
 def console(plane: Plane, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     """A console with TLS and two operators."""
     folder = tmp_path_factory.mktemp("guarded")
-    for name, role in (("anna", "operate"), ("ben", "read")):
-        add_operator(folder, name, role)
+    for name, permission in (("anna", "operate"), ("ben", "read")):
+        add_operator(folder, name, permission)
     certificate = certify(folder, "127.0.0.1")
     console = plane.serve(
         f"ssl:{port}:privateKey={key_of(certificate)}:certKey={certificate}",
@@ -48,10 +48,10 @@ def guarded(console: Daemon, port: int) -> str:
     return f"https://127.0.0.1:{port}/"
 
 
-def add_operator(folder: Path, name: str, role: str) -> None:
+def add_operator(folder: Path, name: str, permission: str) -> None:
     subprocess.run(
         [
-            *(BIN / "tracker-admin", "console-operator", "add", "--role", role),
+            *(BIN / "tracker-admin", "console-operator", "add", "--permission", permission),
             *("--file", folder / "operators", name),
         ],
         input=f"{PASSWORD}\n",

@@ -198,7 +198,7 @@ class Round:
 
     @staticmethod
     def _settle(stage: Stage, tcp: list[TcpDevice], verdict: Verdict) -> None:
-        """Wait until the registry says where the devices are, and heartbeats who lives."""
+        """Wait until the device registry says where the devices are, and heartbeats who lives."""
 
         def differences() -> set[Any]:
             found = {

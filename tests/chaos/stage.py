@@ -144,12 +144,12 @@ class Stage:
         if self.wiring.tls is None:
             return (*options, f"teltonika=tcp:{plain}", "--control", f"tcp:{control}:plaintext=1")
         certs = self.wiring.tls.certs
-        roles = self.folder / "roles"
-        roles.write_text("bridge operate\n")
+        permissions = self.folder / "permissions"
+        permissions.write_text("bridge operate\n")
         return (
             *options,
             f"teltonika=ssl:{plain}:privateKey={key_of(self.wiring.tls.ca)}:certKey={self.wiring.tls.ca}",
-            *("--control-roles", str(roles), "--control"),
+            *("--control-permissions", str(permissions), "--control"),
             f"ssl:{control}:privateKey={certs}/server.key:certKey={certs}/server.pem"
             f":clientCA={certs}/ca.pem",
         )

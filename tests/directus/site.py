@@ -40,14 +40,14 @@ class Site:
         port: int | None = None,
         control: str = "",
         options: tuple[str, ...] = (),
-        roles: Path | None = None,
+        permissions: Path | None = None,
     ) -> None:
         self.directus = directus
         self.redis = redis
         control = control or f"unix:{folder / 'control.sock'}"
         self.ingest = Ingest(
             *(folder, redis, "--instance-id", "one", "--control", control),
-            *(() if roles is None else ("--control-roles", str(roles))),
+            *(() if permissions is None else ("--control-permissions", str(permissions))),
         )
         self.bridge = Daemon(
             *(folder, "bridge", "bridge", "--redis", redis.url),

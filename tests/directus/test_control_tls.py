@@ -15,8 +15,8 @@ from tests.waiting import wait_for
 def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: Prepared) -> None:
     directus.wipe()
     ours, theirs = certificates(tmp_path / "ours"), certificates(tmp_path / "theirs")
-    roles = tmp_path / "roles"
-    roles.write_text("bridge read\n")
+    permissions = tmp_path / "permissions"
+    permissions.write_text("bridge read\n")
     port = free_port()
     control = (
         f"ssl:{port}:privateKey={ours}/server.key:certKey={ours}/server.pem:clientCA={ours}/ca.pem"
@@ -26,7 +26,7 @@ def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: P
         return Site(
             *(tmp_path, redis, directus.server, directus.bridge_token_file.parent),
             control=control,
-            roles=roles,
+            permissions=permissions,
             options=options,
         )
 
@@ -45,7 +45,10 @@ def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: P
         for given, told in (
             ((), "it has TLS: --control-key, --control-cert and --control-ca are needed"),
             (options(theirs), "its certificate is not of the authority in --control-ca"),
-            (options(ours), "that takes the role operate, which the bridge does not have there"),
+            (
+                options(ours),
+                "that requires the permission operate, which the bridge does not have there",
+            ),
         ):
             if bridge.bridge.log.exists():
                 assert bridge.bridge.stop() == 0
@@ -55,7 +58,7 @@ def test_a_control_port_with_tls(tmp_path: Path, redis: RedisServer, directus: P
             assert reason(bridge).startswith(f"ssl:127.0.0.1:{port}: ")
             assert bridge.status(key) == "pending"
             assert "Traceback" not in bridge.bridge.text
-        roles.write_text("bridge operate\n")
+        permissions.write_text("bridge operate\n")
         command = read_command(device)
         answer(device, "INI:1", command)
         wait_for(lambda: bridge.status(key) == "responded", "responded")

@@ -16,7 +16,7 @@ from tracker.position import Position
 
 DEVICE: Final = "356307042441013"
 OTHER: Final = "356307042441021"
-STUCK: Final = "356307042441039"
+WATCHDOG_TIMEOUT: Final = "356307042441039"
 
 #: Healthy streams: a configured one, and one that only the last heartbeat names.
 STREAM: Final = "telemetry:teltonika"
@@ -135,9 +135,9 @@ def _commands(client: Any) -> None:
     gone = f"commands:outbound:{GONE}"
     client.execute_command("XADD", gone, "*", *_wide())
     client.xadd(gone, {b"command_id": b"\xff", "payload": HUGE, "expires_at": HUGE})
-    client.xadd(gone, fields("stuck", STUCK))
-    client.hset(f"commands:waiting:{STUCK}", "a", "b")
-    client.sadd("commands:waiting", STUCK, b"\xff", LONG, "\n\x1b[31m", "")
+    client.xadd(gone, fields("stuck", WATCHDOG_TIMEOUT))
+    client.hset(f"commands:waiting:{WATCHDOG_TIMEOUT}", "a", "b")
+    client.sadd("commands:waiting", WATCHDOG_TIMEOUT, b"\xff", LONG, "\n\x1b[31m", "")
     client.xadd(b"commands:outbound:\xff", fields("never", DEVICE))
     client.hset("commands:outbound:a-list", "a", "b")
     client.xadd("commands:outbound:last", fields("last", DEVICE, expires_in=-1), id=LAST_ID)

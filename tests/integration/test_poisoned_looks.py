@@ -24,7 +24,7 @@ from tests.integration.poison import (
     LAST,
     LAST_ID,
     STREAM,
-    STUCK,
+    WATCHDOG_TIMEOUT,
     is_line,
     poison,
     position,
@@ -45,7 +45,7 @@ from tracker.control.commands import (
     GetDevice,
     Info,
     Lag,
-    ListRegistry,
+    ListDeviceRegistry,
     NoSuchCommand,
     RedisUnavailable,
 )
@@ -135,11 +135,13 @@ async def test_control_port(asking: Asking) -> None:
             more = page["more"]
         found = {one["stream"]: one for one in groups if one["group"] == "processor"}
         assert all((found[stream]["lag"], found[stream]["entries"]) == (1, 3) for stream in [LAST])
-        rows = (await asking.ask(ListRegistry))["devices"]
+        rows = (await asking.ask(ListDeviceRegistry))["devices"]
         assert {"device_id": DEVICE, "instance_id": GOOD, "vendor": "teltonika"} in rows
         assert (await asking.ask(GetDevice, device_id=DEVICE))["instance_id"] == GOOD
         for command_id in ("hash", "huge"):
-            error = await asking.refusal(CommandStatus, command_id=command_id, device_id=STUCK)
+            error = await asking.refusal(
+                CommandStatus, command_id=command_id, device_id=WATCHDOG_TIMEOUT
+            )
             assert isinstance(error, NoSuchCommand), error
         answer = await asking.ask(CommandStatus, command_id="nowhere")
         assert answer["status"] == "responded"
@@ -187,7 +189,15 @@ async def test_doctor(redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> No
     assert [one for one in report.findings if "the check broke" in one.seen] == []
     assert [one for one in report.findings if not is_line(one.seen)] == []
     assert len(report.findings) < 1000
-    checks = ("streams", "groups", "lag", "dead-letters", "stream-names", "registry", "instances")
+    checks = (
+        "streams",
+        "groups",
+        "lag",
+        "dead-letters",
+        "stream-names",
+        "device-registry",
+        "instances",
+    )
     for check in (*checks, "orphaned-commands", "waiting-commands"):
         assert any(one.status is not Status.SKIPPED for one in report.all(check)), check
     seen = [one for one in report.all("lag") if one.seen.startswith(f"{LAST}: 1 ")]
@@ -242,7 +252,7 @@ async def see_the_others(
         commands_wait=True,
         interval=0.05,
         health=Health(),
-        registry=CollectorRegistry(),
+        metrics_registry=CollectorRegistry(),
     )
     role.startService()
     await until(lambda: not redis.client.xrange(f"{LAST}:dead", old[0], old[0]), f"{key}: trimmed")
@@ -273,7 +283,7 @@ async def test_a_flood_of_heartbeats(redis: RedisServer, connected: Connected) -
         commands_wait=True,
         interval=0.05,
         health=health,
-        registry=CollectorRegistry(),
+        metrics_registry=CollectorRegistry(),
     )
     published: list[bytes] = []
     sampler = sampler_of(connected, published)

@@ -29,7 +29,7 @@ from tests.integration.poison import (
     NO_STREAMS,
     OTHER,
     STREAM,
-    STUCK,
+    WATCHDOG_TIMEOUT,
     is_line,
     poison,
     position,
@@ -58,7 +58,7 @@ def redis(redis: RedisServer) -> RedisServer:
     return redis
 
 
-def fates(redis: RedisServer) -> dict[str, str]:
+def statuses(redis: RedisServer) -> dict[str, str]:
     """Return command → last status, from the well-formed responses."""
     script = "return redis.call('XRANGE', KEYS[1], '-', '+')"
     found = {}
@@ -75,7 +75,7 @@ async def test_janitor(redis: RedisServer) -> None:
 
     reactor: Any = installed
 
-    health, registry = Health(), CollectorRegistry()
+    health, metrics_registry = Health(), CollectorRegistry()
     role = janitor_role(
         reactor,
         redis.address,
@@ -84,11 +84,11 @@ async def test_janitor(redis: RedisServer) -> None:
         commands_wait=True,
         interval=0.05,
         health=health,
-        registry=registry,
+        metrics_registry=metrics_registry,
     )
 
     def rounds() -> float:
-        return registry.get_sample_value("tracker_janitor_rounds_total") or 0.0
+        return metrics_registry.get_sample_value("tracker_janitor_rounds_total") or 0.0
 
     with quiet() as captured:
         role.startService()
@@ -97,7 +97,7 @@ async def test_janitor(redis: RedisServer) -> None:
     for stream in HEALTHY:
         assert redis.client.xlen(stream) == 1, stream
     assert redis.client.hgetall("connections:registry") == {DEVICE.encode(): GOOD.encode()}
-    told = fates(redis)
+    told = statuses(redis)
     assert (told["expired"], told["waited"]) == ("expired", "expired")
     assert not redis.client.exists("commands:outbound:last")
     # Each malformed key is named once, and the same in each round.
@@ -105,11 +105,11 @@ async def test_janitor(redis: RedisServer) -> None:
     assert len(keys) == len(set(keys))
     assert {
         *("instance:heartbeat:a-deep", "instance:heartbeat:a-hash", "instance:heartbeat:a-names"),
-        *(r"instance:heartbeat:\xff\n", "commands:waiting:" + STUCK),
+        *(r"instance:heartbeat:\xff\n", "commands:waiting:" + WATCHDOG_TIMEOUT),
     } & set(keys)
     reason = health.reasons["retention"]
     assert is_line(reason)
-    assert registry.get_sample_value("tracker_janitor_last_round_timestamp_seconds")
+    assert metrics_registry.get_sample_value("tracker_janitor_last_round_timestamp_seconds")
 
 
 @ensureDeferred
@@ -118,9 +118,11 @@ async def test_lag_watch(redis: RedisServer, connected: Connected) -> None:
 
     reactor: Any = installed
 
-    health, registry = Health(), CollectorRegistry()
+    health, metrics_registry = Health(), CollectorRegistry()
     streams = [*HEALTHY, *NO_STREAMS, "telemetry:groups"]
-    watch = LagWatch(reactor, connected.connection, streams, health=health, registry=registry)
+    watch = LagWatch(
+        reactor, connected.connection, streams, health=health, metrics_registry=metrics_registry
+    )
     with quiet():
         watch.startService()
         await until(lambda: health.details["lag"], "looked")
@@ -131,7 +133,7 @@ async def test_lag_watch(redis: RedisServer, connected: Connected) -> None:
     groups = found["telemetry:groups"]["groups"]
     assert "processor" in groups
     assert len(groups) <= 50
-    text = generate_latest(registry).decode()
+    text = generate_latest(metrics_registry).decode()
     assert max(map(len, text.splitlines())) < MAX_LINE
     assert text.count("tracker_group_consumer_idle_seconds{") <= 60
 
@@ -143,9 +145,13 @@ async def test_drift_guard(redis: RedisServer, connected: Connected) -> None:
     reactor: Any = installed
 
     reports: list[str | None] = []
-    registry = CollectorRegistry()
+    metrics_registry = CollectorRegistry()
     guard = DriftGuard(
-        reactor, connected.connection, [STREAM], Condition(reports.append), registry=registry
+        reactor,
+        connected.connection,
+        [STREAM],
+        Condition(reports.append),
+        metrics_registry=metrics_registry,
     )
     redis.client.xreadgroup("processor", "alive", {LAST: ">"})
     with quiet():
@@ -155,7 +161,7 @@ async def test_drift_guard(redis: RedisServer, connected: Connected) -> None:
     assert reports[-1] is not None
     assert is_line(reports[-1])
     assert "cannot" not in reports[-1]
-    unread = registry.get_sample_value("tracker_unread_streams")
+    unread = metrics_registry.get_sample_value("tracker_unread_streams")
     assert unread is not None
     # One that no group reads, two that are no streams, and 100 of one heartbeat's 1,000.
     assert unread == 103
@@ -231,7 +237,7 @@ async def test_command_delivery(redis: RedisServer, instances: Instances) -> Non
     wide = [text for number in range(9000) for text in (f"n{number}", "v")]
     redis.client.execute_command("XADD", stream, "*", *wide)
     redis.client.xadd(stream, {"command_id": "\x1b[31m", "payload": HUGE, "expires_at": HUGE})
-    redis.client.xadd(stream, fields("stuck", STUCK))
+    redis.client.xadd(stream, fields("stuck", WATCHDOG_TIMEOUT))
     redis.client.hset("commands:sent:doubtful", "a", "b")
     for command_id, entry_id in (("doubtful", "*"), ("good", "*"), ("last", LAST_ID)):
         redis.client.xadd(stream, fields(command_id, DEVICE, command_id), id=entry_id)
@@ -241,8 +247,8 @@ async def test_command_delivery(redis: RedisServer, instances: Instances) -> Non
         for text in ("good", "last"):
             await one.until(lambda: text in device.written, f"{text} is written")  # noqa: B023
             device.say("fine")
-            await one.until(lambda: fates(redis).get(text) == "responded", f"{text}: answered")  # noqa: B023
-    assert fates(redis)["good"] == "responded"
+            await one.until(lambda: statuses(redis).get(text) == "responded", f"{text}: answered")  # noqa: B023
+    assert statuses(redis)["good"] == "responded"
     assert all(is_line(reason or "") for reason in one.reports)
 
 

@@ -271,7 +271,7 @@ def test_devices_are_served_over_tls_as_documented(site: Site) -> None:
 
 def test_the_control_port_has_tls_as_documented(site: Site) -> None:
     site.follow("tls", "tls-control-make")
-    site.settings("control.roles", block("tls", "tls-control-roles"))
+    site.settings("control.permissions", block("tls", "tls-control-permissions"))
     site.settings("ingest-1.env", block("tls", "tls-control-settings"))
     site.follow("tls", "tls-control-restart")
     site.settings("admin.conf", block("tls", "tls-control-client"))
@@ -284,7 +284,7 @@ def test_the_control_port_has_tls_as_documented(site: Site) -> None:
     denied = run("tracker-admin", "--control", bob, "drop", "356307042441013")
     assert (denied.returncode, denied.stderr) == (
         4,
-        "tracker-admin: not permitted: that takes the role operate\n",
+        "tracker-admin: not permitted: that requires the permission operate\n",
     )
     site.say(
         "control port over TLS, by docs/tls.rst: alice operates, bob reads, from elsewhere too"

@@ -64,7 +64,7 @@ def responses(redis: RedisServer) -> dict[str, list[dict[str, str]]]:
     return Responses(redis).read()
 
 
-def fates(redis: RedisServer) -> dict[str, str]:
+def statuses(redis: RedisServer) -> dict[str, str]:
     """Command id → its final status (and reason); asserts that there is one at most."""
     result = {}
     for command_id, answers in responses(redis).items():
@@ -78,7 +78,7 @@ def fates(redis: RedisServer) -> dict[str, str]:
     return result
 
 
-def registry(redis: RedisServer) -> dict[str, str]:
+def device_registry(redis: RedisServer) -> dict[str, str]:
     """Device → instance."""
     found: dict[bytes, bytes] = redis.client.hgetall("connections:registry")
     return {device.decode(): owner.decode() for device, owner in found.items()}

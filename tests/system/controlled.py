@@ -40,7 +40,7 @@ class Site:
         certs = folder / "certs"
         made = admin("certs", str(certs), "--client", "alice", "--client", "bob")
         assert made.returncode == 0, made.stderr
-        (folder / "roles").write_text("alice operate\n* read\n")
+        (folder / "permissions").write_text("alice operate\n* read\n")
         self._tls = free_port()
         self.one = self.ingest("one")
         self.two = self.ingest("two")
@@ -48,7 +48,7 @@ class Site:
             "three",
             f"ssl:{self._tls}:privateKey={certs}/server.key:certKey={certs}/server.pem"
             f":clientCA={certs}/ca.pem",
-            *("--control-roles", str(folder / "roles")),
+            *("--control-permissions", str(folder / "permissions")),
         )
 
     def ingest(self, name: str, control: str = "", *options: str) -> Ingest:

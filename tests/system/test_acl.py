@@ -12,7 +12,7 @@ import pytest
 from tests.admin import admin
 from tests.guarded import GuardedServer
 from tests.servers import free_port
-from tests.system.commands import fates, fields, registry, responses
+from tests.system.commands import device_registry, fields, responses, statuses
 from tests.system.processes import Daemon, Simulation, environment, stored
 from tests.system.raw import STREAM
 from tests.waiting import wait_for
@@ -108,13 +108,13 @@ def test_positions_come_through_an_outage_too(site: Site, fleet: Simulation) -> 
     wait_for(lambda: not site.redis.client.xpending(STREAM, "processor")["pending"], "finished")
     for daemon in site.daemons:
         assert daemon.stop() == 0
-    assert registry(site.redis) == {}
+    assert device_registry(site.redis) == {}
     nothing_was_denied(site)
 
 
 def test_what_others_have_left_is_taken_over(site: Site, fleet: Simulation) -> None:
     redis = site.redis.client
-    device, owner = next(iter(registry(site.redis).items()))
+    device, owner = next(iter(device_registry(site.redis).items()))
     assert owner == "one"
     # An entry that is no position …
     redis.execute_command("XADD", STREAM, "*", "no", "position")
@@ -125,11 +125,11 @@ def test_what_others_have_left_is_taken_over(site: Site, fleet: Simulation) -> N
     redis.xadd("commands:outbound:gone", fields("to-nobody", NOBODY, expires_in=3))
     redis.xadd("commands:outbound:gone", {"no": "command"})
     wait_for(lambda: redis.xlen(DEAD) == 1, "put aside")
-    wait_for(lambda: "to-a-device" in fates(site.redis), "it has an answer", timeout=40)
-    wait_for(lambda: "to-nobody" in fates(site.redis), "it has expired", timeout=40)
-    assert fates(site.redis)["to-a-device"] == "responded"
-    assert fates(site.redis)["to-nobody"] == "expired"
-    wait_for(lambda: NOBODY not in registry(site.redis), "forgotten")
+    wait_for(lambda: "to-a-device" in statuses(site.redis), "it has an answer", timeout=40)
+    wait_for(lambda: "to-nobody" in statuses(site.redis), "it has expired", timeout=40)
+    assert statuses(site.redis)["to-a-device"] == "responded"
+    assert statuses(site.redis)["to-nobody"] == "expired"
+    wait_for(lambda: NOBODY not in device_registry(site.redis), "forgotten")
     wait_for(lambda: not redis.exists("commands:outbound:gone"), "removed")
     # … and what has been read is trimmed.
     wait_for(lambda: "entries trimmed" in site.janitor.text, "a round")
@@ -139,18 +139,18 @@ def test_what_others_have_left_is_taken_over(site: Site, fleet: Simulation) -> N
 
 def test_what_tracker_admin_does(site: Site, fleet: Simulation) -> None:
     redis = site.redis.client
-    device = next(iter(registry(site.redis)))
+    device = next(iter(device_registry(site.redis)))
     said: dict[str, Any] = json.loads(site.admin("-o", "json", "send", device, "getinfo"))
     assert said["status"] == "responded"
     site.admin("status", said["command_id"])
     site.admin("send", NOBODY, "getinfo", "--no-wait", "--expires", "1s")
     wait_for(
-        lambda: "expired" in {fate.split("/")[0] for fate in fates(site.redis).values()},
+        lambda: "expired" in {fate.split("/")[0] for fate in statuses(site.redis).values()},
         "one expires",
     )
     assert responses(site.redis)
     site.admin("connections")
-    site.admin("registry")
+    site.admin("device-registry")
     site.admin("device", device)
     assert STREAM in site.admin("lag")
     fleet.park()

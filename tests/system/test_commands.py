@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from tests.servers import RedisServer
-from tests.system.commands import fates, fields, registry, responses, send
+from tests.system.commands import device_registry, fields, responses, send, statuses
 from tests.system.raw import Ingest, RawDevice, frame
 from tests.waiting import wait_for
 from tracker.outcomes import Decoded
@@ -46,7 +46,7 @@ def online(ingest: Ingest, device_id: str = DEVICE) -> RawDevice:
     device = ingest.connect()
     assert device.login(device_id) == b"\x01"
     assert device.deliver(1)
-    wait_for(lambda: device_id in registry(ingest.redis), "registered")
+    wait_for(lambda: device_id in device_registry(ingest.redis), "registered")
     return device
 
 
@@ -58,7 +58,7 @@ def test_a_command_is_answered(serve: Callable[..., Ingest], redis: RedisServer)
     assert (command.codec.name, command.text, command.imei) == ("12", "getinfo", None)
     wait_for(lambda: responses(redis)["c1"], "delivered")
     answer(device, "INI:2026/1/1", command)
-    wait_for(lambda: "c1" in fates(redis), "answered")
+    wait_for(lambda: "c1" in statuses(redis), "answered")
     delivered, responded = responses(redis)["c1"]
     assert delivered["status"] == "delivered"
     assert responded | {"at": ""} == {
@@ -83,7 +83,7 @@ def test_codec_14_names_the_device_and_may_be_rejected(
     command = read_command(device)
     assert (command.codec.name, command.text, command.imei) == ("14", "getver", DEVICE)
     answer(device, "", command, NACK)
-    wait_for(lambda: fates(redis) == {"c1": "rejected"}, "rejected")
+    wait_for(lambda: statuses(redis) == {"c1": "rejected"}, "rejected")
 
 
 def test_a_command_comes_between_no_packet_and_its_acknowledgement(
@@ -99,7 +99,7 @@ def test_a_command_comes_between_no_packet_and_its_acknowledgement(
     assert read_command(device).text == "getinfo"
     # Half a packet: the next command waits for the acknowledgement of the whole.
     answer(device, "done", Message(MESSAGE_CODECS[0x0C], 5, b""))
-    wait_for(lambda: "c1" in fates(redis), "answered")
+    wait_for(lambda: "c1" in statuses(redis), "answered")
     packet = frame(3)
     device.send(packet[:20])
     send(redis, "one", "c2", DEVICE, "getver")
@@ -119,12 +119,12 @@ def test_after_a_crash_between_writing_and_answering_it_is_in_doubt(
     read_command(device)
     ingest.daemon.kill()
     ingest.daemon.start()
-    wait_for(lambda: fates(redis) == {"written": "failed/in_doubt"}, "in doubt")
+    wait_for(lambda: statuses(redis) == {"written": "failed/in_doubt"}, "in doubt")
     again = online(ingest)
     command = read_command(again)
     assert command.text == "getver"
     answer(again, "Ver:1", command)
-    wait_for(lambda: fates(redis).get("queued") == "responded", "the other one is answered")
+    wait_for(lambda: statuses(redis).get("queued") == "responded", "the other one is answered")
     assert again.says_nothing()
 
 
@@ -144,7 +144,7 @@ def test_what_was_not_written_follows_the_device(
         device.socket.close()
         command = read_command(moved)
         answer(moved, "here", command)
-        wait_for(lambda: fates(redis) == {"c1": "responded"}, "answered")
+        wait_for(lambda: statuses(redis) == {"c1": "responded"}, "answered")
         assert [one["instance_id"] for one in responses(redis)["c1"]] == ["two", "two"]
     finally:
         two.daemon.kill()
@@ -171,14 +171,14 @@ def test_who_is_nowhere_is_waited_for(serve: Callable[..., Ingest], redis: Redis
         command = read_command(device)
         assert command.text == text
         answer(device, text, command)
-    wait_for(lambda: len(fates(redis)) == 2, "answered")
+    wait_for(lambda: len(statuses(redis)) == 2, "answered")
     assert not redis.client.keys("commands:waiting*")
 
 
 def test_or_the_command_fails_at_once(serve: Callable[..., Ingest], redis: RedisServer) -> None:
     serve("--instance-id", "one", "--offline", "fail")
     send(redis, "one", "c1", DEVICE)
-    wait_for(lambda: fates(redis) == {"c1": "failed/offline"}, "failed")
+    wait_for(lambda: statuses(redis) == {"c1": "failed/offline"}, "failed")
 
 
 def test_what_is_no_command_is_answered_and_holds_up_nobody(
@@ -193,9 +193,9 @@ def test_what_is_no_command_is_answered_and_holds_up_nobody(
     redis.client.xadd(outbound, fields("expired", DEVICE, expires_in=-1))
     send(redis, "one", "good", DEVICE)
     answer(device, "fine", read_command(device))
-    wait_for(lambda: len(fates(redis)) == 6, "all are answered")
+    wait_for(lambda: len(statuses(redis)) == 6, "all are answered")
     malformed = "failed/malformed"
-    assert fates(redis) == {
+    assert statuses(redis) == {
         "": malformed,
         "no-text": malformed,
         "no-such-codec": malformed,
@@ -213,6 +213,6 @@ def test_a_stop_passes_commands_on(serve: Callable[..., Ingest], redis: RedisSer
     send(redis, "one", "queued", DEVICE, "getver")
     read_command(device)
     assert ingest.daemon.stop() == 0
-    assert fates(redis) == {"written": "failed/disconnected"}
+    assert statuses(redis) == {"written": "failed/disconnected"}
     assert redis.client.xlen(f"commands:waiting:{DEVICE}") == 1
     assert redis.client.xlen("commands:outbound:one") == 0

@@ -17,7 +17,7 @@ from tests.certificates import certify, key_of
 from tests.confined import settings
 from tests.guarded import GuardedServer
 from tests.servers import free_port
-from tests.system.commands import registry
+from tests.system.commands import device_registry
 from tests.system.processes import BIN, Daemon, environment, run
 from tests.system.raw import STREAM, RawDevice
 from tests.system.test_transports import trusting
@@ -103,8 +103,8 @@ def test_all_roles_do_their_work_in_their_units(
             assert device.deliver(number)
             devices.append(device)
         host = socket.gethostname()
-        wait_for(lambda: len(registry(redis)) == 20, "all are registered")
-        assert set(registry(redis).values()) == {f"{host}-1", f"{host}-2"}
+        wait_for(lambda: len(device_registry(redis)) == 20, "all are registered")
+        assert set(device_registry(redis).values()) == {f"{host}-1", f"{host}-2"}
         wait_for(lambda: not redis.client.xinfo_groups(STREAM)[0]["lag"], "all are read")
         wait_for(lambda: not redis.client.xpending(STREAM, "processor")["pending"], "and stored")
         asked = run("tracker-admin", "--control", f"unix:{tmp_path}/control-{host}-1.sock", "info")

@@ -138,36 +138,36 @@ def ingest(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Daemon]
         daemon.kill()
 
 
-def answers(console: Console, *roles: str) -> dict[str, Any]:
-    """The overview once the control ports of the instances have these roles."""
+def answers(console: Console, *permissions: str) -> dict[str, Any]:
+    """The overview once the control ports of the instances have these permissions."""
 
     def found() -> dict[str, Any]:
         overview = console.overview()
-        there = [one["control"]["role"] for one in overview.get("instances", [])]
-        return overview if there == list(roles) else {}
+        there = [one["control"]["permission"] for one in overview.get("instances", [])]
+        return overview if there == list(permissions) else {}
 
-    return wait_for(found, f"roles {roles}", timeout=60)
+    return wait_for(found, f"permissions {permissions}", timeout=60)
 
 
-@pytest.mark.parametrize("role", ["read", "operate"])
+@pytest.mark.parametrize("permission", ["read", "operate"])
 def test_it_sends_what_the_role_of_its_certificate_lets_it(
-    tmp_path: Path, redis: RedisServer, ingest: Callable[..., Daemon], role: str
+    tmp_path: Path, redis: RedisServer, ingest: Callable[..., Daemon], permission: str
 ) -> None:
     certs = tmp_path / "certs"
     assert admin("certs", str(certs), "--client", "console").returncode == 0
-    roles = tmp_path / "roles"
-    roles.write_text(f"console {role}\n")
+    permissions = tmp_path / "permissions"
+    permissions.write_text(f"console {permission}\n")
     files = f"privateKey={certs}/server.key:certKey={certs}/server.pem:clientCA={certs}/ca.pem"
-    ingest("one", f"ssl:{free_port()}:{files}", "--control-roles", str(roles))
+    ingest("one", f"ssl:{free_port()}:{files}", "--control-permissions", str(permissions))
     console = Console(
         *(tmp_path, redis, "--control-key", f"{certs}/console.key"),
         *("--control-cert", f"{certs}/console.pem", "--control-ca", f"{certs}/ca.pem"),
     )
     try:
         console.start()
-        assert answers(console, role)["sends"] is (role == "operate")
+        assert answers(console, permission)["sends"] is (permission == "operate")
         status, said = console.send("356307042441013", "getinfo")
-        if role == "operate":
+        if permission == "operate":
             assert (status, said["status"]) == (200, "waiting")
             (known,) = wait_for(
                 lambda: console.overview()["commands"]["latest"], "the command is shown"
@@ -232,7 +232,9 @@ def test_operators_are_added_from_a_pipe_and_on_a_terminal(tmp_path: Path) -> No
     command = "console-operator"
     done = admin(command, "add", "--file", file, "anna", typed="correct horse battery\n")
     assert (done.returncode, done.stdout) == (0, "anna (operate) added\n")
-    terminal = Terminal("tracker-admin", command, "add", "--role", "read", "--file", file, "ben")
+    terminal = Terminal(
+        "tracker-admin", command, "add", "--permission", "read", "--file", file, "ben"
+    )
     try:
         terminal.read_until("Password: ")
         terminal.type("another password\n")
@@ -244,8 +246,8 @@ def test_operators_are_added_from_a_pipe_and_on_a_terminal(tmp_path: Path) -> No
         terminal.kill()
     listed = admin(command, "list", "--file", file, "-o", "json")
     assert json.loads(listed.stdout) == [
-        {"name": "anna", "role": "operate"},
-        {"name": "ben", "role": "read"},
+        {"name": "anna", "permission": "operate"},
+        {"name": "ben", "permission": "read"},
     ]
     assert admin(command, "remove", "--file", file, "ben").stdout == "ben removed\n"
     assert admin(command, "remove", "--file", file, "ben").returncode == 1

@@ -25,15 +25,15 @@ from tracker.control.watching import DeviceEvent
 @ensureDeferred
 async def test_everything_once_over_tls(tmp_path: Path, serve: Serve, redis: RedisServer) -> None:
     place = Place("ssl", tmp_path)
-    roles = tmp_path / "roles"
-    roles.write_text("admin operate\neve read\n")
-    ingest = serve("--instance-id", "one", *place.option, "--control-roles", str(roles))
+    permissions = tmp_path / "permissions"
+    permissions.write_text("admin operate\neve read\n")
+    ingest = serve("--instance-id", "one", *place.option, "--control-permissions", str(permissions))
     assert control_of(redis) == f"ssl:127.0.0.1:{place.port}"
     client = connect(place.address())
     device = online(ingest)
     try:
         info = await client.info()
-        assert client.greeting["role"] == "operate"
+        assert client.greeting["permission"] == "operate"
         assert client.greeting["software"] == __version__
         assert (info["instance_id"], info["devices"], info["draining"]) == ("one", 1, False)
         assert info["streams"] == [STREAM]
@@ -41,7 +41,7 @@ async def test_everything_once_over_tls(tmp_path: Path, serve: Serve, redis: Red
         assert (row["device_id"], row["vendor"], row["codec"]) == (DEVICE, "teltonika", "8")
         assert (row["records"], row["bytes"]) == (1, 17 + len(frame(1)))
         assert row["address"] == f"127.0.0.1:{device.socket.getsockname()[1]}"
-        (row,) = [row async for row in client.registry(vendor="teltonika")]
+        (row,) = [row async for row in client.device_registry(vendor="teltonika")]
         assert (row["device_id"], row["instance_id"]) == (DEVICE, "one")
         found = await client.device(DEVICE)
         assert (found["here"], found["queued"], found["outstanding"]) == (True, 0, False)
@@ -105,7 +105,7 @@ async def only_reads(place: Place, ingest: Ingest) -> None:
     client = connect(place.address("eve"))
     try:
         assert (await client.info())["instance_id"] == "one"
-        assert client.greeting["role"] == "read"
+        assert client.greeting["permission"] == "read"
         with pytest.raises(NotPermitted):
             await client.drain(0)
     finally:

@@ -21,11 +21,11 @@ def test_info(site: Site) -> None:
     about = site.json("info")
     assert list(about) == [
         *("instance_id", "version", "started_at", "connections", "devices", "commands_held"),
-        *("watchers", "draining", "streams", "you", "role"),
+        *("watchers", "draining", "streams", "you", "permission"),
     ]
     assert (about["instance_id"], about["draining"], about["streams"]) == ("one", False, [STREAM])
     assert re.fullmatch(TIME, about["started_at"])
-    assert about["role"] == "operate"
+    assert about["permission"] == "operate"
     plain = site.admin("info").stdout
     assert re.search(r"^instance_id +one$", plain, re.MULTILINE)
     assert re.search(rf"^started_at +{about['started_at']}$", plain, re.MULTILINE)
@@ -67,15 +67,15 @@ def test_device(site: Site) -> None:
     assert re.search(r"^since +-$", plain, re.MULTILINE)
 
 
-def test_registry(site: Site) -> None:
+def test_device_registry(site: Site) -> None:
     here, there = imei(), imei()
     _devices = online(site.one, here), online(site.two, there)
-    rows = site.json("registry", "--prefix", here[:10])
+    rows = site.json("device-registry", "--prefix", here[:10])
     assert {"device_id": there, "instance_id": "two", "vendor": "teltonika"} in rows
     assert {"device_id": here, "instance_id": "one", "vendor": "teltonika"} in rows
-    only = site.json("registry", "--instance", "two", "--vendor", "teltonika")
+    only = site.json("device-registry", "--instance", "two", "--vendor", "teltonika")
     assert {row["instance_id"] for row in only} == {"two"}
-    line = site.admin("registry", "--prefix", there).stdout.splitlines()[1]
+    line = site.admin("device-registry", "--prefix", there).stdout.splitlines()[1]
     assert line.split() == [there, "two", "teltonika"]
 
 
@@ -113,9 +113,9 @@ OPERATING = (
 def test_roles_over_tls(site: Site) -> None:
     device_id = imei()
     _device = online(site.three, device_id)
-    assert site.json("info", control=site.tls("alice"))["role"] == "operate"
+    assert site.json("info", control=site.tls("alice"))["permission"] == "operate"
     about = site.json("info", control=site.tls("bob"))
-    assert about["role"] == "read"
+    assert about["permission"] == "read"
     assert about["you"].startswith("certificate bob (")
     assert site.json("device", device_id, control=site.tls("bob"))["here"] is True
     site.admin("watch", device_id, "--seconds", "0.1", control=site.tls("bob"))
@@ -129,7 +129,7 @@ CONTROLLED = (
     ("info",),
     ("connections",),
     ("device", NOBODY),
-    ("registry",),
+    ("device-registry",),
     ("status", "x"),
     ("watch", NOBODY),
     ("lag",),
@@ -167,7 +167,7 @@ def test_redis_is_away(tmp_path: Path) -> None:
     ingest.daemon.start()
     redis.kill()
     try:
-        for command in (("registry",), ("lag",), ("send", NOBODY, "x"), ("status", "x")):
+        for command in (("device-registry",), ("lag",), ("send", NOBODY, "x"), ("status", "x")):
             ended = admin("--control", socket, *command)
             assert ended.returncode == 3, ended.stderr
             assert "Redis" in ended.stderr

@@ -63,7 +63,7 @@ def test_a_healthy_installation(stack: Stack, janitor: Daemon) -> None:
     bad = {name for name, its in found.items() if any(one["status"] != "ok" for one in its)}
     assert bad <= MACHINE
     assert len(found["port"]) == 2
-    assert found["registry"][0]["seen"] == "20 devices, all at living instances"
+    assert found["device-registry"][0]["seen"] == "20 devices, all at living instances"
     assert {"redis-reachable", "stream-names", "groups", "lag", "sink-schema"} <= set(found)
     stack.account(fleet)  # and nothing has changed
 

@@ -127,7 +127,7 @@ def test_devices_that_have_to_show_a_certificate(machine: Machine, ports: Ports)
 def controlled(machine: Machine) -> Machine:
     """With a control port over TLS, as by the recipe."""
     machine.follow(PAGE, "tls-control-make")
-    machine.settings("control.roles", lines("tls-control-roles"))
+    machine.settings("control.permissions", lines("tls-control-permissions"))
     machine.settings("ingest.env", f"TRACKER_LISTEN=--listen teltonika=tcp:{free_port()}")
     machine.settings("ingest-1.env", lines("tls-control-settings"))
     machine.follow(PAGE, "tls-control-restart")
@@ -139,7 +139,7 @@ def test_the_control_port_over_tls(controlled: Machine) -> None:
     shown = controlled.follow(PAGE, "tls-control-look")
     assert re.search(r"^instance_id +vm1-1$", shown, re.MULTILINE)
     assert re.search(r"^you +certificate alice ", shown, re.MULTILINE)
-    assert re.search(r"^role +operate$", shown, re.MULTILINE)
+    assert re.search(r"^permission +operate$", shown, re.MULTILINE)
     dropping = command("tls-control-read", "tracker-admin")
     looking = dropping.replace(f"drop {DEVICE}", "info")
     assert controlled.run(dropping, status=4) in lines("tls-control-read") + "\n"
@@ -149,7 +149,7 @@ def test_the_control_port_over_tls(controlled: Machine) -> None:
     stranger = looking.replace("/etc/tracker/control/bob", "other/bob")
     assert controlled.run(stranger, status=3) in lines("tls-control-refused") + "\n"
     # Nor does a name have access from then on that is taken out of the file.
-    controlled.settings("control.roles", "alice operate")
+    controlled.settings("control.permissions", "alice operate")
     controlled.until(f"{looking} || true", lambda shown: "certificate bob" not in shown)
 
 

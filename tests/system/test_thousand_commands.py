@@ -11,7 +11,7 @@ import pytest
 from attrs import frozen
 
 from tests.servers import RedisServer, free_port
-from tests.system.commands import Responses, fates, fields, registry
+from tests.system.commands import Responses, device_registry, fields, statuses
 from tests.system.processes import Daemon, Simulation
 from tests.waiting import wait_for
 from tracker.simulator.fleet import simulated_imei
@@ -61,7 +61,7 @@ class Field:
                 name=name,
             )
         everybody = sum(number for _, number, _ in FLEETS.values())
-        wait_for(lambda: len(registry(self.redis)) == everybody, "all are registered")
+        wait_for(lambda: len(device_registry(self.redis)) == everybody, "all are registered")
 
     def restart(self, name: str) -> None:
         """``kill -9``, and start again."""
@@ -184,7 +184,7 @@ def test_each_of_a_thousand_commands_ends_once_and_none_is_executed_twice(
     executed = field.executed()
     allowed = Counter((sent.device_id, sent.text) for sent in sender.sent.values())
     assert not [key for key, number in executed.items() if number > allowed[key]]
-    found, by_fleet = fates(redis), Counter[tuple[str, str]]()
+    found, by_fleet = statuses(redis), Counter[tuple[str, str]]()
     assert found.keys() == sender.sent.keys()
     for command_id, sent in sender.sent.items():
         fate, said = found[command_id], told.read()[command_id]

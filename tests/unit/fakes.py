@@ -16,16 +16,16 @@ from tracker.interfaces import (
     Admission,
     Batch,
     BatchRefused,
+    ConnectionEnded,
     ConnectionFacts,
+    ConnectionFigures,
+    IConnection,
     IGateway,
     IInstance,
     IPeer,
     IPositionSink,
-    ISession,
     Observer,
     Rejection,
-    SessionEnded,
-    SessionFacts,
     Tally,
     Traffic,
 )
@@ -48,20 +48,20 @@ class FakeGateway:
         self.keeps = True
         self.admissions: dict[str, Admission] = {}
         self.confirms_at_once = False
-        self.told_of_login: Callable[[ISession], None] = lambda session: None
+        self.told_of_login: Callable[[IConnection], None] = lambda connection: None
 
     def admits(self, address: IAddress | None) -> bool:
         return self.lets_in
 
-    def opened(self, session: ISession) -> None:
+    def opened(self, connection: IConnection) -> None:
         self.events.append(("opened",))
 
     def admission(self, device_id: str) -> Admission:
         return self.admissions.get(device_id, Admission.SERVED)
 
-    def login(self, session: ISession, device_id: str) -> Admission:
+    def login(self, connection: IConnection, device_id: str) -> Admission:
         self.events.append(("login", device_id))
-        self.told_of_login(session)
+        self.told_of_login(connection)
         return self.admission(device_id)
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
@@ -83,7 +83,7 @@ class FakeGateway:
             kept.callback(None)
         return kept
 
-    def answered(self, session: ISession, answer: Answer) -> None:
+    def answered(self, connection: IConnection, answer: Answer) -> None:
         self.events.append(("answered", answer))
 
     def lost(self, peer: IPeer, count: int) -> None:
@@ -96,13 +96,13 @@ class FakeGateway:
     def noticed(self, peer: IPeer, what: str) -> None:
         self.events.append(("noticed", what))
 
-    def closed(self, session: ISession) -> None:
+    def closed(self, connection: IConnection) -> None:
         self.events.append(("closed",))
 
 
-@implementer(ISession)
+@implementer(IConnection)
 @define(eq=False)
-class FakeSession:
+class FakeConnection:
     """A connection without a socket."""
 
     gateway: IGateway
@@ -123,14 +123,14 @@ class FakeSession:
         self.closed = True
         if self.waiting is not None:
             waiting, self.waiting = self.waiting, None
-            waiting.errback(SessionEnded())
+            waiting.errback(ConnectionEnded())
         self.gateway.closed(self)
 
     def retire(self) -> None:
         self.close()
 
-    def facts(self) -> SessionFacts:
-        return SessionFacts(0.0, 0.0, "8", 0, 0)
+    def figures(self) -> ConnectionFigures:
+        return ConnectionFigures(0.0, 0.0, "8", 0, 0)
 
     def observe(self, observer: Observer | None) -> None:
         self.observer = observer
@@ -143,7 +143,7 @@ class FakeSession:
     def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
         self.radio_sleeps = radio_sleeps
         if self.closed:
-            return fail(SessionEnded())
+            return fail(ConnectionEnded())
         if not self.busy:
             return succeed(None)
 
@@ -187,8 +187,8 @@ class FakeInstance:
 
     def connect(self, device_id: str, vendor: str = "teltonika", **changes: Any) -> None:
         """A device comes."""
-        session = SessionFacts(1.5, 2.5, "8", 3, 4)
-        facts = ConnectionFacts(device_id, vendor, "192.0.2.1:40000", session)
+        connection = ConnectionFigures(1.5, 2.5, "8", 3, 4)
+        facts = ConnectionFacts(device_id, vendor, "192.0.2.1:40000", connection)
         self.facts[device_id] = evolve(facts, **changes)
 
     def happened(self, device_id: str, kind: Traffic, data: bytes = b"") -> None:

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from tracker.command import (
     DELIVERED,
     Command,
-    Outcome,
     Reason,
     Response,
     Status,
+    StatusUpdate,
     claimed_identity,
 )
 
@@ -28,9 +28,9 @@ RESPONSE = {
 
 
 def test_a_response_is_read() -> None:
-    outcome = Outcome(Status.FAILED, "timeout", "é\r\n")
+    update = StatusUpdate(Status.FAILED, "timeout", "é\r\n")
     assert Response.from_fields(RESPONSE) == Response(
-        "a", "356307042441013", "ingest-1", outcome, "2026-11-22T10:00:00.000Z"
+        "a", "356307042441013", "ingest-1", update, "2026-11-22T10:00:00.000Z"
     )
 
 
@@ -46,7 +46,7 @@ def test_fields_of_a_response_that_are_not_known_are_left_alone() -> None:
 @pytest.mark.parametrize("status", list(Status))
 def test_only_that_a_command_was_delivered_is_not_final(status: Status) -> None:
     response = Response.from_fields({**RESPONSE, b"status": status.encode()})
-    assert response.outcome.status is status
+    assert response.update.status is status
     assert response.final is (status is not Status.DELIVERED)
 
 
@@ -67,8 +67,8 @@ def test_a_response_that_is_not_utf_8_can_still_be_read(name: bytes) -> None:
         b"command_id": response.command_id,
         b"device_id": response.device_id,
         b"instance_id": response.instance_id,
-        b"response": response.outcome.response,
-        b"reason": response.outcome.reason,
+        b"response": response.update.response,
+        b"reason": response.update.reason,
         b"at": response.at,
     }
     assert shown[name] == "a\N{REPLACEMENT CHARACTER}"
@@ -77,7 +77,7 @@ def test_a_response_that_is_not_utf_8_can_still_be_read(name: bytes) -> None:
 @given(st.dictionaries(st.one_of(st.sampled_from([*RESPONSE]), st.binary()), st.binary()))
 def test_no_bytes_are_anything_but_a_response_or_none(fields: dict[bytes, bytes]) -> None:
     try:
-        status = Response.from_fields(fields).outcome.status
+        status = Response.from_fields(fields).update.status
     except ValueError:
         assert fields.get(b"status", b"") not in {known.encode() for known in Status}
     else:
@@ -85,8 +85,10 @@ def test_no_bytes_are_anything_but_a_response_or_none(fields: dict[bytes, bytes]
 
 
 def test_what_has_failed_says_why() -> None:
-    assert Outcome.failed(Reason.OFFLINE) == Outcome(Status.FAILED, "offline", "")
-    assert Outcome.failed(Reason.MALFORMED, "why") == Outcome(Status.FAILED, "malformed", "why")
+    assert StatusUpdate.failed(Reason.OFFLINE) == StatusUpdate(Status.FAILED, "offline", "")
+    assert StatusUpdate.failed(Reason.MALFORMED, "why") == StatusUpdate(
+        Status.FAILED, "malformed", "why"
+    )
 
 
 # Whose command something was meant to be.

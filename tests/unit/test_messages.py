@@ -132,7 +132,10 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         lambda at: Operators(file_of(at, b"# nobody\n")),
         "{}/file: nobody is in it: tracker-admin console-operator add --file {}/file NAME",
     ),
-    (lambda at: Operators(file_of(at, b"what is that\n")), "{}/file: line 1 is not NAME ROLE HASH"),
+    (
+        lambda at: Operators(file_of(at, b"what is that\n")),
+        "{}/file: line 1 is not NAME PERMISSION HASH",
+    ),
     (
         lambda at: session_key(file_of(at, b"short")),
         "{}/file: a key has 32 bytes: remove it, and one is made",

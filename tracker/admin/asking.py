@@ -11,7 +11,7 @@ from twisted.internet.defer import TimeoutError  # noqa: A004
 from twisted.internet.interfaces import IStreamClientEndpoint
 
 from tracker.admin.options import options
-from tracker.admin.statuses import ExitStatus
+from tracker.admin.statuses import ExitCode
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
@@ -82,10 +82,10 @@ def failure(error: ControlError) -> Exception:
     if isinstance(error, BadArgument):
         return click.UsageError(str(error))
     if isinstance(error, NotPermitted):
-        return Failed(f"not permitted: {error}", ExitStatus.NOT_PERMITTED)
+        return Failed(f"not permitted: {error}", ExitCode.NOT_PERMITTED)
     if isinstance(error, NoSuchDevice | NoSuchCommand):
-        return Failed(str(error), ExitStatus.NO)
-    return Failed(f"control port: {error}", ExitStatus.UNREACHABLE)
+        return Failed(str(error), ExitCode.NO)
+    return Failed(f"control port: {error}", ExitCode.UNREACHABLE)
 
 
 def page_size(limit: int | None) -> int:

@@ -55,7 +55,7 @@ main.add_sections(
             "info": "tracker.admin.look",
             "connections": "tracker.admin.look",
             "device": "tracker.admin.look",
-            "registry": "tracker.admin.look",
+            "device-registry": "tracker.admin.look",
             "status": "tracker.admin.send",
             "watch": "tracker.admin.watch",
             "lag": "tracker.admin.lag",

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 import click
 
 from tracker.admin.output import printable
-from tracker.admin.statuses import ExitStatus
+from tracker.admin.statuses import ExitCode
 from tracker.runtime.run import Failed
 
 #: In click from 8.2: a group without a command, which shows its help.
@@ -59,7 +59,7 @@ class AdminGroup(click.Group):
                 formatter.write_dl(rows)
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run, and exit with one of :class:`ExitStatus`."""
+        """Run, and exit with one of :class:`ExitCode`."""
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
@@ -73,7 +73,7 @@ class AdminGroup(click.Group):
             sys.stdout.flush()
         except BrokenPipeError:
             _discard_output()
-            raise SystemExit(int(ExitStatus.NOT_READ)) from None
+            raise SystemExit(int(ExitCode.NOT_READ)) from None
         except OSError as error:  # as when the disk is full that it is written to
             _discard_output()
             raise Failed(f"cannot go on: {error.strerror or error}") from None
@@ -84,17 +84,17 @@ class AdminGroup(click.Group):
             result = super().main(*args, **extra)
         except _NoCommand as error:
             error.show()
-            return ExitStatus.BAD_USE
+            return ExitCode.BAD_USE
         except click.UsageError as error:
             hint = "" if error.ctx is None else f" (see {error.ctx.command_path} --help)"
-            return _told(error.format_message() + hint, ExitStatus.BAD_USE)
+            return _told(error.format_message() + hint, ExitCode.BAD_USE)
         except click.ClickException as error:
             return _told(error.format_message(), error.exit_code)
         except Failed as error:
             return _told(str(error), error.status)
         except click.Abort:
-            return ExitStatus.INTERRUPTED
-        return result if isinstance(result, int) else ExitStatus.DONE
+            return ExitCode.INTERRUPTED
+        return result if isinstance(result, int) else ExitCode.DONE
 
 
 def _discard_output() -> None:

@@ -1,4 +1,4 @@
-"""``tracker-admin info``, ``connections``, ``device`` and ``registry``: what there is."""
+"""``tracker-admin info``, ``connections``, ``device`` and ``device-registry``: what there is."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ INFO: Final = (
     Column("draining"),
     Column("streams"),
     Column("you"),
-    Column("role"),
+    Column("permission"),
 )
 _FACTS: Final = (
     Column("since", _TIME),
@@ -58,7 +58,7 @@ _vendor_option = click.option("--vendor", metavar="NAME", help="Only devices of 
 def info(output: str) -> None:
     """Show the instance, and how much it holds.
 
-    Last comes who you are there, and your role: read, or operate, which includes it.
+    Last comes who you are there, and your permission: read, or operate, which includes it.
 
     \b
     Examples:
@@ -69,7 +69,7 @@ def info(output: str) -> None:
     async def ask(reactor: Reactor, client: ControlClient) -> int:
         told = await client.info()
         greeting = client.greeting
-        record = {**told, "you": greeting.get("name"), "role": greeting.get("role")}
+        record = {**told, "you": greeting.get("name"), "permission": greeting.get("permission")}
         show_record(INFO, record, output)
         return 0
 
@@ -126,19 +126,19 @@ def device(imei: str, output: str) -> None:
 @click.option("--instance", "instance_id", metavar="ID", help="Only devices on this instance.")
 @limit_option
 @output_option
-def registry(
+def device_registry(
     *, prefix: str, vendor: str | None, instance_id: str | None, limit: int | None, output: str
 ) -> None:
     """List the devices that are connected to any instance, by IMEI.
 
     \b
     Examples:
-      tracker-admin registry --instance eu-1
-      tracker-admin registry | awk 'NR > 1 {print $2}' | sort | uniq -c
+      tracker-admin device-registry --instance eu-1
+      tracker-admin device-registry | awk 'NR > 1 {print $2}' | sort | uniq -c
     """
 
     async def ask(reactor: Reactor, client: ControlClient) -> int:
-        rows = client.registry(
+        rows = client.device_registry(
             prefix, vendor=vendor, limit=page_size(limit), instance_id=instance_id
         )
         show_rows(REGISTRATION, await first_rows(rows, limit), output)

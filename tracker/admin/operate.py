@@ -13,7 +13,7 @@ import click
 from tracker.admin.asking import ask_control
 from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import Column, Kind, show_record
-from tracker.admin.statuses import ExitStatus
+from tracker.admin.statuses import ExitCode
 from tracker.control.client import ControlClient
 from tracker.control.operations import LONGEST_DRAIN
 from tracker.observe.levels import LEVELS
@@ -46,7 +46,7 @@ def drop(imei: str, output: str) -> None:
     async def ask(reactor: Reactor, client: ControlClient) -> int:
         address = await client.drop_connection(imei)
         show_record(DROPPED, {"device_id": imei, "address": address}, output)
-        return ExitStatus.DONE
+        return ExitCode.DONE
 
     ask_control(ask)
 
@@ -85,10 +85,10 @@ async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) 
         "and accept no more?"
     )
     if not yes and not _is_sure(question):
-        raise Failed("nothing was done", ExitStatus.NO)
+        raise Failed("nothing was done", ExitCode.NO)
     outcome = await client.drain(seconds)
     show_record(DRAINED, {**outcome, "instance_id": told["instance_id"]}, output)
-    return ExitStatus.NO if outcome["left"] else ExitStatus.DONE
+    return ExitCode.NO if outcome["left"] else ExitCode.DONE
 
 
 @click.command("log-level")
@@ -112,7 +112,7 @@ def log_level(level: str, namespace: str | None, output: str) -> None:
         before = await client.set_log_level(level, namespace)
         record = {"namespace": namespace, "level": level, "before": before}
         show_record(LEVEL, record, output)
-        return ExitStatus.DONE
+        return ExitCode.DONE
 
     ask_control(ask)
 

@@ -13,7 +13,7 @@ import click
 from tracker.admin.options import output_option
 from tracker.admin.output import echo_table
 from tracker.console.operators import (
-    ROLES,
+    PERMISSIONS,
     BadOperators,
     Operator,
     PasswordHash,
@@ -64,15 +64,15 @@ def console_operator() -> None:
 @console_operator.command()
 @_file
 @click.option(
-    "--role",
-    type=click.Choice(ROLES),
+    "--permission",
+    type=click.Choice(PERMISSIONS),
     default="operate",
     show_default=True,
     help="May look, or look and send commands.",
 )
 @click.argument("name", type=_Name())
-def add(path: Path, role: str, name: str) -> None:
-    """Add an operator, or give one another role and password.
+def add(path: Path, permission: str, name: str) -> None:
+    """Add an operator, or give one another permission and password.
 
     The password is asked for; without a terminal it is the first line of standard input.
     The file is made where it is missing.
@@ -83,9 +83,9 @@ def add(path: Path, role: str, name: str) -> None:
     except ValueError as error:
         raise Failed(str(error)) from None
     there = name in operators
-    operators[name] = Operator(name, role, PasswordHash.of(password))
+    operators[name] = Operator(name, permission, PasswordHash.of(password))
     _write(path, operators)
-    click.echo(f"{name} ({role}) {'changed' if there else 'added'}")
+    click.echo(f"{name} ({permission}) {'changed' if there else 'added'}")
 
 
 @console_operator.command()
@@ -108,10 +108,12 @@ def list_(path: Path, output: str) -> None:
     operators = sorted(_read(path).values(), key=lambda one: one.name)
     if output == "json":
         click.echo(
-            json.dumps([{"name": one.name, "role": one.role} for one in operators], indent=2)
+            json.dumps(
+                [{"name": one.name, "permission": one.permission} for one in operators], indent=2
+            )
         )
     else:
-        echo_table([("NAME", "ROLE"), *((one.name, one.role) for one in operators)])
+        echo_table([("NAME", "PERMISSION"), *((one.name, one.permission) for one in operators)])
 
 
 def _password() -> str:

@@ -10,7 +10,7 @@ import click
 from twisted.plugin import getPlugins
 
 from tracker import config
-from tracker.admin.statuses import ExitStatus
+from tracker.admin.statuses import ExitCode
 from tracker.config import ConfigError
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IVendor
@@ -41,7 +41,7 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
         try:
             reason = await known
             if reason is not None:
-                raise Failed(f"cannot use Redis: {reason}", ExitStatus.UNREACHABLE)
+                raise Failed(f"cannot use Redis: {reason}", ExitCode.UNREACHABLE)
             return await ask(reactor, redis)
         except (Refused, Unavailable) as error:
             raise Failed(f"Redis: {error}", status_of(error)) from None
@@ -51,12 +51,12 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
     run(main)
 
 
-def status_of(error: Exception) -> ExitStatus:
+def status_of(error: Exception) -> ExitCode:
     """Return the status of a command that Redis has refused, or not answered."""
     if isinstance(error, Unavailable):
-        return ExitStatus.UNREACHABLE
+        return ExitCode.UNREACHABLE
     denied = str(error).startswith("NOPERM")
-    return ExitStatus.NOT_PERMITTED if denied else ExitStatus.NO
+    return ExitCode.NOT_PERMITTED if denied else ExitCode.NO
 
 
 def configured_streams() -> dict[str, str]:

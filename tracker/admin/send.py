@@ -11,7 +11,7 @@ import click
 from tracker.admin.asking import ask_control
 from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
-from tracker.admin.statuses import ExitStatus
+from tracker.admin.statuses import ExitCode
 from tracker.command import Status
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
@@ -117,13 +117,13 @@ def send(
                 raise
             later = f"tracker-admin status {name} --device {imei}"
             raise Failed(
-                f"control port: {error}; what became of it: {later}", ExitStatus.UNREACHABLE
+                f"control port: {error}; what became of it: {later}", ExitCode.UNREACHABLE
             ) from None
         show_record(FATE, {**fate, "device_id": imei}, output)
         ended_well = fate["status"] == Status.RESPONDED
         if ended_well or (not wait and fate["status"] not in _BAD_ENDS):
-            return ExitStatus.DONE
-        return ExitStatus.NO
+            return ExitCode.DONE
+        return ExitCode.NO
 
     ask_control(ask)
 
@@ -145,7 +145,7 @@ def status(command_id: str, imei: str | None, output: str) -> None:
     async def ask(reactor: Reactor, client: ControlClient) -> int:
         fate = await client.command_status(command_id, imei)
         show_record(FATE, {**fate, "device_id": imei}, output)
-        return ExitStatus.DONE
+        return ExitCode.DONE
 
     ask_control(ask)
 

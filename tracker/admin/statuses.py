@@ -6,7 +6,7 @@ import signal
 from enum import IntEnum
 
 
-class ExitStatus(IntEnum):
+class ExitCode(IntEnum):
     """The exit status of a command."""
 
     DONE = 0

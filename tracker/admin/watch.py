@@ -13,7 +13,7 @@ from twisted.internet.defer import DeferredQueue
 from tracker.admin.asking import ask_control
 from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import console, iso, on_terminal, printable
-from tracker.admin.statuses import ExitStatus
+from tracker.admin.statuses import ExitCode
 from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
 from tracker.control.commands import MOST_RAW, ControlError, NoSuchDevice
@@ -95,7 +95,7 @@ async def _watch(
                 log.control("back", "")
             case end if end is _END:
                 break
-    return ExitStatus.UNREACHABLE if lost else ExitStatus.DONE
+    return ExitCode.UNREACHABLE if lost else ExitCode.DONE
 
 
 async def _where(client: ControlClient, imei: str, here: bool) -> str:
@@ -107,7 +107,7 @@ async def _where(client: ControlClient, imei: str, here: bool) -> str:
     except NoSuchDevice:
         elsewhere = None
     except ControlError as error:
-        raise Failed(f"control port: {error}", ExitStatus.UNREACHABLE) from None
+        raise Failed(f"control port: {error}", ExitCode.UNREACHABLE) from None
     is_at = f"is connected to {elsewhere}" if elsewhere else "is connected nowhere"
     return f"watching {imei} on {name}: it {is_at} now"
 

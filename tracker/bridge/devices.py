@@ -22,7 +22,7 @@ from tracker.bridge.schema import DEVICES
 from tracker.command import is_device_id
 from tracker.errors import Refused, Unavailable
 from tracker.keys import ALLOWED_DEVICES, DEVICE_MODELS
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.replies import mapping
@@ -38,7 +38,7 @@ _LEFT_ALONE: Final = 4
 #: Attempts at a reading while rows are added and removed.
 READINGS: Final = 5
 #: Seconds after which a reading is stuck.
-STUCK: Final = 600.0
+WATCHDOG_TIMEOUT: Final = 600.0
 #: Characters of a model's name.
 MAX_MODEL: Final = 64
 #: Devices in one call to Redis.
@@ -71,7 +71,7 @@ class DeviceSync(Service):
 
     :param condition: met while readings succeed.
     :param backoff: the delay after a reading that failed.
-    :param pulse: beats with each reading.
+    :param watchdog: is reset with each reading.
     """
 
     _log = Logger()
@@ -85,7 +85,7 @@ class DeviceSync(Service):
         condition: Condition,
         backoff: Backoff,
         interval: float = INTERVAL,
-        pulse: Pulse | None = None,
+        watchdog: Watchdog | None = None,
         metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
@@ -94,7 +94,7 @@ class DeviceSync(Service):
         self._condition = condition
         self._interval = interval
         self._backoff = backoff
-        self._pulse = pulse or Pulse(STUCK)
+        self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
         self._pause: IDelayedCall | None = None
@@ -109,7 +109,7 @@ class DeviceSync(Service):
     def stopService(self) -> Deferred[None]:
         """Stop at once; an incomplete reading changes nothing."""
         super().stopService()
-        self._pulse.rest()
+        self._watchdog.suspend()
         self._loop.cancel()
         return self._loop
 
@@ -125,14 +125,14 @@ class DeviceSync(Service):
     async def _run(self) -> None:
         try:
             while True:
-                self._pulse.rest()
+                self._watchdog.suspend()
                 await self._redis.when_connected()
-                self._pulse.beat()
+                self._watchdog.reset()
                 self._announced = False
                 began = self._clock.seconds()
                 seconds = await self._sync()
                 took = self._clock.seconds() - began
-                self._pulse.rest()
+                self._watchdog.suspend()
                 self._settles = max(SETTLES, _LEFT_ALONE * took)
                 soon = self._announced and not self._backoff.left
                 await self._paused(min(seconds, self._settles) if soon else seconds)

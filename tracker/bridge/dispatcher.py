@@ -32,7 +32,7 @@ from tracker.bridge.rest import DirectusDenied, DirectusDown, DirectusRefused
 from tracker.bridge.routing import Router
 from tracker.bridge.schema import COMMANDS
 from tracker.control.commands import ControlError
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.waits import Stopped, Waits
 
@@ -45,7 +45,7 @@ MOST_ANNOUNCED: Final = 2000
 #: Seconds that what is being sent may still take at a stop.
 GRACE: Final = 5.0
 #: Seconds beyond the interval after which a look is stuck.
-STUCK: Final = 600.0
+WATCHDOG_TIMEOUT: Final = 600.0
 #: Rows of which the latest line in the log is remembered.
 _MAX_LOGGED: Final = 1000
 
@@ -100,7 +100,7 @@ class Attempts:
 class Dispatcher(Service):
     """Send the commands of pending rows.
 
-    :param pulse: beats with each look.
+    :param watchdog: is reset with each look.
     """
 
     _log = Logger()
@@ -114,7 +114,7 @@ class Dispatcher(Service):
         attempts: Attempts,
         metrics: BridgeMetrics,
         interval: float = INTERVAL,
-        pulse: Pulse | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.lanes = Lanes()
         """The rows that are being sent."""
@@ -124,7 +124,7 @@ class Dispatcher(Service):
         self._attempts = attempts
         self._metrics = metrics
         self._interval = interval
-        self._pulse = pulse or Pulse(interval + STUCK)
+        self._watchdog = watchdog or Watchdog(interval + WATCHDOG_TIMEOUT)
         self._announced: dict[str, None] = {}  # in that order
         self._logged: dict[str, str] = {}  # row → why it stays pending
         self._waits = Waits(clock)
@@ -142,7 +142,7 @@ class Dispatcher(Service):
     def stopService(self) -> Deferred[None]:
         """Begin nothing more; fires when what is being sent is sent, or after :data:`GRACE`."""
         super().stopService()
-        self._pulse.rest()
+        self._watchdog.suspend()
         self._announced.clear()
         self._waits.stop()
         self._pause.stop()
@@ -202,11 +202,11 @@ class Dispatcher(Service):
 
     async def _look_regularly(self) -> None:
         while not self._waits.stopped:
-            self._pulse.beat()
+            self._watchdog.reset()
             self._look_again = False
             with suppress(Stopped):
                 self._look_again |= await self._look_safely()
-            self._pulse.rest()
+            self._watchdog.suspend()
             if not self._waits.stopped:
                 self._pause = Waits(self._clock)
                 await self._pause.sleep(self._delay)

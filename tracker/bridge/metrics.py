@@ -10,11 +10,11 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 #: Outcomes of a request to Directus.
-CALL_OUTCOMES: Final = ("answered", "denied", "refused", "down", "given_up")
+CALL_RESULTS: Final = ("answered", "denied", "refused", "down", "given_up")
 #: Outcomes of a pending command.
-COMMAND_OUTCOMES: Final = ("routed", "waiting", "ended", "not_sent")
+COMMAND_RESULTS: Final = ("routed", "waiting", "ended", "not_sent")
 #: Outcomes of a response.
-RESPONSE_OUTCOMES: Final = ("written", "no_row", "held")
+RESPONSE_RESULTS: Final = ("written", "no_row", "held")
 #: HTTP status of an answer to a webhook → its name in the metric.
 POST_RESULTS: Final = {202: "accepted", 400: "malformed", 401: "wrong_secret", 503: "too_many"}
 
@@ -25,58 +25,58 @@ _PARTS: Final = ("commands", "responses", "devices")
 class BridgeMetrics:
     """Counts what the parts of the bridge do.
 
-    :param registry: registers the metrics; None: they are not exported.
+    :param metrics_registry: registers the metrics; None: they are not exported.
     """
 
-    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+    def __init__(self, metrics_registry: CollectorRegistry | None = None) -> None:
         self._calls = Counter(
             "tracker_directus_calls",
             "Questions to Directus, by how they ended.",
-            ["method", "outcome"],
-            registry=registry,
+            ["method", "result"],
+            registry=metrics_registry,
         )
         self._seconds = Histogram(
             "tracker_directus_call_seconds",
             "From a question to Directus to its answer, or to its end without one.",
             ["method"],
             buckets=_SECONDS,
-            registry=registry,
+            registry=metrics_registry,
         )
         self._retries = Counter(
             "tracker_bridge_retries",
             "Failures after which the bridge waits before it tries again.",
             ["part"],
-            registry=registry,
+            registry=metrics_registry,
         )
         self.commands = Counter(
             "tracker_bridge_commands",
             "Pending commands: routed to an instance, waiting for their device, ended at once "
             "(they had expired, or make no sense), or not sent for now.",
-            ["outcome"],
-            registry=registry,
+            ["result"],
+            registry=metrics_registry,
         )
         self.responses = Counter(
             "tracker_bridge_responses",
             "What became of commands: written to Directus, of no row that takes it, or held to be "
             "tried again.",
-            ["outcome"],
-            registry=registry,
+            ["result"],
+            registry=metrics_registry,
         )
         self._posts = Counter(
             "tracker_bridge_webhook_posts",
             "What Flows have posted.",
             ["hook", "result"],
-            registry=registry,
+            registry=metrics_registry,
         )
         self._devices = Gauge(
             "tracker_bridge_devices",
             "Devices that are allowed, as last written.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self._synced = Gauge(
             "tracker_bridge_devices_timestamp_seconds",
             "When the devices were last read from Directus and written, since 1970; 0 before.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self._begin_at_zero()
 
@@ -84,24 +84,24 @@ class BridgeMetrics:
         # A counter that appears with its first event hides that event.
         for method in _METHODS:
             self._seconds.labels(method)
-            for outcome in CALL_OUTCOMES:
-                self._calls.labels(method, outcome)
+            for result in CALL_RESULTS:
+                self._calls.labels(method, result)
         for part in _PARTS:
             self._retries.labels(part)
-        for outcome in COMMAND_OUTCOMES:
-            self.commands.labels(outcome)
-        for outcome in RESPONSE_OUTCOMES:
-            self.responses.labels(outcome)
+        for result in COMMAND_RESULTS:
+            self.commands.labels(result)
+        for result in RESPONSE_RESULTS:
+            self.responses.labels(result)
         for hook in ("commands", "devices"):
             for result in POST_RESULTS.values():
                 self._posts.labels(hook, result)
 
-    def called(self, method: str, outcome: str, seconds: float) -> None:
+    def called(self, method: str, result: str, seconds: float) -> None:
         """Count a request to Directus.
 
-        :param outcome: one of :data:`CALL_OUTCOMES`.
+        :param result: one of :data:`CALL_RESULTS`.
         """
-        self._calls.labels(method, outcome).inc()
+        self._calls.labels(method, result).inc()
         self._seconds.labels(method).observe(max(0.0, seconds))
 
     def retrying(self, part: str) -> Callable[[], None]:

@@ -25,7 +25,7 @@ from tracker.bridge.rest import DirectusClient, DirectusError
 from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.schema import COMMANDS, DEFAULT_EXPIRY, ROUTED
 from tracker.bridge.table import CommandTable
-from tracker.command import Outcome, Reason, Status
+from tracker.command import Reason, Status, StatusUpdate
 from tracker.commands.records import find_command, read_record
 from tracker.errors import Refused, Unavailable
 from tracker.keys import RESPONSES, command_record
@@ -45,7 +45,7 @@ _MOST_PAGES: Final = 10
 
 _FIELDS: Final = ("id", "imei")
 _UNFINISHED: Final = {"status": {"_in": [ROUTED, Status.DELIVERED.value]}}
-_LOST: Final = Outcome.failed(
+_LOST: Final = StatusUpdate.failed(
     Reason.IN_DOUBT,
     "Redis has lost what became of it, so the device may have done it: "
     "ask it for its state, and create the command anew if it has not",
@@ -148,11 +148,11 @@ class Overdue(Service):
         """Write the result of a command into its row; return False if it is not known yet."""
         key = row["id"]
         at = iso_milliseconds(int(self._clock.seconds() * 1000))
-        outcome, instance_id = _LOST, ""
+        update, instance_id = _LOST, ""
         # The owner of a command appends its response and writes its record in one step.
         record = await read_record(self._redis, key)
         if record is not None and record.response is not None:
-            outcome, instance_id = record.response.outcome, record.response.instance_id
+            update, instance_id = record.response.update, record.response.instance_id
             at = moment_of(record.response.at) or at
         elif record is not None:
             at_hand = ("XRANGE", record.stream, record.entry_id, record.entry_id)
@@ -161,7 +161,7 @@ class Overdue(Service):
         elif not may_be_lost or await find_command(self._redis, key, str(row["imei"])) is not None:
             return False
         try:
-            if not await self._table.change(key, fields_of(outcome, instance_id, at)):
+            if not await self._table.change(key, fields_of(update, instance_id, at)):
                 return True  # the row is gone, or was changed meanwhile
         except DirectusError as error:
             if error.status is None:
@@ -171,8 +171,8 @@ class Overdue(Service):
         self._log.warn(
             "command {id} had no end, which nobody else tells: {status} {reason}",
             id=key,
-            status=outcome.status.value,
-            reason=outcome.reason,
+            status=update.status.value,
+            reason=update.reason,
         )
         return True
 

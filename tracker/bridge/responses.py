@@ -30,7 +30,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.keys import RESPONSES
 from tracker.log.entries import Delivered, entry_order
 from tracker.log.interfaces import IRecordReader
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.backoff import Backoff
@@ -40,7 +40,7 @@ from tracker.untrusted import shown
 #: Seconds that a read waits for a response.
 READ_WAIT: Final = 5.0
 #: Seconds without a turn or a retry after which the loop is stuck.
-STUCK: Final = 300.0
+WATCHDOG_TIMEOUT: Final = 300.0
 #: Responses of one read, and so commands whose rows are changed at once.
 BATCH: Final = 100
 #: Commands that are held; while there are so many, nothing is read.
@@ -90,7 +90,7 @@ class ResponseWriter(Service):
     :param reader: this bridge's membership in the group; its batches have :data:`BATCH` entries.
     :param backoff: makes the delays: one for all responses together, and one for each held command.
     :param condition: met while Directus accepts responses.
-    :param pulse: beats while responses are written, and rests while Directus is down.
+    :param watchdog: is reset while responses are written, and suspended while Directus is down.
     """
 
     _log = Logger()
@@ -103,7 +103,7 @@ class ResponseWriter(Service):
         *,
         backoff: Callable[[], Backoff],
         condition: Condition,
-        pulse: Pulse | None = None,
+        watchdog: Watchdog | None = None,
         metrics: BridgeMetrics | None = None,
     ) -> None:
         self._clock = clock
@@ -112,7 +112,7 @@ class ResponseWriter(Service):
         self._new_backoff = backoff
         self._backoff = backoff()
         self._condition = condition
-        self._pulse = pulse or Pulse(STUCK)
+        self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._metrics = metrics or BridgeMetrics()
         self._loop: Deferred[None] = succeed(None)
         self._waits = Waits(clock)
@@ -131,7 +131,7 @@ class ResponseWriter(Service):
     def stopService(self) -> Deferred[Any]:
         """Stop at once; responses that were not written stay pending."""
         super().stopService()
-        self._pulse.rest()
+        self._watchdog.suspend()
         self._waits.stop()
         return gatherResults([self._loop, self._claims.stopService()])
 
@@ -146,13 +146,13 @@ class ResponseWriter(Service):
             except Exception:  # noqa: BLE001 - else nothing would be told any more, in silence
                 self._log.failure("responses are not told")
                 self._condition.fails("responses are not told: see the log")
-            self._pulse.beat()
+            self._watchdog.reset()
             await self._waits.sleep(RETRY)
 
     async def _consume(self) -> None:
-        self._pulse.rest()
+        self._watchdog.suspend()
         await self._reader.when_connected()
-        self._pulse.beat()
+        self._watchdog.reset()
         await self._reader.join(RESPONSES)
         self._held.clear()  # all of it is pending
         self._telling = {}
@@ -164,7 +164,7 @@ class ResponseWriter(Service):
             await self._tell(dict(islice(due, BATCH)))
             soonest = min((one.backoff.left for one in self._held.values()), default=READ_WAIT)
             if len(self._held) >= MOST_HELD:
-                self._pulse.rest()
+                self._watchdog.suspend()
                 await deferLater(self._clock, soonest)
                 continue
             async for claimed in self._reader.overdue(RESPONSES, CLAIM_AFTER):
@@ -177,7 +177,7 @@ class ResponseWriter(Service):
 
     async def _take(self, entries: Sequence[Delivered]) -> None:
         """Write these responses, behind held ones of the same commands."""
-        self._pulse.beat()
+        self._watchdog.reset()
         untold: dict[str, _Untold] = {}
         done = []
         for entry in entries:
@@ -208,7 +208,7 @@ class ResponseWriter(Service):
         if not _is_uuid(key):  # a command that was sent without Directus, or an entry without one
             return "", None
         at = moment_of(response.at) or entry.appended_at
-        return key, fields_of(response.outcome, response.instance_id, at)
+        return key, fields_of(response.update, response.instance_id, at)
 
     async def _tell(self, untold: Mapping[str, _Untold]) -> None:
         """Write these responses; hold those of a single command that Directus does not accept."""
@@ -243,13 +243,13 @@ class ResponseWriter(Service):
     async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
         """Repeat a request until Directus answers it, and return the result."""
         while True:
-            self._pulse.beat()
+            self._watchdog.reset()
             try:
                 answer = await ask()
             except DirectusError as error:
                 self._condition.fails(f"Directus does not take responses: {error}")
                 self._backoff.failed(getattr(error, "retry_after", None))
-                self._pulse.rest()
+                self._watchdog.suspend()
                 await self._backoff.wait()
             else:
                 self._backoff.succeeded()

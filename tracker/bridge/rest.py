@@ -45,7 +45,7 @@ _LATER: Final = frozenset({408, 425, 429})
 class DirectusError(Exception):
     """Directus has not carried out a request; the text gives the reason, in one line."""
 
-    outcome = "refused"
+    result = "refused"
     """In one word, for counting."""
 
     def __init__(self, text: str, status: int | None = None, code: str = "") -> None:
@@ -59,7 +59,7 @@ class DirectusError(Exception):
 class DirectusDown(DirectusError):
     """It cannot be reached, or cannot answer now; retry later."""
 
-    outcome = "down"
+    result = "down"
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class DirectusTooLong(DirectusDown):
 class DirectusDenied(DirectusError):
     """The token is invalid (401), the user may not do that, or there is no such row (403)."""
 
-    outcome = "denied"
+    result = "denied"
 
 
 class DirectusRefused(DirectusError):
@@ -94,8 +94,8 @@ class DirectusClient:
     :param token: a static token of the user; it appears in no error and no log.
     :param agent: makes the requests; by default one with persistent connections.
     :param timeout: seconds for each request and its answer.
-    :param called: called after each request with its method, its outcome (one of
-        :data:`tracker.bridge.metrics.CALL_OUTCOMES`), and its duration in seconds.
+    :param called: called after each request with its method, its result (one of
+        :data:`tracker.bridge.metrics.CALL_RESULTS`), and its duration in seconds.
     :raises ValueError: if the URL or the token is malformed; in one line.
     """
 
@@ -107,7 +107,7 @@ class DirectusClient:
         *,
         agent: IAgent | None = None,
         timeout: float = TIMEOUT,
-        called: Callable[[str, str, float], None] = lambda method, outcome, seconds: None,
+        called: Callable[[str, str, float], None] = lambda method, result, seconds: None,
     ) -> None:
         self.base_url = checked_url(base_url)
         self._authorization = f"Bearer {checked_token(token)}"
@@ -205,15 +205,15 @@ class DirectusClient:
             without a body.
         :raises DirectusError: see its subclasses.
         """
-        began, outcome = self._reactor.seconds(), "given_up"
+        began, result = self._reactor.seconds(), "given_up"
         try:
             answer = await self._request(method, path, json, params)
-            outcome = "answered"
+            result = "answered"
         except DirectusError as error:
-            outcome = error.outcome
+            result = error.result
             raise
         finally:
-            self._called(method, outcome, self._reactor.seconds() - began)
+            self._called(method, result, self._reactor.seconds() - began)
         return answer
 
     async def _request(

@@ -13,7 +13,7 @@ from tracker.bridge.pending import Row
 from tracker.bridge.rows import WAITING, command_in, fields_of, malformed, too_late
 from tracker.bridge.schema import ROUTED
 from tracker.bridge.table import CommandTable
-from tracker.command import BadCommand, Command, Outcome, Status
+from tracker.command import BadCommand, Command, Status, StatusUpdate
 from tracker.control.commands import BadArgument
 from tracker.position import iso_milliseconds
 
@@ -72,13 +72,13 @@ class Router:
         if record.response is None:
             answer = {"status": record.phase, "instance_id": record.instance_id}
             return await self._write(command, answer)
-        outcome = record.response.outcome
+        update = record.response.update
         return await self._write(
             command,
             {
-                "status": outcome.status,
-                "reason": outcome.reason,
-                "response": outcome.response,
+                "status": update.status,
+                "reason": update.reason,
+                "response": update.response,
                 "instance_id": record.response.instance_id,
             },
         )
@@ -89,23 +89,23 @@ class Router:
         at = iso_milliseconds(self._now)
         if status in set(Status) - {Status.DELIVERED}:
             # It was sent before, and has ended; as a rule, its response is written by itself, too.
-            outcome = "ended"
-            ended = Outcome(Status(status), answer["reason"] or "", answer["response"] or "")
+            result = "ended"
+            ended = StatusUpdate(Status(status), answer["reason"] or "", answer["response"] or "")
             fields = fields_of(ended, answer["instance_id"] or "", at)
         else:
-            outcome = "waiting" if status == WAITING else "routed"
+            result = "waiting" if status == WAITING else "routed"
             fields = {
                 "status": ROUTED,
                 "instance": answer["instance_id"],
                 "reason": WAITING if status == WAITING else None,
                 "routed_at": at,
             }
-        self._metrics.commands.labels(outcome).inc()
+        self._metrics.commands.labels(result).inc()
         return await self._table.change(command.command_id, fields)
 
-    async def _end(self, key: str, outcome: Outcome) -> bool:
+    async def _end(self, key: str, update: StatusUpdate) -> bool:
         self._metrics.commands.labels("ended").inc()
-        return await self._table.change(key, fields_of(outcome, "", iso_milliseconds(self._now)))
+        return await self._table.change(key, fields_of(update, "", iso_milliseconds(self._now)))
 
     @property
     def _now(self) -> int:

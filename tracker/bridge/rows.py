@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from tracker.bridge.schema import DEFAULT_EXPIRY, PENDING, ROUTED
-from tracker.command import BadCommand, Command, Outcome, Reason, Status
+from tracker.command import BadCommand, Command, Reason, Status, StatusUpdate
 from tracker.position import iso_milliseconds
 
 #: The reason of a command that was routed to no instance yet.
@@ -53,15 +53,15 @@ def command_in(row: Mapping[str, Any]) -> Command:
         raise BadCommand(_in_words_of_a_row(str(error))) from None
 
 
-def malformed(error: Exception) -> Outcome:
+def malformed(error: Exception) -> StatusUpdate:
     """Return the final response to a row that is malformed."""
-    return Outcome.failed(Reason.MALFORMED, f"{error}; nothing was sent: create it anew")
+    return StatusUpdate.failed(Reason.MALFORMED, f"{error}; nothing was sent: create it anew")
 
 
-def too_late(command: Command) -> Outcome:
+def too_late(command: Command) -> StatusUpdate:
     """Return the final response to a command that has expired before it was sent."""
     moment = iso_milliseconds(command.expires_at)
-    return Outcome(
+    return StatusUpdate(
         Status.EXPIRED,
         response=f"expires_at: {moment} was over before it could be sent; "
         "create it anew with more time",
@@ -85,19 +85,19 @@ def is_unfinished(status: str) -> bool:
     return status in _UNFINISHED
 
 
-def fields_of(outcome: Outcome, instance_id: str, at: str) -> dict[str, Any]:
+def fields_of(update: StatusUpdate, instance_id: str, at: str) -> dict[str, Any]:
     """Return the fields of a row that report a response.
 
     :param at: a time as :func:`moment_of` has it.
     """
-    fields: dict[str, Any] = {"status": outcome.status.value}
+    fields: dict[str, Any] = {"status": update.status.value}
     if instance_id:
         fields["instance"] = _text(instance_id)[:LONGEST_INSTANCE]
-    if outcome.status is Status.DELIVERED:
+    if update.status is Status.DELIVERED:
         return fields | {"delivered_at": at, "reason": None}
     return fields | {
-        "reason": _text(outcome.reason) or None,
-        "response": _text(outcome.response) or None,
+        "reason": _text(update.reason) or None,
+        "response": _text(update.response) or None,
         "finished_at": at,
     }
 

@@ -9,16 +9,16 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
-from tracker.bridge.devices import STUCK as DEVICES_STUCK
+from tracker.bridge.devices import WATCHDOG_TIMEOUT as DEVICES_TIMEOUT
 from tracker.bridge.devices import DeviceSync
 from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Attempts, Dispatcher
-from tracker.bridge.dispatcher import STUCK as DISPATCHER_STUCK
+from tracker.bridge.dispatcher import WATCHDOG_TIMEOUT as DISPATCHER_TIMEOUT
 from tracker.bridge.instances import Instances
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.overdue import Overdue
 from tracker.bridge.pending import Pending
 from tracker.bridge.responses import BATCH, READ_WAIT, ResponseWriter
-from tracker.bridge.responses import STUCK as RESPONSES_STUCK
+from tracker.bridge.responses import WATCHDOG_TIMEOUT as RESPONSES_TIMEOUT
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.routing import Router
 from tracker.bridge.table import CommandTable
@@ -88,15 +88,15 @@ def bridge_role(
     pace: BridgePace,
     health: Health,
     abort: Abort,
-    registry: CollectorRegistry | None = None,
+    metrics_registry: CollectorRegistry | None = None,
 ) -> Role:
     """Build the bridge role; nothing is opened before it starts.
 
     :param name: this bridge's name in the group, the same after a restart.
     :param hook: None: commands and devices are found by regular checks only.
-    :param registry: gets the metrics; None: there are none.
+    :param metrics_registry: gets the metrics; None: there are none.
     """
-    metrics = BridgeMetrics(registry)
+    metrics = BridgeMetrics(metrics_registry)
     role = Role()
     role.setName("bridge")
     redis = RedisConnection(reactor, address, health.condition("redis (bridge)"))
@@ -120,7 +120,7 @@ def bridge_role(
         table,
         backoff=lambda: backoff("responses"),
         condition=health.condition("responses"),
-        pulse=health.pulse("responses' loop", RESPONSES_STUCK),
+        watchdog=health.watchdog("responses' loop", RESPONSES_TIMEOUT),
         metrics=metrics,
     )
     dispatcher = Dispatcher(
@@ -130,7 +130,7 @@ def bridge_role(
         attempts=Attempts(backoff("commands", longest=LONGEST_WAIT), health.condition("commands")),
         metrics=metrics,
         interval=pace.poll_commands,
-        pulse=health.pulse("looks at commands", pace.poll_commands + DISPATCHER_STUCK),
+        watchdog=health.watchdog("looks at commands", pace.poll_commands + DISPATCHER_TIMEOUT),
     )
     devices = DeviceSync(
         reactor,
@@ -139,14 +139,14 @@ def bridge_role(
         condition=health.condition("devices"),
         backoff=backoff("devices"),
         interval=pace.poll_devices,
-        pulse=health.pulse("readings of devices", DEVICES_STUCK),
+        watchdog=health.watchdog("readings of devices", DEVICES_TIMEOUT),
         metrics=metrics,
     )
     overdue = Overdue(reactor, client, redis, responses=reader, table=table)
     asking = (writer, devices, overdue, dispatcher)
     for service in (_Client(client), redis, reading, instances, *asking):
         service.setServiceParent(role)
-    reports = HTTPReports(reactor, "webhook", "bridge_webhook", registry)
+    reports = HTTPReports(reactor, "webhook", "bridge_webhook", metrics_registry)
     if hook is not None:
         site = Webhook(hook.secret, dispatcher, devices, metrics).site(reactor, reports)
         Listener(hook.name, hook.endpoint, site, abort).setServiceParent(role)

@@ -194,8 +194,8 @@ class CommandTable:
         response = record.response
         at = moment_of(response.at)
         if at is None:  # it was trimmed off the stream: what it came with the row still has
-            return {"status": response.outcome.status.value}
-        return fields_of(response.outcome, response.instance_id, at)
+            return {"status": response.update.status.value}
+        return fields_of(response.update, response.instance_id, at)
 
     @asynccontextmanager
     async def _alone(self, keys: Iterable[str]) -> AsyncIterator[None]:

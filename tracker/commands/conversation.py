@@ -1,6 +1,6 @@
 """Commands to a device on one connection, one after another.
 
-:data:`TRANSITIONS` shows what happens to a command. Its turn is when the session is free and no
+:data:`TRANSITIONS` shows what happens to a command. Its turn is when the connection is free and no
 answer to an earlier command is still due. Nothing in an answer says which command it belongs
 to. So after a timeout the next command of the same codec is held back until the late answer has
 come, or is not expected any longer. An answer in another codec is not taken for that one.
@@ -15,11 +15,11 @@ from typing import Any, ClassVar, Final
 from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noqa: A004
 from twisted.logger import Logger
 
-from tracker.command import Answer, Outcome, Reason, Status
+from tracker.command import Answer, Reason, Status, StatusUpdate
 from tracker.commands.entries import Held
 from tracker.commands.ledger import Step
 from tracker.commands.shared import Shared
-from tracker.interfaces import ISession, SessionEnded
+from tracker.interfaces import ConnectionEnded, IConnection
 
 
 class State(Enum):
@@ -30,11 +30,11 @@ class State(Enum):
     HELD_BACK = "held back"
     """It waits for a late answer to an earlier command in the same codec."""
     WAITING = "waiting"
-    """It waits until the session is free."""
+    """It waits until the connection is free."""
     CLAIMING = "claiming"
     """Redis is asked for the right to write it."""
     CLAIMED = "claimed"
-    """It waits until the session is free again."""
+    """It waits until the connection is free again."""
     WRITTEN = "written"
     """It waits for its answer."""
     ENDING = "ending"
@@ -60,7 +60,7 @@ class Event(Enum):
     CLEAR = "clear"
     """No answer is due."""
     FREE = "free"
-    """The session is free."""
+    """The connection is free."""
     WON = "won"
     """This instance, and no other, may write the command."""
     ANSWERED = "answered"
@@ -119,8 +119,8 @@ class Conversation:
 
     _log = Logger()
 
-    def __init__(self, session: ISession, shared: Shared) -> None:
-        self.session = session
+    def __init__(self, connection: IConnection, shared: Shared) -> None:
+        self.connection = connection
         self.state = State.OVER
         self.ended = False
         self._shared = shared
@@ -141,10 +141,10 @@ class Conversation:
         """Take what the device has sent, which may be an answer."""
         if self.state is State.WRITTEN and self._held.frame.codec == answer.codec:
             status = Status.REJECTED if answer.refused else Status.RESPONDED
-            self._held.outcome = Outcome(status, response=answer.text)
+            self._held.update = StatusUpdate(status, response=answer.text)
             self._resume()
         elif self._late.pop(answer.codec, None) is not None:
-            self._log.info("{device}: a late answer is dropped", device=self.session.device_id)
+            self._log.info("{device}: a late answer is dropped", device=self.connection.device_id)
             if self.state is State.HELD_BACK and self._held.frame.codec == answer.codec:
                 self._resume()
 
@@ -167,9 +167,9 @@ class Conversation:
         if self.ended:  # while the command was recovered
             return Event.LOST
         try:
-            held.frame = self.session.command_frame(held.command.text, held.command.codec)
+            held.frame = self.connection.command_frame(held.command.text, held.command.codec)
         except ValueError as error:
-            held.outcome = Outcome.failed(Reason.MALFORMED, str(error))
+            held.update = StatusUpdate.failed(Reason.MALFORMED, str(error))
             return Event.MALFORMED
         while (left := self._shared.left(held)) > 0:
             due = self._late.get(held.frame.codec, 0.0) - clock.seconds()
@@ -195,16 +195,16 @@ class Conversation:
         awaited = Deferred.fromCoroutine(
             self._wait(Deferred(), held.command.timeout, Event.ANSWERED)
         )
-        self.session.write_command(held.frame.data)
+        self.connection.write_command(held.frame.data)
         written_at = clock.seconds()
         held.delivered = Deferred.fromCoroutine(self._shared.ledger.delivered(held))
         event = await awaited
         if event is Event.ANSWERED:
             self._shared.answers.observe(clock.seconds() - written_at)
         elif event is Event.LOST:
-            held.outcome = Outcome.failed(Reason.DISCONNECTED)
+            held.update = StatusUpdate.failed(Reason.DISCONNECTED)
         else:
-            held.outcome = Outcome.failed(Reason.TIMEOUT)
+            held.update = StatusUpdate.failed(Reason.TIMEOUT)
             self._late[held.frame.codec] = clock.seconds() + self._shared.timing.late_answer
         return event
 
@@ -227,7 +227,7 @@ class Conversation:
     async def _wait_until_free(self, radio_sleeps: float) -> Event:
         if self.ended:
             return Event.LOST
-        free = self.session.when_free(radio_sleeps)
+        free = self.connection.when_free(radio_sleeps)
         event = await self._wait(free, self._shared.left(self._held), Event.FREE)
         if event is Event.FREE and self._shared.left(self._held) <= 0:
             return Event.TIME_UP
@@ -240,7 +240,7 @@ class Conversation:
             await awaited
         except TimeoutError:
             return Event.TIME_UP
-        except (CancelledError, SessionEnded):
+        except (CancelledError, ConnectionEnded):
             self.ended = True
             return Event.LOST
         finally:

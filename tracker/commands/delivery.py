@@ -25,20 +25,20 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tracker.command import Answer, BadCommand, Command, Outcome, Reason, claimed_identity
+from tracker.command import Answer, BadCommand, Command, Reason, StatusUpdate, claimed_identity
 from tracker.commands.entries import Entries, Held
 from tracker.commands.ledger import CommandLedger
 from tracker.commands.queue import CommandQueue
 from tracker.commands.retrying import RetryingLedger
 from tracker.commands.shared import Shared, Timing
 from tracker.errors import Refused, Unavailable
-from tracker.interfaces import ISession
+from tracker.interfaces import IConnection
 from tracker.keys import outbound
 from tracker.log.allowance import Allowance
 from tracker.log.entries import Delivered
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.figures import Distribution
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.observe.ratelimit import LimitedLog
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.waits import Stopped, Waits
@@ -51,7 +51,7 @@ BATCH: Final = 100
 FIRST_RETRY: Final = 1.0
 LAST_RETRY: Final = 10.0
 #: Seconds without a turn after which the loop is stuck.
-PULSE_TIMEOUT: Final = 120.0
+WATCHDOG_TIMEOUT: Final = 120.0
 #: Seconds that a stop waits for answers, and for all of it.
 STOP_GRACE: Final = 2.0
 STOP_TIMEOUT: Final = 5.0
@@ -68,7 +68,7 @@ class CommandDelivery(Service):
         it fails.
     :param fetch: requests the commands that wait for a device, since it is connected here.
     :param condition: met while commands are read and delivered.
-    :param pulse: beats while they are read.
+    :param watchdog: is reset while they are read.
     """
 
     _log = Logger()
@@ -84,7 +84,7 @@ class CommandDelivery(Service):
         waits: bool,
         fetch: Callable[[str], None],
         condition: Condition,
-        pulse: Pulse | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.entries = Entries()
         self.answers = Distribution(ANSWER_SECONDS)
@@ -92,7 +92,7 @@ class CommandDelivery(Service):
         self._reader = reader
         self._condition = condition
         self._reasons: dict[str, str] = {}  # what fails → why
-        self._pulse = pulse or Pulse(PULSE_TIMEOUT)
+        self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._queues: dict[str, CommandQueue] = {}  # by device
         self._shared = Shared(
             clock=clock,
@@ -125,20 +125,20 @@ class CommandDelivery(Service):
         if self.running and self._loop is None:
             self._loop = Deferred.fromCoroutine(self._run()).addErrback(self._died)
 
-    def arrived(self, session: ISession, device_id: str) -> None:
+    def arrived(self, connection: IConnection, device_id: str) -> None:
         """Take a connection on which a device has logged in, in place of an older one."""
-        self._queue(device_id).arrived(session)
+        self._queue(device_id).arrived(connection)
 
-    def departed(self, session: ISession, device_id: str) -> None:
+    def departed(self, connection: IConnection, device_id: str) -> None:
         """Give up a connection that has ended, if it still is the device's."""
         queue = self._queues.get(device_id)
-        if queue is not None and queue.session is session:
+        if queue is not None and queue.connection is connection:
             queue.departed()
 
-    def answered(self, session: ISession, answer: Answer) -> None:
+    def answered(self, connection: IConnection, answer: Answer) -> None:
         """Take what a device has sent, which may be an answer."""
-        queue = self._queues.get(session.device_id or "")
-        if queue is not None and queue.session is session:
+        queue = self._queues.get(connection.device_id or "")
+        if queue is not None and queue.connection is connection:
             queue.answered(answer)
 
     def load(self, device_id: str) -> tuple[int, bool]:
@@ -164,7 +164,7 @@ class CommandDelivery(Service):
         """Write nothing more; fires when all is answered, given up or passed on."""
         super().stopService()
         self._shared.stopping = True
-        self._pulse.rest()
+        self._watchdog.suspend()
         self._waits.stop()
         # What is under way when time is up is left alone, and not cancelled within a step.
         stopped: Deferred[None] = Deferred()
@@ -191,10 +191,10 @@ class CommandDelivery(Service):
                     await self._read(backoff)
                 except (Refused, Unavailable) as error:
                     self._note("reading", f"commands cannot be read: {error}")
-                    self._pulse.beat()
+                    self._watchdog.reset()
                     backoff.failed()
                     await self._waits.result(backoff.wait())
-        self._pulse.rest()
+        self._watchdog.suspend()
 
     async def _read(self, backoff: Backoff) -> None:
         """Read entries for ever.
@@ -202,9 +202,9 @@ class CommandDelivery(Service):
         :raises Stopped: when the service stops.
         """
         reader, stream = self._reader, self._shared.stream
-        self._pulse.rest()
+        self._watchdog.suspend()
         await self._waits.result(reader.when_connected())
-        self._pulse.beat()
+        self._watchdog.reset()
         # Entries that are there may have been read through a group that was lost.
         doubtful = await self._waits.result(reader.join(stream))
         self._note("reading", None)
@@ -217,17 +217,17 @@ class CommandDelivery(Service):
         while True:
             room = self.entries.room
             if room <= 0:
-                self._pulse.rest()
+                self._watchdog.suspend()
                 await self._waits.result(self.entries.when_room())
                 continue
-            self._pulse.beat()
+            self._watchdog.reset()
             reading = reader.read(Allowance([stream], min(room, BATCH)), READ_WAIT)
             entries = await self._waits.result(reading)
             self._take_all(entries, doubtful)
             doubtful = doubtful and bool(entries)
 
     def _take_all(self, entries: Sequence[Delivered], doubtful: bool) -> None:
-        self._pulse.beat()
+        self._watchdog.reset()
         for entry in entries:
             self._take(entry, doubtful)
 
@@ -248,8 +248,8 @@ class CommandDelivery(Service):
 
     def _refuse(self, entry: Delivered, why: str) -> None:
         command_id, device_id = claimed_identity(entry.fields)
-        outcome = Outcome.failed(Reason.MALFORMED, why)
-        self._finish(entry, self._shared.ledger.refuse(entry, command_id, device_id, outcome))
+        update = StatusUpdate.failed(Reason.MALFORMED, why)
+        self._finish(entry, self._shared.ledger.refuse(entry, command_id, device_id, update))
         self._rejections.warn(
             "{stream}: entry {id} is not a command: {why}",
             stream=entry.stream,

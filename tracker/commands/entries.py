@@ -8,8 +8,8 @@ from attrs import define, field
 from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IDelayedCall
 
-from tracker.command import EXPIRED, Command, CommandFrame, Outcome
-from tracker.interfaces import ISession
+from tracker.command import EXPIRED, Command, CommandFrame, StatusUpdate
+from tracker.interfaces import IConnection
 from tracker.log.entries import Delivered
 
 #: Entries whose commands are in memory; the others stay in Redis until some of these have ended.
@@ -28,9 +28,9 @@ class Held:
     """True if a former process may have begun with the command."""
     others: list[Delivered] = field(factory=list)
     """More entries of the same command; they are taken when this one is released."""
-    outcome: Outcome = EXPIRED
+    update: StatusUpdate = EXPIRED
     """The final response that the command will get."""
-    session: ISession = field(init=False)
+    connection: IConnection = field(init=False)
     """The connection that :attr:`frame` was made for."""
     frame: CommandFrame = field(init=False)
     delivered: Deferred[None] | None = None

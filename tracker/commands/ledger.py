@@ -27,7 +27,7 @@ from attrs import frozen
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 
-from tracker.command import Command, Outcome, Reason, Status
+from tracker.command import Command, Reason, Status, StatusUpdate
 from tracker.commands.scripts import CLAIM, DELIVERED, FINISH, OFFER, RECOVER, SUBMIT
 from tracker.keys import INGEST_GROUP, command_record, heartbeat
 from tracker.log.entries import Delivered
@@ -127,14 +127,14 @@ class CommandLedger:
         self.responses[Status.DELIVERED, ""] += 1
 
     async def finish(
-        self, entry: Delivered, command: Command, outcome: Outcome, written: bool = False
+        self, entry: Delivered, command: Command, update: StatusUpdate, written: bool = False
     ) -> Step:
         """Give the final response: FINISHED, else OVER or GONE."""
-        step = await self._take(FINISH, entry, command, *_fields(outcome), int(written))
-        return self._counted(step, outcome)
+        step = await self._take(FINISH, entry, command, *_fields(update), int(written))
+        return self._counted(step, update)
 
     async def refuse(
-        self, entry: Delivered, command_id: str, device_id: str, outcome: Outcome
+        self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
     ) -> Step:
         """Give the final response to an entry that is not a command.
 
@@ -142,8 +142,8 @@ class CommandLedger:
         :param device_id: likewise.
         """
         subject = _Subject(command_id, device_id)
-        reply = await self._run(FINISH, entry, subject, *_fields(outcome), 0)
-        return self._counted(self._step(reply), outcome)
+        reply = await self._run(FINISH, entry, subject, *_fields(update), 0)
+        return self._counted(self._step(reply), update)
 
     async def offer(
         self, entry: Delivered, command: Command, waits: bool, unwritten: bool = False
@@ -157,7 +157,7 @@ class CommandLedger:
         """
         where = (self._instance, int(waits), int(unwritten))
         step = await self._take(OFFER, entry, command, *where)
-        return self._counted(step, Outcome.failed(Reason.OFFLINE))
+        return self._counted(step, StatusUpdate.failed(Reason.OFFLINE))
 
     async def submit(self, command: Command, waits: bool = True) -> tuple[Step, str]:
         """Put a new command where its device is: MOVED with the instance, WAITS or FINISHED.
@@ -198,9 +198,9 @@ class CommandLedger:
             return Step.OVER
         return Step(reply.decode())
 
-    def _counted(self, step: Step, outcome: Outcome) -> Step:
+    def _counted(self, step: Step, update: StatusUpdate) -> Step:
         if step is Step.FINISHED:
-            self.responses[outcome.status, outcome.reason] += 1
+            self.responses[update.status, update.reason] += 1
         return step
 
     async def _run(
@@ -219,5 +219,5 @@ class CommandLedger:
         )
 
 
-def _fields(outcome: Outcome) -> tuple[str, str, str]:
-    return outcome.status.value, outcome.reason, outcome.response
+def _fields(update: StatusUpdate) -> tuple[str, str, str]:
+    return update.status.value, update.reason, update.response

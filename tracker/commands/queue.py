@@ -14,7 +14,7 @@ from tracker.commands.conversation import Conversation, State
 from tracker.commands.entries import Held
 from tracker.commands.ledger import Step
 from tracker.commands.shared import Shared
-from tracker.interfaces import ISession
+from tracker.interfaces import IConnection
 
 #: Commands of one device in memory, not counting one that is written. Of more only the IDs of
 #: their entries are kept, so that they leave room for other devices' commands.
@@ -29,14 +29,14 @@ class CommandQueue:
     The head of the queue is worked on: while the device is connected, its command is carried to
     it; else all commands in memory are passed on to where the device is.
 
-    :ivar session: the device's connection; None if commands cannot be written to it here.
+    :ivar connection: the device's connection; None if commands cannot be written to it here.
     """
 
     _log = Logger()
 
     def __init__(self, device_id: str, shared: Shared) -> None:
         self.device_id = device_id
-        self.session: ISession | None = None
+        self.connection: IConnection | None = None
         self._shared = shared
         self._conversation: Conversation | None = None
         self._commands: dict[str, Held] = {}  # by ID
@@ -67,14 +67,14 @@ class CommandQueue:
         """True while there are commands that are worked on."""
         return self._work is not None
 
-    def arrived(self, session: ISession) -> None:
+    def arrived(self, connection: IConnection) -> None:
         """Take a new connection of the device, in place of an older one."""
-        self.session = session
+        self.connection = connection
         self._end_conversation()
 
     def departed(self) -> None:
         """Give up the connection, which has ended."""
-        self.session = None
+        self.connection = None
         self._end_conversation()
         self._check_unused()
 
@@ -115,10 +115,10 @@ class CommandQueue:
         while self._commands or (self._behind and not self._shared.stopping):
             if self._is_short:
                 await self._load()
-            elif self.session is None or self._shared.stopping:
+            elif self.connection is None or self._shared.stopping:
                 await self._pass_on()
             else:
-                await self._carry(self.session)
+                await self._carry(self.connection)
         self._work = None
         work.callback(None)
         self._check_unused()
@@ -134,7 +134,7 @@ class CommandQueue:
         self._shared.stuck(self.device_id)
 
     def _check_unused(self) -> None:
-        if not self.busy and self.session is None:
+        if not self.busy and self.connection is None:
             self._shared.unused(self.device_id)
 
     @property
@@ -159,15 +159,15 @@ class CommandQueue:
                     self._hold(Held(entry, command, doubtful))
             del self._behind[entry_id]
 
-    async def _carry(self, session: ISession) -> None:
+    async def _carry(self, connection: IConnection) -> None:
         """Work on the head, as long as this connection lasts."""
-        if self._conversation is None or self._conversation.session is not session:
-            self._conversation = Conversation(session, self._shared)
+        if self._conversation is None or self._conversation.connection is not connection:
+            self._conversation = Conversation(connection, self._shared)
         held = self._head
         state = await self._conversation.carry(held)
-        if self._conversation.ended and self.session is session:
+        if self._conversation.ended and self.connection is connection:
             # It is closing. The device is looked for elsewhere, or waited for.
-            self.session = None
+            self.connection = None
         if state is State.UNWRITTEN:
             await self._offer(held, unwritten=True)
         if state is not State.KEPT:
@@ -186,7 +186,7 @@ class CommandQueue:
 
     async def _offer(self, held: Held, unwritten: bool = False) -> None:
         step = await self._shared.ledger.offer(held, unwritten)
-        if step is Step.WAITS and self.session is not None and not self._shared.stopping:
+        if step is Step.WAITS and self.connection is not None and not self._shared.stopping:
             # The device has come back, and was registered before this command began to wait.
             self._shared.fetch(self.device_id)
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from attrs import frozen
 
-from tracker.command import Outcome, Response, Status
-from tracker.commands.registry import owners
+from tracker.command import Response, Status, StatusUpdate
+from tracker.commands.deviceregistry import owners
 from tracker.errors import Refused
 from tracker.keys import RESPONSES, command_record, outbound, waiting_commands
 from tracker.log.entries import behind
@@ -66,7 +66,7 @@ async def read_record(redis: RedisConnection, command_id: str) -> CommandRecord 
     if done is None:
         return None  # not written by Tracker
     status, entry_id = done[1], done[2]
-    response = Response(command_id, "", "", Outcome(Status(status)), "")
+    response = Response(command_id, "", "", StatusUpdate(Status(status)), "")
     try:
         reply = await redis.execute("XRANGE", RESPONSES, entry_id, entry_id)
     except Refused as error:

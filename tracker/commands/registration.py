@@ -17,13 +17,13 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tracker.commands.registry import connections, owners, state
+from tracker.commands.deviceregistry import connections, owners, state
 from tracker.errors import Refused, Unavailable
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 from tracker.runtime.backoff import Backoff
 
-#: Seconds between two checks of the registry.
+#: Seconds between two checks of the device registry.
 INTERVAL: Final = 30
 #: Seconds until changes that Redis did not take are sent again: at first, and at most.
 FIRST_RETRY: Final = 1.0
@@ -34,7 +34,7 @@ PAGE: Final = 1000
 STOP_TIMEOUT: Final = 2.0
 
 
-class Registry(RedisTimer):
+class DeviceRegistration(RedisTimer):
     """The entries of one instance in the device registry.
 
     :param moved: called with a device that is registered at another instance, and that
@@ -153,7 +153,7 @@ class Registry(RedisTimer):
                 for device_id, owner in zip(page, found, strict=True):
                     self._compare(device_id, owner)
         except (Refused, Unavailable) as error:
-            self._log.debug("registry not checked: {error}", error=error)
+            self._log.debug("device registry not checked: {error}", error=error)
 
     def _compare(self, device_id: str, owner: str | None) -> None:
         if device_id in self._changed or not self.running:

@@ -10,7 +10,7 @@ from typing import Final, TypeVar
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tracker.command import EXPIRED, Outcome
+from tracker.command import EXPIRED, StatusUpdate
 from tracker.commands.entries import Held
 from tracker.commands.ledger import CommandLedger, Step
 from tracker.errors import Refused, Unavailable
@@ -79,10 +79,10 @@ class RetryingLedger:
         await self._insist(held.entry, lambda: self._ledger.delivered(held.entry, held.command))
 
     async def finish(self, held: Held) -> None:
-        """Give the final response, which is the command's ``outcome``."""
-        outcome, written = held.outcome, held.delivered is not None
+        """Give the final response, which is the command's ``update``."""
+        update, written = held.update, held.delivered is not None
         step = await self._insist(
-            held.entry, lambda: self._ledger.finish(held.entry, held.command, outcome, written)
+            held.entry, lambda: self._ledger.finish(held.entry, held.command, update, written)
         )
         if step is not Step.FINISHED:
             self._log_lost(held, step)
@@ -91,14 +91,14 @@ class RetryingLedger:
             "command {id} to {device}: {status}{reason}",
             id=held.command_id,
             device=held.command.device_id,
-            status=outcome.status,
-            reason=f" ({outcome.reason})" if outcome.reason else "",
+            status=update.status,
+            reason=f" ({update.reason})" if update.reason else "",
         )
 
     async def expire(self, held: Held) -> None:
         """Give the final response to a command that was not begun with in time."""
         if not held.doubtful or await self.recover(held) is Step.OPEN:
-            held.outcome = EXPIRED
+            held.update = EXPIRED
             await self.finish(held)
 
     async def offer(self, held: Held, unwritten: bool = False) -> Step:
@@ -116,12 +116,10 @@ class RetryingLedger:
         return step
 
     async def refuse(
-        self, entry: Delivered, command_id: str, device_id: str, outcome: Outcome
+        self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
     ) -> None:
         """Give the final response to an entry that is not a command."""
-        await self._insist(
-            entry, lambda: self._ledger.refuse(entry, command_id, device_id, outcome)
-        )
+        await self._insist(entry, lambda: self._ledger.refuse(entry, command_id, device_id, update))
 
     async def drop(self, entry: Delivered) -> None:
         """Acknowledge an entry that was deleted from the stream."""

@@ -50,7 +50,7 @@ class Shared:
     release: Callable[[Held], None]
     """Called with each command that a queue has finished."""
     unused: Callable[[str], None]
-    """Called with the device of a queue that has neither a session nor a command."""
+    """Called with the device of a queue that has neither a connection nor a command."""
     stuck: Callable[[str], None]
     """Called with the device of a queue that has failed: its commands stay in Redis."""
     stopping: bool = False

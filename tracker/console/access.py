@@ -43,7 +43,7 @@ class Visitor:
     """The user that has sent a request."""
 
     session: Session
-    role: str
+    permission: str
     """``read`` or ``operate``; empty if they have to log in first."""
 
 
@@ -90,7 +90,7 @@ class Access:
         if session is None:
             session = self._sessions.begin()
             self._set_cookie(request, session)
-        return Visitor(session, self._role(session)), self._sessions.token(session)
+        return Visitor(session, self._permission(session)), self._sessions.token(session)
 
     def visitor(self, request: Any) -> Visitor:
         """Return the user of a request that reads.
@@ -104,10 +104,10 @@ class Access:
             if self.asks:
                 raise Denied(401, "log in first")
             session = self._sessions.begin()  # it is of no further use
-        role = self._role(session)
-        if not role:
+        permission = self._permission(session)
+        if not permission:
             raise Denied(401, "log in first")
-        return Visitor(session, role)
+        return Visitor(session, permission)
 
     def changing(self, request: Any) -> Visitor:
         """Return the user of a request that changes something.
@@ -116,7 +116,7 @@ class Access:
         """
         self._check_page(request)
         visitor = self.visitor(request)
-        if visitor.role != "operate":
+        if visitor.permission != "operate":
             raise Denied(403, "you may look, but not send commands")
         return visitor
 
@@ -156,14 +156,14 @@ class Access:
         session = self._sessions.begin(name, hashed.stamp)
         self._set_cookie(request, session)
         self._log.info("{operator} has logged in from {address}", operator=name, address=address)
-        return Visitor(session, self._role(session)), self._sessions.token(session)
+        return Visitor(session, self._permission(session)), self._sessions.token(session)
 
     def may_stay(self, visitor: Visitor) -> bool:
         """Return whether a user who was admitted would still be admitted."""
         session = visitor.session
         if self._operators is None:
             return True
-        return self._sessions.holds(session) and bool(self._role(session))
+        return self._sessions.holds(session) and bool(self._permission(session))
 
     def log_out(self, request: Any) -> None:
         """End the session.
@@ -189,13 +189,13 @@ class Access:
         if session is None or not self._sessions.knows_token(session, given):
             raise Denied(403, "the page is out of date: load it again")
 
-    def _role(self, session: Session) -> str:
+    def _permission(self, session: Session) -> str:
         if self._operators is None:
             return "operate"
         operator = self._operators.get(session.operator) if session.operator else None
         if operator is None or operator.password.stamp != session.stamp:
             return ""
-        return operator.role
+        return operator.permission
 
     def _session(self, request: Any) -> Session | None:
         cookie = request.getCookie(_cookie_name(request))

@@ -136,13 +136,13 @@ class CommandLog:
         except ValueError:
             return  # it is none
         if response.final:
-            self._count(int(entry_order(entry.id)[0] // 60_000), response.outcome.status.value)
+            self._count(int(entry_order(entry.id)[0] // 60_000), response.update.status.value)
         known = self._known_as(_cut(response.command_id or entry.id))
         known.device_id = _cut(response.device_id)
         known.instance_id = _cut(response.instance_id)
-        known.status = response.outcome.status.value
-        known.reason = _cut(response.outcome.reason)
-        known.response = _cut(response.outcome.response)
+        known.status = response.update.status.value
+        known.reason = _cut(response.update.reason)
+        known.response = _cut(response.update.response)
         known.at = _cut(response.at or entry.appended_at)
 
     def _count(self, minute: int, status: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from twisted.internet.interfaces import IReactorTime
 
-from tracker.commands.registry import owners, vendors
+from tracker.commands.deviceregistry import owners, vendors
 from tracker.console.ports import ControlPorts, NoInstance
 from tracker.control.commands import ControlError
 from tracker.errors import Refused
@@ -30,7 +30,7 @@ MOST_HOURS: Final = 24 * 7
 MAX_ATTRIBUTES: Final = 1000
 MAX_TEXT: Final = 100_000
 
-#: Steps of a scan through the registry in one answer, where there is no database.
+#: Steps of a scan through the device registry in one answer, where there is no database.
 _STEPS: Final = 20
 _SEARCH: Final = re.compile(r"[0-9A-Za-z]{0,32}")
 _ORDERS: Final = ("id", "contact")
@@ -166,7 +166,7 @@ class Devices:
         return sorted(elements, key=lambda one: (one["name"] is None, one["name"] or "", one["id"]))
 
     async def _connected(self, text: str, after: str, limit: int) -> dict[str, Any]:
-        """Return devices of the registry, in no order."""
+        """Return devices of the device registry, in no order."""
         cursor = _cursor(after)
         found: list[dict[str, Any]] = []
         for _ in range(_STEPS):

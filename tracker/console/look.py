@@ -11,7 +11,7 @@ from tracker.errors import Refused
 from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.log.allowance import size_of
 from tracker.log.entries import Delivered
-from tracker.log.redis.advertised import Beat, heartbeats
+from tracker.log.redis.advertised import InstanceHeartbeat, heartbeats
 from tracker.log.redis.dead import DeadLetter, dead_letter
 from tracker.log.redis.lag import StreamLag, stream_lag
 from tracker.log.redis.ranges import read_range
@@ -49,7 +49,7 @@ class Look:
     """Lag of the existing streams of positions."""
     responses: StreamLag | None
     """Lag of the stream of responses, if it exists."""
-    beats: Sequence[Beat]
+    heartbeats: Sequence[InstanceHeartbeat]
     connected: int
     """Devices that are connected to any instance."""
     waiting: int

@@ -1,6 +1,6 @@
-"""Who may log in to the console: a file of names, roles and scrypt hashes.
+"""Who may log in to the console: a file of names, permissions and scrypt hashes.
 
-A line is ``NAME ROLE HASH``; a HASH is ``scrypt:LOG2N:R:P:SALT:KEY`` (RFC 7914), the last
+A line is ``NAME PERMISSION HASH``; a HASH is ``scrypt:LOG2N:R:P:SALT:KEY`` (RFC 7914), the last
 two in base64. ``tracker-admin console-operator`` writes it.
 """
 
@@ -21,7 +21,7 @@ from attrs import frozen
 from twisted.logger import Logger
 
 #: What an operator may do: look, or look and send commands.
-ROLES: Final = ("read", "operate")
+PERMISSIONS: Final = ("read", "operate")
 #: Characters of a password.
 SHORTEST: Final = 12
 LONGEST: Final = 256
@@ -92,7 +92,7 @@ class Operator:
     """Somebody who may log in."""
 
     name: str
-    role: str
+    permission: str
     password: PasswordHash
 
 
@@ -153,12 +153,12 @@ def read_operators(path: Path) -> dict[str, Operator]:
         if not line.strip() or line.startswith("#"):
             continue
         try:
-            name, role, hashed = line.split()
+            name, permission, hashed = line.split()
             operator = Operator(
-                checked_name(name), checked_role(role), PasswordHash.from_text(hashed)
+                checked_name(name), checked_permission(permission), PasswordHash.from_text(hashed)
             )
         except ValueError:
-            raise BadOperators(f"{path}: line {number} is not NAME ROLE HASH") from None
+            raise BadOperators(f"{path}: line {number} is not NAME PERMISSION HASH") from None
         if name in found:
             raise BadOperators(f"{path}: line {number}: {name} is there twice")
         found[name] = operator
@@ -171,7 +171,8 @@ def write_operators(path: Path, operators: Mapping[str, Operator]) -> None:
     :raises OSError: when that cannot be done.
     """
     lines = [
-        f"{one.name} {one.role} {one.password.to_text()}\n" for _, one in sorted(operators.items())
+        f"{one.name} {one.permission} {one.password.to_text()}\n"
+        for _, one in sorted(operators.items())
     ]
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.absolute().parent)
     try:
@@ -196,11 +197,11 @@ def checked_name(name: str) -> str:
     return name
 
 
-def checked_role(role: str) -> str:
-    """:raises ValueError: when there is no such role; in one line."""
-    if role not in ROLES:
-        raise ValueError(f"a role is {' or '.join(ROLES)}")
-    return role
+def checked_permission(permission: str) -> str:
+    """:raises ValueError: when there is no such permission; in one line."""
+    if permission not in PERMISSIONS:
+        raise ValueError(f"a permission is {' or '.join(PERMISSIONS)}")
+    return permission
 
 
 def checked_password(password: str) -> str:

@@ -16,7 +16,7 @@ from tracker.control.client import ControlClient
 from tracker.control.commands import ControlError, RedisUnavailable
 from tracker.control.connection import NotConnected
 from tracker.control.pool import BadAddress, ControlPool, Credentials
-from tracker.log.redis.advertised import Beat
+from tracker.log.redis.advertised import InstanceHeartbeat
 
 #: Seconds between two requests to each instance for its state.
 INTERVAL: Final = 5.0
@@ -39,9 +39,9 @@ class _Port:
     asking: bool = False
 
     @property
-    def role(self) -> str:
-        """The console's role there: ``read`` or ``operate``; empty if it does not answer."""
-        return str(self.client.greeting.get("role", "")) if self.info is not None else ""
+    def permission(self) -> str:
+        """The console's permission there: ``read`` or ``operate``; empty if it does not answer."""
+        return str(self.client.greeting.get("permission", "")) if self.info is not None else ""
 
 
 class ControlPorts(Service):
@@ -74,7 +74,7 @@ class ControlPorts(Service):
         self._ports.clear()
         return self._pool.stopService()
 
-    def keep(self, beats: Sequence[Beat]) -> None:
+    def keep(self, beats: Sequence[InstanceHeartbeat]) -> None:
         """Connect to the living instances, and disconnect from others."""
         if not self.running:
             return
@@ -91,26 +91,28 @@ class ControlPorts(Service):
             port.instance_id = instances.get(address, port.instance_id)
 
     @property
-    def role(self) -> str:
-        """The highest role that any instance gives the console; empty while none answers."""
-        roles = {port.role for port in self._ports.values()}
-        return next((role for role in ("operate", "read") if role in roles), "")
+    def permission(self) -> str:
+        """The highest permission that any instance gives the console; empty while none answers."""
+        permissions = {port.permission for port in self._ports.values()}
+        return next(
+            (permission for permission in ("operate", "read") if permission in permissions), ""
+        )
 
     def describe(self, instance_id: str) -> dict[str, Any]:
-        """Return the console's role at an instance, and the last answer to Info.
+        """Return the console's permission at an instance, and the last answer to Info.
 
-        :return: ``role``, ``connections`` and ``draining``; where it does not answer, ``role``
-            is empty, and ``why`` gives a reason that names no address.
+        :return: ``permission``, ``connections`` and ``draining``; where it does not answer,
+            ``permission`` is empty, and ``why`` gives a reason that names no address.
         """
         port = self._port_of(instance_id)
         if port is None:
-            return {"role": "", "why": "there is none"}
+            return {"permission": "", "why": "there is none"}
         if isinstance(port.client.trouble, BadAddress):
-            return {"role": "", "why": "it cannot be used; see the console's log"}
+            return {"permission": "", "why": "it cannot be used; see the console's log"}
         if port.info is None:
-            return {"role": "", "why": "no answer; see the console's log"}
+            return {"permission": "", "why": "no answer; see the console's log"}
         known = {name: port.info[name] for name in ("connections", "draining")}
-        return {"role": port.role, **known}
+        return {"permission": port.permission, **known}
 
     def client_of(self, instance_id: str) -> ControlClient | None:
         """Return the client of an instance's control port, if it is connected to."""
@@ -155,10 +157,10 @@ class ControlPorts(Service):
         order = {"operate": 0, "read": 1}
         ports = sorted(
             self._ports.values(),
-            key=lambda port: (port.instance_id != instance_id, order.get(port.role, 2)),
+            key=lambda port: (port.instance_id != instance_id, order.get(port.permission, 2)),
         )
         for port in ports:
-            if not (patiently or port.role):
+            if not (patiently or port.permission):
                 continue
             try:
                 return await ask(port.client)

@@ -20,11 +20,11 @@ from tracker.console.ports import ControlPorts
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES
 from tracker.log.entries import Delivered
-from tracker.log.redis.advertised import Beat
+from tracker.log.redis.advertised import InstanceHeartbeat
 from tracker.log.redis.dead import DeadLetter
 from tracker.log.redis.lag import GroupLag, StreamLag
 from tracker.observe.complaints import Complaints
-from tracker.observe.health import Pulse
+from tracker.observe.health import Watchdog
 from tracker.position import MAX_SAFE_INTEGER
 from tracker.redis.protocol import is_wrong_type
 from tracker.settings import setting
@@ -33,7 +33,7 @@ from tracker.untrusted import shown
 #: Seconds between two looks.
 INTERVAL: Final = 2.0
 #: Seconds without one after which it is stuck.
-STUCK: Final = 150.0
+WATCHDOG_TIMEOUT: Final = 150.0
 #: Looks over which rates are averaged.
 _RATE_LOOKS: Final = 6
 #: Commands, and dead letters, of the overview.
@@ -90,7 +90,7 @@ class Sampler(TimerService):
 
     :param see: reads Redis.
     :param publish: called with each sample, as an event that is encoded once.
-    :param pulse: beats at each sample, whether Redis is there or not.
+    :param watchdog: is reset at each sample, whether Redis is there or not.
     """
 
     _log = Logger()
@@ -104,10 +104,10 @@ class Sampler(TimerService):
         ports: ControlPorts,
         thresholds: Thresholds,
         publish: Callable[[bytes], None],
-        pulse: Pulse | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         super().__init__(INTERVAL, self.sample)
-        self._pulse = pulse or Pulse(STUCK)
+        self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self.clock = self._clock = clock
         self._see = see
         self._commands = commands
@@ -128,7 +128,7 @@ class Sampler(TimerService):
 
     def stopService(self) -> Deferred[Any]:
         """Take no more samples; fires when the last one is done."""
-        self._pulse.rest()
+        self._watchdog.suspend()
         stopped: Deferred[Any] = super().stopService()
         return stopped
 
@@ -143,7 +143,7 @@ class Sampler(TimerService):
         if self._sampling:
             return
         self._sampling = True
-        self._pulse.beat()
+        self._watchdog.reset()
         try:
             overview = await self._overview()
             self._told = ""
@@ -174,7 +174,7 @@ class Sampler(TimerService):
             malformed[RESPONSES] = "wrong type"
         for key, why in malformed.items():
             self._complaints.report(key, why, "Rename or delete the key, or stop what writes it.")
-        self._ports.keep(seen.beats[:MOST_INSTANCES])
+        self._ports.keep(seen.heartbeats[:MOST_INSTANCES])
         now = self._clock.seconds()
         rates = self._rates(now, seen.lags)
         lags = [row for lag in seen.lags for row in self._groups(lag)]
@@ -197,8 +197,8 @@ class Sampler(TimerService):
             },
             "rates": rates,
             "connected": seen.connected,
-            "instances": [self._instance(beat) for beat in seen.beats[:MOST_INSTANCES]],
-            "instance_count": len(seen.beats),
+            "instances": [self._instance(beat) for beat in seen.heartbeats[:MOST_INSTANCES]],
+            "instance_count": len(seen.heartbeats),
             "commands": {
                 "counts": self._commands.counts(),
                 "queued": seen.queued,
@@ -209,7 +209,7 @@ class Sampler(TimerService):
                 "total": sum(dead.total for dead in seen.dead),
                 "latest": _letters(seen),
             },
-            "sends": self._ports.role == "operate",
+            "sends": self._ports.permission == "operate",
             "point": self._history.add(now, figures),
         }
 
@@ -238,7 +238,7 @@ class Sampler(TimerService):
             "consumer_count": group.consumer_count,
         }
 
-    def _instance(self, beat: Beat) -> dict[str, Any]:
+    def _instance(self, beat: InstanceHeartbeat) -> dict[str, Any]:
         return {
             "id": beat.instance_id,
             "age": round(beat.age, 1),

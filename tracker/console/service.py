@@ -18,7 +18,7 @@ from tracker.console.look import look
 from tracker.console.operators import Operators
 from tracker.console.ports import ControlPorts
 from tracker.console.requests import Names
-from tracker.console.sampler import STUCK, Sampler, Thresholds
+from tracker.console.sampler import WATCHDOG_TIMEOUT, Sampler, Thresholds
 from tracker.console.sessions import Sessions
 from tracker.console.site import Console, Parts, Tiles
 from tracker.control.pool import Credentials
@@ -61,7 +61,7 @@ def console_role(
     tiles: Tiles | None,
     health: Health,
     abort: Abort,
-    registry: CollectorRegistry | None = None,
+    metrics_registry: CollectorRegistry | None = None,
 ) -> Role:
     """Build the console role; nothing is opened before it starts.
 
@@ -69,7 +69,7 @@ def console_role(
     :param positions: reads the sink, if it is known.
     :param controls: addresses of control ports, besides those that instances advertise.
     :param abort: called if the endpoint cannot be had.
-    :param registry: registers the metrics; None: there are none.
+    :param metrics_registry: registers the metrics; None: there are none.
     """
     role = Role()
     role.setName("console")
@@ -86,7 +86,7 @@ def console_role(
         ports=ports,
         thresholds=thresholds,
         publish=broadcast.publish,
-        pulse=health.pulse("console's samples", STUCK),
+        watchdog=health.watchdog("console's samples", WATCHDOG_TIMEOUT),
     )
     usable.listen(sampler.redis_is)
     devices = Devices(reactor, redis, positions=positions, ports=ports, namings=namings)
@@ -108,7 +108,7 @@ def console_role(
         positions.setServiceParent(role)
     for service in (redis, ports, sampler, frames, broadcast):
         service.setServiceParent(role)
-    reports = HTTPReports(reactor, "console", "console", registry)
+    reports = HTTPReports(reactor, "console", "console", metrics_registry)
     site = Console(parts, static_files(), reports).site(reactor, door.names)
     Listener(door.name, door.endpoint, site, abort).setServiceParent(role)
     return role

@@ -232,14 +232,14 @@ class Console:
             "version": __version__,
             "asks": parts.access.asks,
             "operator": visitor.session.operator or None,
-            "role": visitor.role,
+            "permission": visitor.permission,
             "token": token,
         }
-        if not visitor.role:
+        if not visitor.permission:
             return known
         return {
             **known,
-            "sends": parts.may_send and visitor.role == "operate",
+            "sends": parts.may_send and visitor.permission == "operate",
             "behind": parts.thresholds.behind,
             "far_behind": parts.thresholds.far_behind,
             "tiles": parts.tiles and {"url": parts.tiles.url, "credit": parts.tiles.credit},

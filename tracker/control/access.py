@@ -1,4 +1,4 @@
-"""Identify the peer of a control connection, and look up its role."""
+"""Identify the peer of a control connection, and look up its permission."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _CREDENTIALS: Final = struct.Struct("iII")
 #: OpenSSL's name for the state after the last message of a handshake.
 _ESTABLISHED: Final = b"SSL negotiation finished successfully"
 
-#: The name in a file of roles that stands for all names that are not listed.
+#: The name in a file of permissions that stands for all names that are not listed.
 EVERYBODY: Final = "*"
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*")
-#: Bytes of the largest file of roles. A thousand people need a fiftieth.
-MAX_ROLES: Final = 1 << 20
+#: Bytes of the largest file of permissions. A thousand people need a fiftieth.
+MAX_FILE_BYTES: Final = 1 << 20
 
 
 class Unidentified(Exception):
@@ -62,7 +62,7 @@ class Peer:
                 return f"tcp {name}"
 
 
-class ControlRole(Enum):
+class Permission(Enum):
     """The commands that a peer may give."""
 
     READ = "read"
@@ -119,40 +119,40 @@ def _by_credentials(handle: socket.socket) -> Peer:
     return Peer("unix", name, pid=pid, uid=uid, gid=gid)
 
 
-class Roles:
-    """The roles of peers, from a file that may change while the process runs.
+class Permissions:
+    """The permissions of peers, from a file that may change while the process runs.
 
-    A line of the file is ``NAME ROLE``: a certificate's common name, and ``read`` or ``operate``;
-    ``*`` stands for all names that are not listed, and ``#`` begins a comment. Without a file,
-    every client with a certificate may read.
+    A line of the file is ``NAME PERMISSION``: a certificate's common name, and ``read`` or
+    ``operate``; ``*`` stands for all names that are not listed, and ``#`` begins a comment.
+    Without a file, every client with a certificate may read.
 
-    :param file: the file of roles, or None.
-    :param local: the role of peers on this machine: those on a Unix socket, whose mode says which
-        users can connect, and on plain TCP.
+    :param file: the file of permissions, or None.
+    :param local: the permission of peers on this machine: those on a Unix socket, whose mode says
+        which users can connect, and on plain TCP.
     :raises ValueError: if the file cannot be read, or a line is malformed; in one line.
     """
 
     _log = Logger()
 
-    def __init__(self, file: Path | None, local: ControlRole = ControlRole.OPERATE) -> None:
+    def __init__(self, file: Path | None, local: Permission = Permission.OPERATE) -> None:
         self.local = local
         self._file = file
-        self._roles: dict[str, ControlRole] = {EVERYBODY: ControlRole.READ}
+        self._permissions: dict[str, Permission] = {EVERYBODY: Permission.READ}
         self._version: object = None
         if file is not None:
             self._version = _version(file)
-            self._roles = _read(file)
+            self._permissions = _read(file)
 
-    def of(self, peer: Peer) -> ControlRole | None:
-        """Return the role of a peer; None for no access.
+    def of(self, peer: Peer) -> Permission | None:
+        """Return the permission of a peer; None for no access.
 
-        Reads the file again if it has changed. If it has become malformed, the former roles hold,
-        and a warning is logged, once a change.
+        Reads the file again if it has changed. If it has become malformed, the former permissions
+        hold, and a warning is logged, once a change.
         """
         match peer.kind:
             case "certificate":
                 self._refresh()
-                return self._roles.get(peer.name, self._roles.get(EVERYBODY))
+                return self._permissions.get(peer.name, self._permissions.get(EVERYBODY))
             case "unix":
                 return self.local
             case "tcp":
@@ -163,18 +163,18 @@ class Roles:
             return
         self._version = version
         try:
-            self._roles = _read(self._file)
+            self._permissions = _read(self._file)
         except ValueError as error:
             self._log.warn(
-                "roles not read again, the former hold: {reason}",
+                "permissions not read again, the former hold: {reason}",
                 reason=str(error),
                 file=str(self._file),
             )
         else:
             self._log.info(
-                "roles read again: {file}, {count} names",
+                "permissions read again: {file}, {count} names",
                 file=str(self._file),
-                count=len(self._roles),
+                count=len(self._permissions),
             )
 
 
@@ -191,36 +191,36 @@ def _version(file: Path) -> object:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _read(file: Path) -> dict[str, ControlRole]:
+def _read(file: Path) -> dict[str, Permission]:
     try:
         with file.open("rb") as opened:
-            content = opened.read(MAX_ROLES + 1)
+            content = opened.read(MAX_FILE_BYTES + 1)
     except OSError as error:
         raise ValueError(f"{file}: cannot be read: {error.strerror}") from None
-    if len(content) > MAX_ROLES:
-        raise ValueError(f"{file}: is larger than {MAX_ROLES} bytes")
-    roles: dict[str, ControlRole] = {}
+    if len(content) > MAX_FILE_BYTES:
+        raise ValueError(f"{file}: is larger than {MAX_FILE_BYTES} bytes")
+    permissions: dict[str, Permission] = {}
     # Not splitlines: other characters that end a line there may stand in a name.
     for number, line in enumerate(content.split(b"\n"), start=1):
         try:
             text = _COMMENT.sub("", line.decode("utf-8")).strip()
             if text:
-                name, role = _entry(text)
-                if name in roles:
+                name, permission = _entry(text)
+                if name in permissions:
                     raise ValueError(f"{name} is there twice")
-                roles[name] = role
+                permissions[name] = permission
         except UnicodeDecodeError:
             raise ValueError(f"{file}: line {number}: is not UTF-8") from None
         except ValueError as error:
             raise ValueError(f"{file}: line {number}: {error}") from None
-    return roles
+    return permissions
 
 
-def _entry(text: str) -> tuple[str, ControlRole]:
-    name, *role = text.rsplit(maxsplit=1)
-    if not role or not name.isprintable():
-        raise ValueError(f"must be NAME ROLE, as admin operate, not {text!r}")
+def _entry(text: str) -> tuple[str, Permission]:
+    name, *permission = text.rsplit(maxsplit=1)
+    if not permission or not name.isprintable():
+        raise ValueError(f"must be NAME PERMISSION, as admin operate, not {text!r}")
     try:
-        return name, ControlRole(role[0])
+        return name, Permission(permission[0])
     except ValueError:
-        raise ValueError(f"the role must be read or operate, not {role[0]!r}") from None
+        raise ValueError(f"the permission must be read or operate, not {permission[0]!r}") from None

@@ -33,7 +33,7 @@ from tracker.control.commands import (
     Info,
     Lag,
     ListConnections,
-    ListRegistry,
+    ListDeviceRegistry,
     SendCommand,
     SetLogLevel,
     Unwatch,
@@ -62,7 +62,7 @@ class ControlClient(Service):
         retry: bool = True,
     ) -> None:
         self.greeting: dict[str, Any] = {}
-        """The latest answer to Hello: ``instance_id``, ``role``, …"""
+        """The latest answer to Hello: ``instance_id``, ``permission``, …"""
         self._name = name
         self._watches = Watches()
         self._connection = ControlConnection(
@@ -103,7 +103,7 @@ class ControlClient(Service):
         async for row in self._pages(ListConnections, "connections", filters):
             yield row
 
-    async def registry(
+    async def device_registry(
         self,
         prefix: str = "",
         *,
@@ -113,7 +113,7 @@ class ControlClient(Service):
     ) -> AsyncIterator[dict[str, Any]]:
         """Yield the devices that are connected to any instance, sorted by their ids."""
         filters = {"prefix": prefix, "vendor": vendor, "limit": limit, "instance_id": instance_id}
-        async for row in self._pages(ListRegistry, "devices", filters):
+        async for row in self._pages(ListDeviceRegistry, "devices", filters):
             yield row
 
     async def device(self, device_id: str) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class VersionMismatch(ControlError):
 
 
 class NotPermitted(ControlError):
-    """The client's role does not allow that."""
+    """The client's permission does not allow that."""
 
 
 class BadArgument(ControlError):
@@ -111,11 +111,11 @@ _OUTCOME: Final = [
 
 
 class ControlCommand(amp.Command):
-    """A command of the control port, for the role ``read`` unless it operates."""
+    """A command of the control port, for the permission ``read`` unless it operates."""
 
     operates: ClassVar[bool] = False
-    """True if it changes something: it then requires the role ``operate``, and is logged with its
-    client."""
+    """True if it changes something: it then requires the permission ``operate``, and is logged
+    with its client."""
 
 
 class Hello(ControlCommand):
@@ -131,7 +131,7 @@ class Hello(ControlCommand):
         (b"software", amp.Unicode()),
         (b"instance_id", amp.Unicode()),
         (b"name", amp.Unicode()),
-        (b"role", amp.Unicode()),
+        (b"permission", amp.Unicode()),
     ]
     errors: ClassVar[Any] = _errors(NotPermitted)
 
@@ -166,10 +166,10 @@ class ListConnections(ControlCommand):
     errors: ClassVar[Any] = _errors()
 
 
-class ListRegistry(ControlCommand):
+class ListDeviceRegistry(ControlCommand):
     """Devices that are connected to any instance, sorted by their ids."""
 
-    commandName = b"ListRegistry"
+    commandName = b"ListDeviceRegistry"
     arguments: ClassVar[Any] = [*_PAGE, (b"instance_id", amp.Unicode(optional=True))]
     response: ClassVar[Any] = [
         (
@@ -347,7 +347,7 @@ COMMANDS: Final[tuple[type[ControlCommand], ...]] = (
     Hello,
     Info,
     ListConnections,
-    ListRegistry,
+    ListDeviceRegistry,
     GetDevice,
     SendCommand,
     CommandStatus,

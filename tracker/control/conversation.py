@@ -1,4 +1,4 @@
-"""Answer one client of a control port, as far as its role allows."""
+"""Answer one client of a control port, as far as its permission allows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from twisted.protocols import amp
 from zope.interface import Attribute, Interface
 
 from tracker import __version__
-from tracker.control.access import ControlRole, Peer, Roles
+from tracker.control.access import Peer, Permission, Permissions
 from tracker.control.commands import (
     MOST_NAME,
     VERSION,
@@ -28,7 +28,7 @@ from tracker.control.commands import (
     Info,
     Lag,
     ListConnections,
-    ListRegistry,
+    ListDeviceRegistry,
     NoSuchDevice,
     NotPermitted,
     SendCommand,
@@ -78,7 +78,7 @@ class Conversation(Locator):
                 Hello: self._hello,
                 Info: operations.info,
                 ListConnections: operations.list_connections,
-                ListRegistry: operations.list_registry,
+                ListDeviceRegistry: operations.list_device_registry,
                 GetDevice: operations.get_device,
                 SendCommand: operations.send_command,
                 CommandStatus: operations.command_status,
@@ -99,9 +99,9 @@ class Conversation(Locator):
         self._waiting: set[Deferred[Any]] = set()
         self._audit = _Audit(clock)
 
-    def identified(self, peer: Peer, roles: Roles) -> None:
-        """Note who the client is. Its role is looked up again for each command."""
-        self._caller = _Caller(peer, roles)
+    def identified(self, peer: Peer, permissions: Permissions) -> None:
+        """Note who the client is. Its permission is looked up again for each command."""
+        self._caller = _Caller(peer, permissions)
 
     def ended(self) -> None:
         """Stop watching, and cancel what is being answered: the connection has ended."""
@@ -125,12 +125,12 @@ class Conversation(Locator):
         if self._caller is None or not (self._greeted or command is Hello):
             raise VersionMismatch(f"say Hello first, with version {VERSION}")
         if not self._still_served():
-            raise NotPermitted("that takes a role")
+            raise NotPermitted("that requires a permission")
 
     def _still_served(self) -> bool:
-        """Return whether the client has a role; close its connection if not."""
-        if self._caller is None or self._caller.role is None:
-            self._protocol.give_up(f"{self.peer} has no role any more")
+        """Return whether the client has a permission; close its connection if not."""
+        if self._caller is None or self._caller.permission is None:
+            self._protocol.give_up(f"{self.peer} has no permission any more")
             return False
         return True
 
@@ -154,17 +154,17 @@ class Conversation(Locator):
     ) -> Any:
         caller = self._caller
         if caller is not None and issubclass(command, ControlCommand) and command.operates:
-            allowed = caller.role is ControlRole.OPERATE
+            allowed = caller.permission is Permission.OPERATE
             self._audit.record(caller, command, arguments, allowed)
             if not allowed:
-                raise NotPermitted("that takes the role operate")
+                raise NotPermitted("that requires the permission operate")
         return await maybeDeferred(function, **arguments)
 
     def _hello(self, version: int, client: str | None) -> dict[str, Any]:
         """Agree on the version."""
         caller = self._caller
-        role = None if caller is None else caller.role
-        assert caller is not None and role is not None  # noqa: S101, PT018 - checked before
+        permission = None if caller is None else caller.permission
+        assert caller is not None and permission is not None  # noqa: S101, PT018 - checked before
         if version != VERSION:
             raise VersionMismatch(
                 f"this is tracker {__version__}, which speaks version {VERSION} and not "
@@ -180,7 +180,7 @@ class Conversation(Locator):
             "software": __version__,
             "instance_id": self._instance.instance_id,
             "name": brief(str(caller.peer)),
-            "role": role.value,
+            "permission": permission.value,
         }
 
     def _watch(self, device_id: str) -> dict[str, Any]:
@@ -214,13 +214,13 @@ class _Caller:
     """The identified client of a connection."""
 
     peer: Peer
-    roles: Roles
+    permissions: Permissions
     name: str = ""
     """The name that the client has given itself."""
 
     @property
-    def role(self) -> ControlRole | None:
-        return self.roles.of(self.peer)
+    def permission(self) -> Permission | None:
+        return self.permissions.of(self.peer)
 
 
 class _Audit:

@@ -13,10 +13,10 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
 from tracker import __version__
-from tracker.command import BadCommand, Command, Outcome, Response
+from tracker.command import BadCommand, Command, Response, StatusUpdate
+from tracker.commands.deviceregistry import connections, owners, vendors
 from tracker.commands.ledger import CommandLedger, Step
 from tracker.commands.records import find_command, read_record, waiting_count
-from tracker.commands.registry import connections, owners, vendors
 from tracker.control.commands import (
     MOST_NAME,
     MOST_RAW,
@@ -26,7 +26,7 @@ from tracker.control.commands import (
     ControlCommand,
     Lag,
     ListConnections,
-    ListRegistry,
+    ListDeviceRegistry,
     NoSuchCommand,
     NoSuchDevice,
     RedisUnavailable,
@@ -107,7 +107,7 @@ class Operations:
         rows = list(map(_connection, facts))
         return _page(ListConnections, "connections", rows, len(first) > count)
 
-    async def list_registry(
+    async def list_device_registry(
         self,
         *,
         after: str | None,
@@ -116,7 +116,7 @@ class Operations:
         vendor: str | None,
         instance_id: str | None,
     ) -> dict[str, Any]:
-        """See the command ListRegistry."""
+        """See the command ListDeviceRegistry."""
         count = _limit(limit)
 
         def wanted(device_id: str, owner: str) -> bool:
@@ -139,7 +139,7 @@ class Operations:
             }
             for device_id, its in zip(devices, found, strict=True)
         ]
-        return _page(ListRegistry, "devices", rows, len(first) > count)
+        return _page(ListDeviceRegistry, "devices", rows, len(first) > count)
 
     async def _smallest(
         self, count: int, wanted: Callable[[str, str], bool], vendor: str | None
@@ -415,33 +415,33 @@ def _limit(limit: int | None) -> int:
 
 
 def _connection(facts: ConnectionFacts) -> dict[str, Any]:
-    session = facts.session
+    figures = facts.figures
     return {
         "device_id": facts.device_id,
         "vendor": facts.vendor,
         "address": brief(facts.address, MOST_NAME),
-        "since": session.since,
-        "last_heard": session.last_heard,
-        "codec": session.codec or None,
-        "records": session.records,
-        "bytes": session.bytes,
+        "since": figures.since,
+        "last_heard": figures.last_heard,
+        "codec": figures.codec or None,
+        "records": figures.records,
+        "bytes": figures.bytes,
     }
 
 
 def _told(command_id: str, response: Response) -> dict[str, Any]:
-    outcome = _cut(response.outcome)
+    update = _cut(response.update)
     return {
         "command_id": command_id,
         "instance_id": brief(response.instance_id, MOST_NAME) or None,
-        "status": outcome.status.value,
-        "reason": brief(outcome.reason) or None,
-        "response": outcome.response or None,
-        "truncated": outcome is not response.outcome,
+        "status": update.status.value,
+        "reason": brief(update.reason) or None,
+        "response": update.response or None,
+        "truncated": update is not response.update,
         "at": brief(response.at, MOST_NAME) or None,
     }
 
 
-def _cut(outcome: Outcome) -> Outcome:
-    if len(outcome.response) <= MOST_TEXT:
-        return outcome
-    return evolve(outcome, response=outcome.response[:MOST_TEXT])
+def _cut(update: StatusUpdate) -> StatusUpdate:
+    if len(update.response) <= MOST_TEXT:
+        return update
+    return evolve(update, response=update.response[:MOST_TEXT])

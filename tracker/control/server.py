@@ -22,7 +22,7 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.control.access import Roles, Unidentified, peer_name
+from tracker.control.access import Permissions, Unidentified, peer_name
 from tracker.control.conversation import Conversation, IClient
 from tracker.control.operations import Operations
 from tracker.control.wire import BoxProtocol
@@ -85,10 +85,10 @@ class ControlProtocol(BoxProtocol):
         except Unidentified as error:
             self.give_up(str(error))
             return
-        if self._factory.roles.of(peer) is None:
-            self.give_up(f"{peer} has no role")
+        if self._factory.permissions.of(peer) is None:
+            self.give_up(f"{peer} has no permission")
             return
-        self.conversation.identified(peer, self._factory.roles)
+        self.conversation.identified(peer, self._factory.permissions)
 
     def greeted(self) -> None:
         """See IClient."""
@@ -163,12 +163,16 @@ class ControlFactory(Factory):
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, instance: IInstance, operations: Operations, roles: Roles
+        self,
+        clock: IReactorTime,
+        instance: IInstance,
+        operations: Operations,
+        permissions: Permissions,
     ) -> None:
         self.clock = clock
         self.instance = instance
         self.operations = operations
-        self.roles = roles
+        self.permissions = permissions
         self._protocols: dict[ControlProtocol, None] = {}  # the oldest first
         self._refusals = LimitedLog(clock, self._log)
         self._all_closed: Deferred[None] | None = None

@@ -6,7 +6,7 @@ from twisted.application.service import Service
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IStreamServerEndpoint
 
-from tracker.control.access import Roles
+from tracker.control.access import Permissions
 from tracker.control.operations import Operations
 from tracker.control.server import ControlFactory
 from tracker.interfaces import IInstance
@@ -33,7 +33,7 @@ class ControlPort(Role):
         endpoint: IStreamServerEndpoint,
         address: RedisAddress,
         instance: IInstance,
-        roles: Roles,
+        permissions: Permissions,
         levels: LogLevels,
         health: Health,
         abort: Abort,
@@ -43,7 +43,7 @@ class ControlPort(Role):
         redis = RedisConnection(reactor, address, health.condition("redis (control)"))
         redis.setServiceParent(self)
         operations = Operations(reactor, instance, redis, levels)
-        factory = ControlFactory(reactor, instance, operations, roles)
+        factory = ControlFactory(reactor, instance, operations, permissions)
         operations.watchers = lambda: factory.watchers
         # Stopped in reverse order: the listener, then the connections, then the one to Redis.
         _Clients(factory).setServiceParent(self)

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
-from tracker.interfaces import ISession, Rejection
+from tracker.interfaces import IConnection, Rejection
 from tracker.limits import Limits
 from tracker.net.shares import AddressShares, address_group
 
@@ -88,8 +88,8 @@ class ConnectionLimiter:
         self._clock = clock
         self._rates = _Rates(limits)
         # The oldest first: of all addresses, and of each that has any.
-        self._silent: dict[ISession, _Silent] = {}
-        self._silent_by_group: dict[str, dict[ISession, None]] = {}
+        self._silent: dict[IConnection, _Silent] = {}
+        self._silent_by_group: dict[str, dict[IConnection, None]] = {}
 
     def admit(self, host: str) -> BrokenLimit | None:
         """Count a new connection, or return the limit that it breaks and count nothing."""
@@ -125,38 +125,40 @@ class ConnectionLimiter:
         """Free a slot that :meth:`reserve` has taken."""
         self.used -= 1
 
-    def opened(self, session: ISession, give_up: Callable[[str], None]) -> None:
+    def opened(self, connection: IConnection, give_up: Callable[[str], None]) -> None:
         """Note that a connection was admitted and has not logged in.
 
         :param give_up: closes it; called with the reason in one line.
         """
-        group = address_group(session.host)
-        self._silent[session] = _Silent(self._clock.seconds(), group, give_up)
-        self._silent_by_group.setdefault(group, {})[session] = None
+        group = address_group(connection.host)
+        self._silent[connection] = _Silent(self._clock.seconds(), group, give_up)
+        self._silent_by_group.setdefault(group, {})[connection] = None
 
-    def logged_in(self, session: ISession) -> None:
+    def logged_in(self, connection: IConnection) -> None:
         """Note that a connection has logged in: it keeps its slot."""
-        silent = self._silent.pop(session, None)
+        silent = self._silent.pop(connection, None)
         if silent is not None:
             of_group = self._silent_by_group[silent.group]
-            del of_group[session]
+            del of_group[connection]
             if not of_group:
                 del self._silent_by_group[silent.group]
 
-    def closed(self, session: ISession) -> None:
+    def closed(self, connection: IConnection) -> None:
         """Free the slot of a connection that was admitted."""
-        self.logged_in(session)
-        self.shares.release(session.host)
+        self.logged_in(connection)
+        self.shares.release(connection.host)
         self.release()
 
-    def _hurry(self, sessions: dict[ISession, _Silent] | dict[ISession, None] | None) -> None:
+    def _hurry(
+        self, connections: dict[IConnection, _Silent] | dict[IConnection, None] | None
+    ) -> None:
         """Close the first of these connections if its :data:`HURRIED_LOGIN` seconds are over."""
-        session = next(iter(sessions or ()), None)
-        if session is None:
+        connection = next(iter(connections or ()), None)
+        if connection is None:
             return
-        silent = self._silent[session]
+        silent = self._silent[connection]
         if self._clock.seconds() - silent.since >= HURRIED_LOGIN:
-            self.logged_in(session)  # it is closed once
+            self.logged_in(connection)  # it is closed once
             silent.give_up(f"no login within {HURRIED_LOGIN:g} s, and others wait for its slot")
 
 

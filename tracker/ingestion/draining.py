@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.gateway import Gateway
-from tracker.interfaces import ISession
+from tracker.interfaces import IConnection
 
 #: Seconds that a connection has to reach a moment when nothing is under way.
 GRACE: Final = 5.0
@@ -49,34 +49,38 @@ class Drain:
         for gateway in self._gateways:
             gateway.turn_away()  # those that are connected, and have not logged in yet
         await gatherResults([maybeDeferred(port.stopService) for port in self._ports])
-        sessions = [session for gateway in self._gateways for session in gateway.devices.values()]
+        connections = [
+            connection for gateway in self._gateways for connection in gateway.devices.values()
+        ]
         self._log.info(
-            "draining: {count} devices within {seconds:g} s", count=len(sessions), seconds=seconds
+            "draining: {count} devices within {seconds:g} s",
+            count=len(connections),
+            seconds=seconds,
         )
         ends = [
-            Deferred.fromCoroutine(self._close(session, seconds * number / len(sessions)))
-            for number, session in enumerate(sessions)
+            Deferred.fromCoroutine(self._close(connection, seconds * number / len(connections)))
+            for number, connection in enumerate(connections)
         ]
         await gatherResults(ends)
         left = sum(len(gateway.devices) for gateway in self._gateways)
         self._log.info("drained: {count} devices are left", count=left)
-        return len(sessions) - sum(map(self._is_open, sessions)), left
+        return len(connections) - sum(map(self._is_open, connections)), left
 
-    async def _close(self, session: ISession, delay: float) -> None:
+    async def _close(self, connection: IConnection, delay: float) -> None:
         """Close a connection when nothing is under way on it, or soon after all the same."""
         await deferLater(self._clock, delay)
         end = self._clock.seconds() + GRACE
-        while self._delivery.load(session.device_id or "")[1] and self._clock.seconds() < end:
+        while self._delivery.load(connection.device_id or "")[1] and self._clock.seconds() < end:
             await deferLater(self._clock, _CHECK_INTERVAL)
-        session.retire()
-        await self._closed_by(session, end)
-        session.close()
-        await self._closed_by(session, end + GRACE)  # for what it has been sent
+        connection.retire()
+        await self._closed_by(connection, end)
+        connection.close()
+        await self._closed_by(connection, end + GRACE)  # for what it has been sent
 
-    async def _closed_by(self, session: ISession, end: float) -> None:
-        while self._is_open(session) and self._clock.seconds() < end:
+    async def _closed_by(self, connection: IConnection, end: float) -> None:
+        while self._is_open(connection) and self._clock.seconds() < end:
             await deferLater(self._clock, _CHECK_INTERVAL)
 
-    def _is_open(self, session: ISession) -> bool:
-        device_id = session.device_id or ""
-        return any(gateway.devices.get(device_id) is session for gateway in self._gateways)
+    def _is_open(self, connection: IConnection) -> bool:
+        device_id = connection.device_id or ""
+        return any(gateway.devices.get(device_id) is connection for gateway in self._gateways)

@@ -15,16 +15,16 @@ from zope.interface import implementer
 
 from tracker.command import Answer
 from tracker.commands.delivery import CommandDelivery
-from tracker.commands.registration import Registry
+from tracker.commands.registration import DeviceRegistration
 from tracker.ingestion.admission import BrokenLimit, ConnectionLimiter
 from tracker.ingestion.figures import GatewayFigures
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import (
     Admission,
+    IConnection,
     IDeviceAuthority,
     IGateway,
     IPeer,
-    ISession,
     NotAccepted,
     Observer,
     Rejection,
@@ -61,7 +61,7 @@ class Gateway(Service):
         *,
         authority: IDeviceAuthority,
         limiter: ConnectionLimiter,
-        registry: Registry,
+        registration: DeviceRegistration,
         delivery: CommandDelivery,
     ) -> None:
         self.vendor = vendor
@@ -71,10 +71,10 @@ class Gateway(Service):
         self._publisher = publisher
         self._authority = authority
         self._limiter = limiter
-        self._registry = registry
+        self._registration = registration
         self._delivery = delivery
-        self._sessions: set[ISession] = set()
-        self._by_device: dict[str, ISession] = {}
+        self._connections: set[IConnection] = set()
+        self._by_device: dict[str, IConnection] = {}
         self._watchers: dict[str, Observer] = {}
         self._rejections = LimitedLog(clock, self._log)
         self._notices = LimitedLog(clock, self._log)
@@ -90,7 +90,7 @@ class Gateway(Service):
         return self._publisher
 
     @property
-    def devices(self) -> Mapping[str, ISession]:
+    def devices(self) -> Mapping[str, IConnection]:
         """Device → connection, of the devices that are logged in."""
         return self._by_device
 
@@ -106,7 +106,7 @@ class Gateway(Service):
     @property
     def connections(self) -> int:
         """Open connections, logged in or not."""
-        return len(self._sessions)
+        return len(self._connections)
 
     def admits(self, address: IAddress | None) -> bool:
         """See IGateway."""
@@ -136,16 +136,16 @@ class Gateway(Service):
         """See Reception."""
         self.figures.health_checks += 1
 
-    def opened(self, session: ISession) -> None:
+    def opened(self, connection: IConnection) -> None:
         """See IGateway."""
-        self._sessions.add(session)
+        self._connections.add(connection)
         self.figures.opened += 1
 
         def give_up(reason: str) -> None:
-            self.rejected(session, reason, Rejection.NO_LOGIN)
-            session.close()
+            self.rejected(connection, reason, Rejection.NO_LOGIN)
+            connection.close()
 
-        self._limiter.opened(session, give_up)
+        self._limiter.opened(connection, give_up)
 
     def admission(self, device_id: str) -> Admission:
         """See IGateway."""
@@ -157,25 +157,25 @@ class Gateway(Service):
         """Refuse new logins while draining; devices reconnect and reach another instance."""
         self._turns_away = True
 
-    def login(self, session: ISession, device_id: str) -> Admission:
+    def login(self, connection: IConnection, device_id: str) -> Admission:
         """See IGateway."""
         admission = self.admission(device_id)
         self.figures.logins[admission] += 1
         if admission is Admission.SERVED:
-            self._limiter.logged_in(session)
-            older, self._by_device[device_id] = self._by_device.get(device_id), session
-            self._registry.entered(device_id, self.vendor)
-            self._delivery.arrived(session, device_id)
+            self._limiter.logged_in(connection)
+            older, self._by_device[device_id] = self._by_device.get(device_id), connection
+            self._registration.entered(device_id, self.vendor)
+            self._delivery.arrived(connection, device_id)
             if device_id in self._watchers:
-                self._watchers[device_id](Traffic.CONNECTED, session.peer.encode())
-                session.observe(self._watchers[device_id])
+                self._watchers[device_id](Traffic.CONNECTED, connection.peer.encode())
+                connection.observe(self._watchers[device_id])
             if older is not None:
                 # Half-dead, as a rule: the device has lost it and reconnected. It sends again
                 # on the new connection what was under way.
                 self.figures.replaced += 1
                 older.close()
         elif admission is Admission.REFUSED:
-            self.rejected(session, f"{device_id} is not served here", Rejection.NOT_SERVED)
+            self.rejected(connection, f"{device_id} is not served here", Rejection.NOT_SERVED)
         return admission
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
@@ -204,9 +204,9 @@ class Gateway(Service):
 
         return self._publisher.publish(entries).addBoth(ended)
 
-    def answered(self, session: ISession, answer: Answer) -> None:
+    def answered(self, connection: IConnection, answer: Answer) -> None:
         """See IGateway."""
-        self._delivery.answered(session, answer)
+        self._delivery.answered(connection, answer)
 
     def lost(self, peer: IPeer, count: int) -> None:
         """See IGateway."""
@@ -243,30 +243,30 @@ class Gateway(Service):
 
     def moved(self, device_id: str, owner: str) -> None:
         """Close the connection of a device that is connected to another instance."""
-        session = self._by_device.get(device_id)
-        if session is not None:
-            self.rejected(session, f"has gone to the instance {shown(owner)}", Rejection.MOVED)
-            session.close()
+        connection = self._by_device.get(device_id)
+        if connection is not None:
+            self.rejected(connection, f"has gone to the instance {shown(owner)}", Rejection.MOVED)
+            connection.close()
 
     def review(self) -> None:
         """Close the connections of devices that are no longer served."""
-        for device_id, session in list(self._by_device.items()):
+        for device_id, connection in list(self._by_device.items()):
             if self._authority.withdrawn(device_id):
-                self.rejected(session, "is not served here any more", Rejection.NOT_SERVED)
-                session.close()
+                self.rejected(connection, "is not served here any more", Rejection.NOT_SERVED)
+                connection.close()
 
-    def closed(self, session: ISession) -> None:
+    def closed(self, connection: IConnection) -> None:
         """See IGateway."""
-        self._sessions.remove(session)
-        self._limiter.closed(session)
-        device_id = session.device_id
-        if device_id is not None and self._by_device.get(device_id) is session:
+        self._connections.remove(connection)
+        self._limiter.closed(connection)
+        device_id = connection.device_id
+        if device_id is not None and self._by_device.get(device_id) is connection:
             del self._by_device[device_id]
-            self._registry.left(device_id)
-            self._delivery.departed(session, device_id)
+            self._registration.left(device_id)
+            self._delivery.departed(connection, device_id)
             if device_id in self._watchers:
-                self._watchers[device_id](Traffic.DISCONNECTED, session.peer.encode())
-        if self._all_closed is not None and not self._sessions and not self._all_closed.called:
+                self._watchers[device_id](Traffic.DISCONNECTED, connection.peer.encode())
+        if self._all_closed is not None and not self._connections and not self._all_closed.called:
             self._all_closed.callback(None)
 
     def stopService(self) -> Deferred[None]:
@@ -278,12 +278,12 @@ class Gateway(Service):
                 vendor=self.vendor,
                 count=self._given_up,
             )
-        if not self._sessions:
+        if not self._connections:
             return succeed(None)
         self._all_closed = Deferred()
         self._all_closed.addTimeout(STOP_TIMEOUT, self._clock).addErrback(
             lambda _: self._log.warn("{count} connections did not close", count=self.connections)
         )
-        for session in list(self._sessions):
-            session.close()
+        for connection in list(self._connections):
+            connection.close()
         return self._all_closed

@@ -20,7 +20,7 @@ from tracker.ingestion.identity import Identity
 from tracker.ingestion.ownership import Owned, Ownership
 from tracker.keys import heartbeat
 from tracker.log.redis.advertised import EXPIRY
-from tracker.observe.health import Pulse
+from tracker.observe.health import Watchdog
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
@@ -29,7 +29,7 @@ from tracker.runtime.lifecycle import Abort
 #: Seconds between two heartbeats.
 INTERVAL: Final = 30
 #: Seconds without an attempt after which the loop is stuck.
-PULSE_TIMEOUT: Final = 150.0
+WATCHDOG_TIMEOUT: Final = 150.0
 #: Seconds that a stop waits for Redis to delete the heartbeat.
 WITHDRAWAL_TIMEOUT: Final = 2
 
@@ -42,7 +42,7 @@ class Heartbeat(RedisTimer):
     :param abort: called with the reason if another process that is alive has the instance id.
     :param control: address of this instance's control port, if it has one.
     :param identity: of this process; None: it is looked up.
-    :param pulse: beats at each attempt, whether Redis takes the heartbeat or not.
+    :param watchdog: is reset at each attempt, whether Redis takes the heartbeat or not.
     """
 
     _log = Logger()
@@ -58,7 +58,7 @@ class Heartbeat(RedisTimer):
         abort: Abort,
         control: str | None = None,
         identity: Identity | None = None,
-        pulse: Pulse | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._beat)
         self.last_beat = 0.0
@@ -75,7 +75,7 @@ class Heartbeat(RedisTimer):
         if identity is not None:
             self._process |= asdict(identity)
         self._ownership = Ownership(clock, redis, instance_id, identity)
-        self._pulse = pulse or Pulse(PULSE_TIMEOUT)
+        self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._ours = False
 
     def startService(self) -> None:
@@ -96,12 +96,12 @@ class Heartbeat(RedisTimer):
         """Delete the heartbeat, so that other processes need not wait for it to expire."""
         if not self.running:
             return succeed(None)
-        self._pulse.rest()
+        self._watchdog.suspend()
         withdrawn = Deferred.fromCoroutine(self._withdraw(super().stopService()))
         return withdrawn.addTimeout(WITHDRAWAL_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
 
     async def _beat(self) -> None:
-        self._pulse.beat()
+        self._watchdog.reset()
         try:
             begins = not self._ours and await self._ownership.may_begin(self._value())
             if self._ours:

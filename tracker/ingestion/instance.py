@@ -16,8 +16,8 @@ from tracker.ingestion.draining import Drain
 from tracker.ingestion.gateway import Gateway
 from tracker.interfaces import (
     ConnectionFacts,
+    IConnection,
     IInstance,
-    ISession,
     IVendor,
     Observer,
     Traffic,
@@ -87,11 +87,11 @@ class Instance(Service):
 
     def connection(self, device_id: str) -> ConnectionFacts | None:
         """See IInstance."""
-        found = self._session(device_id)
+        found = self._connection(device_id)
         if found is None:
             return None
-        vendor, session = found
-        return ConnectionFacts(device_id, vendor.name, session.peer, session.facts())
+        vendor, connection = found
+        return ConnectionFacts(device_id, vendor.name, connection.peer, connection.figures())
 
     def commands(self, device_id: str) -> tuple[int, bool]:
         """See IInstance."""
@@ -103,7 +103,7 @@ class Instance(Service):
 
     def drop(self, device_id: str) -> str | None:
         """See IInstance."""
-        found = self._session(device_id)
+        found = self._connection(device_id)
         if found is None:
             return None
         found[1].close()
@@ -124,7 +124,7 @@ class Instance(Service):
 
             for gateway in self._gateways.values():
                 gateway.watch(device_id, tell_all)
-        return self._session(device_id) is not None
+        return self._connection(device_id) is not None
 
     def unwatch(self, device_id: str, observer: Observer) -> None:
         """See IInstance."""
@@ -139,7 +139,7 @@ class Instance(Service):
 
     def describe(self, device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:
         """See IInstance."""
-        found = self._session(device_id)
+        found = self._connection(device_id)
         vendor = next(iter(self._gateways)) if found is None else found[0]
         return vendor.describe(data, kind)
 
@@ -159,7 +159,7 @@ class Instance(Service):
         draining.addBoth(done)
         return drained
 
-    def _session(self, device_id: str) -> tuple[IVendor, ISession] | None:
+    def _connection(self, device_id: str) -> tuple[IVendor, IConnection] | None:
         for vendor, gateway in self._gateways.items():
             if device_id in gateway.devices:
                 return vendor, gateway.devices[device_id]

@@ -37,7 +37,7 @@ class IngestMetrics:
     """Collects the metrics of the parts of the role.
 
     :param gateways: vendor → its gateway.
-    :param registry: a registry of Prometheus' client, in which the metrics are registered.
+    :param metrics_registry: the metrics registry, in which the metrics are registered.
     """
 
     def __init__(
@@ -47,13 +47,13 @@ class IngestMetrics:
         limiter: ConnectionLimiter,
         delivery: CommandDelivery,
         heartbeat: Heartbeat,
-        registry: CollectorRegistry,
+        metrics_registry: CollectorRegistry,
     ) -> None:
         self._gateways = gateways
         self._limiter = limiter
         self._delivery = delivery
         self._heartbeat = heartbeat
-        registry.register(self)
+        metrics_registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """Yield all metrics of the role."""
@@ -136,27 +136,27 @@ class IngestMetrics:
             "Frames and datagrams, by what became of them.",
             "vendor",
             "codec",
-            "outcome",
+            "result",
         )
         records = counter(
             "tracker_records",
             "Records (and messages), by what became of them.",
             "vendor",
             "codec",
-            "outcome",
+            "result",
         )
         for vendor, gateway in self._gateways.items():
             for codec, figures in gateway.publisher.figures.codecs.copy().items():
                 _add_codec(frames, records, [vendor, codec], figures)
             counted, tally = gateway.figures, gateway.tally
-            for outcome, count in (
+            for result, count in (
                 ("empty", counted.empty),
                 ("rejected", sum(counted.rejections[kind] for kind in _OF_FRAMES)),
                 ("repeated", tally.repeated),
                 ("dropped", tally.dropped + sum(tally.over_budget.values())),
                 ("turned_away", tally.turned_away),
             ):
-                frames.add_metric([vendor, _UNKNOWN, outcome], count)
+                frames.add_metric([vendor, _UNKNOWN, result], count)
         yield from (frames, records)
 
     def _traffic(self) -> Iterator[Metric]:
@@ -207,11 +207,13 @@ class IngestMetrics:
             "tracker_append_calls",
             "Calls to Redis that append records, by how they ended.",
             "stream",
-            "outcome",
+            "result",
         )
         in_flight = gauge("tracker_append_in_flight_calls", "Those that are under way.", "stream")
         waiting = gauge(
-            "tracker_append_waiting_packets", "Packets that wait for a call to Redis.", "stream"
+            "tracker_append_waiting_frames",
+            "Frames whose records wait for a call to Redis.",
+            "stream",
         )
         for stream, publisher in publishers.items():
             figures = publisher.figures

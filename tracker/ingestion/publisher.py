@@ -26,7 +26,7 @@ from tracker.errors import Refused, Unanswered, Unavailable
 from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
 from tracker.interfaces import NotAccepted
 from tracker.log.interfaces import IRecordWriter
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.position import Entry
 
 #: Entries in one call to Redis, which it works off in about half a millisecond. As soon as
@@ -39,7 +39,7 @@ MAX_IN_FLIGHT: Final = 16
 #: Seconds until a refused call is repeated.
 RETRY_DELAY: Final = 0.5
 #: Seconds after which the publisher is stuck if waiting packets were not sent to Redis.
-STUCK: Final = 60.0
+WATCHDOG_TIMEOUT: Final = 60.0
 #: Seconds that a stop waits for answers of Redis.
 STOP_TIMEOUT: Final = 10.0
 
@@ -73,7 +73,7 @@ class StreamPublisher(Service):
     """Appends packets to one stream.
 
     :param condition: met while Redis accepts appends.
-    :param pulse: beats while something is to be appended and Redis is there.
+    :param watchdog: is reset while something is to be appended and Redis is there.
     """
 
     _log = Logger()
@@ -83,7 +83,7 @@ class StreamPublisher(Service):
         clock: IReactorTime,
         writer: IRecordWriter,
         condition: Condition,
-        pulse: Pulse | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self.stream = writer.stream
         self.figures = AppendFigures()
@@ -91,7 +91,7 @@ class StreamPublisher(Service):
         self._writer = writer
         self._answered_on = writer.connections  # the connection on which the last answer came
         self._condition = condition
-        self._pulse = pulse or Pulse(STUCK)
+        self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         # A dict for its order and for removal anywhere in it at no cost.
         self._waiting: dict[_Packet, None] = {}
         self._numbers = count()
@@ -113,7 +113,7 @@ class StreamPublisher(Service):
             return fail(NotAccepted("stopping"))
         packet = _Packet(self._forget, entries, next(self._numbers), self._clock.seconds())
         if not (self._waiting or self._in_flight or self._reconnection):
-            self._pulse.beat()
+            self._watchdog.reset()
         self._waiting[packet] = None
         self._new_records += len(entries)
         if self._next_flush is None and self._reconnection is None:
@@ -202,7 +202,7 @@ class StreamPublisher(Service):
             self._reconnection = None
             return result
 
-        self._pulse.rest()
+        self._watchdog.suspend()
         self._reconnection = self._writer.when_connected().addBoth(forget)
         self._reconnection.addCallbacks(
             lambda _: self._flush(), lambda failure: failure.trap(CancelledError, Unavailable)
@@ -223,7 +223,7 @@ class StreamPublisher(Service):
 
     def _send(self, batch: list[_Packet]) -> None:
         self._in_flight += 1
-        self._pulse.beat()
+        self._watchdog.reset()
         entries = (
             batch[0].entries
             if len(batch) == 1
@@ -300,6 +300,6 @@ class StreamPublisher(Service):
             if self._next_flush is None and self._reconnection is None:
                 self._flush_in(delay)
         elif self._in_flight == 0:
-            self._pulse.rest()
+            self._watchdog.suspend()
             if self._stopped is not None and not self._stopped.called:
                 self._stopped.callback(None)

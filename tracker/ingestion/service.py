@@ -9,18 +9,18 @@ from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
 
 from tracker.commands.delivery import BATCH, READ_WAIT, CommandDelivery
-from tracker.commands.delivery import PULSE_TIMEOUT as DELIVERY_TIMEOUT
+from tracker.commands.delivery import WATCHDOG_TIMEOUT as DELIVERY_TIMEOUT
 from tracker.commands.ledger import CommandLedger
-from tracker.commands.registration import Registry
+from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import AllowList, CheckedImei, EveryDevice
 from tracker.ingestion.gateway import Gateway
-from tracker.ingestion.heartbeat import PULSE_TIMEOUT as HEARTBEAT_TIMEOUT
+from tracker.ingestion.heartbeat import WATCHDOG_TIMEOUT as HEARTBEAT_TIMEOUT
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.instance import Instance
 from tracker.ingestion.metrics import IngestMetrics
-from tracker.ingestion.publisher import STUCK as PUBLISHER_TIMEOUT
+from tracker.ingestion.publisher import WATCHDOG_TIMEOUT as PUBLISHER_TIMEOUT
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.ingestion.slots import SlotWatch
 from tracker.interfaces import Admission, IDeviceAuthority, IVendor
@@ -83,14 +83,14 @@ def ingest_role(
     health: Health,
     abort: Abort,
     control: str | None = None,
-    registry: CollectorRegistry | None = None,
+    metrics_registry: CollectorRegistry | None = None,
 ) -> IngestRole:
     """Build the ingest role; nothing is opened before it starts.
 
     :param streams: vendor's name → the stream of its positions.
     :param abort: ends the process, with a reason.
     :param control: address that clients use for the control port, if there is to be one.
-    :param registry: a registry of Prometheus' client for the metrics; None: there are none.
+    :param metrics_registry: the metrics registry for the metrics; None: there are none.
     """
     role = IngestRole()
     role.setName("ingest")
@@ -115,7 +115,7 @@ def ingest_role(
         connections.disown()
         delivery.begin()
 
-    connections = Registry(reactor, redis, instance_id, moved)
+    connections = DeviceRegistration(reactor, redis, instance_id, moved)
     delivery = CommandDelivery(
         reactor,
         RedisReader(reading, redis, group=INGEST_GROUP, name=instance_id, entries=BATCH),
@@ -125,7 +125,7 @@ def ingest_role(
         waits=commands.wait,
         fetch=connections.repeat,
         condition=health.condition("commands"),
-        pulse=health.pulse("commands' loop", DELIVERY_TIMEOUT),
+        watchdog=health.watchdog("commands' loop", DELIVERY_TIMEOUT),
     )
     authority: IDeviceAuthority = EveryDevice()
     services: list[IService] = [redis, reading]
@@ -141,7 +141,7 @@ def ingest_role(
             reactor,
             RedisWriter(redis, stream),
             health.condition(stream),
-            health.pulse(f"appends to {stream}", PUBLISHER_TIMEOUT),
+            health.watchdog(f"appends to {stream}", PUBLISHER_TIMEOUT),
         )
         gateways[vendor] = Gateway(
             reactor,
@@ -149,7 +149,7 @@ def ingest_role(
             publisher,
             authority=authority,
             limiter=limiter,
-            registry=connections,
+            registration=connections,
             delivery=delivery,
         )
         services += [gateways[vendor], publisher]
@@ -162,10 +162,10 @@ def ingest_role(
         begun=begun,
         abort=abort,
         control=control,
-        pulse=health.pulse("heartbeat", HEARTBEAT_TIMEOUT),
+        watchdog=health.watchdog("heartbeat", HEARTBEAT_TIMEOUT),
     )
     slots = SlotWatch(reactor, limiter, health.condition("connections"))
-    health.detail("connections", slots.facts)
+    health.detail("connections", slots.figures)
     listeners = [port.listener(gateways[port.vendor.name]) for port in ports]
     role.instance = Instance(
         reactor,
@@ -175,13 +175,17 @@ def ingest_role(
         delivery=delivery,
         ports=listeners,
     )
-    if registry is not None:
+    if metrics_registry is not None:
         IngestMetrics(
-            gateways, limiter=limiter, delivery=delivery, heartbeat=heartbeat, registry=registry
+            gateways,
+            limiter=limiter,
+            delivery=delivery,
+            heartbeat=heartbeat,
+            metrics_registry=metrics_registry,
         )
-    # They stop in the reverse order: first no device is accepted any longer; then commands end
-    # or are passed on; then the heartbeat and the entries in the registry are withdrawn; then
-    # records are confirmed or given up; then sockets are closed.
+    # They stop in the reverse order: first new connections are refused; then commands end or
+    # are passed on; then the heartbeat and the entries in the device registry are removed; then
+    # records are appended or given up; then sockets are closed.
     services += [connections, heartbeat, delivery, slots, role.instance, *listeners]
     for service in services:
         service.setServiceParent(role)

@@ -51,7 +51,7 @@ class SlotWatch(Service):
         self._loop.stop()
         return succeed(None)
 
-    def facts(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """Return the slots in all, those in use, and how addresses share them."""
         limiter = self._limiter
         return {

@@ -1,8 +1,8 @@
 """Clean up after instances that are gone, and end waiting commands that have expired.
 
 An instance is gone if it has no heartbeat. Each script that takes over an entry, or removes a
-device from the registry, checks the heartbeat again. So any number of janitors may work beside each
-other and beside live traffic.
+device from the device registry, checks the heartbeat again. So any number of janitors may work
+beside each other and beside live traffic.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tracker.command import (
     EXPIRED,
     BadCommand,
     Command,
-    Outcome,
     Reason,
+    StatusUpdate,
     claimed_identity,
 )
+from tracker.commands.deviceregistry import raw_connections, sweep
 from tracker.commands.ledger import CommandLedger, Step
-from tracker.commands.registry import raw_connections, sweep
 from tracker.commands.streams import (
     forget_waiting,
     outbound_entries,
@@ -56,7 +56,7 @@ class Swept:
     """The counts of one round."""
 
     connections: int = 0
-    """Entries of the registry that were removed."""
+    """Entries of the device registry that were removed."""
     streams: int = 0
     """Streams of commands that were removed."""
     waiting: int = 0
@@ -69,7 +69,7 @@ class Swept:
     def summary(self) -> str:
         """Return the counts in words, for the log."""
         done = sorted((+self.commands).items())
-        commands = ", ".join(f"{count} {fate}" for fate, count in done)
+        commands = ", ".join(f"{count} {result}" for result, count in done)
         return (
             f"{self.connections} stale connections removed, {self.streams} streams of commands "
             f"removed, of their commands {commands or 'none'}; {self.waiting} devices waited for"
@@ -100,7 +100,7 @@ class OrphanSweeper:
         """
         living = await living_instances(self._redis)
         swept.living = len(living)
-        # The registry first, so that commands are not moved to an instance that is gone.
+        # The device registry first, so that commands are not moved to an instance that is gone.
         await self._safely(CONNECTIONS, self._sweep_connections(living, swept, goes_on))
         async for raw_id in raw_outbound_streams(self._redis):
             if not goes_on():
@@ -225,8 +225,8 @@ class OrphanSweeper:
         self, ledger: CommandLedger, entry: Delivered, error: BadCommand, swept: Swept
     ) -> Step:
         command_id, device_id = claimed_identity(entry.fields)
-        outcome = Outcome.failed(Reason.MALFORMED, str(error))
-        step = await ledger.refuse(entry, command_id, device_id, outcome)
+        update = StatusUpdate.failed(Reason.MALFORMED, str(error))
+        step = await ledger.refuse(entry, command_id, device_id, update)
         if step is Step.FINISHED:
             swept.commands["malformed"] += 1
             self._rejections.warn(
@@ -256,4 +256,4 @@ _NAMES: Final = {
 }
 
 #: All that may become of a command, as counted.
-FATES: Final = (*_NAMES.values(), "expired", "malformed")
+RESULTS: Final = (*_NAMES.values(), "expired", "malformed")

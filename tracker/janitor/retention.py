@@ -52,7 +52,7 @@ class StreamKeeper:
 
     :param streams: streams to trim, besides those that heartbeats name, and the responses to
         commands.
-    :param registry: gets the metrics.
+    :param metrics_registry: gets the metrics.
     """
 
     _log = Logger()
@@ -64,7 +64,7 @@ class StreamKeeper:
         streams: Iterable[str],
         retention: Retention,
         *,
-        registry: CollectorRegistry,
+        metrics_registry: CollectorRegistry,
     ) -> None:
         self.trimmed = 0
         """Entries that were trimmed so far."""
@@ -74,7 +74,7 @@ class StreamKeeper:
         self._retention = retention
         self._alarms: dict[tuple[str, str], RateLimit] = {}
         self._complaints = Complaints(clock, self._log)
-        self._metrics = _Metrics(self._streams, registry)
+        self._metrics = _Metrics(self._streams, metrics_registry)
 
     async def tidy(self, goes_on: Callable[[], bool]) -> list[str]:
         """Trim all streams once, and return why some are not within their limits.
@@ -202,9 +202,9 @@ class StreamKeeper:
 
 
 class _Metrics:
-    def __init__(self, streams: Iterable[str], registry: CollectorRegistry) -> None:
+    def __init__(self, streams: Iterable[str], metrics_registry: CollectorRegistry) -> None:
         def gauge(name: str, text: str) -> Gauge:
-            return Gauge(name, text, ["stream"], registry=registry)
+            return Gauge(name, text, ["stream"], registry=metrics_registry)
 
         self._measured: set[str] = set()
         self._bytes = gauge("tracker_stream_bytes", "Memory that the stream takes, by a sample.")
@@ -216,13 +216,13 @@ class _Metrics:
             "tracker_stream_trimmed_entries",
             "Entries that were trimmed off the stream.",
             ["stream"],
-            registry=registry,
+            registry=metrics_registry,
         )
         self.consumers = Counter(
             "tracker_janitor_consumers_removed",
             "Consumers that were removed, since they were long gone and had nothing.",
             ["stream"],
-            registry=registry,
+            registry=metrics_registry,
         )
         self._labels = {RESPONSES, *streams, *map(dead_letters, streams)}
         for stream in streams:  # a counter that appears with its first event hides that event

@@ -11,11 +11,11 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
-from tracker.janitor.orphans import FATES, OrphanSweeper, Swept
+from tracker.janitor.orphans import RESULTS, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.keys import RESPONSES
 from tracker.log.redis.lagwatch import LagWatch
-from tracker.observe.health import Condition, Health, Pulse
+from tracker.observe.health import Condition, Health, Watchdog
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
@@ -26,7 +26,7 @@ from tracker.runtime.lifecycle import Role
 #: Seconds between two rounds, unless told otherwise.
 INTERVAL: Final = 60.0
 #: Seconds without a step, besides those between two rounds, after which it is stuck.
-STUCK: Final = 300.0
+WATCHDOG_TIMEOUT: Final = 300.0
 
 
 class Janitor(RedisTimer):
@@ -34,8 +34,8 @@ class Janitor(RedisTimer):
 
     :param interval: seconds between two rounds.
     :param condition: met while every stream is within its limits.
-    :param registry: gets the metrics.
-    :param pulse: beats at each step of a round, whether Redis is there or not.
+    :param metrics_registry: gets the metrics.
+    :param watchdog: is reset at each step of a round, whether Redis is there or not.
     """
 
     _log = Logger()
@@ -49,30 +49,30 @@ class Janitor(RedisTimer):
         sweeper: OrphanSweeper,
         interval: float,
         condition: Condition,
-        registry: CollectorRegistry,
-        pulse: Pulse,
+        metrics_registry: CollectorRegistry,
+        watchdog: Watchdog,
     ) -> None:
         super().__init__(clock, redis, interval, self._round)
-        self._pulse = pulse
+        self._watchdog = watchdog
         self._clock = clock
         self._keeper = keeper
         self._sweeper = sweeper
         self._condition = condition
-        self._metrics = _Metrics(registry)
+        self._metrics = _Metrics(metrics_registry)
 
     def stopService(self) -> Deferred[None]:
         """See RedisTimer."""
         stopped = super().stopService()
-        self._pulse.rest()
+        self._watchdog.suspend()
         return stopped
 
     def _goes_on(self) -> bool:
         if self.running:
-            self._pulse.beat()
+            self._watchdog.reset()
         return bool(self.running)
 
     async def _round(self) -> None:
-        self._pulse.beat()
+        self._watchdog.reset()
         began, trimmed = self._clock.seconds(), self._keeper.trimmed
         swept = Swept()
         try:
@@ -112,49 +112,49 @@ class Janitor(RedisTimer):
 
 
 class _Metrics:
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, metrics_registry: CollectorRegistry) -> None:
         self.last_round = Gauge(
             "tracker_janitor_last_round_timestamp_seconds",
             "When all streams were last looked after, since 1970.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self._rounds = Counter(
             "tracker_janitor_rounds",
             "Rounds that were made, whether to their end or not.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self.duration = Gauge(
             "tracker_janitor_round_duration_seconds",
             "How long the last round has taken.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self.living = Gauge(
             "tracker_living_instances",
             "Ingest instances that have a heartbeat.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self._connections = Counter(
             "tracker_janitor_stale_connections",
-            "Entries of the registry that were removed, since their instance is gone.",
-            registry=registry,
+            "Entries of the device registry that were removed, since their instance is gone.",
+            registry=metrics_registry,
         )
         self._commands = Counter(
             "tracker_janitor_commands",
             "Commands that were left by an instance that is gone, or waited for a device.",
-            ["fate"],
-            registry=registry,
+            ["result"],
+            registry=metrics_registry,
         )
-        for fate in FATES:
-            self._commands.labels(fate)
+        for result in RESULTS:
+            self._commands.labels(result)
         self._streams = Counter(
             "tracker_janitor_outbound_streams_removed",
             "Streams of commands that were removed with their instance.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self.waiting = Gauge(
             "tracker_commands_waiting_devices",
             "Devices that commands wait for.",
-            registry=registry,
+            registry=metrics_registry,
         )
 
     def count(self, swept: Swept) -> None:
@@ -162,8 +162,8 @@ class _Metrics:
         self._connections.inc(swept.connections)
         self._streams.inc(swept.streams)
         self._rounds.inc()
-        for fate, number in swept.commands.items():
-            self._commands.labels(fate).inc(number)
+        for result, number in swept.commands.items():
+            self._commands.labels(result).inc(number)
 
 
 def janitor_role(
@@ -175,7 +175,7 @@ def janitor_role(
     commands_wait: bool,
     interval: float,
     health: Health,
-    registry: CollectorRegistry,
+    metrics_registry: CollectorRegistry,
     watch_lag: bool = True,
 ) -> Role:
     """Build the janitor role; nothing is opened before it starts.
@@ -188,10 +188,10 @@ def janitor_role(
     role.setName("janitor")
     redis = RedisConnection(reactor, address, health.condition("redis (janitor)"))
     redis.setServiceParent(role)
-    keeper = StreamKeeper(reactor, redis, streams, retention, registry=registry)
+    keeper = StreamKeeper(reactor, redis, streams, retention, metrics_registry=metrics_registry)
     sweeper = OrphanSweeper(reactor, redis, commands_wait)
     condition = health.condition("retention")
-    pulse = health.pulse("janitor's rounds", interval + STUCK)
+    watchdog = health.watchdog("janitor's rounds", interval + WATCHDOG_TIMEOUT)
     janitor = Janitor(
         clock=reactor,
         redis=redis,
@@ -199,13 +199,18 @@ def janitor_role(
         sweeper=sweeper,
         interval=interval,
         condition=condition,
-        registry=registry,
-        pulse=pulse,
+        metrics_registry=metrics_registry,
+        watchdog=watchdog,
     )
     janitor.setServiceParent(role)
     if watch_lag:  # since processors that are all down tell nothing
         LagWatch(
-            reactor, redis, streams, health=health, registry=registry, others=[RESPONSES]
+            reactor,
+            redis,
+            streams,
+            health=health,
+            metrics_registry=metrics_registry,
+            others=[RESPONSES],
         ).setServiceParent(role)
-        RedisWatch(reactor, redis, registry).setServiceParent(role)
+        RedisWatch(reactor, redis, metrics_registry).setServiceParent(role)
     return role

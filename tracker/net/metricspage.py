@@ -33,7 +33,7 @@ class MetricsPage(Service):
     :param reactor: the installed one: Prometheus' client uses no other.
     """
 
-    def __init__(self, reactor: Reactor, registry: CollectorRegistry) -> None:
+    def __init__(self, reactor: Reactor, metrics_registry: CollectorRegistry) -> None:
         # Imported here, since this installs a reactor.
         from prometheus_client.twisted import MetricsResource
 
@@ -42,7 +42,7 @@ class MetricsPage(Service):
         self._looks_left = int(_PATIENCE / _LOOK)
         self.closed = False
         """True when nothing is answered any more."""
-        self.resource: Resource = _Page(self, MetricsResource(registry))
+        self.resource: Resource = _Page(self, MetricsResource(metrics_registry))
 
     def begin(self, request: Request) -> None:
         """Note that an answer is begun."""

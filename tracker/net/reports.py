@@ -16,20 +16,24 @@ class HTTPReports:
 
     :param port: the name of the port in logs.
     :param metric: a part of the metric's name.
-    :param registry: registers the metric; None: no metric.
+    :param metrics_registry: registers the metric; None: no metric.
     """
 
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, port: str, metric: str, registry: CollectorRegistry | None = None
+        self,
+        clock: IReactorTime,
+        port: str,
+        metric: str,
+        metrics_registry: CollectorRegistry | None = None,
     ) -> None:
         self._port = port
         self._counter = Counter(
             f"tracker_{metric}_refused_total",
             f"Connections and requests that the {port} has refused.",
             ["reason"],
-            registry=registry,
+            registry=metrics_registry,
         )
         for refusal in Refusal:
             self._counter.labels(refusal.value)

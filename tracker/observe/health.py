@@ -1,7 +1,7 @@
 """Health of a process: named conditions, each with a reason while it fails.
 
-Details are reported besides, and do not affect readiness. Pulses show that the loops of the process
-still turn. A condition that fails usually recovers by itself; a pulse that has stopped means that
+Details are reported besides, and do not affect readiness. Watchdogs show that the loops of the
+process still run. A condition that fails usually recovers by itself; after an expired watchdog
 only a restart helps.
 """
 
@@ -19,34 +19,35 @@ from tracker.untrusted import MAX_LINE, shown
 _STARTING: Final = "starting"
 
 
-class Pulse:
+class Watchdog:
     """The sign of life of a loop.
 
-    A loop beats once a turn and at each retry. It rests while it waits for something that may take
-    any time, such as a server that is down. A loop that does neither is stuck.
+    A loop resets its watchdog at each pass and at each retry. It suspends it while it waits for
+    something that may take any time, such as a server that is down. The watchdog of a loop that
+    does neither expires: the loop is stuck.
 
-    :param limit: seconds within which a beat must be followed by another one, or by a rest.
+    :param timeout: seconds after a reset within which another reset or a suspension must follow.
     :param now: returns the seconds of a monotonic clock.
     """
 
-    def __init__(self, limit: float, now: Callable[[], float] = time.monotonic) -> None:
-        self._limit = limit
+    def __init__(self, timeout: float, now: Callable[[], float] = time.monotonic) -> None:
+        self._timeout = timeout
         self._now = now
-        self._last: float | None = None  # resting
+        self._last: float | None = None  # suspended
 
-    def beat(self) -> None:
-        """Note that the loop turns."""
+    def reset(self) -> None:
+        """Note that the loop runs."""
         self._last = self._now()
 
-    def rest(self) -> None:
+    def suspend(self) -> None:
         """Note that the loop waits, or has ended as it should."""
         self._last = None
 
     @property
-    def stuck(self) -> bool:
-        """True if a beat is overdue."""
-        last = self._last  # a scrape asks in another thread, while the loop may rest
-        return last is not None and self._now() - last > self._limit
+    def expired(self) -> bool:
+        """True if a reset is overdue."""
+        last = self._last  # a scrape asks in another thread, while the loop may suspend it
+        return last is not None and self._now() - last > self._timeout
 
 
 class Condition:
@@ -89,7 +90,7 @@ class Condition:
 class Health:
     """The conditions under which a role is ready: all of them have to be met.
 
-    :param now: the clock of pulses, see :class:`Pulse`.
+    :param now: the clock of the watchdogs, see :class:`Watchdog`.
     """
 
     _log = Logger()
@@ -98,7 +99,7 @@ class Health:
         self._now = now
         self._reasons: dict[str, str | None] = {}
         self._details: dict[str, Callable[[], Any]] = {}
-        self._pulses: dict[str, Pulse] = {}
+        self._watchdogs: dict[str, Watchdog] = {}
 
     def condition(self, name: str) -> Condition:
         """Add a condition, not met yet.
@@ -134,15 +135,15 @@ class Health:
             raise ValueError(f"two details of one name: {name}")
         self._details[name] = tell
 
-    def pulse(self, name: str, limit: float) -> Pulse:
-        """Add a :class:`Pulse`, which rests at first.
+    def watchdog(self, name: str, timeout: float) -> Watchdog:
+        """Add a :class:`Watchdog`, suspended at first.
 
-        :raises ValueError: when there is one of this name.
+        :raises ValueError: if there is one of this name.
         """
-        if name in self._pulses:
-            raise ValueError(f"two pulses of one name: {name}")
-        self._pulses[name] = Pulse(limit, self._now)
-        return self._pulses[name]
+        if name in self._watchdogs:
+            raise ValueError(f"two watchdogs of one name: {name}")
+        self._watchdogs[name] = Watchdog(timeout, self._now)
+        return self._watchdogs[name]
 
     @property
     def details(self) -> dict[str, Any]:
@@ -173,5 +174,5 @@ class Health:
 
     @property
     def stuck(self) -> list[str]:
-        """The pulses that have stopped."""
-        return [name for name, pulse in self._pulses.copy().items() if pulse.stuck]
+        """The loops whose watchdogs have expired."""
+        return [name for name, watchdog in self._watchdogs.copy().items() if watchdog.expired]

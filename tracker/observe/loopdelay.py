@@ -18,10 +18,10 @@ _BOUNDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 
 class LoopDelay(Service):
     """Schedules a call at an interval, and measures by how much it is late.
 
-    :param registry: gets the metric.
+    :param metrics_registry: gets the metric.
     """
 
-    def __init__(self, clock: IReactorTime, registry: CollectorRegistry) -> None:
+    def __init__(self, clock: IReactorTime, metrics_registry: CollectorRegistry) -> None:
         self._clock = clock
         self._due = 0.0
         self._next: IDelayedCall | None = None
@@ -29,7 +29,7 @@ class LoopDelay(Service):
             "tracker_event_loop_delay_seconds",
             "By how much later than due the event loop has called.",
             buckets=_BOUNDS,
-            registry=registry,
+            registry=metrics_registry,
         )
 
     def startService(self) -> None:

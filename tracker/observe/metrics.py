@@ -19,27 +19,27 @@ from tracker.observe.health import Health
 from twisted import __version__ as twisted_version
 
 
-def make_registry() -> CollectorRegistry:
-    """A registry with what each process tells of itself; one a process, given to its parts."""
+def make_metrics_registry() -> CollectorRegistry:
+    """Return the metrics registry of a process, with the metrics that every role has."""
     # When a counter began is known from the process' start, and no other of ours tells it.
     disable_created_metrics()
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    Info("tracker_build", "The versions that run.", registry=registry).info(
+    metrics_registry = CollectorRegistry()
+    ProcessCollector(registry=metrics_registry)
+    Info("tracker_build", "The versions that run.", registry=metrics_registry).info(
         {"version": __version__, "python": python_version(), "twisted": twisted_version}
     )
-    return registry
+    return metrics_registry
 
 
 class HealthMetrics:
     """Tells what ``/readyz`` tells, but for the reasons.
 
-    :param registry: gets the metrics.
+    :param metrics_registry: gets the metrics.
     """
 
-    def __init__(self, health: Health, registry: CollectorRegistry) -> None:
+    def __init__(self, health: Health, metrics_registry: CollectorRegistry) -> None:
         self._health = health
-        registry.register(self)
+        metrics_registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         """The metrics, asked for by Prometheus' client at each scrape."""

@@ -26,7 +26,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IPositionSink, SinkUnusable, StoredPosition
 from tracker.log.allowance import READ_BYTES
 from tracker.log.interfaces import IRecordReader
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.joining import Joining
 from tracker.processing.metrics import ProcessMetrics
@@ -40,7 +40,7 @@ from tracker.settings import setting
 
 #: Seconds without a turn of the loop, or a retry, after which the consumer counts as stuck. A
 #: sink that is down or slow reports an error long before that.
-STUCK: Final = 300.0
+WATCHDOG_TIMEOUT: Final = 300.0
 
 
 @frozen
@@ -88,7 +88,7 @@ class Consumer(Service):
     :param abort: called with the reason if the sink can never be opened.
     :param metrics: count entries by their result.
     :param name_attributes: adds names to a position, where they are asked for.
-    :param pulse: beats while this consumes, however long the sink takes.
+    :param watchdog: is reset while this consumes, however long the sink takes.
     """
 
     _log = Logger()
@@ -105,7 +105,7 @@ class Consumer(Service):
         pace: Pace,
         metrics: ProcessMetrics,
         name_attributes: Callable[[StoredPosition], StoredPosition] | None = None,
-        pulse: Pulse | None = None,
+        watchdog: Watchdog | None = None,
     ) -> None:
         self._clock = clock
         self._reader = reader
@@ -113,7 +113,7 @@ class Consumer(Service):
         self._abort = abort
         self._claim_after = pace.claim_after
         self._metrics = metrics
-        self._pulse = pulse or Pulse(STUCK)
+        self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._waits = Waits(clock)
         self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
         self._taker = Taker(clock, vendors, metrics, name_attributes)
@@ -126,7 +126,7 @@ class Consumer(Service):
             condition=condition,
             report_entry=self._taker.report,
             metrics=metrics,
-            pulse=self._pulse,
+            watchdog=self._watchdog,
         )
         self._joining = Joining(
             clock=clock,
@@ -157,7 +157,7 @@ class Consumer(Service):
     def stopService(self) -> Deferred[None]:
         """Finish the batch at hand, then close the sink."""
         super().stopService()
-        self._pulse.rest()
+        self._watchdog.suspend()
         self._waits.stop()
         return Deferred.fromCoroutine(self._close())
 
@@ -185,7 +185,7 @@ class Consumer(Service):
                 return
             except (Refused, Unavailable) as error:
                 self._condition.fails(f"cannot read the streams: {error}")
-                self._pulse.beat()
+                self._watchdog.reset()
                 await self._waits.sleep(self._backoff.failed())
                 state = State.CONNECTING
 
@@ -194,7 +194,7 @@ class Consumer(Service):
         return State.CONNECTING
 
     async def _connect(self) -> State:
-        self._pulse.rest()
+        self._watchdog.suspend()
         await self._waits.result(self._reader.when_connected())
         return State.JOINING
 
@@ -212,7 +212,7 @@ class Consumer(Service):
         return State.CONSUMING
 
     async def _consume(self) -> State:
-        self._pulse.beat()
+        self._watchdog.reset()
         if self._joining.is_due:
             return State.CONNECTING
         now = self._clock.seconds()

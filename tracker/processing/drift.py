@@ -33,7 +33,7 @@ class DriftGuard(RedisTimer):
 
     :param streams: streams that this processor reads.
     :param condition: met while there is no such stream.
-    :param registry: gets their number as a metric.
+    :param metrics_registry: gets their number as a metric.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class DriftGuard(RedisTimer):
         streams: Iterable[str],
         condition: Condition,
         *,
-        registry: CollectorRegistry | None,
+        metrics_registry: CollectorRegistry | None,
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._look)
         self._redis = redis
@@ -52,7 +52,7 @@ class DriftGuard(RedisTimer):
         self._unread = Gauge(
             "tracker_unread_streams",
             "Streams that ingestion writes, and that no processor reads.",
-            registry=registry,
+            registry=metrics_registry,
         )
 
     def startService(self) -> None:

@@ -15,12 +15,12 @@ class ProcessMetrics:
     """Count entries by their result.
 
     :param streams: those that are read.
-    :param registry: registers the metrics; None: they are not exported.
+    :param metrics_registry: registers the metrics; None: they are not exported.
     """
 
-    def __init__(self, streams: Iterable[str], registry: CollectorRegistry | None) -> None:
+    def __init__(self, streams: Iterable[str], metrics_registry: CollectorRegistry | None) -> None:
         def by_stream(name: str, text: str) -> Counter:
-            made = Counter(name, text, ["stream"], registry=registry)
+            made = Counter(name, text, ["stream"], registry=metrics_registry)
             for stream in streams:
                 made.labels(stream)  # a counter that appears with its first event hides that event
             return made
@@ -41,41 +41,43 @@ class ProcessMetrics:
         self.sink_failures = Counter(
             "tracker_sink_failures",
             "Times that the sink did not do what it was asked; it is asked again.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self.sink_timeouts = Counter(
             "tracker_sink_timeouts",
             "Batches that the sink did not store in time; the next attempt has half as many "
             "positions.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self.batch_limit = Gauge(
             "tracker_batch_limit_positions",
             "Positions that the sink is given at once, at most; fewer than usual after a timeout.",
-            registry=registry,
+            registry=metrics_registry,
         )
         self._stored = Counter(
-            "tracker_stored_positions", "Positions that were new to the sink.", registry=registry
+            "tracker_stored_positions",
+            "Positions that were new to the sink.",
+            registry=metrics_registry,
         )
         self._duplicates = Counter(
-            "tracker_duplicate_positions", "Positions that the sink had.", registry=registry
+            "tracker_duplicate_positions", "Positions that the sink had.", registry=metrics_registry
         )
         self._commits = Histogram(
             "tracker_batch_commit_seconds",
             "From when the sink was given a batch until it had committed it.",
             buckets=_SECONDS,
-            registry=registry,
+            registry=metrics_registry,
         )
         self._batches = Histogram(
             "tracker_batch_positions",
             "Positions in a batch that was committed.",
             buckets=_POSITIONS,
-            registry=registry,
+            registry=metrics_registry,
         )
         self._last_commit = Gauge(
             "tracker_last_commit_timestamp_seconds",
             "When the sink last committed a batch, since 1970; 0 before.",
-            registry=registry,
+            registry=metrics_registry,
         )
 
     def committed(self, positions: int, new: int, began: float, now: float) -> None:

@@ -11,7 +11,7 @@ from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.lagwatch import LagWatch
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
-from tracker.processing.consumer import STUCK, Consumer, Pace
+from tracker.processing.consumer import WATCHDOG_TIMEOUT, Consumer, Pace
 from tracker.processing.drift import DriftGuard
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
@@ -34,13 +34,13 @@ def process_role(
     abort: Abort,
     pace: Pace,
     namings: Mapping[str, INaming] | None = None,
-    registry: CollectorRegistry | None = None,
+    metrics_registry: CollectorRegistry | None = None,
 ) -> Role:
     """Build the process role; nothing is opened before it starts.
 
     :param vendors: stream → the vendor whose positions it holds.
     :param namings: vendor → the names of its attributes; None: they are not named.
-    :param registry: gets the metrics; None: neither lag nor Redis are watched.
+    :param metrics_registry: gets the metrics; None: neither lag nor Redis are watched.
     """
     role = Role()
     role.setName("process")
@@ -73,15 +73,17 @@ def process_role(
         condition=health.condition("consumer"),
         abort=abort,
         pace=pace,
-        metrics=ProcessMetrics(vendors, registry),
+        metrics=ProcessMetrics(vendors, metrics_registry),
         name_attributes=None if namer is None else namer.name,
-        pulse=health.pulse("consumer's loop", STUCK),
+        watchdog=health.watchdog("consumer's loop", WATCHDOG_TIMEOUT),
     ).setServiceParent(role)
-    drift = DriftGuard(reactor, commands, vendors, health.condition("streams"), registry=registry)
+    drift = DriftGuard(
+        reactor, commands, vendors, health.condition("streams"), metrics_registry=metrics_registry
+    )
     drift.setServiceParent(role)
-    if registry is not None:
-        LagWatch(reactor, commands, vendors, health=health, registry=registry).setServiceParent(
-            role
-        )
-        RedisWatch(reactor, commands, registry).setServiceParent(role)
+    if metrics_registry is not None:
+        LagWatch(
+            reactor, commands, vendors, health=health, metrics_registry=metrics_registry
+        ).setServiceParent(role)
+        RedisWatch(reactor, commands, metrics_registry).setServiceParent(role)
     return role

@@ -14,7 +14,7 @@ from tracker.interfaces import Batch, BatchRefused, IPositionSink, SinkTimedOut,
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.entries import Delivered
 from tracker.log.interfaces import IRecordReader
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.processing.attempts import AttemptSize
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.taking import Row, Taken
@@ -42,7 +42,7 @@ class Storing:
     :param size: how many positions the sink is given at once.
     :param condition: met while entries are stored.
     :param report_entry: called with what is wrong with an entry.
-    :param pulse: beats at each attempt.
+    :param watchdog: is reset at each attempt.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Storing:
         condition: Condition,
         report_entry: Callable[[str, Delivered], None],
         metrics: ProcessMetrics,
-        pulse: Pulse,
+        watchdog: Watchdog,
     ) -> None:
         self._clock = clock
         self._waits = waits
@@ -66,7 +66,7 @@ class Storing:
         self._condition = condition
         self._report_entry = report_entry
         self._metrics = metrics
-        self._pulse = pulse
+        self._watchdog = watchdog
         self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
         self._kept = 0.0  # when claims were kept last
         metrics.batch_limit.set(size.limit)
@@ -93,7 +93,7 @@ class Storing:
         After a loss of the group, all before it are in the sink.
         """
         while True:
-            self._pulse.beat()
+            self._watchdog.reset()
             try:
                 entry_id = await self._sink.checkpoint(stream, _UNFINISHED)
             except Exception as error:  # noqa: BLE001 - reported, and tried again
@@ -117,7 +117,7 @@ class Storing:
         """
         if self._waits.stopped:
             raise Stopped
-        self._pulse.beat()
+        self._watchdog.reset()
         unfinished: dict[tuple[str, str], str] = {}
         for stream in taken.streams:
             oldest = await self._reader.oldest_unfinished(stream)
@@ -143,7 +143,7 @@ class Storing:
         while todo:
             if self._waits.stopped:
                 raise Stopped
-            self._pulse.beat()
+            self._watchdog.reset()
             part = todo.popleft()
             if len(part) > self._size.limit:
                 todo.appendleft(part[self._size.limit :])

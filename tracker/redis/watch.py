@@ -27,18 +27,18 @@ class RedisWatch(RedisTimer):
     While Redis cannot be asked there are no figures. CONFIG is not used, since settings may hold
     passwords; ``tracker-admin doctor`` checks how often Redis synchronises its file.
 
-    :param registry: gets the metrics.
+    :param metrics_registry: gets the metrics.
     """
 
     _log = Logger()
 
     def __init__(
-        self, clock: IReactorTime, redis: RedisConnection, registry: CollectorRegistry
+        self, clock: IReactorTime, redis: RedisConnection, metrics_registry: CollectorRegistry
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._look)
         self._redis = redis
         self._info: Mapping[str, str] = {}
-        registry.register(self)
+        metrics_registry.register(self)
 
     async def _look(self) -> None:
         try:

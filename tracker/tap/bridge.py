@@ -46,7 +46,7 @@ class BridgeOptions(RoleOptions):
     ]  # fmt: skip
 
     def build(
-        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         url = self["directus"] or os.environ.get("DIRECTUS_URL")
@@ -72,7 +72,7 @@ class BridgeOptions(RoleOptions):
             pace=config.settings(BridgePace, self),
             health=health,
             abort=abort,
-            registry=registry,
+            metrics_registry=metrics_registry,
         )
 
     def _hook(self, reactor: Reactor) -> Hook | None:

@@ -18,7 +18,7 @@ from tracker.net.probes import health_site
 from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
 from tracker.observe.loopdelay import LoopDelay
-from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.observe.metrics import HealthMetrics, make_metrics_registry
 from tracker.reactor import Reactor
 from tracker.runtime.lifecycle import Process
 from tracker.runtime.notify import Notifier
@@ -80,20 +80,20 @@ def makeService(options: Options) -> IService:
     reactor = cast(Reactor, installed)
     process = Process(reactor)
     health = Health()
-    registry = make_registry()
-    HealthMetrics(health, registry)
+    metrics_registry = make_metrics_registry()
+    HealthMetrics(health, metrics_registry)
     role_options: RoleOptions = options.subOptions
     try:
         role_options.levels = role_options.log_levels()
         role_options.levels.setServiceParent(process)  # first, so that it holds for all others
-        LoopDelay(reactor, registry).setServiceParent(process)
-        role = role_options.build(reactor, health, registry, process.abort)
+        LoopDelay(reactor, metrics_registry).setServiceParent(process)
+        role = role_options.build(reactor, health, metrics_registry, process.abort)
         if role_options["http"]:
             name = f"--http {role_options['http']}"
             endpoint = loopback_endpoint(reactor, name, role_options["http"])
-            page = MetricsPage(reactor, registry)
+            page = MetricsPage(reactor, metrics_registry)
             page.setServiceParent(process)
-            reports = HTTPReports(reactor, "health port", "health_port", registry)
+            reports = HTTPReports(reactor, "health port", "health_port", metrics_registry)
             site = health_site(reactor, health, page.resource, reports)
             Listener(name, endpoint, site, process.abort).setServiceParent(process)
     except ConfigError as error:

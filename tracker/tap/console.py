@@ -76,7 +76,7 @@ class ConsoleDoorOptions(RoleOptions):
         controls: list[str],
         health: Health,
         abort: Abort,
-        registry: CollectorRegistry,
+        metrics_registry: CollectorRegistry,
     ) -> Role:
         """The console role.
 
@@ -113,7 +113,7 @@ class ConsoleDoorOptions(RoleOptions):
             tiles=self._tiles(),
             health=health,
             abort=abort,
-            registry=registry,
+            metrics_registry=metrics_registry,
         )
 
     def _operators(self) -> Operators | None:
@@ -168,7 +168,7 @@ class ConsoleOptions(ConsoleDoorOptions):
         self["control"].append(value)
 
     def build(
-        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         sink = config.maybe_sink_url(self["sink"], os.environ)
@@ -183,7 +183,7 @@ class ConsoleOptions(ConsoleDoorOptions):
             controls=self["control"],
             health=health,
             abort=abort,
-            registry=registry,
+            metrics_registry=metrics_registry,
         )
 
 

@@ -16,7 +16,7 @@ from twisted.internet.interfaces import IReactorTime, IStreamServerEndpoint
 from tracker import config
 from tracker.commands.shared import Timing
 from tracker.config import ConfigError
-from tracker.control.access import Roles
+from tracker.control.access import Permissions
 from tracker.control.addresses import advertised, server_endpoint
 from tracker.control.service import ControlPort
 from tracker.ingestion.admission import ConnectionLimiter, most_files
@@ -75,11 +75,11 @@ class ServingOptions(RoleOptions):
         _INSTANCE_ID,
         _CONTROL,
         (
-            "control-roles",
+            "control-permissions",
             None,
             None,
-            "A file of NAME ROLE a line: which certificates may read or operate by --control ssl:. "
-            "[whoever has one may read]",
+            "A file with the permissions of clients on --control ssl:, one NAME PERMISSION a line: "
+            "the common name of a certificate, and read or operate. [all may read]",
         ),
         (
             "tls-client-ca",
@@ -118,7 +118,7 @@ class ServingOptions(RoleOptions):
         reactor: Reactor,
         address: RedisAddress,
         health: Health,
-        registry: CollectorRegistry,
+        metrics_registry: CollectorRegistry,
         *,
         abort: Abort,
     ) -> Role:
@@ -154,9 +154,9 @@ class ServingOptions(RoleOptions):
         except ValueError as error:
             raise ConfigError(str(error)) from None
         control = self.control_address(instance_id)
-        if self["control-roles"] and control is None:
-            raise ConfigError("--control-roles: goes with --control")
-        endpoint, roles = (None, None) if control is None else self._control(reactor, control)
+        if self["control-permissions"] and control is None:
+            raise ConfigError("--control-permissions: goes with --control")
+        endpoint, permissions = (None, None) if control is None else self._control(reactor, control)
         role = ingest_role(
             reactor,
             address,
@@ -169,16 +169,16 @@ class ServingOptions(RoleOptions):
             health=health,
             abort=abort,
             control=None if control is None else advertised(control),
-            registry=registry,
+            metrics_registry=metrics_registry,
         )
-        if endpoint is not None and roles is not None:
+        if endpoint is not None and permissions is not None:
             ControlPort(
                 reactor,
                 name=f"--control {control}",
                 endpoint=endpoint,
                 address=address,
                 instance=role.instance,
-                roles=roles,
+                permissions=permissions,
                 levels=self.levels,
                 health=health,
                 abort=abort,
@@ -193,17 +193,17 @@ class ServingOptions(RoleOptions):
         """Return the address of the control port; None: there is none."""
         return config.control_address(self["control"], os.environ, instance_id)
 
-    def _control(self, reactor: Reactor, address: str) -> tuple[IStreamServerEndpoint, Roles]:
+    def _control(self, reactor: Reactor, address: str) -> tuple[IStreamServerEndpoint, Permissions]:
         """The control port's endpoint, and who may do what there."""
         try:
             endpoint = server_endpoint(reactor, address, made_later=self["control"] is None)
         except ValueError as error:
             raise ConfigError(f"--control {address}: {error}") from None
-        file = self["control-roles"]
+        file = self["control-permissions"]
         try:
-            return endpoint, Roles(None if file is None else Path(file))
+            return endpoint, Permissions(None if file is None else Path(file))
         except ValueError as error:
-            raise ConfigError(f"--control-roles: {error}") from None
+            raise ConfigError(f"--control-permissions: {error}") from None
 
     def proxies(self) -> list[Network]:
         """Return the networks of the proxies that may send PROXY headers."""
@@ -235,11 +235,11 @@ class IngestOptions(ServingOptions):
     optParameters: ClassVar[list[Any]] = [REDIS]
 
     def build(
-        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         address = reachable(redis_address(self["redis"], os.environ), reactor)
-        return self.ingest(reactor, address, health, registry, abort=abort)
+        return self.ingest(reactor, address, health, metrics_registry, abort=abort)
 
 
 def _port(

@@ -52,7 +52,7 @@ class JanitorOptions(TrimmingOptions):
     ]
 
     def build(
-        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         interval = config.duration("--interval", self["interval"])
@@ -66,5 +66,5 @@ class JanitorOptions(TrimmingOptions):
             commands_wait=waits(self),
             interval=interval,
             health=health,
-            registry=registry,
+            metrics_registry=metrics_registry,
         )

@@ -76,7 +76,7 @@ class ProcessOptions(StoringOptions):
     ]
 
     def build(
-        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         return process_role(
@@ -91,7 +91,7 @@ class ProcessOptions(StoringOptions):
             abort=abort,
             pace=config.settings(Pace, self),
             namings=self.namings(),
-            registry=registry,
+            metrics_registry=metrics_registry,
         )
 
 

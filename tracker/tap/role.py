@@ -70,7 +70,7 @@ class RoleOptions(usage.Options):
             raise ConfigError(f"--log-level: {error}") from None
 
     def build(
-        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """The role's services.
 

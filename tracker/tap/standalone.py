@@ -55,7 +55,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
         return super().control_address(instance_id)
 
     def build(
-        self, reactor: Reactor, health: Health, registry: CollectorRegistry, abort: Abort
+        self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
         vendors = installed_vendors()
@@ -78,7 +78,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             abort=abort,
             pace=Pace(),
             namings=self.namings(),
-            registry=registry,
+            metrics_registry=metrics_registry,
         ).setServiceParent(role)
         janitor_role(
             reactor,
@@ -88,13 +88,18 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             commands_wait=waits(self),
             interval=INTERVAL,
             health=health,
-            registry=registry,
+            metrics_registry=metrics_registry,
             watch_lag=False,
         ).setServiceParent(role)
-        self.ingest(reactor, address, health, registry, abort=abort).setServiceParent(role)
+        self.ingest(reactor, address, health, metrics_registry, abort=abort).setServiceParent(role)
         if self["console"] != "none":
             console = self._console(
-                reactor, address, folder, health=health, abort=abort, registry=registry
+                reactor,
+                address,
+                folder,
+                health=health,
+                abort=abort,
+                metrics_registry=metrics_registry,
             )
             console.setServiceParent(role)
         return role
@@ -107,7 +112,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
         *,
         health: Health,
         abort: Abort,
-        registry: CollectorRegistry,
+        metrics_registry: CollectorRegistry,
     ) -> Role:
         def without(reason: str) -> None:
             # Nobody has asked for it there: that is no reason to stop serving devices.
@@ -123,5 +128,5 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             controls=[],
             health=health,
             abort=abort if self["console"] else without,
-            registry=registry,
+            metrics_registry=metrics_registry,
         )

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
 
-from tracker.interfaces import IGateway, ISession, NotAccepted
+from tracker.interfaces import IConnection, IGateway, NotAccepted
 from tracker.position import Entry
 from tracker.vendors.holds import Hold
 from tracker.vendors.throttle import Throttle
@@ -34,12 +34,12 @@ class Answers:
 
     __slots__ = (
         *("_behind", "_clock", "_ended", "_gateway", "_go_on", "_holds"),
-        *("_session", "_throttle", "_wire"),
+        *("_connection", "_throttle", "_wire"),
     )
 
     def __init__(
         self,
-        session: ISession,
+        connection: IConnection,
         gateway: IGateway,
         wire: Wire,
         *,
@@ -48,7 +48,7 @@ class Answers:
         holds: dict[Hold, Deferred[None] | None],
         go_on: Callable[[], None],
     ) -> None:
-        self._session = session
+        self._connection = connection
         self._gateway = gateway
         self._wire = wire
         self._clock = clock
@@ -123,11 +123,11 @@ class Answers:
 
     def _not_confirmed(self, failure: Failure, lost: int) -> None:
         del self._holds[Hold.ANSWER]
-        self._session.close()
+        self._connection.close()
         # Cancelled by the end of the connection, or refused because the process is stopping.
         failure.trap(CancelledError, NotAccepted)
         if lost:
-            self._gateway.lost(self._session, lost)
+            self._gateway.lost(self._connection, lost)
 
     def _kept(self, _: None, ack: bytes) -> None:
         if ack and not self._ended:
@@ -136,7 +136,7 @@ class Answers:
 
     def _given_up(self, failure: Failure) -> None:
         failure.trap(NotAccepted)
-        self._session.close()  # before an answer could say that all is durable
+        self._connection.close()  # before an answer could say that all is durable
         self._arrived()
 
     def _arrived(self) -> None:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tracker.command import CommandFrame
-from tracker.interfaces import IGateway, ISession, Observer, SessionFacts
+from tracker.interfaces import ConnectionFigures, IConnection, IGateway, Observer
 from tracker.limits import Limits
 from tracker.net.endpoints import keep_alive, readable
 from tracker.vendors.dialect import Dialect
@@ -33,7 +33,7 @@ from tracker.vendors.throttle import Workload
 from tracker.vendors.wire import Wire
 
 
-@implementer(ISession, IPushProducer)
+@implementer(IConnection, IPushProducer)
 class Connection(Protocol):
     """One connection of a device."""
 
@@ -70,7 +70,7 @@ class Connection(Protocol):
         self._port.gateway.closed(self)
 
     def close(self) -> None:
-        """See :class:`tracker.interfaces.ISession`."""
+        """See :class:`tracker.interfaces.IConnection`."""
         if self._exchange.status.state is State.CLOSED:
             return
         self._exchange.end()
@@ -79,27 +79,27 @@ class Connection(Protocol):
         self.transport.loseConnection()
 
     def retire(self) -> None:
-        """See ISession."""
+        """See IConnection."""
         self._exchange.retire()
 
-    def facts(self) -> SessionFacts:
-        """See ISession."""
-        return self._exchange.status.facts(self._exchange.silence.heard_at)
+    def figures(self) -> ConnectionFigures:
+        """See IConnection."""
+        return self._exchange.status.figures(self._exchange.silence.heard_at)
 
     def observe(self, observer: Observer | None) -> None:
-        """See ISession."""
+        """See IConnection."""
         self._wire.observer = observer
 
     def command_frame(self, text: str, codec: str) -> CommandFrame:
-        """See ISession."""
+        """See IConnection."""
         return self._exchange.command_frame(text, codec)
 
     def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
-        """See ISession."""
+        """See IConnection."""
         return self._exchange.when_free(radio_sleeps)
 
     def write_command(self, data: bytes) -> None:
-        """See ISession."""
+        """See IConnection."""
         self._exchange.write_command(data)
 
     # The transport calls these when the peer does not take what is written.

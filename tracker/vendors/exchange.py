@@ -22,10 +22,10 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.command import CommandFrame
 from tracker.interfaces import (
+    ConnectionEnded,
+    IConnection,
     IGateway,
-    ISession,
     Rejection,
-    SessionEnded,
     Traffic,
 )
 from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
@@ -59,18 +59,18 @@ class Port:
 class Exchange:
     """The frames and answers of one connection.
 
-    :param session: the connection, which has the device's id and is closed by errors.
+    :param connection: the connection, which has the device's id and is closed by errors.
     """
 
     __slots__ = (
         *("_answers", "_buffer", "_clock", "_dialect", "_handling", "_holds", "_port"),
-        *("_session", "_steps", "_throttle", "_turns", "_wire", "silence", "status"),
+        *("_connection", "_steps", "_throttle", "_turns", "_wire", "silence", "status"),
     )
 
-    def __init__(self, session: ISession, port: Port, wire: Wire) -> None:
+    def __init__(self, connection: IConnection, port: Port, wire: Wire) -> None:
         clock: IReactorTime = port.work.clock
         self.status = Status()
-        self._session = session
+        self._connection = connection
         self._port = port
         self._clock = clock
         self._wire = wire
@@ -82,7 +82,7 @@ class Exchange:
         """The timer of the connection."""
         self._turns = Turns(clock)
         self._answers = Answers(
-            session,
+            connection,
             port.gateway,
             wire,
             clock=clock,
@@ -91,7 +91,7 @@ class Exchange:
             go_on=self._go_on,
         )
         self._steps = Steps(
-            session=session,
+            connection=connection,
             gateway=port.gateway,
             clock=clock,
             wire=wire,
@@ -134,39 +134,39 @@ class Exchange:
     # Commands and the end.
 
     def command_frame(self, text: str, codec: str) -> CommandFrame:
-        """See :class:`tracker.interfaces.ISession`."""
+        """See :class:`tracker.interfaces.IConnection`."""
         return self._dialect.command(text, codec)
 
     def when_free(self, radio_sleeps: float) -> Deferred[None]:
-        """See ISession."""
+        """See IConnection."""
         if self.status.state is State.CLOSED:
-            return fail(SessionEnded())
+            return fail(ConnectionEnded())
         free = self._turns.wait(radio_sleeps, self._offer_turn)
         self._offer_turn()
         return free
 
     def write_command(self, data: bytes) -> None:
-        """See ISession."""
+        """See IConnection."""
         self._dialect.command_written(data)
         self._wire.write(data)
 
     def retire(self) -> None:
-        """See ISession."""
+        """See IConnection."""
         if TRANSITIONS[self.status.state][Event.RETIRED] is State.CLOSED:
-            self._session.close()
+            self._connection.close()
         else:
             self.status.change(Event.RETIRED)
             self._go_on()
 
     def end(self) -> None:
         """Handle nothing more; keep the unread messages, which are never repeated."""
-        state, device_id = self.status.state, self._session.device_id
+        state, device_id = self.status.state, self._connection.device_id
         self.status.change(Event.ENDED)
         unread = self._buffer.copy()
         self._buffer.clear()
         if state in LOGGED_IN and unread:
             budget = self._throttle.messages(self._device_id)
-            self._port.leftovers.publish(Rest(self._session, budget, self._dialect, unread))
+            self._port.leftovers.publish(Rest(self._connection, budget, self._dialect, unread))
         self._throttle.end(device_id)
         self._answers.end()
         self._turns.end()
@@ -186,7 +186,7 @@ class Exchange:
         if self._buffer or self._wire.paused:
             self._balance()
         if self.status.state is State.RETIRING and not (self._holds or self._buffer):
-            self._session.close()
+            self._connection.close()
         elif self._turns.free is not None:
             self._offer_turn()
 
@@ -201,7 +201,7 @@ class Exchange:
 
     def _handle_next(self) -> bool:
         """Handle the next frame; return whether it was there and could be handled."""
-        throttle, dialect, device_id = self._throttle, self._dialect, self._session.device_id
+        throttle, dialect, device_id = self._throttle, self._dialect, self._connection.device_id
         if throttle.credit <= 0 and device_id is not None and not throttle.may_work():
             self._holds[Hold.WORK] = None
             return False
@@ -232,7 +232,7 @@ class Exchange:
         kind = rejection(outcome.field)
         if isinstance(outcome, Rejected):
             del self._buffer[: outcome.used]
-            self._port.gateway.rejected(self._session, outcome.reason, kind)
+            self._port.gateway.rejected(self._connection, outcome.reason, kind)
             return True
         self._steps.perform((ProtocolError(outcome.reason, kind),))
         return False
@@ -280,6 +280,6 @@ class Exchange:
 
     @property
     def _device_id(self) -> str:
-        device_id = self._session.device_id
+        device_id = self._connection.device_id
         assert device_id is not None  # noqa: S101 - the login comes first
         return device_id

@@ -18,7 +18,7 @@ from typing import Final
 
 from attrs import define
 
-from tracker.interfaces import SessionFacts
+from tracker.interfaces import ConnectionFigures
 
 
 class State(Enum):
@@ -55,7 +55,7 @@ LOGGED_IN: Final = frozenset({State.SERVING, State.RETIRING})
 
 @define(eq=False)
 class Status:
-    """The state and the figures of one connection. See :class:`tracker.interfaces.SessionFacts`."""
+    """The state and the figures of one connection; see ConnectionFigures."""
 
     state: State = State.LOGIN
     since: float = 0.0
@@ -67,9 +67,9 @@ class Status:
         """Enter the state that follows an event."""
         self.state = TRANSITIONS[self.state][event]
 
-    def facts(self, heard_at: float) -> SessionFacts:
+    def figures(self, heard_at: float) -> ConnectionFigures:
         """Return the figures, once a device has logged in.
 
         :param heard_at: when the last whole frame came.
         """
-        return SessionFacts(self.since, heard_at, self.codec, self.records, self.bytes)
+        return ConnectionFigures(self.since, heard_at, self.codec, self.records, self.bytes)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
-from tracker.interfaces import Admission, IGateway, ISession, Rejection
+from tracker.interfaces import Admission, IConnection, IGateway, Rejection
 from tracker.vendors.answers import Answers
 from tracker.vendors.dialect import (
     OTHER_DEVICE,
@@ -32,7 +32,7 @@ from tracker.vendors.wire import Wire
 class Steps:
     """Carries out the steps of one connection."""
 
-    _session: ISession
+    _connection: IConnection
     """The connection, which has the device's id and is closed by errors."""
     _gateway: IGateway
     _clock: IReactorTime
@@ -53,10 +53,10 @@ class Steps:
             _PERFORM[type(step)](self, step)
 
     def _log_in(self, step: LogIn) -> None:
-        session = self._session
-        if session.device_id is None:
+        connection = self._connection
+        if connection.device_id is None:
             self._log_in_first(step)
-        elif session.device_id != step.device_id:
+        elif connection.device_id != step.device_id:
             self.perform((ProtocolError(OTHER_DEVICE, Rejection.LOGIN),))
         elif step.accept:
             self._answers.answer_soon(step.accept, lambda: self._settle(step))
@@ -64,13 +64,13 @@ class Steps:
     def _log_in_first(self, step: LogIn) -> None:
         # Known before the gateway is notified: a command that has waited on an older connection
         # of the device is prepared for this one at once.
-        self._session.device_id = step.device_id
-        admission = self._gateway.login(self._session, step.device_id)
+        self._connection.device_id = step.device_id
+        admission = self._gateway.login(self._connection, step.device_id)
         if admission is not Admission.SERVED:
-            self._session.device_id = None
+            self._connection.device_id = None
             if admission is Admission.REFUSED and step.refuse:
                 self._wire.write(step.refuse)
-            self._session.close()
+            self._connection.close()
             return
         self._status.change(Event.LOGGED_IN)
         self._status.since = now = self._clock.seconds()
@@ -105,10 +105,10 @@ class Steps:
             self._answers.answer_soon(step.data)
 
     def _command_answer(self, step: CommandAnswer) -> None:
-        self._gateway.answered(self._session, step.answer)
+        self._gateway.answered(self._connection, step.answer)
 
     def _notice(self, step: Notice) -> None:
-        self._gateway.noticed(self._session, step.text)
+        self._gateway.noticed(self._connection, step.text)
 
     def _protocol_error(self, step: ProtocolError) -> None:
         if step.closes:
@@ -117,12 +117,12 @@ class Steps:
             self._unread.clear()  # behind what is wrong, nothing is to be relied on
             self.disconnect(step.reason, step.kind)
         else:
-            self._gateway.rejected(self._session, step.reason, step.kind)
+            self._gateway.rejected(self._connection, step.reason, step.kind)
 
     def disconnect(self, reason: str, kind: Rejection) -> None:
         """Reject the peer and close the connection."""
-        self._gateway.rejected(self._session, reason, kind)
-        self._session.close()
+        self._gateway.rejected(self._connection, reason, kind)
+        self._connection.close()
 
 
 _PERFORM: Final[Mapping[type[Step], Callable[[Steps, Any], None]]] = {

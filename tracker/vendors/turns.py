@@ -7,7 +7,7 @@ from collections.abc import Callable
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IDelayedCall, IReactorTime
 
-from tracker.interfaces import SessionEnded
+from tracker.interfaces import ConnectionEnded
 
 
 class Turns:
@@ -31,7 +31,7 @@ class Turns:
         :param silence_limit: seconds of silence after which the device may not listen; 0: it
             always listens.
         :param retry: called when it is time to offer the connection again.
-        :return: may be cancelled; fails with :class:`SessionEnded`.
+        :return: may be cancelled; fails with :class:`ConnectionEnded`.
         """
         self.free = Deferred(self._cancelled)
         self._silence_limit = silence_limit
@@ -56,7 +56,7 @@ class Turns:
     def end(self) -> None:
         """Fail the caller that waits, since the connection ends."""
         if (free := self._forget()) is not None:
-            free.errback(SessionEnded())
+            free.errback(ConnectionEnded())
 
     def _cancelled(self, _: Deferred[None]) -> None:
         self._forget()

@@ -117,7 +117,7 @@ async def test_a_server_that_hangs_later(redis: RedisServer) -> None:
     assert report.one("redis-version") == Finding(
         SKIPPED, "not done within 2 s", check="redis-version"
     )
-    assert report.one("registry").status is SKIPPED
+    assert report.one("device-registry").status is SKIPPED
     assert report.one("machine-backlog").status in (OK, WARNING)
 
 
@@ -406,7 +406,7 @@ async def test_the_right_to_ask_for_the_role(redis: RedisServer) -> None:
         ("info", "redis-eviction"),
         ("time", "redis-clock"),
         ("xlen", "dead-letters"),
-        ("hscan", "registry"),
+        ("hscan", "device-registry"),
     ],
 )
 @ensureDeferred

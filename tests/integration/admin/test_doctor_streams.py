@@ -65,7 +65,7 @@ async def test_what_is_written_and_read_is_all_ok(redis: RedisServer) -> None:
     assert {STREAM, "2"} <= words(report.one("streams"))
     assert {STREAM, "host-1"} <= words(report.one("groups"))
     assert {STREAM, "0"} <= words(report.one("lag"))
-    assert "1" in words(report.one("registry"))
+    assert "1" in words(report.one("device-registry"))
     assert redis.client.info()["rdb_changes_since_last_save"] == before
 
 
@@ -218,7 +218,7 @@ async def test_what_instances_have_left_behind(redis: RedisServer) -> None:
     redis.client.xadd("commands:outbound:eu-9", {"command_id": "c"})
     redis.client.xadd("commands:outbound:eu-1", {"command_id": "c"})
     report = await examined(redis.url)
-    finding = report.one("registry")
+    finding = report.one("device-registry")
     assert (finding.status, finding.mend) == (WARNING, "systemctl start tracker-janitor")
     assert {"1", "2", "eu-9"} <= words(finding)
     finding = report.one("orphaned-commands")

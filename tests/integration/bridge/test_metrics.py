@@ -32,7 +32,7 @@ class Watched:
 
     def __init__(self, bridges: Bridges) -> None:
         self.bridges = bridges
-        self.registry = CollectorRegistry()
+        self.metrics_registry = CollectorRegistry()
         self.port = free_port()
         reactor = bridges.reactor
         endpoint = TCP4ServerEndpoint(reactor, self.port, interface="127.0.0.1")
@@ -46,11 +46,11 @@ class Watched:
             pace=BridgePace(poll_commands=0.2),
             health=Health(),
             abort=lambda reason: None,
-            registry=self.registry,
+            metrics_registry=self.metrics_registry,
         )
 
     def value(self, name: str, **labels: str) -> float:
-        found = self.registry.get_sample_value(f"tracker_{name}", labels)
+        found = self.metrics_registry.get_sample_value(f"tracker_{name}", labels)
         assert found is not None, (name, labels)
         return found
 
@@ -92,8 +92,8 @@ def start(watched: Watched) -> None:
 
 @ensureDeferred
 async def test_all_is_there_before_anything_has_happened(watched: Watched) -> None:
-    for outcome in ("answered", "denied", "refused", "down", "given_up"):
-        assert watched.value("directus_calls_total", method="SEARCH", outcome=outcome) == 0
+    for result in ("answered", "denied", "refused", "down", "given_up"):
+        assert watched.value("directus_calls_total", method="SEARCH", result=result) == 0
     for part in ("commands", "responses", "devices"):
         assert watched.value("bridge_retries_total", part=part) == 0
     assert watched.value("bridge_devices_timestamp_seconds") == 0
@@ -103,13 +103,13 @@ async def test_all_is_there_before_anything_has_happened(watched: Watched) -> No
 async def test_commands_are_told_by_what_becomes_of_them(watched: Watched) -> None:
     watched.add(1, expires_at=PAST)
     start(watched)
-    await until(lambda: watched.value("bridge_commands_total", outcome="ended") == 1, "expired")
+    await until(lambda: watched.value("bridge_commands_total", result="ended") == 1, "expired")
     watched.add(2, expires_at=FUTURE)
     # There is no instance to send it to.
-    await until(lambda: watched.value("bridge_commands_total", outcome="not_sent") > 0, "told")
-    assert watched.value("bridge_commands_total", outcome="routed") == 0
+    await until(lambda: watched.value("bridge_commands_total", result="not_sent") > 0, "told")
+    assert watched.value("bridge_commands_total", result="routed") == 0
     assert watched.value("bridge_retries_total", part="commands") > 0
-    assert watched.value("directus_calls_total", method="PATCH", outcome="answered") >= 1
+    assert watched.value("directus_calls_total", method="PATCH", result="answered") >= 1
     assert watched.value("directus_call_seconds_count", method="PATCH") >= 1
 
 
@@ -120,9 +120,9 @@ async def test_responses_are_told_by_what_becomes_of_them(watched: Watched) -> N
     watched.bridges.say(key, "responded")
     watched.bridges.say(KEY.format(9), "responded")
     await watched.bridges.all_told()
-    assert watched.value("bridge_responses_total", outcome="written") == 1
-    assert watched.value("bridge_responses_total", outcome="no_row") == 1
-    assert watched.value("bridge_responses_total", outcome="held") == 0
+    assert watched.value("bridge_responses_total", result="written") == 1
+    assert watched.value("bridge_responses_total", result="no_row") == 1
+    assert watched.value("bridge_responses_total", result="held") == 0
 
 
 @ensureDeferred
@@ -135,10 +135,10 @@ async def test_a_directus_that_is_gone_is_told(watched: Watched) -> None:
             lambda part=part: watched.value("bridge_retries_total", part=part) > 0,  # type: ignore[misc]
             f"a failure of {part}",
         )
-    assert watched.value("directus_calls_total", method="SEARCH", outcome="down") > 0
+    assert watched.value("directus_calls_total", method="SEARCH", result="down") > 0
     watched.bridges.comes()
     await until(
-        lambda: watched.value("bridge_responses_total", outcome="written") == 1,
+        lambda: watched.value("bridge_responses_total", result="written") == 1,
         "it is told in the end",
         timeout=60,
     )

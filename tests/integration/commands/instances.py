@@ -14,12 +14,12 @@ from tests.integration.commands.ledgers import DEVICE, clock_of, is_empty, live,
 from tests.integration.conftest import Connected
 from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
-from tests.system.commands import fates, fields
+from tests.system.commands import fields, statuses
 from tests.unit.commands.doubles import Device
 from tests.waiting import until
 from tracker.commands.delivery import BATCH, CommandDelivery
 from tracker.commands.ledger import CommandLedger
-from tracker.commands.registration import Registry
+from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
@@ -91,7 +91,7 @@ class Instance:
         self.redis = Interrupted(self._commands)
         self._crashed = False
         commands: Any = self.redis
-        self.registry = Registry(self.clock, commands, name, self._moved)
+        self.registration = DeviceRegistration(self.clock, commands, name, self._moved)
         self.delivery = CommandDelivery(
             self.clock,
             reader(self._reading.connection, commands, name),
@@ -111,7 +111,7 @@ class Instance:
             publisher,
             authority=EveryDevice(),
             limiter=ConnectionLimiter(self.clock, Limits()),
-            registry=self.registry,
+            registration=self.registration,
             delivery=self.delivery,
         )
 
@@ -119,7 +119,7 @@ class Instance:
         """Start all, but do not read commands yet."""
         await self.connected()
         live(self._redis, self.name)
-        for service in (self.registry, self.gateway, self.delivery):
+        for service in (self.registration, self.gateway, self.delivery):
             service.startService()
 
     async def connected(self) -> None:
@@ -128,12 +128,12 @@ class Instance:
 
     def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
         """A device comes, or comes again."""
-        session = Device(self.gateway, device_id, busy=busy)
-        assert self.gateway.admits(IPv4Address("TCP", session.host, 40000))
-        self.gateway.opened(session)
-        assert self.gateway.login(session, device_id) is Admission.SERVED
+        connection = Device(self.gateway, device_id, busy=busy)
+        assert self.gateway.admits(IPv4Address("TCP", connection.host, 40000))
+        self.gateway.opened(connection)
+        assert self.gateway.login(connection, device_id) is Admission.SERVED
         self.clock.advance(0)
-        return session
+        return connection
 
     def send(self, command_id: str, device_id: str = DEVICE, text: str = "", **options: Any) -> str:
         """Put a command into the stream, by its id unless its text says something else."""
@@ -151,8 +151,8 @@ class Instance:
 
         return await until(asked, f"{self.name}: {what}")
 
-    async def has_written(self, session: Device, *texts: str, step: float = 0.0) -> None:
-        await self.until(lambda: session.written == list(texts), f"written {texts}", step)
+    async def has_written(self, connection: Device, *texts: str, step: float = 0.0) -> None:
+        await self.until(lambda: connection.written == list(texts), f"written {texts}", step)
 
     async def is_idle(self) -> None:
         """Wait until no command is held here."""
@@ -163,7 +163,7 @@ class Instance:
         await self.until(lambda: self.delivery.held == entries, f"{entries} are held")
 
     async def stop_delivery(self, step: float = 0.0) -> None:
-        """As the role does, before connections and their registry entries end."""
+        """As the role does, before connections and their entries in the device registry end."""
         stopped: list[object] = []
         self.delivery.stopService().addBoth(stopped.append)
         await self.until(lambda: stopped, "stopped", step)
@@ -188,7 +188,7 @@ class Instance:
 
     def _fetch(self, device_id: str) -> None:
         self.fetched.append(device_id)
-        self.registry.repeat(device_id)
+        self.registration.repeat(device_id)
 
 
 class Instances:
@@ -231,27 +231,27 @@ class Instances:
             self.failures.append(event["log_failure"].getTraceback())
 
 
-def fate(redis: RedisServer, command_id: str = "c1") -> str:
+def record_of(redis: RedisServer, command_id: str = "c1") -> str:
     return (redis.client.get(sent(command_id)) or b"").decode()
 
 
 def has_claimed(redis: RedisServer, command_id: str = "c1") -> Callable[[], bool]:
-    return lambda: fate(redis, command_id).startswith("sent ")
+    return lambda: record_of(redis, command_id).startswith("sent ")
 
 
 def have_ended(redis: RedisServer, number: int) -> Callable[[], bool]:
-    return lambda: len(fates(redis)) == number
+    return lambda: len(statuses(redis)) == number
 
 
 async def is_told(
     one: Instance, redis: RedisServer, expected: dict[str, str], step: float = 0.0
 ) -> None:
     """Wait until all these commands have ended so, and nothing is left of them."""
-    await one.until(lambda: expected.items() <= fates(redis).items(), f"ended: {expected}", step)
+    await one.until(lambda: expected.items() <= statuses(redis).items(), f"ended: {expected}", step)
     await one.until(lambda: is_empty(redis, outbound(one.name)), "the stream is empty", step)
     await one.is_idle()
     for command_id, how in expected.items():
-        assert fate(redis, command_id).startswith(f"done {how.partition('/')[0]} ")
+        assert record_of(redis, command_id).startswith(f"done {how.partition('/')[0]} ")
 
 
 async def claimed(one: Instance, redis: RedisServer, **options: Any) -> Device:

@@ -18,9 +18,9 @@ from tests.waiting import until
 from tracker.command import Answer, Command, CommandFrame
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.ledger import CommandLedger
-from tracker.commands.registration import Registry
+from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
-from tracker.interfaces import ISession, Observer, SessionEnded, SessionFacts
+from tracker.interfaces import ConnectionEnded, ConnectionFigures, IConnection, Observer
 from tracker.janitor.orphans import OrphanSweeper, Swept
 from tracker.keys import heartbeat, outbound
 from tracker.observe.health import Condition
@@ -78,13 +78,13 @@ class Device:
     device_id: str
     executed: list[tuple[str, float]] = field(factory=list)
     """Texts, which are command ids, and when."""
-    session: ModelSession | None = None
+    connection: ModelConnection | None = None
     refused: set[str] = field(factory=set)
     answered: set[str] = field(factory=set)
 
 
-@implementer(ISession)
-class ModelSession:
+@implementer(IConnection)
+class ModelConnection:
     """A connection of a device to an instance."""
 
     def __init__(self, instance: Instance, device: Device) -> None:
@@ -102,18 +102,18 @@ class ModelSession:
         if self.closed:
             return
         self.closed = True
-        if self.device.session is self:
-            self.device.session = None
+        if self.device.connection is self:
+            self.device.connection = None
         waiting, self.waiting = self.waiting, None
         if waiting is not None:
-            waiting.errback(SessionEnded())
+            waiting.errback(ConnectionEnded())
         self.instance.lost(self)
 
     def retire(self) -> None:
         self.close()
 
-    def facts(self) -> SessionFacts:
-        return SessionFacts(0.0, 0.0, "", 0, 0)
+    def figures(self) -> ConnectionFigures:
+        return ConnectionFigures(0.0, 0.0, "", 0, 0)
 
     def observe(self, observer: Observer | None) -> None:
         """Nobody does."""
@@ -123,7 +123,7 @@ class ModelSession:
 
     def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
         if self.closed:
-            return fail(SessionEnded())
+            return fail(ConnectionEnded())
         if not self.busy:
             return succeed(None)
 
@@ -169,76 +169,76 @@ class Instance:
 
         self.world = world
         self.name = name
-        self.sessions: set[ModelSession] = set()
-        self._connections = [
+        self.connections: set[ModelConnection] = set()
+        self._redis = [
             RedisConnection(reactor, world.redis.address, Condition(), reply_timeout=10.0)
             for _ in range(2)
         ]
-        for connection in self._connections:
-            connection.startService()
-        self.wire = Wire(self._connections[0])
+        for redis in self._redis:
+            redis.startService()
+        self.wire = Wire(self._redis[0])
         wire: Any = self.wire
-        self.registry = Registry(world.clock, wire, name, self._moved)
+        self.registration = DeviceRegistration(world.clock, wire, name, self._moved)
         self.delivery = CommandDelivery(
             world.clock,
-            reader(self._connections[1], wire, name),
+            reader(self._redis[1], wire, name),
             CommandLedger(world.clock, wire, name),
             name,
             timing=Timing(late_answer=LATE),
             waits=True,
-            fetch=self.registry.repeat,
+            fetch=self.registration.repeat,
             condition=Condition(),
         )
 
     async def start(self) -> None:
-        await gatherResults([one.when_connected() for one in self._connections])
+        await gatherResults([one.when_connected() for one in self._redis])
         self.world.redis.client.set(heartbeat(self.name), "{}")
-        self.registry.startService()
+        self.registration.startService()
         self.delivery.startService()
-        self.registry.disown()
+        self.registration.disown()
         self.delivery.begin()
 
     def login(self, device: Device) -> None:
-        session = ModelSession(self, device)
-        older = device.session
-        device.session = session
-        self.sessions.add(session)
-        assert session.device_id is not None
-        self.registry.entered(session.device_id)
-        self.delivery.arrived(session, session.device_id)
+        connection = ModelConnection(self, device)
+        older = device.connection
+        device.connection = connection
+        self.connections.add(connection)
+        assert connection.device_id is not None
+        self.registration.entered(connection.device_id)
+        self.delivery.arrived(connection, connection.device_id)
         if older is not None and older.instance is self:
             older.close()  # as the gateway does; elsewhere it lives on, half dead
 
-    def lost(self, session: ModelSession) -> None:
-        self.sessions.discard(session)
-        assert session.device_id is not None
-        if not any(one.device is session.device for one in self.sessions):
-            self.registry.left(session.device_id)
-        self.delivery.departed(session, session.device_id)
+    def lost(self, connection: ModelConnection) -> None:
+        self.connections.discard(connection)
+        assert connection.device_id is not None
+        if not any(one.device is connection.device for one in self.connections):
+            self.registration.left(connection.device_id)
+        self.delivery.departed(connection, connection.device_id)
 
     def _moved(self, device_id: str, owner: str) -> None:
-        for session in list(self.sessions):
-            if session.device_id == device_id:
-                session.close()
+        for connection in list(self.connections):
+            if connection.device_id == device_id:
+                connection.close()
 
     async def crash(self) -> None:
         self.wire.crashed = True
-        for session in self.sessions:
-            session.closed = True
-            if session.device.session is session:
-                session.device.session = None
-        for connection in self._connections:
-            await connection.stopService()
+        for connection in self.connections:
+            connection.closed = True
+            if connection.device.connection is connection:
+                connection.device.connection = None
+        for redis in self._redis:
+            await redis.stopService()
 
     async def stop(self) -> None:
         stopped = self.delivery.stopService()
         await self._turn_until(stopped)
         self.world.redis.client.delete(heartbeat(self.name))
-        await self._turn_until(self.registry.stopService())
-        for session in list(self.sessions):
-            session.close()
-        for connection in self._connections:
-            await connection.stopService()
+        await self._turn_until(self.registration.stopService())
+        for connection in list(self.connections):
+            connection.close()
+        for redis in self._redis:
+            await redis.stopService()
 
     async def _turn_until(self, done: Deferred[None]) -> None:
         def is_done() -> bool:
@@ -343,21 +343,21 @@ class World:
             self.instances[name].login(self.devices[DEVICES[device]])
 
     async def do_leave(self, device: int) -> None:
-        session = self.devices[DEVICES[device]].session
-        if session is not None:
-            session.close()
+        connection = self.devices[DEVICES[device]].connection
+        if connection is not None:
+            connection.close()
 
     async def do_busy(self, device: int, busy: bool) -> None:
-        session = self.devices[DEVICES[device]].session
-        if session is not None and busy:
-            session.busy = True
-        elif session is not None:
-            session.free()
+        connection = self.devices[DEVICES[device]].connection
+        if connection is not None and busy:
+            connection.busy = True
+        elif connection is not None:
+            connection.free()
 
     async def do_answer(self, device: int, refuse: bool) -> None:
-        session = self.devices[DEVICES[device]].session
-        if session is not None:
-            session.answer(refuse)
+        connection = self.devices[DEVICES[device]].connection
+        if connection is not None:
+            connection.answer(refuse)
 
     async def do_advance(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -376,8 +376,8 @@ class World:
             await self.settle()
             self._forget_dead()
             for device in self.devices.values():
-                if device.session is not None:
-                    device.session.free()
+                if device.connection is not None:
+                    device.connection.free()
             await self.do_janitor()
             if not self.unfinished():
                 break

@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.commands.instances import (
     Instances,
     claimed,
-    fate,
+    record_of,
     is_told,
 )
 from tests.integration.commands.ledgers import (
@@ -26,7 +26,7 @@ from tests.integration.commands.ledgers import (
     waiting,
 )
 from tests.servers import RedisServer
-from tests.system.commands import fates, fields, registry, responses
+from tests.system.commands import device_registry, fields, responses, statuses
 from tracker.commands.retrying import FIRST_RETRY
 
 STREAM: Final = outbound("one")
@@ -48,7 +48,7 @@ async def test_a_command_is_written_and_answered(
     await one.has_written(device, "getinfo")
     await one.until(lambda: said(redis) == [("c1", "delivered", "")], "said")
     assert one.delivery.load(DEVICE) == (0, True)
-    assert fate(redis).startswith("delivered ")
+    assert record_of(redis).startswith("delivered ")
     assert redis.client.xlen(STREAM) == 1  # it is responsible until there is an answer
     one.clock.advance(3)
     device.say("INI:2026/1/1", codec="14", refused=refused)
@@ -107,7 +107,7 @@ async def test_a_command_that_somebody_else_has_begun_with_is_dropped(
     await one.has_written(device, "c2", step=FIRST_RETRY)
     device.say("an answer")
     await is_told(one, redis, {"c2": "responded"})
-    assert "c1" not in fates(redis)
+    assert "c1" not in statuses(redis)
     assert device.written == ["c2"]
 
 
@@ -146,9 +146,9 @@ async def test_a_claim_is_given_back_when_the_connection_ends(
     elif waits:
         assert raw(redis, waiting()) == content
     else:
-        assert fates(redis) == {"c1": "failed/offline"}
+        assert statuses(redis) == {"c1": "failed/offline"}
         return
-    assert fate(redis) == ""
+    assert record_of(redis) == ""
     assert said(redis) == []
 
 
@@ -181,14 +181,14 @@ async def test_commands_follow_a_device_to_another_instance(
         one.send(command_id)
     await one.has_read(4)
     newer = two.login()
-    await two.until(lambda: registry(redis) == {DEVICE: "two"}, "registered")
-    one.clock.advance(30)  # looks at the registry, and sees that the device has moved
+    await two.until(lambda: device_registry(redis) == {DEVICE: "two"}, "registered")
+    one.clock.advance(30)  # looks at the device_registry, and sees that the device has moved
     await one.until(lambda: device.closed, "noticed")
     for number in (1, 2, 3):
         await two.has_written(newer, *("c2", "c3", "c4")[:number])
         newer.say("an answer")
-    await two.until(lambda: len(fates(redis)) == 4, "all have ended")
-    assert fates(redis) == {
+    await two.until(lambda: len(statuses(redis)) == 4, "all have ended")
+    assert statuses(redis) == {
         "c1": "failed/disconnected",
         **dict.fromkeys(("c2", "c3", "c4"), "responded"),
     }
@@ -204,7 +204,7 @@ async def test_a_command_for_a_device_that_is_elsewhere_is_passed_on(
 ) -> None:
     one, two = await instances.start("one"), await instances.start("two")
     device = two.login()
-    await two.until(lambda: registry(redis) == {DEVICE: "two"}, "registered")
+    await two.until(lambda: device_registry(redis) == {DEVICE: "two"}, "registered")
     one.send("c1")
     await two.has_written(device, "c1")
     assert is_empty(redis, STREAM)

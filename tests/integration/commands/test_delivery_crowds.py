@@ -16,7 +16,7 @@ from tests.integration.commands.ledgers import (
     waiting,
 )
 from tests.servers import RedisServer
-from tests.system.commands import fates
+from tests.system.commands import statuses
 from tracker.commands.delivery import FIRST_RETRY
 
 STREAM: Final = outbound("one")
@@ -41,7 +41,7 @@ async def test_what_redis_refuses_for_one_device_is_nothing_to_the_others(
     await one.until(lambda: redis.client.xlen(waiting(OTHER)) == 1, "waits", step=0.5)
     await one.until(lambda: one.reports[-1] is None, "well again")
     assert one.delivery.entries.held == 0
-    assert fates(redis) == {"c2": "responded"}
+    assert statuses(redis) == {"c2": "responded"}
 
 
 @pytest.fixture
@@ -72,4 +72,4 @@ async def test_what_is_behind_goes_along_when_the_device_leaves(
     await one.until(lambda: is_empty(redis, STREAM), "passed on", step=FIRST_RETRY)
     await one.is_idle()
     assert command_ids(redis, waiting()) == [f"c{number}" for number in range(9) if number != 5]
-    assert fates(redis) == {"short": "expired"}
+    assert statuses(redis) == {"short": "expired"}

@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.commands.instances import (
     Instances,
     claimed,
-    fate,
+    record_of,
     has_claimed,
     is_told,
 )
@@ -25,7 +25,7 @@ from tests.integration.commands.ledgers import (
     waiting,
 )
 from tests.servers import RedisServer
-from tests.system.commands import fates
+from tests.system.commands import statuses
 from tracker.commands import scripts
 from tracker.commands.delivery import BATCH, STOP_GRACE, STOP_TIMEOUT
 from tracker.commands.retrying import FIRST_RETRY
@@ -45,10 +45,10 @@ async def test_what_a_crash_leaves_is_seen_to_by_the_next_process(
 ) -> None:
     one = await instances.start()
     devices = {name: f"35630704244000{number}" for number, name in enumerate("abcde")}
-    sessions = {name: one.login(devices[name]) for name in "abce"}
+    connections = {name: one.login(devices[name]) for name in "abce"}
     # a: outstanding; b: claimed; c: queued; d: never read; e: over, with an entry left.
-    sessions["b"].moods = [False, True]
-    sessions["c"].busy = True
+    connections["b"].moods = [False, True]
+    connections["c"].busy = True
     for name in "abc":
         one.send(name, devices[name])
     await one.until(lambda: ("a", "delivered", "") in said(redis), "delivered")
@@ -63,7 +63,7 @@ async def test_what_a_crash_leaves_is_seen_to_by_the_next_process(
     await again.ready()
     newer = {name: again.login(devices[name]) for name in "abcde"} if connected else {}
     again.delivery.begin()
-    await again.until(lambda: {"a", "b"} <= fates(redis).keys(), "in doubt")
+    await again.until(lambda: {"a", "b"} <= statuses(redis).keys(), "in doubt")
     if not connected:
         await again.until(lambda: is_empty(redis, STREAM), "passed on")
         assert command_ids(redis, waiting(devices["c"])) == ["c"]
@@ -73,13 +73,13 @@ async def test_what_a_crash_leaves_is_seen_to_by_the_next_process(
         await again.has_written(newer[name], name)
         newer[name].say("an answer")
     await is_told(again, redis, {"a": "failed/in_doubt", "b": "failed/in_doubt", "c": "responded"})
-    assert fates(redis) == {
+    assert statuses(redis) == {
         **dict.fromkeys("ab", "failed/in_doubt"),
         **dict.fromkeys("cd", "responded"),
     }
-    assert sessions["a"].written == ["a"]
+    assert connections["a"].written == ["a"]
     assert [newer[name].written for name in "abe"] == [[], [], []]
-    assert [sessions[name].written for name in "bc"] == [[], []]
+    assert [connections[name].written for name in "bc"] == [[], []]
 
 
 @ensureDeferred
@@ -113,7 +113,7 @@ async def test_what_was_written_is_not_written_again_after_the_group_was_lost(
         one.redis.interrupt(scripts.DELIVERED, before=unavailable)
     one.send("c1")
     await one.has_written(device, "c1")
-    await one.until(lambda: fate(redis).startswith(f"{state} "), state)
+    await one.until(lambda: record_of(redis).startswith(f"{state} "), state)
     await one.crash()
     redis.client.xgroup_destroy(STREAM, "ingest")
 
@@ -144,7 +144,7 @@ async def test_a_stop_waits_for_the_answer_and_passes_the_others_on(
     assert not stopped
     device.say("just in time")
     await one.until(lambda: stopped == [None], "stopped")
-    assert fates(redis) == {"c1": "responded"}
+    assert statuses(redis) == {"c1": "responded"}
     assert device.written == ["c1"]
     # Until its connection is closed the device still is registered here: nothing may be
     # brought back on that account.
@@ -183,7 +183,7 @@ async def test_a_stop_while_redis_is_away_is_no_failure(
     one.send("c3", OTHER)
     busy = one.login(OTHER, busy=True)
     await one.has_written(device, "c1")
-    await one.until(lambda: fate(redis).startswith("delivered "), "delivered")
+    await one.until(lambda: record_of(redis).startswith("delivered "), "delivered")
     await one.until(lambda: len(one.delivery.entries.commands) >= 2, "held")
     redis.kill()
     await one.stop_delivery(step=STOP_TIMEOUT / 20)
@@ -192,7 +192,7 @@ async def test_a_stop_while_redis_is_away_is_no_failure(
     assert busy.written == []
 
     again = await instances.start()
-    await again.until(lambda: fates(redis) == {"c1": "failed/in_doubt"}, "in doubt")
+    await again.until(lambda: statuses(redis) == {"c1": "failed/in_doubt"}, "in doubt")
     await again.until(lambda: is_empty(redis, STREAM), "seen to")
     assert command_ids(redis, waiting()) == ["c2"]
 
@@ -271,7 +271,7 @@ async def test_whatever_happens_at_a_step_there_is_one_write_and_one_final_respo
     one.send("c2")
     await one.until(next_one, "the next one", step=FIRST_RETRY)
     device.say("another answer")
-    await one.until(lambda: "c2" in fates(redis), "answered", step=FIRST_RETRY)
+    await one.until(lambda: "c2" in statuses(redis), "answered", step=FIRST_RETRY)
     await one.is_idle()
     assert device.written.count("c1") <= 1
     finals = [one for one in said(redis) if one[0] == "c1" and one[1] != "delivered"]

@@ -6,7 +6,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 
-from tests.integration.commands.fates import (
+from tests.integration.commands.endings import (
     ACTS,
     ANSWERED,
     DAY_MS,
@@ -36,7 +36,7 @@ from tests.integration.commands.ledgers import (
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, responses
-from tracker.command import EXPIRED, Outcome, Reason
+from tracker.command import EXPIRED, Reason, StatusUpdate
 from tracker.commands.ledger import CommandLedger, Step
 
 
@@ -213,9 +213,9 @@ async def test_what_is_no_command_is_refused_once(
 ) -> None:
     entry = put(redis, STREAM, {"payload": "getinfo"})
     read(redis, STREAM)
-    outcome = Outcome.failed(Reason.MALFORMED, "command_id: must be …")
-    assert await ledger.refuse(entry, command_id, device_id, outcome) is Step.FINISHED
-    assert await ledger.refuse(entry, command_id, device_id, outcome) is Step.GONE
+    update = StatusUpdate.failed(Reason.MALFORMED, "command_id: must be …")
+    assert await ledger.refuse(entry, command_id, device_id, update) is Step.FINISHED
+    assert await ledger.refuse(entry, command_id, device_id, update) is Step.GONE
     assert is_empty(redis, STREAM)
     assert set(redis.client.keys("commands:sent:*")) == (
         {sent(command_id).encode()} if command_id else set()
@@ -225,6 +225,6 @@ async def test_what_is_no_command_is_refused_once(
     assert (response["reason"], response["response"]) == ("malformed", "command_id: must be …")
     # Another such entry has a response of its own only if nobody can tell them apart.
     second = put(redis, STREAM, {"payload": "getinfo"})
-    step = await ledger.refuse(second, command_id, device_id, outcome)
+    step = await ledger.refuse(second, command_id, device_id, update)
     assert step is (Step.OVER if command_id else Step.FINISHED)
     assert is_empty(redis, STREAM)

@@ -8,7 +8,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 
-from tests.integration.commands.fates import (
+from tests.integration.commands.endings import (
     STREAM,
     Act,
     arrange,

@@ -27,9 +27,9 @@ from tests.integration.commands.ledgers import (
 )
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
-from tests.system.commands import fates, fields, registry, responses
+from tests.system.commands import device_registry, fields, responses, statuses
 from tracker.commands import scripts
-from tracker.commands.registry import state
+from tracker.commands.deviceregistry import state
 from tracker.commands.streams import review_waiting, waiting_devices
 from tracker.errors import Refused, Unavailable
 from tracker.janitor.orphans import OrphanSweeper, Swept
@@ -68,7 +68,7 @@ async def test_what_waits_follows_its_device_in_order(
     wait(redis, "d1", OTHER)
     before = raw(redis, waiting())
     await state(connected.connection, "one", {DEVICE: True})
-    assert registry(redis) == {DEVICE: "one"}
+    assert device_registry(redis) == {DEVICE: "one"}
     assert raw(redis, ONE) == before
     assert command_ids(redis, ONE) == ids
     assert not redis.client.exists(waiting())
@@ -89,7 +89,7 @@ async def test_what_waits_does_not_follow_a_device_that_leaves(
     wait(redis, "c1")
     wait(redis, "d1", OTHER)
     await state(connected.connection, "one", {DEVICE: False, OTHER: True})
-    assert registry(redis) == {OTHER: "one"}
+    assert device_registry(redis) == {OTHER: "one"}
     assert command_ids(redis, waiting()) == ["c1"]
     assert command_ids(redis, ONE) == ["d1"]
 
@@ -105,7 +105,7 @@ async def test_many_devices_come_at_once(connected: Connected, redis: RedisServe
     expected = [f"{device_id}-{which}" for device_id in devices[::3] for which in "ab"]
     assert command_ids(redis, ONE) == expected
     assert nobody_waits(redis)
-    assert len(registry(redis)) == 1000
+    assert len(device_registry(redis)) == 1000
 
 
 @ensureDeferred
@@ -136,8 +136,8 @@ async def test_what_waits_is_delivered_when_its_device_comes(
     for written in (["c1"], ["c1", "c2"], ["c1", "c2", "c3"]):
         await one.has_written(device, *written)
         device.say("an answer")
-    await one.until(lambda: len(fates(redis)) == 3, "all are answered")
-    assert set(fates(redis).values()) == {"responded"}
+    await one.until(lambda: len(statuses(redis)) == 3, "all are answered")
+    assert set(statuses(redis).values()) == {"responded"}
     await one.until(lambda: is_empty(redis, ONE), "nothing is left")
     assert nobody_waits(redis)
     assert one.fetched == []
@@ -156,7 +156,7 @@ async def test_a_device_that_comes_while_its_command_begins_to_wait_gets_it(
     await one.has_written(devices[0], "c1")
     assert one.fetched == [DEVICE]
     devices[0].say("an answer")
-    await one.until(lambda: fates(redis) == {"c1": "responded"}, "answered")
+    await one.until(lambda: statuses(redis) == {"c1": "responded"}, "answered")
     assert nobody_waits(redis)
 
 
@@ -177,8 +177,8 @@ async def test_a_device_that_comes_back_while_its_commands_are_passed_on_gets_th
     for number in range(1, 5):
         await one.has_written(newer[0], *ids[:number])
         newer[0].say("an answer")
-    await one.until(lambda: len(fates(redis)) == 4, "all are answered")
-    assert set(fates(redis).values()) == {"responded"}
+    await one.until(lambda: len(statuses(redis)) == 4, "all are answered")
+    assert set(statuses(redis).values()) == {"responded"}
     assert DEVICE in one.fetched
     assert device.written == []
     assert nobody_waits(redis)
@@ -205,7 +205,7 @@ async def test_a_command_waits_once_though_the_answer_was_lost(
     newer = one.login()
     await one.has_written(newer, "c1", step=0.1)
     newer.say("an answer")
-    await one.until(lambda: fates(redis) == {"c1": "responded"}, "answered")
+    await one.until(lambda: statuses(redis) == {"c1": "responded"}, "answered")
     await one.until(lambda: is_empty(redis, ONE), "nothing is left", step=0.1)
     await one.is_idle()
     assert nobody_waits(redis)
@@ -284,7 +284,7 @@ async def test_what_waits_expires_with_one_response(
     assert swept.waiting == 2
     clock.advance(61)
     swept = await sweep(connected, clock)
-    assert fates(redis) == dict.fromkeys(("c1", "c3", "d1"), "expired")
+    assert statuses(redis) == dict.fromkeys(("c1", "c3", "d1"), "expired")
     assert swept.commands["expired"] == 3
     assert swept.waiting == 1
     assert command_ids(redis, waiting()) == ["c2"]
@@ -292,7 +292,7 @@ async def test_what_waits_expires_with_one_response(
     assert not redis.client.exists(waiting(OTHER))
     clock.advance(6000)
     assert (await sweep(connected, clock)).waiting == 0
-    assert fates(redis) == dict.fromkeys(("c1", "c2", "c3", "d1"), "expired")
+    assert statuses(redis) == dict.fromkeys(("c1", "c2", "c3", "d1"), "expired")
     assert nobody_waits(redis)
     assert (await sweep(connected, clock)).commands.total() == 0
     assert [len(answers) for answers in responses(redis).values()] == [1, 1, 1, 1]
@@ -369,11 +369,11 @@ async def test_what_is_no_command_keeps_no_device_from_being_registered(
     wait(redis, "c3")
     wait(redis, "d1", OTHER)
     device, other = one.login(), one.login(OTHER)
-    for session, written in ((device, ["c1"]), (device, ["c1", "c3"]), (other, ["d1"])):
-        await one.has_written(session, *written)
-        session.say("an answer")
-    await one.until(lambda: len(fates(redis)) == 5, "all have ended")
-    assert fates(redis) == {
+    for connection, written in ((device, ["c1"]), (device, ["c1", "c3"]), (other, ["d1"])):
+        await one.has_written(connection, *written)
+        connection.say("an answer")
+    await one.until(lambda: len(statuses(redis)) == 5, "all have ended")
+    assert statuses(redis) == {
         "c1": "responded",
         "c3": "responded",
         "d1": "responded",
@@ -382,4 +382,4 @@ async def test_what_is_no_command_keeps_no_device_from_being_registered(
     }
     await one.until(lambda: is_empty(redis, ONE), "nothing is left")
     assert nobody_waits(redis)
-    assert registry(redis) == {DEVICE: "one", OTHER: "one"}
+    assert device_registry(redis) == {DEVICE: "one", OTHER: "one"}

@@ -52,7 +52,7 @@ def log(connected: Connected, clock: Clock) -> CommandLog:
 @ensureDeferred
 async def test_an_empty_redis_is_seen(connected: Connected) -> None:
     seen = await look(connected.connection, [STREAM])
-    assert (seen.lags, seen.responses, seen.beats, seen.dead, seen.entries) == (
+    assert (seen.lags, seen.responses, seen.heartbeats, seen.dead, seen.entries) == (
         [],
         None,
         [],
@@ -74,9 +74,9 @@ async def test_all_there_is_is_seen(redis: RedisServer, connected: Connected) ->
     beat(redis, "two", expires=80, control="unix:/run/x.sock")
     seen = await look(connected.connection, [STREAM])
     assert [lag.stream for lag in seen.lags] == ["telemetry:other", STREAM]
-    assert [beat.instance_id for beat in seen.beats] == ["one", "two"]
-    assert 10 <= seen.beats[1].age < 30
-    assert seen.beats[1].control == "unix:/run/x.sock"
+    assert [beat.instance_id for beat in seen.heartbeats] == ["one", "two"]
+    assert 10 <= seen.heartbeats[1].age < 30
+    assert seen.heartbeats[1].control == "unix:/run/x.sock"
     assert (seen.connected, seen.waiting, seen.queued) == (2, 1, 1)
     assert seen.entries[0].fields[b"payload"] == b"getinfo"
 
@@ -257,7 +257,18 @@ async def test_without_a_database_devices_are_those_that_are_connected(
 
 #: Of the documentation: nothing that writes.
 RIGHTS = (
-    *("ping", "role", "scan", "mget", "exists", "time", "eval", "evalsha", "xinfo", "xpending"),
+    *(
+        "ping",
+        "permission",
+        "scan",
+        "mget",
+        "exists",
+        "time",
+        "eval",
+        "evalsha",
+        "xinfo",
+        "xpending",
+    ),
     *("xrange", "xrevrange", "xlen", "hlen", "hmget", "hscan", "scard", "pttl"),
 )
 

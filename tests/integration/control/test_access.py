@@ -34,7 +34,7 @@ from tracker.admin.issuing import (
     read_key,
     utc_now,
 )
-from tracker.control.access import ControlRole, Roles
+from tracker.control.access import Permission, Permissions
 from tracker.control.addresses import client_endpoint
 from tracker.net.certificates import trust_root
 from tracker.net.tls import key_pair
@@ -106,9 +106,9 @@ async def test_a_client_with_a_certificate_is_served_and_known(
     ours: Path, server: Server, tmp_path: Path
 ) -> None:
     port = await server.tls(ours)
-    roles = tmp_path / "roles"
-    roles.write_text("admin operate\n")
-    for name, role in (("admin", ControlRole.OPERATE), ("grafana", None)):
+    permissions = tmp_path / "permissions"
+    permissions.write_text("admin operate\n")
+    for name, permission in (("admin", Permission.OPERATE), ("grafana", None)):
         assert await ask(tls(ours, port, name)) == b"hello"
         peer = server.protocols[-1].peer
         text = (
@@ -133,8 +133,8 @@ async def test_a_client_with_a_certificate_is_served_and_known(
         assert len(peer.fingerprint) == 64
         if text:
             assert text.strip().partition("=")[2].replace(":", "").lower() == peer.fingerprint
-        assert Roles(roles).of(peer) is role
-        assert Roles(None).of(peer) is ControlRole.READ
+        assert Permissions(permissions).of(peer) is permission
+        assert Permissions(None).of(peer) is Permission.READ
     await until(lambda: server.happened.count("lost") == 2, "both gone")
     assert server.happened[0].startswith("peer certificate admin (")
     assert server.happened[1] == "data hello"
@@ -408,4 +408,4 @@ async def test_plain_tcp_on_loopback_is_served_where_it_is_asked_for(
     peer = server.protocols[0].peer
     assert peer.kind == "tcp"
     assert peer.name.startswith(host.replace("\\", "") if ":" not in host else "[::1]:")
-    assert Roles(None).of(peer) is ControlRole.OPERATE
+    assert Permissions(None).of(peer) is Permission.OPERATE

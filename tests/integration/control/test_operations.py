@@ -26,7 +26,7 @@ from tests.integration.control.asking import Asking
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields
 from tests.waiting import until
-from tracker.command import Command, Outcome, Status
+from tracker.command import Command, Status, StatusUpdate
 from tracker.commands.ledger import Step
 from tracker.control.commands import (
     CommandStatus,
@@ -125,7 +125,7 @@ async def test_a_command_that_is_known_is_told_of_and_not_sent_again(
         answer = await asking.ask(SendCommand, **options())
         assert (answer["status"], answer["instance_id"]) == ("sent", "one")
     await ledger.delivered(entry, command)
-    await ledger.finish(entry, command, Outcome(Status.RESPONDED, response="fine"), True)
+    await ledger.finish(entry, command, StatusUpdate(Status.RESPONDED, response="fine"), True)
     answer = await asking.ask(SendCommand, **options(text="another", wait=wait))
     assert (answer["status"], answer["response"]) == ("responded", "fine")
     assert answer["instance_id"] == "one"
@@ -159,11 +159,11 @@ async def test_who_waits_is_told_how_it_ends(asking: Asking, redis: RedisServer)
     await asking.looked(asked)
     assert not asked.answered
     at = iso_milliseconds(ledger.now)
-    outcome = Outcome(Status.RESPONDED, response="INI:2026/1/1 ü")
-    await ledger.finish(entry, command, outcome, True)
+    update = StatusUpdate(Status.RESPONDED, response="INI:2026/1/1 ü")
+    await ledger.finish(entry, command, update, True)
     await asking.looked(asked)
     answer = (await asking.settled(asked)).result()
-    assert (answer["status"], answer["response"]) == (outcome.status, outcome.response)
+    assert (answer["status"], answer["response"]) == (update.status, update.response)
     assert answer["at"] == at
     assert asking.port.timers == 0
 
@@ -220,7 +220,7 @@ async def test_a_command_is_followed_to_its_end_and_beyond(
     assert await status(asking) == ("sent", "two")
     await ledger.delivered(entry, command)
     assert await status(asking) == ("delivered", "two")
-    await ledger.finish(entry, command, Outcome(Status.RESPONDED, response="fine"), True)
+    await ledger.finish(entry, command, StatusUpdate(Status.RESPONDED, response="fine"), True)
     answer = await asking.ask(CommandStatus, command_id="c1")
     assert (answer["status"], answer["instance_id"]) == ("responded", "two")
     assert (answer["response"], answer["truncated"]) == ("fine", False)

@@ -20,7 +20,7 @@ from twisted.internet.error import CannotListenError, ConnectError
 
 from tests.integration.control.echo import Server, ask
 from tests.waiting import until, wait_for
-from tracker.control.access import ControlRole, Roles
+from tracker.control.access import Permission, Permissions
 from tracker.control.addresses import client_endpoint
 
 
@@ -42,7 +42,7 @@ async def test_the_user_behind_a_unix_socket_is_known(server: Server, tmp_path: 
     )
     user = pwd.getpwuid(os.geteuid()).pw_name
     assert str(peer) == f"unix user {user}, pid {os.getpid()}"
-    assert Roles(None).of(peer) is ControlRole.OPERATE
+    assert Permissions(None).of(peer) is Permission.OPERATE
 
 
 @ensureDeferred

@@ -14,7 +14,7 @@ from pytest_twisted import ensureDeferred
 from twisted.logger import capturedLogs, formatEvent
 
 from tests.servers import RedisServer
-from tests.system.commands import fates, fields
+from tests.system.commands import fields, statuses
 from tests.waiting import until
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
@@ -36,7 +36,7 @@ class Janitor:
         reactor: Any = installed
 
         self.health = Health()
-        self.registry = CollectorRegistry()
+        self.metrics_registry = CollectorRegistry()
         self.role: Role = janitor_role(
             reactor,
             redis.address,
@@ -45,7 +45,7 @@ class Janitor:
             commands_wait=True,
             interval=0.05,
             health=self.health,
-            registry=self.registry,
+            metrics_registry=self.metrics_registry,
         )
         self.role.startService()
 
@@ -60,13 +60,15 @@ class Janitor:
         await until(has_passed, "a round has ended")
 
     def last_round(self) -> float | None:
-        return self.registry.get_sample_value("tracker_janitor_last_round_timestamp_seconds")
+        return self.metrics_registry.get_sample_value(
+            "tracker_janitor_last_round_timestamp_seconds"
+        )
 
     def value(self, name: str, stream: str = STREAM) -> float | None:
-        return self.registry.get_sample_value(name, {"stream": stream})
+        return self.metrics_registry.get_sample_value(name, {"stream": stream})
 
     def number(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(name, labels)
+        return self.metrics_registry.get_sample_value(name, labels)
 
 
 Start = Callable[[Retention], Janitor]
@@ -310,7 +312,7 @@ async def test_what_dead_instances_have_left_is_seen_to_and_counted(
     with capturedLogs() as captured:
         running = janitor(Retention())
         await running.round()
-    assert fates(redis) == {"c3": "expired", "c4": "failed/in_doubt", "": "failed/malformed"}
+    assert statuses(redis) == {"c3": "expired", "c4": "failed/in_doubt", "": "failed/malformed"}
     assert redis.client.hgetall("connections:registry") == {other.encode(): b"one"}
     assert not redis.client.exists(dead)
     assert running.number("tracker_janitor_stale_connections_total") == 2
@@ -319,11 +321,11 @@ async def test_what_dead_instances_have_left_is_seen_to_and_counted(
     assert running.number("tracker_living_instances") == 1
     assert (running.number("tracker_janitor_rounds_total") or 0) >= 1
     counted = {
-        fate: running.number("tracker_janitor_commands_total", fate=fate)
+        fate: running.number("tracker_janitor_commands_total", result=fate)
         for fate in ("expired", "ended", "malformed", "moved", "put to wait")
     }
     assert counted == dict.fromkeys(counted, 1)
-    assert running.number("tracker_janitor_commands_total", fate="offline") == 0
+    assert running.number("tracker_janitor_commands_total", result="offline") == 0
     assert (running.number("tracker_janitor_round_duration_seconds") or 0) > 0
     first, second, *_ = [
         str(formatEvent(one))
@@ -397,6 +399,6 @@ async def test_commands_that_redis_refuses_to_see_to_hold_up_nothing_else(
             redis.client.xadd(other, expired)
     with capturedLogs() as captured:
         await janitor(Retention()).round()
-    assert fates(redis) == {"expired": "expired"}
+    assert statuses(redis) == {"expired": "expired"}
     assert any("WRONGTYPE" in event.get("why", "") for event in captured)
     redis.client.delete("commands:waiting:356307042441013")

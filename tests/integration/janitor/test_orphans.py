@@ -31,15 +31,15 @@ from tests.integration.commands.ledgers import (
 from tests.integration.conftest import Connected
 from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
-from tests.system.commands import fates, fields, registry, responses
-from tracker.command import Outcome, Status
+from tests.system.commands import device_registry, fields, responses, statuses
+from tracker.command import Status, StatusUpdate
+from tracker.commands.deviceregistry import connections
+from tracker.commands.deviceregistry import sweep as sweep_registry
 from tracker.commands.ledger import CommandLedger
-from tracker.commands.registry import connections
-from tracker.commands.registry import sweep as sweep_registry
 from tracker.janitor.orphans import OrphanSweeper, Swept
 
 DEAD = outbound("dead")
-ANSWERED = Outcome(Status.RESPONDED, response="an answer")
+ANSWERED = StatusUpdate(Status.RESPONDED, response="an answer")
 
 
 class Sweeping:
@@ -78,7 +78,7 @@ class Meanwhile(Intercepted):
             self._do()
 
 
-# The registry.
+# The device registry.
 
 
 @ensureDeferred
@@ -91,7 +91,7 @@ async def test_connections_of_instances_that_are_gone_are_removed(
     connect(redis, "gone", "e")
     connect(redis, "", "f")
     swept = await sweep()
-    assert registry(redis) == {"a": "one", "b": "one"}
+    assert device_registry(redis) == {"a": "one", "b": "one"}
     assert swept.connections == 4
     assert (await sweep()).connections == 0
 
@@ -109,7 +109,7 @@ async def test_a_registry_of_many_pages_is_swept(
     assert len(pages) > 1
     assert set().union(*pages) == set(devices)
     assert (await sweep()).connections == 2000
-    assert registry(redis) == dict.fromkeys(devices[::5], "one")
+    assert device_registry(redis) == dict.fromkeys(devices[::5], "one")
 
 
 @ensureDeferred
@@ -121,10 +121,10 @@ async def test_what_has_changed_since_the_look_is_left_alone(
     connect(redis, "dead", "b", "c")
     # It was seen at the dead instance, and has moved.
     assert await sweep_registry(connected.connection, "dead", ["a", "b", "nowhere"]) == 1
-    assert registry(redis) == {"a": "one", "c": "dead"}
+    assert device_registry(redis) == {"a": "one", "c": "dead"}
     live(redis, "dead")
     assert await sweep_registry(connected.connection, "dead", ["a", "c"]) == 0
-    assert registry(redis) == {"a": "one", "c": "dead"}
+    assert device_registry(redis) == {"a": "one", "c": "dead"}
 
 
 @ensureDeferred
@@ -136,7 +136,7 @@ async def test_a_device_that_moves_during_a_round_stays_where_it_is(
     meanwhile = Meanwhile(connected, "EVALSHA", do=lambda: connect(redis, "one", DEVICE))
     swept = await Sweeping(meanwhile, clock)()
     assert meanwhile.happened
-    assert registry(redis) == {DEVICE: "one"}
+    assert device_registry(redis) == {DEVICE: "one"}
     assert swept.connections == 1
 
 
@@ -168,7 +168,7 @@ async def test_what_was_left_in_each_state_is_seen_to(
     put(redis, DEAD, fields("claimed", DEVICE))
     moving = raw(redis, DEAD)
     swept = await sweep()
-    assert fates(redis) == {
+    assert statuses(redis) == {
         "claimed": "failed/in_doubt",
         "delivered": "failed/in_doubt",
         "over": "responded",
@@ -178,12 +178,12 @@ async def test_what_was_left_in_each_state_is_seen_to(
     }
     assert Counter(
         command_id for command_id, status, _ in said(redis) if status != "delivered"
-    ) == dict.fromkeys(fates(redis), 1)
+    ) == dict.fromkeys(statuses(redis), 1)
     assert command_ids(redis, waiting()) == ["pending", "unread", "pending"]
     assert command_ids(redis, outbound("two")) == ["elsewhere"]
     assert all(one in moving for one in [*raw(redis, waiting()), *raw(redis, outbound("two"))])
     assert not redis.client.exists(DEAD)  # nor its group
-    assert registry(redis) == {OTHER: "two"}
+    assert device_registry(redis) == {OTHER: "two"}
     assert (swept.streams, swept.connections, swept.waiting) == (1, 1, 1)
     assert fates_of(swept) == {
         "ended": 4,
@@ -207,7 +207,7 @@ async def test_where_nobody_waits_what_is_left_fails(
     given(redis, "c1", "dead")
     given(redis, "c2", "dead", OTHER)
     swept = await Sweeping(connected.connection, clock, wait=False)()
-    assert fates(redis) == {"c1": "failed/offline"}
+    assert statuses(redis) == {"c1": "failed/offline"}
     assert command_ids(redis, outbound("two")) == ["c2"]
     assert fates_of(swept) == {"offline": 1, "moved": 1}
     assert not redis.client.exists(WAITING)
@@ -347,7 +347,7 @@ async def test_out_of_memory_nothing_is_lost(
     redis.client.config_set("maxmemory", 0)
     await sweep()
     assert command_ids(redis, waiting()) == ["c1"]
-    assert fates(redis) == {"c2": "expired"}
+    assert statuses(redis) == {"c2": "expired"}
     assert not redis.client.exists(DEAD)
 
 
@@ -391,7 +391,7 @@ async def test_three_janitors_at_once_bring_each_command_to_one_end(
     sweepings = [Sweeping(one.connection, clock) for one in janitors]
     rounds = [Deferred.fromCoroutine(sweeping()) for sweeping in sweepings]
     swept = await gatherResults(rounds)
-    assert fates(redis) == expected
+    assert statuses(redis) == expected
     finals = Counter(command_id for command_id, status, _ in said(redis) if status != "delivered")
     assert finals == dict.fromkeys(expected, 1)
     assert sorted(command_ids(redis, outbound("two"))) == sorted(moved)

@@ -25,7 +25,7 @@ from tracker.net.metricspage import MetricsPage
 from tracker.net.probes import health_site
 from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
-from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.observe.metrics import HealthMetrics, make_metrics_registry
 
 reactor: Any = installed_reactor
 
@@ -33,8 +33,8 @@ Fetch = Callable[..., Awaitable[tuple[int, str, str]]]
 
 
 @pytest_twisted.async_yield_fixture
-async def registry() -> AsyncIterator[CollectorRegistry]:
-    yield make_registry()
+async def metrics_registry() -> AsyncIterator[CollectorRegistry]:
+    yield make_metrics_registry()
 
 
 @implementer(IAgentEndpointFactory)
@@ -50,10 +50,10 @@ class _Socket:
 
 @pytest_twisted.async_yield_fixture(params=["tcp", "unix"])
 async def fetch(
-    request: pytest.FixtureRequest, registry: CollectorRegistry, tmp_path: Path
+    request: pytest.FixtureRequest, metrics_registry: CollectorRegistry, tmp_path: Path
 ) -> AsyncIterator[Fetch]:
     """Fetches a path: status, content type and body."""
-    page = MetricsPage(reactor, registry)
+    page = MetricsPage(reactor, metrics_registry)
     reports = HTTPReports(reactor, "health port", "health_port")
     site = health_site(reactor, Health(), page.resource, reports)
     agent: Any
@@ -80,10 +80,10 @@ async def fetch(
 
 @ensureDeferred
 async def test_they_are_served_in_prometheus_format(
-    registry: CollectorRegistry, fetch: Fetch
+    metrics_registry: CollectorRegistry, fetch: Fetch
 ) -> None:
-    Gauge("some", "Something.", ["where"], registry=registry).labels("here").set(3)
-    Counter("things", "Things.", registry=registry).inc()
+    Gauge("some", "Something.", ["where"], registry=metrics_registry).labels("here").set(3)
+    Counter("things", "Things.", registry=metrics_registry).inc()
     status, content_type, body = await fetch()
     assert status == 200
     assert content_type.startswith("text/plain; version=")
@@ -112,7 +112,9 @@ async def test_version_that_is_not_a_number_is_refused(fetch: Fetch, accept: str
 
 
 @ensureDeferred
-async def test_one_may_ask_for_some_by_name(registry: CollectorRegistry, fetch: Fetch) -> None:
+async def test_one_may_ask_for_some_by_name(
+    metrics_registry: CollectorRegistry, fetch: Fetch
+) -> None:
     _, _, body = await fetch("/metrics?name[]=tracker_build_info")
     assert [line for line in body.splitlines() if not line.startswith("#")] == [
         line for line in body.splitlines() if line.startswith("tracker_build_info{")
@@ -129,17 +131,17 @@ async def test_every_process_tells_of_itself(fetch: Fetch) -> None:
 
 @ensureDeferred
 async def test_two_registries_are_apart(fetch: Fetch) -> None:
-    Gauge("elsewhere", "Something.", registry=make_registry())
+    Gauge("elsewhere", "Something.", registry=make_metrics_registry())
     _, _, body = await fetch()
     assert "elsewhere" not in body
 
 
 @ensureDeferred
 async def test_conditions_of_readiness_are_metrics(
-    registry: CollectorRegistry, fetch: Fetch
+    metrics_registry: CollectorRegistry, fetch: Fetch
 ) -> None:
     health = Health()
-    HealthMetrics(health, registry)
+    HealthMetrics(health, metrics_registry)
     condition, _ = health.condition("redis"), health.condition("sink")
     condition.met()
     _, _, body = await fetch()
@@ -150,13 +152,13 @@ async def test_conditions_of_readiness_are_metrics(
 
 @ensureDeferred
 async def test_a_process_that_is_stuck_is_not_ready_in_the_metrics_either(
-    registry: CollectorRegistry, fetch: Fetch
+    metrics_registry: CollectorRegistry, fetch: Fetch
 ) -> None:
     clock = Clock()
     health = Health(clock.seconds)
-    HealthMetrics(health, registry)
+    HealthMetrics(health, metrics_registry)
     health.condition("redis").met()
-    health.pulse("consumer", 60).beat()
+    health.watchdog("consumer", 60).reset()
     _, _, body = await fetch()
     assert "tracker_ready 1.0" in body.splitlines()
     clock.advance(61)

@@ -47,7 +47,7 @@ class Processing:
         reactor: Any = installed
 
         self.health = Health()
-        self.registry = CollectorRegistry()
+        self.metrics_registry = CollectorRegistry()
         self.aborted: list[str] = []
         self.role = process_role(
             reactor=reactor,
@@ -59,13 +59,13 @@ class Processing:
             abort=self.aborted.append,
             pace=pace or Pace(),
             namings=namings,
-            registry=self.registry,
+            metrics_registry=self.metrics_registry,
         )
         self.role.startService()
 
     def value(self, name: str, **labels: str) -> float | None:
         """The value of a metric."""
-        return self.registry.get_sample_value(f"tracker_{name}", labels)
+        return self.metrics_registry.get_sample_value(f"tracker_{name}", labels)
 
     def of_stream(self, name: str) -> float | None:
         """The value of a metric that each stream has."""

@@ -26,7 +26,7 @@ from tests.waiting import until
 from tracker.interfaces import Batch, SinkTimedOut
 from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.reader import RedisReader
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.position import Position
 from tracker.processing import service
 from tracker.processing.attempts import AttemptSize
@@ -286,7 +286,7 @@ async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) ->
         condition=Condition(),
         report_entry=lambda what, entry: None,
         metrics=metrics,
-        pulse=Pulse(300.0),
+        watchdog=Watchdog(300.0),
     )
     taker = Taker(clock, {STREAM: "teltonika"}, metrics, None)
     entries = await reader.read(reader.allowance([STREAM]))

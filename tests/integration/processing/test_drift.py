@@ -26,7 +26,7 @@ async def test_a_stream_that_another_processor_reads_is_none_of_ours(
     redis.client.xreadgroup(PROCESSOR_GROUP, "other", {"positions": ">"})
     clock, reports = Clock(), list[str | None]()
     guard = DriftGuard(
-        clock, connected.connection, [STREAM], Condition(reports.append), registry=None
+        clock, connected.connection, [STREAM], Condition(reports.append), metrics_registry=None
     )
     guard.startService()
     await until(lambda: len(reports) == 2, "one report at the start, one after the first look")

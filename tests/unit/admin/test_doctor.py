@@ -166,8 +166,8 @@ def test_names_that_are_the_same_and_not() -> None:
 
 
 def test_leftovers() -> None:
-    assert leftovers.judge_registry(3, {}).status is OK
-    assert leftovers.judge_registry(3, {"eu-1": 2}).status is WARNING
+    assert leftovers.judge_device_registry(3, {}).status is OK
+    assert leftovers.judge_device_registry(3, {"eu-1": 2}).status is WARNING
     assert leftovers.judge_orphans({}).status is OK
     assert leftovers.judge_orphans({"eu-1": 0}).status is WARNING
     assert leftovers.judge_waiting(5, 0).status is OK

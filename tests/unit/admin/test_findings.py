@@ -56,9 +56,9 @@ FINDINGS: Final[list[tuple[Finding, str]]] = [
     ),
     (streams.judge_dead("s", 0), "s: none"),
     (streams.judge_dead("s", 3), "s: 3 entries could not be processed"),
-    (leftovers.judge_registry(3, {}), "3 devices, all at living instances"),
+    (leftovers.judge_device_registry(3, {}), "3 devices, all at living instances"),
     (
-        leftovers.judge_registry(3, {"eu-9": 2}),
+        leftovers.judge_device_registry(3, {"eu-9": 2}),
         "2 of 3 devices are registered at instances that are gone: eu-9",
     ),
     (leftovers.judge_orphans({}), "no streams of commands for instances that are gone"),

@@ -87,8 +87,8 @@ class Bench:
         self.clock.rightNow = float(NOW)
         self.instances = Some()
         self.reports: list[str | None] = []
-        self.fates = Fates()
-        redis: Any = self.fates
+        self.statuses = Fates()
+        redis: Any = self.statuses
         client = subject.bridge
         metrics = BridgeMetrics()
         self.dispatcher = Dispatcher(

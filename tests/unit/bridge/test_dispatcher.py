@@ -153,7 +153,7 @@ def test_an_expired_row_whose_command_was_sent_before_is_not_called_expired(
 ) -> None:
     """The bridge was killed after it sent the command and before it changed the row."""
     key = bench.row(expires_at=STAMP)
-    bench.fates.begun[key] = begun
+    bench.statuses.begun[key] = begun
     bench.start()
     assert not bench.instances.sent
     assert bench[key]["status"] == status
@@ -162,10 +162,10 @@ def test_an_expired_row_whose_command_was_sent_before_is_not_called_expired(
 
 def test_an_expired_row_stays_pending_until_redis_says_whether_it_was_sent(bench: Bench) -> None:
     key = bench.row(expires_at=STAMP)
-    bench.fates.connected = False
+    bench.statuses.connected = False
     bench.start()
     assert bench[key]["status"] == "pending"
-    bench.fates.connected = True
+    bench.statuses.connected = True
     bench.pass_(20)
     assert bench[key]["status"] == "expired"
 

@@ -20,7 +20,7 @@ from tracker.bridge.instances import (
     Instances,
     NoInstance,
 )
-from tracker.control.access import ControlRole
+from tracker.control.access import Permission
 from tracker.control.commands import BadArgument, InternalError
 from tracker.control.connection import ANSWER_TIMEOUT
 from tracker.control.pool import CLOSE_TIMEOUT, MAX_PORTS, Credentials
@@ -59,7 +59,7 @@ class Bench(Network):
             self.clock, redis, credentials or Credentials(), Condition(self.reports.append)
         )
 
-    def add(self, address: str, role: ControlRole = ControlRole.OPERATE) -> Port:
+    def add(self, address: str, role: Permission = Permission.OPERATE) -> Port:
         """An instance that lives, and takes commands."""
         port = super().add(address, role)
         port.redis.answers = {"EVALSHA": [b"moved", address[-8:-5].encode()]}
@@ -229,7 +229,7 @@ def test_one_whose_redis_is_away_is_no_obstacle(bench: Bench) -> None:
 
 
 def test_one_that_does_not_permit_it_is_no_obstacle(bench: Bench) -> None:
-    bench.add(ONE, ControlRole.READ)
+    bench.add(ONE, Permission.READ)
     bench.add(TWO)
     bench.start()
     assert {bench.taken_by() for _ in range(4)} == {"two"}
@@ -238,7 +238,7 @@ def test_one_that_does_not_permit_it_is_no_obstacle(bench: Bench) -> None:
     (error,) = bench.send()
     assert isinstance(error, NoInstance)
     assert str(error) == (
-        f"{ONE}: that takes the role operate, which the bridge does not have there"
+        f"{ONE}: that requires the permission operate, which the bridge does not have there"
     )
     assert bench.reports[-1] == str(error)
 

@@ -19,7 +19,7 @@ from tracker.bridge.rest import DirectusDown, DirectusError
 from tracker.bridge.rows import fields_of, moment_of
 from tracker.bridge.schema import PENDING, ROUTED
 from tracker.bridge.table import CommandTable
-from tracker.command import DELIVERED, EXPIRED, Outcome, Reason, Status
+from tracker.command import DELIVERED, EXPIRED, Reason, Status, StatusUpdate
 
 T = TypeVar("T")
 
@@ -31,9 +31,9 @@ GONE: Final = "00000000-0000-4000-8000-000000000000"
 NEWS: Final[dict[str, dict[str, Any]]] = {
     "routed": {"status": ROUTED, "instance": "one", "reason": None, "routed_at": AT},
     "delivered": fields_of(DELIVERED, "one", AT),
-    "responded": fields_of(Outcome(Status.RESPONDED, "", "INI:1"), "one", AT),
-    "rejected": fields_of(Outcome(Status.REJECTED), "one", AT),
-    "failed": fields_of(Outcome.failed(Reason.TIMEOUT), "one", AT),
+    "responded": fields_of(StatusUpdate(Status.RESPONDED, "", "INI:1"), "one", AT),
+    "rejected": fields_of(StatusUpdate(Status.REJECTED), "one", AT),
+    "failed": fields_of(StatusUpdate.failed(Reason.TIMEOUT), "one", AT),
     "expired": fields_of(EXPIRED, "", AT),
 }
 RANK: Final = {PENDING: 0, ROUTED: 1, "delivered": 2}  # the others: 3
@@ -125,8 +125,8 @@ def test_together_or_one_by_one_is_the_same(names: list[str], other_way: bool) -
 def test_whatever_an_instance_says_can_be_stored(name: str, text: str, at: str) -> None:
     subject = doubled()
     (key,) = rows_of(subject, 1)
-    outcome = Outcome(Status.FAILED, text, text)
-    fields = fields_of(outcome, name * 20, moment_of(at) or AT)
+    update = StatusUpdate(Status.FAILED, text, text)
+    fields = fields_of(update, name * 20, moment_of(at) or AT)
     assert now(CommandTable(subject.bridge).change(key, fields)) is True
 
 

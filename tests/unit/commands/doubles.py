@@ -12,12 +12,12 @@ from twisted.internet.task import Clock
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tests.unit.fakes import FakeSession
-from tracker.command import Answer, Command, Outcome
+from tests.unit.fakes import FakeConnection
+from tracker.command import Answer, Command, StatusUpdate
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.ledger import CommandLedger, Step
 from tracker.commands.shared import Timing
-from tracker.interfaces import IGateway, ISession
+from tracker.interfaces import IConnection, IGateway
 from tracker.log.allowance import Allowance
 from tracker.log.entries import BEGINNING, Delivered
 from tracker.log.interfaces import IRecordReader
@@ -30,7 +30,7 @@ STREAM = "commands:outbound:one"
 
 
 @define(eq=False)
-class Device(FakeSession):
+class Device(FakeConnection):
     """A connection of a device, which remembers how it was asked whether it is free."""
 
     asked: list[float] = field(factory=list)
@@ -42,7 +42,7 @@ class Device(FakeSession):
         self.asked.append(radio_sleeps)
         if self.moods:
             self.busy = self.moods.pop(0)
-        return FakeSession.when_free(self, radio_sleeps)
+        return FakeConnection.when_free(self, radio_sleeps)
 
     def say(self, text: str, codec: str = "12", refused: bool = False) -> None:
         """Answer a command."""
@@ -89,18 +89,18 @@ class FakeLedger:
         await self._take("delivered", command.command_id, Step.SAID)
 
     async def finish(
-        self, entry: Delivered, command: Command, outcome: Outcome, written: bool = False
+        self, entry: Delivered, command: Command, update: StatusUpdate, written: bool = False
     ) -> Step:
         step = await self._take("finish", command.command_id, Step.FINISHED)
         if step is Step.FINISHED:
-            self._end(command.command_id, outcome)
+            self._end(command.command_id, update)
         return step
 
     async def refuse(
-        self, entry: Delivered, command_id: str, device_id: str, outcome: Outcome
+        self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
     ) -> Step:
         step = await self._take("refuse", command_id, Step.FINISHED)
-        self._end(command_id, outcome)
+        self._end(command_id, update)
         return step
 
     async def offer(
@@ -125,10 +125,10 @@ class FakeLedger:
         results = self.results.get((name, about))
         return results.pop(0) if results else success
 
-    def _end(self, command_id: str, outcome: Outcome) -> None:
+    def _end(self, command_id: str, update: StatusUpdate) -> None:
         assert command_id not in self.ended
-        self.ended[command_id] = outcome.status + (f"/{outcome.reason}" if outcome.reason else "")
-        self.texts[command_id] = outcome.response
+        self.ended[command_id] = update.status + (f"/{update.reason}" if update.reason else "")
+        self.texts[command_id] = update.response
 
     def close(self, name: str) -> Deferred[None]:
         """Let Redis answer these steps only when the returned Deferred fires."""
@@ -233,15 +233,15 @@ class Delivering:
 
     def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
         """A device logs in, or logs in again."""
-        session = Device(cast(IGateway, self), device_id, busy=busy)
-        self.delivery.arrived(session, device_id)
-        return session
+        connection = Device(cast(IGateway, self), device_id, busy=busy)
+        self.delivery.arrived(connection, device_id)
+        return connection
 
-    def answered(self, session: ISession, answer: Answer) -> None:
-        self.delivery.answered(session, answer)
+    def answered(self, connection: IConnection, answer: Answer) -> None:
+        self.delivery.answered(connection, answer)
 
-    def closed(self, session: ISession) -> None:
-        self.delivery.departed(session, session.device_id or "")
+    def closed(self, connection: IConnection) -> None:
+        self.delivery.departed(connection, connection.device_id or "")
 
     def send(self, command_id: str, device_id: str = DEVICE, /, **fields: Any) -> Delivered:
         """Append a command to the stream; return its entry."""

@@ -160,7 +160,7 @@ def test_claim_is_given_back_when_the_connection_ends(how: str, one: Delivering)
     assert one.ledger.steps == [("claim", "c1"), ("return", "c1")]
     assert device.written == []
     assert one.delivery.held == 0
-    # It waits for a device that is here: the registry is to bring it back.
+    # It waits for a device that is here: the device registry is to bring it back.
     assert one.fetched == ([] if how == "closes" else [DEVICE])
     if how == "comes again":
         assert newer.written == []

@@ -31,20 +31,20 @@ def test_commands_are_written_in_order_one_at_a_time(one: Delivering) -> None:
 
 def test_many_devices_are_served_side_by_side(one: Delivering) -> None:
     devices = [f"35630704244{number:04}" for number in range(60)]
-    sessions = {device_id: one.login(device_id) for device_id in devices}
+    connections = {device_id: one.login(device_id) for device_id in devices}
     ids = {device_id: [f"{device_id}-{number}" for number in range(5)] for device_id in devices}
     for number in range(5):
         for device_id in devices:
             one.send(ids[device_id][number], device_id)
     for _ in range(5):
-        for session in sessions.values():
-            session.say("an answer")
-    for device_id, session in sessions.items():
-        assert session.written == ids[device_id]
+        for connection in connections.values():
+            connection.say("an answer")
+    for device_id, connection in connections.items():
+        assert connection.written == ids[device_id]
     assert len(one.ended) == 300
     assert one.delivery.held == 0
-    for session in sessions.values():
-        session.close()
+    for connection in connections.values():
+        connection.close()
     assert one.delivery._queues == {}
 
 

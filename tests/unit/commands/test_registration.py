@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
-from tracker.commands.registration import FIRST_RETRY, LAST_RETRY, Registry
+from tracker.commands.registration import FIRST_RETRY, LAST_RETRY, DeviceRegistration
 from tracker.errors import Unavailable
 
 
@@ -23,10 +23,10 @@ def redis() -> FakeRedis:
 
 
 @pytest.fixture
-def registry(clock: Clock, redis: FakeRedis) -> Registry:
-    registry = Registry(clock, cast("Any", redis), "one", lambda *moved: None)
-    registry.startService()
-    return registry
+def registration(clock: Clock, redis: FakeRedis) -> DeviceRegistration:
+    registration = DeviceRegistration(clock, cast("Any", redis), "one", lambda *moved: None)
+    registration.startService()
+    return registration
 
 
 def sent(redis: FakeRedis) -> list[str]:
@@ -36,12 +36,12 @@ def sent(redis: FakeRedis) -> list[str]:
 
 
 def test_devices_are_registered_at_once_when_an_outage_ends(
-    clock: Clock, redis: FakeRedis, registry: Registry
+    clock: Clock, redis: FakeRedis, registration: DeviceRegistration
 ) -> None:
     redis.connected = False
-    registry.entered("a")
+    registration.entered("a")
     clock.pump([1.0] * 60)
-    registry.entered("b")
+    registration.entered("b")
     redis.return_()
     assert sent(redis) == ["a", "b"]
     clock.advance(LAST_RETRY)
@@ -49,11 +49,11 @@ def test_devices_are_registered_at_once_when_an_outage_ends(
 
 
 def test_devices_are_registered_again_when_a_call_has_failed(
-    clock: Clock, redis: FakeRedis, registry: Registry
+    clock: Clock, redis: FakeRedis, registration: DeviceRegistration
 ) -> None:
     assert redis.answers is not None
     redis.answers["EVALSHA"] = Unavailable("lost")
-    registry.entered("a")
+    registration.entered("a")
     clock.advance(0)
     assert sent(redis) == ["a"]
     del redis.answers["EVALSHA"]
@@ -62,12 +62,12 @@ def test_devices_are_registered_again_when_a_call_has_failed(
 
 
 def test_nothing_is_registered_after_a_stop_in_an_outage(
-    clock: Clock, redis: FakeRedis, registry: Registry
+    clock: Clock, redis: FakeRedis, registration: DeviceRegistration
 ) -> None:
     redis.connected = False
-    registry.entered("a")
+    registration.entered("a")
     clock.advance(1)
-    registry.stopService()
+    registration.stopService()
     redis.return_()
     clock.advance(LAST_RETRY)
     assert sent(redis) == []

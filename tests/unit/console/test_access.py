@@ -63,14 +63,18 @@ def test_nothing_is_told_before_one_has_logged_in(browser: Browser, path: str) -
 def test_the_page_and_whether_one_has_to_log_in_are_told_to_anybody(browser: Browser) -> None:
     assert browser.get("/").status == 200
     told = browser.arrive()
-    assert (told["asks"], told["operator"], told["role"]) == (True, None, "")
+    assert (told["asks"], told["operator"], told["permission"]) == (True, None, "")
     assert "tiles" not in told
 
 
 def test_a_login_begins_a_session(browser: Browser) -> None:
     before = dict(browser.cookies)
     answer = browser.log_in("anna", PASSWORD)
-    assert (answer.status, answer.json["operator"], answer.json["role"]) == (200, "anna", "operate")
+    assert (answer.status, answer.json["operator"], answer.json["permission"]) == (
+        200,
+        "anna",
+        "operate",
+    )
     (cookie,) = answer.headers["set-cookie"]
     assert "HttpOnly" in cookie
     assert "SameSite=strict" in cookie
@@ -162,7 +166,7 @@ def test_a_session_ends_with_its_operator_or_the_password(
 def test_another_role_holds_at_once(browser: Browser, operators: FakeOperators) -> None:
     browser.log_in("anna", PASSWORD)
     assert browser.post("/api/commands", SEND).status == 200
-    operators.known["anna"] = evolve(ANNA, role="read")
+    operators.known["anna"] = evolve(ANNA, permission="read")
     assert browser.post("/api/commands", SEND).status == 403
 
 
@@ -271,7 +275,7 @@ def test_by_a_name_that_was_given_it_answers() -> None:
 def test_nobody_has_to_log_in_where_there_are_no_operators() -> None:
     browser = Browser(Server())
     told = browser.arrive()
-    assert (told["asks"], told["role"], told["sends"]) == (False, "operate", True)
+    assert (told["asks"], told["permission"], told["sends"]) == (False, "operate", True)
     assert browser.get("/api/devices").status == 200
     assert browser.log_in("anna", PASSWORD).status == 404
 

@@ -62,13 +62,13 @@ def test_the_group_of_a_file_may_go_on_reading_it(file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
-        ("anna\n", "line 1 is not NAME ROLE HASH"),
-        (f"# who\n\nanna admin {HASH}\n", "line 3 is not NAME ROLE HASH"),
-        (f"an/na read {HASH}\n", "line 1 is not NAME ROLE HASH"),
-        ("anna read secret\n", "line 1 is not NAME ROLE HASH"),
-        (f"anna read {HASH.replace('scrypt', 'plain')}\n", "line 1 is not NAME ROLE HASH"),
+        ("anna\n", "line 1 is not NAME PERMISSION HASH"),
+        (f"# who\n\nanna admin {HASH}\n", "line 3 is not NAME PERMISSION HASH"),
+        (f"an/na read {HASH}\n", "line 1 is not NAME PERMISSION HASH"),
+        ("anna read secret\n", "line 1 is not NAME PERMISSION HASH"),
+        (f"anna read {HASH.replace('scrypt', 'plain')}\n", "line 1 is not NAME PERMISSION HASH"),
         # It would take four gigabytes to check.
-        (f"anna read {HASH.replace(':15:', ':22:')}\n", "line 1 is not NAME ROLE HASH"),
+        (f"anna read {HASH.replace(':15:', ':22:')}\n", "line 1 is not NAME PERMISSION HASH"),
         (f"anna read {HASH}\nanna read {HASH}\n", "line 2: anna is there twice"),
     ],
 )

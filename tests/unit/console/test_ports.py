@@ -13,17 +13,17 @@ from twisted.logger import LogLevel, capturedLogs
 from tests.unit.control.network import Network
 from tests.unit.control.wire import DEVICE, told
 from tracker.console.ports import INTERVAL, ControlPorts, NoInstance
-from tracker.control.access import ControlRole
+from tracker.control.access import Permission
 from tracker.control.commands import NoSuchDevice
 from tracker.control.pool import Credentials
-from tracker.log.redis.advertised import Beat
+from tracker.log.redis.advertised import InstanceHeartbeat
 
 WHY = "it has TLS: --control-key, --control-cert and --control-ca are needed"
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
 
 
-def beat(instance_id: str, control: str | None) -> Beat:
-    return Beat(instance_id, 1.0, {"control": control})
+def beat(instance_id: str, control: str | None) -> InstanceHeartbeat:
+    return InstanceHeartbeat(instance_id, 1.0, {"control": control})
 
 
 class Bench(Network):
@@ -33,9 +33,9 @@ class Bench(Network):
         super().__init__()
         self.console = ControlPorts(self.clock, Credentials(), given)
 
-    def instance(self, name: str, role: ControlRole = ControlRole.OPERATE) -> Any:
+    def instance(self, name: str, permission: Permission = Permission.OPERATE) -> Any:
         """One that listens."""
-        port = self.add(f"unix:/run/{name}.sock", role)
+        port = self.add(f"unix:/run/{name}.sock", permission)
         port.instance.instance_id = name
         port.redis.answers = {"EVALSHA": [b"waits", name.encode()], "HMGET": [None], "XLEN": 0}
         return port
@@ -75,24 +75,30 @@ def test_port_that_requires_missing_files_is_logged_once(bench: Bench) -> None:
             bench.pass_(30)
     assert told(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {WHY}"]
     # The reason names files, so it stands in the log only.
-    assert ports.describe("one") == {"role": "", "why": "it cannot be used; see the console's log"}
-    assert ports.role == ""
+    assert ports.describe("one") == {
+        "permission": "",
+        "why": "it cannot be used; see the console's log",
+    }
+    assert ports.permission == ""
     ports.keep([beat("two", None)])
-    assert ports.describe("two") == {"role": "", "why": "there is none"}
+    assert ports.describe("two") == {"permission": "", "why": "there is none"}
 
 
 def test_living_instances_are_described(bench: Bench) -> None:
     bench.instance("one").instance.connect(DEVICE)
-    bench.instance("two", ControlRole.READ)
+    bench.instance("two", Permission.READ)
     bench.keep("one", "two", "off")
     known = {"connections": 2, "draining": False}
-    assert bench.console.describe("one") == {"role": "operate", **known}
-    assert bench.console.describe("two")["role"] == "read"
-    assert bench.console.describe("off") == {"role": "", "why": "no answer; see the console's log"}
-    assert bench.console.role == "operate"
+    assert bench.console.describe("one") == {"permission": "operate", **known}
+    assert bench.console.describe("two")["permission"] == "read"
+    assert bench.console.describe("off") == {
+        "permission": "",
+        "why": "no answer; see the console's log",
+    }
+    assert bench.console.permission == "operate"
     bench.keep("two")
-    assert bench.console.describe("one") == {"role": "", "why": "there is none"}
-    assert bench.console.role == "read"
+    assert bench.console.describe("one") == {"permission": "", "why": "there is none"}
+    assert bench.console.permission == "read"
 
 
 def test_instance_that_stops_answering_is_logged_once(bench: Bench) -> None:
@@ -104,7 +110,7 @@ def test_instance_that_stops_answering_is_logged_once(bench: Bench) -> None:
     lines = told(logged)
     assert len(lines) == len(set(lines))
     assert lines[-1] == "no answer from the control port of one: Connection refused"
-    assert bench.console.describe("one")["role"] == ""
+    assert bench.console.describe("one")["permission"] == ""
 
 
 def test_given_port_learns_its_instance_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +119,7 @@ def test_given_port_learns_its_instance_from_the_answer(monkeypatch: pytest.Monk
     bench.instance("one")
     bench.console.startService()
     bench.pass_(1)
-    assert bench.console.describe("one")["role"] == "operate"
+    assert bench.console.describe("one")["permission"] == "operate"
     assert bench.console.client_of("one") is not None
     assert bench.console.client_of("two") is None
     bench.console.stopService()

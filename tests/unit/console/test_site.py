@@ -124,7 +124,7 @@ def test_a_command_is_sent_by_a_control_port(browser: Browser, server: Server) -
 @pytest.mark.parametrize(
     ("refusal", "status"),
     [
-        (NotPermitted("your role is read"), 403),
+        (NotPermitted("your permission is read"), 403),
         (BadArgument("text is too long"), 400),
     ],
 )

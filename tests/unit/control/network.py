@@ -17,7 +17,7 @@ from zope.interface import implementer
 
 from tests.unit.control.wire import Port, ServerTransport
 from tracker.control import pool
-from tracker.control.access import ControlRole
+from tracker.control.access import Permission
 from tracker.control.addresses import client_endpoint
 
 
@@ -38,9 +38,9 @@ class Network:
     pumps: dict[str, tuple[IOPump, ServerTransport]] = field(factory=dict)
     attempts: list[str] = field(factory=list)
 
-    def add(self, address: str, role: ControlRole = ControlRole.OPERATE) -> Port:
+    def add(self, address: str, permission: Permission = Permission.OPERATE) -> Port:
         """Have somebody listen."""
-        self.ports[address] = port = Port(role, clock=self.clock)
+        self.ports[address] = port = Port(permission, clock=self.clock)
         return port
 
     def connect(self, address: str, factory: IProtocolFactory) -> Deferred[Any]:

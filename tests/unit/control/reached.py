@@ -15,7 +15,7 @@ from twisted.test.iosim import FakeTransport, IOPump
 from zope.interface import implementer
 
 from tests.unit.control.wire import Port, ServerTransport
-from tracker.control.access import ControlRole
+from tracker.control.access import Permission
 from tracker.control.client import ControlClient
 
 
@@ -85,8 +85,8 @@ class Near(FakeTransport):
 class Bench:
     """A client, and the port that it may reach."""
 
-    def __init__(self, retry: bool = True, role: ControlRole = ControlRole.OPERATE) -> None:
-        self.port = Port(role)
+    def __init__(self, retry: bool = True, permission: Permission = Permission.OPERATE) -> None:
+        self.port = Port(permission)
         self.clock = self.port.clock
         self.endpoint = Endpoint(self.clock, self.port)
         self.client = ControlClient(self.clock, self.endpoint, "test", retry)

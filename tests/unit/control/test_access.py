@@ -1,4 +1,4 @@
-"""What a peer may do: the file of roles, and what becomes of it."""
+"""What a peer may do: the file of permissions, and what becomes of it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from twisted.internet.testing import StringTransport
 from twisted.logger import LogEvent, capturedLogs
 
 from tracker.control.access import (
-    MAX_ROLES,
-    ControlRole,
+    MAX_FILE_BYTES,
     Peer,
-    Roles,
+    Permission,
+    Permissions,
     Unidentified,
     peer_name,
 )
 
-READ, OPERATE = ControlRole.READ, ControlRole.OPERATE
+READ, OPERATE = Permission.READ, Permission.OPERATE
 
 
 def certified(name: str) -> Peer:
@@ -36,8 +36,8 @@ def logged() -> Iterator[Sequence[LogEvent]]:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str], Path]:
-    """Writes the file of roles, so that its time differs each time."""
-    file = tmp_path / "roles"
+    """Writes the file of permissions, so that its time differs each time."""
+    file = tmp_path / "permissions"
     times = iter(range(1, 100))
 
     def write(content: str) -> Path:
@@ -49,47 +49,52 @@ def write(tmp_path: Path) -> Callable[[str], Path]:
 
 
 def test_without_a_file_a_certificate_may_read() -> None:
-    assert Roles(None).of(certified("anybody")) is READ
-    assert Roles(None).of(certified("*")) is READ
+    assert Permissions(None).of(certified("anybody")) is READ
+    assert Permissions(None).of(certified("*")) is READ
 
 
 def test_who_is_listed_has_a_role_and_who_is_not_has_none(write: Callable[[str], Path]) -> None:
-    roles = Roles(write("# of the control port\n\nadmin operate  # on duty\n\tgrafana\t read\r\n"))
-    assert roles.of(certified("admin")) is OPERATE
-    assert roles.of(certified("grafana")) is READ
+    permissions = Permissions(
+        write("# of the control port\n\nadmin operate  # on duty\n\tgrafana\t read\r\n")
+    )
+    assert permissions.of(certified("admin")) is OPERATE
+    assert permissions.of(certified("grafana")) is READ
     for stranger in ("Admin", "admin ", "admin operate", "", "*", "#", "on"):
-        assert roles.of(certified(stranger)) is None, stranger
+        assert permissions.of(certified(stranger)) is None, stranger
 
 
 @pytest.mark.parametrize("content", ["", "\n\n", "# nobody\n"])
 def test_an_empty_file_lets_nobody_in(write: Callable[[str], Path], content: str) -> None:
-    assert Roles(write(content)).of(certified("admin")) is None
+    assert Permissions(write(content)).of(certified("admin")) is None
 
 
 def test_a_line_may_be_for_everybody_else(write: Callable[[str], Path]) -> None:
-    roles = Roles(write("* read\nadmin operate\n"))
-    assert roles.of(certified("admin")) is OPERATE
-    assert roles.of(certified("stranger")) is READ
+    permissions = Permissions(write("* read\nadmin operate\n"))
+    assert permissions.of(certified("admin")) is OPERATE
+    assert permissions.of(certified("stranger")) is READ
 
 
 def test_a_name_may_have_spaces_and_signs(write: Callable[[str], Path]) -> None:
-    roles = Roles(write("Jörg Müller operate\nhost#1 read\n"))
-    assert roles.of(certified("Jörg Müller")) is OPERATE
-    assert roles.of(certified("host#1")) is READ
-    assert roles.of(certified("Jörg")) is None
+    permissions = Permissions(write("Jörg Müller operate\nhost#1 read\n"))
+    assert permissions.of(certified("Jörg Müller")) is OPERATE
+    assert permissions.of(certified("host#1")) is READ
+    assert permissions.of(certified("Jörg")) is None
 
 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("admin\n", "line 1: must be NAME ROLE, as admin operate, not 'admin'"),
-        ("# ok\nadmin root\n", "line 2: the role must be read or operate, not 'root'"),
-        ("admin Operate\n", "line 1: the role must be read or operate"),
-        ("admin operate read extra\n", "line 1: the role must be read or operate, not 'extra'"),
+        ("admin\n", "line 1: must be NAME PERMISSION, as admin operate, not 'admin'"),
+        ("# ok\nadmin root\n", "line 2: the permission must be read or operate, not 'root'"),
+        ("admin Operate\n", "line 1: the permission must be read or operate"),
+        (
+            "admin operate read extra\n",
+            "line 1: the permission must be read or operate, not 'extra'",
+        ),
         ("a read\n\nb operate\na operate\n", "line 4: a is there twice"),
-        ("a read\x85b operate\n", "line 1: must be NAME ROLE"),
-        ("a\x1b[2J read\n", "line 1: must be NAME ROLE"),
-        ("x" * (MAX_ROLES + 1), "is larger than 1048576 bytes"),
+        ("a read\x85b operate\n", "line 1: must be NAME PERMISSION"),
+        ("a\x1b[2J read\n", "line 1: must be NAME PERMISSION"),
+        ("x" * (MAX_FILE_BYTES + 1), "is larger than 1048576 bytes"),
     ],
 )
 def test_a_bad_line_is_told_with_its_number(
@@ -97,56 +102,56 @@ def test_a_bad_line_is_told_with_its_number(
 ) -> None:
     file = write(content)
     with pytest.raises(ValueError, match=r".") as raised:
-        Roles(file)
+        Permissions(file)
     assert str(raised.value).startswith(f"{file}: {told}")
     assert raised.value.args[0].isprintable()
 
 
 def test_a_file_that_is_no_text_is_told(tmp_path: Path) -> None:
-    file = tmp_path / "roles"
+    file = tmp_path / "permissions"
     file.write_bytes(b"admin read\n\xff read\n")
     with pytest.raises(ValueError, match="line 2: is not UTF-8"):
-        Roles(file)
+        Permissions(file)
 
 
 def test_a_file_that_is_not_there_is_told(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read: No such file"):
-        Roles(tmp_path / "roles")
+        Permissions(tmp_path / "permissions")
 
 
 def test_a_file_that_changes_is_read_again(write: Callable[[str], Path]) -> None:
-    roles = Roles(write("admin read\n"))
-    assert roles.of(certified("admin")) is READ
+    permissions = Permissions(write("admin read\n"))
+    assert permissions.of(certified("admin")) is READ
     write("admin operate\n")
-    assert roles.of(certified("admin")) is OPERATE
+    assert permissions.of(certified("admin")) is OPERATE
     write("other operate\n")
-    assert roles.of(certified("admin")) is None
+    assert permissions.of(certified("admin")) is None
 
 
 def test_a_file_of_the_same_time_that_replaces_another_is_read(
     write: Callable[[str], Path], tmp_path: Path
 ) -> None:
     file = write("admin  operate\n")
-    roles = Roles(file)
+    permissions = Permissions(file)
     other = tmp_path / "other"
     other.write_text("nobody operate\n"[:15])
     os.utime(other, ns=(file.stat().st_atime_ns, file.stat().st_mtime_ns))
     other.rename(file)
-    assert roles.of(certified("admin")) is None
+    assert permissions.of(certified("admin")) is None
 
 
 def test_a_file_that_goes_bad_leaves_the_former_roles_and_a_warning(
     write: Callable[[str], Path], logged: Sequence[LogEvent]
 ) -> None:
-    roles = Roles(write("admin operate\n"))
+    permissions = Permissions(write("admin operate\n"))
     write("admin operate\nadmin\n")
     for _ in range(3):
-        assert roles.of(certified("admin")) is OPERATE
+        assert permissions.of(certified("admin")) is OPERATE
     (warning,) = logged
     assert warning["log_level"].name == "warn"
-    assert "line 2: must be NAME ROLE" in warning["reason"]
+    assert "line 2: must be NAME PERMISSION" in warning["reason"]
     write("admin read\n")
-    assert roles.of(certified("admin")) is READ
+    assert permissions.of(certified("admin")) is READ
     assert [event["log_level"].name for event in logged] == ["warn", "info"]
 
 
@@ -154,22 +159,22 @@ def test_a_file_that_goes_away_leaves_the_former_roles_and_a_warning(
     write: Callable[[str], Path], logged: Sequence[LogEvent]
 ) -> None:
     file = write("admin operate\n")
-    roles = Roles(file)
+    permissions = Permissions(file)
     file.unlink()
     for _ in range(3):
-        assert roles.of(certified("admin")) is OPERATE
-        assert roles.of(certified("stranger")) is None
+        assert permissions.of(certified("admin")) is OPERATE
+        assert permissions.of(certified("stranger")) is None
     assert [event["log_level"].name for event in logged] == ["warn"]
     write("admin read\n")
-    assert roles.of(certified("admin")) is READ
+    assert permissions.of(certified("admin")) is READ
 
 
 def test_the_file_is_not_read_again_while_it_is_the_same(
     write: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    roles = Roles(write("admin operate\n"))
+    permissions = Permissions(write("admin operate\n"))
     monkeypatch.setattr(Path, "open", lambda *_: pytest.fail("read again"))
-    assert roles.of(certified("admin")) is OPERATE
+    assert permissions.of(certified("admin")) is OPERATE
 
 
 LOCAL = [
@@ -183,15 +188,15 @@ LOCAL = [
 def test_who_is_on_this_machine_operates_unless_told(
     peer: Peer, write: Callable[[str], Path]
 ) -> None:
-    assert Roles(None).of(peer) is OPERATE
-    assert Roles(None, local=READ).of(peer) is READ
+    assert Permissions(None).of(peer) is OPERATE
+    assert Permissions(None, local=READ).of(peer) is READ
     # The file is about certificates: neither its names nor its default mean a local peer.
-    assert Roles(write("* read\nalice read\n")).of(peer) is OPERATE
+    assert Permissions(write("* read\nalice read\n")).of(peer) is OPERATE
 
 
 @pytest.mark.parametrize("name", ["192.0.2.1:40000", "[2001:db8::1]:40000", "localhost:1", ""])
 def test_plain_tcp_from_elsewhere_has_no_role(name: str) -> None:
-    assert Roles(None).of(Peer("tcp", name)) is None
+    assert Permissions(None).of(Peer("tcp", name)) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.control.reached import Bench
 from tests.unit.control.wire import DEVICE, slow
-from tracker.control.access import ControlRole
+from tracker.control.access import Permission
 from tracker.control.commands import (
     BadArgument,
     ControlError,
@@ -27,7 +27,7 @@ from tracker.control.connection import (
 
 def test_it_greets_before_it_is_asked(bench: Bench) -> None:
     assert bench.client.greeting["instance_id"] == "one"
-    assert bench.client.greeting["role"] == "operate"
+    assert bench.client.greeting["permission"] == "operate"
     assert bench.ask(bench.client.info())["instance_id"] == "one"
 
 
@@ -57,9 +57,9 @@ def test_pages_are_asked_for_as_they_are_wanted(bench: Bench) -> None:
         "HSCAN": [b"0", scanned],
         "HMGET": lambda key, *asked: [b"x"] * len(asked),
     }
-    assert bench.ask(rows(bench.client.registry())) == devices
-    assert bench.ask(rows(bench.client.registry(instance_id="one"))) == []
-    assert bench.ask(rows(bench.client.registry("00", limit=3))) == devices[:10]
+    assert bench.ask(rows(bench.client.device_registry())) == devices
+    assert bench.ask(rows(bench.client.device_registry(instance_id="one"))) == []
+    assert bench.ask(rows(bench.client.device_registry("00", limit=3))) == devices[:10]
 
 
 def test_lag_is_asked_for_page_by_page(bench: Bench) -> None:
@@ -100,7 +100,7 @@ def test_errors_are_raised_as_what_they_are(bench: Bench) -> None:
     client = bench.client
     assert isinstance(bench.ask(client.drop_connection(DEVICE)), NoSuchDevice)
     assert isinstance(bench.ask(client.set_log_level("loud")), BadArgument)
-    reading = Bench(role=ControlRole.READ)
+    reading = Bench(permission=Permission.READ)
     reading.endpoint.succeed()
     assert isinstance(reading.ask(reading.client.drain(1.0)), NotPermitted)
 

@@ -136,7 +136,7 @@ def test_it_is_told_when_it_is_cut_off_before_it_is_greeted(
     logged: Sequence[LogEvent],
 ) -> None:
     bench = Bench(retry=False)
-    bench.port.factory.roles.local = None  # type: ignore[assignment]
+    bench.port.factory.permissions.local = None  # type: ignore[assignment]
     asked = bench.begin(bench.client.info())
     bench.endpoint.succeed()
     (error,) = asked
@@ -389,7 +389,7 @@ def test_an_event_without_its_arguments_is_refused_and_not_logged(
 
 def test_an_instance_that_repeats_a_page_for_ever_is_not_followed(bench: Bench) -> None:
     async def walk() -> None:
-        async for _ in bench.client.registry():
+        async for _ in bench.client.device_registry():
             pass
 
     bench.port.redis.answers = {

@@ -26,7 +26,7 @@ from tracker.control.commands import (
     Info,
     Lag,
     ListConnections,
-    ListRegistry,
+    ListDeviceRegistry,
     NoSuchCommand,
     NoSuchDevice,
     RedisUnavailable,
@@ -104,7 +104,7 @@ def test_connections_may_be_of_one_prefix_or_vendor(port: Port, client: Client) 
 
 
 @pytest.mark.parametrize("limit", [0, -1, MOST_ROWS + 1])
-@pytest.mark.parametrize("command", [ListConnections, ListRegistry, Lag])
+@pytest.mark.parametrize("command", [ListConnections, ListDeviceRegistry, Lag])
 def test_a_page_has_a_limit(client: Client, command: type[ControlCommand], limit: int) -> None:
     error = client.refusal(command, limit=limit)
     assert isinstance(error, BadArgument)
@@ -117,16 +117,16 @@ def test_the_registry_is_listed(port: Port, client: Client) -> None:
         "HSCAN": [b"0", [b"2", b"two", b"1", b"one", b"x" * 65, b"one"]],
         "HMGET": lambda key, *devices: [b"teltonika" if one == "1" else None for one in devices],
     }
-    assert client.ask(ListRegistry) == {
+    assert client.ask(ListDeviceRegistry) == {
         "devices": [
             {"device_id": "1", "instance_id": "one", "vendor": "teltonika"},
             {"device_id": "2", "instance_id": "two", "vendor": None},
         ],
         "more": False,
     }
-    rows = client.ask(ListRegistry, instance_id="two")["devices"]
+    rows = client.ask(ListDeviceRegistry, instance_id="two")["devices"]
     assert [row["device_id"] for row in rows] == ["2"]
-    rows = client.ask(ListRegistry, vendor="teltonika")["devices"]
+    rows = client.ask(ListDeviceRegistry, vendor="teltonika")["devices"]
     assert [row["device_id"] for row in rows] == ["1"]
 
 

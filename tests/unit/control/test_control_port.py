@@ -22,7 +22,7 @@ from tests.unit.control.wire import (
 )
 from tests.unit.fakes import FakeInstance
 from tracker import __version__
-from tracker.control.access import ControlRole
+from tracker.control.access import Permission
 from tracker.control.commands import (
     COMMANDS,
     VERSION,
@@ -71,7 +71,7 @@ def test_both_sides_say_what_they_are(port: Port) -> None:
         "software": __version__,
         "instance_id": "one",
         "name": "tcp 127.0.0.1:40000",
-        "role": "operate",
+        "permission": "operate",
     }
     assert port.timers == 0
 
@@ -158,11 +158,11 @@ def test_who_has_said_hello_may_be_silent(port: Port, client: Client) -> None:
 
 
 def test_who_has_no_role_is_cut_off(port: Port, logged: Sequence[LogEvent]) -> None:
-    port.factory.roles.local = None  # type: ignore[assignment]
+    port.factory.permissions.local = None  # type: ignore[assignment]
     client = port.connect()
     assert client.cut_off
     assert told(logged, LogLevel.warn) == [
-        "control: 127.0.0.1:40000 was cut off: tcp 127.0.0.1:40000 has no role"
+        "control: 127.0.0.1:40000 was cut off: tcp 127.0.0.1:40000 has no permission"
     ]
     assert port.timers == 0
 
@@ -177,22 +177,22 @@ def test_a_client_is_told_in_the_log_by_its_name(port: Port, logged: Sequence[Lo
         )
 
 
-# Roles.
+# Permissions.
 
 
 @named
 def test_who_may_only_read_may_read_all(
     command: type[ControlCommand], logged: Sequence[LogEvent]
 ) -> None:
-    port = Port(ControlRole.READ)
+    port = Port(Permission.READ)
     client = port.connect()
-    assert client.ask(Hello, version=VERSION)["role"] == "read"
+    assert client.ask(Hello, version=VERSION)["permission"] == "read"
     asked = client.begin(command, **GOOD[command])
     client.pump()
     if command.operates:
         error = asked.error()
         assert isinstance(error, NotPermitted)
-        assert str(error) == "that takes the role operate"
+        assert str(error) == "that requires the permission operate"
         assert not port.redis.asked
         assert not port.instance.drains
     else:
@@ -211,20 +211,20 @@ def test_who_may_only_read_may_read_all(
 def test_a_role_that_changes_holds_from_the_next_command_on(port: Port) -> None:
     client = port.client()
     client.ask(SetLogLevel, level="info")
-    port.factory.roles.local = ControlRole.READ
+    port.factory.permissions.local = Permission.READ
     assert isinstance(client.refusal(SetLogLevel, level="info"), NotPermitted)
     assert client.ask(Info)["instance_id"] == "one"
-    assert client.ask(Hello, version=VERSION)["role"] == "read"
+    assert client.ask(Hello, version=VERSION)["permission"] == "read"
 
 
 def test_who_has_no_role_any_more_is_cut_off(port: Port, logged: Sequence[LogEvent]) -> None:
     client = port.client()
-    port.factory.roles.local = None  # type: ignore[assignment]
+    port.factory.permissions.local = None  # type: ignore[assignment]
     client.begin(Info)
     client.pump()
     assert client.cut_off
     assert told(logged, LogLevel.warn) == [
-        "control: 127.0.0.1:40000 was cut off: tcp 127.0.0.1:40000 has no role any more"
+        "control: 127.0.0.1:40000 was cut off: tcp 127.0.0.1:40000 has no permission any more"
     ]
     assert quiet(logged)
 
@@ -235,12 +235,12 @@ def test_to_operate_takes_a_role() -> None:
         assert (NotPermitted in command.errors) == (command.operates or command is Hello)
 
 
-@pytest.mark.parametrize("role", [ControlRole.READ, ControlRole.OPERATE])
+@pytest.mark.parametrize("permission", [Permission.READ, Permission.OPERATE])
 @pytest.mark.parametrize("command", OPERATE, ids=lambda command: command.__name__)
 def test_it_is_told_in_the_log_who_asks_for_what(
-    role: ControlRole, command: type[ControlCommand], logged: Sequence[LogEvent]
+    permission: Permission, command: type[ControlCommand], logged: Sequence[LogEvent]
 ) -> None:
-    client = Port(role).client()
+    client = Port(permission).client()
     client.begin(command, **GOOD[command])
     client.pump()
     arguments = {
@@ -249,7 +249,7 @@ def test_it_is_told_in_the_log_who_asks_for_what(
         SetLogLevel: "level='debug'",
         Drain: "seconds=1.0",
     }
-    verb = "asks for" if role is ControlRole.OPERATE else "may not ask for"
+    verb = "asks for" if permission is Permission.OPERATE else "may not ask for"
     (line,) = [line for line in told(logged) if line.startswith("audit: ")]
     assert line == (
         f"audit: tcp 127.0.0.1:40000 (test) {verb} {command.__name__} {arguments[command]}"
@@ -291,7 +291,7 @@ def test_what_is_told_in_the_log_is_short(client: Client, logged: Sequence[LogEv
 def test_who_asks_in_vain_again_and_again_does_not_fill_the_log(
     logged: Sequence[LogEvent],
 ) -> None:
-    port = Port(ControlRole.READ)
+    port = Port(Permission.READ)
     client = port.client()
     for _ in range(100):
         client.refusal(SetLogLevel, level="debug")

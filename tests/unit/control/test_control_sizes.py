@@ -34,7 +34,7 @@ from tracker.control.commands import (
     InternalError,
     Lag,
     ListConnections,
-    ListRegistry,
+    ListDeviceRegistry,
     NoSuchDevice,
     SendCommand,
     SetLogLevel,
@@ -42,7 +42,7 @@ from tracker.control.commands import (
     Watch,
 )
 from tracker.control.operations import event
-from tracker.interfaces import SessionFacts, Traffic
+from tracker.interfaces import ConnectionFigures, Traffic
 from tracker.limits import Limits
 from tracker.vendors.teltonika.avl import CODEC_8E, Record, encode_packet
 from tracker.vendors.teltonika.frame import encode_frame
@@ -74,18 +74,18 @@ def pages(client: Client, command: type[ControlCommand], rows: str) -> list[dict
 
 def test_connections_as_large_as_any(port: Port, client: Client) -> None:
     devices = ids(2 * MOST_ROWS + 1)
-    session = SessionFacts(1.7976931348623157e308, 1 / 3 * 1e9, WIDE * 16, 2**64, 2**64)
+    figures = ConnectionFigures(1.7976931348623157e308, 1 / 3 * 1e9, WIDE * 16, 2**64, 2**64)
     for device_id in devices:
-        port.instance.connect(device_id, WIDE * 16, address=WIDE * 1000, session=session)
+        port.instance.connect(device_id, WIDE * 16, address=WIDE * 1000, figures=figures)
     found = pages(client, ListConnections, "connections")
     assert [row["device_id"] for row in found] == devices
 
 
 def test_connections_as_large_as_they_are_need_one_page(port: Port, client: Client) -> None:
-    session = SessionFacts(1_700_000_000.123456, 1_700_000_000.123456, "16", 2**40, 2**45)
+    figures = ConnectionFigures(1_700_000_000.123456, 1_700_000_000.123456, "16", 2**40, 2**45)
     address = "[2001:db8:1234:5678:9abc:def0:1234:5678%enp0s31f6]:65535"
     for number in range(MOST_ROWS):
-        port.instance.connect(f"{number:015}", address=address, session=session)
+        port.instance.connect(f"{number:015}", address=address, figures=figures)
     page = client.ask(ListConnections)
     assert len(page["connections"]) == MOST_ROWS
     assert page["more"] is False
@@ -98,7 +98,7 @@ def test_a_registry_as_large_as_any(port: Port, client: Client) -> None:
         "HSCAN": [b"0", scanned],
         "HMGET": lambda key, *asked: [LONG.encode()] * len(asked),
     }
-    found = pages(client, ListRegistry, "devices")
+    found = pages(client, ListDeviceRegistry, "devices")
     assert [row["device_id"] for row in found] == devices
     assert {len(row["instance_id"]) for row in found} == {MOST_NAME}
 
@@ -110,7 +110,7 @@ def test_a_registry_as_it_is_needs_one_page_for_so_many(port: Port, client: Clie
         "HSCAN": [b"0", scanned],
         "HMGET": lambda key, *asked: [b"teltonika"] * len(asked),
     }
-    assert len(client.ask(ListRegistry)["devices"]) == MOST_ROWS
+    assert len(client.ask(ListDeviceRegistry)["devices"]) == MOST_ROWS
 
 
 @pytest.mark.parametrize("count", [1, 300])
@@ -194,7 +194,7 @@ def is_brief(outcome: object) -> bool:
         (SetLogLevel, {"level": "info", "namespace": ""}),
         (Lag, {"streams": [""]}),
         (ListConnections, {"prefix": "", "after": "", "vendor": ""}),
-        (ListRegistry, {"prefix": "", "after": "", "vendor": "", "instance_id": ""}),
+        (ListDeviceRegistry, {"prefix": "", "after": "", "vendor": "", "instance_id": ""}),
         (Hello, {"version": 1, "client": ""}),
     ],
 )

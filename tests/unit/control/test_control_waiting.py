@@ -170,8 +170,8 @@ def test_a_command_is_found_where_its_device_is(port: Port, client: Client) -> N
 
 
 def test_a_command_that_begins_during_the_search_is_found(port: Port, client: Client) -> None:
-    fates = iter([None, b"sent commands:outbound:two 1-1"])
-    port.redis.answers |= {"GET": lambda _: next(fates), "HMGET": [b"two"], "XRANGE": []}
+    statuses = iter([None, b"sent commands:outbound:two 1-1"])
+    port.redis.answers |= {"GET": lambda _: next(statuses), "HMGET": [b"two"], "XRANGE": []}
     assert status(client, device_id=DEVICE) == ("sent", "two")
 
 

@@ -58,7 +58,7 @@ def test_a_watcher_is_told_of_what_happens(port: Port, client: Client) -> None:
 
 def test_a_watcher_who_has_no_role_any_more_is_told_nothing(port: Port, client: Client) -> None:
     client.ask(Watch, device_id=DEVICE)
-    port.factory.roles.local = None  # type: ignore[assignment]
+    port.factory.permissions.local = None  # type: ignore[assignment]
     port.instance.happened(DEVICE, Traffic.SENT)
     client.pump()
     assert client.cut_off

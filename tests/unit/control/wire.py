@@ -16,7 +16,7 @@ from twisted.python.failure import Failure
 from twisted.test.iosim import FakeTransport, IOPump
 
 from tests.unit.fakes import FakeInstance, FakeRedis
-from tracker.control.access import ControlRole, Roles
+from tracker.control.access import Permission, Permissions
 from tracker.control.commands import (
     VERSION,
     CommandStatus,
@@ -29,7 +29,7 @@ from tracker.control.commands import (
     Info,
     Lag,
     ListConnections,
-    ListRegistry,
+    ListDeviceRegistry,
     SendCommand,
     SetLogLevel,
     Unwatch,
@@ -47,7 +47,7 @@ GOOD: dict[type[ControlCommand], dict[str, Any]] = {
     Hello: {"version": VERSION},
     Info: {},
     ListConnections: {},
-    ListRegistry: {},
+    ListDeviceRegistry: {},
     GetDevice: {"device_id": DEVICE},
     SendCommand: {"device_id": DEVICE, "text": "getinfo"},
     CommandStatus: {"command_id": "c1"},
@@ -251,12 +251,15 @@ class Asked:
 class Port:
     """A control port.
 
-    :param role: of whoever connects.
+    :param permission: of whoever connects.
     :param redis: what stands for a RedisConnection, or is one.
     """
 
     def __init__(
-        self, role: ControlRole = ControlRole.OPERATE, redis: Any = None, clock: Clock | None = None
+        self,
+        permission: Permission = Permission.OPERATE,
+        redis: Any = None,
+        clock: Clock | None = None,
     ) -> None:
         self.clock = clock or Clock()
         self.instance = FakeInstance()
@@ -264,7 +267,9 @@ class Port:
         self.levels = LogLevels()
         asked: Any = self.redis
         self.operations = Operations(self.clock, self.instance, asked, self.levels)
-        self.factory = ControlFactory(self.clock, self.instance, self.operations, Roles(None, role))
+        self.factory = ControlFactory(
+            self.clock, self.instance, self.operations, Permissions(None, permission)
+        )
         self.operations.watchers = lambda: self.factory.watchers
 
     def build(self) -> ControlProtocol:

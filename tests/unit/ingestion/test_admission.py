@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from twisted.internet.task import Clock
 
-from tests.unit.fakes import FakeGateway, FakeSession
+from tests.unit.fakes import FakeConnection, FakeGateway
 from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.server import MOST_CONNECTIONS
 from tracker.ingestion.admission import (
@@ -46,21 +46,21 @@ class Door(ConnectionLimiter):
             connection_rate_per_address=per_address,
         )
         super().__init__(clock, limits)
-        self.given_up: list[FakeSession] = []
+        self.given_up: list[FakeConnection] = []
 
     def refuses(self, host: str) -> Rejection | None:
         refusal = self.admit(host)
         return None if refusal is None else refusal.kind
 
-    def enter(self, host: str = HOST) -> FakeSession:
+    def enter(self, host: str = HOST) -> FakeConnection:
         assert self.admit(host) is None
-        session = FakeSession(FakeGateway(), host=host)
+        connection = FakeConnection(FakeGateway(), host=host)
 
         def give_up(reason: str) -> None:
-            self.given_up.append(session)
+            self.given_up.append(connection)
 
-        self.opened(session, give_up)
-        return session
+        self.opened(connection, give_up)
+        return connection
 
 
 @pytest.fixture
@@ -82,9 +82,9 @@ def test_so_many_connections_may_be_open_and_no_more(clock: Clock, most: int) ->
 def test_a_connection_that_ended_makes_room(clock: Clock) -> None:
     door = Door(clock, connections=1)
     for _ in range(3):
-        session = door.enter()
+        connection = door.enter()
         assert door.refuses(HOST) is FULL
-        door.closed(session)
+        door.closed(connection)
 
 
 def test_a_slot_that_is_reserved_is_in_use(clock: Clock) -> None:
@@ -105,11 +105,11 @@ def test_files_for_other_things_are_left_free(clock: Clock) -> None:
 
 def test_an_address_at_its_share_leaves_slots_to_others(clock: Clock) -> None:
     door = Door(clock, connections=4, share=3)
-    sessions = [door.enter(HOST) for _ in range(3)]
+    connections = [door.enter(HOST) for _ in range(3)]
     assert door.refuses(HOST) is SHARE
     assert not door.ran_out
     assert door.enter(OTHER)
-    door.closed(sessions[0])
+    door.closed(connections[0])
     assert door.admit(HOST) is None
 
 
@@ -190,10 +190,10 @@ def test_a_silent_connection_is_left_alone_while_there_are_slots(clock: Clock) -
 def test_connections_that_logged_in_or_closed_take_no_memory(clock: Clock) -> None:
     door = Door(clock)
     for number in range(100):
-        session = door.enter(f"192.0.2.{number}")
+        connection = door.enter(f"192.0.2.{number}")
         if number % 2:
-            door.logged_in(session)
-        door.closed(session)
+            door.logged_in(connection)
+        door.closed(connection)
     assert (door._silent, door._silent_by_group, door.used) == ({}, {}, 0)
 
 
@@ -275,20 +275,20 @@ def test_addresses_that_are_turned_away_take_no_memory(clock: Clock) -> None:
 def test_no_order_of_events_breaks_a_limit(events: list[str | float]) -> None:
     clock = Clock()
     door = Door(clock, connections=6, rate=4, per_address=2, share=3)
-    sessions: list[FakeSession] = []
+    connections: list[FakeConnection] = []
     admitted = []
     for event in events:
         if isinstance(event, float):
             clock.advance(event)
         elif event == "end":
-            if sessions:
-                door.closed(sessions.pop(0))
+            if connections:
+                door.closed(connections.pop(0))
         elif door.admit(event) is None:
-            sessions.append(FakeSession(FakeGateway(), host=event))
-            door.opened(sessions[-1], lambda reason: None)
+            connections.append(FakeConnection(FakeGateway(), host=event))
+            door.opened(connections[-1], lambda reason: None)
             admitted.append((int(clock.seconds()), event))
-        hosts = [session.host for session in sessions]
-        assert door.used == len(sessions) <= 6
+        hosts = [connection.host for connection in connections]
+        assert door.used == len(connections) <= 6
         assert all(hosts.count(host) <= 3 for host in hosts)
     for second in {second for second, _ in admitted}:
         hosts = [host for at, host in admitted if at == second]

@@ -12,16 +12,16 @@ from twisted.logger import LogLevel, capturedLogs
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tests.unit.fakes import FakeRedis, FakeSession
+from tests.unit.fakes import FakeConnection, FakeRedis
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.ledger import CommandLedger
-from tracker.commands.registration import Registry
+from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.ingestion.admission import HURRIED_LOGIN, ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import KEPT_BYTES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
-from tracker.interfaces import Admission, IDeviceAuthority, IGateway, ISession, Rejection
+from tracker.interfaces import Admission, IConnection, IDeviceAuthority, IGateway, Rejection
 from tracker.limits import Limits
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition
@@ -31,8 +31,8 @@ from tracker.position import Entry
 ADDRESS = IPv4Address("TCP", "192.0.2.1", 40_000)
 
 
-def registry(clock: Clock, redis: Any) -> Registry:
-    return Registry(clock, redis, "one", lambda device_id, owner: None)
+def registration(clock: Clock, redis: Any) -> DeviceRegistration:
+    return DeviceRegistration(clock, redis, "one", lambda device_id, owner: None)
 
 
 def delivery(clock: Clock, redis: Any) -> CommandDelivery:
@@ -48,10 +48,10 @@ def delivery(clock: Clock, redis: Any) -> CommandDelivery:
     )
 
 
-def connect(gateway: Gateway, session: FakeSession) -> None:
+def connect(gateway: Gateway, connection: FakeConnection) -> None:
     """What a factory and its protocol do when a connection is made."""
     assert gateway.admits(ADDRESS)
-    gateway.opened(session)
+    gateway.opened(connection)
 
 
 @implementer(IDeviceAuthority)
@@ -86,7 +86,7 @@ class Publishing:
             self.publisher,
             authority=EveryDevice(),
             limiter=limiter,
-            registry=registry(clock, redis),
+            registration=registration(clock, redis),
             delivery=delivery(clock, redis),
         )
         self.gateway.startService()
@@ -115,13 +115,13 @@ def gateway(publishing: Publishing) -> Gateway:
 
 def test_it_keeps_to_the_interface(gateway: Gateway) -> None:
     verifyObject(IGateway, gateway)
-    verifyObject(ISession, FakeSession(gateway))
+    verifyObject(IConnection, FakeConnection(gateway))
 
 
 def test_it_counts_connections(gateway: Gateway) -> None:
-    first, second = FakeSession(gateway), FakeSession(gateway)
-    for session in (first, second):
-        connect(gateway, session)
+    first, second = FakeConnection(gateway), FakeConnection(gateway)
+    for connection in (first, second):
+        connect(gateway, connection)
     assert gateway.connections == 2
     gateway.closed(first)
     assert gateway.connections == 1
@@ -137,24 +137,24 @@ def test_an_empty_packet_needs_no_redis_and_leaves_room_for_others(
 
 
 def test_a_flood_of_rejections_makes_few_lines(gateway: Gateway, clock: Clock) -> None:
-    session = FakeSession(gateway)
+    connection = FakeConnection(gateway)
     with capturedLogs() as events:
         for _ in range(1000):
-            gateway.rejected(session, "bad CRC")
+            gateway.rejected(connection, "bad CRC")
         clock.advance(60)
-        gateway.rejected(session, "bad CRC")
+        gateway.rejected(connection, "bad CRC")
     lines = [event for event in events if event["log_level"] is LogLevel.warn]
     assert len(lines) == MAX_LINES + 1
     assert f"{1000 - MAX_LINES} more" in lines[-1]["more"]
 
 
 def test_a_stop_closes_every_connection(gateway: Gateway) -> None:
-    sessions = [FakeSession(gateway) for _ in range(3)]
-    for session in sessions:
-        connect(gateway, session)
+    connections = [FakeConnection(gateway) for _ in range(3)]
+    for connection in connections:
+        connect(gateway, connection)
     stopped: list[object] = []
     gateway.stopService().addCallback(stopped.append)
-    assert all(session.closed for session in sessions)
+    assert all(connection.closed for connection in connections)
     assert stopped == [None]
 
 
@@ -165,13 +165,13 @@ def test_a_connection_that_comes_during_a_stop_is_not_let_in(gateway: Gateway) -
 
 
 def test_a_newer_login_of_a_device_ends_the_older_connection(gateway: Gateway) -> None:
-    older, newer = FakeSession(gateway), FakeSession(gateway)
-    for session in (older, newer):
-        connect(gateway, session)
-        assert gateway.login(session, "356307042441013") is Admission.SERVED
-        session.device_id = "356307042441013"
+    older, newer = FakeConnection(gateway), FakeConnection(gateway)
+    for connection in (older, newer):
+        connect(gateway, connection)
+        assert gateway.login(connection, "356307042441013") is Admission.SERVED
+        connection.device_id = "356307042441013"
     assert (older.closed, newer.closed) == (True, False)
-    newest = FakeSession(gateway)
+    newest = FakeConnection(gateway)
     connect(gateway, newest)
     gateway.login(newest, "356307042441013")
     assert newer.closed
@@ -180,12 +180,12 @@ def test_a_newer_login_of_a_device_ends_the_older_connection(gateway: Gateway) -
 def test_a_connection_that_was_superseded_does_not_take_the_newer_one_along(
     gateway: Gateway,
 ) -> None:
-    older, newer = FakeSession(gateway), FakeSession(gateway)
-    for session in (older, newer):
-        connect(gateway, session)
-        gateway.login(session, "356307042441013")
-        session.device_id = "356307042441013"
-    third = FakeSession(gateway)
+    older, newer = FakeConnection(gateway), FakeConnection(gateway)
+    for connection in (older, newer):
+        connect(gateway, connection)
+        gateway.login(connection, "356307042441013")
+        connection.device_id = "356307042441013"
+    third = FakeConnection(gateway)
     connect(gateway, third)
     gateway.login(third, "356307042441013")
     assert newer.closed, "the gateway still knew that the newer one was the live one"
@@ -200,7 +200,7 @@ def gateway_for(clock: Clock, limits: Limits) -> Gateway:
         publisher,
         authority=EveryDevice(),
         limiter=ConnectionLimiter(clock, limits),
-        registry=registry(clock, redis),
+        registration=registration(clock, redis),
         delivery=delivery(clock, redis),
     )
     gateway.startService()
@@ -209,7 +209,7 @@ def gateway_for(clock: Clock, limits: Limits) -> Gateway:
 
 def test_devices_keep_their_slots_and_silent_connections_make_room(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=2))
-    device, silent = FakeSession(gateway), FakeSession(gateway, host="192.0.2.2")
+    device, silent = FakeConnection(gateway), FakeConnection(gateway, host="192.0.2.2")
     connect(gateway, device)
     gateway.login(device, "356307042441013")
     assert gateway.admits(IPv4Address("TCP", silent.host, 40_000))
@@ -235,7 +235,7 @@ def test_a_slot_that_a_proxied_port_reserves_is_taken_until_it_is_released(clock
 
 def test_a_broken_limit_is_reported_and_only_admitted_connections_count(clock: Clock) -> None:
     gateway = gateway_for(clock, Limits(connections=1))
-    first = FakeSession(gateway)
+    first = FakeConnection(gateway)
     connect(gateway, first)
     with capturedLogs() as events:
         assert not gateway.admits(ADDRESS)
@@ -279,10 +279,10 @@ def test_nothing_is_kept_once_it_stops(publishing: Publishing) -> None:
 
 
 def test_lost_messages_are_told(gateway: Gateway) -> None:
-    session = FakeSession(gateway, device_id="356307042441013")
+    connection = FakeConnection(gateway, device_id="356307042441013")
     with capturedLogs() as events:
         for _ in range(1000):
-            gateway.lost(session, 3)
+            gateway.lost(connection, 3)
     assert len(events) == MAX_LINES
     assert (events[0]["count"], events[0]["device"]) == (3, "356307042441013")
 
@@ -290,11 +290,11 @@ def test_lost_messages_are_told(gateway: Gateway) -> None:
 def test_a_device_that_is_not_served_any_more_is_disconnected(gateway: Gateway) -> None:
     authority = Changing()
     gateway._authority = authority
-    staying, leaving = FakeSession(gateway), FakeSession(gateway)
-    for session, device_id in ((staying, "356307042441013"), (leaving, "352093081452251")):
-        connect(gateway, session)
-        gateway.login(session, device_id)
-        session.device_id = device_id
+    staying, leaving = FakeConnection(gateway), FakeConnection(gateway)
+    for connection, device_id in ((staying, "356307042441013"), (leaving, "352093081452251")):
+        connect(gateway, connection)
+        gateway.login(connection, device_id)
+        connection.device_id = device_id
     gateway.review()
     assert (staying.closed, leaving.closed) == (False, False)
     authority.refused.add("352093081452251")
@@ -303,22 +303,22 @@ def test_a_device_that_is_not_served_any_more_is_disconnected(gateway: Gateway) 
 
 
 def test_a_device_that_has_gone_to_another_instance_is_disconnected(gateway: Gateway) -> None:
-    session = FakeSession(gateway)
-    connect(gateway, session)
-    gateway.login(session, "356307042441013")
-    session.device_id = "356307042441013"
+    connection = FakeConnection(gateway)
+    connect(gateway, connection)
+    gateway.login(connection, "356307042441013")
+    connection.device_id = "356307042441013"
     gateway.moved("352093081452251", "two")
-    assert not session.closed
+    assert not connection.closed
     gateway.moved("356307042441013", "two")
-    assert session.closed
+    assert connection.closed
 
 
 def test_a_notice_says_how_many_were_left_out(gateway: Gateway, clock: Clock) -> None:
-    session = FakeSession(gateway)
+    connection = FakeConnection(gateway)
     with capturedLogs() as events:
         for _ in range(MAX_LINES + 3):
-            gateway.noticed(session, "odd")
+            gateway.noticed(connection, "odd")
         clock.advance(60)
-        gateway.noticed(session, "odd")
+        gateway.noticed(connection, "odd")
     assert len(events) == MAX_LINES + 1
     assert "3 more" in events[-1]["more"]

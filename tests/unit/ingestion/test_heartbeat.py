@@ -9,12 +9,12 @@ from tracker.errors import Unavailable
 from tracker.ingestion import heartbeat
 from tracker.ingestion.heartbeat import Heartbeat
 from tracker.ingestion.identity import Identity
-from tracker.observe.health import Pulse
+from tracker.observe.health import Watchdog
 
 
 def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
     clock, redis = Clock(), FakeRedis()
-    pulse = Pulse(heartbeat.PULSE_TIMEOUT, clock.seconds)
+    watchdog = Watchdog(heartbeat.WATCHDOG_TIMEOUT, clock.seconds)
     service = Heartbeat(
         clock,
         redis,  # type: ignore[arg-type]
@@ -23,15 +23,15 @@ def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
         begun=lambda: None,
         abort=lambda _: None,
         identity=Identity("here", "boot", 1, 1),
-        pulse=pulse,
+        watchdog=watchdog,
     )
     service.startService()
     for _ in range(10):  # Redis is there, and answers nothing in time
         redis.commands.pop()[1].errback(Unavailable("no answer within 4 s"))
         clock.advance(heartbeat.INTERVAL)
-    assert not pulse.stuck
-    clock.advance(heartbeat.PULSE_TIMEOUT + 1)
-    assert pulse.stuck
+    assert not watchdog.expired
+    clock.advance(heartbeat.WATCHDOG_TIMEOUT + 1)
+    assert watchdog.expired
     redis.commands.pop()[1].errback(Unavailable("too late"))
     clock.advance(heartbeat.INTERVAL)
-    assert not pulse.stuck
+    assert not watchdog.expired

@@ -15,8 +15,8 @@ from twisted.logger import LogLevel, capturedLogs, formatEvent
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tests.unit.fakes import FakeRedis, FakeSession
-from tests.unit.ingestion.test_gateway import Changing, connect, delivery, registry
+from tests.unit.fakes import FakeConnection, FakeRedis
+from tests.unit.ingestion.test_gateway import Changing, connect, delivery, registration
 from tracker.ingestion.admission import ConnectionLimiter
 from tracker.ingestion.draining import GRACE
 from tracker.ingestion.gateway import Gateway
@@ -25,10 +25,10 @@ from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import (
     Admission,
     ConnectionFacts,
+    ConnectionFigures,
     IGateway,
     IInstance,
     IVendor,
-    SessionFacts,
     Traffic,
 )
 from tracker.limits import Limits
@@ -60,7 +60,7 @@ class Vendor:
 
 
 @define(eq=False)
-class Session(FakeSession):
+class Connection(FakeConnection):
     """A connection on which something may be under way, or that does not end."""
 
     under_way: bool = False
@@ -132,7 +132,7 @@ class Bench:
                 StreamPublisher(self.clock, RedisWriter(redis, f"telemetry:{name}"), Condition()),
                 authority=self.authority,
                 limiter=self.limiter,
-                registry=registry(self.clock, redis),
+                registration=registration(self.clock, redis),
                 delivery=delivery(self.clock, redis),
             )
             for name in ("teltonika", "other")
@@ -156,12 +156,12 @@ class Bench:
     def gateway(self, vendor: str = "teltonika") -> Gateway:
         return next(one for key, one in self.gateways.items() if key.name == vendor)
 
-    def login(self, device_id: str, vendor: str = "teltonika", **how: Any) -> Session:
-        session = Session(self.gateway(vendor), **how)
-        connect(self.gateway(vendor), session)
-        assert self.gateway(vendor).login(session, device_id) is Admission.SERVED
-        session.device_id = device_id
-        return session
+    def login(self, device_id: str, vendor: str = "teltonika", **how: Any) -> Connection:
+        connection = Connection(self.gateway(vendor), **how)
+        connect(self.gateway(vendor), connection)
+        assert self.gateway(vendor).login(connection, device_id) is Admission.SERVED
+        connection.device_id = device_id
+        return connection
 
     def drain(self, seconds: float = 0.0) -> list[Any]:
         """Begin to drain; has the result when there is one."""
@@ -186,7 +186,7 @@ def bench() -> Bench:
     bench = Bench()
     bench.clock.advance(0)
     for call in bench.clock.getDelayedCalls():
-        call.cancel()  # the registry's: nobody answers it here
+        call.cancel()  # the device registry's: nobody answers it here
     return bench
 
 
@@ -210,7 +210,7 @@ def test_it_says_what_it_is(bench: Bench) -> None:
 
 
 def test_it_counts(bench: Bench) -> None:
-    connect(bench.gateway(), Session(bench.gateway()))  # not logged in
+    connect(bench.gateway(), Connection(bench.gateway()))  # not logged in
     bench.login(DEVICE)
     leaving = bench.login(OTHER, "other")
     bench.delivery.commands = {"c1", "c2", "c3"}
@@ -225,7 +225,7 @@ def test_it_knows_its_devices(bench: Bench) -> None:
     assert set(bench.instance.devices(None)) == {DEVICE, OTHER}
     assert list(bench.instance.devices("other")) == [OTHER]
     assert list(bench.instance.devices("nobody")) == []
-    facts = SessionFacts(0.0, 0.0, "8", 0, 0)
+    facts = ConnectionFigures(0.0, 0.0, "8", 0, 0)
     assert bench.instance.connection(OTHER) == ConnectionFacts(
         OTHER, "other", "192.0.2.1:40000", facts
     )
@@ -250,9 +250,9 @@ def test_traffic_is_described_by_its_vendor(bench: Bench) -> None:
 
 
 def test_a_connection_is_dropped(bench: Bench) -> None:
-    session, staying = bench.login(DEVICE), bench.login(OTHER)
+    connection, staying = bench.login(DEVICE), bench.login(OTHER)
     assert bench.instance.drop(DEVICE) == "192.0.2.1:40000"
-    assert (session.closed, staying.closed) == (True, False)
+    assert (connection.closed, staying.closed) == (True, False)
     assert bench.instance.drop(DEVICE) is None
     assert bench.instance.drop(THIRD) is None
 
@@ -263,11 +263,11 @@ def test_a_connection_is_dropped(bench: Bench) -> None:
 def test_a_device_is_watched_over_its_connections(bench: Bench) -> None:
     told: Told = []
     assert bench.instance.watch(DEVICE, lambda *what: told.append(what)) is False
-    session = bench.login(DEVICE)
-    assert session.observer is not None
-    session.observer(Traffic.RECEIVED, b"1")
-    bench.gateway().rejected(session, "bad CRC")
-    session.close()
+    connection = bench.login(DEVICE)
+    assert connection.observer is not None
+    connection.observer(Traffic.RECEIVED, b"1")
+    bench.gateway().rejected(connection, "bad CRC")
+    connection.close()
     again = bench.login(DEVICE, "other")
     assert again.observer is not None
     again.observer(Traffic.SENT, b"2")
@@ -283,16 +283,16 @@ def test_a_device_is_watched_over_its_connections(bench: Bench) -> None:
 
 
 def test_a_device_that_is_here_is_watched_at_once(bench: Bench) -> None:
-    session = bench.login(DEVICE)
+    connection = bench.login(DEVICE)
     told: Told = []
     assert bench.instance.watch(DEVICE, lambda *what: told.append(what)) is True
-    assert session.observer is not None
-    session.observer(Traffic.SENT, b"1")
+    assert connection.observer is not None
+    connection.observer(Traffic.SENT, b"1")
     assert told == [(Traffic.SENT, b"1")]
 
 
 def test_each_observer_is_told_until_it_wants_no_more(bench: Bench) -> None:
-    session = bench.login(DEVICE)
+    connection = bench.login(DEVICE)
     first: Told = []
     second: Told = []
 
@@ -304,15 +304,15 @@ def test_each_observer_is_told_until_it_wants_no_more(bench: Bench) -> None:
 
     bench.instance.watch(DEVICE, one)
     bench.instance.watch(DEVICE, two)
-    assert session.observer is not None
-    session.observer(Traffic.SENT, b"1")
+    assert connection.observer is not None
+    connection.observer(Traffic.SENT, b"1")
     bench.instance.unwatch(DEVICE, one)
-    session.observer(Traffic.SENT, b"2")
+    connection.observer(Traffic.SENT, b"2")
     bench.instance.unwatch(DEVICE, two)
-    assert session.observer is None
+    assert connection.observer is None
     bench.instance.unwatch(DEVICE, two)
     bench.instance.unwatch(OTHER, two)
-    session.close()
+    connection.close()
     bench.login(DEVICE)
     assert [data for _, data in first] == [b"1"]
     assert [data for _, data in second] == [b"1", b"2"]
@@ -320,7 +320,7 @@ def test_each_observer_is_told_until_it_wants_no_more(bench: Bench) -> None:
 
 
 def test_who_stops_watching_while_it_is_told_holds_up_nobody(bench: Bench) -> None:
-    session = bench.login(DEVICE)
+    connection = bench.login(DEVICE)
     told: list[str] = []
 
     def once(kind: Traffic, data: bytes) -> None:
@@ -329,14 +329,14 @@ def test_who_stops_watching_while_it_is_told_holds_up_nobody(bench: Bench) -> No
 
     bench.instance.watch(DEVICE, once)
     bench.instance.watch(DEVICE, lambda *_: told.append("always"))
-    assert session.observer is not None
-    session.observer(Traffic.SENT, b"1")
-    session.observer(Traffic.SENT, b"2")
+    assert connection.observer is not None
+    connection.observer(Traffic.SENT, b"1")
+    connection.observer(Traffic.SENT, b"2")
     assert told == ["once", "always", "always"]
 
 
 def test_an_observer_that_fails_harms_neither_the_device_nor_others(bench: Bench) -> None:
-    session = bench.login(DEVICE)
+    connection = bench.login(DEVICE)
     told: Told = []
 
     def fails(*_: object) -> None:
@@ -344,11 +344,11 @@ def test_an_observer_that_fails_harms_neither_the_device_nor_others(bench: Bench
 
     bench.instance.watch(DEVICE, fails)
     bench.instance.watch(DEVICE, lambda *what: told.append(what))
-    assert session.observer is not None
+    assert connection.observer is not None
     with capturedLogs() as logged:
-        session.observer(Traffic.SENT, b"1")
+        connection.observer(Traffic.SENT, b"1")
     assert told == [(Traffic.SENT, b"1")]
-    assert not session.closed
+    assert not connection.closed
     (event,) = logged
     assert formatEvent(event) == f"an observer of {DEVICE} has failed"
     assert event["log_level"] is LogLevel.critical
@@ -358,13 +358,13 @@ def test_an_observer_that_fails_harms_neither_the_device_nor_others(bench: Bench
 
 
 def test_connections_go_one_after_another(drained: Bench) -> None:
-    sessions = [drained.login(f"{number:015}") for number in range(4)]
+    connections = [drained.login(f"{number:015}") for number in range(4)]
     results = drained.drain(2.0)
     assert drained.instance.draining
     gone = []
     for _ in range(4):
         drained.pass_time(0.25)
-        gone.append(sum(session.closed for session in sessions))
+        gone.append(sum(connection.closed for connection in connections))
         drained.pass_time(0.25)
     assert gone == [1, 2, 3, 4]
     drained.pass_time(0.1)
@@ -373,13 +373,13 @@ def test_connections_go_one_after_another(drained: Bench) -> None:
 
 
 def test_a_drain_begins_when_nobody_can_connect_any_more(bench: Bench) -> None:
-    session = bench.login(DEVICE)
+    connection = bench.login(DEVICE)
     results = bench.drain()
     bench.pass_time(1)
-    assert not session.closed
+    assert not connection.closed
     bench.stop_listening()
     bench.pass_time(0.2)
-    assert session.closed
+    assert connection.closed
     assert results == [(1, 0)]
 
 
@@ -388,7 +388,7 @@ def test_without_devices_a_drain_is_over_at_once(drained: Bench) -> None:
 
 
 def test_who_has_connected_before_and_logs_in_later_is_sent_away(drained: Bench) -> None:
-    late = Session(drained.gateway())
+    late = Connection(drained.gateway())
     connect(drained.gateway(), late)
     drained.drain(60)
     # Without an answer, so that it comes again and finds another instance.
@@ -397,45 +397,45 @@ def test_who_has_connected_before_and_logs_in_later_is_sent_away(drained: Bench)
 
 
 def test_what_is_under_way_is_ended_first(drained: Bench) -> None:
-    session = drained.login(DEVICE, under_way=True)
+    connection = drained.login(DEVICE, under_way=True)
     results = drained.drain()
     drained.pass_time(1)
-    assert (session.asked, session.closed) == (["retire"], False)
-    session.settle()
-    assert session.closed
+    assert (connection.asked, connection.closed) == (["retire"], False)
+    connection.settle()
+    assert connection.closed
     drained.pass_time(0.2)
     assert results == [(1, 0)]
 
 
 def test_or_it_is_ended_all_the_same(drained: Bench) -> None:
-    session = drained.login(DEVICE, under_way=True)
+    connection = drained.login(DEVICE, under_way=True)
     results = drained.drain()
     drained.pass_time(GRACE - 0.1)
-    assert not session.closed
+    assert not connection.closed
     drained.pass_time(0.3)
-    assert session.closed
+    assert connection.closed
     assert results == [(1, 0)]
     assert drained.timers == 0
 
 
 def test_a_command_that_is_outstanding_is_waited_for(drained: Bench) -> None:
-    session = drained.login(DEVICE)
+    connection = drained.login(DEVICE)
     drained.delivery.loads[DEVICE] = (1, True)
     results = drained.drain()
     drained.pass_time(1)
-    assert session.asked == []
+    assert connection.asked == []
     drained.delivery.loads[DEVICE] = (1, False)  # what is queued goes elsewhere
     drained.pass_time(0.2)
-    assert session.closed
+    assert connection.closed
     assert results == [(1, 0)]
 
 
 def test_but_not_for_long(drained: Bench) -> None:
-    session = drained.login(DEVICE)
+    connection = drained.login(DEVICE)
     drained.delivery.loads[DEVICE] = (0, True)
     results = drained.drain()
     drained.pass_time(GRACE + 0.2)
-    assert session.closed
+    assert connection.closed
     assert results == [(1, 0)]
 
 
@@ -449,31 +449,31 @@ def test_a_connection_that_does_not_end_is_left(drained: Bench) -> None:
 
 
 def test_a_device_that_leaves_by_itself_is_not_closed_again(drained: Bench) -> None:
-    session = drained.login(DEVICE)
+    connection = drained.login(DEVICE)
     drained.login(OTHER)
     results = drained.drain(2.0)
-    session.close()
+    connection.close()
     drained.pass_time(2.2)
     assert results == [(2, 0)]
 
 
 def test_a_drain_goes_on_when_whoever_has_asked_is_gone(drained: Bench) -> None:
-    sessions = [drained.login(one) for one in (DEVICE, OTHER)]
+    connections = [drained.login(one) for one in (DEVICE, OTHER)]
     asked = drained.instance.drain(1.0)
     results: list[Any] = []
     asked.addErrback(results.append)
     asked.cancel()
     assert len(results) == 1
     drained.pass_time(1.2)
-    assert all(session.closed for session in sessions)
+    assert all(connection.closed for connection in connections)
     assert drained.timers == 0
 
 
 def test_a_second_drain_may_be_shorter(drained: Bench) -> None:
-    sessions = [drained.login(one) for one in (DEVICE, OTHER, THIRD)]
+    connections = [drained.login(one) for one in (DEVICE, OTHER, THIRD)]
     first, second = drained.drain(60), drained.drain(0)
     drained.pass_time(0.2)
-    assert all(session.closed for session in sessions)
+    assert all(connection.closed for connection in connections)
     assert second == [(3, 0)]
     drained.pass_time(60)
     assert first == [(3, 0)]

@@ -9,11 +9,11 @@ from prometheus_client import CollectorRegistry
 from twisted.internet.address import IPv4Address
 from twisted.internet.task import Clock
 
-from tests.unit.fakes import FakeRedis, FakeSession
+from tests.unit.fakes import FakeConnection, FakeRedis
 from tracker.command import Reason, Status
 from tracker.commands.delivery import CommandDelivery
 from tracker.commands.ledger import CommandLedger
-from tracker.commands.registration import Registry
+from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.errors import Refused, Unanswered
 from tracker.ingestion.admission import ConnectionLimiter
@@ -44,7 +44,7 @@ class Ingest:
         self.clock = Clock()
         self.redis = FakeRedis()
         redis: Any = self.redis
-        self.registry = CollectorRegistry()
+        self.metrics_registry = CollectorRegistry()
         self.limiter = ConnectionLimiter(
             self.clock, Limits(connections=3, connections_per_address=2)
         )
@@ -66,7 +66,9 @@ class Ingest:
             self.publisher,
             authority=authority or EveryDevice(),
             limiter=self.limiter,
-            registry=Registry(self.clock, redis, "one", lambda device_id, owner: None),
+            registration=DeviceRegistration(
+                self.clock, redis, "one", lambda device_id, owner: None
+            ),
             delivery=self.delivery,
         )
         self.gateway.startService()
@@ -84,11 +86,11 @@ class Ingest:
             limiter=self.limiter,
             delivery=self.delivery,
             heartbeat=self.heartbeat,
-            registry=self.registry,
+            metrics_registry=self.metrics_registry,
         )
 
     def value(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(f"tracker_{name}", labels)
+        return self.metrics_registry.get_sample_value(f"tracker_{name}", labels)
 
     def of_vendor(self, name: str, **labels: str) -> float | None:
         return self.value(name, vendor="teltonika", **labels)
@@ -96,20 +98,20 @@ class Ingest:
     def of_stream(self, name: str, **labels: str) -> float | None:
         return self.value(name, stream=STREAM, **labels)
 
-    def frames(self, outcome: str, codec: str = "8E") -> float | None:
-        return self.of_vendor("frames_total", codec=codec, outcome=outcome)
+    def frames(self, result: str, codec: str = "8E") -> float | None:
+        return self.of_vendor("frames_total", codec=codec, result=result)
 
-    def records(self, outcome: str, codec: str = "8E") -> float | None:
-        return self.of_vendor("records_total", codec=codec, outcome=outcome)
+    def records(self, result: str, codec: str = "8E") -> float | None:
+        return self.of_vendor("records_total", codec=codec, result=result)
 
-    def connect(self, device_id: str | None = None) -> FakeSession:
-        session = FakeSession(self.gateway)
+    def connect(self, device_id: str | None = None) -> FakeConnection:
+        connection = FakeConnection(self.gateway)
         assert self.gateway.admits(ADDRESS)
-        self.gateway.opened(session)
+        self.gateway.opened(connection)
         if device_id is not None:
-            session.device_id = device_id
-            self.gateway.login(session, device_id)
-        return session
+            connection.device_id = device_id
+            self.gateway.login(connection, device_id)
+        return connection
 
     def appends(self, answer: Any = 1) -> None:
         """Redis answers all appends that are under way."""
@@ -125,11 +127,11 @@ def ingest() -> Ingest:
 
 def test_connections_are_told_by_state(ingest: Ingest) -> None:
     ingest.connect()
-    session = ingest.connect(IMEI)
+    connection = ingest.connect(IMEI)
     assert ingest.of_vendor("connections", state="logged_in") == 1
     assert ingest.of_vendor("connections", state="not_logged_in") == 1
     assert ingest.of_vendor("connections_opened_total") == 2
-    session.close()
+    connection.close()
     assert ingest.of_vendor("connections", state="logged_in") == 0
     assert ingest.of_vendor("connections_opened_total") == 2
 
@@ -159,10 +161,10 @@ def test_slots_and_shares_are_reported(ingest: Ingest) -> None:
         return (*figures, ingest.value("addresses_at_their_share"))
 
     assert slots() == (3, 0, 2, 0)
-    session = ingest.connect()
+    connection = ingest.connect()
     ingest.connect()
     assert slots() == (3, 2, 2, 1)
-    session.close()
+    connection.close()
     assert slots() == (3, 1, 2, 0)
 
 
@@ -193,9 +195,9 @@ def test_a_login_that_makes_no_sense_is_one_that_is_malformed(ingest: Ingest) ->
 
 
 def test_rejections_are_told_by_reason_and_those_of_frames_as_frames(ingest: Ingest) -> None:
-    session = ingest.connect()
+    connection = ingest.connect()
     for kind in Rejection:
-        ingest.gateway.rejected(session, "whatever", kind)
+        ingest.gateway.rejected(connection, "whatever", kind)
         assert ingest.of_vendor("rejections_total", reason=kind.value) == 1
     assert ingest.frames("rejected", "unknown") == 5
 
@@ -211,7 +213,7 @@ def test_a_confirmed_packet_is_counted_when_redis_has_confirmed_it(ingest: Inges
     assert (ingest.frames("confirmed"), ingest.records("confirmed")) == (1, 3)
     assert (ingest.frames("confirmed", "12"), ingest.records("confirmed", "12")) == (1, 1)
     assert ingest.of_stream("append_in_flight_calls") == 0
-    assert ingest.of_stream("append_calls_total", outcome="confirmed") == 1
+    assert ingest.of_stream("append_calls_total", result="confirmed") == 1
     assert ingest.of_vendor("ack_latency_seconds_count") == 2
     assert ingest.of_vendor("ack_latency_seconds_sum") == pytest.approx(0.04)
     assert ingest.of_vendor("ack_latency_seconds_bucket", le="0.01") == 0
@@ -237,9 +239,9 @@ def test_a_packet_that_waits_for_redis_is_told(ingest: Ingest) -> None:
     waits = ingest.gateway.publish(packet())
     waits.addErrback(lambda _: None)
     ingest.clock.advance(0)
-    assert ingest.of_stream("append_waiting_packets") == 1
+    assert ingest.of_stream("append_waiting_frames") == 1
     ingest.publisher.stopService()
-    assert ingest.of_stream("append_waiting_packets") == 0
+    assert ingest.of_stream("append_waiting_frames") == 0
     assert ingest.frames("unconfirmed") == 1
 
 
@@ -249,7 +251,7 @@ def test_the_latency_of_a_packet_that_is_appended_again_counts_from_its_first_ti
     ingest.gateway.publish(packet())
     ingest.clock.advance(0)
     ingest.appends(Refused("OOM"))
-    assert ingest.of_stream("append_calls_total", outcome="refused") == 1
+    assert ingest.of_stream("append_calls_total", result="refused") == 1
     ingest.clock.advance(RETRY_DELAY)
     ingest.appends()
     assert ingest.of_vendor("ack_latency_seconds_sum") == pytest.approx(RETRY_DELAY)
@@ -260,8 +262,8 @@ def test_a_call_that_is_not_answered_is_told_from_one_that_is_refused(ingest: In
     ingest.gateway.publish(packet())
     ingest.clock.advance(0)
     ingest.appends(Unanswered("no answer"))
-    assert ingest.of_stream("append_calls_total", outcome="unanswered") == 1
-    assert ingest.of_stream("append_calls_total", outcome="refused") == 0
+    assert ingest.of_stream("append_calls_total", result="unanswered") == 1
+    assert ingest.of_stream("append_calls_total", result="refused") == 0
 
 
 def test_a_packet_without_records_is_one_that_is_empty(ingest: Ingest) -> None:
@@ -326,7 +328,7 @@ def test_the_last_heartbeat_is_told(ingest: Ingest) -> None:
 
 def test_no_label_grows_with_what_peers_send(ingest: Ingest) -> None:
     def series() -> int:
-        return sum(len(family.samples) for family in ingest.registry.collect())
+        return sum(len(family.samples) for family in ingest.metrics_registry.collect())
 
     ingest.gateway.publish(packet())
     ingest.clock.advance(0)

@@ -14,12 +14,12 @@ from tracker.ingestion.publisher import (
     MAX_RECORDS,
     RETRY_DELAY,
     STOP_TIMEOUT,
-    STUCK,
+    WATCHDOG_TIMEOUT,
     StreamPublisher,
 )
 from tracker.interfaces import NotAccepted
 from tracker.log.redis.writer import RedisWriter
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 from tracker.position import Entry
 
 STREAM = "telemetry:teltonika"
@@ -36,12 +36,12 @@ class Publishing:
         self.clock = Clock()
         self.redis = FakeRedis()
         self.reports: list[str | None] = []
-        self.pulse = Pulse(STUCK, self.clock.seconds)
+        self.watchdog = Watchdog(WATCHDOG_TIMEOUT, self.clock.seconds)
         self.publisher = StreamPublisher(
             self.clock,
             RedisWriter(self.redis, STREAM),  # type: ignore[arg-type]
             Condition(self.reports.append),
-            self.pulse,
+            self.watchdog,
         )
         self.publisher.startService()
 
@@ -356,13 +356,13 @@ def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing
 def test_it_is_stuck_when_what_waits_comes_to_no_end(publishing: Publishing) -> None:
     publishing.publish("a")
     publishing.turn()
-    publishing.clock.advance(STUCK)
-    assert not publishing.pulse.stuck
+    publishing.clock.advance(WATCHDOG_TIMEOUT)
+    assert not publishing.watchdog.expired
     publishing.clock.advance(1)
-    assert publishing.pulse.stuck
+    assert publishing.watchdog.expired
     publishing.answer()
-    publishing.clock.advance(10 * STUCK)
-    assert not publishing.pulse.stuck
+    publishing.clock.advance(10 * WATCHDOG_TIMEOUT)
+    assert not publishing.watchdog.expired
 
 
 def test_it_is_not_stuck_while_redis_is_away_or_refuses(publishing: Publishing) -> None:
@@ -370,12 +370,12 @@ def test_it_is_not_stuck_while_redis_is_away_or_refuses(publishing: Publishing) 
     publishing.publish("a")
     publishing.turn()
     publishing.last.cancel()  # the device has left, and another one comes
-    publishing.clock.advance(STUCK)
+    publishing.clock.advance(WATCHDOG_TIMEOUT)
     publishing.publish("b")
-    publishing.clock.advance(STUCK + 1)
-    assert not publishing.pulse.stuck
+    publishing.clock.advance(WATCHDOG_TIMEOUT + 1)
+    assert not publishing.watchdog.expired
     publishing.redis.return_()
-    for _ in range(int(2 * STUCK / RETRY_DELAY)):
+    for _ in range(int(2 * WATCHDOG_TIMEOUT / RETRY_DELAY)):
         publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
         publishing.clock.advance(RETRY_DELAY)
-    assert not publishing.pulse.stuck
+    assert not publishing.watchdog.expired

@@ -83,7 +83,7 @@ def test_an_address_at_its_share_is_a_detail_and_no_reason(watched: Watched) -> 
     while watched.limiter.admit("192.0.2.1") is None:
         pass
     assert watched.ready_after(60)
-    assert watched.watch.facts() == {
+    assert watched.watch.figures() == {
         "slots": 200,
         "in_use": 180,
         "per_address": 180,

@@ -15,7 +15,7 @@ DEVICE = b"356307042441013"
 
 
 def redis_with(*keys: str, owner: str) -> FakeRedis:
-    """Return a Redis that has these keys, and a registry with one device.
+    """Return a Redis that has these keys, and a device registry with one device.
 
     :param owner: the instance that the device is connected to.
     """

@@ -11,7 +11,7 @@ from twisted.internet.task import Clock
 from tests.unit.fakes import FakeRedis
 from tracker.janitor import role as janitor
 from tracker.janitor.orphans import Swept
-from tracker.observe.health import Condition, Pulse
+from tracker.observe.health import Condition, Watchdog
 
 
 class Sweeper:
@@ -37,7 +37,7 @@ class Keeper:
 
 def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
     clock = Clock()
-    pulse = Pulse(janitor.STUCK, clock.seconds)
+    watchdog = Watchdog(janitor.WATCHDOG_TIMEOUT, clock.seconds)
     sweeper = Sweeper()
     service = janitor.Janitor(
         clock=clock,
@@ -46,17 +46,17 @@ def test_a_long_round_of_a_janitor_is_stuck_when_a_step_has_no_end() -> None:
         sweeper=sweeper,  # type: ignore[arg-type]
         interval=60.0,
         condition=Condition(),
-        registry=CollectorRegistry(),
-        pulse=pulse,
+        metrics_registry=CollectorRegistry(),
+        watchdog=watchdog,
     )
     service.startService()
     for _ in range(100):
-        clock.advance(janitor.STUCK - 1)
-        assert not pulse.stuck
+        clock.advance(janitor.WATCHDOG_TIMEOUT - 1)
+        assert not watchdog.expired
         sweeper.step.callback(None)
     assert sweeper.steps == 101
-    clock.advance(janitor.STUCK + 1)
-    assert pulse.stuck
+    clock.advance(janitor.WATCHDOG_TIMEOUT + 1)
+    assert watchdog.expired
 
 
 def test_a_summary_tells_what_was_done_and_nothing_else() -> None:

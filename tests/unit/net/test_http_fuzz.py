@@ -27,7 +27,7 @@ from tracker.net.probes import health_site
 from tracker.net.reports import HTTPReports
 from tracker.net.waits import IDLE_TIMEOUT, READ_TIMEOUT
 from tracker.observe.health import Health
-from tracker.observe.metrics import make_registry
+from tracker.observe.metrics import make_metrics_registry
 from tracker.observe.ratelimit import MAX_LINES
 
 #: Requests to each site.
@@ -170,7 +170,7 @@ def test_mutated_requests_are_answered_or_cut_off(make: Callable[[], Target]) ->
 
 def test_metrics_are_written_for_every_accepted_header() -> None:
     """What their client raises is raised in a thread, and logged with a traceback."""
-    app = make_wsgi_app(make_registry())
+    app = make_wsgi_app(make_metrics_registry())
     chance = random.Random("metrics")
     good = (
         b"application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=1.0.0;escaping=dots"

@@ -13,8 +13,8 @@ from tracker.observe.ratelimit import MAX_LINES
 
 
 def test_every_refusal_is_counted_and_a_few_are_logged() -> None:
-    registry = CollectorRegistry()
-    reports = HTTPReports(clock := Clock(), "console", "console", registry)
+    metrics_registry = CollectorRegistry()
+    reports = HTTPReports(clock := Clock(), "console", "console", metrics_registry)
     with capturedLogs() as logged:
         for refusal in Refusal:
             for _ in range(MAX_LINES):
@@ -28,7 +28,7 @@ def test_every_refusal_is_counted_and_a_few_are_logged() -> None:
         f"(and {suppressed} more, not shown)"
     )
     for refusal in Refusal:
-        counted = registry.get_sample_value(
+        counted = metrics_registry.get_sample_value(
             "tracker_console_refused_total", {"reason": refusal.value}
         )
         assert counted == MAX_LINES + (refusal is Refusal.ADDRESS)

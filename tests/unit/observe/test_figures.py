@@ -47,9 +47,9 @@ class Collector:
 
 
 def test_families_become_text() -> None:
-    registry = CollectorRegistry()
-    registry.register(Collector())
-    text = generate_latest(registry).decode()
+    metrics_registry = CollectorRegistry()
+    metrics_registry.register(Collector())
+    text = generate_latest(metrics_registry).decode()
     assert [line for line in text.splitlines() if not line.startswith("#")] == [
         'things_total{where="here"} 3.0',
         "some 1.5",

@@ -197,27 +197,27 @@ def test_a_detail_may_have_the_name_of_a_condition_but_of_no_other_detail() -> N
 def test_a_pulse_that_stops_is_stuck_and_one_that_rests_is_not() -> None:
     clock = Clock()
     health = Health(clock.seconds)
-    pulse = health.pulse("loop", 60)
+    watchdog = health.watchdog("loop", 60)
     clock.advance(1000)
     assert health.ready
-    pulse.beat()
+    watchdog.reset()
     clock.advance(60)
     assert health.stuck == []
     clock.advance(1)
     assert health.stuck == ["loop"]
     assert health.reasons == {"loop": "is stuck, and needs a restart"}
-    pulse.beat()
+    watchdog.reset()
     assert health.ready
-    pulse.rest()
+    watchdog.suspend()
     clock.advance(1000)
     assert health.ready
 
 
 def test_two_pulses_of_one_name_are_a_mistake() -> None:
     health = Health()
-    health.pulse("loop", 1)
-    with pytest.raises(ValueError, match="two pulses of one name: loop"):
-        health.pulse("loop", 1)
+    health.watchdog("loop", 1)
+    with pytest.raises(ValueError, match="two watchdogs of one name: loop"):
+        health.watchdog("loop", 1)
 
 
 def test_it_is_known_what_it_waits_for_once_a_condition_has_a_reason() -> None:

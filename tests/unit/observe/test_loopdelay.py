@@ -12,12 +12,14 @@ from tracker.observe.loopdelay import INTERVAL, LoopDelay
 class Watched:
     def __init__(self) -> None:
         self.clock = Clock()
-        self.registry = CollectorRegistry()
-        self.delay = LoopDelay(self.clock, self.registry)
+        self.metrics_registry = CollectorRegistry()
+        self.delay = LoopDelay(self.clock, self.metrics_registry)
         self.delay.startService()
 
     def value(self, what: str, **labels: str) -> float:
-        found = self.registry.get_sample_value(f"tracker_event_loop_delay_seconds_{what}", labels)
+        found = self.metrics_registry.get_sample_value(
+            f"tracker_event_loop_delay_seconds_{what}", labels
+        )
         assert found is not None
         return found
 

@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 from tracker.net.reports import HTTPReports
 from tracker.observe.health import Health
 from tracker.observe.loopdelay import LoopDelay
-from tracker.observe.metrics import HealthMetrics, make_registry
+from tracker.observe.metrics import HealthMetrics, make_metrics_registry
 from tracker.tap import Options
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.rst"
@@ -49,19 +49,19 @@ def registry_of(
     options = Options()
     given = [one.format(token) for one in ROLES[role]] if arguments is None else arguments
     options.parseOptions([role, *given])
-    registry, health = make_registry(), Health()
-    HealthMetrics(health, registry)
-    HTTPReports(reactor, "health port", "health_port", registry)
-    LoopDelay(reactor, registry)
+    metrics_registry, health = make_metrics_registry(), Health()
+    HealthMetrics(health, metrics_registry)
+    HTTPReports(reactor, "health port", "health_port", metrics_registry)
+    LoopDelay(reactor, metrics_registry)
     role_options: Any = options.subOptions
     role_options.levels = role_options.log_levels()
-    role_options.build(reactor, health, registry, lambda reason: None)
-    return registry
+    role_options.build(reactor, health, metrics_registry, lambda reason: None)
+    return metrics_registry
 
 
-def registered(registry: CollectorRegistry) -> Iterator[Metric]:
+def registered(metrics_registry: CollectorRegistry) -> Iterator[Metric]:
     """Every metric that there is, or may be later."""
-    for collector in registry._collector_to_names:
+    for collector in metrics_registry._collector_to_names:
         labels = getattr(collector, "_labelnames", None)
         for family in collector.collect():
             suffix = {"counter": "_total", "info": "_info"}.get(family.type, "")
@@ -107,7 +107,7 @@ def test_names_follow_prometheus_conventions() -> None:
 
 def test_no_label_can_be_of_a_device() -> None:
     bounded = {
-        *("vendor", "state", "result", "reason", "codec", "outcome", "stream", "group", "consumer"),
+        *("vendor", "state", "result", "reason", "codec", "stream", "group", "consumer"),
         *("status", "fate", "condition", "version", "python", "twisted"),
         *("method", "part", "hook"),
     }

@@ -29,20 +29,20 @@ class Guarded:
         )
         self.clock = Clock()
         self.reports: list[str | None] = []
-        self.registry = CollectorRegistry()
+        self.metrics_registry = CollectorRegistry()
         redis: Any = self.redis
         DriftGuard(
             self.clock,
             redis,
             ["telemetry:teltonika"],
             Condition(self.reports.append),
-            registry=self.registry,
+            metrics_registry=self.metrics_registry,
         ).startService()
         self.redis.return_()
 
     @property
     def unread(self) -> float | None:
-        return self.registry.get_sample_value("tracker_unread_streams")
+        return self.metrics_registry.get_sample_value("tracker_unread_streams")
 
 
 def consumer(idle: int) -> list[Any]:

@@ -28,8 +28,8 @@ class Watched:
     def __init__(self) -> None:
         self.clock = Clock()
         self.redis = cast("Any", FakeRedis())
-        self.registry = CollectorRegistry()
-        self.watch = RedisWatch(self.clock, self.redis, self.registry)
+        self.metrics_registry = CollectorRegistry()
+        self.watch = RedisWatch(self.clock, self.redis, self.metrics_registry)
         self.watch.startService()
 
     def reply(self, answer: Any) -> None:
@@ -41,7 +41,7 @@ class Watched:
             asked.callback(answer)
 
     def value(self, name: str) -> float | None:
-        return self.registry.get_sample_value(f"tracker_redis_{name}")
+        return self.metrics_registry.get_sample_value(f"tracker_redis_{name}")
 
 
 def test_figures_are_metrics() -> None:

@@ -36,13 +36,13 @@ class Systemd:
 
 
 class Supervised:
-    """A process with one condition and one pulse."""
+    """A process with one condition and one watchdog."""
 
     def __init__(self) -> None:
         self.clock = Clock()
         self.health = Health(self.clock.seconds)
         self.redis = self.health.condition("redis")
-        self.pulse = self.health.pulse("loop", 60)
+        self.watchdog = self.health.watchdog("loop", 60)
         self.systemd = Systemd()
         notifier: Notifier = self.systemd  # type: ignore[assignment]
         self.service = Supervision(self.clock, notifier, self.health)
@@ -118,15 +118,15 @@ def test_it_lives_twice_in_the_time_of_the_watchdog(supervised: Supervised) -> N
 def test_an_outage_is_no_reason_for_a_restart(supervised: Supervised) -> None:
     supervised.systemd.told()
     supervised.redis.fails("Connection refused")
-    supervised.pulse.beat()
-    supervised.pulse.rest()  # it waits for Redis
+    supervised.watchdog.reset()
+    supervised.watchdog.suspend()  # it waits for Redis
     assert supervised.beats(1000 * WATCHDOG) == 2000
 
 
 def test_what_is_stuck_lives_no_more(supervised: Supervised) -> None:
     supervised.systemd.told()
     supervised.redis.met()
-    supervised.pulse.beat()
+    supervised.watchdog.reset()
     assert supervised.beats(60) == 4
     with capturedLogs() as logged:
         assert supervised.beats(100 * WATCHDOG) == 0
@@ -137,10 +137,10 @@ def test_what_is_stuck_lives_no_more(supervised: Supervised) -> None:
 
 
 def test_what_was_only_late_lives_on_at_once(supervised: Supervised) -> None:
-    supervised.pulse.beat()
+    supervised.watchdog.reset()
     supervised.beats(100)
     assert supervised.beats(10) == 0
-    supervised.pulse.beat()
+    supervised.watchdog.reset()
     assert supervised.beats(1.5) == 1
 
 

@@ -124,14 +124,15 @@ def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str) ->
             "no: cannot be read: No such file or directory",
         ),
         (("--control", "tcp:0:plaintext=1:clientCA=no"), "unknown argument 'clientCA'"),
-        (("--control-roles", "roles"), "--control-roles: goes with --control"),
+        (("--control-permissions", "permissions"), "--control-permissions: goes with --control"),
         (
-            ("--control", "tcp:0:plaintext=1", "--control-roles", "no"),
-            "--control-roles: no: cannot be read: No such file or directory",
+            ("--control", "tcp:0:plaintext=1", "--control-permissions", "no"),
+            "--control-permissions: no: cannot be read: No such file or directory",
         ),
         (
-            ("--control", "tcp:0:plaintext=1", "--control-roles", "roles"),
-            "--control-roles: roles: line 1: the role must be read or operate, not 'rules'",
+            ("--control", "tcp:0:plaintext=1", "--control-permissions", "permissions"),
+            "--control-permissions: permissions: line 1: "
+            "the permission must be read or operate, not 'rules'",
         ),
         (("--log-level", "loud"), "--log-level: the level must be one of debug, info, warn"),
     ],
@@ -140,7 +141,7 @@ def test_a_mistake_about_the_control_port_is_told_in_one_line(
     arguments: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "roles").write_text("admin rules\n")
+    (tmp_path / "permissions").write_text("admin rules\n")
     with pytest.raises(SystemExit) as exit_:
         service("ingest", "--listen", "teltonika=tcp:0", *arguments)
     message = str(exit_.value)

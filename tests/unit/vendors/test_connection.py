@@ -14,7 +14,7 @@ from tests.unit.vendors.lines import DEVICE, LOGIN, SETTLES, LineTalk, ask, logg
 from tracker.command import Answer
 from tracker.interfaces import (
     Admission,
-    ISession,
+    IConnection,
     NotAccepted,
     Rejection,
     Traffic,
@@ -31,7 +31,7 @@ SLOW = Limits(message_rate=1, message_burst=2, buffer_bytes=64, idle_timeout=100
 
 
 def test_it_keeps_to_its_interfaces(online: LineTalk) -> None:
-    assert verifyObject(ISession, online.protocol)
+    assert verifyObject(IConnection, online.protocol)
     assert verifyObject(IPushProducer, online.protocol)
 
 
@@ -82,7 +82,9 @@ def test_the_same_login_again_is_accepted_in_a_turn_of_its_own(online: LineTalk)
 
 def test_a_login_without_an_answer_may_be_repeated(talk: LineTalk) -> None:
     shown: list[tuple[Traffic, bytes]] = []
-    talk.gateway.told_of_login = lambda session: session.observe(lambda *what: shown.append(what))
+    talk.gateway.told_of_login = lambda connection: connection.observe(
+        lambda *what: shown.append(what)
+    )
     talk.send(b"hail device-1\nhail device-1\nrecords A\n")
     assert published(talk) == ["A"]
     talk.confirm()

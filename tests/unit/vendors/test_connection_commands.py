@@ -11,9 +11,9 @@ from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.lines import DEVICE, LOGIN, SETTLES, LineTalk, ask, logged_in, published
 from tracker.command import CommandFrame
 from tracker.interfaces import (
+    ConnectionEnded,
+    ConnectionFigures,
     NotAccepted,
-    SessionEnded,
-    SessionFacts,
     Traffic,
 )
 from tracker.vendors.throttle import MESSAGES_UNDER_WAY
@@ -83,7 +83,7 @@ def test_no_command_is_written_to_a_connection_that_retires(online: LineTalk, la
     online.protocol.retire()
     online.confirm()
     online.send(last[2:])
-    assert came == [SessionEnded]
+    assert came == [ConnectionEnded]
     assert b"command" not in online.answer()
     assert online.closed
 
@@ -92,8 +92,8 @@ def test_no_command_is_written_to_a_connection_that_retires(online: LineTalk, la
 def test_who_waits_to_write_learns_of_the_end(online: LineTalk, end: str) -> None:
     came = ask(online)
     getattr(online.protocol if end == "close" else online, end)()
-    assert came == [SessionEnded]
-    assert ask(online) == [SessionEnded]
+    assert came == [ConnectionEnded]
+    assert ask(online) == [ConnectionEnded]
     assert online.timers == 0
 
 
@@ -115,7 +115,7 @@ def test_the_facts_are_those_of_the_device(online: LineTalk) -> None:
     online.clock.advance(5)
     online.send(b"records A B\nnote C\n")
     size = len(LOGIN) + len(b"records A B\nnote C\n")
-    assert online.protocol.facts() == SessionFacts(0.0, 5.0, "lines", 2, size)
+    assert online.protocol.figures() == ConnectionFigures(0.0, 5.0, "lines", 2, size)
     assert online.gateway.tally.bytes_received == size
 
 

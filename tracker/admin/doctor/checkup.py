@@ -126,7 +126,7 @@ def _checks(server: Server, clock: IReactorTime) -> list[Check]:
         ("dead-letters", partial(streams.dead, traffic)),
         ("orphaned-commands", partial(leftovers.orphans, traffic)),
         ("waiting-commands", partial(leftovers.commands, traffic, clock)),
-        ("registry", partial(leftovers.registry, traffic)),
+        ("device-registry", partial(leftovers.device_registry, traffic)),
     ]
 
 

@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.admin.doctor.streams import Traffic
 from tracker.command import BadCommand, Command
-from tracker.commands.registry import connections
+from tracker.commands.deviceregistry import connections
 from tracker.commands.streams import outbound_entries, outbound_streams, waiting_devices
 from tracker.errors import Refused
 from tracker.keys import outbound, waiting_commands
@@ -28,17 +28,17 @@ _LOOKED_AT: Final = 200
 _JANITOR: Final = "systemctl start tracker-janitor"
 
 
-async def registry(traffic: Traffic) -> Finding:
+async def device_registry(traffic: Traffic) -> Finding:
     """Check that devices are registered at living instances only."""
     living = await traffic.living()
     owners: Counter[str] = Counter()
     async for page in connections(traffic.server.redis):
         owners.update(page.values())
     stale = {name: count for name, count in owners.items() if name not in living}
-    return judge_registry(owners.total(), stale)
+    return judge_device_registry(owners.total(), stale)
 
 
-def judge_registry(devices: int, stale: Mapping[str, int]) -> Finding:
+def judge_device_registry(devices: int, stale: Mapping[str, int]) -> Finding:
     """Judge the number of devices at instances that are gone (name → number)."""
     if not stale:
         return ok(f"{devices} devices, all at living instances")

@@ -1,6 +1,6 @@
 // What the server is asked, and who we are to it.
 
-export const session = { operator: null, role: "", sends: false, token: "", asks: false };
+export const session = { operator: null, permission: "", sends: false, token: "", asks: false };
 
 export class ApiError extends Error {
   constructor(status, message) {

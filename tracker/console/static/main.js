@@ -43,7 +43,7 @@ function put(next) {
 }
 
 function route() {
-  if (!session.role) return;
+  if (!session.permission) return;
   const [, page = "", id = ""] = location.hash.split("/");
   for (const link of nav.querySelectorAll("a")) {
     const here = link.getAttribute("href") === (page ? `#/${page}` : "#/");
@@ -58,7 +58,7 @@ function route() {
 function loggedOut() {
   if (part instanceof Login) return;
   live.stop();
-  session.role = "";
+  session.permission = "";
   nav.hidden = who.hidden = true;
   put(new Login(enter));
 }
@@ -75,7 +75,7 @@ function enter() {
 // Asks who we are; fails where nobody answers.
 async function begin() {
   await refreshSession();
-  if (!session.role) {
+  if (!session.permission) {
     loggedOut();
     throw new Error("logged out");
   }
@@ -94,7 +94,7 @@ async function first() {
   enter();
 }
 
-whenLoggedOut(() => refreshSession().then(() => { if (!session.role) loggedOut(); }, () => {}));
+whenLoggedOut(() => refreshSession().then(() => { if (!session.permission) loggedOut(); }, () => {}));
 window.addEventListener("hashchange", route);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();

@@ -206,7 +206,7 @@ function instanceTable() {
       { title: "Connections", class: "n", cell: (row) => number(row.control.connections ?? row.connections) },
       { title: "State", cell: stateOf },
       { title: "Up for", class: "n", cell: (row) => ({ ...ago(row.started_at), text: ago(row.started_at).text.replace(" ago", "") }) },
-      { title: "Control port", cell: (row) => (row.control.role ? row.control.role : { pill: "dim", text: "no answer", title: row.control.why }) },
+      { title: "Control port", cell: (row) => (row.control.permission ? row.control.permission : { pill: "dim", text: "no answer", title: row.control.why }) },
       { title: "Version", cell: (row) => row.version || NOTHING },
     ],
   });
@@ -214,7 +214,7 @@ function instanceTable() {
 
 function stateOf(row) {
   if (row.control.draining) return { pill: "warn", text: "draining" };
-  return row.control.role ? { pill: "good", text: "serving" } : { pill: "dim", text: "alive" };
+  return row.control.permission ? { pill: "good", text: "serving" } : { pill: "dim", text: "alive" };
 }
 
 function consumerTable() {

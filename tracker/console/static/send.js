@@ -61,7 +61,7 @@ export class Send {
 }
 
 function why() {
-  if (session.role !== "operate") return "You may look, but not send commands.";
+  if (session.permission !== "operate") return "You may look, but not send commands.";
   if (!session.mayOperate) return "This console was told to send no commands (--no-commands).";
-  return "No control port has let this console send commands yet: it needs the role operate there.";
+  return "No control port has let this console send commands yet: it needs the permission operate there.";
 }

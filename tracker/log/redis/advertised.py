@@ -42,7 +42,7 @@ _PAGE: Final = 100
 
 
 @frozen
-class Beat:
+class InstanceHeartbeat:
     """The latest heartbeat of an instance."""
 
     instance_id: str
@@ -76,7 +76,7 @@ class Advertised:
 
 async def heartbeats(
     redis: RedisConnection, malformed: dict[str, str] | None = None, max_aged: int = MAX_INSTANCES
-) -> list[Beat]:
+) -> list[InstanceHeartbeat]:
     """Return the heartbeats of all living instances, sorted by instance id.
 
     :param malformed: receives the keys of malformed heartbeats, and what is wrong with each.
@@ -88,15 +88,18 @@ async def heartbeats(
         for instance_id, facts in page.items()
     ]
     found.sort(key=lambda beat: beat[0])
-    beats = []
+    listed = []
     for start in range(0, len(found), _PAGE):
         page = found[start : start + _PAGE]
         aged = page if start < max_aged else []
         left = await pipelined(redis, (("PTTL", heartbeat(name)) for name, _ in aged))
         ages = [_age(milliseconds) for milliseconds in left]
         ages += [0.0] * (len(page) - len(ages))
-        beats += [Beat(name, age, facts) for (name, facts), age in zip(page, ages, strict=True)]
-    return beats
+        listed += [
+            InstanceHeartbeat(name, age, facts)
+            for (name, facts), age in zip(page, ages, strict=True)
+        ]
+    return listed
 
 
 def _age(left: Any) -> float:
@@ -182,11 +185,11 @@ async def _pages(
             page = names[start : start + _PAGE]
             # Unlike GET, MGET returns nil for a key of another type.
             answers = await redis.execute("MGET", *map(heartbeat, page))
-            beats = dict(zip(page, answers, strict=True))
+            listed = dict(zip(page, answers, strict=True))
             if malformed is not None:
-                await _note_other_types(redis, beats, malformed)
+                await _note_other_types(redis, listed, malformed)
             found = {}
-            for name, beat in beats.items():
+            for name, beat in listed.items():
                 if beat is not None:  # otherwise it has expired meanwhile
                     size += len(beat)
                     found[name] = _facts(name, beat, malformed) if size <= MAX_BEATS else {}
@@ -195,9 +198,9 @@ async def _pages(
 
 
 async def _note_other_types(
-    redis: RedisConnection, beats: Mapping[str, bytes | None], malformed: dict[str, str]
+    redis: RedisConnection, listed: Mapping[str, bytes | None], malformed: dict[str, str]
 ) -> None:
-    missing = [heartbeat(name) for name, beat in beats.items() if beat is None]
+    missing = [heartbeat(name) for name, beat in listed.items() if beat is None]
     for key in await existing(redis, missing):
         _note(malformed, key, "not a string")
 

@@ -48,7 +48,7 @@ class LagWatch(RedisTimer):
     :param streams: streams that the group ``processor`` has to read.
     :param others: streams that need no group.
     :param health: gets the detail ``lag``.
-    :param registry: gets the metrics.
+    :param metrics_registry: gets the metrics.
     """
 
     _log = Logger()
@@ -60,7 +60,7 @@ class LagWatch(RedisTimer):
         streams: Iterable[str],
         *,
         health: Health,
-        registry: CollectorRegistry,
+        metrics_registry: CollectorRegistry,
         others: Iterable[str] = (),
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._look)
@@ -70,7 +70,7 @@ class LagWatch(RedisTimer):
         self._streams = sorted(self._processed.union(others))
         self._looks: dict[str, _Look] = {}
         health.detail("lag", self._tell)
-        registry.register(self)
+        metrics_registry.register(self)
 
     async def _look(self) -> None:
         for stream in self._streams:

@@ -31,9 +31,13 @@ class Watched:
         self.clock.advance(1000)
         self.redis = cast("Any", FakeRedis())
         self.health = Health()
-        self.registry = CollectorRegistry()
+        self.metrics_registry = CollectorRegistry()
         self.watch = LagWatch(
-            self.clock, self.redis, streams or (STREAM,), health=self.health, registry=self.registry
+            self.clock,
+            self.redis,
+            streams or (STREAM,),
+            health=self.health,
+            metrics_registry=self.metrics_registry,
         )
 
     def reply(self, *answers: Any) -> None:
@@ -46,7 +50,7 @@ class Watched:
                 asked.callback(one)
 
     def value(self, name: str, **labels: str) -> float | None:
-        return self.registry.get_sample_value(name, {"stream": STREAM, **labels})
+        return self.metrics_registry.get_sample_value(name, {"stream": STREAM, **labels})
 
     @property
     def lag(self) -> Any:
@@ -197,18 +201,18 @@ def test_of_other_streams_no_group_is_expected() -> None:
         watched.redis,
         (),
         health=Health(),
-        registry=CollectorRegistry(),
+        metrics_registry=CollectorRegistry(),
         others=["commands:responses"],
     )
     other.startService()
     watched.reply([*answer()[:2], []])
-    registry = CollectorRegistry()
-    registry.register(other)
+    metrics_registry = CollectorRegistry()
+    metrics_registry.register(other)
     where = {"stream": "commands:responses"}
-    assert registry.get_sample_value("tracker_stream_entries", where) == 50
+    assert metrics_registry.get_sample_value("tracker_stream_entries", where) == 50
     assert not [
         sample
-        for family in registry.collect()
+        for family in metrics_registry.collect()
         for sample in family.samples
         if sample.name == "tracker_group_live_consumers"
     ]

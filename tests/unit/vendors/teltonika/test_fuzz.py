@@ -24,7 +24,7 @@ from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika import golden_7
 from tests.unit.vendors.teltonika.conversation import is_message
 from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, LOGIN
-from tracker.interfaces import NotAccepted, SessionEnded
+from tracker.interfaces import ConnectionEnded, NotAccepted
 from tracker.limits import Limits
 from tracker.position import Entry, iso_milliseconds
 from tracker.vendors.connection import ConnectionFactory
@@ -247,7 +247,7 @@ class Connection:
 
     def no_turn(self, failure: Failure) -> None:
         self.wanted = False
-        failure.trap(SessionEnded)
+        failure.trap(ConnectionEnded)
         assert self.protocol._exchange.status.state is State.CLOSED
 
     def check(self) -> None:

@@ -6,7 +6,7 @@ import pytest
 from zope.interface.verify import verifyObject
 
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame
-from tracker.interfaces import Admission, IGateway, ISession
+from tracker.interfaces import Admission, IConnection, IGateway
 from tracker.vendors.teltonika.frame import encode_frame
 
 
@@ -17,7 +17,7 @@ def talk() -> Conversation:
 
 def test_the_doubles_keep_to_the_interfaces(talk: Conversation) -> None:
     verifyObject(IGateway, talk.gateway)
-    verifyObject(ISession, talk.protocol)
+    verifyObject(IConnection, talk.protocol)
 
 
 def test_a_login_is_answered_with_one_byte(talk: Conversation) -> None:

@@ -20,7 +20,7 @@ from tests.unit.vendors.teltonika.turns import (
     resume,
 )
 from tracker.command import Answer
-from tracker.interfaces import ISession, NotAccepted
+from tracker.interfaces import IConnection, NotAccepted
 from tracker.position import Entry
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, NACK, Message, encode_message
@@ -132,7 +132,7 @@ def test_who_is_told_an_answer_may_ask_for_a_turn(at_once: bool) -> None:
     turns: list[Turn] = []
 
     class Answering(FakeGateway):
-        def answered(self, session: ISession, answer: Answer) -> None:
+        def answered(self, connection: IConnection, answer: Answer) -> None:
             turns.append(Turn(asking))
 
     asking = Conversation(LIMITS, Answering())

@@ -30,7 +30,9 @@ def test_a_session_makes_commands_for_its_device(online: Conversation) -> None:
 def test_a_session_does_so_as_soon_as_its_gateway_is_told_of_it(talk: Conversation) -> None:
     # The command may have waited for its turn on an older connection, which ends by that.
     made = []
-    talk.gateway.told_of_login = lambda session: made.append(session.command_frame("getver", ""))
+    talk.gateway.told_of_login = lambda connection: made.append(
+        connection.command_frame("getver", "")
+    )
     talk.send(LOGIN)
     assert made == [CommandFrame("12", COMMAND)]
     assert talk.answer() == b"\x01"

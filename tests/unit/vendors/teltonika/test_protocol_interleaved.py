@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame, message
-from tracker.interfaces import SessionEnded
+from tracker.interfaces import ConnectionEnded
 from tracker.limits import Limits
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.commands import command_frame
@@ -236,7 +236,7 @@ def test_wherever_a_connection_ends_no_command_is_left(
     asked_in_vain = run.waiting is not None
     run.talk.lose()
     assert run.waiting is None
-    assert not asked_in_vain or run.failures[-1].check(SessionEnded)
+    assert not asked_in_vain or run.failures[-1].check(ConnectionEnded)
     run.confirm(1000)
     run.wait(60)
     assert run.broken == []

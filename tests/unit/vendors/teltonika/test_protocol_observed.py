@@ -1,4 +1,4 @@
-"""A session that is looked at from outside: its traffic, its facts, and its retirement."""
+"""A connection that is looked at from outside: its traffic, its facts, and its retirement."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.vendors.teltonika.conversation import (
     frame,
     message,
 )
-from tracker.interfaces import Admission, ISession, NotAccepted, SessionFacts, Traffic
+from tracker.interfaces import Admission, ConnectionFigures, IConnection, NotAccepted, Traffic
 from tracker.limits import Limits
 from tracker.vendors.silence import CLOSE_GRACE
 from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
@@ -42,14 +42,14 @@ def watched(talk: Conversation) -> Told:
 
 
 def test_it_keeps_to_the_interface(online: Conversation) -> None:
-    assert verifyObject(ISession, online.protocol)
+    assert verifyObject(IConnection, online.protocol)
 
 
 # Facts.
 
 
 def test_the_facts_begin_with_the_login(online: Conversation) -> None:
-    assert online.protocol.facts() == SessionFacts(10.0, 10.0, "", 0, len(LOGIN))
+    assert online.protocol.figures() == ConnectionFigures(10.0, 10.0, "", 0, len(LOGIN))
 
 
 def test_the_facts_tell_what_was_received(online: Conversation) -> None:
@@ -59,25 +59,29 @@ def test_the_facts_tell_what_was_received(online: Conversation) -> None:
     online.clock.advance(5)
     online.send(frame(3))
     received = len(LOGIN + frame(1, 2) + frame(3))
-    assert online.protocol.facts() == SessionFacts(10.0, 20.0, "8", 3, received)
+    assert online.protocol.figures() == ConnectionFigures(10.0, 20.0, "8", 3, received)
 
 
 def test_a_message_is_no_record(online: Conversation) -> None:
     online.clock.advance(5)
     online.send(message())
-    assert online.protocol.facts() == SessionFacts(10.0, 15.0, "12", 0, len(LOGIN + message()))
+    assert online.protocol.figures() == ConnectionFigures(
+        10.0, 15.0, "12", 0, len(LOGIN + message())
+    )
 
 
 def test_what_is_not_whole_counts_as_bytes_only(online: Conversation) -> None:
     online.clock.advance(5)
     online.send(frame(1)[:-1])
-    assert online.protocol.facts() == SessionFacts(10.0, 10.0, "", 0, len(LOGIN + frame(1)) - 1)
+    assert online.protocol.figures() == ConnectionFigures(
+        10.0, 10.0, "", 0, len(LOGIN + frame(1)) - 1
+    )
 
 
 def test_a_ping_is_heard(online: Conversation) -> None:
     online.clock.advance(5)
     online.send(b"\xff")
-    assert online.protocol.facts() == SessionFacts(10.0, 15.0, "", 0, len(LOGIN) + 1)
+    assert online.protocol.figures() == ConnectionFigures(10.0, 15.0, "", 0, len(LOGIN) + 1)
 
 
 # Observing.
@@ -121,9 +125,9 @@ def test_the_answer_to_a_login_is_told_to_who_watches_by_then() -> None:
     told: Told = []
 
     class Watching(FakeGateway):
-        def login(self, session: ISession, device_id: str) -> Admission:
-            session.observe(lambda *what: told.append(what))
-            return super().login(session, device_id)
+        def login(self, connection: IConnection, device_id: str) -> Admission:
+            connection.observe(lambda *what: told.append(what))
+            return super().login(connection, device_id)
 
     talk = Conversation(gateway=Watching())
     talk.send(LOGIN)

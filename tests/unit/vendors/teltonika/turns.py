@@ -6,7 +6,7 @@ from twisted.python.failure import Failure
 
 from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation
-from tracker.interfaces import Admission, ISession, SessionEnded
+from tracker.interfaces import Admission, ConnectionEnded, IConnection
 from tracker.limits import Limits
 from tracker.vendors.teltonika.commands import command_frame
 
@@ -42,7 +42,7 @@ class Turn:
     @property
     def ended(self) -> bool:
         """Whether it has failed because the connection has ended."""
-        return self.failure is not None and self.failure.check(SessionEnded) is not None
+        return self.failure is not None and self.failure.check(ConnectionEnded) is not None
 
 
 def resume(talk: Conversation) -> None:
@@ -69,9 +69,9 @@ def _end_by_garbage(talk: Conversation) -> None:
 
 def _end_by_another_connection(talk: Conversation) -> None:
     class Superseding(FakeGateway):
-        def login(self, session: ISession, device_id: str) -> Admission:
+        def login(self, connection: IConnection, device_id: str) -> Admission:
             talk.protocol.close()
-            return super().login(session, device_id)
+            return super().login(connection, device_id)
 
     Conversation(LIMITS, Superseding()).send(LOGIN)
 

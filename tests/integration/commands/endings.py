@@ -15,7 +15,7 @@ from tests.integration.commands.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import fields
-from tracker.command import EXPIRED, Command, Outcome, Reason, Status
+from tracker.command import EXPIRED, Command, Reason, Status, StatusUpdate
 from tracker.commands.ledger import CommandLedger, Step
 from tracker.log.entries import Delivered
 
@@ -23,7 +23,7 @@ DAY_MS: Final = 86_400_000
 
 STREAM: Final = outbound("one")
 
-ANSWERED: Final = Outcome(Status.RESPONDED, response="INI:2026/1/1")
+ANSWERED: Final = StatusUpdate(Status.RESPONDED, response="INI:2026/1/1")
 
 DOUBT: Final = ("c1", "failed", "in_doubt")
 
@@ -32,13 +32,13 @@ RESPONDED: Final = ("c1", "responded", "")
 Act = Callable[[CommandLedger, Delivered, Command], Awaitable[Any]]
 
 
-def fate(redis: RedisServer, command_id: str = "c1") -> str | None:
+def record_of(redis: RedisServer, command_id: str = "c1") -> str | None:
     value: bytes | None = redis.client.get(sent(command_id))
     return None if value is None else value.decode()
 
 
 def remembered(redis: RedisServer, clock: Clock, command: Command) -> bool:
-    """Whether its fate is, until a day after nobody could write it any more."""
+    """Whether its record_of is, until a day after nobody could write it any more."""
     left = redis.client.pttl(sent(command.command_id))
     until_expiry = command.expires_at - clock.seconds() * 1000
     return bool(left > DAY_MS - 20_000 and left > until_expiry + DAY_MS - 20_000)
@@ -94,8 +94,8 @@ async def finish_written(ledger: CommandLedger, entry: Delivered, command: Comma
 
 
 async def refuse(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
-    outcome = Outcome.failed(Reason.MALFORMED, "no such thing")
-    return await ledger.refuse(entry, command.command_id, command.device_id, outcome)
+    update = StatusUpdate.failed(Reason.MALFORMED, "no such thing")
+    return await ledger.refuse(entry, command.command_id, command.device_id, update)
 
 
 async def offer(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:

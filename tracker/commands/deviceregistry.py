@@ -22,9 +22,9 @@ _MAX_NAME: Final = 1000
 # KEYS: the vendors. ARGV: an instance, then for each device: its ID, 1 (is there) or 0 (is not)
 # and its vendor (or empty, if that is not known). Only an entry that names this instance is
 # removed: the device may have moved to another one. Vendors are for display: if their key is
-# not a hash (pcall), the registry is right all the same. Commands that have waited for a device
-# are moved last: an error with those of one device stops neither the registry nor the other
-# devices, and the janitor tries again.
+# not a hash (pcall), the device registry is right all the same. Commands that have waited for a
+# device are moved last: an error with those of one device stops neither the device registry nor
+# the other devices, and the janitor retries.
 _STATE: Final = Script(
     MOVING
     + """\
@@ -43,7 +43,7 @@ end
 """
 )
 
-# KEYS: the registry, the heartbeat of an instance, the vendors. ARGV: the instance, devices.
+# KEYS: the device registry, the heartbeat of an instance, the vendors. ARGV: the instance, devices.
 _SWEEP: Final = Script("""\
 local removed = 0
 if redis.call('EXISTS', KEYS[2]) == 1 then return removed end

@@ -354,7 +354,7 @@ def test_a_message_past_its_limit_ends_the_connection_before_it_is_there() -> No
     assert "201 is over the limit" in talk.reason
 
 
-# The end of a session with a packet under way.
+# The end of a connection with a packet under way.
 
 
 @pytest.mark.parametrize("lingers", [False, True])

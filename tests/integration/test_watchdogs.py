@@ -34,7 +34,7 @@ ROW = "00000000-0000-4000-8000-000000000001"
 
 
 class Time:
-    """What pulses are measured by; it goes on when the test says so."""
+    """What watchdogs are measured by; it goes on when the test says so."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -104,16 +104,16 @@ async def test_a_sink_that_never_answers_is_stuck_in(redis: RedisServer) -> None
     running = processing(redis, sink)
     await running.ready()
     await until(lambda: lag(redis) == 5, "they are read")
-    running.time.passes(consumer.STUCK)
+    running.time.passes(consumer.WATCHDOG_TIMEOUT)
     assert running.health.stuck == []
     await until(lambda: redis.client.xpending(STREAM, "processor")["pending"], "at hand")
-    running.time.passes(consumer.STUCK + 1)
+    running.time.passes(consumer.WATCHDOG_TIMEOUT + 1)
     assert running.health.stuck == [CONSUMER]
     assert sink.busy is not None
     sink.busy.callback(None)
     await until(lambda: not running.health.stuck, "it goes on")
     await running.stop()
-    running.time.passes(10 * consumer.STUCK)
+    running.time.passes(10 * consumer.WATCHDOG_TIMEOUT)
     assert running.health.stuck == []
 
 
@@ -125,7 +125,7 @@ async def test_a_sink_that_fails_for_hours_is_waited_for(redis: RedisServer) -> 
     for left in (2, 1, 0):
         await until(lambda left=left: len(sink.failures) == left, "tried again")  # type: ignore[misc]
         assert running.health.stuck == []
-        running.time.passes(consumer.STUCK - 1)
+        running.time.passes(consumer.WATCHDOG_TIMEOUT - 1)
     await until(lambda: lag(redis) == 0, "stored in the end")
     assert running.health.stuck == []
     await running.stop()
@@ -152,7 +152,7 @@ async def test_a_loop_that_has_died_is_stuck(
 ) -> None:
     running = ingesting(redis)
     await running.ready()
-    running.time.passes(delivery.PULSE_TIMEOUT - 1)
+    running.time.passes(delivery.WATCHDOG_TIMEOUT - 1)
     assert running.health.stuck == []
 
     async def fails(*_: object) -> None:
@@ -161,7 +161,7 @@ async def test_a_loop_that_has_died_is_stuck(
     monkeypatch.setattr(RedisReader, "read", fails)
     redis.client.xadd("commands:outbound:one", {"command_id": "x"})  # ends the read under way
     await until(lambda: "commands" in running.health.reasons, "it has died")
-    running.time.passes(delivery.PULSE_TIMEOUT + 1)
+    running.time.passes(delivery.WATCHDOG_TIMEOUT + 1)
     assert COMMANDS in running.health.stuck
     await running.stop()
 
@@ -219,7 +219,7 @@ async def test_responses_that_are_never_told_are_stuck(
     running = bridging(redis)
     redis.client.xadd("commands:responses", response(ROW, "responded"))
     await until(lambda: telling, "it is being told")
-    running.time.passes(responses.STUCK)
+    running.time.passes(responses.WATCHDOG_TIMEOUT)
     assert "responses' loop" not in running.health.stuck
     running.time.passes(1)
     assert "responses' loop" in running.health.stuck

@@ -14,31 +14,31 @@ from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.command import MAX_FIELDS
-from tracker.commands.registration import FIRST_RETRY, INTERVAL, PAGE, Registry
+from tracker.commands.registration import FIRST_RETRY, INTERVAL, PAGE, DeviceRegistration
 
 KEY = "connections:registry"
 
 
 class Instance:
-    """The registry of an instance whose time the test tells."""
+    """The device registry of an instance whose time the test tells."""
 
     def __init__(self, connected: Connected, name: str, connection: Any = None) -> None:
         self.clock = Clock()
         self.moved: list[tuple[str, str]] = []
-        self.registry = Registry(
+        self.registration = DeviceRegistration(
             *(self.clock, connection or connected.connection, name),
             lambda *moved: self.moved.append(moved),
         )
-        self.registry.startService()
+        self.registration.startService()
 
     def enter(self, *devices: str) -> None:
         for device_id in devices:
-            self.registry.entered(device_id)
+            self.registration.entered(device_id)
         self.clock.advance(0)
 
     def leave(self, *devices: str) -> None:
         for device_id in devices:
-            self.registry.left(device_id)
+            self.registration.left(device_id)
         self.clock.advance(0)
 
 
@@ -70,10 +70,10 @@ async def test_devices_are_entered_and_taken_out(one: Instance, redis: RedisServ
 async def test_what_changes_in_one_turn_is_told_as_it_is_in_the_end(
     one: Instance, redis: RedisServer
 ) -> None:
-    one.registry.entered("a")
-    one.registry.left("a")
-    one.registry.left("b")
-    one.registry.entered("b")
+    one.registration.entered("a")
+    one.registration.left("a")
+    one.registration.left("b")
+    one.registration.entered("b")
     one.clock.advance(0)
     await until(lambda: registered(redis) == {"b": "one"}, "told")
 
@@ -199,10 +199,10 @@ async def test_a_stop_takes_out_what_points_here_and_nothing_else(
     await until(lambda: len(registered(redis)) == 3, "entered")
     two.enter("b")
     await until(lambda: registered(redis)["b"] == "two", "moved")
-    one.registry.left("c")  # and is not told yet
-    await one.registry.stopService()
+    one.registration.left("c")  # and is not told yet
+    await one.registration.stopService()
     assert registered(redis) == {"b": "two"}
-    one.registry.entered("d")
+    one.registration.entered("d")
     one.clock.advance(60)
     assert registered(redis) == {"b": "two"}
 
@@ -213,7 +213,7 @@ async def test_a_stop_takes_all_out_in_one_call(one: Instance, redis: RedisServe
     one.enter(*devices)
     await until(lambda: len(registered(redis)) == len(devices), "entered")
     before = script_calls(redis)
-    await one.registry.stopService()
+    await one.registration.stopService()
     assert script_calls(redis) == before + 1
     assert registered(redis) == {}
 
@@ -222,7 +222,7 @@ async def test_a_stop_takes_all_out_in_one_call(one: Instance, redis: RedisServe
 async def test_a_stop_comes_after_what_is_being_told(one: Instance, redis: RedisServer) -> None:
     devices = [str(number) for number in range(3 * PAGE)]
     one.enter(*devices)  # the first call is under way, others would follow
-    await one.registry.stopService()
+    await one.registration.stopService()
     assert registered(redis) == {}
     one.clock.advance(FIRST_RETRY)
     assert registered(redis) == {}
@@ -253,7 +253,7 @@ async def test_what_an_earlier_process_has_left_is_removed_and_nothing_else(
     redis.client.sadd("commands:waiting", "left 1")
     one.enter("a", "d")  # the one has come back, the other is new
     await until(lambda: registered(redis).get("d") == "one", "entered")
-    await one.registry.disown()
+    await one.registration.disown()
 
     def disowned() -> bool:
         one.clock.advance(0)
@@ -268,7 +268,7 @@ async def test_what_an_earlier_process_has_left_is_removed_and_nothing_else(
 
 
 class Scanned(Intercepted):
-    """A connection on which something happens while the registry is scanned."""
+    """A connection on which something happens while the device registry is scanned."""
 
     def __init__(self, connected: Connected) -> None:
         super().__init__(connected.connection, self._asked, self._answered)
@@ -307,10 +307,10 @@ async def test_a_device_that_logs_in_during_the_scan_stays(
             one.enter(*back)  # also tells what was found before
         else:
             for device_id in back:
-                one.registry.entered(device_id)
+                one.registration.entered(device_id)
 
     scanned.happens[when, page] = come_back
-    await one.registry.disown()
+    await one.registration.disown()
     assert scanned.pages > 2
 
     def disowned() -> bool:
@@ -336,7 +336,7 @@ async def test_a_device_that_comes_and_goes_during_the_scan_is_removed(
         one.leave("a")
 
     scanned.happens["after", 0] = come_and_go
-    await one.registry.disown()
+    await one.registration.disown()
     one.clock.advance(0)
     await until(lambda: registered(redis) == {}, "removed")
 
@@ -348,7 +348,7 @@ async def test_what_is_left_stays_while_redis_is_away(
     leave(redis, "one", "a")
     redis.kill()
     await until(lambda: not connected.connection.connected, "gone")
-    await one.registry.disown()
+    await one.registration.disown()
     redis.start()
     await connected.usable()
     assert registered(redis) == {"a": "one"}
@@ -357,8 +357,8 @@ async def test_what_is_left_stays_while_redis_is_away(
 @ensureDeferred
 async def test_after_a_stop_nothing_is_removed(one: Instance, redis: RedisServer) -> None:
     leave(redis, "one", "a")
-    await one.registry.stopService()
-    await one.registry.disown()
+    await one.registration.stopService()
+    await one.registration.disown()
     one.clock.advance(FIRST_RETRY)
     assert registered(redis) == {"a": "one"}
 
@@ -376,8 +376,8 @@ async def test_what_waits_for_a_device_that_is_here_is_brought_here(
         redis.client.xadd(f"commands:waiting:{device_id}", {"payload": device_id})
         redis.client.sadd("commands:waiting", device_id)
     for device_id in ("a", "b"):  # and that one is not here
-        one.registry.repeat(device_id)
-        two.registry.repeat(device_id)
+        one.registration.repeat(device_id)
+        two.registration.repeat(device_id)
     for instance in (one, two):
         instance.clock.advance(0)
     await until(lambda: redis.client.exists("commands:outbound:one"), "brought")
@@ -394,8 +394,8 @@ async def test_a_repetition_in_the_turn_in_which_a_device_leaves_says_that_it_ha
 ) -> None:
     one.enter("a")
     await until(lambda: registered(redis) == {"a": "one"}, "entered")
-    one.registry.repeat("a")
-    one.registry.left("a")
+    one.registration.repeat("a")
+    one.registration.left("a")
     one.clock.advance(0)
     await until(lambda: registered(redis) == {}, "left")
 
@@ -404,7 +404,7 @@ async def test_a_repetition_in_the_turn_in_which_a_device_leaves_says_that_it_ha
 async def test_after_a_stop_nothing_is_repeated(one: Instance, redis: RedisServer) -> None:
     one.enter("a")
     await until(lambda: registered(redis) == {"a": "one"}, "entered")
-    await one.registry.stopService()
-    one.registry.repeat("a")
+    await one.registration.stopService()
+    one.registration.repeat("a")
     one.clock.advance(FIRST_RETRY)
     assert registered(redis) == {}

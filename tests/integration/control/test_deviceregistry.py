@@ -16,10 +16,10 @@ from tests.integration.conftest import Connected
 from tests.integration.control.asking import Asking
 from tests.servers import RedisServer
 from tests.waiting import until
-from tracker.commands.registration import INTERVAL, Registry
-from tracker.commands.registry import sweep
+from tracker.commands.deviceregistry import sweep
+from tracker.commands.registration import INTERVAL, DeviceRegistration
 from tracker.control.commands import (
-    ListRegistry,
+    ListDeviceRegistry,
 )
 
 VENDORS = "connections:vendors"
@@ -63,7 +63,7 @@ async def pages(asking: Asking, between: Any = None, **filters: Any) -> list[dic
     while more:
         after = rows[-1]["device_id"] if rows else None
         given = filters if after is None else filters | {"after": after}
-        page = await asking.ask(ListRegistry, **given)
+        page = await asking.ask(ListDeviceRegistry, **given)
         rows += page["devices"]
         more = page["more"]
         assert page["devices"] or not more
@@ -132,17 +132,17 @@ async def test_what_is_no_device_in_the_registry_is_left_out(
     assert [row["device_id"] for row in rows] == [DEVICE, r"\xff"]
 
 
-# connections:vendors goes with the registry.
+# connections:vendors goes with the device registry.
 
 
 class Registered:
-    """The registry of an instance, and the two hashes that it writes."""
+    """The device registry of an instance, and the two hashes that it writes."""
 
     def __init__(self, asking: Asking, name: str) -> None:
         self.redis = asking.redis
         self.clock = asking.clock
-        self.registry = Registry(self.clock, asking.connection, name, lambda *_: None)
-        self.registry.startService()
+        self.registration = DeviceRegistration(self.clock, asking.connection, name, lambda *_: None)
+        self.registration.startService()
 
     async def changed(self, **wanted: tuple[str, str]) -> None:
         """Wait until both say so."""
@@ -163,32 +163,32 @@ class Registered:
 async def test_vendors_are_in_step_with_the_registry(asking: Asking, connected: Connected) -> None:
     one, two = Registered(asking, "one"), Registered(asking, "two")
     for device_id, vendor in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")):
-        one.registry.entered(device_id, vendor)
+        one.registration.entered(device_id, vendor)
     await one.changed(a=("one", "x"), b=("one", "y"), c=("one", "x"), d=("one", "y"))
-    one.registry.left("b")
+    one.registration.left("b")
     await one.changed(a=("one", "x"), c=("one", "x"), d=("one", "y"))
     # One that has moved, and speaks another protocol there, is not touched by the older place.
-    two.registry.entered("a", "z")
+    two.registration.entered("a", "z")
     await two.changed(a=("two", "z"), c=("one", "x"), d=("one", "y"))
-    one.registry.left("a")
+    one.registration.left("a")
     await one.changed(a=("two", "z"), c=("one", "x"), d=("one", "y"))
     # The sweep of a janitor that finds it gone.
     assert await sweep(connected.connection, "two", ["a", "c"]) == 1
     await one.changed(c=("one", "x"), d=("one", "y"))
-    await one.registry.stopService()
+    await one.registration.stopService()
     await two.changed()
-    await two.registry.stopService()
+    await two.registration.stopService()
 
 
 @ensureDeferred
 async def test_after_a_flush_vendors_are_there_again(asking: Asking) -> None:
     one = Registered(asking, "one")
-    one.registry.entered("a", "x")
+    one.registration.entered("a", "x")
     await one.changed(a=("one", "x"))
     asking.redis.client.flushall()
     one.clock.advance(INTERVAL)
     await one.changed(a=("one", "x"))
-    await one.registry.stopService()
+    await one.registration.stopService()
     await one.changed()
 
 
@@ -196,6 +196,6 @@ async def test_after_a_flush_vendors_are_there_again(asking: Asking) -> None:
 async def test_what_a_process_before_has_left_goes_with_its_vendors(asking: Asking) -> None:
     register(asking.redis, {"a": ("one", "x"), "b": ("two", "y")})
     one = Registered(asking, "one")
-    await one.registry.disown()
+    await one.registration.disown()
     await one.changed(b=("two", "y"))
-    await one.registry.stopService()
+    await one.registration.stopService()

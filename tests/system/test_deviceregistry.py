@@ -9,7 +9,7 @@ from random import Random
 import pytest
 
 from tests.servers import RedisServer
-from tests.system.commands import registry
+from tests.system.commands import device_registry
 from tests.system.processes import Daemon
 from tests.system.raw import Ingest, RawDevice
 from tests.waiting import wait_for
@@ -86,17 +86,17 @@ def test_the_registry_is_right_after_hops_sweeps_and_a_death(
         del expected[device_id]
     right = {device_id: name for device_id, name in expected.items() if name == "one"}
     assert len(right) < len(expected) < len(DEVICES)
-    wait_for(lambda: registry(redis) == right, "the registry is right")
+    wait_for(lambda: device_registry(redis) == right, "the device registry is right")
     assert all(daemon.readyz()[0] == 200 for daemon in janitors)
     assert any("stale connections removed" in daemon.text for daemon in janitors)
 
     instances["two"].daemon.start()
     for device_id in DEVICES:
         hop(device_id, "two")
-    wait_for(lambda: registry(redis) == dict.fromkeys(DEVICES, "two"), "all have come")
+    wait_for(lambda: device_registry(redis) == dict.fromkeys(DEVICES, "two"), "all have come")
     assert instances["two"].daemon.stop() == 0
     assert instances["one"].daemon.stop() == 0
-    assert registry(redis) == {}
+    assert device_registry(redis) == {}
     for device in (*half_dead, *newest.values()):
         device.socket.close()
 
@@ -107,11 +107,11 @@ def test_a_restarted_instance_takes_out_what_it_left_before(
     devices = [instances["one"].connect() for _ in range(3)]
     for number, device in enumerate(devices):
         assert device.login(DEVICES[number]) == b"\x01"
-    wait_for(lambda: len(registry(redis)) == 3, "registered")
+    wait_for(lambda: len(device_registry(redis)) == 3, "registered")
     instances["one"].daemon.kill()
     instances["one"].daemon.start()
     again = instances["one"].connect()
     assert again.login(DEVICES[1]) == b"\x01"
-    wait_for(lambda: registry(redis) == {DEVICES[1]: "one"}, "only who is there")
+    wait_for(lambda: device_registry(redis) == {DEVICES[1]: "one"}, "only who is there")
     for device in (*devices, again):
         device.socket.close()
