@@ -10,8 +10,8 @@ from pytest_twisted import ensureDeferred
 from tests.integration.commands.instances import (
     Instances,
     claimed,
-    record_of,
     is_told,
+    record_of,
 )
 from tests.integration.commands.ledgers import (
     DEVICE,

@@ -10,9 +10,9 @@ from pytest_twisted import ensureDeferred
 from tests.integration.commands.instances import (
     Instances,
     claimed,
-    record_of,
     has_claimed,
     is_told,
+    record_of,
 )
 from tests.integration.commands.ledgers import (
     OTHER,

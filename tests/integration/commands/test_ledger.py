@@ -17,7 +17,7 @@ from tests.integration.commands.endings import (
     Act,
     arrange,
     expected,
-    fate,
+    record_of,
     remembered,
 )
 from tests.integration.commands.ledgers import (
@@ -59,9 +59,9 @@ async def test_each_step_in_each_state(
         assert is_empty(redis, STREAM)
     if response is not None:
         (last,) = redis.client.xrange(RESPONSES)
-        assert fate(redis) == f"done {response[1]} {last[0].decode()}"
+        assert record_of(redis) == f"done {response[1]} {last[0].decode()}"
     if step is Step.WAITS:
-        assert fate(redis) is None
+        assert record_of(redis) is None
         assert raw(redis, waiting()) == [entry.content]
     # However often it is asked for again, nothing more comes of it.
     before = snapshot(redis)
@@ -79,12 +79,12 @@ async def test_a_claim_says_who_has_it_and_outlives_the_command(
 ) -> None:
     entry, command = given(redis, expires_in=expires_in)
     assert await ledger.claim(entry, command) is Step.WON
-    assert fate(redis) == f"sent {STREAM} {entry.id}"
+    assert record_of(redis) == f"sent {STREAM} {entry.id}"
     assert remembered(redis, clock, command)
     assert await ledger.claim(entry, command) is Step.WON
     assert said(redis) == []
     await ledger.delivered(entry, command)
-    assert fate(redis) == f"delivered {STREAM} {entry.id}"
+    assert record_of(redis) == f"delivered {STREAM} {entry.id}"
     assert remembered(redis, clock, command)
     assert ledger.responses == {("delivered", ""): 1}
     assert await ledger.finish(entry, command, ANSWERED, written=True) is Step.FINISHED

@@ -14,7 +14,7 @@ from tests.integration.commands.endings import (
     STREAM,
     Act,
     arrange,
-    fate,
+    record_of,
 )
 from tests.integration.commands.ledgers import (
     DEVICE,
@@ -59,7 +59,7 @@ async def test_a_command_moves_with_all_its_fields(
     assert is_empty(redis, STREAM)
     assert raw(redis, outbound("two")) == [ODD_FIELDS]
     assert said(redis) == []
-    assert fate(redis) is None
+    assert record_of(redis) is None
 
 
 @ensureDeferred
@@ -99,7 +99,7 @@ async def test_a_claim_is_given_back_with_the_command(
     await ledger.claim(entry, command)
     step = await ledger.offer(entry, command, waits=True, unwritten=True)
     assert step is (Step.MOVED if owner == "two" else Step.WAITS)
-    assert fate(redis) is None
+    assert record_of(redis) is None
     assert is_empty(redis, STREAM)
     # Asked for again when the next one has claimed it, which is nothing to this one.
     if owner == "two":
@@ -107,7 +107,7 @@ async def test_a_claim_is_given_back_with_the_command(
         two = CommandLedger(clock, connected.connection, "two")
         assert await two.claim(moved, command) is Step.WON
         assert await ledger.offer(entry, command, waits=True, unwritten=True) is Step.GONE
-        assert fate(redis) == f"sent {outbound('two')} {moved.id}"
+        assert record_of(redis) == f"sent {outbound('two')} {moved.id}"
 
 
 @ensureDeferred
@@ -119,7 +119,7 @@ async def test_a_claim_that_was_given_back_fails_where_nobody_waits(
     step = await ledger.offer(entry, command, waits=False, unwritten=True)
     assert step is Step.FINISHED
     assert said(redis) == [("c1", "failed", "offline")]
-    assert (fate(redis) or "").startswith("done failed ")
+    assert (record_of(redis) or "").startswith("done failed ")
 
 
 @ensureDeferred

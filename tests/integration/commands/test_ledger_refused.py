@@ -13,10 +13,10 @@ from tests.integration.commands.endings import (
     Act,
     arrange,
     claim,
-    fate,
     finish_unwritten,
     finish_written,
     offer,
+    record_of,
     recover,
     refuse,
 )
@@ -100,7 +100,7 @@ async def test_out_of_memory_a_claim_is_given_back_whole_or_not_at_all(
         assert snapshot(redis) == before
     else:
         assert step is Step.WAITS
-        assert fate(redis) is None
+        assert record_of(redis) is None
         assert raw(redis, waiting()) == [entry.content]
         assert is_empty(redis, STREAM)
 
