@@ -35,7 +35,7 @@ esac
 source=$(mktemp -d)
 trap 'rm -rf "$source"' EXIT
 tar -c --exclude=__pycache__ --exclude=dropin.cache \
-    setup.cfg pyproject.toml README.rst tracker twisted | tar -x -C "$source"
+    setup.cfg pyproject.toml README.rst LICENSE tracker twisted | tar -x -C "$source"
 
 "$PYTHON" -m venv "$venv"
 "$venv/bin/pip" install --quiet --disable-pip-version-check --no-compile --upgrade \
