@@ -142,9 +142,9 @@ def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> Non
     ended = run("tracker-admin", "directus", "check", *only, timeout=LONG)
     assert ended.returncode == 1
     assert "failure  collection        missing: collection commands, with 15 fields" in ended.stdout
-    assert "mend: tracker-admin directus setup" in ended.stdout
+    assert "fix: tracker-admin directus setup" in ended.stdout
     assert "warning  flow-reach        Directus does not reach 127.0.0.1" in ended.stdout
-    assert "mend: IMPORT_IP_DENY_LIST=169.254.169.254" in ended.stdout
+    assert "fix: IMPORT_IP_DENY_LIST=169.254.169.254" in ended.stdout
     # Files that are missing are made, and the token in one of them is the bridge's.
     assert setup(made)[0] == 0
     assert made.bridge_token_file.stat().st_mode & 0o777 == 0o600

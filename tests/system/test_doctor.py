@@ -36,9 +36,9 @@ def findings(*arguments: str, status: int, **variables: str) -> dict[str, list[d
     """The same as JSON, by check."""
     found: dict[str, list[dict[str, Any]]] = {}
     for finding in json.loads(doctor("-o", "json", *arguments, status=status, **variables)):
-        assert list(finding) == ["check", "status", "seen", "mend"]
+        assert list(finding) == ["check", "status", "seen", "fix"]
         assert finding["status"] in ("ok", "warning", "failure", "skipped")
-        assert finding["status"] not in ("warning", "failure") or finding["mend"]
+        assert finding["status"] not in ("warning", "failure") or finding["fix"]
         found.setdefault(finding.pop("check"), []).append(finding)
     return found
 
@@ -80,10 +80,10 @@ def test_a_healthy_installation(stack: Stack, janitor: Daemon) -> None:
     assert failed == {"stream-names", "port"}
     (drift,) = found["stream-names"]
     assert "writes telemetry:teltonika" in drift["seen"]
-    assert drift["mend"].startswith("REDIS_TELEMETRY_STREAM=")
+    assert drift["fix"].startswith("REDIS_TELEMETRY_STREAM=")
     (port,) = found["port"]
     assert "refused" in port["seen"]
-    assert port["mend"].startswith("systemctl start tracker-ingest@1")
+    assert port["fix"].startswith("systemctl start tracker-ingest@1")
 
 
 def test_a_table_can_be_grepped(redis: RedisServer) -> None:
@@ -93,7 +93,7 @@ def test_a_table_can_be_grepped(redis: RedisServer) -> None:
     (number,) = (number for number, line in enumerate(lines) if line.startswith("failure"))
     assert lines[number].split()[1] == "redis-eviction"
     assert lines[number + 1] == (
-        f"    mend: redis-cli -h 127.0.0.1 -p {redis.port} CONFIG SET maxmemory-policy noeviction"
+        f"    fix: redis-cli -h 127.0.0.1 -p {redis.port} CONFIG SET maxmemory-policy noeviction"
         f" && redis-cli -h 127.0.0.1 -p {redis.port} CONFIG REWRITE"
     )
     assert "1 failure" in lines[-1]
@@ -148,7 +148,7 @@ def test_the_limit_of_open_files(redis: RedisServer) -> None:
     (finding,) = (one for one in json.loads(ended.stdout) if one["check"] == "machine-files")
     assert finding["status"] == "warning"
     assert "1000 files" in finding["seen"]
-    assert finding["mend"].startswith("LimitNOFILE=65536")
+    assert finding["fix"].startswith("LimitNOFILE=65536")
 
 
 def test_standalone_is_healthy(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ def as_json(findings: Iterable[Finding]) -> str:
     """Return findings as a list of objects."""
     return json.dumps(
         [
-            {"check": one.check, "status": one.status, "seen": one.seen, "mend": one.mend or None}
+            {"check": one.check, "status": one.status, "seen": one.seen, "fix": one.fix or None}
             for one in findings
         ],
         indent=2,
@@ -50,8 +50,8 @@ def as_table(findings: Sequence[Finding]) -> str:
     for one, line in zip(findings, lines, strict=True):
         word = click.style(one.status, fg=_COLOURS[one.status], bold=one.status is Status.FAILURE)
         shown.append(word + line.removeprefix(one.status))
-        if one.mend:
-            shown.append(f"    mend: {printable(one.mend)}")
+        if one.fix:
+            shown.append(f"    fix: {printable(one.fix)}")
     counts = Counter(one.status for one in findings)
     shown.append(", ".join(f"{counts[status]} {status}" for status in Status))
     return "\n".join(shown)

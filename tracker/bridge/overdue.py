@@ -30,7 +30,7 @@ from tracker.commands.records import find_command, read_record
 from tracker.errors import Refused, Unavailable
 from tracker.keys import RESPONSES, command_record
 from tracker.log.interfaces import IRecordReader
-from tracker.observe.complaints import Complaints
+from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
@@ -75,7 +75,7 @@ class Overdue(Service):
         self._redis = redis
         self._responses = responses
         self._table = table
-        self._complaints = Complaints(clock, self._log)
+        self._malformed_keys = MalformedKeyLog(clock, self._log)
         self._looking: Deferred[None] = succeed(None)
         self._timer = RedisTimer(clock, redis, interval, self._look_safely)
 
@@ -141,7 +141,7 @@ class Overdue(Service):
             return await self._end(row, may_be_lost)
         except Refused as error:
             action = "Delete the keys of this command in Redis."
-            self._complaints.report(command_record(str(row["id"])), error, action)
+            self._malformed_keys.report(command_record(str(row["id"])), error, action)
             return False
 
     async def _end(self, row: Mapping[str, Any], may_be_lost: bool) -> bool:

@@ -109,8 +109,8 @@ def bridge_role(
     client = DirectusClient(reactor, directus.url, directus.token, called=metrics.called)
     table = CommandTable(client, redis)
 
-    def backoff(part: str, longest: float = 60.0) -> Backoff:
-        return Backoff(reactor, longest=longest, on_failure=metrics.retrying(part))
+    def backoff(part: str, max_delay: float = 60.0) -> Backoff:
+        return Backoff(reactor, max_delay=max_delay, on_failure=metrics.retrying(part))
 
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
     reader = RedisReader(reading, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH)
@@ -127,7 +127,9 @@ def bridge_role(
         reactor,
         pending=Pending(client),
         router=Router(reactor, table, instances, metrics),
-        attempts=Attempts(backoff("commands", longest=LONGEST_WAIT), health.condition("commands")),
+        attempts=Attempts(
+            backoff("commands", max_delay=LONGEST_WAIT), health.condition("commands")
+        ),
         metrics=metrics,
         interval=pace.poll_commands,
         watchdog=health.watchdog("looks at commands", pace.poll_commands + DISPATCHER_TIMEOUT),

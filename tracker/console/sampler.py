@@ -23,8 +23,8 @@ from tracker.log.entries import Delivered
 from tracker.log.redis.advertised import InstanceHeartbeat
 from tracker.log.redis.dead import DeadLetter
 from tracker.log.redis.lag import GroupLag, StreamLag
-from tracker.observe.complaints import Complaints
 from tracker.observe.health import Watchdog
+from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.position import MAX_SAFE_INTEGER
 from tracker.redis.protocol import is_wrong_type
 from tracker.settings import setting
@@ -119,7 +119,7 @@ class Sampler(TimerService):
         self._latest: dict[str, Any] | None = None
         self._sampling = False
         self._told = ""  # the reason why Redis cannot be asked
-        self._complaints = Complaints(clock, self._log)
+        self._malformed_keys = MalformedKeyLog(clock, self._log)
 
     def redis_is(self, reason: str | None) -> None:
         """Note why the connection to Redis is not usable, or None if it is."""
@@ -173,7 +173,9 @@ class Sampler(TimerService):
                 raise
             malformed[RESPONSES] = "wrong type"
         for key, why in malformed.items():
-            self._complaints.report(key, why, "Rename or delete the key, or stop what writes it.")
+            self._malformed_keys.report(
+                key, why, "Rename or delete the key, or stop what writes it."
+            )
         self._ports.keep(seen.heartbeats[:MOST_INSTANCES])
         now = self._clock.seconds()
         rates = self._rates(now, seen.lags)

@@ -9,7 +9,7 @@ from typing import Final
 from attrs import Factory, define, field
 
 from tracker.interfaces import Admission, Rejection, Tally
-from tracker.observe.figures import SECONDS, Distribution
+from tracker.observe.figures import DURATION_BOUNDS, Distribution
 from tracker.position import Entry
 
 #: Records of one call to Redis that are told apart: there are hardly more in one packet, and
@@ -34,9 +34,9 @@ class AppendFigures:
     """What one publisher does."""
 
     codecs: defaultdict[str, CodecFigures] = Factory(lambda: defaultdict(CodecFigures))
-    waits: Distribution = Factory(lambda: Distribution(SECONDS))
+    waits: Distribution = Factory(lambda: Distribution(DURATION_BOUNDS))
     """Seconds from a whole packet to Redis' confirmation."""
-    calls: Distribution = Factory(lambda: Distribution(SECONDS))
+    calls: Distribution = Factory(lambda: Distribution(DURATION_BOUNDS))
     """Seconds from a call to its answer."""
     batches: list[int] = Factory(lambda: [0] * (MOST_COUNTED + 1))
     """Records in a call that was confirmed → such calls; the last: so many or more."""

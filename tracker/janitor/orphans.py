@@ -38,7 +38,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
 from tracker.log.entries import Delivered, behind
 from tracker.log.redis.advertised import MAX_NAME, living_instances
-from tracker.observe.complaints import Complaints
+from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.connection import RedisConnection
 from tracker.untrusted import shown
@@ -88,7 +88,7 @@ class OrphanSweeper:
         self._clock = clock
         self._redis = redis
         self._wait = wait
-        self._complaints = Complaints(clock, self._log)
+        self._malformed_keys = MalformedKeyLog(clock, self._log)
         self._rejections = LimitedLog(clock, self._log)
 
     async def sweep(self, swept: Swept, goes_on: Callable[[], bool]) -> None:
@@ -108,7 +108,7 @@ class OrphanSweeper:
             instance_id = _text(raw_id)
             if instance_id is None:
                 key = outbound("").encode() + raw_id
-                self._complaints.report(key, "not the name of an instance", _REPAIR)
+                self._malformed_keys.report(key, "not the name of an instance", _REPAIR)
             elif instance_id not in living:
                 taking_over = self._take_over(instance_id, swept, goes_on)
                 await self._safely(outbound(instance_id), taking_over)
@@ -121,7 +121,7 @@ class OrphanSweeper:
         except Unavailable:
             raise
         except Refused as error:
-            self._complaints.report(key, f"cannot be swept: {error}", _REPAIR)
+            self._malformed_keys.report(key, f"cannot be swept: {error}", _REPAIR)
         except Exception:  # noqa: BLE001 - the other keys must be swept all the same
             self._log.failure("{key} cannot be swept", key=shown(key))
         return None
@@ -189,7 +189,7 @@ class OrphanSweeper:
                 await self._safely(key, self._review(device_id, swept, goes_on))
             elif await forget_waiting(self._redis, device):
                 why = f"{shown(device)} is not a device id; it was removed"
-                self._complaints.report(WAITING, why, "Find out what adds such members.")
+                self._malformed_keys.report(WAITING, why, "Find out what adds such members.")
 
     async def _review(self, device_id: str, swept: Swept, goes_on: Callable[[], bool]) -> None:
         """Review the commands that wait for one device."""

@@ -14,7 +14,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
 from tracker.log.redis.advertised import advertised
 from tracker.log.redis.trim import Trimmed, remove_idle_consumers, trim, trim_dead
-from tracker.observe.complaints import Complaints
+from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.redis.connection import RedisConnection
@@ -73,7 +73,7 @@ class StreamKeeper:
         self._streams = frozenset(streams)
         self._retention = retention
         self._alarms: dict[tuple[str, str], RateLimit] = {}
-        self._complaints = Complaints(clock, self._log)
+        self._malformed_keys = MalformedKeyLog(clock, self._log)
         self._metrics = _Metrics(self._streams, metrics_registry)
 
     async def tidy(self, goes_on: Callable[[], bool]) -> list[str]:
@@ -108,7 +108,7 @@ class StreamKeeper:
         except Refused as error:
             reason = f"{shown(stream)}: {error}"
             action = "Rename or delete the key, or stop what writes it."
-            self._complaints.report(stream, f"cannot be trimmed: {error}", action)
+            self._malformed_keys.report(stream, f"cannot be trimmed: {error}", action)
         except Exception:  # noqa: BLE001 - the other streams must be trimmed all the same
             reason = f"{shown(stream)}: a fault, see the log"
             self._log.failure("{stream} cannot be trimmed", stream=shown(stream))
@@ -120,7 +120,7 @@ class StreamKeeper:
         told = await advertised(self._redis)
         for key, why in told.malformed.items():
             action = "Delete the key, and find out what writes it."
-            self._complaints.report(key, why, action)
+            self._malformed_keys.report(key, why, action)
         if told.left_out:
             self._log.warn(
                 "heartbeats name too many streams: {count} of them are not trimmed",

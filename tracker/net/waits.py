@@ -33,7 +33,7 @@ class Stage(Enum):
 
 
 #: Seconds of each stage; None: no deadline.
-SECONDS: Final = {
+STAGE_TIMEOUTS: Final = {
     Stage.NEW: HEAD_TIMEOUT,
     Stage.HEAD: HEAD_TIMEOUT,
     Stage.BODY: BODY_TIMEOUT,
@@ -68,7 +68,7 @@ class Wait:
     @property
     def seconds(self) -> float | None:
         """Seconds that the current wait may take; None: no deadline."""
-        return READ_TIMEOUT if self.stalled else SECONDS[self.stage]
+        return READ_TIMEOUT if self.stalled else STAGE_TIMEOUTS[self.stage]
 
     def begin(self, stage: Stage, stalled: bool = False) -> None:
         """Enter a stage, and start its deadline."""

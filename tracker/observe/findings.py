@@ -22,7 +22,7 @@ class Finding:
 
     status: Status
     seen: str
-    mend: str = ""
+    fix: str = ""
     """Command that fixes it, with its arguments quoted for a shell; empty if there is none."""
     check: str = ""
     """The name of the check."""
@@ -33,16 +33,16 @@ def ok(seen: str) -> Finding:
     return Finding(Status.OK, seen)
 
 
-def warning(seen: str, mend: str) -> Finding:
+def warning(seen: str, fix: str) -> Finding:
     """Return the finding of something that works now and may fail later."""
-    return Finding(Status.WARNING, seen, mend)
+    return Finding(Status.WARNING, seen, fix)
 
 
-def failure(seen: str, mend: str) -> Finding:
+def failure(seen: str, fix: str) -> Finding:
     """Return the finding of something that fails, or breaks a promise."""
-    return Finding(Status.FAILURE, seen, mend)
+    return Finding(Status.FAILURE, seen, fix)
 
 
-def skipped(why: str, mend: str = "") -> Finding:
+def skipped(why: str, fix: str = "") -> Finding:
     """Return the finding of something that could not be checked."""
-    return Finding(Status.SKIPPED, why, mend)
+    return Finding(Status.SKIPPED, why, fix)

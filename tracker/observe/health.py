@@ -168,7 +168,7 @@ class Health:
         return found | dict.fromkeys(self.stuck, "is stuck, and needs a restart")
 
     @property
-    def waits(self) -> bool:
+    def reason_known(self) -> bool:
         """True if the reason why some condition is not met is known."""
         return any(reason != _STARTING for reason in self.reasons.values())
 

@@ -14,7 +14,7 @@ SPACE_WARNING: Final = 1 << 30
 SPACE_FAILURE: Final = 100 << 20
 
 
-def room(folder: str, also: str = "") -> Finding:
+def check_free_space(folder: str, also: str = "") -> Finding:
     """Check the free space of the file system that holds a folder.
 
     :param also: added to the command that shows what uses the space.
@@ -23,16 +23,16 @@ def room(folder: str, also: str = "") -> Finding:
         free = shutil.disk_usage(folder).free
     except OSError as error:
         return skipped(f"{folder}: {error.strerror}", "# run it as a user who may look there: sudo")
-    return judge_room(free, folder, also)
+    return judge_free_space(free, folder, also)
 
 
-def judge_room(free: int, folder: str, also: str = "") -> Finding:
+def judge_free_space(free: int, folder: str, also: str = "") -> Finding:
     """Judge a number of free bytes."""
     seen = f"{free / (1 << 30):.1f} GiB free in {folder}"
     if free >= SPACE_WARNING:
         return ok(seen)
-    mend = f"du -xh --max-depth=2 {shlex.quote(folder)} | sort -h | tail  {also}".rstrip()
-    return (warning if free >= SPACE_FAILURE else failure)(seen, mend)
+    fix = f"du -xh --max-depth=2 {shlex.quote(folder)} | sort -h | tail  {also}".rstrip()
+    return (warning if free >= SPACE_FAILURE else failure)(seen, fix)
 
 
 def may_write(path: str) -> bool:

@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from tracker.net.endpoints import MAX_SOCKET_PATH
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
-from tracker.runtime.leash import LOCKED
+from tracker.runtime.childprocess import LOCK_HELD
 from tracker.runtime.lifecycle import Abort
 
 #: Seconds between an exit of the server and its next start.
@@ -116,9 +116,9 @@ class EmbeddedRedis(Service):
 
     def _spawn(self) -> None:
         self._restart = None
-        leash = [sys.executable, "-P", "-m", "tracker.runtime.leash", str(os.getpid())]
+        child = [sys.executable, "-P", "-m", "tracker.runtime.childprocess", str(os.getpid())]
         lock = str(self._folder.absolute() / "lock")
-        command = [*leash, lock, self._program, *server_arguments(self._folder)]
+        command = [*child, lock, self._program, *server_arguments(self._folder)]
         self._log.info("starting {program} in {folder}", program=self._program, folder=self._folder)
         self._process = self._reactor.spawnProcess(
             _ServerProcess(self), sys.executable, command, env=os.environ
@@ -134,7 +134,7 @@ class EmbeddedRedis(Service):
         if self._exited is not None:
             self._exited.callback(None)
             return
-        if getattr(reason.value, "exitCode", None) == LOCKED:
+        if getattr(reason.value, "exitCode", None) == LOCK_HELD:
             self._abort(f"the data folder {self._folder} is in use by another process")
             return
         self._log.error(

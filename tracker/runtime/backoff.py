@@ -17,8 +17,9 @@ MAX_RETRY_AFTER: Final = 600.0
 class Backoff:
     """Delays that double with each failure in a row, with jitter.
 
-    :param first: seconds after the first failure; a delay is between the half of it and all of it.
-    :param longest: upper limit of a delay, in seconds.
+    :param first_delay: seconds after the first failure. Each delay is between half of the nominal
+        delay and all of it.
+    :param max_delay: upper limit of a delay, in seconds.
     :param random: returns a number from 0 up to 1, as ``random.random``.
     :param on_failure: called at each failure.
     """
@@ -26,8 +27,8 @@ class Backoff:
     def __init__(
         self,
         clock: IReactorTime,
-        first: float = 0.5,
-        longest: float = 60.0,
+        first_delay: float = 0.5,
+        max_delay: float = 60.0,
         *,
         random: Callable[[], float] = random.random,
         on_failure: Callable[[], None] = lambda: None,
@@ -35,8 +36,8 @@ class Backoff:
         self.failures = 0
         """Failures in a row."""
         self._clock = clock
-        self._first = first
-        self._longest = longest
+        self._first_delay = first_delay
+        self._max_delay = max_delay
         self._random = random
         self._on_failure = on_failure
         self._until = clock.seconds()
@@ -47,7 +48,7 @@ class Backoff:
         :param retry_after: seconds that the peer has asked for.
         """
         # The exponent is bounded, or it would no longer be a float one day.
-        step = min(self._longest, self._first * 2.0 ** min(self.failures, 64))
+        step = min(self._max_delay, self._first_delay * 2.0 ** min(self.failures, 64))
         self.failures += 1
         self._on_failure()
         seconds = step * (0.5 + self._random() / 2)

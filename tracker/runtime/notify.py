@@ -19,12 +19,12 @@ STOPPING: Final = "STOPPING=1"
 ALIVE: Final = "WATCHDOG=1"
 
 #: Characters of a status; systemctl shows one line.
-_LONGEST_STATUS: Final = 400
+_MAX_STATUS_CHARACTERS: Final = 400
 
 
 def status(text: str) -> str:
     """The line that has ``systemctl status`` show a text."""
-    return f"STATUS={' '.join(text.split())[:_LONGEST_STATUS]}"
+    return f"STATUS={' '.join(text.split())[:_MAX_STATUS_CHARACTERS]}"
 
 
 @frozen
@@ -43,7 +43,7 @@ class Notifier:
             return None
         return cls(address, _watchdog(environ))
 
-    def tell(self, *lines: str) -> bool:
+    def send(self, *lines: str) -> bool:
         """Send one message; whether systemd has it. It is never waited for."""
         address = self.address
         if address.startswith("@"):

@@ -22,7 +22,7 @@ from tracker.runtime.notify import ALIVE, READY, STOPPING, Notifier, status
 #: Seconds between two checks of the state.
 INTERVAL: Final = 1.0
 #: Seconds after which the process is ready even if nothing is known.
-PATIENCE: Final = 10.0
+READY_TIMEOUT: Final = 10.0
 
 
 class Supervision(Service):
@@ -57,7 +57,7 @@ class Supervision(Service):
         """Notify systemd that the process stops."""
         super().stopService()
         if self._notifier is not None:
-            self._notifier.tell(STOPPING, status("stopping"))
+            self._notifier.send(STOPPING, status("stopping"))
         return gatherResults([timer.stopService() for timer in self._timers]).addCallback(
             lambda _: None
         )
@@ -75,15 +75,15 @@ class Supervision(Service):
         lines = [status(told)] if told != self._status else []
         if not self._ready and self._is_known():
             lines.insert(0, READY)
-        if lines and notifier.tell(*lines):
+        if lines and notifier.send(*lines):
             self._ready = self._ready or READY in lines
             self._status = told
 
     def _is_known(self) -> bool:
         return (
             self._health.ready
-            or self._health.waits
-            or self._clock.seconds() - self._began >= PATIENCE
+            or self._health.reason_known
+            or self._clock.seconds() - self._began >= READY_TIMEOUT
         )
 
     def _text(self) -> str:
@@ -95,7 +95,7 @@ class Supervision(Service):
     def _live(self, notifier: Notifier) -> None:
         stuck = ", ".join(self._health.stuck)
         if not stuck:
-            notifier.tell(ALIVE)
+            notifier.send(ALIVE)
         elif stuck != self._stuck:
             self._log.critical("stuck, so that systemd restarts it: {what}", what=stuck)
         self._stuck = stuck

@@ -204,10 +204,10 @@ class _Stack(ProcessProtocol):
         self._ended: Deferred[None] = Deferred()
         self._status: str | None = None
         self._output = b""
-        leash = (sys.executable, "-P", "-m", "tracker.runtime.leash", str(os.getpid()))
+        child = (sys.executable, "-P", "-m", "tracker.runtime.childprocess", str(os.getpid()))
         twistd = (sys.executable, "-P", "-c", _TWISTD)
         command = (
-            *leash,
+            *child,
             str(folder / "demo.lock"),
             *twistd,
             *("--nodaemon", "--pidfile=", f"--logfile={self.log}"),

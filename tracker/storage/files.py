@@ -6,7 +6,7 @@ import os
 import shlex
 
 from tracker.observe.findings import Finding, failure, ok
-from tracker.observe.space import may_write, room
+from tracker.observe.space import check_free_space, may_write
 
 
 def writable(kind: str, path: str) -> Finding:
@@ -31,4 +31,4 @@ def writable(kind: str, path: str) -> Finding:
 
 def space(path: str) -> Finding:
     """Check the free space of the file system that holds the file."""
-    return room(os.path.dirname(os.path.abspath(path)))
+    return check_free_space(os.path.dirname(os.path.abspath(path)))

@@ -65,9 +65,9 @@ async def examined(
     )
 
 
-def obey(redis: RedisServer, mend: str) -> None:
+def obey(redis: RedisServer, fix: str) -> None:
     """Do what a line says that calls redis-cli."""
-    for line in mend.partition("  #")[0].split(" && "):
+    for line in fix.partition("  #")[0].split(" && "):
         words = shlex.split(line)
         assert words[:5] == ["redis-cli", "-h", "127.0.0.1", "-p", str(redis.port)]
         words = words[5:]

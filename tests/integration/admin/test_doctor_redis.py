@@ -30,7 +30,7 @@ WARNING, FAILURE, SKIPPED, OK = Status.WARNING, Status.FAILURE, Status.SKIPPED, 
 
 @pytest.fixture
 def cli(redis: RedisServer) -> str:
-    """What begins the lines that mend this server."""
+    """What begins the lines that fix this server."""
     return f"redis-cli -h 127.0.0.1 -p {redis.port}"
 
 
@@ -64,7 +64,7 @@ async def test_no_server() -> None:
     finding = report.one("redis-reachable")
     assert finding.status is FAILURE
     assert "refused" in finding.seen
-    assert finding.mend.startswith("systemctl start redis-server")
+    assert finding.fix.startswith("systemctl start redis-server")
     assert {one.status for one in report.findings if one.check.startswith("redis-v")} == {SKIPPED}
     assert time.monotonic() - begun < 5
     assert "s3cret" not in repr(report.findings)
@@ -80,7 +80,7 @@ async def test_a_login_that_is_refused(redis: RedisServer, login: str, told: str
     finding = report.one("redis-reachable")
     assert finding.status is FAILURE
     assert told in finding.seen
-    assert "REDIS_URL=redis://USER:PASSWORD@127.0.0.1" in finding.mend
+    assert "REDIS_URL=redis://USER:PASSWORD@127.0.0.1" in finding.fix
     assert "wr0ng" not in repr(report.findings)
     assert set(redis_checks(report).values()) == {FAILURE, SKIPPED}
 
@@ -95,7 +95,7 @@ async def test_a_server_that_hangs(redis: RedisServer) -> None:
     finally:
         redis.resume()
     finding = report.one("redis-reachable")
-    assert (finding.status, finding.mend.partition("  #")[2]) == (
+    assert (finding.status, finding.fix.partition("  #")[2]) == (
         FAILURE, " if it hangs: systemctl restart redis-server",
     )  # fmt: skip
     assert "not done within 2 s" in finding.seen
@@ -125,7 +125,7 @@ async def test_a_server_that_hangs_later(redis: RedisServer) -> None:
 async def test_a_database_that_is_not_there(redis: RedisServer, cli: str) -> None:
     finding = (await examined(f"redis://127.0.0.1:{redis.port}/99")).one("redis-reachable")
     assert finding.status is FAILURE
-    assert finding.mend.startswith(f"{cli} -n 99 CONFIG GET databases")
+    assert finding.fix.startswith(f"{cli} -n 99 CONFIG GET databases")
 
 
 @ensureDeferred
@@ -138,11 +138,11 @@ async def test_a_replica(redis: RedisServer, tmp_path: Path) -> None:
     finally:
         replica.kill()
     finding = report.one("redis-role")
-    assert (finding.status, finding.mend) == (
+    assert (finding.status, finding.fix) == (
         FAILURE, f"REDIS_URL=redis://127.0.0.1:{redis.port}/0",
     )  # fmt: skip
     assert report.one("redis-reachable").status is OK
-    assert (await examined(finding.mend.removeprefix("REDIS_URL="))).one("redis-role").status is OK
+    assert (await examined(finding.fix.removeprefix("REDIS_URL="))).one("redis-role").status is OK
 
 
 @ensureDeferred
@@ -155,7 +155,7 @@ async def test_an_old_version(redis: RedisServer) -> None:
         finding = (await examined(f"redis://127.0.0.1:{port}")).one("redis-version")
     assert finding.status is FAILURE
     assert re.match(r"(Redis 6|Valkey 7)\.\S+: Redis 7\.0 or Valkey 8 is needed", finding.seen)
-    assert re.match(r"apt-get install (redis|valkey)-server", finding.mend)
+    assert re.match(r"apt-get install (redis|valkey)-server", finding.fix)
 
 
 @ensureDeferred
@@ -170,7 +170,7 @@ async def test_a_server_that_sentinels_tell(redis: RedisServer, tmp_path: Path) 
     assert report.one("redis-reachable").status is OK
     assert report.one("redis-role").status is OK
     finding = unknown.one("redis-reachable")
-    assert (finding.status, finding.mend) == (FAILURE, "redis-cli -p 26379 SENTINEL MASTERS")
+    assert (finding.status, finding.fix) == (FAILURE, "redis-cli -p 26379 SENTINEL MASTERS")
 
 
 # How it is set up. Each line mends what it is about.
@@ -202,8 +202,8 @@ async def test_a_setting(
     finding = report.one(check)
     assert finding.status is status
     assert f"{setting} {value}" in finding.seen
-    assert finding.mend == f"{cli} CONFIG SET {setting} {mended} && {cli} CONFIG REWRITE"
-    obey(redis, finding.mend)
+    assert finding.fix == f"{cli} CONFIG SET {setting} {mended} && {cli} CONFIG REWRITE"
+    obey(redis, finding.fix)
     assert (await examined(redis.url)).one(check).status is OK
 
 
@@ -214,8 +214,8 @@ async def test_memory(redis: RedisServer, part: float, status: Status) -> None:
     redis.client.config_set("maxmemory", int(redis.client.info()["used_memory"] / part))
     finding = (await examined(redis.url)).one("redis-memory")
     assert finding.status is status
-    assert re.search(r"CONFIG SET maxmemory [0-9]+mb && ", finding.mend)
-    obey(redis, finding.mend)
+    assert re.search(r"CONFIG SET maxmemory [0-9]+mb && ", finding.fix)
+    obey(redis, finding.fix)
     assert (await examined(redis.url)).one("redis-memory").status is OK
 
 
@@ -232,9 +232,9 @@ async def test_a_disk_that_takes_no_more_of_the_log(redis: RedisServer) -> None:
     finding = report.one("redis-writes")
     assert finding.status is FAILURE
     assert "aof_last_write_status err" in finding.seen
-    assert finding.mend.startswith("df -h")
+    assert finding.fix.startswith("df -h")
     finding = report.one("redis-reachable")
-    assert (finding.status, finding.mend[:5]) == (FAILURE, "df -h")
+    assert (finding.status, finding.fix[:5]) == (FAILURE, "df -h")
     assert "MISCONF" in finding.seen
     # The others are made all the same.
     assert report.one("redis-eviction").status is OK
@@ -255,7 +255,7 @@ async def test_a_snapshot_or_a_rewrite_that_failed(
     finding = (await examined(redis.url)).one("redis-writes")
     assert finding.status is FAILURE
     assert f"{field} err" in finding.seen
-    assert finding.mend.startswith(f"{cli} {command}  # ")
+    assert finding.fix.startswith(f"{cli} {command}  # ")
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ async def test_a_disk_without_room(open_handed: RedisServer) -> None:
     finding = (await examined(open_handed.url)).one("redis-disk")
     assert finding.status is FAILURE
     assert finding.seen == "0.0 GiB free in /proc"
-    assert finding.mend.startswith("du -xh --max-depth=2 /proc | sort -h")
+    assert finding.fix.startswith("du -xh --max-depth=2 /proc | sort -h")
 
 
 # How it answers.
@@ -298,7 +298,7 @@ async def test_late_answers(redis: RedisServer, delay: float, status: Status) ->
     with meddler(redis.port, delay=delay) as port:
         finding = await asked(port, latency)
         assert finding.status is status
-        assert finding.mend.startswith(f"redis-cli -h 127.0.0.1 -p {port} SLOWLOG GET 10")
+        assert finding.fix.startswith(f"redis-cli -h 127.0.0.1 -p {port} SLOWLOG GET 10")
 
 
 @pytest.mark.parametrize(
@@ -318,7 +318,7 @@ async def test_another_time(redis: RedisServer, ahead: int, status: Status, told
         finding = await asked(port, clock_of)
     assert finding.status is status
     assert told in finding.seen
-    assert ("timedatectl set-ntp true" in finding.mend) is (status is not OK)
+    assert ("timedatectl set-ntp true" in finding.fix) is (status is not OK)
 
 
 # Who asks.
@@ -360,10 +360,10 @@ async def test_rights_that_are_missing(
     }
     finding = failed[role]
     assert finding.seen.startswith(f"bob may not do what {role} does: ")
-    assert _words(finding.mend) == _words(f"{cli} --askpass ACL SETUSER bob {missing}")
+    assert _words(finding.fix) == _words(f"{cli} --askpass ACL SETUSER bob {missing}")
     assert "s3cret" not in repr(report.findings)
     for one in failed.values():
-        obey(redis, one.mend)
+        obey(redis, one.fix)
     assert {one.status for one in (await examined(url)).all("redis-rights")} == {OK}
 
 
@@ -374,8 +374,8 @@ async def test_the_user_with_whose_rights_the_log_is_read(redis: RedisServer) ->
     finding = (await examined(url)).worst("redis-rights")
     assert finding.status is FAILURE
     assert finding.seen.startswith("default may not do all that the append-only file holds")
-    assert finding.mend.endswith(" ACL SETUSER default +hset +xclaim")
-    obey(redis, finding.mend)
+    assert finding.fix.endswith(" ACL SETUSER default +hset +xclaim")
+    obey(redis, finding.fix)
     assert {one.status for one in (await examined(url)).all("redis-rights")} == {OK}
 
 
@@ -389,9 +389,9 @@ async def test_the_right_to_ask_for_the_role(redis: RedisServer) -> None:
     report = await examined(url)
     finding = report.worst("redis-rights")
     assert finding.status is WARNING
-    assert finding.mend.endswith(" ACL SETUSER bob +role")
+    assert finding.fix.endswith(" ACL SETUSER bob +role")
     assert report.one("redis-role").status is OK
-    obey(redis, finding.mend)
+    obey(redis, finding.fix)
     assert not [one for one in (await examined(url)).all("redis-rights") if one.status is not OK]
 
 
@@ -417,9 +417,9 @@ async def test_what_the_user_may_not_ask_is_skipped(
     finding = (await examined(url)).worst(check)
     assert finding.status is SKIPPED
     assert "bob" in finding.seen or "permission" in finding.seen
-    assert _words(finding.mend)[-2:] == ["bob", f"+{right}"]
-    obey(redis, finding.mend)
-    assert not [one for one in (await examined(url)).all(check) if one.mend]
+    assert _words(finding.fix)[-2:] == ["bob", f"+{right}"]
+    obey(redis, finding.fix)
+    assert not [one for one in (await examined(url)).all(check) if one.fix]
 
 
 @ensureDeferred
@@ -427,6 +427,6 @@ async def test_who_may_not_even_ping(redis: RedisServer) -> None:
     url = as_bob(redis, "+@all", "~*", "-ping")
     finding = (await examined(url)).one("redis-reachable")
     assert finding.status is FAILURE
-    assert finding.mend.endswith(" ACL SETUSER bob +ping")
-    obey(redis, finding.mend)
+    assert finding.fix.endswith(" ACL SETUSER bob +ping")
+    obey(redis, finding.fix)
     assert (await examined(url)).one("redis-reachable").status is OK

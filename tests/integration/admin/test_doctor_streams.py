@@ -92,7 +92,7 @@ async def test_names_that_have_drifted_apart(
     assert finding.status is FAILURE
     assert {"eu-2", "telemetry:fleet", STREAM} <= words(finding)
     value = f"{STREAM},telemetry:fleet"
-    assert finding.mend.startswith(f"REDIS_TELEMETRY_STREAM={value}  # ")
+    assert finding.fix.startswith(f"REDIS_TELEMETRY_STREAM={value}  # ")
     assert {"telemetry:fleet", "processor"} <= words(report.worst("groups"))
     monkeypatch.setenv("REDIS_TELEMETRY_STREAM", value)
     assert {one.status for one in (await examined(redis.url)).all("stream-names")} == {OK}
@@ -114,7 +114,7 @@ async def test_a_name_can_be_pasted_into_a_shell(redis: RedisServer) -> None:
     name = "x; touch /tmp/y $(id) 'a'\x1b[2J"
     live(redis, "eu-1", name)
     report = await examined(redis.url)
-    (word, *_) = shlex.split(report.worst("stream-names").mend, comments=True)
+    (word, *_) = shlex.split(report.worst("stream-names").fix, comments=True)
     assert word == f"REDIS_TELEMETRY_STREAM={STREAM},{name}"
 
 
@@ -125,7 +125,7 @@ async def test_a_pinned_name_that_is_none(
     healthy(redis)
     monkeypatch.setenv("REDIS_TELEMETRY_STREAM", "tele metry")
     finding = (await examined(redis.url)).one("stream-names")
-    assert (finding.status, finding.mend) == (
+    assert (finding.status, finding.fix) == (
         FAILURE,
         "REDIS_TELEMETRY_STREAM='telemetry:{vendor}'",
     )
@@ -139,7 +139,7 @@ async def test_a_key_that_is_no_stream(redis: RedisServer) -> None:
     finding = report.one("streams")
     assert finding.status is FAILURE
     assert "is no stream but a hash" in finding.seen
-    obey(redis, finding.mend)
+    obey(redis, finding.fix)
     assert (await examined(redis.url)).one("streams").status is OK
     assert redis.client.hgetall(f"{STREAM}:hash") == {b"a": b"b"}
 
@@ -149,7 +149,7 @@ async def test_a_stream_without_a_group(redis: RedisServer) -> None:
     live(redis)
     append(redis, 1)
     finding = (await examined(redis.url)).one("groups")
-    assert (finding.status, finding.mend) == (FAILURE, START)
+    assert (finding.status, finding.fix) == (FAILURE, START)
     assert "processor" in words(finding)
 
 
@@ -158,7 +158,7 @@ async def test_a_group_without_a_consumer(redis: RedisServer) -> None:
     append(redis, 1)
     redis.client.xgroup_create(STREAM, "processor", "0")
     finding = (await examined(redis.url)).one("groups")
-    assert (finding.status, finding.mend) == (FAILURE, START)
+    assert (finding.status, finding.fix) == (FAILURE, START)
     assert "no consumer" in finding.seen
 
 
@@ -172,7 +172,7 @@ async def test_consumers_that_ask_no_more(
     finding = (await examined(redis.url)).one("groups")
     assert finding.status is FAILURE
     assert "host-1" in words(finding)
-    assert finding.mend == "systemctl restart tracker-process@1  # on the machine of host-1"
+    assert finding.fix == "systemctl restart tracker-process@1  # on the machine of host-1"
 
 
 @pytest.mark.parametrize(("age", "status"), [(30, OK), (100, WARNING), (700, FAILURE)])
@@ -186,7 +186,7 @@ async def test_what_is_not_processed(redis: RedisServer, age: int, status: Statu
     finding = (await examined(redis.url)).one("lag")
     assert finding.status is status
     assert {STREAM, "2", str(age)} <= words(finding)
-    assert finding.mend.startswith(f"tracker-admin lag --stream {STREAM}") is (status is not OK)
+    assert finding.fix.startswith(f"tracker-admin lag --stream {STREAM}") is (status is not OK)
 
 
 @ensureDeferred
@@ -208,7 +208,7 @@ async def test_dead_letters(redis: RedisServer) -> None:
     finding = (await examined(redis.url)).one("dead-letters")
     assert finding.status is WARNING
     assert {STREAM, "3"} <= words(finding)
-    assert finding.mend == f"tracker-admin dead list --stream {STREAM}"
+    assert finding.fix == f"tracker-admin dead list --stream {STREAM}"
 
 
 @ensureDeferred
@@ -219,10 +219,10 @@ async def test_what_instances_have_left_behind(redis: RedisServer) -> None:
     redis.client.xadd("commands:outbound:eu-1", {"command_id": "c"})
     report = await examined(redis.url)
     finding = report.one("device-registry")
-    assert (finding.status, finding.mend) == (WARNING, "systemctl start tracker-janitor")
+    assert (finding.status, finding.fix) == (WARNING, "systemctl start tracker-janitor")
     assert {"1", "2", "eu-9"} <= words(finding)
     finding = report.one("orphaned-commands")
-    assert (finding.status, finding.mend) == (WARNING, "systemctl start tracker-janitor")
+    assert (finding.status, finding.fix) == (WARNING, "systemctl start tracker-janitor")
     assert {"1", "eu-9"} <= words(finding)
 
 
@@ -250,11 +250,11 @@ async def test_commands_that_nobody_ends(redis: RedisServer) -> None:
     assert report.bad == {"sink-reachable"}
     redis.client.xadd(f"commands:waiting:{DEVICE}", command(expired=300))
     finding = (await waiting()).worst("waiting-commands")
-    assert (finding.status, finding.mend) == (WARNING, "systemctl start tracker-janitor")
+    assert (finding.status, finding.fix) == (WARNING, "systemctl start tracker-janitor")
     assert "1" in words(finding)
     redis.client.delete(f"commands:waiting:{DEVICE}", "commands:waiting")
     redis.client.xadd("commands:outbound:eu-1", command(expired=300))
     finding = (await waiting()).worst("waiting-commands")
     assert finding.status is WARNING
     assert {"eu-1", "2", "1"} <= words(finding)
-    assert finding.mend.startswith("systemctl restart 'tracker-ingest@*'")
+    assert finding.fix.startswith("systemctl restart 'tracker-ingest@*'")

@@ -87,7 +87,7 @@ class Bridges:
 
     def backoff(self) -> Backoff:
         """A short one."""
-        return Backoff(self.reactor, first=0.02, longest=0.2, random=random)
+        return Backoff(self.reactor, first_delay=0.02, max_delay=0.2, random=random)
 
     def rows(self, count: int, status: str = "routed") -> list[str]:
         """New commands."""

@@ -54,7 +54,7 @@ async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     from twisted.internet import reactor
 
     for stage in (Stage.NEW, Stage.CLOSE):
-        monkeypatch.setitem(waits.SECONDS, stage, 1.0)
+        monkeypatch.setitem(waits.STAGE_TIMEOUTS, stage, 1.0)
     certificate = certify(tmp_path, "127.0.0.1")
     told = Told()
     site = BoundedSite(Resource(), reactor, HTTPLimits(4, 2, 0), told)

@@ -50,9 +50,9 @@ def shown(url: str) -> str:
     return url.replace(f":{PostgresServer.PASSWORD}@", "@")
 
 
-def obey(mend: str, url: str) -> None:
+def obey(fix: str, url: str) -> None:
     """Do what a line says that migrates."""
-    program, *arguments = mend.split()
+    program, *arguments = fix.split()
     assert program == "tracker-admin"
     assert arguments[:2] == ["migrate", "--sink"]
     result = CliRunner().invoke(main, ["migrate", "--sink", url])
@@ -87,7 +87,7 @@ async def test_no_server() -> None:
     finding = report.one("sink-reachable")
     assert finding.status is FAILURE
     assert "refused" in finding.seen
-    assert finding.mend.startswith("systemctl start postgresql")
+    assert finding.fix.startswith("systemctl start postgresql")
     assert {one.status for one in report.findings[1:]} == {SKIPPED}
     assert len(report.findings) == 5
     assert "s3cret" not in repr(report.findings)
@@ -106,7 +106,7 @@ async def test_a_server_that_hangs(postgres: PostgresServer) -> None:
     assert (finding.status, finding.seen) == (
         FAILURE, f"{shown(postgres.url)}: not done within 1 s",
     )  # fmt: skip
-    assert finding.mend.startswith(f"pg_isready -h 127.0.0.1 -p {postgres.port}")
+    assert finding.fix.startswith(f"pg_isready -h 127.0.0.1 -p {postgres.port}")
 
 
 @ensureDeferred
@@ -115,11 +115,11 @@ async def test_logins_that_are_refused(postgres: PostgresServer) -> None:
     finding = (await looked_at(url)).one("sink-reachable")
     assert finding.status is FAILURE
     assert "password authentication failed" in finding.seen
-    assert finding.mend.startswith(f"echo 127.0.0.1:{postgres.port}:postgres:tracker:PASSWORD >>")
+    assert finding.fix.startswith(f"echo 127.0.0.1:{postgres.port}:postgres:tracker:PASSWORD >>")
     assert "wr0ng" not in repr(finding)
     finding = (await looked_at(postgres.url_of("nowhere"))).one("sink-reachable")
     assert finding.status is FAILURE
-    assert finding.mend == f"createdb -h 127.0.0.1 -p {postgres.port} -O tracker nowhere"
+    assert finding.fix == f"createdb -h 127.0.0.1 -p {postgres.port} -O tracker nowhere"
 
 
 @ensureDeferred
@@ -127,15 +127,15 @@ async def test_another_schema(database: str) -> None:
     latest = len(scripts("postgresql"))
     finding = (await looked_at(database)).one("sink-schema")
     assert finding.status is FAILURE
-    assert finding.mend == f"tracker-admin migrate --sink {shown(database)}"
-    obey(finding.mend, database)
+    assert finding.fix == f"tracker-admin migrate --sink {shown(database)}"
+    obey(finding.fix, database)
     assert (await looked_at(database)).one("sink-schema").status is OK
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute("INSERT INTO schema_version (version) VALUES (99)")
     finding = (await looked_at(database)).one("sink-schema")
     assert finding.status is FAILURE
     assert f"has schema 99, this version of Tracker knows {latest}" in finding.seen
-    assert finding.mend == "/opt/tracker/bin/pip install --upgrade tracker"
+    assert finding.fix == "/opt/tracker/bin/pip install --upgrade tracker"
 
 
 @ensureDeferred
@@ -144,7 +144,7 @@ async def test_no_hypertable(database: str) -> None:
     finding = (await looked_at(f"{database}?timescale=1")).one("sink-schema")
     assert finding.status is FAILURE
     assert "positions is no hypertable" in finding.seen
-    assert finding.mend == f"tracker-admin migrate --sink '{shown(database)}?timescale=1'"
+    assert finding.fix == f"tracker-admin migrate --sink '{shown(database)}?timescale=1'"
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ async def test_what_it_commits_may_be_lost(
     finding = (await looked_at(postgres.url)).one("sink-durability")
     assert finding.status is status
     assert finding.seen.startswith(f"{option} off: ")
-    assert finding.mend == (
+    assert finding.fix == (
         f"psql {shown(postgres.url)} "
         f"-c 'ALTER SYSTEM SET {option} = on' -c 'SELECT pg_reload_conf()'"
     )
@@ -175,7 +175,7 @@ async def test_few_connections(postgres: PostgresServer) -> None:
     finding = (await looked_at(postgres.url)).one("sink-connections")
     assert finding.status is WARNING
     assert finding.seen.endswith(" of 8 connections are free")
-    assert "ALTER SYSTEM SET max_connections = 16" in finding.mend
+    assert "ALTER SYSTEM SET max_connections = 16" in finding.fix
 
     def connection() -> Any:
         """Return a connection, unless those that were closed just now still count."""
@@ -191,7 +191,7 @@ async def test_few_connections(postgres: PostgresServer) -> None:
         others.enter_context(wait_for(connection, "a connection is free"))
         finding = (await looked_at(postgres.url)).one("sink-reachable")
         assert finding.status is FAILURE
-        assert "ALTER SYSTEM SET max_connections" in finding.mend
+        assert "ALTER SYSTEM SET max_connections" in finding.fix
 
 
 @ensureDeferred
@@ -203,7 +203,7 @@ async def test_an_old_version(sound: PostgresServer) -> None:
         finding = (await looked_at(url)).one("sink-version")
     assert finding.status is FAILURE
     assert finding.seen.endswith("13 or later is needed")
-    assert finding.mend.startswith("apt-get install postgresql")
+    assert finding.fix.startswith("apt-get install postgresql")
 
 
 @ensureDeferred
@@ -271,7 +271,7 @@ async def test_another_schema_of_a_file(tmp_path: Path) -> None:
     url = f"sqlite:{path}"
     finding = (await looked_at(url)).one("sink-schema")
     assert finding.status is FAILURE
-    assert finding.mend == f"tracker-admin migrate --sink '{url}'"
+    assert finding.fix == f"tracker-admin migrate --sink '{url}'"
     assert not path.exists()
     database = sqlite3.connect(path)
     database.executescript(scripts("sqlite")[0])
@@ -285,7 +285,7 @@ async def test_another_schema_of_a_file(tmp_path: Path) -> None:
     database.execute("PRAGMA user_version = 99")
     database.close()
     finding = (await looked_at(url)).one("sink-schema")
-    assert finding.mend == "/opt/tracker/bin/pip install --upgrade tracker"
+    assert finding.fix == "/opt/tracker/bin/pip install --upgrade tracker"
 
 
 @ensureDeferred
@@ -295,7 +295,7 @@ async def test_a_file_that_is_no_database(tmp_path: Path) -> None:
     finding = (await looked_at(f"sqlite:{path}")).one("sink-schema")
     assert finding.status is FAILURE
     assert "not a database" in finding.seen
-    assert finding.mend == f"sqlite3 {path} 'PRAGMA integrity_check'"
+    assert finding.fix == f"sqlite3 {path} 'PRAGMA integrity_check'"
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "jsonlines"])
@@ -308,7 +308,7 @@ async def test_a_place_for_no_file(tmp_path: Path, kind: str) -> None:
     )
     finding = (await looked_at(f"{kind}:{tmp_path}")).one("sink-reachable")
     assert finding.status is FAILURE
-    assert finding.mend == f"TRACKER_SINK={kind}:{tmp_path / 'positions'}"
+    assert finding.fix == f"TRACKER_SINK={kind}:{tmp_path / 'positions'}"
 
 
 @contextmanager
@@ -333,11 +333,11 @@ async def test_files_that_may_not_be_written() -> None:
         path.chmod(0o444)
         with nobody():
             finding = (await looked_at(f"sqlite:{path}")).one("sink-reachable")
-        assert (finding.status, finding.mend) == (FAILURE, f"chown tracker:tracker {path}*")
+        assert (finding.status, finding.fix) == (FAILURE, f"chown tracker:tracker {path}*")
         folder.chmod(0o555)
         with nobody():
             finding = (await looked_at(f"sqlite:{path}")).one("sink-reachable")
-        assert (finding.status, finding.mend) == (FAILURE, f"chown tracker:tracker {folder}")
+        assert (finding.status, finding.fix) == (FAILURE, f"chown tracker:tracker {folder}")
     finally:
         folder.chmod(0o755)
         shutil.rmtree(folder)
@@ -347,10 +347,10 @@ async def test_files_that_may_not_be_written() -> None:
 async def test_no_room() -> None:
     finding = (await looked_at("jsonlines:/proc/positions")).one("sink-space")
     assert (finding.status, finding.seen) == (FAILURE, "0.0 GiB free in /proc")
-    assert finding.mend.startswith("du -xh --max-depth=2 /proc")
+    assert finding.fix.startswith("du -xh --max-depth=2 /proc")
 
 
 @ensureDeferred
 async def test_no_sink_is_no_failure() -> None:
     finding = (await looked_at(None)).one("sink-reachable")
-    assert (finding.status, finding.mend) == (SKIPPED, "tracker-admin doctor --sink URL")
+    assert (finding.status, finding.fix) == (SKIPPED, "tracker-admin doctor --sink URL")

@@ -22,7 +22,7 @@ from tracker.errors import Refused
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
 from tracker.observe.examination import Examination, in_thread
 from tracker.observe.findings import Finding, Status, failure, ok, skipped, warning
-from tracker.observe.space import judge_room
+from tracker.observe.space import judge_free_space
 from tracker.redis.address import RedisAddress
 from tracker.storage.checks import no_psycopg
 from tracker.storage.migrations import judge_schema
@@ -93,7 +93,7 @@ def test_all_that_failed_to_be_written_is_told() -> None:
 
 
 @pytest.mark.parametrize(
-    ("info", "mend"),
+    ("info", "fix"),
     [
         ({"role": "slave", "master_host": "10.0.0.7", "master_port": "6380"},
          "REDIS_URL=redis://USER:PASSWORD@10.0.0.7:6380/2"),
@@ -102,15 +102,15 @@ def test_all_that_failed_to_be_written_is_told() -> None:
         ({"redis_mode": "sentinel"}, "REDIS_URL=redis+sentinel://cache:26379/MASTER"),
     ],
 )  # fmt: skip
-def test_what_is_no_master(info: dict[str, str], mend: str) -> None:
+def test_what_is_no_master(info: dict[str, str], fix: str) -> None:
     address = RedisAddress.from_url("redis://bob:s3cret@cache:26379/2")
     finding = redis.role(info, address)
     assert finding.status is FAILURE
-    assert finding.mend.partition("  #")[0] == mend
+    assert finding.fix.partition("  #")[0] == fix
 
 
 @pytest.mark.parametrize(
-    ("reason", "mend"),
+    ("reason", "fix"),
     [
         ("Connection was refused by other side: 111: Connection refused.", "systemctl start redis"),
         ("Redis error: could not auth: WRONGPASS invalid username-password pair", "REDIS_URL="),
@@ -126,10 +126,10 @@ def test_what_is_no_master(info: dict[str, str], mend: str) -> None:
         ("no Sentinel names the master: a:26379: knows no master x", "redis-cli -p 26379 SENTINEL"),
     ],
 )
-def test_why_redis_cannot_be_used(reason: str, mend: str) -> None:
+def test_why_redis_cannot_be_used(reason: str, fix: str) -> None:
     finding = redis.unreachable(RedisAddress.from_url("redis://:s3cret@cache"), reason)
     assert finding.status is FAILURE
-    assert finding.mend.startswith(mend)
+    assert finding.fix.startswith(fix)
     assert "s3cret" not in repr(finding)
 
 
@@ -162,7 +162,7 @@ def test_names_that_are_the_same_and_not() -> None:
         "eu-2 writes b, and processors with this environment read a, c "
         "(a processor elsewhere reads it)"
     )
-    assert found[2].mend.startswith("REDIS_TELEMETRY_STREAM=a,c,b  #")
+    assert found[2].fix.startswith("REDIS_TELEMETRY_STREAM=a,c,b  #")
 
 
 def test_leftovers() -> None:
@@ -175,7 +175,7 @@ def test_leftovers() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "status", "mend"),
+    ("found", "status", "fix"),
     [
         (2, OK, ""),
         (1, FAILURE, "tracker-admin migrate --sink 'sqlite:a b'"),
@@ -183,15 +183,15 @@ def test_leftovers() -> None:
         (3, FAILURE, "/opt/tracker/bin/pip install --upgrade tracker"),
     ],
 )
-def test_schemas(found: int, status: Status, mend: str) -> None:
+def test_schemas(found: int, status: Status, fix: str) -> None:
     finding = judge_schema(found, 2, "a b", "sqlite:a b")
-    assert (finding.status, finding.mend) == (status, mend)
+    assert (finding.status, finding.fix) == (status, fix)
 
 
 def test_psycopg_that_is_missing() -> None:
     finding = no_psycopg("No module named 'psycopg'")
     assert finding.status is FAILURE
-    assert finding.mend == "/opt/tracker/bin/pip install 'tracker[postgresql]'"
+    assert finding.fix == "/opt/tracker/bin/pip install 'tracker[postgresql]'"
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ def test_psycopg_that_is_missing() -> None:
     [(1 << 30, OK), ((1 << 30) - 1, WARNING), (100 << 20, WARNING), ((100 << 20) - 1, FAILURE)],
 )
 def test_room(free: int, status: Status) -> None:
-    assert judge_room(free, "/var").status is status
+    assert judge_free_space(free, "/var").status is status
 
 
 # This machine
@@ -210,18 +210,18 @@ def test_the_clock_of_this_machine() -> None:
     assert machine.judge_clock(15_999_999).status is OK
     finding = machine.judge_clock(16_000_000)
     assert finding.status is WARNING
-    assert finding.mend.startswith("timedatectl set-ntp true")
+    assert finding.fix.startswith("timedatectl set-ntp true")
 
 
 @pytest.mark.parametrize(("hard", "status"), [(65_536, OK), (65_535, WARNING), (None, OK)])
 def test_open_files(hard: int | None, status: Status) -> None:
     finding = machine.judge_files(hard)
     assert finding.status is status
-    assert finding.mend.startswith("LimitNOFILE=65536") is (status is WARNING)
+    assert finding.fix.startswith("LimitNOFILE=65536") is (status is WARNING)
 
 
 @pytest.mark.parametrize(
-    ("check", "file", "good", "bad", "mend"),
+    ("check", "file", "good", "bad", "fix"),
     [
         (machine.backlog, "proc/sys/net/core/somaxconn", "1024\n", "1023\n",
          "sysctl -w net.core.somaxconn=1024"),
@@ -232,14 +232,14 @@ def test_open_files(hard: int | None, status: Status) -> None:
          "echo madvise > /sys/kernel/mm/transparent_hugepage/enabled"),
     ],
 )  # fmt: skip
-def test_the_kernel(tmp_path: Path, check: Any, file: str, good: str, bad: str, mend: str) -> None:
+def test_the_kernel(tmp_path: Path, check: Any, file: str, good: str, bad: str, fix: str) -> None:
     path = tmp_path / file
     path.parent.mkdir(parents=True)
     path.write_text(good)
     assert check(tmp_path).status is OK
     path.write_text(bad)
     assert check(tmp_path).status is WARNING
-    assert check(tmp_path).mend.startswith(mend)
+    assert check(tmp_path).fix.startswith(fix)
 
 
 def test_a_kernel_without_huge_pages(tmp_path: Path) -> None:
@@ -323,7 +323,7 @@ def test_all_of_it_ends_in_time() -> None:
 
     async def make() -> None:
         await examination.make("first", hang)
-        await examination.make("second", hang, late=lambda why: failure(why, "mend"))
+        await examination.make("second", hang, late=lambda why: failure(why, "fix"))
 
     done = Deferred.fromCoroutine(make())
     clock.advance(9.9)
@@ -371,7 +371,7 @@ def test_a_table_has_a_line_for_each_and_what_mends_it_beneath() -> None:
         "STATUS   CHECK  SEEN",
         "ok              well",
         "warning         so so",
-        "    mend: do\\x1b[2J",
+        "    fix: do\\x1b[2J",
         "skipped         away",
         "1 ok, 1 warning, 0 failure, 1 skipped",
     ]
@@ -379,8 +379,8 @@ def test_a_table_has_a_line_for_each_and_what_mends_it_beneath() -> None:
 
 def test_json_holds_the_same() -> None:
     assert json.loads(as_json(SOME))[:2] == [
-        {"check": "", "status": "ok", "seen": "well", "mend": None},
-        {"check": "", "status": "warning", "seen": "so\nso", "mend": "do\x1b[2J"},
+        {"check": "", "status": "ok", "seen": "well", "fix": None},
+        {"check": "", "status": "warning", "seen": "so\nso", "fix": "do\x1b[2J"},
     ]
 
 

@@ -96,7 +96,8 @@ class Bench:
             pending=Pending(client),
             router=Router(self.clock, CommandTable(client, redis), self.instances, metrics),
             attempts=Attempts(
-                Backoff(self.clock, longest=15, random=lambda: 1.0), Condition(self.reports.append)
+                Backoff(self.clock, max_delay=15, random=lambda: 1.0),
+                Condition(self.reports.append),
             ),
             metrics=metrics,
             interval=interval,

@@ -71,7 +71,7 @@ class Syncing:
             subject.bridge,
             redis,
             condition=Condition(self.reports.append),
-            backoff=Backoff(self.clock, first=1.0, random=lambda: 1.0),
+            backoff=Backoff(self.clock, first_delay=1.0, random=lambda: 1.0),
         )
 
     def add(self, *numbers: int, **more: Any) -> None:

@@ -44,7 +44,9 @@ class Writing:
         )
 
     def _backoff(self) -> Backoff:
-        self.backoffs.append(Backoff(self.clock, first=1.0, longest=60.0, random=lambda: 1.0))
+        self.backoffs.append(
+            Backoff(self.clock, first_delay=1.0, max_delay=60.0, random=lambda: 1.0)
+        )
         return self.backoffs[-1]
 
     def respond(self, command_id: str, status: str, **fields: str) -> str:

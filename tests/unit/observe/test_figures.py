@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 
-from tracker.observe.figures import SECONDS, Distribution, counter, gauge, histogram
+from tracker.observe.figures import DURATION_BOUNDS, Distribution, counter, gauge, histogram
 
 
 def test_a_distribution_counts_what_does_not_exceed_each_bound() -> None:
@@ -32,7 +32,7 @@ def test_what_a_clock_that_was_set_back_makes_is_no_negative_time(value: float) 
 
 
 def test_bounds_ascend() -> None:
-    assert list(SECONDS) == sorted(set(SECONDS))
+    assert list(DURATION_BOUNDS) == sorted(set(DURATION_BOUNDS))
 
 
 class Collector:

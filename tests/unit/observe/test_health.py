@@ -224,8 +224,8 @@ def test_it_is_known_what_it_waits_for_once_a_condition_has_a_reason() -> None:
     health = Health()
     health.condition("stream")
     condition = health.condition("redis")
-    assert not health.waits
+    assert not health.reason_known
     condition.fails("Connection refused")
-    assert health.waits
+    assert health.reason_known
     condition.met()
-    assert not health.waits
+    assert not health.reason_known

@@ -9,7 +9,7 @@ from tracker.runtime.backoff import MAX_RETRY_AFTER, Backoff
 
 
 def waits(random: float, count: int) -> list[float]:
-    backoff = Backoff(Clock(), first=1, longest=10, random=lambda: random)
+    backoff = Backoff(Clock(), first_delay=1, max_delay=10, random=lambda: random)
     return [backoff.failed() for _ in range(count)]
 
 
@@ -23,7 +23,7 @@ def test_it_never_ends_however_often_it_fails() -> None:
 
 
 def test_a_success_begins_anew() -> None:
-    backoff = Backoff(Clock(), first=1, longest=10, random=lambda: 1.0)
+    backoff = Backoff(Clock(), first_delay=1, max_delay=10, random=lambda: 1.0)
     assert [backoff.failed(), backoff.failed(), backoff.failures] == [1, 2, 2]
     backoff.succeeded()
     assert (backoff.failures, backoff.left) == (0, 0)
@@ -31,7 +31,7 @@ def test_a_success_begins_anew() -> None:
 
 
 def test_it_waits_as_long_as_it_is_asked_to_and_a_little_more() -> None:
-    backoff = Backoff(Clock(), first=1, longest=10, random=lambda: 0.0)
+    backoff = Backoff(Clock(), first_delay=1, max_delay=10, random=lambda: 0.0)
     assert backoff.failed(retry_after=30) == 30.5
     assert backoff.failed(retry_after=0) == 1
     assert backoff.failed(retry_after=1e9) == MAX_RETRY_AFTER + 2
@@ -39,7 +39,7 @@ def test_it_waits_as_long_as_it_is_asked_to_and_a_little_more() -> None:
 
 def test_what_is_left() -> None:
     clock = Clock()
-    backoff = Backoff(clock, first=4, random=lambda: 1.0)
+    backoff = Backoff(clock, first_delay=4, random=lambda: 1.0)
     assert backoff.left == 0
     backoff.failed()
     clock.advance(3)
@@ -50,7 +50,7 @@ def test_what_is_left() -> None:
 
 def test_waiting() -> None:
     clock = Clock()
-    backoff = Backoff(clock, first=4, random=lambda: 1.0)
+    backoff = Backoff(clock, first_delay=4, random=lambda: 1.0)
     assert backoff.wait().called
     backoff.failed()
     waiting = backoff.wait()

@@ -30,8 +30,8 @@ def test_a_message_is_one_datagram_of_lines(systemd: tuple[str, socket.socket]) 
     name, listening = systemd
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
     assert notifier is not None
-    assert notifier.tell(READY, status("ready"))
-    assert notifier.tell(ALIVE)
+    assert notifier.send(READY, status("ready"))
+    assert notifier.send(ALIVE)
     assert listening.recv(1000) == b"READY=1\nSTATUS=ready"
     assert listening.recv(1000) == b"WATCHDOG=1"
 
@@ -40,16 +40,16 @@ def test_a_queue_that_is_full_is_not_waited_for(systemd: tuple[str, socket.socke
     name, listening = systemd
     notifier = Notifier(name)
     sent = 0
-    while notifier.tell(ALIVE):
+    while notifier.send(ALIVE):
         sent += 1
         assert sent < 10_000
     assert sent
     assert listening.recv(1000) == b"WATCHDOG=1"
-    assert notifier.tell(ALIVE)
+    assert notifier.send(ALIVE)
 
 
 def test_a_systemd_that_is_gone_is_no_hindrance(tmp_path: Path) -> None:
-    assert not Notifier(str(tmp_path / "nobody")).tell(READY)
+    assert not Notifier(str(tmp_path / "nobody")).send(READY)
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])

@@ -17,7 +17,7 @@ class Server:
         self.clock = Clock()
         self.waits = Waits(self.clock)
         self.connections: list[Deferred[bool]] = []
-        backoff = Backoff(self.clock, first=1, longest=4, random=lambda: 1.0)
+        backoff = Backoff(self.clock, first_delay=1, max_delay=4, random=lambda: 1.0)
         self.ended = Deferred.fromCoroutine(stay_connected(self.waits, backoff, self.serve))
 
     async def serve(self) -> bool:

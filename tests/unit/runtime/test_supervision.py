@@ -10,7 +10,7 @@ from twisted.logger import LogLevel, capturedLogs
 
 from tracker.observe.health import Health
 from tracker.runtime.notify import Notifier
-from tracker.runtime.supervision import PATIENCE, Supervision
+from tracker.runtime.supervision import READY_TIMEOUT, Supervision
 
 WATCHDOG = 30.0
 
@@ -25,7 +25,7 @@ class Systemd:
         self.deaf = False
         self._told: list[str] = []
 
-    def tell(self, *lines: str) -> bool:
+    def send(self, *lines: str) -> bool:
         if not self.deaf:
             self._told += lines
         return not self.deaf
@@ -73,7 +73,7 @@ def test_it_is_ready_once_its_conditions_are_met(supervised: Supervised) -> None
     assert supervised.after(3) == ["STATUS=not ready: redis: starting"]
     supervised.redis.met()
     assert supervised.after(1) == ["READY=1", "STATUS=ready"]
-    assert supervised.after(PATIENCE) == []
+    assert supervised.after(READY_TIMEOUT) == []
 
 
 def test_an_outage_of_others_is_not_waited_for_but_told(supervised: Supervised) -> None:
@@ -88,7 +88,7 @@ def test_an_outage_of_others_is_not_waited_for_but_told(supervised: Supervised) 
 
 def test_a_start_never_waits_for_ever(supervised: Supervised) -> None:
     supervised.systemd.told()
-    assert supervised.after(PATIENCE - 1) == []
+    assert supervised.after(READY_TIMEOUT - 1) == []
     assert supervised.after(1) == ["READY=1"]
 
 

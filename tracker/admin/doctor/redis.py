@@ -15,7 +15,7 @@ from twisted.internet.interfaces import IReactorTime
 from tracker.admin.doctor.server import Server, is_here, redis_cli, url_for
 from tracker.errors import Refused, Unavailable
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
-from tracker.observe.space import room
+from tracker.observe.space import check_free_space
 from tracker.redis.address import RedisAddress
 
 #: The lowest supported major version.
@@ -238,7 +238,7 @@ async def disk(server: Server) -> Finding:
     if not is_here(server.address) or not _is_redis((await server.info()).get("process_id", "")):
         return skipped("Redis is not on this machine, or in a container")
     folder = await server.setting("dir")
-    return room(folder, "# or trim sooner: janitor --retain")
+    return check_free_space(folder, "# or trim sooner: janitor --retain")
 
 
 def _is_redis(pid: str) -> bool:

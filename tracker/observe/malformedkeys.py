@@ -16,7 +16,7 @@ REPEATED_AFTER: Final = 3600.0
 MAX_KEYS: Final = 1000
 
 
-class Complaints:
+class MalformedKeyLog:
     """Reports keys that cannot be used.
 
     :param log: receives the lines.

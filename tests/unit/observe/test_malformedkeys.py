@@ -5,29 +5,29 @@ from __future__ import annotations
 from twisted.internet.task import Clock
 from twisted.logger import Logger, capturedLogs, formatEvent
 
-from tracker.observe.complaints import MAX_KEYS, REPEATED_AFTER, Complaints
+from tracker.observe.malformedkeys import MAX_KEYS, REPEATED_AFTER, MalformedKeyLog
 from tracker.observe.ratelimit import MAX_LINES
 
 
 def test_a_key_is_reported_once_an_hour() -> None:
     clock = Clock()
-    complaints = Complaints(clock, Logger())
+    log = MalformedKeyLog(clock, Logger())
     with capturedLogs() as logged:
         for _ in range(3):
-            complaints.report("one", "is a hash", "Delete it.")
-            complaints.report("two", "is a hash", "Delete it.")
+            log.report("one", "is a hash", "Delete it.")
+            log.report("two", "is a hash", "Delete it.")
         clock.advance(REPEATED_AFTER)
-        complaints.report("one", "is a hash", "Delete it.")
+        log.report("one", "is a hash", "Delete it.")
     assert [event["key"] for event in logged] == ["one", "two", "one"]
     assert formatEvent(logged[0]) == "one: is a hash. Delete it."
 
 
 def test_lines_are_limited_in_number_and_length() -> None:
     clock = Clock()
-    complaints = Complaints(clock, Logger())
+    log = MalformedKeyLog(clock, Logger())
     with capturedLogs() as logged:
         for number in range(10 * MAX_LINES):
-            complaints.report(f"{number}\n" + "x" * 100_000, "y\n" * 100_000, "Delete it.")
+            log.report(f"{number}\n" + "x" * 100_000, "y\n" * 100_000, "Delete it.")
     assert len(logged) == MAX_LINES
     assert all("\n" not in formatEvent(event) for event in logged)
     assert all(len(formatEvent(event)) < 2000 for event in logged)
@@ -35,19 +35,19 @@ def test_lines_are_limited_in_number_and_length() -> None:
 
 def test_a_key_that_was_suppressed_has_its_turn_later() -> None:
     clock = Clock()
-    complaints = Complaints(clock, Logger())
+    log = MalformedKeyLog(clock, Logger())
     with capturedLogs() as logged:
         for _ in range(3):
             for number in range(2 * MAX_LINES):
-                complaints.report(str(number), "is a hash", "Delete it.")
+                log.report(str(number), "is a hash", "Delete it.")
             clock.advance(60)
     assert {event["key"] for event in logged} == set(map(str, range(2 * MAX_LINES)))
 
 
 def test_memory_is_bounded() -> None:
     clock = Clock()
-    complaints = Complaints(clock, Logger())
+    log = MalformedKeyLog(clock, Logger())
     for number in range(MAX_KEYS + 100):
-        complaints.report(str(number), "is a hash", "Delete it.")
+        log.report(str(number), "is a hash", "Delete it.")
         clock.advance(60)
-    assert len(complaints._reported) <= MAX_KEYS
+    assert len(log._reported) <= MAX_KEYS

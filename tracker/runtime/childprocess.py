@@ -1,6 +1,6 @@
 """Runs a command that ends when its parent does and has a folder for itself.
 
-``python -m tracker.runtime.leash PARENT_PID LOCK_FILE COMMAND…`` becomes the command,
+``python -m tracker.runtime.childprocess PARENT_PID LOCK_FILE COMMAND…`` becomes the command,
 which from then on
 
 - gets SIGTERM when the parent dies, even by ``kill -9`` (Linux only);
@@ -20,7 +20,7 @@ import time
 from typing import Final
 
 #: Exit status when somebody else keeps the lock (EX_TEMPFAIL of sysexits.h).
-LOCKED: Final = 75
+LOCK_HELD: Final = 75
 _PATIENCE: Final = 15.0  # seconds
 _PR_SET_PDEATHSIG: Final = 1
 
@@ -41,7 +41,7 @@ def main() -> None:
             break
         except BlockingIOError:
             if time.monotonic() > deadline:
-                sys.exit(LOCKED)
+                sys.exit(LOCK_HELD)
             time.sleep(0.05)
     os.set_inheritable(lock, True)
     os.execv(command[0], command)  # noqa: S606 - the parent built it
