@@ -52,10 +52,10 @@ def main(ctx: click.Context, control: str | None, file: Path | None, output: str
 main.add_sections(
     {
         "Look inside": {
-            "info": "tracker.admin.look",
-            "connections": "tracker.admin.look",
-            "device": "tracker.admin.look",
-            "device-registry": "tracker.admin.look",
+            "info": "tracker.admin.queries",
+            "connections": "tracker.admin.queries",
+            "device": "tracker.admin.queries",
+            "device-registry": "tracker.admin.queries",
             "status": "tracker.admin.send",
             "watch": "tracker.admin.watch",
             "lag": "tracker.admin.lag",
@@ -63,12 +63,12 @@ main.add_sections(
         },
         "Operate": {
             "send": "tracker.admin.send",
-            "drop": "tracker.admin.operate",
-            "drain": "tracker.admin.operate",
-            "log-level": "tracker.admin.operate",
+            "drop": "tracker.admin.operations",
+            "drain": "tracker.admin.operations",
+            "log-level": "tracker.admin.operations",
             "certs": "tracker.admin.certs",
             "directus": "tracker.admin.directus.command",
-            "console-operator": "tracker.admin.operators",
+            "console-operator": "tracker.admin.consoleoperators",
         },
         "Bytes": {
             "decode": "tracker.admin.decode",

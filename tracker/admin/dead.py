@@ -11,13 +11,13 @@ import click
 
 from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import echo_pairs, echo_table
-from tracker.admin.redis import ask_redis
+from tracker.admin.redis import run_with_redis
 from tracker.keys import dead_letters, telemetry_stream
 from tracker.log.entries import behind
 from tracker.log.redis.dead import DeadLetter, Retried, drop_dead, read_dead, retry_dead
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 from tracker.untrusted import listed, shown
 
 _HEADING: Final = ("ID", "ORIGINAL ID", "ATTEMPTS", "REASON")
@@ -88,7 +88,7 @@ def list_(
             click.echo(f"There are more: --after {letters[-1]['id']}", err=True)
         return 0
 
-    ask_redis(url, ask)
+    run_with_redis(url, ask)
 
 
 @dead.command()
@@ -102,7 +102,7 @@ def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, out
     async def ask(reactor: Reactor, redis: RedisConnection) -> int:
         found = await read_dead(redis, name, entry_id, entry_id)
         if not found:
-            raise Failed(f"{dead_letters(name)} has no entry {entry_id}")
+            raise RunFailed(f"{dead_letters(name)} has no entry {entry_id}")
         (letter,) = found
         if output == "json":
             # A list, since a name may stand there twice.
@@ -112,7 +112,7 @@ def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, out
             echo_pairs([*rows, *letter.fields])
         return 0
 
-    ask_redis(url, ask)
+    run_with_redis(url, ask)
 
 
 @dead.command()
@@ -183,7 +183,7 @@ def _apply(
             click.echo(f"not {done}: {why}: {listed(entry_ids)}", err=True)
         return 0 if changed == wanted else 1
 
-    ask_redis(url, ask)
+    run_with_redis(url, ask)
 
 
 async def _pages(

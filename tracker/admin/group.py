@@ -11,9 +11,9 @@ from typing import Any, NoReturn
 
 import click
 
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.output import printable
-from tracker.admin.statuses import ExitCode
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 
 #: In click from 8.2: a group without a command, which shows its help.
 _NoCommand: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -76,7 +76,7 @@ class AdminGroup(click.Group):
             raise SystemExit(int(ExitCode.NOT_READ)) from None
         except OSError as error:  # as when the disk is full that it is written to
             _discard_output()
-            raise Failed(f"cannot go on: {error.strerror or error}") from None
+            raise RunFailed(f"cannot go on: {error.strerror or error}") from None
         return result
 
     def _status(self, args: Any, extra: Any) -> int:
@@ -90,8 +90,8 @@ class AdminGroup(click.Group):
             return _told(error.format_message() + hint, ExitCode.BAD_USE)
         except click.ClickException as error:
             return _told(error.format_message(), error.exit_code)
-        except Failed as error:
-            return _told(str(error), error.status)
+        except RunFailed as error:
+            return _told(str(error), error.exit_code)
         except click.Abort:
             return ExitCode.INTERRUPTED
         return result if isinstance(result, int) else ExitCode.DONE

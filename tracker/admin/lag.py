@@ -13,10 +13,10 @@ from click.core import ParameterSource
 from rich.live import Live
 from twisted.internet.task import deferLater
 
-from tracker.admin.asking import ask_control
+from tracker.admin.control import run_with_control_port
 from tracker.admin.options import Duration, options, output_option, redis_option
 from tracker.admin.output import console, drawn, echo_table, iso, on_terminal
-from tracker.admin.redis import ask_redis, known_streams
+from tracker.admin.redis import known_streams, run_with_redis
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
@@ -25,7 +25,7 @@ from tracker.log.redis.lag import StreamLag, stream_lag
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 from tracker.untrusted import shown
 
 Group = dict[str, Any]
@@ -95,13 +95,13 @@ def lag(
         async def ask(reactor: Reactor, client: ControlClient) -> int:
             return await show(reactor, lambda: _from_control(client, streams))
 
-        ask_control(ask)
+        run_with_control_port(ask)
     else:
 
         async def ask_it(reactor: Reactor, redis: RedisConnection) -> int:
             return await show(reactor, lambda: _from_redis(redis, streams))
 
-        ask_redis(url, ask_it)
+        run_with_redis(url, ask_it)
 
 
 def _is_by_control(url: str | None) -> bool:
@@ -121,13 +121,13 @@ async def _from_redis(redis: RedisConnection, streams: Sequence[str]) -> list[Gr
             if not is_wrong_type(error):
                 raise
             if streams:
-                raise Failed(f"{shown(stream)} is not a stream") from None
+                raise RunFailed(f"{shown(stream)} is not a stream") from None
             click.echo(f"{shown(stream)} is not a stream: rename or delete the key", err=True)
             continue
         if read is not None:
             found += _groups(read)
         elif streams:
-            raise Failed(f"there is no stream {shown(stream)}")
+            raise RunFailed(f"there is no stream {shown(stream)}")
     return found
 
 
@@ -136,7 +136,7 @@ async def _from_control(client: ControlClient, streams: Sequence[str]) -> list[G
     there = {group["stream"] for group in told}
     for stream in streams:
         if stream not in there:
-            raise Failed(f"there is no stream {stream}")
+            raise RunFailed(f"there is no stream {stream}")
     return [
         _complete({**group, "consumers": None, "consumer_count": group["consumers"]})
         for group in told

@@ -10,7 +10,7 @@ import click
 from twisted.plugin import getPlugins
 
 from tracker import config
-from tracker.admin.statuses import ExitCode
+from tracker.admin.exitcodes import ExitCode
 from tracker.config import ConfigError
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IVendor
@@ -19,10 +19,10 @@ from tracker.observe.health import Condition
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.redis.connection import RedisConnection
-from tracker.runtime.run import Failed, run
+from tracker.runtime.run import RunFailed, run
 
 
-def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[int]]) -> None:
+def run_with_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[int]]) -> None:
     """Run ``ask(reactor, redis)`` with a usable connection, and exit with its status.
 
     If Redis cannot be used, that is reported in one line, without a retry.
@@ -41,10 +41,10 @@ def ask_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[i
         try:
             reason = await known
             if reason is not None:
-                raise Failed(f"cannot use Redis: {reason}", ExitCode.UNREACHABLE)
+                raise RunFailed(f"cannot use Redis: {reason}", ExitCode.UNREACHABLE)
             return await ask(reactor, redis)
         except (Refused, Unavailable) as error:
-            raise Failed(f"Redis: {error}", status_of(error)) from None
+            raise RunFailed(f"Redis: {error}", status_of(error)) from None
         finally:
             await redis.stopService()
 

@@ -13,7 +13,7 @@ from attrs import define, field
 
 from tracker import config
 from tracker.admin.options import redis_option
-from tracker.admin.redis import ask_redis, configured_streams
+from tracker.admin.redis import configured_streams, run_with_redis
 from tracker.interfaces import (
     Batch,
     BatchRefused,
@@ -28,7 +28,7 @@ from tracker.position import BadEntry
 from tracker.processing.taking import stored_position
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 from tracker.storage.sinks import make_sink
 from tracker.untrusted import MAX_LINE, shown
 
@@ -96,7 +96,7 @@ def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_u
         outcome.tell()
         return 1 if outcome.bad else 0
 
-    ask_redis(url, ask)
+    run_with_redis(url, ask)
 
 
 @define
@@ -116,7 +116,7 @@ class Replay:
     async def store(self, entries: Sequence[Delivered]) -> None:
         """Store the entries that are positions.
 
-        :raises Failed: if the sink fails for another reason than the entries.
+        :raises RunFailed: if the sink fails for another reason than the entries.
         """
         self.read += len(entries)
         rows = []
@@ -164,18 +164,18 @@ class Replay:
         click.echo(told, err=self.to_stdout)
 
 
-def _failed(error: Exception, entry_id: str) -> Failed:
+def _failed(error: Exception, entry_id: str) -> RunFailed:
     why = shown(error, MAX_LINE)
-    return Failed(f"the sink does not store: {why} (go on --from {entry_id})")
+    return RunFailed(f"the sink does not store: {why} (go on --from {entry_id})")
 
 
 async def _open(sink: IPositionSink) -> None:
     try:
         await sink.open()
     except SinkUnusable as error:
-        raise Failed(str(error)) from None
+        raise RunFailed(str(error)) from None
     except Exception as error:  # noqa: BLE001 - each sink fails in its own way
-        raise Failed(f"the sink cannot be opened: {shown(error, MAX_LINE)}") from None
+        raise RunFailed(f"the sink cannot be opened: {shown(error, MAX_LINE)}") from None
 
 
 async def _ends(
@@ -183,7 +183,7 @@ async def _ends(
 ) -> tuple[str, str] | None:
     """Return the IDs of the first and last entry of the range; None if it is empty."""
     if not await redis.execute("EXISTS", stream):
-        raise Failed(f"there is no stream {stream}")
+        raise RunFailed(f"there is no stream {stream}")
     ends = [
         await redis.execute("XRANGE", stream, first, last or "+", "COUNT", 1),
         await redis.execute("XREVRANGE", stream, last or "+", first, "COUNT", 1),

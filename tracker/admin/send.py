@@ -8,16 +8,16 @@ from uuid import uuid4
 
 import click
 
-from tracker.admin.asking import ask_control
+from tracker.admin.control import run_with_control_port
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
-from tracker.admin.statuses import ExitCode
 from tracker.command import Status
 from tracker.control.client import ControlClient
 from tracker.control.commands import RedisUnavailable
 from tracker.control.connection import NotConnected
 from tracker.reactor import Reactor
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 
 FATE: Final = (
     Column("command_id"),
@@ -116,7 +116,7 @@ def send(
             if not client.greeting:
                 raise
             later = f"tracker-admin status {name} --device {imei}"
-            raise Failed(
+            raise RunFailed(
                 f"control port: {error}; what became of it: {later}", ExitCode.UNREACHABLE
             ) from None
         show_record(FATE, {**fate, "device_id": imei}, output)
@@ -125,7 +125,7 @@ def send(
             return ExitCode.DONE
         return ExitCode.NO
 
-    ask_control(ask)
+    run_with_control_port(ask)
 
 
 @click.command()
@@ -147,7 +147,7 @@ def status(command_id: str, imei: str | None, output: str) -> None:
         show_record(FATE, {**fate, "device_id": imei}, output)
         return ExitCode.DONE
 
-    ask_control(ask)
+    run_with_control_port(ask)
 
 
 def _from_stdin() -> str:

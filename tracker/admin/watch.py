@@ -10,16 +10,16 @@ import click
 from rich.text import Text
 from twisted.internet.defer import DeferredQueue
 
-from tracker.admin.asking import ask_control
+from tracker.admin.control import run_with_control_port
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import console, iso, on_terminal, printable
-from tracker.admin.statuses import ExitCode
 from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
 from tracker.control.commands import MOST_RAW, ControlError, NoSuchDevice
 from tracker.control.watching import DeviceEvent
 from tracker.reactor import Reactor
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 from tracker.untrusted import parse_json
 
 #: → from the device, ← to it.
@@ -63,7 +63,7 @@ def watch(*, imei: str, count: int | None, seconds: float | None, raw: bool, out
         log = JsonLines(imei, raw) if output == "json" else Lines(raw)
         return await _watch(reactor, client, imei, count=count, seconds=seconds, log=log)
 
-    ask_control(ask, stay=True)
+    run_with_control_port(ask, stay=True)
 
 
 async def _watch(
@@ -107,7 +107,7 @@ async def _where(client: ControlClient, imei: str, here: bool) -> str:
     except NoSuchDevice:
         elsewhere = None
     except ControlError as error:
-        raise Failed(f"control port: {error}", ExitCode.UNREACHABLE) from None
+        raise RunFailed(f"control port: {error}", ExitCode.UNREACHABLE) from None
     is_at = f"is connected to {elsewhere}" if elsewhere else "is connected nowhere"
     return f"watching {imei} on {name}: it {is_at} now"
 

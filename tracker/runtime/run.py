@@ -19,15 +19,12 @@ from tracker.runtime.waits import Waits
 PLAIN_INTERVAL: Final = 5.0
 
 
-class Failed(Exception):
-    """The command has failed; the text gives the reason in one line.
+class RunFailed(Exception):
+    """The failure of a command of ``tracker-admin``; the text is the reason in one line."""
 
-    :param status: to exit with.
-    """
-
-    def __init__(self, text: str, status: int = 1) -> None:
+    def __init__(self, text: str, exit_code: int = 1) -> None:
         super().__init__(text)
-        self.status = status
+        self.exit_code = exit_code
 
 
 def run(main: Callable[[Any], Awaitable[int]]) -> None:

@@ -28,7 +28,7 @@ from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.redis.embedded import find_server, socket_address
-from tracker.runtime.run import Failed, Progress, until_interrupted
+from tracker.runtime.run import Progress, RunFailed, until_interrupted
 from tracker.runtime.waits import Waits
 from tracker.simulator.device import Behaviour
 from tracker.simulator.fleet import Fleet
@@ -90,7 +90,7 @@ class Demo:
             address = socket_address(folder)
             server = Path(find_server())
         except (OSError, ValueError) as error:
-            raise Failed(str(error)) from None
+            raise RunFailed(str(error)) from None
         waits = until_interrupted(reactor)
         stack = _Stack(reactor, folder, self._port)
         redis = RedisConnection(reactor, address, Condition())
@@ -118,7 +118,9 @@ class Demo:
             if (await _read(redis))[1] is not None:
                 return
             if reactor.seconds() > deadline:
-                raise Failed(f"the stack did not start within {START_TIMEOUT:.0f} s: {stack.log}")
+                raise RunFailed(
+                    f"the stack did not start within {START_TIMEOUT:.0f} s: {stack.log}"
+                )
             await waits.sleep(0.05)
 
     def _print_places(
@@ -227,7 +229,7 @@ class _Stack(ProcessProtocol):
             )
 
     def check(self) -> None:
-        """:raises Failed: when the stack has ended by itself."""
+        """:raises RunFailed: when the stack has ended by itself."""
         if self._status is None:
             return
         reason = self._output.decode(errors="replace").strip()
@@ -235,7 +237,7 @@ class _Stack(ProcessProtocol):
             lines = self.log.read_text(errors="replace").splitlines()
             told = [line for line in lines if "giving up: " in line]
             reason = told[-1].partition("giving up: ")[2] if told else f"see {self.log}"
-        raise Failed(f"the stack ended: {reason or self._status}")
+        raise RunFailed(f"the stack ended: {reason or self._status}")
 
     async def stop(self) -> None:
         """Stop the stack; returns when it has ended."""

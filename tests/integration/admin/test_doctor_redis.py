@@ -50,7 +50,8 @@ async def test_a_sound_server_is_all_ok(redis: RedisServer) -> None:
     before = redis.client.dbsize(), redis.client.info()["rdb_changes_since_last_save"]
     report = await examined(redis.url)
     assert set(redis_checks(report).values()) == {OK}
-    assert len(redis_checks(report)) == 13
+    assert len(redis_checks(report)) == 12
+    assert report.one("replication").status is OK
     assert (redis.client.dbsize(), redis.client.info()["rdb_changes_since_last_save"]) == before
 
 
@@ -137,12 +138,12 @@ async def test_a_replica(redis: RedisServer, tmp_path: Path) -> None:
         report = await examined(replica.url)
     finally:
         replica.kill()
-    finding = report.one("redis-role")
+    finding = report.one("replication")
     assert (finding.status, finding.fix) == (
         FAILURE, f"REDIS_URL=redis://127.0.0.1:{redis.port}/0",
     )  # fmt: skip
     assert report.one("redis-reachable").status is OK
-    assert (await examined(finding.fix.removeprefix("REDIS_URL="))).one("redis-role").status is OK
+    assert (await examined(finding.fix.removeprefix("REDIS_URL="))).one("replication").status is OK
 
 
 @ensureDeferred
@@ -168,7 +169,7 @@ async def test_a_server_that_sentinels_tell(redis: RedisServer, tmp_path: Path) 
     finally:
         sentinel.kill()
     assert report.one("redis-reachable").status is OK
-    assert report.one("redis-role").status is OK
+    assert report.one("replication").status is OK
     finding = unknown.one("redis-reachable")
     assert (finding.status, finding.fix) == (FAILURE, "redis-cli -p 26379 SENTINEL MASTERS")
 
@@ -390,7 +391,7 @@ async def test_the_right_to_ask_for_the_role(redis: RedisServer) -> None:
     finding = report.worst("redis-rights")
     assert finding.status is WARNING
     assert finding.fix.endswith(" ACL SETUSER bob +role")
-    assert report.one("redis-role").status is OK
+    assert report.one("replication").status is OK
     obey(redis, finding.fix)
     assert not [one for one in (await examined(url)).all("redis-rights") if one.status is not OK]
 

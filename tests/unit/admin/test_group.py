@@ -13,9 +13,9 @@ from click.testing import CliRunner, Result
 
 from tests.admin import admin as run_admin
 from tracker.admin.cli import main
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.group import AdminGroup
-from tracker.admin.statuses import ExitCode
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 
 
 def admin(*arguments: str) -> Result:
@@ -62,7 +62,7 @@ def test_a_command_imports_no_module_of_another_command() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     imported = ended.stdout.splitlines()[-1].split()
-    assert "tracker.admin.look" in imported
+    assert "tracker.admin.queries" in imported
     assert "tracker.admin.certs" not in imported
     assert "tracker.admin.doctor.command" not in imported
 
@@ -112,9 +112,9 @@ def test_no_control_port_is_one_line() -> None:
 @pytest.mark.parametrize(
     ("error", "status", "told"),
     [
-        (Failed("it did not"), 1, "tracker-admin: it did not\n"),
-        (Failed("two\nlines", 3), 3, "tracker-admin: two lines\n"),
-        (Failed("\x1b[2J"), 1, "tracker-admin: \\x1b[2J\n"),
+        (RunFailed("it did not"), 1, "tracker-admin: it did not\n"),
+        (RunFailed("two\nlines", 3), 3, "tracker-admin: two lines\n"),
+        (RunFailed("\x1b[2J"), 1, "tracker-admin: \\x1b[2J\n"),
         (click.ClickException("bad bytes"), 1, "tracker-admin: bad bytes\n"),
         (click.UsageError("no"), 2, "tracker-admin: no\n"),
         (OSError(28, "No space left on device"), 1,

@@ -14,7 +14,7 @@ from tracker.admin.replay import Replay
 from tracker.interfaces import Batch, SinkTimedOut
 from tracker.log.entries import Delivered
 from tracker.position import Position
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 
 
 @define(eq=False)
@@ -55,5 +55,5 @@ def test_a_batch_that_takes_too_long_is_stored_in_parts() -> None:
 
 
 def test_a_single_entry_that_takes_too_long_ends_the_replay_there() -> None:
-    with pytest.raises(Failed, match="--from 1-0"):
+    with pytest.raises(RunFailed, match="--from 1-0"):
         replayed(SlowSink(capacity=0), 7)

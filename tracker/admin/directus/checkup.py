@@ -39,7 +39,7 @@ OLDEST: Final = 11
 _PARTS: Final = ("collection", "policy", "role", "user", "flow")
 #: Seconds that the bridge may take to answer.
 _PATIENCE: Final = 5.0
-_MEND: Final = "tracker-admin directus setup"
+_FIX: Final = "tracker-admin directus setup"
 _DENY_LIST: Final = (
     "IMPORT_IP_DENY_LIST=169.254.169.254  # in the environment of Directus, then restart it"
 )
@@ -98,9 +98,7 @@ def _parts(changes: Sequence[Change]) -> Iterable[Finding]:
         for change in wrong:
             text = change.text[2:]
             seen = f"missing: {text}" if change.text.startswith("+") else f"different: {text}"
-            found = (
-                failure(text, "in Directus, by hand") if change.by_hand else failure(seen, _MEND)
-            )
+            found = failure(text, "in Directus, by hand") if change.by_hand else failure(seen, _FIX)
             yield evolve(found, check=part)
         if not wrong:
             yield evolve(ok("as it has to be"), check=part)
@@ -112,11 +110,11 @@ async def _token(as_bridge: DirectusClient) -> Any:
         me = await as_bridge.request("GET", "/users/me", params={"fields": "id"})
     except DirectusDenied as error:
         if error.status == 401:
-            yield failure("Directus does not accept it", _MEND)
+            yield failure("Directus does not accept it", _FIX)
             return
         me = {}
     if me.get("id") != BRIDGE_USER:
-        yield failure("it is another user's", f"remove the file, and {_MEND}")
+        yield failure("it is another user's", f"remove the file, and {_FIX}")
         return
     try:
         await as_bridge.get_items(COMMANDS, fields=["id", "status"], limit=1)
@@ -124,14 +122,14 @@ async def _token(as_bridge: DirectusClient) -> Any:
         rights = await as_bridge.request("GET", "/permissions/me")
         general = await as_bridge.request("GET", "/policies/me/globals")
     except DirectusError as error:
-        yield failure(str(error), _MEND)
+        yield failure(str(error), _FIX)
         return
     yield ok("reads commands and devices")
     if general.get("admin_access") or general.get("app_access"):
-        yield failure("it may do more: it has access to the app", _MEND)
+        yield failure("it may do more: it has access to the app", _FIX)
     wrong = list(_surprises(rights))
     for one in wrong:
-        yield failure(one, _MEND)
+        yield failure(one, _FIX)
     if not wrong:
         yield ok("changes the state of commands, and may do nothing else")
 
@@ -173,8 +171,8 @@ async def _bridge(reactor: Reactor, url: str, secret: str) -> Finding:
         why = str(error) or type(error).__name__
         return warning(f"no bridge answers at {url}: {why}", "start twistd tracker bridge")
     if answer.code == UNAUTHORIZED:
-        mend = "give the bridge the same --secret-file, and restart it"
-        return failure(f"the bridge at {url} knows another secret", mend)
+        fix = "give the bridge the same --secret-file, and restart it"
+        return failure(f"the bridge at {url} knows another secret", fix)
     if answer.code != BAD_REQUEST:
         return failure(f"who answers at {url} is no bridge: {answer.code}", "see --bridge-url")
     return ok(f"listens at {url}, and knows the secret")

@@ -25,7 +25,7 @@ from tracker.bridge.rest import (
 )
 from tracker.bridge.setup import Change, Wanted, apply, plan
 from tracker.reactor import Reactor
-from tracker.runtime.run import Failed, run
+from tracker.runtime.run import RunFailed, run
 
 DEFAULT_BRIDGE: Final = "http://127.0.0.1:9130/commands"
 #: Seconds for each answer: Directus takes its time to change tables, and more when it is busy.
@@ -64,7 +64,7 @@ class _Place:
             # Any HTTP answer counts as one.
             return UNREACHABLE if error.status is None else 1
         except DirectusError as error:
-            raise Failed(str(error)) from None
+            raise RunFailed(str(error)) from None
         finally:
             await client.close()
 
@@ -72,13 +72,13 @@ class _Place:
         try:
             rights = await client.request("GET", "/policies/me/globals")
         except DirectusDenied:
-            raise Failed(f"Directus does not accept the token in {self.token_file}") from None
+            raise RunFailed(f"Directus does not accept the token in {self.token_file}") from None
         except DirectusError as error:
             if error.status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-                raise Failed(f"no Directus answers at {self.url}: {error}") from None
+                raise RunFailed(f"no Directus answers at {self.url}: {error}") from None
             raise
         if not isinstance(rights, dict) or not rights.get("admin_access"):
-            raise Failed(f"the token in {self.token_file} is not an administrator's")
+            raise RunFailed(f"the token in {self.token_file} is not an administrator's")
 
 
 def _as_bridge(reactor: Reactor, url: str, token: str | None) -> DirectusClient | None:
@@ -240,7 +240,7 @@ async def _carry_out(
         if by_hand or not changes:
             break
     else:
-        raise Failed(f"Directus does not keep what it is told: {changes[0].text[2:]}")
+        raise RunFailed(f"Directus does not keep what it is told: {changes[0].text[2:]}")
     if by_hand:
         click.echo(f"{len(by_hand)} to be changed by hand, in Directus, before anything else is")
         return 1
@@ -256,7 +256,7 @@ async def _make(client: DirectusClient, change: Change) -> None:
     except DirectusDown:
         raise
     except DirectusError as error:
-        raise Failed(f"{change.text[2:]}: {error}") from None
+        raise RunFailed(f"{change.text[2:]}: {error}") from None
 
 
 @directus.command()

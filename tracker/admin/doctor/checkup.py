@@ -112,7 +112,7 @@ def _checks(server: Server, clock: IReactorTime) -> list[Check]:
 
     return [
         *((name, partial(by_info, judge)) for name, judge in redis.BY_INFO.items()),
-        ("redis-role", role),
+        ("replication", role),
         *((name, partial(by_setting, *how)) for name, how in redis.BY_SETTING.items()),
         ("redis-disk", partial(redis.disk, server)),
         ("redis-latency", partial(redis.latency, server, clock)),

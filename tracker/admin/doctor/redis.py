@@ -38,14 +38,14 @@ Rule = Callable[[Facts, str], Any]
 
 def unreachable(address: RedisAddress, reason: str) -> Finding:
     """Return the finding that Redis cannot be used, for a reason."""
-    return failure(reason, _mend_reason(reason, address))
+    return failure(reason, _fix_for(reason, address))
 
 
-def _mend_reason(reason: str, address: RedisAddress) -> str:
+def _fix_for(reason: str, address: RedisAddress) -> str:
     cli = redis_cli(address)
     with_login = str(address).replace("://", "://USER:PASSWORD@", 1)
     login = f"REDIS_URL={shlex.quote(with_login)}"
-    for pattern, mend in (
+    for pattern, fix in (
         (r"WRONGPASS|NOAUTH|could not auth", f"{login}  # percent-encoded; users: ACL LIST"),
         (r"NOPERM", f"{cli} ACL SETUSER {shlex.quote(address.username or 'default')} +ping"),
         (r"LOADING", f"{cli} INFO persistence  # and wait until loading is 0"),
@@ -57,7 +57,7 @@ def _mend_reason(reason: str, address: RedisAddress) -> str:
         (r"no answer|not done", f"{cli} PING  # if it hangs: systemctl restart redis-server"),
     ):
         if re.search(pattern, reason, re.IGNORECASE):
-            return mend
+            return fix
     if address.path:
         return f"ls -l {shlex.quote(address.path)}  # who may write there, or REDIS_URL"
     place = f"{shlex.quote(address.host)} {address.port}"
@@ -117,17 +117,17 @@ def fsync(value: str, cli: str) -> Finding:
     """Check that confirmed writes are on disk."""
     if value == "always":
         return ok("appendfsync always")
-    mend = _set(cli, "appendfsync always")
+    fix = _set(cli, "appendfsync always")
     if value == "everysec":
         return warning(
             "appendfsync everysec: up to a second of acknowledged records is lost when the "
             "power fails",
-            mend,
+            fix,
         )
     return failure(
         f"appendfsync {value}: up to half a minute of acknowledged records is lost when the "
         "power fails",
-        mend,
+        fix,
     )
 
 
@@ -144,7 +144,7 @@ def fsync_on_rewrite(value: str, cli: str) -> Finding:
 def writes(info: Facts, cli: str) -> Iterator[Finding]:
     """Check that the last writes to disk have succeeded."""
     well = True
-    for name, what, mend in (
+    for name, what, fix in (
         (
             "aof_last_write_status",
             "the last write to the append-only file failed: Redis refuses writes",
@@ -163,7 +163,7 @@ def writes(info: Facts, cli: str) -> Iterator[Finding]:
     ):
         if info.get(name, "ok") != "ok":
             well = False
-            yield failure(f"{what} ({name} {info[name]})", mend)
+            yield failure(f"{what} ({name} {info[name]})", fix)
     if well:
         yield ok("the last writes, rewrites and snapshots went well")
 
@@ -187,10 +187,10 @@ def memory(info: Facts, cli: str) -> Finding:
     seen = f"{_mib(used)} of maxmemory {_mib(most)} used ({used / most:.0%})"
     if used < MEMORY_WARNING * most:
         return ok(seen)
-    mend = f"{_set(cli, f'maxmemory {_mib(2 * used)}')}  # or trim sooner: janitor --retain-bytes"
+    fix = f"{_set(cli, f'maxmemory {_mib(2 * used)}')}  # or trim sooner: janitor --retain-bytes"
     if used < MEMORY_FAILURE * most:
-        return warning(seen, mend)
-    return failure(f"{seen}: devices are told nothing any more when it is full", mend)
+        return warning(seen, fix)
+    return failure(f"{seen}: devices are told nothing any more when it is full", fix)
 
 
 async def latency(server: Server, clock: IReactorTime) -> Finding:
@@ -208,8 +208,8 @@ def judge_latency(middle: float, worst: float, cli: str) -> Finding:
     seen = f"{1000 * middle:.1f} ms (median of {_PINGS}), {1000 * worst:.1f} ms (the worst)"
     if middle <= LATENCY_WARNING:
         return ok(seen)
-    mend = f"{cli} SLOWLOG GET 10  # if it shows nothing: the network, or a slow disk"
-    return (warning if middle <= LATENCY_FAILURE else failure)(seen, mend)
+    fix = f"{cli} SLOWLOG GET 10  # if it shows nothing: the network, or a slow disk"
+    return (warning if middle <= LATENCY_FAILURE else failure)(seen, fix)
 
 
 async def clock_of(server: Server, clock: IReactorTime) -> Finding:
@@ -227,10 +227,10 @@ def judge_clock(ahead: float) -> Finding:
     if apart <= CLOCK_WARNING:
         return ok(f"{apart:.1f} s from this machine's clock")
     seen = f"{apart:.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine's clock"
-    mend = "timedatectl set-ntp true  # on both machines"
+    fix = "timedatectl set-ntp true  # on both machines"
     if apart <= CLOCK_FAILURE:
-        return warning(seen, mend)
-    return failure(f"{seen}: ages, expiries and received_at are wrong", mend)
+        return warning(seen, fix)
+    return failure(f"{seen}: ages, expiries and received_at are wrong", fix)
 
 
 async def disk(server: Server) -> Finding:

@@ -51,8 +51,8 @@ def judge_rights(server: Server, role: str, missing: set[str], user: str) -> Fin
     if not missing:
         return ok(f"{user} may do what {role} does")
     told = " ".join(sorted(missing))
-    mend = server.grant_all(missing, user)
-    return failure(f"{user} may not do what {role} does: {told}", mend)
+    fix = server.grant_all(missing, user)
+    return failure(f"{user} may not do what {role} does: {told}", fix)
 
 
 def judge_loader(server: Server, missing: set[str]) -> list[Finding]:

@@ -112,8 +112,8 @@ def judge_heartbeat(key: str, why: str, cli: str) -> Finding:
     """
     # A name that was escaped or cut cannot be given to redis-cli.
     whole = "\\" not in key and "…" not in key
-    mend = f"{cli} DEL {shlex.quote(key)}  # and find out what writes it" if whole else ""
-    return warning(f"{key} is malformed: {why}", mend)
+    fix = f"{cli} DEL {shlex.quote(key)}  # and find out what writes it" if whole else ""
+    return warning(f"{key} is malformed: {why}", fix)
 
 
 async def names(traffic: Traffic) -> list[Finding]:
@@ -222,8 +222,8 @@ def judge_lag(stream: str, group: GroupLag) -> Finding:
     seen = f"{stream}: {waiting} entries not processed, the oldest {group.oldest_age:.0f} s old"
     if group.oldest_age <= AGE_WARNING:
         return ok(seen)
-    mend = f"tracker-admin lag --stream {shlex.quote(stream)}  # then journalctl -u tracker-process"
-    return (warning if group.oldest_age <= AGE_FAILURE else failure)(seen, mend)
+    fix = f"tracker-admin lag --stream {shlex.quote(stream)}  # then journalctl -u tracker-process"
+    return (warning if group.oldest_age <= AGE_FAILURE else failure)(seen, fix)
 
 
 async def dead(traffic: Traffic) -> list[Finding]:
@@ -242,8 +242,8 @@ def judge_dead(stream: str, count: int) -> Finding:
         return failure(
             f"{dead_letters(stream)} is not a stream: no dead letters can be appended", ""
         )
-    mend = f"tracker-admin dead list --stream {shlex.quote(stream)}"
-    return warning(f"{stream}: {count} entries could not be processed", mend)
+    fix = f"tracker-admin dead list --stream {shlex.quote(stream)}"
+    return warning(f"{stream}: {count} entries could not be processed", fix)
 
 
 async def _group(traffic: Traffic, stream: str) -> GroupLag | None:

@@ -105,7 +105,7 @@ def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
     name, user = (shlex.quote(str(given.get(key, "tracker"))) for key in ("dbname", "user"))
     place = f"-h {host} -p {number}"
     server = f"psql {place} -U postgres -c"
-    for pattern, mend in (
+    for pattern, fix in (
         (
             r"authentication failed|no password supplied",
             f"echo {host}:{number}:{name}:{user}:PASSWORD >> ~/.pgpass && chmod 600 ~/.pgpass",
@@ -125,7 +125,7 @@ def judge_unreachable(address: PostgreSQLAddress, reason: str) -> Finding:
         (r"refused|No such file", "systemctl start postgresql  # or say where it is: --sink"),
     ):
         if re.search(pattern, reason):
-            return failure(f"{address.url}: {reason}", mend)
+            return failure(f"{address.url}: {reason}", fix)
     return failure(
         f"{address.url}: {reason}", f"pg_isready {place}  # the name, the network, the firewall"
     )
@@ -138,8 +138,8 @@ def schema(connection: Connection, address: PostgreSQLAddress) -> Finding:
         try:
             is_current(connection, address, migrate=False)  # a hypertable, where it is to be one
         except SinkUnusable as error:
-            seen, _, mend = str(error).partition(": run ")
-            return failure(seen, mend)
+            seen, _, fix = str(error).partition(": run ")
+            return failure(seen, fix)
     return judge_schema(found, known, address.url, address.url)
 
 
@@ -180,8 +180,8 @@ def judge_connections(facts: Mapping[str, Any], cli: str) -> Iterator[Finding]:
     if free >= FREE:
         yield ok(seen)
         return
-    mend = f"{cli} -c 'ALTER SYSTEM SET max_connections = {2 * most}'  # then restart PostgreSQL"
-    yield (warning if free > 0 else failure)(seen, mend)
+    fix = f"{cli} -c 'ALTER SYSTEM SET max_connections = {2 * most}'  # then restart PostgreSQL"
+    yield (warning if free > 0 else failure)(seen, fix)
 
 
 def psql(address: PostgreSQLAddress) -> str:

@@ -22,7 +22,7 @@ from tracker.console.operators import (
     read_operators,
     write_operators,
 )
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 
 _file = click.option(
     "--file",
@@ -81,7 +81,7 @@ def add(path: Path, permission: str, name: str) -> None:
     try:
         password = checked_password(_password())
     except ValueError as error:
-        raise Failed(str(error)) from None
+        raise RunFailed(str(error)) from None
     there = name in operators
     operators[name] = Operator(name, permission, PasswordHash.of(password))
     _write(path, operators)
@@ -95,7 +95,7 @@ def remove(path: Path, name: str) -> None:
     """Remove an operator, who is logged out."""
     operators = _read(path)
     if operators.pop(name, None) is None:
-        raise Failed(f"{path}: there is no {name}")
+        raise RunFailed(f"{path}: there is no {name}")
     _write(path, operators)
     click.echo(f"{name} removed")
 
@@ -127,11 +127,11 @@ def _read(path: Path) -> dict[str, Operator]:
     try:
         return read_operators(path)
     except BadOperators as error:
-        raise Failed(str(error)) from None
+        raise RunFailed(str(error)) from None
 
 
 def _write(path: Path, operators: dict[str, Operator]) -> None:
     try:
         write_operators(path, operators)
     except OSError as error:
-        raise Failed(f"{path}: {error.strerror}") from None
+        raise RunFailed(f"{path}: {error.strerror}") from None

@@ -10,15 +10,15 @@ from typing import Final
 
 import click
 
-from tracker.admin.asking import ask_control
+from tracker.admin.control import run_with_control_port
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import Column, Kind, show_record
-from tracker.admin.statuses import ExitCode
 from tracker.control.client import ControlClient
 from tracker.control.operations import LONGEST_DRAIN
 from tracker.observe.levels import LEVELS
 from tracker.reactor import Reactor
-from tracker.runtime.run import Failed
+from tracker.runtime.run import RunFailed
 
 DROPPED: Final = (Column("device_id"), Column("address"))
 DRAINED: Final = (
@@ -48,7 +48,7 @@ def drop(imei: str, output: str) -> None:
         show_record(DROPPED, {"device_id": imei, "address": address}, output)
         return ExitCode.DONE
 
-    ask_control(ask)
+    run_with_control_port(ask)
 
 
 @click.command()
@@ -75,7 +75,7 @@ def drain(seconds: float, yes: bool, output: str) -> None:
     if not yes and not sys.stdin.isatty():
         raise click.UsageError("nobody to ask, as this is no terminal: say --yes")
 
-    ask_control(lambda reactor, client: _drain(client, seconds, yes, output))
+    run_with_control_port(lambda reactor, client: _drain(client, seconds, yes, output))
 
 
 async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) -> int:
@@ -85,7 +85,7 @@ async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) 
         "and accept no more?"
     )
     if not yes and not _is_sure(question):
-        raise Failed("nothing was done", ExitCode.NO)
+        raise RunFailed("nothing was done", ExitCode.NO)
     outcome = await client.drain(seconds)
     show_record(DRAINED, {**outcome, "instance_id": told["instance_id"]}, output)
     return ExitCode.NO if outcome["left"] else ExitCode.DONE
@@ -114,7 +114,7 @@ def log_level(level: str, namespace: str | None, output: str) -> None:
         show_record(LEVEL, record, output)
         return ExitCode.DONE
 
-    ask_control(ask)
+    run_with_control_port(ask)
 
 
 def _is_sure(question: str) -> bool:

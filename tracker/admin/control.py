@@ -10,8 +10,8 @@ import click
 from twisted.internet.defer import TimeoutError  # noqa: A004
 from twisted.internet.interfaces import IStreamClientEndpoint
 
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import options
-from tracker.admin.statuses import ExitCode
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
@@ -23,7 +23,7 @@ from tracker.control.commands import (
     NotPermitted,
 )
 from tracker.reactor import Reactor
-from tracker.runtime.run import Failed, run
+from tracker.runtime.run import RunFailed, run
 
 #: The name of this program in an instance's log.
 NAME: Final = "tracker-admin"
@@ -38,7 +38,7 @@ limit_option = click.option(
 )
 
 
-def ask_control(ask: Ask, stay: bool = False) -> None:
+def run_with_control_port(ask: Ask, stay: bool = False) -> None:
     """Run ``ask(reactor, client)``, and exit with its status.
 
     If the instance cannot be reached, that is reported in one line, without a retry.
@@ -82,10 +82,10 @@ def failure(error: ControlError) -> Exception:
     if isinstance(error, BadArgument):
         return click.UsageError(str(error))
     if isinstance(error, NotPermitted):
-        return Failed(f"not permitted: {error}", ExitCode.NOT_PERMITTED)
+        return RunFailed(f"not permitted: {error}", ExitCode.NOT_PERMITTED)
     if isinstance(error, NoSuchDevice | NoSuchCommand):
-        return Failed(str(error), ExitCode.NO)
-    return Failed(f"control port: {error}", ExitCode.UNREACHABLE)
+        return RunFailed(str(error), ExitCode.NO)
+    return RunFailed(f"control port: {error}", ExitCode.UNREACHABLE)
 
 
 def page_size(limit: int | None) -> int:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 from twisted.internet.defer import Deferred
 
-from tracker.admin.operate import _drain
+from tracker.admin.operations import _drain
 from tracker.control.client import ControlClient
 
 

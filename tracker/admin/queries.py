@@ -6,7 +6,7 @@ from typing import Final
 
 import click
 
-from tracker.admin.asking import ask_control, first_rows, limit_option, page_size
+from tracker.admin.control import first_rows, limit_option, page_size, run_with_control_port
 from tracker.admin.options import Imei, output_option
 from tracker.admin.output import Column, Kind, show_record, show_rows
 from tracker.control.client import ControlClient
@@ -73,7 +73,7 @@ def info(output: str) -> None:
         show_record(INFO, record, output)
         return 0
 
-    ask_control(ask)
+    run_with_control_port(ask)
 
 
 @click.command()
@@ -96,7 +96,7 @@ def connections(prefix: str, vendor: str | None, limit: int | None, output: str)
         show_rows(CONNECTION, await first_rows(rows, limit), output)
         return 0
 
-    ask_control(ask)
+    run_with_control_port(ask)
 
 
 @click.command()
@@ -117,7 +117,7 @@ def device(imei: str, output: str) -> None:
         show_record(DEVICE, await client.device(imei), output)
         return 0
 
-    ask_control(ask)
+    run_with_control_port(ask)
 
 
 @click.command()
@@ -144,4 +144,4 @@ def device_registry(
         show_rows(REGISTRATION, await first_rows(rows, limit), output)
         return 0
 
-    ask_control(ask)
+    run_with_control_port(ask)
