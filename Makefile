@@ -102,6 +102,7 @@ format: $(VENV)/.test
 
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+	for page in *.rst; do $(BIN)/docutils --halt=2 $$page /dev/null || exit 1; done
 
 bench: $(VENV)/.test
 	$(BIN)/python bench/decode.py $(BENCH_OPTIONS)

@@ -259,7 +259,7 @@ async def test_without_a_database_devices_are_those_that_are_connected(
 RIGHTS = (
     *(
         "ping",
-        "permission",
+        "role",
         "scan",
         "mget",
         "exists",
