@@ -1,4 +1,4 @@
-"""``tracker-admin simulate`` and a server that is no Tracker: commands, answers, the journal."""
+"""``tracker-admin simulate`` with a fake server: commands, answers, the journal."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IMEI = simulated_imei(FIRST)
 
 
 class CommandingServer:
-    """Serves one device: acknowledges its records, and sends a command after each answer."""
+    """Server of one device that acknowledges its records, and sends a command after each answer."""
 
     def __init__(self) -> None:
         self.login: object = None
@@ -47,12 +47,12 @@ class CommandingServer:
         self._thread = threading.Thread(target=self._serve)
 
     def start(self, commands: Iterable[Message]) -> None:
-        """Begin to serve; these commands are sent, the first with an acknowledgement."""
+        """Start to serve; send ``commands``, the first of them with an ACK."""
         self._commands = iter(commands)
         self._thread.start()
 
     def end(self) -> None:
-        """Returns when the device has gone, which the test has seen to."""
+        """Wait until the device has closed the connection, which the test must have caused."""
         self._thread.join(30)
         self._listening.close()
         assert not self._thread.is_alive()
@@ -95,12 +95,14 @@ def server() -> CommandingServer:
 
 
 def simulate(folder: Path, server: CommandingServer, *arguments: str) -> Simulation:
-    """One device on that server."""
+    """Run one device on ``server``."""
     number = ("--devices", "1", "--first", str(FIRST))
     return Simulation(folder, server.port, *number, "--interval", "0.05", *arguments)
 
 
-def test_a_command_is_executed_noted_and_answered(server: CommandingServer, tmp_path: Path) -> None:
+def test_command_is_executed_journaled_and_answered(
+    server: CommandingServer, tmp_path: Path
+) -> None:
     server.start(
         [
             Message(CODEC_12, COMMAND, b"setdigout 11"),
@@ -111,8 +113,8 @@ def test_a_command_is_executed_noted_and_answered(server: CommandingServer, tmp_
     )
     fleet = simulate(tmp_path, server)
     try:
-        wait_for(lambda: len(server.answers) >= 4, "all are answered")
-        noted = fleet.commands()
+        wait_for(lambda: len(server.answers) >= 4, "all commands are answered")
+        journaled = fleet.commands()
         fleet.wait_for_more(3)
         summary = fleet.park()
     finally:
@@ -125,7 +127,7 @@ def test_a_command_is_executed_noted_and_answered(server: CommandingServer, tmp_
         Message(CODEC_14, NACK, b"", imei=IMEI),
         Message(CODEC_12, RESPONSE, b"Param ID:2004 Val:a"),
     ]
-    assert noted == [
+    assert journaled == [
         {"device_id": IMEI, "codec": "12", "text": "setdigout 11"},
         {"device_id": IMEI, "codec": "14", "text": "setparam 2004:a"},
         {"device_id": IMEI, "codec": "12", "text": "getparam 2004"},
@@ -133,26 +135,26 @@ def test_a_command_is_executed_noted_and_answered(server: CommandingServer, tmp_
     assert summary.endswith(", 0 retransmitted, 0 left, 3 commands")
 
 
-def test_a_fleet_that_is_killed_has_noted_all_that_it_answered(
+def test_killed_fleet_has_journaled_every_command_that_it_answered(
     server: CommandingServer, tmp_path: Path
 ) -> None:
     server.start(Message(CODEC_12, COMMAND, f"getparam {number}".encode()) for number in count())
     fleet = simulate(tmp_path, server)
     try:
-        wait_for(lambda: len(server.answers) >= 200, "many are answered")
+        wait_for(lambda: len(server.answers) >= 200, "200 commands are answered")
     finally:
         fleet.kill()
     server.end()
-    noted = [command["text"] for command in fleet.commands()]
-    assert noted == [f"getparam {number}" for number in range(len(noted))]
-    assert len(server.answers) <= len(noted) <= len(server.answers) + 1
+    journaled = [command["text"] for command in fleet.commands()]
+    assert journaled == [f"getparam {number}" for number in range(len(journaled))]
+    assert len(server.answers) <= len(journaled) <= len(server.answers) + 1
 
 
-def test_a_fleet_may_refuse_commands(server: CommandingServer, tmp_path: Path) -> None:
+def test_refusing_fleet_answers_with_a_nack(server: CommandingServer, tmp_path: Path) -> None:
     server.start([Message(CODEC_12, COMMAND, b"cpureset")])
     fleet = simulate(tmp_path, server, "--answers", "refuse")
     try:
-        wait_for(lambda: server.answers, "it is answered")
+        wait_for(lambda: server.answers, "the command is answered")
         summary = fleet.park()
     finally:
         fleet.kill()

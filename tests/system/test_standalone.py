@@ -32,7 +32,7 @@ LAST_LINE = r"demo: (\d+) positions from (\d+) devices acknowledged, (\d+) store
 
 
 class Standalone(Daemon):
-    """A standalone with its data in a folder of the test."""
+    """A standalone process with its data in a folder of the test."""
 
     def __init__(self, folder: Path) -> None:
         self.port = free_port()
@@ -44,7 +44,7 @@ class Standalone(Daemon):
 
     @property
     def redis_pid(self) -> int | None:
-        """Process id of the embedded server; None while it does not answer."""
+        """Process id of the embedded server; None while it does not reply."""
         client = valkey.Valkey(unix_socket_path=str(self.data / "redis.sock"))
         try:
             return int(client.info("server")["process_id"])  # type: ignore[index]
@@ -52,7 +52,7 @@ class Standalone(Daemon):
             return None
 
     def runs_another(self, pid: int) -> bool:
-        """Whether a server answers that is not this one."""
+        """Return True if the embedded server runs with a process id other than ``pid``."""
         return self.redis_pid not in (None, pid)
 
 
@@ -65,7 +65,7 @@ def standalone(tmp_path: Path) -> Iterator[Standalone]:
 
 
 def account(standalone: Standalone, fleet: Simulation) -> None:
-    """Park the fleet, and compare what was acknowledged with what is stored."""
+    """Park the fleet, and compare acknowledged with stored positions."""
     fleet.park()
     acknowledged = fleet.acknowledged()
     database = standalone.data / "positions.sqlite"
@@ -89,18 +89,20 @@ def fleet(standalone: Standalone, tmp_path: Path) -> Iterator[Simulation]:
     fleet.kill()
 
 
-def test_its_redis_is_started_again_when_it_dies(standalone: Standalone, fleet: Simulation) -> None:
+def test_embedded_redis_is_restarted_when_it_dies(
+    standalone: Standalone, fleet: Simulation
+) -> None:
     for _ in range(2):
         fleet.wait_for_more(200)
         pid = standalone.redis_pid
         assert pid is not None
         os.kill(pid, signal.SIGKILL)
-        wait_for(partial(standalone.runs_another, pid), "a new server")
+        wait_for(partial(standalone.runs_another, pid), "a new server runs")
     fleet.wait_for_more(200)
     account(standalone, fleet)
 
 
-def test_killed_whole_and_started_again_it_loses_nothing(
+def test_no_position_is_lost_when_the_whole_process_is_killed(
     standalone: Standalone, fleet: Simulation
 ) -> None:
     for _ in range(2):
@@ -108,13 +110,13 @@ def test_killed_whole_and_started_again_it_loses_nothing(
         pid = standalone.redis_pid
         assert pid is not None
         standalone.kill()
-        wait_for(partial(gone, pid), "its Redis ends with it")
+        wait_for(partial(gone, pid), "Redis ends with the process")
         standalone.start()
     fleet.wait_for_more(200)
     account(standalone, fleet)
 
 
-def test_sigterm_lets_the_simulation_finish(standalone: Standalone, tmp_path: Path) -> None:
+def test_simulation_drains_at_sigterm(standalone: Standalone, tmp_path: Path) -> None:
     fleet = Simulation(tmp_path, standalone.port, "--interval", "0.1", name="other")
     try:
         fleet.wait_for_more(50)
@@ -123,9 +125,9 @@ def test_sigterm_lets_the_simulation_finish(standalone: Standalone, tmp_path: Pa
         fleet.kill()
 
 
-def test_what_lies_in_the_current_folder_is_not_run(tmp_path: Path) -> None:
+def test_demo_does_not_import_from_the_current_folder(tmp_path: Path) -> None:
     (tmp_path / "tracker").mkdir()
-    (tmp_path / "tracker" / "__init__.py").write_text("raise SystemExit('not this one')")
+    (tmp_path / "tracker" / "__init__.py").write_text("raise SystemExit('imported')")
     ended = run(
         "tracker-admin", "demo", "--seconds", "1", "--devices", "2", "--port", str(free_port()),
         cwd=tmp_path,
@@ -133,14 +135,14 @@ def test_what_lies_in_the_current_folder_is_not_run(tmp_path: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def test_a_stop_leaves_nothing_running(standalone: Standalone) -> None:
+def test_stop_ends_the_embedded_redis(standalone: Standalone) -> None:
     pid = standalone.redis_pid
     assert pid is not None
     assert standalone.stop() == 0
     assert gone(pid)
 
 
-def test_the_demo_ends_by_itself_with_equal_counts() -> None:
+def test_demo_ends_after_the_given_time_with_equal_counts() -> None:
     ended = run(
         "tracker-admin", "demo", "--seconds", "3", "--devices", "7", "--port", str(free_port())
     )
@@ -153,7 +155,7 @@ def test_the_demo_ends_by_itself_with_equal_counts() -> None:
     assert devices == 7
 
 
-def test_the_demo_keeps_its_data_where_told_and_counts_anew(tmp_path: Path) -> None:
+def test_demo_keeps_its_data_and_counts_only_the_current_run(tmp_path: Path) -> None:
     total = 0
     for _ in range(2):
         ended = run(
@@ -166,7 +168,7 @@ def test_the_demo_keeps_its_data_where_told_and_counts_anew(tmp_path: Path) -> N
     assert len(stored(tmp_path / "data" / "positions.sqlite")) == total
 
 
-def test_ctrl_c_ends_the_demo_cleanly() -> None:
+def test_demo_drains_at_ctrl_c() -> None:
     controller, terminal = pty.openpty()
     demo = subprocess.Popen(
         [str(BIN / "tracker-admin"), "demo", "--devices", "3", "--port", str(free_port())],

@@ -16,7 +16,7 @@ from tracker.reactor import Reactor
 from tracker.runtime.run import run
 from tracker.simulator.demo import Demo
 from tracker.simulator.device import ANSWER_DELAY, Answers, Behaviour
-from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal
+from tracker.simulator.fleet import IMEI_COUNT, CommandJournal, Fleet, Journal
 from tracker.simulator.run import run_fleet
 from tracker.vendors.teltonika.avl import CODECS
 
@@ -122,7 +122,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option("--seed", type=int, default=0, show_default=True, help="Vary the drives.")
 @click.option(
     "--first",
-    type=click.IntRange(0, IMEIS - 1),
+    type=click.IntRange(0, IMEI_COUNT - 1),
     default=0,
     show_default=True,
     help="Number of the first device: fleets that run together need numbers of their own.",
@@ -150,9 +150,9 @@ def simulate(
     Example:
       tracker-admin simulate --target tcp:127.0.0.1:5027 --devices 100 --interval 5
     """
-    if first + count > IMEIS:
+    if first + count > IMEI_COUNT:
         raise click.UsageError(
-            f"--first {first} --devices {count}: there are {IMEIS} simulated devices at most"
+            f"--first {first} --devices {count}: there are {IMEI_COUNT} simulated devices at most"
         )
     with ExitStack() as files:
         on_acknowledged = on_command = None

@@ -1,1 +1,1 @@
-"""A fleet that behaves like real devices, for tests, measurements and a look around."""
+"""A fleet of simulated devices, for tests, measurements and the demo."""

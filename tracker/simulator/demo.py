@@ -34,15 +34,15 @@ from tracker.simulator.device import Behaviour
 from tracker.simulator.fleet import Fleet
 from tracker.simulator.run import drain
 
-#: Seconds for the stack to come up, to store what is left, and to stop.
+#: Seconds for the stack to start, to store the last positions, and to stop.
 START_TIMEOUT: Final = 30.0
 STORE_TIMEOUT: Final = 30.0
 STOP_TIMEOUT: Final = 30.0
 
-#: Where the console is, if that is free.
+#: Preferred TCP port of the console; another one is used if it is taken.
 CONSOLE_PORT: Final = 9120
 
-#: Runs twistd, which finds the sockets that it inherits as those of systemd (sd_listen_fds(3)).
+#: Program that runs twistd with the inherited sockets as systemd's (sd_listen_fds(3)).
 _TWISTD: Final = (
     "import os; os.environ['LISTEN_PID'] = str(os.getpid()); "
     "from twisted.scripts.twistd import run; run()"
@@ -52,11 +52,11 @@ _STREAM: Final = telemetry_stream("teltonika")
 
 
 class Demo:
-    """Runs the stack and a fleet until told to stop, and accounts for every position.
+    """Runs the stack and a fleet, and compares acknowledged with stored positions at the end.
 
     :param data: folder for the stack's data; None for a temporary one.
-    :param port: on 127.0.0.1, for the devices.
-    :param seconds: how long; None until an interrupt.
+    :param port: TCP port on 127.0.0.1 that the devices connect to.
+    :param seconds: duration; None to run until Ctrl-C or SIGTERM.
     """
 
     def __init__(
@@ -75,7 +75,10 @@ class Demo:
         self._seconds = seconds
 
     async def run(self, reactor: Reactor) -> int:
-        """Run the demo; return 0 if all that was acknowledged is stored."""
+        """Run the demo; return exit code 0 if all acknowledged positions are stored, else 1.
+
+        :raises RunFailed: if the stack does not start, or ends by itself.
+        """
         if self._data is not None:
             return await self._run_in(reactor, self._data.absolute())
         folder = Path(tempfile.mkdtemp(prefix="tracker-demo-"))
@@ -101,7 +104,7 @@ class Demo:
                 return 0
             endpoint = clientFromString(reactor, f"tcp:127.0.0.1:{self._port}")
             fleet = Fleet(reactor, endpoint, self._devices, self._behaviour)
-            self._print_places(stack, server, address, folder)
+            self._print_overview(stack, server, address, folder)
             return await self._drive(
                 reactor=reactor, waits=waits, stack=stack, redis=redis, fleet=fleet
             )
@@ -119,18 +122,18 @@ class Demo:
                 return
             if reactor.seconds() > deadline:
                 raise RunFailed(
-                    f"the stack did not start within {START_TIMEOUT:.0f} s: {stack.log}"
+                    f"the stack did not start within {START_TIMEOUT:.0f} s; see {stack.log}"
                 )
             await waits.sleep(0.05)
 
-    def _print_places(
+    def _print_overview(
         self, stack: _Stack, server: Path, address: RedisAddress, folder: Path
     ) -> None:
         client = server.with_name(server.name.replace("-server", "-cli"))
         query = "select * from last_positions limit 5"
         admin = Path(sys.executable).with_name("tracker-admin")
         rows = (
-            ("devices", f"{self._devices} simulated ones on 127.0.0.1:{self._port} (Teltonika)"),
+            ("devices", f"{self._devices} simulated, on 127.0.0.1:{self._port} (Teltonika)"),
             ("console", stack.console),
             ("health", f"curl -s {stack.health}"),
             ("stream", f"{client} -s {address.path} xinfo groups {_STREAM}"),
@@ -139,7 +142,7 @@ class Demo:
             ("log", f"tail -f {stack.log}"),
             ("data", f"{folder}" + ("" if self._data else " (removed at the end)")),
         )
-        print("Tracker demo: everything runs. Ctrl-C ends it.\n")
+        print("Tracker demo is running. Press Ctrl-C to stop.\n")
         for name, text in rows:
             print(f"  {name:9} {text}")
         print(flush=True)
@@ -204,7 +207,7 @@ class _Stack(ProcessProtocol):
         self.health = f"http://127.0.0.1:{health.getsockname()[1]}/readyz"
         self._reactor = reactor
         self._ended: Deferred[None] = Deferred()
-        self._status: str | None = None
+        self._exit_reason: str | None = None
         self._output = b""
         child = (sys.executable, "-P", "-m", "tracker.runtime.childprocess", str(os.getpid()))
         twistd = (sys.executable, "-P", "-c", _TWISTD)
@@ -229,19 +232,22 @@ class _Stack(ProcessProtocol):
             )
 
     def check(self) -> None:
-        """:raises RunFailed: when the stack has ended by itself."""
-        if self._status is None:
+        """Raise if the stack has ended by itself.
+
+        :raises RunFailed: with the reason.
+        """
+        if self._exit_reason is None:
             return
         reason = self._output.decode(errors="replace").strip()
         if not reason and self.log.exists():
             lines = self.log.read_text(errors="replace").splitlines()
-            told = [line for line in lines if "giving up: " in line]
-            reason = told[-1].partition("giving up: ")[2] if told else f"see {self.log}"
-        raise RunFailed(f"the stack ended: {reason or self._status}")
+            fatal = [line for line in lines if "giving up: " in line]
+            reason = fatal[-1].partition("giving up: ")[2] if fatal else f"see {self.log}"
+        raise RunFailed(f"the stack ended: {reason or self._exit_reason}")
 
     async def stop(self) -> None:
-        """Stop the stack; returns when it has ended."""
-        if self._status is not None:
+        """Stop the stack and wait until it has ended."""
+        if self._exit_reason is not None:
             return
         self._signal("TERM")
         kill = self._reactor.callLater(STOP_TIMEOUT, self._signal, "KILL")
@@ -261,12 +267,12 @@ class _Stack(ProcessProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
-        self._status = reason.getErrorMessage()
+        self._exit_reason = reason.getErrorMessage()
         self._ended.callback(None)
 
 
 async def _read(redis: RedisConnection) -> tuple[int, int | None]:
-    """Return the number of positions received, and of those not yet stored (None if unknown)."""
+    """Return the number of positions received, and the lag (None if unknown)."""
     try:
         read = await stream_lag(redis, _STREAM)
     except (Refused, Unavailable):
@@ -290,10 +296,10 @@ def _stored(database: Path) -> int:
 
 
 def listening_socket(wanted: int = 0) -> socket.socket:
-    """Return a socket that listens on 127.0.0.1: on the wanted port if it is free, or on another.
+    """Return a socket that listens on 127.0.0.1, on the wanted port if it is free, else on another.
 
-    It is handed to the process that serves it. If that process were told a free port, another one
-    could take the port first.
+    The process that serves the socket inherits it. Passing a free port number instead would let
+    another process take the port first.
     """
     listening = socket.socket()
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,6 +1,7 @@
-"""A simulated Teltonika device: it records, keeps what is not acknowledged, and sends it again.
+"""A simulated Teltonika device.
 
-Meanwhile it obeys the commands that it is sent.
+It makes records, keeps them until they are acknowledged, retransmits them after a reconnect, and
+executes commands.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from twisted.python.failure import Failure
 from tracker.outcomes import Fatal, Incomplete
 from tracker.runtime.backoff import Backoff
 from tracker.simulator.commands import (
-    LARGEST_COMMAND,
-    Console,
+    MAX_COMMAND_BYTES,
+    CommandInterpreter,
     answer_frame,
     maybe_command,
 )
@@ -40,21 +41,22 @@ from tracker.vendors.teltonika.frame import PREAMBLE, decode_frame, encode_frame
 from tracker.vendors.teltonika.login import ACCEPT, encode_login
 from tracker.vendors.teltonika.messages import NACK, RESPONSE, Message
 
-#: Seconds that a device waits for an answer before it reconnects ("response timeout").
+#: Seconds that a device waits for the ACK of a login or packet before it reconnects
+#: (Teltonika's "response timeout").
 RESPONSE_TIMEOUT: Final = 30.0
-#: Seconds between attempts to connect: at first, and at most.
+#: Seconds between attempts to connect: initial delay and maximum.
 FIRST_RETRY: Final = 0.5
 LAST_RETRY: Final = 10.0
 
 #: Seconds after which a slow device answers a command.
 ANSWER_DELAY: Final = 3.0
 
-#: Bytes of an acknowledgement.
+#: Length of the ACK of a packet, in bytes.
 _COUNT: Final = 4
 
-#: Told when a device learns that its records were received.
+#: Called with IMEI, codec and records when a device receives the ACK of a packet.
 OnAcknowledged = Callable[[str, Codec, Sequence[Record]], None]
-#: Told when a device has executed a command, before it answers: IMEI, codec, text.
+#: Called with IMEI, codec and text when a device has executed a command, before it answers.
 OnCommand = Callable[[str, str, str], None]
 
 
@@ -68,7 +70,7 @@ class Answers(Enum):
     MUTE = "mute"
     """Execute it, and answer nothing."""
     REFUSE = "refuse"
-    """Do not execute it, and say so."""
+    """Do not execute it, and answer with a NACK."""
 
 
 class ExecutedCommand(NamedTuple):
@@ -86,24 +88,24 @@ class Behaviour:
     interval: float = 1.0
     """Seconds between two records."""
     records: int = 1
-    """Records that are sent together; fewer are saved until there are so many."""
+    """Records per packet; a device waits until it has that many."""
     response_timeout: float = RESPONSE_TIMEOUT
     answers: Answers = Answers.PROMPT
     answer_delay: float = ANSWER_DELAY
-    """Seconds after which devices answer that are slow to."""
+    """Delay of the answers of slow devices, in seconds."""
 
 
 @define
 class Counters:
-    """Counts of a fleet, in records unless said otherwise."""
+    """Counts of a fleet, in records unless noted."""
 
     connected: int = 0
     """Devices that are logged in now."""
     recorded: int = 0
     sent: int = 0
-    """Transmissions, the repeated ones included."""
+    """Transmissions, including retransmissions."""
     retransmitted: int = 0
-    """Transmissions of a record that had been sent before."""
+    """Transmissions of records that had been sent before."""
     acknowledged: int = 0
     refused_logins: int = 0
     commands: int = 0
@@ -140,7 +142,7 @@ class SimulatedDevice(Service):
         self._endpoint = endpoint
         self._on_acknowledged = on_acknowledged
         self._on_command = on_command
-        self._console = Console(imei, clock.seconds())
+        self._interpreter = CommandInterpreter(imei, clock.seconds())
         self._recording = LoopingCall(self._record)
         self._recording.clock = clock
         self._first_record: IDelayedCall | None = None
@@ -152,11 +154,11 @@ class SimulatedDevice(Service):
 
     @property
     def unacknowledged(self) -> int:
-        """Records in the device's flash."""
+        """Number of records in the device's flash."""
         return len(self._flash)
 
     def startService(self) -> None:
-        """Power on: connect, and begin to record at a moment of its own."""
+        """Power on: connect, and start recording after a random part of the interval."""
         super().startService()
         self._flash.flushing = False
         self._gone = None
@@ -166,7 +168,7 @@ class SimulatedDevice(Service):
         )
 
     def stopService(self) -> Deferred[None]:
-        """Power off; fires when the connection has ended."""
+        """Power off; the Deferred fires when the connection has ended."""
         super().stopService()
         self._end_recording()
         if self._reconnect is not None:
@@ -181,7 +183,7 @@ class SimulatedDevice(Service):
         return self._gone
 
     def stop_recording(self) -> None:
-        """Park: no more records; those that are left are sent, however few they are."""
+        """Stop making records, and send the remaining ones even if they do not fill a packet."""
         self._end_recording()
         self._flash.flushing = True
         if self._connection is not None:
@@ -194,14 +196,14 @@ class SimulatedDevice(Service):
             self._recording.stop()
 
     def next_packet(self) -> list[Record]:
-        """Return the records to send together, the oldest; none while too few are saved."""
+        """Return the oldest records, to be sent in one packet; empty if too few are saved."""
         packet, repeated = self._flash.next_packet()
         self.counters.sent += len(packet)
         self.counters.retransmitted += repeated
         return packet
 
     def acknowledged(self, packet: Sequence[Record]) -> None:
-        """Forget records that the server has."""
+        """Remove acknowledged records."""
         self._flash.acknowledged(packet)
         self.counters.acknowledged += len(packet)
         if self._on_acknowledged is not None:
@@ -212,7 +214,7 @@ class SimulatedDevice(Service):
 
         :return: the answer; None if the device restarts instead.
         """
-        answer = self._console.execute(text, self._vehicle.moment(self.clock.seconds()))
+        answer = self._interpreter.execute(text, self._vehicle.moment(self.clock.seconds()))
         self.executed.append(ExecutedCommand(text, codec))
         self.counters.commands += 1
         if self._on_command is not None:
@@ -236,7 +238,7 @@ class SimulatedDevice(Service):
         if self._gone is not None:
             self._gone.callback(None)
         elif self.running:
-            self._try_again()
+            self._schedule_reconnect()
 
     def _connect(self) -> None:
         self._reconnect = None
@@ -245,9 +247,9 @@ class SimulatedDevice(Service):
 
     def _not_connected(self, _: Failure) -> None:
         if self.running:
-            self._try_again()
+            self._schedule_reconnect()
 
-    def _try_again(self) -> None:
+    def _schedule_reconnect(self) -> None:
         self._reconnect = self.clock.callLater(self._backoff.failed(), self._connect)
 
     def _start_recording(self) -> None:
@@ -262,9 +264,9 @@ class SimulatedDevice(Service):
 
 
 class _DeviceProtocol(Protocol):
-    """Login, then one packet at a time: the next one after the acknowledgement of the last.
+    """Connection of a device: login, then one packet at a time, the next after the ACK of the last.
 
-    Commands may come at any time after the login, and are answered as they come.
+    Commands may arrive at any time after the login, and are answered in that order.
     """
 
     transport: ITCPTransport
@@ -276,7 +278,7 @@ class _DeviceProtocol(Protocol):
         self._ending = False
         self._packet: list[Record] = []  # sent, and not acknowledged
         self._timeout: IDelayedCall | None = None
-        self._unanswered: deque[tuple[float, bytes]] = deque()  # when due, and the answer
+        self._unanswered: deque[tuple[float, bytes]] = deque()  # (time it is due, answer)
         self._answering: IDelayedCall | None = None
 
     def connectionMade(self) -> None:
@@ -287,12 +289,12 @@ class _DeviceProtocol(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self._received += data
         if not self._logged_in:
-            answer, self._received = self._received[:1], self._received[1:]
-            if answer != ACCEPT:
+            reply, self._received = self._received[:1], self._received[1:]
+            if reply != ACCEPT:
                 self._device.counters.refused_logins += 1
-                self._give_up()
+                self._abort()
                 return
-            self._response_came()
+            self._cancel_timeout()
             self._logged_in = True
             self._device.logged_in()
             self.send()
@@ -300,12 +302,12 @@ class _DeviceProtocol(Protocol):
             pass
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        self._response_came()
+        self._cancel_timeout()
         self._end()
         self._device.connection_ended(self._logged_in)
 
     def send(self) -> None:
-        """Send what is due, unless the acknowledgement of a packet is awaited."""
+        """Send the next packet, unless the ACK of another is pending."""
         if not self._logged_in or self._packet or self._ending:
             return
         self._packet = self._device.next_packet()
@@ -315,38 +317,38 @@ class _DeviceProtocol(Protocol):
             self._await_response()
 
     def close(self) -> None:
-        """Close the connection; ignore what still arrives, and leave commands unanswered."""
+        """Close the connection, ignore further data, and leave pending commands unanswered."""
         self._end()
         self.transport.loseConnection()
 
     def _read(self) -> bool:
-        """Take one acknowledgement or command; return False if none is complete."""
+        """Process one ACK or command; return False if neither is complete."""
         head = self._received[:_COUNT]
-        # No packet is empty, so no count of zero acknowledges one: it begins a frame.
+        # A packet has at least one record, so zero is not an ACK: it is the preamble of a frame.
         if self._packet and head != PREAMBLE:
             if len(head) < _COUNT:
                 return False
             self._received = self._received[_COUNT:]
             self._read_count(int.from_bytes(head, "big"))
             return True
-        frame = decode_frame(self._received, LARGEST_COMMAND)
+        frame = decode_frame(self._received, MAX_COMMAND_BYTES)
         if isinstance(frame, Incomplete):
             return False
         if isinstance(frame, Fatal) or (command := maybe_command(frame.value)) is None:
-            self._give_up()
+            self._abort()
             return False
         self._received = self._received[frame.used :]
-        self._obey(command)
+        self._execute(command)
         return True
 
     def _read_count(self, count: int) -> None:
-        self._response_came()
+        self._cancel_timeout()
         packet, self._packet = self._packet, []
         if count == len(packet):
             self._device.acknowledged(packet)
         self.send()
 
-    def _obey(self, command: Message) -> None:
+    def _execute(self, command: Message) -> None:
         device = self._device
         foreign = command.imei not in (None, device.imei)
         if foreign or device.behaviour.answers is Answers.REFUSE:
@@ -372,7 +374,8 @@ class _DeviceProtocol(Protocol):
             self._answer_later()
 
     def _answer_later(self) -> None:
-        # One timer for the oldest: those of one moment would fire in any order.
+        # Only the oldest answer has a timer: several timers that are due at the same time would
+        # fire in any order.
         due, _ = self._unanswered[0]
         delay = max(0.0, due - self._device.clock.seconds())
         self._answering = self._device.clock.callLater(delay, self._answer_oldest)
@@ -386,14 +389,14 @@ class _DeviceProtocol(Protocol):
 
     def _await_response(self) -> None:
         self._timeout = self._device.clock.callLater(
-            self._device.behaviour.response_timeout, self._give_up
+            self._device.behaviour.response_timeout, self._abort
         )
 
-    def _response_came(self) -> None:
+    def _cancel_timeout(self) -> None:
         if self._timeout is not None and self._timeout.active():
             self._timeout.cancel()
 
-    def _give_up(self) -> None:
+    def _abort(self) -> None:
         self._end()
         self.transport.abortConnection()
 

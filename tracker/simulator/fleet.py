@@ -1,4 +1,4 @@
-"""Many simulated devices, and journals of what they were told and what they did."""
+"""A fleet of simulated devices, and journals of their acknowledged records and commands."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from tracker.simulator.track import Track
 from tracker.vendors.teltonika.avl import Codec, Record
 from tracker.vendors.teltonika.positions import position
 
-#: Tirana: the fleet has to drive somewhere.
+#: Centre of the drives, in degrees: Tirana.
 HOME = (41.3275, 19.8187)
 
-#: How many simulated IMEIs there are.
-IMEIS: Final = 1_000_000
+#: Number of simulated IMEIs.
+IMEI_COUNT: Final = 1_000_000
 
 
 class Fleet(MultiService):
     """``count`` devices that drive around and report to one endpoint.
 
-    :param seed: the same seed gives the same vehicles.
-    :param first: number of the first one's IMEI; the others follow it.
-    :raises ValueError: when there are not so many IMEIs.
+    :param seed: seed of the vehicles; the same seed gives the same drives.
+    :param first: number of the first device, see :func:`simulated_imei`; the others follow it.
+    :raises ValueError: if a number is :data:`IMEI_COUNT` or more.
     """
 
     def __init__(
@@ -70,40 +70,40 @@ class Fleet(MultiService):
             device.setServiceParent(self)
 
     def stop_recording(self) -> None:
-        """Park all vehicles; what is left in their flash is still sent."""
+        """Park all vehicles; the records in their flash are still sent."""
         for device in self.devices:
             device.stop_recording()
 
     @property
     def unacknowledged(self) -> int:
-        """Records that wait in the devices' flash."""
+        """Number of records in the flash of all devices."""
         return sum(device.unacknowledged for device in self.devices)
 
 
 def simulated_imei(number: int) -> str:
-    """An IMEI with a right check digit, of a range that no real device is in.
+    """Return an IMEI with a valid check digit, from a range that real devices do not use.
 
     :param number: 0 … 999,999.
-    :raises ValueError: for others.
+    :raises ValueError: for other numbers.
     """
-    if not 0 <= number < IMEIS:
-        raise ValueError(f"there are a million simulated IMEIs: {number}")
+    if not 0 <= number < IMEI_COUNT:
+        raise ValueError(f"no simulated IMEI {number}: they are numbered 0 to {IMEI_COUNT - 1}")
     digits = f"00000000{number:06}"
     return digits + check_digit(digits)
 
 
 class Journal:
-    """A file with a line for each acknowledged record: what the platform answers for.
+    """A file with one line for each acknowledged record.
 
-    A line is ``{"device_id": …, "ts": …, "digest": …}``, the key of the record in
-    the positions table, the digest in hexadecimal.
+    A line is ``{"device_id": …, "ts": …, "digest": …}``: the record's key in
+    the positions table, with the digest in hexadecimal.
     """
 
     def __init__(self, file: IO[str]) -> None:
         self._file = file
 
     def __call__(self, imei: str, codec: Codec, records: Sequence[Record]) -> None:
-        """Write down what was acknowledged, at once."""
+        """Write acknowledged records, and flush."""
         for record in records:
             acknowledged = position(imei, record)
             line = {
@@ -116,7 +116,7 @@ class Journal:
 
 
 class CommandJournal:
-    """A file with a line for each executed command, in the order of the executions.
+    """A file with one line for each executed command, in the order of execution.
 
     A line is ``{"device_id": …, "codec": "12" or "14", "text": …}``.
     """
@@ -125,7 +125,7 @@ class CommandJournal:
         self._file = file
 
     def __call__(self, imei: str, codec: str, text: str) -> None:
-        """Write down that a device has executed a command, at once."""
+        """Write an executed command, and flush."""
         line = {"device_id": imei, "codec": codec, "text": text}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()

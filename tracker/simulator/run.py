@@ -1,4 +1,4 @@
-"""Let a fleet drive, and drain it at the end."""
+"""Run a fleet, and drain it at the end."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from tracker.reactor import Reactor
 from tracker.runtime.run import Progress, until_interrupted
 from tracker.simulator.fleet import Fleet
 
-#: Seconds that records on their way are waited for at the end.
+#: Seconds that unacknowledged records may take at the end.
 DRAIN_TIMEOUT: Final = 30.0
 
 
 async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> int:
     """Let the fleet drive, then wait until its records are acknowledged.
 
-    :param seconds: how long; None until an interrupt.
-    :return: 0 if all records were acknowledged, else 1.
+    :param seconds: duration; None to drive until Ctrl-C or SIGTERM.
+    :return: exit code: 0 if all records were acknowledged, else 1.
     """
     waits = until_interrupted(reactor)
     progress = Progress(reactor)
@@ -36,7 +36,7 @@ async def run_fleet(reactor: Reactor, fleet: Fleet, seconds: float | None) -> in
 
 
 async def drain(reactor: Reactor, fleet: Fleet) -> None:
-    """Let the devices send what they still have; gives up after :data:`DRAIN_TIMEOUT`."""
+    """Stop recording, and wait for the ACKs of all records, at most :data:`DRAIN_TIMEOUT`."""
     fleet.stop_recording()
     deadline = reactor.seconds() + DRAIN_TIMEOUT
     while fleet.unacknowledged and reactor.seconds() < deadline:

@@ -1,4 +1,4 @@
-"""Where a simulated vehicle drives: streets, junctions, traffic lights."""
+"""The route of a simulated vehicle: streets, junctions, traffic lights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _BRAKING: Final = 2.5
 
 @frozen
 class Fix:
-    """Where the vehicle is and how it moves: degrees, metres, degrees from north, km/h."""
+    """Coordinates and motion of a vehicle: degrees, metres, degrees from north, km/h."""
 
     latitude: float
     longitude: float
@@ -29,11 +29,12 @@ class Fix:
 class Track:
     """A drive through a town around ``home``.
 
-    Streets are up to some hundred metres long and bend a little; at their ends the
-    vehicle slows down and turns, and waits now and then. It comes back when it has
-    gone further than ``radius`` metres.
+    Streets are up to 600 m long and bend a little. At the end of a street the vehicle
+    slows down, turns, and sometimes waits. If it is further than ``radius`` from home,
+    it turns towards home.
 
     :param home: latitude and longitude in degrees.
+    :param radius: metres.
     """
 
     def __init__(self, random: Random, home: tuple[float, float], radius: float = 5000.0) -> None:
@@ -49,7 +50,7 @@ class Track:
         self._new_street()
 
     def advance(self, seconds: float) -> Fix:
-        """Drive on, and say where that leads."""
+        """Drive for ``seconds``, and return the new fix."""
         while seconds > 0:
             step = min(seconds, 1.0)
             seconds -= step

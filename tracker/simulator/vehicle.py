@@ -1,4 +1,4 @@
-"""The data of a simulated device: a vehicle on a track, and the records of its journey."""
+"""The data of a simulated device: a vehicle on a track, and its records."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tracker.simulator.commands import Moment
 from tracker.simulator.track import Fix, Track
 from tracker.vendors.teltonika.avl import Codec, Record
 
-#: Satellites in sight before the first record.
+#: Number of satellites before the first record.
 _SATELLITES: Final = 12
-#: Generation type of a record that is made because it is time for one.
+#: Generation type of a record that is made at a fixed interval.
 _PERIODICAL: Final = 7
 
 
@@ -35,21 +35,24 @@ class Vehicle:
         self._timestamp = 0
 
     def begin(self, now: float) -> None:
-        """Drive from now on.
+        """Start to drive.
 
         :param now: UNIX time in seconds.
         """
         self._recorded_at = now
 
     def moment(self, now: float) -> Moment:
-        """Return the time, and where the last record was made."""
+        """Return the time, and the fix of the last record."""
         return Moment(now, self._track.advance(0), self._satellites)
 
     def record(self, now: float) -> Record:
-        """Drive until now, and return a record of where that leads."""
+        """Drive until ``now``, and return a record of the new fix.
+
+        :param now: UNIX time in seconds.
+        """
         fix = self._track.advance(now - self._recorded_at)
         self._recorded_at = now
-        # The clock of the machine may be set back; a device's records stay apart.
+        # The machine's clock may be set back; the timestamps of a device still increase.
         self._timestamp = max(int(now * 1000), self._timestamp + 1)
         self._odometer += round(fix.speed / 3.6 * self._interval)
         self._satellites = self._random.randint(7, 19)
@@ -85,17 +88,17 @@ class Vehicle:
 
 
 class Flash:
-    """Records that are not acknowledged, oldest first.
+    """Unacknowledged records, oldest first.
 
-    :param together: records of a packet; fewer are kept until there are so many.
+    :param packet_size: records per packet; a packet is not sent until it is full.
     """
 
-    def __init__(self, together: int) -> None:
+    def __init__(self, packet_size: int) -> None:
         self.flushing = False
-        """True: fewer records than ``together`` are sent, too."""
-        self._together = together
+        """True to send packets that are not full, too."""
+        self._packet_size = packet_size
         self._records: deque[Record] = deque()
-        self._sent_before = 0  # of those, how many have been transmitted
+        self._sent_before = 0  # number of these that have been transmitted
 
     def __len__(self) -> int:
         return len(self._records)
@@ -105,19 +108,19 @@ class Flash:
         self._records.append(record)
 
     def next_packet(self) -> tuple[list[Record], int]:
-        """Return the records to send together, and how many of them were sent before.
+        """Return the records of the next packet, and how many of them were sent before.
 
-        There are none while too few are kept.
+        The packet is empty if it would not be full.
         """
-        count = min(len(self._records), self._together)
-        if count < self._together and not self.flushing and not self._sent_before:
+        count = min(len(self._records), self._packet_size)
+        if count < self._packet_size and not self.flushing and not self._sent_before:
             return [], 0
         repeated = min(self._sent_before, count)
         self._sent_before = max(self._sent_before, count)
         return list(islice(self._records, count)), repeated
 
     def acknowledged(self, packet: Sequence[Record]) -> None:
-        """Forget the records of a packet."""
+        """Remove the records of a packet."""
         for _ in packet:
             self._records.popleft()
         self._sent_before = max(0, self._sent_before - len(packet))

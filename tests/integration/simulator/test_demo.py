@@ -1,4 +1,4 @@
-"""The ports of the demo."""
+"""The listening sockets of the demo."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import socket
 from tracker.simulator.demo import listening_socket
 
 
-def test_a_port_that_is_in_use_is_replaced_by_another() -> None:
+def test_port_in_use_is_replaced_by_another() -> None:
     with listening_socket() as first:
         port = first.getsockname()[1]
         with listening_socket(port) as second:
             assert second.getsockname()[1] not in (0, port)
 
 
-def test_the_wanted_port_listens_from_then_on() -> None:
+def test_socket_listens_on_a_free_port() -> None:
     with listening_socket() as probe:
         port = probe.getsockname()[1]
     with listening_socket(port) as listening:

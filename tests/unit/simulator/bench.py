@@ -1,4 +1,4 @@
-"""A simulated device on a bench: its surroundings are the test's."""
+"""A simulated device with a fake clock and endpoint."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INTERVAL = 1.0
 
 @define
 class Bench:
-    """A device that is switched on, and everything around it."""
+    """A device that is switched on, with its fakes and the calls that it made."""
 
     device: SimulatedDevice
     clock: Clock
@@ -40,24 +40,24 @@ class Bench:
     commanded: list[tuple[str, str, str]] = field(factory=list)
 
     def record(self, count: int = 1) -> None:
-        """Let time pass for so many records."""
+        """Advance the clock until ``count`` more records are made."""
         before = self.counters.recorded
         for _ in range(count):
             self.clock.advance(self.device.behaviour.interval)
         assert self.counters.recorded == before + count
 
     def log_in(self) -> FakeConnection:
-        """Accept the connection and the login that follows."""
+        """Accept the pending connection and its login."""
         connection = self.endpoint.accept()
         assert connection.received() == LOGIN
-        connection.answer(b"\x01")
+        connection.send(b"\x01")
         return connection
 
     def wait_for_attempt(self) -> float:
-        """Let time pass until the device connects again; seconds it took."""
+        """Advance the clock until the device connects again; return the seconds that passed."""
         began, attempts = self.clock.seconds(), self.endpoint.attempts
         while self.endpoint.attempts == attempts:
-            assert self.clock.seconds() - began < 2 * LAST_RETRY, "it has given up"
+            assert self.clock.seconds() - began < 2 * LAST_RETRY, "no attempt to connect"
             self.clock.advance(0.01)
         return self.clock.seconds() - began
 
@@ -70,9 +70,9 @@ def switch_on(
     answers: Answers = Answers.PROMPT,
     on_command: OnCommand | None = None,
 ) -> Bench:
-    """A device that has just been switched on, at noon.
+    """Return a device that has just been switched on, at noon.
 
-    :param on_command: told of commands instead of the bench.
+    :param on_command: called for each command; the default appends to ``Bench.commanded``.
     """
     clock = Clock()
     clock.advance(NOON)
@@ -104,5 +104,5 @@ def switch_on(
 
 
 def timestamps(connection: FakeConnection) -> list[int]:
-    """The times of the records in the packet that was sent last."""
+    """Return the timestamps of the records in the packet that the device has sent."""
     return [record.timestamp for record in connection.packet().records]

@@ -1,4 +1,4 @@
-"""The server's side of a simulated device, played by the test."""
+"""A fake server for a simulated device."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tracker.vendors.teltonika.messages import (
 
 
 class FakeConnection:
-    """One connection of a device: what it sent, and what it is told."""
+    """The server's side of a device's connection."""
 
     def __init__(self, protocol: Any) -> None:
         self._protocol = protocol
@@ -33,82 +33,82 @@ class FakeConnection:
 
     @property
     def closing(self) -> bool:
-        """Whether the device wants to end the connection."""
+        """True if the device has closed the connection."""
         return bool(self._transport.disconnecting)
 
     @property
     def aborted(self) -> bool:
-        """Whether the device ends it without waiting for what is on its way."""
+        """True if the device has aborted the connection."""
         return bool(self._transport.disconnected)
 
     def received(self) -> bytes:
-        """What the device has sent since the last time."""
+        """Return the bytes that the device has sent since the last call."""
         data: bytes = self._transport.value()
         self._transport.clear()
         return data
 
     def packet(self) -> Packet:
-        """The one packet that the device has sent since the last time."""
-        (packet,) = self.units()
+        """Return the single packet that the device has sent since the last call."""
+        (packet,) = self.packets_and_messages()
         assert isinstance(packet, Packet)
         return packet
 
     def message(self) -> Message:
-        """The one message that the device has sent since the last time."""
-        (message,) = self.units()
+        """Return the single message that the device has sent since the last call."""
+        (message,) = self.packets_and_messages()
         assert isinstance(message, Message)
         return message
 
-    def units(self) -> list[Packet | Message]:
-        """The packets and messages that the device has sent since the last time."""
+    def packets_and_messages(self) -> list[Packet | Message]:
+        """Return the packets and messages that the device has sent since the last call."""
         data = self.received()
-        units: list[Packet | Message] = []
+        sent: list[Packet | Message] = []
         while data:
             frame = decode_frame(data, 1 << 20)
             assert isinstance(frame, Decoded)
             data = data[frame.used :]
             is_message = frame.value[0] in MESSAGE_CODECS
-            unit = decode_message(frame.value) if is_message else decode_packet(frame.value)
-            assert isinstance(unit, Decoded)
-            units.append(unit.value)
-        return units
+            decoded = decode_message(frame.value) if is_message else decode_packet(frame.value)
+            assert isinstance(decoded, Decoded)
+            sent.append(decoded.value)
+        return sent
 
-    def answer(self, data: bytes) -> None:
+    def send(self, data: bytes) -> None:
         """Send bytes to the device."""
         self._protocol.dataReceived(data)
 
     def accept_login(self) -> None:
-        """Take the login that the device has sent."""
+        """Accept the login that the device has sent."""
         self.received()
-        self.answer(b"\x01")
+        self.send(b"\x01")
 
     def acknowledge(self, count: int) -> None:
-        """Tell the device that so many records were received."""
-        self.answer(acknowledgement(count))
+        """Send the ACK of ``count`` records."""
+        self.send(acknowledgement(count))
 
     def command(self, text: str, imei: str | None = None) -> None:
-        """Send a command: in Codec 14 where there is an IMEI, else in Codec 12."""
-        self.answer(command(text, imei))
+        """Send a command, in Codec 14 if an IMEI is given, else in Codec 12."""
+        self.send(command(text, imei))
 
     def lose(self) -> None:
-        """The connection is gone, on both sides."""
+        """Lose the connection."""
         self._protocol.connectionLost(Failure(ConnectionLost()))
 
 
 def acknowledgement(count: int) -> bytes:
-    """What tells a device that so many records were received."""
+    """Return the ACK of ``count`` records."""
     return count.to_bytes(4, "big")
 
 
 def command(text: str, imei: str | None = None) -> bytes:
-    """The frame of a command: in Codec 14 where there is an IMEI, else in Codec 12."""
+    """Return the frame of a command, in Codec 14 if an IMEI is given, else in Codec 12."""
     codec = MESSAGE_CODECS[0x0C if imei is None else 0x0E]
     return encode_frame(encode_message(Message(codec, COMMAND, text.encode(), imei=imei)))
 
 
 @implementer(IStreamClientEndpoint)
 class FakeEndpoint:
-    """Connects nothing; the test says what becomes of each attempt."""
+    """Endpoint whose attempts to connect the test accepts or refuses."""
 
     def __init__(self) -> None:
         self.attempts = 0
@@ -129,11 +129,11 @@ class FakeEndpoint:
 
     @property
     def pending(self) -> int:
-        """Attempts that nothing has become of yet."""
+        """Number of attempts that are neither accepted, refused nor cancelled."""
         return len(self._pending)
 
     def accept(self) -> FakeConnection:
-        """The oldest attempt succeeds."""
+        """Accept the oldest attempt."""
         factory, attempt = self._pending.pop(0)
         address: IAddress | None = None
         protocol = factory.buildProtocol(address)  # type: ignore[arg-type]
@@ -142,6 +142,6 @@ class FakeEndpoint:
         return connection
 
     def refuse(self) -> None:
-        """The oldest attempt fails."""
+        """Refuse the oldest attempt."""
         _, attempt = self._pending.pop(0)
         attempt.errback(Failure(ConnectError()))

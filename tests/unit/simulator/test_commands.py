@@ -1,4 +1,4 @@
-"""What a simulated device does when it is commanded to, and what it answers."""
+"""The text commands of a simulated device."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import pytest
 
 from tests.unit.simulator.bench import IMEI, NOON
 from tracker.outcomes import Decoded
-from tracker.simulator.commands import UNKNOWN, Console, Moment, answer_frame, maybe_command
+from tracker.simulator.commands import (
+    UNKNOWN,
+    CommandInterpreter,
+    Moment,
+    answer_frame,
+    maybe_command,
+)
 from tracker.simulator.track import Fix
 from tracker.vendors.teltonika.avl import CODEC_8, Record, encode_packet
 from tracker.vendors.teltonika.frame import decode_frame
@@ -24,8 +30,8 @@ MOMENT = Moment(NOON + 3725.5, Fix(41.3275042, 19.8187, 110, 214, 43), 14)
 
 
 @pytest.fixture
-def console() -> Console:
-    return Console(IMEI, NOON)
+def interpreter() -> CommandInterpreter:
+    return CommandInterpreter(IMEI, NOON)
 
 
 @pytest.mark.parametrize(
@@ -59,8 +65,8 @@ def console() -> Console:
         ("getio\r\n", "DI1:1 DI2:0 DI3:0 AIN1:0 AIN2:0 DO1:0 DO2:0"),
     ],
 )
-def test_a_command_is_answered(console: Console, text: str, answer: str) -> None:
-    assert console.execute(text, MOMENT) == answer
+def test_command_is_answered(interpreter: CommandInterpreter, text: str, answer: str) -> None:
+    assert interpreter.execute(text, MOMENT) == answer
 
 
 @pytest.mark.parametrize(
@@ -72,45 +78,47 @@ def test_a_command_is_answered(console: Console, text: str, answer: str) -> None
         *("getparam 1;2", "cpureset now", "getparam ١"),
     ],
 )
-def test_what_a_device_does_not_know_it_says(console: Console, text: str) -> None:
-    assert console.execute(text, MOMENT) == UNKNOWN
-    assert console == Console(IMEI, NOON)
+def test_unknown_command_is_rejected_and_changes_nothing(
+    interpreter: CommandInterpreter, text: str
+) -> None:
+    assert interpreter.execute(text, MOMENT) == UNKNOWN
+    assert interpreter == CommandInterpreter(IMEI, NOON)
 
 
-def test_outputs_stay_as_they_were_set(console: Console) -> None:
-    console.execute("setdigout 10", MOMENT)
-    console.execute("setdigout ?1", MOMENT)
-    assert str(console.execute("getio", MOMENT)).endswith("DO1:1 DO2:1")
-    console.execute("setdigout 0", MOMENT)
-    assert str(console.execute("getio", MOMENT)).endswith("DO1:0 DO2:1")
+def test_outputs_keep_their_last_state(interpreter: CommandInterpreter) -> None:
+    interpreter.execute("setdigout 10", MOMENT)
+    interpreter.execute("setdigout ?1", MOMENT)
+    assert str(interpreter.execute("getio", MOMENT)).endswith("DO1:1 DO2:1")
+    interpreter.execute("setdigout 0", MOMENT)
+    assert str(interpreter.execute("getio", MOMENT)).endswith("DO1:0 DO2:1")
 
 
-def test_the_last_value_of_a_parameter_is_told(console: Console) -> None:
+def test_getparam_returns_the_last_value(interpreter: CommandInterpreter) -> None:
     for value in ("one", "two"):
-        console.execute(f"setparam 2004:{value}", MOMENT)
-    assert console.execute("getparam 2004", MOMENT) == "Param ID:2004 Val:two"
-    assert console.execute("getparam 2005", MOMENT) == "Param ID:2005 Val:0"
+        interpreter.execute(f"setparam 2004:{value}", MOMENT)
+    assert interpreter.execute("getparam 2004", MOMENT) == "Param ID:2004 Val:two"
+    assert interpreter.execute("getparam 2005", MOMENT) == "Param ID:2005 Val:0"
 
 
-def test_a_restart_keeps_parameters_and_nothing_else(console: Console) -> None:
-    console.execute("setparam 2004:example.org", MOMENT)
-    console.execute("setdigout 11", MOMENT)
-    assert console.execute("cpureset", MOMENT) is None
+def test_restart_keeps_only_the_parameters(interpreter: CommandInterpreter) -> None:
+    interpreter.execute("setparam 2004:example.org", MOMENT)
+    interpreter.execute("setdigout 11", MOMENT)
+    assert interpreter.execute("cpureset", MOMENT) is None
     parameters = {"2004": "example.org"}
-    assert console == Console(IMEI, MOMENT.time, restarts=1, parameters=parameters)
+    assert interpreter == CommandInterpreter(IMEI, MOMENT.time, restarts=1, parameters=parameters)
 
 
 # Frames.
 
 
 @pytest.mark.parametrize("imei", [None, IMEI, "490154203237518"])
-def test_a_command_is_known_in_its_codecs(imei: str | None) -> None:
+def test_command_is_recognized_in_codecs_12_and_14(imei: str | None) -> None:
     codec = MESSAGE_CODECS[0x0C if imei is None else 0x0E]
     command = Message(codec, COMMAND, b"getver", imei=imei)
     assert maybe_command(encode_message(command)) == command
 
 
-def test_nothing_else_is_a_command() -> None:
+def test_data_other_than_a_command_is_not_recognized_as_one() -> None:
     codecs = MESSAGE_CODECS
     for other in (
         Message(codecs[0x0C], RESPONSE, b"getver"),
@@ -127,12 +135,12 @@ def test_nothing_else_is_a_command() -> None:
 
 @pytest.mark.parametrize(("codec_id", "imei"), [(0x0C, None), (0x0E, IMEI)], ids=["12", "14"])
 @pytest.mark.parametrize(("type_", "text"), [(RESPONSE, "Val:°"), (NACK, "")])
-def test_an_answer_is_in_the_commands_codec(
+def test_answer_has_the_codec_of_the_command(
     codec_id: int, imei: str | None, type_: int, text: str
 ) -> None:
     codec = MESSAGE_CODECS[codec_id]
-    asked = "490154203237518" if codec.addressed else None
-    command = Message(codec, COMMAND, b"getver", imei=asked)
+    addressee = "490154203237518" if codec.addressed else None
+    command = Message(codec, COMMAND, b"getver", imei=addressee)
     frame = decode_frame(answer_frame(command, IMEI, type_, text), 1000)
     assert isinstance(frame, Decoded)
     message = decode_message(frame.value)

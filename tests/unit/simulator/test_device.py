@@ -1,4 +1,4 @@
-"""A simulated device: how it logs in, and sends one packet at a time."""
+"""Login and packets of a simulated device."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from tracker.simulator.device import RESPONSE_TIMEOUT, Counters
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec
 
 
-def test_the_fake_endpoint_is_an_endpoint() -> None:
+def test_fake_endpoint_implements_the_interface() -> None:
     assert verifyObject(IStreamClientEndpoint, FakeEndpoint())
 
 
 # Login.
 
 
-def test_a_device_connects_when_it_is_switched_on_and_logs_in() -> None:
+def test_device_connects_and_logs_in_when_switched_on() -> None:
     bench = switch_on()
     assert bench.endpoint.attempts == 1
     connection = bench.endpoint.accept()
     assert connection.received() == LOGIN
     assert bench.counters.connected == 0
-    connection.answer(b"\x01")
+    connection.send(b"\x01")
     assert bench.counters.connected == 1
 
 
-def test_nothing_follows_the_login_before_its_answer() -> None:
+def test_no_packet_is_sent_before_the_login_is_accepted() -> None:
     bench = switch_on()
     connection = bench.endpoint.accept()
     assert connection.received() == LOGIN
@@ -40,23 +40,23 @@ def test_nothing_follows_the_login_before_its_answer() -> None:
     assert bench.counters.sent == 0
 
 
-@pytest.mark.parametrize("answer", [b"\x00", b"\x02", b"\xff", b"\x00\x00\x00\x01"])
-def test_a_refused_login_ends_the_connection(answer: bytes) -> None:
+@pytest.mark.parametrize("reply", [b"\x00", b"\x02", b"\xff", b"\x00\x00\x00\x01"])
+def test_refused_login_aborts_the_connection(reply: bytes) -> None:
     bench = switch_on()
     bench.record()
     connection = bench.endpoint.accept()
     connection.received()
-    connection.answer(answer)
+    connection.send(reply)
     assert connection.aborted
     assert connection.received() == b""
     assert (bench.counters.refused_logins, bench.counters.connected) == (1, 0)
 
 
-def test_a_refused_device_comes_back_with_its_records() -> None:
+def test_refused_device_reconnects_and_keeps_its_records() -> None:
     bench = switch_on()
     bench.record()
     connection = bench.endpoint.accept()
-    connection.answer(b"\x00")
+    connection.send(b"\x00")
     connection.lose()
     bench.wait_for_attempt()
     assert len(bench.log_in().packet().records) == bench.device.unacknowledged
@@ -64,7 +64,7 @@ def test_a_refused_device_comes_back_with_its_records() -> None:
     assert bench.counters.retransmitted == 0
 
 
-def test_a_login_without_an_answer_times_out() -> None:
+def test_login_without_a_reply_times_out() -> None:
     bench = switch_on()
     connection = bench.endpoint.accept()
     bench.clock.advance(RESPONSE_TIMEOUT - 0.01)
@@ -77,7 +77,7 @@ def test_a_login_without_an_answer_times_out() -> None:
 
 
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
-def test_a_record_is_sent_as_it_is_made(codec: Codec) -> None:
+def test_record_is_sent_when_it_is_made(codec: Codec) -> None:
     bench = switch_on(codec=codec)
     connection = bench.log_in()
     assert connection.received() == b""
@@ -92,7 +92,7 @@ def test_a_record_is_sent_as_it_is_made(codec: Codec) -> None:
     assert (24, 2, record.speed) in record.elements
 
 
-def test_a_packet_waits_for_the_acknowledgement_of_the_one_before() -> None:
+def test_packet_waits_for_the_acknowledgement_of_the_previous_one() -> None:
     bench = switch_on()
     connection = bench.log_in()
     bench.record()
@@ -104,7 +104,7 @@ def test_a_packet_waits_for_the_acknowledgement_of_the_one_before() -> None:
     assert connection.received() == b""
 
 
-def test_an_acknowledgement_without_records_left_is_followed_by_nothing() -> None:
+def test_no_packet_follows_the_acknowledgement_of_the_last_record() -> None:
     bench = switch_on()
     connection = bench.log_in()
     bench.record()
@@ -114,7 +114,7 @@ def test_an_acknowledgement_without_records_left_is_followed_by_nothing() -> Non
     assert bench.device.unacknowledged == 0
 
 
-def test_records_are_saved_up_and_sent_together() -> None:
+def test_records_are_saved_until_the_packet_is_full() -> None:
     bench = switch_on(records=3)
     connection = bench.log_in()
     bench.record(2)
@@ -123,7 +123,7 @@ def test_records_are_saved_up_and_sent_together() -> None:
     assert len(timestamps(connection)) == 3
 
 
-def test_records_are_sent_oldest_first_each_once() -> None:
+def test_each_record_is_sent_once_oldest_first() -> None:
     bench = switch_on(records=2)
     bench.record(7)
     connection = bench.log_in()
@@ -131,7 +131,7 @@ def test_records_are_sent_oldest_first_each_once() -> None:
     for _ in range(3):
         sent.append(timestamps(connection))
         connection.acknowledge(2)
-    assert connection.received() == b""  # one is left, and two are sent together
+    assert connection.received() == b""  # only one record is left, and a packet has two
     bench.record()
     sent.append(timestamps(connection))
     assert [len(packet) for packet in sent] == [2, 2, 2, 2]
@@ -141,27 +141,27 @@ def test_records_are_sent_oldest_first_each_once() -> None:
     assert times[-1] // 1000 == NOON + 8
 
 
-def test_an_acknowledgement_may_come_in_pieces() -> None:
+def test_acknowledgement_may_arrive_in_pieces() -> None:
     bench = switch_on()
     connection = bench.log_in()
     bench.record(2)
     connection.received()
     for byte in (0, 0, 0):
-        connection.answer(bytes((byte,)))
+        connection.send(bytes((byte,)))
         assert bench.counters.acknowledged == 0
-    connection.answer(b"\x01")
+    connection.send(b"\x01")
     assert bench.counters.acknowledged == 1
     assert len(connection.packet().records) == 1
 
 
 @pytest.mark.parametrize("count", [1, 3, 0x02000000, 0xFFFFFFFF])
-def test_an_acknowledgement_of_another_number_is_none(count: int) -> None:
+def test_acknowledgement_with_another_count_causes_a_retransmission(count: int) -> None:
     bench = switch_on(records=2)
     connection = bench.log_in()
     bench.record(2)
     sent = connection.received()
     connection.acknowledge(count)
-    assert connection.received() == sent  # again, to the byte
+    assert connection.received() == sent
     assert bench.device.unacknowledged == 2
     assert bench.acknowledged == []
     assert bench.counters == Counters(connected=1, recorded=2, sent=4, retransmitted=2)
@@ -171,7 +171,7 @@ def test_an_acknowledgement_of_another_number_is_none(count: int) -> None:
     assert bench.counters.acknowledged == 2
 
 
-def test_an_acknowledgement_of_nothing_is_taken_for_the_start_of_a_command() -> None:
+def test_acknowledgement_of_zero_records_is_read_as_the_start_of_a_command() -> None:
     bench = switch_on(records=2, response_timeout=5)
     connection = bench.log_in()
     bench.record(2)
@@ -186,7 +186,7 @@ def test_an_acknowledgement_of_nothing_is_taken_for_the_start_of_a_command() -> 
     assert bench.counters.acknowledged == 0
 
 
-def test_what_was_acknowledged_is_told_once_with_device_and_codec() -> None:
+def test_acknowledged_records_are_reported_once_with_device_and_codec() -> None:
     bench = switch_on(records=2, codec=CODEC_8)
     connection = bench.log_in()
     bench.record(4)
@@ -200,7 +200,7 @@ def test_what_was_acknowledged_is_told_once_with_device_and_codec() -> None:
     ]
 
 
-def test_records_of_one_millisecond_have_times_of_their_own() -> None:
+def test_records_of_the_same_millisecond_have_different_timestamps() -> None:
     bench = switch_on(records=8, interval=0.000_1)
     bench.record(8)
     times = timestamps(bench.log_in())

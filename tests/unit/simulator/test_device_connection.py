@@ -1,4 +1,4 @@
-"""A simulated device whose connection fails, and which is parked and switched off."""
+"""Retransmission, reconnects, parking and switching off of a simulated device."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from tracker.simulator.device import FIRST_RETRY, LAST_RETRY, Counters
 # Losing the connection.
 
 
-def test_what_was_not_acknowledged_is_sent_again_byte_for_byte() -> None:
+def test_unacknowledged_packet_is_retransmitted_unchanged_after_a_reconnect() -> None:
     bench = switch_on(records=2)
     connection = bench.log_in()
     bench.record(3)
     sent = connection.received()
     connection.lose()
-    bench.record(4)  # what is new does not join what has been sent
+    bench.record(4)  # new records are not added to the packet that was sent
     connection = bench.log_in()
     assert connection.received() == sent
     assert bench.counters.retransmitted == 2
@@ -23,7 +23,7 @@ def test_what_was_not_acknowledged_is_sent_again_byte_for_byte() -> None:
     assert bench.counters.retransmitted == 2
 
 
-def test_a_packet_is_repeated_until_it_is_acknowledged() -> None:
+def test_packet_is_retransmitted_until_it_is_acknowledged() -> None:
     bench = switch_on()
     bench.record()
     connection = bench.log_in()
@@ -38,7 +38,7 @@ def test_a_packet_is_repeated_until_it_is_acknowledged() -> None:
     assert bench.counters.acknowledged == 1
 
 
-def test_what_was_acknowledged_is_never_sent_again() -> None:
+def test_acknowledged_record_is_not_retransmitted() -> None:
     bench = switch_on()
     connection = bench.log_in()
     bench.record(2)
@@ -51,23 +51,23 @@ def test_what_was_acknowledged_is_never_sent_again() -> None:
     assert first != second
 
 
-def test_half_an_acknowledgement_does_not_outlive_its_connection() -> None:
+def test_partial_acknowledgement_is_discarded_with_its_connection() -> None:
     bench = switch_on()
     bench.record()
     connection = bench.log_in()
     sent = connection.received()
-    connection.answer(b"\x00\x00")
+    connection.send(b"\x00\x00")
     connection.lose()
     bench.wait_for_attempt()
     connection = bench.log_in()
     assert connection.received() == sent
-    connection.answer(b"\x00\x01")
+    connection.send(b"\x00\x01")
     assert bench.counters.acknowledged == 0
-    connection.answer(b"\x00\x01")
-    assert connection.received() == sent  # 0x00010001 is not 1
+    connection.send(b"\x00\x01")
+    assert connection.received() == sent  # the device has read 0x00010001 records
 
 
-def test_recording_goes_on_without_a_connection() -> None:
+def test_recording_continues_without_a_connection() -> None:
     bench = switch_on()
     bench.endpoint.refuse()
     bench.record(10)
@@ -75,7 +75,7 @@ def test_recording_goes_on_without_a_connection() -> None:
     assert bench.counters == Counters(recorded=10)
 
 
-def test_the_response_timeout_ends_the_connection() -> None:
+def test_response_timeout_aborts_the_connection() -> None:
     bench = switch_on(response_timeout=5, records=100)
     bench.record(100)
     connection = bench.log_in()
@@ -87,7 +87,7 @@ def test_the_response_timeout_ends_the_connection() -> None:
     assert bench.counters.acknowledged == 0
 
 
-def test_an_acknowledgement_stops_the_response_timeout() -> None:
+def test_acknowledgement_stops_the_response_timeout() -> None:
     bench = switch_on(response_timeout=5, records=100)
     bench.record(100)
     connection = bench.log_in()
@@ -98,7 +98,7 @@ def test_an_acknowledgement_stops_the_response_timeout() -> None:
     assert not connection.closing
 
 
-def test_each_packet_has_a_response_timeout_of_its_own() -> None:
+def test_response_timeout_starts_again_with_each_packet() -> None:
     bench = switch_on(response_timeout=5, records=100)
     bench.record(200)
     connection = bench.log_in()
@@ -110,7 +110,7 @@ def test_each_packet_has_a_response_timeout_of_its_own() -> None:
     assert connection.aborted
 
 
-def test_a_timeout_of_a_lost_connection_does_not_end_the_next() -> None:
+def test_response_timeout_of_a_lost_connection_does_not_abort_the_next() -> None:
     bench = switch_on(response_timeout=5)
     bench.record()
     bench.log_in().lose()
@@ -124,7 +124,7 @@ def test_a_timeout_of_a_lost_connection_does_not_end_the_next() -> None:
     assert not connection.closing
 
 
-def test_attempts_to_connect_get_rarer_up_to_a_limit() -> None:
+def test_delay_between_attempts_to_connect_grows_up_to_a_limit() -> None:
     bench = switch_on()
     due = FIRST_RETRY
     for _ in range(8):
@@ -136,7 +136,7 @@ def test_attempts_to_connect_get_rarer_up_to_a_limit() -> None:
     assert bench.endpoint.attempts == 9
 
 
-def test_a_login_makes_the_next_attempts_quick_again() -> None:
+def test_login_resets_the_delay_between_attempts_to_connect() -> None:
     bench = switch_on()
     for _ in range(6):
         bench.endpoint.refuse()
@@ -145,7 +145,7 @@ def test_a_login_makes_the_next_attempts_quick_again() -> None:
     assert bench.wait_for_attempt() <= FIRST_RETRY + 0.02
 
 
-def test_a_connection_without_a_login_does_not_make_attempts_quicker() -> None:
+def test_connection_without_a_login_does_not_reset_the_delay() -> None:
     bench = switch_on()
     for _ in range(5):
         bench.endpoint.accept().lose()
@@ -154,7 +154,7 @@ def test_a_connection_without_a_login_does_not_make_attempts_quicker() -> None:
     assert bench.counters.connected == 0
 
 
-def test_there_is_one_connection_at_a_time() -> None:
+def test_device_has_one_connection_at_a_time() -> None:
     bench = switch_on()
     bench.log_in()
     for _ in range(60):
@@ -162,7 +162,7 @@ def test_there_is_one_connection_at_a_time() -> None:
     assert bench.endpoint.attempts == 1
 
 
-def test_connected_counts_the_devices_that_are_logged_in_now() -> None:
+def test_connected_counts_the_devices_that_are_logged_in() -> None:
     bench = switch_on()
     assert bench.counters.connected == 0
     connection = bench.log_in()
@@ -177,13 +177,13 @@ def test_connected_counts_the_devices_that_are_logged_in_now() -> None:
 # Parking and switching off.
 
 
-def test_parking_sends_the_rest_however_little_it_is() -> None:
+def test_parked_device_sends_a_last_packet_that_is_not_full() -> None:
     bench = switch_on(records=5)
     connection = bench.log_in()
     bench.record(7)
     assert len(timestamps(connection)) == 5
     bench.device.stop_recording()
-    assert connection.received() == b""  # the acknowledgement is still awaited
+    assert connection.received() == b""  # the acknowledgement is still pending
     connection.acknowledge(5)
     assert len(timestamps(connection)) == 2
     connection.acknowledge(2)
@@ -191,7 +191,7 @@ def test_parking_sends_the_rest_however_little_it_is() -> None:
     assert bench.counters == Counters(connected=1, recorded=7, sent=7, acknowledged=7)
 
 
-def test_parking_sends_at_once_what_was_being_saved_up() -> None:
+def test_parking_sends_saved_records_at_once() -> None:
     bench = switch_on(records=5)
     connection = bench.log_in()
     bench.record(2)
@@ -199,7 +199,7 @@ def test_parking_sends_at_once_what_was_being_saved_up() -> None:
     assert len(timestamps(connection)) == 2
 
 
-def test_a_parked_device_records_nothing_more() -> None:
+def test_parked_device_does_not_record() -> None:
     bench = switch_on()
     bench.record(2)
     bench.device.stop_recording()
@@ -207,7 +207,7 @@ def test_a_parked_device_records_nothing_more() -> None:
     assert bench.counters.recorded == 2
 
 
-def test_a_device_may_be_parked_before_its_first_record() -> None:
+def test_device_parked_before_its_first_record_does_not_record() -> None:
     bench = switch_on()
     connection = bench.log_in()
     bench.device.stop_recording()
@@ -216,7 +216,7 @@ def test_a_device_may_be_parked_before_its_first_record() -> None:
     assert connection.received() == b""
 
 
-def test_a_parked_device_sends_the_rest_after_a_lost_connection() -> None:
+def test_parked_device_retransmits_after_a_lost_connection() -> None:
     bench = switch_on(records=5)
     connection = bench.log_in()
     bench.record(2)
@@ -230,7 +230,7 @@ def test_a_parked_device_sends_the_rest_after_a_lost_connection() -> None:
     assert bench.device.unacknowledged == 0
 
 
-def test_switching_off_closes_and_waits_for_the_end_of_the_connection() -> None:
+def test_switching_off_closes_the_connection_and_waits_for_its_end() -> None:
     bench = switch_on()
     connection = bench.log_in()
     stopped = bench.device.stopService()
@@ -244,7 +244,7 @@ def test_switching_off_closes_and_waits_for_the_end_of_the_connection() -> None:
     assert bench.endpoint.attempts == 1
 
 
-def test_a_switched_off_device_that_waits_for_an_answer_leaves_no_timer() -> None:
+def test_switching_off_cancels_the_response_timeout() -> None:
     bench = switch_on()
     bench.record()
     connection = bench.log_in()
@@ -253,7 +253,7 @@ def test_a_switched_off_device_that_waits_for_an_answer_leaves_no_timer() -> Non
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_switching_off_ends_an_attempt_to_connect() -> None:
+def test_switching_off_cancels_an_attempt_to_connect() -> None:
     bench = switch_on()
     stopped = bench.device.stopService()
     assert bench.endpoint.cancelled == 1
@@ -261,7 +261,7 @@ def test_switching_off_ends_an_attempt_to_connect() -> None:
     assert bench.clock.getDelayedCalls() == []
 
 
-def test_switching_off_ends_the_wait_for_the_next_attempt() -> None:
+def test_switching_off_cancels_the_next_attempt_to_connect() -> None:
     bench = switch_on()
     bench.endpoint.refuse()
     stopped = bench.device.stopService()

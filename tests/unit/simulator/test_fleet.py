@@ -1,4 +1,4 @@
-"""A fleet: who is in it, what it does together, and the journal it is held to."""
+"""A fleet of simulated devices, and its journals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.unit.simulator.fakes import FakeConnection, FakeEndpoint
 from tracker.outcomes import Decoded
 from tracker.position import Position, digest
 from tracker.simulator.device import Behaviour, Counters, OnAcknowledged, OnCommand
-from tracker.simulator.fleet import IMEIS, CommandJournal, Fleet, Journal, simulated_imei
+from tracker.simulator.fleet import IMEI_COUNT, CommandJournal, Fleet, Journal, simulated_imei
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec, Packet, Record
 from tracker.vendors.teltonika.login import decode_login
 from tracker.vendors.teltonika.positions import entries
@@ -32,7 +32,7 @@ def make_fleet(
     first: int = 0,
     on_command: OnCommand | None = None,
 ) -> tuple[Fleet, Clock, FakeEndpoint]:
-    """A fleet that is switched on, and its surroundings."""
+    """Return a fleet that is switched on, with its clock and endpoint."""
     clock, endpoint = Clock(), FakeEndpoint()
     clock.advance(NOON)
     behaviour = Behaviour(codec, 1.0, records)
@@ -51,7 +51,7 @@ def make_fleet(
 
 
 def connect_all(endpoint: FakeEndpoint) -> list[FakeConnection]:
-    """Every device connects and is let in."""
+    """Accept every pending connection and its login."""
     connections = [endpoint.accept() for _ in range(endpoint.pending)]
     for connection in connections:
         connection.accept_login()
@@ -59,22 +59,22 @@ def connect_all(endpoint: FakeEndpoint) -> list[FakeConnection]:
 
 
 def luhn(number: str) -> bool:
-    """Whether the last digit is the check digit of the others (ISO/IEC 7812-1, annex B)."""
+    """Return True if the last digit is the check digit (ISO/IEC 7812-1, annex B)."""
     total = 0
-    for place, digit in enumerate(reversed(number)):
-        value = int(digit) * (2 if place % 2 else 1)
+    for index, digit in enumerate(reversed(number)):
+        value = int(digit) * (2 if index % 2 else 1)
         total += value // 10 + value % 10
     return total % 10 == 0
 
 
-def test_luhn_knows_a_right_number_from_a_wrong_one() -> None:
+def test_luhn_accepts_only_a_valid_check_digit() -> None:
     assert luhn("490154203237518")  # the example IMEI of the GSMA's numbering guide
     assert not luhn("490154203237517")
     assert not luhn("490154203237581")
 
 
 @pytest.mark.parametrize("number", [0, 1, 9, 10, 12_345, 999_998, 999_999])
-def test_a_simulated_imei_has_15_digits_and_a_right_check_digit(number: int) -> None:
+def test_simulated_imei_has_15_digits_and_a_valid_check_digit(number: int) -> None:
     imei = simulated_imei(number)
     assert len(imei) == 15
     assert imei.isdecimal()
@@ -82,17 +82,17 @@ def test_a_simulated_imei_has_15_digits_and_a_right_check_digit(number: int) -> 
     assert imei[8:14] == f"{number:06}"
 
 
-def test_simulated_imeis_are_all_right_and_all_different() -> None:
+def test_simulated_imeis_are_valid_and_distinct() -> None:
     imeis = [simulated_imei(number) for number in range(0, 1_000_000, 997)]
     assert all(map(luhn, imeis))
     assert len(set(imeis)) == len(imeis)
 
 
-def test_simulated_imeis_are_of_no_real_maker() -> None:
+def test_simulated_imeis_have_an_unassigned_type_allocation_code() -> None:
     assert {simulated_imei(number)[:8] for number in (0, 500_000, 999_999)} == {"00000000"}
 
 
-def test_every_device_of_a_fleet_logs_in_as_itself() -> None:
+def test_each_device_of_a_fleet_logs_in_with_its_own_imei() -> None:
     fleet, _, endpoint = make_fleet(5)
     logins = [endpoint.accept().received() for _ in range(5)]
     assert [decode_login(login) for login in logins] == [
@@ -102,26 +102,26 @@ def test_every_device_of_a_fleet_logs_in_as_itself() -> None:
     assert endpoint.attempts == 5
 
 
-def test_a_fleet_begins_with_the_first_number_it_is_given() -> None:
+def test_imeis_of_a_fleet_start_at_the_given_number() -> None:
     fleet, _, _ = make_fleet(3, first=25)
     assert [device.imei for device in fleet.devices] == [simulated_imei(n) for n in (25, 26, 27)]
-    make_fleet(2, first=IMEIS - 2)
+    make_fleet(2, first=IMEI_COUNT - 2)
     with pytest.raises(ValueError, match="1000000"):
-        make_fleet(3, first=IMEIS - 2)
+        make_fleet(3, first=IMEI_COUNT - 2)
 
 
-def test_fleets_with_numbers_of_their_own_drive_as_one_fleet_would() -> None:
+def test_fleets_with_different_numbers_drive_like_one_fleet() -> None:
     assert drives(0, count=2) + drives(0, count=3, first=2) == drives(0, count=5)
 
 
-def test_a_fleet_of_none_does_nothing() -> None:
+def test_empty_fleet_does_nothing() -> None:
     fleet, clock, endpoint = make_fleet(0)
     clock.advance(10)
     assert endpoint.attempts == 0
     assert fleet.unacknowledged == 0
 
 
-def test_counters_are_the_whole_fleets() -> None:
+def test_counters_are_sums_over_the_fleet() -> None:
     fleet, clock, endpoint = make_fleet(3)
     connections = connect_all(endpoint)
     clock.pump([1.0, 1.0])
@@ -135,7 +135,7 @@ def test_counters_are_the_whole_fleets() -> None:
     assert fleet.counters.connected == 2
 
 
-def test_devices_begin_to_record_at_moments_of_their_own() -> None:
+def test_devices_start_recording_at_different_times() -> None:
     fleet, clock, _ = make_fleet(20)
     clock.advance(0.5)
     assert 0 < fleet.counters.recorded < 20
@@ -143,7 +143,7 @@ def test_devices_begin_to_record_at_moments_of_their_own() -> None:
     assert fleet.counters.recorded >= 20
 
 
-def test_parking_a_fleet_sends_the_rest_of_every_device() -> None:
+def test_parked_fleet_sends_the_remaining_records_of_every_device() -> None:
     fleet, clock, endpoint = make_fleet(3, records=10)
     connections = connect_all(endpoint)
     clock.pump([1.0, 1.0])
@@ -156,7 +156,7 @@ def test_parking_a_fleet_sends_the_rest_of_every_device() -> None:
     assert fleet.counters.recorded == fleet.counters.acknowledged == 6
 
 
-def test_switching_off_a_fleet_waits_for_every_connection() -> None:
+def test_switching_off_a_fleet_waits_for_the_end_of_every_connection() -> None:
     fleet, clock, endpoint = make_fleet(3)
     connections = connect_all(endpoint)
     stopped = fleet.stopService()
@@ -169,17 +169,17 @@ def test_switching_off_a_fleet_waits_for_every_connection() -> None:
 
 
 def drives(seed: int, count: int = 3, first: int = 0) -> list[bytes]:
-    """What the devices of a fleet send at first."""
+    """Return the first packet of each device, as bytes."""
     _, clock, endpoint = make_fleet(count, records=30, seed=seed, first=first)
     connections = connect_all(endpoint)
     clock.pump([1.0] * 30)
     return [connection.received() for connection in connections]
 
 
-def test_the_same_seed_gives_the_same_vehicles() -> None:
+def test_same_seed_gives_the_same_drives() -> None:
     first = drives(1)
     assert first == drives(1)
-    assert len(set(first)) == 3  # and no two of them drive alike
+    assert len(set(first)) == 3  # the vehicles of a fleet drive differently
     assert not set(first) & set(drives(2))
 
 
@@ -187,26 +187,26 @@ def test_the_same_seed_gives_the_same_vehicles() -> None:
 
 
 def acknowledge_some(journal: Journal, codec: Codec) -> list[tuple[str, Packet]]:
-    """Have a fleet's packets acknowledged: (IMEI, packet) in the order of that."""
+    """Acknowledge a fleet's packets; return them as (IMEI, packet) in that order."""
     fleet, clock, endpoint = make_fleet(2, records=3, codec=codec, on_acknowledged=journal)
     connections = connect_all(endpoint)
     clock.pump([1.0] * 6)
-    done = []
+    acknowledged = []
     for _ in range(2):
         for device, connection in zip(fleet.devices, connections, strict=True):
-            done.append((device.imei, connection.packet()))
+            acknowledged.append((device.imei, connection.packet()))
             connection.acknowledge(3)
-    return done
+    return acknowledged
 
 
 @each_codec
-def test_the_journal_holds_the_key_of_every_record_that_was_acknowledged(codec: Codec) -> None:
+def test_journal_holds_the_key_of_every_acknowledged_record(codec: Codec) -> None:
     file = StringIO()
-    done = acknowledge_some(Journal(file), codec)
+    acknowledged = acknowledge_some(Journal(file), codec)
     lines = [json.loads(line) for line in file.getvalue().splitlines()]
-    # What ingestion makes of the same bytes is what a line has to find again.
+    # The keys must equal those that ingestion computes from the same packets.
     received = [
-        entry for imei, packet in done for entry in entries(imei, packet, 0.0, lambda: None)
+        entry for imei, packet in acknowledged for entry in entries(imei, packet, 0.0, lambda: None)
     ]
     assert len(lines) == 12
     assert lines == [
@@ -216,11 +216,13 @@ def test_the_journal_holds_the_key_of_every_record_that_was_acknowledged(codec: 
 
 
 @each_codec
-def test_the_journals_digest_is_that_of_a_payload_that_was_read_and_written(codec: Codec) -> None:
+def test_digest_in_the_journal_survives_a_round_trip_of_the_payload(codec: Codec) -> None:
     file = StringIO()
-    done = acknowledge_some(Journal(file), codec)
+    acknowledged = acknowledge_some(Journal(file), codec)
     payloads = [
-        entry.payload for imei, packet in done for entry in entries(imei, packet, 0.0, lambda: None)
+        entry.payload
+        for imei, packet in acknowledged
+        for entry in entries(imei, packet, 0.0, lambda: None)
     ]
     again = [Position.from_payload(payload).to_payload() for payload in payloads]
     digests = [json.loads(line)["digest"] for line in file.getvalue().splitlines()]
@@ -228,7 +230,7 @@ def test_the_journals_digest_is_that_of_a_payload_that_was_read_and_written(code
     assert len(set(digests)) == len(digests)
 
 
-def test_nothing_unacknowledged_is_in_the_journal() -> None:
+def test_unacknowledged_record_is_not_in_the_journal() -> None:
     file = StringIO()
     _, clock, endpoint = make_fleet(2, on_acknowledged=Journal(file))
     first, second = connect_all(endpoint)
@@ -238,7 +240,7 @@ def test_nothing_unacknowledged_is_in_the_journal() -> None:
     assert file.getvalue() == ""
 
 
-def test_a_line_of_the_journal_is_in_the_file_at_once(tmp_path: Path) -> None:
+def test_journal_flushes_each_line(tmp_path: Path) -> None:
     record = Record(1_717_230_615_250, 0, 252_796_510, 546_871_550, 112, 45, 14, 87, 0)
     path = tmp_path / "journal.jsonl"
     with path.open("w", encoding="utf-8") as file:
@@ -251,14 +253,14 @@ def test_a_line_of_the_journal_is_in_the_file_at_once(tmp_path: Path) -> None:
     }
 
 
-def test_the_command_journal_holds_what_every_device_executed_in_order() -> None:
+def test_command_journal_holds_executed_commands_in_order() -> None:
     file = StringIO()
     fleet, _, endpoint = make_fleet(2, on_command=CommandJournal(file))
     first, second = connect_all(endpoint)
     first.command("getver")
     second.command("cpureset", fleet.devices[1].imei)
-    second.command("getver")  # it is gone
-    first.command("setparam 2001:Tiranë", fleet.devices[1].imei)  # that is not this one
+    second.command("getver")  # ignored, because the device is restarting
+    first.command("setparam 2001:Tiranë", fleet.devices[1].imei)  # the IMEI of another device
     first.command("setparam 2001:Tiranë")
     assert fleet.counters.commands == 3
     assert [json.loads(line) for line in file.getvalue().splitlines()] == [
