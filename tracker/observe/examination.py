@@ -1,4 +1,4 @@
-"""Run checks one after another, within a time limit; a check that breaks is a finding."""
+"""Run checks one after another within a time limit."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ Found = Finding | Iterable[Finding]
 
 @define
 class Examination:
-    """Runs checks and collects their findings.
+    """Runs checks and collects their findings; a check that raises is a finding too.
 
-    :param seconds: for all checks together; those that have no time left are skipped.
-    :param expected: returns the finding of an exception that a check may raise; None if it is a
-        fault of the check.
+    :param seconds: time for all checks together; checks for which no time is left are skipped.
+    :param expected: returns the finding for an exception that a check may raise, or None if the
+        exception is a fault of the check.
     """
 
     clock: IReactorTime
@@ -51,26 +51,27 @@ class Examination:
         *arguments: Any,
         late: Callable[[str], Finding] = skipped,
     ) -> None:
-        """Run a check.
+        """Run a check, and collect its findings under ``name``.
 
-        :param late: returns the finding, with this reason, of a check that did not end in time.
+        :param late: returns the finding of a check that did not end in time; called with the
+            reason.
         """
         found: Found
         try:
             found = await self._within(_called(check, *arguments))
         except TimeoutError:
             found = late(f"not done within {self.seconds:g} s")
-        except Exception as error:  # noqa: BLE001 - told, and the other checks go on
+        except Exception as error:  # noqa: BLE001 - reported, and the other checks run
             found = self.expected(error) or skipped(
-                f"the check broke: {type(error).__name__}: {error}"
+                f"the check failed with an internal error: {type(error).__name__}: {error}"
             )
         for finding in [found] if isinstance(found, Finding) else found:
             seen = shown(finding.seen, MAX_LINE)
             self.findings.append(evolve(finding, check=name, seen=seen))
 
-    async def _within(self, asked: Coroutine[Deferred[Any], Any, T]) -> T:
+    async def _within(self, running: Coroutine[Deferred[Any], Any, T]) -> T:
         left = self._end - self.clock.seconds()
-        return await Deferred.fromCoroutine(asked).addTimeout(max(0.0, left), self.clock)
+        return await Deferred.fromCoroutine(running).addTimeout(max(0.0, left), self.clock)
 
 
 async def _called(check: Callable[..., Any], *arguments: Any) -> Found:
@@ -83,7 +84,7 @@ async def _called(check: Callable[..., Any], *arguments: Any) -> Found:
 def in_thread(
     reactor: IReactorFromThreads, function: Callable[..., T], *arguments: Any
 ) -> Deferred[T]:
-    """Return the result of a function that blocks, called in a thread that no exit waits for."""
+    """Call a blocking function in a daemon thread, and return a Deferred of its result."""
     deferred: Deferred[T] = Deferred()
 
     def work() -> None:

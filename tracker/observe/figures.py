@@ -1,8 +1,8 @@
-"""What is counted where a library's counter would cost too much, and how it is exposed.
+"""Counters and distributions for hot paths, where those of Prometheus' client cost too much.
 
-A counter there is a plain number, and a distribution a bisection. They become metrics only when
-somebody asks: a collector makes :class:`~prometheus_client.core.Metric` objects of them, maybe
-in another thread, and so copies what it iterates over in one step.
+A counter is a plain number, and a distribution uses bisection. Only a scrape makes metrics of
+them: a collector builds :class:`~prometheus_client.core.Metric` objects, possibly in another
+thread. A collector therefore copies in one step whatever it iterates over.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.utils import floatToGoString
 
-#: Upper bounds, in seconds, for what takes from a fraction of a millisecond to half a minute.
+#: Upper bounds, in seconds, of durations from a fraction of a millisecond to half a minute.
 DURATION_BOUNDS: Final = (
     *(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05),
     *(0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0),
@@ -27,9 +27,10 @@ DURATION_BOUNDS: Final = (
 
 
 class Distribution:
-    """How many values lie below which bounds, and their sum.
+    """Histogram of values, and their sum.
 
-    :param bounds: upper bounds in ascending order; one without a bound is added.
+    :param bounds: upper bounds of the buckets in ascending order. A bucket without an upper bound
+        is added.
     """
 
     __slots__ = ("_bounds", "_counts", "_sum")
@@ -40,7 +41,7 @@ class Distribution:
         self._sum = 0.0
 
     def observe(self, value: float) -> None:
-        """One more; what is below zero, as after a clock was set back, counts as zero."""
+        """Count a value. A negative one, possible after a clock was set back, counts as zero."""
         if value > 0:
             self._counts[bisect_left(self._bounds, value)] += 1
             self._sum += value
@@ -48,23 +49,23 @@ class Distribution:
             self._counts[0] += 1
 
     def buckets(self) -> list[tuple[str, float]]:
-        """Bound, as Prometheus writes it, and how many values do not exceed it."""
+        """Return each bound, in Prometheus' notation, and the number of values up to it."""
         names = [floatToGoString(bound) for bound in (*self._bounds, float("inf"))]
         return list(zip(names, accumulate(self._counts), strict=True))
 
     @property
     def sum(self) -> float:
-        """Of all values."""
+        """Sum of all values."""
         return self._sum
 
 
 def counter(name: str, documentation: str, *labels: str) -> CounterMetricFamily:
-    """A family of counters, without values yet."""
+    """Return a family of counters without values."""
     return CounterMetricFamily(name, documentation, labels=labels)
 
 
 def gauge(name: str, documentation: str, *labels: str) -> GaugeMetricFamily:
-    """A family of gauges, without values yet."""
+    """Return a family of gauges without values."""
     return GaugeMetricFamily(name, documentation, labels=labels)
 
 
@@ -74,11 +75,11 @@ def histogram(
     labels: Sequence[str],
     values: Mapping[Any, Distribution],
 ) -> HistogramMetricFamily:
-    """A family of histograms.
+    """Return a family of histograms.
 
     :param values: values of the labels → distribution.
     """
-    made = HistogramMetricFamily(name, documentation, labels=labels)
-    for where, distribution in values.items():
-        made.add_metric(where, distribution.buckets(), distribution.sum)
-    return made
+    family = HistogramMetricFamily(name, documentation, labels=labels)
+    for label_values, distribution in values.items():
+        family.add_metric(label_values, distribution.buckets(), distribution.sum)
+    return family

@@ -18,31 +18,32 @@ class Status(StrEnum):
 
 @frozen
 class Finding:
-    """One result of a check, with the command that fixes what is wrong."""
+    """Result of a check, with a command that fixes the problem."""
 
     status: Status
     seen: str
+    """Observation, for people."""
     fix: str = ""
-    """Command that fixes it, with its arguments quoted for a shell; empty if there is none."""
+    """Command that fixes the problem, with its arguments quoted for a shell; empty if none."""
     check: str = ""
-    """The name of the check."""
+    """Name of the check."""
 
 
 def ok(seen: str) -> Finding:
-    """Return the finding that nothing is wrong."""
+    """Return the finding of a check that has passed."""
     return Finding(Status.OK, seen)
 
 
 def warning(seen: str, fix: str) -> Finding:
-    """Return the finding of something that works now and may fail later."""
+    """Return the finding of a part that works now and may fail later."""
     return Finding(Status.WARNING, seen, fix)
 
 
 def failure(seen: str, fix: str) -> Finding:
-    """Return the finding of something that fails, or breaks a promise."""
+    """Return the finding of a part that fails or breaks a guarantee."""
     return Finding(Status.FAILURE, seen, fix)
 
 
 def skipped(why: str, fix: str = "") -> Finding:
-    """Return the finding of something that could not be checked."""
+    """Return the finding of a check that could not be made."""
     return Finding(Status.SKIPPED, why, fix)

@@ -1,8 +1,8 @@
 """Health of a process: named conditions, each with a reason while it fails.
 
-Details are reported besides, and do not affect readiness. Watchdogs show that the loops of the
-process still run. A condition that fails usually recovers by itself; after an expired watchdog
-only a restart helps.
+Details are reported in addition, and do not affect readiness. Watchdogs show that the loops of
+the process still run. A condition that fails usually recovers by itself; an expired watchdog
+means that the process has to be restarted.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _STARTING: Final = "starting"
 
 
 class Watchdog:
-    """The sign of life of a loop.
+    """Timer that expires if a loop is stuck.
 
-    A loop resets its watchdog at each pass and at each retry. It suspends it while it waits for
-    something that may take any time, such as a server that is down. The watchdog of a loop that
-    does neither expires: the loop is stuck.
+    A loop resets its watchdog at each pass and at each retry. It suspends its watchdog during a
+    wait that may take any time, such as for a server that is down. If it does neither, the
+    watchdog expires.
 
     :param timeout: seconds after a reset within which another reset or a suspension must follow.
     :param now: returns the seconds of a monotonic clock.
@@ -33,20 +33,20 @@ class Watchdog:
     def __init__(self, timeout: float, now: Callable[[], float] = time.monotonic) -> None:
         self._timeout = timeout
         self._now = now
-        self._last: float | None = None  # suspended
+        self._last: float | None = None  # None: suspended
 
     def reset(self) -> None:
         """Note that the loop runs."""
         self._last = self._now()
 
     def suspend(self) -> None:
-        """Note that the loop waits, or has ended as it should."""
+        """Note that the loop waits, or has ended normally."""
         self._last = None
 
     @property
     def expired(self) -> bool:
         """True if a reset is overdue."""
-        last = self._last  # a scrape asks in another thread, while the loop may suspend it
+        last = self._last  # read once: a scrape calls this in another thread
         return last is not None and self._now() - last > self._timeout
 
 
@@ -64,7 +64,10 @@ class Condition:
         self._report(None)
 
     def fails(self, reason: str) -> None:
-        """Report in one line why the condition is not met."""
+        """Report that the condition is not met.
+
+        :param reason: one line.
+        """
         self._report(reason)
 
     def listen(self, listener: Callable[[str | None], None]) -> None:
@@ -75,11 +78,11 @@ class Condition:
         """Return a Deferred of the next report: its reason, or None if it is met."""
         known: Deferred[str | None] = Deferred()
 
-        def tell(reason: str | None) -> None:
+        def fire(reason: str | None) -> None:
             if not known.called:  # a caller may have cancelled it
                 known.callback(reason)
 
-        self.listen(tell)
+        self.listen(fire)
         return known
 
     def _report(self, reason: str | None) -> None:
@@ -88,7 +91,7 @@ class Condition:
 
 
 class Health:
-    """The conditions under which a role is ready: all of them have to be met.
+    """Readiness of a process: it is ready while all its conditions are met.
 
     :param now: the clock of the watchdogs, see :class:`Watchdog`.
     """
@@ -102,14 +105,14 @@ class Health:
         self._watchdogs: dict[str, Watchdog] = {}
 
     def condition(self, name: str) -> Condition:
-        """Add a condition, not met yet.
+        """Add a condition that is not met yet.
 
-        Changes that are reported are logged, repetitions are not. A long reason is cut.
+        Each change is logged, a repeated report is not. A long reason is truncated.
 
-        :raises ValueError: when there is one of this name.
+        :raises ValueError: if a condition with this name exists.
         """
         if name in self._reasons:
-            raise ValueError(f"two conditions of one name: {name}")
+            raise ValueError(f"duplicate condition: {name}")
         self._reasons[name] = _STARTING
 
         def report(reason: str | None) -> None:
@@ -125,34 +128,34 @@ class Health:
 
         return Condition(report)
 
-    def detail(self, name: str, tell: Callable[[], Any]) -> None:
+    def detail(self, name: str, value: Callable[[], Any]) -> None:
         """Add a detail, which does not affect readiness.
 
-        :param tell: called for each report; returns a value that JSON can hold.
-        :raises ValueError: when there is one of this name.
+        :param value: called for each report; returns a value that JSON can hold.
+        :raises ValueError: if a detail with this name exists.
         """
         if name in self._details:
-            raise ValueError(f"two details of one name: {name}")
-        self._details[name] = tell
+            raise ValueError(f"duplicate detail: {name}")
+        self._details[name] = value
 
     def watchdog(self, name: str, timeout: float) -> Watchdog:
         """Add a :class:`Watchdog`, suspended at first.
 
-        :raises ValueError: if there is one of this name.
+        :raises ValueError: if a watchdog with this name exists.
         """
         if name in self._watchdogs:
-            raise ValueError(f"two watchdogs of one name: {name}")
+            raise ValueError(f"duplicate watchdog: {name}")
         self._watchdogs[name] = Watchdog(timeout, self._now)
         return self._watchdogs[name]
 
     @property
     def details(self) -> dict[str, Any]:
-        """Detail → its value now."""
-        return {name: tell() for name, tell in self._details.items()}
+        """Detail → current value."""
+        return {name: value() for name, value in self._details.items()}
 
     @property
     def conditions(self) -> dict[str, bool]:
-        """Condition → whether it is met."""
+        """Condition → True if met."""
         return {name: reason is None for name, reason in self._reasons.copy().items()}
 
     @property
@@ -162,17 +165,17 @@ class Health:
 
     @property
     def reasons(self) -> dict[str, str]:
-        """Condition → why it is not met; empty when ready."""
-        reasons = self._reasons.copy()  # a scrape asks in another thread
+        """Condition that is not met → reason; empty if ready."""
+        reasons = self._reasons.copy()  # a scrape calls this in another thread
         found = {name: reason for name, reason in reasons.items() if reason is not None}
-        return found | dict.fromkeys(self.stuck, "is stuck, and needs a restart")
+        return found | dict.fromkeys(self.stuck, "stuck: restart the process")
 
     @property
     def reason_known(self) -> bool:
-        """True if the reason why some condition is not met is known."""
+        """True if a condition is not met for a known reason."""
         return any(reason != _STARTING for reason in self.reasons.values())
 
     @property
     def stuck(self) -> list[str]:
-        """The loops whose watchdogs have expired."""
+        """Names of the loops whose watchdogs have expired."""
         return [name for name, watchdog in self._watchdogs.copy().items() if watchdog.expired]

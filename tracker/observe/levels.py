@@ -1,4 +1,4 @@
-"""Which events reach the log: by level, and by the part of the program they come from."""
+"""Log levels: of the process, and of single namespaces."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from twisted.logger import (
     globalLogPublisher,
 )
 
-#: The names of the levels, least important first.
+#: Names of the levels, least important first.
 LEVELS: Final = tuple(level.name for level in LogLevel.iterconstants())
 DEFAULT: Final = "info"
-#: The namespace of what is logged whatever the levels: who has changed what.
+#: Namespace of the audit log (who has changed what), which no level suppresses.
 AUDIT: Final = "tracker.audit"
 
 _NAMESPACE: Final = re.compile(r"(?=.{1,100}$)[A-Za-z_]\w*(\.\w+)*", re.ASCII)
 
 
 class LogLevels(Service):
-    """The levels of one process, from its start on.
+    """Log levels of a process, in force from its start.
 
-    :raises ValueError: when there is no such level.
+    :raises ValueError: if the level is unknown.
     """
 
     def __init__(self, level: str = DEFAULT) -> None:
         self._predicate = LogLevelFilterPredicate(defaultLogLevel=_level(level))
 
     def privilegedStartService(self) -> None:
-        """Hold from now on."""
+        """Put the levels in force."""
         super().privilegedStartService()
         self.install()
 
     def install(self, publisher: Any = globalLogPublisher) -> None:
-        """Put a filter in front of all who observe the log now.
+        """Put a filter in front of all current observers of the log.
 
-        twistd has begun to log by then, and lets nobody wrap what it has chosen.
+        twistd chooses its observer before this is called, and has no option to wrap it.
         """
         audited: Any = _audited
         for observer in list(publisher._observers):
@@ -48,23 +48,23 @@ class LogLevels(Service):
             publisher.addObserver(FilteringLogObserver(observer, [audited, self._predicate]))
 
     def set(self, level: str, namespace: str = "") -> str:
-        """Log what is of this level or above.
+        """Log events of this level or above.
 
-        :param namespace: of a module or package, as ``tracker.ingestion``; empty: of all that
-            has no level of its own.
-        :return: what held before.
-        :raises ValueError: when there is no such level, or that is no namespace; in one line.
+        :param namespace: a module or package, such as ``tracker.ingestion``; empty: all that have
+            no level of their own.
+        :return: the previous level.
+        :raises ValueError: if the level is unknown, or the namespace malformed; in one line.
         """
-        wanted = _level(level)
+        new_level = _level(level)
         if namespace and not _NAMESPACE.fullmatch(namespace):
-            raise ValueError("the namespace must be that of a module, as tracker.ingestion")
-        before: str = self._predicate.logLevelForNamespace(namespace).name
-        self._predicate.setLogLevelForNamespace(namespace, wanted)
-        return before
+            raise ValueError("the namespace must be a module name, such as tracker.ingestion")
+        previous: str = self._predicate.logLevelForNamespace(namespace).name
+        self._predicate.setLogLevelForNamespace(namespace, new_level)
+        return previous
 
 
 def _audited(event: Any) -> Any:
-    """Whoever may lower a level must not thereby be able to hide what they do next."""
+    # An operator who may change a level must not be able to hide later actions by that.
     return PredicateResult.yes if event.get("log_namespace") == AUDIT else PredicateResult.maybe
 
 

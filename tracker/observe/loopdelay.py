@@ -27,28 +27,28 @@ class LoopDelay(Service):
         self._next: IDelayedCall | None = None
         self._delays = Histogram(
             "tracker_event_loop_delay_seconds",
-            "By how much later than due the event loop has called.",
+            "Delay of the event loop: how late a scheduled call was.",
             buckets=_BOUNDS,
             registry=metrics_registry,
         )
 
     def startService(self) -> None:
-        """Begin."""
+        """Start measuring."""
         super().startService()
-        self._ask()
+        self._schedule()
 
     def stopService(self) -> Deferred[None]:
-        """End."""
+        """Stop measuring."""
         super().stopService()
         if self._next is not None:
             self._next.cancel()
             self._next = None
         return succeed(None)
 
-    def _ask(self) -> None:
+    def _schedule(self) -> None:
         self._due = self._clock.seconds() + INTERVAL
         self._next = self._clock.callLater(INTERVAL, self._called)
 
     def _called(self) -> None:
         self._delays.observe(max(0.0, self._clock.seconds() - self._due))
-        self._ask()
+        self._schedule()

@@ -17,7 +17,7 @@ MAX_KEYS: Final = 1000
 
 
 class MalformedKeyLog:
-    """Reports keys that cannot be used.
+    """Logs keys that cannot be used, each at most once an hour.
 
     :param log: receives the lines.
     """
@@ -30,8 +30,8 @@ class MalformedKeyLog:
     def report(self, key: str | bytes, why: object, action: str) -> None:
         """Log that a key is malformed, unless that was logged within the last hour.
 
-        :param why: what is wrong with it.
-        :param action: what the operator can do, as a sentence.
+        :param why: the problem, as a phrase.
+        :param action: a remedy for the operator, as a sentence.
         """
         name, now = shown(key), self._clock.seconds()
         if now - self._reported.get(name, -REPEATED_AFTER) < REPEATED_AFTER:
@@ -40,7 +40,7 @@ class MalformedKeyLog:
             "{key}: {why}. {action}", key=name, why=shown(str(why), MAX_LINE), action=action
         )
         if not logged:
-            return  # it is reported when its reader finds it again
+            return  # logged when its reader finds it again
         self._reported.pop(name, None)
         self._reported[name] = now
         if len(self._reported) > MAX_KEYS:

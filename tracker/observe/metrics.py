@@ -1,4 +1,4 @@
-"""What a process counts and measures, for Prometheus to fetch."""
+"""Metrics that every role exposes to Prometheus."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from twisted import __version__ as twisted_version
 
 
 def make_metrics_registry() -> CollectorRegistry:
-    """Return the metrics registry of a process, with the metrics that every role has."""
-    # When a counter began is known from the process' start, and no other of ours tells it.
+    """Return a metrics registry with the metrics of the process and its versions."""
+    # Counters start with the process, whose start time has its own metric.
     disable_created_metrics()
     metrics_registry = CollectorRegistry()
     ProcessCollector(registry=metrics_registry)
-    Info("tracker_build", "The versions that run.", registry=metrics_registry).info(
-        {"version": __version__, "python": python_version(), "twisted": twisted_version}
-    )
+    Info(
+        "tracker_build", "Versions of Tracker, Python and Twisted.", registry=metrics_registry
+    ).info({"version": __version__, "python": python_version(), "twisted": twisted_version})
     return metrics_registry
 
 
 class HealthMetrics:
-    """Tells what ``/readyz`` tells, but for the reasons.
+    """Readiness and conditions as metrics: the content of ``/readyz`` without the reasons.
 
     :param metrics_registry: gets the metrics.
     """
@@ -42,11 +42,11 @@ class HealthMetrics:
         metrics_registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
-        """The metrics, asked for by Prometheus' client at each scrape."""
-        ready = gauge("tracker_ready", "1 while the process can do its work; else 0.")
+        """Yield the metrics; called by Prometheus' client at each scrape."""
+        ready = gauge("tracker_ready", "1 if the process is ready, else 0.")
         met = gauge(
             "tracker_condition_met",
-            "1 while this condition of readiness is met; else 0.",
+            "1 if this condition of readiness is met, else 0.",
             "condition",
         )
         ready.add_metric([], self._health.ready)

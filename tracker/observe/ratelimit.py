@@ -1,4 +1,4 @@
-"""Log lines that a peer can cause, kept to a number that a person can read."""
+"""Rate limits for log lines that a peer can trigger."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger, LogLevel
 from twisted.python.failure import Failure
 
-#: Lines a minute of one kind, unless the caller allows another number.
+#: Default number of lines of one kind per minute.
 MAX_LINES: Final = 10
 
 
 class RateLimit:
-    """Admits ``limit`` events in each ``period`` (seconds), and counts the rest."""
+    """Admits ``limit`` events in each ``period`` (seconds), and counts the suppressed ones."""
 
     def __init__(self, clock: IReactorTime, limit: int = MAX_LINES, period: float = 60.0) -> None:
         self._clock = clock
@@ -66,7 +66,7 @@ class LimitedLog:
     def failure(self, line: str, failure: Failure | None = None, /, **fields: object) -> bool:
         """Log a line at level critical with the traceback of ``failure``.
 
-        :param failure: None: the exception that is being handled.
+        :param failure: None for the exception that is being handled.
         """
         return self._emit(LogLevel.critical, line, {**fields, "log_failure": failure or Failure()})
 

@@ -9,7 +9,7 @@ from typing import Final
 
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 
-#: Bytes that are free.
+#: Free bytes below which a file system is a warning, or a failure.
 SPACE_WARNING: Final = 1 << 30
 SPACE_FAILURE: Final = 100 << 20
 
@@ -17,17 +17,19 @@ SPACE_FAILURE: Final = 100 << 20
 def check_free_space(folder: str, also: str = "") -> Finding:
     """Check the free space of the file system that holds a folder.
 
-    :param also: added to the command that shows what uses the space.
+    :param also: a remark that is added to the command that shows what uses the space.
     """
     try:
         free = shutil.disk_usage(folder).free
     except OSError as error:
-        return skipped(f"{folder}: {error.strerror}", "# run it as a user who may look there: sudo")
+        return skipped(
+            f"{folder}: {error.strerror}", "# run the doctor as a user with access: sudo"
+        )
     return judge_free_space(free, folder, also)
 
 
 def judge_free_space(free: int, folder: str, also: str = "") -> Finding:
-    """Judge a number of free bytes."""
+    """Return the finding for a number of free bytes."""
     seen = f"{free / (1 << 30):.1f} GiB free in {folder}"
     if free >= SPACE_WARNING:
         return ok(seen)

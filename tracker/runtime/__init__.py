@@ -1,1 +1,1 @@
-"""Start, readiness reports and stop of a process, with its waits and retries."""
+"""Start, readiness reports and stop of a process; waits and retries."""

@@ -1,4 +1,4 @@
-"""Delays before something that has failed is retried."""
+"""Delays between retries."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-#: Upper limit of the seconds that a peer can ask for.
+#: Upper limit, in seconds, of the delay that a peer can request.
 MAX_RETRY_AFTER: Final = 600.0
 
 
 class Backoff:
-    """Delays that double with each failure in a row, with jitter.
+    """Delays that double with each consecutive failure, with jitter.
 
-    :param first_delay: seconds after the first failure. Each delay is between half of the nominal
-        delay and all of it.
+    Jitter shortens each delay to between half of it and all of it.
+
+    :param first_delay: seconds after the first failure.
     :param max_delay: upper limit of a delay, in seconds.
-    :param random: returns a number from 0 up to 1, as ``random.random``.
+    :param random: returns a number from 0 up to 1, such as ``random.random``.
     :param on_failure: called at each failure.
     """
 
@@ -34,7 +35,7 @@ class Backoff:
         on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         self.failures = 0
-        """Failures in a row."""
+        """Consecutive failures."""
         self._clock = clock
         self._first_delay = first_delay
         self._max_delay = max_delay
@@ -45,21 +46,21 @@ class Backoff:
     def failed(self, retry_after: float | None = None) -> float:
         """Count a failure; return the seconds until the next attempt.
 
-        :param retry_after: seconds that the peer has asked for.
+        :param retry_after: delay that the peer requests, in seconds. It is added to the own one.
         """
-        # The exponent is bounded, or it would no longer be a float one day.
+        # Without a bound for the exponent, the power would overflow after 1,024 failures.
         step = min(self._max_delay, self._first_delay * 2.0 ** min(self.failures, 64))
         self.failures += 1
         self._on_failure()
         seconds = step * (0.5 + self._random() / 2)
         if retry_after is not None:
-            # In addition, since the peer has asked all others for the same.
+            # Added, since the peer has sent the same delay to all its clients.
             seconds += min(retry_after, MAX_RETRY_AFTER)
         self._until = self._clock.seconds() + seconds
         return seconds
 
     def succeeded(self) -> None:
-        """Start again with the first delay."""
+        """Reset to the first delay."""
         self.failures = 0
         self._until = self._clock.seconds()
 
@@ -69,7 +70,7 @@ class Backoff:
         return float(max(0.0, self._until - self._clock.seconds()))
 
     def wait(self) -> Deferred[None]:
-        """Fires when the next attempt is due; can be cancelled."""
+        """Return a Deferred that fires when the next attempt is due; it can be cancelled."""
         if not self.left:
             return succeed(None)
         return deferLater(self._clock, self.left)

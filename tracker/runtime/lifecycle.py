@@ -19,21 +19,21 @@ from twisted.logger import Logger
 
 from tracker.reactor import Reactor
 
-#: Ends the process with status 1; called with the reason, which is one line.
+#: Ends the process with exit code 1; called with the reason, one line.
 Abort = Callable[[str], None]
 
 
 class Role(MultiService):
-    """Services that start in order and stop in the opposite order, one after another.
+    """Services that start in order, and stop one after another in reverse order.
 
-    So a service that accepts work stops before one that finishes it, and that one before what it
-    needs.
+    A service that accepts work is added last and stops first. One that others depend on is added
+    first and stops last.
     """
 
     _log = Logger()
 
     def stopService(self) -> Deferred[None]:
-        """Stop all; fires when the last one has stopped."""
+        """Stop all services; fires when the last one has stopped."""
         Service.stopService(self)
         return Deferred.fromCoroutine(self._stop_one_by_one())
 
@@ -41,30 +41,29 @@ class Role(MultiService):
         for child in reversed(list(self)):
             try:
                 await maybeDeferred(child.stopService)
-            except Exception:  # noqa: BLE001 - the others must be stopped all the same
+            except Exception:  # noqa: BLE001 - the other services must still stop
                 self._log.failure("{child} did not stop cleanly", child=child)
 
 
 class GaveUp(Exception):
-    """The process cannot do its work; the text gives the reason."""
+    """The process cannot start; the text gives the reason."""
 
 
 class Process(Role):
-    """The role of a whole process.
+    """The services of a whole process.
 
-    It exits with status 0 when it is told to stop (SIGTERM, SIGINT), with 1 when it
-    cannot go on (:meth:`abort`).
+    Its exit code is 0 after SIGTERM or SIGINT, and 1 after :meth:`abort`.
     """
 
     def __init__(self, reactor: Reactor) -> None:
         super().__init__()
         self._reactor = reactor
-        self._aborted = ""  # why
+        self._aborted = ""  # the reason
 
     def privilegedStartService(self) -> None:
         """Bind ports.
 
-        :raises GaveUp: if one cannot be bound, so that twistd's parent process reports it.
+        :raises GaveUp: if a port cannot be bound, for twistd's parent process to report.
         """
         super().privilegedStartService()
         if self._aborted:
@@ -73,25 +72,25 @@ class Process(Role):
             raise GaveUp(self._aborted)
 
     def startService(self) -> None:
-        """Start the services, and heed signals."""
+        """Start the services, and install signal handlers."""
         _raise_file_limit()
         _collect_garbage_seldom()
-        _tell_where_it_ends()
-        # Twisted's own handlers end the process by the signal, after a clean stop too.
-        self._reactor.callWhenRunning(self._heed_signals)
+        _dump_stack_on_abort()
+        # After a stop, Twisted's own handlers kill the process with the signal.
+        self._reactor.callWhenRunning(self._handle_signals)
         super().startService()
 
     def abort(self, reason: str) -> None:
-        """Log the reason, once, then stop cleanly and exit with status 1."""
+        """Log the reason once, stop cleanly, and exit with code 1."""
         if self._aborted:
             return
         self._aborted = reason
         self._log.critical("giving up: {reason}", reason=reason)
-        # twistd cannot set an exit status; this runs after everything else.
+        # twistd cannot set an exit code; this runs after everything else.
         atexit.register(_exit, 1)
         self._reactor.callWhenRunning(self._stop)
 
-    def _heed_signals(self) -> None:
+    def _handle_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self._reactor.callFromThread(self._stop))
 
@@ -103,25 +102,25 @@ class Process(Role):
 def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
-        with suppress(OSError, ValueError):  # the soft one will have to do
+        with suppress(OSError, ValueError):  # the soft limit remains
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _collect_garbage_seldom() -> None:
-    # Garbage of packets and batches holds no cycles, but the collector examines all live objects to
-    # find that out: a sixth of the CPU time with a thousand connections.
+    # Frames and batches leave no cycles, but the collector examines all live objects to find that
+    # out: a sixth of the CPU time with a thousand connections.
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
 
 
-def _tell_where_it_ends() -> None:
-    # systemd's watchdog ends a stuck process by SIGABRT: log where it is stuck.
+def _dump_stack_on_abort() -> None:
+    # systemd's watchdog ends a stuck process by SIGABRT; the stack shows where it was stuck.
     if sys.__stderr__ is not None:
         faulthandler.enable(sys.__stderr__)
 
 
-def _exit(status: int) -> None:
+def _exit(code: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(status)
+    os._exit(code)

@@ -1,7 +1,7 @@
-"""What a process tells the systemd that runs it: sd_notify(3), sd_watchdog_enabled(3).
+"""Notifications for systemd: sd_notify(3), sd_watchdog_enabled(3).
 
-Each message is a datagram of lines NAME=VALUE, sent to the Unix socket that NOTIFY_SOCKET
-names: a path, or after @ a name in the abstract namespace.
+Each message is a datagram of lines NAME=VALUE. NOTIFY_SOCKET names the Unix socket that receives
+it: a path, or @ and a name in the abstract namespace.
 """
 
 from __future__ import annotations
@@ -18,46 +18,47 @@ READY: Final = "READY=1"
 STOPPING: Final = "STOPPING=1"
 ALIVE: Final = "WATCHDOG=1"
 
-#: Characters of a status; systemctl shows one line.
+#: Limit of a status, of which systemctl shows one line.
 _MAX_STATUS_CHARACTERS: Final = 400
 
 
 def status(text: str) -> str:
-    """The line that has ``systemctl status`` show a text."""
+    """Return the line that sets the text in ``systemctl status``."""
     return f"STATUS={' '.join(text.split())[:_MAX_STATUS_CHARACTERS]}"
 
 
 @frozen
 class Notifier:
-    """Tells the systemd that runs this process."""
+    """Sends notifications to the systemd that runs this process."""
 
     address: str
+    """Value of NOTIFY_SOCKET."""
     watchdog: float | None = None
-    """Seconds after which systemd ends a process that has not said that it lives; None: never."""
+    """Seconds without ``WATCHDOG=1`` after which systemd ends the process; None: never."""
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Notifier | None:
-        """The one of this process; None where no systemd wants to hear of it."""
+        """Return the notifier of this process, or None if systemd expects no notifications."""
         address = environ.get("NOTIFY_SOCKET", "")
         if address[:1] not in ("/", "@"):
             return None
         return cls(address, _watchdog(environ))
 
     def send(self, *lines: str) -> bool:
-        """Send one message; whether systemd has it. It is never waited for."""
+        """Send one message without blocking; return False if it could not be sent."""
         address = self.address
         if address.startswith("@"):
             address = f"\0{address[1:]}"
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sending:
-            sending.setblocking(False)
-            sending.sendto("\n".join(lines).encode(), address)
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+            sender.setblocking(False)
+            sender.sendto("\n".join(lines).encode(), address)
             return True
         return False
 
 
 def _watchdog(environ: Mapping[str, str]) -> float | None:
     if environ.get("WATCHDOG_PID", str(os.getpid())) != str(os.getpid()):
-        return None  # another process is meant, which has started this one
+        return None  # the watchdog is that of a parent process
     with suppress(ValueError):
         microseconds = int(environ.get("WATCHDOG_USEC", ""))
         if microseconds > 0:

@@ -1,4 +1,4 @@
-"""Make a connection again whenever it is lost."""
+"""Reconnect whenever a connection is lost."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from tracker.runtime.waits import Waits
 async def stay_connected(
     waits: Waits, backoff: Backoff, serve: Callable[[], Awaitable[bool]]
 ) -> None:
-    """Call ``serve`` again and again until ``waits`` is stopped.
+    """Call ``serve`` repeatedly until ``waits`` is stopped.
 
     Twisted's ``ClientService`` does not fit: in 26.10 it raises NoTransition if the connection is
     lost during ``prepareConnection`` (in which ours log in, or wait for the TLS handshake), logs
-    a line at each attempt, and reports why one failed only to those who wait for a connection.
+    a line at each attempt, and reports the reason of a failure only to callers that wait for a
+    connection.
 
-    :param backoff: gives the delay between two calls; it begins anew after a usable connection.
-    :param serve: connects, and returns when the connection is lost, or cannot be made: True if it
-        was usable. It returns soon after a stop.
+    :param backoff: gives the delay between two calls; reset after a usable connection.
+    :param serve: connects, and returns when the connection is lost or could not be made: True if
+        it was usable. It returns soon after a stop.
     """
     while not waits.stopped:
         if await serve():

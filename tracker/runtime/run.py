@@ -15,12 +15,12 @@ from twisted.internet.task import react
 from tracker.reactor import Reactor
 from tracker.runtime.waits import Waits
 
-#: Seconds between two progress lines where they cannot be drawn over each other.
+#: Seconds between two progress lines if the output is not a terminal.
 PLAIN_INTERVAL: Final = 5.0
 
 
 class RunFailed(Exception):
-    """The failure of a command of ``tracker-admin``; the text is the reason in one line."""
+    """Failure of a command; the text is the reason in one line."""
 
     def __init__(self, text: str, exit_code: int = 1) -> None:
         super().__init__(text)
@@ -28,10 +28,11 @@ class RunFailed(Exception):
 
 
 def run(main: Callable[[Any], Awaitable[int]]) -> None:
-    """Run ``main(reactor)`` and exit with the status that it returns; what it raises is raised.
+    """Run ``main(reactor)``, and exit with the code that it returns.
 
-    At Ctrl-C and SIGTERM it is cancelled, unless it uses :func:`until_interrupted`; the
-    status is then 128 and the signal's number. At the second one it is not waited for.
+    Ctrl-C and SIGTERM cancel it, unless it uses :func:`until_interrupted`; the exit code is then
+    128 plus the number of the signal. A second signal stops the reactor at once. Exceptions of
+    ``main`` are raised.
     """
     _Run(main).run()
 
@@ -40,37 +41,39 @@ class _Run:
     def __init__(self, main: Callable[[Any], Awaitable[int]]) -> None:
         self._main = main
         self._signal = 0
-        self._status = 0
+        self._exit_code = 0
         self._raised: BaseException | None = None
 
     def run(self) -> None:
-        with suppress(SystemExit):  # how react ends, whatever has happened
+        with suppress(SystemExit):  # react always raises it
             react(self._begin)
         if self._signal:
             raise SystemExit(128 + self._signal)
         if self._raised is not None:
             raise self._raised
-        if self._status:
-            raise SystemExit(self._status)
+        if self._exit_code:
+            raise SystemExit(self._exit_code)
 
     def _begin(self, reactor: Reactor) -> Deferred[None]:
-        # Once it runs, since the reactor sets handlers of its own when it starts; and before
-        # until_interrupted does so.
-        reactor.callWhenRunning(self._heed_signals, reactor)
+        # The reactor installs its own handlers at its start, so these are installed after it. They
+        # are registered before those of until_interrupted, which replace them.
+        reactor.callWhenRunning(self._handle_signals, reactor)
         self._guarded = Deferred.fromCoroutine(self._guard(reactor))
         return self._guarded
 
     async def _guard(self, reactor: Reactor) -> None:
         try:
-            self._status = await self._main(reactor)
-        except BaseException as error:  # noqa: BLE001 - raised again, outside of the reactor
+            self._exit_code = await self._main(reactor)
+        except BaseException as error:  # noqa: BLE001 - raised again outside of the reactor
             self._raised = error
 
-    def _heed_signals(self, reactor: Reactor) -> None:
+    def _handle_signals(self, reactor: Reactor) -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, lambda one, _: reactor.callFromThread(self._end, reactor, one))
+            signal.signal(
+                number, lambda sent, _: reactor.callFromThread(self._interrupt, reactor, sent)
+            )
 
-    def _end(self, reactor: Reactor, number: int) -> None:
+    def _interrupt(self, reactor: Reactor, number: int) -> None:
         if self._signal:
             reactor.stop()
             return
@@ -82,17 +85,17 @@ def until_interrupted(reactor: Reactor) -> Waits:
     """Return waits that are stopped by Ctrl-C or SIGTERM."""
     waits = Waits(reactor)
 
-    def heed_signals() -> None:
+    def handle_signals() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, lambda *_: reactor.callFromThread(waits.stop))
 
-    # Once it runs, since the reactor sets handlers of its own when it starts.
-    reactor.callWhenRunning(heed_signals)
+    # The reactor installs its own handlers at its start, so these are installed after it.
+    reactor.callWhenRunning(handle_signals)
     return waits
 
 
 class Progress:
-    """A line that is drawn over itself; in a pipe, a new line every few seconds."""
+    """A line that is updated in place; in a pipe, a new line every few seconds."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self._clock = clock
@@ -108,6 +111,6 @@ class Progress:
             print(text, flush=True)
 
     def end(self) -> None:
-        """Leave the line to what was shown last."""
+        """End the line."""
         if self._in_place:
             print(flush=True)

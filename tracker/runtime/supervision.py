@@ -1,9 +1,9 @@
-"""Notify systemd that the process is ready, of its state, that it is alive, and that it stops.
+"""Notify systemd of the readiness, status, watchdog and stop of the process.
 
-The process is ready as soon as it is known whether it can do its work. So a start waits for the
-first attempt to connect to Redis, and fails if the process gives up at once, but does not wait for
-the end of an outage, which the status shows. The process is alive while the reactor turns and no
-loop is stuck.
+READY=1 is sent when the conditions are met, or when one fails for a known reason. ``systemctl
+start`` therefore waits for the first attempt to connect to Redis, and fails if the process aborts
+at once, but does not wait for the end of an outage, which the status shows. WATCHDOG=1 is sent
+while the reactor runs and no loop is stuck.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from twisted.logger import Logger
 from tracker.observe.health import Health
 from tracker.runtime.notify import ALIVE, READY, STOPPING, Notifier, status
 
-#: Seconds between two checks of the state.
+#: Seconds between two checks of the health.
 INTERVAL: Final = 1.0
-#: Seconds after which the process is ready even if nothing is known.
+#: Seconds after which READY=1 is sent even if no reason is known.
 READY_TIMEOUT: Final = 10.0
 
 
@@ -49,9 +49,9 @@ class Supervision(Service):
         if self._notifier is None:
             return
         self._began = self._clock.seconds()
-        self._every(INTERVAL, self._look, self._notifier)
+        self._every(INTERVAL, self._report, self._notifier)
         if self._notifier.watchdog is not None:
-            self._every(self._notifier.watchdog / 2, self._live, self._notifier)
+            self._every(self._notifier.watchdog / 2, self._report_alive, self._notifier)
 
     def stopService(self) -> Deferred[None]:
         """Notify systemd that the process stops."""
@@ -62,22 +62,22 @@ class Supervision(Service):
             lambda _: None
         )
 
-    def _every(self, seconds: float, do: Any, notifier: Notifier) -> None:
-        timer = TimerService(seconds, do, notifier)
+    def _every(self, seconds: float, action: Any, notifier: Notifier) -> None:
+        timer = TimerService(seconds, action, notifier)
         timer.clock = self._clock
         self._timers.append(timer)
         timer.startService()
 
-    def _look(self, notifier: Notifier) -> None:
+    def _report(self, notifier: Notifier) -> None:
         if self._stuck:
-            self._live(notifier)  # it may have been late only
-        told = self._text()
-        lines = [status(told)] if told != self._status else []
+            self._report_alive(notifier)  # the loop may only have been late
+        text = self._text()
+        lines = [status(text)] if text != self._status else []
         if not self._ready and self._is_known():
             lines.insert(0, READY)
         if lines and notifier.send(*lines):
             self._ready = self._ready or READY in lines
-            self._status = told
+            self._status = text
 
     def _is_known(self) -> bool:
         return (
@@ -92,10 +92,10 @@ class Supervision(Service):
             return "ready"
         return "not ready: " + "; ".join(f"{name}: {why}" for name, why in reasons.items())
 
-    def _live(self, notifier: Notifier) -> None:
+    def _report_alive(self, notifier: Notifier) -> None:
         stuck = ", ".join(self._health.stuck)
         if not stuck:
             notifier.send(ALIVE)
         elif stuck != self._stuck:
-            self._log.critical("stuck, so that systemd restarts it: {what}", what=stuck)
+            self._log.critical("stuck: {loops}; systemd will restart this process", loops=stuck)
         self._stuck = stuck

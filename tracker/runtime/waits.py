@@ -1,4 +1,4 @@
-"""Waits that can be interrupted by a stop."""
+"""Waits that a stop interrupts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ class Stopped(CancelledError):
 
 
 class Waits:
-    """Waits of one or more coroutines, which :meth:`stop` ends at once."""
+    """Waits of one or more coroutines, interrupted by :meth:`stop`."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self.stopped = False
-        """Set by :meth:`stop`."""
+        """True after :meth:`stop`."""
         self._clock = clock
         self._waiting: set[Deferred[Any]] = set()
 
@@ -35,7 +35,7 @@ class Waits:
     async def result(self, awaited: Deferred[T] | Coroutine[Deferred[Any], Any, T]) -> T:
         """Return the result of ``awaited``, which a stop cancels.
 
-        :raises Stopped: if it has failed because of a stop, or after one.
+        :raises Stopped: if it fails because of a stop, or after one.
         """
         deferred = awaited if isinstance(awaited, Deferred) else Deferred.fromCoroutine(awaited)
         self._waiting.add(deferred)
@@ -44,7 +44,7 @@ class Waits:
         try:
             return await deferred
         except Exception:
-            # An endpoint that is cancelled fails with an exception of its own.
+            # A cancelled endpoint fails with an exception of its own.
             if self.stopped:
                 raise Stopped from None
             raise

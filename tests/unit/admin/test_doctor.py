@@ -306,7 +306,11 @@ def test_what_breaks_is_a_finding_and_the_rest_goes_on() -> None:
 
     Deferred.fromCoroutine(make())
     assert examination.findings == [
-        Finding(SKIPPED, "the check broke: KeyError: 'used_memory'", check="broken"),
+        Finding(
+            SKIPPED,
+            "the check failed with an internal error: KeyError: 'used_memory'",
+            check="broken",
+        ),
         Finding(SKIPPED, "no: NOPERM", "grant", "refused"),
         Finding(OK, "a", check="fine"),
         Finding(OK, "b", check="fine"),

@@ -291,8 +291,8 @@ def test_log_levels_are_set(port: Port, client: Client) -> None:
     [
         ({"level": "loud"}, "the level must be one of debug, info, warn, error, critical"),
         ({"level": ""}, "the level must be one of"),
-        ({"level": "info", "namespace": "a b"}, "the namespace must be that of a module"),
-        ({"level": "info", "namespace": "a" * 101}, "the namespace must be that of a module"),
+        ({"level": "info", "namespace": "a b"}, "the namespace must be a module name"),
+        ({"level": "info", "namespace": "a" * 101}, "the namespace must be a module name"),
     ],
 )
 def test_a_log_level_that_is_none_is_refused(

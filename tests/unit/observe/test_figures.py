@@ -1,4 +1,4 @@
-"""Plain numbers as Prometheus sees them."""
+"""Distributions, and families of metrics made from plain numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from prometheus_client.core import Metric
 from tracker.observe.figures import DURATION_BOUNDS, Distribution, counter, gauge, histogram
 
 
-def test_a_distribution_counts_what_does_not_exceed_each_bound() -> None:
+def test_distribution_counts_values_up_to_each_bound() -> None:
     spread = Distribution((1, 2.5))
     for value in (0.5, 1, 1.5, 2.5, 2.6, 100):
         spread.observe(value)
@@ -19,19 +19,19 @@ def test_a_distribution_counts_what_does_not_exceed_each_bound() -> None:
     assert spread.sum == pytest.approx(108.1)
 
 
-def test_an_empty_one_has_all_its_buckets() -> None:
+def test_empty_distribution_has_all_its_buckets() -> None:
     assert Distribution((1,)).buckets() == [("1.0", 0), ("+Inf", 0)]
 
 
 @pytest.mark.parametrize("value", [0, -1.5])
-def test_what_a_clock_that_was_set_back_makes_is_no_negative_time(value: float) -> None:
+def test_negative_value_is_counted_as_zero(value: float) -> None:
     spread = Distribution((1,))
     spread.observe(value)
     assert spread.buckets() == [("1.0", 1), ("+Inf", 1)]
     assert spread.sum == 0
 
 
-def test_bounds_ascend() -> None:
+def test_duration_bounds_ascend() -> None:
     assert list(DURATION_BOUNDS) == sorted(set(DURATION_BOUNDS))
 
 
@@ -46,7 +46,7 @@ class Collector:
         yield from (things, some, histogram("waits", "Waits.", ["who"], {("me",): spread}))
 
 
-def test_families_become_text() -> None:
+def test_families_are_exposed_as_text() -> None:
     metrics_registry = CollectorRegistry()
     metrics_registry.register(Collector())
     text = generate_latest(metrics_registry).decode()

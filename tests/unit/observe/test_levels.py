@@ -1,4 +1,4 @@
-"""Which events reach the log."""
+"""Log levels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracker.observe.levels import AUDIT, DEFAULT, LEVELS, LogLevels
 
 
 class Log:
-    """A log of its own, with loggers that write to it."""
+    """A log publisher with two observers, filtered by the levels."""
 
     def __init__(self, levels: LogLevels) -> None:
         self.events: list[Any] = []
@@ -23,8 +23,8 @@ class Log:
             self.publisher.addObserver(observer)
         levels.install(self.publisher)
 
-    def says(self, namespace: str, level: LogLevel = LogLevel.debug) -> bool:
-        """Whether an event of there, and of that level, reaches the log."""
+    def shows(self, namespace: str, level: LogLevel = LogLevel.debug) -> bool:
+        """Return True if an event of the namespace and level reaches the observers."""
         self.events.clear()
         self.others.clear()
         Logger(namespace, observer=self.publisher).emit(level, "something")
@@ -32,27 +32,27 @@ class Log:
         return bool(self.events)
 
     def lowest(self, namespace: str) -> str:
-        """The least important level of there that reaches the log."""
+        """Return the least important level of the namespace that reaches the observers."""
         name: str
         for name in LEVELS:
-            if self.says(namespace, LogLevel.levelWithName(name)):
+            if self.shows(namespace, LogLevel.levelWithName(name)):
                 return name
         return ""
 
 
-def test_the_levels_are_those_of_twisted() -> None:
+def test_levels_are_those_of_twisted() -> None:
     assert LEVELS == ("debug", "info", "warn", "error", "critical")
     assert DEFAULT in LEVELS
 
 
 @pytest.mark.parametrize("level", LEVELS)
-def test_what_is_of_a_level_or_above_is_logged(level: str) -> None:
+def test_events_of_a_level_or_above_are_logged(level: str) -> None:
     log = Log(LogLevels(level))
-    said = [name for name in LEVELS if log.says("tracker", LogLevel.levelWithName(name))]
-    assert said == list(LEVELS[LEVELS.index(level) :])
+    shown = [name for name in LEVELS if log.shows("tracker", LogLevel.levelWithName(name))]
+    assert shown == list(LEVELS[LEVELS.index(level) :])
 
 
-def test_the_level_changes_while_it_runs() -> None:
+def test_level_can_change_at_run_time() -> None:
     levels = LogLevels()
     log = Log(levels)
     assert levels.set("debug") == "info"
@@ -62,15 +62,15 @@ def test_the_level_changes_while_it_runs() -> None:
 
 
 @pytest.mark.parametrize("namespace", ["", "tracker", AUDIT])
-def test_no_level_hides_who_has_changed_what(namespace: str) -> None:
+def test_no_level_suppresses_the_audit_log(namespace: str) -> None:
     levels = LogLevels("critical")
     levels.set("critical", namespace)
     log = Log(levels)
-    assert log.says(AUDIT, LogLevel.info)
-    assert not log.says(f"{AUDIT}s", LogLevel.info)
+    assert log.shows(AUDIT, LogLevel.info)
+    assert not log.shows(f"{AUDIT}s", LogLevel.info)
 
 
-def test_a_part_may_have_a_level_of_its_own() -> None:
+def test_namespace_can_have_its_own_level() -> None:
     levels = LogLevels()
     log = Log(levels)
     assert levels.set("debug", "tracker.ingestion") == "info"
@@ -80,13 +80,13 @@ def test_a_part_may_have_a_level_of_its_own() -> None:
     assert log.lowest("tracker.ingestion.gateway") == "warn"
     assert log.lowest("tracker.ingestions") == "info"
     assert log.lowest("twisted.internet") == "info"
-    # Which goes on when the level of all others changes.
+    # A change of the default level does not affect namespaces with their own levels.
     levels.set("error")
     assert log.lowest("tracker.ingestion.publisher") == "debug"
     assert log.lowest("tracker") == "error"
 
 
-def test_what_held_before_is_told_for_a_part_without_a_level_of_its_own() -> None:
+def test_set_returns_the_inherited_level_of_a_namespace() -> None:
     levels = LogLevels("warn")
     assert levels.set("debug", "tracker.ingestion.gateway") == "warn"
     levels.set("error", "tracker")
@@ -94,7 +94,7 @@ def test_what_held_before_is_told_for_a_part_without_a_level_of_its_own() -> Non
     assert levels.set("info", "tracker.redis") == "info"
 
 
-def test_they_hold_from_the_start_of_the_process_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_are_installed_once_at_process_start(monkeypatch: pytest.MonkeyPatch) -> None:
     installed: list[object] = []
     monkeypatch.setattr(LogLevels, "install", lambda self: installed.append(self))
     levels, process = LogLevels(), MultiService()
@@ -105,7 +105,7 @@ def test_they_hold_from_the_start_of_the_process_on(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("level", ["", "loud", "DEBUG", "info ", "debug\n"])
-def test_there_are_no_other_levels(level: str) -> None:
+def test_unknown_level_is_rejected(level: str) -> None:
     with pytest.raises(ValueError, match="must be one of debug, info, warn, error, critical"):
         LogLevels(level)
     levels = LogLevels()
@@ -117,14 +117,14 @@ def test_there_are_no_other_levels(level: str) -> None:
 @pytest.mark.parametrize(
     "namespace", [" ", "a b", "a..b", ".a", "a.", "1a", "a\n", "*", "tracker/x", "a" * 101, "ä"]
 )
-def test_what_is_no_namespace_has_no_level(namespace: str) -> None:
+def test_malformed_namespace_is_rejected(namespace: str) -> None:
     levels = LogLevels()
-    with pytest.raises(ValueError, match="must be that of a module"):
+    with pytest.raises(ValueError, match="must be a module name"):
         levels.set("debug", namespace)
 
 
 @pytest.mark.parametrize("namespace", ["tracker", "tracker.ingestion", "_a.b_1.c", "a" * 100])
-def test_what_may_be_a_module_may_have_a_level(namespace: str) -> None:
+def test_module_name_is_accepted_as_namespace(namespace: str) -> None:
     levels = LogLevels()
     levels.set("debug", namespace)
-    assert Log(levels).says(namespace)
+    assert Log(levels).shows(namespace)

@@ -1,4 +1,4 @@
-"""How late the loop is, by a clock that the test moves."""
+"""Delay of the event loop, measured on a fake clock."""
 
 from __future__ import annotations
 
@@ -9,44 +9,44 @@ from twisted.internet.task import Clock
 from tracker.observe.loopdelay import INTERVAL, LoopDelay
 
 
-class Watched:
+class Measured:
     def __init__(self) -> None:
         self.clock = Clock()
         self.metrics_registry = CollectorRegistry()
         self.delay = LoopDelay(self.clock, self.metrics_registry)
         self.delay.startService()
 
-    def value(self, what: str, **labels: str) -> float:
+    def value(self, suffix: str, **labels: str) -> float:
         found = self.metrics_registry.get_sample_value(
-            f"tracker_event_loop_delay_seconds_{what}", labels
+            f"tracker_event_loop_delay_seconds_{suffix}", labels
         )
         assert found is not None
         return found
 
 
-def test_a_loop_that_turns_is_not_late() -> None:
-    watched = Watched()
-    watched.clock.pump([INTERVAL] * 5)
-    assert watched.value("count") == 5
-    assert watched.value("bucket", le="0.001") == 5
+def test_delay_of_an_idle_loop_is_zero() -> None:
+    measured = Measured()
+    measured.clock.pump([INTERVAL] * 5)
+    assert measured.value("count") == 5
+    assert measured.value("bucket", le="0.001") == 5
 
 
-def test_a_loop_that_is_held_up_is_late_once() -> None:
-    watched = Watched()
-    watched.clock.advance(INTERVAL + 0.7)
-    assert watched.value("count") == 1
-    assert watched.value("sum") == pytest.approx(0.7)
-    assert watched.value("bucket", le="0.5") == 0
-    watched.clock.advance(INTERVAL)
-    assert watched.value("count") == 2
-    assert watched.value("sum") == pytest.approx(0.7)
+def test_blocked_loop_is_measured_once() -> None:
+    measured = Measured()
+    measured.clock.advance(INTERVAL + 0.7)
+    assert measured.value("count") == 1
+    assert measured.value("sum") == pytest.approx(0.7)
+    assert measured.value("bucket", le="0.5") == 0
+    measured.clock.advance(INTERVAL)
+    assert measured.value("count") == 2
+    assert measured.value("sum") == pytest.approx(0.7)
 
 
-def test_after_a_stop_nothing_is_asked_for() -> None:
-    watched = Watched()
-    assert watched.delay.stopService().called
-    assert not watched.clock.getDelayedCalls()
+def test_stop_cancels_the_next_measurement() -> None:
+    measured = Measured()
+    assert measured.delay.stopService().called
+    assert not measured.clock.getDelayedCalls()
 
 
-def test_before_a_start_there_is_nothing_to_stop() -> None:
+def test_service_can_be_stopped_before_its_start() -> None:
     assert LoopDelay(Clock(), CollectorRegistry()).stopService().called

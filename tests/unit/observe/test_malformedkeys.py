@@ -1,4 +1,4 @@
-"""Log lines about malformed keys."""
+"""Log lines about malformed keys of Redis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tracker.observe.malformedkeys import MAX_KEYS, REPEATED_AFTER, MalformedKey
 from tracker.observe.ratelimit import MAX_LINES
 
 
-def test_a_key_is_reported_once_an_hour() -> None:
+def test_malformed_key_is_logged_once_an_hour() -> None:
     clock = Clock()
     log = MalformedKeyLog(clock, Logger())
     with capturedLogs() as logged:
@@ -33,7 +33,7 @@ def test_lines_are_limited_in_number_and_length() -> None:
     assert all(len(formatEvent(event)) < 2000 for event in logged)
 
 
-def test_a_key_that_was_suppressed_has_its_turn_later() -> None:
+def test_suppressed_key_is_logged_later() -> None:
     clock = Clock()
     log = MalformedKeyLog(clock, Logger())
     with capturedLogs() as logged:

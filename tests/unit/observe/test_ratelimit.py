@@ -1,4 +1,4 @@
-"""The rate limit: what passes, what is counted, and when it begins anew."""
+"""Rate limits and rate-limited log lines."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from tracker.observe.ratelimit import MAX_LINES, LimitedLog, RateLimit
 
 
 def admitted(limit: RateLimit, events: int) -> list[int | None]:
-    """The answers to so many events at one moment."""
+    """Return the results of ``events`` calls at the same time."""
     return [limit.admit() for _ in range(events)]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 10])
-def test_so_many_events_pass_and_no_more(limit: int) -> None:
+def test_events_over_the_limit_are_suppressed(limit: int) -> None:
     assert admitted(RateLimit(Clock(), limit, 60), limit + 2) == [0] * limit + [None, None]
 
 
-def test_a_limit_of_none_lets_nothing_pass() -> None:
+def test_limit_of_zero_suppresses_all_events() -> None:
     clock = Clock()
     limit = RateLimit(clock, 0, 60)
     assert admitted(limit, 2) == [None, None]
@@ -29,7 +29,7 @@ def test_a_limit_of_none_lets_nothing_pass() -> None:
     assert admitted(limit, 2) == [None, None]
 
 
-def test_the_first_of_the_next_period_tells_how_many_were_held_back() -> None:
+def test_first_event_of_a_period_returns_the_number_suppressed() -> None:
     clock = Clock()
     limit = RateLimit(clock, 2, 60)
     assert admitted(limit, 5) == [0, 0, None, None, None]
@@ -39,7 +39,7 @@ def test_the_first_of_the_next_period_tells_how_many_were_held_back() -> None:
     assert limit.admit() == 2
 
 
-def test_what_was_held_back_over_several_periods_is_added_up() -> None:
+def test_number_suppressed_is_kept_until_the_next_admitted_event() -> None:
     clock = Clock()
     limit = RateLimit(clock, 1, 60)
     assert admitted(limit, 3) == [0, None, None]
@@ -47,7 +47,7 @@ def test_what_was_held_back_over_several_periods_is_added_up() -> None:
     assert admitted(limit, 2) == [2, None]
 
 
-def test_a_period_ends_at_its_last_instant_and_not_before() -> None:
+def test_period_ends_exactly_after_its_length() -> None:
     clock = Clock()
     limit = RateLimit(clock, 1, 60)
     assert limit.admit() == 0
@@ -57,7 +57,7 @@ def test_a_period_ends_at_its_last_instant_and_not_before() -> None:
     assert limit.admit() == 1
 
 
-def test_the_first_period_begins_when_the_limit_is_made() -> None:
+def test_first_period_begins_at_construction() -> None:
     clock = Clock()
     clock.advance(1_000)
     limit = RateLimit(clock, 1, 60)
@@ -67,7 +67,7 @@ def test_the_first_period_begins_when_the_limit_is_made() -> None:
     assert limit.admit() == 0
 
 
-def test_a_later_period_begins_with_its_first_event() -> None:
+def test_later_period_begins_with_its_first_event() -> None:
     clock = Clock()
     limit = RateLimit(clock, 1, 60)
     clock.advance(90)
@@ -78,21 +78,21 @@ def test_a_later_period_begins_with_its_first_event() -> None:
     assert limit.admit() == 1
 
 
-def test_unused_admissions_are_not_saved_up() -> None:
+def test_unused_admissions_do_not_accumulate() -> None:
     clock = Clock()
     limit = RateLimit(clock, 2, 60)
     clock.advance(600)
     assert admitted(limit, 3) == [0, 0, None]
 
 
-def test_limits_are_separate() -> None:
+def test_limits_are_independent() -> None:
     clock = Clock()
     one, other = RateLimit(clock, 1, 60), RateLimit(clock, 1, 60)
     assert admitted(one, 2) == [0, None]
     assert admitted(other, 2) == [0, None]
 
 
-def test_a_line_tells_how_many_like_it_were_suppressed_before_it() -> None:
+def test_line_gives_the_number_suppressed_before_it() -> None:
     clock = Clock()
     limited = LimitedLog(clock, Logger("tracker.test"))
     with capturedLogs() as captured:
@@ -108,7 +108,7 @@ def test_a_line_tells_how_many_like_it_were_suppressed_before_it() -> None:
     ]
 
 
-def test_lines_have_the_level_of_their_method_and_the_fields_given() -> None:
+def test_line_has_the_level_of_its_method_and_its_fields() -> None:
     log = Logger("tracker.test")
     with capturedLogs() as captured:
         LimitedLog(Clock(), log).info("{line}", line="{braces}")
@@ -124,7 +124,7 @@ def test_lines_have_the_level_of_their_method_and_the_fields_given() -> None:
     assert formatEvent(events[0]) == "{braces}"
 
 
-def test_a_failure_is_logged_with_its_traceback() -> None:
+def test_failure_is_logged_with_its_traceback() -> None:
     with capturedLogs() as captured:
         try:
             raise ValueError("a fault")

@@ -1,4 +1,4 @@
-"""docs/metrics.rst, held against what the roles register."""
+"""Comparison of docs/metrics.rst with the metrics that the roles register."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracker.observe.metrics import HealthMetrics, make_metrics_registry
 from tracker.tap import Options
 
 PAGE = Path(__file__).parents[3] / "docs" / "metrics.rst"
-#: As one would start them; nothing is opened before that.
+#: Role → minimal arguments. The roles are built, not started.
 ROLES: dict[str, list[str]] = {
     "ingest": [],
     "process": ["--sink", "sqlite:positions.sqlite"],
@@ -30,7 +30,7 @@ ROLES: dict[str, list[str]] = {
 
 @frozen
 class Metric:
-    """One row of the page."""
+    """A row of the page."""
 
     name: str
     type: str
@@ -40,15 +40,19 @@ class Metric:
 def registry_of(
     role: str, folder: Path, arguments: Sequence[str] | None = None
 ) -> CollectorRegistry:
-    """What a role registers, started with these arguments, or the usual ones."""
+    """Return the metrics registry of a role.
+
+    :param arguments: None for those of :data:`ROLES`.
+    """
     from twisted.internet import reactor
 
     token = folder / "token"
     token.write_text("secret")
     token.chmod(0o600)
     options = Options()
-    given = [one.format(token) for one in ROLES[role]] if arguments is None else arguments
-    options.parseOptions([role, *given])
+    if arguments is None:
+        arguments = [argument.format(token) for argument in ROLES[role]]
+    options.parseOptions([role, *arguments])
     metrics_registry, health = make_metrics_registry(), Health()
     HealthMetrics(health, metrics_registry)
     HTTPReports(reactor, "health port", "health_port", metrics_registry)
@@ -60,7 +64,7 @@ def registry_of(
 
 
 def registered(metrics_registry: CollectorRegistry) -> Iterator[Metric]:
-    """Every metric that there is, or may be later."""
+    """Yield the registered metrics, including those without values yet."""
     for collector in metrics_registry._collector_to_names:
         labels = getattr(collector, "_labelnames", None)
         for family in collector.collect():
@@ -73,7 +77,7 @@ def registered(metrics_registry: CollectorRegistry) -> Iterator[Metric]:
 
 
 def described() -> dict[Metric, set[str]]:
-    """Metric → the roles that have it, as the page says."""
+    """Return metric → roles, as listed on the page."""
     text = PAGE.read_text()
     rows = re.findall(
         r"^   \* - ``(\w+)``\n     - (\w+)\n     -(.*)\n     - (.+)\n     - \S.*$", text, re.M
@@ -88,14 +92,14 @@ def described() -> dict[Metric, set[str]]:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_page_has_what_a_role_has_and_no_more(role: str, tmp_path: Path) -> None:
-    there = {
+def test_page_lists_exactly_the_metrics_of_each_role(role: str, tmp_path: Path) -> None:
+    exposed = {
         metric
         for metric in registered(registry_of(role, tmp_path))
         if not metric.name.startswith("process_")
     }
-    told = {metric for metric, roles in described().items() if role in roles}
-    assert there == told
+    listed = {metric for metric, roles in described().items() if role in roles}
+    assert exposed == listed
 
 
 def test_names_follow_prometheus_conventions() -> None:
@@ -105,7 +109,7 @@ def test_names_follow_prometheus_conventions() -> None:
         assert metric.name.endswith("_info") or metric.type in ("counter", "gauge", "histogram")
 
 
-def test_no_label_can_be_of_a_device() -> None:
+def test_labels_have_a_bounded_number_of_values() -> None:
     bounded = {
         *("vendor", "state", "result", "reason", "codec", "stream", "group", "consumer"),
         *("status", "fate", "condition", "version", "python", "twisted"),
@@ -114,12 +118,12 @@ def test_no_label_can_be_of_a_device() -> None:
     assert {label for metric in described() for label in metric.labels} <= bounded
 
 
-def test_all_roles_in_one_process_do_not_tell_anything_twice(tmp_path: Path) -> None:
+def test_standalone_has_the_metrics_of_its_roles_without_duplicates(tmp_path: Path) -> None:
     standalone = registry_of("standalone", tmp_path, ["--data", str(tmp_path)])
-    together = {metric.name for metric in registered(standalone)}
-    apart = {
+    in_one_process = {metric.name for metric in registered(standalone)}
+    in_separate_processes = {
         metric.name
         for role in ("ingest", "process", "janitor", "console")
         for metric in registered(registry_of(role, tmp_path))
     }
-    assert together == apart
+    assert in_one_process == in_separate_processes

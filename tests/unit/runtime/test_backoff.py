@@ -1,4 +1,4 @@
-"""How long to wait before something is tried again."""
+"""Delays between retries."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from twisted.internet.task import Clock
 from tracker.runtime.backoff import MAX_RETRY_AFTER, Backoff
 
 
-def waits(random: float, count: int) -> list[float]:
+def delays(random: float, count: int) -> list[float]:
     backoff = Backoff(Clock(), first_delay=1, max_delay=10, random=lambda: random)
     return [backoff.failed() for _ in range(count)]
 
 
-def test_it_waits_longer_each_time_up_to_a_limit() -> None:
-    assert waits(0.0, 6) == [0.5, 1, 2, 4, 5, 5]
-    assert waits(1.0, 6) == [1, 2, 4, 8, 10, 10]
+def test_delay_doubles_up_to_its_limit() -> None:
+    assert delays(0.0, 6) == [0.5, 1, 2, 4, 5, 5]
+    assert delays(1.0, 6) == [1, 2, 4, 8, 10, 10]
 
 
-def test_it_never_ends_however_often_it_fails() -> None:
-    assert waits(1.0, 5000)[-1] == 10
+def test_delay_stays_at_its_limit_after_thousands_of_failures() -> None:
+    assert delays(1.0, 5000)[-1] == 10
 
 
-def test_a_success_begins_anew() -> None:
+def test_success_resets_the_delay() -> None:
     backoff = Backoff(Clock(), first_delay=1, max_delay=10, random=lambda: 1.0)
     assert [backoff.failed(), backoff.failed(), backoff.failures] == [1, 2, 2]
     backoff.succeeded()
@@ -30,14 +30,14 @@ def test_a_success_begins_anew() -> None:
     assert backoff.failed() == 1
 
 
-def test_it_waits_as_long_as_it_is_asked_to_and_a_little_more() -> None:
+def test_retry_after_is_added_to_the_delay() -> None:
     backoff = Backoff(Clock(), first_delay=1, max_delay=10, random=lambda: 0.0)
     assert backoff.failed(retry_after=30) == 30.5
     assert backoff.failed(retry_after=0) == 1
     assert backoff.failed(retry_after=1e9) == MAX_RETRY_AFTER + 2
 
 
-def test_what_is_left() -> None:
+def test_left_is_the_time_until_the_next_attempt() -> None:
     clock = Clock()
     backoff = Backoff(clock, first_delay=4, random=lambda: 1.0)
     assert backoff.left == 0
@@ -48,7 +48,7 @@ def test_what_is_left() -> None:
     assert backoff.left == 0
 
 
-def test_waiting() -> None:
+def test_wait_ends_when_the_delay_is_over() -> None:
     clock = Clock()
     backoff = Backoff(clock, first_delay=4, random=lambda: 1.0)
     assert backoff.wait().called
@@ -61,7 +61,7 @@ def test_waiting() -> None:
 
 
 @pytest.mark.parametrize("random", [0.0, 0.3, 0.999])
-def test_it_may_lose_interest(random: float) -> None:
+def test_cancelled_wait_leaves_no_timer(random: float) -> None:
     clock = Clock()
     backoff = Backoff(clock, random=lambda: random)
     backoff.failed()

@@ -1,4 +1,4 @@
-"""How services start, stop and give up."""
+"""Start, stop and abort of services."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tracker.runtime.lifecycle import Role
 
 
 class Recorded(Service):
-    """Notes its stop, which ends when the test says so."""
+    """Records its stop, which ends when the test fires ``stopped``."""
 
     def __init__(self, name: str, log: list[str]) -> None:
         self.setName(name)
@@ -40,7 +40,7 @@ def children(log: list[str]) -> list[Recorded]:
     return [Recorded(name, log) for name in ("redis", "publisher", "port")]
 
 
-def test_a_role_stops_its_last_service_first_and_waits_for_each(
+def test_role_stops_its_services_one_by_one_in_reverse_order(
     log: list[str], children: list[Recorded]
 ) -> None:
     role = Role()
@@ -56,7 +56,7 @@ def test_a_role_stops_its_last_service_first_and_waits_for_each(
     assert done == [None]
 
 
-def test_a_service_that_fails_to_stop_does_not_keep_the_others(
+def test_failing_stop_does_not_prevent_the_stop_of_other_services(
     log: list[str], children: list[Recorded]
 ) -> None:
     role = Role()
@@ -73,17 +73,18 @@ def test_a_service_that_fails_to_stop_does_not_keep_the_others(
     assert [event["log_level"] for event in events] == [LogLevel.critical]
 
 
-class Busy(TCP4ServerEndpoint):
-    """An endpoint that somebody else has."""
+class BusyEndpoint(TCP4ServerEndpoint):
+    """An endpoint whose port another process uses."""
 
     def listen(self, protocolFactory: IProtocolFactory) -> Deferred[object]:  # noqa: N803
         return fail(CannotListenError("", 5027, OSError(98, "Address already in use")))
 
 
-def test_a_port_that_cannot_be_had_is_told_once() -> None:
-    told: list[str] = []
-    listener = Listener("teltonika=tcp:5027", Busy(MemoryReactor(), 5027), Factory(), told.append)
+def test_port_in_use_aborts_once() -> None:
+    reasons: list[str] = []
+    endpoint = BusyEndpoint(MemoryReactor(), 5027)
+    listener = Listener("teltonika=tcp:5027", endpoint, Factory(), reasons.append)
     listener.privilegedStartService()
     listener.startService()
-    assert told == ["cannot listen on teltonika=tcp:5027: [Errno 98] Address already in use"]
+    assert reasons == ["cannot listen on teltonika=tcp:5027: [Errno 98] Address already in use"]
     assert listener.stopService().called

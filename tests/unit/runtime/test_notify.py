@@ -1,4 +1,4 @@
-"""What is sent to systemd, over a socket as it has it."""
+"""Notifications for systemd over a real Unix datagram socket."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from tracker.runtime.notify import ALIVE, READY, Notifier, status
 
 @pytest.fixture(params=["path", "abstract"])
 def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str, socket.socket]]:
-    """A socket of either kind, and how NOTIFY_SOCKET names it."""
+    """Yield the value of NOTIFY_SOCKET, and the socket that it names."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listening:
         listening.settimeout(10)
         if request.param == "path":
             name = str(tmp_path / "notify")
             listening.bind(name)
         else:
-            listening.bind("")  # the kernel finds a name that nobody has
+            listening.bind("")  # the kernel chooses a free name
             name = "@" + listening.getsockname()[1:].decode()
         yield name, listening
 
 
-def test_a_message_is_one_datagram_of_lines(systemd: tuple[str, socket.socket]) -> None:
+def test_message_is_one_datagram_of_lines(systemd: tuple[str, socket.socket]) -> None:
     name, listening = systemd
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": name})
     assert notifier is not None
@@ -36,7 +36,7 @@ def test_a_message_is_one_datagram_of_lines(systemd: tuple[str, socket.socket]) 
     assert listening.recv(1000) == b"WATCHDOG=1"
 
 
-def test_a_queue_that_is_full_is_not_waited_for(systemd: tuple[str, socket.socket]) -> None:
+def test_full_queue_does_not_block(systemd: tuple[str, socket.socket]) -> None:
     name, listening = systemd
     notifier = Notifier(name)
     sent = 0
@@ -48,12 +48,12 @@ def test_a_queue_that_is_full_is_not_waited_for(systemd: tuple[str, socket.socke
     assert notifier.send(ALIVE)
 
 
-def test_a_systemd_that_is_gone_is_no_hindrance(tmp_path: Path) -> None:
-    assert not Notifier(str(tmp_path / "nobody")).send(READY)
+def test_missing_systemd_socket_is_ignored(tmp_path: Path) -> None:
+    assert not Notifier(str(tmp_path / "missing")).send(READY)
 
 
 @pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1"}])
-def test_without_a_unix_socket_nothing_is_told(environ: dict[str, str]) -> None:
+def test_notifier_requires_a_unix_socket(environ: dict[str, str]) -> None:
     assert Notifier.from_environment(environ) is None
 
 
@@ -68,7 +68,7 @@ def test_without_a_unix_socket_nothing_is_told(environ: dict[str, str]) -> None:
         ({}, None),
     ],
 )
-def test_the_watchdog_may_be_meant_for_this_process(
+def test_watchdog_of_another_process_is_ignored(
     variables: dict[str, str], seconds: float | None
 ) -> None:
     notifier = Notifier.from_environment({"NOTIFY_SOCKET": "/run/notify", **variables})
@@ -76,6 +76,6 @@ def test_the_watchdog_may_be_meant_for_this_process(
     assert notifier.watchdog == seconds
 
 
-def test_a_status_is_one_line_and_short() -> None:
+def test_status_is_one_short_line() -> None:
     assert status("not ready:\n  Redis\r\nREADY=1") == "STATUS=not ready: Redis READY=1"
     assert len(status("x" * 1000)) < 500

@@ -1,4 +1,4 @@
-"""Connections are made again, with growing delays, until a stop."""
+"""Reconnecting with growing delays, until a stop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tracker.runtime.waits import Stopped, Waits
 
 
 class Server:
-    """Connections to it last until the test ends them."""
+    """A server whose connections last until the test ends them."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -31,7 +31,7 @@ class Server:
     def lose(self, usable: bool) -> None:
         self.connections[-1].callback(usable)
 
-    def seconds_until_the_next(self) -> float:
+    def seconds_until_next_attempt(self) -> float:
         (call,) = self.clock.getDelayedCalls()
         seconds = call.getTime() - self.clock.seconds()
         before = len(self.connections)
@@ -45,11 +45,11 @@ def test_delays_grow_until_a_connection_was_usable() -> None:
     delays = []
     for usable in (False, False, False, False, True, False):
         server.lose(usable)
-        delays.append(server.seconds_until_the_next())
+        delays.append(server.seconds_until_next_attempt())
     assert delays == [1, 2, 4, 4, 1, 2]
 
 
-def test_stop_while_connected_ends_it() -> None:
+def test_stop_while_connected_ends_the_loop() -> None:
     server = Server()
     server.waits.stop()
     assert server.ended.called
@@ -57,7 +57,7 @@ def test_stop_while_connected_ends_it() -> None:
     assert not server.clock.getDelayedCalls()
 
 
-def test_stop_during_a_delay_ends_it() -> None:
+def test_stop_during_a_delay_ends_the_loop() -> None:
     server = Server()
     server.lose(usable=False)
     assert not server.ended.called

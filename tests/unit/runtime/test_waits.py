@@ -21,7 +21,7 @@ def begin(coroutine: Coroutine[Deferred[Any], Any, Any]) -> list[Any]:
     return ended
 
 
-def test_the_result_is_returned() -> None:
+def test_result_is_returned() -> None:
     deferred: Deferred[int] = Deferred()
     ended = begin(Waits(Clock()).result(deferred))
     assert not ended
@@ -29,21 +29,21 @@ def test_the_result_is_returned() -> None:
     assert ended == [3]
 
 
-def test_a_failure_is_raised() -> None:
+def test_failure_is_raised() -> None:
     deferred: Deferred[int] = Deferred()
     ended = begin(Waits(Clock()).result(deferred))
     deferred.errback(ValueError())
     assert isinstance(ended[0], ValueError)
 
 
-def test_a_coroutine_is_waited_for_as_well() -> None:
+def test_coroutine_can_be_awaited() -> None:
     async def answer() -> int:
         return 3
 
     assert begin(Waits(Clock()).result(answer())) == [3]
 
 
-def test_a_stop_interrupts_all_that_is_waited_for() -> None:
+def test_stop_interrupts_all_waits() -> None:
     waits = Waits(Clock())
     one: Deferred[int] = Deferred()
     other: Deferred[int] = Deferred()
@@ -53,7 +53,7 @@ def test_a_stop_interrupts_all_that_is_waited_for() -> None:
     assert waits.stopped
 
 
-def test_nothing_is_waited_for_after_a_stop() -> None:
+def test_wait_after_a_stop_ends_at_once() -> None:
     clock = Clock()
     waits = Waits(clock)
     waits.stop()
@@ -65,7 +65,7 @@ def test_nothing_is_waited_for_after_a_stop() -> None:
     assert not clock.getDelayedCalls()
 
 
-def test_an_exception_with_which_something_ends_that_is_cancelled_is_a_stop() -> None:
+def test_any_exception_of_an_interrupted_wait_becomes_stopped() -> None:
     waits = Waits(Clock())
 
     def cancel(deferred: Deferred[Any]) -> None:
@@ -76,14 +76,14 @@ def test_an_exception_with_which_something_ends_that_is_cancelled_is_a_stop() ->
     assert isinstance(ended[0], Stopped)
 
 
-def test_what_something_else_has_cancelled_is_not_a_stop() -> None:
+def test_cancellation_by_others_is_not_stopped() -> None:
     deferred: Deferred[int] = Deferred()
     ended = begin(Waits(Clock()).result(deferred))
     deferred.cancel()
     assert type(ended[0]) is CancelledError
 
 
-def test_a_sleep_ends_when_its_time_is_over() -> None:
+def test_sleep_ends_after_its_time() -> None:
     clock = Clock()
     ended = begin(Waits(clock).sleep(10))
     clock.advance(9)
@@ -93,7 +93,7 @@ def test_a_sleep_ends_when_its_time_is_over() -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_what_has_ended_is_not_cancelled_by_a_later_stop(fails: bool) -> None:
+def test_stop_does_not_cancel_finished_waits(fails: bool) -> None:
     cancelled: list[Any] = []
     waits = Waits(Clock())
     deferred: Deferred[Any] = Deferred(cancelled.append)
