@@ -15,7 +15,7 @@ from tracker.admin.options import options
 from tracker.control.addresses import client_endpoint
 from tracker.control.client import ControlClient
 from tracker.control.commands import (
-    MOST_ROWS,
+    MAX_ROWS,
     BadArgument,
     ControlError,
     NoSuchCommand,
@@ -90,7 +90,7 @@ def failure(error: ControlError) -> Exception:
 
 def page_size(limit: int | None) -> int:
     """Return the rows of one request: one more than are shown, as there may be more."""
-    return MOST_ROWS if limit is None else min(limit + 1, MOST_ROWS)
+    return MAX_ROWS if limit is None else min(limit + 1, MAX_ROWS)
 
 
 async def first_rows(

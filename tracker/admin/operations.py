@@ -15,7 +15,7 @@ from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.control.client import ControlClient
-from tracker.control.operations import LONGEST_DRAIN
+from tracker.control.operations import MAX_DRAIN_SECONDS
 from tracker.observe.levels import LEVELS
 from tracker.reactor import Reactor
 from tracker.runtime.run import RunFailed
@@ -54,7 +54,7 @@ def drop(imei: str, output: str) -> None:
 @click.command()
 @click.option(
     "--seconds",
-    type=Seconds(0, LONGEST_DRAIN),
+    type=Seconds(0, MAX_DRAIN_SECONDS),
     default=60,
     show_default=True,
     help="The time over which connections are closed, one after another.",

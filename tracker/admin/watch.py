@@ -16,7 +16,7 @@ from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import console, iso, on_terminal, printable
 from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
-from tracker.control.commands import MOST_RAW, ControlError, NoSuchDevice
+from tracker.control.commands import MAX_RAW_BYTES, ControlError, NoSuchDevice
 from tracker.control.watching import DeviceEvent
 from tracker.reactor import Reactor
 from tracker.runtime.run import RunFailed
@@ -76,7 +76,7 @@ async def _watch(
     log: Lines,
 ) -> int:
     happened: DeferredQueue[Any] = DeferredQueue()
-    client.when_it_changes(happened.put)
+    client.on_change(happened.put)
     here = await client.watch(imei, happened.put)
     if seconds is not None:
         reactor.callLater(seconds, happened.put, _END)
@@ -187,7 +187,7 @@ def _size(event: DeviceEvent) -> str:
     if not size:
         return ""
     # Of a frame that is too long, only so much has come.
-    return f"{size}{'+' if size >= MOST_RAW else ''} byte{'' if size == 1 else 's'}"
+    return f"{size}{'+' if size >= MAX_RAW_BYTES else ''} byte{'' if size == 1 else 's'}"
 
 
 def _decoded(event: DeviceEvent) -> Any:

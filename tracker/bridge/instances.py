@@ -133,7 +133,7 @@ class Instances(Service):
         """Wait a little for a connection, if there is none."""
         if not self._pool.clients:
             await self._one_look.run(self._look_again)
-        troubles = self._pool.troubles.values()
+        troubles = self._pool.connection_errors.values()
         if self._pool.usable or not any(isinstance(why, NotConnected) for why in troubles):
             return
         waiting: Deferred[None] = Deferred()
@@ -147,7 +147,7 @@ class Instances(Service):
 
     def _why(self, asked: Mapping[str, ControlError]) -> str:
         """Return why no instance takes commands."""
-        troubles = {**self._pool.troubles, **asked}
+        troubles = {**self._pool.connection_errors, **asked}
         reasons = [_line(address, error) for address, error in sorted(troubles.items())]
         left_out = len(reasons) - MAX_REASONS
         if left_out > 0:
@@ -188,7 +188,7 @@ class Instances(Service):
             return
         if self.running:
             advertised = set(found.values())
-            self._pool.forget_others(advertised)
+            self._pool.disconnect_others(advertised)
             if self._pool.clients or not advertised:
                 self._tell()  # of those that have had time to connect
             self._pool.keep(advertised)

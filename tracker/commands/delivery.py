@@ -26,11 +26,11 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.command import Answer, BadCommand, Command, Reason, StatusUpdate, claimed_identity
-from tracker.commands.entries import Entries, Held
+from tracker.commands.entries import Entries, HeldCommand
 from tracker.commands.ledger import CommandLedger
 from tracker.commands.queue import CommandQueue
 from tracker.commands.retrying import RetryingLedger
-from tracker.commands.shared import Shared, Timing
+from tracker.commands.shared import QueueContext, Timing
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IConnection
 from tracker.keys import outbound
@@ -48,8 +48,8 @@ READ_WAIT: Final = 5.0
 #: Entries of one read.
 BATCH: Final = 100
 #: Seconds until the stream is read again after an error: at first, and at most.
-FIRST_RETRY: Final = 1.0
-LAST_RETRY: Final = 10.0
+MIN_RETRY_DELAY: Final = 1.0
+MAX_RETRY_DELAY: Final = 10.0
 #: Seconds without a turn after which the loop is stuck.
 WATCHDOG_TIMEOUT: Final = 120.0
 #: Seconds that a stop waits for answers, and for all of it.
@@ -94,7 +94,7 @@ class CommandDelivery(Service):
         self._reasons: dict[str, str] = {}  # what fails → why
         self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._queues: dict[str, CommandQueue] = {}  # by device
-        self._shared = Shared(
+        self._shared = QueueContext(
             clock=clock,
             ledger=RetryingLedger(
                 clock,
@@ -184,7 +184,7 @@ class CommandDelivery(Service):
         )
 
     async def _run(self) -> None:
-        backoff = Backoff(self._shared.clock, FIRST_RETRY, LAST_RETRY)
+        backoff = Backoff(self._shared.clock, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         with suppress(Stopped):
             while True:
                 try:
@@ -244,7 +244,7 @@ class CommandDelivery(Service):
             self._refuse(entry, str(error))
             return
         if not self.entries.join(entry, command):
-            self._queue(command.device_id).add(Held(entry, command, doubtful))
+            self._queue(command.device_id).add(HeldCommand(entry, command, doubtful))
 
     def _refuse(self, entry: Delivered, why: str) -> None:
         command_id, device_id = claimed_identity(entry.fields)
@@ -263,7 +263,7 @@ class CommandDelivery(Service):
         finished = Deferred.fromCoroutine(step)
         finished.addCallback(lambda _: self.entries.forget(entry.id)).addErrback(self._died)
 
-    def _release(self, held: Held) -> None:
+    def _release(self, held: HeldCommand) -> None:
         self.entries.release(held)
         for entry in held.others:
             self._take(entry, doubtful=True)

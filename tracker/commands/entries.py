@@ -15,11 +15,11 @@ from tracker.log.entries import Delivered
 #: Entries whose commands are in memory; the others stay in Redis until some of these have ended.
 MAX_HELD: Final = 20_000
 #: Entries of which only the ID is in memory.
-MAX_BEHIND: Final = 200_000
+MAX_UNLOADED: Final = 200_000
 
 
 @define(eq=False)
-class Held:
+class HeldCommand:
     """A command in memory, and the entry that makes this instance responsible for it."""
 
     entry: Delivered
@@ -52,17 +52,17 @@ class Entries:
     """
 
     def __init__(self) -> None:
-        self.commands: dict[str, Held] = {}
+        self.commands: dict[str, HeldCommand] = {}
         """Command ID → the command that is held."""
         self._held: set[str] = set()
-        self._behind: set[str] = set()
-        self._room_awaited: Deferred[None] | None = None
+        self._unloaded: set[str] = set()
+        self._room_waiter: Deferred[None] | None = None
 
     def __contains__(self, entry_id: str) -> bool:
-        return entry_id in self._held or entry_id in self._behind
+        return entry_id in self._held or entry_id in self._unloaded
 
     def __len__(self) -> int:
-        return len(self._held) + len(self._behind)
+        return len(self._held) + len(self._unloaded)
 
     @property
     def held(self) -> int:
@@ -72,33 +72,33 @@ class Entries:
     @property
     def room(self) -> int:
         """Number of entries that may be read now."""
-        return min(MAX_HELD - len(self._held), MAX_BEHIND - len(self._behind))
+        return min(MAX_HELD - len(self._held), MAX_UNLOADED - len(self._unloaded))
 
     def when_room(self) -> Deferred[None]:
         """Return a Deferred that fires when there is room; it may be cancelled."""
         if self.room > 0:
             return succeed(None)
-        self._room_awaited = Deferred()
-        return self._room_awaited
+        self._room_waiter = Deferred()
+        return self._room_waiter
 
     def hold(self, entry_id: str) -> None:
         """Add an entry, or move it here from those that are behind."""
-        self._behind.discard(entry_id)
+        self._unloaded.discard(entry_id)
         self._held.add(entry_id)
-        self._look_for_room()
+        self._notify_room()
 
-    def put_behind(self, entry_id: str) -> None:
+    def add_unloaded(self, entry_id: str) -> None:
         """Add an entry of which only the ID is kept."""
         self._held.discard(entry_id)
-        self._behind.add(entry_id)
+        self._unloaded.add(entry_id)
 
     def forget(self, entry_id: str) -> None:
         """Remove an entry that is finished, or left to another process."""
         self._held.discard(entry_id)
-        self._behind.discard(entry_id)
-        self._look_for_room()
+        self._unloaded.discard(entry_id)
+        self._notify_room()
 
-    def add(self, held: Held) -> None:
+    def add(self, held: HeldCommand) -> None:
         """Hold a command with its entry."""
         self.commands[held.command_id] = held
         self.hold(held.entry.id)
@@ -114,14 +114,14 @@ class Entries:
         self.hold(entry.id)
         return True
 
-    def release(self, held: Held) -> None:
+    def release(self, held: HeldCommand) -> None:
         """Remove a command with all its entries."""
         del self.commands[held.command_id]
         for entry in (held.entry, *held.others):
             self.forget(entry.id)
 
-    def _look_for_room(self) -> None:
-        if self._room_awaited is not None and self.room > 0:
-            awaited, self._room_awaited = self._room_awaited, None
+    def _notify_room(self) -> None:
+        if self._room_waiter is not None and self.room > 0:
+            awaited, self._room_waiter = self._room_waiter, None
             if not awaited.called:
                 awaited.callback(None)

@@ -36,10 +36,10 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 
 #: Milliseconds for which the record of a command is kept, at least.
-REMEMBERED_MS: Final = 86_400_000
+MIN_RECORD_TTL_MS: Final = 86_400_000
 
 
-class Step(Enum):
+class Effect(Enum):
     """The result of a step."""
 
     WON = "won"
@@ -71,7 +71,7 @@ class _Subject:
     command_id: str
     """Empty if it is not usable."""
     device_id: str
-    remembered_ms: int = REMEMBERED_MS
+    record_ttl_ms: int = MIN_RECORD_TTL_MS
     """Milliseconds for which its record is kept."""
 
     @property
@@ -109,11 +109,11 @@ class CommandLedger:
         """Return a Deferred that fires when a step can be taken, or fails with Unavailable."""
         return self._redis.when_connected()
 
-    async def claim(self, entry: Delivered, command: Command) -> Step:
+    async def claim(self, entry: Delivered, command: Command) -> Effect:
         """Become the only one who may write the command: WON, else OVER or GONE."""
         return await self._take(CLAIM, entry, command)
 
-    async def recover(self, entry: Delivered, command: Command) -> Step:
+    async def recover(self, entry: Delivered, command: Command) -> Effect:
         """Examine an entry that a former process may have begun with: OPEN, else OVER or GONE.
 
         If that was about to write the command, it is not known whether it did: it is ``in_doubt``
@@ -128,14 +128,14 @@ class CommandLedger:
 
     async def finish(
         self, entry: Delivered, command: Command, update: StatusUpdate, written: bool = False
-    ) -> Step:
+    ) -> Effect:
         """Give the final response: FINISHED, else OVER or GONE."""
         step = await self._take(FINISH, entry, command, *_fields(update), int(written))
         return self._counted(step, update)
 
     async def refuse(
         self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
-    ) -> Step:
+    ) -> Effect:
         """Give the final response to an entry that is not a command.
 
         :param command_id: the ID that it names; empty if that is not usable.
@@ -147,7 +147,7 @@ class CommandLedger:
 
     async def offer(
         self, entry: Delivered, command: Command, waits: bool, unwritten: bool = False
-    ) -> Step:
+    ) -> Effect:
         """Pass a command on whose device is not connected to this instance.
 
         :param waits: True: it waits if its device is not connected anywhere; False: it fails.
@@ -159,7 +159,7 @@ class CommandLedger:
         step = await self._take(OFFER, entry, command, *where)
         return self._counted(step, StatusUpdate.failed(Reason.OFFLINE))
 
-    async def submit(self, command: Command, waits: bool = True) -> tuple[Step, str]:
+    async def submit(self, command: Command, waits: bool = True) -> tuple[Effect, str]:
         """Put a new command where its device is: MOVED with the instance, WAITS or FINISHED.
 
         KNOWN if it was begun with before. A command that is still on its way gets one more
@@ -169,7 +169,7 @@ class CommandLedger:
         fields = command.to_fields()
         reply = await self._run(SUBMIT, nowhere, self._subject(command), int(waits), *fields)
         step, instance = (part.decode() for part in reply)
-        return Step(step), instance
+        return Effect(step), instance
 
     async def entry(self, stream: str, entry_id: str) -> Delivered:
         """Read one entry of a stream; without content if it is not there."""
@@ -184,22 +184,22 @@ class CommandLedger:
 
     def _subject(self, command: Command) -> _Subject:
         # Until no second entry of it could be written any longer, and a day.
-        remembered = max(0, command.expires_at - self.now) + REMEMBERED_MS
+        remembered = max(0, command.expires_at - self.now) + MIN_RECORD_TTL_MS
         return _Subject(command.command_id, command.device_id, remembered)
 
     async def _take(
         self, script: Script, entry: Delivered, command: Command, *more: str | int
-    ) -> Step:
+    ) -> Effect:
         return self._step(await self._run(script, entry, self._subject(command), *more))
 
-    def _step(self, reply: bytes) -> Step:
+    def _step(self, reply: bytes) -> Effect:
         if reply == b"doubted":
             self.responses[Status.FAILED, Reason.IN_DOUBT] += 1
-            return Step.OVER
-        return Step(reply.decode())
+            return Effect.OVER
+        return Effect(reply.decode())
 
-    def _counted(self, step: Step, update: StatusUpdate) -> Step:
-        if step is Step.FINISHED:
+    def _counted(self, step: Effect, update: StatusUpdate) -> Effect:
+        if step is Effect.FINISHED:
             self.responses[update.status, update.reason] += 1
         return step
 
@@ -214,7 +214,7 @@ class CommandLedger:
             subject.device_id,
             self._who,
             iso_milliseconds(self.now),
-            subject.remembered_ms,
+            subject.record_ttl_ms,
             *more,
         )
 

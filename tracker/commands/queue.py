@@ -10,10 +10,10 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.command import Answer, Command
-from tracker.commands.conversation import Conversation, State
-from tracker.commands.entries import Held
-from tracker.commands.ledger import Step
-from tracker.commands.shared import Shared
+from tracker.commands.entries import HeldCommand
+from tracker.commands.ledger import Effect
+from tracker.commands.sender import CommandSender, State
+from tracker.commands.shared import QueueContext
 from tracker.interfaces import IConnection
 
 #: Commands of one device in memory, not counting one that is written. Of more only the IDs of
@@ -34,19 +34,19 @@ class CommandQueue:
 
     _log = Logger()
 
-    def __init__(self, device_id: str, shared: Shared) -> None:
+    def __init__(self, device_id: str, shared: QueueContext) -> None:
         self.device_id = device_id
         self.connection: IConnection | None = None
         self._shared = shared
-        self._conversation: Conversation | None = None
-        self._commands: dict[str, Held] = {}  # by ID
-        self._behind: dict[str, bool] = {}  # ID of an entry → whether its command is doubtful
+        self._sender: CommandSender | None = None
+        self._commands: dict[str, HeldCommand] = {}  # by ID
+        self._unloaded: dict[str, bool] = {}  # ID of an entry → whether its command is doubtful
         self._work: Deferred[None] | None = None  # for ever, if it has failed
 
     @property
     def queued(self) -> int:
         """Number of commands that are not written yet."""
-        return self._loaded + len(self._behind)
+        return self._loaded + len(self._unloaded)
 
     @property
     def _loaded(self) -> int:
@@ -54,13 +54,13 @@ class CommandQueue:
         return len(self._commands) - self.outstanding
 
     @property
-    def _head(self) -> Held:
+    def _head(self) -> HeldCommand:
         return next(iter(self._commands.values()))
 
     @property
     def outstanding(self) -> bool:
         """True if a command is written and its answer is awaited."""
-        return self._conversation is not None and self._conversation.state is State.WRITTEN
+        return self._sender is not None and self._sender.state is State.WRITTEN
 
     @property
     def busy(self) -> bool:
@@ -70,24 +70,24 @@ class CommandQueue:
     def arrived(self, connection: IConnection) -> None:
         """Take a new connection of the device, in place of an older one."""
         self.connection = connection
-        self._end_conversation()
+        self._end_sender()
 
     def departed(self) -> None:
         """Give up the connection, which has ended."""
         self.connection = None
-        self._end_conversation()
+        self._end_sender()
         self._check_unused()
 
     def answered(self, answer: Answer) -> None:
         """Take what the device has sent, which may be an answer."""
-        if self._conversation is not None:
-            self._conversation.answered(answer)
+        if self._sender is not None:
+            self._sender.answered(answer)
 
-    def add(self, held: Held) -> None:
+    def add(self, held: HeldCommand) -> None:
         """Append a command."""
-        if self._behind or self._loaded >= MAX_PER_DEVICE:
-            self._behind[held.entry.id] = held.doubtful
-            self._shared.entries.put_behind(held.entry.id)
+        if self._unloaded or self._loaded >= MAX_PER_DEVICE:
+            self._unloaded[held.entry.id] = held.doubtful
+            self._shared.entries.add_unloaded(held.entry.id)
         else:
             self._hold(held)
         if not self.busy:
@@ -112,7 +112,7 @@ class CommandQueue:
 
     async def _run(self, work: Deferred[None]) -> None:
         """Work on the commands until none is left, or only some that a stop leaves in Redis."""
-        while self._commands or (self._behind and not self._shared.stopping):
+        while self._commands or (self._unloaded and not self._shared.stopping):
             if self._is_short:
                 await self._load()
             elif self.connection is None or self._shared.stopping:
@@ -141,12 +141,12 @@ class CommandQueue:
     def _is_short(self) -> bool:
         """True if more of what is behind should be read."""
         few = len(self._commands) <= MAX_PER_DEVICE // 2
-        return few and bool(self._behind) and not self._shared.stopping
+        return few and bool(self._unloaded) and not self._shared.stopping
 
     async def _load(self) -> None:
         """Read entries that are behind until enough of them are in memory."""
         shared = self._shared
-        for entry_id, doubtful in list(islice(self._behind.items(), MAX_PER_DEVICE)):
+        for entry_id, doubtful in list(islice(self._unloaded.items(), MAX_PER_DEVICE)):
             if shared.stopping or self._loaded >= MAX_PER_DEVICE:
                 return
             entry = await shared.ledger.entry(shared.stream, entry_id)
@@ -156,16 +156,16 @@ class CommandQueue:
             else:
                 command = Command.from_entry(entry.content)
                 if not shared.entries.join(entry, command):
-                    self._hold(Held(entry, command, doubtful))
-            del self._behind[entry_id]
+                    self._hold(HeldCommand(entry, command, doubtful))
+            del self._unloaded[entry_id]
 
     async def _carry(self, connection: IConnection) -> None:
         """Work on the head, as long as this connection lasts."""
-        if self._conversation is None or self._conversation.connection is not connection:
-            self._conversation = Conversation(connection, self._shared)
+        if self._sender is None or self._sender.connection is not connection:
+            self._sender = CommandSender(connection, self._shared)
         held = self._head
-        state = await self._conversation.carry(held)
-        if self._conversation.ended and self.connection is connection:
+        state = await self._sender.carry(held)
+        if self._sender.ended and self.connection is connection:
             # It is closing. The device is looked for elsewhere, or waited for.
             self.connection = None
         if state is State.UNWRITTEN:
@@ -184,30 +184,30 @@ class CommandQueue:
                 await self._shared.ledger.expire(held)
             self._remove(held)
 
-    async def _offer(self, held: Held, unwritten: bool = False) -> None:
+    async def _offer(self, held: HeldCommand, unwritten: bool = False) -> None:
         step = await self._shared.ledger.offer(held, unwritten)
-        if step is Step.WAITS and self.connection is not None and not self._shared.stopping:
+        if step is Effect.WAITS and self.connection is not None and not self._shared.stopping:
             # The device has come back, and was registered before this command began to wait.
             self._shared.fetch(self.device_id)
 
-    def _end_conversation(self) -> None:
-        if self._conversation is not None:
-            self._conversation.end()
+    def _end_sender(self) -> None:
+        if self._sender is not None:
+            self._sender.end()
 
-    def _hold(self, held: Held) -> None:
+    def _hold(self, held: HeldCommand) -> None:
         if self._commands:
             left = max(MIN_EXPIRY, self._shared.left(held))
             held.expiry = self._shared.clock.callLater(left, self._expire, held)
         self._commands[held.command_id] = held
         self._shared.entries.add(held)
 
-    def _remove(self, held: Held) -> None:
+    def _remove(self, held: HeldCommand) -> None:
         del self._commands[held.command_id]
         if held.expiry is not None and held.expiry.active():
             held.expiry.cancel()
         self._shared.release(held)
 
-    def _expire(self, held: Held) -> None:
+    def _expire(self, held: HeldCommand) -> None:
         """End a command that has expired behind others; the head is ended by its own work."""
         if held is not self._head:
             del self._commands[held.command_id]

@@ -19,9 +19,9 @@ from tracker.redis.protocol import is_wrong_type
 from tracker.redis.replies import mapping
 
 #: Entries of a stream among which a command is looked for.
-_SEARCHED: Final = 1000
+_SEARCH_LIMIT: Final = 1000
 #: Bytes of a record that are parsed.
-_MAX_VALUE: Final = 2000
+_MAX_RECORD_BYTES: Final = 2000
 
 #: The forms of a record; see :mod:`tracker.commands.ledger`.
 _ENTRY: Final = "[0-9]{1,20}-[0-9]{1,20}"
@@ -57,7 +57,7 @@ async def read_record(redis: RedisConnection, command_id: str) -> CommandRecord 
         if not is_wrong_type(error):
             raise
         return None  # not written by Tracker
-    if value is None or len(value) > _MAX_VALUE:
+    if value is None or len(value) > _MAX_RECORD_BYTES:
         return None
     text = value.decode(errors="replace")
     if begun := _BEGUN.fullmatch(text):
@@ -103,7 +103,7 @@ async def find_command(redis: RedisConnection, command_id: str, device_id: str) 
 async def _holds(redis: RedisConnection, stream: str, command_id: bytes) -> bool:
     """Return True if a command is among the first entries of a stream."""
     first: str | None = "-"
-    left = _SEARCHED
+    left = _SEARCH_LIMIT
     while first is not None and left > 0:
         page = await read_range(redis, stream, first, "+", count=left)
         if any(entry.fields.get(b"command_id") == command_id for entry in page):

@@ -26,8 +26,8 @@ from tracker.runtime.backoff import Backoff
 #: Seconds between two checks of the device registry.
 INTERVAL: Final = 30
 #: Seconds until changes that Redis did not take are sent again: at first, and at most.
-FIRST_RETRY: Final = 1.0
-LAST_RETRY: Final = 10.0
+MIN_RETRY_DELAY: Final = 1.0
+MAX_RETRY_DELAY: Final = 10.0
 #: Devices in one call.
 PAGE: Final = 1000
 #: Seconds that a stop waits until no device is registered here any longer.
@@ -58,7 +58,7 @@ class DeviceRegistration(RedisTimer):
         self._here: dict[str, str] = {}  # device → its vendor
         self._unsent: dict[str, None] = {}  # devices whose latest change is not in Redis
         self._changed: set[str] = set()  # devices that have changed since the last check began
-        self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
+        self._backoff = Backoff(clock, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         self._sending: IDelayedCall | None = None
 
     def entered(self, device_id: str, vendor: str = "") -> None:

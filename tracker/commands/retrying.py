@@ -11,16 +11,16 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
 from tracker.command import EXPIRED, StatusUpdate
-from tracker.commands.entries import Held
-from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.entries import HeldCommand
+from tracker.commands.ledger import CommandLedger, Effect
 from tracker.errors import Refused, Unavailable
 from tracker.log.entries import Delivered
 from tracker.observe.health import Condition
 from tracker.runtime.backoff import Backoff
 
 #: Seconds until a step is repeated that Redis has not taken: at first, and at most.
-FIRST_RETRY: Final = 0.5
-LAST_RETRY: Final = 5.0
+MIN_RETRY_DELAY: Final = 0.5
+MAX_RETRY_DELAY: Final = 5.0
 
 T = TypeVar("T")
 
@@ -61,30 +61,30 @@ class RetryingLedger:
         """Status and reason → responses that this instance has given."""
         return self._ledger.responses
 
-    async def recover(self, held: Held) -> Step:
+    async def recover(self, held: HeldCommand) -> Effect:
         """Return OPEN if no former process has begun with the command; else it has ended."""
         return await self._insist(
             held.entry, lambda: self._ledger.recover(held.entry, held.command)
         )
 
-    async def claim(self, held: Held) -> Step:
+    async def claim(self, held: HeldCommand) -> Effect:
         """Return WON if the command may be written; else this instance does not have it."""
         step = await self._insist(held.entry, lambda: self._ledger.claim(held.entry, held.command))
-        if step is not Step.WON:
+        if step is not Effect.WON:
             self._log_lost(held, step)
         return step
 
-    async def delivered(self, held: Held) -> None:
+    async def delivered(self, held: HeldCommand) -> None:
         """Respond that the command was written."""
         await self._insist(held.entry, lambda: self._ledger.delivered(held.entry, held.command))
 
-    async def finish(self, held: Held) -> None:
+    async def finish(self, held: HeldCommand) -> None:
         """Give the final response, which is the command's ``update``."""
         update, written = held.update, held.delivered is not None
         step = await self._insist(
             held.entry, lambda: self._ledger.finish(held.entry, held.command, update, written)
         )
-        if step is not Step.FINISHED:
+        if step is not Effect.FINISHED:
             self._log_lost(held, step)
             return
         self._log.info(
@@ -95,13 +95,13 @@ class RetryingLedger:
             reason=f" ({update.reason})" if update.reason else "",
         )
 
-    async def expire(self, held: Held) -> None:
+    async def expire(self, held: HeldCommand) -> None:
         """Give the final response to a command that was not begun with in time."""
-        if not held.doubtful or await self.recover(held) is Step.OPEN:
+        if not held.doubtful or await self.recover(held) is Effect.OPEN:
             held.update = EXPIRED
             await self.finish(held)
 
-    async def offer(self, held: Held, unwritten: bool = False) -> Step:
+    async def offer(self, held: HeldCommand, unwritten: bool = False) -> Effect:
         """Pass the command on to where its device is; see :meth:`CommandLedger.offer`."""
         step = await self._insist(
             held.entry,
@@ -130,7 +130,7 @@ class RetryingLedger:
         unread = Delivered(stream, entry_id, None)
         return await self._insist(unread, lambda: self._ledger.entry(stream, entry_id))
 
-    def _log_lost(self, held: Held, step: Step) -> None:
+    def _log_lost(self, held: HeldCommand, step: Effect) -> None:
         self._log.info(
             "command {id} to {device} is not of this instance: {step}",
             id=held.command_id,
@@ -153,7 +153,7 @@ class RetryingLedger:
             else:
                 self._accepted(entry)
                 return result
-            backoff = backoff or Backoff(self._clock, FIRST_RETRY, LAST_RETRY)
+            backoff = backoff or Backoff(self._clock, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
             backoff.failed()
             await backoff.wait()
             with suppress(Unavailable):  # the process stops

@@ -57,7 +57,7 @@ end
 # KEYS: the stream, the record of the command (or empty, if there is no usable command id) and,
 # for a janitor, the heartbeat of the instance that it takes for dead (or empty). ARGV: entry,
 # command id, device, the name that the response has, time, how long the record is kept (ms).
-_STEP: Final = (
+_OPERATION: Final = (
     MOVING
     + f"""\
 local RESPONSES, GROUP = '{RESPONSES}', '{INGEST_GROUP}'
@@ -108,7 +108,7 @@ end
 )
 
 CLAIM: Final = Script(
-    _STEP
+    _OPERATION
     + """\
 local how = ended()
 if how then return how end
@@ -119,7 +119,7 @@ return 'won'
 )
 
 RECOVER: Final = Script(
-    _STEP
+    _OPERATION
     + """\
 local how = ended()
 if how then return how end
@@ -129,7 +129,7 @@ return 'open'
 )
 
 DELIVERED: Final = Script(
-    _STEP
+    _OPERATION
     + """\
 if phase == 'sent' and state == 'ours' then
   respond('delivered', '', '')
@@ -142,7 +142,7 @@ return 'said'
 # ARGV, too: status, reason, response, and whether it was written ('1') or not ('0'). A command
 # that was written gets its response even if Redis has lost its entry, as after a flush.
 FINISH: Final = Script(
-    _STEP
+    _OPERATION
     + """\
 if not (state == 'open' and not here and ARGV[10] == '1') then
   local how = ended()
@@ -157,7 +157,7 @@ return 'finished'
 # waits ('1') or fails ('0') if its device is not connected; and whether this instance is sure
 # not to have written it though it may have claimed it ('1'), or does not know ('0').
 OFFER: Final = Script(
-    _STEP
+    _OPERATION
     + f"""\
 local how = ended()
 if how then return how end
@@ -180,7 +180,7 @@ return owner and 'moved' or 'waits'
 # ARGV, too: whether the command waits ('1') or fails ('0') if its device is not connected; the
 # fields. There is no entry yet.
 SUBMIT: Final = Script(
-    _STEP
+    _OPERATION
     + f"""\
 if state ~= 'open' then return {{'known', ''}} end
 local owner = owner_of(ARGV[3], '')

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from attrs import define, frozen
 from twisted.internet.interfaces import IReactorTime
 
-from tracker.commands.entries import Entries, Held
+from tracker.commands.entries import Entries, HeldCommand
 from tracker.commands.retrying import RetryingLedger
 from tracker.observe.figures import Distribution
 from tracker.settings import setting
@@ -34,7 +34,7 @@ class Timing:
 
 
 @define(eq=False)
-class Shared:
+class QueueContext:
     """What the queues of one instance have in common."""
 
     clock: IReactorTime
@@ -47,7 +47,7 @@ class Shared:
     """Seconds from a command to its answer."""
     fetch: Callable[[str], None]
     """Requests the commands that wait for a device, since it is connected here."""
-    release: Callable[[Held], None]
+    release: Callable[[HeldCommand], None]
     """Called with each command that a queue has finished."""
     unused: Callable[[str], None]
     """Called with the device of a queue that has neither a connection nor a command."""
@@ -56,6 +56,6 @@ class Shared:
     stopping: bool = False
     """True: commands are not written any longer, but passed on."""
 
-    def left(self, held: Held) -> float:
+    def left(self, held: HeldCommand) -> float:
         """Return the seconds until a command expires."""
         return (held.command.expires_at - self.ledger.now) / 1000

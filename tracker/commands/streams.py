@@ -67,7 +67,7 @@ async def raw_waiting_devices(redis: RedisConnection) -> AsyncIterator[bytes]:
             yield device
 
 
-async def forget_waiting(redis: RedisConnection, device: bytes) -> bool:
+async def unlist_waiting(redis: RedisConnection, device: bytes) -> bool:
     """Remove a member that is not a device id from the set of devices with waiting commands.
 
     A stream of that name is not touched.

@@ -107,7 +107,7 @@ class ControlPorts(Service):
         port = self._port_of(instance_id)
         if port is None:
             return {"permission": "", "why": "there is none"}
-        if isinstance(port.client.trouble, BadAddress):
+        if isinstance(port.client.connection_error, BadAddress):
             return {"permission": "", "why": "it cannot be used; see the console's log"}
         if port.info is None:
             return {"permission": "", "why": "no answer; see the console's log"}

@@ -26,7 +26,7 @@ _CREDENTIALS: Final = struct.Struct("iII")
 _ESTABLISHED: Final = b"SSL negotiation finished successfully"
 
 #: The name in a file of permissions that stands for all names that are not listed.
-EVERYBODY: Final = "*"
+ANY_NAME: Final = "*"
 _COMMENT: Final = re.compile(r"(?:^|\s)#.*")
 #: Bytes of the largest file of permissions. A thousand people need a fiftieth.
 MAX_FILE_BYTES: Final = 1 << 20
@@ -70,7 +70,7 @@ class Permission(Enum):
     """All that ``read`` may, and the commands that change something."""
 
 
-def peer_name(transport: Any) -> Peer:
+def identify_peer(transport: Any) -> Peer:
     """Return the peer of a transport.
 
     Over TLS, it is identified by the end of the handshake: in or after
@@ -137,7 +137,7 @@ class Permissions:
     def __init__(self, file: Path | None, local: Permission = Permission.OPERATE) -> None:
         self.local = local
         self._file = file
-        self._permissions: dict[str, Permission] = {EVERYBODY: Permission.READ}
+        self._permissions: dict[str, Permission] = {ANY_NAME: Permission.READ}
         self._version: object = None
         if file is not None:
             self._version = _version(file)
@@ -152,7 +152,7 @@ class Permissions:
         match peer.kind:
             case "certificate":
                 self._refresh()
-                return self._permissions.get(peer.name, self._permissions.get(EVERYBODY))
+                return self._permissions.get(peer.name, self._permissions.get(ANY_NAME))
             case "unix":
                 return self.local
             case "tcp":

@@ -57,7 +57,7 @@ _CLIENT: Final = {
 
 
 def server_endpoint(
-    reactor: IReactorTCP, description: str, made_later: bool = False
+    reactor: IReactorTCP, description: str, may_lack_directory: bool = False
 ) -> IStreamServerEndpoint:
     """Return the endpoint to listen on.
 
@@ -68,7 +68,7 @@ def server_endpoint(
           [:interface=ADDRESS]``: TLS 1.2 and later, for clients with a certificate of
           that authority, on loopback unless another interface is named,
         - ``tcp:PORT:plaintext=1[:interface=127.0.0.1]`` (or ``\\:\\:1``).
-    :param made_later: whether the folder of a Unix socket may be missing now.
+    :param may_lack_directory: whether the folder of a Unix socket may be missing now.
     :raises ValueError: with one line that says what to do.
     """
     kind, given = _read(description, _SERVER, _EXAMPLES)
@@ -77,7 +77,7 @@ def server_endpoint(
         mode = given.pop("mode", DEFAULT_MODE)
         if not _MODE.fullmatch(mode):
             raise ValueError(f"the mode must be like {DEFAULT_MODE}, not {mode!r}")
-        if not (path.parent.is_dir() or made_later):
+        if not (path.parent.is_dir() or may_lack_directory):
             raise ValueError(f"{path.parent}: there is no such folder: make it first")
         return UnixEndpoint(cast(Reactor, reactor), path, int(mode, 8))
     port = number("port", given.pop("port", ""))
@@ -93,7 +93,7 @@ def server_endpoint(
     key, certificate = _file(given, "privateKey"), _file(given, "certKey")
     authority = _file(given, "clientCA")
     chain = _file(given, "extraCertChain") if "extraCertChain" in given else None
-    with _readable():
+    with _reporting_file_errors():
         return TLSEndpoint(below, server_options(key, certificate, chain, authority))
 
 
@@ -134,7 +134,7 @@ def client_endpoint(reactor: IReactorTCP, description: str) -> IStreamClientEndp
     key, certificate = _file(given, "privateKey"), _file(given, "certKey")
     authority = _file(given, "caCert")
     name = given.pop("name", host)
-    with _readable():
+    with _reporting_file_errors():
         pair, trusted = key_pair(key, certificate), trust_root(authority)
     try:
         options = optionsForClientTLS(name, trusted, extraCertificateOptions=pair)
@@ -185,7 +185,7 @@ def _file(given: dict[str, str], name: str) -> Path:
 
 
 @contextmanager
-def _readable() -> Iterator[None]:
+def _reporting_file_errors() -> Iterator[None]:
     """Raise ValueError for a file that cannot be read."""
     try:
         yield

@@ -39,7 +39,7 @@ from tracker.control.commands import (
     Unwatch,
     Watch,
 )
-from tracker.control.connection import ANSWER_TIMEOUT, Change, ClientProtocol, ControlConnection
+from tracker.control.connection import REPLY_TIMEOUT, Change, ClientProtocol, ControlConnection
 from tracker.control.watching import Watcher, Watches
 
 #: Groups at most that are requested, of all streams together.
@@ -79,14 +79,14 @@ class ControlClient(Service):
         super().stopService()
         return self._connection.stopService()
 
-    def when_it_changes(self, changed: Change) -> None:
+    def on_change(self, changed: Change) -> None:
         """Have a function called whenever the connection is usable, and when it was lost."""
         self._connection.changed = changed
 
     @property
-    def trouble(self) -> ControlError | None:
+    def connection_error(self) -> ControlError | None:
         """Why no command can be sent now; None if one can."""
-        return self._connection.trouble
+        return self._connection.connection_error
 
     async def info(self) -> dict[str, Any]:
         """Return facts of the instance, and how much it holds."""
@@ -132,7 +132,7 @@ class ControlClient(Service):
         :param options: ``command_id``, ``codec``, ``expires_at`` or ``expires_in`` (seconds),
             ``timeout`` (seconds), ``offline`` (``wait`` or ``fail``).
         """
-        patience = None if wait else ANSWER_TIMEOUT
+        patience = None if wait else REPLY_TIMEOUT
         return await self._ask(
             SendCommand, patience, device_id=device_id, text=text, wait=wait, **options
         )
@@ -171,7 +171,7 @@ class ControlClient(Service):
 
         :raises NoSuchDevice: if it was not watched.
         """
-        if self._watches.set(device_id, None) is not None and self.trouble is not None:
+        if self._watches.set(device_id, None) is not None and self.connection_error is not None:
             return  # the next connection begins without it
         await self._ask(Unwatch, device_id=device_id)
 
@@ -198,7 +198,7 @@ class ControlClient(Service):
         """
         if math.isnan(seconds):
             raise BadArgument("seconds must be a number")
-        return await self._ask(Drain, seconds + ANSWER_TIMEOUT, seconds=seconds)
+        return await self._ask(Drain, seconds + REPLY_TIMEOUT, seconds=seconds)
 
     async def _pages(
         self, command: type[ControlCommand], rows: str, filters: dict[str, Any]
@@ -217,7 +217,7 @@ class ControlClient(Service):
     async def _ask(
         self,
         command: type[ControlCommand],
-        patience: float | None = ANSWER_TIMEOUT,
+        patience: float | None = REPLY_TIMEOUT,
         /,  # a command may have an argument of the same name
         **arguments: Any,
     ) -> dict[str, Any]:
@@ -226,4 +226,4 @@ class ControlClient(Service):
     async def _prepare(self, protocol: ClientProtocol) -> None:
         self.greeting = await protocol.greet(self._name)
         for device_id in self._watches:
-            await protocol.ask(Watch, ANSWER_TIMEOUT, {"device_id": device_id})
+            await protocol.ask(Watch, REPLY_TIMEOUT, {"device_id": device_id})

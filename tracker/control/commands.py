@@ -17,15 +17,15 @@ from tracker.untrusted import is_unicode
 #: Version of the protocol, on which both sides agree first.
 VERSION: Final = 1
 #: Rows of a page, at most.
-MOST_ROWS: Final = 200
+MAX_ROWS: Final = 200
 #: Characters of a text that may be any length, such as a device's answer. As UTF-8 they are
 #: 60,000 bytes at most.
-MOST_TEXT: Final = 15_000
+MAX_TEXT: Final = 15_000
 #: Bytes of a frame that a watcher receives in hexadecimal.
-MOST_RAW: Final = 30_000
+MAX_RAW_BYTES: Final = 30_000
 #: Characters of an id or a name, and of an error's text. Longer ones are cut.
-MOST_NAME: Final = 64
-MOST_ERROR: Final = 500
+MAX_NAME: Final = 64
+MAX_ERROR: Final = 500
 
 
 class ControlError(Exception):
@@ -78,7 +78,7 @@ def _errors(*particular: type[Exception]) -> dict[type[Exception], bytes]:
     return {one: CODES[one] for one in (*any_may, *particular)}
 
 
-def brief(text: str, most: int = MOST_ERROR) -> str:
+def brief(text: str, most: int = MAX_ERROR) -> str:
     """Return untrusted text in a form that can be sent: at most ``most`` characters of UTF-8."""
     if len(text) > most:
         text = f"{text[: most - 1]}…"
@@ -101,7 +101,7 @@ _CONNECTION: Final = [
     (b"records", amp.Integer(optional=True)),
     (b"bytes", amp.Integer(optional=True)),
 ]
-_OUTCOME: Final = [
+_STATUS: Final = [
     (b"status", amp.Unicode()),
     (b"reason", amp.Unicode(optional=True)),
     (b"response", amp.Unicode(optional=True)),
@@ -223,7 +223,7 @@ class SendCommand(ControlCommand):
     response: ClassVar[Any] = [
         (b"command_id", amp.Unicode()),
         (b"instance_id", amp.Unicode(optional=True)),
-        *_OUTCOME,
+        *_STATUS,
     ]
     errors: ClassVar[Any] = _errors(RedisUnavailable, NotPermitted, NoSuchCommand)
 
@@ -239,7 +239,7 @@ class CommandStatus(ControlCommand):
     response: ClassVar[Any] = [
         (b"command_id", amp.Unicode()),
         (b"instance_id", amp.Unicode(optional=True)),
-        *_OUTCOME,
+        *_STATUS,
     ]
     errors: ClassVar[Any] = _errors(RedisUnavailable, NoSuchCommand)
 

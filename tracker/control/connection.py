@@ -43,12 +43,12 @@ from tracker.runtime.waits import Stopped, Waits
 from tracker.untrusted import MAX_LINE, shown
 
 #: Seconds for an answer that depends on the instance and Redis only.
-ANSWER_TIMEOUT: Final = 15.0
+REPLY_TIMEOUT: Final = 15.0
 #: Seconds within which a connection has to be made and greeted.
 GREETING_TIMEOUT: Final = 10.0
 #: Seconds between two attempts to connect: at first, and at most.
-FIRST_RETRY: Final = 0.5
-LAST_RETRY: Final = 10.0
+MIN_RETRY_DELAY: Final = 0.5
+MAX_RETRY_DELAY: Final = 10.0
 
 
 class NotConnected(ControlError):
@@ -66,7 +66,7 @@ class State(Enum):
 
 
 #: States in which, or after which, commands can be sent without another start.
-_HOPEFUL: Final = frozenset({State.CONNECTING, State.READY, State.WAITING})
+_ACTIVE_STATES: Final = frozenset({State.CONNECTING, State.READY, State.WAITING})
 
 #: Called with None when the connection is usable, else with the reason why it was lost.
 Change = Callable[[ControlError | None], None]
@@ -144,7 +144,7 @@ class ClientProtocol(BoxProtocol):
             raise NotConnected(reason_of(error)) from None
 
 
-class _Usable:
+class _UsableConnection:
     """The usable connection, and those who wait for it."""
 
     def __init__(self, clock: IReactorTime) -> None:
@@ -166,7 +166,7 @@ class _Usable:
         """
         if self._protocol is not None:
             return self._protocol
-        if self.state not in _HOPEFUL:
+        if self.state not in _ACTIVE_STATES:
             raise self.reason
         wanted: Deferred[ClientProtocol] = Deferred()
         self._wanted.append(wanted)
@@ -182,7 +182,7 @@ class _Usable:
         """Enter a state in which there is no usable connection."""
         self.state = state
         self._protocol = None
-        if state not in _HOPEFUL:
+        if state not in _ACTIVE_STATES:
             self._refuse()
 
     def ready(self, protocol: ClientProtocol) -> None:
@@ -232,7 +232,7 @@ class ControlConnection(Service):
         self._factory = _Factory.forProtocol(lambda: ClientProtocol(reactor, locator))
         self._retry = retry
         self._prepare = prepare
-        self._usable = _Usable(reactor)
+        self._usable = _UsableConnection(reactor)
         self._waits = Waits(reactor)
         self._made: ClientProtocol | None = None  # not necessarily usable
         self._loop: Deferred[None] = succeed(None)
@@ -243,7 +243,7 @@ class ControlConnection(Service):
         return self._usable.state
 
     @property
-    def trouble(self) -> ControlError | None:
+    def connection_error(self) -> ControlError | None:
         """Why no command can be sent now; None if one can."""
         return None if self.state is State.READY else self._usable.reason
 
@@ -275,7 +275,7 @@ class ControlConnection(Service):
 
     async def _run(self) -> None:
         if self._retry:
-            backoff = Backoff(self._reactor, FIRST_RETRY, LAST_RETRY)
+            backoff = Backoff(self._reactor, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
             await stay_connected(self._waits, backoff, self._serve)
         else:
             await self._serve()

@@ -15,13 +15,13 @@ from twisted.internet.task import deferLater
 from tracker import __version__
 from tracker.command import BadCommand, Command, Response, StatusUpdate
 from tracker.commands.deviceregistry import connections, owners, vendors
-from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.ledger import CommandLedger, Effect
 from tracker.commands.records import find_command, read_record, waiting_count
 from tracker.control.commands import (
-    MOST_NAME,
-    MOST_RAW,
-    MOST_ROWS,
-    MOST_TEXT,
+    MAX_NAME,
+    MAX_RAW_BYTES,
+    MAX_ROWS,
+    MAX_TEXT,
     BadArgument,
     ControlCommand,
     Lag,
@@ -45,19 +45,19 @@ from tracker.untrusted import shown
 #: Seconds until a command expires, unless it says otherwise.
 DEFAULT_EXPIRY: Final = 300.0
 #: Seconds until it may expire, at most.
-LONGEST_EXPIRY: Final = 366 * 86_400.0
+MAX_EXPIRY: Final = 366 * 86_400.0
 #: Seconds between two looks whether a command has ended that a client waits for.
-POLL: Final = 0.1
+POLL_INTERVAL: Final = 0.1
 #: Seconds beyond its time within which a janitor ends a command that was not written.
-PATIENCE: Final = 120.0
+FINAL_STATUS_GRACE: Final = 120.0
 #: Bytes that the rows of a page come to, at most: a value has 65,535.
-MOST_PAGE: Final = 60_000
+MAX_PAGE_BYTES: Final = 60_000
 #: Characters of a stream's or a group's name that are sent.
-MOST_STREAM_NAME: Final = 200
+MAX_STREAM_NAME: Final = 200
 #: Characters of a reason for which a device's connection was cut.
-_MOST_REASON: Final = 1000
+_MAX_REASON: Final = 1000
 #: Seconds that a drain may take.
-LONGEST_DRAIN: Final = 3600.0
+MAX_DRAIN_SECONDS: Final = 3600.0
 
 #: States of a command that has not ended.
 QUEUED: Final = "queued"
@@ -125,17 +125,17 @@ class Operations:
                 and device_id.startswith(prefix or "")
                 and instance_id in (None, owner)
                 # Else it is none, and somebody else has put it there.
-                and len(device_id) <= MOST_NAME
+                and len(device_id) <= MAX_NAME
             )
 
-        first = await self._asking(self._smallest(count + 1, wanted, vendor))
+        first = await self._from_redis(self._smallest(count + 1, wanted, vendor))
         devices = sorted(first)[:count]
-        found = await self._asking(vendors(self._redis, devices))
+        found = await self._from_redis(vendors(self._redis, devices))
         rows = [
             {
                 "device_id": device_id,
-                "instance_id": brief(first[device_id], MOST_NAME),
-                "vendor": its and brief(its, MOST_NAME),
+                "instance_id": brief(first[device_id], MAX_NAME),
+                "vendor": its and brief(its, MAX_NAME),
             }
             for device_id, its in zip(devices, found, strict=True)
         ]
@@ -167,15 +167,15 @@ class Operations:
     async def get_device(self, device_id: str) -> dict[str, Any]:
         """See the command GetDevice."""
         here = self._instance.connection(device_id)
-        (registered,) = await self._asking(owners(self._redis, [device_id]))
-        waiting = await self._asking(waiting_count(self._redis, device_id))
+        (registered,) = await self._from_redis(owners(self._redis, [device_id]))
+        waiting = await self._from_redis(waiting_count(self._redis, device_id))
         instance_id = self._instance.instance_id if here else registered
         if instance_id is None and not waiting:
-            which = brief(device_id, MOST_NAME)
+            which = brief(device_id, MAX_NAME)
             raise NoSuchDevice(f"{which} is connected nowhere, and nothing waits for it")
         told: dict[str, Any] = {
             "device_id": device_id,
-            "instance_id": instance_id and brief(instance_id, MOST_NAME),
+            "instance_id": instance_id and brief(instance_id, MAX_NAME),
             "here": here is not None,
             "waiting": waiting,
         }
@@ -194,12 +194,12 @@ class Operations:
         command = self._command(**facts)
         if offline not in (None, "wait", "fail"):
             raise BadArgument("offline must be wait or fail")
-        step, instance_id = await self._asking(self._ledger.submit(command, offline != "fail"))
+        step, instance_id = await self._from_redis(self._ledger.submit(command, offline != "fail"))
         if wait:
-            return await self._end_of(command)
-        if step in (Step.FINISHED, Step.KNOWN):
+            return await self._wait_for_final_status(command)
+        if step in (Effect.FINISHED, Effect.KNOWN):
             return await self.command_status(command.command_id, command.device_id)
-        status = QUEUED if step is Step.MOVED else WAITING
+        status = QUEUED if step is Effect.MOVED else WAITING
         return {
             "command_id": command.command_id,
             "instance_id": instance_id or None,
@@ -208,7 +208,7 @@ class Operations:
 
     async def command_status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
         """See the command CommandStatus."""
-        if begun := await self._begun(command_id):
+        if begun := await self._recorded_status(command_id):
             return begun
         if self._instance.holds_command(command_id):
             return {
@@ -217,31 +217,31 @@ class Operations:
                 "status": QUEUED,
             }
         if device_id is not None:
-            place = await self._asking(find_command(self._redis, command_id, device_id))
+            place = await self._from_redis(find_command(self._redis, command_id, device_id))
             if place is not None:
                 return {
                     "command_id": command_id,
-                    "instance_id": brief(place, MOST_NAME) or None,
+                    "instance_id": brief(place, MAX_NAME) or None,
                     "status": QUEUED if place else WAITING,
                 }
         # Between these looks, it may have been begun with.
-        if begun := await self._begun(command_id):
+        if begun := await self._recorded_status(command_id):
             return begun
         raise NoSuchCommand(
             "nothing is known of this command: it was never sent, ended long ago, or is queued "
             "elsewhere (say the device, too)"
         )
 
-    async def _begun(self, command_id: str) -> dict[str, Any] | None:
+    async def _recorded_status(self, command_id: str) -> dict[str, Any] | None:
         """Return the status of a command that an instance has begun with; None if none has."""
-        record = await self._asking(read_record(self._redis, command_id))
+        record = await self._from_redis(read_record(self._redis, command_id))
         if record is None:
             return None
         if record.response is not None:
-            return _told(command_id, record.response)
+            return _response_fields(command_id, record.response)
         return {
             "command_id": command_id,
-            "instance_id": brief(record.instance_id, MOST_NAME) or None,
+            "instance_id": brief(record.instance_id, MAX_NAME) or None,
             "status": record.phase,
         }
 
@@ -249,7 +249,7 @@ class Operations:
         """See the command DropConnection."""
         address = self._instance.drop(device_id)
         if address is None:
-            raise NoSuchDevice(f"{brief(device_id, MOST_NAME)} is not connected to this instance")
+            raise NoSuchDevice(f"{brief(device_id, MAX_NAME)} is not connected to this instance")
         return {"address": address}
 
     async def lag(
@@ -259,40 +259,40 @@ class Operations:
         count, left_out = _limit(limit), skip or 0
         if left_out < 0:
             raise BadArgument("skip must not be less than 0")
-        if streams is not None and len(streams) > MOST_ROWS:
-            raise BadArgument(f"no more than {MOST_ROWS} streams can be asked for at a time")
+        if streams is not None and len(streams) > MAX_ROWS:
+            raise BadArgument(f"no more than {MAX_ROWS} streams can be asked for at a time")
         names = streams or {
             *self._instance.streams,
-            *await self._asking(advertised_streams(self._redis)),
+            *await self._from_redis(advertised_streams(self._redis)),
         }
         rows: list[dict[str, Any]] = []
         for name in sorted(set(names)):
-            rows += await self._lag_of(name, named=bool(streams))
+            rows += await self._lag_rows(name, named=bool(streams))
             if len(rows) > left_out + count:
                 break
         page = rows[left_out : left_out + count]
         return _page(Lag, "groups", page, len(rows) > left_out + count)
 
-    async def _lag_of(self, stream: str, named: bool) -> list[dict[str, Any]]:
+    async def _lag_rows(self, stream: str, named: bool) -> list[dict[str, Any]]:
         """Return a row for each group of a stream, one row if it has none, none if it is absent.
 
         :param named: whether the client has named it: then a key of another type is an error.
         """
         try:
-            found = await self._asking(stream_lag(self._redis, stream))
+            found = await self._from_redis(stream_lag(self._redis, stream))
         except RedisUnavailable as error:
             if not is_wrong_type(error):
                 raise
             if named:
-                raise BadArgument(f"{shown(stream, MOST_NAME)} is not a stream") from None
+                raise BadArgument(f"{shown(stream, MAX_NAME)} is not a stream") from None
             return []
         if found is None:
             return []
-        about = {"stream": shown(stream, MOST_STREAM_NAME), "entries": found.entries}
+        about = {"stream": shown(stream, MAX_STREAM_NAME), "entries": found.entries}
         return [
             about
             | {
-                "group": brief(group.name, MOST_STREAM_NAME),
+                "group": brief(group.name, MAX_STREAM_NAME),
                 "lag": group.undelivered,
                 "pending": group.pending,
                 "oldest_unprocessed_age": group.oldest_age,
@@ -310,8 +310,8 @@ class Operations:
 
     async def drain(self, seconds: float) -> dict[str, Any]:
         """See the command Drain."""
-        if not 0 <= seconds <= LONGEST_DRAIN:
-            raise BadArgument(f"seconds must be between 0 and {LONGEST_DRAIN:g}")
+        if not 0 <= seconds <= MAX_DRAIN_SECONDS:
+            raise BadArgument(f"seconds must be between 0 and {MAX_DRAIN_SECONDS:g}")
         closed, left = await self._instance.drain(seconds)
         return {"closed": closed, "left": left}
 
@@ -330,8 +330,8 @@ class Operations:
             raise BadArgument("say when it expires by expires_at or by expires_in, not both")
         if expires_at is None:
             seconds = DEFAULT_EXPIRY if expires_in is None else expires_in
-            if not 0 < seconds <= LONGEST_EXPIRY:
-                raise BadArgument(f"expires_in must be seconds, up to {LONGEST_EXPIRY:.0f}")
+            if not 0 < seconds <= MAX_EXPIRY:
+                raise BadArgument(f"expires_in must be seconds, up to {MAX_EXPIRY:.0f}")
             expires_at = iso_milliseconds(self._ledger.now + int(seconds * 1000))
         try:
             return Command.checked(
@@ -345,11 +345,11 @@ class Operations:
         except BadCommand as error:
             raise BadArgument(str(error)) from None
 
-    async def _end_of(self, command: Command) -> dict[str, Any]:
+    async def _wait_for_final_status(self, command: Command) -> dict[str, Any]:
         """Return the state of a command when it has ended, or cannot end any longer."""
-        patience = command.expires_at + (command.timeout + PATIENCE) * 1000
+        patience = command.expires_at + (command.timeout + FINAL_STATUS_GRACE) * 1000
         while self._ledger.now <= patience and not await self._has_ended(command.command_id):
-            await deferLater(self._clock, POLL)
+            await deferLater(self._clock, POLL_INTERVAL)
         return await self.command_status(command.command_id, command.device_id)
 
     async def _has_ended(self, command_id: str) -> bool:
@@ -359,7 +359,7 @@ class Operations:
             return False  # the client goes on waiting: it may not know the command's id
         return record is not None and record.final
 
-    async def _asking(self, asked: Awaitable[T]) -> T:
+    async def _from_redis(self, asked: Awaitable[T]) -> T:
         try:
             return await asked
         except (Refused, Unavailable) as error:
@@ -370,20 +370,20 @@ def event(instance: IInstance, device_id: str, kind: Traffic, data: bytes) -> di
     """Return the arguments of an Event, except for its time and what was dropped before it."""
     told: dict[str, Any] = {"device_id": device_id, "kind": kind.value, "truncated": False}
     if kind not in (Traffic.RECEIVED, Traffic.SENT):
-        text = brief(data.decode(errors="replace"), _MOST_REASON)
+        text = brief(data.decode(errors="replace"), _MAX_REASON)
         return told | {"decoded": json.dumps({"text": text})}
     described = instance.describe(device_id, data, kind)
-    decoded = _short(described)
+    decoded = _shorten_description(described)
     return told | {
-        "raw": data[:MOST_RAW].hex(),
+        "raw": data[:MAX_RAW_BYTES].hex(),
         "decoded": json.dumps(decoded),
-        "truncated": len(data) > MOST_RAW or decoded is not described,
+        "truncated": len(data) > MAX_RAW_BYTES or decoded is not described,
     }
 
 
-def _short(described: Mapping[str, Any]) -> Mapping[str, Any]:
+def _shorten_description(described: Mapping[str, Any]) -> Mapping[str, Any]:
     """Return a description with fewer records if it would be too long."""
-    while len(json.dumps(described)) > 4 * MOST_TEXT:
+    while len(json.dumps(described)) > 4 * MAX_TEXT:
         records = described.get("records")
         if not isinstance(records, list) or len(records) < 2:
             return {"left_out": "too long to be shown; the digits tell"}
@@ -400,7 +400,7 @@ def _page(
     size = 0
     for row in rows:
         size += len(kind.toStringProto([row], None))
-        if told and size > MOST_PAGE:
+        if told and size > MAX_PAGE_BYTES:
             return {name: told, "more": True}
         told.append(row)
     return {name: told, "more": more}
@@ -408,9 +408,9 @@ def _page(
 
 def _limit(limit: int | None) -> int:
     if limit is None:
-        return MOST_ROWS
-    if not 1 <= limit <= MOST_ROWS:
-        raise BadArgument(f"limit must be between 1 and {MOST_ROWS}")
+        return MAX_ROWS
+    if not 1 <= limit <= MAX_ROWS:
+        raise BadArgument(f"limit must be between 1 and {MAX_ROWS}")
     return limit
 
 
@@ -419,7 +419,7 @@ def _connection(facts: ConnectionFacts) -> dict[str, Any]:
     return {
         "device_id": facts.device_id,
         "vendor": facts.vendor,
-        "address": brief(facts.address, MOST_NAME),
+        "address": brief(facts.address, MAX_NAME),
         "since": figures.since,
         "last_heard": figures.last_heard,
         "codec": figures.codec or None,
@@ -428,20 +428,20 @@ def _connection(facts: ConnectionFacts) -> dict[str, Any]:
     }
 
 
-def _told(command_id: str, response: Response) -> dict[str, Any]:
+def _response_fields(command_id: str, response: Response) -> dict[str, Any]:
     update = _cut(response.update)
     return {
         "command_id": command_id,
-        "instance_id": brief(response.instance_id, MOST_NAME) or None,
+        "instance_id": brief(response.instance_id, MAX_NAME) or None,
         "status": update.status.value,
         "reason": brief(update.reason) or None,
         "response": update.response or None,
         "truncated": update is not response.update,
-        "at": brief(response.at, MOST_NAME) or None,
+        "at": brief(response.at, MAX_NAME) or None,
     }
 
 
 def _cut(update: StatusUpdate) -> StatusUpdate:
-    if len(update.response) <= MOST_TEXT:
+    if len(update.response) <= MAX_TEXT:
         return update
-    return evolve(update, response=update.response[:MOST_TEXT])
+    return evolve(update, response=update.response[:MAX_TEXT])

@@ -114,13 +114,13 @@ class ControlPool(Service):
     @property
     def usable(self) -> list[tuple[str, ControlClient]]:
         """The clients that are connected, and their addresses."""
-        return [item for item in self._clients.items() if item[1].trouble is None]
+        return [item for item in self._clients.items() if item[1].connection_error is None]
 
     @property
-    def troubles(self) -> dict[str, ControlError]:
+    def connection_errors(self) -> dict[str, ControlError]:
         """Address → why its client is not connected."""
-        troubles = ((address, client.trouble) for address, client in self._clients.items())
-        return {address: why for address, why in troubles if why is not None}
+        errors = ((address, client.connection_error) for address, client in self._clients.items())
+        return {address: why for address, why in errors if why is not None}
 
     def prefer(self, address: str) -> None:
         """Put a client first."""
@@ -128,7 +128,7 @@ class ControlPool(Service):
         if client is not None:
             self._clients = {address: client, **self._clients}
 
-    def forget_others(self, advertised: Collection[str]) -> None:
+    def disconnect_others(self, advertised: Collection[str]) -> None:
         """Disconnect from the ports that are neither given nor advertised any longer."""
         for address in self._clients.keys() - {*advertised, *self._given}:
             self._clients.pop(address).stopService()
@@ -138,12 +138,12 @@ class ControlPool(Service):
         if not self.running:
             return
         chosen = self._chosen(set(map(self.key, advertised)) - set(self._given))
-        self.forget_others(chosen)
+        self.disconnect_others(chosen)
         for address in sorted(chosen.union(self._given) - self._clients.keys()):
             credentials = None if address in self._given else self._credentials
-            endpoint = _Late(self._reactor, address, credentials)
+            endpoint = _LazyEndpoint(self._reactor, address, credentials)
             client = ControlClient(self._reactor, endpoint, self._name)
-            client.when_it_changes(self._changed)
+            client.on_change(self._changed)
             self._clients[address] = client
             client.startService()
 
@@ -169,7 +169,7 @@ class ControlPool(Service):
 
 
 @implementer(IStreamClientEndpoint)
-class _Late:
+class _LazyEndpoint:
     """Read certificates at each connection: by then there may be newer ones.
 
     :param credentials: complete the address; None: it is complete.

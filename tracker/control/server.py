@@ -22,8 +22,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.control.access import Permissions, Unidentified, peer_name
-from tracker.control.conversation import Conversation, IClient
+from tracker.control.access import Permissions, Unidentified, identify_peer
+from tracker.control.handler import ClientHandler, IClient
 from tracker.control.operations import Operations
 from tracker.control.wire import BoxProtocol
 from tracker.interfaces import IInstance
@@ -31,13 +31,13 @@ from tracker.net.endpoints import keep_alive, readable
 from tracker.observe.ratelimit import LimitedLog
 
 #: Connections at a time.
-MOST_CONNECTIONS: Final = 64
+MAX_CONNECTIONS: Final = 64
 #: Seconds to say Hello, the TLS handshake included.
 HELLO_TIMEOUT: Final = 10.0
 #: Seconds for which a client may leave sent bytes unread.
 UNREAD_TIMEOUT: Final = 60.0
 #: Commands of a connection that are answered at a time; further ones are not read meanwhile.
-MOST_UNDER_WAY: Final = 32
+MAX_PENDING_COMMANDS: Final = 32
 #: Seconds that a stop gives clients to read what they were sent.
 CLOSE_GRACE: Final = 2.0
 
@@ -49,18 +49,18 @@ class ControlProtocol(BoxProtocol):
     _log = Logger()
 
     def __init__(self, factory: ControlFactory) -> None:
-        self.conversation = Conversation(factory.clock, factory.instance, factory.operations, self)
-        super().__init__(self.conversation)
+        self.handler = ClientHandler(factory.clock, factory.instance, factory.operations, self)
+        super().__init__(self.handler)
         self._factory = factory
         self._clock = factory.clock
         self._hello_due: IDelayedCall | None = None
-        self._unread_for: IDelayedCall | None = None
-        self._under_way = 0
+        self._unread_timer: IDelayedCall | None = None
+        self._pending = 0
 
     @property
     def unread(self) -> bool:
         """True while the client leaves sent bytes unread."""
-        return self._unread_for is not None
+        return self._unread_timer is not None
 
     @property
     def awaits_hello(self) -> bool:
@@ -81,14 +81,14 @@ class ControlProtocol(BoxProtocol):
 
     def _identify(self) -> None:
         try:
-            peer = peer_name(self.transport)
+            peer = identify_peer(self.transport)
         except Unidentified as error:
             self.give_up(str(error))
             return
         if self._factory.permissions.of(peer) is None:
             self.give_up(f"{peer} has no permission")
             return
-        self.conversation.identified(peer, self._factory.permissions)
+        self.handler.identified(peer, self._factory.permissions)
 
     def greeted(self) -> None:
         """See IClient."""
@@ -98,48 +98,48 @@ class ControlProtocol(BoxProtocol):
 
     def began(self) -> None:
         """See IClient."""
-        self._under_way += 1
-        self._hold_or_go_on()
+        self._pending += 1
+        self._update_paused()
 
     def ended(self) -> None:
         """See IClient."""
-        self._under_way -= 1
-        self._hold_or_go_on()
+        self._pending -= 1
+        self._update_paused()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """End the conversation."""
+        """End the handler."""
         self.greeted()
-        self._read_again()
+        self._cancel_unread_timer()
         super().connectionLost(reason)
-        self.conversation.ended()
+        self.handler.ended()
         self._factory.closed(self)
 
     # The transport calls these when the client does not read what is written, or reads again.
 
     def pauseProducing(self) -> None:
         """See IPushProducer."""
-        if self._unread_for is None:
-            self._unread_for = self._clock.callLater(
+        if self._unread_timer is None:
+            self._unread_timer = self._clock.callLater(
                 UNREAD_TIMEOUT, self.give_up, f"has read nothing for {UNREAD_TIMEOUT:g} s"
             )
-        self._hold_or_go_on()
+        self._update_paused()
 
     def resumeProducing(self) -> None:
         """See IPushProducer."""
-        self._read_again()
-        self._hold_or_go_on()
+        self._cancel_unread_timer()
+        self._update_paused()
 
     def stopProducing(self) -> None:
         """See IPushProducer."""
 
-    def _read_again(self) -> None:
-        if self._unread_for is not None:
-            if self._unread_for.active():
-                self._unread_for.cancel()
-            self._unread_for = None
+    def _cancel_unread_timer(self) -> None:
+        if self._unread_timer is not None:
+            if self._unread_timer.active():
+                self._unread_timer.cancel()
+            self._unread_timer = None
 
-    def _hold_or_go_on(self) -> None:
-        if self.unread or self._under_way >= MOST_UNDER_WAY:
+    def _update_paused(self) -> None:
+        if self.unread or self._pending >= MAX_PENDING_COMMANDS:
             self.hold()
         elif self.paused:
             self.go_on()
@@ -147,7 +147,7 @@ class ControlProtocol(BoxProtocol):
     def give_up(self, reason: str) -> None:
         """Close the connection at once, and log the reason."""
         if not self._ended:
-            peer = self.conversation.peer
+            peer = self.handler.peer
             # The address of a Unix socket does not identify its peer.
             local = peer is not None and peer.kind == "unix"
             self._factory.refused(
@@ -179,8 +179,8 @@ class ControlFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> ControlProtocol | None:
         """Return a protocol for a new client, or None if there is no room."""
-        if len(self._protocols) >= MOST_CONNECTIONS and not self._make_room():
-            self.refused(readable(addr), f"there are {MOST_CONNECTIONS} connections already")
+        if len(self._protocols) >= MAX_CONNECTIONS and not self._make_room():
+            self.refused(readable(addr), f"there are {MAX_CONNECTIONS} connections already")
             return None
         protocol = ControlProtocol(self)
         self._protocols[protocol] = None
@@ -212,7 +212,7 @@ class ControlFactory(Factory):
     @property
     def watchers(self) -> int:
         """Number of clients that watch a device."""
-        return sum(protocol.conversation.watched > 0 for protocol in self._protocols)
+        return sum(protocol.handler.watched > 0 for protocol in self._protocols)
 
     def close_all(self) -> Deferred[None]:
         """Close all connections; fires when they are closed."""

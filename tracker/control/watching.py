@@ -8,7 +8,7 @@ from typing import Any
 from attrs import frozen
 from twisted.logger import Logger
 
-from tracker.control.commands import MOST_NAME, Event
+from tracker.control.commands import MAX_NAME, Event
 from tracker.control.wire import Locator
 from tracker.position import iso_milliseconds
 from tracker.untrusted import shown
@@ -65,7 +65,7 @@ class Watches(Locator):
         except (ValueError, OverflowError) as error:
             self._log.debug("an event is left out: {error}", error=shown(error))
             return {}
-        kind = shown(kind, MOST_NAME)
+        kind = shown(kind, MAX_NAME)
         event = DeviceEvent(raw=digits, decoded=decoded or "", kind=kind, at=at, **facts)
         watcher = self._watchers.get(event.device_id)
         if watcher is not None:

@@ -15,17 +15,17 @@ from zope.interface import implementer
 from tracker.control.commands import CODES, BadArgument, ControlError, InternalError, brief
 
 #: Bytes of a box, which may have any number of values.
-MOST_BYTES: Final = 128 * 1024
+MAX_BOX_BYTES: Final = 128 * 1024
 #: Values in a box.
-MOST_VALUES: Final = 64
+MAX_BOX_VALUES: Final = 64
 #: Bytes of a value: what its length can say (twisted.protocols.amp).
-MOST_VALUE: Final = 0xFFFF
+MAX_VALUE_BYTES: Final = 0xFFFF
 
 #: Answers a box with a box.
 Responder = Callable[[Any], Deferred[Any]]
 
 
-class CutOff(Exception):
+class ConnectionAborted(Exception):
     """This side has closed the connection; the text gives the reason."""
 
 
@@ -59,7 +59,7 @@ class BoxProtocol(amp.BinaryBoxProtocol):
         finally:
             self._receiving = False
         # Not before: a paused transport does not see its peer leave.
-        if self.paused and not self._full and len(self.recvd) > MOST_BYTES:
+        if self.paused and not self._full and len(self.recvd) > MAX_BOX_BYTES:
             self._full = True
             self.transport.pauseProducing()
         elif self._full and not self.paused:
@@ -86,10 +86,10 @@ class BoxProtocol(amp.BinaryBoxProtocol):
             self._box_bytes += len(string)
             self._box_values += not self._in_value
             self._in_value = not self._in_value
-            if self._box_bytes > MOST_BYTES:
-                self.give_up(f"a box of more than {MOST_BYTES} bytes")
-            elif self._box_values > MOST_VALUES:
-                self.give_up(f"a box of more than {MOST_VALUES} values")
+            if self._box_bytes > MAX_BOX_BYTES:
+                self.give_up(f"a box of more than {MAX_BOX_BYTES} bytes")
+            elif self._box_values > MAX_BOX_VALUES:
+                self.give_up(f"a box of more than {MAX_BOX_VALUES} values")
         if not self._ended:
             try:
                 super().stringReceived(string)
@@ -114,7 +114,7 @@ class BoxProtocol(amp.BinaryBoxProtocol):
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         """Fail the requests that wait for an answer, with the reason."""
         if self._ended:
-            reason = Failure(CutOff(self._ended))
+            reason = Failure(ConnectionAborted(self._ended))
         self._ended = self._ended or "the connection was lost"
         self.paused = True
         super().connectionLost(reason)
@@ -142,9 +142,9 @@ class Locator:
         try:
             self.check(command)
         except ControlError as error:
-            return _failing(CODES[type(error)], str(error))
+            return _error_responder(CODES[type(error)], str(error))
         if command is None or function is None:
-            return _failing(amp.UNHANDLED_ERROR_CODE, f"there is no command {name[:64]!r}")
+            return _error_responder(amp.UNHANDLED_ERROR_CODE, f"there is no command {name[:64]!r}")
         known, responder = command, function
         return lambda box: Deferred.fromCoroutine(self._respond(known, responder, box))
 
@@ -157,7 +157,7 @@ class Locator:
             raise amp.RemoteAmpError(CODES[BadArgument], brief(str(error))) from None
         try:
             objects = await self.answer(command, function, arguments)
-            return _sendable(command.makeResponse(objects, self))
+            return _checked_size(command.makeResponse(objects, self))
         except ControlError as error:
             if (code := command.errors.get(type(error))) is not None:
                 raise amp.RemoteAmpError(code, brief(str(error))) from None
@@ -185,7 +185,7 @@ class Locator:
             try:
                 argument.fromBox(name, strings, arguments, self)
             except Exception as error:  # noqa: BLE001 - each type's parser fails in its own way
-                raise BadArgument(f"{name.decode()} cannot be read: {_why(error)}") from None
+                raise BadArgument(f"{name.decode()} cannot be read: {_describe(error)}") from None
         return arguments
 
     def check(self, command: type[amp.Command] | None) -> None:
@@ -205,18 +205,18 @@ class Locator:
         return answered
 
 
-def _failing(code: bytes, text: str) -> Responder:
+def _error_responder(code: bytes, text: str) -> Responder:
     return lambda box: fail(amp.RemoteAmpError(code, text))
 
 
-def _sendable(box: amp.AmpBox) -> amp.AmpBox:
+def _checked_size(box: amp.AmpBox) -> amp.AmpBox:
     """Return an answer, unless it cannot be sent: trying would end the connection."""
     for name, value in box.items():
-        if len(value) > MOST_VALUE:
+        if len(value) > MAX_VALUE_BYTES:
             raise ValueError(f"{name.decode()} comes to {len(value)} bytes")
     return box
 
 
-def _why(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     # The error's own text may hold all that was sent.
     return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is not of that type"

@@ -24,14 +24,14 @@ from tracker.command import (
     claimed_identity,
 )
 from tracker.commands.deviceregistry import raw_connections, sweep
-from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.ledger import CommandLedger, Effect
 from tracker.commands.streams import (
-    forget_waiting,
     outbound_entries,
     raw_outbound_streams,
     raw_waiting_devices,
     remove_empty_outbound,
     review_waiting,
+    unlist_waiting,
     waiting_entries,
 )
 from tracker.errors import Refused, Unavailable
@@ -150,7 +150,7 @@ class OrphanSweeper:
         while goes_on() and (entries := await outbound_entries(self._redis, stream, first)):
             for entry in entries:
                 key = f"{shown(stream)} {entry.id}"
-                if await self._safely(key, self._see_to(ledger, entry, swept)) is Step.LIVES:
+                if await self._safely(key, self._see_to(ledger, entry, swept)) is Effect.LIVES:
                     return
             following = behind(entries[-1].id)
             if following is None:
@@ -159,19 +159,19 @@ class OrphanSweeper:
         if goes_on():
             swept.streams += await remove_empty_outbound(self._redis, instance_id)
 
-    async def _see_to(self, ledger: CommandLedger, entry: Delivered, swept: Swept) -> Step:
+    async def _see_to(self, ledger: CommandLedger, entry: Delivered, swept: Swept) -> Effect:
         try:
             command = Command.from_entry(entry.content or ())
         except BadCommand as error:
             return await self._refuse(ledger, entry, error, swept)
         step = await ledger.recover(entry, command)
-        if step is not Step.OPEN:
-            if step is Step.OVER:
+        if step is not Effect.OPEN:
+            if step is Effect.OVER:
                 swept.commands["ended"] += 1
             return step
         if ledger.now >= command.expires_at:
             step = await ledger.finish(entry, command, EXPIRED)
-            swept.commands["expired"] += step is Step.FINISHED
+            swept.commands["expired"] += step is Effect.FINISHED
         else:
             step = await ledger.offer(entry, command, self._wait)
             if step in _NAMES:
@@ -187,7 +187,7 @@ class OrphanSweeper:
             if device_id is not None:
                 key = waiting_commands(device_id)
                 await self._safely(key, self._review(device_id, swept, goes_on))
-            elif await forget_waiting(self._redis, device):
+            elif await unlist_waiting(self._redis, device):
                 why = f"{shown(device)} is not a device id; it was removed"
                 self._malformed_keys.report(WAITING, why, "Find out what adds such members.")
 
@@ -218,16 +218,16 @@ class OrphanSweeper:
         if ledger.now < command.expires_at:
             return False
         step = await ledger.finish(entry, command, EXPIRED)
-        swept.commands["expired"] += step is Step.FINISHED
+        swept.commands["expired"] += step is Effect.FINISHED
         return True
 
     async def _refuse(
         self, ledger: CommandLedger, entry: Delivered, error: BadCommand, swept: Swept
-    ) -> Step:
+    ) -> Effect:
         command_id, device_id = claimed_identity(entry.fields)
         update = StatusUpdate.failed(Reason.MALFORMED, str(error))
         step = await ledger.refuse(entry, command_id, device_id, update)
-        if step is Step.FINISHED:
+        if step is Effect.FINISHED:
             swept.commands["malformed"] += 1
             self._rejections.warn(
                 "{stream}: entry {id} is not a command: {why}",
@@ -249,10 +249,10 @@ def _text(name: bytes) -> str | None:
 
 #: Steps that do something → what is counted. After any other step, somebody else owns the command.
 _NAMES: Final = {
-    Step.MOVED: "moved",
-    Step.WAITS: "put to wait",
-    Step.FINISHED: "offline",
-    Step.OVER: "ended",
+    Effect.MOVED: "moved",
+    Effect.WAITS: "put to wait",
+    Effect.FINISHED: "offline",
+    Effect.OVER: "ended",
 }
 
 #: All that may become of a command, as counted.

@@ -196,7 +196,7 @@ class ServingOptions(RoleOptions):
     def _control(self, reactor: Reactor, address: str) -> tuple[IStreamServerEndpoint, Permissions]:
         """The control port's endpoint, and who may do what there."""
         try:
-            endpoint = server_endpoint(reactor, address, made_later=self["control"] is None)
+            endpoint = server_endpoint(reactor, address, may_lack_directory=self["control"] is None)
         except ValueError as error:
             raise ConfigError(f"--control {address}: {error}") from None
         file = self["control-permissions"]

@@ -16,7 +16,7 @@ from tests.integration.commands.ledgers import (
 from tests.servers import RedisServer
 from tests.system.commands import fields
 from tracker.command import EXPIRED, Command, Reason, Status, StatusUpdate
-from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.ledger import CommandLedger, Effect
 from tracker.log.entries import Delivered
 
 DAY_MS: Final = 86_400_000
@@ -77,32 +77,32 @@ def arrange(redis: RedisServer, state: str, entry: Delivered) -> None:
             redis.client.hset(key, "a", "b")
 
 
-async def claim(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def claim(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     return await ledger.claim(entry, command)
 
 
-async def recover(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def recover(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     return await ledger.recover(entry, command)
 
 
-async def finish_unwritten(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def finish_unwritten(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     return await ledger.finish(entry, command, EXPIRED)
 
 
-async def finish_written(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def finish_written(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     return await ledger.finish(entry, command, ANSWERED, written=True)
 
 
-async def refuse(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def refuse(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     update = StatusUpdate.failed(Reason.MALFORMED, "no such thing")
     return await ledger.refuse(entry, command.command_id, command.device_id, update)
 
 
-async def offer(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def offer(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     return await ledger.offer(entry, command, waits=True)
 
 
-async def offer_unwritten(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def offer_unwritten(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     return await ledger.offer(entry, command, waits=True, unwritten=True)
 
 
@@ -112,30 +112,30 @@ ACTS: Final = (
 )
 
 #: Where nobody has begun: the step, and the response.
-EXPECTED: Final[dict[Act, tuple[Step, tuple[str, str, str] | None]]] = {
-    recover: (Step.OPEN, None),
-    finish_unwritten: (Step.FINISHED, ("c1", "expired", "")),
-    finish_written: (Step.FINISHED, RESPONDED),
-    refuse: (Step.FINISHED, ("c1", "failed", "malformed")),
-    claim: (Step.WON, None),
-    offer: (Step.WAITS, None),
-    offer_unwritten: (Step.WAITS, None),
+EXPECTED: Final[dict[Act, tuple[Effect, tuple[str, str, str] | None]]] = {
+    recover: (Effect.OPEN, None),
+    finish_unwritten: (Effect.FINISHED, ("c1", "expired", "")),
+    finish_written: (Effect.FINISHED, RESPONDED),
+    refuse: (Effect.FINISHED, ("c1", "failed", "malformed")),
+    claim: (Effect.WON, None),
+    offer: (Effect.WAITS, None),
+    offer_unwritten: (Effect.WAITS, None),
 }
 
 
-def expected(act: Act, state: str, here: bool) -> tuple[Step, tuple[str, str, str] | None]:
+def expected(act: Act, state: str, here: bool) -> tuple[Effect, tuple[str, str, str] | None]:
     """What a step comes to, and which response it makes."""
     if state in OURS:
         # Whoever has claimed it brings it to its end, whatever has become of the entry.
         if act is recover or act is offer or (act is claim and state == "delivered"):
-            return Step.OVER, DOUBT
+            return Effect.OVER, DOUBT
         if act is offer_unwritten and not here:
-            return Step.GONE, None
+            return Effect.GONE, None
         return EXPECTED[act]
     if not here:
         if act is finish_written and state == "open":
             return EXPECTED[act]
-        return Step.GONE, None
+        return Effect.GONE, None
     if state == "open":
         return EXPECTED[act]
-    return Step.OVER, DOUBT if state in DOUBTFUL else None
+    return Effect.OVER, DOUBT if state in DOUBTFUL else None

@@ -27,7 +27,7 @@ from tests.integration.commands.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import device_registry, fields, responses, statuses
-from tracker.commands.retrying import FIRST_RETRY
+from tracker.commands.retrying import MIN_RETRY_DELAY
 
 STREAM: Final = outbound("one")
 
@@ -104,7 +104,7 @@ async def test_a_command_that_somebody_else_has_begun_with_is_dropped(
             redis.client.flushall()
             one.send("c2")
     device.free()
-    await one.has_written(device, "c2", step=FIRST_RETRY)
+    await one.has_written(device, "c2", step=MIN_RETRY_DELAY)
     device.say("an answer")
     await is_told(one, redis, {"c2": "responded"})
     assert "c1" not in statuses(redis)

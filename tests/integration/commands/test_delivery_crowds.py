@@ -17,7 +17,7 @@ from tests.integration.commands.ledgers import (
 )
 from tests.servers import RedisServer
 from tests.system.commands import statuses
-from tracker.commands.delivery import FIRST_RETRY
+from tracker.commands.delivery import MIN_RETRY_DELAY
 
 STREAM: Final = outbound("one")
 
@@ -69,7 +69,7 @@ async def test_what_is_behind_goes_along_when_the_device_leaves(
     await one.has_read(10)
     one.clock.advance(60)
     device.close()
-    await one.until(lambda: is_empty(redis, STREAM), "passed on", step=FIRST_RETRY)
+    await one.until(lambda: is_empty(redis, STREAM), "passed on", step=MIN_RETRY_DELAY)
     await one.is_idle()
     assert command_ids(redis, waiting()) == [f"c{number}" for number in range(9) if number != 5]
     assert statuses(redis) == {"short": "expired"}

@@ -28,7 +28,7 @@ from tests.servers import RedisServer
 from tests.system.commands import statuses
 from tracker.commands import scripts
 from tracker.commands.delivery import BATCH, STOP_GRACE, STOP_TIMEOUT
-from tracker.commands.retrying import FIRST_RETRY
+from tracker.commands.retrying import MIN_RETRY_DELAY
 from tracker.errors import Unavailable
 from tracker.redis.script import Script
 
@@ -257,7 +257,7 @@ async def test_whatever_happens_at_a_step_there_is_one_write_and_one_final_respo
         await one.is_idle()  # it is gone before it was begun with
         assert (device.written, said(redis)) == ([], [])
     else:
-        await one.has_written(device, "c1", step=FIRST_RETRY)
+        await one.has_written(device, "c1", step=MIN_RETRY_DELAY)
         device.say("an answer")
     # It goes on with the next one.
     await one.connected()
@@ -265,13 +265,13 @@ async def test_whatever_happens_at_a_step_there_is_one_write_and_one_final_respo
     def next_one() -> bool:
         return len(device.written) > 1 or device.written == ["c2"]
 
-    await one.until(lambda: not one.delivery.entries.commands, "at its end", step=FIRST_RETRY)
+    await one.until(lambda: not one.delivery.entries.commands, "at its end", step=MIN_RETRY_DELAY)
     if what == "flushed":
         live(redis, "one")
     one.send("c2")
-    await one.until(next_one, "the next one", step=FIRST_RETRY)
+    await one.until(next_one, "the next one", step=MIN_RETRY_DELAY)
     device.say("another answer")
-    await one.until(lambda: "c2" in statuses(redis), "answered", step=FIRST_RETRY)
+    await one.until(lambda: "c2" in statuses(redis), "answered", step=MIN_RETRY_DELAY)
     await one.is_idle()
     assert device.written.count("c1") <= 1
     finals = [one for one in said(redis) if one[0] == "c1" and one[1] != "delivered"]
@@ -300,11 +300,11 @@ async def test_an_outage_is_survived(when: str, instances: Instances, redis: Red
         device.free()
     one.clock.advance(10)
     redis.start()
-    await one.has_written(device, "c1", step=FIRST_RETRY)
+    await one.has_written(device, "c1", step=MIN_RETRY_DELAY)
     if when == "queued":
         device.say("an answer")
-    await is_told(one, redis, {"c1": "responded"}, FIRST_RETRY)
-    await one.until(lambda: one.reports[-1] is None, "read again", step=FIRST_RETRY)
+    await is_told(one, redis, {"c1": "responded"}, MIN_RETRY_DELAY)
+    await one.until(lambda: one.reports[-1] is None, "read again", step=MIN_RETRY_DELAY)
     one.send("c2")
     await one.has_written(device, "c1", "c2")
 

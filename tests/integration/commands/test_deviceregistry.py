@@ -14,7 +14,7 @@ from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.command import MAX_FIELDS
-from tracker.commands.registration import FIRST_RETRY, INTERVAL, PAGE, DeviceRegistration
+from tracker.commands.registration import INTERVAL, MIN_RETRY_DELAY, PAGE, DeviceRegistration
 
 KEY = "connections:registry"
 
@@ -153,7 +153,7 @@ async def test_what_redis_did_not_take_is_told_when_it_is_back(
     await connected.usable()
 
     def told() -> Any:
-        one.clock.advance(FIRST_RETRY)
+        one.clock.advance(MIN_RETRY_DELAY)
         return registered(redis) == {"b": "one"}
 
     await until(told, "told")
@@ -185,7 +185,7 @@ async def test_what_ails_the_commands_of_one_device_is_nothing_to_the_registry(
         assert len(moved) == 2
         assert len(moved[0][1]) == MAX_FIELDS + 1  # so it is still seen to be none
         assert not redis.client.exists(f"{waiting}:a")
-    one.clock.advance(FIRST_RETRY)
+    one.clock.advance(MIN_RETRY_DELAY)
     one.enter("d")
     await until(lambda: "d" in registered(redis), "goes on")
     assert redis.client.xrange("commands:outbound:one") == moved
@@ -224,7 +224,7 @@ async def test_a_stop_comes_after_what_is_being_told(one: Instance, redis: Redis
     one.enter(*devices)  # the first call is under way, others would follow
     await one.registration.stopService()
     assert registered(redis) == {}
-    one.clock.advance(FIRST_RETRY)
+    one.clock.advance(MIN_RETRY_DELAY)
     assert registered(redis) == {}
 
 
@@ -359,7 +359,7 @@ async def test_after_a_stop_nothing_is_removed(one: Instance, redis: RedisServer
     leave(redis, "one", "a")
     await one.registration.stopService()
     await one.registration.disown()
-    one.clock.advance(FIRST_RETRY)
+    one.clock.advance(MIN_RETRY_DELAY)
     assert registered(redis) == {"a": "one"}
 
 
@@ -406,5 +406,5 @@ async def test_after_a_stop_nothing_is_repeated(one: Instance, redis: RedisServe
     await until(lambda: registered(redis) == {"a": "one"}, "entered")
     await one.registration.stopService()
     one.registration.repeat("a")
-    one.clock.advance(FIRST_RETRY)
+    one.clock.advance(MIN_RETRY_DELAY)
     assert registered(redis) == {}

@@ -37,7 +37,7 @@ from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, responses
 from tracker.command import EXPIRED, Reason, StatusUpdate
-from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.ledger import CommandLedger, Effect
 
 
 @ensureDeferred
@@ -55,18 +55,18 @@ async def test_each_step_in_each_state(
     step, response = expected(act, state, here)
     assert await act(ledger, entry, command) is step
     assert said(redis) == ([] if response is None else [response])
-    if step in (Step.FINISHED, Step.OVER, Step.WAITS):
+    if step in (Effect.FINISHED, Effect.OVER, Effect.WAITS):
         assert is_empty(redis, STREAM)
     if response is not None:
         (last,) = redis.client.xrange(RESPONSES)
         assert record_of(redis) == f"done {response[1]} {last[0].decode()}"
-    if step is Step.WAITS:
+    if step is Effect.WAITS:
         assert record_of(redis) is None
         assert raw(redis, waiting()) == [entry.content]
     # However often it is asked for again, nothing more comes of it.
     before = snapshot(redis)
     again = await act(ledger, entry, command)
-    assert again is (step if step in (Step.WON, Step.OPEN) else Step.GONE)
+    assert again is (step if step in (Effect.WON, Effect.OPEN) else Effect.GONE)
     assert snapshot(redis) == before
     # What is counted is what was said.
     assert ledger.responses == ({} if response is None else {response[1:]: 1})
@@ -78,16 +78,16 @@ async def test_a_claim_says_who_has_it_and_outlives_the_command(
     expires_in: float, ledger: CommandLedger, redis: RedisServer, clock: Clock
 ) -> None:
     entry, command = given(redis, expires_in=expires_in)
-    assert await ledger.claim(entry, command) is Step.WON
+    assert await ledger.claim(entry, command) is Effect.WON
     assert record_of(redis) == f"sent {STREAM} {entry.id}"
     assert remembered(redis, clock, command)
-    assert await ledger.claim(entry, command) is Step.WON
+    assert await ledger.claim(entry, command) is Effect.WON
     assert said(redis) == []
     await ledger.delivered(entry, command)
     assert record_of(redis) == f"delivered {STREAM} {entry.id}"
     assert remembered(redis, clock, command)
     assert ledger.responses == {("delivered", ""): 1}
-    assert await ledger.finish(entry, command, ANSWERED, written=True) is Step.FINISHED
+    assert await ledger.finish(entry, command, ANSWERED, written=True) is Effect.FINISHED
     assert remembered(redis, clock, command)
 
 
@@ -96,7 +96,7 @@ async def test_what_has_expired_long_ago_is_remembered_for_a_day(
     ledger: CommandLedger, redis: RedisServer, clock: Clock
 ) -> None:
     entry, command = given(redis, expires_in=-7 * 86_400)
-    assert await ledger.finish(entry, command, EXPIRED) is Step.FINISHED
+    assert await ledger.finish(entry, command, EXPIRED) is Effect.FINISHED
     assert redis.client.pttl(sent("c1")) > DAY_MS - 20_000
 
 
@@ -108,15 +108,15 @@ async def test_two_entries_of_one_command_are_claimed_once(
     second, _ = given(redis)
     elsewhere, _ = given(redis, instance_id="two")
     two = CommandLedger(clock, connected.connection, "two")
-    assert await ledger.claim(second, command) is Step.WON
-    assert await ledger.claim(first, command) is Step.OVER
-    assert await two.claim(elsewhere, command) is Step.OVER
+    assert await ledger.claim(second, command) is Effect.WON
+    assert await ledger.claim(first, command) is Effect.OVER
+    assert await two.claim(elsewhere, command) is Effect.OVER
     assert is_empty(redis, outbound("two"))
     assert raw(redis, STREAM) == [second.content]
     assert said(redis) == []
     await ledger.finish(second, command, ANSWERED, written=True)
     third, _ = given(redis)
-    assert await ledger.claim(third, command) is Step.OVER
+    assert await ledger.claim(third, command) is Effect.OVER
     assert said(redis) == [RESPONDED]
     assert is_empty(redis, STREAM)
 
@@ -128,16 +128,16 @@ async def test_a_second_entry_whose_first_has_vanished_is_in_doubt(
 ) -> None:
     first, command = given(redis, instance_id="two")
     two = CommandLedger(clock, connected.connection, "two")
-    assert await two.claim(first, command) is Step.WON
+    assert await two.claim(first, command) is Effect.WON
     if lost == "the entry":
         redis.client.xdel(first.stream, first.id)
     else:
         redis.client.delete(first.stream)
     second, _ = given(redis)
-    assert await ledger.claim(second, command) is Step.OVER
+    assert await ledger.claim(second, command) is Effect.OVER
     assert said(redis) == [DOUBT]
     # The other instance learns of it, and adds nothing.
-    assert await two.finish(first, command, ANSWERED, written=True) is Step.GONE
+    assert await two.finish(first, command, ANSWERED, written=True) is Effect.GONE
     assert said(redis) == [DOUBT]
 
 
@@ -184,12 +184,12 @@ async def test_what_was_written_and_flushed_gets_its_response(
     redis.client.flushall()
     await ledger.delivered(entry, command)
     assert said(redis) == []
-    assert await ledger.finish(entry, command, ANSWERED, written=True) is Step.FINISHED
-    assert await ledger.finish(entry, command, ANSWERED, written=True) is Step.GONE
+    assert await ledger.finish(entry, command, ANSWERED, written=True) is Effect.FINISHED
+    assert await ledger.finish(entry, command, ANSWERED, written=True) is Effect.GONE
     assert said(redis) == [RESPONDED]
     # Whoever has sent it again learns that it is over.
     again, _ = given(redis)
-    assert await ledger.claim(again, command) is Step.OVER
+    assert await ledger.claim(again, command) is Effect.OVER
 
 
 @ensureDeferred
@@ -198,9 +198,9 @@ async def test_what_was_flushed_before_it_was_written_is_gone(
 ) -> None:
     entry, command = given(redis)
     redis.client.flushall()
-    assert await ledger.claim(entry, command) is Step.GONE
-    assert await ledger.finish(entry, command, EXPIRED) is Step.GONE
-    assert await ledger.offer(entry, command, waits=True) is Step.GONE
+    assert await ledger.claim(entry, command) is Effect.GONE
+    assert await ledger.finish(entry, command, EXPIRED) is Effect.GONE
+    assert await ledger.offer(entry, command, waits=True) is Effect.GONE
     assert redis.client.keys() == []
 
 
@@ -214,8 +214,8 @@ async def test_what_is_no_command_is_refused_once(
     entry = put(redis, STREAM, {"payload": "getinfo"})
     read(redis, STREAM)
     update = StatusUpdate.failed(Reason.MALFORMED, "command_id: must be …")
-    assert await ledger.refuse(entry, command_id, device_id, update) is Step.FINISHED
-    assert await ledger.refuse(entry, command_id, device_id, update) is Step.GONE
+    assert await ledger.refuse(entry, command_id, device_id, update) is Effect.FINISHED
+    assert await ledger.refuse(entry, command_id, device_id, update) is Effect.GONE
     assert is_empty(redis, STREAM)
     assert set(redis.client.keys("commands:sent:*")) == (
         {sent(command_id).encode()} if command_id else set()
@@ -226,5 +226,5 @@ async def test_what_is_no_command_is_refused_once(
     # Another such entry has a response of its own only if nobody can tell them apart.
     second = put(redis, STREAM, {"payload": "getinfo"})
     step = await ledger.refuse(second, command_id, device_id, update)
-    assert step is (Step.OVER if command_id else Step.FINISHED)
+    assert step is (Effect.OVER if command_id else Effect.FINISHED)
     assert is_empty(redis, STREAM)

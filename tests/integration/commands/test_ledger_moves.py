@@ -35,7 +35,7 @@ from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.system.commands import fields
 from tracker.command import Command
-from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.ledger import CommandLedger, Effect
 
 ODD_FIELDS: Final = [
     *(b"colour", b"\x00\xff", b"command_id", b"c1", b"device_id", DEVICE.encode()),
@@ -54,8 +54,8 @@ async def test_a_command_moves_with_all_its_fields(
     read(redis, STREAM)
     entry = found(redis, STREAM, entry_id)
     command = Command.from_entry(entry.content or ())
-    assert await ledger.offer(entry, command, waits=True) is Step.MOVED
-    assert await ledger.offer(entry, command, waits=True) is Step.GONE
+    assert await ledger.offer(entry, command, waits=True) is Effect.MOVED
+    assert await ledger.offer(entry, command, waits=True) is Effect.GONE
     assert is_empty(redis, STREAM)
     assert raw(redis, outbound("two")) == [ODD_FIELDS]
     assert said(redis) == []
@@ -76,15 +76,15 @@ async def test_a_command_whose_device_is_nowhere_waits_or_fails(
     assert is_empty(redis, STREAM)
     assert not redis.client.exists(outbound("dead"))
     if waits:
-        assert step is Step.WAITS
+        assert step is Effect.WAITS
         assert raw(redis, waiting()) == [entry.content]
         assert redis.client.smembers(WAITING) == [DEVICE.encode()]
         assert said(redis) == []
     else:
-        assert step is Step.FINISHED
+        assert step is Effect.FINISHED
         assert said(redis) == [("c1", "failed", "offline")]
         assert not redis.client.exists(waiting(), WAITING)
-    assert await ledger.offer(entry, command, waits) is Step.GONE
+    assert await ledger.offer(entry, command, waits) is Effect.GONE
 
 
 @ensureDeferred
@@ -98,15 +98,15 @@ async def test_a_claim_is_given_back_with_the_command(
     entry, command = given(redis)
     await ledger.claim(entry, command)
     step = await ledger.offer(entry, command, waits=True, unwritten=True)
-    assert step is (Step.MOVED if owner == "two" else Step.WAITS)
+    assert step is (Effect.MOVED if owner == "two" else Effect.WAITS)
     assert record_of(redis) is None
     assert is_empty(redis, STREAM)
     # Asked for again when the next one has claimed it, which is nothing to this one.
     if owner == "two":
         (moved,) = read(redis, outbound("two"))
         two = CommandLedger(clock, connected.connection, "two")
-        assert await two.claim(moved, command) is Step.WON
-        assert await ledger.offer(entry, command, waits=True, unwritten=True) is Step.GONE
+        assert await two.claim(moved, command) is Effect.WON
+        assert await ledger.offer(entry, command, waits=True, unwritten=True) is Effect.GONE
         assert record_of(redis) == f"sent {outbound('two')} {moved.id}"
 
 
@@ -117,7 +117,7 @@ async def test_a_claim_that_was_given_back_fails_where_nobody_waits(
     entry, command = given(redis)
     await ledger.claim(entry, command)
     step = await ledger.offer(entry, command, waits=False, unwritten=True)
-    assert step is Step.FINISHED
+    assert step is Effect.FINISHED
     assert said(redis) == [("c1", "failed", "offline")]
     assert (record_of(redis) or "").startswith("done failed ")
 
@@ -130,12 +130,12 @@ async def test_a_new_command_goes_where_its_device_is(
     connect(redis, "two", DEVICE)
     _, command = given(redis)
     redis.client.delete(STREAM)
-    assert await ledger.submit(command) == (Step.MOVED, "two")
+    assert await ledger.submit(command) == (Effect.MOVED, "two")
     ((*_, moved),) = [raw(redis, outbound("two"))]
     assert Command.from_entry(moved) == command
     # Its own instance is as good as any other.
     connect(redis, "one", DEVICE)
-    assert await ledger.submit(command) == (Step.MOVED, "one")
+    assert await ledger.submit(command) == (Effect.MOVED, "one")
     assert Command.from_entry(raw(redis, STREAM)[0]) == command
     assert said(redis) == []
     assert set(redis.client.keys("commands:*")) == {STREAM.encode(), outbound("two").encode()}
@@ -151,14 +151,14 @@ async def test_a_new_command_whose_device_is_nowhere(
     command = Command.from_entry(
         [part.encode() for pair in fields("c1", DEVICE).items() for part in pair]
     )
-    assert await ledger.submit(command) == (Step.WAITS, "")
+    assert await ledger.submit(command) == (Effect.WAITS, "")
     assert Command.from_entry(raw(redis, waiting())[0]) == command
     assert redis.client.smembers(WAITING) == [DEVICE.encode()]
     assert said(redis) == []
-    assert await ledger.submit(command, waits=False) == (Step.FINISHED, "")
+    assert await ledger.submit(command, waits=False) == (Effect.FINISHED, "")
     assert said(redis) == [("c1", "failed", "offline")]
-    assert await ledger.submit(command, waits=False) == (Step.KNOWN, "")
-    assert await ledger.submit(command) == (Step.KNOWN, "")
+    assert await ledger.submit(command, waits=False) == (Effect.KNOWN, "")
+    assert await ledger.submit(command) == (Effect.KNOWN, "")
     assert said(redis) == [("c1", "failed", "offline")]
     assert redis.client.xlen(waiting()) == 1
 
@@ -173,7 +173,7 @@ async def test_a_command_that_was_begun_with_is_not_new(
     entry, command = given(redis)
     arrange(redis, state, entry)
     before = snapshot(redis)
-    assert await ledger.submit(command) == (Step.KNOWN, "")
+    assert await ledger.submit(command) == (Effect.KNOWN, "")
     assert snapshot(redis) == before
 
 
@@ -188,7 +188,7 @@ async def test_an_instance_that_lives_after_all_keeps_what_it_has(
     live(redis, "one")
     before = snapshot(redis)
     taking_over = CommandLedger(clock, connected.connection, "janitor", dead="one")
-    assert await act(taking_over, entry, command) is Step.LIVES
+    assert await act(taking_over, entry, command) is Effect.LIVES
     assert snapshot(redis) == before
     redis.client.delete("instance:heartbeat:one")
-    assert await act(taking_over, entry, command) is not Step.LIVES
+    assert await act(taking_over, entry, command) is not Effect.LIVES

@@ -34,17 +34,17 @@ from tests.integration.conftest import Connected
 from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
 from tracker.command import Command
-from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.ledger import CommandLedger, Effect
 from tracker.errors import Refused
 from tracker.log.entries import Delivered
 
 
-async def delivered(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def delivered(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     await ledger.delivered(entry, command)
-    return Step.SAID
+    return Effect.SAID
 
 
-async def submit(ledger: CommandLedger, entry: Delivered, command: Command) -> Step:
+async def submit(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     step, _ = await ledger.submit(command)
     return step
 
@@ -82,7 +82,14 @@ async def test_out_of_memory_a_step_is_refused_as_a_whole(
     assert snapshot(redis) == before
     redis.client.config_set("maxmemory", 0)
     step = await act(ledger, entry, command)
-    assert step in {Step.WON, Step.OVER, Step.SAID, Step.FINISHED, Step.MOVED, Step.WAITS}
+    assert step in {
+        Effect.WON,
+        Effect.OVER,
+        Effect.SAID,
+        Effect.FINISHED,
+        Effect.MOVED,
+        Effect.WAITS,
+    }
     assert snapshot(redis) != before
 
 
@@ -99,7 +106,7 @@ async def test_out_of_memory_a_claim_is_given_back_whole_or_not_at_all(
     except Refused:
         assert snapshot(redis) == before
     else:
-        assert step is Step.WAITS
+        assert step is Effect.WAITS
         assert record_of(redis) is None
         assert raw(redis, waiting()) == [entry.content]
         assert is_empty(redis, STREAM)
@@ -110,7 +117,7 @@ async def test_out_of_memory_duplicates_still_go(ledger: CommandLedger, redis: R
     entry, command = given(redis)
     arrange(redis, "done", entry)
     redis.client.config_set("maxmemory", 1)
-    assert await ledger.claim(entry, command) is Step.OVER
+    assert await ledger.claim(entry, command) is Effect.OVER
     assert is_empty(redis, STREAM)
 
 

@@ -15,7 +15,7 @@ from tracker.commands.ledger import CommandLedger
 from tracker.control.commands import (
     ControlCommand,
 )
-from tracker.control.operations import POLL
+from tracker.control.operations import POLL_INTERVAL
 from tracker.redis.connection import RedisConnection
 
 
@@ -58,7 +58,7 @@ class Asking:
         """Let it look several times whether a command has ended."""
         for _ in range(5):
             self.client.pump()
-            self.clock.advance(POLL)
+            self.clock.advance(POLL_INTERVAL)
             await self.connection.execute("PING")
         self.client.pump()
 

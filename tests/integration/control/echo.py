@@ -12,7 +12,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from tests.waiting import until
-from tracker.control.access import Unidentified, peer_name
+from tracker.control.access import Unidentified, identify_peer
 from tracker.control.addresses import server_endpoint
 
 
@@ -30,7 +30,7 @@ class Echo(Protocol):
 
     def handshakeCompleted(self) -> None:
         try:
-            self.peer = peer_name(self.transport)
+            self.peer = identify_peer(self.transport)
         except Unidentified as reason:
             self.happened.append(f"unidentified: {reason}")
             transport: Any = self.transport

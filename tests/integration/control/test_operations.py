@@ -27,7 +27,7 @@ from tests.servers import RedisServer
 from tests.system.commands import RESPONSES, fields
 from tests.waiting import until
 from tracker.command import Command, Status, StatusUpdate
-from tracker.commands.ledger import Step
+from tracker.commands.ledger import Effect
 from tracker.control.commands import (
     CommandStatus,
     GetDevice,
@@ -154,7 +154,7 @@ async def test_who_waits_is_told_how_it_ends(asking: Asking, redis: RedisServer)
     entry, command = await taken(asking)
     await asking.looked(asked)
     ledger = asking.ledger()
-    assert await ledger.claim(entry, command) is Step.WON
+    assert await ledger.claim(entry, command) is Effect.WON
     await ledger.delivered(entry, command)
     await asking.looked(asked)
     assert not asked.answered

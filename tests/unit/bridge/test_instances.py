@@ -22,7 +22,7 @@ from tracker.bridge.instances import (
 )
 from tracker.control.access import Permission
 from tracker.control.commands import BadArgument, InternalError
-from tracker.control.connection import ANSWER_TIMEOUT
+from tracker.control.connection import REPLY_TIMEOUT
 from tracker.control.pool import CLOSE_TIMEOUT, MAX_PORTS, Credentials
 from tracker.observe.health import Condition
 
@@ -196,7 +196,7 @@ def test_one_that_hangs_is_left_for_another(bench: Bench) -> None:
     assert port is not None
     port.redis.answers = {"EVALSHA": Deferred()}
     sent = bench.send()
-    bench.pass_(ANSWER_TIMEOUT - 1)
+    bench.pass_(REPLY_TIMEOUT - 1)
     assert not sent
     bench.pass_(2)
     assert sent[0]["instance_id"] == ("two" if hanging == ONE else "one")
@@ -209,7 +209,7 @@ def test_one_that_hangs_alone_is_told(bench: Bench) -> None:
     bench.start()
     port.redis.answers = {"EVALSHA": Deferred()}
     sent = bench.send()
-    bench.pass_(ANSWER_TIMEOUT + 1)
+    bench.pass_(REPLY_TIMEOUT + 1)
     assert str(sent[0]) == f"{ONE}: no answer within 15 s"
     assert isinstance(sent[0], NoInstance)
 

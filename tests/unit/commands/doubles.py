@@ -15,7 +15,7 @@ from zope.interface.verify import verifyObject
 from tests.unit.fakes import FakeConnection
 from tracker.command import Answer, Command, StatusUpdate
 from tracker.commands.delivery import CommandDelivery
-from tracker.commands.ledger import CommandLedger, Step
+from tracker.commands.ledger import CommandLedger, Effect
 from tracker.commands.shared import Timing
 from tracker.interfaces import IConnection, IGateway
 from tracker.log.allowance import Allowance
@@ -56,7 +56,7 @@ class FakeLedger:
     clock: Clock
     steps: list[tuple[str, str]] = field(factory=list)
     """Name of a step and command ID (or entry ID)."""
-    results: dict[tuple[str, str], list[Step]] = field(factory=dict)
+    results: dict[tuple[str, str], list[Effect]] = field(factory=dict)
     """The same → what the next steps come to, in place of success."""
     errors: dict[str, list[Exception]] = field(factory=lambda: defaultdict(list))
     """Name of a step → errors of the next ones."""
@@ -77,46 +77,46 @@ class FakeLedger:
     def when_connected(self) -> Deferred[None]:
         return succeed(None)
 
-    async def claim(self, entry: Delivered, command: Command) -> Step:
-        step = Step.OVER if command.command_id in self.ended else Step.WON
+    async def claim(self, entry: Delivered, command: Command) -> Effect:
+        step = Effect.OVER if command.command_id in self.ended else Effect.WON
         return await self._take("claim", command.command_id, step)
 
-    async def recover(self, entry: Delivered, command: Command) -> Step:
-        step = Step.OVER if command.command_id in self.ended else Step.OPEN
+    async def recover(self, entry: Delivered, command: Command) -> Effect:
+        step = Effect.OVER if command.command_id in self.ended else Effect.OPEN
         return await self._take("recover", command.command_id, step)
 
     async def delivered(self, entry: Delivered, command: Command) -> None:
-        await self._take("delivered", command.command_id, Step.SAID)
+        await self._take("delivered", command.command_id, Effect.SAID)
 
     async def finish(
         self, entry: Delivered, command: Command, update: StatusUpdate, written: bool = False
-    ) -> Step:
-        step = await self._take("finish", command.command_id, Step.FINISHED)
-        if step is Step.FINISHED:
+    ) -> Effect:
+        step = await self._take("finish", command.command_id, Effect.FINISHED)
+        if step is Effect.FINISHED:
             self._end(command.command_id, update)
         return step
 
     async def refuse(
         self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
-    ) -> Step:
-        step = await self._take("refuse", command_id, Step.FINISHED)
+    ) -> Effect:
+        step = await self._take("refuse", command_id, Effect.FINISHED)
         self._end(command_id, update)
         return step
 
     async def offer(
         self, entry: Delivered, command: Command, waits: bool, unwritten: bool = False
-    ) -> Step:
+    ) -> Effect:
         name = "return" if unwritten else "offer"
-        return await self._take(name, command.command_id, Step.WAITS)
+        return await self._take(name, command.command_id, Effect.WAITS)
 
     async def drop(self, entry: Delivered) -> None:
-        await self._take("drop", entry.id, Step.SAID)
+        await self._take("drop", entry.id, Effect.SAID)
 
     async def entry(self, stream: str, entry_id: str) -> Delivered:
-        await self._take("entry", entry_id, Step.SAID)
+        await self._take("entry", entry_id, Effect.SAID)
         return self.stream.get(entry_id, Delivered(stream, entry_id, None))
 
-    async def _take(self, name: str, about: str, success: Step) -> Step:
+    async def _take(self, name: str, about: str, success: Effect) -> Effect:
         self.steps.append((name, about))
         if name in self.gates:
             await self.gates[name]

@@ -8,9 +8,9 @@ import pytest
 from twisted.logger import capturedLogs
 
 from tests.unit.commands.doubles import DEVICE, OTHER, Delivering
-from tracker.commands.delivery import FIRST_RETRY, STOP_GRACE, STOP_TIMEOUT
-from tracker.commands.ledger import Step
-from tracker.commands.retrying import LAST_RETRY
+from tracker.commands.delivery import MIN_RETRY_DELAY, STOP_GRACE, STOP_TIMEOUT
+from tracker.commands.ledger import Effect
+from tracker.commands.retrying import MAX_RETRY_DELAY
 from tracker.errors import Refused, Unavailable
 from tracker.observe.ratelimit import MAX_LINES
 
@@ -101,7 +101,7 @@ def test_another_entry_takes_the_place_of_one_that_is_lost(one: Delivering) -> N
     for _ in range(4):
         one.send("c1")
     assert one.delivery.entries.held == 4
-    one.ledger.results["claim", "c1"] = [Step.GONE]
+    one.ledger.results["claim", "c1"] = [Effect.GONE]
     device.free()
     assert device.written == ["c1"]
     device.say("an answer")
@@ -127,7 +127,7 @@ def test_entry_that_is_read_again_is_the_same_command(one: Delivering) -> None:
     one.reader.errors.append(Unavailable("connection lost"))
     one.send("c3")
     assert one.reports[-1] is not None
-    one.clock.advance(FIRST_RETRY)
+    one.clock.advance(MIN_RETRY_DELAY)
     assert one.reports[-1] is None
     assert one.delivery.held == 4
     device.free()
@@ -151,9 +151,9 @@ def test_refusal_delays_only_the_commands_of_the_same_device(one: Delivering) ->
     device.say("an answer")
     assert one.ended == {"c1": "responded"}
     assert "commands:outbound:one 1-0: WRONGTYPE" in (one.reports[-1] or "")
-    one.clock.advance(LAST_RETRY)
+    one.clock.advance(MAX_RETRY_DELAY)
     assert one.reports[-1] is not None
-    one.clock.advance(LAST_RETRY)
+    one.clock.advance(MAX_RETRY_DELAY)
     assert one.ledger.taken("offer") == ["d1", "d1", "d1", "d2"]
     assert one.reports[-1] is None
     assert one.delivery.held == 0
@@ -165,10 +165,10 @@ def test_step_is_repeated_until_redis_takes_it(step: str, one: Delivering) -> No
     device = one.login()
     one.send("c1", timeout=1000)
     for _ in range(3):
-        one.clock.advance(LAST_RETRY)
+        one.clock.advance(MAX_RETRY_DELAY)
         if device.written and one.load()[1]:
             device.say("an answer")
-    one.clock.pump([LAST_RETRY] * 3)
+    one.clock.pump([MAX_RETRY_DELAY] * 3)
     assert one.ended == {"c1": "responded"}
     assert device.written == ["c1"]
     assert one.ledger.taken(step) == ["c1"] * 4
@@ -189,7 +189,7 @@ def test_queue_that_fails_is_reported_and_others_go_on(one: Delivering) -> None:
     assert one.load() == (2, False)
     one.reader.errors.append(Unavailable("connection lost"))
     one.send("d2", OTHER)
-    one.clock.advance(FIRST_RETRY)
+    one.clock.advance(MIN_RETRY_DELAY)
     assert DEVICE in (one.reports[-1] or "")
     other.say("an answer")
     stopped = one.stop()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.commands.doubles import DEVICE, OTHER, Delivering
-from tracker.commands.ledger import Step
+from tracker.commands.ledger import Effect
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_command_that_begins_to_wait_after_its_device_came_back_is_fetched(
 
 def test_moved_command_is_not_fetched(one: Delivering) -> None:
     gate = one.ledger.close("offer")
-    one.ledger.results["offer", "c1"] = [Step.MOVED]
+    one.ledger.results["offer", "c1"] = [Effect.MOVED]
     one.send("c1")
     one.login()
     gate.callback(None)
@@ -165,7 +165,7 @@ def test_command_of_a_former_process_expires_only_if_that_has_not_begun_with_it(
         one.entry("begun", expires_in=30),
         one.entry("open", expires_in=30),
     ]
-    one.ledger.results["recover", "begun"] = [Step.OVER]
+    one.ledger.results["recover", "begun"] = [Effect.OVER]
     device = one.login()
     one.begin()
     assert device.written == ["c1"]
@@ -177,7 +177,7 @@ def test_command_of_a_former_process_expires_only_if_that_has_not_begun_with_it(
 def test_command_of_a_former_process_is_recovered_before_anything_else() -> None:
     one = Delivering()
     one.reader.left = [one.entry("over"), one.entry("c1")]
-    one.ledger.results["recover", "over"] = [Step.OVER]
+    one.ledger.results["recover", "over"] = [Effect.OVER]
     device = one.login()
     one.begin()
     assert device.written == ["c1"]
@@ -280,7 +280,7 @@ def test_no_more_are_held_than_there_is_room_for(
 def test_no_more_are_behind_than_there_is_room_for(
     few: None, one: Delivering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tracker.commands.entries.MAX_BEHIND", 3)
+    monkeypatch.setattr("tracker.commands.entries.MAX_UNLOADED", 3)
     device = one.login()
     ids = [f"c{number}" for number in range(10)]
     for command_id in ids:

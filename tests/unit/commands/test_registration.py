@@ -8,7 +8,7 @@ import pytest
 from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeRedis
-from tracker.commands.registration import FIRST_RETRY, LAST_RETRY, DeviceRegistration
+from tracker.commands.registration import MAX_RETRY_DELAY, MIN_RETRY_DELAY, DeviceRegistration
 from tracker.errors import Unavailable
 
 
@@ -44,7 +44,7 @@ def test_devices_are_registered_at_once_when_an_outage_ends(
     registration.entered("b")
     redis.return_()
     assert sent(redis) == ["a", "b"]
-    clock.advance(LAST_RETRY)
+    clock.advance(MAX_RETRY_DELAY)
     assert sent(redis) == []
 
 
@@ -57,7 +57,7 @@ def test_devices_are_registered_again_when_a_call_has_failed(
     clock.advance(0)
     assert sent(redis) == ["a"]
     del redis.answers["EVALSHA"]
-    clock.advance(FIRST_RETRY)
+    clock.advance(MIN_RETRY_DELAY)
     assert sent(redis) == ["a"]
 
 
@@ -69,5 +69,5 @@ def test_nothing_is_registered_after_a_stop_in_an_outage(
     clock.advance(1)
     registration.stopService()
     redis.return_()
-    clock.advance(LAST_RETRY)
+    clock.advance(MAX_RETRY_DELAY)
     assert sent(redis) == []

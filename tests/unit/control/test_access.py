@@ -18,7 +18,7 @@ from tracker.control.access import (
     Permission,
     Permissions,
     Unidentified,
-    peer_name,
+    identify_peer,
 )
 
 READ, OPERATE = Permission.READ, Permission.OPERATE
@@ -228,9 +228,9 @@ class PlainTransport(StringTransport):
     ],
 )
 def test_over_plain_tcp_the_address_is_the_name(address: Any, name: str) -> None:
-    assert peer_name(PlainTransport(peerAddress=address)) == Peer("tcp", name)
+    assert identify_peer(PlainTransport(peerAddress=address)) == Peer("tcp", name)
 
 
 def test_what_is_of_no_known_kind_is_nobody() -> None:
     with pytest.raises(Unidentified, match="UNIXAddress"):
-        peer_name(PlainTransport(peerAddress=UNIXAddress(None)))
+        identify_peer(PlainTransport(peerAddress=UNIXAddress(None)))

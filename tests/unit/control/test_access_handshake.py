@@ -15,7 +15,7 @@ from twisted.internet.ssl import CertificateOptions, TLSVersion
 from twisted.internet.testing import MemoryReactor, StringTransport
 
 from tracker.admin.cli import main
-from tracker.control.access import Unidentified, peer_name
+from tracker.control.access import Unidentified, identify_peer
 from tracker.control.addresses import server_endpoint
 from tracker.net.certificates import trust_root
 from tracker.net.tls import key_pair
@@ -80,7 +80,7 @@ def test_nobody_is_known_before_the_last_message(folder: Path, version: Any) -> 
             handshake.server.dataReceived(record)
             shown.append(handshake.server.getPeerCertificate() is not None)
             try:
-                known.append(peer_name(handshake.server).name)
+                known.append(identify_peer(handshake.server).name)
             except Unidentified as reason:
                 assert str(reason) == "the TLS handshake is not over"  # noqa: PT017
                 known.append(None)

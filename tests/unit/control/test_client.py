@@ -20,7 +20,7 @@ from tracker.control.commands import (
     VersionMismatch,
 )
 from tracker.control.connection import (
-    ANSWER_TIMEOUT,
+    REPLY_TIMEOUT,
     NotConnected,
 )
 
@@ -154,7 +154,7 @@ def test_an_error_that_the_client_does_not_know(
 def test_an_answer_is_waited_for_so_long(bench: Bench) -> None:
     waiting = slow(bench.port)
     asked = bench.begin(bench.client.device(DEVICE))
-    bench.clock.advance(ANSWER_TIMEOUT)
+    bench.clock.advance(REPLY_TIMEOUT)
     (error,) = asked
     assert isinstance(error, NotConnected)
     assert str(error) == "no answer within 15 s"

@@ -29,12 +29,12 @@ from tracker.control.commands import (
     VersionMismatch,
 )
 from tracker.control.connection import (
-    FIRST_RETRY,
     GREETING_TIMEOUT,
-    LAST_RETRY,
+    MAX_RETRY_DELAY,
+    MIN_RETRY_DELAY,
     NotConnected,
 )
-from tracker.control.conversation import MOST_WATCHED
+from tracker.control.handler import MAX_WATCHED
 from tracker.control.watching import DeviceEvent, Watches
 from tracker.interfaces import Traffic
 
@@ -51,19 +51,19 @@ def test_without_a_start_nothing_is_asked() -> None:
 
 def test_it_tries_again_less_and_less_often() -> None:
     bench = Bench()
-    step = FIRST_RETRY
+    step = MIN_RETRY_DELAY
     for _ in range(8):
         bench.endpoint.fail(refusal())
         before = bench.clock.seconds()
         while not bench.endpoint.attempts:
             bench.clock.advance(0.01)
         assert step / 2 <= bench.clock.seconds() - before <= step + 0.02
-        step = min(2 * step, LAST_RETRY)
-    assert step == LAST_RETRY
+        step = min(2 * step, MAX_RETRY_DELAY)
+    assert step == MAX_RETRY_DELAY
     bench.endpoint.succeed()
     assert bench.ask(bench.client.info())
     bench.endpoint.lose()
-    bench.clock.advance(FIRST_RETRY)
+    bench.clock.advance(MIN_RETRY_DELAY)
     bench.endpoint.succeed()
     assert bench.ask(bench.client.info())
     assert bench.stop() == [None]
@@ -233,7 +233,7 @@ def test_what_is_watched_is_watched_on_over_reconnections(bench: Bench) -> None:
     assert events == [DeviceEvent(DEVICE, 0.0, "sent", b"\x01", '{"kind": "frame"}', False, 0)]
     bench.endpoint.lose()
     assert not bench.port.instance.watched
-    bench.clock.advance(FIRST_RETRY)
+    bench.clock.advance(MIN_RETRY_DELAY)
     bench.endpoint.succeed()
     happened(bench)
     assert len(events) == 2
@@ -241,7 +241,7 @@ def test_what_is_watched_is_watched_on_over_reconnections(bench: Bench) -> None:
     happened(bench)
     assert len(events) == 2
     bench.endpoint.lose()
-    bench.clock.advance(FIRST_RETRY)
+    bench.clock.advance(MIN_RETRY_DELAY)
     bench.endpoint.succeed()
     assert not bench.port.instance.watched
 
@@ -250,7 +250,7 @@ def test_what_is_not_watched_any_more_by_the_next_connection_is_not(bench: Bench
     bench.ask(bench.client.watch(DEVICE, lambda event: None))
     bench.endpoint.lose()
     assert bench.ask(bench.client.unwatch(DEVICE)) is None
-    bench.clock.advance(FIRST_RETRY)
+    bench.clock.advance(MIN_RETRY_DELAY)
     bench.endpoint.succeed()
     assert not bench.port.instance.watched
     assert isinstance(bench.ask(bench.client.unwatch(DEVICE)), NoSuchDevice)
@@ -259,15 +259,15 @@ def test_what_is_not_watched_any_more_by_the_next_connection_is_not(bench: Bench
 def test_a_device_that_could_not_be_watched_does_not_keep_it_from_coming_back(
     bench: Bench,
 ) -> None:
-    for number in range(MOST_WATCHED):
+    for number in range(MAX_WATCHED):
         bench.ask(bench.client.watch(str(number), lambda event: None))
     error = bench.ask(bench.client.watch(DEVICE, lambda event: None))
     assert isinstance(error, BadArgument)
     bench.endpoint.lose()
-    bench.clock.advance(FIRST_RETRY)
+    bench.clock.advance(MIN_RETRY_DELAY)
     bench.endpoint.succeed()
     assert bench.ask(bench.client.info())["watchers"] == 1
-    assert len(bench.port.instance.watched) == MOST_WATCHED
+    assert len(bench.port.instance.watched) == MAX_WATCHED
 
 
 def test_a_watcher_may_be_replaced_by_another(bench: Bench) -> None:
@@ -299,7 +299,7 @@ def test_what_was_under_way_fails_and_is_not_asked_again(bench: Bench) -> None:
     bench.endpoint.lose()
     (error,) = asked
     assert isinstance(error, NotConnected)
-    bench.clock.advance(FIRST_RETRY)
+    bench.clock.advance(MIN_RETRY_DELAY)
     bench.endpoint.succeed()
     assert sum(command[0] == "HMGET" for command in bench.port.redis.asked) == 1
 

@@ -16,7 +16,7 @@ from tests.unit.control.wire import (
 from tracker import __version__
 from tracker.control.commands import (
     COMMANDS,
-    MOST_ROWS,
+    MAX_ROWS,
     BadArgument,
     CommandStatus,
     ControlCommand,
@@ -34,7 +34,7 @@ from tracker.control.commands import (
     SetLogLevel,
     Watch,
 )
-from tracker.control.operations import LONGEST_DRAIN
+from tracker.control.operations import MAX_DRAIN_SECONDS
 
 
 def test_info(port: Port, client: Client) -> None:
@@ -103,12 +103,12 @@ def test_connections_may_be_of_one_prefix_or_vendor(port: Port, client: Client) 
     assert listed(client, prefix="", after="", vendor="other", limit=1) == ["12"]
 
 
-@pytest.mark.parametrize("limit", [0, -1, MOST_ROWS + 1])
+@pytest.mark.parametrize("limit", [0, -1, MAX_ROWS + 1])
 @pytest.mark.parametrize("command", [ListConnections, ListDeviceRegistry, Lag])
 def test_a_page_has_a_limit(client: Client, command: type[ControlCommand], limit: int) -> None:
     error = client.refusal(command, limit=limit)
     assert isinstance(error, BadArgument)
-    assert str(error) == f"limit must be between 1 and {MOST_ROWS}"
+    assert str(error) == f"limit must be between 1 and {MAX_ROWS}"
     assert client.lives
 
 
@@ -315,7 +315,7 @@ def test_a_drain_is_answered_when_it_is_over(port: Port, client: Client) -> None
     assert asked.result() == {"closed": 7, "left": 1}
 
 
-@pytest.mark.parametrize("seconds", [-0.1, LONGEST_DRAIN + 1, float("nan"), float("inf")])
+@pytest.mark.parametrize("seconds", [-0.1, MAX_DRAIN_SECONDS + 1, float("nan"), float("inf")])
 def test_a_drain_has_a_limit(port: Port, client: Client, seconds: float) -> None:
     error = client.refusal(Drain, seconds=seconds)
     assert isinstance(error, BadArgument)
@@ -364,7 +364,7 @@ def test_a_stream_without_groups_is_told_and_one_that_is_not_there_is_not(
     ("arguments", "told"),
     [
         ({"skip": -1}, "skip must not be less than 0"),
-        ({"streams": ["s"] * (MOST_ROWS + 1)}, f"no more than {MOST_ROWS} streams"),
+        ({"streams": ["s"] * (MAX_ROWS + 1)}, f"no more than {MAX_ROWS} streams"),
         ({"streams": ["s"]}, "s is not a stream"),
     ],
 )

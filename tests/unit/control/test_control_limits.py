@@ -35,11 +35,11 @@ from tracker.control.commands import (
     Unwatch,
 )
 from tracker.control.server import (
-    MOST_CONNECTIONS,
-    MOST_UNDER_WAY,
+    MAX_CONNECTIONS,
+    MAX_PENDING_COMMANDS,
     ControlProtocol,
 )
-from tracker.control.wire import MOST_BYTES, MOST_VALUES
+from tracker.control.wire import MAX_BOX_BYTES, MAX_BOX_VALUES
 from tracker.observe.ratelimit import MAX_LINES
 
 OPERATE = [command for command in COMMANDS if command.operates]
@@ -188,8 +188,8 @@ def test_a_box_of_many_values_is_cut_off(port: Port, client: Client) -> None:
     def box(count: int) -> bytes:
         return box_of(Info, **{f"k{number}": b"v" for number in range(count - 2)})
 
-    assert b"_answer" in client.raw(box(MOST_VALUES))
-    client.send(box(MOST_VALUES + 1))
+    assert b"_answer" in client.raw(box(MAX_BOX_VALUES))
+    client.send(box(MAX_BOX_VALUES + 1))
     assert client.cut_off
 
 
@@ -199,8 +199,8 @@ def test_a_box_of_many_bytes_is_cut_off(port: Port, client: Client) -> None:
         rest = size - 65_535 - 60_000 - len(b"_askInfo_command1abc")
         return box_of(Info, **values, c=b"x" * rest)
 
-    assert b"_answer" in client.raw(box(MOST_BYTES))
-    client.send(box(MOST_BYTES + 1))
+    assert b"_answer" in client.raw(box(MAX_BOX_BYTES))
+    client.send(box(MAX_BOX_BYTES + 1))
     assert client.cut_off
 
 
@@ -214,7 +214,7 @@ def test_a_box_without_end_is_not_kept(
         assert kept(client.server) < 20_000
         client.send(piece)
         sent += 1
-    assert sent == MOST_BYTES // 10_001 + 1
+    assert sent == MAX_BOX_BYTES // 10_001 + 1
     assert len(told(logged, LogLevel.warn)) == 1
 
 
@@ -237,12 +237,12 @@ def test_a_box_may_come_in_pieces(client: Client) -> None:
 
 
 def test_there_is_room_for_so_many_connections(port: Port, logged: Sequence[LogEvent]) -> None:
-    clients = [port.client() for _ in range(MOST_CONNECTIONS)]
+    clients = [port.client() for _ in range(MAX_CONNECTIONS)]
     for _ in range(50):
         assert port.factory.buildProtocol(None) is None
     lines = told(logged, LogLevel.warn)
     assert len(lines) == MAX_LINES
-    assert lines[0].endswith(f"there are {MOST_CONNECTIONS} connections already")
+    assert lines[0].endswith(f"there are {MAX_CONNECTIONS} connections already")
     clients[0].leave()
     port.client()
     assert port.factory.buildProtocol(None) is None
@@ -250,7 +250,7 @@ def test_there_is_room_for_so_many_connections(port: Port, logged: Sequence[LogE
 
 def test_who_is_silent_keeps_nobody_out(port: Port, logged: Sequence[LogEvent]) -> None:
     greeted = port.client()
-    silent = [port.connect() for _ in range(MOST_CONNECTIONS - 1)]
+    silent = [port.connect() for _ in range(MAX_CONNECTIONS - 1)]
     one, two = port.client(), port.client()
     for client in silent:
         client.pump()
@@ -274,14 +274,16 @@ def test_commands_beyond_a_number_wait_until_others_are_answered(
         waiting[number].callback([None])
         client.pump()
         assert asked[number].result()["device_id"] == str(number)
-    assert most == MOST_UNDER_WAY
+    assert most == MAX_PENDING_COMMANDS
     assert client.lives
     assert port.timers == 0
 
 
 def test_commands_are_answered_in_whatever_order(port: Port, client: Client) -> None:
     waiting = slow(port)
-    asked = [client.begin(GetDevice, device_id=str(number)) for number in range(MOST_UNDER_WAY)]
+    asked = [
+        client.begin(GetDevice, device_id=str(number)) for number in range(MAX_PENDING_COMMANDS)
+    ]
     last = client.begin(Info)
     client.pump()
     assert not last.answered
@@ -306,8 +308,8 @@ def test_what_is_not_read_is_not_kept_without_limit(port: Port, client: Client) 
         client.begin(ListConnections, prefix="x" * 60_000)
         client.begin(GetDevice, device_id=DEVICE)
         client.pump()
-    assert len(waiting) == MOST_UNDER_WAY
-    assert kept(client.server) <= MOST_BYTES + 61_000
+    assert len(waiting) == MAX_PENDING_COMMANDS
+    assert kept(client.server) <= MAX_BOX_BYTES + 61_000
     assert not client.far.reading
     number = 0
     while number < len(waiting):
@@ -321,7 +323,7 @@ def test_what_is_not_read_is_not_kept_without_limit(port: Port, client: Client) 
 
 def test_a_client_that_leaves_is_noticed_while_it_is_not_read(port: Port, client: Client) -> None:
     slow(port)
-    for _ in range(MOST_UNDER_WAY + 5):
+    for _ in range(MAX_PENDING_COMMANDS + 5):
         client.begin(GetDevice, device_id=DEVICE)
     client.pump()
     assert client.far.reading  # what a paused transport would not see
@@ -331,12 +333,12 @@ def test_who_leaves_leaves_nothing_behind(
     port: Port, client: Client, logged: Sequence[LogEvent]
 ) -> None:
     waiting = slow(port)
-    for _ in range(MOST_UNDER_WAY + 5):
+    for _ in range(MAX_PENDING_COMMANDS + 5):
         client.begin(GetDevice, device_id=DEVICE)
     client.begin(Drain, seconds=1.0)
     client.pump()
     client.leave()
-    assert len(waiting) == MOST_UNDER_WAY  # nothing more was begun with
+    assert len(waiting) == MAX_PENDING_COMMANDS  # nothing more was begun with
     assert port.timers == 0
     assert port.factory.watchers == 0
     assert quiet(logged)

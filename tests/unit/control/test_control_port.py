@@ -38,13 +38,13 @@ from tracker.control.commands import (
     VersionMismatch,
     Watch,
 )
-from tracker.control.conversation import IClient
+from tracker.control.handler import IClient
 from tracker.control.server import (
     CLOSE_GRACE,
     HELLO_TIMEOUT,
-    MOST_CONNECTIONS,
+    MAX_CONNECTIONS,
 )
-from tracker.control.wire import CutOff
+from tracker.control.wire import ConnectionAborted
 from tracker.interfaces import IInstance
 from tracker.observe.levels import AUDIT
 from tracker.observe.ratelimit import MAX_LINES
@@ -143,7 +143,7 @@ def test_those_that_were_silent_leave_their_place_to_others(
     port: Port, logged: Sequence[LogEvent]
 ) -> None:
     for _ in range(3):
-        silent = [port.connect() for _ in range(MOST_CONNECTIONS)]
+        silent = [port.connect() for _ in range(MAX_CONNECTIONS)]
         port.clock.advance(HELLO_TIMEOUT)
         for client in silent:
             client.pump()
@@ -345,5 +345,5 @@ def test_whoever_waits_on_the_other_side_is_told_why_the_connection_ended() -> N
     client.protocol.dataReceived(b"\xff\xff")
     client.protocol.connectionLost()
     error = asked.error()
-    assert isinstance(error, CutOff)
+    assert isinstance(error, ConnectionAborted)
     assert str(error) == "a key of 65535 bytes"

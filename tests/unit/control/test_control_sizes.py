@@ -18,11 +18,11 @@ from tests.unit.control.wire import DEVICE, GOOD, Client, Port
 from tests.unit.fakes import FakeInstance
 from tracker.control.commands import (
     COMMANDS,
-    MOST_ERROR,
-    MOST_NAME,
-    MOST_RAW,
-    MOST_ROWS,
-    MOST_TEXT,
+    MAX_ERROR,
+    MAX_NAME,
+    MAX_RAW_BYTES,
+    MAX_ROWS,
+    MAX_TEXT,
     BadArgument,
     CommandStatus,
     ControlCommand,
@@ -57,7 +57,7 @@ LONG = WIDE * 16_000
 
 def ids(count: int) -> list[str]:
     """Ids as long as any, in their order."""
-    return [WIDE * (MOST_NAME - 5) + f"{number:05}" for number in range(count)]
+    return [WIDE * (MAX_NAME - 5) + f"{number:05}" for number in range(count)]
 
 
 def pages(client: Client, command: type[ControlCommand], rows: str) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def pages(client: Client, command: type[ControlCommand], rows: str) -> list[dict
 
 
 def test_connections_as_large_as_any(port: Port, client: Client) -> None:
-    devices = ids(2 * MOST_ROWS + 1)
+    devices = ids(2 * MAX_ROWS + 1)
     figures = ConnectionFigures(1.7976931348623157e308, 1 / 3 * 1e9, WIDE * 16, 2**64, 2**64)
     for device_id in devices:
         port.instance.connect(device_id, WIDE * 16, address=WIDE * 1000, figures=figures)
@@ -84,15 +84,15 @@ def test_connections_as_large_as_any(port: Port, client: Client) -> None:
 def test_connections_as_large_as_they_are_need_one_page(port: Port, client: Client) -> None:
     figures = ConnectionFigures(1_700_000_000.123456, 1_700_000_000.123456, "16", 2**40, 2**45)
     address = "[2001:db8:1234:5678:9abc:def0:1234:5678%enp0s31f6]:65535"
-    for number in range(MOST_ROWS):
+    for number in range(MAX_ROWS):
         port.instance.connect(f"{number:015}", address=address, figures=figures)
     page = client.ask(ListConnections)
-    assert len(page["connections"]) == MOST_ROWS
+    assert len(page["connections"]) == MAX_ROWS
     assert page["more"] is False
 
 
 def test_a_registry_as_large_as_any(port: Port, client: Client) -> None:
-    devices = ids(2 * MOST_ROWS + 1)
+    devices = ids(2 * MAX_ROWS + 1)
     scanned = [part.encode() for one in devices for part in (one, WIDE * 1000)]
     port.redis.answers = {
         "HSCAN": [b"0", scanned],
@@ -100,17 +100,17 @@ def test_a_registry_as_large_as_any(port: Port, client: Client) -> None:
     }
     found = pages(client, ListDeviceRegistry, "devices")
     assert [row["device_id"] for row in found] == devices
-    assert {len(row["instance_id"]) for row in found} == {MOST_NAME}
+    assert {len(row["instance_id"]) for row in found} == {MAX_NAME}
 
 
 def test_a_registry_as_it_is_needs_one_page_for_so_many(port: Port, client: Client) -> None:
-    scanned = [b"%015d" % (number // 2) for number in range(2 * MOST_ROWS)]
-    scanned[1::2] = [b"i" * 64] * MOST_ROWS
+    scanned = [b"%015d" % (number // 2) for number in range(2 * MAX_ROWS)]
+    scanned[1::2] = [b"i" * 64] * MAX_ROWS
     port.redis.answers = {
         "HSCAN": [b"0", scanned],
         "HMGET": lambda key, *asked: [b"teltonika"] * len(asked),
     }
-    assert len(client.ask(ListDeviceRegistry)["devices"]) == MOST_ROWS
+    assert len(client.ask(ListDeviceRegistry)["devices"]) == MAX_ROWS
 
 
 @pytest.mark.parametrize("count", [1, 300])
@@ -150,19 +150,19 @@ def test_an_answer_of_a_device_may_be_anything(text: str, other: str) -> None:
         content += [name, (other * 1000).encode()]
     port.redis.answers = {"GET": b"done failed 1-1", "XRANGE": [[b"1-1", content]]}
     answer = port.client().ask(CommandStatus, command_id="c1")
-    assert (answer["response"] or "") == text[:MOST_TEXT]
-    assert answer["truncated"] is (len(text) > MOST_TEXT)
+    assert (answer["response"] or "") == text[:MAX_TEXT]
+    assert answer["truncated"] is (len(text) > MAX_TEXT)
 
 
-@pytest.mark.parametrize("length", [MOST_TEXT - 1, MOST_TEXT, MOST_TEXT + 1, 1 << 20])
+@pytest.mark.parametrize("length", [MAX_TEXT - 1, MAX_TEXT, MAX_TEXT + 1, 1 << 20])
 def test_an_answer_of_a_device_may_be_of_any_length(
     port: Port, client: Client, length: int
 ) -> None:
     content = [b"status", b"responded", b"response", (WIDE * length).encode()]
     port.redis.answers = {"GET": b"done responded 1-1", "XRANGE": [[b"1-1", content]]}
     answer = client.ask(CommandStatus, command_id="c1")
-    assert answer["response"] == WIDE * min(length, MOST_TEXT)
-    assert answer["truncated"] is (length > MOST_TEXT)
+    assert answer["response"] == WIDE * min(length, MAX_TEXT)
+    assert answer["truncated"] is (length > MAX_TEXT)
 
 
 # Errors that say what was wrong.
@@ -171,7 +171,7 @@ def test_an_answer_of_a_device_may_be_of_any_length(
 def is_brief(outcome: object) -> bool:
     """Whether that is no fault, and if it is an error, a short one."""
     if isinstance(outcome, Exception):
-        return not isinstance(outcome, InternalError) and len(str(outcome)) <= MOST_ERROR
+        return not isinstance(outcome, InternalError) and len(str(outcome)) <= MAX_ERROR
     return True
 
 
@@ -270,10 +270,10 @@ def packet(records: int, elements: int) -> bytes:
 def test_a_frame_as_large_as_any_is_shown(records: int, elements: int) -> None:
     data = packet(records, elements)
     found = of(Describing(), Traffic.RECEIVED, data)
-    assert bytes.fromhex(found["raw"]) == data[:MOST_RAW]
+    assert bytes.fromhex(found["raw"]) == data[:MAX_RAW_BYTES]
     decoded = json.loads(found["decoded"])
     shown = decoded.get("records", [])
-    whole = len(data) <= MOST_RAW and len(shown) == records
+    whole = len(data) <= MAX_RAW_BYTES and len(shown) == records
     assert found["truncated"] is not whole
     if elements < 6000:
         assert shown
@@ -286,16 +286,18 @@ def test_a_frame_as_large_as_any_is_shown(records: int, elements: int) -> None:
 def test_a_message_as_large_as_any_is_shown(text: bytes, kind: Traffic) -> None:
     data = encode_frame(encode_message(Message(MESSAGE_CODECS[0x0C], 6, text)))
     found = of(Describing(), kind, data)
-    assert bytes.fromhex(found["raw"]) == data[:MOST_RAW]
+    assert bytes.fromhex(found["raw"]) == data[:MAX_RAW_BYTES]
     assert found["truncated"] is True
     assert json.loads(found["decoded"])
 
 
-@pytest.mark.parametrize("size", [0, 1, MOST_RAW, MOST_RAW + 1, 65_536, Limits().frame_bytes + 12])
+@pytest.mark.parametrize(
+    "size", [0, 1, MAX_RAW_BYTES, MAX_RAW_BYTES + 1, 65_536, Limits().frame_bytes + 12]
+)
 def test_whatever_was_sent_is_shown(size: int) -> None:
     for byte in (b"\x00", b"\xff"):
         found = of(Describing(), Traffic.RECEIVED, byte * size)
-        assert bytes.fromhex(found["raw"]) == (byte * size)[:MOST_RAW]
+        assert bytes.fromhex(found["raw"]) == (byte * size)[:MAX_RAW_BYTES]
 
 
 @given(st.binary(max_size=50), st.sampled_from([Traffic.REJECTED, Traffic.CONNECTED]))

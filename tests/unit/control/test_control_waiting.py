@@ -13,7 +13,7 @@ from tracker.control.commands import (
     RedisUnavailable,
     SendCommand,
 )
-from tracker.control.operations import PATIENCE, POLL
+from tracker.control.operations import FINAL_STATUS_GRACE, POLL_INTERVAL
 from tracker.keys import outbound, waiting_commands
 
 WRONG_TYPE = "WRONGTYPE Operation against a key holding the wrong kind of value"
@@ -40,7 +40,7 @@ def ends(port: Port, **outcome: str) -> None:
 
 def look(port: Port, client: Client) -> None:
     """Let the instance look whether the command has ended."""
-    port.clock.advance(POLL)
+    port.clock.advance(POLL_INTERVAL)
     client.pump()
 
 
@@ -79,7 +79,7 @@ def test_a_waiting_client_receives_the_final_response(
 
 def test_a_client_waits_no_longer_than_any_command_takes(port: Port, client: Client) -> None:
     asked = begin(port, client, expires_in=10.0, timeout=5.0)
-    port.clock.advance(10 + 5 + PATIENCE)
+    port.clock.advance(10 + 5 + FINAL_STATUS_GRACE)
     client.pump()
     assert not asked.answered
     # It is found in the stream of its device, where no janitor has expired it.
@@ -93,7 +93,7 @@ def test_a_client_waits_no_longer_than_any_command_takes(port: Port, client: Cli
 def test_a_waiting_client_is_told_if_its_command_disappears(port: Port, client: Client) -> None:
     asked = begin(port, client, expires_in=10.0, timeout=5.0)
     port.redis.answers |= {"HMGET": [None], "XRANGE": []}
-    port.clock.advance(10 + 5 + PATIENCE)
+    port.clock.advance(10 + 5 + FINAL_STATUS_GRACE)
     client.pump()
     look(port, client)
     assert isinstance(asked.error(), NoSuchCommand)

@@ -25,7 +25,7 @@ from tracker.control.commands import (
     Unwatch,
     Watch,
 )
-from tracker.control.conversation import MOST_WATCHED
+from tracker.control.handler import MAX_WATCHED
 from tracker.control.server import (
     UNREAD_TIMEOUT,
 )
@@ -114,15 +114,15 @@ def test_who_leaves_watches_no_more(port: Port, client: Client) -> None:
 
 
 def test_so_many_devices_may_be_watched(port: Port, client: Client) -> None:
-    for number in range(MOST_WATCHED):
+    for number in range(MAX_WATCHED):
         client.ask(Watch, device_id=str(number))
     error = client.refusal(Watch, device_id="one more")
     assert isinstance(error, BadArgument)
-    assert str(error) == f"no more than {MOST_WATCHED} devices can be watched at a time"
+    assert str(error) == f"no more than {MAX_WATCHED} devices can be watched at a time"
     assert client.ask(Watch, device_id="0")  # watched already
     client.ask(Unwatch, device_id="0")
     assert client.ask(Watch, device_id="one more")
-    assert len(port.instance.watched) == MOST_WATCHED
+    assert len(port.instance.watched) == MAX_WATCHED
 
 
 @pytest.mark.parametrize("device_id", ["", "1" * 65, "1" * 60_000])

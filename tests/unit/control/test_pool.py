@@ -67,7 +67,7 @@ def test_each_port_has_one_client_until_it_is_gone(network: Nowhere) -> None:
     assert dict(pool.clients) == {ONE: first}
     assert network.attempts == [ONE, TWO]
     assert network.cancelled == [TWO]
-    pool.forget_others([])
+    pool.disconnect_others([])
     assert not pool.clients
     assert network.cancelled == [TWO, ONE]
 
@@ -93,13 +93,13 @@ def test_advertised_port_with_tls_is_connected_to_with_our_files(network: Nowher
         ("bad", "must begin with unix:PATH"),
     ],
 )
-def test_bad_address_is_the_trouble_of_its_client(network: Nowhere, address: str, why: str) -> None:
+def test_bad_address_is_the_error_of_its_client(network: Nowhere, address: str, why: str) -> None:
     pool = network.pool(Credentials())
     pool.keep([ONE, address])
-    troubles = pool.troubles
-    assert isinstance(troubles[address], BadAddress)
-    assert str(troubles[address]) == why
-    assert isinstance(troubles[ONE], NotConnected)
+    errors = pool.connection_errors
+    assert isinstance(errors[address], BadAddress)
+    assert str(errors[address]) == why
+    assert isinstance(errors[ONE], NotConnected)
     assert pool.usable == []
 
 

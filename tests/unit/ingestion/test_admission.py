@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from tests.unit.fakes import FakeConnection, FakeGateway
 from tracker.console.requests import CONSOLE_LIMITS
-from tracker.control.server import MOST_CONNECTIONS
+from tracker.control.server import MAX_CONNECTIONS
 from tracker.ingestion.admission import (
     HURRIED_LOGIN,
     RESERVED_FILES,
@@ -198,7 +198,7 @@ def test_connections_that_logged_in_or_closed_take_no_memory(clock: Clock) -> No
 
 
 def test_files_are_reserved_for_all_connections_that_other_ports_may_have() -> None:
-    others = HEALTH_LIMITS.connections + MOST_CONNECTIONS
+    others = HEALTH_LIMITS.connections + MAX_CONNECTIONS
     assert others + 64 <= RESERVED_FILES
     standalone = StandaloneOptions()
     assert standalone.other_files() >= CONSOLE_LIMITS.connections + 64

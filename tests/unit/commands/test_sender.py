@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.unit.commands.doubles import DEVICE, Delivering, Device
-from tracker.commands.conversation import TRANSITIONS, Conversation, State
-from tracker.commands.ledger import Step
+from tracker.commands.ledger import Effect
+from tracker.commands.sender import TRANSITIONS, CommandSender, State
 from tracker.commands.shared import Timing
 
 
@@ -37,7 +37,7 @@ def timed_out(one: Delivering) -> Device:
 
 def test_every_state_with_a_transition_has_work_and_can_be_reached() -> None:
     reached = {state for row in TRANSITIONS.values() for state in row.values()}
-    assert set(TRANSITIONS) == set(Conversation._WORK)
+    assert set(TRANSITIONS) == set(CommandSender._WORK)
     assert reached | {State.RECOVERING, State.HELD_BACK} == set(State)
     assert set(State) - set(TRANSITIONS) == {State.KEPT, State.UNWRITTEN, State.OVER}
 
@@ -121,8 +121,8 @@ def test_command_that_expires_while_it_is_claimed_is_not_written(one: Delivering
     assert one.ended == {"c1": "expired"}
 
 
-@pytest.mark.parametrize("step", [Step.OVER, Step.GONE])
-def test_command_that_is_not_won_is_dropped(step: Step, one: Delivering) -> None:
+@pytest.mark.parametrize("step", [Effect.OVER, Effect.GONE])
+def test_command_that_is_not_won_is_dropped(step: Effect, one: Delivering) -> None:
     one.ledger.results["claim", "c1"] = [step]
     device = one.login()
     one.send("c1")

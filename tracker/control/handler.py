@@ -15,7 +15,7 @@ from zope.interface import Attribute, Interface
 from tracker import __version__
 from tracker.control.access import Peer, Permission, Permissions
 from tracker.control.commands import (
-    MOST_NAME,
+    MAX_NAME,
     VERSION,
     BadArgument,
     CommandStatus,
@@ -45,7 +45,7 @@ from tracker.observe.levels import AUDIT
 from tracker.observe.ratelimit import LimitedLog
 
 #: Devices that a client may watch.
-MOST_WATCHED: Final = 32
+MAX_WATCHED: Final = 32
 
 
 class IClient(Interface):
@@ -67,7 +67,7 @@ class IClient(Interface):
         """Close the connection at once."""
 
 
-class Conversation(Locator):
+class ClientHandler(Locator):
     """The commands of one connection, their answers, and the devices that it watches."""
 
     def __init__(
@@ -172,7 +172,7 @@ class Conversation(Locator):
                 f"{'the client' if version < VERSION else 'this instance'}"
             )
         self._greeted = True
-        name = (client or "")[:MOST_NAME]
+        name = (client or "")[:MAX_NAME]
         caller.name = name if name.isprintable() else ascii(name)
         self._protocol.greeted()
         return {
@@ -186,10 +186,10 @@ class Conversation(Locator):
     def _watch(self, device_id: str) -> dict[str, Any]:
         """Start sending events of a device."""
         if device_id not in self._watched:
-            if len(self._watched) >= MOST_WATCHED:
-                raise BadArgument(f"no more than {MOST_WATCHED} devices can be watched at a time")
-            if not 0 < len(device_id) <= MOST_NAME:
-                raise BadArgument(f"device_id: must be 1 to {MOST_NAME} characters long")
+            if len(self._watched) >= MAX_WATCHED:
+                raise BadArgument(f"no more than {MAX_WATCHED} devices can be watched at a time")
+            if not 0 < len(device_id) <= MAX_NAME:
+                raise BadArgument(f"device_id: must be 1 to {MAX_NAME} characters long")
             watched = _Watched(
                 device_id=device_id,
                 instance=self._instance,
@@ -204,7 +204,7 @@ class Conversation(Locator):
     def _unwatch(self, device_id: str) -> dict[str, Any]:
         """Stop sending events of a device."""
         if device_id not in self._watched:
-            raise NoSuchDevice(f"{brief(device_id, MOST_NAME)} is not watched")
+            raise NoSuchDevice(f"{brief(device_id, MAX_NAME)} is not watched")
         self._watched.pop(device_id).end()
         return {}
 
@@ -246,7 +246,7 @@ class _Audit:
             verb="asks for" if allowed else "may not ask for",
             command=command.commandName.decode(),
             arguments=" ".join(
-                f"{name}={brief(repr(value), MOST_NAME)}"
+                f"{name}={brief(repr(value), MAX_NAME)}"
                 for name, value in sorted(arguments.items())
                 # A command's text may be a secret.
                 if value is not None and name != "text"

@@ -16,9 +16,9 @@ from twisted.internet.defer import CancelledError, Deferred, TimeoutError  # noq
 from twisted.logger import Logger
 
 from tracker.command import Answer, Reason, Status, StatusUpdate
-from tracker.commands.entries import Held
-from tracker.commands.ledger import Step
-from tracker.commands.shared import Shared
+from tracker.commands.entries import HeldCommand
+from tracker.commands.ledger import Effect
+from tracker.commands.shared import QueueContext
 from tracker.interfaces import ConnectionEnded, IConnection
 
 
@@ -110,7 +110,7 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
 }
 
 
-class Conversation:
+class CommandSender:
     """Carries commands to a device on one connection.
 
     :ivar state: what is being done about the latest command.
@@ -119,16 +119,16 @@ class Conversation:
 
     _log = Logger()
 
-    def __init__(self, connection: IConnection, shared: Shared) -> None:
+    def __init__(self, connection: IConnection, shared: QueueContext) -> None:
         self.connection = connection
         self.state = State.OVER
         self.ended = False
         self._shared = shared
-        self._held: Held
+        self._held: HeldCommand
         self._late: dict[str, float] = {}  # codec → until when a late answer may come
         self._awaited: Deferred[Any] | None = None  # what the state waits for
 
-    async def carry(self, held: Held) -> State:
+    async def carry(self, held: HeldCommand) -> State:
         """Work on a command; return KEPT, UNWRITTEN or OVER."""
         self._held = held
         self.state = State.RECOVERING if held.doubtful else State.HELD_BACK
@@ -157,7 +157,7 @@ class Conversation:
     # The work of each state, which returns the event that ends the state.
 
     async def _recover(self) -> Event:
-        if await self._shared.ledger.recover(self._held) is not Step.OPEN:
+        if await self._shared.ledger.recover(self._held) is not Effect.OPEN:
             return Event.TAKEN
         self._held.doubtful = False
         return Event.OPEN
@@ -185,7 +185,7 @@ class Conversation:
 
     async def _claim(self) -> Event:
         step = await self._shared.ledger.claim(self._held)
-        return Event.WON if step is Step.WON else Event.TAKEN
+        return Event.WON if step is Effect.WON else Event.TAKEN
 
     async def _wait_for_turn_again(self) -> Event:
         return await self._wait_until_free(0)
@@ -214,7 +214,7 @@ class Conversation:
         await self._shared.ledger.finish(self._held)
         return Event.RESPONDED
 
-    _WORK: ClassVar[Mapping[State, Callable[[Conversation], Awaitable[Event]]]] = {
+    _WORK: ClassVar[Mapping[State, Callable[[CommandSender], Awaitable[Event]]]] = {
         State.RECOVERING: _recover,
         State.HELD_BACK: _wait_for_late_answer,
         State.WAITING: _wait_for_turn,
