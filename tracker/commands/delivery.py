@@ -1,9 +1,9 @@
-"""Reads the commands for an instance's devices from Redis into one queue for each device.
+"""Delivery of commands: read an instance's commands from Redis into one queue for each device.
 
-An entry is read once, by the one consumer of the group ``ingest`` on the instance's stream,
-and stays there until its command has ended or was passed on. So the next process of the same
-name, or a janitor, finds what this process leaves behind, and learns from Redis alone whether
-it was about to be written.
+An entry is read once, by the only consumer of the group ``ingest`` on the instance's stream, and
+stays in the stream until its command has ended or was passed on. Therefore the next process with
+the same instance id, or a janitor, finds the commands that this process has not finished, and
+finds in Redis whether they were claimed.
 """
 
 from __future__ import annotations
@@ -47,28 +47,29 @@ from tracker.runtime.waits import Stopped, Waits
 READ_WAIT: Final = 5.0
 #: Entries of one read.
 BATCH: Final = 100
-#: Seconds until the stream is read again after an error: at first, and at most.
+#: Seconds before the stream is read again after an error.
 MIN_RETRY_DELAY: Final = 1.0
 MAX_RETRY_DELAY: Final = 10.0
-#: Seconds without a turn after which the loop is stuck.
+#: Seconds without a pass of the reading loop after which it counts as stuck.
 WATCHDOG_TIMEOUT: Final = 120.0
-#: Seconds that a stop waits for answers, and for all of it.
+#: Seconds that a stop waits for the answers of devices.
 STOP_GRACE: Final = 2.0
+#: Seconds that a stop takes at most.
 STOP_TIMEOUT: Final = 5.0
-#: Bounds of the seconds that devices take to answer.
+#: Upper bounds of the buckets for the seconds from a command to its answer.
 ANSWER_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600)
 
 
 class CommandDelivery(Service):
-    """The commands of one instance.
+    """Delivers the commands of one instance to its devices.
 
-    :param reader: the one member of the group on the instance's stream.
-    :param ledger: takes steps in the name of the instance.
+    :param reader: the only member of the group on the instance's stream.
+    :param ledger: the ledger of the instance.
     :param waits: True: a command waits for a device that is not connected to any instance; False:
         it fails.
-    :param fetch: requests the commands that wait for a device, since it is connected here.
+    :param fetch: requests the commands that wait for a device that is connected here.
     :param condition: met while commands are read and delivered.
-    :param watchdog: is reset while they are read.
+    :param watchdog: reset while commands are read.
     """
 
     _log = Logger()
@@ -88,10 +89,10 @@ class CommandDelivery(Service):
     ) -> None:
         self.entries = Entries()
         self.answers = Distribution(ANSWER_SECONDS)
-        """Seconds from a command to its answer."""
+        """Distribution of the seconds from a command to its answer."""
         self._reader = reader
         self._condition = condition
-        self._reasons: dict[str, str] = {}  # what fails → why
+        self._reasons: dict[str, str] = {}  # part that fails → reason
         self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._queues: dict[str, CommandQueue] = {}  # by device
         self._shared = QueueContext(
@@ -116,39 +117,39 @@ class CommandDelivery(Service):
         self._loop: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Be ready; :meth:`begin` starts reading."""
+        """Start the service; :meth:`begin` starts reading."""
         super().startService()
         self._note("reading", None)
 
     def begin(self) -> None:
-        """Read the stream, now that no other process has this instance's id."""
+        """Start reading the stream. No other process may have this instance's id then."""
         if self.running and self._loop is None:
-            self._loop = Deferred.fromCoroutine(self._run()).addErrback(self._died)
+            self._loop = Deferred.fromCoroutine(self._run()).addErrback(self._failed)
 
-    def arrived(self, connection: IConnection, device_id: str) -> None:
-        """Take a connection on which a device has logged in, in place of an older one."""
-        self._queue(device_id).arrived(connection)
+    def connected(self, connection: IConnection, device_id: str) -> None:
+        """Use a connection on which a device has logged in instead of an older one."""
+        self._queue(device_id).connected(connection)
 
-    def departed(self, connection: IConnection, device_id: str) -> None:
-        """Give up a connection that has ended, if it still is the device's."""
+    def disconnected(self, connection: IConnection, device_id: str) -> None:
+        """Stop using a connection that has ended, unless the device has a newer one."""
         queue = self._queues.get(device_id)
         if queue is not None and queue.connection is connection:
-            queue.departed()
+            queue.disconnected()
 
     def answered(self, connection: IConnection, answer: Answer) -> None:
-        """Take what a device has sent, which may be an answer."""
+        """Process text that a device has sent, which may be an answer."""
         queue = self._queues.get(connection.device_id or "")
         if queue is not None and queue.connection is connection:
             queue.answered(answer)
 
-    def load(self, device_id: str) -> tuple[int, bool]:
-        """Return how many commands are queued for a device, and whether one is outstanding."""
+    def backlog(self, device_id: str) -> tuple[int, bool]:
+        """Return the number of commands queued for a device, and True if one is outstanding."""
         queue = self._queues.get(device_id)
         return (0, False) if queue is None else (queue.queued, queue.outstanding)
 
     @property
     def responses(self) -> Counter[tuple[str, str]]:
-        """Status and reason → responses that this instance has given."""
+        """Status and reason → number of responses that this instance has given."""
         return self._shared.ledger.responses
 
     @property
@@ -157,16 +158,16 @@ class CommandDelivery(Service):
         return len(self.entries)
 
     def holds(self, command_id: str) -> bool:
-        """Return True if this command is in memory here."""
+        """Return True if a command is in memory here."""
         return command_id in self.entries.commands
 
     def stopService(self) -> Deferred[None]:
-        """Write nothing more; fires when all is answered, given up or passed on."""
+        """Stop writing commands; fires when all have ended or were passed on, or after a limit."""
         super().stopService()
         self._shared.stopping = True
         self._watchdog.suspend()
         self._waits.stop()
-        # What is under way when time is up is left alone, and not cancelled within a step.
+        # The time limit does not cancel _stop: an operation on the ledger may be in progress.
         stopped: Deferred[None] = Deferred()
         Deferred.fromCoroutine(self._stop()).chainDeferred(stopped)
         return stopped.addTimeout(STOP_TIMEOUT, self._shared.clock).addErrback(self._stop_overdue)
@@ -180,7 +181,8 @@ class CommandDelivery(Service):
     def _stop_overdue(self, failure: Failure) -> None:
         failure.trap(TimeoutError)
         self._log.info(
-            "{count} commands are left to the next start, or to the janitor", count=self.held
+            "stop timed out; commands left for the next start or the janitor: {count}",
+            count=self.held,
         )
 
     async def _run(self) -> None:
@@ -197,7 +199,7 @@ class CommandDelivery(Service):
         self._watchdog.suspend()
 
     async def _read(self, backoff: Backoff) -> None:
-        """Read entries for ever.
+        """Read entries until the service stops.
 
         :raises Stopped: when the service stops.
         """
@@ -205,15 +207,16 @@ class CommandDelivery(Service):
         self._watchdog.suspend()
         await self._waits.result(reader.when_connected())
         self._watchdog.reset()
-        # Entries that are there may have been read through a group that was lost.
+        # If the group had to be created, its stream may contain entries that were read through an
+        # earlier group.
         doubtful = await self._waits.result(reader.join(stream))
         self._note("reading", None)
         backoff.succeeded()
         async for entries in reader.unfinished([stream]):
             if self._waits.stopped:
                 raise Stopped
-            # A former process has read them, or this one over a connection that it has lost.
-            self._take_all(entries, doubtful=True)
+            # Read by an earlier process, or by this one before it lost a connection to Redis.
+            self._add_all(entries, doubtful=True)
         while True:
             room = self.entries.room
             if room <= 0:
@@ -223,18 +226,18 @@ class CommandDelivery(Service):
             self._watchdog.reset()
             reading = reader.read(Allowance([stream], min(room, BATCH)), READ_WAIT)
             entries = await self._waits.result(reading)
-            self._take_all(entries, doubtful)
+            self._add_all(entries, doubtful)
             doubtful = doubtful and bool(entries)
 
-    def _take_all(self, entries: Sequence[Delivered], doubtful: bool) -> None:
+    def _add_all(self, entries: Sequence[Delivered], doubtful: bool) -> None:
         self._watchdog.reset()
         for entry in entries:
-            self._take(entry, doubtful)
+            self._add(entry, doubtful)
 
-    def _take(self, entry: Delivered, doubtful: bool) -> None:
-        """Put a command into the queue of its device, or refuse what is not a command."""
+    def _add(self, entry: Delivered, doubtful: bool) -> None:
+        """Add a command to the queue of its device, or refuse an entry that is not a command."""
         if self._shared.stopping or entry.id in self.entries:
-            return  # it stays pending
+            return  # the entry stays pending
         if entry.content is None:
             self._finish(entry, self._shared.ledger.drop(entry))
             return
@@ -257,16 +260,16 @@ class CommandDelivery(Service):
             why=why,
         )
 
-    def _finish(self, entry: Delivered, step: Coroutine[Deferred[Any], Any, None]) -> None:
-        """Hold an entry without a command while a step is taken with it."""
+    def _finish(self, entry: Delivered, operation: Coroutine[Deferred[Any], Any, None]) -> None:
+        """Hold an entry without a command during an operation on it."""
         self.entries.hold(entry.id)
-        finished = Deferred.fromCoroutine(step)
-        finished.addCallback(lambda _: self.entries.forget(entry.id)).addErrback(self._died)
+        finished = Deferred.fromCoroutine(operation)
+        finished.addCallback(lambda _: self.entries.forget(entry.id)).addErrback(self._failed)
 
     def _release(self, held: HeldCommand) -> None:
         self.entries.release(held)
         for entry in held.others:
-            self._take(entry, doubtful=True)
+            self._add(entry, doubtful=True)
 
     def _queue(self, device_id: str) -> CommandQueue:
         queue = self._queues.get(device_id)
@@ -278,20 +281,20 @@ class CommandDelivery(Service):
         self._queues.pop(device_id, None)
 
     def _stuck(self, device_id: str) -> None:
-        reason = f"commands of {device_id} are stuck, see the log: restart this instance"
+        reason = f"command queue of {device_id} failed; see the log, then restart this instance"
         self._note("queues", reason)
 
-    def _died(self, failure: Failure) -> None:
+    def _failed(self, failure: Failure) -> None:
         if failure.check(CancelledError):
-            return  # a stop that Redis has not answered in time
-        self._log.failure("commands are no longer read", failure)
-        self._note("loop", f"commands are no longer read: {failure.getErrorMessage()}")
+            return  # the service stops, and Redis has not replied in time
+        self._log.failure("delivery of commands failed", failure)
+        self._note("loop", f"delivery of commands failed: {failure.getErrorMessage()}")
 
-    def _note(self, what: str, reason: str | None) -> None:
-        """Report the first of the reasons why commands are not delivered, or None."""
-        self._reasons.pop(what, None)
+    def _note(self, part: str, reason: str | None) -> None:
+        """Set or clear the reason for which a part fails, and report the oldest reason."""
+        self._reasons.pop(part, None)
         if reason is not None:
-            self._reasons[what] = reason
+            self._reasons[part] = reason
         if self._reasons:
             self._condition.fails(next(iter(self._reasons.values())))
         else:

@@ -1,4 +1,4 @@
-"""The device registry: which device is connected to which ingest instance."""
+"""The device registry: the ingest instance that each device is connected to."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from tracker.redis.replies import mapping
 from tracker.redis.scan import scan
 from tracker.redis.script import Script
 
-#: Fields that one step of a scan looks at, about.
+#: Approximate number of fields that one call of HSCAN returns.
 _PAGE: Final = 1000
-#: Bytes of an instance's id, or a vendor's name, that are read.
-_MAX_NAME: Final = 1000
+#: Bytes of an instance id or a vendor's name that are read.
+_MAX_NAME_BYTES: Final = 1000
 
-# KEYS: the vendors. ARGV: an instance, then for each device: its ID, 1 (is there) or 0 (is not)
-# and its vendor (or empty, if that is not known). Only an entry that names this instance is
-# removed: the device may have moved to another one. Vendors are for display: if their key is
-# not a hash (pcall), the device registry is right all the same. Commands that have waited for a
-# device are moved last: an error with those of one device stops neither the device registry nor
-# the other devices, and the janitor retries.
-_STATE: Final = Script(
+# KEYS: the vendors. ARGV: an instance id, then for each device its id, 1 (connected) or 0 (not
+# connected) and its vendor (empty if unknown). An entry is removed only if it names this instance,
+# because the device may have moved to another one. The vendors are for display only: pcall ignores
+# an error if their key is not a hash. Waiting commands are moved last: an error with those of one
+# device affects neither the device registry nor other devices, and the janitor retries.
+_UPDATE: Final = Script(
     MOVING
     + """\
 for i = 2, #ARGV, 3 do
@@ -43,7 +42,8 @@ end
 """
 )
 
-# KEYS: the device registry, the heartbeat of an instance, the vendors. ARGV: the instance, devices.
+# KEYS: the device registry, the heartbeat of an instance, the vendors.
+# ARGV: the instance id, device ids.
 _SWEEP: Final = Script("""\
 local removed = 0
 if redis.call('EXISTS', KEYS[2]) == 1 then return removed end
@@ -57,7 +57,7 @@ return removed
 """)
 
 
-async def state(
+async def update_registry(
     redis: RedisConnection,
     instance_id: str,
     connected: Mapping[str, bool],
@@ -65,15 +65,15 @@ async def state(
 ) -> None:
     """Register devices that are connected to an instance and unregister others, atomically.
 
-    The call states how things are and not what has happened: so it may be late, and repeated.
+    The arguments are the present state and not a change, so a call can be delayed or repeated.
 
-    :param connected: device → True if it is connected to the instance.
-    :param vendors: device → its vendor, if it is known.
+    :param connected: device id → True if the device is connected to the instance.
+    :param vendors: device id → vendor, for devices whose vendor is known.
     """
     arguments = [instance_id]
     for device_id, is_here in connected.items():
         arguments += (device_id, "1" if is_here else "0", (vendors or {}).get(device_id, ""))
-    await _STATE.run(redis, [CONNECTED_VENDORS], *arguments)
+    await _UPDATE.run(redis, [CONNECTED_VENDORS], *arguments)
 
 
 async def owners(redis: RedisConnection, devices: Sequence[str]) -> list[str | None]:
@@ -98,11 +98,11 @@ async def _look_up(redis: RedisConnection, key: str, devices: Sequence[str]) -> 
     if not devices:
         return []
     reply = await redis.execute("HMGET", key, *devices)
-    return [value and value[:_MAX_NAME].decode(errors="replace") for value in reply]
+    return [value and value[:_MAX_NAME_BYTES].decode(errors="replace") for value in reply]
 
 
 async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
-    """Yield pages of device → instance; concurrent changes may be missing.
+    """Yield pages of device id → instance id; concurrent changes may be missing.
 
     Bytes that are not UTF-8 are escaped: such a device id can be shown, but not looked up.
     """
@@ -114,7 +114,7 @@ async def connections(redis: RedisConnection) -> AsyncIterator[dict[str, str]]:
 
 
 async def raw_connections(redis: RedisConnection) -> AsyncIterator[dict[bytes, bytes]]:
-    """Yield pages of device → instance, as raw bytes."""
+    """Yield pages of device id → instance id, as raw bytes."""
     async for page in scan(redis, ["HSCAN", CONNECTIONS], "COUNT", _PAGE):
         yield mapping(page)
 
@@ -122,10 +122,12 @@ async def raw_connections(redis: RedisConnection) -> AsyncIterator[dict[bytes, b
 async def sweep(
     redis: RedisConnection, instance_id: str | bytes, devices: Sequence[str | bytes]
 ) -> int:
-    """Unregister devices of an instance that is gone; return how many were removed.
+    """Unregister devices of an instance that is gone, atomically.
 
-    One script checks and removes them, so devices that have moved, and those of an instance
-    that is alive, are left alone.
+    Devices that have moved to another instance stay registered, as do all devices if the instance
+    is alive.
+
+    :return: the number of devices that were removed.
     """
     owner = instance_id.encode() if isinstance(instance_id, str) else instance_id
     its_heartbeat = heartbeat("").encode() + owner

@@ -1,4 +1,4 @@
-"""The entries of its stream that an instance is responsible for, and their bounds."""
+"""The stream entries that an instance is responsible for, and their limits."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from tracker.command import EXPIRED, Command, CommandFrame, StatusUpdate
 from tracker.interfaces import IConnection
 from tracker.log.entries import Delivered
 
-#: Entries whose commands are in memory; the others stay in Redis until some of these have ended.
+#: Entries whose commands are in memory; further ones stay in Redis until some of these are done.
 MAX_HELD: Final = 20_000
-#: Entries of which only the ID is in memory.
+#: Entries that were read, and of which only the ID is in memory.
 MAX_UNLOADED: Final = 200_000
 
 
@@ -25,18 +25,18 @@ class HeldCommand:
     entry: Delivered
     command: Command
     doubtful: bool = False
-    """True if a former process may have begun with the command."""
+    """True if the command may have been claimed before it was read."""
     others: list[Delivered] = field(factory=list)
-    """More entries of the same command; they are taken when this one is released."""
+    """Further entries of the same command; they are processed when this one is released."""
     update: StatusUpdate = EXPIRED
-    """The final response that the command will get."""
+    """Content of the final response."""
     connection: IConnection = field(init=False)
     """The connection that :attr:`frame` was made for."""
     frame: CommandFrame = field(init=False)
     delivered: Deferred[None] | None = None
-    """Once the command is written: fires when Redis knows."""
+    """Set when the command is written; fires when Redis has recorded that."""
     expiry: IDelayedCall | None = None
-    """Ends the command if it expires behind others."""
+    """Timer that ends the command if it expires in the queue."""
 
     @property
     def command_id(self) -> str:
@@ -47,13 +47,13 @@ class HeldCommand:
 class Entries:
     """The entries that the instance has read and not finished, each of them once.
 
-    They are *held* with their command, or *behind*: a device has so many commands that only the
-    IDs of the further entries are kept.
+    An entry is either *held*, together with its command, or *unloaded*: its device has too many
+    commands, and only the entry's ID is in memory.
     """
 
     def __init__(self) -> None:
         self.commands: dict[str, HeldCommand] = {}
-        """Command ID → the command that is held."""
+        """Command ID → held command."""
         self._held: set[str] = set()
         self._unloaded: set[str] = set()
         self._room_waiter: Deferred[None] | None = None
@@ -75,41 +75,41 @@ class Entries:
         return min(MAX_HELD - len(self._held), MAX_UNLOADED - len(self._unloaded))
 
     def when_room(self) -> Deferred[None]:
-        """Return a Deferred that fires when there is room; it may be cancelled."""
+        """Return a Deferred that fires when entries may be read; it may be cancelled."""
         if self.room > 0:
             return succeed(None)
         self._room_waiter = Deferred()
         return self._room_waiter
 
     def hold(self, entry_id: str) -> None:
-        """Add an entry, or move it here from those that are behind."""
+        """Add a held entry, or turn an unloaded entry into a held one."""
         self._unloaded.discard(entry_id)
         self._held.add(entry_id)
         self._notify_room()
 
     def add_unloaded(self, entry_id: str) -> None:
-        """Add an entry of which only the ID is kept."""
+        """Add an unloaded entry, or turn a held entry into an unloaded one."""
         self._held.discard(entry_id)
         self._unloaded.add(entry_id)
 
     def forget(self, entry_id: str) -> None:
-        """Remove an entry that is finished, or left to another process."""
+        """Remove an entry that is done, or that another process now owns."""
         self._held.discard(entry_id)
         self._unloaded.discard(entry_id)
         self._notify_room()
 
     def add(self, held: HeldCommand) -> None:
-        """Hold a command with its entry."""
+        """Add a command and its entry."""
         self.commands[held.command_id] = held
         self.hold(held.entry.id)
 
     def join(self, entry: Delivered, command: Command) -> bool:
-        """Hold an entry of a command that is held already; return False if it is not."""
+        """Add a further entry of a held command; return False if the command is not held."""
         held = self.commands.get(command.command_id)
         if held is None:
             return False
-        # It is not deleted yet: a janitor that took this instance for dead may have moved the
-        # first entry, and this may be the copy.
+        # The further entry is not deleted yet: a janitor that considered this instance dead may
+        # have moved the first entry, and this one may be the copy.
         held.others.append(entry)
         self.hold(entry.id)
         return True

@@ -1,4 +1,4 @@
-"""The commands of one device, in the order in which they are written to it."""
+"""The command queue of one device."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ from tracker.commands.sender import CommandSender, State
 from tracker.commands.shared import QueueContext
 from tracker.interfaces import IConnection
 
-#: Commands of one device in memory, not counting one that is written. Of more only the IDs of
-#: their entries are kept, so that they leave room for other devices' commands.
+#: Commands of one device in memory, without the one that is written. Of further commands only the
+#: entry IDs are kept, which leaves memory for the commands of other devices.
 MAX_PER_DEVICE: Final = 200
-#: Seconds after which a command that has expired behind others is ended, at least.
+#: Seconds until the expiry timer of a queued command fires, at least.
 MIN_EXPIRY: Final = 0.5
 
 
 class CommandQueue:
-    """The commands of one device, and its connection.
+    """The commands of one device, in the order in which they are written, and its connection.
 
-    The head of the queue is worked on: while the device is connected, its command is carried to
-    it; else all commands in memory are passed on to where the device is.
+    While the device is connected, the command at the head of the queue is sent. Otherwise all
+    commands in memory are passed on to the instance that the device is connected to.
 
-    :ivar connection: the device's connection; None if commands cannot be written to it here.
+    :ivar connection: the device's connection; None if commands cannot be written here.
     """
 
     _log = Logger()
@@ -40,8 +40,8 @@ class CommandQueue:
         self._shared = shared
         self._sender: CommandSender | None = None
         self._commands: dict[str, HeldCommand] = {}  # by ID
-        self._unloaded: dict[str, bool] = {}  # ID of an entry → whether its command is doubtful
-        self._work: Deferred[None] | None = None  # for ever, if it has failed
+        self._unloaded: dict[str, bool] = {}  # entry ID → doubtful
+        self._work: Deferred[None] | None = None  # remains set if the work has failed
 
     @property
     def queued(self) -> int:
@@ -50,7 +50,7 @@ class CommandQueue:
 
     @property
     def _loaded(self) -> int:
-        """Number of those that are in memory."""
+        """Number of commands in memory that are not written yet."""
         return len(self._commands) - self.outstanding
 
     @property
@@ -59,27 +59,27 @@ class CommandQueue:
 
     @property
     def outstanding(self) -> bool:
-        """True if a command is written and its answer is awaited."""
+        """True if a command is written and waits for its answer."""
         return self._sender is not None and self._sender.state is State.WRITTEN
 
     @property
     def busy(self) -> bool:
-        """True while there are commands that are worked on."""
+        """True while commands are processed."""
         return self._work is not None
 
-    def arrived(self, connection: IConnection) -> None:
-        """Take a new connection of the device, in place of an older one."""
+    def connected(self, connection: IConnection) -> None:
+        """Use a new connection of the device instead of an older one."""
         self.connection = connection
         self._end_sender()
 
-    def departed(self) -> None:
-        """Give up the connection, which has ended."""
+    def disconnected(self) -> None:
+        """Stop using the connection, which has ended."""
         self.connection = None
         self._end_sender()
         self._check_unused()
 
     def answered(self, answer: Answer) -> None:
-        """Take what the device has sent, which may be an answer."""
+        """Process text that the device has sent, which may be an answer."""
         if self._sender is not None:
             self._sender.answered(answer)
 
@@ -96,29 +96,31 @@ class CommandQueue:
             Deferred.fromCoroutine(self._run(work)).addErrback(self._failed, work)
 
     async def stop(self, grace: float) -> None:
-        """Wait ``grace`` seconds for an answer that is awaited, and pass the others on.
+        """Pass on all commands, after waiting for the answer to one that is written.
 
         ``stopping`` must have been set.
+
+        :param grace: seconds to wait for the answer.
         """
-        end = None
+        timer = None
         if self.outstanding:
-            end = self._shared.clock.callLater(grace, self.departed)
+            timer = self._shared.clock.callLater(grace, self.disconnected)
         else:
-            self.departed()
+            self.disconnected()
         if self._work is not None:
             await self._work
-        if end is not None and end.active():
-            end.cancel()
+        if timer is not None and timer.active():
+            timer.cancel()
 
     async def _run(self, work: Deferred[None]) -> None:
-        """Work on the commands until none is left, or only some that a stop leaves in Redis."""
+        """Process commands until the queue is empty; a stop leaves unloaded ones in Redis."""
         while self._commands or (self._unloaded and not self._shared.stopping):
             if self._is_short:
                 await self._load()
             elif self.connection is None or self._shared.stopping:
                 await self._pass_on()
             else:
-                await self._carry(self.connection)
+                await self._send(self.connection)
         self._work = None
         work.callback(None)
         self._check_unused()
@@ -129,8 +131,8 @@ class CommandQueue:
 
     def _report(self, failure: Failure) -> None:
         if failure.check(CancelledError):
-            return  # a stop that Redis has not answered in time
-        self._log.failure("commands of {device} are stuck", failure, device=self.device_id)
+            return  # the service stops, and Redis has not replied in time
+        self._log.failure("command queue of {device} failed", failure, device=self.device_id)
         self._shared.stuck(self.device_id)
 
     def _check_unused(self) -> None:
@@ -139,12 +141,12 @@ class CommandQueue:
 
     @property
     def _is_short(self) -> bool:
-        """True if more of what is behind should be read."""
+        """True if unloaded entries should be read."""
         few = len(self._commands) <= MAX_PER_DEVICE // 2
         return few and bool(self._unloaded) and not self._shared.stopping
 
     async def _load(self) -> None:
-        """Read entries that are behind until enough of them are in memory."""
+        """Read unloaded entries until enough commands are in memory."""
         shared = self._shared
         for entry_id, doubtful in list(islice(self._unloaded.items(), MAX_PER_DEVICE)):
             if shared.stopping or self._loaded >= MAX_PER_DEVICE:
@@ -159,14 +161,14 @@ class CommandQueue:
                     self._hold(HeldCommand(entry, command, doubtful))
             del self._unloaded[entry_id]
 
-    async def _carry(self, connection: IConnection) -> None:
-        """Work on the head, as long as this connection lasts."""
+    async def _send(self, connection: IConnection) -> None:
+        """Send the command at the head of the queue."""
         if self._sender is None or self._sender.connection is not connection:
             self._sender = CommandSender(connection, self._shared)
         held = self._head
-        state = await self._sender.carry(held)
+        state = await self._sender.send(held)
         if self._sender.ended and self.connection is connection:
-            # It is closing. The device is looked for elsewhere, or waited for.
+            # The connection is closing: pass on the other commands.
             self.connection = None
         if state is State.UNWRITTEN:
             await self._offer(held, unwritten=True)
@@ -174,20 +176,20 @@ class CommandQueue:
             self._remove(held)
 
     async def _pass_on(self) -> None:
-        """Pass on the commands in memory; those that are added meanwhile stay."""
+        """Pass on the commands in memory, except for those that are added meanwhile."""
         for held in list(self._commands.values()):
             if self._commands.get(held.command_id) is not held:
-                continue  # it has expired meanwhile
-            if self._shared.left(held) > 0:
+                continue  # the command has expired meanwhile
+            if self._shared.seconds_left(held) > 0:
                 await self._offer(held)
             else:
                 await self._shared.ledger.expire(held)
             self._remove(held)
 
     async def _offer(self, held: HeldCommand, unwritten: bool = False) -> None:
-        step = await self._shared.ledger.offer(held, unwritten)
-        if step is Effect.WAITS and self.connection is not None and not self._shared.stopping:
-            # The device has come back, and was registered before this command began to wait.
+        effect = await self._shared.ledger.offer(held, unwritten)
+        if effect is Effect.WAITS and self.connection is not None and not self._shared.stopping:
+            # The device has reconnected, and was registered before this command began to wait.
             self._shared.fetch(self.device_id)
 
     def _end_sender(self) -> None:
@@ -196,8 +198,8 @@ class CommandQueue:
 
     def _hold(self, held: HeldCommand) -> None:
         if self._commands:
-            left = max(MIN_EXPIRY, self._shared.left(held))
-            held.expiry = self._shared.clock.callLater(left, self._expire, held)
+            seconds = max(MIN_EXPIRY, self._shared.seconds_left(held))
+            held.expiry = self._shared.clock.callLater(seconds, self._expire, held)
         self._commands[held.command_id] = held
         self._shared.entries.add(held)
 
@@ -208,7 +210,7 @@ class CommandQueue:
         self._shared.release(held)
 
     def _expire(self, held: HeldCommand) -> None:
-        """End a command that has expired behind others; the head is ended by its own work."""
+        """End a command that has expired in the queue; the head expires in ``_send``."""
         if held is not self._head:
             del self._commands[held.command_id]
             expired = Deferred.fromCoroutine(self._shared.ledger.expire(held))

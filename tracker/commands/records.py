@@ -1,4 +1,4 @@
-"""Read the record of a command, and find the stream that holds it."""
+"""Read the record of a command, and find the stream that contains it."""
 
 from __future__ import annotations
 
@@ -18,39 +18,42 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.redis.replies import mapping
 
-#: Entries of a stream among which a command is looked for.
+#: Entries of a stream that are searched for a command.
 _SEARCH_LIMIT: Final = 1000
-#: Bytes of a record that are parsed.
+#: Bytes of the longest record that is parsed.
 _MAX_RECORD_BYTES: Final = 2000
 
-#: The forms of a record; see :mod:`tracker.commands.ledger`.
+# The forms of a record; see tracker.commands.ledger.
 _ENTRY: Final = "[0-9]{1,20}-[0-9]{1,20}"
-_BEGUN: Final = re.compile(rf"(sent|delivered) {re.escape(outbound(''))}(\S+) ({_ENTRY})")
+_CLAIMED: Final = re.compile(rf"(sent|delivered) {re.escape(outbound(''))}(\S+) ({_ENTRY})")
 _DONE: Final = re.compile(rf"done ({'|'.join(Status)}) ({_ENTRY})")
 
 
 @frozen
 class CommandRecord:
-    """The record of a command that must not be written (again)."""
+    """The record of a command that was claimed or has ended."""
 
     phase: str
     """``sent``, ``delivered`` or ``done``."""
     instance_id: str = ""
-    """The instance that has begun with it, unless it is done."""
+    """ID of the instance that claimed the command; empty if it is done."""
     stream: str = ""
     entry_id: str = ""
-    """The entry whose holder owns the command, unless it is done."""
+    """ID of the entry whose holder owns the command; empty if it is done."""
     response: Response | None = None
-    """The final response; only its status if the entry was trimmed off the stream."""
+    """The final response; only its status if its entry was trimmed."""
 
     @property
     def final(self) -> bool:
-        """True if the command has ended."""
+        """True if the command has a final response."""
         return self.response is not None
 
 
 async def read_record(redis: RedisConnection, command_id: str) -> CommandRecord | None:
-    """Return the record of a command; None before an instance begins with it, or long after."""
+    """Return the record of a command.
+
+    :return: None if the command was never claimed or ended, and after the record has expired.
+    """
     try:
         value = await redis.execute("GET", command_record(command_id))
     except Refused as error:
@@ -60,8 +63,8 @@ async def read_record(redis: RedisConnection, command_id: str) -> CommandRecord 
     if value is None or len(value) > _MAX_RECORD_BYTES:
         return None
     text = value.decode(errors="replace")
-    if begun := _BEGUN.fullmatch(text):
-        return CommandRecord(begun[1], begun[2], outbound(begun[2]), begun[3])
+    if claimed := _CLAIMED.fullmatch(text):
+        return CommandRecord(claimed[1], claimed[2], outbound(claimed[2]), claimed[3])
     done = _DONE.fullmatch(text)
     if done is None:
         return None  # not written by Tracker
@@ -73,35 +76,36 @@ async def read_record(redis: RedisConnection, command_id: str) -> CommandRecord 
         if not is_wrong_type(error) and "Invalid stream ID" not in str(error):
             raise
         reply = []
-    with suppress(ValueError, IndexError):  # it was trimmed, or is not a response
+    with suppress(ValueError, IndexError):  # the entry was trimmed, or is not a response
         response = Response.from_fields(mapping(reply[0][1]))
     return CommandRecord("done", response=response)
 
 
 async def find_command(redis: RedisConnection, command_id: str, device_id: str) -> str | None:
-    """Return the instance in whose stream a command is; empty if it waits; None if not found.
+    """Return the instance whose stream contains a command.
 
-    Only the first entries of the streams for its device are read.
+    Only the first entries of the device's streams are searched.
+
+    :return: the instance id; empty if the command waits for its device; None if not found.
     """
     (instance_id,) = await owners(redis, [device_id])
-    places = {"": waiting_commands(device_id)}
+    streams = {"": waiting_commands(device_id)}
     if instance_id is not None:
-        places[instance_id] = outbound(instance_id)
+        streams[instance_id] = outbound(instance_id)
     wanted = command_id.encode()
-    for place, stream in places.items():
+    for owner, stream in streams.items():
         try:
-            found = await _holds(redis, stream, wanted)
+            found = await _contains(redis, stream, wanted)
         except Refused as error:
             if not is_wrong_type(error):
                 raise
             continue  # the command may be in the other stream
         if found:
-            return place
+            return owner
     return None
 
 
-async def _holds(redis: RedisConnection, stream: str, command_id: bytes) -> bool:
-    """Return True if a command is among the first entries of a stream."""
+async def _contains(redis: RedisConnection, stream: str, command_id: bytes) -> bool:
     first: str | None = "-"
     left = _SEARCH_LIMIT
     while first is not None and left > 0:

@@ -1,8 +1,8 @@
-"""Registers the devices of an instance in the device registry.
+"""Registration of an instance's devices in the device registry.
 
-``connections:registry`` holds, for each device, the instance that it is connected to. The
-changes of one reactor turn are sent to Redis in one call, which states how things are and not
-what has happened: so it may be late, and repeated.
+``connections:registry`` maps each device to the instance that it is connected to. The changes of
+one reactor turn are sent to Redis in one call. It contains the present state of the devices and
+not their changes, so it can be delayed or repeated.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from twisted.internet.interfaces import IDelayedCall, IReactorTime
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from tracker.commands.deviceregistry import connections, owners, state
+from tracker.commands.deviceregistry import connections, owners, update_registry
 from tracker.errors import Refused, Unavailable
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
@@ -25,20 +25,20 @@ from tracker.runtime.backoff import Backoff
 
 #: Seconds between two checks of the device registry.
 INTERVAL: Final = 30
-#: Seconds until changes that Redis did not take are sent again: at first, and at most.
+#: Seconds before changes are sent again that Redis has not accepted.
 MIN_RETRY_DELAY: Final = 1.0
 MAX_RETRY_DELAY: Final = 10.0
 #: Devices in one call.
 PAGE: Final = 1000
-#: Seconds that a stop waits until no device is registered here any longer.
+#: Seconds within which a stop unregisters all devices, or gives up.
 STOP_TIMEOUT: Final = 2.0
 
 
 class DeviceRegistration(RedisTimer):
     """The entries of one instance in the device registry.
 
-    :param moved: called with a device that is registered at another instance, and that
-        instance: the device has moved there since it logged in here.
+    :param moved: called with the id of a device that has moved to another instance since it
+        logged in here, and with the id of that instance.
     """
 
     _log = Logger()
@@ -55,32 +55,32 @@ class DeviceRegistration(RedisTimer):
         self._redis = redis
         self._instance_id = instance_id
         self._moved = moved
-        self._here: dict[str, str] = {}  # device → its vendor
-        self._unsent: dict[str, None] = {}  # devices whose latest change is not in Redis
-        self._changed: set[str] = set()  # devices that have changed since the last check began
+        self._here: dict[str, str] = {}  # device id → vendor
+        self._unsent: dict[str, None] = {}  # devices whose state has to be sent to Redis
+        self._changed: set[str] = set()  # devices that have changed since the last check started
         self._backoff = Backoff(clock, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         self._sending: IDelayedCall | None = None
 
-    def entered(self, device_id: str, vendor: str = "") -> None:
+    def register(self, device_id: str, vendor: str = "") -> None:
         """Register a device that has logged in here."""
         if self.running:
             self._here[device_id] = vendor
             self._send(device_id)
 
-    def left(self, device_id: str) -> None:
-        """Unregister a device that is not connected any longer."""
+    def unregister(self, device_id: str) -> None:
+        """Unregister a device that has disconnected."""
         if self.running:
             self._here.pop(device_id, None)
             self._send(device_id)
 
-    def repeat(self, device_id: str) -> None:
-        """Register a device once more, since commands have begun to wait for it."""
+    def register_again(self, device_id: str) -> None:
+        """Register a connected device again, which moves its waiting commands to this instance."""
         if device_id in self._here and self.running:
             self._send(device_id)
 
-    def disown(self) -> Deferred[None]:
-        """Unregister the devices that a former process of this instance has left registered."""
-        return Deferred.fromCoroutine(self._disown())
+    def unregister_leftovers(self) -> Deferred[None]:
+        """Unregister devices that an earlier process of this instance has left registered."""
+        return Deferred.fromCoroutine(self._unregister_leftovers())
 
     def stopService(self) -> Deferred[None]:
         """Unregister all devices of this instance."""
@@ -88,19 +88,19 @@ class DeviceRegistration(RedisTimer):
         if self._sending is not None and self._sending.active():
             self._sending.cancel()
         gone, self._here = self._here, {}
-        withdrawn = Deferred.fromCoroutine(self._withdraw(checked, [*gone, *self._unsent]))
-        return withdrawn.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
+        unregistered = Deferred.fromCoroutine(self._unregister_all(checked, [*gone, *self._unsent]))
+        return unregistered.addTimeout(STOP_TIMEOUT, self._clock).addErrback(self._left_registered)
 
-    async def _withdraw(self, checked: Deferred[None], devices: Iterable[str]) -> None:
+    async def _unregister_all(self, checked: Deferred[None], devices: Iterable[str]) -> None:
         await checked
-        await self._state(list(devices))
+        await self._update(list(devices))
 
-    def _not_withdrawn(self, failure: Failure) -> None:
+    def _left_registered(self, failure: Failure) -> None:
         failure.trap(Refused, Unavailable, TimeoutError)
-        self._log.info("connections stay registered until the janitor finds this instance gone")
+        self._log.info("devices could not be unregistered; the janitor will unregister them")
 
     def _send(self, device_id: str) -> None:
-        """Send the state of a device to Redis, with those of others."""
+        """Send the state of a device to Redis, together with other changes of this turn."""
         self._unsent[device_id] = None
         self._changed.add(device_id)
         if self._sending is None:
@@ -112,7 +112,7 @@ class DeviceRegistration(RedisTimer):
         )
 
     async def _send_all(self) -> None:
-        # Without this, the delays that an outage has brought about would last beyond it.
+        # Without this wait, the retry delay of an outage would last beyond the outage.
         with suppress(Unavailable):  # the process stops
             await self._redis.when_connected()
         while self._unsent and self.running:
@@ -120,30 +120,30 @@ class DeviceRegistration(RedisTimer):
             for device_id in page:
                 del self._unsent[device_id]
             try:
-                await self._state(page)
+                await self._update(page)
             except (Refused, Unavailable) as error:
-                self._log.debug("not registered: {error}", error=error)
+                self._log.debug("device registry not updated, retrying: {error}", error=error)
                 self._unsent.update(dict.fromkeys(page))
                 self._send_in(self._backoff.failed())
                 return
             self._backoff.succeeded()
         self._sending = None
 
-    async def _state(self, devices: Iterable[str]) -> None:
+    async def _update(self, devices: Iterable[str]) -> None:
         connected = {device_id: device_id in self._here for device_id in devices}
-        await state(self._redis, self._instance_id, connected, self._here)
+        await update_registry(self._redis, self._instance_id, connected, self._here)
 
-    async def _disown(self) -> None:
+    async def _unregister_leftovers(self) -> None:
         try:
             async for page in connections(self._redis):
                 for device_id, owner in page.items():
                     if owner == self._instance_id and device_id not in self._here and self.running:
                         self._send(device_id)
         except (Refused, Unavailable) as error:
-            self._log.info("entries of a former process stay registered: {error}", error=error)
+            self._log.info("devices of an earlier process stay registered: {error}", error=error)
 
     async def _check(self) -> None:
-        """Find devices that have moved, and register those again that Redis has lost."""
+        """Report devices that have moved, and register devices that Redis has lost."""
         self._changed.clear()
         devices = sorted(self._here - self._unsent.keys())
         try:

@@ -1,4 +1,4 @@
-"""Steps of the ledger that are repeated until Redis takes them."""
+"""Operations of the ledger that are repeated until Redis accepts them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tracker.log.entries import Delivered
 from tracker.observe.health import Condition
 from tracker.runtime.backoff import Backoff
 
-#: Seconds until a step is repeated that Redis has not taken: at first, and at most.
+#: Seconds before an operation is repeated that Redis has not accepted.
 MIN_RETRY_DELAY: Final = 0.5
 MAX_RETRY_DELAY: Final = 5.0
 
@@ -26,13 +26,13 @@ T = TypeVar("T")
 
 
 class RetryingLedger:
-    """Takes each step of :class:`CommandLedger` until Redis confirms it.
+    """Repeats each operation of :class:`CommandLedger` until Redis accepts it.
 
-    An entry of which Redis refuses a step delays only the commands of its own device.
+    If Redis refuses an operation on one entry, only the commands of the same device are delayed.
 
     :param waits: True: a command waits for a device that is not connected to any instance; False:
         it fails.
-    :param condition: fails while Redis refuses the step of some entry.
+    :param condition: fails while Redis refuses an operation on an entry.
     """
 
     _log = Logger()
@@ -49,43 +49,41 @@ class RetryingLedger:
         self._ledger = ledger
         self._waits = waits
         self._condition = condition
-        self._refused: set[str] = set()  # ids of entries
+        self._refused: set[str] = set()  # IDs of entries
 
     @property
     def now(self) -> int:
-        """Milliseconds since 1970."""
+        """Current time in milliseconds since 1970 (UTC)."""
         return self._ledger.now
 
     @property
     def responses(self) -> Counter[tuple[str, str]]:
-        """Status and reason → responses that this instance has given."""
+        """Status and reason → number of responses that this instance has given."""
         return self._ledger.responses
 
     async def recover(self, held: HeldCommand) -> Effect:
-        """Return OPEN if no former process has begun with the command; else it has ended."""
-        return await self._insist(
-            held.entry, lambda: self._ledger.recover(held.entry, held.command)
-        )
+        """Return OPEN if the command was not claimed before; else it has ended."""
+        return await self._retry(held.entry, lambda: self._ledger.recover(held.entry, held.command))
 
     async def claim(self, held: HeldCommand) -> Effect:
-        """Return WON if the command may be written; else this instance does not have it."""
-        step = await self._insist(held.entry, lambda: self._ledger.claim(held.entry, held.command))
-        if step is not Effect.WON:
-            self._log_lost(held, step)
-        return step
+        """Return WON if this instance may write the command; else it no longer owns it."""
+        effect = await self._retry(held.entry, lambda: self._ledger.claim(held.entry, held.command))
+        if effect is not Effect.WON:
+            self._log_lost(held, effect)
+        return effect
 
     async def delivered(self, held: HeldCommand) -> None:
         """Respond that the command was written."""
-        await self._insist(held.entry, lambda: self._ledger.delivered(held.entry, held.command))
+        await self._retry(held.entry, lambda: self._ledger.delivered(held.entry, held.command))
 
     async def finish(self, held: HeldCommand) -> None:
-        """Give the final response, which is the command's ``update``."""
+        """Give the final response with the content of ``held.update``."""
         update, written = held.update, held.delivered is not None
-        step = await self._insist(
+        effect = await self._retry(
             held.entry, lambda: self._ledger.finish(held.entry, held.command, update, written)
         )
-        if step is not Effect.FINISHED:
-            self._log_lost(held, step)
+        if effect is not Effect.FINISHED:
+            self._log_lost(held, effect)
             return
         self._log.info(
             "command {id} to {device}: {status}{reason}",
@@ -96,60 +94,60 @@ class RetryingLedger:
         )
 
     async def expire(self, held: HeldCommand) -> None:
-        """Give the final response to a command that was not begun with in time."""
+        """Give the final response to a command that has expired before it was claimed."""
         if not held.doubtful or await self.recover(held) is Effect.OPEN:
             held.update = EXPIRED
             await self.finish(held)
 
     async def offer(self, held: HeldCommand, unwritten: bool = False) -> Effect:
-        """Pass the command on to where its device is; see :meth:`CommandLedger.offer`."""
-        step = await self._insist(
+        """Pass on the command; see :meth:`CommandLedger.offer`."""
+        effect = await self._retry(
             held.entry,
             lambda: self._ledger.offer(held.entry, held.command, self._waits, unwritten),
         )
         self._log.debug(
-            "command {id} to {device}: {step}",
+            "command {id} to {device}: {effect}",
             id=held.command_id,
             device=held.command.device_id,
-            step=step.value,
+            effect=effect.value,
         )
-        return step
+        return effect
 
     async def refuse(
         self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
     ) -> None:
-        """Give the final response to an entry that is not a command."""
-        await self._insist(entry, lambda: self._ledger.refuse(entry, command_id, device_id, update))
+        """Give the final response to an entry that is not a valid command."""
+        await self._retry(entry, lambda: self._ledger.refuse(entry, command_id, device_id, update))
 
     async def drop(self, entry: Delivered) -> None:
         """Acknowledge an entry that was deleted from the stream."""
-        await self._insist(entry, lambda: self._ledger.drop(entry))
+        await self._retry(entry, lambda: self._ledger.drop(entry))
 
     async def entry(self, stream: str, entry_id: str) -> Delivered:
-        """Read an entry again; without content if it was deleted."""
+        """Return one entry of a stream; its content is None if it was deleted."""
         unread = Delivered(stream, entry_id, None)
-        return await self._insist(unread, lambda: self._ledger.entry(stream, entry_id))
+        return await self._retry(unread, lambda: self._ledger.entry(stream, entry_id))
 
-    def _log_lost(self, held: HeldCommand, step: Effect) -> None:
+    def _log_lost(self, held: HeldCommand, effect: Effect) -> None:
         self._log.info(
-            "command {id} to {device} is not of this instance: {step}",
+            "command {id} to {device} no longer belongs to this instance: {effect}",
             id=held.command_id,
             device=held.command.device_id,
-            step=step.value,
+            effect=effect.value,
         )
 
-    async def _insist(self, entry: Delivered, step: Callable[[], Awaitable[T]]) -> T:
+    async def _retry(self, entry: Delivered, operation: Callable[[], Awaitable[T]]) -> T:
         backoff: Backoff | None = None
         while True:
             try:
-                result = await step()
+                result = await operation()
             except Refused as error:
                 self._refused.add(entry.id)
                 self._condition.fails(
-                    f"commands cannot be delivered: {entry.stream} {entry.id}: {error}"
+                    f"command cannot be processed: {entry.stream} {entry.id}: {error}"
                 )
             except Unavailable as error:
-                self._log.debug("to be repeated: {error}", error=error)
+                self._log.debug("operation on a command failed, retrying: {error}", error=error)
             else:
                 self._accepted(entry)
                 return result

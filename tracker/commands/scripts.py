@@ -1,6 +1,6 @@
-"""Lua scripts that move commands in Redis, each step in one atomic call.
+"""Lua scripts that move and end commands in Redis.
 
-Each looks at the entry of a command and at its record (``commands:sent:{command_id}``) first;
+Each script first checks the entry of the command and its record (``commands:sent:{command_id}``);
 see :mod:`tracker.commands.ledger`.
 """
 
@@ -20,49 +20,49 @@ from tracker.keys import (
 )
 from tracker.redis.script import Script
 
-#: Functions of scripts that move commands. An entry of the device registry counts only while
-#: its instance is alive, and is not the one that reports the device as absent.
+#: Lua functions that move commands. An entry of the device registry counts only if its instance
+#: is alive, and is not the instance that reports the device as disconnected.
 MOVING: Final = f"""\
 local REGISTRY, WAITING = '{CONNECTIONS}', '{WAITING}'
 local OUTBOUND, HEARTBEAT = '{outbound("")}', '{heartbeat("")}'
 local WAITING_FOR = '{waiting_commands("")}'
-local function owner_of(device, but_not)
+local function owner_of(device, excluded)
   local owner = redis.call('HGET', REGISTRY, device)
-  if owner and owner ~= but_not and redis.call('EXISTS', HEARTBEAT .. owner) == 1 then
+  if owner and owner ~= excluded and redis.call('EXISTS', HEARTBEAT .. owner) == 1 then
     return owner
   end
 end
-local function place(device, owner, fields)
-  -- unpack has a limit. What has too many fields is not a command, and is cut to a number of
-  -- fields that still shows that.
-  local most = math.min(#fields, {2 * MAX_FIELDS + 2})
+local function enqueue(device, owner, fields)
+  -- unpack is limited. An entry with more fields than a command may have is not a command; it is
+  -- cut to one field more than that, so that its reader still refuses it.
+  local count = math.min(#fields, {2 * MAX_FIELDS + 2})
   if owner then
-    redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields, 1, most))
+    redis.call('XADD', OUTBOUND .. owner, '*', unpack(fields, 1, count))
   else
-    -- In this order: if the set is of another type, no entry is added at each attempt.
+    -- SADD first: if the key has another type, it fails before an entry is added.
     redis.call('SADD', WAITING, device)
-    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields, 1, most))
+    redis.call('XADD', WAITING_FOR .. device, '*', unpack(fields, 1, count))
   end
 end
 local function collect(device, owner)
   if redis.call('SISMEMBER', WAITING, device) == 0 then return 0 end
   local entries = redis.call('XRANGE', WAITING_FOR .. device, '-', '+')
-  for _, entry in ipairs(entries) do place(device, owner, entry[2]) end
+  for _, entry in ipairs(entries) do enqueue(device, owner, entry[2]) end
   redis.call('DEL', WAITING_FOR .. device)
   redis.call('SREM', WAITING, device)
   return #entries
 end
 """
 
-# KEYS: the stream, the record of the command (or empty, if there is no usable command id) and,
-# for a janitor, the heartbeat of the instance that it takes for dead (or empty). ARGV: entry,
-# command id, device, the name that the response has, time, how long the record is kept (ms).
+# KEYS: the stream, the record of the command (empty without a usable command ID) and, for a
+# janitor, the heartbeat of the instance that it considers dead (else empty).
+# ARGV: entry ID, command ID, device id, instance id in the response, time, TTL of the record (ms).
 _OPERATION: Final = (
     MOVING
     + f"""\
 local RESPONSES, GROUP = '{RESPONSES}', '{INGEST_GROUP}'
 local stream, record, id = KEYS[1], KEYS[2], ARGV[1]
-if KEYS[3] ~= '' and redis.call('EXISTS', KEYS[3]) == 1 then return 'lives' end
+if KEYS[3] ~= '' and redis.call('EXISTS', KEYS[3]) == 1 then return 'alive' end
 local function respond(status, reason, response)
   return redis.call('XADD', RESPONSES, '*', 'command_id', ARGV[2], 'device_id', ARGV[3],
     'instance_id', ARGV[4], 'status', status, 'response', response, 'reason', reason,
@@ -73,32 +73,36 @@ local function drop()
   redis.call('XDEL', stream, id)
 end
 local function finish(status, reason, response)
-  local answer = respond(status, reason, response)
+  local response_id = respond(status, reason, response)
   if record ~= '' then
-    redis.call('SET', record, 'done ' .. status .. ' ' .. answer, 'PX', ARGV[6])
+    redis.call('SET', record, 'done ' .. status .. ' ' .. response_id, 'PX', ARGV[6])
   end
   drop()
 end
 local function doubt() finish('failed', '{Reason.IN_DOUBT}', '') end
--- Another client may have written into the record what is not the ID of an entry.
-local function entry(where, which) return redis.pcall('XRANGE', where, which, which)[1] end
+-- pcall, because another client may have written a record that does not name an entry.
+local function entry(in_stream, entry_id)
+  return redis.pcall('XRANGE', in_stream, entry_id, entry_id)[1]
+end
 
 local here = entry(stream, id)
-local phase, where, which
+local phase, owner_stream, owner_entry
 local state = 'open'
 local value = record ~= '' and redis.pcall('GET', record)
 if value then
-  phase, where, which = tostring(value):match('^(%a+) (%S+) (%S+)$')
+  phase, owner_stream, owner_entry = tostring(value):match('^(%a+) (%S+) (%S+)$')
+  local claimed = phase == 'sent' or phase == 'delivered'
   if phase == 'done' then state = 'over'
-  elseif (phase == 'sent' or phase == 'delivered') and where == stream and which == id then
+  elseif claimed and owner_stream == stream and owner_entry == id then
     state = 'ours'
-  elseif (phase == 'sent' or phase == 'delivered') and entry(where, which) then
-    state = 'over'  -- for this entry: another one is responsible
+  elseif claimed and entry(owner_stream, owner_entry) then
+    state = 'over'  -- another entry of the command is responsible for it
   else
     state = 'doubtful'
   end
 end
--- Ends a command that must not be begun, or not again; returns how: 'doubted' is 'over', too.
+-- Finishes this entry if its command must not be written (again), and returns the effect;
+-- 'doubted' is an 'over' with a response given here. Returns nil if work may continue.
 local function ended()
   if not here and state ~= 'ours' then return 'gone' end
   if state == 'over' then drop() return 'over' end
@@ -110,8 +114,8 @@ end
 CLAIM: Final = Script(
     _OPERATION
     + """\
-local how = ended()
-if how then return how end
+local effect = ended()
+if effect then return effect end
 if phase == 'delivered' then doubt() return 'doubted' end
 if state == 'open' then redis.call('SET', record, 'sent ' .. stream .. ' ' .. id, 'PX', ARGV[6]) end
 return 'won'
@@ -121,8 +125,8 @@ return 'won'
 RECOVER: Final = Script(
     _OPERATION
     + """\
-local how = ended()
-if how then return how end
+local effect = ended()
+if effect then return effect end
 if state == 'ours' then doubt() return 'doubted' end
 return 'open'
 """
@@ -135,32 +139,32 @@ if phase == 'sent' and state == 'ours' then
   respond('delivered', '', '')
   redis.call('SET', record, 'delivered ' .. stream .. ' ' .. id, 'KEEPTTL')
 end
-return 'said'
+return 'recorded'
 """
 )
 
-# ARGV, too: status, reason, response, and whether it was written ('1') or not ('0'). A command
-# that was written gets its response even if Redis has lost its entry, as after a flush.
+# Further ARGV: status, reason, response; '1' if the command was written, else '0'. A command that
+# was written gets its response even if Redis has lost its entry, for example after a flush.
 FINISH: Final = Script(
     _OPERATION
     + """\
 if not (state == 'open' and not here and ARGV[10] == '1') then
-  local how = ended()
-  if how then return how end
+  local effect = ended()
+  if effect then return effect end
 end
 finish(ARGV[7], ARGV[8], ARGV[9])
 return 'finished'
 """
 )
 
-# ARGV, too: the instance that the device is not connected to (or empty); whether the command
-# waits ('1') or fails ('0') if its device is not connected; and whether this instance is sure
-# not to have written it though it may have claimed it ('1'), or does not know ('0').
+# Further ARGV: the instance that the device is not connected to (or empty); '1' if the command
+# waits while its device is not connected, '0' if it fails then; '1' if this instance has certainly
+# not written the command, even if it has claimed it, else '0'.
 OFFER: Final = Script(
     _OPERATION
     + f"""\
-local how = ended()
-if how then return how end
+local effect = ended()
+if effect then return effect end
 if state == 'ours' then
   if ARGV[9] == '0' then doubt() return 'doubted' end
   redis.call('DEL', record)
@@ -171,14 +175,14 @@ if not owner and ARGV[8] == '0' then
   finish('failed', '{Reason.OFFLINE}', '')
   return 'finished'
 end
-place(ARGV[3], owner, here[2])
+enqueue(ARGV[3], owner, here[2])
 drop()
 return owner and 'moved' or 'waits'
 """
 )
 
-# ARGV, too: whether the command waits ('1') or fails ('0') if its device is not connected; the
-# fields. There is no entry yet.
+# Further ARGV: '1' if the command waits while its device is not connected, '0' if it fails then;
+# the fields of the command. The command does not have an entry yet.
 SUBMIT: Final = Script(
     _OPERATION
     + f"""\
@@ -188,12 +192,12 @@ if not owner and ARGV[7] == '0' then
   finish('failed', '{Reason.OFFLINE}', '')
   return {{'finished', ''}}
 end
-place(ARGV[3], owner, {{unpack(ARGV, 8)}})
+enqueue(ARGV[3], owner, {{unpack(ARGV, 8)}})
 return {{owner and 'moved' or 'waits', owner or ''}}
 """
 )
 
-# ARGV: the device.
+# ARGV: the device id.
 REVIEW_WAITING: Final = Script(
     MOVING
     + """\

@@ -1,9 +1,10 @@
-"""Commands to a device on one connection, one after another.
+"""Send commands to a device on one connection, one after another.
 
-:data:`TRANSITIONS` shows what happens to a command. Its turn is when the connection is free and no
-answer to an earlier command is still due. Nothing in an answer says which command it belongs
-to. So after a timeout the next command of the same codec is held back until the late answer has
-come, or is not expected any longer. An answer in another codec is not taken for that one.
+:data:`TRANSITIONS` defines the states of a command. A command is written when the connection is
+free and no answer to an earlier command is due. An answer does not identify its command.
+Therefore, after a timeout, the next command in the same codec is held back until the late answer
+has arrived or is no longer expected. Only an answer in the command's own codec counts as its
+answer.
 """
 
 from __future__ import annotations
@@ -23,42 +24,42 @@ from tracker.interfaces import ConnectionEnded, IConnection
 
 
 class State(Enum):
-    """The stage of the work on a command."""
+    """State of a command."""
 
     RECOVERING = "recovering"
-    """Redis is asked whether a former process has begun with it."""
+    """The ledger checks whether the command was claimed before."""
     HELD_BACK = "held back"
-    """It waits for a late answer to an earlier command in the same codec."""
+    """The command waits for a late answer to an earlier command in the same codec."""
     WAITING = "waiting"
-    """It waits until the connection is free."""
+    """The command waits until the connection is free."""
     CLAIMING = "claiming"
-    """Redis is asked for the right to write it."""
+    """The ledger claims the right to write the command."""
     CLAIMED = "claimed"
-    """It waits until the connection is free again."""
+    """The command waits until the connection is free again."""
     WRITTEN = "written"
-    """It waits for its answer."""
+    """The command waits for its answer."""
     ENDING = "ending"
-    """Its final response is given."""
+    """The ledger gives the final response."""
 
     KEPT = "kept"
-    """The connection has ended before it was begun with: it stays in the queue."""
+    """The connection has ended before the command was claimed: it stays in the queue."""
     UNWRITTEN = "unwritten"
-    """The connection has ended after it was claimed, and before it was written."""
+    """The connection has ended after the command was claimed and before it was written."""
     OVER = "over"
-    """Nothing is left to be done about it, nor was there any command yet."""
+    """The command is done; also the initial state."""
 
 
 class Event(Enum):
     """The event that ends a state."""
 
     OPEN = "open"
-    """No instance has begun with the command."""
+    """The command was not claimed before."""
     TAKEN = "taken"
-    """The command has ended, or another entry or process is responsible for it."""
+    """The command has ended, or another entry or instance is responsible for it."""
     MALFORMED = "malformed"
     """The device's protocol cannot express the command."""
     CLEAR = "clear"
-    """No answer is due."""
+    """No late answer is due."""
     FREE = "free"
     """The connection is free."""
     WON = "won"
@@ -66,14 +67,14 @@ class Event(Enum):
     ANSWERED = "answered"
     """The device has answered."""
     TIME_UP = "time up"
-    """The command has expired, or its answer has not come in time."""
+    """The command has expired, or its answer has not arrived in time."""
     LOST = "lost"
     """The connection has ended, or the service stops."""
     RESPONDED = "responded"
     """The final response is in Redis."""
 
 
-#: State → event → the next state. States without a row end the work on a command.
+#: State → event → next state. States without a row are final.
 TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
     State.RECOVERING: {
         Event.OPEN: State.HELD_BACK,
@@ -111,10 +112,10 @@ TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
 
 
 class CommandSender:
-    """Carries commands to a device on one connection.
+    """Sends commands to a device on one connection, one after another.
 
-    :ivar state: what is being done about the latest command.
-    :ivar ended: True when no more commands can be written on the connection.
+    :ivar state: state of the latest command.
+    :ivar ended: True if commands can no longer be written on the connection.
     """
 
     _log = Logger()
@@ -125,11 +126,11 @@ class CommandSender:
         self.ended = False
         self._shared = shared
         self._held: HeldCommand
-        self._late: dict[str, float] = {}  # codec → until when a late answer may come
-        self._awaited: Deferred[Any] | None = None  # what the state waits for
+        self._late: dict[str, float] = {}  # codec → time until which a late answer may arrive
+        self._awaited: Deferred[Any] | None = None  # ends the current wait
 
-    async def carry(self, held: HeldCommand) -> State:
-        """Work on a command; return KEPT, UNWRITTEN or OVER."""
+    async def send(self, held: HeldCommand) -> State:
+        """Send a command and wait for its answer; return KEPT, UNWRITTEN or OVER."""
         self._held = held
         self.state = State.RECOVERING if held.doubtful else State.HELD_BACK
         while self.state in TRANSITIONS:
@@ -138,23 +139,23 @@ class CommandSender:
         return self.state
 
     def answered(self, answer: Answer) -> None:
-        """Take what the device has sent, which may be an answer."""
+        """Process text that the device has sent, which may be an answer."""
         if self.state is State.WRITTEN and self._held.frame.codec == answer.codec:
             status = Status.REJECTED if answer.refused else Status.RESPONDED
             self._held.update = StatusUpdate(status, response=answer.text)
             self._resume()
         elif self._late.pop(answer.codec, None) is not None:
-            self._log.info("{device}: a late answer is dropped", device=self.connection.device_id)
+            self._log.info("late answer of {device} dropped", device=self.connection.device_id)
             if self.state is State.HELD_BACK and self._held.frame.codec == answer.codec:
                 self._resume()
 
     def end(self) -> None:
-        """Write nothing more, and wait for nothing: the connection has ended, or is to end."""
+        """Stop writing and waiting, because the connection has ended or will be closed."""
         self.ended = True
         if self._awaited is not None:
             self._awaited.cancel()
 
-    # The work of each state, which returns the event that ends the state.
+    # The work of each state; each method returns the event that ends the state.
 
     async def _recover(self) -> Event:
         if await self._shared.ledger.recover(self._held) is not Effect.OPEN:
@@ -164,14 +165,14 @@ class CommandSender:
 
     async def _wait_for_late_answer(self) -> Event:
         held, clock = self._held, self._shared.clock
-        if self.ended:  # while the command was recovered
+        if self.ended:  # the connection may have ended while the command was recovered
             return Event.LOST
         try:
             held.frame = self.connection.command_frame(held.command.text, held.command.codec)
         except ValueError as error:
             held.update = StatusUpdate.failed(Reason.MALFORMED, str(error))
             return Event.MALFORMED
-        while (left := self._shared.left(held)) > 0:
+        while (left := self._shared.seconds_left(held)) > 0:
             due = self._late.get(held.frame.codec, 0.0) - clock.seconds()
             if due <= 0:
                 self._late.pop(held.frame.codec, None)
@@ -180,14 +181,14 @@ class CommandSender:
                 return Event.LOST
         return Event.TIME_UP
 
-    async def _wait_for_turn(self) -> Event:
+    async def _wait_before_claim(self) -> Event:
         return await self._wait_until_free(self._shared.timing.radio_sleeps)
 
     async def _claim(self) -> Event:
-        step = await self._shared.ledger.claim(self._held)
-        return Event.WON if step is Effect.WON else Event.TAKEN
+        effect = await self._shared.ledger.claim(self._held)
+        return Event.WON if effect is Effect.WON else Event.TAKEN
 
-    async def _wait_for_turn_again(self) -> Event:
+    async def _wait_before_write(self) -> Event:
         return await self._wait_until_free(0)
 
     async def _write(self) -> Event:
@@ -217,9 +218,9 @@ class CommandSender:
     _WORK: ClassVar[Mapping[State, Callable[[CommandSender], Awaitable[Event]]]] = {
         State.RECOVERING: _recover,
         State.HELD_BACK: _wait_for_late_answer,
-        State.WAITING: _wait_for_turn,
+        State.WAITING: _wait_before_claim,
         State.CLAIMING: _claim,
-        State.CLAIMED: _wait_for_turn_again,
+        State.CLAIMED: _wait_before_write,
         State.WRITTEN: _write,
         State.ENDING: _give_response,
     }
@@ -228,8 +229,8 @@ class CommandSender:
         if self.ended:
             return Event.LOST
         free = self.connection.when_free(radio_sleeps)
-        event = await self._wait(free, self._shared.left(self._held), Event.FREE)
-        if event is Event.FREE and self._shared.left(self._held) <= 0:
+        event = await self._wait(free, self._shared.seconds_left(self._held), Event.FREE)
+        if event is Event.FREE and self._shared.seconds_left(self._held) <= 0:
             return Event.TIME_UP
         return event
 

@@ -1,4 +1,4 @@
-"""What the queues of one instance have in common."""
+"""The settings and services that the command queues of one instance share."""
 
 from __future__ import annotations
 
@@ -15,47 +15,47 @@ from tracker.settings import setting
 
 @frozen
 class Timing:
-    """The timing of commands. Each attribute is an option of the same name."""
+    """Timing of commands. Each attribute is an option of the same name."""
 
     radio_sleeps: float = setting(
         0.0,
         0,
         604_800,
-        "Seconds of silence after which a device may not listen: commands then wait for its "
-        "next frame or ping. 0: it always listens.",
+        "Seconds of silence after which a device may have switched off its radio: commands then "
+        "wait for its next frame or ping. 0: devices always listen.",
     )
     late_answer: float = setting(
         60.0,
         0,
         86_400,
-        "Seconds after a command's timeout in which its answer may still come: the next "
-        "command of the same codec waits so long.",
+        "Seconds after a command's timeout in which its answer may still arrive. The next "
+        "command in the same codec waits until then.",
     )
 
 
 @define(eq=False)
 class QueueContext:
-    """What the queues of one instance have in common."""
+    """The settings and services that the command queues of one instance share."""
 
     clock: IReactorTime
     ledger: RetryingLedger
     entries: Entries
     stream: str
-    """The stream of the instance's commands."""
+    """Name of the stream of the instance's commands."""
     timing: Timing
     answers: Distribution
-    """Seconds from a command to its answer."""
+    """Distribution of the seconds from a command to its answer."""
     fetch: Callable[[str], None]
-    """Requests the commands that wait for a device, since it is connected here."""
+    """Requests the commands that wait for a device that is connected here."""
     release: Callable[[HeldCommand], None]
     """Called with each command that a queue has finished."""
     unused: Callable[[str], None]
-    """Called with the device of a queue that has neither a connection nor a command."""
+    """Called with the device id of a queue that has neither a connection nor a command."""
     stuck: Callable[[str], None]
-    """Called with the device of a queue that has failed: its commands stay in Redis."""
+    """Called with the device id of a queue that has failed: its commands stay in Redis."""
     stopping: bool = False
-    """True: commands are not written any longer, but passed on."""
+    """True during a stop: commands are passed on instead of written."""
 
-    def left(self, held: HeldCommand) -> float:
+    def seconds_left(self, held: HeldCommand) -> float:
         """Return the seconds until a command expires."""
         return (held.command.expires_at - self.ledger.now) / 1000

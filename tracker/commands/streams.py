@@ -1,4 +1,4 @@
-"""The streams in which commands stand: of instances, and of devices that commands wait for."""
+"""The streams of commands: one for each instance, and one for each device with waiting commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 from tracker.redis.scan import scan
 
-#: Entries that are read at once.
+#: Entries of one read.
 _PAGE: Final = 100
 
 
@@ -46,7 +46,10 @@ async def raw_outbound_streams(redis: RedisConnection) -> AsyncIterator[bytes]:
 
 
 async def remove_empty_outbound(redis: RedisConnection, instance_id: str) -> bool:
-    """Remove the stream of an instance that is gone, with its group, if it is empty."""
+    """Remove the empty stream of an instance that is gone, with its group.
+
+    :return: True if it was removed; False if it has entries or the instance is alive.
+    """
     removed = await REMOVE_EMPTY.run(redis, [outbound(instance_id), heartbeat(instance_id)])
     return bool(removed)
 
@@ -68,17 +71,17 @@ async def raw_waiting_devices(redis: RedisConnection) -> AsyncIterator[bytes]:
 
 
 async def unlist_waiting(redis: RedisConnection, device: bytes) -> bool:
-    """Remove a member that is not a device id from the set of devices with waiting commands.
+    """Remove a malformed member from the set of devices with waiting commands.
 
-    A stream of that name is not touched.
+    A stream of that name is not removed.
 
-    :return: True if it was in the set.
+    :return: True if the set contained the member.
     """
     return bool(await redis.execute("SREM", WAITING, device))
 
 
 async def review_waiting(redis: RedisConnection, device_id: str) -> tuple[int, list[Delivered]]:
-    """Move the commands that wait for a device to its instance, if it is connected after all.
+    """Move the waiting commands of a device to its instance, if the device is connected.
 
     :return: the number of commands that were moved, and the first of those that still wait.
     """

@@ -194,12 +194,14 @@ class Operations:
         command = self._command(**facts)
         if offline not in (None, "wait", "fail"):
             raise BadArgument("offline must be wait or fail")
-        step, instance_id = await self._from_redis(self._ledger.submit(command, offline != "fail"))
+        effect, instance_id = await self._from_redis(
+            self._ledger.submit(command, offline != "fail")
+        )
         if wait:
             return await self._wait_for_final_status(command)
-        if step in (Effect.FINISHED, Effect.KNOWN):
+        if effect in (Effect.FINISHED, Effect.KNOWN):
             return await self.command_status(command.command_id, command.device_id)
-        status = QUEUED if step is Effect.MOVED else WAITING
+        status = QUEUED if effect is Effect.MOVED else WAITING
         return {
             "command_id": command.command_id,
             "instance_id": instance_id or None,

@@ -70,7 +70,7 @@ class Drain:
         """Close a connection when nothing is under way on it, or soon after all the same."""
         await deferLater(self._clock, delay)
         end = self._clock.seconds() + GRACE
-        while self._delivery.load(connection.device_id or "")[1] and self._clock.seconds() < end:
+        while self._delivery.backlog(connection.device_id or "")[1] and self._clock.seconds() < end:
             await deferLater(self._clock, _CHECK_INTERVAL)
         connection.retire()
         await self._closed_by(connection, end)

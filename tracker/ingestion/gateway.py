@@ -164,8 +164,8 @@ class Gateway(Service):
         if admission is Admission.SERVED:
             self._limiter.logged_in(connection)
             older, self._by_device[device_id] = self._by_device.get(device_id), connection
-            self._registration.entered(device_id, self.vendor)
-            self._delivery.arrived(connection, device_id)
+            self._registration.register(device_id, self.vendor)
+            self._delivery.connected(connection, device_id)
             if device_id in self._watchers:
                 self._watchers[device_id](Traffic.CONNECTED, connection.peer.encode())
                 connection.observe(self._watchers[device_id])
@@ -262,8 +262,8 @@ class Gateway(Service):
         device_id = connection.device_id
         if device_id is not None and self._by_device.get(device_id) is connection:
             del self._by_device[device_id]
-            self._registration.left(device_id)
-            self._delivery.departed(connection, device_id)
+            self._registration.unregister(device_id)
+            self._delivery.disconnected(connection, device_id)
             if device_id in self._watchers:
                 self._watchers[device_id](Traffic.DISCONNECTED, connection.peer.encode())
         if self._all_closed is not None and not self._connections and not self._all_closed.called:

@@ -95,7 +95,7 @@ class Instance(Service):
 
     def commands(self, device_id: str) -> tuple[int, bool]:
         """See IInstance."""
-        return self._delivery.load(device_id)
+        return self._delivery.backlog(device_id)
 
     def holds_command(self, command_id: str) -> bool:
         """See IInstance."""

@@ -112,7 +112,7 @@ def ingest_role(
             gateway.moved(device_id, owner)
 
     def begun() -> None:
-        connections.disown()
+        connections.unregister_leftovers()
         delivery.begin()
 
     connections = DeviceRegistration(reactor, redis, instance_id, moved)
@@ -123,7 +123,7 @@ def ingest_role(
         instance_id,
         timing=commands.timing,
         waits=commands.wait,
-        fetch=connections.repeat,
+        fetch=connections.register_again,
         condition=health.condition("commands"),
         watchdog=health.watchdog("commands' loop", DELIVERY_TIMEOUT),
     )

@@ -150,7 +150,7 @@ class OrphanSweeper:
         while goes_on() and (entries := await outbound_entries(self._redis, stream, first)):
             for entry in entries:
                 key = f"{shown(stream)} {entry.id}"
-                if await self._safely(key, self._see_to(ledger, entry, swept)) is Effect.LIVES:
+                if await self._safely(key, self._see_to(ledger, entry, swept)) is Effect.ALIVE:
                     return
             following = behind(entries[-1].id)
             if following is None:

@@ -188,7 +188,7 @@ class Instance:
 
     def _fetch(self, device_id: str) -> None:
         self.fetched.append(device_id)
-        self.registration.repeat(device_id)
+        self.registration.register_again(device_id)
 
 
 class Instances:

@@ -186,7 +186,7 @@ class Instance:
             name,
             timing=Timing(late_answer=LATE),
             waits=True,
-            fetch=self.registration.repeat,
+            fetch=self.registration.register_again,
             condition=Condition(),
         )
 
@@ -195,7 +195,7 @@ class Instance:
         self.world.redis.client.set(heartbeat(self.name), "{}")
         self.registration.startService()
         self.delivery.startService()
-        self.registration.disown()
+        self.registration.unregister_leftovers()
         self.delivery.begin()
 
     def login(self, device: Device) -> None:
@@ -204,8 +204,8 @@ class Instance:
         device.connection = connection
         self.connections.add(connection)
         assert connection.device_id is not None
-        self.registration.entered(connection.device_id)
-        self.delivery.arrived(connection, connection.device_id)
+        self.registration.register(connection.device_id)
+        self.delivery.connected(connection, connection.device_id)
         if older is not None and older.instance is self:
             older.close()  # as the gateway does; elsewhere it lives on, half dead
 
@@ -213,8 +213,8 @@ class Instance:
         self.connections.discard(connection)
         assert connection.device_id is not None
         if not any(one.device is connection.device for one in self.connections):
-            self.registration.left(connection.device_id)
-        self.delivery.departed(connection, connection.device_id)
+            self.registration.unregister(connection.device_id)
+        self.delivery.disconnected(connection, connection.device_id)
 
     def _moved(self, device_id: str, owner: str) -> None:
         for connection in list(self.connections):

@@ -47,13 +47,13 @@ async def test_a_command_is_written_and_answered(
     one.send("c1", text="getinfo", codec="14")
     await one.has_written(device, "getinfo")
     await one.until(lambda: said(redis) == [("c1", "delivered", "")], "said")
-    assert one.delivery.load(DEVICE) == (0, True)
+    assert one.delivery.backlog(DEVICE) == (0, True)
     assert record_of(redis).startswith("delivered ")
     assert redis.client.xlen(STREAM) == 1  # it is responsible until there is an answer
     one.clock.advance(3)
     device.say("INI:2026/1/1", codec="14", refused=refused)
     await is_told(one, redis, {"c1": status})
-    assert one.delivery.load(DEVICE) == (0, False)
+    assert one.delivery.backlog(DEVICE) == (0, False)
     assert one.delivery.responses == {("delivered", ""): 1, (status, ""): 1}
     assert one.delivery.answers.sum == pytest.approx(3)
     delivered, final = responses(redis)["c1"]

@@ -33,12 +33,12 @@ class Instance:
 
     def enter(self, *devices: str) -> None:
         for device_id in devices:
-            self.registration.entered(device_id)
+            self.registration.register(device_id)
         self.clock.advance(0)
 
     def leave(self, *devices: str) -> None:
         for device_id in devices:
-            self.registration.left(device_id)
+            self.registration.unregister(device_id)
         self.clock.advance(0)
 
 
@@ -70,10 +70,10 @@ async def test_devices_are_entered_and_taken_out(one: Instance, redis: RedisServ
 async def test_what_changes_in_one_turn_is_told_as_it_is_in_the_end(
     one: Instance, redis: RedisServer
 ) -> None:
-    one.registration.entered("a")
-    one.registration.left("a")
-    one.registration.left("b")
-    one.registration.entered("b")
+    one.registration.register("a")
+    one.registration.unregister("a")
+    one.registration.unregister("b")
+    one.registration.register("b")
     one.clock.advance(0)
     await until(lambda: registered(redis) == {"b": "one"}, "told")
 
@@ -199,10 +199,10 @@ async def test_a_stop_takes_out_what_points_here_and_nothing_else(
     await until(lambda: len(registered(redis)) == 3, "entered")
     two.enter("b")
     await until(lambda: registered(redis)["b"] == "two", "moved")
-    one.registration.left("c")  # and is not told yet
+    one.registration.unregister("c")  # and is not told yet
     await one.registration.stopService()
     assert registered(redis) == {"b": "two"}
-    one.registration.entered("d")
+    one.registration.register("d")
     one.clock.advance(60)
     assert registered(redis) == {"b": "two"}
 
@@ -253,7 +253,7 @@ async def test_what_an_earlier_process_has_left_is_removed_and_nothing_else(
     redis.client.sadd("commands:waiting", "left 1")
     one.enter("a", "d")  # the one has come back, the other is new
     await until(lambda: registered(redis).get("d") == "one", "entered")
-    await one.registration.disown()
+    await one.registration.unregister_leftovers()
 
     def disowned() -> bool:
         one.clock.advance(0)
@@ -307,10 +307,10 @@ async def test_a_device_that_logs_in_during_the_scan_stays(
             one.enter(*back)  # also tells what was found before
         else:
             for device_id in back:
-                one.registration.entered(device_id)
+                one.registration.register(device_id)
 
     scanned.happens[when, page] = come_back
-    await one.registration.disown()
+    await one.registration.unregister_leftovers()
     assert scanned.pages > 2
 
     def disowned() -> bool:
@@ -336,7 +336,7 @@ async def test_a_device_that_comes_and_goes_during_the_scan_is_removed(
         one.leave("a")
 
     scanned.happens["after", 0] = come_and_go
-    await one.registration.disown()
+    await one.registration.unregister_leftovers()
     one.clock.advance(0)
     await until(lambda: registered(redis) == {}, "removed")
 
@@ -348,7 +348,7 @@ async def test_what_is_left_stays_while_redis_is_away(
     leave(redis, "one", "a")
     redis.kill()
     await until(lambda: not connected.connection.connected, "gone")
-    await one.registration.disown()
+    await one.registration.unregister_leftovers()
     redis.start()
     await connected.usable()
     assert registered(redis) == {"a": "one"}
@@ -358,7 +358,7 @@ async def test_what_is_left_stays_while_redis_is_away(
 async def test_after_a_stop_nothing_is_removed(one: Instance, redis: RedisServer) -> None:
     leave(redis, "one", "a")
     await one.registration.stopService()
-    await one.registration.disown()
+    await one.registration.unregister_leftovers()
     one.clock.advance(MIN_RETRY_DELAY)
     assert registered(redis) == {"a": "one"}
 
@@ -376,8 +376,8 @@ async def test_what_waits_for_a_device_that_is_here_is_brought_here(
         redis.client.xadd(f"commands:waiting:{device_id}", {"payload": device_id})
         redis.client.sadd("commands:waiting", device_id)
     for device_id in ("a", "b"):  # and that one is not here
-        one.registration.repeat(device_id)
-        two.registration.repeat(device_id)
+        one.registration.register_again(device_id)
+        two.registration.register_again(device_id)
     for instance in (one, two):
         instance.clock.advance(0)
     await until(lambda: redis.client.exists("commands:outbound:one"), "brought")
@@ -394,8 +394,8 @@ async def test_a_repetition_in_the_turn_in_which_a_device_leaves_says_that_it_ha
 ) -> None:
     one.enter("a")
     await until(lambda: registered(redis) == {"a": "one"}, "entered")
-    one.registration.repeat("a")
-    one.registration.left("a")
+    one.registration.register_again("a")
+    one.registration.unregister("a")
     one.clock.advance(0)
     await until(lambda: registered(redis) == {}, "left")
 
@@ -405,6 +405,6 @@ async def test_after_a_stop_nothing_is_repeated(one: Instance, redis: RedisServe
     one.enter("a")
     await until(lambda: registered(redis) == {"a": "one"}, "entered")
     await one.registration.stopService()
-    one.registration.repeat("a")
+    one.registration.register_again("a")
     one.clock.advance(MIN_RETRY_DELAY)
     assert registered(redis) == {}

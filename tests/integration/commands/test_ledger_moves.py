@@ -188,7 +188,7 @@ async def test_an_instance_that_lives_after_all_keeps_what_it_has(
     live(redis, "one")
     before = snapshot(redis)
     taking_over = CommandLedger(clock, connected.connection, "janitor", dead="one")
-    assert await act(taking_over, entry, command) is Effect.LIVES
+    assert await act(taking_over, entry, command) is Effect.ALIVE
     assert snapshot(redis) == before
     redis.client.delete("instance:heartbeat:one")
-    assert await act(taking_over, entry, command) is not Effect.LIVES
+    assert await act(taking_over, entry, command) is not Effect.ALIVE

@@ -41,7 +41,7 @@ from tracker.log.entries import Delivered
 
 async def delivered(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
     await ledger.delivered(entry, command)
-    return Effect.SAID
+    return Effect.RECORDED
 
 
 async def submit(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
@@ -85,7 +85,7 @@ async def test_out_of_memory_a_step_is_refused_as_a_whole(
     assert step in {
         Effect.WON,
         Effect.OVER,
-        Effect.SAID,
+        Effect.RECORDED,
         Effect.FINISHED,
         Effect.MOVED,
         Effect.WAITS,

@@ -29,7 +29,7 @@ from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tests.system.commands import device_registry, fields, responses, statuses
 from tracker.commands import scripts
-from tracker.commands.deviceregistry import state
+from tracker.commands.deviceregistry import update_registry
 from tracker.commands.streams import review_waiting, waiting_devices
 from tracker.errors import Refused, Unavailable
 from tracker.janitor.orphans import OrphanSweeper, Swept
@@ -67,7 +67,7 @@ async def test_what_waits_follows_its_device_in_order(
         wait(redis, command_id)
     wait(redis, "d1", OTHER)
     before = raw(redis, waiting())
-    await state(connected.connection, "one", {DEVICE: True})
+    await update_registry(connected.connection, "one", {DEVICE: True})
     assert device_registry(redis) == {DEVICE: "one"}
     assert raw(redis, ONE) == before
     assert command_ids(redis, ONE) == ids
@@ -75,8 +75,8 @@ async def test_what_waits_follows_its_device_in_order(
     assert redis.client.smembers(WAITING) == [OTHER.encode()]
     assert command_ids(redis, waiting(OTHER)) == ["d1"]
     # Said once more, or by the next one: there is nothing to follow any more.
-    await state(connected.connection, "one", {DEVICE: True})
-    await state(connected.connection, "two", {DEVICE: True})
+    await update_registry(connected.connection, "one", {DEVICE: True})
+    await update_registry(connected.connection, "two", {DEVICE: True})
     assert raw(redis, ONE) == before
     assert not redis.client.exists(outbound("two"))
 
@@ -88,7 +88,7 @@ async def test_what_waits_does_not_follow_a_device_that_leaves(
     connect(redis, "one", DEVICE, OTHER)
     wait(redis, "c1")
     wait(redis, "d1", OTHER)
-    await state(connected.connection, "one", {DEVICE: False, OTHER: True})
+    await update_registry(connected.connection, "one", {DEVICE: False, OTHER: True})
     assert device_registry(redis) == {OTHER: "one"}
     assert command_ids(redis, waiting()) == ["c1"]
     assert command_ids(redis, ONE) == ["d1"]
@@ -101,7 +101,7 @@ async def test_many_devices_come_at_once(connected: Connected, redis: RedisServe
         if number % 3 == 0:
             wait(redis, f"{device_id}-a", device_id)
             wait(redis, f"{device_id}-b", device_id)
-    await state(connected.connection, "one", dict.fromkeys(devices, True))
+    await update_registry(connected.connection, "one", dict.fromkeys(devices, True))
     expected = [f"{device_id}-{which}" for device_id in devices[::3] for which in "ab"]
     assert command_ids(redis, ONE) == expected
     assert nobody_waits(redis)
@@ -116,10 +116,10 @@ async def test_out_of_memory_a_device_is_registered_with_all_that_waits_or_not(
     before = snapshot(redis)
     redis.client.config_set("maxmemory", 1)
     with pytest.raises(Refused, match="OOM"):
-        await state(connected.connection, "one", {DEVICE: True})
+        await update_registry(connected.connection, "one", {DEVICE: True})
     assert snapshot(redis) == before
     redis.client.config_set("maxmemory", 0)
-    await state(connected.connection, "one", {DEVICE: True})
+    await update_registry(connected.connection, "one", {DEVICE: True})
     assert command_ids(redis, ONE) == ["c1"]
 
 

@@ -163,14 +163,14 @@ class Registered:
 async def test_vendors_are_in_step_with_the_registry(asking: Asking, connected: Connected) -> None:
     one, two = Registered(asking, "one"), Registered(asking, "two")
     for device_id, vendor in (("a", "x"), ("b", "y"), ("c", "x"), ("d", "y")):
-        one.registration.entered(device_id, vendor)
+        one.registration.register(device_id, vendor)
     await one.changed(a=("one", "x"), b=("one", "y"), c=("one", "x"), d=("one", "y"))
-    one.registration.left("b")
+    one.registration.unregister("b")
     await one.changed(a=("one", "x"), c=("one", "x"), d=("one", "y"))
     # One that has moved, and speaks another protocol there, is not touched by the older place.
-    two.registration.entered("a", "z")
+    two.registration.register("a", "z")
     await two.changed(a=("two", "z"), c=("one", "x"), d=("one", "y"))
-    one.registration.left("a")
+    one.registration.unregister("a")
     await one.changed(a=("two", "z"), c=("one", "x"), d=("one", "y"))
     # The sweep of a janitor that finds it gone.
     assert await sweep(connected.connection, "two", ["a", "c"]) == 1
@@ -183,7 +183,7 @@ async def test_vendors_are_in_step_with_the_registry(asking: Asking, connected: 
 @ensureDeferred
 async def test_after_a_flush_vendors_are_there_again(asking: Asking) -> None:
     one = Registered(asking, "one")
-    one.registration.entered("a", "x")
+    one.registration.register("a", "x")
     await one.changed(a=("one", "x"))
     asking.redis.client.flushall()
     one.clock.advance(INTERVAL)
@@ -196,6 +196,6 @@ async def test_after_a_flush_vendors_are_there_again(asking: Asking) -> None:
 async def test_what_a_process_before_has_left_goes_with_its_vendors(asking: Asking) -> None:
     register(asking.redis, {"a": ("one", "x"), "b": ("two", "y")})
     one = Registered(asking, "one")
-    await one.registration.disown()
+    await one.registration.unregister_leftovers()
     await one.changed(b=("two", "y"))
     await one.registration.stopService()

@@ -86,7 +86,7 @@ class FakeLedger:
         return await self._take("recover", command.command_id, step)
 
     async def delivered(self, entry: Delivered, command: Command) -> None:
-        await self._take("delivered", command.command_id, Effect.SAID)
+        await self._take("delivered", command.command_id, Effect.RECORDED)
 
     async def finish(
         self, entry: Delivered, command: Command, update: StatusUpdate, written: bool = False
@@ -110,10 +110,10 @@ class FakeLedger:
         return await self._take(name, command.command_id, Effect.WAITS)
 
     async def drop(self, entry: Delivered) -> None:
-        await self._take("drop", entry.id, Effect.SAID)
+        await self._take("drop", entry.id, Effect.RECORDED)
 
     async def entry(self, stream: str, entry_id: str) -> Delivered:
-        await self._take("entry", entry_id, Effect.SAID)
+        await self._take("entry", entry_id, Effect.RECORDED)
         return self.stream.get(entry_id, Delivered(stream, entry_id, None))
 
     async def _take(self, name: str, about: str, success: Effect) -> Effect:
@@ -234,14 +234,14 @@ class Delivering:
     def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
         """A device logs in, or logs in again."""
         connection = Device(cast(IGateway, self), device_id, busy=busy)
-        self.delivery.arrived(connection, device_id)
+        self.delivery.connected(connection, device_id)
         return connection
 
     def answered(self, connection: IConnection, answer: Answer) -> None:
         self.delivery.answered(connection, answer)
 
     def closed(self, connection: IConnection) -> None:
-        self.delivery.departed(connection, connection.device_id or "")
+        self.delivery.disconnected(connection, connection.device_id or "")
 
     def send(self, command_id: str, device_id: str = DEVICE, /, **fields: Any) -> Delivered:
         """Append a command to the stream; return its entry."""
@@ -284,8 +284,8 @@ class Delivering:
         self.ledger.stream[entry.id] = entry
         return entry
 
-    def load(self, device_id: str = DEVICE) -> tuple[int, bool]:
-        return self.delivery.load(device_id)
+    def backlog(self, device_id: str = DEVICE) -> tuple[int, bool]:
+        return self.delivery.backlog(device_id)
 
     @property
     def ended(self) -> dict[str, str]:

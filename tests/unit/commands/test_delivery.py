@@ -166,7 +166,7 @@ def test_step_is_repeated_until_redis_takes_it(step: str, one: Delivering) -> No
     one.send("c1", timeout=1000)
     for _ in range(3):
         one.clock.advance(MAX_RETRY_DELAY)
-        if device.written and one.load()[1]:
+        if device.written and one.backlog()[1]:
             device.say("an answer")
     one.clock.pump([MAX_RETRY_DELAY] * 3)
     assert one.ended == {"c1": "responded"}
@@ -186,7 +186,7 @@ def test_queue_that_fails_is_reported_and_others_go_on(one: Delivering) -> None:
     assert other.written == ["d1"]
     one.send("c2")
     assert device.written == []
-    assert one.load() == (2, False)
+    assert one.backlog() == (2, False)
     one.reader.errors.append(Unavailable("connection lost"))
     one.send("d2", OTHER)
     one.clock.advance(MIN_RETRY_DELAY)

@@ -21,7 +21,7 @@ def test_commands_are_written_in_order_one_at_a_time(one: Delivering) -> None:
     one.send("d1", OTHER)
     assert other.written == ["d1"]  # devices do not wait for each other
     for number in range(1, 6):
-        assert one.load() == (5 - number, True)
+        assert one.backlog() == (5 - number, True)
         assert device.written == ids[:number]
         device.say(f"answer {number}")
     other.say("another answer")
@@ -114,7 +114,7 @@ def test_command_expires_while_its_device_is_busy(one: Delivering) -> None:
     one.send("c1", expires_in=60)
     one.send("c2", expires_in=600)
     one.clock.advance(55)
-    assert one.load() == (2, False)
+    assert one.backlog() == (2, False)
     one.clock.advance(10)
     assert one.ended == {"c1": "expired"}
     device.free()
@@ -132,7 +132,7 @@ def test_commands_expire_behind_one_whose_answer_is_awaited(one: Delivering) -> 
     assert one.ended == {"past": "expired"}
     one.clock.advance(30)
     assert one.ended == {"past": "expired", "shorter": "expired"}
-    assert one.load() == (2, True)
+    assert one.backlog() == (2, True)
     one.clock.advance(30)
     assert one.ended["short"] == "expired"
     device.say("an answer")
@@ -171,7 +171,7 @@ def test_command_of_a_former_process_expires_only_if_that_has_not_begun_with_it(
     assert device.written == ["c1"]
     one.clock.advance(31)
     assert one.ended == {"open": "expired"}
-    assert one.load() == (0, True)
+    assert one.backlog() == (0, True)
 
 
 def test_command_of_a_former_process_is_recovered_before_anything_else() -> None:
@@ -205,7 +205,7 @@ def test_many_commands_for_one_device_leave_room_for_those_of_others(
     one.send("other", OTHER)
     assert other.written == ["other"]
     other.say("an answer")
-    assert one.load() == (10, False)
+    assert one.backlog() == (10, False)
     assert one.delivery.entries.held == 2
     assert one.delivery.held == 10
     device.free()
@@ -230,7 +230,7 @@ def test_command_that_comes_while_others_are_read_again_stays_behind_them(
     gate = one.ledger.close("entry")
     device.say("an answer")
     device.say("an answer")
-    assert one.load() == (3, False)
+    assert one.backlog() == (3, False)
     one.send("late")
     gate.callback(None)
     for _ in range(4):
@@ -287,7 +287,7 @@ def test_no_more_are_behind_than_there_is_room_for(
         one.send(command_id)
     # One is written, two are queued, three are behind; the others stay in Redis.
     assert one.delivery.held == 6
-    assert one.load() == (5, True)
+    assert one.backlog() == (5, True)
     for _ in ids:
         device.say("an answer")
     assert device.written == ids

@@ -39,9 +39,9 @@ def test_devices_are_registered_at_once_when_an_outage_ends(
     clock: Clock, redis: FakeRedis, registration: DeviceRegistration
 ) -> None:
     redis.connected = False
-    registration.entered("a")
+    registration.register("a")
     clock.pump([1.0] * 60)
-    registration.entered("b")
+    registration.register("b")
     redis.return_()
     assert sent(redis) == ["a", "b"]
     clock.advance(MAX_RETRY_DELAY)
@@ -53,7 +53,7 @@ def test_devices_are_registered_again_when_a_call_has_failed(
 ) -> None:
     assert redis.answers is not None
     redis.answers["EVALSHA"] = Unavailable("lost")
-    registration.entered("a")
+    registration.register("a")
     clock.advance(0)
     assert sent(redis) == ["a"]
     del redis.answers["EVALSHA"]
@@ -65,7 +65,7 @@ def test_nothing_is_registered_after_a_stop_in_an_outage(
     clock: Clock, redis: FakeRedis, registration: DeviceRegistration
 ) -> None:
     redis.connected = False
-    registration.entered("a")
+    registration.register("a")
     clock.advance(1)
     registration.stopService()
     redis.return_()

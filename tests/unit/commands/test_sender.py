@@ -49,13 +49,13 @@ def test_command_is_written_and_answered(refused: bool, status: str, one: Delive
     device = one.login()
     one.send("c1", payload="getinfo", codec="14")
     assert device.written == ["getinfo"]
-    assert one.load() == (0, True)
+    assert one.backlog() == (0, True)
     one.clock.advance(3)
     device.say("INI:2026/1/1", codec="14", refused=refused)
     assert one.ended == {"c1": status}
     assert one.ledger.texts == {"c1": "INI:2026/1/1"}
     assert one.ledger.steps == [("claim", "c1"), ("delivered", "c1"), ("finish", "c1")]
-    assert one.load() == (0, False)
+    assert one.backlog() == (0, False)
     assert one.delivery.held == 0
     assert one.delivery.answers.sum == pytest.approx(3)
 
@@ -64,7 +64,7 @@ def test_silent_device_has_its_timeout(one: Delivering) -> None:
     device = one.login()
     one.send("c1", timeout=10)
     one.clock.advance(9.9)
-    assert one.load() == (0, True)
+    assert one.backlog() == (0, True)
     one.clock.advance(0.2)
     assert one.ended == {"c1": "failed/timeout"}
     assert device.written == ["c1"]
@@ -97,7 +97,7 @@ def test_response_waits_until_redis_knows_that_the_command_was_written(one: Deli
     one.send("c1")
     device.say("an answer")
     assert one.ended == {}
-    assert one.load() == (1, False)
+    assert one.backlog() == (1, False)
     gate.callback(None)
     assert one.ended == {"c1": "responded"}
 
@@ -203,7 +203,7 @@ def test_late_answer_is_not_taken_for_the_answer_to_the_next_command(one: Delive
     device = timed_out(one)
     one.send("c2")
     one.clock.advance(30)
-    assert one.load() == (1, False)
+    assert one.backlog() == (1, False)
     assert device.written == ["c1"]
     device.say("the answer to c1")
     assert device.written == ["c1", "c2"]
@@ -247,7 +247,7 @@ def test_command_of_another_codec_is_not_held_back(one: Delivering) -> None:
     one.send("c3")
     assert device.written == ["c1", "c2"]
     device.say("the answer to c1")
-    assert one.load()[1]
+    assert one.backlog()[1]
     device.say("the answer to c2", codec="14")
     assert device.written == ["c1", "c2", "c3"]
     device.say("another one, of the wrong codec", codec="14")
@@ -263,7 +263,7 @@ def test_command_that_is_held_back_may_expire_or_be_passed_on(one: Delivering) -
     one.send("c3")
     one.clock.advance(40)
     assert one.ended["c2"] == "expired"
-    assert one.load() == (1, False)
+    assert one.backlog() == (1, False)
     device.close()
     assert one.ledger.taken("offer") == ["c3"]
     assert device.written == ["c1"]
