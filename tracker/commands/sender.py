@@ -3,7 +3,7 @@
 :data:`TRANSITIONS` defines the states of a command. A command is written when the connection is
 free and no answer to an earlier command is due. An answer does not identify its command.
 Therefore, after a timeout, the next command in the same codec is held back until the late answer
-has arrived or is no longer expected. Only an answer in the command's own codec counts as its
+has arrived or its deadline has passed. Only an answer in the same codec counts as the command's
 answer.
 """
 

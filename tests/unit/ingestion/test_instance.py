@@ -93,7 +93,7 @@ class Delivery:
     loads: dict[str, tuple[int, bool]] = field(factory=dict)
     commands: set[str] = field(factory=set)
 
-    def load(self, device_id: str) -> tuple[int, bool]:
+    def backlog(self, device_id: str) -> tuple[int, bool]:
         return self.loads.get(device_id, (0, False))
 
     @property
