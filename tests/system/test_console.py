@@ -218,7 +218,9 @@ def test_standalone_serves_devices_with_its_console_or_without(tmp_path: Path, t
                 except OSError:
                     pass
                 daemon.start()
-            assert f"no console: cannot listen on --console {DEFAULT_CONSOLE}" in daemon.text
+            assert (
+                f"console not started: cannot listen on --console {DEFAULT_CONSOLE}" in daemon.text
+            )
         else:
             daemon.start()
             assert get(other, "/")[0] == 200

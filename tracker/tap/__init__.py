@@ -1,4 +1,4 @@
-"""``twistd tracker ROLE``: options, and the service that they describe."""
+"""``twistd tracker ROLE``: its options, and the service that they describe."""
 
 from tracker.tap.command import Options, makeService
 from tracker.tap.role import installed_vendors

@@ -18,30 +18,29 @@ from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
-from tracker.tap.role import REDIS, RoleOptions, loopback_endpoint, reachable
+from tracker.tap.role import CONTROL_CLIENT, REDIS, RoleOptions, checked_address, loopback_endpoint
 
 
 class BridgeOptions(RoleOptions):
-    """Commands from Directus, and what becomes of them back to it."""
+    """Options of the bridge to Directus."""
 
     longdesc = (
-        "Sends the commands of a Directus to devices, tells it what becomes of them, and keeps "
-        "the list of its devices up to date in Redis."
+        "Sends the commands written in Directus to devices, reports the status of each one to "
+        "Directus, and copies the list of allowed devices from Directus to Redis."
     )
     optParameters: ClassVar[list[Any]] = [
         REDIS,
-        ("directus", None, None, "Where Directus is, as http://127.0.0.1:8055. [DIRECTUS_URL]"),
-        ("token-file", None, None, "A file with the static token of the bridge's user there. "
-         "[DIRECTUS_TOKEN_FILE, or the token itself in DIRECTUS_TOKEN]"),
-        ("webhook", None, config.DEFAULT_WEBHOOK, "Where Directus' Flows post to (loopback unless "
-         "it names an interface); or none."),
-        ("secret-file", None, None, "A file with the secret that they send along. "
-         "[TRACKER_WEBHOOK_SECRET_FILE, or the secret itself in TRACKER_WEBHOOK_SECRET]"),
-        ("consumer", None, None, "This bridge's name in the group directus, the same after a "
-         "restart. [CONSUMER_NAME, else the host's name and -1]"),
-        ("control-key", None, None, "The bridge's private key for control ports with TLS."),
-        ("control-cert", None, None, "Its certificate."),
-        ("control-ca", None, None, "The authority of the instances' certificates."),
+        ("directus", None, None, "URL of Directus, such as http://127.0.0.1:8055. "
+         "[default: DIRECTUS_URL; required]"),
+        ("token-file", None, None, "File with the static token of the bridge's user in Directus. "
+         "[default: DIRECTUS_TOKEN_FILE, or the token in DIRECTUS_TOKEN]"),
+        ("webhook", None, config.DEFAULT_WEBHOOK, "Endpoint that receives the posts of Directus' "
+         "Flows, on loopback unless it names an interface; or none."),
+        ("secret-file", None, None, "File with the secret that the Flows send. [default: "
+         "TRACKER_WEBHOOK_SECRET_FILE, or the secret in TRACKER_WEBHOOK_SECRET]"),
+        ("consumer", None, None, "Name of this bridge in the consumer group directus; it must be "
+         "the same after a restart. [default: CONSUMER_NAME, or the host name and -1]"),
+        *CONTROL_CLIENT,
         *((name, None, default, text) for name, default, text in options_of(BridgePace)),
     ]  # fmt: skip
 
@@ -51,7 +50,7 @@ class BridgeOptions(RoleOptions):
         """See RoleOptions."""
         url = self["directus"] or os.environ.get("DIRECTUS_URL")
         if not url:
-            raise ConfigError("--directus is required, as --directus http://127.0.0.1:8055")
+            raise ConfigError("--directus is required, such as --directus http://127.0.0.1:8055.")
         token = config.secret("--token-file", self["token-file"], os.environ, "DIRECTUS_TOKEN")
         try:
             directus = Directus(checked_url(url), checked_token(token))
@@ -59,7 +58,7 @@ class BridgeOptions(RoleOptions):
             raise ConfigError(f"--directus: {error}") from None
         return bridge_role(
             reactor,
-            reachable(redis_address(self["redis"], os.environ), reactor),
+            checked_address(redis_address(self["redis"], os.environ), reactor),
             directus,
             hook=self._hook(reactor),
             name=config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),

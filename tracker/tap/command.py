@@ -1,4 +1,4 @@
-"""The command: its roles, and the process that runs the one that was asked for."""
+"""The command ``twistd tracker``: its roles, and the process that runs one of them."""
 
 from __future__ import annotations
 
@@ -43,12 +43,12 @@ class Options(usage.Options):
     subCommands: ClassVar[list[Any]] = [
         (role, None, _options(role), summary)
         for role, summary in (
-            ("ingest", "Serve devices; records go to Redis streams."),
-            ("process", "Move positions from the streams into the database."),
-            ("janitor", "Trim streams, never past what is not read."),
-            ("bridge", "Commands from Directus, and their fate back to it."),
-            ("console", "A page that shows what happens, and sends commands."),
-            ("standalone", "All in one, with its own Redis and SQLite."),
+            ("ingest", "Serves devices, and appends their records to Redis streams."),
+            ("process", "Stores positions from the streams in the database."),
+            ("janitor", "Trims streams, and cleans up after instances that are gone."),
+            ("bridge", "Sends commands written in Directus and reports their results."),
+            ("console", "Serves a web page that shows lag, instances and devices."),
+            ("standalone", "Runs all roles in one process, with its own Redis and SQLite."),
         )
     ]
 
@@ -58,23 +58,23 @@ class Options(usage.Options):
         raise SystemExit(0)
 
     def parseOptions(self, options: Any = None) -> None:
-        """Parse; a mistake ends the process with one line instead of all the help there is."""
+        """Parse the command line; on an error, exit with one line instead of the whole help."""
         try:
             super().parseOptions(options)
         except usage.UsageError as error:
             unknown = str(error).removeprefix("Unknown command: ")
             if unknown != str(error):
-                error = usage.UsageError(f"unknown role {unknown!r}: use {_roles()}")
+                error = usage.UsageError(f"unknown role {unknown!r}. Use {_roles()}.")
             raise SystemExit(f"twistd tracker: {error}") from None
 
     def postOptions(self) -> None:
-        """Insist on a role."""
+        """Require a role."""
         if self.subCommand is None:
-            raise usage.UsageError(f"say which role to run: {_roles()}")
+            raise usage.UsageError(f"no role given. Use {_roles()}.")
 
 
 def makeService(options: Options) -> IService:
-    """Build the process that the options describe; nothing is opened before it starts."""
+    """Return the process that the options describe. It opens nothing before it starts."""
     from twisted.internet import reactor as installed
 
     reactor = cast(Reactor, installed)
@@ -85,7 +85,7 @@ def makeService(options: Options) -> IService:
     role_options: RoleOptions = options.subOptions
     try:
         role_options.levels = role_options.log_levels()
-        role_options.levels.setServiceParent(process)  # first, so that it holds for all others
+        role_options.levels.setServiceParent(process)  # first: it applies to all other services
         LoopDelay(reactor, metrics_registry).setServiceParent(process)
         role = role_options.build(reactor, health, metrics_registry, process.abort)
         if role_options["http"]:
@@ -100,9 +100,10 @@ def makeService(options: Options) -> IService:
         raise SystemExit(f"twistd tracker {options.subCommand}: {error}") from None
     role.setServiceParent(process)
     notifier = Notifier.from_environment(os.environ)
-    Supervision(reactor, notifier, health).setServiceParent(process)  # last: all has started
+    Supervision(reactor, notifier, health).setServiceParent(process)  # last: all have started
     return process
 
 
 def _roles() -> str:
-    return ", ".join(name for name, *_ in Options.subCommands)
+    *others, last = (name for name, *_ in Options.subCommands)
+    return f"{', '.join(others)} or {last}"

@@ -1,4 +1,4 @@
-"""``twistd tracker console``, and the options of all roles that serve the console."""
+"""``twistd tracker console``, and the options of each role that serves the console."""
 
 from __future__ import annotations
 
@@ -32,27 +32,38 @@ from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
 from tracker.storage.reader import PositionReader
 from tracker.storage.sinks import open_reader
-from tracker.tap.role import REDIS, RoleOptions, endpoint_of, installed_vendors, reachable
+from tracker.tap.role import (
+    CONTROL_CLIENT,
+    REDIS,
+    RoleOptions,
+    checked_address,
+    endpoint_of,
+    installed_vendors,
+)
 
-#: Positional arguments of an endpoint if its interface is among them.
-_INTERFACE_AT: Final = {"tcp": 2, "tcp6": 2, "ssl": 4}
+#: Kind of endpoint → number of positional arguments up to and including its interface.
+_INTERFACE_POSITION: Final = {"tcp": 2, "tcp6": 2, "ssl": 4}
 
 
-class ConsoleDoorOptions(RoleOptions):
+_NOT_ENCRYPTED: Final = "{}: not encrypted, but reachable from other machines. Use ssl:PORT."
+
+
+class ServingConsoleOptions(RoleOptions):
     """Options of roles that serve the console."""
 
     optParameters: ClassVar[list[Any]] = [
-        ("operators", None, None, "A file of those who may log in to the console, as "
-         "tracker-admin console-operator makes it. [nobody has to log in]"),
-        ("session-key", None, None, "A file for the key of the console's sessions, made if it is "
-         "missing, so that they outlive a restart. [a new key at each start]"),
-        ("tiles", None, None, "Where the console's map has tiles from, as "
-         "https://tile.example.org/{z}/{x}/{y}.png. [no tiles; nothing is asked of anybody]"),
-        ("tiles-credit", None, "", "What the map says of who has made the tiles."),
+        ("operators", None, None, "File with the console's operators and password hashes, made by "
+         "tracker-admin console-operator. [default: no login]"),
+        ("session-key", None, None, "File with the key that signs the console's sessions, created "
+         "if missing. With it, sessions survive a restart. [default: a new key at each start]"),
+        ("tiles", None, None, "URL of the tiles of the console's map, such as "
+         "https://tile.example.org/{z}/{x}/{y}.png. [default: no tiles]"),
+        ("tiles-credit", None, None, "Attribution of the tiles, shown on the map. "
+         "[default: none]"),
         *((name, None, default, text) for name, default, text in options_of(Thresholds)),
     ]  # fmt: skip
     optFlags: ClassVar[list[Any]] = [
-        ("no-commands", None, "The console sends no commands, whoever is there."),
+        ("no-commands", None, "Disable commands in the console for all operators."),
     ]
 
     def __init__(self) -> None:
@@ -60,8 +71,7 @@ class ConsoleDoorOptions(RoleOptions):
         super().__init__()
 
     def opt_host_name(self, value: str) -> None:
-        """A name by which browsers may call the console without TLS, besides localhost, as
-        that of a proxy before it; may be repeated."""
+        """Accept this host name without TLS, besides localhost; may be repeated."""
         self["host-name"].append(value)
 
     def console(
@@ -78,21 +88,22 @@ class ConsoleDoorOptions(RoleOptions):
         abort: Abort,
         metrics_registry: CollectorRegistry,
     ) -> Role:
-        """The console role.
+        """Return the console role.
 
-        :param option: the one that has the endpoint.
-        :raises ConfigError: when an option makes no sense, or others could come in.
+        :param option: name of the option that gives the endpoint.
+        :param description: the endpoint.
+        :param controls: addresses of control ports besides those in heartbeats.
+        :raises ConfigError: if an option is not valid, or other machines could use the console
+            without a login.
         """
         name = f"--{option} {description}"
-        endpoint, alone = console_endpoint(reactor, name, description)
+        endpoint, local_only = console_endpoint(reactor, name, description)
         operators = self._operators()
-        if not alone and operators is None:
-            raise ConfigError(
-                f"{name}: others can reach that: say who may log in (--operators FILE)"
-            )
+        if not local_only and operators is None:
+            raise ConfigError(f"{name}: reachable from other machines. Add --operators FILE.")
         thresholds = config.settings(Thresholds, self)
         if thresholds.far_behind <= thresholds.behind:
-            raise ConfigError("--far-behind: must be more than --behind")
+            raise ConfigError("--far-behind must be greater than --behind.")
         try:
             file = self["session-key"]
             key = session_key(None if file is None else Path(file))
@@ -136,26 +147,24 @@ class ConsoleDoorOptions(RoleOptions):
             or any(character in url for character in " ;,'\"")
         ):
             raise ConfigError("--tiles: must be like https://tile.example.org/{z}/{x}/{y}.png")
-        return Tiles(url, self["tiles-credit"])
+        return Tiles(url, self["tiles-credit"] or "")
 
 
-class ConsoleOptions(ConsoleDoorOptions):
-    """A page that shows what happens, and sends commands."""
+class ConsoleOptions(ServingConsoleOptions):
+    """Options of the console."""
 
     longdesc = (
-        "Serves one page that shows how far behind the processors are, instances, commands and "
-        "devices, and that sends commands by the control ports."
+        "Serves a web page that shows the lag of the processors, the instances, and devices with "
+        "their positions and commands. The page can send commands through the control ports."
     )
     optParameters: ClassVar[list[Any]] = [
         REDIS,
-        ("listen", None, config.DEFAULT_CONSOLE, "Where browsers find it: tcp:PORT (this machine "
+        ("listen", None, config.DEFAULT_CONSOLE, "Endpoint for browsers: tcp:PORT (this machine "
          "only), or ssl:PORT:privateKey=FILE:certKey=FILE[:extraCertChain=FILE]"
          "[:interface=ADDRESS] with --operators."),
-        ("sink", None, None, "Where positions are stored, to be read: postgresql://… or "
-         "sqlite:PATH. [TRACKER_SINK; devices without places]"),
-        ("control-key", None, None, "The console's private key for control ports with TLS."),
-        ("control-cert", None, None, "Its certificate."),
-        ("control-ca", None, None, "The authority of the instances' certificates."),
+        ("sink", None, None, "Database to read positions from: postgresql://… or sqlite:PATH. "
+         "[default: TRACKER_SINK, or no positions]"),
+        *CONTROL_CLIENT,
     ]  # fmt: skip
 
     def __init__(self) -> None:
@@ -163,8 +172,7 @@ class ConsoleOptions(ConsoleDoorOptions):
         super().__init__()
 
     def opt_control(self, value: str) -> None:
-        """A control port besides those that instances tell of in their heartbeats; may be
-        repeated."""
+        """Use this control port, besides those in heartbeats; may be repeated."""
         self["control"].append(value)
 
     def build(
@@ -177,8 +185,8 @@ class ConsoleOptions(ConsoleDoorOptions):
             reactor,
             "listen",
             self["listen"],
-            reachable(redis_address(self["redis"], os.environ), reactor),
-            positions=None if sink is None else open_reading(reactor, sink),
+            checked_address(redis_address(self["redis"], os.environ), reactor),
+            positions=None if sink is None else open_position_reader(reactor, sink),
             credentials=Credentials(*(None if file is None else Path(file) for file in files)),
             controls=self["control"],
             health=health,
@@ -190,28 +198,29 @@ class ConsoleOptions(ConsoleDoorOptions):
 def console_endpoint(
     reactor: Reactor, name: str, description: str
 ) -> tuple[IStreamServerEndpoint, bool]:
-    """Return the console's endpoint, and whether only this machine can reach it.
+    """Return the console's endpoint, and True if only this machine can reach it.
 
-    :param name: the option, for what is said of it.
-    :raises ConfigError: when it makes no sense, or others could read along.
+    :param name: the option and its value, for errors.
+    :raises ConfigError: if the endpoint is not valid, or other machines could reach it without
+        encryption.
     """
     kind = description.partition(":")[0]
-    if kind == "systemd":  # as the demo hands on its socket
+    if kind == "systemd":  # the demo passes its socket like this
         return _inherited(reactor, name, description), True
-    if kind not in _INTERFACE_AT:
+    if kind not in _INTERFACE_POSITION:
         raise ConfigError(f"{name}: must begin with tcp: or ssl:")
     loopback = r"\:\:1" if kind == "tcp6" else "127.0.0.1"
-    described = with_default(description, _INTERFACE_AT, "interface", loopback)
+    described = with_default(description, _INTERFACE_POSITION, "interface", loopback)
     _, positional, named = split(described)
-    at = _INTERFACE_AT[kind] - 1
-    interface = named.get("interface") or (positional[at] if len(positional) > at else "")
-    alone = is_loopback(interface)
+    index = _INTERFACE_POSITION[kind] - 1
+    interface = named.get("interface") or (positional[index] if len(positional) > index else "")
+    local_only = is_loopback(interface)
     try:
         if kind == "ssl":
-            return tls_endpoint(reactor, described), alone
-        if not alone:
-            raise ConfigError(f"{name}: not encrypted, and others can reach that: use ssl:")
-        return tcp_endpoint(reactor, described), alone
+            return tls_endpoint(reactor, described), local_only
+        if not local_only:
+            raise ConfigError(_NOT_ENCRYPTED.format(name))
+        return tcp_endpoint(reactor, described), local_only
     except OSError as error:
         raise ConfigError(f"{name}: {error.filename}: {error.strerror}") from None
     except ConfigError:
@@ -221,18 +230,21 @@ def console_endpoint(
 
 
 def _inherited(reactor: Reactor, name: str, description: str) -> IStreamServerEndpoint:
-    """Return the endpoint of a socket that systemd, or the demo, holds on loopback."""
+    """Return the endpoint of a loopback socket that systemd or the demo has passed."""
     endpoint = endpoint_of(reactor, name, description)
     if isinstance(endpoint, AdoptedStreamServerEndpoint):
         with socket.socket(fileno=os.dup(endpoint.fileno)) as held:
             address = held.getsockname()
         if isinstance(address, tuple) and is_loopback(address[0]):
             return endpoint
-    raise ConfigError(f"{name}: not encrypted, and others can reach that: use ssl:")
+    raise ConfigError(_NOT_ENCRYPTED.format(name))
 
 
-def open_reading(reactor: Reactor, url: str) -> PositionReader:
-    """Return the reader of a sink."""
+def open_position_reader(reactor: Reactor, url: str) -> PositionReader:
+    """Return the reader of a sink.
+
+    :raises ConfigError: if the URL is not valid.
+    """
     try:
         return open_reader(reactor, url)
     except ValueError as error:
@@ -240,8 +252,8 @@ def open_reading(reactor: Reactor, url: str) -> PositionReader:
 
 
 def _namings() -> dict[str, INaming]:
-    made = {}
+    namings = {}
     for name, vendor in installed_vendors().items():
         if (naming := vendor.buildNaming({})) is not None:
-            made[name] = naming
-    return made
+            namings[name] = naming
+    return namings

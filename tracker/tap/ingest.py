@@ -1,4 +1,4 @@
-"""``twistd tracker ingest``, and the options of all roles that serve devices."""
+"""``twistd tracker ingest``, and the options of each role that serves devices."""
 
 from __future__ import annotations
 
@@ -37,21 +37,21 @@ from tracker.tap.role import (
     OFFLINE,
     REDIS,
     RoleOptions,
+    checked_address,
+    commands_wait,
     endpoint_of,
     installed_vendors,
-    reachable,
-    waits,
 )
 
-#: Endpoints that can be behind haproxy:. The last is a port that systemd holds.
+#: Endpoints that may follow haproxy:. The last is a port that systemd has opened.
 _PROXIED: Final = ("tcp", "tcp6", "ssl", "systemd")
 
 _INSTANCE_ID = (
     "instance-id",
     None,
     None,
-    "This instance's name, one of its own for each ingest process. [INSTANCE_ID, else the "
-    "host's name and -1]",
+    "Name of this instance, unique among all ingest processes. [default: INSTANCE_ID, or the host "
+    "name and -1]",
 )
 
 
@@ -59,16 +59,16 @@ _CONTROL = (
     "control",
     None,
     None,
-    "Where tracker-admin and programs look inside and operate this instance: "
-    "unix:PATH[:mode=0660], ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE"
-    "[:interface=ADDRESS] or tcp:PORT:plaintext=1 (this machine only); or none. "
-    "[unix:/run/tracker/control-ID.sock, where that folder is there; with standalone "
+    "Endpoint of the control port, for tracker-admin and other clients: unix:PATH[:mode=0660], "
+    "ssl:PORT:privateKey=FILE:certKey=FILE:clientCA=FILE[:interface=ADDRESS] or "
+    "tcp:PORT:plaintext=1 (this machine only); or none. [default: "
+    "unix:/run/tracker/control-ID.sock if that folder exists; for standalone "
     "unix:DATA/control.sock]",
 )
 
 
 class ServingOptions(RoleOptions):
-    """Options of roles that devices connect to."""
+    """Options of roles that serve devices."""
 
     default_listen = config.DEFAULT_LISTEN
     optParameters: ClassVar[list[Any]] = [
@@ -78,22 +78,22 @@ class ServingOptions(RoleOptions):
             "control-permissions",
             None,
             None,
-            "A file with the permissions of clients on --control ssl:, one NAME PERMISSION a line: "
-            "the common name of a certificate, and read or operate. [all may read]",
+            "File with the permissions of clients of --control ssl:. Each line is NAME PERMISSION: "
+            "the common name of a certificate, and read or operate. [default: all may read]",
         ),
         (
             "tls-client-ca",
             None,
             None,
-            "On ssl: endpoints, serve only clients with a certificate of the authorities in "
-            "this PEM file. [no certificate asked for]",
+            "On ssl: endpoints, require a client certificate signed by an authority in this PEM "
+            "file. [default: no client certificate required]",
         ),
-        ("device-authority", None, "all", "Which devices are served: all, or redis (those in "
+        ("device-authority", None, "all", "Devices that are served: all, or redis (only those in "
          "the set devices:allowed)."),
-        ("unknown-devices", None, "refuse", "With --device-authority redis, what becomes of "
-         "the others: refuse, or accept (and count them)."),
-        ("imei-check", None, "digits", "Which IMEIs are valid: digits (15 of them), or luhn "
-         "(with a right check digit)."),
+        ("unknown-devices", None, "refuse", "Devices that are not in devices:allowed: refuse, or "
+         "accept and count them. Requires --device-authority redis."),
+        ("imei-check", None, "digits", "Check of an IMEI: digits (15 digits), or luhn (15 digits "
+         "with a valid check digit)."),
         OFFLINE,
         *((name, None, default, text) for name, default, text in options_of(Timing)),
         *((name, None, default, text) for name, default, text in options_of(Limits)),
@@ -105,12 +105,11 @@ class ServingOptions(RoleOptions):
         super().__init__()
 
     def opt_listen(self, value: str) -> None:
-        """Serve a vendor's devices on an endpoint, VENDOR=ENDPOINT; may be repeated.
-        [teltonika=tcp:5027; with standalone on 127.0.0.1 only]"""
+        """Serve devices on VENDOR=ENDPOINT [default: teltonika=tcp:5027]; may be repeated."""
         self["listen"].append(value)
 
     def opt_proxy(self, value: str) -> None:
-        """ADDRESS[/BITS] of proxies that connect to haproxy: endpoints; may be repeated. [none]"""
+        """Accept proxies from ADDRESS[/BITS] on haproxy: endpoints; may be repeated."""
         self["proxy"].append(value)
 
     def ingest(
@@ -122,7 +121,11 @@ class ServingOptions(RoleOptions):
         *,
         abort: Abort,
     ) -> Role:
-        """The ingest role on a given Redis."""
+        """Return the ingest role.
+
+        :param address: Redis.
+        :raises ConfigError: if an option is not valid.
+        """
         vendors = installed_vendors()
         instance_id = config.name_of(
             "--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"
@@ -148,14 +151,14 @@ class ServingOptions(RoleOptions):
         if self["tls-client-ca"] and not any(
             text.removeprefix("haproxy:").startswith("ssl:") for text in endpoints
         ):
-            raise ConfigError("--tls-client-ca: no --listen has an ssl: endpoint")
+            raise ConfigError("--tls-client-ca requires an ssl: endpoint in --listen.")
         try:
             limiter = ConnectionLimiter(reactor, limits, most_files() - self.other_files())
         except ValueError as error:
             raise ConfigError(str(error)) from None
         control = self.control_address(instance_id)
         if self["control-permissions"] and control is None:
-            raise ConfigError("--control-permissions: goes with --control")
+            raise ConfigError("--control-permissions requires --control.")
         endpoint, permissions = (None, None) if control is None else self._control(reactor, control)
         role = ingest_role(
             reactor,
@@ -164,7 +167,7 @@ class ServingOptions(RoleOptions):
             ports=ports,
             streams=config.ingest_streams(os.environ, vendors),
             devices=self.devices(),
-            commands=Commands(config.settings(Timing, self), waits(self)),
+            commands=Commands(config.settings(Timing, self), commands_wait(self)),
             limiter=limiter,
             health=health,
             abort=abort,
@@ -186,15 +189,15 @@ class ServingOptions(RoleOptions):
         return role
 
     def other_files(self) -> int:
-        """Return how many files other roles in the same process need."""
+        """Return the number of open files that other roles in the same process need."""
         return 0
 
     def control_address(self, instance_id: str) -> str | None:
-        """Return the address of the control port; None: there is none."""
+        """Return the address of the control port, or None for no control port."""
         return config.control_address(self["control"], os.environ, instance_id)
 
     def _control(self, reactor: Reactor, address: str) -> tuple[IStreamServerEndpoint, Permissions]:
-        """The control port's endpoint, and who may do what there."""
+        """Return the endpoint of the control port, and the permissions of its clients."""
         try:
             endpoint = server_endpoint(reactor, address, may_lack_directory=self["control"] is None)
         except ValueError as error:
@@ -206,7 +209,10 @@ class ServingOptions(RoleOptions):
             raise ConfigError(f"--control-permissions: {error}") from None
 
     def proxies(self) -> list[Network]:
-        """Return the networks of the proxies that may send PROXY headers."""
+        """Return the networks of the proxies that may send PROXY headers.
+
+        :raises ConfigError: if a value of ``--proxy`` is not valid.
+        """
         networks = []
         for text in self["proxy"]:
             try:
@@ -216,11 +222,14 @@ class ServingOptions(RoleOptions):
         return networks
 
     def devices(self) -> Devices:
-        """Return the devices that are served."""
+        """Return the rules by which devices are served or refused.
+
+        :raises ConfigError: if an option is not valid.
+        """
         allow_list = config.choice(self, "device-authority", "all", "redis") == "redis"
         accept = config.choice(self, "unknown-devices", "refuse", "accept") == "accept"
         if accept and not allow_list:
-            raise ConfigError("--unknown-devices accept: goes with --device-authority redis")
+            raise ConfigError("--unknown-devices accept requires --device-authority redis.")
         return Devices(
             allow_list=allow_list,
             unknown=Admission.SERVED if accept else Admission.REFUSED,
@@ -229,16 +238,19 @@ class ServingOptions(RoleOptions):
 
 
 class IngestOptions(ServingOptions):
-    """Devices in, stream entries out."""
+    """Options of an ingest instance."""
 
-    longdesc = "Serves devices, and acknowledges their records once Redis has confirmed them."
+    longdesc = (
+        "Serves devices, appends their records to Redis streams, and acknowledges records to a "
+        "device once Redis has confirmed them."
+    )
     optParameters: ClassVar[list[Any]] = [REDIS]
 
     def build(
         self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
         """See RoleOptions."""
-        address = reachable(redis_address(self["redis"], os.environ), reactor)
+        address = checked_address(redis_address(self["redis"], os.environ), reactor)
         return self.ingest(reactor, address, health, metrics_registry, abort=abort)
 
 
@@ -259,7 +271,10 @@ def _port(
     description = rest if proxied else listen.endpoint
     kind = description.partition(":")[0]
     if proxied and kind not in _PROXIED:
-        raise ConfigError(f"{name}: haproxy: goes before {', '.join(_PROXIED)}, not {kind!r}")
+        *others, last = _PROXIED
+        raise ConfigError(
+            f"{name}: haproxy: must be followed by {', '.join(others)} or {last}, not {kind!r}"
+        )
     if proxied and not proxies:
         raise ConfigError(f"{name}: no proxy is named. Add --proxy ADDRESS for each one.")
     endpoint: Any
@@ -276,20 +291,20 @@ def _port(
     except ConfigError:
         raise
     except (OSError, ValueError, crypto.Error) as error:
-        raise ConfigError(f"{name}: {error or 'no key or certificate in its files'}") from None
+        raise ConfigError(f"{name}: {error or 'its files hold no key or certificate'}") from None
     build = vendor.buildDatagramProtocol if kind == "udp" else vendor.buildFactory
 
     def listener(gateway: Gateway) -> IService:
-        reached = endpoint
+        listened = endpoint
         if proxied:
             timeout = min(HEADER_TIMEOUT, limits.login_timeout)
-            reached = _behind(endpoint, proxies, gateway, clock=reactor, timeout=timeout)
-        return Listener(listen.given, reached, build(gateway, limits, reactor), abort)
+            listened = _proxied(endpoint, proxies, gateway, clock=reactor, timeout=timeout)
+        return Listener(listen.given, listened, build(gateway, limits, reactor), abort)
 
     return Port(vendor, listener)
 
 
-def _behind(
+def _proxied(
     endpoint: Any,
     proxies: Sequence[Network],
     gateway: Gateway,
@@ -297,8 +312,8 @@ def _behind(
     clock: IReactorTime,
     timeout: float,
 ) -> Any:
-    """Return an endpoint that expects a PROXY header before the client's bytes, before TLS."""
+    """Return an endpoint that expects a PROXY header before TLS and the client's bytes."""
     if isinstance(endpoint, TLSEndpoint):
-        below = _behind(endpoint.below, proxies, gateway, clock=clock, timeout=timeout)
+        below = _proxied(endpoint.below, proxies, gateway, clock=clock, timeout=timeout)
         return attrs.evolve(endpoint, below=below)
     return ProxiedEndpoint(endpoint, proxies, gateway, clock, timeout)

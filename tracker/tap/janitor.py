@@ -1,4 +1,4 @@
-"""``twistd tracker janitor``, and the options of all roles that trim streams."""
+"""``twistd tracker janitor``, and the options of each role that trims streams."""
 
 from __future__ import annotations
 
@@ -15,18 +15,26 @@ from tracker.observe.health import Health
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
 from tracker.runtime.lifecycle import Abort, Role
-from tracker.tap.role import OFFLINE, REDIS, RoleOptions, installed_vendors, reachable, waits
+from tracker.tap.role import (
+    OFFLINE,
+    REDIS,
+    RoleOptions,
+    checked_address,
+    commands_wait,
+    installed_vendors,
+)
 
 
 class TrimmingOptions(RoleOptions):
     """Options of roles that trim streams."""
 
     optParameters: ClassVar[list[Any]] = [
-        ("retain", None, config.DEFAULT_RETAIN, "How long entries that every group has finished "
-         "are kept, as 90s, 30m, 24h, 7d or none (no limit)."),
-        ("retain-bytes", None, config.DEFAULT_RETAIN_BYTES, "Memory of a stream beyond which the "
-         "oldest of them go, as 512M, 2G or none."),
-        ("retain-dead", None, "none", "How long dead letters are kept, as 30d."),
+        ("retain", None, config.DEFAULT_RETAIN, "Time to keep entries that all groups have "
+         "acknowledged, such as 90s, 30m, 24h, 7d or none (no limit)."),
+        ("retain-bytes", None, config.DEFAULT_RETAIN_BYTES, "Memory of a stream above which its "
+         "oldest acknowledged entries are trimmed, such as 512M, 2G or none (no limit)."),
+        ("retain-dead", None, "none", "Time to keep dead letters, such as 30d or none (no "
+         "limit)."),
     ]  # fmt: skip
 
     def retention(self) -> Retention:
@@ -39,16 +47,17 @@ class TrimmingOptions(RoleOptions):
 
 
 class JanitorOptions(TrimmingOptions):
-    """Streams trimmed, as far as they have been read."""
+    """Options of the janitor."""
 
     longdesc = (
-        "Trims streams by age and size, never past what a group has not finished, and removes "
-        "consumers that are long gone."
+        "Trims streams by age and size, but never entries that a group has not acknowledged. "
+        "Removes consumers that are gone, and the device-registry entries and command streams of "
+        "instances that are gone. Expires waiting commands."
     )
     optParameters: ClassVar[list[Any]] = [
         REDIS,
         OFFLINE,
-        ("interval", None, f"{INTERVAL:g}s", "Time between two rounds, as 60s."),
+        ("interval", None, f"{INTERVAL:g}s", "Time between two cleanups, such as 60s."),
     ]
 
     def build(
@@ -57,13 +66,13 @@ class JanitorOptions(TrimmingOptions):
         """See RoleOptions."""
         interval = config.duration("--interval", self["interval"])
         if interval is None:
-            raise ConfigError("--interval: must be like 60s")
+            raise ConfigError("--interval: must be like 60s, not none")
         return janitor_role(
             reactor,
-            reachable(redis_address(self["redis"], os.environ), reactor),
+            checked_address(redis_address(self["redis"], os.environ), reactor),
             config.process_streams(os.environ, installed_vendors()),
             self.retention(),
-            commands_wait=waits(self),
+            commands_wait=commands_wait(self),
             interval=interval,
             health=health,
             metrics_registry=metrics_registry,

@@ -1,4 +1,4 @@
-"""``twistd tracker process``, and the options of all roles that store positions."""
+"""``twistd tracker process``, and the options of each role that stores positions."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tracker.redis.address import redis_address
 from tracker.runtime.lifecycle import Abort, Role
 from tracker.settings import options_of
 from tracker.storage.sinks import KINDS, make_sink
-from tracker.tap.role import REDIS, RoleOptions, installed_vendors, reachable
+from tracker.tap.role import REDIS, RoleOptions, checked_address, installed_vendors
 
 
 class StoringOptions(RoleOptions):
     """Options of roles that store positions."""
 
     optFlags: ClassVar[list[Any]] = [
-        ("names", None, "Store the attributes by name, too, with units and scaled values."),
+        ("names", None, "Also store attributes by name, with units and scaled values."),
     ]
 
     def __init__(self) -> None:
@@ -33,46 +33,51 @@ class StoringOptions(RoleOptions):
         super().__init__()
 
     def opt_names_map(self, value: str) -> None:
-        """With --names, MODEL=FILE: a CSV like avl_ids.csv that holds for devices of this
-        model; may be repeated."""
+        """Use names from a CSV file for a model: MODEL=FILE; needs --names; may be repeated."""
         self["names-map"].append(value)
 
     def namings(self) -> dict[str, INaming] | None:
-        """Vendor → what names its attributes; None where that is not asked for."""
+        """Return vendor → naming of its attributes, or None without ``--names``.
+
+        :raises ConfigError: if an option or a file is not valid.
+        """
         if not self["names"]:
             if self["names-map"]:
-                raise ConfigError("--names-map: goes with --names")
+                raise ConfigError("--names-map requires --names.")
             return None
         files = config.files_by_model(self["names-map"])
-        made: dict[str, INaming] = {}
+        namings: dict[str, INaming] = {}
         for name, vendor in installed_vendors().items():
             try:
                 naming = vendor.buildNaming(files)
             except (OSError, ValueError) as error:
                 raise ConfigError(f"--names-map: {error}") from None
             if naming is not None:
-                made[name] = naming
-        return made
+                namings[name] = naming
+        return namings
 
 
 class ProcessOptions(StoringOptions):
-    """Stream entries in, database rows out."""
+    """Options of a processor."""
 
-    longdesc = "Stores positions from the streams, and acknowledges them once they are committed."
+    longdesc = (
+        "Stores positions from the streams in the database, and acknowledges entries to Redis "
+        "once the database has committed them."
+    )
     optParameters: ClassVar[list[Any]] = [
         REDIS,
-        ("sink", None, None, f"Where positions are stored: {KINDS}. [TRACKER_SINK; required]"),
+        ("sink", None, None, f"Database for positions: {KINDS}. [default: TRACKER_SINK; required]"),
         (
             "consumer",
             None,
             None,
-            "This processor's name in the group, the same after a restart. [CONSUMER_NAME, "
-            "else the host's name and -1]",
+            "Name of this processor in the consumer group; it must be the same after a restart. "
+            "[default: CONSUMER_NAME, or the host name and -1]",
         ),
         *((name, None, default, text) for name, default, text in options_of(Pace)),
     ]
     optFlags: ClassVar[list[Any]] = [
-        ("no-migrate", None, "Never make or upgrade tables: tracker-admin migrate does."),
+        ("no-migrate", None, "Do not create or upgrade tables; use tracker-admin migrate."),
     ]
 
     def build(
@@ -81,7 +86,7 @@ class ProcessOptions(StoringOptions):
         """See RoleOptions."""
         return process_role(
             reactor=reactor,
-            address=reachable(redis_address(self["redis"], os.environ), reactor),
+            address=checked_address(redis_address(self["redis"], os.environ), reactor),
             vendors=config.process_streams(os.environ, installed_vendors()),
             consumer=config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
             sink=open_sink(
@@ -96,6 +101,11 @@ class ProcessOptions(StoringOptions):
 
 
 def open_sink(reactor: Reactor, url: str, migrate: bool = True) -> Any:
+    """Return the sink of a URL.
+
+    :param migrate: True to create or upgrade its tables.
+    :raises ConfigError: if the URL is not valid.
+    """
     try:
         return make_sink(reactor, url, migrate)
     except ValueError as error:

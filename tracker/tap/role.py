@@ -1,4 +1,4 @@
-"""The options of all roles."""
+"""Options of all roles."""
 
 from __future__ import annotations
 
@@ -25,17 +25,26 @@ REDIS = (
     "redis",
     None,
     None,
-    "Redis: redis://[user:password@]host[:port][/db], rediss://… (TLS) or unix:///path. "
-    f"[REDIS_URL, else {config.DEFAULT_REDIS}]",
+    "URL of Redis: redis://[user:password@]host[:port][/db], rediss://… (TLS) or unix:///path. "
+    f"[default: REDIS_URL, or {config.DEFAULT_REDIS}]",
 )
+
+
+#: For clients of control ports with TLS.
+CONTROL_CLIENT: list[tuple[str, None, None, str]] = [
+    ("control-key", None, None, "Private key file for control ports with TLS."),
+    ("control-cert", None, None, "Certificate file for control ports with TLS."),
+    ("control-ca", None, None, "PEM file of the authority that signed the certificates of the "
+     "instances."),
+]  # fmt: skip
 
 
 OFFLINE = (
     "offline",
     None,
     "wait",
-    "What becomes of a command for a device that is connected to no instance: wait (until it "
-    "is, or the command expires), or fail.",
+    "Handling of commands whose device is offline: wait (until it connects or the command "
+    "expires), or fail.",
 )
 
 
@@ -43,8 +52,8 @@ _HTTP = (
     "http",
     None,
     None,
-    "Serve /healthz, /readyz and /metrics on this endpoint, as tcp:9127 (loopback unless it "
-    "names an interface). [not served]",
+    "Endpoint for /healthz, /readyz and /metrics, such as tcp:9127; on loopback unless it names "
+    "an interface. [default: none]",
 )
 
 
@@ -52,7 +61,7 @@ _LOG_LEVEL = (
     "log-level",
     None,
     DEFAULT,
-    f"Log what is of this level or above: {', '.join(LEVELS)}.",
+    f"Lowest level to log: {', '.join(LEVELS[:-1])} or {LEVELS[-1]}.",
 )
 
 
@@ -63,7 +72,10 @@ class RoleOptions(usage.Options):
     levels: LogLevels
 
     def log_levels(self) -> LogLevels:
-        """What is logged."""
+        """Return the log levels of the process.
+
+        :raises ConfigError: if the level is unknown.
+        """
         try:
             return LogLevels(self["log-level"])
         except ValueError as error:
@@ -72,51 +84,51 @@ class RoleOptions(usage.Options):
     def build(
         self, reactor: Reactor, health: Health, metrics_registry: CollectorRegistry, abort: Abort
     ) -> Role:
-        """The role's services.
+        """Return the role's services.
 
-        :raises ConfigError: when an option or a variable makes no sense.
+        :raises ConfigError: if an option or an environment variable is not valid.
         """
         raise NotImplementedError
 
 
 def installed_vendors() -> dict[str, IVendor]:
-    """The vendors whose plugins are installed, by name."""
+    """Return name → vendor of the installed plugins."""
     return {vendor.name: vendor for vendor in getPlugins(IVendor)}
 
 
-def waits(options: RoleOptions) -> bool:
-    """Whether commands wait for devices that are nowhere."""
+def commands_wait(options: RoleOptions) -> bool:
+    """Return True if commands wait for devices that are offline."""
     return config.choice(options, "offline", "wait", "fail") == "wait"
 
 
 def endpoint_of(reactor: IReactorTCP, name: str, description: str) -> IStreamServerEndpoint:
-    """The endpoint that an option describes.
+    """Return the endpoint that an option describes.
 
-    :param name: the option, for what is said of it.
-    :raises ConfigError: when it makes no sense.
+    :param name: the option and its value, for errors.
+    :raises ConfigError: if the endpoint is not valid.
     """
     try:
         endpoint: IStreamServerEndpoint = serverFromString(reactor, description)
     except (TypeError, LookupError) as error:
         if description.startswith("systemd:") and isinstance(error, LookupError):
             raise ConfigError(f"{name}: systemd has passed no such socket") from None
-        raise ConfigError(f"{name}: arguments are missing, or too many") from None
+        raise ConfigError(f"{name}: missing or surplus arguments") from None
     except Exception as error:  # noqa: BLE001 - each endpoint's parser fails in its own way
         raise ConfigError(f"{name}: not an endpoint: {error}") from None
     if isinstance(endpoint, StandardIOEndpoint):
-        raise ConfigError(f"{name}: nobody can connect to that")
+        raise ConfigError(f"{name}: standard input cannot accept connections")
     return endpoint
 
 
 def loopback_endpoint(reactor: IReactorTCP, name: str, description: str) -> IStreamServerEndpoint:
-    """An endpoint that is on loopback unless it names an interface.
+    """Return an endpoint that is on loopback unless the description names an interface.
 
-    :raises ConfigError: when it makes no sense.
+    :param name: the option and its value, for errors.
+    :raises ConfigError: if the endpoint is not valid.
     """
     described = with_default(description, {"tcp": 2, "ssl": 4}, "interface", "127.0.0.1")
     if not described.startswith("ssl:"):
-        # A flood of connections fills Twisted's backlog of 50, and then a probe is not answered
-        # for seconds.
+        # A flood of connections fills Twisted's backlog of 50; a probe would then wait for seconds.
         described = with_default(described, {"tcp": 3, "tcp6": 3}, "backlog", BACKLOG)
         return endpoint_of(reactor, name, described)
     # Twisted's own ssl: endpoint cannot refuse a connection before its handshake.
@@ -128,8 +140,11 @@ def loopback_endpoint(reactor: IReactorTCP, name: str, description: str) -> IStr
         raise ConfigError(f"{name}: {error}") from None
 
 
-def reachable(address: RedisAddress, reactor: Reactor) -> RedisAddress:
-    """The address, once it is sure that its TLS settings can be read."""
+def checked_address(address: RedisAddress, reactor: Reactor) -> RedisAddress:
+    """Return the address if the files of its TLS settings can be read.
+
+    :raises ConfigError: if not.
+    """
     try:
         address.endpoint(reactor)
     except (OSError, ValueError) as error:

@@ -21,31 +21,32 @@ from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.embedded import EmbeddedRedis, find_server, socket_address
 from tracker.runtime.lifecycle import Abort, Role
-from tracker.tap.console import ConsoleDoorOptions, open_reading
+from tracker.tap.console import ServingConsoleOptions, open_position_reader
 from tracker.tap.ingest import ServingOptions
 from tracker.tap.janitor import TrimmingOptions
 from tracker.tap.process import StoringOptions, open_sink
-from tracker.tap.role import installed_vendors, waits
+from tracker.tap.role import commands_wait, installed_vendors
 
 
-class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, ConsoleDoorOptions):
-    """Everything in one process, with a Redis of its own and SQLite."""
+class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, ServingConsoleOptions):
+    """Options of all roles in one process, with its own Redis and SQLite."""
 
     longdesc = (
-        "Runs all roles in one process, with a Redis or Valkey server that it starts itself, "
-        "into SQLite. All its data is in one folder."
+        "Runs all roles but the bridge in one process. It starts its own Redis or Valkey server, "
+        "and stores positions in SQLite. All its data is in one folder. By default, it serves "
+        "devices on 127.0.0.1 only."
     )
     default_listen = config.DEFAULT_STANDALONE_LISTEN
     _log = Logger()
     optParameters: ClassVar[list[Any]] = [
-        ("data", None, None, "Folder for all data. [TRACKER_DATA, else ./tracker-data]"),
-        ("console", None, None, "Where browsers find the console: tcp:PORT (this machine only), or "
+        ("data", None, None, "Folder for all data. [default: TRACKER_DATA, or ./tracker-data]"),
+        ("console", None, None, "Endpoint of the console: tcp:PORT (this machine only), or "
          "ssl:PORT:privateKey=FILE:certKey=FILE[:interface=ADDRESS] with --operators; or none. "
-         f"[{config.DEFAULT_CONSOLE}, if that is free]"),
+         f"[default: {config.DEFAULT_CONSOLE} if that port is free]"),
     ]  # fmt: skip
 
     def other_files(self) -> int:
-        """See ServingOptions; besides the console's connections for SQLite, Redis and so on."""
+        """See ServingOptions; counts the console's connections, SQLite and Redis."""
         return 0 if self["console"] == "none" else CONSOLE_LIMITS.connections + 64
 
     def control_address(self, instance_id: str) -> str | None:
@@ -85,7 +86,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
             address,
             config.process_streams(os.environ, vendors),
             self.retention(),
-            commands_wait=waits(self),
+            commands_wait=commands_wait(self),
             interval=INTERVAL,
             health=health,
             metrics_registry=metrics_registry,
@@ -114,19 +115,19 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Console
         abort: Abort,
         metrics_registry: CollectorRegistry,
     ) -> Role:
-        def without(reason: str) -> None:
-            # Nobody has asked for it there: that is no reason to stop serving devices.
-            self._log.warn("no console: {reason}", reason=reason)
+        def start_without(reason: str) -> None:
+            # The console was not requested, so devices are served without it.
+            self._log.warn("console not started: {reason}", reason=reason)
 
         return self.console(
             reactor,
             "console",
             self["console"] or config.DEFAULT_CONSOLE,
             address,
-            positions=open_reading(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
+            positions=open_position_reader(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
             credentials=Credentials(),
             controls=[],
             health=health,
-            abort=abort if self["console"] else without,
+            abort=abort if self["console"] else start_without,
             metrics_registry=metrics_registry,
         )

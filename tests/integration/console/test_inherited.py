@@ -27,6 +27,6 @@ def test_only_a_socket_on_loopback_is_served(
         if served:
             assert console.console_endpoint(reactor, NAME, NAME.split()[1]) == (endpoint, True)
         else:
-            with pytest.raises(ConfigError, match="others can reach that"):
+            with pytest.raises(ConfigError, match="not encrypted"):
                 console.console_endpoint(reactor, NAME, NAME.split()[1])
         assert os.fstat(held.fileno())  # it is still open

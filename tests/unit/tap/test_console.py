@@ -1,4 +1,4 @@
-"""Options of the console: who may come in, and what is refused before it starts."""
+"""Options of the console, and the errors that are found before it starts."""
 
 from __future__ import annotations
 
@@ -44,26 +44,26 @@ def tls(tmp_path: Path) -> str:
         ("--sink", "postgresql://tracker@localhost/tracker"),
         ("--control", "unix:/run/x.sock", "--no-commands"),
         ("--behind", "1", "--far-behind", "2.5"),
-        ("--tiles", "https://tile.example.org/{z}/{x}/{y}.png", "--tiles-credit", "© Somebody"),
+        ("--tiles", "https://tile.example.org/{z}/{x}/{y}.png", "--tiles-credit", "© Example"),
     ],
     ids=" ".join,
 )
-def test_it_is_built(arguments: tuple[str, ...]) -> None:
+def test_console_is_built(arguments: tuple[str, ...]) -> None:
     assert isinstance(service("console", *arguments), MultiService)
 
 
-def test_others_may_come_with_tls_and_operators(operators: Path, tls: str) -> None:
+def test_remote_access_is_allowed_with_tls_and_operators(operators: Path, tls: str) -> None:
     listen = f"ssl:9120:interface=0.0.0.0:{tls}"
     assert service("console", "--listen", listen, "--operators", str(operators))
 
 
 @pytest.mark.parametrize(
-    ("arguments", "complaint"),
+    ("arguments", "expected"),
     [
-        (("--listen", "tcp:9120:interface=0.0.0.0"), "not encrypted, and others can reach that"),
-        (("--listen", "tcp:9120:192.0.2.1"), "not encrypted, and others can reach that"),
-        (("--listen", r"tcp6:9120:interface=\:\:"), "not encrypted, and others can reach that"),
-        (("--listen", "tcp:9120:interface="), "not encrypted, and others can reach that"),
+        (("--listen", "tcp:9120:interface=0.0.0.0"), "not encrypted, but reachable"),
+        (("--listen", "tcp:9120:192.0.2.1"), "not encrypted, but reachable"),
+        (("--listen", r"tcp6:9120:interface=\:\:"), "not encrypted, but reachable"),
+        (("--listen", "tcp:9120:interface="), "not encrypted, but reachable"),
         (("--listen", "systemd:domain=INET:index=0"), "systemd has passed no such socket"),
         (("--listen", "unix:/tmp/x"), "must begin with tcp: or ssl:"),
         (("--listen", "tcp:web"), "the port must be a number"),
@@ -71,7 +71,7 @@ def test_others_may_come_with_tls_and_operators(operators: Path, tls: str) -> No
         (("--sink", "jsonlines:/x"), "--sink: jsonlines: cannot be read"),
         (("--sink", "mysql://x"), "--sink: unknown sink 'mysql'"),
         (("--operators", "/none"), "--operators /none: No such file or directory"),
-        (("--behind", "60"), "--far-behind: must be more than --behind"),
+        (("--behind", "60"), "--far-behind must be greater than --behind"),
         (("--behind", "soon"), "--behind: must be a number"),
         (("--tiles", "https://tile.example.org/"), "--tiles: must be like"),
         (("--tiles", "https://a; script-src */{z}/{x}/{y}"), "--tiles: must be like"),
@@ -79,27 +79,25 @@ def test_others_may_come_with_tls_and_operators(operators: Path, tls: str) -> No
         (("--redis", "http://x"), "redis"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_one_line(
-    arguments: tuple[str, ...], complaint: str
-) -> None:
+def test_invalid_option_is_reported_in_one_line(arguments: tuple[str, ...], expected: str) -> None:
     with pytest.raises(SystemExit) as caught:
         service("console", *arguments)
     text = str(caught.value)
-    assert complaint in text
+    assert expected in text
     assert "\n" not in text
 
 
-def test_others_may_not_come_without_operators(tls: str) -> None:
-    with pytest.raises(SystemExit, match="say who may log in"):
+def test_remote_access_requires_operators(tls: str) -> None:
+    with pytest.raises(SystemExit, match="Add --operators FILE"):
         service("console", "--listen", f"ssl:9120:interface=0.0.0.0:{tls}")
 
 
-def test_with_tls_it_is_on_loopback_unless_told_otherwise(tls: str) -> None:
+def test_tls_endpoint_is_on_loopback_by_default(tls: str) -> None:
     assert service("console", "--listen", f"ssl:9120:{tls}")
 
 
 @pytest.mark.parametrize("console", ["none", "tcp:9121"])
-def test_it_is_a_part_of_standalone(
+def test_console_is_part_of_standalone(
     console: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -109,14 +107,12 @@ def test_it_is_a_part_of_standalone(
     assert ("console" in roles) == (console != "none")
 
 
-def test_a_standalone_lets_nobody_in_either(tmp_path: Path) -> None:
+def test_console_of_standalone_requires_tls_for_remote_access(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match=r"--console tcp:9121:interface=0\.0\.0\.0: not encrypted"):
         service("standalone", "--data", str(tmp_path), "--console", "tcp:9121:interface=0.0.0.0")
 
 
-def test_the_database_may_be_said_in_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sink_can_be_read_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "sink"
     monkeypatch.setenv("TRACKER_SINK_FILE", str(file))
     file.write_text("\n")

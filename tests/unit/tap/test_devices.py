@@ -1,4 +1,4 @@
-"""Options about devices: transports, certificates, who is served, limits."""
+"""Options of roles that serve devices: transports, certificates, allow-list and limits."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ UDP = "teltonika=udp:5027"
 
 
 @pytest.fixture(autouse=True)
-def _elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _empty_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("REDIS_URL", "REDIS_TELEMETRY_STREAM", "INSTANCE_ID", "TRACKER_DATA"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.chdir(tmp_path)  # where no server.pem is
+    monkeypatch.chdir(tmp_path)  # a folder without server.pem
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +39,15 @@ def tls(certificate: Path, rest: str = "") -> str:
 
 
 def parts(tree: IService) -> Iterator[IService]:
-    """A service and all that it is made of."""
+    """Yield a service and its descendants."""
     yield tree
     if IServiceCollection.providedBy(tree):
         for child in IServiceCollection(tree):
             yield from parts(child)
 
 
-def kinds(*arguments: str) -> list[type]:
-    """What a process of these arguments is made of."""
+def part_types(*arguments: str) -> list[type]:
+    """Return the types of the services and endpoints of a process."""
     built = service(*arguments)
     assert isinstance(built, Process)
     return [
@@ -59,15 +59,15 @@ def kinds(*arguments: str) -> list[type]:
     "endpoint", [UDP, "teltonika=udp:5027:interface=127.0.0.1", r"teltonika=udp:0:\:\:1"]
 )
 @pytest.mark.parametrize("role", ["ingest", "standalone"])
-def test_devices_may_come_over_udp(role: str, endpoint: str) -> None:
+def test_listen_accepts_udp(role: str, endpoint: str) -> None:
     others = ("--console", "none") if role == "standalone" else ()
-    found = kinds(role, "--listen", endpoint, *others)
+    found = part_types(role, "--listen", endpoint, *others)
     assert found.count(UDPEndpoint) == 1
     assert TCP4ServerEndpoint not in found
 
 
-def test_devices_may_come_every_way_at_once(certificate: Path) -> None:
-    found = kinds(
+def test_listen_accepts_several_transports(certificate: Path) -> None:
+    found = part_types(
         *("ingest", "--listen", "teltonika=tcp:5027", "--listen", UDP),
         *("--listen", tls(certificate), "--tls-client-ca", str(certificate)),
     )
@@ -76,9 +76,9 @@ def test_devices_may_come_every_way_at_once(certificate: Path) -> None:
     assert found.count(TCP4ServerEndpoint) == 1
 
 
-def test_devices_may_connect_through_a_proxy(certificate: Path) -> None:
+def test_listen_accepts_proxied_endpoints(certificate: Path) -> None:
     proxied = tls(certificate).replace("=ssl", "=haproxy:ssl")
-    found = kinds(
+    found = part_types(
         *("ingest", "--listen", "teltonika=haproxy:tcp:5027:interface=127.0.0.1"),
         *("--listen", proxied, "--tls-client-ca", str(certificate)),
         *("--proxy", "192.0.2.9", "--proxy", "2001:db8::/32"),
@@ -87,8 +87,8 @@ def test_devices_may_connect_through_a_proxy(certificate: Path) -> None:
     assert found.count(TLSEndpoint) == 1
 
 
-def test_tls_needs_no_certificates_of_clients(certificate: Path) -> None:
-    assert TLSEndpoint in kinds("ingest", "--listen", tls(certificate))
+def test_tls_works_without_client_certificates(certificate: Path) -> None:
+    assert TLSEndpoint in part_types("ingest", "--listen", tls(certificate))
 
 
 @pytest.mark.parametrize(
@@ -103,10 +103,10 @@ def test_tls_needs_no_certificates_of_clients(certificate: Path) -> None:
         (("--imei-check", "digits"), False),
     ],
 )
-def test_the_allow_list_is_read_only_where_it_is_asked(
+def test_allow_list_is_read_only_with_device_authority_redis(
     arguments: tuple[str, ...], listed: bool
 ) -> None:
-    assert (AllowList in kinds("ingest", *arguments)) is listed
+    assert (AllowList in part_types("ingest", *arguments)) is listed
 
 
 @pytest.mark.parametrize(
@@ -119,19 +119,19 @@ def test_the_allow_list_is_read_only_where_it_is_asked(
     ],
 )
 @pytest.mark.parametrize("role", ["ingest", "standalone"])
-def test_limits_are_options_of_roles_that_devices_connect_to(
+def test_limits_are_options_of_roles_that_serve_devices(
     role: str, arguments: tuple[str, ...]
 ) -> None:
-    assert Process in kinds(role, *arguments)
+    assert Process in part_types(role, *arguments)
 
 
 @pytest.mark.parametrize("option", ["--frame-bytes", "--listen", "--device-authority"])
-def test_the_processor_has_none_of_them(option: str) -> None:
-    assert option.lstrip("-") in mistake("process", "--sink", "sqlite:x", option, "64")
+def test_processor_rejects_options_for_devices(option: str) -> None:
+    assert option.lstrip("-") in usage_error("process", "--sink", "sqlite:x", option, "64")
 
 
-def mistake(*arguments: str) -> str:
-    """The one line that a mistake is told in."""
+def usage_error(*arguments: str) -> str:
+    """Return the error for wrong arguments; it has to be one line."""
     with pytest.raises(SystemExit) as exit_:
         service(*arguments)
     message = str(exit_.value)
@@ -141,14 +141,14 @@ def mistake(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("--listen", "teltonika=udp:"), "--listen teltonika=udp:: the port"),
         (("--listen", "teltonika=udp:port"), "not 'port'"),
         (("--listen", "teltonika=udp:70000"), "not '70000'"),
         (("--listen", "teltonika=udp:5027:backlog=5"), "unknown argument 'backlog'"),
         (("--listen", "teltonika=udp"), "--listen teltonika=udp: "),
-        (("--listen", "nobody=udp:5027"), "unknown vendor 'nobody'"),
+        (("--listen", "acme=udp:5027"), "unknown vendor 'acme'"),
         (("--device-authority", "mongo"), "--device-authority: must be all or redis"),
         (("--unknown-devices", "drop"), "--unknown-devices: must be refuse or accept"),
         (("--imei-check", "md5"), "--imei-check: must be digits or luhn"),
@@ -160,12 +160,14 @@ def mistake(*arguments: str) -> str:
     ],
 )
 @pytest.mark.parametrize("role", ["ingest", "standalone"])
-def test_a_mistake_is_told_in_one_line(role: str, arguments: tuple[str, ...], told: str) -> None:
-    assert told in mistake(role, *arguments)
+def test_invalid_option_is_reported_in_one_line(
+    role: str, arguments: tuple[str, ...], expected: str
+) -> None:
+    assert expected in usage_error(role, *arguments)
 
 
 @pytest.mark.parametrize(
-    ("endpoint", "told"),
+    ("endpoint", "expected"),
     [
         ("teltonika=ssl:5027", "server.pem"),
         ("teltonika=ssl:5027:privateKey=/no/such/key", "/no/such/key"),
@@ -176,35 +178,35 @@ def test_a_mistake_is_told_in_one_line(role: str, arguments: tuple[str, ...], to
         ("teltonika=ssl:5027:privateKey={key}:certKey={key}", "--listen"),
     ],
 )
-def test_a_mistake_in_a_tls_endpoint_is_told_in_one_line(
-    certificate: Path, endpoint: str, told: str
+def test_invalid_tls_endpoint_is_reported_in_one_line(
+    certificate: Path, endpoint: str, expected: str
 ) -> None:
     filled = endpoint.format(key=key_of(certificate), cert=certificate)
-    message = mistake("ingest", "--listen", filled, "--tls-client-ca", str(certificate))
-    assert told in message
+    message = usage_error("ingest", "--listen", filled, "--tls-client-ca", str(certificate))
+    assert expected in message
     assert f"--listen {filled}: " in message
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "expected"),
     [(None, "No such file"), (b"", "no certificate"), (b"\xff", "no certificate")],
 )
-def test_authorities_that_cannot_be_read_are_told(
-    certificate: Path, tmp_path: Path, content: bytes | None, told: str
+def test_unreadable_authorities_are_reported(
+    certificate: Path, tmp_path: Path, content: bytes | None, expected: str
 ) -> None:
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_bytes(content)
-    message = mistake("ingest", "--listen", tls(certificate), "--tls-client-ca", str(file))
-    assert told in message
+    message = usage_error("ingest", "--listen", tls(certificate), "--tls-client-ca", str(file))
+    assert expected in message
     assert str(file) in message
 
 
 @pytest.mark.parametrize("role", [("process", "--sink", "sqlite:x"), ("standalone",)])
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
-        (("--names-map", "FMB920=x.csv"), "goes with --names"),
+        (("--names-map", "FMB920=x.csv"), "--names-map requires --names."),
         (("--names", "--names-map", "FMB920"), "must be MODEL=FILE"),
         (("--names", "--names-map", "A=x", "--names-map", "A=y"), "given twice"),
         (("--names", "--names-map", "FMB920=missing.csv"), "missing.csv"),
@@ -212,23 +214,23 @@ def test_authorities_that_cannot_be_read_are_told(
         (("--names", "--names-map", "FMB920=worse.csv"), "worse.csv: "),
     ],
 )
-def test_a_mistake_about_names_is_told_in_one_line(
-    role: tuple[str, ...], arguments: tuple[str, ...], told: str
+def test_invalid_names_map_is_reported_in_one_line(
+    role: tuple[str, ...], arguments: tuple[str, ...], expected: str
 ) -> None:
     Path("bad.csv").write_text("a,b\n1,2\n")
     Path("worse.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,a,b,c,d,e,f\n")
-    assert told in mistake(*role, *arguments)
+    assert expected in usage_error(*role, *arguments)
 
 
 @pytest.mark.parametrize("arguments", [("--names",), ("--names", "--names-map", "A=a.csv"), ()])
-def test_names_are_asked_for(arguments: tuple[str, ...]) -> None:
+def test_attributes_are_named_only_with_names(arguments: tuple[str, ...]) -> None:
     Path("a.csv").write_text("id,name,size,signed,multiplier,unit,models\n1,A,1,0,1,,x\n")
-    found = kinds("process", "--sink", "sqlite:x", *arguments)
+    found = part_types("process", "--sink", "sqlite:x", *arguments)
     assert (Namer in found) is bool(arguments)
 
 
 @pytest.mark.parametrize(
-    ("option", "value", "told"),
+    ("option", "value", "expected"),
     [
         ("--batch-size", "0", "between 1 and 100,000"),
         ("--batch-bytes", "1000", "between 1,048,576 and 1,073,741,824"),
@@ -236,7 +238,7 @@ def test_names_are_asked_for(arguments: tuple[str, ...]) -> None:
         ("--claim-after", "0.5", "between 1 and 86,400"),
     ],
 )
-def test_a_mistake_about_the_pace_is_told(option: str, value: str, told: str) -> None:
-    message = mistake("process", "--sink", "sqlite:x", option, value)
+def test_invalid_batch_setting_is_reported(option: str, value: str, expected: str) -> None:
+    message = usage_error("process", "--sink", "sqlite:x", option, value)
     assert f"{option}: " in message
-    assert told in message
+    assert expected in message

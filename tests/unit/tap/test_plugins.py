@@ -1,4 +1,4 @@
-"""What twistd and the roles find by Twisted's plugin system."""
+"""Plugins that twistd and the roles find."""
 
 from __future__ import annotations
 

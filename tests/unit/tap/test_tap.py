@@ -1,4 +1,4 @@
-"""Options of ``twistd tracker``: what they build, and how they refuse."""
+"""Options of ``twistd tracker``: the services that they build, and usage errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=" ".join,
 )
-def test_a_role_is_built_without_opening_anything(
+def test_role_is_built_without_opening_anything(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -51,7 +51,7 @@ def test_a_role_is_built_without_opening_anything(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_role_imports_no_module_of_another_role() -> None:
+def test_role_imports_no_modules_of_other_roles() -> None:
     program = (
         "import sys; from tracker.tap import Options; "
         "Options().parseOptions(['process', '--sink', 'sqlite:x']); "
@@ -65,21 +65,21 @@ def test_a_role_imports_no_module_of_another_role() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
-        ((), "which role to run"),
+        ((), "no role given. Use ingest, process, janitor, bridge, console or standalone."),
         (("fly",), "unknown role 'fly'"),
         (("ingest", "--no-such-option"), "no-such-option"),
-        (("ingest", "--listen", "nobody=tcp:1"), "unknown vendor 'nobody'"),
+        (("ingest", "--listen", "acme=tcp:1"), "unknown vendor 'acme'"),
         (("ingest", "--listen", "tcp:5027"), "VENDOR=ENDPOINT"),
         (("ingest", "--listen", "teltonika=carrier-pigeon:1"), "not an endpoint"),
         (("ingest", "--listen", "teltonika=tcp:port"), "not 'port'"),
         (("ingest", "--listen", "teltonika=systemd:domain=INET:name=x"), "systemd has passed no"),
         (("ingest", "--listen", "teltonika=systemd:domain=INET:index=0"), "systemd has passed no"),
         (("ingest", "--listen", "teltonika=systemd:domain=INET"), "index or name"),
-        (("ingest", "--listen", "teltonika=systemd:index=0"), "arguments are missing"),
+        (("ingest", "--listen", "teltonika=systemd:index=0"), "missing or surplus arguments"),
         (("ingest", "--listen", "teltonika=tcp"), "not ''"),
-        (("ingest", "--listen", "teltonika=stdio:"), "nobody can connect"),
+        (("ingest", "--listen", "teltonika=stdio:"), "cannot accept connections"),
         (("ingest", "--redis", "http://localhost"), "redis://"),
         (("ingest", "--redis", "redis://host:port"), "not valid"),
         (("ingest", "--redis", "rediss://host?ca=/no/such/file"), "/no/such/file"),
@@ -98,17 +98,17 @@ def test_a_role_imports_no_module_of_another_role() -> None:
         (("process", "--sink", "sqlite:x", "--retain", "24h"), "retain"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str) -> None:
+def test_invalid_option_is_reported_in_one_line(arguments: tuple[str, ...], expected: str) -> None:
     with pytest.raises(SystemExit) as exit_:
         service(*arguments)
     message = str(exit_.value)
     assert message.startswith("twistd tracker")
-    assert told in message
+    assert expected in message
     assert "\n" not in message
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "expected"),
     [
         (("--control", "pigeon:1"), "--control pigeon:1: must begin with unix:PATH, ssl:PORT:…"),
         (("--control", "tcp:0"), "--control tcp:0: tcp: is not encrypted: use ssl: or unix:"),
@@ -124,7 +124,7 @@ def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str) ->
             "no: cannot be read: No such file or directory",
         ),
         (("--control", "tcp:0:plaintext=1:clientCA=no"), "unknown argument 'clientCA'"),
-        (("--control-permissions", "permissions"), "--control-permissions: goes with --control"),
+        (("--control-permissions", "permissions"), "--control-permissions requires --control."),
         (
             ("--control", "tcp:0:plaintext=1", "--control-permissions", "no"),
             "--control-permissions: no: cannot be read: No such file or directory",
@@ -137,8 +137,8 @@ def test_a_mistake_is_told_in_one_line(arguments: tuple[str, ...], told: str) ->
         (("--log-level", "loud"), "--log-level: the level must be one of debug, info, warn"),
     ],
 )
-def test_a_mistake_about_the_control_port_is_told_in_one_line(
-    arguments: tuple[str, ...], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_invalid_control_option_is_reported_in_one_line(
+    arguments: tuple[str, ...], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "permissions").write_text("admin rules\n")
@@ -146,11 +146,11 @@ def test_a_mistake_about_the_control_port_is_told_in_one_line(
         service("ingest", "--listen", "teltonika=tcp:0", *arguments)
     message = str(exit_.value)
     assert message.startswith("twistd tracker")
-    assert told in message
+    assert expected in message
     assert "\n" not in message
 
 
-def test_several_streams_are_for_the_processor_only(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ingest_rejects_several_streams(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REDIS_TELEMETRY_STREAM", "telemetry:teltonika,old")
     service("process", "--sink", "sqlite:x")
     with pytest.raises(SystemExit, match="REDIS_TELEMETRY_STREAM"):
