@@ -1,4 +1,4 @@
-"""The interfaces between the parts of Tracker: vendors, gateways, sinks."""
+"""Interfaces between the parts of Tracker: vendors, gateways, instances, sinks."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tracker.position import Entry, Position
 
 
 class IVendor(Interface):
-    """A family of devices: a plugin in ``twisted/plugins/``, found with ``getPlugins``."""
+    """A family of device protocols: a plugin in ``twisted/plugins/``, found with ``getPlugins``."""
 
     name: str = Attribute(
         "Lower-case name: used in --listen, in the stream's name and in the positions table."
@@ -31,24 +31,37 @@ class IVendor(Interface):
         limits: Limits,
         clock: IReactorTime,
     ) -> IProtocolFactory:
-        """Return the factory of one stream port, whose protocols report to ``gateway``."""
+        """Return the protocol factory of one TCP or TLS port.
+
+        :param gateway: receives the connections and their records.
+        :param limits: limits that the protocols enforce.
+        :param clock: provides the time and the timers of the protocols.
+        """
 
     def buildDatagramProtocol(
         gateway: IGateway,  # noqa: N805
         limits: Limits,
         clock: IReactorTime,
     ) -> DatagramProtocol | None:
-        """Return the protocol of one UDP port; None if the vendor has no such thing."""
+        """Return the protocol of one UDP port; None if the vendor does not support UDP.
+
+        The arguments are those of :meth:`buildFactory`.
+        """
 
     def describe(data: bytes, kind: Traffic) -> dict[str, Any]:  # noqa: N805
-        """Return the content of one piece of traffic, as JSON can hold it."""
+        """Decode one piece of traffic for people to read.
+
+        :param data: the bytes that an :data:`Observer` was called with.
+        :param kind: the kind that it was called with.
+        :return: the content, in types that JSON can represent.
+        """
 
     def buildNaming(models: Mapping[str, Path]) -> INaming | None:  # noqa: N805
-        """Return names of attributes; None if the vendor has none.
+        """Return the names of attributes; None if the vendor has no names.
 
-        :param models: model → a file with names for its devices.
-        :raises OSError: if one of the files cannot be read.
-        :raises ValueError: if one of them is malformed; the text is one line.
+        :param models: model → path of a file with additional names for devices of that model.
+        :raises OSError: if a file cannot be read.
+        :raises ValueError: if a file is malformed. The message is one line.
         """
 
 
@@ -56,14 +69,20 @@ class INaming(Interface):
     """Names of the attributes of a vendor's devices."""
 
     def named(attributes: Mapping[str, Any], model: str | None) -> dict[str, Any]:  # noqa: N805
-        """Return name → ``id``, ``value`` (signed and scaled) and, if it has one, ``unit``."""
+        """Return the named attributes of a position.
+
+        :param attributes: attribute key → raw value, as in :attr:`Position.attributes`.
+        :param model: model of the device; None if it is unknown.
+        :return: name → a dictionary with ``id``, ``value`` (signed and scaled) and, if the
+            attribute has one, ``unit``.
+        """
 
 
 class IPeer(Interface):
-    """The sender of something, as the gateway logs it."""
+    """The sender of bytes, as the gateway logs it."""
 
-    device_id: str | None = Attribute("The IMEI, or None before login.")
-    peer: str = Attribute("Address of the other side, for people to read.")
+    device_id: str | None = Attribute("The device ID; None before login.")
+    peer: str = Attribute("Address of the sender, for people to read.")
 
 
 class Traffic(Enum):
@@ -72,14 +91,14 @@ class Traffic(Enum):
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
     RECEIVED = "received"
-    """A login, a frame, or whatever else is one piece."""
+    """A login or a frame."""
     SENT = "sent"
-    """An answer to a login, an acknowledgement, a command."""
+    """A reply to a login, an ACK, or a command."""
     REJECTED = "rejected"
-    """What came breaks the protocol; the bytes are the reason, as text."""
+    """Received bytes break the protocol. The event's bytes are the reason, as text."""
 
 
-#: Called with what happens on a device's connection, and the bytes.
+#: Called with the kind of each event on a device's connection, and its bytes.
 Observer = Callable[[Traffic, bytes], None]
 
 
@@ -92,15 +111,15 @@ class ConnectionFigures:
     last_heard: float
     """Time of the last whole frame or sign of life."""
     codec: str
-    """Codec of the last entries; empty before there are any."""
+    """Codec of the last entries; empty if none were received."""
     records: int
-    """Records that were received."""
+    """Number of received records."""
     bytes: int
-    """Bytes that were received."""
+    """Number of received bytes."""
 
 
 class ConnectionEnded(Exception):
-    """The connection has ended, or is about to."""
+    """The connection has ended, or is about to end."""
 
 
 class IConnection(IPeer):
@@ -111,39 +130,47 @@ class IConnection(IPeer):
     )
 
     def close() -> None:
-        """Close the connection; nothing more is acknowledged on it."""
+        """Close the connection. No record is acknowledged on it afterwards."""
 
     def retire() -> None:
-        """Close the connection as soon as nothing of the device is under way on it."""
+        """Close the connection as soon as no record or frame of the device is under way on it."""
 
     def figures() -> ConnectionFigures:
         """Return the figures of the connection, once a device has logged in."""
 
     def observe(observer: Observer | None) -> None:  # noqa: N805
-        """Notify an observer of all that is received and sent from now on; None: none."""
+        """Notify an observer of everything that is received and sent from now on.
 
-    def command_frame(text: str, codec: str) -> CommandFrame:  # noqa: N805
-        """Return the bytes of a command to this device.
-
-        :param codec: the vendor's name of it; empty: the usual one.
-        :raises ValueError: if there is no such codec, or it cannot carry that; in one line.
+        :param observer: replaces the earlier one; None removes it.
         """
 
-    def when_free(radio_sleeps: float = 0) -> Deferred[None]:  # noqa: N805
-        """Wait until a command may be written; one caller at a time.
+    def command_frame(text: str, codec: str) -> CommandFrame:  # noqa: N805
+        """Encode a command to this device.
 
-        That is when no packet of the device waits for its acknowledgement, and none is half
-        received. The caller has to write as soon as this fires, in the same turn.
+        :param text: the text of the command.
+        :param codec: the vendor's name of the codec; empty: the vendor's usual one.
+        :raises ValueError: if the codec is unknown or cannot carry the text. The message is one
+            line.
+        """
 
-        :param radio_sleeps: seconds of silence after which the device may not listen; then it
-            has to be heard first. 0: it always listens.
-        :return: fails with :class:`ConnectionEnded`; may be cancelled.
+    def when_free(silence_limit: float = 0) -> Deferred[None]:  # noqa: N805
+        """Wait until a command may be written; at most one caller at a time.
+
+        A command may be written while no frame of the device waits for its ACK, and none is half
+        received. The caller has to write in the callback of the Deferred, or not at all.
+
+        :param silence_limit: seconds of silence after which the device may not listen; the
+            command then waits for the next frame of the device. 0: it always listens.
+        :return: fires when the caller may write; fails with :class:`ConnectionEnded`; may be
+            cancelled.
         """
 
     def write_command(data: bytes) -> None:  # noqa: N805
-        """Write a command, now that the connection is free for it.
+        """Write a command, in the callback of :meth:`when_free`.
 
         The next message that may be its answer is exempt from the device's rate of messages.
+
+        :param data: the bytes that :meth:`command_frame` has returned.
         """
 
 
@@ -153,7 +180,7 @@ class Admission(Enum):
     SERVED = "served"
     REFUSED = "refused"
     LATER = "later"
-    """Undecided: close without answering; the device retries."""
+    """Undecided: close without a reply; the device retries."""
 
 
 class Rejection(Enum):
@@ -164,13 +191,13 @@ class Rejection(Enum):
     CONNECTION_RATE = "connection_rate"
     """Too many new connections in this second, from all addresses or from this one."""
     ADDRESS_SHARE = "address_share"
-    """The address holds its maximal number of connections."""
+    """The address has its maximal number of connections."""
     PROXY = "proxy"
-    """Not a named proxy, or no valid PROXY header, on a port that expects one."""
+    """Not a listed proxy, or no valid PROXY header, on a port that expects one."""
     LOGIN = "login"
-    """What came instead of a login, or as a second one, is malformed."""
+    """A login is malformed, or names another device than the first login of the connection."""
     PREAMBLE = "preamble"
-    """A frame has a wrong beginning."""
+    """A frame begins with the wrong bytes."""
     LENGTH = "length"
     """A length is over the limit, or impossible."""
     CRC = "crc"
@@ -178,11 +205,11 @@ class Rejection(Enum):
     CODEC = "codec"
     """The codec is not supported."""
     CONTENT = "content"
-    """What is in a frame contradicts itself, or is over a limit."""
+    """The content of a frame is inconsistent, or over a limit."""
     NO_LOGIN = "no_login"
-    """No login came in time."""
+    """The device did not log in within the login timeout."""
     IDLE = "idle"
-    """Nothing whole came for too long."""
+    """The device sent no complete frame within the idle timeout."""
     NOT_SERVED = "not_served"
     """The device is not on the allow-list, or was removed from it."""
     MOVED = "moved"
@@ -191,20 +218,20 @@ class Rejection(Enum):
 
 @define
 class Tally:
-    """Counts that connections and ports keep themselves, too frequent for a call each time."""
+    """Counts that connections and ports keep themselves, since they change too often for a call."""
 
     bytes_received: int = 0
     bytes_sent: int = 0
     repeated: int = 0
-    """Repeated datagrams: answered again, and not published."""
+    """Repeated datagrams, which are acknowledged again and not published."""
     dropped: int = 0
-    """Datagrams for which there was no room."""
+    """Datagrams that were dropped because too many were under way."""
     over_budget: Counter[str] = field(factory=Counter)
     """Budget of work → datagrams that were dropped because it was used up."""
     paused_for_work: int = 0
-    """Times that a connection was held because its budget of work was used up."""
+    """Number of times that a connection was held because its budget of work was used up."""
     paused_for_messages: int = 0
-    """Times that a connection was held because it was over its rate of messages."""
+    """Number of times that a connection was held because it was over its rate of messages."""
     truncated: int = 0
     """Messages that were too long to be stored whole."""
 
@@ -212,18 +239,18 @@ class Tally:
         """Count a message that was too long to be stored whole."""
         self.truncated += 1
 
-    turned_away: int = 0
-    """Datagrams of devices that are not served, or not now."""
+    not_served: int = 0
+    """Datagrams of devices that are refused, or not decided on yet."""
 
 
 class IDeviceAuthority(Interface):
-    """Decides which devices are served."""
+    """The decision which devices are served."""
 
     def admission(device_id: str) -> Admission:  # noqa: N805
         """Decide on a device that logs in or sends a datagram."""
 
     def withdrawn(device_id: str) -> bool:  # noqa: N805
-        """Return whether a device that was served is no longer to be served."""
+        """Return whether a connected device is not served anymore, so that it is disconnected."""
 
 
 class IGateway(Interface):
@@ -232,52 +259,61 @@ class IGateway(Interface):
     tally: Tally = Attribute("Counts that connections and ports keep themselves.")
 
     def admits(address: IAddress | None) -> bool:  # noqa: N805
-        """Return whether there is room for a connection from this address; if so, reserve it."""
+        """Reserve a slot for a connection from this address; return False if none is free.
+
+        :param address: address of the peer; None if it is unknown.
+        """
 
     def opened(connection: IConnection) -> None:  # noqa: N805
         """Note that an admitted connection was made."""
 
     def admission(device_id: str) -> Admission:  # noqa: N805
-        """Decide on a device that has no connection to log in on."""
+        """Decide on a device that sends a datagram, and therefore does not log in."""
 
     def login(connection: IConnection, device_id: str) -> Admission:  # noqa: N805
         """Decide on a device that logs in; if it is served, close its older connection."""
 
     def publish(entries: Sequence[Entry]) -> Deferred[None]:  # noqa: N805
-        """Make the entries of one packet durable, all of them or none.
+        """Append the entries of one frame or datagram to the log, all of them or none.
 
-        :return: fires when the log has confirmed them, and only then may the device be
-            answered. Fails with :class:`NotAccepted` if this process gives up. Cancel it when
-            its connection ends.
+        :return: fires when the log has confirmed the entries. Send the ACK only then. Fails with
+            :class:`NotAppended` if this process gives the entries up. Cancel it when the
+            connection ends.
         """
 
-    def keep(entries: Sequence[Entry]) -> Deferred[None] | None:  # noqa: N805
-        """Make durable what its device never sends again; it outlives the connection.
+    def publish_detached(entries: Sequence[Entry]) -> Deferred[None] | None:  # noqa: N805
+        """Append entries that the device never repeats; the append outlives the connection.
 
-        :return: fires when the log has confirmed it, and fails with :class:`NotAccepted` when
-            it was given up. None when too much is kept already, or the instance stops: publish
-            it, and let the device wait.
+        :return: fires when the log has confirmed the entries; fails with :class:`NotAppended` if
+            they are given up. None if too many bytes are under way already, or the instance
+            stops: then call :meth:`publish`, and handle no later frame until it fires.
         """
 
-    def answered(connection: IConnection, answer: Answer) -> None:  # noqa: N805
-        """Pass on what may be the answer to a command."""
+    def command_answered(connection: IConnection, answer: Answer) -> None:  # noqa: N805
+        """Pass on a text of the device that may be the answer to a command."""
 
     def lost(peer: IPeer, count: int) -> None:  # noqa: N805
-        """Count messages that could neither be published nor kept."""
+        """Count and log messages that were not appended and that the device never repeats.
+
+        :param count: number of messages.
+        """
 
     def rejected(
         peer: IPeer,  # noqa: N805
         reason: str,
         kind: Rejection = Rejection.CONTENT,
     ) -> None:
-        """Count and log a peer that breaks the protocol; the caller disconnects it, or drops.
+        """Count and log a protocol error; the caller disconnects the peer, or drops the datagram.
 
-        :param reason: what is wrong, in one line, for people.
-        :param kind: the same, for counting.
+        :param reason: the error, in one line, for people to read.
+        :param kind: the error, for counting.
         """
 
     def noticed(peer: IPeer, what: str) -> None:  # noqa: N805
-        """Log something odd that hurts nothing; once a connection."""
+        """Log an oddity that has no consequences.
+
+        :param what: the oddity, in one line, for people to read.
+        """
 
     def closed(connection: IConnection) -> None:  # noqa: N805
         """Note that a connection has ended."""
@@ -294,57 +330,69 @@ class ConnectionFacts:
 
 
 class IInstance(Interface):
-    """An ingest instance as those see it who look inside and operate it."""
+    """An ingest instance, as its control port and its metrics see it."""
 
-    instance_id: str = Attribute("Its id.")
-    started_at: str = Attribute("ISO 8601 UTC; empty before it has started.")
-    streams: Sequence[str] = Attribute("The streams that it writes.")
-    draining: bool = Attribute("Whether it accepts no more connections.")
+    instance_id: str = Attribute("Its ID.")
+    started_at: str = Attribute("Time of its start, ISO 8601 UTC; empty before it has started.")
+    streams: Sequence[str] = Attribute("The streams to which it appends positions.")
+    draining: bool = Attribute("True if it refuses new connections.")
 
     def counts() -> dict[str, int]:
-        """``connections`` (logged in or not), ``devices`` (logged in), ``commands_held``."""
+        """Return the current numbers of the instance, by name.
+
+        :return: ``connections`` (logged in or not), ``devices`` (logged in), ``commands_held``.
+        """
 
     def devices(vendor: str | None) -> Iterable[str]:  # noqa: N805
-        """The devices that are connected, in no order; only those of one vendor, if it is said."""
+        """Return the IDs of the connected devices, in any order.
+
+        :param vendor: only devices of this vendor; None: of all vendors.
+        """
 
     def connection(device_id: str) -> ConnectionFacts | None:  # noqa: N805
         """Return the facts of a device's connection; None if it is not connected here."""
 
     def commands(device_id: str) -> tuple[int, bool]:  # noqa: N805
-        """Commands that are queued for a device, and whether one is outstanding."""
+        """Return the commands of a device that this instance holds.
+
+        :return: the number of queued commands, and True if one is outstanding.
+        """
 
     def holds_command(command_id: str) -> bool:  # noqa: N805
         """Return whether a command is queued or outstanding here."""
 
     def drop(device_id: str) -> str | None:  # noqa: N805
-        """Close the connection of a device; its address, or None where there is none."""
+        """Close the connection of a device.
+
+        :return: address of the device; None if it is not connected here.
+        """
 
     def watch(device_id: str, observer: Observer) -> bool:  # noqa: N805
-        """Tell an observer of all traffic of a device, now and on later connections.
+        """Notify an observer of all traffic of a device, on this and later connections.
 
-        :return: whether it is connected here.
+        :return: True if the device is connected here.
         """
 
     def unwatch(device_id: str, observer: Observer) -> None:  # noqa: N805
-        """No more of that."""
+        """Stop notifying an observer that was given to :meth:`watch`."""
 
     def describe(device_id: str, data: bytes, kind: Traffic) -> dict[str, Any]:  # noqa: N805
-        """Return the content of a piece of a device's traffic, as JSON can hold it."""
+        """Decode a piece of a device's traffic; see :meth:`IVendor.describe`."""
 
     def drain(seconds: float) -> Deferred[tuple[int, int]]:  # noqa: N805
-        """Accept no more connections, and close those that there are within so many seconds.
+        """Refuse new connections, and close all open ones, spread over ``seconds``.
 
-        :return: fires with how many were closed, and how many are left.
+        :return: fires with the number of closed connections and the number of remaining ones.
         """
 
 
-class NotAccepted(Exception):
-    """The entries were not confirmed; the device has to send them again."""
+class NotAppended(Exception):
+    """The entries were not appended; the device has to send them again."""
 
 
 @frozen
 class StoredPosition:
-    """A position (or a message) with what the stream knows about it: one row of the database."""
+    """A position (or a message) with the fields of its stream entry: one row of the database."""
 
     position: Position
     digest: bytes
@@ -352,9 +400,9 @@ class StoredPosition:
     vendor: str
     codec: str
     received_at: str
-    """Time at which Redis appended it, ISO 8601 UTC with milliseconds and Z."""
+    """Time at which Redis appended the entry, ISO 8601 UTC with milliseconds and Z."""
     named: Mapping[str, Any] | None = None
-    """Result of :meth:`INaming.named`, with ``--names``."""
+    """Return value of :meth:`INaming.named`; None without ``--names``."""
 
 
 @frozen
@@ -362,25 +410,25 @@ class Batch:
     """Positions and checkpoints that a sink commits in one transaction."""
 
     positions: Sequence[StoredPosition]
-    """Those with :attr:`Position.is_message` are no places; sinks keep them apart."""
+    """Positions and messages; sinks store those with :attr:`Position.is_message` separately."""
     checkpoints: dict[tuple[str, str], str]
     """(stream, group) → ID of the last entry in this batch."""
 
 
 class SinkUnusable(Exception):
-    """The sink cannot be opened, and trying again would not help; the text says why."""
+    """The sink cannot be opened, and a retry would fail again; the message gives the reason."""
 
 
 class SinkDown(Exception):
-    """The sink failed for now; the text says why, and holds no password."""
+    """The sink failed temporarily; the message gives the reason, without a password."""
 
 
 class SinkTimedOut(SinkDown):
-    """The sink did not store a batch in time; fewer positions may succeed."""
+    """The sink did not store a batch in time; a smaller batch may succeed."""
 
 
 class BatchRefused(Exception):
-    """Something in a batch can never be stored, which is the data's fault; the text says what."""
+    """A batch holds data that can never be stored; the message gives the reason."""
 
 
 class IPositionSink(Interface):
@@ -389,22 +437,26 @@ class IPositionSink(Interface):
     def open() -> Deferred[None]:
         """Connect and bring the schema up to date.
 
-        Fails with :class:`SinkUnusable` when trying again would not help, and with
-        anything else when it may.
+        :return: fires when the sink is open. Fails with :class:`SinkUnusable` if a retry would
+            fail again, and with any other exception if a retry may succeed.
         """
 
     def store(batch: Batch) -> Deferred[int]:  # noqa: N805
-        """Commit a batch in one transaction; what is there already is left alone.
+        """Commit a batch in one transaction; rows that exist already stay unchanged.
 
-        :return: fires with the number of positions that were new, after the commit
-            is durable. After a failure nothing of the batch is stored, unless the connection
-            was lost during the commit. After :class:`BatchRefused` a retry fails again; after
-            :class:`SinkTimedOut` a part of the batch may succeed; after anything else the
-            caller may retry.
+        :return: fires with the number of new positions once the commit is durable. After a
+            failure nothing of the batch is stored, unless the connection was lost during the
+            commit. After :class:`BatchRefused` a retry fails again; after :class:`SinkTimedOut`
+            a smaller batch may succeed; after any other exception the caller may retry.
         """
 
     def checkpoint(stream: str, group: str) -> Deferred[str | None]:  # noqa: N805
-        """The ID of the last entry of a stream that was committed; None where there is none."""
+        """Return the ID of the last entry that was committed.
+
+        :param stream: name of the stream.
+        :param group: name of the consumer group.
+        :return: fires with the ID; None if no entry of the stream was committed for the group.
+        """
 
     def close() -> Deferred[Any]:
-        """Release everything; fires when done."""
+        """Release all connections and files; fires when done."""

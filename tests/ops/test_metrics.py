@@ -34,7 +34,7 @@ def test_no_label_names_a_device(site: Site, role: str) -> None:
 def test_what_devices_have_sent_is_counted(site: Site) -> None:
     stored = site.redis.client.xinfo_groups("telemetry:teltonika")[0]["entries-read"]
     counted = re.search(
-        r'^tracker_records_total\{codec="8E",result="confirmed",vendor="teltonika"\} (\S+)',
+        r'^tracker_records_total\{codec="8E",result="appended",vendor="teltonika"\} (\S+)',
         exposed(site, "ingest"),
         re.M,
     )

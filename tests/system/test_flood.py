@@ -49,7 +49,7 @@ def test_a_flood_is_dropped_and_counted_and_others_are_served(
                 assert neighbour.deliver(10 + number)
         assert neighbour.deliver(10 + FLOOD)
     wait_for(lambda: answered(2), "the device over UDP is still served")
-    assert metric(ingest, "dropped_datagrams", "strangers") > 0
+    assert metric(ingest, "dropped_datagrams", "unknown_sources") > 0
     flood.close()
     known.socket.close()
 

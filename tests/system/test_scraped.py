@@ -47,7 +47,7 @@ def test_it_serves_its_devices_and_stops_cleanly(serve: Callable[..., Ingest]) -
                 assert device.deliver(number)
         so_far = len(answers)
         wait_for(lambda: len(answers) >= so_far + 10, "it is told", timeout=60)
-        told = 'tracker_records_total{codec="8",result="confirmed",vendor="teltonika"} 100.0'
+        told = 'tracker_records_total{codec="8",result="appended",vendor="teltonika"} 100.0'
         assert told in answers[-1]
         assert ingest.daemon.stop() == 0
     assert "Traceback" not in ingest.daemon.text

@@ -44,14 +44,14 @@ class FakeGateway:
         """Of what was rejected."""
         self.published: list[tuple[Sequence[Entry], Deferred[None]]] = []
         self.cancelled = 0
-        self.lets_in = True
-        self.keeps = True
+        self.admits_connections = True
+        self.accepts_detached = True
         self.admissions: dict[str, Admission] = {}
-        self.confirms_at_once = False
-        self.told_of_login: Callable[[IConnection], None] = lambda connection: None
+        self.confirms_immediately = False
+        self.on_login: Callable[[IConnection], None] = lambda connection: None
 
     def admits(self, address: IAddress | None) -> bool:
-        return self.lets_in
+        return self.admits_connections
 
     def opened(self, connection: IConnection) -> None:
         self.events.append(("opened",))
@@ -61,7 +61,7 @@ class FakeGateway:
 
     def login(self, connection: IConnection, device_id: str) -> Admission:
         self.events.append(("login", device_id))
-        self.told_of_login(connection)
+        self.on_login(connection)
         return self.admission(device_id)
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
@@ -70,20 +70,20 @@ class FakeGateway:
 
         confirmation: Deferred[None] = Deferred(cancelled)
         self.published.append((entries, confirmation))
-        if self.confirms_at_once:
+        if self.confirms_immediately:
             confirmation.callback(None)
         return confirmation
 
-    def keep(self, entries: Sequence[Entry]) -> Deferred[None] | None:
-        if not self.keeps:
+    def publish_detached(self, entries: Sequence[Entry]) -> Deferred[None] | None:
+        if not self.accepts_detached:
             return None
         kept: Deferred[None] = Deferred()
         self.published.append((entries, kept))
-        if self.confirms_at_once:
+        if self.confirms_immediately:
             kept.callback(None)
         return kept
 
-    def answered(self, connection: IConnection, answer: Answer) -> None:
+    def command_answered(self, connection: IConnection, answer: Answer) -> None:
         self.events.append(("answered", answer))
 
     def lost(self, peer: IPeer, count: int) -> None:
@@ -115,7 +115,7 @@ class FakeConnection:
     written: list[str] = field(factory=list)
     """The texts of commands."""
     waiting: Deferred[None] | None = None
-    radio_sleeps: float | None = None
+    silence_limit: float | None = None
     """What was asked last."""
     observer: Observer | None = None
 
@@ -140,8 +140,8 @@ class FakeConnection:
             raise ValueError(f"codec {codec}: no such one")
         return CommandFrame(codec or "12", text.encode())
 
-    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
-        self.radio_sleeps = radio_sleeps
+    def when_free(self, silence_limit: float = 0) -> Deferred[None]:
+        self.silence_limit = silence_limit
         if self.closed:
             return fail(ConnectionEnded())
         if not self.busy:

@@ -27,10 +27,10 @@ RESERVED_FILES: Final = 192
 #: may be behind the NAT of one carrier.
 MIN_SHARE: Final = 1000
 #: Seconds to log in while slots run out. A device logs in as soon as it is connected.
-HURRIED_LOGIN: Final = 5.0
+SHORT_LOGIN_TIMEOUT: Final = 5.0
 
 
-def most_files() -> int:
+def max_open_files() -> int:
     """Files that this process may have open once it has raised its limit to the hard one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
@@ -66,7 +66,7 @@ class ConnectionLimiter:
     """Count the open connections of a process by address, and new ones by second and address.
 
     If no slot is free, or an address holds all of its share, a new connection is refused; and the
-    oldest connection (of that address) that has not logged in within :data:`HURRIED_LOGIN`
+    oldest connection (of that address) that has not logged in within :data:`SHORT_LOGIN_TIMEOUT`
     seconds is closed, so that the next connection finds a slot. So peers that do not log in
     cannot keep devices out for the whole login timeout.
 
@@ -152,14 +152,16 @@ class ConnectionLimiter:
     def _hurry(
         self, connections: dict[IConnection, _Silent] | dict[IConnection, None] | None
     ) -> None:
-        """Close the first of these connections if its :data:`HURRIED_LOGIN` seconds are over."""
+        """Close the first of these connections if its :data:`SHORT_LOGIN_TIMEOUT` is over."""
         connection = next(iter(connections or ()), None)
         if connection is None:
             return
         silent = self._silent[connection]
-        if self._clock.seconds() - silent.since >= HURRIED_LOGIN:
+        if self._clock.seconds() - silent.since >= SHORT_LOGIN_TIMEOUT:
             self.logged_in(connection)  # it is closed once
-            silent.give_up(f"no login within {HURRIED_LOGIN:g} s, and others wait for its slot")
+            silent.give_up(
+                f"no login within {SHORT_LOGIN_TIMEOUT:g} s, and others wait for its slot"
+            )
 
 
 class _Rates:

@@ -47,7 +47,7 @@ class Drain:
         :return: how many were closed, and how many are left.
         """
         for gateway in self._gateways:
-            gateway.turn_away()  # those that are connected, and have not logged in yet
+            gateway.refuse_logins()  # those that are connected, and have not logged in yet
         await gatherResults([maybeDeferred(port.stopService) for port in self._ports])
         connections = [
             connection for gateway in self._gateways for connection in gateway.devices.values()

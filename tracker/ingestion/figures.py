@@ -14,7 +14,7 @@ from tracker.position import Entry
 
 #: Records of one call to Redis that are told apart: there are hardly more in one packet, and
 #: one packet is not divided.
-MOST_COUNTED: Final = 256
+MAX_COUNTED_RECORDS: Final = 256
 
 
 @define(eq=False)
@@ -24,9 +24,9 @@ class CodecFigures:
     frames: int = 0
     """Confirmed by Redis, and so acknowledged."""
     records: int = 0
-    frames_unconfirmed: int = 0
+    frames_given_up: int = 0
     """Given up before that: as a rule, since the connection has ended."""
-    records_unconfirmed: int = 0
+    records_given_up: int = 0
 
 
 @define(eq=False)
@@ -38,7 +38,7 @@ class AppendFigures:
     """Seconds from a whole packet to Redis' confirmation."""
     calls: Distribution = Factory(lambda: Distribution(DURATION_BOUNDS))
     """Seconds from a call to its answer."""
-    batches: list[int] = Factory(lambda: [0] * (MOST_COUNTED + 1))
+    batches: list[int] = Factory(lambda: [0] * (MAX_COUNTED_RECORDS + 1))
     """Records in a call that was confirmed → such calls; the last: so many or more."""
     refused: int = 0
     """Calls that Redis refused."""
@@ -48,8 +48,8 @@ class AppendFigures:
     def given_up(self, entries: Sequence[Entry]) -> None:
         """A packet is not, and nobody waits for it any more."""
         figures = self.codecs[entries[0].codec]
-        figures.frames_unconfirmed += 1
-        figures.records_unconfirmed += len(entries)
+        figures.frames_given_up += 1
+        figures.records_given_up += len(entries)
 
 
 @define(eq=False)

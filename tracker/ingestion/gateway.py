@@ -25,7 +25,7 @@ from tracker.interfaces import (
     IDeviceAuthority,
     IGateway,
     IPeer,
-    NotAccepted,
+    NotAppended,
     Observer,
     Rejection,
     Traffic,
@@ -81,7 +81,7 @@ class Gateway(Service):
         self._losses = LimitedLog(clock, self._log)
         self._kept_bytes = 0
         self._given_up = 0  # entries that were to be kept
-        self._turns_away = False
+        self._refuses_logins = False
         self._all_closed: Deferred[None] | None = None
 
     @property
@@ -149,13 +149,13 @@ class Gateway(Service):
 
     def admission(self, device_id: str) -> Admission:
         """See IGateway."""
-        if not self.running or self._turns_away:
+        if not self.running or self._refuses_logins:
             return Admission.LATER
         return self._authority.admission(device_id)
 
-    def turn_away(self) -> None:
+    def refuse_logins(self) -> None:
         """Refuse new logins while draining; devices reconnect and reach another instance."""
-        self._turns_away = True
+        self._refuses_logins = True
 
     def login(self, connection: IConnection, device_id: str) -> Admission:
         """See IGateway."""
@@ -187,7 +187,7 @@ class Gateway(Service):
             return deferLater(self._clock, 0)
         return self._publisher.publish(entries)
 
-    def keep(self, entries: Sequence[Entry]) -> Deferred[None] | None:
+    def publish_detached(self, entries: Sequence[Entry]) -> Deferred[None] | None:
         """See IGateway."""
         size = sum(len(entry.payload) + _ENTRY_BYTES for entry in entries)
         if not self.running or self._kept_bytes + size > KEPT_BYTES:
@@ -197,14 +197,14 @@ class Gateway(Service):
         def ended(result: Failure | None) -> Failure | None:
             self._kept_bytes -= size
             if isinstance(result, Failure):
-                result.trap(NotAccepted)
+                result.trap(NotAppended)
                 self._given_up += len(entries)
                 self.figures.lost += len(entries)
             return result
 
         return self._publisher.publish(entries).addBoth(ended)
 
-    def answered(self, connection: IConnection, answer: Answer) -> None:
+    def command_answered(self, connection: IConnection, answer: Answer) -> None:
         """See IGateway."""
         self._delivery.answered(connection, answer)
 

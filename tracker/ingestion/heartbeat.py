@@ -60,8 +60,8 @@ class Heartbeat(RedisTimer):
         identity: Identity | None = None,
         watchdog: Watchdog | None = None,
     ) -> None:
-        super().__init__(clock, redis, INTERVAL, self._beat)
-        self.last_beat = 0.0
+        super().__init__(clock, redis, INTERVAL, self._renew)
+        self.last_renewed = 0.0
         """Time at which Redis last took a heartbeat; 0 before."""
         identity = identity or Identity.of(os.getpid())
         self._clock = clock
@@ -100,7 +100,7 @@ class Heartbeat(RedisTimer):
         withdrawn = Deferred.fromCoroutine(self._withdraw(super().stopService()))
         return withdrawn.addTimeout(WITHDRAWAL_TIMEOUT, self._clock).addErrback(self._not_withdrawn)
 
-    async def _beat(self) -> None:
+    async def _renew(self) -> None:
         self._watchdog.reset()
         try:
             begins = not self._ours and await self._ownership.may_begin(self._value())
@@ -108,7 +108,7 @@ class Heartbeat(RedisTimer):
                 await self._ownership.check()
             if (self._ours or begins) and self.running:
                 await self._redis.execute("SET", self._key, self._value(), "EX", EXPIRY)
-                self.last_beat = self._clock.seconds()
+                self.last_renewed = self._clock.seconds()
                 if begins:  # and Redis has confirmed it: otherwise it is checked again
                     self._ours = True
                     self._begun()

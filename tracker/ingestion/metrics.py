@@ -26,7 +26,7 @@ _OF_FRAMES: Final = (
     Rejection.CONTENT,
 )
 #: Budgets of work that a datagram can exceed.
-_BUDGETS: Final = ("source", "device", "strangers")
+_BUDGETS: Final = ("source", "device", "unknown_sources")
 #: Upper bounds of records in one call.
 _BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)
 #: Label of a frame whose codec was not read.
@@ -67,7 +67,7 @@ class IngestMetrics:
             "tracker_heartbeat_timestamp_seconds",
             "When Redis last took the heartbeat of this instance, since 1970; 0 before.",
         )
-        beat.add_metric([], self._heartbeat.last_beat)
+        beat.add_metric([], self._heartbeat.last_renewed)
         yield beat
 
     def _connections(self) -> Iterator[Metric]:
@@ -154,7 +154,7 @@ class IngestMetrics:
                 ("rejected", sum(counted.rejections[kind] for kind in _OF_FRAMES)),
                 ("repeated", tally.repeated),
                 ("dropped", tally.dropped + sum(tally.over_budget.values())),
-                ("turned_away", tally.turned_away),
+                ("not_served", tally.not_served),
             ):
                 frames.add_metric([vendor, _UNKNOWN, result], count)
         yield from (frames, records)
@@ -217,7 +217,7 @@ class IngestMetrics:
         )
         for stream, publisher in publishers.items():
             figures = publisher.figures
-            calls.add_metric([*stream, "confirmed"], sum(figures.batches))
+            calls.add_metric([*stream, "appended"], sum(figures.batches))
             calls.add_metric([*stream, "refused"], figures.refused)
             calls.add_metric([*stream, "unanswered"], figures.unanswered)
             in_flight.add_metric(stream, publisher.in_flight)
@@ -268,7 +268,7 @@ def _add_codec(
     where: Sequence[str],
     figures: CodecFigures,
 ) -> None:
-    frames.add_metric([*where, "confirmed"], figures.frames)
-    frames.add_metric([*where, "unconfirmed"], figures.frames_unconfirmed)
-    records.add_metric([*where, "confirmed"], figures.records)
-    records.add_metric([*where, "unconfirmed"], figures.records_unconfirmed)
+    frames.add_metric([*where, "appended"], figures.frames)
+    frames.add_metric([*where, "given_up"], figures.frames_given_up)
+    records.add_metric([*where, "appended"], figures.records)
+    records.add_metric([*where, "given_up"], figures.records_given_up)

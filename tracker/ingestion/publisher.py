@@ -23,8 +23,8 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from tracker.errors import Refused, Unanswered, Unavailable
-from tracker.ingestion.figures import MOST_COUNTED, AppendFigures
-from tracker.interfaces import NotAccepted
+from tracker.ingestion.figures import MAX_COUNTED_RECORDS, AppendFigures
+from tracker.interfaces import NotAppended
 from tracker.log.interfaces import IRecordWriter
 from tracker.observe.health import Condition, Watchdog
 from tracker.position import Entry
@@ -110,7 +110,7 @@ class StreamPublisher(Service):
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         """See :meth:`tracker.interfaces.IGateway.publish`."""
         if not self.running:
-            return fail(NotAccepted("stopping"))
+            return fail(NotAppended("stopping"))
         packet = _Packet(self._forget, entries, next(self._numbers), self._clock.seconds())
         if not (self._waiting or self._in_flight or self._reconnection):
             self._watchdog.reset()
@@ -169,7 +169,7 @@ class StreamPublisher(Service):
             # A connection that gives up a message ends, and so cancels its records.
             if not packet.called:
                 self.figures.given_up(packet.entries)
-                packet.errback(NotAccepted("stopping"))
+                packet.errback(NotAppended("stopping"))
 
     def _flush_in(self, seconds: float) -> None:
         self._next_flush = self._clock.callLater(seconds, self._flush)
@@ -243,7 +243,7 @@ class StreamPublisher(Service):
             self._accepted_again()
         now = self._clock.seconds()
         figures = self.figures
-        figures.batches[min(records, MOST_COUNTED)] += 1
+        figures.batches[min(records, MAX_COUNTED_RECORDS)] += 1
         figures.calls.observe(now - asked)
         codecs, wait = figures.codecs, figures.waits.observe
         for packet in batch:

@@ -19,7 +19,7 @@ from tracker.config import ConfigError
 from tracker.control.access import Permissions
 from tracker.control.addresses import advertised, server_endpoint
 from tracker.control.service import ControlPort
-from tracker.ingestion.admission import ConnectionLimiter, most_files
+from tracker.ingestion.admission import ConnectionLimiter, max_open_files
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.service import Commands, Devices, Port, ingest_role
 from tracker.interfaces import Admission, IVendor
@@ -153,7 +153,7 @@ class ServingOptions(RoleOptions):
         ):
             raise ConfigError("--tls-client-ca requires an ssl: endpoint in --listen.")
         try:
-            limiter = ConnectionLimiter(reactor, limits, most_files() - self.other_files())
+            limiter = ConnectionLimiter(reactor, limits, max_open_files() - self.other_files())
         except ValueError as error:
             raise ConfigError(str(error)) from None
         control = self.control_address(instance_id)

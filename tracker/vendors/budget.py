@@ -1,8 +1,8 @@
 """Budgets of work and of messages, so that one peer cannot use up the CPU.
 
 A peer may use a small share of a core at any time: its *own share*, which a well-behaved device
-never uses up. All peers over their own share have a *spare share* in common. So the work of
-any number of heavy peers is bounded, while a single one gets the whole spare share.
+never uses up. All peers over their own share have a *spare share* in common. Therefore the work
+of any number of heavy peers is bounded, while a single one gets the whole spare share.
 
 Work is measured by a clock around the decoder, not estimated from bytes: a frame of 8 KiB
 takes between 3 µs and 2 ms, depending on its content, and reading the clock twice takes
@@ -19,21 +19,21 @@ from typing import Final
 
 from tracker.limits import Limits
 
-#: Seconds of work that a peer may have saved up.
+#: Maximal seconds of work that a peer can save up.
 OWN_BURST: Final = 0.02
-#: The same of a new connection: enough for its first packet of records. It is small because a
-#: peer can open any number of connections.
+#: Seconds of work of a new connection: enough for its first frame of records. The number is small
+#: because a peer can open any number of connections.
 FIRST_CREDIT: Final = 0.0001
 #: Saved-up seconds of the spare share. They bound the time for which heavy peers delay the
 #: others without a pause.
 SPARE_BURST: Final = 0.002
-#: Sources of datagrams (and, separately, devices) whose own shares are counted separately. Two
-#: with the same hash, which a peer cannot predict, share one.
-PLACES: Final = 4096
-#: Sources of datagrams that are remembered as known.
-KNOWN_SOURCES: Final = 20_000
+#: Own shares that are kept for sources of datagrams, and as many for devices. Two with the same
+#: hash, which a peer cannot predict, have one in common.
+BUDGET_SLOTS: Final = 4096
+#: Maximal number of sources of datagrams that are remembered as known.
+MAX_KNOWN_SOURCES: Final = 20_000
 
-#: One message, less a tolerance for rounding.
+#: One message, minus a tolerance for rounding.
 _ONE: Final = 1 - 1e-6
 
 #: Address and port of the sender of a datagram. Both may be forged.
@@ -44,7 +44,7 @@ class Bucket:
     """A token bucket that may go into debt, since the cost of work is known only afterwards.
 
     :param rate: tokens a second.
-    :param burst: the maximal number of tokens, the number at first, and the largest debt.
+    :param burst: the maximal number of tokens, the initial number, and the largest debt.
     :param now: seconds, of any clock that all calls share.
     """
 
@@ -69,7 +69,7 @@ class Bucket:
         self._level = max(-self._burst, self._level - tokens)
 
     def wait(self, now: float, least: float = 0.0) -> float:
-        """Return the seconds until there are more than ``least`` tokens; 0 if there are now."""
+        """Return the seconds until the bucket holds more than ``least`` tokens."""
         missing = least - self.level(now)
         return 0.0 if missing < 0 else missing / self._rate + 1e-6
 
@@ -78,7 +78,7 @@ class Bucket:
         return self.level(now) >= self._burst
 
     def is_exhausted(self, now: float) -> bool:
-        """Return whether the debt is as large as it can be."""
+        """Return whether the debt has its maximal size."""
         return self.level(now) <= -self._burst
 
 
@@ -93,7 +93,7 @@ class MessageBudget:
         self._bytes = Bucket(limits.message_bytes_rate, limits.message_bytes_rate * burst, now)
 
     def wait(self, now: float) -> float:
-        """Return the seconds until the next message is within the budget; 0 if it is now."""
+        """Return the seconds until the next message is within the budget."""
         return max(self._number.wait(now, _ONE), self._bytes.wait(now))
 
     def take(self, size: int) -> None:
@@ -106,69 +106,69 @@ class MessageBudget:
         return self._number.is_full(now) and self._bytes.is_full(now)
 
     def is_exhausted(self, now: float) -> bool:
-        """Return whether there is no credit left, for one message or one byte."""
+        """Return whether the credit is used up, in messages or in bytes."""
         return self._number.is_exhausted(now) or self._bytes.is_exhausted(now)
 
 
-class _Places:
-    """The own shares of many peers in a fixed amount of memory."""
+class _OwnShares:
+    """Own shares of many peers, in a fixed amount of memory."""
 
     def __init__(self, rate: float) -> None:
         self._rate = rate
-        self._levels = array("d", [OWN_BURST]) * PLACES
-        self._times = array("d", [0.0]) * PLACES
+        self._levels = array("d", [OWN_BURST]) * BUDGET_SLOTS
+        self._times = array("d", [0.0]) * BUDGET_SLOTS
 
     def has_credit(self, peer: Hashable, now: float) -> bool:
-        """Return whether any of a peer's own share is left."""
-        place = hash(peer) % PLACES
-        # Refilled only when it has run out: few peers ever get there.
-        if (level := self._levels[place]) <= 0:
-            elapsed = max(0.0, now - self._times[place])
+        """Return whether a peer has any of its own share left."""
+        slot = hash(peer) % BUDGET_SLOTS
+        # Refilled only after it has run out, which is rare.
+        if (level := self._levels[slot]) <= 0:
+            elapsed = max(0.0, now - self._times[slot])
             level = min(OWN_BURST, level + elapsed * self._rate)
-            self._levels[place] = level
-            self._times[place] = now  # also after the clock was set back
+            self._levels[slot] = level
+            self._times[slot] = now  # also after the clock was set back
         return level > 0
 
     def take(self, peer: Hashable, work: float, now: float) -> None:
         """Charge a peer, if necessary into debt."""
-        place = hash(peer) % PLACES
-        before = self._levels[place]
-        self._levels[place] = after = max(-OWN_BURST, before - work)
+        slot = hash(peer) % BUDGET_SLOTS
+        before = self._levels[slot]
+        self._levels[slot] = after = max(-OWN_BURST, before - work)
         if before > 0 >= after:
-            self._times[place] = now
+            self._times[slot] = now
 
 
 class Verdict(Enum):
-    """The decision on a datagram: admitted, or the budget that it is over."""
+    """Decision on a datagram: admitted, or the budget that it exceeds."""
 
     ADMITTED = "admitted"
     SOURCE = "source"
     """Its source has used up its budget."""
     DEVICE = "device"
     """Its device has used up its budget."""
-    STRANGERS = "strangers"
+    UNKNOWN_SOURCES = "unknown_sources"
     """All unknown sources together have used up their budget."""
 
 
 class DatagramBudget:
     """Budgets of work of the sources and devices of datagrams.
 
-    The source of a datagram can be forged. So all unknown sources share one budget, of which
-    each gets at most its own share. A source is known once one of its datagrams was confirmed;
-    a forger would have to guess such an address and port. Known sources have budgets that
-    unknown ones cannot use up. So does each device. Only the last source of a device is known,
-    so that a device that keeps changing its port does not displace the sources of others.
+    The source of a datagram can be forged. Therefore all unknown sources share one budget, of
+    which each gets at most its own share. A source becomes known when records of one of its
+    datagrams are appended; a forger would have to guess such an address and port. Known sources
+    and devices have budgets that unknown sources cannot use up. Only the last source of a device
+    is known; a device that keeps changing its port does not displace the sources of others.
 
     Memory is bounded, whatever the number of sources and devices.
     """
 
     def __init__(self, limits: Limits, now: float) -> None:
-        self._sources = _Places(limits.peer_work)
-        self._devices = _Places(limits.peer_work)
-        self._strangers = Bucket(limits.spare_work, SPARE_BURST, now)
+        self._sources = _OwnShares(limits.peer_work)
+        self._devices = _OwnShares(limits.peer_work)
+        self._unknown = Bucket(limits.spare_work, SPARE_BURST, now)
         self._spare = Bucket(limits.spare_work, SPARE_BURST, now)
         self._known: OrderedDict[Source, str] = OrderedDict()  # → the device
-        self._source_of: dict[str, Source] = {}  # and back
+        self._source_of: dict[str, Source] = {}  # the inverse
 
     def check_source(self, source: Source, now: float) -> Verdict:
         """Decide before the datagram is read."""
@@ -178,7 +178,7 @@ class DatagramBudget:
             return Verdict.SOURCE
         if not self._sources.has_credit(source, now):
             return Verdict.SOURCE
-        return Verdict.ADMITTED if self._strangers.level(now) > 0 else Verdict.STRANGERS
+        return Verdict.ADMITTED if self._unknown.level(now) > 0 else Verdict.UNKNOWN_SOURCES
 
     def check_device(self, device_id: str, now: float) -> Verdict:
         """Decide once the device that the datagram names is known."""
@@ -199,12 +199,12 @@ class DatagramBudget:
             over = over or not self._devices.has_credit(device_id, now)
             self._devices.take(device_id, work, now)
         if not known:
-            self._strangers.take(work)
+            self._unknown.take(work)
         elif over:
             self._spare.take(work)
 
-    def know(self, source: Source, device_id: str) -> None:
-        """Remember a source, one of whose datagrams was confirmed, and its device."""
+    def remember_source(self, source: Source, device_id: str) -> None:
+        """Remember a source of appended records as known, and its device."""
         before = self._source_of.get(device_id)
         if before == source:
             self._known.move_to_end(source)
@@ -215,7 +215,7 @@ class DatagramBudget:
             self._forget(source)
         self._known[source] = device_id
         self._source_of[device_id] = source
-        if len(self._known) > KNOWN_SOURCES:
+        if len(self._known) > MAX_KNOWN_SOURCES:
             self._forget(next(iter(self._known)))
 
     def _forget(self, source: Source) -> None:

@@ -1,7 +1,6 @@
-"""One connection of a device over a stream transport, whatever its vendor.
+"""One connection of a device of any vendor over a stream transport.
 
-The conversation itself is an :class:`~tracker.vendors.exchange.Exchange`, which is driven by the
-dialect of a vendor.
+An :class:`~tracker.vendors.exchange.Exchange` handles the frames, with the dialect of the vendor.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from tracker.vendors.dialect import Dialect
 from tracker.vendors.exchange import Exchange, Port
 from tracker.vendors.holds import Hold
 from tracker.vendors.leftovers import Leftovers
-from tracker.vendors.state import State
+from tracker.vendors.state import Stage
 from tracker.vendors.throttle import Workload
 from tracker.vendors.wire import Wire
 
@@ -37,7 +36,7 @@ from tracker.vendors.wire import Wire
 class Connection(Protocol):
     """One connection of a device."""
 
-    # Twisted types it as optional. These are set before any method below is called.
+    # Twisted types the transport as optional. All three are set before any method below is called.
     transport: ITCPTransport
     _wire: Wire
     _exchange: Exchange
@@ -49,7 +48,7 @@ class Connection(Protocol):
         self._port = port
 
     def connectionMade(self) -> None:
-        """Notify the gateway, and have the kernel notice a peer that vanishes."""
+        """Notify the gateway, and let the kernel detect a peer that vanishes."""
         address = self.transport.getPeer()
         self.peer = readable(address)
         self.host = getattr(address, "host", "")
@@ -60,21 +59,21 @@ class Connection(Protocol):
         self.transport.registerProducer(self, True)  # type: ignore[attr-defined]
 
     def dataReceived(self, data: bytes) -> None:
-        """Handle what the peer has sent."""
+        """Handle bytes from the peer."""
         self._exchange.received(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
-        """Give up what was not confirmed: the device will send it again."""
+        """Give up the records that are not appended yet; the device sends them again."""
         self._exchange.end()
-        self._exchange.silence.stop()
+        self._exchange.timer.stop()
         self._port.gateway.closed(self)
 
     def close(self) -> None:
         """See :class:`tracker.interfaces.IConnection`."""
-        if self._exchange.status.state is State.CLOSED:
+        if self._exchange.state.stage is Stage.CLOSED:
             return
         self._exchange.end()
-        self._exchange.silence.closing(self.transport.abortConnection)
+        self._exchange.timer.closing(self.transport.abortConnection)
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self.transport.loseConnection()
 
@@ -84,7 +83,7 @@ class Connection(Protocol):
 
     def figures(self) -> ConnectionFigures:
         """See IConnection."""
-        return self._exchange.status.figures(self._exchange.silence.heard_at)
+        return self._exchange.state.figures(self._exchange.timer.last_heard)
 
     def observe(self, observer: Observer | None) -> None:
         """See IConnection."""
@@ -94,15 +93,15 @@ class Connection(Protocol):
         """See IConnection."""
         return self._exchange.command_frame(text, codec)
 
-    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
+    def when_free(self, silence_limit: float = 0) -> Deferred[None]:
         """See IConnection."""
-        return self._exchange.when_free(radio_sleeps)
+        return self._exchange.when_free(silence_limit)
 
     def write_command(self, data: bytes) -> None:
         """See IConnection."""
         self._exchange.write_command(data)
 
-    # The transport calls these when the peer does not take what is written.
+    # The transport calls these methods when the peer does not read what is written to it.
 
     def pauseProducing(self) -> None:
         """See IPushProducer."""
@@ -119,7 +118,7 @@ class Connection(Protocol):
 class ConnectionFactory(Factory):
     """Builds a :class:`Connection` for each connection of a port.
 
-    :param build_dialect: called for each connection.
+    :param build_dialect: called for each connection; returns its dialect.
     """
 
     noisy = False
@@ -135,5 +134,5 @@ class ConnectionFactory(Factory):
         self._port = Port(gateway, work, Leftovers(work, gateway), build_dialect)
 
     def buildProtocol(self, addr: IAddress | None) -> Connection | None:
-        """Return the protocol of a new connection; None to close it unread."""
+        """Return the protocol of a new connection, or None to close it unread."""
         return Connection(self._port) if self._port.gateway.admits(addr) else None

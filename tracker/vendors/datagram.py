@@ -1,8 +1,8 @@
-"""One datagram port of a vendor: each datagram is answered by itself, once it is durable.
+"""One datagram port of a vendor: each datagram is acknowledged once its records are appended.
 
-A device repeats a datagram whose answer it missed. It is then answered again, and not appended
-again. There is no login: the device id in the datagram is all there is, and anybody could have
-written it.
+A device repeats a datagram whose ACK it has not received. The repetition is acknowledged again, and
+not appended again. Datagrams have no login: only the device ID in the datagram names the sender,
+and it may be forged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from twisted.internet.protocol import DatagramProtocol
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from tracker.interfaces import Admission, IGateway, IPeer, NotAccepted, Rejection
+from tracker.interfaces import Admission, IGateway, IPeer, NotAppended, Rejection
 from tracker.limits import Limits
 from tracker.outcomes import Rejected
 from tracker.vendors.budget import Source
@@ -28,9 +28,9 @@ from tracker.vendors.gate import DatagramGate
 from tracker.vendors.rejections import rejection
 
 #: Seconds for which a repeated datagram is recognised.
-WINDOW: Final = 60.0
-#: Datagrams that are remembered at most.
-REMEMBERED: Final = 50_000
+REPEAT_WINDOW: Final = 60.0
+#: Maximal number of datagrams that are remembered.
+MAX_REMEMBERED_DATAGRAMS: Final = 50_000
 
 _Key = tuple[str, tuple[int, ...], bytes]
 
@@ -40,13 +40,13 @@ class _Seen:
     """A datagram that was accepted."""
 
     at: float
-    """Time of its arrival; once it is confirmed, the time of that."""
-    answer: bytes | None = None
-    """Its answer, once it is durable."""
+    """Time of its arrival; once its records are appended, the time of the append."""
+    ack: bytes | None = None
+    """Its ACK, once its records are appended."""
 
 
 class _Recent:
-    """The datagrams that are under way, or were confirmed a short time ago."""
+    """The datagrams that are under way, or were appended a short time ago."""
 
     def __init__(self, clock: IReactorTime) -> None:
         self.under_way = 0
@@ -57,13 +57,13 @@ class _Recent:
         return len(self._seen)
 
     def find(self, key: _Key) -> _Seen | None:
-        """Return a datagram that is the same, if it is still known."""
-        horizon = self._clock.seconds() - WINDOW
+        """Return the earlier datagram with the same key, if it is still remembered."""
+        horizon = self._clock.seconds() - REPEAT_WINDOW
         while self._seen:
             oldest, seen = next(iter(self._seen.items()))
-            if seen.answer is None:
-                break  # under way, as are few: forgotten, it would be appended again
-            if seen.at > horizon and len(self._seen) < REMEMBERED:
+            if seen.ack is None:
+                break  # still under way; if it were forgotten, its repetition would be appended
+            if seen.at > horizon and len(self._seen) < MAX_REMEMBERED_DATAGRAMS:
                 break
             del self._seen[oldest]
         return self._seen.get(key)
@@ -73,14 +73,14 @@ class _Recent:
         self.under_way += 1
         self._seen[key] = _Seen(self._clock.seconds())
 
-    def confirm(self, key: _Key, answer: bytes) -> None:
-        """Remember the answer to a datagram that was confirmed."""
+    def finish(self, key: _Key, ack: bytes) -> None:
+        """Remember the ACK of a datagram whose records are appended."""
         self.under_way -= 1
-        self._seen[key] = _Seen(self._clock.seconds(), answer)
+        self._seen[key] = _Seen(self._clock.seconds(), ack)
         self._seen.move_to_end(key)
 
     def give_up(self, key: _Key) -> None:
-        """Forget a datagram that was not confirmed: a repetition of it is appended."""
+        """Forget a datagram whose records were not appended, so that its repetition is."""
         self.under_way -= 1
         del self._seen[key]
 
@@ -88,17 +88,14 @@ class _Recent:
 @implementer(IPeer)
 @define(eq=False)
 class _Sender:
-    """The sender of a datagram; there is no connection."""
+    """The sender of a datagram, which has no connection."""
 
     peer: str
     device_id: str | None = None
 
 
 class DatagramPort(DatagramProtocol):
-    """One UDP port.
-
-    A datagram with any mistake is counted and dropped.
-    """
+    """One UDP port. An invalid datagram is counted and dropped."""
 
     noisy = False
 
@@ -117,11 +114,11 @@ class DatagramPort(DatagramProtocol):
         self._gate = DatagramGate(clock, limits, gateway.tally)
 
     def startProtocol(self) -> None:
-        """Begin to receive."""
+        """Start receiving."""
         self._gate.transport = self.transport
 
     def stopProtocol(self) -> None:
-        """Receive no more."""
+        """Stop receiving."""
         self._gate.transport = None
 
     def datagramReceived(self, datagram: bytes, addr: Source) -> None:
@@ -148,7 +145,7 @@ class DatagramPort(DatagramProtocol):
             reason = f"data length {size} is over the limit of {limit}"
             self._gateway.rejected(sender, reason, Rejection.LENGTH)
         elif self._gateway.admission(envelope.device_id) is not Admission.SERVED:
-            self._gateway.tally.turned_away += 1
+            self._gateway.tally.not_served += 1
         else:
             self._handle(envelope, sender, addr)
 
@@ -158,8 +155,8 @@ class DatagramPort(DatagramProtocol):
         seen = self._recent.find(key)
         if seen is not None:
             self._gateway.tally.repeated += 1
-            if seen.answer is not None:  # else its answer follows as soon as it is durable
-                self._answer(seen.answer, addr)
+            if seen.ack is not None:  # else the ACK follows the append
+                self._acknowledge(seen.ack, addr)
             return
         if self._recent.under_way >= self._limits.datagrams_under_way:
             self._gateway.tally.dropped += 1
@@ -175,19 +172,19 @@ class DatagramPort(DatagramProtocol):
     def _append(self, step: Append, key: _Key, addr: Source) -> None:
         self._recent.begin(key)
 
-        def confirmed(_: None) -> None:
-            self._recent.confirm(key, step.ack)
-            self._gate.confirmed(addr, key[0])
-            self._answer(step.ack, addr)
+        def appended(_: None) -> None:
+            self._recent.finish(key, step.ack)
+            self._gate.remember_source(addr, key[0])
+            self._acknowledge(step.ack, addr)
 
-        def not_confirmed(failure: Failure) -> None:
+        def not_appended(failure: Failure) -> None:
             self._recent.give_up(key)
-            failure.trap(NotAccepted, CancelledError)
+            failure.trap(NotAppended, CancelledError)
 
-        self._gateway.publish(step.entries).addCallbacks(confirmed, not_confirmed)
+        self._gateway.publish(step.entries).addCallbacks(appended, not_appended)
 
-    def _answer(self, answer: bytes, addr: Source) -> None:
+    def _acknowledge(self, ack: bytes, addr: Source) -> None:
         if self.transport is not None:
-            self._gateway.tally.bytes_sent += len(answer)
-            with suppress(OSError):  # an address that was forged, or a full queue
-                self.transport.write(answer, addr)
+            self._gateway.tally.bytes_sent += len(ack)
+            with suppress(OSError):  # a forged address, or a full queue
+                self.transport.write(ack, addr)

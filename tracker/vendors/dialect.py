@@ -1,13 +1,13 @@
-"""The seam between the pure code of a vendor and the connection that all vendors share.
+"""The interface between the pure code of a vendor and the connection that all vendors share.
 
-A :class:`Dialect` takes frames out of the bytes that a device has sent and answers each with
-*steps*: what the connection has to do about it. It imports nothing of Twisted, performs no
-input or output, and is given the time. The connection (``tracker.vendors.connection``) carries
-the steps out in their order, and knows no bytes of any vendor. It stops after the first step
-that closes the connection.
+A :class:`Dialect` takes frames out of the bytes that a device has sent, and returns *steps* for
+each: instructions for the connection. A dialect imports nothing of Twisted, performs no input or
+output, and receives the time as an argument. The connection (``tracker.vendors.connection``)
+carries out the steps in their order, up to the first one that closes the connection. The
+connection knows nothing of a vendor's bytes.
 
-What a step promises to the device is kept by the connection alone, once for all vendors: an
-``ack`` and a reply ``after_durable`` leave only when the log has confirmed.
+Only the connection decides when bytes are written to the device, in the same way for all vendors:
+an ``ack``, and a reply ``after_durable``, leave only after the log has confirmed the records.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ OTHER_DEVICE = "a second login, of another device"
 
 
 class LogIn(NamedTuple):
-    """The frame names its device; the first one on a connection is its login.
+    """The frame names the device; the first such frame on a connection is its login.
 
-    A login of the same device again is accepted again; one of another device closes the
+    A later login of the same device is accepted again. A login of another device closes the
     connection.
     """
 
     device_id: str
     accept: bytes
-    """The answer if the device is served; may be empty."""
+    """Reply if the device is served; may be empty."""
     refuse: bytes = b""
-    """The answer if it is not; may be empty. Then the connection is closed."""
+    """Reply if the device is not served, written before the connection is closed; may be empty."""
     settle_time: float = 0.0
-    """Seconds after ``accept`` in which no command is written, unless records come before."""
+    """Seconds after ``accept`` in which no command is written, unless records arrive earlier."""
 
 
 class Append(NamedTuple):
-    """Records that the device sends again until it has received ``ack``.
+    """Records that the device repeats until it has received ``ack``.
 
-    Nothing that follows is handled before the log has confirmed them. If the connection ends
-    before, they are given up.
+    The connection handles no later frame until the log has confirmed the records. If the
+    connection ends before that, it gives the records up.
     """
 
     entries: Sequence[Entry]
@@ -52,24 +52,24 @@ class Append(NamedTuple):
 
 
 class AppendDetached(NamedTuple):
-    """Entries that the device never sends again; on their way to the log they outlive the
-    connection.
+    """Entries that the device never repeats, and that outlive the connection on their way.
 
-    What follows does not wait for it, unless too much is under way.
+    The connection handles later frames meanwhile, unless too many detached entries are under
+    way.
     """
 
     entries: Sequence[Entry]
     ack: bytes = b""
-    """Written once the log has confirmed; may be empty."""
+    """Written once the log has confirmed the entries; may be empty."""
 
 
 class Reply(NamedTuple):
-    """An answer that confirms no records of its own frame."""
+    """Bytes for the device that acknowledge no records of their own frame."""
 
     data: bytes
     after_durable: bool = False
-    """True if it also says that all earlier records of the connection are durable: it then leaves
-    only when they are, and nothing is handled until then."""
+    """True if the reply also acknowledges all earlier records of the connection. It is then
+    written once all of them are durable, and no later frame is handled until then."""
 
 
 class CommandAnswer(NamedTuple):
@@ -79,7 +79,7 @@ class CommandAnswer(NamedTuple):
 
 
 class Notice(NamedTuple):
-    """Something odd that hurts nothing."""
+    """An oddity that has no consequences; it is logged."""
 
     text: str
 
@@ -88,78 +88,91 @@ class ProtocolError(NamedTuple):
     """The frame breaks the protocol."""
 
     reason: str
-    """The mistake, in one line."""
+    """The error, in one line."""
     kind: Rejection
     closes: bool = True
-    """True if the connection is of no further use."""
+    """True if the connection has to be closed."""
     reply: bytes = b""
-    """Written before the connection is closed."""
+    """Written before the connection is closed; may be empty."""
 
 
 Step = LogIn | Append | AppendDetached | Reply | CommandAnswer | Notice | ProtocolError
-#: What a datagram may call for.
+#: A step for a datagram.
 DatagramStep = Append | Notice | ProtocolError
 
 FrameT = TypeVar("FrameT")
 
 
 class Dialect(Protocol[FrameT]):
-    """The server's side of the protocol of a vendor, for one connection.
+    """The server's side of a vendor's protocol, for one connection.
 
-    Frames are opaque to the connection, which only passes them back.
+    The connection does not inspect frames; it only passes them back to the dialect.
     """
 
     def next_frame(self, buffer: bytearray) -> Decoded[FrameT] | Incomplete | Rejected | Fatal:
-        """Take one frame from the start of ``buffer``, which is not empty and is not changed.
+        """Decode the frame at the start of ``buffer``.
 
-        :return: ``Rejected`` for a frame that is skipped, ``Fatal`` if the connection is of no
-            further use. Their ``field`` decides which kind of mistake is counted, see
+        :param buffer: received bytes; not empty. They must not be changed.
+        :return: the frame and its number of bytes; ``Incomplete`` if bytes are missing;
+            ``Rejected`` for an invalid frame that is skipped; ``Fatal`` if the next frame cannot
+            be found, which closes the connection. The ``field`` of the last two decides which
+            :class:`~tracker.interfaces.Rejection` is counted, see
             :func:`tracker.vendors.rejections.rejection`.
         """
 
     def is_detached(self, frame: FrameT) -> bool:
-        """Return whether the device never sends this again: it calls for ``AppendDetached``.
+        """Return whether the device never repeats this frame: its step is ``AppendDetached``.
 
-        Only the rate of such frames is limited.
+        The rate of such frames is limited.
         """
 
     def is_awaited(self, frame: FrameT) -> bool:
-        """Return whether this first frame of the buffer may be the answer to a command.
+        """Return whether this detached frame may be the answer to a command.
 
-        No rate limits it.
+        Such a frame is exempt from the rate limit.
+
+        :param frame: the first frame of the buffer.
         """
 
     def find_awaited(self, buffer: bytearray) -> tuple[int, Decoded[FrameT]] | None:
-        """Search the buffer for the answer to a command, behind detached frames.
+        """Find the answer to a command behind other detached frames, which it then overtakes.
 
-        Called once the first frame is over the rate, and again when bytes were added.
+        Called when the first frame is over the rate, and again whenever bytes were added.
 
-        :return: offset of the frame and the frame, which then overtakes the others; None if it
-            is not there.
+        :param buffer: received bytes; not empty. They must not be changed.
+        :return: offset of the answer in ``buffer``, and its frame; None if it is not there.
         """
 
     def handle(self, frame: FrameT, now: float) -> Sequence[Step]:
-        """Return the steps that a frame calls for; none for a mere sign of life.
+        """Return the steps for a frame; an empty sequence for a mere sign of life.
 
-        Before the first :class:`LogIn` there is no device: only ``Reply`` and ``ProtocolError``
-        may come before it. One frame calls for one answer at most: for one ``Append`` or one
-        ``Reply``. A ``Reply`` that comes with ``AppendDetached`` is ``after_durable``.
+        Before the first :class:`LogIn` only ``Reply`` and ``ProtocolError`` are allowed. One frame
+        gets at most one reply: return at most one ``Append`` or one ``Reply``. A ``Reply`` together
+        with ``AppendDetached`` must be ``after_durable``.
 
         :param now: seconds since 1970 (UTC).
         """
 
     def count_detached(self, data: bytes | bytearray) -> int:
-        """Estimate, without decoding, the number of detached frames in unread bytes."""
+        """Return an estimate of the number of detached frames in unread bytes, without decoding.
+
+        It is called for bytes that are given up, so that their loss can be counted.
+        """
 
     def command(self, text: str, codec: str) -> CommandFrame:
-        """Return the bytes of a command to the device that has logged in.
+        """Encode a command to the device that has logged in.
 
-        :param codec: the vendor's name of it; empty: the usual one.
-        :raises ValueError: if there is no such codec, or it cannot carry that; in one line.
+        :param text: the text of the command.
+        :param codec: the vendor's name of the codec; empty: the vendor's usual one.
+        :raises ValueError: if the codec is unknown or cannot carry the text. The message is one
+            line.
         """
 
     def command_written(self, data: bytes) -> None:
-        """Note that the bytes of a command are being written, so that an answer may follow."""
+        """Note that a command is being written, so that its answer can be recognised.
+
+        :param data: the bytes of the command's frame.
+        """
 
 
 class Envelope(NamedTuple):
@@ -169,22 +182,26 @@ class Envelope(NamedTuple):
     data: bytes
     """The content. Its length is limited like that of a frame."""
     ids: tuple[int, ...] = ()
-    """Numbers of the datagram. One with the same device, data and ids is a repetition."""
+    """Numbers of the datagram. A datagram with the same device, data and ids is a repetition."""
 
 
 class DatagramDialect(Protocol):
-    """The server's side of the protocol of a vendor over datagrams, for one port.
+    """The server's side of a vendor's protocol over datagrams, for one port.
 
-    Anybody may have sent a datagram, so nothing is remembered of its sender.
+    The sender of a datagram may be forged, so a dialect must not store anything about it.
     """
 
     def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:
-        """Read what stands around the content."""
+        """Decode the header of a datagram, but not its content.
+
+        :return: ``Rejected`` for an invalid header; its ``field`` as for
+            :meth:`Dialect.next_frame`.
+        """
 
     def handle(self, envelope: Envelope, now: float) -> Sequence[DatagramStep]:
-        """Return the steps that a datagram calls for; its answer is the ``ack`` of ``Append``.
+        """Return the steps for a datagram; the ``ack`` of its ``Append`` is the reply.
 
-        It is not called for a repetition, which gets the same answer.
+        Not called for a repetition, which gets the same reply again.
 
         :param now: seconds since 1970 (UTC).
         """

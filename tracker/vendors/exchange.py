@@ -1,14 +1,14 @@
-"""Handle what a device sends: take frames out of it, and have their steps carried out.
+"""Take frames out of the bytes that a device sends, and have their steps carried out.
 
-Nothing more is handled while there is any :class:`~tracker.vendors.holds.Hold`. What the peer
-sends meanwhile is buffered up to a limit, then the transport is not read. So a connection has at
-most one unacknowledged packet, and a device that waits for its ACK never sends more.
+No frame is handled while the connection has any :class:`~tracker.vendors.holds.Hold`. Bytes that
+arrive meanwhile are buffered up to a limit; above it the transport is not read. Therefore a
+connection has at most one frame that waits for its ACK.
 
-What a device never sends again outlives the connection on its way to the log. Only a few such
-frames of a connection, and of all, are under way at a time, and their rate is limited. The
-answer to a command overtakes those that are held.
+Frames that a device never sends again are *detached*: on their way to the log they outlive the
+connection. The number of detached frames under way is limited for each connection and for the
+port, and so is their rate. The answer to a command overtakes detached frames that are held.
 
-A command is written only while no packet waits for its ACK, and none is half received.
+A command is written only while no frame waits for its ACK and none is half received.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from tracker.interfaces import (
     Traffic,
 )
 from tracker.outcomes import Decoded, Fatal, Incomplete, Rejected
-from tracker.vendors.answers import Answers
+from tracker.vendors.commandslot import CommandSlot
 from tracker.vendors.dialect import (
     Dialect,
     ProtocolError,
     Step,
 )
 from tracker.vendors.holds import Hold
-from tracker.vendors.leftovers import Leftovers, Rest
+from tracker.vendors.leftovers import Leftover, Leftovers
 from tracker.vendors.rejections import rejection
-from tracker.vendors.silence import Silence
-from tracker.vendors.state import LOGGED_IN, TRANSITIONS, Event, State, Status
+from tracker.vendors.replies import Replies
+from tracker.vendors.state import LOGGED_IN, TRANSITIONS, ConnectionState, Event, Stage
 from tracker.vendors.steps import Steps
 from tracker.vendors.throttle import Throttle, Workload
-from tracker.vendors.turns import Turns
+from tracker.vendors.timer import ConnectionTimer
 from tracker.vendors.wire import Wire
 
 
@@ -57,31 +57,31 @@ class Port:
 
 
 class Exchange:
-    """The frames and answers of one connection.
+    """The frames of one connection, and the replies to them.
 
-    :param connection: the connection, which has the device's id and is closed by errors.
+    :param connection: the connection, which has the device ID and is closed after errors.
     """
 
     __slots__ = (
-        *("_answers", "_buffer", "_clock", "_dialect", "_handling", "_holds", "_port"),
-        *("_connection", "_steps", "_throttle", "_turns", "_wire", "silence", "status"),
+        *("_replies", "_buffer", "_clock", "_dialect", "_handling", "_holds", "_port"),
+        *("_connection", "_steps", "_throttle", "_command_slot", "_wire", "timer", "state"),
     )
 
     def __init__(self, connection: IConnection, port: Port, wire: Wire) -> None:
         clock: IReactorTime = port.work.clock
-        self.status = Status()
+        self.state = ConnectionState()
         self._connection = connection
         self._port = port
         self._clock = clock
         self._wire = wire
         self._dialect = port.build_dialect()
         self._buffer = bytearray()
-        self._holds: dict[Hold, Deferred[None] | None] = {}  # → what to cancel at the end
+        self._holds: dict[Hold, Deferred[None] | None] = {}  # → the Deferred to cancel at the end
         self._throttle = Throttle(port.work, self.release)
-        self.silence = Silence(clock, port.work.limits, self._holds, self._disconnect)
+        self.timer = ConnectionTimer(clock, port.work.limits, self._holds, self._disconnect)
         """The timer of the connection."""
-        self._turns = Turns(clock)
-        self._answers = Answers(
+        self._command_slot = CommandSlot(clock)
+        self._replies = Replies(
             connection,
             port.gateway,
             wire,
@@ -96,38 +96,38 @@ class Exchange:
             clock=clock,
             wire=wire,
             unread=self._buffer,
-            status=self.status,
+            state=self.state,
             throttle=self._throttle,
-            silence=self.silence,
-            turns=self._turns,
-            answers=self._answers,
+            timer=self.timer,
+            command_slot=self._command_slot,
+            replies=self._replies,
         )
         self._handling = False
-        self.silence.expect_login()
+        self.timer.expect_login()
 
-    # From the transport.
+    # Called by the transport.
 
     def received(self, data: bytes) -> None:
-        """Handle what the peer has sent, as far as that is possible now."""
-        if self.status.state is State.CLOSED:
-            return  # TLS goes on delivering until the peer closes, too
+        """Handle bytes from the peer, as far as that is possible now."""
+        if self.state.stage is Stage.CLOSED:
+            return  # TLS delivers data until the peer has closed its side, too
         size = len(data)
         self._buffer += data
-        self.status.bytes += size
+        self.state.bytes += size
         self._port.gateway.tally.bytes_received += size
-        if self._holds:  # whether what came is whole shows later
-            self.silence.heard_at = self._clock.seconds()
+        if self._holds:  # these bytes are not decoded yet, and may be half a frame
+            self.timer.last_heard = self._clock.seconds()
             if Hold.RATE in self._holds:
                 self._take_awaited()
         self._go_on()
 
     def hold(self, reason: Hold) -> None:
-        """Handle nothing until :meth:`release`."""
+        """Handle no frame until :meth:`release`."""
         self._holds[reason] = None
         self._balance()
 
     def release(self, reason: Hold) -> None:
-        """Continue, unless there is another reason not to."""
+        """Handle frames again, unless another reason to hold the connection remains."""
         self._holds.pop(reason, None)
         self._go_on()
 
@@ -137,13 +137,13 @@ class Exchange:
         """See :class:`tracker.interfaces.IConnection`."""
         return self._dialect.command(text, codec)
 
-    def when_free(self, radio_sleeps: float) -> Deferred[None]:
+    def when_free(self, silence_limit: float) -> Deferred[None]:
         """See IConnection."""
-        if self.status.state is State.CLOSED:
+        if self.state.stage is Stage.CLOSED:
             return fail(ConnectionEnded())
-        free = self._turns.wait(radio_sleeps, self._offer_turn)
-        self._offer_turn()
-        return free
+        waiter = self._command_slot.wait(silence_limit, self._offer_command_slot)
+        self._offer_command_slot()
+        return waiter
 
     def write_command(self, data: bytes) -> None:
         """See IConnection."""
@@ -152,31 +152,31 @@ class Exchange:
 
     def retire(self) -> None:
         """See IConnection."""
-        if TRANSITIONS[self.status.state][Event.RETIRED] is State.CLOSED:
+        if TRANSITIONS[self.state.stage][Event.RETIRED] is Stage.CLOSED:
             self._connection.close()
         else:
-            self.status.change(Event.RETIRED)
+            self.state.change(Event.RETIRED)
             self._go_on()
 
     def end(self) -> None:
-        """Handle nothing more; keep the unread messages, which are never repeated."""
-        state, device_id = self.status.state, self._connection.device_id
-        self.status.change(Event.ENDED)
+        """Stop handling frames, and publish the unread messages, which are never repeated."""
+        state, device_id = self.state.stage, self._connection.device_id
+        self.state.change(Event.ENDED)
         unread = self._buffer.copy()
         self._buffer.clear()
         if state in LOGGED_IN and unread:
             budget = self._throttle.messages(self._device_id)
-            self._port.leftovers.publish(Rest(self._connection, budget, self._dialect, unread))
+            self._port.leftovers.publish(Leftover(self._connection, budget, self._dialect, unread))
         self._throttle.end(device_id)
-        self._answers.end()
-        self._turns.end()
+        self._replies.end()
+        self._command_slot.end()
 
     # Frames.
 
     def _go_on(self) -> None:
-        """Handle what can be handled now, and then do what waits for that."""
+        """Handle all frames that can be handled now; then retire, or offer the command slot."""
         if self._handling:
-            return  # the log has confirmed at once: the loop below goes on by itself
+            return  # the log has confirmed synchronously, and the loop below continues
         self._handling = True
         try:
             while self._buffer and not self._holds and self._handle_next():
@@ -185,22 +185,22 @@ class Exchange:
             self._handling = False
         if self._buffer or self._wire.paused:
             self._balance()
-        if self.status.state is State.RETIRING and not (self._holds or self._buffer):
+        if self.state.stage is Stage.RETIRING and not (self._holds or self._buffer):
             self._connection.close()
-        elif self._turns.free is not None:
-            self._offer_turn()
+        elif self._command_slot.waiter is not None:
+            self._offer_command_slot()
 
     def _balance(self) -> None:
-        """Read the transport, unless its peer does not, or too much is unread."""
-        # Not paused at each packet: this costs two system calls, and a paused transport does
-        # not see its peer leave.
-        if self.status.state is not State.CLOSED:
+        """Pause the transport if its peer does not read, or too many bytes are unread."""
+        # Pausing for each frame would cost two system calls, and a paused transport does not
+        # detect that its peer has disconnected.
+        if self.state.stage is not Stage.CLOSED:
             holds, limit = self._holds, self._port.work.limits.buffer_bytes
             full = holds and (Hold.PEER in holds or len(self._buffer) > limit)
             self._wire.pause(bool(full))
 
     def _handle_next(self) -> bool:
-        """Handle the next frame; return whether it was there and could be handled."""
+        """Handle the next frame; return False if it is incomplete or may not be handled now."""
         throttle, dialect, device_id = self._throttle, self._dialect, self._connection.device_id
         if throttle.credit <= 0 and device_id is not None and not throttle.may_work():
             self._holds[Hold.WORK] = None
@@ -210,7 +210,7 @@ class Exchange:
         if not isinstance(outcome, Decoded):
             return not isinstance(outcome, Incomplete) and self._is_skipped(outcome)
         frame = outcome.value
-        if device_id is not None and dialect.is_detached(frame) and not self._may_pass(outcome):
+        if device_id is not None and dialect.is_detached(frame) and not self._may_handle(outcome):
             return False
         steps = dialect.handle(frame, now)
         if device_id is not None:
@@ -220,7 +220,7 @@ class Exchange:
                 throttle.credit -= work  # as worked() does in nearly all cases
             else:
                 throttle.worked(work, worked_until)
-        self.silence.heard_at = now
+        self.timer.last_heard = now
         if self._wire.observer is not None:
             self._show(steps, self._buffer[: outcome.used])
         del self._buffer[: outcome.used]
@@ -228,7 +228,7 @@ class Exchange:
         return True
 
     def _is_skipped(self, outcome: Rejected | Fatal) -> bool:
-        """Return whether only this frame is wrong; else end the connection."""
+        """Return True if only this frame is invalid; else end the connection."""
         kind = rejection(outcome.field)
         if isinstance(outcome, Rejected):
             del self._buffer[: outcome.used]
@@ -237,11 +237,11 @@ class Exchange:
         self._steps.perform((ProtocolError(outcome.reason, kind),))
         return False
 
-    def _may_pass(self, frame: Decoded[Any]) -> bool:
+    def _may_handle(self, frame: Decoded[Any]) -> bool:
         """Return whether a detached frame may be handled now; if not, hold the connection."""
         device_id = self._device_id
         if self._throttle.too_many_under_way:
-            self._holds[Hold.CROWD] = None
+            self._holds[Hold.DETACHED] = None
             return False
         if self._dialect.is_awaited(frame.value):
             return True
@@ -252,31 +252,31 @@ class Exchange:
         return False
 
     def _take_awaited(self) -> None:
-        """Take the answer to a command out from behind frames that are over the rate."""
+        """Handle the answer to a command that waits behind frames over the rate, if present."""
         found = self._dialect.find_awaited(self._buffer)
         if found is not None:
             start, frame = found
             end = start + frame.used
-            now = self.silence.heard_at = self._clock.seconds()
+            now = self.timer.last_heard = self._clock.seconds()
             steps = self._dialect.handle(frame.value, now)
             self._show(steps, self._buffer[start:end])
             del self._buffer[start:end]
             self._steps.perform(steps)
 
     def _show(self, steps: Sequence[Step], frame: bytearray) -> None:
-        """Show the observer a frame, unless it is a mere sign of life, or wrong."""
-        observer, wrong = self._wire.observer, [one for one in steps if type(one) is ProtocolError]
-        if observer is not None and steps and not wrong:
+        """Show the observer a frame, unless it is only a sign of life, or invalid."""
+        observer, errors = self._wire.observer, [one for one in steps if type(one) is ProtocolError]
+        if observer is not None and steps and not errors:
             observer(Traffic.RECEIVED, bytes(frame))
 
     def _disconnect(self, reason: str, kind: Rejection) -> None:
         self._steps.disconnect(reason, kind)
 
-    def _offer_turn(self) -> None:
-        """Let a command be written, if a caller waits for that and it is possible now."""
+    def _offer_command_slot(self) -> None:
+        """Let a waiting caller write a command, if that is possible now."""
         busy = self._handling or self._holds or self._buffer
-        if self.status.state in LOGGED_IN and not busy:
-            self._turns.offer(self.silence.heard_at)
+        if self.state.stage in LOGGED_IN and not busy:
+            self._command_slot.offer(self.timer.last_heard)
 
     @property
     def _device_id(self) -> str:

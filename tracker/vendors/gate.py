@@ -1,4 +1,4 @@
-"""Admit datagrams of a port within budgets, so that a flood does not delay everything else."""
+"""Admit datagrams of a port within budgets, so that a flood cannot delay all other work."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from tracker.interfaces import Tally
 from tracker.limits import Limits
 from tracker.vendors.budget import DatagramBudget, Source, Verdict
 
-#: Datagrams, and seconds of work on them, after which the reactor serves other things first.
-AT_ONCE: Final = 8
-WORK_AT_ONCE: Final = 0.00015
+#: Datagrams, and seconds of work on them, after which the port yields to the reactor.
+MAX_DATAGRAMS_PER_TURN: Final = 8
+MAX_WORK_PER_TURN: Final = 0.00015
 
-#: Bytes that a port reads in one turn of the reactor at most: Twisted's default.
+#: Maximal number of bytes that a port reads in one reactor turn: Twisted's default.
 _THROUGHPUT: Final = 256 * 1024
 
 
 class DatagramGate:
     """Admits datagrams within the budget of their source and of their device.
 
-    A datagram over a budget is counted and dropped without an answer; its device repeats it.
+    A datagram over a budget is counted and dropped without an ACK; its device repeats it.
 
-    :ivar transport: the port that is read; None before it listens.
+    :ivar transport: the port that is read; None unless it listens.
     """
 
     def __init__(self, clock: IReactorTime, limits: Limits, tally: Tally) -> None:
@@ -32,7 +32,7 @@ class DatagramGate:
         self._clock = clock
         self._tally = tally
         self._budget = DatagramBudget(limits, clock.seconds())
-        self._number = 0  # of datagrams, and seconds of work, since the last turn of others
+        self._number = 0  # of datagrams, and seconds of work, since the port last yielded
         self._work = 0.0
         self._yields = False
         self._source: Source = ("", 0)
@@ -43,26 +43,26 @@ class DatagramGate:
         """Return whether to read a datagram from this source; then call :meth:`end`."""
         now = self._clock.seconds()
         self._number += 1
-        if self._number >= AT_ONCE or self._work >= WORK_AT_ONCE:
-            self._let_others()
+        if self._number >= MAX_DATAGRAMS_PER_TURN or self._work >= MAX_WORK_PER_TURN:
+            self._yield()
         self._source, self._device_id, self._started = source, None, now
         return self._admits(self._budget.check_source(source, now))
 
     def admits_device(self, device_id: str) -> bool:
-        """Return whether to continue with the datagram, now that its device is known."""
+        """Return whether to handle the datagram, now that its device is known."""
         self._device_id = device_id
         return self._admits(self._budget.check_device(device_id, self._started))
 
     def end(self) -> None:
-        """Charge for a datagram that was admitted, whether or not it was accepted."""
+        """Charge for a datagram that was read, whether or not it was accepted."""
         now = self._clock.seconds()
         work = max(0.0, now - self._started)
         self._work += work
         self._budget.worked(self._source, self._device_id, work, now)
 
-    def confirmed(self, source: Source, device_id: str) -> None:
-        """Remember the source of a datagram that was confirmed."""
-        self._budget.know(source, device_id)
+    def remember_source(self, source: Source, device_id: str) -> None:
+        """Remember the source of a datagram whose records are appended."""
+        self._budget.remember_source(source, device_id)
 
     def _admits(self, verdict: Verdict) -> bool:
         if verdict is Verdict.ADMITTED:
@@ -70,9 +70,9 @@ class DatagramGate:
         self._tally.over_budget[verdict.value] += 1
         return False
 
-    def _let_others(self) -> None:
-        # A port reads until it has read maxThroughput bytes. Many small datagrams, and any number
-        # of empty ones, stay below that for long. With a limit of 0 it stops reading at once.
+    def _yield(self) -> None:
+        # A port reads until it has read maxThroughput bytes. Many small datagrams stay below
+        # that for a long time, and empty ones always do. A limit of 0 stops the reading at once.
         if not self._yields and self.transport is not None:
             self._yields = True
             self.transport.maxThroughput = 0

@@ -1,4 +1,4 @@
-"""The reasons for which a connection is not handled further."""
+"""Reasons for not handling further frames of a connection."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from enum import Enum
 
 
 class Hold(Enum):
-    """Why no further frame of a connection is handled; there may be several at once."""
+    """Reason for not handling further frames of a connection; several may apply at once."""
 
-    ANSWER = "answer"
-    """An answer is due, as a rule once the log has confirmed records."""
-    CROWD = "crowd"
-    """Too much that outlives its connection is under way to the log."""
+    REPLY = "reply"
+    """An ACK or a reply is due, usually once the log has confirmed records."""
+    DETACHED = "detached"
+    """Too many detached messages are under way to the log."""
     WORK = "work"
     """The budget of work is used up."""
     RATE = "rate"
@@ -19,5 +19,6 @@ class Hold(Enum):
     PEER = "peer"
     """The peer does not read what is written to it."""
 
-    # Enum's own is a Python function, and two reasons come and go with each packet.
+    # Enum's own hash is a Python function, and the hot path adds and removes two reasons for
+    # each frame.
     __hash__ = object.__hash__

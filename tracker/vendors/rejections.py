@@ -1,4 +1,4 @@
-"""The kind of a mistake that a decoder has found."""
+"""The kind of a protocol error that a decoder has found."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Final
 
 from tracker.interfaces import Rejection
 
-#: Wrong field, as decoders name it; all others are of the content.
+#: Name of the invalid field, as decoders give it → kind. All other fields are content.
 _KINDS: Final[Mapping[str, Rejection]] = {
     kind.value: kind
     for kind in (
@@ -21,5 +21,9 @@ _KINDS: Final[Mapping[str, Rejection]] = {
 
 
 def rejection(field: str) -> Rejection:
-    """Return the kind of a mistake in this field of a frame or datagram."""
+    """Return the kind of an error in this field of a frame or datagram.
+
+    :param field: ``field`` of :class:`~tracker.outcomes.Rejected` or
+        :class:`~tracker.outcomes.Fatal`.
+    """
     return _KINDS.get(field, Rejection.CONTENT)

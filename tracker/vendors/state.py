@@ -1,12 +1,12 @@
-"""The state of one connection, as an enum with a table of transitions, and its figures.
+"""State of one connection: its stage, with a table of transitions, and its figures.
 
 ======== ======================================= ==================================
-state    what may come                           what follows
+stage    accepted input                          effect
 ======== ======================================= ==================================
 login    signs of life, then a login             served → serving; else → closed
-serving  whatever the dialect reads              its steps
-retiring the same                                closed when nothing is under way
-closed   whatever the peer still sent            nothing
+serving  all frames of the dialect               the steps of each frame
+retiring all frames of the dialect               closed when nothing is under way
+closed   bytes that the peer sent before         none
 ======== ======================================= ==================================
 """
 
@@ -21,7 +21,7 @@ from attrs import define
 from tracker.interfaces import ConnectionFigures
 
 
-class State(Enum):
+class Stage(Enum):
     """The stage of a connection."""
 
     LOGIN = "login"
@@ -31,45 +31,45 @@ class State(Enum):
 
 
 class Event(Enum):
-    """An event that changes the state of a connection."""
+    """An event that changes the stage of a connection."""
 
     LOGGED_IN = "logged in"
     RETIRED = "retired"
     ENDED = "ended"
 
 
-#: State → event → next state. An event that is missing cannot happen.
-TRANSITIONS: Final[Mapping[State, Mapping[Event, State]]] = {
-    State.LOGIN: {
-        Event.LOGGED_IN: State.SERVING,
-        Event.RETIRED: State.CLOSED,
-        Event.ENDED: State.CLOSED,
+#: Stage → event → next stage. An event that is missing cannot happen.
+TRANSITIONS: Final[Mapping[Stage, Mapping[Event, Stage]]] = {
+    Stage.LOGIN: {
+        Event.LOGGED_IN: Stage.SERVING,
+        Event.RETIRED: Stage.CLOSED,
+        Event.ENDED: Stage.CLOSED,
     },
-    State.SERVING: {Event.RETIRED: State.RETIRING, Event.ENDED: State.CLOSED},
-    State.RETIRING: {Event.RETIRED: State.RETIRING, Event.ENDED: State.CLOSED},
-    State.CLOSED: {Event.RETIRED: State.CLOSED, Event.ENDED: State.CLOSED},
+    Stage.SERVING: {Event.RETIRED: Stage.RETIRING, Event.ENDED: Stage.CLOSED},
+    Stage.RETIRING: {Event.RETIRED: Stage.RETIRING, Event.ENDED: Stage.CLOSED},
+    Stage.CLOSED: {Event.RETIRED: Stage.CLOSED, Event.ENDED: Stage.CLOSED},
 }
-#: States in which there is a device.
-LOGGED_IN: Final = frozenset({State.SERVING, State.RETIRING})
+#: Stages in which the device is known.
+LOGGED_IN: Final = frozenset({Stage.SERVING, Stage.RETIRING})
 
 
 @define(eq=False)
-class Status:
-    """The state and the figures of one connection; see ConnectionFigures."""
+class ConnectionState:
+    """The stage and the figures of one connection; see ConnectionFigures."""
 
-    state: State = State.LOGIN
+    stage: Stage = Stage.LOGIN
     since: float = 0.0
     codec: str = ""
     records: int = 0
     bytes: int = 0
 
     def change(self, event: Event) -> None:
-        """Enter the state that follows an event."""
-        self.state = TRANSITIONS[self.state][event]
+        """Enter the stage that follows an event."""
+        self.stage = TRANSITIONS[self.stage][event]
 
-    def figures(self, heard_at: float) -> ConnectionFigures:
+    def figures(self, last_heard: float) -> ConnectionFigures:
         """Return the figures, once a device has logged in.
 
-        :param heard_at: when the last whole frame came.
+        :param last_heard: time of the last whole frame, in seconds since 1970 (UTC).
         """
-        return ConnectionFigures(self.since, heard_at, self.codec, self.records, self.bytes)
+        return ConnectionFigures(self.since, last_heard, self.codec, self.records, self.bytes)

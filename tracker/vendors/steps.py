@@ -1,4 +1,4 @@
-"""Carry out the steps that the dialect of a vendor returns for a frame."""
+"""Carry out the steps that a vendor's dialect returns for a frame."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attrs import define
 from twisted.internet.interfaces import IReactorTime
 
 from tracker.interfaces import Admission, IConnection, IGateway, Rejection
-from tracker.vendors.answers import Answers
+from tracker.vendors.commandslot import CommandSlot
 from tracker.vendors.dialect import (
     OTHER_DEVICE,
     Append,
@@ -21,10 +21,10 @@ from tracker.vendors.dialect import (
     Reply,
     Step,
 )
-from tracker.vendors.silence import Silence
-from tracker.vendors.state import Event, State, Status
+from tracker.vendors.replies import Replies
+from tracker.vendors.state import ConnectionState, Event, Stage
 from tracker.vendors.throttle import Throttle
-from tracker.vendors.turns import Turns
+from tracker.vendors.timer import ConnectionTimer
 from tracker.vendors.wire import Wire
 
 
@@ -33,22 +33,22 @@ class Steps:
     """Carries out the steps of one connection."""
 
     _connection: IConnection
-    """The connection, which has the device's id and is closed by errors."""
+    """The connection, which has the device ID and is closed after errors."""
     _gateway: IGateway
     _clock: IReactorTime
     _wire: Wire
     _unread: bytearray
-    """Received bytes that are not handled; errors clear them."""
-    _status: Status
+    """Received bytes that are not handled yet; errors clear them."""
+    _state: ConnectionState
     _throttle: Throttle
-    _silence: Silence
-    _turns: Turns
-    _answers: Answers
+    _timer: ConnectionTimer
+    _command_slot: CommandSlot
+    _replies: Replies
 
     def perform(self, steps: Sequence[Step]) -> None:
-        """Carry steps out, up to the first one that closes the connection."""
+        """Carry out steps, up to the first one that closes the connection."""
         for step in steps:
-            if self._status.state is State.CLOSED:
+            if self._state.stage is Stage.CLOSED:
                 return
             _PERFORM[type(step)](self, step)
 
@@ -59,11 +59,11 @@ class Steps:
         elif connection.device_id != step.device_id:
             self.perform((ProtocolError(OTHER_DEVICE, Rejection.LOGIN),))
         elif step.accept:
-            self._answers.answer_soon(step.accept, lambda: self._settle(step))
+            self._replies.reply_soon(step.accept, lambda: self._settle(step))
 
     def _log_in_first(self, step: LogIn) -> None:
-        # Known before the gateway is notified: a command that has waited on an older connection
-        # of the device is prepared for this one at once.
+        # Set before the gateway is notified, which prepares a command that has waited on an older
+        # connection of the device for this one at once.
         self._connection.device_id = step.device_id
         admission = self._gateway.login(self._connection, step.device_id)
         if admission is not Admission.SERVED:
@@ -72,40 +72,40 @@ class Steps:
                 self._wire.write(step.refuse)
             self._connection.close()
             return
-        self._status.change(Event.LOGGED_IN)
-        self._status.since = now = self._clock.seconds()
-        self._silence.logged_in(now)
+        self._state.change(Event.LOGGED_IN)
+        self._state.since = now = self._clock.seconds()
+        self._timer.logged_in(now)
         if step.accept:
             self._wire.write(step.accept)
         self._settle(step)
 
     def _settle(self, step: LogIn) -> None:
-        # From when the answer is written, which may be late where the reactor is busy.
-        self._turns.settled_at = self._clock.seconds() + step.settle_time
+        # Counted from the writing of the reply, which may be late if the reactor is busy.
+        self._command_slot.settled_at = self._clock.seconds() + step.settle_time
 
     def _append(self, step: Append) -> None:
         if step.entries:
-            self._status.codec = step.entries[0].codec
-            self._status.records += len(step.entries)
-        self._turns.settled_at = 0.0
-        self._answers.append(step.entries, step.ack)
+            self._state.codec = step.entries[0].codec
+            self._state.records += len(step.entries)
+        self._command_slot.settled_at = 0.0
+        self._replies.append(step.entries, step.ack)
 
     def _append_detached(self, step: AppendDetached) -> None:
-        asked = self._clock.seconds()
-        self._status.codec = step.entries[0].codec
-        self._answers.append_detached(step.entries, step.ack)
-        # As nobody waits for an ACK, nothing but the budget slows it down.
+        began = self._clock.seconds()
+        self._state.codec = step.entries[0].codec
+        self._replies.append_detached(step.entries, step.ack)
+        # The device does not wait for an ACK, so only the budget slows it down.
         now = self._clock.seconds()
-        self._throttle.worked(now - asked, now)
+        self._throttle.worked(now - began, now)
 
     def _reply(self, step: Reply) -> None:
         if step.after_durable:
-            self._answers.answer_all(step.data)
+            self._replies.reply_when_appended(step.data)
         else:
-            self._answers.answer_soon(step.data)
+            self._replies.reply_soon(step.data)
 
     def _command_answer(self, step: CommandAnswer) -> None:
-        self._gateway.answered(self._connection, step.answer)
+        self._gateway.command_answered(self._connection, step.answer)
 
     def _notice(self, step: Notice) -> None:
         self._gateway.noticed(self._connection, step.text)
@@ -114,7 +114,7 @@ class Steps:
         if step.closes:
             if step.reply:
                 self._wire.write(step.reply)
-            self._unread.clear()  # behind what is wrong, nothing is to be relied on
+            self._unread.clear()  # nothing after a malformed frame can be trusted
             self.disconnect(step.reason, step.kind)
         else:
             self._gateway.rejected(self._connection, step.reason, step.kind)

@@ -1,7 +1,7 @@
 """Decide when a connection is over its budget of work or over its rate of messages.
 
-Then nothing more of it is decoded for a while. Received bytes are buffered up to a limit, and
-then the transport is not read, so TCP slows the peer down and nothing is lost.
+Its decoding then pauses. Received bytes are buffered up to a limit; above it the transport is not
+read, so that TCP slows the peer down and nothing is lost.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ from tracker.limits import Limits
 from tracker.vendors.budget import FIRST_CREDIT, OWN_BURST, SPARE_BURST, Bucket, MessageBudget
 from tracker.vendors.holds import Hold
 
-#: Messages of a connection that may be under way to the log while it is read further.
-MESSAGES_UNDER_WAY: Final = 32
-#: The same of a port. Records that come after them wait for them, in the log and on the way to
-#: it. Where there are more, each connection may have one under way.
-ALL_UNDER_WAY: Final = 256
+#: Maximal number of messages of a connection that are under way to the log while it is read on.
+MAX_MESSAGES_UNDER_WAY: Final = 32
+#: The same for all connections of a port; it bounds the delay of records that follow the messages.
+#: Above it, each connection may have one message under way.
+MAX_PORT_MESSAGES_UNDER_WAY: Final = 256
 
-#: Devices whose budget of messages is remembered while they are not connected.
-REMEMBERED: Final = 10_000
+#: Maximal number of disconnected devices whose budget of messages is remembered.
+MAX_REMEMBERED_BUDGETS: Final = 10_000
 
 
-class Waiting(Protocol):
-    """Work that is done out of the spare share."""
+class TimeSliced(Protocol):
+    """Work that is done out of the spare share, in time slices."""
 
-    def turn(self) -> None:
+    def run_slice(self) -> None:
         """Do a small part of the work."""
 
 
 class Workload:
     """The spare share of a port's connections, and the queue of connections that wait for it.
 
-    They are served in the order in which they were queued, while any of the spare share is
-    left; then the reactor serves everything else first.
+    The queue is served first in, first out while any of the spare share is left. After that the
+    reactor serves all other events first.
 
     :ivar messages_under_way: messages of the port that are under way to the log.
     """
@@ -51,25 +51,25 @@ class Workload:
         self.tally = tally
         self._spare = Bucket(limits.spare_work, SPARE_BURST, clock.seconds())
         # A dict for its order and for removal anywhere in it at no cost.
-        self._waiting: dict[Waiting, None] = {}
+        self._waiting: dict[TimeSliced, None] = {}
         self._next: IDelayedCall | None = None
         self._messages: OrderedDict[str, MessageBudget] = OrderedDict()
 
-    def take_spare(self, now: float) -> bool:
-        """Return whether a connection over its own share may work now: no other one waits."""
+    def may_use_spare(self, now: float) -> bool:
+        """Return whether a connection over its own share may work now, as no other one waits."""
         return not self._waiting and self._spare.level(now) > 0
 
     def charge(self, work: float) -> None:
         """Charge for work of a connection over its own share."""
         self._spare.take(work)
 
-    def enqueue(self, one: Waiting, now: float) -> None:
-        """Queue a connection for its turn."""
+    def enqueue(self, one: TimeSliced, now: float) -> None:
+        """Queue a connection for a time slice."""
         self._waiting[one] = None
         if self._next is None:
             self._next = self.clock.callLater(self._spare.wait(now), self._serve)
 
-    def leave(self, one: Waiting) -> None:
+    def dequeue(self, one: TimeSliced) -> None:
         """Remove a connection from the queue, if it is there."""
         self._waiting.pop(one, None)
         if not self._waiting and self._next is not None:
@@ -80,34 +80,34 @@ class Workload:
         self._next = None
         waiting = len(self._waiting)
         while self._waiting and waiting and self._spare.level(self.clock.seconds()) > 0:
-            waiting -= 1  # those that come back have had their turn
+            waiting -= 1  # those that are queued again have had their time slice
             one = next(iter(self._waiting))
             del self._waiting[one]
-            one.turn()
+            one.run_slice()
         if self._waiting and self._next is None:
             self._next = self.clock.callLater(self._spare.wait(self.clock.seconds()), self._serve)
 
-    def messages_of(self, device_id: str) -> MessageBudget:
+    def message_budget(self, device_id: str) -> MessageBudget:
         """Return a device's budget of messages, which outlives its connections."""
         found = self._messages.pop(device_id, None)
         return found or MessageBudget(self.limits, self.clock.seconds())
 
     def remember(self, device_id: str, messages: MessageBudget) -> None:
-        """Keep the budget of a device whose connection ends, unless it is unused."""
+        """Remember the budget of a device whose connection ends, unless it is unused."""
         if not messages.is_full(self.clock.seconds()):
             self._messages[device_id] = messages
-            if len(self._messages) > REMEMBERED:
+            if len(self._messages) > MAX_REMEMBERED_BUDGETS:
                 self._messages.popitem(last=False)
 
 
 class Throttle:
-    """Decides when one connection may be decoded further, and counts its messages under way.
+    """Decides whether the next frame of one connection is decoded; counts its messages under way.
 
-    :param release: called with the reason for which the connection was held when it ends.
+    :param release: called with a reason to hold the connection when that reason ends.
     """
 
     __slots__ = (
-        *("_all_arrived", "_at", "_has_turn", "_messages", "_release", "_timer", "_under_way"),
+        *("_waiter", "_at", "_has_slice", "_messages", "_release", "_timer", "_under_way"),
         *("_work", "credit"),
     )
 
@@ -117,16 +117,16 @@ class Throttle:
         self.credit = FIRST_CREDIT
         """Seconds of work left of the connection's own share."""
         self._at = work.clock.seconds()  # when the credit was updated
-        self._has_turn = False
+        self._has_slice = False
         self._timer: IDelayedCall | None = None
         self._messages: MessageBudget | None = None
         self._under_way = 0
-        self._all_arrived: Deferred[None] | None = None
+        self._waiter: Deferred[None] | None = None
 
     def may_work(self) -> bool:
         """Return whether to decode the next frame now; if not, hold for :attr:`Hold.WORK`.
 
-        There is no need to ask while there is :attr:`credit`.
+        The call may be omitted while :attr:`credit` is positive.
         """
         work = self._work
         now = work.clock.seconds()
@@ -134,19 +134,19 @@ class Throttle:
         refill = max(0.0, now - self._at) * work.limits.peer_work
         self.credit = min(OWN_BURST, self.credit + refill)
         self._at = now  # also after the clock was set back
-        if self.credit > 0 or self._has_turn or work.take_spare(now):
+        if self.credit > 0 or self._has_slice or work.may_use_spare(now):
             return True
         work.tally.paused_for_work += 1
         work.enqueue(self, now)
         return False
 
-    def turn(self) -> None:
-        """Continue from the spare share, for at least one frame."""
-        self._has_turn = True
+    def run_slice(self) -> None:
+        """Decode at least one frame, out of the spare share."""
+        self._has_slice = True
         try:
             self._release(Hold.WORK)
         finally:
-            self._has_turn = False
+            self._has_slice = False
 
     def worked(self, seconds: float, now: float) -> None:
         """Charge for a frame that was decoded."""
@@ -155,7 +155,7 @@ class Throttle:
             return  # the clock was set back meanwhile
         if before <= 0:
             self._work.charge(seconds)
-            self._has_turn = False
+            self._has_slice = False
             return
         self.credit = before - seconds
         if self.credit <= 0:
@@ -163,7 +163,10 @@ class Throttle:
             self._at = now
 
     def may_take_message(self, device_id: str, size: int) -> bool:
-        """Take an unsolicited message; if over the rate, return False: hold for Hold.RATE."""
+        """Charge for an unsolicited message; return False to hold for :attr:`Hold.RATE`.
+
+        :param size: bytes of the message.
+        """
         now = self._work.clock.seconds()
         messages = self._messages or self.messages(device_id)
         wait = messages.wait(now)
@@ -177,53 +180,53 @@ class Throttle:
     def messages(self, device_id: str) -> MessageBudget:
         """Return the budget of messages of the connection's device."""
         if self._messages is None:
-            self._messages = self._work.messages_of(device_id)
+            self._messages = self._work.message_budget(device_id)
         return self._messages
 
-    def message_left(self) -> None:
+    def begin_message(self) -> None:
         """Count a message that is under way to the log."""
         self._under_way += 1
         self._work.messages_under_way += 1
 
-    def message_arrived(self) -> None:
-        """Count a message that the log has confirmed, or that was given up."""
+    def end_message(self) -> None:
+        """Count a message that was appended to the log, or given up."""
         self._under_way -= 1
         self._work.messages_under_way -= 1
-        if self._under_way == 0 and self._all_arrived is not None:
-            all_arrived, self._all_arrived = self._all_arrived, None
-            all_arrived.callback(None)
+        if self._under_way == 0 and self._waiter is not None:
+            waiter, self._waiter = self._waiter, None
+            waiter.callback(None)
 
     @property
-    def all_arrived(self) -> bool:
+    def none_under_way(self) -> bool:
         """True if no message of the connection is under way."""
         return self._under_way == 0
 
-    def when_all_arrived(self) -> Deferred[None]:
+    def when_none_under_way(self) -> Deferred[None]:
         """Wait until no message of the connection is under way; one caller at a time."""
-        self._all_arrived = Deferred(self._forget_all_arrived)
-        return self._all_arrived
+        self._waiter = Deferred(self._forget_waiter)
+        return self._waiter
 
-    def _forget_all_arrived(self, _: Deferred[None]) -> None:
-        self._all_arrived = None
+    def _forget_waiter(self, _: Deferred[None]) -> None:
+        self._waiter = None
 
     @property
     def too_many_under_way(self) -> bool:
-        """True if the connection has to be held, for Hold.CROWD, until a message has arrived."""
+        """True if the connection has to be held, for Hold.DETACHED, until a message has ended."""
         if self._under_way == 0:
             return False
-        crowded = self._work.messages_under_way >= ALL_UNDER_WAY
-        return crowded or self._under_way >= MESSAGES_UNDER_WAY
+        crowded = self._work.messages_under_way >= MAX_PORT_MESSAGES_UNDER_WAY
+        return crowded or self._under_way >= MAX_MESSAGES_UNDER_WAY
 
     def _rate_allows(self) -> None:
         self._timer = None
         self._release(Hold.RATE)
 
     def end(self, device_id: str | None) -> None:
-        """Release the connection, which ends, and remember its device's budget of messages."""
+        """Stop waiting, since the connection ends, and remember its device's budget."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        self._work.leave(self)
+        self._work.dequeue(self)
         if self._messages is not None and device_id is not None:
             self._work.remember(device_id, self._messages)
             self._messages = None

@@ -1,4 +1,4 @@
-"""The transport of a connection: what is written to it, and whether it is read."""
+"""The transport of a connection: writing to it, and pausing its reads."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from tracker.interfaces import Observer, Tally, Traffic
 class Wire:
     """Writes with as few system calls as possible, and pauses and resumes the transport.
 
-    Data goes to the socket directly while that accepts it, which saves three system calls. Data
-    that it does not accept, and all later data, is written by the transport.
+    Data is written to the socket directly while the socket accepts all of it, which saves three
+    system calls. From the first data that the socket does not accept, the transport writes.
 
-    :ivar observer: notified of what is received and sent, if set.
+    :ivar observer: called with received and sent data, if set.
     """
 
-    __slots__ = ("_at_once", "_tally", "_transport", "observer", "paused")
+    __slots__ = ("_tally", "_transport", "_write_directly", "observer", "paused")
 
     def __init__(self, transport: ITCPTransport, tally: Tally) -> None:
         self.observer: Observer | None = None
@@ -29,20 +29,20 @@ class Wire:
         self._tally = tally
         self.paused = False
         """True while the transport is not read."""
-        self._at_once: Callable[[bytes], int | Exception] | None = None
+        self._write_directly: Callable[[bytes], int | Exception] | None = None
         if type(transport) is Server and not transport.TLS:
-            self._at_once = transport.writeSomeData
+            self._write_directly = transport.writeSomeData
 
     def write(self, data: bytes) -> None:
         """Write now, or as soon as the socket accepts it."""
         if self.observer is not None:
             self.observer(Traffic.SENT, data)
         self._tally.bytes_sent += len(data)
-        if self._at_once is not None:
-            written = self._at_once(data)
+        if self._write_directly is not None:
+            written = self._write_directly(data)
             if written == len(data):
                 return
-            self._at_once = None
+            self._write_directly = None
             if isinstance(written, int):
                 data = data[written:]
         self._transport.write(data)

@@ -121,7 +121,7 @@ class ModelConnection:
     def command_frame(self, text: str, codec: str) -> CommandFrame:
         return CommandFrame(codec or "12", text.encode())
 
-    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
+    def when_free(self, silence_limit: float = 0) -> Deferred[None]:
         if self.closed:
             return fail(ConnectionEnded())
         if not self.busy:

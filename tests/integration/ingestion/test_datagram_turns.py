@@ -14,11 +14,11 @@ from tests.waiting import until
 from tracker.limits import Limits
 from tracker.net.ports import udp_endpoint
 from tracker.vendors.datagram import DatagramPort
-from tracker.vendors.gate import AT_ONCE
+from tracker.vendors.gate import MAX_DATAGRAMS_PER_TURN
 from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
 from tracker.vendors.teltonika.layouts import Layouts
 
-FLOOD = 10 * AT_ONCE
+FLOOD = 10 * MAX_DATAGRAMS_PER_TURN
 
 
 class Counting(DatagramPort):
@@ -59,7 +59,7 @@ async def test_a_turn_ends_after_a_number_of_datagrams_of_any_size(
         for _ in range(FLOOD):
             sender.sendto(datagram, ("127.0.0.1", port.getHost().port))
         await until(lambda: protocol.received.total() == FLOOD, "all of the flood is read")
-        assert max(protocol.received.values()) <= AT_ONCE
+        assert max(protocol.received.values()) <= MAX_DATAGRAMS_PER_TURN
     finally:
         sender.close()
         await port.stopListening()

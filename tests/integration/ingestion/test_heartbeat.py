@@ -84,7 +84,7 @@ async def test_it_is_there_at_once_and_withdrawn_at_the_end(
     one = Instance(connected)
     await until(lambda: is_of(redis, me()), "a beat")
     assert 0 < redis.client.ttl(KEY) <= EXPIRY
-    await until(lambda: one.heartbeat.last_beat == one.clock.seconds(), "the reply to it")
+    await until(lambda: one.heartbeat.last_renewed == one.clock.seconds(), "the reply to it")
     await one.heartbeat.stopService()
     assert not redis.client.exists(KEY)
     assert one.begun == 1

@@ -38,15 +38,15 @@ class Device(FakeConnection):
     moods: list[bool] = field(factory=list)
     """Whether it is busy at each of the next questions."""
 
-    def when_free(self, radio_sleeps: float = 0) -> Deferred[None]:
-        self.asked.append(radio_sleeps)
+    def when_free(self, silence_limit: float = 0) -> Deferred[None]:
+        self.asked.append(silence_limit)
         if self.moods:
             self.busy = self.moods.pop(0)
-        return FakeConnection.when_free(self, radio_sleeps)
+        return FakeConnection.when_free(self, silence_limit)
 
     def say(self, text: str, codec: str = "12", refused: bool = False) -> None:
         """Answer a command."""
-        self.gateway.answered(self, Answer(codec, text, refused))
+        self.gateway.command_answered(self, Answer(codec, text, refused))
 
 
 @define(eq=False)
@@ -237,7 +237,7 @@ class Delivering:
         self.delivery.connected(connection, device_id)
         return connection
 
-    def answered(self, connection: IConnection, answer: Answer) -> None:
+    def command_answered(self, connection: IConnection, answer: Answer) -> None:
         self.delivery.answered(connection, answer)
 
     def closed(self, connection: IConnection) -> None:

@@ -11,8 +11,8 @@ from tests.unit.fakes import FakeConnection, FakeGateway
 from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.server import MAX_CONNECTIONS
 from tracker.ingestion.admission import (
-    HURRIED_LOGIN,
     RESERVED_FILES,
+    SHORT_LOGIN_TIMEOUT,
     ConnectionLimiter,
     default_share,
 )
@@ -153,7 +153,7 @@ def test_while_slots_run_out_the_oldest_silent_connection_is_closed(clock: Clock
     door = Door(clock, connections=3)
     device, silent, later = door.enter(), door.enter(), door.enter()
     door.logged_in(device)
-    clock.advance(HURRIED_LOGIN - 0.1)
+    clock.advance(SHORT_LOGIN_TIMEOUT - 0.1)
     assert door.refuses(OTHER) is FULL
     assert door.given_up == []  # it may still log in
     clock.advance(0.1)
@@ -171,7 +171,7 @@ def test_while_a_share_is_used_up_only_its_own_silent_connections_are_closed(
     of_other = door.enter(OTHER)
     device, silent = door.enter(), door.enter()
     door.logged_in(device)
-    clock.advance(HURRIED_LOGIN)
+    clock.advance(SHORT_LOGIN_TIMEOUT)
     for _ in range(2):
         assert door.refuses(HOST) is SHARE
     assert door.given_up == [silent]

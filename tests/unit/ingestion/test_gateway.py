@@ -17,7 +17,7 @@ from tracker.commands.delivery import CommandDelivery
 from tracker.commands.ledger import CommandLedger
 from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
-from tracker.ingestion.admission import HURRIED_LOGIN, ConnectionLimiter
+from tracker.ingestion.admission import SHORT_LOGIN_TIMEOUT, ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
 from tracker.ingestion.gateway import KEPT_BYTES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
@@ -214,7 +214,7 @@ def test_devices_keep_their_slots_and_silent_connections_make_room(clock: Clock)
     gateway.login(device, "356307042441013")
     assert gateway.admits(IPv4Address("TCP", silent.host, 40_000))
     gateway.opened(silent)
-    clock.advance(HURRIED_LOGIN)
+    clock.advance(SHORT_LOGIN_TIMEOUT)
     assert not gateway.admits(ADDRESS)
     assert (device.closed, silent.closed) == (False, True)
     assert gateway.figures.rejections[Rejection.NO_LOGIN] == 1
@@ -249,12 +249,12 @@ def test_a_broken_limit_is_reported_and_only_admitted_connections_count(clock: C
 def test_what_it_keeps_is_published_and_bounded(publishing: Publishing) -> None:
     gateway = publishing.gateway
     entry = Entry("ts", "a", "12", "x" * (KEPT_BYTES // 4))
-    kept = [gateway.keep([entry]) for _ in range(4)]
+    kept = [gateway.publish_detached([entry]) for _ in range(4)]
     assert [deferred is None for deferred in kept] == [False, False, False, True]
-    assert gateway.keep([Entry("ts", "a", "12", "x")]) is not None
+    assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is not None
     publishing.clock.advance(0)
     publishing.answer()
-    assert gateway.keep([entry]) is not None
+    assert gateway.publish_detached([entry]) is not None
 
 
 def test_kept_entries_that_redis_does_not_take_before_a_stop_are_told(
@@ -262,7 +262,7 @@ def test_kept_entries_that_redis_does_not_take_before_a_stop_are_told(
 ) -> None:
     gateway = publishing.gateway
     publishing.redis.lose()
-    kept = gateway.keep([Entry("ts", "a", "12", "x")])
+    kept = gateway.publish_detached([Entry("ts", "a", "12", "x")])
     assert kept is not None
     publishing.publisher.stopService()
     assert kept.called
@@ -275,7 +275,7 @@ def test_nothing_is_kept_once_it_stops(publishing: Publishing) -> None:
     gateway = publishing.gateway
     gateway.stopService()
     # What its protocols cannot hand on then, they report as lost.
-    assert gateway.keep([Entry("ts", "a", "12", "x")]) is None
+    assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is None
 
 
 def test_lost_messages_are_told(gateway: Gateway) -> None:

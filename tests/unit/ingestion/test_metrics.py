@@ -206,14 +206,14 @@ def test_a_confirmed_packet_is_counted_when_redis_has_confirmed_it(ingest: Inges
     ingest.gateway.publish(packet(3))
     ingest.gateway.publish(packet(1, "12"))
     ingest.clock.advance(0)
-    assert ingest.records("confirmed") is None
+    assert ingest.records("appended") is None
     assert ingest.of_stream("append_in_flight_calls") == 1
     ingest.clock.advance(0.02)
     ingest.appends()
-    assert (ingest.frames("confirmed"), ingest.records("confirmed")) == (1, 3)
-    assert (ingest.frames("confirmed", "12"), ingest.records("confirmed", "12")) == (1, 1)
+    assert (ingest.frames("appended"), ingest.records("appended")) == (1, 3)
+    assert (ingest.frames("appended", "12"), ingest.records("appended", "12")) == (1, 1)
     assert ingest.of_stream("append_in_flight_calls") == 0
-    assert ingest.of_stream("append_calls_total", result="confirmed") == 1
+    assert ingest.of_stream("append_calls_total", result="appended") == 1
     assert ingest.of_vendor("ack_latency_seconds_count") == 2
     assert ingest.of_vendor("ack_latency_seconds_sum") == pytest.approx(0.04)
     assert ingest.of_vendor("ack_latency_seconds_bucket", le="0.01") == 0
@@ -229,8 +229,8 @@ def test_a_packet_whose_device_leaves_is_not_confirmed(ingest: Ingest) -> None:
     ingest.clock.advance(0)
     waits.cancel()
     ingest.appends()
-    assert (ingest.frames("unconfirmed"), ingest.records("unconfirmed")) == (1, 2)
-    assert (ingest.frames("confirmed"), ingest.records("confirmed")) == (0, 0)
+    assert (ingest.frames("given_up"), ingest.records("given_up")) == (1, 2)
+    assert (ingest.frames("appended"), ingest.records("appended")) == (0, 0)
     assert ingest.of_vendor("ack_latency_seconds_count") == 0
 
 
@@ -242,7 +242,7 @@ def test_a_packet_that_waits_for_redis_is_told(ingest: Ingest) -> None:
     assert ingest.of_stream("append_waiting_frames") == 1
     ingest.publisher.stopService()
     assert ingest.of_stream("append_waiting_frames") == 0
-    assert ingest.frames("unconfirmed") == 1
+    assert ingest.frames("given_up") == 1
 
 
 def test_the_latency_of_a_packet_that_is_appended_again_counts_from_its_first_time(
@@ -274,10 +274,10 @@ def test_a_packet_without_records_is_one_that_is_empty(ingest: Ingest) -> None:
 def test_what_protocols_count_themselves_is_told(ingest: Ingest) -> None:
     tally = ingest.gateway.tally
     tally.bytes_received, tally.bytes_sent = 100, 20
-    tally.repeated, tally.dropped, tally.turned_away = 1, 2, 3
+    tally.repeated, tally.dropped, tally.not_served = 1, 2, 3
     assert ingest.of_vendor("received_bytes_total") == 100
     assert ingest.of_vendor("sent_bytes_total") == 20
-    assert [ingest.frames(one, "unknown") for one in ("repeated", "dropped", "turned_away")] == [
+    assert [ingest.frames(one, "unknown") for one in ("repeated", "dropped", "not_served")] == [
         *(1, 2, 3)
     ]
 
@@ -285,9 +285,9 @@ def test_what_protocols_count_themselves_is_told(ingest: Ingest) -> None:
 def test_traffic_over_a_limit_is_counted_by_reason(ingest: Ingest) -> None:
     tally = ingest.gateway.tally
     tally.dropped = 1
-    tally.over_budget.update(source=2, device=3, strangers=4)
+    tally.over_budget.update(source=2, device=3, unknown_sources=4)
     tally.paused_for_work, tally.paused_for_messages, tally.truncated = 5, 6, 7
-    limits = ("under_way", "source", "device", "strangers")
+    limits = ("under_way", "source", "device", "unknown_sources")
     dropped = [ingest.of_vendor("dropped_datagrams_total", reason=limit) for limit in limits]
     assert dropped == [1, 2, 3, 4]
     assert ingest.frames("dropped", "unknown") == 10
@@ -303,7 +303,7 @@ def test_messages_that_are_lost_are_told(ingest: Ingest) -> None:
 
 def test_a_message_that_was_to_be_kept_and_could_not_is_lost(ingest: Ingest) -> None:
     ingest.redis.connected = False
-    assert ingest.gateway.keep(packet(1, "12")) is not None
+    assert ingest.gateway.publish_detached(packet(1, "12")) is not None
     ingest.publisher.stopService()
     assert ingest.of_vendor("lost_messages_total") == 1
 
@@ -322,7 +322,7 @@ def test_responses_are_told_by_status_and_reason(ingest: Ingest) -> None:
 
 def test_the_last_heartbeat_is_told(ingest: Ingest) -> None:
     assert ingest.value("heartbeat_timestamp_seconds") == 0
-    ingest.heartbeat.last_beat = 1234.5
+    ingest.heartbeat.last_renewed = 1234.5
     assert ingest.value("heartbeat_timestamp_seconds") == 1234.5
 
 

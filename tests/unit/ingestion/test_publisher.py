@@ -17,7 +17,7 @@ from tracker.ingestion.publisher import (
     WATCHDOG_TIMEOUT,
     StreamPublisher,
 )
-from tracker.interfaces import NotAccepted
+from tracker.interfaces import NotAppended
 from tracker.log.redis.writer import RedisWriter
 from tracker.observe.health import Condition, Watchdog
 from tracker.position import Entry
@@ -281,7 +281,7 @@ def test_a_stop_finishes_what_is_there_and_takes_no_more(publishing: Publishing)
     waiting = publishing.publish("b")
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
-    assert isinstance(publishing.publish("c")[0], NotAccepted)
+    assert isinstance(publishing.publish("c")[0], NotAppended)
     publishing.answer()
     assert (under_way, waiting, stopped) == ([None], [], [])
     publishing.turn()
@@ -299,7 +299,7 @@ def test_a_stop_without_redis_gives_up_what_waits(publishing: Publishing, later:
     if later:
         publishing.redis.lose()
         publishing.turn()
-    assert isinstance(outcome[0], NotAccepted)
+    assert isinstance(outcome[0], NotAppended)
     assert stopped == [None]
 
 
@@ -313,7 +313,7 @@ def test_a_stop_gives_up_all_though_some_cancel_others(publishing: Publishing) -
     other = publishing.publish("another device")
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
-    assert isinstance(other[0], NotAccepted)
+    assert isinstance(other[0], NotAppended)
     assert stopped == [None]
 
 
@@ -323,7 +323,7 @@ def test_a_stop_while_redis_refuses_gives_up_what_waits(publishing: Publishing) 
     publishing.redis.commands.pop()[1].errback(Refused("OOM command not allowed"))
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
-    assert isinstance(outcome[0], NotAccepted)
+    assert isinstance(outcome[0], NotAppended)
     assert stopped == [None]
 
 
@@ -340,7 +340,7 @@ def test_a_stop_does_not_wait_for_ever(publishing: Publishing) -> None:
     assert stopped == [None]
     assert outcome == []
     assert others[:-1] == [[]] * (MAX_IN_FLIGHT - 1)
-    assert isinstance(others[-1][0], NotAccepted), "Redis has not been asked about it"
+    assert isinstance(others[-1][0], NotAppended), "Redis has not been asked about it"
 
 
 def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing) -> None:
@@ -349,7 +349,7 @@ def test_a_call_that_fails_during_a_stop_confirms_nothing(publishing: Publishing
     stopped: list[object] = []
     publishing.publisher.stopService().addCallback(stopped.append)
     publishing.redis.lose()
-    assert isinstance(outcome[0], NotAccepted)
+    assert isinstance(outcome[0], NotAppended)
     assert stopped == [None]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tracker.limits import Limits
 from tracker.vendors.budget import (
-    KNOWN_SOURCES,
+    MAX_KNOWN_SOURCES,
     OWN_BURST,
     Bucket,
     DatagramBudget,
@@ -54,7 +54,7 @@ def test_a_source_is_admitted_again_after_the_clock_was_put_back() -> None:
     budget = DatagramBudget(LIMITS, 1000)
     budget.worked(HERE, None, OWN_BURST, 1000)
     assert [budget.check_source(HERE, now) for now in (100, 101, 102)] == [
-        *(Verdict.SOURCE, Verdict.STRANGERS, Verdict.ADMITTED)
+        *(Verdict.SOURCE, Verdict.UNKNOWN_SOURCES, Verdict.ADMITTED)
     ]
 
 
@@ -79,10 +79,10 @@ def test_a_source_over_its_budget_is_refused_until_it_refills() -> None:
 
 def test_strangers_together_cannot_use_up_what_known_sources_have() -> None:
     budget = DatagramBudget(LIMITS, 1)
-    budget.know(HERE, "one")
+    budget.remember_source(HERE, "one")
     for port in range(100):
         budget.worked(("198.51.100.1", port), None, OWN_BURST / 10, 1)
-    assert budget.check_source(("198.51.100.2", 7), 1) is Verdict.STRANGERS
+    assert budget.check_source(("198.51.100.2", 7), 1) is Verdict.UNKNOWN_SOURCES
     assert budget.check_source(HERE, 1) is Verdict.ADMITTED
     assert budget.check_source(("198.51.100.2", 7), 2) is Verdict.ADMITTED
 
@@ -91,7 +91,7 @@ def test_a_device_has_a_budget_whatever_sources_name_it() -> None:
     budget = DatagramBudget(LIMITS, 1)
     for port in range(10):
         source = ("192.0.2.1", port)
-        budget.know(source, str(source))
+        budget.remember_source(source, str(source))
         budget.worked(source, "one", OWN_BURST * 0.9, 1)
     assert budget.check_source(("192.0.2.1", 3), 1) is Verdict.ADMITTED
     assert budget.check_device("one", 1) is Verdict.DEVICE
@@ -119,29 +119,29 @@ def test_forged_sources_and_devices_take_no_memory() -> None:
 
 def test_no_more_than_so_many_sources_are_known() -> None:
     budget = DatagramBudget(LIMITS, 1)
-    for number in range(KNOWN_SOURCES + 10):
-        budget.know((f"host {number}", 1), str(number))
-        budget.know(("host 5", 1), "5")  # which is heard again and again
-    assert len(budget._known) == KNOWN_SOURCES
+    for number in range(MAX_KNOWN_SOURCES + 10):
+        budget.remember_source((f"host {number}", 1), str(number))
+        budget.remember_source(("host 5", 1), "5")  # which is heard again and again
+    assert len(budget._known) == MAX_KNOWN_SOURCES
     assert ("host 5", 1) in budget._known
     assert ("host 6", 1) not in budget._known
 
 
 def test_a_device_that_changes_its_source_makes_no_others_forgotten() -> None:
     budget = DatagramBudget(LIMITS, 1)
-    budget.know(HERE, "honest")
-    for number in range(KNOWN_SOURCES + 10):
-        budget.know(("192.0.2.2", number), "busy")
+    budget.remember_source(HERE, "honest")
+    for number in range(MAX_KNOWN_SOURCES + 10):
+        budget.remember_source(("192.0.2.2", number), "busy")
     assert HERE in budget._known
-    assert list(budget._known)[-1] == ("192.0.2.2", KNOWN_SOURCES + 9)
+    assert list(budget._known)[-1] == ("192.0.2.2", MAX_KNOWN_SOURCES + 9)
     assert len(budget._known) == len(budget._source_of) == 2
 
 
 def test_a_source_that_devices_share_stays_known() -> None:
     budget = DatagramBudget(LIMITS, 1)
     for device in ("one", "two", "one", "two"):
-        budget.know(HERE, device)
+        budget.remember_source(HERE, device)
         assert HERE in budget._known
-    budget.know(("192.0.2.2", 1), "one")
+    budget.remember_source(("192.0.2.2", 1), "one")
     assert HERE in budget._known
     assert len(budget._known) == len(budget._source_of) == 2

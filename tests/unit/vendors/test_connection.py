@@ -15,16 +15,16 @@ from tracker.command import Answer
 from tracker.interfaces import (
     Admission,
     IConnection,
-    NotAccepted,
+    NotAppended,
     Rejection,
     Traffic,
 )
 from tracker.limits import Limits
 from tracker.vendors.dialect import OTHER_DEVICE
-from tracker.vendors.leftovers import AT_ONCE
-from tracker.vendors.silence import CLOSE_GRACE
-from tracker.vendors.state import TRANSITIONS, Event, State
-from tracker.vendors.throttle import MESSAGES_UNDER_WAY
+from tracker.vendors.leftovers import MAX_FRAMES_AT_END
+from tracker.vendors.state import TRANSITIONS, Event, Stage
+from tracker.vendors.throttle import MAX_MESSAGES_UNDER_WAY
+from tracker.vendors.timer import CLOSE_TIMEOUT
 
 #: Two messages at once, one a second.
 SLOW = Limits(message_rate=1, message_burst=2, buffer_bytes=64, idle_timeout=100)
@@ -39,11 +39,11 @@ def test_it_keeps_to_its_interfaces(online: LineTalk) -> None:
 
 
 def test_every_state_knows_every_event_that_can_happen_in_it() -> None:
-    assert TRANSITIONS.keys() == set(State)
+    assert TRANSITIONS.keys() == set(Stage)
     for state, following in TRANSITIONS.items():
         assert {Event.RETIRED, Event.ENDED} <= following.keys()
-        assert (Event.LOGGED_IN in following) is (state is State.LOGIN)
-        assert following[Event.ENDED] is State.CLOSED
+        assert (Event.LOGGED_IN in following) is (state is Stage.LOGIN)
+        assert following[Event.ENDED] is Stage.CLOSED
 
 
 # LogIn.
@@ -82,9 +82,7 @@ def test_the_same_login_again_is_accepted_in_a_turn_of_its_own(online: LineTalk)
 
 def test_a_login_without_an_answer_may_be_repeated(talk: LineTalk) -> None:
     shown: list[tuple[Traffic, bytes]] = []
-    talk.gateway.told_of_login = lambda connection: connection.observe(
-        lambda *what: shown.append(what)
-    )
+    talk.gateway.on_login = lambda connection: connection.observe(lambda *what: shown.append(what))
     talk.send(b"hail device-1\nhail device-1\nrecords A\n")
     assert published(talk) == ["A"]
     talk.confirm()
@@ -138,7 +136,7 @@ def test_records_that_are_not_confirmed_get_no_ack(online: LineTalk, end: str) -
     elif end == "lose":
         online.lose()
     else:
-        online.gateway.published[-1][1].errback(NotAccepted("stopping"))
+        online.gateway.published[-1][1].errback(NotAppended("stopping"))
     assert online.gateway.cancelled == (end != "refused")
     assert online.answer() == b""
     assert online.closed or end == "lose"
@@ -174,7 +172,7 @@ def test_an_alarm_that_is_durable_after_the_end_is_not_acknowledged(online: Line
 
 @pytest.mark.parametrize("line", [b"note A\n", b"alarm A\n"])
 def test_without_room_a_message_is_waited_for(online: LineTalk, line: bytes) -> None:
-    online.gateway.keeps = False
+    online.gateway.accepts_detached = False
     online.send(line + b"records B\n")
     assert published(online) == ["A"]
     online.confirm()
@@ -183,25 +181,26 @@ def test_without_room_a_message_is_waited_for(online: LineTalk, line: bytes) -> 
 
 
 def test_a_message_without_room_is_lost_with_its_connection(online: LineTalk) -> None:
-    online.gateway.keeps = False
+    online.gateway.accepts_detached = False
     online.send(b"note A\n")
     online.lose()
     assert online.told("lost") == [("lost", 1)]
 
 
 def test_only_so_many_messages_are_under_way(online: LineTalk) -> None:
-    online.send(b"note A\n" * (MESSAGES_UNDER_WAY + 2))
-    assert len(online.gateway.published) == MESSAGES_UNDER_WAY
+    online.send(b"note A\n" * (MAX_MESSAGES_UNDER_WAY + 2))
+    assert len(online.gateway.published) == MAX_MESSAGES_UNDER_WAY
     for _, kept in online.gateway.published[:2]:
         kept.callback(None)
-    assert len(online.gateway.published) == MESSAGES_UNDER_WAY + 2
+    assert len(online.gateway.published) == MAX_MESSAGES_UNDER_WAY + 2
 
 
 def test_messages_that_are_unread_outlive_their_connection(online: LineTalk) -> None:
-    online.send(b"records A\n" + b"note B\nrecords C\nskip\n.\n" * AT_ONCE + b"note D\nrecor")
+    several = b"note B\nrecords C\nskip\n.\n" * MAX_FRAMES_AT_END
+    online.send(b"records A\n" + several + b"note D\nrecor")
     online.lose()
     online.clock.pump([0] * 5)
-    assert published(online) == ["A", *"B" * AT_ONCE, "D"]
+    assert published(online) == ["A", *"B" * MAX_FRAMES_AT_END, "D"]
     assert online.timers == 0
 
 
@@ -234,7 +233,7 @@ def test_a_heartbeat_is_answered_only_when_all_before_it_is_durable(online: Line
 
 def test_a_heartbeat_behind_what_was_given_up_is_never_answered(online: LineTalk) -> None:
     online.send(b"note A\nbeat\n")
-    online.gateway.published[0][1].errback(NotAccepted("stopping"))
+    online.gateway.published[0][1].errback(NotAppended("stopping"))
     assert online.answer() == b""
     assert online.closed
 
@@ -249,7 +248,7 @@ def test_a_heartbeat_that_waits_ends_with_its_connection(online: LineTalk) -> No
 
 @pytest.mark.parametrize("keeps", [True, False])
 def test_a_heartbeat_waits_for_what_it_carries_itself(online: LineTalk, keeps: bool) -> None:
-    online.gateway.keeps = keeps
+    online.gateway.accepts_detached = keeps
     online.send(b"status A\nnote B\n")
     assert published(online) == ["A"]
     assert online.answer() == b""
@@ -386,15 +385,15 @@ def test_what_the_socket_does_not_take_is_written_by_the_transport(
         direct.append(data)
         return len(data) if len(direct) == 1 else taken
 
-    online.gateway.confirms_at_once = True
-    online.protocol._wire._at_once = write_some
+    online.gateway.confirms_immediately = True
+    online.protocol._wire._write_directly = write_some
     online.send(b"records A\nrecords B C\nrecords D E F\n")
     assert direct == [b"1\n", b"2\n"]
     left = direct[1][taken if isinstance(taken, int) else 0 :]
     assert online.answer() == left + b"3\n"
 
 
-# Silence and the end.
+# ConnectionTimer and the end.
 
 
 def test_a_login_that_is_late_ends_the_connection(talk: LineTalk) -> None:
@@ -423,7 +422,7 @@ def test_a_connection_that_lingers_is_aborted() -> None:
     talk.protocol.close()
     talk.protocol.close()
     assert not talk.transport.disconnected
-    talk.clock.advance(CLOSE_GRACE)
+    talk.clock.advance(CLOSE_TIMEOUT)
     assert talk.transport.disconnected
     assert talk.timers == 0
 

@@ -13,10 +13,10 @@ from tracker.command import CommandFrame
 from tracker.interfaces import (
     ConnectionEnded,
     ConnectionFigures,
-    NotAccepted,
+    NotAppended,
     Traffic,
 )
-from tracker.vendors.throttle import MESSAGES_UNDER_WAY
+from tracker.vendors.throttle import MAX_MESSAGES_UNDER_WAY
 
 # Commands.
 
@@ -45,7 +45,7 @@ def test_records_show_that_the_login_has_settled(online: LineTalk) -> None:
 
 def test_no_command_is_written_while_too_many_messages_are_under_way(online: LineTalk) -> None:
     online.clock.advance(SETTLES)
-    online.send(b"note A\n" * MESSAGES_UNDER_WAY)
+    online.send(b"note A\n" * MAX_MESSAGES_UNDER_WAY)
     came = ask(online)
     assert came == []
     online.confirm()
@@ -124,7 +124,7 @@ class Hasty(FakeGateway):
 
     def publish(self, entries: Any) -> Deferred[None]:
         failed = super().publish(entries)
-        failed.errback(NotAccepted("stopping"))
+        failed.errback(NotAppended("stopping"))
         return failed
 
 
@@ -138,7 +138,7 @@ def test_a_gateway_that_accepts_nothing_ends_the_connection() -> None:
 
 def test_no_step_follows_the_one_that_ends_the_connection() -> None:
     talk = logged_in(gateway=Hasty())
-    talk.gateway.keeps = False
+    talk.gateway.accepts_detached = False
     talk.send(b"answer A\n")
     assert talk.closed
     assert talk.told("lost") == [("lost", 1)]

@@ -6,10 +6,10 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.unit.vendors.posts import ADDRESS, DEVICE, ELSEWHERE, Port, post
-from tracker.interfaces import Admission, IPeer, NotAccepted, Rejection
+from tracker.interfaces import Admission, IPeer, NotAppended, Rejection
 from tracker.limits import Limits
 from tracker.vendors import datagram as datagram_port
-from tracker.vendors.datagram import WINDOW
+from tracker.vendors.datagram import REPEAT_WINDOW
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def port() -> Port:
     return Port()
 
 
-# Answers.
+# Replies.
 
 
 def test_an_answer_leaves_only_after_the_confirmation(port: Port) -> None:
@@ -39,7 +39,7 @@ def test_answers_go_to_whom_each_datagram_came_from(port: Port) -> None:
     assert port.answers() == [(b"2 2", ELSEWHERE), (b"1 2", ADDRESS)]
 
 
-@pytest.mark.parametrize("error", [NotAccepted("stopping"), CancelledError()])
+@pytest.mark.parametrize("error", [NotAppended("stopping"), CancelledError()])
 def test_what_is_not_confirmed_is_not_answered_and_forgotten(port: Port, error: Exception) -> None:
     port.receive(post())
     port.gateway.published[0][1].errback(error)
@@ -98,9 +98,9 @@ def test_what_differs_in_anything_is_no_repetition(port: Port, other: bytes) -> 
 
 
 def test_a_repetition_is_recognised_for_a_while_only(port: Port) -> None:
-    port.gateway.confirms_at_once = True
+    port.gateway.confirms_immediately = True
     port.receive(post())
-    port.clock.advance(WINDOW - 0.1)
+    port.clock.advance(REPEAT_WINDOW - 0.1)
     port.receive(post())
     assert port.published == 1
     port.clock.advance(0.1)
@@ -112,12 +112,12 @@ def test_a_repetition_is_recognised_for_a_while_only(port: Port) -> None:
 
 def test_a_datagram_under_way_is_not_forgotten(port: Port) -> None:
     port.receive(post())
-    port.clock.advance(WINDOW + 1)
+    port.clock.advance(REPEAT_WINDOW + 1)
     port.receive(post())
     assert port.published == 1
     port.confirm()
     assert len(port.answers()) == 1
-    port.clock.advance(WINDOW - 1)  # from the confirmation on
+    port.clock.advance(REPEAT_WINDOW - 1)  # from the confirmation on
     port.receive(post())
     assert port.published == 1
     assert len(port.answers()) == 1
@@ -127,17 +127,17 @@ def test_a_datagram_under_way_is_not_forgotten(port: Port) -> None:
 
 
 def test_what_is_out_of_the_window_takes_no_memory(port: Port) -> None:
-    port.gateway.confirms_at_once = True
+    port.gateway.confirms_immediately = True
     for number in range(100):
         port.receive(post(number))
-    port.clock.advance(WINDOW)
+    port.clock.advance(REPEAT_WINDOW)
     port.receive(post(200))
     assert port.remembered == 1
 
 
 def test_only_so_many_datagrams_are_remembered(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datagram_port, "REMEMBERED", 10)
-    port.gateway.confirms_at_once = True
+    monkeypatch.setattr(datagram_port, "MAX_REMEMBERED_DATAGRAMS", 10)
+    port.gateway.confirms_immediately = True
     for number in range(50):
         port.receive(post(number))
         assert port.remembered <= 10
@@ -161,7 +161,7 @@ def test_only_so_many_datagrams_are_under_way() -> None:
     port.receive(post(3))  # the device repeats what was dropped
     port.receive(post(4))
     assert port.published == 4
-    port.gateway.published[1][1].errback(NotAccepted("stopping"))
+    port.gateway.published[1][1].errback(NotAppended("stopping"))
     port.receive(post(4))
     assert port.published == 5
     for number in (2, 3, 4):
@@ -175,14 +175,14 @@ def test_a_device_that_is_not_served_gets_no_answer(port: Port, admission: Admis
     port.receive(post())
     assert port.published == 0
     assert port.answers() == []
-    assert port.gateway.tally.turned_away == 1
+    assert port.gateway.tally.not_served == 1
     port.gateway.admissions.clear()
     port.receive(post())
     assert port.published == 1
 
 
 def test_a_known_datagram_is_not_answered_once_its_device_is_not_served(port: Port) -> None:
-    port.gateway.confirms_at_once = True
+    port.gateway.confirms_immediately = True
     port.receive(post())
     port.answers()
     port.gateway.admissions[DEVICE] = Admission.REFUSED

@@ -9,7 +9,7 @@ from twisted.internet.task import Clock
 
 from tests.unit.vendors.posts import ADDRESS, ELSEWHERE, Port, post
 from tracker.limits import Limits
-from tracker.vendors.gate import AT_ONCE
+from tracker.vendors.gate import MAX_DATAGRAMS_PER_TURN
 
 OTHER = "device-2"
 
@@ -26,7 +26,7 @@ class SlowWork(Clock):
 
 def slow_port(spare_work: float) -> Port:
     made = Port(Limits(peer_work=0.01, spare_work=spare_work))
-    made.gateway.confirms_at_once = True
+    made.gateway.confirms_immediately = True
     made.clock.advance(1000)
     return made
 
@@ -67,7 +67,7 @@ def test_a_flood_does_not_affect_a_known_source(port: Port) -> None:
     port.receive(post())
     for number in range(20):
         flood(port, ("198.51.100.1", number))
-    assert over_budget(port)["strangers"] > 0
+    assert over_budget(port)["unknown_sources"] > 0
     port.receive(post(2))
     assert len(port.answers()) == 2
     port.receive(post(3, device=OTHER), ELSEWHERE)
@@ -97,7 +97,7 @@ def test_a_device_over_its_budget_is_dropped_whatever_source_it_has(port: Port) 
 def test_after_so_many_datagrams_others_have_their_turn(port: Port) -> None:
     transport: Any = port.transport
     transport.maxThroughput = 1
-    for _ in range(AT_ONCE - 1):
+    for _ in range(MAX_DATAGRAMS_PER_TURN - 1):
         port.receive(b"")
     assert transport.maxThroughput == 1
     port.receive(b"")
@@ -108,7 +108,7 @@ def test_after_so_many_datagrams_others_have_their_turn(port: Port) -> None:
 
 
 def test_a_port_that_has_been_closed_is_left_alone(port: Port) -> None:
-    for _ in range(AT_ONCE):
+    for _ in range(MAX_DATAGRAMS_PER_TURN):
         port.receive(b"")
     port.protocol.stopProtocol()
     port.clock.advance(0)

@@ -23,7 +23,7 @@ class Unroutable(FakeDatagramTransport):
 def port() -> Port:
     port = Port()
     port.protocol.transport = Unroutable()
-    port.gateway.confirms_at_once = True
+    port.gateway.confirms_immediately = True
     return port
 
 

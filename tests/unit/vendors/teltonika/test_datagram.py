@@ -265,7 +265,7 @@ def test_a_datagram_is_as_long_as_its_length_can_say_and_no_longer() -> None:
         encode_datagram(Datagram(1, 1, OVER_8.imei, bytes(most + 1)))
 
 
-# Answers.
+# Replies.
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def port() -> Port:
     return Port()
 
 
-# Answers.
+# Replies.
 
 
 @pytest.mark.parametrize("golden", GOLDEN_DATAGRAMS, ids=lambda golden: golden.name)
@@ -55,13 +55,13 @@ def test_a_golden_datagram_is_answered_as_documented(port: Port, golden: GoldenD
 
 
 def test_a_packet_without_records_is_answered_with_its_count(port: Port) -> None:
-    port.gateway.confirms_at_once = True
+    port.gateway.confirms_immediately = True
     port.receive(datagram(b"\x08\x00\x00"))
     assert port.answers() == [(bytes.fromhex("0005cafe010500"), ADDRESS)]
 
 
 def test_255_records_are_answered_in_one_byte(port: Port) -> None:
-    port.gateway.confirms_at_once = True
+    port.gateway.confirms_immediately = True
     record = Record(0, 0, 0, 0, 0, 0, 0, 0, 0)
     port.receive(datagram(encode_packet(CODEC_8, [record] * 255)))
     assert port.answers() == [(bytes.fromhex("0005cafe0105ff"), ADDRESS)]
@@ -86,7 +86,7 @@ def test_what_differs_in_anything_is_no_repetition(port: Port, other: bytes) -> 
 
 
 def test_a_byte_that_means_nothing_makes_no_difference(port: Port) -> None:
-    port.gateway.confirms_at_once = True
+    port.gateway.confirms_immediately = True
     port.receive(datagram())
     changed = bytearray(datagram())
     assert changed[4] == 0x01

@@ -24,12 +24,12 @@ from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika import golden_7
 from tests.unit.vendors.teltonika.conversation import is_message
 from tests.unit.vendors.teltonika.golden import GOLDEN, IMEI, LOGIN
-from tracker.interfaces import ConnectionEnded, NotAccepted
+from tracker.interfaces import ConnectionEnded, NotAppended
 from tracker.limits import Limits
 from tracker.position import Entry, iso_milliseconds
 from tracker.vendors.connection import ConnectionFactory
 from tracker.vendors.datagram import DatagramPort
-from tracker.vendors.state import State
+from tracker.vendors.state import Stage
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
 from tracker.vendors.teltonika.commands import command_frame
 from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
@@ -248,7 +248,7 @@ class Connection:
     def no_turn(self, failure: Failure) -> None:
         self.wanted = False
         failure.trap(ConnectionEnded)
-        assert self.protocol._exchange.status.state is State.CLOSED
+        assert self.protocol._exchange.state.stage is Stage.CLOSED
 
     def check(self) -> None:
         answer = self.transport.value()
@@ -311,7 +311,7 @@ class Connection:
         ]
         assert len(under_way) <= 1
         if under_way and self.random.random() < 0.5:
-            under_way[0].errback(NotAccepted("stopping"))
+            under_way[0].errback(NotAppended("stopping"))
             assert self.transport.disconnecting
         self.check()
         self.protocol.connectionLost(Failure(ConnectionDone()))
@@ -459,7 +459,7 @@ class Port:
         """Redis confirms what is under way, or the process stops."""
         for key, (entries, confirmation) in self.under_way:
             if self.mutations.random.random() < 0.1:
-                confirmation.errback(NotAccepted("stopping"))
+                confirmation.errback(NotAppended("stopping"))
                 assert not self.answered()
                 self.tally.of["given up"] += 1
             else:

@@ -84,14 +84,14 @@ def test_a_frame_may_come_in_any_pieces(online: Conversation) -> None:
 
 
 def test_login_and_frames_may_come_in_one_segment(talk: Conversation) -> None:
-    talk.gateway.confirms_at_once = True
+    talk.gateway.confirms_immediately = True
     talk.send(b"\xff" + LOGIN + b"\xff\xff" + frame(1) + frame(2, 3) + b"\xff")
     assert talk.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x00\x00\x00\x02"
     assert [len(entries) for entries, _ in talk.gateway.published] == [1, 2]
 
 
 def test_pings_are_swallowed_between_frames(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     for data in (b"\xff", b"\xff\xff", frame(1), b"\xff" + frame(2)):
         online.send(data)
     assert online.answer() == b"\x00\x00\x00\x01" * 2
@@ -99,7 +99,7 @@ def test_pings_are_swallowed_between_frames(online: Conversation) -> None:
 
 
 def test_an_empty_packet_is_answered_with_its_count(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     online.send(bytes.fromhex("00000000000000030800000000C281"))
     assert online.answer() == b"\x00\x00\x00\x00"
 

@@ -20,7 +20,7 @@ from tests.unit.vendors.teltonika.turns import (
     resume,
 )
 from tracker.command import Answer
-from tracker.interfaces import IConnection, NotAccepted
+from tracker.interfaces import IConnection, NotAppended
 from tracker.position import Entry
 from tracker.vendors.teltonika.frame import encode_frame
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, NACK, Message, encode_message
@@ -35,8 +35,8 @@ class OrderlyGateway(FakeGateway):
         self.events.append(("published", [entry.codec for entry in entries]))
         return super().publish(entries)
 
-    def keep(self, entries: Sequence[Entry]) -> Deferred[None] | None:
-        kept = super().keep(entries)
+    def publish_detached(self, entries: Sequence[Entry]) -> Deferred[None] | None:
+        kept = super().publish_detached(entries)
         if kept is not None:
             self.events.append(("kept", [entry.codec for entry in entries]))
         return kept
@@ -68,7 +68,7 @@ def answers(talk: Conversation) -> list[Answer]:
 def test_what_may_be_an_answer_is_told_once_and_published_as_ever(
     settled: Conversation, sent: bytes, codec: str, expected: Answer | None, keeps: bool
 ) -> None:
-    settled.gateway.keeps = keeps
+    settled.gateway.accepts_detached = keeps
     settled.gateway.events.clear()
     settled.send(sent)
     told = [] if expected is None else [("answered", expected)]
@@ -113,8 +113,8 @@ def test_an_answer_is_told_before_the_next_command_is_written(
     settled.clock.advance(100)
     turn = Turn(settled, radio_sleeps=30)
     turn.wanted.addCallback(lambda _: settled.gateway.events.append(("written",)))
-    settled.gateway.confirms_at_once = at_once
-    settled.gateway.keeps = keeps
+    settled.gateway.confirms_immediately = at_once
+    settled.gateway.accepts_detached = keeps
     settled.gateway.events.clear()
     settled.send(message())
     if not (at_once or keeps):
@@ -132,11 +132,11 @@ def test_who_is_told_an_answer_may_ask_for_a_turn(at_once: bool) -> None:
     turns: list[Turn] = []
 
     class Answering(FakeGateway):
-        def answered(self, connection: IConnection, answer: Answer) -> None:
+        def command_answered(self, connection: IConnection, answer: Answer) -> None:
             turns.append(Turn(asking))
 
     asking = Conversation(LIMITS, Answering())
-    asking.gateway.confirms_at_once = at_once
+    asking.gateway.confirms_immediately = at_once
     asking.send(LOGIN + frame(1) + message() + frame(2) + frame(3)[:7])
     if not at_once:
         asking.confirm()
@@ -168,12 +168,12 @@ class StoppingGateway(OrderlyGateway):
     """Accepts nothing any more, and says so at once, as the publisher of a process that stops."""
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
-        return fail(NotAccepted("stopping"))
+        return fail(NotAppended("stopping"))
 
 
 def test_an_answer_that_ends_the_connection_is_told_to_nobody() -> None:
     gateway = StoppingGateway()
-    gateway.keeps = False
+    gateway.accepts_detached = False
     talk = Conversation(LIMITS, gateway)
     talk.send(LOGIN + message())
     assert talk.closed

@@ -15,7 +15,7 @@ from tests.unit.vendors.teltonika.turns import (
 )
 from tracker.command import CommandFrame
 from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
-from tracker.vendors.throttle import MESSAGES_UNDER_WAY
+from tracker.vendors.throttle import MAX_MESSAGES_UNDER_WAY
 
 # The codec's part.
 
@@ -30,9 +30,7 @@ def test_a_session_makes_commands_for_its_device(online: Conversation) -> None:
 def test_a_session_does_so_as_soon_as_its_gateway_is_told_of_it(talk: Conversation) -> None:
     # The command may have waited for its turn on an older connection, which ends by that.
     made = []
-    talk.gateway.told_of_login = lambda connection: made.append(
-        connection.command_frame("getver", "")
-    )
+    talk.gateway.on_login = lambda connection: made.append(connection.command_frame("getver", ""))
     talk.send(LOGIN)
     assert made == [CommandFrame("12", COMMAND)]
     assert talk.answer() == b"\x01"
@@ -249,7 +247,7 @@ def test_no_command_comes_between_an_acknowledgement_and_half_a_frame(
 def test_of_several_frames_in_a_segment_all_are_acknowledged_first(
     talk: Conversation, at_once: bool
 ) -> None:
-    talk.gateway.confirms_at_once = at_once
+    talk.gateway.confirms_immediately = at_once
     turn = Turn(talk)
     talk.send(LOGIN + b"\xff" + frame(1) + frame(2, 3) + b"\xff" + frame(4) + b"\xff\xff")
     if not at_once:
@@ -271,7 +269,7 @@ def test_pings_behind_a_frame_hold_nothing_up(settled: Conversation) -> None:
 
 
 def test_a_message_for_which_there_is_no_room_is_waited_for(settled: Conversation) -> None:
-    settled.gateway.keeps = False
+    settled.gateway.accepts_detached = False
     settled.send(message())
     turn = Turn(settled)
     assert turn.waits
@@ -280,7 +278,7 @@ def test_a_message_for_which_there_is_no_room_is_waited_for(settled: Conversatio
 
 
 def test_no_command_while_too_many_messages_are_under_way(settled: Conversation) -> None:
-    settled.send(message() * MESSAGES_UNDER_WAY)
+    settled.send(message() * MAX_MESSAGES_UNDER_WAY)
     turn = Turn(settled)
     assert turn.waits
     settled.confirm()
@@ -428,7 +426,7 @@ def test_what_of_a_command_the_socket_does_not_take_goes_before_all_that_follows
         direct.append(data[: taken if isinstance(taken, int) else 0])
         return taken
 
-    settled.protocol._wire._at_once = write_some
+    settled.protocol._wire._write_directly = write_some
     settled.send(frame(2))
     turn = Turn(settled)
     settled.confirm()
@@ -449,7 +447,7 @@ def test_a_command_follows_what_the_socket_has_not_taken_of_an_acknowledgement(
         direct.append(data[:1])
         return 1
 
-    settled.protocol._wire._at_once = write_some
+    settled.protocol._wire._write_directly = write_some
     settled.send(frame(2))
     Turn(settled)
     settled.confirm()

@@ -1,4 +1,4 @@
-"""Turns that never come: the connection ends before, or nobody wants them any more."""
+"""CommandSlot that never come: the connection ends before, or nobody wants them any more."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.unit.vendors.teltonika.turns import (
     confirm_if_any,
     resume,
 )
-from tracker.interfaces import Admission, NotAccepted
+from tracker.interfaces import Admission, NotAppended
 from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
 
 
@@ -58,7 +58,7 @@ def busy_silent(talk: Conversation) -> None:
 BUSY: dict[str, Callable[[Conversation], None]] = {
     "settling": busy_settling,
     "before-login": busy_before_login,
-    "unconfirmed": busy_unconfirmed,
+    "given_up": busy_unconfirmed,
     "receiving": busy_receiving,
     "unread": busy_unread,
     "silent": busy_silent,
@@ -107,7 +107,7 @@ def test_a_turn_of_a_connection_that_lingers_ends_when_it_is_closed(
 def test_a_packet_that_is_not_accepted_ends_the_turn(settled: Conversation) -> None:
     settled.send(frame(2))
     turn = Turn(settled)
-    settled.gateway.published[-1][1].errback(NotAccepted("stopping"))
+    settled.gateway.published[-1][1].errback(NotAppended("stopping"))
     assert turn.ended
     assert settled.answer() == b""
     assert settled.timers == 0

@@ -90,7 +90,7 @@ def test_a_login_in_the_last_moment_is_in_time(talk: Conversation) -> None:
 
 @pytest.mark.parametrize("sign", [*SIGNS_OF_LIFE, pytest.param(LOGIN, id="same login")])
 def test_a_sign_of_life_gives_the_whole_time_anew(online: Conversation, sign: bytes) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     for _ in range(5):
         online.clock.advance(400)
         online.send(sign)
@@ -102,7 +102,7 @@ def test_a_sign_of_life_gives_the_whole_time_anew(online: Conversation, sign: by
 
 @pytest.mark.parametrize("sign", SIGNS_OF_LIFE)
 def test_many_signs_of_life_keep_one_timer(online: Conversation, sign: bytes) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     for _ in range(100):
         online.send(sign)
         online.clock.advance(1)
@@ -143,7 +143,7 @@ def test_a_connection_is_read_again_only_when_its_buffer_has_been_worked_off() -
 
 
 def test_the_same_login_again_is_answered_again(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     online.send(LOGIN + frame(1) + LOGIN)
     assert online.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x01"
     assert online.told("login") == [("login", IMEI)]
@@ -151,7 +151,7 @@ def test_the_same_login_again_is_answered_again(online: Conversation) -> None:
 
 
 def test_the_same_login_again_may_come_byte_by_byte(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     for byte in b"\xff" + LOGIN:
         assert online.answer() == b""
         online.send(bytes((byte,)))
@@ -205,7 +205,7 @@ def test_a_device_that_nobody_can_judge_yet_gets_no_byte(talk: Conversation) -> 
 
 def test_for_a_connection_that_is_not_admitted_no_protocol_is_made() -> None:
     gateway = FakeGateway()
-    gateway.lets_in = False
+    gateway.admits_connections = False
     assert Teltonika().buildFactory(gateway, LIMITS, Clock()).buildProtocol(None) is None
     assert gateway.events == []
 
@@ -247,7 +247,7 @@ END = {"lost": Conversation.lose, "superseded": lambda talk: talk.protocol.close
 def test_messages_outlive_their_connection(
     online: Conversation, end: Callable[[Conversation], None], room: bool
 ) -> None:
-    online.gateway.keeps = room
+    online.gateway.accepts_detached = room
     online.send(frame(1) + message(b"a") + b"\xff" + frame(2) + message(b"b") + frame(3)[:20])
     end(online)
     texts = ["a", "b"] if room else []
@@ -270,7 +270,7 @@ def test_messages_outlive_the_idle_timeout(online: Conversation, sent: bytes) ->
 
 
 def test_messages_for_which_there_is_no_room_are_counted(online: Conversation) -> None:
-    online.gateway.keeps = False
+    online.gateway.accepts_detached = False
     online.send(message() * 5 + frame(1))
     online.lose()
     assert online.told("lost") == [("lost", 4), ("lost", 1)]
@@ -327,7 +327,7 @@ def test_a_message_with_a_wrong_checksum_ends_the_connection(
 @pytest.mark.parametrize(("records", "taken"), [(1, True), (5, True), (6, False)])
 def test_records_of_a_packet_are_limited(records: int, taken: bool) -> None:
     talk = Conversation(Limits(records=5))
-    talk.gateway.confirms_at_once = True
+    talk.gateway.confirms_immediately = True
     talk.send(LOGIN + frame(*range(records)))
     assert talk.closed is not taken
     acknowledged = records.to_bytes(4, "big") if taken else b""
@@ -338,7 +338,7 @@ def test_records_of_a_packet_are_limited(records: int, taken: bool) -> None:
 
 def test_a_message_may_be_longer_than_a_frame_of_records() -> None:
     talk = Conversation(Limits(frame_bytes=64, command_frame_bytes=200))
-    talk.gateway.confirms_at_once = True
+    talk.gateway.confirms_immediately = True
     talk.send(LOGIN + message(bytes(200 - 8)))
     assert len(talk.gateway.published) == 1
     assert not talk.closed
@@ -398,7 +398,7 @@ def test_silence_while_a_packet_is_unconfirmed_ends_in_no_acknowledgement(
 
 
 def test_repeated_ids_are_noticed_once_a_connection(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     for _ in range(3):
         online.send(repeating(1, 2))
     assert online.told("noticed") == [("noticed", REPEATED_ID)]
@@ -406,6 +406,6 @@ def test_repeated_ids_are_noticed_once_a_connection(online: Conversation) -> Non
 
 
 def test_distinct_ids_are_nothing_to_notice(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     online.send(frame(1, 2))
     assert not online.told("noticed")

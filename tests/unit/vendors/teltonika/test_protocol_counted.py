@@ -52,7 +52,7 @@ def test_a_refusal_is_counted_too() -> None:
 )
 def test_a_rejection_is_of_a_kind(sent: bytes, kind: Rejection) -> None:
     talk = Conversation()
-    talk.gateway.confirms_at_once = True
+    talk.gateway.confirms_immediately = True
     talk.send(sent)
     assert talk.gateway.kinds == [kind]
 

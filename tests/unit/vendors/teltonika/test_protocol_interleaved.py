@@ -42,7 +42,7 @@ class Run:
         self.sent = b"".join(self.units)
         self.ends = list(accumulate(len(unit) for unit in self.units))
         self.delivered = 0
-        self.heard_at = 0.0
+        self.last_heard = 0.0
         self.accepted_at = 0.0
         self.reads = True
         self.told = b""
@@ -72,7 +72,7 @@ class Run:
         piece = self.sent[self.delivered : self.delivered + size]
         if piece and self.talk.transport.producerState == "producing":
             self.delivered += len(piece)
-            self.heard_at = self.talk.clock.seconds()
+            self.last_heard = self.talk.clock.seconds()
             self.talk.protocol.dataReceived(piece)
 
     def deliver_whole(self, count: int) -> None:
@@ -137,7 +137,7 @@ class Run:
             self._expect(self.delivered in self.ends, "inside of what the device sends")
             self._expect(self.told == self.due, "before an acknowledgement")
             self._expect(self.reads, "to a peer that does not read")
-            silent = now - self.heard_at
+            silent = now - self.last_heard
             self._expect(not self.radio_sleeps or silent < self.radio_sleeps, "to a sleeper")
             settled = now >= self.accepted_at + LOGIN_SETTLES
             self._expect(settled or not self._login_was_last(), "right behind a login's answer")
@@ -159,7 +159,7 @@ class Run:
             self.wait(0)
         self.wait(LOGIN_SETTLES)
         if self.waiting is not None and self.radio_sleeps:  # it was silent for too long
-            self.heard_at = self.talk.clock.seconds()
+            self.last_heard = self.talk.clock.seconds()
             self.talk.send(b"\xff")
         assert self.waiting is None
 

@@ -15,11 +15,11 @@ from tests.unit.vendors.teltonika.conversation import (
     frame,
     message,
 )
-from tracker.interfaces import Admission, ConnectionFigures, IConnection, NotAccepted, Traffic
+from tracker.interfaces import Admission, ConnectionFigures, IConnection, NotAppended, Traffic
 from tracker.limits import Limits
-from tracker.vendors.silence import CLOSE_GRACE
 from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
-from tracker.vendors.throttle import MESSAGES_UNDER_WAY
+from tracker.vendors.throttle import MAX_MESSAGES_UNDER_WAY
+from tracker.vendors.timer import CLOSE_TIMEOUT
 
 ONE = b"\x00\x00\x00\x01"
 Told = list[tuple[Traffic, bytes]]
@@ -53,7 +53,7 @@ def test_the_facts_begin_with_the_login(online: Conversation) -> None:
 
 
 def test_the_facts_tell_what_was_received(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     online.clock.advance(5)
     online.send(frame(1, 2))
     online.clock.advance(5)
@@ -103,7 +103,7 @@ def test_an_observer_is_told_what_is_received_and_sent(online: Conversation) -> 
 
 
 def test_frames_are_told_one_by_one_however_they_come(online: Conversation) -> None:
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     told = watched(online)
     data = frame(1) + b"\xff\xff" + frame(2, 3) + message() + frame(4)
     for byte in data[:-30]:
@@ -115,7 +115,7 @@ def test_frames_are_told_one_by_one_however_they_come(online: Conversation) -> N
 
 def test_a_frame_is_told_before_what_follows_from_it(online: Conversation) -> None:
     told: list[Any] = []
-    online.gateway.confirms_at_once = True
+    online.gateway.confirms_immediately = True
     online.protocol.observe(lambda kind, data: told.append((kind, len(online.gateway.published))))
     online.send(frame(1))
     assert told == [(Traffic.RECEIVED, 0), (Traffic.SENT, 1)]
@@ -220,7 +220,7 @@ def test_messages_under_way_hold_up_nobody(online: Conversation) -> None:
 
 
 def test_but_too_many_are_waited_for(online: Conversation) -> None:
-    online.send(message() * MESSAGES_UNDER_WAY)
+    online.send(message() * MAX_MESSAGES_UNDER_WAY)
     online.protocol.retire()
     assert not online.closed
     online.confirm()
@@ -232,7 +232,7 @@ def test_a_packet_that_is_not_taken_ends_it_without_an_acknowledgement(
 ) -> None:
     online.send(frame(1))
     online.protocol.retire()
-    online.gateway.published[-1][1].errback(NotAccepted())
+    online.gateway.published[-1][1].errback(NotAppended())
     assert online.closed
     assert online.answer() == b""
 
@@ -279,7 +279,7 @@ def test_a_device_that_does_not_read_is_waited_for_until_it_has() -> None:
     assert not talk.closed
     talk.protocol.resumeProducing()
     assert talk.closed
-    talk.clock.advance(CLOSE_GRACE)
+    talk.clock.advance(CLOSE_TIMEOUT)
     assert talk.timers == 0
 
 

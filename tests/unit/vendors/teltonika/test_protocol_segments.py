@@ -35,7 +35,7 @@ def replies(*counts: int) -> bytes:
 @pytest.mark.parametrize("size", [1, 2, 7, len(STREAM)])
 def test_a_stream_with_pings_everywhere_is_understood_in_pieces_of_any_size(size: int) -> None:
     talk = Conversation()
-    talk.gateway.confirms_at_once = True
+    talk.gateway.confirms_immediately = True
     for start in range(0, len(STREAM), size):
         talk.send(STREAM[start : start + size])
     assert talk.answer() == b"\x01" + replies(1)
@@ -69,7 +69,7 @@ ENDS = st.sampled_from([b"", encode_login(OTHER), malformed.BAD_CRC, b"GET /", f
 def outcome(pieces: Sequence[bytes]) -> tuple[list[object], list[object], bytes, bool]:
     """What a conversation in these segments comes to."""
     talk = Conversation()
-    talk.gateway.confirms_at_once = True
+    talk.gateway.confirms_immediately = True
     for piece in pieces:
         talk.send(piece)
     entries: list[object] = [entries for entries, _ in talk.gateway.published]

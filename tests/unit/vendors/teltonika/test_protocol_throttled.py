@@ -33,7 +33,7 @@ UNASKED = message(b"serial", 0x0D, 1_680_554_705)
 def online(limits: Limits = LIMITS, **options: Any) -> Conversation:
     """A device that may be written to."""
     talk = Conversation(limits, **options)
-    talk.gateway.confirms_at_once = True
+    talk.gateway.confirms_immediately = True
     talk.send(LOGIN)
     talk.clock.advance(1)
     talk.answer()
@@ -174,7 +174,7 @@ def test_messages_over_the_rate_outlive_their_connection(end: str) -> None:
 
 def test_a_device_goes_no_deeper_into_debt_when_its_connection_ends() -> None:
     gateway = FakeGateway()
-    gateway.confirms_at_once = True
+    gateway.confirms_immediately = True
     port = Port(gateway, Limits(message_rate=1, message_burst=10))
     for number in range(3):
         talk = port.connect()
@@ -194,9 +194,13 @@ def test_few_messages_of_all_ended_connections_are_under_way_or_read_at_once() -
         talk.send(frame(1) + UNASKED * 100)
         before = len(messages(talk))
         talk.lose()
-        assert len(messages(talk)) - before <= leftovers.AT_ONCE
+        assert len(messages(talk)) - before <= leftovers.MAX_FRAMES_AT_END
     port.clock.pump([0] * 100)
-    most = throttle.ALL_UNDER_WAY + leftovers.IN_A_TURN + 20 * leftovers.AT_ONCE
+    most = (
+        throttle.MAX_PORT_MESSAGES_UNDER_WAY
+        + leftovers.MAX_FRAMES_PER_SLICE
+        + 20 * leftovers.MAX_FRAMES_AT_END
+    )
     assert len(messages(talk)) < most
     assert not port.clock.getDelayedCalls()  # nothing is done in vain while Redis is away
     while len(messages(talk)) < 2000:
@@ -216,16 +220,18 @@ def test_a_crowd_has_one_message_each_under_way() -> None:
         talk = port.connect()
         talk.send(b"\x00\x0f" + b"%015d" % number)
         talk.send(UNASKED * 10)
-    assert len(messages(talk)) < throttle.ALL_UNDER_WAY + crowd
+    assert len(messages(talk)) < throttle.MAX_PORT_MESSAGES_UNDER_WAY + crowd
     while len(messages(talk)) < 10 * crowd:
         under_way = [one for _, one in gateway.published if not one.called]
         assert under_way
         under_way[0].callback(None)
-    assert sum(not one.called for _, one in gateway.published) <= throttle.ALL_UNDER_WAY
+    assert (
+        sum(not one.called for _, one in gateway.published) <= throttle.MAX_PORT_MESSAGES_UNDER_WAY
+    )
 
 
 def test_what_ended_connections_leave_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(leftovers, "WAITING_BYTES", 2000)
+    monkeypatch.setattr(leftovers, "MAX_WAITING_BYTES", 2000)
     gateway = FakeGateway()
     port = Port(gateway, Limits())
     for number in range(20):
@@ -234,7 +240,7 @@ def test_what_ended_connections_leave_is_bounded_in_bytes(monkeypatch: pytest.Mo
         talk.protocol.dataReceived(sent)
         talk.lose()
     lost = sum(event[1] for event in talk.told("lost"))
-    assert lost >= 400 - 20 * leftovers.AT_ONCE - 2000 // len(message(b"x" * 10))
+    assert lost >= 400 - 20 * leftovers.MAX_FRAMES_AT_END - 2000 // len(message(b"x" * 10))
     port.clock.pump([0] * 100)
     assert lost + len(messages(talk)) == 400
 
@@ -242,7 +248,7 @@ def test_what_ended_connections_leave_is_bounded_in_bytes(monkeypatch: pytest.Mo
 def test_messages_over_the_rate_that_cannot_be_kept_are_counted() -> None:
     talk = online(Limits(message_rate=50, message_burst=1))
     talk.send(UNASKED * 100)
-    talk.gateway.keeps = False
+    talk.gateway.accepts_detached = False
     talk.lose()
     talk.clock.pump([0] * 10)
     assert sum(event[1] for event in talk.told("lost")) == 50
@@ -260,7 +266,7 @@ def test_a_retiring_connection_is_closed_when_its_messages_are_read() -> None:
 
 def test_a_budget_of_messages_outlives_its_connection() -> None:
     gateway = FakeGateway()
-    gateway.confirms_at_once = True
+    gateway.confirms_immediately = True
     port = Port(gateway, LIMITS)
     first = port.connect()
     first.send(LOGIN + UNASKED * 2)

@@ -1,4 +1,4 @@
-"""The end of connections that are silent for too long."""
+"""Timeouts of a connection: for its login, between its frames, and for its close."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from tracker.interfaces import Rejection
 from tracker.limits import Limits
 from tracker.vendors.holds import Hold
 
-#: Seconds for a peer to take what was written before its connection was closed.
-CLOSE_GRACE: Final = 5.0
+#: Seconds in which a peer has to read what was written before its connection was closed.
+CLOSE_TIMEOUT: Final = 5.0
 
 
-class Silence:
+class ConnectionTimer:
     """The one timer of a connection: until its login, between its frames, and at its close.
 
-    :param holds: why the connection is held. If that is because it has sent too much, it is
-        not silent.
-    :param give_up: called with the reason when the device is silent for too long.
+    :param holds: the reasons for which the connection is held. A connection that is held because
+        it has sent too much is not idle.
+    :param give_up: called with the reason and its kind when a timeout has passed.
     """
 
-    __slots__ = ("_clock", "_give_up", "_holds", "_limits", "_timer", "heard_at")
+    __slots__ = ("_clock", "_give_up", "_holds", "_limits", "_timer", "last_heard")
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Silence:
         holds: Container[Hold],
         give_up: Callable[[str, Rejection], None],
     ) -> None:
-        self.heard_at = 0.0
+        self.last_heard = 0.0
         """Time of the last whole frame."""
         self._clock = clock
         self._limits = limits
@@ -41,19 +41,19 @@ class Silence:
         self._timer: IDelayedCall | None = None
 
     def expect_login(self) -> None:
-        """Allow for the time until the login."""
+        """Start the login timeout."""
         self._timer = self._clock.callLater(self._limits.login_timeout, self._login_overdue)
 
     def logged_in(self, now: float) -> None:
-        """Allow for the time between two frames from now on."""
+        """Replace the login timeout by the idle timeout."""
         self.stop()
-        self.heard_at = now
+        self.last_heard = now
         self._timer = self._clock.callLater(self._limits.idle_timeout, self._check)
 
     def closing(self, abort: Callable[[], None]) -> None:
-        """Abort a connection that was closed, unless it ends soon by itself."""
+        """Call ``abort`` if the closed connection does not end within :data:`CLOSE_TIMEOUT`."""
         self.stop()
-        self._timer = self._clock.callLater(CLOSE_GRACE, abort)
+        self._timer = self._clock.callLater(CLOSE_TIMEOUT, abort)
 
     def stop(self) -> None:
         """Stop the timer."""
@@ -64,12 +64,13 @@ class Silence:
         self._give_up(f"no login within {self._limits.login_timeout:g} s", Rejection.NO_LOGIN)
 
     def _check(self) -> None:
-        # One timer for each connection, not one for each frame.
+        # One timer for each connection costs less than one for each frame.
         now = self._clock.seconds()
         if Hold.WORK in self._holds or Hold.RATE in self._holds:
-            self.heard_at = now
-        left = self.heard_at + self._limits.idle_timeout - now
+            self.last_heard = now
+        left = self.last_heard + self._limits.idle_timeout - now
         if left <= 0:
-            self._give_up(f"nothing whole for {self._limits.idle_timeout:g} s", Rejection.IDLE)
+            timeout = self._limits.idle_timeout
+            self._give_up(f"no complete frame within {timeout:g} s", Rejection.IDLE)
         else:
             self._timer = self._clock.callLater(left, self._check)
