@@ -1,4 +1,4 @@
-"""The ledger of commands on a real server."""
+"""Fixtures of the tests of the ledger on a real Redis."""
 
 from __future__ import annotations
 
@@ -11,5 +11,5 @@ from tracker.commands.ledger import CommandLedger
 
 @pytest.fixture
 def ledger(connected: Connected, clock: Clock) -> CommandLedger:
-    """The ledger as instance ``one`` uses it."""
+    """Return the ledger of instance ``one``."""
     return CommandLedger(clock, connected.connection, "one")

@@ -1,4 +1,4 @@
-"""Ingest instances without sockets: all that carries commands is there, and Redis is real."""
+"""Ingest instances without sockets: real delivery of commands on a real Redis."""
 
 from __future__ import annotations
 
@@ -10,7 +10,14 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import globalLogPublisher
 
-from tests.integration.commands.ledgers import DEVICE, clock_of, is_empty, live, outbound, sent
+from tests.integration.commands.ledgers import (
+    DEVICE,
+    clock_of,
+    is_empty,
+    outbound,
+    record_key,
+    set_heartbeats,
+)
 from tests.integration.conftest import Connected
 from tests.integration.intercepted import Intercepted
 from tests.servers import RedisServer
@@ -38,7 +45,7 @@ T = TypeVar("T")
 
 
 class Interrupted(Intercepted):
-    """A connection on which something happens before or after a script runs, once."""
+    """A connection to Redis that calls a function once before or after a script runs."""
 
     def __init__(self, connected: Connected) -> None:
         super().__init__(
@@ -51,9 +58,9 @@ class Interrupted(Intercepted):
         self.happened = False
 
     def interrupt(self, script: Script, **do: Callable[[], None]) -> None:
-        """Have something happen next time.
+        """Call a function at the next run of a script.
 
-        :param do: what, by when: ``before`` the script runs, or ``after`` it has.
+        :param do: ``before`` or ``after`` → function.
         """
         self._script, self._do = script, do
 
@@ -63,7 +70,7 @@ class Interrupted(Intercepted):
             return None
         from twisted.internet import reactor
 
-        # Later, and so not within what has led here.
+        # In the next reactor turn, and not within the call that has led here.
         return deferLater(reactor, 0, self._happen, when)
 
     def _happen(self, when: str) -> None:
@@ -78,7 +85,7 @@ def reader(waiting: RedisConnection, redis: RedisConnection, name: str) -> Redis
 
 
 class Instance:
-    """An ingest instance whose time the test tells."""
+    """An ingest instance whose clock the test controls."""
 
     def __init__(self, redis: RedisServer, name: str, timing: Timing, waits: bool) -> None:
         self.name = name
@@ -116,9 +123,9 @@ class Instance:
         )
 
     async def ready(self) -> None:
-        """Start all, but do not read commands yet."""
+        """Start all services without reading commands."""
         await self.connected()
-        live(self._redis, self.name)
+        set_heartbeats(self._redis, self.name)
         for service in (self.registration, self.gateway, self.delivery):
             service.startService()
 
@@ -127,7 +134,7 @@ class Instance:
         await self._commands.usable()
 
     def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
-        """A device comes, or comes again."""
+        """Connect a device, or reconnect it."""
         connection = Device(self.gateway, device_id, busy=busy)
         assert self.gateway.admits(IPv4Address("TCP", connection.host, 40000))
         self.gateway.opened(connection)
@@ -136,41 +143,41 @@ class Instance:
         return connection
 
     def send(self, command_id: str, device_id: str = DEVICE, text: str = "", **options: Any) -> str:
-        """Put a command into the stream, by its id unless its text says something else."""
+        """Append a command to the stream; its text is its ID unless ``text`` is given."""
         options = {"expires_in": 86_400, **options}
         content = fields(command_id, device_id, text or command_id, **options)
         entry_id: bytes = self._redis.client.xadd(outbound(self.name), content)
         return entry_id.decode()
 
     async def until(self, condition: Callable[[], T], what: str, step: float = 0.0) -> T:
-        """Wait in real time for what Redis does; the clock goes on by a step each time."""
+        """Wait in real time for a condition; advance the clock by ``step`` at each check."""
 
-        def asked() -> T:
+        def check() -> T:
             self.clock.advance(step)
             return condition()
 
-        return await until(asked, f"{self.name}: {what}")
+        return await until(check, f"{self.name}: {what}")
 
-    async def has_written(self, connection: Device, *texts: str, step: float = 0.0) -> None:
+    async def wait_written(self, connection: Device, *texts: str, step: float = 0.0) -> None:
         await self.until(lambda: connection.written == list(texts), f"written {texts}", step)
 
-    async def is_idle(self) -> None:
-        """Wait until no command is held here."""
+    async def wait_idle(self) -> None:
+        """Wait until the instance holds no command."""
         await self.until(lambda: not self.delivery.held, "nothing is held")
 
-    async def has_read(self, entries: int) -> None:
-        """Wait until so many commands are held here."""
+    async def wait_held(self, entries: int) -> None:
+        """Wait until the instance holds this number of entries."""
         await self.until(lambda: self.delivery.held == entries, f"{entries} are held")
 
     async def stop_delivery(self, step: float = 0.0) -> None:
-        """As the role does, before connections and their entries in the device registry end."""
+        """Stop the delivery, as the role does before it closes connections."""
         stopped: list[object] = []
         self.delivery.stopService().addBoth(stopped.append)
         await self.until(lambda: stopped, "stopped", step)
         assert stopped == [None]
 
     async def crash(self) -> None:
-        """From now on nothing of it happens, whatever was under way."""
+        """Cut the connections to Redis, as the end of the process does."""
         self._crashed = True
         await self._reading.connection.stopService()
         await self._commands.connection.stopService()
@@ -192,7 +199,7 @@ class Instance:
 
 
 class Instances:
-    """Starts instances, and ends them all."""
+    """Starts instances, and stops all of them at the end of a test."""
 
     def __init__(self, redis: RedisServer) -> None:
         self._redis = redis
@@ -207,19 +214,19 @@ class Instances:
         timing: Timing = Timing(),  # noqa: B008 - it is frozen
         waits: bool = True,
     ) -> Instance:
-        """One that is not started."""
+        """Return an instance that is not started."""
         self._started.append(Instance(self._redis, name, timing, waits))
         return self._started[-1]
 
     async def start(self, name: str = "one", **options: Any) -> Instance:
-        """One that reads its commands."""
+        """Return an instance that reads its commands."""
         instance = self.prepare(name, **options)
         await instance.ready()
         instance.delivery.begin()
         return instance
 
     async def end(self) -> None:
-        """Stop all. Nothing has raised what it should not."""
+        """Stop all instances; fail if an unexpected error was logged."""
         for instance in self._started:
             await instance.end()
         remove: Any = globalLogPublisher.removeObserver
@@ -232,33 +239,33 @@ class Instances:
 
 
 def record_of(redis: RedisServer, command_id: str = "c1") -> str:
-    return (redis.client.get(sent(command_id)) or b"").decode()
+    return (redis.client.get(record_key(command_id)) or b"").decode()
 
 
-def has_claimed(redis: RedisServer, command_id: str = "c1") -> Callable[[], bool]:
+def is_claimed(redis: RedisServer, command_id: str = "c1") -> Callable[[], bool]:
     return lambda: record_of(redis, command_id).startswith("sent ")
 
 
-def have_ended(redis: RedisServer, number: int) -> Callable[[], bool]:
+def ended_count_is(redis: RedisServer, number: int) -> Callable[[], bool]:
     return lambda: len(statuses(redis)) == number
 
 
-async def is_told(
+async def wait_ended(
     one: Instance, redis: RedisServer, expected: dict[str, str], step: float = 0.0
 ) -> None:
-    """Wait until all these commands have ended so, and nothing is left of them."""
+    """Wait until these commands have these final statuses, and no entry is left."""
     await one.until(lambda: expected.items() <= statuses(redis).items(), f"ended: {expected}", step)
     await one.until(lambda: is_empty(redis, outbound(one.name)), "the stream is empty", step)
-    await one.is_idle()
+    await one.wait_idle()
     for command_id, how in expected.items():
         assert record_of(redis, command_id).startswith(f"done {how.partition('/')[0]} ")
 
 
-async def claimed(one: Instance, redis: RedisServer, **options: Any) -> Device:
-    """A device that is busy again when a command for it has been claimed."""
+async def device_with_claim(one: Instance, redis: RedisServer, **options: Any) -> Device:
+    """Return a device that is busy again after a command for it was claimed."""
     device = one.login()
-    device.moods = [False, True]
+    device.busy_next = [False, True]
     one.send("c1", **options)
-    await one.until(has_claimed(redis), "claimed")
-    await one.until(lambda: device.waiting, "waits for its turn")
+    await one.until(is_claimed(redis), "claimed")
+    await one.until(lambda: device.waiting, "waits until the connection is free")
     return device

@@ -1,4 +1,4 @@
-"""Entries of commands as a test puts them into Redis, and what must not be left of them."""
+"""Write and read entries and records of commands in Redis."""
 
 from __future__ import annotations
 
@@ -21,81 +21,81 @@ def outbound(instance_id: str) -> str:
     return f"commands:outbound:{instance_id}"
 
 
-def waiting(device_id: str = DEVICE) -> str:
+def waiting_stream(device_id: str = DEVICE) -> str:
     return f"{WAITING}:{device_id}"
 
 
-def sent(command_id: str) -> str:
+def record_key(command_id: str) -> str:
     return f"commands:sent:{command_id}"
 
 
 def clock_of(redis: RedisServer) -> Clock:
-    """A clock that stands where the server's does, so that expiries mean the same to both."""
+    """Return a clock that shows the server's time, so that both agree on expiries."""
     clock = Clock()
     seconds, microseconds = redis.client.time()
     clock.advance(seconds + microseconds / 1e6)
     return clock
 
 
-def put(redis: RedisServer, stream: str, content: dict[str, str]) -> Delivered:
-    """A new entry that nobody has read."""
+def append_entry(redis: RedisServer, stream: str, content: dict[str, str]) -> Delivered:
+    """Append an entry; return it."""
     entry_id = redis.client.xadd(stream, content).decode()
-    return found(redis, stream, entry_id)
+    return entry_at(redis, stream, entry_id)
 
 
-def found(redis: RedisServer, stream: str, entry_id: str) -> Delivered:
+def entry_at(redis: RedisServer, stream: str, entry_id: str) -> Delivered:
     ((_, content),) = _entries(redis, stream, entry_id, entry_id)
     return Delivered(stream, entry_id, content)
 
 
 def _entries(redis: RedisServer, stream: str, first: str, last: str) -> list[Any]:
-    # The client would make a dictionary of each, which is less than what is there.
+    # The client converts each entry to a dictionary, which loses repeated fields and their order.
     script = "return redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[2])"
     entries: list[Any] = redis.client.eval(script, 1, stream, first, last)
     return entries
 
 
-def read(redis: RedisServer, stream: str, consumer: str = "one") -> list[Delivered]:
-    """Have all new entries given to a consumer of the group, which is made if need be."""
+def read_new(redis: RedisServer, stream: str, consumer: str = "one") -> list[Delivered]:
+    """Read all new entries as a consumer of the group, which is created if missing."""
     if not redis.client.exists(stream) or not redis.client.xinfo_groups(stream):
         redis.client.xgroup_create(stream, GROUP, "0", mkstream=True)
     return [
-        found(redis, stream, entry_id.decode())
+        entry_at(redis, stream, entry_id.decode())
         for _, entries in redis.client.xreadgroup(GROUP, consumer, {stream: ">"})
         for entry_id, _ in entries
     ]
 
 
-def given(
+def queued_command(
     redis: RedisServer,
     command_id: str = "c1",
     instance_id: str = "one",
     device_id: str = DEVICE,
     **options: Any,
 ) -> tuple[Delivered, Command]:
-    """A command that its instance has read."""
-    entry = put(redis, outbound(instance_id), fields(command_id, device_id, **options))
-    read(redis, entry.stream, instance_id)
+    """Append a command to the stream of an instance, and read it as that instance."""
+    entry = append_entry(redis, outbound(instance_id), fields(command_id, device_id, **options))
+    read_new(redis, entry.stream, instance_id)
     return entry, Command.from_entry(entry.content or ())
 
 
-def live(redis: RedisServer, *instances: str) -> None:
+def set_heartbeats(redis: RedisServer, *instances: str) -> None:
     for instance_id in instances:
         redis.client.set(f"instance:heartbeat:{instance_id}", "{}", ex=90)
 
 
-def connect(redis: RedisServer, instance_id: str, *devices: str) -> None:
-    """As if the devices had logged in there."""
+def register_devices(redis: RedisServer, instance_id: str, *devices: str) -> None:
+    """Register devices as connected to an instance."""
     redis.client.hset("connections:registry", mapping=dict.fromkeys(devices, instance_id))
 
 
-def raw(redis: RedisServer, stream: str) -> list[list[bytes]]:
-    """The entries of a stream: names and values in turn, as they stand there."""
+def contents(redis: RedisServer, stream: str) -> list[list[bytes]]:
+    """Return the content of each entry of a stream: alternating names and values."""
     return [content for _, content in _entries(redis, stream, "-", "+")]
 
 
 def command_ids(redis: RedisServer, stream: str) -> list[str]:
-    """The commands in a stream, in their order."""
+    """Return the command IDs in a stream, in their order."""
     return [
         content[b"command_id"].decode()
         for _, content in redis.client.xrange(stream)
@@ -104,20 +104,20 @@ def command_ids(redis: RedisServer, stream: str) -> list[str]:
 
 
 def is_empty(redis: RedisServer, stream: str) -> bool:
-    """Whether there is nothing in a stream, and its group waits for nothing."""
+    """Return True if a stream has neither entries nor pending ones."""
     if not redis.client.exists(stream):
         return True
     pending = [group["pending"] for group in redis.client.xinfo_groups(stream)]
     return redis.client.xlen(stream) == 0 and not any(pending)
 
 
-def snapshot(redis: RedisServer) -> dict[bytes, bytes]:
-    """All that is in Redis."""
+def dump_all(redis: RedisServer) -> dict[bytes, bytes]:
+    """Return the serialized value of every key in Redis."""
     return {key: redis.client.dump(key) for key in redis.client.scan_iter()}
 
 
-def said(redis: RedisServer) -> list[tuple[str, str, str]]:
-    """Command id, status and reason of each response."""
+def summaries(redis: RedisServer) -> list[tuple[str, str, str]]:
+    """Return command ID, status and reason of each response."""
     return [
         (content[b"command_id"].decode(), content[b"status"].decode(), content[b"reason"].decode())
         for _, content in redis.client.xrange(RESPONSES)

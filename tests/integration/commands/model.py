@@ -1,4 +1,4 @@
-"""A world of two instances, three devices and a janitor, whose clock the test turns."""
+"""A model of two instances, three devices and a janitor, whose clock the test controls."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ LATE: Final = 20.0
 
 
 class Wire:
-    """A connection that a process loses when it crashes: it hears nothing more."""
+    """A connection to Redis that delivers no replies after its process has crashed."""
 
     def __init__(self, connection: RedisConnection) -> None:
         self.crashed = False
         self.in_flight = 0
         self.dies_after: int | None = None
-        """So many more commands are sent; the answer to the last one is never heard."""
+        """Number of Redis commands until the crash; the reply to the last one is lost."""
         self._connection = connection
         self._clock: Any = None
 
@@ -60,24 +60,24 @@ class Wire:
             self.dies_after -= 1
             self.crashed = self.dies_after <= 0
         self.in_flight += 1
-        heard: Deferred[Any] = Deferred()
+        reply: Deferred[Any] = Deferred()
 
         def deliver(result: Any) -> None:
             self.in_flight -= 1
-            if not (self.crashed or heard.called):
-                heard.callback(result)  # a Failure goes the other way
+            if not (self.crashed or reply.called):
+                reply.callback(result)  # a Failure is passed to the errbacks
 
         self._connection.execute(*arguments).addBoth(deliver)
-        return heard
+        return reply
 
 
 @define
 class Device:
-    """What a device has seen."""
+    """A device, and the commands that it has received."""
 
     device_id: str
     executed: list[tuple[str, float]] = field(factory=list)
-    """Texts, which are command ids, and when."""
+    """Text (which is the command ID) and time of each command."""
     connection: ModelConnection | None = None
     refused: set[str] = field(factory=set)
     answered: set[str] = field(factory=set)
@@ -116,7 +116,7 @@ class ModelConnection:
         return ConnectionFigures(0.0, 0.0, "", 0, 0)
 
     def observe(self, observer: Observer | None) -> None:
-        """Nobody does."""
+        """Do nothing; the test does not observe traffic."""
 
     def command_frame(self, text: str, codec: str) -> CommandFrame:
         return CommandFrame(codec or "12", text.encode())
@@ -137,7 +137,7 @@ class ModelConnection:
         assert not self.closed
         assert not self.busy
         now = self.instance.world.clock.seconds()
-        # A device whose connection is half dead never sees it; the instance cannot know.
+        # A device on a half-open connection never receives it, which the instance cannot notice.
         self.device.executed.append((data.decode(), now))
         self.unanswered.append((data.decode(), "12", now))
 
@@ -148,9 +148,9 @@ class ModelConnection:
             waiting.callback(None)
 
     def answer(self, refuse: bool) -> None:
-        """The device answers the oldest command that it has not answered."""
+        """Answer the oldest unanswered command."""
         now = self.instance.world.clock.seconds()
-        # What is later than that cannot be told from the next answer, as the docs say.
+        # A later answer would count as the answer to the next command, as documented.
         self.unanswered = [one for one in self.unanswered if now < one[2] + TIMEOUT + LATE - 1]
         if not self.unanswered or self.closed:
             return
@@ -160,7 +160,7 @@ class ModelConnection:
 
 
 class Instance:
-    """One process: from a start to a stop or a crash."""
+    """One process of an instance, from its start to a stop or a crash."""
 
     def __init__(self, world: World, name: str) -> None:
         from twisted.internet import reactor as installed
@@ -207,7 +207,7 @@ class Instance:
         self.registration.register(connection.device_id)
         self.delivery.connected(connection, connection.device_id)
         if older is not None and older.instance is self:
-            older.close()  # as the gateway does; elsewhere it lives on, half dead
+            older.close()  # as the gateway does; at another instance it stays half-open
 
     def lost(self, connection: ModelConnection) -> None:
         self.connections.discard(connection)
@@ -232,15 +232,15 @@ class Instance:
 
     async def stop(self) -> None:
         stopped = self.delivery.stopService()
-        await self._turn_until(stopped)
+        await self._advance_until(stopped)
         self.world.redis.client.delete(heartbeat(self.name))
-        await self._turn_until(self.registration.stopService())
+        await self._advance_until(self.registration.stopService())
         for connection in list(self.connections):
             connection.close()
         for redis in self._redis:
             await redis.stopService()
 
-    async def _turn_until(self, done: Deferred[None]) -> None:
+    async def _advance_until(self, done: Deferred[None]) -> None:
         def is_done() -> bool:
             if not done.called:
                 self.world.clock.advance(0.5)
@@ -250,7 +250,7 @@ class Instance:
 
 
 class World:
-    """Everything there is."""
+    """The instances, devices, commands and Redis of one run."""
 
     def __init__(self, redis: RedisServer, connection: RedisConnection) -> None:
         self.redis = redis
@@ -263,7 +263,7 @@ class World:
         self.ledger = CommandLedger(self.clock, connection, "bridge")
 
     async def settle(self) -> None:
-        """Let Redis answer, until nothing is under way."""
+        """Wait until Redis has replied to all commands and all entries are read."""
         from twisted.internet import reactor as installed
 
         reactor: Any = installed
@@ -281,17 +281,17 @@ class World:
                 await one.crash()
 
     def _unread(self, instances: Sequence[Instance]) -> bool:
-        """Return whether any of them has not read all of its stream."""
+        """Return True if an instance has not read all of its stream."""
         pipeline = self.redis.client.pipeline(transaction=False)
         for one in instances:
             pipeline.xinfo_groups(outbound(one.name))
-        found = pipeline.execute(raise_on_error=False)  # there need not be a stream
+        found = pipeline.execute(raise_on_error=False)  # a stream may be missing
         groups = [group for one in found if not isinstance(one, Exception) for group in one]
         return any(group["lag"] for group in groups)
 
-    async def do(self, step: tuple[Any, ...]) -> None:
-        what, *rest = step
-        await getattr(self, f"do_{what}")(*rest)
+    async def do(self, action: tuple[Any, ...]) -> None:
+        name, *arguments = action
+        await getattr(self, f"do_{name}")(*arguments)
 
     async def do_start(self, name: str) -> None:
         if name not in self.instances:
@@ -313,7 +313,7 @@ class World:
             self.instances[name].wire.dies_after = commands
 
     async def do_look_dead(self, name: str) -> None:
-        """It lives, but its heartbeat is late; a janitor believes it."""
+        """Let the heartbeat of a living instance expire, and run a janitor."""
         self.redis.client.delete(heartbeat(name))
         await self.do_janitor()
         if name in self.instances:
@@ -369,7 +369,7 @@ class World:
         await self.settle()
 
     async def end(self) -> None:
-        """Let everything come to its end: some commands by their time being up."""
+        """Advance the clock until all commands have ended."""
         for instance in self.instances.values():
             instance.wire.dies_after = None
         for seconds in (*[5] * 10, *[20] * 20):
@@ -386,23 +386,28 @@ class World:
         for name in list(self.instances):
             await self.do_stop(name)
         self._forget_dead()
-        self.clock.advance(61)  # second entries may still wait, of commands that have ended
+        self.clock.advance(61)  # expires second entries that still wait
         await self.do_janitor()
 
     def _forget_dead(self) -> None:
-        """The heartbeats of instances that crashed expire."""
+        """Remove the heartbeats of crashed instances."""
         for name in set(INSTANCES) - self.instances.keys():
             self.redis.client.delete(heartbeat(name))
 
     def unfinished(self) -> set[str]:
         found = responses(self.redis)
         ended = {
-            one for one, told in found.items() if any(each["status"] in FINAL for each in told)
+            command_id
+            for command_id, given in found.items()
+            if any(response["status"] in FINAL for response in given)
         }
         return set(self.commands) - ended
 
     def check(self) -> Counter[str]:
-        """Compare what Redis was told with what the devices have seen."""
+        """Compare the responses with the commands that the devices have received.
+
+        :return: reason, or status without a reason, → number of commands.
+        """
         executed: dict[str, list[float]] = defaultdict(list)
         for device in self.devices.values():
             for text, at in device.executed:
@@ -412,16 +417,16 @@ class World:
         assert not self.unfinished()
         assert set(found) == set(self.commands)
         for command_id, command in self.commands.items():
-            told = [f"{one['status']}/{one['reason']}" for one in found[command_id]]
+            statuses = [f"{one['status']}/{one['reason']}" for one in found[command_id]]
             final = found[command_id][-1]
             device = self.devices[command.device_id]
             times = executed[command_id]
-            assert len(times) <= 1, (command_id, told)
-            assert sum(one["status"] in FINAL for one in found[command_id]) == 1, told
-            assert told[:-1] in ([], ["delivered/"]), told
-            assert final["status"] in FINAL, told
+            assert len(times) <= 1, (command_id, statuses)
+            assert sum(one["status"] in FINAL for one in found[command_id]) == 1, statuses
+            assert statuses[:-1] in ([], ["delivered/"]), statuses
+            assert final["status"] in FINAL, statuses
             assert all(int(at * 1000) < command.expires_at for at in times)
-            if told[:-1]:
+            if statuses[:-1]:
                 assert times
             if final["status"] in ("responded", "rejected"):
                 assert final["response"] == command_id
@@ -429,10 +434,10 @@ class World:
                 given = device.refused if final["status"] == "rejected" else device.answered
                 assert command_id in given
             elif final["status"] == "expired":
-                assert not times, told
+                assert not times, statuses
             else:
-                assert final["reason"] in ("timeout", "disconnected", "in_doubt"), told
-                assert times or final["reason"] == "in_doubt", told
+                assert final["reason"] in ("timeout", "disconnected", "in_doubt"), statuses
+                assert times or final["reason"] == "in_doubt", statuses
         assert self.redis.client.keys("commands:outbound:*") == []
         assert self.redis.client.keys("commands:waiting*") == []
-        return Counter(told[-1]["reason"] or told[-1]["status"] for told in found.values())
+        return Counter(given[-1]["reason"] or given[-1]["status"] for given in found.values())

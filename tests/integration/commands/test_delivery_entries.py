@@ -1,4 +1,4 @@
-"""Entries of an instance's stream: no commands, second ones, more than there is room for."""
+"""Tests of the delivery with malformed, second and deleted entries, on a real Redis."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.commands.instances import (
     Instances,
-    is_told,
+    wait_ended,
 )
 from tests.integration.commands.ledgers import (
     DEVICE,
@@ -17,8 +17,8 @@ from tests.integration.commands.ledgers import (
     command_ids,
     is_empty,
     outbound,
-    said,
-    waiting,
+    summaries,
+    waiting_stream,
 )
 from tests.servers import RedisServer
 from tests.system.commands import fields, responses
@@ -26,31 +26,31 @@ from tests.system.commands import fields, responses
 STREAM: Final = outbound("one")
 
 
-BAD: Final[dict[str, dict[Any, Any]]] = {
+MALFORMED: Final[dict[str, dict[Any, Any]]] = {
     "no UTF-8": {"payload": b"\xff"},
     "many fields": {f"field{number}": "" for number in range(100)},
 }
 
 
 @ensureDeferred
-@pytest.mark.parametrize("bad", BAD)
-async def test_what_is_no_command_is_refused_and_others_go_on(
-    bad: str, instances: Instances, redis: RedisServer
+@pytest.mark.parametrize("case", MALFORMED)
+async def test_malformed_entry_is_refused_and_later_commands_are_delivered(
+    case: str, instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
     device = one.login()
-    content: dict[Any, Any] = fields("c1", DEVICE) | BAD[bad]
+    content: dict[Any, Any] = fields("c1", DEVICE) | MALFORMED[case]
     redis.client.xadd(STREAM, content)
     one.send("c2")
-    await one.has_written(device, "c2")
+    await one.wait_written(device, "c2")
     device.say("an answer")
-    await is_told(one, redis, {"c1": "failed/malformed", "c2": "responded"})
+    await wait_ended(one, redis, {"c1": "failed/malformed", "c2": "responded"})
     assert responses(redis)["c1"][-1]["response"] != ""
 
 
 @ensureDeferred
 @pytest.mark.parametrize("command_id", [None, b"\xff"])
-async def test_what_has_no_usable_id_gets_a_response_without(
+async def test_entry_without_a_usable_id_gets_a_response_without_an_id(
     command_id: Any, instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
@@ -59,7 +59,7 @@ async def test_what_has_no_usable_id_gets_a_response_without(
     if command_id is None:
         del content["command_id"]
     redis.client.xadd(STREAM, content)
-    await one.until(lambda: said(redis) == [("", "failed", "malformed")], "refused")
+    await one.until(lambda: summaries(redis) == [("", "failed", "malformed")], "refused")
     assert responses(redis)[""][0]["device_id"] == DEVICE
     await one.until(lambda: is_empty(redis, STREAM), "gone")
     assert redis.client.keys("commands:sent:*") == []
@@ -67,7 +67,7 @@ async def test_what_has_no_usable_id_gets_a_response_without(
 
 @ensureDeferred
 @pytest.mark.parametrize("old", [True, False], ids=["old group", "new group"])
-async def test_a_second_entry_of_a_command_makes_nothing_happen(
+async def test_second_entry_of_a_command_has_no_effect(
     old: bool, instances: Instances, redis: RedisServer
 ) -> None:
     if old:
@@ -76,53 +76,51 @@ async def test_a_second_entry_of_a_command_makes_nothing_happen(
     device = one.login(busy=True)
     for _ in range(3):
         one.send("c1")
-    await one.has_read(3)
+    await one.wait_held(3)
     device.free()
-    await one.has_written(device, "c1")
-    one.send("c1")  # while it is outstanding
+    await one.wait_written(device, "c1")
+    one.send("c1")  # while the command is outstanding
     one.send("d1", OTHER)
-    await one.until(lambda: command_ids(redis, waiting(OTHER)) == ["d1"], "read on")
+    await one.until(lambda: command_ids(redis, waiting_stream(OTHER)) == ["d1"], "read on")
     device.say("an answer")
-    await is_told(one, redis, {"c1": "responded"})
-    one.send("c1")  # when it is over
+    await wait_ended(one, redis, {"c1": "responded"})
+    one.send("c1")  # after it has ended
     one.send("c2")
-    await one.has_written(device, "c1", "c2")
+    await one.wait_written(device, "c1", "c2")
     device.say("an answer")
-    await is_told(one, redis, {"c2": "responded"})
+    await wait_ended(one, redis, {"c2": "responded"})
     assert len(responses(redis)["c1"]) == 2
 
 
 @ensureDeferred
-async def test_a_command_that_was_taken_away_and_brought_back_is_not_lost(
+async def test_command_that_was_moved_away_and_back_is_written(
     instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
     device = one.login(busy=True)
     first = one.send("c1")
-    await one.has_read(1)
-    # As a janitor does that has seen no heartbeat, and the device's instance a moment later.
+    await one.wait_held(1)
+    # A janitor that has not found the heartbeat moves the command; then it is moved back.
     redis.client.xack(STREAM, "ingest", first)
     redis.client.xdel(STREAM, first)
     one.send("c1")
     one.send("c2", OTHER)
-    await one.until(lambda: command_ids(redis, waiting(OTHER)) == ["c2"], "read on")
+    await one.until(lambda: command_ids(redis, waiting_stream(OTHER)) == ["c2"], "read on")
     device.free()
-    await one.has_written(device, "c1")
+    await one.wait_written(device, "c1")
     device.say("an answer")
-    await is_told(one, redis, {"c1": "responded"})
+    await wait_ended(one, redis, {"c1": "responded"})
 
 
 @ensureDeferred
-async def test_an_entry_that_somebody_has_deleted_is_forgotten(
-    instances: Instances, redis: RedisServer
-) -> None:
+async def test_deleted_entry_is_acknowledged(instances: Instances, redis: RedisServer) -> None:
     one = await instances.start()
     device = one.login(busy=True)
     one.send("c1")
-    await one.has_read(1)
+    await one.wait_held(1)
     await one.crash()
     redis.client.xtrim(STREAM, maxlen=0)
     again = await instances.start()
-    await again.until(lambda: is_empty(redis, STREAM), "forgotten")
-    assert said(redis) == []
+    await again.until(lambda: is_empty(redis, STREAM), "acknowledged")
+    assert summaries(redis) == []
     assert device.written == []

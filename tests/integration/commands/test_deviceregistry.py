@@ -1,4 +1,4 @@
-"""Which devices are connected where, in a real Redis."""
+"""Tests of the registration of devices, on a real Redis."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KEY = "connections:registry"
 
 
 class Instance:
-    """The device registry of an instance whose time the test tells."""
+    """The registration of an instance whose clock the test controls."""
 
     def __init__(self, connected: Connected, name: str, connection: Any = None) -> None:
         self.clock = Clock()
@@ -58,7 +58,7 @@ def two(connected: Connected) -> Instance:
 
 
 @ensureDeferred
-async def test_devices_are_entered_and_taken_out(one: Instance, redis: RedisServer) -> None:
+async def test_devices_are_registered_and_unregistered(one: Instance, redis: RedisServer) -> None:
     devices = [str(number) for number in range(PAGE + 5)]
     one.enter(*devices)
     await until(lambda: registered(redis) == dict.fromkeys(devices, "one"), "entered")
@@ -67,7 +67,7 @@ async def test_devices_are_entered_and_taken_out(one: Instance, redis: RedisServ
 
 
 @ensureDeferred
-async def test_what_changes_in_one_turn_is_told_as_it_is_in_the_end(
+async def test_last_state_of_a_reactor_turn_is_registered(
     one: Instance, redis: RedisServer
 ) -> None:
     one.registration.register("a")
@@ -75,11 +75,11 @@ async def test_what_changes_in_one_turn_is_told_as_it_is_in_the_end(
     one.registration.unregister("b")
     one.registration.register("b")
     one.clock.advance(0)
-    await until(lambda: registered(redis) == {"b": "one"}, "told")
+    await until(lambda: registered(redis) == {"b": "one"}, "registered")
 
 
 @ensureDeferred
-async def test_a_device_that_has_moved_is_not_taken_out_of_its_new_place(
+async def test_device_that_moved_stays_registered_at_its_new_instance(
     one: Instance, two: Instance, redis: RedisServer
 ) -> None:
     one.enter("a")
@@ -92,7 +92,7 @@ async def test_a_device_that_has_moved_is_not_taken_out_of_its_new_place(
 
 
 @ensureDeferred
-async def test_the_older_instance_notices_that_a_device_has_moved(
+async def test_older_instance_reports_a_device_that_has_moved(
     one: Instance, two: Instance, redis: RedisServer
 ) -> None:
     one.enter("a", "b")
@@ -104,28 +104,30 @@ async def test_the_older_instance_notices_that_a_device_has_moved(
     assert one.moved == [("a", "two")]
     two.clock.advance(INTERVAL)
     two.enter("c")
-    await until(lambda: "c" in registered(redis), "looked")
+    await until(lambda: "c" in registered(redis), "checked")
     assert two.moved == []
 
 
 @ensureDeferred
-async def test_a_device_that_has_come_back_just_now_has_not_moved(
+async def test_device_that_reconnects_during_the_check_has_not_moved(
     one: Instance, two: Instance, redis: RedisServer
 ) -> None:
     one.enter("a")
     two.enter("a")
     await until(lambda: registered(redis) == {"a": "two"}, "moved")
-    one.clock.advance(INTERVAL)  # looks …
-    one.enter("a")  # … while it comes back
-    await until(lambda: registered(redis) == {"a": "one"}, "is back")
+    one.clock.advance(INTERVAL)  # a check starts …
+    one.enter("a")  # … and the device reconnects during the check
+    await until(lambda: registered(redis) == {"a": "one"}, "reconnected")
     one.clock.advance(INTERVAL)
     one.enter("z")
-    await until(lambda: "z" in registered(redis), "looked again")
+    await until(lambda: "z" in registered(redis), "checked again")
     assert one.moved == []
 
 
 @ensureDeferred
-async def test_after_a_flush_all_are_entered_again(one: Instance, redis: RedisServer) -> None:
+async def test_all_devices_are_registered_again_after_a_flush(
+    one: Instance, redis: RedisServer
+) -> None:
     devices = [str(number) for number in range(2 * PAGE)]
     one.enter(*devices)
     await until(lambda: len(registered(redis)) == len(devices), "entered")
@@ -140,7 +142,7 @@ async def test_after_a_flush_all_are_entered_again(one: Instance, redis: RedisSe
 
 
 @ensureDeferred
-async def test_what_redis_did_not_take_is_told_when_it_is_back(
+async def test_changes_during_an_outage_are_registered_afterwards(
     one: Instance, redis: RedisServer, connected: Connected
 ) -> None:
     one.enter("a")
@@ -152,54 +154,54 @@ async def test_what_redis_did_not_take_is_told_when_it_is_back(
     redis.start()
     await connected.usable()
 
-    def told() -> Any:
+    def is_updated() -> Any:
         one.clock.advance(MIN_RETRY_DELAY)
         return registered(redis) == {"b": "one"}
 
-    await until(told, "told")
+    await until(is_updated, "registry updated")
 
 
 @ensureDeferred
-@pytest.mark.parametrize("what", ["no stream", "no set", "huge"])
-async def test_what_ails_the_commands_of_one_device_is_nothing_to_the_registry(
+@pytest.mark.parametrize("what", ["not a stream", "not a set", "huge"])
+async def test_malformed_waiting_commands_do_not_prevent_registration(
     what: str, one: Instance, redis: RedisServer
 ) -> None:
     waiting = "commands:waiting"
     good = redis.client.xadd(f"{waiting}:b", {"command_id": "good"})
     redis.client.sadd(waiting, "a", "b")
     match what:
-        case "no stream":
+        case "not a stream":
             redis.client.set(f"{waiting}:a", "x")
-        case "no set":
+        case "not a set":
             redis.client.set(waiting, "x")
         case "huge":
             redis.client.xadd(f"{waiting}:a", {f"field {number}": "" for number in range(5000)})
     one.enter("a", "b", "c")
     await until(lambda: registered(redis) == dict.fromkeys("abc", "one"), "entered")
     moved = redis.client.xrange("commands:outbound:one")
-    if what == "no set":
+    if what == "not a set":
         assert redis.client.xrange(f"{waiting}:b") == [(good, {b"command_id": b"good"})]
     else:
         assert moved[-1][1] == {b"command_id": b"good"}
     if what == "huge":
         assert len(moved) == 2
-        assert len(moved[0][1]) == MAX_FIELDS + 1  # so it is still seen to be none
+        assert len(moved[0][1]) == MAX_FIELDS + 1  # still too many fields for a command
         assert not redis.client.exists(f"{waiting}:a")
     one.clock.advance(MIN_RETRY_DELAY)
     one.enter("d")
-    await until(lambda: "d" in registered(redis), "goes on")
+    await until(lambda: "d" in registered(redis), "next device registered")
     assert redis.client.xrange("commands:outbound:one") == moved
 
 
 @ensureDeferred
-async def test_a_stop_takes_out_what_points_here_and_nothing_else(
+async def test_stop_unregisters_only_devices_of_this_instance(
     one: Instance, two: Instance, redis: RedisServer
 ) -> None:
     one.enter("a", "b", "c")
     await until(lambda: len(registered(redis)) == 3, "entered")
     two.enter("b")
     await until(lambda: registered(redis)["b"] == "two", "moved")
-    one.registration.unregister("c")  # and is not told yet
+    one.registration.unregister("c")  # not sent to Redis yet
     await one.registration.stopService()
     assert registered(redis) == {"b": "two"}
     one.registration.register("d")
@@ -208,7 +210,7 @@ async def test_a_stop_takes_out_what_points_here_and_nothing_else(
 
 
 @ensureDeferred
-async def test_a_stop_takes_all_out_in_one_call(one: Instance, redis: RedisServer) -> None:
+async def test_stop_unregisters_all_devices_in_one_call(one: Instance, redis: RedisServer) -> None:
     devices = [str(number) for number in range(2 * PAGE + 5)]
     one.enter(*devices)
     await until(lambda: len(registered(redis)) == len(devices), "entered")
@@ -219,9 +221,9 @@ async def test_a_stop_takes_all_out_in_one_call(one: Instance, redis: RedisServe
 
 
 @ensureDeferred
-async def test_a_stop_comes_after_what_is_being_told(one: Instance, redis: RedisServer) -> None:
+async def test_stop_waits_for_the_call_in_progress(one: Instance, redis: RedisServer) -> None:
     devices = [str(number) for number in range(3 * PAGE)]
-    one.enter(*devices)  # the first call is under way, others would follow
+    one.enter(*devices)  # the first of several calls is in progress
     await one.registration.stopService()
     assert registered(redis) == {}
     one.clock.advance(MIN_RETRY_DELAY)
@@ -233,33 +235,33 @@ def script_calls(redis: RedisServer) -> int:
     return sum(stats.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "eval"))
 
 
-# What a process of the same id has left that died.
+# Devices that an earlier process with the same instance id has left registered.
 
 
-def leave(redis: RedisServer, owner: str, *devices: str) -> None:
+def register_leftovers(redis: RedisServer, owner: str, *devices: str) -> None:
     redis.client.hset(KEY, mapping=dict.fromkeys(devices, owner))
 
 
 @ensureDeferred
-async def test_what_an_earlier_process_has_left_is_removed_and_nothing_else(
+async def test_only_leftovers_of_the_same_instance_are_unregistered(
     one: Instance, redis: RedisServer
 ) -> None:
     left = [f"left {number}" for number in range(2 * PAGE + 5)]
     others = [f"other {number}" for number in range(PAGE)]
-    leave(redis, "one", *left, "a", "b")
-    leave(redis, "two", *others)
-    leave(redis, "one more", "c")
+    register_leftovers(redis, "one", *left, "a", "b")
+    register_leftovers(redis, "two", *others)
+    register_leftovers(redis, "one more", "c")
     redis.client.xadd("commands:waiting:left 1", {"payload": "x"})
     redis.client.sadd("commands:waiting", "left 1")
-    one.enter("a", "d")  # the one has come back, the other is new
+    one.enter("a", "d")  # a has reconnected, d is new
     await until(lambda: registered(redis).get("d") == "one", "entered")
     await one.registration.unregister_leftovers()
 
-    def disowned() -> bool:
+    def is_unregistered() -> bool:
         one.clock.advance(0)
         return len(registered(redis)) == PAGE + 3
 
-    await until(disowned, "removed")
+    await until(is_unregistered, "leftovers unregistered")
     expected = dict.fromkeys(others, "two") | {"a": "one", "c": "one more", "d": "one"}
     assert registered(redis) == expected
     assert redis.client.xlen("commands:waiting:left 1") == 1
@@ -268,84 +270,84 @@ async def test_what_an_earlier_process_has_left_is_removed_and_nothing_else(
 
 
 class Scanned(Intercepted):
-    """A connection on which something happens while the device registry is scanned."""
+    """A connection to Redis that calls functions while the device registry is scanned."""
 
     def __init__(self, connected: Connected) -> None:
-        super().__init__(connected.connection, self._asked, self._answered)
-        self.happens: dict[tuple[str, int], Callable[[], None]] = {}
-        """("before" or "after" a page is read, its number) → what happens then."""
+        super().__init__(connected.connection, self._before, self._after)
+        self.actions: dict[tuple[str, int], Callable[[], None]] = {}
+        """("before" or "after", number of a page) → function."""
         self.pages = 0
 
-    def _asked(self, command: str, *_: Any) -> None:
+    def _before(self, command: str, *_: Any) -> None:
         if command == "HSCAN":
             self.pages += 1
-            self._happen("before")
+            self._call("before")
 
-    def _answered(self, command: str, *_: Any) -> None:
+    def _after(self, command: str, *_: Any) -> None:
         if command == "HSCAN":
-            self._happen("after")
+            self._call("after")
 
-    def _happen(self, when: str) -> None:
-        self.happens.get((when, self.pages - 1), lambda: None)()
+    def _call(self, when: str) -> None:
+        self.actions.get((when, self.pages - 1), lambda: None)()
 
 
 @ensureDeferred
 @pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("told", [True, False], ids=["told", "not told yet"])
+@pytest.mark.parametrize("flushed", [True, False], ids=["sent", "not sent yet"])
 @pytest.mark.parametrize("page", [0, 1, 2])
-async def test_a_device_that_logs_in_during_the_scan_stays(
-    page: int, told: bool, when: str, connected: Connected, redis: RedisServer
+async def test_device_that_logs_in_during_the_scan_stays_registered(
+    page: int, flushed: bool, when: str, connected: Connected, redis: RedisServer
 ) -> None:
     scanned = Scanned(connected)
     one = Instance(connected, "one", scanned)
     left = [f"left {number}" for number in range(4 * PAGE)]
-    leave(redis, "one", *left)
+    register_leftovers(redis, "one", *left)
     back = left[::10]
 
-    def come_back() -> None:
-        if told:
-            one.enter(*back)  # also tells what was found before
+    def reconnect() -> None:
+        if flushed:
+            one.enter(*back)  # also sends the leftovers that were found before
         else:
             for device_id in back:
                 one.registration.register(device_id)
 
-    scanned.happens[when, page] = come_back
+    scanned.actions[when, page] = reconnect
     await one.registration.unregister_leftovers()
     assert scanned.pages > 2
 
-    def disowned() -> bool:
+    def is_unregistered() -> bool:
         one.clock.advance(0)
         return len(registered(redis)) <= len(back)
 
-    await until(disowned, "removed")
-    one.enter("z")  # whatever is told of the others has been told before
-    await until(lambda: "z" in registered(redis), "told")
+    await until(is_unregistered, "leftovers unregistered")
+    one.enter("z")  # sent after all other changes
+    await until(lambda: "z" in registered(redis), "all changes sent")
     assert registered(redis) == dict.fromkeys([*back, "z"], "one")
 
 
 @ensureDeferred
-async def test_a_device_that_comes_and_goes_during_the_scan_is_removed(
+async def test_device_that_connects_and_disconnects_during_the_scan_is_unregistered(
     connected: Connected, redis: RedisServer
 ) -> None:
     scanned = Scanned(connected)
     one = Instance(connected, "one", scanned)
-    leave(redis, "one", "a", "b")
+    register_leftovers(redis, "one", "a", "b")
 
-    def come_and_go() -> None:
+    def connect_and_disconnect() -> None:
         one.enter("a")
         one.leave("a")
 
-    scanned.happens["after", 0] = come_and_go
+    scanned.actions["after", 0] = connect_and_disconnect
     await one.registration.unregister_leftovers()
     one.clock.advance(0)
     await until(lambda: registered(redis) == {}, "removed")
 
 
 @ensureDeferred
-async def test_what_is_left_stays_while_redis_is_away(
+async def test_leftovers_stay_during_an_outage(
     one: Instance, redis: RedisServer, connected: Connected
 ) -> None:
-    leave(redis, "one", "a")
+    register_leftovers(redis, "one", "a")
     redis.kill()
     await until(lambda: not connected.connection.connected, "gone")
     await one.registration.unregister_leftovers()
@@ -355,19 +357,19 @@ async def test_what_is_left_stays_while_redis_is_away(
 
 
 @ensureDeferred
-async def test_after_a_stop_nothing_is_removed(one: Instance, redis: RedisServer) -> None:
-    leave(redis, "one", "a")
+async def test_leftovers_stay_after_a_stop(one: Instance, redis: RedisServer) -> None:
+    register_leftovers(redis, "one", "a")
     await one.registration.stopService()
     await one.registration.unregister_leftovers()
     one.clock.advance(MIN_RETRY_DELAY)
     assert registered(redis) == {"a": "one"}
 
 
-# What has begun to wait though its device is here.
+# Commands that wait although their device is connected.
 
 
 @ensureDeferred
-async def test_what_waits_for_a_device_that_is_here_is_brought_here(
+async def test_registering_again_moves_waiting_commands_of_a_connected_device(
     one: Instance, two: Instance, redis: RedisServer
 ) -> None:
     one.enter("a")
@@ -375,12 +377,12 @@ async def test_what_waits_for_a_device_that_is_here_is_brought_here(
     for device_id in ("a", "b"):
         redis.client.xadd(f"commands:waiting:{device_id}", {"payload": device_id})
         redis.client.sadd("commands:waiting", device_id)
-    for device_id in ("a", "b"):  # and that one is not here
+    for device_id in ("a", "b"):  # b is not connected
         one.registration.register_again(device_id)
         two.registration.register_again(device_id)
     for instance in (one, two):
         instance.clock.advance(0)
-    await until(lambda: redis.client.exists("commands:outbound:one"), "brought")
+    await until(lambda: redis.client.exists("commands:outbound:one"), "moved")
     ((_, content),) = redis.client.xrange("commands:outbound:one")
     assert content == {b"payload": b"a"}
     assert redis.client.smembers("commands:waiting") == [b"b"]
@@ -389,7 +391,7 @@ async def test_what_waits_for_a_device_that_is_here_is_brought_here(
 
 
 @ensureDeferred
-async def test_a_repetition_in_the_turn_in_which_a_device_leaves_says_that_it_has_left(
+async def test_device_that_disconnects_in_the_same_turn_is_not_registered_again(
     one: Instance, redis: RedisServer
 ) -> None:
     one.enter("a")
@@ -401,7 +403,9 @@ async def test_a_repetition_in_the_turn_in_which_a_device_leaves_says_that_it_ha
 
 
 @ensureDeferred
-async def test_after_a_stop_nothing_is_repeated(one: Instance, redis: RedisServer) -> None:
+async def test_device_is_not_registered_again_after_a_stop(
+    one: Instance, redis: RedisServer
+) -> None:
     one.enter("a")
     await until(lambda: registered(redis) == {"a": "one"}, "entered")
     await one.registration.stopService()

@@ -1,4 +1,4 @@
-"""Commands that go from one stream to another, on a real server."""
+"""Tests of commands that move from one stream to another, on a real Redis."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 
-from tests.integration.commands.endings import (
-    ACTS,
-    STATES,
-    STREAM,
-    Act,
-    arrange,
-    record_of,
-)
 from tests.integration.commands.ledgers import (
     DEVICE,
     WAITING,
-    connect,
-    found,
-    given,
+    contents,
+    dump_all,
+    entry_at,
     is_empty,
-    live,
     outbound,
-    raw,
-    read,
-    said,
-    snapshot,
-    waiting,
+    queued_command,
+    read_new,
+    register_devices,
+    set_heartbeats,
+    summaries,
+    waiting_stream,
+)
+from tests.integration.commands.states import (
+    OPERATIONS,
+    STATES,
+    STREAM,
+    Operation,
+    arrange,
+    record_of,
 )
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
@@ -45,65 +45,65 @@ ODD_FIELDS: Final = [
 
 
 @ensureDeferred
-async def test_a_command_moves_with_all_its_fields(
+async def test_command_is_moved_with_all_its_fields(
     ledger: CommandLedger, redis: RedisServer
 ) -> None:
-    live(redis, "one", "two")
-    connect(redis, "two", DEVICE)
+    set_heartbeats(redis, "one", "two")
+    register_devices(redis, "two", DEVICE)
     entry_id = redis.client.execute_command("XADD", STREAM, "*", *ODD_FIELDS).decode()
-    read(redis, STREAM)
-    entry = found(redis, STREAM, entry_id)
+    read_new(redis, STREAM)
+    entry = entry_at(redis, STREAM, entry_id)
     command = Command.from_entry(entry.content or ())
     assert await ledger.offer(entry, command, waits=True) is Effect.MOVED
     assert await ledger.offer(entry, command, waits=True) is Effect.GONE
     assert is_empty(redis, STREAM)
-    assert raw(redis, outbound("two")) == [ODD_FIELDS]
-    assert said(redis) == []
+    assert contents(redis, outbound("two")) == [ODD_FIELDS]
+    assert summaries(redis) == []
     assert record_of(redis) is None
 
 
 @ensureDeferred
 @pytest.mark.parametrize("waits", [True, False])
-@pytest.mark.parametrize("owner", ["nobody", "dead", "one"])
-async def test_a_command_whose_device_is_nowhere_waits_or_fails(
+@pytest.mark.parametrize("owner", ["none", "dead", "one"])
+async def test_command_for_an_unconnected_device_waits_or_fails(
     owner: str, waits: bool, ledger: CommandLedger, redis: RedisServer
 ) -> None:
-    live(redis, "one")
-    if owner != "nobody":
-        connect(redis, owner, DEVICE)
-    entry, command = given(redis)
-    step = await ledger.offer(entry, command, waits)
+    set_heartbeats(redis, "one")
+    if owner != "none":
+        register_devices(redis, owner, DEVICE)
+    entry, command = queued_command(redis)
+    effect = await ledger.offer(entry, command, waits)
     assert is_empty(redis, STREAM)
     assert not redis.client.exists(outbound("dead"))
     if waits:
-        assert step is Effect.WAITS
-        assert raw(redis, waiting()) == [entry.content]
+        assert effect is Effect.WAITS
+        assert contents(redis, waiting_stream()) == [entry.content]
         assert redis.client.smembers(WAITING) == [DEVICE.encode()]
-        assert said(redis) == []
+        assert summaries(redis) == []
     else:
-        assert step is Effect.FINISHED
-        assert said(redis) == [("c1", "failed", "offline")]
-        assert not redis.client.exists(waiting(), WAITING)
+        assert effect is Effect.FINISHED
+        assert summaries(redis) == [("c1", "failed", "offline")]
+        assert not redis.client.exists(waiting_stream(), WAITING)
     assert await ledger.offer(entry, command, waits) is Effect.GONE
 
 
 @ensureDeferred
-@pytest.mark.parametrize("owner", ["nobody", "two"])
-async def test_a_claim_is_given_back_with_the_command(
+@pytest.mark.parametrize("owner", ["none", "two"])
+async def test_claim_is_returned_when_the_command_is_passed_on(
     owner: str, ledger: CommandLedger, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
-    live(redis, "one", "two")
+    set_heartbeats(redis, "one", "two")
     if owner == "two":
-        connect(redis, "two", DEVICE)
-    entry, command = given(redis)
+        register_devices(redis, "two", DEVICE)
+    entry, command = queued_command(redis)
     await ledger.claim(entry, command)
-    step = await ledger.offer(entry, command, waits=True, unwritten=True)
-    assert step is (Effect.MOVED if owner == "two" else Effect.WAITS)
+    effect = await ledger.offer(entry, command, waits=True, unwritten=True)
+    assert effect is (Effect.MOVED if owner == "two" else Effect.WAITS)
     assert record_of(redis) is None
     assert is_empty(redis, STREAM)
-    # Asked for again when the next one has claimed it, which is nothing to this one.
+    # A repeated call after the other instance has claimed the command changes nothing.
     if owner == "two":
-        (moved,) = read(redis, outbound("two"))
+        (moved,) = read_new(redis, outbound("two"))
         two = CommandLedger(clock, connected.connection, "two")
         assert await two.claim(moved, command) is Effect.WON
         assert await ledger.offer(entry, command, waits=True, unwritten=True) is Effect.GONE
@@ -111,84 +111,84 @@ async def test_a_claim_is_given_back_with_the_command(
 
 
 @ensureDeferred
-async def test_a_claim_that_was_given_back_fails_where_nobody_waits(
+async def test_returned_claim_fails_if_commands_do_not_wait(
     ledger: CommandLedger, redis: RedisServer
 ) -> None:
-    entry, command = given(redis)
+    entry, command = queued_command(redis)
     await ledger.claim(entry, command)
-    step = await ledger.offer(entry, command, waits=False, unwritten=True)
-    assert step is Effect.FINISHED
-    assert said(redis) == [("c1", "failed", "offline")]
+    effect = await ledger.offer(entry, command, waits=False, unwritten=True)
+    assert effect is Effect.FINISHED
+    assert summaries(redis) == [("c1", "failed", "offline")]
     assert (record_of(redis) or "").startswith("done failed ")
 
 
 @ensureDeferred
-async def test_a_new_command_goes_where_its_device_is(
+async def test_submitted_command_goes_to_the_instance_of_its_device(
     ledger: CommandLedger, redis: RedisServer
 ) -> None:
-    live(redis, "one", "two")
-    connect(redis, "two", DEVICE)
-    _, command = given(redis)
+    set_heartbeats(redis, "one", "two")
+    register_devices(redis, "two", DEVICE)
+    _, command = queued_command(redis)
     redis.client.delete(STREAM)
     assert await ledger.submit(command) == (Effect.MOVED, "two")
-    ((*_, moved),) = [raw(redis, outbound("two"))]
+    ((*_, moved),) = [contents(redis, outbound("two"))]
     assert Command.from_entry(moved) == command
-    # Its own instance is as good as any other.
-    connect(redis, "one", DEVICE)
+    # The submitting instance can be the one that the device is connected to.
+    register_devices(redis, "one", DEVICE)
     assert await ledger.submit(command) == (Effect.MOVED, "one")
-    assert Command.from_entry(raw(redis, STREAM)[0]) == command
-    assert said(redis) == []
+    assert Command.from_entry(contents(redis, STREAM)[0]) == command
+    assert summaries(redis) == []
     assert set(redis.client.keys("commands:*")) == {STREAM.encode(), outbound("two").encode()}
 
 
 @ensureDeferred
-@pytest.mark.parametrize("owner", ["nobody", "dead"])
-async def test_a_new_command_whose_device_is_nowhere(
+@pytest.mark.parametrize("owner", ["none", "dead"])
+async def test_submitted_command_for_an_unconnected_device_waits_or_fails(
     owner: str, ledger: CommandLedger, redis: RedisServer
 ) -> None:
     if owner == "dead":
-        connect(redis, "dead", DEVICE)
+        register_devices(redis, "dead", DEVICE)
     command = Command.from_entry(
         [part.encode() for pair in fields("c1", DEVICE).items() for part in pair]
     )
     assert await ledger.submit(command) == (Effect.WAITS, "")
-    assert Command.from_entry(raw(redis, waiting())[0]) == command
+    assert Command.from_entry(contents(redis, waiting_stream())[0]) == command
     assert redis.client.smembers(WAITING) == [DEVICE.encode()]
-    assert said(redis) == []
+    assert summaries(redis) == []
     assert await ledger.submit(command, waits=False) == (Effect.FINISHED, "")
-    assert said(redis) == [("c1", "failed", "offline")]
+    assert summaries(redis) == [("c1", "failed", "offline")]
     assert await ledger.submit(command, waits=False) == (Effect.KNOWN, "")
     assert await ledger.submit(command) == (Effect.KNOWN, "")
-    assert said(redis) == [("c1", "failed", "offline")]
-    assert redis.client.xlen(waiting()) == 1
+    assert summaries(redis) == [("c1", "failed", "offline")]
+    assert redis.client.xlen(waiting_stream()) == 1
 
 
 @ensureDeferred
 @pytest.mark.parametrize("state", [state for state in STATES if state != "open"])
-async def test_a_command_that_was_begun_with_is_not_new(
+async def test_submitting_a_known_command_changes_nothing(
     state: str, ledger: CommandLedger, redis: RedisServer
 ) -> None:
-    live(redis, "one")
-    connect(redis, "one", DEVICE)
-    entry, command = given(redis)
+    set_heartbeats(redis, "one")
+    register_devices(redis, "one", DEVICE)
+    entry, command = queued_command(redis)
     arrange(redis, state, entry)
-    before = snapshot(redis)
+    before = dump_all(redis)
     assert await ledger.submit(command) == (Effect.KNOWN, "")
-    assert snapshot(redis) == before
+    assert dump_all(redis) == before
 
 
 @ensureDeferred
 @pytest.mark.parametrize("state", STATES)
-@pytest.mark.parametrize("act", ACTS)
-async def test_an_instance_that_lives_after_all_keeps_what_it_has(
-    act: Act, state: str, connected: Connected, redis: RedisServer, clock: Clock
+@pytest.mark.parametrize("operation", OPERATIONS)
+async def test_entries_of_a_living_instance_cannot_be_taken_over(
+    operation: Operation, state: str, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
-    entry, command = given(redis)
+    entry, command = queued_command(redis)
     arrange(redis, state, entry)
-    live(redis, "one")
-    before = snapshot(redis)
+    set_heartbeats(redis, "one")
+    before = dump_all(redis)
     taking_over = CommandLedger(clock, connected.connection, "janitor", dead="one")
-    assert await act(taking_over, entry, command) is Effect.ALIVE
-    assert snapshot(redis) == before
+    assert await operation(taking_over, entry, command) is Effect.ALIVE
+    assert dump_all(redis) == before
     redis.client.delete("instance:heartbeat:one")
-    assert await act(taking_over, entry, command) is not Effect.ALIVE
+    assert await operation(taking_over, entry, command) is not Effect.ALIVE

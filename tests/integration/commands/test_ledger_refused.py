@@ -1,4 +1,4 @@
-"""Steps with a command that Redis refuses, or that end half-way, on a real server."""
+"""Tests of operations of the ledger that Redis refuses or that are interrupted."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ import pytest
 from pytest_twisted import ensureDeferred
 from twisted.internet.task import Clock
 
-from tests.integration.commands.endings import (
+from tests.integration.commands.ledgers import (
+    DEVICE,
+    contents,
+    dump_all,
+    is_empty,
+    queued_command,
+    register_devices,
+    set_heartbeats,
+    waiting_stream,
+)
+from tests.integration.commands.states import (
     STREAM,
-    Act,
+    Operation,
     arrange,
     claim,
     finish_unwritten,
@@ -19,16 +29,6 @@ from tests.integration.commands.endings import (
     record_of,
     recover,
     refuse,
-)
-from tests.integration.commands.ledgers import (
-    DEVICE,
-    connect,
-    given,
-    is_empty,
-    live,
-    raw,
-    snapshot,
-    waiting,
 )
 from tests.integration.conftest import Connected
 from tests.integration.intercepted import Intercepted
@@ -45,13 +45,13 @@ async def delivered(ledger: CommandLedger, entry: Delivered, command: Command) -
 
 
 async def submit(ledger: CommandLedger, entry: Delivered, command: Command) -> Effect:
-    step, _ = await ledger.submit(command)
-    return step
+    effect, _ = await ledger.submit(command)
+    return effect
 
 
 @ensureDeferred
 @pytest.mark.parametrize(
-    ("act", "state"),
+    ("operation", "state"),
     [
         (claim, "open"),
         (claim, "vanished"),
@@ -66,23 +66,23 @@ async def submit(ledger: CommandLedger, entry: Delivered, command: Command) -> E
         (submit, "open"),
     ],
 )
-@pytest.mark.parametrize("owner", ["two", "nobody"])
-async def test_out_of_memory_a_step_is_refused_as_a_whole(
-    owner: str, act: Act, state: str, ledger: CommandLedger, redis: RedisServer
+@pytest.mark.parametrize("owner", ["two", "none"])
+async def test_refused_operation_changes_nothing_when_out_of_memory(
+    owner: str, operation: Operation, state: str, ledger: CommandLedger, redis: RedisServer
 ) -> None:
-    live(redis, "one", "two")
+    set_heartbeats(redis, "one", "two")
     if owner == "two":
-        connect(redis, "two", DEVICE)
-    entry, command = given(redis)
+        register_devices(redis, "two", DEVICE)
+    entry, command = queued_command(redis)
     arrange(redis, state, entry)
-    before = snapshot(redis)
+    before = dump_all(redis)
     redis.client.config_set("maxmemory", 1)
     with pytest.raises(Refused, match="OOM"):
-        await act(ledger, entry, command)
-    assert snapshot(redis) == before
+        await operation(ledger, entry, command)
+    assert dump_all(redis) == before
     redis.client.config_set("maxmemory", 0)
-    step = await act(ledger, entry, command)
-    assert step in {
+    effect = await operation(ledger, entry, command)
+    assert effect in {
         Effect.WON,
         Effect.OVER,
         Effect.RECORDED,
@@ -90,31 +90,33 @@ async def test_out_of_memory_a_step_is_refused_as_a_whole(
         Effect.MOVED,
         Effect.WAITS,
     }
-    assert snapshot(redis) != before
+    assert dump_all(redis) != before
 
 
 @ensureDeferred
-async def test_out_of_memory_a_claim_is_given_back_whole_or_not_at_all(
+async def test_claim_is_returned_completely_or_not_at_all_when_out_of_memory(
     ledger: CommandLedger, redis: RedisServer
 ) -> None:
-    entry, command = given(redis)
+    entry, command = queued_command(redis)
     await ledger.claim(entry, command)
-    before = snapshot(redis)
+    before = dump_all(redis)
     redis.client.config_set("maxmemory", 1)
     try:
-        step = await ledger.offer(entry, command, waits=True, unwritten=True)
+        effect = await ledger.offer(entry, command, waits=True, unwritten=True)
     except Refused:
-        assert snapshot(redis) == before
+        assert dump_all(redis) == before
     else:
-        assert step is Effect.WAITS
+        assert effect is Effect.WAITS
         assert record_of(redis) is None
-        assert raw(redis, waiting()) == [entry.content]
+        assert contents(redis, waiting_stream()) == [entry.content]
         assert is_empty(redis, STREAM)
 
 
 @ensureDeferred
-async def test_out_of_memory_duplicates_still_go(ledger: CommandLedger, redis: RedisServer) -> None:
-    entry, command = given(redis)
+async def test_second_entry_is_dropped_when_out_of_memory(
+    ledger: CommandLedger, redis: RedisServer
+) -> None:
+    entry, command = queued_command(redis)
     arrange(redis, "done", entry)
     redis.client.config_set("maxmemory", 1)
     assert await ledger.claim(entry, command) is Effect.OVER
@@ -123,10 +125,10 @@ async def test_out_of_memory_duplicates_still_go(ledger: CommandLedger, redis: R
 
 @ensureDeferred
 @pytest.mark.parametrize("before", ["XACK", "XDEL"])
-async def test_a_second_entry_that_is_half_dropped_is_found_again(
+async def test_partly_dropped_entry_stays_pending(
     before: str, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
-    entry, _ = given(redis)
+    entry, _ = queued_command(redis)
 
     def refuse(command: str, *_: Any) -> None:
         if command == before:
@@ -135,7 +137,7 @@ async def test_a_second_entry_that_is_half_dropped_is_found_again(
     halting: Any = Intercepted(connected.connection, refuse)
     with pytest.raises(Refused):
         await CommandLedger(clock, halting, "one").drop(entry)
-    # What this consumer has not finished is all that it reads again.
+    # A consumer reads only its pending entries again.
     pending = redis.client.xpending_range(STREAM, "ingest", "-", "+", 10)
     assert [one["message_id"].decode() for one in pending] == [entry.id]
     await CommandLedger(clock, connected.connection, "one").drop(entry)

@@ -1,8 +1,8 @@
-"""Random lives of commands, on a real server: crashes, moves, expiries, duplicates.
+"""Randomized tests of commands on a real Redis: crashes, moves, expiries and second entries.
 
-Two instances, three devices and a janitor live by a clock that the test turns; Redis is real.
-Whatever happens, every command ends in one final response that fits what its device has seen,
-and no device is told anything twice, or after its time.
+Two instances, three devices and a janitor run by a clock that the test controls. In every run,
+each command gets one final response that agrees with what its device has received, and no device
+receives a command twice or after it has expired.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from tests.servers import RedisServer
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 
-#: What happens, with what, and how often beside the others: most commands come to be written.
 _DEVICE: Final = range(len(DEVICES))
-_PLACE: Final = (None, None, None, *INSTANCES)
-STEPS: Final[Mapping[str, tuple[int, tuple[Sequence[Any], ...]]]] = {
-    "submit": (10, (_DEVICE, (1.0, 30.0, 300.0, 300.0, 300.0), _PLACE)),
-    "repeat": (2, (range(20), _PLACE)),
+_INSTANCE: Final = (None, None, None, *INSTANCES)
+#: Action → weight, and values of its arguments. With these weights most commands are written.
+ACTIONS: Final[Mapping[str, tuple[int, tuple[Sequence[Any], ...]]]] = {
+    "submit": (10, (_DEVICE, (1.0, 30.0, 300.0, 300.0, 300.0), _INSTANCE)),
+    "repeat": (2, (range(20), _INSTANCE)),
     "login": (8, (_DEVICE, INSTANCES)),
     "leave": (2, (_DEVICE,)),
     "busy": (4, (_DEVICE, (True, False, False))),
@@ -38,32 +38,33 @@ STEPS: Final[Mapping[str, tuple[int, tuple[Sequence[Any], ...]]]] = {
     "janitor": (3, ()),
     "settle": (16, ()),
 }
-LIVES: Final = 60
-LENGTH: Final = 100
+RUNS: Final = 60
+ACTIONS_PER_RUN: Final = 100
 
 
 def schedule(random: Random) -> list[tuple[Any, ...]]:
-    """The steps of one life."""
-    names = random.choices(list(STEPS), [weight for weight, _ in STEPS.values()], k=LENGTH)
-    return [(name, *(random.choice(choices) for choices in STEPS[name][1])) for name in names]
+    """Return the actions of one run."""
+    weights = [weight for weight, _ in ACTIONS.values()]
+    names = random.choices(list(ACTIONS), weights, k=ACTIONS_PER_RUN)
+    return [(name, *(random.choice(choices) for choices in ACTIONS[name][1])) for name in names]
 
 
 @ensureDeferred
-async def test_every_command_ends_once_and_is_written_once_at_most(redis: RedisServer) -> None:
+async def test_every_command_ends_once_and_is_written_at_most_once(redis: RedisServer) -> None:
     finals: Counter[str] = Counter()
-    for seed in range(LIVES):
-        steps = schedule(Random(seed))
+    for seed in range(RUNS):
+        actions = schedule(Random(seed))
         try:
-            finals += await live(redis, steps)
+            finals += await run(redis, actions)
         except Exception as error:
-            raise AssertionError(f"seed {seed}: {error}; {steps}") from error
-    # Nothing is learnt from lives in which nothing happens.
+            raise AssertionError(f"seed {seed}: {error}; {actions}") from error
+    # Each way in which a command can end occurs often enough to be tested.
     ends = ("responded", "rejected", "expired", "timeout", "disconnected", "in_doubt")
-    assert all(finals[end] >= LIVES / 4 for end in ends), finals
+    assert all(finals[end] >= RUNS / 4 for end in ends), finals
 
 
-async def live(redis: RedisServer, steps: Sequence[tuple[Any, ...]]) -> Counter[str]:
-    """Live one life; how its commands have ended."""
+async def run(redis: RedisServer, actions: Sequence[tuple[Any, ...]]) -> Counter[str]:
+    """Carry out the actions of one run; count the final statuses or reasons of the commands."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -78,8 +79,8 @@ async def live(redis: RedisServer, steps: Sequence[tuple[Any, ...]]) -> Counter[
             await world.do_start(name)
         for number, name in enumerate((*INSTANCES, INSTANCES[0])):
             await world.do_login(number, name)
-        for step in steps:
-            await world.do(step)
+        for action in actions:
+            await world.do(action)
         await world.end()
         return world.check()
     finally:

@@ -1,13 +1,13 @@
-"""Streams of commands, and those that an instance has left, on a real server."""
+"""Tests of the streams of commands, on a real Redis."""
 
 from __future__ import annotations
 
 from pytest_twisted import ensureDeferred
 
 from tests.integration.commands.ledgers import (
-    live,
+    append_entry,
     outbound,
-    put,
+    set_heartbeats,
 )
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
@@ -17,25 +17,25 @@ DEAD = outbound("dead")
 
 
 @ensureDeferred
-async def test_streams_of_all_instances_are_found_and_nothing_else(
+async def test_outbound_streams_lists_streams_of_instances_only(
     connected: Connected, redis: RedisServer
 ) -> None:
     names = {f"eu-{number}" for number in range(1500)} | {"a:b", "ü", "*"}
     for name in names:
-        put(redis, outbound(name), {"a": "b"})
+        append_entry(redis, outbound(name), {"a": "b"})
     redis.client.set(outbound("text"), "none")
-    put(redis, "commands:responses", {"a": "b"})
+    append_entry(redis, "commands:responses", {"a": "b"})
     assert {name async for name in outbound_streams(connected.connection)} == names
 
 
 @ensureDeferred
-async def test_a_stream_that_is_not_empty_or_not_orphaned_is_not_removed(
+async def test_only_an_empty_stream_of_a_dead_instance_is_removed(
     connected: Connected, redis: RedisServer
 ) -> None:
-    put(redis, DEAD, {"a": "b"})
+    append_entry(redis, DEAD, {"a": "b"})
     assert not await remove_empty_outbound(connected.connection, "dead")
     redis.client.xtrim(DEAD, maxlen=0)
-    live(redis, "dead")
+    set_heartbeats(redis, "dead")
     assert not await remove_empty_outbound(connected.connection, "dead")
     redis.client.delete("instance:heartbeat:dead")
     assert await remove_empty_outbound(connected.connection, "dead")

@@ -1,4 +1,4 @@
-"""Commands that wait for their devices: until they come, or until it is too late."""
+"""Tests of commands that wait for their devices, on a real Redis."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from tests.integration.commands.ledgers import (
     DEVICE,
     OTHER,
     WAITING,
+    append_entry,
     command_ids,
-    connect,
+    contents,
+    dump_all,
     is_empty,
-    live,
     outbound,
-    put,
-    raw,
-    said,
-    sent,
-    snapshot,
-    waiting,
+    record_key,
+    register_devices,
+    set_heartbeats,
+    summaries,
+    waiting_stream,
 )
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
@@ -37,131 +37,135 @@ from tracker.janitor.orphans import OrphanSweeper, Swept
 ONE: Final = outbound("one")
 
 
-def wait(redis: RedisServer, command_id: str, device_id: str = DEVICE, **options: Any) -> None:
-    """A command that waits for its device."""
+def add_waiting(
+    redis: RedisServer, command_id: str, device_id: str = DEVICE, **options: Any
+) -> None:
+    """Add a command that waits for its device."""
     options = {"expires_in": 86_400, **options}
-    put(redis, waiting(device_id), fields(command_id, device_id, command_id, **options))
+    append_entry(
+        redis, waiting_stream(device_id), fields(command_id, device_id, command_id, **options)
+    )
     redis.client.sadd(WAITING, device_id)
 
 
-def nobody_waits(redis: RedisServer) -> bool:
+def none_waiting(redis: RedisServer) -> bool:
     return not redis.client.keys(f"{WAITING}*")
 
 
 async def sweep(connected: Connected, clock: Clock, wait: bool = True) -> Swept:
-    """One round of a janitor."""
+    """Run one sweep of a janitor."""
     swept = Swept()
     await OrphanSweeper(clock, connected.connection, wait).sweep(swept, lambda: True)
     return swept
 
 
-# A device comes.
+# Devices that log in.
 
 
 @ensureDeferred
-async def test_what_waits_follows_its_device_in_order(
+async def test_waiting_commands_are_moved_in_order_when_the_device_registers(
     connected: Connected, redis: RedisServer
 ) -> None:
     ids = [f"c{number}" for number in range(20)]
     for command_id in ids:
-        wait(redis, command_id)
-    wait(redis, "d1", OTHER)
-    before = raw(redis, waiting())
+        add_waiting(redis, command_id)
+    add_waiting(redis, "d1", OTHER)
+    before = contents(redis, waiting_stream())
     await update_registry(connected.connection, "one", {DEVICE: True})
     assert device_registry(redis) == {DEVICE: "one"}
-    assert raw(redis, ONE) == before
+    assert contents(redis, ONE) == before
     assert command_ids(redis, ONE) == ids
-    assert not redis.client.exists(waiting())
+    assert not redis.client.exists(waiting_stream())
     assert redis.client.smembers(WAITING) == [OTHER.encode()]
-    assert command_ids(redis, waiting(OTHER)) == ["d1"]
-    # Said once more, or by the next one: there is nothing to follow any more.
+    assert command_ids(redis, waiting_stream(OTHER)) == ["d1"]
+    # A second registration, here or at another instance, moves nothing.
     await update_registry(connected.connection, "one", {DEVICE: True})
     await update_registry(connected.connection, "two", {DEVICE: True})
-    assert raw(redis, ONE) == before
+    assert contents(redis, ONE) == before
     assert not redis.client.exists(outbound("two"))
 
 
 @ensureDeferred
-async def test_what_waits_does_not_follow_a_device_that_leaves(
+async def test_unregistering_a_device_does_not_move_waiting_commands(
     connected: Connected, redis: RedisServer
 ) -> None:
-    connect(redis, "one", DEVICE, OTHER)
-    wait(redis, "c1")
-    wait(redis, "d1", OTHER)
+    register_devices(redis, "one", DEVICE, OTHER)
+    add_waiting(redis, "c1")
+    add_waiting(redis, "d1", OTHER)
     await update_registry(connected.connection, "one", {DEVICE: False, OTHER: True})
     assert device_registry(redis) == {OTHER: "one"}
-    assert command_ids(redis, waiting()) == ["c1"]
+    assert command_ids(redis, waiting_stream()) == ["c1"]
     assert command_ids(redis, ONE) == ["d1"]
 
 
 @ensureDeferred
-async def test_many_devices_come_at_once(connected: Connected, redis: RedisServer) -> None:
+async def test_many_devices_register_in_one_call(connected: Connected, redis: RedisServer) -> None:
     devices = [f"35630704244{number:04}" for number in range(1000)]
     for number, device_id in enumerate(devices):
         if number % 3 == 0:
-            wait(redis, f"{device_id}-a", device_id)
-            wait(redis, f"{device_id}-b", device_id)
+            add_waiting(redis, f"{device_id}-a", device_id)
+            add_waiting(redis, f"{device_id}-b", device_id)
     await update_registry(connected.connection, "one", dict.fromkeys(devices, True))
     expected = [f"{device_id}-{which}" for device_id in devices[::3] for which in "ab"]
     assert command_ids(redis, ONE) == expected
-    assert nobody_waits(redis)
+    assert none_waiting(redis)
     assert len(device_registry(redis)) == 1000
 
 
 @ensureDeferred
-async def test_out_of_memory_a_device_is_registered_with_all_that_waits_or_not(
+async def test_registration_out_of_memory_changes_nothing(
     connected: Connected, redis: RedisServer
 ) -> None:
-    wait(redis, "c1")
-    before = snapshot(redis)
+    add_waiting(redis, "c1")
+    before = dump_all(redis)
     redis.client.config_set("maxmemory", 1)
     with pytest.raises(Refused, match="OOM"):
         await update_registry(connected.connection, "one", {DEVICE: True})
-    assert snapshot(redis) == before
+    assert dump_all(redis) == before
     redis.client.config_set("maxmemory", 0)
     await update_registry(connected.connection, "one", {DEVICE: True})
     assert command_ids(redis, ONE) == ["c1"]
 
 
 @ensureDeferred
-async def test_what_waits_is_delivered_when_its_device_comes(
+async def test_waiting_commands_are_delivered_when_the_device_logs_in(
     instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
-    one.send("c1")  # is passed on from there
-    await one.until(lambda: command_ids(redis, waiting()) == ["c1"], "waits")
-    wait(redis, "c2")
-    wait(redis, "c3")
+    one.send("c1")  # the instance passes it on
+    await one.until(lambda: command_ids(redis, waiting_stream()) == ["c1"], "waits")
+    add_waiting(redis, "c2")
+    add_waiting(redis, "c3")
     device = one.login()
     for written in (["c1"], ["c1", "c2"], ["c1", "c2", "c3"]):
-        await one.has_written(device, *written)
+        await one.wait_written(device, *written)
         device.say("an answer")
     await one.until(lambda: len(statuses(redis)) == 3, "all are answered")
     assert set(statuses(redis).values()) == {"responded"}
     await one.until(lambda: is_empty(redis, ONE), "nothing is left")
-    assert nobody_waits(redis)
+    assert none_waiting(redis)
     assert one.fetched == []
 
 
 @ensureDeferred
-async def test_a_device_that_comes_while_its_command_begins_to_wait_gets_it(
+async def test_device_that_logs_in_while_its_command_starts_waiting_receives_it(
     instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
     devices = []
-    # It is registered before the command waits, so nothing follows it by itself.
+    # The device is registered before the command waits, so the registration does not move it.
     one.redis.interrupt(scripts.OFFER, before=lambda: devices.append(one.login()))
     one.send("c1")
-    await one.until(lambda: devices, "has come")
-    await one.has_written(devices[0], "c1")
+    await one.until(lambda: devices, "logged in")
+    await one.wait_written(devices[0], "c1")
     assert one.fetched == [DEVICE]
     devices[0].say("an answer")
     await one.until(lambda: statuses(redis) == {"c1": "responded"}, "answered")
-    assert nobody_waits(redis)
+    assert none_waiting(redis)
 
 
 @ensureDeferred
-async def test_a_device_that_comes_back_while_its_commands_are_passed_on_gets_them(
+async def test_device_that_reconnects_while_commands_are_passed_on_receives_them(
     instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
@@ -169,170 +173,168 @@ async def test_a_device_that_comes_back_while_its_commands_are_passed_on_gets_th
     ids = [f"c{number}" for number in range(4)]
     for command_id in ids:
         one.send(command_id)
-    await one.has_read(4)
+    await one.wait_held(4)
     newer = []
     one.redis.interrupt(scripts.OFFER, before=lambda: newer.append(one.login()))
     device.close()
-    await one.until(lambda: newer, "is back")
+    await one.until(lambda: newer, "reconnected")
     for number in range(1, 5):
-        await one.has_written(newer[0], *ids[:number])
+        await one.wait_written(newer[0], *ids[:number])
         newer[0].say("an answer")
     await one.until(lambda: len(statuses(redis)) == 4, "all are answered")
     assert set(statuses(redis).values()) == {"responded"}
     assert DEVICE in one.fetched
     assert device.written == []
-    assert nobody_waits(redis)
+    assert none_waiting(redis)
 
 
 @ensureDeferred
 @pytest.mark.parametrize("when", ["queued", "not logged in"])
-async def test_a_command_waits_once_though_the_answer_was_lost(
+async def test_command_waits_once_if_the_reply_was_lost(
     when: str, instances: Instances, redis: RedisServer
 ) -> None:
     def lose() -> None:
-        raise Unavailable("the answer is lost")
+        raise Unavailable("the reply is lost")
 
     one = await instances.start()
     one.redis.interrupt(scripts.OFFER, after=lose)
     if when == "queued":
         device = one.login(busy=True)
         one.send("c1")
-        await one.has_read(1)
+        await one.wait_held(1)
         device.close()
     else:
         one.send("c1")
-    await one.until(lambda: one.redis.happened, "the answer is lost")
+    await one.until(lambda: one.redis.happened, "the reply is lost")
     newer = one.login()
-    await one.has_written(newer, "c1", step=0.1)
+    await one.wait_written(newer, "c1", step=0.1)
     newer.say("an answer")
     await one.until(lambda: statuses(redis) == {"c1": "responded"}, "answered")
     await one.until(lambda: is_empty(redis, ONE), "nothing is left", step=0.1)
-    await one.is_idle()
-    assert nobody_waits(redis)
+    await one.wait_idle()
+    assert none_waiting(redis)
 
 
-# Nobody has told that the device is there.
+# Reviews of waiting commands by a janitor.
 
 
 @ensureDeferred
-async def test_a_review_moves_what_waits_to_where_its_device_is(
+async def test_review_moves_waiting_commands_to_the_instance_of_the_device(
     connected: Connected, redis: RedisServer
 ) -> None:
     for number in range(3):
-        wait(redis, f"c{number}")
-    before = raw(redis, waiting())
-    live(redis, "one")
-    connect(redis, "one", DEVICE)
+        add_waiting(redis, f"c{number}")
+    before = contents(redis, waiting_stream())
+    set_heartbeats(redis, "one")
+    register_devices(redis, "one", DEVICE)
     assert await review_waiting(connected.connection, DEVICE) == (3, [])
-    assert raw(redis, ONE) == before
-    assert nobody_waits(redis)
+    assert contents(redis, ONE) == before
+    assert none_waiting(redis)
     assert await review_waiting(connected.connection, DEVICE) == (0, [])
 
 
 @ensureDeferred
-@pytest.mark.parametrize("owner", ["nobody", "dead"])
-async def test_a_review_leaves_what_waits_for_a_device_that_is_nowhere(
+@pytest.mark.parametrize("owner", ["none", "dead"])
+async def test_review_leaves_waiting_commands_of_an_unconnected_device(
     owner: str, connected: Connected, redis: RedisServer
 ) -> None:
-    wait(redis, "c1")
-    wait(redis, "c2")
+    add_waiting(redis, "c1")
+    add_waiting(redis, "c2")
     if owner == "dead":
-        connect(redis, "dead", DEVICE)
-    before = snapshot(redis)
+        register_devices(redis, "dead", DEVICE)
+    before = dump_all(redis)
     moved, entries = await review_waiting(connected.connection, DEVICE)
     assert moved == 0
-    assert [entry.content for entry in entries] == raw(redis, waiting())
-    assert {entry.stream for entry in entries} == {waiting()}
-    assert snapshot(redis) == before
+    assert [entry.content for entry in entries] == contents(redis, waiting_stream())
+    assert {entry.stream for entry in entries} == {waiting_stream()}
+    assert dump_all(redis) == before
 
 
 @ensureDeferred
-@pytest.mark.parametrize("left", ["no stream", "an empty stream"])
-async def test_a_review_forgets_a_device_that_nothing_waits_for(
+@pytest.mark.parametrize("left", ["no stream", "empty stream"])
+async def test_review_removes_a_device_without_waiting_commands(
     left: str, connected: Connected, redis: RedisServer
 ) -> None:
     redis.client.sadd(WAITING, DEVICE)
-    if left == "an empty stream":
-        redis.client.xtrim(put(redis, waiting(), {"a": "b"}).stream, maxlen=0)
+    if left == "empty stream":
+        redis.client.xtrim(append_entry(redis, waiting_stream(), {"a": "b"}).stream, maxlen=0)
     assert await review_waiting(connected.connection, DEVICE) == (0, [])
-    assert nobody_waits(redis)
+    assert none_waiting(redis)
 
 
 @ensureDeferred
-async def test_all_devices_that_are_waited_for_are_found(
-    connected: Connected, redis: RedisServer
-) -> None:
+async def test_waiting_devices_lists_all_devices(connected: Connected, redis: RedisServer) -> None:
     devices = {f"35630704244{number:04}" for number in range(2500)}
     redis.client.sadd(WAITING, *devices)
     found = {device_id async for device_id in waiting_devices(connected.connection)}
     assert found == devices
 
 
-# It is too late.
+# Expiry.
 
 
 @ensureDeferred
-async def test_what_waits_expires_with_one_response(
+async def test_waiting_command_expires_with_one_response(
     connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
-    wait(redis, "c1", expires_in=60)
-    wait(redis, "c2", expires_in=6000)
-    wait(redis, "c3", expires_in=60)
-    wait(redis, "d1", OTHER, expires_in=60)
+    add_waiting(redis, "c1", expires_in=60)
+    add_waiting(redis, "c2", expires_in=6000)
+    add_waiting(redis, "c3", expires_in=60)
+    add_waiting(redis, "d1", OTHER, expires_in=60)
     swept = await sweep(connected, clock)
-    assert said(redis) == []
+    assert summaries(redis) == []
     assert swept.waiting == 2
     clock.advance(61)
     swept = await sweep(connected, clock)
     assert statuses(redis) == dict.fromkeys(("c1", "c3", "d1"), "expired")
     assert swept.commands["expired"] == 3
     assert swept.waiting == 1
-    assert command_ids(redis, waiting()) == ["c2"]
+    assert command_ids(redis, waiting_stream()) == ["c2"]
     assert redis.client.smembers(WAITING) == [DEVICE.encode()]
-    assert not redis.client.exists(waiting(OTHER))
+    assert not redis.client.exists(waiting_stream(OTHER))
     clock.advance(6000)
     assert (await sweep(connected, clock)).waiting == 0
     assert statuses(redis) == dict.fromkeys(("c1", "c2", "c3", "d1"), "expired")
-    assert nobody_waits(redis)
+    assert none_waiting(redis)
     assert (await sweep(connected, clock)).commands.total() == 0
-    assert [len(answers) for answers in responses(redis).values()] == [1, 1, 1, 1]
+    assert [len(given) for given in responses(redis).values()] == [1, 1, 1, 1]
     assert responses(redis)["c1"][0]["instance_id"] == "janitor"
     assert {key.decode() for key in redis.client.keys("commands:sent:*")} == {
-        sent(command_id) for command_id in ("c1", "c2", "c3", "d1")
+        record_key(command_id) for command_id in ("c1", "c2", "c3", "d1")
     }
 
 
 @ensureDeferred
-async def test_a_second_entry_of_what_is_over_goes_without_a_response(
+async def test_second_entry_of_an_ended_command_is_removed_without_a_response(
     connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
-    redis.client.set(sent("c1"), "done responded 1-1")
+    redis.client.set(record_key("c1"), "done responded 1-1")
     for _ in range(2):
-        wait(redis, "c1", expires_in=60)
-        wait(redis, "c2", expires_in=60)
+        add_waiting(redis, "c1", expires_in=60)
+        add_waiting(redis, "c2", expires_in=60)
     clock.advance(61)
     swept = await sweep(connected, clock)
-    assert said(redis) == [("c2", "expired", "")]
-    assert nobody_waits(redis)
+    assert summaries(redis) == [("c2", "expired", "")]
+    assert none_waiting(redis)
     assert swept.commands["expired"] == 1
 
 
 @ensureDeferred
-async def test_what_waits_does_not_expire_in_the_hands_of_its_instance(
+async def test_expired_waiting_command_of_a_connected_device_is_moved(
     connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
-    live(redis, "one")
-    connect(redis, "one", DEVICE)
-    wait(redis, "c1", expires_in=60)
+    set_heartbeats(redis, "one")
+    register_devices(redis, "one", DEVICE)
+    add_waiting(redis, "c1", expires_in=60)
     clock.advance(61)
     swept = await sweep(connected, clock)
     assert swept.commands["moved"] == 1
     assert command_ids(redis, ONE) == ["c1"]
-    assert said(redis) == []
-    assert nobody_waits(redis)
+    assert summaries(redis) == []
+    assert none_waiting(redis)
 
 
-BAD: Final[dict[str, dict[Any, Any]]] = {
+MALFORMED: Final[dict[str, dict[Any, Any]]] = {
     "a bad expiry": {"expires_at": "tomorrow"},
     "no UTF-8": {"payload": b"\xff"},
     "many fields": {f"field{number}": "" for number in range(100)},
@@ -341,36 +343,36 @@ BAD: Final[dict[str, dict[Any, Any]]] = {
 
 
 @ensureDeferred
-@pytest.mark.parametrize("bad", BAD)
-async def test_what_is_no_command_does_not_wait(
-    bad: str, connected: Connected, redis: RedisServer, clock: Clock
+@pytest.mark.parametrize("case", MALFORMED)
+async def test_malformed_waiting_entry_is_refused(
+    case: str, connected: Connected, redis: RedisServer, clock: Clock
 ) -> None:
-    wait(redis, "c1")
-    put(redis, waiting(), fields("c2", DEVICE) | BAD[bad])
-    put(redis, waiting(), {"colour": "red"})
+    add_waiting(redis, "c1")
+    append_entry(redis, waiting_stream(), fields("c2", DEVICE) | MALFORMED[case])
+    append_entry(redis, waiting_stream(), {"colour": "red"})
     swept = await sweep(connected, clock)
-    assert said(redis) == [("c2", "failed", "malformed"), ("", "failed", "malformed")]
-    assert command_ids(redis, waiting()) == ["c1"]
+    assert summaries(redis) == [("c2", "failed", "malformed"), ("", "failed", "malformed")]
+    assert command_ids(redis, waiting_stream()) == ["c1"]
     assert (swept.commands["malformed"], swept.waiting) == (2, 1)
     clock.advance(100_000)
     await sweep(connected, clock)
-    assert nobody_waits(redis)
+    assert none_waiting(redis)
 
 
 @ensureDeferred
-@pytest.mark.parametrize("bad", BAD)
-async def test_what_is_no_command_keeps_no_device_from_being_registered(
-    bad: str, instances: Instances, redis: RedisServer
+@pytest.mark.parametrize("case", MALFORMED)
+async def test_malformed_waiting_entry_does_not_prevent_registration(
+    case: str, instances: Instances, redis: RedisServer
 ) -> None:
     one = await instances.start()
-    wait(redis, "c1")
-    put(redis, waiting(), fields("c2", DEVICE) | BAD[bad])
-    put(redis, waiting(), {"colour": "red"})
-    wait(redis, "c3")
-    wait(redis, "d1", OTHER)
+    add_waiting(redis, "c1")
+    append_entry(redis, waiting_stream(), fields("c2", DEVICE) | MALFORMED[case])
+    append_entry(redis, waiting_stream(), {"colour": "red"})
+    add_waiting(redis, "c3")
+    add_waiting(redis, "d1", OTHER)
     device, other = one.login(), one.login(OTHER)
     for connection, written in ((device, ["c1"]), (device, ["c1", "c3"]), (other, ["d1"])):
-        await one.has_written(connection, *written)
+        await one.wait_written(connection, *written)
         connection.say("an answer")
     await one.until(lambda: len(statuses(redis)) == 5, "all have ended")
     assert statuses(redis) == {
@@ -381,5 +383,5 @@ async def test_what_is_no_command_keeps_no_device_from_being_registered(
         "": "failed/malformed",
     }
     await one.until(lambda: is_empty(redis, ONE), "nothing is left")
-    assert nobody_waits(redis)
+    assert none_waiting(redis)
     assert device_registry(redis) == {DEVICE: "one", OTHER: "one"}

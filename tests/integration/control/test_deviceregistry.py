@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.commands.ledgers import (
     DEVICE,
-    connect,
+    register_devices,
 )
 from tests.integration.conftest import Connected
 from tests.integration.control.asking import Asking
@@ -116,7 +116,7 @@ async def test_those_that_stay_are_all_listed_while_others_come_and_go(
 
 @ensureDeferred
 async def test_a_registry_without_vendors_is_listed(asking: Asking, redis: RedisServer) -> None:
-    connect(redis, "old", DEVICE)
+    register_devices(redis, "old", DEVICE)
     (row,) = await pages(asking)
     assert row == {"device_id": DEVICE, "instance_id": "old", "vendor": None}
     assert await pages(asking, vendor="teltonika") == []
@@ -126,7 +126,7 @@ async def test_a_registry_without_vendors_is_listed(asking: Asking, redis: Redis
 async def test_what_is_no_device_in_the_registry_is_left_out(
     asking: Asking, redis: RedisServer
 ) -> None:
-    connect(redis, "one", DEVICE, "x" * 65, "x" * 70_000)
+    register_devices(redis, "one", DEVICE, "x" * 65, "x" * 70_000)
     redis.client.hset(REGISTRY, b"\xff", b"\xfe" * 100)
     rows = await pages(asking)
     assert [row["device_id"] for row in rows] == [DEVICE, r"\xff"]

@@ -11,16 +11,16 @@ from tests.integration.commands.ledgers import (
     DEVICE,
     OTHER,
     WAITING,
+    append_entry,
     command_ids,
-    connect,
-    given,
-    live,
     outbound,
-    put,
-    read,
-    said,
-    sent,
-    waiting,
+    queued_command,
+    read_new,
+    record_key,
+    register_devices,
+    set_heartbeats,
+    summaries,
+    waiting_stream,
 )
 from tests.integration.control.asking import Asking
 from tests.servers import RedisServer
@@ -44,14 +44,14 @@ from tracker.position import iso_milliseconds
 
 @ensureDeferred
 async def test_a_device_is_found_wherever_it_is(asking: Asking, redis: RedisServer) -> None:
-    live(redis, "two")
+    set_heartbeats(redis, "two")
     error = await asking.refusal(GetDevice, device_id=DEVICE)
     assert isinstance(error, NoSuchDevice)
-    put(redis, waiting(), fields("c1", DEVICE))
-    put(redis, waiting(), fields("c2", DEVICE))
+    append_entry(redis, waiting_stream(), fields("c1", DEVICE))
+    append_entry(redis, waiting_stream(), fields("c2", DEVICE))
     answer = await asking.ask(GetDevice, device_id=DEVICE)
     assert (answer["here"], answer["instance_id"], answer["waiting"]) == (False, None, 2)
-    connect(redis, "two", DEVICE)
+    register_devices(redis, "two", DEVICE)
     answer = await asking.ask(GetDevice, device_id=DEVICE)
     assert (answer["here"], answer["instance_id"]) == (False, "two")
     assert answer["queued"] is None
@@ -70,11 +70,11 @@ def options(**more: Any) -> dict[str, Any]:
 
 @ensureDeferred
 async def test_a_command_goes_where_its_device_is(asking: Asking, redis: RedisServer) -> None:
-    live(redis, "two")
-    connect(redis, "two", DEVICE)
+    set_heartbeats(redis, "two")
+    register_devices(redis, "two", DEVICE)
     answer = await asking.ask(SendCommand, **options(expires_in=60.0, timeout=5.0, codec="14"))
     assert (answer["status"], answer["instance_id"]) == ("queued", "two")
-    (entry,) = read(redis, outbound("two"))
+    (entry,) = read_new(redis, outbound("two"))
     command = Command.from_entry(entry.content or ())
     assert (command.command_id, command.text, command.codec) == ("c1", "getinfo", "14")
     assert command.timeout == 5.0
@@ -84,7 +84,7 @@ async def test_a_command_goes_where_its_device_is(asking: Asking, redis: RedisSe
 @ensureDeferred
 async def test_a_command_expires_when_it_is_told_to(asking: Asking, redis: RedisServer) -> None:
     await asking.ask(SendCommand, **options(expires_at="2031-01-01T00:00:00+01:00"))
-    (entry,) = read(redis, waiting())
+    (entry,) = read_new(redis, waiting_stream())
     assert entry.fields[b"expires_at"] == b"2030-12-31T23:00:00.000Z"
 
 
@@ -94,11 +94,11 @@ async def test_a_command_waits_for_a_device_that_is_nowhere(
 ) -> None:
     for where in (None, "dead"):
         if where is not None:
-            connect(redis, where, DEVICE)  # an instance without a heartbeat
+            register_devices(redis, where, DEVICE)  # an instance without a heartbeat
         for offline in ({}, {"offline": "wait"}):
             answer = await asking.ask(SendCommand, **options(**offline))
             assert (answer["status"], answer["instance_id"]) == ("waiting", None)
-    assert set(command_ids(redis, waiting())) == {"c1"}
+    assert set(command_ids(redis, waiting_stream())) == {"c1"}
     assert set(redis.client.smembers(WAITING)) == {DEVICE.encode()}
 
 
@@ -107,8 +107,8 @@ async def test_or_it_fails_if_nobody_wants_to_wait(asking: Asking, redis: RedisS
     for _ in range(2):  # known by then, and told again
         answer = await asking.ask(SendCommand, **options(offline="fail"))
         assert (answer["status"], answer["reason"]) == ("failed", "offline")
-    assert said(redis) == [("c1", "failed", "offline")]
-    assert not redis.client.exists(waiting())
+    assert summaries(redis) == [("c1", "failed", "offline")]
+    assert not redis.client.exists(waiting_stream())
 
 
 @pytest.mark.parametrize("wait", [False, True])
@@ -116,9 +116,9 @@ async def test_or_it_fails_if_nobody_wants_to_wait(asking: Asking, redis: RedisS
 async def test_a_command_that_is_known_is_told_of_and_not_sent_again(
     asking: Asking, redis: RedisServer, wait: bool
 ) -> None:
-    live(redis, "one")
-    connect(redis, "one", DEVICE)
-    entry, command = given(redis)
+    set_heartbeats(redis, "one")
+    register_devices(redis, "one", DEVICE)
+    entry, command = queued_command(redis)
     ledger = asking.ledger()
     await ledger.claim(entry, command)
     if not wait:
@@ -138,7 +138,7 @@ async def taken(asking: Asking) -> tuple[Delivered, Command]:
 
     def there() -> bool:
         asking.client.pump()
-        entries.extend(read(asking.redis, outbound("one"), "one"))
+        entries.extend(read_new(asking.redis, outbound("one"), "one"))
         return bool(entries)
 
     await until(there, "it has come")
@@ -148,8 +148,8 @@ async def taken(asking: Asking) -> tuple[Delivered, Command]:
 
 @ensureDeferred
 async def test_who_waits_is_told_how_it_ends(asking: Asking, redis: RedisServer) -> None:
-    live(redis, "one")
-    connect(redis, "one", DEVICE)
+    set_heartbeats(redis, "one")
+    register_devices(redis, "one", DEVICE)
     asked = asking.client.begin(SendCommand, **options(wait=True))
     entry, command = await taken(asking)
     await asking.looked(asked)
@@ -189,8 +189,8 @@ async def test_a_command_that_was_never_sent_is_not_known(asking: Asking) -> Non
 async def test_a_command_that_waits_is_found_by_its_device(
     asking: Asking, redis: RedisServer
 ) -> None:
-    put(redis, waiting(), fields("c0", DEVICE))
-    put(redis, waiting(), fields("c1", DEVICE))
+    append_entry(redis, waiting_stream(), fields("c0", DEVICE))
+    append_entry(redis, waiting_stream(), fields("c1", DEVICE))
     assert await status(asking, DEVICE) == ("waiting", None)
     for about in ({}, {"device_id": OTHER}):
         error = await asking.refusal(CommandStatus, command_id="c1", **about)
@@ -201,11 +201,11 @@ async def test_a_command_that_waits_is_found_by_its_device(
 async def test_a_command_that_is_queued_elsewhere_is_found_by_its_device(
     asking: Asking, redis: RedisServer
 ) -> None:
-    live(redis, "two")
-    connect(redis, "two", DEVICE)
-    put(redis, outbound("two"), fields("c1", DEVICE))
+    set_heartbeats(redis, "two")
+    register_devices(redis, "two", DEVICE)
+    append_entry(redis, outbound("two"), fields("c1", DEVICE))
     assert await status(asking, DEVICE) == ("queued", "two")
-    read(redis, outbound("two"))  # and was taken there
+    read_new(redis, outbound("two"))  # and was taken there
     assert await status(asking, DEVICE) == ("queued", "two")
     assert isinstance(await asking.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
@@ -214,7 +214,7 @@ async def test_a_command_that_is_queued_elsewhere_is_found_by_its_device(
 async def test_a_command_is_followed_to_its_end_and_beyond(
     asking: Asking, redis: RedisServer
 ) -> None:
-    entry, command = given(redis, instance_id="two")
+    entry, command = queued_command(redis, instance_id="two")
     ledger = asking.ledger("two")
     await ledger.claim(entry, command)
     assert await status(asking) == ("sent", "two")
@@ -229,7 +229,7 @@ async def test_a_command_is_followed_to_its_end_and_beyond(
     answer = await asking.ask(CommandStatus, command_id="c1")
     assert (answer["status"], answer["instance_id"]) == ("responded", None)
     assert (answer["response"], answer["at"]) == (None, None)
-    redis.client.delete(sent("c1"))
+    redis.client.delete(record_key("c1"))
     assert isinstance(await asking.refusal(CommandStatus, command_id="c1"), NoSuchCommand)
 
 

@@ -6,7 +6,7 @@ import pytest
 from pytest_twisted import ensureDeferred
 
 from tests.integration.commands.ledgers import (
-    live,
+    set_heartbeats,
 )
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
@@ -16,7 +16,7 @@ from tracker.log.redis.advertised import advertised_streams, living_instances
 @ensureDeferred
 async def test_many_instances_live(connected: Connected, redis: RedisServer) -> None:
     names = {f"eu-{number}" for number in range(2500)} | {"a:b", "ü"}
-    live(redis, *names)
+    set_heartbeats(redis, *names)
     assert await living_instances(connected.connection) == names
 
 

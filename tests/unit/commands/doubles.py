@@ -1,4 +1,4 @@
-"""Command delivery without Redis: a ledger and a reader that do what a test says."""
+"""Command delivery without Redis: fakes of the ledger, the reader and the devices."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ STREAM = "commands:outbound:one"
 
 @define(eq=False)
 class Device(FakeConnection):
-    """A connection of a device, which remembers how it was asked whether it is free."""
+    """A connection of a device that records the calls of ``when_free``."""
 
-    asked: list[float] = field(factory=list)
-    """For which radio_sleeps."""
-    moods: list[bool] = field(factory=list)
-    """Whether it is busy at each of the next questions."""
+    silence_limits: list[float] = field(factory=list)
+    """The argument of each call."""
+    busy_next: list[bool] = field(factory=list)
+    """Value of ``busy`` in each of the next calls."""
 
     def when_free(self, silence_limit: float = 0) -> Deferred[None]:
-        self.asked.append(silence_limit)
-        if self.moods:
-            self.busy = self.moods.pop(0)
+        self.silence_limits.append(silence_limit)
+        if self.busy_next:
+            self.busy = self.busy_next.pop(0)
         return FakeConnection.when_free(self, silence_limit)
 
     def say(self, text: str, codec: str = "12", refused: bool = False) -> None:
@@ -51,19 +51,19 @@ class Device(FakeConnection):
 
 @define(eq=False)
 class FakeLedger:
-    """Has the methods of :class:`CommandLedger`, and remembers the steps that it was asked for."""
+    """A fake of :class:`CommandLedger` that records its calls."""
 
     clock: Clock
-    steps: list[tuple[str, str]] = field(factory=list)
-    """Name of a step and command ID (or entry ID)."""
-    results: dict[tuple[str, str], list[Effect]] = field(factory=dict)
-    """The same → what the next steps come to, in place of success."""
+    calls: list[tuple[str, str]] = field(factory=list)
+    """Name of each operation, and its command ID (or entry ID)."""
+    effects: dict[tuple[str, str], list[Effect]] = field(factory=dict)
+    """Name of an operation and command ID → effects of the next calls, instead of success."""
     errors: dict[str, list[Exception]] = field(factory=lambda: defaultdict(list))
-    """Name of a step → errors of the next ones."""
+    """Name of an operation → errors of the next calls."""
     gates: dict[str, Deferred[None]] = field(factory=dict)
-    """Name of a step → fires when Redis answers."""
+    """Name of an operation → Deferred that fires when Redis replies."""
     stream: dict[str, Delivered] = field(factory=dict)
-    """ID → an entry of the stream."""
+    """Entry ID → entry of the stream."""
     ended: dict[str, str] = field(factory=dict)
     """Command ID → status and reason of its final response."""
     texts: dict[str, str] = field(factory=dict)
@@ -78,52 +78,52 @@ class FakeLedger:
         return succeed(None)
 
     async def claim(self, entry: Delivered, command: Command) -> Effect:
-        step = Effect.OVER if command.command_id in self.ended else Effect.WON
-        return await self._take("claim", command.command_id, step)
+        effect = Effect.OVER if command.command_id in self.ended else Effect.WON
+        return await self._call("claim", command.command_id, effect)
 
     async def recover(self, entry: Delivered, command: Command) -> Effect:
-        step = Effect.OVER if command.command_id in self.ended else Effect.OPEN
-        return await self._take("recover", command.command_id, step)
+        effect = Effect.OVER if command.command_id in self.ended else Effect.OPEN
+        return await self._call("recover", command.command_id, effect)
 
     async def delivered(self, entry: Delivered, command: Command) -> None:
-        await self._take("delivered", command.command_id, Effect.RECORDED)
+        await self._call("delivered", command.command_id, Effect.RECORDED)
 
     async def finish(
         self, entry: Delivered, command: Command, update: StatusUpdate, written: bool = False
     ) -> Effect:
-        step = await self._take("finish", command.command_id, Effect.FINISHED)
-        if step is Effect.FINISHED:
+        effect = await self._call("finish", command.command_id, Effect.FINISHED)
+        if effect is Effect.FINISHED:
             self._end(command.command_id, update)
-        return step
+        return effect
 
     async def refuse(
         self, entry: Delivered, command_id: str, device_id: str, update: StatusUpdate
     ) -> Effect:
-        step = await self._take("refuse", command_id, Effect.FINISHED)
+        effect = await self._call("refuse", command_id, Effect.FINISHED)
         self._end(command_id, update)
-        return step
+        return effect
 
     async def offer(
         self, entry: Delivered, command: Command, waits: bool, unwritten: bool = False
     ) -> Effect:
         name = "return" if unwritten else "offer"
-        return await self._take(name, command.command_id, Effect.WAITS)
+        return await self._call(name, command.command_id, Effect.WAITS)
 
     async def drop(self, entry: Delivered) -> None:
-        await self._take("drop", entry.id, Effect.RECORDED)
+        await self._call("drop", entry.id, Effect.RECORDED)
 
     async def entry(self, stream: str, entry_id: str) -> Delivered:
-        await self._take("entry", entry_id, Effect.RECORDED)
+        await self._call("entry", entry_id, Effect.RECORDED)
         return self.stream.get(entry_id, Delivered(stream, entry_id, None))
 
-    async def _take(self, name: str, about: str, success: Effect) -> Effect:
-        self.steps.append((name, about))
+    async def _call(self, name: str, about: str, success: Effect) -> Effect:
+        self.calls.append((name, about))
         if name in self.gates:
             await self.gates[name]
         if self.errors[name]:
             raise self.errors[name].pop(0)
-        results = self.results.get((name, about))
-        return results.pop(0) if results else success
+        effects = self.effects.get((name, about))
+        return effects.pop(0) if effects else success
 
     def _end(self, command_id: str, update: StatusUpdate) -> None:
         assert command_id not in self.ended
@@ -131,27 +131,28 @@ class FakeLedger:
         self.texts[command_id] = update.response
 
     def close(self, name: str) -> Deferred[None]:
-        """Let Redis answer these steps only when the returned Deferred fires."""
+        """Delay the replies to an operation until the returned Deferred fires."""
         gate: Deferred[None] = Deferred()
         self.gates[name] = gate
         return gate
 
-    def taken(self, name: str) -> list[str]:
-        """The commands with which a step was taken, in order."""
-        return [about for step, about in self.steps if step == name]
+    def called(self, name: str) -> list[str]:
+        """Return the command ID of each call of an operation."""
+        return [command_id for operation, command_id in self.calls if operation == name]
 
 
 @implementer(IRecordReader)
 @define(eq=False)
 class FakeReader:
-    """Delivers what a test appends, and first what a former process has left."""
+    """A fake of the reader, which delivers the entries that a test appends."""
 
-    left: list[Delivered] = field(factory=list)
+    unfinished_entries: list[Delivered] = field(factory=list)
+    """Entries that an earlier process has read and not acknowledged."""
     appended: list[Delivered] = field(factory=list)
     created: bool = False
-    """Whether the group is created when this reader joins."""
+    """True if the group is created when this reader joins."""
     errors: list[Exception] = field(factory=list)
-    """Of the next reads."""
+    """Errors of the next reads."""
     _reading: tuple[Allowance, Deferred[list[Delivered]]] | None = None
 
     def when_connected(self) -> Deferred[None]:
@@ -172,8 +173,8 @@ class FakeReader:
         return await entries
 
     async def unfinished(self, streams: Sequence[str]) -> AsyncIterator[list[Delivered]]:
-        if self.left:
-            yield self.left
+        if self.unfinished_entries:
+            yield self.unfinished_entries
 
     def overdue(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
         raise NotImplementedError
@@ -191,12 +192,12 @@ class FakeReader:
         raise NotImplementedError
 
     def deliver(self) -> None:
-        """Answer the read that waits, if there is anything to read."""
+        """Fire the pending read if entries were appended."""
         if self._reading is None or not self.appended:
             return
         allowance, reading = self._reading
         if reading.called:
-            return  # it was cancelled
+            return  # the read was cancelled
         count = allowance.step([STREAM])
         entries, self.appended = self.appended[:count], self.appended[count:]
         self._reading = None
@@ -232,7 +233,7 @@ class Delivering:
         return self
 
     def login(self, device_id: str = DEVICE, busy: bool = False) -> Device:
-        """A device logs in, or logs in again."""
+        """Connect a device, or reconnect it."""
         connection = Device(cast(IGateway, self), device_id, busy=busy)
         self.delivery.connected(connection, device_id)
         return connection
@@ -251,7 +252,7 @@ class Delivering:
         return entry
 
     def deleted(self, entry_id: str) -> Delivered:
-        """An entry that was deleted after it was delivered."""
+        """Return an entry that was deleted after it was delivered."""
         return Delivered(STREAM, entry_id, None)
 
     def entry(
@@ -264,7 +265,10 @@ class Delivering:
         timeout: float | str = 10.0,
         **fields: Any,
     ) -> Delivered:
-        """An entry of the stream: a command with its ID as its text. None removes a field."""
+        """Return an entry of the stream: a command whose text is its ID.
+
+        :param fields: replace fields of the command; None removes one.
+        """
         expires_at = iso_milliseconds(self.ledger.now + int(expires_in * 1000))
         content: dict[str, Any] = {
             "command_id": command_id,
@@ -293,7 +297,7 @@ class Delivering:
         return self.ledger.ended
 
     def stop(self) -> list[None]:
-        """Stop the service; the list is filled when it has stopped."""
+        """Stop the service; return a list that contains an item when it has stopped."""
         stopped: list[None] = []
         self.delivery.stopService().addCallback(stopped.append)
         return stopped

@@ -1,4 +1,4 @@
-"""The commands of an instance: entries of its stream, refusals of Redis, and stops."""
+"""Tests of the delivery: malformed and repeated entries, errors of Redis, and stops."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def one() -> Delivering:
     return Delivering().begin()
 
 
-# Entries that are not commands, and second ones.
+# Malformed entries, and second entries of a command.
 
-BAD: Final[dict[str, dict[str, Any]]] = {
+MALFORMED: Final[dict[str, dict[str, Any]]] = {
     "no device": {"device_id": ""},
     "a bad device": {"device_id": "12345"},
     "no text": {"payload": ""},
@@ -37,10 +37,12 @@ BAD: Final[dict[str, dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("bad", BAD)
-def test_entry_that_is_not_a_command_is_refused_and_others_go_on(bad: str, one: Delivering) -> None:
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_entry_is_refused_and_later_commands_are_delivered(
+    case: str, one: Delivering
+) -> None:
     device = one.login()
-    one.send("c1", **BAD[bad])
+    one.send("c1", **MALFORMED[case])
     one.send("c2")
     assert one.ended == {"c1": "failed/malformed"}
     assert one.ledger.texts["c1"] != ""
@@ -49,14 +51,14 @@ def test_entry_that_is_not_a_command_is_refused_and_others_go_on(bad: str, one: 
 
 
 @pytest.mark.parametrize("command_id", [None, "", "x" * 65, "two words", b"\xff"])
-def test_entry_without_a_usable_id_gets_a_response_without_one(
+def test_entry_without_a_usable_id_gets_a_response_without_an_id(
     command_id: Any, one: Delivering
 ) -> None:
     one.send("", command_id=command_id)
     assert one.ended == {"": "failed/malformed"}
 
 
-def test_many_entries_that_are_not_commands_do_not_fill_the_log(one: Delivering) -> None:
+def test_log_lines_for_malformed_entries_are_limited(one: Delivering) -> None:
     with capturedLogs() as captured:
         for number in range(3 * MAX_LINES):
             one.send(f"c{number}", payload="")
@@ -66,16 +68,16 @@ def test_many_entries_that_are_not_commands_do_not_fill_the_log(one: Delivering)
 
 
 @pytest.mark.parametrize("created", [True, False], ids=["new group", "old group"])
-def test_second_entry_of_a_command_is_looked_at_when_the_first_is_finished(created: bool) -> None:
+def test_second_entry_of_a_command_is_processed_after_the_first(created: bool) -> None:
     one = Delivering(created=created).begin()
     device = one.login(busy=True)
     for _ in range(3):
         one.send("c1")
     assert one.delivery.held == 3
     device.free()
-    one.send("c1")  # while it is outstanding
+    one.send("c1")  # while the command is outstanding
     device.say("an answer")
-    one.send("c1")  # when it is over
+    one.send("c1")  # after it has ended
     one.send("c2")
     assert device.written == ["c1", "c2"]
     assert one.ended == {"c1": "responded"}
@@ -96,12 +98,12 @@ def test_second_entry_for_another_device_is_not_written(first: str, one: Deliver
     assert one.delivery.held == 0
 
 
-def test_another_entry_takes_the_place_of_one_that_is_lost(one: Delivering) -> None:
+def test_second_entry_replaces_a_first_entry_that_was_lost(one: Delivering) -> None:
     device = one.login(busy=True)
     for _ in range(4):
         one.send("c1")
     assert one.delivery.entries.held == 4
-    one.ledger.results["claim", "c1"] = [Effect.GONE]
+    one.ledger.effects["claim", "c1"] = [Effect.GONE]
     device.free()
     assert device.written == ["c1"]
     device.say("an answer")
@@ -111,19 +113,19 @@ def test_another_entry_takes_the_place_of_one_that_is_lost(one: Delivering) -> N
     assert one.delivery.entries.held == 1
 
 
-def test_entry_that_was_deleted_is_acknowledged() -> None:
+def test_deleted_entry_is_acknowledged() -> None:
     one = Delivering()
-    one.reader.left = [one.deleted("7-0")]
+    one.reader.unfinished_entries = [one.deleted("7-0")]
     one.begin()
-    assert one.ledger.steps == [("drop", "7-0")]
+    assert one.ledger.calls == [("drop", "7-0")]
     assert one.delivery.held == 0
 
 
-def test_entry_that_is_read_again_is_the_same_command(one: Delivering) -> None:
-    """As after a lost connection: what is pending is read again."""
+def test_entry_that_is_read_twice_is_delivered_once(one: Delivering) -> None:
+    """Read pending entries again, as after a lost connection to Redis."""
     device = one.login(busy=True)
     entries = [one.send("c1"), one.send("c1"), one.send("c2")]
-    one.reader.left = entries
+    one.reader.unfinished_entries = entries
     one.reader.errors.append(Unavailable("connection lost"))
     one.send("c3")
     assert one.reports[-1] is not None
@@ -134,11 +136,11 @@ def test_entry_that_is_read_again_is_the_same_command(one: Delivering) -> None:
     for _ in range(3):
         device.say("an answer")
     assert device.written == ["c1", "c2", "c3"]
-    assert one.ledger.taken("recover") == ["c1"]  # its second entry, at the end
+    assert one.ledger.called("recover") == ["c1"]  # the second entry
     assert one.delivery.held == 0
 
 
-# Steps that Redis does not take.
+# Operations that Redis refuses.
 
 
 def test_refusal_delays_only_the_commands_of_the_same_device(one: Delivering) -> None:
@@ -154,14 +156,14 @@ def test_refusal_delays_only_the_commands_of_the_same_device(one: Delivering) ->
     one.clock.advance(MAX_RETRY_DELAY)
     assert one.reports[-1] is not None
     one.clock.advance(MAX_RETRY_DELAY)
-    assert one.ledger.taken("offer") == ["d1", "d1", "d1", "d2"]
+    assert one.ledger.called("offer") == ["d1", "d1", "d1", "d2"]
     assert one.reports[-1] is None
     assert one.delivery.held == 0
 
 
-@pytest.mark.parametrize("step", ["claim", "delivered", "finish"])
-def test_step_is_repeated_until_redis_takes_it(step: str, one: Delivering) -> None:
-    one.ledger.errors[step] = [Unavailable("away")] * 3
+@pytest.mark.parametrize("operation", ["claim", "delivered", "finish"])
+def test_operation_is_repeated_until_redis_accepts_it(operation: str, one: Delivering) -> None:
+    one.ledger.errors[operation] = [Unavailable("away")] * 3
     device = one.login()
     one.send("c1", timeout=1000)
     for _ in range(3):
@@ -171,13 +173,13 @@ def test_step_is_repeated_until_redis_takes_it(step: str, one: Delivering) -> No
     one.clock.pump([MAX_RETRY_DELAY] * 3)
     assert one.ended == {"c1": "responded"}
     assert device.written == ["c1"]
-    assert one.ledger.taken(step) == ["c1"] * 4
-    assert one.reports[-1] is None  # the connection reports that itself
+    assert one.ledger.called(operation) == ["c1"] * 4
+    assert one.reports[-1] is None  # the connection to Redis has a condition of its own
 
 
-def test_queue_that_fails_is_reported_and_others_go_on(one: Delivering) -> None:
+def test_failed_queue_is_reported_and_other_queues_continue(one: Delivering) -> None:
     device, other = one.login(), one.login(OTHER)
-    one.ledger.errors["claim"] = [ZeroDivisionError("a mistake in the program")]
+    one.ledger.errors["claim"] = [ZeroDivisionError("a bug")]
     with capturedLogs() as captured:
         one.send("c1")
     assert sum("log_failure" in event for event in captured) == 1
@@ -197,10 +199,10 @@ def test_queue_that_fails_is_reported_and_others_go_on(one: Delivering) -> None:
     assert stopped == [None]
 
 
-# A stop.
+# Stopping.
 
 
-def test_stop_waits_for_the_answer_and_passes_the_others_on(one: Delivering) -> None:
+def test_stop_waits_for_an_answer_and_passes_on_queued_commands(one: Delivering) -> None:
     device = one.login()
     for command_id in ("c1", "c2", "c3"):
         one.send(command_id)
@@ -211,14 +213,13 @@ def test_stop_waits_for_the_answer_and_passes_the_others_on(one: Delivering) -> 
     assert stopped == [None]
     assert one.ended == {"c1": "responded"}
     assert device.written == ["c1"]
-    assert one.ledger.taken("offer") == ["c2", "c3"]
-    # Until its connection is closed the device still is registered here: nothing may be
-    # brought back on that account.
+    assert one.ledger.called("offer") == ["c2", "c3"]
+    # The device is still registered here: the commands that were passed on must not be fetched.
     assert one.fetched == []
     assert one.clock.getDelayedCalls() == []
 
 
-def test_stop_does_not_wait_for_ever_for_an_answer(one: Delivering) -> None:
+def test_stop_limits_the_wait_for_an_answer(one: Delivering) -> None:
     one.login()
     for command_id in ("c1", "c2"):
         one.send(command_id)
@@ -226,25 +227,25 @@ def test_stop_does_not_wait_for_ever_for_an_answer(one: Delivering) -> None:
     one.clock.advance(STOP_GRACE)
     assert stopped == [None]
     assert one.ended == {"c1": "failed/disconnected"}
-    assert one.ledger.taken("offer") == ["c2"]
+    assert one.ledger.called("offer") == ["c2"]
 
 
 @pytest.mark.parametrize("when", ["queued", "claimed", "held back"])
-def test_stop_passes_on_what_is_not_written(when: str, one: Delivering) -> None:
+def test_stop_passes_on_unwritten_commands(when: str, one: Delivering) -> None:
     device = one.login(busy=when == "queued")
     if when == "claimed":
-        device.moods = [False, True]
+        device.busy_next = [False, True]
     if when == "held back":
         one.send("c1", timeout=10)
         one.clock.advance(10)
     one.send("c2")
     assert one.stop() == [None]
-    assert one.ledger.steps[-1] == ("return" if when == "claimed" else "offer", "c2")
+    assert one.ledger.calls[-1] == ("return" if when == "claimed" else "offer", "c2")
     assert "c2" not in device.written
     assert one.fetched == []
 
 
-def test_nothing_is_written_after_a_stop_has_begun(one: Delivering) -> None:
+def test_command_claimed_during_a_stop_is_not_written(one: Delivering) -> None:
     gate = one.ledger.close("claim")
     device = one.login()
     one.send("c1")
@@ -252,10 +253,10 @@ def test_nothing_is_written_after_a_stop_has_begun(one: Delivering) -> None:
     gate.callback(None)
     assert stopped == [None]
     assert device.written == []
-    assert one.ledger.steps == [("claim", "c1"), ("return", "c1")]
+    assert one.ledger.calls == [("claim", "c1"), ("return", "c1")]
 
 
-def test_stop_comes_to_an_end_while_redis_does_not_answer(one: Delivering) -> None:
+def test_stop_ends_at_its_timeout_if_redis_does_not_reply(one: Delivering) -> None:
     one.login(busy=True)
     one.ledger.close("offer")
     one.send("c1")
@@ -267,10 +268,10 @@ def test_stop_comes_to_an_end_while_redis_does_not_answer(one: Delivering) -> No
     assert one.delivery.held == 1
 
 
-def test_stop_before_it_has_begun() -> None:
+def test_stop_before_begin_reads_nothing() -> None:
     one = Delivering()
     one.send("c1")
     assert one.stop() == [None]
     one.begin()
-    assert one.ledger.steps == []
+    assert one.ledger.calls == []
     assert len(one.reader.appended) == 1

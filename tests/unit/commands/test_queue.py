@@ -1,4 +1,4 @@
-"""The commands of a device: their order, their bounds, and those that expire or are passed on."""
+"""Tests of a device's command queue: order, expiry, passing on, and limits."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_commands_are_written_in_order_one_at_a_time(one: Delivering) -> None:
     assert one.ledger.texts["c3"] == "answer 4"
 
 
-def test_many_devices_are_served_side_by_side(one: Delivering) -> None:
+def test_many_devices_are_served_concurrently(one: Delivering) -> None:
     devices = [f"35630704244{number:04}" for number in range(60)]
     connections = {device_id: one.login(device_id) for device_id in devices}
     ids = {device_id: [f"{device_id}-{number}" for number in range(5)] for device_id in devices}
@@ -53,20 +53,20 @@ def test_commands_are_passed_on_in_order_when_the_connection_ends(one: Deliverin
     for number in range(3):
         one.send(f"c{number}")
     device.close()
-    assert one.ledger.steps == [("offer", "c0"), ("offer", "c1"), ("offer", "c2")]
+    assert one.ledger.calls == [("offer", "c0"), ("offer", "c1"), ("offer", "c2")]
     assert one.delivery.held == 0
     assert one.fetched == []
     assert one.delivery._queues == {}
 
 
-def test_commands_for_a_device_that_is_not_here_are_passed_on(one: Delivering) -> None:
+def test_commands_for_an_unconnected_device_are_passed_on(one: Delivering) -> None:
     one.send("c1")
     one.send("c2")
-    assert one.ledger.taken("offer") == ["c1", "c2"]
+    assert one.ledger.called("offer") == ["c1", "c2"]
     assert one.delivery._queues == {}
 
 
-def test_command_that_begins_to_wait_after_its_device_came_back_is_fetched(
+def test_command_that_starts_waiting_after_its_device_reconnected_is_fetched(
     one: Delivering,
 ) -> None:
     gate = one.ledger.close("offer")
@@ -74,21 +74,21 @@ def test_command_that_begins_to_wait_after_its_device_came_back_is_fetched(
     device = one.login()
     one.send("c2")
     gate.callback(None)
-    assert one.ledger.taken("offer") == ["c1"]
+    assert one.ledger.called("offer") == ["c1"]
     assert one.fetched == [DEVICE]
     assert device.written == ["c2"]
 
 
 def test_moved_command_is_not_fetched(one: Delivering) -> None:
     gate = one.ledger.close("offer")
-    one.ledger.results["offer", "c1"] = [Effect.MOVED]
+    one.ledger.effects["offer", "c1"] = [Effect.MOVED]
     one.send("c1")
     one.login()
     gate.callback(None)
     assert one.fetched == []
 
 
-def test_new_connection_gets_what_the_old_one_did_not(one: Delivering) -> None:
+def test_queued_command_is_written_on_a_newer_connection(one: Delivering) -> None:
     device = one.login(busy=True)
     one.send("c1")
     newer = one.login()
@@ -97,16 +97,16 @@ def test_new_connection_gets_what_the_old_one_did_not(one: Delivering) -> None:
     newer.say("an answer")
     assert one.ended == {"c1": "responded"}
     assert device.written == []
-    assert one.ledger.taken("offer") == []
+    assert one.ledger.called("offer") == []
 
 
-def test_command_that_comes_too_late_is_not_written(one: Delivering) -> None:
+def test_command_that_has_expired_is_not_written(one: Delivering) -> None:
     device = one.login()
     one.send("c1", expires_in=-1)
     one.send("c2", OTHER, expires_in=-1)
     assert one.ended == {"c1": "expired", "c2": "expired"}
     assert device.written == []
-    assert one.ledger.taken("offer") == []  # nor does it wait
+    assert one.ledger.called("offer") == []
 
 
 def test_command_expires_while_its_device_is_busy(one: Delivering) -> None:
@@ -121,7 +121,7 @@ def test_command_expires_while_its_device_is_busy(one: Delivering) -> None:
     assert device.written == ["c2"]
 
 
-def test_commands_expire_behind_one_whose_answer_is_awaited(one: Delivering) -> None:
+def test_queued_commands_expire_while_an_answer_is_awaited(one: Delivering) -> None:
     device = one.login()
     one.send("c1", timeout=3000)
     one.send("long")
@@ -142,7 +142,7 @@ def test_commands_expire_behind_one_whose_answer_is_awaited(one: Delivering) -> 
     assert one.clock.getDelayedCalls() == []
 
 
-def test_command_that_expires_while_others_are_passed_on_is_not_passed_on(
+def test_command_that_expires_during_passing_on_is_not_passed_on(
     one: Delivering,
 ) -> None:
     device = one.login(busy=True)
@@ -154,18 +154,18 @@ def test_command_that_expires_while_others_are_passed_on_is_not_passed_on(
     one.clock.advance(31)
     assert one.ended == {"c2": "expired"}
     gate.callback(None)
-    assert one.ledger.taken("offer") == ["c1"]
+    assert one.ledger.called("offer") == ["c1"]
     assert one.delivery.held == 0
 
 
-def test_command_of_a_former_process_expires_only_if_that_has_not_begun_with_it() -> None:
+def test_command_of_an_earlier_process_expires_only_if_it_was_not_claimed() -> None:
     one = Delivering()
-    one.reader.left = [
+    one.reader.unfinished_entries = [
         one.entry("c1", timeout=100),
-        one.entry("begun", expires_in=30),
+        one.entry("claimed", expires_in=30),
         one.entry("open", expires_in=30),
     ]
-    one.ledger.results["recover", "begun"] = [Effect.OVER]
+    one.ledger.effects["recover", "claimed"] = [Effect.OVER]
     device = one.login()
     one.begin()
     assert device.written == ["c1"]
@@ -174,29 +174,29 @@ def test_command_of_a_former_process_expires_only_if_that_has_not_begun_with_it(
     assert one.backlog() == (0, True)
 
 
-def test_command_of_a_former_process_is_recovered_before_anything_else() -> None:
+def test_command_of_an_earlier_process_is_recovered_first() -> None:
     one = Delivering()
-    one.reader.left = [one.entry("over"), one.entry("c1")]
-    one.ledger.results["recover", "over"] = [Effect.OVER]
+    one.reader.unfinished_entries = [one.entry("over"), one.entry("c1")]
+    one.ledger.effects["recover", "over"] = [Effect.OVER]
     device = one.login()
     one.begin()
     assert device.written == ["c1"]
-    steps = ["recover", "recover", "claim", "delivered"]
-    assert one.ledger.steps == list(zip(steps, ["over", "c1", "c1", "c1"], strict=True))
+    operations = ["recover", "recover", "claim", "delivered"]
+    assert one.ledger.calls == list(zip(operations, ["over", "c1", "c1", "c1"], strict=True))
 
 
-# More than fit.
+# Limits.
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Few are held at once, and fewer for one device."""
+def small_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hold at most four entries, and two for one device."""
     monkeypatch.setattr("tracker.commands.entries.MAX_HELD", 4)
     monkeypatch.setattr("tracker.commands.queue.MAX_PER_DEVICE", 2)
 
 
-def test_many_commands_for_one_device_leave_room_for_those_of_others(
-    few: None, one: Delivering
+def test_many_commands_for_one_device_do_not_block_other_devices(
+    small_limits: None, one: Delivering
 ) -> None:
     device, other = one.login(busy=True), one.login(OTHER)
     ids = [f"c{number}" for number in range(10)]
@@ -220,8 +220,8 @@ def test_many_commands_for_one_device_leave_room_for_those_of_others(
     assert one.delivery.held == 0
 
 
-def test_command_that_comes_while_others_are_read_again_stays_behind_them(
-    few: None, one: Delivering
+def test_command_received_during_loading_keeps_its_order(
+    small_limits: None, one: Delivering
 ) -> None:
     device = one.login()
     ids = [f"c{number}" for number in range(5)]
@@ -238,8 +238,8 @@ def test_command_that_comes_while_others_are_read_again_stays_behind_them(
     assert device.written == [*ids, "late"]
 
 
-def test_entries_behind_are_passed_on_in_order_except_those_that_were_deleted(
-    few: None, one: Delivering
+def test_unloaded_entries_are_passed_on_in_order_without_deleted_ones(
+    small_limits: None, one: Delivering
 ) -> None:
     device = one.login(busy=True)
     entries = [one.send(f"c{number}") for number in range(9)]
@@ -247,22 +247,22 @@ def test_entries_behind_are_passed_on_in_order_except_those_that_were_deleted(
     one.send("short", expires_in=30)
     one.clock.advance(60)
     device.close()
-    assert one.ledger.taken("offer") == [f"c{number}" for number in range(9) if number != 5]
-    assert one.ledger.taken("drop") == [entries[5].id]
+    assert one.ledger.called("offer") == [f"c{number}" for number in range(9) if number != 5]
+    assert one.ledger.called("drop") == [entries[5].id]
     assert one.ended == {"short": "expired"}
     assert one.delivery.held == 0
 
 
-def test_stop_leaves_what_is_behind_in_redis(few: None, one: Delivering) -> None:
+def test_stop_leaves_unloaded_entries_in_redis(small_limits: None, one: Delivering) -> None:
     one.login(busy=True)
     for number in range(9):
         one.send(f"c{number}")
     assert one.stop() == [None]
-    assert one.ledger.taken("offer") == ["c0", "c1"]
+    assert one.ledger.called("offer") == ["c0", "c1"]
     assert one.delivery.held == 7
 
 
-def test_no_more_are_held_than_there_is_room_for(
+def test_number_of_held_entries_is_limited(
     one: Delivering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracker.commands.entries.MAX_HELD", 3)
@@ -277,15 +277,15 @@ def test_no_more_are_held_than_there_is_room_for(
     assert one.ended == dict.fromkeys(ids, "responded")
 
 
-def test_no_more_are_behind_than_there_is_room_for(
-    few: None, one: Delivering, monkeypatch: pytest.MonkeyPatch
+def test_number_of_unloaded_entries_is_limited(
+    small_limits: None, one: Delivering, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracker.commands.entries.MAX_UNLOADED", 3)
     device = one.login()
     ids = [f"c{number}" for number in range(10)]
     for command_id in ids:
         one.send(command_id)
-    # One is written, two are queued, three are behind; the others stay in Redis.
+    # One is written, two are queued and three are unloaded; the others stay in Redis.
     assert one.delivery.held == 6
     assert one.backlog() == (5, True)
     for _ in ids:
@@ -294,13 +294,15 @@ def test_no_more_are_behind_than_there_is_room_for(
     assert one.delivery.held == 0
 
 
-def test_stop_while_there_is_no_room(one: Delivering, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stop_while_the_limit_is_reached_leaves_unread_entries(
+    one: Delivering, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("tracker.commands.entries.MAX_HELD", 2)
     one.login(busy=True)
     for number in range(4):
         one.send(f"c{number}")
     assert one.delivery.entries.room == 0
     assert one.stop() == [None]
-    assert one.ledger.taken("offer") == ["c0", "c1"]
-    # The others were never read: the next process reads them, or a janitor.
+    assert one.ledger.called("offer") == ["c0", "c1"]
+    # The others were never read; the next process or a janitor reads them.
     assert len(one.reader.appended) == 2

@@ -1,4 +1,4 @@
-"""When an instance registers its devices."""
+"""Tests of the registration of devices during outages of Redis."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def registration(clock: Clock, redis: FakeRedis) -> DeviceRegistration:
 
 
 def sent(redis: FakeRedis) -> list[str]:
-    """Devices in the calls that were sent since the last time."""
+    """Return and clear the devices in the calls that were sent."""
     asked, redis.asked = redis.asked, []
     return [device for name, *more in asked if name == "EVALSHA" for device in more[4::3]]
 

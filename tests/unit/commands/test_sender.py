@@ -1,4 +1,4 @@
-"""The life of a command on one connection."""
+"""Tests of the sender: the states of a command on one connection."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def one() -> Delivering:
 
 
 def claimed(one: Delivering, expires_in: float = 86_400.0) -> Device:
-    """A device that is busy again when a command for it has been claimed."""
+    """Return a device that becomes busy while a command for it is claimed."""
     device = one.login()
-    device.moods = [False, True]
+    device.busy_next = [False, True]
     one.send("c1", expires_in=expires_in)
-    assert one.ledger.taken("claim") == ["c1"]
+    assert one.ledger.called("claim") == ["c1"]
     assert device.waiting is not None
     return device
 
 
 def timed_out(one: Delivering) -> Device:
-    """A device that has not answered its first command."""
+    """Return a device that has not answered its first command in time."""
     device = one.login()
     one.send("c1", timeout=10)
     assert device.written == ["c1"]
@@ -54,13 +54,13 @@ def test_command_is_written_and_answered(refused: bool, status: str, one: Delive
     device.say("INI:2026/1/1", codec="14", refused=refused)
     assert one.ended == {"c1": status}
     assert one.ledger.texts == {"c1": "INI:2026/1/1"}
-    assert one.ledger.steps == [("claim", "c1"), ("delivered", "c1"), ("finish", "c1")]
+    assert one.ledger.calls == [("claim", "c1"), ("delivered", "c1"), ("finish", "c1")]
     assert one.backlog() == (0, False)
     assert one.delivery.held == 0
     assert one.delivery.answers.sum == pytest.approx(3)
 
 
-def test_silent_device_has_its_timeout(one: Delivering) -> None:
+def test_command_fails_at_its_timeout(one: Delivering) -> None:
     device = one.login()
     one.send("c1", timeout=10)
     one.clock.advance(9.9)
@@ -70,8 +70,10 @@ def test_silent_device_has_its_timeout(one: Delivering) -> None:
     assert device.written == ["c1"]
 
 
-@pytest.mark.parametrize("how", ["closes", "comes again"])
-def test_connection_that_ends_before_the_answer(how: str, one: Delivering) -> None:
+@pytest.mark.parametrize("how", ["closes", "reconnects"])
+def test_command_fails_when_the_connection_ends_before_the_answer(
+    how: str, one: Delivering
+) -> None:
     device = one.login()
     one.send("c1")
     if how == "closes":
@@ -79,10 +81,10 @@ def test_connection_that_ends_before_the_answer(how: str, one: Delivering) -> No
     else:
         newer = one.login()
         device.say("too late, on the old connection")
-        newer.say("nobody has asked")
+        newer.say("unsolicited")
         device.close()
     assert one.ended == {"c1": "failed/disconnected"}
-    if how == "comes again":
+    if how == "reconnects":
         assert newer.written == []
         one.send("c2")
         assert newer.written == ["c2"]
@@ -91,7 +93,7 @@ def test_connection_that_ends_before_the_answer(how: str, one: Delivering) -> No
     assert device.written == ["c1"]
 
 
-def test_response_waits_until_redis_knows_that_the_command_was_written(one: Delivering) -> None:
+def test_final_response_follows_the_delivered_response(one: Delivering) -> None:
     gate = one.ledger.close("delivered")
     device = one.login()
     one.send("c1")
@@ -102,7 +104,7 @@ def test_response_waits_until_redis_knows_that_the_command_was_written(one: Deli
     assert one.ended == {"c1": "responded"}
 
 
-def test_nothing_is_written_before_the_claim_is_won(one: Delivering) -> None:
+def test_command_is_written_only_after_the_claim(one: Delivering) -> None:
     gate = one.ledger.close("claim")
     device = one.login()
     one.send("c1")
@@ -111,7 +113,7 @@ def test_nothing_is_written_before_the_claim_is_won(one: Delivering) -> None:
     assert device.written == ["c1"]
 
 
-def test_command_that_expires_while_it_is_claimed_is_not_written(one: Delivering) -> None:
+def test_command_that_expires_during_the_claim_is_not_written(one: Delivering) -> None:
     gate = one.ledger.close("claim")
     device = one.login()
     one.send("c1", expires_in=60)
@@ -121,9 +123,9 @@ def test_command_that_expires_while_it_is_claimed_is_not_written(one: Delivering
     assert one.ended == {"c1": "expired"}
 
 
-@pytest.mark.parametrize("step", [Effect.OVER, Effect.GONE])
-def test_command_that_is_not_won_is_dropped(step: Effect, one: Delivering) -> None:
-    one.ledger.results["claim", "c1"] = [step]
+@pytest.mark.parametrize("effect", [Effect.OVER, Effect.GONE])
+def test_command_whose_claim_fails_is_dropped(effect: Effect, one: Delivering) -> None:
+    one.ledger.effects["claim", "c1"] = [effect]
     device = one.login()
     one.send("c1")
     one.send("c2")
@@ -132,17 +134,17 @@ def test_command_that_is_not_won_is_dropped(step: Effect, one: Delivering) -> No
     assert one.delivery.held == 1
 
 
-def test_claimed_command_waits_for_its_turn_again(one: Delivering) -> None:
+def test_claimed_command_waits_until_the_connection_is_free(one: Delivering) -> None:
     device = claimed(one)
     one.clock.advance(30)
     assert device.written == []
     device.free()
-    assert device.written == ["c1"]  # in the same turn
+    assert device.written == ["c1"]  # in the same reactor turn
     device.say("an answer")
     assert one.ended == {"c1": "responded"}
 
 
-def test_claimed_command_may_expire(one: Delivering) -> None:
+def test_claimed_command_expires_while_the_connection_is_busy(one: Delivering) -> None:
     device = claimed(one, expires_in=60)
     one.clock.advance(61)
     assert one.ended == {"c1": "expired"}
@@ -151,32 +153,32 @@ def test_claimed_command_may_expire(one: Delivering) -> None:
     assert device.written == ["c2"]
 
 
-@pytest.mark.parametrize("how", ["closes", "comes again"])
-def test_claim_is_given_back_when_the_connection_ends(how: str, one: Delivering) -> None:
+@pytest.mark.parametrize("how", ["closes", "reconnects"])
+def test_claim_is_returned_when_the_connection_ends(how: str, one: Delivering) -> None:
     device = claimed(one)
-    if how == "comes again":
+    if how == "reconnects":
         newer = one.login()
     device.close()
-    assert one.ledger.steps == [("claim", "c1"), ("return", "c1")]
+    assert one.ledger.calls == [("claim", "c1"), ("return", "c1")]
     assert device.written == []
     assert one.delivery.held == 0
-    # It waits for a device that is here: the device registry is to bring it back.
+    # The command waits for a device that is connected here: it has to be fetched.
     assert one.fetched == ([] if how == "closes" else [DEVICE])
-    if how == "comes again":
+    if how == "reconnects":
         assert newer.written == []
 
 
-def test_claim_that_is_won_after_the_connection_ended_is_given_back(one: Delivering) -> None:
+def test_claim_won_after_the_connection_ended_is_returned(one: Delivering) -> None:
     gate = one.ledger.close("claim")
     device = one.login()
     one.send("c1")
     device.close()
     gate.callback(None)
-    assert one.ledger.steps == [("claim", "c1"), ("return", "c1")]
+    assert one.ledger.calls == [("claim", "c1"), ("return", "c1")]
     assert device.written == []
 
 
-def test_command_that_cannot_be_expressed_is_malformed(one: Delivering) -> None:
+def test_command_that_the_protocol_cannot_express_is_malformed(one: Delivering) -> None:
     device = one.login()
     one.send("c1", codec="15")
     one.send("c2")
@@ -185,21 +187,21 @@ def test_command_that_cannot_be_expressed_is_malformed(one: Delivering) -> None:
     assert device.written == ["c2"]
 
 
-def test_session_is_asked_for_how_long_the_radio_listens() -> None:
+def test_radio_sleeps_applies_only_before_the_claim() -> None:
     one = Delivering(Timing(radio_sleeps=120)).begin()
     device = one.login(busy=True)
     one.send("c1")
-    assert device.asked == [120]
+    assert device.silence_limits == [120]
     device.free()
     assert device.written == ["c1"]
-    # It was heard a moment ago; it need not be heard again now that the claim is there.
-    assert device.asked == [120, 0]
+    # A frame has arrived just before the claim: the sender does not wait for another one.
+    assert device.silence_limits == [120, 0]
 
 
-# Answers that come late.
+# Late answers.
 
 
-def test_late_answer_is_not_taken_for_the_answer_to_the_next_command(one: Delivering) -> None:
+def test_late_answer_does_not_count_as_the_answer_to_the_next_command(one: Delivering) -> None:
     device = timed_out(one)
     one.send("c2")
     one.clock.advance(30)
@@ -212,7 +214,7 @@ def test_late_answer_is_not_taken_for_the_answer_to_the_next_command(one: Delive
     assert one.ledger.texts["c2"] == "the answer to c2"
 
 
-def test_late_answer_that_does_not_come_is_expected_no_longer() -> None:
+def test_next_command_is_written_when_the_late_answer_is_overdue() -> None:
     one = Delivering(Timing(late_answer=60)).begin()
     device = timed_out(one)
     one.send("c2")
@@ -224,24 +226,24 @@ def test_late_answer_that_does_not_come_is_expected_no_longer() -> None:
     assert one.ended["c2"] == "responded"
 
 
-def test_no_command_is_held_back_if_answers_are_never_late() -> None:
+def test_late_answer_0_holds_back_no_command() -> None:
     one = Delivering(Timing(late_answer=0)).begin()
     device = timed_out(one)
     one.send("c2")
     assert device.written == ["c1", "c2"]
 
 
-def test_late_answer_is_dropped_when_nothing_is_queued(one: Delivering) -> None:
+def test_late_answer_is_dropped_when_the_queue_is_empty(one: Delivering) -> None:
     device = timed_out(one)
     device.say("the answer to c1")
-    device.say("and one to nothing")
+    device.say("unsolicited")
     one.send("c2")
     assert device.written == ["c1", "c2"]
     device.say("the answer to c2")
     assert one.ledger.texts["c2"] == "the answer to c2"
 
 
-def test_command_of_another_codec_is_not_held_back(one: Delivering) -> None:
+def test_command_in_another_codec_is_not_held_back(one: Delivering) -> None:
     device = timed_out(one)
     one.send("c2", codec="14")
     one.send("c3")
@@ -250,14 +252,14 @@ def test_command_of_another_codec_is_not_held_back(one: Delivering) -> None:
     assert one.backlog()[1]
     device.say("the answer to c2", codec="14")
     assert device.written == ["c1", "c2", "c3"]
-    device.say("another one, of the wrong codec", codec="14")
+    device.say("unsolicited, in another codec", codec="14")
     device.say("the answer to c3")
     for command_id in ("c2", "c3"):
         assert one.ended[command_id] == "responded"
         assert one.ledger.texts[command_id] == f"the answer to {command_id}"
 
 
-def test_command_that_is_held_back_may_expire_or_be_passed_on(one: Delivering) -> None:
+def test_held_back_command_expires_or_is_passed_on(one: Delivering) -> None:
     device = timed_out(one)
     one.send("c2", expires_in=40)
     one.send("c3")
@@ -265,11 +267,11 @@ def test_command_that_is_held_back_may_expire_or_be_passed_on(one: Delivering) -
     assert one.ended["c2"] == "expired"
     assert one.backlog() == (1, False)
     device.close()
-    assert one.ledger.taken("offer") == ["c3"]
+    assert one.ledger.called("offer") == ["c3"]
     assert device.written == ["c1"]
 
 
-def test_connection_that_ends_while_a_command_is_recovered_holds_it_back_no_longer() -> None:
+def test_recovered_command_is_written_on_a_newer_connection() -> None:
     one = Delivering(created=True).begin()
     device = timed_out(one)
     recovered = one.ledger.close("recover")
@@ -282,7 +284,7 @@ def test_connection_that_ends_while_a_command_is_recovered_holds_it_back_no_long
 
 
 @pytest.mark.parametrize("held", ["before", "after"])
-def test_no_answer_is_late_on_a_new_connection(held: str, one: Delivering) -> None:
+def test_new_connection_does_not_wait_for_a_late_answer(held: str, one: Delivering) -> None:
     device = timed_out(one)
     if held == "before":
         one.send("c2")

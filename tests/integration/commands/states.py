@@ -1,4 +1,4 @@
-"""What Redis may hold of a command, and how a test arranges it."""
+"""States of a command's record in Redis, and the effect of each operation in each state."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from twisted.internet.task import Clock
 
 from tests.integration.commands.ledgers import (
     DEVICE,
+    append_entry,
     outbound,
-    put,
-    sent,
+    record_key,
 )
 from tests.servers import RedisServer
 from tests.system.commands import fields
@@ -25,26 +25,26 @@ STREAM: Final = outbound("one")
 
 ANSWERED: Final = StatusUpdate(Status.RESPONDED, response="INI:2026/1/1")
 
-DOUBT: Final = ("c1", "failed", "in_doubt")
+IN_DOUBT: Final = ("c1", "failed", "in_doubt")
 
 RESPONDED: Final = ("c1", "responded", "")
 
-Act = Callable[[CommandLedger, Delivered, Command], Awaitable[Any]]
+Operation = Callable[[CommandLedger, Delivered, Command], Awaitable[Any]]
 
 
 def record_of(redis: RedisServer, command_id: str = "c1") -> str | None:
-    value: bytes | None = redis.client.get(sent(command_id))
+    value: bytes | None = redis.client.get(record_key(command_id))
     return None if value is None else value.decode()
 
 
-def remembered(redis: RedisServer, clock: Clock, command: Command) -> bool:
-    """Whether its record_of is, until a day after nobody could write it any more."""
-    left = redis.client.pttl(sent(command.command_id))
+def outlives_command(redis: RedisServer, clock: Clock, command: Command) -> bool:
+    """Return True if the record expires at least a day after the command."""
+    left = redis.client.pttl(record_key(command.command_id))
     until_expiry = command.expires_at - clock.seconds() * 1000
     return bool(left > DAY_MS - 20_000 and left > until_expiry + DAY_MS - 20_000)
 
 
-# What may be in the key, by what it means for the entry at hand.
+# Content of the record, seen from the entry under test.
 STATES: Final = (
     *("open", "sent", "delivered", "done", "other", "vanished"),
     *("foreign", "empty", "odd", "of another type"),
@@ -56,14 +56,14 @@ DOUBTFUL: Final = ("vanished", "foreign", "empty", "odd", "of another type")
 
 
 def arrange(redis: RedisServer, state: str, entry: Delivered) -> None:
-    key = sent("c1")
+    key = record_key("c1")
     match state:
         case "sent" | "delivered":
             redis.client.set(key, f"{state} {entry.stream} {entry.id}", px=DAY_MS)
         case "done":
             redis.client.set(key, "done responded 1-1", px=DAY_MS)
         case "other":
-            second = put(redis, outbound("two"), fields("c1", DEVICE))
+            second = append_entry(redis, outbound("two"), fields("c1", DEVICE))
             redis.client.set(key, f"sent {second.stream} {second.id}", px=DAY_MS)
         case "vanished":
             redis.client.set(key, f"sent {outbound('two')} 1-1", px=DAY_MS)
@@ -106,13 +106,13 @@ async def offer_unwritten(ledger: CommandLedger, entry: Delivered, command: Comm
     return await ledger.offer(entry, command, waits=True, unwritten=True)
 
 
-ACTS: Final = (
+OPERATIONS: Final = (
     *(claim, recover, finish_unwritten, finish_written),
     *(refuse, offer, offer_unwritten),
 )
 
-#: Where nobody has begun: the step, and the response.
-EXPECTED: Final[dict[Act, tuple[Effect, tuple[str, str, str] | None]]] = {
+#: Operation → effect and response if the command was not claimed before.
+EXPECTED: Final[dict[Operation, tuple[Effect, tuple[str, str, str] | None]]] = {
     recover: (Effect.OPEN, None),
     finish_unwritten: (Effect.FINISHED, ("c1", "expired", "")),
     finish_written: (Effect.FINISHED, RESPONDED),
@@ -123,19 +123,28 @@ EXPECTED: Final[dict[Act, tuple[Effect, tuple[str, str, str] | None]]] = {
 }
 
 
-def expected(act: Act, state: str, here: bool) -> tuple[Effect, tuple[str, str, str] | None]:
-    """What a step comes to, and which response it makes."""
+def expected(
+    operation: Operation, state: str, here: bool
+) -> tuple[Effect, tuple[str, str, str] | None]:
+    """Return the effect of an operation, and the response that it gives.
+
+    :param here: True if the entry exists.
+    """
     if state in OURS:
-        # Whoever has claimed it brings it to its end, whatever has become of the entry.
-        if act is recover or act is offer or (act is claim and state == "delivered"):
-            return Effect.OVER, DOUBT
-        if act is offer_unwritten and not here:
+        # The claiming instance can end the command even if its entry was deleted.
+        if (
+            operation is recover
+            or operation is offer
+            or (operation is claim and state == "delivered")
+        ):
+            return Effect.OVER, IN_DOUBT
+        if operation is offer_unwritten and not here:
             return Effect.GONE, None
-        return EXPECTED[act]
+        return EXPECTED[operation]
     if not here:
-        if act is finish_written and state == "open":
-            return EXPECTED[act]
+        if operation is finish_written and state == "open":
+            return EXPECTED[operation]
         return Effect.GONE, None
     if state == "open":
-        return EXPECTED[act]
-    return Effect.OVER, DOUBT if state in DOUBTFUL else None
+        return EXPECTED[operation]
+    return Effect.OVER, IN_DOUBT if state in DOUBTFUL else None
