@@ -2,7 +2,7 @@
 
 Device connections end in :mod:`tracker.vendors`, records become durable in
 :mod:`tracker.ingestion`, and reach the database in :mod:`tracker.processing`.
-``docs/architecture.rst`` tells the whole way of a record.
+``docs/architecture.rst`` describes the whole way of a record.
 """
 
 __version__ = "0.1.0"

@@ -1,7 +1,7 @@
-"""A command to a device, and the responses to it, as both stand in Redis.
+"""A command to a device, and the responses to it, as stored in Redis.
 
-The fields of ``commands:outbound:*`` and ``commands:responses`` are a contract with
-programs in other languages; they change only by addition.
+The fields of ``commands:outbound:*`` and ``commands:responses`` are a contract with programs in
+other languages; they change only by addition.
 """
 
 from __future__ import annotations
@@ -18,42 +18,43 @@ from attrs import frozen
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.untrusted import shown
 
-#: Seconds to wait for an answer, unless the command has a timeout of its own.
+#: Seconds to wait for an answer, unless the command has its own timeout.
 DEFAULT_TIMEOUT: Final = 30.0
 #: Maximal timeout of a command, in seconds.
 MAX_TIMEOUT: Final = 86_400.0
-#: Bytes of a command's text (UTF-8).
+#: Maximal length of a command's text in UTF-8, in bytes.
 MAX_TEXT_BYTES: Final = 4096
-#: Bytes of a device's answer that its response holds.
+#: Maximal length of a device's answer in a response, in bytes.
 MAX_RESPONSE_BYTES: Final = 8192
-#: Fields of an entry, known or not: a script can pass on no more than some thousands.
+#: Maximal number of fields of an entry, known or not. A Redis script can pass on only a few
+#: thousand arguments.
 MAX_FIELDS: Final = 100
 
 _COMMAND_ID: Final = re.compile(r"[!-~]{1,64}")
 _DEVICE_ID: Final = re.compile(r"[0-9]{15}")
 _CODEC: Final = re.compile(r"[0-9A-Za-z_.-]{0,16}")
-#: Characters of a time in ISO 8601; Python would ignore what follows a NUL.
+#: Characters of a time in ISO 8601. Python would ignore the characters after a NUL.
 _TIME: Final = re.compile(r"[0-9TtWZ:.,+ -]+")
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class BadCommand(ValueError):
-    """An entry that is not a command; the text gives the reason in one line."""
+    """An entry is not a command; the message gives the reason in one line."""
 
 
 class Status(StrEnum):
     """The status of a response. ``delivered`` is not final; each command gets one final status."""
 
     DELIVERED = "delivered"
-    """Its bytes were written to the device's connection."""
+    """The command was written to the device's connection."""
     RESPONDED = "responded"
     """The device has answered."""
     REJECTED = "rejected"
-    """The device has answered that the command is not for it."""
+    """The device has answered that the command is for another device."""
     FAILED = "failed"
-    """See its :class:`Reason`."""
+    """The command has failed; the response gives the :class:`Reason`."""
     EXPIRED = "expired"
-    """It was not written in time, and never will be."""
+    """The command was not written before its expiry, and never will be."""
 
 
 class Reason(StrEnum):
@@ -64,11 +65,11 @@ class Reason(StrEnum):
     DISCONNECTED = "disconnected"
     """The connection was lost after the command was written, and before an answer."""
     TIMEOUT = "timeout"
-    """No answer came in time."""
+    """The device did not answer in time."""
     IN_DOUBT = "in_doubt"
-    """The process died while it wrote the command, or waited for the answer."""
+    """The process died while it wrote the command or waited for the answer."""
     MALFORMED = "malformed"
-    """The entry is not a command, or cannot be written in the codec that it asks for."""
+    """The entry is not a command, or its codec cannot carry the text."""
 
 
 @frozen
@@ -82,7 +83,7 @@ class Command:
     text: str
     """The text for the device: 1 to :data:`MAX_TEXT_BYTES` bytes of UTF-8."""
     expires_at: int
-    """Milliseconds since 1970 (UTC) from which on it is not written."""
+    """Time of its expiry, in milliseconds since 1970 (UTC); it is not written then or later."""
     codec: str = ""
     """The vendor's name of the codec; empty: the vendor's usual one."""
     timeout: float = DEFAULT_TIMEOUT
@@ -92,7 +93,7 @@ class Command:
     def from_entry(cls, content: Sequence[bytes]) -> Command:
         """Return the command in a stream entry; unknown fields are ignored.
 
-        :param content: names and values in turn; the last one where a name occurs twice.
+        :param content: alternating names and values. If a name occurs twice, the last value counts.
         :raises BadCommand: if a field is missing or invalid.
         """
         if len(content) > 2 * MAX_FIELDS:
@@ -126,10 +127,14 @@ class Command:
         codec: str = "",
         timeout: str = "",
     ) -> Command:
-        """Return a command from texts that are not trusted.
+        """Return a command from untrusted texts.
 
-        :param expires_at: ISO 8601, with an offset or Z.
-        :param timeout: seconds; empty: the default.
+        :param command_id: 1 to 64 printable ASCII characters, without spaces.
+        :param device_id: an IMEI of 15 digits.
+        :param text: 1 to :data:`MAX_TEXT_BYTES` bytes in UTF-8.
+        :param expires_at: time in ISO 8601, with an offset or Z.
+        :param codec: the vendor's name of the codec; empty: the vendor's usual one.
+        :param timeout: seconds, up to :data:`MAX_TIMEOUT`; empty: :data:`DEFAULT_TIMEOUT`.
         :raises BadCommand: if one of them is invalid.
         """
         if not _COMMAND_ID.fullmatch(command_id):
@@ -138,16 +143,16 @@ class Command:
             raise BadCommand("device_id: must be an IMEI of 15 digits")
         try:
             length = len(text.encode())
-        except UnicodeEncodeError:  # bytes of a command line that are no text
+        except UnicodeEncodeError:  # from a command line with bytes that are not UTF-8
             raise BadCommand("payload is not UTF-8") from None
         if not 0 < length <= MAX_TEXT_BYTES:
             raise BadCommand(f"payload: must be 1 to {MAX_TEXT_BYTES} bytes long")
         if not _CODEC.fullmatch(codec):
-            raise BadCommand("codec: must be the short name of one")
+            raise BadCommand("codec: must be at most 16 letters, digits, '.', '_' and '-'")
         return cls(command_id, device_id, text, _milliseconds(expires_at), codec, _timeout(timeout))
 
     def to_fields(self) -> tuple[str, ...]:
-        """Return names and values in turn, as in a stream entry."""
+        """Return alternating names and values, as in a stream entry."""
         return (
             *("command_id", self.command_id, "device_id", self.device_id, "payload", self.text),
             *("codec", self.codec, "expires_at", iso_milliseconds(self.expires_at)),
@@ -166,12 +171,12 @@ class CommandFrame:
 
 @frozen
 class Answer:
-    """A text of a device that may be the answer to a command."""
+    """A text from a device that may be the answer to a command."""
 
     codec: str
     text: str
     refused: bool = False
-    """True if the device answers that the command is not for it."""
+    """True if the device answers that the command is for another device."""
 
 
 @frozen
@@ -180,13 +185,16 @@ class StatusUpdate:
 
     status: Status
     reason: str = ""
-    """A :class:`Reason`, with ``failed``."""
+    """A :class:`Reason` if the status is ``failed``; else empty."""
     response: str = ""
-    """The device's answer; or an explanation of the reason."""
+    """The device's answer, or an explanation of the reason."""
 
     @classmethod
     def failed(cls, reason: Reason, response: str = "") -> StatusUpdate:
-        """Return a failure."""
+        """Return the status ``failed`` with its reason.
+
+        :param response: an explanation of the reason; may be empty.
+        """
         return cls(Status.FAILED, reason.value, response)
 
 
@@ -201,14 +209,14 @@ class Response:
     command_id: str
     device_id: str
     instance_id: str
-    """ID of the instance that gave the response, or the janitor's name."""
+    """ID of the instance that wrote the response, or the janitor's name."""
     update: StatusUpdate
     at: str
-    """ISO 8601 UTC."""
+    """Time of the response, ISO 8601 UTC."""
 
     @property
     def final(self) -> bool:
-        """True if no other response follows."""
+        """True if the status is final, so that no other response follows."""
         return self.update.status is not Status.DELIVERED
 
     @classmethod
@@ -224,7 +232,7 @@ class Response:
         try:
             status = Status(texts.get("status", ""))
         except ValueError:
-            raise ValueError(f"status: {shown(texts.get('status', ''))} is not one") from None
+            raise ValueError(f"unknown status: {shown(texts.get('status', ''))}") from None
         update = StatusUpdate(status, texts.get("reason", ""), texts.get("response", ""))
         return cls(
             texts.get("command_id", ""),
@@ -236,12 +244,12 @@ class Response:
 
 
 def is_device_id(text: str) -> bool:
-    """Return True if this may be the ID of a device: an IMEI."""
+    """Return whether a text has the form of a device ID: an IMEI of 15 digits."""
     return _DEVICE_ID.fullmatch(text) is not None
 
 
 def claimed_identity(fields: Mapping[bytes, bytes]) -> tuple[str, str]:
-    """Return command ID and device ID of an entry that may be invalid; empty if not usable."""
+    """Return command ID and device ID of an entry that may be invalid; each is empty if invalid."""
     command_id = fields.get(b"command_id", b"").decode(errors="replace")
     device_id = fields.get(b"device_id", b"").decode(errors="replace")
     return (
@@ -257,7 +265,7 @@ def _milliseconds(text: str) -> int:
             raise ValueError(text)
     except ValueError:
         raise BadCommand(
-            "expires_at: must be like 2026-11-22T10:00:00Z, with Z or an offset"
+            "expires_at: must have the form 2026-11-22T10:00:00Z, with Z or an offset"
         ) from None
     milliseconds = (moment - _EPOCH) // timedelta(milliseconds=1)  # exact: no floats
     if not 0 <= milliseconds <= MAX_TIMESTAMP_MS:
@@ -273,5 +281,5 @@ def _timeout(text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= MAX_TIMEOUT:
-        raise BadCommand(f"timeout: must be seconds, up to {MAX_TIMEOUT:g}")
+        raise BadCommand(f"timeout: must be a number of seconds up to {MAX_TIMEOUT:g}")
     return seconds

@@ -1,4 +1,4 @@
-"""What a process was told: options and environment, read once and checked at start."""
+"""Options and environment variables of a process, read once and checked at start."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ DEFAULT_RETAIN_BYTES: Final = "1G"
 _NAME: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_LONGEST: Final = 36_500 * 86_400
+_MAX_SECONDS: Final = 36_500 * 86_400
 _SIZE: Final = re.compile(r"([0-9]{1,12})([kMG]?)")
 _SHIFT: Final = {"": 0, "k": 10, "M": 20, "G": 30}
-_SMALLEST: Final = 1 << 20
+_MIN_BYTES: Final = 1 << 20
 
 Environment = Mapping[str, str]
 T = TypeVar("T")
 
 
 class ConfigError(ValueError):
-    """Something a user has to change; the text is one line that says what."""
+    """An option or environment variable is invalid; the message is one line."""
 
 
 @frozen
@@ -50,20 +50,23 @@ class Listen:
     vendor: str
     endpoint: str
     given: str
-    """As the user wrote it."""
+    """The value that the user has given."""
 
 
-def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
-    """Read the values of ``--listen``.
+def parse_listen(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
+    """Parse the values of ``--listen``.
 
-    :param vendors: the names of the vendors that are installed.
+    :param vendors: names of the installed vendors.
+    :raises ConfigError: if a value is malformed, or its vendor is not installed.
     """
     known = sorted(vendors)
     result = []
     for text in given:
         vendor, equals, endpoint = text.partition("=")
         if not equals or ":" in vendor or not endpoint:
-            raise ConfigError(f"--listen {text}: must be VENDOR=ENDPOINT, as {DEFAULT_LISTEN}")
+            raise ConfigError(
+                f"--listen {text}: must be VENDOR=ENDPOINT, for example {DEFAULT_LISTEN}"
+            )
         if vendor not in known:
             names = ", ".join(known)
             raise ConfigError(f"--listen {text}: unknown vendor {vendor!r} (installed: {names})")
@@ -72,8 +75,13 @@ def listens(given: Iterable[str], vendors: Iterable[str]) -> tuple[Listen, ...]:
 
 
 def settings(cls: type[T], options: Mapping[str, Any]) -> T:
-    """The settings of a class, each from the option of its name."""
-    made = cls()
+    """Return an instance of a class of settings, each read from the option of the same name.
+
+    :param cls: an attrs class whose fields are made by :mod:`tracker.settings`.
+    :param options: option name → value.
+    :raises ConfigError: if a value is not a number, or out of bounds.
+    """
+    result = cls()
     for name, default, _ in options_of(cls):
         if default is options[name] is None:
             continue
@@ -83,14 +91,17 @@ def settings(cls: type[T], options: Mapping[str, Any]) -> T:
         except ValueError:
             raise ConfigError(f"--{name}: must be a number, not {options[name]!r}") from None
         try:
-            made = evolve(made, **{name.replace("-", "_"): value})  # type: ignore[misc]
+            result = evolve(result, **{name.replace("-", "_"): value})  # type: ignore[misc]
         except ValueError as error:
             raise ConfigError(f"--{name}: {error}") from None
-    return made
+    return result
 
 
 def choice(options: Mapping[str, Any], name: str, *allowed: str) -> str:
-    """The value of an option that has few."""
+    """Return the value of an option that allows only a few values.
+
+    :raises ConfigError: if the value is not one of ``allowed``.
+    """
     value: str = options[name]
     if value not in allowed:
         raise ConfigError(f"--{name}: must be {' or '.join(allowed)}, not {value!r}")
@@ -98,7 +109,10 @@ def choice(options: Mapping[str, Any], name: str, *allowed: str) -> str:
 
 
 def files_by_model(given: Iterable[str]) -> dict[str, Path]:
-    """Read the values of ``--names-map``, MODEL=FILE."""
+    """Parse the values of ``--names-map``, MODEL=FILE.
+
+    :raises ConfigError: if a value is malformed, or a model is given twice.
+    """
     files: dict[str, Path] = {}
     for text in given:
         model, equals, file = text.partition("=")
@@ -111,58 +125,88 @@ def files_by_model(given: Iterable[str]) -> dict[str, Path]:
 
 
 def duration(option: str, text: str) -> float | None:
-    """Seconds, from a number with ``s``, ``m``, ``h`` or ``d``; None for ``none``."""
+    """Parse a duration: a number with ``s``, ``m``, ``h`` or ``d``.
+
+    :param option: name of the option, for the error.
+    :return: seconds; None for ``none``.
+    :raises ConfigError: if the text is malformed, or out of bounds.
+    """
     if text == "none":
         return None
     found = _DURATION.fullmatch(text)
-    if found is None or not 1 <= (seconds := int(found[1]) * _SECONDS[found[2]]) <= _LONGEST:
+    if found is None or not 1 <= (seconds := int(found[1]) * _SECONDS[found[2]]) <= _MAX_SECONDS:
         raise ConfigError(f"{option}: must be like 90s, 30m, 24h or 7d, or none, not {text!r}")
     return float(seconds)
 
 
 def size(option: str, text: str) -> int | None:
-    """Bytes, from a number with ``k``, ``M`` or ``G`` (of 1,024 each); None for ``none``."""
+    """Parse a size: a number, optionally with ``k``, ``M`` or ``G`` (powers of 1,024).
+
+    :param option: name of the option, for the error.
+    :return: bytes; None for ``none``.
+    :raises ConfigError: if the text is malformed, or the size too small.
+    """
     if text == "none":
         return None
     found = _SIZE.fullmatch(text)
-    if found is None or (size := int(found[1]) << _SHIFT[found[2]]) < _SMALLEST:
+    if found is None or (size := int(found[1]) << _SHIFT[found[2]]) < _MIN_BYTES:
         raise ConfigError(f"{option}: must be like 512M or 2G, at least 1M, or none, not {text!r}")
     return size
 
 
 def sink_url(given: str | None, environ: Environment) -> str:
-    """Where positions are stored: ``--sink``, else ``TRACKER_SINK`` (or its file)."""
+    """Return the URL of the sink: ``--sink``, else ``TRACKER_SINK`` (or ``TRACKER_SINK_FILE``).
+
+    :raises ConfigError: if neither is given.
+    """
     url = maybe_sink_url(given, environ)
     if url is None:
-        raise ConfigError("--sink is required, as --sink sqlite:/var/lib/tracker/positions.db")
+        raise ConfigError(
+            "--sink is required, for example --sink sqlite:/var/lib/tracker/positions.db"
+        )
     return url
 
 
 def maybe_sink_url(given: str | None, environ: Environment) -> str | None:
-    """The same; None where it is not said."""
-    return given or private(environ, "TRACKER_SINK") or None
+    """Return the URL of the sink as :func:`sink_url` does, or None if it is not given."""
+    return given or maybe_secret(environ, "TRACKER_SINK") or None
 
 
-def name_of(option: str, given: str | None, environ: Environment, variable: str) -> str:
-    """A name that stays the same across restarts: given, else the host's name and ``-1``."""
+def stable_name(option: str, given: str | None, environ: Environment, variable: str) -> str:
+    """Return a name of this process that stays the same across restarts.
+
+    :param option: name of the option, for the error.
+    :param given: value of the option.
+    :param variable: environment variable that is used if the option is not given. The default is
+        the host's name followed by ``-1``.
+    :raises ConfigError: if the name contains other characters than it may.
+    """
     name = given or environ.get(variable) or f"{socket.gethostname()}-1"
     if not _NAME.fullmatch(name):
-        raise ConfigError(f"{option}: letters, digits, '.', '_' and '-' only, at most 64: {name!r}")
+        raise ConfigError(
+            f"{option}: must be 1 to 64 letters, digits, '.', '_' and '-', not {name!r}"
+        )
     return name
 
 
 def ingest_streams(environ: Environment, vendors: Iterable[str]) -> dict[str, str]:
-    """Vendor → the one stream that ingestion appends its positions to."""
+    """Return vendor → the one stream to which ingestion appends the vendor's positions.
+
+    :raises ConfigError: if ``REDIS_TELEMETRY_STREAM`` is invalid.
+    """
     pinned = environ.get("REDIS_TELEMETRY_STREAM", "").strip()
     if "," in pinned:
         raise ConfigError(
-            "REDIS_TELEMETRY_STREAM: several names are for the processor; ingestion writes one"
+            "REDIS_TELEMETRY_STREAM: must be one name here; only the role process accepts several"
         )
     return {vendor: _stream(pinned, vendor) for vendor in vendors}
 
 
 def process_streams(environ: Environment, vendors: Iterable[str]) -> dict[str, str]:
-    """Stream → vendor, for all streams that the processor reads."""
+    """Return stream → vendor, for all streams that the role process reads.
+
+    :raises ConfigError: if ``REDIS_TELEMETRY_STREAM`` is invalid.
+    """
     vendors = list(vendors)
     names = environ.get("REDIS_TELEMETRY_STREAM", "").split(",")
     pinned = [name.strip() for name in names if name.strip()]
@@ -177,16 +221,16 @@ def process_streams(environ: Environment, vendors: Iterable[str]) -> dict[str, s
 
 def _stream(pinned: str, vendor: str) -> str:
     if any(character.isspace() for character in pinned):
-        raise ConfigError(f"REDIS_TELEMETRY_STREAM: a name holds no spaces: {pinned!r}")
+        raise ConfigError(f"REDIS_TELEMETRY_STREAM: a name must not contain spaces: {pinned!r}")
     if "{vendor}" in pinned:
         return telemetry_stream(vendor, pinned)
     return pinned if pinned and vendor == PINNED_VENDOR else telemetry_stream(vendor)
 
 
 def control_address(given: str | None, environ: Environment, instance_id: str) -> str | None:
-    """Where the control port listens: ``--control``, else a socket in the runtime folder.
+    """Return the endpoint of the control port: ``--control``, else a socket in the runtime folder.
 
-    :return: None where there is no such folder, or ``none`` is given.
+    :return: None if ``none`` is given, or the runtime folder is not writable.
     """
     if given is not None:
         return None if given == "none" else given
@@ -197,20 +241,28 @@ def control_address(given: str | None, environ: Environment, instance_id: str) -
 
 
 def secret(option: str, given: str | None, environ: Environment, variable: str) -> str:
-    """A secret: from the file that is given, or from the environment; never from an option.
+    """Return a secret from a file or from the environment.
 
-    :param variable: holds the secret; with ``_FILE`` behind its name, the name of its file.
+    Options hold only the path of the file, since other users can read a process' arguments.
+
+    :param option: name of the option, for the error.
+    :param given: path of the file; None to use the environment.
+    :param variable: see :func:`maybe_secret`.
+    :raises ConfigError: if the file cannot be read, or there is no secret.
     """
-    found = private(environ, variable) if given is None else _content(option, given)
+    found = maybe_secret(environ, variable) if given is None else _content(option, given)
     if not found:
-        raise ConfigError(f"{option}: a secret is needed there, or in {variable}")
+        raise ConfigError(f"{option}: no secret given; name a file with it, or set {variable}")
     return found
 
 
-def private(environ: Environment, variable: str) -> str:
-    """What a variable says that others should not see, or the file that ``…_FILE`` names.
+def maybe_secret(environ: Environment, variable: str) -> str:
+    """Return a secret from the environment, or an empty string if none is set.
 
-    A file that holds nothing says nothing: so a credential of systemd need not be there.
+    :param variable: environment variable with the secret. The variable of this name with
+        ``_FILE`` appended, if set, names a file that takes precedence unless it is empty. Empty
+        files are allowed so that a systemd credential is optional.
+    :raises ConfigError: if the file cannot be read.
     """
     file = environ.get(f"{variable}_FILE")
     return (file and _content(f"{variable}_FILE", file)) or environ.get(variable, "")
@@ -225,5 +277,5 @@ def _content(name: str, file: str) -> str:
 
 
 def data_folder(given: str | None, environ: Environment) -> Path:
-    """Where the standalone role keeps its data."""
+    """Return the folder for the data of the role standalone."""
     return Path(given or environ.get("TRACKER_DATA") or DEFAULT_DATA).absolute()

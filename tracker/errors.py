@@ -1,15 +1,15 @@
-"""Errors of what Tracker stands on: the Redis client and every engine of the log raise them."""
+"""Errors that the Redis client and every engine of the log raise."""
 
 from __future__ import annotations
 
 
 class Unavailable(Exception):
-    """The server cannot be asked; the outcome of a request that was sent is unknown."""
+    """The server is not reachable; a request that was sent may or may not have been carried out."""
 
 
 class Unanswered(Unavailable):
-    """The server was asked, and has not answered in time."""
+    """The server has received the request, and has not replied in time."""
 
 
 class Refused(Exception):
-    """The server has answered with an error, and has done nothing of what it was asked."""
+    """The server has replied with an error, and has not carried out the request."""

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 def check_digit(digits: str) -> str:
-    """The digit that makes a valid IMEI of the fourteen before it."""
+    """Return the check digit that completes an IMEI.
+
+    :param digits: the first fourteen digits.
+    """
     total = 0
     for index, digit in enumerate(map(int, digits)):
         doubled = 2 * digit if index % 2 else digit
@@ -13,5 +16,5 @@ def check_digit(digits: str) -> str:
 
 
 def has_valid_check_digit(imei: str) -> bool:
-    """Whether the last of fifteen digits fits the others."""
+    """Return whether the last of fifteen digits is the check digit of the others."""
     return check_digit(imei[:-1]) == imei[-1]

@@ -1,7 +1,7 @@
 """Every name that Tracker uses in Redis, and nothing else.
 
-Services agree on these names or they silently talk past each other, so no other
-module spells one out.
+Services that disagree on a name fail without an error. Therefore no other module contains such a
+name.
 """
 
 from __future__ import annotations
@@ -11,62 +11,62 @@ from typing import Final
 #: Consumer group through which position streams are processed.
 PROCESSOR_GROUP: Final = "processor"
 
-#: Consumer group through which an ingest instance takes its commands.
+#: Consumer group through which an ingest instance reads its commands.
 INGEST_GROUP: Final = "ingest"
 
-#: Consumer group through which Directus is told what has become of commands.
+#: Consumer group through which the bridge reports the responses to commands to Directus.
 DIRECTUS_GROUP: Final = "directus"
 
-#: What the name of the user begins with that a role logs in as, where each has its own.
+#: Prefix of the Redis users of the roles, if each role has its own user.
 USER_PREFIX: Final = "tracker-"
 
-#: Hash of device → the ingest instance that it is connected to.
+#: Device registry, a hash: device ID → ID of the ingest instance that it is connected to.
 CONNECTIONS: Final = "connections:registry"
 
-#: Hash of device → its vendor, of the devices that are connected.
+#: Hash of the connected devices: device ID → name of the vendor.
 CONNECTED_VENDORS: Final = "connections:vendors"
 
-#: Stream of what became of each command.
+#: Stream of the responses to commands.
 RESPONSES: Final = "commands:responses"
 
-#: Set of the devices that commands wait for: they are connected to no instance.
+#: Set of the IDs of offline devices for which commands wait.
 WAITING: Final = "commands:waiting"
 
-#: Set of the devices that are served, where not all are.
+#: Set of the IDs of devices that are served, if an allow-list is used.
 ALLOWED_DEVICES: Final = "devices:allowed"
 
-#: Hash of device → model, for naming its attributes.
+#: Hash: device ID → model, for naming the device's attributes.
 DEVICE_MODELS: Final = "devices:models"
 
-#: Stream of a vendor's positions, unless ``REDIS_TELEMETRY_STREAM`` pins another.
+#: Stream of a vendor's positions, unless ``REDIS_TELEMETRY_STREAM`` pins another name.
 TELEMETRY_TEMPLATE: Final = "telemetry:{vendor}"
 
 
 def telemetry_stream(vendor: str, template: str = TELEMETRY_TEMPLATE) -> str:
-    """The stream that holds the positions of a vendor's devices."""
+    """Return the name of the stream with the positions of a vendor's devices."""
     return template.replace("{vendor}", vendor)
 
 
 def dead_letters(stream: str) -> str:
-    """The stream of entries of ``stream`` that could not be processed."""
+    """Return the name of the stream with the dead letters of ``stream``."""
     return f"{stream}:dead"
 
 
 def heartbeat(instance_id: str) -> str:
-    """The key that lives as long as the ingest instance does."""
+    """Return the key of an ingest instance's heartbeat."""
     return f"instance:heartbeat:{instance_id}"
 
 
 def outbound(instance_id: str) -> str:
-    """The stream of commands for the devices that are connected to an instance."""
+    """Return the name of the stream with the commands for the devices of an instance."""
     return f"commands:outbound:{instance_id}"
 
 
 def waiting_commands(device_id: str) -> str:
-    """The stream of commands that wait for a device until it is connected."""
+    """Return the name of the stream with the commands that wait for an offline device."""
     return f"{WAITING}:{device_id}"
 
 
 def command_record(command_id: str) -> str:
-    """The key that records that a command must not be written again, and how it ended."""
+    """Return the key that guards a command against a second write, and holds its final status."""
     return f"commands:sent:{command_id}"

@@ -1,7 +1,7 @@
-"""The four things that a decoder can say about the bytes it was given.
+"""The four outcomes of a decoder.
 
-``reason`` says in words what is wrong. ``field``, ``expected`` and ``found`` say the same
-in parts, for those who look at the bytes; they do not make two outcomes different.
+``reason`` describes an error in words. ``field``, ``expected`` and ``found`` describe the same
+error in parts, for tools that show the bytes; outcomes that differ only in them are equal.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 @frozen
 class Decoded(Generic[T_co]):
-    """A value, made of the first ``used`` bytes."""
+    """A value, decoded from the first ``used`` bytes."""
 
     value: T_co
     used: int
@@ -24,37 +24,37 @@ class Decoded(Generic[T_co]):
 
 @frozen
 class Incomplete:
-    """All is well so far; at least ``missing`` more bytes are needed."""
+    """The bytes are valid so far, and at least ``missing`` more bytes are needed."""
 
     missing: int
 
 
 @frozen
 class Rejected:
-    """The first ``used`` bytes are a delimited unit that makes no sense; the next one may."""
+    """The first ``used`` bytes are an invalid frame; the next frame follows them."""
 
     used: int
     offset: int
-    """Where in the unit the field begins that makes no sense."""
+    """Offset of the invalid field in the frame."""
     reason: str
     field: str = attrs.field(default="", kw_only=True, eq=False)
-    """Name of that field."""
+    """Name of the invalid field."""
     expected: str = attrs.field(default="", kw_only=True, eq=False)
-    """What would have been right there."""
+    """Description of a valid value of the field."""
     found: str = attrs.field(default="", kw_only=True, eq=False)
-    """What is there; nothing in it but printable ASCII."""
+    """The invalid value, in printable ASCII."""
 
 
 @frozen
 class Fatal:
-    """Where the next unit begins cannot be known any more: the connection is of no further use."""
+    """The bytes are invalid, and the start of the next frame cannot be found."""
 
     offset: int
-    """Where the field begins that makes no sense."""
+    """Offset of the invalid field in the bytes."""
     reason: str
     field: str = attrs.field(default="", kw_only=True, eq=False)
-    """Name of that field."""
+    """Name of the invalid field."""
     expected: str = attrs.field(default="", kw_only=True, eq=False)
-    """What would have been right there."""
+    """Description of a valid value of the field."""
     found: str = attrs.field(default="", kw_only=True, eq=False)
-    """What is there; nothing in it but printable ASCII."""
+    """The invalid value, in printable ASCII."""

@@ -1,8 +1,8 @@
 """A position, and the stream entry that carries it from ingestion to the database.
 
-The entry is a contract with consumers in other languages; it changes only by
-addition. Its payload is byte-deterministic: a record that a device sends twice
-gives the same bytes twice, which is what makes :func:`digest` recognise it.
+The entry is a contract with consumers in other languages; it changes only by addition. Its
+payload is byte-deterministic: a record that a device sends twice results in the same bytes twice,
+so that both have the same :func:`digest`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,23 @@ from tracker.untrusted import parse_json
 #: Largest integer that every JSON reader keeps exact.
 MAX_SAFE_INTEGER: Final = 2**53 - 1
 
-#: Attribute of an entry without a place: what the device said.
+#: Attribute of an entry without coordinates that holds the text of a message.
 MESSAGE: Final = "message"
 
-#: Characters of a payload. A message of 64,000 bytes takes at most six times as many.
+#: Maximal number of characters of a payload. A message of 64,000 bytes takes at most six times as
+#: many characters.
 MAX_PAYLOAD: Final = 16 * 1024 * 1024
 
 #: The last millisecond that ISO 8601 can write with a four-digit year.
 MAX_TIMESTAMP_MS: Final = 253_402_300_799_999
 
-_EPOCH: Final = datetime(1970, 1, 1)  # naive on purpose: everything here is UTC
+_EPOCH: Final = datetime(1970, 1, 1)  # naive on purpose: all times in this module are UTC
 _SECOND: Final = tuple(f"{second:02}." for second in range(60))
 _MILLISECOND: Final = tuple(f"{millisecond:03}Z" for millisecond in range(1000))
 _MAX_TEXT: Final = 64
 _TIMESTAMP: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
-#: The payload of a record as :meth:`Position.to_payload` writes it, with nothing in it that
-#: could be another JSON value than it seems.
+#: The payload of a record as :meth:`Position.to_payload` writes it. Every text that matches is
+#: valid JSON with the value that the groups suggest.
 _RECORD: Final = re.compile(
     r'\{"device_id":"([0-9]{1,20})","timestamp":"([^"]{24})",'
     r'"latitude":(-?(?:0|[1-9][0-9]{0,2})\.[0-9]{1,16}(?:e-[0-9]{2})?),'
@@ -55,16 +56,16 @@ _INT64: Final = range(-(2**63), 2**63)
 
 
 class BadEntry(ValueError):
-    """A stream entry that is not a position; the text says what is wrong with it."""
+    """A stream entry is not a position; the message gives the reason."""
 
 
 class EncodedAttributes(Mapping[str, Any]):
-    """The attributes of a payload as its text, decoded only if somebody looks at them."""
+    """The attributes of a payload as JSON text, decoded at the first access."""
 
     __slots__ = ("_decoded", "text")
 
     def __init__(self, text: str) -> None:
-        """:param text: a JSON object, written as :meth:`Position.to_payload` does."""
+        """:param text: a JSON object, as :meth:`Position.to_payload` writes it."""
         self.text = text
         self._decoded: dict[str, Any] | None = None
 
@@ -84,7 +85,7 @@ class EncodedAttributes(Mapping[str, Any]):
     def __contains__(self, key: object) -> bool:
         if self._decoded is not None:
             return key in self._decoded
-        # Called for each record, so the text is decoded only if it seems to contain the key.
+        # Called for each record; decoding every text would cost too much.
         return f"{json.dumps(key)}:" in self.text and key in self.decode()
 
     def __getitem__(self, key: str) -> Any:
@@ -106,32 +107,37 @@ class Entry(NamedTuple):
     ts: str
     """Device time, ISO 8601 UTC with milliseconds and Z."""
     device_id: str
-    """The IMEI."""
+    """The device ID, for example an IMEI."""
     codec: str
     """``8``, ``8E``, … or the vendor's message type."""
     payload: str
-    """:meth:`Position.to_payload`."""
+    """The JSON text that :meth:`Position.to_payload` returns."""
 
 
 def iso_milliseconds(timestamp_ms: int) -> str:
-    """``2026-11-22T10:00:00.000Z`` from milliseconds since 1970 (UTC).
+    """Return a time in the form ``2026-11-22T10:00:00.000Z``.
 
-    :raises ValueError: outside 0 … :data:`MAX_TIMESTAMP_MS`.
+    :param timestamp_ms: milliseconds since 1970 (UTC).
+    :raises ValueError: if it is not between 0 and :data:`MAX_TIMESTAMP_MS`.
     """
     if not 0 <= timestamp_ms <= MAX_TIMESTAMP_MS:
-        raise ValueError(f"no four-digit year: {timestamp_ms} ms")
+        raise ValueError(f"{timestamp_ms} ms is not between the years 1970 and 9999")
     minute, rest = divmod(timestamp_ms, 60_000)
     return _minute(minute) + _SECOND[rest // 1000] + _MILLISECOND[rest % 1000]
 
 
-@lru_cache(maxsize=1024)  # records come from few minutes, and a packet's from one
+@lru_cache(maxsize=1024)  # current records have few different minutes
 def _minute(minutes: int) -> str:
-    """``2026-11-22T10:00:`` from minutes since 1970."""
+    """Return ``2026-11-22T10:00:`` from minutes since 1970."""
     return (_EPOCH + timedelta(minutes=minutes)).isoformat()[:-2]
 
 
 def attribute(value: int | bytes) -> Any:
-    """An IO element's value as it stands in the payload's ``attributes``."""
+    """Return an IO element's value in the form that the payload's ``attributes`` have.
+
+    :param value: the raw value. Integers above :data:`MAX_SAFE_INTEGER` become text; bytes become
+        Base64.
+    """
     if isinstance(value, bytes):
         return {"__buffer_b64": base64.b64encode(value).decode("ascii")}
     if value > MAX_SAFE_INTEGER:
@@ -140,7 +146,7 @@ def attribute(value: int | bytes) -> Any:
 
 
 def digest(payload: str) -> bytes:
-    """What tells two records of one device and millisecond apart: 16 bytes of BLAKE2b."""
+    """Return 16 bytes of BLAKE2b, which distinguish records of one device and millisecond."""
     return blake2b(payload.encode("utf-8"), digest_size=16).digest()
 
 
@@ -148,10 +154,10 @@ def digest(payload: str) -> bytes:
 class Position:
     """One record of a device.
 
-    Units: degrees WGS 84, metres above sea level, degrees clockwise from north,
-    km/h. ``priority`` is 0 low, 1 high, 2 panic; ``event`` the id of the IO
-    element that caused the record, 0 for a periodic one. ``attributes`` maps the
-    IO id as text to :func:`attribute` of the raw value.
+    ``latitude`` and ``longitude`` are in degrees (WGS 84), ``altitude`` in metres above sea
+    level, ``angle`` in degrees clockwise from north, ``speed`` in km/h. ``priority`` is 0 (low),
+    1 (high) or 2 (panic). ``event`` is the ID of the IO element that caused the record, or 0 for a
+    periodic record. ``attributes`` maps the IO ID as text to :func:`attribute` of the raw value.
     """
 
     device_id: str
@@ -166,23 +172,23 @@ class Position:
     event: int
     attributes: Mapping[str, Any]
     generation_type: int | None = None
-    """How a record of Codec 16 came about; no key of the payload for other codecs."""
+    """Generation type of a Codec 16 record; the payloads of other codecs do not have this key."""
 
     @property
     def is_message(self) -> bool:
-        """Whether this is what a device said unasked, and no place at all."""
+        """True for an unsolicited message, which has no coordinates."""
         return self.latitude is None and MESSAGE in self.attributes
 
     @property
     def has_fix(self) -> bool:
-        """Whether the coordinates are where the device was at ``timestamp``.
+        """True if the coordinates are valid at ``timestamp``.
 
-        Without a fix devices repeat the last known place and report no satellites.
+        Without a fix devices repeat the last known coordinates and report 0 satellites.
         """
         return self.latitude is not None and self.longitude is not None and bool(self.satellites)
 
     def to_payload(self) -> str:
-        """The JSON text of the stream entry, the same for the same record."""
+        """Return the JSON text for the stream entry; equal records have equal texts."""
         document = {
             "device_id": self.device_id,
             "timestamp": self.timestamp,
@@ -201,17 +207,18 @@ class Position:
         return json.dumps(document, separators=(",", ":"))
 
     def to_entry(self, codec: str) -> Entry:
-        """The stream entry of this position."""
+        """Return the stream entry of this position."""
         return Entry(self.timestamp, self.device_id, codec, self.to_payload())
 
     @classmethod
     def from_payload(cls, payload: str) -> Position:
-        """Read a payload back; keys it does not know are left alone.
+        """Return the position in a payload; unknown keys are ignored.
 
-        :raises BadEntry: when it is not JSON, or a field is missing or of the wrong type.
+        :param payload: the JSON text of a stream entry.
+        :raises BadEntry: if it is not JSON, or a field is missing or has the wrong type.
         """
-        # What ingestion has written for a record is known to the last quotation mark. To
-        # read it as any JSON takes five times as long.
+        # Payloads of records that ingestion has written have exactly this form. Parsing them as
+        # arbitrary JSON takes five times as long.
         if (parts := _RECORD.fullmatch(payload)) is not None:
             (device_id, timestamp, latitude, longitude, *numbers, attributes_text, generation) = (
                 parts.groups()
@@ -276,9 +283,9 @@ def _check_timestamp(value: str) -> None:
     try:
         if not _TIMESTAMP.fullmatch(value):
             raise ValueError(value)
-        datetime.fromisoformat(value)  # there is such a day and such an hour
+        datetime.fromisoformat(value)  # rejects days and hours that do not exist
     except ValueError:
-        raise BadEntry("payload: timestamp is not like 2026-11-22T10:00:00.000Z") from None
+        raise BadEntry("payload: timestamp is not of the form 2026-11-22T10:00:00.000Z") from None
 
 
 def _integer_or_none(document: Mapping[str, Any], key: str) -> int | None:

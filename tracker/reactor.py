@@ -26,5 +26,5 @@ class Reactor(
 ):
     """The interfaces of a process' reactor, for code that passes it on to several users.
 
-    A function that uses one of these interfaces names that one instead.
+    A function that needs only one of these interfaces is annotated with that one.
     """

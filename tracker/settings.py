@@ -1,4 +1,4 @@
-"""Numbers that a user may set: each is an option, with bounds that are checked at start."""
+"""Numeric settings: each is an option, with bounds that are checked at start."""
 
 from __future__ import annotations
 
@@ -8,18 +8,26 @@ from attrs import Attribute, field, fields, validators
 
 
 def setting(default: float, low: float, high: float, help: str) -> Any:  # noqa: A002
-    """A field of an attrs class; ``help`` is what the option's explanation says."""
+    """Return an attrs field for a number.
+
+    :param low: minimal value.
+    :param high: maximal value.
+    :param help: help text of the option.
+    """
     return field(default=default, validator=_between(low, high), metadata={"help": help})
 
 
 def optional(low: int, high: int, help: str) -> Any:  # noqa: A002
-    """Return an integer field that need not be set: None means a computed default."""
+    """Return an attrs field for an integer whose default is None, for a computed default.
+
+    The arguments are those of :func:`setting`.
+    """
     check = validators.optional(_between(low, high))
     return field(default=None, validator=check, metadata={"help": help})
 
 
 def options_of(cls: type[Any]) -> list[tuple[str, Any, str]]:
-    """Option name, default and explanation of each setting of a class."""
+    """Return option name, default and help text of each setting of a class."""
     return [
         (attribute.name.replace("_", "-"), attribute.default, attribute.metadata["help"])
         for attribute in fields(cls)

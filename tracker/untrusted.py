@@ -1,7 +1,7 @@
 """Parse and show untrusted text: from Redis, a database, Directus or a peer.
 
 Everything that another program can write is untrusted. Two rules make it harmless: JSON is
-parsed by :func:`parse_json`, which raises only :exc:`ValueError`, and text is passed through
+parsed by :func:`parse_json`, which raises only :exc:`ValueError`, and text passes through
 :func:`shown` before it becomes part of a log line, an error message, a metric label or a table.
 """
 
@@ -12,29 +12,31 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-#: Characters of a text that are shown, unless the caller allows more.
+#: Maximal number of characters of a text that are shown, unless the caller allows more.
 MAX_SHOWN: Final = 200
-#: Characters of a whole log line or reason that is composed of several texts.
+#: Maximal number of characters of a log line or reason that is composed of several texts.
 MAX_LINE: Final = 1000
-#: Items of a list that are shown.
+#: Maximal number of items of a list that are shown.
 MAX_LISTED: Final = 10
-#: Levels of arrays and objects in a JSON text. Python's recursion limit allows about a thousand,
-#: minus the frames on the stack, and as many are needed to write the value again.
+#: Maximal depth of arrays and objects in a JSON text. Python's recursion limit allows about a
+#: thousand, minus the frames on the stack; encoding the value again needs as many.
 MAX_DEPTH: Final = 100
-#: Digits of an integer in a JSON text. The time to convert one grows with their square.
+#: Maximal number of digits of an integer in a JSON text. The time to convert an integer grows
+#: with the square of that number.
 MAX_DIGITS: Final = 1000
-#: Bytes of a JSON text, unless the caller allows more.
-MAX_JSON: Final = 64 * 1024
+#: Maximal number of bytes of a JSON text, unless the caller allows more.
+MAX_JSON_BYTES: Final = 64 * 1024
 
 
-def parse_json(text: str | bytes, max_size: int = MAX_JSON) -> Any:
-    """Parse JSON of another program.
+def parse_json(text: str | bytes, max_size: int = MAX_JSON_BYTES) -> Any:
+    r"""Parse JSON of another program.
 
-    Numbers are finite; if a name occurs twice in an object, the last value counts. A string
-    may hold half of a surrogate pair (``"\\ud800"``): see :func:`is_unicode`.
+    Numbers are finite. If a name occurs twice in an object, the last value counts. A string may
+    hold half of a surrogate pair (``"\ud800"``), see :func:`is_unicode`.
 
-    :param max_size: bytes or characters; a longer text is refused unread.
-    :raises ValueError: with one short line that quotes nothing of the text.
+    :param max_size: maximal number of bytes or characters; a longer text is not parsed.
+    :raises ValueError: if the text is invalid. The message is one short line without any part of
+        the text.
     """
     if len(text) > max_size:
         raise ValueError(f"longer than {max_size:,} bytes ({len(text):,})")
@@ -103,12 +105,15 @@ def shown(text: str | bytes | BaseException, max_length: int = MAX_SHOWN) -> str
 
     Control characters, separators, half surrogate pairs and bytes that are not UTF-8 are escaped
     as in Python. A longer text is cut, and its full length is appended.
+
+    :param text: of an exception, its message is used, or its class name if the message is empty.
+    :param max_length: maximal number of characters of the result, without the appended length.
     """
     if isinstance(text, BaseException):
         text = str(text) or type(text).__name__
     size, unit = len(text), "bytes" if isinstance(text, bytes) else "characters"
     if isinstance(text, bytes):
-        kept = text[: 4 * max_length]  # no character has more bytes
+        kept = text[: 4 * max_length]  # a character has at most 4 bytes
         whole = len(kept) == size
         beginning = _decoded(kept, whole)
     else:
@@ -122,7 +127,7 @@ def shown(text: str | bytes | BaseException, max_length: int = MAX_SHOWN) -> str
 
 
 def _decoded(data: bytes, whole: bool) -> str:
-    # A character that was split by the cut is not an error in the text.
+    # The cut may split a character, which is not an error in the text.
     if not whole:
         for cut in range(1, 4):
             try:
@@ -139,7 +144,7 @@ def _escaped(character: str) -> str:
 
 
 def listed(texts: Iterable[str], max_listed: int = MAX_LISTED) -> str:
-    """Return texts joined in one bounded line, in their order, with the number left out."""
+    """Join texts into one line, in their order; give the number of those beyond ``max_listed``."""
     every = list(texts)
     names = ", ".join(shown(one) for one in every[:max_listed])
     left_out = len(every) - max_listed

@@ -252,7 +252,7 @@ def test_when_a_command_expires(value: str, milliseconds: int) -> None:
 )
 def test_what_is_no_time_to_expire_at(value: str) -> None:
     assert mistake(entry("expires_at", value)) == (
-        "expires_at: must be like 2026-11-22T10:00:00Z, with Z or an offset"
+        "expires_at: must have the form 2026-11-22T10:00:00Z, with Z or an offset"
     )
 
 
@@ -303,7 +303,9 @@ def test_how_long_an_answer_is_waited_for(value: str, seconds: float) -> None:
 def test_what_is_no_time_to_wait(value: str) -> None:
     assert MAX_TIMEOUT == 86_400
     if value:
-        assert mistake(entry("timeout", value)) == "timeout: must be seconds, up to 86400"
+        assert (
+            mistake(entry("timeout", value)) == "timeout: must be a number of seconds up to 86400"
+        )
     else:
         assert Command.from_entry(entry("timeout", value)).timeout == DEFAULT_TIMEOUT
 

@@ -14,9 +14,9 @@ from tracker.config import (
     Listen,
     data_folder,
     ingest_streams,
-    listens,
-    name_of,
+    parse_listen,
     process_streams,
+    stable_name,
 )
 from tracker.redis.address import RedisAddress, redis_address
 
@@ -35,12 +35,12 @@ from tracker.redis.address import RedisAddress, redis_address
     ],
 )
 def test_listen_names_a_vendor_and_an_endpoint(text: str, endpoint: str) -> None:
-    assert listens([text], ["teltonika"]) == (Listen("teltonika", endpoint, given=text),)
+    assert parse_listen([text], ["teltonika"]) == (Listen("teltonika", endpoint, given=text),)
 
 
 def test_listen_may_be_given_several_times_and_keeps_its_order() -> None:
     given = ["queclink=tcp:5004", "teltonika=tcp:5027", "teltonika=tcp:5028"]
-    found = listens(given, ["teltonika", "queclink"])
+    found = parse_listen(given, ["teltonika", "queclink"])
     assert [listen.given for listen in found] == given
     assert [(listen.vendor, listen.endpoint) for listen in found] == [
         ("queclink", "tcp:5004"),
@@ -50,12 +50,12 @@ def test_listen_may_be_given_several_times_and_keeps_its_order() -> None:
 
 
 def test_nothing_to_listen_on_is_nothing() -> None:
-    assert listens([], ["teltonika"]) == ()
+    assert parse_listen([], ["teltonika"]) == ()
 
 
 @pytest.mark.parametrize("text", [DEFAULT_LISTEN, DEFAULT_STANDALONE_LISTEN])
 def test_the_defaults_are_valid(text: str) -> None:
-    (listen,) = listens([text], ["teltonika"])
+    (listen,) = parse_listen([text], ["teltonika"])
     assert f"{listen.vendor}={listen.endpoint}" == text
 
 
@@ -72,14 +72,16 @@ def test_the_defaults_are_valid(text: str) -> None:
 )
 def test_a_listen_of_another_form_is_told_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        listens([text], ["teltonika"])
-    assert str(raised.value) == (f"--listen {text}: must be VENDOR=ENDPOINT, as teltonika=tcp:5027")
+        parse_listen([text], ["teltonika"])
+    assert str(raised.value) == (
+        f"--listen {text}: must be VENDOR=ENDPOINT, for example teltonika=tcp:5027"
+    )
 
 
 @pytest.mark.parametrize("vendor", ["", "Teltonika", "teltonika ", "nobody"])
 def test_an_unknown_vendor_is_told_with_those_there_are(vendor: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        listens([f"{vendor}=tcp:5027"], ["teltonika", "queclink"])
+        parse_listen([f"{vendor}=tcp:5027"], ["teltonika", "queclink"])
     assert f"unknown vendor {vendor!r}" in str(raised.value)
     assert "(installed: queclink, teltonika)" in str(raised.value)
 
@@ -136,28 +138,28 @@ def test_a_name_is_given_or_made_of_the_hosts(
     given: str | None, environ: dict[str, str], name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "box.example")
-    assert name_of("--instance-id", given, environ, "INSTANCE_ID") == name
+    assert stable_name("--instance-id", given, environ, "INSTANCE_ID") == name
 
 
 @pytest.mark.parametrize("name", ["a", "A.b_c-9", "x" * 64])
 def test_a_name_is_made_of_plain_characters(name: str) -> None:
-    assert name_of("--instance-id", name, {}, "INSTANCE_ID") == name
+    assert stable_name("--instance-id", name, {}, "INSTANCE_ID") == name
 
 
 @pytest.mark.parametrize("name", ["x" * 65, "eu 1", "eu:1", "eu/1", "ë", "eu\n", "٣", "eu*"])
 def test_any_other_name_is_refused(name: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        name_of("--instance-id", name, {}, "INSTANCE_ID")
+        stable_name("--instance-id", name, {}, "INSTANCE_ID")
     assert str(raised.value).startswith("--instance-id: ")
     assert repr(name) in str(raised.value)
     with pytest.raises(ConfigError):
-        name_of("--instance-id", None, {"INSTANCE_ID": name}, "INSTANCE_ID")
+        stable_name("--instance-id", None, {"INSTANCE_ID": name}, "INSTANCE_ID")
 
 
 def test_a_host_with_an_impossible_name_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "x" * 64)
     with pytest.raises(ConfigError, match="--consumer-name"):
-        name_of("--consumer-name", None, {}, "CONSUMER_NAME")
+        stable_name("--consumer-name", None, {}, "CONSUMER_NAME")
 
 
 # Streams

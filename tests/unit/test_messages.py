@@ -20,10 +20,10 @@ from tracker.config import (
     choice,
     duration,
     ingest_streams,
-    name_of,
     secret,
     sink_url,
     size,
+    stable_name,
 )
 from tracker.console.operators import Operators
 from tracker.console.sessions import session_key
@@ -55,12 +55,12 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         "Redis URL: the port or the host is not valid",
     ),
     (
-        lambda _: name_of("--instance-id", "a b", {}, "INSTANCE_ID"),
-        "--instance-id: letters, digits, '.', '_' and '-' only, at most 64: 'a b'",
+        lambda _: stable_name("--instance-id", "a b", {}, "INSTANCE_ID"),
+        "--instance-id: must be 1 to 64 letters, digits, '.', '_' and '-', not 'a b'",
     ),
     (
         lambda _: sink_url(None, {}),
-        "--sink is required, as --sink sqlite:/var/lib/tracker/positions.db",
+        "--sink is required, for example --sink sqlite:/var/lib/tracker/positions.db",
     ),
     (
         lambda at: sink_url(None, {"TRACKER_SINK_FILE": f"{at}/none"}),
@@ -72,15 +72,15 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (
         lambda at: secret("--token-file", str(file_of(at, b"\n")), {}, "TOKEN"),
-        "--token-file: a secret is needed there, or in TOKEN",
+        "--token-file: no secret given; name a file with it, or set TOKEN",
     ),
     (
         lambda _: ingest_streams({"REDIS_TELEMETRY_STREAM": "a,b"}, ["teltonika"]),
-        "REDIS_TELEMETRY_STREAM: several names are for the processor; ingestion writes one",
+        "REDIS_TELEMETRY_STREAM: must be one name here; only the role process accepts several",
     ),
     (
         lambda _: ingest_streams({"REDIS_TELEMETRY_STREAM": "a b"}, ["teltonika"]),
-        "REDIS_TELEMETRY_STREAM: a name holds no spaces: 'a b'",
+        "REDIS_TELEMETRY_STREAM: a name must not contain spaces: 'a b'",
     ),
     (
         lambda _: make_sink(REACTOR, "mysql://h/db"),

@@ -12,7 +12,7 @@ from twisted.internet.endpoints import HostnameEndpoint, UNIXClientEndpoint, wra
 from twisted.internet.interfaces import IStreamClientEndpoint
 from twisted.internet.ssl import optionsForClientTLS
 
-from tracker.config import DEFAULT_REDIS, ConfigError, Environment, private
+from tracker.config import DEFAULT_REDIS, ConfigError, Environment, maybe_secret
 from tracker.net.certificates import trust_root
 from tracker.reactor import Reactor
 from tracker.redis.sentinel import ASK_TIMEOUT, Place, SentinelEndpoint
@@ -161,7 +161,7 @@ def redis_address(given: str | None, environ: Environment) -> RedisAddress:
     :raises ConfigError: if the URL is malformed.
     """
     try:
-        return RedisAddress.from_url(given or private(environ, "REDIS_URL") or DEFAULT_REDIS)
+        return RedisAddress.from_url(given or maybe_secret(environ, "REDIS_URL") or DEFAULT_REDIS)
     except ConfigError:
         raise
     except ValueError as error:

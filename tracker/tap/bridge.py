@@ -61,7 +61,7 @@ class BridgeOptions(RoleOptions):
             checked_address(redis_address(self["redis"], os.environ), reactor),
             directus,
             hook=self._hook(reactor),
-            name=config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
+            name=config.stable_name("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
             credentials=Credentials(
                 *(
                     None if (file := self[f"control-{name}"]) is None else Path(file)

@@ -127,7 +127,7 @@ class ServingOptions(RoleOptions):
         :raises ConfigError: if an option is not valid.
         """
         vendors = installed_vendors()
-        instance_id = config.name_of(
+        instance_id = config.stable_name(
             "--instance-id", self["instance-id"], os.environ, "INSTANCE_ID"
         )
         limits = config.settings(Limits, self)
@@ -143,7 +143,7 @@ class ServingOptions(RoleOptions):
                 limits=limits,
                 abort=abort,
             )
-            for listen in config.listens(given, vendors)
+            for listen in config.parse_listen(given, vendors)
         ]
         endpoints = [text.partition("=")[2] for text in given]
         if proxies and not any(text.startswith("haproxy:") for text in endpoints):

@@ -88,7 +88,9 @@ class ProcessOptions(StoringOptions):
             reactor=reactor,
             address=checked_address(redis_address(self["redis"], os.environ), reactor),
             vendors=config.process_streams(os.environ, installed_vendors()),
-            consumer=config.name_of("--consumer", self["consumer"], os.environ, "CONSUMER_NAME"),
+            consumer=config.stable_name(
+                "--consumer", self["consumer"], os.environ, "CONSUMER_NAME"
+            ),
             sink=open_sink(
                 reactor, config.sink_url(self["sink"], os.environ), not self["no-migrate"]
             ),

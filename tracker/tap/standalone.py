@@ -61,7 +61,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
         """See RoleOptions."""
         vendors = installed_vendors()
         folder = config.data_folder(self["data"], os.environ)
-        name = config.name_of("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID")
+        name = config.stable_name("--instance-id", self["instance-id"], os.environ, "INSTANCE_ID")
         try:
             program = find_server()
             address = socket_address(folder)

@@ -129,7 +129,7 @@ async def test_a_pinned_name_that_is_none(
         FAILURE,
         "REDIS_TELEMETRY_STREAM='telemetry:{vendor}'",
     )
-    assert "a name holds no spaces" in finding.seen
+    assert "a name must not contain spaces" in finding.seen
 
 
 @ensureDeferred
