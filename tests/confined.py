@@ -1,8 +1,8 @@
-"""Runs a command as confined as a unit has it: ``python -m tests.confined UNIT COMMAND …``.
+"""Run a command with the restrictions of a systemd unit.
 
-Of what systemd does to a service this is what the kernel does for anybody, root or not: the
-filters of system calls and of families of sockets, and the limits. Folders, users and
-networks take a machine with systemd.
+Usage: ``python -m tests.confined UNIT COMMAND …``. It applies the restrictions that need neither
+root nor systemd: filters of system calls and of socket families, and resource limits. Those of
+folders, users and networks need a machine with systemd.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 
 _ALLOW: Final = 0x7FFF0000
 _ERRNO: Final = 0x00050000
-#: libseccomp's comparison of arguments.
+#: libseccomp's code for comparing arguments for equality.
 _EQUAL: Final = 4
 _PR_SET_NO_NEW_PRIVS: Final = 38
 _LIMITS: Final = {"LimitNOFILE": resource.RLIMIT_NOFILE, "LimitCORE": resource.RLIMIT_CORE}
@@ -37,7 +37,7 @@ class _Comparison(ctypes.Structure):
 
 
 class _Several(dict[str, Any]):
-    """Settings that stand several times are all kept, one a line."""
+    """Settings of a unit; the values of a repeated setting are joined by newlines."""
 
     def __setitem__(self, key: str, value: Any) -> None:
         if isinstance(value, list) and key in self:
@@ -47,7 +47,7 @@ class _Several(dict[str, Any]):
 
 
 def settings(unit: Path) -> dict[str, list[str]]:
-    """Name → the values that a unit's [Service] gives it."""
+    """Return name → values of the settings in a unit's section [Service]."""
     parser = RawConfigParser(strict=False, dict_type=_Several, comment_prefixes="#")
     parser.optionxform = str  # type: ignore[assignment, method-assign]
     parser.read_string(unit.read_text())
@@ -55,7 +55,7 @@ def settings(unit: Path) -> dict[str, list[str]]:
 
 
 class _Seccomp:
-    """A filter, made with libseccomp, which comes with systemd."""
+    """A seccomp filter, built with libseccomp, on which systemd depends."""
 
     def __init__(self, action: int) -> None:
         self._library = ctypes.CDLL("libseccomp.so.2")
@@ -63,7 +63,7 @@ class _Seccomp:
         self._filter = ctypes.c_void_p(self._library.seccomp_init(ctypes.c_uint32(action)))
 
     def rule(self, action: int, name: str, *comparisons: tuple[int, int, int, int]) -> None:
-        """Add one; what this kind of machine does not have is none."""
+        """Add a rule for a system call, unless this architecture does not have the call."""
         number = self._library.seccomp_syscall_resolve_name(name.encode())
         if number < 0:
             return
@@ -74,7 +74,7 @@ class _Seccomp:
         assert not failed, (name, failed)
 
     def load(self) -> None:
-        """From now on it holds, for whatever is run, too."""
+        """Apply the filter to this process and its later child processes."""
         failed = self._library.seccomp_load(self._filter)
         assert not failed, failed
 
@@ -84,29 +84,29 @@ def _denied(number: int) -> int:
 
 
 def _calls(groups: Iterable[str]) -> set[str]:
-    """The system calls in groups (``@name``), as systemd has them."""
+    """Return the system calls in systemd's groups (``@name``)."""
     found: set[str] = set()
     for name in groups:
         if not name.startswith("@"):
             found.add(name)
             continue
-        told = subprocess.run(
+        listing = subprocess.run(
             ["systemd-analyze", "--no-pager", "syscall-filter", name],
             capture_output=True, text=True, check=True,
         ).stdout  # fmt: skip
-        lines = (line.strip() for line in told.splitlines()[1:])
+        lines = (line.strip() for line in listing.splitlines()[1:])
         found |= _calls(line for line in lines if line and not line.startswith("#"))
     return found
 
 
 def confine(unit: Path) -> None:
-    """Confine this process."""
+    """Apply the restrictions of a unit to this process."""
     given = settings(unit)
     for name, which in _LIMITS.items():
         (text,) = given[name]
         _, hard = resource.getrlimit(which)
-        most = int(text) if hard == resource.RLIM_INFINITY else min(int(text), hard)
-        resource.setrlimit(which, (most, most))
+        limit = int(text) if hard == resource.RLIM_INFINITY else min(int(text), hard)
+        resource.setrlimit(which, (limit, limit))
     allowed = _calls(["@default"])
     for groups in given["SystemCallFilter"]:
         if groups.startswith("~"):
@@ -125,7 +125,7 @@ def confine(unit: Path) -> None:
     for family in set(range(50)) - known:
         sockets.rule(_denied(errno.EAFNOSUPPORT), "socket", (0, _EQUAL, family, 0))
     filters.append(sockets)
-    for one in reversed(filters):  # the calls last: to load one is none that is allowed
+    for one in reversed(filters):  # calls last: that filter forbids loading another one
         one.load()
 
 

@@ -1,4 +1,4 @@
-"""A server as ops/redis sets it up: with its redis.conf, and one user a role."""
+"""A Redis server with the redis.conf of ops/redis and one user per role."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ROLES: Final = tuple(grants())
 
 
 class GuardedServer(RedisServer):
-    """Beside the users of the roles there is one for the test, who may do all."""
+    """A server with the users of the roles, and the user ``test`` with all permissions."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -41,22 +41,22 @@ class GuardedServer(RedisServer):
         return [find_server(), str(self._file)]
 
     def file_of(self, role: str) -> Path:
-        """Where the URL is that a role logs in with."""
+        """Return the path of the file with a role's URL."""
         return self.folder / f"{role}.redis-url"
 
     def url_of(self, role: str) -> str:
-        """That URL."""
+        """Return the URL with which a role logs in."""
         return self.file_of(role).read_text().strip()
 
     def as_role(self, role: str) -> Any:
-        """A client that is logged in as a role."""
+        """Return a client that is logged in as a role."""
         address = RedisAddress.from_url(self.url_of(role))
         return valkey.Valkey(
             port=self.port, username=address.username, password=address.password, retry=None
         )
 
     def denied(self) -> list[tuple[str, str, str]]:
-        """User, reason and what it was, of all that was refused since the start."""
+        """Return user, reason and object of each refusal since the start."""
         return [
             (entry["username"], entry["reason"], entry["object"]) for entry in self.client.acl_log()
         ]

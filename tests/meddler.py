@@ -1,4 +1,4 @@
-"""A port that leads to another one, and changes what comes back from there."""
+"""A proxy that changes, delays or slows down the replies of a server."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from tests.proxy import Pace, Proxy
 
-#: Seconds for which a slow link sends at once.
+#: Seconds between two writes of a slow link.
 _SLICE = 0.02
 
 
@@ -18,11 +18,11 @@ def meddler(
     delay: float = 0.0,
     rate: float | None = None,
 ) -> Iterator[int]:
-    """Yield a port for as long as the block lasts.
+    """Yield the port of the proxy, which runs until the block ends.
 
-    :param change: applied to each piece that the server has written at once.
-    :param delay: seconds by which each of them is late.
-    :param rate: bytes a second in each direction, as over a slow link; None: all at once.
+    :param port: the port of the server.
+    :param delay: seconds by which each chunk is delayed.
+    :param rate: bytes per second in each direction, to simulate a slow link; None: no limit.
     """
     proxy = Proxy(port, change=change, delay=delay)
     if rate is not None:

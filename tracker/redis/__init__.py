@@ -1,1 +1,1 @@
-"""The client of Redis: connections, Sentinels, scripts, and an embedded server."""
+"""The Redis client: connections, Sentinels, scripts, and an embedded server."""

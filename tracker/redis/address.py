@@ -1,4 +1,4 @@
-"""The address of Redis: a URL, parsed once at start."""
+"""Redis URLs: parse them at start and build endpoints from them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from twisted.internet.ssl import optionsForClientTLS
 from tracker.config import DEFAULT_REDIS, ConfigError, Environment, maybe_secret
 from tracker.net.certificates import trust_root
 from tracker.reactor import Reactor
-from tracker.redis.sentinel import ASK_TIMEOUT, Place, SentinelEndpoint
+from tracker.redis.sentinel import SENTINEL_TIMEOUT, HostAndPort, SentinelEndpoint
 
-#: Seconds for a server to be connected to.
+#: Seconds within which a connection to a server must be established.
 CONNECT_TIMEOUT: Final = 3.0
 
 _PORT: Final = 6379
 _SENTINEL_PORT: Final = 26379
-#: What Sentinels accept as the name of a master (sentinel.c, sentinelCommand, "monitor").
+#: Names that Sentinels accept for a master (sentinel.c, sentinelCommand, "monitor").
 _MASTER: Final = re.compile(r"[A-Za-z0-9._-]+")
-#: Scheme → its parameters.
+#: Scheme → its query parameters.
 _SCHEMES: Final = {
     "redis": (),
     "rediss": ("ca",),
@@ -36,26 +36,26 @@ _SCHEMES: Final = {
 
 @frozen
 class RedisAddress:
-    """A Redis server and how to log in to it.
+    """The location of a Redis server, and the credentials for it.
 
-    ``str()`` of it holds no password and is fit for a log.
+    ``str(address)`` contains no password, and can therefore be logged.
     """
 
     host: str = ""
     port: int = 6379
     path: str = ""
-    """Path of a Unix socket; then host and port are unused."""
+    """Path of a Unix socket. If set, host and port are unused."""
     database: int = 0
     username: str | None = None
     password: str | None = field(default=None, repr=False)
     tls: bool = False
     ca_file: str | None = None
-    """PEM file of the authorities that may sign the server's certificate; None: the system's."""
+    """PEM file of the CA certificates to trust; None: those of the system."""
 
-    sentinels: tuple[Place, ...] = ()
-    """Sentinels that know where the server is; then host, port and path are unused."""
+    sentinels: tuple[HostAndPort, ...] = ()
+    """Sentinels that know the address of the server. If set, host, port and path are unused."""
     master: str = ""
-    """The name of the server at the Sentinels."""
+    """Name of the master at the Sentinels."""
     sentinel_password: str | None = field(default=None, repr=False)
 
     @classmethod
@@ -68,16 +68,18 @@ class RedisAddress:
         [?sentinel_password=…]``, ``rediss+sentinel://…``. User and passwords are
         percent-encoded.
 
-        :raises ValueError: with one line that says what is wrong, without the password.
+        :raises ValueError: if the URL is malformed; the text is one line without the password.
         """
         try:
             parts = urlsplit(url)
             sentinel = parts.scheme.endswith("+sentinel")
-            places = _places(parts, _SENTINEL_PORT if sentinel else _PORT, several=sentinel)
+            servers = _hosts_and_ports(
+                parts, _SENTINEL_PORT if sentinel else _PORT, several=sentinel
+            )
         except ValueError:
             raise ValueError("Redis URL: the port or the host is not valid") from None
-        # What is wrong is never quoted: a password that should have been percent-encoded
-        # may end up in any part.
+        # Messages never quote the URL: a password that is not percent-encoded may end up in any
+        # part of it.
         scheme = parts.scheme
         if scheme not in _SCHEMES:
             known = "redis://, rediss://, unix:// or redis+sentinel://"
@@ -86,25 +88,29 @@ class RedisAddress:
         username = unquote(parts.username) if parts.username else None
         password = unquote(parts.password) if parts.password is not None else None
         if username is not None and password is None:
-            raise ValueError("Redis URL: a user without a password (user:password@…)")
+            raise ValueError("Redis URL: user without a password; write user:password@…")
         path = master = ""
         if scheme == "unix":
             if parts.hostname or not parts.path.startswith("/") or not parts.path.strip("/"):
-                raise ValueError("Redis URL: unix:// needs an absolute path, unix:///path")
+                raise ValueError("Redis URL: unix:// requires an absolute path (unix:///path)")
             path = unquote(parts.path)
             database = query.get("db", "0")
         else:
-            if not all(host for host, _ in places):
-                raise ValueError(f"Redis URL: {scheme}:// needs a host")
+            if not all(host for host, _ in servers):
+                raise ValueError(f"Redis URL: {scheme}:// requires a host")
             database = parts.path.removeprefix("/")
             if sentinel:
                 master, _, database = database.partition("/")
                 if not _MASTER.fullmatch(master):
-                    raise ValueError(f"Redis URL: the master's name, {scheme}://host/NAME")
+                    raise ValueError(
+                        f"Redis URL: {scheme}:// requires the master's name ({scheme}://host/NAME)"
+                    )
             database = database or "0"
         if not (database.isascii() and database.isdigit() and len(database) < 10):
-            raise ValueError("Redis URL: the database must be a number (in a password, / is %2F)")
-        host, port = ("", _PORT) if sentinel else places[0]
+            raise ValueError(
+                "Redis URL: the database must be a number (write / in a password as %2F)"
+            )
+        host, port = ("", _PORT) if sentinel else servers[0]
         return cls(
             host=host,
             port=port,
@@ -114,7 +120,7 @@ class RedisAddress:
             password=password,
             tls=scheme.startswith("rediss"),
             ca_file=query.get("ca"),
-            sentinels=places if sentinel else (),
+            sentinels=servers if sentinel else (),
             master=master,
             sentinel_password=query.get("sentinel_password"),
         )
@@ -129,10 +135,10 @@ class RedisAddress:
         return f"{scheme}://{_text((self.host, self.port))}/{self.database}"
 
     def endpoint(self, reactor: Reactor) -> IStreamClientEndpoint:
-        """Return the server's endpoint; over TLS it checks the server's certificate and name.
+        """Return the server's endpoint. With TLS, it verifies the certificate and its name.
 
-        :raises OSError: if the file of authorities cannot be read.
-        :raises ValueError: if it holds no certificate.
+        :raises OSError: if the file of CA certificates cannot be read.
+        :raises ValueError: if that file contains no certificate.
         """
         if self.path:
             return UNIXClientEndpoint(reactor, self.path, timeout=CONNECT_TIMEOUT)
@@ -141,13 +147,13 @@ class RedisAddress:
         return SentinelEndpoint(
             reactor,
             self.master,
-            {_text(place): self._tcp(reactor, place, ASK_TIMEOUT) for place in self.sentinels},
+            {_text(one): self._tcp(reactor, one, SENTINEL_TIMEOUT) for one in self.sentinels},
             server=lambda host, port: self._tcp(reactor, (host, port), CONNECT_TIMEOUT),
             password=self.sentinel_password,
         )
 
-    def _tcp(self, reactor: Reactor, place: Place, timeout: float) -> IStreamClientEndpoint:
-        host, port = place
+    def _tcp(self, reactor: Reactor, server: HostAndPort, timeout: float) -> IStreamClientEndpoint:
+        host, port = server
         plain = HostnameEndpoint(reactor, host, port, timeout=timeout)
         if not self.tls:
             return plain
@@ -156,7 +162,7 @@ class RedisAddress:
 
 
 def redis_address(given: str | None, environ: Environment) -> RedisAddress:
-    """Return the address in ``--redis``, else in ``REDIS_URL`` (or its file), else on this machine.
+    """Return the address from ``--redis``, ``REDIS_URL`` or its file, or the default address.
 
     :raises ConfigError: if the URL is malformed.
     """
@@ -168,32 +174,39 @@ def redis_address(given: str | None, environ: Environment) -> RedisAddress:
         raise ConfigError(str(error)) from None
 
 
-def _places(parts: SplitResult, default_port: int, several: bool) -> tuple[Place, ...]:
-    """Return the hosts and ports of a URL; a host may be missing."""
+def _hosts_and_ports(
+    parts: SplitResult, default_port: int, several: bool
+) -> tuple[HostAndPort, ...]:
+    """Return the hosts and ports of a URL; a missing host is an empty text."""
     location = parts.netloc.rpartition("@")[2]
     if "," in location and not several:
         raise ValueError("several hosts")
-    places: list[Place] = []
+    servers: list[HostAndPort] = []
     for text in location.split(",") if several else (location,):
-        place = urlsplit(f"//{text}")
-        if place.port == 0:
+        server = urlsplit(f"//{text}")
+        if server.port == 0:
             raise ValueError("port 0")
-        places.append((place.hostname or "", default_port if place.port is None else place.port))
-    return tuple(places)
+        servers.append(
+            (server.hostname or "", default_port if server.port is None else server.port)
+        )
+    return tuple(servers)
 
 
 def _parameters(parts: SplitResult) -> dict[str, str]:
-    """Return the parameters of a URL; the last value of one that occurs twice."""
+    """Return the query parameters of a URL. If one is repeated, its last value counts."""
     # A plus sign stands for itself, as in the other parts of the URL.
     given = parse_qs(parts.query.replace("+", "%2B"), keep_blank_values=True)
     known = _SCHEMES[parts.scheme]
     if set(given) - set(known) or parts.fragment:
         names = " and ".join(f"?{name}=…" for name in known)
-        allowed = f"only {names} is known" if known else "it takes no parameters"
-        raise ValueError(f"Redis URL: {allowed} (in a password, ? and # are %3F and %23)")
+        allowed = f"only {names} allowed" if known else "no parameters allowed"
+        raise ValueError(
+            f"Redis URL: {allowed} for {parts.scheme}:// "
+            "(write ? and # in a password as %3F and %23)"
+        )
     return {name: values[-1] for name, values in given.items()}
 
 
-def _text(place: Place) -> str:
-    host, port = place
+def _text(server: HostAndPort) -> str:
+    host, port = server
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

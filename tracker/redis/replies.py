@@ -1,4 +1,4 @@
-"""Replies of Redis as Python's values."""
+"""Conversion of Redis replies to Python values."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ T = TypeVar("T")
 
 
 def mapping(reply: Sequence[T]) -> dict[T, T]:
-    """Return a map that Redis sent as names and values in turn (RESP2).
+    """Return a mapping that Redis sent as alternating names and values (RESP2).
 
-    Of a name that occurs twice, the last value is returned.
+    If a name is repeated, its last value counts.
 
     :raises ValueError: if the last name has no value.
     """
     return dict(zip(reply[::2], reply[1::2], strict=True))
 
 
-def info_facts(reply: bytes) -> dict[str, str]:
-    """Return the facts of a reply to INFO, of all its sections."""
+def info_fields(reply: bytes) -> dict[str, str]:
+    """Return the fields of a reply to INFO, from all of its sections."""
     lines = reply.decode(errors="backslashreplace").splitlines()
     pairs = (line.partition(":") for line in lines if not line.startswith("#"))
     return {name: value for name, colon, value in pairs if colon}

@@ -1,4 +1,4 @@
-"""Rights of the Redis user of each role, as listed in ``users.acl``, the file Redis loads."""
+"""Permissions of each role's Redis user, read from the ACL file ``users.acl``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracker.keys import TELEMETRY_TEMPLATE, USER_PREFIX, dead_letters, telemetr
 
 Command = tuple[str, ...]
 
-#: Commands that a role can do without: it then knows less, or uses database 0.
+#: Commands that a role does not require: without them it reports less, or uses database 0.
 OPTIONAL: Final = frozenset({"info", "role", "select"})
 
 _STREAMS: Final = telemetry_stream("*", TELEMETRY_TEMPLATE)
@@ -21,7 +21,7 @@ _DEAD_LETTERS: Final = dead_letters(_STREAMS)
 _SELECTOR: Final = re.compile(r"\(([^)]*)\)")
 
 _KEY: Final = "{key}"
-#: Arguments with which the server accepts a command, so that it can be asked about it.
+#: Valid arguments of each command, for ACL DRYRUN.
 _ARGUMENTS: Final[dict[str, Command]] = {
     "acl|dryrun": ("default", "PING"),
     "config|get": ("dir",),
@@ -65,15 +65,15 @@ _ARGUMENTS: Final[dict[str, Command]] = {
 
 @frozen
 class Grant:
-    """Commands, and the patterns of the keys on which they are allowed."""
+    """Commands, and patterns of the keys on which they are allowed."""
 
     commands: tuple[str, ...]
-    """In lower case; a subcommand as ``xinfo|stream``."""
+    """In lower case; subcommands in the form ``xinfo|stream``."""
     patterns: tuple[str, ...]
 
 
 def grants() -> dict[str, list[Grant]]:
-    """Return the rights of each role's user."""
+    """Return role → the permissions of its user."""
     found = {}
     for line in files("tracker.redis").joinpath("users.acl").read_text("utf-8").splitlines():
         _, user, *_ = line.split()
@@ -84,10 +84,10 @@ def grants() -> dict[str, list[Grant]]:
 
 
 def commands(role: str, streams: Iterable[str]) -> list[Command]:
-    """Return commands with arguments, of which a role's user may run each.
+    """Return the commands that a role's user may run, with valid arguments.
 
-    A pattern that matches the streams of positions is replaced by ``streams``; other patterns
-    stand for keys that they match. :data:`OPTIONAL` commands are left out.
+    ``streams`` replace the pattern of the streams of positions. Other patterns serve as keys
+    themselves, since they match themselves. :data:`OPTIONAL` commands are left out.
     """
     names = {_STREAMS: list(streams)}
     names[_DEAD_LETTERS] = [dead_letters(stream) for stream in names[_STREAMS]]

@@ -1,4 +1,4 @@
-"""Read page by page what is too large for one reply."""
+"""Iteration over collections that are too large for one reply."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from tracker.redis.connection import RedisConnection
 async def scan(
     redis: RedisConnection, command: Sequence[str], *options: str | bytes | int
 ) -> AsyncIterator[list[bytes]]:
-    """Yield the pages of a reply to SCAN, SSCAN or HSCAN; some may be empty.
+    """Yield the pages of SCAN, SSCAN or HSCAN; some may be empty.
 
-    An element that exists throughout is yielded at least once. One that is added or removed
-    meanwhile may be missing.
+    An element that exists during the whole iteration is yielded at least once. An element that
+    is added or removed meanwhile may be missing.
 
     :param command: the name of the command and, except for SCAN, the key.
     """

@@ -1,4 +1,4 @@
-"""Lua scripts: several commands that Redis runs as one, in one call."""
+"""Lua scripts, which Redis runs atomically and in one call."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tracker.redis.connection import RedisConnection
 
 @frozen
 class Script:
-    """A script, sent whole only to a server that does not know it yet."""
+    """A script; its text is sent only to a server that does not know it yet."""
 
     text: str
-    """In Lua 5.1. It sees its keys as KEYS, its other arguments as ARGV."""
+    """Source in Lua 5.1; its keys are in KEYS, its other arguments in ARGV."""
     digest: str = field(
         init=False,
         default=Factory(
@@ -31,7 +31,8 @@ class Script:
     ) -> Any:
         """Run the script, and return its result.
 
-        :raises Refused, Unavailable: as for any command.
+        :raises Refused: if Redis reports an error.
+        :raises Unavailable: if Redis is down.
         """
         call = (len(keys), *keys, *arguments)
         try:

@@ -1,4 +1,4 @@
-"""Call a function at an interval once Redis is connected."""
+"""Calls of a function at an interval, from the first connection to Redis on."""
 
 from __future__ import annotations
 
@@ -12,45 +12,45 @@ from twisted.internet.interfaces import IReactorTime
 
 
 class Connectable(Protocol):
-    """A connection, or something that uses connections."""
+    """A connection, or an object that uses connections."""
 
     def when_connected(self) -> Deferred[None]:
-        """Wait for the connection."""
+        """Return a Deferred that fires when the connection is usable."""
 
 
 class RedisTimer(Service):
-    """Calls a function when Redis is connected for the first time, then regularly.
+    """Service that calls a function when Redis is first connected, then at an interval.
 
-    :param redis: its first connection is awaited.
-    :param seconds: from one call to the next.
-    :param do: a coroutine function, never called again before it has returned.
+    :param redis: the connection to wait for.
+    :param seconds: seconds from one call to the next.
+    :param function: a coroutine function; its calls never overlap.
     """
 
     def __init__(
-        self, clock: IReactorTime, redis: Connectable, seconds: float, do: Callable[[], Any]
+        self, clock: IReactorTime, redis: Connectable, seconds: float, function: Callable[[], Any]
     ) -> None:
-        self._first_connection = redis.when_connected
-        self._timer = TimerService(seconds, do)
+        self._when_connected = redis.when_connected
+        self._timer = TimerService(seconds, function)
         self._timer.clock = clock
-        self._first: Deferred[None] = succeed(None)
+        self._first_connection: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
-        """Begin."""
+        """Wait for the connection, then call the function."""
         super().startService()
-        self._first = self._first_connection().addCallbacks(
+        self._first_connection = self._when_connected().addCallbacks(
             lambda _: self._timer.startService(), lambda failure: None
         )
 
     def stopService(self) -> Deferred[None]:
-        """Stop; fires when a call that is under way has ended.
+        """Stop. Fires when a call that is under way has ended.
 
-        Cancelling it ends the wait, and not the call.
+        Cancelling the Deferred ends the wait, but not the call.
         """
         super().stopService()
-        self._first.cancel()
+        self._first_connection.cancel()
         if not self._timer.running:
             return succeed(None)
-        # TimerService logs it as an error if its own Deferred is cancelled.
+        # TimerService logs an error if its own Deferred is cancelled.
         stopped: Deferred[None] = Deferred()
         self._timer.stopService().chainDeferred(stopped)
         return stopped

@@ -1,4 +1,4 @@
-"""The connection to Redis: through restarts, hangs and wrong passwords."""
+"""The connection to a real Redis, through restarts, hangs and failed logins."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tracker.redis.address import RedisAddress
 
 
 @ensureDeferred
-async def test_commands_are_answered_with_bytes_and_numbers(connected: Connected) -> None:
+async def test_replies_are_bytes_and_numbers(connected: Connected) -> None:
     execute = connected.connection.execute
     assert await execute("SET", "imei", "356307042441013") == b"OK"
     assert await execute("GET", "imei") == b"356307042441013"
@@ -29,9 +29,7 @@ async def test_commands_are_answered_with_bytes_and_numbers(connected: Connected
 
 
 @ensureDeferred
-async def test_a_command_under_way_fails_when_redis_dies_and_later_ones_at_once(
-    connected: Connected, redis: RedisServer
-) -> None:
+async def test_commands_fail_when_redis_is_killed(connected: Connected, redis: RedisServer) -> None:
     redis.suspend()
     under_way = connected.connection.execute("PING")
     redis.kill()
@@ -45,7 +43,7 @@ async def test_a_command_under_way_fails_when_redis_dies_and_later_ones_at_once(
 
 
 @ensureDeferred
-async def test_the_connection_comes_back_with_redis(
+async def test_connection_is_restored_when_redis_is_back(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.kill()
@@ -57,7 +55,7 @@ async def test_the_connection_comes_back_with_redis(
 
 
 @ensureDeferred
-async def test_a_server_that_hangs_counts_as_lost(redis: RedisServer) -> None:
+async def test_hanging_server_fails_the_command_under_way(redis: RedisServer) -> None:
     connected = Connected(redis.address, reply_timeout=0.2)
     await connected.usable()
     redis.suspend()
@@ -70,7 +68,7 @@ async def test_a_server_that_hangs_counts_as_lost(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_without_a_server_it_says_so_and_keeps_trying(tmp_path: Path) -> None:
+async def test_missing_server_is_reported_and_retried(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     connected = Connected(server.address)
     await until(lambda: len(connected.reports) > 1, "two failed attempts")
@@ -82,13 +80,13 @@ async def test_without_a_server_it_says_so_and_keeps_trying(tmp_path: Path) -> N
 
 
 @ensureDeferred
-async def test_a_wrong_password_is_told_and_tried_again(tmp_path: Path) -> None:
+async def test_wrong_password_is_reported_and_retried(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis", "--requirepass", "right")
     server.start()
     address = RedisAddress.from_url(f"redis://:wrong@127.0.0.1:{server.port}/0")
     connected = Connected(address)
     await until(lambda: len(connected.reports) > 1, "two failed attempts")
-    assert "auth" in (connected.reports[0] or "")
+    assert "login failed" in (connected.reports[0] or "")
     assert "wrong" not in (connected.reports[0] or "")
     valkey.Valkey(port=server.port, password="right").config_set("requirepass", "wrong")
     await connected.usable()
@@ -97,7 +95,7 @@ async def test_a_wrong_password_is_told_and_tried_again(tmp_path: Path) -> None:
 
 
 @ensureDeferred
-async def test_a_missing_password_is_not_taken_for_a_connection(tmp_path: Path) -> None:
+async def test_server_that_requires_a_password_is_not_usable_without_one(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis", "--requirepass", "secret")
     server.start()
     connected = Connected(server.address)
@@ -109,7 +107,7 @@ async def test_a_missing_password_is_not_taken_for_a_connection(tmp_path: Path) 
 
 
 @ensureDeferred
-async def test_user_database_and_unix_socket(tmp_path: Path) -> None:
+async def test_user_database_and_unix_socket_of_the_url_are_used(tmp_path: Path) -> None:
     path = tmp_path / "redis.sock"
     server = RedisServer(tmp_path / "redis", "--unixsocket", str(path))
     server.start()
@@ -125,7 +123,7 @@ async def test_user_database_and_unix_socket(tmp_path: Path) -> None:
 
 
 @ensureDeferred
-async def test_a_stop_while_nothing_answers_is_immediate() -> None:
+async def test_stop_without_a_server_is_immediate() -> None:
     connected = Connected(RedisAddress(host="127.0.0.1", port=free_port()))
     await until(lambda: connected.reports, "a failed attempt")
     waiting = connected.connection.when_connected()
@@ -135,29 +133,29 @@ async def test_a_stop_while_nothing_answers_is_immediate() -> None:
 
 
 @ensureDeferred
-async def test_an_idle_connection_notices_a_server_that_hangs(redis: RedisServer) -> None:
+async def test_idle_connection_notices_a_hanging_server(redis: RedisServer) -> None:
     connected = Connected(redis.address, reply_timeout=0.2)
     await connected.usable()
     redis.suspend()
     await until(lambda: not connected.connection.connected, "disconnected")
-    assert "no answer within 0.2 s" in (connected.reports[-1] or "")
+    assert "no reply within 0.2 s" in (connected.reports[-1] or "")
     redis.resume()
     await connected.usable()
     await connected.connection.stopService()
 
 
 @ensureDeferred
-async def test_a_server_that_loads_its_data_is_waited_for(redis: RedisServer) -> None:
+async def test_loading_server_is_retried_until_it_is_usable(redis: RedisServer) -> None:
     pipeline = redis.client.pipeline(transaction=False)
     for number in range(2500):
         pipeline.set(f"key-{number}", "")
     pipeline.execute()
     redis.kill()
-    # It sleeps half a millisecond after each command of its log, and answers every 1,024.
+    # The server sleeps 0.5 ms after each command of its log, and replies after each 1,024.
     redis.extra = ("--key-load-delay", "500")
     redis.start(wait=False)
     connected = Connected(redis.address)
-    await until(lambda: "LOADING" in " ".join(map(str, connected.reports)), "it loads")
+    await until(lambda: "LOADING" in " ".join(map(str, connected.reports)), "LOADING is reported")
     assert None not in connected.reports
     await connected.usable()
     assert await connected.connection.execute("DBSIZE") == 2500
@@ -165,12 +163,12 @@ async def test_a_server_that_loads_its_data_is_waited_for(redis: RedisServer) ->
 
 
 @ensureDeferred
-async def test_a_server_that_nobody_can_connect_to_is_told(
+async def test_connect_timeout_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("tracker.redis.address.CONNECT_TIMEOUT", 0.3)
     with ExitStack() as stack:
-        # A queue that is full: the kernel drops whoever wants to connect.
+        # When the backlog is full, the kernel drops further connection requests.
         listening = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         port = listening.getsockname()[1]
         for _ in range(3):
@@ -184,15 +182,15 @@ async def test_a_server_that_nobody_can_connect_to_is_told(
         await connected.connection.stopService()
 
 
-@pytest.mark.parametrize("old", [True, False], ids=["the same", "new ones only"])
+@pytest.mark.parametrize("old", [True, False], ids=["all connections", "new connections only"])
 @ensureDeferred
-async def test_connections_that_lead_nowhere_are_made_anew(redis: RedisServer, old: bool) -> None:
+async def test_connection_recovers_from_a_stalled_network(redis: RedisServer, old: bool) -> None:
     proxy = Proxy(redis.port, backlog=1)
     connected = Connected(RedisAddress(host="127.0.0.1", port=proxy.port), reply_timeout=0.5)
     await connected.usable()
     proxy.stall(deaf=True)
     await until(lambda: not connected.connection.connected, "disconnected")
-    assert "no answer within 0.5 s" in (connected.reports[-1] or "")
+    assert "no reply within 0.5 s" in (connected.reports[-1] or "")
     proxy.heal(forward_old=old)
     await connected.usable()
     await connected.connection.stopService()
@@ -203,7 +201,7 @@ async def test_connections_that_lead_nowhere_are_made_anew(redis: RedisServer, o
 
 
 @ensureDeferred
-async def test_a_replica_is_not_usable_until_it_is_promoted(redis: RedisServer) -> None:
+async def test_replica_is_not_usable_until_it_is_promoted(redis: RedisServer) -> None:
     redis.client.replicaof("127.0.0.1", free_port())
     connected = Connected(redis.address)
     await until(lambda: len(connected.reports) > 1, "two failed attempts")
@@ -214,21 +212,21 @@ async def test_a_replica_is_not_usable_until_it_is_promoted(redis: RedisServer) 
 
 
 @ensureDeferred
-async def test_a_write_that_a_demoted_master_refuses_drops_the_connection(
+async def test_write_refused_by_a_demoted_master_closes_the_connection(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.client.replicaof("127.0.0.1", free_port())
     with pytest.raises(Unavailable):
         await connected.connection.execute("SET", "imei", "356307042441013")
     await until(lambda: not connected.connection.connected, "disconnected")
-    await until(lambda: len(connected.reports) > 2, "it was tried again")
+    await until(lambda: len(connected.reports) > 2, "a retry")
     assert "a read-only replica" in (connected.reports[-1] or "")
     redis.client.replicaof("NO", "ONE")
     await connected.usable()
 
 
 @ensureDeferred
-async def test_a_script_that_a_demoted_master_refuses_does_so_too(
+async def test_script_refused_by_a_demoted_master_closes_the_connection(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.client.replicaof("127.0.0.1", free_port())
@@ -239,7 +237,7 @@ async def test_a_script_that_a_demoted_master_refuses_does_so_too(
 
 
 @ensureDeferred
-async def test_an_idle_connection_notices_that_the_master_was_demoted(
+async def test_idle_connection_notices_a_demoted_master(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.client.replicaof("127.0.0.1", free_port())
@@ -248,7 +246,7 @@ async def test_an_idle_connection_notices_that_the_master_was_demoted(
 
 
 @ensureDeferred
-async def test_a_user_who_may_not_ask_for_the_role_is_served(redis: RedisServer) -> None:
+async def test_user_without_permission_for_role_is_served(redis: RedisServer) -> None:
     redis.client.acl_setuser(
         "ingest", enabled=True, passwords=["+secret"], commands=["+@all", "-role"], keys="*"
     )
@@ -260,25 +258,25 @@ async def test_a_user_who_may_not_ask_for_the_role_is_served(redis: RedisServer)
 
 
 @ensureDeferred
-async def test_a_sentinel_is_not_taken_for_a_server(tmp_path: Path, redis: RedisServer) -> None:
+async def test_sentinel_in_place_of_a_server_is_refused(tmp_path: Path, redis: RedisServer) -> None:
     sentinel = Sentinel(tmp_path / "sentinel", redis)
     sentinel.start()
     connected = Connected(RedisAddress(host="127.0.0.1", port=sentinel.port))
     await until(lambda: connected.reports, "a report")
-    assert "a sentinel, no server" in (connected.reports[0] or "")
+    assert "not a Redis server: its role is sentinel" in (connected.reports[0] or "")
     await connected.connection.stopService()
     sentinel.kill()
 
 
 @ensureDeferred
-async def test_an_error_does_not_repeat_what_it_was_told(
+async def test_error_does_not_quote_the_password(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     server = RedisServer(tmp_path / "redis", "--rename-command", "AUTH", "")
     server.start()
     request.addfinalizer(server.kill)
     connected = Connected(RedisAddress.from_url(f"redis://:s3cr3tpass@127.0.0.1:{server.port}"))
-    await until(lambda: connected.reports, "told")
+    await until(lambda: connected.reports, "a report")
     await connected.connection.stopService()
     assert "unknown command" in str(connected.reports)
     assert "s3cr3tpass" not in str(connected.reports)

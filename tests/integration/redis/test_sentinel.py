@@ -1,4 +1,4 @@
-"""Finding the master by real Sentinels."""
+"""Discovery of the master through real Sentinels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sentinel(tmp_path: Path, redis: RedisServer) -> Iterator[Sentinel]:
 
 
 @ensureDeferred
-async def test_the_master_is_found_by_any_sentinel_that_answers(
+async def test_one_running_sentinel_is_enough_to_find_the_master(
     sentinel: Sentinel, redis: RedisServer
 ) -> None:
     url = f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{sentinel.port}/tracker/2"
@@ -35,7 +35,7 @@ async def test_the_master_is_found_by_any_sentinel_that_answers(
 
 
 @ensureDeferred
-async def test_a_failover_is_followed(tmp_path: Path, redis: RedisServer) -> None:
+async def test_failover_is_followed(tmp_path: Path, redis: RedisServer) -> None:
     replica = RedisServer(tmp_path / "replica")
     replica.start()
     replica.replicate(redis)
@@ -47,9 +47,9 @@ async def test_a_failover_is_followed(tmp_path: Path, redis: RedisServer) -> Non
     redis.kill()
     await until(
         lambda: any(
-            f"the master 127.0.0.1:{redis.port}: " in str(why) for why in connected.reports
+            f"the master 127.0.0.1:{redis.port}: " in str(one) for one in connected.reports
         ),
-        "the reason names the server",
+        "a report that names the server",
     )
     await connected.connection.when_connected()
     assert (await connected.connection.execute("ROLE"))[0] == b"master"
@@ -61,7 +61,7 @@ async def test_a_failover_is_followed(tmp_path: Path, redis: RedisServer) -> Non
 
 
 @ensureDeferred
-async def test_a_master_that_was_replaced_is_left_before_it_knows(
+async def test_replaced_master_is_disconnected_before_its_demotion(
     tmp_path: Path, redis: RedisServer
 ) -> None:
     replica = RedisServer(tmp_path / "replica")
@@ -73,9 +73,9 @@ async def test_a_master_that_was_replaced_is_left_before_it_knows(
     connected = Connected(RedisAddress.from_url(sentinel.url))
     await connected.usable()
     sentinel.fail_over()
-    await until(lambda: len(connected.reports) > 1, "the connection is left")
-    told = f"127.0.0.1:{redis.port}: replaced, the master is 127.0.0.1:{replica.port} now"
-    assert told in (connected.reports[1] or "")
+    await until(lambda: len(connected.reports) > 1, "disconnected")
+    reason = f"127.0.0.1:{redis.port}: replaced; the master is now 127.0.0.1:{replica.port}"
+    assert reason in (connected.reports[1] or "")
     await connected.connection.when_connected()
     await connected.connection.execute("SET", "imei", "356307042441013")
     assert replica.client.get("imei") == b"356307042441013"
@@ -85,7 +85,7 @@ async def test_a_master_that_was_replaced_is_left_before_it_knows(
 
 
 @ensureDeferred
-async def test_why_no_master_is_known_is_told_in_one_line(sentinel: Sentinel) -> None:
+async def test_unknown_master_is_reported_in_one_line(sentinel: Sentinel) -> None:
     dead = free_port()
     url = f"redis+sentinel://127.0.0.1:{sentinel.port},127.0.0.1:{dead}/other"
     connected = Connected(RedisAddress.from_url(url))
@@ -93,7 +93,7 @@ async def test_why_no_master_is_known_is_told_in_one_line(sentinel: Sentinel) ->
     (reason,) = set(connected.reports)
     assert reason is not None
     assert reason.startswith(
-        f"no Sentinel names the master: 127.0.0.1:{sentinel.port}: knows no master other; "
+        f"no Sentinel names the master: 127.0.0.1:{sentinel.port}: unknown master other; "
         f"127.0.0.1:{dead}: Connection was refused"
     )
     assert reason.endswith(f"({url}/0)")
@@ -102,7 +102,7 @@ async def test_why_no_master_is_known_is_told_in_one_line(sentinel: Sentinel) ->
 
 
 @ensureDeferred
-async def test_sentinels_and_servers_have_passwords_of_their_own(tmp_path: Path) -> None:
+async def test_sentinels_and_servers_may_have_different_passwords(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis", "--requirepass", "right")
     server.start()
     lines = ("requirepass watch", f"sentinel auth-pass {Sentinel.NAME} right")
@@ -124,13 +124,13 @@ async def test_sentinels_and_servers_have_passwords_of_their_own(tmp_path: Path)
 
 
 @ensureDeferred
-async def test_a_stop_while_a_sentinel_hangs_is_immediate(tmp_path: Path) -> None:
+async def test_stop_with_a_hanging_sentinel_is_immediate(tmp_path: Path) -> None:
     hanging = RedisServer(tmp_path / "hanging")
     hanging.start()
     hanging.suspend()
     url = f"redis+sentinel://127.0.0.1:{hanging.port}/tracker"
     connected = Connected(RedisAddress.from_url(url))
     await until(lambda: connected.reports, "a failed attempt")
-    assert "no answer within 2 s" in (connected.reports[0] or "")
+    assert "no reply within 2 s" in (connected.reports[0] or "")
     await connected.connection.stopService()
     hanging.kill()

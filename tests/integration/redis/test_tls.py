@@ -1,4 +1,4 @@
-"""Redis behind TLS: whom the connection trusts."""
+"""Connections to Redis over TLS, and the certificates they trust."""
 
 from __future__ import annotations
 
@@ -49,19 +49,19 @@ async def tunnel(redis: RedisServer, tmp_path: Path) -> AsyncIterator[Tunnel]:
 
 
 @ensureDeferred
-async def test_a_server_that_the_given_authority_vouches_for_is_trusted(tunnel: Tunnel) -> None:
+async def test_certificate_of_the_given_ca_is_trusted(tunnel: Tunnel) -> None:
     connected = Connected(tunnel.address(tunnel.certificate))
     await connected.usable()
     assert await connected.connection.execute("PING") == b"PONG"
     await connected.connection.stopService()
 
 
-@pytest.mark.parametrize("trusted", ["the system's authorities", "another authority"])
+@pytest.mark.parametrize("trusted", ["CAs of the system", "another CA"])
 @ensureDeferred
-async def test_an_unknown_authority_is_not_trusted(
+async def test_certificate_of_an_unknown_ca_is_not_trusted(
     tunnel: Tunnel, trusted: str, tmp_path: Path
 ) -> None:
-    ca = certify(tmp_path, "127.0.0.2") if trusted == "another authority" else None
+    ca = certify(tmp_path, "127.0.0.2") if trusted == "another CA" else None
     connected = Connected(tunnel.address(ca))
     await until(lambda: len(connected.reports) > 1, "two failed attempts")
     assert None not in connected.reports
@@ -70,7 +70,7 @@ async def test_an_unknown_authority_is_not_trusted(
 
 
 @ensureDeferred
-async def test_a_certificate_for_another_name_is_not_trusted(
+async def test_certificate_for_another_name_is_not_trusted(
     redis: RedisServer, tmp_path: Path
 ) -> None:
     certificate = certify(tmp_path, "127.0.0.9")

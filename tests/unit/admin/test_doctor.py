@@ -113,17 +113,17 @@ def test_what_is_no_master(info: dict[str, str], fix: str) -> None:
     ("reason", "fix"),
     [
         ("Connection was refused by other side: 111: Connection refused.", "systemctl start redis"),
-        ("Redis error: could not auth: WRONGPASS invalid username-password pair", "REDIS_URL="),
+        ("login failed: WRONGPASS invalid username-password pair", "REDIS_URL="),
         ("NOAUTH Authentication required.", "REDIS_URL="),
         (
             "LOADING Redis is loading the dataset in memory",
             "redis-cli -h cache -p 6379 --askpass I",
         ),
-        ("no answer within 3 s", "redis-cli -h cache -p 6379 --askpass PING"),
+        ("no reply within 3 s", "redis-cli -h cache -p 6379 --askpass PING"),
         ("not done within 10 s", "redis-cli -h cache -p 6379 --askpass PING"),
         ("DNS lookup failed: no results for hostname lookup: cache.", "nc -vz cache 6379"),
         ("certificate verify failed", "REDIS_URL='rediss://"),
-        ("no Sentinel names the master: a:26379: knows no master x", "redis-cli -p 26379 SENTINEL"),
+        ("no Sentinel names the master: a:26379: unknown master x", "redis-cli -p 26379 SENTINEL"),
     ],
 )
 def test_why_redis_cannot_be_used(reason: str, fix: str) -> None:

@@ -27,7 +27,7 @@ def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
     )
     service.startService()
     for _ in range(10):  # Redis is there, and answers nothing in time
-        redis.commands.pop()[1].errback(Unavailable("no answer within 4 s"))
+        redis.commands.pop()[1].errback(Unavailable("no reply within 4 s"))
         clock.advance(heartbeat.INTERVAL)
     assert not watchdog.expired
     clock.advance(heartbeat.WATCHDOG_TIMEOUT + 1)

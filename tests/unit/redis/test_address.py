@@ -1,4 +1,4 @@
-"""Redis URLs: every form of them, every mistake, and never a password in sight."""
+"""Redis URLs: all forms, errors, and passwords that stay hidden."""
 
 from __future__ import annotations
 
@@ -106,12 +106,12 @@ from tracker.redis.sentinel import SentinelEndpoint
         ),
     ],
 )
-def test_a_url_says_where_redis_is(url: str, address: RedisAddress) -> None:
+def test_url_is_parsed(url: str, address: RedisAddress) -> None:
     assert RedisAddress.from_url(url) == address
 
 
 @pytest.mark.parametrize(
-    ("url", "told"),
+    ("url", "message"),
     [
         ("", "must begin with redis://, rediss://, unix:// or redis+sentinel://"),
         ("cache", "must begin with"),
@@ -124,14 +124,14 @@ def test_a_url_says_where_redis_is(url: str, address: RedisAddress) -> None:
         ("redis://cache:-1", "the port or the host is not valid"),
         ("redis://cache:63:79", "the port or the host is not valid"),
         ("redis://[::1", "the port or the host is not valid"),
-        ("redis://", "redis:// needs a host"),
-        ("redis:///0", "redis:// needs a host"),
-        ("redis://:6379", "redis:// needs a host"),
-        ("redis://:s3cret@", "redis:// needs a host"),
-        ("redis:cache", "redis:// needs a host"),
-        ("rediss:///0", "rediss:// needs a host"),
-        ("redis://tracker@cache", "a user without a password"),
-        ("unix://tracker@/run/redis.sock", "a user without a password"),
+        ("redis://", "redis:// requires a host"),
+        ("redis:///0", "redis:// requires a host"),
+        ("redis://:6379", "redis:// requires a host"),
+        ("redis://:s3cret@", "redis:// requires a host"),
+        ("redis:cache", "redis:// requires a host"),
+        ("rediss:///0", "rediss:// requires a host"),
+        ("redis://tracker@cache", "user without a password"),
+        ("unix://tracker@/run/redis.sock", "user without a password"),
         ("redis://cache/zero", "the database must be a number"),
         ("redis://cache/-1", "the database must be a number"),
         ("redis://cache/1.5", "the database must be a number"),
@@ -140,37 +140,40 @@ def test_a_url_says_where_redis_is(url: str, address: RedisAddress) -> None:
         ("redis://cache/²", "the database must be a number"),
         ("unix:///run/redis.sock?db=x", "the database must be a number"),
         ("unix:///run/redis.sock?db=", "the database must be a number"),
-        ("redis://cache?db=1", "it takes no parameters"),
-        ("redis://cache?ca=/x", "it takes no parameters"),
-        ("rediss://cache?db=1", "only ?ca=… is known"),
-        ("rediss://cache?ca=/x&verify=no", "only ?ca=… is known"),
-        ("unix:///run/redis.sock?ca=/x", "only ?db=… is known"),
-        ("unix:///run/redis.sock?DB=1", "only ?db=… is known"),
-        ("unix://", "unix:// needs an absolute path"),
-        ("unix:///", "unix:// needs an absolute path"),
-        ("unix://run/redis.sock", "unix:// needs an absolute path"),
-        ("unix://localhost/run/redis.sock", "unix:// needs an absolute path"),
-        ("unix:redis.sock", "unix:// needs an absolute path"),
-        ("redis+sentinel:///main", "redis+sentinel:// needs a host"),
-        ("redis+sentinel://s1,/main", "redis+sentinel:// needs a host"),
-        ("redis+sentinel://s1,:26379/main", "redis+sentinel:// needs a host"),
+        ("redis://cache?db=1", "no parameters allowed for redis://"),
+        ("redis://cache?ca=/x", "no parameters allowed for redis://"),
+        ("rediss://cache?db=1", "only ?ca=… allowed for rediss://"),
+        ("rediss://cache?ca=/x&verify=no", "only ?ca=… allowed for rediss://"),
+        ("unix:///run/redis.sock?ca=/x", "only ?db=… allowed for unix://"),
+        ("unix:///run/redis.sock?DB=1", "only ?db=… allowed for unix://"),
+        ("unix://", "unix:// requires an absolute path"),
+        ("unix:///", "unix:// requires an absolute path"),
+        ("unix://run/redis.sock", "unix:// requires an absolute path"),
+        ("unix://localhost/run/redis.sock", "unix:// requires an absolute path"),
+        ("unix:redis.sock", "unix:// requires an absolute path"),
+        ("redis+sentinel:///main", "redis+sentinel:// requires a host"),
+        ("redis+sentinel://s1,/main", "redis+sentinel:// requires a host"),
+        ("redis+sentinel://s1,:26379/main", "redis+sentinel:// requires a host"),
         ("redis+sentinel://s1,s2:port/main", "the port or the host is not valid"),
         ("redis+sentinel://s1:0/main", "the port or the host is not valid"),
-        ("redis+sentinel://s1", "the master's name, redis+sentinel://host/NAME"),
+        ("redis+sentinel://s1", "requires the master's name (redis+sentinel://host/NAME)"),
         ("redis+sentinel://s1,s2//0", "the master's name"),
         ("redis+sentinel://s1/a%20b", "the master's name"),
         ("redis+sentinel://s1/main/zero", "the database must be a number"),
         ("redis+sentinel://s1/main/0/1", "the database must be a number"),
-        ("redis+sentinel://tracker@s1/main", "a user without a password"),
-        ("redis+sentinel://s1/main?ca=/x", "only ?sentinel_password=… is known"),
-        ("rediss+sentinel://s1/main?db=1", "only ?ca=… and ?sentinel_password=… is known"),
+        ("redis+sentinel://tracker@s1/main", "user without a password"),
+        (
+            "redis+sentinel://s1/main?ca=/x",
+            "only ?sentinel_password=… allowed for redis+sentinel://",
+        ),
+        ("rediss+sentinel://s1/main?db=1", "only ?ca=… and ?sentinel_password=… allowed"),
         ("redis://s1,s2", "the port or the host is not valid"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(url: str, told: str) -> None:
+def test_malformed_url_is_refused_with_one_line(url: str, message: str) -> None:
     with pytest.raises(ValueError, match="Redis URL: ") as raised:
         RedisAddress.from_url(url)
-    assert told in str(raised.value)
+    assert message in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -185,7 +188,7 @@ def test_a_mistake_is_told_in_one_line(url: str, told: str) -> None:
         "http://tracker:s3cret@cache",
         "unix://tracker:s3cret@localhost/run/redis.sock",
         "unix://tracker:s3cret@/run/redis.sock?db=x",
-        # A password that should have been percent-encoded ends up in other parts.
+        # A password that is not percent-encoded ends up in other parts of the URL.
         "redis://tracker:12/s3cret@cache/0",
         "redis://tracker:12?s3cret@cache/0",
         "redis://tracker:12#s3cret@cache/0",
@@ -203,12 +206,12 @@ def test_a_mistake_is_told_in_one_line(url: str, told: str) -> None:
         "redis+sentinel://s1/main?sentinel_password=12#s3cret",
     ],
 )
-def test_a_mistake_is_told_without_the_password(url: str) -> None:
+def test_message_about_malformed_url_hides_the_password(url: str) -> None:
     with pytest.raises(ValueError, match="Redis URL: ") as raised:
         RedisAddress.from_url(url)
     assert "s3" not in str(raised.value)
     assert "cret" not in str(raised.value)
-    # Nor does a traceback show it by way of another exception.
+    # A traceback does not show it either, through a chained exception.
     assert raised.value.__cause__ is None
     assert raised.value.__context__ is None or raised.value.__suppress_context__
 
@@ -229,7 +232,7 @@ def test_a_mistake_is_told_without_the_password(url: str) -> None:
         ("rediss+sentinel://:s3cret@s1/main/3?ca=/x", "rediss+sentinel://s1:26379/main/3"),
     ],
 )
-def test_as_text_it_is_a_url_without_the_password(url: str, text: str) -> None:
+def test_text_of_address_is_a_url_without_password(url: str, text: str) -> None:
     address = RedisAddress.from_url(url)
     assert str(address) == text
     assert f"{address}" == text
@@ -245,9 +248,9 @@ passwords = st.text(
 
 
 @given(passwords, st.sampled_from(["redis://{}@cache:6379/0", "unix://{}@/run/redis.sock"]))
-def test_any_percent_encoded_password_is_read_and_never_shown(password: str, form: str) -> None:
+def test_percent_encoded_password_is_decoded_and_hidden(password: str, form: str) -> None:
     encoded = "".join(f"%{byte:02X}" for byte in password.encode())
-    # One like "database" stands there anyway; Hypothesis tries words of our own modules.
+    # Hypothesis tries words of our modules, and one such as "database" is part of every repr.
     assume(password not in repr(RedisAddress.from_url(form.format("tracker:"))))
     address = RedisAddress.from_url(form.format(f"tracker:{encoded}"))
     assert address.password == password
@@ -265,12 +268,12 @@ def test_any_percent_encoded_password_is_read_and_never_shown(password: str, for
         "redis+sentinel://s1:26379,[::1]:5/main/0",
     ],
 )
-def test_text_of_an_address_without_password_reads_back(url: str) -> None:
+def test_text_of_address_without_password_parses_to_the_same_address(url: str) -> None:
     assert str(RedisAddress.from_url(url)) == url
     assert RedisAddress.from_url(str(RedisAddress.from_url(url))) == RedisAddress.from_url(url)
 
 
-# Endpoints: what is built, without connecting.
+# Endpoints, built without connecting.
 
 
 @pytest.mark.parametrize(
@@ -283,14 +286,14 @@ def test_text_of_an_address_without_password_reads_back(url: str) -> None:
         ("rediss+sentinel://s1,s2/main", SentinelEndpoint),
     ],
 )
-def test_an_endpoint_fits_the_address(url: str, kind: type) -> None:
+def test_endpoint_matches_the_scheme(url: str, kind: type) -> None:
     endpoint = RedisAddress.from_url(url).endpoint(cast("Any", MemoryReactorClock()))
     assert isinstance(endpoint, kind)
     assert verifyObject(IStreamClientEndpoint, endpoint)
 
 
 @pytest.mark.parametrize("url", ["rediss://cache.example", "rediss://127.0.0.1:6380"])
-def test_tls_is_wrapped_around_the_connection(url: str) -> None:
+def test_tls_wraps_the_endpoint(url: str) -> None:
     endpoint = RedisAddress.from_url(url).endpoint(cast("Any", MemoryReactorClock()))
     assert verifyObject(IStreamClientEndpoint, endpoint)
     assert not isinstance(endpoint, HostnameEndpoint)
@@ -311,7 +314,7 @@ def authority() -> str:
 
 
 @pytest.mark.parametrize("layout", ["{0}", "{0}{0}", "# Our own\n\n{0}\nand again\n{0}", "ë\n{0}"])
-def test_authorities_are_read_from_a_file(layout: str, authority: str, tmp_path: Path) -> None:
+def test_ca_certificates_are_read_from_a_file(layout: str, authority: str, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(layout.format(authority), encoding="utf-8")
     endpoint = RedisAddress.from_url(f"rediss://cache.example?ca={file}").endpoint(
@@ -321,7 +324,7 @@ def test_authorities_are_read_from_a_file(layout: str, authority: str, tmp_path:
 
 
 @pytest.mark.parametrize("content", ["", "no certificate", "-----BEGIN PRIVATE KEY-----\n"])
-def test_a_file_without_certificates_is_told(content: str, tmp_path: Path) -> None:
+def test_ca_file_without_certificates_is_refused(content: str, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     file.write_text(content)
     address = RedisAddress.from_url(f"rediss://cache.example?ca={file}")
@@ -329,19 +332,19 @@ def test_a_file_without_certificates_is_told(content: str, tmp_path: Path) -> No
         address.endpoint(cast("Any", MemoryReactorClock()))
 
 
-def test_a_damaged_certificate_is_told(authority: str, tmp_path: Path) -> None:
+def test_damaged_ca_certificate_is_refused(authority: str, tmp_path: Path) -> None:
     file = tmp_path / "ca.pem"
     lines = authority.splitlines()
     file.write_text("\n".join([lines[0], lines[2], lines[-1]]))
     with pytest.raises(ssl.SSLError):
-        ssl.create_default_context(cafile=file)  # damaged it is
+        ssl.create_default_context(cafile=file)  # confirms that the certificate is damaged
     address = RedisAddress.from_url(f"rediss://cache.example?ca={file}")
     with pytest.raises(ValueError, match=r"ca\.pem"):
         address.endpoint(cast("Any", MemoryReactorClock()))
 
 
 @pytest.mark.parametrize("url", ["rediss://cache.example", "rediss+sentinel://s1,s2/main"])
-def test_a_file_that_is_not_there_is_told(url: str, tmp_path: Path) -> None:
+def test_missing_ca_file_raises_oserror(url: str, tmp_path: Path) -> None:
     address = RedisAddress.from_url(f"{url}?ca={tmp_path}/none.pem")
     with pytest.raises(OSError, match=r"none\.pem"):
         address.endpoint(cast("Any", MemoryReactorClock()))

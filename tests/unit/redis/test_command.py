@@ -1,4 +1,4 @@
-"""Commands as bytes: the same that txredisapi makes, made faster."""
+"""Encoding of commands, compared with txredisapi's slower one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ARGUMENTS = st.one_of(
 
 
 @given(st.lists(ARGUMENTS, max_size=10))
-def test_a_command_is_what_the_library_would_make(arguments: list[str | bytes | int]) -> None:
+def test_command_is_encoded_like_txredisapi(arguments: list[str | bytes | int]) -> None:
     library = txredisapi.RedisProtocol(charset=None, convertNumbers=False)
     ours = RedisProtocol(Clock(), None)
     assert ours._build_command(*arguments) == library._build_command(*arguments)

@@ -1,4 +1,4 @@
-"""What a connection to Redis promises to those who use it, and that its double keeps it."""
+"""The interface of RedisConnection, tested with the real class and its test double."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from tests.unit.fakes import FakeRedis
 from tracker.errors import Refused, Unavailable
 from tracker.observe.health import Condition
 from tracker.redis.address import RedisAddress
-from tracker.redis.connection import FIRST_RETRY, RedisConnection
+from tracker.redis.connection import MIN_RETRY_DELAY, RedisConnection
 
 
-class Doubled:
-    """The double."""
+class DoubleSubject:
+    """The test double."""
 
     def __init__(self) -> None:
         self.redis: Any = FakeRedis(connected=False)
@@ -30,17 +30,17 @@ class Doubled:
     def lose(self) -> None:
         self.redis.lose()
 
-    def answer(self, value: bytes) -> None:
+    def reply(self, value: bytes) -> None:
         _, deferred = self.redis.commands.pop(0)
         deferred.callback(value)
 
-    def refuse(self, why: str) -> None:
+    def refuse(self, error: str) -> None:
         _, deferred = self.redis.commands.pop(0)
-        deferred.errback(Refused(why))
+        deferred.errback(Refused(error))
 
 
-class Real:
-    """The connection itself, with a server that the test plays."""
+class RealSubject:
+    """The real connection, with a server whose replies the test sends."""
 
     def __init__(self) -> None:
         self._reactor = cast("Any", MemoryReactorClock())
@@ -51,7 +51,7 @@ class Real:
         self._clients = 0
 
     def connect(self) -> None:
-        self._reactor.advance(FIRST_RETRY)
+        self._reactor.advance(MIN_RETRY_DELAY)
         self._clients += 1
         (_, factory, *_) = self._reactor.unixClients[self._clients - 1]
         self._transport = StringTransport()
@@ -63,23 +63,23 @@ class Real:
     def lose(self) -> None:
         self._protocol.connectionLost(Failure(ConnectionLost()))
 
-    def answer(self, value: bytes) -> None:
+    def reply(self, value: bytes) -> None:
         self._protocol.dataReceived(b"$%d\r\n%s\r\n" % (len(value), value))
 
-    def refuse(self, why: str) -> None:
-        self._protocol.dataReceived(f"-{why}\r\n".encode())
+    def refuse(self, error: str) -> None:
+        self._protocol.dataReceived(f"-{error}\r\n".encode())
 
 
-Subject = Doubled | Real
+Subject = DoubleSubject | RealSubject
 
 
-@pytest.fixture(params=[Doubled, Real])
+@pytest.fixture(params=[DoubleSubject, RealSubject])
 def subject(request: pytest.FixtureRequest) -> Subject:
     make: Callable[[], Subject] = request.param
     return make()
 
 
-class Outcome:
+class Captured:
     """Result or error of a Deferred."""
 
     def __init__(self, deferred: Deferred[Any]) -> None:
@@ -96,14 +96,14 @@ class Outcome:
             self.value = result
 
 
-def test_without_a_connection_a_command_fails_at_once(subject: Subject) -> None:
+def test_command_without_connection_fails_at_once(subject: Subject) -> None:
     assert not subject.redis.connected
-    assert isinstance(Outcome(subject.redis.execute("GET", "a")).error, Unavailable)
+    assert isinstance(Captured(subject.redis.execute("GET", "a")).error, Unavailable)
     subject.connect()
     assert subject.redis.connected
 
 
-def test_each_connection_is_counted(subject: Subject) -> None:
+def test_connections_are_counted(subject: Subject) -> None:
     counts = [subject.redis.connections]
     for _ in range(2):
         subject.connect()
@@ -112,55 +112,55 @@ def test_each_connection_is_counted(subject: Subject) -> None:
     assert counts == [0, 1, 2]
 
 
-def test_commands_are_answered_in_order(subject: Subject) -> None:
+def test_replies_are_matched_in_order(subject: Subject) -> None:
     subject.connect()
-    outcomes = [Outcome(subject.redis.execute("GET", key)) for key in "abc"]
-    assert not any(one.fired for one in outcomes)
+    results = [Captured(subject.redis.execute("GET", key)) for key in "abc"]
+    assert not any(one.fired for one in results)
     for value in (b"1", b"2", b"3"):
-        subject.answer(value)
-    assert [one.value for one in outcomes] == [b"1", b"2", b"3"]
+        subject.reply(value)
+    assert [one.value for one in results] == [b"1", b"2", b"3"]
 
 
-def test_a_refused_command_does_not_end_the_connection(subject: Subject) -> None:
+def test_refused_command_keeps_the_connection(subject: Subject) -> None:
     subject.connect()
-    refused, answered = (Outcome(subject.redis.execute("GET", key)) for key in "ab")
+    refused, answered = (Captured(subject.redis.execute("GET", key)) for key in "ab")
     subject.refuse("WRONGTYPE Operation against a key")
-    subject.answer(b"1")
+    subject.reply(b"1")
     assert isinstance(refused.error, Refused)
     assert answered.value == b"1"
     assert subject.redis.connected
 
 
-def test_commands_under_way_fail_with_the_connection(subject: Subject) -> None:
+def test_lost_connection_fails_commands_under_way(subject: Subject) -> None:
     subject.connect()
-    outcomes = [Outcome(subject.redis.execute("GET", key)) for key in "ab"]
+    results = [Captured(subject.redis.execute("GET", key)) for key in "ab"]
     subject.lose()
-    assert all(isinstance(one.error, Unavailable) for one in outcomes)
+    assert all(isinstance(one.error, Unavailable) for one in results)
     assert not subject.redis.connected
 
 
-def test_all_who_wait_for_a_connection_learn_of_the_next_one(subject: Subject) -> None:
-    waiting = [Outcome(subject.redis.when_connected()) for _ in range(2)]
+def test_next_connection_fires_all_waiting_deferreds(subject: Subject) -> None:
+    waiting = [Captured(subject.redis.when_connected()) for _ in range(2)]
     assert not any(one.fired for one in waiting)
     subject.connect()
     assert all(one.fired for one in waiting)
-    assert Outcome(subject.redis.when_connected()).fired
+    assert Captured(subject.redis.when_connected()).fired
     subject.lose()
-    assert not Outcome(subject.redis.when_connected()).fired
+    assert not Captured(subject.redis.when_connected()).fired
 
 
-def test_waiting_for_a_connection_can_be_cancelled(subject: Subject) -> None:
+def test_wait_for_a_connection_is_cancellable(subject: Subject) -> None:
     deferred = subject.redis.when_connected()
-    outcome = Outcome(deferred)
+    result = Captured(deferred)
     deferred.cancel()
-    assert isinstance(outcome.error, CancelledError)
+    assert isinstance(result.error, CancelledError)
     subject.connect()
 
 
-def test_who_waits_for_a_connection_may_cancel_the_others(subject: Subject) -> None:
+def test_callback_of_one_wait_may_cancel_another_wait(subject: Subject) -> None:
     waiting = [subject.redis.when_connected() for _ in range(3)]
     waiting[0].addCallback(lambda _: waiting[1].cancel())
-    outcomes = [Outcome(one) for one in waiting]
+    results = [Captured(one) for one in waiting]
     subject.connect()
-    assert [type(one.error) for one in outcomes] == [type(None), CancelledError, type(None)]
-    assert all(one.fired for one in outcomes)
+    assert [type(one.error) for one in results] == [type(None), CancelledError, type(None)]
+    assert all(one.fired for one in results)

@@ -1,4 +1,4 @@
-"""The server of our own: how it is started."""
+"""Options and socket of the embedded server."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from tracker.redis.embedded import server_arguments, socket_address
         ("--unixsocketperm", "700"),
     ],
 )
-def test_it_is_durable_evicts_nothing_and_is_no_ones_but_ours(option: str, value: str) -> None:
+def test_server_is_durable_private_and_never_evicts(option: str, value: str) -> None:
     arguments = server_arguments(Path("/data"))
     assert arguments[arguments.index(option) + 1] == value
 
 
-def test_a_path_that_is_too_long_for_a_socket_is_told() -> None:
+def test_folder_with_too_long_path_is_refused() -> None:
     longest = Path("/" + "d" * (MAX_SOCKET_PATH - len("//redis.sock")))
     assert len(socket_address(longest).path) == MAX_SOCKET_PATH
     with pytest.raises(ValueError, match="too long"):

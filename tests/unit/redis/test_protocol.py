@@ -1,4 +1,4 @@
-"""Late replies of Redis: silence, and replies that never end."""
+"""Reply timeouts of the Redis protocol."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT = 4.0
 
 
 class Transport(StringTransport):
-    """One whose connection is lost at once when it is aborted."""
+    """A transport whose connection is lost at once when it is aborted."""
 
     protocol: RedisProtocol
 
@@ -41,7 +41,7 @@ class Conversation:
         self.protocol.makeConnection(self.transport)
         self.failures: list[str] = []
 
-    def ask(self) -> Deferred[Any]:
+    def ping(self) -> Deferred[Any]:
         reply: Deferred[Any] = self.protocol.execute_command("PING")
         return reply.addErrback(self._failed)
 
@@ -50,7 +50,7 @@ class Conversation:
         self.failures.append(failure.getErrorMessage())
 
     def trickle(self, data: bytes, every: float, seconds: float) -> None:
-        """Send some bytes again and again."""
+        """Deliver the same bytes repeatedly."""
         for _ in range(int(seconds / every)):
             self.clock.advance(every)
             self.protocol.dataReceived(data)
@@ -62,81 +62,81 @@ def conversation() -> Conversation:
 
 
 def test_silence_closes_the_connection(conversation: Conversation) -> None:
-    conversation.ask()
-    conversation.ask()
+    conversation.ping()
+    conversation.ping()
     conversation.clock.advance(TIMEOUT - 0.1)
     assert not conversation.failures
     conversation.clock.advance(0.1)
-    assert conversation.failures == ["no answer within 4 s"] * 2
+    assert conversation.failures == ["no reply within 4 s"] * 2
     assert conversation.transport.disconnected
     assert not conversation.clock.getDelayedCalls()
 
 
 def test_silence_after_some_bytes_closes_the_connection(conversation: Conversation) -> None:
-    conversation.ask()
+    conversation.ping()
     conversation.clock.advance(3)
     conversation.protocol.dataReceived(b"$100\r\nabc")
     conversation.clock.advance(TIMEOUT - 0.1)
     assert not conversation.failures
     conversation.clock.advance(0.2)
-    assert conversation.failures == ["no answer within 4 s"]
+    assert conversation.failures == ["no reply within 4 s"]
 
 
-def test_a_reply_whose_bytes_arrive_steadily_is_not_late(conversation: Conversation) -> None:
-    answers: list[bytes] = []
-    conversation.ask().addCallback(answers.append)
+def test_slow_but_steady_reply_is_accepted(conversation: Conversation) -> None:
+    replies: list[bytes] = []
+    conversation.ping().addCallback(replies.append)
     conversation.protocol.dataReceived(b"$10\r\n")
     conversation.trickle(b"x", 3, 30)
     conversation.protocol.dataReceived(b"\r\n")
-    assert answers == [b"x" * 10]
+    assert replies == [b"x" * 10]
     assert not conversation.failures
 
 
-def test_a_reply_that_never_ends_closes_the_connection(conversation: Conversation) -> None:
-    conversation.ask()
+def test_endless_reply_closes_the_connection(conversation: Conversation) -> None:
+    conversation.ping()
     conversation.protocol.dataReceived(b"$1000000\r\n")
     conversation.trickle(b"x", 3, MAX_REPLY_TIME)
     assert not conversation.failures
     conversation.trickle(b"x", 1, TIMEOUT)
-    assert conversation.failures == ["no complete answer within 64 s"]
+    assert conversation.failures == ["no complete reply within 64 s"]
 
 
-def test_each_complete_reply_gives_the_next_one_its_time(conversation: Conversation) -> None:
-    answers: list[bytes] = []
+def test_complete_reply_restarts_the_timeout_of_the_next_one(conversation: Conversation) -> None:
+    replies: list[bytes] = []
     for _ in range(50):
-        conversation.ask().addCallback(answers.append)
+        conversation.ping().addCallback(replies.append)
     conversation.trickle(b"+PONG\r\n", 3, 150)
-    assert answers == [b"PONG"] * 50
+    assert replies == [b"PONG"] * 50
     assert not conversation.failures
 
 
 def test_one_timer_serves_all_commands(conversation: Conversation) -> None:
     for _ in range(100):
-        conversation.ask()
+        conversation.ping()
         conversation.protocol.dataReceived(b"+PONG\r\n")
     assert len(conversation.clock.getDelayedCalls()) == 1
 
 
-def test_a_command_after_a_pause_has_all_its_time(conversation: Conversation) -> None:
-    conversation.ask()
+def test_command_after_a_pause_has_the_full_timeout(conversation: Conversation) -> None:
+    conversation.ping()
     conversation.protocol.dataReceived(b"+PONG\r\n")
     conversation.clock.advance(3)
-    conversation.ask()  # the timer of the first one runs
+    conversation.ping()  # the timer of the first one runs
     conversation.clock.advance(3.9)
     assert not conversation.failures
     conversation.clock.advance(0.2)
-    assert conversation.failures == ["no answer within 4 s"]
+    assert conversation.failures == ["no reply within 4 s"]
 
 
-def test_a_connection_without_commands_is_left_alone(conversation: Conversation) -> None:
-    conversation.ask()
+def test_idle_connection_stays_open(conversation: Conversation) -> None:
+    conversation.ping()
     conversation.protocol.dataReceived(b"+PONG\r\n")
     conversation.clock.advance(3600)
     assert not conversation.transport.disconnecting
     assert not conversation.clock.getDelayedCalls()
 
 
-def test_a_lost_connection_leaves_no_timer(conversation: Conversation) -> None:
+def test_lost_connection_cancels_the_timer(conversation: Conversation) -> None:
     reply: Deferred[Any] = conversation.protocol.execute_command("PING")
     lost = []
     reply.addErrback(lambda failure: lost.append(failure.type))
@@ -145,9 +145,9 @@ def test_a_lost_connection_leaves_no_timer(conversation: Conversation) -> None:
     assert not conversation.clock.getDelayedCalls()
 
 
-def test_a_command_is_sent_before_the_reactor_turns() -> None:
-    # Twisted's transports write when the reactor turns next; ours calls doWrite, which is public
-    # only between a transport and its reactor.
+def test_command_is_written_in_the_same_reactor_turn() -> None:
+    # Twisted's transports write in the next reactor turn. The protocol calls doWrite, which is
+    # an interface between a transport and its reactor; this test fails if Twisted changes it.
     ours, theirs = socket.socketpair()
     protocol = RedisProtocol(Clock(), None)
     ours.setblocking(False)
@@ -160,11 +160,11 @@ def test_a_command_is_sent_before_the_reactor_turns() -> None:
         assert theirs.recv(100) == b"*1\r\n$4\r\nPING\r\n"
 
 
-def test_a_server_that_is_read_only_is_given_up(conversation: Conversation) -> None:
+def test_read_only_server_is_disconnected(conversation: Conversation) -> None:
     reply: Deferred[Any] = conversation.protocol.execute_command("SET", "a", "b")
     lost = []
     reply.addErrback(lambda failure: lost.append(failure.type))
     conversation.protocol.dataReceived(b"-READONLY You can't write against a replica.\r\n")
     assert lost == [Unavailable]
     assert conversation.transport.disconnecting
-    assert conversation.protocol.why == READ_ONLY
+    assert conversation.protocol.close_reason == READ_ONLY

@@ -1,4 +1,4 @@
-"""The rights of the roles in Redis, as the file lists them."""
+"""Permissions of the roles' Redis users in users.acl."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ PACKAGE = Path(tracker.__file__).parent
 ROLES = ["ingest", "process", "janitor", "bridge", "console", "admin"]
 
 
-def test_each_role_has_rights() -> None:
+def test_each_role_has_a_user() -> None:
     assert list(grants()) == ROLES
 
 
-def test_a_selector_is_read_with_its_commands_and_patterns() -> None:
+def test_selector_is_parsed_with_commands_and_patterns() -> None:
     rights = grants()["process"]
     assert "ping" in rights[0].commands
     assert rights[0].patterns == ()
@@ -27,21 +27,21 @@ def test_a_selector_is_read_with_its_commands_and_patterns() -> None:
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_each_right_becomes_a_command_with_arguments(role: str) -> None:
+def test_each_permission_becomes_a_command_with_arguments(role: str) -> None:
     names = {name for grant in grants()[role] for name in grant.commands} - OPTIONAL
     made = commands(role, ["one", "two"])
     assert len(made) == len(set(made))
     assert {one[0].lower() for one in made} == {name.partition("|")[0] for name in names}
 
 
-def test_streams_take_the_place_of_their_pattern() -> None:
+def test_streams_replace_their_pattern() -> None:
     made = commands("process", ["one", "two"])
     assert ("XADD", "one:dead", "*", "a", "b") in made
     assert ("XACK", "two", "group", "0-1") in made
     assert not any("telemetry" in word for one in made for word in one)
 
 
-def test_every_command_that_roles_send_is_listed() -> None:
+def test_every_command_in_the_code_is_permitted() -> None:
     listed = {
         name.partition("|")[0].upper()
         for rights in grants().values()
@@ -51,7 +51,7 @@ def test_every_command_that_roles_send_is_listed() -> None:
     sent = set()
     for path in PACKAGE.rglob("*.py"):
         if path.is_relative_to(PACKAGE / "storage"):
-            continue  # it executes SQL
+            continue  # these modules execute SQL
         text = path.read_text(encoding="utf-8")
         sent |= set(re.findall(r"redis\.p?call\('([A-Z]+)'", text))
         sent |= set(re.findall(r"execute\(\s*\*?\(?\"([A-Z]+)\"", text))

@@ -1,4 +1,4 @@
-"""Reading what is too large for one reply."""
+"""Iteration with SCAN and its relatives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.unit.fakes import FakeRedis
 from tracker.redis.scan import scan
 
 
-def test_pages_are_read_until_the_cursor_is_back_at_the_beginning() -> None:
+def test_scan_ends_when_the_cursor_returns_to_zero() -> None:
     pages = {b"0": [b"17", [b"a", b"b"]], b"17": [b"4", []], b"4": [b"0", [b"c"]]}
     fake = FakeRedis(answers={"SSCAN": lambda key, cursor, *options: pages[cursor]})
     redis: Any = fake

@@ -1,4 +1,4 @@
-"""What is made of what several Sentinels say, without a socket."""
+"""Votes of several Sentinels, without sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 from zope.interface.verify import verifyObject
 
-from tracker.redis.sentinel import AGREEMENT_TIMEOUT, ASK_TIMEOUT, NotFound, SentinelEndpoint
+from tracker.redis.sentinel import (
+    AGREEMENT_TIMEOUT,
+    SENTINEL_TIMEOUT,
+    MasterNotFound,
+    SentinelEndpoint,
+)
 
 OLD = b"*2\r\n$8\r\n10.0.0.1\r\n$4\r\n6379\r\n"
 NEW = b"*2\r\n$8\r\n10.0.0.2\r\n$4\r\n6380\r\n"
@@ -29,7 +34,7 @@ UNKNOWN = b"*-1\r\n"
 @implementer(IStreamClientEndpoint)
 @define
 class FakeSentinel:
-    """A Sentinel that the test lets answer; or nobody, when there is a failure."""
+    """A Sentinel whose replies the test sends; with a failure it accepts no connection."""
 
     failure: Exception | None = None
     protocol: Any = None
@@ -42,11 +47,11 @@ class FakeSentinel:
         self.protocol.makeConnection(self.transport)
         return succeed(self.protocol)
 
-    def says(self, data: bytes) -> None:
+    def reply(self, data: bytes) -> None:
         self.protocol.dataReceived(data)
 
     @property
-    def left(self) -> bool:
+    def disconnected(self) -> bool:
         return self.transport.disconnecting or self.transport.disconnected
 
 
@@ -59,14 +64,14 @@ class FakeServer:
         return succeed("connected") if self.failure is None else fail(self.failure)
 
 
-class Bench:
-    """Three Sentinels, and the places that somebody connected to."""
+class SentinelBench:
+    """Three Sentinels, and the servers that were connected to."""
 
     def __init__(self, password: str | None = None) -> None:
         self.clock = Clock()
         self.sentinels = [FakeSentinel() for _ in range(3)]
         self.server = FakeServer()
-        self.places: list[tuple[str, int]] = []
+        self.connected_to: list[tuple[str, int]] = []
         named = {f"s{number}": one for number, one in enumerate(self.sentinels, 1)}
         self.endpoint = SentinelEndpoint(
             self.clock, "main", named, server=self._server, password=password
@@ -74,7 +79,7 @@ class Bench:
         self.results: list[Any] = []
 
     def _server(self, host: str, port: int) -> FakeServer:
-        self.places.append((host, port))
+        self.connected_to.append((host, port))
         return self.server
 
     def connect(self) -> Deferred[Any]:
@@ -84,82 +89,84 @@ class Bench:
     def reason(self) -> str:
         (failure,) = self.results
         assert isinstance(failure, Failure)
-        assert failure.check(NotFound)
+        assert failure.check(MasterNotFound)
         return failure.getErrorMessage()
 
 
 @pytest.fixture
-def bench() -> Bench:
-    return Bench()
+def bench() -> SentinelBench:
+    return SentinelBench()
 
 
-def test_it_is_an_endpoint(bench: Bench) -> None:
+def test_sentinel_endpoint_provides_its_interface(bench: SentinelBench) -> None:
     assert verifyObject(IStreamClientEndpoint, bench.endpoint)
 
 
-def test_two_of_three_that_agree_decide(bench: Bench) -> None:
+def test_two_agreeing_sentinels_of_three_decide(bench: SentinelBench) -> None:
     bench.connect()
     assert bench.sentinels[0].transport.value() == (
         b"*3\r\n$8\r\nSENTINEL\r\n$23\r\nGET-MASTER-ADDR-BY-NAME\r\n$4\r\nmain\r\n"
     )
-    bench.sentinels[2].says(NEW)
-    assert bench.places == []
-    bench.sentinels[0].says(NEW)
-    assert bench.places == [("10.0.0.2", 6380)]
+    bench.sentinels[2].reply(NEW)
+    assert bench.connected_to == []
+    bench.sentinels[0].reply(NEW)
+    assert bench.connected_to == [("10.0.0.2", 6380)]
     assert bench.results == ["connected"]
-    assert all(sentinel.left for sentinel in bench.sentinels)
+    assert all(sentinel.disconnected for sentinel in bench.sentinels)
     assert not bench.clock.getDelayedCalls()
 
 
-def test_one_that_missed_the_failover_is_outvoted(bench: Bench) -> None:
+def test_sentinel_that_missed_the_failover_is_outvoted(bench: SentinelBench) -> None:
     bench.connect()
-    for sentinel, answer in zip(bench.sentinels, (OLD, NEW, NEW), strict=True):
-        sentinel.says(answer)
-    assert bench.places == [("10.0.0.2", 6380)]
+    for sentinel, reply in zip(bench.sentinels, (OLD, NEW, NEW), strict=True):
+        sentinel.reply(reply)
+    assert bench.connected_to == [("10.0.0.2", 6380)]
 
 
-def test_those_that_are_gone_cost_half_a_second(bench: Bench) -> None:
+def test_hanging_sentinels_delay_the_decision_by_half_a_second(bench: SentinelBench) -> None:
     bench.connect()
-    bench.sentinels[1].says(NEW)
+    bench.sentinels[1].reply(NEW)
     bench.clock.advance(AGREEMENT_TIMEOUT - 0.01)
-    assert bench.places == []
+    assert bench.connected_to == []
     bench.clock.advance(0.01)
-    assert bench.places == [("10.0.0.2", 6380)]
+    assert bench.connected_to == [("10.0.0.2", 6380)]
     assert not bench.clock.getDelayedCalls()
 
 
-def test_those_that_refuse_cost_nothing(bench: Bench) -> None:
+def test_refusing_sentinels_do_not_delay_the_decision(bench: SentinelBench) -> None:
     bench.sentinels[0].failure = bench.sentinels[2].failure = ConnectError()
     bench.connect()
-    bench.sentinels[1].says(NEW)
+    bench.sentinels[1].reply(NEW)
     assert bench.results == ["connected"]
     assert not bench.clock.getDelayedCalls()
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("reply", "reason"),
     [
-        (UNKNOWN, "knows no master main"),
+        (UNKNOWN, "unknown master main"),
         (b"-NOAUTH Authentication required.\r\n", "NOAUTH Authentication required."),
-        (b"+OK\r\n", "is no Sentinel"),
-        (b"*1\r\n$1\r\nx\r\n", "is no Sentinel"),
+        (b"+OK\r\n", "not a Sentinel"),
+        (b"*1\r\n$1\r\nx\r\n", "not a Sentinel"),
         (b"-ERR unknown command 'SENTINEL'\r\n", "ERR unknown command 'SENTINEL'"),
     ],
 )
-def test_why_there_is_no_master_is_one_line(bench: Bench, answer: bytes, told: str) -> None:
+def test_missing_master_is_reported_in_one_line(
+    bench: SentinelBench, reply: bytes, reason: str
+) -> None:
     bench.sentinels[0].failure = ConnectTimeout()
     bench.connect()
-    bench.sentinels[2].says(answer)
-    bench.clock.advance(ASK_TIMEOUT)
+    bench.sentinels[2].reply(reply)
+    bench.clock.advance(SENTINEL_TIMEOUT)
     assert bench.reason == (
         "no Sentinel names the master: s1: the connection timed out; "
-        f"s2: no answer within 2 s; s3: {told}"
+        f"s2: no reply within 2 s; s3: {reason}"
     )
     assert not bench.clock.getDelayedCalls()
-    assert all(sentinel.left for sentinel in bench.sentinels[1:])
+    assert all(sentinel.disconnected for sentinel in bench.sentinels[1:])
 
 
-def test_a_connection_that_ends_is_told(bench: Bench) -> None:
+def test_lost_connection_to_a_sentinel_is_reported(bench: SentinelBench) -> None:
     bench.sentinels[0].failure = bench.sentinels[1].failure = ConnectError()
     bench.connect()
     bench.sentinels[2].protocol.connectionLost(Failure(ConnectionDone()))
@@ -167,68 +174,68 @@ def test_a_connection_that_ends_is_told(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "told"),
-    [(ConnectTimeout(), "the connection timed out"), (ValueError("so"), "so")],
+    ("failure", "reason"),
+    [(ConnectTimeout(), "the connection timed out"), (ValueError("broken"), "broken")],
 )
-def test_a_master_that_cannot_be_reached_is_named(
-    bench: Bench, failure: Exception, told: str
-) -> None:
+def test_unreachable_master_is_named(bench: SentinelBench, failure: Exception, reason: str) -> None:
     bench.server.failure = failure
     bench.connect()
     for sentinel in bench.sentinels[:2]:
-        sentinel.says(OLD)
-    assert bench.reason == f"the master 10.0.0.1:6379: {told}"
+        sentinel.reply(OLD)
+    assert bench.reason == f"the master 10.0.0.1:6379: {reason}"
 
 
-def test_the_password_goes_before_the_question() -> None:
-    bench = Bench(password="s3cret")
+def test_password_is_sent_before_the_query() -> None:
+    bench = SentinelBench(password="s3cret")
     bench.connect()
     (first, second, third) = bench.sentinels
     assert first.transport.value() == b"*2\r\n$4\r\nAUTH\r\n$6\r\ns3cret\r\n"
-    first.says(b"-WRONGPASS invalid username-password pair\r\n")
+    first.reply(b"-WRONGPASS invalid username-password pair\r\n")
     for sentinel in (second, third):
-        sentinel.says(b"+OK\r\n")
-        sentinel.says(NEW)
+        sentinel.reply(b"+OK\r\n")
+        sentinel.reply(NEW)
     assert bench.results == ["connected"]
 
 
 @pytest.mark.parametrize(
-    ("answers", "told"),
+    ("replies", "reason"),
     [
         ((OLD, OLD), None),
-        ((NEW, NEW), "replaced, the master is 10.0.0.2:6380 now"),
+        ((NEW, NEW), "replaced; the master is now 10.0.0.2:6380"),
         ((UNKNOWN, UNKNOWN, UNKNOWN), None),
     ],
 )
-def test_a_master_is_confirmed_unless_another_is_named(
-    bench: Bench, answers: tuple[bytes, ...], told: str | None
+def test_master_is_confirmed_unless_another_one_is_named(
+    bench: SentinelBench, replies: tuple[bytes, ...], reason: str | None
 ) -> None:
     bench.connect()
     for sentinel in bench.sentinels[:2]:
-        sentinel.says(OLD)
+        sentinel.reply(OLD)
     confirmed: list[Any] = []
     Deferred.fromCoroutine(bench.endpoint.confirm()).addBoth(confirmed.append)
-    for sentinel, answer in zip(bench.sentinels, answers, strict=False):
-        sentinel.says(answer)
+    for sentinel, reply in zip(bench.sentinels, replies, strict=False):
+        sentinel.reply(reply)
     (result,) = confirmed
-    assert (result and result.getErrorMessage()) == told
+    assert (result and result.getErrorMessage()) == reason
     assert not bench.clock.getDelayedCalls()
 
 
-def cancel_at_once(bench: Bench) -> None:
+def immediately(bench: SentinelBench) -> None:
     pass
 
 
-def cancel_after_an_answer(bench: Bench) -> None:
-    bench.sentinels[0].says(NEW)
+def after_one_reply(bench: SentinelBench) -> None:
+    bench.sentinels[0].reply(NEW)
 
 
-@pytest.mark.parametrize("before", [cancel_at_once, cancel_after_an_answer])
-def test_it_can_be_cancelled(bench: Bench, before: Callable[[Bench], None]) -> None:
+@pytest.mark.parametrize("before", [immediately, after_one_reply])
+def test_connecting_is_cancellable(
+    bench: SentinelBench, before: Callable[[SentinelBench], None]
+) -> None:
     connecting = bench.connect()
     before(bench)
     connecting.cancel()
     assert isinstance(bench.results[0], Failure)
-    assert bench.places == []
-    assert all(sentinel.left for sentinel in bench.sentinels)
+    assert bench.connected_to == []
+    assert all(sentinel.disconnected for sentinel in bench.sentinels)
     assert not bench.clock.getDelayedCalls()

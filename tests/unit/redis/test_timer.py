@@ -1,4 +1,4 @@
-"""What is done with Redis regularly, and how it ends."""
+"""Calls at an interval, and their end at a stop."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracker.redis.timer import RedisTimer
 
 
 class Connected:
-    """A connection that is there."""
+    """A usable connection."""
 
     def when_connected(self) -> Deferred[None]:
         return succeed(None)
@@ -22,7 +22,7 @@ class Connected:
 
 @pytest.fixture
 def logged() -> Iterator[Sequence[LogEvent]]:
-    """What is logged during the test."""
+    """Log events of the test."""
     events: list[LogEvent] = []
     observer: Any = events.append
     globalLogPublisher.addObserver(observer)
@@ -30,7 +30,7 @@ def logged() -> Iterator[Sequence[LogEvent]]:
     globalLogPublisher.removeObserver(observer)
 
 
-def test_a_stop_waits_for_what_is_being_done() -> None:
+def test_stop_waits_for_the_call_under_way() -> None:
     doing: list[Deferred[None]] = []
 
     def do() -> Deferred[None]:
@@ -46,7 +46,7 @@ def test_a_stop_waits_for_what_is_being_done() -> None:
     assert stopped == [None]
 
 
-def test_a_stop_that_is_not_waited_for_any_longer_is_no_error(logged: Sequence[LogEvent]) -> None:
+def test_cancelled_stop_logs_no_error(logged: Sequence[LogEvent]) -> None:
     doing: Deferred[None] = Deferred()
     timer = RedisTimer(Clock(), Connected(), 1.0, lambda: doing)
     timer.startService()
@@ -55,5 +55,5 @@ def test_a_stop_that_is_not_waited_for_any_longer_is_no_error(logged: Sequence[L
     stopped.addErrback(lambda failure: ended.append(failure.type))
     stopped.cancel()
     assert ended == [CancelledError]
-    doing.callback(None)  # it may take its time
+    doing.callback(None)  # later than the cancellation
     assert [event for event in logged if "log_failure" in event] == []

@@ -13,7 +13,7 @@ from twisted.internet.protocol import Factory, Protocol
 
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.reactor import Reactor
-from tracker.redis.sentinel import why_not_connected
+from tracker.redis.sentinel import connect_error
 
 #: Files that an ingest process may have open, at least.
 FILES: Final = 65_536
@@ -119,7 +119,7 @@ async def port(reactor: Reactor, host: str, number: int) -> Finding:
         protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
     except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
         return failure(
-            f"{place} accepts no connection: {why_not_connected(error)}",
+            f"{place} accepts no connection: {connect_error(error)}",
             f"systemctl start tracker-ingest@1  # it listens by --listen teltonika=tcp:{number}; "
             "or the firewall",
         )

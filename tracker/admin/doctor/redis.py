@@ -46,15 +46,21 @@ def _fix_for(reason: str, address: RedisAddress) -> str:
     with_login = str(address).replace("://", "://USER:PASSWORD@", 1)
     login = f"REDIS_URL={shlex.quote(with_login)}"
     for pattern, fix in (
-        (r"WRONGPASS|NOAUTH|could not auth", f"{login}  # percent-encoded; users: ACL LIST"),
+        (r"WRONGPASS|NOAUTH|login failed", f"{login}  # percent-encoded; users: ACL LIST"),
         (r"NOPERM", f"{cli} ACL SETUSER {shlex.quote(address.username or 'default')} +ping"),
         (r"LOADING", f"{cli} INFO persistence  # and wait until loading is 0"),
         (r"MISCONF", f"df -h  # make room in Redis' folder, {cli} CONFIG GET dir"),
-        (r"DB index|set dbid", f"{cli} CONFIG GET databases  # and another one in REDIS_URL"),
+        (
+            r"DB index|select database",
+            f"{cli} CONFIG GET databases  # and another one in REDIS_URL",
+        ),
         (r"certificate|TLS|SSL", "REDIS_URL='rediss://…?ca=/path/to/ca.pem'"),
-        (r"Sentinel|knows no master", "redis-cli -p 26379 SENTINEL MASTERS"),
+        (r"Sentinel|unknown master", "redis-cli -p 26379 SENTINEL MASTERS"),
         (r"refused|no such file", "systemctl start redis-server  # or say where it is: REDIS_URL"),
-        (r"no answer|not done", f"{cli} PING  # if it hangs: systemctl restart redis-server"),
+        (
+            r"no answer|no reply|not done",
+            f"{cli} PING  # if it hangs: systemctl restart redis-server",
+        ),
     ):
         if re.search(pattern, reason, re.IGNORECASE):
             return fix

@@ -12,7 +12,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.observe.findings import Finding, skipped
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
-from tracker.redis.replies import info_facts, mapping
+from tracker.redis.replies import info_fields, mapping
 
 _MAY_NOT_RUN: Final = re.compile(r"run the '([^']+)' command")
 _MAY_NOT_ACCESS: Final = re.compile(r"access the '([^']*)' key")
@@ -44,7 +44,7 @@ class Server:
     async def info(self) -> Info:
         """Return name → value, of all sections of INFO."""
         if self._info is None:
-            self._info = info_facts(await self.redis.execute("INFO"))
+            self._info = info_fields(await self.redis.execute("INFO"))
         return self._info
 
     async def setting(self, name: str) -> str:

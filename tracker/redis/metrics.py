@@ -1,4 +1,4 @@
-"""Metrics of Redis itself: whether what it confirms is durable, and its memory."""
+"""Metrics of Redis itself: durability of its writes, and memory."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from twisted.logger import Logger
 from tracker.errors import Refused, Unavailable
 from tracker.observe.figures import gauge
 from tracker.redis.connection import RedisConnection
-from tracker.redis.replies import info_facts
+from tracker.redis.replies import info_fields
 from tracker.redis.timer import RedisTimer
 
-#: Seconds between two requests.
-INTERVAL: Final = 15
+#: Seconds between two INFO requests.
+INFO_INTERVAL: Final = 15
 
 
-class RedisWatch(RedisTimer):
-    """Reads INFO at an interval.
+class RedisMetrics(RedisTimer):
+    """Metrics from INFO, which is read at an interval.
 
-    While Redis cannot be asked there are no figures. CONFIG is not used, since settings may hold
+    While Redis is down, the metrics have no values. CONFIG is not used, since settings may hold
     passwords; ``tracker-admin doctor`` checks how often Redis synchronises its file.
 
-    :param metrics_registry: gets the metrics.
+    :param metrics_registry: the registry to which the metrics are added.
     """
 
     _log = Logger()
@@ -35,16 +35,16 @@ class RedisWatch(RedisTimer):
     def __init__(
         self, clock: IReactorTime, redis: RedisConnection, metrics_registry: CollectorRegistry
     ) -> None:
-        super().__init__(clock, redis, INTERVAL, self._look)
+        super().__init__(clock, redis, INFO_INTERVAL, self._read_info)
         self._redis = redis
         self._info: Mapping[str, str] = {}
         metrics_registry.register(self)
 
-    async def _look(self) -> None:
+    async def _read_info(self) -> None:
         try:
-            self._info = info_facts(await self._redis.execute("INFO"))
+            self._info = info_fields(await self._redis.execute("INFO"))
         except (Refused, Unavailable) as error:
-            self._log.debug("Redis has not answered INFO: {error}", error=error)
+            self._log.debug("INFO failed: {error}", error=error)
             self._info = {}
 
     def collect(self) -> Iterator[Metric]:
@@ -52,20 +52,22 @@ class RedisWatch(RedisTimer):
         info = self._info
         durable = gauge(
             "tracker_redis_durable",
-            "1 while what Redis confirms is safe there: it appends to a file, has written that "
-            "last time, and evicts nothing; else 0.",
+            "1 if Redis keeps what it confirms: appendonly is on, the last write to the "
+            "append-only file succeeded, and the policy is noeviction; else 0.",
         )
-        used = gauge("tracker_redis_used_memory_bytes", "Memory that Redis has used.")
-        most = gauge("tracker_redis_maxmemory_bytes", "Memory that it may use; 0: no limit.")
+        used = gauge("tracker_redis_used_memory_bytes", "Memory that Redis uses.")
+        maximum = gauge(
+            "tracker_redis_maxmemory_bytes", "Memory limit of Redis (maxmemory); 0: no limit."
+        )
         if info:
             durable.add_metric([], is_durable(info))
             used.add_metric([], _number(info, "used_memory"))
-            most.add_metric([], _number(info, "maxmemory"))
-        yield from (durable, used, most)
+            maximum.add_metric([], _number(info, "maxmemory"))
+        yield from (durable, used, maximum)
 
 
 def is_durable(info: Mapping[str, str]) -> bool:
-    """Return True if what Redis confirms is durable, as far as INFO reports it."""
+    """Return True if the fields of INFO show that confirmed writes are durable."""
     return (
         info.get("aof_enabled") == "1"
         and info.get("aof_last_write_status", "ok") == "ok"
