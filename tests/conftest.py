@@ -34,7 +34,7 @@ def redis(shared_redis: SharedRedis) -> Iterator[RedisServer]:
     A test may kill, suspend and configure it as it likes: the next test gets another one then.
     """
     yield shared_redis.lend()
-    shared_redis.take_back()
+    shared_redis.give_back()
 
 
 @pytest.fixture(scope="session")

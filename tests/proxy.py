@@ -1,4 +1,4 @@
-"""TCP proxies that can stall, slow down, cut and half-close what passes through them."""
+"""TCP proxies that can stall, slow down, reset and half-close their connections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class LoopThread:
-    """An asyncio loop in a thread of its own, for code that blocks elsewhere."""
+    """An asyncio loop in its own thread, callable from code that blocks."""
 
     def __init__(self, name: str) -> None:
         self.loop = asyncio.new_event_loop()
@@ -37,7 +37,7 @@ class LoopThread:
 
     @staticmethod
     def _failed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        # sock_accept() of Python 3.11 has a connection for a task that was cancelled meanwhile.
+        # sock_accept() of Python 3.11 raises this if a connection arrives for a cancelled task.
         if not isinstance(context.get("exception"), asyncio.InvalidStateError):
             loop.default_exception_handler(context)
 
@@ -63,7 +63,7 @@ async def _cancel_others() -> None:
 
 @frozen
 class Pace:
-    """How data is passed on: pieces of at most ``size`` bytes, ``pause`` seconds apart."""
+    """Speed of forwarding: pieces of at most ``size`` bytes, ``pause`` seconds apart."""
 
     size: int
     pause: float
@@ -86,24 +86,24 @@ class _Listening:
 
 
 @frozen
-class _Back:
-    """What happens to data that comes back."""
+class _ReplyFault:
+    """Change and delay of data from the target."""
 
     change: Change | None
     delay: float
 
 
 class Proxy:
-    """A port on 127.0.0.1 that forwards to another port, with faults on request.
+    """A port on 127.0.0.1 that forwards to another port and can simulate faults.
 
-    All methods may be called from any thread; each returns when it has taken effect.
+    All methods may be called from any thread. Each one returns when it has taken effect.
 
-    :param target: the port that connections are forwarded to.
-    :param thread: runs the proxy, and perhaps others; by default one of its own.
-    :param port: the port to listen on; any free one if 0.
-    :param backlog: connections that wait to be accepted.
-    :param change: applied to each piece of data that comes back from the target.
-    :param delay: seconds by which each such piece is late.
+    :param target: the port to which connections are forwarded.
+    :param thread: the thread that runs the proxy; by default its own. Proxies may share one.
+    :param port: the port to listen on; 0: any free port.
+    :param backlog: maximum number of connections that wait to be accepted.
+    :param change: applied to each chunk of data from the target.
+    :param delay: seconds by which each such chunk is delayed.
     """
 
     def __init__(
@@ -119,11 +119,11 @@ class Proxy:
         self.target = target
         self.port = port
         self.accepted = 0
-        """Connections so far."""
+        """Number of connections accepted so far."""
         self._thread = thread or LoopThread("proxy")
         self._owns_thread = thread is None
         self._backlog = backlog
-        self._back = _Back(change, delay)
+        self._reply_fault = _ReplyFault(change, delay)
         self._pace: Pace | None = None
         self._reply: bytes | None = None
         self._open = asyncio.Event()
@@ -137,19 +137,19 @@ class Proxy:
         return self._thread.call(coroutine)
 
     def stall(self, deaf: bool = False) -> None:
-        """Forward nothing, while all connections stay open.
+        """Stop forwarding, and keep all connections open.
 
-        :param deaf: do not accept connections either; the kernel completes them until the
+        :param deaf: stop accepting connections, too; the kernel completes them until the
             backlog is full.
         """
         self._call(self._stall(deaf))
 
     def set_pace(self, pace: Pace | None) -> None:
-        """Forward slowly from now on, or at full speed if None."""
+        """Forward at this pace from now on; None: at full speed."""
         self._pace = pace
 
     def reply(self, data: bytes) -> None:
-        """Reset all connections, answer new ones with these bytes, and forward nothing."""
+        """Reset all connections, and send these bytes to each new one without forwarding."""
         self._reply = data
         self.cut()
 
@@ -159,22 +159,22 @@ class Proxy:
         self.cut()
 
     def cut(self) -> int:
-        """Reset all connections, at both ends; returns how many there were."""
+        """Reset all connections at both ends, and return their number."""
         return self._call(self._cut())
 
     def half_close(self, up: bool) -> int:
         """Send FIN in one direction of all connections, while the other stays open.
 
-        :param up: toward the target; else toward the clients.
-        :return: how many connections there were.
+        :param up: send it to the target; else to the clients.
+        :return: the number of connections.
         """
         return self._call(self._half_close(up))
 
     def heal(self, forward_old: bool = True) -> None:
-        """Forward everything at full speed again.
+        """End all faults: accept connections, and forward at full speed.
 
-        :param forward_old: whether the connections of before are forwarded, too; else they stay
-            open and lead nowhere.
+        :param forward_old: forward the existing connections, too; else they stay open and
+            stalled.
         """
         self._call(self._heal(forward_old))
 
@@ -252,7 +252,7 @@ class Proxy:
             for one in (near, far):
                 one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         finally:
-            if connection in self._connections:  # else whoever removed it closes it
+            if connection in self._connections:  # else the method that removed it closes it
                 self._connections.discard(connection)
                 near.close()
                 far.close()
@@ -267,8 +267,8 @@ class Proxy:
                 sink.shutdown(socket.SHUT_WR)
                 return
             if back:
-                await asyncio.sleep(self._back.delay)
-                data = self._back.change(data) if self._back.change else data
+                await asyncio.sleep(self._reply_fault.delay)
+                data = self._reply_fault.change(data) if self._reply_fault.change else data
             await self._forward(sink, data)
 
     async def _forward(self, sink: socket.socket, data: bytes) -> None:
@@ -318,9 +318,9 @@ async def _cancelled(*tasks: asyncio.Task[None] | None) -> None:
 
 
 class TlsPort:
-    """A port on 127.0.0.1 with TLS that leads to a plain port: for servers built without TLS.
+    """A TLS port on 127.0.0.1 in front of a plain port, for servers built without TLS.
 
-    :param change: applied to each piece of data that comes back from the target.
+    :param change: applied to each chunk of data from the target.
     """
 
     def __init__(

@@ -51,7 +51,7 @@ class _Valkey(OwnProcess):
 
     client: Any
 
-    def answers(self) -> bool:
+    def is_up(self) -> bool:
         """Return True if the server replies and has loaded its data."""
         try:
             return bool(self.client.ping())
@@ -90,7 +90,7 @@ class RedisServer(_Valkey):
             restore_signals=False,
         )
         if wait:
-            wait_for(self.answers, "Redis answers")
+            wait_for(self.is_up, "Redis is_up")
 
     def _command(self) -> list[str]:
         return [
@@ -105,9 +105,9 @@ class RedisServer(_Valkey):
         """Become a replica of another server, and wait until both are in sync."""
         master.client.config_set("repl-diskless-sync-delay", 0)
         self.client.replicaof("127.0.0.1", master.port)
-        wait_for(lambda: self.is_level_with(master), "the replica is in sync")
+        wait_for(lambda: self.is_in_sync_with(master), "the replica is in sync")
 
-    def is_level_with(self, master: RedisServer) -> bool:
+    def is_in_sync_with(self, master: RedisServer) -> bool:
         """Return True if this replica has all data of its master."""
         mine, its = self.client.info("replication"), master.client.info("replication")
         linked: bool = mine.get("master_link_status") == "up" and its["connected_slaves"] == 1
@@ -135,7 +135,7 @@ class SharedRedis:
             self._settings = self._read_settings(self._server)
         return self._server
 
-    def take_back(self) -> None:
+    def give_back(self) -> None:
         """Clear the server, or stop it if the test has disturbed or configured it."""
         server = self._server
         assert server is not None
@@ -220,9 +220,9 @@ class Sentinel(_Valkey):
         """Start it, and by default wait until it replies."""
         self._launch(self._folder / "sentinel.log", find_server(), str(self._file), "--sentinel")
         if wait:
-            wait_for(self.answers, "the Sentinel answers")
+            wait_for(self.is_up, "the Sentinel is_up")
 
-    def knows_replica(self) -> bool:
+    def has_replica(self) -> bool:
         """Return True if it could fail over. Sentinels search for replicas only rarely."""
         replicas = self.client.execute_command("SENTINEL REPLICAS", self.NAME)
         return [
@@ -315,7 +315,7 @@ class PostgresServer(OwnProcess):
             **_postgres_user(),
         )
         if wait:
-            wait_for(self.answers, "PostgreSQL answers")
+            wait_for(self.is_up, "PostgreSQL is_up")
 
     def _initialise(self, data: Path) -> None:
         password = self._folder / "password"
@@ -333,7 +333,7 @@ class PostgresServer(OwnProcess):
             **_postgres_user(),
         )
 
-    def answers(self) -> bool:
+    def is_up(self) -> bool:
         """Return True if it accepts connections."""
         try:
             psycopg.connect(self.url, connect_timeout=2).close()

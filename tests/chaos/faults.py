@@ -193,7 +193,7 @@ class Faults:
         server.kill()
         self._wait(seconds / 2)
         server.start(wait=False)
-        wait_for(server.answers, "the server answers", timeout=SERVER_START)
+        wait_for(server.is_up, "the server is up", timeout=SERVER_START)
 
     def _hang_server(self, seconds: float, server: Any) -> None:
         server.suspend()
@@ -205,7 +205,7 @@ class Faults:
     def _restart_server(self, _: float, server: Any) -> None:
         server.stop()
         server.start(wait=False)
-        wait_for(server.answers, "the server answers", timeout=SERVER_START)
+        wait_for(server.is_up, "the server is up", timeout=SERVER_START)
 
 
 class Injector:

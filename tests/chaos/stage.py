@@ -78,7 +78,7 @@ class Stage:
         """
         self.postgres.start(wait=False)
         self.store.start()
-        wait_for(self.postgres.answers, "PostgreSQL answers", timeout=60)
+        wait_for(self.postgres.is_up, "PostgreSQL is up", timeout=60)
         for name in INSTANCES:
             self._add(name, "ingest", "--instance-id", name, *self._ingest_options(name))
         for name in PROCESSORS:

@@ -48,7 +48,7 @@ class Server(Protocol):
     """A server that can fail."""
 
     def start(self, wait: bool = True) -> None: ...
-    def answers(self) -> bool: ...
+    def is_up(self) -> bool: ...
     def kill(self) -> object: ...
     def stop(self) -> object: ...
     def suspend(self) -> None: ...
@@ -150,12 +150,12 @@ class Cluster:
         first.start()
         second.start()
         second.client.replicaof("127.0.0.1", self._links["redis-a"].port)
-        wait_for(lambda: second.is_level_with(first), "the replica is in sync")
+        wait_for(lambda: second.is_in_sync_with(first), "the replica is in sync")
         for sentinel in self.sentinels:
             sentinel.start(wait=False)
         for sentinel in self.sentinels:
-            wait_for(sentinel.answers, "the Sentinel answers")
-            wait_for(sentinel.knows_replica, "the Sentinel knows the replica")
+            wait_for(sentinel.is_up, "the Sentinel is up")
+            wait_for(sentinel.has_replica, "the Sentinel knows the replica")
             wait_for(lambda: self._others(sentinel) == 2, "it knows the others")  # noqa: B023
         self._thread.start()
 
@@ -210,7 +210,7 @@ class Cluster:
             return False
         (replica,) = (one for one in self._pair if one != name)
         with suppress(valkey.ValkeyError):
-            return self._pair[replica].is_level_with(self._pair[name])
+            return self._pair[replica].is_in_sync_with(self._pair[name])
         return False
 
     def fail_over(self, _: float) -> None:
@@ -224,7 +224,7 @@ class Cluster:
         try:
             with suppress(valkey.ValkeyError):
                 self._watchers[name].execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
-                wait_for(lambda: self._pair[replica].is_level_with(master), "in sync", timeout=5)
+                wait_for(lambda: self._pair[replica].is_in_sync_with(master), "in sync", timeout=5)
                 self.sentinels[0].fail_over()
                 wait_for(lambda: self._role(replica) == "master", "promoted", timeout=30)
                 # Sentinel would do it, too, twenty seconds later: it cannot talk to a server

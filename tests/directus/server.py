@@ -93,7 +93,7 @@ class DirectusServer(OwnProcess):
             env=self._environment(program),
         )
         if wait:
-            wait_for(self.answers, f"Directus answers; see {self.log}", timeout=300)
+            wait_for(self.is_up, f"Directus answers; see {self.log}", timeout=300)
 
     def make_database(self) -> None:
         """Make its database, with Directus' own tables and the first administrator."""
@@ -125,7 +125,7 @@ class DirectusServer(OwnProcess):
         """Its database."""
         return self.postgres.url_of(self.database)
 
-    def answers(self) -> bool:
+    def is_up(self) -> bool:
         """Whether it does."""
         assert self._process is None or self._process.poll() is None, f"it ended: see {self.log}"
         try:

@@ -77,7 +77,7 @@ async def instances(redis: RedisServer) -> AsyncIterator[Instances]:
 
     instances = Instances(redis)
     yield instances
-    if not redis.answers():
+    if not redis.is_up():
         redis.start()
     await instances.end()
 
@@ -89,6 +89,6 @@ async def bridges(redis: RedisServer) -> AsyncIterator[Bridges]:
 
     bridges = Bridges(redis)
     yield bridges
-    if not redis.answers():
+    if not redis.is_up():
         redis.start()
     await bridges.end()

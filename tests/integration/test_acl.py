@@ -1,4 +1,4 @@
-"""What the user of each role may do, and that it may do nothing else."""
+"""Permissions of the roles' Redis users: sufficient, and nothing else."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 import valkey
 
-from tests.guarded import OPS, ROLES, GuardedServer
+from tests.acl import OPS, ROLES, AclRedisServer
 from tests.servers import free_port
 from tracker.redis.embedded import find_server
 from tracker.redis.rights import commands
 
-#: What no role may do: look around, change the server or its users, remove or read all there is.
-NOBODY = (
+#: Commands that no role may run.
+FORBIDDEN = (
     ("FLUSHALL",),
     ("FLUSHDB",),
     ("KEYS", "*"),
@@ -46,11 +46,11 @@ NOBODY = (
     ("RESTORE", "telemetry:x", "0", "x"),
 )
 
-#: What Redis says, of a command and of what a script does.
-REFUSAL = re.compile(r"permission|The user executing the script can't")
+#: Errors of Redis about a command, and about a command in a script.
+NO_PERMISSION = re.compile(r"permission|The user executing the script can't")
 
-#: What others may. A role has the rights in users.acl; this is what must never be among them.
-NOT: dict[str, tuple[tuple[str, ...], ...]] = {
+#: Role → commands that only other roles may run, which users.acl must never permit to it.
+FORBIDDEN_TO: dict[str, tuple[tuple[str, ...], ...]] = {
     "ingest": (
         ("XREADGROUP", "GROUP", "processor", "x", "STREAMS", "telemetry:teltonika", ">"),
         ("XACK", "telemetry:teltonika", "processor", "0-1"),
@@ -120,8 +120,8 @@ NOT: dict[str, tuple[tuple[str, ...], ...]] = {
 
 
 @pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]:
-    server = GuardedServer(tmp_path_factory.mktemp("guarded"))
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AclRedisServer]:
+    server = AclRedisServer(tmp_path_factory.mktemp("server"))
     server.start()
     server.client.xgroup_create("telemetry:teltonika", "processor", mkstream=True)
     server.client.xgroup_create("commands:responses", "directus", mkstream=True)
@@ -130,38 +130,38 @@ def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GuardedServer]
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_role_is_refused_what_is_not_its_own(guarded: GuardedServer, role: str) -> None:
-    before = guarded.client.dbsize()
-    for command in (*NOBODY, *NOT[role]):
-        # A connection each: who may MONITOR or SUBSCRIBE would get something else next.
+def test_role_has_no_other_permissions(server: AclRedisServer, role: str) -> None:
+    before = server.client.dbsize()
+    for command in (*FORBIDDEN, *FORBIDDEN_TO[role]):
+        # Each command has its own connection, since MONITOR or SUBSCRIBE would change its mode.
         with pytest.raises(valkey.ResponseError) as refused:
-            guarded.as_role(role).execute_command(*command)
-        assert REFUSAL.search(str(refused.value)), (command, refused.value)
-    assert guarded.client.dbsize() == before
+            server.client_as(role).execute_command(*command)
+        assert NO_PERMISSION.search(str(refused.value)), (command, refused.value)
+    assert server.client.dbsize() == before
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_the_server_grants_what_the_file_lists(guarded: GuardedServer, role: str) -> None:
+def test_server_grants_all_listed_permissions(server: AclRedisServer, role: str) -> None:
     for command in commands(role, ["telemetry:teltonika"]):
-        answer = guarded.client.execute_command("ACL", "DRYRUN", f"tracker-{role}", *command)
-        assert answer in (True, b"OK"), command
+        reply = server.client.execute_command("ACL", "DRYRUN", f"tracker-{role}", *command)
+        assert reply in (True, b"OK"), command
 
 
-def test_nobody_gets_in_without_a_password_or_with_that_of_another(
-    guarded: GuardedServer,
+def test_login_requires_the_password_of_the_user(
+    server: AclRedisServer,
 ) -> None:
     with pytest.raises(valkey.AuthenticationError):
-        valkey.Valkey(port=guarded.port).ping()
+        valkey.Valkey(port=server.port).ping()
     for role in ROLES:
         for password in ("", role, "tracker", f"@{role}@"):
             with pytest.raises(valkey.AuthenticationError):
-                guarded.client.__class__(
-                    port=guarded.port, username=f"tracker-{role}", password=password, retry=None
+                server.client.__class__(
+                    port=server.port, username=f"tracker-{role}", password=password, retry=None
                 ).execute_command("AUTH", f"tracker-{role}", password)
-        assert guarded.as_role(role).ping()
+        assert server.client_as(role).ping()
 
 
-def test_the_file_as_it_is_shipped_lets_no_server_start(tmp_path: Path) -> None:
+def test_server_refuses_to_start_with_the_template_of_users(tmp_path: Path) -> None:
     ended = subprocess.run(
         [find_server(), "--port", str(free_port()), "--aclfile", str(OPS / "users.acl")],
         capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
@@ -170,7 +170,7 @@ def test_the_file_as_it_is_shipped_lets_no_server_start(tmp_path: Path) -> None:
     assert "ACL" in ended.stdout
 
 
-def test_each_making_of_users_makes_other_passwords(tmp_path: Path) -> None:
+def test_make_users_generates_new_passwords_each_time(tmp_path: Path) -> None:
     made = []
     for name in ("first", "second"):
         subprocess.run([OPS / "make-users", tmp_path / name], check=True, timeout=60)
@@ -187,13 +187,13 @@ def test_each_making_of_users_makes_other_passwords(tmp_path: Path) -> None:
             assert re.fullmatch(rf"redis://tracker-{role}:[0-9a-f]{{64}}@127.0.0.1:6379/0\n", url)
 
 
-def test_a_restart_brings_back_all_that_was_confirmed(tmp_path: Path) -> None:
-    # The server reads its log with the rights of its default user: what that one may not do is
-    # left out without a word. Scripts, and reading as a group, stand there as transactions.
-    server = GuardedServer(tmp_path / "redis")
+def test_restart_restores_all_confirmed_writes(tmp_path: Path) -> None:
+    # The server replays its append-only file with the permissions of the user "default", and
+    # skips forbidden commands silently. Scripts and XREADGROUP are in the file as transactions.
+    server = AclRedisServer(tmp_path / "redis")
     server.start()
     try:
-        ingest, process = server.as_role("ingest"), server.as_role("process")
+        ingest, process = server.client_as("ingest"), server.client_as("process")
         append = "for i = 1, 3 do redis.call('XADD', KEYS[1], '*', 'a', i) end"
         for _ in range(10):
             ingest.eval(append, 1, "telemetry:teltonika")

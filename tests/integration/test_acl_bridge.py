@@ -10,7 +10,7 @@ from pytest_twisted import ensureDeferred
 from twisted.internet.threads import deferToThread
 from twisted.web.server import Site
 
-from tests.guarded import GuardedServer
+from tests.acl import AclRedisServer
 from tests.servers import free_port
 from tests.system.processes import Daemon
 from tests.system.raw import RawDevice
@@ -37,7 +37,7 @@ async def test_the_bridge_does_its_work_as_its_own_user(tmp_path: Path) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
-    redis = GuardedServer(tmp_path / "redis")
+    redis = AclRedisServer(tmp_path / "redis")
     redis.start()
     double = DirectusDouble(time.time)
     web = reactor.listenTCP(0, Site(double), interface="127.0.0.1")
@@ -48,7 +48,7 @@ async def test_the_bridge_does_its_work_as_its_own_user(tmp_path: Path) -> None:
         *(tmp_path, "ingest", "ingest", "--instance-id", "one"),
         *("--listen", f"teltonika=tcp:{port}:interface=127.0.0.1"),
         *("--control", f"unix:{tmp_path / 'control.sock'}"),
-        variables={"REDIS_URL_FILE": str(redis.file_of("ingest"))},
+        variables={"REDIS_URL_FILE": str(redis.url_file("ingest"))},
     )
     # As the unit has it: what is not given is in a file that is empty, or in a variable.
     (tmp_path / "nothing").write_text("\n")
@@ -58,7 +58,7 @@ async def test_the_bridge_does_its_work_as_its_own_user(tmp_path: Path) -> None:
             "DIRECTUS_URL": directus,
             "DIRECTUS_TOKEN": BRIDGE_TOKEN,
             "DIRECTUS_TOKEN_FILE": str(tmp_path / "nothing"),
-            "REDIS_URL_FILE": str(redis.file_of("bridge")),
+            "REDIS_URL_FILE": str(redis.url_file("bridge")),
         },
     )
     try:

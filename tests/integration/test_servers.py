@@ -1,4 +1,4 @@
-"""The Redis server that tests share: none finds what another has left."""
+"""The Redis server that tests share, which is clean for each test."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ def use(server: RedisServer) -> None:
     server.client.script_load("return 1")
 
 
-def test_a_server_that_was_used_is_cleared(shared: SharedRedis) -> None:
+def test_used_server_is_cleared(shared: SharedRedis) -> None:
     first = shared.lend()
     use(first)
-    shared.take_back()
+    shared.give_back()
     second = shared.lend()
     assert second is first
     assert second.client.dbsize() == 0
@@ -46,13 +46,13 @@ def test_a_server_that_was_used_is_cleared(shared: SharedRedis) -> None:
     ],
     ids=["killed", "restarted", "hangs", "setting", "password", "user", "replica", "address"],
 )
-def test_a_server_that_was_changed_is_replaced(
+def test_changed_server_is_replaced(
     shared: SharedRedis, change: Callable[[RedisServer], object]
 ) -> None:
     first = shared.lend()
     use(first)
     change(first)
-    shared.take_back()
+    shared.give_back()
     second = shared.lend()
     assert second is not first
     assert second.client.dbsize() == 0

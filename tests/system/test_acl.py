@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from tests.acl import AclRedisServer
 from tests.admin import admin
-from tests.guarded import GuardedServer
 from tests.servers import free_port
 from tests.system.commands import device_registry, fields, responses, statuses
 from tests.system.processes import Daemon, Simulation, environment, stored
@@ -25,7 +25,7 @@ class Site:
     """All daemons except the bridge, with Redis URLs in files, like in the systemd units."""
 
     def __init__(self, folder: Path) -> None:
-        self.redis = GuardedServer(folder / "redis")
+        self.redis = AclRedisServer(folder / "redis")
         self.database = folder / "positions.sqlite"
         self.port = free_port()
         self.control = f"unix:{folder / 'control.sock'}"
@@ -40,7 +40,7 @@ class Site:
         )
 
     def _daemon(self, folder: Path, role: str, *options: str) -> Daemon:
-        variables = {"REDIS_URL_FILE": str(self.redis.file_of(role))}
+        variables = {"REDIS_URL_FILE": str(self.redis.url_file(role))}
         if role == "process":
             variables["TRACKER_SINK"] = f"sqlite:{self.database}"
         return Daemon(folder, role, role, *options, variables=variables)
@@ -77,7 +77,7 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 @pytest.fixture
 def fleet(site: Site, tmp_path: Path) -> Iterator[Simulation]:
-    """Simulated devices that send records while all daemons run."""
+    """Yield simulated devices that send records while all daemons run."""
     for daemon in site.daemons:
         daemon.start(ready=False)
     for daemon in site.daemons:
@@ -95,7 +95,7 @@ def assert_nothing_was_denied(site: Site) -> None:
         assert "permission" not in daemon.text.lower()
 
 
-def test_permissions_suffice_for_positions_before_and_after_an_outage(
+def test_acl_suffices_for_positions_before_and_after_an_outage(
     site: Site, fleet: Simulation
 ) -> None:
     assert_nothing_was_denied(site)
@@ -114,7 +114,7 @@ def test_permissions_suffice_for_positions_before_and_after_an_outage(
     assert_nothing_was_denied(site)
 
 
-def test_permissions_suffice_for_dead_letters_orphans_and_trimming(
+def test_acl_suffices_for_dead_letters_orphans_and_trimming(
     site: Site, fleet: Simulation
 ) -> None:
     redis = site.redis.client
@@ -143,7 +143,7 @@ def test_permissions_suffice_for_dead_letters_orphans_and_trimming(
     assert_nothing_was_denied(site)
 
 
-def test_permissions_suffice_for_tracker_admin(site: Site, fleet: Simulation) -> None:
+def test_acl_suffices_for_tracker_admin(site: Site, fleet: Simulation) -> None:
     redis = site.redis.client
     device = next(iter(device_registry(site.redis)))
     sent: dict[str, Any] = json.loads(site.admin("-o", "json", "send", device, "getinfo"))

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.acl import AclRedisServer
 from tests.certificates import certify, key_of
 from tests.confined import settings
-from tests.guarded import GuardedServer
 from tests.servers import free_port
 from tests.system.commands import device_registry
 from tests.system.processes import BIN, Daemon, environment, run
@@ -68,15 +68,15 @@ class Service(Daemon):
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[GuardedServer]:
-    server = GuardedServer(tmp_path / "redis")
+def redis(tmp_path: Path) -> Iterator[AclRedisServer]:
+    server = AclRedisServer(tmp_path / "redis")
     server.start()
     yield server
     server.kill()
 
 
 def test_all_roles_do_their_work_in_their_units(
-    tmp_path: Path, redis: GuardedServer, database: str
+    tmp_path: Path, redis: AclRedisServer, database: str
 ) -> None:
     port, tls = free_port(), free_port()
     certificate = certify(tmp_path, "127.0.0.1")
@@ -114,7 +114,7 @@ def test_all_roles_do_their_work_in_their_units(
 
 
 def test_a_bridge_reaches_a_directus_over_tls_in_its_unit(
-    tmp_path: Path, redis: GuardedServer
+    tmp_path: Path, redis: AclRedisServer
 ) -> None:
     # What it is told there is nothing; that it is told anything shows that TLS is spoken.
     certificate = certify(tmp_path, "127.0.0.1")

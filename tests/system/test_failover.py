@@ -30,7 +30,7 @@ class Pair:
         self.replica.replicate(self.master)
         self.sentinel = Sentinel(folder / "sentinel", self.master)
         self.sentinel.start()
-        wait_for(self.sentinel.knows_replica, "the Sentinel knows the replica")
+        wait_for(self.sentinel.has_replica, "the Sentinel knows the replica")
         self.master.url = self.sentinel.url
 
     def has_failed_over(self) -> bool:
@@ -72,7 +72,7 @@ def test_ingest_follows_the_failover_of_a_killed_master(
 ) -> None:
     with outage(ingest, pair.replica) as during:
         during.pushing.pause()
-        wait_for(lambda: pair.replica.is_level_with(pair.master), "the replica is in sync")
+        wait_for(lambda: pair.replica.is_in_sync_with(pair.master), "the replica is in sync")
         pair.master.kill()
         during.pushing.go_on()
         during.lasts(f"the master 127.0.0.1:{pair.master.port}: ")
@@ -86,7 +86,7 @@ def test_ingest_follows_a_forced_failover(pair: Pair, ingest: Ingest, tell: Tell
         # The master refuses writes as soon as it has lost its replica. Without this setting it
         # would confirm records, which Redis would lose, until ingest has disconnected.
         pair.master.client.config_set("min-replicas-to-write", 1)
-        wait_for(lambda: pair.replica.is_level_with(pair.master), "the replica is in sync")
+        wait_for(lambda: pair.replica.is_in_sync_with(pair.master), "the replica is in sync")
         pair.sentinel.fail_over()
         wait_for(pair.is_promoted, "the replica is promoted")
         before = len(during.pushing.acknowledged)

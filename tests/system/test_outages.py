@@ -95,7 +95,7 @@ def test_a_redis_that_takes_long_to_load_its_data(
         redis.extra = ("--key-load-delay", "1000")
         redis.start(wait=False)
         during.lasts("LOADING")
-        loaded = lambda: wait_for(redis.answers, "it has loaded", timeout=60)  # noqa: E731
+        loaded = lambda: wait_for(redis.is_up, "it has loaded", timeout=60)  # noqa: E731
         tell(f"resumed after {during.ends(loaded):.2f} s")
 
 

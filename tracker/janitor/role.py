@@ -19,8 +19,8 @@ from tracker.observe.health import Condition, Health, Watchdog
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
-from tracker.redis.timer import RedisTimer
 from tracker.redis.metrics import RedisMetrics
+from tracker.redis.timer import RedisTimer
 from tracker.runtime.lifecycle import Role
 
 #: Seconds between two rounds, unless told otherwise.

@@ -17,7 +17,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.admin.doctor import Report, examined, obey
 from tests.integration.conftest import Connected
-from tests.meddler import meddler
+from tests.replyproxy import reply_proxy
 from tests.servers import RedisServer, Sentinel, free_port
 from tests.waiting import until
 from tracker.admin.doctor.redis import clock_of, latency
@@ -112,7 +112,7 @@ async def test_a_server_that_hangs_later(redis: RedisServer) -> None:
             time.sleep(seconds + 1)
         return answer
 
-    with meddler(redis.port, swallow) as port:
+    with reply_proxy(redis.port, swallow) as port:
         report = await examined(f"redis://127.0.0.1:{port}", seconds=seconds)
     assert report.one("redis-reachable").status is OK
     assert report.one("redis-version") == Finding(
@@ -152,7 +152,7 @@ async def test_an_old_version(redis: RedisServer) -> None:
         answer = re.sub(rb"redis_version:\d\.", b"redis_version:6.", answer)
         return re.sub(rb"valkey_version:\d\.", b"valkey_version:7.", answer)
 
-    with meddler(redis.port, older) as port:
+    with reply_proxy(redis.port, older) as port:
         finding = (await examined(f"redis://127.0.0.1:{port}")).one("redis-version")
     assert finding.status is FAILURE
     assert re.match(r"(Redis 6|Valkey 7)\.\S+: Redis 7\.0 or Valkey 8 is needed", finding.seen)
@@ -296,7 +296,7 @@ async def asked(port: int, check: Callable[[Server, Any], Awaitable[Finding]]) -
 @pytest.mark.parametrize(("delay", "status"), [(0.02, WARNING), (0.11, FAILURE)])
 @ensureDeferred
 async def test_late_answers(redis: RedisServer, delay: float, status: Status) -> None:
-    with meddler(redis.port, delay=delay) as port:
+    with reply_proxy(redis.port, delay=delay) as port:
         finding = await asked(port, latency)
         assert finding.status is status
         assert finding.fix.startswith(f"redis-cli -h 127.0.0.1 -p {port} SLOWLOG GET 10")
@@ -315,7 +315,7 @@ async def test_another_time(redis: RedisServer, ahead: int, status: Status, told
             answer,
         )
 
-    with meddler(redis.port, shifted) as port:
+    with reply_proxy(redis.port, shifted) as port:
         finding = await asked(port, clock_of)
     assert finding.status is status
     assert told in finding.seen

@@ -19,7 +19,7 @@ from tests.integration.processing.processors import (
     pending,
     stored_times,
 )
-from tests.meddler import meddler
+from tests.replyproxy import reply_proxy
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
@@ -138,7 +138,7 @@ async def test_a_pending_backlog_is_read_over_a_slow_link(
     redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=1000)
     sink = FakeSink()
     # All of it is one reply, which takes 1.5 times the reply timeout.
-    with meddler(redis.port, rate=20 * LONG / 2.2) as port:
+    with reply_proxy(redis.port, rate=20 * LONG / 2.2) as port:
         redis.address = RedisAddress.from_url(f"redis://127.0.0.1:{port}/0")
         processing = Processing(redis, sink, "one")
         await until(lambda: pending(redis) == 0, "all is stored", timeout=60)

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from pytest_twisted import ensureDeferred
 
 from tests.integration.admin.doctor import Report
-from tests.meddler import meddler
+from tests.replyproxy import reply_proxy
 from tests.servers import PostgresServer, free_port
 from tests.waiting import wait_for
 from tracker.admin.cli import main
@@ -198,7 +198,7 @@ async def test_few_connections(postgres: PostgresServer) -> None:
 async def test_an_old_version(sound: PostgresServer) -> None:
     with psycopg.connect(sound.url) as connection:
         version = str(connection.info.server_version).encode()
-    with meddler(sound.port, lambda answer: answer.replace(version, b"120005")) as port:
+    with reply_proxy(sound.port, lambda answer: answer.replace(version, b"120005")) as port:
         url = sound.url.replace(f":{sound.port}/", f":{port}/")
         finding = (await looked_at(url)).one("sink-version")
     assert finding.status is FAILURE

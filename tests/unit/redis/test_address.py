@@ -301,7 +301,7 @@ def test_tls_wraps_the_endpoint(url: str) -> None:
 
 @pytest.fixture(scope="module")
 def authority() -> str:
-    """A certificate in PEM form."""
+    """Return a certificate in PEM form."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "authority")])
     certificate = (

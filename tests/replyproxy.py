@@ -12,7 +12,7 @@ _SLICE = 0.02
 
 
 @contextmanager
-def meddler(
+def reply_proxy(
     port: int,
     change: Callable[[bytes], bytes] = bytes,
     delay: float = 0.0,

@@ -17,7 +17,7 @@ OPS: Final = Path(__file__).parents[1] / "ops" / "redis"
 ROLES: Final = tuple(grants())
 
 
-class GuardedServer(RedisServer):
+class AclRedisServer(RedisServer):
     """A server with the users of the roles, and the user ``test`` with all permissions."""
 
     def __init__(self, folder: Path) -> None:
@@ -40,15 +40,15 @@ class GuardedServer(RedisServer):
     def _command(self) -> list[str]:
         return [find_server(), str(self._file)]
 
-    def file_of(self, role: str) -> Path:
+    def url_file(self, role: str) -> Path:
         """Return the path of the file with a role's URL."""
         return self.folder / f"{role}.redis-url"
 
     def url_of(self, role: str) -> str:
         """Return the URL with which a role logs in."""
-        return self.file_of(role).read_text().strip()
+        return self.url_file(role).read_text().strip()
 
-    def as_role(self, role: str) -> Any:
+    def client_as(self, role: str) -> Any:
         """Return a client that is logged in as a role."""
         address = RedisAddress.from_url(self.url_of(role))
         return valkey.Valkey(
