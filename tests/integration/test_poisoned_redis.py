@@ -44,7 +44,7 @@ from tracker.ingestion.heartbeat import Heartbeat
 from tracker.interfaces import Admission
 from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
-from tracker.log.redis.lagwatch import LagWatch
+from tracker.log.redis.lagmetrics import LagMetrics
 from tracker.observe.health import Condition, Health
 from tracker.processing.consumer import Pace
 from tracker.processing.drift import DriftGuard
@@ -120,7 +120,7 @@ async def test_lag_watch(redis: RedisServer, connected: Connected) -> None:
 
     health, metrics_registry = Health(), CollectorRegistry()
     streams = [*HEALTHY, *NO_STREAMS, "telemetry:groups"]
-    watch = LagWatch(
+    watch = LagMetrics(
         reactor, connected.connection, streams, health=health, metrics_registry=metrics_registry
     )
     with quiet():

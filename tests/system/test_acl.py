@@ -114,9 +114,7 @@ def test_acl_suffices_for_positions_before_and_after_an_outage(
     assert_nothing_was_denied(site)
 
 
-def test_acl_suffices_for_dead_letters_orphans_and_trimming(
-    site: Site, fleet: Simulation
-) -> None:
+def test_acl_suffices_for_dead_letters_orphans_and_trimming(site: Site, fleet: Simulation) -> None:
     redis = site.redis.client
     device, owner = next(iter(device_registry(site.redis).items()))
     assert owner == "one"

@@ -13,8 +13,8 @@ from tracker.admin.options import output_option, redis_option
 from tracker.admin.output import echo_pairs, echo_table
 from tracker.admin.redis import run_with_redis
 from tracker.keys import dead_letters, telemetry_stream
-from tracker.log.entries import behind
-from tracker.log.redis.dead import DeadLetter, Retried, drop_dead, read_dead, retry_dead
+from tracker.log.entries import exclusive_start
+from tracker.log.redis.dead import DeadLetter, RetryResult, drop_dead, read_dead, retry_dead
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import RunFailed
@@ -72,13 +72,13 @@ def list_(
     name = _stream(stream, vendor)
 
     async def ask(reactor: Reactor, redis: RedisConnection) -> int:
-        first = "-" if after is None else behind(after)
+        first = "-" if after is None else exclusive_start(after)
         letters: list[dict[str, Any]] = []
         while (left := limit + 1 - len(letters)) and first is not None:
             if not (page := await read_dead(redis, name, first, count=left)):
                 break
             letters += map(_brief, page)
-            first = behind(page[-1].id)
+            first = exclusive_start(page[-1].id)
         more, letters = len(letters) > limit, letters[:limit]
         if output == "json":
             click.echo(json.dumps(letters, indent=2))
@@ -153,8 +153,8 @@ def drop(
     )
 
 
-async def _drop(redis: RedisConnection, stream: str, ids: Sequence[str]) -> Retried:
-    return Retried(await drop_dead(redis, stream, ids))
+async def _drop(redis: RedisConnection, stream: str, ids: Sequence[str]) -> RetryResult:
+    return RetryResult(await drop_dead(redis, stream, ids))
 
 
 def _apply(
@@ -163,7 +163,7 @@ def _apply(
     *,
     ids: Sequence[str],
     everything: bool,
-    change: Callable[[RedisConnection, str, Sequence[str]], Coroutine[Any, Any, Retried]],
+    change: Callable[[RedisConnection, str, Sequence[str]], Coroutine[Any, Any, RetryResult]],
     done: str,
 ) -> None:
     if bool(ids) == everything:
@@ -176,7 +176,7 @@ def _apply(
             wanted += len(page)
             outcome = await change(redis, stream, page)
             changed += outcome.moved
-            for entry_id, why in outcome.stuck.items():
+            for entry_id, why in outcome.failed.items():
                 stuck.setdefault(why, []).append(entry_id)
         click.echo(f"{changed} {done}" + (f", {wanted - changed} not" if changed < wanted else ""))
         for why, entry_ids in stuck.items():
@@ -203,7 +203,7 @@ async def _pages(
         if not page:
             return
         yield [letter.id for letter in page]
-        first = behind(page[-1].id)
+        first = exclusive_start(page[-1].id)
 
 
 def _stream(stream: str | None, vendor: str) -> str:

@@ -14,7 +14,7 @@ from tracker.admin.exitcodes import ExitCode
 from tracker.config import ConfigError
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import IVendor
-from tracker.log.redis.advertised import advertised_streams
+from tracker.log.redis.heartbeats import advertised_streams
 from tracker.observe.health import Condition
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address

@@ -22,7 +22,7 @@ from tracker.interfaces import (
     SinkUnusable,
     StoredPosition,
 )
-from tracker.log.entries import Delivered, behind
+from tracker.log.entries import Delivered, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.position import BadEntry
 from tracker.processing.taking import stored_position
@@ -211,7 +211,7 @@ async def _replay(
             await outcome.store(entries)
             reached = _milliseconds(entries[-1].id) - start + 1
             bar.update(reached - done, f"{outcome.read:,} read")
-            further = behind(entries[-1].id)
+            further = exclusive_start(entries[-1].id)
             if further is None:
                 break
             done, following = reached, further

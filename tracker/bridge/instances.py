@@ -26,7 +26,7 @@ from tracker.control.commands import (
 from tracker.control.connection import NotConnected
 from tracker.control.pool import BadAddress, ControlPool, Credentials
 from tracker.errors import Refused, Unavailable
-from tracker.log.redis.advertised import control_ports
+from tracker.log.redis.heartbeats import control_ports
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer

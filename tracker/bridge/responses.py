@@ -167,7 +167,7 @@ class ResponseWriter(Service):
                 self._watchdog.suspend()
                 await deferLater(self._clock, soonest)
                 continue
-            async for claimed in self._reader.overdue(RESPONSES, CLAIM_AFTER):
+            async for claimed in self._reader.claim_idle(RESPONSES, CLAIM_AFTER):
                 await self._take(claimed)
                 if len(self._held) >= MOST_HELD:
                     break
@@ -314,7 +314,7 @@ class ResponseWriter(Service):
         if not entry_ids:
             return
         try:
-            await self._reader.busy(RESPONSES, entry_ids)
+            await self._reader.keep(RESPONSES, entry_ids)
         except (Refused, Unavailable) as error:
             self._log.debug("claims not kept: {error}", error=error)
 

@@ -12,7 +12,7 @@ from tracker.command import Response, Status, StatusUpdate
 from tracker.commands.deviceregistry import owners
 from tracker.errors import Refused
 from tracker.keys import RESPONSES, command_record, outbound, waiting_commands
-from tracker.log.entries import behind
+from tracker.log.entries import exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
@@ -112,7 +112,7 @@ async def _contains(redis: RedisConnection, stream: str, command_id: bytes) -> b
         page = await read_range(redis, stream, first, "+", count=left)
         if any(entry.fields.get(b"command_id") == command_id for entry in page):
             return True
-        first = behind(page[-1].id) if page else None
+        first = exclusive_start(page[-1].id) if page else None
         left -= len(page)
     return False
 

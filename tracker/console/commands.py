@@ -11,7 +11,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.command import Response, Status, claimed_identity
 from tracker.keys import RESPONSES, outbound
-from tracker.log.entries import Delivered, behind, entry_order
+from tracker.log.entries import Delivered, entry_order, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 
@@ -82,7 +82,7 @@ class CommandLog:
             self._last = ""  # it is another stream
         for _ in range(_PAGES):
             hour_ago = max(0, int((self._clock.seconds() - PERIOD) * 1000))
-            first = behind(self._last) if self._last else str(hour_ago)
+            first = exclusive_start(self._last) if self._last else str(hour_ago)
             page = []
             if first is not None:
                 page = await read_range(self._redis, RESPONSES, first, "+", count=_PAGE)

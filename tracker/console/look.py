@@ -11,8 +11,8 @@ from tracker.errors import Refused
 from tracker.keys import CONNECTIONS, RESPONSES, WAITING, dead_letters, outbound
 from tracker.log.allowance import size_of
 from tracker.log.entries import Delivered
-from tracker.log.redis.advertised import InstanceHeartbeat, heartbeats
 from tracker.log.redis.dead import DeadLetter, dead_letter
+from tracker.log.redis.heartbeats import InstanceHeartbeat, heartbeats
 from tracker.log.redis.lag import StreamLag, stream_lag
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection

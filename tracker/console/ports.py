@@ -16,7 +16,7 @@ from tracker.control.client import ControlClient
 from tracker.control.commands import ControlError, RedisUnavailable
 from tracker.control.connection import NotConnected
 from tracker.control.pool import BadAddress, ControlPool, Credentials
-from tracker.log.redis.advertised import InstanceHeartbeat
+from tracker.log.redis.heartbeats import InstanceHeartbeat
 
 #: Seconds between two requests to each instance for its state.
 INTERVAL: Final = 5.0

@@ -20,8 +20,8 @@ from tracker.console.ports import ControlPorts
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES
 from tracker.log.entries import Delivered
-from tracker.log.redis.advertised import InstanceHeartbeat
 from tracker.log.redis.dead import DeadLetter
+from tracker.log.redis.heartbeats import InstanceHeartbeat
 from tracker.log.redis.lag import GroupLag, StreamLag
 from tracker.observe.health import Watchdog
 from tracker.observe.malformedkeys import MalformedKeyLog

@@ -34,7 +34,7 @@ from tracker.control.commands import (
 )
 from tracker.errors import Refused, Unavailable
 from tracker.interfaces import ConnectionFacts, IInstance, Traffic
-from tracker.log.redis.advertised import advertised_streams
+from tracker.log.redis.heartbeats import advertised_streams
 from tracker.log.redis.lag import stream_lag
 from tracker.observe.levels import LogLevels
 from tracker.position import iso_milliseconds

@@ -19,7 +19,7 @@ from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.identity import Identity
 from tracker.ingestion.ownership import Owned, Ownership
 from tracker.keys import heartbeat
-from tracker.log.redis.advertised import EXPIRY
+from tracker.log.redis.heartbeats import EXPIRY
 from tracker.observe.health import Watchdog
 from tracker.position import iso_milliseconds
 from tracker.redis.connection import RedisConnection

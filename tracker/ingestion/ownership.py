@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from tracker.errors import Refused
 from tracker.ingestion.identity import Identity, is_hidden
 from tracker.keys import heartbeat
-from tracker.log.redis.advertised import EXPIRY
+from tracker.log.redis.heartbeats import EXPIRY
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 

@@ -36,8 +36,8 @@ from tracker.commands.streams import (
 )
 from tracker.errors import Refused, Unavailable
 from tracker.keys import CONNECTIONS, WAITING, outbound, waiting_commands
-from tracker.log.entries import Delivered, behind
-from tracker.log.redis.advertised import MAX_NAME, living_instances
+from tracker.log.entries import Delivered, exclusive_start
+from tracker.log.redis.heartbeats import MAX_NAME, living_instances
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import LimitedLog
 from tracker.redis.connection import RedisConnection
@@ -152,7 +152,7 @@ class OrphanSweeper:
                 key = f"{shown(stream)} {entry.id}"
                 if await self._safely(key, self._see_to(ledger, entry, swept)) is Effect.ALIVE:
                     return
-            following = behind(entries[-1].id)
+            following = exclusive_start(entries[-1].id)
             if following is None:
                 break
             first = following
@@ -202,7 +202,7 @@ class OrphanSweeper:
             for entry in entries:
                 key = f"{entry.stream} {entry.id}"
                 left -= bool(await self._safely(key, self._end_if_over(ledger, entry, swept)))
-            first = behind(entries[-1].id) if goes_on() else None
+            first = exclusive_start(entries[-1].id) if goes_on() else None
             entries = [] if first is None else await waiting_entries(self._redis, device_id, first)
         if there and not left:
             await review_waiting(self._redis, device_id)  # removes what is empty now

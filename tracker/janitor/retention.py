@@ -12,8 +12,8 @@ from twisted.logger import Logger
 
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES, dead_letters
-from tracker.log.redis.advertised import advertised
-from tracker.log.redis.trim import Trimmed, remove_idle_consumers, trim, trim_dead
+from tracker.log.redis.heartbeats import read_advertised
+from tracker.log.redis.trim import TrimResult, remove_idle_consumers, trim, trim_dead
 from tracker.observe.malformedkeys import MalformedKeyLog
 from tracker.observe.ratelimit import RateLimit
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
@@ -117,7 +117,7 @@ class StreamKeeper:
 
     async def _all_streams(self) -> Set[str]:
         """Return the configured streams, and existing streams that heartbeats name."""
-        told = await advertised(self._redis)
+        told = await read_advertised(self._redis)
         for key, why in told.malformed.items():
             action = "Delete the key, and find out what writes it."
             self._malformed_keys.report(key, why, action)
@@ -137,7 +137,7 @@ class StreamKeeper:
         age, size = self._retention.age, self._retention.bytes
         done = await self._trim(stream, lambda: trim(self._redis, stream, age, size), goes_on)
         self._metrics.measured(stream, done)
-        if done is not None and done.held_by:
+        if done is not None and done.exceeded:
             reason = self._alarm(stream, done)
         dead_age = self._retention.dead_age
         if dead_age is not None:
@@ -163,11 +163,11 @@ class StreamKeeper:
 
     async def _trim(
         self, stream: str, call: Callable[[], Any], goes_on: Callable[[], bool]
-    ) -> Trimmed | None:
+    ) -> TrimResult | None:
         """Trim until nothing more can be removed; return the result of the last call."""
         total = 0
         while True:
-            done: Trimmed | None = await call()
+            done: TrimResult | None = await call()
             if done is not None and done.removed:
                 total += done.removed
                 self._metrics.entries_trimmed(stream, done.removed)
@@ -180,9 +180,9 @@ class StreamKeeper:
                 )
             return done
 
-    def _alarm(self, stream: str, done: Trimmed) -> str:
+    def _alarm(self, stream: str, done: TrimResult) -> str:
         """Log that a stream is over its limit; return the line without the figures that change."""
-        limit = "--retain" if done.held_by == "age" else "--retain-bytes"
+        limit = "--retain" if done.exceeded == "age" else "--retain-bytes"
         why = f"{done.group} has not finished it" if done.groups else "no group reads it"
         alarms = self._alarms.setdefault((stream, limit), RateLimit(self._clock, 1, ALARM_PERIOD))
         if alarms.admit() is not None:
@@ -246,14 +246,14 @@ class _Metrics:
         self._labels.add(stream)
         return stream
 
-    def measured(self, stream: str, done: Trimmed | None) -> None:
+    def measured(self, stream: str, done: TrimResult | None) -> None:
         """Report the size of a stream; None: it does not exist."""
         if done is None:
             self._forget(stream)
         elif self._label(stream) == stream:
             self._measured.add(stream)
             self._bytes.labels(stream).set(done.bytes)
-            self._held.labels(stream).set(bool(done.held_by))
+            self._held.labels(stream).set(bool(done.exceeded))
 
     def forget_all_but(self, streams: Set[str]) -> None:
         """Remove the metrics of other streams, which would keep their last values."""

@@ -14,7 +14,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.janitor.orphans import RESULTS, OrphanSweeper, Swept
 from tracker.janitor.retention import Retention, StreamKeeper
 from tracker.keys import RESPONSES
-from tracker.log.redis.lagwatch import LagWatch
+from tracker.log.redis.lagmetrics import LagMetrics
 from tracker.observe.health import Condition, Health, Watchdog
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
@@ -204,7 +204,7 @@ def janitor_role(
     )
     janitor.setServiceParent(role)
     if watch_lag:  # since processors that are all down tell nothing
-        LagWatch(
+        LagMetrics(
             reactor,
             redis,
             streams,

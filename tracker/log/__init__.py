@@ -1,1 +1,1 @@
-"""The record log: what ingestion appends and processors read."""
+"""The record log, to which ingestion appends and from which processors read."""

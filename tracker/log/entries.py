@@ -10,45 +10,45 @@ from attrs import frozen
 from tracker.position import MAX_TIMESTAMP_MS, iso_milliseconds
 from tracker.redis.replies import mapping
 
-#: An ID that is smaller than that of any entry.
+#: ID that is smaller than the ID of any entry.
 BEGINNING: Final = "0-0"
-#: The largest possible ID: nothing can be appended after such an entry.
+#: Largest possible ID: no entry can be appended after it.
 LAST_ID: Final = "18446744073709551615-18446744073709551615"
 
 
 @frozen
 class Delivered:
-    """An entry as it was read."""
+    """An entry that was read from a stream."""
 
     stream: str
     id: str
     content: Sequence[bytes] | None
-    """Names and values in turn; None if the entry was deleted after it was delivered."""
+    """Alternating names and values; None if the entry was deleted after its delivery."""
 
     @property
     def fields(self) -> Mapping[bytes, bytes]:
-        """Name → value; the last one where a name occurs twice."""
+        """Name → value; if a name is repeated, its last value counts."""
         return mapping(self.content or ())
 
     @property
     def appended_at(self) -> str:
-        """Time at which it was appended, by its ID; ISO 8601 UTC."""
-        # The client that appends may choose any ID, and so one that is not a time.
+        """Time of the append, from the entry's ID; ISO 8601 UTC."""
+        # A client may choose any ID when it appends, also one that is not a valid time.
         return iso_milliseconds(min(int(self.id.partition("-")[0]), MAX_TIMESTAMP_MS))
 
 
 def entry_order(entry_id: str) -> tuple[int, int]:
     """Return the sort key of an entry's ID within its stream.
 
-    :raises ValueError: if it is not an ID.
+    :raises ValueError: if the text is not an ID.
     """
     milliseconds, _, sequence = entry_id.partition("-")
     return int(milliseconds), int(sequence)
 
 
-def behind(entry_id: str) -> str | None:
-    """Return the start of a range that begins after an entry; None after the last possible ID.
+def exclusive_start(entry_id: str) -> str | None:
+    """Return the start of a range that excludes an entry; None if it is the last possible ID.
 
-    Redis refuses a range that begins after :data:`LAST_ID`.
+    Redis refuses a range that starts after :data:`LAST_ID`.
     """
     return None if entry_id == LAST_ID else f"({entry_id}"

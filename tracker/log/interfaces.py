@@ -1,8 +1,8 @@
-"""The record log as its users see it, whatever engine keeps it.
+"""Interfaces of the record log, which do not depend on its engine.
 
-The methods raise :class:`~tracker.errors.Unavailable` if the log cannot be asked: then the
-outcome of the call is unknown, and it may be repeated. They raise
-:class:`~tracker.errors.Refused` if the log refuses the call.
+The methods raise :class:`~tracker.errors.Unavailable` if the log is down: the call may have
+taken effect, and may be repeated. They raise :class:`~tracker.errors.Refused` if the log
+refuses the call.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from tracker.position import Entry
 
 
 class IRecordWriter(Interface):
-    """Appends entries to one stream."""
+    """Writer that appends entries to one stream."""
 
     stream: str = Attribute("The name of the stream.")
-    connected: bool = Attribute("True while the log can be asked.")
+    connected: bool = Attribute("True while the log is connected.")
     connections: int = Attribute(
-        "Number of connections so far. Until the first call on a connection is answered, calls "
-        "that are made after it may overtake it."
+        "Number of connections so far. Until the reply to the first call on a connection, later "
+        "calls may overtake that call."
     )
 
     def when_connected() -> Deferred[None]:
-        """Wait until the log can be asked.
+        """Wait until the log is connected.
 
-        :return: may be cancelled. Fails with Unavailable if the connection is closed for good.
+        :return: can be cancelled. Fails with Unavailable if the connection is closed for good.
         """
 
     def append(entries: Iterable[Entry]) -> Deferred[int]:  # noqa: N805
-        """Append entries in their order, all of them or none.
+        """Append all entries in their order, or none of them.
 
-        :return: fires with their number once they are as durable as the log makes them. Fails with
-            Refused if none was appended, and with Unavailable if that is unknown.
+        :return: fires with their number when the log has confirmed them. Fails with Refused if
+            none was appended, and with Unavailable if this is unknown.
         """
 
 
@@ -45,8 +45,8 @@ class IRecordReader(Interface):
     """One member of a consumer group, which reads any number of streams.
 
     The log delivers each entry to one member of the group. The entry is *unfinished* until it is
-    acknowledged, and delivered again to a member that has the same name after a restart, or to
-    another one that finds it *overdue*. So every entry may be processed twice.
+    acknowledged. It is delivered again to a member with the same name after a restart, or to
+    another member that *claims* it. Every entry may therefore be processed twice.
 
     A member's loop::
 
@@ -55,74 +55,75 @@ class IRecordReader(Interface):
         async for entries in reader.unfinished([stream]):
             ...  # process, then acknowledge them
         while True:
-            async for entries in reader.overdue(stream, 60.0):
+            async for entries in reader.claim_idle(stream, 60.0):
                 ...
             entries = await reader.read(reader.allowance([stream]), wait=5.0)
             ...
     """
 
     def when_connected() -> Deferred[None]:
-        """Wait until the log can be asked.
+        """Wait until the log is connected.
 
-        :return: may be cancelled. Fails with Unavailable if the connection is closed for good.
+        :return: can be cancelled. Fails with Unavailable if the connection is closed for good.
         """
 
     async def join(stream: str, after: str = BEGINNING) -> bool:  # noqa: N805
-        """Create the group, and the stream, if missing. A group that exists is left as it is.
+        """Create the group and the stream if they are missing. An existing group stays unchanged.
 
-        :param after: the ID of the entry after which a new group begins. It begins at the first
-            entry if the stream does not reach that far, as then it is another stream.
+        :param after: the ID of the entry after which a new group starts. If the stream's last ID
+            is smaller, it is another stream, and the group starts at the first entry.
         :return: True if the group was created.
         """
 
     def allowance(streams: Sequence[str]) -> Allowance:  # noqa: N805
-        """Return the bounds of one batch from these streams.
+        """Return the limits of one batch from these streams.
 
-        It may be passed to several reads, which use it up together.
+        Several reads may share them.
         """
 
     async def read(allowance: Allowance, wait: float = 0.0) -> list[Delivered]:  # noqa: N805
-        """Read entries that were not delivered to the group before.
+        """Read entries that were not yet delivered to the group.
 
-        :param allowance: names the streams, with bounds.
-        :param wait: seconds to wait for an entry if there is none. One call at a time may wait,
-            and others may be made meanwhile. The entries of a call that is cancelled may have
-            been delivered: they are unfinished.
+        :param allowance: the streams, and the limits of the read.
+        :param wait: seconds to wait if no entry is available. Only one call at a time may wait;
+            other calls may be made meanwhile. If a waiting call is cancelled, its entries may have
+            been delivered; they are then unfinished.
         """
 
     def unfinished(streams: Sequence[str]) -> AsyncIterator[list[Delivered]]:  # noqa: N805
         """Iterate over the entries that were delivered to this member and are not acknowledged.
 
-        Yields batches that are not empty, oldest entries first. Each entry occurs once, whether it
-        is acknowledged meanwhile or not. Entries that were deleted have no content.
+        Yields non-empty batches, oldest entries first. Each entry occurs once, even if it is not
+        acknowledged meanwhile. Deleted entries have no content.
         """
 
-    def overdue(stream: str, idle: float) -> AsyncIterator[list[Delivered]]:  # noqa: N805
-        """Take over entries that any member has had for ``idle`` seconds without finishing them.
+    def claim_idle(stream: str, idle: float) -> AsyncIterator[list[Delivered]]:  # noqa: N805
+        """Claim entries that were delivered to any member at least ``idle`` seconds ago.
 
-        Yields batches that are not empty, oldest entries first. Entries that were deleted have no
-        content. Entries of this very member are included: see :meth:`busy`.
+        Yields non-empty batches, oldest entries first. Deleted entries have no content. Entries
+        of this member are included: see :meth:`keep`.
         """
 
-    async def busy(stream: str, entry_ids: Sequence[str]) -> None:  # noqa: N805
-        """Keep entries from becoming overdue: this member is still at work on them.
+    async def keep(stream: str, entry_ids: Sequence[str]) -> None:  # noqa: N805
+        """Reset the idle time of entries that this member still processes.
 
-        Those that another member has taken over meanwhile are taken back.
+        Entries that another member has claimed meanwhile are claimed back.
         """
 
     async def acknowledge(stream: str, entry_ids: Sequence[str]) -> None:  # noqa: N805
-        """Mark entries as finished by the group."""
+        """Acknowledge entries, which the group has then finished."""
 
     async def dead_letter(entry: Delivered, reason: str) -> None:  # noqa: N805
-        """Copy an entry whole to the dead letters of its stream, then acknowledge it.
+        """Copy an entry unchanged to the dead letters of its stream, then acknowledge it.
 
-        If it fails in between, the entry is unfinished and may become a dead letter twice.
+        If the call fails between both steps, the entry is unfinished and may become a dead letter
+        twice.
 
-        :param reason: why it cannot be processed.
+        :param reason: the reason why it cannot be processed.
         """
 
     async def oldest_unfinished(stream: str) -> str | None:  # noqa: N805
-        """Return the ID of the oldest entry that no member of the group has acknowledged.
+        """Return the ID of the oldest entry that the group has not acknowledged.
 
-        It may not have been delivered yet. None: the group has finished the stream.
+        The entry may not have been delivered yet. None: the group has finished the stream.
         """

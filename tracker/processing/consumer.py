@@ -231,7 +231,7 @@ class Consumer(Service):
         # The log gives a consumer its own entries, too: they would be stored twice.
         await self._storing.keep(self._batches.ahead)
         for stream in self._joining.streams:
-            async for entries in self._reader.overdue(stream, self._claim_after):
+            async for entries in self._reader.claim_idle(stream, self._claim_after):
                 self._log.warn(
                     "{count} entries of {stream} claimed from idle consumers",
                     count=len(entries),

@@ -14,7 +14,7 @@ from twisted.internet.interfaces import IReactorTime
 
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP
-from tracker.log.redis.advertised import advertised_streams
+from tracker.log.redis.heartbeats import advertised_streams
 from tracker.observe.health import Condition
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type

@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from tracker.interfaces import INaming, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
-from tracker.log.redis.lagwatch import LagWatch
+from tracker.log.redis.lagmetrics import LagMetrics
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
 from tracker.processing.consumer import WATCHDOG_TIMEOUT, Consumer, Pace
@@ -82,7 +82,7 @@ def process_role(
     )
     drift.setServiceParent(role)
     if metrics_registry is not None:
-        LagWatch(
+        LagMetrics(
             reactor, commands, vendors, health=health, metrics_registry=metrics_registry
         ).setServiceParent(role)
         RedisMetrics(reactor, commands, metrics_registry).setServiceParent(role)

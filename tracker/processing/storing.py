@@ -217,7 +217,7 @@ class Storing:
         self._kept = self._clock.seconds()
         with suppress(Refused, Unavailable):
             for stream, entry_ids in held.items():
-                await self._reader.busy(stream, entry_ids)
+                await self._reader.keep(stream, entry_ids)
 
     async def _acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:
         await self._reader.acknowledge(stream, entry_ids)

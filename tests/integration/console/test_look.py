@@ -19,7 +19,7 @@ from tracker.console.look import LOOK_BYTES, MOST_LETTERS, MOST_STREAMS, look
 from tracker.console.ports import ControlPorts
 from tracker.control.pool import Credentials
 from tracker.errors import Refused
-from tracker.log.redis.advertised import EXPIRY, heartbeats
+from tracker.log.redis.heartbeats import EXPIRY, heartbeats
 from tracker.redis.address import RedisAddress
 
 STREAM = "telemetry:teltonika"

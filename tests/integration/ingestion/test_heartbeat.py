@@ -20,7 +20,7 @@ from tests.waiting import until
 from tracker.errors import Unavailable
 from tracker.ingestion.heartbeat import INTERVAL, Heartbeat
 from tracker.ingestion.identity import Identity
-from tracker.log.redis.advertised import EXPIRY
+from tracker.log.redis.heartbeats import EXPIRY
 
 KEY = "instance:heartbeat:one"
 

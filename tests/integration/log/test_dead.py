@@ -1,4 +1,4 @@
-"""Dead letters on a real server: put aside, read, tried again, dropped."""
+"""Dead letters on a real server: append, read, retry and drop."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from pytest_twisted import ensureDeferred
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tracker.log.entries import Delivered
-from tracker.log.redis.dead import Retried, append_dead, drop_dead, read_dead, retry_dead
+from tracker.log.redis.dead import RetryResult, append_dead, drop_dead, read_dead, retry_dead
 
 STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"
 
-#: Fields twice, fields named like ours, bytes that are no text.
+#: An entry with repeated fields, fields named like the added ones, and bytes that are not UTF-8.
 ODD = [b"payload", b"\xff\x00", b"_id", b"mine", b"_reason", b"mine", b"payload", b"again"]
 
 
 def content(redis: RedisServer, stream: str) -> list[list[bytes]]:
-    """Names and values of each entry in turn, as they are."""
+    """Return the alternating names and values of each entry."""
     reply = redis.client.execute_command("EVAL", "return redis.call('XRANGE', KEYS[1], '-', '+')",
                                          1, stream)  # fmt: skip
     return [fields for _, fields in reply]
 
 
 @ensureDeferred
-async def test_what_is_put_aside_is_kept_with_what_is_known_of_it(
+async def test_dead_letter_keeps_the_entry_with_reason_and_attempts(
     redis: RedisServer, connected: Connected
 ) -> None:
     await append_dead(
@@ -44,45 +44,45 @@ async def test_what_is_put_aside_is_kept_with_what_is_known_of_it(
 
 
 @ensureDeferred
-async def test_a_retry_appends_the_entry_as_it_was(
-    redis: RedisServer, connected: Connected
-) -> None:
+async def test_retry_appends_the_unchanged_entry(redis: RedisServer, connected: Connected) -> None:
     await append_dead(connected.connection, Delivered(STREAM, "1-2", ODD), "odd", 1)
     (letter,) = await read_dead(connected.connection, STREAM)
     assert list(letter.content) == ODD
     assert letter.fields[0] == ("payload", "\\xff\x00")
-    assert await retry_dead(connected.connection, STREAM, [letter.id]) == Retried(1)
+    assert await retry_dead(connected.connection, STREAM, [letter.id]) == RetryResult(1)
     assert content(redis, STREAM) == [ODD]
     assert redis.client.xlen(DEAD) == 0
 
 
 @ensureDeferred
-async def test_a_retry_moves_only_what_it_is_told(redis: RedisServer, connected: Connected) -> None:
+async def test_retry_moves_only_the_given_entries(redis: RedisServer, connected: Connected) -> None:
     for number in range(3):
         await append_dead(
             connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"%d" % number]), "odd", 1
         )
     letters = await read_dead(connected.connection, STREAM)
     moved = await retry_dead(connected.connection, STREAM, ["5-5", letters[1].id, letters[1].id])
-    assert moved == Retried(1)
+    assert moved == RetryResult(1)
     assert content(redis, STREAM) == [[b"n", b"1"]]
     left = await read_dead(connected.connection, STREAM)
     assert [letter.original_id for letter in left] == ["1-0", "1-2"]
 
 
 @ensureDeferred
-async def test_what_cannot_be_appended_stays_dead(redis: RedisServer, connected: Connected) -> None:
-    redis.client.set(STREAM, "no stream")
+async def test_entry_that_cannot_be_appended_stays_a_dead_letter(
+    redis: RedisServer, connected: Connected
+) -> None:
+    redis.client.set(STREAM, "not a stream")
     await append_dead(connected.connection, Delivered(STREAM, "1-2", ODD), "odd", 1)
     (letter,) = await read_dead(connected.connection, STREAM)
     retried = await retry_dead(connected.connection, STREAM, [letter.id])
     assert retried.moved == 0
-    assert retried.stuck[letter.id].startswith("WRONGTYPE")
+    assert retried.failed[letter.id].startswith("WRONGTYPE")
     assert [one.content for one in await read_dead(connected.connection, STREAM)] == [ODD]
 
 
 @ensureDeferred
-async def test_letters_with_less_in_them_can_be_retried(
+async def test_dead_letters_without_added_fields_can_be_retried(
     redis: RedisServer, connected: Connected
 ) -> None:
     redis.client.xadd(DEAD, {"_id": "1-2", "_reason": "old", "codec": "8"})
@@ -95,13 +95,13 @@ async def test_letters_with_less_in_them_can_be_retried(
         ("nothing else", None),
     ]
     retried = await retry_dead(connected.connection, STREAM, [one.id for one in letters])
-    assert (retried.moved, list(retried.stuck)) == (2, [letters[2].id])
+    assert (retried.moved, list(retried.failed)) == (2, [letters[2].id])
     assert content(redis, STREAM) == [[b"codec", b"8"], [b"codec", b"7"]]
     assert content(redis, DEAD) == [[b"_id", b"nothing else"]]
 
 
 @ensureDeferred
-async def test_a_letter_of_many_fields_is_retried_with_the_others(
+async def test_dead_letter_of_many_fields_is_retried_with_the_others(
     redis: RedisServer, connected: Connected
 ) -> None:
     wide = [part for number in range(9000) for part in (b"n%d" % number, b"v")]
@@ -109,13 +109,13 @@ async def test_a_letter_of_many_fields_is_retried_with_the_others(
         await append_dead(connected.connection, Delivered(STREAM, "1-2", content_), "odd", 1)
     letters = await read_dead(connected.connection, STREAM)
     retried = await retry_dead(connected.connection, STREAM, [one.id for one in letters])
-    assert retried == Retried(3)
+    assert retried == RetryResult(3)
     assert sorted(content(redis, STREAM)) == sorted([[b"n", b"1"], wide, [b"n", b"2"]])
     assert redis.client.xlen(DEAD) == 0
 
 
 @ensureDeferred
-async def test_an_odd_number_of_attempts_is_unknown(
+async def test_malformed_number_of_attempts_is_unknown(
     redis: RedisServer, connected: Connected
 ) -> None:
     redis.client.xadd(DEAD, {"_id": "1-2", "_attempts": "9" * 5000, "codec": "8"})
@@ -124,7 +124,7 @@ async def test_an_odd_number_of_attempts_is_unknown(
 
 
 @ensureDeferred
-async def test_letters_are_read_in_pages(redis: RedisServer, connected: Connected) -> None:
+async def test_dead_letters_are_read_in_pages(redis: RedisServer, connected: Connected) -> None:
     for number in range(5):
         await append_dead(
             connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1
@@ -139,7 +139,7 @@ async def test_letters_are_read_in_pages(redis: RedisServer, connected: Connecte
 
 
 @ensureDeferred
-async def test_what_is_dropped_is_gone(redis: RedisServer, connected: Connected) -> None:
+async def test_dropped_dead_letters_are_deleted(redis: RedisServer, connected: Connected) -> None:
     for number in range(3):
         await append_dead(
             connected.connection, Delivered(STREAM, f"1-{number}", [b"n", b"1"]), "odd", 1

@@ -1,4 +1,4 @@
-"""How far groups are behind, on a real server: also where the server cannot tell."""
+"""Lag of groups on a real server, also if the server does not report it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def milliseconds_ago(seconds: float) -> int:
 
 
 def append(redis: RedisServer, *ages: float) -> list[str]:
-    """Entries appended so many seconds ago, oldest first; their IDs."""
+    """Append entries with these ages in seconds, oldest first; return their IDs."""
     ids = [f"{milliseconds_ago(age)}-{number}" for number, age in enumerate(ages)]
     for entry_id in ids:
         redis.client.xadd(STREAM, {"payload": "x" * 1000}, id=entry_id)
@@ -43,19 +43,19 @@ async def lag(connected: Connected) -> GroupLag:
 
 
 @ensureDeferred
-async def test_without_a_stream_there_is_no_lag(redis: RedisServer, connected: Connected) -> None:
+async def test_missing_stream_has_no_lag(redis: RedisServer, connected: Connected) -> None:
     assert await stream_lag(connected.connection, STREAM) is None
 
 
 @ensureDeferred
-async def test_a_key_that_is_no_stream_is_refused(redis: RedisServer, connected: Connected) -> None:
+async def test_key_of_another_type_is_refused(redis: RedisServer, connected: Connected) -> None:
     redis.client.set(STREAM, "text")
     with pytest.raises(Refused, match="WRONGTYPE"):
         await stream_lag(connected.connection, STREAM)
 
 
 @ensureDeferred
-async def test_a_stream_may_have_no_group(redis: RedisServer, connected: Connected) -> None:
+async def test_stream_without_groups_has_no_lag(redis: RedisServer, connected: Connected) -> None:
     append(redis, 3, 2)
     found = await stream_lag(connected.connection, STREAM)
     assert found is not None
@@ -64,7 +64,7 @@ async def test_a_stream_may_have_no_group(redis: RedisServer, connected: Connect
 
 
 @ensureDeferred
-async def test_what_was_not_read_is_undelivered(redis: RedisServer, connected: Connected) -> None:
+async def test_unread_entries_are_undelivered(redis: RedisServer, connected: Connected) -> None:
     append(redis, 100, 50, 10)
     redis.client.xgroup_create(STREAM, GROUP, "0")
     group = await lag(connected)
@@ -74,7 +74,7 @@ async def test_what_was_not_read_is_undelivered(redis: RedisServer, connected: C
 
 
 @ensureDeferred
-async def test_what_was_read_is_pending_until_it_is_acknowledged(
+async def test_read_entries_are_pending_until_they_are_acknowledged(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 50, 10)
@@ -104,7 +104,7 @@ def add_consumers(redis: RedisServer, group: str, count: int) -> None:
 
 
 @ensureDeferred
-async def test_of_many_consumers_those_with_the_most_pending_entries_are_told(
+async def test_consumers_with_the_most_pending_entries_are_returned(
     redis: RedisServer, connected: Connected
 ) -> None:
     append(redis, 100, 50, 10)
@@ -119,10 +119,10 @@ async def test_of_many_consumers_those_with_the_most_pending_entries_are_told(
 
 @pytest.mark.parametrize("crowded", [GROUP, "a"])
 @ensureDeferred
-async def test_group_with_too_many_consumers_is_told_without_them(
+async def test_group_with_too_many_consumers_is_returned_without_them(
     redis: RedisServer, connected: Connected, crowded: str
 ) -> None:
-    """Redis would serve nobody else while it lists them, and this process while it reads them."""
+    """Reading very many consumers would block Redis and this process."""
     append(redis, 100)
     for name in (GROUP, "a"):
         redis.client.xgroup_create(STREAM, name, "0")
@@ -138,7 +138,7 @@ async def test_group_with_too_many_consumers_is_told_without_them(
 
 
 @ensureDeferred
-async def test_of_too_many_groups_that_of_the_processors_is_told(
+async def test_group_of_processors_is_returned_among_too_many_groups(
     redis: RedisServer, connected: Connected
 ) -> None:
     append(redis, 100)
@@ -155,7 +155,7 @@ async def test_of_too_many_groups_that_of_the_processors_is_told(
 
 
 @ensureDeferred
-async def test_where_redis_cannot_count_the_age_is_known(
+async def test_age_is_known_if_redis_does_not_report_the_lag(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 80, 60, 40, 20)
@@ -169,7 +169,7 @@ async def test_where_redis_cannot_count_the_age_is_known(
 
 
 @ensureDeferred
-async def test_deleted_entries_do_not_hide_the_age(
+async def test_age_is_known_after_entries_were_deleted(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 80, 60, 40, 20)
@@ -187,7 +187,7 @@ async def test_deleted_entries_do_not_hide_the_age(
 
 
 @ensureDeferred
-async def test_the_older_of_pending_and_undelivered_counts(
+async def test_age_is_that_of_the_oldest_pending_or_undelivered_entry(
     redis: RedisServer, connected: Connected
 ) -> None:
     ids = append(redis, 100, 80, 60)
@@ -195,12 +195,12 @@ async def test_the_older_of_pending_and_undelivered_counts(
     redis.client.xack(STREAM, GROUP, *read(redis, 2))
     read(redis, 1)
     assert (await lag(connected)).oldest_age == pytest.approx(60, abs=5)
-    redis.client.xgroup_setid(STREAM, GROUP, ids[0])  # somebody wants it all again
+    redis.client.xgroup_setid(STREAM, GROUP, ids[0])  # the group is set back
     assert (await lag(connected)).oldest_age == pytest.approx(80, abs=5)
 
 
 @ensureDeferred
-async def test_each_group_has_a_lag_of_its_own(redis: RedisServer, connected: Connected) -> None:
+async def test_each_group_has_its_own_lag(redis: RedisServer, connected: Connected) -> None:
     append(redis, 100, 50)
     redis.client.xgroup_create(STREAM, GROUP, "0")
     redis.client.xgroup_create(STREAM, "other", "$")
@@ -210,10 +210,12 @@ async def test_each_group_has_a_lag_of_its_own(redis: RedisServer, connected: Co
 
 
 @ensureDeferred
-async def test_ids_need_not_be_times(redis: RedisServer, connected: Connected) -> None:
+async def test_ids_that_are_not_times_have_age_zero(
+    redis: RedisServer, connected: Connected
+) -> None:
     redis.client.xadd(STREAM, {"a": "b"}, id="18446744073709551615-18446744073709551615")
     redis.client.xgroup_create(STREAM, GROUP, "0")
     assert (await lag(connected)).oldest_age == 0
-    read(redis, 1)  # there is no ID after its last one
+    read(redis, 1)  # the largest possible ID
     group = await lag(connected)
     assert (group.pending, group.oldest_age) == (1, 0)

@@ -1,4 +1,4 @@
-"""Reading streams as a member of a group, and in ranges, in bounded pieces."""
+"""Reads of streams within limits, as a member of a group and in ranges."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from tracker.log.redis.reader import RedisReader
 
 STREAM, OTHER, GROUP = "one", "two", "group"
 MIB = 1 << 20
-#: An entry of 192 KB, which is as long as messages of devices get.
+#: An entry of 192 KB, the maximum length of a device's message.
 LONG = {"payload": b"x" * 192_000}
 SHORT = {"payload": b"x"}
 
 
 def make(redis: RedisServer, stream: str, *entries: dict[str, bytes]) -> list[str]:
-    """A stream with a group that has read nothing; the IDs of its entries."""
+    """Create a stream with an unread group; return the IDs of its entries."""
     redis.client.xgroup_create(stream, GROUP, "0", mkstream=True)
     pipeline = redis.client.pipeline(transaction=False)
     for number, entry in enumerate(entries, 1):
@@ -33,17 +33,17 @@ def make(redis: RedisServer, stream: str, *entries: dict[str, bytes]) -> list[st
 
 @pytest.fixture
 def reader(connected: Connected) -> RedisReader:
-    """A member whose batches have 1,000 entries of each stream and 16 MiB."""
+    """Return a member with batches of at most 1,000 entries of each stream and 16 MiB."""
     connection = connected.connection
     return RedisReader(connection, connection, group=GROUP, name="me", entries=1000)
 
 
-def test_the_reader_provides_its_interface(reader: RedisReader) -> None:
+def test_redis_reader_provides_its_interface(reader: RedisReader) -> None:
     verifyObject(IRecordReader, reader)
 
 
 @ensureDeferred
-async def test_a_group_is_created_once(redis: RedisServer, reader: RedisReader) -> None:
+async def test_group_is_created_once(redis: RedisServer, reader: RedisReader) -> None:
     assert await reader.join(STREAM)
     assert not await reader.join(STREAM)
     (group,) = redis.client.xinfo_groups(STREAM)
@@ -51,19 +51,19 @@ async def test_a_group_is_created_once(redis: RedisServer, reader: RedisReader) 
 
 
 @ensureDeferred
-@pytest.mark.parametrize(("after", "begin"), [("1-0", 1), ("2-5", 2), ("3-0", 3), ("9-0", 0)])
-async def test_a_group_begins_after_an_entry_that_the_stream_reaches(
-    redis: RedisServer, reader: RedisReader, after: str, begin: int
+@pytest.mark.parametrize(("after", "start"), [("1-0", 1), ("2-5", 2), ("3-0", 3), ("9-0", 0)])
+async def test_new_group_starts_after_the_given_entry_if_the_stream_reaches_it(
+    redis: RedisServer, reader: RedisReader, after: str, start: int
 ) -> None:
     for number in range(1, 4):
         redis.client.xadd(STREAM, SHORT, id=f"{number}-0")
     assert await reader.join(STREAM, after)
     entries = await reader.read(reader.allowance([STREAM]))
-    assert ids(entries) == ["1-0", "2-0", "3-0"][begin:]
+    assert ids(entries) == ["1-0", "2-0", "3-0"][start:]
 
 
 @ensureDeferred
-async def test_the_oldest_unfinished_entry_is_pending_or_not_delivered_yet(
+async def test_oldest_unfinished_entry_is_pending_or_undelivered(
     redis: RedisServer, reader: RedisReader
 ) -> None:
     first, second, third = make(redis, STREAM, *[SHORT] * 3)
@@ -79,12 +79,12 @@ async def test_the_oldest_unfinished_entry_is_pending_or_not_delivered_yet(
 
 
 @ensureDeferred
-async def test_a_dead_letter_is_acknowledged_and_kept_with_its_attempts(
+async def test_dead_letter_is_acknowledged_and_kept_with_its_attempts(
     redis: RedisServer, reader: RedisReader
 ) -> None:
     make(redis, STREAM, SHORT)
     (entry,) = await reader.read(reader.allowance([STREAM]))
-    async for entries in reader.overdue(STREAM, 0):
+    async for entries in reader.claim_idle(STREAM, 0):
         assert entries == [entry]
     await reader.dead_letter(entry, "no payload")
     assert redis.client.xpending(STREAM, GROUP)["pending"] == 0
@@ -99,14 +99,12 @@ async def test_a_dead_letter_is_acknowledged_and_kept_with_its_attempts(
 
 
 @ensureDeferred
-async def test_an_entry_that_is_busy_is_not_overdue(
-    redis: RedisServer, reader: RedisReader
-) -> None:
+async def test_kept_entry_is_not_idle(redis: RedisServer, reader: RedisReader) -> None:
     one, two = make(redis, STREAM, *[SHORT] * 2)
     redis.client.xreadgroup(GROUP, "gone", {STREAM: ">"}, count=2)
     redis.client.xclaim(STREAM, GROUP, "gone", 0, [one, two], idle=60_000)
-    await reader.busy(STREAM, [one])
-    assert [ids(entries) async for entries in reader.overdue(STREAM, 30.0)] == [[two]]
+    await reader.keep(STREAM, [one])
+    assert [ids(entries) async for entries in reader.claim_idle(STREAM, 30.0)] == [[two]]
 
 
 def ids(entries: list[Delivered], stream: str = STREAM) -> list[str]:
@@ -118,7 +116,7 @@ def length(entries: list[Delivered]) -> int:
 
 
 @ensureDeferred
-async def test_new_entries_are_read_up_to_the_bytes(
+async def test_new_entries_are_read_up_to_the_limit_of_bytes(
     redis: RedisServer, reader: RedisReader
 ) -> None:
     made = make(redis, STREAM, *[LONG] * 200)
@@ -133,7 +131,7 @@ async def test_new_entries_are_read_up_to_the_bytes(
 
 
 @ensureDeferred
-async def test_new_entries_are_read_up_to_their_number(
+async def test_new_entries_are_read_up_to_the_limit_of_entries(
     redis: RedisServer, reader: RedisReader
 ) -> None:
     made = make(redis, STREAM, *[SHORT] * 300)
@@ -142,7 +140,7 @@ async def test_new_entries_are_read_up_to_their_number(
 
 
 @ensureDeferred
-async def test_a_stream_of_long_entries_leaves_another_one_its_share(
+async def test_long_entries_leave_other_streams_their_share(
     redis: RedisServer, reader: RedisReader
 ) -> None:
     make(redis, STREAM, *[LONG] * 200)
@@ -153,7 +151,7 @@ async def test_a_stream_of_long_entries_leaves_another_one_its_share(
 
 
 @ensureDeferred
-async def test_pending_entries_are_read_up_to_the_bytes_and_from_there_on(
+async def test_pending_entries_are_read_in_batches_within_the_limit(
     redis: RedisServer, reader: RedisReader
 ) -> None:
     made = make(redis, STREAM, *[LONG] * 120, *[SHORT] * 200)
@@ -168,14 +166,14 @@ async def test_pending_entries_are_read_up_to_the_bytes_and_from_there_on(
 
 
 @ensureDeferred
-async def test_idle_entries_are_claimed_up_to_the_bytes_and_from_there_on(
+async def test_idle_entries_are_claimed_in_batches_within_the_limit(
     redis: RedisServer, reader: RedisReader
 ) -> None:
     made = make(redis, STREAM, *[LONG] * 120, *[SHORT] * 200)
     redis.client.xreadgroup(GROUP, "gone", {STREAM: ">"}, count=1000)
     redis.client.xdel(STREAM, made[1])
     found = list[Delivered]()
-    async for entries in reader.overdue(STREAM, 0):
+    async for entries in reader.claim_idle(STREAM, 0):
         assert length(entries) < 17 * MIB
         found += entries
     assert sorted(ids(found), key=made.index) == made
@@ -187,7 +185,7 @@ async def test_idle_entries_are_claimed_up_to_the_bytes_and_from_there_on(
 
 
 @ensureDeferred
-async def test_an_idle_entry_behind_many_that_are_not_is_claimed(
+async def test_idle_entry_after_many_busy_ones_is_claimed(
     redis: RedisServer, connected: Connected
 ) -> None:
     connection = connected.connection
@@ -197,12 +195,12 @@ async def test_an_idle_entry_behind_many_that_are_not_is_claimed(
     redis.client.xreadgroup(GROUP, "gone", {STREAM: ">"})
     hour_ms = 3_600_000
     redis.client.xclaim(STREAM, GROUP, "gone", 0, made[-1:], idle=hour_ms)
-    # One call of Redis looks at ten pending entries for each one that it may return.
-    assert [ids(entries) async for entries in few.overdue(STREAM, 3600.0)] == [made[-1:]]
+    # XAUTOCLAIM examines ten pending entries for each one that it may return.
+    assert [ids(entries) async for entries in few.claim_idle(STREAM, 3600.0)] == [made[-1:]]
 
 
 @ensureDeferred
-async def test_a_range_is_read_up_to_the_bytes_in_either_direction(
+async def test_range_is_read_up_to_the_limit_of_bytes_in_both_directions(
     redis: RedisServer, connected: Connected
 ) -> None:
     made = make(redis, STREAM, *[SHORT] * 100, *[LONG] * 100, *[SHORT] * 100)
@@ -217,7 +215,7 @@ async def test_a_range_is_read_up_to_the_bytes_in_either_direction(
 
 
 @ensureDeferred
-async def test_a_blocking_read_returns_the_first_entry_that_comes(
+async def test_waiting_read_returns_the_first_new_entry(
     redis: RedisServer, reader: RedisReader
 ) -> None:
     make(redis, STREAM)

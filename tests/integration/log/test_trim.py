@@ -1,4 +1,4 @@
-"""Trimming on a real server: what goes, and above all what never does."""
+"""Trimming of streams on a real server."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pytest_twisted import ensureDeferred
 from tests.integration.conftest import Connected
 from tests.servers import RedisServer
 from tracker.errors import Refused
-from tracker.log.redis.trim import Trimmed, remove_idle_consumers, trim, trim_dead
+from tracker.log.redis.trim import TrimResult, remove_idle_consumers, trim, trim_dead
 from tracker.redis.connection import RedisConnection
 
 STREAM = "telemetry:teltonika"
@@ -21,13 +21,13 @@ HOUR = 3600.0
 
 @pytest.fixture
 def redis(redis: RedisServer) -> RedisServer:
-    """A server that can remove entries one by one, with ``~`` too."""
+    """Return a server that removes single entries even with ``~``."""
     redis.client.config_set("stream-node-max-entries", 1)
     return redis
 
 
 def append(redis: RedisServer, *ages: float, size: int = 1, stream: str = STREAM) -> list[str]:
-    """Entries of so many seconds ago, oldest first; their IDs."""
+    """Append entries with these ages in seconds, oldest first; return their IDs."""
     ids = [f"{int((time.time() - age) * 1000)}-{number}" for number, age in enumerate(ages)]
     for entry_id in ids:
         redis.client.xadd(stream, {"payload": "x" * size}, id=entry_id)
@@ -50,8 +50,8 @@ def finish(redis: RedisServer, count: int, group: str = "processor") -> None:
 
 async def trim_all(
     redis: RedisConnection, retain: float | None, retain_bytes: int | None = None
-) -> Trimmed:
-    """Trim until nothing more goes; the last answer."""
+) -> TrimResult:
+    """Trim until a call removes nothing; return the last result."""
     while True:
         done = await trim(redis, STREAM, retain, retain_bytes)
         assert done is not None
@@ -60,56 +60,56 @@ async def trim_all(
 
 
 @ensureDeferred
-async def test_without_a_stream_nothing_is_done(redis: RedisServer, connected: Connected) -> None:
+async def test_missing_stream_is_not_created(redis: RedisServer, connected: Connected) -> None:
     assert await trim(connected.connection, STREAM, 1, 1) is None
     assert not redis.client.exists(STREAM)
 
 
 @ensureDeferred
-async def test_a_key_that_is_no_stream_is_refused(redis: RedisServer, connected: Connected) -> None:
+async def test_key_of_another_type_is_refused(redis: RedisServer, connected: Connected) -> None:
     redis.client.set(STREAM, "text")
     with pytest.raises(Refused, match="WRONGTYPE"):
         await trim(connected.connection, STREAM, 1, 1)
 
 
 @ensureDeferred
-async def test_what_is_old_and_finished_goes(redis: RedisServer, connected: Connected) -> None:
+async def test_old_finished_entries_are_removed(redis: RedisServer, connected: Connected) -> None:
     appended = append(redis, 5 * HOUR, 4 * HOUR, 2 * HOUR, HOUR)
     redis.client.xgroup_create(STREAM, "processor", "0")
     finish(redis, 4)
     done = await trim(connected.connection, STREAM, 3 * HOUR, None)
     assert done is not None
-    assert (done.removed, done.held_by, done.entries) == (2, "", 2)
+    assert (done.removed, done.exceeded, done.entries) == (2, "", 2)
     assert ids(redis) == appended[2:]
     done = await trim_all(connected.connection, 0)
-    assert (done.held_by, done.floor, done.group) == ("", "", "")
+    assert (done.exceeded, done.floor, done.group) == ("", "", "")
     assert redis.client.exists(STREAM)
     assert redis.client.xinfo_groups(STREAM)[0]["name"] == b"processor"
 
 
 @ensureDeferred
-async def test_without_a_limit_nothing_goes(redis: RedisServer, connected: Connected) -> None:
+async def test_stream_without_a_limit_is_kept(redis: RedisServer, connected: Connected) -> None:
     appended = append(redis, 5 * HOUR, HOUR)
     redis.client.xgroup_create(STREAM, "processor", "$")
     done = await trim_all(connected.connection, None)
-    assert done.held_by == ""
+    assert done.exceeded == ""
     assert ids(redis) == appended
 
 
 @ensureDeferred
 @pytest.mark.parametrize("limits", [(HOUR, None), (None, 1), (HOUR, 1)])
-async def test_a_stream_without_a_group_is_left_alone(
+async def test_stream_without_a_group_is_kept(
     redis: RedisServer, connected: Connected, limits: tuple[float | None, int | None]
 ) -> None:
     appended = append(redis, 5 * HOUR, 4 * HOUR)
     done = await trim_all(connected.connection, *limits)
-    assert done.held_by == ("bytes" if limits[0] is None else "age")
+    assert done.exceeded == ("bytes" if limits[0] is None else "age")
     assert (done.groups, done.group) == (0, "")
     assert ids(redis) == appended
 
 
 @ensureDeferred
-async def test_what_was_not_read_stays_and_that_is_told(
+async def test_unread_entries_are_kept_and_reported(
     redis: RedisServer, connected: Connected
 ) -> None:
     appended = append(redis, 5 * HOUR, 4 * HOUR, 3 * HOUR, HOUR)
@@ -118,27 +118,27 @@ async def test_what_was_not_read_stays_and_that_is_told(
     finish(redis, 4)
     finish(redis, 1, "other")
     done = await trim_all(connected.connection, 2 * HOUR)
-    assert (done.held_by, done.group, done.floor) == ("age", "other", appended[1])
+    assert (done.exceeded, done.group, done.floor) == ("age", "other", appended[1])
     assert ids(redis) == appended[1:]
     finish(redis, 2, "other")
     done = await trim_all(connected.connection, 2 * HOUR)
-    assert (done.held_by, done.group, done.floor) == ("", "other", appended[3])
+    assert (done.exceeded, done.group, done.floor) == ("", "other", appended[3])
     assert ids(redis) == appended[3:]
 
 
 @ensureDeferred
-async def test_what_is_pending_stays(redis: RedisServer, connected: Connected) -> None:
+async def test_pending_entries_are_kept(redis: RedisServer, connected: Connected) -> None:
     appended = append(redis, 5 * HOUR, 4 * HOUR, 3 * HOUR)
     redis.client.xgroup_create(STREAM, "processor", "0")
     read(redis, 3)
     redis.client.xack(STREAM, "processor", appended[0], appended[2])
     done = await trim_all(connected.connection, HOUR)
-    assert (done.held_by, done.floor) == ("age", appended[1])
+    assert (done.exceeded, done.floor) == ("age", appended[1])
     assert ids(redis) == appended[1:]
 
 
 @ensureDeferred
-async def test_a_group_that_was_set_back_gets_what_is_left(
+async def test_entries_for_a_group_that_was_set_back_are_kept(
     redis: RedisServer, connected: Connected
 ) -> None:
     appended = append(redis, 5 * HOUR, 4 * HOUR, 3 * HOUR)
@@ -151,14 +151,14 @@ async def test_a_group_that_was_set_back_gets_what_is_left(
 
 
 @ensureDeferred
-async def test_the_oldest_go_where_there_are_too_many_bytes(
+async def test_oldest_entries_beyond_the_limit_of_bytes_are_removed(
     redis: RedisServer, connected: Connected
 ) -> None:
     appended = append(redis, *[HOUR] * 1000, size=2000)
     redis.client.xgroup_create(STREAM, "processor", "0")
     finish(redis, 1000)
     done = await trim_all(connected.connection, None, 1_000_000)
-    assert done.held_by == ""
+    assert done.exceeded == ""
     assert redis.client.memory_usage(STREAM, samples=0) <= 1_000_000
     left = ids(redis)
     assert left == appended[-len(left) :]
@@ -166,20 +166,20 @@ async def test_the_oldest_go_where_there_are_too_many_bytes(
 
 
 @ensureDeferred
-async def test_too_many_bytes_that_are_not_finished_stay_and_that_is_told(
+async def test_unfinished_entries_beyond_the_limit_of_bytes_are_kept_and_reported(
     redis: RedisServer, connected: Connected
 ) -> None:
     appended = append(redis, *[HOUR] * 1000, size=2000)
     redis.client.xgroup_create(STREAM, "processor", "0")
     finish(redis, 100)
     done = await trim_all(connected.connection, None, 1_000_000)
-    assert (done.held_by, done.group, done.floor) == ("bytes", "processor", appended[100])
+    assert (done.exceeded, done.group, done.floor) == ("bytes", "processor", appended[100])
     assert done.bytes > 1_000_000
     assert ids(redis) == appended[100:]
 
 
 @ensureDeferred
-async def test_one_call_removes_no_more_than_redis_can_do_at_once(
+async def test_one_call_removes_a_limited_number_of_entries(
     redis: RedisServer, connected: Connected, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracker.log.redis.trim.BATCH", 10)
@@ -194,7 +194,9 @@ async def test_one_call_removes_no_more_than_redis_can_do_at_once(
 
 
 @ensureDeferred
-async def test_ids_of_any_length_are_told_apart(redis: RedisServer, connected: Connected) -> None:
+async def test_ids_of_different_lengths_are_ordered(
+    redis: RedisServer, connected: Connected
+) -> None:
     appended = ["9-9", "9-10", "10-1", "999-5", "1000-0"]
     for entry_id in appended:
         redis.client.xadd(STREAM, {"a": "b"}, id=entry_id)
@@ -206,19 +208,19 @@ async def test_ids_of_any_length_are_told_apart(redis: RedisServer, connected: C
 
 
 @ensureDeferred
-async def test_ids_after_which_there_is_none(redis: RedisServer, connected: Connected) -> None:
+async def test_largest_possible_id_is_supported(redis: RedisServer, connected: Connected) -> None:
     last = "18446744073709551615-18446744073709551615"
     append(redis, 5 * HOUR)
     redis.client.xadd(STREAM, {"a": "b"}, id=last)
     redis.client.xgroup_create(STREAM, "processor", "0")
     finish(redis, 2)
     done = await trim_all(connected.connection, HOUR)
-    assert (done.held_by, done.floor) == ("", "")
+    assert (done.exceeded, done.floor) == ("", "")
     assert ids(redis) == [last]
 
 
 @ensureDeferred
-async def test_dead_letters_go_by_age_to_the_entry_without_a_group(
+async def test_dead_letters_are_trimmed_exactly_and_without_a_group(
     redis: RedisServer, connected: Connected
 ) -> None:
     redis.client.config_set("stream-node-max-entries", 100)
@@ -226,12 +228,12 @@ async def test_dead_letters_go_by_age_to_the_entry_without_a_group(
     appended = append(redis, 50 * HOUR, 40 * HOUR, 20 * HOUR, stream=dead)
     done = await trim_dead(connected.connection, dead, 30 * HOUR)
     assert done is not None
-    assert (done.removed, done.held_by) == (2, "")
+    assert (done.removed, done.exceeded) == (2, "")
     assert ids(redis, dead) == appended[2:]
 
 
 @ensureDeferred
-async def test_dead_letters_stay_for_a_group_that_reads_them(
+async def test_dead_letters_unread_by_a_group_are_kept(
     redis: RedisServer, connected: Connected
 ) -> None:
     dead = f"{STREAM}:dead"
@@ -239,12 +241,12 @@ async def test_dead_letters_stay_for_a_group_that_reads_them(
     redis.client.xgroup_create(dead, "people", appended[0])
     done = await trim_dead(connected.connection, dead, 30 * HOUR)
     assert done is not None
-    assert (done.removed, done.held_by, done.group) == (1, "age", "people")
+    assert (done.removed, done.exceeded, done.group) == (1, "age", "people")
     assert ids(redis, dead) == appended[1:]
 
 
 @ensureDeferred
-async def test_only_consumers_that_are_idle_and_have_nothing_are_removed(
+async def test_only_idle_consumers_without_pending_entries_are_removed(
     redis: RedisServer, connected: Connected
 ) -> None:
     assert await remove_idle_consumers(connected.connection, STREAM, "processor", 0) == []
@@ -265,10 +267,10 @@ async def test_only_consumers_that_are_idle_and_have_nothing_are_removed(
 
 
 class Model:
-    """What a stream and its groups hold, kept in Python: entries are numbered from 0."""
+    """Model of a stream and its groups; entries are numbered from 0."""
 
     STEP = 100  # seconds between two entries
-    COUNT = 60  # entries at most
+    COUNT = 60  # maximum number of entries
 
     def __init__(self, redis: RedisServer, stream: str, choose: random.Random) -> None:
         self._client = redis.client
@@ -284,7 +286,7 @@ class Model:
         return f"{(self._start + self.STEP * number) * 1000}-{number}"
 
     def act(self) -> None:
-        """Something that clients do."""
+        """Perform a random action of a client."""
         name = self._choose.choice(["append"] * 5 + ["read"] * 4 + ["ack"] * 4 + [
             "create", "destroy", "set_back", "delete", "claim"])  # fmt: skip
         if name == "append":
@@ -295,7 +297,7 @@ class Model:
             getattr(self, f"_{name}")(self._choose.choice(sorted(self.delivered)))
 
     def unfinished(self) -> set[int]:
-        """What must never go."""
+        """Return the entries that must never be removed."""
         undelivered = {
             number
             for number in self.present
@@ -304,7 +306,7 @@ class Model:
         return undelivered | set().union(*self.pending.values()) & set(self.present)
 
     def floor(self) -> int:
-        """The first entry that some group has not finished, though it be deleted."""
+        """Return the first entry that some group has not finished, even if it was deleted."""
         pending = set().union(*self.pending.values())
         undelivered = {
             number
@@ -314,7 +316,7 @@ class Model:
         return min(pending | undelivered, default=self.appended)
 
     def trimmed(self, keep: float) -> list[int]:
-        """What is left when entries go that are older than ``keep`` steps."""
+        """Return the entries left after trimming those older than ``keep`` steps."""
         if not self.delivered:
             return self.present
         cut = min(self.COUNT - keep, self.floor())
@@ -380,7 +382,7 @@ class Model:
 
 @ensureDeferred
 @pytest.mark.parametrize("node", [1, 7])
-async def test_nothing_unfinished_ever_goes(
+async def test_unfinished_entries_are_never_removed(
     redis: RedisServer, connected: Connected, node: int
 ) -> None:
     redis.client.config_set("stream-node-max-entries", node)
@@ -403,7 +405,7 @@ async def test_nothing_unfinished_ever_goes(
             if node == 1 and retain_bytes is None and done is not None:
                 assert left == model.trimmed(keep), seed
             if done is not None and model.delivered:
-                held = retain_bytes is None and done.held_by == "age"
+                held = retain_bytes is None and done.exceeded == "age"
                 oldest = min(left, default=model.COUNT)
                 assert not held or oldest < model.COUNT - keep, seed
             trims += len(model.present) - len(left)

@@ -176,10 +176,10 @@ class FakeReader:
         if self.unfinished_entries:
             yield self.unfinished_entries
 
-    def overdue(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
+    def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
         raise NotImplementedError
 
-    async def busy(self, stream: str, entry_ids: Sequence[str]) -> None:
+    async def keep(self, stream: str, entry_ids: Sequence[str]) -> None:
         raise NotImplementedError
 
     async def acknowledge(self, stream: str, entry_ids: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from tracker.console.ports import INTERVAL, ControlPorts, NoInstance
 from tracker.control.access import Permission
 from tracker.control.commands import NoSuchDevice
 from tracker.control.pool import Credentials
-from tracker.log.redis.advertised import InstanceHeartbeat
+from tracker.log.redis.heartbeats import InstanceHeartbeat
 
 WHY = "it has TLS: --control-key, --control-cert and --control-ca are needed"
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"

@@ -1,4 +1,4 @@
-"""A stream and its consumer group in memory, for tests of their readers."""
+"""A stream with a consumer group in memory, for tests of code that reads it."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from tracker.log.interfaces import IRecordReader
 
 
 class MemoryStream:
-    """A stream with one group; its readers are answered at once unless they wait for entries.
+    """A stream with one group. Calls return at once, except reads that wait for entries.
 
-    :param batch: entries of one read, at most.
+    :param batch: maximum number of entries of one read.
     """
 
     def __init__(self, clock: Clock, name: str, batch: int) -> None:
@@ -25,32 +25,32 @@ class MemoryStream:
         self.name = name
         self.batch = batch
         self.available = True
-        """Whether it can be asked."""
+        """True while the log is connected."""
         self.idle = False
-        """Whether all members have been idle for long."""
+        """True if the entries of all members may be claimed."""
         self.entries: dict[str, list[bytes] | None] = {}
-        """ID → names and values in turn; None: deleted."""
+        """ID → alternating names and values; None: deleted."""
         self.pending: dict[str, str] = {}
-        """ID → the member that has the entry."""
+        """ID → the member to which the entry was delivered."""
         self.dead: dict[str, str] = {}
         """ID → the reason why the entry became a dead letter."""
         self.kept: list[Sequence[str]] = []
-        """IDs of entries that were reported as busy, by call."""
+        """The IDs of each call of :meth:`MemoryReader.keep`."""
         self.joined = False
-        """Whether there is the group."""
+        """True if the group exists."""
         self.delivered = 0
         self.waiting: list[Deferred[None]] = []
         """Reads that wait for entries."""
 
     def append(self, fields: dict[str, str]) -> str:
-        """Append an entry; return its ID."""
+        """Append an entry, and return its ID."""
         entry_id = f"{len(self.entries) + 1}-0"
         self.entries[entry_id] = [text.encode() for pair in fields.items() for text in pair]
         self._wake()
         return entry_id
 
     def flush(self) -> None:
-        """Lose all entries, and the group."""
+        """Remove all entries and the group."""
         self.entries.clear()
         self.pending.clear()
         self.joined, self.delivered = False, 0
@@ -58,7 +58,7 @@ class MemoryStream:
 
     @property
     def unread(self) -> int:
-        """Entries that were not delivered."""
+        """Number of undelivered entries."""
         return len(self.entries) - self.delivered
 
     def reader(self, name: str) -> MemoryReader:
@@ -66,9 +66,9 @@ class MemoryStream:
         return MemoryReader(self, name)
 
     def check(self, group: bool = True) -> None:
-        """Raise what a call raises now.
+        """Raise the error of a call in the present state, if any.
 
-        :param group: whether the call requires the group.
+        :param group: True if the call requires the group.
         """
         if not self.available:
             raise Unavailable("not connected")
@@ -123,11 +123,11 @@ class MemoryReader:
         deferred: Deferred[None] = Deferred(self._stream.waiting.remove)
         self._stream.waiting.append(deferred)
 
-        def give_up() -> None:
+        def time_out() -> None:
             self._stream.waiting.remove(deferred)
             deferred.callback(None)
 
-        timer = self._stream.clock.callLater(seconds, give_up)
+        timer = self._stream.clock.callLater(seconds, time_out)
         try:
             await deferred
         finally:
@@ -141,7 +141,7 @@ class MemoryReader:
             yield self._entries(ours[start : start + self._stream.batch])
             self._stream.check()
 
-    async def overdue(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
+    async def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
         self._stream.check()
         pending = self._stream.pending
         others = [one for one, name in pending.items() if self._stream.idle and name != self._name]
@@ -149,7 +149,7 @@ class MemoryReader:
         if others:
             yield self._entries(others)
 
-    async def busy(self, stream: str, entry_ids: Sequence[str]) -> None:
+    async def keep(self, stream: str, entry_ids: Sequence[str]) -> None:
         self._stream.check()
         self._stream.kept.append(entry_ids)
 

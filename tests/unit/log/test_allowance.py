@@ -1,4 +1,4 @@
-"""The number of entries that a read requests to stay within its bytes."""
+"""Number of entries that a read requests to stay within its limit of bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tracker.log.allowance import OVERHEAD, STEPS, Allowance, size_of
 
 
 def read(allowance: Allowance, stream: str, lengths: list[int]) -> list[int]:
-    """Read a stream of entries with one value of these lengths; return those that were read."""
+    """Read entries of these lengths until a limit is reached; return the lengths that were read."""
     taken: list[int] = []
     while stream in allowance.open() and len(taken) < len(lengths):
         step = lengths[len(taken) :][: allowance.step([stream])]
@@ -20,7 +20,7 @@ def read(allowance: Allowance, stream: str, lengths: list[int]) -> list[int]:
 
 
 @given(st.lists(st.integers(OVERHEAD, 640), max_size=400))
-def test_a_read_exceeds_its_bytes_by_less_than_one_entry_of_usual_length(
+def test_read_exceeds_its_bytes_by_less_than_one_entry_of_usual_length(
     lengths: list[int],
 ) -> None:
     size = 640 * STEPS
@@ -30,43 +30,43 @@ def test_a_read_exceeds_its_bytes_by_less_than_one_entry_of_usual_length(
 
 
 @given(st.lists(st.integers(OVERHEAD, 100_000), max_size=400))
-def test_a_read_exceeds_its_bytes_by_no_more_than_one_step(lengths: list[int]) -> None:
+def test_read_exceeds_its_bytes_by_at_most_one_step(lengths: list[int]) -> None:
     taken = read(Allowance(["s"], 1000, 64_000), "s", lengths)
     assert sum(taken[: -STEPS or None]) < 64_000
     assert len(taken) == len(lengths) or sum(taken) >= 64_000
 
 
-def test_one_entry_is_read_however_long_it_is() -> None:
+def test_one_entry_of_any_length_is_read() -> None:
     assert read(Allowance(["s"], 10, 1), "s", [1000]) == [1000]
 
 
-def test_long_entries_are_requested_one_by_one_once_their_length_is_known() -> None:
+def test_step_after_a_long_entry_requests_one_entry() -> None:
     allowance = Allowance(["s"], 1000, 64_000)
     allowance.take("s", [[b"x" * 40_000]])
     assert allowance.step(["s"]) == 1
 
 
-def test_the_next_read_begins_with_the_length_that_is_known() -> None:
+def test_next_read_starts_with_the_known_length() -> None:
     lengths: dict[str, float] = {}
     Allowance(["s"], 1000, 64_000, lengths).take("s", [[b"x" * 40_000], [b""]])
     assert Allowance(["s"], 1000, 64_000, lengths).step(["s"]) == 3
     assert Allowance(["s"], 1000, 64_000).step(["s"]) == STEPS
 
 
-def test_the_number_of_entries_is_bounded() -> None:
+def test_number_of_entries_is_limited() -> None:
     allowance = Allowance(["s"], 100, 64_000)
     assert read(allowance, "s", [50] * 200) == [50] * 100
     assert allowance.open() == []
 
 
-def test_no_stream_uses_up_the_share_of_another() -> None:
+def test_long_stream_leaves_the_share_of_another() -> None:
     allowance = Allowance(["long", "short"], 1000, 100_000)
     assert len(read(allowance, "long", [40_000] * 100)) <= STEPS
     assert allowance.open() == ["short"]
     assert read(allowance, "short", [100] * 400) == [100] * 400
 
 
-def test_deleted_entries_count_as_entries() -> None:
+def test_deleted_entries_are_counted() -> None:
     allowance = Allowance(["s"], 10, 64_000)
     allowance.take("s", [None] * 10)
     assert allowance.open() == []
@@ -76,7 +76,5 @@ def test_deleted_entries_count_as_entries() -> None:
     ("contents", "size"),
     [([], 0), ([None], 0), ([[b"", b""]], 2 * OVERHEAD), ([[b"ab", b"c"]] * 2, 4 * OVERHEAD + 6)],
 )
-def test_each_name_and_value_counts_even_if_it_is_empty(
-    contents: list[list[bytes] | None], size: int
-) -> None:
+def test_empty_names_and_values_have_a_size(contents: list[list[bytes] | None], size: int) -> None:
     assert size_of(contents) == size

@@ -1,4 +1,4 @@
-"""The stream in memory keeps to the interface that it stands for."""
+"""The stream in memory provides the interface of the log."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from tests.unit.log.memory import MemoryStream
 from tracker.log.interfaces import IRecordReader
 
 
-def test_its_reader_provides_the_interface() -> None:
+def test_memory_reader_provides_its_interface() -> None:
     verifyObject(IRecordReader, MemoryStream(Clock(), "stream", 10).reader("one"))

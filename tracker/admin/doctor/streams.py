@@ -12,7 +12,7 @@ from attrs import define, field
 from tracker.admin.doctor.server import Server
 from tracker.errors import Refused
 from tracker.keys import PROCESSOR_GROUP, dead_letters
-from tracker.log.redis.advertised import advertised, streams_by_instance
+from tracker.log.redis.heartbeats import read_advertised, streams_by_instance
 from tracker.log.redis.lag import GroupLag, StreamLag, stream_lag
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.redis.pipeline import existing
@@ -60,7 +60,7 @@ class Traffic:
 
     async def malformed(self) -> Mapping[str, str]:
         """Return malformed heartbeats → what is wrong with each."""
-        return (await advertised(self.server.redis)).malformed
+        return (await read_advertised(self.server.redis)).malformed
 
     async def lag(self, stream: str) -> StreamLag | None:
         """Return the lag of a stream's groups; None if there is no such stream."""

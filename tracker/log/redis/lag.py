@@ -1,4 +1,4 @@
-"""Read the lag of the consumer groups of a stream."""
+"""Lag of the consumer groups of a stream."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from tracker.redis.replies import mapping
 from tracker.redis.script import Script
 from tracker.untrusted import shown
 
-# One script, so that all figures are of one moment, by the clock that made the entries'
-# IDs, and no entry's fields travel: XINFO STREAM has those of the first and the last one.
-# After the largest ID there can be none (pcall). ARGV: consumers that are read, as Redis serves
-# nobody else meanwhile: so many of one group, and so many of all others together; those of each
-# group that are returned; the group; groups that are returned, besides it.
+# One script reads all figures at one moment, by the clock that made the entries' IDs. It returns
+# no fields of entries, which XINFO STREAM would do for the first and the last one. Redis refuses a
+# range after the largest ID, hence pcall. ARGV: the number of consumers to read, which applies to
+# the group ARGV[3] and again to all other groups together, since Redis is blocked meanwhile; the
+# number of consumers to return for each group; the group; the number of other groups to return.
 _READ: Final = Script("""\
 if redis.call('EXISTS', KEYS[1]) == 0 then return false end
-local groups, readable, most = {}, tonumber(ARGV[1]), tonumber(ARGV[2])
+local groups, readable, max = {}, tonumber(ARGV[1]), tonumber(ARGV[2])
 local left = readable
 local function consumers(group)
   if group.name == ARGV[3] then
@@ -35,14 +35,14 @@ local function consumers(group)
     for fact = 1, #facts, 2 do member[facts[fact]] = facts[fact + 1] end
     members[index] = member
   end
-  if #members > most then
+  if #members > max then
     table.sort(members, function(one, other)
       if one.pending ~= other.pending then return one.pending > other.pending end
       return one.idle < other.idle
     end)
   end
   local found = {}
-  for index = 1, math.min(#members, most) do
+  for index = 1, math.min(#members, max) do
     local member = members[index]
     found[index] = {member.name, member.pending, member.idle}
   end
@@ -65,17 +65,18 @@ end
 local about = {}
 local facts = redis.call('XINFO', 'STREAM', KEYS[1])
 for fact = 1, #facts, 2 do about[facts[fact]] = facts[fact + 1] end
-local told = {'length', about['length'], 'entries-added', about['entries-added']}
-return {redis.call('TIME'), told, groups}
+local counts = {'length', about['length'], 'entries-added', about['entries-added']}
+return {redis.call('TIME'), counts, groups}
 """)
 
-#: With more groups than this, the group of the processors comes first, so that it is not cut.
+#: With more groups than this, the group of the processors is put first, to be among those shown.
 MANY_GROUPS: Final = 50
-#: Groups of a stream, and consumers of a group, that are returned.
+#: Maximum numbers of groups of a stream, and of consumers of a group, that are returned.
 MAX_GROUPS: Final = 1000
 MAX_CONSUMERS: Final = 100
-#: Consumers that are read, of the group of the processors and of all others together: Redis takes
-#: 4 ms for each 1000. Of a group that has more, none is read.
+#: Maximum number of consumers that are read: of the group of the processors, and of all other
+#: groups together. Redis takes 4 ms for each 1000. If a group has more, none of its consumers is
+#: read.
 MAX_READ: Final = 10_000
 
 
@@ -92,28 +93,28 @@ class ConsumerLag:
 
 @frozen
 class GroupLag:
-    """The entries that a group has not finished."""
+    """The lag of one group."""
 
     name: str
     undelivered: int | None
-    """Entries that were not delivered to any consumer; None if Redis cannot tell."""
+    """Entries that were not delivered to any consumer; None if Redis does not report a lag."""
     pending: int
     """Entries that were delivered to a consumer and are not acknowledged."""
     oldest_age: float
-    """Seconds since the oldest of all these was appended; 0 if there is none."""
+    """Seconds since the oldest of all these was appended; 0 without any."""
     consumers: Sequence[ConsumerLag]
-    """At most :data:`MAX_CONSUMERS`, those with the most pending entries first. Empty if there are
-    too many to be read, see :data:`MAX_READ`."""
+    """At most :data:`MAX_CONSUMERS`, sorted by pending entries, most first. Empty if there are
+    more than :data:`MAX_READ`."""
     consumer_count: int = field(default=Factory(lambda self: len(self.consumers), takes_self=True))
     """The number of all consumers."""
 
     @property
     def total(self) -> int | None:
-        """Entries not yet processed; None if Redis cannot tell."""
+        """Entries not yet processed; None if Redis does not report a lag."""
         return None if self.undelivered is None else self.undelivered + self.pending
 
     def as_json(self) -> dict[str, Any]:
-        """Return what is shown to people and programs; times in seconds."""
+        """Return the lag as a JSON object; times in seconds."""
         return {
             "lag": self.undelivered,
             "pending": self.pending,
@@ -131,30 +132,31 @@ class StreamLag:
 
     stream: str
     entries: int
-    """Entries that are in it now."""
+    """Number of entries in the stream."""
     added: int
-    """Entries that were ever appended to it."""
+    """Number of entries ever appended to it."""
     groups: Sequence[GroupLag]
-    """At most :data:`MAX_GROUPS`; the group of the processors is among them if there is one."""
+    """At most :data:`MAX_GROUPS`; the group of the processors is included if it exists."""
 
     def group(self, name: str) -> GroupLag | None:
-        """The group of this name."""
+        """Return the group of this name, or None."""
         return next((group for group in self.groups if group.name == name), None)
 
 
 async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
-    """Return the lag of all groups of a stream; None if there is no such stream.
+    """Return the lag of all groups of a stream; None if the stream does not exist.
 
-    Redis cannot always tell how many entries were not delivered to a group: not after entries were
-    deleted, or the group was set to another ID. The oldest entry's age is known even then: its ID
-    says when it was appended.
+    Redis does not report the number of undelivered entries after entries were deleted or the
+    group was set to another ID. The oldest entry's age is known even then, since its ID contains
+    the time of the append.
 
-    :raises Refused, Unavailable: if Redis cannot be asked, or the key is not a stream.
+    :raises Unavailable: if Redis is down.
+    :raises Refused: if the key is not a stream.
     """
-    answer = await _READ.run(redis, [stream], MAX_READ, MAX_CONSUMERS, PROCESSOR_GROUP, MAX_GROUPS)
-    if answer is None:
+    reply = await _READ.run(redis, [stream], MAX_READ, MAX_CONSUMERS, PROCESSOR_GROUP, MAX_GROUPS)
+    if reply is None:
         return None
-    (seconds, microseconds), facts, groups = answer
+    (seconds, microseconds), facts, groups = reply
     now = int(seconds) * 1000 + int(microseconds) // 1000
     about = mapping(facts)
     if len(groups) > MANY_GROUPS:
@@ -170,7 +172,7 @@ async def stream_lag(redis: RedisConnection, stream: str) -> StreamLag | None:
 def _group(now: int, row: Sequence[Any]) -> GroupLag:
     """Return a group from its row in the reply of :data:`_READ`.
 
-    :param now: milliseconds since 1970, by Redis' clock.
+    :param now: milliseconds since 1970 by Redis' clock.
     """
     name, undelivered, pending, first_pending, next_id, consumers, consumer_count = row
     unprocessed = [_milliseconds(one) for one in (first_pending, next_id) if one is not None]

@@ -1,9 +1,9 @@
-"""Read ranges of a stream, outside of any group."""
+"""Reads of stream ranges, independent of consumer groups."""
 
 from __future__ import annotations
 
 from tracker.log.allowance import Allowance
-from tracker.log.entries import Delivered, behind
+from tracker.log.entries import Delivered, exclusive_start
 from tracker.redis.connection import RedisConnection
 
 
@@ -19,14 +19,14 @@ async def read_range(
 ) -> list[Delivered]:
     """Read the entries from ``first`` to ``last``.
 
-    Fewer than ``count`` if they are long: at least one, and not more than some 16 MiB.
+    If they are long, fewer than ``count`` are returned: at least one, and about 16 MiB at most.
 
-    :param first: ``-`` for the first entry there is; ``(ID`` excludes the entry ID.
-    :param last: ``+`` for the last one; likewise.
-    :param count: entries, at most.
-    :param newest: read backwards, from the last one.
-    :param size: bytes of a smaller bound than that. The first entry is then read on its own,
-        since a whole step of long ones would be far over the bound.
+    :param first: ID of the first entry; ``-``: the oldest one; ``(ID``: excludes this entry.
+    :param last: ID of the last entry; ``+``: the newest one; ``(ID``: excludes this entry.
+    :param count: maximum number of entries.
+    :param newest: read backwards from the last entry.
+    :param size: limit in bytes, smaller than 16 MiB. The first entry is then read alone, since a
+        step of several long entries would exceed the limit by far.
     """
     allowance = Allowance([stream], count)
     if size is not None:
@@ -40,11 +40,11 @@ async def read_range(
         allowance.take(stream, [content for _, content in reply])
         if len(reply) < step:
             break
-        further = behind(found[-1].id)
+        following = exclusive_start(found[-1].id)
         if newest:
             last = f"({found[-1].id}"
-        elif further is not None:
-            first = further
+        elif following is not None:
+            first = following
         else:
             break
     return found

@@ -1,4 +1,4 @@
-"""Reading Redis Streams as a member of a consumer group."""
+"""Reads from Redis Streams as a member of a consumer group."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from tracker.log.redis.dead import append_dead
 from tracker.redis.connection import RedisConnection
 from tracker.redis.replies import mapping
 
-#: The cursor of XAUTOCLAIM at which it begins, and which it returns at the end.
+#: Cursor of XAUTOCLAIM at the beginning, and again at the end, of an iteration.
 _CURSOR: Final = b"0-0"
-#: In place of an ID: entries that were not delivered to the group before.
+#: Special ID of entries that were not yet delivered to the group.
 _NEW: Final = ">"
 
 
 @implementer(IRecordReader)
 class RedisReader:
-    """See :class:`tracker.log.interfaces.IRecordReader`.
+    """One member of a consumer group of Redis.
 
-    :param waiting: a connection for reads that wait, and for nothing else: meanwhile it executes
-        no other command. Its reply timeout must exceed the time that they wait.
-    :param redis: a connection for everything else.
+    :param waiting: a connection for reads that wait, and for nothing else, since a waiting read
+        blocks it. Its reply timeout must exceed the time of the wait.
+    :param redis: a connection for all other commands.
     :param group: the consumer group.
-    :param name: this member's name in the group; the same after a restart.
-    :param entries: entries of each stream in one batch, at most.
-    :param size: bytes of one batch, of all streams together.
+    :param name: this member's name in the group; it must stay the same after a restart.
+    :param entries: maximum number of entries of each stream in one batch.
+    :param size: maximum number of bytes in one batch, of all streams together.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class RedisReader:
 
     async def join(self, stream: str, after: str = BEGINNING) -> bool:
         """See IRecordReader."""
-        # Only if needed: Redis out of memory refuses to create even a group that exists, and a
-        # member that reads is what makes room.
+        # Redis refuses XGROUP CREATE when it is out of memory, even if the group exists. But then
+        # a member must read, so that entries can be trimmed.
         if await self._exists(stream):
             return False
         try:
@@ -88,7 +88,7 @@ class RedisReader:
             raise
 
     async def _facts(self, stream: str) -> dict[bytes, Any] | None:
-        """Return what Redis knows of the group; None if there is none."""
+        """Return the fields of XINFO GROUPS for the group; None if it does not exist."""
         for reply in await self._redis.execute("XINFO", "GROUPS", stream):
             facts = mapping(reply)
             if facts[b"name"] == self._group.encode():
@@ -118,11 +118,11 @@ class RedisReader:
         after: dict[str, str],
         *options: str | int,
     ) -> list[Delivered]:
-        """Read until the allowance is used up, or there is nothing more to read.
+        """Read until the allowance is used up, or all available entries are read.
 
-        :param after: stream → ID after which this member's own entries are read, which is moved
-            forward; new entries are read of a stream that is not in it.
-        :param options: of the first call.
+        :param after: stream → ID after which this member's pending entries are read; it is
+            updated. From other streams, new entries are read.
+        :param options: options of the first call only.
         """
         found: list[Delivered] = []
         streams = allowance.open()
@@ -140,12 +140,12 @@ class RedisReader:
                     after[stream] = found[-1].id
                 if len(entries) >= count:
                     full.add(stream)
-            # The other streams have nothing more.
+            # The other streams are read completely.
             streams = [stream for stream in allowance.open() if stream in full]
             options = ()
         return found
 
-    async def overdue(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
+    async def claim_idle(self, stream: str, idle: float) -> AsyncIterator[list[Delivered]]:
         """See IRecordReader."""
         cursor = _CURSOR
         while True:
@@ -155,7 +155,7 @@ class RedisReader:
                 call = ("XAUTOCLAIM", stream, self._group, self._name, int(idle * 1000), cursor)
                 count = allowance.step([stream])
                 cursor, entries, deleted = await self._redis.execute(*call, "COUNT", count)
-                # Redis has removed those that were deleted from the group.
+                # Redis has already removed deleted entries from the group's pending ones.
                 claimed = [(entry_id, None) for entry_id in deleted] + entries
                 found += [Delivered(stream, one.decode(), content) for one, content in claimed]
                 allowance.take(stream, [content for _, content in claimed])
@@ -166,7 +166,7 @@ class RedisReader:
             if cursor == _CURSOR:
                 return
 
-    async def busy(self, stream: str, entry_ids: Sequence[str]) -> None:
+    async def keep(self, stream: str, entry_ids: Sequence[str]) -> None:
         """See IRecordReader."""
         call = ("XCLAIM", stream, self._group, self._name, 0)
         await self._redis.execute(*call, *entry_ids, "JUSTID")

@@ -1,7 +1,7 @@
-"""Trimming streams by age and size, never past what a group has not finished.
+"""Trimming of streams by age and size, which never removes unfinished entries.
 
-Each check, and what is done after it, are one script: no group can be created, set back or given an
-entry in between.
+Each check and the action after it are one script: meanwhile no group can be created, set back to an
+earlier ID, or read.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 from tracker.untrusted import shown
 
-#: Entries that one call removes at most, so that Redis serves others in between.
+#: Maximum number of entries removed by one call, so that Redis is not blocked for long.
 BATCH: Final = 10_000
-#: Entries of a node, as Redis is set up unless told otherwise; it removes only whole ones.
+#: Entries of one stream node by default (stream-node-max-entries); Redis trims whole nodes.
 _NODE: Final = 100
 
-# KEYS: the stream. ARGV: milliseconds of age (or -1), bytes (or -1), entries to remove at
-# most, entries of a node, and for dead letters '1': they need no group, and are removed to
-# the entry. IDs are compared as text, by length and then by digits: a number of Lua has 53
-# bits, and these have 64.
+# KEYS: the stream. ARGV: maximum age in milliseconds (or -1), maximum bytes (or -1), maximum
+# number of entries to remove, entries of a node, and '1' for dead letters, which need no group
+# and are trimmed exactly. IDs are compared as text, by length and then by digits, since a number
+# in Lua has 53 bits and a part of an ID has 64.
 #
-# The floor is the oldest entry that some group has not finished: the smaller of its first
-# pending one and the first one behind its last delivered one. The age asks for a cut at an
-# ID, but not above the floor; the bytes ask for a number of entries, below the floor.
+# The floor is the oldest entry that some group has not finished: the smaller one of its first
+# pending entry and the first entry after its last delivered one. The maximum age gives an ID up
+# to which entries are removed, but not beyond the floor. The maximum bytes give a number of
+# entries to remove, below the floor.
 _TRIM: Final = Script("""\
-local stream, floor, keeper = KEYS[1], false, ''
+local stream, floor, slowest = KEYS[1], false, ''
 local function less(a, b)
   local ams, aseq = a:match('^(%d+)-(%d+)$')
   local bms, bseq = b:match('^(%d+)-(%d+)$')
@@ -37,7 +38,7 @@ local function less(a, b)
   return ams < bms
 end
 local function keep(id, group)
-  if id and (not floor or less(id, floor)) then floor, keeper = id, group end
+  if id and (not floor or less(id, floor)) then floor, slowest = id, group end
 end
 local function first()
   local entry = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1]
@@ -87,14 +88,14 @@ if bytes >= 0 and used > bytes and removed == 0 then
   end
   if removed == 0 and (floor or not may) and held == '' then held = 'bytes' end
 end
-return {removed, held, keeper, floor or '', #groups, used, redis.call('XLEN', stream)}
+return {removed, held, slowest, floor or '', #groups, used, redis.call('XLEN', stream)}
 """)
 
-# KEYS: the stream. ARGV: the group, milliseconds. XGROUP DELCONSUMER would drop what is
-# pending, so it must not become pending between the look and the deletion.
+# KEYS: the stream. ARGV: the group, milliseconds. XGROUP DELCONSUMER drops the consumer's pending
+# entries; no entry may therefore become pending between the check and the deletion.
 _REMOVE_IDLE: Final = Script("""\
-local gone = {}
-if redis.call('EXISTS', KEYS[1]) == 0 then return gone end
+local removed_names = {}
+if redis.call('EXISTS', KEYS[1]) == 0 then return removed_names end
 for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
   local group = {}
   for fact = 1, #facts, 2 do group[facts[fact]] = facts[fact + 1] end
@@ -104,49 +105,49 @@ for _, facts in ipairs(redis.call('XINFO', 'GROUPS', KEYS[1])) do
       for fact = 1, #its, 2 do consumer[its[fact]] = its[fact + 1] end
       if consumer.pending == 0 and consumer.idle > tonumber(ARGV[2]) then
         redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], consumer.name)
-        gone[#gone + 1] = consumer.name
+        removed_names[#removed_names + 1] = consumer.name
       end
     end
   end
 end
-return gone
+return removed_names
 """)
 
 
 @frozen
-class Trimmed:
+class TrimResult:
     """The result of one call."""
 
     removed: int
-    held_by: str
-    """The limit that is exceeded by what may not be removed: ``age``, ``bytes``, or empty."""
+    exceeded: str
+    """The limit exceeded by entries that must be kept: ``age``, ``bytes``, or empty."""
     group: str
-    """The group that is furthest behind; empty if none has unfinished entries."""
+    """The group that is furthest behind; empty if no group has unfinished entries."""
     floor: str
-    """ID of the oldest entry that this group has not finished; empty if there is none."""
+    """ID of the oldest entry that this group has not finished; empty without such a group."""
     groups: int
     bytes: int
-    """Memory of the stream, by a sample: before the last entries were removed."""
+    """Memory of the stream before the removal, estimated from a sample."""
     entries: int
-    """Entries that are left."""
+    """Number of remaining entries."""
 
 
 async def trim(
     redis: RedisConnection, stream: str, retain: float | None, retain_bytes: int | None
-) -> Trimmed | None:
-    """Remove old entries from a stream; call it again as long as it removes some.
+) -> TrimResult | None:
+    """Remove old entries from a stream; repeat the call as long as it removes entries.
 
-    Redis removes whole nodes of a stream, so some hundred old entries may stay. Never removed
-    are an entry that some group has not finished, those behind it, and any entry of a stream
-    without a group.
+    Redis removes whole nodes of a stream, and some hundred old entries may therefore remain.
+    Entries that some group has not finished are never removed, nor are later entries, nor any
+    entry of a stream without groups.
 
-    :param retain: seconds; older entries are removed.
-    :param retain_bytes: memory that the stream may take; the oldest entries beyond it are
-        removed.
-    :return: None if there is no such stream.
-    :raises Refused, Unavailable: if Redis cannot be asked, or the key is not a stream.
+    :param retain: maximum age in seconds; older entries are removed.
+    :param retain_bytes: maximum memory of the stream; the oldest entries beyond it are removed.
+    :return: None if the stream does not exist.
+    :raises Unavailable: if Redis is down.
+    :raises Refused: if the key is not a stream.
     """
-    return _trimmed(
+    return _trim_result(
         await _TRIM.run(
             redis,
             [stream],
@@ -159,16 +160,16 @@ async def trim(
     )
 
 
-async def trim_dead(redis: RedisConnection, dead_stream: str, retain: float) -> Trimmed | None:
-    """Remove old entries from a stream of dead letters, which needs no group."""
+async def trim_dead(redis: RedisConnection, dead_stream: str, retain: float) -> TrimResult | None:
+    """Remove old entries from a dead-letter stream, which needs no group."""
     arguments = (int(retain * 1000), -1, BATCH, _NODE, 1)
-    return _trimmed(await _TRIM.run(redis, [dead_stream], *arguments))
+    return _trim_result(await _TRIM.run(redis, [dead_stream], *arguments))
 
 
 async def remove_idle_consumers(
     redis: RedisConnection, stream: str, group: str, idle: float
 ) -> list[str]:
-    """Remove consumers that were idle for ``idle`` seconds and have nothing pending.
+    """Remove consumers without pending entries that were idle for more than ``idle`` seconds.
 
     :return: their names.
     """
@@ -176,11 +177,11 @@ async def remove_idle_consumers(
     return [shown(name) for name in names]
 
 
-def _trimmed(answer: Any) -> Trimmed | None:
-    if answer is None:
+def _trim_result(reply: Any) -> TrimResult | None:
+    if reply is None:
         return None
-    removed, held, group, floor, groups, used, entries = answer
-    return Trimmed(
+    removed, held, group, floor, groups, used, entries = reply
+    return TrimResult(
         removed,
         held.decode(),
         shown(group),

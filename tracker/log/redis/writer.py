@@ -1,4 +1,4 @@
-"""Appending to Redis Streams: all entries of a call or none."""
+"""Atomic appends to Redis Streams."""
 
 from __future__ import annotations
 
@@ -14,10 +14,9 @@ from tracker.position import Entry
 from tracker.redis.connection import RedisConnection
 from tracker.redis.script import Script
 
-# A script and not a pipeline: it is atomic, and a call costs the client some 24 µs
-# however many entries are in it. Redis checks memory and role before the script's
-# first write, so that it is refused whole. XADD carries no MAXLEN: nothing unread is
-# ever trimmed.
+# A script is used instead of a pipeline since it is atomic, and since a call costs the client
+# some 24 µs for any number of entries. Redis checks memory and role before the script's first
+# write, and then refuses all of it. XADD has no MAXLEN, which could trim unread entries.
 _APPEND: Final = Script("""\
 for i = 1, #ARGV, 4 do
   redis.call('XADD', KEYS[1], '*', 'ts', ARGV[i], 'device_id', ARGV[i + 1],
@@ -29,10 +28,10 @@ return #ARGV / 4
 
 @implementer(IRecordWriter)
 class RedisWriter:
-    """See :class:`tracker.log.interfaces.IRecordWriter`.
+    """Writer of one Redis stream.
 
-    After a restart Redis does not know the script of the first call, which is then sent again: so
-    the calls that were made before its answer may overtake it.
+    After a restart Redis does not know the script of the first call, which is then sent again.
+    Calls that are made before its reply may overtake it.
     """
 
     def __init__(self, redis: RedisConnection, stream: str) -> None:

@@ -1,4 +1,4 @@
-"""The writer of Redis Streams keeps to the interface of the log."""
+"""The writer of Redis Streams provides the interface of the log."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from tracker.log.interfaces import IRecordWriter
 from tracker.log.redis.writer import RedisWriter
 
 
-def test_it_provides_the_interface() -> None:
+def test_redis_writer_provides_its_interface() -> None:
     redis: Any = FakeRedis()
     verifyObject(IRecordWriter, RedisWriter(redis, "telemetry:teltonika"))

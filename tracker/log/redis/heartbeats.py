@@ -1,8 +1,8 @@
-"""Read the heartbeats of ingest instances: which are alive, and which streams they write.
+"""Heartbeats of ingest instances, and the streams and control ports that they advertise.
 
-Heartbeats are untrusted input: every client of Redis can write any number of them, with any name
-and content. Malformed ones are left out, and reported to callers that ask for it; they never
-prevent others from being read.
+Heartbeats are untrusted input: any client of Redis can write any number of them, with any name
+and content. Malformed heartbeats are left out, and reported to callers that ask for it. They do
+not prevent other heartbeats from being read.
 """
 
 from __future__ import annotations
@@ -19,37 +19,37 @@ from tracker.redis.pipeline import existing, pipelined
 from tracker.redis.scan import scan
 from tracker.untrusted import is_unicode, parse_json, shown
 
-#: Seconds from its last heartbeat until an instance counts as dead.
+#: Seconds after its last heartbeat until an instance counts as dead.
 EXPIRY: Final = 90
 
-#: Heartbeats that are read. Instances beyond this number only count as alive.
+#: Maximum number of heartbeats that are read. Further instances only count as alive.
 MAX_INSTANCES: Final = 20_000
-#: Streams of one heartbeat, and of all heartbeats together, that are used.
-MAX_STREAMS_OF_ONE: Final = 100
+#: Maximum number of streams that are used: of one heartbeat, and of all heartbeats together.
+MAX_STREAMS_PER_INSTANCE: Final = 100
 MAX_STREAMS: Final = 1000
-#: Characters of an instance's id, of a stream's name, and of a control port's address.
+#: Maximum characters of an instance id or a stream's name, and of a control port's address.
 MAX_NAME: Final = 255
 MAX_ADDRESS: Final = 1000
-#: Bytes of one heartbeat, and of all heartbeats together, that are parsed.
-MAX_BEAT: Final = 16 * 1024
-MAX_BEATS: Final = 32 * 1024 * 1024
-#: Malformed heartbeats that one reading reports.
+#: Maximum bytes that are parsed: of one heartbeat, and of all heartbeats together.
+MAX_HEARTBEAT_BYTES: Final = 16 * 1024
+MAX_TOTAL_BYTES: Final = 32 * 1024 * 1024
+#: Maximum number of malformed heartbeats that one call reports.
 MAX_MALFORMED: Final = 1000
 
-_SCANNED: Final = 1000
-#: Heartbeats of one MGET.
+_SCAN_COUNT: Final = 1000
+#: Number of heartbeats in one MGET.
 _PAGE: Final = 100
 
 
 @frozen
 class InstanceHeartbeat:
-    """The latest heartbeat of an instance."""
+    """The last heartbeat of an instance."""
 
     instance_id: str
     age: float
-    """Seconds since then."""
+    """Seconds since the heartbeat."""
     facts: Mapping[str, Any]
-    """Its content, which is untrusted: any part may be missing or malformed."""
+    """Untrusted content: any part may be missing or malformed."""
 
     @property
     def streams(self) -> list[str]:
@@ -58,36 +58,36 @@ class InstanceHeartbeat:
 
     @property
     def control(self) -> str | None:
-        """The address of its control port, if it has one."""
+        """The address of the instance's control port, or None."""
         return _control_in(self.facts)
 
 
 @frozen
-class Advertised:
-    """The streams that all heartbeats name, and the malformed heartbeats."""
+class AdvertisedStreams:
+    """The streams named by all heartbeats, and the malformed heartbeats."""
 
     streams: Mapping[str, str] = field(factory=dict)
     """Stream → an instance that writes it; at most :data:`MAX_STREAMS`."""
     malformed: Mapping[str, str] = field(factory=dict)
-    """Key, printable and short → what is wrong with it; at most :data:`MAX_MALFORMED`."""
+    """Key, printable and shortened → the error in it; at most :data:`MAX_MALFORMED`."""
     left_out: int = 0
-    """Streams beyond :data:`MAX_STREAMS`."""
+    """Number of streams beyond :data:`MAX_STREAMS`."""
 
 
 async def heartbeats(
     redis: RedisConnection, malformed: dict[str, str] | None = None, max_aged: int = MAX_INSTANCES
 ) -> list[InstanceHeartbeat]:
-    """Return the heartbeats of all living instances, sorted by instance id.
+    """Return the heartbeats of all live instances, sorted by instance id.
 
-    :param malformed: receives the keys of malformed heartbeats, and what is wrong with each.
-    :param max_aged: number of heartbeats whose age is read; the age of the others is 0.
+    :param malformed: receives the keys of malformed heartbeats, and the error in each.
+    :param max_aged: maximum number of heartbeats whose age is read; the age of the others is 0.
     """
     found = [
         (instance_id, facts)
         async for page in _pages(redis, malformed)
         for instance_id, facts in page.items()
     ]
-    found.sort(key=lambda beat: beat[0])
+    found.sort(key=lambda one: one[0])
     listed = []
     for start in range(0, len(found), _PAGE):
         page = found[start : start + _PAGE]
@@ -103,7 +103,7 @@ async def heartbeats(
 
 
 def _age(left: Any) -> float:
-    """Return the seconds since a beat that expires in ``left`` milliseconds; 0 if unknown."""
+    """Return the age in seconds of a heartbeat that expires in ``left`` ms; 0 if unknown."""
     return max(0.0, EXPIRY - max(0, left) / 1000) if isinstance(left, int) else 0.0
 
 
@@ -116,7 +116,7 @@ async def living_instances(redis: RedisConnection) -> frozenset[str]:
 
 
 async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
-    """Return instance → the streams that its heartbeat names."""
+    """Return instance → the streams in its heartbeat."""
     return {
         instance_id: _streams_in(facts)[0]
         async for page in _pages(redis)
@@ -125,7 +125,7 @@ async def streams_by_instance(redis: RedisConnection) -> dict[str, list[str]]:
 
 
 async def control_ports(redis: RedisConnection) -> dict[str, str]:
-    """Return instance → the address of its control port, of living instances that have one."""
+    """Return live instance → the address of its control port, without instances without one."""
     found = {}
     async for page in _pages(redis):
         for instance_id, facts in page.items():
@@ -135,15 +135,15 @@ async def control_ports(redis: RedisConnection) -> dict[str, str]:
 
 
 async def advertised_streams(redis: RedisConnection) -> dict[str, str]:
-    """Return stream → an instance whose heartbeat names it."""
-    return dict((await advertised(redis)).streams)
+    """Return stream → an instance that advertises it."""
+    return dict((await read_advertised(redis)).streams)
 
 
-async def advertised(redis: RedisConnection) -> Advertised:
-    """Read all heartbeats.
+async def read_advertised(redis: RedisConnection) -> AdvertisedStreams:
+    """Return the streams that all heartbeats advertise.
 
-    If they name more than :data:`MAX_STREAMS`, existing streams are preferred, and among these
-    the first one of each instance to the second one of any.
+    If there are more than :data:`MAX_STREAMS`, existing streams take precedence, and among them
+    the first stream of each instance precedes the second one of any instance.
     """
     malformed: dict[str, str] = {}
     by_instance: dict[str, list[str]] = {}
@@ -152,24 +152,26 @@ async def advertised(redis: RedisConnection) -> Advertised:
             by_instance[instance_id] = _streams_in(facts)[0]
     writers = {stream: name for name, streams in by_instance.items() for stream in streams}
     if len(writers) <= MAX_STREAMS:
-        return Advertised(writers, malformed)
-    in_turn = chain.from_iterable(zip_longest(*by_instance.values()))
-    names = dict.fromkeys(name for name in in_turn if name is not None)
+        return AdvertisedStreams(writers, malformed)
+    alternating = chain.from_iterable(zip_longest(*by_instance.values()))
+    names = dict.fromkeys(name for name in alternating if name is not None)
     found = await existing(redis, list(names))
     kept = list(islice(dict.fromkeys([*found, *names]), MAX_STREAMS))
-    return Advertised({name: writers[name] for name in kept}, malformed, len(writers) - len(kept))
+    return AdvertisedStreams(
+        {name: writers[name] for name in kept}, malformed, len(writers) - len(kept)
+    )
 
 
 async def _scan(redis: RedisConnection) -> AsyncIterator[list[bytes]]:
     pattern = f"{heartbeat('')}*"
-    async for keys in scan(redis, ["SCAN"], "MATCH", pattern, "COUNT", _SCANNED):
+    async for keys in scan(redis, ["SCAN"], "MATCH", pattern, "COUNT", _SCAN_COUNT):
         yield keys
 
 
 async def _pages(
     redis: RedisConnection, malformed: dict[str, str] | None = None
 ) -> AsyncIterator[dict[str, dict[str, Any]]]:
-    """Yield pages of instance → facts of its heartbeat; no facts if it is malformed.
+    """Yield pages of instance → content of its heartbeat, which is empty if it is malformed.
 
     :param malformed: receives the keys of malformed heartbeats; None: they are not reported.
     """
@@ -180,19 +182,19 @@ async def _pages(
             if (instance_id := _instance_of(key)) is not None:
                 names.append(instance_id)
             else:
-                _note(malformed, key, f"its name is not 1 to {MAX_NAME} characters of UTF-8")
+                _note(malformed, key, f"the id must have 1 to {MAX_NAME} characters in UTF-8")
         for start in range(0, min(len(names), MAX_INSTANCES - seen), _PAGE):
             page = names[start : start + _PAGE]
             # Unlike GET, MGET returns nil for a key of another type.
-            answers = await redis.execute("MGET", *map(heartbeat, page))
-            listed = dict(zip(page, answers, strict=True))
+            replies = await redis.execute("MGET", *map(heartbeat, page))
+            listed = dict(zip(page, replies, strict=True))
             if malformed is not None:
                 await _note_other_types(redis, listed, malformed)
             found = {}
-            for name, beat in listed.items():
-                if beat is not None:  # otherwise it has expired meanwhile
-                    size += len(beat)
-                    found[name] = _facts(name, beat, malformed) if size <= MAX_BEATS else {}
+            for name, value in listed.items():
+                if value is not None:  # otherwise it has expired meanwhile
+                    size += len(value)
+                    found[name] = _facts(name, value, malformed) if size <= MAX_TOTAL_BYTES else {}
             yield found
         seen += len(names)
 
@@ -200,13 +202,13 @@ async def _pages(
 async def _note_other_types(
     redis: RedisConnection, listed: Mapping[str, bytes | None], malformed: dict[str, str]
 ) -> None:
-    missing = [heartbeat(name) for name, beat in listed.items() if beat is None]
+    missing = [heartbeat(name) for name, value in listed.items() if value is None]
     for key in await existing(redis, missing):
         _note(malformed, key, "not a string")
 
 
 def _instance_of(key: bytes) -> str | None:
-    """Return the instance id in a key's name; None if no instance can have such a key."""
+    """Return the instance id in a key; None if it is not valid."""
     try:
         instance_id = key.decode().removeprefix(heartbeat(""))
     except UnicodeDecodeError:
@@ -214,34 +216,36 @@ def _instance_of(key: bytes) -> str | None:
     return instance_id if 0 < len(instance_id) <= MAX_NAME else None
 
 
-def _facts(instance_id: str, beat: bytes, malformed: dict[str, str] | None) -> dict[str, Any]:
+def _facts(instance_id: str, value: bytes, malformed: dict[str, str] | None) -> dict[str, Any]:
     try:
-        facts = parse_json(beat, MAX_BEAT)
+        facts = parse_json(value, MAX_HEARTBEAT_BYTES)
         if not isinstance(facts, dict):
-            raise ValueError("not an object")
+            raise ValueError("not a JSON object")
     except ValueError as error:
-        _note(malformed, heartbeat(instance_id), f"not a heartbeat in JSON: {error}")
+        _note(malformed, heartbeat(instance_id), f"not a valid heartbeat: {error}")
         return {}
-    if why := _streams_in(facts)[1]:
-        _note(malformed, heartbeat(instance_id), why)
+    if error_text := _streams_in(facts)[1]:
+        _note(malformed, heartbeat(instance_id), error_text)
     return facts
 
 
 def _streams_in(facts: Mapping[str, Any]) -> tuple[list[str], str]:
-    """Return the valid names of streams, and what is wrong with the others."""
+    """Return the valid names of streams, and the error in the others or an empty text."""
     streams = facts.get("streams", [])
     if not isinstance(streams, list):
         return [], '"streams" is not an array'
-    good = [name for name in streams[:MAX_STREAMS_OF_ONE] if is_stream_name(name)]
-    if len(good) < min(len(streams), MAX_STREAMS_OF_ONE):
-        return good, f'"streams" holds what is not a name of 1 to {MAX_NAME} characters'
-    if len(streams) > MAX_STREAMS_OF_ONE:
-        return good, f'"streams" holds {len(streams):,} names; {MAX_STREAMS_OF_ONE} of them count'
+    good = [name for name in streams[:MAX_STREAMS_PER_INSTANCE] if is_stream_name(name)]
+    if len(good) < min(len(streams), MAX_STREAMS_PER_INSTANCE):
+        return good, f'"streams" must contain names of 1 to {MAX_NAME} characters'
+    if len(streams) > MAX_STREAMS_PER_INSTANCE:
+        return good, (
+            f'"streams" has {len(streams):,} names; only {MAX_STREAMS_PER_INSTANCE} of them count'
+        )
     return good, ""
 
 
 def is_stream_name(name: Any) -> bool:
-    """Return whether this is a valid name of a stream."""
+    """Return True if this is a valid name of a stream."""
     return isinstance(name, str) and 0 < len(name) <= MAX_NAME and is_unicode(name)
 
 
@@ -252,6 +256,6 @@ def _control_in(facts: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _note(malformed: dict[str, str] | None, key: str | bytes, why: str) -> None:
+def _note(malformed: dict[str, str] | None, key: str | bytes, error: str) -> None:
     if malformed is not None and len(malformed) < MAX_MALFORMED:
-        malformed[shown(key)] = why
+        malformed[shown(key)] = error
