@@ -47,7 +47,7 @@ async def test_it_hangs_and_it_dies(start_directus: Start) -> None:
         server.suspend()
         error = await _error(hasty)
         assert isinstance(error, DirectusDown)
-        assert str(error) == "GET /users/me: no answer within 1 s"
+        assert str(error) == "GET /users/me: no response within 1 s"
         server.resume()
         assert await _error(client) is None
         server.kill()

@@ -136,7 +136,7 @@ def test_two_standalones_do_not_share_a_folder(tmp_path: Path) -> None:
         noticed = (
             "in use by another process",
             "another instance has the id",
-            "another process listens there",
+            "another process listens on this socket",
         )
         assert any(reason in line for reason in noticed)
         assert first.readyz()[0] == 200

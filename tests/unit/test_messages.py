@@ -28,7 +28,7 @@ from tracker.config import (
 from tracker.console.operators import Operators
 from tracker.console.sessions import session_key
 from tracker.net.certificates import load_certificates, load_private_key
-from tracker.net.endpoints import ip_address, named, no_more, number
+from tracker.net.endpoints import ip_address, named_arguments, number, refuse_unknown_arguments
 from tracker.redis.address import redis_address
 from tracker.storage.sinks import make_sink
 
@@ -102,13 +102,13 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     # Endpoints.
     (
-        lambda _: named("udp:5027:127.0.0.1", ("port",)),
-        "too many arguments (a colon in one is written \\:)",
+        lambda _: named_arguments("udp:5027:127.0.0.1", ("port",)),
+        "too many arguments (write a colon within an argument as \\:)",
     ),
-    (lambda _: named("udp:5027:port=5028", ("port",)), "the port is given twice"),
+    (lambda _: named_arguments("udp:5027:port=5028", ("port",)), "the port is given twice"),
     (
-        lambda _: no_more({"mood": "0660"}, ("port", "mode")),
-        "unknown argument 'mood'; there are port, mode",
+        lambda _: refuse_unknown_arguments({"mood": "0660"}, ("port", "mode")),
+        "unknown argument 'mood'; known are port, mode",
     ),
     (lambda _: number("port", "65536"), "the port must be a number up to 65535, not '65536'"),
     (
@@ -122,7 +122,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (
         lambda at: load_certificates(file_of(at, DAMAGED)),
-        "{}/file: a certificate in it is damaged",
+        "{}/file: holds a damaged certificate",
     ),
     (
         lambda at: load_private_key(file_of(at, b"hello")),

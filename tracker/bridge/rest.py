@@ -29,7 +29,7 @@ from twisted.web.http import stringToDatetime
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent
 
-from tracker.net.httpclient import Answer, AnswerTooLong, BoundedClient, Unanswered
+from tracker.net.httpclient import BoundedClient, HTTPResponse, NoResponse, ResponseTooLong
 from tracker.untrusted import MAX_LINE, parse_json, shown
 
 #: Seconds for a connection, and from a request to the last byte of its answer.
@@ -227,9 +227,9 @@ class DirectusClient:
             answer = await self._http.request(
                 method, url, headers=headers, json=json, params=params
             )
-        except AnswerTooLong as error:
+        except ResponseTooLong as error:
             raise DirectusTooLong(self._line(f"{what}: {error}")) from None
-        except Unanswered as error:
+        except NoResponse as error:
             raise DirectusDown(self._line(f"{what}: {error}")) from None
         if not 200 <= answer.status < 300:
             raise self._error(what, answer)
@@ -242,7 +242,7 @@ class DirectusClient:
             raise DirectusDown(text, answer.status) from None
         return found["data"] if isinstance(found, dict) and "data" in found else found
 
-    def _error(self, what: str, answer: Answer) -> DirectusError:
+    def _error(self, what: str, answer: HTTPResponse) -> DirectusError:
         status = answer.status
         message, code = _first_error(answer.body)
         text = self._line(f"{what}: {status} {message}".rstrip())

@@ -45,7 +45,7 @@ from tracker.errors import Refused, Unavailable
 from tracker.net.http import BoundedRequest, BoundedSite
 from tracker.net.refusals import Refusal
 from tracker.net.reports import HTTPReports
-from tracker.net.routes import Answer, Routes, respond
+from tracker.net.routes import Handler, Routes, respond
 from tracker.storage.reader import NoAnswer
 from tracker.untrusted import is_unicode, parse_json
 
@@ -254,7 +254,7 @@ class Console:
         visitor = access.visitor(request)
         return lambda: access.may_stay(visitor)
 
-    def _data(self, make: Make) -> Answer:
+    def _data(self, make: Make) -> Handler:
         """Return what answers with data, or with the error that is raised instead."""
 
         async def answer(request: BoundedRequest, *groups: str) -> bytes | None:
@@ -287,11 +287,11 @@ class Console:
                 return _error(request, SERVICE_UNAVAILABLE, str(error))
             # These errors, and those below, name servers and files, which clients must not see.
             case NoInstance() | ControlError():
-                self._reports.unanswered(f"instance: {error}")
+                self._reports.request_failed(f"instance: {error}")
                 text = f"no instance can be asked now; {_SEE_LOG}"
                 return _error(request, SERVICE_UNAVAILABLE, text)
             case Refused() | Unavailable():
-                self._reports.unanswered(f"Redis: {error}")
+                self._reports.request_failed(f"Redis: {error}")
                 text = f"Redis cannot be asked now; {_SEE_LOG}"
                 return _error(request, SERVICE_UNAVAILABLE, text)
             case _:

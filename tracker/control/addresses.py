@@ -29,7 +29,7 @@ from twisted.internet.ssl import optionsForClientTLS
 
 from tracker.net import endpoints
 from tracker.net.certificates import trust_root
-from tracker.net.endpoints import MAX_SOCKET_PATH, named, no_more, number
+from tracker.net.endpoints import MAX_SOCKET_PATH, named_arguments, number, refuse_unknown_arguments
 from tracker.net.tls import TLSEndpoint, key_pair, server_options
 from tracker.net.unixsocket import UnixEndpoint
 from tracker.reactor import Reactor
@@ -162,8 +162,10 @@ def _read(
         raise ValueError(f"must begin with {', '.join(examples[:-1])} or {examples[-1]}")
     known = kinds[kind]
     by_place = 2 if known[0] == "host" else 1
-    given = named(description, known[:by_place])
-    no_more({name: value for name, value in given.items() if name not in known}, known)
+    given = named_arguments(description, known[:by_place])
+    refuse_unknown_arguments(
+        {name: value for name, value in given.items() if name not in known}, known
+    )
     return kind, given
 
 

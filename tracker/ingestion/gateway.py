@@ -123,17 +123,17 @@ class Gateway(Service):
     # A proxied port calls the next three methods before it knows the client of a connection.
 
     def reserve(self, address: IAddress) -> bool:
-        """See :class:`tracker.net.proxied.Reception`."""
+        """See :class:`tracker.net.proxied.IProxiedPort`."""
         if not self.running:
             return False
         return self._is_admitted(self._limiter.reserve(), address)
 
     def release(self) -> None:
-        """See Reception."""
+        """See IProxiedPort."""
         self._limiter.release()
 
     def checked(self) -> None:
-        """See Reception."""
+        """See IProxiedPort."""
         self.figures.health_checks += 1
 
     def opened(self, connection: IConnection) -> None:

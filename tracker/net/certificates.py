@@ -1,4 +1,4 @@
-"""Certificates and private keys, from files."""
+"""Certificates and private keys in PEM files."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _MARK = "-----BEGIN CERTIFICATE-----"
 
 
 def load_certificates(file: Path) -> list[Certificate]:
-    """The certificates in a PEM file.
+    """Return the certificates in a PEM file.
 
-    :raises OSError: when it cannot be read.
-    :raises ValueError: when it holds none, or a damaged one; in one line.
+    :raises OSError: if the file cannot be read.
+    :raises ValueError: if it holds no certificate, or a damaged one; in one line.
     """
     blocks = file.read_text(encoding="ascii", errors="replace").split(_MARK)[1:]
     if not blocks:
@@ -24,24 +24,28 @@ def load_certificates(file: Path) -> list[Certificate]:
     try:
         return [Certificate.loadPEM((_MARK + block).encode()) for block in blocks]
     except crypto.Error:
-        raise ValueError(f"{file}: a certificate in it is damaged") from None
+        raise ValueError(f"{file}: holds a damaged certificate") from None
 
 
 def trust_root(file: Path) -> Any:
-    """What makes Twisted trust whom the authorities in a PEM file vouch for."""
+    """Return the authorities in a PEM file as a trust root of Twisted.
+
+    :raises OSError: if the file cannot be read.
+    :raises ValueError: if it holds no certificate, or a damaged one; in one line.
+    """
     return trustRootFromCertificates(load_certificates(file))
 
 
 def load_private_key(file: Path) -> crypto.PKey:
-    """The private key in a PEM file.
+    """Return the private key in a PEM file.
 
-    :raises OSError: when it cannot be read.
-    :raises ValueError: when it holds none, or an encrypted one; in one line.
+    :raises OSError: if the file cannot be read.
+    :raises ValueError: if it holds no private key, or an encrypted one; in one line.
     """
     try:
         key = load_pem_private_key(file.read_bytes(), password=None)
     except TypeError:
-        raise ValueError(f"{file}: is encrypted, and nobody is there to unlock it") from None
+        raise ValueError(f"{file}: is encrypted; remove its passphrase") from None
     except ValueError:
         raise ValueError(f"{file}: holds no private key in PEM form") from None
     return crypto.PKey.from_cryptography_key(key)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Addresses and endpoint strings, as people write and read them."""
+"""Endpoint strings, addresses in log lines, and TCP keep-alive."""
 
 from __future__ import annotations
 
@@ -16,19 +16,17 @@ MAX_SOCKET_PATH: Final = 107
 
 _COLON: Final = re.compile(r"(?<!\\):")
 
-#: How soon the kernel notices that a peer has vanished: seconds of silence before the
-#: first probe, between probes, and number of probes …
+#: TCP options by which the kernel detects a peer that has vanished; see tcp(7).
 _KEEPALIVE: Final = (
-    (socket.TCP_KEEPIDLE, 60),
-    (socket.TCP_KEEPINTVL, 15),
+    (socket.TCP_KEEPIDLE, 60),  # seconds
+    (socket.TCP_KEEPINTVL, 15),  # seconds
     (socket.TCP_KEEPCNT, 4),
-    # … and milliseconds for which sent bytes may stay unacknowledged.
-    (socket.TCP_USER_TIMEOUT, 120_000),
+    (socket.TCP_USER_TIMEOUT, 120_000),  # milliseconds
 )
 
 
 def readable(address: object) -> str:
-    """An ``IAddress`` for a log: ``192.0.2.1:5027``, ``[2001:db8::1]:5027`` or a path."""
+    """Return an ``IAddress`` as text: ``192.0.2.1:5027``, ``[2001:db8::1]:5027`` or a path."""
     host, port = getattr(address, "host", None), getattr(address, "port", None)
     if host is not None:
         return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -39,9 +37,10 @@ def readable(address: object) -> str:
 
 
 def with_default(endpoint: str, kinds: Mapping[str, int], name: str, value: object) -> str:
-    """An endpoint string; if it is of one of these kinds, and without argument ``name``, with that.
+    """Return an endpoint string, with an argument added if its kind takes it and it is missing.
 
-    :param kinds: kind → how many positional arguments there are if that one is among them.
+    :param kinds: kind of endpoint → number of positional arguments up to and including this one.
+    :param name: name of the argument.
     """
     kind, positional, named = split(endpoint)
     if kind not in kinds or len(positional) >= kinds[kind] or name in named:
@@ -50,7 +49,7 @@ def with_default(endpoint: str, kinds: Mapping[str, int], name: str, value: obje
 
 
 def split(endpoint: str) -> tuple[str, list[str], dict[str, str]]:
-    """An endpoint string's kind, positional and named arguments."""
+    """Return the kind, the positional and the named arguments of an endpoint string."""
     kind, positional, pairs = _parts(endpoint)
     return kind, positional, dict(pairs)
 
@@ -62,15 +61,15 @@ def _parts(endpoint: str) -> tuple[str, list[str], list[tuple[str, str]]]:
     return kind, positional, pairs
 
 
-def named(endpoint: str, names: Sequence[str]) -> dict[str, str]:
-    """The arguments of an endpoint string by name, whether they were given so or by place.
+def named_arguments(endpoint: str, names: Sequence[str]) -> dict[str, str]:
+    """Return name → value of all arguments of an endpoint string.
 
-    :param names: those that may be given by their place, in that order.
-    :raises ValueError: when there are too many, or one is given twice; in one line.
+    :param names: names of the positional arguments, in their order.
+    :raises ValueError: if there are too many arguments, or one is given twice; in one line.
     """
     _, positional, pairs = _parts(endpoint)
     if len(positional) > len(names):
-        raise ValueError(r"too many arguments (a colon in one is written \:)")
+        raise ValueError(r"too many arguments (write a colon within an argument as \:)")
     given = dict(zip(names, positional, strict=False))
     for name, value in pairs:
         if name in given:
@@ -79,37 +78,47 @@ def named(endpoint: str, names: Sequence[str]) -> dict[str, str]:
     return given
 
 
-def no_more(given: Mapping[str, str], known: Sequence[str]) -> None:
-    """Refuse the arguments that nobody has taken out.
+def refuse_unknown_arguments(given: Mapping[str, str], known: Sequence[str]) -> None:
+    """Raise an error if arguments are left.
 
-    :param known: those that there are.
+    :param given: arguments that are not known.
+    :param known: names of the known arguments, for the error.
+    :raises ValueError: if ``given`` is not empty; in one line.
     """
     if given:
-        raise ValueError(f"unknown argument {min(given)!r}; there are {', '.join(known)}")
+        raise ValueError(f"unknown argument {min(given)!r}; known are {', '.join(known)}")
 
 
 def number(name: str, text: str) -> int:
-    """A number as ports are."""
+    """Return a number from 0 to 65,535.
+
+    :param name: name of the argument, for the error.
+    :raises ValueError: if ``text`` is not such a number; in one line.
+    """
     if not (text.isascii() and text.isdigit() and len(text) < 6 and int(text) < 65536):
         raise ValueError(f"the {name} must be a number up to 65535, not {text!r}")
     return int(text)
 
 
 def ip_address(name: str, text: str) -> str:
-    """An IP address, or nothing."""
+    """Return an IP address, or the empty string.
+
+    :param name: name of the argument, for the error.
+    :raises ValueError: if ``text`` is neither; in one line.
+    """
     if text and not (isIPAddress(text) or isIPv6Address(text)):
         raise ValueError(f"the {name} must be an IP address, not {text!r}")
     return text
 
 
 def keep_alive(transport: Any) -> None:
-    """Have the kernel notice a vanished peer on a TCP connection, with TLS or without."""
+    """Set TCP options so that the kernel detects a vanished peer, with TLS or without."""
     while (inner := getattr(transport, "transport", None)) is not None:
         transport = inner
     handle = getattr(transport, "socket", None)
     if handle is None or handle.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    with suppress(OSError):  # it has gone already
+    with suppress(OSError):  # the socket is closed already
         handle.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         handle.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for option, value in _KEEPALIVE:

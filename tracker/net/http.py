@@ -1,12 +1,12 @@
 """HTTP servers that limit the connections, bytes and time a peer can use.
 
-A connection waits either for its peer (for a request, for the rest of one, for the next one, or
-until the peer has read an answer), or for our answer. Every wait for the peer has a deadline
-that the peer cannot extend by sending bytes. The connection that has waited longest for its
-peer is closed when a new one needs its place. A request that is being answered, such as a
-stream of events, has no deadline; its connection is closed only if its peer does not read.
+A connection waits either for its peer (for a request, the rest of one, the next one, or until
+the peer has read a response), or for our response. Every wait for the peer has a deadline that
+the peer cannot extend by sending bytes. The connection that has waited longest for its peer is
+closed when a new one needs its slot. A request that is being served, such as a stream of events,
+has no deadline; its connection is closed only if its peer does not read.
 
-Bodies are held in memory, up to the limit of the site, and never in a file. The answer to a
+Bodies are held in memory, up to the limit of the site, and never in a file. The response to a
 malformed request is JSON, ``{"error": …}``, and the connection is closed.
 """
 
@@ -38,16 +38,16 @@ from tracker.net.routes import respond
 from tracker.net.shares import AddressShares, address_group
 from tracker.net.waits import Stage, Wait
 
-#: Bytes of a line of a request's head, and of the whole head; number of header fields.
+#: Limits of the head of a request: bytes of a line, bytes of the head, number of header fields.
 MAX_LINE: Final = 8192
 MAX_HEAD: Final = 16_384
 MAX_FIELDS: Final = 100
 
-#: Reads of pipelined requests that are buffered while another one is answered.
+#: Reads of pipelined requests that are buffered while another request is served.
 _MAX_AHEAD: Final = 32
-#: Digits of a Content-Length. (int() refuses 4,300 of them with an error of its own.)
+#: Digits of a Content-Length. (int() raises an error of its own for 4,300 digits.)
 _MAX_DIGITS: Final = 18
-#: Connections at most that are closed for others in one turn of the reactor.
+#: Connections that may be closed for others in one reactor turn.
 _HEADROOM: Final = 16
 
 
@@ -56,26 +56,26 @@ class HTTPLimits:
     """Limits of a site."""
 
     connections: int
-    """Open connections, and so files."""
+    """Maximum number of open connections. Each needs an open file."""
     per_address: int
-    """Connections of one address (for IPv6, of a /64; all peers on Unix sockets are one)."""
+    """Maximum for one address (for IPv6, a /64; all peers on Unix sockets count as one)."""
     body: int
-    """Bytes of a request's body."""
+    """Maximum number of bytes of a request's body."""
     persistent: bool = True
     """True if a connection may carry more than one request."""
 
     @staticmethod
     def headroom(limit: int) -> int:
-        """Return how many connections are kept free below a limit.
+        """Return the number of slots that are kept free below a limit.
 
-        A closed connection holds its file until the next turn of the reactor. So connections
-        are closed for others before the last place is taken.
+        A closed connection holds its file until the next reactor turn. Connections are therefore
+        closed for others before the last slot is used.
         """
         return max(1, min(_HEADROOM, limit // 4))
 
 
 class BoundedRequest(Request):
-    """A request whose body and head are checked before anything else sees them."""
+    """A request whose head and body are checked before it is served."""
 
     channel: BoundedChannel
     site: BoundedSite
@@ -83,10 +83,10 @@ class BoundedRequest(Request):
     text_headers: ClassVar[Sequence[bytes]] = (b"host",)
 
     def head_fault(self) -> str | None:
-        """Return what is wrong with the header fields, or None."""
+        """Return the error of the header fields, or None."""
         for name in self.text_headers:
             values = self.requestHeaders.getRawHeaders(name) or ()
-            # Of two, a proxy may use one and we the other (for Host: RFC 9112, section 3.2).
+            # A proxy might use one of two values and we the other (Host: RFC 9112, section 3.2).
             if len(values) > 1:
                 return f"the header {name.decode()} is given twice"
             if any(not _is_utf8(value) for value in values):
@@ -104,7 +104,7 @@ class BoundedRequest(Request):
             super().handleContentChunk(data)
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
-        """Answer the request, or refuse it if its target is malformed."""
+        """Serve the request, or refuse it if its target is malformed."""
         if not path.startswith(b"/") or not path.isascii():
             self.channel.refuse(Refusal.MALFORMED, "the request target is not an ASCII path")
         elif not _is_utf8(unquote_to_bytes(path)):
@@ -113,18 +113,21 @@ class BoundedRequest(Request):
             super().requestReceived(command, path, version)
 
     def process(self) -> None:
-        """Answer with the site's resource."""
+        """Serve the request by the site's resource."""
         self._begin()
         super().process()
 
     def refuse(self, refusal: Refusal, status: int, text: str) -> None:
-        """Answer a request that is complete with the reason why it is refused."""
+        """Refuse a complete request with an error response.
+
+        :param text: the reason, for the peer and the log.
+        """
         self._begin()
         self.report(refusal, text)
-        self.answer(status, {"error": text})
+        self.send_json(status, {"error": text})
 
     def report(self, refusal: Refusal, text: str) -> None:
-        """Report that this request was refused."""
+        """Count and log that this request was refused."""
         self.site.reports.refused(refusal, readable(self.getClientAddress()), text)
 
     def _begin(self) -> None:
@@ -133,20 +136,20 @@ class BoundedRequest(Request):
             self.setHeader(name, value)
 
     def processingFailed(self, reason: Failure) -> Failure:
-        """Report an internal error, and answer 500."""
+        """Log an internal error, and send status 500."""
         self.site.reports.failed(reason)
-        channel = getattr(self, "channel", None)  # there is none once it is finished
+        channel = getattr(self, "channel", None)  # removed once the request is finished
         if channel is None:
             return reason
         if self.startedWriting:
             channel.abort()
         else:
-            self.answer(INTERNAL_SERVER_ERROR, {"error": "internal error; see the log"})
+            self.send_json(INTERNAL_SERVER_ERROR, {"error": "internal error; see the log"})
         return reason
 
-    def answer(self, status: int, answer: object) -> None:
-        """Answer with JSON, and finish."""
-        self.write(respond(self, status, _json(answer)))
+    def send_json(self, status: int, value: object) -> None:
+        """Send a response with a JSON body, and finish the request."""
+        self.write(respond(self, status, _json(value)))
         self.finish()
 
     def setHeader(self, name: Any, value: Any) -> None:
@@ -156,14 +159,14 @@ class BoundedRequest(Request):
 
 
 class BoundedChannel(CheckedChannel):
-    """A connection whose waits for its peer are bounded."""
+    """A connection whose waits for its peer have deadlines."""
 
     site: BoundedSite
     transport: Any
     MAX_LENGTH = MAX_LINE
     totalHeadersSize = MAX_HEAD
     maxHeaders = MAX_FIELDS
-    #: The address in whose share it is counted; None when it is no longer counted.
+    #: Address whose share the connection counts against; None if it does not count any longer.
     share: str | None = None
     _ahead = 0
 
@@ -171,7 +174,7 @@ class BoundedChannel(CheckedChannel):
         super().__init__()
         self._wait = Wait(
             lambda seconds, call: self.callLater(seconds, call),
-            lambda for_peer: (self.site.waits if for_peer else self.site.works)(self),
+            lambda for_peer: (self.site.wait_begun if for_peer else self.site.wait_ended)(self),
             self.overdue,
         )
 
@@ -181,7 +184,7 @@ class BoundedChannel(CheckedChannel):
         return self._wait.stage is Stage.CLOSE
 
     def connectionMade(self) -> None:
-        """Wait for the first request. (With TLS, the handshake has only begun.)"""
+        """Wait for the first request. With TLS, the handshake has only begun."""
         super().connectionMade()
         self._wait.begin(Stage.NEW)
 
@@ -194,15 +197,15 @@ class BoundedChannel(CheckedChannel):
             self._wait.begin(Stage.HEAD, self._wait.stalled)
         elif stage is Stage.NEW:
             self._wait.stage = Stage.HEAD  # its deadline started with the connection
-        elif stage is Stage.ANSWER:
+        elif stage is Stage.RESPONSE:
             self._ahead += 1
             if self._ahead > _MAX_AHEAD or self._wait.stalled:
                 # At each read, Twisted adds up the lengths of all buffered reads. It resumes the
-                # transport when the answer is complete.
+                # transport when the response is complete.
                 self.transport.pauseProducing()
         try:
             super().dataReceived(data)
-        except Exception:  # noqa: BLE001 - Twisted would log it, however often a peer causes it
+        except Exception:  # noqa: BLE001 - Twisted would log it without a rate limit
             self.site.reports.failed(Failure())
             self.abort()
 
@@ -233,32 +236,32 @@ class BoundedChannel(CheckedChannel):
             super().rawDataReceived(data)
 
     def allContentReceived(self) -> None:
-        """Answer a request, unless it was refused."""
+        """Serve a request, unless it was refused."""
         if not self.closing:
             self._ahead = 0
-            self._wait.begin(Stage.ANSWER, self._wait.stalled)
+            self._wait.begin(Stage.RESPONSE, self._wait.stalled)
             super().allContentReceived()
 
     def checkPersistence(self, request: Any, version: bytes) -> bool:
-        """Return whether the connection is kept after a request."""
+        """Return True if the connection stays open after a request."""
         if self.site.limits.persistent:
             return bool(super().checkPersistence(request, version))
         request.responseHeaders.setRawHeaders(b"Connection", [b"close"])
         return False
 
     def requestDone(self, request: Any) -> None:
-        """Wait for the next request; close the connection if one has come already."""
-        if self._wait.stage is Stage.ANSWER:
+        """Wait for the next request; close the connection if one has arrived already."""
+        if self._wait.stage is Stage.RESPONSE:
             self._wait.begin(Stage.IDLE, self._wait.stalled)
         if self.unread().strip(b"\r\n"):
-            # One read has room for hundreds of requests. Answering all of them would keep
-            # everybody else waiting. No browser, proxy or Prometheus sends ahead, and whoever
-            # does has to expect this (RFC 9112, section 9.3.2).
+            # One read can hold hundreds of requests; serving all of them would delay all other
+            # peers. No browser, proxy or Prometheus pipelines requests, and a client that does has
+            # to expect that the connection is closed (RFC 9112, section 9.3.2).
             self.persistent = False
         super().requestDone(request)
         if self._wait.stalled and not self.closing:
-            # Twisted pauses it only if that begins between two requests. Else what comes is added
-            # to a buffer until the peer has read the answer.
+            # Twisted pauses the transport only if the stall begins between two requests. Otherwise
+            # it would buffer received bytes until the peer has read the response.
             self.transport.pauseProducing()
 
     def refuse_large(self) -> None:
@@ -267,7 +270,10 @@ class BoundedChannel(CheckedChannel):
         self.refuse(Refusal.TOO_LARGE, f"the body is larger than {limit} bytes")
 
     def refuse(self, refusal: Refusal, text: str) -> None:
-        """Answer a request that is not complete, and close the connection."""
+        """Send an error response to an incomplete request, and close the connection.
+
+        :param text: the reason, for the peer and the log.
+        """
         if self.closing:
             return
         self.site.reports.refused(refusal, readable(self.transport.getPeer()), text)
@@ -285,12 +291,12 @@ class BoundedChannel(CheckedChannel):
         )
         self.loseConnection()
 
-    def malformed(self, why: str) -> None:
+    def malformed(self, reason: str) -> None:
         """See CheckedChannel."""
-        self.refuse(Refusal.MALFORMED, why)
+        self.refuse(Refusal.MALFORMED, reason)
 
     def loseConnection(self) -> None:
-        """Close the connection once the peer has read the last answer, or at the deadline."""
+        """Close the connection once the peer has read the last response, or at the deadline."""
         if not self.closing:
             self._wait.begin(Stage.CLOSE)
         super().loseConnection()
@@ -299,12 +305,12 @@ class BoundedChannel(CheckedChannel):
         """Close the connection because its peer was too slow."""
         wait = self._wait
         if wait.stage is Stage.IDLE and not wait.stalled:
-            # The kernel may still hold the end of an answer, which an abort would discard.
+            # The kernel may still hold the end of a response, which an abort would discard.
             self.loseConnection()
             return
-        what = "its answer to be read" if wait.stalled else wait.stage.value
+        awaited = "the peer to read its response" if wait.stalled else wait.stage.value
         if wait.stalled or wait.stage in (Stage.HEAD, Stage.BODY):
-            text = f"waited {wait.seconds:g} s for {what}"
+            text = f"waited {wait.seconds:g} s for {awaited}"
             peer = readable(self.transport.getPeer())
             self.site.reports.refused(Refusal.OVERDUE, peer, text)
         self.abort()
@@ -321,33 +327,33 @@ class BoundedChannel(CheckedChannel):
         super().connectionLost(reason)
 
     def pauseProducing(self) -> None:
-        """Wait for the peer to read: the transport's buffer is full."""
+        """Wait for the peer to read, since the transport's buffer is full."""
         super().pauseProducing()
         if not self.closing:
-            # One read may bring several requests over TLS: a record at a time, paused or not.
+            # With TLS, one read can deliver several requests, even while the transport is paused.
             self.paused = True
             self._wait.begin(self._wait.stage, stalled=True)
 
     def resumeProducing(self) -> None:
-        """Continue: the peer has read."""
+        """Continue, since the peer has read."""
         if self.closing:
             return
         self.paused = False
         self._wait.begin(self._wait.stage)
         super().resumeProducing()
-        if self._wait.stage is not Stage.ANSWER:
-            super().dataReceived(b"")  # parse what was buffered
+        if self._wait.stage is not Stage.RESPONSE:
+            super().dataReceived(b"")  # parse the buffered bytes
 
     def _leave(self) -> None:
         self._wait.cancel()
         self._wait.stage = Stage.CLOSE
-        self.site.leaves(self)
+        self.site.release_share(self)
 
 
 class BoundedSite(Site):
     """A site with a bounded number of connections, in all and from each address.
 
-    :param headers: header fields of all answers.
+    :param headers: header fields of all responses.
     """
 
     noisy = False
@@ -367,7 +373,7 @@ class BoundedSite(Site):
             resource,
             requestFactory=request_factory,
             reactor=reactor,
-            # Nothing here is a form, and Twisted's parser of their types can be made to raise.
+            # No form is served, and a peer can make Twisted's parser of their types raise errors.
             parsePOSTFormSubmission=False,
         )
         self.timeOut = None  # the channel has deadlines of its own
@@ -376,13 +382,13 @@ class BoundedSite(Site):
         self.headers = headers
         self._shares = AddressShares(limits.per_address)
         self._open: set[BoundedChannel] = set()
-        # Channels that are closed in the next turn of the reactor, and their addresses.
+        # Channels that close in the next reactor turn → groups of their addresses.
         self._leaving: dict[BoundedChannel, str] = {}
-        # Channels that wait for their peers, the one that has waited longest first.
+        # Channels that wait for their peers, the longest wait first.
         self._waiting: dict[BoundedChannel, None] = {}
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
-        """Return a channel, or None if there is no room for it."""
+        """Return a channel, or None if no slot is free."""
         host = str(getattr(addr, "host", ""))
         refusal = self._refusal(host)
         if refusal is not None:
@@ -396,70 +402,70 @@ class BoundedSite(Site):
 
     @property
     def connections(self) -> int:
-        """Open connections."""
+        """Number of open connections."""
         return len(self._open)
 
-    def waits(self, channel: BoundedChannel) -> None:
+    def wait_begun(self, channel: BoundedChannel) -> None:
         """Note that a channel starts to wait for its peer."""
-        self.works(channel)
+        self.wait_ended(channel)
         if channel.share is not None:
             self._waiting[channel] = None
 
-    def works(self, channel: BoundedChannel) -> None:
-        """Note that a channel waits for us."""
+    def wait_ended(self, channel: BoundedChannel) -> None:
+        """Note that a channel does not wait for its peer."""
         self._waiting.pop(channel, None)
 
-    def leaves(self, channel: BoundedChannel) -> None:
-        """Give back the share of a channel that closes at once."""
-        self.works(channel)
+    def release_share(self, channel: BoundedChannel) -> None:
+        """Release the address share of a channel that closes at once."""
+        self.wait_ended(channel)
         if channel.share is not None:
             share, channel.share = channel.share, None
             self._shares.release(share)
             self._leaving[channel] = address_group(share)
 
     def closed(self, channel: BoundedChannel) -> None:
-        """Forget a channel whose connection is closed."""
+        """Forget a closed channel."""
         self._open.discard(channel)
         self._leaving.pop(channel, None)
 
     def log(self, request: HTTPRequest) -> None:
-        """Log nothing: probes, browser tabs and Flows send requests all the time."""
+        """Log no requests: probes, browser tabs and Flows send them all the time."""
 
     def getContentFile(self, length: int | None) -> BytesIO:
-        """Return a buffer in memory. (Twisted writes large bodies to temporary files.)"""
+        """Return a buffer in memory; Twisted would write large bodies to temporary files."""
         return BytesIO()
 
     def acceptableProtocols(self) -> list[bytes]:
-        """Offer nothing but HTTP/1.1: HTTP/2 would have another channel, without limits."""
+        """Offer only HTTP/1.1: Twisted's channel for HTTP/2 has no such limits."""
         return [b"http/1.1"]
 
     def _refusal(self, host: str) -> Refusal | None:
-        """Count one more connection from an address, or return why it has to be refused."""
+        """Count a new connection from an address, or return the reason to refuse it."""
         if len(self._open) >= self.limits.connections:
             if not self._leaving:
-                self._make_room(None)  # for the next one: this one holds its file until then
+                self._close_longest_wait(None)  # frees a slot for the next connection
             return Refusal.CONNECTIONS
         if not self._shares.take(host):
             group = address_group(host)
             leaving = sum(other == group for other in self._leaving.values())
-            # Otherwise one address could take all places by many connections in one turn.
+            # Otherwise one address could take all slots by many connections in one reactor turn.
             if leaving >= self.limits.headroom(self.limits.per_address):
                 return Refusal.ADDRESS
-            if not self._make_room(group):
+            if not self._close_longest_wait(group):
                 return Refusal.ADDRESS
             self._shares.take(host)
-        most = self.limits.connections
-        if len(self._open) - len(self._leaving) >= most - self.limits.headroom(most):
-            self._make_room(None)
+        limit = self.limits.connections
+        if len(self._open) - len(self._leaving) >= limit - self.limits.headroom(limit):
+            self._close_longest_wait(None)
         return None
 
-    def _make_room(self, group: str | None) -> bool:
-        """Close the connection that has waited longest for its peer.
+    def _close_longest_wait(self, group: str | None) -> bool:
+        """Close the connection that has waited longest for its peer; return False if none waits.
 
-        No request is being processed on it, so it is safe to close it. So a peer that holds
-        connections without sending requests does not keep others out.
+        It serves no request, so no work is lost. A peer that holds connections without sending
+        requests therefore cannot block others.
 
-        :param group: close only a connection of these addresses; None: of any.
+        :param group: close only a connection of this group of addresses; None: of any.
         """
         for channel in self._waiting:
             if group is None or address_group(channel.share or "") == group:
@@ -476,5 +482,5 @@ def _is_utf8(data: bytes) -> bool:
     return True
 
 
-def _json(answer: object) -> bytes:
-    return json.dumps(answer, separators=(",", ":")).encode() + b"\n"
+def _json(value: object) -> bytes:
+    return json.dumps(value, separators=(",", ":")).encode() + b"\n"

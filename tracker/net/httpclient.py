@@ -1,4 +1,4 @@
-"""HTTP requests whose time and answers are bounded."""
+"""HTTP requests with a timeout and bounded responses."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ from zope.interface import implementer
 
 from tracker.net.libraries import QuietPool, RequestNotSent
 
-#: Seconds that an idle connection is kept: less than Node's 5, which would close it under us.
-IDLE: Final = 3.0
-#: Idle connections that are kept: as many as there are requests at a time.
+#: Seconds that an idle connection is kept: less than the 5 after which Node closes it.
+IDLE_TIMEOUT: Final = 3.0
+#: Idle connections that are kept: the number of simultaneous requests.
 MAX_IDLE: Final = 16
 
 
-class Unanswered(Exception):
-    """There is no answer, or none that could be read; the text says why."""
+class NoResponse(Exception):
+    """No response, or one that could not be read; the text gives the reason."""
 
 
-class AnswerTooLong(Unanswered):
-    """The body of the answer is longer than the limit."""
+class ResponseTooLong(NoResponse):
+    """The body of the response is longer than the limit."""
 
 
 @frozen
-class Answer:
-    """The answer to a request."""
+class HTTPResponse:
+    """Response to a request."""
 
     status: int
     headers: Headers
@@ -57,11 +57,11 @@ class Answer:
 
 
 class BoundedClient:
-    """Makes requests over persistent connections; follows no redirects.
+    """Sends requests over persistent connections; follows no redirects.
 
-    :param timeout: seconds for a connection, and from a request to the last byte of its answer.
-    :param max_body: bytes of an answer.
-    :param agent: makes the requests; None: one with persistent connections.
+    :param timeout: seconds to connect, and from a request to the last byte of its response.
+    :param max_body: maximum number of bytes of a response's body.
+    :param agent: sends the requests; None for an agent with persistent connections.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class BoundedClient:
         self._pool: QuietPool | None = None
         if agent is None:
             self._pool = QuietPool(reactor)
-            self._pool.cachedConnectionTimeout = IDLE  # type: ignore[assignment]
+            self._pool.cachedConnectionTimeout = IDLE_TIMEOUT  # type: ignore[assignment]
             self._pool.maxPersistentPerHost = MAX_IDLE
             agent = Agent(reactor, connectTimeout=timeout, pool=self._pool)
-        self._http = HTTPClient(agent, data_to_body_producer=_Whole)
+        self._http = HTTPClient(agent, data_to_body_producer=_WholeBody)
 
     async def close(self) -> None:
         """Close the idle connections."""
@@ -91,30 +91,30 @@ class BoundedClient:
         headers: Headers,
         json: Any = None,
         params: Mapping[str, str] | None = None,
-    ) -> Answer:
-        """Make a request; cancelling it closes its connection.
+    ) -> HTTPResponse:
+        """Send a request, and return its response. Cancelling it closes its connection.
 
-        :param json: the body; None: there is none.
-        :raises Unanswered: if there is no answer in time, or it is too long.
+        :param json: the body; None for no body.
+        :raises NoResponse: if no response arrives in time, or it is too long.
         """
         options: dict[str, Any] = {} if json is None else {"json": json}
-        asked = Deferred.fromCoroutine(
-            self._ask(method, url, headers, params or {}, options=options)
+        sent = Deferred.fromCoroutine(
+            self._send(method, url, headers, params or {}, options=options)
         )
-        asked.addTimeout(self._timeout, self._reactor, _overdue)
+        sent.addTimeout(self._timeout, self._reactor, _overdue)
         try:
-            return await asked
-        except ConnectingCancelledError:  # by the caller
+            return await sent
+        except ConnectingCancelledError:  # cancelled by the caller
             raise CancelledError from None
-        except _BROKEN as error:
+        except _CONNECTION_ERRORS as error:
             reason = _innermost(error)
-            if isinstance(reason, CancelledError):  # by the caller
+            if isinstance(reason, CancelledError):  # cancelled by the caller
                 raise reason from None
-            broken = "the answer broke off: " if isinstance(error, ResponseFailed) else ""
+            incomplete = "incomplete response: " if isinstance(error, ResponseFailed) else ""
             why = str(reason) or type(reason).__name__.strip("_")
-            raise Unanswered(f"{broken}{why}") from None
+            raise NoResponse(f"{incomplete}{why}") from None
 
-    async def _ask(
+    async def _send(
         self,
         method: str,
         url: str,
@@ -122,7 +122,7 @@ class BoundedClient:
         params: Mapping[str, str],
         *,
         options: dict[str, Any],
-    ) -> Answer:
+    ) -> HTTPResponse:
         response = await self._http.request(
             method,
             url,
@@ -130,22 +130,23 @@ class BoundedClient:
             headers=headers,
             allow_redirects=False,
             unbuffered=True,
-            reactor=cast(Any, self._reactor),  # else treq imports the installed one
+            reactor=cast(Any, self._reactor),  # otherwise treq imports the installed one
             **options,
         )
-        return Answer(response.code, response.headers, await _content(response, self._max_body))
+        body = await _content(response, self._max_body)
+        return HTTPResponse(response.code, response.headers, body)
 
 
 #: Errors of a connection, or of a request on it.
-_BROKEN: Final = (
+_CONNECTION_ERRORS: Final = (
     *(ConnectError, DNSLookupError, ConnectionLost, ConnectionDone, SSLError),
     *(ResponseFailed, ResponseNeverReceived, RequestTransmissionFailed, RequestNotSent),
 )
 
 
 @implementer(IBodyProducer)
-class _Whole:
-    """A body that is written at once: it is short."""
+class _WholeBody:
+    """Body of a request, short enough to be written at once."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -156,21 +157,21 @@ class _Whole:
         return succeed(None)
 
     def pauseProducing(self) -> None:
-        """It is written already."""
+        """Do nothing: the body is written already."""
 
     def resumeProducing(self) -> None:
-        """It is written already."""
+        """Do nothing: the body is written already."""
 
     def stopProducing(self) -> None:
-        """It is written already."""
+        """Do nothing: the body is written already."""
 
 
 class _Body(Protocol):
-    """Collects a body up to a limit.
+    """Collects the body of a response up to a limit.
 
-    ``treq.collect`` could count bytes as well, but its Deferred does not close the connection when
-    it is cancelled: a server that stops in the middle of an answer would hold a connection for
-    each request that has timed out.
+    ``treq.collect`` could count bytes as well, but cancelling its Deferred does not close the
+    connection: a server that stops in the middle of a response would hold a connection for each
+    request that has timed out.
     """
 
     def __init__(self, limit: int) -> None:
@@ -185,7 +186,7 @@ class _Body(Protocol):
             self._parts.append(data)
         elif not self.done.called:
             self._parts.clear()
-            self.done.errback(AnswerTooLong(f"more than {self._limit:,} bytes"))
+            self.done.errback(ResponseTooLong(f"more than {self._limit:,} bytes"))
             self._abort()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -209,11 +210,11 @@ def _content(response: IResponse, limit: int) -> Deferred[bytes]:
 
 
 def _overdue(result: Any, seconds: float) -> Any:
-    raise Unanswered(f"no answer within {seconds:g} s")
+    raise NoResponse(f"no response within {seconds:g} s")
 
 
 def _innermost(error: Any) -> Any:
-    """Return the error that others wrap."""
+    """Return the error that the others wrap."""
     while reasons := getattr(error, "reasons", None):
         error = reasons[-1].value if isinstance(reasons[-1], Failure) else reasons[-1]
     return error

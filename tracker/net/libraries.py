@@ -19,19 +19,19 @@ class _QuietFactory(_HTTP11ClientFactory):
 class QuietPool(HTTPConnectionPool):
     """A pool of HTTP connections that does not log a line at the start and end of each."""
 
-    # There is no parameter for the factory, whose class is private.
+    # The pool has no parameter for its factory, whose class is private.
     _factory = _QuietFactory
 
 
 class CheckedChannel(HTTPChannel):
-    """A server's connection that tells what it has not read, and what it cannot parse."""
+    """A server's connection with hooks for unread bytes and for malformed requests."""
 
     def unread(self) -> bytes:
-        """Return the bytes that have arrived behind the request that is answered."""
+        """Return the bytes that have arrived after the current request."""
         return b"".join((self._buffer, *self._dataBuffer))
 
-    def malformed(self, why: str) -> None:
-        """Answer a request that cannot be parsed, and close the connection."""
+    def malformed(self, reason: str) -> None:
+        """Send an error response to a request that cannot be parsed, and close the connection."""
         raise NotImplementedError
 
     def lineLengthExceeded(self, line: bytes) -> None:
@@ -39,5 +39,5 @@ class CheckedChannel(HTTPChannel):
         self.malformed("a line of the head is too long")
 
     def _respondToBadRequestAndDisconnect(self) -> None:
-        # Twisted would answer without a body.
+        # Twisted would send a response without a body.
         self.malformed("the request is malformed")

@@ -18,11 +18,11 @@ from tracker.runtime.lifecycle import Abort
 class Listener(Service):
     """Listens on one endpoint from start to stop.
 
-    :param name: the endpoint's name for people.
-    :param endpoint: an ``IStreamServerEndpoint``, or an object that listens like one.
+    :param name: name of the endpoint in log lines.
+    :param endpoint: an ``IStreamServerEndpoint``, or an object with the same ``listen`` method.
     :param factory: passed to the endpoint.
-    :param abort: called with the reason if the endpoint cannot be listened on.
-    :param early: True: bind before twistd gives up root, as low ports need.
+    :param abort: called with the reason if listening fails.
+    :param early: True to bind before twistd drops root privileges, which low ports require.
     """
 
     _log = Logger()
@@ -38,7 +38,7 @@ class Listener(Service):
         self._listening: Deferred[IListeningPort | None] | None = None
 
     def privilegedStartService(self) -> None:
-        """Start listening, if that has to happen before root is given up."""
+        """Start listening, if that has to happen before root privileges are dropped."""
         super().privilegedStartService()
         if self._early:
             self._listen()
@@ -48,7 +48,7 @@ class Listener(Service):
         self._listening = listening.addCallbacks(self._listens, self._cannot_listen)
 
     def startService(self) -> None:
-        """Start listening, unless that was done before."""
+        """Start listening, unless :meth:`privilegedStartService` has done so."""
         super().startService()
         if self._listening is None:
             self._listen()
@@ -64,7 +64,7 @@ class Listener(Service):
 
     def _listens(self, port: IListeningPort) -> IListeningPort:
         self._log.info(
-            "listening: {name} on {address}", name=self._name, address=readable(port.getHost())
+            "{name}: listening on {address}", name=self._name, address=readable(port.getHost())
         )
         return port
 

@@ -1,8 +1,8 @@
-"""``/metrics``: the resource of Prometheus' client, which works in threads of the reactor's pool.
+"""``/metrics``: the resource of Prometheus' client, which runs in threads of the reactor's pool.
 
-Such a thread waits for the event loop at each part of its answer, and a reactor that stops waits
-for its threads without turning: each would wait for the other. So a stop first waits for the
-answers that have begun, and no other answer is begun.
+Such a thread waits for the event loop at each part of its response, and a reactor that stops
+waits for its threads without running the loop: a deadlock. A stop therefore waits for the
+responses in progress, and refuses new requests.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from twisted.web.server import Request
 
 from tracker.reactor import Reactor
 
-#: Seconds between two checks for unfinished answers, and for which a stop checks.
-_LOOK: Final = 0.01
-_PATIENCE: Final = 5.0
+#: Seconds between two checks for responses in progress, and after which a stop proceeds anyway.
+_CHECK_INTERVAL: Final = 0.01
+_STOP_TIMEOUT: Final = 5.0
 #: Stands for both ends of a connection to a Unix socket: WSGI requires a host and a port.
 _NO_ADDRESS: Final = IPv4Address("TCP", "", 0)
 
@@ -30,7 +30,7 @@ _NO_ADDRESS: Final = IPv4Address("TCP", "", 0)
 class MetricsPage(Service):
     """Serves the page until it stops.
 
-    :param reactor: the installed one: Prometheus' client uses no other.
+    :param reactor: the installed reactor, which Prometheus' client uses.
     """
 
     def __init__(self, reactor: Reactor, metrics_registry: CollectorRegistry) -> None:
@@ -38,41 +38,41 @@ class MetricsPage(Service):
         from prometheus_client.twisted import MetricsResource
 
         self._reactor = reactor
-        self._under_way = 0
-        self._looks_left = int(_PATIENCE / _LOOK)
+        self._in_progress = 0
+        self._checks_left = int(_STOP_TIMEOUT / _CHECK_INTERVAL)
         self.closed = False
-        """True when nothing is answered any more."""
+        """True if requests are refused."""
         self.resource: Resource = _Page(self, MetricsResource(metrics_registry))
 
     def begin(self, request: Request) -> None:
-        """Note that an answer is begun."""
-        self._under_way += 1
+        """Note that a response begins."""
+        self._in_progress += 1
         request.notifyFinish().addBoth(self._ended)
 
     def _ended(self, _: object) -> None:
-        self._under_way -= 1
+        self._in_progress -= 1
 
     def stopService(self) -> Deferred[None]:
-        """Begin no more answers; fires when no thread works on one."""
+        """Refuse new requests; fires when no thread works on a response."""
         super().stopService()
         self.closed = True
         if self._idle:
             return succeed(None)
         idle: Deferred[None] = Deferred()
-        self._look(idle)
+        self._check(idle)
         return idle
 
     @property
     def _idle(self) -> bool:
-        # A peer that has left ends its request, and not the thread that works on it.
-        return not (self._under_way or self._reactor.getThreadPool().working)
+        # A peer that disconnects ends its request, but not the thread that works on it.
+        return not (self._in_progress or self._reactor.getThreadPool().working)
 
-    def _look(self, idle: Deferred[None]) -> None:
-        self._looks_left -= 1
-        if self._idle or self._looks_left < 0:
+    def _check(self, idle: Deferred[None]) -> None:
+        self._checks_left -= 1
+        if self._idle or self._checks_left < 0:
             idle.callback(None)
         else:
-            self._reactor.callLater(_LOOK, self._look, idle)
+            self._reactor.callLater(_CHECK_INTERVAL, self._check, idle)
 
 
 class _Page(Resource):
@@ -88,11 +88,11 @@ class _Page(Resource):
             request.setResponseCode(SERVICE_UNAVAILABLE)
             return b"stopping\n"
         accept = b",".join(request.requestHeaders.getRawHeaders(b"accept") or ())
-        if not can_be_read(accept):
+        if not is_valid_accept(accept):
             request.setResponseCode(BAD_REQUEST)
             request.setHeader(b"content-type", b"application/json")
             body = b'{"error":"the header accept is malformed"}\n'
-            # Twisted logs a line if the answer to HEAD has a body.
+            # Twisted logs a line if the response to HEAD has a body.
             return b"" if request.method == b"HEAD" else body
         if isinstance(request.getHost(), UNIXAddress):
             request.client = request.host = _NO_ADDRESS
@@ -100,14 +100,14 @@ class _Page(Resource):
         return self._metrics.render(request)
 
 
-def can_be_read(accept: bytes) -> bool:
-    """Return whether Prometheus' client can read an Accept header.
+def is_valid_accept(accept: bytes) -> bool:
+    """Return True if Prometheus' client can parse an Accept header.
 
-    For a version that is not a number it raises TypeError, which would be logged with a traceback
-    at each request, since it is raised in a thread.
+    It raises TypeError for a version that is not a number. Since that happens in a thread, it
+    would be logged with a traceback at each request.
     """
     try:
         choose_encoder(accept.decode("latin-1"))
-    except Exception:  # noqa: BLE001 - no list of its errors is documented
+    except Exception:  # noqa: BLE001 - its errors are not documented
         return False
     return True

@@ -1,7 +1,7 @@
-"""Ports that Twisted's endpoint strings do not describe, or not well enough.
+"""Endpoints that Twisted's endpoint strings cannot describe.
 
-These are UDP ports, ports for TLS, and ports that several processes share: the kernel
-then spreads connections (or datagrams, by their sender's address) over the processes.
+These are UDP ports, ports with TLS, and ports that several processes share: the kernel then
+distributes connections (or datagrams, by the sender's address) over the processes.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from twisted.internet.interfaces import (
 from twisted.internet.protocol import DatagramProtocol
 from zope.interface import implementer
 
-from tracker.net.endpoints import ip_address, named, no_more, number
+from tracker.net.endpoints import ip_address, named_arguments, number, refuse_unknown_arguments
 from tracker.net.tls import TLSEndpoint, server_options
 
-#: Bytes of the largest possible datagram. It is read whole, even if it is over a limit.
+#: Bytes of the largest possible datagram. Every datagram is read whole, even over a limit.
 MAX_DATAGRAM: Final = 65_535
 
 #: Connections that may wait to be accepted. Twisted's 50 overflow when a fleet reconnects.
 BACKLOG: Final = "1024"
 
-#: In the order of Twisted's ``ssl:`` endpoint, of which the protocol's version is left out.
+#: In the order of Twisted's ``ssl:`` endpoint, without its argument ``sslmethod``.
 _SSL_ARGUMENTS: Final = ("port", "privateKey", "certKey", "interface", "backlog", "extraCertChain")
 _SHARED: Final = "reuseport"
 
@@ -49,7 +49,10 @@ class UDPEndpoint:
     shared: bool = False
 
     def listen(self, protocol: DatagramProtocol) -> Deferred[IListeningPort]:
-        """Listen with one protocol for all datagrams; fails as a stream endpoint does."""
+        """Listen with one protocol for all datagrams.
+
+        Fails with CannotListenError if the port cannot be bound.
+        """
         bound: Deferred[IListeningPort] = execute(
             self._adopt if self.shared else self._open, protocol
         )
@@ -70,7 +73,7 @@ class UDPEndpoint:
 @implementer(IStreamServerEndpoint)
 @frozen
 class SharedTCPEndpoint:
-    """A TCP port that other processes listen on, too."""
+    """A TCP port that several processes share."""
 
     reactor: IReactorSocket
     port: int
@@ -90,41 +93,43 @@ class SharedTCPEndpoint:
 
 def _shared_socket(kind: socket.SocketKind, port: int, interface: str) -> socket.socket:
     family = socket.AF_INET6 if ":" in interface else socket.AF_INET
-    made = socket.socket(family, kind)
+    bound = socket.socket(family, kind)
     try:
-        made.setblocking(False)
+        bound.setblocking(False)
         if kind == socket.SOCK_STREAM:
-            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        made.bind((interface, port))
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        bound.bind((interface, port))
     except OSError as error:
-        made.close()
+        bound.close()
         raise CannotListenError(interface, port, error) from None
-    return made
+    return bound
 
 
 def udp_endpoint(reactor: IReactorUDP, description: str) -> UDPEndpoint:
     """Return the endpoint of ``udp:PORT[:interface=ADDRESS][:reuseport=1]``.
 
-    :raises ValueError: with one line that says what is wrong.
+    :raises ValueError: if the description is not valid; in one line.
     """
-    given = named(description, ("port", "interface"))
-    port, interface, shared = _place(given)
-    no_more(given, ("port", "interface", _SHARED))
+    given = named_arguments(description, ("port", "interface"))
+    port, interface, shared = _pop_address(given)
+    refuse_unknown_arguments(given, ("port", "interface", _SHARED))
     return UDPEndpoint(reactor, port, interface, shared)
 
 
 def tcp_endpoint(reactor: IReactorTCP, description: str) -> IStreamServerEndpoint:
-    """The endpoint of ``tcp:PORT[:interface=ADDRESS][:backlog=N][:reuseport=1]``, or ``tcp6:``.
+    """Return the endpoint of ``tcp:PORT[:interface=ADDRESS][:backlog=N][:reuseport=1]``.
 
-    :raises ValueError: with one line that says what is wrong.
+    ``tcp6:`` has the same arguments.
+
+    :raises ValueError: if the description is not valid; in one line.
     """
-    given = named(description, ("port", "interface", "backlog"))
+    given = named_arguments(description, ("port", "interface", "backlog"))
     if description.startswith("tcp6:"):
         given.setdefault("interface", "::")
     backlog = number("backlog", given.pop("backlog", BACKLOG))
-    port, interface, shared = _place(given)
-    no_more(given, ("port", "interface", "backlog", _SHARED))
+    port, interface, shared = _pop_address(given)
+    refuse_unknown_arguments(given, ("port", "interface", "backlog", _SHARED))
     return _tcp(reactor, port, backlog, interface=interface, shared=shared)
 
 
@@ -145,18 +150,18 @@ def tls_endpoint(
 
     :param description: ``ssl:PORT:privateKey=FILE[:certKey=FILE][:extraCertChain=FILE]
         [:interface=ADDRESS][:backlog=N][:reuseport=1]``.
-    :param client_authorities: PEM file of authorities; only clients are served that one
-        of them vouches for. No certificate is asked for without it.
-    :raises ValueError: with one line that says what is wrong.
-    :raises OSError: when a file cannot be read.
+    :param client_authorities: PEM file of authorities. Clients must have a certificate that one
+        of them has signed. None: no client certificate is required.
+    :raises ValueError: if the description is not valid; in one line.
+    :raises OSError: if a file cannot be read.
     """
-    given = named(description, _SSL_ARGUMENTS)
-    port, interface, shared = _place(given)
+    given = named_arguments(description, _SSL_ARGUMENTS)
+    port, interface, shared = _pop_address(given)
     key_file = Path(given.pop("privateKey", "server.pem"))
     certificate_file = Path(given.pop("certKey", str(key_file)))
     chain_file = given.pop("extraCertChain", None)
     backlog = number("backlog", given.pop("backlog", BACKLOG))
-    no_more(given, (*_SSL_ARGUMENTS, _SHARED))
+    refuse_unknown_arguments(given, (*_SSL_ARGUMENTS, _SHARED))
     options = server_options(
         key_file,
         certificate_file,
@@ -166,8 +171,8 @@ def tls_endpoint(
     return TLSEndpoint(_tcp(reactor, port, backlog, interface=interface, shared=shared), options)
 
 
-def _place(given: dict[str, str]) -> tuple[int, str, bool]:
-    """Take port, interface and whether the port is shared out of the arguments."""
+def _pop_address(given: dict[str, str]) -> tuple[int, str, bool]:
+    """Remove port, interface and ``reuseport`` from the arguments, and return them."""
     port = number("port", given.pop("port", ""))
     interface = ip_address("interface", given.pop("interface", ""))
     shared = given.pop(_SHARED, "0")

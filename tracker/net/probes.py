@@ -1,4 +1,4 @@
-"""``/healthz`` (the event loop turns), ``/readyz`` (200 or 503, with the reasons), ``/metrics``."""
+"""``/healthz`` (the event loop runs), ``/readyz`` (200 or 503, with reasons) and ``/metrics``."""
 
 from __future__ import annotations
 
@@ -12,30 +12,29 @@ from twisted.web.server import Request
 
 from tracker.net.http import BoundedSite, HTTPLimits
 from tracker.net.refusals import Reports
-from tracker.net.routes import Answer, Routes, respond
+from tracker.net.routes import Handler, Routes, respond
 from tracker.observe.health import Health
 
-#: Prometheus and probes need a handful of connections, and send no bodies. In an ingest process
-#: the files of these connections are reserved: see RESERVED_FILES in
-#: ``tracker/ingestion/admission.py``.
+#: Prometheus and probes need few connections, and send no bodies. An ingest process reserves the
+#: files of these connections: see RESERVED_FILES in ``tracker/ingestion/admission.py``.
 HEALTH_LIMITS: Final = HTTPLimits(connections=64, per_address=32, body=0)
 
 
 def health_site(
     reactor: IReactorTime, health: Health, metrics: Resource, reports: Reports
 ) -> BoundedSite:
-    """A web site for probes, Prometheus and people; it changes nothing and asks nobody.
+    """Return the web site for probes and Prometheus. It is read-only, and needs no login.
 
-    Metrics are gathered and written by a thread of the reactor's pool, all else by the loop: an
-    answer of ``/healthz`` shows that it turns.
+    A thread of the reactor's pool collects and writes the metrics. The event loop serves the
+    other paths, so a response of ``/healthz`` shows that the loop runs.
 
     :param metrics: the page of metrics, see :class:`~tracker.net.metricspage.MetricsPage`.
     """
 
     def ready(request: Request) -> bytes:
-        answer = {"ready": health.ready, "reasons": health.reasons, "details": health.details}
+        report = {"ready": health.ready, "reasons": health.reasons, "details": health.details}
         status = OK if health.ready else SERVICE_UNAVAILABLE
-        return respond(request, status, json.dumps(answer).encode() + b"\n")
+        return respond(request, status, json.dumps(report).encode() + b"\n")
 
     root = _page(_no_page)
     root.putChild(b"healthz", _page(_alive).leaf)
@@ -44,8 +43,8 @@ def health_site(
     return BoundedSite(root, reactor, HEALTH_LIMITS, reports)
 
 
-def _page(answer: Answer) -> Routes:
-    return Routes({"(?s:.*)": {b"GET": answer}}, _refuse)
+def _page(handler: Handler) -> Routes:
+    return Routes({"(?s:.*)": {b"GET": handler}}, _refuse)
 
 
 def _alive(request: Request) -> bytes:
@@ -53,7 +52,7 @@ def _alive(request: Request) -> bytes:
 
 
 def _no_page(request: Request) -> bytes:
-    # No page takes another method, so those are refused first.
+    # All pages accept only GET and HEAD; Routes refuses other methods before this.
     return _refuse(request, NOT_FOUND, "not found")
 
 

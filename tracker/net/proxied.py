@@ -1,8 +1,8 @@
-"""Serve connections that a named proxy passes on, under the addresses of its clients.
+"""Serve connections from a named proxy under the addresses of the proxy's clients.
 
-:class:`ProxiedFactory` stands between a port and the factory that serves it. It reads the PROXY
-header of each connection, and then builds the protocol for the address in it. Only proxies that
-are named in the options may send such headers, since a header can claim any address.
+:class:`ProxiedFactory` sits between a port and the factory that serves it. It reads the PROXY
+header of each connection, and then builds the protocol for the address in the header. Only
+proxies that are named in the options may send such headers, since a header can claim any address.
 
 TLS begins after the header: the wrapped factory is that of TLS.
 """
@@ -37,44 +37,44 @@ from tracker.net.endpoints import readable
 from tracker.net.proxyheader import ProxiedClient, decode_proxy_header
 from tracker.outcomes import Fatal, Incomplete
 
-#: Seconds for the header to arrive. A proxy sends it first and at once; the specification asks
-#: receivers for 3 at least, since a segment may have to be sent again.
+#: Seconds for the header to arrive. A proxy sends it first and at once; the specification
+#: recommends at least 3 seconds to cover a retransmission.
 HEADER_TIMEOUT: Final = 5.0
 
 Network = IPv4Network | IPv6Network
 
 
-class Reception(Protocol):
+class IProxiedPort(Protocol):
     """Counts and logs the connections of a proxied port."""
 
     def reserve(self, address: IAddress) -> bool:
-        """Take a slot for a connection whose client is not known yet.
+        """Reserve a slot for a connection whose client is not known yet.
 
-        :return: False if none is free.
+        :return: False if no slot is free.
         """
 
     def release(self) -> None:
-        """Free a slot that :meth:`reserve` has taken."""
+        """Free a slot that :meth:`reserve` has reserved."""
 
     def checked(self) -> None:
-        """Count a connection that named no client and then sent nothing: a health check."""
+        """Count a health check: a connection that named no client and sent nothing."""
 
     def rejected(self, peer: Any, reason: str, kind: Rejection) -> None:
-        """Count and log a connection that is closed. See IGateway."""
+        """Count and log a rejected connection. See IGateway."""
 
 
 def proxy_network(text: str) -> Network:
     """Return the network of ``ADDRESS[/BITS]``, the addresses of one or more proxies.
 
-    :raises ValueError: with one line that says what is wrong.
+    :raises ValueError: if ``text`` is not a network, or covers all addresses; in one line.
     """
     try:
         network = ip_network(text)
     except ValueError as error:
-        hint = ": bits are set behind its prefix" if "host bits" in str(error) else ""
+        hint = ": it has bits set outside its prefix" if "host bits" in str(error) else ""
         raise ValueError(f"must be an IP address or ADDRESS/BITS{hint}") from None
     if not network.prefixlen:
-        raise ValueError("covers every address, so that any client could forge its own")
+        raise ValueError("covers all addresses: any client could forge its address")
     return network
 
 
@@ -87,15 +87,15 @@ class _Peer:
 
 class _State(Enum):
     HEADER = auto()
-    """Bytes of the header are awaited."""
+    """The header is not complete."""
     NAMELESS = auto()
-    """The header named no client; nothing has come after it."""
+    """The header named no client; no bytes have followed."""
     SERVED = auto()
     CLOSED = auto()
 
 
 class ProxiedConnection(ProtocolWrapper):
-    """One connection of a proxy: the transport of the protocol that serves the client."""
+    """Connection of a proxy, and transport of the protocol that serves the client."""
 
     factory: ProxiedFactory
     transport: ITCPTransport
@@ -112,18 +112,18 @@ class ProxiedConnection(ProtocolWrapper):
         return type(self).__name__
 
     def makeConnection(self, transport: ITCPTransport) -> None:
-        """Await the header; the client's protocol is built after it."""
+        """Wait for the header, after which the client's protocol is built."""
         directlyProvides(self, providedBy(transport))
         self.transport = transport
         self.connected = 1
         self._deadline = self.factory.clock.callLater(self.factory.timeout, self._overdue)
 
     def getPeer(self) -> IAddress:
-        """Return the address of the client; before the header, that of the proxy."""
+        """Return the address of the client, or that of the proxy before the header."""
         return self._client or self.transport.getPeer()
 
     def dataReceived(self, data: bytes) -> None:
-        """Read the header, and pass on all that follows it."""
+        """Read the header, and pass the following bytes to the client's protocol."""
         if self._state is _State.SERVED:
             self.wrappedProtocol.dataReceived(data)
         elif self._state is _State.HEADER:
@@ -143,7 +143,7 @@ class ProxiedConnection(ProtocolWrapper):
         if outcome.value is not None:
             self._serve(_address(outcome.value), rest)
         elif rest:
-            # The header names no client: the bytes count as the proxy's own.
+            # The header names no client: the proxy itself is the client.
             self._serve(self.transport.getPeer(), rest)
         else:
             self._state = _State.NAMELESS
@@ -181,7 +181,7 @@ class ProxiedConnection(ProtocolWrapper):
         self.transport.abortConnection()
 
     def _end_waiting(self) -> None:
-        """Cancel the deadline, and free the slot that was reserved until the client is known."""
+        """Cancel the deadline, and free the slot that was reserved for the unknown client."""
         if self._deadline is not None:
             if self._deadline.active():
                 self._deadline.cancel()
@@ -200,10 +200,11 @@ class ProxiedConnection(ProtocolWrapper):
 
 
 class ProxiedFactory(WrappingFactory[ProxiedConnection]):
-    """Build a :class:`ProxiedConnection` for each connection of a named proxy.
+    """Builds a :class:`ProxiedConnection` for each connection of a named proxy.
 
     :param wrapped: builds the protocols that serve the clients.
     :param proxies: networks of the named proxies.
+    :param reception: counts and logs the connections.
     :param timeout: seconds for the header to arrive.
     """
 
@@ -213,7 +214,7 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
         self,
         wrapped: IProtocolFactory,
         proxies: Iterable[Network],
-        reception: Reception,
+        reception: IProxiedPort,
         clock: IReactorTime,
         *,
         timeout: float = HEADER_TIMEOUT,
@@ -228,10 +229,10 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
     def buildProtocol(  # type: ignore[override]
         self, addr: IAddress | None
     ) -> ProxiedConnection | None:
-        """Return a connection that awaits its header; None to close it unread."""
+        """Return a connection that waits for its header; None to close it unread."""
         if addr is None or not self._is_named(getattr(addr, "host", "")):
             self.reception.rejected(
-                _Peer(readable(addr)), "not a proxy that --proxy names", Rejection.PROXY
+                _Peer(readable(addr)), "not a proxy named by --proxy", Rejection.PROXY
             )
             return None
         return ProxiedConnection(self) if self.reception.reserve(addr) else None
@@ -239,7 +240,7 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
     def _is_named(self, host: str) -> bool:
         try:
             address = ip_address(host.partition("%")[0])
-        except ValueError:  # of a Unix socket
+        except ValueError:  # a Unix socket has no IP address
             return False
         if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
             address = address.ipv4_mapped
@@ -249,11 +250,11 @@ class ProxiedFactory(WrappingFactory[ProxiedConnection]):
 @implementer(IStreamServerEndpoint)
 @frozen
 class ProxiedEndpoint:
-    """An endpoint to which named proxies connect. Arguments are those of ProxiedFactory."""
+    """An endpoint for named proxies. Its arguments are those of :class:`ProxiedFactory`."""
 
     below: IStreamServerEndpoint
     proxies: Sequence[Network]
-    reception: Reception
+    reception: IProxiedPort
     clock: IReactorTime
     timeout: float = HEADER_TIMEOUT
 

@@ -1,11 +1,11 @@
-"""Decode the header that a proxy sends before the bytes of a connection that it passes on.
+"""Decode the PROXY header that a proxy sends before the bytes of a client.
 
 The source of every fact here is "The PROXY protocol, versions 1 & 2"
-(https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, section 2). Both versions are
-recognised by their first bytes.
+(https://www.haproxy.org/download/2.6/doc/proxy-protocol.txt, section 2). The first bytes tell the
+two versions apart.
 
-The header is the first thing on a connection. A malformed header is always fatal, because the
-start of the client's bytes is then unknown.
+The connection begins with the header. A malformed header is always fatal, because the start of
+the client's bytes is then unknown.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from attrs import frozen
 
 from tracker.outcomes import Decoded, Fatal, Incomplete
 
-#: Bytes of the longest header of version 1, its line end included (section 2.1).
+#: Bytes of the longest header of version 1, including its line end (section 2.1).
 MAX_TEXT: Final = 107
-#: Bytes of the longest header of version 2 that is accepted. Its length field allows 65,551;
-#: addresses take 232 at most, and the extensions of HAProxy and of cloud balancers some hundred.
+#: Bytes of the longest accepted header of version 2. Its length field allows 65,551; addresses
+#: need up to 232 bytes, the extensions of HAProxy and of cloud balancers some hundred.
 MAX_BINARY: Final = 2048
 
 _TEXT: Final = b"PROXY "
-_SHORTEST_TEXT: Final = len(b"PROXY UNKNOWN\r\n")
+_MIN_TEXT: Final = len(b"PROXY UNKNOWN\r\n")
 _SIGNATURE: Final = b"\r\n\r\n\0\r\nQUIT\n"
 _FIXED: Final = Struct("!12sBBH")
 _LOCAL: Final = 0x20
@@ -38,21 +38,21 @@ _ADDRESS_BYTES: Final = {0x00: 0, 0x11: _IPV4.size, 0x21: _IPV6.size, 0x31: 216}
 
 @frozen
 class ProxiedClient:
-    """The client for which a proxy has connected."""
+    """Address of the client on whose behalf a proxy has connected."""
 
     host: str
     """An IP address."""
     port: int
 
 
-#: None: the header names no client, as in a health check of the proxy itself.
+#: The value is None if the header names no client, as in a health check by the proxy.
 Outcome = Decoded[ProxiedClient | None] | Incomplete | Fatal
 
 
 def decode_proxy_header(data: bytes | bytearray) -> Outcome:
-    r"""Decode the header at the beginning of ``data``; what follows it is not looked at.
+    r"""Decode the header at the beginning of ``data``, and ignore all bytes after it.
 
-    At most :data:`MAX_BINARY` bytes are ever incomplete.
+    The result is never incomplete for :data:`MAX_BINARY` or more bytes.
 
     >>> decode_proxy_header(b"PROXY TCP4 192.0.2.1 198.51.100.1 40000 5027\r\n\x00\x0f")
     Decoded(value=ProxiedClient(host='192.0.2.1', port=40000), used=46)
@@ -69,7 +69,7 @@ def _decode_text(data: bytes | bytearray) -> Outcome:
     if end < 0:
         if len(data) >= MAX_TEXT:
             return Fatal(MAX_TEXT, f"PROXY header: no line end within {MAX_TEXT} bytes")
-        return Incomplete(max(1, _SHORTEST_TEXT - len(data)))
+        return Incomplete(max(1, _MIN_TEXT - len(data)))
     words = bytes(data[len(_TEXT) : end]).split(b" ")
     used = end + 2
     if words[0] == b"UNKNOWN":  # the rest of the line is ignored
@@ -115,10 +115,10 @@ def _decode_binary(data: bytes | bytearray) -> Outcome:
     if command == _PROXY and family == 0x21:
         source, _, port, _ = _IPV6.unpack_from(data, _FIXED.size)
         return Decoded(_client(IPv6Address(source), port), used)
-    return Decoded(None, used)  # of the proxy itself, or of a Unix socket
+    return Decoded(None, used)  # the proxy itself, or a client on a Unix socket
 
 
 def _client(address: IPv4Address | IPv6Address, port: int) -> ProxiedClient:
-    # A proxy that listens on IPv6 for both writes the addresses of IPv4 in this form.
+    # A proxy that listens on IPv6 for both families sends IPv4 addresses in this form.
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
     return ProxiedClient(str(mapped or address), port)

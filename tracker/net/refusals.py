@@ -9,12 +9,12 @@ from twisted.python.failure import Failure
 
 
 class Refusal(Enum):
-    """Why a connection or a request was refused; a metric's label."""
+    """Reason to refuse a connection or a request; a label of a metric."""
 
     CONNECTIONS = "connections"
-    """The site has its maximal number of connections."""
+    """The site has its maximum number of connections."""
     ADDRESS = "address"
-    """The peer's address has its maximal number of connections."""
+    """The peer's address has its maximum number of connections."""
     OVERDUE = "overdue"
     """The peer was too slow."""
     MALFORMED = "malformed"
@@ -24,12 +24,12 @@ class Refusal(Enum):
 
 
 class Reports(Protocol):
-    """Counts and logs the refusals and faults of a site. Log lines must be rate-limited."""
+    """Counts and logs the refusals and errors of a site. Log lines must be rate-limited."""
 
     def refused(self, refusal: Refusal, peer: str, text: str) -> None:
-        """Count and log a connection or a request that was refused.
+        """Count and log a refused connection or request.
 
-        :param text: the reason, for people; holds nothing that the peer has sent.
+        :param text: the reason, for people; contains no bytes from the peer.
         """
 
     def failed(self, failure: Failure) -> None:

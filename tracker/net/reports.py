@@ -1,4 +1,4 @@
-"""Count the refusals of an HTTP port, and log them; rate-limited."""
+"""Counts and rate-limited log lines of the refusals and errors of an HTTP port."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from tracker.observe.ratelimit import LimitedLog
 
 
 class HTTPReports:
-    """Counts and logs for one port; see :class:`tracker.net.refusals.Reports`.
+    """Reports of one port; see :class:`tracker.net.refusals.Reports`.
 
-    :param port: the name of the port in logs.
-    :param metric: a part of the metric's name.
-    :param metrics_registry: registers the metric; None: no metric.
+    :param port: name of the port in log lines.
+    :param metric: part of the metric's name.
+    :param metrics_registry: gets the metric; None for no metric.
     """
 
     _log = Logger()
@@ -31,15 +31,15 @@ class HTTPReports:
         self._port = port
         self._counter = Counter(
             f"tracker_{metric}_refused_total",
-            f"Connections and requests that the {port} has refused.",
+            f"Connections and requests that the {port} refused.",
             ["reason"],
             registry=metrics_registry,
         )
         for refusal in Refusal:
             self._counter.labels(refusal.value)
         self._refusals = LimitedLog(clock, self._log)
-        self._faults = LimitedLog(clock, self._log)
-        self._troubles = LimitedLog(clock, self._log)
+        self._internal_errors = LimitedLog(clock, self._log)
+        self._failures = LimitedLog(clock, self._log)
 
     def refused(self, refusal: Refusal, peer: str, text: str) -> None:
         """See :class:`tracker.net.refusals.Reports`."""
@@ -48,13 +48,13 @@ class HTTPReports:
 
     def failed(self, failure: Failure) -> None:
         """See :class:`tracker.net.refusals.Reports`."""
-        self._faults.failure("{port}: internal error", failure, port=self._port)
+        self._internal_errors.failure("{port}: internal error", failure, port=self._port)
 
-    def unanswered(self, why: str) -> None:
-        """Log why a request could not be answered; the peer is not shown this reason.
+    def request_failed(self, reason: str) -> None:
+        """Log the reason why a request has failed. The peer does not see this reason.
 
-        :param why: may name servers and their addresses.
+        :param reason: may name servers and their addresses.
         """
-        self._troubles.warn(
-            "{port}: a request could not be answered: {why}", port=self._port, why=why[:500]
+        self._failures.warn(
+            "{port}: request failed: {reason}", port=self._port, reason=reason[:500]
         )

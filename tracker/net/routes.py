@@ -1,4 +1,4 @@
-"""Answer HTTP requests by a table of paths and methods."""
+"""Dispatch HTTP requests by a table of paths and methods."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from twisted.web.server import NOT_DONE_YET, Request
 
 JSON: Final = b"application/json"
 
-#: Makes an answer: called with the request and the groups of the path's expression, it returns the
-#: body. An awaitable is cancelled if the peer leaves; its result is None if the request has ended.
-Answer = Callable[..., bytes | Awaitable[bytes | None]]
-#: Regular expression of a whole path → method → answer. GET answers HEAD, too.
-Table = Mapping[str, Mapping[bytes, Answer]]
-#: Makes the answer to an unknown path or method, of a status and its name in lower case.
+#: Handles a request: called with the request and the groups of the path's expression, it returns
+#: the body of the response. An awaitable is cancelled if the peer disconnects; its result is None
+#: if it has finished the request itself.
+Handler = Callable[..., bytes | Awaitable[bytes | None]]
+#: Regular expression of a whole path → method → handler. The handler of GET also serves HEAD.
+Table = Mapping[str, Mapping[bytes, Handler]]
+#: Returns the body for an unknown path or method, from a status and its name in lower case.
 Refuse = Callable[[Request, int, str], bytes]
 
 
 def respond(request: Request, status: int, body: bytes, content_type: bytes = JSON) -> bytes:
-    """Set the status, type and length of an answer, and return its body."""
+    """Set the status, type and length of a response, and return its body."""
     request.setResponseCode(status)
     request.setHeader(b"content-type", content_type)
     request.setHeader(b"content-length", b"%d" % len(body))
@@ -32,18 +33,18 @@ def respond(request: Request, status: int, body: bytes, content_type: bytes = JS
 
 
 class Routes(Resource):
-    """Answer by a table; children, if there are any, come first.
+    """Resource that dispatches by a table; child resources take precedence.
 
-    Paths are matched as they are after decoding: there are no redirects to other paths.
+    Decoded paths are matched as they are, without redirects to normalised paths.
     """
 
     def __init__(self, table: Table, refuse: Refuse) -> None:
         super().__init__()
         self.leaf: Resource = _Leaf(table, refuse)
-        """Looks up the whole path of each request. As a child it answers for all paths below it."""
+        """Resource that matches the whole path. As a child, it serves all paths below it."""
 
     def getChild(self, path: bytes, request: Request) -> Resource:
-        """Return the resource that looks up the whole path."""
+        """Return the resource that matches the whole path."""
         return self.leaf
 
 
@@ -52,41 +53,43 @@ class _Leaf(Resource):
 
     def __init__(self, table: Table, refuse: Refuse) -> None:
         super().__init__()
-        self._table = [(re.compile(path), answers) for path, answers in table.items()]
+        self._table = [(re.compile(path), handlers) for path, handlers in table.items()]
         self._refuse = refuse
 
     def render(self, request: Request) -> int:
-        """Answer now or later."""
+        """Respond now or later."""
         ended = request.notifyFinish()
         ended.addErrback(lambda _: None)
-        made = Deferred.fromCoroutine(self._answer(request))
-        # If the peer leaves, an answer that waits for the end of its request learns of it first.
-        request.notifyFinish().addErrback(lambda _: made.cancel())
+        body = Deferred.fromCoroutine(self._body(request))
+        # A handler that itself waits for the end of its request is notified before it is cancelled.
+        request.notifyFinish().addErrback(lambda _: body.cancel())
 
-        def send(body: bytes | None) -> None:
-            if body is not None and not ended.called:
-                request.write(body)
+        def send(content: bytes | None) -> None:
+            if content is not None and not ended.called:
+                request.write(content)
                 request.finish()
 
         def fail(failure: Failure) -> None:
             if not (ended.called and failure.check(CancelledError)):
                 request.processingFailed(failure)
 
-        made.addCallback(send).addErrback(fail)
+        body.addCallback(send).addErrback(fail)
         return NOT_DONE_YET
 
-    async def _answer(self, request: Request) -> bytes | None:
-        made = self._look_up(request)
-        return made if isinstance(made, bytes) else await made
+    async def _body(self, request: Request) -> bytes | None:
+        body = self._dispatch(request)
+        return body if isinstance(body, bytes) else await body
 
-    def _look_up(self, request: Request) -> bytes | Awaitable[bytes | None]:
-        # The whole target of the request was checked to be UTF-8.
+    def _dispatch(self, request: Request) -> bytes | Awaitable[bytes | None]:
+        # BoundedRequest has checked that the whole target is UTF-8.
         path = b"/".join([*(request.prepath or ()), *(request.postpath or ())]).decode()
-        for expression, answers in self._table:
+        for expression, handlers in self._table:
             if (found := expression.fullmatch("/" + path.lstrip("/"))) is not None:
-                methods = {**answers, b"HEAD": answers[b"GET"]} if b"GET" in answers else answers
-                if (answer := methods.get(request.method)) is not None:
-                    return answer(request, *found.groups())
+                methods = dict(handlers)
+                if b"GET" in handlers:
+                    methods[b"HEAD"] = handlers[b"GET"]
+                if (handler := methods.get(request.method)) is not None:
+                    return handler(request, *found.groups())
                 request.setHeader(b"allow", b", ".join(methods))
                 return self._refused(request, NOT_ALLOWED)
         return self._refused(request, NOT_FOUND)

@@ -1,18 +1,18 @@
-"""Limit how many connections one address may hold open at a time."""
+"""Limit of the connections that one address may hold open."""
 
 from __future__ import annotations
 
 from ipaddress import IPv6Address, ip_address
 
-#: Bits of an IPv6 address that name a customer's network (RFC 6177). A customer can choose the
-#: other bits freely, so a limit for single addresses would have no effect.
+#: Bits of an IPv6 address that name a customer's network (RFC 6177). The customer chooses the
+#: other bits freely, which would make a limit for single addresses useless.
 _NETWORK_BITS = 64
 
 
 class AddressShares:
-    """Count open connections by address.
+    """Counts open connections by address.
 
-    Memory is bounded by the number of open connections: an address without one is forgotten.
+    Only addresses with open connections are stored.
 
     :param limit: connections that one address may hold open.
     """
@@ -20,14 +20,14 @@ class AddressShares:
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.used_up = 0
-        """Number of addresses that hold their maximal number of connections."""
+        """Number of addresses that have reached the limit."""
         self._open: dict[str, int] = {}
 
     def take(self, host: str) -> bool:
-        """Count a new connection; return False, and count nothing, if the share is used up.
+        """Count a new connection. Return False, without counting it, if the limit is reached.
 
         :param host: an IPv4 or IPv6 address. Any other text, such as the empty one for a peer on
-            a Unix socket, is counted as it is.
+            a Unix socket, is a group of its own.
         """
         group = address_group(host)
         count = self._open.get(group, 0)
@@ -38,7 +38,7 @@ class AddressShares:
         return True
 
     def release(self, host: str) -> None:
-        """Count a connection as closed that :meth:`take` has counted as open."""
+        """Uncount a closed connection that :meth:`take` has counted."""
         group = address_group(host)
         count = self._open[group] - 1
         self.used_up -= count + 1 == self.limit
@@ -49,10 +49,10 @@ class AddressShares:
 
 
 def address_group(host: str) -> str:
-    """Return the text by which an address is counted.
+    """Return the group under which an address is counted.
 
-    That is the address itself for IPv4, also when written as an IPv4-mapped IPv6 address; the
-    network of 64 bits for IPv6; and any other text unchanged.
+    It is the address itself for IPv4 (also for an IPv4-mapped IPv6 address), the /64 network for
+    IPv6, and any other text unchanged.
     """
     if ":" not in host:
         return host

@@ -24,7 +24,7 @@ from tracker.net.certificates import load_certificates, load_private_key, trust_
 @implementer(IStreamServerEndpoint)
 @frozen
 class TLSEndpoint:
-    """TLS on top of another endpoint."""
+    """Endpoint with TLS on top of another endpoint."""
 
     below: IStreamServerEndpoint
     options: CertificateOptions
@@ -38,7 +38,7 @@ class TLSEndpoint:
 
 
 class _TLSFactory(TLSMemoryBIOFactory):
-    """Leaves connections alone that the factory on top does not want, as TCP does."""
+    """Closes a connection without a handshake if the wrapped factory refuses it."""
 
     def buildProtocol(self, addr: IAddress | None) -> Any:
         protocol = self.wrappedFactory.buildProtocol(addr)
@@ -51,13 +51,13 @@ def server_options(
     chain_file: Path | None = None,
     client_authorities: Path | None = None,
 ) -> CertificateOptions:
-    """Return the options of a server: its certificate, and the clients that it serves.
+    """Return the TLS options of a server.
 
-    :param chain_file: certificates that are sent along.
-    :param client_authorities: PEM file of authorities; only clients are served that one
-        of them vouches for. No certificate is asked for without it.
-    :raises ValueError: if a file or a setting is unusable; in one line.
-    :raises OSError: when a file cannot be read.
+    :param chain_file: certificates to send after the server's own.
+    :param client_authorities: PEM file of authorities. Clients must have a certificate that one
+        of them has signed. None: no client certificate is required.
+    :raises ValueError: if a file is not usable; in one line.
+    :raises OSError: if a file cannot be read.
     """
     chain = [] if chain_file is None else load_certificates(chain_file)
     options = CertificateOptions(
@@ -65,15 +65,15 @@ def server_options(
         extraCertChain=[link.original for link in chain],
         trustRoot=None if client_authorities is None else trust_root(client_authorities),
     )
-    options.getContext()  # it is made once, and shared
+    options.getContext()  # created once, and shared by all connections
     return options
 
 
 def key_pair(key_file: Path, certificate_file: Path) -> dict[str, Any]:
     """Return a private key and its certificate as arguments of CertificateOptions.
 
-    :raises ValueError: if one is damaged, or they do not belong together; in one line.
-    :raises OSError: when a file cannot be read.
+    :raises ValueError: if a file is damaged, or they do not match; in one line.
+    :raises OSError: if a file cannot be read.
     """
     pair = {
         "privateKey": load_private_key(key_file),

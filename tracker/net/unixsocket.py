@@ -1,9 +1,9 @@
-"""A Unix socket that outlives a crash of its process without help.
+"""A Unix socket that can be bound again after a crash.
 
-A process that is killed leaves its socket's file behind, and the next one cannot bind.
-Twisted's own answer (a lock that names a process id) fails where ids repeat, as in
-containers: the dead process is then taken for oneself. Here the kernel holds the lock,
-and drops it with the process.
+A killed process leaves the file of its socket behind, and the next process cannot bind it.
+Twisted's own solution (a lock that names a process id) fails where process ids repeat, as in
+containers: the new process has the id of the dead one. Here the kernel holds the lock, and
+releases it when the process ends.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _BACKLOG: Final = 50
 @implementer(IStreamServerEndpoint)
 @frozen
 class UnixEndpoint:
-    """A Unix socket, made with its mode; beside it stays an empty file, ``PATH.lock``."""
+    """A Unix socket with a mode. An empty file ``PATH.lock`` stays beside it."""
 
     reactor: Reactor
     path: Path
@@ -42,7 +42,8 @@ class UnixEndpoint:
     def listen(self, factory: IProtocolFactory) -> Deferred[IListeningPort]:
         """See IStreamServerEndpoint.
 
-        Fails with CannotListenError if a process listens there, or the file there is not a socket.
+        Fails with CannotListenError if another process listens on the path, or the path is not a
+        socket.
         """
         bound: Deferred[IListeningPort] = execute(self._open, factory)
         return bound
@@ -50,8 +51,8 @@ class UnixEndpoint:
     def _open(self, factory: IProtocolFactory) -> Any:
         lock = self._lock()
         try:
-            self._clear()
-            port = _Port(self.reactor, self.path, factory, mode=self.mode, lock=lock)
+            self._remove_stale_socket()
+            port = _LockedUnixPort(self.reactor, self.path, factory, mode=self.mode, lock=lock)
             port.startListening()
         except BaseException:
             os.close(lock)
@@ -68,12 +69,11 @@ class UnixEndpoint:
             if lock is not None:
                 os.close(lock)
             if error.errno == errno.EWOULDBLOCK:
-                raise self._cannot("another process listens there") from None
+                raise self._cannot("another process listens on this socket") from None
             raise self._cannot(error) from None
         return lock
 
-    def _clear(self) -> None:
-        """Remove the socket of a dead process."""
+    def _remove_stale_socket(self) -> None:
         try:
             found = self.path.lstat()
         except FileNotFoundError:
@@ -81,13 +81,13 @@ class UnixEndpoint:
         except OSError as error:
             raise self._cannot(error) from None
         if not stat.S_ISSOCK(found.st_mode):
-            raise self._cannot("it is there, and is no socket: move it away")
+            raise self._cannot(f"{self.path} exists and is not a socket; remove it")
         with socket.socket(socket.AF_UNIX) as probe:
             probe.setblocking(False)
             result = probe.connect_ex(str(self.path))
         # A full backlog (EAGAIN) still means a live listener.
         if result in (0, errno.EAGAIN, errno.EPROTOTYPE):
-            raise self._cannot("another process listens there")
+            raise self._cannot("another process listens on this socket")
         if result not in (errno.ECONNREFUSED, errno.ENOENT):
             raise self._cannot(OSError(result, os.strerror(result)))
         try:
@@ -99,10 +99,10 @@ class UnixEndpoint:
         return CannotListenError(None, str(self.path), reason)
 
 
-class _Port(unix.Port):
-    """Removes its file at the end, unless it was removed or replaced.
+class _LockedUnixPort(unix.Port):
+    """Removes the file of its socket at the end, unless that was removed or replaced.
 
-    Twisted's class removes any file there, and does not close the socket if there is none.
+    Twisted's class removes any file at the path, and leaves the socket open if the file is gone.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class _Port(unix.Port):
     def startListening(self) -> None:
         """See IListeningPort."""
         super().startListening()
-        self._own = self._found()
+        self._own = self._file_id()
 
     def connectionLost(self, reason: Failure) -> None:
         """Close the socket, and release the lock."""
-        if self._own is not None and self._found() == self._own:
+        if self._own is not None and self._file_id() == self._own:
             with suppress(OSError):  # the next start removes it
                 self._path.unlink()
         lock, self._lock = self._lock, None
@@ -128,7 +128,7 @@ class _Port(unix.Port):
             os.close(lock)
         tcp.Port.connectionLost(self, reason)
 
-    def _found(self) -> tuple[int, int] | None:
+    def _file_id(self) -> tuple[int, int] | None:
         try:
             found = self._path.lstat()
         except OSError:

@@ -1,4 +1,4 @@
-"""The states in which an HTTP connection waits, and their deadlines.
+"""Stages of an HTTP connection, and their deadlines.
 
 Every wait for the peer has a deadline, which the peer cannot extend by sending bytes.
 """
@@ -11,43 +11,43 @@ from typing import Final
 
 from twisted.internet.interfaces import IDelayedCall
 
-#: Seconds from the first byte of a request (of the first one, from the connection) until its
-#: head is complete, and from then until its body is complete.
+#: Seconds until the head of a request is complete (from its first byte; for the first request,
+#: from the connection), and from then until its body is complete.
 HEAD_TIMEOUT: Final = 10.0
 BODY_TIMEOUT: Final = 10.0
-#: Seconds that a connection is kept between two requests.
+#: Seconds that a connection may be idle between two requests.
 IDLE_TIMEOUT: Final = 60.0
-#: Seconds in which a peer must read what the transport holds for it, or close.
+#: Seconds within which a peer must read the buffered response, or close its side.
 READ_TIMEOUT: Final = 60.0
 
 
 class Stage(Enum):
-    """What a connection waits for."""
+    """Event that a connection waits for, as text for the log."""
 
     NEW = "its first byte"
-    HEAD = "the rest of a head"
-    BODY = "the rest of a body"
-    ANSWER = "our own answer"
-    IDLE = "another request"
-    CLOSE = "the peer to read the last answer, and to close"
+    HEAD = "the rest of the head"
+    BODY = "the rest of the body"
+    RESPONSE = "our response"
+    IDLE = "the next request"
+    CLOSE = "the peer to read the last response and to close"
 
 
-#: Seconds of each stage; None: no deadline.
+#: Stage → seconds until its deadline; None: no deadline.
 STAGE_TIMEOUTS: Final = {
     Stage.NEW: HEAD_TIMEOUT,
     Stage.HEAD: HEAD_TIMEOUT,
     Stage.BODY: BODY_TIMEOUT,
-    Stage.ANSWER: None,
+    Stage.RESPONSE: None,
     Stage.IDLE: IDLE_TIMEOUT,
     Stage.CLOSE: READ_TIMEOUT,
 }
 
 
 class Wait:
-    """The current wait of a connection, and its deadline.
+    """Current wait of a connection, and its deadline.
 
-    :param call_later: as of ``IReactorTime``.
-    :param begun: called at the start of each wait, with whether it is for the peer.
+    :param call_later: schedules a call, such as ``IReactorTime.callLater``.
+    :param begun: called at the start of each wait; the argument is True if it is for the peer.
     :param overdue: called when the deadline passes.
     """
 
@@ -59,7 +59,7 @@ class Wait:
     ) -> None:
         self.stage = Stage.NEW
         self.stalled = False
-        """True if the peer must first read what the transport holds for it."""
+        """True if the peer must first read the buffered response."""
         self._call_later = call_later
         self._begun = begun
         self._overdue = overdue
@@ -67,7 +67,7 @@ class Wait:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds that the current wait may take; None: no deadline."""
+        """Seconds until the deadline of the current wait; None: no deadline."""
         return READ_TIMEOUT if self.stalled else STAGE_TIMEOUTS[self.stage]
 
     def begin(self, stage: Stage, stalled: bool = False) -> None:
@@ -77,7 +77,7 @@ class Wait:
         seconds = self.seconds
         self._begun(seconds is not None)
         if seconds is not None:
-            self._deadline = self._call_later(seconds, self._over)
+            self._deadline = self._call_later(seconds, self._deadline_passed)
 
     def cancel(self) -> None:
         """Cancel the deadline."""
@@ -85,6 +85,6 @@ class Wait:
         if deadline is not None:
             deadline.cancel()
 
-    def _over(self) -> None:
+    def _deadline_passed(self) -> None:
         self._deadline = None
         self._overdue()

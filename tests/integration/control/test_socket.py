@@ -186,7 +186,7 @@ async def test_the_socket_of_a_process_that_was_killed_is_replaced(
     for _ in range(2):
         with pytest.raises(CannotListenError) as raised:
             await server.listen(f"unix:{path}")
-        assert raised.value.socketError == "another process listens there"
+        assert raised.value.socketError == "another process listens on this socket"
         assert path.is_socket()
     process.send_signal(signal.SIGKILL)
     process.wait(20)
@@ -204,7 +204,7 @@ def test_of_many_that_find_a_dead_socket_one_gets_it(tmp_path: Path, child: Chil
     for process in processes:
         if process.poll() is not None:
             assert process.stdout is not None
-            assert "another process listens there" in process.stdout.read()
+            assert "another process listens on this socket" in process.stdout.read()
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
 
@@ -224,7 +224,7 @@ async def test_the_socket_of_another_program_is_left_alone(
             client.connect_ex(str(path))
         with pytest.raises(CannotListenError) as raised:
             await server.listen(f"unix:{path}")
-        assert raised.value.socketError == "another process listens there"
+        assert raised.value.socketError == "another process listens on this socket"
         assert path.is_socket()
     for client in waiting:
         client.close()
@@ -242,7 +242,7 @@ async def test_what_is_no_socket_is_left_alone(server: Server, tmp_path: Path, k
         path.symlink_to("elsewhere")
     with pytest.raises(CannotListenError) as raised:
         await server.listen(f"unix:{path}")
-    assert raised.value.socketError == "it is there, and is no socket: move it away"
+    assert raised.value.socketError == f"{path} exists and is not a socket; remove it"
     assert os.path.lexists(path)
 
 

@@ -1,4 +1,4 @@
-"""A bounded HTTP site behind TLS: handshakes and closings wait for their peers, too."""
+"""Deadlines of TLS handshakes and closings of a bounded HTTP site."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 
 from tests.certificates import certify, key_of
-from tests.unit.net.wires import Told, trouble
+from tests.unit.net.wires import FakeReports, errors
 from tests.waiting import until
 from tracker.net import waits
 from tracker.net.http import BoundedSite, HTTPLimits
@@ -35,14 +35,14 @@ class Served:
 
     port: int
     site: BoundedSite
-    told: Told
+    reports: FakeReports
     context: ssl.SSLContext
 
     def connect(self) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), 20)
 
-    def ask(self) -> bytes:
-        """Ask, and read to the end; the first bytes of the answer."""
+    def request(self) -> bytes:
+        """Send a request; return the first bytes of the response."""
         with self.context.wrap_socket(self.connect(), server_hostname="127.0.0.1") as connection:
             connection.sendall(GET)
             return connection.recv(12)
@@ -50,25 +50,25 @@ class Served:
 
 @pytest_twisted.async_yield_fixture
 async def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Served]:
-    """Shorten the deadlines, since the tests wait for them to pass."""
+    """Yield a site with short deadlines, which the tests wait for."""
     from twisted.internet import reactor
 
     for stage in (Stage.NEW, Stage.CLOSE):
         monkeypatch.setitem(waits.STAGE_TIMEOUTS, stage, 1.0)
     certificate = certify(tmp_path, "127.0.0.1")
-    told = Told()
-    site = BoundedSite(Resource(), reactor, HTTPLimits(4, 2, 0), told)
+    reports = FakeReports()
+    site = BoundedSite(Resource(), reactor, HTTPLimits(4, 2, 0), reports)
     description = f"ssl:0:privateKey={key_of(certificate)}:certKey={certificate}"
     with capturedLogs() as logged:
         port = await loopback_endpoint(reactor, "--http", description).listen(site)
         context = ssl.create_default_context(cafile=str(certificate))
         address: Any = port.getHost()
-        yield Served(address.port, site, told, context)
+        yield Served(address.port, site, reports, context)
         stopped = port.stopListening()
         if stopped is not None:
             await stopped
-        await until(lambda: site.connections == 0, "all are closed")
-    assert not trouble(logged)
+        await until(lambda: site.connections == 0, "all connections are closed")
+    assert not errors(logged)
 
 
 def in_thread(function: Any, *arguments: Any) -> Deferred[Any]:
@@ -76,50 +76,50 @@ def in_thread(function: Any, *arguments: Any) -> Deferred[Any]:
 
 
 @ensureDeferred
-async def test_a_request_over_tls_is_answered(served: Served) -> None:
-    assert await in_thread(served.ask) == b"HTTP/1.1 404"
+async def test_request_over_tls_gets_a_response(served: Served) -> None:
+    assert await in_thread(served.request) == b"HTTP/1.1 404"
 
 
 @pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01", GET])
 @ensureDeferred
-async def test_handshake_that_does_not_end_is_cut_off(served: Served, begun: bytes) -> None:
+async def test_unfinished_handshake_is_disconnected(served: Served, begun: bytes) -> None:
     with await in_thread(served.connect) as connection:
         connection.sendall(begun)
-        await until(lambda: served.site.connections == 1 or begun == GET, "it is there")
-        await until(lambda: served.site.connections == 0, "it is cut off")
+        await until(lambda: served.site.connections == 1 or begun == GET, "connected")
+        await until(lambda: served.site.connections == 0, "disconnected")
 
 
 @ensureDeferred
-async def test_handshakes_count_and_the_oldest_makes_room(served: Served) -> None:
+async def test_oldest_handshake_is_closed_for_a_new_connection(served: Served) -> None:
     silent = [await in_thread(served.connect) for _ in range(2)]
-    await until(lambda: served.site.connections == 2, "both are there")
-    assert await in_thread(served.ask) == b"HTTP/1.1 404"
-    assert served.told.refusals == []
+    await until(lambda: served.site.connections == 2, "both connected")
+    assert await in_thread(served.request) == b"HTTP/1.1 404"
+    assert served.reports.refusals == []
     for connection in silent:
         connection.close()
 
 
 @ensureDeferred
-async def test_connection_without_room_is_closed_at_once(
+async def test_connection_without_a_free_slot_is_closed_at_once(
     served: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(served.site, "_make_room", lambda group: False)
+    monkeypatch.setattr(served.site, "_close_longest_wait", lambda group: False)
     silent = [await in_thread(served.connect) for _ in range(2)]
-    await until(lambda: served.site.connections == 2, "both are there")
-    with pytest.raises(OSError):  # noqa: PT011 - a reset, or the end within a handshake
-        await in_thread(served.ask)
-    assert served.told.refusals == [Refusal.ADDRESS]
+    await until(lambda: served.site.connections == 2, "both connected")
+    with pytest.raises(OSError):  # noqa: PT011 - a reset, or the end during the handshake
+        await in_thread(served.request)
+    assert served.reports.refusals == [Refusal.ADDRESS]
     for connection in silent:
         connection.close()
 
 
 @ensureDeferred
-async def test_peer_that_does_not_close_its_side_is_cut_off(served: Served) -> None:
-    def ask() -> socket.socket:
+async def test_peer_that_does_not_close_its_side_is_disconnected(served: Served) -> None:
+    def request() -> socket.socket:
         connection = served.context.wrap_socket(served.connect(), server_hostname="127.0.0.1")
         connection.sendall(b"GET /x HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
         assert connection.recv(12) == b"HTTP/1.1 404"
         return connection
 
-    with await in_thread(ask):
-        await until(lambda: served.site.connections == 0, "it is cut off")
+    with await in_thread(request):
+        await until(lambda: served.site.connections == 0, "disconnected")

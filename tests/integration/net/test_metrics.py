@@ -1,4 +1,4 @@
-"""Metrics as they are fetched: over a socket, written by a thread while the loop turns."""
+"""Metrics over a socket, written by a thread while the event loop runs."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ async def metrics_registry() -> AsyncIterator[CollectorRegistry]:
 
 
 @implementer(IAgentEndpointFactory)
-class _Socket:
-    """Leads to a Unix socket, whatever host is asked."""
+class _UnixSocketFactory:
+    """Connects to a Unix socket for every URI."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -52,7 +52,7 @@ class _Socket:
 async def fetch(
     request: pytest.FixtureRequest, metrics_registry: CollectorRegistry, tmp_path: Path
 ) -> AsyncIterator[Fetch]:
-    """Fetches a path: status, content type and body."""
+    """Yield a function that fetches a path and returns status, content type and body."""
     page = MetricsPage(reactor, metrics_registry)
     reports = HTTPReports(reactor, "health port", "health_port")
     site = health_site(reactor, Health(), page.resource, reports)
@@ -60,7 +60,7 @@ async def fetch(
     if request.param == "unix":
         path = tmp_path / "health.sock"
         port = reactor.listenUNIX(str(path), site)
-        agent, host = Agent.usingEndpointFactory(reactor, _Socket(path)), "localhost"
+        agent, host = Agent.usingEndpointFactory(reactor, _UnixSocketFactory(path)), "localhost"
     else:
         port = reactor.listenTCP(0, site, interface="127.0.0.1")
         agent, host = Agent(reactor), f"127.0.0.1:{port.getHost().port}"
@@ -79,7 +79,7 @@ async def fetch(
 
 
 @ensureDeferred
-async def test_they_are_served_in_prometheus_format(
+async def test_metrics_are_served_in_prometheus_format(
     metrics_registry: CollectorRegistry, fetch: Fetch
 ) -> None:
     Gauge("some", "Something.", ["where"], registry=metrics_registry).labels("here").set(3)
@@ -93,7 +93,7 @@ async def test_they_are_served_in_prometheus_format(
 
 
 @ensureDeferred
-async def test_they_are_served_as_openmetrics_where_that_is_asked_for(fetch: Fetch) -> None:
+async def test_metrics_are_served_as_openmetrics_on_request(fetch: Fetch) -> None:
     accept = "application/openmetrics-text; version=1.0.0"
     _, content_type, body = await fetch(accept=accept)
     assert content_type.startswith("application/openmetrics-text")
@@ -104,7 +104,7 @@ async def test_they_are_served_as_openmetrics_where_that_is_asked_for(fetch: Fet
     "accept", ["text/plain;version=x", "application/openmetrics-text;version=x"]
 )
 @ensureDeferred
-async def test_version_that_is_not_a_number_is_refused(fetch: Fetch, accept: str) -> None:
+async def test_malformed_version_in_accept_is_refused(fetch: Fetch, accept: str) -> None:
     with capturedLogs() as logged:
         status, _, _ = await fetch(accept=accept)
     assert status == 400
@@ -112,7 +112,7 @@ async def test_version_that_is_not_a_number_is_refused(fetch: Fetch, accept: str
 
 
 @ensureDeferred
-async def test_one_may_ask_for_some_by_name(
+async def test_metrics_can_be_selected_by_name(
     metrics_registry: CollectorRegistry, fetch: Fetch
 ) -> None:
     _, _, body = await fetch("/metrics?name[]=tracker_build_info")
@@ -122,7 +122,7 @@ async def test_one_may_ask_for_some_by_name(
 
 
 @ensureDeferred
-async def test_every_process_tells_of_itself(fetch: Fetch) -> None:
+async def test_process_and_build_metrics_are_served(fetch: Fetch) -> None:
     _, _, body = await fetch()
     assert "\nprocess_resident_memory_bytes " in body
     assert 'tracker_build_info{python="3.' in body
@@ -130,14 +130,14 @@ async def test_every_process_tells_of_itself(fetch: Fetch) -> None:
 
 
 @ensureDeferred
-async def test_two_registries_are_apart(fetch: Fetch) -> None:
+async def test_metrics_registries_are_independent(fetch: Fetch) -> None:
     Gauge("elsewhere", "Something.", registry=make_metrics_registry())
     _, _, body = await fetch()
     assert "elsewhere" not in body
 
 
 @ensureDeferred
-async def test_conditions_of_readiness_are_metrics(
+async def test_readiness_conditions_are_metrics(
     metrics_registry: CollectorRegistry, fetch: Fetch
 ) -> None:
     health = Health()
@@ -151,7 +151,7 @@ async def test_conditions_of_readiness_are_metrics(
 
 
 @ensureDeferred
-async def test_a_process_that_is_stuck_is_not_ready_in_the_metrics_either(
+async def test_stuck_process_is_not_ready_in_the_metrics(
     metrics_registry: CollectorRegistry, fetch: Fetch
 ) -> None:
     clock = Clock()

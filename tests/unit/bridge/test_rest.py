@@ -167,7 +167,7 @@ def test_no_answer(subject: Doubled) -> None:
     subject.clock.advance(0.1)
     error = failed(asked)
     assert type(error) is DirectusDown
-    assert str(error) == "SEARCH /items/commands: no answer within 10 s"
+    assert str(error) == "SEARCH /items/commands: no response within 10 s"
     assert error.status is None
     subject.agent.flush()
     assert subject.double.waiting == 0, "the connection was closed"
@@ -178,7 +178,7 @@ def test_an_answer_that_does_not_end(subject: Doubled) -> None:
     subject.double.troubles.append(Trouble(200, body=b'{"da', complete=False))
     asked = ask(subject)
     subject.clock.advance(10)
-    assert str(failed(asked)) == "SEARCH /items/commands: no answer within 10 s"
+    assert str(failed(asked)) == "SEARCH /items/commands: no response within 10 s"
 
 
 def test_a_late_answer_is_one(subject: Doubled) -> None:

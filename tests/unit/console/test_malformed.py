@@ -8,7 +8,7 @@ import pytest
 from twisted.logger import LogEvent, capturedLogs, eventAsText
 
 from tests.unit.console.browsing import DEVICE, HOST, Browser, Server
-from tests.unit.net.wires import Wire, trouble
+from tests.unit.net.wires import Wire, errors
 from tracker.console.requests import CONSOLE_LIMITS, TEXT_HEADERS
 from tracker.observe.ratelimit import MAX_LINES
 
@@ -26,14 +26,14 @@ def logged() -> Iterator[Sequence[LogEvent]]:
     """Collect logged events, and check that none is a failure."""
     with capturedLogs() as events:
         yield events
-    assert not trouble(events)
+    assert not errors(events)
 
 
 def ask(server: Server, data: bytes) -> tuple[int, str]:
     """Status and error of the one answer."""
     wire = Wire(server.site).send(data)
     (status,) = wire.statuses
-    return status, wire.answer["error"]
+    return status, wire.json["error"]
 
 
 def lines(logged: Sequence[LogEvent]) -> list[str]:

@@ -106,7 +106,7 @@ def test_a_path_may_be_relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         ("tcp:plaintext=1", "the port must be a number"),
         ("tcp:65536:plaintext=1", "the port must be a number"),
         ("tcp:5099:127.0.0.1:plaintext=1", "too many arguments"),
-        ("tcp:5099:plaintext=1:interface=::1", "a colon in one is written"),
+        ("tcp:5099:plaintext=1:interface=::1", "write a colon within an argument"),
         ("tcp:5099:plaintext=1:mode=0660", "unknown argument 'mode'"),
         # Unix sockets.
         ("unix:", "the path is missing"),

@@ -1,4 +1,4 @@
-"""Certificates and private keys, read from files."""
+"""Certificates and private keys in PEM files."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def names(file: Path) -> list[str]:
     return [certificate.subject.rfc4514_string() for certificate in loaded]
 
 
-def test_every_certificate_of_a_file_is_read(authorities: list[Path], tmp_path: Path) -> None:
+def test_all_certificates_of_a_file_are_loaded(authorities: list[Path], tmp_path: Path) -> None:
     one, other = authorities
     assert names(one) == ["CN=test 192.0.2.1"]
     both = tmp_path / "both.pem"
@@ -37,9 +37,7 @@ def test_every_certificate_of_a_file_is_read(authorities: list[Path], tmp_path: 
     assert names(both) == ["CN=test 192.0.2.1", "CN=test 192.0.2.2"]
 
 
-def test_what_else_stands_in_the_file_is_left_alone(
-    authorities: list[Path], tmp_path: Path
-) -> None:
+def test_other_content_of_a_file_is_ignored(authorities: list[Path], tmp_path: Path) -> None:
     one, _ = authorities
     commented = tmp_path / "commented.pem"
     commented.write_bytes(
@@ -49,7 +47,9 @@ def test_what_else_stands_in_the_file_is_left_alone(
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\xff\xfe", b"-----BEGIN PRIVATE KEY-----\n"])
-def test_a_file_without_certificates_is_named(content: bytes, tmp_path: Path) -> None:
+def test_error_for_a_file_without_certificates_names_the_file(
+    content: bytes, tmp_path: Path
+) -> None:
     file = tmp_path / "ca.pem"
     file.write_bytes(content)
     with pytest.raises(ValueError, match=str(file)) as raised:
@@ -58,7 +58,7 @@ def test_a_file_without_certificates_is_named(content: bytes, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("keep", [0, 1, 100])
-def test_a_damaged_certificate_is_told_with_its_file(
+def test_error_for_a_damaged_certificate_names_the_file(
     authorities: list[Path], keep: int, tmp_path: Path
 ) -> None:
     one, other = authorities
@@ -69,26 +69,26 @@ def test_a_damaged_certificate_is_told_with_its_file(
     assert str(raised.value).startswith(f"{file}: ")
 
 
-def test_a_file_that_is_not_there_is_an_error_of_the_system() -> None:
+def test_missing_file_raises_oserror() -> None:
     with pytest.raises(OSError, match="/no/such/file"):
         load_certificates(Path("/no/such/file"))
 
 
-def test_a_trust_root_is_what_twisted_takes(authorities: list[Path]) -> None:
+def test_trust_root_makes_twisted_verify_clients(authorities: list[Path]) -> None:
     options = CertificateOptions(trustRoot=trust_root(authorities[0]))
     assert options.verify
     assert options.requireCertificate
     assert options.getContext()
 
 
-def test_a_private_key_is_read(authorities: list[Path]) -> None:
+def test_private_key_is_loaded(authorities: list[Path]) -> None:
     CertificateOptions(
         privateKey=load_private_key(key_of(authorities[0])),
         certificate=load_certificates(authorities[0])[0].original,
     ).getContext()
 
 
-def test_an_encrypted_key_or_none_is_told_with_its_file(
+def test_error_for_a_missing_or_encrypted_key_names_the_file(
     authorities: list[Path], tmp_path: Path
 ) -> None:
     with pytest.raises(ValueError, match=str(authorities[0])):

@@ -1,11 +1,19 @@
-"""Endpoint strings that are completed, and addresses that people read."""
+"""Arguments of endpoint strings, and addresses in log lines."""
 
 from __future__ import annotations
 
 import pytest
 from twisted.internet.address import IPv4Address, IPv6Address, UNIXAddress
 
-from tracker.net.endpoints import ip_address, named, no_more, number, readable, with_default
+from tracker.net.endpoints import (
+    ip_address,
+    named_arguments,
+    number,
+    readable,
+    refuse_unknown_arguments,
+    split,
+    with_default,
+)
 
 
 @pytest.mark.parametrize(
@@ -23,11 +31,11 @@ from tracker.net.endpoints import ip_address, named, no_more, number, readable, 
         ("tcp6:5027", "tcp6:5027"),
     ],
 )
-def test_an_argument_is_added_to_a_tcp_endpoint_that_lacks_it(endpoint: str, expected: str) -> None:
+def test_missing_argument_is_added_to_a_tcp_endpoint(endpoint: str, expected: str) -> None:
     assert with_default(endpoint, {"tcp": 3}, "backlog", 1024) == expected
 
 
-def test_the_place_of_an_argument_without_its_name_is_a_parameter() -> None:
+def test_positional_argument_is_recognized() -> None:
     kinds = {"tcp": 2}
     assert with_default("tcp:9127", kinds, "interface", "::") == "tcp:9127:interface=::"
     assert with_default("tcp:9127:0.0.0.0", kinds, "interface", "::") == "tcp:9127:0.0.0.0"
@@ -44,19 +52,22 @@ def test_the_place_of_an_argument_without_its_name_is_a_parameter() -> None:
         (object(), "object"),
     ],
 )
-def test_an_address_is_written_as_people_read_it(address: object, text: str) -> None:
+def test_address_is_formatted_for_logs(address: object, text: str) -> None:
     assert readable(address) == text
 
 
-def test_arguments_are_had_by_name_however_they_were_given() -> None:
-    assert named("udp:5027:127.0.0.1", ("port", "interface")) == named(
+def test_positional_and_named_arguments_are_returned_by_name() -> None:
+    assert named_arguments("udp:5027:127.0.0.1", ("port", "interface")) == named_arguments(
         "udp:interface=127.0.0.1:port=5027", ("port", "interface")
     )
-    assert named(r"unix:/run/a\:b.sock:mode=0660", ("path",)) == {
+    assert named_arguments(r"unix:/run/a\:b.sock:mode=0660", ("path",)) == {
         "path": "/run/a:b.sock",
         "mode": "0660",
     }
-    assert named("ssl:5099:privateKey=a=b", ("port",)) == {"port": "5099", "privateKey": "a=b"}
+    assert named_arguments("ssl:5099:privateKey=a=b", ("port",)) == {
+        "port": "5099",
+        "privateKey": "a=b",
+    }
 
 
 @pytest.mark.parametrize(
@@ -67,26 +78,53 @@ def test_arguments_are_had_by_name_however_they_were_given() -> None:
         "udp:interface=127.0.0.1:interface=127.0.0.2",
     ],
 )
-def test_an_argument_is_given_once_and_has_a_place(endpoint: str) -> None:
+def test_surplus_and_duplicate_arguments_are_rejected(endpoint: str) -> None:
     with pytest.raises(ValueError, match=r"port|interface|arguments"):
-        named(endpoint, ("port",))
+        named_arguments(endpoint, ("port",))
 
 
-def test_arguments_that_nobody_knows_are_told() -> None:
-    no_more({}, ("port", "mode"))
+def test_unknown_argument_is_rejected() -> None:
+    refuse_unknown_arguments({}, ("port", "mode"))
     with pytest.raises(ValueError, match=r"'mood'.* port, mode"):
-        no_more({"mood": "0660"}, ("port", "mode"))
+        refuse_unknown_arguments({"mood": "0660"}, ("port", "mode"))
 
 
 @pytest.mark.parametrize("text", ["", "-1", "65536", "0x10", "5027.0", "²", "9" * 5000])
-def test_what_is_no_port_is_told(text: str) -> None:
+def test_invalid_port_number_is_rejected(text: str) -> None:
     with pytest.raises(ValueError, match="port"):
         number("port", text)
 
 
-def test_an_address_is_one_of_ip_or_left_out() -> None:
+def test_interface_must_be_an_ip_address_or_empty() -> None:
     assert [ip_address("interface", text) for text in ("", "::1", "127.0.0.1")] == [
         *("", "::1", "127.0.0.1")
     ]
     with pytest.raises(ValueError, match=r"interface.*'localhost'"):
         ip_address("interface", "localhost")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "parts"),
+    [
+        ("tcp:5027", ("tcp", ["5027"], {})),
+        ("tcp:5027:127.0.0.1", ("tcp", ["5027", "127.0.0.1"], {})),
+        ("tcp:port=5027", ("tcp", [], {"port": "5027"})),
+        (
+            "udp:5027:interface=127.0.0.1",
+            ("udp", ["5027"], {"interface": "127.0.0.1"}),
+        ),
+        (r"tcp:5027:interface=\:\:1", ("tcp", ["5027"], {"interface": "::1"})),
+        (r"udp:5027:\:\:1", ("udp", ["5027", "::1"], {})),
+        (
+            "ssl:5027:privateKey=/k=1.pem:certKey=/c.pem",
+            ("ssl", ["5027"], {"privateKey": "/k=1.pem", "certKey": "/c.pem"}),
+        ),
+        ("udp:", ("udp", [""], {})),
+        ("udp", ("udp", [], {})),
+        ("", ("", [], {})),
+    ],
+)
+def test_endpoint_string_is_split(
+    endpoint: str, parts: tuple[str, list[str], dict[str, str]]
+) -> None:
+    assert split(endpoint) == parts

@@ -1,6 +1,6 @@
-"""Mutated requests to all HTTP sites: each is answered with an allowed status.
+"""Mutated requests to all HTTP sites: each gets a response with an allowed status.
 
-Nothing that a peer sends may raise an error, log a failure, or log without end.
+No bytes of a peer may raise an error, log a failure, or log without a rate limit.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from twisted.web.resource import Resource
 from tests.unit.bridge.test_webhook import KEY, SECRET
 from tests.unit.bridge.test_webhook import Told as Announced
 from tests.unit.console.browsing import DEVICE, HOST, Browser, Server
-from tests.unit.net.wires import Wire, trouble
+from tests.unit.net.wires import Wire, errors
 from tracker.bridge.webhook import Webhook
 from tracker.net.http import BoundedSite
-from tracker.net.metricspage import can_be_read
+from tracker.net.metricspage import is_valid_accept
 from tracker.net.probes import health_site
 from tracker.net.reports import HTTPReports
 from tracker.net.waits import IDLE_TIMEOUT, READ_TIMEOUT
@@ -33,7 +33,7 @@ from tracker.observe.ratelimit import MAX_LINES
 #: Requests to each site.
 ROUNDS: Final = 1500
 ALLOWED: Final = {200, 202, 304, 400, 401, 403, 404, 405, 413, 421, 429, 503}
-#: Bytes that mean something to some parser, and texts that some parsers fail at.
+#: Bytes that are significant to a parser, and texts at which parsers may fail.
 BITS: Final = (
     *(b"\r\n", b"\r", b"\n", b"\0", b" ", b"\t", b":", b";", b",", b"/", b"%", b"%ff", b"%00"),
     *(b"\xff", b"\x80", b"\x0b", b"\x85", b"\xc3\xa9", b"\xed\xa0\x80", b"?", b"&", b"=", b"=="),
@@ -46,7 +46,7 @@ BITS: Final = (
 
 @define
 class Target:
-    """A site, and requests that it answers well."""
+    """A site, and valid requests."""
 
     site: BoundedSite
     clock: Clock
@@ -126,7 +126,7 @@ def mutated(good: bytes, chance: random.Random) -> bytes:
                 del data[at : at + chance.randrange(1, 30)]
             case 3:
                 data[at : at + 1] = bytes([chance.randrange(256)])
-            case _:  # a part of it again
+            case _:  # duplicate a part
                 end = min(len(data), at + chance.randrange(1, 60))
                 data[at:at] = data[at:end]
     return bytes(data)
@@ -140,7 +140,7 @@ def in_parts(data: bytes, chance: random.Random) -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("make", [health, console, webhook])
-def test_mutated_requests_are_answered_or_cut_off(make: Callable[[], Target]) -> None:
+def test_mutated_request_gets_a_response_or_is_disconnected(make: Callable[[], Target]) -> None:
     chance = random.Random(make.__name__)
     target = make()
     statuses: set[int] = set()
@@ -158,18 +158,18 @@ def test_mutated_requests_are_answered_or_cut_off(make: Callable[[], Target]) ->
                 target.clock.pump([IDLE_TIMEOUT, READ_TIMEOUT])
                 wire.turn()
             assert wire.closed, data
-    assert not trouble(logged), trouble(logged)[0]
+    assert not errors(logged), errors(logged)[0]
     minutes = (target.clock.seconds() - begun) / 60 + 1
     warnings = [event for event in logged if event["log_namespace"].startswith("tracker.")]
     assert len(warnings) <= 3 * MAX_LINES * minutes
     assert target.site.connections == there_before
-    # It has come by the good ones as well as by the bad.
+    # The mutations leave some requests valid.
     assert {400, 404} <= statuses
     assert statuses & {200, 202}
 
 
 def test_metrics_are_written_for_every_accepted_header() -> None:
-    """What their client raises is raised in a thread, and logged with a traceback."""
+    """An error of Prometheus' client would be logged with a traceback, by a thread."""
     app = make_wsgi_app(make_metrics_registry())
     chance = random.Random("metrics")
     good = (
@@ -178,7 +178,7 @@ def test_metrics_are_written_for_every_accepted_header() -> None:
     refused = 0
     for _ in range(ROUNDS // 3):
         accept = mutated(good, chance).translate(None, b"\r\n\0")
-        if not can_be_read(accept):
+        if not is_valid_accept(accept):
             refused += 1
             continue
         environment = {

@@ -1,4 +1,4 @@
-"""The private parts of libraries that are used are as they were."""
+"""Private parts of libraries that this project uses."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tracker.net.libraries import CheckedChannel, QuietPool, RequestNotSent
 
 @implementer(IStreamClientEndpoint)
 class Endpoint:
-    """Connects at once, and starts and stops the factory as a connection does."""
+    """Connects at once, and starts and stops the factory like a connection."""
 
     def connect(self, protocolFactory: IProtocolFactory) -> Deferred[Any]:  # noqa: N803
         protocolFactory.doStart()
@@ -32,9 +32,9 @@ class Endpoint:
 
 
 def connection(pool: type[HTTPConnectionPool]) -> Any:
-    made: list[Any] = []
-    pool(MemoryReactorClock()).getConnection("key", Endpoint()).addCallback(made.append)
-    return made[0]
+    connections: list[Any] = []
+    pool(MemoryReactorClock()).getConnection("key", Endpoint()).addCallback(connections.append)
+    return connections[0]
 
 
 @pytest.mark.parametrize(("pool", "lines"), [(HTTPConnectionPool, 2), (QuietPool, 0)])
@@ -54,29 +54,29 @@ def test_request_on_a_lost_connection_is_not_sent() -> None:
     assert failed[0].check(RequestNotSent)
 
 
-class Told(CheckedChannel):
-    """Notes that a request was malformed."""
+class Channel(CheckedChannel):
+    """Records the error of a malformed request."""
 
-    told = ""
+    error = ""
 
-    def malformed(self, why: str) -> None:
-        self.told = why
+    def malformed(self, reason: str) -> None:
+        self.error = reason
         self.loseConnection()
 
 
-class Waiting(Request):
-    """A request that is not answered."""
+class WaitingRequest(Request):
+    """A request without a response."""
 
     def process(self) -> None:
         pass
 
 
-def channel() -> Told:
-    made = Told()
-    made.factory = HTTPFactory(reactor=Clock())
-    made.requestFactory = Waiting
-    made.makeConnection(StringTransport())
-    return made
+def connected_channel() -> Channel:
+    channel = Channel()
+    channel.factory = HTTPFactory(reactor=Clock())
+    channel.requestFactory = WaitingRequest
+    channel.makeConnection(StringTransport())
+    return channel
 
 
 @pytest.mark.parametrize(
@@ -88,24 +88,24 @@ def channel() -> Told:
         b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n",
     ],
 )
-def test_what_cannot_be_parsed_is_told(data: bytes) -> None:
-    made = channel()
-    made.dataReceived(data)
-    assert made.told == "the request is malformed"
-    assert isinstance(made.transport, StringTransport)
-    assert made.transport.value() == b""
+def test_malformed_request_is_reported(data: bytes) -> None:
+    channel = connected_channel()
+    channel.dataReceived(data)
+    assert channel.error == "the request is malformed"
+    assert isinstance(channel.transport, StringTransport)
+    assert channel.transport.value() == b""
 
 
-def test_a_line_that_is_too_long_is_told() -> None:
-    made = channel()
-    made.dataReceived(b"GET /" + b"x" * made.MAX_LENGTH)
-    assert made.told == "a line of the head is too long"
+def test_too_long_line_is_reported() -> None:
+    channel = connected_channel()
+    channel.dataReceived(b"GET /" + b"x" * channel.MAX_LENGTH)
+    assert channel.error == "a line of the head is too long"
 
 
-def test_what_comes_behind_a_request_is_unread() -> None:
+def test_unread_returns_the_bytes_after_a_request() -> None:
     request = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
-    made = channel()
-    made.dataReceived(request)
-    assert made.unread() == b""
-    made.dataReceived(request + b"GET")
-    assert made.unread() == request + b"GET"
+    channel = connected_channel()
+    channel.dataReceived(request)
+    assert channel.unread() == b""
+    channel.dataReceived(request + b"GET")
+    assert channel.unread() == request + b"GET"

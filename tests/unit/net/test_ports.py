@@ -1,4 +1,4 @@
-"""Ports that an endpoint string alone cannot describe: what they are told, and how they fail."""
+"""UDP, shared and TLS endpoints: their arguments and errors."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ from tracker.net.ports import (
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of a server."""
+    """Return the certificate of a server."""
     return certify(tmp_path_factory.mktemp("server"), "192.0.2.1")
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of who vouches for clients."""
+    """Return the certificate of an authority for clients."""
     return certify(tmp_path_factory.mktemp("authority"), "192.0.2.2")
 
 
@@ -56,15 +56,13 @@ NO_REACTOR: Any = None
         (r"udp:5027:\:\:", (5027, "::")),
     ],
 )
-def test_a_udp_endpoint_names_port_and_interface(
-    description: str, expected: tuple[int, str]
-) -> None:
+def test_udp_endpoint_has_port_and_interface(description: str, expected: tuple[int, str]) -> None:
     endpoint = udp_endpoint(NO_REACTOR, description)
     assert (endpoint.port, endpoint.interface, endpoint.shared) == (*expected, False)
 
 
 @pytest.mark.parametrize(
-    ("description", "told"),
+    ("description", "error"),
     [
         ("udp:", "not ''"),
         ("udp:interface=127.0.0.1", "not ''"),
@@ -84,10 +82,10 @@ def test_a_udp_endpoint_names_port_and_interface(
         ("udp:5027:interface=localhost", "must be an IP address, not 'localhost'"),
     ],
 )
-def test_a_mistake_in_a_udp_endpoint_is_told_in_one_line(description: str, told: str) -> None:
+def test_invalid_udp_endpoint_is_reported_in_one_line(description: str, error: str) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
         udp_endpoint(NO_REACTOR, description)
-    assert told in str(raised.value)
+    assert error in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -102,7 +100,7 @@ def test_a_mistake_in_a_udp_endpoint_is_told_in_one_line(description: str, told:
         ("tcp:5027:reuseport=0", (5027, 1024, "")),
     ],
 )
-def test_a_tcp_endpoint_names_port_backlog_and_interface(
+def test_tcp_endpoint_has_port_backlog_and_interface(
     description: str, expected: tuple[int, int, str]
 ) -> None:
     reactor = MemoryReactor()
@@ -112,7 +110,7 @@ def test_a_tcp_endpoint_names_port_backlog_and_interface(
 
 
 @pytest.mark.parametrize(
-    ("description", "told"),
+    ("description", "error"),
     [
         ("tcp:", "not ''"),
         ("tcp:port", "not 'port'"),
@@ -120,13 +118,13 @@ def test_a_tcp_endpoint_names_port_backlog_and_interface(
         ("tcp:5027:backlog=many", "not 'many'"),
         ("tcp:5027:interface=localhost", "must be an IP address"),
         ("tcp:5027:reuseport=yes", "must be 0 or 1, not 'yes'"),
-        ("tcp:5027:reuse=1", "unknown argument 'reuse'; there are port, interface, backlog"),
+        ("tcp:5027:reuse=1", "unknown argument 'reuse'; known are port, interface, backlog"),
     ],
 )
-def test_a_mistake_in_a_tcp_endpoint_is_told_in_one_line(description: str, told: str) -> None:
+def test_invalid_tcp_endpoint_is_reported_in_one_line(description: str, error: str) -> None:
     with pytest.raises(ValueError, match=r".") as raised:
         tcp_endpoint(MemoryReactor(), description)
-    assert told in str(raised.value)
+    assert error in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -136,7 +134,9 @@ def test_a_mistake_in_a_tcp_endpoint_is_told_in_one_line(description: str, told:
 @pytest.mark.parametrize("interface", ["127.0.0.1", "::1"])
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 @pytest_twisted.ensureDeferred
-async def test_a_port_may_be_shared_with_who_shares_it_too(kind: str, interface: str) -> None:
+async def test_port_can_be_shared_only_with_reuseport_on_both_sides(
+    kind: str, interface: str
+) -> None:
     make: Any = {"tcp": tcp_endpoint, "udp": udp_endpoint}[kind]
     factory: Any = {"tcp": Factory, "udp": DatagramProtocol}[kind]
     escaped = interface.replace(":", r"\:")
@@ -163,7 +163,7 @@ async def test_a_port_may_be_shared_with_who_shares_it_too(kind: str, interface:
 
 @define
 class UDPReactor:
-    """Notes what listens, and cannot listen when told so."""
+    """Records its listeners; fails to listen if ``failure`` is set."""
 
     listening: list[tuple[int, object, str, int]] = field(factory=list)
     stopping: Deferred[None] = field(factory=Deferred)
@@ -184,36 +184,36 @@ class UDPReactor:
 
 
 class Bound:
-    """A datagram listener, its reactor and why it gave up."""
+    """A datagram listener, its reactor, and the reasons of its aborts."""
 
     def __init__(self, failure: Exception | None = None) -> None:
         self.reactor = UDPReactor(failure=failure)
         self.protocol = DatagramProtocol()
-        self.given_up: list[str] = []
+        self.aborts: list[str] = []
         self.listener = Listener(
             "teltonika=udp:5027",
             UDPEndpoint(cast(Any, self.reactor), 5027, "127.0.0.1"),
             self.protocol,
-            self.given_up.append,
+            self.aborts.append,
         )
 
 
-def test_a_datagram_listener_listens_before_root_is_given_up_and_once() -> None:
+def test_datagram_listener_binds_once_before_privileges_are_dropped() -> None:
     bound = Bound()
     assert bound.reactor.listening == []
     bound.listener.privilegedStartService()
     bound.listener.startService()
     assert bound.reactor.listening == [(5027, bound.protocol, "127.0.0.1", MAX_DATAGRAM)]
-    assert bound.given_up == []
+    assert bound.aborts == []
 
 
-def test_a_datagram_listener_that_starts_without_privileges_listens_too() -> None:
+def test_datagram_listener_binds_at_a_start_without_privileges() -> None:
     bound = Bound()
     bound.listener.startService()
     assert len(bound.reactor.listening) == 1
 
 
-def test_a_stop_waits_until_the_port_is_closed() -> None:
+def test_stop_waits_until_the_port_is_closed() -> None:
     bound = Bound()
     bound.listener.startService()
     stopped: list[object] = []
@@ -224,18 +224,18 @@ def test_a_stop_waits_until_the_port_is_closed() -> None:
     assert stopped == [None]
 
 
-def test_a_stop_without_a_port_is_done_at_once() -> None:
+def test_stop_before_the_start_ends_at_once() -> None:
     bound = Bound()
     stopped: list[object] = []
     bound.listener.stopService().addCallback(stopped.append)
     assert stopped == [None]
 
 
-def test_a_port_that_is_taken_ends_the_process_with_a_reason() -> None:
+def test_port_in_use_aborts_with_a_reason() -> None:
     taken = CannotListenError("127.0.0.1", 5027, OSError(98, "Address already in use"))
     bound = Bound(taken)
     bound.listener.privilegedStartService()
-    assert bound.given_up == [
+    assert bound.aborts == [
         "cannot listen on teltonika=udp:5027: [Errno 98] Address already in use"
     ]
 
@@ -255,7 +255,7 @@ def described(server: Path, rest: str = "") -> str:
         (r":interface=\:\:1:backlog=7", "::1", 7),
     ],
 )
-def test_an_endpoint_listens_where_it_is_told(
+def test_tls_endpoint_has_port_backlog_and_interface(
     server: Path, authority: Path, rest: str, interface: str, backlog: int
 ) -> None:
     reactor = MemoryReactor()
@@ -264,36 +264,36 @@ def test_an_endpoint_listens_where_it_is_told(
     assert (port, given_backlog, given_interface) == (5027, backlog, interface)
 
 
-@pytest.mark.parametrize("asked_for", [True, False])
-def test_a_certificate_is_asked_for_where_there_are_authorities(
-    server: Path, authority: Path, asked_for: bool
+@pytest.mark.parametrize("required", [True, False])
+def test_client_certificate_is_required_only_with_authorities(
+    server: Path, authority: Path, required: bool
 ) -> None:
     endpoint: Any = tls_endpoint(
-        MemoryReactor(), described(server), authority if asked_for else None
+        MemoryReactor(), described(server), authority if required else None
     )
-    assert bool(endpoint.options.verify) is asked_for
-    assert bool(endpoint.options.requireCertificate and endpoint.options.verify) is asked_for
+    assert bool(endpoint.options.verify) is required
+    assert bool(endpoint.options.requireCertificate and endpoint.options.verify) is required
 
 
-def test_a_connection_that_is_not_wanted_is_left_alone(server: Path) -> None:
-    class Unwilling(Factory):
+def test_refused_connection_gets_no_handshake(server: Path) -> None:
+    class RefusingFactory(Factory):
         def buildProtocol(self, addr: object) -> None:
             return None
 
     reactor = MemoryReactor()
-    tls_endpoint(reactor, described(server)).listen(Unwilling())
+    tls_endpoint(reactor, described(server)).listen(RefusingFactory())
     encrypted = reactor.tcpServers[0][1]
     assert encrypted.buildProtocol(IPv4Address("TCP", "192.0.2.1", 40_000)) is None
 
 
-def test_the_port_may_be_named(server: Path, authority: Path) -> None:
+def test_tls_port_can_be_a_named_argument(server: Path, authority: Path) -> None:
     reactor = MemoryReactor()
     description = f"ssl:privateKey={key_of(server)}:port=5028:certKey={server}"
     tls_endpoint(reactor, description, authority).listen(Factory())
     assert reactor.tcpServers[0][0] == 5028
 
 
-def test_key_and_certificate_may_be_in_one_file(
+def test_key_and_certificate_can_be_in_one_file(
     server: Path, authority: Path, tmp_path: Path
 ) -> None:
     both = tmp_path / "both.pem"
@@ -301,7 +301,7 @@ def test_key_and_certificate_may_be_in_one_file(
     tls_endpoint(MemoryReactor(), f"ssl:5027:privateKey={both}", authority)
 
 
-def test_a_chain_is_sent_along(server: Path, authority: Path, tmp_path: Path) -> None:
+def test_chain_is_sent_with_the_certificate(server: Path, authority: Path, tmp_path: Path) -> None:
     chain = tmp_path / "chain.pem"
     chain.write_bytes(authority.read_bytes() + server.read_bytes())
     described_ = described(server, f":extraCertChain={chain}")
@@ -310,7 +310,7 @@ def test_a_chain_is_sent_along(server: Path, authority: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("description", "told"),
+    ("description", "error"),
     [
         ("ssl:port:privateKey={key}:certKey={cert}", "not 'port'"),
         ("ssl:65536:privateKey={key}:certKey={cert}", "not '65536'"),
@@ -321,13 +321,13 @@ def test_a_chain_is_sent_along(server: Path, authority: Path, tmp_path: Path) ->
         ("ssl:5027:privateKey={key}:certKey={cert}:extraCertChain={key}", "no certificate"),
     ],
 )
-def test_a_mistake_in_a_tls_endpoint_is_told_in_one_line(
-    server: Path, authority: Path, description: str, told: str
+def test_invalid_tls_endpoint_is_reported_in_one_line(
+    server: Path, authority: Path, description: str, error: str
 ) -> None:
     filled = description.format(key=key_of(server), cert=server)
     with pytest.raises(ValueError, match=r".") as raised:
         tls_endpoint(MemoryReactor(), filled, authority)
-    assert told in str(raised.value)
+    assert error in str(raised.value)
     assert "\n" not in str(raised.value)
 
 
@@ -339,17 +339,17 @@ def test_a_mistake_in_a_tls_endpoint_is_told_in_one_line(
         "ssl:5027:privateKey={key}:certKey={cert}:extraCertChain=/no/such/file",
     ],
 )
-def test_a_file_that_is_not_there_is_named(server: Path, authority: Path, description: str) -> None:
+def test_error_names_the_missing_file(server: Path, authority: Path, description: str) -> None:
     filled = description.format(key=key_of(server), cert=server)
     with pytest.raises(OSError, match="/no/such/file"):
         tls_endpoint(MemoryReactor(), filled, authority)
 
 
-def test_authorities_that_are_not_there_are_named(server: Path) -> None:
+def test_error_names_the_missing_file_of_authorities(server: Path) -> None:
     with pytest.raises(OSError, match="/no/such/file"):
         tls_endpoint(MemoryReactor(), described(server), Path("/no/such/file"))
 
 
-def test_a_file_without_authorities_is_named(server: Path) -> None:
+def test_file_without_authorities_is_reported(server: Path) -> None:
     with pytest.raises(ValueError, match="holds no certificate"):
         tls_endpoint(MemoryReactor(), described(server), key_of(server))

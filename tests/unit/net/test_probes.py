@@ -1,4 +1,4 @@
-"""What is served for probes, byte by byte but without a socket."""
+"""Responses of the health port, without sockets."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def connect(health: Health | None = None) -> Wire:
 
 
 def get(path: str, health: Health) -> tuple[int, str, str]:
-    """Status, content type and body."""
+    """Return status, content type and body."""
     wire = connect(health).send(f"GET {path} HTTP/1.0\r\n\r\n".encode())
     assert wire.closed
     head, _, body = wire.text.decode().partition("\r\n\r\n")
@@ -30,11 +30,11 @@ def get(path: str, health: Health) -> tuple[int, str, str]:
     return int(status.split()[1]), headers.get("content-type", ""), body
 
 
-def test_it_is_alive() -> None:
+def test_healthz_is_alive() -> None:
     assert get("/healthz", Health())[::2] == (200, "alive\n")
 
 
-def test_details_stand_beside_the_reasons() -> None:
+def test_readyz_has_reasons_and_details() -> None:
     health = Health()
     condition = health.condition("redis")
     health.detail("lag", lambda: {"teltonika": 7})
@@ -54,14 +54,14 @@ def test_details_stand_beside_the_reasons() -> None:
 @pytest.mark.parametrize(
     "path", ["/", "/none", "/none/healthz", "//", "/../readyz", "//healthz", "/healthz%2Fx"]
 )
-def test_unknown_path_is_answered_404(path: str) -> None:
+def test_unknown_path_gets_404(path: str) -> None:
     wire = connect().send(f"GET {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
     assert wire.statuses == [404]
-    assert wire.answer["error"]
+    assert wire.json["error"]
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz", "/none"])
-def test_head_is_answered_as_get_without_the_body_and_without_a_line(path: str) -> None:
+def test_head_gets_the_headers_of_get_and_logs_nothing(path: str) -> None:
     with capturedLogs() as logged:
         heads = [
             connect().send(f"{method} {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())

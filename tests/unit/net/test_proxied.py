@@ -1,4 +1,4 @@
-"""Connections that a named proxy passes on."""
+"""Connections of named proxies."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ DATA = b"\x00\x0f356307042441013"
 
 
 @define
-class FakeReception:
-    """Has as many slots as a test gives it, and notes what is reported."""
+class FakePort:
+    """Has ``free`` slots, and records all reports."""
 
     free: int = 10
     reserved: int = 0
@@ -66,7 +66,7 @@ class Device(Protocol):
 
     received = b""
     lost: Failure | None = None
-    asked = ""
+    calls = ""
 
     def dataReceived(self, data: bytes) -> None:
         self.received += data
@@ -75,17 +75,17 @@ class Device(Protocol):
         self.lost = reason
 
     def pauseProducing(self) -> None:
-        self.asked += "pause "
+        self.calls += "pause "
 
     def resumeProducing(self) -> None:
-        self.asked += "resume "
+        self.calls += "resume "
 
     def stopProducing(self) -> None:
-        self.asked += "stop "
+        self.calls += "stop "
 
 
 class Devices(Factory):
-    """Builds protocols, and notes for whom."""
+    """Builds protocols, and records the addresses."""
 
     def __init__(self) -> None:
         self.full = False
@@ -105,7 +105,7 @@ class Connection:
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.reception = FakeReception()
+        self.reception = FakePort()
         self.devices = Devices()
         networks = [proxy_network(text) for text in ("192.0.2.8/31", "2001:db8:1::/64")]
         self.factory = ProxiedFactory(self.devices, networks, self.reception, self.clock)
@@ -128,17 +128,17 @@ class Connection:
         return self.transport.disconnected
 
     def is_settled(self) -> bool:
-        """Whether it holds no slot and waits for nothing."""
+        """Return True if the connection holds no slot and no timer."""
         return not self.reception.reserved and not self.clock.getDelayedCalls()
 
 
 @pytest.fixture
 def connection() -> Iterator[Connection]:
-    made = Connection()
-    assert made.reception.reserved == 1
-    yield made
-    made.lose()
-    assert made.is_settled()
+    connection = Connection()
+    assert connection.reception.reserved == 1
+    yield connection
+    connection.lose()
+    assert connection.is_settled()
 
 
 @pytest.mark.parametrize(
@@ -168,17 +168,17 @@ def test_only_named_proxies_may_connect(
     connection.reception.reserved = 1
 
 
-def test_a_connection_without_a_free_slot_is_closed_unread(connection: Connection) -> None:
+def test_connection_without_a_free_slot_is_closed_unread(connection: Connection) -> None:
     connection.reception.free = 1
     assert connection.factory.buildProtocol(PROXY) is None
-    assert connection.reception.rejections == []  # who reserves slots reports that
+    assert connection.reception.rejections == []  # reserve() reports the refusal itself
 
 
 @pytest.mark.parametrize(
     ("header", "client"), [(TEXT, CLIENT), (BINARY, CLIENT), (TEXT_6, CLIENT_6)]
 )
 @pytest.mark.parametrize("size", [1, 7, 1000])
-def test_the_client_is_served_under_its_address_however_its_bytes_are_cut(
+def test_client_is_served_under_its_address_for_any_segmentation(
     connection: Connection, header: bytes, client: IAddress, size: int
 ) -> None:
     data = header + DATA
@@ -195,7 +195,7 @@ def test_the_client_is_served_under_its_address_however_its_bytes_are_cut(
     assert device.lost is not None
 
 
-def test_answers_pass_through_to_the_client(connection: Connection) -> None:
+def test_written_bytes_pass_through_to_the_client(connection: Connection) -> None:
     connection.protocol.dataReceived(TEXT)
     assert ITransport.providedBy(connection.device.transport)
     transport: Any = connection.device.transport
@@ -216,17 +216,17 @@ def test_answers_pass_through_to_the_client(connection: Connection) -> None:
     assert connection.closed
 
 
-def test_a_client_that_is_not_admitted_is_closed(connection: Connection) -> None:
+def test_client_that_is_not_admitted_is_closed(connection: Connection) -> None:
     connection.devices.full = True
     connection.protocol.dataReceived(TEXT + DATA)
     assert connection.devices.addresses == [CLIENT]
     assert connection.closed
     assert connection.is_settled()
-    connection.protocol.dataReceived(DATA)  # what was on the way
+    connection.protocol.dataReceived(DATA)  # bytes in flight
     assert connection.devices.built == []
 
 
-def test_the_slot_of_the_header_is_free_for_the_client(connection: Connection) -> None:
+def test_reserved_slot_is_released_before_the_client_is_admitted(connection: Connection) -> None:
     seen = []
     build = connection.devices.buildProtocol
 
@@ -240,9 +240,11 @@ def test_the_slot_of_the_header_is_free_for_the_client(connection: Connection) -
 
 
 @pytest.mark.parametrize(
-    "data", [DATA, b"PROXY TCP4 nobody\r\n", b"\x16\x03\x01\x02", b"PROXY ".ljust(200)]
+    "data", [DATA, b"PROXY TCP4 example\r\n", b"\x16\x03\x01\x02", b"PROXY ".ljust(200)]
 )
-def test_anything_but_a_header_closes_the_connection(connection: Connection, data: bytes) -> None:
+def test_bytes_other_than_a_header_close_the_connection(
+    connection: Connection, data: bytes
+) -> None:
     connection.protocol.dataReceived(data)
     ((peer, _, kind),) = connection.reception.rejections
     assert (peer, kind) == ("192.0.2.9:33000", Rejection.PROXY)
@@ -251,7 +253,7 @@ def test_anything_but_a_header_closes_the_connection(connection: Connection, dat
     assert connection.devices.addresses == []
 
 
-def test_a_header_has_to_come_in_time(connection: Connection) -> None:
+def test_late_header_closes_the_connection(connection: Connection) -> None:
     for byte in TEXT[:5]:
         connection.protocol.dataReceived(bytes((byte,)))
         connection.clock.advance(HEADER_TIMEOUT / 5)
@@ -261,7 +263,7 @@ def test_a_header_has_to_come_in_time(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", LOCAL, UNKNOWN])
-def test_a_health_check_is_counted_and_not_rejected(connection: Connection, data: bytes) -> None:
+def test_health_check_is_counted_and_not_rejected(connection: Connection, data: bytes) -> None:
     if data:
         connection.protocol.dataReceived(data)
     assert not connection.closed
@@ -273,7 +275,9 @@ def test_a_health_check_is_counted_and_not_rejected(connection: Connection, data
 
 
 @pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
-def test_a_health_check_that_stays_is_closed_quietly(connection: Connection, header: bytes) -> None:
+def test_health_check_that_stays_open_is_closed_without_a_rejection(
+    connection: Connection, header: bytes
+) -> None:
     connection.protocol.dataReceived(header)
     connection.clock.advance(HEADER_TIMEOUT)
     assert connection.closed
@@ -285,7 +289,7 @@ def test_a_health_check_that_stays_is_closed_quietly(connection: Connection, hea
 
 @pytest.mark.parametrize("header", [LOCAL, UNKNOWN])
 @pytest.mark.parametrize("at_once", [True, False])
-def test_bytes_of_no_named_client_are_those_of_the_proxy(
+def test_proxy_is_served_as_client_if_the_header_names_none(
     connection: Connection, header: bytes, at_once: bool
 ) -> None:
     for data in [header + DATA] if at_once else [header, DATA]:

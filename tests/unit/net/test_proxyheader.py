@@ -1,4 +1,4 @@
-"""The header of the PROXY protocol, in both versions."""
+"""Decoding of PROXY headers of both versions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tracker.outcomes import Decoded, Fatal, Incomplete
 SIGNATURE = b"\r\n\r\n\0\r\nQUIT\n"
 CLIENT = ProxiedClient("192.0.2.1", 40_000)
 CLIENT_6 = ProxiedClient("2001:db8::1", 40_000)
-#: As HAProxy may append: PP2_TYPE_UNIQUE_ID (0x05) and PP2_TYPE_AUTHORITY (0x02).
+#: Extensions of HAProxy: PP2_TYPE_UNIQUE_ID (0x05) and PP2_TYPE_AUTHORITY (0x02).
 EXTENSIONS = b"\x05\x00\x03abc\x02\x00\x07example"
 LONGEST = ":".join(["ffff"] * 8)
 
@@ -61,7 +61,7 @@ GOLDEN = [
 
 @pytest.mark.parametrize(("header", "client"), GOLDEN)
 @pytest.mark.parametrize("after", [b"", b"\r\n", b"\x00\x0f356307042441013", SIGNATURE])
-def test_a_whole_header_names_the_client_and_its_own_length(
+def test_complete_header_is_decoded(
     header: bytes, client: ProxiedClient | None, after: bytes
 ) -> None:
     assert decode_proxy_header(header + after) == Decoded(client, len(header))
@@ -69,7 +69,7 @@ def test_a_whole_header_names_the_client_and_its_own_length(
 
 
 @pytest.mark.parametrize(("header", "client"), GOLDEN)
-def test_a_header_that_is_cut_anywhere_is_incomplete(
+def test_header_truncated_at_any_byte_is_incomplete(
     header: bytes, client: ProxiedClient | None
 ) -> None:
     for size in range(len(header)):
@@ -92,7 +92,7 @@ def test_a_header_that_is_cut_anywhere_is_incomplete(
         b"PROXY TCP4 192.0.2.1 198.51.100.1 40000\r\n",
         b"PROXY TCP4 192.0.2.01 198.51.100.1 40000 5027\r\n",
         b"PROXY TCP4 192.0.2.256 198.51.100.1 40000 5027\r\n",
-        b"PROXY TCP4 192.0.2.1 nobody 40000 5027\r\n",
+        b"PROXY TCP4 192.0.2.1 example 40000 5027\r\n",
         b"PROXY TCP4 2001:db8::1 2001:db8::2 40000 5027\r\n",
         b"PROXY TCP6 192.0.2.1 198.51.100.1 40000 5027\r\n",
         b"PROXY TCP4 192.0.2.1 198.51.100.1 65536 5027\r\n",
@@ -115,7 +115,7 @@ def test_a_header_that_is_cut_anywhere_is_incomplete(
         binary(0x20, 0x00, bytes(65_535)),
     ],
 )
-def test_anything_else_is_fatal_as_soon_as_it_is_known(data: bytes) -> None:
+def test_malformed_header_is_fatal(data: bytes) -> None:
     outcome = decode_proxy_header(data)
     assert isinstance(outcome, Fatal)
     assert "\n" not in outcome.reason
@@ -126,9 +126,7 @@ def test_anything_else_is_fatal_as_soon_as_it_is_known(data: bytes) -> None:
     ("beginning", "size"),
     [(b"PROXY UNKNOWN ", MAX_TEXT), (binary(0x21, 0x11, b"")[:14] + b"\xff\xff", 16)],
 )
-def test_a_header_that_never_ends_is_buffered_only_up_to_its_bound(
-    beginning: bytes, size: int
-) -> None:
+def test_endless_header_is_fatal_at_its_limit(beginning: bytes, size: int) -> None:
     assert isinstance(decode_proxy_header(beginning.ljust(size, b"x")[: size - 1]), Incomplete)
     assert isinstance(decode_proxy_header(beginning.ljust(size, b"x")), Fatal)
 
@@ -138,12 +136,12 @@ _BEGINNINGS = st.sampled_from([b"", b"PROXY ", b"PROXY TCP4 ", SIGNATURE, SIGNAT
 
 @given(_BEGINNINGS, st.binary(max_size=300))
 @example(SIGNATURE, b"\x21\x11\x00\x0c" + bytes(12))
-def test_any_bytes_are_decoded_within_their_bounds(beginning: bytes, rest: bytes) -> None:
+def test_any_bytes_are_decoded_within_limits(beginning: bytes, rest: bytes) -> None:
     data = beginning + rest
     outcome = decode_proxy_header(data)
     if isinstance(outcome, Decoded):
         assert 0 < outcome.used <= min(len(data), MAX_BINARY)
-        # The same however much of what follows has arrived, and not before.
+        # The result does not depend on the bytes after the header, and needs the whole header.
         assert decode_proxy_header(data[: outcome.used]) == outcome
         assert isinstance(decode_proxy_header(data[: outcome.used - 1]), Incomplete)
     elif isinstance(outcome, Incomplete):

@@ -1,4 +1,4 @@
-"""Metrics and log lines about refusals and faults of an HTTP port."""
+"""Metrics and log lines about refusals and errors of an HTTP port."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tracker.net.reports import HTTPReports
 from tracker.observe.ratelimit import MAX_LINES
 
 
-def test_every_refusal_is_counted_and_a_few_are_logged() -> None:
+def test_every_refusal_is_counted_and_some_are_logged() -> None:
     metrics_registry = CollectorRegistry()
     reports = HTTPReports(clock := Clock(), "console", "console", metrics_registry)
     with capturedLogs() as logged:
@@ -34,12 +34,12 @@ def test_every_refusal_is_counted_and_a_few_are_logged() -> None:
         assert counted == MAX_LINES + (refusal is Refusal.ADDRESS)
 
 
-def test_faults_and_reasons_are_logged_within_limits_of_their_own() -> None:
+def test_errors_and_failed_requests_have_separate_rate_limits() -> None:
     reports = HTTPReports(Clock(), "console", "console")
     with capturedLogs() as logged:
         for _ in range(3 * MAX_LINES):
-            reports.failed(Failure(ValueError("a fault")))
-            reports.unanswered("Redis: " + "x" * 10_000)
+            reports.failed(Failure(ValueError("an error")))
+            reports.request_failed("Redis: " + "x" * 10_000)
     assert sum("log_failure" in event for event in logged) == MAX_LINES
     assert len(logged) == 2 * MAX_LINES
     assert max(len(formatEvent(event) or "") for event in logged) < 1000

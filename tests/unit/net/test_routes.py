@@ -1,4 +1,4 @@
-"""Answer requests by a table of paths and methods."""
+"""Dispatch of requests by a table of paths and methods."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from twisted.web.http import NOT_FOUND, OK
 from twisted.web.resource import Resource
 from twisted.web.server import Request
 
-from tests.unit.net.wires import Told, Wire, trouble
+from tests.unit.net.wires import FakeReports, Wire, errors
 from tracker.net.http import BoundedSite, HTTPLimits
 from tracker.net.routes import Routes, respond
 
 
-class Place:
-    """A site with a few routes."""
+class RoutedSite:
+    """A site with some routes."""
 
     def __init__(self) -> None:
-        self.told = Told()
+        self.reports = FakeReports()
         self.later: Deferred[Any] = Deferred(self._cancel)
         self.cancelled = 0
-        self.answered_anyway: bytes | None = None
+        self.result_of_cancel: bytes | None = None
         routes = Routes(
             {
                 "/": {b"GET": lambda request: respond(request, OK, b"root")},
@@ -38,7 +38,7 @@ class Place:
         )
         routes.putChild(b"child", Child())
         limits = HTTPLimits(connections=8, per_address=8, body=100)
-        self.site = BoundedSite(routes, Clock(), limits, self.told)
+        self.site = BoundedSite(routes, Clock(), limits, self.reports)
 
     def name(self, request: Request, name: str) -> bytes:
         return respond(request, OK, name.encode(), b"text/plain")
@@ -48,14 +48,14 @@ class Place:
         return None if body is None else respond(request, OK, body)
 
     def fault(self, request: Request) -> bytes:
-        raise RuntimeError("a fault")
+        raise RuntimeError("an error")
 
     def _cancel(self, later: Deferred[Any]) -> None:
         self.cancelled += 1
-        if self.answered_anyway is not None:
-            later.callback(self.answered_anyway)
+        if self.result_of_cancel is not None:
+            later.callback(self.result_of_cancel)
 
-    def ask(self, path: str, method: str = "GET") -> Wire:
+    def request(self, path: str, method: str = "GET") -> Wire:
         return Wire(self.site).send(f"{method} {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
 
 
@@ -67,11 +67,11 @@ class Child(Resource):
 
 
 @pytest.fixture
-def place() -> Iterator[Place]:
+def place() -> Iterator[RoutedSite]:
     with capturedLogs() as logged:
-        yield Place()
-        gc.collect()  # errors that nobody has handled are logged when their Deferred is freed
-    assert not trouble(logged)
+        yield RoutedSite()
+        gc.collect()  # unhandled errors are logged when their Deferred is freed
+    assert not errors(logged)
 
 
 def body(wire: Wire) -> bytes:
@@ -90,15 +90,15 @@ def body(wire: Wire) -> bytes:
         ("/child/x/y", b"child"),
     ],
 )
-def test_path_is_matched_after_decoding(place: Place, path: str, expected: bytes) -> None:
-    wire = place.ask(path)
+def test_path_is_matched_after_decoding(place: RoutedSite, path: str, expected: bytes) -> None:
+    wire = place.request(path)
     assert wire.statuses == [200]
     assert body(wire) == expected
 
 
 @pytest.mark.parametrize("path", ["/a", "/a/", "/a//b", "/a/b/", "/a/b%2fc", "/a/b/c", "/b/"])
-def test_other_path_is_not_found(place: Place, path: str) -> None:
-    wire = place.ask(path)
+def test_other_path_is_not_found(place: RoutedSite, path: str) -> None:
+    wire = place.request(path)
     assert wire.statuses == [NOT_FOUND]
     assert body(wire) == b"404 not found"
 
@@ -107,50 +107,52 @@ def test_other_path_is_not_found(place: Place, path: str) -> None:
     ("path", "method", "allowed"),
     [("/a/b", "PUT", b"GET, POST, HEAD"), ("/b", "GET", b"POST"), ("/b", "post", b"POST")],
 )
-def test_other_method_is_refused_with_those_that_are_allowed(
-    place: Place, path: str, method: str, allowed: bytes
+def test_405_lists_the_allowed_methods(
+    place: RoutedSite, path: str, method: str, allowed: bytes
 ) -> None:
-    wire = place.ask(path, method)
+    wire = place.request(path, method)
     assert wire.statuses == [405]
     assert b"\r\nAllow: " + allowed + b"\r\n" in wire.value()
     assert body(wire) == b"405 method not allowed"
 
 
-def test_head_is_answered_as_get_without_a_body(place: Place) -> None:
-    wire = place.ask("/a/b", "HEAD")
+def test_head_gets_the_response_of_get_without_a_body(place: RoutedSite) -> None:
+    wire = place.request("/a/b", "HEAD")
     assert wire.statuses == [200]
     assert b"Content-Length: 1\r\n" in wire.value()
     assert body(wire) == b""
 
 
-def test_answer_may_come_later(place: Place) -> None:
-    wire = place.ask("/b", "POST")
+def test_response_can_be_deferred(place: RoutedSite) -> None:
+    wire = place.request("/b", "POST")
     assert wire.value() == b""
     place.later.callback(b"at last")
     assert body(wire) == b"at last"
-    assert not place.told.failures
+    assert not place.reports.failures
 
 
 @pytest.mark.parametrize("anyway", [None, b"too late"])
-def test_answer_is_cancelled_if_the_peer_leaves(place: Place, anyway: bytes | None) -> None:
-    place.answered_anyway = anyway
-    wire = place.ask("/b", "POST")
+def test_handler_is_cancelled_if_the_peer_disconnects(
+    place: RoutedSite, anyway: bytes | None
+) -> None:
+    place.result_of_cancel = anyway
+    wire = place.request("/b", "POST")
     wire.lose()
     assert place.cancelled == 1
     assert wire.value() == b""
-    assert not place.told.failures
+    assert not place.reports.failures
 
 
-def test_fault_is_reported_and_not_shown(place: Place) -> None:
-    wire = place.ask("/fault")
+def test_error_is_reported_and_not_sent_to_the_peer(place: RoutedSite) -> None:
+    wire = place.request("/fault")
     assert wire.statuses == [500]
-    assert b"a fault" not in wire.value()
-    (failure,) = place.told.failures
+    assert b"an error" not in wire.value()
+    (failure,) = place.reports.failures
     assert failure.check(RuntimeError)
 
 
-def test_fault_of_a_later_answer_is_reported_too(place: Place) -> None:
-    wire = place.ask("/b", "POST")
-    place.later.errback(RuntimeError("a fault"))
+def test_error_of_a_deferred_response_is_reported(place: RoutedSite) -> None:
+    wire = place.request("/b", "POST")
+    place.later.errback(RuntimeError("an error"))
     assert wire.statuses == [500]
-    assert len(place.told.failures) == 1
+    assert len(place.reports.failures) == 1

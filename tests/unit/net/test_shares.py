@@ -1,4 +1,4 @@
-"""The share of connections that one address may hold open."""
+"""Limit of the connections of one address."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tracker.net.shares import AddressShares, address_group
 HOST, OTHER = "192.0.2.1", "192.0.2.2"
 
 
-def test_an_address_is_refused_beyond_its_share_and_others_are_not() -> None:
+def test_limit_of_one_address_does_not_affect_others() -> None:
     shares = AddressShares(2)
     assert [shares.take(HOST) for _ in range(3)] == [True, True, False]
     assert shares.take(OTHER)
 
 
-def test_a_closed_connection_frees_its_place() -> None:
+def test_release_frees_a_connection() -> None:
     shares = AddressShares(1)
     assert shares.take(HOST)
     shares.release(HOST)
@@ -23,16 +23,16 @@ def test_a_closed_connection_frees_its_place() -> None:
     assert not shares.take(HOST)
 
 
-def test_addresses_with_no_share_left_are_counted() -> None:
+def test_addresses_at_their_limit_are_counted() -> None:
     shares = AddressShares(2)
-    seen = []
+    counts = []
     for host in (HOST, OTHER, HOST, HOST, OTHER):
         shares.take(host)
-        seen.append(shares.used_up)
+        counts.append(shares.used_up)
     for host in (HOST, HOST, OTHER, OTHER):
         shares.release(host)
-        seen.append(shares.used_up)
-    assert seen == [0, 0, 1, 1, 2, 1, 1, 0, 0]
+        counts.append(shares.used_up)
+    assert counts == [0, 0, 1, 1, 2, 1, 1, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -48,5 +48,5 @@ def test_addresses_with_no_share_left_are_counted() -> None:
         ("no:address", "no:address"),
     ],
 )
-def test_addresses_of_one_customer_are_counted_together(host: str, group: str) -> None:
+def test_addresses_of_one_network_share_a_group(host: str, group: str) -> None:
     assert address_group(host) == group

@@ -1,4 +1,4 @@
-"""Connections to HTTP sites without sockets: they pause, are paused, and end as real ones do."""
+"""Connections to HTTP sites without sockets; they pause, resume and close like real ones."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ FULL: Final = 65_536
 
 
 @define
-class Told:
-    """Keeps what a site reports."""
+class FakeReports:
+    """Records the reports of a site."""
 
     refusals: list[Refusal] = field(factory=list)
     failures: list[Failure] = field(factory=list)
@@ -34,7 +34,7 @@ class Told:
 
 
 class Wire(StringTransport):
-    """The server's end of a connection, whose peer reads only when the test says so."""
+    """The server's end of a connection whose peer reads only on :meth:`read`."""
 
     def __init__(self, site: Any, host: str = "192.0.2.1") -> None:
         address = IPv6Address if ":" in host else IPv4Address
@@ -51,7 +51,7 @@ class Wire(StringTransport):
 
     @property
     def refused(self) -> bool:
-        """Whether the connection was closed before it began."""
+        """True if the connection was closed before it began."""
         return self.channel is None
 
     def write(self, data: bytes) -> None:
@@ -80,7 +80,7 @@ class Wire(StringTransport):
         self.turn()
 
     def turn(self) -> None:
-        """Turn the reactor once: a closed connection is lost."""
+        """Run one reactor turn, in which a closed connection is lost."""
         if self.closed:
             return
         if self.disconnected:  # aborted
@@ -95,24 +95,24 @@ class Wire(StringTransport):
 
     @property
     def text(self) -> bytes:
-        """Everything that was sent to the peer."""
+        """All bytes sent to the peer."""
         sent: bytes = self.value()
         return sent
 
     @property
     def statuses(self) -> list[int]:
-        """The statuses of all answers. (No body here begins a line so.)"""
+        """Status codes of all responses. (No body here contains a status line.)"""
         parts = self.text.split(b"HTTP/1.1 ")[1:]
         return [int(part[:3]) for part in parts]
 
     @property
-    def answer(self) -> Any:
-        """The body of the last answer, which is JSON."""
+    def json(self) -> Any:
+        """Decoded JSON body of the last response."""
         return json.loads(self.text.rpartition(b"\r\n\r\n")[2])
 
 
-def trouble(logged: Sequence[LogEvent]) -> list[LogEvent]:
-    """Events that hold a failure, or are errors."""
+def errors(logged: Sequence[LogEvent]) -> list[LogEvent]:
+    """Return the events with a failure, or of level error or critical."""
     return [
         event
         for event in logged

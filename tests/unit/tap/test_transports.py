@@ -105,9 +105,9 @@ def test_malformed_endpoint_after_haproxy_is_reported_in_full(
     [
         ("lb.example", "must be an IP address or ADDRESS/BITS"),
         ("192.0.2.9/33", "must be an IP address or ADDRESS/BITS"),
-        ("192.0.2.9/24", "bits are set behind its prefix"),
-        ("0.0.0.0/0", "covers every address"),
-        ("::/0", "covers every address"),
+        ("192.0.2.9/24", "bits set outside its prefix"),
+        ("0.0.0.0/0", "covers all addresses"),
+        ("::/0", "covers all addresses"),
         ("", "must be an IP address"),
     ],
 )
