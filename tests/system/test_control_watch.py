@@ -49,7 +49,7 @@ def test_watch_shows_each_way(site: Site) -> None:
     assert said[3] == "← ack        1 record  4 bytes"
     assert said[4] == '← command    codec 12, "getinfo"  27 bytes'
     assert said[5] == '→ answer     codec 12, "INI:2026/1/1\\r\\n"  34 bytes'
-    assert said[6] == "→ rejected   data length 4294967295 is over the limit of 65536"
+    assert said[6] == "→ rejected   data length 4294967295 exceeds the limit of 65536"
     assert said[-1].startswith("· disconnected")
 
 

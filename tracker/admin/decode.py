@@ -10,7 +10,7 @@ import click
 from tracker.outcomes import Fatal
 from tracker.vendors.teltonika.dictionary import load
 from tracker.vendors.teltonika.document import document, render
-from tracker.vendors.teltonika.units import Kind, decode_units
+from tracker.vendors.teltonika.frames import Kind, decode_frames
 
 _NO_HEX = re.compile(r"[^0-9a-fA-F\s:]")
 
@@ -45,7 +45,7 @@ def decode(digits: tuple[str, ...], kind: Kind | None, names: bool) -> None:
     if text in ("", "-"):
         text = sys.stdin.buffer.read().decode("latin-1")
     data = _bytes(text)
-    outcome = decode_units(data, kind)
+    outcome = decode_frames(data, kind)
     if isinstance(outcome, Fatal):
         raise click.ClickException(
             f"offset {outcome.offset}: {outcome.field}: "

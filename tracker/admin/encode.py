@@ -7,8 +7,8 @@ from typing import Any, BinaryIO
 
 import click
 
+from tracker.vendors.teltonika.frames import encode_any_frame
 from tracker.vendors.teltonika.parsing import parse, read_json
-from tracker.vendors.teltonika.units import encode_unit
 
 
 @click.command()
@@ -25,8 +25,8 @@ def encode(file: BinaryIO) -> None:
       tracker-admin decode 000F333536333037303432343431303133 | tracker-admin encode
     """
     try:
-        units = parse(_json(file.read()))
-        encoded = b"".join(map(encode_unit, units))
+        frames = parse(_json(file.read()))
+        encoded = b"".join(map(encode_any_frame, frames))
     except ValueError as error:
         raise click.ClickException(str(error)) from None
     click.echo(encoded.hex().upper())

@@ -142,7 +142,7 @@ class DatagramPort(DatagramProtocol):
             return
         size, limit = len(envelope.data), self._limits.frame_bytes
         if size > limit:
-            reason = f"data length {size} is over the limit of {limit}"
+            reason = f"data length {size} exceeds the limit of {limit}"
             self._gateway.rejected(sender, reason, Rejection.LENGTH)
         elif self._gateway.admission(envelope.device_id) is not Admission.SERVED:
             self._gateway.tally.not_served += 1

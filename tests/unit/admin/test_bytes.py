@@ -10,8 +10,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 
 from tests.unit.vendors.teltonika import malformed
-from tests.unit.vendors.teltonika.golden import LOGIN, NARROW_ELEMENTS, PANIC, SMALLEST, STREAM
-from tests.unit.vendors.teltonika.units import (
+from tests.unit.vendors.teltonika.examples import (
     CODEC_7_FRAME,
     DATAGRAM,
     EXAMPLES,
@@ -19,8 +18,9 @@ from tests.unit.vendors.teltonika.units import (
     frames,
     logins,
 )
+from tests.unit.vendors.teltonika.golden import LOGIN, NARROW_ELEMENTS, PANIC, SMALLEST, STREAM
 from tracker.admin.cli import main
-from tracker.vendors.teltonika.units import Unit, encode_unit
+from tracker.vendors.teltonika.frames import Frame, encode_any_frame
 
 
 def admin(*arguments: str, stdin: str | bytes = "") -> Result:
@@ -51,8 +51,8 @@ def test_decode_and_encode_are_inverse(data: bytes, options: tuple[str, ...]) ->
 
 
 @given(frames | datagrams | logins)
-def test_decode_and_encode_are_inverse_for_every_unit(unit: Unit) -> None:
-    data = encode_unit(unit).hex().upper()
+def test_decode_and_encode_are_inverse_for_every_unit(unit: Frame) -> None:
+    data = encode_any_frame(unit).hex().upper()
     assert admin("encode", stdin=admin("decode", "-", stdin=data).stdout).stdout == f"{data}\n"
 
 
@@ -120,7 +120,7 @@ def test_names_are_added_on_request() -> None:
         ),
         (
             malformed.STRAY_BYTE,
-            "offset 47: records: expected the second count, found 1 bytes before it",
+            "offset 47: records: expected the second count, found 1 byte before it",
         ),
         (
             SMALLEST.frame[:-1],
@@ -135,25 +135,25 @@ def test_what_is_bad_is_told_in_one_line(data: bytes, told: str) -> None:
 
 
 UNCLEAR = (
-    "offset 0: unit: expected 000f (login) or 61 bytes after the length (datagram), "
-    "found 003d and {} bytes"
+    "offset 0: frame: expected 000f (login) or 61 bytes after the length (datagram), "
+    "found 003d and {}"
 )
 
 
 @pytest.mark.parametrize(
     ("size", "told"),
     [
-        (2, UNCLEAR.format(0)),
-        (3, "offset 2: packet id: expected 2 bytes, found 1 bytes up to the end"),
-        (4, "offset 4: unused: expected 1 bytes, found 0 bytes up to the end"),
-        (5, "offset 5: avl packet id: expected 1 bytes, found 0 bytes up to the end"),
+        (2, UNCLEAR.format("0 bytes")),
+        (3, "offset 2: packet id: expected 2 bytes, found 1 byte up to the end"),
+        (4, "offset 4: unused: expected 1 byte, found 0 bytes up to the end"),
+        (5, "offset 5: avl packet id: expected 1 byte, found 0 bytes up to the end"),
         (6, "offset 6: length of the imei: expected 2 bytes, found 0 bytes up to the end"),
-        (7, "offset 6: length of the imei: expected 2 bytes, found 1 bytes up to the end"),
+        (7, "offset 6: length of the imei: expected 2 bytes, found 1 byte up to the end"),
         (8, "offset 8: imei: expected 15 bytes, found 0 bytes up to the end"),
         (12, "offset 8: imei: expected 15 bytes, found 4 bytes up to the end"),
         (
             40,
-            "offset 23: data: expected 40 bytes, as the length says, found 17 bytes up to the end",
+            "offset 23: data: expected 40 bytes, according to the length, found 17 bytes up to the end",
         ),
     ],
 )
@@ -163,10 +163,10 @@ def test_a_datagram_cut_off_is_told_as_one(size: int, told: str) -> None:
 
 def test_what_may_be_two_things_is_told_as_what_it_is_said_to_be() -> None:
     written = "003D31"
-    assert complaint(admin("decode", written)) == UNCLEAR.format(1)
+    assert complaint(admin("decode", written)) == UNCLEAR.format("1 byte")
     told = "offset 0: length: expected 000f, found 003d"
     assert complaint(admin("decode", "--as", "login", written)) == told
-    told = "offset 2: packet id: expected 2 bytes, found 1 bytes up to the end"
+    told = "offset 2: packet id: expected 2 bytes, found 1 byte up to the end"
     assert complaint(admin("decode", "--as", "datagram", written)) == told
 
 
@@ -189,7 +189,7 @@ def test_bytes_instead_of_hex_are_told_in_one_line() -> None:
 
 
 def test_no_input_is_told_in_one_line() -> None:
-    assert complaint(admin("decode")) == "offset 0: unit: expected 2 bytes or more, found nothing"
+    assert complaint(admin("decode")) == "offset 0: frame: expected 2 bytes or more, found nothing"
 
 
 def test_the_kind_may_be_forced() -> None:
@@ -215,32 +215,32 @@ def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:
         ('{"kind": "ping",\n 3}', "line 2, column 2: not JSON: Expecting property name"),
         (b"\xff", "byte 1: not UTF-8"),
         ("[" * 200_000, "nested too deeply to be such a document"),
-        ("1" * 5000, "the document: expected an object, found a number of 5000 digits"),
+        ("1" * 5000, "document: expected an object, found a number of 5000 digits"),
         (
             f'{{"kind": "ping", "count": -{"1" * 5000}}}',
             "count: expected an integer from 1 to 16777216, found a number of 5000 digits",
         ),
         (f'{{"kind": "login", "imei": {"1" * 4301}}}', "imei: expected 15 digits in quotes, found"),
         (f'{{"kind": {"1" * 5000}}}', 'kind: expected one of "ping", '),
-        (f'{{"kind": "ping", "count": 1, "{"1" * 5000}": 1}}', "the document: expected only the"),
+        (f'{{"kind": "ping", "count": 1, "{"1" * 5000}": 1}}', "document: expected only the"),
         (
             '{"kind": "ping", "count": 1, "count": 1}',
-            'the document: expected each field once, found "count" twice',
+            'document: expected each field once, found field "count" twice',
         ),
         (
             '[{"kind": "ping", "count": 1}, {"kind": "login", "imei": "1", "imei": "2"}]',
-            '[1]: expected each field once, found "imei" twice',
+            '[1]: expected each field once, found field "imei" twice',
         ),
         (
             '{"kind": "frame", "codec": "7", "kind": "ping"}',
-            'the document: expected each field once, found "kind" twice',
+            'document: expected each field once, found field "kind" twice',
         ),
         (
             '{"kind": "ping", "count": {"a": 1, "a": 1}}',
             "count: expected an integer from 1 to 16777216, found an object",
         ),
-        ('{"a\\nb": 1, "a\\u000ab": 2}', 'the document: expected each field once, found "a\\nb"'),
-        ('{"kind": "ping"}', "count: expected this field, found none"),
+        ('{"a\\nb": 1, "a\\u000ab": 2}', 'document: expected each field once, found field "a\\nb"'),
+        ('{"kind": "ping"}', "count: expected this field, found nothing"),
         ('[{"kind": "login", "imei": "1"}]', '[0].imei: expected 15 digits in quotes, found "1"'),
     ],
 )
@@ -251,7 +251,7 @@ def test_a_bad_document_is_told_in_one_line(text: str | bytes, told: str) -> Non
 def test_a_field_that_stands_twice_is_told_with_its_path() -> None:
     shown = admin("decode", PANIC.frame.hex()).stdout
     again = shown.replace('"width": 1, "value": 246', '"width": 1, "value": 246, "value": 1')
-    told = 'records[0].elements[3]: expected each field once, found "value" twice'
+    told = 'records[0].elements[3]: expected each field once, found field "value" twice'
     assert complaint(admin("encode", stdin=again)) == told
 
 
@@ -263,14 +263,14 @@ def test_numbers_of_many_digits_that_are_not_read_do_no_harm() -> None:
 
 
 def test_many_digits_are_hex_for_decode() -> None:
-    told = "offset 0: unit: expected ff (ping), 000f (login), 00000000 (frame) or a datagram, "
+    told = "offset 0: frame: expected ff (ping), 000f (login), 00000000 (frame) or a datagram, "
     assert complaint(admin("decode", "1" * 5000)).startswith(told)
 
 
 def test_codec_7_is_for_reading_only() -> None:
     shown = admin("decode", CODEC_7_FRAME.hex())
     assert shown.exit_code == 0
-    told = 'codec: expected a codec that can be written, found "7", which is for reading only'
+    told = 'codec: expected a codec that can be encoded, found "7", which can only be decoded'
     assert complaint(admin("encode", stdin=shown.stdout)) == told
 
 

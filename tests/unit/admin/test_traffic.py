@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.vendors.teltonika.units import EXAMPLES
+from tests.unit.vendors.teltonika.examples import EXAMPLES
 from tracker.admin.traffic import LONGEST, summary
 from tracker.admin.watch import JsonLines, Lines
 from tracker.control.watching import DeviceEvent

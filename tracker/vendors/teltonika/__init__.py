@@ -1,10 +1,11 @@
 """Teltonika: the IMEI login and AVL frames of its GPRS protocol.
 
-``login`` and ``frame`` delimit what is on the wire, ``avl`` reads and writes the
-records in a frame, ``positions`` turns them into stream entries; they are pure.
-``dialect`` and ``datagram_dialect`` are the server's side of the protocol.
+``login``, ``frame`` and ``datagram`` find the boundaries of frames, ``avl``, ``codec7`` and
+``messages`` read and write their data, and ``positions`` makes stream entries of them. They
+perform no input or output. ``dialect`` and ``datagram_dialect`` are the server's side of the
+protocol.
 
-For people who examine bytes: ``units`` recognises a unit by its first bytes, ``document`` and
-``parsing`` convert it to JSON and back, and ``dictionary`` has names and scales of IO elements.
-They are pure, too, and not used for serving devices.
+The remaining modules serve people who examine bytes, not devices: ``frames`` recognises any
+frame by its first bytes, ``document`` and ``parsing`` convert frames to JSON and back, and
+``dictionary`` has the names and scales of IO elements.
 """

@@ -1,15 +1,14 @@
 """AVL packets: the position records of Codec 8, Codec 8 Extended and Codec 16.
 
-A packet is the data of a frame: codec id, count of records, records, the count
-again. A record is 24 bytes of time and place, then IO elements in groups by the
-width of their value. The codecs differ in the width of ids and counts; Codec 8
-Extended alone has a last group of variable-length values, Codec 16 alone says how
-the record came about.
-Source: Teltonika wiki, "Codec", chapters "Codec 8", "Codec 8 Extended", "Codec 16";
-that Codec 16 counts elements in one byte is what captured frames show.
+An AVL packet is the data of a frame: codec id, count of records, records, and the count
+again. A record has 24 bytes with its time, coordinates and motion, then IO elements in groups
+by the width of their values. The codecs differ in the width of ids and counts. Only Codec 8
+Extended has a last group of variable-length values; only Codec 16 has a generation type.
+Source: Teltonika wiki, "Codec", chapters "Codec 8", "Codec 8 Extended", "Codec 16". Captured
+frames show that Codec 16 counts elements in one byte.
 
-Values are unsigned as on the wire: which ids are signed depends on the device's
-model, which the wire does not tell.
+Values are unsigned, as on the wire: which ids are signed depends on the device's model, which
+the protocol does not transmit.
 """
 
 from __future__ import annotations
@@ -21,39 +20,40 @@ from typing import Final
 from attrs import define, field, frozen
 
 from tracker.outcomes import Decoded, Rejected
+from tracker.vendors.teltonika.sizes import byte_count
 
-#: Codec id and two counts: less than this cannot be the data of a frame or datagram.
-SHORTEST_DATA: Final = 3
+#: Smallest size of the data of a frame or datagram: the codec id and two counts.
+MIN_DATA_BYTES: Final = 3
 
-#: How ``struct`` writes, big-endian: timestamp, priority, longitude, latitude, altitude,
-#: angle, satellites, speed.
-PLACE_FORMAT: Final = "QBiihHBH"
-#: Widths of the groups of elements, in bytes and in their order.
+#: ``struct`` format of the fields before the event: timestamp, priority, longitude, latitude,
+#: altitude, angle, satellites, speed.
+RECORD_HEAD_FORMAT: Final = "QBiihHBH"
+#: Widths of the values of elements, in bytes, in the order of their groups.
 WIDTHS: Final = (1, 2, 4, 8)
-#: Width → how ``struct`` writes such a value.
+#: Width of a value in bytes → its ``struct`` format.
 VALUE_FORMAT: Final = {1: "B", 2: "H", 4: "I", 8: "Q"}
 
-_PLACE: Final = struct.Struct(f">{PLACE_FORMAT}")
+_RECORD_HEAD: Final = struct.Struct(f">{RECORD_HEAD_FORMAT}")
 _BYTE: Final = struct.Struct("B")
 
 
 @frozen
 class Codec:
-    """How one codec lays out IO elements."""
+    """Layout of IO elements in one codec."""
 
     name: str
-    """As in a stream entry's ``codec`` field."""
+    """Name of the codec in the ``codec`` field of a stream entry."""
     codec_id: int
     event: struct.Struct = field(repr=False)
     """Id of the element that caused the record."""
     count: struct.Struct = field(repr=False)
-    """Number of elements, in all and in each group."""
+    """Number of elements, in total and in each group."""
     element: dict[int, struct.Struct] = field(repr=False)
-    """Value width in bytes → id and value."""
+    """Width of the value in bytes → layout of id and value."""
     variable: struct.Struct | None = field(repr=False)
-    """Id and length of a variable-length value, where the codec has them."""
+    """Id and length of a variable-length value; None if the codec has no such values."""
     generation: bool
-    """Whether a record tells how it came about."""
+    """True if a record has a generation type."""
 
 
 def _codec(
@@ -78,10 +78,10 @@ CODECS: Final = {codec.codec_id: codec for codec in (CODEC_8, CODEC_8E, CODEC_16
 
 @frozen
 class Record:
-    """One AVL record, in the wire's own units.
+    """One AVL record, in the units of the wire.
 
-    ``timestamp`` in milliseconds since 1970 (UTC); ``longitude`` and ``latitude`` in
-    1e-7 degrees; altitude in metres, angle in degrees from north, speed in km/h.
+    ``timestamp`` is in milliseconds since 1970 (UTC), ``longitude`` and ``latitude`` are in
+    1e-7 degrees, ``altitude`` in metres, ``angle`` in degrees from north, ``speed`` in km/h.
     """
 
     timestamp: int
@@ -94,7 +94,7 @@ class Record:
     speed: int
     event: int
     elements: tuple[tuple[int, int, int], ...] = ()
-    """(id, width in bytes, value) in the order of the wire: by width, narrow first."""
+    """(id, width in bytes, value), in the order of the wire: by width, narrowest first."""
     variable: tuple[tuple[int, bytes], ...] = ()
     """(id, value) of the variable-length elements of Codec 8 Extended."""
     generation: int | None = None
@@ -104,28 +104,27 @@ class Record:
 
 @frozen
 class Packet:
-    """The records that one frame carries, in the order of the wire."""
+    """The records of one frame, in the order of the wire."""
 
     codec: Codec
     records: tuple[Record, ...]
 
 
 def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
-    """Read the data of a frame whose checksum was right.
+    """Decode the data of a frame with a correct checksum.
 
-    :return: ``Rejected`` where counts contradict each other or the bytes, or the
-        codec is unknown; its ``offset`` counts from the codec id, and is that of the
-        very field.
+    :return: ``Rejected`` if the codec is unknown, or if counts contradict each other or the
+        size; its ``offset`` is that of the wrong field, counted from the codec id.
     """
     size = len(data)
-    if size < SHORTEST_DATA:
+    if size < MIN_DATA_BYTES:
         return Rejected(
             size,
             0,
-            f"{size} bytes are too short for a packet",
+            f"data of {byte_count(size)} is too short: the minimum is {MIN_DATA_BYTES}",
             field="data",
-            expected="3 bytes or more",
-            found=f"{size} bytes",
+            expected=f"{MIN_DATA_BYTES} bytes or more",
+            found=byte_count(size),
         )
     codec = CODECS.get(data[0])
     if codec is None:
@@ -137,7 +136,7 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
             expected="one of " + ", ".join(f"{codec_id:#04x}" for codec_id in sorted(CODECS)),
             found=f"{data[0]:#04x}",
         )
-    if differ := maybe_counts_differ(data):
+    if differ := check_counts(data):
         return differ
     count = data[1]
     records = []
@@ -148,7 +147,9 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
         try:
             record, offset = _decode_record(codec, data, offset, end)
         except (struct.error, _BadRecord) as error:
-            reason = error if isinstance(error, _BadRecord) else "runs past the packet's end"
+            reason = (
+                error if isinstance(error, _BadRecord) else "extends past the end of the packet"
+            )
             fault = _locate(codec, data, start, end)
             return Rejected(
                 size,
@@ -159,11 +160,11 @@ def decode_packet(data: bytes) -> Decoded[Packet] | Rejected:
                 found=fault.found,
             )
         records.append(record)
-    return maybe_left_over(data, offset) or Decoded(Packet(codec, tuple(records)), size)
+    return check_end(data, offset) or Decoded(Packet(codec, tuple(records)), size)
 
 
-def maybe_counts_differ(data: bytes) -> Rejected | None:
-    """The fault of data whose count of records is another at the end than at the start."""
+def check_counts(data: bytes) -> Rejected | None:
+    """Return ``Rejected`` if the two counts of records differ, else None."""
     size = len(data)
     count, count_again = data[1], data[-1]
     if count == count_again:
@@ -171,15 +172,18 @@ def maybe_counts_differ(data: bytes) -> Rejected | None:
     return Rejected(
         size,
         size - 1,
-        f"{count} records at the start, {count_again} at the end",
+        f"record counts differ: {count} before the records, {count_again} after them",
         field="second count of records",
         expected=str(count),
         found=str(count_again),
     )
 
 
-def maybe_left_over(data: bytes, offset: int) -> Rejected | None:
-    """The fault of data whose last record ends at ``offset``, and not at the second count."""
+def check_end(data: bytes, offset: int) -> Rejected | None:
+    """Return ``Rejected`` unless the second count follows directly at ``offset``, else None.
+
+    :param offset: end of the last record.
+    """
     size = len(data)
     left = size - 1 - offset
     if not left:
@@ -187,20 +191,20 @@ def maybe_left_over(data: bytes, offset: int) -> Rejected | None:
     return Rejected(
         size,
         offset,
-        f"{left} bytes after the last record",
+        f"unexpected data after the last record: {byte_count(left)}",
         field="records",
         expected="the second count",
-        found=f"{left} bytes before it",
+        found=f"{byte_count(left)} before it",
     )
 
 
 class _BadRecord(Exception):
-    """The record contradicts itself."""
+    """A record contradicts itself."""
 
 
 def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Record, int]:
-    place = _PLACE.unpack_from(data, offset)
-    offset += _PLACE.size
+    head = _RECORD_HEAD.unpack_from(data, offset)
+    offset += _RECORD_HEAD.size
     count = codec.count
     (event,) = codec.event.unpack_from(data, offset)
     offset += codec.event.size
@@ -217,7 +221,7 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
         layout = codec.element[width]
         group_end = offset + number * layout.size
         if group_end > end:
-            raise _BadRecord(f"{number} elements of {width} bytes run past the packet's end")
+            raise _BadRecord(f"{number} {width}-byte elements extend past the end of the packet")
         elements.extend(
             (element_id, width, value)
             for element_id, value in layout.iter_unpack(data[offset:group_end])
@@ -232,18 +236,21 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
             offset += codec.variable.size
             if offset + length > end:
                 raise _BadRecord(
-                    f"element {element_id} of {length} bytes runs past the packet's end"
+                    f"element {element_id} of {byte_count(length)} "
+                    "extends past the end of the packet"
                 )
             variable.append((element_id, data[offset : offset + length]))
             offset += length
     if offset > end:
-        raise _BadRecord("runs past the packet's end")
+        raise _BadRecord("extends past the end of the packet")
     if total != len(elements) + len(variable):
-        raise _BadRecord(f"{total} elements announced, {len(elements) + len(variable)} there")
-    longitude, latitude, altitude, angle, satellites, speed = place[2:]
+        raise _BadRecord(
+            f"element counts differ: {total} in total, {len(elements) + len(variable)} in groups"
+        )
+    longitude, latitude, altitude, angle, satellites, speed = head[2:]
     record = Record(
-        place[0],
-        place[1],
+        head[0],
+        head[1],
         longitude,
         latitude,
         altitude,
@@ -258,8 +265,8 @@ def _decode_record(codec: Codec, data: bytes, offset: int, end: int) -> tuple[Re
     return record, offset
 
 
-#: Fields of :data:`_PLACE` and their sizes.
-_PLACE_FIELDS: Final = (
+#: Fields of :data:`_RECORD_HEAD` and their sizes.
+_RECORD_HEAD_FIELDS: Final = (
     ("timestamp", 8),
     ("priority", 1),
     ("longitude", 4),
@@ -273,7 +280,7 @@ _PLACE_FIELDS: Final = (
 
 @frozen
 class _Fault:
-    """The first field of a record that makes no sense."""
+    """The first invalid field of a record."""
 
     offset: int
     field: str
@@ -282,28 +289,28 @@ class _Fault:
 
 
 @define
-class _Walk:
-    """Goes through a record one field at a time, up to the packet's second count."""
+class _FieldReader:
+    """Reader of a record field by field, up to the second count of the packet."""
 
     data: bytes
     offset: int
     end: int
 
-    def step(self, field: str, size: int) -> int:
-        """The field as an unsigned integer.
+    def read(self, field: str, size: int) -> int:
+        """Return the next field as an unsigned integer.
 
-        :raises _Cut: where it does not fit.
+        :raises _Truncated: if the packet ends before the field does.
         """
         if self.offset + size > self.end:
-            left = f"{self.end - self.offset} bytes up to the second count"
-            raise _Cut(_Fault(self.offset, field, f"{size} bytes", left))
+            left = f"{byte_count(self.end - self.offset)} up to the second count"
+            raise _Truncated(_Fault(self.offset, field, byte_count(size), left))
         value = int.from_bytes(self.data[self.offset : self.offset + size], "big")
         self.offset += size
         return value
 
 
-class _Cut(Exception):
-    """The record ends before it is whole."""
+class _Truncated(Exception):
+    """A record is truncated."""
 
     def __init__(self, fault: _Fault) -> None:
         super().__init__(fault.field)
@@ -311,60 +318,64 @@ class _Cut(Exception):
 
 
 def _locate(codec: Codec, data: bytes, start: int, end: int) -> _Fault:
-    """Which field it is for which :func:`_decode_record` gave up.
+    """Return the field at which :func:`_decode_record` failed.
 
-    That one reads whole groups at once, for speed; here each field is looked at.
+    That function reads whole groups at once, for speed; this one reads field by field.
     """
-    walk = _Walk(data, start, end)
+    fields = _FieldReader(data, start, end)
     try:
-        for name, size in _PLACE_FIELDS:
-            walk.step(name, size)
-        walk.step("event", codec.event.size)
+        for name, size in _RECORD_HEAD_FIELDS:
+            fields.read(name, size)
+        fields.read("event", codec.event.size)
         if codec.generation:
-            walk.step("generation", _BYTE.size)
-        at_total = walk.offset
-        total, there = walk.step("total of elements", codec.count.size), 0
+            fields.read("generation", _BYTE.size)
+        total_offset = fields.offset
+        total, counted = fields.read("total of elements", codec.count.size), 0
         for width, layout in codec.element.items():
-            number = walk.step(f"count of {width}-byte elements", codec.count.size)
-            walk.step(f"{width}-byte elements", number * layout.size)
-            there += number
+            number = fields.read(f"count of {width}-byte elements", codec.count.size)
+            fields.read(f"{width}-byte elements", number * layout.size)
+            counted += number
         if codec.variable is not None:
-            number = walk.step("count of variable elements", codec.count.size)
+            number = fields.read("count of variable elements", codec.count.size)
             for _ in range(number):
-                element_id = walk.step("id of a variable element", codec.event.size)
-                length = walk.step(f"length of element {element_id}", codec.count.size)
-                walk.step(f"element {element_id}", length)
-            there += number
-    except _Cut as cut:
-        return cut.fault
-    return _Fault(at_total, "total of elements", str(there), str(total))
+                element_id = fields.read("id of a variable element", codec.event.size)
+                length = fields.read(f"length of element {element_id}", codec.count.size)
+                fields.read(f"element {element_id}", length)
+            counted += number
+    except _Truncated as truncated:
+        return truncated.fault
+    return _Fault(total_offset, "total of elements", str(counted), str(total))
 
 
 def encode_packet(codec: Codec, records: Sequence[Record]) -> bytes:
-    """The data of a frame that carries these records: the inverse of :func:`decode_packet`.
+    """Return the data of a frame with these records: the inverse of :func:`decode_packet`.
 
-    :raises ValueError: for more than 255 records, or a value that does not fit its field.
+    :raises ValueError: if the records are more than 255, or a value does not fit its field.
     """
     if len(records) > 255:
-        raise ValueError(f"{len(records)} records: a packet holds 255")
+        raise ValueError(f"{len(records)} records are too many: a packet holds at most 255")
     count = bytes((len(records),))
     try:
         body = b"".join(_encode_record(codec, record) for record in records)
     except struct.error as error:
-        raise ValueError(f"codec {codec.name} cannot carry the record: {error}") from None
+        raise ValueError(f"codec {codec.name} cannot encode the record: {error}") from None
     return b"".join((bytes((codec.codec_id,)), count, body, count))
 
 
 def _encode_record(codec: Codec, record: Record) -> bytes:
     if unknown := {width for _, width, _ in record.elements} - set(WIDTHS):
-        raise ValueError(f"no codec has elements of {min(unknown)} bytes width")
+        raise ValueError(
+            f"element width {min(unknown)} is not valid: widths are 1, 2, 4 and 8 bytes"
+        )
     if record.variable and codec.variable is None:
         raise ValueError(f"codec {codec.name} has no variable-length elements")
     if codec.generation is not (record.generation is not None):
-        raise ValueError(f"codec {codec.name}: the generation type belongs to Codec 16, always")
+        raise ValueError(
+            f"codec {codec.name}: a generation type is required in Codec 16, and only there"
+        )
     count = codec.count.pack
     parts = [
-        _PLACE.pack(
+        _RECORD_HEAD.pack(
             record.timestamp,
             record.priority,
             record.longitude,

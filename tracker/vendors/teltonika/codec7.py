@@ -1,6 +1,6 @@
-"""Codec 7, for reading: records of GH3000-era personal trackers.
+"""Codec 7, decoding only: records of personal trackers of the GH3000 era.
 
-A record holds only what its masks announce: perhaps a place, perhaps IO elements.
+Masks in a record tell which fields it has: coordinates, IO elements, or neither.
 Source: Teltonika wiki, "GH3000 protocols", and captured frames.
 """
 
@@ -12,27 +12,28 @@ from typing import Any, Final
 from attrs import define, frozen
 
 from tracker.outcomes import Decoded, Rejected
-from tracker.vendors.teltonika.avl import maybe_counts_differ, maybe_left_over
+from tracker.vendors.teltonika.avl import check_counts, check_end
+from tracker.vendors.teltonika.sizes import byte_count
 
 CODEC_ID: Final = 0x07
 NAME: Final = "7"
 
-#: 2007-01-01 00:00:00 UTC, from which the records count seconds.
+#: Epoch of the timestamps: 2007-01-01 00:00:00 UTC.
 _EPOCH: Final = 1_167_609_600
 _SECONDS_MASK: Final = (1 << 30) - 1
 
-#: Bit of the GPS mask → what it announces, in the order of the wire.
+#: Field of each bit of the GPS mask, lowest bit first; also the order of the wire.
 _GPS_FIELDS: Final = (
-    ("place", struct.Struct(">ff")),  # latitude first, unlike in the other codecs
+    ("coordinates", struct.Struct(">ff")),  # latitude first, unlike in the other codecs
     ("altitude", struct.Struct(">H")),
-    ("angle", struct.Struct(">B")),  # 256 to a circle
+    ("angle", struct.Struct(">B")),  # 256 units to a circle
     ("speed", struct.Struct(">B")),
     ("satellites", struct.Struct(">B")),
     ("cell", struct.Struct(">HH")),  # location area, cell
     ("gsm_signal", struct.Struct(">B")),
     ("operator", struct.Struct(">I")),
 )
-#: Bit of the global mask → width of the IO elements that it announces.
+#: Bit of the global mask, width of its IO elements in bytes, layout of id and value.
 _IO_GROUPS: Final = ((0x02, 1, struct.Struct(">BB")), (0x04, 2, struct.Struct(">BH")),
                      (0x08, 4, struct.Struct(">BI")))  # fmt: skip
 _HEAD: Final = struct.Struct(">IB")
@@ -41,10 +42,10 @@ _BYTE: Final = struct.Struct("B")
 
 @frozen
 class Codec7Record:
-    """One record; None stands for what it does not say.
+    """One record; None stands for a missing field.
 
-    ``timestamp`` in milliseconds since 1970 (UTC), degrees, metres, degrees from north,
-    km/h.
+    ``timestamp`` is in milliseconds since 1970 (UTC), ``latitude`` and ``longitude`` are in
+    degrees, ``altitude`` in metres, ``angle`` in degrees from north, ``speed`` in km/h.
     """
 
     timestamp: int
@@ -65,18 +66,18 @@ class Codec7Record:
 
 @frozen
 class Codec7Packet:
-    """The records that one frame carries, in the order of the wire."""
+    """The records of one frame, in the order of the wire."""
 
     records: tuple[Codec7Record, ...]
 
 
 def decode_codec7(data: bytes) -> Decoded[Codec7Packet] | Rejected:
-    """Read the data of a frame whose checksum was right and whose codec is 7."""
+    """Decode the data of a frame in Codec 7 with a correct checksum."""
     size = len(data)
-    if differ := maybe_counts_differ(data):
+    if differ := check_counts(data):
         return differ
     count = data[1]
-    # The second count is cut off, so that nothing can be read from it.
+    # Without the second count, which no record may extend into.
     body = data[:-1]
     records = []
     offset = 2
@@ -89,28 +90,31 @@ def decode_codec7(data: bytes) -> Decoded[Codec7Packet] | Rejected:
             return Rejected(
                 size,
                 reader.offset,
-                f"record {number} of {count}: runs past the packet's end",
+                f"record {number} of {count}: extends past the end of the packet",
                 field=f"records[{number - 1}] {reader.field}",
-                expected=f"{reader.due} bytes",
-                found=f"{left} bytes up to the second count",
+                expected=byte_count(reader.size),
+                found=f"{byte_count(left)} up to the second count",
             )
         offset = reader.offset
         records.append(record)
-    return maybe_left_over(data, offset) or Decoded(Codec7Packet(tuple(records)), size)
+    return check_end(data, offset) or Decoded(Codec7Packet(tuple(records)), size)
 
 
 @define
 class _Reader:
-    """Takes one field after the other, and knows which one is next."""
+    """Reader of a record field by field; it remembers the field that is read."""
 
     body: bytes
     offset: int
     field: str = ""
-    due: int = 0
+    size: int = 0
 
     def take(self, field: str, layout: struct.Struct) -> tuple[Any, ...]:
-        """:raises struct.error: where the body ends before the field does."""
-        self.field, self.due = field, layout.size
+        """Return the values of the next field.
+
+        :raises struct.error: if the body ends before the field does.
+        """
+        self.field, self.size = field, layout.size
         values = layout.unpack_from(self.body, self.offset)
         self.offset += layout.size
         return values
@@ -131,7 +135,7 @@ def _decode_record(reader: _Reader) -> Codec7Record:
             for _ in range(number):
                 element_id, value = reader.take(f"{width}-byte elements", layout)
                 elements.append((element_id, width, value))
-    latitude, longitude = _place(*gps.get("place", (None, None)))
+    latitude, longitude = _coordinates(*gps.get("coordinates", (None, None)))
     angle = _integer(gps, "angle")
     cell = gps.get("cell")
     return Codec7Record(
@@ -154,9 +158,11 @@ def _integer(gps: dict[str, tuple[float, ...]], name: str) -> int | None:
     return int(gps[name][0]) if name in gps else None
 
 
-def _place(latitude: float | None, longitude: float | None) -> tuple[float | None, float | None]:
-    # What a device sends without a fix is not documented: what is on no map, NaN among
-    # it, is no place. A 32-bit float tells six decimals, not more.
+def _coordinates(
+    latitude: float | None, longitude: float | None
+) -> tuple[float | None, float | None]:
+    # The documentation does not say what a device sends without a fix. Coordinates out of range
+    # (NaN included) are dropped. A 32-bit float is precise to six decimals at most.
     if latitude is None or longitude is None:
         return None, None
     if not (abs(latitude) <= 90 and abs(longitude) <= 180):

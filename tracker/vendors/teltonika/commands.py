@@ -1,7 +1,7 @@
-"""Commands to a device in Codec 12 or 14, and which of its messages may answer one.
+"""Commands to a device in Codec 12 or 14, and the messages that may answer them.
 
-Source: Teltonika wiki, "Codec", chapters "Codec 12" and "Codec 14". There is no number that
-ties an answer to its command.
+Source: Teltonika wiki, "Codec", chapters "Codec 12" and "Codec 14". The protocol has no number
+that ties an answer to its command.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from tracker.vendors.teltonika.messages import (
 
 #: Bytes of a frame before its data.
 _HEADER: Final = 8
-#: Codec of a command that names none.
-USUAL_CODEC: Final = "12"
+#: Codec of a command whose codec is not given.
+DEFAULT_CODEC: Final = "12"
 
 _CODECS: Final = {
     codec.name: codec for codec in MESSAGE_CODECS.values() if codec.name in ("12", "14")
@@ -33,24 +33,25 @@ _CODECS: Final = {
 
 
 def command_frame(imei: str, text: str, codec: str) -> CommandFrame:
-    """Return the frame of a command; it holds exactly the bytes of its text.
+    """Return the frame of a command; its content is exactly the text, in UTF-8.
 
-    :raises ValueError: if there are no commands in this codec.
+    :param codec: "12" or "14"; empty for the default.
+    :raises ValueError: if the codec has no commands.
     """
-    chosen = _CODECS.get(codec or USUAL_CODEC)
+    chosen = _CODECS.get(codec or DEFAULT_CODEC)
     if chosen is None:
-        raise ValueError(f"codec {codec!r}: commands go in {' or '.join(_CODECS)}")
+        raise ValueError(f"unknown codec {codec!r}: commands use {' or '.join(_CODECS)}")
     message = Message(
         chosen, COMMAND, text.encode("utf-8"), imei=imei if chosen.addressed else None
     )
     return CommandFrame(chosen.name, encode_frame(encode_message(message)))
 
 
-def maybe_answer(imei: str, message: Message) -> Answer | None:
-    """Return the answer that a message may be; None if it certainly answers no command."""
+def possible_answer(imei: str, message: Message) -> Answer | None:
+    """Return a message as the answer to a command; None if it cannot be one."""
     if message.codec.name not in _CODECS:
         return None
-    # Where no IMEI is sent, none can be refused: there, the type means something else.
+    # A refusal means that the IMEI is wrong; without an IMEI, the type has another meaning.
     refused = message.type == NACK and message.codec.addressed
     if not refused and (message.type != RESPONSE or message.imei not in (None, imei)):
         return None
@@ -58,48 +59,48 @@ def maybe_answer(imei: str, message: Message) -> Answer | None:
 
 
 class AwaitedAnswer:
-    """The answer to the last command that was written on a connection, if it is still due."""
+    """The answer to the last command that was written on a connection, while it is expected."""
 
-    __slots__ = ("_codec", "_looked")
+    __slots__ = ("_codec", "_searched")
 
     def __init__(self) -> None:
         self._codec = b""  # first byte of the answer's data
-        self._looked = 0  # bytes of the buffer that are known to hold no answer
+        self._searched = 0  # bytes at the start of the buffer that hold no answer
 
     def expect(self, command: bytes) -> None:
-        """Await the answer to a command.
+        """Expect the answer to a command.
 
-        :param command: its frame.
+        :param command: the frame of the command.
         """
         self._codec = command[_HEADER : _HEADER + 1]
 
     def arrived(self, data: bytes) -> None:
-        """Await no other answer than this message, if it is of the command's codec."""
+        """Stop expecting an answer if this message has the codec of the command."""
         if data[:1] == self._codec:
             self._codec = b""
 
     def may_be(self, imei: str, data: bytes) -> bool:
-        """Return whether this message may be the answer."""
+        """Return True if this message may be the answer."""
         if not self._codec or data[:1] != self._codec:
             return False
         outcome = decode_message(data)
-        return isinstance(outcome, Decoded) and maybe_answer(imei, outcome.value) is not None
+        return isinstance(outcome, Decoded) and possible_answer(imei, outcome.value) is not None
 
-    def look_anew(self) -> None:
-        """Search the buffer from its start next time, since bytes were removed from it."""
-        self._looked = 0
+    def restart_search(self) -> None:
+        """Restart the search, because bytes were removed from the start of the buffer."""
+        self._searched = 0
 
     def find(self, imei: str, buffer: bytearray) -> tuple[int, bytes | None]:
-        """Search for the answer behind other messages.
+        """Search the buffer for the answer, which may follow other messages.
 
-        :return: offset and data of its frame; the data are None if it is not there.
+        :return: offset and data of its frame; the data is None if the answer is not found.
         """
         if not self._codec:
             return 0, None
-        self._looked, data = find_message(
-            buffer, self._looked, lambda found: self.may_be(imei, found)
+        self._searched, data = find_message(
+            buffer, self._searched, lambda found: self.may_be(imei, found)
         )
-        return self._looked, data
+        return self._searched, data
 
 
 def _text(content: bytes) -> str:

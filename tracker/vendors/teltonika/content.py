@@ -1,4 +1,4 @@
-"""What the data of a frame or datagram is: records, or a message."""
+"""The data of a frame or datagram: records, or a message."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika import codec7
 from tracker.vendors.teltonika.avl import (
     CODECS,
-    SHORTEST_DATA,
+    MIN_DATA_BYTES,
     Packet,
     decode_packet,
     encode_packet,
@@ -18,18 +18,20 @@ from tracker.vendors.teltonika.messages import (
     decode_message,
     encode_message,
 )
+from tracker.vendors.teltonika.sizes import byte_count
 
 Content = Packet | Codec7Packet | Message
 
 
 def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejected:
-    """Read the data of a frame (codec id to second count), whatever its codec.
+    """Decode the data of a frame (codec id to second count) of any codec.
 
-    :return: ``Rejected`` where it contradicts itself, holds more than ``max_records``
-        records, or is of an unknown codec; its ``offset`` counts from the codec id.
+    :return: ``Rejected`` if the data contradicts itself, has more than ``max_records`` records,
+        or has an unknown codec; its ``offset`` counts from the codec id.
     """
-    if len(data) < SHORTEST_DATA:
-        return Rejected(len(data), 0, f"{len(data)} bytes are too short for codec and counts")
+    if len(data) < MIN_DATA_BYTES:
+        reason = f"data of {byte_count(len(data))} is too short: the minimum is {MIN_DATA_BYTES}"
+        return Rejected(len(data), 0, reason)
     codec_id = data[0]
     if codec_id in MESSAGE_CODECS:
         return decode_message(data)
@@ -38,7 +40,7 @@ def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejec
             return Rejected(
                 len(data),
                 1,
-                f"{data[1]} records: the limit is {max_records}",
+                f"{data[1]} records exceed the limit of {max_records}",
                 field="count of records",
                 expected=f"{max_records} or less",
                 found=str(data[1]),
@@ -56,13 +58,12 @@ def decode_data(data: bytes, max_records: int = 255) -> Decoded[Content] | Rejec
 
 
 def encode_data(content: Content) -> bytes:
-    """The data of a frame that carries this: the inverse of :func:`decode_data`.
+    """Return the data of a frame with this content: the inverse of :func:`decode_data`.
 
-    :raises ValueError: for what its codec cannot carry, and for Codec 7, which is for
-        reading only.
+    :raises ValueError: if the codec cannot encode it, or is Codec 7, which is for decoding only.
     """
     if isinstance(content, Packet):
         return encode_packet(content.codec, content.records)
     if isinstance(content, Message):
         return encode_message(content)
-    raise ValueError("codec 7 is for reading only")
+    raise ValueError("codec 7 cannot be encoded: only decoding is supported")

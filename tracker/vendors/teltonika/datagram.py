@@ -1,8 +1,8 @@
-"""The envelope of a packet over UDP, and the answer to it.
+"""The envelope of AVL data over UDP, and its ACK.
 
-Length (u16, of what follows), packet id (u16), a byte that is not used, AVL packet id
-(u8), length of the IMEI (u16), IMEI, and then the data as in a TCP frame, without a
-checksum. The answer echoes the ids and adds the number of accepted records (u8).
+Length of what follows (u16), packet id (u16), an unused byte, AVL packet id (u8), length of the
+IMEI (u16), IMEI, then the data of a TCP frame without a checksum. The ACK repeats the ids and
+adds the number of accepted records (u8).
 Source: Teltonika wiki, "Teltonika Data Sending Protocols", chapter "Communication
 with server over UDP".
 """
@@ -15,15 +15,16 @@ from typing import Final
 from attrs import field, frozen
 
 from tracker.outcomes import Decoded, Rejected
-from tracker.vendors.teltonika.avl import SHORTEST_DATA
+from tracker.vendors.teltonika.avl import MIN_DATA_BYTES
 from tracker.vendors.teltonika.login import IMEI_DIGITS
+from tracker.vendors.teltonika.sizes import byte_count
 
 _HEADER: Final = struct.Struct(">HHBBH")
-_ANSWER: Final = struct.Struct(">HHBBB")
+_ACK: Final = struct.Struct(">HHBBB")
 _NOT_USED: Final = 0x01
-#: Where the data begins.
+#: Offset of the data.
 _DATA: Final = _HEADER.size + IMEI_DIGITS
-#: What stands before it, and the size of each.
+#: Fields before the data, with their sizes in bytes.
 _FIELDS: Final = (
     ("length", 2),
     ("packet id", 2),
@@ -33,16 +34,16 @@ _FIELDS: Final = (
     ("imei", IMEI_DIGITS),
 )
 _IMEI_LENGTH: Final = IMEI_DIGITS.to_bytes(2, "big")
-#: The lowest length: that of a datagram without a record.
-_SHORTEST: Final = _DATA + SHORTEST_DATA - 2
-#: Devices send 1280 bytes at most. Where only the first two bytes speak for a datagram, a
-#: greater length than this is none: text and TLS begin so.
-_LONGEST_LIKELY: Final = 0x07FF
+#: Length of a datagram without records.
+_MIN_LENGTH: Final = _DATA + MIN_DATA_BYTES - 2
+#: Devices send at most 1280 bytes. If only the first two bytes suggest a datagram, a greater
+#: length than this rules it out: text and TLS begin like that.
+_MAX_LIKELY_LENGTH: Final = 0x07FF
 
 
 @frozen
 class Datagram:
-    """One packet as it came over UDP."""
+    """One datagram from a device."""
 
     packet_id: int
     avl_packet_id: int
@@ -50,24 +51,24 @@ class Datagram:
     data: bytes
     """Codec id to second count, for :func:`~tracker.vendors.teltonika.avl.decode_packet`."""
     unused: int = field(default=_NOT_USED, eq=False)
-    """The byte that means nothing."""
+    """A byte without a meaning."""
 
 
 def decode_datagram(datagram: bytes) -> Decoded[Datagram] | Rejected:
-    """Read a datagram from a device.
+    """Decode a datagram from a device.
 
-    :return: ``Rejected`` for the first field that is bad or cut off. Where more or less
-        follows than the length says, the length is taken to be right.
+    :return: ``Rejected`` for the first field that is invalid or truncated. If the size of the
+        datagram does not match its length field, the length is taken to be right.
     """
     size = len(datagram)
-    if fault := _maybe_bad_header(datagram):
+    if fault := _check_header(datagram):
         return fault
     length, packet_id, unused, avl_packet_id, _ = _HEADER.unpack_from(datagram)
     if length != size - 2:
         reason = (
-            f"a length of {length} where {size - 2} bytes follow"
-            if size - 2 >= _SHORTEST
-            else f"{size} bytes are too short for a datagram"
+            f"length {length} does not match the {size - 2} bytes that follow"
+            if size - 2 >= _MIN_LENGTH
+            else f"datagram of {byte_count(size)} is too short: the minimum is {_MIN_LENGTH + 2}"
         )
         end = length + 2
         if end > size:
@@ -76,38 +77,38 @@ def decode_datagram(datagram: bytes) -> Decoded[Datagram] | Rejected:
                 _DATA,
                 reason,
                 field="data",
-                expected=f"{end - _DATA} bytes, as the length says",
-                found=f"{size - _DATA} bytes up to the end",
+                expected=f"{end - _DATA} bytes, according to the length",
+                found=f"{byte_count(size - _DATA)} up to the end",
             )
         return Rejected(
             size,
             end,
             reason,
             field="datagram",
-            expected="its end, as the length says",
-            found=f"{size - end} bytes more",
+            expected="its end, according to the length",
+            found=f"{byte_count(size - end)} after the end",
         )
     imei = datagram[_HEADER.size : _DATA].decode("ascii")
     return Decoded(Datagram(packet_id, avl_packet_id, imei, datagram[_DATA:], unused), size)
 
 
-def _maybe_bad_header(datagram: bytes) -> Rejected | None:
+def _check_header(datagram: bytes) -> Rejected | None:
     size = len(datagram)
     length, imei_length = (int.from_bytes(datagram[at : at + 2], "big") for at in (0, 6))
-    if size >= 2 and length < _SHORTEST:
+    if size >= 2 and length < _MIN_LENGTH:
         return Rejected(
             size,
             0,
-            f"a length of {length}: too short for a datagram",
+            f"length {length} is too short: the minimum is {_MIN_LENGTH}",
             field="length",
-            expected=f"{_SHORTEST} or more",
+            expected=f"{_MIN_LENGTH} or more",
             found=str(length),
         )
     if size >= _HEADER.size and imei_length != IMEI_DIGITS:
         return Rejected(
             size,
             6,
-            f"an IMEI of {imei_length} instead of {IMEI_DIGITS} digits",
+            f"IMEI length {imei_length} is wrong: an IMEI has {IMEI_DIGITS} digits",
             field="length of the imei",
             expected=str(IMEI_DIGITS),
             found=str(imei_length),
@@ -117,7 +118,7 @@ def _maybe_bad_header(datagram: bytes) -> Rejected | None:
         return Rejected(
             size,
             _HEADER.size,
-            "an IMEI with other characters than digits",
+            f"IMEI has invalid characters: an IMEI has {IMEI_DIGITS} digits",
             field="imei",
             expected=f"{IMEI_DIGITS} digits",
             found=ascii(imei.decode("latin-1")),
@@ -128,47 +129,47 @@ def _maybe_bad_header(datagram: bytes) -> Rejected | None:
             return Rejected(
                 size,
                 offset,
-                f"{size} bytes are too short for a datagram",
+                f"datagram of {byte_count(size)} is too short: the minimum is {_MIN_LENGTH + 2}",
                 field=name,
-                expected=f"{width} bytes",
-                found=f"{size - offset} bytes up to the end",
+                expected=byte_count(width),
+                found=f"{byte_count(size - offset)} up to the end",
             )
         offset += width
     return None
 
 
 def resembles_datagram(data: bytes) -> bool | None:
-    """Whether bytes of unknown kind are to be read as a datagram, if perhaps a bad one.
+    """Return True if bytes of unknown kind are a datagram, be it an invalid one.
 
-    :return: None where they may as well be a bad login.
+    :return: None if they may be an invalid login as well.
     """
     head, imei_length, imei = data[:2], data[6:8], data[8:_DATA]
-    # A ping, or the start of a frame or a login: no datagram has a length of 0 or 15.
+    # These start a ping, a TCP frame or a login: a datagram never has the length 0 or 15.
     if len(head) < 2 or head[0] == 0xFF or head in (bytes(2), _IMEI_LENGTH):
         return False
     if imei_length == _IMEI_LENGTH and (imei.isdigit() or not imei):
         return True
     length = int.from_bytes(head, "big")
-    # Digits all through: an IMEI, whose length word is wrong.
+    # Only digits follow the length: an IMEI with a wrong length word.
     like_login = head[0] == 0 and (data[2:].isdigit() or len(data) == 2)
-    if length == len(data) - 2 and length >= _SHORTEST:
+    if length == len(data) - 2 and length >= _MIN_LENGTH:
         return not like_login
-    if not _SHORTEST <= length <= _LONGEST_LIKELY:
+    if not _MIN_LENGTH <= length <= _MAX_LIKELY_LENGTH:
         return False
     if _IMEI_LENGTH.startswith(imei_length):
-        # Nothing contradicts, but few bytes speak for it.
+        # Nothing contradicts a datagram, but few bytes support it.
         return None if like_login else True
     return False if like_login else None
 
 
 def encode_datagram(datagram: Datagram) -> bytes:
-    """What a device would send: the inverse of :func:`decode_datagram`.
+    """Return the bytes that a device sends: the inverse of :func:`decode_datagram`.
 
-    :raises ValueError: when a value does not fit.
+    :raises ValueError: if a value does not fit its field.
     """
     imei = datagram.imei.encode("ascii")
     if len(imei) != IMEI_DIGITS or not imei.isdigit():
-        raise ValueError(f"an IMEI has {IMEI_DIGITS} digits: {datagram.imei!r}")
+        raise ValueError(f"{datagram.imei!r} is not an IMEI: an IMEI has {IMEI_DIGITS} digits")
     try:
         header = _HEADER.pack(
             _DATA + len(datagram.data) - 2,
@@ -178,10 +179,13 @@ def encode_datagram(datagram: Datagram) -> bytes:
             IMEI_DIGITS,
         )
     except struct.error as error:
-        raise ValueError(f"a datagram cannot carry this: {error}") from None
+        raise ValueError(f"a field of the datagram is out of range: {error}") from None
     return header + imei + datagram.data
 
 
-def encode_answer(packet_id: int, avl_packet_id: int, accepted: int) -> bytes:
-    """The server's answer: ``accepted`` records of the packet with these ids."""
-    return _ANSWER.pack(_ANSWER.size - 2, packet_id, _NOT_USED, avl_packet_id, accepted)
+def encode_ack(packet_id: int, avl_packet_id: int, accepted: int) -> bytes:
+    """Return the server's ACK of a datagram with these ids.
+
+    :param accepted: number of accepted records.
+    """
+    return _ACK.pack(_ACK.size - 2, packet_id, _NOT_USED, avl_packet_id, accepted)

@@ -1,6 +1,6 @@
-"""The protocol of Teltonika devices over datagrams, see :mod:`.datagram`.
+"""The server's side of Teltonika's protocol over UDP, see :mod:`.datagram`.
 
-Each carries a packet of records. Its answer repeats its ids and adds the number of records.
+Each datagram has one AVL packet. Its ACK repeats its ids and adds the number of records.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from tracker.limits import Limits
 from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.dialect import Append, DatagramStep, Envelope, Notice, ProtocolError
 from tracker.vendors.rejections import rejection
-from tracker.vendors.teltonika.datagram import decode_datagram, encode_answer
+from tracker.vendors.teltonika.datagram import decode_datagram, encode_ack
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader
@@ -22,8 +22,8 @@ class TeltonikaDatagramDialect:
     """The server's side of the protocol, for one UDP port."""
 
     def __init__(self, limits: Limits, layouts: Layouts) -> None:
-        # One reader for all devices: the sender of a datagram may be forged, so nothing is learned
-        # of it.
+        # One reader serves all devices: the sender of a datagram may be forged, therefore nothing
+        # is remembered about it.
         self._reader = EntryReader(layouts, limits.records, limits.message_bytes)
 
     def open(self, datagram: bytes) -> Decoded[Envelope] | Rejected:
@@ -36,7 +36,7 @@ class TeltonikaDatagramDialect:
         return Decoded(Envelope(packet.imei, packet.data, ids), outcome.used)
 
     def handle(self, envelope: Envelope, now: float) -> Sequence[DatagramStep]:
-        """See DatagramDialect."""
+        """See :class:`tracker.vendors.dialect.DatagramDialect`."""
         repeated: list[DatagramStep] = []
         reading = self._reader.read(
             envelope.device_id,
@@ -47,8 +47,8 @@ class TeltonikaDatagramDialect:
         if isinstance(reading, Rejected):
             return (ProtocolError(reading.reason, rejection(reading.field)),)
         if reading.message is not None:
-            reason = "a message over UDP, which carries records only"
+            reason = "codec not allowed over UDP: a message, where only records are sent"
             return (ProtocolError(reason, Rejection.CODEC),)
         packet_id, avl_packet_id = envelope.ids
-        answer = encode_answer(packet_id, avl_packet_id, len(reading.entries))
-        return (*repeated[:1], Append(reading.entries, answer))
+        ack = encode_ack(packet_id, avl_packet_id, len(reading.entries))
+        return (*repeated[:1], Append(reading.entries, ack))

@@ -1,20 +1,20 @@
-"""The protocol of a Teltonika device over a stream transport.
+"""The server's side of Teltonika's protocol over a stream transport.
 
 ============================ ==========================================================
-what comes                   what follows
+frame from the device        reply of the server
 ============================ ==========================================================
-ping                         nothing; a sign of life
-login                        ``01`` if the device is served, else ``00``
-records                      their number in four bytes, once they are durable
-message                      never an ACK, so the device never sends it again. It may also
-                             answer a command
+ping                         none; it only shows that the device is alive
+login                        ``01`` if the device is accepted, else ``00``
+records                      an ACK with their number in four bytes, once they are durable
+message                      none: the device never sends it again. It may be the answer to
+                             a command
 ============================ ==========================================================
 
-Anything else ends the connection: the device reconnects and sends again what was not
-acknowledged.
+Anything else closes the connection. The device reconnects and sends unacknowledged records
+again.
 
-No command follows the login's answer at once, since a device reads that byte alone, and what
-comes with it as a part of the next answer.
+A command does not follow the reply to the login at once: a device reads one byte as that reply,
+and takes bytes that arrive with it for a part of the next one.
 """
 
 from __future__ import annotations
@@ -38,31 +38,31 @@ from tracker.vendors.dialect import (
     Step,
 )
 from tracker.vendors.rejections import rejection
-from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, maybe_answer
+from tracker.vendors.teltonika.commands import AwaitedAnswer, command_frame, possible_answer
 from tracker.vendors.teltonika.frame import PING, PREAMBLE, decode_frame, frame_size
+from tracker.vendors.teltonika.frames import Login, Ping
 from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.login import ACCEPT, LENGTH_WORD, REFUSE, decode_login
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS
 from tracker.vendors.teltonika.positions import REPEATED_ID
 from tracker.vendors.teltonika.reader import EntryReader
-from tracker.vendors.teltonika.units import Login, Ping
 
-#: Seconds after the login's answer in which no command is written, unless records come before.
-LOGIN_SETTLES: Final = 1.0
+#: Seconds without commands after the reply to a login, unless the device sends records before.
+LOGIN_SETTLE_TIME: Final = 1.0
 
-#: The start of a frame that is shorter than 64 KiB and holds a message.
+#: The start of a frame with a message, if the frame is shorter than 64 KiB.
 _MESSAGE_START: Final = re.compile(
     re.escape(PREAMBLE) + rb"\x00\x00..[" + re.escape(bytes(MESSAGE_CODECS)) + rb"]", re.DOTALL
 )
 
-#: The data of a frame; or what stands between frames. ``Rejected``: a login without an IMEI.
+#: ``bytes`` are the data of a TCP frame; ``Rejected`` is a login without a valid IMEI.
 Frame = bytes | Ping | Login | Rejected
 
 
 class TeltonikaDialect:
     """The server's side of the protocol, for one connection.
 
-    :param on_truncated: called for each message that was too long to be stored whole.
+    :param on_truncated: called for each message that is truncated because of its length.
     """
 
     __slots__ = ("_awaited", "_imei", "_limits", "_reader", "_repeats_ids")
@@ -87,46 +87,46 @@ class TeltonikaDialect:
         return decode_frame(buffer, limits.frame_bytes, limits.command_frame_bytes)
 
     def _login_again(self, buffer: bytearray) -> Decoded[Frame] | Incomplete | Fatal:
-        # A device repeats its login when it has missed the answer. A second identity on one
-        # connection is not a device's.
+        # A device that has missed the reply repeats its login. A second IMEI on the same
+        # connection is a mistake.
         outcome = decode_login(buffer)
         if isinstance(outcome, Incomplete):
             return outcome
         if not isinstance(outcome, Decoded):
-            return Fatal(0, f"a second login: {outcome.reason}", field=_LOGIN)
+            return Fatal(0, f"invalid second login: {outcome.reason}", field=_LOGIN)
         if outcome.value != self._imei:
             return Fatal(0, OTHER_DEVICE, field=_LOGIN)
         return Decoded(Login(outcome.value), outcome.used)
 
     def is_detached(self, frame: Frame) -> bool:
-        """See Dialect."""
+        """See :class:`tracker.vendors.dialect.Dialect`."""
         return type(frame) is bytes and frame[0] in MESSAGE_CODECS
 
     def is_awaited(self, frame: Frame) -> bool:
-        """See Dialect."""
-        self._awaited.look_anew()
+        """See :class:`tracker.vendors.dialect.Dialect`."""
+        self._awaited.restart_search()
         return isinstance(frame, bytes) and self._awaited.may_be(self._imei, frame)
 
     def find_awaited(self, buffer: bytearray) -> tuple[int, Decoded[Frame]] | None:
-        """See Dialect."""
+        """See :class:`tracker.vendors.dialect.Dialect`."""
         start, data = self._awaited.find(self._imei, buffer)
         return None if data is None else (start, Decoded(data, frame_size(data)))
 
     def handle(self, frame: Frame, now: float) -> Sequence[Step]:
-        """See Dialect."""
+        """See :class:`tracker.vendors.dialect.Dialect`."""
         if not isinstance(frame, bytes):
             return self._handle_other(frame)
-        noticed = self._repeats_ids
+        was_noticed = self._repeats_ids
         reading = self._reader.read(self._imei, frame, now, self._note_repeated_id)
         if isinstance(reading, Rejected):
             return (ProtocolError(reading.reason, rejection(reading.field)),)
         entries, message = reading
         if message is None:
             append = Append(entries, len(entries).to_bytes(4, "big"))
-            if self._repeats_ids is noticed:
+            if self._repeats_ids is was_noticed:
                 return (append,)
             return (Notice(REPEATED_ID), append)  # the first time on this connection
-        answer = maybe_answer(self._imei, message)
+        answer = possible_answer(self._imei, message)
         if answer is None:
             return (AppendDetached(entries),)
         self._awaited.arrived(frame)
@@ -138,21 +138,21 @@ class TeltonikaDialect:
         if isinstance(frame, Rejected):
             return (ProtocolError(frame.reason, Rejection.LOGIN, reply=REFUSE),)
         self._imei = frame.imei
-        return (LogIn(frame.imei, ACCEPT, REFUSE, LOGIN_SETTLES),)
+        return (LogIn(frame.imei, ACCEPT, REFUSE, LOGIN_SETTLE_TIME),)
 
     def _note_repeated_id(self) -> None:
         self._repeats_ids = True
 
     def count_detached(self, data: bytes | bytearray) -> int:
-        """See Dialect."""
+        """See :class:`tracker.vendors.dialect.Dialect`."""
         return len(_MESSAGE_START.findall(data))
 
     def command(self, text: str, codec: str) -> CommandFrame:
-        """See Dialect."""
+        """See :class:`tracker.vendors.dialect.Dialect`."""
         return command_frame(self._imei, text, codec)
 
     def command_written(self, data: bytes) -> None:
-        """See Dialect."""
+        """See :class:`tracker.vendors.dialect.Dialect`."""
         self._awaited.expect(data)
 
 
@@ -164,7 +164,7 @@ _LOGIN: Final = Rejection.LOGIN.value
 def _first_login(buffer: bytearray) -> Decoded[Frame] | Incomplete | Fatal:
     outcome = decode_login(buffer)
     if isinstance(outcome, Rejected):
-        return Decoded(outcome, outcome.used)  # it is answered, and so has to be handled
+        return Decoded(outcome, outcome.used)  # handled like a frame, because it gets a reply
     if isinstance(outcome, Fatal):
         return Fatal(outcome.offset, outcome.reason, field=_LOGIN)
     if isinstance(outcome, Incomplete):

@@ -1,8 +1,8 @@
-"""Names, units and scales of IO elements, from the table beside this module.
+"""Names, units and scales of IO elements, read from ``avl_ids.csv``.
 
-The wire tells neither the sign nor the scale of a value, nor the device's model, on
-which the meaning of an id depends. So an entry holds only for values of its own size:
-the same id in another size is another thing, or one of another family.
+The protocol transmits neither the sign nor the scale of a value, nor the device's model, which
+decides what an id means. An entry therefore applies only to values of its own size: the same id
+with another size is a different element, or one of another family.
 Source: Teltonika wiki, the pages "AVL ID" of the families named in column ``models``.
 """
 
@@ -22,66 +22,71 @@ _TABLE: Final = "avl_ids.csv"
 
 @frozen
 class AvlId:
-    """What is known of an IO id, in one size."""
+    """Meaning of an IO id for values of one size."""
 
     id: int
     name: str
     size: int
-    """Bytes of the value; 0 for a variable-length one."""
+    """Size of the value in bytes; 0 for a variable-length one."""
     signed: bool
     multiplier: Decimal
     unit: str
-    """Empty where a value has none."""
+    """Unit of the scaled value; empty if it has none."""
     models: str
-    """The families for which it holds, as ``FMB/FMC/FMM``."""
+    """Families to which the entry applies, such as ``FMB/FMC/FMM``."""
 
     def scaled(self, value: int) -> int | float:
-        """The value in :attr:`unit`, from the unsigned integer on the wire."""
+        """Return the value in :attr:`unit`.
+
+        :param value: the unsigned integer of the wire.
+        """
         if self.signed and value >> (8 * self.size - 1):
             value -= 1 << (8 * self.size)
         if self.multiplier == 1:
             return value
-        # By way of a decimal, so that 13920 mV are 13.92 V and not nearly so.
+        # Decimal arithmetic, because 13920 mV have to be exactly 13.92 V.
         return float(value * self.multiplier)
 
 
 @frozen
 class Dictionary:
-    """IO ids and what they mean."""
+    """Meanings of IO ids."""
 
     entries: Mapping[tuple[int, int], AvlId]
     """(id, size) → entry."""
 
     def find(self, element_id: int, size: int) -> AvlId | None:
-        """The entry of an id in this size (0: variable-length), if there is one."""
+        """Return the entry of an id, or None.
+
+        :param size: size of the value in bytes; 0 for a variable-length one.
+        """
         return self.entries.get((element_id, size))
 
 
 def load() -> Dictionary:
-    """Read the table that is part of this package."""
+    """Return the dictionary of this package."""
     text = files(__package__).joinpath(_TABLE).read_text(encoding="utf-8")
     return read(text.splitlines())
 
 
 def read_file(file: Path) -> Dictionary:
-    """A dictionary of one's own.
+    """Return a dictionary that a user has written.
 
-    :raises OSError: when the file cannot be read.
-    :raises ValueError: when something in it makes no sense; in one line.
+    :raises OSError: if the file cannot be read.
+    :raises ValueError: if its content is invalid; the text is one line.
     """
     try:
         return read(file.read_text(encoding="utf-8-sig").splitlines())
     except KeyError as error:
-        raise ValueError(f"{file}: the column {error} is missing") from None
+        raise ValueError(f"{file}: column {error} is missing") from None
     except (ArithmeticError, ValueError, TypeError) as error:
         raise ValueError(f"{file}: {error or 'not a number'}") from None
 
 
 def read(lines: Iterable[str]) -> Dictionary:
-    """A dictionary from the lines of a CSV file, its header the first.
+    """Return the dictionary in the lines of a CSV file; the first line is the header.
 
-    :raises ValueError: for a value that is none, or an id that stands there twice in
-        one size.
+    :raises ValueError: if a value is invalid, or an id has two entries of the same size.
     """
     entries: dict[tuple[int, int], AvlId] = {}
     for row in csv.DictReader(lines):
@@ -96,6 +101,6 @@ def read(lines: Iterable[str]) -> Dictionary:
         )
         key = entry.id, entry.size
         if key in entries:
-            raise ValueError(f"id {entry.id} of {entry.size} bytes stands there twice")
+            raise ValueError(f"id {entry.id} of size {entry.size} has more than one entry")
         entries[key] = entry
     return Dictionary(entries)

@@ -1,9 +1,8 @@
-"""What a device sends as a JSON document, and back.
+"""Frames of a device as JSON documents.
 
-Numbers stand in a document as they are on the wire. Beside them stands what can be
-worked out from them, for those who read it: lengths, checksums, times, degrees, names.
-None of that is read back (see :data:`DERIVED`), so a document can be edited and made
-bytes again.
+Numbers in a document are those of the wire. For the reader, a document also has values that are
+derived from them: lengths, checksums, times, degrees, names. These are ignored when a document
+is encoded (see :data:`DERIVED`), therefore a document can be edited and encoded again.
 """
 
 from __future__ import annotations
@@ -20,34 +19,34 @@ from tracker.vendors.teltonika.codec7 import NAME as CODEC_7
 from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
 from tracker.vendors.teltonika.content import Content
 from tracker.vendors.teltonika.dictionary import Dictionary
+from tracker.vendors.teltonika.frames import Frame, Login, Ping, TcpFrame
 from tracker.vendors.teltonika.messages import Message
-from tracker.vendors.teltonika.units import Frame, Login, Ping, Unit
 
-#: Fields that are there for the reader only.
+#: Fields that are ignored when a document is encoded.
 DERIVED: Final = frozenset(
     {
         *("length", "crc", "time", "longitude_degrees", "latitude_degrees"),
         *("name", "unit", "scaled"),
     }
 )
-#: Width of an element whose value is bytes.
+#: Width of an element with a value of variable length.
 VARIABLE: Final = "variable"
 
 _DEGREE: Final = 10_000_000
 _LINE: Final = 118
 
 
-def document(units: Sequence[Unit], names: Dictionary | None = None) -> Any:
-    """One unit as an object, several as an array.
+def document(frames: Sequence[Frame], names: Dictionary | None = None) -> Any:
+    """Return one frame as an object, several frames as an array.
 
-    :param names: where to look up names, units and scales of IO elements.
+    :param names: adds names, units and scaled values of IO elements.
     """
-    made = [_unit(unit, names) for unit in units]
-    return made[0] if len(made) == 1 else made
+    described = [_document(frame, names) for frame in frames]
+    return described[0] if len(described) == 1 else described
 
 
 def render(value: Any) -> str:
-    """JSON text, indented; what holds no further object or array stands on one line."""
+    """Return indented JSON text; an object or array without nested ones takes one line."""
     return "\n".join(_lines(value, "", top=True))
 
 
@@ -74,26 +73,26 @@ def _lines(value: Any, indent: str, top: bool = False) -> Iterable[str]:
     return lines
 
 
-def _unit(unit: Unit, names: Dictionary | None) -> dict[str, Any]:
-    if isinstance(unit, Ping):
-        return {"kind": "ping", "count": unit.count}
-    if isinstance(unit, Login):
-        return {"kind": "login", "length": len(unit.imei), "imei": unit.imei}
-    if isinstance(unit, Frame):
+def _document(frame: Frame, names: Dictionary | None) -> dict[str, Any]:
+    if isinstance(frame, Ping):
+        return {"kind": "ping", "count": frame.count}
+    if isinstance(frame, Login):
+        return {"kind": "login", "length": len(frame.imei), "imei": frame.imei}
+    if isinstance(frame, TcpFrame):
         return {
             "kind": "frame",
-            "length": len(unit.data),
-            **_content(unit.content, names),
-            "crc": f"{unit.crc:#010x}",
+            "length": len(frame.data),
+            **_content(frame.content, names),
+            "crc": f"{frame.crc:#010x}",
         }
     return {
         "kind": "datagram",
-        "length": unit.length,
-        "packet_id": unit.datagram.packet_id,
-        "unused": unit.datagram.unused,
-        "avl_packet_id": unit.datagram.avl_packet_id,
-        "imei": unit.datagram.imei,
-        **_content(unit.content, names),
+        "length": frame.length,
+        "packet_id": frame.datagram.packet_id,
+        "unused": frame.datagram.unused,
+        "avl_packet_id": frame.datagram.avl_packet_id,
+        "imei": frame.datagram.imei,
+        **_content(frame.content, names),
     }
 
 
@@ -161,7 +160,7 @@ def _codec7_record(record: Codec7Record) -> dict[str, Any]:
     for name, value in attrs.asdict(record, recurse=False).items():
         if name not in ("timestamp", "elements") and value is not None:
             made[renamed.get(name, name)] = list(value) if isinstance(value, tuple) else value
-    # No names: these trackers number their elements in their own way.
+    # The dictionary does not apply: these trackers have their own numbers for elements.
     made["elements"] = [_element(element, None) for element in record.elements]
     return made
 

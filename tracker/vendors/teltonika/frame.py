@@ -1,7 +1,7 @@
-"""The envelope of every Teltonika frame over TCP.
+"""The envelope of AVL data and messages over TCP.
 
-Preamble of four zero bytes, data length (u32), data, CRC (u32); big-endian. The
-CRC-16/ARC covers the data, which runs from the codec id to the second count.
+Preamble of four zero bytes, data length (u32), data, CRC-16/ARC of the data (u32); big-endian.
+The data extends from the codec id to the second count.
 Source: Teltonika wiki, "Codec", chapter "Codec for device data sending".
 """
 
@@ -14,11 +14,11 @@ from typing import Final
 from fastcrc.crc16 import arc as crc16
 
 from tracker.outcomes import Decoded, Fatal, Incomplete
-from tracker.vendors.teltonika.avl import SHORTEST_DATA
+from tracker.vendors.teltonika.avl import MIN_DATA_BYTES
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS
 
 PREAMBLE: Final = bytes(4)
-#: Sent between frames, and before the login, to keep a NAT entry alive; never answered.
+#: Sent before the login and between frames to keep a NAT entry alive; it gets no reply.
 PING: Final = 0xFF
 
 _HEADER: Final = 8
@@ -30,20 +30,20 @@ _ENVELOPE: Final = _HEADER + _CRC
 def decode_frame(
     buffer: bytes | bytearray, max_data: int, max_message_data: int = 0
 ) -> Decoded[bytes] | Incomplete | Fatal:
-    """Take the data of one frame from the start of ``buffer``.
+    """Decode the frame at the start of ``buffer``.
 
-    :param max_data: largest data length, in bytes, of a frame of records that is waited for.
-    :param max_message_data: the same for a command or message; 0: as for records.
-    :return: the data, with the whole frame's size as ``used``. There is no
-        ``Rejected`` here: after a bad length or checksum the next frame's start is a
-        guess, since the preamble's zeros occur inside records too.
+    :param max_data: limit of the data length of a frame with records, in bytes.
+    :param max_message_data: the same for a command or message; 0 to use ``max_data``.
+    :return: the data of the frame; ``used`` is the size of the whole frame. The function never
+        returns ``Rejected``: after a wrong length or checksum, the start of the next frame is
+        unknown, because the zeros of the preamble occur inside records too.
     """
     size = len(buffer)
     if not buffer.startswith(PREAMBLE[:size]):
         preamble = buffer[: len(PREAMBLE)]
         return Fatal(
             0,
-            "no preamble of zeros",
+            "invalid preamble: four zero bytes must come first",
             field="preamble",
             expected=PREAMBLE[: len(preamble)].hex(),
             found=preamble.hex(),
@@ -51,23 +51,23 @@ def decode_frame(
     if size < _HEADER:
         return Incomplete(_HEADER - size)
     (length,) = _WORD(buffer, len(PREAMBLE))
-    if length < SHORTEST_DATA:
+    if length < MIN_DATA_BYTES:
         return Fatal(
             4,
-            f"data length {length}: too short for a frame",
+            f"data length {length} is too short: the minimum is {MIN_DATA_BYTES}",
             field="length",
-            expected=f"{SHORTEST_DATA} or more",
+            expected=f"{MIN_DATA_BYTES} or more",
             found=str(length),
         )
     limit = max(max_data, max_message_data)
     if max_message_data and min(max_data, max_message_data) < length <= limit:
         if size == _HEADER:
-            return Incomplete(1)  # the codec id decides
+            return Incomplete(1)  # the codec id selects the limit
         limit = max_message_data if buffer[_HEADER] in MESSAGE_CODECS else max_data
     if length > limit:
         return Fatal(
             4,
-            f"data length {length} is over the limit of {limit}",
+            f"data length {length} exceeds the limit of {limit}",
             field="length",
             expected=f"{limit} or less",
             found=str(length),
@@ -81,7 +81,7 @@ def decode_frame(
     if carried != computed:
         return Fatal(
             end,
-            f"CRC {carried:#010x} where {computed:#010x} is due",
+            f"CRC mismatch: received {carried:#010x}, computed {computed:#010x}",
             field="crc",
             expected=f"{computed:#010x}",
             found=f"{carried:#010x}",
@@ -92,12 +92,12 @@ def decode_frame(
 def find_message(
     buffer: bytearray, start: int, wanted: Callable[[bytes], bool]
 ) -> tuple[int, bytes | None]:
-    """Search whole frames of messages for one, without removing any of them.
+    """Search complete frames of messages for one, without removing any of them.
 
     :param start: offset of a frame or a ping.
-    :param wanted: returns whether the data of a message are wanted.
-    :return: offset and data of the wanted frame; if there is none, the offset at which to
-        continue after more bytes have arrived, and None.
+    :param wanted: called with the data of a message; returns True if it is the one.
+    :return: offset and data of the frame; if it is not found, the offset at which to continue
+        after more bytes have arrived, and None.
     """
     size = len(buffer)
     while start + _HEADER < size:
@@ -117,7 +117,7 @@ def find_message(
 
 
 def frame_size(data: bytes) -> int:
-    """Return the size of the frame with this data."""
+    """Return the size in bytes of the frame with this data."""
     return len(data) + _ENVELOPE
 
 

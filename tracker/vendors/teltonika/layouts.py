@@ -1,11 +1,11 @@
-"""Records to stream entries by layouts that are compiled once.
+"""Fast conversion of records to stream entries, by compiled layouts.
 
-Nearly all records of a device have the same elements. The bytes that say so (counts and
-ids) are compared with those of a layout in one step; where they are the same, the values
-are taken out by one ``struct.Struct`` and put into one text template. This makes the same
-text as :mod:`~tracker.vendors.teltonika.positions` does, in a quarter of the time.
+Nearly all records of a device have the same elements. The counts and ids of a record are compared
+with those of a layout in one step. If they are equal, one ``struct.Struct`` unpacks the values and
+one text template formats them. The text is the same as that of
+:mod:`~tracker.vendors.teltonika.positions`, in a quarter of the time.
 
-A layout is a matter of the device's configuration, so a fleet shares a few.
+The configuration of a device determines its layouts, therefore a fleet shares a few.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from typing import Final
 
 from tracker.position import MAX_SAFE_INTEGER, MAX_TIMESTAMP_MS, Entry, iso_milliseconds
 from tracker.vendors.teltonika.avl import (
-    PLACE_FORMAT,
-    SHORTEST_DATA,
+    MIN_DATA_BYTES,
+    RECORD_HEAD_FORMAT,
     VALUE_FORMAT,
     WIDTHS,
     Codec,
@@ -25,15 +25,15 @@ from tracker.vendors.teltonika.avl import (
     Record,
 )
 
-#: Layouts that a process keeps; the oldest goes when one more comes.
-LAYOUTS: Final = 1024
-#: Layouts of one device that are tried.
-RECENT: Final = 4
-#: A record of more elements than this is not compiled: it would cost memory for nothing.
-MOST_ELEMENTS: Final = 128
+#: Layouts that a process keeps; a new one replaces the oldest.
+MAX_LAYOUTS: Final = 1024
+#: Layouts of one device that are tried on each record.
+MAX_RECENT_LAYOUTS: Final = 4
+#: Records with more elements are too rare to be worth the memory of a layout.
+MAX_ELEMENTS: Final = 128
 
 _DEGREE: Final = 10_000_000
-#: Values of a record before those of its elements: its place, and the event.
+#: Number of values of a record before those of its elements: the event is the last one.
 _BEFORE_ELEMENTS: Final = 9
 _HEAD: Final = (
     '{"device_id":"%s","timestamp":"%s","latitude":%r,"longitude":%r,"altitude":%d,"angle":%d,'
@@ -41,11 +41,11 @@ _HEAD: Final = (
 )
 
 _Key = tuple[int, tuple[tuple[int, int], ...]]
-"""Codec id, and (id, width) of each element."""
+"""Codec id, and (id, width in bytes) of each element."""
 
 
 class Layout:
-    """The elements of a record, compiled."""
+    """The compiled layout of a record."""
 
     __slots__ = (
         *("_codec", "_codec_id", "_fixed", "_generation", "_mask"),
@@ -53,7 +53,10 @@ class Layout:
     )
 
     def __init__(self, codec: Codec, elements: Sequence[tuple[int, int]]) -> None:
-        """:param elements: (id, width in bytes) in the order of the wire, each id once."""
+        """Compile a layout.
+
+        :param elements: (id, width in bytes) in the order of the wire, each id once.
+        """
         parts = list(_parts(codec, elements))
         compiled = struct.Struct(">" + "".join(part_format for part_format, _ in parts))
         fixed, mask = bytearray(), bytearray()
@@ -62,7 +65,7 @@ class Layout:
             fixed += content or bytes(size)
             mask += (b"\xff" if content else b"\x00") * size
         self.size = compiled.size
-        """Bytes of such a record."""
+        """Size of a record in bytes."""
         self._codec = codec.name
         self._codec_id = codec.codec_id
         self._generation = codec.generation
@@ -73,17 +76,20 @@ class Layout:
         tail = '},"generation_type":%d}' if codec.generation else "}}"
         self._template = _HEAD + attributes + tail
         self._wide = [index for index, (_, width) in enumerate(elements) if width == 8]
-        """Elements whose values a JSON reader may not keep exact."""
+        """Indexes of elements with values that JSON readers may round."""
 
     def fits(self, data: bytes, offset: int, end: int) -> bool:
-        """Whether a record of this packet that begins at ``offset`` is laid out like this."""
+        """Return True if the record at ``offset`` of a packet has this layout.
+
+        :param end: offset of the second count of records.
+        """
         if offset + self.size > end or data[0] != self._codec_id:
             return False
         record = int.from_bytes(data[offset : offset + self.size], "big")
         return record & self._mask == self._fixed
 
     def entry(self, device_id: str, data: bytes, offset: int) -> Entry | None:
-        """The stream entry of a record that fits; None where its time has no four-digit year."""
+        """Return the stream entry of a record that fits; None if its year exceeds 9999."""
         values = self._unpack(data, offset)
         timestamp, priority, longitude, latitude, altitude, angle, satellites, speed, event = (
             values[:_BEFORE_ELEMENTS]
@@ -122,12 +128,12 @@ class Layout:
 
 
 def _parts(codec: Codec, elements: Sequence[tuple[int, int]]) -> Iterator[tuple[str, bytes]]:
-    """A record part by part: how ``struct`` reads it, and its bytes where they are fixed."""
+    """Yield the ``struct`` format of each part of a record, and its bytes if they are fixed."""
 
     def fixed(content: bytes) -> tuple[str, bytes]:
         return f"{len(content)}x", content
 
-    yield PLACE_FORMAT, b""
+    yield RECORD_HEAD_FORMAT, b""
     yield codec.event.format.removeprefix(">"), b""
     if codec.generation:
         yield "B", b""
@@ -143,29 +149,29 @@ def _parts(codec: Codec, elements: Sequence[tuple[int, int]]) -> Iterator[tuple[
 
 
 class Layouts:
-    """The layouts of all devices of a process, in a fixed number of slots."""
+    """Layouts of all devices of a process, in a limited number of slots."""
 
-    def __init__(self, slots: int = LAYOUTS) -> None:
+    def __init__(self, slots: int = MAX_LAYOUTS) -> None:
         self._slots: list[Layout] = []
-        self._most = slots
+        self._max_layouts = slots
         self._keys: list[_Key] = []
         self._slot_of: dict[_Key, int] = {}
         self._oldest = 0
 
     def __getitem__(self, slot: int) -> Layout:
-        """The layout in a slot; in time it may become another one."""
+        """Return the layout in a slot; another one may replace it later."""
         return self._slots[slot]
 
     def __len__(self) -> int:
         return len(self._slots)
 
     def slot(self, codec: Codec, record: Record) -> int | None:
-        """Where the layout of this record is; None where it has none.
+        """Return the slot with the layout of this record; None if it cannot have one.
 
-        It has none when an id occurs twice, or with elements of variable length.
+        A record with a repeated id or with elements of variable length cannot have a layout.
         """
         ids = {element_id for element_id, _, _ in record.elements}
-        if record.variable or len(ids) < len(record.elements) or len(ids) > MOST_ELEMENTS:
+        if record.variable or len(ids) < len(record.elements) or len(ids) > MAX_ELEMENTS:
             return None
         elements = tuple((element_id, width) for element_id, width, _ in record.elements)
         key = (codec.codec_id, elements)
@@ -175,34 +181,34 @@ class Layouts:
         return slot
 
     def _put(self, key: _Key, layout: Layout) -> int:
-        if len(self._slots) < self._most:
+        if len(self._slots) < self._max_layouts:
             self._slots.append(layout)
             self._keys.append(key)
             return len(self._slots) - 1
         slot = self._oldest
-        self._oldest = (slot + 1) % self._most
+        self._oldest = (slot + 1) % self._max_layouts
         del self._slot_of[self._keys[slot]]
         self._slots[slot], self._keys[slot] = layout, key
         return slot
 
 
 class RecentLayouts:
-    """The layouts that one device has used last, the latest first."""
+    """Layouts that one device has used recently, the latest first."""
 
-    __slots__ = ("_layouts", "_missed", "_slots")
+    __slots__ = ("_layouts", "_slots", "_unknown_record")
 
     def __init__(self, layouts: Layouts) -> None:
         self._layouts = layouts
         self._slots: tuple[int, ...] = ()
-        self._missed = 0  # number of the record that no layout fitted
+        self._unknown_record = 0  # index of the record without a known layout
 
     def entries(self, device_id: str, data: bytes, max_records: int) -> list[Entry] | None:
-        """The stream entries of a packet; None where a record has no layout that is known here.
+        """Return the stream entries of a packet; None if a record has no known layout.
 
         :param data: codec id to second count.
         """
-        self._missed = 0
-        if not self._slots or len(data) < SHORTEST_DATA:
+        self._unknown_record = 0
+        if not self._slots or len(data) < MIN_DATA_BYTES:
             return None
         count = data[1]
         if count != data[-1] or not 0 < count <= max_records:
@@ -212,7 +218,7 @@ class RecentLayouts:
         offset, end = 2, len(data) - 1
         for number in range(count):
             if not layout.fits(data, offset, end):
-                self._missed = number
+                self._unknown_record = number
                 other = self._other(data, offset, end)
                 if other is None:
                     return None
@@ -233,15 +239,16 @@ class RecentLayouts:
         return None
 
     def learn(self, packet: Packet) -> None:
-        """Know the layout that was missing next time.
+        """Add the layout that was unknown when this packet was read.
 
-        One for each packet at most, so that it does not cost much to come with a new one
-        in each record.
+        At most one layout is added per packet, because a peer could send a new one in each record.
         """
         if packet.records:
-            slot = self._layouts.slot(packet.codec, packet.records[self._missed])
+            slot = self._layouts.slot(packet.codec, packet.records[self._unknown_record])
             if slot is not None:
                 self._use(slot)
 
     def _use(self, slot: int) -> None:
-        self._slots = (slot, *(other for other in self._slots if other != slot))[:RECENT]
+        self._slots = (slot, *(other for other in self._slots if other != slot))[
+            :MAX_RECENT_LAYOUTS
+        ]

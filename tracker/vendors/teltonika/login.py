@@ -1,8 +1,8 @@
 """The login of a TCP connection: a length word and the IMEI as digits.
 
 Source: Teltonika wiki, "Teltonika Data Sending Protocols", chapter "Communication
-with server". The answer is exactly one byte; anything besides it would shift every
-later acknowledgement that the device reads.
+with server". The reply is exactly one byte: more bytes would shift every later ACK that the
+device reads.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ _SIZE: Final = len(LENGTH_WORD) + IMEI_DIGITS
 
 
 def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejected | Fatal:
-    """Read a login at the start of ``data``.
+    """Decode the login at the start of ``data``.
 
-    :return: the IMEI; ``Rejected`` for what is laid out like a login but names no
-        IMEI; ``Fatal`` for anything else, which no Teltonika device sends.
+    :return: the IMEI; ``Rejected`` for a login without a valid IMEI; ``Fatal`` for anything else,
+        which a Teltonika device does not send.
     """
     head = data[:2]
     if head != LENGTH_WORD[: len(head)]:
@@ -31,18 +31,18 @@ def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejecte
         if head[0] != 0:
             reason = "not a Teltonika login"
         elif head[1] != 0:
-            reason = f"an IMEI of {head[1]} instead of {IMEI_DIGITS} digits"
+            reason = f"IMEI length {head[1]} is wrong: an IMEI has {IMEI_DIGITS} digits"
             return Rejected(len(data), 0, reason, field="length", expected=expected, found=found)
         else:
-            reason = "a frame before the login"
+            reason = "frame before the login: the IMEI must come first"
         return Fatal(0, reason, field="length", expected=expected, found=found)
     imei = bytes(data[2:_SIZE])
-    # Digits are checked as they arrive: a peer that sends slowly is rejected at the first letter.
+    # Checked before the login is complete: a slow peer is rejected at its first letter.
     if imei and not imei.isdigit():
         return Rejected(
             len(data),
             2,
-            "an IMEI with other characters than digits",
+            f"IMEI has invalid characters: an IMEI has {IMEI_DIGITS} digits",
             field="imei",
             expected=f"{IMEI_DIGITS} digits",
             found=ascii(imei.decode("latin-1")),
@@ -53,10 +53,10 @@ def decode_login(data: bytes | bytearray) -> Decoded[str] | Incomplete | Rejecte
 
 
 def encode_login(imei: str) -> bytes:
-    """Return the bytes with which the device of this IMEI logs in.
+    """Return the login of the device with this IMEI.
 
-    :raises ValueError: if it is not 15 digits.
+    :raises ValueError: if the IMEI does not have 15 digits.
     """
     if len(imei) != IMEI_DIGITS or not (imei.isascii() and imei.isdigit()):
-        raise ValueError(f"an IMEI has {IMEI_DIGITS} digits: {imei!r}")
+        raise ValueError(f"{imei!r} is not an IMEI: an IMEI has {IMEI_DIGITS} digits")
     return LENGTH_WORD + imei.encode("ascii")

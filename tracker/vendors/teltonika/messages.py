@@ -1,11 +1,10 @@
-"""Commands to a device, and what it answers or says unasked: Codecs 12, 13, 14 and 15.
+"""Commands to a device, its answers and its unsolicited messages: Codecs 12, 13, 14 and 15.
 
-The data of such a frame is codec id, quantity 1, type, size (u32), payload and
-quantity 2; the quantities mean nothing. In front of the text, the payload of Codec
-13 has a time, that of Codec 14 the IMEI, that of Codec 15 both. None of these frames
-is ever acknowledged with a count.
-Source: Teltonika wiki, "Codec", chapters "Codec for communication over GPRS messages".
-That Codec 13's time is in seconds is what captured frames show.
+The data of such a frame is codec id, quantity 1, type, size (u32), payload and quantity 2; the
+quantities have no meaning. Before the text, the payload of Codec 13 has a time, that of Codec 14
+the IMEI, that of Codec 15 both. These frames have no ACK.
+Source: Teltonika wiki, "Codec", chapters "Codec for communication over GPRS messages". Captured
+frames show that the time of Codec 13 is in seconds.
 """
 
 from __future__ import annotations
@@ -17,10 +16,11 @@ from typing import Final
 from attrs import field, frozen
 
 from tracker.outcomes import Decoded, Rejected
+from tracker.vendors.teltonika.sizes import byte_count
 
 COMMAND: Final = 0x05
 RESPONSE: Final = 0x06
-#: Codec 14: the IMEI in the command is not this device's.
+#: Codec 14: the IMEI in the command is not that of the device.
 NACK: Final = 0x11
 
 _HEADER: Final = struct.Struct(">BBBI")
@@ -32,7 +32,7 @@ _IMEI_DIGITS: Final = 15
 
 @frozen
 class MessageCodec:
-    """What one codec puts in front of the text."""
+    """Fields of one codec before the text."""
 
     name: str
     codec_id: int
@@ -53,23 +53,23 @@ MESSAGE_CODECS: Final = {
 
 @frozen
 class Message:
-    """One command, answer or message."""
+    """A command, an answer or an unsolicited message."""
 
     codec: MessageCodec
     type: int
     """:data:`COMMAND`, :data:`RESPONSE`, :data:`NACK`; arbitrary in Codec 15."""
     content: bytes
-    """The text, or whatever came over the device's serial port."""
+    """The text, or bytes from the serial port of the device."""
     timestamp: int | None = None
     """Seconds since 1970 (UTC), in Codecs 13 and 15."""
     imei: str | None = None
-    """In Codecs 14 and 15."""
+    """IMEI in Codecs 14 and 15."""
     quantities: tuple[int, int] = field(default=(1, 1), eq=False)
-    """The counts at both ends, which mean nothing."""
+    """The counts at both ends; they have no meaning."""
 
     @property
     def text(self) -> str | None:
-        """The content as people read it; None where it is no printable text."""
+        """The content as text; None if it is not printable."""
         return _printable(self.content)
 
 
@@ -78,29 +78,29 @@ def _printable(content: bytes) -> str | None:
         text = content.decode("utf-8")
     except UnicodeDecodeError:
         return None
-    # A loop over the characters would take twenty times as long as methods of the whole text.
+    # A loop over the characters takes twenty times as long as methods of the whole text.
     bare = text.replace("\t", "").replace("\r", "").replace("\n", "")
     return text if bare.isprintable() else None
 
 
 def beginning(content: bytes, limit: int) -> bytes:
-    """Return at most ``limit`` bytes of a text in UTF-8, without half a character at the end."""
+    """Return at most ``limit`` bytes of a text in UTF-8, without an incomplete last character."""
     _, used = utf_8_decode(content[:limit], "replace", False)
     return content[:used]
 
 
 def decode_message(data: bytes) -> Decoded[Message] | Rejected:
-    """Read the data of a frame whose checksum was right and whose codec is one of these."""
+    """Decode the data of a frame in one of :data:`MESSAGE_CODECS` with a correct checksum."""
     length = len(data)
     codec = MESSAGE_CODECS[data[0]]
     if length < _HEADER.size + 1:
         return Rejected(
             length,
             length,
-            f"{length} bytes are too short for a message",
+            f"message of {byte_count(length)} is too short: the minimum is {_HEADER.size + 1}",
             field="data",
             expected=f"{_HEADER.size + 1} bytes or more",
-            found=f"{length} bytes",
+            found=byte_count(length),
         )
     _, quantity, type_, size = _HEADER.unpack_from(data)
     offset = _HEADER.size
@@ -109,7 +109,7 @@ def decode_message(data: bytes) -> Decoded[Message] | Rejected:
         return Rejected(
             length,
             3,
-            f"a size of {size} where {end - offset} bytes follow",
+            f"size {size} does not match the payload of {byte_count(end - offset)}",
             field="size",
             expected=str(end - offset),
             found=str(size),
@@ -120,10 +120,10 @@ def decode_message(data: bytes) -> Decoded[Message] | Rejected:
             return Rejected(
                 length,
                 offset,
-                "the time runs past the message's end",
+                "time extends past the end of the message",
                 field="timestamp",
                 expected=f"{_TIME.size} bytes",
-                found=f"{end - offset} bytes",
+                found=byte_count(end - offset),
             )
         (timestamp,) = _TIME.unpack_from(data, offset)
         offset += _TIME.size
@@ -133,7 +133,7 @@ def decode_message(data: bytes) -> Decoded[Message] | Rejected:
             return Rejected(
                 length,
                 offset,
-                f"an IMEI of the packed digits {digits!r}",
+                f"packed IMEI {digits!r} is invalid: 0 and {_IMEI_DIGITS} digits are required",
                 field="imei",
                 expected=f"0 and {_IMEI_DIGITS} digits, packed",
                 found=digits or "nothing",
@@ -145,16 +145,20 @@ def decode_message(data: bytes) -> Decoded[Message] | Rejected:
 
 
 def encode_message(message: Message) -> bytes:
-    """The data of a frame: the inverse of :func:`decode_message`.
+    """Return the data of a frame with this message: the inverse of :func:`decode_message`.
 
-    :raises ValueError: when the codec needs a time or an IMEI that is missing, or has
-        no place for one that is given, or a value does not fit.
+    :raises ValueError: if the codec requires a time or an IMEI that is missing, or does not have
+        one that is given, or if a value does not fit its field.
     """
     codec = message.codec
     if codec.timed is not (message.timestamp is not None):
-        raise ValueError(f"codec {codec.name}: a time belongs to Codecs 13 and 15, always")
+        raise ValueError(
+            f"codec {codec.name}: a time is required in Codecs 13 and 15, and only there"
+        )
     if codec.addressed is not (message.imei is not None):
-        raise ValueError(f"codec {codec.name}: an IMEI belongs to Codecs 14 and 15, always")
+        raise ValueError(
+            f"codec {codec.name}: an IMEI is required in Codecs 14 and 15, and only there"
+        )
     try:
         time = b"" if message.timestamp is None else _TIME.pack(message.timestamp)
         imei = b"" if message.imei is None else _pack_imei(message.imei)
@@ -163,10 +167,10 @@ def encode_message(message: Message) -> bytes:
         header = _HEADER.pack(codec.codec_id, before, message.type, len(payload))
         return header + payload + _BYTE.pack(after)
     except struct.error as error:
-        raise ValueError(f"codec {codec.name} cannot carry the message: {error}") from None
+        raise ValueError(f"codec {codec.name} cannot encode the message: {error}") from None
 
 
 def _pack_imei(imei: str) -> bytes:
     if len(imei) != _IMEI_DIGITS or not (imei.isascii() and imei.isdigit()):
-        raise ValueError(f"an IMEI has {_IMEI_DIGITS} digits: {imei!r}")
+        raise ValueError(f"{imei!r} is not an IMEI: an IMEI has {_IMEI_DIGITS} digits")
     return bytes.fromhex("0" + imei)

@@ -1,8 +1,8 @@
-"""The attributes of positions by name, with units and as signed and scaled values.
+"""Names of the attributes of positions, with units and with signed and scaled values.
 
-A payload tells an element's id and its unsigned value, and neither its size nor its
-device's model. So an entry of the dictionary is chosen by the model, where that is known,
-and is taken only if the value fits into its size.
+A payload has an element's id and its unsigned value, but neither its size nor the device's model.
+The model, if it is known, selects an entry of the dictionary; the entry applies only if the value
+fits into its size.
 """
 
 from __future__ import annotations
@@ -12,34 +12,37 @@ from typing import Any, Final
 
 from tracker.vendors.teltonika.dictionary import AvlId, Dictionary, load
 
-#: The families of the dictionary that a device is taken for whose model is not known.
-_USUAL: Final = "FMB/FMC/FMM"
+#: Families of the dictionary that apply to devices of unknown model.
+_DEFAULT_FAMILY: Final = "FMB/FMC/FMM"
 
-_LONGEST_ID: Final = 5
+_MAX_ID_DIGITS: Final = 5
 
 _ById = Mapping[int, tuple[AvlId, ...]]
 
 
 class Naming:
-    """Names attributes by the built-in dictionary, and by those of single models."""
+    """Names of attributes by the built-in dictionary and by those of single models."""
 
     def __init__(self, models: Mapping[str, Dictionary]) -> None:
-        """:param models: model → entries that hold for it, before the built-in ones."""
-        self._usual = _by_id(load())
+        """Load the built-in dictionary.
+
+        :param models: model → dictionary that takes precedence over the built-in one.
+        """
+        self._default = _by_id(load())
         self._models = {model: _by_id(dictionary) for model, dictionary in models.items()}
 
     def named(self, attributes: Mapping[str, Any], model: str | None) -> dict[str, Any]:
         """See :class:`tracker.interfaces.INaming`.
 
-        Attributes are left out that no entry fits, or whose key is no id.
+        Attributes without a matching entry and those with a key that is not an id are omitted.
         """
         own = self._models.get(model or "", {})
         made: dict[str, Any] = {}
         for key, raw in attributes.items():
-            if not (key.isascii() and key.isdigit() and len(key) <= _LONGEST_ID):
+            if not (key.isascii() and key.isdigit() and len(key) <= _MAX_ID_DIGITS):
                 continue
             element_id = int(key)
-            candidates = own.get(element_id) or _of_family(self._usual.get(element_id, ()), model)
+            candidates = own.get(element_id) or _of_family(self._default.get(element_id, ()), model)
             for entry in candidates:
                 value = _value(entry, raw)
                 if value is not None:
@@ -59,7 +62,7 @@ def _by_id(dictionary: Dictionary) -> _ById:
 
 
 def _of_family(entries: Iterable[AvlId], model: str | None) -> list[AvlId]:
-    """Those of the model's family, else of the usual ones; without any of them, all."""
+    """Return the entries of the model's family, else of the default family, else all."""
     entries = list(entries)
     if len(entries) < 2:
         return entries
@@ -68,18 +71,18 @@ def _of_family(entries: Iterable[AvlId], model: str | None) -> list[AvlId]:
         own = [entry for entry in entries if set(entry.models.split("/")) & set(families)]
         if own:
             return own
-    return [entry for entry in entries if entry.models == _USUAL] or entries
+    return [entry for entry in entries if entry.models == _DEFAULT_FAMILY] or entries
 
 
 def _value(entry: AvlId, raw: Any) -> Any:
-    """What an attribute says by this entry; None where it does not fit."""
+    """Return the value of an attribute by this entry; None if it does not fit."""
     if isinstance(raw, dict):
         if "__buffer_b64" in raw:
             return raw if entry.size == 0 else None
         number = raw.get("__bigint")
         if entry.size != 8 or not isinstance(number, str):
             return None
-        # A scale has no use for so large a number, and a reader might not keep it exact.
+        # Not scaled: the number is too large to be kept exactly by all readers of JSON.
         return raw
     if isinstance(raw, bool) or not isinstance(raw, int):
         return None

@@ -1,6 +1,6 @@
-"""From a JSON document, as :mod:`~tracker.vendors.teltonika.document` makes it, to units.
+"""Frames from JSON documents as :mod:`~tracker.vendors.teltonika.document` makes them.
 
-A person has perhaps written or edited it: every mistake is told with the path to it.
+People write and edit such documents: every error has the path to the wrong value.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from tracker.vendors.teltonika.codec7 import NAME as CODEC_7
 from tracker.vendors.teltonika.content import Content, encode_data
 from tracker.vendors.teltonika.datagram import Datagram
 from tracker.vendors.teltonika.document import DERIVED, VARIABLE
+from tracker.vendors.teltonika.frames import Frame, Login, Ping, TcpFrame, UdpFrame
 from tracker.vendors.teltonika.login import IMEI_DIGITS
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, MessageCodec
-from tracker.vendors.teltonika.units import Frame, Login, Ping, UdpPacket, Unit
 
 T = TypeVar("T")
 _Codecs = dict[str, Codec | MessageCodec | None]
 
-#: None for the one that cannot be written.
+#: None for a codec that cannot be encoded.
 _RECORD_CODECS: Final[_Codecs] = {
     CODEC_7: None,
     **{codec.name: codec for codec in CODECS.values()},
@@ -33,15 +33,15 @@ _CODECS: Final[_Codecs] = {
     **_RECORD_CODECS,
     **{codec.name: codec for codec in MESSAGE_CODECS.values()},
 }
-#: Pings in one object: more than anybody needs, and less than fills a memory.
+#: Pings in one object; they are held in memory.
 _MAX_PINGS: Final = 1 << 24
-_MAX_VARIABLE: Final = (1 << 16) - 1
-_MAX_DATAGRAM: Final = (1 << 16) - 1
-#: An integer of more digits fits no field, and is not worked out.
+_MAX_VARIABLE_BYTES: Final = (1 << 16) - 1
+_MAX_DATAGRAM_LENGTH: Final = (1 << 16) - 1
+#: Longer integers fit no field and are not converted, which would take long.
 _MAX_DIGITS: Final = 40
 _IMEI: Final = re.compile(rf"[0-9]{{{IMEI_DIGITS}}}")
 
-#: Fields of a record, the event, generation and elements besides: lowest and highest value.
+#: Fields of a record before the event → lowest and highest value.
 _NUMBERS: Final = {
     "timestamp": (0, (1 << 64) - 1),
     "priority": (0, 0xFF),
@@ -55,33 +55,33 @@ _NUMBERS: Final = {
 
 
 class BadDocument(ValueError):
-    """A document from which no unit can be made; the text says where, and what is expected."""
+    """An invalid document; the text has the path, the expected and the actual value."""
 
     def __init__(self, path: str, expected: str, found: str) -> None:
-        super().__init__(f"{path or 'the document'}: expected {expected}, found {found}")
+        super().__init__(f"{path or 'document'}: expected {expected}, found {found}")
 
 
 @frozen
 class _LongNumber:
-    """An integer of too many digits."""
+    """An integer with too many digits."""
 
     digits: int
 
 
 @frozen
-class _Repetitive:
-    """An object in which a field stands twice."""
+class _DuplicateField:
+    """An object with a field that occurs more than once."""
 
     name: str
 
 
 def read_json(text: str) -> Any:
-    """The value of a JSON text, for :func:`parse`.
+    """Return the value of a JSON text, for :func:`parse`.
 
-    What no document holds, and a reader of JSON passes over or trips over, is kept as a
-    value of its own, so that it is told with the path to it.
+    Very long numbers and repeated fields become special values, for which :func:`parse` raises an
+    error with their path. Python's own reader fails on the former and accepts the latter.
 
-    :raises ValueError: when it is not JSON.
+    :raises ValueError: if the text is not JSON.
     """
     return json.loads(text, parse_int=_number, object_pairs_hook=_fields)
 
@@ -90,37 +90,37 @@ def _number(digits: str) -> int | _LongNumber:
     return int(digits) if len(digits) <= _MAX_DIGITS else _LongNumber(len(digits.lstrip("-")))
 
 
-def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Repetitive:
+def _fields(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _DuplicateField:
     made: dict[str, Any] = {}
     for name, value in pairs:
         if name in made:
-            return _Repetitive(name)
+            return _DuplicateField(name)
         made[name] = value
     return made
 
 
-def parse(value: Any) -> tuple[Unit, ...]:
-    """The units of a document, which is one object or an array of them.
+def parse(value: Any) -> tuple[Frame, ...]:
+    """Return the frames of a document, which is one object or an array of objects.
 
-    :param value: as :func:`read_json` gives it.
-    :raises BadDocument: when it is not one.
+    :param value: result of :func:`read_json`.
+    :raises BadDocument: if the document is invalid.
     """
     if not isinstance(value, list):
-        return (_unit(_Node("", value)),)
+        return (_frame_of(_Node("", value)),)
     if not value:
-        raise BadDocument("", "an object, or an array of one or more", "an empty array")
-    units = tuple(_unit(node) for node in _Node("", value).items(1, len(value)))
-    if len(units) > 1:
-        for number, unit in enumerate(units):
-            if isinstance(unit, UdpPacket):
-                found = '"datagram", which stands alone'
+        raise BadDocument("", "an object or a non-empty array", "an empty array")
+    frames = tuple(_frame_of(node) for node in _Node("", value).items(1, len(value)))
+    if len(frames) > 1:
+        for number, frame in enumerate(frames):
+            if isinstance(frame, UdpFrame):
+                found = '"datagram" in an array of several'
                 raise BadDocument(f"[{number}].kind", "a ping, login or frame", found)
-    return units
+    return frames
 
 
 @frozen
 class _Node:
-    """A value in the document, and the way to it."""
+    """A value in the document, with its path."""
 
     path: str
     value: Any
@@ -129,15 +129,17 @@ class _Node:
         return BadDocument(self.path, expected, _shown(self.value))
 
     def object(self) -> _Object:
-        if isinstance(self.value, _Repetitive):
-            raise BadDocument(self.path, "each field once", f"{_shown(self.value.name)} twice")
+        if isinstance(self.value, _DuplicateField):
+            raise BadDocument(
+                self.path, "each field once", f"field {_shown(self.value.name)} twice"
+            )
         if not isinstance(self.value, dict):
             raise self.bad("an object")
         return _Object(self.path, self.value)
 
     def items(self, low: int, high: int) -> list[_Node]:
         if not isinstance(self.value, list) or not low <= len(self.value) <= high:
-            raise self.bad(f"an array of {low if low == high else f'{low} to {high}'}")
+            raise self.bad(f"an array of {low if low == high else f'{low} to {high}'} items")
         return [_Node(f"{self.path}[{number}]", item) for number, item in enumerate(self.value)]
 
     def integer(self, low: int, high: int) -> int:
@@ -163,7 +165,7 @@ class _Node:
 
 
 class _Object:
-    """An object whose fields are taken one by one; in the end none may be left."""
+    """An object with fields that are taken one by one; at the end, no field may be left."""
 
     def __init__(self, path: str, value: dict[str, Any]) -> None:
         self.path = path
@@ -174,90 +176,92 @@ class _Object:
         return name in self._left
 
     def at(self, name: str) -> str:
-        """The path to a field."""
+        """Return the path to a field."""
         return f"{self.path}.{name}" if self.path else name
 
     def take(self, name: str, default: Any = None) -> _Node:
-        """A field; it has to be there unless there is a default."""
+        """Return a field, which is required unless it has a default."""
         self._known.append(name)
         if name not in self._left and default is None:
-            raise BadDocument(self.at(name), "this field", "none")
+            raise BadDocument(self.at(name), "this field", "nothing")
         return _Node(self.at(name), self._left.pop(name, default))
 
     def choice(self, name: str, choices: dict[str, T]) -> T:
-        """What one of these words stands for."""
+        """Return the value of the choice that a field names."""
         node = self.take(name)
         if not isinstance(node.value, str) or node.value not in choices:
-            words = (f'"{word}"' for word, meant in choices.items() if meant is not None)
+            words = (f'"{word}"' for word, value in choices.items() if value is not None)
             raise node.bad("one of " + ", ".join(words))
         return choices[node.value]
 
     def done(self) -> None:
-        """Notice what nobody asked for, which is perhaps a misspelt name."""
+        """Refuse fields that were not taken, such as misspelt names."""
         for name in self._left:
             known = ", ".join(self._known)
-            raise BadDocument(self.path, f"only the fields {known}", _shown(name))
+            raise BadDocument(self.path, f"only the fields {known}", f"field {_shown(name)}")
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, dict | _Repetitive):
+    if isinstance(value, dict | _DuplicateField):
         return "an object"
     if isinstance(value, _LongNumber):
         return f"a number of {value.digits} digits"
     if isinstance(value, list):
-        return f"an array of {len(value)}"
+        return f"an array of {len(value)} {'item' if len(value) == 1 else 'items'}"
     shown = json.dumps(value)
     return shown if len(shown) <= 60 else f"{shown[:57]}..."
 
 
-def _unit(node: _Node) -> Unit:
+def _frame_of(node: _Node) -> Frame:
     fields = node.object()
-    unit = fields.choice("kind", _KINDS)(fields)
+    frame = fields.choice("kind", _KINDS)(fields)
     fields.done()
-    return unit
+    return frame
 
 
-def _ping(fields: _Object) -> Unit:
+def _ping(fields: _Object) -> Frame:
     return Ping(fields.take("count").integer(1, _MAX_PINGS))
 
 
-def _login(fields: _Object) -> Unit:
+def _login(fields: _Object) -> Frame:
     return Login(fields.take("imei").imei())
 
 
-def _frame(fields: _Object) -> Unit:
+def _tcp_frame(fields: _Object) -> Frame:
     content = _content(fields, _CODECS)
-    return Frame(content, encode_data(content))
+    return TcpFrame(content, encode_data(content))
 
 
-def _packet(fields: _Object) -> Unit:
+def _datagram(fields: _Object) -> Frame:
     packet_id = fields.take("packet_id").integer(0, 0xFFFF)
     unused = fields.take("unused", 1).integer(0, 0xFF)
     avl_packet_id = fields.take("avl_packet_id").integer(0, 0xFF)
     imei = fields.take("imei").imei()
     content = _content(fields, _RECORD_CODECS)
-    assert not isinstance(content, Message)  # noqa: S101 - its codec was not to be chosen
+    assert not isinstance(content, Message)  # noqa: S101 - not in _RECORD_CODECS
     datagram = Datagram(packet_id, avl_packet_id, imei, encode_data(content), unused)
-    packet = UdpPacket(content, datagram)
-    if packet.length > _MAX_DATAGRAM:
-        found = f"{packet.length}"
-        raise BadDocument(fields.at("records"), f"a length of {_MAX_DATAGRAM} at most", found)
-    return packet
+    frame = UdpFrame(content, datagram)
+    if frame.length > _MAX_DATAGRAM_LENGTH:
+        found = f"{frame.length}"
+        raise BadDocument(
+            fields.at("records"), f"a length of at most {_MAX_DATAGRAM_LENGTH}", found
+        )
+    return frame
 
 
-_KINDS: Final[dict[str, Callable[[_Object], Unit]]] = {
+_KINDS: Final[dict[str, Callable[[_Object], Frame]]] = {
     "ping": _ping,
     "login": _login,
-    "frame": _frame,
-    "datagram": _packet,
+    "frame": _tcp_frame,
+    "datagram": _datagram,
 }
 
 
 def _content(fields: _Object, codecs: _Codecs) -> Content:
     codec = fields.choice("codec", codecs)
     if codec is None:
-        found = f'"{CODEC_7}", which is for reading only'
-        raise BadDocument(fields.at("codec"), "a codec that can be written", found)
+        found = f'"{CODEC_7}", which can only be decoded'
+        raise BadDocument(fields.at("codec"), "a codec that can be encoded", found)
     if isinstance(codec, MessageCodec):
         return _message(codec, fields)
     records = fields.take("records").items(0, 0xFF)
@@ -284,7 +288,7 @@ def _record(codec: Codec, fields: _Object) -> Record:
     for node in fields.take("elements").items(0, 256**codec.count.size - 1):
         _element(codec, node.object(), max_id, fixed=fixed, variable=variable)
     fields.done()
-    # On the wire elements stand by width.
+    # The wire has elements in the order of their width.
     fixed.sort(key=lambda element: element[1])
     return Record(
         **numbers,
@@ -308,8 +312,8 @@ def _element(
     value = fields.take("value")
     if width.value == VARIABLE and codec.variable is not None:
         content = value.hex()
-        if len(content) > _MAX_VARIABLE:
-            raise value.bad(f"{_MAX_VARIABLE} bytes at most")
+        if len(content) > _MAX_VARIABLE_BYTES:
+            raise value.bad(f"at most {_MAX_VARIABLE_BYTES} bytes")
         variable.append((element_id, content))
     elif type(width.value) is int and width.value in codec.element:
         fixed.append((element_id, width.value, value.integer(0, 256**width.value - 1)))

@@ -1,4 +1,4 @@
-"""From what a device sends to stream entries."""
+"""Conversion of decoded data to positions and stream entries."""
 
 from __future__ import annotations
 
@@ -21,18 +21,17 @@ from tracker.vendors.teltonika.codec7 import Codec7Packet, Codec7Record
 from tracker.vendors.teltonika.content import Content
 from tracker.vendors.teltonika.messages import Message, beginning
 
-#: Attribute that keeps the clock of a device that claims a year after 9999.
+#: Attribute with the timestamp of a record whose year exceeds 9999.
 RAW_TIMESTAMP: Final = "timestamp_ms"
-#: Attribute of a message: of what type it was.
+#: Attribute with the type of a message.
 MESSAGE_TYPE: Final = "message_type"
-#: Attributes of a message that is too long to be stored whole: the number of all its bytes, and
-#: their SHA-256. So two messages with the same beginning are two positions, and each can be
-#: compared with its source.
+#: Attributes of a truncated message: the size in bytes and the SHA-256 of the whole message. They
+#: keep messages with the same beginning apart, and allow each to be compared with its source.
 MESSAGE_LENGTH: Final = "message_length"
 MESSAGE_SHA256: Final = "message_sha256"
 
-#: What is told of a record in which an IO id occurs more than once.
-REPEATED_ID: Final = "an IO id occurs twice in a record: the last one stands"
+#: Notice about a record in which an IO id occurs more than once.
+REPEATED_ID: Final = "IO id occurs more than once in a record: the last value is kept"
 
 _DEGREE: Final = 10_000_000
 
@@ -45,11 +44,11 @@ def entries(
     *,
     message_bytes: int = MESSAGE_BYTES,
 ) -> list[Entry]:
-    """The stream entries of a frame or datagram, one a record, in the order of the wire.
+    """Return the stream entries of a frame or datagram, one per record, in the order of the wire.
 
-    :param now: seconds since 1970 (UTC), for a message that carries no time of its own.
-    :param on_repeated_id: told of a record in which an IO id occurs more than once; the
-        last one stands.
+    :param now: seconds since 1970 (UTC), for a message without a time.
+    :param on_repeated_id: called for each record in which an IO id occurs more than once; the
+        last value is kept.
     :param message_bytes: see :func:`message_position`.
     """
     if isinstance(content, Packet):
@@ -72,11 +71,11 @@ def entries(
 
 
 def position(device_id: str, record: Record) -> Position:
-    """One record as a position.
+    """Return a record as a position.
 
-    A clock beyond what four digits of a year can say is no reason to refuse a record,
-    which would block the device's queue for good: its time is set to the last one that
-    can be written, and the real number stays among the attributes.
+    A year above 9999 cannot be written in four digits. The record is not refused, because the
+    device would repeat it for ever: it gets the last possible time, and the original number is
+    kept as an attribute.
     """
     attributes: dict[str, Any] = {}
     for element_id, _, value in record.elements:
@@ -102,10 +101,10 @@ def position(device_id: str, record: Record) -> Position:
 
 
 def codec7_position(device_id: str, record: Codec7Record) -> Position:
-    """One record of Codec 7; what it does not say is None.
+    """Return a record of Codec 7 as a position; None stands for a missing field.
 
-    The codec knows no event. What its GPS element tells of the network, which other
-    codecs carry in IO elements, is kept by name.
+    The codec has no events. The network fields of its GPS element, which other codecs have in IO
+    elements, become named attributes.
     """
     attributes: dict[str, Any] = {
         str(element_id): attribute(value) for element_id, _, value in record.elements
@@ -134,10 +133,11 @@ def codec7_position(device_id: str, record: Codec7Record) -> Position:
 def message_position(
     device_id: str, message: Message, now: float, message_bytes: int = MESSAGE_BYTES
 ) -> Position:
-    """Return a message as a position without coordinates: its text, or its bytes if not text.
+    """Return a message as a position without coordinates; bytes that are not text stay bytes.
 
-    :param message_bytes: bytes that are kept of a message; a longer one is cut, and its length
-        and SHA-256 are added.
+    :param now: seconds since 1970 (UTC), for a message without a time.
+    :param message_bytes: limit in bytes; a longer message is truncated, and its length and
+        SHA-256 are added.
     """
     content, text = message.content, message.text
     is_long = len(content) > message_bytes

@@ -1,4 +1,4 @@
-"""From the data of frames and datagrams to stream entries, by the fastest way there is."""
+"""Conversion of the data of frames and datagrams to stream entries, in the fastest way."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from tracker.vendors.teltonika.positions import entries
 
 
 class Reading(NamedTuple):
-    """What a device has sent."""
+    """Content of a frame or datagram."""
 
     entries: list[Entry]
     message: Message | None
-    """What it has said; then there is one entry, and no acknowledgement is expected. Else the
-    number of entries is."""
+    """The message, with one entry and without an ACK; None for records, where the ACK is the number
+    of entries."""
 
 
 class EntryReader:
-    """Reads what a device sends; best one for each, since it learns how its records look."""
+    """Reader of the data of a device; it learns the layouts of the device's records."""
 
     __slots__ = ("_max_records", "_message_bytes", "_on_truncated", "_recent")
 
@@ -38,7 +38,9 @@ class EntryReader:
     ) -> None:
         """Start without known layouts.
 
-        :param on_truncated: called for each message that was too long to be kept whole.
+        :param max_records: limit of records in one frame.
+        :param message_bytes: limit in bytes of a message; a longer one is truncated.
+        :param on_truncated: called for each message that is truncated.
         """
         self._max_records = max_records
         self._on_truncated = on_truncated
@@ -48,10 +50,10 @@ class EntryReader:
     def read(
         self, device_id: str, data: bytes, now: float, on_repeated_id: Callable[[], None]
     ) -> Reading | Rejected:
-        """Read codec id to second count, whatever the codec.
+        """Decode data of any codec (codec id to second count).
 
-        :param now: seconds since 1970 (UTC), for a message that carries no time of its own.
-        :param on_repeated_id: told of a record in which an IO id occurs more than once.
+        :param now: seconds since 1970 (UTC), for a message without a time.
+        :param on_repeated_id: called for each record in which an IO id occurs more than once.
         """
         known = self._recent.entries(device_id, data, self._max_records)
         if known is not None:

@@ -26,7 +26,7 @@ classImplements(Naming, INaming)
 
 @implementer(IPlugin, IVendor)
 class Teltonika:
-    """The FMB, FMC, FMM, FMT and FT families, and what speaks like them."""
+    """Devices of the FMB, FMC, FMM, FMT and FT families, and others with the same protocol."""
 
     name = "teltonika"
 
@@ -52,5 +52,5 @@ class Teltonika:
         return describe(data, kind is Traffic.SENT)
 
     def buildNaming(self, models: Mapping[str, Path]) -> Naming:
-        """See :class:`tracker.interfaces.IVendor`; files are like ``avl_ids.csv``."""
+        """See :class:`tracker.interfaces.IVendor`; files have the columns of ``avl_ids.csv``."""
         return Naming({model: read_file(file) for model, file in models.items()})

@@ -1,22 +1,22 @@
-"""A device on a connection, as the tests of the protocol need it."""
+"""Fixtures: a device on a connection, at several stages."""
 
 from __future__ import annotations
 
 import pytest
 
 from tests.unit.vendors.teltonika.conversation import LOGIN, Conversation, frame
-from tests.unit.vendors.teltonika.turns import ACK, LIMITS
+from tests.unit.vendors.teltonika.pending import ACK, LIMITS
 
 
 @pytest.fixture
 def talk() -> Conversation:
-    """A connection on which nothing has come."""
+    """Return a connection that has received nothing."""
     return Conversation(LIMITS)
 
 
 @pytest.fixture
 def online(talk: Conversation) -> Conversation:
-    """It has logged in, and nothing more yet."""
+    """Return the connection of a device that has logged in, and has sent nothing else."""
     talk.send(LOGIN)
     assert talk.answer() == b"\x01"
     return talk
@@ -24,7 +24,7 @@ def online(talk: Conversation) -> Conversation:
 
 @pytest.fixture
 def settled(online: Conversation) -> Conversation:
-    """A packet was confirmed and acknowledged."""
+    """Return the connection of a device that has received the ACK of a packet."""
     online.send(frame(1))
     online.confirm()
     assert online.answer() == ACK

@@ -25,20 +25,20 @@ def frame(*timestamps: int) -> bytes:
 def message(
     text: bytes = b"DI1:1", codec_id: int = 0x0C, time: int | None = None, imei: str | None = None
 ) -> bytes:
-    """The frame of a message that a device sends."""
+    """Return the frame of a message from a device."""
     made = Message(MESSAGE_CODECS[codec_id], 0x06, text, time, imei)
     return encode_frame(encode_message(made))
 
 
 def repeating(*timestamps: int) -> bytes:
-    """A frame of records in each of which an IO id occurs twice."""
+    """Return a frame of records that each have an IO id twice."""
     elements = ((66, 2, 1), (66, 2, 2))
     records = [Record(time, 0, 1, 2, 3, 4, 5, 6, 0, elements) for time in timestamps]
     return encode_frame(encode_packet(CODEC_8, records))
 
 
 def is_message(entries: Sequence[Entry]) -> bool:
-    """Whether nobody waits for an acknowledgement of this packet."""
+    """Return True for the entries of a message, which gets no ACK."""
     return bool(entries) and entries[0].codec in ("12", "13", "14", "15")
 
 

@@ -1,8 +1,8 @@
-"""Frames whose meaning is known field by field.
+"""Frames with their content field by field.
 
 ``doc`` in a name: an example of the Teltonika wiki, "Codec"; ``capture``: sent by a
-device; ``made``: put together for a case that the others lack. The expected fields
-were read off the bytes by hand.
+device; ``made``: written for a case that the others lack. The expected fields were read from
+the bytes by hand.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from attrs import field, frozen
 
 from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, Codec, Record
 
-#: The device of the documentation's examples, and its login.
+#: The device in the examples of the documentation, and its login.
 IMEI = "356307042441013"
 LOGIN = bytes.fromhex("000F 333536333037303432343431303133")
 
 
 @frozen(eq=False)
 class Golden:
-    """A frame, and what is in it."""
+    """A frame and its content."""
 
     name: str
     frame: bytes = field(repr=False)
@@ -27,7 +27,7 @@ class Golden:
 
     @property
     def data(self) -> bytes:
-        """Codec id to second count: the frame without its envelope."""
+        """Data of the frame: codec id to second count."""
         return self.frame[8:-4]
 
 
@@ -331,7 +331,7 @@ EXTENDED = Golden(
     ),
 )
 
-#: Two beacons, as the device packs them: 45 bytes that nobody here interprets.
+#: Two beacons: 45 bytes that Tracker does not interpret.
 BEACONS = bytes.fromhex(
     "1121 3102030405060708090A0B0C0D0E0F10 4545010ABC21 2102030405060708090A0B0C0D0E0F10 020B010AAD"
 )
@@ -431,5 +431,5 @@ GOLDEN = (
     PANIC,
 )
 
-#: A ping, the login, a ping, the smallest frame, and a ping: what a port may see.
+#: A typical stream: a ping, the login, a ping, the smallest frame, and a ping.
 STREAM = b"\xff" + LOGIN + b"\xff" + SMALLEST.frame + b"\xff"

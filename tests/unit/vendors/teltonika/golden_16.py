@@ -1,4 +1,4 @@
-"""Frames of Codec 16 whose meaning is known field by field."""
+"""Frames of Codec 16 with their content field by field."""
 
 from __future__ import annotations
 

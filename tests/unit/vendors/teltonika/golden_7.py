@@ -1,4 +1,4 @@
-"""A capture of Codec 7, known field by field."""
+"""A captured frame of Codec 7 with its content field by field."""
 
 from __future__ import annotations
 

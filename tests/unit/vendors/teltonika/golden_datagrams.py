@@ -1,4 +1,4 @@
-"""Datagrams whose meaning is known field by field; the names say where they are from."""
+"""Datagrams with their content field by field; names have the prefixes of ``golden``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tracker.vendors.teltonika.avl import CODEC_8, CODEC_8E, CODEC_16, Codec, Re
 
 @frozen(eq=False)
 class GoldenDatagram:
-    """A datagram, what is in it, and what it is answered with."""
+    """A datagram, its content and its ACK."""
 
     name: str
     datagram: bytes = field(repr=False)
@@ -18,11 +18,11 @@ class GoldenDatagram:
     imei: str
     codec: Codec = field(repr=False)
     record: Record = field(repr=False)
-    answer: bytes = field(repr=False)
+    ack: bytes = field(repr=False)
 
     @property
     def data(self) -> bytes:
-        """Codec id to second count: what follows the IMEI."""
+        """Data of the datagram: codec id to second count."""
         return self.datagram[23:]
 
 

@@ -1,4 +1,4 @@
-"""Frames of commands and messages, known field by field; the names say where they are from."""
+"""Frames of commands and messages with their content; names have the prefixes of ``golden``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tracker.vendors.teltonika.messages import COMMAND, MESSAGE_CODECS, NACK, RE
 
 @frozen(eq=False)
 class GoldenMessage:
-    """A frame, and what it says."""
+    """A frame and its message."""
 
     name: str
     frame: bytes = field(repr=False)
@@ -17,7 +17,7 @@ class GoldenMessage:
 
     @property
     def data(self) -> bytes:
-        """Codec id to second quantity: the frame without its envelope."""
+        """Data of the frame: codec id to second quantity."""
         return self.frame[8:-4]
 
 

@@ -1,4 +1,4 @@
-"""Records and packets for properties, from all that the wire can carry."""
+"""Strategies for records and packets: all that the wire can express."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ codecs = st.sampled_from([CODEC_8, CODEC_8E, CODEC_16])
 
 
 def unsigned(width: int) -> st.SearchStrategy[int]:
-    """All numbers of so many bytes."""
+    """Return a strategy for unsigned integers of a width in bytes."""
     return st.integers(0, 256**width - 1)
 
 
 def signed(width: int) -> st.SearchStrategy[int]:
-    """All numbers of so many bytes, in two's complement."""
+    """Return a strategy for signed integers of a width in bytes."""
     return st.integers(-(256**width) // 2, 256**width // 2 - 1)
 
 
 def ids(codec: Codec) -> st.SearchStrategy[int]:
-    """IO ids that a codec can carry."""
+    """Return a strategy for the IO ids of a codec."""
     return unsigned(1 if codec is CODEC_8 else 2)
 
 
 @st.composite
 def elements(draw: st.DrawFn, codec: Codec) -> tuple[tuple[int, int, int], ...]:
-    """Elements of fixed width, in the order of the wire; ids may repeat."""
+    """Draw elements of fixed width, in the order of the wire; ids may repeat."""
     drawn: list[tuple[int, int, int]] = []
     for width in WIDTHS:
         group = st.lists(st.tuples(ids(codec), unsigned(width)), max_size=4)
@@ -37,7 +37,7 @@ def elements(draw: st.DrawFn, codec: Codec) -> tuple[tuple[int, int, int], ...]:
 
 
 def variable(codec: Codec) -> st.SearchStrategy[tuple[tuple[int, bytes], ...]]:
-    """Variable-length elements, empty ones included; none where the codec has none."""
+    """Return a strategy for variable-length elements; empty if the codec does not have them."""
     if codec is not CODEC_8E:
         return st.just(())
     content = st.one_of(st.just(b""), st.binary(max_size=20), st.binary(min_size=255, max_size=257))
@@ -45,7 +45,7 @@ def variable(codec: Codec) -> st.SearchStrategy[tuple[tuple[int, bytes], ...]]:
 
 
 def records(codec: Codec) -> st.SearchStrategy[Record]:
-    """Records with any value in any field."""
+    """Return a strategy for records with any value in any field."""
     return st.builds(
         Record,
         timestamp=unsigned(8),
@@ -65,6 +65,6 @@ def records(codec: Codec) -> st.SearchStrategy[Record]:
 
 @st.composite
 def packets(draw: st.DrawFn) -> Packet:
-    """Packets of any codec, of no record up to some."""
+    """Draw a packet of any codec, with zero or more records."""
     codec = draw(codecs)
     return Packet(codec, tuple(draw(st.lists(records(codec), max_size=5))))

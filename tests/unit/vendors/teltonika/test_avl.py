@@ -1,4 +1,4 @@
-"""AVL packets of Codec 8 and Codec 8 Extended: read, written, and refused."""
+"""AVL packets of Codec 8 and Codec 8 Extended: decoded, encoded and rejected."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from tracker.vendors.teltonika.avl import (
     encode_packet,
 )
 from tracker.vendors.teltonika.frame import decode_frame
+from tracker.vendors.teltonika.sizes import byte_count
 
 each_golden = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
 each_codec = pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
@@ -42,7 +43,7 @@ RECORD = Record(1_710_504_600_000, 0, -583_816_000, -346_037_000, 25, 270, 11, 6
 
 
 def rejection(data: bytes) -> Rejected:
-    """How ``data`` is rejected; whole, as always."""
+    """Return the rejection of ``data``, which is always rejected as a whole."""
     outcome = decode_packet(data)
     assert isinstance(outcome, Rejected)
     assert outcome.used == len(data)
@@ -52,7 +53,7 @@ def rejection(data: bytes) -> Rejected:
 
 
 def data_of(frame: bytes) -> bytes:
-    """The data of a frame that has nothing wrong with its envelope."""
+    """Return the data of a frame with a correct envelope."""
     outcome = decode_frame(frame, 8192)
     assert isinstance(outcome, Decoded)
     return outcome.value
@@ -62,35 +63,36 @@ def data_of(frame: bytes) -> bytes:
 
 
 @each_golden
-def test_a_golden_packet_gives_its_records(golden: Golden) -> None:
+def test_golden_packet_is_decoded(golden: Golden) -> None:
     expected = Decoded(Packet(golden.codec, golden.records), len(golden.data))
     assert decode_packet(golden.data) == expected
 
 
 @each_golden
-def test_encoding_gives_the_golden_bytes(golden: Golden) -> None:
+def test_golden_records_are_encoded_byte_for_byte(golden: Golden) -> None:
     assert encode_packet(golden.codec, golden.records) == golden.data
 
 
 @each_golden
-def test_every_truncated_packet_is_rejected(golden: Golden) -> None:
+def test_packet_truncated_anywhere_is_rejected(golden: Golden) -> None:
     for size in range(3, len(golden.data)):
-        # With the second count, as a frame of a consistent length would have it …
+        # With the second count, as in a frame with a consistent length …
         rejection(golden.data[: size - 1] + golden.data[-1:])
-        # … and cut off as it is, which leaves some other byte in that place.
+        # … and without it: another byte is taken for the count.
         rejection(golden.data[:size])
 
 
 @each_golden
 @pytest.mark.parametrize("stray", [b"\x00", b"\xff", b"\x00" * 30])
-def test_bytes_between_the_records_and_the_count_are_rejected(golden: Golden, stray: bytes) -> None:
+def test_bytes_before_the_second_count_are_rejected(golden: Golden, stray: bytes) -> None:
     outcome = rejection(golden.data[:-1] + stray + golden.data[-1:])
     assert outcome.offset == len(golden.data) - 1
-    assert f"{len(stray)} bytes after the last record" in outcome.reason
+    assert outcome.reason.startswith("unexpected data after the last record")
+    assert outcome.found == f"{byte_count(len(stray))} before it"
 
 
 @each_golden
-def test_a_record_less_than_announced_is_rejected(golden: Golden) -> None:
+def test_packet_with_fewer_records_than_its_count_is_rejected(golden: Golden) -> None:
     count = bytes((len(golden.records) + 1,))
     outcome = rejection(golden.data[:1] + count + golden.data[2:-1] + count)
     assert outcome.offset == len(golden.data) - 1
@@ -98,66 +100,73 @@ def test_a_record_less_than_announced_is_rejected(golden: Golden) -> None:
 
 
 @pytest.mark.parametrize("golden", [TWO_RECORDS, NEWEST_FIRST, BEACON_DATA], ids=lambda g: g.name)
-def test_a_record_more_than_announced_is_rejected(golden: Golden) -> None:
+def test_packet_with_more_records_than_its_count_is_rejected(golden: Golden) -> None:
     count = bytes((len(golden.records) - 1,))
     outcome = rejection(golden.data[:1] + count + golden.data[2:-1] + count)
     assert "after the last record" in outcome.reason
 
 
 @each_golden
-def test_a_packet_read_as_the_other_codec_is_rejected(golden: Golden) -> None:
+def test_packet_with_the_id_of_the_other_codec_is_rejected(golden: Golden) -> None:
     other = CODEC_8E if golden.codec is CODEC_8 else CODEC_8
     rejection(bytes((other.codec_id,)) + golden.data[1:])
 
 
-# Malformed packets in frames with a right checksum.
+# Malformed packets in frames with a correct checksum.
 
 
 @pytest.mark.parametrize(
-    ("frame", "offset", "told"),
+    ("frame", "offset", "reason"),
     [
-        (malformed.COUNTS_DIFFER, 39, ("1 records at the start", "2 at the end")),
-        (malformed.UNKNOWN_CODEC, 0, ("codec", "0x55")),
-        (malformed.RECORD_MISSING, 39, ("record 2 of 2", "past the packet's end")),
-        (malformed.TOTAL_DIFFERS, 27, ("record 1 of 1", "4 elements announced", "3 there")),
-        (malformed.STRAY_BYTE, 39, ("1 bytes after the last record",)),
+        (
+            malformed.COUNTS_DIFFER,
+            39,
+            "record counts differ: 1 before the records, 2 after them",
+        ),
+        (malformed.UNKNOWN_CODEC, 0, "unsupported codec 0x55"),
+        (malformed.RECORD_MISSING, 39, "record 2 of 2: extends past the end of the packet"),
+        (
+            malformed.TOTAL_DIFFERS,
+            27,
+            "record 1 of 1: element counts differ: 4 in total, 3 in groups",
+        ),
+        (malformed.STRAY_BYTE, 39, "unexpected data after the last record: 1 byte"),
     ],
     ids=["counts differ", "unknown codec", "record missing", "total differs", "stray byte"],
 )
-def test_a_malformed_packet_is_rejected_for_its_fault(
-    frame: bytes, offset: int, told: tuple[str, ...]
+def test_malformed_packet_is_rejected_with_its_reason(
+    frame: bytes, offset: int, reason: str
 ) -> None:
     outcome = rejection(data_of(frame))
     assert outcome.offset == offset
-    for part in told:
-        assert part in outcome.reason
+    assert outcome.reason == reason
 
 
-def test_a_packet_of_no_records_is_legal() -> None:
+def test_packet_without_records_is_legal() -> None:
     assert decode_packet(data_of(malformed.NO_RECORDS)) == Decoded(Packet(CODEC_8, ()), 3)
     assert encode_packet(CODEC_8, ()) == data_of(malformed.NO_RECORDS)
 
 
-def test_every_other_codec_id_is_rejected() -> None:
+def test_unknown_codec_id_is_rejected() -> None:
     for codec_id in set(range(256)) - {0x08, 0x8E, 0x10}:
         outcome = rejection(bytes((codec_id,)) + SMALLEST.data[1:])
         assert outcome.offset == 0
         assert f"{codec_id:#04x}" in outcome.reason
 
 
-def test_the_codecs_are_known_by_their_id() -> None:
+def test_codecs_have_their_ids_and_names() -> None:
     names = {codec_id: codec.name for codec_id, codec in CODECS.items()}
     assert names == {0x08: "8", 0x8E: "8E", 0x10: "16"}
 
 
 @pytest.mark.parametrize("data", [b"", b"\x08", b"\x8e", b"\x55", b"\x08\x00", b"\x8e\x01"])
-def test_data_too_short_for_a_packet_is_rejected(data: bytes) -> None:
+def test_data_shorter_than_three_bytes_is_rejected(data: bytes) -> None:
     rejection(data)
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
 @each_codec
-def test_a_group_that_runs_past_the_end_is_rejected(codec: Codec, width: int) -> None:
+def test_group_that_extends_past_the_end_is_rejected(codec: Codec, width: int) -> None:
     whole = encode_packet(codec, [attrs.evolve(RECORD, elements=((5, width, 1),) * 2)])
     outcome = rejection(whole[: -1 - width] + whole[-1:])
     assert outcome.offset >= 2 + 24
@@ -166,30 +175,30 @@ def test_a_group_that_runs_past_the_end_is_rejected(codec: Codec, width: int) ->
 
 
 @pytest.mark.parametrize("claimed", [7, 8, 0x7FFF, 0xFFFF])
-def test_a_variable_length_that_runs_past_the_end_is_rejected(claimed: int) -> None:
+def test_variable_element_that_extends_past_the_end_is_rejected(claimed: int) -> None:
     whole = encode_packet(CODEC_8E, [attrs.evolve(RECORD, variable=((264, b"ABC123"),))])
     assert whole.endswith(b"\x00\x06ABC123\x01")
     outcome = rejection(whole[:-9] + claimed.to_bytes(2, "big") + whole[-7:])
     assert "element 264" in outcome.reason
-    assert f"{claimed} bytes" in outcome.reason
-    assert "past the packet's end" in outcome.reason
+    assert outcome.expected == f"{claimed} bytes"
+    assert "past the end of the packet" in outcome.reason
 
 
-def test_a_value_may_not_reach_into_the_second_count() -> None:
-    # One byte more than there is: the count itself would have to serve as the value.
+def test_value_that_includes_the_second_count_is_rejected() -> None:
+    # The length is one byte too long: the second count would be part of the value.
     whole = encode_packet(CODEC_8E, [attrs.evolve(RECORD, variable=((264, b"ABC"),))])
     rejection(whole[:-5] + b"\x04ABC\x01")
 
 
 @pytest.mark.parametrize("total", [0, 1, 13, 15, 255, 0xFFFF])
-def test_a_total_that_is_not_the_sum_is_rejected(total: int) -> None:
+def test_total_that_differs_from_the_groups_is_rejected(total: int) -> None:
     assert PANIC.data[28:30] == b"\x00\x0e"
     outcome = rejection(PANIC.data[:28] + total.to_bytes(2, "big") + PANIC.data[30:])
-    assert f"{total} elements announced, 14 there" in outcome.reason
+    assert f"{total} in total, 14 in groups" in outcome.reason
 
 
-def test_a_rejection_points_at_the_field_that_is_wrong() -> None:
-    first_record = 30 + 2  # without elements a record has 30 bytes, and one has two more
+def test_rejection_has_the_offset_of_the_wrong_field() -> None:
+    first_record = 30 + 2  # 30 bytes without elements, 2 for the only element
     total_of_second = 2 + first_record + 25
     data = bytearray(TWO_RECORDS.data)
     assert data[total_of_second] == 1
@@ -200,17 +209,17 @@ def test_a_rejection_points_at_the_field_that_is_wrong() -> None:
     assert (outcome.expected, outcome.found) == ("1", "2")
 
 
-def test_a_fifth_group_of_codec_8_is_rejected() -> None:
-    # A special firmware has a group of 16-byte values after the usual four.
+def test_fifth_group_in_codec_8_is_rejected() -> None:
+    # A special firmware has a fifth group, of 16-byte values.
     data = SMALLEST.data[:-1] + b"\x00" + SMALLEST.data[-1:]
-    assert "1 bytes after the last record" in rejection(data).reason
+    assert rejection(data).field == "records"
 
 
 # Limits of the fields.
 
 
 def record_with(name: str, value: int) -> Record:
-    """The record above with one other value."""
+    """Return ``RECORD`` with one value changed."""
     changes: dict[str, Any] = {name: value}
     return attrs.evolve(RECORD, **changes)
 
@@ -229,7 +238,7 @@ EXTREMES = {
 
 @each_codec
 @pytest.mark.parametrize(("name", "value"), [(n, v) for n, both in EXTREMES.items() for v in both])
-def test_a_field_at_its_limit_comes_back(codec: Codec, name: str, value: int) -> None:
+def test_field_at_its_limit_is_encoded_and_decoded(codec: Codec, name: str, value: int) -> None:
     record = record_with(name, value)
     data = encode_packet(codec, [record])
     assert decode_packet(data) == Decoded(Packet(codec, (record,)), len(data))
@@ -241,60 +250,70 @@ def test_a_field_at_its_limit_comes_back(codec: Codec, name: str, value: int) ->
     [(name, low - 1) for name, (low, _) in EXTREMES.items()]
     + [(name, high + 1) for name, (_, high) in EXTREMES.items()],
 )
-def test_a_field_past_its_limit_is_not_encoded(codec: Codec, name: str, value: int) -> None:
-    with pytest.raises(ValueError, match=f"codec {codec.name} cannot carry"):
+def test_field_past_its_limit_is_not_encoded(codec: Codec, name: str, value: int) -> None:
+    with pytest.raises(ValueError, match=f"codec {codec.name} cannot encode"):
         encode_packet(codec, [record_with(name, value)])
 
 
 @pytest.mark.parametrize(("codec", "highest"), [(CODEC_8, 255), (CODEC_8E, 65_535)])
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_ids_and_values_reach_their_limits_and_no_further(
+def test_ids_and_values_are_encoded_up_to_their_limits(
     codec: Codec, highest: int, width: int
 ) -> None:
-    most = 256**width - 1
-    elements = ((0, width, 0), (0, width, most), (highest, width, 0), (highest, width, most))
+    highest_value = 256**width - 1
+    elements = (
+        (0, width, 0),
+        (0, width, highest_value),
+        (highest, width, 0),
+        (highest, width, highest_value),
+    )
     record = attrs.evolve(RECORD, event=highest, elements=elements)
     data = encode_packet(codec, [record])
     assert decode_packet(data) == Decoded(Packet(codec, (record,)), len(data))
-    for wrong in ((highest + 1, width, 0), (0, width, most + 1), (-1, width, 0), (0, width, -1)):
-        with pytest.raises(ValueError, match="cannot carry"):
+    for wrong in (
+        (highest + 1, width, 0),
+        (0, width, highest_value + 1),
+        (-1, width, 0),
+        (0, width, -1),
+    ):
+        with pytest.raises(ValueError, match="cannot encode"):
             encode_packet(codec, [attrs.evolve(RECORD, elements=(wrong,))])
     for event in (-1, highest + 1):
-        with pytest.raises(ValueError, match="cannot carry"):
+        with pytest.raises(ValueError, match="cannot encode"):
             encode_packet(codec, [attrs.evolve(RECORD, event=event)])
 
 
 @pytest.mark.parametrize("width", [0, 3, 5, 16])
 @each_codec
-def test_an_element_of_a_width_that_does_not_exist_is_not_encoded(codec: Codec, width: int) -> None:
+def test_element_of_an_invalid_width_is_not_encoded(codec: Codec, width: int) -> None:
     with pytest.raises(ValueError, match=r"width|bytes"):
         encode_packet(codec, [attrs.evolve(RECORD, elements=((5, width, 0),))])
 
 
-def test_a_record_of_codec_8_holds_255_elements_and_no_more() -> None:
+def test_record_of_codec_8_has_at_most_255_elements() -> None:
     record = attrs.evolve(RECORD, elements=tuple((number, 8, number) for number in range(255)))
     data = encode_packet(CODEC_8, [record])
     assert decode_packet(data) == Decoded(Packet(CODEC_8, (record,)), len(data))
-    spread = ((1, 1, 1),) * 128 + ((1, 2, 1),) * 128  # each group fits, their total does not
-    with pytest.raises(ValueError, match="cannot carry"):
+    spread = ((1, 1, 1),) * 128 + ((1, 2, 1),) * 128  # each group is short enough, the total is not
+    with pytest.raises(ValueError, match="cannot encode"):
         encode_packet(CODEC_8, [attrs.evolve(RECORD, elements=spread)])
 
 
-def test_a_record_of_codec_8e_holds_more_than_255_elements() -> None:
+def test_record_of_codec_8e_may_have_more_than_255_elements() -> None:
     record = attrs.evolve(RECORD, elements=tuple((number, 1, 1) for number in range(300)))
     data = encode_packet(CODEC_8E, [record])
     assert decode_packet(data) == Decoded(Packet(CODEC_8E, (record,)), len(data))
 
 
 @pytest.mark.parametrize("size", [0, 1, 255, 256, 65_535])
-def test_a_variable_element_of_codec_8e_has_up_to_65535_bytes(size: int) -> None:
+def test_variable_element_of_codec_8e_has_up_to_65535_bytes(size: int) -> None:
     record = attrs.evolve(RECORD, variable=((65_535, b"\xa5" * size), (0, b"")))
     data = encode_packet(CODEC_8E, [record])
     assert decode_packet(data) == Decoded(Packet(CODEC_8E, (record,)), len(data))
 
 
-def test_a_longer_variable_element_is_not_encoded() -> None:
-    with pytest.raises(ValueError, match="cannot carry"):
+def test_variable_element_of_more_than_65535_bytes_is_not_encoded() -> None:
+    with pytest.raises(ValueError, match="cannot encode"):
         encode_packet(CODEC_8E, [attrs.evolve(RECORD, variable=((1, bytes(65_536)),))])
 
 
@@ -304,23 +323,23 @@ def test_codec_8_has_no_variable_elements() -> None:
 
 
 @each_codec
-def test_a_packet_holds_255_records_and_no_more(codec: Codec) -> None:
-    most = tuple(attrs.evolve(RECORD, timestamp=number) for number in range(255))
-    data = encode_packet(codec, most)
+def test_packet_has_at_most_255_records(codec: Codec) -> None:
+    most_records = tuple(attrs.evolve(RECORD, timestamp=number) for number in range(255))
+    data = encode_packet(codec, most_records)
     assert (data[1], data[-1]) == (255, 255)
-    assert decode_packet(data) == Decoded(Packet(codec, most), len(data))
+    assert decode_packet(data) == Decoded(Packet(codec, most_records), len(data))
     with pytest.raises(ValueError, match="256 records"):
-        encode_packet(codec, (*most, RECORD))
+        encode_packet(codec, (*most_records, RECORD))
 
 
-def test_elements_are_written_narrow_first_whatever_their_order() -> None:
+def test_elements_are_encoded_in_the_order_of_their_width() -> None:
     wide_first = ((78, 8, 0), (241, 4, 24_602), (66, 2, 24_079), (21, 1, 3), (1, 1, 1))
     (record,) = FIVE_ELEMENTS.records
     data = encode_packet(CODEC_8, [attrs.evolve(record, elements=wide_first)])
     assert data == FIVE_ELEMENTS.data
 
 
-def test_a_priority_that_is_not_documented_is_no_reason_to_refuse() -> None:
+def test_undocumented_priority_is_decoded() -> None:
     data = bytearray(EXTENDED.data)
     data[10] = 7
     outcome = decode_packet(bytes(data))
@@ -338,7 +357,7 @@ def test_encoding_and_decoding_are_inverse(packet: Packet) -> None:
 
 
 @given(codecs.flatmap(lambda codec: st.tuples(st.just(codec), records(codec))))
-def test_a_record_cut_anywhere_is_rejected(drawn: tuple[Codec, Record]) -> None:
+def test_record_truncated_anywhere_is_rejected(drawn: tuple[Codec, Record]) -> None:
     codec, record = drawn
     data = encode_packet(codec, [record])
     for size in range(2, len(data) - 1):
@@ -346,7 +365,7 @@ def test_a_record_cut_anywhere_is_rejected(drawn: tuple[Codec, Record]) -> None:
 
 
 def check(data: bytes) -> None:
-    """Whatever the bytes: an outcome, and what is taken is exactly what was sent."""
+    """Assert that decoding has an outcome; a decoded packet encodes to the same bytes."""
     outcome = decode_packet(data)
     if isinstance(outcome, Decoded):
         assert outcome.used == len(data)
@@ -364,7 +383,7 @@ def test_any_bytes_have_an_outcome(data: bytes) -> None:
 
 
 @given(codecs, st.integers(0, 3), st.binary(max_size=150))
-def test_any_bytes_between_right_counts_have_an_outcome(
+def test_any_bytes_between_equal_counts_have_an_outcome(
     codec: Codec, count: int, body: bytes
 ) -> None:
     check(bytes((codec.codec_id, count)) + body + bytes((count,)))
@@ -374,8 +393,8 @@ def test_any_bytes_between_right_counts_have_an_outcome(
     st.sampled_from(GOLDEN),
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_a_mutated_packet_has_an_outcome(golden: Golden, changes: list[tuple[int, int]]) -> None:
+def test_mutated_packet_has_an_outcome(golden: Golden, changes: list[tuple[int, int]]) -> None:
     data = bytearray(golden.data)
-    for place, byte in changes:
-        data[place % len(data)] = byte
+    for offset, byte in changes:
+        data[offset % len(data)] = byte
     check(bytes(data))

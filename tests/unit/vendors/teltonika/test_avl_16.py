@@ -1,4 +1,4 @@
-"""AVL packets of Codec 16: ids of two bytes, counts of one, and how a record came about."""
+"""AVL packets of Codec 16: two-byte ids, one-byte counts, and generation types."""
 
 from __future__ import annotations
 
@@ -23,16 +23,17 @@ from tracker.vendors.teltonika.avl import (
     encode_packet,
 )
 from tracker.vendors.teltonika.frame import decode_frame, encode_frame
+from tracker.vendors.teltonika.sizes import byte_count
 
 each_golden = pytest.mark.parametrize("golden", GOLDEN_16, ids=lambda golden: golden.name)
-#: Codec id, count of records, then 24 bytes of time and place, then the event.
+#: Offset of the first generation type: after codec id, count, 24 bytes of head, and event.
 GENERATION = 2 + 24 + 2
 
 RECORD = Record(1_710_504_600_000, 0, -583_816_000, -346_037_000, 25, 270, 11, 64, 0, generation=0)
 
 
 def rejection(data: bytes) -> Rejected:
-    """How ``data`` is rejected; whole, as always."""
+    """Return the rejection of ``data``, which is always rejected as a whole."""
     outcome = decode_packet(data)
     assert isinstance(outcome, Rejected)
     assert outcome.used == len(data)
@@ -42,20 +43,20 @@ def rejection(data: bytes) -> Rejected:
 
 
 @each_golden
-def test_a_golden_frame_gives_its_records(golden: Golden) -> None:
+def test_golden_frame_is_decoded(golden: Golden) -> None:
     assert decode_frame(golden.frame, 8192) == Decoded(golden.data, len(golden.frame))
     expected = Decoded(Packet(CODEC_16, golden.records), len(golden.data))
     assert decode_packet(golden.data) == expected
 
 
 @each_golden
-def test_encoding_gives_the_golden_bytes(golden: Golden) -> None:
+def test_golden_records_are_encoded_byte_for_byte(golden: Golden) -> None:
     assert encode_packet(CODEC_16, golden.records) == golden.data
     assert encode_frame(golden.data) == golden.frame
 
 
 @each_golden
-def test_every_truncated_packet_is_rejected(golden: Golden) -> None:
+def test_packet_truncated_anywhere_is_rejected(golden: Golden) -> None:
     for size in range(3, len(golden.data)):
         rejection(golden.data[: size - 1] + golden.data[-1:])
         rejection(golden.data[:size])
@@ -63,27 +64,27 @@ def test_every_truncated_packet_is_rejected(golden: Golden) -> None:
 
 @each_golden
 @pytest.mark.parametrize("stray", [b"\x00", b"\x00" * 32])
-def test_bytes_between_the_records_and_the_count_are_rejected(golden: Golden, stray: bytes) -> None:
+def test_bytes_before_the_second_count_are_rejected(golden: Golden, stray: bytes) -> None:
     outcome = rejection(golden.data[:-1] + stray + golden.data[-1:])
-    assert f"{len(stray)} bytes after the last record" in outcome.reason
+    assert outcome.found == f"{byte_count(len(stray))} before it"
 
 
 @each_golden
 @pytest.mark.parametrize("other", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
-def test_a_packet_read_as_another_codec_is_rejected(golden: Golden, other: Codec) -> None:
+def test_packet_with_the_id_of_another_codec_is_rejected(golden: Golden, other: Codec) -> None:
     rejection(bytes((other.codec_id,)) + golden.data[1:])
 
 
 @pytest.mark.parametrize("total", [0, 3, 5, 255])
-def test_a_total_that_is_not_the_sum_is_rejected(total: int) -> None:
+def test_total_that_differs_from_the_groups_is_rejected(total: int) -> None:
     data = bytearray(ON_CHANGE.data)
     assert data[GENERATION + 1] == 4
     data[GENERATION + 1] = total
-    assert f"{total} elements announced, 4 there" in rejection(bytes(data)).reason
+    assert f"{total} in total, 4 in groups" in rejection(bytes(data)).reason
 
 
 @pytest.mark.parametrize("generation", range(256))
-def test_any_generation_type_is_taken(generation: int) -> None:
+def test_any_generation_type_is_decoded(generation: int) -> None:
     data = bytearray(WIDE_IDS.data)
     assert data[GENERATION] == 7
     data[GENERATION] = generation
@@ -92,38 +93,38 @@ def test_any_generation_type_is_taken(generation: int) -> None:
     assert encode_packet(CODEC_16, [record]) == data
 
 
-def test_a_record_without_elements_has_32_bytes() -> None:
+def test_record_without_elements_has_32_bytes() -> None:
     data = encode_packet(CODEC_16, [RECORD])
     assert len(data) == 1 + 1 + 32 + 1
     assert decode_packet(data) == Decoded(Packet(CODEC_16, (RECORD,)), len(data))
 
 
 @pytest.mark.parametrize("width", [1, 2, 4, 8])
-def test_ids_and_values_reach_their_limits_and_no_further(width: int) -> None:
-    most = 256**width - 1
-    elements = ((0, width, most), (65_535, width, 0))
+def test_ids_and_values_are_encoded_up_to_their_limits(width: int) -> None:
+    highest_value = 256**width - 1
+    elements = ((0, width, highest_value), (65_535, width, 0))
     record = attrs.evolve(RECORD, event=65_535, elements=elements)
     data = encode_packet(CODEC_16, [record])
     assert decode_packet(data) == Decoded(Packet(CODEC_16, (record,)), len(data))
-    for wrong in ((65_536, width, 0), (0, width, most + 1), (-1, width, 0)):
-        with pytest.raises(ValueError, match="codec 16 cannot carry"):
+    for wrong in ((65_536, width, 0), (0, width, highest_value + 1), (-1, width, 0)):
+        with pytest.raises(ValueError, match="codec 16 cannot encode"):
             encode_packet(CODEC_16, [attrs.evolve(RECORD, elements=(wrong,))])
-    with pytest.raises(ValueError, match="codec 16 cannot carry"):
+    with pytest.raises(ValueError, match="codec 16 cannot encode"):
         encode_packet(CODEC_16, [attrs.evolve(RECORD, event=65_536)])
 
 
-def test_a_record_holds_255_elements_and_no_more() -> None:
+def test_record_has_at_most_255_elements() -> None:
     record = attrs.evolve(RECORD, elements=tuple((number, 2, number) for number in range(255)))
     data = encode_packet(CODEC_16, [record])
     assert decode_packet(data) == Decoded(Packet(CODEC_16, (record,)), len(data))
     spread = ((300, 1, 1),) * 128 + ((300, 2, 1),) * 128
-    with pytest.raises(ValueError, match="cannot carry"):
+    with pytest.raises(ValueError, match="cannot encode"):
         encode_packet(CODEC_16, [attrs.evolve(RECORD, elements=spread)])
 
 
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E], ids=lambda codec: codec.name)
 def test_other_codecs_have_no_generation_type(codec: Codec) -> None:
-    with pytest.raises(ValueError, match=f"codec {codec.name}: the generation type"):
+    with pytest.raises(ValueError, match=f"codec {codec.name}: a generation type"):
         encode_packet(codec, [RECORD])
     data = encode_packet(codec, [attrs.evolve(RECORD, generation=None)])
     outcome = decode_packet(data)
@@ -131,14 +132,14 @@ def test_other_codecs_have_no_generation_type(codec: Codec) -> None:
     assert outcome.value.records[0].generation is None
 
 
-def test_codec_16_has_a_generation_type_always() -> None:
-    with pytest.raises(ValueError, match="codec 16: the generation type"):
+def test_codec_16_requires_a_generation_type() -> None:
+    with pytest.raises(ValueError, match="codec 16: a generation type"):
         encode_packet(CODEC_16, [RECORD, attrs.evolve(RECORD, generation=None)])
 
 
 @pytest.mark.parametrize("generation", [-1, 256])
-def test_a_generation_type_that_does_not_fit_is_not_encoded(generation: int) -> None:
-    with pytest.raises(ValueError):  # noqa: PT011 - any words will do
+def test_generation_type_out_of_range_is_not_encoded(generation: int) -> None:
+    with pytest.raises(ValueError):  # noqa: PT011 - any text
         encode_packet(CODEC_16, [attrs.evolve(RECORD, generation=generation)])
 
 
@@ -147,7 +148,7 @@ def test_codec_16_has_no_variable_elements() -> None:
         encode_packet(CODEC_16, [attrs.evolve(RECORD, variable=((1, b""),))])
 
 
-def test_the_record_of_a_golden_datagram_is_read() -> None:
+def test_record_of_a_golden_datagram_is_decoded() -> None:
     expected = Decoded(Packet(CODEC_16, (OVER_16.record,)), len(OVER_16.data))
     assert decode_packet(OVER_16.data) == expected
 
@@ -159,14 +160,14 @@ def test_encoding_and_decoding_are_inverse(drawn: tuple[Record, ...]) -> None:
 
 
 @given(records(CODEC_16))
-def test_a_record_cut_anywhere_is_rejected(record: Record) -> None:
+def test_record_truncated_anywhere_is_rejected(record: Record) -> None:
     data = encode_packet(CODEC_16, [record])
     for size in range(2, len(data) - 1):
         rejection(data[:size] + data[-1:])
 
 
 @given(st.integers(0, 3), st.binary(max_size=150))
-def test_any_bytes_between_right_counts_have_an_outcome(count: int, body: bytes) -> None:
+def test_any_bytes_between_equal_counts_have_an_outcome(count: int, body: bytes) -> None:
     data = bytes((CODEC_16.codec_id, count)) + body + bytes((count,))
     outcome = decode_packet(data)
     if isinstance(outcome, Decoded):

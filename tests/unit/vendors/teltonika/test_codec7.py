@@ -1,4 +1,4 @@
-"""Codec 7: what masks announce, and what is no place."""
+"""Codec 7: fields by masks, and invalid coordinates."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tracker.outcomes import Decoded, Rejected
 from tracker.vendors.teltonika.codec7 import CODEC_ID, Codec7Packet, Codec7Record, decode_codec7
 from tracker.vendors.teltonika.frame import decode_frame
 
-#: Seconds from 1970 to 2007, from where this codec counts.
+#: Epoch of the codec, 2007, in seconds since 1970.
 EPOCH = int(datetime(2007, 1, 1, tzinfo=UTC).timestamp())
 
 Elements = tuple[tuple[int, int], ...]
@@ -25,11 +25,11 @@ Elements = tuple[tuple[int, int], ...]
 
 @attrs.frozen
 class Sent:
-    """A record as it is on the wire: None for what a mask does not announce."""
+    """A record in the values of the wire; None for fields without a bit in a mask."""
 
     seconds: int = 0
     priority: int = 0
-    place: tuple[float, float] | None = None
+    coordinates: tuple[float, float] | None = None
     altitude: int | None = None
     angle: int | None = None
     speed: int | None = None
@@ -39,11 +39,11 @@ class Sent:
     operator: int | None = None
     groups: tuple[Elements | None, Elements | None, Elements | None] = (None, None, None)
     gps: bool = False
-    """Whether there is a GPS element even if nothing is in it."""
+    """True to add a GPS element even if it is empty."""
 
     def encode(self) -> bytes:
         fields = [
-            None if self.place is None else struct.pack(">ff", *self.place),
+            None if self.coordinates is None else struct.pack(">ff", *self.coordinates),
             None if self.altitude is None else struct.pack(">H", self.altitude),
             None if self.angle is None else bytes((self.angle,)),
             None if self.speed is None else bytes((self.speed,)),
@@ -67,10 +67,14 @@ class Sent:
         return struct.pack(">IB", time, mask) + body
 
     def expected(self) -> Codec7Record:
-        """What a decoder is to make of it."""
+        """Return the record that a decoder has to make of it."""
         latitude = longitude = None
-        if self.place is not None and abs(self.place[0]) <= 90 and abs(self.place[1]) <= 180:
-            latitude, longitude = (round(degrees, 6) for degrees in self.place)
+        if (
+            self.coordinates is not None
+            and abs(self.coordinates[0]) <= 90
+            and abs(self.coordinates[1]) <= 180
+        ):
+            latitude, longitude = (round(degrees, 6) for degrees in self.coordinates)
         return Codec7Record(
             timestamp=(EPOCH + self.seconds) * 1000,
             priority=self.priority,
@@ -92,14 +96,14 @@ class Sent:
 
 
 def packet(*records: Sent, count: int | None = None) -> bytes:
-    """The data of a frame with these records."""
+    """Return the data of a frame with these records."""
     counts = bytes((len(records) if count is None else count,))
     body = b"".join(record.encode() for record in records)
     return bytes((CODEC_ID,)) + counts + body + counts
 
 
 def only(record: Sent) -> Codec7Record:
-    """What one record is read as."""
+    """Return the decoded form of one record."""
     outcome = decode_codec7(packet(record))
     assert isinstance(outcome, Decoded)
     (read,) = outcome.value.records
@@ -107,7 +111,7 @@ def only(record: Sent) -> Codec7Record:
 
 
 def rejection(data: bytes) -> Rejected:
-    """How ``data`` is rejected; whole, as always."""
+    """Return the rejection of ``data``, which is always rejected as a whole."""
     outcome = decode_codec7(data)
     assert isinstance(outcome, Rejected)
     assert outcome.used == len(data)
@@ -120,7 +124,7 @@ floats = st.floats(width=32)
 
 
 def group(width: int) -> st.SearchStrategy[Elements | None]:
-    """An IO group, which may be empty or not there; ids may repeat."""
+    """Return a strategy for an IO group, which may be empty or missing; ids may repeat."""
     elements = st.lists(st.tuples(unsigned(1), unsigned(width)), max_size=3).map(tuple)
     return st.none() | elements
 
@@ -129,7 +133,7 @@ sent = st.builds(
     Sent,
     seconds=st.integers(0, 2**30 - 1),
     priority=st.integers(0, 3),
-    place=st.none() | st.tuples(floats, floats),
+    coordinates=st.none() | st.tuples(floats, floats),
     altitude=st.none() | unsigned(2),
     angle=st.none() | unsigned(1),
     speed=st.none() | unsigned(1),
@@ -147,61 +151,61 @@ sent = st.builds(
 
 @pytest.mark.parametrize("number", range(4))
 @pytest.mark.parametrize("name", [attribute.name for attribute in attrs.fields(Codec7Record)])
-def test_a_captured_record_gives_its_fields(number: int, name: str) -> None:
+def test_captured_record_is_decoded(number: int, name: str) -> None:
     outcome = decode_codec7(golden_7.DATA)
     assert isinstance(outcome, Decoded)
     read = outcome.value.records[number]
     assert getattr(read, name) == getattr(golden_7.RECORDS[number], name)
 
 
-def test_a_captured_frame_gives_its_records() -> None:
+def test_captured_frame_is_decoded() -> None:
     assert decode_frame(golden_7.FRAME, 8192) == Decoded(golden_7.DATA, len(golden_7.FRAME))
     expected = Decoded(Codec7Packet(golden_7.RECORDS), len(golden_7.DATA))
     assert decode_codec7(golden_7.DATA) == expected
 
 
-def test_every_truncated_packet_is_rejected() -> None:
+def test_packet_truncated_anywhere_is_rejected() -> None:
     for size in range(2, len(golden_7.DATA)):
         rejection(golden_7.DATA[:size])
         if size > 2:
-            # With the second count, as a frame of a consistent length would have it.
+            # With the second count, as in a frame with a consistent length.
             rejection(golden_7.DATA[: size - 1] + golden_7.DATA[-1:])
 
 
 @pytest.mark.parametrize("stray", [b"\x00", b"\xff", bytes(5)])
-def test_bytes_between_the_records_and_the_count_are_rejected(stray: bytes) -> None:
+def test_bytes_before_the_second_count_are_rejected(stray: bytes) -> None:
     outcome = rejection(golden_7.DATA[:-1] + stray + golden_7.DATA[-1:])
     assert outcome.offset == len(golden_7.DATA) - 1
-    assert f"{len(stray)} bytes after the last record" in outcome.reason
+    assert outcome.reason.startswith("unexpected data after the last record")
 
 
 @pytest.mark.parametrize("count", [0, 3, 5, 255])
-def test_counts_that_contradict_each_other_are_rejected(count: int) -> None:
+def test_different_counts_are_rejected(count: int) -> None:
     outcome = rejection(golden_7.DATA[:-1] + bytes((count,)))
-    assert outcome.reason == f"4 records at the start, {count} at the end"
+    assert outcome.reason == f"record counts differ: 4 before the records, {count} after them"
 
 
 @pytest.mark.parametrize("count", [5, 255])
-def test_records_that_are_not_there_are_rejected(count: int) -> None:
+def test_packet_with_fewer_records_than_its_count_is_rejected(count: int) -> None:
     counts = bytes((count,))
     outcome = rejection(golden_7.DATA[:1] + counts + golden_7.DATA[2:-1] + counts)
     assert outcome.offset == len(golden_7.DATA) - 1
     assert f"record 5 of {count}" in outcome.reason
 
 
-def test_a_value_may_not_reach_into_the_second_count() -> None:
+def test_value_that_includes_the_second_count_is_rejected() -> None:
     data = packet(Sent(groups=(((5, 1),), None, None)))
     rejection(data[:-2] + data[-1:])
 
 
-def test_a_packet_without_records_is_legal() -> None:
+def test_packet_without_records_is_legal() -> None:
     assert decode_codec7(b"\x07\x00\x00") == Decoded(Codec7Packet(()), 3)
 
 
 # Fields at their limits.
 
 
-def test_a_record_may_say_nothing_but_its_time() -> None:
+def test_record_may_have_only_a_time() -> None:
     assert only(Sent(seconds=1)) == Codec7Record(1_167_609_601_000, 0)
     assert only(Sent(seconds=1, gps=True)) == Codec7Record(1_167_609_601_000, 0)
 
@@ -218,21 +222,21 @@ def test_time_and_priority_share_four_bytes(priority: int, seconds: int, time: i
 @pytest.mark.parametrize(
     ("wire", "degrees"), [(0, 0), (1, 1), (64, 90), (128, 180), (192, 270), (255, 359)]
 )
-def test_an_angle_is_a_part_of_256(wire: int, degrees: int) -> None:
+def test_angle_is_converted_from_256ths_of_a_circle(wire: int, degrees: int) -> None:
     assert only(Sent(angle=wire)).angle == degrees
 
 
 @pytest.mark.parametrize(
-    "place",
+    "coordinates",
     [(0.0, 0.0), (90.0, 180.0), (-90.0, -180.0), (-34.5, -58.25), (89.99999, 0.0), (0.0, -0.125)],
 )
-def test_places_on_the_map_are_read_latitude_first(place: tuple[float, float]) -> None:
-    read = only(Sent(place=place))
-    assert (read.latitude, read.longitude) == pytest.approx(place, abs=1e-5)
+def test_coordinates_are_decoded_latitude_first(coordinates: tuple[float, float]) -> None:
+    read = only(Sent(coordinates=coordinates))
+    assert (read.latitude, read.longitude) == pytest.approx(coordinates, abs=1e-5)
 
 
 @pytest.mark.parametrize(
-    "place",
+    "coordinates",
     [
         (math.nan, math.nan),
         (math.nan, 0.0),
@@ -246,16 +250,18 @@ def test_places_on_the_map_are_read_latitude_first(place: tuple[float, float]) -
         (3.4e38, -3.4e38),
     ],
 )
-def test_what_is_on_no_map_is_no_place_and_hurts_nothing_else(place: tuple[float, float]) -> None:
-    read = only(Sent(seconds=7, place=place, altitude=12, satellites=3))
+def test_invalid_coordinates_are_dropped_and_other_fields_are_kept(
+    coordinates: tuple[float, float],
+) -> None:
+    read = only(Sent(seconds=7, coordinates=coordinates, altitude=12, satellites=3))
     assert (read.latitude, read.longitude) == (None, None)
     assert (read.timestamp, read.altitude, read.satellites) == ((EPOCH + 7) * 1000, 12, 3)
 
 
 @pytest.mark.parametrize("mask", range(256))
-def test_every_mask_of_the_gps_element_is_understood(mask: int) -> None:
+def test_every_mask_of_the_gps_element_is_decoded(mask: int) -> None:
     chosen = {
-        "place": (44.5, 18.25),
+        "coordinates": (44.5, 18.25),
         "altitude": 65_535,
         "angle": 128,
         "speed": 255,
@@ -264,14 +270,14 @@ def test_every_mask_of_the_gps_element_is_understood(mask: int) -> None:
         "gsm_signal": 31,
         "operator": 2**32 - 1,
     }
-    announced = {name: value for bit, (name, value) in enumerate(chosen.items()) if mask & 1 << bit}
-    record = Sent(gps=True, groups=(((240, 1),), None, None), **announced)  # type: ignore[arg-type]
+    fields = {name: value for bit, (name, value) in enumerate(chosen.items()) if mask & 1 << bit}
+    record = Sent(gps=True, groups=(((240, 1),), None, None), **fields)  # type: ignore[arg-type]
     assert record.encode()[5] == mask
     assert only(record) == record.expected()
 
 
 @pytest.mark.parametrize("mask", range(16))
-def test_every_mask_of_a_record_is_understood(mask: int) -> None:
+def test_every_mask_of_a_record_is_decoded(mask: int) -> None:
     groups = tuple(((width, 1), (width, 2)) if mask & 1 << bit else None
                    for bit, width in ((1, 1), (2, 2), (3, 4)))  # fmt: skip
     record = Sent(groups=groups, gps=bool(mask & 1))  # type: ignore[arg-type]
@@ -283,21 +289,21 @@ def test_every_mask_of_a_record_is_understood(mask: int) -> None:
 
 
 @given(st.lists(sent, max_size=5))
-def test_what_was_sent_is_read(records: list[Sent]) -> None:
+def test_any_records_are_decoded(records: list[Sent]) -> None:
     data = packet(*records)
     expected = Codec7Packet(tuple(record.expected() for record in records))
     assert decode_codec7(data) == Decoded(expected, len(data))
 
 
 @given(sent)
-def test_a_record_cut_anywhere_is_rejected(record: Sent) -> None:
+def test_record_truncated_anywhere_is_rejected(record: Sent) -> None:
     data = packet(record)
     for size in range(2, len(data) - 1):
         rejection(data[:size] + data[-1:])
 
 
 def check(data: bytes) -> None:
-    """Whatever the bytes: an outcome, with nothing in it that JSON could not carry."""
+    """Assert that decoding has an outcome, with values that JSON can express."""
     outcome = decode_codec7(data)
     if isinstance(outcome, Rejected):
         rejection(data)
@@ -315,13 +321,13 @@ def test_any_bytes_have_an_outcome(rest: bytes) -> None:
 
 
 @given(st.integers(0, 4), st.binary(max_size=80))
-def test_any_bytes_between_right_counts_have_an_outcome(count: int, body: bytes) -> None:
+def test_any_bytes_between_equal_counts_have_an_outcome(count: int, body: bytes) -> None:
     check(bytes((CODEC_ID, count)) + body + bytes((count,)))
 
 
 @given(st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 255)), min_size=1, max_size=4))
-def test_a_mutated_packet_has_an_outcome(changes: list[tuple[int, int]]) -> None:
+def test_mutated_packet_has_an_outcome(changes: list[tuple[int, int]]) -> None:
     data = bytearray(golden_7.DATA)
-    for place, byte in changes:
-        data[1 + place % (len(data) - 1)] = byte
+    for offset, byte in changes:
+        data[1 + offset % (len(data) - 1)] = byte
     check(bytes(data))

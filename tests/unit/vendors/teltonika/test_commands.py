@@ -1,4 +1,4 @@
-"""Commands byte by byte as the documentation and captures have them, and what may answer them."""
+"""Commands byte by byte, and the messages that may answer them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.unit.vendors.teltonika.golden_messages import (
 from tracker.command import MAX_TEXT_BYTES, Answer, Command, CommandFrame
 from tracker.limits import Limits
 from tracker.outcomes import Decoded
-from tracker.vendors.teltonika.commands import command_frame, maybe_answer
+from tracker.vendors.teltonika.commands import command_frame, possible_answer
 from tracker.vendors.teltonika.frame import decode_frame
 from tracker.vendors.teltonika.messages import (
     COMMAND,
@@ -39,8 +39,10 @@ PHOTO = 0x0D
 TYPES = [COMMAND, RESPONSE, PHOTO, NACK, 0x00, 0x0B, 0xFF]
 
 
-def said(type_: int, codec_id: int = 0x0C, content: bytes = b"ok", imei: str = IMEI) -> Message:
-    """What a device may say in any codec."""
+def message_of(
+    type_: int, codec_id: int = 0x0C, content: bytes = b"ok", imei: str = IMEI
+) -> Message:
+    """Return a message of any codec and type."""
     codec = MESSAGE_CODECS[codec_id]
     return Message(
         codec,
@@ -51,8 +53,8 @@ def said(type_: int, codec_id: int = 0x0C, content: bytes = b"ok", imei: str = I
     )
 
 
-def read(frame: bytes) -> Message:
-    """The message of a frame."""
+def decoded_message(frame: bytes) -> Message:
+    """Return the message of a frame."""
     data = decode_frame(frame, 8192, 65536)
     assert isinstance(data, Decoded)
     assert data.used == len(frame)
@@ -61,32 +63,32 @@ def read(frame: bytes) -> Message:
     return message.value
 
 
-# What is sent.
+# Commands.
 
 
 @pytest.mark.parametrize(
     ("text", "codec", "name", "golden"),
     [
         pytest.param("getinfo", "12", "12", COMMAND_12, id="getinfo"),
-        pytest.param("getinfo", "", "12", COMMAND_12, id="the usual codec is 12"),
+        pytest.param("getinfo", "", "12", COMMAND_12, id="default codec is 12"),
         pytest.param("setdigout 11", "12", "12", OUTPUTS_12, id="setdigout"),
-        pytest.param("setdigout 11", "", "12", OUTPUTS_12, id="setdigout in the usual codec"),
+        pytest.param("setdigout 11", "", "12", OUTPUTS_12, id="setdigout in the default codec"),
         pytest.param("getver", "14", "14", COMMAND_14, id="getver"),
     ],
 )
-def test_a_command_is_byte_by_byte_what_is_known(
+def test_command_equals_its_golden_frame(
     text: str, codec: str, name: str, golden: GoldenMessage
 ) -> None:
     assert command_frame(IMEI, text, codec) == CommandFrame(name, golden.frame)
 
 
 @pytest.mark.parametrize("golden", [COMMAND_12, OUTPUTS_12, COMMAND_14], ids=lambda one: one.name)
-def test_a_known_command_is_made_of_its_text(golden: GoldenMessage) -> None:
+def test_golden_command_is_encoded_from_its_text(golden: GoldenMessage) -> None:
     frame = command_frame(IMEI, golden.message.content.decode(), golden.message.codec.name)
     assert frame.data == golden.frame
 
 
-def test_only_codec_14_says_which_device_it_is_for() -> None:
+def test_only_codec_14_has_the_imei_in_the_command() -> None:
     assert command_frame(IMEI, "x", "12") == command_frame(OTHER, "x", "12")
     assert command_frame(IMEI, "x", "14") != command_frame(OTHER, "x", "14")
 
@@ -100,8 +102,8 @@ def test_only_codec_14_says_which_device_it_is_for() -> None:
     ids=lambda text: ascii(text[:20]),
 )
 @pytest.mark.parametrize("codec", ["12", "14"])
-def test_a_command_has_exactly_the_bytes_of_its_text(text: str, codec: str) -> None:
-    message = read(command_frame(IMEI, text, codec).data)
+def test_command_has_exactly_the_bytes_of_its_text(text: str, codec: str) -> None:
+    message = decoded_message(command_frame(IMEI, text, codec).data)
     assert message.content == text.encode()
     assert message.type == COMMAND
     assert message.codec.name == codec
@@ -110,84 +112,88 @@ def test_a_command_has_exactly_the_bytes_of_its_text(text: str, codec: str) -> N
 
 
 @given(st.text(min_size=1, max_size=300), st.sampled_from(["", "12", "14"]))
-def test_every_text_is_sent_as_it_is(text: str, codec: str) -> None:
+def test_any_text_is_sent_unchanged(text: str, codec: str) -> None:
     frame = command_frame(IMEI, text, codec)
-    assert read(frame.data).content == text.encode()
+    assert decoded_message(frame.data).content == text.encode()
     assert len(frame.data) == len(text.encode()) + (28 if frame.codec == "14" else 20)
 
 
-def test_the_longest_command_is_shorter_than_what_a_device_may_send() -> None:
+def test_longest_command_is_below_the_limit_of_command_frames() -> None:
     assert len(command_frame(IMEI, "x" * MAX_TEXT_BYTES, "14").data) < Limits().command_frame_bytes
 
 
 @pytest.mark.parametrize(
     "codec", ["8", "8E", "13", "15", "0C", "012", "12 ", " ", "1", "x" * 16, "12\n14", "\r\n", "é"]
 )
-def test_in_another_codec_there_are_no_commands(codec: str) -> None:
-    with pytest.raises(ValueError, match="commands go in 12 or 14") as caught:
+def test_codec_without_commands_is_refused(codec: str) -> None:
+    with pytest.raises(ValueError, match="commands use 12 or 14") as caught:
         command_frame(IMEI, "getver", codec)
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("imei", ["", "35209308145225", "3520930814522511", "35209308145225x"])
-def test_codec_14_cannot_carry_what_is_no_imei(imei: str) -> None:
+def test_invalid_imei_is_refused_in_codec_14(imei: str) -> None:
     with pytest.raises(ValueError, match="15 digits") as caught:
         command_frame(imei, "getver", "14")
     assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("codec", ["12", "14"])
-def test_whatever_is_a_command_can_be_sent(codec: str) -> None:
+def test_any_valid_command_is_encoded(codec: str) -> None:
     command = Command.checked("a", IMEI, "\x00", "2026-11-22T10:00:00Z", codec=codec)
     assert command_frame(command.device_id, command.text, command.codec).codec == codec
 
 
-# What comes back.
+# Answers.
 
 
 @pytest.mark.parametrize("golden", [ANSWER_12, INPUTS_12], ids=lambda one: one.name)
 @pytest.mark.parametrize("imei", [IMEI, OTHER])
-def test_a_known_answer_in_codec_12_may_answer_any_device(golden: GoldenMessage, imei: str) -> None:
+def test_answer_in_codec_12_is_accepted_from_any_device(golden: GoldenMessage, imei: str) -> None:
     text = golden.message.content.decode()
-    assert maybe_answer(imei, read(golden.frame)) == Answer("12", text)
+    assert possible_answer(imei, decoded_message(golden.frame)) == Answer("12", text)
 
 
-def test_the_known_answer_in_codec_14_is_its_devices() -> None:
-    answer = maybe_answer(IMEI, read(ANSWER_14.frame))
+def test_answer_in_codec_14_is_accepted_only_from_its_device() -> None:
+    answer = possible_answer(IMEI, decoded_message(ANSWER_14.frame))
     assert answer == Answer("14", ANSWER_14.message.content.decode())
     assert answer.text.startswith("Ver:03.18.14_04 GPS:AXN_5.10_3333 ")
     assert len(answer.text) == 155
-    assert maybe_answer(OTHER, read(ANSWER_14.frame)) is None
+    assert possible_answer(OTHER, decoded_message(ANSWER_14.frame)) is None
 
 
 @pytest.mark.parametrize("imei", [IMEI, OTHER])
-def test_the_known_refusal_refuses_whoever_is_named_in_it(imei: str) -> None:
-    # It may name the device that was meant, or the one that says so.
-    assert maybe_answer(imei, read(REFUSAL_14.frame)) == Answer("14", "", refused=True)
+def test_refusal_is_accepted_with_any_imei(imei: str) -> None:
+    # The IMEI in it may be the wrong one of the command, or that of the device.
+    assert possible_answer(imei, decoded_message(REFUSAL_14.frame)) == Answer(
+        "14", "", refused=True
+    )
 
 
 @pytest.mark.parametrize("golden", [SERIAL_13, ODD_TIME_13, SERIAL_15], ids=lambda one: one.name)
-def test_what_a_device_forwards_with_a_time_is_no_answer(golden: GoldenMessage) -> None:
-    assert maybe_answer(golden.message.imei or IMEI, read(golden.frame)) is None
+def test_message_of_codec_13_or_15_is_not_an_answer(golden: GoldenMessage) -> None:
+    assert possible_answer(golden.message.imei or IMEI, decoded_message(golden.frame)) is None
 
 
 @pytest.mark.parametrize("golden", [COMMAND_12, OUTPUTS_12, COMMAND_14], ids=lambda one: one.name)
-def test_a_command_is_no_answer(golden: GoldenMessage) -> None:
-    assert maybe_answer(IMEI, read(golden.frame)) is None
+def test_command_is_not_an_answer(golden: GoldenMessage) -> None:
+    assert possible_answer(IMEI, decoded_message(golden.frame)) is None
 
 
 @pytest.mark.parametrize("type_", TYPES, ids=hex)
 @pytest.mark.parametrize("codec_id", list(MESSAGE_CODECS), ids=hex)
 @pytest.mark.parametrize("imei", [IMEI, OTHER])
-def test_what_may_be_an_answer(type_: int, codec_id: int, imei: str) -> None:
+def test_codec_type_and_imei_decide_if_a_message_is_an_answer(
+    type_: int, codec_id: int, imei: str
+) -> None:
     expected = {
         (0x0C, RESPONSE, IMEI): Answer("12", "ok"),
-        (0x0C, RESPONSE, OTHER): Answer("12", "ok"),  # it names nobody
+        (0x0C, RESPONSE, OTHER): Answer("12", "ok"),  # Codec 12 has no IMEI
         (0x0E, RESPONSE, IMEI): Answer("14", "ok"),
         (0x0E, NACK, IMEI): Answer("14", "ok", refused=True),
         (0x0E, NACK, OTHER): Answer("14", "ok", refused=True),
     }
-    answer = maybe_answer(IMEI, said(type_, codec_id, imei=imei))
+    answer = possible_answer(IMEI, message_of(type_, codec_id, imei=imei))
     assert answer == expected.get((codec_id, type_, imei))
 
 
@@ -204,16 +210,16 @@ def test_what_may_be_an_answer(type_: int, codec_id: int, imei: str) -> None:
     ],
 )
 @pytest.mark.parametrize("codec_id", [0x0C, 0x0E])
-def test_an_answer_is_text_whatever_its_bytes(content: bytes, text: str, codec_id: int) -> None:
-    answer = maybe_answer(IMEI, said(RESPONSE, codec_id, content))
+def test_answer_is_text_for_any_bytes(content: bytes, text: str, codec_id: int) -> None:
+    answer = possible_answer(IMEI, message_of(RESPONSE, codec_id, content))
     assert answer == Answer(MESSAGE_CODECS[codec_id].name, text)
 
 
 @given(st.binary(max_size=100), st.sampled_from(TYPES), st.sampled_from([*MESSAGE_CODECS]))
-def test_no_message_raises_and_every_answer_can_be_written(
+def test_any_message_is_accepted_and_its_answer_is_valid_utf_8(
     content: bytes, type_: int, codec_id: int
 ) -> None:
-    answer = maybe_answer(IMEI, said(type_, codec_id, content))
+    answer = possible_answer(IMEI, message_of(type_, codec_id, content))
     if answer is not None:
         answer.text.encode()
         assert answer.refused is (type_ == NACK)

@@ -1,4 +1,4 @@
-"""What the data of a frame is, by its codec id."""
+"""Decoding of the data of a frame by its codec id."""
 
 from __future__ import annotations
 
@@ -29,78 +29,78 @@ RECORD = Record(1_710_504_600_000, 0, 1, 2, 3, 4, 5, 6, 7)
 
 
 def packet(codec: Codec, records: int) -> bytes:
-    """The data of so many records."""
+    """Return data with a number of records."""
     record = attrs.evolve(RECORD, generation=1 if codec is CODEC_16 else None)
     return encode_packet(codec, [record] * records)
 
 
 def codec_7_packet(records: int) -> bytes:
-    """The same for Codec 7: records of nothing but a time."""
+    """Return data of Codec 7 with a number of records that have only a time."""
     return bytes((0x07, records)) + bytes(5) * records + bytes((records,))
 
 
 @pytest.mark.parametrize("golden", [*GOLDEN, *GOLDEN_16], ids=lambda golden: golden.name)
-def test_records_are_read_by_their_codec(golden: Golden) -> None:
+def test_golden_records_are_decoded(golden: Golden) -> None:
     expected = Decoded(Packet(golden.codec, golden.records), len(golden.data))
     assert decode_data(golden.data) == expected
 
 
-def test_records_of_codec_7_are_read() -> None:
+def test_records_of_codec_7_are_decoded() -> None:
     expected = Decoded(Codec7Packet(golden_7.RECORDS), len(golden_7.DATA))
     assert decode_data(golden_7.DATA) == expected
 
 
 @pytest.mark.parametrize("golden", GOLDEN_MESSAGES, ids=lambda golden: golden.name)
-def test_messages_are_read(golden: GoldenMessage) -> None:
+def test_golden_messages_are_decoded(golden: GoldenMessage) -> None:
     assert decode_data(golden.data) == Decoded(golden.message, len(golden.data))
 
 
 @pytest.mark.parametrize("codec_id", sorted(set(range(256)) - set(KNOWN)))
-def test_any_other_codec_is_rejected(codec_id: int) -> None:
+def test_unknown_codec_is_rejected(codec_id: int) -> None:
     outcome = decode_data(bytes((codec_id, 1, 1)))
     assert outcome == Rejected(3, 0, f"unsupported codec {codec_id:#04x}")
 
 
-def test_an_unknown_codec_in_a_good_frame_is_rejected() -> None:
+def test_unknown_codec_in_a_correct_frame_is_rejected() -> None:
     data = malformed.UNKNOWN_CODEC[8:-4]
     assert decode_data(data) == Rejected(len(data), 0, "unsupported codec 0x55")
 
 
 @pytest.mark.parametrize("limit", [1, 2, 100, 254, 255])
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E, CODEC_16], ids=lambda codec: codec.name)
-def test_as_many_records_as_the_limit_are_read_and_no_more(codec: Codec, limit: int) -> None:
+def test_number_of_records_is_limited(codec: Codec, limit: int) -> None:
     at_limit = decode_data(packet(codec, limit), limit)
     assert isinstance(at_limit, Decoded)
     assert isinstance(at_limit.value, Packet)
     assert len(at_limit.value.records) == limit
     if limit < 255:
         data = packet(codec, limit + 1)
-        reason = f"{limit + 1} records: the limit is {limit}"
+        reason = f"{limit + 1} records exceed the limit of {limit}"
         assert decode_data(data, limit) == Rejected(len(data), 1, reason)
 
 
 @pytest.mark.parametrize("limit", [1, 254])
-def test_the_limit_holds_for_codec_7(limit: int) -> None:
+def test_number_of_records_of_codec_7_is_limited(limit: int) -> None:
     assert isinstance(decode_data(codec_7_packet(limit), limit), Decoded)
     data = codec_7_packet(limit + 1)
-    reason = f"{limit + 1} records: the limit is {limit}"
+    reason = f"{limit + 1} records exceed the limit of {limit}"
     assert decode_data(data, limit) == Rejected(len(data), 1, reason)
 
 
-def test_the_limit_is_checked_before_a_record_is_read() -> None:
+def test_limit_is_checked_before_records_are_decoded() -> None:
     outcome = decode_data(b"\x08\xff\xff", 10)
     assert isinstance(outcome, Rejected)
-    assert outcome.reason == "255 records: the limit is 10"
+    assert outcome.reason == "255 records exceed the limit of 10"
 
 
 @pytest.mark.parametrize("codec_id", [0x0C, 0x0D, 0x0E, 0x0F])
-def test_the_quantity_of_a_message_is_no_number_of_records(codec_id: int) -> None:
+def test_quantity_of_a_message_does_not_count_as_records(codec_id: int) -> None:
     (golden, *_) = [golden for golden in GOLDEN_MESSAGES if golden.data[0] == codec_id]
     data = golden.data[:1] + b"\xff" + golden.data[2:]
     assert decode_data(data, 1) == Decoded(golden.message, len(data))
 
 
-def test_a_packet_without_records_is_within_every_limit() -> None:
+def test_packet_without_records_is_within_the_lowest_limit() -> None:
     assert decode_data(b"\x08\x00\x00", 1) == Decoded(Packet(CODEC_8, ()), 3)
 
 

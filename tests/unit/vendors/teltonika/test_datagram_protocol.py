@@ -1,4 +1,4 @@
-"""Teltonika's datagrams at a port: which bytes are answered with which."""
+"""Teltonika's datagrams at a UDP port, and their ACKs."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ MESSAGE = encode_message(Message(MESSAGE_CODECS[0x0C], 0x06, b"DI1:1"))
 def datagram(
     data: bytes = TWO_RECORDS.data, packet_id: int = 0xCAFE, avl_id: int = 5, imei: str = IMEI
 ) -> bytes:
-    """What a device sends."""
+    """Return a datagram of a device."""
     return encode_datagram(Datagram(packet_id, avl_id, imei, data))
 
 
 class Port(posts.Port):
-    """A port for Teltonika's devices, its transport and its gateway."""
+    """A UDP port for Teltonika devices, with its transport and gateway."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         super().__init__(limits, Teltonika().buildDatagramProtocol)
@@ -42,25 +42,25 @@ def port() -> Port:
     return Port()
 
 
-# Replies.
+# ACKs.
 
 
 @pytest.mark.parametrize("golden", GOLDEN_DATAGRAMS, ids=lambda golden: golden.name)
-def test_a_golden_datagram_is_answered_as_documented(port: Port, golden: GoldenDatagram) -> None:
+def test_golden_datagram_gets_the_documented_ack(port: Port, golden: GoldenDatagram) -> None:
     port.receive(golden.datagram)
     assert [len(entries) for entries, _ in port.gateway.published] == [1]
     port.confirm()
-    assert port.answers() == [(golden.answer, ADDRESS)]
+    assert port.answers() == [(golden.ack, ADDRESS)]
     assert port.reasons == []
 
 
-def test_a_packet_without_records_is_answered_with_its_count(port: Port) -> None:
+def test_ack_of_a_packet_without_records_has_the_count_0(port: Port) -> None:
     port.gateway.confirms_immediately = True
     port.receive(datagram(b"\x08\x00\x00"))
     assert port.answers() == [(bytes.fromhex("0005cafe010500"), ADDRESS)]
 
 
-def test_255_records_are_answered_in_one_byte(port: Port) -> None:
+def test_ack_of_255_records_has_one_byte_for_the_count(port: Port) -> None:
     port.gateway.confirms_immediately = True
     record = Record(0, 0, 0, 0, 0, 0, 0, 0, 0)
     port.receive(datagram(encode_packet(CODEC_8, [record] * 255)))
@@ -79,13 +79,13 @@ def test_255_records_are_answered_in_one_byte(port: Port) -> None:
         pytest.param(datagram(imei="352093081452251"), id="device"),
     ],
 )
-def test_what_differs_in_anything_is_no_repetition(port: Port, other: bytes) -> None:
+def test_datagram_that_differs_in_any_field_is_not_a_repetition(port: Port, other: bytes) -> None:
     port.receive(datagram())
     port.receive(other)
     assert port.published == 2
 
 
-def test_a_byte_that_means_nothing_makes_no_difference(port: Port) -> None:
+def test_datagram_that_differs_in_the_unused_byte_is_a_repetition(port: Port) -> None:
     port.gateway.confirms_immediately = True
     port.receive(datagram())
     changed = bytearray(datagram())
@@ -100,46 +100,46 @@ def test_a_byte_that_means_nothing_makes_no_difference(port: Port) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reason"),
     [
         (b"", "too short"),
         (b"\xff", "too short"),
         (datagram()[:25], "too short"),
-        (b"\x01" + datagram()[1:], "a length of"),
-        (datagram() + b"\x00", "a length of"),
-        (datagram()[:6] + b"\x00\x04" + datagram()[8:], "4 instead of 15 digits"),
-        (datagram()[:8] + b"X" + datagram()[9:], "other characters"),
+        (b"\x01" + datagram()[1:], "does not match"),
+        (datagram() + b"\x00", "does not match"),
+        (datagram()[:6] + b"\x00\x04" + datagram()[8:], "IMEI length 4 is wrong"),
+        (datagram()[:8] + b"X" + datagram()[9:], "IMEI has invalid characters"),
         (datagram(b"\x55\x01\x01"), "unsupported codec 0x55"),
-        (datagram(b"\x08\x01\x02"), "1 records at the start"),
-        (datagram(b"\x08\x01\x01"), "past the packet's end"),
-        (datagram(MESSAGE), "a message over UDP"),
-        (datagram(MESSAGE[:-1]), "where"),
+        (datagram(b"\x08\x01\x02"), "record counts differ"),
+        (datagram(b"\x08\x01\x01"), "past the end of the packet"),
+        (datagram(MESSAGE), "codec not allowed over UDP"),
+        (datagram(MESSAGE[:-1]), "does not match"),
     ],
 )
-def test_what_cannot_be_is_dropped_and_told(port: Port, data: bytes, told: str) -> None:
+def test_invalid_datagram_is_dropped_and_reported(port: Port, data: bytes, reason: str) -> None:
     port.receive(data)
     assert port.published == 0
     assert port.answers() == []
-    assert told in port.reasons[0]
+    assert reason in port.reasons[0]
     assert port.remembered == 0
 
 
-def test_records_of_a_packet_are_limited() -> None:
+def test_number_of_records_is_limited() -> None:
     port = Port(Limits(records=1))
     port.receive(datagram(TWO_RECORDS.data))
-    assert port.reasons == ["2 records: the limit is 1"]
+    assert port.reasons == ["2 records exceed the limit of 1"]
     port.receive(datagram(SMALLEST.data))
     assert port.published == 1
 
 
-def test_repeated_ids_are_noticed(port: Port) -> None:
+def test_repeated_id_is_reported_as_a_notice(port: Port) -> None:
     record = Record(0, 0, 0, 0, 0, 0, 0, 0, 0, ((66, 2, 1), (66, 2, 2)))
     port.receive(datagram(encode_packet(CODEC_8, [record, attrs.evolve(record, timestamp=1)])))
     assert ("noticed", REPEATED_ID) in port.gateway.events
     assert port.published == 1
 
 
-# Anything at all.
+# Arbitrary bytes.
 
 
 def fuzzed(change: Callable[[bytearray], None]) -> bytes:
@@ -149,7 +149,7 @@ def fuzzed(change: Callable[[bytearray], None]) -> bytes:
 
 
 @given(st.lists(st.binary(max_size=80), max_size=10))
-def test_no_datagram_raises_or_is_answered_unconfirmed(datagrams: list[bytes]) -> None:
+def test_random_datagrams_do_not_raise_and_get_no_ack(datagrams: list[bytes]) -> None:
     port = Port()
     for data in datagrams:
         port.receive(data)
@@ -172,7 +172,7 @@ def test_no_datagram_raises_or_is_answered_unconfirmed(datagrams: list[bytes]) -
         max_size=10,
     )
 )
-def test_no_content_raises_and_as_many_are_answered_as_are_confirmed(
+def test_only_confirmed_datagrams_get_an_ack_for_any_content(
     datagrams: list[bytes],
 ) -> None:
     port = Port()

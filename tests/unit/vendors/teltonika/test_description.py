@@ -1,4 +1,4 @@
-"""What a watcher is shown of a device's traffic."""
+"""Descriptions of a device's traffic."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import pytest
 from zope.interface.verify import verifyObject
 
+from tests.unit.vendors.teltonika.examples import COMMAND, EXAMPLES, as_document
 from tests.unit.vendors.teltonika.golden import GOLDEN, LOGIN
-from tests.unit.vendors.teltonika.units import COMMAND, EXAMPLES, as_document
 from tracker.interfaces import IVendor, Traffic
 from tracker.vendors.teltonika.description import describe
 from tracker.vendors.teltonika.vendor import Teltonika
@@ -16,11 +16,11 @@ from tracker.vendors.teltonika.vendor import Teltonika
 
 @pytest.mark.parametrize("data", EXAMPLES.values(), ids=list(EXAMPLES))
 @pytest.mark.parametrize("sent", [False, True])
-def test_a_unit_is_shown_as_it_is_decoded(data: bytes, sent: bool) -> None:
+def test_frame_is_described_like_its_document(data: bytes, sent: bool) -> None:
     assert describe(data, sent) == as_document(data, False)
 
 
-def test_the_answer_to_a_login_is_told_from_what_a_device_sends() -> None:
+def test_reply_to_a_login_is_described_only_if_sent() -> None:
     assert describe(b"\x01", True) == {"login": "accepted"}
     assert describe(b"\x00", True) == {"login": "refused"}
     assert "login" not in describe(b"\x01", False)
@@ -30,23 +30,23 @@ def test_the_answer_to_a_login_is_told_from_what_a_device_sends() -> None:
     ("data", "count"),
     [(b"\x00\x00\x00\x00", 0), (b"\x00\x00\x00\x01", 1), (b"\x00\x00\x00\xff", 255)],
 )
-def test_an_acknowledgement_is_told_with_its_number(data: bytes, count: int) -> None:
+def test_ack_is_described_with_its_count(data: bytes, count: int) -> None:
     assert describe(data, True) == {"acknowledged": count}
     assert "acknowledged" not in describe(data, False)
 
 
-def test_a_command_that_is_sent_is_shown_with_its_text() -> None:
+def test_command_is_described_with_its_text() -> None:
     assert describe(COMMAND, True)["text"] == as_document(COMMAND, False)["text"]
 
 
 @pytest.mark.parametrize("data", [b"", b"\x00", b"\x00" * 3, b"\xfe" * 20, LOGIN[:-1], b"GET /"])
-def test_what_is_none_of_it_is_told_with_the_reason(data: bytes) -> None:
+def test_undecodable_bytes_are_described_with_the_reason(data: bytes) -> None:
     described = describe(data, False)
     assert set(described) == {"bad", "offset"} or described["kind"] == "ping"
     assert json.dumps(described)
 
 
-def test_the_vendor_shows_what_was_sent_otherwise_than_what_was_received() -> None:
+def test_vendor_describes_sent_and_received_traffic_differently() -> None:
     vendor = Teltonika()
     assert verifyObject(IVendor, vendor)
     data = GOLDEN[0].frame

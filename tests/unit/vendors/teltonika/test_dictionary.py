@@ -1,4 +1,4 @@
-"""The dictionary of IO elements: what is in the table, and what its entries make of values."""
+"""The dictionary of IO elements: its entries, and the values that they scale."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def table() -> Dictionary:
         (239, 1, 1, 1, ""),
     ],
 )
-def test_a_value_is_signed_and_scaled_as_its_entry_says(
+def test_value_is_signed_and_scaled_by_its_entry(
     table: Dictionary, element_id: int, size: int, value: int, scaled: float, unit: str
 ) -> None:
     entry = table.find(element_id, size)
@@ -80,7 +80,7 @@ def test_a_value_is_signed_and_scaled_as_its_entry_says(
         (11317, 0, "EYE Sensor List"),
     ],
 )
-def test_an_id_has_a_name_in_its_size(
+def test_id_and_size_select_a_name(
     table: Dictionary, element_id: int, size: int, name: str
 ) -> None:
     entry = table.find(element_id, size)
@@ -89,11 +89,11 @@ def test_an_id_has_a_name_in_its_size(
 
 
 @pytest.mark.parametrize(("element_id", "size"), [(239, 2), (66, 4), (256, 8), (9, 0), (60000, 1)])
-def test_an_id_in_another_size_is_not_known(table: Dictionary, element_id: int, size: int) -> None:
+def test_id_with_another_size_is_unknown(table: Dictionary, element_id: int, size: int) -> None:
     assert table.find(element_id, size) is None
 
 
-def test_the_table_makes_sense(table: Dictionary) -> None:
+def test_entries_are_consistent(table: Dictionary) -> None:
     assert len(table.entries) >= 200
     for entry in table.entries.values():
         assert 0 < entry.id < 1 << 16
@@ -108,28 +108,28 @@ def test_the_table_makes_sense(table: Dictionary) -> None:
             assert (entry.scaled(256**entry.size - 1) < 0) is entry.signed
 
 
-def test_the_entries_are_in_order(table: Dictionary) -> None:
+def test_entries_are_sorted_by_id(table: Dictionary) -> None:
     ids = [element_id for element_id, _ in table.entries]
     assert ids == sorted(ids)
 
 
-def test_the_models_are_families(table: Dictionary) -> None:
+def test_models_are_known_families(table: Dictionary) -> None:
     families = {family for entry in table.entries.values() for family in entry.models.split("/")}
     assert families == {"FMB", "FMC", "FMM", "FM36", "FM63", "FM6", "FT"}
 
 
-def test_a_table_of_ones_own_is_read() -> None:
+def test_user_dictionary_is_read() -> None:
     (entry,) = read([HEADER, "7,Depth,2,1,0.5,m,X1/X2"]).entries.values()
     assert (entry.name, entry.multiplier, entry.models) == ("Depth", Decimal("0.5"), "X1/X2")
     assert entry.scaled(0xFFFF) == -0.5
 
 
-def test_an_id_may_not_stand_twice_in_one_size() -> None:
+def test_duplicate_entry_is_refused() -> None:
     row = "7,Depth,2,1,0.5,m,X1"
-    with pytest.raises(ValueError, match="id 7 of 2 bytes stands there twice"):
+    with pytest.raises(ValueError, match="id 7 of size 2 has more than one entry"):
         read([HEADER, row, row])
 
 
-def test_loading_keeps_nothing_between_two_times() -> None:
+def test_each_load_returns_a_new_dictionary() -> None:
     assert load() is not load()
     assert load() == load()

@@ -1,4 +1,4 @@
-"""Units as JSON documents, and documents as units again."""
+"""Conversion of frames to JSON documents and back."""
 
 from __future__ import annotations
 
@@ -9,17 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.vendors.teltonika import units
-from tests.unit.vendors.teltonika.golden import (
-    DRIVING,
-    GOLDEN,
-    LOGIN,
-    NARROW_ELEMENTS,
-    PANIC,
-    STREAM,
-    Golden,
-)
-from tests.unit.vendors.teltonika.units import (
+from tests.unit.vendors.teltonika import examples
+from tests.unit.vendors.teltonika.examples import (
     CODEC_7_FRAME,
     CODEC_16_FRAME,
     COMMAND,
@@ -33,76 +24,87 @@ from tests.unit.vendors.teltonika.units import (
     decoded,
     json_values,
 )
+from tests.unit.vendors.teltonika.golden import (
+    DRIVING,
+    GOLDEN,
+    LOGIN,
+    NARROW_ELEMENTS,
+    PANIC,
+    STREAM,
+    Golden,
+)
 from tracker.vendors.teltonika.document import DERIVED, document, render
-from tracker.vendors.teltonika.units import Unit, encode_unit
+from tracker.vendors.teltonika.frames import Frame, encode_any_frame
 
 
 def element(value: Any, element_id: int) -> dict[str, Any]:
-    """The element of the first record that has this id."""
+    """Return the element with this id in the first record."""
     (found,) = (item for item in value["records"][0]["elements"] if item["id"] == element_id)
     assert isinstance(found, dict)
     return found
 
 
-# There and back.
+# Round trips.
 
 
 @pytest.mark.parametrize("data", [*EXAMPLES.values(), STREAM], ids=[*EXAMPLES, "stream"])
 @pytest.mark.parametrize("names", [False, True], ids=["plain", "names"])
-def test_the_document_of_bytes_gives_them_back(data: bytes, names: bool) -> None:
+def test_document_of_an_example_encodes_to_the_same_bytes(data: bytes, names: bool) -> None:
     assert as_bytes(as_document(data, names)) == data
 
 
-@given(units.frames | units.datagrams | units.logins | units.pings, st.booleans())
-def test_every_unit_is_given_back(unit: Unit, names: bool) -> None:
-    data = encode_unit(unit)
-    assert decoded(data) == (unit,)
+@given(examples.frames | examples.datagrams | examples.logins | examples.pings, st.booleans())
+def test_document_of_any_frame_encodes_to_the_same_bytes(frame: Frame, names: bool) -> None:
+    data = encode_any_frame(frame)
+    assert decoded(data) == (frame,)
     assert as_bytes(as_document(data, names)) == data
 
 
-@given(st.lists(units.frames | units.logins, min_size=1, max_size=4))
-def test_every_stream_is_given_back(stream: list[Unit]) -> None:
-    data = b"\xff".join(map(encode_unit, stream))
+@given(st.lists(examples.frames | examples.logins, min_size=1, max_size=4))
+def test_document_of_any_stream_encodes_to_the_same_bytes(stream: list[Frame]) -> None:
+    data = b"\xff".join(map(encode_any_frame, stream))
     assert as_bytes(as_document(data)) == data
 
 
 @pytest.mark.parametrize("data", EXAMPLES.values(), ids=EXAMPLES)
-def test_what_is_for_the_reader_is_not_read(data: bytes) -> None:
-    def spoilt(value: Any) -> Any:
+def test_derived_fields_are_ignored_when_encoding(data: bytes) -> None:
+    def with_wrong_values(value: Any) -> Any:
         if isinstance(value, dict):
             return {
-                name: "anything" if name in DERIVED else spoilt(item)
+                name: "anything" if name in DERIVED else with_wrong_values(item)
                 for name, item in value.items()
             }
-        return [spoilt(item) for item in value] if isinstance(value, list) else value
+        return [with_wrong_values(item) for item in value] if isinstance(value, list) else value
 
-    def bare(value: Any) -> Any:
+    def without_derived(value: Any) -> Any:
         if isinstance(value, dict):
-            return {name: bare(item) for name, item in value.items() if name not in DERIVED}
-        return [bare(item) for item in value] if isinstance(value, list) else value
+            return {
+                name: without_derived(item) for name, item in value.items() if name not in DERIVED
+            }
+        return [without_derived(item) for item in value] if isinstance(value, list) else value
 
     made = as_document(data, names=True)
-    assert as_bytes(spoilt(made)) == data
-    assert as_bytes(bare(made)) == data
+    assert as_bytes(with_wrong_values(made)) == data
+    assert as_bytes(without_derived(made)) == data
 
 
-def test_an_edited_document_is_other_bytes_with_their_own_length_and_checksum() -> None:
+def test_edited_document_gets_a_new_length_and_checksum() -> None:
     made = as_document(NARROW_ELEMENTS.frame)
     made["records"][0]["elements"].append({"id": 239, "width": 1, "value": 1})
     data = as_bytes(made)
     assert len(data) == len(NARROW_ELEMENTS.frame) + 2
     again = as_document(data)
-    # On the wire it stands among those of its width.
+    # The wire has elements in the order of their width.
     assert [item["id"] for item in again["records"][0]["elements"]] == [21, 1, 239, 66]
     assert again["length"] == made["length"] + 2
     assert again["crc"] != made["crc"]
 
 
-# What is in a document.
+# Content of a document.
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-def test_numbers_stand_as_they_are_on_the_wire(golden: Golden) -> None:
+def test_document_has_the_numbers_of_the_wire(golden: Golden) -> None:
     made = as_document(golden.frame)
     assert (made["kind"], made["length"]) == ("frame", len(golden.data))
     assert made["codec"] == golden.codec.name
@@ -119,14 +121,14 @@ def test_numbers_stand_as_they_are_on_the_wire(golden: Golden) -> None:
         assert elements == [*record.elements, *variable]
 
 
-def test_times_and_degrees_stand_beside_them() -> None:
+def test_document_has_times_and_degrees() -> None:
     (record,) = as_document(DRIVING.frame)["records"]
     assert record["time"] == "2019-01-04T12:27:19.000Z"
     assert record["longitude_degrees"] == 16.3745183
     assert record["latitude_degrees"] == 48.1523066
 
 
-def test_a_time_after_the_year_9999_is_left_out() -> None:
+def test_time_after_the_year_9999_is_null() -> None:
     made = as_document(NARROW_ELEMENTS.frame)
     made["records"][0]["timestamp"] = 2**64 - 1
     (record,) = as_document(as_bytes(made))["records"]
@@ -134,21 +136,21 @@ def test_a_time_after_the_year_9999_is_left_out() -> None:
     assert record["time"] is None
 
 
-def test_a_record_of_codec_16_tells_how_it_came_about() -> None:
+def test_record_of_codec_16_has_its_generation_type() -> None:
     made = as_document(CODEC_16_FRAME)
     assert made["codec"] == "16"
     assert [record["generation"] for record in made["records"]] == [5, 5]
     assert [record["event"] for record in made["records"]] == [11, 11]
 
 
-def test_a_login_and_pings() -> None:
+def test_login_and_pings_have_documents() -> None:
     login = {"kind": "login", "length": 15, "imei": "356307042441013"}
     assert as_document(LOGIN) == login
     assert as_document(b"\xff\xff") == {"kind": "ping", "count": 2}
     assert as_document(b"\xff" + LOGIN) == [{"kind": "ping", "count": 1}, login]
 
 
-def test_a_datagram_has_its_ids() -> None:
+def test_document_of_a_datagram_has_its_ids() -> None:
     made = as_document(DATAGRAM)
     del made["records"]
     assert made == {
@@ -163,7 +165,7 @@ def test_a_datagram_has_its_ids() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
         (COMMAND, {"codec": "12", "type": 5, "text": "getinfo"}),
         (
@@ -190,17 +192,17 @@ def test_a_datagram_has_its_ids() -> None:
         ),
     ],
 )
-def test_a_message_has_its_text(data: bytes, told: dict[str, Any]) -> None:
+def test_document_of_a_message_has_its_text(data: bytes, expected: dict[str, Any]) -> None:
     made = as_document(data)
     assert made.pop("kind") == "frame"
     assert made.pop("quantities") == [1, 1]
     assert made.pop("length") == len(data) - 12
     assert int(made.pop("crc"), 16) == int.from_bytes(data[-4:], "big")
-    assert made == told
+    assert made == expected
 
 
 @pytest.mark.parametrize("content", ["00", "1B5B324A", "FF", "C3", "E280AE", "7F"])
-def test_a_message_that_is_no_text_is_told_in_hex(content: str) -> None:
+def test_message_that_is_not_text_is_shown_in_hex(content: str) -> None:
     made = as_document(COMMAND)
     del made["text"]
     made["hex"] = content
@@ -209,7 +211,7 @@ def test_a_message_that_is_no_text_is_told_in_hex(content: str) -> None:
     assert "text" not in again
 
 
-def test_codec_7_is_shown() -> None:
+def test_codec_7_has_a_document() -> None:
     made = as_document(CODEC_7_FRAME, names=True)
     first, second, _, last = made["records"]
     assert (made["codec"], made["length"], made["crc"]) == ("7", 85, "0x00006846")
@@ -236,7 +238,7 @@ def test_codec_7_is_shown() -> None:
         (32, 0xF6, "Coolant Temperature", -10, "°C"),
     ],
 )
-def test_names_come_with_scaled_values_and_units(
+def test_names_have_scaled_values_and_units(
     element_id: int, raw: int, name: str, scaled: float, unit: str
 ) -> None:
     shown = element(as_document(PANIC.frame, names=True), element_id)
@@ -244,7 +246,7 @@ def test_names_come_with_scaled_values_and_units(
     assert shown == {"id": element_id, "value": raw, "name": name, "scaled": scaled, "unit": unit}
 
 
-def test_an_element_of_bytes_has_a_name_only() -> None:
+def test_variable_element_has_only_a_name() -> None:
     shown = element(as_document(PANIC.frame, names=True), 264)
     assert shown == {
         "id": 264,
@@ -255,7 +257,7 @@ def test_an_element_of_bytes_has_a_name_only() -> None:
 
 
 @pytest.mark.parametrize("width", [1, 4, 8])
-def test_a_value_of_another_size_than_the_dictionarys_is_shown_raw(width: int) -> None:
+def test_value_of_another_size_gets_no_name(width: int) -> None:
     made = as_document(NARROW_ELEMENTS.frame)
     raw = {"id": 66, "width": width, "value": 200}
     made["records"][0]["elements"] = [raw]
@@ -265,7 +267,7 @@ def test_a_value_of_another_size_than_the_dictionarys_is_shown_raw(width: int) -
 # The text.
 
 
-def test_the_text_is_indented_and_an_element_is_a_line() -> None:
+def test_text_is_indented_with_one_line_per_element() -> None:
     text = render(document(decoded(NARROW_ELEMENTS.frame)))
     lines = text.splitlines()
     assert lines[:3] == ["{", '  "kind": "frame",', '  "length": 40,']
@@ -274,5 +276,5 @@ def test_the_text_is_indented_and_an_element_is_a_line() -> None:
 
 
 @given(json_values)
-def test_the_text_is_json(value: Any) -> None:
+def test_text_is_json(value: Any) -> None:
     assert json.loads(render(value)) == value

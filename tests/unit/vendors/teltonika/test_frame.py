@@ -1,4 +1,4 @@
-"""The envelope: where a frame ends, and what is no frame."""
+"""The envelope of frames over TCP."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from tracker.vendors.teltonika.frame import PING, decode_frame, encode_frame
 LIMIT = 8192
 
 each_golden = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-#: Counts, codec or records have faults here, the envelope has none.
-each_right_crc = pytest.mark.parametrize(
+#: Frames with a correct envelope and a mistake in their data.
+each_correct_envelope = pytest.mark.parametrize(
     "frame",
     [
         malformed.COUNTS_DIFFER,
@@ -30,22 +30,24 @@ each_right_crc = pytest.mark.parametrize(
 
 @each_golden
 @pytest.mark.parametrize("kind", [bytes, bytearray])
-def test_a_whole_frame_gives_its_data(golden: Golden, kind: type) -> None:
+def test_complete_frame_is_decoded(golden: Golden, kind: type) -> None:
     outcome = decode_frame(kind(golden.frame), LIMIT)
     assert outcome == Decoded(golden.data, len(golden.frame))
     assert isinstance(outcome, Decoded)
-    assert type(outcome.value) is bytes  # of its own, not a view of a buffer that goes on
+    assert type(outcome.value) is bytes  # a copy, because the buffer changes
 
 
 @each_golden
-def test_a_frame_that_arrives_byte_by_byte_is_whole_with_the_last_byte(golden: Golden) -> None:
+def test_frame_that_arrives_byte_by_byte_is_decoded_at_its_last_byte(golden: Golden) -> None:
     buffer = bytearray()
     for byte in golden.frame:
         outcome = decode_frame(buffer, LIMIT)
         assert isinstance(outcome, Incomplete)
         assert outcome.missing > 0
         if len(buffer) < 8:
-            assert len(buffer) + outcome.missing == 8  # the length is all that can be asked for
+            assert (
+                len(buffer) + outcome.missing == 8
+            )  # the size is unknown before the header is complete
         else:
             assert len(buffer) + outcome.missing == len(golden.frame)
         buffer.append(byte)
@@ -53,7 +55,7 @@ def test_a_frame_that_arrives_byte_by_byte_is_whole_with_the_last_byte(golden: G
 
 
 @each_golden
-def test_reading_as_much_as_is_missing_takes_two_steps(golden: Golden) -> None:
+def test_missing_bytes_lead_to_a_frame_in_two_reads(golden: Golden) -> None:
     have, steps = 0, 0
     while isinstance(outcome := decode_frame(golden.frame[:have], LIMIT), Incomplete):
         have += outcome.missing
@@ -63,13 +65,13 @@ def test_reading_as_much_as_is_missing_takes_two_steps(golden: Golden) -> None:
 
 @each_golden
 @pytest.mark.parametrize("after", [b"\x00", b"\xff", b"\x00" * 20, SMALLEST.frame, b"garbage"])
-def test_what_follows_a_frame_is_left_alone(golden: Golden, after: bytes) -> None:
+def test_bytes_after_a_frame_are_ignored(golden: Golden, after: bytes) -> None:
     assert decode_frame(golden.frame + after, LIMIT) == Decoded(golden.data, len(golden.frame))
 
 
 @pytest.mark.parametrize("first", GOLDEN, ids=lambda golden: golden.name)
 @pytest.mark.parametrize("second", GOLDEN[-3:], ids=lambda golden: golden.name)
-def test_two_frames_in_one_buffer_come_one_after_the_other(first: Golden, second: Golden) -> None:
+def test_two_frames_in_one_buffer_are_decoded_in_order(first: Golden, second: Golden) -> None:
     buffer = bytearray(first.frame + second.frame)
     taken = []
     while isinstance(outcome := decode_frame(buffer, LIMIT), Decoded):
@@ -80,13 +82,13 @@ def test_two_frames_in_one_buffer_come_one_after_the_other(first: Golden, second
     assert outcome == Incomplete(8)
 
 
-def test_decoding_leaves_the_buffer_as_it_was() -> None:
+def test_decoding_does_not_change_the_buffer() -> None:
     buffer = bytearray(SMALLEST.frame + b"\xff")
     decode_frame(buffer, LIMIT)
     assert buffer == SMALLEST.frame + b"\xff"
 
 
-def test_a_frame_is_found_between_the_pings_around_it() -> None:
+def test_frame_between_pings_is_decoded() -> None:
     start = 1 + len(LOGIN) + 1
     assert STREAM[0] == STREAM[start - 1] == STREAM[-1] == PING
     outcome = decode_frame(STREAM[start:], LIMIT)
@@ -95,23 +97,23 @@ def test_a_frame_is_found_between_the_pings_around_it() -> None:
 
 
 @each_golden
-def test_encoding_gives_the_golden_bytes(golden: Golden) -> None:
+def test_golden_frame_is_encoded_byte_for_byte(golden: Golden) -> None:
     assert encode_frame(golden.data) == golden.frame
 
 
-def test_the_checksum_is_crc_16_arc() -> None:
-    # The check value that catalogues of CRCs give for this one.
+def test_checksum_is_crc_16_arc() -> None:
+    # The check value of CRC-16/ARC in catalogues of CRCs.
     assert encode_frame(b"123456789")[-4:] == bytes.fromhex("0000BB3D")
 
 
-# What is no frame.
+# Invalid frames.
 
 
-@pytest.mark.parametrize("place", range(4))
+@pytest.mark.parametrize("offset", range(4))
 @pytest.mark.parametrize("byte", [0x01, 0x0F, 0x47, 0xFF])
-def test_a_wrong_preamble_is_fatal_with_its_first_wrong_byte(place: int, byte: int) -> None:
-    assert decode_frame(bytes(place), LIMIT) == Incomplete(8 - place)
-    outcome = decode_frame(bytes(place) + bytes((byte,)), LIMIT)
+def test_preamble_is_fatal_at_its_first_wrong_byte(offset: int, byte: int) -> None:
+    assert decode_frame(bytes(offset), LIMIT) == Incomplete(8 - offset)
+    outcome = decode_frame(bytes(offset) + bytes((byte,)), LIMIT)
     assert isinstance(outcome, Fatal)
     assert outcome.offset == 0
     assert "preamble" in outcome.reason
@@ -121,7 +123,7 @@ def test_a_wrong_preamble_is_fatal_with_its_first_wrong_byte(place: int, byte: i
     "data",
     [b"\xde\xad\xbe\xef" + SMALLEST.frame, bytes((PING,)) + SMALLEST.frame, LOGIN, b"GET / HTTP"],
 )
-def test_no_frame_is_looked_for_further_on(data: bytes) -> None:
+def test_frame_after_other_bytes_is_not_searched(data: bytes) -> None:
     outcome = decode_frame(data, LIMIT)
     assert isinstance(outcome, Fatal)
     assert "preamble" in outcome.reason
@@ -129,20 +131,20 @@ def test_no_frame_is_looked_for_further_on(data: bytes) -> None:
 
 @pytest.mark.parametrize("length", [0, 1, 2])
 @pytest.mark.parametrize("after", [b"", b"\x00" * 20])
-def test_a_length_without_room_for_codec_and_counts_is_fatal(length: int, after: bytes) -> None:
+def test_length_below_the_minimum_is_fatal(length: int, after: bytes) -> None:
     outcome = decode_frame(bytes(4) + length.to_bytes(4, "big") + after, LIMIT)
     assert isinstance(outcome, Fatal)
     assert outcome.offset == 4
     assert f"length {length}" in outcome.reason
-    assert "short" in outcome.reason
+    assert "too short" in outcome.reason
 
 
-def test_the_shortest_length_is_waited_for() -> None:
+def test_frame_of_the_minimum_length_is_incomplete_until_its_end() -> None:
     assert decode_frame(bytes.fromhex("00000000 00000003"), LIMIT) == Incomplete(7)
 
 
 @pytest.mark.parametrize("limit", [64, 1280, LIMIT])
-def test_a_length_at_the_limit_is_waited_for_and_taken(limit: int) -> None:
+def test_length_at_the_limit_is_accepted(limit: int) -> None:
     header = bytes(4) + limit.to_bytes(4, "big")
     assert decode_frame(header, limit) == Incomplete(limit + 4)
     frame = encode_frame(bytes(limit))
@@ -150,7 +152,7 @@ def test_a_length_at_the_limit_is_waited_for_and_taken(limit: int) -> None:
 
 
 @pytest.mark.parametrize("limit", [64, 1280, LIMIT])
-def test_a_length_past_the_limit_is_fatal_from_the_header_alone(limit: int) -> None:
+def test_length_past_the_limit_is_fatal_after_the_header(limit: int) -> None:
     header = bytes(4) + (limit + 1).to_bytes(4, "big")
     assert decode_frame(header[:7], limit) == Incomplete(1)
     outcome = decode_frame(header, limit)
@@ -162,14 +164,14 @@ def test_a_length_past_the_limit_is_fatal_from_the_header_alone(limit: int) -> N
 
 
 @pytest.mark.parametrize("length", [0x00FFFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF])
-def test_an_absurd_length_is_fatal(length: int) -> None:
+def test_huge_length_is_fatal(length: int) -> None:
     outcome = decode_frame(bytes(4) + length.to_bytes(4, "big"), LIMIT)
     assert isinstance(outcome, Fatal)
-    assert f"length {length} " in outcome.reason  # read as unsigned
+    assert f"length {length} " in outcome.reason  # unsigned
 
 
 @each_golden
-def test_a_golden_frame_fits_its_own_length_as_limit_and_no_less(golden: Golden) -> None:
+def test_golden_frame_needs_its_length_as_limit(golden: Golden) -> None:
     size = len(golden.data)
     assert isinstance(decode_frame(golden.frame, size), Decoded)
     outcome = decode_frame(golden.frame, size - 1)
@@ -180,7 +182,7 @@ def test_a_golden_frame_fits_its_own_length_as_limit_and_no_less(golden: Golden)
 # The checksum.
 
 
-def test_a_checksum_that_is_one_bit_off_is_fatal() -> None:
+def test_checksum_with_one_wrong_bit_is_fatal() -> None:
     outcome = decode_frame(malformed.BAD_CRC, LIMIT)
     assert isinstance(outcome, Fatal)
     assert outcome.offset == 48
@@ -189,23 +191,21 @@ def test_a_checksum_that_is_one_bit_off_is_fatal() -> None:
     assert "0x0000f22a" in outcome.reason
 
 
-@pytest.mark.parametrize(("frame", "due"), malformed.PUBLISHED_WITH_BAD_CRC.items())
-def test_published_frames_with_a_wrong_checksum_are_fatal(frame: str, due: int) -> None:
+@pytest.mark.parametrize(("frame", "computed"), malformed.PUBLISHED_WITH_BAD_CRC.items())
+def test_published_frames_with_a_wrong_checksum_are_fatal(frame: str, computed: int) -> None:
     data = bytes.fromhex(frame)
     outcome = decode_frame(data, LIMIT)
     assert isinstance(outcome, Fatal)
     assert outcome.offset == len(data) - 4
-    assert f"{due:#010x} is due" in outcome.reason
+    assert outcome.expected == f"{computed:#010x}"
 
 
 @each_golden
-@pytest.mark.parametrize("place", [-4, -3])
+@pytest.mark.parametrize("offset", [-4, -3])
 @pytest.mark.parametrize("byte", [0x01, 0x80, 0xFF])
-def test_the_upper_half_of_the_checksum_has_to_be_zero(
-    golden: Golden, place: int, byte: int
-) -> None:
+def test_upper_half_of_the_checksum_has_to_be_zero(golden: Golden, offset: int, byte: int) -> None:
     frame = bytearray(golden.frame)
-    frame[place] = byte
+    frame[offset] = byte
     outcome = decode_frame(frame, LIMIT)
     assert isinstance(outcome, Fatal)
     assert outcome.offset == len(frame) - 4
@@ -213,26 +213,26 @@ def test_the_upper_half_of_the_checksum_has_to_be_zero(
 
 
 @each_golden
-def test_every_flipped_bit_of_data_and_checksum_is_noticed(golden: Golden) -> None:
-    for place in range(8, len(golden.frame)):
+def test_any_flipped_bit_of_data_or_checksum_is_fatal(golden: Golden) -> None:
+    for offset in range(8, len(golden.frame)):
         for bit in range(8):
             frame = bytearray(golden.frame)
-            frame[place] ^= 1 << bit
+            frame[offset] ^= 1 << bit
             outcome = decode_frame(frame, LIMIT)
             assert isinstance(outcome, Fatal)
             assert "CRC" in outcome.reason
 
 
-def test_a_bad_checksum_is_told_only_when_the_frame_is_whole() -> None:
+def test_wrong_checksum_is_reported_after_the_last_byte() -> None:
     assert decode_frame(malformed.BAD_CRC[:-1], LIMIT) == Incomplete(1)
 
 
-@each_right_crc
-def test_what_is_wrong_inside_is_not_the_envelopes_business(frame: bytes) -> None:
+@each_correct_envelope
+def test_mistakes_in_the_data_do_not_affect_the_envelope(frame: bytes) -> None:
     assert decode_frame(frame, LIMIT) == Decoded(frame[8:-4], len(frame))
 
 
-# Anything at all.
+# Arbitrary bytes.
 
 
 @given(st.binary(max_size=80) | st.binary(max_size=80).map(lambda tail: bytes(4) + tail))
@@ -253,12 +253,12 @@ def test_any_bytes_have_an_outcome(data: bytes) -> None:
     st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=4),
     st.integers(0, 300),
 )
-def test_a_mutated_frame_has_an_outcome(
+def test_mutated_frame_has_an_outcome(
     golden: Golden, changes: list[tuple[int, int]], size: int
 ) -> None:
     frame = bytearray(golden.frame)
-    for place, byte in changes:
-        frame[place % len(frame)] = byte
+    for offset, byte in changes:
+        frame[offset % len(frame)] = byte
     outcome = decode_frame(frame[:size], LIMIT)
     if isinstance(outcome, Decoded):
         assert encode_frame(outcome.value) == frame[: outcome.used]
@@ -274,14 +274,14 @@ def test_encoding_and_decoding_are_inverse(data: bytes, after: bytes) -> None:
     assert decode_frame(frame + after, 300) == Decoded(data, len(data) + 12)
 
 
-def test_a_message_may_be_longer_than_a_packet_of_records() -> None:
+def test_limit_of_messages_may_exceed_that_of_records() -> None:
     message, records = b"\x0c" + bytes(99), b"\x08" + bytes(99)
     assert decode_frame(encode_frame(message), 64, 100) == Decoded(message, 112)
     assert isinstance(decode_frame(encode_frame(records), 64, 100), Fatal)
     assert isinstance(decode_frame(encode_frame(message + b"x"), 64, 100), Fatal)
 
 
-def test_which_of_the_limits_holds_is_known_by_the_codec_id_at_the_latest() -> None:
+def test_codec_id_selects_the_limit_of_the_length() -> None:
     message, records = encode_frame(b"\x0c" + bytes(99)), encode_frame(b"\x08" + bytes(99))
     assert decode_frame(message[:8], 64, 100) == Incomplete(1)
     assert decode_frame(message[:9], 64, 100) == Incomplete(103)
@@ -289,7 +289,7 @@ def test_which_of_the_limits_holds_is_known_by_the_codec_id_at_the_latest() -> N
     assert isinstance(decode_frame(message[:8], 64, 99), Fatal)
 
 
-def test_a_message_may_be_held_shorter_than_a_packet_of_records() -> None:
+def test_limit_of_messages_may_be_below_that_of_records() -> None:
     message, records = b"\x0c" + bytes(63), b"\x08" + bytes(99)
     assert decode_frame(encode_frame(message), 100, 64) == Decoded(message, 76)
     assert isinstance(decode_frame(encode_frame(message + b"x"), 100, 64), Fatal)

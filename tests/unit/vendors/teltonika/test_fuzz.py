@@ -1,8 +1,7 @@
-"""What nobody would send on purpose, a hundred thousand times over.
+"""Fuzzing of the protocols with 100,000 damaged inputs each.
 
-Real logins, frames and datagrams are damaged in every way that comes to mind, half of
-them with a right checksum, so that the decoders behind it are reached. The choice is
-random and the same in each run.
+Real logins, frames and datagrams are damaged in many ways. Half of them get a correct checksum,
+which lets them reach the decoders of the data. The damage is random, but the same in each run.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from tracker.vendors.datagram import DatagramPort
 from tracker.vendors.state import Stage
 from tracker.vendors.teltonika.avl import CODEC_16, Record, encode_packet
 from tracker.vendors.teltonika.commands import command_frame
-from tracker.vendors.teltonika.datagram import Datagram, encode_answer, encode_datagram
+from tracker.vendors.teltonika.datagram import Datagram, encode_ack, encode_datagram
 from tracker.vendors.teltonika.datagram_dialect import TeltonikaDatagramDialect
 from tracker.vendors.teltonika.dialect import TeltonikaDialect
 from tracker.vendors.teltonika.frame import encode_frame
@@ -40,13 +39,13 @@ from tracker.vendors.teltonika.layouts import Layouts
 from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, encode_message
 
 INPUTS = 100_000
-#: Small, so that what is over a limit need not be long.
+#: Small limits, which short inputs can exceed.
 LIMITS = Limits(frame_bytes=400, command_frame_bytes=600, records=20, buffer_bytes=600)
-LARGEST_CHUNK = 300
-#: So few that all are in use soon, and memory stays as it is.
+MAX_CHUNK_BYTES = 300
+#: Few slots are all in use soon; then memory does not grow.
 FEW_LAYOUTS = 20
-#: Bytes that a connection may hold: what is over the limit comes in one chunk at most.
-BOUND = LIMITS.command_frame_bytes + 12 + LARGEST_CHUNK
+#: Bytes that a connection may buffer: the limit, and one chunk that exceeds it.
+MAX_BUFFERED_BYTES = LIMITS.command_frame_bytes + 12 + MAX_CHUNK_BYTES
 
 GENERATED = [
     Record(1_710_504_600_000, 0, 1, 2, 3, 4, 5, 6, 7, ((300, 1, 9), (9, 8, 1)), (), generation)
@@ -71,7 +70,7 @@ COMMAND = command_frame(IMEI, "getinfo", "12").data
 
 
 class Mutations:
-    """Damage to bytes, by a seeded choice."""
+    """Random damage to bytes, from a seed."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
@@ -87,7 +86,7 @@ class Mutations:
         ]
 
     def damaged(self, data: bytes) -> bytes:
-        """``data`` with one to three things wrong with it."""
+        """Return ``data`` with one to three kinds of damage."""
         changed = bytearray(data)
         for _ in range(self.random.choice((1, 1, 1, 2, 3))):
             if changed:
@@ -98,7 +97,7 @@ class Mutations:
         data[self.random.randrange(len(data))] ^= 1 << self.random.randrange(8)
 
     def _write_a_byte(self, data: bytearray) -> None:
-        # Mostly where lengths, codec ids and counts are.
+        # Half of the time among lengths, codec ids and counts.
         near = self.random.random() < 0.5
         position = self.random.randrange(min(len(data), 12) if near else len(data))
         data[position] = self.random.choice((0, 1, 2, 0x7F, 0x80, 0xFE, 0xFF))
@@ -128,11 +127,11 @@ class Mutations:
         data[position:position] = self.random.randbytes(self.random.randrange(1, 9))
 
     def of_a_stream(self) -> bytes:
-        """What may come over a connection, as one input."""
+        """Return one input of a connection."""
         choice = self.random.random()
         if choice < 0.3:
             return self.random.choice(FRAMES)
-        if choice < 0.6:  # the envelope is right, and what is in it is not
+        if choice < 0.6:  # a correct envelope around damaged data
             return encode_frame(self.damaged(self.random.choice(DATA)))
         if choice < 0.85:
             return self.damaged(self.random.choice(FRAMES))
@@ -143,7 +142,7 @@ class Mutations:
         return self.random.randbytes(self.random.randrange(1, 100))
 
     def of_a_datagram(self) -> bytes:
-        """What may come as a datagram."""
+        """Return one datagram."""
         choice = self.random.random()
         if choice < 0.05:
             return self.random.randbytes(self.random.randrange(100))
@@ -155,16 +154,16 @@ class Mutations:
         return self.damaged(datagram) if choice > 0.8 else datagram
 
     def chunks(self, data: bytes) -> list[bytes]:
-        """``data`` as a network might deliver it."""
-        largest = self.random.choice((1, 7, 50, LARGEST_CHUNK, LARGEST_CHUNK))
-        if largest == 1:  # byte by byte, but only some: it is slow
+        """Return ``data`` in chunks of random size, like a network."""
+        largest = self.random.choice((1, 7, 50, MAX_CHUNK_BYTES, MAX_CHUNK_BYTES))
+        if largest == 1:  # byte by byte, but only a part, because it is slow
             whole = [data[index : index + 1] for index in range(min(len(data), 40))]
             return [*whole, *self.chunks(data[40:])] if len(data) > 40 else whole
         return [data[start : start + largest] for start in range(0, len(data), largest)]
 
 
 class Tally:
-    """What became of it all."""
+    """Counts of events over all inputs."""
 
     def __init__(self) -> None:
         self.of: Counter[str] = Counter()
@@ -172,19 +171,21 @@ class Tally:
         self.failures: list[Failure] = []
 
     def note_rejections(self, gateway: FakeGateway) -> int:
-        """Keep the reasons, without the numbers in them; how many there were."""
-        told = [event[1] for event in gateway.events if event[0] == "rejected"]
-        self.reasons.update(re.sub(r"0x[0-9a-f]+|\d+|'[0-9a-f]*'", "#", reason) for reason in told)
-        self.of["rejected"] += len(told)
-        return len(told)
+        """Add the reasons of rejections, without numbers, and return how many there are."""
+        reasons = [event[1] for event in gateway.events if event[0] == "rejected"]
+        self.reasons.update(
+            re.sub(r"0x[0-9a-f]+|\d+|'[0-9a-f]*'", "#", reason) for reason in reasons
+        )
+        self.of["rejected"] += len(reasons)
+        return len(reasons)
 
     def note_failure(self, failure: Failure) -> None:
-        """A Deferred of the gateway ends with it: nobody else would see it."""
+        """Add a failure that a Deferred of the gateway would only log."""
         self.failures.append(failure)
 
 
-def told(answer: bytes) -> tuple[int, list[int], int]:
-    """Logins that were accepted, the counts that were acknowledged, and commands."""
+def parse_replies(answer: bytes) -> tuple[int, list[int], int]:
+    """Return the number of accepted logins, the counts in ACKs, and the number of commands."""
     logins = commands = 0
     counts = []
     while answer:
@@ -196,14 +197,14 @@ def told(answer: bytes) -> tuple[int, list[int], int]:
             answer = answer[1:]
         else:
             assert answer[:3] == bytes(3), answer
-            assert len(answer) >= 4, "half an acknowledgement"
+            assert len(answer) >= 4, "incomplete ACK"
             counts.append(answer[3])
             answer = answer[4:]
     return logins, counts, commands
 
 
 class Connection:
-    """One short life of a protocol, and what must hold at each moment of it."""
+    """One connection with assertions after each input."""
 
     def __init__(self, mutations: Mutations, tally: Tally, layouts: Layouts) -> None:
         self.random = mutations.random
@@ -223,30 +224,32 @@ class Connection:
         self.protocol.makeConnection(self.transport)
         self.settled = 0
         self.confirmed: list[Sequence[Entry]] = []
-        self.hears = True
+        self.is_reading = True
         self.commands = 0
-        self.wanted = False
+        self.is_waiting = False
 
-    def want_turn(self) -> None:
-        """Somebody waits to write a command, as soon as that may be."""
-        if not self.wanted:
-            self.wanted = True
+    def request_command(self) -> None:
+        """Wait for permission to write a command."""
+        if not self.is_waiting:
+            self.is_waiting = True
             free = self.protocol.when_free()
-            free.addCallbacks(self.turn, self.no_turn).addErrback(self.tally.note_failure)
+            free.addCallbacks(self.write_command, self.fail_command).addErrback(
+                self.tally.note_failure
+            )
 
-    def turn(self, _: None) -> None:
-        self.wanted = False
-        assert self.hears
+    def write_command(self, _: None) -> None:
+        self.is_waiting = False
+        assert self.is_reading
         assert not self.transport.disconnecting
-        assert not self.protocol._exchange._buffer, "inside of something"
-        acknowledged = told(self.transport.value())[1]
+        assert not self.protocol._exchange._buffer, "inside a frame"
+        acknowledged = parse_replies(self.transport.value())[1]
         records = [one for one, _ in self.gateway.published if not is_message(one)]
-        assert len(acknowledged) == len(records), "before an acknowledgement"
+        assert len(acknowledged) == len(records), "before an ACK"
         self.protocol.write_command(COMMAND)
         self.commands += 1
 
-    def no_turn(self, failure: Failure) -> None:
-        self.wanted = False
+    def fail_command(self, failure: Failure) -> None:
+        self.is_waiting = False
         failure.trap(ConnectionEnded)
         assert self.protocol._exchange.state.stage is Stage.CLOSED
 
@@ -256,42 +259,42 @@ class Connection:
             assert self.protocol.device_id is None
             assert self.transport.disconnecting
         else:
-            logins, counts, commands = told(answer)
+            logins, counts, commands = parse_replies(answer)
             assert counts == self.due()
             assert commands == self.commands
             assert bool(logins) is (self.protocol.device_id is not None)
-        assert len(self.protocol._exchange._buffer) <= BOUND
+        assert len(self.protocol._exchange._buffer) <= MAX_BUFFERED_BYTES
         if any(event[0] == "rejected" for event in self.gateway.events):
             assert self.transport.disconnecting
 
     def due(self) -> list[int]:
-        """The counts that the device has to have been told."""
+        """Return the counts that the device must have received in ACKs."""
         return [len(entries) for entries in self.confirmed if not is_message(entries)]
 
     def feed(self, chunk: bytes) -> None:
         if self.transport.producerState == "paused" and not self.transport.disconnecting:
-            # Nothing is delivered until the peer reads and Redis answers.
-            self.hear(True)
+            # A paused transport delivers nothing until the peer reads and Redis confirms.
+            self.set_reading(True)
             self.settle()
             assert self.transport.producerState == "producing" or self.transport.disconnecting
         elif self.random.random() < 0.02:
-            self.hear(not self.hears)
+            self.set_reading(not self.is_reading)
         self.protocol.dataReceived(chunk)
         self.clock.advance(0)
 
-    def hear(self, hears: bool) -> None:
-        """The peer begins or ceases to read what is written to it."""
+    def set_reading(self, reads: bool) -> None:
+        """Let the peer start or stop reading."""
         producer = self.transport.producer
-        if producer is None or hears is self.hears:
+        if producer is None or reads is self.is_reading:
             return
-        self.hears = hears
-        if hears:
+        self.is_reading = reads
+        if reads:
             producer.resumeProducing()
         else:
             producer.pauseProducing()
 
     def settle(self) -> None:
-        """Redis confirms what is under way."""
+        """Confirm all pending appends."""
         while len(self.gateway.published) > self.settled:
             entries, confirmation = self.gateway.published[self.settled]
             self.settled += 1
@@ -303,7 +306,7 @@ class Connection:
             self.check()
 
     def end(self) -> None:
-        """The peer leaves, or the process stops before Redis has answered."""
+        """End the connection, with pending appends confirmed or refused."""
         under_way = [
             confirmation
             for entries, confirmation in self.gateway.published[self.settled :]
@@ -320,7 +323,7 @@ class Connection:
             confirmation.addErrback(self.tally.note_failure)
         confirmed = len(self.confirmed)
         self.settle()
-        for _ in range(9):  # messages that are left are read a few at a time
+        for _ in range(9):  # the remaining messages are read in several reactor turns
             self.clock.advance(0)
             self.settle()
         self.tally.of["outlived"] += len(self.confirmed) - confirmed
@@ -328,7 +331,7 @@ class Connection:
             self.clock.advance(LIMITS.idle_timeout + 1)
         self.check()
         assert not self.protocol._exchange._buffer
-        assert not self.wanted
+        assert not self.is_waiting
         assert not self.clock.getDelayedCalls()
         self.tally.of["commands"] += self.commands
         self.tally.of["acknowledged"] += len(self.due())
@@ -338,38 +341,38 @@ class Connection:
 
 
 def live(mutations: Mutations, tally: Tally, layouts: Layouts) -> int:
-    """One connection; how many inputs it had while it was open, and one after that."""
+    """Run one connection and return the number of its inputs."""
     connection = Connection(mutations, tally, layouts)
     choose = mutations.random.random
     if choose() < 0.85:
         connection.feed(LOGIN)
-    patience = mutations.random.choice((0.0, 0.3, 1.0, 1.0, 1.0))
+    settle_chance = mutations.random.choice((0.0, 0.3, 1.0, 1.0, 1.0))
     inputs = 0
     for _ in range(mutations.random.randrange(1, 9)):
         closed = connection.transport.disconnecting
         inputs += 1
-        connection.want_turn()
+        connection.request_command()
         for chunk in mutations.chunks(mutations.of_a_stream()):
             connection.feed(chunk)
         connection.check()
         if closed:
             break
-        if choose() < patience:
+        if choose() < settle_chance:
             connection.settle()
     connection.end()
     return inputs
 
 
 def blocks() -> int:
-    """Blocks of memory in use, of whatever kind."""
+    """Return the number of memory blocks in use."""
     gc.collect()
     return sys.getallocatedblocks()
 
 
 def growth(once: Callable[[], int], settle: Callable[[], None]) -> int:
-    """How many blocks of memory more are in use after all inputs than after a fifth of them."""
+    """Return the growth in memory blocks between a fifth of the inputs and all of them."""
     for minute in range(10_000):
-        iso_milliseconds(minute * 60_000)  # what it remembers is as much as it ever will be
+        iso_milliseconds(minute * 60_000)  # fills its cache
     used = []
     for goal in (INPUTS // 5, INPUTS - INPUTS // 5):
         done = 0
@@ -380,12 +383,12 @@ def growth(once: Callable[[], int], settle: Callable[[], None]) -> int:
     return used[1] - used[0]
 
 
-def test_no_input_over_a_connection_breaks_the_protocol() -> None:
+def test_damaged_input_does_not_break_a_connection() -> None:
     mutations, tally, layouts = Mutations(seed=3), Tally(), Layouts(FEW_LAYOUTS)
     assert growth(lambda: live(mutations, tally, layouts), lambda: None) < 1000
     assert len(layouts) == FEW_LAYOUTS
     assert not tally.failures, tally.failures[0]
-    # The test has been where it meant to go.
+    # All kinds of events have occurred often.
     assert tally.of["acknowledged"] > 10_000
     assert tally.of["confirmed"] > tally.of["acknowledged"] + 3000  # the rest are messages
     assert tally.of["outlived"] > 500
@@ -399,7 +402,7 @@ LATEST = encode_datagram(Datagram(1, 1, IMEI, GOLDEN[0].data))
 
 
 class Port:
-    """The protocol of a UDP port, and what must hold after each datagram."""
+    """The protocol of a UDP port with assertions after each datagram."""
 
     ADDRESS = ("192.0.2.1", 40_000)
 
@@ -415,7 +418,7 @@ class Port:
         self.protocol.makeConnection(self.transport)
         self.last = b""
         self.answers: dict[bytes, bytes] = {}
-        """Datagram, without the byte that means nothing → the answer to it."""
+        """Datagram without its unused byte → its ACK."""
         self.under_way: list[tuple[bytes, Any]] = []
 
     def answered(self) -> list[bytes]:
@@ -424,14 +427,16 @@ class Port:
         return [answer for answer, _ in written]
 
     def feed(self) -> int:
-        """One datagram, and sometimes what Redis has to say."""
+        """Receive one datagram, and confirm pending appends at random."""
         choose = self.mutations.random.random
         datagram = self.last if choose() < 0.1 else self.mutations.of_a_datagram()
         self.last = datagram
         self.protocol.datagramReceived(datagram, self.ADDRESS)
         key = datagram[:4] + datagram[5:]
         known = self.answers.get(key)
-        assert self.answered() == ([] if known is None else [known]), "before Redis has confirmed"
+        assert self.answered() == ([] if known is None else [known]), (
+            "before the append is confirmed"
+        )
         if self.gateway.published:
             ((entries, confirmation),) = self.gateway.published
             assert known is None, "appended again"
@@ -447,7 +452,7 @@ class Port:
         return 1
 
     def forget(self) -> None:
-        """All is confirmed, and a minute ago; what is remembered is the last datagram."""
+        """Confirm all appends and let remembered datagrams expire, except a last one."""
         self.settle()
         self.clock.advance(61)
         self.answers.clear()
@@ -456,7 +461,7 @@ class Port:
         self.settle()
 
     def settle(self) -> None:
-        """Redis confirms what is under way, or the process stops."""
+        """Confirm or refuse all pending appends."""
         for key, (entries, confirmation) in self.under_way:
             if self.mutations.random.random() < 0.1:
                 confirmation.errback(NotAppended("stopping"))
@@ -464,15 +469,15 @@ class Port:
                 self.tally.of["given up"] += 1
             else:
                 confirmation.callback(None)
-                answer = encode_answer(int.from_bytes(key[2:4], "big"), key[4], len(entries))
-                assert self.answered() == [answer]
-                self.answers[key] = answer
+                ack = encode_ack(int.from_bytes(key[2:4], "big"), key[4], len(entries))
+                assert self.answered() == [ack]
+                self.answers[key] = ack
                 self.tally.of["acknowledged"] += 1
             confirmation.addErrback(self.tally.note_failure)
         self.under_way.clear()
 
 
-def test_no_datagram_breaks_the_protocol() -> None:
+def test_damaged_datagram_does_not_break_the_port() -> None:
     mutations, tally = Mutations(seed=4), Tally()
     port = Port(mutations, tally)
     assert growth(port.feed, port.forget) < 1000

@@ -1,4 +1,4 @@
-"""Compiled layouts: the same text as the general way, or none at all."""
+"""Compiled layouts: the same entries as without layouts, or none."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ from tracker.vendors.teltonika.avl import (
     decode_packet,
     encode_packet,
 )
-from tracker.vendors.teltonika.layouts import MOST_ELEMENTS, RECENT, Layouts, RecentLayouts
+from tracker.vendors.teltonika.layouts import (
+    MAX_ELEMENTS,
+    MAX_RECENT_LAYOUTS,
+    Layouts,
+    RecentLayouts,
+)
 from tracker.vendors.teltonika.positions import entries
 from tracker.vendors.teltonika.reader import EntryReader, Reading
 
@@ -29,7 +34,7 @@ RECORD = Record(1_710_504_600_000, 1, 198_187_000, 413_275_000, 110, 214, 14, 43
 
 
 def with_ids(*ids: int, codec: Codec = CODEC_8E) -> Packet:
-    """A packet of one record with these elements, of one byte each."""
+    """Return a packet of one record with one-byte elements of these ids."""
     generation = 7 if codec is CODEC_16 else None
     elements = tuple((element_id, 1, 5) for element_id in ids)
     return Packet(codec, (attrs.evolve(RECORD, elements=elements, generation=generation),))
@@ -39,12 +44,12 @@ def encoded(packet: Packet) -> bytes:
     return encode_packet(packet.codec, packet.records)
 
 
-def general(packet: Packet) -> list[Entry]:
+def entries_without_layouts(packet: Packet) -> list[Entry]:
     return entries(IMEI, packet, 0.0, lambda: None)
 
 
-def learned(*known: Packet) -> RecentLayouts:
-    """A device that has sent these packets."""
+def layouts_of(*known: Packet) -> RecentLayouts:
+    """Return the layouts of a device that has sent these packets."""
     recent = RecentLayouts(Layouts())
     for packet in known:
         recent.learn(packet)
@@ -52,15 +57,15 @@ def learned(*known: Packet) -> RecentLayouts:
 
 
 @given(packets(), packets())
-def test_what_is_made_by_a_layout_is_what_is_made_without(known: Packet, packet: Packet) -> None:
-    recent = learned(known, packet)
+def test_entries_are_the_same_with_and_without_layouts(known: Packet, packet: Packet) -> None:
+    recent = layouts_of(known, packet)
     for read in (packet, known):
         made = recent.entries(IMEI, encoded(read), 255)
-        assert made is None or made == general(read)
+        assert made is None or made == entries_without_layouts(read)
 
 
 @given(codecs.flatmap(lambda codec: st.tuples(st.just(codec), records(codec), records(codec))))
-def test_another_record_of_a_known_layout_is_made_by_it(
+def test_other_values_of_a_known_layout_give_the_same_entries(
     given_: tuple[Codec, Record, Record],
 ) -> None:
     codec, record, other = given_
@@ -83,30 +88,32 @@ def test_another_record_of_a_known_layout_is_made_by_it(
         variable=(),
     )
     packet = Packet(codec, (record, other, record))
-    made = learned(Packet(codec, (record,))).entries(IMEI, encoded(packet), 255)
-    assert made == general(packet)
+    made = layouts_of(Packet(codec, (record,))).entries(IMEI, encoded(packet), 255)
+    assert made == entries_without_layouts(packet)
 
 
 @given(packets(), st.data())
-def test_a_damaged_packet_is_told_as_without_layouts(packet: Packet, data: st.DataObject) -> None:
+def test_damaged_packet_is_read_the_same_with_and_without_layouts(
+    packet: Packet, data: st.DataObject
+) -> None:
     damaged = bytearray(encoded(packet))
     for _ in range(data.draw(st.integers(1, 3))):
-        place = data.draw(st.integers(0, len(damaged) - 1))
-        damaged[place] = data.draw(st.integers(0, 255))
+        offset = data.draw(st.integers(0, len(damaged) - 1))
+        damaged[offset] = data.draw(st.integers(0, 255))
     del damaged[data.draw(st.integers(3, len(damaged))) :]
-    knowing, new = EntryReader(Layouts(), 255), EntryReader(Layouts(), 255)
-    knowing.read(IMEI, encoded(packet), 0.0, lambda: None)
-    read = [reader.read(IMEI, bytes(damaged), 0.0, lambda: None) for reader in (knowing, new)]
+    experienced, new = EntryReader(Layouts(), 255), EntryReader(Layouts(), 255)
+    experienced.read(IMEI, encoded(packet), 0.0, lambda: None)
+    read = [reader.read(IMEI, bytes(damaged), 0.0, lambda: None) for reader in (experienced, new)]
     assert read[0] == read[1]
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-def test_known_packets_are_made_the_same_way(golden: Golden) -> None:
+def test_golden_packets_give_the_same_entries_with_layouts(golden: Golden) -> None:
     outcome = decode_packet(golden.data)
     assert isinstance(outcome, Decoded)
     recent = RecentLayouts(Layouts())
     made = None
-    for _ in outcome.value.records:  # one layout is learned from each packet
+    for _ in outcome.value.records:  # each packet adds one layout
         made = recent.entries(IMEI, golden.data, 255)
         if made is None:
             recent.learn(outcome.value)
@@ -114,7 +121,7 @@ def test_known_packets_are_made_the_same_way(golden: Golden) -> None:
     if any(record.variable for record in outcome.value.records):
         assert made is None
     else:
-        assert made == general(outcome.value)
+        assert made == entries_without_layouts(outcome.value)
 
 
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E, CODEC_16], ids=lambda codec: codec.name)
@@ -123,16 +130,16 @@ def test_wide_values_stay_exact(codec: Codec, value: int) -> None:
     generation = 3 if codec is CODEC_16 else None
     elements = ((1, 1, 255), (78, 8, value), (11, 8, 2**63))
     packet = Packet(codec, (attrs.evolve(RECORD, elements=elements, generation=generation),))
-    made = learned(packet).entries(IMEI, encoded(packet), 255)
-    assert made == general(packet)
+    made = layouts_of(packet).entries(IMEI, encoded(packet), 255)
+    assert made == entries_without_layouts(packet)
     assert ("__bigint" in made[0].payload.partition('"11"')[0]) is (value > 2**53 - 1)
 
 
-def test_a_time_without_a_four_digit_year_is_left_to_others() -> None:
+def test_record_after_the_year_9999_gets_no_entry_by_layout() -> None:
     packet = with_ids(1)
     late = attrs.evolve(packet.records[0], timestamp=MAX_TIMESTAMP_MS + 1)
     last = attrs.evolve(packet.records[0], timestamp=MAX_TIMESTAMP_MS)
-    recent = learned(packet)
+    recent = layouts_of(packet)
     assert recent.entries(IMEI, encode_packet(CODEC_8E, [late]), 255) is None
     assert recent.entries(IMEI, encode_packet(CODEC_8E, [last]), 255) is not None
 
@@ -142,11 +149,11 @@ def test_a_time_without_a_four_digit_year_is_left_to_others() -> None:
     [
         with_ids(1, 1),
         Packet(CODEC_8E, (attrs.evolve(RECORD, variable=((385, b"x"),)),)),
-        with_ids(*range(MOST_ELEMENTS + 1)),
+        with_ids(*range(MAX_ELEMENTS + 1)),
         Packet(CODEC_8, ()),
     ],
 )
-def test_some_records_have_no_layout(packet: Packet) -> None:
+def test_record_that_cannot_have_a_layout_is_not_learned(packet: Packet) -> None:
     layouts = Layouts()
     recent = RecentLayouts(layouts)
     recent.learn(packet)
@@ -154,32 +161,32 @@ def test_some_records_have_no_layout(packet: Packet) -> None:
     assert len(layouts) == 0
 
 
-@pytest.mark.parametrize(("most", "read"), [(3, True), (2, False)])
-def test_records_are_limited(most: int, read: bool) -> None:
+@pytest.mark.parametrize(("limit", "read"), [(3, True), (2, False)])
+def test_number_of_records_is_limited(limit: int, read: bool) -> None:
     packet = Packet(CODEC_8E, with_ids(1).records * 3)
-    assert (learned(packet).entries(IMEI, encoded(packet), most) is not None) is read
+    assert (layouts_of(packet).entries(IMEI, encoded(packet), limit) is not None) is read
 
 
-def test_what_belongs_to_another_codec_does_not_fit() -> None:
-    recent = learned(with_ids(1, codec=CODEC_8), with_ids(1, codec=CODEC_16))
+def test_layout_of_another_codec_does_not_fit() -> None:
+    recent = layouts_of(with_ids(1, codec=CODEC_8), with_ids(1, codec=CODEC_16))
     for codec in (CODEC_8, CODEC_16):
         packet = with_ids(1, codec=codec)
-        assert recent.entries(IMEI, encoded(packet), 255) == general(packet)
+        assert recent.entries(IMEI, encoded(packet), 255) == entries_without_layouts(packet)
     assert recent.entries(IMEI, encoded(with_ids(1)), 255) is None
 
 
-def test_records_of_several_layouts_may_be_in_one_packet() -> None:
+def test_packet_may_mix_records_of_several_layouts() -> None:
     kinds = [with_ids(1), with_ids(1, 2), with_ids(1, 2, 3), with_ids(4)]
-    assert len(kinds) == RECENT
+    assert len(kinds) == MAX_RECENT_LAYOUTS
     mixed = Packet(CODEC_8E, tuple(kind.records[0] for kind in (*kinds, *reversed(kinds))))
     recent = RecentLayouts(Layouts())
     for _ in kinds:
         assert recent.entries(IMEI, encoded(mixed), 255) is None
         recent.learn(mixed)
-    assert recent.entries(IMEI, encoded(mixed), 255) == general(mixed)
+    assert recent.entries(IMEI, encoded(mixed), 255) == entries_without_layouts(mixed)
 
 
-def test_a_layout_that_was_replaced_is_not_mistaken() -> None:
+def test_replaced_layout_is_learned_again() -> None:
     layouts = Layouts(slots=2)
     first, second = RecentLayouts(layouts), RecentLayouts(layouts)
     first.learn(with_ids(1))
@@ -188,8 +195,8 @@ def test_a_layout_that_was_replaced_is_not_mistaken() -> None:
     assert len(layouts) == 2
     assert first.entries(IMEI, encoded(with_ids(1)), 255) is None
     first.learn(with_ids(1))
-    assert first.entries(IMEI, encoded(with_ids(1)), 255) == general(with_ids(1))
-    assert second.entries(IMEI, encoded(with_ids(4)), 255) == general(with_ids(4))
+    assert first.entries(IMEI, encoded(with_ids(1)), 255) == entries_without_layouts(with_ids(1))
+    assert second.entries(IMEI, encoded(with_ids(4)), 255) == entries_without_layouts(with_ids(4))
 
 
 def test_devices_of_one_configuration_share_a_layout() -> None:
@@ -199,10 +206,10 @@ def test_devices_of_one_configuration_share_a_layout() -> None:
     assert len(layouts) == 1
 
 
-def test_a_reader_reads_what_it_knows_and_what_it_does_not() -> None:
+def test_reader_reads_known_and_unknown_layouts() -> None:
     reader = EntryReader(Layouts(), 255)
     for number in (1, 1, 2, 1, 2):
         packet = with_ids(number)
         read = reader.read(IMEI, encoded(packet), 0.0, lambda: None)
-        assert read == Reading(general(packet), None)
+        assert read == Reading(entries_without_layouts(packet), None)
     assert isinstance(reader.read(IMEI, b"\x8e", 0.0, lambda: None), Rejected)

@@ -1,4 +1,4 @@
-"""The login, as it comes in whole, in pieces, or not at all."""
+"""Logins: complete, in pieces, and invalid."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tracker.vendors.teltonika.login import ACCEPT, REFUSE, decode_login, encode
 imeis = st.text("0123456789", min_size=15, max_size=15)
 
 
-def test_a_login_names_the_imei() -> None:
+def test_login_is_decoded_to_its_imei() -> None:
     assert decode_login(LOGIN) == Decoded(IMEI, 17)
 
 
-def test_a_login_is_read_from_a_buffer_that_grows() -> None:
+def test_login_that_arrives_byte_by_byte_is_decoded() -> None:
     buffer = bytearray()
     for number, byte in enumerate(LOGIN):
         assert decode_login(buffer) == Incomplete(17 - number)
@@ -26,27 +26,27 @@ def test_a_login_is_read_from_a_buffer_that_grows() -> None:
 
 
 @pytest.mark.parametrize("after", [b"\xff", b"\x00", LOGIN, SMALLEST.frame, b"GET /"])
-def test_what_follows_the_login_is_left_alone(after: bytes) -> None:
+def test_bytes_after_the_login_are_ignored(after: bytes) -> None:
     assert decode_login(LOGIN + after) == Decoded(IMEI, 17)
 
 
-def test_decoding_leaves_the_buffer_as_it_was() -> None:
+def test_decoding_does_not_change_the_buffer() -> None:
     buffer = bytearray(LOGIN + b"\xff")
     decode_login(buffer)
     assert buffer == LOGIN + b"\xff"
 
 
-def test_a_login_is_found_after_the_ping_before_it() -> None:
+def test_login_after_a_ping_is_decoded() -> None:
     assert decode_login(STREAM[1:]) == Decoded(IMEI, 17)
 
 
 @pytest.mark.parametrize("imei", ["000000000000000", "999999999999999", "356307042441010"])
-def test_the_check_digit_is_not_checked(imei: str) -> None:
+def test_check_digit_is_not_verified(imei: str) -> None:
     assert decode_login(b"\x00\x0f" + imei.encode()) == Decoded(imei, 17)
 
 
 @pytest.mark.parametrize(
-    ("start", "reason"),
+    ("received", "reason"),
     [
         (b"G", "not a Teltonika login"),
         (b"\x16\x03\x01", "not a Teltonika login"),
@@ -54,19 +54,19 @@ def test_the_check_digit_is_not_checked(imei: str) -> None:
         (b"\x03\x00", "not a Teltonika login"),
         (b"\x0f\x00", "not a Teltonika login"),
         (b"\x01\x0f", "not a Teltonika login"),
-        (b"\x00\x00", "a frame before the login"),
-        (b"\x00\x00\x00\x05", "a frame before the login"),
-        (SMALLEST.frame, "a frame before the login"),
+        (b"\x00\x00", "frame before the login: the IMEI must come first"),
+        (b"\x00\x00\x00\x05", "frame before the login: the IMEI must come first"),
+        (SMALLEST.frame, "frame before the login: the IMEI must come first"),
     ],
 )
-def test_a_stranger_is_known_by_its_first_bytes(start: bytes, reason: str) -> None:
-    assert decode_login(start) == Fatal(0, reason)
+def test_other_protocols_are_fatal_at_their_first_bytes(received: bytes, reason: str) -> None:
+    assert decode_login(received) == Fatal(0, reason)
 
 
 @pytest.mark.parametrize("digits", [1, 14, 16, 255])
-@pytest.mark.parametrize("sent", ["length only", "all"])
-def test_another_length_is_rejected_by_the_length_alone(digits: int, sent: str) -> None:
-    data = bytes((0, digits)) + (b"1" * digits if sent == "all" else b"")
+@pytest.mark.parametrize("sent", ["length only", "length and digits"])
+def test_wrong_length_is_rejected_before_the_digits(digits: int, sent: str) -> None:
+    data = bytes((0, digits)) + (b"1" * digits if sent == "length and digits" else b"")
     outcome = decode_login(data)
     assert isinstance(outcome, Rejected)
     assert outcome.offset == 0
@@ -75,24 +75,26 @@ def test_another_length_is_rejected_by_the_length_alone(digits: int, sent: str) 
     assert "15" in outcome.reason
 
 
-@pytest.mark.parametrize("place", range(15))
+@pytest.mark.parametrize("offset", range(15))
 @pytest.mark.parametrize("character", [b"X", b" ", b"/", b":", b"\x00", b"\xb2", b"\xff", b"-"])
-def test_a_character_that_is_no_digit_is_seen_as_it_arrives(place: int, character: bytes) -> None:
-    before = LOGIN[: 2 + place]
-    assert decode_login(before) == Incomplete(15 - place)
+def test_other_character_than_a_digit_is_rejected_as_it_arrives(
+    offset: int, character: bytes
+) -> None:
+    before = LOGIN[: 2 + offset]
+    assert decode_login(before) == Incomplete(15 - offset)
     outcome = decode_login(before + character)
     assert isinstance(outcome, Rejected)
-    assert 2 <= outcome.offset <= 2 + place
+    assert 2 <= outcome.offset <= 2 + offset
     assert "digits" in outcome.reason
 
 
-def test_letters_in_a_whole_login_are_rejected() -> None:
+def test_complete_login_with_a_letter_is_rejected() -> None:
     outcome = decode_login(b"\x00\x0f35630704244101X")
     assert isinstance(outcome, Rejected)
     assert outcome.used == 17
 
 
-def test_a_letter_after_the_login_is_none_of_its_business() -> None:
+def test_letter_after_the_login_is_ignored() -> None:
     assert decode_login(LOGIN + b"X") == Decoded(IMEI, 17)
 
 
@@ -109,10 +111,10 @@ def test_any_bytes_have_an_outcome(data: bytes) -> None:
 
 
 @given(st.integers(0, 16), st.integers(0, 255))
-def test_a_login_with_one_byte_changed_has_an_outcome(place: int, byte: int) -> None:
-    data = LOGIN[:place] + bytes((byte,)) + LOGIN[place + 1 :]
+def test_login_with_one_changed_byte_has_an_outcome(offset: int, byte: int) -> None:
+    data = LOGIN[:offset] + bytes((byte,)) + LOGIN[offset + 1 :]
     outcome = decode_login(data)
-    digit_kept = place >= 2 and chr(byte).isdecimal() and byte < 128
+    digit_kept = offset >= 2 and chr(byte).isdecimal() and byte < 128
     if data == LOGIN or digit_kept:
         assert outcome == Decoded(data[2:].decode(), 17)
     else:
@@ -120,10 +122,10 @@ def test_a_login_with_one_byte_changed_has_an_outcome(place: int, byte: int) -> 
 
 
 @given(st.binary(min_size=1, max_size=20), st.binary(max_size=20))
-def test_a_refusal_does_not_wait_for_more_and_is_not_taken_back(start: bytes, more: bytes) -> None:
-    outcome = decode_login(start)
+def test_rejection_does_not_depend_on_later_bytes(received: bytes, more: bytes) -> None:
+    outcome = decode_login(received)
     if isinstance(outcome, Rejected | Fatal):
-        assert isinstance(decode_login(start + more), Rejected | Fatal)
+        assert isinstance(decode_login(received + more), Rejected | Fatal)
 
 
 @given(imeis)
@@ -131,7 +133,7 @@ def test_encoding_and_decoding_are_inverse(imei: str) -> None:
     assert decode_login(encode_login(imei)) == Decoded(imei, 17)
 
 
-def test_the_golden_login_is_encoded_byte_for_byte() -> None:
+def test_golden_login_is_encoded_byte_for_byte() -> None:
     assert encode_login(IMEI) == LOGIN
 
 
@@ -148,10 +150,10 @@ def test_the_golden_login_is_encoded_byte_for_byte() -> None:
         "-1" + "1" * 13,
     ],
 )
-def test_what_is_no_imei_is_not_encoded(imei: str) -> None:
+def test_invalid_imei_is_not_encoded(imei: str) -> None:
     with pytest.raises(ValueError, match="15 digits"):
         encode_login(imei)
 
 
-def test_the_answers_are_one_byte_each() -> None:
+def test_replies_are_one_byte_each() -> None:
     assert (ACCEPT, REFUSE) == (b"\x01", b"\x00")

@@ -1,4 +1,4 @@
-"""Commands, answers and messages of Codecs 12 to 15: read, written, and refused."""
+"""Commands, answers and messages of Codecs 12 to 15: decoded, encoded and rejected."""
 
 from __future__ import annotations
 
@@ -30,13 +30,14 @@ from tracker.vendors.teltonika.messages import (
 each_golden = pytest.mark.parametrize("golden", GOLDEN_MESSAGES, ids=lambda golden: golden.name)
 each_codec = pytest.mark.parametrize("codec_id", [0x0C, 0x0D, 0x0E, 0x0F], ids=hex)
 
-TIME, IMEI_PLACE = 7, {0x0E: 7, 0x0F: 11}
+#: Offsets in the data: of the time, and of the IMEI by codec.
+TIME_OFFSET, IMEI_OFFSET = 7, {0x0E: 7, 0x0F: 11}
 imeis = st.text("0123456789", min_size=15, max_size=15)
 
 
 @st.composite
 def messages(draw: st.DrawFn) -> Message:
-    """Messages of each codec, with any content."""
+    """Draw a message of any codec, with any content."""
     codec = draw(st.sampled_from(sorted(MESSAGE_CODECS.values(), key=lambda codec: codec.name)))
     return Message(
         codec,
@@ -48,7 +49,7 @@ def messages(draw: st.DrawFn) -> Message:
 
 
 def rejection(data: bytes) -> Rejected:
-    """How ``data`` is rejected; whole, as always."""
+    """Return the rejection of ``data``, which is always rejected as a whole."""
     outcome = decode_message(data)
     assert isinstance(outcome, Rejected)
     assert outcome.used == len(data)
@@ -58,7 +59,7 @@ def rejection(data: bytes) -> Rejected:
 
 
 def with_payload(codec_id: int, payload: bytes) -> bytes:
-    """The data of a message with any payload, and a right size."""
+    """Return the data of a message with this payload and a correct size."""
     return bytes((codec_id, 1, 0x06)) + len(payload).to_bytes(4, "big") + payload + b"\x01"
 
 
@@ -66,26 +67,26 @@ def with_payload(codec_id: int, payload: bytes) -> bytes:
 
 
 @each_golden
-def test_a_golden_message_gives_what_it_says(golden: GoldenMessage) -> None:
+def test_golden_message_is_decoded(golden: GoldenMessage) -> None:
     assert decode_message(golden.data) == Decoded(golden.message, len(golden.data))
 
 
 @each_golden
-def test_encoding_gives_the_golden_bytes(golden: GoldenMessage) -> None:
+def test_golden_message_is_encoded_byte_for_byte(golden: GoldenMessage) -> None:
     assert encode_message(golden.message) == golden.data
     assert encode_frame(golden.data) == golden.frame
 
 
 @each_golden
-def test_a_golden_frame_is_delimited_like_one_of_records(golden: GoldenMessage) -> None:
+def test_golden_frame_of_a_message_has_the_envelope_of_records(golden: GoldenMessage) -> None:
     assert decode_frame(golden.frame, 8192) == Decoded(golden.data, len(golden.frame))
 
 
 @each_golden
-def test_every_truncated_message_is_rejected(golden: GoldenMessage) -> None:
+def test_message_truncated_anywhere_is_rejected(golden: GoldenMessage) -> None:
     for size in range(1, len(golden.data)):
         rejection(golden.data[:size])
-        # With the second quantity, as a frame of a consistent length would have it.
+        # With the second quantity, as in a frame with a consistent length.
         rejection(golden.data[:1] + golden.data[1 : max(size - 1, 1)] + golden.data[-1:])
 
 
@@ -94,56 +95,57 @@ def test_every_truncated_message_is_rejected(golden: GoldenMessage) -> None:
 def test_bytes_after_the_payload_are_rejected(golden: GoldenMessage, stray: bytes) -> None:
     outcome = rejection(golden.data[:-1] + stray + golden.data[-1:])
     assert outcome.offset == 3
-    assert "a size of" in outcome.reason
+    assert outcome.field == "size"
 
 
-def test_the_codecs_are_known_by_their_id() -> None:
+def test_codecs_have_their_ids_and_names() -> None:
     names = {codec_id: codec.name for codec_id, codec in MESSAGE_CODECS.items()}
     assert names == {0x0C: "12", 0x0D: "13", 0x0E: "14", 0x0F: "15"}
 
 
-# What is no message.
+# Invalid messages.
 
 
 @pytest.mark.parametrize("size", [0, 6, 8, 0x01000007, 0xFFFFFFFF])
-def test_a_wrong_size_is_rejected(size: int) -> None:
+def test_wrong_size_is_rejected(size: int) -> None:
     outcome = rejection(COMMAND_12.data[:3] + size.to_bytes(4, "big") + COMMAND_12.data[7:])
     assert outcome.offset == 3
-    assert outcome.reason == f"a size of {size} where 7 bytes follow"
+    assert outcome.reason == f"size {size} does not match the payload of 7 bytes"
 
 
 @each_codec
 @pytest.mark.parametrize("length", range(1, 8))
-def test_what_has_no_room_for_a_header_is_rejected(codec_id: int, length: int) -> None:
+def test_message_shorter_than_its_header_is_rejected(codec_id: int, length: int) -> None:
     outcome = rejection(bytes((codec_id,)) + bytes(length - 1))
-    assert outcome.reason == f"{length} bytes are too short for a message"
+    assert "is too short" in outcome.reason
+    assert outcome.expected == "8 bytes or more"
 
 
 @pytest.mark.parametrize("codec_id", [0x0D, 0x0F])
 @pytest.mark.parametrize("payload", [b"", b"\x64", b"\x64\x2b\x3a"])
-def test_a_time_that_is_not_all_there_is_rejected(codec_id: int, payload: bytes) -> None:
+def test_truncated_time_is_rejected(codec_id: int, payload: bytes) -> None:
     outcome = rejection(with_payload(codec_id, payload))
-    assert outcome.offset == TIME
+    assert outcome.offset == TIME_OFFSET
     assert "time" in outcome.reason
 
 
 @pytest.mark.parametrize("codec_id", [0x0E, 0x0F])
-@pytest.mark.parametrize("there", range(8))
-def test_an_imei_that_is_not_all_there_is_rejected(codec_id: int, there: int) -> None:
+@pytest.mark.parametrize("size", range(8))
+def test_truncated_imei_is_rejected(codec_id: int, size: int) -> None:
     time = b"\x65\x4b\x65\xa4" if codec_id == 0x0F else b""
-    # The quantity after it, 01, would do as digits.
-    outcome = rejection(with_payload(codec_id, time + bytes.fromhex("0352093081452251")[:there]))
-    assert outcome.offset == IMEI_PLACE[codec_id]
+    # The quantity after the payload, 01, must not be taken for digits.
+    outcome = rejection(with_payload(codec_id, time + bytes.fromhex("0352093081452251")[:size]))
+    assert outcome.offset == IMEI_OFFSET[codec_id]
     assert "IMEI" in outcome.reason
 
 
 @pytest.mark.parametrize("golden", [COMMAND_14, REFUSAL_14, SERIAL_15], ids=lambda g: g.name)
 @pytest.mark.parametrize("nibble", range(16))
 @pytest.mark.parametrize("value", [0xA, 0xF])
-def test_an_imei_of_other_nibbles_than_digits_is_rejected(
+def test_imei_with_other_nibbles_than_digits_is_rejected(
     golden: GoldenMessage, nibble: int, value: int
 ) -> None:
-    start = IMEI_PLACE[golden.data[0]]
+    start = IMEI_OFFSET[golden.data[0]]
     digits = list(golden.data[start : start + 8].hex())
     digits[nibble] = f"{value:x}"
     changed = bytes.fromhex("".join(digits))
@@ -153,17 +155,17 @@ def test_an_imei_of_other_nibbles_than_digits_is_rejected(
 
 
 @pytest.mark.parametrize("digit", range(1, 10))
-def test_an_imei_of_sixteen_digits_is_rejected(digit: int) -> None:
+def test_imei_of_sixteen_digits_is_rejected(digit: int) -> None:
     payload = bytes((digit << 4 | 3,)) + bytes.fromhex("52093081452251")
     rejection(with_payload(0x0E, payload))
 
 
-# What does not matter.
+# Fields without a meaning.
 
 
 @each_golden
 @pytest.mark.parametrize("type_", [0x00, 0x05, 0x06, 0x0B, 0x0D, 0x11, 0xFF])
-def test_any_type_is_taken(golden: GoldenMessage, type_: int) -> None:
+def test_any_type_is_decoded(golden: GoldenMessage, type_: int) -> None:
     data = golden.data[:2] + bytes((type_,)) + golden.data[3:]
     expected = attrs.evolve(golden.message, type=type_)
     assert decode_message(data) == Decoded(expected, len(data))
@@ -171,23 +173,23 @@ def test_any_type_is_taken(golden: GoldenMessage, type_: int) -> None:
 
 @each_golden
 @pytest.mark.parametrize(("first", "last"), [(0, 0), (1, 2), (255, 1)])
-def test_the_quantities_mean_nothing(golden: GoldenMessage, first: int, last: int) -> None:
+def test_quantities_are_ignored(golden: GoldenMessage, first: int, last: int) -> None:
     data = golden.data[:1] + bytes((first,)) + golden.data[2:-1] + bytes((last,))
     assert decode_message(data) == Decoded(golden.message, len(data))
 
 
 @pytest.mark.parametrize("golden", [COMMAND_12, ANSWER_12, SERIAL_13], ids=lambda g: g.name)
-def test_a_message_may_say_nothing(golden: GoldenMessage) -> None:
+def test_message_may_be_empty(golden: GoldenMessage) -> None:
     empty = attrs.evolve(golden.message, content=b"")
     data = encode_message(empty)
     assert decode_message(data) == Decoded(empty, len(data))
 
 
-# What cannot be written.
+# Encoding errors.
 
 
 @pytest.mark.parametrize(
-    ("codec_id", "timestamp", "imei", "told"),
+    ("codec_id", "timestamp", "imei", "error"),
     [
         (0x0C, 1, None, "codec 12: a time"),
         (0x0D, None, None, "codec 13: a time"),
@@ -199,28 +201,28 @@ def test_a_message_may_say_nothing(golden: GoldenMessage) -> None:
         (0x0F, 1, None, "codec 15: an IMEI"),
     ],
 )
-def test_what_a_codec_needs_or_cannot_carry_is_told(
-    codec_id: int, timestamp: int | None, imei: str | None, told: str
+def test_missing_or_unexpected_field_is_refused(
+    codec_id: int, timestamp: int | None, imei: str | None, error: str
 ) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=error):
         encode_message(Message(MESSAGE_CODECS[codec_id], 0x06, b"", timestamp, imei))
 
 
 @pytest.mark.parametrize("imei", ["", "1" * 14, "1" * 16, "35630704244101X", "٣" * 15, "²" * 15])
-def test_what_is_no_imei_is_not_written(imei: str) -> None:
+def test_invalid_imei_is_not_encoded(imei: str) -> None:
     with pytest.raises(ValueError, match="15 digits"):
         encode_message(attrs.evolve(COMMAND_14.message, imei=imei))
 
 
 @pytest.mark.parametrize("time", [-1, 2**32])
-def test_a_time_that_does_not_fit_is_not_written(time: int) -> None:
-    with pytest.raises(ValueError, match="codec 13 cannot carry"):
+def test_time_out_of_range_is_not_encoded(time: int) -> None:
+    with pytest.raises(ValueError, match="codec 13 cannot encode"):
         encode_message(attrs.evolve(SERIAL_13.message, timestamp=time))
 
 
 @pytest.mark.parametrize("type_", [-1, 256])
-def test_a_type_that_does_not_fit_is_not_written(type_: int) -> None:
-    with pytest.raises(ValueError, match="codec 12 cannot carry"):
+def test_type_out_of_range_is_not_encoded(type_: int) -> None:
+    with pytest.raises(ValueError, match="codec 12 cannot encode"):
         encode_message(attrs.evolve(COMMAND_12.message, type=type_))
 
 
@@ -234,7 +236,7 @@ def test_encoding_and_decoding_are_inverse(message: Message) -> None:
 
 
 def check(data: bytes) -> None:
-    """Whatever the bytes: an outcome, and what is taken is what was sent."""
+    """Assert that decoding has an outcome; a decoded message encodes to the same bytes."""
     outcome = decode_message(data)
     if isinstance(outcome, Decoded):
         assert outcome.used == len(data)
@@ -257,10 +259,10 @@ def test_any_payload_has_an_outcome(codec_id: int, payload: bytes) -> None:
     st.sampled_from(GOLDEN_MESSAGES),
     st.lists(st.tuples(st.integers(1, 2000), st.integers(0, 255)), min_size=1, max_size=4),
 )
-def test_a_mutated_message_has_an_outcome(
+def test_mutated_message_has_an_outcome(
     golden: GoldenMessage, changes: list[tuple[int, int]]
 ) -> None:
     data = bytearray(golden.data)
-    for place, byte in changes:
-        data[1 + place % (len(data) - 1)] = byte
+    for offset, byte in changes:
+        data[1 + offset % (len(data) - 1)] = byte
     check(bytes(data))

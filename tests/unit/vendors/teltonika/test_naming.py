@@ -1,4 +1,4 @@
-"""Attributes by name: which entry is taken, and what it makes of a value."""
+"""Names of attributes: the choice of an entry, and the named values."""
 
 from __future__ import annotations
 
@@ -40,29 +40,27 @@ def naming() -> Naming:
         ({"message": "DI1:1", "timestamp_ms": 5, "²": 1}, {}),
     ],
 )
-def test_an_attribute_is_named_where_it_fits(
+def test_attribute_is_named_if_it_fits_an_entry(
     naming: Naming, attributes: dict[str, Any], named: dict[str, Any]
 ) -> None:
     assert naming.named(attributes, None) == named
 
 
-def test_a_variable_length_element_is_named_and_left_as_it_is(naming: Naming) -> None:
+def test_variable_element_is_named_and_not_scaled(naming: Naming) -> None:
     raw = {"__buffer_b64": "EQ=="}
     assert list(naming.named({"385": raw}, None).values()) == [{"id": 385, "value": raw}]
 
 
 @pytest.mark.parametrize(
     ("model", "value"),
-    [(None, 6543.6), ("FMC130", 6543.6), ("FM3612", -10.0), ("unheard of", 6543.6)],
+    [(None, 6543.6), ("FMC130", 6543.6), ("FM3612", -10.0), ("unknown", 6543.6)],
 )
-def test_the_model_decides_between_families(
-    naming: Naming, model: str | None, value: float
-) -> None:
+def test_model_selects_the_family(naming: Naming, model: str | None, value: float) -> None:
     (named,) = naming.named({"72": 0xFF9C}, model).values()
     assert named["value"] == value
 
 
-def test_entries_of_a_model_come_first(naming: Naming) -> None:
+def test_entries_of_a_model_take_precedence(naming: Naming) -> None:
     named = naming.named({"66": 1392, "7777": 255, "239": 1}, "FMB920")
     assert named == {
         "Battery of the truck": {"id": 66, "value": 13.92, "unit": "V"},

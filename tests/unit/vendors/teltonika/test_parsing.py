@@ -1,4 +1,4 @@
-"""Documents with a mistake in them: each is told with the path to it."""
+"""Errors of invalid documents, with their paths."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.unit.vendors.teltonika.golden import DRIVING, PANIC, STREAM
-from tests.unit.vendors.teltonika.units import (
+from tests.unit.vendors.teltonika.examples import (
     CODEC_16_FRAME,
     COMMAND,
     DATAGRAM,
@@ -20,38 +19,43 @@ from tests.unit.vendors.teltonika.units import (
     as_document,
     json_values,
 )
+from tests.unit.vendors.teltonika.golden import DRIVING, PANIC, STREAM
 from tracker.outcomes import Decoded
+from tracker.vendors.teltonika.frames import decode_frames
 from tracker.vendors.teltonika.parsing import BadDocument, parse
-from tracker.vendors.teltonika.units import decode_units
 
-NOTHING = object()
+REMOVED = object()
 
 
-def with_change(data: bytes, way: list[str | int], value: Any) -> Any:
-    """The document of these bytes with one value replaced, or taken out."""
+def with_change(data: bytes, path: list[str | int], value: Any) -> Any:
+    """Return the document of these bytes with one value replaced or removed.
+
+    :param path: keys and indexes to the value.
+    :param value: new value; ``REMOVED`` to remove the old one.
+    """
     made = target = as_document(data)
-    for step in way[:-1]:
+    for step in path[:-1]:
         target = target[step]
-    if value is NOTHING:
-        del target[way[-1]]
+    if value is REMOVED:
+        del target[path[-1]]
     else:
-        target[way[-1]] = value
+        target[path[-1]] = value
     return made
 
 
 @pytest.mark.parametrize(
-    ("value", "told"),
+    ("value", "error"),
     [
-        (None, "the document: expected an object, found null"),
-        ("FF", 'the document: expected an object, found "FF"'),
-        ([], "the document: expected an object, or an array of one or more, found an empty array"),
+        (None, "document: expected an object, found null"),
+        ("FF", 'document: expected an object, found "FF"'),
+        ([], "document: expected an object or a non-empty array, found an empty array"),
         ([3], "[0]: expected an object, found 3"),
-        ({}, "kind: expected this field, found none"),
+        ({}, "kind: expected this field, found nothing"),
         (
             {"kind": "packet"},
             'kind: expected one of "ping", "login", "frame", "datagram", found "packet"',
         ),
-        ({"kind": ["ping"]}, "found an array of 1"),
+        ({"kind": ["ping"]}, "found an array of 1 item"),
         ({"kind": "ping", "count": 0}, "count: expected an integer from 1 to 16777216, found 0"),
         ({"kind": "ping", "count": True}, "found true"),
         ({"kind": "ping", "count": 1.0}, "found 1.0"),
@@ -66,24 +70,29 @@ def with_change(data: bytes, way: list[str | int], value: Any) -> Any:
         ),
         (
             {"kind": "ping", "count": 1, "cuont": 2},
-            'the document: expected only the fields kind, count, found "cuont"',
+            'document: expected only the fields kind, count, found field "cuont"',
         ),
     ],
 )
-def test_a_mistake_is_told_with_its_path(value: Any, told: str) -> None:
+def test_error_in_a_small_document_has_its_path(value: Any, error: str) -> None:
     with pytest.raises(BadDocument) as caught:
         parse(value)
-    assert told in str(caught.value)
+    assert error in str(caught.value)
     assert len(str(caught.value)) < 200
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("data", "way", "value", "told"),
+    ("data", "path", "value", "error"),
     [
         (PANIC.frame, ["codec"], "9", 'codec: expected one of "8", "8E", "16", "12", "13", '),
-        (PANIC.frame, ["codec"], "7", 'found "7", which is for reading only'),
-        (PANIC.frame, ["records"], {}, "records: expected an array of 0 to 255, found an object"),
+        (PANIC.frame, ["codec"], "7", 'found "7", which can only be decoded'),
+        (
+            PANIC.frame,
+            ["records"],
+            {},
+            "records: expected an array of 0 to 255 items, found an object",
+        ),
         (PANIC.frame, ["records", 0], 1, "records[0]: expected an object, found 1"),
         (
             PANIC.frame,
@@ -91,7 +100,7 @@ def test_a_mistake_is_told_with_its_path(value: Any, told: str) -> None:
             256,
             "records[0].priority: expected an integer from 0 to 255, found 256",
         ),
-        (PANIC.frame, ["records", 0, "speed"], NOTHING, "records[0].speed: expected this field"),
+        (PANIC.frame, ["records", 0, "speed"], REMOVED, "records[0].speed: expected this field"),
         (
             PANIC.frame,
             ["records", 0, "latitude"],
@@ -100,7 +109,7 @@ def test_a_mistake_is_told_with_its_path(value: Any, told: str) -> None:
             "found 54.687155",
         ),
         (PANIC.frame, ["records", 0, "generation"], 5, "records[0]: expected only the fields"),
-        (CODEC_16_FRAME, ["records", 1, "generation"], NOTHING, "records[1].generation: expected"),
+        (CODEC_16_FRAME, ["records", 1, "generation"], REMOVED, "records[1].generation: expected"),
         (
             DRIVING.frame,
             ["records", 0, "elements", 3, "id"],
@@ -141,23 +150,28 @@ def test_a_mistake_is_told_with_its_path(value: Any, told: str) -> None:
             PANIC.frame,
             ["records", 0, "elements", 13, "value"],
             "00" * 65536,
-            "elements[13].value: expected 65535 bytes at most",
+            "elements[13].value: expected at most 65535 bytes",
         ),
         (
             DRIVING.frame,
             ["records", 0, "elements"],
             [{"id": 1, "width": 1, "value": 1}] * 256,
-            "records[0].elements: expected an array of 0 to 255, found an array of 256",
+            "records[0].elements: expected an array of 0 to 255 items, found an array of 256 items",
         ),
-        (COMMAND, ["text"], NOTHING, "text: expected this field, found none"),
+        (COMMAND, ["text"], REMOVED, "text: expected this field, found nothing"),
         (COMMAND, ["text"], 5, "text: expected text, found 5"),
         (COMMAND, ["text"], "\ud800", "text: expected text"),
-        (COMMAND, ["hex"], "41", 'found "text"'),
-        (COMMAND, ["quantities"], [1], "quantities: expected an array of 2, found an array of 1"),
+        (COMMAND, ["hex"], "41", 'found field "text"'),
+        (
+            COMMAND,
+            ["quantities"],
+            [1],
+            "quantities: expected an array of 2 items, found an array of 1 item",
+        ),
         (COMMAND, ["quantities", 1], -1, "quantities[1]: expected an integer from 0 to 255"),
-        (COMMAND, ["timestamp"], 1, 'found "timestamp"'),
+        (COMMAND, ["timestamp"], 1, 'found field "timestamp"'),
         (TIMED, ["timestamp"], 2**32, "timestamp: expected an integer from 0 to 4294967295"),
-        (NOT_THIS_DEVICE, ["imei"], NOTHING, "imei: expected this field"),
+        (NOT_THIS_DEVICE, ["imei"], REMOVED, "imei: expected this field"),
         (DATAGRAM, ["packet_id"], 65536, "packet_id: expected an integer from 0 to 65535"),
         (DATAGRAM, ["codec"], "12", 'codec: expected one of "8", "8E", "16", found "12"'),
         (STREAM, [3, "records", 0, "angle"], -1, "[3].records[0].angle: expected"),
@@ -165,35 +179,35 @@ def test_a_mistake_is_told_with_its_path(value: Any, told: str) -> None:
             STREAM,
             [3],
             as_document(DATAGRAM),
-            '[3].kind: expected a ping, login or frame, found "datagram", which stands alone',
+            '[3].kind: expected a ping, login or frame, found "datagram" in an array of several',
         ),
     ],
 )
-def test_a_mistake_in_a_unit_is_told_with_its_path(
-    data: bytes, way: list[str | int], value: Any, told: str
+def test_error_in_a_frame_has_its_path(
+    data: bytes, path: list[str | int], value: Any, error: str
 ) -> None:
     with pytest.raises(BadDocument) as caught:
-        parse(with_change(data, way, value))
-    assert told in str(caught.value)
+        parse(with_change(data, path, value))
+    assert error in str(caught.value)
 
 
-def test_a_datagram_that_would_be_too_long_is_refused() -> None:
+def test_datagram_of_more_than_65535_bytes_is_refused() -> None:
     made = as_document(DATAGRAM)
     made["records"] *= 255
     for record in made["records"]:
         record["elements"] = [{"id": 1, "width": 8, "value": 1}] * 255
-    with pytest.raises(BadDocument, match="records: expected a length of 65535 at most"):
+    with pytest.raises(BadDocument, match="records: expected a length of at most 65535"):
         parse(made)
 
 
 @given(json_values)
-def test_any_json_is_units_or_has_a_mistake(value: Any) -> None:
+def test_any_json_is_refused_with_an_error(value: Any) -> None:
     with pytest.raises(BadDocument):
         parse(value)
 
 
 @given(st.sampled_from(list(EXAMPLES.values())), st.data())
-def test_a_document_with_anything_in_it_is_units_or_has_a_mistake(
+def test_document_with_a_random_value_is_encoded_or_refused(
     data: bytes, draw: st.DataObject
 ) -> None:
     made = target = as_document(data)
@@ -208,4 +222,4 @@ def test_a_document_with_anything_in_it_is_units_or_has_a_mistake(
         made_bytes = as_bytes(made)
     except BadDocument:
         return
-    assert isinstance(decode_units(made_bytes), Decoded)
+    assert isinstance(decode_frames(made_bytes), Decoded)

@@ -1,4 +1,4 @@
-"""What becomes of records in the stream: the text of each entry, to the byte."""
+"""Stream entries of records, byte for byte."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tracker.vendors.teltonika.content import Content
 from tracker.vendors.teltonika.positions import RAW_TIMESTAMP, position
 from tracker.vendors.teltonika.positions import entries as entries_at
 
-#: Golden frame → the payload of each record, written out by hand from the contract.
+#: Golden frame → the payload of each record, written by hand from the specification.
 PAYLOADS = {
     FIVE_ELEMENTS: [
         '{"device_id":"356307042441013","timestamp":"2019-06-10T10:04:46.000Z",'
@@ -129,12 +129,12 @@ each_golden = pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golde
 
 
 def entries(device_id: str, content: Content) -> list[Entry]:
-    """The entries of what came at a time that does not matter."""
+    """Return the entries of content that was received at any time."""
     return entries_at(device_id, content, 0.0, lambda: None)
 
 
 @each_golden
-def test_the_entries_of_a_golden_frame_are_the_expected_text(golden: Golden) -> None:
+def test_entries_of_a_golden_frame_have_the_expected_payloads(golden: Golden) -> None:
     packet = decode_packet(golden.data)
     assert isinstance(packet, Decoded)
     given_entries = entries(IMEI, packet.value)
@@ -146,16 +146,16 @@ def test_the_entries_of_a_golden_frame_are_the_expected_text(golden: Golden) -> 
 
 
 @each_golden
-def test_the_same_frame_gives_the_same_bytes_again(golden: Golden) -> None:
+def test_same_frame_gives_the_same_entries(golden: Golden) -> None:
     packet = Packet(golden.codec, golden.records)
     assert entries(IMEI, packet) == entries(IMEI, packet)
 
 
-def test_a_packet_without_records_has_no_entries() -> None:
+def test_packet_without_records_has_no_entries() -> None:
     assert entries(IMEI, Packet(CODEC_8, ())) == []
 
 
-def test_the_device_is_the_one_that_logged_in() -> None:
+def test_entry_has_the_id_of_the_device_that_logged_in() -> None:
     (entry,) = entries("350000000000006", Packet(CODEC_8E, (RECORD,)))
     assert entry.device_id == "350000000000006"
     assert json.loads(entry.payload)["device_id"] == "350000000000006"
@@ -220,7 +220,7 @@ def test_variable_elements_are_base64(content: bytes, text: str) -> None:
         ((), ((66, b"A"), (66, b"")), {"66": {"__buffer_b64": ""}}),
     ],
 )
-def test_the_last_of_several_elements_of_one_id_wins(
+def test_last_element_of_a_repeated_id_is_kept(
     elements: tuple[tuple[int, int, int], ...],
     variable: tuple[tuple[int, bytes], ...],
     attributes: dict[str, object],
@@ -238,7 +238,7 @@ def test_the_last_of_several_elements_of_one_id_wins(
         (LAST_MILLISECOND, "9999-12-31T23:59:59.999Z"),
     ],
 )
-def test_a_time_that_can_be_written_stands_alone(wire: int, timestamp: str) -> None:
+def test_time_up_to_the_year_9999_adds_no_attribute(wire: int, timestamp: str) -> None:
     found = position(IMEI, attrs.evolve(RECORD, timestamp=wire))
     assert found.timestamp == timestamp
     assert found.attributes == {}
@@ -253,7 +253,7 @@ def test_a_time_that_can_be_written_stands_alone(wire: int, timestamp: str) -> N
         (2**64 - 1, {"__bigint": "18446744073709551615"}),
     ],
 )
-def test_a_time_after_the_year_9999_is_kept_among_the_attributes(wire: int, kept: object) -> None:
+def test_time_after_the_year_9999_is_kept_as_an_attribute(wire: int, kept: object) -> None:
     record = attrs.evolve(RECORD, timestamp=wire, elements=((66, 2, 12_800),))
     (entry,) = entries(IMEI, Packet(CODEC_8, (record,)))
     document = json.loads(entry.payload)
@@ -262,7 +262,7 @@ def test_a_time_after_the_year_9999_is_kept_among_the_attributes(wire: int, kept
     assert RAW_TIMESTAMP == "timestamp_ms"
 
 
-def test_records_after_the_year_9999_stay_apart() -> None:
+def test_records_after_the_year_9999_have_different_payloads() -> None:
     late = [attrs.evolve(RECORD, timestamp=LAST_MILLISECOND + more) for more in (1, 2)]
     first, second = entries(IMEI, Packet(CODEC_8, tuple(late)))
     assert first.ts == second.ts
@@ -270,7 +270,7 @@ def test_records_after_the_year_9999_stay_apart() -> None:
 
 
 @given(packets())
-def test_every_record_becomes_an_entry_that_a_consumer_can_read(packet: Packet) -> None:
+def test_entry_of_any_record_can_be_parsed(packet: Packet) -> None:
     made = entries(IMEI, packet)
     assert len(made) == len(packet.records)
     for record, entry in zip(packet.records, made, strict=True):

@@ -1,4 +1,4 @@
-"""What becomes of Codec 16, Codec 7 and messages in the stream: the text, to the byte."""
+"""Stream entries of Codec 16, Codec 7 and messages, byte for byte."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ NOW = 1_795_341_600.125
 RECORD = Record(1_710_504_600_000, 0, -583_816_000, -346_037_000, 25, 270, 11, 64, 0)
 TWICE = ((66, 2, 1), (66, 2, 2))
 
-#: What a payload without a place says in front of its attributes.
-NOWHERE = (
+#: The fields of a payload without coordinates before its attributes.
+NO_COORDINATES = (
     '"latitude":null,"longitude":null,"altitude":null,"angle":null,"speed":null,'
     '"satellites":null,"priority":0,"event":0,'
 )
 
 
-def told(content: Content) -> int:
-    """For how many records it is told that an id occurs twice."""
+def repetitions(content: Content) -> int:
+    """Return the number of records with a repeated id that are reported."""
     notices: list[None] = []
     entries(IMEI, content, NOW, lambda: notices.append(None))
     return len(notices)
 
 
-def made(content: Content, device_id: str = IMEI, now: float = NOW) -> list[Entry]:
-    """The entries of a frame."""
+def entries_of(content: Content, device_id: str = IMEI, now: float = NOW) -> list[Entry]:
+    """Return the entries of a frame."""
     return entries(device_id, content, now, lambda: None)
 
 
@@ -59,8 +59,8 @@ def message(content: bytes, codec_id: int = 0x0C, **rest: object) -> Message:
 # Codec 16.
 
 
-def test_the_entries_of_codec_16_end_with_the_generation_type() -> None:
-    first, second = made(Packet(CODEC_16, ON_CHANGE.records))
+def test_entries_of_codec_16_have_the_generation_type_last() -> None:
+    first, second = entries_of(Packet(CODEC_16, ON_CHANGE.records))
     assert first == Entry(
         "2019-07-10T12:06:54.000Z",
         IMEI,
@@ -78,8 +78,8 @@ def test_the_entries_of_codec_16_end_with_the_generation_type() -> None:
     )
 
 
-def test_the_entry_of_a_capture_of_codec_16_is_the_expected_text() -> None:
-    (entry,) = made(Packet(CODEC_16, WIDE_IDS.records))
+def test_entry_of_a_capture_of_codec_16_has_the_expected_payload() -> None:
+    (entry,) = entries_of(Packet(CODEC_16, WIDE_IDS.records))
     assert entry.payload == (
         '{"device_id":"356307042441013","timestamp":"2018-07-26T20:43:43.000Z",'
         '"latitude":-33.4379166,"longitude":-70.64967,"altitude":571,"angle":282,"speed":0,'
@@ -92,15 +92,15 @@ def test_the_entry_of_a_capture_of_codec_16_is_the_expected_text() -> None:
 
 
 @pytest.mark.parametrize("generation", [0, 1, 7, 255])
-def test_a_generation_type_of_any_value_comes_back(generation: int) -> None:
-    (entry,) = made(Packet(CODEC_16, (attrs.evolve(RECORD, generation=generation),)))
+def test_any_generation_type_is_kept(generation: int) -> None:
+    (entry,) = entries_of(Packet(CODEC_16, (attrs.evolve(RECORD, generation=generation),)))
     assert entry.payload.endswith(f',"generation_type":{generation}}}')
     assert Position.from_payload(entry.payload).generation_type == generation
 
 
 @pytest.mark.parametrize("codec", [CODEC_8, CODEC_8E])
-def test_other_codecs_have_no_such_key(codec: object) -> None:
-    (entry,) = made(Packet(codec, (RECORD,)))  # type: ignore[arg-type]
+def test_other_codecs_have_no_generation_type(codec: object) -> None:
+    (entry,) = entries_of(Packet(codec, (RECORD,)))  # type: ignore[arg-type]
     assert "generation_type" not in entry.payload
     assert Position.from_payload(entry.payload).generation_type is None
 
@@ -108,8 +108,8 @@ def test_other_codecs_have_no_such_key(codec: object) -> None:
 # Codec 7.
 
 
-def test_the_entries_of_codec_7_are_the_expected_text() -> None:
-    made_entries = made(Codec7Packet(golden_7.RECORDS))
+def test_entries_of_codec_7_have_the_expected_payloads() -> None:
+    made_entries = entries_of(Codec7Packet(golden_7.RECORDS))
     assert [entry.payload for entry in made_entries] == [
         '{"device_id":"356307042441013","timestamp":"2015-11-10T21:35:46.000Z",'
         '"latitude":null,"longitude":null,"altitude":null,"angle":null,"speed":null,'
@@ -132,7 +132,7 @@ def test_the_entries_of_codec_7_are_the_expected_text() -> None:
         assert Position.from_payload(entry.payload).to_payload() == entry.payload
 
 
-def test_a_cell_is_kept_by_name() -> None:
+def test_cell_becomes_named_attributes() -> None:
     record = Codec7Record(1_167_609_600_000, 2, cell=(12_345, 65_535), satellites=0)
     assert codec7_position(IMEI, record).to_payload() == (
         '{"device_id":"356307042441013","timestamp":"2007-01-01T00:00:00.000Z",'
@@ -141,7 +141,7 @@ def test_a_cell_is_kept_by_name() -> None:
     )
 
 
-def test_a_record_without_a_place_has_no_fix() -> None:
+def test_record_without_coordinates_has_no_fix() -> None:
     fixes = [codec7_position(IMEI, record).has_fix for record in golden_7.RECORDS]
     assert fixes == [False, True, True, False]
 
@@ -198,12 +198,12 @@ def test_a_record_without_a_place_has_no_fix() -> None:
         ),
     ],
 )
-def test_the_entry_of_a_message_is_the_expected_text(
+def test_entry_of_a_message_has_the_expected_payload(
     golden: GoldenMessage, device_id: str, codec: str, time: str, attributes: str
 ) -> None:
-    (entry,) = made(golden.message, device_id)
+    (entry,) = entries_of(golden.message, device_id)
     head = f'{{"device_id":"{device_id}","timestamp":"{time}",'
-    expected = f'{head}{NOWHERE}"attributes":{attributes}}}'
+    expected = f'{head}{NO_COORDINATES}"attributes":{attributes}}}'
     assert entry == Entry(time, device_id, codec, expected)
 
 
@@ -224,9 +224,7 @@ def test_the_entry_of_a_message_is_the_expected_text(
         ("\u2028".encode(), '{"__buffer_b64":"4oCo"}'),
     ],
 )
-def test_a_message_is_text_where_people_can_read_it_and_bytes_elsewhere(
-    content: bytes, text: str
-) -> None:
+def test_message_is_text_if_printable_and_bytes_otherwise(content: bytes, text: str) -> None:
     payload = message_position(IMEI, message(content), NOW).to_payload()
     assert payload.endswith(f'"attributes":{{"message":{text},"message_type":6}}}}')
 
@@ -239,23 +237,21 @@ def test_a_message_is_text_where_people_can_read_it_and_bytes_elsewhere(
         (NOW, "2026-11-22T10:00:00.125Z"),
     ],
 )
-def test_a_message_without_a_time_came_when_it_came(now: float, time: str) -> None:
-    assert [entry.ts for entry in made(message(b"x"), now=now)] == [time]
+def test_message_without_a_time_gets_the_time_of_its_arrival(now: float, time: str) -> None:
+    assert [entry.ts for entry in entries_of(message(b"x"), now=now)] == [time]
 
 
 @pytest.mark.parametrize(
     ("timestamp", "time"),
     [(0, "1970-01-01T00:00:00.000Z"), (2**32 - 1, "2106-02-07T06:28:15.000Z")],
 )
-def test_a_message_with_a_time_keeps_it(timestamp: int, time: str) -> None:
-    assert [entry.ts for entry in made(message(b"x", 0x0D, timestamp=timestamp))] == [time]
+def test_message_with_a_time_keeps_it(timestamp: int, time: str) -> None:
+    assert [entry.ts for entry in entries_of(message(b"x", 0x0D, timestamp=timestamp))] == [time]
 
 
 @given(st.binary(max_size=100), st.integers(0, 2**32 - 1))
-def test_every_message_becomes_an_entry_that_a_consumer_can_read(
-    content: bytes, timestamp: int
-) -> None:
-    (entry,) = made(message(content, 0x0D, timestamp=timestamp))
+def test_entry_of_any_message_can_be_parsed(content: bytes, timestamp: int) -> None:
+    (entry,) = entries_of(message(content, 0x0D, timestamp=timestamp))
     read = Position.from_payload(entry.payload)
     assert (read.latitude, read.longitude, read.satellites) == (None, None, None)
     assert not read.has_fix
@@ -276,12 +272,12 @@ def test_every_message_becomes_an_entry_that_a_consumer_can_read(
         ((*TWICE, (66, 4, 3), (67, 4, 1), (67, 8, 1)), ()),
     ],
 )
-def test_a_record_that_repeats_ids_is_told_of_once(
+def test_record_with_repeated_ids_is_reported_once(
     elements: tuple[tuple[int, int, int], ...], variable: tuple[tuple[int, bytes], ...]
 ) -> None:
     record = attrs.evolve(RECORD, elements=elements, variable=variable)
-    assert told(Packet(CODEC_8E, (record,))) == 1
-    assert told(Packet(CODEC_8E, (record, RECORD, record))) == 2
+    assert repetitions(Packet(CODEC_8E, (record,))) == 1
+    assert repetitions(Packet(CODEC_8E, (record, RECORD, record))) == 2
 
 
 @pytest.mark.parametrize(
@@ -294,5 +290,5 @@ def test_a_record_that_repeats_ids_is_told_of_once(
         SERIAL_13.message,
     ],
 )
-def test_nothing_is_told_where_no_id_is_repeated(content: Content) -> None:
-    assert told(content) == 0
+def test_record_without_repeated_ids_is_not_reported(content: Content) -> None:
+    assert repetitions(content) == 0

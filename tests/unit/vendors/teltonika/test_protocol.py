@@ -1,4 +1,4 @@
-"""The conversation with a device, over a transport without a socket."""
+"""Logins, frames and pings over a transport without a socket."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ def talk() -> Conversation:
     return Conversation()
 
 
-def test_the_doubles_keep_to_the_interfaces(talk: Conversation) -> None:
+def test_gateway_double_and_protocol_provide_their_interfaces(talk: Conversation) -> None:
     verifyObject(IGateway, talk.gateway)
     verifyObject(IConnection, talk.protocol)
 
 
-def test_a_login_is_answered_with_one_byte(talk: Conversation) -> None:
+def test_login_is_accepted_with_one_byte(talk: Conversation) -> None:
     talk.send(LOGIN)
     assert talk.answer() == b"\x01"
     assert talk.protocol.device_id == IMEI
     assert ("login", IMEI) in talk.gateway.events
 
 
-def test_a_login_may_come_byte_by_byte(talk: Conversation) -> None:
+def test_login_may_arrive_byte_by_byte(talk: Conversation) -> None:
     for index in range(len(LOGIN)):
         assert talk.answer() == b""
         talk.send(LOGIN[index : index + 1])
     assert talk.answer() == b"\x01"
 
 
-def test_a_refused_device_is_told_and_disconnected(talk: Conversation) -> None:
+def test_refused_device_gets_a_refusal_and_is_disconnected(talk: Conversation) -> None:
     talk.gateway.admissions[IMEI] = Admission.REFUSED
     talk.send(LOGIN + frame(1))
     assert talk.answer() == b"\x00"
@@ -46,16 +46,16 @@ def test_a_refused_device_is_told_and_disconnected(talk: Conversation) -> None:
     ("data", "answer"),
     [
         pytest.param(b"\x00\x0f35630704244101X", b"\x00", id="letter"),
-        pytest.param(b"\x00\x0f3563A", b"\x00", id="letter-before-the-end"),
+        pytest.param(b"\x00\x0f3563A", b"\x00", id="letter-in-an-incomplete-login"),
         pytest.param(b"\x00\x0e35630704244101", b"\x00", id="14-digits"),
         pytest.param(b"\x00\x103563070424410133", b"\x00", id="16-digits"),
         pytest.param(frame(1), b"", id="frame-before-login"),
         pytest.param(b"GET / HTTP/1.1\r\n\r\n", b"", id="http"),
         pytest.param(b"\x16\x03\x01\x02\x00", b"", id="tls"),
-        pytest.param(b"S", b"", id="one-byte-is-enough"),
+        pytest.param(b"S", b"", id="one-byte"),
     ],
 )
-def test_what_is_no_login_ends_the_connection(
+def test_invalid_login_closes_the_connection(
     talk: Conversation, data: bytes, answer: bytes
 ) -> None:
     talk.send(data)
@@ -65,7 +65,7 @@ def test_what_is_no_login_ends_the_connection(
     assert not talk.gateway.published
 
 
-def test_no_acknowledgement_before_redis_has_confirmed(online: Conversation) -> None:
+def test_ack_is_sent_only_after_the_append_is_confirmed(online: Conversation) -> None:
     online.send(frame(1, 2, 3))
     assert online.answer() == b""
     entries, _ = online.gateway.published[0]
@@ -74,7 +74,7 @@ def test_no_acknowledgement_before_redis_has_confirmed(online: Conversation) -> 
     assert online.answer() == b"\x00\x00\x00\x03"
 
 
-def test_a_frame_may_come_in_any_pieces(online: Conversation) -> None:
+def test_frame_may_arrive_byte_by_byte(online: Conversation) -> None:
     data = frame(1, 2)
     for index in range(len(data)):
         assert not online.gateway.published
@@ -83,14 +83,14 @@ def test_a_frame_may_come_in_any_pieces(online: Conversation) -> None:
     assert online.answer() == b"\x00\x00\x00\x02"
 
 
-def test_login_and_frames_may_come_in_one_segment(talk: Conversation) -> None:
+def test_login_and_frames_may_arrive_in_one_segment(talk: Conversation) -> None:
     talk.gateway.confirms_immediately = True
     talk.send(b"\xff" + LOGIN + b"\xff\xff" + frame(1) + frame(2, 3) + b"\xff")
     assert talk.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x00\x00\x00\x02"
     assert [len(entries) for entries, _ in talk.gateway.published] == [1, 2]
 
 
-def test_pings_are_swallowed_between_frames(online: Conversation) -> None:
+def test_pings_between_frames_get_no_reply(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     for data in (b"\xff", b"\xff\xff", frame(1), b"\xff" + frame(2)):
         online.send(data)
@@ -98,7 +98,7 @@ def test_pings_are_swallowed_between_frames(online: Conversation) -> None:
     assert not online.closed
 
 
-def test_an_empty_packet_is_answered_with_its_count(online: Conversation) -> None:
+def test_ack_of_a_packet_without_records_has_the_count_0(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     online.send(bytes.fromhex("00000000000000030800000000C281"))
     assert online.answer() == b"\x00\x00\x00\x00"
@@ -108,15 +108,15 @@ def test_an_empty_packet_is_answered_with_its_count(online: Conversation) -> Non
     ("data", "reason"),
     [
         pytest.param(frame(1)[:-1] + b"\x00", "CRC", id="bad-crc"),
-        pytest.param(b"\x00" * 4 + b"\x00\xff\xff\xff", "over the limit", id="over-long"),
+        pytest.param(b"\x00" * 4 + b"\x00\xff\xff\xff", "exceeds the limit", id="too-long"),
         pytest.param(bytes(8), "too short", id="empty"),
         pytest.param(b"\xde\xad\xbe\xef" + frame(1), "preamble", id="garbage"),
-        pytest.param(encode_frame(b"\x08\x01\x02"), "records at the start", id="counts"),
+        pytest.param(encode_frame(b"\x08\x01\x02"), "record counts differ", id="counts"),
         pytest.param(encode_frame(b"\x55\x01\x01"), "codec", id="unknown-codec"),
-        pytest.param(encode_frame(b"\x08\x01\x01"), "past the packet", id="truncated"),
+        pytest.param(encode_frame(b"\x08\x01\x01"), "past the end of the packet", id="truncated"),
     ],
 )
-def test_what_is_no_frame_ends_the_connection_without_acknowledgement(
+def test_invalid_frame_closes_the_connection_without_an_ack(
     online: Conversation, data: bytes, reason: str
 ) -> None:
     online.send(data + frame(2))

@@ -1,4 +1,4 @@
-"""What a device says that may be the answer to a command: told once, and published as ever."""
+"""Messages that may be the answer to a command are reported once, and published."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from twisted.internet.defer import Deferred, fail
 from tests.unit.fakes import FakeGateway
 from tests.unit.vendors.teltonika import malformed
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame, message
-from tests.unit.vendors.teltonika.turns import (
+from tests.unit.vendors.teltonika.pending import (
     ACK,
     COMMAND,
     ENDS,
     LIMITS,
-    Turn,
+    PendingCommand,
     resume,
 )
 from tracker.command import Answer
@@ -29,7 +29,7 @@ REFUSAL = encode_frame(encode_message(Message(MESSAGE_CODECS[0x0E], NACK, b"", i
 
 
 class OrderlyGateway(FakeGateway):
-    """Notes in one list what became of the entries too."""
+    """Gateway that also lists the published and kept entries in ``events``."""
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         self.events.append(("published", [entry.codec for entry in entries]))
@@ -65,24 +65,24 @@ def answers(talk: Conversation) -> list[Answer]:
     ],
 )
 @pytest.mark.parametrize("keeps", [True, False])
-def test_what_may_be_an_answer_is_told_once_and_published_as_ever(
+def test_possible_answer_is_reported_once_and_published(
     settled: Conversation, sent: bytes, codec: str, expected: Answer | None, keeps: bool
 ) -> None:
     settled.gateway.accepts_detached = keeps
     settled.gateway.events.clear()
     settled.send(sent)
-    told = [] if expected is None else [("answered", expected)]
-    assert settled.gateway.events == [("kept" if keeps else "published", [codec]), *told]
+    reported = [] if expected is None else [("answered", expected)]
+    assert settled.gateway.events == [("kept" if keeps else "published", [codec]), *reported]
     settled.confirm()
     settled.send(b"\xff")
-    assert len(settled.gateway.events) == 1 + len(told)
+    assert len(settled.gateway.events) == 1 + len(reported)
     assert settled.answer() == b""
 
 
-def test_answers_among_records_are_told_in_their_order(settled: Conversation) -> None:
+def test_answers_among_records_are_reported_in_order(settled: Conversation) -> None:
     settled.gateway.events.clear()
     settled.send(frame(2) + message(b"a") + message(b"b") + b"\xff" + frame(3) + message(b"c"))
-    assert answers(settled) == []  # nothing behind a packet is read before it is confirmed
+    assert answers(settled) == []  # a packet is confirmed before what follows is read
     settled.confirm()
     assert [answer.text for answer in answers(settled)] == ["a", "b"]
     settled.confirm()
@@ -91,13 +91,13 @@ def test_answers_among_records_are_told_in_their_order(settled: Conversation) ->
     assert order == [
         *("published", "kept", "answered", "kept", "answered", "published", "kept", "answered")
     ]
-    texts = [json.loads(entries[0].payload) for entries, _ in settled.gateway.published]
-    said = [payload["attributes"].get("message") for payload in texts]
-    assert said == [None, None, "a", "b", None, "c"]
+    payloads = [json.loads(entries[0].payload) for entries, _ in settled.gateway.published]
+    texts = [payload["attributes"].get("message") for payload in payloads]
+    assert texts == [None, None, "a", "b", None, "c"]
 
 
 @pytest.mark.parametrize("split", range(1, len(message())))
-def test_an_answer_in_pieces_is_told_once(settled: Conversation, split: int) -> None:
+def test_answer_in_pieces_is_reported_once(settled: Conversation, split: int) -> None:
     settled.send(message()[:split])
     assert answers(settled) == []
     settled.send(message()[split:])
@@ -106,19 +106,19 @@ def test_an_answer_in_pieces_is_told_once(settled: Conversation, split: int) -> 
 
 @pytest.mark.parametrize("at_once", [True, False])
 @pytest.mark.parametrize("keeps", [True, False])
-def test_an_answer_is_told_before_the_next_command_is_written(
+def test_answer_is_reported_before_the_next_command_is_written(
     settled: Conversation, at_once: bool, keeps: bool
 ) -> None:
-    # Else what answers the one before, late, would be taken for the answer to that.
+    # Otherwise a late answer to the previous command would be taken for the answer to this one.
     settled.clock.advance(100)
-    turn = Turn(settled, radio_sleeps=30)
-    turn.wanted.addCallback(lambda _: settled.gateway.events.append(("written",)))
+    command = PendingCommand(settled, radio_sleeps=30)
+    command.when_free.addCallback(lambda _: settled.gateway.events.append(("written",)))
     settled.gateway.confirms_immediately = at_once
     settled.gateway.accepts_detached = keeps
     settled.gateway.events.clear()
     settled.send(message())
     if not (at_once or keeps):
-        assert turn.waits
+        assert command.is_waiting
         settled.confirm()
     assert [event[0] for event in settled.gateway.events] == [
         "kept" if keeps else "published",
@@ -128,22 +128,22 @@ def test_an_answer_is_told_before_the_next_command_is_written(
 
 
 @pytest.mark.parametrize("at_once", [True, False])
-def test_who_is_told_an_answer_may_ask_for_a_turn(at_once: bool) -> None:
-    turns: list[Turn] = []
+def test_receiver_of_an_answer_may_send_the_next_command(at_once: bool) -> None:
+    commands: list[PendingCommand] = []
 
     class Answering(FakeGateway):
         def command_answered(self, connection: IConnection, answer: Answer) -> None:
-            turns.append(Turn(asking))
+            commands.append(PendingCommand(asking))
 
     asking = Conversation(LIMITS, Answering())
     asking.gateway.confirms_immediately = at_once
     asking.send(LOGIN + frame(1) + message() + frame(2) + frame(3)[:7])
     if not at_once:
         asking.confirm()
-        assert turns[0].waits
+        assert commands[0].is_waiting
         asking.confirm()
-    assert len(turns) == 1
-    assert turns[0].waits
+    assert len(commands) == 1
+    assert commands[0].is_waiting
     assert asking.answer() == b"\x01" + ACK + ACK
     asking.send(frame(3)[7:])
     if not at_once:
@@ -152,7 +152,9 @@ def test_who_is_told_an_answer_may_ask_for_a_turn(at_once: bool) -> None:
 
 
 @pytest.mark.parametrize("end", [name for name in ENDS if name != "garbage"])
-def test_no_answer_is_told_after_the_end(settled: Conversation, end: str) -> None:
+def test_answer_is_not_reported_after_the_connection_has_ended(
+    settled: Conversation, end: str
+) -> None:
     settled.send(frame(2) + message(b"late"))
     ENDS[end](settled)
     assert answers(settled) == []
@@ -160,18 +162,18 @@ def test_no_answer_is_told_after_the_end(settled: Conversation, end: str) -> Non
     resume(settled)
     assert answers(settled) == []
     payloads = [json.loads(entries[0].payload) for entries, _ in settled.gateway.published]
-    said = [payload["attributes"].get("message") for payload in payloads]
-    assert said == [None, None, "late"]  # it is published none the less
+    texts = [payload["attributes"].get("message") for payload in payloads]
+    assert texts == [None, None, "late"]  # but published
 
 
 class StoppingGateway(OrderlyGateway):
-    """Accepts nothing any more, and says so at once, as the publisher of a process that stops."""
+    """Gateway that refuses all entries, like the publisher of a process that stops."""
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         return fail(NotAppended("stopping"))
 
 
-def test_an_answer_that_ends_the_connection_is_told_to_nobody() -> None:
+def test_answer_is_not_reported_if_its_publication_closes_the_connection() -> None:
     gateway = StoppingGateway()
     gateway.accepts_detached = False
     talk = Conversation(LIMITS, gateway)
@@ -181,8 +183,8 @@ def test_an_answer_that_ends_the_connection_is_told_to_nobody() -> None:
     assert [event[0] for event in gateway.events[-2:]] == ["closed", "lost"]
 
 
-@pytest.mark.parametrize("wrong", [malformed.BAD_CRC, b"GET /"])
-def test_an_answer_in_front_of_what_is_wrong_is_told(settled: Conversation, wrong: bytes) -> None:
-    settled.send(message(b"a") + wrong + message(b"b"))
+@pytest.mark.parametrize("invalid", [malformed.BAD_CRC, b"GET /"])
+def test_answer_before_an_invalid_frame_is_reported(settled: Conversation, invalid: bytes) -> None:
+    settled.send(message(b"a") + invalid + message(b"b"))
     assert settled.closed
     assert answers(settled) == [Answer("12", "a")]

@@ -1,4 +1,4 @@
-"""CommandSlot that never come: the connection ends before, or nobody wants them any more."""
+"""Commands that are never written: the connection ends, or they are cancelled."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import pytest
 from twisted.internet.defer import CancelledError
 
 from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame
-from tests.unit.vendors.teltonika.turns import (
+from tests.unit.vendors.teltonika.pending import (
     ACK,
     COMMAND,
     ENDS,
     LIMITS,
     SECOND,
-    Turn,
+    PendingCommand,
     confirm_if_any,
     resume,
 )
 from tracker.interfaces import Admission, NotAppended
-from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
+from tracker.vendors.teltonika.dialect import LOGIN_SETTLE_TIME
 
 
 def busy_settling(talk: Conversation) -> None:
@@ -58,7 +58,7 @@ def busy_silent(talk: Conversation) -> None:
 BUSY: dict[str, Callable[[Conversation], None]] = {
     "settling": busy_settling,
     "before-login": busy_before_login,
-    "given_up": busy_unconfirmed,
+    "unconfirmed": busy_unconfirmed,
     "receiving": busy_receiving,
     "unread": busy_unread,
     "silent": busy_silent,
@@ -68,64 +68,64 @@ each_busy = pytest.mark.parametrize("busy", BUSY.values(), ids=BUSY)
 
 @each_busy
 @pytest.mark.parametrize("end", ENDS.values(), ids=ENDS)
-def test_the_end_of_the_connection_is_the_end_of_the_turn(
+def test_pending_command_fails_when_the_connection_ends(
     busy: Callable[[Conversation], None], end: Callable[[Conversation], None]
 ) -> None:
     talk = Conversation(LIMITS)
     busy(talk)
     talk.answer()
-    turn = Turn(talk, radio_sleeps=0.5)
-    assert turn.waits
+    command = PendingCommand(talk, radio_sleeps=0.5)
+    assert command.is_waiting
     end(talk)
-    assert turn.ended
+    assert command.has_ended
     assert COMMAND not in talk.answer()
     assert talk.timers == 0
-    assert Turn(talk).ended
+    assert PendingCommand(talk).has_ended
     assert talk.timers == 0
 
 
 @each_busy
-def test_a_turn_of_a_connection_that_lingers_ends_when_it_is_closed(
+def test_pending_command_fails_when_a_lingering_connection_is_closed(
     busy: Callable[[Conversation], None],
 ) -> None:
     talk = Conversation(LIMITS, lingers=True)
     busy(talk)
     talk.answer()
-    turn = Turn(talk, radio_sleeps=30)
+    command = PendingCommand(talk, radio_sleeps=30)
     talk.protocol.close()
-    assert turn.ended
-    assert talk.timers == 1  # the grace
-    assert Turn(talk).ended
+    assert command.has_ended
+    assert talk.timers == 1  # the close grace
+    assert PendingCommand(talk).has_ended
     talk.send(frame(5) + b"\xff")
     resume(talk)
     talk.lose()
-    assert Turn(talk).ended
+    assert PendingCommand(talk).has_ended
     assert talk.answer() == b""
     assert talk.timers == 0
 
 
-def test_a_packet_that_is_not_accepted_ends_the_turn(settled: Conversation) -> None:
+def test_pending_command_fails_when_a_packet_is_not_accepted(settled: Conversation) -> None:
     settled.send(frame(2))
-    turn = Turn(settled)
+    command = PendingCommand(settled)
     settled.gateway.published[-1][1].errback(NotAppended("stopping"))
-    assert turn.ended
+    assert command.has_ended
     assert settled.answer() == b""
     assert settled.timers == 0
 
 
 @pytest.mark.parametrize("admission", [Admission.REFUSED, Admission.LATER])
-def test_a_device_that_is_not_served_is_told_nothing(
+def test_pending_command_fails_when_the_login_is_refused(
     talk: Conversation, admission: Admission
 ) -> None:
     talk.gateway.admissions[IMEI] = admission
-    turn = Turn(talk)
+    command = PendingCommand(talk)
     talk.send(LOGIN)
-    assert turn.ended
+    assert command.has_ended
     assert talk.answer() == (b"\x00" if admission is Admission.REFUSED else b"")
     assert talk.timers == 0
 
 
-def test_a_turn_in_which_the_session_is_closed(settled: Conversation) -> None:
+def test_connection_may_be_closed_instead_of_writing_the_command(settled: Conversation) -> None:
     settled.send(frame(2))
     wanted = settled.protocol.when_free()
     wanted.addCallback(lambda _: settled.protocol.close())
@@ -136,51 +136,51 @@ def test_a_turn_in_which_the_session_is_closed(settled: Conversation) -> None:
 
 
 @each_busy
-def test_a_turn_that_is_not_wanted_any_more_leaves_nothing(
+def test_cancelled_command_is_not_written(
     busy: Callable[[Conversation], None],
 ) -> None:
     talk = Conversation(LIMITS)
     busy(talk)
     talk.answer()
     timers = talk.timers
-    turn = Turn(talk, radio_sleeps=30)
-    assert turn.waits
-    turn.wanted.cancel()
-    assert turn.failure is not None
-    assert turn.failure.check(CancelledError)
+    command = PendingCommand(talk, radio_sleeps=30)
+    assert command.is_waiting
+    command.when_free.cancel()
+    assert command.failure is not None
+    assert command.failure.check(CancelledError)
     assert talk.timers == timers
-    # Nothing comes of it later, and another one may be asked for.
-    second = Turn(talk, SECOND, radio_sleeps=30)
-    assert second.waits
+    # It is not written later, and another command may be requested.
+    second = PendingCommand(talk, SECOND, radio_sleeps=30)
+    assert second.is_waiting
     resume(talk)
     rest = {BUSY["before-login"]: LOGIN[5:], BUSY["receiving"]: frame(2)[9:]}
     talk.send(rest.get(busy, b"\xff"))
     confirm_if_any(talk)
-    talk.clock.advance(LOGIN_SETTLES)
-    assert second.came
-    assert not turn.came
+    talk.clock.advance(LOGIN_SETTLE_TIME)
+    assert second.written
+    assert not command.written
     written = talk.answer()
     assert written.endswith(SECOND)
     assert COMMAND not in written
     assert talk.timers == 1
 
 
-def test_a_turn_that_has_come_cannot_be_given_back(settled: Conversation) -> None:
-    turn = Turn(settled)
-    turn.wanted.cancel()
+def test_cancelling_a_written_command_has_no_effect(settled: Conversation) -> None:
+    command = PendingCommand(settled)
+    command.when_free.cancel()
     settled.send(frame(2))
-    second = Turn(settled, SECOND)
-    turn.wanted.cancel()
-    assert second.waits
+    second = PendingCommand(settled, SECOND)
+    command.when_free.cancel()
+    assert second.is_waiting
     settled.confirm()
-    assert second.came
+    assert second.written
 
 
-def test_turns_that_are_asked_for_and_given_back_leave_no_timers(online: Conversation) -> None:
+def test_cancelled_commands_leave_no_timers(online: Conversation) -> None:
     for _ in range(100):
-        turn = Turn(online)
+        command = PendingCommand(online)
         assert online.timers == 2
-        turn.wanted.cancel()
+        command.when_free.cancel()
         assert online.timers == 1
-    online.clock.advance(LOGIN_SETTLES)
+    online.clock.advance(LOGIN_SETTLE_TIME)
     assert online.answer() == b""

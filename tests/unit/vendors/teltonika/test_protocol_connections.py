@@ -1,4 +1,4 @@
-"""Sessions from login to end: time, identity, messages, limits, and what closing leaves undone."""
+"""Connections from login to end: timeouts, identity, messages, limits and closing."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ from tracker.vendors.teltonika.vendor import Teltonika
 
 OTHER = "352093081452251"
 LIMITS = Limits(login_timeout=30, idle_timeout=600)
-#: A whole frame and a ping: what shows that a device is there.
+#: Traffic that shows that a device is alive.
 SIGNS_OF_LIFE = [pytest.param(frame(1), id="frame"), pytest.param(b"\xff", id="ping")]
 
 
 class SlowGateway(FakeGateway):
-    """Confirms packets that nobody waits for any more, as Redis does."""
+    """Gateway that may confirm packets after they were cancelled, like Redis."""
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
-        confirmation: Deferred[None] = Deferred()  # once cancelled, it may still be called
+        confirmation: Deferred[None] = Deferred()  # may be called after its cancellation
         self.published.append((entries, confirmation))
         return confirmation
 
@@ -49,11 +49,13 @@ def talk() -> Conversation:
     return Conversation(LIMITS)
 
 
-# Time.
+# Timeouts.
 
 
 @pytest.mark.parametrize("sent", [b"", LOGIN[:1], LOGIN[:-1]])
-def test_a_login_has_to_be_there_in_time(talk: Conversation, sent: bytes) -> None:
+def test_connection_without_a_login_is_closed_after_the_login_timeout(
+    talk: Conversation, sent: bytes
+) -> None:
     talk.send(sent)
     talk.clock.advance(29.9)
     assert not talk.closed
@@ -64,7 +66,7 @@ def test_a_login_has_to_be_there_in_time(talk: Conversation, sent: bytes) -> Non
     assert talk.timers == 0
 
 
-def test_pings_do_not_extend_the_time_to_log_in(talk: Conversation) -> None:
+def test_pings_do_not_extend_the_login_timeout(talk: Conversation) -> None:
     for _ in range(30):
         assert not talk.closed
         talk.send(b"\xff")
@@ -73,14 +75,14 @@ def test_pings_do_not_extend_the_time_to_log_in(talk: Conversation) -> None:
     assert talk.answer() == b""
 
 
-def test_a_login_dribbled_byte_by_byte_gets_no_more_time(talk: Conversation) -> None:
+def test_slow_login_does_not_extend_the_login_timeout(talk: Conversation) -> None:
     for byte in LOGIN[:-1]:
         talk.send(bytes((byte,)))
         talk.clock.advance(30 / (len(LOGIN) - 1))
     assert talk.closed
 
 
-def test_a_login_in_the_last_moment_is_in_time(talk: Conversation) -> None:
+def test_login_just_before_the_timeout_is_accepted(talk: Conversation) -> None:
     talk.clock.advance(29.9)
     talk.send(LOGIN)
     talk.clock.advance(599.9)
@@ -89,7 +91,7 @@ def test_a_login_in_the_last_moment_is_in_time(talk: Conversation) -> None:
 
 
 @pytest.mark.parametrize("sign", [*SIGNS_OF_LIFE, pytest.param(LOGIN, id="same login")])
-def test_a_sign_of_life_gives_the_whole_time_anew(online: Conversation, sign: bytes) -> None:
+def test_sign_of_life_restarts_the_idle_timeout(online: Conversation, sign: bytes) -> None:
     online.gateway.confirms_immediately = True
     for _ in range(5):
         online.clock.advance(400)
@@ -101,7 +103,7 @@ def test_a_sign_of_life_gives_the_whole_time_anew(online: Conversation, sign: by
 
 
 @pytest.mark.parametrize("sign", SIGNS_OF_LIFE)
-def test_many_signs_of_life_keep_one_timer(online: Conversation, sign: bytes) -> None:
+def test_many_signs_of_life_use_one_timer(online: Conversation, sign: bytes) -> None:
     online.gateway.confirms_immediately = True
     for _ in range(100):
         online.send(sign)
@@ -109,7 +111,7 @@ def test_many_signs_of_life_keep_one_timer(online: Conversation, sign: bytes) ->
         assert online.timers == 1
 
 
-def test_bytes_after_a_ping_are_no_sign_of_life(online: Conversation) -> None:
+def test_incomplete_frame_is_not_a_sign_of_life(online: Conversation) -> None:
     online.clock.advance(300)
     online.send(b"\xff" + frame(1)[:10])
     online.clock.advance(599)
@@ -119,14 +121,14 @@ def test_bytes_after_a_ping_are_no_sign_of_life(online: Conversation) -> None:
 
 
 @pytest.mark.parametrize("sent", [b"", LOGIN, LOGIN + frame(1), LOGIN + frame(1) * 3])
-def test_a_lost_connection_leaves_no_timer(talk: Conversation, sent: bytes) -> None:
+def test_lost_connection_leaves_no_timer(talk: Conversation, sent: bytes) -> None:
     talk.send(sent)
     assert talk.timers == 1
     talk.lose()
     assert talk.timers == 0
 
 
-def test_a_connection_is_read_again_only_when_its_buffer_has_been_worked_off() -> None:
+def test_paused_connection_resumes_when_its_buffer_is_below_the_limit() -> None:
     limits = attrs.evolve(LIMITS, buffer_bytes=256)
     talk = Conversation(limits)
     talk.send(LOGIN + frame(0))
@@ -142,7 +144,7 @@ def test_a_connection_is_read_again_only_when_its_buffer_has_been_worked_off() -
 # Identity.
 
 
-def test_the_same_login_again_is_answered_again(online: Conversation) -> None:
+def test_repeated_login_is_accepted_again(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     online.send(LOGIN + frame(1) + LOGIN)
     assert online.answer() == b"\x01" + b"\x00\x00\x00\x01" + b"\x01"
@@ -150,7 +152,7 @@ def test_the_same_login_again_is_answered_again(online: Conversation) -> None:
     assert not online.closed
 
 
-def test_the_same_login_again_may_come_byte_by_byte(online: Conversation) -> None:
+def test_repeated_login_may_arrive_byte_by_byte(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     for byte in b"\xff" + LOGIN:
         assert online.answer() == b""
@@ -165,13 +167,13 @@ def test_the_same_login_again_may_come_byte_by_byte(online: Conversation) -> Non
         (encode_login(OTHER), "a second login, of another device"),
         (
             b"\x00\x0f35630704244101X",
-            "a second login: an IMEI with other characters than digits",
+            "invalid second login: IMEI has invalid characters: an IMEI has 15 digits",
         ),
-        (b"\x00\x0fX", "a second login: an IMEI with other characters than digits"),
-        (b"\x01\x0f" + IMEI.encode(), "no preamble of zeros"),
+        (b"\x00\x0fX", "invalid second login: IMEI has invalid characters: an IMEI has 15 digits"),
+        (b"\x01\x0f" + IMEI.encode(), "invalid preamble: four zero bytes must come first"),
     ],
 )
-def test_a_login_of_another_device_ends_the_connection_unanswered(
+def test_login_of_another_device_closes_the_connection_without_a_reply(
     online: Conversation, again: bytes, reason: str
 ) -> None:
     online.send(again + frame(1))
@@ -183,7 +185,7 @@ def test_a_login_of_another_device_ends_the_connection_unanswered(
     assert not online.gateway.published
 
 
-def test_a_login_of_another_device_is_not_read_before_the_packet_is_confirmed(
+def test_login_of_another_device_is_handled_after_the_packet_is_confirmed(
     online: Conversation,
 ) -> None:
     online.send(frame(1) + encode_login(OTHER))
@@ -193,7 +195,7 @@ def test_a_login_of_another_device_is_not_read_before_the_packet_is_confirmed(
     assert online.closed
 
 
-def test_a_device_that_nobody_can_judge_yet_gets_no_byte(talk: Conversation) -> None:
+def test_undecided_admission_closes_the_connection_without_a_reply(talk: Conversation) -> None:
     talk.gateway.admissions[IMEI] = Admission.LATER
     talk.send(LOGIN + frame(1))
     assert talk.answer() == b""
@@ -203,7 +205,7 @@ def test_a_device_that_nobody_can_judge_yet_gets_no_byte(talk: Conversation) -> 
     assert talk.timers == 0
 
 
-def test_for_a_connection_that_is_not_admitted_no_protocol_is_made() -> None:
+def test_connection_that_is_not_admitted_gets_no_protocol() -> None:
     gateway = FakeGateway()
     gateway.admits_connections = False
     assert Teltonika().buildFactory(gateway, LIMITS, Clock()).buildProtocol(None) is None
@@ -222,9 +224,7 @@ def test_for_a_connection_that_is_not_admitted_no_protocol_is_made() -> None:
         (message(codec_id=0x0F, time=1_680_554_705, imei=IMEI), "15"),
     ],
 )
-def test_a_message_is_published_and_never_acknowledged(
-    online: Conversation, sent: bytes, codec: str
-) -> None:
+def test_message_is_published_without_an_ack(online: Conversation, sent: bytes, codec: str) -> None:
     online.send(sent)
     ((entries, _),) = online.gateway.published
     assert [entry.codec for entry in entries] == [codec]
@@ -233,7 +233,7 @@ def test_a_message_is_published_and_never_acknowledged(
     assert not online.closed
 
 
-def test_a_message_without_a_time_gets_the_time_of_its_arrival(online: Conversation) -> None:
+def test_message_without_a_time_gets_the_time_of_its_arrival(online: Conversation) -> None:
     online.clock.advance(61.25)
     online.send(message())
     assert online.gateway.published[0][0][0].ts == "1970-01-01T00:01:01.250Z"
@@ -243,17 +243,17 @@ END = {"lost": Conversation.lose, "superseded": lambda talk: talk.protocol.close
 
 
 @pytest.mark.parametrize("end", END.values(), ids=END)
-@pytest.mark.parametrize("room", [True, False])
+@pytest.mark.parametrize("keeps", [True, False])
 def test_messages_outlive_their_connection(
-    online: Conversation, end: Callable[[Conversation], None], room: bool
+    online: Conversation, end: Callable[[Conversation], None], keeps: bool
 ) -> None:
-    online.gateway.accepts_detached = room
+    online.gateway.accepts_detached = keeps
     online.send(frame(1) + message(b"a") + b"\xff" + frame(2) + message(b"b") + frame(3)[:20])
     end(online)
-    texts = ["a", "b"] if room else []
+    texts = ["a", "b"] if keeps else []
     published = [json.loads(entry.payload) for (entry,), _ in online.gateway.published[1:]]
     assert [payload["attributes"]["message"] for payload in published] == texts
-    assert online.gateway.cancelled == 1  # only what the device sends again
+    assert online.gateway.cancelled == 1  # only the packet that the device sends again
     for _, kept in online.gateway.published[1:]:
         kept.callback(None)
     assert online.answer() == b""
@@ -269,7 +269,7 @@ def test_messages_outlive_the_idle_timeout(online: Conversation, sent: bytes) ->
     assert len(messages) == sent.count(message())
 
 
-def test_messages_for_which_there_is_no_room_are_counted(online: Conversation) -> None:
+def test_messages_that_are_not_kept_are_counted_as_lost(online: Conversation) -> None:
     online.gateway.accepts_detached = False
     online.send(message() * 5 + frame(1))
     online.lose()
@@ -277,7 +277,7 @@ def test_messages_for_which_there_is_no_room_are_counted(online: Conversation) -
 
 
 @pytest.mark.parametrize("end", END.values(), ids=END)
-def test_messages_past_the_number_under_way_outlive_their_connection_too(
+def test_messages_beyond_the_pending_limit_outlive_their_connection(
     online: Conversation, end: Callable[[Conversation], None]
 ) -> None:
     online.send(message() * 40)
@@ -287,14 +287,14 @@ def test_messages_past_the_number_under_way_outlive_their_connection_too(
     assert online.gateway.cancelled == 0
 
 
-@pytest.mark.parametrize("wrong", [frame(1)[:-1] + b"X", b"GET /"])
-def test_behind_what_is_wrong_no_message_is_looked_for(online: Conversation, wrong: bytes) -> None:
-    online.send(message(b"a") + wrong + message(b"b"))
+@pytest.mark.parametrize("invalid", [frame(1)[:-1] + b"X", b"GET /"])
+def test_messages_after_an_invalid_frame_are_dropped(online: Conversation, invalid: bytes) -> None:
+    online.send(message(b"a") + invalid + message(b"b"))
     assert online.closed
     assert len(online.gateway.published) == 1
 
 
-def test_a_device_that_is_not_served_leaves_no_message(talk: Conversation) -> None:
+def test_message_of_a_refused_device_is_not_published(talk: Conversation) -> None:
     talk.gateway.admissions[IMEI] = Admission.REFUSED
     talk.send(LOGIN + message())
     assert not talk.gateway.published
@@ -303,16 +303,14 @@ def test_a_device_that_is_not_served_leaves_no_message(talk: Conversation) -> No
 @pytest.mark.parametrize(
     "data", [b"\x0c\x01\x06\x01", b"\x0c\x01\x06" + b"\x00\x00\x00\x09" + b"12345678\x01"]
 )
-def test_a_message_that_contradicts_itself_ends_the_connection(
-    online: Conversation, data: bytes
-) -> None:
+def test_malformed_message_closes_the_connection(online: Conversation, data: bytes) -> None:
     online.send(encode_frame(data))
     assert online.closed
     assert not online.gateway.published
 
 
 @pytest.mark.parametrize("published", malformed.PUBLISHED_WITH_BAD_CRC)
-def test_a_message_with_a_wrong_checksum_ends_the_connection(
+def test_message_with_a_wrong_checksum_closes_the_connection(
     online: Conversation, published: str
 ) -> None:
     online.send(bytes.fromhex(published))
@@ -324,19 +322,19 @@ def test_a_message_with_a_wrong_checksum_ends_the_connection(
 # Limits.
 
 
-@pytest.mark.parametrize(("records", "taken"), [(1, True), (5, True), (6, False)])
-def test_records_of_a_packet_are_limited(records: int, taken: bool) -> None:
+@pytest.mark.parametrize(("records", "is_accepted"), [(1, True), (5, True), (6, False)])
+def test_number_of_records_is_limited(records: int, is_accepted: bool) -> None:
     talk = Conversation(Limits(records=5))
     talk.gateway.confirms_immediately = True
     talk.send(LOGIN + frame(*range(records)))
-    assert talk.closed is not taken
-    acknowledged = records.to_bytes(4, "big") if taken else b""
+    assert talk.closed is not is_accepted
+    acknowledged = records.to_bytes(4, "big") if is_accepted else b""
     assert talk.answer() == b"\x01" + acknowledged
-    if not taken:
-        assert talk.reason == "6 records: the limit is 5"
+    if not is_accepted:
+        assert talk.reason == "6 records exceed the limit of 5"
 
 
-def test_a_message_may_be_longer_than_a_frame_of_records() -> None:
+def test_limit_of_messages_may_exceed_that_of_records() -> None:
     talk = Conversation(Limits(frame_bytes=64, command_frame_bytes=200))
     talk.gateway.confirms_immediately = True
     talk.send(LOGIN + message(bytes(200 - 8)))
@@ -344,24 +342,22 @@ def test_a_message_may_be_longer_than_a_frame_of_records() -> None:
     assert not talk.closed
     talk.send(frame(*range(3)))
     assert talk.closed
-    assert "over the limit of 64" in talk.reason
+    assert "exceeds the limit of 64" in talk.reason
 
 
-def test_a_message_past_its_limit_ends_the_connection_before_it_is_there() -> None:
+def test_message_past_its_limit_closes_the_connection_after_its_header() -> None:
     talk = Conversation(Limits(frame_bytes=64, command_frame_bytes=200))
     talk.send(LOGIN + message(bytes(201 - 8))[:8])
     assert talk.closed
-    assert "201 is over the limit" in talk.reason
+    assert "201 exceeds the limit" in talk.reason
 
 
-# The end of a connection with a packet under way.
+# The end of a connection with an unconfirmed packet.
 
 
 @pytest.mark.parametrize("lingers", [False, True])
 @pytest.mark.parametrize("sent", [frame(1), frame(1) + frame(2), message()])
-def test_a_session_closed_before_the_confirmation_never_acknowledges(
-    sent: bytes, lingers: bool
-) -> None:
+def test_connection_closed_before_the_confirmation_sends_no_ack(sent: bytes, lingers: bool) -> None:
     gateway = SlowGateway()
     talk = Conversation(LIMITS, gateway, lingers)
     talk.send(LOGIN + sent)
@@ -374,7 +370,7 @@ def test_a_session_closed_before_the_confirmation_never_acknowledges(
     assert talk.timers == (1 if lingers else 0)
 
 
-def test_pings_count_while_a_packet_is_unconfirmed(online: Conversation) -> None:
+def test_pings_restart_the_idle_timeout_while_a_packet_is_unconfirmed(online: Conversation) -> None:
     online.send(frame(1))
     for _ in range(20):
         online.clock.advance(100)
@@ -384,7 +380,7 @@ def test_pings_count_while_a_packet_is_unconfirmed(online: Conversation) -> None
     assert online.answer() == b"\x00\x00\x00\x01"
 
 
-def test_silence_while_a_packet_is_unconfirmed_ends_in_no_acknowledgement(
+def test_idle_timeout_cancels_an_unconfirmed_packet(
     online: Conversation,
 ) -> None:
     online.send(frame(1))
@@ -397,7 +393,7 @@ def test_silence_while_a_packet_is_unconfirmed_ends_in_no_acknowledgement(
 # Repeated ids.
 
 
-def test_repeated_ids_are_noticed_once_a_connection(online: Conversation) -> None:
+def test_repeated_ids_are_reported_once_per_connection(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     for _ in range(3):
         online.send(repeating(1, 2))
@@ -405,7 +401,7 @@ def test_repeated_ids_are_noticed_once_a_connection(online: Conversation) -> Non
     assert not online.closed
 
 
-def test_distinct_ids_are_nothing_to_notice(online: Conversation) -> None:
+def test_distinct_ids_are_not_reported(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     online.send(frame(1, 2))
     assert not online.told("noticed")

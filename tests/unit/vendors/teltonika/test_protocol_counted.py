@@ -1,4 +1,4 @@
-"""What the protocols count themselves, and of which kind they say a mistake is."""
+"""Byte counters of the protocols, and the kinds of rejections."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ GOOD = frame(1)
 DAMAGED = GOOD[:-1] + bytes((GOOD[-1] ^ 1,))
 
 
-def test_bytes_are_counted_both_ways() -> None:
+def test_received_and_sent_bytes_are_counted() -> None:
     talk = Conversation()
     talk.send(LOGIN)
     talk.send(GOOD)
@@ -25,7 +25,7 @@ def test_bytes_are_counted_both_ways() -> None:
     assert tally.bytes_sent == len(talk.answer()) == 5
 
 
-def test_a_refusal_is_counted_too() -> None:
+def test_bytes_of_a_refusal_are_counted() -> None:
     talk = Conversation()
     talk.gateway.admissions[IMEI] = Admission.REFUSED
     talk.send(LOGIN)
@@ -46,18 +46,18 @@ def test_a_refusal_is_counted_too() -> None:
         (LOGIN + b"\x00\x0f" + IMEI[::-1].encode(), Rejection.LOGIN),
     ],
     ids=[
-        *("no login", "no digits", "preamble", "too long", "too short"),
+        *("other protocol", "letters in the imei", "preamble", "too long", "too short"),
         *("crc", "codec", "content", "another device"),
     ],
 )
-def test_a_rejection_is_of_a_kind(sent: bytes, kind: Rejection) -> None:
+def test_rejection_has_a_kind(sent: bytes, kind: Rejection) -> None:
     talk = Conversation()
     talk.gateway.confirms_immediately = True
     talk.send(sent)
     assert talk.gateway.kinds == [kind]
 
 
-def test_a_rejected_datagram_is_of_a_kind() -> None:
+def test_rejection_of_a_datagram_has_a_kind() -> None:
     port = Port(Limits(frame_bytes=64))
     port.receive(b"\x00\x01")
     port.receive(datagram(TWO_RECORDS.data * 2))

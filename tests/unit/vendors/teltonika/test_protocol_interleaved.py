@@ -1,4 +1,4 @@
-"""Packets, pings, answers and commands in any order, in any pieces: no command disturbs any."""
+"""Commands among packets, pings and answers in any order and any segments."""
 
 from __future__ import annotations
 
@@ -11,20 +11,26 @@ from hypothesis import strategies as st
 from twisted.internet.defer import CancelledError
 from twisted.python.failure import Failure
 
-from tests.unit.vendors.teltonika.conversation import IMEI, LOGIN, Conversation, frame, message
+from tests.unit.vendors.teltonika.conversation import (
+    IMEI,
+    LOGIN,
+    Conversation,
+    frame,
+    message,
+)
 from tracker.interfaces import ConnectionEnded
 from tracker.limits import Limits
 from tracker.outcomes import Decoded
 from tracker.vendors.teltonika.commands import command_frame
-from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
+from tracker.vendors.teltonika.dialect import LOGIN_SETTLE_TIME
 from tracker.vendors.teltonika.frame import decode_frame
 
-#: So long that no connection ends here by itself.
+#: Timeouts that no connection reaches.
 LIMITS = Limits(login_timeout=3600, idle_timeout=604_800)
 ACCEPT = b"\x01"
 ANSWER = message()
-#: What a device sends → what it is told.
-UNITS = {
+#: Frame of a device → reply of the server.
+REPLIES = {
     b"\xff": b"",
     LOGIN: ACCEPT,
     frame(1): b"\x00\x00\x00\x01",
@@ -35,138 +41,140 @@ UNITS = {
 
 
 class Run:
-    """A conversation, and what must hold whenever a byte is written in it."""
+    """A connection with assertions whenever something is written."""
 
-    def __init__(self, units: Sequence[bytes]) -> None:
-        self.units = [LOGIN, *units]
-        self.sent = b"".join(self.units)
-        self.ends = list(accumulate(len(unit) for unit in self.units))
+    def __init__(self, frames: Sequence[bytes]) -> None:
+        self.frames = [LOGIN, *frames]
+        self.sent = b"".join(self.frames)
+        self.ends = list(accumulate(len(each) for each in self.frames))
         self.delivered = 0
-        self.last_heard = 0.0
+        self.delivered_at = 0.0
         self.accepted_at = 0.0
         self.reads = True
-        self.told = b""
-        self.asked = 0
+        self.replied = b""
+        self.requested = 0
         self.waiting: bytes | None = None
         self.radio_sleeps = 0.0
         self.written: list[bytes] = []
         self.failures: list[Failure] = []
-        self.broken: list[object] = []
+        self.violations: list[object] = []
         self.talk = Conversation(LIMITS)
         self._write = self.talk.transport.write
         self.talk.transport.write = self.note
 
     @property
-    def whole(self) -> list[bytes]:
-        """What has arrived whole."""
-        ends = zip(self.units, self.ends, strict=True)
-        return [unit for unit, end in ends if end <= self.delivered]
+    def complete_frames(self) -> list[bytes]:
+        """Frames that have arrived completely."""
+        ends = zip(self.frames, self.ends, strict=True)
+        return [each for each, end in ends if end <= self.delivered]
 
     @property
-    def due(self) -> bytes:
-        """All that the device has to be told of that."""
-        return b"".join(UNITS[unit] for unit in self.whole)
+    def expected_replies(self) -> bytes:
+        """Replies to the complete frames."""
+        return b"".join(REPLIES[each] for each in self.complete_frames)
 
     def deliver(self, size: int) -> None:
-        """The next bytes arrive, if they are read."""
+        """Deliver the next bytes, unless the connection is paused."""
         piece = self.sent[self.delivered : self.delivered + size]
         if piece and self.talk.transport.producerState == "producing":
             self.delivered += len(piece)
-            self.last_heard = self.talk.clock.seconds()
+            self.delivered_at = self.talk.clock.seconds()
             self.talk.protocol.dataReceived(piece)
 
-    def deliver_whole(self, count: int) -> None:
-        """What is left of the next one arrives, or of the next so many, in one segment."""
+    def deliver_frames(self, count: int) -> None:
+        """Deliver the rest of the next ``count`` frames in one segment."""
         for end in [end for end in self.ends if end > self.delivered][count - 1 : count]:
             self.deliver(end - self.delivered)
 
-    def read(self, reads: bool) -> None:
-        """The peer begins or ceases to read."""
+    def set_reading(self, reads: bool) -> None:
+        """Let the peer start or stop reading."""
         if reads is not self.reads:
             self.reads = reads
             producer = self.talk.transport.producer
             (producer.resumeProducing if reads else producer.pauseProducing)()
 
     def confirm(self, count: int) -> None:
-        """Redis confirms so many of what was published."""
+        """Confirm the first ``count`` pending appends."""
         under_way = [kept for _, kept in self.talk.gateway.published if not kept.called]
         for confirmation in under_way[:count]:
             confirmation.callback(None)
-            confirmation.addErrback(self.broken.append)
+            confirmation.addErrback(self.violations.append)
 
-    def ask(self, radio_sleeps: float) -> None:
-        """Somebody wants to write a command; one at a time."""
+    def request(self, radio_sleeps: float) -> None:
+        """Request to write a command, unless another one is waiting."""
         if self.waiting is None:
-            self.asked += 1
-            codec = "14" if self.asked % 2 else "12"
-            self.waiting = command_frame(IMEI, f"command {self.asked}", codec).data
+            self.requested += 1
+            codec = "14" if self.requested % 2 else "12"
+            self.waiting = command_frame(IMEI, f"command {self.requested}", codec).data
             self.radio_sleeps = radio_sleeps
-            self.wanted = self.talk.protocol.when_free(radio_sleeps)
-            self.wanted.addCallback(self._turn).addErrback(self._no_turn)
+            self.when_free = self.talk.protocol.when_free(radio_sleeps)
+            self.when_free.addCallback(self._write_command).addErrback(self._fail)
 
-    def give_up(self) -> None:
-        """Nobody wants to write it any more."""
+    def cancel(self) -> None:
+        """Cancel the waiting command."""
         if self.waiting is not None:
-            self.wanted.cancel()
+            self.when_free.cancel()
             assert self.waiting is None
 
     def wait(self, seconds: float) -> None:
-        """Time passes; 0: the reactor turns."""
+        """Advance the clock; 0 is one reactor turn."""
         self.talk.clock.advance(seconds)
 
-    def _turn(self, _: None) -> None:
+    def _write_command(self, _: None) -> None:
         data, self.waiting = self.waiting, None
         assert data is not None
         self.talk.protocol.write_command(data)
 
-    def _no_turn(self, failure: Failure) -> None:
+    def _fail(self, failure: Failure) -> None:
         self.waiting = None
         self.failures.append(failure)
 
     def note(self, data: bytes) -> None:
-        """The transport is given something to write."""
+        """Check what is written to the transport, and write it."""
         self._write(data)
         now = self.talk.clock.seconds()
-        if data in UNITS.values():
-            self.told += data
-            self._expect(self.due.startswith(self.told), "an answer to what was not sent")
+        if data in REPLIES.values():
+            self.replied += data
+            self._expect(self.expected_replies.startswith(self.replied), "a reply without a frame")
             if data == ACCEPT:
                 self.accepted_at = now
         elif data:
             self.written.append(data)
-            self._expect(self.delivered in self.ends, "inside of what the device sends")
-            self._expect(self.told == self.due, "before an acknowledgement")
+            self._expect(self.delivered in self.ends, "within a frame of the device")
+            self._expect(self.replied == self.expected_replies, "before an ACK")
             self._expect(self.reads, "to a peer that does not read")
-            silent = now - self.last_heard
-            self._expect(not self.radio_sleeps or silent < self.radio_sleeps, "to a sleeper")
-            settled = now >= self.accepted_at + LOGIN_SETTLES
-            self._expect(settled or not self._login_was_last(), "right behind a login's answer")
+            silent = now - self.delivered_at
+            self._expect(
+                not self.radio_sleeps or silent < self.radio_sleeps, "to a sleeping device"
+            )
+            settled = now >= self.accepted_at + LOGIN_SETTLE_TIME
+            self._expect(settled or not self._login_was_last(), "within the settle time of a login")
 
-    def _expect(self, holds: bool, what: str) -> None:
-        # Not asserted: whoever writes may be called by a Deferred.
+    def _expect(self, holds: bool, violation: str) -> None:
+        # Not an assertion, because a Deferred may call this, and would keep the exception.
         if not holds:
-            self.broken.append(what)
+            self.violations.append(violation)
 
     def _login_was_last(self) -> bool:
-        return [unit for unit in self.whole if UNITS[unit]][-1] == LOGIN
+        return [each for each in self.complete_frames if REPLIES[each]][-1] == LOGIN
 
     def finish(self) -> None:
-        """All arrives and is confirmed, and whoever waits gets a turn."""
-        self.read(True)
-        while self.told != self.due or self.delivered < len(self.sent):
+        """Deliver and confirm everything, and let the waiting command be written."""
+        self.set_reading(True)
+        while self.replied != self.expected_replies or self.delivered < len(self.sent):
             self.deliver(len(self.sent))
             self.confirm(1000)
             self.wait(0)
-        self.wait(LOGIN_SETTLES)
-        if self.waiting is not None and self.radio_sleeps:  # it was silent for too long
-            self.last_heard = self.talk.clock.seconds()
+        self.wait(LOGIN_SETTLE_TIME)
+        if self.waiting is not None and self.radio_sleeps:  # the device may sleep
+            self.delivered_at = self.talk.clock.seconds()
             self.talk.send(b"\xff")
         assert self.waiting is None
 
 
 @frozen
 class Step:
-    """A method of :class:`Run`, to be called later."""
+    """A call of a method of :class:`Run`."""
 
     name: str
     arguments: tuple[object, ...] = ()
@@ -181,64 +189,66 @@ def steps(name: str, *arguments: st.SearchStrategy[object]) -> st.SearchStrategy
 
 STEPS = st.one_of(
     steps("deliver", st.integers(1, 70)),
-    steps("deliver_whole", st.sampled_from([1, 1, 2, 3])),
+    steps("deliver_frames", st.sampled_from([1, 1, 2, 3])),
     steps("confirm", st.integers(1, 4)),
-    steps("ask", st.sampled_from([0, 0, 0.5, 20])),
-    steps("give_up"),
-    steps("wait", st.sampled_from([0, 0, 0.4, LOGIN_SETTLES, 30])),
-    steps("read", st.booleans()),
+    steps("request", st.sampled_from([0, 0, 0.5, 20])),
+    steps("cancel"),
+    steps("wait", st.sampled_from([0, 0, 0.4, LOGIN_SETTLE_TIME, 30])),
+    steps("set_reading", st.booleans()),
 )
 
 
-def parsed(told: bytes) -> tuple[bytes, list[bytes]]:
-    """What a device makes of what it was sent: answers to what it has sent, and commands."""
-    answers, commands = b"", []
-    while told:
-        command = decode_frame(told, 8192)
+def parsed(received: bytes) -> tuple[bytes, list[bytes]]:
+    """Split bytes that a device has received into replies and commands."""
+    replies, commands = b"", []
+    while received:
+        command = decode_frame(received, 8192)
         if isinstance(command, Decoded):
-            commands.append(told[: command.used])
-            told = told[command.used :]
+            commands.append(received[: command.used])
+            received = received[command.used :]
         else:
-            size = 1 if told[:1] == ACCEPT else 4
-            assert told[:size] in UNITS.values()
-            answers += told[:size]
-            told = told[size:]
-    return answers, commands
+            size = 1 if received[:1] == ACCEPT else 4
+            assert received[:size] in REPLIES.values()
+            replies += received[:size]
+            received = received[size:]
+    return replies, commands
 
 
 @settings(max_examples=600)
-@given(st.lists(st.sampled_from([*UNITS]), max_size=8), st.lists(STEPS, min_size=10, max_size=50))
-def test_a_command_never_comes_between(units: list[bytes], done: list[Step]) -> None:
-    run = Run(units)
+@given(st.lists(st.sampled_from([*REPLIES]), max_size=8), st.lists(STEPS, min_size=10, max_size=50))
+def test_command_is_never_written_within_other_traffic(
+    frames: list[bytes], done: list[Step]
+) -> None:
+    run = Run(frames)
     for step in done:
         step.do(run)
-    assert parsed(run.talk.transport.value()) == (run.told, run.written)
+    assert parsed(run.talk.transport.value()) == (run.replied, run.written)
     run.finish()
-    assert run.broken == []
-    assert parsed(run.talk.transport.value()) == (run.due, run.written)
-    assert len(run.written) + len(run.failures) == run.asked
+    assert run.violations == []
+    assert parsed(run.talk.transport.value()) == (run.expected_replies, run.written)
+    assert len(run.written) + len(run.failures) == run.requested
     assert all(failure.check(CancelledError) for failure in run.failures)
-    assert len(run.talk.told("answered")) == units.count(ANSWER)
+    assert len(run.talk.told("answered")) == frames.count(ANSWER)
     assert not run.talk.told("rejected")
     assert run.talk.timers == 1
 
 
-@given(st.lists(st.sampled_from([*UNITS]), max_size=8), st.lists(STEPS, max_size=20))
-def test_wherever_a_connection_ends_no_command_is_left(
-    units: list[bytes], done: list[Step]
+@given(st.lists(st.sampled_from([*REPLIES]), max_size=8), st.lists(STEPS, max_size=20))
+def test_command_waiting_at_the_end_of_the_connection_fails(
+    frames: list[bytes], done: list[Step]
 ) -> None:
-    run = Run(units)
+    run = Run(frames)
     for step in done:
         step.do(run)
-    run.give_up()
-    run.ask(0)
+    run.cancel()
+    run.request(0)
     written = len(run.written)
-    asked_in_vain = run.waiting is not None
+    is_unwritten = run.waiting is not None
     run.talk.lose()
     assert run.waiting is None
-    assert not asked_in_vain or run.failures[-1].check(ConnectionEnded)
+    assert not is_unwritten or run.failures[-1].check(ConnectionEnded)
     run.confirm(1000)
     run.wait(60)
-    assert run.broken == []
+    assert run.violations == []
     assert len(run.written) == written
     assert run.talk.timers == 0

@@ -1,4 +1,4 @@
-"""A connection that is looked at from outside: its traffic, its facts, and its retirement."""
+"""Observation, figures and retirement of a connection."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from tests.unit.vendors.teltonika.conversation import (
 )
 from tracker.interfaces import Admission, ConnectionFigures, IConnection, NotAppended, Traffic
 from tracker.limits import Limits
-from tracker.vendors.teltonika.dialect import LOGIN_SETTLES
+from tracker.vendors.teltonika.dialect import LOGIN_SETTLE_TIME
 from tracker.vendors.throttle import MAX_MESSAGES_UNDER_WAY
 from tracker.vendors.timer import CLOSE_TIMEOUT
 
-ONE = b"\x00\x00\x00\x01"
-Told = list[tuple[Traffic, bytes]]
+ACK = b"\x00\x00\x00\x01"
+Events = list[tuple[Traffic, bytes]]
 
 
 @pytest.fixture
@@ -34,25 +34,25 @@ def online() -> Conversation:
     return talk
 
 
-def watched(talk: Conversation) -> Told:
-    """What an observer is told from now on."""
-    told: Told = []
-    talk.protocol.observe(lambda *what: told.append(what))
-    return told
+def watched(talk: Conversation) -> Events:
+    """Observe the connection and return the growing list of events."""
+    events: Events = []
+    talk.protocol.observe(lambda *event: events.append(event))
+    return events
 
 
-def test_it_keeps_to_the_interface(online: Conversation) -> None:
+def test_connection_provides_its_interface(online: Conversation) -> None:
     assert verifyObject(IConnection, online.protocol)
 
 
-# Facts.
+# Figures.
 
 
-def test_the_facts_begin_with_the_login(online: Conversation) -> None:
+def test_figures_start_with_the_login(online: Conversation) -> None:
     assert online.protocol.figures() == ConnectionFigures(10.0, 10.0, "", 0, len(LOGIN))
 
 
-def test_the_facts_tell_what_was_received(online: Conversation) -> None:
+def test_figures_include_received_records_and_bytes(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
     online.clock.advance(5)
     online.send(frame(1, 2))
@@ -62,7 +62,7 @@ def test_the_facts_tell_what_was_received(online: Conversation) -> None:
     assert online.protocol.figures() == ConnectionFigures(10.0, 20.0, "8", 3, received)
 
 
-def test_a_message_is_no_record(online: Conversation) -> None:
+def test_message_is_not_counted_as_a_record(online: Conversation) -> None:
     online.clock.advance(5)
     online.send(message())
     assert online.protocol.figures() == ConnectionFigures(
@@ -70,7 +70,7 @@ def test_a_message_is_no_record(online: Conversation) -> None:
     )
 
 
-def test_what_is_not_whole_counts_as_bytes_only(online: Conversation) -> None:
+def test_incomplete_frame_is_counted_as_bytes_only(online: Conversation) -> None:
     online.clock.advance(5)
     online.send(frame(1)[:-1])
     assert online.protocol.figures() == ConnectionFigures(
@@ -78,7 +78,7 @@ def test_what_is_not_whole_counts_as_bytes_only(online: Conversation) -> None:
     )
 
 
-def test_a_ping_is_heard(online: Conversation) -> None:
+def test_ping_updates_the_time_of_the_last_frame(online: Conversation) -> None:
     online.clock.advance(5)
     online.send(b"\xff")
     assert online.protocol.figures() == ConnectionFigures(10.0, 15.0, "", 0, len(LOGIN) + 1)
@@ -87,98 +87,100 @@ def test_a_ping_is_heard(online: Conversation) -> None:
 # Observing.
 
 
-def test_an_observer_is_told_what_is_received_and_sent(online: Conversation) -> None:
-    told = watched(online)
+def test_observer_receives_frames_acks_and_commands(online: Conversation) -> None:
+    events = watched(online)
     online.send(frame(1))
-    assert told == [(Traffic.RECEIVED, frame(1))]
-    online.confirm()  # an acknowledgement is told when it is sent, and not before
+    assert events == [(Traffic.RECEIVED, frame(1))]
+    online.confirm()  # an ACK is reported when it is sent
     online.send(message())
     online.protocol.write_command(b"command")
-    assert told == [
+    assert events == [
         (Traffic.RECEIVED, frame(1)),
-        (Traffic.SENT, ONE),
+        (Traffic.SENT, ACK),
         (Traffic.RECEIVED, message()),
         (Traffic.SENT, b"command"),
     ]
 
 
-def test_frames_are_told_one_by_one_however_they_come(online: Conversation) -> None:
+def test_observer_receives_single_frames_for_any_segments(online: Conversation) -> None:
     online.gateway.confirms_immediately = True
-    told = watched(online)
+    events = watched(online)
     data = frame(1) + b"\xff\xff" + frame(2, 3) + message() + frame(4)
     for byte in data[:-30]:
         online.send(bytes((byte,)))
     online.send(data[-30:])
-    received = [data for kind, data in told if kind is Traffic.RECEIVED]
+    received = [data for kind, data in events if kind is Traffic.RECEIVED]
     assert received == [frame(1), frame(2, 3), message(), frame(4)]
 
 
-def test_a_frame_is_told_before_what_follows_from_it(online: Conversation) -> None:
-    told: list[Any] = []
+def test_observer_receives_a_frame_before_it_is_published(online: Conversation) -> None:
+    events: list[Any] = []
     online.gateway.confirms_immediately = True
-    online.protocol.observe(lambda kind, data: told.append((kind, len(online.gateway.published))))
+    online.protocol.observe(lambda kind, data: events.append((kind, len(online.gateway.published))))
     online.send(frame(1))
-    assert told == [(Traffic.RECEIVED, 0), (Traffic.SENT, 1)]
+    assert events == [(Traffic.RECEIVED, 0), (Traffic.SENT, 1)]
 
 
-def test_the_answer_to_a_login_is_told_to_who_watches_by_then() -> None:
-    told: Told = []
+def test_observer_added_during_the_login_receives_the_reply() -> None:
+    events: Events = []
 
     class Watching(FakeGateway):
         def login(self, connection: IConnection, device_id: str) -> Admission:
-            connection.observe(lambda *what: told.append(what))
+            connection.observe(lambda *event: events.append(event))
             return super().login(connection, device_id)
 
     talk = Conversation(gateway=Watching())
     talk.send(LOGIN)
-    assert told == [(Traffic.SENT, b"\x01")]
+    assert events == [(Traffic.SENT, b"\x01")]
 
 
-def test_a_login_that_is_repeated_is_told_with_its_answer(online: Conversation) -> None:
-    told = watched(online)
+def test_observer_receives_a_repeated_login_and_its_reply(online: Conversation) -> None:
+    events = watched(online)
     online.send(LOGIN)
-    assert told == [(Traffic.RECEIVED, LOGIN), (Traffic.SENT, b"\x01")]
+    assert events == [(Traffic.RECEIVED, LOGIN), (Traffic.SENT, b"\x01")]
 
 
-def test_who_observes_no_more_is_told_no_more(online: Conversation) -> None:
-    told = watched(online)
+def test_removed_observer_receives_nothing(online: Conversation) -> None:
+    events = watched(online)
     online.protocol.observe(None)
     online.send(frame(1))
     online.confirm()
-    assert told == []
-    assert online.answer() == ONE
+    assert events == []
+    assert online.answer() == ACK
 
 
-def test_what_is_no_frame_is_not_told_as_one(online: Conversation) -> None:
-    told = watched(online)
+def test_observer_does_not_receive_an_invalid_frame(online: Conversation) -> None:
+    events = watched(online)
     damaged = bytearray(frame(1))
     damaged[-1] ^= 1
     online.send(bytes(damaged))
     assert online.told("rejected")
-    assert told == []
+    assert events == []
 
 
 # Retiring.
 
 
-def test_who_is_idle_retires_at_once(online: Conversation) -> None:
+def test_idle_connection_retires_at_once(online: Conversation) -> None:
     online.protocol.retire()
     assert online.closed
     assert online.timers == 0
     assert not online.told("rejected")
 
 
-def test_a_packet_under_way_is_acknowledged_first(online: Conversation) -> None:
+def test_unconfirmed_packet_is_acknowledged_before_retirement(online: Conversation) -> None:
     online.send(frame(1))
     online.protocol.retire()
     assert not online.closed
     online.confirm()
-    assert online.answer() == ONE
+    assert online.answer() == ACK
     assert online.closed
     assert online.timers == 0
 
 
-def test_so_are_those_that_wait_behind_it(online: Conversation) -> None:
+def test_packets_behind_an_unconfirmed_one_are_acknowledged_before_retirement(
+    online: Conversation,
+) -> None:
     online.send(frame(1) + frame(2) + frame(3)[:10])
     online.protocol.retire()
     online.confirm()
@@ -187,23 +189,23 @@ def test_so_are_those_that_wait_behind_it(online: Conversation) -> None:
     assert not online.closed
     online.send(frame(3)[10:])
     online.confirm()
-    assert online.answer() == ONE * 3
+    assert online.answer() == ACK * 3
     assert online.closed
 
 
-def test_half_a_packet_is_waited_for(online: Conversation) -> None:
+def test_retirement_waits_for_an_incomplete_packet(online: Conversation) -> None:
     online.send(frame(1)[:10])
     online.protocol.retire()
     online.clock.advance(60)
     assert not online.closed
     online.send(frame(1)[10:])
     online.confirm()
-    assert online.answer() == ONE
+    assert online.answer() == ACK
     assert online.closed
 
 
-def test_a_login_that_is_repeated_is_answered_first(online: Conversation) -> None:
-    online.protocol.dataReceived(LOGIN)  # the answer comes in the next turn
+def test_repeated_login_is_accepted_before_retirement(online: Conversation) -> None:
+    online.protocol.dataReceived(LOGIN)  # the reply is written in the next reactor turn
     online.protocol.retire()
     assert not online.closed
     online.clock.advance(0)
@@ -211,15 +213,14 @@ def test_a_login_that_is_repeated_is_answered_first(online: Conversation) -> Non
     assert online.closed
 
 
-def test_messages_under_way_hold_up_nobody(online: Conversation) -> None:
-    """They outlive their connection."""
+def test_unconfirmed_message_does_not_delay_retirement(online: Conversation) -> None:
     online.send(message())
     online.protocol.retire()
     assert online.closed
     assert not online.gateway.cancelled
 
 
-def test_but_too_many_are_waited_for(online: Conversation) -> None:
+def test_too_many_unconfirmed_messages_delay_retirement(online: Conversation) -> None:
     online.send(message() * MAX_MESSAGES_UNDER_WAY)
     online.protocol.retire()
     assert not online.closed
@@ -227,7 +228,7 @@ def test_but_too_many_are_waited_for(online: Conversation) -> None:
     assert online.closed
 
 
-def test_a_packet_that_is_not_taken_ends_it_without_an_acknowledgement(
+def test_packet_that_is_not_accepted_closes_a_retiring_connection(
     online: Conversation,
 ) -> None:
     online.send(frame(1))
@@ -237,30 +238,30 @@ def test_a_packet_that_is_not_taken_ends_it_without_an_acknowledgement(
     assert online.answer() == b""
 
 
-def test_who_has_not_logged_in_retires_too() -> None:
+def test_connection_without_a_login_retires() -> None:
     talk = Conversation()
     talk.protocol.retire()
     assert talk.closed
     assert talk.timers == 0
 
 
-def test_what_comes_after_the_retirement_is_not_read(online: Conversation) -> None:
+def test_frame_after_the_retirement_is_not_read(online: Conversation) -> None:
     online.protocol.retire()
     online.send(frame(1))
     assert not online.gateway.published
 
 
-def test_to_retire_twice_is_to_retire_once(online: Conversation) -> None:
+def test_repeated_retirement_closes_the_connection_once(online: Conversation) -> None:
     online.send(frame(1))
     online.protocol.retire()
     online.protocol.retire()
     online.confirm()
     online.protocol.retire()
-    assert online.answer() == ONE
+    assert online.answer() == ACK
     assert len(online.told("closed")) == 1
 
 
-def test_whoever_waits_to_write_is_told_that_it_has_ended(online: Conversation) -> None:
+def test_pending_command_fails_when_the_connection_retires(online: Conversation) -> None:
     failed: list[Any] = []
     online.send(frame(1)[:10])
     online.protocol.when_free().addErrback(failed.append)
@@ -271,7 +272,7 @@ def test_whoever_waits_to_write_is_told_that_it_has_ended(online: Conversation) 
     assert online.closed
 
 
-def test_a_device_that_does_not_read_is_waited_for_until_it_has() -> None:
+def test_retirement_waits_until_the_device_reads() -> None:
     talk = Conversation(lingers=True)
     talk.send(LOGIN)
     talk.protocol.pauseProducing()
@@ -283,11 +284,11 @@ def test_a_device_that_does_not_read_is_waited_for_until_it_has() -> None:
     assert talk.timers == 0
 
 
-def test_a_device_that_retires_may_be_silent_for_no_longer_than_others() -> None:
+def test_idle_timeout_applies_to_a_retiring_connection() -> None:
     talk = Conversation(Limits(idle_timeout=60))
     talk.send(LOGIN)
     talk.send(frame(1)[:10])
     talk.protocol.retire()
-    talk.clock.advance(60 + LOGIN_SETTLES)
+    talk.clock.advance(60 + LOGIN_SETTLE_TIME)
     assert talk.closed
     assert talk.protocol.device_id == IMEI

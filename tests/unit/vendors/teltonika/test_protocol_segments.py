@@ -1,4 +1,4 @@
-"""One conversation in segments of any size: the same events, the same answers."""
+"""Connections with segments of any size: the same events and replies."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def replies(*counts: int) -> bytes:
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, len(STREAM)])
-def test_a_stream_with_pings_everywhere_is_understood_in_pieces_of_any_size(size: int) -> None:
+def test_stream_with_pings_is_decoded_in_segments_of_any_size(size: int) -> None:
     talk = Conversation()
     talk.gateway.confirms_immediately = True
     for start in range(0, len(STREAM), size):
@@ -45,7 +45,7 @@ def test_a_stream_with_pings_everywhere_is_understood_in_pieces_of_any_size(size
     assert talk.unread == 0
 
 
-UNITS = st.sampled_from(
+FRAMES = st.sampled_from(
     [
         b"\xff",
         LOGIN,
@@ -62,12 +62,12 @@ UNITS = st.sampled_from(
         ),
     ]
 )
-#: What ends a conversation; a frame that is never whole leaves it open.
+#: Ends of a stream; all but the empty one and the incomplete frame close the connection.
 ENDS = st.sampled_from([b"", encode_login(OTHER), malformed.BAD_CRC, b"GET /", frame(9)[:-1]])
 
 
-def outcome(pieces: Sequence[bytes]) -> tuple[list[object], list[object], bytes, bool]:
-    """What a conversation in these segments comes to."""
+def result_of(pieces: Sequence[bytes]) -> tuple[list[object], list[object], bytes, bool]:
+    """Return events, entries, replies and closed state of a connection with these segments."""
     talk = Conversation()
     talk.gateway.confirms_immediately = True
     for piece in pieces:
@@ -76,18 +76,18 @@ def outcome(pieces: Sequence[bytes]) -> tuple[list[object], list[object], bytes,
     return list(talk.gateway.events), entries, talk.answer(), talk.closed
 
 
-@given(st.lists(UNITS, max_size=8), ENDS, st.lists(st.integers(0, 2000), max_size=12))
-def test_the_division_into_segments_changes_nothing(
-    units: list[bytes], end: bytes, cuts: list[int]
+@given(st.lists(FRAMES, max_size=8), ENDS, st.lists(st.integers(0, 2000), max_size=12))
+def test_division_into_segments_does_not_change_the_result(
+    frames: list[bytes], end: bytes, cuts: list[int]
 ) -> None:
-    whole = b"\xff" + LOGIN + b"".join(units) + end
-    places = sorted({cut % len(whole) for cut in cuts} | {0, len(whole)})
-    pieces = [whole[start:stop] for start, stop in pairwise(places)]
-    assert outcome(pieces) == outcome([whole])
+    whole = b"\xff" + LOGIN + b"".join(frames) + end
+    offsets = sorted({cut % len(whole) for cut in cuts} | {0, len(whole)})
+    pieces = [whole[start:stop] for start, stop in pairwise(offsets)]
+    assert result_of(pieces) == result_of([whole])
 
 
-@given(st.lists(UNITS, max_size=4))
-def test_what_a_conversation_answers_is_known_from_its_parts(units: list[bytes]) -> None:
+@given(st.lists(FRAMES, max_size=4))
+def test_replies_are_those_of_the_single_frames(frames: list[bytes]) -> None:
     counts = {
         LOGIN: b"\x01",
         frame(1): replies(1),
@@ -95,24 +95,24 @@ def test_what_a_conversation_answers_is_known_from_its_parts(units: list[bytes])
         malformed.NO_RECORDS: replies(0),
         repeating(5): replies(1),
     }
-    _, _, answered, closed = outcome([LOGIN, *units])
+    _, _, answered, closed = result_of([LOGIN, *frames])
     expected = b"".join(
-        replies(1) if unit[8:9] == b"\x10" else counts.get(unit, b"") for unit in units
+        replies(1) if data[8:9] == b"\x10" else counts.get(data, b"") for data in frames
     )
     assert answered == b"\x01" + expected
     assert not closed
 
 
-@given(st.lists(st.one_of(UNITS, st.binary(max_size=60)), max_size=8))
-def test_no_bytes_after_a_login_raise_or_are_acknowledged_unconfirmed(units: list[bytes]) -> None:
+@given(st.lists(st.one_of(FRAMES, st.binary(max_size=60)), max_size=8))
+def test_random_bytes_after_a_login_do_not_raise_and_get_no_ack(frames: list[bytes]) -> None:
     talk = Conversation()
     talk.send(LOGIN)
     talk.answer()
-    for unit in units:
-        talk.send(unit)
-    assert set(talk.answer()) <= {0x01}  # the same login again
+    for data in frames:
+        talk.send(data)
+    assert set(talk.answer()) <= {0x01}  # replies to repeated logins
     published = [entries for entries, _ in talk.gateway.published]
     assert sum(not is_message(entries) for entries in published) <= 1
     talk.lose()
-    talk.clock.pump([0] * len(units))
+    talk.clock.pump([0] * len(frames))
     assert talk.timers == 0

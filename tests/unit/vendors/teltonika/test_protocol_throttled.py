@@ -1,4 +1,4 @@
-"""Connections over their rate of messages or their budget of work: held, and never cut off."""
+"""Connections over their rate of messages or budget of receive_slowly are paused, not closed."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from tests.unit.vendors.teltonika.conversation import (
     is_message,
     message,
 )
-from tests.unit.vendors.teltonika.turns import COMMAND, Turn
+from tests.unit.vendors.teltonika.pending import COMMAND, PendingCommand
 from tracker.interfaces import Tally
 from tracker.limits import Limits
 from tracker.vendors import leftovers, throttle
 from tracker.vendors.budget import OWN_BURST
 from tracker.vendors.teltonika.vendor import Teltonika
 
-#: Two messages at once, one a second.
+#: A burst of two messages, then one per second.
 LIMITS = Limits(message_rate=1, message_burst=2, buffer_bytes=64, idle_timeout=100)
-UNASKED = message(b"serial", 0x0D, 1_680_554_705)
+UNSOLICITED = message(b"serial", 0x0D, 1_680_554_705)
 
 
 def online(limits: Limits = LIMITS, **options: Any) -> Conversation:
-    """A device that may be written to."""
+    """Return the connection of a device that may get commands."""
     talk = Conversation(limits, **options)
     talk.gateway.confirms_immediately = True
     talk.send(LOGIN)
@@ -41,7 +41,7 @@ def online(limits: Limits = LIMITS, **options: Any) -> Conversation:
 
 
 class Port:
-    """Connections of one port, on one clock."""
+    """A port whose connections share one clock."""
 
     def __init__(self, gateway: FakeGateway, limits: Limits) -> None:
         self.clock = Clock()
@@ -69,9 +69,9 @@ def paused(talk: Conversation) -> bool:
     return bool(talk.transport.producerState == "paused")
 
 
-def test_a_connection_over_its_rate_is_not_read_until_that_allows_the_next_message() -> None:
+def test_connection_over_its_message_rate_is_paused_until_the_next_message_is_due() -> None:
     talk = online()
-    talk.send(UNASKED * 6)
+    talk.send(UNSOLICITED * 6)
     assert len(messages(talk)) == 2
     assert paused(talk)
     assert talk.gateway.tally.paused_for_messages == 1
@@ -84,14 +84,14 @@ def test_a_connection_over_its_rate_is_not_read_until_that_allows_the_next_messa
     assert not talk.closed
 
 
-def test_a_held_connection_reads_on_while_little_is_unread() -> None:
+def test_throttled_connection_is_read_while_its_buffer_is_small() -> None:
     talk = online()
-    talk.send(UNASKED * 3)
+    talk.send(UNSOLICITED * 3)
     assert len(messages(talk)) == 2
-    assert not paused(talk)  # so it sees its peer leave
+    assert not paused(talk)  # which lets it detect that the peer has left
 
 
-def test_messages_are_limited_by_their_bytes_too() -> None:
+def test_bytes_of_messages_are_limited() -> None:
     talk = online(Limits(message_bytes_rate=1000, message_burst=1))
     talk.send(message(b"x" * 600) * 3)
     assert len(messages(talk)) == 2
@@ -99,18 +99,18 @@ def test_messages_are_limited_by_their_bytes_too() -> None:
     assert len(messages(talk)) == 3
 
 
-def test_records_are_never_limited() -> None:
+def test_records_are_not_throttled() -> None:
     talk = online()
-    talk.send(UNASKED * 2)
+    talk.send(UNSOLICITED * 2)
     for number in range(50):
         talk.send(frame(number))
         assert talk.answer() == b"\x00\x00\x00\x01"
     assert talk.gateway.tally.paused_for_messages == 0
 
 
-def test_a_held_connection_does_not_count_as_silent() -> None:
+def test_idle_timeout_does_not_run_while_a_connection_is_paused() -> None:
     talk = online(Limits(message_rate=0.1, message_burst=10, buffer_bytes=64, idle_timeout=5))
-    talk.send(UNASKED * 4)
+    talk.send(UNSOLICITED * 4)
     assert paused(talk)
     talk.clock.pump([0.9] * 31)
     assert len(messages(talk)) == 3
@@ -118,14 +118,14 @@ def test_a_held_connection_does_not_count_as_silent() -> None:
     talk.clock.pump([0.9] * 5)
     assert len(messages(talk)) == 4
     talk.clock.pump([0.9] * 8)
-    assert talk.closed  # for it has sent nothing more
+    assert talk.closed  # it has sent nothing more
 
 
-def test_the_answer_to_a_command_is_not_limited() -> None:
+def test_answer_to_a_command_is_not_throttled() -> None:
     talk = online()
-    talk.send(UNASKED * 2)
-    turn = Turn(talk)
-    assert turn.came
+    talk.send(UNSOLICITED * 2)
+    command = PendingCommand(talk)
+    assert command.written
     talk.send(message(b"answer"))
     assert messages(talk)[2:] == ["answer"]
     assert len(talk.told("answered")) == 1
@@ -133,12 +133,12 @@ def test_the_answer_to_a_command_is_not_limited() -> None:
     assert messages(talk)[2:] == ["answer"]
 
 
-@pytest.mark.parametrize("split", [0, 30, len(UNASKED) * 5 + 3, len(UNASKED) * 5 + 20])
-def test_an_answer_passes_the_messages_in_front_of_it(split: int) -> None:
+@pytest.mark.parametrize("split", [0, 30, len(UNSOLICITED) * 5 + 3, len(UNSOLICITED) * 5 + 20])
+def test_answer_overtakes_throttled_messages(split: int) -> None:
     talk = online(Limits(message_rate=1, message_burst=2))
-    turn = Turn(talk)
-    assert turn.came
-    sent = UNASKED * 4 + b"\xff" + UNASKED + message(b"answer") + UNASKED
+    command = PendingCommand(talk)
+    assert command.written
+    sent = UNSOLICITED * 4 + b"\xff" + UNSOLICITED + message(b"answer") + UNSOLICITED
     talk.send(sent[:split])
     talk.send(sent[split:])
     assert messages(talk) == ["serial", "serial", "answer"]
@@ -148,61 +148,61 @@ def test_an_answer_passes_the_messages_in_front_of_it(split: int) -> None:
     assert len(talk.told("answered")) == 1
 
 
-def test_a_command_waits_until_messages_over_the_rate_are_read() -> None:
+def test_command_waits_for_throttled_messages() -> None:
     talk = online()
-    talk.send(UNASKED * 3)
-    turn = Turn(talk)
-    assert turn.waits
+    talk.send(UNSOLICITED * 3)
+    command = PendingCommand(talk)
+    assert command.is_waiting
     talk.clock.advance(1.1)
-    assert turn.came
+    assert command.written
     assert talk.answer() == COMMAND
 
 
 @pytest.mark.parametrize("end", ["lost", "close"])
-def test_messages_over_the_rate_outlive_their_connection(end: str) -> None:
+def test_throttled_messages_outlive_their_connection(end: str) -> None:
     talk = online(Limits(message_rate=50, message_burst=1))
-    talk.send(UNASKED * 100)
+    talk.send(UNSOLICITED * 100)
     if end == "lost":
         talk.lose()
     else:
         talk.protocol.close()
-    assert len(messages(talk)) < 100  # they do not hold up everything else
+    assert len(messages(talk)) < 100  # the rest is read in later reactor turns
     talk.clock.pump([0] * 10)
     assert len(messages(talk)) == 100
     assert talk.timers == 0
 
 
-def test_a_device_goes_no_deeper_into_debt_when_its_connection_ends() -> None:
+def test_debt_of_a_device_is_bounded_over_several_connections() -> None:
     gateway = FakeGateway()
     gateway.confirms_immediately = True
     port = Port(gateway, Limits(message_rate=1, message_burst=10))
     for number in range(3):
         talk = port.connect()
-        talk.send(LOGIN + frame(number) + UNASKED * 50)
+        talk.send(LOGIN + frame(number) + UNSOLICITED * 50)
         talk.lose()
         port.clock.pump([0] * 10)
     assert len(messages(talk)) == 20
     assert sum(event[1] for event in talk.told("lost")) == 130
 
 
-def test_few_messages_of_all_ended_connections_are_under_way_or_read_at_once() -> None:
+def test_pending_messages_of_ended_connections_are_bounded() -> None:
     gateway = FakeGateway()
     port = Port(gateway, Limits())
     for number in range(20):
         talk = port.connect()
         talk.send(b"\x00\x0f" + b"%015d" % number)
-        talk.send(frame(1) + UNASKED * 100)
+        talk.send(frame(1) + UNSOLICITED * 100)
         before = len(messages(talk))
         talk.lose()
         assert len(messages(talk)) - before <= leftovers.MAX_FRAMES_AT_END
     port.clock.pump([0] * 100)
-    most = (
+    limit = (
         throttle.MAX_PORT_MESSAGES_UNDER_WAY
         + leftovers.MAX_FRAMES_PER_SLICE
         + 20 * leftovers.MAX_FRAMES_AT_END
     )
-    assert len(messages(talk)) < most
-    assert not port.clock.getDelayedCalls()  # nothing is done in vain while Redis is away
+    assert len(messages(talk)) < limit
+    assert not port.clock.getDelayedCalls()  # no polling while Redis is unavailable
     while len(messages(talk)) < 2000:
         under_way = [one for _, one in gateway.published if not one.called]
         assert under_way
@@ -212,14 +212,14 @@ def test_few_messages_of_all_ended_connections_are_under_way_or_read_at_once() -
     assert not talk.told("lost")
 
 
-def test_a_crowd_has_one_message_each_under_way() -> None:
+def test_pending_messages_of_many_connections_are_bounded() -> None:
     gateway = FakeGateway()
     port = Port(gateway, Limits())
     crowd = 100
     for number in range(crowd):
         talk = port.connect()
         talk.send(b"\x00\x0f" + b"%015d" % number)
-        talk.send(UNASKED * 10)
+        talk.send(UNSOLICITED * 10)
     assert len(messages(talk)) < throttle.MAX_PORT_MESSAGES_UNDER_WAY + crowd
     while len(messages(talk)) < 10 * crowd:
         under_way = [one for _, one in gateway.published if not one.called]
@@ -230,7 +230,9 @@ def test_a_crowd_has_one_message_each_under_way() -> None:
     )
 
 
-def test_what_ended_connections_leave_is_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bytes_of_messages_of_ended_connections_are_bounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(leftovers, "MAX_WAITING_BYTES", 2000)
     gateway = FakeGateway()
     port = Port(gateway, Limits())
@@ -245,18 +247,18 @@ def test_what_ended_connections_leave_is_bounded_in_bytes(monkeypatch: pytest.Mo
     assert lost + len(messages(talk)) == 400
 
 
-def test_messages_over_the_rate_that_cannot_be_kept_are_counted() -> None:
+def test_throttled_messages_that_are_not_kept_are_counted_as_lost() -> None:
     talk = online(Limits(message_rate=50, message_burst=1))
-    talk.send(UNASKED * 100)
+    talk.send(UNSOLICITED * 100)
     talk.gateway.accepts_detached = False
     talk.lose()
     talk.clock.pump([0] * 10)
     assert sum(event[1] for event in talk.told("lost")) == 50
 
 
-def test_a_retiring_connection_is_closed_when_its_messages_are_read() -> None:
+def test_retiring_connection_is_closed_after_its_throttled_messages() -> None:
     talk = online()
-    talk.send(UNASKED * 3)
+    talk.send(UNSOLICITED * 3)
     talk.protocol.retire()
     assert not talk.closed
     talk.clock.advance(1.1)
@@ -264,16 +266,16 @@ def test_a_retiring_connection_is_closed_when_its_messages_are_read() -> None:
     assert len(messages(talk)) == 3
 
 
-def test_a_budget_of_messages_outlives_its_connection() -> None:
+def test_message_rate_of_a_device_survives_its_connection() -> None:
     gateway = FakeGateway()
     gateway.confirms_immediately = True
     port = Port(gateway, LIMITS)
     first = port.connect()
-    first.send(LOGIN + UNASKED * 2)
+    first.send(LOGIN + UNSOLICITED * 2)
     assert len(messages(first)) == 2
     first.protocol.close()
     second = port.connect()
-    second.send(LOGIN + UNASKED * 2)
+    second.send(LOGIN + UNSOLICITED * 2)
     assert len(messages(second)) == 2
     port.clock.advance(1.1)
     assert len(messages(second)) == 3
@@ -290,70 +292,72 @@ class SlowWork(Clock):
 
 
 @pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Conversation:
-    """A device whose packets take two fifths of what it has saved up each."""
+def slow_connection(monkeypatch: pytest.MonkeyPatch) -> Conversation:
+    """Return a connection whose packets each take two fifths of its saved budget."""
     monkeypatch.setattr("tests.unit.vendors.talk.Clock", SlowWork)
     talk = online(Limits(peer_work=0.01, spare_work=0.001, buffer_bytes=64))
     SlowWork.step = 0.0
     return talk
 
 
-def work(talk: Conversation, number: int) -> None:
-    """A packet arrives that takes half of the device's saved-up work to decode."""
+def receive_slowly(talk: Conversation, number: int) -> None:
+    """Receive a packet whose decoding takes two fifths of the saved budget."""
     clock: Any = talk.clock
     clock.step = OWN_BURST * 0.4
     talk.protocol.dataReceived(frame(number))
     clock.step = 0.0
 
 
-def test_a_connection_over_its_budget_of_work_waits_for_it(slow: Conversation) -> None:
+def test_connection_over_its_work_budget_is_paused(slow_connection: Conversation) -> None:
     sent = 0
-    while not slow.gateway.tally.paused_for_work:
+    while not slow_connection.gateway.tally.paused_for_work:
         sent += 1
         assert sent < 20
-        work(slow, sent)
-    published = len(slow.gateway.published)
-    slow.protocol.dataReceived(frame(100) * 3)
-    assert len(slow.gateway.published) == published
-    assert paused(slow)
-    assert not slow.closed
-    slow.clock.pump([1] * 100)
-    assert len(slow.gateway.published) == published + 4
-    assert not paused(slow)
-    assert not slow.gateway.cancelled
+        receive_slowly(slow_connection, sent)
+    published = len(slow_connection.gateway.published)
+    slow_connection.protocol.dataReceived(frame(100) * 3)
+    assert len(slow_connection.gateway.published) == published
+    assert paused(slow_connection)
+    assert not slow_connection.closed
+    slow_connection.clock.pump([1] * 100)
+    assert len(slow_connection.gateway.published) == published + 4
+    assert not paused(slow_connection)
+    assert not slow_connection.gateway.cancelled
 
 
-def test_a_new_connection_has_saved_up_nearly_nothing() -> None:
+def test_new_connection_has_a_small_work_budget() -> None:
     clock = Clock()
     clock.rightNow = 1e9
-    work = throttle.Workload(clock, Limits(spare_work=0.001, peer_work=0.05), Tally())
-    work.charge(1)
-    made = [throttle.Throttle(work, lambda hold: None) for _ in range(100)]
+    receive_slowly = throttle.Workload(clock, Limits(spare_work=0.001, peer_work=0.05), Tally())
+    receive_slowly.charge(1)
+    made = [throttle.Throttle(receive_slowly, lambda hold: None) for _ in range(100)]
     assert sum(one.credit for one in made) <= OWN_BURST
     for one in made:
         one.worked(one.credit, clock.seconds())
     assert not any(one.may_work() for one in made)
 
 
-def test_a_clock_that_is_put_back_gives_no_credit(slow: Conversation) -> None:
-    clock: Any = slow.clock
+def test_clock_that_goes_back_gives_no_credit(slow_connection: Conversation) -> None:
+    clock: Any = slow_connection.clock
     clock.step = -1.0
-    slow.protocol.dataReceived(frame(1))
+    slow_connection.protocol.dataReceived(frame(1))
     clock.step = 0.0
-    assert slow.protocol._exchange._throttle.credit <= OWN_BURST
+    assert slow_connection.protocol._exchange._throttle.credit <= OWN_BURST
 
 
-def test_connections_that_wait_for_work_leave_no_timer_when_they_end(slow: Conversation) -> None:
-    while not slow.gateway.tally.paused_for_work:
-        work(slow, 1)
-    published = len(slow.gateway.published)
-    slow.lose()
-    assert slow.timers == 0
-    slow.clock.pump([1] * 100)
-    assert len(slow.gateway.published) == published
+def test_connection_paused_for_work_leaves_no_timer_when_it_ends(
+    slow_connection: Conversation,
+) -> None:
+    while not slow_connection.gateway.tally.paused_for_work:
+        receive_slowly(slow_connection, 1)
+    published = len(slow_connection.gateway.published)
+    slow_connection.lose()
+    assert slow_connection.timers == 0
+    slow_connection.clock.pump([1] * 100)
+    assert len(slow_connection.gateway.published) == published
 
 
-def test_a_message_of_the_budgets_own_size_passes() -> None:
+def test_message_larger_than_the_byte_budget_is_published() -> None:
     limits = Limits(message_bytes_rate=64, message_burst=1, command_frame_bytes=65_536)
     talk = online(limits)
     talk.send(message(b"x" * 60_000))

@@ -1,4 +1,4 @@
-"""Units of every kind: as examples from the wire, and as strategies for properties."""
+"""Frames of every kind: captured examples, and strategies for properties."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from tracker.vendors.teltonika.content import Content, encode_data
 from tracker.vendors.teltonika.datagram import Datagram
 from tracker.vendors.teltonika.dictionary import load
 from tracker.vendors.teltonika.document import document, render
-from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, MessageCodec
-from tracker.vendors.teltonika.parsing import parse
-from tracker.vendors.teltonika.units import (
+from tracker.vendors.teltonika.frames import (
     Frame,
     Login,
     Ping,
-    UdpPacket,
-    Unit,
-    decode_units,
-    encode_unit,
+    TcpFrame,
+    UdpFrame,
+    decode_frames,
+    encode_any_frame,
 )
+from tracker.vendors.teltonika.messages import MESSAGE_CODECS, Message, MessageCodec
+from tracker.vendors.teltonika.parsing import parse
 
 CODEC_16_FRAME: Final = ON_CHANGE.frame
 CODEC_7_FRAME: Final = golden_7.FRAME
@@ -44,7 +44,7 @@ NOT_THIS_DEVICE: Final = REFUSAL_14.frame
 TIMED_AND_ADDRESSED: Final = SERIAL_15.frame
 DATAGRAM: Final = OVER_8.datagram
 
-#: What each of them is → the bytes; all can be written as well as read.
+#: Name of each example → its bytes; all can be decoded and encoded.
 EXAMPLES: Final = {
     "login": LOGIN,
     "ping": b"\xff",
@@ -64,7 +64,7 @@ imeis = st.text("0123456789", min_size=15, max_size=15)
 
 @st.composite
 def records(draw: st.DrawFn, codec: Codec) -> Record:
-    """Records with any value in any field that the codec has."""
+    """Draw a record with any value in any field of the codec."""
     ids = unsigned(codec.event.size)
     elements: list[tuple[int, int, int]] = []
     for width in codec.element:
@@ -88,7 +88,7 @@ def records(draw: st.DrawFn, codec: Codec) -> Record:
 
 
 def packets() -> st.SearchStrategy[Packet]:
-    """Packets of each codec that can be written."""
+    """Return a strategy for packets of each codec that can be encoded."""
     return st.sampled_from(list(CODECS.values())).flatmap(
         lambda codec: st.lists(records(codec), max_size=3).map(
             lambda made: Packet(codec, tuple(made))
@@ -97,7 +97,7 @@ def packets() -> st.SearchStrategy[Packet]:
 
 
 def messages() -> st.SearchStrategy[Message]:
-    """Messages of each codec, of text and of bytes."""
+    """Return a strategy for messages of each codec, with text or with bytes."""
 
     def of(codec: MessageCodec) -> st.SearchStrategy[Message]:
         return st.builds(
@@ -113,20 +113,22 @@ def messages() -> st.SearchStrategy[Message]:
     return st.sampled_from(list(MESSAGE_CODECS.values())).flatmap(of)
 
 
-def _frame(content: Content) -> Frame:
-    return Frame(content, encode_data(content))
+def _tcp_frame(content: Content) -> TcpFrame:
+    return TcpFrame(content, encode_data(content))
 
 
-def _packet(content: Packet, ids: tuple[int, int, int], imei: str) -> UdpPacket:
+def _udp_frame(content: Packet, ids: tuple[int, int, int], imei: str) -> UdpFrame:
     packet_id, avl_packet_id, unused = ids
     data = encode_data(content)
-    return UdpPacket(content, Datagram(packet_id, avl_packet_id, imei, data, unused))
+    return UdpFrame(content, Datagram(packet_id, avl_packet_id, imei, data, unused))
 
 
 pings = st.integers(1, 5).map(Ping)
 logins = imeis.map(Login)
-frames = (packets() | messages()).map(_frame)
-datagrams = st.builds(_packet, packets(), st.tuples(unsigned(2), unsigned(1), unsigned(1)), imeis)
+frames = (packets() | messages()).map(_tcp_frame)
+datagrams = st.builds(
+    _udp_frame, packets(), st.tuples(unsigned(2), unsigned(1), unsigned(1)), imeis
+)
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -134,18 +136,18 @@ json_values = st.recursive(
 )
 
 
-def decoded(data: bytes) -> tuple[Unit, ...]:
-    """The units that these bytes are."""
-    outcome = decode_units(data)
+def decoded(data: bytes) -> tuple[Frame, ...]:
+    """Return the frames in these bytes."""
+    outcome = decode_frames(data)
     assert isinstance(outcome, Decoded)
     return outcome.value
 
 
 def as_document(data: bytes, names: bool = False) -> Any:
-    """The document of these bytes, by way of its text."""
+    """Return the document of these bytes, parsed from its text."""
     return json.loads(render(document(decoded(data), load() if names else None)))
 
 
 def as_bytes(value: Any) -> bytes:
-    """The bytes that a document describes."""
-    return b"".join(map(encode_unit, parse(value)))
+    """Return the bytes that a document describes."""
+    return b"".join(map(encode_any_frame, parse(value)))

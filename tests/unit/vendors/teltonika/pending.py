@@ -1,4 +1,4 @@
-"""Commands that wait for their turn on a connection, and ways for the connection to end."""
+"""Commands that wait to be written on a connection, and ways for the connection to end."""
 
 from __future__ import annotations
 
@@ -16,43 +16,43 @@ SECOND = command_frame(IMEI, "getinfo", "14").data
 ACK = b"\x00\x00\x00\x01"
 
 
-class Turn:
-    """Asks for a turn, and writes a command as soon as it comes."""
+class PendingCommand:
+    """A command that is written as soon as the connection is free."""
 
     def __init__(self, talk: Conversation, data: bytes = COMMAND, radio_sleeps: float = 0) -> None:
-        self.came = False
+        self.written = False
         self.failure: Failure | None = None
         self._talk = talk
         self._data = data
-        self.wanted = talk.protocol.when_free(radio_sleeps)
-        self.wanted.addCallbacks(self._write, self._fail)
+        self.when_free = talk.protocol.when_free(radio_sleeps)
+        self.when_free.addCallbacks(self._write, self._fail)
 
     def _write(self, _: None) -> None:
-        assert not self.came
-        self.came = True
+        assert not self.written
+        self.written = True
         self._talk.protocol.write_command(self._data)
 
     def _fail(self, failure: Failure) -> None:
         self.failure = failure
 
     @property
-    def waits(self) -> bool:
-        return not self.came and self.failure is None
+    def is_waiting(self) -> bool:
+        return not self.written and self.failure is None
 
     @property
-    def ended(self) -> bool:
-        """Whether it has failed because the connection has ended."""
+    def has_ended(self) -> bool:
+        """True if the command has failed because the connection has ended."""
         return self.failure is not None and self.failure.check(ConnectionEnded) is not None
 
 
 def resume(talk: Conversation) -> None:
-    """The peer reads again, if it is there."""
+    """Let the peer read again, if the connection is open."""
     if talk.transport.producer is not None:
         talk.transport.producer.resumeProducing()
 
 
 def confirm_if_any(talk: Conversation) -> None:
-    """Redis confirms the last packet, if it waits for that."""
+    """Confirm the last packet if it is not confirmed yet."""
     if talk.gateway.published and not talk.gateway.published[-1][1].called:
         talk.confirm()
 

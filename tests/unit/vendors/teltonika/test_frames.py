@@ -1,4 +1,4 @@
-"""Units told apart by their bytes, and where each bad one is bad."""
+"""Frames recognised by their bytes, and the errors of invalid ones."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.vendors.teltonika import malformed
+from tests.unit.vendors.teltonika.examples import (
+    CODEC_7_FRAME,
+    CODEC_16_FRAME,
+    COMMAND,
+    DATAGRAM,
+    EXAMPLES,
+    TIMED,
+    TIMED_AND_ADDRESSED,
+)
 from tests.unit.vendors.teltonika.golden import (
     BEACON_DATA,
     EXTENDED,
@@ -21,104 +30,95 @@ from tests.unit.vendors.teltonika.golden import (
     TWO_RECORDS,
     Golden,
 )
-from tests.unit.vendors.teltonika.units import (
-    CODEC_7_FRAME,
-    CODEC_16_FRAME,
-    COMMAND,
-    DATAGRAM,
-    EXAMPLES,
-    TIMED,
-    TIMED_AND_ADDRESSED,
-)
 from tracker.outcomes import Decoded, Fatal
 from tracker.vendors.teltonika.frame import encode_frame
-from tracker.vendors.teltonika.units import (
-    Frame,
+from tracker.vendors.teltonika.frames import (
     Kind,
     Login,
     Ping,
-    decode_units,
-    encode_unit,
+    TcpFrame,
+    decode_frames,
+    encode_any_frame,
 )
 
 
-def fault(data: bytes, kind: Kind | None = None) -> tuple[int, str, str, str]:
-    """Where and why these bytes are bad."""
-    outcome = decode_units(data, kind)
+def error_of(data: bytes, kind: Kind | None = None) -> tuple[int, str, str, str]:
+    """Return offset, field, expected and found of the error in these bytes."""
+    outcome = decode_frames(data, kind)
     assert isinstance(outcome, Fatal)
     assert outcome.reason
     return outcome.offset, outcome.field, outcome.expected, outcome.found
 
 
 def changed(data: bytes, offset: int, value: str) -> bytes:
-    """The bytes with some of them replaced."""
+    """Return ``data`` with the bytes at ``offset`` replaced."""
     new = bytes.fromhex(value)
     return data[:offset] + new + data[offset + len(new) :]
 
 
 def reframed(frame: bytes, offset: int, value: str) -> bytes:
-    """A frame with some of its data replaced, and the checksum that then belongs to it."""
+    """Return a frame with some of its data replaced, and with a new checksum."""
     return encode_frame(changed(frame, offset, value)[8:-4])
 
 
-# What is good.
+# Valid frames.
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_each_example_is_one_unit_and_its_own_encoding(name: str) -> None:
+def test_example_is_decoded_and_encoded(name: str) -> None:
     data = EXAMPLES[name]
-    outcome = decode_units(data)
+    outcome = decode_frames(data)
     assert isinstance(outcome, Decoded)
     assert outcome.used == len(data)
-    (unit,) = outcome.value
-    assert encode_unit(unit) == data
+    (frame,) = outcome.value
+    assert encode_any_frame(frame) == data
 
 
-def test_a_stream_is_a_row_of_units() -> None:
-    outcome = decode_units(STREAM)
+def test_stream_is_a_sequence_of_frames() -> None:
+    outcome = decode_frames(STREAM)
     assert isinstance(outcome, Decoded)
     ping, login, _, frame, last = outcome.value
     assert (ping, login, last) == (Ping(1), Login(IMEI), Ping(1))
-    assert isinstance(frame, Frame)
-    assert b"".join(map(encode_unit, outcome.value)) == STREAM
+    assert isinstance(frame, TcpFrame)
+    assert b"".join(map(encode_any_frame, outcome.value)) == STREAM
 
 
-def test_pings_in_a_row_are_one_unit() -> None:
-    assert decode_units(b"\xff" * 1000) == Decoded((Ping(1000),), 1000)
+def test_consecutive_pings_are_one_frame() -> None:
+    assert decode_frames(b"\xff" * 1000) == Decoded((Ping(1000),), 1000)
 
 
-def test_six_pings_and_a_login_are_no_datagram() -> None:
-    # The length of the IMEI and its digits stand where a datagram has them.
-    assert decode_units(b"\xff" * 6 + LOGIN) == Decoded((Ping(6), Login(IMEI)), 23)
+def test_six_pings_and_a_login_are_not_a_datagram() -> None:
+    # The length of the IMEI and its digits have the offsets of those in a datagram.
+    assert decode_frames(b"\xff" * 6 + LOGIN) == Decoded((Ping(6), Login(IMEI)), 23)
 
 
 @pytest.mark.parametrize(
     ("data", "kind"), [(LOGIN, "login"), (SMALLEST.frame, "frame"), (DATAGRAM, "datagram")]
 )
-def test_the_kind_may_be_forced(data: bytes, kind: Kind) -> None:
-    assert decode_units(data, kind) == decode_units(data)
+def test_kind_may_be_given(data: bytes, kind: Kind) -> None:
+    assert decode_frames(data, kind) == decode_frames(data)
     for other in {"login", "frame", "datagram"} - {kind}:
-        assert isinstance(decode_units(data, other), Fatal)  # type: ignore[arg-type]
+        assert isinstance(decode_frames(data, other), Fatal)  # type: ignore[arg-type]
 
 
-def test_codec_7_is_read_and_not_written() -> None:
-    outcome = decode_units(CODEC_7_FRAME)
+def test_codec_7_is_decoded_but_not_encoded() -> None:
+    outcome = decode_frames(CODEC_7_FRAME)
     assert isinstance(outcome, Decoded)
-    with pytest.raises(ValueError, match="reading only"):
-        encode_unit(outcome.value[0])
+    with pytest.raises(ValueError, match="codec 7 cannot be encoded"):
+        encode_any_frame(outcome.value[0])
 
 
-# What is bad: in the envelope.
+# Errors in the envelope.
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
-        (b"", (0, "unit", "2 bytes or more", "nothing")),
-        (b"\x00", (0, "unit", "2 bytes or more", "00")),
-        (b"\xff\x00", (1, "unit", "2 bytes or more", "00")),
-        (b"GET / HTTP/1.1", (0, "unit", ANY, "474554202f204854")),
-        (STREAM + b"\x16\x03\x01", (len(STREAM), "unit", ANY, "160301")),
+        (b"", (0, "frame", "2 bytes or more", "nothing")),
+        (b"\x00", (0, "frame", "2 bytes or more", "00")),
+        (b"\xff\x00", (1, "frame", "2 bytes or more", "00")),
+        (b"GET / HTTP/1.1", (0, "frame", ANY, "474554202f204854")),
+        (STREAM + b"\x16\x03\x01", (len(STREAM), "frame", ANY, "160301")),
         (LOGIN[:2], (2, "imei", "15 bytes", "0 bytes up to the end")),
         (b"\xff" + LOGIN[:10], (3, "imei", "15 bytes", "8 bytes up to the end")),
         (b"\x00\x0e" + b"1" * 14, (0, "length", "000f", "000e")),
@@ -144,20 +144,23 @@ def test_codec_7_is_read_and_not_written() -> None:
         (LOGIN + malformed.BAD_CRC, (65, "crc", "0x0000f22a", "0x0000f22b")),
     ],
 )
-def test_a_bad_envelope_is_told_by_offset_and_field(
-    data: bytes, told: tuple[int, str, str, str]
+def test_error_in_an_envelope_has_its_offset_and_field(
+    data: bytes, expected: tuple[int, str, str, str]
 ) -> None:
-    assert fault(data) == told
+    assert error_of(data) == expected
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "expected"),
     [
         (
             changed(DATAGRAM, 0, "013D"),
-            (23, "data", "296 bytes, as the length says", "40 bytes up to the end"),
+            (23, "data", "296 bytes, according to the length", "40 bytes up to the end"),
         ),
-        (DATAGRAM + b"\x00", (63, "datagram", "its end, as the length says", "1 bytes more")),
+        (
+            DATAGRAM + b"\x00",
+            (63, "datagram", "its end, according to the length", "1 byte after the end"),
+        ),
         (changed(DATAGRAM, 6, "0004"), (6, "length of the imei", "15", "4")),
         (changed(DATAGRAM, 8, "58"), (8, "imei", "15 digits", "'X52093086403655'")),
         (changed(DATAGRAM, 23, "55"), (23, "codec", ANY, "0x55")),
@@ -166,31 +169,31 @@ def test_a_bad_envelope_is_told_by_offset_and_field(
         (changed(DATAGRAM, 50, "04"), (50, "records[0] total of elements", "3", "4")),
     ],
 )
-def test_a_bad_datagram_is_told_by_offset_and_field(
-    data: bytes, told: tuple[int, str, str, str]
+def test_error_in_a_datagram_has_its_offset_and_field(
+    data: bytes, expected: tuple[int, str, str, str]
 ) -> None:
-    assert fault(data) == told
+    assert error_of(data) == expected
 
 
-def test_what_is_too_short_for_a_datagram() -> None:
-    told = (23, "data", "40 bytes, as the length says", "2 bytes up to the end")
-    assert fault(DATAGRAM[:25]) == told
-    assert fault(DATAGRAM[:9]) == (8, "imei", "15 bytes", "1 bytes up to the end")
-    assert fault(b"", "datagram") == (0, "length", "2 bytes", "0 bytes up to the end")
+def test_truncated_datagram_has_the_error_of_its_incomplete_field() -> None:
+    expected = (23, "data", "40 bytes, according to the length", "2 bytes up to the end")
+    assert error_of(DATAGRAM[:25]) == expected
+    assert error_of(DATAGRAM[:9]) == (8, "imei", "15 bytes", "1 byte up to the end")
+    assert error_of(b"", "datagram") == (0, "length", "2 bytes", "0 bytes up to the end")
 
 
-def test_a_message_is_not_expected_in_a_datagram() -> None:
+def test_message_in_a_datagram_is_an_error() -> None:
     data = COMMAND[8:-4]
     length = (21 + len(data)).to_bytes(2, "big")
-    told = fault(length + DATAGRAM[2:23] + data)
-    assert told == (23, "codec", "a codec of records", "0x0c")
+    expected = error_of(length + DATAGRAM[2:23] + data)
+    assert expected == (23, "codec", "a codec with records", "0x0c")
 
 
-# What is bad: in the data of a frame with a right checksum.
+# Errors in the data of a frame with a correct checksum.
 
 
 @pytest.mark.parametrize(
-    ("frame", "told"),
+    ("frame", "expected"),
     [
         (malformed.COUNTS_DIFFER, (47, "second count of records", "1", "2")),
         (malformed.UNKNOWN_CODEC, (8, "codec", ANY, "0x55")),
@@ -199,23 +202,23 @@ def test_a_message_is_not_expected_in_a_datagram() -> None:
             (47, "records[1] timestamp", "8 bytes", "0 bytes up to the second count"),
         ),
         (malformed.TOTAL_DIFFERS, (35, "records[0] total of elements", "3", "4")),
-        (malformed.STRAY_BYTE, (47, "records", "the second count", "1 bytes before it")),
-        # Seven 2-byte elements where there is one.
+        (malformed.STRAY_BYTE, (47, "records", "the second count", "1 byte before it")),
+        # Count of 2-byte elements: 7 instead of 1.
         (
             reframed(NARROW_ELEMENTS.frame, 41, "07"),
             (42, "records[0] 2-byte elements", "21 bytes", "5 bytes up to the second count"),
         ),
-        # The group of 8-byte elements is not there.
+        # Group of 8-byte elements: missing.
         (
             encode_frame(SMALLEST.data[:-2] + SMALLEST.data[-1:]),
             (
                 39,
                 "records[0] count of 8-byte elements",
-                "1 bytes",
+                "1 byte",
                 "0 bytes up to the second count",
             ),
         ),
-        # In the second record.
+        # Total of elements in the second record.
         (reframed(TWO_RECORDS.frame, 67, "05"), (67, "records[1] total of elements", "1", "5")),
         (
             reframed(BEACON_DATA.frame, 129, "00FF"),
@@ -242,7 +245,7 @@ def test_a_message_is_not_expected_in_a_datagram() -> None:
         ),
         (
             encode_frame(bytes.fromhex("07 01 50AA1432 01 01 4233 01")),
-            (16, "records[0] place", "8 bytes", "2 bytes up to the second count"),
+            (16, "records[0] coordinates", "8 bytes", "2 bytes up to the second count"),
         ),
         (reframed(COMMAND, 11, "00000008"), (11, "size", "7", "8")),
         (
@@ -260,19 +263,19 @@ def test_a_message_is_not_expected_in_a_datagram() -> None:
     ],
 )
 @pytest.mark.parametrize("before", [b"", LOGIN, STREAM + TIMED], ids=["alone", "login", "stream"])
-def test_bad_data_is_told_by_offset_and_field(
-    frame: bytes, told: tuple[int, str, str, str], before: bytes
+def test_error_in_the_data_has_its_offset_and_field(
+    frame: bytes, expected: tuple[int, str, str, str], before: bytes
 ) -> None:
-    offset, *others = fault(before + frame)
-    assert (offset - len(before), *others) == told
+    offset, *others = error_of(before + frame)
+    assert (offset - len(before), *others) == expected
 
 
-# Anything at all.
+# Arbitrary bytes.
 
 
 @given(st.binary(max_size=60), st.sampled_from([None, "login", "frame", "datagram"]))
-def test_any_bytes_are_units_or_have_a_fault(data: bytes, kind: Kind | None) -> None:
-    outcome = decode_units(data, kind)
+def test_any_bytes_are_frames_or_have_an_error(data: bytes, kind: Kind | None) -> None:
+    outcome = decode_frames(data, kind)
     if isinstance(outcome, Decoded):
         assert outcome.used == len(data)
     else:
@@ -288,15 +291,15 @@ def test_any_bytes_are_units_or_have_a_fault(data: bytes, kind: Kind | None) -> 
     st.lists(st.tuples(st.integers(0, 500), st.integers(0, 255)), max_size=4),
     st.integers(1, 500),
 )
-def test_damaged_data_is_units_or_has_a_fault(
+def test_damaged_bytes_are_frames_or_have_an_error(
     data: bytes, changes: list[tuple[int, int]], size: int
 ) -> None:
     damaged = bytearray(data)
-    for place, byte in changes:
-        damaged[place % len(data)] = byte
+    for offset, byte in changes:
+        damaged[offset % len(data)] = byte
     inside = bytes(damaged)[8:-4][:size]
     for candidate in (bytes(damaged[:size]), encode_frame(inside)):
-        outcome = decode_units(candidate)
+        outcome = decode_frames(candidate)
         if isinstance(outcome, Fatal):
             assert 0 <= outcome.offset <= len(candidate)
             assert outcome.field
@@ -306,11 +309,11 @@ def test_damaged_data_is_units_or_has_a_fault(
 
 
 @pytest.mark.parametrize("golden", GOLDEN, ids=lambda golden: golden.name)
-def test_a_record_cut_anywhere_is_told_where(golden: Golden) -> None:
+def test_record_truncated_anywhere_has_the_error_of_its_field(golden: Golden) -> None:
     data = golden.data
     for size in range(2, len(data) - 1):
         cut = encode_frame(data[:size] + data[-1:])
-        offset, field, _, found = fault(cut)
+        offset, field, _, found = error_of(cut)
         assert field.startswith("records[")
         assert found.endswith("up to the second count")
         assert offset <= 8 + size
