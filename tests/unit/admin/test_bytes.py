@@ -153,7 +153,8 @@ UNCLEAR = (
         (12, "offset 8: imei: expected 15 bytes, found 4 bytes up to the end"),
         (
             40,
-            "offset 23: data: expected 40 bytes, according to the length, found 17 bytes up to the end",
+            "offset 23: data: expected 40 bytes, according to the length, "
+            "found 17 bytes up to the end",
         ),
     ],
 )
