@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from twisted.web.server import Site
 
-from tests.directus.prepared import add_user, prepare, tell
+from tests.directus.prepared import add_user, point_flows_at, prepare
 from tests.directus.server import LOCAL_ALLOWED, DirectusServer, ask
 from tests.proxy import Proxy
 from tests.unit.bridge.double import BRIDGE_TOKEN, OPERATOR_TOKEN, DirectusDouble
@@ -68,7 +68,7 @@ class Real(Plane):
         self.server.start()
         prepared = prepare(self.server, self._folder)
         add_user(self.server, OPERATOR_TOKEN, OPERATOR_POLICY)
-        tell(prepared, webhook.port)
+        point_flows_at(prepared, webhook.port)
         self.token_file, self.secret_file = prepared.bridge_token_file, prepared.secret_file
 
     def close(self) -> None:

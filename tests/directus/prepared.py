@@ -12,8 +12,8 @@ from tests.system.processes import run
 from tests.unit.bridge.double import BRIDGE_TOKEN
 
 #: Seconds for an answer of Directus, and for a command that asks it many times, on a busy machine.
-PATIENCE = 60
-LONG = 300
+RESPONSE_TIMEOUT = 60
+SETUP_TIMEOUT = 300
 
 
 @frozen
@@ -50,7 +50,8 @@ def prepare(server: DirectusServer, folder: Path, *options: str) -> Prepared:
     bridge_token_file.write_text(f"{BRIDGE_TOKEN}\n")
     prepared = Prepared(server, token_file, folder / "secret", bridge_token_file, "")
     ended = run(
-        *("tracker-admin", "directus", "setup", *prepared.options(), *options), timeout=LONG
+        *("tracker-admin", "directus", "setup", *prepared.options(), *options),
+        timeout=SETUP_TIMEOUT,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
     return Prepared(server, token_file, folder / "secret", bridge_token_file, ended.stdout)
@@ -65,11 +66,11 @@ def add_user(server: DirectusServer, token: str, *policies: str) -> str:
     return user
 
 
-def tell(directus: Prepared, port: int) -> None:
+def point_flows_at(directus: Prepared, port: int) -> None:
     """Have its Flows post to a bridge on this machine."""
     ended = run(
         *("tracker-admin", "directus", "setup", *directus.options()),
         *("--bridge-url", f"http://127.0.0.1:{port}/commands"),
-        timeout=LONG,
+        timeout=SETUP_TIMEOUT,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr

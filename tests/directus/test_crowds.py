@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 
 from tests.directus.conftest import Measured
-from tests.directus.prepared import Prepared, add_user, prepare, tell
+from tests.directus.prepared import Prepared, add_user, point_flows_at, prepare
 from tests.directus.server import DirectusServer
 from tests.directus.site import Answering, Site, message_in
 from tests.servers import RedisServer, free_port
@@ -41,7 +41,7 @@ def test_five_hundred_where_flows_may_not_reach_the_bridge(
     secrets.mkdir()
     prepared: Prepared = prepare(server, secrets)
     port = free_port()
-    tell(prepared, port)
+    point_flows_at(prepared, port)
     add_user(server, OPERATOR_TOKEN, OPERATOR_POLICY)
     site = Site(tmp_path, redis, server, secrets, port)
     try:

@@ -82,10 +82,10 @@ async def started(
 async def test_hundreds_are_told_together(bridges: Reality) -> None:
     keys = bridges.rows(250)
     for key in keys:
-        bridges.say(key, "delivered")
-        bridges.say(key, "responded", response=f"of {key}")
+        bridges.respond(key, "delivered")
+        bridges.respond(key, "responded", response=f"of {key}")
     await bridges.writer()
-    await bridges.all_told()
+    await bridges.all_written()
     rows = bridges.sql("SELECT id, status, response, delivered_at, finished_at FROM commands")
     assert len(rows) == 250
     for key, status, text, delivered_at, finished_at in rows:
@@ -106,32 +106,32 @@ async def test_a_row_that_the_database_refuses_holds_back_no_other(bridges: Real
         f"WHEN (NEW.id = '{bad}') EXECUTE FUNCTION refuse()"
     )
     try:
-        bridges.say(bad, "delivered")
-        bridges.say(bad, "responded")
+        bridges.respond(bad, "delivered")
+        bridges.respond(bad, "responded")
         for key in others:
-            bridges.say(key, "responded")
+            bridges.respond(key, "responded")
         await bridges.writer()
         await until(lambda: bridges.pending == 2, "the others are told", timeout=60)
-        await until(lambda: bad in str(bridges.trouble), "it is named")
+        await until(lambda: bad in str(bridges.last_report), "it is named")
         (later,) = bridges.rows(1)
-        bridges.say(later, "responded")
+        bridges.respond(later, "responded")
         told = "SELECT count(*) FROM commands WHERE status = 'responded'"
         await until(lambda: bridges.sql(told) == [(30,)], "one after it, too")
         await until(lambda: bridges.pending == 2, "and acknowledged")
     finally:
         bridges.sql("DROP FUNCTION refuse CASCADE")
-    await bridges.all_told()
+    await bridges.all_written()
     assert bridges.statuses() == {"responded"}
-    await until(lambda: bridges.trouble is None, "well again")
+    await until(lambda: bridges.last_report is None, "well again")
 
 
 @ensureDeferred
 async def test_a_text_that_it_refuses_leaves_its_status(bridges: Reality) -> None:
     bad, good = bridges.rows(2)
-    bridges.say(bad, "responded", response="x" * 1_100_000)  # MAX_PAYLOAD_SIZE is 1 MB
-    bridges.say(good, "responded", response="\0\ud7ff")
+    bridges.respond(bad, "responded", response="x" * 1_100_000)  # MAX_PAYLOAD_SIZE is 1 MB
+    bridges.respond(good, "responded", response="\0\ud7ff")
     await bridges.writer()
-    await bridges.all_told()
+    await bridges.all_written()
     rows = dict(bridges.sql("SELECT id::text, response FROM commands WHERE status = 'responded'"))
     assert rows == {bad: None, good: "\\x00\ud7ff"}
 
@@ -140,34 +140,34 @@ async def test_a_text_that_it_refuses_leaves_its_status(bridges: Reality) -> Non
 async def test_rows_that_go_meanwhile_are_let_go(bridges: Reality) -> None:
     keys = bridges.rows(60)
     for key in keys:
-        bridges.say(key, "responded")
+        bridges.respond(key, "responded")
     for key in keys[::2]:
         bridges.sql("DELETE FROM commands WHERE id = %s", key)
-    bridges.say("no-uuid", "responded")
+    bridges.respond("no-uuid", "responded")
     await bridges.writer()
-    await bridges.all_told()
+    await bridges.all_written()
     assert bridges.statuses() == {"responded"}
 
 
 @ensureDeferred
 async def test_it_is_killed_and_hangs_and_nothing_is_lost(bridges: Reality) -> None:
-    bridges.patience = 5.0  # what comes later than that is told again
+    bridges.patience = 5.0  # what start_directus later than that is told again
     keys = bridges.rows(400)
     for key in keys[:200]:
-        bridges.say(key, "responded")
+        bridges.respond(key, "responded")
     await bridges.writer()
     await until(lambda: "responded" in bridges.statuses(), "some are told")
     bridges.server.kill()
-    await until(lambda: bridges.trouble, "told")
+    await until(lambda: bridges.last_report, "told")
     assert bridges.pending > 0
     bridges.server.start()
-    await bridges.all_told()
+    await bridges.all_written()
     bridges.server.suspend()
     for key in keys[200:]:
-        bridges.say(key, "failed", reason="timeout")
-    await until(lambda: "no answer" in str(bridges.trouble), "told", timeout=60)
+        bridges.respond(key, "failed", reason="timeout")
+    await until(lambda: "no response" in str(bridges.last_report), "told", timeout=60)
     bridges.server.resume()
-    await bridges.all_told()
+    await bridges.all_written()
     counted = bridges.sql("SELECT status, count(*) FROM commands GROUP BY status ORDER BY 1")
     assert counted == [("failed", 200), ("responded", 200)]
 
@@ -175,13 +175,13 @@ async def test_it_is_killed_and_hangs_and_nothing_is_lost(bridges: Reality) -> N
 @ensureDeferred
 async def test_its_database_is_away(started: Reality) -> None:
     for key in started.rows(20):
-        started.say(key, "responded")
+        started.respond(key, "responded")
     started.sql("ALTER TABLE commands RENAME TO gone")
     await started.writer()
-    await until(lambda: started.trouble, "told", timeout=60)
+    await until(lambda: started.last_report, "told", timeout=60)
     assert started.pending == 20
     started.sql("ALTER TABLE gone RENAME TO commands")
-    await started.all_told()
+    await started.all_written()
     assert started.statuses() == {"responded"}
 
 
@@ -194,14 +194,14 @@ async def test_answers_are_short_and_old_ones_are_kept(started: Reality) -> None
     server.start()
     keys = started.rows(23)
     for key in keys:
-        started.say(key, "delivered")
+        started.respond(key, "delivered")
     await started.writer()
-    await started.all_told()
+    await started.all_written()
     for key in keys:
-        started.say(key, "responded")
+        started.respond(key, "responded")
     for key in keys:
-        started.say(key, "delivered")
-    await started.all_told()
+        started.respond(key, "delivered")
+    await started.all_written()
     assert started.statuses() == {"responded"}
     started.sql(
         "INSERT INTO devices (imei, enabled) "
@@ -229,16 +229,16 @@ async def test_rights_to_devices_are_lost(bridges: Reality) -> None:
         # A user who may see no row is told that there is none.
         data("PATCH", path, {"permissions": {"imei": {"_eq": "none"}}})
         sync.announce()
-        await until(lambda: "shows no device" in str(bridges.trouble), "told")
+        await until(lambda: "shows no device" in str(bridges.last_report), "told")
         data("PATCH", path, {"permissions": None, "action": "delete"})
         with pytest.raises(DirectusDenied):
             await bridges._client().get_items("devices")
         sync.announce()
-        await until(lambda: "403" in str(bridges.trouble), "told")
+        await until(lambda: "403" in str(bridges.last_report), "told")
         assert bridges.redis.client.scard("devices:allowed") == 1
     finally:
         data("PATCH", path, {"permissions": None, "action": "read"})
-    await until(lambda: bridges.trouble is None, "read again")
+    await until(lambda: bridges.last_report is None, "read again")
 
 
 @ensureDeferred
@@ -258,9 +258,9 @@ async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges:
         entry = bridges.redis.client.xadd(STREAM, response(key, "rejected", response="no"))
         bridges.redis.client.set(f"commands:sent:{key}", f"done rejected {entry.decode()}")
         bridges.redis.client.xgroup_create(STREAM, "directus", entry)
-        bridges.say(key, "delivered")
+        bridges.respond(key, "delivered")
         await bridges.writer()
-        await bridges.all_told()
+        await bridges.all_written()
     finally:
         bridges.sql("DROP FUNCTION overtake CASCADE")
     assert bridges.sql("SELECT status, response FROM commands") == [("rejected", "no")]

@@ -13,11 +13,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.directus.prepared import LONG, Prepared, add_user, prepare
+from tests.directus.prepared import SETUP_TIMEOUT, Prepared, add_user, prepare
 from tests.directus.server import DirectusServer
 from tests.servers import RedisServer, free_port
 from tests.system.processes import Daemon, run
-from tests.unit.bridge.double import BRIDGE_TOKEN, NOBODY_TOKEN, OPERATOR_TOKEN
+from tests.unit.bridge.double import BRIDGE_TOKEN, OPERATOR_TOKEN, UNPRIVILEGED_TOKEN
 from tests.waiting import wait_for
 from tracker.bridge.flows import flows
 from tracker.bridge.schema import (
@@ -36,7 +36,9 @@ Start = Callable[..., DirectusServer]
 
 
 def admin(verb: str, prepared: Prepared, *options: str) -> subprocess.CompletedProcess[str]:
-    return run("tracker-admin", "directus", verb, *prepared.options(), *options, timeout=LONG)
+    return run(
+        "tracker-admin", "directus", verb, *prepared.options(), *options, timeout=SETUP_TIMEOUT
+    )
 
 
 def setup(prepared: Prepared, *options: str) -> tuple[int, list[str]]:
@@ -119,8 +121,8 @@ def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_pat
     finally:
         bridge.kill()
     _, found = findings(directus, "--bridge-url", f"{directus.server.url}/commands")
-    stranger = f"who answers at {directus.server.url}/commands is no bridge: 404"
-    assert [one["seen"] for one in found["bridge"]] == [stranger]
+    unknown = f"who answers at {directus.server.url}/commands is no bridge: 404"
+    assert [one["seen"] for one in found["bridge"]] == [unknown]
 
 
 def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> Non
     assert server.data("GET", "/activity?sort=-id&limit=1&fields=id") == before
     # Then a check finds it all missing; and that a Flow could not reach the bridge.
     only = ("--url", server.url, "--token-file", str(token))
-    ended = run("tracker-admin", "directus", "check", *only, timeout=LONG)
+    ended = run("tracker-admin", "directus", "check", *only, timeout=SETUP_TIMEOUT)
     assert ended.returncode == 1
     assert "failure  collection        missing: collection commands, with 15 fields" in ended.stdout
     assert "fix: tracker-admin directus setup" in ended.stdout
@@ -190,7 +192,7 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
     assert "+ field commands.text" in lines
     assert "~ field commands.imei: required, validation" in lines
     assert "~ field commands.status: readonly, choices, default_value" in lines
-    assert "+ collection last_positions: to be shown, read-only" in lines
+    assert "+ collection last_positions: show in Directus, read-only" in lines
     assert setup(prepared) == (0, ["nothing to change"])
 
     assert server.data("GET", "/collections/commands")["meta"]["icon"] == "bolt"
@@ -218,7 +220,7 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
     status, found = findings(prepared)
     assert status == 1
     seen = failures(found)
-    assert "different: role Tracker bridge: no further policy" in seen
+    assert "different: role Tracker bridge: remove other policy" in seen
     assert "it may do more: delete commands: *" in seen
     assert "it may not update commands: instance, reason" in seen
     status, lines = setup(prepared)
@@ -229,8 +231,8 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
 SPOILT = [
     "~ policy Tracker bridge: app_access",
     "~ policy Tracker bridge: update of commands",
-    "~ policy Tracker bridge: no delete of commands",
-    "~ role Tracker bridge: no further policy",
+    "~ policy Tracker bridge: remove delete of commands",
+    "~ role Tracker bridge: remove other policy",
     "~ flow Tracker: new commands: status",
     "~ flow Tracker: new commands: its operation: url, headers",
     "+ flow Tracker: changed devices: its operation",
@@ -272,8 +274,8 @@ def test_what_only_a_person_can_change(start_directus: Start, tmp_path: Path) ->
     status, lines = setup(made)
     assert status == 1
     assert lines[2:] == [
-        "! collection commands is a folder, and has to be a table",
-        "! field devices.imei is of type integer, and has to be string",
+        "! collection commands is a folder; it must be a table",
+        "! field devices.imei has type integer; it must have type string",
         "2 to be changed by hand, in Directus, before anything else is",
     ]
     assert server.ask("GET", f"/policies/{BRIDGE_POLICY}")[0] == 403, "nothing else was made"
@@ -293,10 +295,10 @@ def test_a_token_is_replaced_and_one_of_another_user_is_not_taken(
     assert setup(directus, *options) == (0, ["~ user Tracker bridge: its token", "1 changed"])
     assert directus.server.ask("GET", "/users/me", token=BRIDGE_TOKEN)[0] == 401
     assert setup(directus) == (0, ["~ user Tracker bridge: its token", "1 changed"])
-    file.write_text(NOBODY_TOKEN)
+    file.write_text(UNPRIVILEGED_TOKEN)
     status, lines = setup(directus, *options)
     assert status == 1
-    assert lines[0] == "! the token in the bridge's file is another user's: remove the file"
+    assert lines[0] == "! the token in the bridge's file belongs to another user; remove the file"
 
 
 def test_a_new_secret_reaches_the_flows(directus: Prepared, tmp_path: Path) -> None:
@@ -312,7 +314,7 @@ def test_a_new_secret_reaches_the_flows(directus: Prepared, tmp_path: Path) -> N
     # Who says none keeps it.
     some = directus.options()
     del some[some.index("--secret-file") :][:2]
-    ended = run("tracker-admin", "directus", "setup", *some, timeout=LONG)
+    ended = run("tracker-admin", "directus", "setup", *some, timeout=SETUP_TIMEOUT)
     assert ended.stdout == "nothing to change\n"
 
 
@@ -396,7 +398,7 @@ def test_who_is_no_administrator_gets_nowhere(
 ) -> None:
     file = tmp_path / "token"
     for token, told in (
-        ("of-nobody", f"tracker-admin: Directus does not accept the token in {file}\n"),
+        ("of-unprivileged", f"tracker-admin: Directus does not accept the token in {file}\n"),
         (BRIDGE_TOKEN, f"tracker-admin: the token in {file} is not an administrator's\n"),
     ):
         file.write_text(token)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pytest_twisted import ensureDeferred
 from twisted.internet.defer import Deferred, gatherResults
 
-from tests.directus.prepared import PATIENCE
+from tests.directus.prepared import RESPONSE_TIMEOUT
 from tests.directus.server import DirectusServer
 from tracker.bridge.rest import DirectusClient, DirectusDown, DirectusError
 
@@ -21,7 +21,7 @@ async def test_it_wants_to_be_left_alone(start_directus: Start) -> None:
     server = start_directus(
         RATE_LIMITER_ENABLED="true", RATE_LIMITER_POINTS="5", RATE_LIMITER_DURATION="30"
     )
-    client = DirectusClient(reactor, server.url, server.TOKEN, timeout=PATIENCE)
+    client = DirectusClient(reactor, server.url, server.TOKEN, timeout=RESPONSE_TIMEOUT)
     try:
         errors = await gatherResults([_error(client) for _ in range(10)])
     finally:
@@ -40,7 +40,7 @@ async def test_it_hangs_and_it_dies(start_directus: Start) -> None:
     from twisted.internet import reactor
 
     server = start_directus()
-    client = DirectusClient(reactor, server.url, server.TOKEN, timeout=PATIENCE)
+    client = DirectusClient(reactor, server.url, server.TOKEN, timeout=RESPONSE_TIMEOUT)
     hasty = DirectusClient(reactor, server.url, server.TOKEN, timeout=1)
     try:
         assert await _error(client) is None

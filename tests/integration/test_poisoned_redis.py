@@ -255,14 +255,14 @@ async def test_command_delivery(redis: RedisServer, instances: Instances) -> Non
 @ensureDeferred
 async def test_bridge_reports_responses(redis: RedisServer, bridges: Bridges) -> None:
     first, last = bridges.rows(2)
-    bridges.say(first, "responded")
+    bridges.respond(first, "responded")
     redis.client.xadd("commands:responses", {"status": HUGE, "command_id": last})
     answer = {"command_id": last, "device_id": IMEI, "status": "responded", "at": LONG}
     redis.client.xadd("commands:responses", answer, id=LAST_ID)
     with quiet():
         await bridges.writer()
         await until(lambda: bridges.statuses() == {"responded"}, "told")
-        await bridges.all_told()
+        await bridges.all_written()
 
 
 @ensureDeferred

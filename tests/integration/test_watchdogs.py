@@ -209,16 +209,16 @@ async def test_directus_may_be_away_for_hours(redis: RedisServer) -> None:
 async def test_responses_that_are_never_told_are_stuck(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    telling: list[Deferred[None]] = []
+    writing: list[Deferred[None]] = []
 
     def never(*_: object) -> Deferred[None]:
-        telling.append(Deferred())
-        return telling[-1]
+        writing.append(Deferred())
+        return writing[-1]
 
-    monkeypatch.setattr(CommandTable, "tell", never)
+    monkeypatch.setattr(CommandTable, "write", never)
     running = bridging(redis)
     redis.client.xadd("commands:responses", response(ROW, "responded"))
-    await until(lambda: telling, "it is being told")
+    await until(lambda: writing, "the response is being written")
     running.time.passes(responses.WATCHDOG_TIMEOUT)
     assert "responses' loop" not in running.health.stuck
     running.time.passes(1)

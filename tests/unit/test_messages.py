@@ -16,6 +16,7 @@ import pytest
 from twisted.internet.testing import MemoryReactorClock
 
 from tracker.admin.options import Duration, Imei, Options, read_file
+from tracker.bridge.rest import checked_token, checked_url
 from tracker.config import (
     choice,
     duration,
@@ -53,6 +54,22 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     (
         lambda _: redis_address("redis://host:port", {}),
         "Redis URL: the port or the host is not valid",
+    ),
+    (
+        lambda _: checked_url("ftp://host"),
+        "must be a URL like http://127.0.0.1:8055",
+    ),
+    (
+        lambda _: checked_url("http://me:secret@host"),
+        "must not contain a user or password; the token identifies the user",
+    ),
+    (
+        lambda _: checked_url("http://host?x"),
+        "must not contain ? or #",
+    ),
+    (
+        lambda _: checked_token("a b"),
+        "the token must be one or more printable ASCII characters, without spaces",
     ),
     (
         lambda _: stable_name("--instance-id", "a b", {}, "INSTANCE_ID"),

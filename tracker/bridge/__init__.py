@@ -1,1 +1,1 @@
-"""The bridge to Directus: it sends the commands written there, and reports their results."""
+"""The bridge to Directus: sends the commands written there, and reports their status."""

@@ -1,7 +1,7 @@
-"""The collection ``devices`` → ``devices:allowed`` and ``devices:models``.
+"""Copy the collection ``devices`` to ``devices:allowed`` and ``devices:models``.
 
-Both are written to temporary keys, which then replace the old ones in one step. So an instance
-never reads a part of them, or one without the other. An incomplete reading changes nothing.
+Both are written to temporary keys, which then replace the old keys in one step. An instance
+therefore never reads a part of them, or one without the other. An incomplete read changes nothing.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from tracker.redis.replies import mapping
 from tracker.redis.script import Script
 from tracker.runtime.backoff import Backoff
 
-#: Seconds between two readings of all devices.
+#: Seconds between two reads of all devices.
 INTERVAL: Final = 300.0
-#: Seconds from an announcement to a reading, so that more of them may come first.
-SETTLES: Final = 1.0
-#: Duration of the pause between two announced readings, in durations of a reading.
-_LEFT_ALONE: Final = 4
-#: Attempts at a reading while rows are added and removed.
-READINGS: Final = 5
-#: Seconds after which a reading is stuck.
+#: Seconds from an announcement to the read, so that one read serves several announcements.
+ANNOUNCEMENT_DELAY: Final = 1.0
+#: Minimum pause between two announced reads, as a multiple of the duration of a read.
+_PAUSE_FACTOR: Final = 4
+#: Attempts at one complete read while rows are added and removed.
+MAX_READ_ATTEMPTS: Final = 5
+#: Seconds after which a read counts as stuck.
 WATCHDOG_TIMEOUT: Final = 600.0
 #: Characters of a model's name.
-MAX_MODEL: Final = 64
+MAX_MODEL_LENGTH: Final = 64
 #: Devices in one call to Redis.
 _CHUNK: Final = 1000
 #: Seconds after which Redis removes the temporary keys of a bridge that was killed.
-_LEFT: Final = 600
+_TEMPORARY_KEY_TTL: Final = 600
 
-# KEYS: the set and the hash, and the temporary ones. ARGV: the number of members of each. The
-# temporary keys may be gone, as after a flush: then nothing is replaced.
+# KEYS: the set, the hash, and their temporary keys. ARGV: the number of members of each. Temporary
+# keys may have been lost, for example in a flush; then the script replaces nothing.
 _SWAP: Final = Script("""\
 if redis.call('SCARD', KEYS[3]) ~= tonumber(ARGV[1])
   or redis.call('HLEN', KEYS[4]) ~= tonumber(ARGV[2]) then return 0 end
@@ -62,16 +62,17 @@ return 1
 """)
 
 
-class NothingThere(Exception):
-    """Directus shows no device, although there were some."""
+class NoDevices(Exception):
+    """Directus returns no devices, although Redis has some."""
 
 
 class DeviceSync(Service):
-    """Keeps Redis' copy of the devices up to date.
+    """A service that keeps Redis' copy of the devices up to date.
 
-    :param condition: met while readings succeed.
-    :param backoff: the delay after a reading that failed.
-    :param watchdog: is reset with each reading.
+    :param condition: is met while reads succeed.
+    :param backoff: the delay after a failed read.
+    :param interval: seconds between two reads.
+    :param watchdog: is reset at each read.
     """
 
     _log = Logger()
@@ -99,28 +100,28 @@ class DeviceSync(Service):
         self._loop: Deferred[None] = succeed(None)
         self._pause: IDelayedCall | None = None
         self._announced = False
-        self._settles = SETTLES
+        self._announcement_delay = ANNOUNCEMENT_DELAY
 
     def startService(self) -> None:
-        """Read the devices now, and at an interval."""
+        """Read the devices now, and then regularly."""
         super().startService()
         self._loop = Deferred.fromCoroutine(self._run())
 
     def stopService(self) -> Deferred[None]:
-        """Stop at once; an incomplete reading changes nothing."""
+        """Stop at once; an incomplete read changes nothing."""
         super().stopService()
         self._watchdog.suspend()
         self._loop.cancel()
         return self._loop
 
     def announce(self) -> None:
-        """Note that some device has changed: read all devices soon."""
+        """Read all devices soon, because a row has changed."""
         self._announced = True
         if self._backoff.left:
-            return  # the next attempt reads all devices
+            return  # the next attempt reads all devices anyway
         if self._pause is not None and self._pause.active():
             left = self._pause.getTime() - self._clock.seconds()
-            self._pause.reset(min(left, self._settles))
+            self._pause.reset(min(left, self._announcement_delay))
 
     async def _run(self) -> None:
         try:
@@ -133,47 +134,47 @@ class DeviceSync(Service):
                 seconds = await self._sync()
                 took = self._clock.seconds() - began
                 self._watchdog.suspend()
-                self._settles = max(SETTLES, _LEFT_ALONE * took)
+                self._announcement_delay = max(ANNOUNCEMENT_DELAY, _PAUSE_FACTOR * took)
                 soon = self._announced and not self._backoff.left
-                await self._paused(min(seconds, self._settles) if soon else seconds)
+                await self._sleep(min(seconds, self._announcement_delay) if soon else seconds)
         except (CancelledError, Unavailable):  # stopped
             return
 
-    def _paused(self, seconds: float) -> Deferred[None]:
-        over: Deferred[None] = Deferred(lambda _: pause.cancel())
-        pause = self._clock.callLater(seconds, over.callback, None)
+    def _sleep(self, seconds: float) -> Deferred[None]:
+        elapsed: Deferred[None] = Deferred(lambda _: pause.cancel())
+        pause = self._clock.callLater(seconds, elapsed.callback, None)
         self._pause = pause
-        return over
+        return elapsed
 
     async def _sync(self) -> float:
-        """Read and write the devices; return the seconds until the next reading."""
-        why: str | None = None
+        """Read and write the devices; return the seconds until the next read."""
+        reason: str | None = None
         retry_after = None
         try:
             models, disabled = await self._read()
             await self._write(models, disabled)
             self._metrics.synced(len(models), self._clock.seconds())
         except DirectusError as error:
-            why = f"devices cannot be read, the last copy stays: {error}"
+            reason = f"cannot read devices; the previous copy stays in Redis: {error}"
             retry_after = getattr(error, "retry_after", None)
-        except NothingThere as error:
-            why = str(error)
+        except NoDevices as error:
+            reason = str(error)
         except (Refused, Unavailable) as error:
-            why = f"devices cannot be written: {error}"
+            reason = f"cannot write devices to Redis: {error}"
         except CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - else they would never be read again
-            self._log.failure("devices are not read")
-            why = "devices are not read: see the log"
-        if why is None:
+        except Exception:  # noqa: BLE001 - the loop must continue after an unexpected error
+            self._log.failure("cannot copy devices to Redis")
+            reason = "cannot copy devices to Redis; see the log for the reason"
+        if reason is None:
             self._condition.met()
             self._backoff.succeeded()
             return self._interval
-        self._condition.fails(why)
+        self._condition.fails(reason)
         return min(self._backoff.failed(retry_after), max(self._interval, retry_after or 0))
 
     async def _read(self) -> tuple[dict[str, str], int]:
-        """Return enabled device → its model, or empty; and the number of disabled devices."""
+        """Return the model (or "") of each enabled device, and the number of disabled devices."""
         found: dict[str, str] = {}
         bad = disabled = 0
         for row in await self._rows():
@@ -185,16 +186,18 @@ class DeviceSync(Service):
             else:
                 found[device_id] = _model(row.get("model"))
         if bad:
-            self._log.warn("{count} devices have an imei that is not 15 digits", count=bad)
+            self._log.warn(
+                "devices without an IMEI of 15 digits are ignored: {count} in Directus", count=bad
+            )
         return found, disabled
 
     async def _rows(self) -> Sequence[Mapping[str, Any]]:
-        """Return all rows, although Directus may limit the rows of an answer.
+        """Return all rows, even if Directus limits the number of rows in a response.
 
-        Each answer must begin with the last row of the one before. Otherwise a row was removed or
-        added meanwhile, another one could be missed, and the reading starts again.
+        Each page must begin with the last row of the previous page. If it does not, a row was
+        added or removed in between and another row could be missed; the read then starts again.
         """
-        for _ in range(READINGS):
+        for _ in range(MAX_READ_ATTEMPTS):
             rows = await self._page(0)
             while rows:
                 page = await self._page(len(rows) - 1)
@@ -202,12 +205,12 @@ class DeviceSync(Service):
                     break
                 if len(page) == 1:
                     if len(rows) == 1 and await self._page(1):
-                        raise DirectusDown("it shows one at a time: QUERY_LIMIT_MAX")
+                        raise DirectusDown("QUERY_LIMIT_MAX is 1 in Directus; set it to 2 or more")
                     return rows
                 rows += page[1:]
             else:
                 return rows
-        raise DirectusDown("they change all the time")
+        raise DirectusDown(f"rows changed during each of {MAX_READ_ATTEMPTS} attempts")
 
     async def _page(self, offset: int) -> list[dict[str, Any]]:
         return await self._directus.get_items(
@@ -218,22 +221,22 @@ class DeviceSync(Service):
         named = {device_id: model for device_id, model in models.items() if model}
         if await self._is_written(models, named, disabled):
             return
-        beside = [f"{key}:new:{uuid4().hex}" for key in (ALLOWED_DEVICES, DEVICE_MODELS)]
-        await self._fill(beside[0], "SADD", [(device_id,) for device_id in models])
-        await self._fill(beside[1], "HSET", list(named.items()))
-        keys = [ALLOWED_DEVICES, DEVICE_MODELS, *beside]
+        temporary_keys = [f"{key}:new:{uuid4().hex}" for key in (ALLOWED_DEVICES, DEVICE_MODELS)]
+        await self._fill(temporary_keys[0], "SADD", [(device_id,) for device_id in models])
+        await self._fill(temporary_keys[1], "HSET", list(named.items()))
+        keys = [ALLOWED_DEVICES, DEVICE_MODELS, *temporary_keys]
         if not await _SWAP.run(self._redis, keys, len(models), len(named)):
-            raise Unavailable("what was written is gone")
-        self._log.info("devices: {count}, of a known model {named}", count=len(models),
-                       named=len(named))  # fmt: skip
+            raise Unavailable("the temporary keys were lost")
+        self._log.info("devices copied to Redis: {count} allowed, {named} with a model",
+                       count=len(models), named=len(named))  # fmt: skip
 
     async def _is_written(
         self, models: Mapping[str, str], named: Mapping[str, str], disabled: int
     ) -> bool:
-        """Return whether Redis has all this already, so that it need not be written.
+        """Return True if Redis already holds exactly these devices.
 
-        :raises NothingThere: if Redis has devices, and Directus shows none. A user without
-            permission sees the same, so this is more likely a mistake than intended.
+        :raises NoDevices: if Redis has devices and Directus returns none. A user without
+            permission gets the same response, so this is more likely a mistake than intended.
         """
         try:
             allowed = await self._redis.execute("SMEMBERS", ALLOWED_DEVICES)
@@ -242,15 +245,15 @@ class DeviceSync(Service):
             if not is_wrong_type(error):
                 raise
             self._log.warn(
-                "{allowed} or {models} is of another type, and is replaced",
+                "{allowed} or {models} has the wrong Redis type; both are replaced",
                 allowed=ALLOWED_DEVICES,
                 models=DEVICE_MODELS,
             )
             return False
         if allowed and not models and not disabled:
-            raise NothingThere(
-                f"Directus shows no device; the last copy stays, of {len(allowed)}. "
-                f"If that is meant: DEL {ALLOWED_DEVICES} {DEVICE_MODELS}"
+            raise NoDevices(
+                "Directus returns no devices; the previous copy stays in Redis "
+                f"({len(allowed)} allowed). To clear it: DEL {ALLOWED_DEVICES} {DEVICE_MODELS}"
             )
         return set(allowed) == {device_id.encode() for device_id in models} and mapping(flat) == {
             device_id.encode(): model.encode() for device_id, model in named.items()
@@ -260,10 +263,10 @@ class DeviceSync(Service):
         for start in range(0, len(parts), _CHUNK):
             chunk = [text for part in parts[start : start + _CHUNK] for text in part]
             await self._redis.execute(command, key, *chunk)
-            await self._redis.execute("EXPIRE", key, _LEFT)
+            await self._redis.execute("EXPIRE", key, _TEMPORARY_KEY_TTL)
 
 
 def _model(value: Any) -> str:
-    """Return the name of a model as text that Redis can hold; empty if there is none."""
-    text = str(value or "")[:MAX_MODEL]
+    """Return the name of a model as text that UTF-8 can encode, or "" if the field is empty."""
+    text = str(value or "")[:MAX_MODEL_LENGTH]
     return text.encode(errors="replace").decode()

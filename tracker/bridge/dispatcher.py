@@ -1,8 +1,9 @@
-"""From a row in Directus to an instance that has its command.
+"""Send the commands of pending rows to the instances.
 
-A row is pending until an instance has taken its command. Announcements by a webhook, and looks at
-all pending rows, only name rows: what is sent is what stands in the row. Sending a command twice
-does no harm, since its id is the row's; so whatever is interrupted is started again.
+A row is pending until an instance has accepted its command. Webhook requests announce new rows, and
+a regular poll finds all pending rows. Both yield only row ids; the command is always read from
+the row. The command id is the row id, and a command id is sent to a device at most once. An
+interrupted send can therefore be repeated safely.
 """
 
 from __future__ import annotations
@@ -27,7 +28,14 @@ from twisted.web.http import INTERNAL_SERVER_ERROR
 from tracker.bridge.instances import NoInstance
 from tracker.bridge.lanes import MAX_RUNNING, Lanes
 from tracker.bridge.metrics import BridgeMetrics
-from tracker.bridge.pending import PAGE, Pending, Row, Turn, Walk, in_order
+from tracker.bridge.pending import (
+    PAGE_SIZE,
+    PageCursor,
+    PendingRows,
+    ReadyRows,
+    Row,
+    in_sending_order,
+)
 from tracker.bridge.rest import DirectusDenied, DirectusDown, DirectusRefused
 from tracker.bridge.routing import Router
 from tracker.bridge.schema import COMMANDS
@@ -36,71 +44,79 @@ from tracker.observe.health import Condition, Watchdog
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.waits import Stopped, Waits
 
-#: Seconds between two looks at what is pending.
+#: Seconds between two polls for pending rows.
 INTERVAL: Final = 10.0
-#: Seconds until all is tried again, at most, after it has failed again and again.
-LONGEST_WAIT: Final = 15.0
-#: Rows that may be announced and not read as yet; a look finds the others.
-MOST_ANNOUNCED: Final = 2000
-#: Seconds that what is being sent may still take at a stop.
-GRACE: Final = 5.0
-#: Seconds beyond the interval after which a look is stuck.
+#: Maximum delay in seconds until the next attempt after repeated failures.
+MAX_BACKOFF: Final = 15.0
+#: Announced rows that wait to be read; the next poll finds the rows beyond this limit.
+MAX_ANNOUNCED: Final = 2000
+#: Seconds that a stop waits for commands that are being sent.
+STOP_TIMEOUT: Final = 5.0
+#: Seconds beyond the interval after which a poll counts as stuck.
 WATCHDOG_TIMEOUT: Final = 600.0
-#: Rows of which the latest line in the log is remembered.
+#: Rows for which the last logged reason is remembered.
 _MAX_LOGGED: Final = 1000
 
-#: Directus fails with all requests, or with one that is not about a single row.
-_NO_DIRECTUS: Final = (DirectusDown, DirectusDenied, DirectusRefused)
+#: Errors of a request that concerns several rows.
+_DIRECTUS_ERRORS: Final = (DirectusDown, DirectusDenied, DirectusRefused)
 
 
-class Attempts:
-    """The failures of Directus, or of all instances, after which nothing is sent for a while.
+class SendBackoff:
+    """The pause in sending after a failure of Directus or of all instances.
 
-    :param backoff: says for how long.
-    :param condition: is met while all goes well.
+    :param backoff: determines the length of the pause.
+    :param condition: is met while attempts succeed.
     """
 
     def __init__(self, backoff: Backoff, condition: Condition) -> None:
         self.failures = 0
-        """Failures so far."""
+        """Number of failures since the start."""
         self._backoff = backoff
         self._condition = condition
-        self._spoiled = 0  # rows in a row that Directus could not change
+        self._row_failures = 0  # consecutive rows that Directus could not change
 
     @property
     def left(self) -> float:
-        """Seconds for which nothing is sent."""
+        """Remaining seconds of the pause."""
         return self._backoff.left
 
-    def failed(self, why: str, error: Exception) -> None:
-        """Send nothing for a while."""
+    def failed(self, reason: str, error: Exception) -> None:
+        """Start a pause.
+
+        :param reason: the reason for the condition, in one line.
+        :param error: its ``retry_after``, if any, prolongs the pause.
+        """
         self.failures += 1
-        self._spoiled = 0
-        self._condition.fails(why)
+        self._row_failures = 0
+        self._condition.fails(reason)
         if not self._backoff.left:  # otherwise another row has failed at the same time
             self._backoff.failed(getattr(error, "retry_after", None))
 
-    def may_be_the_row(self, error: DirectusDown) -> bool:
-        """Return whether Directus has failed because of a row: it answers 500, and not to all."""
-        self._spoiled += 1
-        return error.status == INTERNAL_SERVER_ERROR and self._spoiled <= MAX_RUNNING
+    def may_concern_one_row(self, error: DirectusDown) -> bool:
+        """Return True if Directus may have failed because of this row alone.
+
+        That is the case for status 500, unless many consecutive rows fail.
+        """
+        self._row_failures += 1
+        return error.status == INTERNAL_SERVER_ERROR and self._row_failures <= MAX_RUNNING
 
     def row_succeeded(self) -> None:
-        """Note that a row was sent and changed."""
-        self._spoiled = 0
+        """Record that a command was sent and its row was changed."""
+        self._row_failures = 0
         self.succeeded()
 
     def succeeded(self) -> None:
-        """Start again with the first delay."""
+        """Reset the backoff to its first delay."""
         if not self._backoff.left:
             self._backoff.succeeded()
             self._condition.met()
 
 
 class Dispatcher(Service):
-    """Send the commands of pending rows.
+    """A service that sends the commands of pending rows.
 
-    :param watchdog: is reset with each look.
+    :param interval: seconds between two polls.
+    :param watchdog: is reset at each poll.
     """
 
     _log = Logger()
@@ -109,9 +125,9 @@ class Dispatcher(Service):
         self,
         clock: IReactorTime,
         *,
-        pending: Pending,
+        pending: PendingRows,
         router: Router,
-        attempts: Attempts,
+        send_backoff: SendBackoff,
         metrics: BridgeMetrics,
         interval: float = INTERVAL,
         watchdog: Watchdog | None = None,
@@ -121,26 +137,26 @@ class Dispatcher(Service):
         self._clock = clock
         self._pending = pending
         self._router = router
-        self._attempts = attempts
+        self._send_backoff = send_backoff
         self._metrics = metrics
         self._interval = interval
         self._watchdog = watchdog or Watchdog(interval + WATCHDOG_TIMEOUT)
-        self._announced: dict[str, None] = {}  # in that order
-        self._logged: dict[str, str] = {}  # row → why it stays pending
+        self._announced: dict[str, None] = {}  # row ids, in the order of their announcement
+        self._logged: dict[str, str] = {}  # row id → logged reason why it stays pending
         self._waits = Waits(clock)
-        self._pause = Waits(clock)  # of the looks
-        self._look_again = False
-        self._looking: Deferred[None] = succeed(None)
+        self._pause = Waits(clock)  # between two polls
+        self._poll_again = False
+        self._polling: Deferred[None] = succeed(None)
         self._reading: Deferred[None] = succeed(None)
 
     def startService(self) -> None:
-        """Look at what is pending, now and regularly."""
+        """Poll for pending rows now, and then regularly."""
         super().startService()
         self._waits = Waits(self._clock)
-        self._looking = Deferred.fromCoroutine(self._look_regularly())
+        self._polling = Deferred.fromCoroutine(self._poll_regularly())
 
     def stopService(self) -> Deferred[None]:
-        """Begin nothing more; fires when what is being sent is sent, or after :data:`GRACE`."""
+        """Start no new sends, and wait up to :data:`STOP_TIMEOUT` for those in progress."""
         super().stopService()
         self._watchdog.suspend()
         self._announced.clear()
@@ -149,17 +165,18 @@ class Dispatcher(Service):
         return Deferred.fromCoroutine(self._finish())
 
     async def _finish(self) -> None:
-        with suppress(TimeoutError):  # the next start sends the rest, and nothing twice
-            await self.lanes.all_done().addTimeout(GRACE, self._clock)
-        await self._looking
+        with suppress(TimeoutError):  # the next start sends the remaining commands
+            await self.lanes.all_done().addTimeout(STOP_TIMEOUT, self._clock)
+        await self._polling
         await self._reading
 
     def announce(self, key: str) -> bool:
-        """Note that a row may be new; return whether it will be read soon.
+        """Queue a row that may be new, to be read soon.
 
-        :param key: its id, a UUID in lower case.
+        :param key: the row's id, a UUID in lower case.
+        :return: False if the queue is full or the service is stopped.
         """
-        if not self.running or len(self._announced) >= MOST_ANNOUNCED:
+        if not self.running or len(self._announced) >= MAX_ANNOUNCED:
             return False
         if key not in self.lanes.keys:
             self._announced[key] = None
@@ -168,44 +185,44 @@ class Dispatcher(Service):
         return True
 
     async def _read_announced(self) -> None:
-        """Read the announced rows, and have them sent."""
+        """Read the announced rows, and send their commands."""
         with suppress(Stopped):
-            # All that are announced in the same turn of the reactor are read together.
+            # Rows that are announced in the same reactor turn are read together.
             await self._waits.result(deferLater(self._clock, 0))
             while self._announced:
-                keys = list(self._announced)[:PAGE]
+                keys = list(self._announced)[:PAGE_SIZE]
                 for key in keys:
                     del self._announced[key]
-                if self._attempts.left:
-                    continue  # a look finds them when that is over
+                if self._send_backoff.left:
+                    continue  # the poll after the pause finds them
                 await self._read(keys)
                 await self._waits.result(self.lanes.room)
 
     async def _read(self, keys: Sequence[str]) -> None:
         try:
-            rows = await self._waits.result(self._pending.named(keys))
-            turn = await self._waits.result(self._pending.in_turn(rows))
-        except _NO_DIRECTUS as error:
-            self._attempts.failed(f"commands cannot be read: {error}", error)
+            rows = await self._waits.result(self._pending.by_ids(keys))
+            ready = await self._waits.result(self._pending.with_older(rows))
+        except _DIRECTUS_ERRORS as error:
+            self._send_backoff.failed(f"cannot read pending commands: {error}", error)
         except CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - a look may fare better
-            self._log.failure("commands that were announced are not read")
+        except Exception:  # noqa: BLE001 - the next poll reads these rows again
+            self._log.failure("cannot read announced commands")
         else:
-            if self._attempts.left:
-                return  # another one has failed meanwhile
-            failures = self._attempts.failures
-            for row in turn.rows:
-                self._begin(row, failures)
-            if turn.postponed:
-                self._look_soon()
+            if self._send_backoff.left:
+                return  # another request has failed in the meantime
+            failures = self._send_backoff.failures
+            for row in ready.rows:
+                self._start_sending(row, failures)
+            if ready.postponed:
+                self._poll_soon()
 
-    async def _look_regularly(self) -> None:
+    async def _poll_regularly(self) -> None:
         while not self._waits.stopped:
             self._watchdog.reset()
-            self._look_again = False
+            self._poll_again = False
             with suppress(Stopped):
-                self._look_again |= await self._look_safely()
+                self._poll_again |= await self._poll_safely()
             self._watchdog.suspend()
             if not self._waits.stopped:
                 self._pause = Waits(self._clock)
@@ -213,105 +230,106 @@ class Dispatcher(Service):
 
     @property
     def _delay(self) -> float:
-        return self._attempts.left or (0 if self._look_again else self._interval)
+        return self._send_backoff.left or (0 if self._poll_again else self._interval)
 
-    def _look_soon(self) -> None:
-        """Look at once, or after the current look: there are rows that only a look finds."""
-        self._look_again = True
-        if not self._attempts.left:
+    def _poll_soon(self) -> None:
+        """Poll at once, or after the current poll, to find rows that were not announced."""
+        self._poll_again = True
+        if not self._send_backoff.left:
             self._pause.stop()
 
-    async def _look_safely(self) -> bool:
+    async def _poll_safely(self) -> bool:
         try:
-            return await self._look()
-        except _NO_DIRECTUS as error:
-            self._attempts.failed(f"pending commands cannot be read: {error}", error)
+            return await self._poll()
+        except _DIRECTUS_ERRORS as error:
+            self._send_backoff.failed(f"cannot read pending commands: {error}", error)
         except CancelledError:
             raise
-        except Exception:  # noqa: BLE001 - else there would never be another look
-            self._log.failure("a look at what is pending has failed")
+        except Exception:  # noqa: BLE001 - polling must continue after an unexpected error
+            self._log.failure("cannot poll for pending commands")
         return False
 
-    async def _look(self) -> bool:
-        """Have all pending rows sent, the newest first; return whether to look again at once."""
-        walk, failures = Walk(), self._attempts.failures
-        until = self._clock.seconds() + self._interval
+    async def _poll(self) -> bool:
+        """Send all pending rows, the newest first; return True if another poll must follow."""
+        cursor, failures = PageCursor(), self._send_backoff.failures
+        deadline = self._clock.seconds() + self._interval
         postponed = progress = False
         while not self._waits.stopped:
-            page = await self._waits.result(self._pending.page(walk))
+            page = await self._waits.result(self._pending.page(cursor))
             if not page:
                 break
-            if len(page) < PAGE:
-                turn = Turn(in_order(page), False)  # nothing is older than these
+            if len(page) < PAGE_SIZE:
+                ready = ReadyRows(in_sending_order(page), False)  # no older rows exist
             else:
-                turn = await self._waits.result(self._pending.in_turn(page))
-            if self._attempts.failures != failures:
+                ready = await self._waits.result(self._pending.with_older(page))
+            if self._send_backoff.failures != failures:
                 return True
-            left = await self._send_all(turn.rows)
-            progress |= len(left) < len(turn.rows)
-            left |= {row["id"] for row in page} - {row["id"] for row in turn.rows}
-            if self._attempts.failures != failures:
+            left = await self._send_all(ready.rows)
+            progress |= len(left) < len(ready.rows)
+            left |= {row["id"] for row in page} - {row["id"] for row in ready.rows}
+            if self._send_backoff.failures != failures:
                 return True
-            postponed |= turn.postponed
-            if not walk.go_on(page, left):
+            postponed |= ready.postponed
+            if not cursor.advance(page, left):
                 break
-            if self._clock.seconds() >= until:
-                return True  # there may be newer ones
-        self._attempts.succeeded()
+            if self._clock.seconds() >= deadline:
+                return True  # newer rows may exist by now
+        self._send_backoff.succeeded()
         return postponed and progress
 
     async def _send_all(self, rows: Sequence[Row]) -> set[str]:
-        """Send rows; return the ids of those that have stayed pending, as far as is known."""
-        failures = self._attempts.failures
-        begun = [(row["id"], self._begin(row, failures)) for row in rows]
-        ended = await DeferredList([sent for _, sent in begun], consumeErrors=True)
+        """Send rows; return the ids of those that are still pending or may be."""
+        failures = self._send_backoff.failures
+        sending = [(row["id"], self._start_sending(row, failures)) for row in rows]
+        results = await DeferredList([sent for _, sent in sending], consumeErrors=True)
         return {
             key
-            for (key, _), (success, moved) in zip(begun, ended, strict=True)
-            if not (success and moved)
+            for (key, _), (success, changed) in zip(sending, results, strict=True)
+            if not (success and changed)
         }
 
-    def _begin(self, row: Row, failures: int) -> Deferred[bool]:
-        """Send a row when it has its turn; fires with whether it is no longer pending.
+    def _start_sending(self, row: Row, failures: int) -> Deferred[bool]:
+        """Send a row after the earlier rows of its device.
 
-        :param failures: how many there were when it was read.
+        :param failures: :attr:`SendBackoff.failures` when the row was read.
+        :return: fires with True if the row was changed.
         """
         self._announced.pop(row["id"], None)
-        return self.lanes.begin(row["id"], str(row["imei"]), lambda: self._send(row, failures))
+        return self.lanes.start(row["id"], str(row["imei"]), lambda: self._send(row, failures))
 
     async def _send(self, row: Row, failures: int) -> bool:
-        # After a failure all rows are read again: this one may stand behind one that was not sent.
-        if not self.running or failures != self._attempts.failures:
+        # After a failure all rows are read again: an earlier row of this device may be unsent.
+        if not self.running or failures != self._send_backoff.failures:
             return False
         try:
-            moved = await self._router.send(row)
+            changed = await self._router.send(row)
         except DirectusDown as error:
-            if self._attempts.may_be_the_row(error):
+            if self._send_backoff.may_concern_one_row(error):
                 self._log_once(row["id"], str(error))
             else:
-                self._attempts.failed(f"Directus: {error}", error)
+                self._send_backoff.failed(f"cannot update commands in Directus: {error}", error)
         except DirectusDenied as error:
-            self._attempts.failed(f"Directus: {error}", error)
+            self._send_backoff.failed(f"cannot update commands in Directus: {error}", error)
         except NoInstance as error:
-            self._attempts.failed(f"commands are not sent: {error}", error)
+            self._send_backoff.failed(f"cannot send commands: {error}", error)
         except (DirectusRefused, ControlError) as error:
             self._log_once(row["id"], str(error))
         except CancelledError:
             return False
-        except Exception:  # noqa: BLE001 - the others are sent all the same
-            self._log.failure("command {key} is not sent", key=row["id"])
+        except Exception:  # noqa: BLE001 - a failure must not stop the other rows
+            self._log.failure("command {key} cannot be sent", key=row["id"])
         else:
             self._logged.pop(row["id"], None)
-            self._attempts.row_succeeded()
-            return moved
+            self._send_backoff.row_succeeded()
+            return changed
         self._metrics.commands.labels("not_sent").inc()
         return False
 
-    def _log_once(self, key: str, why: str) -> None:
-        """Log why a row stays pending; it is tried again, and logged again for another reason."""
-        if self._logged.get(key) != why:
+    def _log_once(self, key: str, reason: str) -> None:
+        """Log the reason why a row stays pending, unless it is the reason logged last."""
+        if self._logged.get(key) != reason:
             if len(self._logged) >= _MAX_LOGGED:
                 self._logged.clear()
-            self._logged[key] = why
-            self._log.warn("row {key} of {collection} stays pending: {why}", key=key,
-                           collection=COMMANDS, why=why)  # fmt: skip
+            self._logged[key] = reason
+            self._log.warn("row {key} of {collection} stays pending: {reason}", key=key,
+                           collection=COMMANDS, reason=reason)  # fmt: skip

@@ -1,4 +1,4 @@
-"""The Flows that notify the bridge of changes, in the form that Directus takes."""
+"""The Flows that notify the bridge of changes, as Directus' API takes them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracker.bridge.schema import COMMANDS, DEVICES, SECRET_HEADER, own_id
 
 @frozen
 class Flow:
-    """A Flow with its only operation, a request."""
+    """A Flow with its only operation, an HTTP request."""
 
     id: str
     row: Mapping[str, Any]
@@ -22,9 +22,11 @@ class Flow:
 
 
 def flows(commands_url: str, devices_url: str, secret: str | None) -> tuple[Flow, ...]:
-    """Return the flows that notify the bridge of new commands and changed devices.
+    """Return the Flows that notify the bridge of new commands and changed devices.
 
-    :param secret: None: the header of the secret is left as it is, or out.
+    :param commands_url: URL of the webhook for commands.
+    :param devices_url: URL of the webhook for devices.
+    :param secret: value of the header :data:`SECRET_HEADER`; None: no header.
     """
     return (
         _flow(
@@ -35,7 +37,7 @@ def flows(commands_url: str, devices_url: str, secret: str | None) -> tuple[Flow
             secret=secret,
             scope=["items.create"],
             collection=COMMANDS,
-            # In quotes of its own: it is put in as it is.
+            # Directus replaces the placeholder without adding quotes.
             body=json.dumps({"key": "{{$trigger.key}}"}),
         ),
         _flow(
@@ -69,16 +71,16 @@ def _flow(
         {
             "name": f"Tracker: {title}",
             "icon": icon,
-            "description": "Tells the bridge, which would otherwise find out a little later",
+            "description": "Notifies the bridge at once; without this Flow it polls for changes",
             "status": "active",
             "trigger": "event",
-            # A log of each run would hold the secret.
+            # Otherwise Directus logs each run, with the secret.
             "accountability": None,
             "options": {"type": "action", "scope": list(scope), "collections": [collection]},
         },
         operation_id,
         {
-            "name": "Tell the bridge",
+            "name": "Notify the bridge",
             "key": "tell_the_bridge",
             "type": "request",
             "flow": flow_id,

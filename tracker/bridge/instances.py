@@ -1,4 +1,4 @@
-"""Send commands through the control port of any instance that takes them."""
+"""Send commands through the control port of any instance that accepts them."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import shown
 
-#: Seconds between two looks at which instances live.
+#: Seconds between two lookups of running instances.
 INTERVAL: Final = 10.0
-#: Seconds after a look in which no command is worth another one.
-FRESH: Final = 1.0
-#: Seconds that a command waits for the first connection to any instance.
-PATIENCE: Final = 10.0
-#: Ports at most for which the reason why they take no commands is reported.
+#: Minimum seconds between two lookups that commands request.
+MIN_LOOKUP_INTERVAL: Final = 1.0
+#: Seconds that a command waits for the first connection to an instance.
+CONNECT_TIMEOUT: Final = 10.0
+#: Maximum number of control ports whose errors are reported together.
 MAX_REASONS: Final = 5
 #: The bridge's name in the instances' logs.
-NAME: Final = "bridge"
+CLIENT_NAME: Final = "bridge"
 
-_NONE_LIVES: Final = "no instance with a control port lives"
-#: Errors of an instance that concern any command, and not the one that was sent.
-_OUT_OF_ORDER: Final = (
+_NO_CONTROL_PORT: Final = "no running instance has a control port"
+#: Errors that concern the instance or the connection, not the command that was sent.
+_INSTANCE_ERRORS: Final = (
     NotConnected,
     BadAddress,
     RedisUnavailable,
@@ -55,13 +55,13 @@ _OUT_OF_ORDER: Final = (
 
 
 class NoInstance(Exception):
-    """No instance takes commands now; the text gives the reason for each."""
+    """No instance accepts commands now; the text gives the reason for each."""
 
 
 class Instances(Service):
-    """Find the control ports of all living instances, and ask one after the other.
+    """A service with a connection to the control port of each running instance.
 
-    :param condition: is met when one is usable.
+    :param condition: is met while at least one control port is usable.
     """
 
     _log = Logger()
@@ -76,14 +76,16 @@ class Instances(Service):
         self._reactor = reactor
         self._redis = redis
         self._condition = condition
-        self._pool = ControlPool(reactor, NAME, credentials, changed=self._changed)
+        self._pool = ControlPool(
+            reactor, CLIENT_NAME, credentials, changed=self._connection_changed
+        )
         self._waiting: list[Deferred[None]] = []
-        self._one_look = DeferredLock()
-        self._looked = -FRESH
-        self._timer = RedisTimer(reactor, redis, INTERVAL, self._look)
+        self._lookup_lock = DeferredLock()
+        self._last_lookup = -MIN_LOOKUP_INTERVAL
+        self._timer = RedisTimer(reactor, redis, INTERVAL, self._look_up)
 
     def startService(self) -> None:
-        """Start looking for instances."""
+        """Start looking up instances."""
         super().startService()
         self._pool.startService()
         self._timer.startService()
@@ -91,7 +93,7 @@ class Instances(Service):
     def stopService(self) -> Deferred[None]:
         """Disconnect from all instances."""
         super().stopService()
-        self._connected()
+        self._release_waiting()
         return Deferred.fromCoroutine(self._stop())
 
     async def _stop(self) -> None:
@@ -100,104 +102,105 @@ class Instances(Service):
         await closed
 
     async def send_command(self, device_id: str, text: str, **options: Any) -> dict[str, Any]:
-        """Have any instance send a command; see :meth:`ControlClient.send_command`.
+        """Send a command through one instance; see :meth:`ControlClient.send_command`.
 
-        Several instances may be asked, so ``command_id`` is required: the command is sent once.
+        If an instance fails, the next one is tried. ``command_id`` is therefore required: it
+        prevents that the command is sent twice.
 
-        :raises NoInstance: if no instance takes commands now.
-        :raises BadArgument: if the instance that was asked rejects an argument.
-        :raises ControlError: if the instances that take commands have failed with this one.
+        :raises NoInstance: if no instance accepts commands now.
+        :raises BadArgument: if the instance rejects an argument.
+        :raises ControlError: if all instances that accept commands have failed with this one.
         """
-        await self._some()
-        asked: dict[str, ControlError] = {}
-        while (found := self._next(asked)) is not None:
+        await self._wait_for_connection()
+        errors: dict[str, ControlError] = {}
+        while (found := self._next_client(errors)) is not None:
             address, client = found
             try:
-                answer: dict[str, Any] = await client.send_command(device_id, text, **options)
+                reply: dict[str, Any] = await client.send_command(device_id, text, **options)
             except BadArgument:
                 raise
             except ControlError as error:
-                asked[address] = error
+                errors[address] = error
                 continue
             self._pool.prefer(address)
             self._condition.met()
-            return answer
-        for refusal in asked.values():
-            if not isinstance(refusal, _OUT_OF_ORDER):
-                raise refusal
-        why = self._why(asked)
-        self._condition.fails(why)
-        raise NoInstance(why)
+            return reply
+        for failure in errors.values():
+            if not isinstance(failure, _INSTANCE_ERRORS):
+                raise failure
+        reasons = self._reasons(errors)
+        self._condition.fails(reasons)
+        raise NoInstance(reasons)
 
-    async def _some(self) -> None:
-        """Wait a little for a connection, if there is none."""
+    async def _wait_for_connection(self) -> None:
+        """Wait for a connection, up to :data:`CONNECT_TIMEOUT`, if none is usable."""
         if not self._pool.clients:
-            await self._one_look.run(self._look_again)
-        troubles = self._pool.connection_errors.values()
-        if self._pool.usable or not any(isinstance(why, NotConnected) for why in troubles):
+            await self._lookup_lock.run(self._look_up_now)
+        reasons = self._pool.connection_errors.values()
+        if self._pool.usable or not any(isinstance(error, NotConnected) for error in reasons):
             return
         waiting: Deferred[None] = Deferred()
         self._waiting.append(waiting)
         with suppress(TimeoutError):
-            await waiting.addTimeout(PATIENCE, self._reactor)
+            await waiting.addTimeout(CONNECT_TIMEOUT, self._reactor)
 
-    def _next(self, asked: Mapping[str, ControlError]) -> tuple[str, ControlClient] | None:
-        """Return a control port that is connected and was not asked."""
-        return next((item for item in self._pool.usable if item[0] not in asked), None)
+    def _next_client(self, errors: Mapping[str, ControlError]) -> tuple[str, ControlClient] | None:
+        """Return address and client of a usable control port without an error so far."""
+        return next((item for item in self._pool.usable if item[0] not in errors), None)
 
-    def _why(self, asked: Mapping[str, ControlError]) -> str:
-        """Return why no instance takes commands."""
-        troubles = {**self._pool.connection_errors, **asked}
-        reasons = [_line(address, error) for address, error in sorted(troubles.items())]
+    def _reasons(self, errors: Mapping[str, ControlError]) -> str:
+        """Return the errors of all control ports, in one line."""
+        all_errors = {**self._pool.connection_errors, **errors}
+        reasons = [_reason(address, error) for address, error in sorted(all_errors.items())]
         left_out = len(reasons) - MAX_REASONS
         if left_out > 0:
             reasons[MAX_REASONS:] = [f"and {left_out} more"]
-        return "; ".join(reasons) or _NONE_LIVES
+        return "; ".join(reasons) or _NO_CONTROL_PORT
 
-    def _connected(self) -> None:
+    def _release_waiting(self) -> None:
         waiting, self._waiting = self._waiting, []
         for deferred in waiting:
             deferred.callback(None)
 
-    def _changed(self, reason: ControlError | None) -> None:
-        """A connection was made, or lost."""
+    def _connection_changed(self, reason: ControlError | None) -> None:
+        """Report the health after a connection was made (no reason) or lost."""
         if self.running:
-            self._tell()
+            self._report_health()
             if reason is None:
-                self._connected()
+                self._release_waiting()
 
-    def _tell(self) -> None:
+    def _report_health(self) -> None:
         if self._pool.usable:
             self._condition.met()
         else:
-            self._condition.fails(self._why({}))
+            self._condition.fails(self._reasons({}))
 
-    def _look_again(self) -> Deferred[None] | None:
-        """Look at once for a command that finds no instance, at most once a second."""
-        if self._pool.clients or self._reactor.seconds() - self._looked < FRESH:
+    def _look_up_now(self) -> Deferred[None] | None:
+        """Look up instances at once for a command that finds none, at most once a second."""
+        if self._pool.clients or self._reactor.seconds() - self._last_lookup < MIN_LOOKUP_INTERVAL:
             return None
-        return Deferred.fromCoroutine(self._look())
+        return Deferred.fromCoroutine(self._look_up())
 
-    async def _look(self) -> None:
-        self._looked = self._reactor.seconds()
+    async def _look_up(self) -> None:
+        self._last_lookup = self._reactor.seconds()
         try:
             found = await control_ports(self._redis)
         except (Refused, Unavailable) as error:
-            # The known instances may be alive all the same.
-            self._log.debug("instances not looked up: {error}", error=error)
+            # The known control ports remain, since their instances may still run.
+            self._log.debug("cannot look up instances: {error}", error=error)
             return
         if self.running:
             advertised = set(found.values())
             self._pool.disconnect_others(advertised)
             if self._pool.clients or not advertised:
-                self._tell()  # of those that have had time to connect
+                self._report_health()  # new control ports, which are not connected yet, follow
             self._pool.keep(advertised)
 
 
-def _line(address: str, error: ControlError) -> str:
-    line = f"{shown(address)}: {shown(error)}"
+def _reason(address: str, error: ControlError) -> str:
+    reason = f"{shown(address)}: {shown(error)}"
     if isinstance(error, NotPermitted):
-        return f"{line}, which the bridge does not have there"
+        return f"{reason}; grant it to the bridge in the instance's --control-permissions"
     if "certificate verify failed" in str(error):
-        return f"{line}: its certificate is not of the authority in --control-ca"
-    return line
+        return f"{reason}: the certificate is not signed by the authority in --control-ca"
+    return reason

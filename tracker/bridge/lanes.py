@@ -1,4 +1,4 @@
-"""Run the tasks of many devices: few at a time, and those of one device one after the other."""
+"""Run tasks of many devices: a few at a time, and those of one device one after another."""
 
 from __future__ import annotations
 
@@ -13,66 +13,66 @@ from twisted.internet.defer import (
     succeed,
 )
 
-#: Tasks that run at a time.
+#: Tasks that run at the same time.
 MAX_RUNNING: Final = 8
-#: Tasks that run or wait, at which there is no room for more.
-MAX_BEGUN: Final = 200
+#: Tasks that run or wait; beyond this, callers should wait for :attr:`Lanes.room`.
+MAX_STARTED: Final = 200
 
-#: Returns whether it has moved its row on.
+#: A task; returns True if its row was changed.
 Task = Callable[[], Coroutine[Deferred[Any], Any, bool]]
 
 
 class Lanes:
-    """Tasks by key, each in the lane of its device."""
+    """Tasks by key, queued in one lane per device."""
 
     def __init__(self) -> None:
         self.room: Deferred[None] = succeed(None)
-        """Fires when there is room for more tasks."""
+        """Fires when fewer than :data:`MAX_STARTED` tasks run or wait."""
         self._running = DeferredSemaphore(MAX_RUNNING)
         self._lanes: dict[str, DeferredLock] = {}
-        self._begun: dict[str, Deferred[bool]] = {}
+        self._started: dict[str, Deferred[bool]] = {}
 
     @property
     def keys(self) -> Collection[str]:
-        """The keys of the tasks that run or wait."""
-        return self._begun.keys()
+        """Keys of the tasks that run or wait."""
+        return self._started.keys()
 
-    def begin(self, key: str, device: str, task: Task) -> Deferred[bool]:
-        """Run a task when its device, and then it, has its turn; fires with its result.
+    def start(self, key: str, device: str, task: Task) -> Deferred[bool]:
+        """Queue a task in the lane of its device; do nothing if its key runs or waits already.
 
-        If a task with this key runs or waits, no other is begun.
+        :return: fires with the result of the task of this key.
         """
-        if key in self._begun:
-            return self._begun[key]
+        if key in self._started:
+            return self._started[key]
         result = self._in_lane(device, task)
         if result.called:
             return result
-        self._begun[key] = result
-        if len(self._begun) >= MAX_BEGUN and self.room.called:
+        self._started[key] = result
+        if len(self._started) >= MAX_STARTED and self.room.called:
             self.room = Deferred()
 
-        def done(moved: Any) -> Any:
-            del self._begun[key]
-            if len(self._begun) < MAX_BEGUN and not self.room.called:
+        def done(changed: Any) -> Any:
+            del self._started[key]
+            if len(self._started) < MAX_STARTED and not self.room.called:
                 self.room.callback(None)
-            return moved
+            return changed
 
         return result.addBoth(done)
 
     def all_done(self) -> Deferred[Any]:
-        """Fires when all tasks have ended that are begun now."""
-        return DeferredList(list(self._begun.values()), consumeErrors=True)
+        """Return a Deferred that fires when all tasks that run or wait now have ended."""
+        return DeferredList(list(self._started.values()), consumeErrors=True)
 
     def _in_lane(self, device: str, task: Task) -> Deferred[bool]:
         lane = self._lanes.setdefault(device, DeferredLock())
-        # Callbacks instead of a coroutine: one that is garbage would release the lane of another.
+        # Not a coroutine: if one was garbage-collected, it would release another task's lock.
         ran = lane.run(self._running.run, lambda: Deferred.fromCoroutine(task()))
         result: Deferred[bool] = Deferred(lambda _: ran.cancel())
 
-        def done(moved: Any) -> Any:
+        def done(changed: Any) -> Any:
             if not (lane.locked or lane.waiting):
                 self._lanes.pop(device, None)
-            return moved
+            return changed
 
         ran.addBoth(done).chainDeferred(result)
         return result

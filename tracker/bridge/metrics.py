@@ -9,13 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
-#: Outcomes of a request to Directus.
+#: Results of a request to Directus.
 CALL_RESULTS: Final = ("answered", "denied", "refused", "down", "given_up")
-#: Outcomes of a pending command.
+#: Results of a pending command.
 COMMAND_RESULTS: Final = ("routed", "waiting", "ended", "not_sent")
-#: Outcomes of a response.
+#: Results of a response.
 RESPONSE_RESULTS: Final = ("written", "no_row", "held")
-#: HTTP status of an answer to a webhook → its name in the metric.
+#: HTTP status of the webhook's response → result.
 POST_RESULTS: Final = {202: "accepted", 400: "malformed", 401: "wrong_secret", 503: "too_many"}
 
 _METHODS: Final = ("SEARCH", "PATCH")
@@ -23,7 +23,7 @@ _PARTS: Final = ("commands", "responses", "devices")
 
 
 class BridgeMetrics:
-    """Counts what the parts of the bridge do.
+    """The counters of all parts of the bridge.
 
     :param metrics_registry: registers the metrics; None: they are not exported.
     """
@@ -31,57 +31,57 @@ class BridgeMetrics:
     def __init__(self, metrics_registry: CollectorRegistry | None = None) -> None:
         self._calls = Counter(
             "tracker_directus_calls",
-            "Questions to Directus, by how they ended.",
+            "Requests to Directus.",
             ["method", "result"],
             registry=metrics_registry,
         )
         self._seconds = Histogram(
             "tracker_directus_call_seconds",
-            "From a question to Directus to its answer, or to its end without one.",
+            "Duration of requests to Directus, including those without a response.",
             ["method"],
             buckets=_SECONDS,
             registry=metrics_registry,
         )
         self._retries = Counter(
             "tracker_bridge_retries",
-            "Failures after which the bridge waits before it tries again.",
+            "Failures after which the bridge retries with a delay.",
             ["part"],
             registry=metrics_registry,
         )
         self.commands = Counter(
             "tracker_bridge_commands",
             "Pending commands: routed to an instance, waiting for their device, ended at once "
-            "(they had expired, or make no sense), or not sent for now.",
+            "(expired or malformed), or not sent and retried.",
             ["result"],
             registry=metrics_registry,
         )
         self.responses = Counter(
             "tracker_bridge_responses",
-            "What became of commands: written to Directus, of no row that takes it, or held to be "
-            "tried again.",
+            "Responses to commands: written to Directus, without a row that accepts them, or held "
+            "and retried.",
             ["result"],
             registry=metrics_registry,
         )
         self._posts = Counter(
             "tracker_bridge_webhook_posts",
-            "What Flows have posted.",
+            "Webhook requests from Flows.",
             ["hook", "result"],
             registry=metrics_registry,
         )
         self._devices = Gauge(
             "tracker_bridge_devices",
-            "Devices that are allowed, as last written.",
+            "Allowed devices, as last written to Redis.",
             registry=metrics_registry,
         )
         self._synced = Gauge(
             "tracker_bridge_devices_timestamp_seconds",
-            "When the devices were last read from Directus and written, since 1970; 0 before.",
+            "Time of the last copy of the devices to Redis, in seconds since 1970; 0 before it.",
             registry=metrics_registry,
         )
         self._begin_at_zero()
 
     def _begin_at_zero(self) -> None:
-        # A counter that appears with its first event hides that event.
+        # Prometheus does not count the first event of a series that appears with that event.
         for method in _METHODS:
             self._seconds.labels(method)
             for result in CALL_RESULTS:
@@ -109,10 +109,14 @@ class BridgeMetrics:
         return self._retries.labels(part).inc
 
     def posted(self, hook: str, status: int) -> None:
-        """Count a webhook that was answered with this HTTP status."""
+        """Count a webhook request that got this HTTP status."""
         self._posts.labels(hook, POST_RESULTS[status]).inc()
 
     def synced(self, devices: int, now: float) -> None:
-        """Note that all devices were written, and their number."""
+        """Record a complete copy of the devices.
+
+        :param devices: number of allowed devices.
+        :param now: seconds since 1970.
+        """
         self._devices.set(devices)
         self._synced.set(now)

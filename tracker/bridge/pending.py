@@ -1,7 +1,7 @@
-"""Read the rows of pending commands: a few at a time, and in the right order.
+"""Read the rows of pending commands page by page, in the order in which they must be sent.
 
-The latest rows come first, since people wait for them. But the commands of one device are sent in
-the order in which they were created, so that the latest one takes effect last.
+The newest rows come first, because their users are waiting. Within one device, commands are sent in
+the order of their creation, so that the newest one takes effect last.
 """
 
 from __future__ import annotations
@@ -19,51 +19,54 @@ from tracker.command import MAX_TEXT_BYTES, is_device_id
 Row = dict[str, Any]
 Filter = Mapping[str, Any]
 
-#: Rows of a page.
-PAGE: Final = 100
-#: Rows that are read at once to find the older ones of a page's devices.
-MOST_OLDER: Final = 1000
-#: Rows of one moment that may stay pending and are left out of the next page by id.
-MOST_LEFT: Final = 200
+#: Rows in a page.
+PAGE_SIZE: Final = 100
+#: Older rows of the devices of one page that are read at once.
+MAX_OLDER_ROWS: Final = 1000
+#: Pending rows with the same creation time that the next page excludes by id.
+MAX_EXCLUDED_IDS: Final = 200
 
 _NEWEST_FIRST: Final = ("-date_created", "-id")
 _OLDEST_FIRST: Final = ("date_created", "id")
 
 
 @frozen
-class Turn:
-    """The rows of a page that may be sent now."""
+class ReadyRows:
+    """Rows that may be sent now."""
 
     rows: Sequence[Row]
-    """Each behind the older ones of its device, which may be of another page."""
+    """The rows in sending order; includes older rows of their devices from other pages."""
     postponed: bool
-    """True if devices of the page have still older rows."""
+    """True if rows of the page are missing here, since they must wait for older rows."""
 
 
-class Pending:
-    """Reads pending rows."""
+class PendingRows:
+    """The pending rows of the collection ``commands``."""
 
     def __init__(self, directus: DirectusClient) -> None:
         self._directus = directus
 
-    async def page(self, walk: Walk) -> list[Row]:
-        """Return the next rows of a walk."""
-        return await self._read(walk.filter, _NEWEST_FIRST)
+    async def page(self, cursor: PageCursor) -> list[Row]:
+        """Return the page at a cursor."""
+        return await self._read(cursor.filter, _NEWEST_FIRST)
 
-    async def named(self, keys: Sequence[str]) -> list[Row]:
-        """Return those of up to :data:`PAGE` rows that are pending, in the order of their keys."""
+    async def by_ids(self, keys: Sequence[str]) -> list[Row]:
+        """Return the rows with these ids that are pending, in the order of ``keys``.
+
+        :param keys: at most :data:`PAGE_SIZE` row ids.
+        """
         rows = await self._read({"id": {"_in": list(keys)}}, _OLDEST_FIRST)
         return sorted(rows, key=lambda row: keys.index(row["id"]))
 
-    async def in_turn(self, rows: Sequence[Row]) -> Turn:
-        """Return these rows with the older pending rows of their devices before them.
+    async def with_older(self, rows: Sequence[Row]) -> ReadyRows:
+        """Return these rows, preceded by the older pending rows of their devices.
 
-        :param rows: up to :data:`PAGE`.
+        :param rows: at most :data:`PAGE_SIZE` rows.
         """
         newest = max((row["date_created"] or "" for row in rows), default="")
         devices = {row["imei"] for row in rows if is_device_id(str(row["imei"]))}
         before: list[Row] = []
-        busy: set[str] = set()
+        postponed: set[str] = set()
         while newest and devices:
             older = await self._read(
                 {
@@ -74,37 +77,38 @@ class Pending:
                 _OLDEST_FIRST,
             )
             before += older
-            if len(older) < PAGE:
+            if len(older) < PAGE_SIZE:
                 break
-            # More of these rows, and of the others, may be older than the page.
-            behind = {row["imei"] for row in older}
-            busy |= behind if len(before) < MOST_OLDER else devices
-            devices -= busy
-        together = [*before, *(row for row in rows if row["imei"] not in busy)]
-        return Turn(in_order(together), bool(busy))
+            # The response was full. The devices in it may have further older rows, for which their
+            # rows of this page must wait. The other devices are queried again.
+            incomplete = {row["imei"] for row in older}
+            postponed |= incomplete if len(before) < MAX_OLDER_ROWS else devices
+            devices -= postponed
+        together = [*before, *(row for row in rows if row["imei"] not in postponed)]
+        return ReadyRows(in_sending_order(together), bool(postponed))
 
     async def _read(self, where: Filter, sort: Sequence[str]) -> list[Row]:
         try:
-            rows = await self._ask(where, COMMAND_FIELDS, sort, PAGE)
+            rows = await self._query(where, COMMAND_FIELDS, sort, PAGE_SIZE)
         except DirectusTooLong:
-            brief = [name for name in COMMAND_FIELDS if name != "text"]
-            rows = await self._ask(where, brief, sort, PAGE)
+            without_text = [name for name in COMMAND_FIELDS if name != "text"]
+            rows = await self._query(where, without_text, sort, PAGE_SIZE)
             for row in rows:
                 row["text"] = await self._text(row["id"])
         for row in rows:
-            # The text is read only so far that it shows that it is too long.
+            # One character beyond the limit is enough to show that the text is too long.
             row["text"] = (row["text"] or "")[: MAX_TEXT_BYTES + 1]
         return rows
 
     async def _text(self, key: str) -> str:
-        """Return the text of one of several rows that cannot be read together."""
+        """Return the text of one row, when the texts of all rows exceed one response."""
         try:
-            found = await self._ask({"id": {"_eq": key}}, ["text"], _OLDEST_FIRST, 1)
+            found = await self._query({"id": {"_eq": key}}, ["text"], _OLDEST_FIRST, 1)
         except DirectusTooLong:
             return " " * (MAX_TEXT_BYTES + 1)
         return str(found[0]["text"])[: MAX_TEXT_BYTES + 1] if found else ""
 
-    async def _ask(
+    async def _query(
         self, where: Filter, fields: Sequence[str], sort: Sequence[str], limit: int
     ) -> list[Row]:
         wanted = {"_and": [{"status": {"_eq": PENDING}}, where]} if where else _STATUS
@@ -116,12 +120,12 @@ class Pending:
 _STATUS: Final = {"status": {"_eq": PENDING}}
 
 
-class Walk:
-    """A walk through all pending rows by pages, the newest first.
+class PageCursor:
+    """A position in the pending rows, which are read from the newest to the oldest.
 
-    Rows that were sent are no longer pending. So a page begins at the time of the last row of the
-    page before, and leaves out the rows of that moment that have stayed pending: Directus does not
-    compare ids.
+    Rows that were sent are no longer pending, so an offset would skip rows. Directus cannot compare
+    ids by size. Each page therefore begins at the creation time of the last row of the previous
+    page, and excludes by id the rows with that time that are still pending.
     """
 
     def __init__(self) -> None:
@@ -131,7 +135,7 @@ class Walk:
 
     @property
     def filter(self) -> Filter:
-        """Return the filter of the rows that are left."""
+        """The filter of the remaining rows."""
         conditions: list[Filter] = []
         if self._before is not None:
             conditions.append({"date_created": {"_lt" if self._skip else "_lte": self._before}})
@@ -139,32 +143,32 @@ class Walk:
             conditions.append({"id": {"_nin": sorted(self._left)}})
         return {"_and": conditions} if conditions else {}
 
-    def go_on(self, page: Sequence[Row], left: set[str]) -> bool:
-        """Note that a page was processed.
+    def advance(self, page: Sequence[Row], left: set[str]) -> bool:
+        """Move behind a page that was processed.
 
-        :param left: the ids of those that have stayed pending.
-        :return: True if there may be more rows.
+        :param left: the ids of its rows that are still pending.
+        :return: True if more rows may follow.
         """
-        last = page[-1]["date_created"]  # None if unknown: such rows come anywhere
+        last = page[-1]["date_created"]  # None if unknown: the database sorts it anywhere
         if last != self._before or self._skip:
             self._before, self._left, self._skip = last, set(), False
         self._left |= {row["id"] for row in page if row["date_created"] == last} & left
-        if len(self._left) > MOST_LEFT:
+        if len(self._left) > MAX_EXCLUDED_IDS:
             self._left, self._skip = set(), True
-        return len(page) == PAGE and not (self._skip and last is None)
+        return len(page) == PAGE_SIZE and not (self._skip and last is None)
 
 
-def in_order(rows: Sequence[Row]) -> list[Row]:
-    """Sort rows: those of a device from the oldest on, the device with the newest row first.
+def in_sending_order(rows: Sequence[Row]) -> list[Row]:
+    """Sort rows by device, the device with the newest row first, and by time within a device.
 
-    Rows of one moment keep their order.
+    Rows with the same creation time keep their order.
     """
-    lines: dict[str, list[Row]] = {}
-    for row in sorted(rows, key=_age):
-        lines.setdefault(str(row["imei"]), []).append(row)
-    newest_first = sorted(lines.values(), key=lambda line: _age(line[-1]), reverse=True)
-    return [row for line in newest_first for row in line]
+    by_device: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=_created):
+        by_device.setdefault(str(row["imei"]), []).append(row)
+    newest_first = sorted(by_device.values(), key=lambda group: _created(group[-1]), reverse=True)
+    return [row for group in newest_first for row in group]
 
 
-def _age(row: Row) -> str:
+def _created(row: Row) -> str:
     return row["date_created"] or ""

@@ -1,4 +1,4 @@
-"""How lists look in Directus' interface, as Directus takes it."""
+"""The default layout of lists in Directus' app, as Directus' API takes it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Final
 
 from tracker.bridge.schema import COMMANDS, LAST_POSITIONS
 
-#: Seconds after which Directus' interface shows a list anew by itself; one of its own choices.
+#: Seconds after which Directus' app reloads a list; one of the choices that the app offers.
 REFRESH: Final = 10
 
-#: How the lists look to who has not arranged them: the latest ones first, and always new.
+#: Presets for all users without one of their own: the newest rows first, with automatic reload.
 PRESETS: Final = (
     {
         "collection": COMMANDS,

@@ -1,10 +1,10 @@
 """Write the responses in ``commands:responses`` into the rows of commands.
 
-A response is acknowledged to the stream after Directus has accepted it. Responses that are read
-together are written together. While Directus is down, or accepts none, no more are read, and all
-are retried, less and less often. If it accepts the others and not those of one command, these are
-held and retried by themselves; in the end, only their status is written, without the values that
-cannot be stored.
+The entry of a response is acknowledged after Directus has accepted the response. Responses that
+are read together are written together. While Directus is down, or accepts no response, nothing more
+is read, and all are retried with increasing delays. If it refuses only those of one command, these
+are held and retried separately; after many attempts only their status is written, without the
+values that cannot be stored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from twisted.logger import Logger
 
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.rest import DirectusDenied, DirectusError, DirectusRefused
-from tracker.bridge.rows import fields_of, moment_of
+from tracker.bridge.rows import fields_of, timestamp_of
 from tracker.bridge.table import CommandTable
 from tracker.command import Response
 from tracker.errors import Refused, Unavailable
@@ -39,33 +39,33 @@ from tracker.untrusted import shown
 
 #: Seconds that a read waits for a response.
 READ_WAIT: Final = 5.0
-#: Seconds without a turn or a retry after which the loop is stuck.
+#: Seconds without a pass or a retry after which the loop counts as stuck.
 WATCHDOG_TIMEOUT: Final = 300.0
-#: Responses of one read, and so commands whose rows are changed at once.
-BATCH: Final = 100
-#: Commands that are held; while there are so many, nothing is read.
-MOST_HELD: Final = 200
+#: Responses in one read; at most as many rows are changed in one request.
+BATCH_SIZE: Final = 100
+#: Held commands at which reading pauses.
+MAX_HELD: Final = 200
 #: Attempts with one command, over more than a minute, until only its status is written.
-PATIENCE: Final = 8
-#: Seconds until reading is retried.
-RETRY: Final = 1.0
-#: Seconds after which the pending responses of an idle bridge are claimed.
+MAX_ATTEMPTS: Final = 8
+#: Seconds until a failed read is retried.
+RETRY_DELAY: Final = 1.0
+#: Idle seconds after which pending responses of another bridge are claimed.
 CLAIM_AFTER: Final = 60.0
 
-_PLAIN: Final = ("status", "delivered_at", "finished_at")
+_STATUS_FIELDS: Final = ("status", "delivered_at", "finished_at")
 
 T = TypeVar("T")
 
 
 @define
-class _Untold:
-    """The responses to one command that are not in its row."""
+class _Unwritten:
+    """The responses to one command that are not written yet."""
 
     backoff: Backoff
     responses: dict[str, dict[str, Any]] = field(factory=dict)
-    """Entry → fields."""
-    why: str = ""
-    """The reason why Directus has not accepted them, if it was asked."""
+    """Entry id → fields of the row."""
+    error: str = ""
+    """The error of the last attempt, if any."""
 
     @property
     def fields(self) -> list[dict[str, Any]]:
@@ -73,23 +73,25 @@ class _Untold:
         return [self.responses[entry_id] for entry_id in sorted(self.responses, key=entry_order)]
 
     @property
-    def bare(self) -> list[dict[str, Any]]:
-        """The same, without values that may be impossible to store."""
-        return [{name: each[name] for name in _PLAIN if name in each} for each in self.fields]
+    def status_fields(self) -> list[dict[str, Any]]:
+        """The fields of each response, without values that may be impossible to store."""
+        return [
+            {name: each[name] for name in _STATUS_FIELDS if name in each} for each in self.fields
+        ]
 
     @property
-    def rest(self) -> dict[str, Any]:
-        """The values that ``bare`` lacks."""
+    def value_fields(self) -> dict[str, Any]:
+        """The fields of the last response that ``status_fields`` lacks."""
         last = self.fields[-1]
-        return {name: last[name] for name in last if name not in _PLAIN}
+        return {name: last[name] for name in last if name not in _STATUS_FIELDS}
 
 
 class ResponseWriter(Service):
-    """Writes the results of commands into Directus.
+    """A service that writes responses into the rows of their commands.
 
-    :param reader: this bridge's membership in the group; its batches have :data:`BATCH` entries.
-    :param backoff: makes the delays: one for all responses together, and one for each held command.
-    :param condition: met while Directus accepts responses.
+    :param reader: this bridge's member of the consumer group, with batches of :data:`BATCH_SIZE`.
+    :param backoff: makes a backoff for all responses together, and one for each held command.
+    :param condition: is met while Directus accepts responses.
     :param watchdog: is reset while responses are written, and suspended while Directus is down.
     """
 
@@ -117,19 +119,19 @@ class ResponseWriter(Service):
         self._loop: Deferred[None] = succeed(None)
         self._waits = Waits(clock)
         self._claims = RedisTimer(clock, reader, CLAIM_AFTER / 3, self._keep_claims)
-        self._telling: Mapping[str, _Untold] = {}
-        self._held: dict[str, _Untold] = {}
+        self._writing: Mapping[str, _Unwritten] = {}
+        self._held: dict[str, _Unwritten] = {}
         self._rejections = LimitedLog(clock, self._log)
 
     def startService(self) -> None:
-        """Start reading."""
+        """Start reading responses."""
         super().startService()
         self._waits = Waits(self._clock)
         self._loop = Deferred.fromCoroutine(self._run())
         self._claims.startService()
 
     def stopService(self) -> Deferred[Any]:
-        """Stop at once; responses that were not written stay pending."""
+        """Stop at once; unwritten responses stay pending in the group."""
         super().stopService()
         self._watchdog.suspend()
         self._waits.stop()
@@ -142,56 +144,58 @@ class ResponseWriter(Service):
             except Stopped:
                 return
             except (Refused, Unavailable) as error:
-                self._condition.fails(f"responses cannot be read: {error}")
-            except Exception:  # noqa: BLE001 - else nothing would be told any more, in silence
-                self._log.failure("responses are not told")
-                self._condition.fails("responses are not told: see the log")
+                self._condition.fails(f"cannot read responses: {error}")
+            except Exception:  # noqa: BLE001 - the loop must continue after an unexpected error
+                self._log.failure("cannot write responses to Directus")
+                self._condition.fails(
+                    "cannot write responses to Directus; see the log for the reason"
+                )
             self._watchdog.reset()
-            await self._waits.sleep(RETRY)
+            await self._waits.sleep(RETRY_DELAY)
 
     async def _consume(self) -> None:
         self._watchdog.suspend()
         await self._reader.when_connected()
         self._watchdog.reset()
         await self._reader.join(RESPONSES)
-        self._held.clear()  # all of it is pending
-        self._telling = {}
+        self._held.clear()  # their entries are pending, and are read again
+        self._writing = {}
         self._report_health()
         async for entries in self._reader.unfinished([RESPONSES]):
-            await self._take(entries)
+            await self._process(entries)
         while True:
             due = (item for item in self._held.items() if not item[1].backoff.left)
-            await self._tell(dict(islice(due, BATCH)))
+            await self._write(dict(islice(due, BATCH_SIZE)))
             soonest = min((one.backoff.left for one in self._held.values()), default=READ_WAIT)
-            if len(self._held) >= MOST_HELD:
+            if len(self._held) >= MAX_HELD:
                 self._watchdog.suspend()
                 await deferLater(self._clock, soonest)
                 continue
             async for claimed in self._reader.claim_idle(RESPONSES, CLAIM_AFTER):
-                await self._take(claimed)
-                if len(self._held) >= MOST_HELD:
+                await self._process(claimed)
+                if len(self._held) >= MAX_HELD:
                     break
             wait = min(READ_WAIT, soonest + 0.001)
             new = self._reader.allowance([RESPONSES])
-            await self._take(await self._reader.read(new, wait))
+            await self._process(await self._reader.read(new, wait))
 
-    async def _take(self, entries: Sequence[Delivered]) -> None:
-        """Write these responses, behind held ones of the same commands."""
+    async def _process(self, entries: Sequence[Delivered]) -> None:
+        """Write these responses, after held responses of the same commands."""
         self._watchdog.reset()
-        untold: dict[str, _Untold] = {}
+        unwritten: dict[str, _Unwritten] = {}
         done = []
         for entry in entries:
-            key, fields = self._understood(entry)
+            key, fields = self._parse(entry)
             if fields is None:
                 done.append(entry.id)
                 continue
-            one = self._held.get(key) or untold.setdefault(key, _Untold(self._new_backoff()))
+            one = self._held.get(key) or unwritten.setdefault(key, _Unwritten(self._new_backoff()))
             one.responses[entry.id] = fields
         await self._acknowledge(done)
-        await self._tell(untold)
+        await self._write(unwritten)
 
-    def _understood(self, entry: Delivered) -> tuple[str, dict[str, Any] | None]:
-        """Return the key of a row and the fields to write; None if no row can take them."""
+    def _parse(self, entry: Delivered) -> tuple[str, dict[str, Any] | None]:
+        """Return a row id and the fields to write; None instead of fields without a row."""
         if entry.content is None:  # deleted
             return "", None
         try:
@@ -205,29 +209,30 @@ class ResponseWriter(Service):
             )
             return "", None
         key = response.command_id.lower()
-        if not _is_uuid(key):  # a command that was sent without Directus, or an entry without one
+        if not _is_uuid(key):  # the command was not sent by Directus, or was malformed
             return "", None
-        at = moment_of(response.at) or entry.appended_at
+        at = timestamp_of(response.at) or entry.appended_at
         return key, fields_of(response.update, response.instance_id, at)
 
-    async def _tell(self, untold: Mapping[str, _Untold]) -> None:
-        """Write these responses; hold those of a single command that Directus does not accept."""
-        if not untold:
+    async def _write(self, unwritten: Mapping[str, _Unwritten]) -> None:
+        """Write these responses; hold those of commands that Directus does not accept."""
+        if not unwritten:
             return
-        self._telling = untold
-        news = {key: one.fields for key, one in untold.items()}
-        told = await self._insist(lambda: self._table.tell(news))
+        self._writing = unwritten
+        updates = {key: one.fields for key, one in unwritten.items()}
+        written = await self._until_executed(lambda: self._table.write(updates))
         done: list[str] = []
-        for key, one in untold.items():
-            result = told[key]
+        for key, one in unwritten.items():
+            result = written[key]
             if isinstance(result, DirectusError):
-                result = await self._write_bare(key, one, result)
+                result = await self._write_status(key, one, result)
             if isinstance(result, DirectusError):
                 self._hold(key, one, result)
                 continue
             if not result:
                 self._log.info(
-                    "command {id}: no row takes {status}: it is gone, or has ended before",
+                    "command {id}: status {status} not written: the row was deleted, or has this "
+                    "or a later status",
                     id=key,
                     status=one.fields[-1]["status"],
                 )
@@ -237,59 +242,63 @@ class ResponseWriter(Service):
             self._held.pop(key, None)
             done += one.responses
         await self._acknowledge(done)
-        self._telling = {}
+        self._writing = {}
         self._report_health()
 
-    async def _insist(self, ask: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a request until Directus answers it, and return the result."""
+    async def _until_executed(self, request: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a request until Directus executes it, and return the result."""
         while True:
             self._watchdog.reset()
             try:
-                answer = await ask()
+                result = await request()
             except DirectusError as error:
-                self._condition.fails(f"Directus does not take responses: {error}")
+                self._condition.fails(f"cannot write responses to Directus: {error}")
                 self._backoff.failed(getattr(error, "retry_after", None))
                 self._watchdog.suspend()
                 await self._backoff.wait()
             else:
                 self._backoff.succeeded()
-                return answer
+                return result
 
-    async def _write_bare(
-        self, key: str, one: _Untold, error: DirectusError
+    async def _write_status(
+        self, key: str, one: _Unwritten, error: DirectusError
     ) -> bool | DirectusError:
-        """Write the status first, and then the other values, if they can be stored after all."""
+        """Write the status alone, and then try again to add the other values."""
         if isinstance(error, DirectusDenied):
-            return error  # the values are valid, and accepted once the policy is fixed
-        if not _is_refusal(error) and one.backoff.failures < PATIENCE:
+            return error  # the values are valid; Directus accepts them when the policy is repaired
+        if not _is_refusal(error) and one.backoff.failures < MAX_ATTEMPTS:
             return error
-        told = (await self._insist(lambda: self._table.tell({key: one.bare})))[key]
-        if told is True:
-            # Directus may have recovered in between.
-            completed = await self._insist(lambda: self._table.complete(key, one.rest))
+        written = (await self._until_executed(lambda: self._table.write({key: one.status_fields})))[
+            key
+        ]
+        if written is True:
+            # Directus may have recovered in between, and then stores all values.
+            completed = await self._until_executed(
+                lambda: self._table.add_fields(key, one.value_fields)
+            )
             if completed is True:
                 return True
-        elif not (_is_refusal(error) and _is_refusal(told)):
-            return told if told is False else error
+        elif not (_is_refusal(error) and _is_refusal(written)):
+            return written if written is False else error
         self._log.error(
-            "command {id}: Directus refuses what came with {status} ({why}): {fate}",
+            "command {id}: Directus refuses the values of status {status} ({error}); {action}",
             id=key,
             status=one.fields[-1]["status"],
-            why=_kind(error),
-            fate="the status stands alone" if told is True else "and the status, too; let go",
+            error=_error_code(error),
+            action="status written without them" if written is True else "response discarded",
         )
         return True
 
-    def _hold(self, key: str, one: _Untold, error: DirectusError) -> None:
+    def _hold(self, key: str, one: _Unwritten, error: DirectusError) -> None:
         seconds = one.backoff.failed(getattr(error, "retry_after", None))
         self._held[key] = one
-        one.why = _kind(error)
+        one.error = _error_code(error)
         self._metrics.responses.labels("held").inc()
         self._log.warn(
-            "command {id}: Directus does not take {status} ({why}); again in {seconds:.0f} s",
+            "command {id}: cannot write status {status} ({error}); retrying in {seconds:.0f} s",
             id=key,
             status=one.fields[-1]["status"],
-            why=one.why,
+            error=one.error,
             seconds=seconds,
         )
 
@@ -298,9 +307,9 @@ class ResponseWriter(Service):
             self._condition.met()
             return
         key, one = next(iter(self._held.items()))
+        commands = "1 command" if len(self._held) == 1 else f"{len(self._held)} commands"
         self._condition.fails(
-            f"Directus takes what became of others and not of {len(self._held)} commands, "
-            f"as {key}: {one.why}"
+            f"Directus refuses the responses of {commands}, for example {key}: {one.error}"
         )
 
     async def _acknowledge(self, entry_ids: Sequence[str]) -> None:
@@ -308,15 +317,15 @@ class ResponseWriter(Service):
             await self._reader.acknowledge(RESPONSES, entry_ids)
 
     async def _keep_claims(self) -> None:
-        """Keep other bridges from claiming the responses that this one holds."""
-        at_hand = [*self._held.values(), *self._telling.values()]
-        entry_ids = [entry_id for one in at_hand for entry_id in one.responses]
+        """Keep other bridges from claiming the entries that this one holds."""
+        unwritten = [*self._held.values(), *self._writing.values()]
+        entry_ids = [entry_id for one in unwritten for entry_id in one.responses]
         if not entry_ids:
             return
         try:
             await self._reader.keep(RESPONSES, entry_ids)
         except (Refused, Unavailable) as error:
-            self._log.debug("claims not kept: {error}", error=error)
+            self._log.debug("cannot keep claims of responses: {error}", error=error)
 
 
 def _is_uuid(text: str) -> bool:
@@ -327,10 +336,10 @@ def _is_uuid(text: str) -> bool:
 
 
 def _is_refusal(error: object) -> bool:
-    """Return whether Directus refuses these values, now and later."""
+    """Return True if Directus refuses the values themselves; a retry cannot succeed."""
     return isinstance(error, DirectusRefused) and error.status == 400 and bool(error.code)
 
 
-def _kind(error: DirectusError) -> str:
-    """Return an error without its text, which may repeat the value."""
+def _error_code(error: DirectusError) -> str:
+    """Return status and code of an error; its text may contain the value."""
     return f"{error.status or ''} {error.code}".strip() or str(error)

@@ -1,4 +1,4 @@
-"""Send the command of a row to an instance, and write into the row what became of it."""
+"""Send the command of a row to an instance, and write its status into the row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from twisted.internet.interfaces import IReactorTime
 from tracker.bridge.instances import Instances
 from tracker.bridge.metrics import BridgeMetrics
 from tracker.bridge.pending import Row
-from tracker.bridge.rows import WAITING, command_in, fields_of, malformed, too_late
+from tracker.bridge.rows import WAITING, command_from_row, expired_unsent, fields_of, malformed
 from tracker.bridge.schema import ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import BadCommand, Command, Status, StatusUpdate
@@ -19,7 +19,7 @@ from tracker.position import iso_milliseconds
 
 
 class Router:
-    """Sends the commands of rows, one at a time."""
+    """The way of a single row to an instance, and of its status back into the row."""
 
     def __init__(
         self,
@@ -34,21 +34,21 @@ class Router:
         self._metrics = metrics
 
     async def send(self, row: Row) -> bool:
-        """Send the command of a pending row, or end it if it cannot be sent.
+        """Send the command of a pending row, or write a final status if it cannot be sent.
 
-        :return: whether the row was changed, and so is no longer pending.
-        :raises NoInstance: if no instance takes commands now.
-        :raises ControlError: if the instances have failed with this command.
+        :return: True if the row was changed, and is therefore no longer pending.
+        :raises NoInstance: if no instance accepts commands now.
+        :raises ControlError: if all instances have failed with this command.
         :raises DirectusError: if the row could not be changed.
         """
         try:
-            command = command_in(row)
+            command = command_from_row(row)
         except BadCommand as error:
-            return await self._end(row["id"], malformed(error))
+            return await self._finish(row["id"], malformed(error))
         if self._now >= command.expires_at:
             return await self._expire(command)
         try:
-            answer = await self._instances.send_command(
+            reply = await self._instances.send_command(
                 command.device_id,
                 command.text,
                 command_id=command.command_id,
@@ -57,21 +57,21 @@ class Router:
                 timeout=command.timeout,
             )
         except BadArgument as error:
-            return await self._end(row["id"], malformed(error))
-        return await self._write(command, answer)
+            return await self._finish(row["id"], malformed(error))
+        return await self._write(command, reply)
 
     async def _expire(self, command: Command) -> bool:
-        """End an expired command, unless an earlier attempt sent it without reporting that.
+        """Mark a command as expired, unless an earlier attempt has already sent it.
 
-        A command that no instance has begun with by now will not be sent: it is expired, wherever
-        it may be queued.
+        Without a record in Redis, no instance has started to send the command. None will do so
+        later, even if it is queued somewhere, because it has expired.
         """
         record = await self._table.record(command.command_id)
         if record is None:
-            return await self._end(command.command_id, too_late(command))
+            return await self._finish(command.command_id, expired_unsent(command))
         if record.response is None:
-            answer = {"status": record.phase, "instance_id": record.instance_id}
-            return await self._write(command, answer)
+            reply = {"status": record.phase, "instance_id": record.instance_id}
+            return await self._write(command, reply)
         update = record.response.update
         return await self._write(
             command,
@@ -83,27 +83,27 @@ class Router:
             },
         )
 
-    async def _write(self, command: Command, answer: Mapping[str, Any]) -> bool:
-        """Write an instance's answer into the row."""
-        status = answer["status"]
+    async def _write(self, command: Command, reply: Mapping[str, Any]) -> bool:
+        """Write the reply of an instance into the row."""
+        status = reply["status"]
         at = iso_milliseconds(self._now)
         if status in set(Status) - {Status.DELIVERED}:
-            # It was sent before, and has ended; as a rule, its response is written by itself, too.
+            # An earlier attempt has sent the command, and its status is final.
             result = "ended"
-            ended = StatusUpdate(Status(status), answer["reason"] or "", answer["response"] or "")
-            fields = fields_of(ended, answer["instance_id"] or "", at)
+            update = StatusUpdate(Status(status), reply["reason"] or "", reply["response"] or "")
+            fields = fields_of(update, reply["instance_id"] or "", at)
         else:
             result = "waiting" if status == WAITING else "routed"
             fields = {
                 "status": ROUTED,
-                "instance": answer["instance_id"],
+                "instance": reply["instance_id"],
                 "reason": WAITING if status == WAITING else None,
                 "routed_at": at,
             }
         self._metrics.commands.labels(result).inc()
         return await self._table.change(command.command_id, fields)
 
-    async def _end(self, key: str, update: StatusUpdate) -> bool:
+    async def _finish(self, key: str, update: StatusUpdate) -> bool:
         self._metrics.commands.labels("ended").inc()
         return await self._table.change(key, fields_of(update, "", iso_milliseconds(self._now)))
 

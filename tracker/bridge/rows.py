@@ -1,4 +1,4 @@
-"""Conversion between rows of the collection ``commands`` and commands and responses."""
+"""Convert rows of the collection ``commands`` into commands, and responses into rows."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from tracker.bridge.schema import DEFAULT_EXPIRY, PENDING, ROUTED
 from tracker.command import BadCommand, Command, Reason, Status, StatusUpdate
 from tracker.position import iso_milliseconds
 
-#: The reason of a command that was routed to no instance yet.
+#: The reason of a routed command that waits for its device to connect.
 WAITING: Final = "waiting"
 
-#: The fields of a command's row that are read.
+#: The fields of a command's row that the bridge reads.
 COMMAND_FIELDS: Final = (
     *("id", "imei", "text", "codec", "status", "expires_at", "timeout", "date_created"),
 )
 DEVICE_FIELDS: Final = ("imei", "model", "enabled")
 
-#: Characters of an instance's name that a row has room for.
-LONGEST_INSTANCE: Final = 255
+#: Maximum length of an instance's name in a row, in characters.
+MAX_INSTANCE_LENGTH: Final = 255
 
-#: Status → statuses that it may follow, so that a late one never overwrites a later one.
+#: Status → statuses that it may replace, so that a late update never sets a status back.
 _MAY_FOLLOW: Final = {
     ROUTED: [PENDING],
     Status.DELIVERED.value: [PENDING, ROUTED],
@@ -30,16 +30,16 @@ _MAY_FOLLOW: Final = {
 _UNFINISHED: Final = [PENDING, ROUTED, Status.DELIVERED.value]
 
 
-def command_in(row: Mapping[str, Any]) -> Command:
+def command_from_row(row: Mapping[str, Any]) -> Command:
     """Return the command of a row.
 
-    :raises BadCommand: if a field is malformed; in one line, for the row.
+    :raises BadCommand: if a field is malformed; in one line, with the row's field names.
     """
     timeout = row.get("timeout")
     texts = {name: row.get(name) or "" for name in ("imei", "text", "codec")}
     for name, value in texts.items():
         if not isinstance(value, str):
-            raise BadCommand(f"{name}: is no text")
+            raise BadCommand(f"{name}: must be text")
     try:
         return Command.checked(
             str(row["id"]),
@@ -50,49 +50,51 @@ def command_in(row: Mapping[str, Any]) -> Command:
             timeout="" if timeout is None else str(timeout),
         )
     except BadCommand as error:
-        raise BadCommand(_in_words_of_a_row(str(error))) from None
+        raise BadCommand(_with_row_field_names(str(error))) from None
 
 
 def malformed(error: Exception) -> StatusUpdate:
-    """Return the final response to a row that is malformed."""
-    return StatusUpdate.failed(Reason.MALFORMED, f"{error}; nothing was sent: create it anew")
-
-
-def too_late(command: Command) -> StatusUpdate:
-    """Return the final response to a command that has expired before it was sent."""
-    moment = iso_milliseconds(command.expires_at)
-    return StatusUpdate(
-        Status.EXPIRED,
-        response=f"expires_at: {moment} was over before it could be sent; "
-        "create it anew with more time",
+    """Return the final status of a malformed command."""
+    return StatusUpdate.failed(
+        Reason.MALFORMED, f"{error}. The command was not sent; create a corrected one."
     )
 
 
-def _in_words_of_a_row(complaint: str) -> str:
-    """Return a complaint with the field names of the row."""
-    for name, ours in {"device_id": "imei", "payload": "text", "command_id": "id"}.items():
-        complaint = complaint.replace(name, ours, 1)
-    return complaint
+def expired_unsent(command: Command) -> StatusUpdate:
+    """Return the final status of a command that expired before it was sent."""
+    expiry = iso_milliseconds(command.expires_at)
+    return StatusUpdate(
+        Status.EXPIRED,
+        response=f"expires_at: the command expired at {expiry}, before it could be sent. "
+        "Create a new one with a later expiry.",
+    )
 
 
-def may_be_followed_by(status: str) -> list[str]:
-    """Return the statuses that this one may follow."""
+def _with_row_field_names(text: str) -> str:
+    for name, field in {"device_id": "imei", "payload": "text", "command_id": "id"}.items():
+        text = text.replace(name, field, 1)
+    return text
+
+
+def predecessors_of(status: str) -> list[str]:
+    """Return the statuses that this one may replace."""
     return _MAY_FOLLOW.get(status, _UNFINISHED)
 
 
 def is_unfinished(status: str) -> bool:
-    """Return whether another status may follow this one."""
+    """Return True if another status may replace this one."""
     return status in _UNFINISHED
 
 
 def fields_of(update: StatusUpdate, instance_id: str, at: str) -> dict[str, Any]:
-    """Return the fields of a row that report a response.
+    """Return the fields of a row for a status.
 
-    :param at: a time as :func:`moment_of` has it.
+    :param instance_id: the instance that had the command, or "".
+    :param at: time of the status, in the form of :func:`timestamp_of`.
     """
     fields: dict[str, Any] = {"status": update.status.value}
     if instance_id:
-        fields["instance"] = _text(instance_id)[:LONGEST_INSTANCE]
+        fields["instance"] = _text(instance_id)[:MAX_INSTANCE_LENGTH]
     if update.status is Status.DELIVERED:
         return fields | {"delivered_at": at, "reason": None}
     return fields | {
@@ -102,23 +104,23 @@ def fields_of(update: StatusUpdate, instance_id: str, at: str) -> dict[str, Any]
     }
 
 
-def moment_of(text: str) -> str | None:
-    """Return a time, with offset, as every database takes it; None if it is not a time."""
+def timestamp_of(text: str) -> str | None:
+    """Return an ISO 8601 time with an offset, which every database accepts; None if malformed."""
     try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).isoformat()
+        time = datetime.fromisoformat(text)
+        return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
     except ValueError:
         return None
 
 
 def _text(text: str) -> str:
-    """Remove NUL, which PostgreSQL does not store in a text."""
+    """Escape NUL, which PostgreSQL cannot store in a text."""
     return text.replace("\0", "\\x00")
 
 
 def _default_expiry(created: Any) -> str:
     try:
-        begin = datetime.fromisoformat(str(created))
-        return (begin + timedelta(seconds=DEFAULT_EXPIRY)).isoformat()
+        start = datetime.fromisoformat(str(created))
+        return (start + timedelta(seconds=DEFAULT_EXPIRY)).isoformat()
     except (ValueError, OverflowError):
-        raise BadCommand("expires_at: is missing, and date_created is no time") from None
+        raise BadCommand("expires_at: is missing, and date_created is not a time") from None

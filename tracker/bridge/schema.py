@@ -1,7 +1,7 @@
-"""The collections, policies and users that the bridge needs, in the form that Directus takes.
+"""The collections, policies and users that the bridge needs, as Directus' API takes them.
 
-Rows of Directus' own that are made here have ids of their own, so that they are found again
-whatever somebody calls them in the meantime.
+Rows of Directus' system collections have fixed ids here, so that they are found again after a user
+has renamed them.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ DEVICES: Final = "devices"
 #: A table of the processor; Directus only shows it.
 LAST_POSITIONS: Final = "last_positions"
 
-#: Seconds for which a command holds whose row does not say when it expires.
+#: Seconds from the creation of a command to its expiry, if its row has no ``expires_at``.
 DEFAULT_EXPIRY: Final = 3600.0
 
-#: States of a row that it is in before anything is known of its command.
+#: Statuses of a row before its command has one.
 PENDING: Final = "pending"
 ROUTED: Final = "routed"
-#: State → what it is called, icon, colour; in the order in which a row goes through them.
-STATES: Final[Mapping[str, tuple[str, str, str]]] = {
+#: Status → label, icon and colour, in the order in which a row passes through them.
+STATUSES: Final[Mapping[str, tuple[str, str, str]]] = {
     PENDING: ("Pending", "schedule", "#A2B5CD"),
     ROUTED: ("Routed", "alt_route", "#3399FF"),
     Status.DELIVERED.value: ("Delivered", "check", "#6644FF"),
@@ -36,23 +36,23 @@ STATES: Final[Mapping[str, tuple[str, str, str]]] = {
     Status.EXPIRED.value: ("Expired", "timer_off", "#7A8B9A"),
 }
 
-#: What a person says of a command, and what only the bridge says.
-ASKED: Final = ("imei", "text", "codec", "expires_at", "timeout")
-TOLD: Final = (
+#: Fields of a command that operators write, and those that only the bridge writes.
+OPERATOR_FIELDS: Final = ("imei", "text", "codec", "expires_at", "timeout")
+BRIDGE_FIELDS: Final = (
     *("status", "reason", "response", "instance"),
     *("routed_at", "delivered_at", "finished_at"),
 )
-#: What the bridge reads of a device.
-DEVICE_FACTS: Final = ("imei", "model", "name", "enabled")
+#: Fields of a device that the bridge reads.
+DEVICE_READ_FIELDS: Final = ("imei", "model", "name", "enabled")
 
-#: The header that tells the bridge that it is Directus who asks; its value is the secret.
+#: The header with the secret that authenticates Directus to the bridge.
 SECRET_HEADER: Final = "X-Tracker-Secret"  # noqa: S105 - its name
 
 _NAMESPACE: Final = UUID("3f0c1f3e-5f0e-4d37-9c55-5d1a6a0d7f11")
 
 
 def own_id(name: str) -> str:
-    """The id of a row of Directus' own that is made here."""
+    """Return the fixed id of a row of a system collection."""
     return str(uuid5(_NAMESPACE, name))
 
 
@@ -64,7 +64,7 @@ BRIDGE_USER: Final = own_id("user bridge")
 
 @frozen
 class Collection:
-    """A collection with its fields, each as ``POST /fields/{collection}`` takes it."""
+    """A collection with its fields in the form of ``POST /fields/{collection}``."""
 
     name: str
     meta: Mapping[str, Any]
@@ -79,7 +79,7 @@ class Policy:
     row: Mapping[str, Any]
     permissions: Sequence[Mapping[str, Any]]
     exact: bool
-    """Whether it may hold no other permission."""
+    """True if other permissions of the policy are deleted."""
 
 
 _IMEI_RULE: Final[Mapping[str, Any]] = {
@@ -100,7 +100,10 @@ def _field(
 ) -> Mapping[str, Any]:
     """Describe a field.
 
-    :param label: where Directus would not make a good one of the name.
+    :param kind: Directus' type of the field.
+    :param interface: Directus' interface for the field.
+    :param label: the label, if Directus does not derive a good one from the name.
+    :param meta: further members of the field's ``meta``.
     """
     if label is not None:
         meta["translations"] = [{"language": "en-US", "translation": label}]
@@ -109,7 +112,7 @@ def _field(
 
 
 def _time(name: str, note: str, **meta: Any) -> Mapping[str, Any]:
-    """A moment that only machines write."""
+    """Describe a time that only Directus or the bridge writes."""
     return _field(
         name,
         "timestamp",
@@ -120,25 +123,25 @@ def _time(name: str, note: str, **meta: Any) -> Mapping[str, Any]:
     )
 
 
-#: What a machine says is not shown before it says anything: not to who writes a command down.
-_ONCE_ROUTED: Final = [
+#: Conditions that hide fields that only the bridge or Directus writes, while they are empty.
+_HIDDEN_UNTIL_ROUTED: Final = [
     {
-        "name": "Nothing is known as yet",
+        "name": "Not routed yet",
         "rule": {"_and": [{"status": {"_eq": PENDING}}, {"finished_at": {"_null": True}}]},
         "hidden": True,
     }
 ]
-_ONCE_SAVED: Final = [
+_HIDDEN_UNTIL_SAVED: Final = [
     {
-        "name": "Not saved as yet",
+        "name": "Not saved yet",
         "rule": {"_and": [{"date_created": {"_null": True}}]},
         "hidden": True,
     }
 ]
-_PERSON: Final = "{{first_name}} {{last_name}}"
+_USER_TEMPLATE: Final = "{{first_name}} {{last_name}}"
 _STATUS_CHOICES: Final = [
     {"text": text, "value": value, "icon": icon, "color": color}
-    for value, (text, icon, color) in STATES.items()
+    for value, (text, icon, color) in STATUSES.items()
 ]
 _MODELS: Final = ("FMB003", "FMB120", "FMB125", "FMB140", "FMB920", "FMC003", "FMC130", "FMC650")
 
@@ -160,7 +163,7 @@ _COMMAND_FIELDS: Final = (
         schema={"max_length": 15, "is_nullable": False, "is_indexed": True},
         label="IMEI",
         required=True,
-        note="Of the device: 15 digits, as on its label and in Devices.",
+        note="The IMEI of the device: 15 digits, as on its label and in Devices.",
         **_IMEI_RULE,
     ),
     _field(
@@ -177,7 +180,7 @@ _COMMAND_FIELDS: Final = (
         readonly=True,
         display="labels",
         display_options={"showAsDot": False, "choices": _STATUS_CHOICES},
-        note="What has become of it; the bridge says so.",
+        note="The status of the command. The bridge sets it.",
     ),
     _field(
         "text",
@@ -188,7 +191,8 @@ _COMMAND_FIELDS: Final = (
         label="Command",
         required=True,
         width="full",
-        note="The command as the device wants it, such as getinfo or setdigout 1.",
+        note="The text of the command, in the form that the device expects, such as getinfo or "
+        "setdigout 1.",
     ),
     _field(
         "codec",
@@ -203,14 +207,14 @@ _COMMAND_FIELDS: Final = (
             "placeholder": "Codec 12",
         },
         schema={"max_length": 16},
-        note="How it is packed; Codec 12 when empty.",
+        note="The encoding of the command. Codec 12 if empty.",
     ),
     _field(
         "timeout",
         "integer",
         "input",
         options={"min": 1, "max": int(MAX_TIMEOUT), "placeholder": f"{DEFAULT_TIMEOUT:g}"},
-        note=f"Seconds that the answer is waited for; {DEFAULT_TIMEOUT:g} when empty.",
+        note=f"Seconds to wait for the device's answer. {DEFAULT_TIMEOUT:g} if empty.",
     ),
     _field(
         "expires_at",
@@ -219,8 +223,8 @@ _COMMAND_FIELDS: Final = (
         display="datetime",
         display_options={"relative": True},
         note=(
-            "It is never written to the device after this moment; "
-            f"{DEFAULT_EXPIRY / 60:g} minutes after its creation when empty."
+            "The command is never sent to the device after this time. "
+            f"{DEFAULT_EXPIRY / 60:g} minutes after its creation if empty."
         ),
     ),
     _field(
@@ -230,8 +234,8 @@ _COMMAND_FIELDS: Final = (
         options={"iconLeft": "dns"},
         schema={"max_length": 255},
         readonly=True,
-        conditions=_ONCE_ROUTED,
-        note="The ingest instance that had the device's connection.",
+        conditions=_HIDDEN_UNTIL_ROUTED,
+        note="The ingest instance with the connection of the device.",
     ),
     _field(
         "response",
@@ -240,8 +244,8 @@ _COMMAND_FIELDS: Final = (
         options={"font": "monospace"},
         readonly=True,
         width="full",
-        conditions=_ONCE_ROUTED,
-        note="What the device has answered; or what is wrong with the command.",
+        conditions=_HIDDEN_UNTIL_ROUTED,
+        note="The answer of the device, or an explanation why the command was not sent.",
     ),
     _field(
         "reason",
@@ -249,34 +253,34 @@ _COMMAND_FIELDS: Final = (
         "input-multiline",
         readonly=True,
         width="full",
-        conditions=_ONCE_ROUTED,
-        note="Why it was not delivered, or not answered.",
+        conditions=_HIDDEN_UNTIL_ROUTED,
+        note="The reason why the command waits or has failed.",
     ),
-    _time("routed_at", "When an instance took it over.", conditions=_ONCE_ROUTED),
+    _time("routed_at", "The time when an instance accepted it.", conditions=_HIDDEN_UNTIL_ROUTED),
     _time(
         "delivered_at",
-        "When its bytes were written to the device's connection.",
-        conditions=_ONCE_ROUTED,
+        "The time when it was written to the device's connection.",
+        conditions=_HIDDEN_UNTIL_ROUTED,
     ),
-    _time("finished_at", "When nothing more could become of it.", conditions=_ONCE_ROUTED),
+    _time("finished_at", "The time when it got its final status.", conditions=_HIDDEN_UNTIL_ROUTED),
     _time(
         "date_created",
-        "When it was written down.",
+        "The time when it was created.",
         special=["date-created"],
         label="Created At",
-        conditions=_ONCE_SAVED,
+        conditions=_HIDDEN_UNTIL_SAVED,
     ),
     _field(
         "user_created",
         "uuid",
         "select-dropdown-m2o",
-        options={"template": _PERSON},
+        options={"template": _USER_TEMPLATE},
         special=["user-created"],
         label="Created By",
-        conditions=_ONCE_SAVED,
+        conditions=_HIDDEN_UNTIL_SAVED,
         readonly=True,
         display="user",
-        note="Who wants it.",
+        note="The user who created the command.",
     ),
 )
 
@@ -289,7 +293,7 @@ _DEVICE_FIELDS: Final = (
         schema={"is_primary_key": True, "max_length": 15, "is_nullable": False},
         label="IMEI",
         required=True,
-        note="15 digits, as on the device's label.",
+        note="The IMEI of the device: 15 digits, as on its label.",
         **_IMEI_RULE,
     ),
     _field(
@@ -300,7 +304,7 @@ _DEVICE_FIELDS: Final = (
         schema={"default_value": True, "is_nullable": False},
         special=["cast-boolean"],
         display="boolean",
-        note="Devices that are not enabled are turned away, where an allow-list is asked for.",
+        note="If instances use the allow-list, they refuse devices that are not enabled.",
     ),
     _field(
         "name",
@@ -308,7 +312,7 @@ _DEVICE_FIELDS: Final = (
         "input",
         options={"iconLeft": "local_shipping", "placeholder": "AA 123 BB"},
         schema={"max_length": 255},
-        note="What people call it: a plate, a vehicle.",
+        note="A name for people, for example a number plate.",
     ),
     _field(
         "model",
@@ -320,7 +324,7 @@ _DEVICE_FIELDS: Final = (
             "allowNone": True,
         },
         schema={"max_length": 64},
-        note="What its attributes mean depends on it.",
+        note="The model of the device. It determines the meaning of its attributes.",
     ),
     _field(
         "notes",
@@ -328,8 +332,8 @@ _DEVICE_FIELDS: Final = (
         "input-multiline",
         width="full",
     ),
-    _time("date_created", "When it was added.", special=["date-created"]),
-    _time("date_updated", "When it was changed.", special=["date-updated"]),
+    _time("date_created", "The time when it was added.", special=["date-created"]),
+    _time("date_updated", "The time of its last change.", special=["date-updated"]),
 )
 
 COLLECTIONS: Final = (
@@ -338,7 +342,7 @@ COLLECTIONS: Final = (
         {
             "icon": "send",
             "color": "#6644FF",
-            "note": "Commands to devices, and what became of them",
+            "note": "Commands to devices, and their status",
             "display_template": "{{text}} → {{imei}}: {{status}}",
             "item_duplication_fields": ["imei", "text", "codec", "timeout"],
         },
@@ -349,24 +353,24 @@ COLLECTIONS: Final = (
         {
             "icon": "router",
             "color": "#3399FF",
-            "note": "The devices that belong here",
+            "note": "The known devices",
             "display_template": "{{name}} {{imei}}",
         },
         _DEVICE_FIELDS,
     ),
 )
 
-#: How a table that the processor has made is shown.
+#: The presentation of the processor's table in Directus.
 LAST_POSITIONS_META: Final = {
     "icon": "location_on",
     "color": "#2ECDA7",
-    "note": "The latest place of each device, written by Tracker",
+    "note": "The latest position of each device, written by Tracker",
     "display_template": "{{device_id}}: {{latitude}}, {{longitude}}",
-    # Rows change all the time, and nobody changes them here.
+    # The processor changes the rows all the time, and users cannot change them.
     "accountability": None,
 }
 
-#: Collection, field and what it refers to.
+#: Relations of fields to other collections, in the form of ``POST /relations``.
 RELATIONS: Final = (
     {
         "collection": COMMANDS,
@@ -390,20 +394,20 @@ def _permission(collection: str, action: str, fields: Sequence[str]) -> Mapping[
 
 
 def policies(with_positions: bool) -> tuple[Policy, ...]:
-    """What the bridge may do, and what a person needs who sends commands.
+    """Return the policies of the bridge and of operators, who send commands.
 
-    :param with_positions: whether ``last_positions`` is in the same database.
+    :param with_positions: True if ``last_positions`` is in the same database.
     """
     bridge = (
-        _permission(COMMANDS, "read", ("id", *ASKED, *TOLD, "date_created")),
-        _permission(COMMANDS, "update", TOLD),
-        _permission(DEVICES, "read", DEVICE_FACTS),
+        _permission(COMMANDS, "read", ("id", *OPERATOR_FIELDS, *BRIDGE_FIELDS, "date_created")),
+        _permission(COMMANDS, "update", BRIDGE_FIELDS),
+        _permission(DEVICES, "read", DEVICE_READ_FIELDS),
     )
     operator = (
         _permission(COMMANDS, "read", ("*",)),
-        _permission(COMMANDS, "create", ASKED),
+        _permission(COMMANDS, "create", OPERATOR_FIELDS),
         _permission(DEVICES, "read", ("*",)),
-        # Else a row that somebody else has written opens with an error.
+        # Without it, a row that another user has created opens with an error.
         _permission("directus_users", "read", ("id", "first_name", "last_name", "avatar")),
         *([_permission(LAST_POSITIONS, "read", ("*",))] if with_positions else []),
     )
@@ -413,7 +417,7 @@ def policies(with_positions: bool) -> tuple[Policy, ...]:
             {
                 "name": "Tracker bridge",
                 "icon": "sync_alt",
-                "description": "What twistd tracker bridge may do: no more than it needs",
+                "description": "The permissions that twistd tracker bridge needs",
                 "admin_access": False,
                 "app_access": False,
             },
@@ -425,7 +429,7 @@ def policies(with_positions: bool) -> tuple[Policy, ...]:
             {
                 "name": "Tracker operator",
                 "icon": "send",
-                "description": "For people who send commands to devices",
+                "description": "The permissions of users who send commands to devices",
                 "admin_access": False,
                 "app_access": True,
             },
@@ -438,7 +442,7 @@ def policies(with_positions: bool) -> tuple[Policy, ...]:
 ROLE: Final[Mapping[str, Any]] = {
     "name": "Tracker bridge",
     "icon": "sync_alt",
-    "description": "The user that twistd tracker bridge is",
+    "description": "The role of the user of twistd tracker bridge",
 }
 USER: Final[Mapping[str, Any]] = {
     "first_name": "Tracker",

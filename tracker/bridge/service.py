@@ -11,13 +11,13 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 from tracker.bridge.devices import INTERVAL as DEVICES_INTERVAL
 from tracker.bridge.devices import WATCHDOG_TIMEOUT as DEVICES_TIMEOUT
 from tracker.bridge.devices import DeviceSync
-from tracker.bridge.dispatcher import INTERVAL, LONGEST_WAIT, Attempts, Dispatcher
+from tracker.bridge.dispatcher import INTERVAL, MAX_BACKOFF, Dispatcher, SendBackoff
 from tracker.bridge.dispatcher import WATCHDOG_TIMEOUT as DISPATCHER_TIMEOUT
 from tracker.bridge.instances import Instances
 from tracker.bridge.metrics import BridgeMetrics
-from tracker.bridge.overdue import Overdue
-from tracker.bridge.pending import Pending
-from tracker.bridge.responses import BATCH, READ_WAIT, ResponseWriter
+from tracker.bridge.overdue import OverdueCommands
+from tracker.bridge.pending import PendingRows
+from tracker.bridge.responses import BATCH_SIZE, READ_WAIT, ResponseWriter
 from tracker.bridge.responses import WATCHDOG_TIMEOUT as RESPONSES_TIMEOUT
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.routing import Router
@@ -39,7 +39,7 @@ from tracker.settings import setting
 
 @frozen
 class Directus:
-    """The address of Directus, and the bridge's token there."""
+    """The address of Directus, and the token of the bridge's user."""
 
     url: str
     token: str
@@ -56,18 +56,18 @@ class Hook:
 
 @frozen
 class BridgePace:
-    """Intervals of the checks for rows that no webhook has announced. Each is an option."""
+    """Intervals of the polls for rows that the webhook has not announced; each is an option."""
 
     poll_commands: float = setting(
-        INTERVAL, 0.1, 3600, "Seconds between two looks at commands that are pending."
+        INTERVAL, 0.1, 3600, "Seconds between two polls for pending commands."
     )
     poll_devices: float = setting(
-        DEVICES_INTERVAL, 1, 86_400, "Seconds between two readings of all devices."
+        DEVICES_INTERVAL, 1, 86_400, "Seconds between two reads of all devices."
     )
 
 
 class _Client(Service):
-    """Closes the connections to Directus when all else has stopped."""
+    """A service that closes the connections to Directus after all others have stopped."""
 
     def __init__(self, client: DirectusClient) -> None:
         self._client = client
@@ -90,11 +90,14 @@ def bridge_role(
     abort: Abort,
     metrics_registry: CollectorRegistry | None = None,
 ) -> Role:
-    """Build the bridge role; nothing is opened before it starts.
+    """Build the bridge role; no connection is opened before it starts.
 
-    :param name: this bridge's name in the group, the same after a restart.
-    :param hook: None: commands and devices are found by regular checks only.
-    :param metrics_registry: gets the metrics; None: there are none.
+    :param hook: the webhook; None: commands and devices are found by polling only.
+    :param name: this bridge's name in the consumer group; it must not change in a restart.
+    :param credentials: for control ports with TLS.
+    :param health: gets the conditions and watchdogs of the parts.
+    :param abort: is called with the reason if the webhook cannot listen.
+    :param metrics_registry: registers the metrics; None: they are not exported.
     """
     metrics = BridgeMetrics(metrics_registry)
     role = Role()
@@ -113,7 +116,7 @@ def bridge_role(
         return Backoff(reactor, max_delay=max_delay, on_failure=metrics.retrying(part))
 
     instances = Instances(reactor, redis, credentials, health.condition("control ports"))
-    reader = RedisReader(reading, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH)
+    reader = RedisReader(reading, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH_SIZE)
     writer = ResponseWriter(
         reactor,
         reader,
@@ -125,14 +128,14 @@ def bridge_role(
     )
     dispatcher = Dispatcher(
         reactor,
-        pending=Pending(client),
+        pending=PendingRows(client),
         router=Router(reactor, table, instances, metrics),
-        attempts=Attempts(
-            backoff("commands", max_delay=LONGEST_WAIT), health.condition("commands")
+        send_backoff=SendBackoff(
+            backoff("commands", max_delay=MAX_BACKOFF), health.condition("commands")
         ),
         metrics=metrics,
         interval=pace.poll_commands,
-        watchdog=health.watchdog("looks at commands", pace.poll_commands + DISPATCHER_TIMEOUT),
+        watchdog=health.watchdog("polls for commands", pace.poll_commands + DISPATCHER_TIMEOUT),
     )
     devices = DeviceSync(
         reactor,
@@ -141,12 +144,14 @@ def bridge_role(
         condition=health.condition("devices"),
         backoff=backoff("devices"),
         interval=pace.poll_devices,
-        watchdog=health.watchdog("readings of devices", DEVICES_TIMEOUT),
+        watchdog=health.watchdog("reads of devices", DEVICES_TIMEOUT),
         metrics=metrics,
     )
-    overdue = Overdue(reactor, client, redis, responses=reader, table=table)
-    asking = (writer, devices, overdue, dispatcher)
-    for service in (_Client(client), redis, reading, instances, *asking):
+    overdue = OverdueCommands(reactor, client, redis, responses=reader, table=table)
+    for service in (
+        *(_Client(client), redis, reading, instances),
+        *(writer, devices, overdue, dispatcher),
+    ):
         service.setServiceParent(role)
     reports = HTTPReports(reactor, "webhook", "bridge_webhook", metrics_registry)
     if hook is not None:

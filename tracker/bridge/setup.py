@@ -1,8 +1,8 @@
 """Make the changes that the bridge needs in Directus, or report them.
 
-A plan is the difference between the present and the required state; once it is carried out, the
-next plan is empty. Settings of taste (widths, labels, the order of fields) are made with an object,
-and belong to the users from then on.
+A plan is the difference between the present and the required state; after its execution the next
+plan is empty. Presentation (widths, labels, the order of fields) is set only when an object is
+created; later changes by users are kept.
 """
 
 from __future__ import annotations
@@ -31,36 +31,38 @@ from tracker.bridge.schema import (
     policies,
 )
 
-#: What of a field's meta has to be as it is here; all else is its owner's.
-_KEPT_META: Final = ("special", "required", "readonly", "validation")
+#: Members of a field's ``meta`` that are restored; users may change all others.
+_REQUIRED_META: Final = ("special", "required", "readonly", "validation")
 
 Request = tuple[str, str, Any]
 
 
 @frozen
 class Change:
-    """Something that is not as it has to be."""
+    """A difference between the present and the required state."""
 
     part: str
-    """What it belongs to, as ``collection commands``."""
+    """The changed object, for example ``collection commands``."""
     text: str
-    """One line; it begins with ``+`` for what is missing, ``~`` for what is different, and
-    ``!`` for what only a person can change."""
+    """A description in one line. It begins with ``+`` if the object is missing, ``~`` if it is
+    different, and ``!`` if only an administrator can change it by hand."""
     requests: tuple[Request, ...] = field(default=(), repr=False)
-    """What makes it so: method, path and body, in turn."""
+    """The requests that make the change, in order: method, path and body."""
 
     @property
-    def by_hand(self) -> bool:
-        """Whether only a person can change it."""
+    def manual(self) -> bool:
+        """True if an administrator must make the change by hand."""
         return self.text.startswith("!")
 
 
 @frozen
-class Wanted:
-    """What a plan is made for.
+class SetupOptions:
+    """The required settings of a plan.
 
-    :param secret: what the Flows tell the bridge; what they tell it now, when None.
-    :param token: the bridge's; whatever it is now, when None.
+    :param commands_url: URL of the webhook for commands.
+    :param devices_url: URL of the webhook for devices.
+    :param secret: secret that the Flows send to the bridge; None: leave it as it is.
+    :param token: token of the bridge's user; None: leave it as it is.
     """
 
     commands_url: str
@@ -69,14 +71,15 @@ class Wanted:
     token: str | None = field(default=None, repr=False)
 
 
-async def plan(client: DirectusClient, wanted: Wanted, as_bridge: Any = None) -> list[Change]:
-    """What would have to change, in the order in which it can be.
+async def plan(client: DirectusClient, wanted: SetupOptions, as_bridge: Any = None) -> list[Change]:
+    """Return the required changes, in the order in which they must be made.
 
-    :param client: of an administrator.
-    :param as_bridge: a client with the bridge's token, if there is one.
-    :raises DirectusError: when it cannot be found out.
+    :param client: a client with an administrator's token.
+    :param wanted: the required settings.
+    :param as_bridge: a client with the token of the settings; None if they have none.
+    :raises DirectusError: if Directus cannot be read.
     """
-    has_positions = await _there(client, f"/collections/{LAST_POSITIONS}") is not None
+    has_positions = await _find(client, f"/collections/{LAST_POSITIONS}") is not None
     changes: list[Change] = []
     for collection in COLLECTIONS:
         changes += await _collection(client, collection)
@@ -100,16 +103,16 @@ async def plan(client: DirectusClient, wanted: Wanted, as_bridge: Any = None) ->
 
 
 async def apply(client: DirectusClient, change: Change) -> None:
-    """Make one change; what was made of it before an error stays.
+    """Make one change. Requests that succeeded before an error are not undone.
 
-    :raises DirectusError: when Directus does not.
+    :raises DirectusError: if Directus refuses a request.
     """
     for method, path, body in change.requests:
         await client.request(method, path, body)
 
 
-async def _there(client: DirectusClient, path: str, params: Any = None) -> Any:
-    """What is there, or None: an administrator may see everything, so 403 means that it is not."""
+async def _find(client: DirectusClient, path: str, params: Any = None) -> Any:
+    """Return an object; None if it does not exist (404, or 403, since administrators see all)."""
     try:
         return await client.request("GET", path, params=params)
     except DirectusDenied as error:
@@ -124,51 +127,51 @@ async def _there(client: DirectusClient, path: str, params: Any = None) -> Any:
 
 async def _collection(client: DirectusClient, wanted: Collection) -> list[Change]:
     part = f"collection {wanted.name}"
-    found = await _there(client, f"/collections/{wanted.name}")
+    found = await _find(client, f"/collections/{wanted.name}")
     if found is not None and found["schema"] is None:
-        return [Change(part, f"! {part} is a folder, and has to be a table")]
+        return [Change(part, f"! {part} is a folder; it must be a table")]
     if found is None:
         body = {
             "collection": wanted.name,
             "meta": dict(wanted.meta),
             "schema": {},
-            "fields": [_numbered(one, place) for place, one in enumerate(wanted.fields, 1)],
+            "fields": [_numbered(one, order) for order, one in enumerate(wanted.fields, 1)],
         }
         made = f"+ {part}, with {len(wanted.fields)} fields"
         return [Change(part, made, (("POST", "/collections", body),))]
     changes = []
     if found["meta"] is None:
         request = ("PATCH", f"/collections/{wanted.name}", {"meta": dict(wanted.meta)})
-        changes.append(Change(part, f"~ {part}: to be shown", (request,)))
+        changes.append(Change(part, f"~ {part}: show in Directus", (request,)))
     elif found["meta"]["singleton"]:
         request = ("PATCH", f"/collections/{wanted.name}", {"meta": {"singleton": False}})
-        changes.append(Change(part, f"~ {part}: not only one item", (request,)))
+        changes.append(Change(part, f"~ {part}: allow several items", (request,)))
     columns = {one["field"]: one for one in await client.request("GET", f"/fields/{wanted.name}")}
-    for place, one in enumerate(wanted.fields, 1):
-        changes += _field(part, wanted.name, one, columns.get(one["field"]), place=place)
+    for order, one in enumerate(wanted.fields, 1):
+        changes += _field(part, wanted.name, one, columns.get(one["field"]), order=order)
     return changes
 
 
-def _numbered(wanted: Mapping[str, Any], place: int) -> dict[str, Any]:
-    return {**wanted, "meta": {**wanted["meta"], "sort": place}}
+def _numbered(wanted: Mapping[str, Any], order: int) -> dict[str, Any]:
+    return {**wanted, "meta": {**wanted["meta"], "sort": order}}
 
 
 def _field(
-    part: str, collection: str, wanted: Mapping[str, Any], found: Any, *, place: int
+    part: str, collection: str, wanted: Mapping[str, Any], found: Any, *, order: int
 ) -> list[Change]:
     name = wanted["field"]
     title = f"field {collection}.{name}"
     if found is None:
         if wanted["schema"].get("is_primary_key"):
-            return [Change(part, f"! {title} is missing, and has to be the primary key")]
-        request: Request = ("POST", f"/fields/{collection}", _numbered(wanted, place))
+            return [Change(part, f"! {title} is missing; it must be the primary key")]
+        request: Request = ("POST", f"/fields/{collection}", _numbered(wanted, order))
         return [Change(part, f"+ {title}", (request,))]
     if found["type"] != wanted["type"]:
-        seen = f"is of type {found['type']}, and has to be {wanted['type']}"
-        return [Change(part, f"! {title} {seen}")]
+        types = f"has type {found['type']}; it must have type {wanted['type']}"
+        return [Change(part, f"! {title} {types}")]
     schema = found["schema"] or {}
     if wanted["schema"].get("is_primary_key") and not schema.get("is_primary_key"):
-        return [Change(part, f"! {title} has to be the primary key")]
+        return [Change(part, f"! {title} must be the primary key")]
     differing, body = _field_difference(wanted, found)
     if not differing:
         return []
@@ -179,14 +182,14 @@ def _field(
 def _field_difference(
     wanted: Mapping[str, Any], found: Mapping[str, Any]
 ) -> tuple[list[str], dict[str, Any]]:
-    """Names of what is different, and what is to be asked of Directus."""
+    """Return the names of the differences, and the body of the request that removes them."""
     meta = found["meta"]
     if meta is None:
-        return ["to be shown"], {"meta": dict(wanted["meta"])}
+        return ["show in Directus"], {"meta": dict(wanted["meta"])}
     changed = {
         key: value
-        for key in _KEPT_META
-        if (value := wanted["meta"].get(key)) is not None and not _same(value, meta.get(key))
+        for key in _REQUIRED_META
+        if (value := wanted["meta"].get(key)) is not None and not _matches(value, meta.get(key))
     }
     missing = _missing_choices(wanted["meta"], meta)
     if missing:
@@ -205,32 +208,32 @@ def _missing_choices(wanted: Mapping[str, Any], found: Mapping[str, Any]) -> lis
     options = wanted.get("options") or {}
     if "choices" not in options or options.get("allowOther"):
         return []
-    there = {one.get("value") for one in (found["options"] or {}).get("choices") or []}
-    return [one for one in options["choices"] if one["value"] not in there]
+    present = {one.get("value") for one in (found["options"] or {}).get("choices") or []}
+    return [one for one in options["choices"] if one["value"] not in present]
 
 
 async def _relation(client: DirectusClient, wanted: Mapping[str, Any]) -> list[Change]:
     name = f"{wanted['collection']}.{wanted['field']}"
-    found = await _there(client, f"/relations/{wanted['collection']}/{wanted['field']}")
+    found = await _find(client, f"/relations/{wanted['collection']}/{wanted['field']}")
     if found is None:
         text = f"+ relation {name} → {wanted['related_collection']}"
         request = ("POST", "/relations", dict(wanted))
         return [Change(f"collection {wanted['collection']}", text, (request,))]
     if found["related_collection"] != wanted["related_collection"]:
-        text = f"! relation {name} has to lead to {wanted['related_collection']}"
+        text = f"! relation {name} must refer to {wanted['related_collection']}"
         return [Change(f"collection {wanted['collection']}", text)]
     return []
 
 
 async def _positions(client: DirectusClient) -> list[Change]:
-    """A table that the processor has made is shown, and not changed."""
+    """Show the processor's table in Directus, read-only, and leave its columns unchanged."""
     part = f"collection {LAST_POSITIONS}"
     found = await client.request("GET", f"/collections/{LAST_POSITIONS}")
     if found["meta"] is None:
         meta = {"meta": dict(LAST_POSITIONS_META)}
         request: Request = ("PATCH", f"/collections/{LAST_POSITIONS}", meta)
-        # What fields it has Directus only tells when it is shown: the next plan goes on.
-        return [Change(part, f"+ {part}: to be shown, read-only", (request,))]
+        # Directus lists the fields of a table only when it is shown; the next plan handles them.
+        return [Change(part, f"+ {part}: show in Directus, read-only", (request,))]
     requests = []
     for one in await client.request("GET", f"/fields/{LAST_POSITIONS}"):
         if one["meta"] is None or not one["meta"]["readonly"]:
@@ -243,22 +246,22 @@ async def _positions(client: DirectusClient) -> list[Change]:
             requests.append(("PATCH", path, {"meta": shown}))
     if not requests:
         return []
-    return [Change(part, f"~ {part}: {len(requests)} fields read-only", tuple(requests))]
+    return [Change(part, f"~ {part}: make fields read-only ({len(requests)})", tuple(requests))]
 
 
 async def _row(
     client: DirectusClient, path: str, key: str, wanted: Mapping[str, Any], *, kind: str
 ) -> list[Change]:
-    """Compare a row of one of Directus' own collections, except for what people may change."""
+    """Compare a row of a system collection, except for members that users may change."""
     name = wanted.get("name") or f"{wanted['first_name']} {wanted['last_name']}"
     part = f"{kind} {name}"
-    found = await _there(client, f"{path}/{key}")
+    found = await _find(client, f"{path}/{key}")
     if found is None:
         return [Change(part, f"+ {part}", (("POST", path, {"id": key, **wanted}),))]
     changed = {
         name: value
         for name, value in wanted.items()
-        if name in _KEPT and not _same(value, found.get(name))
+        if name in _REQUIRED_ATTRIBUTES and not _matches(value, found.get(name))
     }
     if not changed:
         return []
@@ -266,8 +269,8 @@ async def _row(
     return [Change(part, text, (("PATCH", f"{path}/{key}", changed),))]
 
 
-#: What of a row of Directus' own has to be as it is here.
-_KEPT: Final = frozenset(
+#: Members of a row of a system collection that are restored; users may change all others.
+_REQUIRED_ATTRIBUTES: Final = frozenset(
     {
         *("admin_access", "app_access", "role", "status"),
         *("trigger", "accountability", "options", "type", "flow", "operation"),
@@ -289,11 +292,11 @@ async def _policy(client: DirectusClient, wanted: Policy) -> list[Change]:
         if found.setdefault((row["collection"], row["action"]), row) is not row:
             surplus.append(row)
     for one in wanted.permissions:
-        what = (one["collection"], one["action"])
-        changes += _permission(part, wanted.id, one, found.pop(what, None))
+        key = (one["collection"], one["action"])
+        changes += _permission(part, wanted.id, one, found.pop(key, None))
     if wanted.exact:
         for row in (*surplus, *found.values()):
-            text = f"~ {part}: no {row['action']} of {row['collection']}"
+            text = f"~ {part}: remove {row['action']} of {row['collection']}"
             request = ("DELETE", f"/permissions/{row['id']}", None)
             changes.append(Change(part, text, (request,)))
     return changes
@@ -316,7 +319,7 @@ def _permission(
 
 
 async def _access(client: DirectusClient) -> list[Change]:
-    """The role, and so its user, has the bridge's policy and no other."""
+    """Give the bridge's policy, and no other, to its role and thereby to its user."""
     part = f"role {ROLE['name']}"
     params = {"filter[role][_eq]": BRIDGE_ROLE, "limit": "-1"}
     rows = await client.request("GET", "/access", params=params) or []
@@ -331,7 +334,7 @@ async def _access(client: DirectusClient) -> list[Change]:
     for row in rows:
         if row not in ours[:1]:
             request = ("DELETE", f"/access/{row['id']}", None)
-            changes.append(Change(part, f"~ {part}: no further policy", (request,)))
+            changes.append(Change(part, f"~ {part}: remove other policy", (request,)))
     return changes
 
 
@@ -343,9 +346,10 @@ async def _token(as_bridge: DirectusClient, token: str) -> list[Change]:
     except DirectusDenied as error:
         if error.status == 401:
             return [Change(part, f"~ {part}: its token", (setting,))]
-        me = None  # a user who may not even see who it is
+        me = None  # the user lacks the permission to read itself
     if me is not None and me.get("id") != BRIDGE_USER:
-        return [Change(part, "! the token in the bridge's file is another user's: remove the file")]
+        text = "! the token in the bridge's file belongs to another user; remove the file"
+        return [Change(part, text)]
     return []
 
 
@@ -353,7 +357,7 @@ async def _flow(client: DirectusClient, wanted: Flow, keep_headers: bool) -> lis
     part = f"flow {wanted.row['name']}"
     changes = await _row(client, "/flows", wanted.id, wanted.row, kind="flow")
     path = f"/operations/{wanted.operation_id}"
-    found = await _there(client, path)
+    found = await _find(client, path)
     if found is None:
         body = {"id": wanted.operation_id, **wanted.operation}
         changes.append(Change(part, f"+ {part}: its operation", (("POST", "/operations", body),)))
@@ -363,24 +367,24 @@ async def _flow(client: DirectusClient, wanted: Flow, keep_headers: bool) -> lis
             options["headers"] = (found["options"] or {}).get("headers", [])
         operation = {"type": wanted.operation["type"], "flow": wanted.id, "options": options}
         changed = {
-            key: value for key, value in operation.items() if not _same(value, found.get(key))
+            key: value for key, value in operation.items() if not _matches(value, found.get(key))
         }
         if changed:
-            text = f"~ {part}: its operation: {_named(changed, found)}"
+            text = f"~ {part}: its operation: {_differing_names(changed, found)}"
             changes.append(Change(part, text, (("PATCH", path, changed),)))
-    flow = await _there(client, f"/flows/{wanted.id}", {"fields": "operation"})
+    flow = await _find(client, f"/flows/{wanted.id}", {"fields": "operation"})
     if flow is None or flow["operation"] != wanted.operation_id:
         request = ("PATCH", f"/flows/{wanted.id}", {"operation": wanted.operation_id})
-        changes.append(Change(part, f"+ {part}: begins with its operation", (request,)))
+        changes.append(Change(part, f"+ {part}: link to its operation", (request,)))
     return changes
 
 
-def _named(changed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
-    """What is different, of the options too; but not what it is: one of them is a secret."""
+def _differing_names(changed: Mapping[str, Any], found: Mapping[str, Any]) -> str:
+    """Return the names of the differences without their values, since one is a secret."""
     names = [name for name in changed if name != "options"]
     before = found.get("options") or {}
     for name, value in changed.get("options", {}).items():
-        if not _same(value, before.get(name)):
+        if not _matches(value, before.get(name)):
             names.append(name)
     return ", ".join(names) or "options"
 
@@ -395,20 +399,20 @@ async def _preset(client: DirectusClient, wanted: Mapping[str, Any]) -> list[Cha
     }
     if await client.request("GET", "/presets", params=params):
         return []
-    text = f"+ preset for {wanted['collection']}: the latest ones first"
+    text = f"+ preset for {wanted['collection']}: newest first"
     return [Change("preset", text, (("POST", "/presets", dict(wanted)),))]
 
 
-def _same(wanted: Any, found: Any) -> bool:
-    """Whether they say the same; what is not spoken of may be anything."""
+def _matches(wanted: Any, found: Any) -> bool:
+    """Return True if all members of ``wanted`` are the same in ``found``, which may have more."""
     if isinstance(wanted, Mapping):
         return isinstance(found, Mapping) and all(
-            key in found and _same(value, found[key]) for key, value in wanted.items()
+            key in found and _matches(value, found[key]) for key, value in wanted.items()
         )
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
         return (
             isinstance(found, list)
             and len(wanted) == len(found)
-            and all(_same(one, other) for one, other in zip(wanted, found, strict=True))
+            and all(_matches(one, other) for one, other in zip(wanted, found, strict=True))
         )
     return bool(wanted == found)

@@ -1,9 +1,9 @@
 """Change the rows of commands so that a status never goes back.
 
-Directus first finds the rows of a change and then changes them; another change may come in between.
-So this bridge makes the changes of one row one after another. A change by another bridge shows in
-the answer: if a row has a ``finished_at`` and an earlier status, its final status, which Redis has,
-is written again.
+Directus first finds the rows of a change and then changes them; another change may happen in
+between. This bridge therefore makes the changes of one row one after another. The response to a
+change reveals an interfering change by another bridge: the row then has a ``finished_at`` and a
+status that is not final. Its final status is read from Redis and written again.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from tracker.bridge.rest import (
     DirectusError,
     DirectusRefused,
 )
-from tracker.bridge.rows import fields_of, is_unfinished, may_be_followed_by, moment_of
+from tracker.bridge.rows import fields_of, is_unfinished, predecessors_of, timestamp_of
 from tracker.bridge.schema import COMMANDS
 from tracker.commands.records import CommandRecord, read_record
 from tracker.errors import Refused, Unavailable
 from tracker.redis.connection import RedisConnection
 
 #: Fields that are checked before and after a change.
-_SEEN: Final = ("id", "status", "finished_at")
+_CHECKED_FIELDS: Final = ("id", "status", "finished_at")
 
 Fields = Mapping[str, Any]
 
@@ -37,7 +37,7 @@ Fields = Mapping[str, Any]
 class CommandTable:
     """The collection ``commands``.
 
-    :param redis: has the results of commands; None: none is written again.
+    :param redis: holds the final status of commands; None: overwritten ones are not restored.
     """
 
     _log = Logger()
@@ -48,71 +48,75 @@ class CommandTable:
         self._locks: dict[str, DeferredLock] = {}
 
     async def change(self, key: str, fields: Fields) -> bool:
-        """Change a row, if its status may be followed by the one in ``fields``.
+        """Change a row, if the status in ``fields`` may replace its status.
 
-        :return: whether there was such a row.
+        :param key: the row id, a UUID in lower case.
+        :param fields: the new values, with a status.
+        :return: True if the row was changed.
         :raises DirectusError: see its subclasses.
         """
-        async with self._alone([key]):
+        async with self._locked([key]):
             try:
                 return await self._change_where(key, fields)
             except DirectusDenied as error:
-                if await self._unless_gone(key, error):
+                if await self._error_unless_gone(key, error):
                     raise
                 return False
 
-    async def tell(self, news: Mapping[str, Sequence[Fields]]) -> dict[str, bool | DirectusError]:
-        """Change rows together, each by all that it may take, one after the other.
+    async def write(
+        self, updates: Mapping[str, Sequence[Fields]]
+    ) -> dict[str, bool | DirectusError]:
+        """Change several rows together.
 
-        :param news: key (a UUID in lower case) → what it is told, each with a status.
-        :return: key → whether there was a row that took any of it, or the error where Directus
-            did not change this one.
-        :raises DirectusError: when that has nothing to do with any one row; some may be changed.
+        :param updates: row id (a UUID in lower case) → updates in order, each with a status; a row
+            gets those that may replace its status.
+        :return: row id → True if the row was changed, False if not, or the error if Directus
+            refused to change this row.
+        :raises DirectusError: if a request fails as a whole; some rows may be changed by then.
         """
-        async with self._alone(news):
-            if len(news) == 1 and await self._is_told(news):
-                return dict.fromkeys(news, True)
-            rows = await self._read(news)
+        async with self._locked(updates):
+            if len(updates) == 1 and await self._write_one(updates):
+                return dict.fromkeys(updates, True)
+            rows = await self._read(updates)
             await self._restore(rows.values())
-            # Those that have waited longest first, should it end in between.
+            # In the order of the updates: if the changes stop early, the oldest ones are written.
             changes = {
-                key: _taken(rows[key]["status"], several)
-                for key, several in news.items()
+                key: _merged(rows[key]["status"], row_updates)
+                for key, row_updates in updates.items()
                 if key in rows
             }
             changes = {key: fields for key, fields in changes.items() if fields}
-            return dict.fromkeys(news, False) | await self._change_all(changes)
+            return dict.fromkeys(updates, False) | await self._change_all(changes)
 
-    async def complete(self, key: str, fields: Fields) -> bool | DirectusError:
-        """Add to a row that was told a status what belongs to it; answers as :meth:`tell`."""
-        async with self._alone([key]):
+    async def add_fields(self, key: str, fields: Fields) -> bool | DirectusError:
+        """Add values to a row whose status is written already; for the result see :meth:`write`."""
+        async with self._locked([key]):
             return (await self._change_all({key: fields}))[key]
 
-    async def _is_told(self, news: Mapping[str, Sequence[Fields]]) -> bool:
-        """Whether a single one could be told with a single question, as most are."""
-        ((key, several),) = news.items()
-        if len(several) > 1:
+    async def _write_one(self, updates: Mapping[str, Sequence[Fields]]) -> bool:
+        """Try to change a single row by a single request, which is the usual case."""
+        ((key, row_updates),) = updates.items()
+        if len(row_updates) > 1:
             return False
         try:
-            return await self._change_where(key, several[0])
+            return await self._change_where(key, row_updates[0])
         except DirectusError as error:
-            if not _may_be_of_one(error):
+            if not _may_concern_one_row(error):
                 raise
-            return False  # the long way tells whose fault it is
+            return False  # the separate requests show whether the row causes the error
 
     async def _change_where(self, key: str, fields: Fields) -> bool:
-        where = {"id": {"_eq": key}, "status": {"_in": may_be_followed_by(fields["status"])}}
-        changed = await self._directus.update_where(COMMANDS, where, fields, fields=_SEEN)
+        where = {"id": {"_eq": key}, "status": {"_in": predecessors_of(fields["status"])}}
+        changed = await self._directus.update_where(COMMANDS, where, fields, fields=_CHECKED_FIELDS)
         await self._restore(changed)
         return bool(changed)
 
     async def _read(self, keys: Iterable[str]) -> dict[str, dict[str, Any]]:
-        """Key → row, of those that there are."""
         found: dict[str, dict[str, Any]] = {}
-        # Again, since an answer may hold fewer rows than there are: as many as Directus likes.
+        # Repeated, since Directus may limit the number of rows in a response.
         while missing := sorted(set(keys) - found.keys()):
             rows = await self._directus.get_items(
-                COMMANDS, filter={"id": {"_in": missing}}, fields=_SEEN, limit=-1
+                COMMANDS, filter={"id": {"_in": missing}}, fields=_CHECKED_FIELDS, limit=-1
             )
             if not rows:
                 break
@@ -120,33 +124,35 @@ class CommandTable:
         return found
 
     async def _change_all(self, changes: Mapping[str, Fields]) -> dict[str, bool | DirectusError]:
-        """All at once; where that does not go, each alone."""
+        """Change all rows in one request; if that fails, change each alone."""
         if not changes:
             return {}
         try:
             await self._change(changes)
             return dict.fromkeys(changes, True)
         except DirectusError as error:
-            if not _may_be_of_one(error):
+            if not _may_concern_one_row(error):
                 raise
             if len(changes) == 1:
                 (key,) = changes
-                return {key: await self._unless_gone(key, error)}
-        told: dict[str, bool | DirectusError] = {}
+                return {key: await self._error_unless_gone(key, error)}
+        results: dict[str, bool | DirectusError] = {}
         for key, fields in changes.items():
             try:
                 await self._change({key: fields})
-                told[key] = True
+                results[key] = True
             except DirectusError as error:
-                told[key] = await self._unless_gone(key, error)
-                if not _may_be_of_one(error):  # nor do the others have to try
-                    return dict.fromkeys(changes, error) | told
-        return told
+                results[key] = await self._error_unless_gone(key, error)
+                if not _may_concern_one_row(error):  # it would fail for the other rows, too
+                    return dict.fromkeys(changes, error) | results
+        return results
 
-    async def _unless_gone(self, key: str, error: DirectusError) -> DirectusError | Literal[False]:
-        """The error, or False where it was one because the row was removed meanwhile.
+    async def _error_unless_gone(
+        self, key: str, error: DirectusError
+    ) -> DirectusError | Literal[False]:
+        """Return the error, or False if it was caused by the deletion of the row.
 
-        Directus says of that what it says of a row that may not be changed.
+        Directus responds with 403 both for a deleted row and for missing permissions.
         """
         if isinstance(error, DirectusDenied) and not await self._read([key]):
             return False
@@ -154,55 +160,55 @@ class CommandTable:
 
     async def _change(self, changes: Mapping[str, Fields]) -> None:
         batch = [{"id": key, **fields} for key, fields in changes.items()]
-        changed = await self._directus.update_batch(COMMANDS, batch, fields=_SEEN)
-        unseen = changes.keys() - {row["id"] for row in changed}
-        await self._restore([*changed, *(await self._read(unseen)).values()])
+        changed = await self._directus.update_batch(COMMANDS, batch, fields=_CHECKED_FIELDS)
+        invisible = changes.keys() - {row["id"] for row in changed}
+        await self._restore([*changed, *(await self._read(invisible)).values()])
 
     async def _restore(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Tell those again how they have ended that were told something earlier since."""
+        """Write the final status again if a concurrent change has overwritten it."""
         for row in rows:
             if not (row.get("finished_at") and is_unfinished(row["status"])):
                 continue
-            fields = await self._end_of(row["id"])
+            fields = await self._final_fields(row["id"])
             if fields is None:
-                continue  # somebody has set it back who wants it sent again, long after
+                continue  # a user has reset the row to send the command again
             await self._directus.update_batch(COMMANDS, [{"id": row["id"], **fields}])
             self._log.warn(
-                "command {id}: another bridge told {late} after {status}, which it is again",
+                "command {id}: final status {status} restored; another bridge had written {late}",
                 id=row["id"],
-                late=row["status"],
                 status=fields["status"],
+                late=row["status"],
             )
             row["status"] = fields["status"]
 
     async def record(self, key: str) -> CommandRecord | None:
-        """Return what Redis knows of the command of a row; None if nobody has begun with it.
+        """Return the record of a command in Redis; None if no instance has started to send it.
 
-        :raises DirectusDown: when Redis does not answer; the row has to wait, as for Directus.
+        :raises DirectusDown: if Redis is down; callers retry later, as when Directus is down.
         """
         if self._redis is None:
             return None
         try:
             return await read_record(self._redis, key)
         except (Refused, Unavailable) as error:
-            raise DirectusDown(f"command {key}: Redis does not say how it ended: {error}") from None
+            raise DirectusDown(f"command {key}: cannot read its status in Redis: {error}") from None
 
-    async def _end_of(self, key: str) -> Fields | None:
+    async def _final_fields(self, key: str) -> Fields | None:
         record = await self.record(key)
         if record is None or record.response is None:
             return None
         response = record.response
-        at = moment_of(response.at)
-        if at is None:  # it was trimmed off the stream: what it came with the row still has
+        at = timestamp_of(response.at)
+        if at is None:  # the response was trimmed; the row still has its other values
             return {"status": response.update.status.value}
         return fields_of(response.update, response.instance_id, at)
 
     @asynccontextmanager
-    async def _alone(self, keys: Iterable[str]) -> AsyncIterator[None]:
-        """While nothing else here changes these rows."""
+    async def _locked(self, keys: Iterable[str]) -> AsyncIterator[None]:
+        """Hold the locks of these rows, so that no other task of this bridge changes them."""
         held: list[tuple[str, DeferredLock]] = []
         try:
-            # In one order, or two would wait for each other.
+            # In a fixed order, to prevent deadlocks.
             for key in sorted(keys):
                 lock = self._locks.setdefault(key, DeferredLock())
                 await lock.acquire()
@@ -215,16 +221,16 @@ class CommandTable:
                     self._locks.pop(key, None)
 
 
-def _taken(status: str, several: Sequence[Fields]) -> Fields:
-    """What a row of this status takes of what it is told."""
-    taken: dict[str, Any] = {}
-    for fields in several:
-        if status in may_be_followed_by(fields["status"]):
-            taken |= fields
+def _merged(status: str, updates: Sequence[Fields]) -> Fields:
+    """Return the fields of the updates that apply to a row of this status, one after another."""
+    merged: dict[str, Any] = {}
+    for fields in updates:
+        if status in predecessors_of(fields["status"]):
+            merged |= fields
             status = fields["status"]
-    return taken
+    return merged
 
 
-def _may_be_of_one(error: DirectusError) -> bool:
-    """Whether others may be changed though one of them is not."""
+def _may_concern_one_row(error: DirectusError) -> bool:
+    """Return True if the other rows may still be changed."""
     return isinstance(error, DirectusRefused) or error.status in (403, 500)

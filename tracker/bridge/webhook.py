@@ -1,4 +1,4 @@
-"""Receive the requests of Directus' Flows: HTTP with a shared secret."""
+"""The webhook for the requests of Directus' Flows: HTTP with a shared secret."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from tracker.net.refusals import Reports
 from tracker.net.routes import Routes, respond
 from tracker.untrusted import parse_json
 
-#: A row's id takes fifty bytes. All Flows post from one address, that of Directus. Connections are
-#: not persistent, so that none is open when the bridge stops.
+#: Limits of the webhook. A row id takes fifty bytes, and all Flows connect from one address, that
+#: of Directus. Connections are not persistent, so that none is open when the bridge stops.
 WEBHOOK_LIMITS: Final = HTTPLimits(
     connections=512, per_address=400, body=64 * 1024, persistent=False
 )
-#: Rows that one body may name.
-MOST_KEYS: Final = 100
+#: Maximum number of row ids in one body.
+MAX_KEYS: Final = 100
 
 
 class Webhook:
-    """Announces rows to the dispatcher, which reads them itself.
+    """A resource that announces new commands to the dispatcher, and changes to the devices.
 
-    :param secret: what a request must carry in its header :data:`SECRET_HEADER`.
+    :param secret: the required value of the header :data:`SECRET_HEADER`.
     """
 
     def __init__(
@@ -51,49 +51,49 @@ class Webhook:
                 "/commands": {b"POST": self._announce_commands},
                 "/devices": {b"POST": self._announce_devices},
             },
-            _answer,
+            _respond,
         )
 
     def site(self, reactor: IReactorTime, reports: Reports) -> BoundedSite:
-        """Return the site to listen with."""
+        """Return the site that serves the webhook."""
         return BoundedSite(
             self.resource, reactor, WEBHOOK_LIMITS, reports, request_factory=_Request
         )
 
     def _announce_commands(self, request: Request) -> bytes:
-        """Take ``{"key": …}`` or ``{"keys": [...]}``: rows of ``commands`` that may be new."""
-        if not self._knows_secret(request):
-            return self._answer("commands", request, UNAUTHORIZED, "wrong secret")
-        assert request.content is not None  # noqa: S101 - it was received
+        """Accept ``{"key": …}`` or ``{"keys": […]}``: ids of rows of ``commands``."""
+        if not self._has_secret(request):
+            return self._respond("commands", request, UNAUTHORIZED, "wrong secret")
+        assert request.content is not None  # noqa: S101 - the request is complete
         try:
             keys = _keys(parse_json(request.content.read()))
         except ValueError as error:
-            return self._answer("commands", request, BAD_REQUEST, str(error))
+            return self._respond("commands", request, BAD_REQUEST, str(error))
         accepted = [self._dispatcher.announce(key) for key in keys]
         if not all(accepted):
-            why = "too many wait; they are found later"
-            return self._answer("commands", request, SERVICE_UNAVAILABLE, why)
-        return self._answer("commands", request, ACCEPTED, "accepted")
+            reason = "too many rows are queued; the next poll finds the others"
+            return self._respond("commands", request, SERVICE_UNAVAILABLE, reason)
+        return self._respond("commands", request, ACCEPTED, "accepted")
 
     def _announce_devices(self, request: Request) -> bytes:
-        """Take any body: some device has changed."""
-        if not self._knows_secret(request):
-            return self._answer("devices", request, UNAUTHORIZED, "wrong secret")
+        """Accept any body: a device has changed."""
+        if not self._has_secret(request):
+            return self._respond("devices", request, UNAUTHORIZED, "wrong secret")
         self._devices.announce()
-        return self._answer("devices", request, ACCEPTED, "accepted")
+        return self._respond("devices", request, ACCEPTED, "accepted")
 
-    def _answer(self, hook: str, request: Request, status: int, text: str) -> bytes:
+    def _respond(self, hook: str, request: Request, status: int, text: str) -> bytes:
         self._metrics.posted(hook, status)
-        return _answer(request, status, text)
+        return _respond(request, status, text)
 
-    def _knows_secret(self, request: Request) -> bool:
-        # As bytes: what is no UTF-8 is a wrong secret like any other.
+    def _has_secret(self, request: Request) -> bool:
+        # Compared as bytes, since the header may not be valid UTF-8.
         given = request.getHeader(SECRET_HEADER.encode()) or b""
         return hmac.compare_digest(given, self._secret)
 
 
 class _Request(BoundedRequest):
-    """A request in which the header of the secret may stand once."""
+    """A request with at most one header :data:`SECRET_HEADER`."""
 
     text_headers = (b"host", SECRET_HEADER.lower().encode())
 
@@ -102,13 +102,13 @@ def _keys(body: Any) -> list[str]:
     if not isinstance(body, dict):
         raise ValueError("not a JSON object")
     keys = body.get("keys", [body.get("key")])
-    if not (isinstance(keys, list) and 0 < len(keys) <= MOST_KEYS):
-        raise ValueError(f"keys: 1 to {MOST_KEYS} are needed")
+    if not (isinstance(keys, list) and 0 < len(keys) <= MAX_KEYS):
+        raise ValueError(f"keys: must be a list of 1 to {MAX_KEYS} row ids")
     try:
         return [str(UUID(key)) for key in keys]
     except (ValueError, AttributeError, TypeError):
-        raise ValueError("key: must be the id of a row, a UUID") from None
+        raise ValueError("key: must be a row id (a UUID)") from None
 
 
-def _answer(request: Request, status: int, text: str) -> bytes:
+def _respond(request: Request, status: int, text: str) -> bytes:
     return respond(request, status, json.dumps({"status": text}).encode() + b"\n")

@@ -15,8 +15,8 @@ from tests.servers import RedisServer
 from tests.unit.bridge.double import BRIDGE_TOKEN, DirectusDouble
 from tests.waiting import until
 from tracker.bridge.devices import DeviceSync
-from tracker.bridge.overdue import Overdue
-from tracker.bridge.responses import BATCH, ResponseWriter
+from tracker.bridge.overdue import OverdueCommands
+from tracker.bridge.responses import BATCH_SIZE, ResponseWriter
 from tracker.bridge.rest import DirectusClient
 from tracker.bridge.table import CommandTable
 from tracker.keys import DIRECTUS_GROUP
@@ -47,7 +47,7 @@ class Bridges:
     async def writer(self, name: str = "this") -> ResponseWriter:
         """One that runs."""
         waiting, redis = await self._connection(), await self._connection()
-        reader = RedisReader(waiting, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH)
+        reader = RedisReader(waiting, redis, group=DIRECTUS_GROUP, name=name, entries=BATCH_SIZE)
         table = CommandTable(self._client(), redis)
         writer = ResponseWriter(
             self.reactor,
@@ -75,12 +75,14 @@ class Bridges:
         sync.startService()
         return sync
 
-    async def overdue(self) -> Overdue:
+    async def overdue(self) -> OverdueCommands:
         """One that runs."""
         redis, client = await self._connection(), self._client()
-        reader = RedisReader(redis, redis, group=DIRECTUS_GROUP, name="this", entries=BATCH)
+        reader = RedisReader(redis, redis, group=DIRECTUS_GROUP, name="this", entries=BATCH_SIZE)
         table = CommandTable(client, redis)
-        overdue = Overdue(self.reactor, client, redis, responses=reader, table=table, interval=0.1)
+        overdue = OverdueCommands(
+            self.reactor, client, redis, responses=reader, table=table, interval=0.1
+        )
         self._open.append(overdue)
         overdue.startService()
         return overdue
@@ -98,11 +100,11 @@ class Bridges:
             self.double.rows("commands")[key] = row
         return keys
 
-    def say(self, key: str, status: str, **more: str) -> None:
+    def respond(self, key: str, status: str, **more: str) -> None:
         """Append a response."""
-        self.say_all([response(key, status, **more)])
+        self.respond_all([response(key, status, **more)])
 
-    def say_all(self, responses: Iterable[dict[str, str]]) -> None:
+    def respond_all(self, responses: Iterable[dict[str, str]]) -> None:
         """Append many responses in one go."""
         pipeline = self.redis.client.pipeline(transaction=False)
         for one in responses:
@@ -113,7 +115,7 @@ class Bridges:
         return {row["status"] for row in self.double.rows("commands").values()}
 
     @property
-    def trouble(self) -> str | None:
+    def last_report(self) -> str | None:
         """What was reported last."""
         return self.reports[-1] if self.reports else None
 
@@ -126,7 +128,7 @@ class Bridges:
             return 0
         return found
 
-    async def all_told(self) -> None:
+    async def all_written(self) -> None:
         def told() -> bool:
             last = self.redis.client.xinfo_stream(STREAM)["last-generated-id"]
             groups = self.redis.client.xinfo_groups(STREAM)
@@ -136,13 +138,13 @@ class Bridges:
 
         await until(told, "all is told and acknowledged", timeout=60)
 
-    async def goes(self) -> None:
+    async def stop_directus(self) -> None:
         """Directus is no more."""
         await self._port.stopListening()
         for connection in list(self._site.protocols):
             connection.abortConnection()
 
-    async def break_off(self) -> None:
+    async def abort_connections(self) -> None:
         """Directus ends the connections that wait for its answers."""
         broken = set(self.double.unanswered)
         for request in broken:
@@ -150,7 +152,7 @@ class Bridges:
             transport.abortConnection()
         await until(lambda: not broken & set(self.double.unanswered), "broken off")
 
-    def comes(self) -> None:
+    def start_directus(self) -> None:
         """It is there again."""
         self._port = self.reactor.listenTCP(self.number, self._site, interface="127.0.0.1")
 

@@ -11,5 +11,5 @@ from tracker.bridge import devices, responses
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait less than in production."""
     monkeypatch.setattr(responses, "READ_WAIT", 0.2)
-    monkeypatch.setattr(responses, "RETRY", 0.1)
-    monkeypatch.setattr(devices, "SETTLES", 0.1)
+    monkeypatch.setattr(responses, "RETRY_DELAY", 0.1)
+    monkeypatch.setattr(devices, "ANNOUNCEMENT_DELAY", 0.1)

@@ -12,7 +12,7 @@ from pytest_twisted import ensureDeferred
 
 from tests.integration.bridge.bridges import Bridges
 from tests.servers import RedisServer
-from tests.unit.bridge.double import Trouble
+from tests.unit.bridge.double import CannedResponse
 from tests.waiting import until
 from tracker.bridge.devices import DeviceSync
 from tracker.errors import Unavailable
@@ -49,9 +49,9 @@ def watched(redis: RedisServer) -> Iterator[set[tuple[int, int]]]:
 
     def watch() -> None:
         while not over.is_set():
-            with redis.client.pipeline(transaction=True) as asking:
-                asking.scard(ALLOWED).hlen(MODELS)
-                seen.add(tuple(asking.execute()))
+            with redis.client.pipeline(transaction=True) as access:
+                access.scard(ALLOWED).hlen(MODELS)
+                seen.add(tuple(access.execute()))
 
     thread = threading.Thread(target=watch)
     thread.start()
@@ -72,7 +72,7 @@ async def test_both_change_in_one_step_and_are_never_empty(bridges: Bridges) -> 
             await until(lambda e=expected: allowed(bridges) == e, "written")  # type: ignore[misc]
     whole = {(2500, 2500), (3100, 3100), (1200, 1200), (2000, 2000)}
     assert seen <= whole
-    assert len(seen) > 1, "nobody has looked"
+    assert len(seen) > 1, "unprivileged has looked"
     assert not left_over(bridges)
     assert bridges.redis.client.ttl(ALLOWED) == bridges.redis.client.ttl(MODELS) == -1
 
@@ -108,7 +108,7 @@ async def test_who_dies_over_it_leaves_nothing_for_long(
         dying.setattr("tracker.bridge.devices.Script.run", died)
         sync.announce()
         await until(lambda: left_over(bridges), "left beside")
-        await until(lambda: bridges.trouble, "told")
+        await until(lambda: bridges.last_report, "told")
     assert allowed(bridges) == expected
     assert all(0 < bridges.redis.client.ttl(key) <= 600 for key in left_over(bridges))
 
@@ -130,10 +130,10 @@ async def test_what_is_gone_before_it_is_swapped_takes_nobodys_place(
     with monkeypatch.context() as losing:
         losing.setattr(DeviceSync, "_fill", filled_and_gone)
         sync.announce()
-        await until(lambda: bridges.trouble, "told")
+        await until(lambda: bridges.last_report, "told")
         assert allowed(bridges) == expected
     await until(lambda: allowed(bridges) == changed, "written after all")
-    await until(lambda: bridges.trouble is None, "well again")
+    await until(lambda: bridges.last_report is None, "well again")
 
 
 @ensureDeferred
@@ -141,18 +141,18 @@ async def test_directus_and_redis_go_and_come(bridges: Bridges) -> None:
     expected = put(bridges, 100, "A")
     sync = await bridges.devices(interval=0.3)
     await until(lambda: allowed(bridges) == expected, "written")
-    await bridges.goes()
-    await until(lambda: bridges.trouble, "told")
+    await bridges.stop_directus()
+    await until(lambda: bridges.last_report, "told")
     assert allowed(bridges) == expected
     changed = put(bridges, 120, "B")
-    bridges.comes()
+    bridges.start_directus()
     await until(lambda: allowed(bridges) == changed, "written")
-    bridges.double.troubles += [Trouble(503)] * 3
+    bridges.double.canned += [CannedResponse(503)] * 3
     sync.announce()
-    await until(lambda: not bridges.double.troubles, "tried again")
+    await until(lambda: not bridges.double.canned, "tried again")
     assert allowed(bridges) == changed
     bridges.redis.kill()
     bridges.redis.start()
     bridges.redis.client.flushall()
     await until(lambda: allowed(bridges) == changed, "written anew")
-    await until(lambda: bridges.trouble is None, "well again")
+    await until(lambda: bridges.last_report is None, "well again")

@@ -28,7 +28,7 @@ PAST = "2016-11-22T10:00:00.000Z"
 
 
 class Watched:
-    """A bridge that is asked for its metrics, and looks often."""
+    """A bridge that is requests for its metrics, and looks often."""
 
     def __init__(self, bridges: Bridges) -> None:
         self.bridges = bridges
@@ -117,9 +117,9 @@ async def test_commands_are_told_by_what_becomes_of_them(watched: Watched) -> No
 async def test_responses_are_told_by_what_becomes_of_them(watched: Watched) -> None:
     key = watched.add(1, status="routed")
     start(watched)
-    watched.bridges.say(key, "responded")
-    watched.bridges.say(KEY.format(9), "responded")
-    await watched.bridges.all_told()
+    watched.bridges.respond(key, "responded")
+    watched.bridges.respond(KEY.format(9), "responded")
+    await watched.bridges.all_written()
     assert watched.value("bridge_responses_total", result="written") == 1
     assert watched.value("bridge_responses_total", result="no_row") == 1
     assert watched.value("bridge_responses_total", result="held") == 0
@@ -127,8 +127,8 @@ async def test_responses_are_told_by_what_becomes_of_them(watched: Watched) -> N
 
 @ensureDeferred
 async def test_a_directus_that_is_gone_is_told(watched: Watched) -> None:
-    await watched.bridges.goes()
-    watched.bridges.say(watched.add(1, status="routed"), "responded")
+    await watched.bridges.stop_directus()
+    watched.bridges.respond(watched.add(1, status="routed"), "responded")
     start(watched)
     for part in ("commands", "responses", "devices"):
         await until(
@@ -136,7 +136,7 @@ async def test_a_directus_that_is_gone_is_told(watched: Watched) -> None:
             f"a failure of {part}",
         )
     assert watched.value("directus_calls_total", method="SEARCH", result="down") > 0
-    watched.bridges.comes()
+    watched.bridges.start_directus()
     await until(
         lambda: watched.value("bridge_responses_total", result="written") == 1,
         "it is told in the end",

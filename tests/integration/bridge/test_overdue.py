@@ -8,14 +8,14 @@ from typing import Any, Final
 from pytest_twisted import ensureDeferred
 
 from tests.integration.bridge.bridges import IMEI, STREAM, Bridges, response
-from tests.unit.bridge.queries import Complaint
+from tests.unit.bridge.queries import RequestError
 from tests.waiting import until
-from tracker.bridge.overdue import GRACE
+from tracker.bridge.overdue import GRACE_PERIOD, LOST
 from tracker.bridge.schema import DEFAULT_EXPIRY
 from tracker.keys import command_record, outbound, waiting_commands
 
 #: Of commands whose time has just been over for long enough.
-LONG_AGO: Final = GRACE + 60
+LONG_AGO: Final = GRACE_PERIOD + 60
 
 
 def ago(seconds: float) -> str:
@@ -46,7 +46,7 @@ async def test_what_redis_has_lost_is_in_doubt_and_all_else_is_left(bridges: Bri
     await bridges.overdue()
     await until(lambda: row_of(bridges, lost)["status"] == "failed", "told")
     assert row_of(bridges, lost)["reason"] == "in_doubt"
-    assert row_of(bridges, lost)["response"].startswith("Redis has lost what became of it")
+    assert row_of(bridges, lost)["response"] == LOST.response
     assert row_of(bridges, lost)["finished_at"]
     assert {key: row_of(bridges, key) for key in before} == before
     # The entry is gone, and no response came of it.
@@ -92,21 +92,21 @@ async def test_what_has_ended_and_was_told_something_earlier_is_told_again(
     client.set(command_record(begun), f"sent {outbound('one')} 1-1")
     await bridges.overdue()
     await until(lambda: row_of(bridges, ended)["status"] == "responded", "told")
-    asked = len(bridges.double.asked)
-    await until(lambda: len(bridges.double.asked) > asked + 4, "looked at again and again")
+    requests = len(bridges.double.requests)
+    await until(lambda: len(bridges.double.requests) > requests + 4, "looked at again and again")
     assert [row_of(bridges, key)["status"] for key in (begun, again)] == ["delivered"] * 2
 
 
 @ensureDeferred
 async def test_what_is_on_its_way_comes_first(bridges: Bridges) -> None:
     (key,) = rows_that_were_over(bridges, LONG_AGO)
-    bridges.say(key, "responded", response="INI:1")
+    bridges.respond(key, "responded", response="INI:1")
     bridges.redis.client.xgroup_create(STREAM, "directus", "0")
     await bridges.overdue()
-    await until(lambda: len(bridges.double.asked) > 2, "looked at again and again")
+    await until(lambda: len(bridges.double.requests) > 2, "looked at again and again")
     assert row_of(bridges, key)["status"] == "routed"
     await bridges.writer()
-    await bridges.all_told()
+    await bridges.all_written()
     assert row_of(bridges, key)["response"] == "INI:1"
 
 
@@ -123,8 +123,8 @@ async def test_more_than_a_page_that_is_left_hides_no_other(bridges: Bridges) ->
 @ensureDeferred
 async def test_a_row_that_directus_refuses_hides_no_other(bridges: Bridges) -> None:
     lost, refused = rows_that_were_over(bridges, LONG_AGO, LONG_AGO)
-    refusal = Complaint(400, "FAILED_VALIDATION", "no")
-    bridges.double.tables["commands"].poisoned[refused] = lambda _: refusal
+    refusal = RequestError(400, "FAILED_VALIDATION", "no")
+    bridges.double.tables["commands"].rejections[refused] = lambda _: refusal
     await bridges.overdue()
     await until(lambda: row_of(bridges, lost)["status"] == "failed", "told")
     assert row_of(bridges, refused)["status"] == "routed"
@@ -134,6 +134,6 @@ async def test_a_row_that_directus_refuses_hides_no_other(bridges: Bridges) -> N
 async def test_its_end_does_not_wait_for_a_directus_that_hangs(bridges: Bridges) -> None:
     bridges.double.silent = True
     overdue = await bridges.overdue()
-    await until(lambda: bridges.double.waiting, "asked")
+    await until(lambda: bridges.double.waiting, "requests")
     await overdue.stopService()
     assert bridges.double.waiting, "it has not waited for the answer"

@@ -11,59 +11,59 @@ from pytest_twisted import ensureDeferred
 from tests.integration.bridge.bridges import STREAM, Bridges, response
 from tests.waiting import until
 from tracker.bridge import responses
-from tracker.bridge.responses import BATCH
+from tracker.bridge.responses import BATCH_SIZE
 from tracker.keys import command_record
 
 
 @ensureDeferred
 async def test_nothing_is_acknowledged_while_directus_is_down(bridges: Bridges) -> None:
-    keys = bridges.rows(3 * BATCH)
-    await bridges.goes()
+    keys = bridges.rows(3 * BATCH_SIZE)
+    await bridges.stop_directus()
     await bridges.writer()
     for key in keys:
         more = {"response": f"of {key}"}
-        bridges.say_all([response(key, "delivered"), response(key, "responded", **more)])
-    await until(lambda: bridges.pending > 0 and bridges.trouble, "read, and told nowhere")
+        bridges.respond_all([response(key, "delivered"), response(key, "responded", **more)])
+    await until(lambda: bridges.pending > 0 and bridges.last_report, "read, and told nowhere")
     reports = len(bridges.reports)
     await until(lambda: len(bridges.reports) > reports + 5, "tried again")
-    assert 0 < bridges.pending <= BATCH, "no more is taken than Directus can be told"
+    assert 0 < bridges.pending <= BATCH_SIZE, "no more is taken than Directus can be told"
     assert bridges.statuses() == {"routed"}
-    bridges.comes()
-    await bridges.all_told()
+    bridges.start_directus()
+    await bridges.all_written()
     rows = bridges.double.rows("commands")
     assert all(rows[key]["response"] == f"of {key}" for key in keys)
     assert bridges.statuses() == {"responded"}
-    await until(lambda: bridges.trouble is None, "well again")
+    await until(lambda: bridges.last_report is None, "well again")
 
 
 @ensureDeferred
 async def test_what_directus_breaks_off_is_told_again(bridges: Bridges) -> None:
     keys = bridges.rows(20)
-    bridges.say_all(response(key, "responded") for key in keys)
+    bridges.respond_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     await bridges.writer()
     for _ in range(3):
-        await until(lambda: bridges.double.waiting, "asked")
+        await until(lambda: bridges.double.waiting, "requests")
         assert bridges.pending == len(keys)
-        await bridges.break_off()
-    bridges.double.speak()
-    await bridges.all_told()
+        await bridges.abort_connections()
+    bridges.double.resume()
+    await bridges.all_written()
     assert bridges.statuses() == {"responded"}
 
 
 @ensureDeferred
 async def test_it_ends_while_directus_hangs_and_another_goes_on(bridges: Bridges) -> None:
     keys = bridges.rows(20)
-    bridges.say_all(response(key, "responded") for key in keys)
+    bridges.respond_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     writer = await bridges.writer()
-    await until(lambda: bridges.double.waiting, "asked")
+    await until(lambda: bridges.double.waiting, "requests")
     await writer.stopService()
     assert bridges.double.waiting, "it has not waited for the answer"
     assert bridges.pending == len(keys)
-    bridges.double.speak()
+    bridges.double.resume()
     await bridges.writer()
-    await bridges.all_told()
+    await bridges.all_written()
     assert bridges.statuses() == {"responded"}
 
 
@@ -71,51 +71,51 @@ async def test_it_ends_while_directus_hangs_and_another_goes_on(bridges: Bridges
 async def test_a_row_that_is_gone_is_let_go(bridges: Bridges) -> None:
     one, two = bridges.rows(2)
     del bridges.double.rows("commands")[one]
-    bridges.say(one, "responded")
+    bridges.respond(one, "responded")
     bridges.redis.client.xgroup_create(STREAM, "directus", "0")
     bridges.redis.client.xreadgroup("directus", "this", {STREAM: ">"})
     bridges.redis.client.xtrim(STREAM, maxlen=0)  # though it is pending
-    bridges.say(one, "responded")
-    bridges.say(two, "responded")
+    bridges.respond(one, "responded")
+    bridges.respond(two, "responded")
     await bridges.writer()
-    await bridges.all_told()
+    await bridges.all_written()
     assert bridges.statuses() == {"responded"}
 
 
 @ensureDeferred
 async def test_redis_is_killed_and_flushed_meanwhile(bridges: Bridges) -> None:
-    keys = bridges.rows(6 * BATCH)
-    bridges.say_all(response(key, "responded") for key in keys[: 4 * BATCH])
+    keys = bridges.rows(6 * BATCH_SIZE)
+    bridges.respond_all(response(key, "responded") for key in keys[: 4 * BATCH_SIZE])
     await bridges.writer()
     await until(lambda: "responded" in bridges.statuses(), "some are told")
     bridges.redis.kill()
     bridges.redis.start()
-    await bridges.all_told()
-    assert len(_told(bridges, "responded")) == 4 * BATCH
+    await bridges.all_written()
+    assert len(_told(bridges, "responded")) == 4 * BATCH_SIZE
     bridges.redis.client.flushall()
-    bridges.say_all(response(key, "failed") for key in keys[4 * BATCH :])
-    await until(lambda: len(_told(bridges, "failed")) == 2 * BATCH, "told after a flush", 60)
-    await bridges.all_told()
+    bridges.respond_all(response(key, "failed") for key in keys[4 * BATCH_SIZE :])
+    await until(lambda: len(_told(bridges, "failed")) == 2 * BATCH_SIZE, "told after a flush", 60)
+    await bridges.all_written()
 
 
 @ensureDeferred
 async def test_two_bridges_tell_a_status_that_never_goes_back(bridges: Bridges) -> None:
-    keys = bridges.rows(3 * BATCH)
+    keys = bridges.rows(3 * BATCH_SIZE)
     seen: dict[str, list[str]] = {key: [] for key in keys}
 
     def watch(key: str) -> Any:
         return lambda data: seen[key].append(data["status"]) if "status" in data else None
 
     for key in keys:
-        bridges.double.tables["commands"].poisoned[key] = watch(key)
+        bridges.double.tables["commands"].rejections[key] = watch(key)
     await bridges.writer("one")
     await bridges.writer("two")
-    bridges.say_all(response(key, "delivered") for key in keys)
+    bridges.respond_all(response(key, "delivered") for key in keys)
     for key in keys:
-        bridges.say_all([response(key, "responded"), response(key, "delivered")])
-    await bridges.all_told()
+        bridges.respond_all([response(key, "responded"), response(key, "delivered")])
+    await bridges.all_written()
     assert bridges.statuses() == {"responded"}
-    # Both may say the same; none says "delivered" of what it finds ended.
+    # Both may respond the same; none says "delivered" of what it finds ended.
     assert not [one for one in seen.values() for pair in pairwise(one) if pair[0] > pair[1]]
 
 
@@ -127,16 +127,16 @@ async def test_a_final_status_that_another_bridge_overwrites_comes_back(bridges:
 
     def overtake(_: Any) -> None:
         """Another bridge tells how it ended, after this one has looked at the row."""
-        del table.poisoned[key]
+        del table.rejections[key]
         table.rows[key].update(status="rejected", finished_at="2026-11-22T10:00:00.000Z")
 
-    table.poisoned[key] = overtake
+    table.rejections[key] = overtake
     entry = bridges.redis.client.xadd(STREAM, response(key, "rejected", instance_id="two"))
     bridges.redis.client.set(command_record(key), f"done rejected {entry.decode()}")
     bridges.redis.client.xgroup_create(STREAM, "directus", entry)  # that one has it
-    bridges.say(key, "delivered")
+    bridges.respond(key, "delivered")
     await bridges.writer()
-    await bridges.all_told()
+    await bridges.all_written()
     row = table.rows[key]
     assert (row["status"], row["instance"]) == ("rejected", "two")
 
@@ -147,16 +147,16 @@ async def test_what_a_bridge_has_left_another_takes_over(
 ) -> None:
     monkeypatch.setattr(responses, "CLAIM_AFTER", 0.3)
     keys = bridges.rows(20)
-    bridges.say_all(response(key, "responded") for key in keys)
+    bridges.respond_all(response(key, "responded") for key in keys)
     bridges.double.silent = True
     gone = await bridges.writer("gone")
-    await until(lambda: bridges.double.waiting, "asked")
+    await until(lambda: bridges.double.waiting, "requests")
     await gone.stopService()
-    bridges.double.speak()
+    bridges.double.resume()
     bridges.rows(20)  # what it may have changed is as before
     await bridges.writer("other")
-    bridges.say(keys[0], "delivered")
-    await bridges.all_told()
+    bridges.respond(keys[0], "delivered")
+    await bridges.all_written()
     assert bridges.statuses() == {"responded"}
 
 

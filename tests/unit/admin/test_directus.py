@@ -34,7 +34,7 @@ def test_what_is_not_understood(verb: str, token: str, tmp_path: Path) -> None:
     assert told(verb) == "Missing option '--url'."
     assert told(verb, "--url", URL) == "Missing option '--token-file'."
     assert told(verb, "--token-file", token, variables={"DIRECTUS_URL": "x"}) == (
-        "--url: must be like http://127.0.0.1:8055"
+        "--url: must be a URL like http://127.0.0.1:8055"
     )
     assert told(verb, "--url", URL, "--token-file", str(file)) == (
         f"--token-file: {file}: No such file or directory"

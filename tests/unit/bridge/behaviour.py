@@ -1,7 +1,7 @@
-"""What Directus does that the bridge counts on.
+"""Tests of the behaviour of Directus on which the bridge relies.
 
-Run against the double in unit tests, and against the real one in tests/directus; the fixture
-``subject`` is the one or the other.
+They run with the double in the unit tests and with a real Directus in ``tests/directus``; the
+fixture ``subject`` provides one of the two.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ DENIED = ("DirectusDenied", 403, "FORBIDDEN")
 
 
 class Subject(Protocol):
-    """A Directus that was set up, without rows, and clients of it."""
+    """Clients of a prepared Directus without rows, each with the token of another user."""
 
     admin: DirectusClient
     bridge: DirectusClient
     operator: DirectusClient
-    nobody: DirectusClient
-    stranger: DirectusClient
-    """With a token that nobody has."""
+    unprivileged: DirectusClient
+    unknown: DirectusClient
+    """A client with an invalid token."""
 
 
-async def fails(asked: Awaitable[Any]) -> tuple[str, int | None, str]:
-    """Kind, status and code of the error that something ends in."""
+async def fails(request: Awaitable[Any]) -> tuple[str, int | None, str]:
+    """Return class name, status and code of the error of a request."""
     with pytest.raises(DirectusError) as caught:
-        await asked
+        await request
     error = caught.value
     return type(error).__name__, error.status, error.code
 
 
 async def command(subject: Subject, text: str = "getinfo", **more: Any) -> str:
-    """A new row; its key."""
+    """Create a row, and return its id."""
     made = await create(subject.admin, "commands", {"imei": IMEI, "text": text, **more})
     assert made is not None
     key: str = made["id"]
@@ -52,13 +52,13 @@ async def command(subject: Subject, text: str = "getinfo", **more: Any) -> str:
 
 
 async def column(subject: Subject, name: str, **query: Any) -> list[Any]:
-    """The values of a field in the rows that a query answers."""
+    """Return the values of a field in the rows that match a query."""
     rows = await subject.bridge.get_items("commands", fields=[name], **query)
     return [row[name] for row in rows]
 
 
 @ensureDeferred
-async def test_a_new_row_has_its_defaults(subject: Subject) -> None:
+async def test_new_row_has_its_defaults(subject: Subject) -> None:
     made = await create(subject.operator, "commands", {"imei": IMEI, "text": "getinfo"})
     assert made is not None
     assert made.pop("id")
@@ -78,7 +78,7 @@ async def test_a_new_row_has_its_defaults(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_an_operator_says_what_is_asked_for_and_not_what_became_of_it(
+async def test_operator_creates_commands_and_cannot_change_their_status(
     subject: Subject,
 ) -> None:
     row = {"imei": IMEI, "text": "getinfo", "status": "responded"}
@@ -101,14 +101,14 @@ async def test_an_operator_says_what_is_asked_for_and_not_what_became_of_it(
     ids=str,
 )
 @ensureDeferred
-async def test_a_row_that_makes_no_sense_is_refused(subject: Subject, row: Any) -> None:
+async def test_invalid_row_is_refused(subject: Subject, row: Any) -> None:
     refused = ("DirectusRefused", 400, "FAILED_VALIDATION")
     assert await fails(create(subject.admin, "commands", row)) == refused
     assert await column(subject, "id") == []
 
 
 @ensureDeferred
-async def test_a_row_may_bring_its_key_once(subject: Subject) -> None:
+async def test_key_of_a_new_row_must_be_unique(subject: Subject) -> None:
     key = str(uuid4())
     assert await command(subject, id=key) == key
     twice = ("DirectusRefused", 400, "RECORD_NOT_UNIQUE")
@@ -117,14 +117,14 @@ async def test_a_row_may_bring_its_key_once(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_many_rows_are_made_at_once(subject: Subject) -> None:
+async def test_many_rows_are_created_in_one_request(subject: Subject) -> None:
     rows = [{"imei": IMEI, "text": str(number)} for number in range(3)]
     made = await subject.admin.request("POST", "/items/commands", rows)
     assert {row["text"] for row in made} == {"0", "1", "2"}
 
 
 @ensureDeferred
-async def test_a_value_that_cannot_be_stored_is_an_internal_error(subject: Subject) -> None:
+async def test_value_that_cannot_be_stored_is_an_internal_error(subject: Subject) -> None:
     key = await command(subject)
     for data in ({"response": "a NUL: \0"}, {"finished_at": "no time"}):
         failed = await fails(update_item(subject.bridge, "commands", key, data))
@@ -132,7 +132,7 @@ async def test_a_value_that_cannot_be_stored_is_an_internal_error(subject: Subje
 
 
 @ensureDeferred
-async def test_a_value_that_is_too_long_is_refused(subject: Subject) -> None:
+async def test_value_that_is_too_long_is_refused(subject: Subject) -> None:
     key = await command(subject)
     failed = await fails(update_item(subject.bridge, "commands", key, {"status": "x" * 17}))
     assert failed == ("DirectusRefused", 400, "VALUE_TOO_LONG")
@@ -174,16 +174,16 @@ async def test_rows_are_filtered(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_texts_and_keys_have_no_order_to_filter_by(subject: Subject) -> None:
-    """So nobody can go through rows by their keys; by their times, one can."""
+async def test_texts_and_keys_cannot_be_compared_by_size(subject: Subject) -> None:
+    """Pages can therefore be ordered by time, but not by key."""
     for name, value in (("text", "a"), ("imei", IMEI), ("status", "a"), ("id", NO_ROW)):
         for operator in ("_lt", "_lte", "_gt", "_gte"):
-            asked = subject.bridge.get_items("commands", filter={name: {operator: value}})
-            assert await fails(asked) == ("DirectusRefused", 400, "INVALID_QUERY")
+            request = subject.bridge.get_items("commands", filter={name: {operator: value}})
+            assert await fails(request) == ("DirectusRefused", 400, "INVALID_QUERY")
 
 
 @ensureDeferred
-async def test_rows_are_gone_through_by_their_times(subject: Subject) -> None:
+async def test_rows_are_read_page_by_page_in_order_of_time(subject: Subject) -> None:
     for text in "abc":
         await command(subject, text)
     order: dict[str, Any] = {"sort": ["-date_created", "id"], "limit": 2}
@@ -191,7 +191,7 @@ async def test_rows_are_gone_through_by_their_times(subject: Subject) -> None:
         "commands", fields=["id", "text", "date_created"], **order
     )
     last = page[-1]["date_created"]
-    # Those of the same moment are left out by their keys.
+    # Rows with the same time that were read already are excluded by their keys.
     seen = [row["id"] for row in page]
     older = {"date_created": {"_lte": last}, "id": {"_nin": seen}}
     more = await column(subject, "text", filter=older, **order)
@@ -215,7 +215,7 @@ async def test_rows_are_sorted(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_there_is_a_limit(subject: Subject) -> None:
+async def test_number_of_rows_in_a_response_is_limited(subject: Subject) -> None:
     rows = [{"imei": IMEI, "text": f"{number:03}"} for number in range(120)]
     await subject.admin.request("POST", "/items/commands", rows)
     assert len(await column(subject, "id")) == 100
@@ -236,7 +236,7 @@ async def test_a_query_may_be_long(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_fields_are_those_that_may_be_seen(subject: Subject) -> None:
+async def test_only_readable_fields_are_returned(subject: Subject) -> None:
     await command(subject)
     (row,) = await subject.bridge.get_items("commands")
     assert "user_created" not in row
@@ -256,7 +256,7 @@ async def test_fields_are_those_that_may_be_seen(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_a_filter_that_makes_no_sense_is_refused(subject: Subject) -> None:
+async def test_invalid_filter_is_refused(subject: Subject) -> None:
     failed = await fails(subject.bridge.get_items("commands", filter={"status": {"_wrong": 1}}))
     assert failed == ("DirectusRefused", 400, "INVALID_QUERY")
     nothing: dict[str, Any] = {"status": {"_in": []}}
@@ -269,12 +269,12 @@ async def test_a_filter_that_makes_no_sense_is_refused(subject: Subject) -> None
     nothing = {"status": {"_eq": ""}}
     failed = await fails(subject.bridge.get_items("commands", filter=nothing))
     assert failed == ("DirectusRefused", 400, "INVALID_QUERY")
-    asked = subject.bridge.request("GET", "/items/commands", params={"filter": "{"})
-    assert await fails(asked) == ("DirectusRefused", 400, "INVALID_QUERY")
+    request = subject.bridge.request("GET", "/items/commands", params={"filter": "{"})
+    assert await fails(request) == ("DirectusRefused", 400, "INVALID_QUERY")
 
 
 @ensureDeferred
-async def test_the_bridge_says_what_became_of_a_command(subject: Subject) -> None:
+async def test_bridge_writes_status_and_response(subject: Subject) -> None:
     key = await command(subject)
     data = {
         "status": "responded",
@@ -294,13 +294,13 @@ async def test_the_bridge_says_what_became_of_a_command(subject: Subject) -> Non
 
 
 @ensureDeferred
-async def test_the_bridge_changes_nothing_else(subject: Subject) -> None:
+async def test_bridge_can_change_nothing_else(subject: Subject) -> None:
     key = await command(subject)
     for name in ("text", "imei", "codec", "expires_at", "timeout", "user_created", "nothing"):
         both = {"status": "routed", name: None}
         assert await fails(update_item(subject.bridge, "commands", key, both)) == DENIED, name
-        asked = subject.bridge.update_where("commands", {"id": {"_eq": key}}, both)
-        assert await fails(asked) == DENIED, name
+        request = subject.bridge.update_where("commands", {"id": {"_eq": key}}, both)
+        assert await fails(request) == DENIED, name
     assert await column(subject, "status") == ["pending"]
     row = {"imei": IMEI, "text": "getinfo"}
     assert await fails(create(subject.bridge, "commands", row)) == DENIED
@@ -310,7 +310,7 @@ async def test_the_bridge_changes_nothing_else(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_a_row_that_is_not_there_is_denied(subject: Subject) -> None:
+async def test_missing_row_is_denied(subject: Subject) -> None:
     data = {"status": "routed"}
     for key in (NO_ROW, "no-uuid"):
         assert await fails(update_item(subject.bridge, "commands", key, data)) == DENIED
@@ -334,7 +334,7 @@ async def test_rows_are_changed_by_a_filter(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_a_filter_changes_more_rows_than_a_query_answers(subject: Subject) -> None:
+async def test_change_by_filter_is_not_limited_to_100_rows(subject: Subject) -> None:
     rows = [{"imei": IMEI, "text": "getinfo"} for _ in range(120)]
     await subject.admin.request("POST", "/items/commands", rows)
     pending = {"status": {"_eq": "pending"}}
@@ -343,7 +343,7 @@ async def test_a_filter_changes_more_rows_than_a_query_answers(subject: Subject)
 
 
 @ensureDeferred
-async def test_rows_are_changed_together_each_in_its_own_way(subject: Subject) -> None:
+async def test_rows_are_changed_together_with_different_values(subject: Subject) -> None:
     one, other = await command(subject), await command(subject)
     changes = [{"id": one, "status": "routed"}, {"id": other, "status": "failed"}]
     changed = await subject.bridge.update_batch("commands", changes, fields=["id", "status"])
@@ -353,7 +353,7 @@ async def test_rows_are_changed_together_each_in_its_own_way(subject: Subject) -
 
 
 @ensureDeferred
-async def test_all_of_them_or_none(subject: Subject) -> None:
+async def test_batch_with_a_missing_row_changes_nothing(subject: Subject) -> None:
     key = await command(subject)
     changes = [{"id": key, "status": "routed"}, {"id": NO_ROW, "status": "failed"}]
     assert await fails(subject.bridge.update_batch("commands", changes)) == DENIED
@@ -369,12 +369,12 @@ async def test_devices_are_read(subject: Subject) -> None:
         {"imei": IMEI, "model": "FMB120", "enabled": True},
         {"imei": IMEI[::-1], "model": None, "enabled": False},
     ]
-    asked = update_item(subject.bridge, "devices", IMEI, {"enabled": False})
-    assert await fails(asked) == DENIED
+    request = update_item(subject.bridge, "devices", IMEI, {"enabled": False})
+    assert await fails(request) == DENIED
 
 
 @ensureDeferred
-async def test_a_deleted_row_is_gone(subject: Subject) -> None:
+async def test_deleted_row_is_neither_found_nor_changed(subject: Subject) -> None:
     key = await command(subject)
     assert await subject.admin.request("DELETE", f"/items/commands/{key}") is None
     assert await column(subject, "id") == []
@@ -383,17 +383,19 @@ async def test_a_deleted_row_is_gone(subject: Subject) -> None:
 
 
 @ensureDeferred
-async def test_a_token_that_nobody_has_is_told_from_one_without_rights(subject: Subject) -> None:
+async def test_invalid_token_and_missing_permission_have_different_errors(subject: Subject) -> None:
     unknown = ("DirectusDenied", 401, "INVALID_CREDENTIALS")
-    assert await fails(subject.stranger.get_items("commands")) == unknown
-    assert await fails(subject.stranger.request("GET", "/users/me")) == unknown
-    assert await fails(subject.stranger.update_where("commands", {}, {"status": "x"})) == unknown
-    assert await fails(subject.nobody.get_items("commands")) == DENIED
+    assert await fails(subject.unknown.get_items("commands")) == unknown
+    assert await fails(subject.unknown.request("GET", "/users/me")) == unknown
+    assert await fails(subject.unknown.update_where("commands", {}, {"status": "x"})) == unknown
+    assert await fails(subject.unprivileged.get_items("commands")) == DENIED
     key = await command(subject)
-    assert await fails(update_item(subject.nobody, "commands", key, {"status": "x"})) == DENIED
+    assert (
+        await fails(update_item(subject.unprivileged, "commands", key, {"status": "x"})) == DENIED
+    )
 
 
 @ensureDeferred
-async def test_what_is_nowhere_is_refused(subject: Subject) -> None:
+async def test_unknown_path_is_refused(subject: Subject) -> None:
     failed = await fails(subject.bridge.request("GET", "/nowhere"))
     assert failed == ("DirectusRefused", 404, "ROUTE_NOT_FOUND")

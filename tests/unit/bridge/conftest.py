@@ -1,4 +1,4 @@
-"""The double of Directus, asked in memory: no test here opens a socket."""
+"""Fixtures with the double of Directus; requests are made in memory, without sockets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from twisted.internet.task import Clock
 from tests.unit.bridge.double import (
     ADMIN_TOKEN,
     BRIDGE_TOKEN,
-    NOBODY_TOKEN,
     OPERATOR_TOKEN,
+    UNPRIVILEGED_TOKEN,
     DirectusDouble,
 )
 from tracker.bridge.rest import DirectusClient
@@ -28,7 +28,7 @@ class Doubled:
     agent: RequestTraversalAgent
 
     def client(self, token: str) -> DirectusClient:
-        """Of the user who has this token."""
+        """Return a client with a token."""
         return DirectusClient(self.clock, "http://directus.example:8055", token, agent=self.agent)
 
     @property
@@ -44,21 +44,21 @@ class Doubled:
         return self.client(OPERATOR_TOKEN)
 
     @property
-    def nobody(self) -> DirectusClient:
-        return self.client(NOBODY_TOKEN)
+    def unprivileged(self) -> DirectusClient:
+        return self.client(UNPRIVILEGED_TOKEN)
 
     @property
-    def stranger(self) -> DirectusClient:
-        return self.client("a-token-that-nobody-has")
+    def unknown(self) -> DirectusClient:
+        return self.client("an-invalid-token")
 
 
 def doubled() -> Doubled:
-    """One without rows."""
+    """Return a double without rows, and clients of it."""
     double = DirectusDouble()
     return Doubled(double, Clock(), RequestTraversalAgent(double))
 
 
 @pytest.fixture
 def subject() -> Doubled:
-    """A Directus without rows."""
+    """Return a double of Directus without rows."""
     return doubled()

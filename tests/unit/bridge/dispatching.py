@@ -1,4 +1,4 @@
-"""A dispatcher between the double of Directus and instances that do what a test says."""
+"""A dispatcher between the double of Directus and fake instances."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from twisted.internet.defer import Deferred
 
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.fakes import FakeRedis
-from tracker.bridge.dispatcher import Attempts, Dispatcher
+from tracker.bridge.dispatcher import Dispatcher, SendBackoff
 from tracker.bridge.instances import Instances
 from tracker.bridge.metrics import BridgeMetrics
-from tracker.bridge.pending import Pending
+from tracker.bridge.pending import PendingRows
 from tracker.bridge.routing import Router
 from tracker.bridge.table import CommandTable
 from tracker.keys import command_record
@@ -22,24 +22,24 @@ from tracker.position import iso_milliseconds
 from tracker.runtime.backoff import Backoff
 
 DEVICE: Final = "356307042441013"
-#: When all of it happens, in seconds; as the double has it.
+#: Present time of the tests and of the double, in seconds since 1970.
 NOW: Final = 1_795_000_000
-#: The same, as rows have it.
+#: The present time as a timestamp in a row.
 STAMP: Final = "2026-11-18T11:06:40.000Z"
 
 
 def device(number: int) -> str:
-    """The id of one of many."""
+    """Return the id of a device."""
     return f"{356307042000000 + number}"
 
 
 def stamp(seconds: int) -> str:
-    """A moment of that hour, a thousand seconds of which are over."""
+    """Return a timestamp some seconds after the time 1,000 seconds ago."""
     return iso_milliseconds((NOW - 1000 + seconds) * 1000)
 
 
-class Some(Instances):
-    """Instances that answer as a test says, and note what they are asked for."""
+class FakeInstances(Instances):
+    """Instances with replies set by the test, which record the commands that they receive."""
 
     def __init__(self) -> None:
         self.sent: list[dict[str, Any]] = []
@@ -53,49 +53,48 @@ class Some(Instances):
             answer = await answer
         if isinstance(answer, Exception):
             raise answer
-        told: dict[str, Any] = {"instance_id": "one", "reason": None, "response": None}
-        told.update(answer)
-        return told
+        defaults = {"instance_id": "one", "reason": None, "response": None}
+        return {**defaults, **answer}
 
     @property
     def texts(self) -> list[str]:
-        """Of the commands, in their order."""
+        """The texts of the commands, in their order."""
         return [command["text"] for command in self.sent]
 
 
-class Fates(FakeRedis):
-    """Redis with the commands that instances have begun."""
+class FakeRecords(FakeRedis):
+    """Redis with the records of commands."""
 
     def __init__(self) -> None:
         super().__init__(answers={"GET": self._get, "XRANGE": []})
-        self.begun: dict[str, str] = {}
-        """Command id → the value of its fate key."""
+        self.records: dict[str, str] = {}
+        """Command id → the value of its record."""
 
     def _get(self, key: str) -> bytes | None:
         values = {
-            command_record(command_id): value.encode() for command_id, value in self.begun.items()
+            command_record(command_id): value.encode() for command_id, value in self.records.items()
         }
         return values.get(key)
 
 
 class Bench:
-    """All of it."""
+    """A dispatcher with its Directus, its instances and its Redis."""
 
     def __init__(self, subject: Doubled, interval: float = 10) -> None:
         self.double = subject.double
         self.clock = subject.clock
         self.clock.rightNow = float(NOW)
-        self.instances = Some()
+        self.instances = FakeInstances()
         self.reports: list[str | None] = []
-        self.statuses = Fates()
-        redis: Any = self.statuses
+        self.redis = FakeRecords()
+        redis: Any = self.redis
         client = subject.bridge
         metrics = BridgeMetrics()
         self.dispatcher = Dispatcher(
             self.clock,
-            pending=Pending(client),
+            pending=PendingRows(client),
             router=Router(self.clock, CommandTable(client, redis), self.instances, metrics),
-            attempts=Attempts(
+            send_backoff=SendBackoff(
                 Backoff(self.clock, max_delay=15, random=lambda: 1.0),
                 Condition(self.reports.append),
             ),
@@ -105,7 +104,7 @@ class Bench:
         self._agent = subject.agent
 
     def row(self, **fields: Any) -> str:
-        """Have a row, whatever is in it; its id."""
+        """Add a row without any checks, and return its id."""
         table = self.double.tables["commands"]
         key = str(uuid4())
         table.rows[key] = dict.fromkeys(table.columns) | {
@@ -124,7 +123,7 @@ class Bench:
         return self
 
     def pass_(self, seconds: float = 0) -> None:
-        """Let time pass, as a clock does: not in one leap."""
+        """Advance the clock in small steps."""
         for _ in range(int(seconds * 10)):
             self.clock.advance(0.1)
             self._agent.flush()
@@ -136,7 +135,7 @@ class Bench:
             self._agent.flush()
 
     def stop(self) -> list[Any]:
-        """Has an element when it has stopped."""
+        """Stop the dispatcher; the returned list gets an element when it has stopped."""
         stopped: list[Any] = []
         self.dispatcher.stopService().addBoth(stopped.append)
         self.flush()
@@ -147,11 +146,11 @@ class Bench:
 
     @property
     def pending(self) -> int:
-        """How many rows are."""
+        """Number of pending rows."""
         rows = self.double.rows("commands").values()
         return sum(row["status"] == "pending" for row in rows)
 
     @property
-    def asked(self) -> int:
-        """How often Directus was asked."""
-        return len(self.double.asked)
+    def requests(self) -> int:
+        """Number of requests to Directus."""
+        return len(self.double.requests)

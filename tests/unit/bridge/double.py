@@ -1,7 +1,7 @@
-"""A double of the few parts of Directus' REST interface that the bridge uses.
+"""A double of those parts of Directus' REST interface that the bridge uses.
 
-It is no less strict than Directus: :mod:`tests.unit.bridge.behaviour` says what both do, and is
-run against both.
+The tests in :mod:`tests.unit.bridge.behaviour` run with the double and with a real Directus, and
+show that the double is as strict as Directus.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 
 from tests.unit.bridge.queries import (
-    Complaint,
+    RequestError,
     Row,
     check_filter,
     combined,
@@ -46,37 +46,38 @@ from tracker.bridge.schema import (
 ADMIN_TOKEN: Final = "the-token-of-the-first-administrator"
 BRIDGE_TOKEN: Final = "the-token-of-the-bridge"
 OPERATOR_TOKEN: Final = "the-token-of-an-operator"
-#: Of a user who may do nothing.
-NOBODY_TOKEN: Final = "the-token-of-nobody"
+#: The token of a user without permissions.
+UNPRIVILEGED_TOKEN: Final = "the-token-of-an-unprivileged-user"
 
 ADMIN_USER: Final = "7a1a6a5e-0000-4000-8000-000000000001"
 OPERATOR_USER: Final = "7a1a6a5e-0000-4000-8000-000000000002"
-NOBODY_USER: Final = "7a1a6a5e-0000-4000-8000-000000000003"
+UNPRIVILEGED_USER: Final = "7a1a6a5e-0000-4000-8000-000000000003"
 
-#: Rows that a query without a limit answers.
+#: Maximum number of rows in the response to a query without a limit.
 DEFAULT_LIMIT: Final = 100
 
 
 @frozen
-class Trouble:
-    """What a request gets instead of its answer."""
+class CannedResponse:
+    """A prepared response to a request, which is then not executed."""
 
     status: int
     code: str = ""
     message: str = ""
     headers: Mapping[str, str] = field(factory=dict)
     body: bytes | None = None
-    """What is answered as it is; an error as Directus has them when None."""
+    """The body; None: an error in the form of Directus, with code and message."""
     complete: bool = True
-    """Whether the answer comes to an end."""
+    """False if the response never ends."""
 
 
 @frozen
 class User:
-    """Who asks, and what for: collection and action → fields; None: everything."""
+    """A user with permissions."""
 
     id: str
-    rights: Mapping[tuple[str, str], Sequence[str]] | None
+    permissions: Mapping[tuple[str, str], Sequence[str]] | None
+    """Collection and action → fields; None: all."""
 
 
 @define
@@ -85,14 +86,14 @@ class Table:
 
     collection: Collection
     rows: dict[str, Row] = field(factory=dict)
-    most: int | None = None
-    """Rows that are looked at or answered at once (``QUERY_LIMIT_MAX``); None: any number."""
-    poisoned: dict[str, Callable[[Row], Complaint | None]] = field(factory=dict)
-    """Key → why the row does not take what it is told; None when it does."""
+    max_rows: int | None = None
+    """Maximum number of rows in a request (``QUERY_LIMIT_MAX``); None: unlimited."""
+    rejections: dict[str, Callable[[Row], RequestError | None]] = field(factory=dict)
+    """Key → function that returns the error of a change of this row, or None."""
 
     @property
     def columns(self) -> Mapping[str, Mapping[str, Any]]:
-        """Name → field."""
+        """The fields by name."""
         return {one["field"]: one for one in self.collection.fields}
 
     @property
@@ -104,9 +105,9 @@ class Table:
 
 
 class DirectusDouble(Resource):
-    """The double, to be served by a :class:`twisted.web.server.Site`, or asked in memory.
+    """The double; serve it with a :class:`twisted.web.server.Site`, or use it in memory.
 
-    :param now: tells the time, in seconds since 1970.
+    :param now: returns the time, in seconds since 1970.
     """
 
     isLeaf = True
@@ -115,33 +116,33 @@ class DirectusDouble(Resource):
         super().__init__()
         self.tables = {one.name: Table(one) for one in COLLECTIONS}
         self.users = _users()
-        """Token → user; take one out, and it is revoked."""
-        self.asked: list[tuple[str, str, Any]] = []
+        """Token → user; a removed token is revoked."""
+        self.requests: list[tuple[str, str, Any]] = []
         """Method, path and body of each request."""
-        self.troubles: list[Trouble | None] = []
-        """What the requests to come get, one each; None: their answer."""
+        self.canned: list[CannedResponse | None] = []
+        """Responses to the next requests, in order; None: the request is executed."""
         self.created: Callable[[str, str], None] = lambda collection, key: None
-        """Called when a row was created, as a Flow is."""
+        """Called with collection and key when a row was created, like a Flow."""
         self.answered: Callable[[int], None] = lambda number: None
-        """Called after each answer, with the number of requests up to then."""
+        """Called after each response, with the number of requests so far."""
         self.silent = False
-        """Whether requests get no answer, until :meth:`speak`."""
+        """True if requests get no response until :meth:`resume`."""
         self._now = now
         self._waiting: list[tuple[Request, Callable[[], None]]] = []
 
     def rows(self, collection: str) -> dict[str, Row]:
-        """Key → row, as they are stored; they may be changed."""
+        """Return the stored rows by key; tests may change them."""
         return self.tables[collection].rows
 
-    def speak(self) -> None:
-        """Answer what was asked in silence, and what will be."""
+    def resume(self) -> None:
+        """Respond to all waiting requests, and to later ones at once."""
         self.silent = False
         waiting, self._waiting = self._waiting, []
         for _, answer in waiting:
             answer()
 
     def render(self, request: Request) -> Any:
-        """Answer, now or later."""
+        """Respond now, or after :meth:`resume`."""
         content = request.content.read() if request.content else b""
         if self.silent:
             self._waiting.append((request, lambda: self._answer(request, content)))
@@ -152,12 +153,12 @@ class DirectusDouble(Resource):
 
     @property
     def waiting(self) -> int:
-        """How many requests still wait for an answer."""
+        """Number of requests without a response."""
         return len(self._waiting)
 
     @property
     def unanswered(self) -> list[Request]:
-        """Those."""
+        """The requests without a response."""
         return [request for request, _ in self._waiting]
 
     def _forget(self, request: Request) -> None:
@@ -166,24 +167,24 @@ class DirectusDouble(Resource):
     def _answer(self, request: Request, content: bytes) -> None:
         method, path = request.method.decode(), request.path.decode()
         body = json.loads(content) if content else None
-        self.asked.append((method, path, body))
+        self.requests.append((method, path, body))
         request.setHeader("Content-Type", "application/json; charset=utf-8")
-        trouble = self.troubles.pop(0) if self.troubles else None
+        trouble = self.canned.pop(0) if self.canned else None
         if trouble is not None:
             self._trouble(request, trouble)
             return
         try:
             query = {name.decode(): values[-1].decode() for name, values in request.args.items()}
             status, answer = self._do(self._user(request), method, path, query, body)
-        except Complaint as complaint:
+        except RequestError as complaint:
             status, answer = complaint.status, error(complaint.code, str(complaint))
         request.setResponseCode(status)
         if answer is not None:
             request.write(json.dumps(answer).encode())
-        self.answered(len(self.asked))
+        self.answered(len(self.requests))
         request.finish()
 
-    def _trouble(self, request: Request, trouble: Trouble) -> None:
+    def _trouble(self, request: Request, trouble: CannedResponse) -> None:
         request.setResponseCode(trouble.status)
         for name, value in trouble.headers.items():
             request.setHeader(name, value)
@@ -200,7 +201,7 @@ class DirectusDouble(Resource):
             return None
         user = self.users.get(header.removeprefix("Bearer "))
         if user is None:
-            raise Complaint(401, "INVALID_CREDENTIALS", "Invalid user credentials.")
+            raise RequestError(401, "INVALID_CREDENTIALS", "Invalid user credentials.")
         return user
 
     def _do(
@@ -211,57 +212,57 @@ class DirectusDouble(Resource):
             return 200, "pong"
         if path == "/users/me" and method == "GET":
             if user is None:
-                raise Complaint(401, "INVALID_CREDENTIALS", "Invalid user credentials.")
+                raise RequestError(401, "INVALID_CREDENTIALS", "Invalid user credentials.")
             return 200, {"data": {"id": user.id}}
         if parts[0] != "items" or len(parts) not in (2, 3):
-            raise Complaint(404, "ROUTE_NOT_FOUND", f"Route {path} doesn't exist.")
+            raise RequestError(404, "ROUTE_NOT_FOUND", f"Route {path} doesn't exist.")
         table = self.tables.get(parts[1])
         if table is None:
             raise no_collection(parts[1])
-        asking = _Asking(table, user, self._stamp())
+        access = _Access(table, user, self._stamp())
         if len(parts) == 3:
-            return self._one(asking, method, parts[2], query, body)
-        return self._many(asking, method, query, body)
+            return self._one(access, method, parts[2], query, body)
+        return self._many(access, method, query, body)
 
     def _one(
-        self, asking: _Asking, method: str, key: str, query: Mapping[str, str], body: Any
+        self, access: _Access, method: str, key: str, query: Mapping[str, str], body: Any
     ) -> tuple[int, Any]:
         if method == "PATCH":
-            asking.change({key: body})
+            access.change({key: body})
         elif method == "DELETE":
-            asking.remove([key])
+            access.remove([key])
             return 204, None
         elif method != "GET":
-            raise Complaint(404, "ROUTE_NOT_FOUND", "Route doesn't exist.")
-        return asking.shown([key], query, alone=True)
+            raise RequestError(404, "ROUTE_NOT_FOUND", "Route doesn't exist.")
+        return access.shown([key], query, alone=True)
 
     def _many(
-        self, asking: _Asking, method: str, query: Mapping[str, str], body: Any
+        self, access: _Access, method: str, query: Mapping[str, str], body: Any
     ) -> tuple[int, Any]:
-        table = asking.table
+        table = access.table
         if method == "GET":
-            return 200, {"data": asking.read(parsed(query))}
+            return 200, {"data": access.read(parsed(query))}
         if method == "SEARCH":
-            return 200, {"data": asking.read(body["query"])}
+            return 200, {"data": access.read(body["query"])}
         if method == "POST":
-            made = [asking.create(one) for one in (body if isinstance(body, list) else [body])]
+            made = [access.create(one) for one in (body if isinstance(body, list) else [body])]
             for key in made:
                 self.created(table.collection.name, key)
-            return asking.shown(made, query, alone=not isinstance(body, list))
+            return access.shown(made, query, alone=not isinstance(body, list))
         if method == "PATCH":
             if isinstance(body, list):
                 changes = {one[table.key]: one for one in body}
             elif "keys" in body:
                 changes = dict.fromkeys(body["keys"], body["data"])
             else:
-                # Rows are looked for without regard to what the user may see.
-                found = _Asking(table, User("", None), "").read(
+                # Directus finds the rows without regard to read permissions.
+                found = _Access(table, User("", None), "").read(
                     {**body["query"], "fields": [table.key]}, lenient=True
                 )
                 changes = {row[table.key]: body["data"] for row in found}
-            asking.change(changes)
-            return asking.shown(sorted(changes), query, alone=False)
-        raise Complaint(404, "ROUTE_NOT_FOUND", "Route doesn't exist.")
+            access.change(changes)
+            return access.shown(sorted(changes), query, alone=False)
+        raise RequestError(404, "ROUTE_NOT_FOUND", "Route doesn't exist.")
 
     def _stamp(self) -> str:
         now = datetime.fromtimestamp(self._now(), UTC)
@@ -269,40 +270,40 @@ class DirectusDouble(Resource):
 
 
 @frozen
-class _Asking:
-    """What one user does with one table."""
+class _Access:
+    """Access of one user to one table, with the checks of Directus."""
 
     table: Table
     user: User | None
     stamp: str
-    """Of now."""
+    """The present time."""
 
     def fields(self, action: str) -> set[str]:
-        """Those that the user may use so."""
-        rights = self.user.rights if self.user is not None else {}
-        if rights is None:
+        """Return the fields that the user may use in an action."""
+        permissions = self.user.permissions if self.user is not None else {}
+        if permissions is None:
             return set(self.table.columns)
         name = self.table.collection.name
-        allowed = rights.get((name, action))
+        allowed = permissions.get((name, action))
         if allowed is None:
             raise no_collection(name)
         return set(self.table.columns) if "*" in allowed else set(allowed)
 
     def check(self, action: str, names: Iterable[str]) -> None:
-        """That the user may use these fields so."""
+        """Raise RequestError unless the user may use these fields in an action."""
         allowed = self.fields(action)
         for name in names:
             if name not in allowed:
-                raise Complaint(
+                raise RequestError(
                     *(403, "FORBIDDEN"),
                     f'You don\'t have permission to access field "{name}" in collection '
                     f'"{self.table.collection.name}" or it does not exist. Queried in root.',
                 )
 
     def read(self, query: Mapping[str, Any], lenient: bool = False) -> list[Row]:
-        """Rows, as the query wants them.
+        """Return the rows of a query.
 
-        :param lenient: whether values are taken that make no sense, as in changes by a filter.
+        :param lenient: True to accept invalid values in filters, as in changes by a filter.
         """
         self.check("read", [])
         if not lenient:
@@ -312,16 +313,16 @@ class _Asking:
         self.check("read", fields)
         self.check("read", [name.removeprefix("-") for name in sort])
         limit, offset = int(query.get("limit", DEFAULT_LIMIT)), int(query.get("offset", 0))
-        most = self.table.most
-        if most is not None and limit > most and not lenient:
-            raise Complaint(
+        max_rows = self.table.max_rows
+        if max_rows is not None and limit > max_rows and not lenient:
+            raise RequestError(
                 *(400, "INVALID_QUERY"),
-                f'Invalid query. "limit" must be less than or equal to {most}.',
+                f'Invalid query. "limit" must be less than or equal to {max_rows}.',
             )
-        if most is not None and limit == -1:
-            limit = most
+        if max_rows is not None and limit == -1:
+            limit = max_rows
         if limit < -1:
-            raise Complaint(
+            raise RequestError(
                 *(400, "INVALID_QUERY"),
                 'Invalid query. "limit" must be greater than or equal to -1.',
             )
@@ -336,13 +337,13 @@ class _Asking:
         return [{name: row[name] for name in names} for row in rows[offset:end]]
 
     def shown(self, keys: Sequence[str], query: Mapping[str, str], alone: bool) -> tuple[int, Any]:
-        """Status and answer: what the user may see of these rows; nothing is no error."""
+        """Return HTTP status and body: the fields of these rows that the user may read."""
         for key in keys:
             self._check_key(key)
         ours = {self.table.key: {"_in": list(keys)}}
         try:
             rows = self.read({**parsed(query), "filter": ours, "limit": -1}, lenient=True)
-        except Complaint as error:
+        except RequestError as error:
             if alone and not self.table.rows.keys() >= set(keys):
                 raise
             if error.status == 403:
@@ -353,10 +354,7 @@ class _Asking:
         return 200, {"data": rows[0] if alone else rows}
 
     def create(self, data: Row) -> str:
-        """Add a row.
-
-        :return: its key.
-        """
+        """Add a row, and return its key."""
         table = self.table
         self.check("create", data)
         for name, column in table.columns.items():
@@ -380,7 +378,7 @@ class _Asking:
                 row[name] = self.user.id if self.user else None
         key: str = row[table.key]
         if key in table.rows:
-            raise Complaint(
+            raise RequestError(
                 *(400, "RECORD_NOT_UNIQUE"),
                 f'Value "{key}" for field "{table.key}" in collection '
                 f'"{table.collection.name}" has to be unique.',
@@ -389,14 +387,14 @@ class _Asking:
         return key
 
     def change(self, changes: Mapping[str, Row]) -> None:
-        """Change rows by key: all, or none."""
+        """Change rows by key, either all or none."""
         table = self.table
         for key, data in changes.items():
             self._check_key(key)
             self.check("update", [name for name in data if name != table.key])
             if key not in table.rows:
                 names = ", ".join(f'"{name}"' for name in data if name != table.key)
-                raise Complaint(
+                raise RequestError(
                     *(403, "FORBIDDEN"),
                     f'You don\'t have permissions to perform "update" for the field(s) {names} in '
                     f'collection "{table.collection.name}" or it does not exist.',
@@ -406,8 +404,8 @@ class _Asking:
                 never = column["schema"].get("is_nullable") is False
                 if never and name in data and data[name] is None:
                     raise invalid(name, "can't be null")
-            if key in table.poisoned and (poison := table.poisoned[key](data)):
-                raise poison
+            if key in table.rejections and (rejection := table.rejections[key](data)):
+                raise rejection
         for key, data in changes.items():
             table.rows[key] |= self._stored(data)
             for name, column in table.columns.items():
@@ -438,7 +436,7 @@ class _Asking:
                 continue
             longest = column["schema"].get("max_length")
             if longest is not None and len(str(value)) > longest:
-                raise Complaint(
+                raise RequestError(
                     *(400, "VALUE_TOO_LONG"),
                     f'Value "{value}" for field "{name}" in collection '
                     f'"{self.table.collection.name}" is too long.',
@@ -446,7 +444,7 @@ class _Asking:
             if column["type"] == "uuid" and not is_uuid(value):
                 raise no_item()
             if "\0" in str(value) or not is_of(column["type"], value):
-                raise Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
+                raise RequestError(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
 
     def _stored(self, data: Row) -> Row:
         columns = self.table.columns
@@ -466,25 +464,27 @@ class _Asking:
             kind = self.table.columns[name]["type"]
             for operator, value in what.items():
                 if operator not in operators(kind):
-                    raise Complaint(
+                    raise RequestError(
                         *(400, "INVALID_QUERY"),
                         f'Invalid query. "{kind}" field type does not contain the "{operator}" '
                         "filter operator.",
                     )
                 if kind == "uuid" and operator == "_in" and not all(map(is_uuid, value)):
-                    raise Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
+                    raise RequestError(
+                        500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred."
+                    )
                 conditions.append(condition(name, operator, value, kind))
         return lambda row: all(one(row) for one in conditions)
 
 
 def _users() -> dict[str, User]:
-    rights = {
+    permissions = {
         one.id: {(each["collection"], each["action"]): each["fields"] for each in one.permissions}
         for one in policies(with_positions=False)
     }
     return {
         ADMIN_TOKEN: User(ADMIN_USER, None),
-        BRIDGE_TOKEN: User(BRIDGE_USER, rights[BRIDGE_POLICY]),
-        OPERATOR_TOKEN: User(OPERATOR_USER, rights[OPERATOR_POLICY]),
-        NOBODY_TOKEN: User(NOBODY_USER, {}),
+        BRIDGE_TOKEN: User(BRIDGE_USER, permissions[BRIDGE_POLICY]),
+        OPERATOR_TOKEN: User(OPERATOR_USER, permissions[OPERATOR_POLICY]),
+        UNPRIVILEGED_TOKEN: User(UNPRIVILEGED_USER, {}),
     }

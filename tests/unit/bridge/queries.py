@@ -1,4 +1,4 @@
-"""Filters and values, as Directus on PostgreSQL takes them."""
+"""Filters and values with the rules of Directus on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from uuid import UUID
 Row = dict[str, Any]
 
 
-class Complaint(Exception):
-    """An answer that is an error."""
+class RequestError(Exception):
+    """An error response to a request."""
 
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -28,7 +28,7 @@ def combined(
 
 
 def _compare(than: Callable[[Any, Any], bool]) -> Callable[[Any, Any], bool]:
-    """A comparison in SQL: nothing is less than NULL, or equal to it."""
+    """Return a comparison that is false for NULL, as in SQL."""
     return lambda value, other: value is not None and other is not None and than(value, other)
 
 
@@ -47,7 +47,7 @@ _OPERATORS: Final[Mapping[str, Callable[[Any, Any], bool]]] = {
 
 
 def operators(kind: str) -> set[str]:
-    """Those that Directus knows for a type: most have no order."""
+    """Return the filter operators for a type; only numbers and times can be compared by size."""
     comparing = {"_lt", "_lte", "_gt", "_gte"}
     if kind in ("integer", "timestamp"):
         return set(_OPERATORS)
@@ -64,12 +64,12 @@ def check_filter(wanted: Mapping[str, Any]) -> None:
             continue
         for operator, value in what.items():
             if operator in ("_in", "_nin") and not value:
-                raise Complaint(
+                raise RequestError(
                     *(400, "INVALID_QUERY"),
                     f'Invalid query. "{operator}" has to be an array of values.',
                 )
             if value == "":
-                raise Complaint(
+                raise RequestError(
                     *(400, "INVALID_QUERY"),
                     f'Invalid query. You can\'t filter for an empty string in "{operator}".',
                 )
@@ -83,7 +83,7 @@ def condition(name: str, operator: str, value: Any, kind: str) -> Callable[[Row]
 
 
 def order(name: str) -> Any:
-    """Ascending, with NULL after everything, as PostgreSQL has it."""
+    """Return a sort key for an ascending order with NULL last, as in PostgreSQL."""
 
     def compare(one: Row, other: Row) -> int:
         a, b = one[name], other[name]
@@ -113,7 +113,7 @@ def is_of(kind: str, value: Any) -> bool:
 
 
 def moment(text: str) -> str:
-    """A time as Directus answers it."""
+    """Return a time in the form of Directus' responses."""
     moment = datetime.fromisoformat(text).astimezone(UTC)
     return f"{moment:%Y-%m-%dT%H:%M:%S}.{moment.microsecond // 1000:03}Z"
 
@@ -122,26 +122,26 @@ def error(code: str, message: str) -> Any:
     return {"errors": [{"message": message, "extensions": {"code": code}}]}
 
 
-def no_collection(name: str) -> Complaint:
-    return Complaint(
+def no_collection(name: str) -> RequestError:
+    return RequestError(
         *(403, "FORBIDDEN"),
         f'You don\'t have permission to access collection "{name}" or it does not exist. '
         "Queried in root.",
     )
 
 
-def no_item() -> Complaint:
-    return Complaint(403, "FORBIDDEN", "You don't have permission to access this.")
+def no_item() -> RequestError:
+    return RequestError(403, "FORBIDDEN", "You don't have permission to access this.")
 
 
-def invalid(name: str, how: str) -> Complaint:
-    return Complaint(
+def invalid(name: str, how: str) -> RequestError:
+    return RequestError(
         400, "FAILED_VALIDATION", f'Validation failed for field "{name}". Value {how}.'
     )
 
 
 def parsed(query: Mapping[str, str]) -> dict[str, Any]:
-    """A query of an address, as it would be in a body."""
+    """Convert the query of a URL to the form of a query in a body."""
     parsed: dict[str, Any] = dict(query)
     for name in ("fields", "sort"):
         if name in query:
@@ -150,7 +150,7 @@ def parsed(query: Mapping[str, str]) -> dict[str, Any]:
         try:
             parsed["filter"] = json.loads(query["filter"])
         except ValueError:
-            raise Complaint(
+            raise RequestError(
                 400, "INVALID_QUERY", "Invalid query. Invalid JSON for filter object."
             ) from None
     return parsed

@@ -1,4 +1,4 @@
-"""Devices are read whole or not at all, and again and again."""
+"""The copy of the devices is complete, regular, and never changed by an incomplete read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import pytest
 from twisted.logger import capturedLogs
 
 from tests.unit.bridge.conftest import Doubled
-from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
+from tests.unit.bridge.double import BRIDGE_TOKEN, CannedResponse
 from tests.unit.bridge.items import create
-from tests.unit.bridge.test_table import now
+from tests.unit.bridge.test_table import result_now
 from tests.unit.fakes import FakeRedis
-from tracker.bridge.devices import INTERVAL, READINGS, SETTLES, DeviceSync
+from tracker.bridge.devices import ANNOUNCEMENT_DELAY, INTERVAL, MAX_READ_ATTEMPTS, DeviceSync
 from tracker.errors import Unavailable
 from tracker.observe.health import Condition
 from tracker.runtime.backoff import Backoff
@@ -26,7 +26,7 @@ def imei(number: int) -> str:
 
 
 class FakeCopy(FakeRedis):
-    """Redis with the copy of Directus' devices."""
+    """Redis with the copy of the devices."""
 
     def __init__(self) -> None:
         write = self._write
@@ -35,7 +35,7 @@ class FakeCopy(FakeRedis):
         self.allowed: set[bytes] = set()
         self.models: dict[bytes, bytes] = {}
         self.swaps = 0
-        self._beside: dict[str, list[str]] = {}
+        self._temporary: dict[str, list[str]] = {}
 
     def _members(self, key: str) -> list[bytes]:
         return list(self.allowed)
@@ -44,10 +44,10 @@ class FakeCopy(FakeRedis):
         return [part for pair in self.models.items() for part in pair]
 
     def _write(self, key: str, *content: str) -> None:
-        self._beside.setdefault(key, []).extend(content)
+        self._temporary.setdefault(key, []).extend(content)
 
     def _swap(self, *arguments: Any) -> int:
-        members, pairs = (self._beside.pop(key, []) for key in arguments[4:6])
+        members, pairs = (self._temporary.pop(key, []) for key in arguments[4:6])
         assert arguments[6:] == (len(members), len(pairs) // 2)
         self.allowed = {one.encode() for one in members}
         texts = [one.encode() for one in pairs]
@@ -57,7 +57,7 @@ class FakeCopy(FakeRedis):
 
 
 class Syncing:
-    """A service that reads devices, its Directus and its Redis; backoffs are 1, 2, 4 … s."""
+    """A device sync with its Directus and its Redis; retries follow after 1, 2, 4 … seconds."""
 
     def __init__(self, subject: Doubled) -> None:
         self.subject = subject
@@ -76,8 +76,8 @@ class Syncing:
 
     def add(self, *numbers: int, **more: Any) -> None:
         for number in numbers:
-            now(create(self.subject.admin, "devices", {"imei": imei(number), **more}))
-        self.double.asked.clear()
+            result_now(create(self.subject.admin, "devices", {"imei": imei(number), **more}))
+        self.double.requests.clear()
 
     @property
     def allowed(self) -> set[str]:
@@ -98,7 +98,7 @@ def syncing(subject: Doubled) -> Iterator[Syncing]:
     assert not syncing.clock.getDelayedCalls()
 
 
-def test_those_that_are_enabled_with_their_models(syncing: Syncing) -> None:
+def test_enabled_devices_are_copied_with_their_models(syncing: Syncing) -> None:
     syncing.add(1, model="FMB120")
     syncing.add(2)
     syncing.add(3, enabled=False)
@@ -109,10 +109,10 @@ def test_those_that_are_enabled_with_their_models(syncing: Syncing) -> None:
     assert syncing.allowed == {imei(1), imei(2), imei(4)}
     assert syncing.redis.models == {imei(1).encode(): b"FMB120"}
     assert syncing.reports == [None]
-    assert any("not 15 digits" in event["log_format"] for event in events)
+    assert [event["count"] for event in events if "IMEI" in event["log_format"]] == [1]
 
 
-def test_they_are_read_every_so_often_and_written_when_they_changed(syncing: Syncing) -> None:
+def test_devices_are_read_regularly_and_written_only_after_a_change(syncing: Syncing) -> None:
     syncing.add(1)
     syncing.sync.startService()
     syncing.advance(INTERVAL)
@@ -122,45 +122,45 @@ def test_they_are_read_every_so_often_and_written_when_they_changed(syncing: Syn
     assert syncing.allowed == {imei(1)}
     syncing.advance(1)
     assert syncing.allowed == {imei(1), imei(2)}
-    syncing.redis.allowed.clear()  # somebody has flushed it
+    syncing.redis.allowed.clear()  # for example by a flush
     syncing.advance(INTERVAL)
     assert syncing.allowed == {imei(1), imei(2)}
-    syncing.redis.models[b"stranger"] = b"x"
+    syncing.redis.models[b"unknown"] = b"x"
     syncing.advance(INTERVAL)
     assert syncing.redis.models == {}
 
 
-def test_an_announcement_is_followed_soon_with_others(syncing: Syncing) -> None:
+def test_several_announcements_lead_to_one_read(syncing: Syncing) -> None:
     syncing.sync.startService()
     syncing.add(1)
     for _ in range(4):
         syncing.sync.announce()
-        syncing.advance(SETTLES / 4)
+        syncing.advance(ANNOUNCEMENT_DELAY / 4)
     assert syncing.allowed == {imei(1)}
-    assert len(syncing.double.asked) == 3, "read once"
+    assert len(syncing.double.requests) == 3, "devices were read more than once"
     syncing.advance(INTERVAL - 1)
-    assert len(syncing.double.asked) == 3
+    assert len(syncing.double.requests) == 3
 
 
-def test_an_announcement_during_a_reading_leads_to_another(syncing: Syncing) -> None:
+def test_announcement_during_a_read_leads_to_another_read(syncing: Syncing) -> None:
     syncing.add(1)
     syncing.double.silent = True
     syncing.sync.startService()
     syncing.sync.announce()
-    syncing.double.speak()
+    syncing.double.resume()
     syncing.subject.agent.flush()
     assert syncing.allowed == {imei(1)}
     syncing.add(2)
-    syncing.advance(SETTLES)
+    syncing.advance(ANNOUNCEMENT_DELAY)
     assert syncing.allowed == {imei(1), imei(2)}
 
 
-def test_a_directus_that_is_slow_is_left_alone_in_between(syncing: Syncing) -> None:
+def test_slow_read_is_followed_by_a_longer_pause(syncing: Syncing) -> None:
     syncing.double.silent = True
     syncing.sync.startService()
     syncing.advance(5)
     syncing.sync.announce()
-    syncing.double.speak()
+    syncing.double.resume()
     syncing.subject.agent.flush()
     assert syncing.reports == [None]
     syncing.add(1)
@@ -173,16 +173,16 @@ def test_a_directus_that_is_slow_is_left_alone_in_between(syncing: Syncing) -> N
 
 
 @pytest.mark.parametrize("most", [2, 3, 5, 11, 12, 13])
-def test_none_is_missed_where_answers_are_short(syncing: Syncing, most: int) -> None:
+def test_all_devices_are_read_when_directus_limits_rows(syncing: Syncing, most: int) -> None:
     syncing.add(*range(12))
-    syncing.double.tables["devices"].most = most
+    syncing.double.tables["devices"].max_rows = most
     syncing.sync.startService()
     assert syncing.allowed == {imei(number) for number in range(12)}
     assert syncing.reports == [None]
 
 
-def test_answers_of_one_are_told_from_one_device(syncing: Syncing) -> None:
-    syncing.double.tables["devices"].most = 1
+def test_limit_of_one_row_is_reported_if_there_are_more_devices(syncing: Syncing) -> None:
+    syncing.double.tables["devices"].max_rows = 1
     syncing.add(1)
     syncing.sync.startService()
     assert syncing.allowed == {imei(1)}
@@ -192,8 +192,8 @@ def test_answers_of_one_are_told_from_one_device(syncing: Syncing) -> None:
     assert "QUERY_LIMIT_MAX" in str(syncing.reports[-1])
 
 
-def between(syncing: Syncing, change: Callable[[], None], times: int) -> list[int]:
-    """Change the devices after every other answer, so many times; how often it was done."""
+def change_between_responses(syncing: Syncing, change: Callable[[], None], times: int) -> list[int]:
+    """Call ``change`` after every other response, and return a list with an item for each call."""
     done: list[int] = []
 
     def answered(number: int) -> None:
@@ -205,27 +205,29 @@ def between(syncing: Syncing, change: Callable[[], None], times: int) -> list[in
     return done
 
 
-def test_one_that_is_removed_hides_no_other(syncing: Syncing) -> None:
+def test_no_device_is_missed_when_rows_are_removed_during_a_read(syncing: Syncing) -> None:
     syncing.add(*range(20))
-    syncing.double.tables["devices"].most = 5
+    syncing.double.tables["devices"].max_rows = 5
     gone = iter(range(0, 20, 4))
-    done = between(syncing, lambda: _remove(syncing, next(gone)), READINGS - 1)
+    done = change_between_responses(
+        syncing, lambda: _remove(syncing, next(gone)), MAX_READ_ATTEMPTS - 1
+    )
     syncing.sync.startService()
-    assert len(done) == READINGS - 1
+    assert len(done) == MAX_READ_ATTEMPTS - 1
     present = set(syncing.double.rows("devices"))
     assert len(present) < 20
     assert present <= syncing.allowed
     assert syncing.reports == [None]
 
 
-def test_those_that_change_all_the_time_are_not_taken(syncing: Syncing) -> None:
+def test_incomplete_read_is_discarded_when_rows_change_constantly(syncing: Syncing) -> None:
     syncing.add(*range(100, 120))
-    syncing.double.tables["devices"].most = 5
+    syncing.double.tables["devices"].max_rows = 5
     numbers = iter(range(100))
-    between(syncing, lambda: _insert(syncing, next(numbers)), 1000)
+    change_between_responses(syncing, lambda: _insert(syncing, next(numbers)), 1000)
     syncing.sync.startService()
     assert syncing.allowed == set()
-    assert "they change all the time" in str(syncing.reports[-1])
+    assert f"{MAX_READ_ATTEMPTS} attempts" in str(syncing.reports[-1])
 
 
 def _remove(syncing: Syncing, number: int) -> None:
@@ -240,83 +242,88 @@ def _insert(syncing: Syncing, number: int) -> None:
 @pytest.mark.parametrize(
     "trouble",
     [
-        *(Trouble(500), Trouble(503), Trouble(401), Trouble(403), Trouble(404), Trouble(429)),
-        Trouble(200, body=b'{"data": ['),
-        Trouble(200, body=b'{"data": [{}]}'),
-        Trouble(200, body=b'{"data": [', complete=False),
+        *(
+            CannedResponse(500),
+            CannedResponse(503),
+            CannedResponse(401),
+            CannedResponse(403),
+            CannedResponse(404),
+            CannedResponse(429),
+        ),
+        CannedResponse(200, body=b'{"data": ['),
+        CannedResponse(200, body=b'{"data": [{}]}'),
+        CannedResponse(200, body=b'{"data": [', complete=False),
     ],
     ids=lambda one: f"{one.status}-{one.body}",
 )
 @pytest.mark.parametrize("after", [0, 1])
-def test_what_cannot_be_read_changes_nothing(
-    syncing: Syncing, trouble: Trouble, after: int
-) -> None:
+def test_failed_read_changes_nothing(syncing: Syncing, trouble: CannedResponse, after: int) -> None:
     syncing.add(1)
     syncing.sync.startService()
     syncing.add(2)
-    syncing.double.troubles += [*[None] * after, trouble]
+    syncing.double.canned += [*[None] * after, trouble]
     syncing.advance(INTERVAL)
-    syncing.advance(10)  # for an answer that does not end
+    syncing.advance(10)  # the timeout of a response that does not end
     if syncing.reports[-1] is not None:
         assert syncing.allowed == {imei(1)}
-    assert any(syncing.reports), "told"
+    assert any(syncing.reports), "the failure was not reported"
     syncing.advance(5)
-    assert syncing.allowed == {imei(1), imei(2)}, "tried again soon"
+    assert syncing.allowed == {imei(1), imei(2)}, "the read was not retried"
     assert syncing.reports[-1] is None
 
 
-def test_it_is_tried_again_less_and_less_often(syncing: Syncing) -> None:
-    syncing.double.troubles += [Trouble(503)] * 1000
+def test_failed_reads_are_retried_with_increasing_delays(syncing: Syncing) -> None:
+    syncing.double.canned += [CannedResponse(503)] * 1000
     syncing.sync.startService()
     for seconds in (1, 2, 4, 8):
         syncing.advance(seconds)
-    assert len(syncing.double.asked) == 5
+    assert len(syncing.double.requests) == 5
     for _ in range(60):
         syncing.advance(10)
-    assert len(syncing.double.asked) < 20
+    assert len(syncing.double.requests) < 20
 
 
-def test_it_is_left_alone_as_long_as_it_wants(syncing: Syncing) -> None:
-    syncing.double.troubles.append(Trouble(429, headers={"Retry-After": "40"}))
+def test_retry_after_is_respected(syncing: Syncing) -> None:
+    syncing.double.canned.append(CannedResponse(429, headers={"Retry-After": "40"}))
     syncing.sync.startService()
     syncing.advance(40.9)
-    assert len(syncing.double.asked) == 1
+    assert len(syncing.double.requests) == 1
     syncing.advance(0.1)
     assert syncing.reports[-1] is None
 
 
-def test_an_announcement_does_not_disturb_one_that_wants_to_be_left_alone(
+def test_announcement_does_not_shorten_retry_after(
     syncing: Syncing,
 ) -> None:
     syncing.add(1)
-    syncing.double.troubles.append(
-        Trouble(429, "REQUESTS_EXCEEDED", headers={"Retry-After": "100"})
+    syncing.double.canned.append(
+        CannedResponse(429, "REQUESTS_EXCEEDED", headers={"Retry-After": "100"})
     )
     syncing.sync.startService()
     for _ in range(100):
         syncing.sync.announce()
         syncing.advance(1)
-    assert len(syncing.double.asked) == 1
+    assert len(syncing.double.requests) == 1
     syncing.advance(2)
     assert syncing.allowed == {imei(1)}
 
 
-def test_none_at_all_is_a_mistake(syncing: Syncing) -> None:
+def test_empty_collection_does_not_clear_the_copy(syncing: Syncing) -> None:
     syncing.sync.startService()
-    assert syncing.reports == [None], "there never was one"
+    assert syncing.reports == [None], "an empty collection was reported before any device existed"
     syncing.add(1)
     syncing.advance(INTERVAL)
     syncing.double.rows("devices").clear()
     syncing.advance(INTERVAL)
     assert syncing.allowed == {imei(1)}
-    assert "Directus shows no device" in str(syncing.reports[-1])
+    assert "no devices" in str(syncing.reports[-1])
     syncing.add(2, enabled=False)
     syncing.advance(INTERVAL)
-    assert syncing.allowed == set(), "somebody has disabled them"
+    assert syncing.allowed == set(), "a collection of disabled devices must clear the copy"
     assert syncing.reports[-1] is None
 
 
-def test_rights_that_are_lost_change_nothing(syncing: Syncing) -> None:
+def test_revoked_token_changes_nothing(syncing: Syncing) -> None:
     syncing.add(1)
     syncing.sync.startService()
     del syncing.double.users[BRIDGE_TOKEN]
@@ -325,20 +332,20 @@ def test_rights_that_are_lost_change_nothing(syncing: Syncing) -> None:
     assert syncing.allowed == {imei(1)}
 
 
-def test_a_lost_connection_to_redis(syncing: Syncing) -> None:
+def test_copy_is_retried_after_redis_was_down(syncing: Syncing) -> None:
     syncing.add(1)
     answers = syncing.redis.answers
     syncing.redis.answers = dict.fromkeys(("HGETALL", "SMEMBERS"), Unavailable("lost"))
     syncing.sync.startService()
-    assert "cannot be written" in str(syncing.reports[-1])
+    assert "cannot write devices" in str(syncing.reports[-1])
     syncing.redis.answers = answers
     syncing.advance(1)
     assert syncing.allowed == {imei(1)}
     assert syncing.reports[-1] is None
 
 
-def test_its_end_does_not_wait_for_a_directus_that_hangs(syncing: Syncing) -> None:
+def test_stop_does_not_wait_for_a_hanging_directus(syncing: Syncing) -> None:
     syncing.double.silent = True
     syncing.sync.startService()
     assert syncing.double.waiting == 1
-    # The fixture ends it.
+    # The fixture stops the service and checks that this takes no time.

@@ -1,4 +1,4 @@
-"""The double of Directus behaves as tests/directus/test_double.py shows the real one does."""
+"""The double of Directus passes the same tests as a real Directus in ``tests/directus``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tasks of many devices, few at a time."""
+"""Tasks of many devices, of which a few run at the same time."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from twisted.internet.defer import Deferred
 
-from tracker.bridge.lanes import MAX_BEGUN, MAX_RUNNING, Lanes
+from tracker.bridge.lanes import MAX_RUNNING, MAX_STARTED, Lanes
 
 
 class Bench:
-    """Lanes, and tasks that end when the test says so."""
+    """Lanes, and tasks that end when the test fires their Deferred."""
 
     def __init__(self) -> None:
         self.lanes = Lanes()
@@ -22,7 +22,7 @@ class Bench:
         def task() -> Coroutine[Deferred[Any], Any, bool]:
             return self.run(key)
 
-        ended = self.lanes.begin(key, device, task)
+        ended = self.lanes.start(key, device, task)
         ended.addBoth(lambda result: self.results.setdefault(key, result))
 
     async def run(self, key: str) -> bool:
@@ -47,7 +47,7 @@ def test_tasks_of_one_device_run_one_after_the_other() -> None:
     assert set(bench.lanes.keys) == {"x", "c"}
 
 
-def test_few_tasks_run_at_a_time() -> None:
+def test_number_of_running_tasks_is_limited() -> None:
     bench = Bench()
     for number in range(MAX_RUNNING + 2):
         bench.begin(f"{number}", f"{number}")
@@ -57,7 +57,7 @@ def test_few_tasks_run_at_a_time() -> None:
     assert f"{MAX_RUNNING}" in bench.running
 
 
-def test_task_that_runs_or_waits_is_not_begun_again() -> None:
+def test_running_or_waiting_task_is_not_started_again() -> None:
     bench = Bench()
     for _ in range(3):
         bench.begin("a", "1")
@@ -68,9 +68,9 @@ def test_task_that_runs_or_waits_is_not_begun_again() -> None:
     assert list(bench.running) == ["a"]
 
 
-def test_there_is_room_until_many_tasks_are_begun() -> None:
+def test_room_ends_at_the_maximum_of_started_tasks() -> None:
     bench = Bench()
-    for number in range(MAX_BEGUN):
+    for number in range(MAX_STARTED):
         assert bench.lanes.room.called
         bench.begin(f"{number}", "1")
     assert not bench.lanes.room.called
@@ -78,7 +78,7 @@ def test_there_is_room_until_many_tasks_are_begun() -> None:
     assert bench.lanes.room.called
 
 
-def test_end_of_all_tasks_is_told() -> None:
+def test_all_done_fires_when_all_tasks_have_ended() -> None:
     bench = Bench()
     ended: list[Any] = []
     bench.lanes.all_done().addCallback(ended.append)
@@ -93,9 +93,9 @@ def test_end_of_all_tasks_is_told() -> None:
     assert ended
 
 
-def test_task_is_cancelled_by_its_result() -> None:
+def test_cancelling_a_result_cancels_its_task() -> None:
     bench = Bench()
-    results = [bench.lanes.begin(key, "1", lambda key=key: bench.run(key)) for key in "abc"]  # type: ignore[misc]
+    results = [bench.lanes.start(key, "1", lambda key=key: bench.run(key)) for key in "abc"]  # type: ignore[misc]
     failed: list[Any] = []
     for result in results[:2]:
         result.addErrback(failed.append)

@@ -1,4 +1,4 @@
-"""Many rows that are pending: page by page, in an order that makes sense, with little memory."""
+"""Many pending rows are read page by page, sent in order, and need little memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import DEVICE, STAMP, Bench, device, stamp
 from tracker.bridge import rest
-from tracker.bridge.pending import MOST_LEFT, PAGE
+from tracker.bridge.pending import MAX_EXCLUDED_IDS, PAGE_SIZE
 from tracker.control.commands import InternalError
 
 
@@ -21,76 +21,76 @@ def bench(subject: Doubled) -> Bench:
     return Bench(subject)
 
 
-def all_stay(bench: Bench) -> Counter[str]:
-    """Have no row leave its place; how often each is tried."""
+def send_to_failing_instances(bench: Bench) -> Counter[str]:
+    """Start with instances that fail; return how often each row was tried."""
     bench.instances.answer = lambda _: InternalError("a fault")
     bench.start()
     return Counter(command["command_id"] for command in bench.instances.sent)
 
 
-def test_all_pages_are_gone_through(bench: Bench) -> None:
-    for number in range(3 * PAGE + 50):
+def test_all_pages_are_sent(bench: Bench) -> None:
+    for number in range(3 * PAGE_SIZE + 50):
         bench.row(imei=device(number), date_created=stamp(number))
     bench.start()
     assert bench.pending == 0
-    assert len(bench.instances.sent) == 3 * PAGE + 50
+    assert len(bench.instances.sent) == 3 * PAGE_SIZE + 50
 
 
-def test_rows_that_stay_are_passed_over_once_each(bench: Bench) -> None:
-    keys = [bench.row(imei=device(n), date_created=stamp(n)) for n in range(4 * PAGE)]
-    assert all_stay(bench) == Counter(keys)
+def test_rows_that_stay_pending_are_tried_once_each(bench: Bench) -> None:
+    keys = [bench.row(imei=device(n), date_created=stamp(n)) for n in range(4 * PAGE_SIZE)]
+    assert send_to_failing_instances(bench) == Counter(keys)
 
 
-def test_so_are_those_of_one_moment_across_pages(bench: Bench) -> None:
-    """And those before and behind them."""
-    moments = [1] * 50 + [2] * (PAGE + 70) + [3] * 50
+def test_rows_with_the_same_time_across_pages_are_tried_once_each(bench: Bench) -> None:
+    """Rows before and after them are tried once, too."""
+    moments = [1] * 50 + [2] * (PAGE_SIZE + 70) + [3] * 50
     keys = [bench.row(imei=device(n), date_created=stamp(at)) for n, at in enumerate(moments)]
-    assert all_stay(bench) == Counter(keys)
+    assert send_to_failing_instances(bench) == Counter(keys)
 
 
-def test_and_those_whose_moment_is_unknown(bench: Bench) -> None:
-    """A database may have them first, as here: they must not hide the others."""
+def test_rows_without_a_creation_time_are_tried_once_each(bench: Bench) -> None:
+    """The database may sort them first, as the double does; they must not hide other rows."""
     soon = "2026-11-18T11:30:00.000Z"
-    moments = [None] * (PAGE + 30) + [stamp(n) for n in range(2 * PAGE)]
+    moments = [None] * (PAGE_SIZE + 30) + [stamp(n) for n in range(2 * PAGE_SIZE)]
     keys = [
         bench.row(imei=device(n), date_created=at, expires_at=soon) for n, at in enumerate(moments)
     ]
-    assert all_stay(bench) == Counter(keys)
+    assert send_to_failing_instances(bench) == Counter(keys)
 
 
 @pytest.mark.parametrize("moment", [stamp(2), None])
-def test_too_many_of_one_moment_that_stay_are_left_to_another_look(
+def test_excess_rows_with_the_same_time_are_left_to_the_next_poll(
     bench: Bench, moment: str | None
 ) -> None:
-    """What is remembered of them is bounded, and what is behind them is seen all the same."""
-    for number in range(MOST_LEFT + 3 * PAGE):
+    """The memory for excluded ids is bounded, and later rows are still tried."""
+    for number in range(MAX_EXCLUDED_IDS + 3 * PAGE_SIZE):
         bench.row(imei=device(number), date_created=moment, expires_at="2026-11-18T11:30:00Z")
     behind = bench.row(imei=device(999), date_created=stamp(1))
-    tried = all_stay(bench)
+    tried = send_to_failing_instances(bench)
     assert max(tried.values()) == 1
-    assert MOST_LEFT < len(tried) <= MOST_LEFT + 2 * PAGE
+    assert MAX_EXCLUDED_IDS < len(tried) <= MAX_EXCLUDED_IDS + 2 * PAGE_SIZE
     if moment is not None:
         assert behind in tried
-    longest = max(len(json.dumps(body)) for _, _, body in bench.double.asked if body)
-    assert longest < 50 * (MOST_LEFT + 2 * PAGE)
+    longest = max(len(json.dumps(body)) for _, _, body in bench.double.requests if body)
+    assert longest < 50 * (MAX_EXCLUDED_IDS + 2 * PAGE_SIZE)
 
 
-def test_what_is_held_is_a_page_or_two_however_many_there_are(bench: Bench) -> None:
+def test_only_one_page_of_rows_is_in_memory(bench: Bench) -> None:
     bench.instances.answer = lambda _: Deferred()
-    for number in range(20 * PAGE):
+    for number in range(20 * PAGE_SIZE):
         bench.row(imei=device(number), date_created=stamp(number // 10))
     bench.start()
     bench.pass_(30)
-    assert len(bench.dispatcher.lanes.keys) == PAGE
-    assert bench.asked <= 3
+    assert len(bench.dispatcher.lanes.keys) == PAGE_SIZE
+    assert bench.requests <= 3
 
 
-def test_a_devices_older_commands_come_before_its_newer_ones(bench: Bench) -> None:
-    """Also where they are pages behind; those of other devices do not wait for them."""
-    old = [f"{number}" for number in range(3 * PAGE)]
+def test_older_commands_of_a_device_are_sent_first(bench: Bench) -> None:
+    """The order holds across pages, and other devices do not wait."""
+    old = [f"{number}" for number in range(3 * PAGE_SIZE)]
     for number, text in enumerate(old):
         bench.row(text=text, date_created=stamp(number))
-    for number in range(PAGE - 1):
+    for number in range(PAGE_SIZE - 1):
         bench.row(text="other", imei=device(number), date_created=stamp(500 + number))
     bench.row(text="last", date_created=stamp(800))
     bench.start()
@@ -98,53 +98,52 @@ def test_a_devices_older_commands_come_before_its_newer_ones(bench: Bench) -> No
     of_device = [one["text"] for one in bench.instances.sent if one["device_id"] == DEVICE]
     assert of_device == [*old, "last"]
     others = [n for n, one in enumerate(bench.instances.sent) if one["text"] == "other"]
-    assert max(others) < 2 * PAGE
+    assert max(others) < 2 * PAGE_SIZE
     assert bench.pending == 0
 
 
-def test_a_new_command_is_not_sent_before_what_was_missed(bench: Bench) -> None:
-    """A webhook tells of the one; of those before it, none did."""
+def test_announced_command_is_sent_after_older_unannounced_ones(bench: Bench) -> None:
     bench.start()
-    for number in range(2 * PAGE):
+    for number in range(2 * PAGE_SIZE):
         bench.row(text=f"{number}", date_created=stamp(number))
     bench.dispatcher.announce(bench.row(text="last", date_created=stamp(500)))
-    bench.pass_(1)  # no need to wait for the next look
-    assert bench.instances.texts == [*(f"{number}" for number in range(2 * PAGE)), "last"]
+    bench.pass_(1)  # less than the interval of the polls
+    assert bench.instances.texts == [*(f"{number}" for number in range(2 * PAGE_SIZE)), "last"]
 
 
-def test_what_comes_during_a_long_look_need_not_wait_for_its_end(bench: Bench) -> None:
+def test_new_row_does_not_wait_for_the_end_of_a_long_poll(bench: Bench) -> None:
     def slow(command: dict[str, Any]) -> Any:
         answer: Deferred[dict[str, Any]] = Deferred()
         bench.clock.callLater(1, answer.callback, {"status": "queued"})
         return answer
 
     bench.instances.answer = slow
-    for number in range(6 * PAGE):
+    for number in range(6 * PAGE_SIZE):
         bench.row(text="old", imei=device(number), date_created=stamp(number))
     bench.start()
     new = bench.row(text="new", imei=device(999), date_created=STAMP)
     bench.pass_(30)
     assert bench[new]["status"] == "routed"
-    assert bench.pending > 2 * PAGE
+    assert bench.pending > 2 * PAGE_SIZE
     bench.pass_(80)
     assert bench.pending == 0
-    assert len(bench.instances.sent) == 6 * PAGE + 1
+    assert len(bench.instances.sent) == 6 * PAGE_SIZE + 1
 
 
-def test_devices_that_are_all_behind_end_no_walk_and_begin_no_endless_one(bench: Bench) -> None:
-    for number in range(4 * PAGE):
+def test_poll_ends_when_all_rows_of_a_page_are_postponed(bench: Bench) -> None:
+    for number in range(4 * PAGE_SIZE):
         bench.row(date_created=stamp(number))
-    tried = all_stay(bench)
+    tried = send_to_failing_instances(bench)
     assert tried
-    before = bench.asked
+    before = bench.requests
     bench.pass_(5)
-    assert bench.asked == before
+    assert bench.requests == before
 
 
-def test_rows_that_are_too_long_to_be_read_together(
+def test_rows_that_exceed_one_response_are_read_one_by_one(
     subject: Doubled, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rest, "LARGEST_ANSWER", 20_000)
+    monkeypatch.setattr(rest, "MAX_RESPONSE_BYTES", 20_000)
     bench = Bench(subject)
     small = [bench.row(text=f"{number}", imei=device(number)) for number in range(10)]
     large = [bench.row(text="x" * size, imei=device(99)) for size in (10_000, 15_000, 30_000)]

@@ -1,4 +1,4 @@
-"""What has become of commands is told to Directus, however little that likes it."""
+"""Responses are written to Directus, whatever errors it has."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ import pytest
 from twisted.logger import LogLevel, capturedLogs
 
 from tests.unit.bridge.conftest import Doubled
-from tests.unit.bridge.double import BRIDGE_TOKEN, Trouble
-from tests.unit.bridge.queries import Complaint
+from tests.unit.bridge.double import BRIDGE_TOKEN, CannedResponse
+from tests.unit.bridge.queries import RequestError
 from tests.unit.bridge.test_table import GONE, rows_of, status_of
 from tests.unit.log.memory import MemoryStream
-from tracker.bridge.responses import BATCH, CLAIM_AFTER, MOST_HELD, PATIENCE, ResponseWriter
+from tracker.bridge.responses import BATCH_SIZE, CLAIM_AFTER, MAX_ATTEMPTS, MAX_HELD, ResponseWriter
 from tracker.bridge.table import CommandTable
 from tracker.keys import RESPONSES
 from tracker.observe.health import Condition
 from tracker.runtime.backoff import Backoff
 
-INTERNAL: Final = Complaint(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
+INTERNAL: Final = RequestError(500, "INTERNAL_SERVER_ERROR", "An unexpected error occurred.")
 
 
 class Writing:
-    """A writer, its stream and its Directus; backoffs are 1, 2, 4 … 60 s."""
+    """A writer, its stream and its Directus; retries follow after 1, 2, 4 … 60 seconds."""
 
     def __init__(self, subject: Doubled) -> None:
         self.subject = subject
         self.double = subject.double
         self.clock = subject.clock
-        self.stream = MemoryStream(subject.clock, RESPONSES, BATCH)
+        self.stream = MemoryStream(subject.clock, RESPONSES, BATCH_SIZE)
         self.reports: list[str | None] = []
         self.backoffs: list[Backoff] = []
         self.writer = self._writer("this")
@@ -61,7 +61,7 @@ class Writing:
         return status_of(self.subject, key)
 
     def pass_time(self, seconds: float) -> None:
-        """Step by step, so that Directus answers in between."""
+        """Advance the clock from call to call, so that Directus responds in between."""
         end = self.clock.seconds() + seconds
         self.subject.agent.flush()
         while due := [
@@ -72,9 +72,9 @@ class Writing:
         self.clock.advance(end - self.clock.seconds())
 
     @property
-    def asked(self) -> int:
-        """How often Directus was."""
-        return len(self.double.asked)
+    def requests(self) -> int:
+        """Number of requests to Directus."""
+        return len(self.double.requests)
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def errors(events: list[Any]) -> list[Any]:
     return [event for event in events if event["log_level"] >= LogLevel.error]
 
 
-def test_it_is_told_and_acknowledged(writing: Writing) -> None:
+def test_response_is_written_and_acknowledged(writing: Writing) -> None:
     (key,) = writing.rows(1)
     writing.respond(key, "delivered")
     writing.writer.startService()
@@ -102,7 +102,7 @@ def test_it_is_told_and_acknowledged(writing: Writing) -> None:
     assert set(writing.reports) == {None}
 
 
-def test_what_no_row_can_be_told_is_let_go(writing: Writing) -> None:
+def test_response_without_a_row_is_acknowledged(writing: Writing) -> None:
     (key,) = writing.rows(1)
     for command_id, status in (
         *((GONE, "responded"), ("no-uuid", "responded"), ("", "failed"), (key, "no status")),
@@ -117,11 +117,11 @@ def test_what_no_row_can_be_told_is_let_go(writing: Writing) -> None:
     assert not writing.stream.pending
     assert writing.status(key) == "responded"
     assert not errors(list(events))
-    told = [event["id"] for event in events if "no row takes" in event["log_format"]]
-    assert told == [GONE]
+    ids = [event["id"] for event in events if "not written" in event["log_format"]]
+    assert ids == [GONE]
 
 
-def test_what_comes_late_changes_nothing(writing: Writing) -> None:
+def test_late_response_changes_nothing(writing: Writing) -> None:
     one, two = writing.rows(2)
     for key in (one, two):
         writing.respond(key, "responded", response="INI:1")
@@ -134,34 +134,34 @@ def test_what_comes_late_changes_nothing(writing: Writing) -> None:
 
 
 TROUBLES: Final = {
-    "slow or down": Trouble(503, "SERVICE_UNAVAILABLE"),
-    "no gateway": Trouble(502, body=b"<html>"),
-    "an internal error": Trouble(500, "INTERNAL_SERVER_ERROR"),
-    "leave me alone": Trouble(429, "REQUESTS_EXCEEDED"),
-    "who are you": Trouble(401, "INVALID_CREDENTIALS"),
-    "you may not": Trouble(403, "FORBIDDEN"),
-    "elsewhere": Trouble(301, headers={"Location": "https://elsewhere.example/"}, body=b""),
-    "nowhere": Trouble(404, "ROUTE_NOT_FOUND"),
-    "not so": Trouble(405, body=b"<html>"),
-    "broken off": Trouble(200, body=b'{"data": [', complete=False),
-    "nonsense": Trouble(200, body=b"<html>It works!"),
+    "503": CannedResponse(503, "SERVICE_UNAVAILABLE"),
+    "502": CannedResponse(502, body=b"<html>"),
+    "500": CannedResponse(500, "INTERNAL_SERVER_ERROR"),
+    "429": CannedResponse(429, "REQUESTS_EXCEEDED"),
+    "401": CannedResponse(401, "INVALID_CREDENTIALS"),
+    "403": CannedResponse(403, "FORBIDDEN"),
+    "redirect": CannedResponse(301, headers={"Location": "https://elsewhere.example/"}, body=b""),
+    "404": CannedResponse(404, "ROUTE_NOT_FOUND"),
+    "405": CannedResponse(405, body=b"<html>"),
+    "incomplete body": CannedResponse(200, body=b'{"data": [', complete=False),
+    "not JSON": CannedResponse(200, body=b"<html>It works!"),
 }
 
 
 @pytest.mark.parametrize("trouble", TROUBLES.values(), ids=TROUBLES)
 @pytest.mark.parametrize("count", [1, 30])
-def test_nothing_is_lost_whatever_directus_answers(
-    writing: Writing, trouble: Trouble, count: int
+def test_responses_survive_any_error_of_directus(
+    writing: Writing, trouble: CannedResponse, count: int
 ) -> None:
     keys = writing.rows(count)
     entries = [writing.respond(key, "responded", response="INI:1") for key in keys]
-    writing.double.troubles += [trouble] * 1000
+    writing.double.canned += [trouble] * 1000
     writing.writer.startService()
     writing.pass_time(300)
     assert list(writing.stream.pending) == entries
     assert writing.reports[-1] is not None
-    assert writing.asked < 60, "it was hammered"
-    writing.double.troubles.clear()
+    assert writing.requests < 60, "Directus gets too many requests"
+    writing.double.canned.clear()
     writing.pass_time(80)
     assert not writing.stream.pending
     rows = writing.double.rows("commands")
@@ -171,50 +171,50 @@ def test_nothing_is_lost_whatever_directus_answers(
     assert writing.reports[-1] is None
 
 
-def test_it_waits_longer_each_time(writing: Writing) -> None:
+def test_retry_delays_increase(writing: Writing) -> None:
     (key,) = writing.rows(1)
     writing.respond(key, "responded")
-    writing.double.troubles += [Trouble(503)] * 5
-    before = writing.asked
+    writing.double.canned += [CannedResponse(503)] * 5
+    before = writing.requests
     writing.writer.startService()
     counts = []
     for seconds in (1, 2, 4, 8, 16):
-        counts.append(writing.asked - before)
+        counts.append(writing.requests - before)
         writing.pass_time(seconds)
     assert counts == [1, 2, 3, 4, 5]
     assert writing.status(key) == "responded"
 
 
-def test_it_is_left_alone_as_long_as_it_wants(writing: Writing) -> None:
+def test_retry_after_is_respected(writing: Writing) -> None:
     keys = writing.rows(200)
     for key in keys:
         writing.respond(key, "responded")
-    before = writing.asked
-    writing.double.troubles.append(Trouble(429, headers={"Retry-After": "30"}))
+    before = writing.requests
+    writing.double.canned.append(CannedResponse(429, headers={"Retry-After": "30"}))
     writing.writer.startService()
     writing.pass_time(30.5)
-    assert writing.asked - before == 1, "one for all that wait"
+    assert writing.requests - before == 1, "Directus gets more than one request"
     writing.pass_time(1)
     assert {writing.status(key) for key in keys} == {"responded"}
 
 
-def test_a_held_command_is_left_alone_as_long_as_directus_asks(writing: Writing) -> None:
+def test_retry_after_is_respected_for_a_held_command(writing: Writing) -> None:
     (key,) = writing.rows(1)
     writing.respond(key, "responded")
-    internal = Trouble(500, "INTERNAL_SERVER_ERROR", headers={"Retry-After": "30"})
+    internal = CannedResponse(500, "INTERNAL_SERVER_ERROR", headers={"Retry-After": "30"})
     # Changing the row fails, reading it succeeds, and changing it alone fails again.
-    writing.double.troubles += [internal, None, internal]
+    writing.double.canned += [internal, None, internal]
     writing.writer.startService()
     writing.pass_time(1)
     assert key in str(writing.reports[-1])
-    before = writing.asked
+    before = writing.requests
     writing.pass_time(29.5)
-    assert writing.asked == before
+    assert writing.requests == before
     writing.pass_time(2)
     assert writing.status(key) == "responded"
 
 
-def test_a_directus_that_hangs_is_asked_one_thing(writing: Writing) -> None:
+def test_hanging_directus_gets_one_request(writing: Writing) -> None:
     keys = writing.rows(150)
     for key in keys:
         writing.respond(key, "responded")
@@ -222,14 +222,14 @@ def test_a_directus_that_hangs_is_asked_one_thing(writing: Writing) -> None:
     writing.writer.startService()
     writing.pass_time(35)
     assert writing.double.waiting <= 1
-    assert len(writing.stream.pending) == BATCH, "no more is read than it can be told"
-    writing.double.speak()
+    assert len(writing.stream.pending) == BATCH_SIZE, "more than one batch was read"
+    writing.double.resume()
     writing.pass_time(80)
     assert {writing.status(key) for key in keys} == {"responded"}
     assert not writing.stream.pending
 
 
-def test_its_end_does_not_wait_for_a_directus_that_hangs(writing: Writing) -> None:
+def test_stop_does_not_wait_for_a_hanging_directus(writing: Writing) -> None:
     (key,) = writing.rows(1)
     entry = writing.respond(key, "responded")
     writing.double.silent = True
@@ -238,7 +238,7 @@ def test_its_end_does_not_wait_for_a_directus_that_hangs(writing: Writing) -> No
     writing.subject.agent.flush()
     assert stopping.called
     assert writing.stream.pending == {entry: "this"}
-    writing.double.speak()
+    writing.double.resume()
     writing.writer = writing._writer("this")
     writing.writer.startService()
     assert writing.status(key) == "responded"
@@ -246,9 +246,9 @@ def test_its_end_does_not_wait_for_a_directus_that_hangs(writing: Writing) -> No
 
 
 @pytest.mark.parametrize("status", [500, 403, 413])
-def test_one_that_is_never_taken_holds_back_no_other(writing: Writing, status: int) -> None:
+def test_command_that_directus_refuses_does_not_delay_others(writing: Writing, status: int) -> None:
     bad, *others = writing.rows(5)
-    writing.double.tables["commands"].poisoned[bad] = lambda _: Complaint(status, "X", "no")
+    writing.double.tables["commands"].rejections[bad] = lambda _: RequestError(status, "X", "no")
     kept = [writing.respond(bad, "delivered")]
     for key in others:
         writing.respond(key, "responded")
@@ -260,10 +260,10 @@ def test_one_that_is_never_taken_holds_back_no_other(writing: Writing, status: i
         writing.respond(later, "responded")
         assert writing.status(later) == "responded"
         writing.pass_time(3600)
-    assert list(writing.stream.pending) == kept, "it is not lost"
+    assert list(writing.stream.pending) == kept, "a held response was acknowledged"
     assert any(event.get("id") == bad for event in events)
     assert bad in str(writing.reports[-1])
-    writing.double.tables["commands"].poisoned.clear()
+    writing.double.tables["commands"].rejections.clear()
     writing.pass_time(80)
     assert writing.status(bad) == "responded"
     assert writing.double.rows("commands")[bad]["delivered_at"] is not None
@@ -271,18 +271,18 @@ def test_one_that_is_never_taken_holds_back_no_other(writing: Writing, status: i
     assert writing.reports[-1] is None
 
 
-def without_texts(data: Any) -> Complaint | None:
-    """What Directus says to a response that the database does not take."""
+def without_texts(data: Any) -> RequestError | None:
+    """Return an error for an update with a response text, as if the database refused it."""
     return INTERNAL if data.get("response") else None
 
 
-def too_long(data: Any) -> Complaint | None:
-    return Complaint(400, "VALUE_TOO_LONG", "secret") if data.get("response") else None
+def too_long(data: Any) -> RequestError | None:
+    return RequestError(400, "VALUE_TOO_LONG", "secret") if data.get("response") else None
 
 
-def test_a_text_that_is_refused_leaves_its_status(writing: Writing) -> None:
+def test_status_is_written_without_a_refused_text(writing: Writing) -> None:
     bad, good = writing.rows(2)
-    writing.double.tables["commands"].poisoned[bad] = too_long
+    writing.double.tables["commands"].rejections[bad] = too_long
     writing.respond(bad, "responded", response="secret")
     writing.respond(good, "responded")
     with capturedLogs() as events:
@@ -291,105 +291,105 @@ def test_a_text_that_is_refused_leaves_its_status(writing: Writing) -> None:
     assert writing.double.rows("commands")[bad]["finished_at"] is not None
     assert not writing.stream.pending
     (error,) = errors(list(events))
-    assert (error["id"], error["why"]) == (bad, "400 VALUE_TOO_LONG")
+    assert (error["id"], error["error"]) == (bad, "400 VALUE_TOO_LONG")
     assert "secret" not in str(events)
 
 
-def test_a_text_that_is_an_internal_error_leaves_its_status_after_many_tries(
+def test_status_is_written_alone_after_many_internal_errors(
     writing: Writing,
 ) -> None:
     bad, good = writing.rows(2)
-    writing.double.tables["commands"].poisoned[bad] = without_texts
+    writing.double.tables["commands"].rejections[bad] = without_texts
     writing.respond(bad, "responded", response="x")
     writing.respond(good, "responded")
     writing.writer.startService()
     writing.pass_time(60)
-    assert writing.status(bad) == "pending", "it might go well yet"
+    assert writing.status(bad) == "pending", "the status was written too early"
     assert writing.status(good) == "responded"
     with capturedLogs() as events:
-        writing.pass_time(2 ** (PATIENCE + 1))
+        writing.pass_time(2 ** (MAX_ATTEMPTS + 1))
     assert writing.status(bad) == "responded"
     assert not writing.stream.pending
     assert [error["id"] for error in errors(list(events))] == [bad]
 
 
-def test_a_text_that_may_not_be_written_is_kept_until_it_may(writing: Writing) -> None:
+def test_text_is_held_until_permission_is_restored(writing: Writing) -> None:
     (key,) = writing.rows(1)
-    forbidden = Complaint(403, "FORBIDDEN", "You don't have permission to access this.")
-    poisoned = writing.double.tables["commands"].poisoned
-    poisoned[key] = lambda data: forbidden if data.get("response") else None
+    forbidden = RequestError(403, "FORBIDDEN", "You don't have permission to access this.")
+    rejections = writing.double.tables["commands"].rejections
+    rejections[key] = lambda data: forbidden if data.get("response") else None
     writing.respond(key, "responded", response="INI:1")
     writing.writer.startService()
-    writing.pass_time(2 ** (PATIENCE + 1))
+    writing.pass_time(2 ** (MAX_ATTEMPTS + 1))
     assert writing.stream.pending
-    assert str(writing.reports[-1]).endswith(f"not of 1 commands, as {key}: 403 FORBIDDEN")
-    poisoned.clear()
+    assert str(writing.reports[-1]).endswith(f"{key}: 403 FORBIDDEN")
+    rejections.clear()
     writing.pass_time(80)
     row = writing.double.rows("commands")[key]
     assert (row["status"], row["response"]) == ("responded", "INI:1")
     assert not writing.stream.pending
 
 
-def test_a_status_that_is_refused_is_let_go_and_told(writing: Writing) -> None:
+def test_refused_status_is_discarded_and_logged(writing: Writing) -> None:
     (bad,) = writing.rows(1)
-    refusal = Complaint(400, "FAILED_VALIDATION", "no")
-    writing.double.tables["commands"].poisoned[bad] = lambda _: refusal
+    refusal = RequestError(400, "FAILED_VALIDATION", "no")
+    writing.double.tables["commands"].rejections[bad] = lambda _: refusal
     writing.respond(bad, "responded", response="x")
     with capturedLogs() as events:
         writing.writer.startService()
     assert not writing.stream.pending
     (error,) = errors(list(events))
-    assert "let go" in error["fate"]
+    assert "discarded" in error["action"]
 
 
-def test_a_text_is_kept_when_directus_comes_to_itself_in_between(writing: Writing) -> None:
+def test_text_is_written_when_directus_recovers_before_the_last_attempt(writing: Writing) -> None:
     (key,) = writing.rows(1)
     failures = 0
 
-    def until_the_last_try(_: Any) -> Complaint | None:
+    def until_the_last_try(_: Any) -> RequestError | None:
         nonlocal failures
         failures += 1
-        return INTERNAL if failures <= 2 * PATIENCE + 2 else None
+        return INTERNAL if failures <= 2 * MAX_ATTEMPTS + 2 else None
 
-    writing.double.tables["commands"].poisoned[key] = until_the_last_try
+    writing.double.tables["commands"].rejections[key] = until_the_last_try
     writing.respond(key, "responded", response="INI:1")
     with capturedLogs() as events:
         writing.writer.startService()
-        writing.pass_time(2 ** (PATIENCE + 1))
+        writing.pass_time(2 ** (MAX_ATTEMPTS + 1))
     row = writing.double.rows("commands")[key]
     assert (row["status"], row["response"]) == ("responded", "INI:1")
     assert not errors(list(events))
 
 
-def test_too_many_that_wait_and_nothing_else_is_read(writing: Writing) -> None:
-    keys = writing.rows(2 * MOST_HELD)
+def test_reading_pauses_while_many_commands_are_held(writing: Writing) -> None:
+    keys = writing.rows(2 * MAX_HELD)
     for key in keys:
-        writing.double.tables["commands"].poisoned[key] = lambda _: INTERNAL
+        writing.double.tables["commands"].rejections[key] = lambda _: INTERNAL
         writing.respond(key, "responded")
     writing.writer.startService()
     writing.pass_time(10)
-    assert MOST_HELD <= len(writing.stream.pending) < MOST_HELD + BATCH
-    writing.double.tables["commands"].poisoned.clear()
+    assert MAX_HELD <= len(writing.stream.pending) < MAX_HELD + BATCH_SIZE
+    writing.double.tables["commands"].rejections.clear()
     writing.pass_time(70)
     assert {writing.status(key) for key in keys} == {"responded"}
     assert not writing.stream.pending
 
 
-def test_what_was_flushed_begins_anew(writing: Writing) -> None:
+def test_reading_continues_after_a_flush(writing: Writing) -> None:
     one, two = writing.rows(2)
-    writing.double.troubles.append(Trouble(503))
+    writing.double.canned.append(CannedResponse(503))
     writing.respond(one, "responded")
     writing.writer.startService()
     writing.stream.flush()
     writing.pass_time(3)
-    assert writing.status(one) == "responded", "it was at hand"
+    assert writing.status(one) == "responded", "the response that was already read is lost"
     writing.respond(two, "responded")
     writing.pass_time(3)
     assert writing.status(two) == "responded"
     assert not writing.stream.pending
 
 
-def test_what_another_bridge_has_left_is_taken_over(writing: Writing) -> None:
+def test_responses_of_a_stopped_bridge_are_claimed(writing: Writing) -> None:
     one, two = writing.rows(2)
     entry = writing.respond(one, "responded")
     writing.stream.joined, writing.stream.delivered = True, 1
@@ -402,19 +402,19 @@ def test_what_another_bridge_has_left_is_taken_over(writing: Writing) -> None:
     assert not writing.stream.pending
 
 
-def test_what_directus_lets_it_wait_with_stays_its_own(writing: Writing) -> None:
+def test_claims_of_unwritten_responses_are_kept(writing: Writing) -> None:
     bad, good = writing.rows(2)
-    writing.double.tables["commands"].poisoned[bad] = lambda _: INTERNAL
+    writing.double.tables["commands"].rejections[bad] = lambda _: INTERNAL
     held = writing.respond(bad, "responded")
     writing.writer.startService()
-    writing.double.troubles += [Trouble(503)] * 1000
+    writing.double.canned += [CannedResponse(503)] * 1000
     waits = writing.respond(good, "responded")
     writing.pass_time(CLAIM_AFTER)
     assert len(writing.stream.kept) >= 2
     assert writing.stream.kept[-1] == [held, waits]
 
 
-def test_whatever_goes_wrong_is_tried_again(
+def test_writing_continues_after_an_unexpected_error(
     writing: Writing, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (key,) = writing.rows(1)
@@ -424,16 +424,16 @@ def test_whatever_goes_wrong_is_tried_again(
         raise KeyError("id")
 
     with monkeypatch.context() as broke, capturedLogs() as events:
-        broke.setattr(CommandTable, "tell", broken)
+        broke.setattr(CommandTable, "write", broken)
         writing.writer.startService()
-        assert writing.reports[-1] == "responses are not told: see the log"
+        assert "see the log" in str(writing.reports[-1])
     assert errors(list(events))
     writing.pass_time(2)
     assert writing.status(key) == "responded"
     assert writing.reports[-1] is None
 
 
-def test_a_token_that_comes_back(writing: Writing) -> None:
+def test_responses_are_written_after_a_token_is_restored(writing: Writing) -> None:
     (key,) = writing.rows(1)
     user = writing.double.users.pop(BRIDGE_TOKEN)
     writing.respond(key, "responded")

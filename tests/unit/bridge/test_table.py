@@ -1,4 +1,4 @@
-"""Rows of commands, whose status never goes back; the double stands for Directus."""
+"""Rows of commands, whose status never goes back; with the double of Directus."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from twisted.internet.defer import Deferred
 
 from tests.unit.bridge.conftest import Doubled, doubled
-from tests.unit.bridge.double import Trouble
+from tests.unit.bridge.double import CannedResponse
 from tests.unit.bridge.items import create
-from tests.unit.bridge.queries import Complaint
+from tests.unit.bridge.queries import RequestError
 from tests.unit.fakes import FakeRedis
 from tracker.bridge.rest import DirectusDown, DirectusError
-from tracker.bridge.rows import fields_of, moment_of
+from tracker.bridge.rows import fields_of, timestamp_of
 from tracker.bridge.schema import PENDING, ROUTED
 from tracker.bridge.table import CommandTable
 from tracker.command import DELIVERED, EXPIRED, Reason, Status, StatusUpdate
@@ -27,8 +27,8 @@ IMEI: Final = "356307042441013"
 AT: Final = "2026-11-22T10:00:00+00:00"
 GONE: Final = "00000000-0000-4000-8000-000000000000"
 
-#: All that a row is ever told, by its name here.
-NEWS: Final[dict[str, dict[str, Any]]] = {
+#: Every kind of update of a row, by name.
+UPDATES: Final[dict[str, dict[str, Any]]] = {
     "routed": {"status": ROUTED, "instance": "one", "reason": None, "routed_at": AT},
     "delivered": fields_of(DELIVERED, "one", AT),
     "responded": fields_of(StatusUpdate(Status.RESPONDED, "", "INI:1"), "one", AT),
@@ -43,20 +43,21 @@ def rank(status: str) -> int:
     return RANK.get(status, 3)
 
 
-def now(coroutine: Coroutine[Any, Any, T]) -> T:
-    """What it returns, at once."""
-    ended: list[Any] = []
-    Deferred.fromCoroutine(coroutine).addBoth(ended.append)
-    assert ended, "it waits for something"
-    if hasattr(ended[0], "raiseException"):
-        ended[0].raiseException()
-    result: T = ended[0]
+def result_now(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that must end at once, and return its result."""
+    results: list[Any] = []
+    Deferred.fromCoroutine(coroutine).addBoth(results.append)
+    assert results, "the coroutine has not ended"
+    if hasattr(results[0], "raiseException"):
+        results[0].raiseException()
+    result: T = results[0]
     return result
 
 
 def rows_of(subject: Doubled, count: int) -> list[str]:
     made = [
-        now(create(subject.admin, "commands", {"imei": IMEI, "text": "x"})) for _ in range(count)
+        result_now(create(subject.admin, "commands", {"imei": IMEI, "text": "x"}))
+        for _ in range(count)
     ]
     return [row["id"] for row in made if row is not None]
 
@@ -66,37 +67,45 @@ def status_of(subject: Doubled, key: str) -> str:
     return status
 
 
-def kinds(told: dict[str, bool | DirectusError]) -> list[object]:
-    """True, False, or the HTTP status of an error."""
-    return [one.status if isinstance(one, DirectusError) else one for one in told.values()]
+def results_of(results: dict[str, bool | DirectusError]) -> list[object]:
+    """Return True, False, or the HTTP status of the error, for each row."""
+    return [one.status if isinstance(one, DirectusError) else one for one in results.values()]
 
 
-def tell(table: CommandTable, news: dict[str, Iterable[str]]) -> list[object]:
-    return kinds(now(table.tell({key: [NEWS[one] for one in many] for key, many in news.items()})))
+def write(table: CommandTable, updates: dict[str, Iterable[str]]) -> list[object]:
+    return results_of(
+        result_now(
+            table.write({key: [UPDATES[one] for one in many] for key, many in updates.items()})
+        )
+    )
 
 
-#: Rounds of what some rows are told together: row → what, in any order, any number of times.
+#: Rounds of updates of three rows: number of the row → names of its updates, in any order.
 ROUNDS: Final = st.lists(
-    st.dictionaries(st.integers(0, 2), st.lists(st.sampled_from(sorted(NEWS)), min_size=1)),
+    st.dictionaries(st.integers(0, 2), st.lists(st.sampled_from(sorted(UPDATES)), min_size=1)),
     max_size=8,
 )
 
 
 @given(ROUNDS)
-def test_a_status_never_goes_back_and_a_final_one_stays(rounds: list[dict[int, list[str]]]) -> None:
+def test_status_never_goes_back_and_a_final_status_stays(
+    rounds: list[dict[int, list[str]]],
+) -> None:
     subject = doubled()
     table = CommandTable(subject.bridge)
     keys = rows_of(subject, 3)
-    for told in rounds:
+    for updates in rounds:
         before = {key: status_of(subject, key) for key in keys}
         finished = {key: dict(subject.double.rows("commands")[key]) for key in keys}
-        results = now(
-            table.tell({keys[one]: [NEWS[name] for name in names] for one, names in told.items()})
+        results = result_now(
+            table.write(
+                {keys[one]: [UPDATES[name] for name in names] for one, names in updates.items()}
+            )
         )
         for number, key in enumerate(keys):
-            names = told.get(number, [])
+            names = updates.get(number, [])
             expected = before[key]
-            for name in names:  # the model: whatever is further on, and nothing after an end
+            for name in names:  # the model: a higher rank replaces a lower one
                 if rank(expected) < min(rank(name), 3):
                     expected = name
             assert status_of(subject, key) == expected
@@ -105,33 +114,35 @@ def test_a_status_never_goes_back_and_a_final_one_stays(rounds: list[dict[int, l
                 assert subject.double.rows("commands")[key] == finished[key]
 
 
-@given(st.lists(st.sampled_from(sorted(NEWS)), min_size=1), st.booleans())
-def test_together_or_one_by_one_is_the_same(names: list[str], other_way: bool) -> None:
+@given(st.lists(st.sampled_from(sorted(UPDATES)), min_size=1), st.booleans())
+def test_updates_together_and_one_by_one_give_the_same_row(
+    names: list[str], by_change: bool
+) -> None:
     subject = doubled()
     table = CommandTable(subject.bridge)
     one, two = rows_of(subject, 2)
-    tell(table, {one: names})
+    write(table, {one: names})
     for name in names:
-        if other_way:
-            now(table.change(two, NEWS[name]))
+        if by_change:
+            result_now(table.change(two, UPDATES[name]))
         else:
-            tell(table, {two: [name]})
+            write(table, {two: [name]})
     rows = subject.double.rows("commands")
-    # Reason and response are of what has ended it; the rest adds up.
+    # Apart from their ids, both rows have the same values.
     assert {**rows[one], "id": ""} == {**rows[two], "id": ""}
 
 
 @given(st.text(), st.text(), st.text())
-def test_whatever_an_instance_says_can_be_stored(name: str, text: str, at: str) -> None:
+def test_any_text_of_an_instance_can_be_stored(name: str, text: str, at: str) -> None:
     subject = doubled()
     (key,) = rows_of(subject, 1)
     update = StatusUpdate(Status.FAILED, text, text)
-    fields = fields_of(update, name * 20, moment_of(at) or AT)
-    assert now(CommandTable(subject.bridge).change(key, fields)) is True
+    fields = fields_of(update, name * 20, timestamp_of(at) or AT)
+    assert result_now(CommandTable(subject.bridge).change(key, fields)) is True
 
 
 @pytest.mark.parametrize(
-    ("text", "moment"),
+    ("text", "timestamp"),
     [
         ("2026-11-22T10:00:00.5Z", "2026-11-22T10:00:00.500000+00:00"),
         ("2026-11-22 11:00:00+01:00", "2026-11-22T11:00:00+01:00"),
@@ -141,87 +152,91 @@ def test_whatever_an_instance_says_can_be_stored(name: str, text: str, at: str) 
         ("2026-13-01T00:00:00Z", None),
     ],
 )
-def test_a_moment_is_one_that_every_database_takes(text: str, moment: str | None) -> None:
-    assert moment_of(text) == moment
+def test_timestamp_has_the_form_that_every_database_accepts(
+    text: str, timestamp: str | None
+) -> None:
+    assert timestamp_of(text) == timestamp
 
 
-def test_many_rows_take_two_questions(subject: Doubled) -> None:
+def test_many_rows_take_two_reads_and_one_change(subject: Doubled) -> None:
     keys = rows_of(subject, 50)
-    subject.double.asked.clear()
-    told = tell(
+    subject.double.requests.clear()
+    results = write(
         CommandTable(subject.bridge), {key: ["delivered", "responded"] for key in [*keys, GONE]}
     )
-    assert told == [True] * 50 + [False]
-    assert [one[0] for one in subject.double.asked] == ["SEARCH", "SEARCH", "PATCH"]
+    assert results == [True] * 50 + [False]
+    assert [one[0] for one in subject.double.requests] == ["SEARCH", "SEARCH", "PATCH"]
     row = subject.double.rows("commands")[keys[0]]
     assert (row["status"], row["response"]) == ("responded", "INI:1")
     assert row["delivered_at"] == row["finished_at"] == "2026-11-22T10:00:00.000Z"
 
 
-def test_one_row_takes_one_question(subject: Doubled) -> None:
+def test_one_row_takes_one_request(subject: Doubled) -> None:
     (key,) = rows_of(subject, 1)
-    subject.double.asked.clear()
-    assert tell(CommandTable(subject.bridge), {key: ["responded"]}) == [True]
-    assert [one[0] for one in subject.double.asked] == ["PATCH"]
+    subject.double.requests.clear()
+    assert write(CommandTable(subject.bridge), {key: ["responded"]}) == [True]
+    assert [one[0] for one in subject.double.requests] == ["PATCH"]
 
 
-def test_no_row_is_missed_where_answers_are_short(subject: Doubled) -> None:
+def test_all_rows_are_changed_when_directus_limits_rows(subject: Doubled) -> None:
     keys = rows_of(subject, 12)
-    subject.double.tables["commands"].most = 5
-    assert tell(CommandTable(subject.bridge), {key: ["responded"] for key in keys}) == [True] * 12
+    subject.double.tables["commands"].max_rows = 5
+    assert write(CommandTable(subject.bridge), {key: ["responded"] for key in keys}) == [True] * 12
     assert {status_of(subject, key) for key in keys} == {"responded"}
 
 
 @pytest.mark.parametrize("status", [400, 403, 500])
-def test_a_row_that_is_refused_holds_back_no_other(subject: Doubled, status: int) -> None:
+def test_refused_row_does_not_affect_others(subject: Doubled, status: int) -> None:
     keys = rows_of(subject, 5)
-    subject.double.tables["commands"].poisoned[keys[2]] = lambda _: Complaint(status, "X", "no")
-    told = tell(CommandTable(subject.bridge), {key: ["responded"] for key in keys})
-    assert told == [True, True, status, True, True]
-    assert tell(CommandTable(subject.bridge), {keys[2]: ["responded"]}) == [status]
+    subject.double.tables["commands"].rejections[keys[2]] = lambda _: RequestError(
+        status, "X", "no"
+    )
+    results = write(CommandTable(subject.bridge), {key: ["responded"] for key in keys})
+    assert results == [True, True, status, True, True]
+    assert write(CommandTable(subject.bridge), {keys[2]: ["responded"]}) == [status]
     assert [status_of(subject, key) for key in keys].count("responded") == 4
 
 
-def test_a_row_that_is_removed_while_it_is_changed_is_gone(subject: Doubled) -> None:
-    """Directus says 403 then, as of a row that may not be changed."""
+def test_concurrently_deleted_row_counts_as_not_changed(subject: Doubled) -> None:
+    """Directus responds with 403, as for a row that the bridge must not change."""
     one, two, three = rows_of(subject, 3)
 
-    def vanish(key: str) -> Callable[[Any], Complaint]:
-        def forbid(_: Any) -> Complaint:
+    def vanish(key: str) -> Callable[[Any], RequestError]:
+        def forbid(_: Any) -> RequestError:
             subject.double.rows("commands").pop(key, None)
-            return Complaint(403, "FORBIDDEN", "no")
+            return RequestError(403, "FORBIDDEN", "no")
 
         return forbid
 
-    subject.double.tables["commands"].poisoned |= {key: vanish(key) for key in (two, three)}
+    subject.double.tables["commands"].rejections |= {key: vanish(key) for key in (two, three)}
     table = CommandTable(subject.bridge)
-    assert tell(table, {one: ["responded"], two: ["responded"]}) == [True, False]
-    assert now(table.change(three, NEWS["routed"])) is False
+    assert write(table, {one: ["responded"], two: ["responded"]}) == [True, False]
+    assert result_now(table.change(three, UPDATES["routed"])) is False
 
 
 @pytest.mark.parametrize("status", [401, 429, 502, 503])
 @pytest.mark.parametrize("after", [0, 1])
-def test_what_is_about_no_row_ends_it(subject: Doubled, status: int, after: int) -> None:
+def test_error_that_concerns_no_row_is_raised(subject: Doubled, status: int, after: int) -> None:
     keys = rows_of(subject, 3)
-    subject.double.troubles += [*[None] * after, Trouble(status)]
+    subject.double.canned += [*[None] * after, CannedResponse(status)]
     with pytest.raises(DirectusError) as caught:
-        tell(CommandTable(subject.bridge), {key: ["responded"] for key in keys})
+        write(CommandTable(subject.bridge), {key: ["responded"] for key in keys})
     assert caught.value.status == status
     assert {status_of(subject, key) for key in keys} == {PENDING}
 
 
-def test_one_by_one_ends_when_directus_does(subject: Doubled) -> None:
+def test_changes_one_by_one_stop_when_directus_is_down(subject: Doubled) -> None:
     keys = rows_of(subject, 4)
-    subject.double.asked.clear()
-    # It is read, and refused together; one is told alone, and then no more is.
-    subject.double.troubles += [None, Trouble(500), None, Trouble(503)]
-    told = tell(CommandTable(subject.bridge), {key: ["responded"] for key in keys})
-    assert told == [True, 503, 503, 503]
-    assert len(subject.double.asked) == 4
+    subject.double.requests.clear()
+    # The read succeeds, the change of all rows fails, and the change of the first row succeeds.
+    subject.double.canned += [None, CannedResponse(500), None, CannedResponse(503)]
+    results = write(CommandTable(subject.bridge), {key: ["responded"] for key in keys})
+    assert results == [True, 503, 503, 503]
+    assert len(subject.double.requests) == 4
 
 
 class Contended:
-    """A row that another bridge changes between the look at it and its change."""
+    """A row that another bridge changes while this bridge changes it."""
 
     def __init__(self, subject: Doubled, *, redis: bool = True) -> None:
         self.subject = subject
@@ -231,7 +246,7 @@ class Contended:
             self.redis if redis else None,  # type: ignore[arg-type]
         )
         (self.key,) = rows_of(subject, 1)
-        subject.double.tables["commands"].poisoned[self.key] = self._overtake
+        subject.double.tables["commands"].rejections[self.key] = self._overtake
         self.overtaken = False
 
     @property
@@ -241,10 +256,10 @@ class Contended:
     def _overtake(self, _: Any) -> None:
         if not self.overtaken:
             self.overtaken = True
-            self.row.update(NEWS["rejected"])
+            self.row.update(UPDATES["rejected"])
 
     def answer(self, answer: Any) -> tuple[Any, ...]:
-        """What Redis is asked, and answers."""
+        """Answer the oldest command to Redis, and return its arguments."""
         arguments, deferred = self.redis.commands.pop(0)
         deferred.callback(answer)
         return arguments
@@ -252,17 +267,15 @@ class Contended:
 
 @pytest.mark.parametrize("late", ["routed", "delivered"])
 @pytest.mark.parametrize("together", [True, False])
-def test_a_final_status_that_was_overwritten_comes_back(
-    subject: Doubled, late: str, together: bool
-) -> None:
+def test_overwritten_final_status_is_restored(subject: Doubled, late: str, together: bool) -> None:
     contended = Contended(subject)
     key = contended.key
     if together:
         (more,) = rows_of(subject, 1)
-        told: Any = contended.table.tell({key: [NEWS[late]], more: [NEWS[late]]})
+        results: Any = contended.table.write({key: [UPDATES[late]], more: [UPDATES[late]]})
     else:
-        told = contended.table.change(key, NEWS[late])
-    changing = Deferred.fromCoroutine(told)
+        results = contended.table.change(key, UPDATES[late])
+    changing = Deferred.fromCoroutine(results)
     assert contended.row["status"] == late
     assert contended.answer(b"done rejected 5-1") == ("GET", f"commands:sent:{key}")
     fields = {"command_id": key, "instance_id": "two", "status": "rejected", "at": AT}
@@ -270,47 +283,49 @@ def test_a_final_status_that_was_overwritten_comes_back(
     assert contended.answer([(b"5-1", content)])[0] == "XRANGE"
     assert changing.called
     assert (contended.row["status"], contended.row["instance"]) == ("rejected", "two")
-    assert tell(contended.table, {key: ["delivered"]}) == [False]
+    assert write(contended.table, {key: ["delivered"]}) == [False]
 
 
-def test_it_comes_back_though_its_response_was_trimmed(subject: Doubled) -> None:
+def test_final_status_is_restored_after_its_response_was_trimmed(subject: Doubled) -> None:
     contended = Contended(subject)
-    Deferred.fromCoroutine(contended.table.change(contended.key, NEWS["delivered"]))
+    Deferred.fromCoroutine(contended.table.change(contended.key, UPDATES["delivered"]))
     contended.answer(b"done rejected 5-1")
     contended.answer([])
     assert contended.row["status"] == "rejected"
     assert contended.row["finished_at"] is not None
 
 
-def test_it_comes_back_later_when_redis_does(subject: Doubled) -> None:
+def test_final_status_is_restored_after_redis_was_down(subject: Doubled) -> None:
     contended = Contended(subject)
     contended.redis.connected = False
     with pytest.raises(DirectusDown):
-        now(contended.table.tell({contended.key: [NEWS["delivered"]]}))
+        result_now(contended.table.write({contended.key: [UPDATES["delivered"]]}))
     contended.redis.connected = True
-    telling = Deferred.fromCoroutine(contended.table.tell({contended.key: [NEWS["delivered"]]}))
+    telling = Deferred.fromCoroutine(contended.table.write({contended.key: [UPDATES["delivered"]]}))
     contended.answer(b"done rejected 5-1")
     contended.answer([])
     assert telling.called
     assert contended.row["status"] == "rejected"
 
 
-@pytest.mark.parametrize("fate", [None, b"delivered commands:outbound:one 1-1", b"nonsense"])
-def test_who_sets_a_row_back_may_have_it_sent_again(subject: Doubled, fate: bytes | None) -> None:
+@pytest.mark.parametrize("record", [None, b"delivered commands:outbound:one 1-1", b"nonsense"])
+def test_row_that_a_user_has_reset_is_not_restored(subject: Doubled, record: bytes | None) -> None:
     contended = Contended(subject)
-    Deferred.fromCoroutine(contended.table.change(contended.key, NEWS["delivered"]))
-    contended.answer(fate)
+    Deferred.fromCoroutine(contended.table.change(contended.key, UPDATES["delivered"]))
+    contended.answer(record)
     assert contended.row["status"] == "delivered"
 
 
-def test_those_of_one_row_wait_for_each_other(subject: Doubled) -> None:
+def test_changes_of_one_row_do_not_overlap(subject: Doubled) -> None:
     table = CommandTable(subject.bridge)
     one, two = rows_of(subject, 2)
     subject.double.silent = True
-    both = Deferred.fromCoroutine(table.tell({one: [NEWS["responded"]], two: [NEWS["failed"]]}))
-    late = Deferred.fromCoroutine(table.change(two, NEWS["delivered"]))
-    assert subject.double.waiting == 1, "the second one has not asked"
-    subject.double.speak()
+    both = Deferred.fromCoroutine(
+        table.write({one: [UPDATES["responded"]], two: [UPDATES["failed"]]})
+    )
+    late = Deferred.fromCoroutine(table.change(two, UPDATES["delivered"]))
+    assert subject.double.waiting == 1, "the second change has not begun"
+    subject.double.resume()
     subject.agent.flush()
     results: list[Any] = []
     both.addCallback(results.append)
@@ -319,16 +334,16 @@ def test_those_of_one_row_wait_for_each_other(subject: Doubled) -> None:
     assert status_of(subject, two) == "failed"
 
 
-def test_who_loses_interest_leaves_no_lock(subject: Doubled) -> None:
+def test_cancelled_write_releases_its_locks(subject: Doubled) -> None:
     table = CommandTable(subject.bridge)
     one, two = rows_of(subject, 2)
     subject.double.silent = True
-    news = {one: [NEWS["responded"]], two: [NEWS["failed"]]}
-    asked = [Deferred.fromCoroutine(table.tell(news)) for _ in range(3)]
-    for each in asked:
+    updates = {one: [UPDATES["responded"]], two: [UPDATES["failed"]]}
+    writes = [Deferred.fromCoroutine(table.write(updates)) for _ in range(3)]
+    for each in writes:
         each.addErrback(lambda _: None)
         each.cancel()
     subject.agent.flush()
-    subject.double.speak()
-    assert tell(table, {one: ["responded"], two: ["failed"]}) == [True, True]
+    subject.double.resume()
+    assert write(table, {one: ["responded"], two: ["failed"]}) == [True, True]
     assert not table._locks

@@ -1,4 +1,4 @@
-"""What may be posted to the bridge, and what is done with it."""
+"""Requests to the webhook of the bridge, and their effect."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted.logger import LogEvent, capturedLogs
 from tests.unit.bridge.conftest import Doubled
 from tests.unit.bridge.dispatching import Bench, device
 from tests.unit.control.wire import quiet
-from tracker.bridge.webhook import MOST_KEYS, WEBHOOK_LIMITS, Webhook
+from tracker.bridge.webhook import MAX_KEYS, WEBHOOK_LIMITS, Webhook
 from tracker.net.reports import HTTPReports
 from tracker.net.waits import HEAD_TIMEOUT
 
@@ -29,31 +29,31 @@ ADDRESS = IPv4Address("TCP", "127.0.0.1", 40_000)
 
 
 @define
-class Told:
-    """Stands for the dispatcher, and for the devices."""
+class AnnouncementRecorder:
+    """A double of the dispatcher and of the device sync."""
 
     keys: list[str] = field(factory=list)
     devices: int = 0
-    most: int = 1000
+    max_keys: int = 1000
 
     def announce(self, key: str | None = None) -> bool:
         if key is None:
             self.devices += 1
             return True
-        if len(self.keys) >= self.most:
+        if len(self.keys) >= self.max_keys:
             return False
         self.keys.append(key)
         return True
 
 
-class Place:
-    """The webhook, and connections to it."""
+class WebhookServer:
+    """The site of the webhook, and connections to it."""
 
     def __init__(self) -> None:
         self.clock = Clock()
-        self.told = Told()
-        told: Any = self.told
-        self.site = Webhook(SECRET, told, told).site(
+        self.recorder = AnnouncementRecorder()
+        recorder: Any = self.recorder
+        self.site = Webhook(SECRET, recorder, recorder).site(
             self.clock, HTTPReports(self.clock, "webhook", "bridge_webhook")
         )
 
@@ -63,7 +63,7 @@ class Place:
     def post(
         self, body: Any, path: str = "/commands", secret: bytes | None = SECRET.encode()
     ) -> tuple[int, Any]:
-        """Status and answer."""
+        """Post a body, and return status and decoded response."""
         content = body if isinstance(body, bytes) else json.dumps(body).encode()
         head = f"POST {path} HTTP/1.1\r\nHost: here\r\nContent-Length: {len(content)}\r\n".encode()
         if secret is not None:
@@ -75,7 +75,7 @@ class Place:
 
 
 class Connection:
-    """One of them, with its bytes."""
+    """A connection of a client, with the bytes that it receives."""
 
     def __init__(self, channel: Any) -> None:
         self.transport = StringTransport()
@@ -86,17 +86,17 @@ class Connection:
         self.channel.dataReceived(data)
 
     @property
-    def said(self) -> bytes:
-        said: bytes = self.transport.value()
-        return said
+    def received(self) -> bytes:
+        received: bytes = self.transport.value()
+        return received
 
     @property
     def status(self) -> int:
-        return int(self.said.split(b" ")[1])
+        return int(self.received.split(b" ")[1])
 
     @property
     def answer(self) -> Any:
-        return json.loads(self.said.partition(b"\r\n\r\n")[2])
+        return json.loads(self.received.partition(b"\r\n\r\n")[2])
 
     @property
     def closed(self) -> bool:
@@ -107,8 +107,8 @@ class Connection:
 
 
 @pytest.fixture
-def place() -> Place:
-    return Place()
+def server() -> WebhookServer:
+    return WebhookServer()
 
 
 @pytest.fixture
@@ -117,34 +117,34 @@ def logged() -> Any:
         yield events
 
 
-def test_a_row_is_announced(place: Place) -> None:
-    assert place.post({"key": KEY}) == (202, {"status": "accepted"})
-    assert place.told.keys == [KEY]
+def test_row_is_announced(server: WebhookServer) -> None:
+    assert server.post({"key": KEY}) == (202, {"status": "accepted"})
+    assert server.recorder.keys == [KEY]
 
 
-def test_so_are_a_hundred(place: Place) -> None:
-    keys = [str(uuid4()) for _ in range(MOST_KEYS)]
-    assert place.post({"keys": keys})[0] == 202
-    assert place.told.keys == keys
-    assert place.post({"keys": [*keys, KEY]}) == (400, {"status": "keys: 1 to 100 are needed"})
-    assert place.told.keys == keys
+def test_number_of_rows_in_one_body_is_limited(server: WebhookServer) -> None:
+    keys = [str(uuid4()) for _ in range(MAX_KEYS)]
+    assert server.post({"keys": keys})[0] == 202
+    assert server.recorder.keys == keys
+    assert server.post({"keys": [*keys, KEY]})[0] == 400
+    assert server.recorder.keys == keys
 
 
-def test_an_id_is_known_however_it_is_written(place: Place) -> None:
-    assert place.post({"key": KEY.upper()})[0] == 202
-    assert place.told.keys == [KEY]
+def test_id_is_normalized(server: WebhookServer) -> None:
+    assert server.post({"key": KEY.upper()})[0] == 202
+    assert server.recorder.keys == [KEY]
 
 
-def test_a_change_of_devices_is_announced(place: Place) -> None:
-    assert place.post({"event": "items.update"}, "/devices")[0] == 202
-    assert place.told.devices == 1
+def test_change_of_devices_is_announced(server: WebhookServer) -> None:
+    assert server.post({"event": "items.update"}, "/devices")[0] == 202
+    assert server.recorder.devices == 1
 
 
-def test_what_cannot_be_kept_is_said_to_be_found_later(place: Place) -> None:
-    place.told.most = 1
+def test_status_is_503_when_the_queue_is_full(server: WebhookServer) -> None:
+    server.recorder.max_keys = 1
     keys = [KEY, str(uuid4())]
-    assert place.post({"keys": keys}) == (503, {"status": "too many wait; they are found later"})
-    assert place.told.keys == [KEY]
+    assert server.post({"keys": keys})[0] == 503
+    assert server.recorder.keys == [KEY]
 
 
 @pytest.mark.parametrize("path", ["/commands", "/devices"])
@@ -152,17 +152,17 @@ def test_what_cannot_be_kept_is_said_to_be_found_later(place: Place) -> None:
     "secret",
     [None, b"", b"another", b"known to bot", b"known to both!", "Ключ".encode()],
 )
-def test_who_does_not_know_the_secret_is_turned_away(
-    place: Place, logged: Sequence[LogEvent], path: str, secret: bytes | None
+def test_request_with_a_wrong_secret_is_refused(
+    server: WebhookServer, logged: Sequence[LogEvent], path: str, secret: bytes | None
 ) -> None:
-    assert place.post({"key": KEY}, path, secret) == (401, {"status": "wrong secret"})
-    assert (place.told.keys, place.told.devices) == ([], 0)
+    assert server.post({"key": KEY}, path, secret) == (401, {"status": "wrong secret"})
+    assert (server.recorder.keys, server.recorder.devices) == ([], 0)
     assert quiet(logged)
     assert not any("secret" in str(event.get("log_format")) for event in logged)
 
 
-def test_the_secret_is_compared_in_constant_time(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_secret_is_compared_in_constant_time(
+    server: WebhookServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[tuple[bytes, bytes]] = []
     real = hmac.compare_digest
@@ -172,8 +172,8 @@ def test_the_secret_is_compared_in_constant_time(
         return real(one, other)
 
     monkeypatch.setattr(hmac, "compare_digest", compare)
-    place.post({"key": KEY}, secret=b"guessed")
-    place.post({"key": KEY})
+    server.post({"key": KEY}, secret=b"guessed")
+    server.post({"key": KEY})
     assert compared == [(b"guessed", SECRET.encode()), (SECRET.encode(), SECRET.encode())]
 
 
@@ -187,18 +187,20 @@ def test_the_secret_is_compared_in_constant_time(
         *({"key": "\ud800"}, {"key": KEY + "\0"}),
     ],
 )
-def test_what_makes_no_sense_is_refused(
-    place: Place, logged: Sequence[LogEvent], body: Any
+def test_malformed_body_is_refused(
+    server: WebhookServer, logged: Sequence[LogEvent], body: Any
 ) -> None:
-    status, answer = place.post(body)
+    status, answer = server.post(body)
     assert status == 400
     assert answer["status"]
-    assert not place.told.keys
+    assert not server.recorder.keys
     assert quiet(logged)
 
 
-def test_a_secret_that_is_not_utf_8_is_malformed(place: Place, logged: Sequence[LogEvent]) -> None:
-    status, answer = place.post({"key": KEY}, secret=b"\xff\xfe")
+def test_secret_that_is_not_utf_8_is_malformed(
+    server: WebhookServer, logged: Sequence[LogEvent]
+) -> None:
+    status, answer = server.post({"key": KEY}, secret=b"\xff\xfe")
     assert status == 400
     assert answer["error"]
     assert quiet(logged)
@@ -208,8 +210,10 @@ def test_a_secret_that_is_not_utf_8_is_malformed(place: Place, logged: Sequence[
     ("method", "path", "status"),
     [("GET", "/commands", 405), ("POST", "/", 404), ("POST", "/commands/x", 404)],
 )
-def test_there_is_nothing_else(place: Place, method: str, path: str, status: int) -> None:
-    connection = place.connect()
+def test_other_methods_and_paths_are_refused(
+    server: WebhookServer, method: str, path: str, status: int
+) -> None:
+    connection = server.connect()
     connection.send(f"{method} {path} HTTP/1.1\r\nHost: here\r\n\r\n".encode())
     assert (connection.status, connection.closed) == (status, True)
     assert connection.answer["status"]
@@ -227,10 +231,10 @@ def chunk(data: bytes) -> bytes:
 BODY = json.dumps({"key": KEY}).encode()
 
 
-def test_the_largest_body_is_taken_and_one_byte_more_is_not(place: Place) -> None:
-    assert place.post(BODY.ljust(WEBHOOK_LIMITS.body))[0] == 202
-    assert place.told.keys == [KEY]
-    connection = place.connect()
+def test_body_size_is_limited(server: WebhookServer) -> None:
+    assert server.post(BODY.ljust(WEBHOOK_LIMITS.body))[0] == 202
+    assert server.recorder.keys == [KEY]
+    connection = server.connect()
     connection.send(head(f"Content-Length: {WEBHOOK_LIMITS.body + 1}"))
     assert (connection.status, connection.answer) == (
         413,
@@ -238,25 +242,25 @@ def test_the_largest_body_is_taken_and_one_byte_more_is_not(place: Place) -> Non
     )
     assert connection.closed
     connection.send(BODY.ljust(WEBHOOK_LIMITS.body + 1))
-    assert connection.said.count(b"HTTP/1.1") == 1
-    assert place.told.keys == [KEY]
+    assert connection.received.count(b"HTTP/1.1") == 1
+    assert server.recorder.keys == [KEY]
 
 
-def test_a_length_that_is_beyond_everything(place: Place) -> None:
-    connection = place.connect()
+def test_huge_content_length_is_refused(server: WebhookServer) -> None:
+    connection = server.connect()
     connection.send(head(f"Content-Length: {10**15}"))
     assert connection.status == 413
 
 
-def test_a_body_in_chunks_is_taken_up_to_the_same_limit(place: Place) -> None:
-    connection = place.connect()
+def test_size_of_a_chunked_body_is_limited(server: WebhookServer) -> None:
+    connection = server.connect()
     connection.send(head("Transfer-Encoding: chunked"))
     for start in range(0, len(BODY), 7):
         connection.send(chunk(BODY[start : start + 7]))
     connection.send(b"0\r\n\r\n")
     assert connection.status == 202
-    assert place.told.keys == [KEY]
-    connection = place.connect()
+    assert server.recorder.keys == [KEY]
+    connection = server.connect()
     connection.send(head("Transfer-Encoding: chunked"))
     connection.send(chunk(BODY.ljust(WEBHOOK_LIMITS.body)))
     assert not connection.closed
@@ -266,55 +270,54 @@ def test_a_body_in_chunks_is_taken_up_to_the_same_limit(place: Place) -> None:
         {"error": "the body is larger than 65536 bytes"},
     )
     assert connection.closed
-    assert connection.said.count(b"HTTP/1.1") == 1
-    assert place.told.keys == [KEY]
+    assert connection.received.count(b"HTTP/1.1") == 1
+    assert server.recorder.keys == [KEY]
 
 
-def test_a_request_without_a_body_is_no_announcement(place: Place) -> None:
-    connection = place.connect()
+def test_request_without_a_body_is_refused(server: WebhookServer) -> None:
+    connection = server.connect()
     connection.send(head())
     assert connection.status == 400
-    assert not place.told.keys
+    assert not server.recorder.keys
 
 
-def test_a_request_comes_byte_by_byte(place: Place) -> None:
-    connection = place.connect()
+def test_request_may_arrive_byte_by_byte(server: WebhookServer) -> None:
+    connection = server.connect()
     for byte in head(f"Content-Length: {len(BODY)}") + BODY:
         connection.send(bytes([byte]))
     assert connection.status == 202
-    assert place.told.keys == [KEY]
+    assert server.recorder.keys == [KEY]
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /comm", head("Content-Length: 50"), head()[:-2]])
-def test_who_takes_too_long_is_cut_off(place: Place, sent: bytes) -> None:
-    """However often another byte comes."""
-    connection = place.connect()
+def test_slow_request_is_aborted(server: WebhookServer, sent: bytes) -> None:
+    """Further bytes do not extend the timeout."""
+    connection = server.connect()
     connection.send(sent)
     for _ in range(int(HEAD_TIMEOUT) - 1):
-        place.clock.advance(1)
+        server.clock.advance(1)
         connection.send(b"x")
         assert not connection.transport.disconnected
-    place.clock.advance(1)
+    server.clock.advance(1)
     assert connection.transport.disconnected
-    assert not connection.said
+    assert not connection.received
 
 
-def test_a_connection_is_for_one_request(place: Place) -> None:
-    """So none is idle, or comes with another one when the bridge has stopped."""
-    connection = place.connect()
+def test_connection_serves_one_request(server: WebhookServer) -> None:
+    """No connection is therefore open when the bridge has stopped."""
+    connection = server.connect()
     request = head(f"Content-Length: {len(BODY)}", "Connection: keep-alive") + BODY
     connection.send(request + request)
     assert connection.closed
-    assert b"Connection: close" in connection.said
-    assert place.told.keys == [KEY]
+    assert b"Connection: close" in connection.received
+    assert server.recorder.keys == [KEY]
     connection.lose()
-    assert not place.clock.getDelayedCalls()
+    assert not server.clock.getDelayedCalls()
 
 
-def test_posts_by_the_dozen_and_a_look_send_one_command(subject: Doubled) -> None:
-    """The same with all that is behind it, asked as a Flow asks."""
+def test_many_requests_and_a_poll_send_a_command_once(subject: Doubled) -> None:
     bench = Bench(subject).start()
-    unused: Any = Told()
+    unused: Any = AnnouncementRecorder()
     webhook = Webhook(SECRET, bench.dispatcher, unused)
     flow: Any = StubTreq(webhook.resource)
     keys = [bench.row(), bench.row(imei=device(1))]

@@ -16,8 +16,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.web.resource import Resource
 
-from tests.unit.bridge.test_webhook import KEY, SECRET
-from tests.unit.bridge.test_webhook import Told as Announced
+from tests.unit.bridge.test_webhook import KEY, SECRET, AnnouncementRecorder
 from tests.unit.console.browsing import DEVICE, HOST, Browser, Server
 from tests.unit.net.wires import Wire, errors
 from tracker.bridge.webhook import Webhook
@@ -99,7 +98,7 @@ def console() -> Target:
 
 
 def webhook() -> Target:
-    told: Any = Announced()
+    told: Any = AnnouncementRecorder()
     clock = Clock()
     reports = HTTPReports(clock, "webhook", "bridge_webhook")
     site = Webhook(SECRET, told, told).site(clock, reports)

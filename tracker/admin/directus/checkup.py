@@ -29,7 +29,7 @@ from tracker.bridge.schema import (
     SECRET_HEADER,
     policies,
 )
-from tracker.bridge.setup import Change, Wanted, plan
+from tracker.bridge.setup import Change, SetupOptions, plan
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.reactor import Reactor
 
@@ -48,7 +48,7 @@ _DENY_LIST: Final = (
 async def examine(
     reactor: Reactor,
     client: DirectusClient,
-    wanted: Wanted,
+    wanted: SetupOptions,
     *,
     as_bridge: DirectusClient | None,
     files: Sequence[Path | None],
@@ -98,7 +98,7 @@ def _parts(changes: Sequence[Change]) -> Iterable[Finding]:
         for change in wrong:
             text = change.text[2:]
             seen = f"missing: {text}" if change.text.startswith("+") else f"different: {text}"
-            found = failure(text, "in Directus, by hand") if change.by_hand else failure(seen, _FIX)
+            found = failure(text, "in Directus, by hand") if change.manual else failure(seen, _FIX)
             yield evolve(found, check=part)
         if not wrong:
             yield evolve(ok("as it has to be"), check=part)

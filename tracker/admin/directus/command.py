@@ -23,7 +23,7 @@ from tracker.bridge.rest import (
     DirectusError,
     checked_url,
 )
-from tracker.bridge.setup import Change, Wanted, apply, plan
+from tracker.bridge.setup import Change, SetupOptions, apply, plan
 from tracker.reactor import Reactor
 from tracker.runtime.run import RunFailed, run
 
@@ -183,7 +183,7 @@ def setup(dry_run: bool, **options: Any) -> None:
             ("--bridge-token-file", place.bridge_token_file),
         )
     )
-    wanted = Wanted(place.commands_url, place.devices_url, secret, token)
+    wanted = SetupOptions(place.commands_url, place.devices_url, secret, token)
 
     async def main(reactor: Reactor) -> int:
         as_bridge = _as_bridge(reactor, place.url, token)
@@ -226,23 +226,23 @@ def _tell(changes: Sequence[Change]) -> int:
 
 
 async def _carry_out(
-    client: DirectusClient, wanted: Wanted, as_bridge: DirectusClient | None
+    client: DirectusClient, wanted: SetupOptions, as_bridge: DirectusClient | None
 ) -> int:
     made = 0
     for _ in range(_MOST_PLANS):
         changes = await plan(client, wanted, as_bridge)
-        by_hand = [change for change in changes if change.by_hand]
-        for change in by_hand or changes:
-            if not change.by_hand:
+        manual = [change for change in changes if change.manual]
+        for change in manual or changes:
+            if not change.manual:
                 await _make(client, change)
                 made += 1
             click.echo(printable(change.text))
-        if by_hand or not changes:
+        if manual or not changes:
             break
     else:
         raise RunFailed(f"Directus does not keep what it is told: {changes[0].text[2:]}")
-    if by_hand:
-        click.echo(f"{len(by_hand)} to be changed by hand, in Directus, before anything else is")
+    if manual:
+        click.echo(f"{len(manual)} to be changed by hand, in Directus, before anything else is")
         return 1
     click.echo(f"{made} changed" if made else "nothing to change")
     if wanted.secret is None and made:
@@ -275,7 +275,7 @@ def check(output: str, **options: Any) -> None:
     secret = _read("--secret-file", place.secret_file) if place.secret_file else None
     token_file = place.bridge_token_file
     token = _read("--bridge-token-file", token_file) if token_file else None
-    wanted = Wanted(place.commands_url, place.devices_url, secret, token)
+    wanted = SetupOptions(place.commands_url, place.devices_url, secret, token)
 
     async def main(reactor: Reactor) -> int:
         as_bridge = _as_bridge(reactor, place.url, token)
