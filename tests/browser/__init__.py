@@ -1,4 +1,4 @@
-"""The console in a real browser: Debian's chromium, or the one in TRACKER_CHROMIUM.
+"""Tests of the console in Chromium: Debian's, or the one in TRACKER_CHROMIUM.
 
-`make test-browser` runs these. They leave screenshots in build/screenshots.
+``make test-browser`` runs these tests. They write screenshots to build/screenshots.
 """

@@ -1,4 +1,4 @@
-"""A browser, and a whole plane with a console before it."""
+"""Fixtures: a browser, and a complete telemetry plane with a console."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from tests.browser.visiting import LOOKS, Visit
+from tests.browser.tabs import LAYOUTS, Visit
 from tests.servers import RedisServer, free_port
 from tests.system.conftest import Stack
 from tests.system.processes import Daemon, run
@@ -27,7 +27,7 @@ DEVICES = 12
 
 
 class Plane(Stack):
-    """Redis, ingest, process, a fleet and a console, each its own process."""
+    """Redis, ingest, process, a fleet and a console, each in its own process."""
 
     def __init__(self, folder: Path, redis: RedisServer) -> None:
         super().__init__(folder, redis)
@@ -42,7 +42,7 @@ class Plane(Stack):
         self.url = f"http://127.0.0.1:{self.console_port}/"
 
     def serve(self, listen: str, *arguments: str, name: str = "console") -> Daemon:
-        """A console of this plane, not started yet."""
+        """Return a console of this plane, which is not started yet."""
         return Daemon(
             *(self.folder, name, "console", "--listen", listen),
             *("--sink", f"sqlite:{self.database}", *arguments),
@@ -55,9 +55,9 @@ class Plane(Stack):
         self.console.start()
 
     def watchers(self) -> int:
-        """Devices that are watched by clients of the instance."""
-        told = run("tracker-admin", "--control", self.control, "info", "-o", "json")
-        return int(json.loads(told.stdout)["watchers"])
+        """Return the number of watchers at the control port of the instance."""
+        info = run("tracker-admin", "--control", self.control, "info", "-o", "json")
+        return int(json.loads(info.stdout)["watchers"])
 
     def end(self) -> None:
         super().end()
@@ -66,14 +66,17 @@ class Plane(Stack):
 
 @pytest.fixture(scope="session")
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
-    """A running plane that all tests look at."""
+    """Run a plane that all tests share."""
     folder = tmp_path_factory.mktemp("plane")
     redis = RedisServer(folder / "redis")
     redis.start()
     plane = Plane(folder, redis)
     try:
         plane.start()
-        wait_for(lambda: redis.client.hlen("connections:registry") == DEVICES, "all are there")
+        wait_for(
+            lambda: redis.client.hlen("connections:registry") == DEVICES,
+            "all devices are connected",
+        )
         yield plane
     finally:
         plane.end()
@@ -82,12 +85,12 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A Chromium without a window."""
+    """Start a headless Chromium."""
     found = os.environ.get("TRACKER_CHROMIUM") or next(
         filter(None, map(shutil.which, _NAMES)), None
     )
     if found is None:
-        pytest.fail("there is no chromium: apt-get install chromium, or set TRACKER_CHROMIUM")
+        pytest.fail("chromium not found: run apt-get install chromium, or set TRACKER_CHROMIUM")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=_QUIET)
         yield browser
@@ -96,11 +99,11 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
-    """Opens a tab on a console: ``visit(url, look)``. Each is another browser to the server."""
+    """Return ``visit(url, layout)``, which opens a tab with its own cookies."""
     contexts = []
 
-    def visit(url: str, look: str = "light") -> Visit:
-        context = browser.new_context(**LOOKS[look], ignore_https_errors=True)
+    def visit(url: str, layout: str = "light") -> Visit:
+        context = browser.new_context(**LAYOUTS[layout], ignore_https_errors=True)
         contexts.append(context)
         return Visit(context, url)
 

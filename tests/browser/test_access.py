@@ -1,4 +1,4 @@
-"""Logging in over TLS, as those do who come from elsewhere."""
+"""Logins over TLS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import Plane
-from tests.browser.visiting import PATIENCE, Visit
+from tests.browser.tabs import TIMEOUT, Visit
 from tests.certificates import certify, key_of
 from tests.servers import free_port
 from tests.system.processes import BIN, Daemon, environment
@@ -21,13 +21,13 @@ PASSWORD = "correct horse battery"
 
 @pytest.fixture(scope="module")
 def port() -> int:
-    """Where that console is, also after a restart."""
+    """Port of the console, which stays the same after a restart."""
     return free_port()
 
 
 @pytest.fixture(scope="module")
 def console(plane: Plane, port: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """A console with TLS and two operators."""
+    """Run a console with TLS and two operators."""
     folder = tmp_path_factory.mktemp("guarded")
     for name, permission in (("anna", "operate"), ("ben", "read")):
         add_operator(folder, name, permission)
@@ -44,7 +44,7 @@ def console(plane: Plane, port: int, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def guarded(console: Daemon, port: int) -> str:
-    """Its URL."""
+    """URL of the console."""
     return f"https://127.0.0.1:{port}/"
 
 
@@ -68,17 +68,19 @@ def log_in(page: Page, name: str, password: str) -> None:
     page.get_by_role("button", name="Log in").click()
 
 
-def test_nothing_is_shown_before_the_login_and_all_after_it(guarded: str, visit: Open) -> None:
+def test_data_is_shown_only_after_the_login(guarded: str, visit: Open) -> None:
     tab = visit(guarded)
-    page = tab.open(sees="form.login")
+    page = tab.open(wait_for="form.login")
     assert page.request.get(f"{guarded}api/devices").status == 401
     assert page.request.get(f"{guarded}api/events").status == 401
     tab.check_accessible()
     tab.shoot("login")
-    log_in(page, "anna", "wrong, all of it")
-    expect(page.get_by_role("alert").filter(has_text="wrong")).to_be_visible(timeout=PATIENCE)
+    log_in(page, "anna", "not the password")
+    expect(page.get_by_role("alert").filter(has_text="Wrong name or password.")).to_be_visible(
+        timeout=TIMEOUT
+    )
     log_in(page, "anna", PASSWORD)
-    expect(page.locator("#live.good")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#live.good")).to_be_visible(timeout=TIMEOUT)
     expect(page.locator("#who-name")).to_have_text("anna")
     (cookie,) = page.context.cookies()
     assert cookie["httpOnly"]
@@ -87,41 +89,41 @@ def test_nothing_is_shown_before_the_login_and_all_after_it(guarded: str, visit:
     assert "anna" not in page.evaluate("document.cookie")
 
 
-def test_the_login_outlives_a_reload_and_ends_when_one_logs_out(guarded: str, visit: Open) -> None:
+def test_session_survives_a_reload_and_ends_at_logout(guarded: str, visit: Open) -> None:
     tab = visit(guarded)
-    page = tab.open(sees="form.login")
+    page = tab.open(wait_for="form.login")
     log_in(page, "anna", PASSWORD)
-    expect(page.locator("#live.good")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#live.good")).to_be_visible(timeout=TIMEOUT)
     kept = "; ".join(f"{one['name']}={one['value']}" for one in page.context.cookies())
     headers = {"Cookie": kept}
     assert page.request.get(f"{guarded}api/devices", headers=headers).status == 200
     page.reload()
-    expect(page.locator("#who-name")).to_have_text("anna", timeout=PATIENCE)
+    expect(page.locator("#who-name")).to_have_text("anna", timeout=TIMEOUT)
     page.get_by_role("button", name="Log out").click()
-    expect(page.locator("form.login")).to_be_visible(timeout=PATIENCE)
-    # The old cookie is of no use to whoever has kept it.
+    expect(page.locator("form.login")).to_be_visible(timeout=TIMEOUT)
+    # A copy of the old cookie is invalid, too.
     assert page.request.get(f"{guarded}api/devices", headers=headers).status == 401
 
 
-def test_who_may_only_look_cannot_send(guarded: str, visit: Open) -> None:
-    page = visit(guarded).open(sees="form.login")
+def test_operator_with_permission_read_cannot_send(guarded: str, visit: Open) -> None:
+    page = visit(guarded).open(wait_for="form.login")
     log_in(page, "ben", PASSWORD)
-    expect(page.locator("#live.good")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#live.good")).to_be_visible(timeout=TIMEOUT)
     page.goto(f"{guarded}#/devices/000000000000018")
-    expect(page.get_by_text("You may look, but not send commands")).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_text("You have read-only access.")).to_be_visible(timeout=TIMEOUT)
     expect(page.get_by_role("button", name="Send …")).to_be_hidden()
 
 
-def test_after_a_restart_one_has_to_log_in_again(
+def test_restart_without_a_session_key_requires_a_new_login(
     console: Daemon, guarded: str, visit: Open
 ) -> None:
-    page = visit(guarded).open(sees="form.login")
+    page = visit(guarded).open(wait_for="form.login")
     log_in(page, "anna", PASSWORD)
-    expect(page.locator("#live.good")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#live.good")).to_be_visible(timeout=TIMEOUT)
     console.stop()
-    expect(page.locator("#cut-off")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#connection-lost")).to_be_visible(timeout=TIMEOUT)
     console.start()
-    expect(page.locator("form.login")).to_be_visible(timeout=PATIENCE)
-    expect(page.locator("#cut-off")).to_be_hidden()
+    expect(page.locator("form.login")).to_be_visible(timeout=TIMEOUT)
+    expect(page.locator("#connection-lost")).to_be_hidden()
     log_in(page, "anna", PASSWORD)
-    expect(page.locator("#live.good")).to_be_visible(timeout=PATIENCE)
+    expect(page.locator("#live.good")).to_be_visible(timeout=TIMEOUT)

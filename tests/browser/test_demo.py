@@ -1,4 +1,4 @@
-"""`make demo`: its console shows the fleet that it simulates, as the README's picture has it."""
+"""The console of ``make demo``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import expect
 
-from tests.browser.visiting import PATIENCE, WORD, Visit
+from tests.browser.tabs import STATE, TIMEOUT, Visit
 from tests.servers import free_port
 from tests.system.processes import BIN, environment
 from tests.waiting import wait_for
@@ -19,7 +19,7 @@ from tests.waiting import wait_for
 
 @pytest.fixture
 def demo(tmp_path: Path) -> Iterator[str]:
-    """The address that a running demo says its console has."""
+    """URL of the console that a running demo prints."""
     log = tmp_path / "demo.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -29,21 +29,21 @@ def demo(tmp_path: Path) -> Iterator[str]:
             env=environment(),
         )
 
-    def told() -> list[str]:
+    def urls() -> list[str]:
         return re.findall(r"console +(http://127\.0\.0\.1:[0-9]+/)", log.read_text())
 
-    yield wait_for(told, "the demo says where its console is", timeout=60)[0]
+    yield wait_for(urls, "the demo has printed the console's URL", timeout=60)[0]
     process.send_signal(signal.SIGINT)
     assert process.wait(60) == 0, log.read_text()
 
 
-def test_the_fleet_of_the_demo_appears(demo: str, visit: Callable[..., Visit]) -> None:
+def test_console_of_the_demo_shows_its_fleet(demo: str, visit: Callable[..., Visit]) -> None:
     tab = visit(demo)
     page = tab.open()
-    expect(page.locator(WORD)).to_have_text("up to date", timeout=PATIENCE)
+    expect(page.locator(STATE)).to_have_text("up to date", timeout=TIMEOUT)
     connected = page.locator(".figures > div", has_text="devices connected").locator("dd")
-    expect(connected).to_have_text("25", timeout=PATIENCE)
+    expect(connected).to_have_text("25", timeout=TIMEOUT)
     page.goto(f"{demo}#/devices")
     rows = page.get_by_role("table", name="Devices").locator("tbody tr")
-    expect(rows).to_have_count(25, timeout=PATIENCE)
+    expect(rows).to_have_count(25, timeout=TIMEOUT)
     tab.check()

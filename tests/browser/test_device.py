@@ -1,4 +1,4 @@
-"""The table of devices, and one of them: its track, its IO, its commands, its frames."""
+"""The table of devices, and the page of a device."""
 
 from __future__ import annotations
 
@@ -12,38 +12,38 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import DEVICES, Plane
-from tests.browser.visiting import PATIENCE, Visit
+from tests.browser.tabs import TIMEOUT, Visit
 from tests.servers import free_port
 from tests.waiting import wait_for
 
 Open = Callable[..., Visit]
-#: One of the simulated devices.
+#: IMEI of a simulated device.
 DEVICE = "000000000000018"
 SEND = "Send this command"
 
 
-def ask(page: Page, text: str) -> None:
-    """Fill the form, and come to the question whether that is meant."""
+def open_confirmation(page: Page, text: str) -> None:
+    """Enter a command, and open the dialog that asks for confirmation."""
     page.get_by_label("Command", exact=True).fill(text)
     page.get_by_role("button", name="Send …").click()
     expect(page.get_by_role("dialog")).to_contain_text(text)
     expect(page.get_by_role("dialog")).to_contain_text(DEVICE)
 
 
-def test_devices_are_found_and_lead_to_their_page(plane: Plane, visit: Open) -> None:
+def test_device_is_found_and_links_to_its_page(plane: Plane, visit: Open) -> None:
     tab = visit(plane.url)
     page = tab.open("#/devices")
     rows = page.get_by_role("table", name="Devices").locator("tbody tr")
-    expect(rows).to_have_count(DEVICES, timeout=PATIENCE)
+    expect(rows).to_have_count(DEVICES, timeout=TIMEOUT)
     page.get_by_label("Search").fill(DEVICE[-4:])
-    expect(rows).to_have_count(1, timeout=PATIENCE)
+    expect(rows).to_have_count(1, timeout=TIMEOUT)
     expect(rows.first).to_contain_text("km/h")
     page.get_by_role("link", name=DEVICE).click()
-    expect(page.get_by_role("heading", name=DEVICE)).to_be_visible(timeout=PATIENCE)
+    expect(page.get_by_role("heading", name=DEVICE)).to_be_visible(timeout=TIMEOUT)
     tab.check()
 
 
-def test_a_device_shows_its_track_and_its_io(plane: Plane, visit: Open) -> None:
+def test_device_page_shows_track_and_io(plane: Plane, visit: Open) -> None:
     tab = visit(plane.url)
     page = tab.open(f"#/devices/{DEVICE}")
     track = page.locator(".map .track")
@@ -51,7 +51,7 @@ def test_a_device_shows_its_track_and_its_io(plane: Plane, visit: Open) -> None:
     def points() -> int:
         return (track.get_attribute("d") or "").count("L")
 
-    expect(track).to_be_visible(timeout=PATIENCE)
+    expect(track).to_be_visible(timeout=TIMEOUT)
     before = points()
     assert before > 0
     wait_for(lambda: points() > before, "the track grows", timeout=60)
@@ -63,52 +63,52 @@ def test_a_device_shows_its_track_and_its_io(plane: Plane, visit: Open) -> None:
     tab.check()
 
 
-def test_a_command_is_sent_after_a_question_and_its_answer_appears(
+def test_command_is_sent_after_confirmation_and_its_answer_appears(
     plane: Plane, visit: Open
 ) -> None:
     tab = visit(plane.url)
     page = tab.open(f"#/devices/{DEVICE}")
-    ask(page, "getver please")
+    open_confirmation(page, "getver please")
     page.get_by_role("button", name="Cancel").click()
     expect(page.get_by_role("dialog")).to_be_hidden()
-    ask(page, "getinfo")
+    open_confirmation(page, "getinfo")
     tab.shoot("confirm")
     page.get_by_role("button", name=SEND).click()
     commands = page.get_by_role("table", name="Commands of this device")
     sent = commands.get_by_role("row", name="getinfo")
-    expect(sent).to_contain_text("responded", timeout=PATIENCE)
+    expect(sent).to_contain_text("responded", timeout=TIMEOUT)
     expect(sent.locator(".answer")).not_to_have_text("–")
-    # What was cancelled never was.
+    # The cancelled command was not sent.
     assert [one["text"] for one in plane.vehicles.commands()] == ["getinfo"]
     page.goto(f"{plane.url}#/")
     latest = page.get_by_role("table", name="Latest commands")
     expect(latest.get_by_role("row", name="getinfo").first).to_contain_text(
-        "responded", timeout=PATIENCE
+        "responded", timeout=TIMEOUT
     )
     tab.check()
 
 
-def test_frames_are_shown_live_while_somebody_looks(plane: Plane, visit: Open) -> None:
+def test_frames_are_shown_while_the_device_is_watched(plane: Plane, visit: Open) -> None:
     tab = visit(plane.url)
     page = tab.open(f"#/devices/{DEVICE}")
     page.get_by_role("button", name="Watch live").click()
     frames = page.locator(".frames li")
-    expect(frames.nth(3)).to_be_visible(timeout=PATIENCE)
+    expect(frames.nth(3)).to_be_visible(timeout=TIMEOUT)
     frames.filter(has_text="received").first.locator("summary").click()
     expect(page.locator(".frames details[open] pre.hex").first).to_contain_text("00 00 00 00")
     assert plane.watchers() == 1
     page.get_by_role("button", name="Stop watching").click()
-    wait_for(lambda: plane.watchers() == 0, "nobody watches any more")
+    wait_for(lambda: plane.watchers() == 0, "the device is unwatched")
     tab.check()
 
 
 class Tiles(BaseHTTPRequestHandler):
-    """Serves one grey pixel as every tile, and notes which were asked for."""
+    """Serves a grey tile for every request, and records the paths."""
 
-    asked: ClassVar[list[str]] = []
+    requested: ClassVar[list[str]] = []
 
     def do_GET(self) -> None:
-        self.asked.append(self.path)
+        self.requested.append(self.path)
         self.send_response(200)
         self.send_header("Content-Type", "image/svg+xml")
         self.end_headers()
@@ -123,7 +123,7 @@ class Tiles(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def tiles() -> Iterator[str]:
-    """Where tiles are served."""
+    """URL of a server of tiles."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), Tiles)
     thread = Thread(target=server.serve_forever)
     thread.start()
@@ -133,29 +133,27 @@ def tiles() -> Iterator[str]:
     thread.join()
 
 
-def test_a_map_is_put_below_the_track_where_one_is_set(
-    plane: Plane, visit: Open, tiles: str
-) -> None:
+def test_tiles_are_shown_below_the_track(plane: Plane, visit: Open, tiles: str) -> None:
     port = free_port()
     url = f"{tiles}{{z}}/{{x}}/{{y}}.png"
     console = plane.serve(
-        f"tcp:{port}", "--tiles", url, "--tiles-credit", "© Somebody", name="tiles"
+        f"tcp:{port}", "--tiles", url, "--tiles-credit", "© Example Maps", name="tiles"
     )
     console.start()
     try:
         tab = visit(f"http://127.0.0.1:{port}/")
         page = tab.open(f"#/devices/{DEVICE}")
         images = page.locator(".map .tile")
-        expect(images.nth(5)).to_be_attached(timeout=PATIENCE)
+        expect(images.nth(5)).to_be_attached(timeout=TIMEOUT)
         shown = images.count()
-        wait_for(lambda: len(Tiles.asked) >= shown, "all tiles are asked for")
-        zoom, column, row = Tiles.asked[0].removesuffix(".png").strip("/").split("/")
-        # Where Tirana is at that zoom, give or take the screen.
+        wait_for(lambda: len(Tiles.requested) >= shown, "all tiles are requested")
+        zoom, column, row = Tiles.requested[0].removesuffix(".png").strip("/").split("/")
+        # The tile covers Tirana, within the size of the screen.
         assert abs(int(column) / 2 ** int(zoom) - (19.8187 + 180) / 360) < 0.01
         assert abs(int(row) / 2 ** int(zoom) - 0.374) < 0.01
-        expect(page.get_by_text("© Somebody")).to_be_visible()
-        assert tab.faults == []
-        assert [one for one in tab.asked if not one.startswith((tab.url, tiles))] == []
+        expect(page.get_by_text("© Example Maps")).to_be_visible()
+        assert tab.errors == []
+        assert [one for one in tab.requested if not one.startswith((tab.url, tiles))] == []
         tab.shoot("tiles")
     finally:
         console.kill()

@@ -37,9 +37,9 @@ from tracker.admin.lag import _from_redis
 from tracker.admin.replay import Replay, _ends, _replay
 from tracker.console.commands import CommandLog
 from tracker.console.devices import Devices
-from tracker.console.look import look
 from tracker.console.ports import ControlPorts
 from tracker.console.sampler import Sampler, Thresholds
+from tracker.console.snapshot import take_snapshot
 from tracker.control.commands import (
     CommandStatus,
     GetDevice,
@@ -71,7 +71,7 @@ def sampler_of(connected: Connected, published: list[bytes]) -> Sampler:
 
     return Sampler(
         reactor,
-        see=lambda: look(connected.connection, HEALTHY),
+        take_snapshot=lambda: take_snapshot(connected.connection, HEALTHY),
         commands=CommandLog(reactor, connected.connection),
         ports=ControlPorts(reactor, Credentials()),
         thresholds=Thresholds(),
@@ -105,7 +105,7 @@ async def test_console(redis: RedisServer, connected: Connected) -> None:
     assert GOOD in {one["id"] for one in overview["instances"]}
     assert "c1" in {one["command_id"] for one in overview["commands"]["latest"]}
     assert overview["malformed"]["count"] >= 12
-    assert all(is_line(one["key"] + one["why"]) for one in overview["malformed"]["first"])
+    assert all(is_line(one["key"] + one["reason"]) for one in overview["malformed"]["first"])
 
 
 @ensureDeferred
@@ -226,7 +226,7 @@ async def test_a_single_key_of_another_type_stops_no_reader_of_others(
 async def see_the_others(
     redis: RedisServer, connected: Connected, asking: Asking, key: str
 ) -> None:
-    """Look at what does not depend on a key, and trim what is old."""
+    """Snapshot at what does not depend on a key, and trim what is old."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed

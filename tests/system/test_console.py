@@ -1,4 +1,4 @@
-"""The console as a process: what it serves, and what it does without Redis or its port."""
+"""The console as a process: its page, outages of Redis, control ports and operators."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tracker.config import DEFAULT_CONSOLE
 
 
 class Console(Daemon):
-    """A console on a port of its own."""
+    """A console process."""
 
     def __init__(self, folder: Path, redis: RedisServer, *arguments: str) -> None:
         self.port = free_port()
@@ -33,11 +33,11 @@ class Console(Daemon):
         )
 
     def get(self, path: str, **headers: str) -> tuple[int, str]:
-        """Status and body."""
+        """Send a GET request; return status and body."""
         return get(self.port, path, headers=headers)
 
     def overview(self) -> dict[str, Any]:
-        """The next sample."""
+        """Return the next sample."""
         url = f"http://127.0.0.1:{self.port}/api/events"
         with urllib.request.urlopen(url, timeout=30) as response:
             name = ""
@@ -48,10 +48,10 @@ class Console(Daemon):
                 elif key == "data" and name == "overview":
                     found: dict[str, Any] = json.loads(value)
                     return found
-        raise AssertionError("no sample came")
+        raise AssertionError("no sample received")
 
     def send(self, device_id: str, text: str) -> tuple[int, Any]:
-        """What its page does when a command is sent."""
+        """Send a command as the page does; return status and body."""
         url = f"http://127.0.0.1:{self.port}"
         with urllib.request.urlopen(f"{url}/api/session", timeout=30) as response:
             token = json.load(response)["token"]
@@ -63,8 +63,8 @@ class Console(Daemon):
             "Content-Type": "application/json",
         }
         body = {"device_id": device_id, "text": text}
-        status, said = get(self.port, "/api/commands", body, headers)
-        return status, json.loads(said)
+        status, response = get(self.port, "/api/commands", body, headers)
+        return status, json.loads(response)
 
 
 def get(
@@ -86,7 +86,7 @@ def console(tmp_path: Path, redis: RedisServer) -> Iterator[Console]:
     console.kill()
 
 
-def test_it_serves_its_page_with_all_that_belongs_to_it(console: Console) -> None:
+def test_console_serves_its_page_and_static_files(console: Console) -> None:
     console.start()
     status, page = console.get("/")
     assert status == 200
@@ -94,22 +94,22 @@ def test_it_serves_its_page_with_all_that_belongs_to_it(console: Console) -> Non
         if part.startswith("/static/"):
             assert console.get(part)[0] == 200, part
     assert console.get("/", Host="evil.example")[0] == 421
-    wait_for(lambda: console.overview()["redis"] is None, "it has looked at Redis")
+    wait_for(lambda: console.overview()["redis"] is None, "it has read Redis")
     assert console.stop() == 0
 
 
-def test_it_serves_while_redis_is_away_and_says_so(console: Console, redis: RedisServer) -> None:
+def test_console_serves_its_page_while_redis_is_down(console: Console, redis: RedisServer) -> None:
     redis.kill()
     console.start(ready=False)
-    wait_for(lambda: console.running and console.readyz()[0] == 503, "it says that it is not ready")
+    wait_for(lambda: console.running and console.readyz()[0] == 503, "readyz reports 503")
     assert console.get("/")[0] == 200
     assert console.overview()["redis"]
     redis.start()
-    wait_for(lambda: console.overview()["redis"] is None, "it is back", timeout=40)
+    wait_for(lambda: console.overview()["redis"] is None, "it has read Redis again", timeout=40)
     console.wait_until_ready()
 
 
-def test_it_gives_up_where_its_port_is_taken(console: Console) -> None:
+def test_console_exits_if_its_port_is_taken(console: Console) -> None:
     with socket.create_server(("127.0.0.1", console.port)):
         console.start(ready=False)
         assert console.wait() == 1
@@ -118,7 +118,7 @@ def test_it_gives_up_where_its_port_is_taken(console: Console) -> None:
 
 @pytest.fixture
 def ingest(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Daemon]]:
-    """Starts an ingest process with a control port."""
+    """Return a function that starts an ingest process with a control port."""
     started = []
 
     def start(name: str, control: str, *arguments: str) -> Daemon:
@@ -139,18 +139,18 @@ def ingest(tmp_path: Path, redis: RedisServer) -> Iterator[Callable[..., Daemon]
 
 
 def answers(console: Console, *permissions: str) -> dict[str, Any]:
-    """The overview once the control ports of the instances have these permissions."""
+    """Wait until the instances give these permissions; return the overview."""
 
     def found() -> dict[str, Any]:
         overview = console.overview()
-        there = [one["control"]["permission"] for one in overview.get("instances", [])]
-        return overview if there == list(permissions) else {}
+        given = [one["control"]["permission"] for one in overview.get("instances", [])]
+        return overview if given == list(permissions) else {}
 
     return wait_for(found, f"permissions {permissions}", timeout=60)
 
 
 @pytest.mark.parametrize("permission", ["read", "operate"])
-def test_it_sends_what_the_role_of_its_certificate_lets_it(
+def test_console_has_the_permission_of_its_certificate(
     tmp_path: Path, redis: RedisServer, ingest: Callable[..., Daemon], permission: str
 ) -> None:
     certs = tmp_path / "certs"
@@ -165,10 +165,10 @@ def test_it_sends_what_the_role_of_its_certificate_lets_it(
     )
     try:
         console.start()
-        assert answers(console, permission)["sends"] is (permission == "operate")
-        status, said = console.send("356307042441013", "getinfo")
+        assert answers(console, permission)["can_send"] is (permission == "operate")
+        status, response = console.send("356307042441013", "getinfo")
         if permission == "operate":
-            assert (status, said["status"]) == (200, "waiting")
+            assert (status, response["status"]) == (200, "waiting")
             (known,) = wait_for(
                 lambda: console.overview()["commands"]["latest"], "the command is shown"
             )
@@ -181,7 +181,7 @@ def test_it_sends_what_the_role_of_its_certificate_lets_it(
         console.kill()
 
 
-def test_instances_come_and_go(
+def test_console_follows_starting_and_ending_instances(
     tmp_path: Path, console: Console, ingest: Callable[..., Daemon]
 ) -> None:
     one = ingest("one", f"unix:{tmp_path / 'one.sock'}")
@@ -190,7 +190,7 @@ def test_instances_come_and_go(
     ingest("two", f"unix:{tmp_path / 'two.sock'}")
     answers(console, "operate", "operate")
     one.kill()
-    # Its heartbeat is still there; whoever is left sends.
+    # Its heartbeat has not expired yet; commands go through the other instance.
     answers(console, "", "operate")
     assert console.send("356307042441013", "getinfo")[0] == 200
     one.start()
@@ -200,7 +200,9 @@ def test_instances_come_and_go(
 
 
 @pytest.mark.parametrize("taken", [True, False])
-def test_standalone_serves_devices_with_its_console_or_without(tmp_path: Path, taken: bool) -> None:
+def test_standalone_serves_devices_even_if_the_console_cannot_listen(
+    tmp_path: Path, taken: bool
+) -> None:
     port = int(DEFAULT_CONSOLE.rpartition(":")[2])
     daemon = Daemon(
         *(tmp_path, "standalone", "standalone", "--data", str(tmp_path / "data")),
@@ -210,7 +212,7 @@ def test_standalone_serves_devices_with_its_console_or_without(tmp_path: Path, t
     try:
         if taken:
             with socket.socket() as listening:
-                # Another program's, if not ours: that it is taken is all that counts.
+                # If this fails, another program listens on the port, which serves the test, too.
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 try:
                     listening.bind(("127.0.0.1", port))
@@ -229,7 +231,7 @@ def test_standalone_serves_devices_with_its_console_or_without(tmp_path: Path, t
         daemon.kill()
 
 
-def test_operators_are_added_from_a_pipe_and_on_a_terminal(tmp_path: Path) -> None:
+def test_password_of_an_operator_is_read_from_a_pipe_or_a_terminal(tmp_path: Path) -> None:
     file = str(tmp_path / "operators")
     command = "console-operator"
     done = admin(command, "add", "--file", file, "anna", typed="correct horse battery\n")
@@ -256,7 +258,7 @@ def test_operators_are_added_from_a_pipe_and_on_a_terminal(tmp_path: Path) -> No
     assert "ben" not in Path(file).read_text()
 
 
-def test_a_short_password_is_refused_in_one_line(tmp_path: Path) -> None:
+def test_short_password_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "operators"
     done = admin("console-operator", "add", "--file", str(file), "anna", typed="short\n")
     assert done.returncode == 1

@@ -146,8 +146,9 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
         "{}/file: holds no private key in PEM form",
     ),
     (
-        lambda at: Operators(file_of(at, b"# nobody\n")),
-        "{}/file: nobody is in it: tracker-admin console-operator add --file {}/file NAME",
+        lambda at: Operators(file_of(at, b"# empty\n")),
+        "{}/file: no operators. Add one with tracker-admin console-operator add "
+        "--file {}/file NAME",
     ),
     (
         lambda at: Operators(file_of(at, b"what is that\n")),
@@ -155,7 +156,7 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (
         lambda at: session_key(file_of(at, b"short")),
-        "{}/file: a key has 32 bytes: remove it, and one is made",
+        "{}/file: not a key of 32 bytes; remove it to create a new one",
     ),
     # Options of tracker-admin.
     (

@@ -14,7 +14,7 @@ from tracker.admin.options import output_option
 from tracker.admin.output import echo_table
 from tracker.console.operators import (
     PERMISSIONS,
-    BadOperators,
+    InvalidOperatorsFile,
     Operator,
     PasswordHash,
     checked_name,
@@ -126,7 +126,7 @@ def _password() -> str:
 def _read(path: Path) -> dict[str, Operator]:
     try:
         return read_operators(path)
-    except BadOperators as error:
+    except InvalidOperatorsFile as error:
         raise RunFailed(str(error)) from None
 
 

@@ -1,1 +1,1 @@
-"""The console: one page that shows what the telemetry plane does, and sends commands."""
+"""The console: a web page that shows the state of the telemetry plane, and sends commands."""

@@ -1,4 +1,4 @@
-"""Identify the user of a browser, and check what they may do."""
+"""Authenticate the users of the console, and check their permissions."""
 
 from __future__ import annotations
 
@@ -11,48 +11,54 @@ from twisted.internet.interfaces import IReactorTime
 from twisted.internet.threads import deferToThread
 from twisted.logger import Logger
 
-from tracker.console.attempts import Attempts
-from tracker.console.operators import LONGEST, Operators
-from tracker.console.requests import from_elsewhere, same_origin
-from tracker.console.sessions import LIFETIME, Session, Sessions
+from tracker.console.loginattempts import LoginAttempts
+from tracker.console.operators import MAX_PASSWORD_LENGTH, Operators
+from tracker.console.requests import is_cross_site, is_same_origin
+from tracker.console.sessions import SESSION_LIFETIME, Session, Sessions
 from tracker.net.shares import address_group
 from tracker.observe.ratelimit import LimitedLog
 
-#: Failed attempts to log in, from one address and by one name, within this number of seconds.
-MOST_BY_ADDRESS: Final = 20
-MOST_BY_NAME: Final = 10
-PERIOD: Final = 900.0
-#: Passwords that are checked at the same time: each takes 32 MiB.
-MOST_CHECKED: Final = 4
-#: The header with the token of a session.
+#: Failed logins from one address, and for one name, within the period in seconds.
+MAX_ATTEMPTS_BY_ADDRESS: Final = 20
+MAX_ATTEMPTS_BY_NAME: Final = 10
+ATTEMPT_PERIOD: Final = 900.0
+#: Passwords that are checked at the same time; each check takes 32 MiB of memory.
+MAX_CONCURRENT_CHECKS: Final = 4
+#: Header with the token of a session.
 TOKEN_HEADER: Final = "x-csrf-token"  # noqa: S105 - a header's name
 
 
+_NOT_OUR_PAGE: Final = "the request does not come from a page of this console"
+
+
 class Denied(Exception):
-    """A request is refused; the text gives the reason, for people."""
+    """A request is refused. The text gives the reason to the user.
+
+    :param status: of the HTTP response.
+    :param wait: seconds after which the client may retry; 0 if a retry does not help.
+    """
 
     def __init__(self, status: int, text: str, wait: float = 0) -> None:
         super().__init__(text)
         self.status = status
         self.wait = wait
-        """Seconds after which the client may retry."""
 
 
 @frozen
 class Visitor:
-    """The user that has sent a request."""
+    """The user who sent a request."""
 
     session: Session
     permission: str
-    """``read`` or ``operate``; empty if they have to log in first."""
+    """``read`` or ``operate``; empty before the login."""
 
 
 class Access:
-    """Checks that requests come from users who may make them.
+    """Checks that users may make their requests.
 
-    Without operators, every client may do everything: the console then listens on loopback only.
+    Without operators every user has all permissions; the console then listens on loopback only.
 
-    :param operators: None: no login is needed.
+    :param operators: None if no login is required.
     :param in_thread: calls a function in a thread.
     """
 
@@ -69,125 +75,130 @@ class Access:
         self._sessions = sessions
         self._operators = operators
         self._in_thread = in_thread
-        self._by_address = Attempts(clock, MOST_BY_ADDRESS, PERIOD)
-        self._by_name = Attempts(clock, MOST_BY_NAME, PERIOD)
+        self._by_address = LoginAttempts(clock, MAX_ATTEMPTS_BY_ADDRESS, ATTEMPT_PERIOD)
+        self._by_name = LoginAttempts(clock, MAX_ATTEMPTS_BY_NAME, ATTEMPT_PERIOD)
         self._checking = 0
         self._failures = LimitedLog(clock, self._log)
 
     @property
-    def asks(self) -> bool:
-        """True if users have to log in."""
+    def login_required(self) -> bool:
+        """True if users must log in."""
         return self._operators is not None
 
-    def greet(self, request: Any) -> tuple[Visitor, str]:
-        """Return the user, with a new session if there is none, and the session's token.
+    def start_session(self, request: Any) -> tuple[Visitor, str]:
+        """Return the user, with a new session if they have none, and the session's token.
 
-        :raises Denied: if the request comes from another site's page.
+        :raises Denied: if a page of another site made the request.
         """
-        # A link of theirs comes without our cookie, and a new one would log the operator out.
-        _check_asks_itself(request)
+        # SameSite=strict omits the cookie in such a request. A new cookie in the response would
+        # replace the operator's, and log them out.
+        _check_not_cross_site(request)
         session = self._session(request)
         if session is None:
             session = self._sessions.begin()
             self._set_cookie(request, session)
         return Visitor(session, self._permission(session)), self._sessions.token(session)
 
-    def visitor(self, request: Any) -> Visitor:
-        """Return the user of a request that reads.
+    def authorize(self, request: Any) -> Visitor:
+        """Return the user of a request that changes nothing.
 
-        :raises Denied: if they have to log in, or the request comes from another site's page.
+        :raises Denied: if they are not logged in, or a page of another site made the request.
         """
-        # It could read nothing, but take up live views and the database.
-        _check_asks_itself(request)
+        # Browsers hide the response from such a page, but the request would use up live views and
+        # queries of the database.
+        _check_not_cross_site(request)
         session = self._session(request)
         if session is None:
-            if self.asks:
+            if self.login_required:
                 raise Denied(401, "log in first")
-            session = self._sessions.begin()  # it is of no further use
+            session = self._sessions.begin()  # for this request only; no cookie is set
         permission = self._permission(session)
         if not permission:
             raise Denied(401, "log in first")
         return Visitor(session, permission)
 
-    def changing(self, request: Any) -> Visitor:
+    def authorize_change(self, request: Any) -> Visitor:
         """Return the user of a request that changes something.
 
-        :raises Denied: if they may not, or the request does not come from the console's page.
+        :raises Denied: if they lack the permission, or the console's page did not make the request.
         """
-        self._check_page(request)
-        visitor = self.visitor(request)
+        self._check_token(request)
+        visitor = self.authorize(request)
         if visitor.permission != "operate":
-            raise Denied(403, "you may look, but not send commands")
+            raise Denied(403, "you have read-only access")
         return visitor
 
     async def log_in(self, request: Any, name: str, password: str) -> tuple[Visitor, str]:
-        """Begin a session for an operator; return it with its token.
+        """Start a session of an operator; return the user and the session's token.
 
         :raises Denied: if name or password is wrong, or after too many attempts.
         """
-        self._check_page(request)
+        self._check_token(request)
         if self._operators is None:
-            raise Denied(404, "nobody has to log in here")
+            raise Denied(404, "this console requires no login")
         address = address_group(str(getattr(request.getClientAddress(), "host", "")))
         wait = max(self._by_address.wait(address), self._by_name.wait(name))
         if wait:
-            self._warn("refused for now: too many attempts", address)
+            self._warn(address, "too many attempts")
             raise Denied(429, "too many attempts", wait)
-        if self._checking >= MOST_CHECKED:
-            raise Denied(503, "others log in just now: try again", 1)
-        # Before the outcome is known: else many could be tried at once.
+        if self._checking >= MAX_CONCURRENT_CHECKS:
+            raise Denied(503, "too many logins at the same time", 1)
+        # The attempt counts before its result is known, which limits parallel attempts, too.
         self._by_address.add(address)
         self._by_name.add(name)
         hashed = self._operators.hash_of(name)
         self._checking += 1
         try:
-            fits = await self._in_thread(hashed.fits, password[: LONGEST + 1])
+            matches = await self._in_thread(hashed.matches, password[: MAX_PASSWORD_LENGTH + 1])
         finally:
             self._checking -= 1
         operator = self._operators.get(name)
-        if not fits or operator is None:
-            self._warn("failed", address)
-            raise Denied(401, "name or password is wrong")
-        self._by_address.take_back(address)
-        self._by_name.forgive(name)
+        if not matches or operator is None:
+            self._warn(address, "wrong name or password")
+            raise Denied(401, "wrong name or password")
+        self._by_address.remove_last(address)
+        self._by_name.clear(name)
         before = self._session(request)
         if before is not None:
             self._sessions.end(before)
         session = self._sessions.begin(name, hashed.stamp)
         self._set_cookie(request, session)
-        self._log.info("{operator} has logged in from {address}", operator=name, address=address)
+        self._log.info(
+            "operator {operator} logged in from {address}", operator=name, address=address
+        )
         return Visitor(session, self._permission(session)), self._sessions.token(session)
 
     def may_stay(self, visitor: Visitor) -> bool:
-        """Return whether a user who was admitted would still be admitted."""
+        """Return True if a user who was authorized to read still is."""
         session = visitor.session
         if self._operators is None:
             return True
-        return self._sessions.holds(session) and bool(self._permission(session))
+        return self._sessions.is_valid(session) and bool(self._permission(session))
 
     def log_out(self, request: Any) -> None:
         """End the session.
 
-        :raises Denied: if the request does not come from the console's page.
+        :raises Denied: if the console's page did not make the request.
         """
-        self._check_page(request)
+        self._check_token(request)
         session = self._session(request)
         if session is not None:
             self._sessions.end(session)
         self._set_cookie(request, None)
 
-    def _warn(self, what: str, address: str) -> None:
-        # Anybody who can reach the console can cause these.
-        self._failures.warn("login {what}, from {address}", what=what, address=address)
+    def _warn(self, address: str, reason: str) -> None:
+        # Every client that reaches the console can cause these lines.
+        self._failures.warn(
+            "login from {address} refused: {reason}", address=address, reason=reason
+        )
 
-    def _check_page(self, request: Any) -> None:
-        """:raises Denied: if a request does not come from the console's page."""
+    def _check_token(self, request: Any) -> None:
         session = self._session(request)
         given = request.getHeader(TOKEN_HEADER) or ""
-        if not same_origin(request):
-            raise Denied(403, "not from a page of this console")
-        if session is None or not self._sessions.knows_token(session, given):
-            raise Denied(403, "the page is out of date: load it again")
+        if not is_same_origin(request):
+            raise Denied(403, _NOT_OUR_PAGE)
+        if session is None or not self._sessions.token_matches(session, given):
+            raise Denied(403, "this page is out of date; reload it")
 
     def _permission(self, session: Session) -> str:
         if self._operators is None:
@@ -206,22 +217,23 @@ class Access:
             _cookie_name(request),
             b"" if session is None else self._sessions.cookie(session).encode(),
             path=b"/",
-            max_age=b"0" if session is None else str(int(LIFETIME)).encode(),
+            max_age=b"0" if session is None else str(int(SESSION_LIFETIME)).encode(),
             secure=request.isSecure(),
             httpOnly=True,
             sameSite=b"strict",
         )
 
 
-def _check_asks_itself(request: Any) -> None:
-    if from_elsewhere(request):
-        raise Denied(403, "not from a page of this console")
+def _check_not_cross_site(request: Any) -> None:
+    if is_cross_site(request):
+        raise Denied(403, _NOT_OUR_PAGE)
 
 
 def _cookie_name(request: Any) -> bytes:
-    """Return the name of the cookie. Cookies ignore ports: two consoles on one host need two names.
+    """Return the name of the cookie, which contains the port because cookies ignore ports.
 
-    ``__Host-`` makes a browser insist on TLS, and on this very host (RFC 6265bis, 4.1.3).
+    ``__Host-`` makes a browser accept the cookie over TLS and for this host only
+    (RFC 6265bis, 4.1.3).
     """
     port = getattr(request.getHost(), "port", 0)
     if request.isSecure():

@@ -1,4 +1,4 @@
-"""The results of the latest commands, read from the stream of responses."""
+"""The latest commands and their status, read from the stream of responses."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from tracker.log.entries import Delivered, entry_order, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.redis.connection import RedisConnection
 
-#: Number of commands that are remembered.
-MOST_COMMANDS: Final = 1000
-#: Seconds over which results are counted.
+#: Number of commands that are kept.
+MAX_COMMANDS: Final = 1000
+#: Seconds over which final statuses are counted.
 PERIOD: Final = 3600
-#: Characters of a text, or an answer, that are shown in a list.
-MOST_TEXT: Final = 300
+#: Maximum length of a command or answer in a list, in characters.
+MAX_TEXT_LENGTH: Final = 300
 
-#: Entries of a page, and pages of one look; further ones are read at the next look.
+#: Entries of a page, and pages of one update; the next update reads further entries.
 _PAGE: Final = 1000
 _PAGES: Final = 10
 _MAX_MINUTES: Final = 2 * PERIOD // 60
 
 
 @define
-class Known:
-    """The state of a command, as far as it is known."""
+class CommandState:
+    """The known state of a command."""
 
     command_id: str
     device_id: str = ""
     instance_id: str = ""
     text: str | None = None
-    """None if the command had ended before the first look."""
+    """None if the command was removed from its stream before an update: responses lack the text."""
     by: str = ""
-    """The operator who has sent it from the console, if any."""
+    """The operator who sent it from this console, if any."""
     status: str = "queued"
     """A :class:`Status`, or ``queued``, ``waiting`` and so on before the first response."""
     reason: str = ""
@@ -54,23 +54,24 @@ class _Minute:
 
 
 class CommandLog:
-    """The latest commands, and counts of results within the last hour.
+    """The latest commands, and the number of final statuses within the last hour.
 
-    It reads what is appended to the stream of responses, each entry once.
+    Each entry of the stream of responses is read once.
     """
 
     def __init__(self, clock: IReactorTime, redis: RedisConnection) -> None:
         self._clock = clock
         self._redis = redis
-        self._known: OrderedDict[str, Known] = OrderedDict()
+        self._known: OrderedDict[str, CommandState] = OrderedDict()
         self._minutes: list[_Minute] = []
-        self._last = ""  # entry of the stream that was read
+        self._last = ""  # ID of the last entry that was read
 
-    async def look(self, queued: Iterable[Delivered]) -> None:
+    async def update(self, queued: Iterable[Delivered]) -> None:
         """Read new responses, and add queued commands.
 
-        :param queued: commands that instances have not finished.
-        :raises Refused, Unavailable: if Redis cannot be asked.
+        :param queued: entries of commands that instances have not finished.
+        :raises Refused: if Redis refuses a command.
+        :raises Unavailable: if Redis is not available.
         """
         for entry in queued:
             self._queued(entry)
@@ -79,7 +80,7 @@ class CommandLog:
             self._last = ""
             return
         if self._last and entry_order(newest[0][0].decode()) < entry_order(self._last):
-            self._last = ""  # it is another stream
+            self._last = ""  # the stream was deleted and created again
         for _ in range(_PAGES):
             hour_ago = max(0, int((self._clock.seconds() - PERIOD) * 1000))
             first = exclusive_start(self._last) if self._last else str(hour_ago)
@@ -92,8 +93,8 @@ class CommandLog:
                 return
 
     def sent(self, command_id: str, *, device_id: str, text: str, by: str, status: str) -> None:
-        """Remember a command that the console has sent."""
-        known = self._known_as(command_id)
+        """Add a command that the console has sent."""
+        known = self._state_of(command_id)
         known.device_id, known.text, known.by = device_id, _cut(text), by
         if not known.at:
             known.status = status
@@ -105,15 +106,17 @@ class CommandLog:
         total: Counter[str] = Counter()
         for minute in self._minutes:
             total.update(minute.counts)
-        return {status.value: total[status.value] for status in Status if status is not _BEGUN}
+        return {
+            status.value: total[status.value] for status in Status if status is not Status.DELIVERED
+        }
 
     def latest(self, count: int, device_id: str | None = None) -> list[dict[str, Any]]:
-        """Return the commands with the latest news, newest first.
+        """Return the commands with the latest statuses, newest first.
 
-        :param device_id: only of this device.
+        :param device_id: return only the commands of this device.
         """
         found = [known for known in self._known.values() if device_id in (None, known.device_id)]
-        found.reverse()  # of one moment, the one that was read later goes first
+        found.reverse()  # sort is stable: of equal times, the one that was read last comes first
         found.sort(key=lambda known: known.at or _NOW, reverse=True)
         return [asdict(known) for known in found[:count]]
 
@@ -123,7 +126,7 @@ class CommandLog:
             command_id in self._known and self._known[command_id].text is not None
         ):
             return
-        known = self._known_as(command_id)
+        known = self._state_of(command_id)
         known.device_id = known.device_id or device_id
         known.instance_id = known.instance_id or entry.stream.removeprefix(outbound(""))
         known.text = _cut(entry.fields.get(b"payload", b"").decode(errors="replace"))
@@ -134,10 +137,10 @@ class CommandLog:
         try:
             response = Response.from_fields(entry.fields)
         except ValueError:
-            return  # it is none
+            return  # not a response
         if response.final:
             self._count(int(entry_order(entry.id)[0] // 60_000), response.update.status.value)
-        known = self._known_as(_cut(response.command_id or entry.id))
+        known = self._state_of(_cut(response.command_id or entry.id))
         known.device_id = _cut(response.device_id)
         known.instance_id = _cut(response.instance_id)
         known.status = response.update.status.value
@@ -147,23 +150,23 @@ class CommandLog:
 
     def _count(self, minute: int, status: str) -> None:
         if not self._minutes or self._minutes[-1].number != minute:
-            # A client that appends chooses the IDs, and may choose another minute for each.
+            # Clients choose the IDs of the entries that they append, and could use a different
+            # minute in each.
             del self._minutes[: max(0, len(self._minutes) + 1 - _MAX_MINUTES)]
             self._minutes.append(_Minute(minute, Counter()))
         self._minutes[-1].counts[status] += 1
 
-    def _known_as(self, command_id: str) -> Known:
-        known = self._known.setdefault(command_id, Known(command_id))
+    def _state_of(self, command_id: str) -> CommandState:
+        known = self._known.setdefault(command_id, CommandState(command_id))
         self._known.move_to_end(command_id)
-        if len(self._known) > MOST_COMMANDS:
+        if len(self._known) > MAX_COMMANDS:
             self._known.popitem(last=False)
         return known
 
 
-_BEGUN: Final = Status.DELIVERED
-#: Later than any time: a command that the console has sent, before its first response.
+#: Sorts after any time: a command that the console has sent and that has no response yet.
 _NOW: Final = "9999"
 
 
 def _cut(value: str) -> str:
-    return value if len(value) <= MOST_TEXT else f"{value[: MOST_TEXT - 1]}…"
+    return value if len(value) <= MAX_TEXT_LENGTH else f"{value[: MAX_TEXT_LENGTH - 1]}…"

@@ -1,4 +1,4 @@
-"""Data of devices for the console, from the database, Redis and control ports."""
+"""Data of devices, from the database, Redis and control ports."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ from tracker.redis.replies import mapping
 from tracker.storage.reader import MOST_DEVICES, NoAnswer, PositionReader, Search
 from tracker.untrusted import is_unicode, parse_json, shown
 
-#: Hours of a track that may be asked for.
-MOST_HOURS: Final = 24 * 7
-#: Attributes of a record that are shown, and characters of each.
+#: Maximum length of a track, in hours.
+MAX_HOURS: Final = 24 * 7
+#: Maximum number of attributes of a record, and of characters of each.
 MAX_ATTRIBUTES: Final = 1000
 MAX_TEXT: Final = 100_000
 
-#: Steps of a scan through the device registry in one answer, where there is no database.
-_STEPS: Final = 20
+#: HSCAN calls on the device registry for one page, if the console has no database.
+_MAX_SCANS: Final = 20
 _SEARCH: Final = re.compile(r"[0-9A-Za-z]{0,32}")
 _ORDERS: Final = ("id", "contact")
 _TIME: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", re.ASCII)
 
 
-class BadQuestion(ValueError):
+class BadRequest(ValueError):
     """A request is malformed; the text gives the reason."""
 
 
 class Devices:
-    """Answers requests for data of devices.
+    """Collects the data of devices.
 
-    :param positions: None: there is no database, and only the ids and instances of connected
-    devices are known.
+    :param positions: None if the console has no database. It then knows only connected devices,
+        with their ids and instances.
     :param namings: vendor → the names of its attributes.
     """
 
@@ -65,18 +65,26 @@ class Devices:
         self._namings = namings
 
     async def owner(self, device_id: str) -> str | None:
-        """Return the instance that a device is connected to."""
+        """Return the instance that a device is connected to, or None."""
         return (await owners(self._redis, [device_id]))[0]
 
     async def page(self, text: str, order: str, after: str, limit: int) -> dict[str, Any]:
-        """Return a page of the table: ``devices``, and ``after`` for the next page, or None.
+        """Return a page of the table of devices.
 
-        :raises BadQuestion, NoAnswer, Refused, Unavailable: if there is no answer.
+        :param text: part of the device ids.
+        :param order: ``id`` or ``contact``, which is the latest contact first.
+        :param after: ``after`` of the previous page; empty for the first page.
+        :return: ``devices``; ``after``, which is None on the last page; and ``stored``, which is
+            False if the console has no database.
+        :raises BadRequest: if an argument is malformed.
+        :raises NoAnswer: if the database is not available.
+        :raises Refused: if Redis refuses a command.
+        :raises Unavailable: if Redis is not available.
         """
         if not _SEARCH.fullmatch(text):
-            raise BadQuestion("search for a part of the device's id: digits")
+            raise BadRequest("text: must be a part of a device id (letters and digits, up to 32)")
         if order not in _ORDERS:
-            raise BadQuestion(f"order: must be {' or '.join(_ORDERS)}")
+            raise BadRequest(f"order: must be {' or '.join(_ORDERS)}")
         limit = min(max(1, limit), MOST_DEVICES)
         if self._positions is None:
             return await self._connected(text, after, limit)
@@ -90,15 +98,22 @@ class Devices:
         return {"devices": rows, "after": last, "stored": True}
 
     async def one(self, device_id: str) -> dict[str, Any]:
-        """Return all that is known of a device now; ``place`` is None if none is stored."""
-        row, no_place = None, None
+        """Return the data of a device.
+
+        ``position`` is None if no position is stored, or if it cannot be read; ``position_error``
+        then gives the reason.
+
+        :raises Refused: if Redis refuses a command.
+        :raises Unavailable: if Redis is not available.
+        """
+        row, position_error = None, None
         if self._positions is None:
-            no_place = "The console was not told where positions are stored (--sink)."
+            position_error = _NO_SINK
         else:
             try:
                 row = await self._positions.device(device_id)
             except NoAnswer as error:
-                no_place = str(error)
+                position_error = str(error)
         (instance_id,) = await owners(self._redis, [device_id])
         (vendor,) = await vendors(self._redis, [device_id])
         model = await self._model(device_id)
@@ -113,8 +128,8 @@ class Devices:
             "vendor": vendor,
             "model": model,
             "connection": connection,
-            "no_place": no_place,
-            "place": row and {name: row[name] for name in row if name not in _ATTRIBUTES},
+            "position_error": position_error,
+            "position": row and {name: row[name] for name in row if name not in _ATTRIBUTES},
             "attributes": [] if row is None else self._attributes(row, vendor, model),
         }
 
@@ -130,12 +145,15 @@ class Devices:
     async def track(self, device_id: str, hours: float) -> dict[str, Any]:
         """Return the track of a device in the last hours.
 
-        :raises BadQuestion, NoAnswer: if there is no answer.
+        :return: ``points``; ``read``, the number of positions that they were thinned from; and
+            ``complete``, which is False if earlier positions were not read.
+        :raises BadRequest: if ``hours`` is out of range.
+        :raises NoAnswer: if the database is not available.
         """
-        if not 0 < hours <= MOST_HOURS:
-            raise BadQuestion(f"hours: more than 0, up to {MOST_HOURS}")
+        if not 0 < hours <= MAX_HOURS:
+            raise BadRequest(f"hours: must be more than 0, up to {MAX_HOURS}")
         if self._positions is None:
-            raise NoAnswer("the console was not told where positions are stored (--sink)")
+            raise NoAnswer(_NO_SINK)
         now = self._clock.seconds()
         since = iso_milliseconds(int((now - hours * 3600) * 1000))
         track = await self._positions.track(device_id, since)
@@ -144,7 +162,7 @@ class Devices:
     def _attributes(
         self, row: Mapping[str, Any], vendor: str | None, model: str | None
     ) -> list[dict[str, Any]]:
-        """Return the last record's IO elements: named ones by name, then the others by id."""
+        """Return the last record's attributes: named ones by name, then the others by id."""
         raw = row["attributes"] if isinstance(row["attributes"], dict) else {}
         raw = dict(islice(raw.items(), MAX_ATTRIBUTES))
         named = row["named"]
@@ -166,14 +184,14 @@ class Devices:
         return sorted(elements, key=lambda one: (one["name"] is None, one["name"] or "", one["id"]))
 
     async def _connected(self, text: str, after: str, limit: int) -> dict[str, Any]:
-        """Return devices of the device registry, in no order."""
+        """Return a page of the device registry, which has no order."""
         cursor = _cursor(after)
         found: list[dict[str, Any]] = []
-        for _ in range(_STEPS):
-            answer, reply = await self._redis.execute(
+        for _ in range(_MAX_SCANS):
+            next_cursor, reply = await self._redis.execute(
                 "HSCAN", CONNECTIONS, cursor, "MATCH", f"*{text}*", "COUNT", limit
             )
-            cursor = answer.decode()
+            cursor = next_cursor.decode()
             found += [
                 {"device_id": shown(device_id), "instance_id": shown(instance_id)}
                 for device_id, instance_id in mapping(reply).items()
@@ -187,38 +205,37 @@ _ATTRIBUTES: Final = ("attributes", "named")
 
 
 _BAD_AFTER: Final = "after: must be the value that the previous page returned"
+_NO_SINK: Final = "positions are not available: the console runs without --sink"
 
 
 def _after(text: str) -> tuple[str, str] | None:
     if not text:
         return None
     if len(text) >= 150:
-        raise BadQuestion(_BAD_AFTER)
+        raise BadRequest(_BAD_AFTER)
     try:
         contact, device_id = parse_json(text)
         fits = _TIME.fullmatch(contact) and device_id and is_unicode(device_id)
         fits = fits and "\0" not in device_id
-        datetime.fromisoformat(
-            contact
-        )  # such as the 30th of February, which the database would refuse
+        datetime.fromisoformat(contact)  # rejects 30 February, which the database would refuse
     except (ValueError, TypeError, AttributeError):
-        raise BadQuestion(_BAD_AFTER) from None
+        raise BadRequest(_BAD_AFTER) from None
     if not fits:
-        raise BadQuestion(_BAD_AFTER)
+        raise BadRequest(_BAD_AFTER)
     return contact, device_id
 
 
 def _cursor(text: str) -> str:
-    """Return the cursor of a scan, which is a number of 64 bits (of Redis: HSCAN)."""
+    """Return the cursor of a scan, an unsigned 64-bit number (Redis documentation, SCAN)."""
     if not text:
         return "0"
     if not (text.isascii() and text.isdigit() and len(text) <= 20 and int(text) < 1 << 64):
-        raise BadQuestion(_BAD_AFTER)
+        raise BadRequest(_BAD_AFTER)
     return text
 
 
 def _shown(value: Any) -> Any:
-    """Return a value as people read it: large numbers exact, bytes in base64."""
+    """Return a value for display: large numbers without loss of precision, bytes in base64."""
     if isinstance(value, dict):
         if "__bigint" in value:
             value = str(value["__bigint"])
@@ -228,5 +245,4 @@ def _shown(value: Any) -> Any:
         value = json.dumps(value)
     if isinstance(value, int) and abs(value) > MAX_SAFE_INTEGER:
         value = str(value)
-    # Line breaks of a device's message are kept.
     return value[:MAX_TEXT] if isinstance(value, str) else value

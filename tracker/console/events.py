@@ -12,42 +12,46 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IPushProducer, IReactorTime
 from zope.interface import implementer
 
-#: Seconds between two comments that show, where nothing happens, that the connection lives.
-HEARTBEAT: Final = 15.0
-#: Streams of all browsers together: an open tab needs one, and one more for live frames.
-MOST_STREAMS: Final = 200
+#: Seconds between two comments that keep an idle connection alive.
+KEEPALIVE_INTERVAL: Final = 15.0
+#: Open streams of all browsers: a tab needs one, and another one for live frames.
+MAX_STREAMS: Final = 200
 
 _COMMENT: Final = b": still here\n\n"
 
 
-class TooMany(Exception):
-    """There are as many of these as there may be."""
+class TooManyStreams(Exception):
+    """The maximum number of streams, or of watched devices, is reached."""
 
 
 def event(name: str, data: Any) -> bytes:
-    """One event with JSON in it."""
-    # JSON has no line breaks of its own, so that its data is one line.
+    """Return an event with JSON data."""
+    # json.dumps escapes line breaks, which would otherwise split the data into several lines.
     return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
 
 
 @implementer(IPushProducer)
 class EventStream:
-    """One response that goes on until its reader leaves.
+    """A response that continues until its reader disconnects.
 
-    Events for a slow reader are queued: at most ``most`` of them, of which the oldest are
-    dropped first, besides up to 64 KiB in the transport. The channel closes the connection
-    of a reader that reads nothing for :data:`tracker.net.waits.READ_TIMEOUT` seconds.
+    The transport buffers up to 64 KiB for a slow reader. Beyond that, at most ``max_queued`` events
+    are queued; then the oldest is dropped. The channel closes the connection of a reader that
+    reads nothing for :data:`tracker.net.waits.READ_TIMEOUT` seconds.
+
+    :param allowed: returns True while the reader may read.
     """
 
-    def __init__(self, request: Any, most: int, allowed: Callable[[], bool] = lambda: True) -> None:
+    def __init__(
+        self, request: Any, max_queued: int, allowed: Callable[[], bool] = lambda: True
+    ) -> None:
         self._allowed = allowed
         self._request = request
-        self._waiting: deque[bytes] = deque(maxlen=most)
+        self._queued: deque[bytes] = deque(maxlen=max_queued)
         self._full = False
         self._ended: Deferred[None] = Deferred()
         self._closed = False
         self.dropped = 0
-        """Events that were left out."""
+        """Number of dropped events."""
         request.setHeader(b"content-type", b"text/event-stream")
         request.notifyFinish().addBoth(lambda _: self._end())
         request.registerProducer(self, True)
@@ -55,21 +59,21 @@ class EventStream:
 
     @property
     def ended(self) -> Deferred[None]:
-        """Fires when the reader has left, or was cut off."""
+        """Deferred that fires when the connection has ended."""
         return self._ended
 
     def send(self, event: bytes) -> None:
-        """Send an event now, or when the reader has taken what was sent before."""
+        """Send an event, or queue it while the transport's buffer is full."""
         if self._closed:
             return
         if not self._full:
             self._request.write(event)
             return
-        self.dropped += len(self._waiting) == self._waiting.maxlen
-        self._waiting.append(event)
+        self.dropped += len(self._queued) == self._queued.maxlen
+        self._queued.append(event)
 
-    def beat(self) -> None:
-        """Send a comment to keep the connection alive; close it if access has ended."""
+    def keep_alive(self) -> None:
+        """Send a comment, or close the connection if the reader may no longer read."""
         if self._closed:
             return
         if not self._allowed():
@@ -78,51 +82,51 @@ class EventStream:
             self._request.write(_COMMENT)
 
     def close(self) -> None:
-        """End it, whatever is under way."""
+        """Abort the connection."""
         if not self._closed:
             self._closed = True
-            self._waiting.clear()
+            self._queued.clear()
             self._request.transport.abortConnection()
 
     def _end(self) -> None:
         self._closed = True
-        self._waiting.clear()
+        self._queued.clear()
         if not self._ended.called:
             self._ended.callback(None)
 
     def pauseProducing(self) -> None:
-        """Queue events: the transport's buffer is full."""
+        """Queue further events, because the transport's buffer is full."""
         self._full = True
 
     def resumeProducing(self) -> None:
-        """Send the queued events: the transport accepts more."""
+        """Send the queued events, because the transport's buffer has space."""
         self._full = False
-        while self._waiting and not self._full:
-            self._request.write(self._waiting.popleft())
+        while self._queued and not self._full:
+            self._request.write(self._queued.popleft())
 
     def stopProducing(self) -> None:
-        """The reader has left: the request says so next, and has to be the first to know."""
+        """Do nothing: the request reports the end of the connection through notifyFinish."""
 
 
 class Broadcast(TimerService):
-    """All that read events, and the one timer that keeps their connections alive.
+    """All open streams, with one timer that keeps them alive.
 
-    Each event is encoded once, however many read it.
+    An event is encoded once for all readers.
     """
 
-    def __init__(self, clock: IReactorTime, most: int = MOST_STREAMS) -> None:
-        super().__init__(HEARTBEAT, self._beat)
+    def __init__(self, clock: IReactorTime, max_streams: int = MAX_STREAMS) -> None:
+        super().__init__(KEEPALIVE_INTERVAL, self._keep_alive)
         self.clock = clock
-        self._most = most
+        self._max_streams = max_streams
         self._streams: dict[EventStream, bool] = {}
 
     @property
     def count(self) -> int:
-        """Streams that are open."""
+        """Number of open streams."""
         return len(self._streams)
 
     def stopService(self) -> Deferred[Any]:
-        """End all of them."""
+        """Close all streams."""
         for stream in list(self._streams):
             stream.close()
         stopped: Deferred[Any] = super().stopService()
@@ -134,36 +138,37 @@ class Broadcast(TimerService):
         allowed: Callable[[], bool],
         *,
         first: Iterable[bytes] = (),
-        most: int = 1,
-        public: bool = True,
+        max_queued: int = 1,
+        published: bool = True,
     ) -> EventStream:
-        """Begin a stream.
+        """Start a stream.
 
-        :param allowed: whether its reader may go on; asked every :data:`HEARTBEAT` seconds.
-        :param first: what is sent at once.
-        :param most: events that may wait for a slow reader.
-        :param public: whether it is sent what is published.
-        :raises TooMany: when there are too many.
+        :param allowed: returns True while the reader may read; called every
+            :data:`KEEPALIVE_INTERVAL` seconds.
+        :param first: events that are sent at once.
+        :param max_queued: events that are queued for a slow reader.
+        :param published: True if the stream gets the events of :meth:`publish`.
+        :raises TooManyStreams: if the maximum number of streams is open.
         """
-        if len(self._streams) >= self._most:
-            raise TooMany(f"{self._most} live views are open, as many as there may be")
-        stream = EventStream(request, most, allowed)
-        self._streams[stream] = public
+        if len(self._streams) >= self._max_streams:
+            raise TooManyStreams(f"too many live views: the limit is {self._max_streams}")
+        stream = EventStream(request, max_queued, allowed)
+        self._streams[stream] = published
         stream.ended.addCallback(lambda _: self._streams.pop(stream, None))
         for one in first:
             stream.send(one)
         return stream
 
     def publish(self, event: bytes) -> None:
-        """Send an event to all."""
-        for stream, public in list(self._streams.items()):
-            if public:
+        """Send an event to all streams that were opened with ``published``."""
+        for stream, published in list(self._streams.items()):
+            if published:
                 stream.send(event)
 
-    def _beat(self) -> None:
+    def _keep_alive(self) -> None:
         for stream in list(self._streams):
-            stream.beat()
+            stream.keep_alive()
 
 
-#: Sends an event to whoever reads.
+#: Sends an event to all readers.
 Publish = Callable[[bytes], None]

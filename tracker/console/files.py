@@ -1,4 +1,4 @@
-"""The files of the page, held in memory: what is not among them is not there."""
+"""The static files of the page, held in memory."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _TYPES: Final = {
 
 @frozen
 class File:
-    """A file as it is served."""
+    """A static file."""
 
     body: bytes
     content_type: str
     tag: bytes
-    """Changes with its content."""
+    """ETag of the content, with its quotes."""
 
 
 def static_files() -> dict[str, File]:
-    """Name → file, of all there are."""
+    """Return name → file."""
     found = {}
     for entry in files("tracker.console").joinpath("static").iterdir():
         kind = _TYPES.get(entry.name.rpartition(".")[2])

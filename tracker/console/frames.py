@@ -1,4 +1,4 @@
-"""The traffic of devices, live, for browsers that watch one."""
+"""Live frames of devices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, DeferredLock
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 
-from tracker.console.events import Broadcast, EventStream, TooMany, event
+from tracker.console.events import Broadcast, EventStream, TooManyStreams, event
 from tracker.console.ports import ControlPorts
 from tracker.control.client import ControlClient
 from tracker.control.commands import ControlError
@@ -21,15 +21,15 @@ from tracker.observe.ratelimit import LimitedLog
 
 #: Seconds between two checks of the instances that watched devices are connected to.
 INTERVAL: Final = 3.0
-#: Devices that are watched at the same time.
-MOST_DEVICES: Final = 20
-#: Events that wait for a slow reader; then the oldest are dropped, and counted.
-MOST_WAITING: Final = 50
-#: Bytes of a frame, and characters of its description, that are shown.
-MOST_BYTES: Final = 2048
-MOST_TEXT: Final = 15_000
+#: Maximum number of devices that are watched at the same time.
+MAX_WATCHED_DEVICES: Final = 20
+#: Events that are queued for a slow reader; then the oldest is dropped.
+MAX_QUEUED_EVENTS: Final = 50
+#: Bytes of a frame, and characters of its description, that are sent to browsers.
+MAX_FRAME_BYTES: Final = 2048
+MAX_DESCRIPTION_LENGTH: Final = 15_000
 
-#: Device → the instance that it is connected to.
+#: Returns the instance that a device is connected to.
 Owner = Callable[[str], Awaitable[str | None]]
 
 
@@ -38,15 +38,15 @@ class _Watch:
     streams: set[EventStream] = field(factory=set)
     client: ControlClient | None = None
     instance_id: str = ""
-    told: str = ""
-    """The last message to the readers on the state of the connection."""
+    state_text: str = ""
+    """Text of the last ``state`` event."""
     lock: DeferredLock = field(factory=DeferredLock)
 
 
 class Frames(TimerService):
-    """Watches a device while some browser shows it, through the control port of its instance.
+    """Watches devices through the control ports of their instances while browsers show them.
 
-    A device that connects to another instance is followed.
+    When a device connects to another instance, the watch moves there.
     """
 
     _log = Logger()
@@ -60,28 +60,30 @@ class Frames(TimerService):
         self._ports = ports
         self._broadcast = broadcast
         self._watches: dict[str, _Watch] = {}
-        self._troubles = LimitedLog(clock, self._log)
-        self._faults = LimitedLog(clock, self._log)
+        self._failures = LimitedLog(clock, self._log)
+        self._errors = LimitedLog(clock, self._log)
 
     def open(self, request: Any, device_id: str, allowed: Callable[[], bool]) -> EventStream:
-        """Begin to show a device to whoever asks.
+        """Start to send the frames of a device to a browser.
 
-        :param allowed: whether they may go on.
-        :raises TooMany: when there are too many that are watched.
+        :param allowed: returns True while the user may read.
+        :raises TooManyStreams: if too many streams are open, or too many devices are watched.
         """
         watch = self._watches.get(device_id)
-        if watch is None and len(self._watches) >= MOST_DEVICES:
-            raise TooMany(f"{MOST_DEVICES} devices are watched, as many as there may be")
-        stream = self._broadcast.open(request, allowed, most=MOST_WAITING, public=False)
+        if watch is None and len(self._watches) >= MAX_WATCHED_DEVICES:
+            raise TooManyStreams(f"too many watched devices: the limit is {MAX_WATCHED_DEVICES}")
+        stream = self._broadcast.open(
+            request, allowed, max_queued=MAX_QUEUED_EVENTS, published=False
+        )
         watch = self._watches.setdefault(device_id, _Watch())
         watch.streams.add(stream)
-        stream.ended.addCallback(lambda _: self._left(device_id, watch, stream))
-        if watch.told:
-            stream.send(event("state", {"text": watch.told}))
+        stream.ended.addCallback(lambda _: self._stream_ended(device_id, watch, stream))
+        if watch.state_text:
+            stream.send(event("state", {"text": watch.state_text}))
         Deferred.fromCoroutine(self._follow(device_id, watch))
         return stream
 
-    def _left(self, device_id: str, watch: _Watch, stream: EventStream) -> None:
+    def _stream_ended(self, device_id: str, watch: _Watch, stream: EventStream) -> None:
         watch.streams.discard(stream)
         if not watch.streams and self._watches.get(device_id) is watch:
             Deferred.fromCoroutine(self._follow(device_id, watch))
@@ -91,7 +93,7 @@ class Frames(TimerService):
             await self._follow(device_id, watch)
 
     async def _follow(self, device_id: str, watch: _Watch) -> None:
-        """Watch where the device is now, and nowhere if nobody looks."""
+        """Watch the device at its present instance, or unwatch it if no stream is left."""
         await watch.lock.acquire()
         try:
             if not watch.streams:
@@ -102,14 +104,14 @@ class Frames(TimerService):
             await self._move(device_id, watch)
         except (Refused, Unavailable, ControlError) as error:
             watch.instance_id = ""
-            self._tell(watch, "Its frames cannot be shown now; see the console's log.")
-            self._troubles.warn(
-                "the frames of {device_id} cannot be shown: {error}",
+            self._report_state(watch, "Frames are not available. See the console's log.")
+            self._failures.warn(
+                "frames of {device_id} are not available: {error}",
                 device_id=device_id,
                 error=error,
             )
-        except Exception:  # noqa: BLE001 - else it would never be looked at again
-            self._faults.failure("the frames of a device cannot be shown")
+        except Exception:  # noqa: BLE001 - an exception would end the timer
+            self._errors.failure("frames of a device are not available: unexpected error")
         finally:
             watch.lock.release()
 
@@ -120,14 +122,18 @@ class Frames(TimerService):
             return
         await self._unwatch(device_id, watch)
         if not instance_id:
-            self._tell(watch, "The device is not connected. Its frames appear when it is.")
+            self._report_state(
+                watch, "The device is not connected. Frames appear after it connects."
+            )
             return
         if client is None:
-            self._tell(watch, f"The control port of {instance_id} cannot be asked.")
+            self._report_state(watch, f"The console has no connection to instance {instance_id}.")
             return
-        await client.watch(device_id, lambda seen: self._happened(watch, seen))
+        await client.watch(device_id, lambda received: self._forward(watch, received))
         watch.client, watch.instance_id = client, instance_id
-        self._tell(watch, f"Connected to {instance_id}. What it says and is told appears here.")
+        self._report_state(
+            watch, f"The device is connected to {instance_id}. Its frames appear here."
+        )
 
     async def _unwatch(self, device_id: str, watch: _Watch) -> None:
         client, watch.client, watch.instance_id = watch.client, None, ""
@@ -135,26 +141,26 @@ class Frames(TimerService):
             try:
                 await client.unwatch(device_id)
             except ControlError as error:
-                self._log.debug("not unwatched: {error}", error=error)
+                self._log.debug("device was not unwatched: {error}", error=error)
 
-    def _happened(self, watch: _Watch, seen: DeviceEvent) -> None:
-        made = event(
+    def _forward(self, watch: _Watch, received: DeviceEvent) -> None:
+        frame = event(
             "frame",
             {
-                "at": seen.at,
-                "kind": seen.kind,
-                "bytes": len(seen.raw),
-                "hex": seen.raw[:MOST_BYTES].hex(" "),
-                "decoded": seen.decoded[:MOST_TEXT],
-                "truncated": seen.truncated or len(seen.raw) > MOST_BYTES,
-                "dropped": seen.dropped,
+                "at": received.at,
+                "kind": received.kind,
+                "bytes": len(received.raw),
+                "hex": received.raw[:MAX_FRAME_BYTES].hex(" "),
+                "decoded": received.decoded[:MAX_DESCRIPTION_LENGTH],
+                "truncated": received.truncated or len(received.raw) > MAX_FRAME_BYTES,
+                "dropped": received.dropped,
             },
         )
         for stream in watch.streams:
-            stream.send(made)
+            stream.send(frame)
 
-    def _tell(self, watch: _Watch, text: str) -> None:
-        if text != watch.told:
-            watch.told = text
+    def _report_state(self, watch: _Watch, text: str) -> None:
+        if text != watch.state_text:
+            watch.state_text = text
             for stream in watch.streams:
                 stream.send(event("state", {"text": text}))

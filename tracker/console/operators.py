@@ -1,4 +1,4 @@
-"""Who may log in to the console: a file of names, permissions and scrypt hashes.
+"""The operators of the console: a file of names, permissions and scrypt hashes.
 
 A line is ``NAME PERMISSION HASH``; a HASH is ``scrypt:LOG2N:R:P:SALT:KEY`` (RFC 7914), the last
 two in base64. ``tracker-admin console-operator`` writes it.
@@ -20,15 +20,16 @@ from typing import Final
 from attrs import frozen
 from twisted.logger import Logger
 
-#: What an operator may do: look, or look and send commands.
+#: Permissions of an operator; ``operate`` allows commands, too.
 PERMISSIONS: Final = ("read", "operate")
-#: Characters of a password.
-SHORTEST: Final = 12
-LONGEST: Final = 256
-#: Bytes of the file.
-MOST_BYTES: Final = 1 << 20
+#: Length of a password, in characters.
+MIN_PASSWORD_LENGTH: Final = 12
+MAX_PASSWORD_LENGTH: Final = 256
+#: Maximum size of the file, in bytes.
+MAX_FILE_BYTES: Final = 1 << 20
 
-#: 32 MiB and about a quarter of a second: OWASP's Password Storage Cheat Sheet, "scrypt".
+#: Parameters of scrypt (OWASP, Password Storage Cheat Sheet, "scrypt"): a hash takes 32 MiB, and
+#: about 0.25 s.
 _LOG2_N: Final = 15
 _R: Final = 8
 _P: Final = 3
@@ -38,13 +39,13 @@ _KEY_BYTES: Final = 32
 _NAME: Final = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 
 
-class BadOperators(ValueError):
-    """The file cannot be used; the text is one line that says why."""
+class InvalidOperatorsFile(ValueError):
+    """The operators file cannot be used. The text gives the reason in one line."""
 
 
 @frozen
 class PasswordHash:
-    """What is kept of a password."""
+    """A salted scrypt hash of a password."""
 
     log2_n: int
     r: int
@@ -54,42 +55,42 @@ class PasswordHash:
 
     @classmethod
     def of(cls, password: str) -> PasswordHash:
-        """Hash a password; takes a while, and is best done in a thread."""
+        """Hash a password, which takes about 0.25 s: call it in a thread."""
         salt = os.urandom(_SALT_BYTES)
         return cls(_LOG2_N, _R, _P, salt, _scrypt(password, log2_n=_LOG2_N, r=_R, p=_P, salt=salt))
 
     @classmethod
     def from_text(cls, text: str) -> PasswordHash:
-        """Read one.
+        """Parse a hash.
 
-        :raises ValueError: when it is none, or would take too much memory or time.
+        :raises ValueError: if it is malformed, or its check would take too much memory or time.
         """
         kind, log2_n, r, p, salt, key = text.split(":")
         made = cls(int(log2_n), int(r), int(p), b64decode(salt, validate=True), b64decode(key))
         bounds = (14 <= made.log2_n <= 18, 1 <= made.r <= 16, 1 <= made.p <= 16)
         if kind != "scrypt" or not all(bounds) or len(made.salt) < 8 or len(made.key) < 16:
-            raise ValueError("no scrypt hash")
+            raise ValueError("not a scrypt hash within the limits")
         return made
 
     def to_text(self) -> str:
-        """As it stands in the file."""
+        """Return the hash in the format of the file."""
         salt, key = b64encode(self.salt).decode(), b64encode(self.key).decode()
         return f"scrypt:{self.log2_n}:{self.r}:{self.p}:{salt}:{key}"
 
-    def fits(self, password: str) -> bool:
-        """Whether this is the password; takes a while either way."""
+    def matches(self, password: str) -> bool:
+        """Return True if the password is right; takes about 0.25 s either way."""
         made = _scrypt(password, log2_n=self.log2_n, r=self.r, p=self.p, salt=self.salt)
         return hmac.compare_digest(made[: len(self.key)], self.key)
 
     @property
     def stamp(self) -> str:
-        """Tells this hash from any other, and nothing of the password."""
+        """Identifier of this hash, from which the password cannot be guessed."""
         return hashlib.sha256(self.to_text().encode()).hexdigest()[:16]
 
 
 @frozen
 class Operator:
-    """Somebody who may log in."""
+    """A user who may log in."""
 
     name: str
     permission: str
@@ -97,9 +98,11 @@ class Operator:
 
 
 class Operators:
-    """The file, read again whenever it has changed.
+    """The operators of a file, which is read again when it changes.
 
-    :raises BadOperators: when it cannot be used now. Later on, what was read last holds.
+    A changed file that is not valid is ignored, and logged.
+
+    :raises InvalidOperatorsFile: if the file is not valid, or names no operator.
     """
 
     _log = Logger()
@@ -109,45 +112,51 @@ class Operators:
         self._status = _status(path)
         self._known = read_operators(path)
         if not self._known:
-            raise BadOperators(
-                f"{path}: nobody is in it: tracker-admin console-operator add --file {path} NAME"
+            raise InvalidOperatorsFile(
+                f"{path}: no operators. Add one with tracker-admin console-operator add "
+                f"--file {path} NAME"
             )
-        # Where a name is unknown the same work is done as for one that is known.
-        self._nobody = PasswordHash(_LOG2_N, _R, _P, os.urandom(_SALT_BYTES), bytes(_KEY_BYTES))
+        # For unknown names: the time that a login takes must not reveal which names exist.
+        self._unmatchable = PasswordHash(
+            _LOG2_N, _R, _P, os.urandom(_SALT_BYTES), bytes(_KEY_BYTES)
+        )
 
     def get(self, name: str) -> Operator | None:
-        """The operator of this name."""
+        """Return the operator with this name, or None."""
         status = _status(self._path)
         if status != self._status:
             self._status = status
             try:
                 self._known = read_operators(self._path)
-            except BadOperators as error:
-                self._log.error("operators stay as they were: {error}", error=error)
+            except InvalidOperatorsFile as error:
+                self._log.error("operators file not reloaded: {error}", error=error)
         return self._known.get(name)
 
     def hash_of(self, name: str) -> PasswordHash:
-        """What a password has to fit; for an unknown name one that nothing fits."""
+        """Return an operator's hash; for an unknown name one that no password matches."""
         operator = self.get(name)
-        return self._nobody if operator is None else operator.password
+        return self._unmatchable if operator is None else operator.password
 
 
 def read_operators(path: Path) -> dict[str, Operator]:
-    """Name → operator.
+    """Return name → operator.
 
-    :raises BadOperators: when the file cannot be read, or others may read it.
+    :raises InvalidOperatorsFile: if the file cannot be read or is malformed, or if users other
+        than its owner and group can access it.
     """
     try:
         with path.open("rb") as file:
             if os.fstat(file.fileno()).st_mode & stat.S_IRWXO:
-                raise BadOperators(f"{path}: everybody may read or write it: chmod o= {path}")
-            text = file.read(MOST_BYTES + 1).decode()
+                raise InvalidOperatorsFile(
+                    f"{path}: other users can access it; run chmod o= {path}"
+                )
+            text = file.read(MAX_FILE_BYTES + 1).decode()
     except OSError as error:
-        raise BadOperators(f"{path}: {error.strerror}") from None
+        raise InvalidOperatorsFile(f"{path}: {error.strerror}") from None
     except UnicodeDecodeError:
-        raise BadOperators(f"{path}: not UTF-8") from None
-    if len(text) > MOST_BYTES:
-        raise BadOperators(f"{path}: longer than {MOST_BYTES:,} bytes")
+        raise InvalidOperatorsFile(f"{path}: not UTF-8") from None
+    if len(text) > MAX_FILE_BYTES:
+        raise InvalidOperatorsFile(f"{path}: longer than {MAX_FILE_BYTES:,} bytes")
     found: dict[str, Operator] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -158,17 +167,19 @@ def read_operators(path: Path) -> dict[str, Operator]:
                 checked_name(name), checked_permission(permission), PasswordHash.from_text(hashed)
             )
         except ValueError:
-            raise BadOperators(f"{path}: line {number} is not NAME PERMISSION HASH") from None
+            raise InvalidOperatorsFile(
+                f"{path}: line {number} is not NAME PERMISSION HASH"
+            ) from None
         if name in found:
-            raise BadOperators(f"{path}: line {number}: {name} is there twice")
+            raise InvalidOperatorsFile(f"{path}: line {number}: duplicate name {name}")
         found[name] = operator
     return found
 
 
 def write_operators(path: Path, operators: Mapping[str, Operator]) -> None:
-    """Replace the file at once; only its owner, and the group it had, may read it.
+    """Replace the file atomically; keep its owner, and its mode except the rights of others.
 
-    :raises OSError: when that cannot be done.
+    :raises OSError: if the file cannot be written.
     """
     lines = [
         f"{one.name} {one.permission} {one.password.to_text()}\n"
@@ -191,23 +202,34 @@ def write_operators(path: Path, operators: Mapping[str, Operator]) -> None:
 
 
 def checked_name(name: str) -> str:
-    """:raises ValueError: when it cannot be the name of an operator; in one line."""
+    """Return the name of an operator.
+
+    :raises ValueError: if it is not valid, with the reason in one line.
+    """
     if not _NAME.fullmatch(name):
-        raise ValueError("a name has letters, digits and . _ @ - only, at most 64")
+        raise ValueError("a name has 1 to 64 letters, digits or . _ @ -")
     return name
 
 
 def checked_permission(permission: str) -> str:
-    """:raises ValueError: when there is no such permission; in one line."""
+    """Return the permission of an operator.
+
+    :raises ValueError: if it is not valid, with the reason in one line.
+    """
     if permission not in PERMISSIONS:
         raise ValueError(f"a permission is {' or '.join(PERMISSIONS)}")
     return permission
 
 
 def checked_password(password: str) -> str:
-    """:raises ValueError: when it is too short or too long; in one line."""
-    if not SHORTEST <= len(password) <= LONGEST:
-        raise ValueError(f"a password has {SHORTEST} to {LONGEST} characters")
+    """Return a new password.
+
+    :raises ValueError: if it is too short or too long, with the reason in one line.
+    """
+    if not MIN_PASSWORD_LENGTH <= len(password) <= MAX_PASSWORD_LENGTH:
+        raise ValueError(
+            f"a password has {MIN_PASSWORD_LENGTH} to {MAX_PASSWORD_LENGTH} characters"
+        )
     return password
 
 

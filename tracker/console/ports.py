@@ -1,4 +1,4 @@
-"""Ask the control ports of the living instances, and send commands through them."""
+"""The control ports of the running instances: their state, and commands through them."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from tracker.control.connection import NotConnected
 from tracker.control.pool import BadAddress, ControlPool, Credentials
 from tracker.log.redis.heartbeats import InstanceHeartbeat
 
-#: Seconds between two requests to each instance for its state.
+#: Seconds between two Info requests to an instance.
 INTERVAL: Final = 5.0
 #: The console's name in the instances' logs.
 NAME: Final = "console"
 
 
 class NoInstance(Exception):
-    """No instance's control port could be asked; the text gives the reason."""
+    """No control port is available. The text gives the reason."""
 
 
 @define(eq=False)
@@ -34,20 +34,20 @@ class _Port:
     client: ControlClient
     instance_id: str = ""
     info: dict[str, Any] | None = None
-    why: str = ""
-    """The reason why there is no info, as in the log."""
+    reason: str = ""
+    """Reason why ``info`` is None, as in the log."""
     asking: bool = False
 
     @property
     def permission(self) -> str:
-        """The console's permission there: ``read`` or ``operate``; empty if it does not answer."""
+        """The console's permission at this port; empty if the port does not reply."""
         return str(self.client.greeting.get("permission", "")) if self.info is not None else ""
 
 
 class ControlPorts(Service):
-    """Requests the state of each instance at an interval.
+    """Clients of all control ports, which request the state of the instances at an interval.
 
-    :param given: whole addresses that are used, whether an instance advertises them or not.
+    :param given: addresses that are used even if no instance advertises them.
     """
 
     _log = Logger()
@@ -61,24 +61,24 @@ class ControlPorts(Service):
         self._asking.clock = reactor
 
     def startService(self) -> None:
-        """Connect to the ports that are given."""
+        """Connect to the given ports."""
         super().startService()
         self._pool.startService()
         self.keep([])
         self._asking.start(INTERVAL)
 
     def stopService(self) -> Deferred[None]:
-        """Disconnect from all."""
+        """Disconnect from all ports."""
         super().stopService()
         self._asking.stop()
         self._ports.clear()
         return self._pool.stopService()
 
-    def keep(self, beats: Sequence[InstanceHeartbeat]) -> None:
-        """Connect to the living instances, and disconnect from others."""
+    def keep(self, heartbeats: Sequence[InstanceHeartbeat]) -> None:
+        """Connect to the instances of these heartbeats, and disconnect from others."""
         if not self.running:
             return
-        advertised = {beat.control: beat.instance_id for beat in beats if beat.control is not None}
+        advertised = {one.control: one.instance_id for one in heartbeats if one.control is not None}
         self._pool.keep(advertised.keys())
         instances = {self._pool.key(address): name for address, name in advertised.items()}
         for address in self._ports.keys() - self._pool.clients.keys():
@@ -92,43 +92,41 @@ class ControlPorts(Service):
 
     @property
     def permission(self) -> str:
-        """The highest permission that any instance gives the console; empty while none answers."""
+        """The highest permission that any instance gives the console; empty if none replies."""
         permissions = {port.permission for port in self._ports.values()}
         return next(
             (permission for permission in ("operate", "read") if permission in permissions), ""
         )
 
     def describe(self, instance_id: str) -> dict[str, Any]:
-        """Return the console's permission at an instance, and the last answer to Info.
+        """Return the console's permission at an instance, and the last reply to Info.
 
-        :return: ``permission``, ``connections`` and ``draining``; where it does not answer,
-            ``permission`` is empty, and ``why`` gives a reason that names no address.
+        :return: ``permission``, ``connections`` and ``draining``. If the instance does not reply,
+            ``permission`` is empty, and ``reason`` gives the reason without an address.
         """
         port = self._port_of(instance_id)
         if port is None:
-            return {"permission": "", "why": "there is none"}
+            return {"permission": "", "reason": "the instance has no control port"}
         if isinstance(port.client.connection_error, BadAddress):
-            return {"permission": "", "why": "it cannot be used; see the console's log"}
+            return {"permission": "", "reason": "unusable address; see the console's log"}
         if port.info is None:
-            return {"permission": "", "why": "no answer; see the console's log"}
+            return {"permission": "", "reason": "no reply; see the console's log"}
         known = {name: port.info[name] for name in ("connections", "draining")}
         return {"permission": port.permission, **known}
 
     def client_of(self, instance_id: str) -> ControlClient | None:
-        """Return the client of an instance's control port, if it is connected to."""
+        """Return the client of an instance's control port, if the console has one."""
         port = self._port_of(instance_id)
         return None if port is None else port.client
 
     async def device(self, device_id: str, instance_id: str | None) -> dict[str, Any]:
-        """See :meth:`ControlClient.device`; its own instance is asked first."""
-        return await self._first(
-            instance_id, lambda client: client.device(device_id), patiently=False
-        )
+        """See :meth:`ControlClient.device`; the request goes to ``instance_id`` first."""
+        return await self._first(instance_id, lambda client: client.device(device_id), wait=False)
 
     async def send_command(
         self, device_id: str, text: str, instance_id: str | None, **options: Any
     ) -> dict[str, Any]:
-        """See :meth:`ControlClient.send_command`; its own instance is asked first."""
+        """See :meth:`ControlClient.send_command`; the request goes to ``instance_id`` first."""
         return await self._first(
             instance_id, lambda client: client.send_command(device_id, text, **options)
         )
@@ -136,37 +134,36 @@ class ControlPorts(Service):
     async def command_status(self, command_id: str, device_id: str | None) -> dict[str, Any]:
         """See :meth:`ControlClient.command_status`."""
         return await self._first(
-            None, lambda client: client.command_status(command_id, device_id), patiently=False
+            None, lambda client: client.command_status(command_id, device_id), wait=False
         )
 
     async def _first(
         self,
         instance_id: str | None,
-        ask: Callable[[ControlClient], Awaitable[dict[str, Any]]],
-        patiently: bool = True,
+        send: Callable[[ControlClient], Awaitable[dict[str, Any]]],
+        wait: bool = True,
     ) -> dict[str, Any]:
-        """Return the answer of the first instance that answers.
+        """Send a request to one instance after another; return the first reply.
 
-        :param instance_id: is asked first.
-        :param patiently: also ask instances that have not answered the last time, and wait for
-            them.
-        :raises NoInstance: if no instance could be asked.
-        :raises ControlError: if an instance has refused.
+        :param instance_id: the first instance.
+        :param wait: also send to instances that did not reply to Info, and wait for them.
+        :raises NoInstance: if no instance is available.
+        :raises ControlError: if an instance refuses the request.
         """
-        why = "no instance with a control port lives"
+        reason = "no running instance has a control port"
         order = {"operate": 0, "read": 1}
         ports = sorted(
             self._ports.values(),
             key=lambda port: (port.instance_id != instance_id, order.get(port.permission, 2)),
         )
         for port in ports:
-            if not (patiently or port.permission):
+            if not (wait or port.permission):
                 continue
             try:
-                return await ask(port.client)
+                return await send(port.client)
             except (NotConnected, BadAddress, RedisUnavailable) as error:
-                why = f"{port.instance_id or port.address}: {error}"
-        raise NoInstance(why)
+                reason = f"{port.instance_id or port.address}: {error}"
+        raise NoInstance(reason)
 
     def _port_of(self, instance_id: str) -> _Port | None:
         return next((one for one in self._ports.values() if one.instance_id == instance_id), None)
@@ -180,25 +177,27 @@ class ControlPorts(Service):
         port.asking = True
         try:
             port.info = await port.client.info()
-            port.why = ""
+            port.reason = ""
             port.instance_id = str(port.info["instance_id"])
         except ControlError as error:
             port.info = None
-            if port.why != str(error):
-                port.why = str(error)
-                self._log_why(port, isinstance(error, BadAddress))
-        except Exception:  # noqa: BLE001 - else it would never be asked again
-            self._log.failure("an instance was not asked")
-            port.info, port.why = None, "a fault"
+            if port.reason != str(error):
+                port.reason = str(error)
+                self._log_reason(port, isinstance(error, BadAddress))
+        except Exception:  # noqa: BLE001 - the next interval retries
+            self._log.failure("control port not read: unexpected error")
+            port.info, port.reason = None, "unexpected error"
         finally:
             port.asking = False
 
-    def _log_why(self, port: _Port, is_bad: bool) -> None:
+    def _log_reason(self, port: _Port, is_bad: bool) -> None:
         if is_bad:
-            self._log.warn("control port {address}: {why}", address=port.address, why=port.why)
+            self._log.warn(
+                "control port {address}: {reason}", address=port.address, reason=port.reason
+            )
         else:
             self._log.info(
-                "no answer from the control port of {instance_id}: {why}",
+                "control port of {instance_id} does not reply: {reason}",
                 instance_id=port.instance_id or "an instance",
-                why=port.why,
+                reason=port.reason,
             )

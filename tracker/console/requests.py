@@ -1,4 +1,4 @@
-"""What holds for every request, whatever it asks for: headers, names of this host, sizes."""
+"""Checks and header fields of all requests: names of this host, origins, sizes."""
 
 from __future__ import annotations
 
@@ -14,47 +14,46 @@ from twisted.web.resource import Resource
 from tracker.net.http import BoundedRequest, BoundedSite, HTTPLimits
 from tracker.net.refusals import Refusal, Reports
 
-#: A browser opens six connections, and the text of a command has 4,096 characters. Behind a
-#: proxy all browsers have one address, so one address may hold all 200 live views
-#: (MOST_STREAMS in ``events.py``), and 120 more connections.
+#: A browser opens six connections, and a command has up to 4,096 characters. Behind a proxy all
+#: browsers have one address, therefore one address may hold all 200 live views (MAX_STREAMS in
+#: ``events.py``) and 120 more connections.
 CONSOLE_LIMITS: Final = HTTPLimits(connections=512, per_address=320, body=64 * 1024)
 #: Header fields that are read as text.
 TEXT_HEADERS: Final = (b"host", b"origin", b"sec-fetch-site", b"x-csrf-token", b"content-type")
-#: This host is not that one (RFC 9110, section 15.5.20).
+#: Status of a request for another host (RFC 9110, section 15.5.20).
 MISDIRECTED_REQUEST: Final = 421
-#: Names by which browsers on this machine call it.
+#: Names of the loopback interface.
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
-#: A year, in which browsers ask this host by TLS only.
+#: Browsers use only TLS with this host for a year (RFC 6797).
 _HSTS: Final = b"max-age=31536000"
 _HOST: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:[0-9]{1,5})?")
 
 
 @frozen
-class Names:
-    """The names by which this host may be called.
+class HostNames:
+    """Accepted values of the Host header.
 
-    A page of somebody else's can have its own name lead here (DNS rebinding), and then read
-    what is answered: so the name has to be one of ours. Over TLS it is, or the browser would
-    not have got here.
+    Another site's name can resolve to this host (DNS rebinding), and its page could then read the
+    responses. Over TLS the certificate prevents that, and every name is accepted.
     """
 
     names: frozenset[str]
 
     @classmethod
-    def of(cls, given: Iterable[str]) -> Names:
-        """Those of loopback, and some more."""
+    def of(cls, given: Iterable[str]) -> HostNames:
+        """Return the names of loopback and the given ones."""
         return cls(frozenset((*LOOPBACK_NAMES, *(name.lower() for name in given))))
 
     def allow(self, host: str, secure: bool) -> bool:
-        """Whether a Host header names us."""
+        """Return True if the value of a Host header is accepted."""
         found = _HOST.fullmatch(host)
         return found is not None and (secure or found[1].lower() in self.names)
 
 
 def policy(tiles: str | None) -> str:
-    """The Content-Security-Policy (W3C, CSP level 3) of all answers.
+    """Return the Content-Security-Policy (W3C, CSP level 3) of all responses.
 
-    :param tiles: the URL of a map's tiles, whose host images may come from.
+    :param tiles: URL of the map's tiles, whose host is allowed as a source of images.
     """
     images = "'self' data:"
     if tiles is not None:
@@ -75,10 +74,10 @@ def policy(tiles: str | None) -> str:
     )
 
 
-def same_origin(request: Any) -> bool:
-    """Whether a request that changes something comes from a page of ours.
+def is_same_origin(request: Any) -> bool:
+    """Return True if a page of this console made a request that changes something.
 
-    Browsers say so in Origin, and say the host that they have asked in Host.
+    Browsers send the origin of the page in Origin, and the requested host in Host.
     """
     origin = request.getHeader("origin")
     if origin is None:
@@ -88,18 +87,23 @@ def same_origin(request: Any) -> bool:
     return bool(origin.lower() in (f"{scheme}://{host}", f"https://{host}"))
 
 
-def from_elsewhere(request: Any) -> bool:
-    """Whether a browser says that somebody else's page has made it ask (W3C, Fetch Metadata).
+def is_cross_site(request: Any) -> bool:
+    """Return True if a page of another origin made the request (W3C, Fetch Metadata).
 
-    A page on another port of this host is one, too: it is sent the same cookies.
+    This includes pages on other ports of this host, which share its cookies.
     """
     return request.getHeader("sec-fetch-site") not in (None, "same-origin", "none")
 
 
 def console_site(
-    reactor: IReactorTime, resource: Resource, *, names: Names, tiles: str | None, reports: Reports
+    reactor: IReactorTime,
+    resource: Resource,
+    *,
+    names: HostNames,
+    tiles: str | None,
+    reports: Reports,
 ) -> BoundedSite:
-    """Return the site of a resource, with the header fields and checks of all its answers."""
+    """Return the site of a resource, with the header fields and checks of all requests."""
     headers = [
         (b"content-security-policy", policy(tiles).encode()),
         (b"x-content-type-options", b"nosniff"),
@@ -111,19 +115,19 @@ def console_site(
     ]
 
     class ConsoleRequest(BoundedRequest):
-        """One request."""
+        """A request with a checked Host header."""
 
         text_headers = TEXT_HEADERS
 
         def process(self) -> None:
             host = self.getHeader("host") or ""
-            # Browsers would heed it for all else on this machine, too.
-            if self.isSecure() and not Names.of(()).allow(host, secure=False):
+            # For a name of loopback, browsers would apply HSTS to all ports of this machine.
+            if self.isSecure() and not HostNames.of(()).allow(host, secure=False):
                 self.setHeader(b"strict-transport-security", _HSTS)
             if names.allow(host, self.isSecure()):
                 super().process()
                 return
-            text = "the Host header does not name this console; --host-name adds a name"
+            text = "the Host header does not name this console; add the name with --host-name"
             self.refuse(Refusal.MISDIRECTED, MISDIRECTED_REQUEST, text)
 
     return BoundedSite(

@@ -1,4 +1,4 @@
-"""Read Redis every two seconds, and publish the result to all browsers."""
+"""Take a sample of Redis every two seconds, and publish it to all browsers."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from twisted.logger import Logger
 from tracker.console.commands import CommandLog
 from tracker.console.events import event
 from tracker.console.history import History
-from tracker.console.look import MOST_INSTANCES, Look
 from tracker.console.ports import ControlPorts
+from tracker.console.snapshot import MAX_INSTANCES, Snapshot
 from tracker.errors import Refused, Unavailable
 from tracker.keys import PROCESSOR_GROUP, RESPONSES
 from tracker.log.entries import Delivered
@@ -30,21 +30,21 @@ from tracker.redis.protocol import is_wrong_type
 from tracker.settings import setting
 from tracker.untrusted import shown
 
-#: Seconds between two looks.
+#: Seconds between two samples.
 INTERVAL: Final = 2.0
-#: Seconds without one after which it is stuck.
+#: Seconds without a sample after which the watchdog expires.
 WATCHDOG_TIMEOUT: Final = 150.0
-#: Looks over which rates are averaged.
-_RATE_LOOKS: Final = 6
-#: Commands, and dead letters, of the overview.
-MOST_COMMANDS: Final = 20
-MOST_LETTERS: Final = 20
-#: Consumers of a group that are shown, the busiest first.
-MOST_CONSUMERS: Final = 30
+#: Number of samples over which rates are averaged.
+_RATE_SAMPLES: Final = 6
+#: Maximum number of commands, and of dead letters, in the overview.
+MAX_COMMANDS: Final = 20
+MAX_LETTERS: Final = 20
+#: Maximum number of consumers per group; those with the most pending entries come first.
+MAX_CONSUMERS: Final = 30
 #: Malformed keys that are listed.
 MAX_MALFORMED: Final = 5
-#: Characters of a dead letter's reason.
-MOST_REASON: Final = 300
+#: Maximum length of a dead letter's reason, in characters.
+MAX_REASON_LENGTH: Final = 300
 
 UP_TO_DATE: Final = "up to date"
 BEHIND: Final = "behind"
@@ -56,20 +56,26 @@ _SEE_LOG: Final = "; see the console's log"
 
 @frozen
 class Thresholds:
-    """Ages from which on a group is called behind. Each is an option of the same name."""
+    """Ages that make a group behind or far behind. Each is an option of the same name."""
 
     behind: float = setting(
-        10.0, 0.1, 86_400, "Age in seconds of the oldest unprocessed entry that is called behind."
+        10.0,
+        0.1,
+        86_400,
+        "Show a group as behind if its oldest unprocessed entry is this many seconds old.",
     )
     far_behind: float = setting(
-        60.0, 0.1, 86_400, "The same for what is called far behind; more than --behind."
+        60.0,
+        0.1,
+        86_400,
+        "Show a group as far behind from this age in seconds, which must exceed --behind.",
     )
 
-    def word(self, group: GroupLag) -> str:
-        """Return in a word how far a group is behind.
+    def lag_state(self, group: GroupLag) -> str:
+        """Return the state of a group: up to date, behind or far behind.
 
-        The number of entries alone does not show it: a thousand are one batch, and a single one is
-        too much if no consumer reads.
+        Only the age counts: a thousand entries are one batch for a processor, and a single entry is
+        too much if no consumer reads it.
         """
         if group.oldest_age >= self.far_behind:
             return FAR_BEHIND
@@ -80,17 +86,17 @@ class Thresholds:
 class _Totals:
     at: float
     added: dict[str, int]
-    """Stream → entries that were ever appended."""
+    """Stream → number of entries ever appended."""
     done: dict[str, int]
-    """Stream → those of them that the processors have finished, where Redis can tell."""
+    """Stream → number of entries that the processors have finished, if Redis reports the lag."""
 
 
 class Sampler(TimerService):
-    """Takes samples, keeps an hour of them, and publishes each.
+    """Takes samples, publishes each, and keeps the figures of an hour.
 
-    :param see: reads Redis.
-    :param publish: called with each sample, as an event that is encoded once.
-    :param watchdog: is reset at each sample, whether Redis is there or not.
+    :param take_snapshot: reads Redis.
+    :param publish: called with each sample, as an encoded event.
+    :param watchdog: reset at each sample, even if Redis is not available.
     """
 
     _log = Logger()
@@ -99,7 +105,7 @@ class Sampler(TimerService):
         self,
         clock: IReactorTime,
         *,
-        see: Callable[[], Awaitable[Look]],
+        take_snapshot: Callable[[], Awaitable[Snapshot]],
         commands: CommandLog,
         ports: ControlPorts,
         thresholds: Thresholds,
@@ -109,25 +115,25 @@ class Sampler(TimerService):
         super().__init__(INTERVAL, self.sample)
         self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self.clock = self._clock = clock
-        self._see = see
+        self._take_snapshot = take_snapshot
         self._commands = commands
         self._ports = ports
         self._thresholds = thresholds
         self._publish = publish
         self._history = History()
-        self._totals: deque[_Totals] = deque(maxlen=_RATE_LOOKS)
+        self._totals: deque[_Totals] = deque(maxlen=_RATE_SAMPLES)
         self._latest: dict[str, Any] | None = None
         self._sampling = False
-        self._told = ""  # the reason why Redis cannot be asked
+        self._redis_reason = ""  # of the last sample; empty if it succeeded
         self._malformed_keys = MalformedKeyLog(clock, self._log)
 
     def redis_is(self, reason: str | None) -> None:
         """Note why the connection to Redis is not usable, or None if it is."""
         if reason is None and self.running:
-            Deferred.fromCoroutine(self.sample())  # nobody should wait for the next one
+            Deferred.fromCoroutine(self.sample())  # without waiting for the interval
 
     def stopService(self) -> Deferred[Any]:
-        """Take no more samples; fires when the last one is done."""
+        """Stop taking samples; the Deferred fires when the last one is done."""
         self._watchdog.suspend()
         stopped: Deferred[Any] = super().stopService()
         return stopped
@@ -139,35 +145,35 @@ class Sampler(TimerService):
             yield event("overview", self._latest)
 
     async def sample(self) -> None:
-        """Take a sample, and publish it; not while another one is taken."""
+        """Take a sample and publish it; do nothing while another one is taken."""
         if self._sampling:
             return
         self._sampling = True
         self._watchdog.reset()
         try:
             overview = await self._overview()
-            self._told = ""
+            self._redis_reason = ""
         except (Refused, Unavailable) as error:
             self._totals.clear()
-            why = "it refuses what the console asks" if isinstance(error, Refused) else "no answer"
-            if why != self._told and isinstance(error, Refused):
+            reason = "it refused a command" if isinstance(error, Refused) else "no reply"
+            if reason != self._redis_reason and isinstance(error, Refused):
                 # A lost connection is logged as a condition of readiness.
-                self._log.warn("Redis refuses a sample: {error}", error=error)
-            overview = {"at": self._clock.seconds(), "redis": why + _SEE_LOG}
-            self._told = why
-        except Exception:  # noqa: BLE001 - else it would never look again
-            self._log.failure("no sample was taken")
-            overview = {"at": self._clock.seconds(), "redis": f"an internal error{_SEE_LOG}"}
+                self._log.warn("sample failed: Redis refused a command: {error}", error=error)
+            overview = {"at": self._clock.seconds(), "redis": reason + _SEE_LOG}
+            self._redis_reason = reason
+        except Exception:  # noqa: BLE001 - an exception would end the timer
+            self._log.failure("sample failed: unexpected error")
+            overview = {"at": self._clock.seconds(), "redis": f"internal error{_SEE_LOG}"}
         finally:
             self._sampling = False
         self._latest = overview
         self._publish(event("overview", overview))
 
     async def _overview(self) -> dict[str, Any]:
-        seen = await self._see()
-        malformed = dict(seen.malformed)
+        snapshot = await self._take_snapshot()
+        malformed = dict(snapshot.malformed)
         try:
-            await self._commands.look(seen.entries)
+            await self._commands.update(snapshot.entries)
         except Refused as error:
             if not is_wrong_type(error):
                 raise
@@ -176,13 +182,13 @@ class Sampler(TimerService):
             self._malformed_keys.report(
                 key, why, "Rename or delete the key, or stop what writes it."
             )
-        self._ports.keep(seen.heartbeats[:MOST_INSTANCES])
+        self._ports.keep(snapshot.heartbeats[:MAX_INSTANCES])
         now = self._clock.seconds()
-        rates = self._rates(now, seen.lags)
-        lags = [row for lag in seen.lags for row in self._groups(lag)]
-        if seen.responses is not None and seen.responses.groups:
-            lags += self._groups(seen.responses)
-        figures: dict[str, float | None] = {**rates, "connected": seen.connected}
+        rates = self._rates(now, snapshot.lags)
+        lags = [row for lag in snapshot.lags for row in self._groups(lag)]
+        if snapshot.responses is not None and snapshot.responses.groups:
+            lags += self._groups(snapshot.responses)
+        figures: dict[str, float | None] = {**rates, "connected": snapshot.connected}
         for row in lags:
             figures[f"entries {row['stream']} {row['group']}"] = row["total"]
             figures[f"age {row['stream']} {row['group']}"] = row["age"]
@@ -190,38 +196,41 @@ class Sampler(TimerService):
             "at": now,
             "redis": None,
             "lag": lags,
-            "streams_left_out": seen.left_out,
+            "streams_left_out": snapshot.left_out,
             "malformed": {
                 "count": len(malformed),
                 "first": [
-                    {"key": key, "why": why} for key, why in list(malformed.items())[:MAX_MALFORMED]
+                    {"key": key, "reason": why}
+                    for key, why in list(malformed.items())[:MAX_MALFORMED]
                 ],
             },
             "rates": rates,
-            "connected": seen.connected,
-            "instances": [self._instance(beat) for beat in seen.heartbeats[:MOST_INSTANCES]],
-            "instance_count": len(seen.heartbeats),
+            "connected": snapshot.connected,
+            "instances": [
+                self._instance(heartbeat) for heartbeat in snapshot.heartbeats[:MAX_INSTANCES]
+            ],
+            "instance_count": len(snapshot.heartbeats),
             "commands": {
                 "counts": self._commands.counts(),
-                "queued": seen.queued,
-                "waiting": seen.waiting,
-                "latest": self._commands.latest(MOST_COMMANDS),
+                "queued": snapshot.queued,
+                "waiting": snapshot.waiting,
+                "latest": self._commands.latest(MAX_COMMANDS),
             },
             "dead": {
-                "total": sum(dead.total for dead in seen.dead),
-                "latest": _letters(seen),
+                "total": sum(dead.total for dead in snapshot.dead),
+                "latest": _letters(snapshot),
             },
-            "sends": self._ports.permission == "operate",
+            "can_send": self._ports.permission == "operate",
             "point": self._history.add(now, figures),
         }
 
     def _groups(self, lag: StreamLag) -> list[dict[str, Any]]:
         about = {"stream": lag.stream, "stream_entries": lag.entries}
         if not lag.groups:
-            # What nobody reads is the worst that can be: nobody would notice.
-            word = NOT_READ if lag.entries else UP_TO_DATE
+            # Without a group no lag grows, and the backlog would go unnoticed.
+            state = NOT_READ if lag.entries else UP_TO_DATE
             none = {"group": None, "total": None, "undelivered": None, "pending": 0, "age": None}
-            return [{**about, **none, "word": word, "consumers": [], "consumer_count": 0}]
+            return [{**about, **none, "state": state, "consumers": [], "consumer_count": 0}]
         return [{**about, **self._group(group)} for group in lag.groups]
 
     def _group(self, group: GroupLag) -> dict[str, Any]:
@@ -232,24 +241,24 @@ class Sampler(TimerService):
             "undelivered": group.undelivered,
             "pending": group.pending,
             "age": group.oldest_age,
-            "word": self._thresholds.word(group),
+            "state": self._thresholds.lag_state(group),
             "consumers": [
                 {"name": one.name, "pending": one.pending, "idle": one.idle}
-                for one in consumers[:MOST_CONSUMERS]
+                for one in consumers[:MAX_CONSUMERS]
             ],
             "consumer_count": group.consumer_count,
         }
 
-    def _instance(self, beat: InstanceHeartbeat) -> dict[str, Any]:
+    def _instance(self, heartbeat: InstanceHeartbeat) -> dict[str, Any]:
         return {
-            "id": beat.instance_id,
-            "age": round(beat.age, 1),
-            "connections": _number(beat.facts.get("connections")),
-            "version": _text(beat.facts.get("version")),
-            "started_at": _text(beat.facts.get("started_at")),
-            "host": _text(beat.facts.get("host")),
-            "streams": beat.streams[:20],
-            "control": self._ports.describe(beat.instance_id),
+            "id": heartbeat.instance_id,
+            "age": round(heartbeat.age, 1),
+            "connections": _number(heartbeat.facts.get("connections")),
+            "version": _text(heartbeat.facts.get("version")),
+            "started_at": _text(heartbeat.facts.get("started_at")),
+            "host": _text(heartbeat.facts.get("host")),
+            "streams": heartbeat.streams[:20],
+            "control": self._ports.describe(heartbeat.instance_id),
         }
 
     def _rates(self, now: float, lags: Sequence[StreamLag]) -> dict[str, float | None]:
@@ -273,13 +282,13 @@ def _rate(before: dict[str, int], after: dict[str, int], seconds: float) -> floa
     if seconds <= 0:
         return None
     both = before.keys() & after.keys()
-    # A stream that was made anew begins at nothing again.
+    # The counter of a stream that was deleted and created again restarts at 0.
     return round(sum(max(0, after[one] - before[one]) for one in both) / seconds, 2)
 
 
-def _letters(seen: Look) -> list[dict[str, Any]]:
-    """The latest dead letters of all streams, newest first."""
-    rows = [(letter, dead.stream) for dead in seen.dead for letter in dead.latest]
+def _letters(snapshot: Snapshot) -> list[dict[str, Any]]:
+    """Return the latest dead letters of all streams, newest first."""
+    rows = [(letter, dead.stream) for dead in snapshot.dead for letter in dead.latest]
     rows.sort(key=lambda row: _order(row[0]), reverse=True)
     return [
         {
@@ -287,11 +296,11 @@ def _letters(seen: Look) -> list[dict[str, Any]]:
             "id": letter.id,
             "at": Delivered(stream, letter.id, None).appended_at,
             "original_id": shown(letter.original_id),
-            "reason": shown(letter.reason, MOST_REASON),
+            "reason": shown(letter.reason, MAX_REASON_LENGTH),
             "attempts": letter.attempts,
             "device_id": letter.device_id,
         }
-        for letter, stream in rows[:MOST_LETTERS]
+        for letter, stream in rows[:MAX_LETTERS]
     ]
 
 

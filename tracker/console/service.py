@@ -14,13 +14,13 @@ from tracker.console.devices import Devices
 from tracker.console.events import Broadcast
 from tracker.console.files import static_files
 from tracker.console.frames import Frames
-from tracker.console.look import look
 from tracker.console.operators import Operators
 from tracker.console.ports import ControlPorts
-from tracker.console.requests import Names
+from tracker.console.requests import HostNames
 from tracker.console.sampler import WATCHDOG_TIMEOUT, Sampler, Thresholds
 from tracker.console.sessions import Sessions
-from tracker.console.site import Console, Parts, Tiles
+from tracker.console.site import ConsoleParts, ConsoleSite, Tiles
+from tracker.console.snapshot import take_snapshot
 from tracker.control.pool import Credentials
 from tracker.interfaces import INaming
 from tracker.net.listener import Listener
@@ -34,16 +34,16 @@ from tracker.storage.reader import PositionReader
 
 
 @frozen
-class Door:
-    """The console's endpoint, and its users."""
+class ConsoleSettings:
+    """Settings of the console's web server."""
 
-    name: str
-    """The endpoint's name for people."""
+    description: str
+    """Description of the endpoint, for messages."""
     endpoint: IStreamServerEndpoint
     operators: Operators | None
-    key: bytes
-    """Of the sessions."""
-    names: Names
+    session_key: bytes
+    """Key that signs the sessions' cookies."""
+    host_names: HostNames
     may_send: bool = True
 
 
@@ -52,7 +52,7 @@ def console_role(
     address: RedisAddress,
     *,
     streams: Iterable[str],
-    door: Door,
+    settings: ConsoleSettings,
     positions: PositionReader | None,
     namings: Mapping[str, INaming],
     credentials: Credentials,
@@ -65,11 +65,11 @@ def console_role(
 ) -> Role:
     """Build the console role; nothing is opened before it starts.
 
-    :param streams: streams of positions, besides those that instances advertise.
-    :param positions: reads the sink, if it is known.
-    :param controls: addresses of control ports, besides those that instances advertise.
-    :param abort: called if the endpoint cannot be had.
-    :param metrics_registry: registers the metrics; None: there are none.
+    :param streams: streams of positions, in addition to those that instances advertise.
+    :param positions: reads the sink; None if no sink is given.
+    :param controls: addresses of control ports, in addition to those that instances advertise.
+    :param abort: called if the endpoint cannot listen.
+    :param metrics_registry: registers the metrics; None for no metrics.
     """
     role = Role()
     role.setName("console")
@@ -81,7 +81,7 @@ def console_role(
     broadcast = Broadcast(reactor)
     sampler = Sampler(
         reactor,
-        see=lambda: look(redis, streams),
+        take_snapshot=lambda: take_snapshot(redis, streams),
         commands=commands,
         ports=ports,
         thresholds=thresholds,
@@ -91,8 +91,8 @@ def console_role(
     usable.listen(sampler.redis_is)
     devices = Devices(reactor, redis, positions=positions, ports=ports, namings=namings)
     frames = Frames(reactor, devices.owner, ports, broadcast)
-    access = Access(reactor, Sessions(reactor, door.key), door.operators)
-    parts = Parts(
+    access = Access(reactor, Sessions(reactor, settings.session_key), settings.operators)
+    parts = ConsoleParts(
         access=access,
         sampler=sampler,
         broadcast=broadcast,
@@ -102,13 +102,13 @@ def console_role(
         ports=ports,
         thresholds=thresholds,
         tiles=tiles,
-        may_send=door.may_send,
+        may_send=settings.may_send,
     )
     if positions is not None:
         positions.setServiceParent(role)
     for service in (redis, ports, sampler, frames, broadcast):
         service.setServiceParent(role)
     reports = HTTPReports(reactor, "console", "console", metrics_registry)
-    site = Console(parts, static_files(), reports).site(reactor, door.names)
-    Listener(door.name, door.endpoint, site, abort).setServiceParent(role)
+    site = ConsoleSite(parts, static_files(), reports).site(reactor, settings.host_names)
+    Listener(settings.description, settings.endpoint, site, abort).setServiceParent(role)
     return role

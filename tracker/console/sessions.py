@@ -1,4 +1,4 @@
-"""Sessions in signed cookies, and the tokens that belong to them.
+"""Sessions in signed cookies, and their tokens.
 
 A cookie holds the whole session. The server keeps only its key, and the ids of sessions that were
 ended early.
@@ -20,32 +20,32 @@ from attrs import frozen
 from twisted.internet.interfaces import IReactorTime
 
 #: Seconds that a session lasts.
-LIFETIME: Final = 12 * 3600.0
-#: Characters of a cookie that is looked at.
-MOST_COOKIE: Final = 1024
-#: Bytes of a key.
+SESSION_LIFETIME: Final = 12 * 3600.0
+#: Maximum length of a cookie, in characters.
+MAX_COOKIE_LENGTH: Final = 1024
+#: Length of a key, in bytes.
 KEY_BYTES: Final = 32
-#: Ended sessions that are remembered: more than can be begun within a lifetime.
-_MOST_ENDED: Final = 10_000
+#: Number of ended sessions that are kept: more than users end within a session's lifetime.
+_MAX_ENDED: Final = 10_000
 
 
 @frozen
 class Session:
-    """Somebody's browser, for some hours."""
+    """A session of a browser."""
 
     id: str
     operator: str
     """Name of the operator; empty before the login."""
     stamp: str
-    """Of the operator's password: another one ends the session."""
+    """Stamp of the operator's password hash; a new password ends the session."""
     expires: float
-    """Seconds since 1970."""
+    """UNIX seconds."""
 
 
 class Sessions:
-    """Makes and checks cookies, and tokens that prove that a request comes from the console's page.
+    """Makes and checks cookies, and tokens that prove that the console's page made a request.
 
-    :param key: :data:`KEY_BYTES` that nobody else knows. Another one ends all sessions.
+    :param key: :data:`KEY_BYTES` secret bytes. A new key ends all sessions.
     """
 
     def __init__(self, clock: IReactorTime, key: bytes) -> None:
@@ -54,42 +54,44 @@ class Sessions:
         self._ended: OrderedDict[str, None] = OrderedDict()
 
     def begin(self, operator: str = "", stamp: str = "") -> Session:
-        """A new session."""
-        return Session(secrets.token_urlsafe(16), operator, stamp, self._clock.seconds() + LIFETIME)
+        """Return a new session."""
+        return Session(
+            secrets.token_urlsafe(16), operator, stamp, self._clock.seconds() + SESSION_LIFETIME
+        )
 
     def cookie(self, session: Session) -> str:
-        """The value of the cookie of a session."""
+        """Return the value of a session's cookie."""
         facts = [session.id, session.operator, session.stamp, session.expires]
         text = urlsafe_b64encode(json.dumps(facts).encode()).decode()
         return f"{text}.{self._mac('cookie', text)}"
 
     def read(self, cookie: str) -> Session | None:
-        """The session of a cookie; None where it is none of ours, has expired, or was ended."""
+        """Return the session of a cookie; None if it is not ours, has expired, or was ended."""
         text, dot, mac = cookie.partition(".")
-        if not dot or len(cookie) > MOST_COOKIE or not cookie.isascii():
+        if not dot or len(cookie) > MAX_COOKIE_LENGTH or not cookie.isascii():
             return None
         if not hmac.compare_digest(mac, self._mac("cookie", text)):
             return None
-        # It is ours, and so can be read.
+        # The signature is valid: we made this text, and it can be parsed.
         session = Session(*json.loads(urlsafe_b64decode(text)))
-        return session if self.holds(session) else None
+        return session if self.is_valid(session) else None
 
-    def holds(self, session: Session) -> bool:
-        """Whether it has neither expired nor been ended."""
+    def is_valid(self, session: Session) -> bool:
+        """Return True if a session has neither expired nor been ended."""
         return session.expires > self._clock.seconds() and session.id not in self._ended
 
     def end(self, session: Session) -> None:
-        """Let a session's cookie be of no use any more."""
+        """Invalidate a session's cookie."""
         self._ended[session.id] = None
-        if len(self._ended) > _MOST_ENDED:
+        if len(self._ended) > _MAX_ENDED:
             self._ended.popitem(last=False)
 
     def token(self, session: Session) -> str:
-        """What a page of ours has to send along with whatever changes something."""
+        """Return the token that the page sends with requests that change something."""
         return self._mac("token", session.id)
 
-    def knows_token(self, session: Session, given: str) -> bool:
-        """Whether it was this."""
+    def token_matches(self, session: Session, given: str) -> bool:
+        """Return True if ``given`` is the session's token."""
         return given.isascii() and hmac.compare_digest(given, self.token(session))
 
     def _mac(self, purpose: str, text: str) -> str:
@@ -99,9 +101,10 @@ class Sessions:
 
 
 def session_key(path: Path | None) -> bytes:
-    """The key in a file, which is made where it is missing; without a file one for now only.
+    """Return the key in a file, which is created if it is missing.
 
-    :raises ValueError: when it cannot be used; in one line.
+    :param path: None for a new key that is not stored.
+    :raises ValueError: if the file cannot be used, with the reason in one line.
     """
     if path is None:
         return secrets.token_bytes(KEY_BYTES)
@@ -111,7 +114,9 @@ def session_key(path: Path | None) -> bytes:
         except FileExistsError:
             key = path.read_bytes()
             if path.stat().st_mode & 0o077:
-                raise ValueError(f"{path}: others may read it: chmod 600 {path}") from None
+                raise ValueError(
+                    f"{path}: other users can access it; run chmod 600 {path}"
+                ) from None
         else:
             key = secrets.token_bytes(KEY_BYTES)
             with os.fdopen(descriptor, "wb") as file:
@@ -119,5 +124,5 @@ def session_key(path: Path | None) -> bytes:
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from None
     if len(key) != KEY_BYTES:
-        raise ValueError(f"{path}: a key has {KEY_BYTES} bytes: remove it, and one is made")
+        raise ValueError(f"{path}: not a key of {KEY_BYTES} bytes; remove it to create a new one")
     return key

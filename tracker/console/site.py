@@ -1,4 +1,4 @@
-"""Answer the requests of the console's page."""
+"""Serve the console's page, its files, and its API."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from tracker import __version__
 from tracker.command import MAX_TEXT_BYTES, is_device_id
 from tracker.console.access import Access, Denied, Visitor
 from tracker.console.commands import CommandLog
-from tracker.console.devices import BadQuestion, Devices
-from tracker.console.events import Broadcast, TooMany
+from tracker.console.devices import BadRequest, Devices
+from tracker.console.events import Broadcast, TooManyStreams
 from tracker.console.files import File
 from tracker.console.frames import Frames
 from tracker.console.ports import ControlPorts, NoInstance
-from tracker.console.requests import Names, console_site
+from tracker.console.requests import HostNames, console_site
 from tracker.console.sampler import Sampler, Thresholds
 from tracker.control.commands import (
     BadArgument,
@@ -49,18 +49,18 @@ from tracker.net.routes import Handler, Routes, respond
 from tracker.storage.reader import NoAnswer
 from tracker.untrusted import is_unicode, parse_json
 
-#: Commands of one device that are shown.
-MOST_COMMANDS: Final = 50
+#: Maximum number of commands on a device's page.
+MAX_COMMANDS: Final = 50
 
 _COMMAND_ID: Final = re.compile(r"[!-~]{1,64}")
 _HOURS: Final = re.compile(r"\d{1,9}(\.\d{1,9})?", re.ASCII)
 _SEE_LOG: Final = "see the console's log"
 
 Data = dict[str, Any]
-#: Makes the data of an answer, or None if the request has ended.
-Make = Callable[..., Awaitable[Data | None]]
-#: Returns whether the reader of a stream may go on reading.
-Allowed = Callable[[], bool]
+#: Returns the data of a response, or None if the request has ended.
+DataHandler = Callable[..., Awaitable[Data | None]]
+#: Returns True while the reader of a stream may read.
+IsAllowed = Callable[[], bool]
 
 
 @frozen
@@ -70,12 +70,12 @@ class Tiles:
     url: str
     """URL with ``{z}``, ``{x}`` and ``{y}``."""
     credit: str = ""
-    """The attribution that their maker requires."""
+    """Attribution that the provider requires."""
 
 
 @frozen(kw_only=True)
-class Parts:
-    """The parts of the console that answers are made of."""
+class ConsoleParts:
+    """The parts of the console that handle requests."""
 
     access: Access
     sampler: Sampler
@@ -90,17 +90,17 @@ class Parts:
     """True if the console may send commands."""
 
 
-class Console:
-    """The page, its files, and its API. Errors are answered as JSON, ``{"error": …}``."""
+class ConsoleSite:
+    """The page, its files, and its API. The body of an error is JSON, ``{"error": …}``."""
 
     _log = Logger()
 
-    def __init__(self, parts: Parts, files: dict[str, File], reports: HTTPReports) -> None:
+    def __init__(self, parts: ConsoleParts, files: dict[str, File], reports: HTTPReports) -> None:
         self._parts = parts
         self._files = files
         self._reports = reports
 
-    def site(self, reactor: IReactorTime, names: Names) -> BoundedSite:
+    def site(self, reactor: IReactorTime, names: HostNames) -> BoundedSite:
         """Return the site to listen with."""
         tiles = self._parts.tiles
         url = None if tiles is None else tiles.url
@@ -112,7 +112,7 @@ class Console:
             {
                 "/": {b"GET": self._page},
                 "/static/([^/]+)": {b"GET": self._file},
-                "/api/session": {b"GET": self._data(self._greet)},
+                "/api/session": {b"GET": self._data(self._get_session)},
                 "/api/login": {b"POST": self._data(self._log_in)},
                 "/api/logout": {b"POST": self._data(self._log_out)},
                 "/api/events": {b"GET": self._data(self._events)},
@@ -127,47 +127,50 @@ class Console:
         )
 
     def _page(self, request: Request) -> bytes:
-        """The one page there is."""
+        """Return the page."""
         return self._file(request, "index.html")
 
     def _file(self, request: Request, name: str) -> bytes:
-        """A file of the page."""
+        """Return a static file."""
         file = self._files.get(name)
         if file is None:
-            return _error(request, NOT_FOUND, "there is no such file")
+            return _error(request, NOT_FOUND, "file not found")
         request.setHeader(b"cache-control", b"no-cache")
         if request.setETag(file.tag) is CACHED:
             request.setHeader(b"content-type", file.content_type.encode())
             return b""
         return respond(request, OK, file.body, file.content_type.encode())
 
-    async def _greet(self, request: Request) -> Data:
-        """Who is there, and what the page has to know."""
-        return self._session(*self._parts.access.greet(request))
+    async def _get_session(self, request: Request) -> Data:
+        """Return the user, and the settings of the page."""
+        return self._session(*self._parts.access.start_session(request))
 
     async def _log_in(self, request: Request) -> Data:
-        """``{"name": …, "password": …}``"""
-        asked = _body(request)
-        name, password = _text(asked, "name", 64), _text(asked, "password", 1024)
+        """Log in. The body is ``{"name": …, "password": …}``."""
+        body = _body(request)
+        name, password = _text(body, "name", 64), _text(body, "password", 1024)
         return self._session(*await self._parts.access.log_in(request, name, password))
 
     async def _log_out(self, request: Request) -> Data:
-        """Nothing is said."""
+        """Log out."""
         self._parts.access.log_out(request)
         return {}
 
     async def _events(self, request: Request) -> None:
-        """``history`` once, then ``overview`` every two seconds."""
+        """Send the event ``history`` once, then ``overview`` every two seconds."""
         allowed = self._reader(request)
         first = self._parts.sampler.first_events()
         await self._parts.broadcast.open(request, allowed, first=first).ended
 
     async def _devices(self, request: Request) -> Data:
-        """A page of devices: ``text``, ``order`` (``id`` or ``contact``), ``after``, ``limit``."""
-        self._parts.access.visitor(request)
+        """Return a page of devices.
+
+        The query has ``text``, ``order``, ``after`` and ``limit``; see :meth:`Devices.page`.
+        """
+        self._parts.access.authorize(request)
         limit = _argument(request, "limit", "50")
         if not (limit.isascii() and limit.isdigit() and len(limit) < 5):
-            raise BadQuestion("limit: must be a number")
+            raise BadRequest("limit: must be a number")
         return await self._parts.devices.page(
             _argument(request, "text"),
             _argument(request, "order", "id"),
@@ -176,52 +179,55 @@ class Console:
         )
 
     async def _device(self, request: Request, device_id: str) -> Data:
-        """All there is to know of a device, and its latest commands."""
-        self._parts.access.visitor(request)
+        """Return the data of a device, with its latest commands."""
+        self._parts.access.authorize(request)
         found = await self._parts.devices.one(_checked(device_id))
-        found["commands"] = self._parts.commands.latest(MOST_COMMANDS, device_id)
+        found["commands"] = self._parts.commands.latest(MAX_COMMANDS, device_id)
         return found
 
     async def _track(self, request: Request, device_id: str) -> Data:
-        """Where it has been in the last ``hours``."""
-        self._parts.access.visitor(request)
+        """Return the track of a device in the last ``hours``."""
+        self._parts.access.authorize(request)
         hours = _number(_argument(request, "hours", "6"))
         return await self._parts.devices.track(_checked(device_id), hours)
 
     async def _frames(self, request: Request, device_id: str) -> None:
-        """``state`` (a text) and ``frame``, as they happen."""
+        """Send the events ``state`` (a text) and ``frame``."""
         allowed = self._reader(request)
         await self._parts.frames.open(request, _checked(device_id), allowed).ended
 
     async def _send(self, request: Request) -> Data:
-        """``{"device_id": …, "text": …}``; what the control port says."""
-        visitor = self._parts.access.changing(request)
+        """Send a command; return the reply of the control port.
+
+        The body is ``{"device_id": …, "text": …}``.
+        """
+        visitor = self._parts.access.authorize_change(request)
         if not self._parts.may_send:
-            raise Denied(FORBIDDEN, "this console sends no commands")
-        asked = _body(request)
-        device_id = _checked(_text(asked, "device_id", 15))
-        text = _text(asked, "text", MAX_TEXT_BYTES)
-        who = visitor.session.operator or "somebody on this machine"
+            raise Denied(FORBIDDEN, "this console does not send commands (--no-commands)")
+        body = _body(request)
+        device_id = _checked(_text(body, "device_id", 15))
+        text = _text(body, "text", MAX_TEXT_BYTES)
+        sender = visitor.session.operator or "local user"
         instance_id = await self._parts.devices.owner(device_id)
-        answer = await self._parts.ports.send_command(device_id, text, instance_id)
-        command_id = answer["command_id"]
+        reply = await self._parts.ports.send_command(device_id, text, instance_id)
+        command_id = reply["command_id"]
         self._parts.commands.sent(
-            command_id, device_id=device_id, text=text, by=who, status=answer["status"]
+            command_id, device_id=device_id, text=text, by=sender, status=reply["status"]
         )
-        # Its text may be a secret: it stands in Redis, as any command's does, and not here.
+        # The text may contain a secret, therefore it is not logged.
         self._log.info(
-            "{who} has sent the command {command_id} to {device_id}",
-            who=who,
+            "command {command_id} to {device_id} sent by {sender}",
             command_id=command_id,
             device_id=device_id,
+            sender=sender,
         )
-        return answer
+        return reply
 
     async def _command(self, request: Request, command_id: str) -> Data:
-        """The state of a command; ``device_id`` helps to find it."""
-        self._parts.access.visitor(request)
+        """Return the status of a command; ``device_id`` in the query helps to find it."""
+        self._parts.access.authorize(request)
         if not _COMMAND_ID.fullmatch(command_id):
-            raise BadQuestion("no id of a command")
+            raise BadRequest("command id: must be 1 to 64 printable ASCII characters")
         given = _argument(request, "device_id")
         device_id = _checked(given) if given else None
         return await self._parts.ports.command_status(command_id, device_id)
@@ -230,7 +236,7 @@ class Console:
         parts = self._parts
         known = {
             "version": __version__,
-            "asks": parts.access.asks,
+            "login_required": parts.access.login_required,
             "operator": visitor.session.operator or None,
             "permission": visitor.permission,
             "token": token,
@@ -239,32 +245,32 @@ class Console:
             return known
         return {
             **known,
-            "sends": parts.may_send and visitor.permission == "operate",
+            "can_send": parts.may_send and visitor.permission == "operate",
             "behind": parts.thresholds.behind,
             "far_behind": parts.thresholds.far_behind,
             "tiles": parts.tiles and {"url": parts.tiles.url, "credit": parts.tiles.credit},
         }
 
-    def _reader(self, request: Request) -> Allowed:
-        """Return what tells whether the peer may go on reading.
+    def _reader(self, request: Request) -> IsAllowed:
+        """Return a function that returns True while the user may read.
 
-        :raises Denied: if it may not begin.
+        :raises Denied: if they may not read now.
         """
         access = self._parts.access
-        visitor = access.visitor(request)
+        visitor = access.authorize(request)
         return lambda: access.may_stay(visitor)
 
-    def _data(self, make: Make) -> Handler:
-        """Return what answers with data, or with the error that is raised instead."""
+    def _data(self, make: DataHandler) -> Handler:
+        """Return a handler that responds with the data of ``make``, or with its error."""
 
         async def answer(request: BoundedRequest, *groups: str) -> bytes | None:
             try:
                 data = await make(request, *groups)
             except CancelledError:
-                return None  # the peer has left
-            except Exception as error:  # noqa: BLE001 - it is reported and answered
+                return None  # the peer has disconnected
+            except Exception as error:  # noqa: BLE001 - _failed reports it
                 return self._failed(request, error)
-            return None if data is None else _say(request, OK, data)
+            return None if data is None else _respond(request, OK, data)
 
         return answer
 
@@ -273,8 +279,8 @@ class Console:
             case Denied():
                 if error.wait:
                     request.setHeader(b"retry-after", str(math.ceil(error.wait)).encode())
-                return _say(request, error.status, {"error": str(error), "wait": error.wait})
-            case BadQuestion():
+                return _respond(request, error.status, {"error": str(error), "wait": error.wait})
+            case BadRequest():
                 request.report(Refusal.MALFORMED, str(error))
                 return _error(request, BAD_REQUEST, str(error))
             case BadArgument():
@@ -283,67 +289,67 @@ class Console:
                 return _error(request, FORBIDDEN, str(error))
             case NoSuchCommand():
                 return _error(request, NOT_FOUND, str(error))
-            case NoAnswer() | TooMany():
+            case NoAnswer() | TooManyStreams():
                 return _error(request, SERVICE_UNAVAILABLE, str(error))
             # These errors, and those below, name servers and files, which clients must not see.
             case NoInstance() | ControlError():
                 self._reports.request_failed(f"instance: {error}")
-                text = f"no instance can be asked now; {_SEE_LOG}"
+                text = f"no control port is available; {_SEE_LOG}"
                 return _error(request, SERVICE_UNAVAILABLE, text)
             case Refused() | Unavailable():
                 self._reports.request_failed(f"Redis: {error}")
-                text = f"Redis cannot be asked now; {_SEE_LOG}"
+                text = f"Redis is not available; {_SEE_LOG}"
                 return _error(request, SERVICE_UNAVAILABLE, text)
             case _:
                 self._reports.failed(Failure(error))
                 return _error(request, INTERNAL_SERVER_ERROR, f"internal error; {_SEE_LOG}")
 
 
-def _say(request: Request, status: int, data: Data) -> bytes:
+def _respond(request: Request, status: int, data: Data) -> bytes:
     return respond(request, status, json.dumps(data, separators=(",", ":")).encode())
 
 
 def _error(request: Request, status: int, text: str) -> bytes:
-    return _say(request, status, {"error": text})
+    return _respond(request, status, {"error": text})
 
 
 def _argument(request: Request, name: str, default: str = "") -> str:
     values = (request.args or {}).get(name.encode(), [])
     if len(values) > 1:
-        raise BadQuestion(f"{name}: is given twice")
-    # The whole target of the request was checked to be UTF-8.
+        raise BadRequest(f"{name}: must be given once")
+    # BoundedRequest has checked that the whole target is UTF-8.
     return values[0].decode() if values else default
 
 
 def _body(request: Request) -> Data:
     if (request.getHeader("content-type") or "").partition(";")[0] != "application/json":
-        raise BadQuestion("must be JSON")
-    assert request.content is not None  # noqa: S101 - it was received
+        raise BadRequest("the body must be JSON")
+    assert request.content is not None  # noqa: S101 - the body was received
     try:
-        asked = parse_json(request.content.read())
+        body = parse_json(request.content.read())
     except ValueError:
-        raise BadQuestion("must be JSON") from None
-    if not isinstance(asked, dict):
-        raise BadQuestion("must be a JSON object")
-    return asked
+        raise BadRequest("the body must be JSON") from None
+    if not isinstance(body, dict):
+        raise BadRequest("the body must be a JSON object")
+    return body
 
 
-def _text(asked: Data, name: str, most: int) -> str:
-    value = asked.get(name)
-    if not isinstance(value, str) or not 0 < len(value) <= most:
-        raise BadQuestion(f"{name}: must be a text of 1 to {most} characters")
+def _text(body: Data, name: str, max_length: int) -> str:
+    value = body.get(name)
+    if not isinstance(value, str) or not 0 < len(value) <= max_length:
+        raise BadRequest(f"{name}: must be text of 1 to {max_length} characters")
     if not is_unicode(value):
-        raise BadQuestion(f"{name}: has half a character in it")
+        raise BadRequest(f"{name}: must not contain an unpaired surrogate")
     return value
 
 
 def _checked(text: str) -> str:
     if not is_device_id(text):
-        raise BadQuestion("device_id: must be an IMEI of 15 digits")
+        raise BadRequest("device_id: must be an IMEI of 15 digits")
     return text
 
 
 def _number(text: str) -> float:
     if not _HOURS.fullmatch(text):
-        raise BadQuestion("hours: must be a number")
+        raise BadRequest("hours: must be a number")
     return float(text)

@@ -14,10 +14,10 @@ from twisted.internet.interfaces import IStreamServerEndpoint
 
 from tracker import config
 from tracker.config import ConfigError
-from tracker.console.operators import BadOperators, Operators
-from tracker.console.requests import Names
+from tracker.console.operators import InvalidOperatorsFile, Operators
+from tracker.console.requests import HostNames
 from tracker.console.sampler import Thresholds
-from tracker.console.service import Door, console_role
+from tracker.console.service import ConsoleSettings, console_role
 from tracker.console.sessions import session_key
 from tracker.console.site import Tiles
 from tracker.control.addresses import is_loopback
@@ -110,12 +110,12 @@ class ServingConsoleOptions(RoleOptions):
         except ValueError as error:
             raise ConfigError(f"--session-key: {error}") from None
         may_send = not self["no-commands"]
-        names = Names.of(self["host-name"])
+        names = HostNames.of(self["host-name"])
         return console_role(
             reactor,
             address,
             streams=config.process_streams(os.environ, installed_vendors()),
-            door=Door(name, endpoint, operators, key, names, may_send),
+            settings=ConsoleSettings(name, endpoint, operators, key, names, may_send),
             positions=positions,
             namings=_namings(),
             credentials=credentials,
@@ -132,7 +132,7 @@ class ServingConsoleOptions(RoleOptions):
             return None
         try:
             return Operators(Path(self["operators"]))
-        except BadOperators as error:
+        except InvalidOperatorsFile as error:
             raise ConfigError(f"--operators {error}") from None
 
     def _tiles(self) -> Tiles | None:

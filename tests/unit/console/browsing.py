@@ -1,4 +1,4 @@
-"""A browser without a window or a socket: requests to a console, byte by byte."""
+"""Fake browsers that send requests to a console in memory."""
 
 from __future__ import annotations
 
@@ -22,38 +22,38 @@ from tracker.console.devices import Devices
 from tracker.console.events import Broadcast
 from tracker.console.files import File
 from tracker.console.frames import Frames
-from tracker.console.look import Look
 from tracker.console.operators import Operator, Operators
 from tracker.console.ports import ControlPorts, NoInstance
-from tracker.console.requests import Names
+from tracker.console.requests import HostNames
 from tracker.console.sampler import Sampler, Thresholds
 from tracker.console.sessions import KEY_BYTES, Sessions
-from tracker.console.site import Console, Parts, Tiles
+from tracker.console.site import ConsoleParts, ConsoleSite, Tiles
+from tracker.console.snapshot import Snapshot
 from tracker.control.pool import Credentials
 from tracker.net.reports import HTTPReports
 
-#: Some time in 2026.
+#: A UNIX time in November 2026.
 NOW: Final = 1_795_000_000.0
 HOST: Final = "127.0.0.1:9120"
 ORIGIN: Final = f"http://{HOST}"
 DEVICE: Final = "356307042441013"
 
-NOTHING: Final = Look([], None, [], 0, 0, 0, [], [])
+EMPTY_SNAPSHOT: Final = Snapshot([], None, [], 0, 0, 0, [], [])
 
 
 class FakeOperators(Operators):
-    """Those that the test says, without a file."""
+    """Operators in memory."""
 
     def __init__(self, *known: Operator) -> None:
         self.known = {one.name: one for one in known}
-        self._nobody = evolve(known[0].password, key=bytes(32))
+        self._unmatchable = evolve(known[0].password, key=bytes(32))
 
     def get(self, name: str) -> Operator | None:
         return self.known.get(name)
 
 
 class FakePorts(ControlPorts):
-    """Notes what is sent."""
+    """Control ports that record the commands that are sent."""
 
     def __init__(self) -> None:
         super().__init__(Clock(), Credentials())
@@ -69,7 +69,7 @@ class FakePorts(ControlPorts):
         return {"command_id": f"c{len(self.sent)}", "status": "queued"}
 
     async def device(self, device_id: str, instance_id: str | None) -> dict[str, Any]:
-        raise NoInstance("there is none")
+        raise NoInstance("no running instance has a control port")
 
 
 def empty_redis() -> FakeRedis:
@@ -83,8 +83,8 @@ def empty_redis() -> FakeRedis:
 
 
 @define
-class Answer:
-    """What came back."""
+class Response:
+    """A response to a browser."""
 
     status: int
     headers: dict[str, list[str]]
@@ -100,27 +100,27 @@ class Answer:
 
 @define(slots=False)
 class Server:
-    """A console of pieces that need nobody."""
+    """A console without network, threads and Redis."""
 
     operators: Operators | None = None
     secure: bool = False
     names: tuple[str, ...] = ()
     tiles: Tiles | None = None
     may_send: bool = True
-    most_streams: int = 200
+    max_streams: int = 200
     clock: Clock = field(factory=Clock)
     ports: FakePorts = field(factory=FakePorts)
     redis: Any = field(factory=empty_redis)
-    look: Look = NOTHING
+    snapshot: Snapshot = EMPTY_SNAPSHOT
     key: bytes = bytes(KEY_BYTES)
     checked: list[Deferred[Any]] | None = None
-    """Passwords that are being checked, where the test says when that is done."""
+    """Pending checks of passwords, which the test ends; None to check at once."""
 
     def __attrs_post_init__(self) -> None:
         self.clock.rightNow = NOW
 
-        async def see() -> Look:
-            return self.look
+        async def take_snapshot() -> Snapshot:
+            return self.snapshot
 
         def in_thread(function: Any, *arguments: Any) -> Deferred[Any]:
             if self.checked is None:
@@ -130,17 +130,17 @@ class Server:
             return waiting.addCallback(lambda _: function(*arguments))
 
         self.commands = CommandLog(self.clock, self.redis)
-        self.broadcast = Broadcast(self.clock, self.most_streams)
+        self.broadcast = Broadcast(self.clock, self.max_streams)
         self.sampler = Sampler(
             self.clock,
-            see=see,
+            take_snapshot=take_snapshot,
             commands=self.commands,
             ports=self.ports,
             thresholds=Thresholds(),
             publish=self.broadcast.publish,
         )
         devices = Devices(self.clock, self.redis, positions=None, ports=self.ports, namings={})
-        self.parts = Parts(
+        self.parts = ConsoleParts(
             access=Access(self.clock, Sessions(self.clock, self.key), self.operators, in_thread),
             sampler=self.sampler,
             broadcast=self.broadcast,
@@ -154,7 +154,9 @@ class Server:
         )
         files = {"index.html": File(b"<!doctype html>", "text/html", b'"1"')}
         reports = HTTPReports(self.clock, "console", "console")
-        self.site = Console(self.parts, files, reports).site(self.clock, Names.of(self.names))
+        self.site = ConsoleSite(self.parts, files, reports).site(
+            self.clock, HostNames.of(self.names)
+        )
 
     def connect(self, peer: str = "127.0.0.1") -> Connection:
         return Connection(self, peer)
@@ -182,28 +184,28 @@ class Connection:
 
     @property
     def text(self) -> str:
-        """All that came."""
+        """Everything that the browser has received."""
         text: str = self.transport.value().decode()
         return text
 
-    def answer(self) -> Answer:
-        """The one answer that came, whole."""
+    def response(self) -> Response:
+        """Parse the complete response."""
         head, blank, body = self.text.partition("\r\n\r\n")
-        assert blank, "no answer"
+        assert blank, "no response"
         status, *lines = head.split("\r\n")
         headers: dict[str, list[str]] = {}
         for line in lines:
             name, _, value = line.partition(": ")
             headers.setdefault(name.lower(), []).append(value)
-        return Answer(int(status.split()[1]), headers, body)
+        return Response(int(status.split()[1]), headers, body)
 
-    def leave(self) -> None:
-        """Be gone."""
+    def disconnect(self) -> None:
+        """Close the connection at the browser's side."""
         self.channel.connectionLost(Failure(ConnectionDone()))
 
 
 class Browser:
-    """Keeps cookies, and sends along what a page of the console does."""
+    """A browser that keeps cookies, and sends the header fields of the console's page."""
 
     def __init__(self, server: Server, peer: str = "127.0.0.1") -> None:
         self.server = server
@@ -212,7 +214,7 @@ class Browser:
         self.token = ""
 
     def headers(self, **changes: str | None) -> dict[str, str]:
-        """Those of a request, with changes; None: without it."""
+        """Return the header fields of a request, with changes; None removes a field."""
         origin = ORIGIN.replace("http:", "https:") if self.server.secure else ORIGIN
         made: dict[str, str | None] = {
             "Host": HOST,
@@ -224,35 +226,37 @@ class Browser:
         }
         return {name: value for name, value in made.items() if value}
 
-    def begin(self, method: str, path: str, body: Any = None, **headers: str | None) -> Connection:
-        """Ask; the answer may come later."""
+    def start_request(
+        self, method: str, path: str, body: Any = None, **headers: str | None
+    ) -> Connection:
+        """Send a request without waiting for the response."""
         connection = self.server.connect(self.peer)
         text = "" if body is None else json.dumps(body)
         connection.write(method, path, self.headers(**headers), text)
         return connection
 
-    def ask(self, method: str, path: str, body: Any = None, **headers: str | None) -> Answer:
-        """Ask, and keep the cookies of the answer."""
-        answer = self.begin(method, path, body, **headers).answer()
-        for cookie in answer.headers.get("set-cookie", []):
+    def request(self, method: str, path: str, body: Any = None, **headers: str | None) -> Response:
+        """Send a request, and keep the cookies of the response."""
+        response = self.start_request(method, path, body, **headers).response()
+        for cookie in response.headers.get("set-cookie", []):
             name, _, value = cookie.partition(";")[0].partition("=")
             self.cookies[name] = value
-        return answer
+        return response
 
-    def get(self, path: str, **headers: str | None) -> Answer:
-        return self.ask("GET", path, **headers)
+    def get(self, path: str, **headers: str | None) -> Response:
+        return self.request("GET", path, **headers)
 
-    def post(self, path: str, body: Any, **headers: str | None) -> Answer:
-        return self.ask("POST", path, body, **headers)
+    def post(self, path: str, body: Any, **headers: str | None) -> Response:
+        return self.request("POST", path, body, **headers)
 
-    def arrive(self) -> Any:
-        """Load the page: who we are."""
+    def load_page(self) -> Any:
+        """Load the session as the page does, and return it."""
         session = self.get("/api/session").json
         self.token = session["token"]
         return session
 
-    def log_in(self, name: str, password: str) -> Answer:
-        answer = self.post("/api/login", {"name": name, "password": password})
-        if answer.status == 200:
-            self.token = answer.json["token"]
-        return answer
+    def log_in(self, name: str, password: str) -> Response:
+        response = self.post("/api/login", {"name": name, "password": password})
+        if response.status == 200:
+            self.token = response.json["token"]
+        return response

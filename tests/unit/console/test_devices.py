@@ -1,4 +1,4 @@
-"""What is told of a device: put together of the database, Redis and names."""
+"""Data of devices, from the database, Redis and names of attributes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attrs import define, field
 from twisted.internet.task import Clock
 
 from tests.unit.console.browsing import DEVICE, NOW, FakePorts, empty_redis
-from tracker.console.devices import BadQuestion, Devices
+from tracker.console.devices import BadRequest, Devices
 from tracker.storage.reader import LAST, NoAnswer, PositionReader, Search, Track
 from tracker.vendors.teltonika.naming import Naming
 
@@ -20,14 +20,14 @@ EMPTY: dict[str, Any] = dict.fromkeys(LAST)
 
 @define(eq=False)
 class FakePositions(PositionReader):
-    """Has the rows that the test gives it."""
+    """Reader of rows that the test provides."""
 
     rows: list[dict[str, Any]] = field(factory=list)
-    asked: list[Any] = field(factory=list)
+    queries: list[Any] = field(factory=list)
     failure: NoAnswer | None = None
 
     async def devices(self, search: Search) -> list[dict[str, Any]]:
-        self.asked.append(search)
+        self.queries.append(search)
         return self.rows[: search.limit]
 
     async def device(self, device_id: str) -> dict[str, Any] | None:
@@ -36,7 +36,7 @@ class FakePositions(PositionReader):
         return self.rows[0] if self.rows else None
 
     async def track(self, device_id: str, since: str) -> Track:
-        self.asked.append(since)
+        self.queries.append(since)
         return Track([(1, 41.0, 19.0, None, None)], 1, True)
 
     def _devices(self, search: Search) -> list[dict[str, Any]]:
@@ -67,12 +67,12 @@ def devices(positions: FakePositions) -> Devices:
 
 
 def result(coroutine: Any) -> Any:
-    """What a coroutine comes to that waits for nobody."""
+    """Return the result of a coroutine that does not wait."""
     try:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
-    raise AssertionError("it waits")
+    raise AssertionError("the coroutine waits")
 
 
 def row(attributes: Mapping[str, Any], named: Any = None) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def row(attributes: Mapping[str, Any], named: Any = None) -> dict[str, Any]:
     return {**EMPTY, **about, "attributes": attributes, "named": named}
 
 
-def test_elements_have_names_units_and_scaled_values(
+def test_attributes_have_names_units_and_scaled_values(
     devices: Devices, positions: FakePositions
 ) -> None:
     positions.rows = [row({"66": 14211, "239": 1})]
@@ -91,14 +91,16 @@ def test_elements_have_names_units_and_scaled_values(
     ]
 
 
-def test_stored_names_hold_before_our_own(devices: Devices, positions: FakePositions) -> None:
+def test_stored_names_have_precedence_over_built_in_ones(
+    devices: Devices, positions: FakePositions
+) -> None:
     named = {"Oil pressure": {"id": 66, "value": 3.5, "unit": "bar"}}
     positions.rows = [row({"66": 35}, named)]
     (found,) = result(devices.one(DEVICE))["attributes"]
     assert (found["name"], found["value"], found["unit"]) == ("Oil pressure", 3.5, "bar")
 
 
-def test_elements_without_names_come_last_with_their_ids(
+def test_attributes_without_names_come_last_with_their_ids(
     devices: Devices, positions: FakePositions
 ) -> None:
     positions.rows = [row({"64999": 7, "239": 1, "odd": None})]
@@ -110,7 +112,7 @@ def test_elements_without_names_come_last_with_their_ids(
     ]
 
 
-def test_large_numbers_and_bytes_are_told_exactly(
+def test_large_numbers_and_bytes_are_shown_exactly(
     devices: Devices, positions: FakePositions
 ) -> None:
     large = {"__bigint": "13835058055282163712"}
@@ -119,29 +121,31 @@ def test_large_numbers_and_bytes_are_told_exactly(
     assert [one["value"] for one in found] == ["13835058055282163712", "base64 EQ=="]
 
 
-def test_a_device_that_is_not_stored_is_told_as_such(devices: Devices) -> None:
+def test_device_without_stored_position_has_no_position_and_no_error(devices: Devices) -> None:
     found = result(devices.one(DEVICE))
-    assert (found["place"], found["no_place"], found["attributes"]) == (None, None, [])
+    assert (found["position"], found["position_error"], found["attributes"]) == (None, None, [])
 
 
-def test_a_database_that_is_away_hides_nothing_else(
+def test_data_from_redis_is_shown_while_the_database_is_unavailable(
     devices: Devices, positions: FakePositions
 ) -> None:
-    positions.failure = NoAnswer("it is away")
+    positions.failure = NoAnswer("not available")
     found = result(devices.one(DEVICE))
-    assert (found["no_place"], found["device_id"]) == ("it is away", DEVICE)
+    assert (found["position_error"], found["device_id"]) == ("not available", DEVICE)
 
 
 def moment(number: int) -> str:
     return f"2026-11-30T10:{number // 60:02}:{number % 60:02}.000Z"
 
 
-def test_pages_are_bounded_and_lead_to_the_next(devices: Devices, positions: FakePositions) -> None:
+def test_pages_are_bounded_and_continue_after_the_previous_one(
+    devices: Devices, positions: FakePositions
+) -> None:
     positions.rows = [{**row({}), "last_contact": moment(number)} for number in range(200)]
     page = result(devices.page("35", "contact", "", 10_000))
     assert len(page["devices"]) == 100
     result(devices.page("35", "contact", page["after"], 100))
-    first, second = positions.asked
+    first, second = positions.queries
     assert (first.text, first.by_contact, first.after, first.limit) == ("35", True, None, 100)
     assert second.after == (moment(99), DEVICE)
     positions.rows = positions.rows[:3]
@@ -161,27 +165,29 @@ TOO_LONG = json.dumps([TIME, "1" * 150])
         *('["infinity", "1"]', '["now", "1"]', f'["{TIME}\\n", "1"]', f'[["{TIME}"], "1"]'),
     ],
 )
-def test_what_is_no_page_is_refused(devices: Devices, after: str) -> None:
+def test_malformed_after_is_refused(devices: Devices, after: str) -> None:
     for order in ("id", "contact"):
-        with pytest.raises(BadQuestion):
+        with pytest.raises(BadRequest):
             result(devices.page("", order, after, 10))
 
 
 @pytest.mark.parametrize("cursor", ["x", "-1", "1.0", "1 0", str(1 << 64), "9" * 5000, "٣"])
-def test_a_cursor_that_redis_would_refuse_is_refused(cursor: str) -> None:
+def test_malformed_cursor_is_refused(cursor: str) -> None:
     redis: Any = empty_redis()
     devices = Devices(Clock(), redis, positions=None, ports=FakePorts(), namings={})
-    with pytest.raises(BadQuestion):
+    with pytest.raises(BadRequest):
         result(devices.page("", "id", cursor, 10))
     assert redis.asked == []
 
 
-def test_an_unknown_order_is_refused(devices: Devices) -> None:
-    with pytest.raises(BadQuestion):
+def test_unknown_order_is_refused(devices: Devices) -> None:
+    with pytest.raises(BadRequest):
         result(devices.page("", "speed", "", 10))
 
 
-def test_a_track_begins_so_many_hours_ago(devices: Devices, positions: FakePositions) -> None:
+def test_track_starts_the_given_number_of_hours_ago(
+    devices: Devices, positions: FakePositions
+) -> None:
     found = result(devices.track(DEVICE, 6))
-    assert positions.asked == ["2026-11-18T05:06:40.000Z"]
+    assert positions.queries == ["2026-11-18T05:06:40.000Z"]
     assert found == {"points": [(1, 41.0, 19.0, None, None)], "read": 1, "complete": True}

@@ -1,4 +1,4 @@
-"""Streams of events: what is sent, what waits, and who is cut off."""
+"""Event streams: their content, their queues and their end."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import json
 import pytest
 
 from tests.unit.console.browsing import DEVICE, Browser, Connection, Server
-from tracker.console.events import HEARTBEAT, Broadcast, event
-from tracker.console.frames import MOST_DEVICES
+from tracker.console.events import KEEPALIVE_INTERVAL, Broadcast, event
+from tracker.console.frames import MAX_WATCHED_DEVICES
 from tracker.net.waits import READ_TIMEOUT
 
 
@@ -18,11 +18,11 @@ def server() -> Server:
 
 
 def listen(server: Server, path: str = "/api/events") -> Connection:
-    return Browser(server).begin("GET", path)
+    return Browser(server).start_request("GET", path)
 
 
-def told(connection: Connection) -> list[tuple[str, object]]:
-    """The events that came so far."""
+def received_events(connection: Connection) -> list[tuple[str, object]]:
+    """Return the events that the browser has received, as (name, data)."""
     found = []
     name = ""
     for line in connection.text.splitlines():
@@ -35,29 +35,29 @@ def told(connection: Connection) -> list[tuple[str, object]]:
 
 
 def numbers(connection: Connection) -> list[object]:
-    return [data for name, data in told(connection) if name == "number"]
+    return [data for name, data in received_events(connection) if name == "number"]
 
 
-def test_one_event_is_one_line_of_json() -> None:
+def test_event_is_one_line_of_json() -> None:
     assert event("x", {"a": "b\nc"}) == b'event: x\ndata: {"a":"b\\nc"}\n\n'
 
 
-def test_whoever_comes_is_told_the_last_hour_first(server: Server) -> None:
+def test_stream_starts_with_the_last_hour(server: Server) -> None:
     connection = listen(server)
     assert connection.text.startswith("HTTP/1.1 200 OK\r\n")
     assert "Content-Type: text/event-stream" in connection.text
-    assert [name for name, _ in told(connection)] == ["history"]
-    connection.leave()
+    assert [name for name, _ in received_events(connection)] == ["history"]
+    connection.disconnect()
     assert server.broadcast.count == 0
 
 
-def test_what_is_published_reaches_all(server: Server) -> None:
+def test_published_event_reaches_all_streams(server: Server) -> None:
     connections = [listen(server) for _ in range(5)]
     server.broadcast.publish(event("number", 1))
     assert [numbers(one) for one in connections] == [[1]] * 5
 
 
-def test_a_slow_reader_is_told_the_latest_only_and_holds_up_nobody(server: Server) -> None:
+def test_slow_reader_gets_the_latest_event_and_does_not_delay_others(server: Server) -> None:
     slow, quick = listen(server), listen(server)
     slow.transport.producer.pauseProducing()
     for number in range(1000):
@@ -70,7 +70,7 @@ def test_a_slow_reader_is_told_the_latest_only_and_holds_up_nobody(server: Serve
     assert numbers(slow) == [999, 1000]
 
 
-def test_a_slow_reader_of_frames_is_told_some_of_them(server: Server) -> None:
+def test_dropped_events_of_a_slow_reader_are_counted(server: Server) -> None:
     broadcast = server.broadcast
     connection = listen(server)
     (stream,) = broadcast._streams
@@ -81,17 +81,17 @@ def test_a_slow_reader_of_frames_is_told_some_of_them(server: Server) -> None:
     assert stream.dropped == 2
 
 
-def test_comments_show_that_the_connection_lives(server: Server) -> None:
+def test_comments_keep_an_idle_stream_alive(server: Server) -> None:
     connection = listen(server)
     server.broadcast.startService()
     before = connection.text.count(": still here")
-    server.clock.advance(HEARTBEAT)
-    server.clock.advance(HEARTBEAT)
+    server.clock.advance(KEEPALIVE_INTERVAL)
+    server.clock.advance(KEEPALIVE_INTERVAL)
     assert connection.text.count(": still here") == before + 2
     server.broadcast.stopService()
 
 
-def test_who_takes_nothing_for_long_is_cut_off(server: Server) -> None:
+def test_reader_that_reads_nothing_is_disconnected(server: Server) -> None:
     server.broadcast.startService()
     slow, quick = listen(server), listen(server)
     slow.transport.producer.pauseProducing()
@@ -101,43 +101,43 @@ def test_who_takes_nothing_for_long_is_cut_off(server: Server) -> None:
     assert slow.transport.disconnected
     server.clock.pump([1.0] * 1000)
     assert not quick.transport.disconnecting
-    slow.leave()
+    slow.disconnect()
     assert server.broadcast.count == 1
     server.broadcast.stopService()
 
 
-def test_there_are_only_so_many(server: Server) -> None:
+def test_number_of_streams_is_limited(server: Server) -> None:
     server.broadcast = Broadcast(server.clock, 2)
-    small = Server(most_streams=2)
+    small = Server(max_streams=2)
     first = listen(small)
     listen(small)
-    answer = listen(small).answer()
-    assert answer.status == 503
-    assert "2 live views are open" in answer.json["error"]
-    first.leave()
-    assert told(listen(small))
+    response = listen(small).response()
+    assert response.status == 503
+    assert "the limit is 2" in response.json["error"]
+    first.disconnect()
+    assert received_events(listen(small))
 
 
-def test_frames_are_shown_of_so_many_devices_only(server: Server) -> None:
+def test_number_of_watched_devices_is_limited(server: Server) -> None:
     connections = [
         listen(server, f"/api/devices/35630704244{number:04}/frames")
-        for number in range(MOST_DEVICES)
+        for number in range(MAX_WATCHED_DEVICES)
     ]
-    answer = listen(server, f"/api/devices/{DEVICE}/frames").answer()
-    assert answer.status == 503
+    response = listen(server, f"/api/devices/{DEVICE}/frames").response()
+    assert response.status == 503
     for connection in connections:
-        connection.leave()
+        connection.disconnect()
     assert server.broadcast.count == 0
     assert "200 OK" in listen(server, f"/api/devices/{DEVICE}/frames").text
 
 
-def test_frames_are_not_told_what_is_published(server: Server) -> None:
+def test_stream_of_frames_does_not_get_published_events(server: Server) -> None:
     connection = listen(server, f"/api/devices/{DEVICE}/frames")
     server.broadcast.publish(event("number", 1))
     assert numbers(connection) == []
 
 
-def test_at_the_end_all_are_cut_off(server: Server) -> None:
+def test_stop_closes_all_streams(server: Server) -> None:
     server.broadcast.startService()
     connections = [listen(server) for _ in range(3)]
     server.broadcast.stopService()

@@ -1,4 +1,4 @@
-"""Live frames: a device is watched as long as somebody looks, wherever it is connected."""
+"""Live frames: a device is watched at its instance while a browser shows it."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ from typing import Any
 import pytest
 
 from tests.unit.console.browsing import DEVICE, Browser, Connection, Server
-from tests.unit.console.test_events import told
-from tracker.console.frames import INTERVAL, MOST_BYTES, MOST_WAITING
+from tests.unit.console.test_events import received_events
+from tracker.console.frames import INTERVAL, MAX_FRAME_BYTES, MAX_QUEUED_EVENTS
 from tracker.control.connection import NotConnected
 from tracker.control.watching import DeviceEvent, Watcher
 
 
 class FakeClient:
-    """The control port of an instance."""
+    """Client of the control port of an instance."""
 
     def __init__(self) -> None:
         self.watched: dict[str, Watcher] = {}
-        self.away = False
+        self.failing = False
 
     async def watch(self, device_id: str, watcher: Watcher) -> bool:
-        if self.away:
-            raise NotConnected("it is away")
+        if self.failing:
+            raise NotConnected("connection lost")
         self.watched[device_id] = watcher
         return True
 
     async def unwatch(self, device_id: str) -> None:
-        if self.away:
-            raise NotConnected("it is away")
+        if self.failing:
+            raise NotConnected("connection lost")
         del self.watched[device_id]
 
 
-class Place:
-    """Where the device is, and the instances there are."""
+class FakeInstances:
+    """Two instances, and the one that the device is connected to."""
 
     def __init__(self, server: Server) -> None:
         self.owner: str | None = "one"
@@ -44,9 +44,9 @@ class Place:
     async def __call__(self, device_id: str) -> str | None:
         return self.owner
 
-    def happened(self, instance: str, raw: bytes = b"\x00\x01", dropped: int = 0) -> None:
-        seen = DeviceEvent(DEVICE, 1.5, "received", raw, '{"kind":"frame"}', False, dropped)
-        self.clients[instance].watched[DEVICE](seen)
+    def emit(self, instance: str, raw: bytes = b"\x00\x01", dropped: int = 0) -> None:
+        received = DeviceEvent(DEVICE, 1.5, "received", raw, '{"kind":"frame"}', False, dropped)
+        self.clients[instance].watched[DEVICE](received)
 
 
 @pytest.fixture
@@ -55,32 +55,34 @@ def server() -> Server:
 
 
 @pytest.fixture
-def place(server: Server) -> Place:
-    place = Place(server)
+def instances(server: Server) -> FakeInstances:
+    instances = FakeInstances(server)
     frames = server.parts.frames
-    frames._owner = place
+    frames._owner = instances
     frames.startService()
-    return place
+    return instances
 
 
-def look(server: Server) -> Connection:
-    return Browser(server).begin("GET", f"/api/devices/{DEVICE}/frames")
+def open_frames(server: Server) -> Connection:
+    return Browser(server).start_request("GET", f"/api/devices/{DEVICE}/frames")
 
 
 def states(connection: Connection) -> list[str]:
-    found: list[Any] = [data for name, data in told(connection) if name == "state"]
-    return [state["text"] for state in found]
+    events: list[Any] = [data for name, data in received_events(connection) if name == "state"]
+    return [state["text"] for state in events]
 
 
 def frames(connection: Connection) -> list[Any]:
-    return [data for name, data in told(connection) if name == "frame"]
+    return [data for name, data in received_events(connection) if name == "frame"]
 
 
-def test_one_watch_serves_all_who_look_and_ends_with_the_last(server: Server, place: Place) -> None:
-    first, second = look(server), look(server)
+def test_one_watch_serves_all_browsers_and_ends_with_the_last(
+    server: Server, instances: FakeInstances
+) -> None:
+    first, second = open_frames(server), open_frames(server)
     assert states(first) == states(second)
-    assert "Connected to one" in states(first)[0]
-    place.happened("one")
+    assert "connected to one" in states(first)[0]
+    instances.emit("one")
     (frame,) = frames(first)
     assert frame == {
         "at": 1.5,
@@ -92,57 +94,59 @@ def test_one_watch_serves_all_who_look_and_ends_with_the_last(server: Server, pl
         "dropped": 0,
     }
     assert frames(second) == [frame]
-    first.leave()
-    assert place.clients["one"].watched
-    second.leave()
-    assert not place.clients["one"].watched
+    first.disconnect()
+    assert instances.clients["one"].watched
+    second.disconnect()
+    assert not instances.clients["one"].watched
 
 
-def test_a_device_is_followed(server: Server, place: Place) -> None:
-    connection = look(server)
-    place.owner = "two"
+def test_watch_moves_with_the_device_to_another_instance(
+    server: Server, instances: FakeInstances
+) -> None:
+    connection = open_frames(server)
+    instances.owner = "two"
     server.clock.advance(INTERVAL)
-    assert not place.clients["one"].watched
-    place.happened("two")
+    assert not instances.clients["one"].watched
+    instances.emit("two")
     assert len(frames(connection)) == 1
-    place.owner = None
+    instances.owner = None
     server.clock.advance(INTERVAL)
     assert "not connected" in states(connection)[-1]
-    assert not place.clients["two"].watched
-    place.owner = "one"
+    assert not instances.clients["two"].watched
+    instances.owner = "one"
     server.clock.advance(INTERVAL)
-    assert "Connected to one" in states(connection)[-1]
+    assert "connected to one" in states(connection)[-1]
 
 
-def test_an_instance_that_is_away_is_asked_again(server: Server, place: Place) -> None:
-    place.clients["one"].away = True
-    connection = look(server)
-    assert "cannot be shown now" in states(connection)[-1]
-    assert "it is away" not in connection.text
-    place.clients["one"].away = False
+def test_failed_watch_is_retried(server: Server, instances: FakeInstances) -> None:
+    instances.clients["one"].failing = True
+    connection = open_frames(server)
+    assert "not available" in states(connection)[-1]
+    assert "connection lost" not in connection.text
+    instances.clients["one"].failing = False
     server.clock.advance(INTERVAL)
-    assert "Connected to one" in states(connection)[-1]
+    assert "connected to one" in states(connection)[-1]
 
 
-def test_an_instance_without_a_control_port_is_named(server: Server, place: Place) -> None:
-    place.owner = "three"
-    assert "control port of three cannot be asked" in states(look(server))[-1]
+def test_instance_without_a_control_port_is_named(server: Server, instances: FakeInstances) -> None:
+    instances.owner = "three"
+    assert "no connection to instance three" in states(open_frames(server))[-1]
 
 
-def test_a_slow_reader_is_told_the_latest_frames(server: Server, place: Place) -> None:
-    connection = look(server)
+def test_slow_reader_gets_the_latest_frames(server: Server, instances: FakeInstances) -> None:
+    connection = open_frames(server)
     connection.transport.producer.pauseProducing()
-    for number in range(MOST_WAITING + 30):
-        place.happened("one", bytes([number]))
+    for number in range(MAX_QUEUED_EVENTS + 30):
+        instances.emit("one", bytes([number]))
     connection.transport.producer.resumeProducing()
     assert [frame["hex"] for frame in frames(connection)] == [
-        f"{number:02x}" for number in range(30, MOST_WAITING + 30)
+        f"{number:02x}" for number in range(30, MAX_QUEUED_EVENTS + 30)
     ]
 
 
-def test_a_long_frame_is_cut(server: Server, place: Place) -> None:
-    connection = look(server)
-    place.happened("one", b"x" * (MOST_BYTES + 1), dropped=7)
+def test_long_frame_is_truncated(server: Server, instances: FakeInstances) -> None:
+    connection = open_frames(server)
+    instances.emit("one", b"x" * (MAX_FRAME_BYTES + 1), dropped=7)
     (frame,) = frames(connection)
-    assert (frame["truncated"], frame["dropped"], frame["bytes"]) == (True, 7, MOST_BYTES + 1)
-    assert len(frame["hex"].split()) == MOST_BYTES
+    assert (frame["truncated"], frame["dropped"], frame["bytes"]) == (True, 7, MAX_FRAME_BYTES + 1)
+    assert len(frame["hex"].split()) == MAX_FRAME_BYTES

@@ -30,7 +30,7 @@ def logged() -> Iterator[Sequence[LogEvent]]:
 
 
 def ask(server: Server, data: bytes) -> tuple[int, str]:
-    """Status and error of the one answer."""
+    """Send a request; return the status and error of the response."""
     wire = Wire(server.site).send(data)
     (status,) = wire.statuses
     return status, wire.json["error"]
@@ -60,16 +60,16 @@ def test_malformed_head_is_answered_400(
     assert len(lines(logged)) == 1
 
 
-def test_body_in_chunks_is_taken_as_any_other(server: Server) -> None:
+def test_chunked_body_is_accepted(server: Server) -> None:
     browser = Browser(server)
-    browser.arrive()
+    browser.load_page()
     head = "".join(f"{name}: {value}\r\n" for name, value in browser.headers().items())
     start = f"POST /api/commands HTTP/1.1\r\n{head}Transfer-Encoding: chunked\r\n\r\n".encode()
     wire = Wire(server.site).send(start + b"%x\r\n%s\r\n0\r\n\r\n" % (len(COMMAND), COMMAND))
     assert wire.statuses == [200]
     assert server.ports.sent == [(DEVICE, "getinfo")]
-    most = CONSOLE_LIMITS.body
-    assert ask(server, start + b"%x\r\n%s\r\n" % (most + 1, b" " * (most + 1)))[0] == 413
+    limit = CONSOLE_LIMITS.body
+    assert ask(server, start + b"%x\r\n%s\r\n" % (limit + 1, b" " * (limit + 1)))[0] == 413
 
 
 @pytest.mark.parametrize(
@@ -103,7 +103,7 @@ def test_host_of_another_name_is_answered_421(
 
 @pytest.mark.parametrize("host", ["a..b", "x" * 70, "-", "xn--\N{LATIN SMALL LETTER A}"])
 def test_host_that_is_not_a_domain_name_causes_no_internal_error(host: str) -> None:
-    """Over TLS, requests for any name are answered."""
+    """Check names that are not domain names; over TLS the console accepts all names."""
     wire = Wire(Server(names=(host,)).site)
     wire.send(f"GET / HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     assert wire.statuses == [200]

@@ -1,4 +1,4 @@
-"""The control ports that the console asks."""
+"""The console's clients of control ports."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ from tracker.control.commands import NoSuchDevice
 from tracker.control.pool import Credentials
 from tracker.log.redis.heartbeats import InstanceHeartbeat
 
-WHY = "it has TLS: --control-key, --control-cert and --control-ca are needed"
+MISSING_FILES = "it has TLS: --control-key, --control-cert and --control-ca are needed"
 ONE, TWO = "unix:/run/one.sock", "unix:/run/two.sock"
 
 
-def beat(instance_id: str, control: str | None) -> InstanceHeartbeat:
+def heartbeat(instance_id: str, control: str | None) -> InstanceHeartbeat:
     return InstanceHeartbeat(instance_id, 1.0, {"control": control})
 
 
 class Bench(Network):
-    """Instances, and what asks them."""
+    """A network of instances, and the console's clients of their control ports."""
 
     def __init__(self, *given: str) -> None:
         super().__init__()
         self.console = ControlPorts(self.clock, Credentials(), given)
 
     def instance(self, name: str, permission: Permission = Permission.OPERATE) -> Any:
-        """One that listens."""
+        """Add an instance with a control port."""
         port = self.add(f"unix:/run/{name}.sock", permission)
         port.instance.instance_id = name
         port.redis.answers = {"EVALSHA": [b"waits", name.encode()], "HMGET": [None], "XLEN": 0}
         return port
 
     def keep(self, *names: str) -> None:
-        """Have these instances live."""
-        self.console.keep([beat(name, f"unix:/run/{name}.sock") for name in names])
+        """Give the console the heartbeats of these instances."""
+        self.console.keep([heartbeat(name, f"unix:/run/{name}.sock") for name in names])
         self.flush()
 
-    def result(self, asked: Coroutine[Any, Any, Any]) -> Any:
-        """Return the answer or the exception, which is there soon."""
+    def result(self, request: Coroutine[Any, Any, Any]) -> Any:
+        """Return the reply to a request, or its exception."""
         results: list[Any] = []
-        Deferred.fromCoroutine(asked).addCallbacks(
+        Deferred.fromCoroutine(request).addCallbacks(
             results.append, lambda failure: results.append(failure.value)
         )
         self.pass_(20)
@@ -71,20 +71,23 @@ def test_port_that_requires_missing_files_is_logged_once(bench: Bench) -> None:
     ports = bench.console
     with capturedLogs() as logged:
         for _ in range(2):
-            ports.keep([beat("one", "ssl:vm1:5091"), beat("two", None)])
+            ports.keep([heartbeat("one", "ssl:vm1:5091"), heartbeat("two", None)])
             bench.pass_(30)
-    assert told(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {WHY}"]
+    assert told(logged, LogLevel.warn) == [f"control port ssl:vm1:5091: {MISSING_FILES}"]
     # The reason names files, so it stands in the log only.
     assert ports.describe("one") == {
         "permission": "",
-        "why": "it cannot be used; see the console's log",
+        "reason": "unusable address; see the console's log",
     }
     assert ports.permission == ""
-    ports.keep([beat("two", None)])
-    assert ports.describe("two") == {"permission": "", "why": "there is none"}
+    ports.keep([heartbeat("two", None)])
+    assert ports.describe("two") == {
+        "permission": "",
+        "reason": "the instance has no control port",
+    }
 
 
-def test_living_instances_are_described(bench: Bench) -> None:
+def test_running_instances_are_described(bench: Bench) -> None:
     bench.instance("one").instance.connect(DEVICE)
     bench.instance("two", Permission.READ)
     bench.keep("one", "two", "off")
@@ -93,15 +96,16 @@ def test_living_instances_are_described(bench: Bench) -> None:
     assert bench.console.describe("two")["permission"] == "read"
     assert bench.console.describe("off") == {
         "permission": "",
-        "why": "no answer; see the console's log",
+        "reason": "no reply; see the console's log",
     }
     assert bench.console.permission == "operate"
     bench.keep("two")
-    assert bench.console.describe("one") == {"permission": "", "why": "there is none"}
+    assert bench.console.describe("one")["permission"] == ""
+    assert bench.console.describe("one")["reason"] == "the instance has no control port"
     assert bench.console.permission == "read"
 
 
-def test_instance_that_stops_answering_is_logged_once(bench: Bench) -> None:
+def test_instance_that_stops_replying_is_logged_once(bench: Bench) -> None:
     bench.instance("one")
     bench.keep("one")
     with capturedLogs() as logged:
@@ -109,11 +113,11 @@ def test_instance_that_stops_answering_is_logged_once(bench: Bench) -> None:
         bench.pass_(10 * INTERVAL)
     lines = told(logged)
     assert len(lines) == len(set(lines))
-    assert lines[-1] == "no answer from the control port of one: Connection refused"
+    assert lines[-1] == "control port of one does not reply: Connection refused"
     assert bench.console.describe("one")["permission"] == ""
 
 
-def test_given_port_learns_its_instance_from_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_instance_of_a_given_port_is_taken_from_its_reply(monkeypatch: pytest.MonkeyPatch) -> None:
     bench = Bench(ONE)
     bench.attach(monkeypatch)
     bench.instance("one")
@@ -125,7 +129,7 @@ def test_given_port_learns_its_instance_from_the_answer(monkeypatch: pytest.Monk
     bench.console.stopService()
 
 
-def test_given_port_with_tls_that_does_not_answer_belongs_to_its_instance(
+def test_given_port_with_tls_that_does_not_reply_belongs_to_its_instance(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     files = Credentials(Path("our.key"), Path("our.pem"), Path("ca.pem"))
@@ -134,7 +138,7 @@ def test_given_port_with_tls_that_does_not_answer_belongs_to_its_instance(
     bench.attach(monkeypatch)
     console = ControlPorts(bench.clock, files, [files.address(advertised)])
     console.startService()
-    console.keep([beat("one", advertised)])
+    console.keep([heartbeat("one", advertised)])
     assert console.client_of("one") is not None
     console.stopService()
 
@@ -157,23 +161,23 @@ def test_command_is_sent_through_another_instance_if_its_own_is_gone(bench: Benc
     assert bench.result(sending)["instance_id"] == "one"
 
 
-def test_refusal_of_an_instance_is_the_answer(bench: Bench) -> None:
+def test_refusal_of_an_instance_is_raised(bench: Bench) -> None:
     bench.instance("one")
     bench.keep("one")
     assert isinstance(bench.result(bench.console.device(DEVICE, "one")), NoSuchDevice)
 
 
 @pytest.mark.parametrize(
-    ("names", "why"),
-    [((), "no instance with a control port lives"), (("one",), "one: Connection refused")],
+    ("names", "reason"),
+    [((), "no running instance has a control port"), (("one",), "one: Connection refused")],
 )
-def test_without_an_instance_the_reason_is_told(
-    bench: Bench, names: tuple[str, ...], why: str
+def test_request_without_an_available_instance_raises_the_reason(
+    bench: Bench, names: tuple[str, ...], reason: str
 ) -> None:
     bench.keep(*names)
     error = bench.result(bench.console.send_command(DEVICE, "getinfo", None, command_id="c1"))
     assert isinstance(error, NoInstance)
-    assert str(error) == why
-    # Questions do not wait for an instance that has not answered the last time.
+    assert str(error) == reason
+    # Requests other than commands are not sent to instances that do not reply to Info.
     error = bench.result(bench.console.command_status("c1", None))
-    assert str(error) == "no instance with a control port lives"
+    assert str(error) == "no running instance has a control port"

@@ -1,4 +1,4 @@
-"""Samples: once for all, an hour of them, in words, and whatever Redis says."""
+"""Samples of the console, their history, and failures of Redis."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from typing import Any
 import pytest
 from twisted.internet.defer import Deferred
 
-from tests.unit.console.browsing import NOTHING, NOW, Browser, Server
-from tests.unit.console.test_events import told
+from tests.unit.console.browsing import EMPTY_SNAPSHOT, NOW, Browser, Server
+from tests.unit.console.test_events import received_events
 from tracker.console.history import POINTS, STEP, History
-from tracker.console.look import Look
 from tracker.console.sampler import INTERVAL, Thresholds
+from tracker.console.snapshot import Snapshot
 from tracker.errors import Refused, Unavailable
 from tracker.log.redis.lag import ConsumerLag, GroupLag, StreamLag
 
 STREAM = "telemetry:teltonika"
 
 
-def seen(added: int, undelivered: int | None, age: float, pending: int = 0) -> Look:
+def lagging(added: int, undelivered: int | None, age: float, pending: int = 0) -> Snapshot:
     consumers = [ConsumerLag("one", pending, 0.5)]
     group = GroupLag("processor", undelivered, pending, age, consumers)
     lag = StreamLag(STREAM, added, added, [group])
-    return Look([lag], None, [], 25, 0, 0, [], [])
+    return Snapshot([lag], None, [], 25, 0, 0, [], [])
 
 
 def sample(server: Server) -> dict[str, Any]:
-    """Take one, and what a browser is told then."""
+    """Take a sample; return the overview and the history that a browser receives."""
     Deferred.fromCoroutine(server.sampler.sample())
-    connection = Browser(server).begin("GET", "/api/events")
-    events = told(connection)
-    connection.leave()
+    connection = Browser(server).start_request("GET", "/api/events")
+    events = received_events(connection)
+    connection.disconnect()
     assert [name for name, _ in events] == ["history", "overview"]
     overview: Any = events[1][1]
     return {**overview, "history": events[0][1]}
@@ -42,32 +42,34 @@ def server() -> Server:
 
 
 @pytest.mark.parametrize(
-    ("age", "word"),
+    ("age", "state"),
     [
         *((0.0, "up to date"), (9.999, "up to date"), (10.0, "behind"), (59.999, "behind")),
         *((60.0, "far behind"), (86_400.0, "far behind")),
     ],
 )
-def test_how_far_behind_is_said_in_words(server: Server, age: float, word: str) -> None:
-    server.look = seen(100, 1, age)
-    assert sample(server)["lag"][0]["word"] == word
+def test_age_of_the_oldest_entry_determines_the_state(
+    server: Server, age: float, state: str
+) -> None:
+    server.snapshot = lagging(100, 1, age)
+    assert sample(server)["lag"][0]["state"] == state
 
 
-def test_thresholds_are_given() -> None:
+def test_thresholds_determine_the_state() -> None:
     group = GroupLag("processor", 0, 0, 5.0, [])
-    assert Thresholds(1, 5).word(group) == "far behind"
-    assert Thresholds(5, 6).word(group) == "behind"
-    assert Thresholds(6, 7).word(group) == "up to date"
+    assert Thresholds(1, 5).lag_state(group) == "far behind"
+    assert Thresholds(5, 6).lag_state(group) == "behind"
+    assert Thresholds(6, 7).lag_state(group) == "up to date"
 
 
-def test_a_stream_that_nobody_reads_is_the_worst(server: Server) -> None:
-    server.look = Look([StreamLag(STREAM, 5, 5, [])], None, [], 0, 0, 0, [], [])
+def test_stream_with_entries_and_no_group_is_not_read(server: Server) -> None:
+    server.snapshot = Snapshot([StreamLag(STREAM, 5, 5, [])], None, [], 0, 0, 0, [], [])
     (lag,) = sample(server)["lag"]
-    assert (lag["word"], lag["group"], lag["total"]) == ("not read", None, None)
+    assert (lag["state"], lag["group"], lag["total"]) == ("not read", None, None)
 
 
-def test_a_lag_that_redis_cannot_tell_is_unknown(server: Server) -> None:
-    server.look = seen(100, None, 3.0)
+def test_lag_that_redis_does_not_report_is_unknown(server: Server) -> None:
+    server.snapshot = lagging(100, None, 3.0)
     found = sample(server)
     assert found["lag"][0]["total"] is None
     assert found["rates"]["out"] is None
@@ -75,76 +77,74 @@ def test_a_lag_that_redis_cannot_tell_is_unknown(server: Server) -> None:
     assert found["point"]["figures"][f"age {STREAM} processor"] == 3.0
 
 
-def test_rates_are_of_some_seconds(server: Server) -> None:
-    server.look = seen(1000, 0, 0)
+def test_rates_are_averages_over_several_samples(server: Server) -> None:
+    server.snapshot = lagging(1000, 0, 0)
     assert sample(server)["rates"] == {"in": None, "out": None}
     server.clock.advance(2)
-    server.look = seen(1100, 60, 1)
+    server.snapshot = lagging(1100, 60, 1)
     assert sample(server)["rates"] == {"in": 50.0, "out": 20.0}
     server.clock.advance(2)
-    server.look = seen(1100, 0, 0)
+    server.snapshot = lagging(1100, 0, 0)
     assert sample(server)["rates"] == {"in": 25.0, "out": 25.0}
 
 
-def test_a_stream_that_was_made_anew_has_no_rate_below_nothing(server: Server) -> None:
-    server.look = seen(1000, 0, 0)
+def test_rate_of_a_recreated_stream_is_not_negative(server: Server) -> None:
+    server.snapshot = lagging(1000, 0, 0)
     sample(server)
     server.clock.advance(2)
-    server.look = seen(4, 0, 0)
+    server.snapshot = lagging(4, 0, 0)
     assert sample(server)["rates"] == {"in": 0.0, "out": 0.0}
 
 
 @pytest.mark.parametrize("error", [Unavailable("gone"), Refused("LOADING"), ValueError("a fault")])
-def test_what_keeps_it_from_looking_is_told_and_it_looks_again(
+def test_failed_sample_is_published_without_its_error_and_retried(
     server: Server, error: Exception
 ) -> None:
-    look = server.look
-
-    async def fails() -> Look:
+    async def fails() -> Snapshot:
         raise error
 
-    server.sampler._see = fails
+    server.sampler._take_snapshot = fails
     reason = sample(server)["redis"]
     assert reason
     assert str(error) not in reason
 
-    async def sees() -> Look:
-        return look
+    async def succeeds() -> Snapshot:
+        return server.snapshot
 
-    server.sampler._see = sees
+    server.sampler._take_snapshot = succeeds
     assert sample(server)["redis"] is None
 
 
-def test_redis_is_asked_once_for_all_who_watch(server: Server) -> None:
-    looks = []
+def test_one_sample_serves_all_browsers(server: Server) -> None:
+    snapshots = []
 
-    async def see() -> Look:
-        looks.append(server.clock.seconds())
-        return NOTHING
+    async def take_snapshot() -> Snapshot:
+        snapshots.append(server.clock.seconds())
+        return EMPTY_SNAPSHOT
 
-    server.sampler._see = see
-    connections = [Browser(server).begin("GET", "/api/events") for _ in range(50)]
+    server.sampler._take_snapshot = take_snapshot
+    connections = [Browser(server).start_request("GET", "/api/events") for _ in range(50)]
     server.sampler.startService()
-    asked = len(server.redis.asked)
+    commands_before = len(server.redis.asked)
     for _ in range(5):
         server.clock.advance(INTERVAL)
-    assert len(looks) == 6
-    assert len(server.redis.asked) - asked <= 5  # the stream of responses
-    assert all(len(told(one)) == 7 for one in connections)
+    assert len(snapshots) == 6
+    assert len(server.redis.asked) - commands_before <= 5  # the stream of responses
+    assert all(len(received_events(one)) == 7 for one in connections)
     server.sampler.stopService()
 
 
-def test_many_consumers_are_not_all_told(server: Server) -> None:
+def test_number_of_consumers_is_limited(server: Server) -> None:
     consumers = [ConsumerLag(f"c{number}", number, 1.0) for number in range(100)]
     group = GroupLag("processor", 0, 4950, 1.0, consumers)
-    server.look = Look([StreamLag(STREAM, 1, 1, [group])], None, [], 0, 0, 0, [], [])
+    server.snapshot = Snapshot([StreamLag(STREAM, 1, 1, [group])], None, [], 0, 0, 0, [], [])
     (lag,) = sample(server)["lag"]
     assert lag["consumer_count"] == 100
     assert [one["name"] for one in lag["consumers"][:2]] == ["c99", "c98"]
     assert len(lag["consumers"]) == 30
 
 
-def test_the_worst_of_each_step_is_kept() -> None:
+def test_maximum_of_each_step_is_kept() -> None:
     history = History()
     for second, value in enumerate([1, 9, 2]):
         point = history.add(NOW + second * 3, {"lag": value, "unknown": None})
@@ -153,7 +153,7 @@ def test_the_worst_of_each_step_is_kept() -> None:
     assert history.as_json()["series"] == {"lag": [9, 3]}
 
 
-def test_an_hour_is_kept_and_no_more() -> None:
+def test_history_is_limited_to_an_hour() -> None:
     history = History()
     for number in range(POINTS + 10):
         history.add(NOW + number * STEP, {"n": number})
@@ -163,42 +163,44 @@ def test_an_hour_is_kept_and_no_more() -> None:
     assert kept["times"][-1] - kept["times"][0] == (POINTS - 1) * STEP
 
 
-def test_series_that_come_and_go_stay_aligned() -> None:
+def test_series_with_missing_points_stay_aligned() -> None:
     history = History()
     history.add(NOW, {"a": 1})
     history.add(NOW + STEP, {"b": 2})
     assert history.as_json()["series"] == {"a": [1, None], "b": [None, 2]}
 
 
-def test_a_sample_is_taken_as_soon_as_redis_is_there(server: Server) -> None:
-    looks = []
+def test_sample_is_taken_when_redis_becomes_usable(server: Server) -> None:
+    snapshots = []
 
-    async def see() -> Look:
-        looks.append(server.clock.seconds())
-        if len(looks) == 1:
+    async def take_snapshot() -> Snapshot:
+        snapshots.append(server.clock.seconds())
+        if len(snapshots) == 1:
             raise Unavailable("not connected")
-        return NOTHING
+        return EMPTY_SNAPSHOT
 
-    server.sampler._see = see
+    server.sampler._take_snapshot = take_snapshot
     server.sampler.redis_is("Connection refused")
     server.sampler.startService()
-    connection = Browser(server).begin("GET", "/api/events")
+    connection = Browser(server).start_request("GET", "/api/events")
     server.sampler.redis_is(None)
-    told_of: list[Any] = [data for name, data in told(connection) if name == "overview"]
-    assert [one["redis"] for one in told_of] == ["no answer; see the console's log", None]
+    overviews: list[Any] = [
+        data for name, data in received_events(connection) if name == "overview"
+    ]
+    assert [one["redis"] for one in overviews] == ["no reply; see the console's log", None]
     assert server.clock.seconds() == NOW
     server.sampler.stopService()
 
 
-def test_a_slow_look_is_not_begun_twice(server: Server) -> None:
+def test_slow_sample_is_not_started_twice(server: Server) -> None:
     waiting: list[Deferred[None]] = []
 
-    async def see() -> Look:
+    async def take_snapshot() -> Snapshot:
         waiting.append(Deferred())
         await waiting[-1]
-        return NOTHING
+        return EMPTY_SNAPSHOT
 
-    server.sampler._see = see
+    server.sampler._take_snapshot = take_snapshot
     server.sampler.startService()
     server.sampler.redis_is(None)
     server.clock.advance(10 * INTERVAL)

@@ -1,4 +1,4 @@
-"""What is answered to each question, and with what headers."""
+"""Responses of the console, with their header fields."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def server() -> Server:
 @pytest.fixture
 def browser(server: Server) -> Browser:
     browser = Browser(server)
-    browser.arrive()
+    browser.load_page()
     return browser
 
 
 @pytest.mark.parametrize("path", ["/", "/static/none", "/api/session", "/nowhere", "/api/devices"])
-def test_every_answer_has_the_headers_that_protect_the_page(browser: Browser, path: str) -> None:
-    answer = browser.get(path)
-    assert "default-src 'none'" in answer.header("content-security-policy")
-    assert answer.header("x-content-type-options") == "nosniff"
-    assert answer.header("referrer-policy") == "no-referrer"
-    assert answer.header("cross-origin-opener-policy") == "same-origin"
-    assert answer.header("cross-origin-resource-policy") == "same-origin"
-    assert answer.header("cache-control") == ("no-cache" if path == "/" else "no-store")
-    assert "strict-transport-security" not in answer.headers
-    assert "server" not in answer.headers
-    assert "content-length" in answer.headers
+def test_every_response_has_the_security_headers(browser: Browser, path: str) -> None:
+    response = browser.get(path)
+    assert "default-src 'none'" in response.header("content-security-policy")
+    assert response.header("x-content-type-options") == "nosniff"
+    assert response.header("referrer-policy") == "no-referrer"
+    assert response.header("cross-origin-opener-policy") == "same-origin"
+    assert response.header("cross-origin-resource-policy") == "same-origin"
+    assert response.header("cache-control") == ("no-cache" if path == "/" else "no-store")
+    assert "strict-transport-security" not in response.headers
+    assert "server" not in response.headers
+    assert "content-length" in response.headers
 
 
-def test_the_policy_lets_nothing_in_from_elsewhere() -> None:
+def test_content_security_policy_allows_only_the_consoles_own_origin() -> None:
     assert policy(None) == (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
         "connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'; "
@@ -54,40 +54,40 @@ def test_the_policy_lets_nothing_in_from_elsewhere() -> None:
     )
 
 
-def test_with_tiles_images_may_come_from_their_host_and_nothing_else() -> None:
-    tiles = Tiles("https://tile.example.org/a/{z}/{x}/{y}.png?key=1", "© Somebody")
+def test_content_security_policy_allows_images_from_the_host_of_the_tiles() -> None:
+    tiles = Tiles("https://tile.example.org/a/{z}/{x}/{y}.png?key=1", "© Example Maps")
     browser = Browser(Server(tiles=tiles))
     found = browser.get("/").header("content-security-policy")
     assert "img-src 'self' data: https://tile.example.org; connect-src 'self'" in found
-    assert browser.arrive()["tiles"] == {"url": tiles.url, "credit": "© Somebody"}
+    assert browser.load_page()["tiles"] == {"url": tiles.url, "credit": "© Example Maps"}
 
 
-def test_a_file_that_the_browser_has_is_not_sent_again(browser: Browser) -> None:
-    answer = browser.get("/", If_None_Match='"1"')
-    assert (answer.status, answer.body) == (304, "")
+def test_cached_file_is_not_sent_again(browser: Browser) -> None:
+    response = browser.get("/", If_None_Match='"1"')
+    assert (response.status, response.body) == (304, "")
 
 
 @pytest.mark.parametrize(
     "path", ["/static/..%2f..%2fsite.py", "/static/../site.py", "/static/index.html/", "/static/"]
 )
-def test_there_are_no_files_but_those_of_the_page(browser: Browser, path: str) -> None:
+def test_files_outside_the_static_folder_are_not_served(browser: Browser, path: str) -> None:
     assert browser.get(path).status in (404, 308)
 
 
-def test_the_files_of_the_page_stand_in_the_package() -> None:
+def test_static_files_are_in_the_package() -> None:
     found = static_files()
     assert {"index.html", "console.css", "main.js", "icon.svg"} <= found.keys()
     assert found["main.js"].content_type.startswith("text/javascript")
 
 
-def test_nothing_in_the_page_makes_markup_of_text_or_asks_anybody_else() -> None:
+def test_page_neither_parses_markup_nor_contacts_other_hosts() -> None:
     for entry in files("tracker.console").joinpath("static").iterdir():
         text = entry.read_text()
         for bad in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("):
             assert bad not in text, entry.name
-        others = text.replace("http://www.w3.org/2000/svg", "")
-        assert "http://" not in others, entry.name
-        assert "https://" not in others, entry.name
+        without_namespace = text.replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in without_namespace, entry.name
+        assert "https://" not in without_namespace, entry.name
         assert " style=" not in text, entry.name
 
 
@@ -107,18 +107,20 @@ def test_nothing_in_the_page_makes_markup_of_text_or_asks_anybody_else() -> None
         ("GET", "/api/commands/%20", 400),
     ],
 )
-def test_what_makes_no_sense_is_told(browser: Browser, method: str, path: str, status: int) -> None:
-    answer = browser.ask(method, path)
-    assert answer.status == status
-    assert answer.json["error"]
+def test_request_that_cannot_be_served_has_an_error(
+    browser: Browser, method: str, path: str, status: int
+) -> None:
+    response = browser.request(method, path)
+    assert response.status == status
+    assert response.json["error"]
 
 
-def test_a_command_is_sent_by_a_control_port(browser: Browser, server: Server) -> None:
-    answer = browser.post("/api/commands", SEND)
-    assert (answer.status, answer.json) == (200, {"command_id": "c1", "status": "queued"})
+def test_command_is_sent_through_a_control_port(browser: Browser, server: Server) -> None:
+    response = browser.post("/api/commands", SEND)
+    assert (response.status, response.json) == (200, {"command_id": "c1", "status": "queued"})
     assert server.ports.sent == [(DEVICE, "getinfo")]
     (known,) = server.commands.latest(1)
-    assert (known["text"], known["by"]) == ("getinfo", "somebody on this machine")
+    assert (known["text"], known["by"]) == ("getinfo", "local user")
 
 
 @pytest.mark.parametrize(
@@ -128,12 +130,12 @@ def test_a_command_is_sent_by_a_control_port(browser: Browser, server: Server) -
         (BadArgument("text is too long"), 400),
     ],
 )
-def test_why_a_command_is_not_sent_is_told(
+def test_refusal_of_a_command_is_in_the_response(
     browser: Browser, server: Server, refusal: Exception, status: int
 ) -> None:
     server.ports.refusal = refusal
-    answer = browser.post("/api/commands", SEND)
-    assert (answer.status, answer.json["error"]) == (status, str(refusal))
+    response = browser.post("/api/commands", SEND)
+    assert (response.status, response.json["error"]) == (status, str(refusal))
     assert server.commands.latest(1) == []
 
 
@@ -141,7 +143,7 @@ def test_why_a_command_is_not_sent_is_told(
     "refusal",
     [
         NoInstance("one: unix:/run/tracker/control.sock: no such file"),
-        RedisUnavailable("redis://user@10.0.0.1: no answer"),
+        RedisUnavailable("redis://user@10.0.0.1: no response"),
         NotConnected("Connection refused by 10.0.0.2"),
         ControlError("Traceback"),
         Refused("NOPERM user console"),
@@ -149,16 +151,16 @@ def test_why_a_command_is_not_sent_is_told(
         ValueError("/var/lib/tracker"),
     ],
 )
-def test_what_names_servers_stands_in_the_log_and_not_in_the_answer(
+def test_error_that_names_servers_is_logged_and_not_in_the_response(
     browser: Browser, server: Server, refusal: Exception
 ) -> None:
     server.ports.refusal = refusal
     with capturedLogs() as logged:
-        answers = [browser.post("/api/commands", SEND) for _ in range(3 * MAX_LINES)]
-    (status,) = {answer.status for answer in answers}
+        responses = [browser.post("/api/commands", SEND) for _ in range(3 * MAX_LINES)]
+    (status,) = {response.status for response in responses}
     assert status == (500 if isinstance(refusal, ValueError) else 503)
-    assert all(answer.json["error"] for answer in answers)
-    assert str(refusal) not in answers[0].body
+    assert all(response.json["error"] for response in responses)
+    assert str(refusal) not in responses[0].body
     lines = [event for event in logged if str(refusal) in eventAsText(event)]
     assert len(lines) == MAX_LINES
     assert server.commands.latest(1) == []
@@ -170,40 +172,40 @@ def test_what_names_servers_stands_in_the_log_and_not_in_the_answer(
         *({}, [], {"device_id": DEVICE}, {"device_id": DEVICE, "text": ""}, {"text": "x"}),
         *({"device_id": DEVICE, "text": 7}, {"device_id": "3563", "text": "x"}),
         {"device_id": DEVICE, "text": "x" * 4097},
-        {"device_id": DEVICE, "text": "half a character: \ud800"},
+        {"device_id": DEVICE, "text": "unpaired surrogate: \ud800"},
     ],
 )
-def test_what_is_no_command_is_not_sent(browser: Browser, server: Server, body: object) -> None:
+def test_malformed_command_is_not_sent(browser: Browser, server: Server, body: object) -> None:
     assert browser.post("/api/commands", body).status == 400
     assert server.ports.sent == []
 
 
-def test_a_body_that_is_not_json_is_refused(browser: Browser, server: Server) -> None:
-    answer = browser.post("/api/commands", SEND, Content_Type="text/plain")
-    assert (answer.status, answer.json["error"]) == (400, "must be JSON")
+def test_body_that_is_not_json_is_refused(browser: Browser, server: Server) -> None:
+    response = browser.post("/api/commands", SEND, Content_Type="text/plain")
+    assert (response.status, response.json["error"]) == (400, "the body must be JSON")
     assert server.ports.sent == []
 
 
-def test_brackets_within_brackets_are_no_fault_of_ours(browser: Browser, server: Server) -> None:
+def test_deeply_nested_json_is_refused(browser: Browser, server: Server) -> None:
     connection = server.connect()
     connection.write("POST", "/api/login", browser.headers(), "[" * (CONSOLE_LIMITS.body - 1))
-    answer = connection.answer()
-    assert (answer.status, answer.json["error"]) == (400, "must be JSON")
+    response = connection.response()
+    assert (response.status, response.json["error"]) == (400, "the body must be JSON")
 
 
-def test_a_body_that_is_too_long_is_not_read(browser: Browser, server: Server) -> None:
+def test_body_that_is_too_long_is_refused(browser: Browser, server: Server) -> None:
     connection = server.connect()
     headers = {**browser.headers(), "Content-Length": str(CONSOLE_LIMITS.body + 1)}
     connection.write("POST", "/api/commands", headers)
-    answer = connection.answer()
-    assert (answer.status, connection.transport.disconnecting) == (413, True)
-    assert answer.json["error"]
-    assert answer.header("x-content-type-options") == "nosniff"
+    response = connection.response()
+    assert (response.status, connection.transport.disconnecting) == (413, True)
+    assert response.json["error"]
+    assert response.header("x-content-type-options") == "nosniff"
 
 
-def test_a_console_may_be_told_to_send_nothing() -> None:
+def test_console_with_no_commands_sends_no_command() -> None:
     server = Server(may_send=False)
     browser = Browser(server)
-    assert browser.arrive()["sends"] is False
+    assert browser.load_page()["can_send"] is False
     assert browser.post("/api/commands", SEND).status == 403
     assert server.ports.sent == []

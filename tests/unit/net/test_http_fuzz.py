@@ -77,7 +77,7 @@ def health() -> Target:
 def console() -> Target:
     server = Server()
     browser = Browser(server)
-    browser.arrive()
+    browser.load_page()
     fields = [f"{name}: {value}" for name, value in browser.headers().items() if name != "Host"]
     paths = (
         *("/", "/static/index.html", "/api/session", "/api/devices?text=35&order=id&limit=5"),

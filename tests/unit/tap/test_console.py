@@ -8,7 +8,7 @@ import pytest
 from twisted.application.service import MultiService
 
 from tests.certificates import certify, key_of
-from tests.unit.console.test_files import HASH
+from tests.unit.console.test_operators_file import HASH
 from tests.unit.tap.test_tap import service
 
 

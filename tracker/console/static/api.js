@@ -1,6 +1,8 @@
-// What the server is asked, and who we are to it.
+// Requests to the server, and the session.
 
-export const session = { operator: null, permission: "", sends: false, token: "", asks: false };
+import { sentence } from "./format.js";
+
+export const session = { operator: null, permission: "", can_send: false, token: "", login_required: false };
 
 export class ApiError extends Error {
   constructor(status, message) {
@@ -11,12 +13,12 @@ export class ApiError extends Error {
 
 let onLoggedOut = () => {};
 
-export function whenLoggedOut(told) {
-  onLoggedOut = told;
+export function whenLoggedOut(callback) {
+  onLoggedOut = callback;
 }
 
 export async function refreshSession() {
-  Object.assign(session, { tiles: null, sends: false }, await get("/api/session"));
+  Object.assign(session, { tiles: null, can_send: false }, await get("/api/session"));
   return session;
 }
 
@@ -29,32 +31,28 @@ export async function logOut() {
 }
 
 export function get(path, signal) {
-  return ask(path, { signal });
+  return request(path, { signal });
 }
 
 export function post(path, body) {
-  return ask(path, {
+  return request(path, {
     method: "POST",
     headers: { "Content-Type": "application/json", "X-CSRF-Token": session.token },
     body: JSON.stringify(body),
   });
 }
 
-async function ask(path, options) {
+async function request(path, options) {
   let response;
   try {
     response = await fetch(path, { credentials: "same-origin", redirect: "error", ...options });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ApiError(0, "The console's server does not answer.");
+    throw new ApiError(0, "The console's server does not respond.");
   }
-  const answer = await response.json().catch(() => ({}));
-  if (response.ok) return answer;
+  const body = await response.json().catch(() => ({}));
+  if (response.ok) return body;
   if (response.status === 401 && path !== "/api/login") onLoggedOut();
-  const wait = answer.wait ? ` Try again in ${Math.ceil(answer.wait / 60)} min.` : "";
-  throw new ApiError(response.status, sentence(answer.error ?? `It answers ${response.status}.`) + wait);
-}
-
-function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+  const wait = body.wait ? ` Retry in ${Math.ceil(body.wait / 60)} min.` : "";
+  throw new ApiError(response.status, sentence(body.error ?? `The server responded with status ${response.status}`) + wait);
 }

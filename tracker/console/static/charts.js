@@ -1,4 +1,4 @@
-// The last hour of some figures, as lines.
+// Line charts of the last hour.
 
 import { h, setAttribute, setText, svg } from "./dom.js";
 import { clock } from "./format.js";
@@ -9,15 +9,15 @@ const RIGHT = 8;
 const TOP = 8;
 const BOTTOM = 20;
 
-let made = 0; // each has an id of its own
+let charts = 0; // for unique ids
 
-// series: [{key, name, class}]; bands: [{from, class, text}], thresholds in the figures' unit.
+// series: [{key, name, class}]; bands: [{from, class, text}], with thresholds in the unit of the values.
 export class Chart {
   constructor({ title, series, format, axis, floor, round = nice, bands = [], height = 132 }) {
     Object.assign(this, { title, series, format, axis: axis ?? format, floor, round, bands, height });
     this.data = null;
     this.cursor = null;
-    this.id = `chart-${++made}`;
+    this.id = `chart-${++charts}`;
     this.svg = svg("svg", { role: "img", class: "chart", height });
     this.readout = h("p", { class: "readout", "aria-hidden": "true" });
     const legend = series.length > 1
@@ -31,7 +31,7 @@ export class Chart {
     this.observer.observe(this.element);
   }
 
-  // times: seconds since 1970, one a step; values: of each series, null where unknown.
+  // history: times in UNIX seconds, one per step; values of each series, null if unknown.
   show(history, now) {
     this.data = { ...history, now };
     this.draw();
@@ -66,7 +66,7 @@ export class Chart {
       drawn.push(svg("line", { class: "grid", x1: LEFT, x2: right, y1: y(value), y2: y(value) }));
       drawn.push(svg("text", { class: "tick", x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, value ? this.axis(value) : "0"));
     }
-    let room = TOP + 12; // above which no further name has place
+    let room = TOP + 12; // labels above this would overlap
     for (const band of this.bands.toReversed()) {
       if (band.from >= top) continue;
       drawn.push(svg("line", { class: `threshold ${band.class}`, x1: LEFT, x2: right, y1: y(band.from), y2: y(band.from) }));
@@ -95,7 +95,7 @@ export class Chart {
     this.svg.replaceChildren(...drawn);
   }
 
-  // Between thresholds a line has the colour of what it is called there.
+  // Between two thresholds a line has the colour of that state.
   zones(drawn, width, y) {
     if (!this.bands.length) return [{ clip: null, kind: null }];
     const edges = [0, ...this.bands.map((band) => band.from)];
@@ -119,12 +119,12 @@ export class Chart {
     times.forEach((time, number) => {
       if (Math.abs(x(time) - this.cursor) < Math.abs(x(times[at]) - this.cursor)) at = number;
     });
-    const told = this.series.map((one) => {
+    const readings = this.series.map((one) => {
       const value = this.values(one)[at] ?? null;
       const name = this.series.length > 1 ? `${one.name} ` : "";
       return `${name}${value === null ? "unknown" : this.format(value)}`;
     });
-    setText(this.readout, `${clock(times[at] * 1000)}  ${told.join("  ")}`);
+    setText(this.readout, `${clock(times[at] * 1000)}  ${readings.join("  ")}`);
     const marks = [svg("line", { class: "cross", x1: x(times[at]), x2: x(times[at]), y1: TOP, y2: bottom })];
     for (const one of this.series) {
       const value = this.values(one)[at] ?? null;
@@ -140,13 +140,13 @@ export class Chart {
       if (!known.length) return `${one.name}: unknown`;
       const most = Math.max(...known);
       const when = clock(this.data.times[values.indexOf(most)] * 1000);
-      return `${one.name}: now ${this.format(known[known.length - 1])}, at most ${this.format(most)} at ${when}`;
+      return `${one.name}: now ${this.format(known[known.length - 1])}, maximum ${this.format(most)} at ${when}`;
     });
-    return `${this.title}, the last hour. ${parts.join(". ")}.`;
+    return `${this.title} in the last hour. ${parts.join(". ")}.`;
   }
 }
 
-// A line and the area below it, interrupted where nothing is known.
+// Returns a line and the area below it, with gaps for unknown values.
 function paths(times, values, step, x, y, bottom, now) {
   let line = "";
   let area = "";
@@ -168,7 +168,7 @@ function paths(times, values, step, x, y, bottom, now) {
   return [line, area];
 }
 
-// The next round number, so that an axis ends on one; of seconds: what is round as minutes or hours.
+// An axis ends on a round number; of seconds, one that is round in minutes or hours.
 const ROUND_SECONDS = [1, 2, 4, 10, 20, 40, 60, 120, 240, 600, 1200, 2400, 3600, 7200, 14_400, 28_800, 43_200, 86_400];
 
 export function niceSeconds(value) {

@@ -1,15 +1,15 @@
-// One device: where it has been, what it says of itself, its commands, its frames.
+// The page of a device: track, data, commands, IO elements and frames.
 
 import { get, session } from "./api.js";
 import { h, panel, pill, setText, Table } from "./dom.js";
-import { ago, clock, duration, heading, moment, NOTHING, number, place } from "./format.js";
+import { ago, clock, coordinates, duration, heading, moment, NOTHING, number, sentence } from "./format.js";
 import { Frames } from "./frames.js";
 import { length, Track } from "./map.js";
 import { commandTable } from "./overview.js";
 import { Send } from "./send.js";
 
 const REFRESH = 4_000;
-const SOON = 1_000; // after a command was sent
+const AWAITED_REFRESH = 1_000; // until the final status of a command that was sent here
 const TRACK_REFRESH = 10_000;
 const HOURS = [[1, "1 hour"], [6, "6 hours"], [24, "1 day"], [168, "7 days"]];
 
@@ -28,7 +28,7 @@ export class Device {
     this.map = new Track(session.tiles);
     this.io = ioTable();
     this.send = new Send(id, (commandId) => { this.awaited = commandId; this.load(); });
-    this.commands = commandTable("Commands of this device", "No command was sent to it lately.", false);
+    this.commands = commandTable("Commands of this device", "No recent commands.", false);
     this.frames = new Frames(id);
     this.element = h("div", { class: "page" },
       h("div", { class: "device-head" },
@@ -73,7 +73,7 @@ export class Device {
     } catch (error) {
       if (!this.closed) setText(this.error, error.message);
     }
-    if (!this.closed) this.timer = setTimeout(() => this.load(), this.awaited ? SOON : REFRESH);
+    if (!this.closed) this.timer = setTimeout(() => this.load(), this.awaited ? AWAITED_REFRESH : REFRESH);
   }
 
   async loadTrack() {
@@ -91,15 +91,15 @@ export class Device {
 
   fill(device) {
     const connected = Boolean(device.instance_id);
-    const word = connected ? `connected to ${device.instance_id}` : "not connected";
-    if (this.state.dataset.word !== word) {
-      this.state.dataset.word = word;
-      this.state.replaceChildren(pill(connected ? "good" : "dim", word));
+    const state = connected ? `connected to ${device.instance_id}` : "not connected";
+    if (this.state.dataset.state !== state) {
+      this.state.dataset.state = state;
+      this.state.replaceChildren(pill(connected ? "good" : "dim", state));
     }
     const rows = factsOf(device);
-    const state = JSON.stringify(rows);
-    if (this.facts.dataset.state !== state) {
-      this.facts.dataset.state = state;
+    const shown = JSON.stringify(rows);
+    if (this.facts.dataset.shown !== shown) {
+      this.facts.dataset.shown = shown;
       this.facts.replaceChildren(...rows.map(([name, text, title]) => h("div", {}, h("dt", {}, name), h("dd", { title }, text))));
     }
     this.io.show(device.attributes);
@@ -111,44 +111,44 @@ export class Device {
 
 function factsOf(device) {
   const rows = [];
-  const row = device.place;
+  const row = device.position;
   if (row) {
     const contact = ago(row.last_contact);
     rows.push(["Last contact", contact.text, contact.title]);
-    rows.push(["Place", place(row)]);
-    if (row.ts) rows.push(["Place of", moment(row.ts).text, row.ts]);
+    rows.push(["Position", coordinates(row)]);
+    if (row.ts) rows.push(["Position time", moment(row.ts).text, row.ts]);
     if (row.speed !== null) rows.push(["Speed", `${number(row.speed)} km/h ${row.speed ? heading(row.angle) : ""}`.trim()]);
     if (row.altitude !== null) rows.push(["Altitude", `${number(row.altitude)} m`]);
     if (row.satellites !== null) rows.push(["Satellites", number(row.satellites)]);
-  } else rows.push(["Place", device.no_place ?? "Nothing of it is stored yet."]);
+  } else rows.push(["Position", sentence(device.position_error ?? "no data yet")]);
   if (device.model) rows.push(["Model", device.model]);
   if (device.vendor) rows.push(["Vendor", device.vendor]);
   const connection = device.connection;
   if (connection?.address) rows.push(["Address", connection.address]);
   if (connection?.since) rows.push(["Connected for", duration(Date.now() / 1000 - connection.since), clock(connection.since * 1000)]);
   if (connection?.codec) rows.push(["Codec", connection.codec]);
-  if (connection?.records !== undefined && connection?.records !== null) rows.push(["Records since then", number(connection.records)]);
+  if (connection?.records !== undefined && connection?.records !== null) rows.push(["Records received", number(connection.records), "Since the device connected"]);
   if (connection?.queued) rows.push(["Commands queued", number(connection.queued)]);
-  if (connection?.waiting) rows.push(["Commands that wait", number(connection.waiting)]);
+  if (connection?.waiting) rows.push(["Commands waiting", number(connection.waiting)]);
   return rows;
 }
 
 function trackText(track, span) {
-  if (!track.points.length) return `No place of the last ${span} is stored.`;
+  if (!track.points.length) return `No positions in the last ${span}.`;
   const points = track.points.map(([, latitude, longitude]) => ({ latitude, longitude }));
   const shown = track.points.length < track.read ? ` (${number(track.points.length)} of them drawn)` : "";
-  const cut = track.complete ? "" : " There were more before them, which are not shown.";
-  return `${number(track.read)} positions${shown}, ${(length(points) / 1000).toFixed(1)} km.${cut}`;
+  const cut = track.complete ? "" : " Earlier positions are not shown.";
+  return `${number(track.read)} ${track.read === 1 ? "position" : "positions"}${shown}, ${(length(points) / 1000).toFixed(1)} km.${cut}`;
 }
 
 function ioTable() {
   return new Table({
     label: "Latest IO elements",
-    empty: "None is stored.",
+    empty: "No data yet.",
     key: (row) => row.id,
     columns: [
-      { title: "Name", cell: (row) => row.name ?? { parts: [["dim-text", "no name is known"]] } },
-      { title: "Value", class: "n", cell: (row) => ({ parts: [["", String(row.value ?? NOTHING)], ["unit", row.unit ? ` ${row.unit}` : ""]], title: `on the wire: ${row.raw}` }) },
+      { title: "Name", cell: (row) => row.name ?? { parts: [["dim-text", "unnamed"]] } },
+      { title: "Value", class: "n", cell: (row) => ({ parts: [["", String(row.value ?? NOTHING)], ["unit", row.unit ? ` ${row.unit}` : ""]], title: `Raw value: ${row.raw}` }) },
       { title: "Id", class: "n", cell: (row) => row.id },
     ],
   });

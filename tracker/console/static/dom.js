@@ -1,4 +1,4 @@
-// Elements, made without markup: all text goes in as text, whoever has written it.
+// DOM elements. Text is never parsed as markup, because devices and clients supply some of it.
 
 const SVG = "http://www.w3.org/2000/svg";
 
@@ -20,7 +20,7 @@ export function svg(name, attributes = {}, ...children) {
   return filled(document.createElementNS(SVG, name), attributes, children);
 }
 
-// Setting what is there already would lose a selection, and make screen readers repeat it.
+// Setting the same text again would clear a selection, and make screen readers repeat the text.
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -29,7 +29,7 @@ export function setAttribute(element, name, value) {
   if (element.getAttribute(name) !== value) element.setAttribute(name, value);
 }
 
-// How far behind, by colour, by shape and by a word.
+// A pill shows a state by colour, shape and text.
 const SHAPES = {
   good: ["circle", { cx: 6, cy: 6, r: 5 }],
   warn: ["path", { d: "M6 .8 11.6 11H.4Z" }],
@@ -43,8 +43,8 @@ export function pill(kind, text) {
   return h("span", { class: `pill ${kind}` }, shape, h("span", {}, text));
 }
 
-// A table whose rows stay where they are while their cells change.
-//   columns: [{title, class?, cell: (row) => text or {text?, href?, title?, pill?, class?, time?}}]
+// A table that reuses the elements of its rows and cells.
+//   columns: [{title, class?, cell: (row) => text or {text?, href?, title?, pill?, parts?: [[class, text]]}}]
 export class Table {
   constructor({ label, columns, key, empty, row = null }) {
     this.columns = columns;
@@ -52,19 +52,19 @@ export class Table {
     this.rowClass = row;
     this.rows = new Map();
     this.body = h("tbody", { role: "rowgroup" });
-    // On a phone rows are laid out as cards, and would lose what they are without the roles.
+    // The card layout on phones changes the display property, which removes the implicit roles.
     const heads = columns.map((column) => h("th", { scope: "col", role: "columnheader", class: column.class }, column.title));
     this.table = h("table", { role: "table" }, h("caption", { class: "unseen" }, label),
       h("thead", { role: "rowgroup" }, h("tr", { role: "row" }, ...heads)), this.body);
     this.scroller = h("div", { class: "scroller", role: "region", "aria-label": `${label}, scrollable`, tabindex: "0" }, this.table);
-    this.none = h("p", { class: "none" }, empty);
-    this.element = h("div", { class: "table" }, this.scroller, this.none);
+    this.empty = h("p", { class: "empty" }, empty);
+    this.element = h("div", { class: "table" }, this.scroller, this.empty);
     this.show([]);
   }
 
   show(items) {
     this.scroller.hidden = !items.length;
-    this.none.hidden = Boolean(items.length);
+    this.empty.hidden = Boolean(items.length);
     const seen = new Set();
     let after = null;
     for (const item of items) {
@@ -77,8 +77,8 @@ export class Table {
         this.rows.set(key, row);
       }
       this.fill(row, item);
-      const place = after ? after.nextSibling : this.body.firstChild;
-      if (place !== row) this.body.insertBefore(row, place);
+      const next = after ? after.nextSibling : this.body.firstChild;
+      if (next !== row) this.body.insertBefore(row, next);
       after = row;
     }
     for (const [key, row] of this.rows) {
@@ -93,8 +93,8 @@ export class Table {
     if (this.rowClass) setAttribute(row, "class", this.rowClass(item) ?? "");
     this.columns.forEach((column, number) => {
       const cell = row.children[number];
-      const made = column.cell(item);
-      const wanted = typeof made === "object" && made !== null ? made : { text: String(made ?? "") };
+      const content = column.cell(item);
+      const wanted = typeof content === "object" && content !== null ? content : { text: String(content ?? "") };
       const state = JSON.stringify(wanted);
       if (cell.shown === state) return;
       cell.shown = state;

@@ -1,4 +1,4 @@
-// Numbers, times and words as people read them.
+// Formats of numbers, times and states.
 
 const whole = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 0 });
 const one = new Intl.NumberFormat("en-GB", { maximumFractionDigits: 1, minimumFractionDigits: 1 });
@@ -22,7 +22,7 @@ export function rate(value) {
   return value < 100 ? one.format(value) : whole.format(value);
 }
 
-// Seconds as people say them; [number, unit] of the largest that fits.
+// Returns [number, unit], in a unit that gives a short number.
 export function span(seconds) {
   if (seconds === null || seconds === undefined) return ["?", ""];
   if (seconds < 10) return [one.format(seconds), "s"];
@@ -44,7 +44,7 @@ export function minutes(milliseconds) {
   return shortTime.format(milliseconds);
 }
 
-// A moment, with its day where that is not today.
+// Time of day, with the date if it is not today.
 export function moment(iso) {
   const at = Date.parse(iso ?? "");
   if (Number.isNaN(at)) return { text: NOTHING };
@@ -60,7 +60,7 @@ export function ago(iso, now = Date.now()) {
   return { text, title: iso };
 }
 
-export function place(row) {
+export function coordinates(row) {
   if (row.latitude === null || row.latitude === undefined) return NOTHING;
   return `${degrees(row.latitude, "N", "S")} ${degrees(row.longitude, "E", "W")}`;
 }
@@ -75,15 +75,19 @@ export function heading(angle) {
   return angle === null || angle === undefined ? "" : POINTS[Math.round(angle / 45) % 8];
 }
 
-// Where a word stands between good and bad.
-export function kindOf(word) {
-  if (word === "up to date") return "good";
-  return word === "behind" ? "warn" : "bad";
+export function sentence(text) {
+  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
+}
+
+// Returns the kind of pill for the state of a group.
+export function kindOf(state) {
+  if (state === "up to date") return "good";
+  return state === "behind" ? "warn" : "bad";
 }
 
 const STATUSES = {
   queued: ["dim", "queued"],
-  waiting: ["dim", "waits for the device"],
+  waiting: ["dim", "waiting for the device"],
   delivered: ["warn", "delivered"],
   responded: ["good", "responded"],
   rejected: ["bad", "rejected"],

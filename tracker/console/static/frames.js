@@ -1,9 +1,9 @@
-// What a device says and is told, as it happens.
+// The live frames of a device, in both directions.
 
 import { h, setText } from "./dom.js";
 import { clock, number } from "./format.js";
 
-const MOST = 100;
+const MAX_FRAMES = 100;
 const KINDS = {
   received: "← received",
   sent: "→ sent",
@@ -17,7 +17,7 @@ export class Frames {
     this.deviceId = deviceId;
     this.source = null;
     this.button = h("button", { type: "button", "aria-pressed": "false", onclick: () => (this.source ? this.stop() : this.start()) }, "Watch live");
-    this.state = h("p", { class: "note", role: "status" }, "Not watched. What the device says is shown only while somebody looks.");
+    this.state = h("p", { class: "note", role: "status" }, "Not watching. Frames are shown only while you watch; they are not stored.");
     this.list = h("ol", { class: "frames", "aria-label": "Frames, newest first" });
     this.element = h("div", {}, h("div", { class: "buttons" }, this.button), this.state, this.list);
   }
@@ -32,11 +32,11 @@ export class Frames {
     source.addEventListener("frame", (event) => this.add(JSON.parse(event.data)));
     source.addEventListener("error", () => {
       if (source.readyState !== EventSource.CLOSED) {
-        setText(this.state, "Cut off. Trying to connect again.");
+        setText(this.state, "Connection lost. Reconnecting …");
         return;
       }
       this.stop();
-      setText(this.state, "Cannot be watched now: too many devices are, or you have been logged out.");
+      setText(this.state, "Cannot watch this device: the limit of live views is reached, or you are logged out.");
     });
   }
 
@@ -45,11 +45,11 @@ export class Frames {
     this.source = null;
     setText(this.button, "Watch live");
     this.button.setAttribute("aria-pressed", "false");
-    setText(this.state, "Not watched any more.");
+    setText(this.state, "Stopped watching.");
   }
 
   add(frame) {
-    if (frame.dropped) this.list.prepend(h("li", { class: "gap" }, `${number(frame.dropped)} left out: they came too fast`));
+    if (frame.dropped) this.list.prepend(h("li", { class: "gap" }, `${number(frame.dropped)} ${frame.dropped === 1 ? "event" : "events"} dropped`));
     const head = h("summary", {},
       h("span", { class: "when" }, clock(frame.at * 1000)),
       h("span", { class: `kind ${frame.kind}` }, KINDS[frame.kind] ?? frame.kind),
@@ -58,9 +58,9 @@ export class Frames {
     const body = [];
     if (frame.decoded) body.push(h("pre", { tabindex: "0" }, pretty(frame.decoded)));
     if (frame.hex) body.push(h("pre", { class: "hex", tabindex: "0" }, frame.hex));
-    if (frame.truncated) body.push(h("p", { class: "note" }, "There is more of it than is shown."));
+    if (frame.truncated) body.push(h("p", { class: "note" }, "Truncated."));
     this.list.prepend(h("li", {}, h("details", {}, head, ...body)));
-    while (this.list.children.length > MOST) this.list.lastChild.remove();
+    while (this.list.children.length > MAX_FRAMES) this.list.lastChild.remove();
   }
 
   close() {
@@ -73,7 +73,7 @@ function parsed(text) {
   try {
     return JSON.parse(text);
   } catch {
-    return null; // it was cut
+    return null; // the server has truncated the text
   }
 }
 

@@ -1,12 +1,12 @@
-// The one stream of events, and what is known from it. It tells plainly when it is cut off.
+// The event stream, its latest data, and the state of its connection.
 
 import { h, setText } from "./dom.js";
 import { clock, duration } from "./format.js";
 
-// Samples come every two seconds: so many without one, and the page is out of date.
-const SILENCE = 8_000;
-// A tab that nobody sees lets its connection go after a while: browsers have few for a host.
-const HIDDEN = 10_000;
+// The server sends a sample every two seconds.
+const SAMPLE_TIMEOUT = 8_000;
+// A hidden tab closes its connection after this time, because browsers allow few per host.
+const HIDDEN_TIMEOUT = 10_000;
 const RETRY = 3_000;
 
 export class Live {
@@ -16,30 +16,30 @@ export class Live {
     this.history = { step: 10, points: 360, times: [], series: {} };
     this.overview = null;
     this.source = null;
-    this.heard = 0; // when the last sample came
-    this.lost = null; // since when it is cut off
+    this.sampledAt = 0; // time of the last sample, or of the start of a connection
+    this.lostAt = null; // time of the last sample before the connection was lost
     this.wanted = false;
     this.retry = null;
     this.hiding = null;
     this.text = document.getElementById("live-text");
-    this.sign = document.getElementById("live");
-    this.banner = document.getElementById("cut-off");
+    this.indicator = document.getElementById("live");
+    this.banner = document.getElementById("connection-lost");
     this.since = h("span");
-    this.counted = h("span", { "aria-hidden": "true" });
+    this.elapsed = h("span", { "aria-hidden": "true" });
     document.addEventListener("visibilitychange", () => this.visibility());
-    setInterval(() => this.look(), 1000);
+    setInterval(() => this.checkTimeout(), 1000);
   }
 
   start() {
     this.wanted = true;
-    this.heard = Date.now();
+    this.sampledAt = Date.now();
     this.open();
   }
 
   stop() {
     this.wanted = false;
     this.close();
-    this.lost = null;
+    this.lostAt = null;
     this.show();
   }
 
@@ -61,35 +61,35 @@ export class Live {
 
   failed(source) {
     if (source !== this.source) return;
-    this.lost ??= this.heard || Date.now();
+    this.lostAt ??= this.sampledAt || Date.now();
     this.show();
-    if (source.readyState !== EventSource.CLOSED) return; // the browser tries again
+    if (source.readyState !== EventSource.CLOSED) return; // the browser reconnects
     this.close();
     this.retry = setTimeout(() => { this.onRefused().then(() => this.open(), () => this.open()); }, RETRY);
   }
 
   visibility() {
     clearTimeout(this.hiding);
-    if (document.hidden) this.hiding = setTimeout(() => this.close(), HIDDEN);
+    if (document.hidden) this.hiding = setTimeout(() => this.close(), HIDDEN_TIMEOUT);
     else if (this.wanted && !this.source) {
-      this.heard = Date.now();
+      this.sampledAt = Date.now();
       this.open();
     }
   }
 
-  look() {
+  checkTimeout() {
     if (!this.wanted || document.hidden) return;
-    if (!this.lost && Date.now() - this.heard > SILENCE) this.lost = this.heard;
-    if (this.lost && this.source && Date.now() - this.heard > 3 * SILENCE) {
-      this.heard = Date.now() - SILENCE; // once more, and not at each look
+    if (!this.lostAt && Date.now() - this.sampledAt > SAMPLE_TIMEOUT) this.lostAt = this.sampledAt;
+    if (this.lostAt && this.source && Date.now() - this.sampledAt > 3 * SAMPLE_TIMEOUT) {
+      this.sampledAt = Date.now() - SAMPLE_TIMEOUT; // so that the next attempt has the same time
       this.open();
     }
     this.show();
   }
 
   sample(overview) {
-    this.heard = Date.now();
-    this.lost = null;
+    this.sampledAt = Date.now();
+    this.lostAt = null;
     this.overview = overview;
     if (overview.point) this.extend(overview.point);
     this.show();
@@ -112,21 +112,21 @@ export class Live {
   }
 
   show() {
-    const cut = this.wanted && this.lost !== null;
+    const cut = this.wanted && this.lostAt !== null;
     document.body.classList.toggle("stale", cut);
-    this.sign.classList.toggle("bad", cut);
-    this.sign.classList.toggle("good", !cut && this.overview !== null && this.wanted);
-    this.sign.hidden = !this.wanted;
-    setText(this.text, cut ? "Cut off" : this.overview ? `Live ${clock(this.heard)}` : "Connecting …");
+    this.indicator.classList.toggle("bad", cut);
+    this.indicator.classList.toggle("good", !cut && this.overview !== null && this.wanted);
+    this.indicator.hidden = !this.wanted;
+    setText(this.text, cut ? "Connection lost" : this.overview ? `Live ${clock(this.sampledAt)}` : "Connecting …");
     if (!cut) {
       this.banner.hidden = true;
       return;
     }
     if (this.banner.hidden) {
-      this.banner.replaceChildren(this.since, this.counted);
+      this.banner.replaceChildren(this.since, this.elapsed);
       this.banner.hidden = false;
     }
-    setText(this.since, `Cut off since ${clock(this.lost)}: what stands here is from then. Trying to connect again.`);
-    setText(this.counted, ` ${duration((Date.now() - this.lost) / 1000)}`);
+    setText(this.since, `Connection lost at ${clock(this.lostAt)}. Showing old data. Reconnecting …`);
+    setText(this.elapsed, ` ${duration((Date.now() - this.lostAt) / 1000)}`);
   }
 }

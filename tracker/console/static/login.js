@@ -1,11 +1,11 @@
-// The form for those who have to log in.
+// The login form.
 
 import { logIn } from "./api.js";
 import { h, setText } from "./dom.js";
 
 export class Login {
-  constructor(entered) {
-    this.entered = entered;
+  constructor(onLogin) {
+    this.onLogin = onLogin;
     this.name = h("input", { id: "name", autocomplete: "username", required: true, maxlength: "64", autocapitalize: "none", spellcheck: "false" });
     this.password = h("input", { id: "password", type: "password", autocomplete: "current-password", required: true, maxlength: "256" });
     this.error = h("p", { class: "error", role: "alert" });
@@ -32,7 +32,7 @@ export class Login {
     setText(this.error, "");
     try {
       await logIn(this.name.value, this.password.value);
-      this.entered();
+      this.onLogin();
     } catch (error) {
       setText(this.error, error.message);
       this.password.value = "";

@@ -1,4 +1,4 @@
-// The page: who is there, which part is shown, and the stream that feeds it.
+// The page: login, navigation, and the event stream.
 
 import { logOut, refreshSession, session, whenLoggedOut } from "./api.js";
 import { Device } from "./device.js";
@@ -13,31 +13,31 @@ const nav = document.getElementById("nav");
 const who = document.getElementById("who");
 const SEVERITY = ["up to date", "behind", "far behind", "not read"];
 
-let part = null;
+let view = null;
 const live = new Live({
   onChange: (overview) => {
-    session.sends = session.mayOperate && (overview.sends ?? session.sends);
-    part?.show(overview);
-    entitle();
+    session.can_send = session.mayOperate && (overview.can_send ?? session.can_send);
+    view?.show(overview);
+    updateTitle();
   },
   onRefused: begin,
 });
 
-function entitle() {
-  const words = (live.overview?.lag ?? []).map((lag) => lag.word);
-  const worst = words.sort((a, b) => SEVERITY.indexOf(b) - SEVERITY.indexOf(a))[0];
+function updateTitle() {
+  const states = (live.overview?.lag ?? []).map((lag) => lag.state);
+  const worst = states.sort((a, b) => SEVERITY.indexOf(b) - SEVERITY.indexOf(a))[0];
   const lead = worst && worst !== "up to date" ? `${worst.toUpperCase()} · ` : "";
-  document.title = `${lead}${part?.title ?? "Log in"} – Tracker`;
+  document.title = `${lead}${view?.title ?? "Log in"} – Tracker`;
 }
 
-function put(next) {
-  const before = part;
-  part = next;
+function replaceView(next) {
+  const before = view;
+  view = next;
   before?.close();
   main.replaceChildren(next.element);
   if (live.overview) next.show(live.overview);
-  entitle();
-  // Whoever has followed a link goes on reading at what it led to.
+  updateTitle();
+  // Screen readers continue at the heading of the new view.
   if (before) (next.element.querySelector("h1") ?? main).focus();
   window.scrollTo(0, 0);
 }
@@ -50,21 +50,21 @@ function route() {
     if (here) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (page === "devices" && /^\d{15}$/.test(id)) put(new Device(id));
-  else if (page === "devices") put(new Devices());
-  else put(new Overview(live));
+  if (page === "devices" && /^\d{15}$/.test(id)) replaceView(new Device(id));
+  else if (page === "devices") replaceView(new Devices());
+  else replaceView(new Overview(live));
 }
 
-function loggedOut() {
-  if (part instanceof Login) return;
+function showLogin() {
+  if (view instanceof Login) return;
   live.stop();
   session.permission = "";
   nav.hidden = who.hidden = true;
-  put(new Login(enter));
+  replaceView(new Login(enter));
 }
 
 function enter() {
-  session.mayOperate = session.sends;
+  session.mayOperate = session.can_send;
   nav.hidden = false;
   who.hidden = !session.operator;
   document.getElementById("who-name").textContent = session.operator ?? "";
@@ -72,29 +72,29 @@ function enter() {
   live.start();
 }
 
-// Asks who we are; fails where nobody answers.
+// Loads the session; throws if the server does not respond, or a login is required.
 async function begin() {
   await refreshSession();
   if (!session.permission) {
-    loggedOut();
+    showLogin();
     throw new Error("logged out");
   }
-  session.mayOperate = session.sends;
+  session.mayOperate = session.can_send;
 }
 
-async function first() {
+async function load() {
   try {
     await begin();
   } catch (error) {
-    if (part) return;
-    main.replaceChildren(h("p", { class: "banner bad", role: "alert" }, `${error.message} Trying again.`));
-    setTimeout(first, 3000);
+    if (view) return;
+    main.replaceChildren(h("p", { class: "banner bad", role: "alert" }, `${error.message} Retrying …`));
+    setTimeout(load, 3000);
     return;
   }
   enter();
 }
 
-whenLoggedOut(() => refreshSession().then(() => { if (!session.permission) loggedOut(); }, () => {}));
+whenLoggedOut(() => refreshSession().then(() => { if (!session.permission) showLogin(); }, () => {}));
 window.addEventListener("hashchange", route);
 document.querySelector(".skip").addEventListener("click", (event) => {
   event.preventDefault();
@@ -103,6 +103,6 @@ document.querySelector(".skip").addEventListener("click", (event) => {
 document.getElementById("log-out").addEventListener("click", async () => {
   await logOut().catch(() => {});
   await refreshSession().catch(() => {});
-  loggedOut();
+  showLogin();
 });
-first();
+load();

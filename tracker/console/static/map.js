@@ -1,16 +1,16 @@
-// A track on a map that needs nobody: a grid, a scale, the way with times, and tiles only if an
-// address for them was set. Web Mercator (EPSG:3857), in units of the world's width.
+// A track on a map with a grid and a scale; tiles are loaded only with --tiles.
+// Web Mercator (EPSG:3857), in units of the world's width.
 
 import { h, setAttribute, setText, svg } from "./dom.js";
 import { clock, degrees, heading, minutes, number } from "./format.js";
 
 const EARTH = 40_075_016.686; // metres around the equator
 const TILE = 256;
-const MOST_ZOOM = 19;
+const MAX_ZOOM = 19;
 const PADDING = 48;
-const GAP = 10 * 60_000; // a break in the track
-const LABEL_ROOM = 96; // pixels between two times beside the track
-const MOST_LABELS = 12;
+const GAP = 10 * 60_000; // milliseconds between two points that interrupt the track
+const LABEL_DISTANCE = 96; // pixels between two times beside the track
+const MAX_LABELS = 12;
 
 const worldX = (longitude) => (longitude + 180) / 360;
 const worldY = (latitude) => {
@@ -25,16 +25,16 @@ export class Track {
     this.tiles = tiles;
     this.points = [];
     this.ground = svg("g");
-    this.images = new Map(); // the tiles that are shown, by address
+    this.images = new Map(); // URL → visible tile
     this.scale = 1; // pixels of the world's width
     this.centre = [0.5, 0.5];
-    this.followed = true; // nobody has moved it yet
+    this.followed = true; // until the user moves or zooms the map
     this.cursor = null;
     this.svg = svg("svg", { role: "img", "aria-label": "Track" });
     this.readout = h("p", { class: "map-readout", role: "status" });
     this.credit = tiles ? h("p", { class: "map-credit" }, tiles.credit || new URL(tiles.url).host) : null;
     const button = (label, text, act) => h("button", { type: "button", "aria-label": label, title: label, onclick: act }, text);
-    this.box = h("div", { class: "map", tabindex: "0", role: "group", "aria-label": "Map of the track. Arrow keys move it, plus and minus zoom, 0 shows all." }, this.svg);
+    this.box = h("div", { class: "map", tabindex: "0", role: "group", "aria-label": "Map of the track. Arrow keys move the map, plus and minus zoom, 0 shows the whole track." }, this.svg);
     this.element = h("div", { class: "map-frame", hidden: true }, this.box,
       h("div", { class: "map-buttons" },
         button("Zoom in", "+", () => this.zoom(2)),
@@ -64,9 +64,9 @@ export class Track {
     const xs = this.points.map((point) => point.x);
     const ys = this.points.map((point) => point.y);
     const [left, right, top, bottom] = [Math.min(...xs), Math.max(...xs), Math.min(...ys), Math.max(...ys)];
-    // The buttons stand on the right.
+    // The buttons are on the right.
     const scale = Math.min((width - 3 * PADDING) / (right - left || 1e-9), (height - 2 * PADDING) / (bottom - top || 1e-9));
-    // One that stands still is shown with some hundred metres around it.
+    // A parked vehicle is shown with some hundred metres around it.
     this.scale = Math.min(scale, TILE * 2 ** 17);
     this.centre = [(left + right) / 2 + PADDING / 2 / this.scale, (top + bottom) / 2];
     return this.draw();
@@ -74,7 +74,7 @@ export class Track {
 
   zoom(factor, [x, y] = [this.size().width / 2, this.size().height / 2]) {
     const { width, height } = this.size();
-    const scale = Math.max(TILE, Math.min(TILE * 2 ** MOST_ZOOM, this.scale * factor));
+    const scale = Math.max(TILE, Math.min(TILE * 2 ** MAX_ZOOM, this.scale * factor));
     this.centre[0] += ((x - width / 2) / this.scale) * (1 - this.scale / scale);
     this.centre[1] += ((y - height / 2) / this.scale) * (1 - this.scale / scale);
     this.scale = scale;
@@ -155,9 +155,9 @@ export class Track {
     setAttribute(this.svg, "viewBox", `0 0 ${width} ${height}`);
     setAttribute(this.svg, "aria-label", this.summary());
     this.layTiles(width, height);
-    this.svg.replaceChildren(this.ground, ...this.grid(width, height), ...this.way(), ...this.times(width, height), ...this.ends(), ...this.ruler(width, height));
+    this.svg.replaceChildren(this.ground, ...this.grid(width, height), ...this.trackPath(), ...this.times(width, height), ...this.ends(), ...this.ruler(width, height));
     const shown = this.cursor ?? this.points[this.points.length - 1];
-    setText(this.readout, shown ? told(shown) : "");
+    setText(this.readout, shown ? describe(shown) : "");
   }
 
   summary() {
@@ -166,10 +166,10 @@ export class Track {
     return `Track from ${clock(first.at)} to ${clock(last.at)}, ${number(length(this.points) / 1000)} km, ends at ${degrees(last.latitude, "N", "S")} ${degrees(last.longitude, "E", "W")}`;
   }
 
-  // Those that stay in sight are kept as they are: else they would be asked for again.
+  // Visible tiles are kept, because new elements would load the images again.
   layTiles(width, height) {
     if (!this.tiles) return;
-    const zoom = Math.max(0, Math.min(MOST_ZOOM, Math.round(Math.log2(this.scale / TILE))));
+    const zoom = Math.max(0, Math.min(MAX_ZOOM, Math.round(Math.log2(this.scale / TILE))));
     const count = 2 ** zoom;
     const side = this.scale / count;
     const [left, top] = [this.centre[0] - width / 2 / this.scale, this.centre[1] - height / 2 / this.scale];
@@ -182,8 +182,8 @@ export class Track {
           this.images.set(url, svg("image", { class: "tile", href: url }));
           this.ground.append(this.images.get(url));
         }
-        const place = { x: (column / count - left) * this.scale, y: (row / count - top) * this.scale, width: side + 0.5, height: side + 0.5 };
-        for (const [name, value] of Object.entries(place)) this.images.get(url).setAttribute(name, value.toFixed(2));
+        const box = { x: (column / count - left) * this.scale, y: (row / count - top) * this.scale, width: side + 0.5, height: side + 0.5 };
+        for (const [name, value] of Object.entries(box)) this.images.get(url).setAttribute(name, value.toFixed(2));
       }
     }
     for (const [url, image] of this.images) {
@@ -194,7 +194,7 @@ export class Track {
     }
   }
 
-  // Lines of latitude and longitude, named at the edges.
+  // Lines of latitude and longitude, with labels at the edges.
   grid(width, height) {
     const drawn = [];
     const west = longitudeOf(this.centre[0] - width / 2 / this.scale);
@@ -216,7 +216,7 @@ export class Track {
     return drawn;
   }
 
-  way() {
+  trackPath() {
     const runs = [[]];
     this.points.forEach((point, number) => {
       if (number && point.at - this.points[number - 1].at > GAP) runs.push([]);
@@ -227,7 +227,7 @@ export class Track {
     return [svg("path", { class: "casing", d: path }), svg("path", { class: "break", d: breaks }), svg("path", { class: "track", d: path })];
   }
 
-  // The time beside the track, wherever there is room for it.
+  // Times beside the track, without overlaps.
   times(width, height) {
     const taken = [];
     const last = this.points.at(-1);
@@ -235,11 +235,11 @@ export class Track {
     const drawn = [];
     let before = "";
     const pick = Math.max(1, Math.floor(this.points.length / 60));
-    for (let index = 0; index < this.points.length - 1 && drawn.length < 2 * MOST_LABELS; index += pick) {
+    for (let index = 0; index < this.points.length - 1 && drawn.length < 2 * MAX_LABELS; index += pick) {
       const point = this.points[index];
       const [x, y] = this.at(point);
       if (x < 8 || y < 24 || x > width - 48 || y > height - 48) continue;
-      if (taken.some(([left, top]) => Math.abs(left - x) < LABEL_ROOM && Math.abs(top - y) < 30)) continue;
+      if (taken.some(([left, top]) => Math.abs(left - x) < LABEL_DISTANCE && Math.abs(top - y) < 30)) continue;
       const when = minutes(point.at);
       if (when === before) continue;
       before = when;
@@ -286,7 +286,7 @@ export class Track {
   }
 }
 
-function told(point) {
+function describe(point) {
   const speed = point.speed === null ? "" : ` · ${number(point.speed)} km/h ${heading(point.angle)}`;
   return `${clock(point.at)}${speed} · ${degrees(point.latitude, "N", "S")} ${degrees(point.longitude, "E", "W")}`;
 }

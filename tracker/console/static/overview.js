@@ -1,4 +1,4 @@
-// The first page: how far behind, how much, who, and what went wrong.
+// The first page: consumer lag, throughput, instances, consumers, commands and dead letters.
 
 import { session } from "./api.js";
 import { Chart, niceSeconds } from "./charts.js";
@@ -10,12 +10,12 @@ export class Overview {
     this.live = live;
     this.cards = new Map();
     this.lags = h("div", { class: "lags" });
-    this.trouble = h("p", { class: "banner bad", role: "alert", hidden: true });
+    this.redisError = h("p", { class: "banner bad", role: "alert", hidden: true });
     this.leftOut = h("p", { class: "banner warn", role: "status", hidden: true });
     this.malformed = h("p", { class: "banner warn", role: "status", hidden: true });
-    this.empty = h("p", { class: "none", hidden: true }, "No stream of positions is there yet. It is made when the first processor starts.");
+    this.empty = h("p", { class: "empty", hidden: true }, "No stream of positions yet. The first processor creates it.");
     this.throughput = new Chart({
-      title: "Records a second",
+      title: "Records per second",
       series: [
         { key: "in", name: "received", class: "first" },
         { key: "out", name: "stored", class: "second" },
@@ -26,21 +26,21 @@ export class Overview {
       height: 148,
     });
     this.figures = new Figures([
-      ["in", "received a second"],
-      ["out", "stored a second"],
+      ["in", "received per second"],
+      ["out", "stored per second"],
       ["connected", "devices connected"],
       ["instances", "instances"],
-      ["queued", "commands under way"],
+      ["queued", "commands in progress"],
       ["dead", "dead letters"],
     ]);
     this.instances = instanceTable();
     this.consumers = consumerTable();
-    this.commands = commandTable("Latest commands", "No command was sent lately.");
+    this.commands = commandTable("Latest commands", "No recent commands.");
     this.counts = h("p", { class: "counts" });
     this.dead = deadTable();
     this.element = h("div", { class: "page" },
       h("h1", { class: "unseen", tabindex: "-1" }, "Overview"),
-      this.trouble,
+      this.redisError,
       panel("Consumer lag", { id: "lag" }, this.lags, this.leftOut, this.malformed, this.empty),
       panel("Throughput", {}, h("div", { class: "split" }, this.figures.element, this.throughput.element)),
       h("div", { class: "pair" },
@@ -60,9 +60,9 @@ export class Overview {
   }
 
   show(overview) {
-    this.trouble.hidden = !overview.redis;
+    this.redisError.hidden = !overview.redis;
     if (overview.redis) {
-      setText(this.trouble, `Redis cannot be asked: ${overview.redis}. What stands here is from before.`);
+      setText(this.redisError, `Redis is not available: ${overview.redis}. Showing old data.`);
       return;
     }
     this.showLags(overview);
@@ -86,13 +86,13 @@ export class Overview {
     this.empty.hidden = Boolean(overview.lag.length);
     const left = overview.streams_left_out;
     this.leftOut.hidden = !left;
-    if (left) setText(this.leftOut, `${number(left)} more ${left === 1 ? "stream is" : "streams are"} not looked at here: tracker-admin lag shows all.`);
+    if (left) setText(this.leftOut, `${number(left)} more ${left === 1 ? "stream is" : "streams are"} not shown. Run tracker-admin lag to see all.`);
     const { count, first } = overview.malformed;
     this.malformed.hidden = !count;
     if (count) {
-      const keys = first.map(({ key, why }) => `${key} (${why})`).join(", ");
+      const keys = first.map(({ key, reason }) => `${key} (${reason})`).join(", ");
       const more = count > first.length ? ` and ${number(count - first.length)} more` : "";
-      setText(this.malformed, `Malformed keys in Redis, which are left out here: ${keys}${more}. Rename or delete them.`);
+      setText(this.malformed, `Malformed keys in Redis are ignored: ${keys}${more}. Rename or delete them.`);
     }
     const seen = new Set();
     for (const lag of overview.lag) {
@@ -115,16 +115,16 @@ export class Overview {
   }
 
   showCounts({ counts, waiting }) {
-    const told = Object.entries(counts).map(([status, count]) => `${number(count)} ${status}`);
-    const waits = waiting ? `; commands wait for ${number(waiting)} ${waiting === 1 ? "device" : "devices"}` : "";
-    setText(this.counts, `Last hour: ${told.join(", ")}${waits}`);
+    const parts = Object.entries(counts).map(([status, count]) => `${number(count)} ${status}`);
+    const waits = waiting ? ` Commands are waiting for ${number(waiting)} ${waiting === 1 ? "device" : "devices"}.` : "";
+    setText(this.counts, `Last hour: ${parts.join(", ")}.${waits}`);
   }
 }
 
 class LagCard {
   constructor({ stream, group }) {
     const name = `${stream} ${group}`;
-    this.word = h("span");
+    this.state = h("span");
     this.entries = h("span", { class: "huge" });
     this.noun = h("span", { class: "unit" });
     this.age = h("span", { class: "huge" });
@@ -139,7 +139,7 @@ class LagCard {
       new Chart({ title: "Age of the oldest", series: [{ key: `age ${name}`, name: "age", class: "first" }], format: duration, axis: seconds, floor: session.behind * 1.25, round: niceSeconds, bands }),
     ];
     this.element = h("article", { class: "lag", "aria-label": `Lag of ${stream}` },
-      h("div", { class: "lag-head" }, h("h3", {}, stream), h("span", { class: "group" }, group ? `group ${group}` : "no group"), this.word),
+      h("div", { class: "lag-head" }, h("h3", {}, stream), h("span", { class: "group" }, group ? `group ${group}` : "no group"), this.state),
       h("p", { class: "figures-line" },
         h("span", { class: "big" }, this.entries, this.noun),
         h("span", { class: "big" }, this.age, this.unit, h("span", { class: "unit of" }, "oldest"))),
@@ -148,11 +148,11 @@ class LagCard {
   }
 
   show(lag, history, now) {
-    const kind = kindOf(lag.word);
+    const kind = kindOf(lag.state);
     setAttribute(this.element, "class", `lag ${kind}`);
-    if (this.word.dataset.word !== lag.word) {
-      this.word.dataset.word = lag.word;
-      this.word.replaceChildren(pill(kind, lag.word));
+    if (this.state.dataset.state !== lag.state) {
+      this.state.dataset.state = lag.state;
+      this.state.replaceChildren(pill(kind, lag.state));
     }
     const [value, unit] = lag.group === null ? [NOTHING, ""] : span(lag.age);
     setText(this.entries, lag.group === null ? number(lag.stream_entries) : number(lag.total));
@@ -169,10 +169,10 @@ class LagCard {
 }
 
 function detail(lag) {
-  if (lag.group === null) return "Nobody reads this stream: start a processor for it.";
-  const waiting = lag.undelivered === null ? "Redis cannot tell how many wait" : `${number(lag.undelivered)} not delivered yet`;
-  const readers = lag.consumer_count === 1 ? "1 consumer" : `${number(lag.consumer_count)} consumers`;
-  return `${waiting}, ${number(lag.pending)} pending at ${readers}`;
+  if (lag.group === null) return "No consumer group reads this stream. Start a processor for it.";
+  const undelivered = lag.undelivered === null ? "Undelivered entries unknown" : `${number(lag.undelivered)} not delivered`;
+  const consumers = lag.consumer_count === 1 ? "1 consumer" : `${number(lag.consumer_count)} consumers`;
+  return `${undelivered}, ${number(lag.pending)} pending at ${consumers}`;
 }
 
 function seconds(value) {
@@ -197,7 +197,7 @@ class Figures {
 function instanceTable() {
   return new Table({
     label: "Ingest instances",
-    empty: "No ingest instance lives: no device can connect.",
+    empty: "No ingest instance is running. Devices cannot connect.",
     key: (row) => row.id,
     row: (row) => (row.age > 45 ? "warn" : ""),
     columns: [
@@ -206,7 +206,7 @@ function instanceTable() {
       { title: "Connections", class: "n", cell: (row) => number(row.control.connections ?? row.connections) },
       { title: "State", cell: stateOf },
       { title: "Up for", class: "n", cell: (row) => ({ ...ago(row.started_at), text: ago(row.started_at).text.replace(" ago", "") }) },
-      { title: "Control port", cell: (row) => (row.control.permission ? row.control.permission : { pill: "dim", text: "no answer", title: row.control.why }) },
+      { title: "Control port", cell: (row) => (row.control.permission ? row.control.permission : { pill: "dim", text: "not available", title: row.control.reason }) },
       { title: "Version", cell: (row) => row.version || NOTHING },
     ],
   });
@@ -214,13 +214,13 @@ function instanceTable() {
 
 function stateOf(row) {
   if (row.control.draining) return { pill: "warn", text: "draining" };
-  return row.control.permission ? { pill: "good", text: "serving" } : { pill: "dim", text: "alive" };
+  return row.control.permission ? { pill: "good", text: "serving" } : { pill: "dim", text: "running" };
 }
 
 function consumerTable() {
   return new Table({
     label: "Consumers",
-    empty: "No consumer has asked for entries yet.",
+    empty: "No consumers yet.",
     key: (row) => `${row.stream} ${row.group} ${row.name}`,
     columns: [
       { title: "Consumer", cell: (row) => row.name },
@@ -236,7 +236,7 @@ export function commandTable(label, empty, withDevice = true) {
   const columns = [
     { title: "When", cell: (row) => moment(row.at) },
     { title: "Device", class: "id", cell: (row) => ({ text: row.device_id, href: `#/devices/${row.device_id}` }) },
-    { title: "Command", class: "code", cell: (row) => row.text ?? { parts: [["dim-text", "not seen"]], title: "It was over before the console could look: responses do not hold the text." } },
+    { title: "Command", class: "code", cell: (row) => row.text ?? { parts: [["dim-text", "unknown"]], title: "The command ended before the console read it, and responses do not contain the text." } },
     { title: "Status", cell: commandStatus },
     { title: "Answer", class: "answer", cell: (row) => row.response || NOTHING },
     { title: "By", cell: (row) => row.by || NOTHING },
@@ -247,7 +247,7 @@ export function commandTable(label, empty, withDevice = true) {
 function deadTable() {
   return new Table({
     label: "Latest dead letters",
-    empty: "None: every entry could be processed.",
+    empty: "No dead letters.",
     key: (row) => `${row.stream} ${row.id}`,
     columns: [
       { title: "When", cell: (row) => moment(row.at) },

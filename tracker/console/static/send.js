@@ -1,17 +1,17 @@
-// Sending a command: the form, and the question whether that is really meant.
+// The form that sends a command, with its confirmation.
 
 import { post, session } from "./api.js";
 import { h, setText } from "./dom.js";
 
 export class Send {
-  constructor(deviceId, sent) {
+  constructor(deviceId, onSent) {
     this.deviceId = deviceId;
-    this.sent = sent;
+    this.onSent = onSent;
     this.input = h("input", { id: "command", maxlength: "4096", autocomplete: "off", autocapitalize: "none", spellcheck: "false", required: true, placeholder: "for example getinfo" });
     this.button = h("button", { type: "submit" }, "Send …");
-    this.why = h("p", { class: "note" });
-    this.said = h("p", { class: "note", role: "status" });
-    this.form = h("form", { class: "send", onsubmit: (event) => this.ask(event) },
+    this.reason = h("p", { class: "note" });
+    this.result = h("p", { class: "note", role: "status" });
+    this.form = h("form", { class: "send", onsubmit: (event) => this.askConfirmation(event) },
       h("label", { for: "command" }, "Command", this.input), this.button);
     this.exact = h("pre", { class: "exact" });
     this.error = h("p", { class: "error", role: "alert" });
@@ -19,39 +19,39 @@ export class Send {
     this.dialog = h("dialog", { class: "confirm", "aria-labelledby": "confirm-title" },
       h("h2", { id: "confirm-title" }, "Send this command?"),
       h("dl", { class: "facts" },
-        h("div", {}, h("dt", {}, "To the device"), h("dd", { class: "id" }, deviceId)),
-        h("div", {}, h("dt", {}, "Exactly this text"), h("dd", {}, this.exact))),
-      h("p", { class: "note" }, "It is written to the device once, as soon as that can be, and cannot be called back."),
+        h("div", {}, h("dt", {}, "Device"), h("dd", { class: "id" }, deviceId)),
+        h("div", {}, h("dt", {}, "Text"), h("dd", {}, this.exact))),
+      h("p", { class: "note" }, "It is sent once, as soon as possible, and cannot be cancelled."),
       this.error,
       h("div", { class: "buttons" },
         h("button", { type: "button", onclick: () => this.dialog.close() }, "Cancel"), this.confirm));
-    this.element = h("div", {}, this.form, this.why, this.said, this.dialog);
+    this.element = h("div", {}, this.form, this.reason, this.result, this.dialog);
     this.show();
   }
 
   show() {
-    this.form.hidden = !session.sends;
-    setText(this.why, session.sends ? "" : why());
-    this.why.hidden = session.sends;
+    this.form.hidden = !session.can_send;
+    setText(this.reason, session.can_send ? "" : reason());
+    this.reason.hidden = session.can_send;
   }
 
-  ask(event) {
+  askConfirmation(event) {
     event.preventDefault();
     if (!this.input.value.trim()) return;
     setText(this.exact, this.input.value);
     setText(this.error, "");
     this.dialog.showModal();
-    this.dialog.querySelector("button").focus(); // Cancel: Enter must not send by itself
+    this.dialog.querySelector("button").focus(); // the Cancel button, because Enter must not send
   }
 
   async send() {
     this.confirm.disabled = true;
     try {
-      const answer = await post("/api/commands", { device_id: this.deviceId, text: this.input.value });
+      const command = await post("/api/commands", { device_id: this.deviceId, text: this.input.value });
       this.dialog.close();
       this.input.value = "";
-      setText(this.said, answer.status === "waiting" ? "The device is not connected: the command waits for it." : "Sent. Its answer appears below.");
-      this.sent(answer.command_id);
+      setText(this.result, command.status === "waiting" ? "The device is not connected. The command waits for it." : "Command queued. The answer appears below.");
+      this.onSent(command.command_id);
     } catch (error) {
       setText(this.error, error.message);
     } finally {
@@ -60,8 +60,8 @@ export class Send {
   }
 }
 
-function why() {
-  if (session.permission !== "operate") return "You may look, but not send commands.";
-  if (!session.mayOperate) return "This console was told to send no commands (--no-commands).";
-  return "No control port has let this console send commands yet: it needs the permission operate there.";
+function reason() {
+  if (session.permission !== "operate") return "You have read-only access.";
+  if (!session.mayOperate) return "This console does not send commands (--no-commands).";
+  return "Sending is not available: no instance has given this console the permission \"operate\".";
 }

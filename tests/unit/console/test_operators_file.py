@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from twisted.internet.task import Clock
 
-from tracker.console.attempts import Attempts
+from tracker.console.loginattempts import LoginAttempts
 from tracker.console.operators import (
-    BadOperators,
+    InvalidOperatorsFile,
     Operator,
     Operators,
     PasswordHash,
@@ -32,11 +32,11 @@ def write(file: Path, text: str, mode: int = 0o600) -> None:
     file.chmod(mode)
 
 
-def test_a_password_fits_its_own_hash_only() -> None:
+def test_password_matches_only_its_own_hash() -> None:
     hashed = PasswordHash.of("correct horse battery")
-    assert hashed.fits("correct horse battery")
-    assert not hashed.fits("correct horse batterz")
-    assert not hashed.fits("")
+    assert hashed.matches("correct horse battery")
+    assert not hashed.matches("correct horse batterz")
+    assert not hashed.matches("")
     assert "correct" not in hashed.to_text()
     assert PasswordHash.from_text(hashed.to_text()) == hashed
     other = PasswordHash.of("correct horse battery")
@@ -53,47 +53,47 @@ def test_operators_are_written_and_read(file: Path) -> None:
     assert os.listdir(file.parent) == [file.name]
 
 
-def test_the_group_of_a_file_may_go_on_reading_it(file: Path) -> None:
+def test_rewritten_file_stays_readable_for_its_group(file: Path) -> None:
     write(file, f"anna operate {HASH}\n", 0o640)
     write_operators(file, read_operators(file))
     assert file.stat().st_mode & 0o777 == 0o640
 
 
 @pytest.mark.parametrize(
-    ("text", "complaint"),
+    ("text", "reason"),
     [
         ("anna\n", "line 1 is not NAME PERMISSION HASH"),
         (f"# who\n\nanna admin {HASH}\n", "line 3 is not NAME PERMISSION HASH"),
         (f"an/na read {HASH}\n", "line 1 is not NAME PERMISSION HASH"),
         ("anna read secret\n", "line 1 is not NAME PERMISSION HASH"),
         (f"anna read {HASH.replace('scrypt', 'plain')}\n", "line 1 is not NAME PERMISSION HASH"),
-        # It would take four gigabytes to check.
+        # A check of this hash would take four gigabytes.
         (f"anna read {HASH.replace(':15:', ':22:')}\n", "line 1 is not NAME PERMISSION HASH"),
-        (f"anna read {HASH}\nanna read {HASH}\n", "line 2: anna is there twice"),
+        (f"anna read {HASH}\nanna read {HASH}\n", "line 2: duplicate name anna"),
     ],
 )
-def test_what_is_wrong_with_a_file_is_told_without_what_is_in_it(
-    file: Path, text: str, complaint: str
+def test_reason_for_refusing_a_file_does_not_quote_its_content(
+    file: Path, text: str, reason: str
 ) -> None:
     write(file, text)
-    with pytest.raises(BadOperators) as caught:
+    with pytest.raises(InvalidOperatorsFile) as caught:
         Operators(file)
-    assert str(caught.value) == f"{file}: {complaint}"
+    assert str(caught.value) == f"{file}: {reason}"
 
 
-def test_a_file_that_everybody_may_read_is_refused(file: Path) -> None:
+def test_file_that_others_can_read_is_refused(file: Path) -> None:
     write(file, f"anna read {HASH}\n", 0o644)
-    with pytest.raises(BadOperators, match="chmod o="):
+    with pytest.raises(InvalidOperatorsFile, match="chmod o="):
         Operators(file)
 
 
-def test_a_file_without_anybody_is_refused(file: Path) -> None:
-    write(file, "# nobody\n")
-    with pytest.raises(BadOperators, match="console-operator add"):
+def test_file_without_operators_is_refused(file: Path) -> None:
+    write(file, "# empty\n")
+    with pytest.raises(InvalidOperatorsFile, match="console-operator add"):
         Operators(file)
 
 
-def test_changes_are_heeded_and_mistakes_are_not(file: Path) -> None:
+def test_changed_file_is_read_unless_it_is_malformed(file: Path) -> None:
     write(file, f"anna read {HASH}\n")
     operators = Operators(file)
     write(file, f"anna read {HASH}\nben read {HASH}\n")
@@ -104,7 +104,7 @@ def test_changes_are_heeded_and_mistakes_are_not(file: Path) -> None:
     assert operators.get("anna") is None
 
 
-def test_a_key_is_made_once(tmp_path: Path) -> None:
+def test_key_is_created_once(tmp_path: Path) -> None:
     path = tmp_path / "key"
     key = session_key(path)
     assert (len(key), session_key(path)) == (32, key)
@@ -113,7 +113,9 @@ def test_a_key_is_made_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "mode"), [(b"short", 0o600), (b"x" * 32, 0o644)])
-def test_a_key_that_is_none_is_refused(tmp_path: Path, content: bytes, mode: int) -> None:
+def test_malformed_or_readable_key_file_is_refused(
+    tmp_path: Path, content: bytes, mode: int
+) -> None:
     path = tmp_path / "key"
     path.write_bytes(content)
     path.chmod(mode)
@@ -123,9 +125,9 @@ def test_a_key_that_is_none_is_refused(tmp_path: Path, content: bytes, mode: int
         session_key(tmp_path / "none" / "key")
 
 
-def test_attempts_are_forgotten_one_after_another() -> None:
+def test_each_attempt_expires_after_the_period() -> None:
     clock = Clock()
-    attempts = Attempts(clock, 2, 10)
+    attempts = LoginAttempts(clock, 2, 10)
     attempts.add("a")
     clock.advance(4)
     attempts.add("a")
@@ -134,13 +136,13 @@ def test_attempts_are_forgotten_one_after_another() -> None:
     assert attempts.wait("a") == 0
     attempts.add("a")
     assert attempts.wait("a") == 4
-    attempts.take_back("a")
+    attempts.remove_last("a")
     assert attempts.wait("a") == 0
 
 
-def test_so_many_are_remembered_and_no_more() -> None:
-    attempts = Attempts(Clock(), 1, 10)
+def test_number_of_remembered_clients_is_limited() -> None:
+    attempts = LoginAttempts(Clock(), 1, 10)
     for number in range(20_000):
         attempts.add(str(number))
-    assert len(attempts._by) == 10_000
+    assert len(attempts._times) == 10_000
     assert attempts.wait("19999") == 10

@@ -1,4 +1,4 @@
-"""What the console sees in a real Redis."""
+"""The console's data from a real Redis."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.servers import RedisServer
 from tracker.console import commands as module
 from tracker.console.commands import PERIOD, CommandLog
 from tracker.console.devices import Devices
-from tracker.console.look import LOOK_BYTES, MOST_LETTERS, MOST_STREAMS, look
 from tracker.console.ports import ControlPorts
+from tracker.console.snapshot import MAX_LETTERS, MAX_SNAPSHOT_BYTES, MAX_STREAMS, take_snapshot
 from tracker.control.pool import Credentials
 from tracker.errors import Refused
 from tracker.log.redis.heartbeats import EXPIRY, heartbeats
@@ -27,7 +27,7 @@ RESPONSES = "commands:responses"
 DEVICE = "356307042441013"
 
 
-def beat(redis: RedisServer, instance: str, expires: int = EXPIRY, **facts: Any) -> None:
+def set_heartbeat(redis: RedisServer, instance: str, expires: int = EXPIRY, **facts: Any) -> None:
     text = json.dumps({"streams": [STREAM], "connections": 3, **facts})
     redis.client.set(f"instance:heartbeat:{instance}", text, ex=expires)
 
@@ -50,53 +50,61 @@ def log(connected: Connected, clock: Clock) -> CommandLog:
 
 
 @ensureDeferred
-async def test_an_empty_redis_is_seen(connected: Connected) -> None:
-    seen = await look(connected.connection, [STREAM])
-    assert (seen.lags, seen.responses, seen.heartbeats, seen.dead, seen.entries) == (
+async def test_snapshot_of_an_empty_redis_is_empty(connected: Connected) -> None:
+    snapshot = await take_snapshot(connected.connection, [STREAM])
+    assert (
+        snapshot.lags,
+        snapshot.responses,
+        snapshot.heartbeats,
+        snapshot.dead,
+        snapshot.entries,
+    ) == (
         [],
         None,
         [],
         [],
         [],
     )
-    assert (seen.connected, seen.waiting, seen.queued) == (0, 0, 0)
+    assert (snapshot.connected, snapshot.waiting, snapshot.queued) == (0, 0, 0)
 
 
 @ensureDeferred
-async def test_all_there_is_is_seen(redis: RedisServer, connected: Connected) -> None:
+async def test_snapshot_contains_lag_instances_commands_and_counts(
+    redis: RedisServer, connected: Connected
+) -> None:
     redis.client.xadd(STREAM, {"a": 1})
     redis.client.xgroup_create(STREAM, "processor", "0")
     redis.client.xadd("telemetry:other", {"a": 1})
     redis.client.hset("connections:registry", mapping={DEVICE: "one", "356307042441021": "two"})
     redis.client.sadd("commands:waiting", DEVICE)
     redis.client.xadd("commands:outbound:one", {"command_id": "c1", "payload": "getinfo"})
-    beat(redis, "one", streams=["telemetry:other"])
-    beat(redis, "two", expires=80, control="unix:/run/x.sock")
-    seen = await look(connected.connection, [STREAM])
-    assert [lag.stream for lag in seen.lags] == ["telemetry:other", STREAM]
-    assert [beat.instance_id for beat in seen.heartbeats] == ["one", "two"]
-    assert 10 <= seen.heartbeats[1].age < 30
-    assert seen.heartbeats[1].control == "unix:/run/x.sock"
-    assert (seen.connected, seen.waiting, seen.queued) == (2, 1, 1)
-    assert seen.entries[0].fields[b"payload"] == b"getinfo"
+    set_heartbeat(redis, "one", streams=["telemetry:other"])
+    set_heartbeat(redis, "two", expires=80, control="unix:/run/x.sock")
+    snapshot = await take_snapshot(connected.connection, [STREAM])
+    assert [lag.stream for lag in snapshot.lags] == ["telemetry:other", STREAM]
+    assert [one.instance_id for one in snapshot.heartbeats] == ["one", "two"]
+    assert 10 <= snapshot.heartbeats[1].age < 30
+    assert snapshot.heartbeats[1].control == "unix:/run/x.sock"
+    assert (snapshot.connected, snapshot.waiting, snapshot.queued) == (2, 1, 1)
+    assert snapshot.entries[0].fields[b"payload"] == b"getinfo"
 
 
 @ensureDeferred
-async def test_streams_that_are_not_looked_at_are_counted(
+async def test_streams_beyond_the_limit_are_counted(
     redis: RedisServer, connected: Connected
 ) -> None:
-    told = [f"telemetry:a{number:02}" for number in range(MOST_STREAMS + 4)]
-    for stream in (STREAM, *told):
+    advertised = [f"telemetry:a{number:02}" for number in range(MAX_STREAMS + 4)]
+    for stream in (STREAM, *advertised):
         redis.client.xadd(stream, {"a": 1})
-    beat(redis, "one", streams=told)
-    seen = await look(connected.connection, [STREAM])
-    assert [lag.stream for lag in seen.lags] == [*told[: MOST_STREAMS - 1], STREAM]
-    assert seen.left_out == 5
-    assert (await look(connected.connection, [])).left_out == 4
+    set_heartbeat(redis, "one", streams=advertised)
+    snapshot = await take_snapshot(connected.connection, [STREAM])
+    assert [lag.stream for lag in snapshot.lags] == [*advertised[: MAX_STREAMS - 1], STREAM]
+    assert snapshot.left_out == 5
+    assert (await take_snapshot(connected.connection, [])).left_out == 4
 
 
 @ensureDeferred
-async def test_heartbeats_that_are_none_do_no_harm(
+async def test_malformed_heartbeats_are_read_without_their_facts(
     redis: RedisServer, connected: Connected
 ) -> None:
     redis.client.set("instance:heartbeat:odd", "[1]")
@@ -109,125 +117,131 @@ async def test_heartbeats_that_are_none_do_no_harm(
 
 
 @ensureDeferred
-async def test_the_latest_dead_letters_are_seen(redis: RedisServer, connected: Connected) -> None:
-    for number in range(MOST_LETTERS + 5):
+async def test_snapshot_contains_the_latest_dead_letters(
+    redis: RedisServer, connected: Connected
+) -> None:
+    for number in range(MAX_LETTERS + 5):
         fields = {"_id": f"{number}-1", "_stream": STREAM, "_reason": "bad", "_attempts": 1}
         redis.client.xadd(f"{STREAM}:dead", {**fields, "payload": "x"})
-    (dead,) = (await look(connected.connection, [STREAM])).dead
-    assert (dead.stream, dead.total, len(dead.latest)) == (STREAM, MOST_LETTERS + 5, MOST_LETTERS)
-    assert dead.latest[0].original_id == f"{MOST_LETTERS + 4}-1"
+    (dead,) = (await take_snapshot(connected.connection, [STREAM])).dead
+    assert (dead.stream, dead.total, len(dead.latest)) == (STREAM, MAX_LETTERS + 5, MAX_LETTERS)
+    assert dead.latest[0].original_id == f"{MAX_LETTERS + 4}-1"
 
 
 @ensureDeferred
-async def test_long_dead_letters_are_counted_but_not_all_read(
+async def test_dead_letters_beyond_the_size_limit_are_only_counted(
     redis: RedisServer, connected: Connected
 ) -> None:
     streams = [f"telemetry:long{number}" for number in range(4)]
-    size = LOOK_BYTES // 8
+    size = MAX_SNAPSHOT_BYTES // 8
     for stream in streams:
-        for _ in range(MOST_LETTERS):
+        for _ in range(MAX_LETTERS):
             redis.client.xadd(f"{stream}:dead", {"payload": "x" * size})
-    dead = (await look(connected.connection, streams)).dead
-    assert [one.total for one in dead] == [MOST_LETTERS] * len(streams)
+    dead = (await take_snapshot(connected.connection, streams)).dead
+    assert [one.total for one in dead] == [MAX_LETTERS] * len(streams)
     read = [len(one.latest) for one in dead]
     assert read[0] > 1
-    assert sum(read) * size <= LOOK_BYTES + size
+    assert sum(read) * size <= MAX_SNAPSHOT_BYTES + size
 
 
 @ensureDeferred
-async def test_a_key_of_another_type_is_no_stream(redis: RedisServer, connected: Connected) -> None:
+async def test_key_of_another_type_counts_as_no_stream(
+    redis: RedisServer, connected: Connected
+) -> None:
     redis.client.set(RESPONSES, "text")
-    assert (await look(connected.connection, [STREAM])).responses is None
+    assert (await take_snapshot(connected.connection, [STREAM])).responses is None
 
 
 @ensureDeferred
-async def test_what_became_of_commands_is_told_newest_first(
+async def test_statuses_of_commands_are_returned_newest_first(
     redis: RedisServer, log: CommandLog
 ) -> None:
-    await log.look([])
+    await log.update([])
     assert log.latest(10) == []
     respond(redis, "c1", "delivered")
     respond(redis, "c2", "failed", reason="offline")
     respond(redis, "c1", "responded", response="GPS:1")
-    await log.look([])
+    await log.update([])
     first, second = log.latest(10)
     assert (first["command_id"], first["status"], first["response"]) == ("c1", "responded", "GPS:1")
     assert (second["command_id"], second["status"], second["reason"]) == ("c2", "failed", "offline")
     assert log.counts() == {"responded": 1, "rejected": 0, "failed": 1, "expired": 0}
-    await log.look([])
+    await log.update([])
     assert log.counts()["responded"] == 1
     assert log.latest(10, "356307042441021") == []
 
 
 @ensureDeferred
-async def test_only_an_hour_is_counted(redis: RedisServer, log: CommandLog, clock: Clock) -> None:
+async def test_statuses_older_than_an_hour_are_not_counted(
+    redis: RedisServer, log: CommandLog, clock: Clock
+) -> None:
     old = int((time.time() - PERIOD - 120) * 1000)
     fields = {"command_id": "c0", "device_id": DEVICE, "status": "expired"}
     redis.client.xadd(RESPONSES, fields, id=f"{old}-0")
     respond(redis, "c1", "responded")
-    await log.look([])
+    await log.update([])
     assert [one["command_id"] for one in log.latest(10)] == ["c1"]
     clock.advance(PERIOD + 60)
     assert sum(log.counts().values()) == 0
 
 
 @ensureDeferred
-async def test_many_responses_are_read_in_turns_and_none_is_left_out(
+async def test_many_responses_are_read_completely_over_several_updates(
     redis: RedisServer, log: CommandLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PAGE", 10)
     monkeypatch.setattr(module, "_PAGES", 3)
-    monkeypatch.setattr(module, "MOST_COMMANDS", 20)
+    monkeypatch.setattr(module, "MAX_COMMANDS", 20)
     for number in range(75):
         respond(redis, f"c{number}", "responded")
     for counted in (30, 60, 75, 75):
-        await log.look([])
+        await log.update([])
         assert log.counts()["responded"] == counted
     assert len(log.latest(1000)) == 20
 
 
 @ensureDeferred
-async def test_a_stream_that_was_made_anew_is_read_from_its_beginning(
+async def test_recreated_stream_is_read_from_its_beginning(
     redis: RedisServer, log: CommandLog
 ) -> None:
     later = int((time.time() + 1000) * 1000)
     fields = {"command_id": "c1", "device_id": DEVICE, "status": "responded"}
     redis.client.xadd(RESPONSES, fields, id=f"{later}-0")
-    await log.look([])
+    await log.update([])
     redis.client.flushall()
     respond(redis, "c2", "responded")
-    await log.look([])
+    await log.update([])
     assert "c2" in [one["command_id"] for one in log.latest(10)]
 
 
 @ensureDeferred
-async def test_the_text_of_a_command_is_known_while_it_is_under_way(
+async def test_text_of_a_queued_command_is_kept_after_its_response(
     redis: RedisServer, connected: Connected, log: CommandLog
 ) -> None:
     fields = {"command_id": "c1", "device_id": DEVICE, "payload": "getinfo"}
     redis.client.xadd("commands:outbound:one", fields)
-    beat(redis, "one")
-    seen = await look(connected.connection, [])
-    await log.look(seen.entries)
+    set_heartbeat(redis, "one")
+    snapshot = await take_snapshot(connected.connection, [])
+    await log.update(snapshot.entries)
     (known,) = log.latest(10)
     assert (known["text"], known["status"], known["instance_id"]) == ("getinfo", "queued", "one")
     respond(redis, "c1", "responded")
-    await log.look(seen.entries)
+    await log.update(snapshot.entries)
     (known,) = log.latest(10)
     assert (known["text"], known["status"]) == ("getinfo", "responded")
 
 
 @ensureDeferred
-async def test_what_is_no_response_is_left_out(redis: RedisServer, log: CommandLog) -> None:
+async def test_malformed_responses_are_ignored(redis: RedisServer, log: CommandLog) -> None:
     redis.client.xadd(RESPONSES, {"status": "odd"})
     redis.client.xadd(RESPONSES, {b"\xff": b"\xff"})
     respond(redis, "c1", "rejected")
-    await log.look([])
+    await log.update([])
     assert [one["command_id"] for one in log.latest(10)] == ["c1"]
 
 
 @ensureDeferred
-async def test_without_a_database_devices_are_those_that_are_connected(
+async def test_without_a_database_the_devices_are_those_connected(
     redis: RedisServer, connected: Connected
 ) -> None:
     from twisted.internet import reactor
@@ -252,11 +266,11 @@ async def test_without_a_database_devices_are_those_that_are_connected(
         page = await devices.page("0002999", "id", page["after"], 100)
     assert [row["device_id"] for row in page["devices"]] == ["356307040002999"]
     one = await devices.one("356307040002999")
-    assert (one["instance_id"], one["place"], one["connection"]) == ("one", None, None)
+    assert (one["instance_id"], one["position"], one["connection"]) == ("one", None, None)
 
 
-#: Of the documentation: nothing that writes.
-RIGHTS = (
+#: The commands that docs/console.rst lists; none of them writes.
+COMMANDS = (
     *(
         "ping",
         "role",
@@ -274,7 +288,7 @@ RIGHTS = (
 
 
 @ensureDeferred
-async def test_it_needs_no_right_to_write(redis: RedisServer) -> None:
+async def test_documented_read_commands_are_sufficient(redis: RedisServer) -> None:
     from twisted.internet import reactor
 
     redis.client.xadd(STREAM, {"a": 1})
@@ -282,17 +296,17 @@ async def test_it_needs_no_right_to_write(redis: RedisServer) -> None:
     redis.client.xadd(f"{STREAM}:dead", {"a": 1})
     redis.client.xadd("commands:outbound:one", {"command_id": "c1", "payload": "getinfo"})
     respond(redis, "c1", "responded")
-    beat(redis, "one")
-    rights = [f"+{command}" for command in RIGHTS]
-    redis.client.acl_setuser("console", True, passwords=["+secret"], keys=["*"], commands=rights)
+    set_heartbeat(redis, "one")
+    allowed = [f"+{command}" for command in COMMANDS]
+    redis.client.acl_setuser("console", True, passwords=["+secret"], keys=["*"], commands=allowed)
     limited = Connected(RedisAddress.from_url(f"redis://console:secret@127.0.0.1:{redis.port}/0"))
     try:
         await limited.usable()
         connection = limited.connection
-        seen = await look(connection, [STREAM])
-        assert (len(seen.lags), len(seen.dead), seen.queued) == (1, 1, 1)
+        snapshot = await take_snapshot(connection, [STREAM])
+        assert (len(snapshot.lags), len(snapshot.dead), snapshot.queued) == (1, 1, 1)
         log = CommandLog(reactor, connection)
-        await log.look(seen.entries)
+        await log.update(snapshot.entries)
         assert log.latest(1)[0]["status"] == "responded"
         devices = Devices(
             reactor,

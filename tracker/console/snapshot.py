@@ -1,4 +1,4 @@
-"""One look at Redis: all that the console shows of it, by a bounded number of commands."""
+"""A snapshot of the data in Redis that the console shows, by a bounded number of commands."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import shown
 
-#: Streams, and instances, that are read; further ones are not.
-MOST_STREAMS: Final = 30
-MOST_INSTANCES: Final = 200
-#: Dead letters of each stream that are shown, and queued commands of each instance.
-MOST_LETTERS: Final = 20
-MOST_QUEUED: Final = 20
-#: Bytes of all these in one look; beyond them, only their numbers are read.
-LOOK_BYTES: Final = 4 << 20
+#: Maximum number of streams, and of instances, that are read.
+MAX_STREAMS: Final = 30
+MAX_INSTANCES: Final = 200
+#: Maximum number of dead letters per stream, and of queued commands per instance.
+MAX_LETTERS: Final = 20
+MAX_QUEUED: Final = 20
+#: Maximum size of these entries in a snapshot, in bytes; further ones are only counted.
+MAX_SNAPSHOT_BYTES: Final = 4 << 20
 
 T = TypeVar("T")
 
 
 @frozen
-class Dead:
+class DeadLetters:
     """The dead letters of a stream."""
 
     stream: str
@@ -42,8 +42,8 @@ class Dead:
 
 
 @frozen
-class Look:
-    """The result of one look."""
+class Snapshot:
+    """The data of one sample."""
 
     lags: Sequence[StreamLag]
     """Lag of the existing streams of positions."""
@@ -51,67 +51,68 @@ class Look:
     """Lag of the stream of responses, if it exists."""
     heartbeats: Sequence[InstanceHeartbeat]
     connected: int
-    """Devices that are connected to any instance."""
+    """Number of connected devices."""
     waiting: int
-    """Devices that commands wait for."""
+    """Number of devices that commands wait for."""
     queued: int
-    """Commands that instances have not finished."""
+    """Number of commands that instances have not finished."""
     entries: Sequence[Delivered]
-    """The first of these."""
-    dead: Sequence[Dead]
+    """The first entries of these commands."""
+    dead: Sequence[DeadLetters]
     """Dead letters of the streams that have any."""
     left_out: int = 0
-    """Number of streams that are not read because there are too many."""
+    """Number of streams beyond :data:`MAX_STREAMS`, which are not read."""
     malformed: Mapping[str, str] = field(factory=dict)
-    """Key, printable and short → what is wrong with it. The others are there all the same."""
+    """Malformed key, shortened and printable → reason."""
 
 
-async def look(redis: RedisConnection, configured: Iterable[str]) -> Look:
-    """Read the state of all that the console shows.
+async def take_snapshot(redis: RedisConnection, configured: Iterable[str]) -> Snapshot:
+    """Read all data of a sample.
 
     A key of the wrong type counts as empty, and is listed as malformed.
 
-    :param configured: streams of positions, besides those that instances say they write;
-        where there are too many, these go first.
-    :raises Refused, Unavailable: when Redis cannot be asked.
+    :param configured: streams of positions, in addition to those that instances advertise. Of more
+        than :data:`MAX_STREAMS`, the configured ones are read first.
+    :raises Refused: if Redis refuses a command.
+    :raises Unavailable: if Redis is not available.
     """
-    seeing = _Seeing(redis)
-    beats = await heartbeats(redis, seeing.malformed, MOST_INSTANCES)
-    told = {stream for beat in beats for stream in beat.streams}
+    reader = _SnapshotReader(redis)
+    living = await heartbeats(redis, reader.malformed, MAX_INSTANCES)
+    advertised = {stream for heartbeat in living for stream in heartbeat.streams}
     first = set(configured)
-    streams = [*sorted(first), *sorted(told - first)]
+    streams = [*sorted(first), *sorted(advertised - first)]
     lags, dead = [], []
-    for stream in sorted(streams[:MOST_STREAMS]):
-        if (lag := await seeing.lag(stream)) is not None:
+    for stream in sorted(streams[:MAX_STREAMS]):
+        if (lag := await reader.lag(stream)) is not None:
             lags.append(lag)
-        if (letters := await seeing.dead(stream)) is not None:
+        if (letters := await reader.dead(stream)) is not None:
             dead.append(letters)
     queued, entries = 0, []
-    for beat in beats[:MOST_INSTANCES]:
-        count, these = await seeing.queued(outbound(beat.instance_id))
+    for heartbeat in living[:MAX_INSTANCES]:
+        count, these = await reader.queued(outbound(heartbeat.instance_id))
         queued += count
         entries += these
-    return Look(
+    return Snapshot(
         lags,
-        await seeing.lag(RESPONSES),
-        beats,
-        await seeing.size("HLEN", CONNECTIONS),
-        await seeing.size("SCARD", WAITING),
+        await reader.lag(RESPONSES),
+        living,
+        await reader.size("HLEN", CONNECTIONS),
+        await reader.size("SCARD", WAITING),
         queued,
         entries,
         dead,
-        max(0, len(streams) - MOST_STREAMS),
-        seeing.malformed,
+        max(0, len(streams) - MAX_STREAMS),
+        reader.malformed,
     )
 
 
 @define
-class _Seeing:
-    """Reads from Redis, and remembers the keys of the wrong type."""
+class _SnapshotReader:
+    """Reads from Redis, and collects the keys of the wrong type."""
 
     redis: RedisConnection
     malformed: dict[str, str] = field(factory=dict)
-    left: int = LOOK_BYTES
+    left: int = MAX_SNAPSHOT_BYTES
     """Bytes of entries that may still be read."""
 
     async def lag(self, stream: str) -> StreamLag | None:
@@ -120,12 +121,12 @@ class _Seeing:
     async def size(self, command: str, key: str) -> int:
         return await self._unless_malformed(key, self.redis.execute(command, key), 0)
 
-    async def dead(self, stream: str) -> Dead | None:
+    async def dead(self, stream: str) -> DeadLetters | None:
         name = dead_letters(stream)
         if not (total := await self.size("XLEN", name)):
             return None
-        letters = await self._entries(name, MOST_LETTERS, newest=True)
-        return Dead(
+        letters = await self._entries(name, MAX_LETTERS, newest=True)
+        return DeadLetters(
             stream,
             total,
             [dead_letter(letter.id.encode(), letter.content or ()) for letter in letters],
@@ -134,7 +135,7 @@ class _Seeing:
     async def queued(self, name: str) -> tuple[int, list[Delivered]]:
         if not (count := await self.size("XLEN", name)):
             return 0, []
-        return count, await self._entries(name, MOST_QUEUED)
+        return count, await self._entries(name, MAX_QUEUED)
 
     async def _entries(self, name: str, count: int, newest: bool = False) -> list[Delivered]:
         if self.left <= 0:
@@ -145,9 +146,9 @@ class _Seeing:
         self.left -= size_of([entry.content for entry in entries])
         return entries
 
-    async def _unless_malformed(self, key: str, asked: Awaitable[T], otherwise: T) -> T:
+    async def _unless_malformed(self, key: str, read: Awaitable[T], otherwise: T) -> T:
         try:
-            return await asked
+            return await read
         except Refused as error:
             if not is_wrong_type(error):
                 raise

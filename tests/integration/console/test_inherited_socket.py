@@ -29,4 +29,4 @@ def test_only_a_socket_on_loopback_is_served(
         else:
             with pytest.raises(ConfigError, match="not encrypted"):
                 console.console_endpoint(reactor, NAME, NAME.split()[1])
-        assert os.fstat(held.fileno())  # it is still open
+        assert os.fstat(held.fileno())  # the socket is still open
