@@ -248,7 +248,7 @@ def secret(option: str, given: str | None, environ: Environment, variable: str) 
     :param option: name of the option, for the error.
     :param given: path of the file; None to use the environment.
     :param variable: see :func:`maybe_secret`.
-    :raises ConfigError: if the file cannot be read, or there is no secret.
+    :raises ConfigError: if the file cannot be read, or no secret is found.
     """
     found = maybe_secret(environ, variable) if given is None else _content(option, given)
     if not found:

@@ -250,7 +250,7 @@ class IDeviceAuthority(Interface):
         """Decide on a device that logs in or sends a datagram."""
 
     def withdrawn(device_id: str) -> bool:  # noqa: N805
-        """Return whether a connected device is not served anymore, so that it is disconnected."""
+        """Return whether a connected device was removed from those that are served."""
 
 
 class IGateway(Interface):

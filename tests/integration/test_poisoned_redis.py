@@ -333,7 +333,7 @@ async def test_heartbeat_of_an_instance(redis: RedisServer, connected: Connected
             connected.connection,
             one,
             {},
-            begun=lambda one=one: begun.append(one),  # type: ignore[misc]
+            on_owned=lambda one=one: begun.append(one),  # type: ignore[misc]
             abort=aborted.append,
         )
         for one in ids

@@ -135,7 +135,7 @@ def test_two_standalones_do_not_share_a_folder(tmp_path: Path) -> None:
         # Whichever it notices first: the folder's lock, the other's heartbeat, or its socket.
         noticed = (
             "in use by another process",
-            "another instance has the id",
+            "another instance has the ID",
             "another process listens on this socket",
         )
         assert any(reason in line for reason in noticed)

@@ -90,7 +90,7 @@ async def test_a_packet_under_way_is_acknowledged_before_the_drain_ends_the_conn
     redis.suspend()
     device.send(frame(2))
     drained = Deferred.fromCoroutine(client.drain(0))
-    await until(lambda: "draining: 1 devices" in ingest.daemon.text, "it drains")
+    await until(lambda: "draining: 1 device" in ingest.daemon.text, "it drains")
     assert await in_thread(device.says_nothing)
     redis.resume()
     assert await in_thread(device.read, 5) == b"\x00\x00\x00\x01"

@@ -58,13 +58,13 @@ def test_a_redis_that_answers_anything_but_writes(
 ) -> None:
     with outage(serve(), redis) as during:
         redis.client.execute_command("CLIENT", "PAUSE", 60_000, "WRITE")
-        during.lasts("appends are not answered")
+        during.lasts("Redis does not reply to appends")
         connected_again = "not ready: redis (ingest): no reply within"
         wait_for(
             lambda: during.ingest.daemon.text.count(connected_again) >= 2, "it has come back twice"
         )
         assert during.ingest.daemon.readyz()[0] == 503
-        assert "appends are not answered" in str(during.ingest.daemon.readyz()[1])
+        assert "Redis does not reply to appends" in str(during.ingest.daemon.readyz()[1])
         tell(f"resumed after {during.ends(redis.client.client_unpause):.2f} s")
 
 

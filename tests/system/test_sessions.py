@@ -111,7 +111,7 @@ def test_a_stop_while_redis_hangs_is_a_clean_one(
         assert device.read(4) == b""
     redis.resume()
     assert "Traceback" not in ingest.daemon.text
-    assert "heartbeat not withdrawn" in ingest.daemon.text
+    assert "heartbeat not deleted" in ingest.daemon.text
 
 
 def allow(redis: RedisServer, *imeis: str) -> None:

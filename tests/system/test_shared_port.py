@@ -135,7 +135,7 @@ def test_a_second_instance_with_the_same_id_gives_up(
     )
     again.start(ready=False)
     assert again.wait() == 1
-    assert f"another instance has the id one (process {first.pid} on this host)" in again.text
+    assert f"another instance has the ID one (process {first.pid} on this host)" in again.text
     assert redis.client.exists("instance:heartbeat:one")
     first.kill()
     again.start()  # what is left of the first one is no hindrance

@@ -56,7 +56,7 @@ def test_one_address_cannot_take_all_slots(serve: Callable[..., Ingest]) -> None
         assert metric(ingest, "tracker_connection_slots") == SLOTS
         assert metric(ingest, "tracker_addresses_at_their_share") == 1
     assert len(ingest.rejections()) <= 10
-    assert f"there are {SHARE} connections from this address already" in ingest.rejections()[0]
+    assert f"the address has its maximal number of connections ({SHARE})" in ingest.rejections()[0]
     wait_for(lambda: is_served(ingest, imei(1)), "its slots are free again")
 
 

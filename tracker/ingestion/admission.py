@@ -1,7 +1,7 @@
-"""Decide, before a byte is read, whether a new connection is served.
+"""Decide, before a byte is read, whether a new connection is admitted.
 
 A process has a number of connection slots. One address may hold a share of them, so that no
-peer can take all. A connection that has not logged in loses its slot when others need it: see
+peer can take all. A connection that has not logged in loses its slot when others need it; see
 :class:`ConnectionLimiter`.
 """
 
@@ -19,39 +19,39 @@ from tracker.interfaces import IConnection, Rejection
 from tracker.limits import Limits
 from tracker.net.shares import AddressShares, address_group
 
-#: Files that the process needs for other things than connections of devices: 64 connections to
+#: Open files that are reserved for other purposes than connections of devices: 64 connections to
 #: the health port (HEALTH_LIMITS in tracker/net/probes.py), 64 to the control port
-#: (MOST_CONNECTIONS in tracker/control/server.py), and 64 for Redis, listening sockets and so on.
+#: (MAX_CONNECTIONS in tracker/control/server.py), and 64 for Redis, listening sockets and so on.
 RESERVED_FILES: Final = 192
-#: Connections that one address may always hold, if that leaves slots for others: so many devices
-#: may be behind the NAT of one carrier.
+#: Minimal share of one address, if that leaves slots for others. The NAT of a carrier may hide
+#: that many devices behind one address.
 MIN_SHARE: Final = 1000
-#: Seconds to log in while slots run out. A device logs in as soon as it is connected.
+#: Seconds to log in while slots are short. A device logs in as soon as it is connected.
 SHORT_LOGIN_TIMEOUT: Final = 5.0
 
 
 def max_open_files() -> int:
-    """Files that this process may have open once it has raised its limit to the hard one."""
+    """Return the number of files that this process can open with its soft limit raised fully."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 def default_share(slots: int) -> int:
-    """Return how many of a process's connection slots one address may hold.
+    """Return the number of a process's connection slots that one address may hold.
 
-    That is half of the slots, but at least :data:`MIN_SHARE`, and at most so many that a tenth of
-    the slots (and at least one) is left for others. A single slot may be taken by any address.
+    That is half of the slots, but at least :data:`MIN_SHARE`, and at most nine tenths of the slots,
+    so that others find at least one. If the process has only one slot, any address may hold it.
     """
     return max(1, min(max(slots // 2, MIN_SHARE), slots - max(1, slots // 10)))
 
 
 @frozen
 class BrokenLimit:
-    """The limit that a new connection breaks."""
+    """The limit that a new connection would exceed."""
 
     kind: Rejection
     reason: str
-    """The same in one line, for people."""
+    """The limit in one line, for people to read."""
 
 
 class _Silent(NamedTuple):
@@ -63,22 +63,22 @@ class _Silent(NamedTuple):
 
 
 class ConnectionLimiter:
-    """Count the open connections of a process by address, and new ones by second and address.
+    """Counts the open connections of a process by address, and new ones by second and address.
 
-    If no slot is free, or an address holds all of its share, a new connection is refused; and the
+    If no slot is free, or an address holds all of its share, a new connection is refused. The
     oldest connection (of that address) that has not logged in within :data:`SHORT_LOGIN_TIMEOUT`
-    seconds is closed, so that the next connection finds a slot. So peers that do not log in
-    cannot keep devices out for the whole login timeout.
+    seconds is closed, so that the next connection finds a slot. Therefore peers that do not log
+    in cannot keep devices out for the whole login timeout.
 
-    :param file_limit: files that the process may have open.
+    :param file_limit: maximal number of open files of the process.
     :raises ValueError: if that leaves no slot for devices.
     """
 
     def __init__(self, clock: IReactorTime, limits: Limits, file_limit: int = sys.maxsize) -> None:
         if file_limit <= RESERVED_FILES:
             raise ValueError(
-                f"a limit of {file_limit} open files leaves none for devices: {RESERVED_FILES} are "
-                "needed for other things (ulimit -n, LimitNOFILE)"
+                f"the open-file limit of {file_limit} leaves no connections for devices: "
+                f"{RESERVED_FILES} are reserved; raise it (ulimit -n, LimitNOFILE)"
             )
         self.slots = min(limits.connections, file_limit - RESERVED_FILES)
         self.used = 0
@@ -87,12 +87,12 @@ class ConnectionLimiter:
         """Set when the last slot is taken; reset by :class:`~tracker.ingestion.slots.SlotWatch`."""
         self._clock = clock
         self._rates = _Rates(limits)
-        # The oldest first: of all addresses, and of each that has any.
+        # In order of age: of all addresses, and of each address with such connections.
         self._silent: dict[IConnection, _Silent] = {}
         self._silent_by_group: dict[str, dict[IConnection, None]] = {}
 
     def admit(self, host: str) -> BrokenLimit | None:
-        """Count a new connection, or return the limit that it breaks and count nothing."""
+        """Count a new connection, or return the limit that it would exceed."""
         group = address_group(host)
         rates = self._rates
         refusal = rates.check(int(self._clock.seconds()), group)
@@ -102,7 +102,7 @@ class ConnectionLimiter:
             self._hurry(self._silent_by_group.get(group))
             return BrokenLimit(
                 Rejection.ADDRESS_SHARE,
-                f"there are {self.shares.limit} connections from this address already",
+                f"the address has its maximal number of connections ({self.shares.limit})",
             )
         refusal = self.reserve()
         if refusal is None:
@@ -110,11 +110,15 @@ class ConnectionLimiter:
         return refusal
 
     def reserve(self) -> BrokenLimit | None:
-        """Take a slot for a connection whose address is not known yet, or return why not."""
+        """Take a slot for a connection whose address is not known yet.
+
+        :return: the limit that the connection would exceed; None if it has a slot.
+        """
         if self.used >= self.slots:
             self._hurry(self._silent)
             return BrokenLimit(
-                Rejection.CONNECTION_LIMIT, f"there are {self.slots} connections already"
+                Rejection.CONNECTION_LIMIT,
+                f"the process has its maximal number of connections ({self.slots})",
             )
         self.used += 1
         if self.used == self.slots:
@@ -128,14 +132,14 @@ class ConnectionLimiter:
     def opened(self, connection: IConnection, give_up: Callable[[str], None]) -> None:
         """Note that a connection was admitted and has not logged in.
 
-        :param give_up: closes it; called with the reason in one line.
+        :param give_up: closes the connection; called with the reason in one line.
         """
         group = address_group(connection.host)
         self._silent[connection] = _Silent(self._clock.seconds(), group, give_up)
         self._silent_by_group.setdefault(group, {})[connection] = None
 
     def logged_in(self, connection: IConnection) -> None:
-        """Note that a connection has logged in: it keeps its slot."""
+        """Note that a connection has logged in, so that it keeps its slot."""
         silent = self._silent.pop(connection, None)
         if silent is not None:
             of_group = self._silent_by_group[silent.group]
@@ -158,38 +162,38 @@ class ConnectionLimiter:
             return
         silent = self._silent[connection]
         if self._clock.seconds() - silent.since >= SHORT_LOGIN_TIMEOUT:
-            self.logged_in(connection)  # it is closed once
+            self.logged_in(connection)  # so that it is not closed twice
             silent.give_up(
-                f"no login within {SHORT_LOGIN_TIMEOUT:g} s, and others wait for its slot"
+                f"no login within {SHORT_LOGIN_TIMEOUT:g} s, and other connections need its slot"
             )
 
 
 class _Rates:
-    """Count the new connections of the current second, in all and by address."""
+    """Counts the new connections of the current second, in total and by address."""
 
     def __init__(self, limits: Limits) -> None:
         self._limit = limits.connection_rate
         self._limit_by_group = limits.connection_rate_per_address
         self._second = 0
         self._new = 0
-        # Emptied every second, and no larger than what one second lets in.
+        # Emptied every second; its size is limited by the number of connections admitted in one.
         self._new_by_group: dict[str, int] = {}
 
     def check(self, second: int, group: str) -> BrokenLimit | None:
-        """Return the limit that one more connection would break, if any."""
+        """Return the limit that another connection would exceed, if any."""
         if second != self._second:
             self._second = second
             self._new = 0
             self._new_by_group.clear()
         if self._new >= self._limit:
-            reason = f"more than {self._limit} new connections a second"
+            reason = f"more than {self._limit} new connections per second"
         elif self._new_by_group.get(group, 0) >= self._limit_by_group:
-            reason = f"more than {self._limit_by_group} a second from one address"
+            reason = f"more than {self._limit_by_group} new connections per second from one address"
         else:
             return None
         return BrokenLimit(Rejection.CONNECTION_RATE, reason)
 
     def count(self, group: str) -> None:
-        """Count one that was admitted, after :meth:`check`."""
+        """Count a connection that was admitted, after :meth:`check`."""
         self._new += 1
         self._new_by_group[group] = self._new_by_group.get(group, 0) + 1

@@ -1,4 +1,4 @@
-"""The authority that decides which devices are served."""
+"""Authorities, which decide which devices are served."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from tracker.imei import has_valid_check_digit
 from tracker.interfaces import Admission, IDeviceAuthority
 from tracker.keys import ALLOWED_DEVICES
 from tracker.observe.health import Condition
+from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
 from tracker.redis.timer import RedisTimer
 from tracker.untrusted import MAX_SHOWN
@@ -39,7 +40,7 @@ class EveryDevice:
 @implementer(IDeviceAuthority)
 @frozen
 class CheckedImei:
-    """Refuses an IMEI with a wrong check digit, and asks another authority about the others."""
+    """Refuses each IMEI with a wrong check digit; another authority decides on all others."""
 
     authority: IDeviceAuthority
 
@@ -58,12 +59,12 @@ class CheckedImei:
 class AllowList(RedisTimer):
     """Serves the devices in the set ``devices:allowed``, of which it keeps a copy.
 
-    While Redis is away the last good copy holds. So it does when the set is empty, which
-    it is after a loss of Redis' data rather than by intent. Before there is a copy, connections are
-    closed without an answer, since a refused device might stay away for long.
+    The last good copy stays in use while Redis is unavailable, and while the set is empty: an empty
+    set is more likely a loss of Redis' data than an intention. Before the first copy, connections
+    are closed without a reply, since a refused device might not retry for a long time.
 
-    :param unknown: the answer to a device that is not in the set.
-    :param condition: met when there is a copy to rely on.
+    :param unknown: decision on a device that is not in the set.
+    :param condition: met while a good copy exists.
     :param changed: called when the copy has changed.
     """
 
@@ -81,7 +82,7 @@ class AllowList(RedisTimer):
         super().__init__(clock, redis, INTERVAL, self._refresh)
         self.unknown_devices = 0
         """Logins of devices that are not in the set."""
-        self._told = 0  # of those
+        self._logged_unknown_devices = 0
         self._redis = redis
         self._unknown = unknown
         self._condition = condition
@@ -112,35 +113,41 @@ class AllowList(RedisTimer):
                 self._condition.fails(f"the allow-list cannot be read: {error}")
             else:
                 self._log.warn(
-                    "allow-list not refreshed, {count} devices of the last copy stay: {error}",
+                    "allow-list not refreshed: {error}. The last copy with {devices} stays in use",
                     count=len(self._allowed),
+                    devices=plural(len(self._allowed), "device"),
                     error=error,
                 )
             return
         texts = (member.decode(errors="replace") for member in members if len(member) <= MAX_SHOWN)
-        # Members that no device can log in with are ignored; a set of such members is empty.
+        # Members that cannot be device IDs are ignored; a set with only such members counts as
+        # empty.
         allowed = frozenset(text for text in texts if text and text.isprintable())
         if len(allowed) < len(members) != self._members:
             self._log.warn(
-                "{key} holds {count} members that are not ids of devices; remove them",
+                "{key} contains {members} that cannot be a device ID; remove them",
                 key=ALLOWED_DEVICES,
                 count=len(members) - len(allowed),
+                members=plural(len(members) - len(allowed), "member"),
             )
         self._members = len(members)
         if not allowed and self._unknown is Admission.REFUSED:
             count = len(self._allowed or ())
-            fate = f"the {count} devices of the last copy stay" if count else "devices have to wait"
-            self._condition.fails(f"{ALLOWED_DEVICES} is empty: {fate}")
+            devices = plural(count, "device")
+            effect = f"the last copy with {devices} stays in use" if count else "devices must wait"
+            self._condition.fails(f"{ALLOWED_DEVICES} is empty: {effect}")
             return
         self._condition.met()
         if allowed != self._allowed:
-            self._log.info("allow-list: {count} devices", count=len(allowed))
+            self._log.info(
+                "allow-list updated: {devices} allowed", devices=plural(len(allowed), "device")
+            )
             self._allowed = allowed
             self._changed()
-        if self.unknown_devices > self._told:
+        if self.unknown_devices > self._logged_unknown_devices:
             self._log.info(
-                "{count} logins of devices that are not on the allow-list: {fate}",
-                count=self.unknown_devices - self._told,
-                fate=self._unknown.value,
+                "{logins} of devices that are not on the allow-list: {decision}",
+                logins=plural(self.unknown_devices - self._logged_unknown_devices, "login"),
+                decision=self._unknown.value,
             )
-            self._told = self.unknown_devices
+            self._logged_unknown_devices = self.unknown_devices

@@ -1,4 +1,4 @@
-"""Closing the connections of an instance, each at a moment when nothing is under way on it."""
+"""Close the connections of an instance, each at a moment when nothing is under way on it."""
 
 from __future__ import annotations
 
@@ -14,17 +14,18 @@ from twisted.logger import Logger
 from tracker.commands.delivery import CommandDelivery
 from tracker.ingestion.gateway import Gateway
 from tracker.interfaces import IConnection
+from tracker.observe.wording import plural
 
-#: Seconds that a connection has to reach a moment when nothing is under way.
-GRACE: Final = 5.0
-#: Seconds between two checks of whether it has.
+#: Seconds to wait until nothing is under way on a connection, and again until it has closed.
+RETIRE_TIMEOUT: Final = 5.0
+#: Seconds between two checks.
 _CHECK_INTERVAL: Final = 0.1
 
 
 class Drain:
-    """Accepts no more connections, and closes those that there are.
+    """Refuses new connections, and closes the open ones.
 
-    :param ports: what listens for connections.
+    :param ports: the services that listen for connections.
     """
 
     _log = Logger()
@@ -44,17 +45,17 @@ class Drain:
     async def run(self, seconds: float) -> tuple[int, int]:
         """Close the connections, one after another within ``seconds``.
 
-        :return: how many were closed, and how many are left.
+        :return: the number of closed connections, and the number of remaining devices.
         """
         for gateway in self._gateways:
-            gateway.refuse_logins()  # those that are connected, and have not logged in yet
+            gateway.refuse_logins()  # on connections that are open already
         await gatherResults([maybeDeferred(port.stopService) for port in self._ports])
         connections = [
             connection for gateway in self._gateways for connection in gateway.devices.values()
         ]
         self._log.info(
-            "draining: {count} devices within {seconds:g} s",
-            count=len(connections),
+            "draining: {devices} within {seconds:g} s",
+            devices=plural(len(connections), "device"),
             seconds=seconds,
         )
         ends = [
@@ -63,19 +64,19 @@ class Drain:
         ]
         await gatherResults(ends)
         left = sum(len(gateway.devices) for gateway in self._gateways)
-        self._log.info("drained: {count} devices are left", count=left)
+        self._log.info("drained: {devices} still connected", devices=plural(left, "device"))
         return len(connections) - sum(map(self._is_open, connections)), left
 
     async def _close(self, connection: IConnection, delay: float) -> None:
-        """Close a connection when nothing is under way on it, or soon after all the same."""
+        """Close a connection when nothing is under way on it, or after a timeout."""
         await deferLater(self._clock, delay)
-        end = self._clock.seconds() + GRACE
+        end = self._clock.seconds() + RETIRE_TIMEOUT
         while self._delivery.backlog(connection.device_id or "")[1] and self._clock.seconds() < end:
             await deferLater(self._clock, _CHECK_INTERVAL)
         connection.retire()
         await self._closed_by(connection, end)
         connection.close()
-        await self._closed_by(connection, end + GRACE)  # for what it has been sent
+        await self._closed_by(connection, end + RETIRE_TIMEOUT)  # the peer reads its last bytes
 
     async def _closed_by(self, connection: IConnection, end: float) -> None:
         while self._is_open(connection) and self._clock.seconds() < end:

@@ -1,4 +1,4 @@
-"""What ingestion counts on the way of a packet: plain numbers, since it is done so often."""
+"""Figures of ingestion. They are plain numbers, since the hot path updates them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tracker.interfaces import Admission, Rejection, Tally
 from tracker.observe.figures import DURATION_BOUNDS, Distribution
 from tracker.position import Entry
 
-#: Records of one call to Redis that are told apart: there are hardly more in one packet, and
-#: one packet is not divided.
+#: Number of records up to which appends are counted exactly. One frame is never split, and hardly
+#: holds more records.
 MAX_COUNTED_RECORDS: Final = 256
 
 
@@ -22,31 +22,32 @@ class CodecFigures:
     """Frames (or datagrams) in one codec, and the records in them."""
 
     frames: int = 0
-    """Confirmed by Redis, and so acknowledged."""
+    """Frames whose records are appended, and therefore acknowledged."""
     records: int = 0
     frames_given_up: int = 0
-    """Given up before that: as a rule, since the connection has ended."""
+    """Frames that were given up before that, usually because the connection has ended."""
     records_given_up: int = 0
 
 
 @define(eq=False)
 class AppendFigures:
-    """What one publisher does."""
+    """Figures of one publisher."""
 
     codecs: defaultdict[str, CodecFigures] = Factory(lambda: defaultdict(CodecFigures))
     waits: Distribution = Factory(lambda: Distribution(DURATION_BOUNDS))
-    """Seconds from a whole packet to Redis' confirmation."""
+    """Seconds from a complete frame to the confirmation of Redis."""
     calls: Distribution = Factory(lambda: Distribution(DURATION_BOUNDS))
-    """Seconds from a call to its answer."""
+    """Seconds from a call to its reply."""
     batches: list[int] = Factory(lambda: [0] * (MAX_COUNTED_RECORDS + 1))
-    """Records in a call that was confirmed → such calls; the last: so many or more."""
+    """Number of successful calls by their number of records; the last item counts all calls with
+    :data:`MAX_COUNTED_RECORDS` or more."""
     refused: int = 0
     """Calls that Redis refused."""
     unanswered: int = 0
-    """Calls whose answer never came."""
+    """Calls without a reply."""
 
     def given_up(self, entries: Sequence[Entry]) -> None:
-        """A packet is not, and nobody waits for it any more."""
+        """Count a frame that was given up before its records were appended."""
         figures = self.codecs[entries[0].codec]
         figures.frames_given_up += 1
         figures.records_given_up += len(entries)
@@ -54,19 +55,19 @@ class AppendFigures:
 
 @define(eq=False)
 class GatewayFigures:
-    """What the gateway of one vendor sees."""
+    """Figures of the gateway of one vendor."""
 
     tally: Tally = field(factory=Tally)
-    """What the protocols count themselves."""
+    """Counts that the protocols keep themselves."""
     opened: int = 0
-    """Connections that were let in."""
+    """Connections that were admitted."""
     health_checks: int = 0
     """Connections of proxies that named no client and sent nothing."""
     replaced: int = 0
-    """Connections that were closed since their device had come again."""
+    """Connections that were closed because their device had connected again."""
     logins: Counter[Admission] = field(factory=Counter)
     rejections: Counter[Rejection] = field(factory=Counter)
     empty: int = 0
     """Frames without a record, which are acknowledged and not published."""
     lost: int = 0
-    """Messages that could be neither published nor kept, or were given up."""
+    """Messages that were not appended, and that their device never sends again."""

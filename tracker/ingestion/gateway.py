@@ -1,4 +1,4 @@
-"""The gateway of one vendor: its connections, and their way to the log."""
+"""The gateway of one vendor: its connections, and the way of their records to the log."""
 
 from __future__ import annotations
 
@@ -32,15 +32,16 @@ from tracker.interfaces import (
 )
 from tracker.net.endpoints import readable
 from tracker.observe.ratelimit import LimitedLog
+from tracker.observe.wording import plural
 from tracker.position import Entry
 from tracker.untrusted import shown
 
-#: Bytes of memory for entries that may outlive their connections, about.
-KEPT_BYTES: Final = 16 * 1024 * 1024
-#: Seconds that a stop waits for sockets to close: more than connections allow their peers.
+#: Approximate limit for the memory of detached entries.
+MAX_DETACHED_BYTES: Final = 16 * 1024 * 1024
+#: Seconds that a stop waits for sockets to close; longer than the close timeout of a connection.
 STOP_TIMEOUT: Final = 7.0
 
-#: Bytes that an entry takes besides its payload, about.
+#: Approximate memory of an entry besides its payload.
 _ENTRY_BYTES: Final = 1024
 
 
@@ -79,23 +80,23 @@ class Gateway(Service):
         self._rejections = LimitedLog(clock, self._log)
         self._notices = LimitedLog(clock, self._log)
         self._losses = LimitedLog(clock, self._log)
-        self._kept_bytes = 0
-        self._given_up = 0  # entries that were to be kept
+        self._detached_bytes = 0
+        self._detached_given_up = 0  # entries
         self._refuses_logins = False
         self._all_closed: Deferred[None] | None = None
 
     @property
     def publisher(self) -> StreamPublisher:
-        """The publisher that makes the records durable."""
+        """The publisher that appends the records."""
         return self._publisher
 
     @property
     def devices(self) -> Mapping[str, IConnection]:
-        """Device → connection, of the devices that are logged in."""
+        """Device ID → connection, of the devices that are logged in."""
         return self._by_device
 
     def watch(self, device_id: str, observer: Observer | None) -> None:
-        """Notify an observer of all traffic of a device; None: no longer."""
+        """Notify an observer of all traffic of a device; None removes the observer."""
         if observer is None:
             self._watchers.pop(device_id, None)
         else:
@@ -105,13 +106,13 @@ class Gateway(Service):
 
     @property
     def connections(self) -> int:
-        """Open connections, logged in or not."""
+        """Number of open connections, logged in or not."""
         return len(self._connections)
 
     def admits(self, address: IAddress | None) -> bool:
         """See IGateway."""
         if not self.running:
-            return False  # in the last moment before a stop
+            return False  # the port is about to stop
         return self._is_admitted(self._limiter.admit(getattr(address, "host", "")), address)
 
     def _is_admitted(self, refusal: BrokenLimit | None, address: IAddress | None) -> bool:
@@ -170,19 +171,19 @@ class Gateway(Service):
                 self._watchers[device_id](Traffic.CONNECTED, connection.peer.encode())
                 connection.observe(self._watchers[device_id])
             if older is not None:
-                # Half-dead, as a rule: the device has lost it and reconnected. It sends again
-                # on the new connection what was under way.
+                # The device has usually lost that connection before it reconnected. It repeats
+                # unacknowledged records on the new one.
                 self.figures.replaced += 1
                 older.close()
         elif admission is Admission.REFUSED:
-            self.rejected(connection, f"{device_id} is not served here", Rejection.NOT_SERVED)
+            self.rejected(connection, "the device is not served here", Rejection.NOT_SERVED)
         return admission
 
     def publish(self, entries: Sequence[Entry]) -> Deferred[None]:
         """See IGateway."""
         if not entries:
-            # Confirmed, but not in this turn: a peer that sends nothing else has to let others
-            # have theirs.
+            # Nothing is appended. Firing in a later reactor turn prevents a peer that sends only
+            # empty frames from starving the others.
             self.figures.empty += 1
             return deferLater(self._clock, 0)
         return self._publisher.publish(entries)
@@ -190,15 +191,15 @@ class Gateway(Service):
     def publish_detached(self, entries: Sequence[Entry]) -> Deferred[None] | None:
         """See IGateway."""
         size = sum(len(entry.payload) + _ENTRY_BYTES for entry in entries)
-        if not self.running or self._kept_bytes + size > KEPT_BYTES:
+        if not self.running or self._detached_bytes + size > MAX_DETACHED_BYTES:
             return None
-        self._kept_bytes += size
+        self._detached_bytes += size
 
         def ended(result: Failure | None) -> Failure | None:
-            self._kept_bytes -= size
+            self._detached_bytes -= size
             if isinstance(result, Failure):
                 result.trap(NotAppended)
-                self._given_up += len(entries)
+                self._detached_given_up += len(entries)
                 self.figures.lost += len(entries)
             return result
 
@@ -212,10 +213,11 @@ class Gateway(Service):
         """See IGateway."""
         self.figures.lost += count
         self._losses.warn(
-            "{vendor}: {count} messages of {device} are lost: over the rate, too many wait "
-            "for Redis, or the instance stops",
+            "{vendor}: {messages} of {device} lost: the device is over its rate, too many messages "
+            "wait for Redis, or the instance stops",
             vendor=self.vendor,
             count=count,
+            messages=plural(count, "message"),
             device=peer.device_id,
         )
 
@@ -237,7 +239,7 @@ class Gateway(Service):
             "{vendor}: rejected {peer} ({device}): {reason}",
             vendor=self.vendor,
             peer=peer,
-            device=device_id or "no IMEI",
+            device=device_id or "not logged in",
             reason=reason,
         )
 
@@ -245,14 +247,16 @@ class Gateway(Service):
         """Close the connection of a device that is connected to another instance."""
         connection = self._by_device.get(device_id)
         if connection is not None:
-            self.rejected(connection, f"has gone to the instance {shown(owner)}", Rejection.MOVED)
+            reason = f"the device is connected to instance {shown(owner)} now"
+            self.rejected(connection, reason, Rejection.MOVED)
             connection.close()
 
     def review(self) -> None:
-        """Close the connections of devices that are no longer served."""
+        """Close the connections of devices that were removed from the allow-list."""
         for device_id, connection in list(self._by_device.items()):
             if self._authority.withdrawn(device_id):
-                self.rejected(connection, "is not served here any more", Rejection.NOT_SERVED)
+                reason = "the device was removed from the allow-list"
+                self.rejected(connection, reason, Rejection.NOT_SERVED)
                 connection.close()
 
     def closed(self, connection: IConnection) -> None:
@@ -270,19 +274,25 @@ class Gateway(Service):
             self._all_closed.callback(None)
 
     def stopService(self) -> Deferred[None]:
-        """Close every connection; fires when they are closed."""
+        """Close every connection; fires when all are closed."""
         super().stopService()
-        if self._given_up:
+        if self._detached_given_up:
             self._log.warn(
-                "{vendor}: {count} messages of devices are lost: Redis did not take them in time",
+                "{vendor}: {messages} lost: they were not appended before the stop",
                 vendor=self.vendor,
-                count=self._given_up,
+                count=self._detached_given_up,
+                messages=plural(self._detached_given_up, "message"),
             )
         if not self._connections:
             return succeed(None)
         self._all_closed = Deferred()
         self._all_closed.addTimeout(STOP_TIMEOUT, self._clock).addErrback(
-            lambda _: self._log.warn("{count} connections did not close", count=self.connections)
+            lambda _: self._log.warn(
+                "{vendor}: {connections} not closed within {seconds:g} s",
+                vendor=self.vendor,
+                connections=plural(self.connections, "connection"),
+                seconds=STOP_TIMEOUT,
+            )
         )
         for connection in list(self._connections):
             connection.close()

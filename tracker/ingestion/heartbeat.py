@@ -1,4 +1,4 @@
-"""Keeps the heartbeat of an instance: that it is alive, and which streams it writes."""
+"""The heartbeat of an instance, which shows that it is alive and which streams it writes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tracker import __version__
 from tracker.errors import Refused, Unavailable
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.identity import Identity
-from tracker.ingestion.ownership import Owned, Ownership
+from tracker.ingestion.ownership import OwnedElsewhere, Ownership
 from tracker.keys import heartbeat
 from tracker.log.redis.heartbeats import EXPIRY
 from tracker.observe.health import Watchdog
@@ -28,7 +28,7 @@ from tracker.runtime.lifecycle import Abort
 
 #: Seconds between two heartbeats.
 INTERVAL: Final = 30
-#: Seconds without an attempt after which the loop is stuck.
+#: Seconds without an attempt after which the loop counts as stuck.
 WATCHDOG_TIMEOUT: Final = 150.0
 #: Seconds that a stop waits for Redis to delete the heartbeat.
 WITHDRAWAL_TIMEOUT: Final = 2
@@ -38,11 +38,11 @@ class Heartbeat(RedisTimer):
     """Renews ``instance:heartbeat:{instance_id}`` while the instance is alive.
 
     :param gateways: stream → the gateway that appends to it.
-    :param begun: called once, when it is sure that the instance id belongs to this process.
-    :param abort: called with the reason if another process that is alive has the instance id.
+    :param on_owned: called once, when it is certain that this process owns the instance ID.
+    :param abort: called with the reason if another living process has the instance ID.
     :param control: address of this instance's control port, if it has one.
-    :param identity: of this process; None: it is looked up.
-    :param watchdog: is reset at each attempt, whether Redis takes the heartbeat or not.
+    :param identity: identity of this process; None: determine it.
+    :param watchdog: reset at each attempt, also at those that fail.
     """
 
     _log = Logger()
@@ -54,7 +54,7 @@ class Heartbeat(RedisTimer):
         instance_id: str,
         gateways: Mapping[str, Gateway],
         *,
-        begun: Callable[[], None],
+        on_owned: Callable[[], None],
         abort: Abort,
         control: str | None = None,
         identity: Identity | None = None,
@@ -62,13 +62,13 @@ class Heartbeat(RedisTimer):
     ) -> None:
         super().__init__(clock, redis, INTERVAL, self._renew)
         self.last_renewed = 0.0
-        """Time at which Redis last took a heartbeat; 0 before."""
+        """Time at which the heartbeat was last renewed, in seconds since 1970 (UTC); 0 before."""
         identity = identity or Identity.of(os.getpid())
         self._clock = clock
         self._redis = redis
         self._key = heartbeat(instance_id)
         self._gateways = gateways
-        self._begun = begun
+        self._on_owned = on_owned
         self._abort = abort
         self._facts: dict[str, Any] = {"started_at": "", "version": __version__}
         self._process: dict[str, Any] = {} if control is None else {"control": control}
@@ -76,21 +76,21 @@ class Heartbeat(RedisTimer):
             self._process |= asdict(identity)
         self._ownership = Ownership(clock, redis, instance_id, identity)
         self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
-        self._ours = False
+        self._owned = False
 
     def startService(self) -> None:
         """Write the heartbeat as soon as Redis is connected, then regularly."""
         self._facts["started_at"] = iso_milliseconds(int(self._clock.seconds() * 1000))
         super().startService()
 
-    async def _withdraw(self, beating: Deferred[None]) -> None:
-        await beating
-        if self._ours:
+    async def _withdraw(self, loop_ended: Deferred[None]) -> None:
+        await loop_ended
+        if self._owned:
             await self._redis.execute("DEL", self._key)
 
     def _not_withdrawn(self, failure: Failure) -> None:
         failure.trap(Refused, Unavailable, TimeoutError)
-        self._log.info("heartbeat not withdrawn: it expires in {seconds} s", seconds=EXPIRY)
+        self._log.info("heartbeat not deleted; it expires within {seconds} s", seconds=EXPIRY)
 
     def stopService(self) -> Deferred[None]:
         """Delete the heartbeat, so that other processes need not wait for it to expire."""
@@ -103,21 +103,21 @@ class Heartbeat(RedisTimer):
     async def _renew(self) -> None:
         self._watchdog.reset()
         try:
-            begins = not self._ours and await self._ownership.may_begin(self._value())
-            if self._ours:
+            claims = not self._owned and await self._ownership.may_claim(self._value())
+            if self._owned:
                 await self._ownership.check()
-            if (self._ours or begins) and self.running:
+            if (self._owned or claims) and self.running:
                 await self._redis.execute("SET", self._key, self._value(), "EX", EXPIRY)
                 self.last_renewed = self._clock.seconds()
-                if begins:  # and Redis has confirmed it: otherwise it is checked again
-                    self._ours = True
-                    self._begun()
-        except Owned as error:
-            self._ours = False  # so that the other's heartbeat is not withdrawn
+                if claims:  # after a failure of SET, the ownership is checked again
+                    self._owned = True
+                    self._on_owned()
+        except OwnedElsewhere as error:
+            self._owned = False  # so that a stop does not delete the other's heartbeat
             self._abort(str(error))
         except (Refused, Unavailable) as error:
-            # The connection reports an outage; the next beat is due anyway.
-            self._log.debug("no heartbeat: {error}", error=error)
+            # The connection reports the outage, and the next attempt follows anyway.
+            self._log.debug("heartbeat not renewed: {error}", error=error)
 
     def _value(self) -> str:
         now = {

@@ -1,4 +1,4 @@
-"""The identity of a process, which its heartbeat names."""
+"""The identity of a process, which its heartbeat contains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attrs import frozen
 
 from tracker.untrusted import parse_json, shown
 
-#: Characters of the name of a host.
+#: Maximal length of a host name, in characters.
 _MAX_NAME: Final = 255
 
 
@@ -25,24 +25,25 @@ class Identity:
     """ID of the machine's boot."""
     pid: int
     began: int
-    """Time at which the process began, in ticks since the boot."""
+    """Start time of the process, in clock ticks since the boot."""
 
     def __str__(self) -> str:
         return f"{shown(self.host)}, {self.pid}"
 
     @classmethod
     def of(cls, pid: int) -> Identity | None:
-        """Return the identity of a process on this host; None if there is none."""
+        """Return the identity of a process on this host; None if it does not exist."""
         with suppress(OSError, IndexError):
             boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-            # The name, in brackets, may hold anything; the 20th field behind it is the time.
+            # The name, in brackets, may contain any characters; the start time is the 20th field
+            # after it.
             status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
             return cls(socket.gethostname(), boot, pid, int(status.rpartition(")")[2].split()[19]))
         return None
 
     @classmethod
     def in_heartbeat(cls, value: bytes) -> Identity | None:
-        """Return the identity of the process that wrote a heartbeat; None if it has none."""
+        """Return the identity in a heartbeat; None if it has no valid one."""
         try:
             facts = parse_json(value)
             texts = [facts["host"], facts["boot"]]
@@ -56,7 +57,7 @@ class Identity:
         return cls(*texts, *numbers)
 
     def is_beside(self, other: Identity) -> bool:
-        """Return True if both are processes of one machine since the same boot."""
+        """Return True if both processes run on one machine, since the same boot."""
         return (self.host, self.boot) == (other.host, other.boot)
 
 

@@ -1,4 +1,4 @@
-"""An ingest instance, as its control port sees it."""
+"""An ingest instance, as its control port shows it."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ class Instance(Service):
     """One ingest process.
 
     :param gateways: vendor → its gateway.
-    :param streams: the streams that it writes.
-    :param ports: what listens for connections.
+    :param streams: names of the streams to which the instance appends positions.
+    :param ports: the services that listen for connections.
     """
 
     _log = Logger()
@@ -58,7 +58,7 @@ class Instance(Service):
         self._drains: set[Deferred[tuple[int, int]]] = set()
 
     def startService(self) -> None:
-        """Note the time."""
+        """Note the time of the start."""
         super().startService()
         self.started_at = iso_milliseconds(int(self._clock.seconds() * 1000))
 
@@ -115,7 +115,7 @@ class Instance(Service):
         observers.append(observer)
         if len(observers) == 1:
 
-            def tell_all(kind: Traffic, data: bytes) -> None:
+            def notify_all(kind: Traffic, data: bytes) -> None:
                 for one in list(observers):
                     try:
                         one(kind, data)
@@ -123,7 +123,7 @@ class Instance(Service):
                         self._log.failure("an observer of {device} has failed", device=device_id)
 
             for gateway in self._gateways.values():
-                gateway.watch(device_id, tell_all)
+                gateway.watch(device_id, notify_all)
         return self._connection(device_id) is not None
 
     def unwatch(self, device_id: str, observer: Observer) -> None:
@@ -150,7 +150,7 @@ class Instance(Service):
         draining = Deferred.fromCoroutine(self._drain.run(seconds))
         self._drains.add(draining)
 
-        # The caller may cancel its Deferred: what has begun goes on.
+        # The caller may cancel its Deferred; the drain continues nevertheless.
         def done(result: Any) -> None:
             self._drains.discard(draining)
             if not drained.called:

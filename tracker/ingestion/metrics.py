@@ -1,4 +1,4 @@
-"""The metrics of an ingest process, made of plain numbers at each scrape."""
+"""The metrics of an ingest process, computed from its figures at each scrape."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tracker.ingestion.heartbeat import Heartbeat
 from tracker.interfaces import Admission, Rejection
 from tracker.observe.figures import counter, gauge, histogram
 
-#: Reasons that concern a frame or datagram, and not a connection.
+#: Rejections of a frame or datagram, rather than of a connection.
 _OF_FRAMES: Final = (
     Rejection.PREAMBLE,
     Rejection.LENGTH,
@@ -29,7 +29,7 @@ _OF_FRAMES: Final = (
 _BUDGETS: Final = ("source", "device", "unknown_sources")
 #: Upper bounds of records in one call.
 _BATCHES: Final = (1, 2, 5, 10, 20, 50, 100, 255)
-#: Label of a frame whose codec was not read.
+#: Codec label of frames that were not decoded.
 _UNKNOWN: Final = "unknown"
 
 
@@ -37,7 +37,7 @@ class IngestMetrics:
     """Collects the metrics of the parts of the role.
 
     :param gateways: vendor → its gateway.
-    :param metrics_registry: the metrics registry, in which the metrics are registered.
+    :param metrics_registry: registry for the metrics.
     """
 
     def __init__(
@@ -63,12 +63,12 @@ class IngestMetrics:
         yield from self._traffic()
         yield from self._appends()
         yield from self._commands()
-        beat = gauge(
+        heartbeat = gauge(
             "tracker_heartbeat_timestamp_seconds",
-            "When Redis last took the heartbeat of this instance, since 1970; 0 before.",
+            "Time at which the heartbeat of this instance was last renewed, since 1970; 0 before.",
         )
-        beat.add_metric([], self._heartbeat.last_renewed)
-        yield beat
+        heartbeat.add_metric([], self._heartbeat.last_renewed)
+        yield heartbeat
 
     def _connections(self) -> Iterator[Metric]:
         now = gauge(
@@ -77,7 +77,7 @@ class IngestMetrics:
             "vendor",
             "state",
         )
-        opened = counter("tracker_connections_opened", "Connections that were let in.", "vendor")
+        opened = counter("tracker_connections_opened", "Connections that were admitted.", "vendor")
         checks = counter(
             "tracker_connections_health_checks",
             "Connections of proxies that named no client and sent nothing: health checks.",
@@ -85,12 +85,12 @@ class IngestMetrics:
         )
         replaced = counter(
             "tracker_connections_replaced",
-            "Connections that were closed since their device had come again.",
+            "Connections that were closed because their device had connected again.",
             "vendor",
         )
         logins = counter(
             "tracker_logins",
-            "Logins: served, refused (not one of ours), later (nobody can tell yet), malformed.",
+            "Logins: served, refused, later (undecided, or the instance drains), malformed.",
             "vendor",
             "result",
         )
@@ -117,15 +117,20 @@ class IngestMetrics:
     def _slots(self) -> Iterator[Metric]:
         limiter = self._limiter
         for name, help_, value in (
-            ("slots", "Connections that the process may have.", limiter.slots),
-            ("slots_used", "Connections that the process has.", limiter.used),
-            ("slots_per_address", "Connections that one address may have.", limiter.shares.limit),
+            ("slots", "Connection slots of the process.", limiter.slots),
+            ("slots_used", "Connection slots that are in use.", limiter.used),
+            (
+                "slots_per_address",
+                "Connection slots that one address may use.",
+                limiter.shares.limit,
+            ),
         ):
             slots = gauge(f"tracker_connection_{name}", help_)
             slots.add_metric([], value)
             yield slots
         addresses = gauge(
-            "tracker_addresses_at_their_share", "Addresses that have all connections they may have."
+            "tracker_addresses_at_their_share",
+            "Addresses that use their maximal number of connection slots.",
         )
         addresses.add_metric([], limiter.shares.used_up)
         yield addresses
@@ -133,14 +138,14 @@ class IngestMetrics:
     def _frames(self) -> Iterator[Metric]:
         frames = counter(
             "tracker_frames",
-            "Frames and datagrams, by what became of them.",
+            "Frames and datagrams, by result.",
             "vendor",
             "codec",
             "result",
         )
         records = counter(
             "tracker_records",
-            "Records (and messages), by what became of them.",
+            "Records (and messages), by result.",
             "vendor",
             "codec",
             "result",
@@ -164,23 +169,25 @@ class IngestMetrics:
         sent = counter("tracker_sent_bytes", "Bytes to devices.", "vendor")
         lost = counter(
             "tracker_lost_messages",
-            "Messages of devices, never sent again, that Redis did not take in time.",
+            "Messages that were not appended, and that their devices never send again.",
             "vendor",
         )
         dropped = counter(
             "tracker_dropped_datagrams",
-            "Datagrams that were dropped without an answer, by the limit they were over.",
+            "Datagrams that were dropped without an ACK, by the limit that they exceeded.",
             "vendor",
             "reason",
         )
         pauses = counter(
             "tracker_paused_connections",
-            "Times that a connection was not read further, by the limit it was over.",
+            "Pauses in reading a connection, by the limit that it exceeded.",
             "vendor",
             "reason",
         )
         truncated = counter(
-            "tracker_truncated_messages", "Messages too long to be stored whole.", "vendor"
+            "tracker_truncated_messages",
+            "Messages that were too long to be stored whole.",
+            "vendor",
         )
         for vendor, gateway in self._gateways.items():
             tally = gateway.tally
@@ -196,7 +203,7 @@ class IngestMetrics:
         yield from (received, sent, lost, dropped, pauses, truncated)
         yield histogram(
             "tracker_ack_latency_seconds",
-            "From when a packet was whole until Redis had confirmed it, and it was acknowledged.",
+            "Time from a complete frame to its ACK, after Redis had confirmed its records.",
             ["vendor"],
             {(name,): each.publisher.figures.waits for name, each in self._gateways.items()},
         )
@@ -205,11 +212,13 @@ class IngestMetrics:
         publishers = {(one.publisher.stream,): one.publisher for one in self._gateways.values()}
         calls = counter(
             "tracker_append_calls",
-            "Calls to Redis that append records, by how they ended.",
+            "Calls to Redis that append records, by result.",
             "stream",
             "result",
         )
-        in_flight = gauge("tracker_append_in_flight_calls", "Those that are under way.", "stream")
+        in_flight = gauge(
+            "tracker_append_in_flight_calls", "Calls that wait for a reply of Redis.", "stream"
+        )
         waiting = gauge(
             "tracker_append_waiting_frames",
             "Frames whose records wait for a call to Redis.",
@@ -225,7 +234,7 @@ class IngestMetrics:
         yield from (calls, in_flight, waiting)
         yield histogram(
             "tracker_append_latency_seconds",
-            "From a call to Redis to its confirmation.",
+            "Time from a call to Redis to its reply.",
             ["stream"],
             {stream: publisher.figures.calls for stream, publisher in publishers.items()},
         )
@@ -242,7 +251,7 @@ class IngestMetrics:
     def _commands(self) -> Iterator[Metric]:
         responses = counter(
             "tracker_commands",
-            "Responses to commands, of this instance: delivered, then one that is final.",
+            "Responses to commands by this instance, by status and reason.",
             "status",
             "reason",
         )
@@ -251,12 +260,12 @@ class IngestMetrics:
             for reason in Reason if status is Status.FAILED else ("",):
                 responses.add_metric([status, reason], given[status, reason])
         yield responses
-        held = gauge("tracker_commands_held", "Entries of commands that this instance sees to.")
+        held = gauge("tracker_commands_held", "Entries of commands that this instance holds.")
         held.add_metric([], self._delivery.held)
         yield held
         yield histogram(
             "tracker_command_answer_seconds",
-            "From when a command was written to its answer.",
+            "Time from the writing of a command to its answer.",
             (),
             {(): self._delivery.answers},
         )

@@ -1,8 +1,8 @@
 """The ownership of an instance ID, which one process has at a time.
 
-A heartbeat that exists at the start may be left over from a former process, which was killed, or
-be that of another process, which is alive. On the same host the process table shows which; else
-the next half minute does, in which a living process would renew it.
+A heartbeat that exists at the start was written either by an earlier process that was killed, or
+by another process that is alive. On the same host the process table decides. On different hosts,
+a living process renews its heartbeat within the next half minute.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tracker.log.redis.heartbeats import EXPIRY
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 
-#: Seconds by which the expiry of a heartbeat may be later though nobody has renewed it.
+#: Seconds by which the measured expiry of a heartbeat may change without a renewal.
 _TOLERANCE: Final = 5
 #: In place of the value of a key that cannot be a heartbeat.
 _NO_HEARTBEAT: Final = b""
@@ -27,14 +27,14 @@ _NO_HEARTBEAT: Final = b""
 _NO_EXPIRY: Final = -1
 
 
-class Owned(Exception):
-    """Another process that is alive has the instance ID; the text tells the user what to do."""
+class OwnedElsewhere(Exception):
+    """Another living process has the instance ID; the message tells the user what to do."""
 
 
 class Ownership:
-    """Finds out whether an instance ID belongs to this process.
+    """Determines whether this process owns an instance ID.
 
-    :param identity: of this process; None if it is not known.
+    :param identity: identity of this process; None if it is unknown.
     """
 
     _log = Logger()
@@ -51,25 +51,25 @@ class Ownership:
         self._instance_id = instance_id
         self._key = heartbeat(instance_id)
         self._identity = identity
-        self._doubtful: tuple[bytes, int] | None = None  # a heartbeat, and when it expires
+        self._suspect: tuple[bytes, int] | None = None  # a heartbeat, and the time of its expiry
 
-    async def may_begin(self, value: str) -> bool:
+    async def may_claim(self, value: str) -> bool:
         """Return True if no other process has the ID, False if that is not known yet.
 
-        :param value: the heartbeat of this process, which is written if there is none.
-        :raises Owned: if another process has it.
+        :param value: the heartbeat of this process, which is written if the key does not exist.
+        :raises OwnedElsewhere: if another process has the ID.
         """
-        there = await self._there()
-        if there == _NO_HEARTBEAT:
+        found_value = await self._read()
+        if found_value == _NO_HEARTBEAT:
             self._log.warn(
-                "{key} is not a heartbeat: of another type, or without an expiry. It is replaced.",
+                "{key} replaced: it is not a heartbeat (it has another type, or never expires)",
                 key=self._key,
             )
             return True
-        if there is None:
-            first = await self._redis.execute("SET", self._key, value, "NX", "EX", EXPIRY)
-            return first is not None
-        other = Identity.in_heartbeat(there)
+        if found_value is None:
+            written = await self._redis.execute("SET", self._key, value, "NX", "EX", EXPIRY)
+            return written is not None
+        other = Identity.in_heartbeat(found_value)
         if other == self._identity:
             return True
         if other is not None and self._identity is not None and other.is_beside(self._identity):
@@ -80,44 +80,46 @@ class Ownership:
                 return True  # it was killed
         left = await self._redis.execute("PTTL", self._key)
         expires = int(self._clock.seconds() * 1000) + left
-        doubtful, self._doubtful = self._doubtful, (there, expires)
-        if doubtful is None:
+        suspect, self._suspect = self._suspect, (found_value, expires)
+        if suspect is None:
             self._log.warn(
-                "there is a heartbeat of {id} from elsewhere: ours begins if it is not renewed",
+                "heartbeat of {id} found that this process did not write: waiting to see if it "
+                "is renewed",
                 id=self._instance_id,
             )
             return False
-        if doubtful[0] == there and expires < doubtful[1] + _TOLERANCE * 1000:
+        if suspect[0] == found_value and expires < suspect[1] + _TOLERANCE * 1000:
             return True
-        raise self._owned_by("a process elsewhere" if other is None else str(other))
+        raise self._owned_by("an unknown process" if other is None else str(other))
 
     async def check(self) -> None:
-        """Check that no other process has begun with the ID while this one hung.
+        """Check that no other process has claimed the ID while this one was stopped.
 
-        :raises Owned: if one has.
+        :raises OwnedElsewhere: if another process has the ID.
         """
-        there = await self._there()
-        other = None if there is None else Identity.in_heartbeat(there)
+        found_value = await self._read()
+        other = None if found_value is None else Identity.in_heartbeat(found_value)
         if other is not None and self._identity is not None and other != self._identity:
             raise self._owned_by(str(other))
 
-    async def _there(self) -> bytes | None:
+    async def _read(self) -> bytes | None:
         """Return the heartbeat in Redis; :data:`_NO_HEARTBEAT` if the key cannot be one.
 
-        Instances set an expiry with every heartbeat, so a malformed key without one is not theirs.
+        Instances set an expiry with every heartbeat, so they have not written a malformed value
+        without one.
         """
         try:
-            there: bytes | None = await self._redis.execute("GET", self._key)
+            value: bytes | None = await self._redis.execute("GET", self._key)
         except Refused as error:
             if not is_wrong_type(error):
                 raise
             return _NO_HEARTBEAT
-        if there is None or Identity.in_heartbeat(there) is not None:
-            return there
+        if value is None or Identity.in_heartbeat(value) is not None:
+            return value
         left = await self._redis.execute("PTTL", self._key)
-        return _NO_HEARTBEAT if left == _NO_EXPIRY else there
+        return _NO_HEARTBEAT if left == _NO_EXPIRY else value
 
-    def _owned_by(self, who: str) -> Owned:
-        return Owned(
-            f"another instance has the id {self._instance_id} ({who}): give each one of its own"
+    def _owned_by(self, owner: str) -> OwnedElsewhere:
+        return OwnedElsewhere(
+            f"another instance has the ID {self._instance_id} ({owner}); give each instance its own"
         )

@@ -1,13 +1,13 @@
-"""Append entries to a stream, and report when they are durable.
+"""Append entries to a stream, and report when they are appended.
 
-All packets that arrive in one reactor turn go to Redis in one call, or in several if they are many,
-so that Redis works on the first ones while the others are decoded. The answer to a call confirms
-every packet in it. A call that fails confirms nothing: its packets go back to the head of the queue
-and are appended again once Redis is usable, which may append some of them twice. The processor
-stores them once.
+All frames that arrive in one reactor turn go to Redis in one call, or in several calls if they are
+many, so that Redis works on the first ones while the others are decoded. The reply to a call
+confirms every frame in it. The frames of a call that fails return to the head of the queue, and are
+appended again once Redis is usable. Some of them may be appended twice; the processor stores them
+once.
 
-Memory stays bounded without a limit of its own: a connection has at most one packet here, which is
-given up when the connection ends. The gateway limits the messages that outlive their connections.
+Memory is bounded without a separate limit: a connection has at most one frame in the queue, which
+is given up when the connection ends. The gateway limits the detached messages.
 """
 
 from __future__ import annotations
@@ -27,27 +27,28 @@ from tracker.ingestion.figures import MAX_COUNTED_RECORDS, AppendFigures
 from tracker.interfaces import NotAppended
 from tracker.log.interfaces import IRecordWriter
 from tracker.observe.health import Condition, Watchdog
+from tracker.observe.wording import plural
 from tracker.position import Entry
 
-#: Entries in one call to Redis, which it works off in about half a millisecond. As soon as
-#: there are so many, they are sent.
+#: Maximal number of entries in one call, which Redis handles in about half a millisecond. When
+#: so many entries wait, they are sent at once.
 MAX_RECORDS: Final = 100
-#: Payload bytes in one call.
+#: Maximal number of payload bytes in one call.
 MAX_BYTES: Final = 512 * 1024
-#: Calls that may be under way at once.
+#: Maximal number of calls without a reply.
 MAX_IN_FLIGHT: Final = 16
 #: Seconds until a refused call is repeated.
 RETRY_DELAY: Final = 0.5
-#: Seconds after which the publisher is stuck if waiting packets were not sent to Redis.
+#: Seconds after which the publisher counts as stuck if waiting frames were not sent to Redis.
 WATCHDOG_TIMEOUT: Final = 60.0
-#: Seconds that a stop waits for answers of Redis.
+#: Seconds that a stop waits for replies of Redis.
 STOP_TIMEOUT: Final = 10.0
 
 
-class _Packet(Deferred[None]):
-    """The entries of one packet; fires when they are confirmed, or when it was cancelled.
+class _Frame(Deferred[None]):
+    """The entries of one frame or datagram; fires when they are appended, or is cancelled.
 
-    It is a Deferred, rather than has one, since there is one for each packet.
+    It subclasses Deferred because a separate object for each frame would cost too much.
     """
 
     def __init__(
@@ -60,20 +61,20 @@ class _Packet(Deferred[None]):
         super().__init__(forget)
         self.entries = entries
         self.number = number
-        """Packets are sent in the order of their numbers."""
+        """Frames are sent in the order of their numbers."""
         self.since = since
-        """Time of its arrival."""
+        """Time of the arrival."""
         self.size = 0
-        """Bytes of its payloads, in all."""
+        """Total number of payload bytes."""
         for entry in entries:
             self.size += len(entry.payload)
 
 
 class StreamPublisher(Service):
-    """Appends packets to one stream.
+    """Appends frames to one stream.
 
     :param condition: met while Redis accepts appends.
-    :param watchdog: is reset while something is to be appended and Redis is there.
+    :param watchdog: reset while frames wait and Redis is connected.
     """
 
     _log = Logger()
@@ -89,11 +90,11 @@ class StreamPublisher(Service):
         self.figures = AppendFigures()
         self._clock = clock
         self._writer = writer
-        self._answered_on = writer.connections  # the connection on which the last answer came
+        self._replied_on = writer.connections  # the connection of the last reply
         self._condition = condition
         self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         # A dict for its order and for removal anywhere in it at no cost.
-        self._waiting: dict[_Packet, None] = {}
+        self._waiting: dict[_Frame, None] = {}
         self._numbers = count()
         self._new_records = 0  # since the last flush
         self._in_flight = 0
@@ -103,7 +104,7 @@ class StreamPublisher(Service):
         self._stopped: Deferred[None] | None = None
 
     def startService(self) -> None:
-        """Accept packets. Whether Redis accepts appends is known at the first one."""
+        """Accept frames. The first append shows whether Redis accepts appends."""
         super().startService()
         self._condition.met()
 
@@ -111,36 +112,36 @@ class StreamPublisher(Service):
         """See :meth:`tracker.interfaces.IGateway.publish`."""
         if not self.running:
             return fail(NotAppended("stopping"))
-        packet = _Packet(self._forget, entries, next(self._numbers), self._clock.seconds())
+        frame = _Frame(self._forget, entries, next(self._numbers), self._clock.seconds())
         if not (self._waiting or self._in_flight or self._reconnection):
             self._watchdog.reset()
-        self._waiting[packet] = None
+        self._waiting[frame] = None
         self._new_records += len(entries)
         if self._next_flush is None and self._reconnection is None:
             self._next_flush = self._clock.callLater(0, self._flush)
         elif self._new_records >= MAX_RECORDS and self._refusal is None:
             self._send_waiting()
-        return packet
+        return frame
 
     @property
     def waiting(self) -> int:
-        """Packets that were not sent to Redis."""
+        """Number of frames that were not sent to Redis yet."""
         return len(self._waiting)
 
     @property
     def in_flight(self) -> int:
-        """Calls that are under way."""
+        """Number of calls without a reply."""
         return self._in_flight
 
-    def _forget(self, packet: _Packet) -> None:
-        self._waiting.pop(packet, None)
-        self.figures.given_up(packet.entries)
+    def _forget(self, frame: _Frame) -> None:
+        self._waiting.pop(frame, None)
+        self.figures.given_up(frame.entries)
 
     def stopService(self) -> Deferred[None]:
-        """Accept no more packets, and finish those that are here if Redis accepts them.
+        """Refuse new frames, and append those in the queue.
 
-        If Redis is down or refuses appends, the packets that were not sent fail at once; if it
-        takes too long, they fail then.
+        Frames that were not sent fail at once if Redis is down or refuses appends, else after
+        :data:`STOP_TIMEOUT`.
         """
         super().stopService()
         if self._reconnection is not None:
@@ -154,8 +155,9 @@ class StreamPublisher(Service):
 
     def _stop_overdue(self, failure: Failure) -> None:
         self._log.warn(
-            "stopped before Redis answered {calls} calls; their records stay unacknowledged",
-            calls=self._in_flight,
+            "{stream}: stopped before Redis replied to {calls}; their records stay unacknowledged",
+            stream=self.stream,
+            calls=plural(self._in_flight, "call"),
             failure=failure,
         )
         self._abandon_waiting()
@@ -165,11 +167,11 @@ class StreamPublisher(Service):
             self._next_flush.cancel()
             self._next_flush = None
         waiting, self._waiting = self._waiting, {}
-        for packet in waiting:
-            # A connection that gives up a message ends, and so cancels its records.
-            if not packet.called:
-                self.figures.given_up(packet.entries)
-                packet.errback(NotAppended("stopping"))
+        for frame in waiting:
+            # Giving up a message ends its connection, which cancels its other frames.
+            if not frame.called:
+                self.figures.given_up(frame.entries)
+                frame.errback(NotAppended("stopping"))
 
     def _flush_in(self, seconds: float) -> None:
         self._next_flush = self._clock.callLater(seconds, self._flush)
@@ -177,8 +179,8 @@ class StreamPublisher(Service):
     def _flush(self) -> None:
         self._next_flush = None
         if not self._waiting:
-            # Nothing is left to try an append with. The next one shows whether Redis accepts it.
-            self._accepted_again()
+            # No frame is left for a retry. The next append shows whether Redis accepts it.
+            self._accepted()
             self._go_on(0)
         if self._writer.connected:
             self._send_waiting()
@@ -190,9 +192,9 @@ class StreamPublisher(Service):
 
     def _send_waiting(self) -> None:
         self._new_records = 0
-        # A server that has restarted does not know the script. Its first call is then sent again,
-        # and those behind it would overtake it.
-        proven = self._answered_on == self._writer.connections
+        # A restarted server does not know the script, so that the first call is sent again. Calls
+        # that were sent after it would overtake it.
+        proven = self._replied_on == self._writer.connections
         limit = MAX_IN_FLIGHT if proven else 1
         while self._waiting and self._in_flight < limit and self._writer.connected:
             self._send(self._take_batch())
@@ -208,94 +210,98 @@ class StreamPublisher(Service):
             lambda _: self._flush(), lambda failure: failure.trap(CancelledError, Unavailable)
         )
 
-    def _take_batch(self) -> list[_Packet]:
-        batch: list[_Packet] = []
+    def _take_batch(self) -> list[_Frame]:
+        batch: list[_Frame] = []
         records = size = 0
-        for packet in self._waiting:
-            records += len(packet.entries)
-            size += packet.size
+        for frame in self._waiting:
+            records += len(frame.entries)
+            size += frame.size
             if batch and (records > MAX_RECORDS or size > MAX_BYTES):
                 break
-            batch.append(packet)
-        for packet in batch:
-            del self._waiting[packet]
+            batch.append(frame)
+        for frame in batch:
+            del self._waiting[frame]
         return batch
 
-    def _send(self, batch: list[_Packet]) -> None:
+    def _send(self, batch: list[_Frame]) -> None:
         self._in_flight += 1
         self._watchdog.reset()
         entries = (
             batch[0].entries
             if len(batch) == 1
-            else [entry for packet in batch for entry in packet.entries]
+            else [entry for frame in batch for entry in frame.entries]
         )
         self._writer.append(entries).addCallbacks(
-            self._answered,
+            self._appended,
             self._failed,
             callbackArgs=(batch, len(entries), self._clock.seconds()),
             errbackArgs=(batch,),
-        ).addErrback(lambda failure: self._log.failure("an append went wrong", failure))
+        ).addErrback(
+            lambda failure: self._log.failure(
+                "{stream}: append failed", failure, stream=self.stream
+            )
+        )
 
-    def _answered(self, _: int, batch: list[_Packet], records: int, asked: float) -> None:
+    def _appended(self, _: int, batch: list[_Frame], records: int, sent: float) -> None:
         self._in_flight -= 1
-        self._answered_on = self._writer.connections
+        self._replied_on = self._writer.connections
         if self._refusal is not None:
-            self._accepted_again()
+            self._accepted()
         now = self._clock.seconds()
         figures = self.figures
         figures.batches[min(records, MAX_COUNTED_RECORDS)] += 1
-        figures.calls.observe(now - asked)
+        figures.calls.observe(now - sent)
         codecs, wait = figures.codecs, figures.waits.observe
-        for packet in batch:
-            if not packet.called:
-                entries = packet.entries
+        for frame in batch:
+            if not frame.called:
+                entries = frame.entries
                 counted = codecs[entries[0].codec]
                 counted.frames += 1
                 counted.records += len(entries)
-                wait(now - packet.since)
-                packet.callback(None)
+                wait(now - frame.since)
+                frame.callback(None)
         self._go_on(0)
 
-    def _failed(self, failure: Failure, batch: list[_Packet]) -> None:
+    def _failed(self, failure: Failure, batch: list[_Frame]) -> None:
         refused = failure.trap(Refused, Unavailable) is Refused
         self.figures.refused += refused
         self.figures.unanswered += not refused
         self._in_flight -= 1
-        self._put_back([packet for packet in batch if not packet.called])
+        self._put_back([frame for frame in batch if not frame.called])
         if not self.running:
             self._abandon_waiting()
         if failure.check(Unanswered):
-            # Redis may answer other commands all the same, so its connection looks well.
-            self._refuse("appends are not answered")
+            # Redis may still reply to other commands, so its connection may count as healthy.
+            self._report_refusal("Redis does not reply to appends")
         if failure.check(Unavailable):
             self._go_on(0)
             return
-        self._refuse(f"appends refused: {failure.getErrorMessage()}")
+        self._report_refusal(f"appends refused: {failure.getErrorMessage()}")
         if self.running and self._next_flush is None:
             self._flush_in(RETRY_DELAY)
         self._go_on(RETRY_DELAY)
 
-    def _put_back(self, packets: list[_Packet]) -> None:
-        """Put them at the head, as a rule: only packets of earlier calls have waited longer."""
+    def _put_back(self, frames: list[_Frame]) -> None:
+        """Return frames to the queue in the order of their numbers, usually to its head."""
         first = next(iter(self._waiting), None)
-        in_order = not packets or first is None or packets[-1].number < first.number
-        packets += self._waiting
+        in_order = not frames or first is None or frames[-1].number < first.number
+        frames += self._waiting
         if not in_order:
-            packets.sort(key=lambda packet: packet.number)
-        self._waiting = dict.fromkeys(packets)
+            frames.sort(key=lambda frame: frame.number)
+        self._waiting = dict.fromkeys(frames)
 
-    def _refuse(self, reason: str) -> None:
+    def _report_refusal(self, reason: str) -> None:
         if reason != self._refusal:
             self._refusal = reason
             self._condition.fails(reason)
 
-    def _accepted_again(self) -> None:
+    def _accepted(self) -> None:
         if self._refusal is not None:
             self._refusal = None
             self._condition.met()
 
     def _go_on(self, delay: float) -> None:
-        """Send what waits after a delay; if nothing is left to do, rest, or stop if asked to."""
+        """Send waiting frames after a delay; if nothing is left, suspend the watchdog, or stop."""
         if self._waiting:
             if self._next_flush is None and self._reconnection is None:
                 self._flush_in(delay)

@@ -40,32 +40,32 @@ class Port:
 
     vendor: IVendor
     listener: Callable[[Gateway], IService]
-    """Returns the service that listens for the vendor's devices, for their gateway."""
+    """Returns the service that listens for the vendor's devices, for a gateway."""
 
 
 @frozen
 class Devices:
-    """The devices that are served."""
+    """Options for the admission of devices."""
 
     allow_list: bool = False
-    """Only those in ``devices:allowed``."""
+    """True: serve only devices in ``devices:allowed``."""
     unknown: Admission = Admission.REFUSED
-    """The answer to the others."""
+    """Decision on devices that are not in the allow-list."""
     luhn: bool = False
-    """Only those whose IMEI has a valid check digit."""
+    """True: refuse each IMEI with an invalid check digit."""
 
 
 @frozen
 class Commands:
-    """Options of the delivery of commands."""
+    """Options for the delivery of commands."""
 
     timing: Timing
     wait: bool = True
-    """True: a command waits for a device that is not connected anywhere; False: it fails."""
+    """True: a command to an offline device waits; False: it fails."""
 
 
 class IngestRole(Role):
-    """The ingest role, and the instance that its control port shows."""
+    """The ingest role, with the instance that its control port shows."""
 
     instance: Instance
 
@@ -87,10 +87,10 @@ def ingest_role(
 ) -> IngestRole:
     """Build the ingest role; nothing is opened before it starts.
 
-    :param streams: vendor's name → the stream of its positions.
+    :param streams: name of a vendor → the stream of its positions.
     :param abort: ends the process, with a reason.
-    :param control: address that clients use for the control port, if there is to be one.
-    :param metrics_registry: the metrics registry for the metrics; None: there are none.
+    :param control: address of the control port for its clients; None if it has none.
+    :param metrics_registry: registry for the role's metrics; None to register none.
     """
     role = IngestRole()
     role.setName("ingest")
@@ -111,7 +111,7 @@ def ingest_role(
         for gateway in gateways.values():
             gateway.moved(device_id, owner)
 
-    def begun() -> None:
+    def on_owned() -> None:
         connections.unregister_leftovers()
         delivery.begin()
 
@@ -159,7 +159,7 @@ def ingest_role(
         redis,
         instance_id,
         by_stream,
-        begun=begun,
+        on_owned=on_owned,
         abort=abort,
         control=control,
         watchdog=health.watchdog("heartbeat", HEARTBEAT_TIMEOUT),
@@ -183,7 +183,7 @@ def ingest_role(
             heartbeat=heartbeat,
             metrics_registry=metrics_registry,
         )
-    # They stop in the reverse order: first new connections are refused; then commands end or
+    # Services stop in the reverse order: first new connections are refused; then commands end or
     # are passed on; then the heartbeat and the entries in the device registry are removed; then
     # records are appended or given up; then sockets are closed.
     services += [connections, heartbeat, delivery, slots, role.instance, *listeners]

@@ -14,15 +14,16 @@ from tracker.observe.health import Condition
 
 #: Seconds between two checks.
 CHECK_INTERVAL: Final = 1.0
-#: Seconds with free slots before the process is ready again. They limit how often the state, and
-#: with it the log, changes while connections come and go at the limit.
+#: Seconds with free slots before the process is ready again. They limit how often the state
+#: changes, and is logged, while the number of connections stays near the limit.
 SETTLE_TIME: Final = 10.0
 
 
 class SlotWatch(Service):
-    """Report that the process is not ready once its last slot is taken.
+    """Reports that the process is not ready once its last slot is taken.
 
-    It is ready again when one slot in a hundred is free, and :data:`SETTLE_TIME` has passed.
+    The process is ready again when one percent of the slots is free and :data:`SETTLE_TIME` has
+    passed.
 
     :param condition: met while slots are free.
     """
@@ -52,7 +53,7 @@ class SlotWatch(Service):
         return succeed(None)
 
     def figures(self) -> dict[str, Any]:
-        """Return the slots in all, those in use, and how addresses share them."""
+        """Return the total number of slots, the number in use, and figures of the shares."""
         limiter = self._limiter
         return {
             "slots": limiter.slots,

@@ -49,7 +49,7 @@ class Instance:
             connection or connected.connection,
             "one",
             {},
-            begun=self._begin,
+            on_owned=self._begin,
             abort=self.aborted.append,
             identity=identity,
         )
@@ -113,7 +113,7 @@ async def test_a_living_process_on_this_host_keeps_its_id(
         leave(redis, theirs)
         one = Instance(connected)
         await until(lambda: one.aborted, "refused")
-        assert one.aborted[0].startswith("another instance has the id one")
+        assert one.aborted[0].startswith("another instance has the ID one")
         assert str(other.pid) in one.aborted[0]
         one.clock.advance(INTERVAL)
         await one.heartbeat.stopService()
@@ -128,7 +128,7 @@ async def test_a_heartbeat_from_elsewhere_that_is_renewed_keeps_its_id(
 ) -> None:
     leave(redis, ELSEWHERE, 80)
     one = Instance(connected)
-    await until(lambda: one.heartbeat._ownership._doubtful, "in doubt")
+    await until(lambda: one.heartbeat._ownership._suspect, "in doubt")
     assert is_of(redis, ELSEWHERE)
     leave(redis, ELSEWHERE, EXPIRY)
     one.clock.advance(INTERVAL)
@@ -145,7 +145,7 @@ async def test_a_heartbeat_from_elsewhere_that_is_not_renewed_is_taken_over(
 ) -> None:
     leave(redis, ELSEWHERE, 80)
     one = Instance(connected)
-    await until(lambda: one.heartbeat._ownership._doubtful, "in doubt")
+    await until(lambda: one.heartbeat._ownership._suspect, "in doubt")
     assert one.begun == 0
     redis.client.expire(KEY, 80 - INTERVAL)
     one.clock.advance(INTERVAL)
@@ -283,7 +283,7 @@ async def test_a_process_that_may_not_be_seen_is_not_taken_for_gone(
         # As where /proc is mounted with hidepid, and the other one is of another user.
         monkeypatch.setattr(Identity, "of", lambda pid: None)
         one = Instance(connected, ours)
-        await until(lambda: one.heartbeat._ownership._doubtful, "it is waited for")
+        await until(lambda: one.heartbeat._ownership._suspect, "it is waited for")
         assert is_of(redis, theirs)
         leave(redis, theirs)  # it lives: its heartbeat is renewed
         one.clock.advance(INTERVAL)

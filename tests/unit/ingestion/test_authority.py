@@ -120,9 +120,9 @@ def test_an_empty_set_is_no_copy_and_is_reported(listed: Listed) -> None:
     listed.answer()
     assert listed.admissions() == [SERVED, REFUSED, REFUSED]
     assert listed.reports == [
-        "devices:allowed is empty: devices have to wait",
+        "devices:allowed is empty: devices must wait",
         None,
-        "devices:allowed is empty: the 1 devices of the last copy stay",
+        "devices:allowed is empty: the last copy with 1 device stays in use",
     ]
 
 

@@ -19,7 +19,7 @@ from tracker.commands.registration import DeviceRegistration
 from tracker.commands.shared import Timing
 from tracker.ingestion.admission import SHORT_LOGIN_TIMEOUT, ConnectionLimiter
 from tracker.ingestion.authority import EveryDevice
-from tracker.ingestion.gateway import KEPT_BYTES, Gateway
+from tracker.ingestion.gateway import MAX_DETACHED_BYTES, Gateway
 from tracker.ingestion.publisher import StreamPublisher
 from tracker.interfaces import Admission, IConnection, IDeviceAuthority, IGateway, Rejection
 from tracker.limits import Limits
@@ -239,7 +239,7 @@ def test_a_broken_limit_is_reported_and_only_admitted_connections_count(clock: C
     connect(gateway, first)
     with capturedLogs() as events:
         assert not gateway.admits(ADDRESS)
-    assert "1 connections already" in events[-1]["reason"]
+    assert "maximal number of connections (1)" in events[-1]["reason"]
     assert events[-1]["peer"] == "192.0.2.1:40000"
     assert not gateway.admits(ADDRESS)
     gateway.closed(first)
@@ -248,7 +248,7 @@ def test_a_broken_limit_is_reported_and_only_admitted_connections_count(clock: C
 
 def test_what_it_keeps_is_published_and_bounded(publishing: Publishing) -> None:
     gateway = publishing.gateway
-    entry = Entry("ts", "a", "12", "x" * (KEPT_BYTES // 4))
+    entry = Entry("ts", "a", "12", "x" * (MAX_DETACHED_BYTES // 4))
     kept = [gateway.publish_detached([entry]) for _ in range(4)]
     assert [deferred is None for deferred in kept] == [False, False, False, True]
     assert gateway.publish_detached([Entry("ts", "a", "12", "x")]) is not None

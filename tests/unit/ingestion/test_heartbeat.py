@@ -20,7 +20,7 @@ def test_a_heartbeat_is_stuck_when_redis_is_not_even_asked() -> None:
         redis,  # type: ignore[arg-type]
         "one",
         {},
-        begun=lambda: None,
+        on_owned=lambda: None,
         abort=lambda _: None,
         identity=Identity("here", "boot", 1, 1),
         watchdog=watchdog,

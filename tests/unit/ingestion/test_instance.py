@@ -18,7 +18,7 @@ from zope.interface.verify import verifyObject
 from tests.unit.fakes import FakeConnection, FakeRedis
 from tests.unit.ingestion.test_gateway import Changing, connect, delivery, registration
 from tracker.ingestion.admission import ConnectionLimiter
-from tracker.ingestion.draining import GRACE
+from tracker.ingestion.draining import RETIRE_TIMEOUT
 from tracker.ingestion.gateway import Gateway
 from tracker.ingestion.instance import Instance
 from tracker.ingestion.publisher import StreamPublisher
@@ -410,7 +410,7 @@ def test_what_is_under_way_is_ended_first(drained: Bench) -> None:
 def test_or_it_is_ended_all_the_same(drained: Bench) -> None:
     connection = drained.login(DEVICE, under_way=True)
     results = drained.drain()
-    drained.pass_time(GRACE - 0.1)
+    drained.pass_time(RETIRE_TIMEOUT - 0.1)
     assert not connection.closed
     drained.pass_time(0.3)
     assert connection.closed
@@ -434,7 +434,7 @@ def test_but_not_for_long(drained: Bench) -> None:
     connection = drained.login(DEVICE)
     drained.delivery.loads[DEVICE] = (0, True)
     results = drained.drain()
-    drained.pass_time(GRACE + 0.2)
+    drained.pass_time(RETIRE_TIMEOUT + 0.2)
     assert connection.closed
     assert results == [(1, 0)]
 
@@ -443,7 +443,7 @@ def test_a_connection_that_does_not_end_is_left(drained: Bench) -> None:
     drained.login(DEVICE, lingers=True)
     drained.login(OTHER)
     results = drained.drain()
-    drained.pass_time(2 * GRACE + 0.3)
+    drained.pass_time(2 * RETIRE_TIMEOUT + 0.3)
     assert results == [(1, 1)]
     assert drained.timers == 0
 

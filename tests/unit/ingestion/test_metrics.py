@@ -77,7 +77,7 @@ class Ingest:
             redis,
             "one",
             {STREAM: self.gateway},
-            begun=lambda: None,
+            on_owned=lambda: None,
             abort=lambda _: None,
         )
         gateways = {"teltonika": self.gateway}

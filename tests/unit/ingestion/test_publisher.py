@@ -170,10 +170,10 @@ def test_unanswered_appends_are_told_until_one_is_answered(publishing: Publishin
     publishing.turn()
     publishing.redis.commands.pop()[1].errback(Unanswered("Not received Redis response"))
     publishing.turn()
-    assert publishing.reports == [None, "appends are not answered"]
+    assert publishing.reports == [None, "Redis does not reply to appends"]
     publishing.redis.connected = False
     publishing.redis.return_()  # a PING was answered
-    assert publishing.reports[-1] == "appends are not answered"
+    assert publishing.reports[-1] == "Redis does not reply to appends"
     publishing.answer()
     assert outcome == [None]
     assert publishing.reports[-1] is None

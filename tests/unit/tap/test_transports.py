@@ -132,7 +132,7 @@ def test_too_low_limit_of_open_files_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (64, 64))
-    assert "64 open files" in usage_error("ingest")
+    assert "open-file limit of 64" in usage_error("ingest")
 
 
 @pytest.mark.parametrize(
