@@ -173,13 +173,13 @@ async def test_replay(redis: RedisServer, connected: Connected) -> None:
         redis.client.xadd(LAST, {"codec": "8E", "payload": (HUGE, DEEP, "\x1b")[number - 5]})
         redis.client.xadd(LAST, position(number))
     redis.client.xadd(LAST, position(9), id=LAST_ID)
-    outcome = Replay(FakeSink(), "teltonika")
-    await outcome.sink.open()
+    replayed = Replay(FakeSink(), "teltonika")
+    await replayed.sink.open()
     ends = await _ends(connected.connection, LAST, "0", None)
     assert ends is not None
-    await _replay(connected.connection, LAST, *ends, outcome=outcome)
-    assert (outcome.read, outcome.new, outcome.bad) == (10, 7, 3)
-    assert all(map(is_line, outcome.complaints))
+    await _replay(connected.connection, LAST, *ends, replayed=replayed)
+    assert (replayed.read, replayed.new, replayed.bad) == (10, 7, 3)
+    assert all(map(is_line, replayed.errors))
 
 
 @ensureDeferred

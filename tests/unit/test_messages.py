@@ -165,16 +165,17 @@ MESSAGES: Final[list[tuple[Callable[[Path], Any], str]]] = [
     ),
     (lambda at: read_file(at), "{}: cannot be read: Is a directory"),
     (
-        lambda at: Options(environ={}).found_control(at),
-        "say which control port: --control ENDPOINT, TRACKER_CONTROL or a file (none is in {})",
+        lambda at: Options(environ={}).control_port(at),
+        "No control port given. Use --control unix:PATH or set TRACKER_CONTROL. "
+        "(No socket found in {}.)",
     ),
     (
         lambda _: Duration().convert("5", None, None),
-        "Invalid value: '5' is not like 90s, 30m, 24h or 7d",
+        "Invalid value: '5' is not a duration like 90s, 30m, 24h or 7d.",
     ),
     (
         lambda _: Imei().convert("12345", None, None),
-        "Invalid value: '12345' is no IMEI of 15 digits",
+        "Invalid value: '12345' is not an IMEI: an IMEI has 15 digits.",
     ),
 ]
 

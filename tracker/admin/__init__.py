@@ -1,1 +1,1 @@
-"""The command line ``tracker-admin``: one module a command, and what the commands share."""
+"""The command line ``tracker-admin``: one module for each command or group of commands."""

@@ -1,4 +1,4 @@
-"""``tracker-admin certs``: the certificates that a control port over TLS takes."""
+"""The command ``certs``, which creates keys and certificates for control ports over TLS."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ from tracker.admin.issuing import (
     server_names,
     utc_now,
 )
+from tracker.admin.output import sentence
 from tracker.control.addresses import is_loopback
 
 AUTHORITY: Final = "ca"
 SERVER: Final = "server"
 DEFAULT_CLIENT: Final = "admin"
-#: In the lines that are printed; any other will do.
+#: Port in the command lines that are printed; any other can be used.
 PORT: Final = 5099
 
 #: A common name has at most 64 characters (RFC 5280, appendix A: ub-common-name).
@@ -55,28 +56,28 @@ T = TypeVar("T")
     metavar="NAME",
     multiple=True,
     help="Host name or IP address that clients connect to; may be repeated.  [default: "
-    "localhost, 127.0.0.1, ::1 and the host's name]",
+    "localhost, 127.0.0.1, ::1 and the name of this host]",
 )
 @click.option(
     "--client",
     "clients",
     metavar="NAME",
     multiple=True,
-    help=f"Make a certificate for this client; may be repeated.  [default: {DEFAULT_CLIENT}]",
+    help=f"Create a certificate for this client; may be repeated.  [default: {DEFAULT_CLIENT}]",
 )
 @click.option(
     "--days",
     type=click.IntRange(1, 825),
     default=365,
     show_default=True,
-    help="How long the certificates of server and clients hold.",
+    help="Validity of the certificates of server and clients, in days.",
 )
 @click.option(
     "--renew",
     "renewed",
     metavar="NAME",
     multiple=True,
-    help="Replace key and certificate of this client, or of the server; may be repeated.",
+    help="Replace the key and certificate of this client, or of server; may be repeated.",
 )
 def certs(
     *,
@@ -86,21 +87,21 @@ def certs(
     days: int,
     renewed: tuple[str, ...],
 ) -> None:
-    """Make keys and certificates for the control port in FOLDER.
+    """Create keys and certificates for the control port.
 
-    These are a small private authority (ca.pem and ca.key), a certificate for the server
-    that it vouches for, and one for each client (NAME.pem and NAME.key). What is there
-    already is kept. Keep ca.key to yourself: who has it can make clients.
+    FOLDER gets a private certificate authority (ca.pem and ca.key), a certificate for the server
+    (server.pem and server.key) and one for each client (NAME.pem and NAME.key). Existing files
+    are kept. Keep ca.key secret: anyone who has it can issue client certificates.
     """
     try:
         _check(servers, clients, renewed)
-        # Who renews has named whom: nobody else is let in by the way.
+        # --renew names its targets; do not also issue the default client's certificate.
         wanted = clients or (() if renewed else (DEFAULT_CLIENT,))
         made = Folder(folder, days, renewed)
         names = made.make(servers, tuple(dict.fromkeys((*wanted, *renewed))))
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
-    for line in made.told:
+        raise click.ClickException(sentence(str(error))) from None
+    for line in made.lines:
         click.echo(line)
     click.echo()
     for line in _usage(folder.absolute(), names[0], (*wanted, *renewed)):
@@ -115,16 +116,16 @@ def _check(servers: tuple[str, ...], clients: tuple[str, ...], renewed: tuple[st
         for name in names:
             if not _CLIENT.fullmatch(name):
                 raise ValueError(
-                    f"{option} {name!r}: letters, digits, '.', '_' and '-' only, at most 64"
+                    f"{option} {name!r}: must have at most 64 letters, digits, '.', '_' and '-'"
                 )
             if name.lower() == AUTHORITY and option == "--renew":
-                raise ValueError("--renew ca: would void all certificates: take another folder")
+                raise ValueError("--renew ca: would void all certificates; use another folder")
             if name.lower() in (AUTHORITY, SERVER) and option == "--client":
-                raise ValueError(f"--client {name}: is what other files are called")
+                raise ValueError(f"--client {name}: the name is reserved")
 
 
 def _usage(folder: Path, name: str, clients: tuple[str, ...]) -> Iterator[str]:
-    """The command lines that use what was made."""
+    """Yield the command lines that use the files, for the server and the first client."""
 
     def file(name: str) -> str:
         return _escaped(str(folder / name))
@@ -134,8 +135,8 @@ def _usage(folder: Path, name: str, clients: tuple[str, ...]) -> Iterator[str]:
         f":clientCA={file('ca.pem')}"
     )
     if not (name == "localhost" or is_loopback(name)):
-        # On loopback, which is the default, nobody would find it by that name.
-        interface = name if _is_address(name) else "0.0.0.0"  # noqa: S104 - as it was asked for
+        # The default is loopback, where clients cannot connect to this name.
+        interface = name if _is_address(name) else "0.0.0.0"  # noqa: S104 - a name was given
         listen += f":interface={_escaped(interface)}"
     yield shlex.join(["twistd", "tracker", "ingest", "--control", listen])
     for client in dict.fromkeys(clients):
@@ -157,7 +158,7 @@ def _escaped(argument: str) -> str:
 
 
 def default_names() -> list[str]:
-    """What a server is called unless somebody says so."""
+    """Return the names of the server if none are given."""
     host = socket.gethostname()
     names = ["localhost", "127.0.0.1", "::1", *([host] if is_server_name(host) else [])]
     return list(dict.fromkeys(map(normal, names)))
@@ -167,25 +168,26 @@ def default_names() -> list[str]:
 class Folder:
     """A folder of keys and certificates.
 
-    What is wrong with the files that are there is found before any is written.
+    All existing files are checked before any file is written.
     """
 
     path: Path
     days: int
     renewed: tuple[str, ...] = ()
-    told: list[str] = field(factory=list)
-    """What was made and what was kept, a line each."""
+    lines: list[str] = field(factory=list)
+    """A line for each pair of files that was created or kept."""
 
     def make(self, servers: tuple[str, ...], clients: tuple[str, ...]) -> list[str]:
-        """Make what is missing, or to be renewed.
+        """Create the files that are missing, and replace those to be renewed.
 
-        :param servers: names for the server; () for those it has, or by default.
+        :param servers: names of the server; () for those in its certificate, or the default ones.
         :return: the server's names.
-        :raises ValueError: with one line that says what to do.
+        :raises ValueError: if a file cannot be used or written; the text is one line that says
+            what to do.
         """
         now = utc_now()
         clients = tuple(name for name in clients if name != SERVER)
-        with _told(self.path, "made"):
+        with _os_errors(self.path, "created"):
             self.path.mkdir(parents=True, exist_ok=True)
         authority = self._certificate(AUTHORITY)
         kept = {name: self._kept(name, authority) for name in (SERVER, *clients)}
@@ -195,40 +197,40 @@ class Folder:
             issuer = self._issuer(authority, now)
             authority = issuer.certificate
             for name in missing:
-                self._tell("made", name, self._make(issuer, name, names, now), now)
+                self._report("created", name, self._make(issuer, name, names, now), now)
         elif authority is not None:
-            self._tell("kept", AUTHORITY, authority, now)
+            self._report("kept", AUTHORITY, authority, now)
         for name, found in kept.items():
             if found is not None:
-                self._tell("kept", name, found, now)
+                self._report("kept", name, found, now)
         return names
 
     def _issuer(self, authority: x509.Certificate | None, now: datetime) -> Issuer:
-        """The authority, made if there is none."""
+        """Return the authority, which is created if the folder has none."""
         file = self.path / f"{AUTHORITY}.key"
         key = self._key(AUTHORITY)
         if authority is None:
             key = key or self._new_key(AUTHORITY)
             authority = make_authority(key, now)
             _store(self._pem(AUTHORITY), pem(authority), 0o644, replace=False)
-            self._tell("made", AUTHORITY, authority, now)
+            self._report("created", AUTHORITY, authority, now)
             return Issuer(authority, key)
         if key is None:
             raise ValueError(
-                f"{file}: is missing, and nothing can be made without it: bring it back, or take "
+                f"{file}: is missing, and is needed to issue certificates. Restore it, or use "
                 "another folder"
             )
         if key.public_key() != authority.public_key():
-            raise ValueError(f"{file}: does not belong to ca.pem: bring back the right one")
+            raise ValueError(f"{file}: does not belong to ca.pem. Restore the right one")
         if authority.not_valid_after_utc <= now:
-            raise ValueError(f"{self._pem(AUTHORITY)}: has expired: take another folder")
-        self._tell("kept", AUTHORITY, authority, now)
+            raise ValueError(f"{self._pem(AUTHORITY)}: has expired. Use another folder")
+        self._report("kept", AUTHORITY, authority, now)
         return Issuer(authority, key)
 
     def _make(self, issuer: Issuer, name: str, names: list[str], now: datetime) -> x509.Certificate:
-        """A pair in its files: a new one, or a certificate for a key that has none.
+        """Create a key and its certificate, or the certificate of a key that has none.
 
-        The key is written first, so that what was interrupted can be taken up again.
+        The key is written first, so that the command can be repeated after an interruption.
         """
         renew = name in self.renewed
         key = (None if renew else self._key(name)) or self._new_key(name)
@@ -245,61 +247,62 @@ class Folder:
         return key
 
     def _names(self, servers: tuple[str, ...], kept: x509.Certificate | None) -> list[str]:
-        """The names of the server, which a certificate that is kept must all have."""
+        """Return the names of the server.
+
+        :raises ValueError: if the certificate is kept and lacks one of them.
+        """
         asked = list(dict.fromkeys(map(normal, servers)))
         if kept is not None:
             has = server_names(kept)
             if lacking := [name for name in asked if name not in has]:
                 raise ValueError(
-                    f"{self._pem(SERVER)}: is there already, and not for {', '.join(lacking)}: "
-                    "--renew server replaces it"
+                    f"{self._pem(SERVER)}: exists, and is not for {', '.join(lacking)}. "
+                    "Replace it with --renew server"
                 )
             return asked or has
         if asked or SERVER not in self.renewed:
             return asked or default_names()
         former = None
-        with suppress(ValueError):  # it may be damaged, and be renewed for that
+        with suppress(ValueError):  # a damaged certificate can be renewed
             former = self._certificate(SERVER)
         return (server_names(former) if former is not None else []) or default_names()
 
     def _kept(self, name: str, authority: x509.Certificate | None) -> x509.Certificate | None:
-        """A certificate that is there, is in order, and stays."""
+        """Return the certificate that is kept; None if one is to be created."""
         if name in self.renewed:
             if not self._pem(name).exists():
-                raise ValueError(f"--renew {name}: there is no {self._pem(name)}")
+                raise ValueError(f"--renew {name}: {self._pem(name)} does not exist")
             if authority is None:
                 raise self._lost(name)
             return None
-        certificate, hint = self._certificate(name), f"--renew {name} replaces it"
+        certificate, hint = self._certificate(name), f"Replace it with --renew {name}"
         if certificate is None:
             return None
         if authority is None:
             raise self._lost(name)
         key = self._key(name)
         if key is None:
-            raise ValueError(f"{self._pem(name)}: its key is missing: {hint}")
+            raise ValueError(f"{self._pem(name)}: its key is missing. {hint}")
         if key.public_key() != certificate.public_key():
-            raise ValueError(f"{self._pem(name)}: does not belong to {name}.key: {hint}")
+            raise ValueError(f"{self._pem(name)}: does not belong to {name}.key. {hint}")
         if not is_of(certificate, authority):
-            raise ValueError(f"{self._pem(name)}: is not of this authority: {hint}")
+            raise ValueError(f"{self._pem(name)}: was issued by another authority. {hint}")
         return certificate
 
     def _lost(self, name: str) -> ValueError:
         return ValueError(
-            f"{self._pem(AUTHORITY)}: is missing, and {name}.pem is of it: bring it back, or take "
+            f"{self._pem(AUTHORITY)}: is missing, and has issued {name}.pem. Restore it, or use "
             "another folder"
         )
 
-    def _tell(self, what: str, name: str, certificate: x509.Certificate, now: datetime) -> None:
+    def _report(self, action: str, name: str, certificate: x509.Certificate, now: datetime) -> None:
         end = certificate.not_valid_after_utc
         until = f"until {end:%Y-%m-%d}"
         if end <= now:
             until = f"expired {end:%Y-%m-%d}"
-            until += "" if name == AUTHORITY else f": --renew {name} replaces it"
+            until += "" if name == AUTHORITY else f" (replace it with --renew {name})"
         names = f"for {', '.join(server_names(certificate))}, " if name == SERVER else ""
-        self.told.append(f"{what} {name}.pem, {name}.key: {names}{until}")
-
-    # Files.
+        self.lines.append(f"{action} {name}.pem, {name}.key: {names}{until}")
 
     def _pem(self, name: str) -> Path:
         return self.path / f"{name}.pem"
@@ -312,8 +315,8 @@ class Folder:
 
 
 def _read(file: Path, parse: Callable[[bytes], T]) -> T | None:
-    """What a file holds; None when there is none."""
-    with _told(file, "read"):
+    """Return the content of a file; None if it does not exist."""
+    with _os_errors(file, "read"):
         try:
             content = file.read_bytes()
         except FileNotFoundError:
@@ -325,12 +328,12 @@ def _read(file: Path, parse: Callable[[bytes], T]) -> T | None:
 
 
 def _store(file: Path, content: bytes, mode: int, replace: bool) -> None:
-    """Write a file that is there with all its content and its mode, or not at all.
+    """Write a file with all its content and its mode, or not at all.
 
-    :param replace: whether one that is there is replaced; else it is an error.
+    :param replace: True to replace an existing file, which is an error otherwise.
     """
-    with _told(file, "written"):
-        # Made for its owner only, under a name that nobody knows.
+    with _os_errors(file, "written"):
+        # mkstemp creates a file that only its owner can read, under an unpredictable name.
         number, name = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
         try:
             with os.fdopen(number, "wb") as opened:
@@ -341,15 +344,15 @@ def _store(file: Path, content: bytes, mode: int, replace: bool) -> None:
             if replace:
                 os.replace(name, file)
             else:
-                os.link(name, file)  # unlike a renaming, it replaces nothing
+                os.link(name, file)  # unlike os.rename, replaces nothing
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(name)
 
 
 @contextmanager
-def _told(file: Path, done: str) -> Iterator[None]:
-    """Tells of what the system refuses as of any other mistake."""
+def _os_errors(file: Path, done: str) -> Iterator[None]:
+    """Raise errors of the operating system as ValueError, like those in the files."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""``tracker-admin``: the operators' command line."""
+"""The command line for operators, ``tracker-admin``."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, SOCKET
 @click.option(
     "--control",
     metavar="ENDPOINT",
-    help="The control port of an instance: unix:PATH, ssl:HOST:PORT:privateKey=FILE:"
-    f"certKey=FILE:caCert=FILE or tcp:HOST:PORT.  [default: {CONTROL_VARIABLE}, else as the file "
-    f"says, else the one socket in {SOCKETS}]",
+    help="Control port of an instance: unix:PATH, ssl:HOST:PORT:privateKey=FILE:"
+    f"certKey=FILE:caCert=FILE or tcp:HOST:PORT.  [default: {CONTROL_VARIABLE}, or control in the "
+    f"configuration file, or the only socket in {SOCKETS}]",
 )
 @click.option(
     "--config",
     "file",
     envvar=FILE_VARIABLE,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file with control and redis under [tracker-admin].  [default: "
-    f"{FILE_VARIABLE}, else {' or '.join(FILES)} if there]",
+    help="Configuration file, with the keys control and redis in the section [tracker-admin].  "
+    f"[default: {FILE_VARIABLE}, or the first that exists of {' and '.join(FILES)}]",
 )
 @click.option(
     "-o",
@@ -34,11 +34,11 @@ from tracker.admin.options import CONTROL_VARIABLE, FILE_VARIABLE, FILES, SOCKET
     type=click.Choice(["table", "json"]),
     default="table",
     show_default=True,
-    help="How results are shown.",
+    help="Format of the results.",
 )
 @click.pass_context
 def main(ctx: click.Context, control: str | None, file: Path | None, output: str) -> None:
-    """Look after Tracker, the telemetry plane of a GPS tracking platform.
+    r"""Operate Tracker, the telemetry plane of a GPS tracking platform.
 
     \b
     Examples:
@@ -48,10 +48,10 @@ def main(ctx: click.Context, control: str | None, file: Path | None, output: str
     ctx.obj = Options(control, file, output)
 
 
-# The modules of the commands are imported when they are needed: most of them are slow to import.
+# The modules of the commands are imported on demand, since most of them are slow to import.
 main.add_sections(
     {
-        "Look inside": {
+        "Inspect": {
             "info": "tracker.admin.queries",
             "connections": "tracker.admin.queries",
             "device": "tracker.admin.queries",
@@ -70,7 +70,7 @@ main.add_sections(
             "directus": "tracker.admin.directus.command",
             "console-operator": "tracker.admin.consoleoperators",
         },
-        "Bytes": {
+        "Devices and frames": {
             "decode": "tracker.admin.decode",
             "encode": "tracker.admin.encode",
             "simulate": "tracker.admin.fleets",
@@ -81,6 +81,6 @@ main.add_sections(
             "replay": "tracker.admin.replay",
             "migrate": "tracker.admin.migrate",
         },
-        "This program": {"completion": "tracker.admin.completion"},
+        "Shell": {"completion": "tracker.admin.completion"},
     }
 )

@@ -1,4 +1,4 @@
-"""``tracker-admin completion``: what makes a shell complete its command lines."""
+"""The command ``completion``, which prints a completion script for a shell."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from click.shell_completion import get_completion_class
 @click.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes a shell complete the command line.
+    r"""Print a completion script for a shell.
 
     \b
     Examples, for ~/.bashrc, ~/.zshrc, and ~/.config/fish/config.fish:
@@ -18,7 +18,7 @@ def completion(shell: str) -> None:
       tracker-admin completion fish | source
     """
     found = get_completion_class(shell)
-    assert found is not None  # noqa: S101 - one that click has
+    assert found is not None  # noqa: S101 - click has all three
     program = "tracker-admin"
     root = click.get_current_context().find_root().command
     click.echo(found(root, {}, program, "_TRACKER_ADMIN_COMPLETE").source())

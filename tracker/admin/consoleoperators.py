@@ -1,4 +1,4 @@
-"""``tracker-admin console-operator``: who may log in to the console."""
+"""The commands ``console-operator add``, ``remove`` and ``list``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from tracker.admin.options import output_option
-from tracker.admin.output import echo_table
+from tracker.admin.output import echo_table, sentence
 from tracker.console.operators import (
     PERMISSIONS,
     InvalidOperatorsFile,
@@ -29,7 +29,7 @@ _file = click.option(
     "path",
     required=True,
     type=click.Path(dir_okay=False, path_type=Path),
-    help="The file that the console is given with --operators.",
+    help="Operators file of the console (its option --operators).",
 )
 
 
@@ -37,22 +37,22 @@ class _Name(click.ParamType):  # type: ignore[type-arg]
     name = "NAME"
 
     def convert(self, value: str, param: Any, ctx: Any) -> str:
-        return _told(self, checked_name, value)
+        return _checked(self, checked_name, value)
 
 
-def _told(kind: click.ParamType, check: Callable[[str], str], value: str) -> str:  # type: ignore[type-arg]
+def _checked(kind: click.ParamType, check: Callable[[str], str], value: str) -> str:  # type: ignore[type-arg]
     try:
         return check(value)
     except ValueError as error:
-        kind.fail(str(error))
+        kind.fail(f"{error}.")
 
 
 @click.group("console-operator")
 def console_operator() -> None:
-    """Say who may log in to the console.
+    r"""Manage the operators of the console.
 
-    A console that runs heeds a change at once; whoever is removed, or is given another
-    password, is logged out.
+    A running console applies a change at once. An operator who is removed or gets a new password
+    is logged out.
 
     \b
     Examples:
@@ -68,36 +68,36 @@ def console_operator() -> None:
     type=click.Choice(PERMISSIONS),
     default="operate",
     show_default=True,
-    help="May look, or look and send commands.",
+    help="Only read, or read and send commands.",
 )
 @click.argument("name", type=_Name())
 def add(path: Path, permission: str, name: str) -> None:
-    """Add an operator, or give one another permission and password.
+    """Add an operator, or change the permission and password of one.
 
-    The password is asked for; without a terminal it is the first line of standard input.
-    The file is made where it is missing.
+    You are asked for the password. If standard input is not a terminal, the password is its first
+    line. The file is created if it does not exist.
     """
     operators = _read(path) if path.exists() else {}
     try:
         password = checked_password(_password())
     except ValueError as error:
-        raise RunFailed(str(error)) from None
-    there = name in operators
+        raise RunFailed(f"Invalid password: {error}.") from None
+    exists = name in operators
     operators[name] = Operator(name, permission, PasswordHash.of(password))
     _write(path, operators)
-    click.echo(f"{name} ({permission}) {'changed' if there else 'added'}")
+    click.echo(f"Operator {name} ({permission}) {'changed' if exists else 'added'}.")
 
 
 @console_operator.command()
 @_file
 @click.argument("name", type=_Name())
 def remove(path: Path, name: str) -> None:
-    """Remove an operator, who is logged out."""
+    """Remove an operator and log the operator out."""
     operators = _read(path)
     if operators.pop(name, None) is None:
-        raise RunFailed(f"{path}: there is no {name}")
+        raise RunFailed(f"Operator {name} not found in {path}.")
     _write(path, operators)
-    click.echo(f"{name} removed")
+    click.echo(f"Operator {name} removed.")
 
 
 @console_operator.command("list")
@@ -118,7 +118,9 @@ def list_(path: Path, output: str) -> None:
 
 def _password() -> str:
     if sys.stdin.isatty():
-        given: str = click.prompt("Password", hide_input=True, confirmation_prompt="Once more")
+        given: str = click.prompt(
+            "Password", hide_input=True, confirmation_prompt="Repeat password"
+        )
         return given
     return sys.stdin.readline().rstrip("\n")
 
@@ -127,11 +129,11 @@ def _read(path: Path) -> dict[str, Operator]:
     try:
         return read_operators(path)
     except InvalidOperatorsFile as error:
-        raise RunFailed(str(error)) from None
+        raise RunFailed(sentence(str(error))) from None
 
 
 def _write(path: Path, operators: dict[str, Operator]) -> None:
     try:
         write_operators(path, operators)
     except OSError as error:
-        raise RunFailed(f"{path}: {error.strerror}") from None
+        raise RunFailed(f"Cannot write {path}: {error.strerror}.") from None

@@ -1,4 +1,4 @@
-"""``tracker-admin dead``: entries that could not be processed, and what becomes of them."""
+"""The commands ``dead list``, ``show``, ``retry`` and ``drop``, for dead letters."""
 
 from __future__ import annotations
 
@@ -30,16 +30,18 @@ class _EntryId(click.ParamType):  # type: ignore[type-arg]
 
     def convert(self, value: str, param: Any, ctx: Any) -> str:
         if not _ID.fullmatch(value):
-            self.fail(f"{value!r} is no ID, as 1795341600000-0", param, ctx)
+            self.fail(f"{value!r} is not an entry ID like 1795341600000-0.", param, ctx)
         return value
 
 
 def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that name the stream."""
+    """Add the options that select the stream."""
     for option in (
-        click.option("--stream", metavar="NAME", help="The stream they come from."),
         click.option(
-            "--vendor", default="teltonika", show_default=True, help="Or whose stream that is."
+            "--stream", metavar="NAME", help="Stream of the entries, instead of --vendor."
+        ),
+        click.option(
+            "--vendor", default="teltonika", show_default=True, help="Vendor whose stream is used."
         ),
         redis_option,
     ):
@@ -48,26 +50,31 @@ def _stream_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _ids = click.argument("ids", metavar="[ID]...", type=_EntryId(), nargs=-1)
-_all = click.option("--all", "everything", is_flag=True, help="All that are there now.")
+_all = click.option("--all", "everything", is_flag=True, help="All dead letters that exist now.")
 
 
 @click.group()
 def dead() -> None:
-    """Look at entries that could not be processed, try them again, or drop them."""
+    """List, show, retry or delete dead letters.
+
+    Dead letters are entries that could not be stored.
+    """
 
 
 @dead.command("list")
 @_stream_options
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True,
-              help="How many, at most.")  # fmt: skip
-@click.option("--after", type=_EntryId(), help="Only those behind this one: the next page.")
+              help="Maximum number of rows.")  # fmt: skip
+@click.option(
+    "--after", type=_EntryId(), help="Only dead letters after this one, to get the next page."
+)
 @output_option
 def list_(
     *, url: str | None, vendor: str, stream: str | None, limit: int, after: str | None, output: str
 ) -> None:
     """List dead letters, oldest first.
 
-    A long reason is cut; "dead show" shows all of it.
+    Long reasons are cut; "dead show" prints them whole.
     """
     name = _stream(stream, vendor)
 
@@ -85,7 +92,10 @@ def list_(
         else:
             echo_table([_HEADING, *map(_row, letters)])
         if more:
-            click.echo(f"There are more: --after {letters[-1]['id']}", err=True)
+            click.echo(
+                f"Only the first {limit} are shown. Next page: --after {letters[-1]['id']}",
+                err=True,
+            )
         return 0
 
     run_with_redis(url, ask)
@@ -102,10 +112,10 @@ def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, out
     async def ask(reactor: Reactor, redis: RedisConnection) -> int:
         found = await read_dead(redis, name, entry_id, entry_id)
         if not found:
-            raise RunFailed(f"{dead_letters(name)} has no entry {entry_id}")
+            raise RunFailed(f"Entry {entry_id} not found in {dead_letters(name)}.")
         (letter,) = found
         if output == "json":
-            # A list, since a name may stand there twice.
+            # A list of pairs, since a name may occur twice.
             click.echo(json.dumps({**_summary(letter), "fields": letter.fields}, indent=2))
         else:
             rows = [(key, str(value)) for key, value in _summary(letter).items()]
@@ -122,10 +132,12 @@ def show(*, url: str | None, vendor: str, stream: str | None, entry_id: str, out
 def retry(
     *, url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
 ) -> None:
-    """Append dead letters to their stream again, at its end.
+    """Append dead letters to their stream again.
 
-    Entries that still cannot be stored become dead letters again. One that cannot be appended
-    stays, and does not stop the others. The status is 1 if some stayed or do not exist.
+    Entries that still cannot be stored become dead letters again. An entry that cannot be
+    appended stays a dead letter, and does not stop the others.
+
+    The exit code is 1 if an entry could not be appended or was not found.
     """
     _apply(
         url,
@@ -144,12 +156,12 @@ def retry(
 def drop(
     *, url: str | None, vendor: str, stream: str | None, ids: tuple[str, ...], everything: bool
 ) -> None:
-    """Remove dead letters for good.
+    """Delete dead letters for good.
 
-    The status is 1 if some of the IDs are not there.
+    The exit code is 1 if an ID was not found.
     """
     _apply(
-        url, _stream(stream, vendor), ids=ids, everything=everything, change=_drop, done="dropped"
+        url, _stream(stream, vendor), ids=ids, everything=everything, change=_drop, done="deleted"
     )
 
 
@@ -167,21 +179,26 @@ def _apply(
     done: str,
 ) -> None:
     if bool(ids) == everything:
-        raise click.UsageError("say which: IDs, or --all")
+        raise click.UsageError("Give one or more IDs, or --all.")
 
     async def ask(reactor: Reactor, redis: RedisConnection) -> int:
-        wanted, changed = 0, 0
-        stuck: dict[str, list[str]] = {}
+        requested, changed, failed = 0, 0, 0
+        by_reason: dict[str, list[str]] = {}
         async for page in _pages(redis, stream, ids):
-            wanted += len(page)
-            outcome = await change(redis, stream, page)
-            changed += outcome.moved
-            for entry_id, why in outcome.failed.items():
-                stuck.setdefault(why, []).append(entry_id)
-        click.echo(f"{changed} {done}" + (f", {wanted - changed} not" if changed < wanted else ""))
-        for why, entry_ids in stuck.items():
-            click.echo(f"not {done}: {why}: {listed(entry_ids)}", err=True)
-        return 0 if changed == wanted else 1
+            requested += len(page)
+            result = await change(redis, stream, page)
+            changed += result.moved
+            failed += len(result.failed)
+            for entry_id, reason in result.failed.items():
+                by_reason.setdefault(reason, []).append(entry_id)
+        missing = requested - changed - failed
+        counts = [f"{changed} {done}"]
+        counts += [f"{failed} failed"] if failed else []
+        counts += [f"{missing} not found"] if missing else []
+        click.echo(", ".join(counts))
+        for reason, entry_ids in by_reason.items():
+            click.echo(f"not {done}: {reason}: {listed(entry_ids)}", err=True)
+        return 0 if changed == requested else 1
 
     run_with_redis(url, ask)
 
@@ -189,7 +206,7 @@ def _apply(
 async def _pages(
     redis: RedisConnection, stream: str, ids: Sequence[str]
 ) -> AsyncIterator[Sequence[str]]:
-    """Yield the IDs, or those of all dead letters that are there now."""
+    """Yield the given IDs, or those of all dead letters that exist now."""
     if ids:
         unique = list(dict.fromkeys(ids))
         for start in range(0, len(unique), _PAGE):
@@ -197,7 +214,7 @@ async def _pages(
         return
     newest = await redis.execute("XREVRANGE", dead_letters(stream), "+", "-", "COUNT", 1)
     first: str | None = "-"
-    # Up to the last one at the start: entries that fail again are appended after it.
+    # Stop at the entry that is the last one now: entries that fail again are appended after it.
     while newest and first is not None:
         page = await read_dead(redis, stream, first, newest[0][0].decode(), count=_PAGE)
         if not page:

@@ -1,4 +1,4 @@
-"""``tracker-admin decode``: bytes of a device as JSON, or where they are bad."""
+"""The command ``decode``, which converts the bytes of a device to JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import sys
 
 import click
 
+from tracker.observe.wording import plural
 from tracker.outcomes import Fatal
 from tracker.vendors.teltonika.dictionary import load
 from tracker.vendors.teltonika.document import document, render
 from tracker.vendors.teltonika.frames import Kind, decode_frames
 
-_NO_HEX = re.compile(r"[^0-9a-fA-F\s:]")
+_NOT_HEX = re.compile(r"[^0-9a-fA-F\s:]")
 
 
 @click.command()
@@ -21,20 +22,18 @@ _NO_HEX = re.compile(r"[^0-9a-fA-F\s:]")
     "--as",
     "kind",
     type=click.Choice(["login", "frame", "datagram"]),
-    help="What the bytes are.  [default: told from the bytes]",
+    help="Kind of the bytes.  [default: detected from the first bytes]",
 )
-@click.option(
-    "--names", is_flag=True, help="Add names, units and scaled values from the AVL dictionary."
-)
+@click.option("--names", is_flag=True, help="Add names, units and scaled values of AVL elements.")
 def decode(digits: tuple[str, ...], kind: Kind | None, names: bool) -> None:
-    """Show what a Teltonika device has sent, or where it is bad.
+    r"""Decode the bytes of a Teltonika device to JSON.
 
-    HEX may hold spaces, colons and line breaks; without it, or with -, it is read from
-    standard input. The bytes are a datagram, or any number of pings, logins and frames
-    one after another, which are then shown as an array.
+    HEX may contain spaces, colons and line breaks. Without HEX, or if it is -, it is read from
+    standard input. The bytes are a datagram, or a sequence of pings, logins and frames, which is
+    shown as an array.
 
-    What is bad is told in one line: the offset in bytes from the beginning, the field,
-    what is expected there, and what is found. The status is then 1.
+    If the bytes are malformed, one line gives the offset in bytes, the field, the expected value
+    and the value found. The exit code is then 1.
 
     \b
     Examples:
@@ -45,6 +44,8 @@ def decode(digits: tuple[str, ...], kind: Kind | None, names: bool) -> None:
     if text in ("", "-"):
         text = sys.stdin.buffer.read().decode("latin-1")
     data = _bytes(text)
+    if not data:
+        raise click.ClickException("No bytes given.")
     outcome = decode_frames(data, kind)
     if isinstance(outcome, Fatal):
         raise click.ClickException(
@@ -55,10 +56,13 @@ def decode(digits: tuple[str, ...], kind: Kind | None, names: bool) -> None:
 
 
 def _bytes(text: str) -> bytes:
-    if stranger := _NO_HEX.search(text):
-        place = stranger.start() + 1
-        raise click.ClickException(f"character {place}: {stranger[0]!a} is no hex digit")
+    if found := _NOT_HEX.search(text):
+        raise click.ClickException(
+            f"character {found.start() + 1}: {found[0]!a} is not a hex digit"
+        )
     digits = re.sub(r"[\s:]", "", text)
     if len(digits) % 2:
-        raise click.ClickException(f"{len(digits)} hex digits: the last byte is cut in half")
+        raise click.ClickException(
+            f"{plural(len(digits), 'hex digit')}: the second digit of the last byte is missing"
+        )
     return bytes.fromhex(digits)

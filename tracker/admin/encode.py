@@ -1,4 +1,4 @@
-"""``tracker-admin encode``: the bytes that a JSON document describes."""
+"""The command ``encode``, which converts a JSON document to the bytes of a device."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from tracker.vendors.teltonika.parsing import parse, read_json
 @click.command()
 @click.argument("file", type=click.File("rb"), default="-")
 def encode(file: BinaryIO) -> None:
-    """Print the bytes, in hex, of what FILE describes: the inverse of decode.
+    r"""Encode JSON, as decode prints it, to bytes in hex.
 
-    FILE holds JSON as decode prints it; without it, or with -, it is read from standard
-    input. Lengths and checksums are worked out anew, and what is there for the reader
-    only (times, degrees, names) is ignored: so what decode has printed can be edited.
+    FILE contains the JSON. Without FILE, or if it is -, the JSON is read from standard input.
+
+    Lengths and checksums are computed. Fields that only help the reader (times, degrees, names)
+    are ignored. Therefore output of decode can be edited and encoded.
 
     \b
     Example:
@@ -42,4 +43,4 @@ def _json(content: bytes) -> Any:
             f"line {error.lineno}, column {error.colno}: not JSON: {error.msg}"
         ) from None
     except RecursionError:
-        raise ValueError("nested too deeply to be such a document") from None
+        raise ValueError("nested too deeply") from None

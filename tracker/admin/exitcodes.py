@@ -1,4 +1,4 @@
-"""Exit statuses, for scripts to rely on."""
+"""The exit codes of ``tracker-admin``, on which scripts may rely."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from enum import IntEnum
 
 
 class ExitCode(IntEnum):
-    """The exit status of a command."""
+    """The exit code of a command."""
 
     DONE = 0
-    NO = 1
-    """The answer is no: there is no such device, a command has failed, bytes are bad, …"""
-    BAD_USE = 2
+    FAILED = 1
+    """The command could not do its work, or the answer is no: the device is not found, bytes are
+    malformed, the device rejected the command, …
+    """
+    BAD_USAGE = 2
+    """The command line, the configuration file or an address is malformed."""
     UNREACHABLE = 3
-    """The control port or Redis cannot be reached or used, or was lost."""
+    """The control port or Redis cannot be reached or used, or the connection was lost."""
     NOT_PERMITTED = 4
+    """The client's permission, or the Redis user's rights, do not allow the command."""
     INTERRUPTED = 128 + signal.SIGINT
-    NOT_READ = 128 + signal.SIGPIPE
-    """Nobody reads the output any more."""
+    OUTPUT_CLOSED = 128 + signal.SIGPIPE
+    """The reader of standard output has closed it."""

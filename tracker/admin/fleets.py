@@ -1,4 +1,4 @@
-"""``tracker-admin simulate`` and ``demo``: fleets of simulated devices."""
+"""The commands ``simulate`` and ``demo``, which run fleets of simulated devices."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CODECS = {codec.name: codec for codec in CODECS.values()}
 
 
 def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that make up a fleet; the command is given it as ``count`` and ``behaviour``."""
+    """Add the options of a fleet, passed to the command as ``count`` and ``behaviour``."""
 
     def with_behaviour(
         *,
@@ -59,15 +59,15 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=Seconds(0, 86_400),
             default=ANSWER_DELAY,
             show_default=True,
-            help="Seconds after which a slow device answers.",
+            help="Seconds until a slow device answers.",
         ),
         click.option(
             "--answers",
             type=click.Choice([answers.value for answers in Answers], case_sensitive=False),
             default=Answers.PROMPT.value,
             show_default=True,
-            help="What devices do with a command: execute it and answer at once, execute it and"
-            " answer late, execute it and answer nothing, or not execute it and say so.",
+            help="Reaction to a command: execute it and answer at once, execute it and answer late,"
+            " execute it and do not answer, or refuse it.",
         ),
         click.option(
             "--codec",
@@ -81,7 +81,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(1, 50),
             default=1,
             show_default=True,
-            help="Records that a device saves up and sends together.",
+            help="Number of records in a frame.",
         ),
         click.option(
             "--interval",
@@ -95,7 +95,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
             type=click.IntRange(1, 100_000),
             default=25,
             show_default=True,
-            help="How many devices.",
+            help="Number of devices.",
         ),
     ):
         decorated = option(decorated)
@@ -107,7 +107,7 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--target",
     default="tcp:127.0.0.1:5027",
     show_default=True,
-    help="Where the devices connect to: a Twisted client endpoint.",
+    help="Port that the devices connect to: a Twisted client endpoint.",
 )
 @click.option(
     "--journal",
@@ -117,15 +117,15 @@ def _fleet_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @click.option(
     "--command-journal",
     type=click.Path(dir_okay=False, path_type=Path),
-    help="Append a line for each executed command to this file, before its answer.",
+    help="Append a line for each executed command to this file, before the answer is sent.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Vary the drives.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the random routes.")
 @click.option(
     "--first",
     type=click.IntRange(0, IMEI_COUNT - 1),
     default=0,
     show_default=True,
-    help="Number of the first device: fleets that run together need numbers of their own.",
+    help="Number of the first device. Fleets that run together must not share numbers.",
 )
 @_fleet_options
 def simulate(
@@ -139,12 +139,14 @@ def simulate(
     seed: int,
     first: int,
 ) -> None:
-    """Run a fleet of simulated devices against a port.
+    r"""Run a fleet of simulated devices against a port.
 
-    Each device drives around, records its position, sends its records and waits for
-    the acknowledgement. What is not acknowledged it keeps, and sends again after it
-    has reconnected. At the end it sends what is left; the status is 1 if some
-    records stayed unacknowledged. Commands (Codecs 12 and 14) it executes and answers.
+    Each device follows a route, records positions and sends them. It keeps records until they are
+    acknowledged, and re-sends them after it reconnects. It executes and answers commands (Codecs
+    12 and 14).
+
+    At the end the devices send their remaining records. The exit code is 1 if some records were
+    not acknowledged.
 
     \b
     Example:
@@ -152,7 +154,7 @@ def simulate(
     """
     if first + count > IMEI_COUNT:
         raise click.UsageError(
-            f"--first {first} --devices {count}: there are {IMEI_COUNT} simulated devices at most"
+            f"--first {first} --devices {count}: at most {IMEI_COUNT} simulated devices are possible."
         )
     with ExitStack() as files:
         on_acknowledged = on_command = None
@@ -184,7 +186,7 @@ def simulate(
 @click.option(
     "--data",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Keep the data in this folder.  [default: a temporary one, removed at the end]",
+    help="Keep the data in this folder.  [default: a temporary folder, removed at the end]",
 )
 @click.option(
     "--port",
@@ -197,7 +199,10 @@ def simulate(
 def demo(
     *, data: Path | None, port: int, count: int, behaviour: Behaviour, seconds: float | None
 ) -> None:
-    """Run the whole stack with a simulated fleet, and show what goes through it."""
+    """Run the whole stack with a simulated fleet.
+
+    While it runs, it shows how many positions were acknowledged and stored.
+    """
     run(Demo(data, port, devices=count, behaviour=behaviour, seconds=seconds).run)
 
 

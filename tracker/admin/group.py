@@ -1,4 +1,4 @@
-"""The group that all commands are in: its help, and how each of them may end."""
+"""The click group of all commands: its help, and the exit codes of its commands."""
 
 from __future__ import annotations
 
@@ -15,20 +15,24 @@ from tracker.admin.exitcodes import ExitCode
 from tracker.admin.output import printable
 from tracker.runtime.run import RunFailed
 
-#: In click from 8.2: a group without a command, which shows its help.
+#: Raised by click since 8.2 for a group without a command; it shows the help.
 _NoCommand: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 class AdminGroup(click.Group):
-    """Lists its commands in sections; tells what went wrong in one line, and by its status."""
+    """A group that lists its commands in sections, and reports an error in one line."""
 
     sections: Mapping[str, Mapping[str, str]] = {}
 
-    def add_sections(self, sections: Mapping[str, Mapping[str, str]]) -> None:
-        """Add commands whose modules are imported when the command is used or shown.
+    def __init__(self, *args: Any, **extra: Any) -> None:
+        super().__init__(*args, **extra)
+        _mark_examples(self)
 
-        :param sections: heading of the help → name of a command → its module, which has the
-            command under that name, with underscores.
+    def add_sections(self, sections: Mapping[str, Mapping[str, str]]) -> None:
+        """Add commands whose modules are imported when a command is used or shown.
+
+        :param sections: heading in the help → name of a command → its module, in which the
+            command has that name, with underscores.
         """
         self.sections = {**self.sections, **sections}
 
@@ -42,6 +46,7 @@ class AdminGroup(click.Group):
         for commands in self.sections.values():
             if module := commands.get(cmd_name):
                 command: click.Command = getattr(import_module(module), cmd_name.replace("-", "_"))
+                _mark_examples(command)
                 return command
         return super().get_command(ctx, cmd_name)
 
@@ -59,50 +64,64 @@ class AdminGroup(click.Group):
                 formatter.write_dl(rows)
 
     def main(self, *args: Any, **extra: Any) -> NoReturn:
-        """Run, and exit with one of :class:`ExitCode`."""
+        """Run a command and exit with its exit code."""
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="backslashreplace")
         extra["standalone_mode"] = False
-        raise SystemExit(int(self._status(args, extra)))
+        raise SystemExit(int(self._exit_code(args, extra)))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """See click.Group, which would take an output that nobody reads for a failure."""
+        """Run a command, and report errors of its output.
+
+        Without this, click exits with 1 when the reader closes the output.
+        """
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
             _discard_output()
-            raise SystemExit(int(ExitCode.NOT_READ)) from None
-        except OSError as error:  # as when the disk is full that it is written to
+            raise SystemExit(int(ExitCode.OUTPUT_CLOSED)) from None
+        except OSError as error:  # such as a full disk
             _discard_output()
-            raise RunFailed(f"cannot go on: {error.strerror or error}") from None
+            raise RunFailed(f"Cannot continue: {error.strerror or error}.") from None
         return result
 
-    def _status(self, args: Any, extra: Any) -> int:
+    def _exit_code(self, args: Any, extra: Any) -> int:
         try:
             result = super().main(*args, **extra)
         except _NoCommand as error:
             error.show()
-            return ExitCode.BAD_USE
+            return ExitCode.BAD_USAGE
         except click.UsageError as error:
             hint = "" if error.ctx is None else f" (see {error.ctx.command_path} --help)"
-            return _told(error.format_message() + hint, ExitCode.BAD_USE)
+            return _print_error(error.format_message() + hint, ExitCode.BAD_USAGE)
         except click.ClickException as error:
-            return _told(error.format_message(), error.exit_code)
+            return _print_error(error.format_message(), error.exit_code)
         except RunFailed as error:
-            return _told(str(error), error.exit_code)
+            return _print_error(str(error), error.exit_code)
         except click.Abort:
             return ExitCode.INTERRUPTED
         return result if isinstance(result, int) else ExitCode.DONE
 
 
+def _mark_examples(command: click.Command) -> None:
+    r"""Replace ``\b`` in the help of a command and its subcommands by the backspace that it means.
+
+    Click does not wrap a paragraph below a backspace. Docstrings are raw, so they hold ``\b``.
+    """
+    if command.help:
+        command.help = command.help.replace(r"\b", "\b")
+    for subcommand in getattr(command, "commands", {}).values():
+        _mark_examples(subcommand)
+
+
 def _discard_output() -> None:
-    """Whatever is still to be flushed goes nowhere, in silence."""
+    """Redirect standard output to /dev/null, so that a later flush does not fail again."""
     with suppress(OSError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _told(text: str, status: int) -> int:
+def _print_error(text: str, exit_code: int) -> int:
     click.echo(f"tracker-admin: {printable(' '.join(text.split()))}", err=True)
-    return status
+    return exit_code

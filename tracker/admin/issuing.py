@@ -1,6 +1,6 @@
-"""A small private authority, and the certificates it vouches for.
+"""A private certificate authority, and the certificates that it issues.
 
-RFC 5280 says what stands in them: section 4.2.1 of the extensions, 4.1.2.5 of the times.
+Their contents follow RFC 5280: section 4.2.1 for extensions, section 4.1.2.5 for times.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 AUTHORITY_DAYS: Final = 3650
 
-#: Certificates begin to hold that long before they are made: clocks differ.
-_BEFORE: Final = timedelta(hours=1)
+#: Time by which a certificate's validity begins before its issue, since clocks differ.
+_CLOCK_TOLERANCE: Final = timedelta(hours=1)
 
 _LABEL: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
-_LONGEST_NAME: Final = 253
+#: Maximum number of characters of a host's name. Source: RFC 1035, section 2.3.4.
+_MAX_NAME: Final = 253
 
-#: In x509.KeyUsage; all others are false.
+#: All arguments of x509.KeyUsage.
 _USAGES: Final = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment"),
     *("key_agreement", "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
@@ -41,21 +42,21 @@ _USAGES: Final = (
 
 @frozen
 class Issuer:
-    """An authority that can vouch for others."""
+    """An authority that can issue certificates."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
 
 def make_key() -> ec.EllipticCurvePrivateKey:
-    """A new private key."""
+    """Return a new private key."""
     return ec.generate_private_key(ec.SECP256R1())
 
 
 def make_authority(key: ec.EllipticCurvePrivateKey, now: datetime) -> x509.Certificate:
-    """The certificate of a new authority."""
+    """Return the certificate of a new authority."""
     identifier = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
-    # Two authorities of one name would be taken for each other, and fail obscurely.
+    # Clients mistake two authorities with the same name for each other.
     name = _name(f"Tracker control CA {identifier.digest.hex()[:8]}")
     builder = (
         _builder(name, key, now, now + timedelta(days=AUTHORITY_DAYS))
@@ -75,9 +76,9 @@ def issue_server(
     now: datetime,
     days: int,
 ) -> x509.Certificate:
-    """The certificate of a server.
+    """Return the certificate of a server.
 
-    :param names: of hosts, and IP addresses, as it is connected to.
+    :param names: host names and IP addresses that clients connect to.
     """
     alternatives = x509.SubjectAlternativeName([_general(name) for name in names])
     return _issue(
@@ -94,7 +95,10 @@ def issue_server(
 def issue_client(
     issuer: Issuer, key: ec.EllipticCurvePrivateKey, name: str, *, now: datetime, days: int
 ) -> x509.Certificate:
-    """The certificate of a client, whose common name is what it is known by."""
+    """Return the certificate of a client.
+
+    :param name: the common name, by which the control port identifies the client.
+    """
     return _issue(issuer, key, name, ExtendedKeyUsageOID.CLIENT_AUTH, now=now, days=days)
 
 
@@ -108,7 +112,7 @@ def _issue(
     days: int,
     alternatives: x509.SubjectAlternativeName | None = None,
 ) -> x509.Certificate:
-    # What outlives its authority would be worth nothing from then on.
+    # A certificate is useless once its authority has expired.
     end = min(now + timedelta(days=days), issuer.certificate.not_valid_after_utc)
     builder = (
         _builder(_name(name), key, now, end)
@@ -131,7 +135,7 @@ def _builder(
         .subject_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - _BEFORE)
+        .not_valid_before(now - _CLOCK_TOLERANCE)
         .not_valid_after(end)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )
@@ -157,23 +161,23 @@ def _general(name: str) -> x509.GeneralName:
 
 
 def is_server_name(name: str) -> bool:
-    """Whether a server can be called so: a host's name (RFC 1123, 2.1), or an IP address."""
+    """Return whether a name is a host name (RFC 1123, section 2.1) or an IP address."""
     try:
-        # With a scope it would be of one machine only, and no certificate can say so.
+        # A certificate cannot contain an address with a scope.
         return "%" not in name and bool(ip_address(name))
     except ValueError:
         pass
     labels = name.split(".")
-    # What ends in a number is meant to be an address, as browsers take it.
+    # Browsers treat a name that ends in a number as an IP address.
     return (
-        len(name) <= _LONGEST_NAME
+        len(name) <= _MAX_NAME
         and not labels[-1].isdigit()
         and all(_LABEL.fullmatch(label) for label in labels)
     )
 
 
 def normal(name: str) -> str:
-    """A server's name or address, written as in certificates."""
+    """Return a server's name or address in the form that certificates use."""
     try:
         return str(ip_address(name))
     except ValueError:
@@ -181,7 +185,7 @@ def normal(name: str) -> str:
 
 
 def server_names(certificate: x509.Certificate) -> list[str]:
-    """The names and addresses that a server's certificate is for."""
+    """Return the names and addresses in a server's certificate."""
     try:
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName)
     except x509.ExtensionNotFound:
@@ -190,7 +194,7 @@ def server_names(certificate: x509.Certificate) -> list[str]:
 
 
 def is_of(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
-    """Whether an authority has vouched for a certificate."""
+    """Return whether an authority has issued a certificate."""
     try:
         certificate.verify_directly_issued_by(authority)
     except (ValueError, TypeError, InvalidSignature):
@@ -199,39 +203,39 @@ def is_of(certificate: x509.Certificate, authority: x509.Certificate) -> bool:
 
 
 def pem(made: x509.Certificate | ec.EllipticCurvePrivateKey) -> bytes:
-    """A certificate or a private key, as its file holds it."""
+    """Return a certificate or a private key in PEM form."""
     if isinstance(made, x509.Certificate):
         return made.public_bytes(Encoding.PEM)
     return made.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def read_certificate(content: bytes) -> x509.Certificate:
-    """The certificate in a PEM file.
+    """Return the certificate in a PEM file.
 
-    :raises ValueError: with what is wrong with the file.
+    :raises ValueError: if there is none; the text is what is wrong with the file.
     """
     try:
         return x509.load_pem_x509_certificate(content)
     except ValueError:
-        raise ValueError("holds no certificate in PEM form") from None
+        raise ValueError("does not contain a certificate in PEM form") from None
 
 
 def read_key(content: bytes) -> ec.EllipticCurvePrivateKey:
-    """The private key in a PEM file.
+    """Return the private key in a PEM file.
 
-    :raises ValueError: with what is wrong with the file.
+    :raises ValueError: if there is none that can be used; the text is what is wrong with it.
     """
     try:
         key = load_pem_private_key(content, password=None)
     except TypeError:
-        raise ValueError("is encrypted: decrypt it first") from None
+        raise ValueError("is encrypted; decrypt it first") from None
     except ValueError:
-        raise ValueError("holds no private key in PEM form") from None
+        raise ValueError("does not contain a private key in PEM form") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise ValueError("holds a key of another kind than is made here")
+        raise ValueError("does not contain an elliptic-curve key")
     return key
 
 
 def utc_now() -> datetime:
-    """The time, in whole seconds as certificates have it."""
+    """Return the time in whole seconds, the resolution of certificates."""
     return datetime.now(UTC).replace(microsecond=0)

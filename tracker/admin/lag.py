@@ -1,4 +1,4 @@
-"""``tracker-admin lag``: how far behind the groups of each stream are."""
+"""The command ``lag``, which shows the lag of the consumer groups of each stream."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tracker.runtime.run import RunFailed
 from tracker.untrusted import shown
 
 Group = dict[str, Any]
-#: The groups, now.
+#: Returns the groups and their lag now.
 Read = Callable[[], Awaitable[list[Group]]]
 
 _HEADING = ("STREAM", "GROUP", "LAG", "PENDING", "OLDEST", "CONSUMERS (PENDING, IDLE)")
@@ -38,8 +38,8 @@ _FIELDS: Final = (
     *("stream", "entries", "group", "lag", "pending", "oldest_unprocessed_age"),
     *("consumers", "consumer_count"),
 )
-#: Errors of a source that may be gone at the next reading.
-_AWAY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
+#: Errors of a source that may work again at the next reading.
+_TEMPORARY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
 
 
 @click.command()
@@ -49,29 +49,31 @@ _AWAY: Final = (Refused, Unavailable, NotConnected, RedisUnavailable)
     "streams",
     metavar="NAME",
     multiple=True,
-    help="Only this stream; may be repeated.  [default: those that processors read and ingest "
-    "instances write]",
+    help="Only this stream; may be repeated.  [default: the streams that processors with this "
+    "environment read, and those that ingest instances write]",
 )
-@click.option("--follow", is_flag=True, help="Look again and again, until Ctrl-C.")
+@click.option("--follow", is_flag=True, help="Repeat until Ctrl-C.")
 @click.option(
     "--interval",
     type=Duration(),
     default="2s",
     show_default=True,
-    help="Time between two looks.",
+    help="Time between two readings.",
 )
 @output_option
 def lag(
     *, url: str | None, streams: tuple[str, ...], follow: bool, interval: float, output: str
 ) -> None:
-    """Show how far behind each group is.
+    r"""Show the lag of each consumer group.
 
-    LAG is how many entries the group was not given yet (a question mark where Redis
-    cannot tell), PENDING how many it was given and has not acknowledged, OLDEST how
-    long ago the oldest of all these was appended.
+    LAG is the number of entries that were not delivered to the group yet ("?" if Redis does not
+    know it). PENDING is the number of entries that were delivered and not acknowledged. OLDEST is
+    the age of the oldest of all these.
 
-    Redis is asked, or an instance's control port where that was said nearer: on the command
-    line, in the environment, in the file. An instance does not name the consumers.
+    The figures come from Redis or from the control port of an instance. If both are given, the
+    one on the command line is used, then the one in the environment, then the one in the
+    configuration file; Redis if both are in the same place. An instance does not report the names
+    of consumers.
 
     \b
     Examples:
@@ -98,14 +100,14 @@ def lag(
         run_with_control_port(ask)
     else:
 
-        async def ask_it(reactor: Reactor, redis: RedisConnection) -> int:
+        async def ask_redis(reactor: Reactor, redis: RedisConnection) -> int:
             return await show(reactor, lambda: _from_redis(redis, streams))
 
-        run_with_redis(url, ask_it)
+        run_with_redis(url, ask_redis)
 
 
 def _is_by_control(url: str | None) -> bool:
-    """Return whether a control port was named, and no Redis of at least its precedence."""
+    """Return whether a control port is given, and no Redis of the same or higher precedence."""
     source = click.get_current_context().get_parameter_source("url")
     redis = options().given_redis(url if source is ParameterSource.COMMANDLINE else None)
     control = options().given_control()
@@ -121,25 +123,25 @@ async def _from_redis(redis: RedisConnection, streams: Sequence[str]) -> list[Gr
             if not is_wrong_type(error):
                 raise
             if streams:
-                raise RunFailed(f"{shown(stream)} is not a stream") from None
-            click.echo(f"{shown(stream)} is not a stream: rename or delete the key", err=True)
+                raise RunFailed(f"{shown(stream)} is not a stream.") from None
+            click.echo(f"{shown(stream)} is not a stream. Rename or delete the key.", err=True)
             continue
         if read is not None:
             found += _groups(read)
         elif streams:
-            raise RunFailed(f"there is no stream {shown(stream)}")
+            raise RunFailed(f"Stream {shown(stream)} not found.")
     return found
 
 
 async def _from_control(client: ControlClient, streams: Sequence[str]) -> list[Group]:
-    told = await client.lag(list(streams) or None)
-    there = {group["stream"] for group in told}
+    groups = await client.lag(list(streams) or None)
+    found = {group["stream"] for group in groups}
     for stream in streams:
-        if stream not in there:
-            raise RunFailed(f"there is no stream {stream}")
+        if stream not in found:
+            raise RunFailed(f"Stream {stream} not found.")
     return [
         _complete({**group, "consumers": None, "consumer_count": group["consumers"]})
-        for group in told
+        for group in groups
     ]
 
 
@@ -153,7 +155,7 @@ def _groups(read: StreamLag) -> list[Group]:
 
 
 def _complete(group: Group) -> Group:
-    """Return all fields, always in the same order."""
+    """Return a group with all fields, in a fixed order."""
     return {name: group.get(name) for name in _FIELDS}
 
 
@@ -189,26 +191,26 @@ def _consumers(group: Group) -> str:
 async def _follow(
     reactor: Reactor, read: Read, found: list[Group], *, interval: float, output: str
 ) -> None:
-    away = False
-    with _shown(output) as show:
+    lost = False
+    with _output(output) as show:
         while True:
             show(found)
             await deferLater(reactor, interval)
             try:
                 found = await read()
-            except _AWAY as error:
-                if not away:
-                    click.echo(f"{iso(time.time())} lost: {error}", err=True)
-                away, found = True, []
+            except _TEMPORARY as error:
+                if not lost:
+                    click.echo(f"{iso(time.time())} connection lost: {error}", err=True)
+                lost, found = True, []
             else:
-                if away:
-                    click.echo(f"{iso(time.time())} back", err=True)
-                away = False
+                if lost:
+                    click.echo(f"{iso(time.time())} connected again", err=True)
+                lost = False
 
 
 @contextmanager
-def _shown(output: str) -> Iterator[Callable[[list[Group]], None]]:
-    """Yield the function that shows a reading: over the one before, or below it."""
+def _output(output: str) -> Iterator[Callable[[list[Group]], None]]:
+    """Yield the function that shows a reading; on a terminal it overwrites the last one."""
     if output == "json":
         yield _echo_objects
     elif not on_terminal():

@@ -1,9 +1,10 @@
-"""``tracker-admin migrate``: the tables of a sink."""
+"""The command ``migrate``, which creates or upgrades the tables of a sink."""
 
 from __future__ import annotations
 
 import click
 
+from tracker.admin.output import sentence
 from tracker.interfaces import SinkUnusable
 from tracker.storage.sinks import KINDS, migrate_sink
 
@@ -11,20 +12,22 @@ from tracker.storage.sinks import KINDS, migrate_sink
 @click.command()
 @click.option("--sink", "url", metavar="URL", required=True, help=f"The sink: {KINDS}.")
 def migrate(url: str) -> None:
-    """Make the tables of a sink, or upgrade them.
+    """Create or upgrade the tables of a sink.
 
-    A processor does so by itself when it starts, unless it is given --no-migrate. A
-    password is better left to PGPASSWORD or ~/.pgpass: other users can see command lines.
+    A processor also does this when it starts, unless it has --no-migrate. Put a password into
+    PGPASSWORD or ~/.pgpass rather than into the URL: other users can see command lines.
     """
     try:
         before, after = migrate_sink(url)
     except ValueError as error:
         raise click.UsageError(f"--sink: {error}") from None
     except SinkUnusable as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(sentence(str(error))) from None
     if after == 0:
-        click.echo("this sink has no tables")
+        click.echo("This sink has no tables.")
     elif before == after:
-        click.echo(f"schema {after}: nothing to do")
+        click.echo(f"Nothing to do (schema version {after}).")
+    elif before == 0:
+        click.echo(f"Tables created (schema version {after}).")
     else:
-        click.echo(f"schema {before} -> {after}")
+        click.echo(f"Tables upgraded from schema version {before} to {after}.")

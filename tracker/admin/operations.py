@@ -1,4 +1,4 @@
-"""``tracker-admin drop``, ``drain`` and ``log-level``: operating an instance."""
+"""The commands ``drop``, ``drain`` and ``log-level``, which operate an instance."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import Imei, Seconds, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.control.client import ControlClient
+from tracker.control.commands import NoSuchDevice
 from tracker.control.operations import MAX_DRAIN_SECONDS
 from tracker.observe.levels import LEVELS
+from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.runtime.run import RunFailed
 
@@ -33,10 +35,11 @@ LEVEL: Final = (Column("namespace"), Column("level"), Column("before"))
 @click.argument("imei", type=Imei())
 @output_option
 def drop(imei: str, output: str) -> None:
-    """Close the connection of a device to the instance.
+    r"""Close the connection of a device to the instance.
 
-    Nothing is lost: what it was not told of having been received, it sends again when it has
-    connected anew. The status is 1 when it is not connected to this instance.
+    No records are lost: the device re-sends unacknowledged records after it reconnects.
+
+    The exit code is 1 if the device is not connected to this instance.
 
     \b
     Example:
@@ -44,7 +47,10 @@ def drop(imei: str, output: str) -> None:
     """
 
     async def ask(reactor: Reactor, client: ControlClient) -> int:
-        address = await client.drop_connection(imei)
+        try:
+            address = await client.drop_connection(imei)
+        except NoSuchDevice:
+            raise RunFailed(f"{imei} is not connected to this instance.") from None
         show_record(DROPPED, {"device_id": imei, "address": address}, output)
         return ExitCode.DONE
 
@@ -57,50 +63,53 @@ def drop(imei: str, output: str) -> None:
     type=Seconds(0, MAX_DRAIN_SECONDS),
     default=60,
     show_default=True,
-    help="The time over which connections are closed, one after another.",
+    help="Time over which the connections are closed, one after another.",
 )
-@click.option("--yes", is_flag=True, help="Do not ask.")
+@click.option("--yes", is_flag=True, help="Do not ask for confirmation.")
 @output_option
 def drain(seconds: float, yes: bool, output: str) -> None:
-    """Let all devices of the instance go, and accept no more.
+    r"""Close all device connections and refuse new ones.
 
-    To be done before it is stopped, so that they find another one in good time. It cannot be
-    undone, other than by starting the instance again. The status is 1 when devices are left at
-    the end.
+    Drain an instance before you stop it, so that its devices reconnect to another one. To end
+    the drain, restart the instance.
+
+    The exit code is 1 if some devices are still connected at the end.
 
     \b
     Example:
       tracker-admin --control unix:/run/tracker/control-eu-1.sock drain --seconds 60 --yes
     """
     if not yes and not sys.stdin.isatty():
-        raise click.UsageError("nobody to ask, as this is no terminal: say --yes")
+        raise click.UsageError(
+            "Cannot ask for confirmation (not a terminal). Add --yes to proceed."
+        )
 
     run_with_control_port(lambda reactor, client: _drain(client, seconds, yes, output))
 
 
 async def _drain(client: ControlClient, seconds: float, yes: bool, output: str) -> int:
-    told = await client.info()
+    info = await client.info()
+    connections = plural(info["devices"], "connection")
     question = (
-        f"Close {told['devices']} connections to {told['instance_id']} within {seconds:g} s, "
-        "and accept no more?"
+        f"Close {connections} to {info['instance_id']} within {seconds:g} s and refuse new ones?"
     )
-    if not yes and not _is_sure(question):
-        raise RunFailed("nothing was done", ExitCode.NO)
-    outcome = await client.drain(seconds)
-    show_record(DRAINED, {**outcome, "instance_id": told["instance_id"]}, output)
-    return ExitCode.NO if outcome["left"] else ExitCode.DONE
+    if not yes and not _confirm(question):
+        raise RunFailed("Cancelled; no connection was closed.", ExitCode.FAILED)
+    drained = await client.drain(seconds)
+    show_record(DRAINED, {**drained, "instance_id": info["instance_id"]}, output)
+    return ExitCode.FAILED if drained["left"] else ExitCode.DONE
 
 
 @click.command("log-level")
 @click.argument("level", type=click.Choice(LEVELS))
 @click.option(
-    "--namespace", metavar="NAME", help="Only for this module or package, as tracker.ingestion."
+    "--namespace", metavar="NAME", help="Only this module or package, such as tracker.ingestion."
 )
 @output_option
 def log_level(level: str, namespace: str | None, output: str) -> None:
-    """Change which events the instance logs.
+    r"""Change the log level of the instance.
 
-    Those of this level and above, until it is started again.
+    The instance logs events of this level and above until it is restarted.
 
     \b
     Examples:
@@ -117,14 +126,14 @@ def log_level(level: str, namespace: str | None, output: str) -> None:
     run_with_control_port(ask)
 
 
-def _is_sure(question: str) -> bool:
+def _confirm(question: str) -> bool:
     with _interruptible():
         return click.confirm(question, err=True)
 
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C gets through to a question; else the reactor would hear of it after the answer."""
+    """Let Ctrl-C interrupt a prompt; otherwise the reactor handles it only after the answer."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield

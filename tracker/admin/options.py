@@ -1,6 +1,6 @@
-"""What every command is told: the options before it, the environment, and a file.
+"""Options that commands share, with their defaults in the environment and in a file.
 
-The nearest wins: the command line, then the environment, then the file.
+The command line takes precedence over the environment, and the environment over the file.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from attrs import field, frozen
 from tracker import config
 from tracker.config import ConfigError
 
-#: Where the file is, unless that is said; the first one that is there.
+#: Default paths of the configuration file, of which the first that exists is read.
 FILES: Final = ("~/.config/tracker-admin.conf", "/etc/tracker/admin.conf")
 FILE_VARIABLE: Final = "TRACKER_ADMIN_CONFIG"
 CONTROL_VARIABLE: Final = "TRACKER_CONTROL"
 REDIS_VARIABLE: Final = "REDIS_URL"
-#: Where control sockets are looked for when nobody has said where one is.
+#: The folder that is searched for a control socket if no control port is given.
 SOCKETS: Final = Path("/run/tracker")
 
 _SECTION: Final = "tracker-admin"
@@ -33,7 +33,7 @@ _IMEI: Final = re.compile(r"[0-9]{15}")
 
 
 class Origin(IntEnum):
-    """Where something was said, the nearest first."""
+    """The source of a setting, in order of precedence."""
 
     COMMAND_LINE = 1
     ENVIRONMENT = 2
@@ -42,70 +42,74 @@ class Origin(IntEnum):
 
 
 @frozen
-class Given:
-    """What was said, and where."""
+class Setting:
+    """The value of a setting, and its source."""
 
     value: str
     origin: Origin
-    place: str
-    """How a complaint calls it."""
+    source: str
+    """The source's name in an error message: an option, a variable, or a key of a file."""
 
 
 @frozen
 class Options:
-    """The options before the command."""
+    """The options before the command.
+
+    The methods raise click.UsageError if the configuration file is malformed.
+    """
 
     control: str | None = None
     file: Path | None = None
     output: str = "table"
     environ: Mapping[str, str] = field(factory=lambda: os.environ)
 
-    def given_control(self) -> Given | None:
-        """Which control port was named, if one was.
+    def given_control(self) -> Setting | None:
+        """Return the control port that is given; None if none is."""
+        return self._setting("control", "--control", self.control, CONTROL_VARIABLE)
 
-        :raises click.UsageError: when the file is bad, as do the others.
+    def given_redis(self, url: str | None) -> Setting | None:
+        """Return the URL of Redis that is given; None if none is.
+
+        :param url: the option's value.
         """
-        return self._given("control", "--control", self.control, CONTROL_VARIABLE)
+        return self._setting("redis", "--redis", url, REDIS_VARIABLE)
 
-    def given_redis(self, url: str | None) -> Given | None:
-        """Which Redis was named, if one was.
+    def control_port(self, folder: Path = SOCKETS) -> Setting:
+        """Return the control port that is given, or else the only socket in a folder.
 
-        :param url: on the command line.
+        :raises click.UsageError: if the folder does not hold exactly one socket.
         """
-        return self._given("redis", "--redis", url, REDIS_VARIABLE)
-
-    def found_control(self, sockets: Path = SOCKETS) -> Given:
-        """The control port that was named, or else the only one there is on this machine."""
         given = self.given_control()
         if given is not None:
             return given
-        found = sorted(path for path in sockets.glob("*.sock") if path.is_socket())
-        if len(found) == 1:
-            return Given(f"unix:{found[0]}", Origin.FOUND, str(found[0]))
-        names = f"more than one is in {sockets}" if found else f"none is in {sockets}"
+        sockets = sorted(path for path in folder.glob("*.sock") if path.is_socket())
+        if len(sockets) == 1:
+            return Setting(f"unix:{sockets[0]}", Origin.FOUND, str(sockets[0]))
+        found = f"{len(sockets)} sockets" if sockets else "No socket"
         raise click.UsageError(
-            f"say which control port: --control ENDPOINT, {CONTROL_VARIABLE} or a file ({names})"
+            f"No control port given. Use --control unix:PATH or set {CONTROL_VARIABLE}. "
+            f"({found} found in {folder}.)"
         )
 
-    def _given(self, key: str, option: str, value: str | None, variable: str) -> Given | None:
+    def _setting(self, key: str, option: str, value: str | None, variable: str) -> Setting | None:
         if value:
-            return Given(value, Origin.COMMAND_LINE, option)
+            return Setting(value, Origin.COMMAND_LINE, option)
         if self.environ.get(variable):
-            return Given(self.environ[variable], Origin.ENVIRONMENT, variable)
+            return Setting(self.environ[variable], Origin.ENVIRONMENT, variable)
         file = self.file or _default_file()
-        said = None if file is None else read_file(file).get(key)
-        return Given(said, Origin.FILE, f"{file}: {key}") if said else None
+        in_file = None if file is None else read_file(file).get(key)
+        return Setting(in_file, Origin.FILE, f"{file}: {key}") if in_file else None
 
 
 def options() -> Options:
-    """Those of the command that is running."""
+    """Return the options of the running command."""
     return click.get_current_context().find_object(Options) or Options()
 
 
 def read_file(file: Path) -> dict[str, str]:
-    """What a file says: ``control`` and ``redis``, each if it does.
+    """Return the keys ``control`` and ``redis`` of a configuration file, if present.
 
-    :raises click.UsageError: when it is bad; in one line that holds no value.
+    :raises click.UsageError: if the file is malformed; the message contains no value.
     """
     parser = configparser.ConfigParser(interpolation=None, default_section="")
     try:
@@ -118,29 +122,29 @@ def read_file(file: Path) -> dict[str, str]:
         raise click.UsageError(f"{file}: {_fault(error)}") from None
     for section in parser.sections():
         if section != _SECTION:
-            raise click.UsageError(f"{file}: unknown section [{section}]: only [{_SECTION}]")
+            raise click.UsageError(f"{file}: unknown section [{section}]; use [{_SECTION}]")
     if not parser.has_section(_SECTION):
-        raise click.UsageError(f"{file}: there is no section [{_SECTION}]")
+        raise click.UsageError(f"{file}: the section [{_SECTION}] is missing")
     values = dict(parser[_SECTION])
     for key, value in values.items():
         if key not in _KEYS:
-            raise click.UsageError(f"{file}: unknown key {key!r}: only {' and '.join(_KEYS)}")
+            raise click.UsageError(f"{file}: unknown key {key!r}; use {' or '.join(_KEYS)}")
         if "\n" in value:
-            raise click.UsageError(f"{file}: {key}: must be one line")
+            raise click.UsageError(f"{file}: {key} must be on one line")
     return values
 
 
 def _fault(error: configparser.Error) -> str:
-    """The fault without the line's text, which may hold a password."""
+    """Return the fault, without the text of the line, which may hold a password."""
     number = getattr(error, "lineno", None)
     if isinstance(error, configparser.MissingSectionHeaderError):
         return f"line {number}: [{_SECTION}] must come first"
     if isinstance(error, configparser.ParsingError):
         return f"line {error.errors[0][0]}: must be KEY = VALUE"
     if isinstance(error, configparser.DuplicateOptionError):
-        return f"line {number}: {error.option} is there twice"
+        return f"line {number}: {error.option} is given twice"
     if isinstance(error, configparser.DuplicateSectionError):
-        return f"line {number}: [{error.section}] is there twice"
+        return f"line {number}: [{error.section}] is given twice"
     return type(error).__name__
 
 
@@ -150,7 +154,7 @@ def _default_file() -> Path | None:
             path = Path(name).expanduser()
             if path.exists():
                 return path
-        except (OSError, RuntimeError):  # no home, or one that this user may not look into
+        except (OSError, RuntimeError):  # the user has no home folder, or may not read it
             continue
     return None
 
@@ -164,14 +168,14 @@ output_option = click.option(
     "--output",
     type=click.Choice(["table", "json"]),
     callback=_chosen_output,
-    help="How the result is shown.  [default: as said before the command, else table]",
+    help="Format of the result.  [default: the -o given before the command, or table]",
 )
 
 
 def _chosen_redis(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     given = options().given_redis(value)
     if given is None or given.origin is Origin.ENVIRONMENT:
-        return None  # whoever asks Redis looks there anyway
+        return None  # redis_address reads the variable
     return given.value
 
 
@@ -180,36 +184,36 @@ redis_option = click.option(
     "url",
     metavar="URL",
     callback=_chosen_redis,
-    help=f"Where Redis is.  [default: {REDIS_VARIABLE}, else as the file says, else "
+    help=f"URL of Redis.  [default: {REDIS_VARIABLE}, or redis in the configuration file, or "
     f"{config.DEFAULT_REDIS}]",
 )
 
 
 class Imei(click.ParamType):  # type: ignore[type-arg]
-    """A device: 15 digits."""
+    """The IMEI of a device: 15 digits."""
 
     name = "IMEI"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         """See ParamType."""
         if not _IMEI.fullmatch(value):
-            self.fail(f"{value!r} is no IMEI of 15 digits", param, ctx)
+            self.fail(f"{value!r} is not an IMEI: an IMEI has 15 digits.", param, ctx)
         return str(value)
 
 
 class Seconds(click.FloatRange):
-    """A number within a range, which click would take ``nan`` to be."""
+    """A number of seconds within a range; ``nan``, which click accepts, is not one."""
 
     def convert(self, value: Any, param: Any, ctx: Any) -> float:
         """See ParamType."""
         if isinstance(value, str) and value.strip().lower().lstrip("+-") == "nan":
-            self.fail(f"{value!r} is not a number", param, ctx)
+            self.fail(f"{value!r} is not a number.", param, ctx)
         number: float = super().convert(value, param, ctx)
         return number
 
 
 class Duration(click.ParamType):  # type: ignore[type-arg]
-    """Seconds, as ``90s``, ``30m``, ``24h`` or ``7d``."""
+    """A number of seconds, written like ``90s``, ``30m``, ``24h`` or ``7d``."""
 
     name = "DURATION"
 
@@ -222,5 +226,5 @@ class Duration(click.ParamType):  # type: ignore[type-arg]
         except ConfigError:
             seconds = None
         if seconds is None:
-            self.fail(f"{value!r} is not like 90s, 30m, 24h or 7d", param, ctx)
+            self.fail(f"{value!r} is not a duration like 90s, 30m, 24h or 7d.", param, ctx)
         return seconds

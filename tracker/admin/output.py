@@ -1,8 +1,8 @@
-"""What is printed: tables for people, plain ones for pipes, JSON for programs.
+"""Output as tables for terminals and pipes, and as JSON.
 
 On a terminal a table is as wide as the terminal and has colours, unless ``NO_COLOR`` is set.
-Elsewhere its columns are as wide as they must be, and nothing is cut or wrapped. In JSON a
-list is a list of objects, and whatever is absent is null.
+Elsewhere columns are as wide as their longest cell, and nothing is cut or wrapped. In JSON a
+list is a list of objects, and a missing value is null.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Row = tuple[str, ...]
 
 _ABSENT: Final = "-"
 _HEADING: Final = "bold"
-#: How to show some values that stand alone in a cell.
+#: Cell → style of the cell on a terminal.
 _STYLES: Final = {
     **dict.fromkeys(("responded", "operate"), "green"),
     **dict.fromkeys(("rejected", "failed", "expired"), "red"),
@@ -38,40 +38,44 @@ _AGES: Final = ((86_400, "d"), (3600, "h"), (60, "min"))
 
 
 class Kind(Enum):
-    """What a column holds."""
+    """The kind of a column's values."""
 
     TEXT = "text"
     NUMBER = "number"
     TIME = "time"
-    """ISO 8601 UTC, or seconds since 1970."""
+    """Text in ISO 8601 UTC, or seconds since 1970."""
 
 
 @frozen
 class Column:
-    """One of a table, and one field in JSON."""
+    """A column of a table, which is a field in JSON."""
 
     name: str
     kind: Kind = Kind.TEXT
 
     @property
     def heading(self) -> str:
-        """Above the column."""
+        """The heading in a table."""
         return self.name.upper().replace("_", " ")
 
 
 def show_rows(columns: Sequence[Column], rows: Iterable[Mapping[str, Any]], output: str) -> None:
-    """Print a list; each row has the names of columns that it has a value for."""
+    """Print a list of rows.
+
+    :param rows: mappings of column name → value; a missing value is shown as such.
+    :param output: ``table`` or ``json``.
+    """
     if output == "json":
         click.echo(json.dumps([as_json(columns, row) for row in rows], indent=2))
         return
-    # Shortly, so that a cell with a time is broken before its age.
+    # Without spaces in the age, a cell with a time wraps before its age.
     cells = [tuple(_cell(column, row.get(column.name), "") for column in columns) for row in rows]
     numbers = [index for index, column in enumerate(columns) if column.kind is Kind.NUMBER]
     echo_table([tuple(column.heading for column in columns), *cells], numbers)
 
 
 def show_record(columns: Sequence[Column], record: Mapping[str, Any], output: str) -> None:
-    """Print one object: a name and a value a line, or JSON."""
+    """Print one object: a line for each name and value, or JSON."""
     if output == "json":
         click.echo(json.dumps(as_json(columns, record), indent=2))
         return
@@ -92,7 +96,7 @@ def echo_pairs(rows: Sequence[tuple[str, str]]) -> None:
 
 
 def as_json(columns: Sequence[Column], record: Mapping[str, Any]) -> dict[str, Any]:
-    """The object that a program is shown."""
+    """Return a record as the object that is printed as JSON."""
     return {
         column.name: _time(record.get(column.name))
         if column.kind is Kind.TIME
@@ -102,9 +106,9 @@ def as_json(columns: Sequence[Column], record: Mapping[str, Any]) -> dict[str, A
 
 
 def echo_table(rows: Sequence[Row], numbers: Sequence[int] = ()) -> None:
-    """Print rows as a table; the first one is the heading.
+    """Print rows as a table; the first row is the heading.
 
-    :param numbers: the columns that are numbers.
+    :param numbers: indexes of the columns that are numbers.
     """
     if on_terminal():
         console().print(drawn(rows, numbers))
@@ -113,7 +117,7 @@ def echo_table(rows: Sequence[Row], numbers: Sequence[int] = ()) -> None:
 
 
 def drawn(rows: Sequence[Row], numbers: Sequence[int] = ()) -> RenderableType:
-    """A table for a terminal."""
+    """Return a table for a terminal; see :func:`echo_table`."""
     made = Table(
         box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
@@ -123,7 +127,7 @@ def drawn(rows: Sequence[Row], numbers: Sequence[int] = ()) -> RenderableType:
     )
     for index, name in enumerate(rows[0]):
         number = index in numbers
-        # What it is about, and numbers, must not be taken for others.
+        # The first column and numbers must not be wrapped: a part would be mistaken for the whole.
         whole = number or index == 0
         made.add_column(
             Text(name),
@@ -137,9 +141,9 @@ def drawn(rows: Sequence[Row], numbers: Sequence[int] = ()) -> RenderableType:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Rows as columns that are as wide as they must be; the first row is the heading.
+    """Return rows as aligned columns of plain text; the first row is the heading.
 
-    What a terminal might take for a command of its own is escaped.
+    Control characters are escaped.
     """
     rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -151,7 +155,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with what a terminal might obey, or not show, escaped."""
+    """Return a text with characters escaped that a terminal obeys or does not show."""
     if text.isprintable():
         return text
     return "".join(
@@ -159,18 +163,24 @@ def printable(text: str) -> str:
     )
 
 
+def sentence(text: str) -> str:
+    """Return the text of an exception as a sentence, with a capital and a period."""
+    first = text.partition(" ")[0]
+    return f"{text[:1].upper() if first.isalpha() else text[:1]}{text[1:].removesuffix('.')}."
+
+
 def on_terminal() -> bool:
-    """Whether people watch what is printed."""
+    """Return whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
 def console() -> Console:
-    """The terminal; nothing in a text means anything to it."""
+    """Return the terminal, which prints texts without interpreting markup."""
     return Console(file=sys.stdout, markup=False, highlight=False, emoji=False)
 
 
 def age(seconds: float, space: str = " ") -> str:
-    """``12 s``, ``5 min``, ``3 h`` or ``2 d``."""
+    """Return a duration such as ``12 s``, ``5 min``, ``3 h`` or ``2 d``."""
     for length, unit in _AGES:
         if seconds >= length:
             return f"{int(seconds // length)}{space}{unit}"
@@ -178,7 +188,7 @@ def age(seconds: float, space: str = " ") -> str:
 
 
 def iso(seconds: float) -> str:
-    """ISO 8601 UTC, from seconds since 1970."""
+    """Return seconds since 1970 as ISO 8601 UTC."""
     return iso_milliseconds(round(seconds * 1000))
 
 
@@ -199,7 +209,7 @@ def _time(value: str | float | None) -> str | None:
 
 
 def _time_for_people(text: str, space: str) -> str:
-    """On a terminal, without the milliseconds and with its age."""
+    """Return a time; for a terminal, without milliseconds and with its age."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

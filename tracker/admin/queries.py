@@ -1,4 +1,4 @@
-"""``tracker-admin info``, ``connections``, ``device`` and ``device-registry``: what there is."""
+"""The commands ``info``, ``connections``, ``device`` and ``device-registry``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from tracker.admin.control import first_rows, limit_option, page_size, run_with_
 from tracker.admin.options import Imei, output_option
 from tracker.admin.output import Column, Kind, show_record, show_rows
 from tracker.control.client import ControlClient
+from tracker.control.commands import NoSuchDevice
 from tracker.reactor import Reactor
+from tracker.runtime.run import RunFailed
 
 _NUMBER: Final = Kind.NUMBER
 _TIME: Final = Kind.TIME
@@ -49,16 +51,18 @@ DEVICE: Final = (
 )
 REGISTRATION: Final = (Column("device_id"), Column("instance_id"), Column("vendor"))
 
-_prefix_option = click.option("--prefix", default="", help="Only IMEIs that begin so.")
+_prefix_option = click.option(
+    "--prefix", default="", help="Only IMEIs that begin with these digits."
+)
 _vendor_option = click.option("--vendor", metavar="NAME", help="Only devices of this vendor.")
 
 
 @click.command()
 @output_option
 def info(output: str) -> None:
-    """Show the instance, and how much it holds.
+    r"""Show the state of the instance and your permission.
 
-    Last comes who you are there, and your permission: read, or operate, which includes it.
+    YOU is your name in the instance's log. PERMISSION is read or operate; operate includes read.
 
     \b
     Examples:
@@ -67,9 +71,9 @@ def info(output: str) -> None:
     """
 
     async def ask(reactor: Reactor, client: ControlClient) -> int:
-        told = await client.info()
+        state = await client.info()
         greeting = client.greeting
-        record = {**told, "you": greeting.get("name"), "permission": greeting.get("permission")}
+        record = {**state, "you": greeting.get("name"), "permission": greeting.get("permission")}
         show_record(INFO, record, output)
         return 0
 
@@ -82,7 +86,7 @@ def info(output: str) -> None:
 @limit_option
 @output_option
 def connections(prefix: str, vendor: str | None, limit: int | None, output: str) -> None:
-    """List the devices that are connected to the instance, by IMEI.
+    r"""List the devices connected to the instance, by IMEI.
 
     \b
     Examples:
@@ -103,10 +107,12 @@ def connections(prefix: str, vendor: str | None, limit: int | None, output: str)
 @click.argument("imei", type=Imei())
 @output_option
 def device(imei: str, output: str) -> None:
-    """Show where a device is connected, and how it fares there.
+    r"""Show where a device is connected, and its connection.
 
-    What only the instance knows that it is connected to is shown when you ask that one:
-    HERE is then yes. The status is 1 when it is connected nowhere and no command waits for it.
+    If the device is connected to another instance, HERE is "no" and only that instance knows the
+    state of the connection. Query that instance to see it.
+
+    The exit code is 1 if the device is not connected and no command waits for it.
 
     \b
     Example:
@@ -114,7 +120,11 @@ def device(imei: str, output: str) -> None:
     """
 
     async def ask(reactor: Reactor, client: ControlClient) -> int:
-        show_record(DEVICE, await client.device(imei), output)
+        try:
+            record = await client.device(imei)
+        except NoSuchDevice:
+            raise RunFailed(f"{imei} is not connected, and no command waits for it.") from None
+        show_record(DEVICE, record, output)
         return 0
 
     run_with_control_port(ask)
@@ -123,13 +133,18 @@ def device(imei: str, output: str) -> None:
 @click.command()
 @_prefix_option
 @_vendor_option
-@click.option("--instance", "instance_id", metavar="ID", help="Only devices on this instance.")
+@click.option(
+    "--instance",
+    "instance_id",
+    metavar="ID",
+    help="Only devices that are connected to this instance.",
+)
 @limit_option
 @output_option
 def device_registry(
     *, prefix: str, vendor: str | None, instance_id: str | None, limit: int | None, output: str
 ) -> None:
-    """List the devices that are connected to any instance, by IMEI.
+    r"""List the devices connected to any instance, by IMEI.
 
     \b
     Examples:

@@ -17,15 +17,17 @@ from tracker.interfaces import IVendor
 from tracker.log.redis.heartbeats import advertised_streams
 from tracker.observe.health import Condition
 from tracker.reactor import Reactor
-from tracker.redis.address import redis_address
+from tracker.redis.address import RedisAddress, redis_address
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import RunFailed, run
 
 
 def run_with_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaitable[int]]) -> None:
-    """Run ``ask(reactor, redis)`` with a usable connection, and exit with its status.
+    """Run ``ask(reactor, redis)``, and exit with the exit code that it returns.
 
-    If Redis cannot be used, that is reported in one line, without a retry.
+    If Redis cannot be used, that is an error, without a retry.
+
+    :param url: of Redis, from the command line or the configuration file.
     """
 
     async def main(reactor: Reactor) -> int:
@@ -41,26 +43,29 @@ def run_with_redis(url: str | None, ask: Callable[[Any, RedisConnection], Awaita
         try:
             reason = await known
             if reason is not None:
-                raise RunFailed(f"cannot use Redis: {reason}", ExitCode.UNREACHABLE)
+                raise RunFailed(_not_usable(address, reason), ExitCode.UNREACHABLE)
             return await ask(reactor, redis)
-        except (Refused, Unavailable) as error:
-            raise RunFailed(f"Redis: {error}", status_of(error)) from None
+        except Refused as error:
+            denied = str(error).startswith("NOPERM")
+            code = ExitCode.NOT_PERMITTED if denied else ExitCode.FAILED
+            raise RunFailed(f"Redis refused the request: {error}.", code) from None
+        except Unavailable as error:
+            raise RunFailed(f"Redis does not answer: {error}.", ExitCode.UNREACHABLE) from None
         finally:
             await redis.stopService()
 
     run(main)
 
 
-def status_of(error: Exception) -> ExitCode:
-    """Return the status of a command that Redis has refused, or not answered."""
-    if isinstance(error, Unavailable):
-        return ExitCode.UNREACHABLE
-    denied = str(error).startswith("NOPERM")
-    return ExitCode.NOT_PERMITTED if denied else ExitCode.NO
+def _not_usable(address: RedisAddress, reason: str) -> str:
+    reason = reason.removesuffix(f" ({address})").rstrip(".")
+    if "connection refused" in reason.lower():
+        return f"Cannot connect to Redis at {address}: connection refused. Is it running?"
+    return f"Cannot use Redis at {address}: {reason}."
 
 
 def configured_streams() -> dict[str, str]:
-    """Return stream → vendor, of the streams that a processor would read in this environment."""
+    """Return stream → vendor of the streams that a processor with this environment reads."""
     try:
         return config.process_streams(os.environ, [vendor.name for vendor in getPlugins(IVendor)])
     except ConfigError as error:
@@ -68,5 +73,5 @@ def configured_streams() -> dict[str, str]:
 
 
 async def known_streams(redis: RedisConnection) -> list[str]:
-    """Return these streams, and those that heartbeats name."""
+    """Return the configured streams and those that heartbeats of ingest instances name."""
     return sorted(configured_streams().keys() | await advertised_streams(redis))

@@ -1,4 +1,4 @@
-"""``tracker-admin replay``: entries that are still in a stream, through a sink once more."""
+"""The command ``replay``, which stores retained entries of a stream once more."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from attrs import define, field
 
 from tracker import config
 from tracker.admin.options import redis_option
+from tracker.admin.output import sentence
 from tracker.admin.redis import configured_streams, run_with_redis
 from tracker.interfaces import (
     Batch,
@@ -24,24 +25,23 @@ from tracker.interfaces import (
 )
 from tracker.log.entries import Delivered, exclusive_start
 from tracker.log.redis.ranges import read_range
+from tracker.observe.wording import plural
 from tracker.position import BadEntry
 from tracker.processing.taking import stored_position
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import RunFailed
-from tracker.storage.sinks import make_sink
+from tracker.storage.sinks import KINDS, make_sink
 from tracker.untrusted import MAX_LINE, shown
 
 _PAGE: Final = 1000
-#: Bad entries that are shown.
+#: Number of malformed entries that are shown.
 _SHOWN: Final = 20
-#: Eight digits may be a date, 20261122, and are no ID that a clock has made since 1970.
+#: Eight digits may be a date, 20261122: as milliseconds since 1970 they would be in January 1970.
 _ID: Final = re.compile(r"(?!(?:19|20)[0-9]{6}$)[0-9]{1,20}(-[0-9]{1,20})?")
 
 
-class _Place(click.ParamType):  # type: ignore[type-arg]
-    """A time or an ID."""
-
+class _TimeOrId(click.ParamType):  # type: ignore[type-arg]
     name = "TIME|ID"
 
     def convert(self, value: str, param: Any, ctx: Any) -> str:
@@ -52,7 +52,11 @@ class _Place(click.ParamType):  # type: ignore[type-arg]
                 raise ValueError(value)
             time = datetime.fromisoformat(value)
         except ValueError:
-            self.fail(f"{value!r}: neither like 2026-11-22T10:00:00Z nor an ID", param, ctx)
+            self.fail(
+                f"{value!r} is neither a time like 2026-11-22T10:00:00Z nor an entry ID.",
+                param,
+                ctx,
+            )
         if time.tzinfo is None:
             time = time.replace(tzinfo=UTC)
         return str(max(0, round(time.timestamp() * 1000)))
@@ -60,22 +64,25 @@ class _Place(click.ParamType):  # type: ignore[type-arg]
 
 @click.command()
 @redis_option
-@click.option("--stream", required=True, metavar="NAME", help="The stream.")
-@click.option("--from", "first", type=_Place(), default="0",
-              help="The first entry: when it was appended (UTC unless it says otherwise), or its "
-              "ID.  [default: the beginning]")  # fmt: skip
-@click.option("--to", "last", type=_Place(), help="The last one.  [default: the last there is now]")
-@click.option("--sink", "sink_url", required=True, metavar="URL", help="As for process.")
+@click.option("--stream", required=True, metavar="NAME", help="Name of the stream.")
+@click.option("--from", "first", type=_TimeOrId(), default="0",
+              help="First entry: the time when it was appended (UTC unless it has an offset), or "
+              "its ID.  [default: the first entry]")  # fmt: skip
+@click.option("--to", "last", type=_TimeOrId(),
+              help="Last entry, in the same form.  [default: the last entry now]")  # fmt: skip
+@click.option("--sink", "sink_url", required=True, metavar="URL", help=f"The sink: {KINDS}.")
 def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_url: str) -> None:
-    """Store entries that are still in a stream once more.
+    r"""Store the entries of a stream once more.
 
-    It reads outside of any group, and moves no checkpoint; what the sink has already it
-    leaves alone. A time means a whole millisecond. Bad entries are counted and shown; the
-    status is 1 when there were any.
+    Consumer groups and checkpoints do not change. Positions that the sink already has do not
+    change either. A time includes the whole millisecond.
+
+    Malformed entries are counted, and the first ones are shown. The exit code is 1 if an entry is
+    malformed.
 
     \b
     Example:
-      tracker-admin replay --stream telemetry:teltonika --from 2026-11-22T10:00:00Z \\
+      tracker-admin replay --stream telemetry:teltonika --from 2026-11-22T10:00:00Z \
         --sink sqlite:/var/lib/tracker/positions.sqlite
     """
 
@@ -86,22 +93,22 @@ def replay(*, url: str | None, stream: str, first: str, last: str | None, sink_u
             sink = make_sink(reactor, sink_url)
         except ValueError as error:
             raise click.UsageError(f"--sink: {error}") from None
-        outcome = Replay(sink, vendor, sink_url == "jsonlines:-")
+        replayed = Replay(sink, vendor, sink_url == "jsonlines:-")
         try:
             await _open(sink)
             if ends is not None:
-                await _replay(redis, stream, *ends, outcome=outcome)
+                await _replay(redis, stream, *ends, replayed=replayed)
         finally:
             await sink.close()
-        outcome.tell()
-        return 1 if outcome.bad else 0
+        replayed.print_result()
+        return 1 if replayed.bad else 0
 
     run_with_redis(url, ask)
 
 
 @define
 class Replay:
-    """Stores entries, and counts the results."""
+    """Stores entries, and counts those that were read, new, known and malformed."""
 
     sink: IPositionSink
     vendor: str
@@ -111,12 +118,12 @@ class Replay:
     new: int = 0
     known: int = 0
     bad: int = 0
-    complaints: list[str] = field(factory=list)
+    errors: list[str] = field(factory=list)
 
     async def store(self, entries: Sequence[Delivered]) -> None:
         """Store the entries that are positions.
 
-        :raises RunFailed: if the sink fails for another reason than the entries.
+        :raises RunFailed: if the sink fails for a reason other than an entry.
         """
         self.read += len(entries)
         rows = []
@@ -124,9 +131,9 @@ class Replay:
             try:
                 rows.append((entry.id, stored_position(entry, self.vendor)))
             except BadEntry as error:
-                self._complain(entry.id, str(error))
+                self._reject(entry.id, str(error))
             except Exception as error:  # noqa: BLE001 - one entry must not stop all others
-                self._complain(entry.id, repr(error))
+                self._reject(entry.id, repr(error))
         await self._store(rows)
 
     async def _store(self, rows: Sequence[tuple[str, StoredPosition]]) -> None:
@@ -140,7 +147,7 @@ class Replay:
                 await self._store(rows[:middle])
                 await self._store(rows[middle:])
             elif isinstance(error, BatchRefused):
-                self._complain(rows[0][0], f"refused by the sink: {error}")
+                self._reject(rows[0][0], f"refused by the sink: {error}")
             else:
                 raise _failed(error, rows[0][0]) from None
         except Exception as error:  # noqa: BLE001 - each sink fails in its own way
@@ -149,33 +156,34 @@ class Replay:
             self.new += new
             self.known += len(rows) - new
 
-    def _complain(self, entry_id: str, why: str) -> None:
+    def _reject(self, entry_id: str, reason: str) -> None:
         self.bad += 1
-        if len(self.complaints) < _SHOWN:
-            self.complaints.append(f"{entry_id}: {shown(why)}")
+        if len(self.errors) < _SHOWN:
+            self.errors.append(f"{entry_id}: {shown(reason)}")
 
-    def tell(self) -> None:
-        """Print the results."""
-        for complaint in self.complaints:
-            click.echo(complaint, err=True)
-        if self.bad > len(self.complaints):
-            click.echo(f"and {self.bad - len(self.complaints)} more bad ones", err=True)
-        told = f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad"
-        click.echo(told, err=self.to_stdout)
+    def print_result(self) -> None:
+        """Print the counts, and on standard error the first malformed entries."""
+        for error in self.errors:
+            click.echo(error, err=True)
+        if more := self.bad - len(self.errors):
+            entries = plural(more, "more malformed entry", "more malformed entries")
+            click.echo(f"{entries} not shown", err=True)
+        result = f"replay: {self.read} read, {self.new} new, {self.known} known, {self.bad} bad"
+        click.echo(result, err=self.to_stdout)
 
 
 def _failed(error: Exception, entry_id: str) -> RunFailed:
-    why = shown(error, MAX_LINE)
-    return RunFailed(f"the sink does not store: {why} (go on --from {entry_id})")
+    reason = shown(error, MAX_LINE)
+    return RunFailed(f"The sink failed: {reason}. Continue with --from {entry_id}.")
 
 
 async def _open(sink: IPositionSink) -> None:
     try:
         await sink.open()
     except SinkUnusable as error:
-        raise RunFailed(str(error)) from None
+        raise RunFailed(sentence(str(error))) from None
     except Exception as error:  # noqa: BLE001 - each sink fails in its own way
-        raise RunFailed(f"the sink cannot be opened: {shown(error, MAX_LINE)}") from None
+        raise RunFailed(f"Cannot open the sink: {shown(error, MAX_LINE)}.") from None
 
 
 async def _ends(
@@ -183,7 +191,7 @@ async def _ends(
 ) -> tuple[str, str] | None:
     """Return the IDs of the first and last entry of the range; None if it is empty."""
     if not await redis.execute("EXISTS", stream):
-        raise RunFailed(f"there is no stream {stream}")
+        raise RunFailed(f"Stream {stream} not found.")
     ends = [
         await redis.execute("XRANGE", stream, first, last or "+", "COUNT", 1),
         await redis.execute("XREVRANGE", stream, last or "+", first, "COUNT", 1),
@@ -195,10 +203,10 @@ async def _ends(
 
 
 async def _replay(
-    redis: RedisConnection, stream: str, first: str, last: str, *, outcome: Replay
+    redis: RedisConnection, stream: str, first: str, last: str, *, replayed: Replay
 ) -> None:
     start = _milliseconds(first)
-    # By time: how many entries there are between two IDs, Redis cannot tell.
+    # Progress is measured in time, since Redis cannot count the entries between two IDs.
     with click.progressbar(
         length=_milliseconds(last) - start + 1,
         label="replay",
@@ -208,9 +216,9 @@ async def _replay(
     ) as bar:
         done, following = 0, first
         while entries := await read_range(redis, stream, following, last, count=_PAGE):
-            await outcome.store(entries)
+            await replayed.store(entries)
             reached = _milliseconds(entries[-1].id) - start + 1
-            bar.update(reached - done, f"{outcome.read:,} read")
+            bar.update(reached - done, f"{replayed.read:,} read")
             further = exclusive_start(entries[-1].id)
             if further is None:
                 break

@@ -1,4 +1,4 @@
-"""Findings of checks as a table for people, JSON for programs, an exit status for scripts."""
+"""Findings of checks as a table, as JSON, and as an exit code."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import click
 
 from tracker.admin.output import printable, table
 from tracker.observe.findings import Finding, Status
+from tracker.observe.wording import plural
 
 
-def exit_status(findings: Iterable[Finding]) -> int:
+def exit_code(findings: Iterable[Finding]) -> int:
     """Return 1 if a check has failed, else 0."""
     return int(any(finding.status is Status.FAILURE for finding in findings))
 
@@ -39,7 +40,7 @@ _COLOURS: Final = {
 
 
 def as_table(findings: Sequence[Finding]) -> str:
-    """Return a coloured line for each finding, and below it the command that fixes it.
+    """Return a coloured line for each finding, and below it its fix.
 
     ``click.echo`` removes the colours if it does not write to a terminal.
     """
@@ -53,5 +54,10 @@ def as_table(findings: Sequence[Finding]) -> str:
         if one.fix:
             shown.append(f"    fix: {printable(one.fix)}")
     counts = Counter(one.status for one in findings)
-    shown.append(", ".join(f"{counts[status]} {status}" for status in Status))
+    warnings, failures = (
+        plural(counts[status], status) for status in (Status.WARNING, Status.FAILURE)
+    )
+    shown.append(
+        f"{counts[Status.OK]} ok, {warnings}, {failures}, {counts[Status.SKIPPED]} skipped"
+    )
     return "\n".join(shown)

@@ -1,4 +1,4 @@
-"""``tracker-admin send`` and ``status``: a command to a device, and what became of it."""
+"""The commands ``send`` and ``status``, for commands to devices."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tracker.admin.options import Duration, Imei, output_option
 from tracker.admin.output import Column, Kind, show_record
 from tracker.command import Status
 from tracker.control.client import ControlClient
-from tracker.control.commands import RedisUnavailable
+from tracker.control.commands import NoSuchCommand, RedisUnavailable
 from tracker.control.connection import NotConnected
 from tracker.reactor import Reactor
 from tracker.runtime.run import RunFailed
 
-FATE: Final = (
+STATUS: Final = (
     Column("command_id"),
     Column("device_id"),
     Column("instance_id"),
@@ -29,7 +29,16 @@ FATE: Final = (
     Column("truncated"),
     Column("at", Kind.TIME),
 )
-_BAD_ENDS: Final = (Status.REJECTED, Status.FAILED, Status.EXPIRED)
+_FAILURES: Final = (Status.REJECTED, Status.FAILED, Status.EXPIRED)
+
+
+_UNKNOWN: Final = (
+    "Unknown command ID. It was never sent, ended long ago, or is still queued elsewhere; add "
+    "--device IMEI to look there."
+)
+_UNKNOWN_ON_DEVICE: Final = (
+    "Unknown command ID. It was never sent to this device, or ended long ago."
+)
 
 
 @click.command()
@@ -39,34 +48,39 @@ _BAD_ENDS: Final = (Status.REJECTED, Status.FAILED, Status.EXPIRED)
     "--wait/--no-wait",
     default=True,
     show_default=True,
-    help="Wait until it has come to its end: for the device's answer, if all goes well.",
+    help="Wait for the final status of the command.",
 )
 @click.option(
-    "--codec", type=click.Choice(["12", "14"]), help="How it is sent.  [default: the vendor's]"
+    "--codec",
+    type=click.Choice(["12", "14"]),
+    help="Codec of the command.  [default: the vendor's]",
 )
 @click.option(
     "--expires",
     type=Duration(),
     default="5m",
     show_default=True,
-    help="How long it may take until it is sent.",
+    help="Give up if the command has not been sent within this time.",
 )
 @click.option(
     "--timeout",
     type=Duration(),
     default="30s",
     show_default=True,
-    help="How long an answer is waited for after that.",
+    help="Time to wait for the answer after the command was sent.",
 )
 @click.option(
     "--offline",
     type=click.Choice(["wait", "fail"]),
     default="wait",
     show_default=True,
-    help="What becomes of it while the device is connected nowhere.",
+    help="What to do if the device is offline: wait, or fail at once.",
 )
 @click.option(
-    "--id", "command_id", metavar="ID", help="What it is called; it is sent once.  [default: made]"
+    "--id",
+    "command_id",
+    metavar="ID",
+    help="Command ID. The same ID is never sent twice.  [default: generated]",
 )
 @output_option
 def send(
@@ -81,13 +95,14 @@ def send(
     command_id: str | None,
     output: str,
 ) -> None:
-    """Send the command TEXT to a device, wherever it is connected.
+    r"""Send a command to a device on any instance.
 
-    With - as TEXT it is read from standard input, as it is, without its last line break.
+    TEXT is the command. If TEXT is -, the command is read from standard input; a final line break
+    is removed.
 
-    The status is 0 when the device has answered, 1 when it has rejected the command, or that
-    failed or expired; with --no-wait, 0 as soon as the command is on its way. Ctrl-C ends the
-    waiting only.
+    The exit code is 0 if the device answered, and 1 if the command was rejected, failed or
+    expired. With --no-wait it is 0 as soon as the command is queued. Ctrl-C stops waiting; the
+    command stays queued.
 
     \b
     Examples:
@@ -96,15 +111,17 @@ def send(
       tracker-admin send 356307042441013 cpureset --no-wait --expires 24h --id reset-7
     """
     name = command_id or str(uuid4())
-    told = _from_stdin() if text == "-" else text
+    command = _from_stdin() if text == "-" else text
 
     async def ask(reactor: Reactor, client: ControlClient) -> int:
         if wait and sys.stderr.isatty():
-            click.echo(f"waiting for {name} (Ctrl-C ends the waiting only)", err=True)
+            click.echo(
+                f"Waiting for {name} (Ctrl-C stops waiting; the command stays queued)", err=True
+            )
         try:
-            fate = await client.send_command(
+            sent = await client.send_command(
                 imei,
-                told,
+                command,
                 wait=wait,
                 command_id=name,
                 codec=codec,
@@ -115,27 +132,30 @@ def send(
         except (NotConnected, RedisUnavailable) as error:
             if not client.greeting:
                 raise
-            later = f"tracker-admin status {name} --device {imei}"
             raise RunFailed(
-                f"control port: {error}; what became of it: {later}", ExitCode.UNREACHABLE
+                f"The status of the command is unknown: {error}. "
+                f"Check it with: tracker-admin status {name} --device {imei}",
+                ExitCode.UNREACHABLE,
             ) from None
-        show_record(FATE, {**fate, "device_id": imei}, output)
-        ended_well = fate["status"] == Status.RESPONDED
-        if ended_well or (not wait and fate["status"] not in _BAD_ENDS):
+        show_record(STATUS, {**sent, "device_id": imei}, output)
+        answered = sent["status"] == Status.RESPONDED
+        if answered or (not wait and sent["status"] not in _FAILURES):
             return ExitCode.DONE
-        return ExitCode.NO
+        return ExitCode.FAILED
 
     run_with_control_port(ask)
 
 
 @click.command()
 @click.argument("command_id")
-@click.option("--device", "imei", type=Imei(), help="For one that nobody has begun with yet.")
+@click.option(
+    "--device", "imei", type=Imei(), help="Also search the commands queued for this device."
+)
 @output_option
 def status(command_id: str, imei: str | None, output: str) -> None:
-    """Show what has become of a command.
+    r"""Show the status of a command.
 
-    The status is 0 when something is known of it, whatever that is, and 1 else.
+    The exit code is 0 if the command is found, whatever its status, and 1 if it is not.
 
     \b
     Example:
@@ -143,8 +163,11 @@ def status(command_id: str, imei: str | None, output: str) -> None:
     """
 
     async def ask(reactor: Reactor, client: ControlClient) -> int:
-        fate = await client.command_status(command_id, imei)
-        show_record(FATE, {**fate, "device_id": imei}, output)
+        try:
+            found = await client.command_status(command_id, imei)
+        except NoSuchCommand:
+            raise RunFailed(_UNKNOWN_ON_DEVICE if imei else _UNKNOWN) from None
+        show_record(STATUS, {**found, "device_id": imei}, output)
         return ExitCode.DONE
 
     run_with_control_port(ask)
@@ -155,4 +178,4 @@ def _from_stdin() -> str:
     try:
         return content.decode("utf-8").removesuffix("\n")
     except UnicodeDecodeError:
-        raise click.UsageError("standard input: is not UTF-8") from None
+        raise click.UsageError("Standard input is not UTF-8.") from None

@@ -9,8 +9,8 @@ from typing import Any, Final
 from tracker.admin.output import printable
 from tracker.vendors.teltonika.messages import COMMAND, NACK, RESPONSE
 
-#: Characters of a summary.
-LONGEST: Final = 200
+#: Maximum number of characters of a summary.
+MAX_SUMMARY: Final = 200
 
 _MESSAGES: Final = {COMMAND: "command", RESPONSE: "answer", NACK: "refusal"}
 
@@ -28,7 +28,7 @@ def summary(kind: str, decoded: Any) -> tuple[str, str]:
     else:
         what, text = kind, str(decoded.get("text", ""))
     text = printable(text)
-    return what, text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    return what, text if len(text) <= MAX_SUMMARY else text[: MAX_SUMMARY - 1] + "…"
 
 
 def _message(kind: str, decoded: Mapping[str, Any]) -> tuple[str, str]:
@@ -63,7 +63,7 @@ def _units(decoded: Any) -> str:
 
 
 def _last(records: list[Any]) -> str:
-    """Return time and place of the newest record."""
+    """Return time, coordinates and speed of the newest record."""
     if not records or not isinstance(records[-1], Mapping):
         return ""
     record = records[-1]

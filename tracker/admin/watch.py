@@ -1,4 +1,4 @@
-"""``tracker-admin watch``: what a device says and is told, as it happens."""
+"""The command ``watch``, which shows the traffic of a device."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from tracker.admin.traffic import summary
 from tracker.control.client import ControlClient
 from tracker.control.commands import MAX_RAW_BYTES, ControlError, NoSuchDevice
 from tracker.control.watching import DeviceEvent
+from tracker.observe.wording import plural
 from tracker.reactor import Reactor
-from tracker.runtime.run import RunFailed
 from tracker.untrusted import parse_json
 
 #: → from the device, ← to it.
@@ -36,21 +36,22 @@ _END: Final = "end"
 
 @click.command()
 @click.argument("imei", type=Imei())
-@click.option("--count", metavar="N", type=click.IntRange(min=1), help="End after so many events.")
+@click.option("--count", metavar="N", type=click.IntRange(min=1), help="Stop after N events.")
 @click.option(
     "--seconds",
     metavar="N",
     type=Seconds(0, 10_000_000, min_open=True),
-    help="End after this time.",
+    help="Stop after N seconds.",
 )
-@click.option("--raw", is_flag=True, help="Show the bytes in hex, too.")
+@click.option("--raw", is_flag=True, help="Also show the bytes in hex.")
 @output_option
 def watch(*, imei: str, count: int | None, seconds: float | None, raw: bool, output: str) -> None:
-    """Show what a device says and is told, as it happens.
+    r"""Show the traffic of a device as it happens.
 
-    That is on this instance. A line has the time, an arrow (→ from the device, ← to it), what
-    it is, what it says, and how many bytes it has. With -o json it is an object. When the
-    connection to the instance is lost, that is told, and it goes on as soon as it is back.
+    Only traffic on this instance is shown. Each event is a line with the time, an arrow (→ from
+    the device, ← to it), the kind of message, a summary and the size; with -o json it is an
+    object. If the connection to the instance is lost, a line reports it, and the command
+    continues after it has reconnected.
 
     \b
     Examples:
@@ -75,15 +76,15 @@ async def _watch(
     seconds: float | None,
     log: Lines,
 ) -> int:
-    happened: DeferredQueue[Any] = DeferredQueue()
-    client.on_change(happened.put)
-    here = await client.watch(imei, happened.put)
+    events: DeferredQueue[Any] = DeferredQueue()
+    client.on_change(events.put)
+    here = await client.watch(imei, events.put)
     if seconds is not None:
-        reactor.callLater(seconds, happened.put, _END)
-    click.echo(await _where(client, imei, here), err=True)
+        reactor.callLater(seconds, events.put, _END)
+    click.echo(await _heading(client, imei, here), err=True)
     lost, shown = False, 0
     while count is None or shown < count:
-        match await happened.get():
+        match await events.get():
             case DeviceEvent() as event:
                 log.event(event)
                 shown += 1
@@ -98,36 +99,35 @@ async def _watch(
     return ExitCode.UNREACHABLE if lost else ExitCode.DONE
 
 
-async def _where(client: ControlClient, imei: str, here: bool) -> str:
-    name = client.greeting.get("instance_id", "")
+async def _heading(client: ControlClient, imei: str, here: bool) -> str:
+    watching = f"Watching {imei} on {client.greeting.get('instance_id', '')}"
     if here:
-        return f"watching {imei} on {name}"
+        return watching
     try:
-        elsewhere = (await client.device(imei))["instance_id"]
+        other = (await client.device(imei))["instance_id"]
     except NoSuchDevice:
-        elsewhere = None
-    except ControlError as error:
-        raise RunFailed(f"control port: {error}", ExitCode.UNREACHABLE) from None
-    is_at = f"is connected to {elsewhere}" if elsewhere else "is connected nowhere"
-    return f"watching {imei} on {name}: it {is_at} now"
+        other = None
+    return f"{watching} (the device is {f'connected to {other}' if other else 'not connected'})"
 
 
 class Lines:
-    """One line an event."""
+    """Output of each event as a line."""
 
     def __init__(self, raw: bool) -> None:
         self.raw = raw
 
     def event(self, event: DeviceEvent) -> None:
-        """Something has happened on the device's connection."""
+        """Print an event of the device's connection."""
         what, text = summary(event.kind, _decoded(event))
         if event.dropped:
-            self._line(event.at, "!", "dropped", f"{event.dropped} events before this one")
+            self._line(
+                event.at, "!", "dropped", f"{plural(event.dropped, 'event')} before this one"
+            )
         digits = event.raw.hex() if self.raw else ""
         self._line(event.at, _ARROWS.get(event.kind, "·"), what, text, _size(event), digits)
 
     def control(self, kind: str, why: str) -> None:
-        """The connection to the instance was lost, or is back."""
+        """Print that the connection to the instance was lost, or is back."""
         self._line(time.time(), "!", f"control port {kind}", why)
 
     def _line(self, at: float, arrow: str, what: str, *facts: str) -> None:
@@ -147,7 +147,7 @@ class Lines:
 
 
 class JsonLines(Lines):
-    """One object a line."""
+    """Output of each event as a JSON object on a line."""
 
     def __init__(self, device_id: str, raw: bool) -> None:
         super().__init__(raw)
@@ -186,7 +186,7 @@ def _size(event: DeviceEvent) -> str:
     size = len(event.raw)
     if not size:
         return ""
-    # Of a frame that is too long, only so much has come.
+    # The instance sends only the first bytes of a longer frame.
     return f"{size}{'+' if size >= MAX_RAW_BYTES else ''} byte{'' if size == 1 else 's'}"
 
 

@@ -1,4 +1,4 @@
-"""The doctor in the tests' own process, and its lines put to use."""
+"""Run the doctor in the process of the tests, and apply its fixes."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ STREAM = "telemetry:teltonika"
 
 
 class Report:
-    """What it has found."""
+    """The findings of the doctor."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         self.findings = findings
 
     def all(self, check: str) -> list[Finding]:
-        """The findings of one check."""
+        """Return the findings of a check."""
         return [finding for finding in self.findings if finding.check == check]
 
     def one(self, check: str) -> Finding:
-        """The only one."""
+        """Return the only finding of a check."""
         (finding,) = self.all(check)
         return finding
 
     def worst(self, check: str) -> Finding:
-        """The one that is not ok."""
+        """Return the only finding of a check that is not ok."""
         (finding,) = (one for one in self.all(check) if one.status is not Status.OK)
         return finding
 
     @property
     def bad(self) -> set[str]:
-        """The checks that are neither ok nor about this machine."""
+        """The names of checks with findings that are not ok, except those of this machine."""
         return {
             finding.check
             for finding in self.findings
@@ -46,7 +46,7 @@ class Report:
 
 
 def words(finding: Finding) -> set[str]:
-    """Return the names and numbers in what was found, among other words."""
+    """Return the words of a finding, which include names and numbers."""
     return {word.rstrip(":.") for word in re.findall(r"[\w:.-]+", finding.seen)}
 
 
@@ -56,7 +56,7 @@ async def examined(
     ports: Sequence[tuple[str, int]] = (),
     seconds: float = 60.0,
 ) -> Report:
-    """Ask for all there is."""
+    """Run all checks."""
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -65,13 +65,13 @@ async def examined(
     )
 
 
-def obey(redis: RedisServer, fix: str) -> None:
-    """Do what a line says that calls redis-cli."""
+def apply_fix(redis: RedisServer, fix: str) -> None:
+    """Run the commands of a fix that calls redis-cli."""
     for line in fix.partition("  #")[0].split(" && "):
         words = shlex.split(line)
         assert words[:5] == ["redis-cli", "-h", "127.0.0.1", "-p", str(redis.port)]
         words = words[5:]
         while words[0].startswith("-"):
             words = words[1:]
-        if words[:2] != ["CONFIG", "REWRITE"]:  # the tests' servers have no file
+        if words[:2] != ["CONFIG", "REWRITE"]:  # servers of tests have no configuration file
             redis.client.execute_command(*words)

@@ -1,4 +1,4 @@
-"""``tracker-admin`` on a real Redis: lag, dead letters, replay."""
+"""``tracker-admin lag``, ``dead`` and ``replay`` on a real Redis."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ STREAM = "telemetry:teltonika"
 DEAD = "telemetry:teltonika:dead"
 
 
-def admin(redis: RedisServer, *arguments: str, status: int = 0) -> str:
-    """Run a command; what it prints."""
+def admin(redis: RedisServer, *arguments: str, code: int = 0) -> str:
+    """Run a command and return its output; with standard error if it fails."""
     ended = tracker_admin(*arguments, env=environment(REDIS_URL=redis.url))
-    assert ended.returncode == status, ended.stdout + ended.stderr
-    return ended.stdout if status == 0 else ended.stdout + ended.stderr
+    assert ended.returncode == code, ended.stdout + ended.stderr
+    return ended.stdout if code == 0 else ended.stdout + ended.stderr
 
 
 def append(redis: RedisServer, *ages: float) -> list[str]:
-    """Positions appended so many seconds ago, oldest first; their IDs."""
+    """Append positions of these ages in seconds, oldest first, and return their IDs."""
     ids = []
     for number, age in enumerate(ages):
         appended = int((time.time() - age) * 1000)
@@ -43,7 +43,8 @@ def append(redis: RedisServer, *ages: float) -> list[str]:
     return ids
 
 
-def put_aside(redis: RedisServer, count: int) -> list[str]:
+def append_dead(redis: RedisServer, count: int) -> list[str]:
+    """Append dead letters and return their IDs."""
     return [
         redis.client.xadd(DEAD, {
             "_id": f"1-{number}", "_stream": STREAM, "_reason": f"reason {number}",
@@ -53,7 +54,7 @@ def put_aside(redis: RedisServer, count: int) -> list[str]:
     ]  # fmt: skip
 
 
-def test_lag_is_a_table(redis: RedisServer) -> None:
+def test_lag_is_shown_as_a_table(redis: RedisServer) -> None:
     append(redis, 100, 50, 10)
     assert re.search(rf"^{STREAM} +-$", admin(redis, "lag"), re.MULTILINE)
     redis.client.xgroup_create(STREAM, "processor", "0")
@@ -68,7 +69,7 @@ def test_lag_is_a_table(redis: RedisServer) -> None:
     assert admin(redis, "lag").splitlines()[1].split()[2] == "?"
 
 
-def test_lag_is_json(redis: RedisServer) -> None:
+def test_lag_is_shown_as_json(redis: RedisServer) -> None:
     assert json.loads(admin(redis, "lag", "-o", "json")) == []
     append(redis, 100)
     redis.client.xgroup_create(STREAM, "processor", "0")
@@ -82,17 +83,17 @@ def test_lag_is_json(redis: RedisServer) -> None:
     assert rows[1]["oldest_unprocessed_age"] == pytest.approx(100, abs=30)
     (row,) = json.loads(admin(redis, "lag", "-o", "json", "--stream", STREAM))
     assert row["consumers"] == {}
-    assert "there is no stream nowhere" in admin(redis, "lag", "--stream", "nowhere", status=1)
+    assert "Stream nowhere not found" in admin(redis, "lag", "--stream", "nowhere", code=1)
 
 
 def test_dead_letters_are_listed_in_pages(redis: RedisServer) -> None:
-    ids = put_aside(redis, 5)
+    ids = append_dead(redis, 5)
     listed = tracker_admin("dead", "list", "--redis", redis.url, "--limit", "2")
     rows = listed.stdout.splitlines()
     assert [row.split()[0] for row in rows] == ["ID", *ids[:2]]
     assert "1-1" in rows[2]
     assert "reason 1" in rows[2]
-    assert listed.stderr == f"There are more: --after {ids[1]}\n"
+    assert listed.stderr == f"Only the first 2 are shown. Next page: --after {ids[1]}\n"
     rest = json.loads(admin(redis, "dead", "list", "--after", ids[1], "-o", "json"))
     assert [one["id"] for one in rest] == ids[2:]
     assert rest[0] == {
@@ -101,7 +102,7 @@ def test_dead_letters_are_listed_in_pages(redis: RedisServer) -> None:
     assert json.loads(admin(redis, "dead", "list", "--stream", "other", "-o", "json")) == []
 
 
-def test_dead_letters_that_do_not_fit_into_one_read_are_all_listed_and_retried(
+def test_dead_letters_larger_than_one_read_are_all_listed_and_retried(
     redis: RedisServer,
 ) -> None:
     pipeline = redis.client.pipeline(transaction=False)
@@ -114,20 +115,20 @@ def test_dead_letters_that_do_not_fit_into_one_read_are_all_listed_and_retried(
     assert admin(redis, "dead", "retry", "--all") == "20 retried\n"
 
 
-def test_a_dead_letter_is_shown_whole(redis: RedisServer) -> None:
-    _, entry_id = put_aside(redis, 2)
+def test_dead_letter_is_shown_with_all_fields(redis: RedisServer) -> None:
+    _, entry_id = append_dead(redis, 2)
     shown = admin(redis, "dead", "show", entry_id)
     assert re.search(r"^reason +reason 1$", shown, re.MULTILINE)
     assert re.search(r"^payload +\\xff$", shown, re.MULTILINE)
     document = json.loads(admin(redis, "dead", "show", entry_id, "-o", "json", "--stream", DEAD))
     assert document["fields"] == [["codec", "8"], ["payload", "\\xff"]]
-    assert "has no entry 5-5" in admin(redis, "dead", "show", "5-5", status=1)
+    assert "Entry 5-5 not found" in admin(redis, "dead", "show", "5-5", code=1)
 
 
-def test_dead_letters_are_retried(redis: RedisServer) -> None:
-    ids = put_aside(redis, 4)
+def test_retried_dead_letters_are_appended_to_their_stream(redis: RedisServer) -> None:
+    ids = append_dead(redis, 4)
     assert admin(redis, "dead", "retry", ids[0], ids[0]) == "1 retried\n"
-    assert "1 retried, 1 not" in admin(redis, "dead", "retry", ids[1], "5-5", status=1)
+    assert "1 retried, 1 not found\n" in admin(redis, "dead", "retry", ids[1], "5-5", code=1)
     assert [fields for _, fields in redis.client.xrange(STREAM)] == [
         {b"codec": b"8", b"payload": b"\xff"}
     ] * 2
@@ -136,10 +137,10 @@ def test_dead_letters_are_retried(redis: RedisServer) -> None:
     assert admin(redis, "dead", "retry", "--all") == "0 retried\n"
 
 
-def test_a_dead_letter_that_cannot_be_retried_is_listed_and_does_not_stop_others(
+def test_dead_letter_that_cannot_be_appended_is_reported_and_others_are_retried(
     redis: RedisServer,
 ) -> None:
-    first, last = put_aside(redis, 2)
+    first, last = append_dead(redis, 2)
     empty = redis.client.xadd(DEAD, {"_id": "1-1", "_reason": "\x1b[31m" + "x" * 100_000}).decode()
     fields = [text for number in range(9000) for text in (f"n{number}", "v")]
     redis.client.execute_command("XADD", DEAD, "*", *fields)
@@ -147,27 +148,25 @@ def test_a_dead_letter_that_cannot_be_retried_is_listed_and_does_not_stop_others
     assert len(listed) < 2000
     assert "\x1b" not in listed
     assert "x" * 100_000 in admin(redis, "dead", "show", empty)
-    told = admin(redis, "dead", "retry", "--all", status=1)
-    assert "3 retried, 1 not" in told
-    assert empty in told
-    assert first not in told
-    assert last not in told
+    output = admin(redis, "dead", "retry", "--all", code=1)
+    assert "3 retried, 1 failed\n" in output
+    assert empty in output
+    assert first not in output
+    assert last not in output
     assert [entry_id.decode() for entry_id, _ in redis.client.xrange(DEAD)] == [empty]
     assert redis.client.xlen(STREAM) == 3
 
 
-def test_dead_letters_are_dropped(redis: RedisServer) -> None:
-    ids = put_aside(redis, 1200)
-    assert admin(redis, "dead", "drop", *ids[:3]) == "3 dropped\n"
-    assert "0 dropped, 1 not" in admin(redis, "dead", "drop", ids[0], status=1)
-    assert admin(redis, "dead", "drop", "--all", "--vendor", "other") == "0 dropped\n"
-    assert admin(redis, "dead", "drop", "--all") == "1197 dropped\n"
+def test_dropped_dead_letters_are_deleted(redis: RedisServer) -> None:
+    ids = append_dead(redis, 1200)
+    assert admin(redis, "dead", "drop", *ids[:3]) == "3 deleted\n"
+    assert "0 deleted, 1 not found\n" in admin(redis, "dead", "drop", ids[0], code=1)
+    assert admin(redis, "dead", "drop", "--all", "--vendor", "other") == "0 deleted\n"
+    assert admin(redis, "dead", "drop", "--all") == "1197 deleted\n"
     assert redis.client.xlen(DEAD) == 0
 
 
-def test_what_the_processor_puts_aside_comes_back_after_a_retry(
-    redis: RedisServer, tmp_path: Path
-) -> None:
+def test_retried_dead_letter_can_be_stored(redis: RedisServer, tmp_path: Path) -> None:
     ids = append(redis, 50, 40)
     sink = f"sqlite:{tmp_path / 'positions.sqlite'}"
     redis.client.xadd(DEAD, {"_id": ids[0], "_reason": "?", **redis.client.xrange(STREAM)[0][1]})
@@ -178,13 +177,14 @@ def test_what_the_processor_puts_aside_comes_back_after_a_retry(
     )
 
 
-def replay(redis: RedisServer, sink: Path, *arguments: str, status: int = 0) -> str:
-    where = ("--stream", STREAM, "--sink", f"sqlite:{sink}")
-    said = admin(redis, "replay", *where, *arguments, status=status)
-    return said.strip()
+def replay(redis: RedisServer, sink: Path, *arguments: str, code: int = 0) -> str:
+    options = ("--stream", STREAM, "--sink", f"sqlite:{sink}")
+    return admin(redis, "replay", *options, *arguments, code=code).strip()
 
 
-def test_replay_stores_what_is_missing(redis: RedisServer, tmp_path: Path) -> None:
+def test_replay_stores_missing_positions_and_changes_no_group(
+    redis: RedisServer, tmp_path: Path
+) -> None:
     sink = tmp_path / "positions.sqlite"
     append(redis, *[100 - 0.01 * number for number in range(2500)])
     redis.client.xgroup_create(STREAM, "processor", "0")
@@ -204,7 +204,7 @@ def checkpoints(sink: Path) -> list[Any]:
         connection.close()
 
 
-def test_replay_of_a_part(redis: RedisServer, tmp_path: Path) -> None:
+def test_replay_of_a_range_stores_only_that_range(redis: RedisServer, tmp_path: Path) -> None:
     sink = tmp_path / "positions.sqlite"
     ids = append(redis, 100, 90, 80, 70)
     first, last = (
@@ -218,43 +218,44 @@ def test_replay_of_a_part(redis: RedisServer, tmp_path: Path) -> None:
     assert replay(redis, sink) == "replay: 4 read, 1 new, 3 known, 0 bad"
 
 
-def test_replay_shows_what_is_bad(redis: RedisServer, tmp_path: Path) -> None:
+def test_replay_reports_the_first_malformed_entries(redis: RedisServer, tmp_path: Path) -> None:
     append(redis, 100)
     bad = [redis.client.xadd(STREAM, {"codec": "8"}).decode() for _ in range(25)]
-    said = replay(redis, tmp_path / "positions.sqlite", status=1)
-    assert "replay: 26 read, 1 new, 0 known, 25 bad" in said
-    assert f"{bad[0]}: the field payload is missing" in said
-    assert bad[20] not in said
-    assert "and 5 more bad ones" in said
+    output = replay(redis, tmp_path / "positions.sqlite", code=1)
+    assert "replay: 26 read, 1 new, 0 known, 25 bad" in output
+    assert f"{bad[0]}: " in output
+    assert "payload" in output
+    assert bad[20] not in output
+    assert "5 more malformed entries" in output
 
 
 @pytest.mark.parametrize(
-    ("arguments", "status", "told"),
+    ("arguments", "code", "text"),
     [
         (("lag", "--redis", "http://x"), 2, "redis://"),
         (("lag", "-o", "xml"), 2, "'xml' is not one of"),
-        (("dead", "show", "now"), 2, "'now' is no ID"),
-        (("dead", "retry"), 2, "say which"),
-        (("dead", "drop", "1-1", "--all"), 2, "say which"),
+        (("dead", "show", "now"), 2, "'now' is not an entry ID"),
+        (("dead", "retry"), 2, "or --all"),
+        (("dead", "drop", "1-1", "--all"), 2, "or --all"),
         (("replay", "--stream", STREAM), 2, "--sink"),
-        (("replay", "--stream", "no", "--sink", "sqlite:x"), 1, "there is no stream no"),
+        (("replay", "--stream", "no", "--sink", "sqlite:x"), 1, "Stream no not found"),
         (("replay", "--stream", STREAM, "--sink", "x:y"), 2, "unknown sink"),
         (("replay", "--stream", STREAM, "--sink", "sqlite:/no/such/x"), 1, "/no/such/x"),
         (("replay", "--stream", STREAM, "--sink", "sqlite:x", "--from", "noon"), 2, "'noon'"),
         (("replay", "--stream", STREAM, "--sink", "sqlite:x", "--to", "20261122"), 2, "'20261122'"),
     ],
 )
-def test_a_mistake_is_told(
-    redis: RedisServer, arguments: tuple[str, ...], status: int, told: str
+def test_error_is_one_line(
+    redis: RedisServer, arguments: tuple[str, ...], code: int, text: str
 ) -> None:
     append(redis, 1)
-    said = admin(redis, *arguments, status=status)
-    assert told in said
-    assert said.startswith("tracker-admin: ")
-    assert len(said.splitlines()) == 1
+    output = admin(redis, *arguments, code=code)
+    assert text in output
+    assert output.startswith("tracker-admin: ")
+    assert len(output.splitlines()) == 1
 
 
-def test_a_redis_that_is_away_is_told_and_not_waited_for() -> None:
+def test_unreachable_redis_is_reported_without_a_retry() -> None:
     url = f"redis://:s3cret@127.0.0.1:{free_port()}/0"
     for command in (("lag",), ("dead", "list")):
         ended = tracker_admin(*command, "--redis", url)
@@ -264,5 +265,5 @@ def test_a_redis_that_is_away_is_told_and_not_waited_for() -> None:
         assert "s3cret" not in ended.stderr
 
 
-def test_a_table_holds_nothing_that_a_terminal_obeys() -> None:
+def test_control_characters_in_a_table_are_escaped() -> None:
     assert table([("A", "B"), ("x\x1b[2J", "one\ntwo")]) == "A         B\nx\\x1b[2J  one\\ntwo"

@@ -1,4 +1,4 @@
-"""``tracker-admin decode`` and ``encode`` as they are typed."""
+"""``tracker-admin decode`` and ``encode``: their arguments, output and errors."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def admin(*arguments: str, stdin: str | bytes = "") -> Result:
     return CliRunner().invoke(main, arguments, input=stdin)
 
 
-def complaint(result: Result) -> str:
-    """The one line with which it failed; nothing else is printed."""
+def error_of(result: Result) -> str:
+    """Return the error of a failed command, which is its only output and one line."""
     assert result.exit_code == 1
     assert result.stdout == ""
     assert result.stderr.startswith("tracker-admin: ")
@@ -66,7 +66,7 @@ def test_decode_and_encode_are_inverse_for_every_unit(unit: Frame) -> None:
         "\t" + PANIC.frame.hex("\r", 2) + "\r\n",
     ],
 )
-def test_hex_may_be_written_in_many_ways(written: str) -> None:
+def test_hex_may_contain_separators_and_come_from_standard_input(written: str) -> None:
     expected = admin("decode", PANIC.frame.hex()).stdout
     assert json.loads(expected)["records"][0]["timestamp"] == 1_717_230_615_250
     assert admin("decode", written).stdout == expected
@@ -75,14 +75,14 @@ def test_hex_may_be_written_in_many_ways(written: str) -> None:
     assert admin("decode", stdin=written).stdout == expected
 
 
-def test_a_stream_is_an_array_of_units() -> None:
+def test_sequence_of_units_is_shown_as_an_array() -> None:
     shown = admin("decode", "-", stdin=STREAM.hex())
     kinds = [unit["kind"] for unit in json.loads(shown.stdout)]
     assert kinds == ["ping", "login", "ping", "frame", "ping"]
     assert admin("encode", "-", stdin=shown.stdout).stdout == STREAM.hex().upper() + "\n"
 
 
-def test_names_are_added_on_request() -> None:
+def test_names_option_adds_names_and_scaled_values() -> None:
     line = '        {"id": 25, "width": 2, "value": 64349'
     plain, named = (
         admin("decode", *names, PANIC.frame.hex()).stdout for names in ((), ("--names",))
@@ -93,7 +93,7 @@ def test_names_are_added_on_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "error"),
     [
         (malformed.BAD_CRC, "offset 48: crc: expected 0x0000f22a, found 0x0000f22b"),
         (
@@ -129,21 +129,21 @@ def test_names_are_added_on_request() -> None:
         (LOGIN[:-1] + b"\n", r"offset 2: imei: expected 15 digits, found '35630704244101\n'"),
     ],
 )
-def test_what_is_bad_is_told_in_one_line(data: bytes, told: str) -> None:
-    assert complaint(admin("decode", data.hex())) == told
-    assert complaint(admin("decode", "--names", "-", stdin=data.hex(" "))) == told
+def test_malformed_bytes_are_an_error_with_offset_and_field(data: bytes, error: str) -> None:
+    assert error_of(admin("decode", data.hex())) == error
+    assert error_of(admin("decode", "--names", "-", stdin=data.hex(" "))) == error
 
 
-UNCLEAR = (
+AMBIGUOUS = (
     "offset 0: frame: expected 000f (login) or 61 bytes after the length (datagram), "
     "found 003d and {}"
 )
 
 
 @pytest.mark.parametrize(
-    ("size", "told"),
+    ("size", "error"),
     [
-        (2, UNCLEAR.format("0 bytes")),
+        (2, AMBIGUOUS.format("0 bytes")),
         (3, "offset 2: packet id: expected 2 bytes, found 1 byte up to the end"),
         (4, "offset 4: unused: expected 1 byte, found 0 bytes up to the end"),
         (5, "offset 5: avl packet id: expected 1 byte, found 0 bytes up to the end"),
@@ -158,64 +158,64 @@ UNCLEAR = (
         ),
     ],
 )
-def test_a_datagram_cut_off_is_told_as_one(size: int, told: str) -> None:
-    assert complaint(admin("decode", DATAGRAM[:size].hex())) == told
+def test_truncated_datagram_is_an_error(size: int, error: str) -> None:
+    assert error_of(admin("decode", DATAGRAM[:size].hex())) == error
 
 
-def test_what_may_be_two_things_is_told_as_what_it_is_said_to_be() -> None:
+def test_as_option_decides_the_error_of_ambiguous_bytes() -> None:
     written = "003D31"
-    assert complaint(admin("decode", written)) == UNCLEAR.format("1 byte")
-    told = "offset 0: length: expected 000f, found 003d"
-    assert complaint(admin("decode", "--as", "login", written)) == told
-    told = "offset 2: packet id: expected 2 bytes, found 1 byte up to the end"
-    assert complaint(admin("decode", "--as", "datagram", written)) == told
+    assert error_of(admin("decode", written)) == AMBIGUOUS.format("1 byte")
+    error = "offset 0: length: expected 000f, found 003d"
+    assert error_of(admin("decode", "--as", "login", written)) == error
+    error = "offset 2: packet id: expected 2 bytes, found 1 byte up to the end"
+    assert error_of(admin("decode", "--as", "datagram", written)) == error
 
 
 @pytest.mark.parametrize(
-    ("written", "told"),
+    ("written", "error"),
     [
-        ("00 0G", "character 5: 'G' is no hex digit"),
-        ("0x00", "character 2: 'x' is no hex digit"),
-        ("000", "3 hex digits: the last byte is cut in half"),
-        ("\x1b[2J", r"character 1: '\x1b' is no hex digit"),
+        ("00 0G", "character 5: 'G' is not a hex digit"),
+        ("0x00", "character 2: 'x' is not a hex digit"),
+        ("000", "3 hex digits: the second digit of the last byte is missing"),
+        ("\x1b[2J", r"character 1: '\x1b' is not a hex digit"),
     ],
 )
-def test_what_is_no_hex_is_told_in_one_line(written: str, told: str) -> None:
-    assert complaint(admin("decode", written)) == told
-    assert complaint(admin("decode", stdin=written)) == told
+def test_malformed_hex_is_an_error(written: str, error: str) -> None:
+    assert error_of(admin("decode", written)) == error
+    assert error_of(admin("decode", stdin=written)) == error
 
 
-def test_bytes_instead_of_hex_are_told_in_one_line() -> None:
-    assert complaint(admin("decode", stdin=DATAGRAM)) == r"character 1: '\x00' is no hex digit"
+def test_binary_input_is_an_error() -> None:
+    assert error_of(admin("decode", stdin=DATAGRAM)) == r"character 1: '\x00' is not a hex digit"
 
 
-def test_no_input_is_told_in_one_line() -> None:
-    assert complaint(admin("decode")) == "offset 0: frame: expected 2 bytes or more, found nothing"
+def test_empty_input_is_an_error() -> None:
+    assert error_of(admin("decode")) == "No bytes given."
 
 
-def test_the_kind_may_be_forced() -> None:
+def test_as_option_forces_the_kind() -> None:
     forced = admin("decode", "--as", "frame", LOGIN.hex())
-    told = "offset 0: preamble: expected 00000000, found 000f3335"
-    assert complaint(forced) == told
+    error = "offset 0: preamble: expected 00000000, found 000f3335"
+    assert error_of(forced) == error
     assert admin("decode", "--as", "login", LOGIN.hex()).stdout == (
         admin("decode", LOGIN.hex()).stdout
     )
     assert admin("decode", "--as", "telegram", LOGIN.hex()).exit_code == 2
 
 
-def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:
+def test_encode_reads_a_file(tmp_path: Path) -> None:
     path = tmp_path / "frame.json"
     path.write_text(admin("decode", NARROW_ELEMENTS.frame.hex()).stdout, encoding="utf-8")
     assert admin("encode", str(path)).stdout == NARROW_ELEMENTS.frame.hex().upper() + "\n"
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "error"),
     [
         ("", "line 1, column 1: not JSON: Expecting value"),
         ('{"kind": "ping",\n 3}', "line 2, column 2: not JSON: Expecting property name"),
         (b"\xff", "byte 1: not UTF-8"),
-        ("[" * 200_000, "nested too deeply to be such a document"),
+        ("[" * 200_000, "nested too deeply"),
         ("1" * 5000, "document: expected an object, found a number of 5000 digits"),
         (
             f'{{"kind": "ping", "count": -{"1" * 5000}}}',
@@ -245,37 +245,37 @@ def test_a_document_is_read_from_a_file(tmp_path: Path) -> None:
         ('[{"kind": "login", "imei": "1"}]', '[0].imei: expected 15 digits in quotes, found "1"'),
     ],
 )
-def test_a_bad_document_is_told_in_one_line(text: str | bytes, told: str) -> None:
-    assert complaint(admin("encode", stdin=text)).startswith(told)
+def test_malformed_document_is_an_error_with_its_path(text: str | bytes, error: str) -> None:
+    assert error_of(admin("encode", stdin=text)).startswith(error)
 
 
-def test_a_field_that_stands_twice_is_told_with_its_path() -> None:
+def test_field_given_twice_is_an_error_with_its_path() -> None:
     shown = admin("decode", PANIC.frame.hex()).stdout
     again = shown.replace('"width": 1, "value": 246', '"width": 1, "value": 246, "value": 1')
-    told = 'records[0].elements[3]: expected each field once, found field "value" twice'
-    assert complaint(admin("encode", stdin=again)) == told
+    error = 'records[0].elements[3]: expected each field once, found field "value" twice'
+    assert error_of(admin("encode", stdin=again)) == error
 
 
-def test_numbers_of_many_digits_that_are_not_read_do_no_harm() -> None:
+def test_number_of_many_digits_in_an_ignored_field_is_accepted() -> None:
     shown = admin("decode", PANIC.frame.hex()).stdout
     again = shown.replace('"length": 109', f'"length": {"1" * 5000}')
     assert again != shown
     assert admin("encode", stdin=again).stdout == PANIC.frame.hex().upper() + "\n"
 
 
-def test_many_digits_are_hex_for_decode() -> None:
-    told = "offset 0: frame: expected ff (ping), 000f (login), 00000000 (frame) or a datagram, "
-    assert complaint(admin("decode", "1" * 5000)).startswith(told)
+def test_long_decimal_number_is_hex_for_decode() -> None:
+    error = "offset 0: frame: expected ff (ping), 000f (login), 00000000 (frame) or a datagram, "
+    assert error_of(admin("decode", "1" * 5000)).startswith(error)
 
 
-def test_codec_7_is_for_reading_only() -> None:
+def test_codec_7_can_be_decoded_but_not_encoded() -> None:
     shown = admin("decode", CODEC_7_FRAME.hex())
     assert shown.exit_code == 0
-    told = 'codec: expected a codec that can be encoded, found "7", which can only be decoded'
-    assert complaint(admin("encode", stdin=shown.stdout)) == told
+    error = 'codec: expected a codec that can be encoded, found "7", which can only be decoded'
+    assert error_of(admin("encode", stdin=shown.stdout)) == error
 
 
-def test_help_has_both() -> None:
+def test_help_lists_decode_and_encode() -> None:
     listed = admin("--help").stdout
     assert "decode" in listed
     assert "encode" in listed

@@ -1,4 +1,4 @@
-"""``tracker-admin certs``: what it makes, what it keeps, and which mistakes it tells."""
+"""``tracker-admin certs``: the files that it creates and keeps, and its errors."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from tracker.control.addresses import client_endpoint, server_endpoint
 PAIRS = ["admin.key", "admin.pem", "ca.key", "ca.pem", "server.key", "server.pem"]
 
 
-def run(*arguments: str | Path, status: int = 0) -> str:
+def run(*arguments: str | Path, code: int = 0) -> str:
     result = CliRunner().invoke(main, ["certs", *map(str, arguments)])
-    assert result.exit_code == status, result.output
+    assert result.exit_code == code, result.output
     return result.output
 
 
-def fails(*arguments: str | Path) -> str:
-    """The one line that is told."""
-    output = run(*arguments, status=1)
+def error_of(*arguments: str | Path) -> str:
+    """Run a command that fails, and return its error, which is one line."""
+    output = run(*arguments, code=1)
     assert output.count("\n") == 1
     assert output.startswith("tracker-admin: ")
     return output.removeprefix("tracker-admin: ").rstrip()
@@ -60,13 +60,13 @@ def certificate(folder: Path, name: str) -> x509.Certificate:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder with what is made by default."""
+    """Return a folder with the files that are created by default."""
     folder = tmp_path / "certs"
     run(folder)
     return folder
 
 
-def test_an_authority_a_server_and_a_client_are_made(folder: Path) -> None:
+def test_authority_server_and_client_are_created(folder: Path) -> None:
     assert sorted(content(folder)) == PAIRS
     authority = certificate(folder, "ca")
     for name in ("server", "admin"):
@@ -76,7 +76,7 @@ def test_an_authority_a_server_and_a_client_are_made(folder: Path) -> None:
         )
 
 
-def test_keys_are_for_their_owner_whatever_the_umask(tmp_path: Path) -> None:
+def test_keys_are_readable_by_their_owner_only_under_any_umask(tmp_path: Path) -> None:
     former = os.umask(0)
     try:
         run(tmp_path / "certs")
@@ -87,7 +87,7 @@ def test_keys_are_for_their_owner_whatever_the_umask(tmp_path: Path) -> None:
         assert stat.S_IMODE(file.stat().st_mode) == mode, file
 
 
-def test_a_key_is_never_readable_for_others(
+def test_key_file_is_never_readable_by_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     modes = []
@@ -99,19 +99,19 @@ def test_a_key_is_never_readable_for_others(
 
     opened = os.open
 
-    def note(path: str, flags: int, mode: int = 0o777, **options: int) -> int:
+    def record(path: str, flags: int, mode: int = 0o777, **options: int) -> int:
         if flags & os.O_CREAT:
             assert mode == 0o600
             assert flags & os.O_EXCL
         return opened(path, flags, mode, **options)
 
     monkeypatch.setattr(os, "link", link)
-    monkeypatch.setattr(os, "open", note)
+    monkeypatch.setattr(os, "open", record)
     run(tmp_path / "certs")
     assert dict(modes) == {name: 0o600 if name.endswith(".key") else 0o644 for name in PAIRS}
 
 
-def test_extensions_say_what_a_certificate_is_for(folder: Path) -> None:
+def test_extensions_restrict_the_use_of_a_certificate(folder: Path) -> None:
     authority = certificate(folder, "ca")
     basic = authority.extensions.get_extension_for_class(x509.BasicConstraints)
     assert (basic.critical, basic.value.ca, basic.value.path_length) == (True, True, 0)
@@ -135,7 +135,7 @@ def test_extensions_say_what_a_certificate_is_for(folder: Path) -> None:
         assert issuer.key_identifier == identifier.digest
 
 
-def test_a_client_is_known_by_its_common_name(tmp_path: Path) -> None:
+def test_common_name_of_a_client_is_its_name(tmp_path: Path) -> None:
     run(tmp_path, "--client", "alice", "--client", "grafana-1.example")
     for name in ("alice", "grafana-1.example"):
         (attribute,) = certificate(tmp_path, name).subject
@@ -143,7 +143,7 @@ def test_a_client_is_known_by_its_common_name(tmp_path: Path) -> None:
     assert not (tmp_path / "admin.pem").exists()
 
 
-def test_the_server_has_the_names_of_this_machine_by_default(
+def test_server_has_the_names_of_this_machine_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "Tracker-7")
@@ -153,12 +153,14 @@ def test_the_server_has_the_names_of_this_machine_by_default(
     ]
 
 
-def test_a_hosts_name_that_is_none_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_host_name_that_is_invalid_in_a_certificate_is_left_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(socket, "gethostname", lambda: "my_host")
     assert certs.default_names() == ["localhost", "127.0.0.1", "::1"]
 
 
-def test_the_server_has_the_names_that_are_given_instead(tmp_path: Path) -> None:
+def test_server_has_only_the_given_names(tmp_path: Path) -> None:
     names = ["Tracker.example.org", "192.0.2.7", "2001:DB8::7", "192.0.2.7"]
     run(tmp_path, *(part for name in names for part in ("--server-name", name)))
     found = certificate(tmp_path, "server").extensions.get_extension_for_class(
@@ -171,7 +173,7 @@ def test_the_server_has_the_names_that_are_given_instead(tmp_path: Path) -> None
     ]
 
 
-def test_certificates_hold_as_long_as_they_are_told(tmp_path: Path) -> None:
+def test_days_is_the_validity_of_server_and_clients(tmp_path: Path) -> None:
     now = utc_now()
     run(tmp_path, "--days", "30")
     for name, days in (("ca", AUTHORITY_DAYS), ("server", 30), ("admin", 30)):
@@ -180,7 +182,7 @@ def test_certificates_hold_as_long_as_they_are_told(tmp_path: Path) -> None:
         assert certificate(tmp_path, name).not_valid_before_utc < now
 
 
-def test_no_certificate_outlives_its_authority(folder: Path, tmp_path: Path) -> None:
+def test_certificate_expires_with_its_authority_at_the_latest(folder: Path, tmp_path: Path) -> None:
     key = read_key((folder / "ca.key").read_bytes())
     other = tmp_path / "other"
     other.mkdir()
@@ -191,15 +193,15 @@ def test_no_certificate_outlives_its_authority(folder: Path, tmp_path: Path) -> 
     assert certificate(other, "server").not_valid_after_utc == authority.not_valid_after_utc
 
 
-def test_what_is_printed_can_be_used_as_it_stands(tmp_path: Path) -> None:
+def test_printed_command_lines_are_valid(tmp_path: Path) -> None:
     folder = tmp_path / "with space: and colon"
     lines = run(folder).splitlines()
-    for made in (
-        "made ca.pem, ca.key: until ",
-        "made server.pem, server.key: for localhost, 127.0.0.1, ::1",
-        "made admin.pem, admin.key: until ",
+    for created in (
+        "created ca.pem, ca.key: until ",
+        "created server.pem, server.key: for localhost, 127.0.0.1, ::1",
+        "created admin.pem, admin.key: until ",
     ):
-        assert [line for line in lines if line.startswith(made)], made
+        assert [line for line in lines if line.startswith(created)], created
     server, client = map(shlex.split, lines[-2:])
     assert server[:4] == ["twistd", "tracker", "ingest", "--control"]
     server_endpoint(MemoryReactor(), server[4])
@@ -216,7 +218,7 @@ def test_what_is_printed_can_be_used_as_it_stands(tmp_path: Path) -> None:
         ("127.0.0.1", "", "ssl:127.0.0.1:5099:"),
     ],
 )
-def test_the_server_that_is_printed_is_found_by_its_first_name(
+def test_printed_server_listens_where_its_first_name_leads(
     tmp_path: Path, name: str, interface: str, host: str
 ) -> None:
     server, client = map(shlex.split, run(tmp_path, "--server-name", name).splitlines()[-2:])
@@ -226,67 +228,67 @@ def test_the_server_that_is_printed_is_found_by_its_first_name(
     client_endpoint(MemoryReactor(), client[-1])
 
 
-# A folder that is there.
+# A folder that exists.
 
 
-def test_what_is_there_is_kept(folder: Path) -> None:
+def test_existing_files_are_kept(folder: Path) -> None:
     former = content(folder)
     output = run(folder)
     assert content(folder) == former
     assert output.count("kept ") == 3
-    assert "made " not in output
+    assert "created " not in output
 
 
-def test_a_client_is_added(folder: Path) -> None:
+def test_client_is_added_to_an_existing_folder(folder: Path) -> None:
     former = content(folder)
     output = run(folder, "--client", "bob")
-    assert output.count("made ") == 1
+    assert output.count("created ") == 1
     assert {name: content(folder)[name] for name in former} == former
     assert is_of(certificate(folder, "bob"), certificate(folder, "ca"))
     assert "bob.key" in output.splitlines()[-1]
 
 
 @pytest.mark.parametrize("name", ["admin", "server"])
-def test_one_is_renewed_and_the_others_are_kept(folder: Path, name: str) -> None:
+def test_renewed_pair_is_replaced_and_others_are_kept(folder: Path, name: str) -> None:
     former = content(folder)
     output = run(folder, "--renew", name)
     changed = {file for file, data in content(folder).items() if former.get(file) != data}
     assert changed == {f"{name}.key", f"{name}.pem"}
     assert stat.S_IMODE((folder / f"{name}.key").stat().st_mode) == 0o600
-    assert f"made {name}.pem" in output
+    assert f"created {name}.pem" in output
 
 
-def test_a_server_that_is_renewed_keeps_its_names(tmp_path: Path) -> None:
+def test_renewed_server_keeps_its_names(tmp_path: Path) -> None:
     run(tmp_path, "--server-name", "tracker.example.org", "--client", "bob")
     former = certificate(tmp_path, "server")
     run(tmp_path, "--renew", "server")
     assert certificate(tmp_path, "server") != former
     assert server_names(certificate(tmp_path, "server")) == ["tracker.example.org"]
-    assert not (tmp_path / "admin.pem").exists()  # nobody has asked for one
+    assert not (tmp_path / "admin.pem").exists()  # it was not requested
     run(tmp_path, "--renew", "server", "--server-name", "192.0.2.7")
     assert server_names(certificate(tmp_path, "server")) == ["192.0.2.7"]
 
 
-def test_a_damaged_certificate_can_be_renewed(folder: Path) -> None:
+def test_damaged_certificate_can_be_renewed(folder: Path) -> None:
     (folder / "server.pem").write_bytes(b"")
-    assert "server.pem: holds no certificate" in fails(folder)
+    assert "server.pem: does not contain a certificate" in error_of(folder)
     run(folder, "--renew", "server")
     assert server_names(certificate(folder, "server")) == certs.default_names()
 
 
-def test_names_that_a_kept_server_lacks_are_told(folder: Path) -> None:
+def test_name_that_a_kept_server_lacks_is_an_error(folder: Path) -> None:
     former = content(folder)
     run(folder, "--server-name", "LOCALHOST")
-    told = fails(folder, "--server-name", "localhost", "--server-name", "tracker.example.org")
-    assert told == (
-        f"{folder}/server.pem: is there already, and not for tracker.example.org: "
-        "--renew server replaces it"
+    error = error_of(folder, "--server-name", "localhost", "--server-name", "tracker.example.org")
+    assert error == (
+        f"{folder}/server.pem: exists, and is not for tracker.example.org. "
+        "Replace it with --renew server."
     )
     assert content(folder) == former
 
 
 @pytest.mark.parametrize("name", ["ca", "server", "admin"])
-def test_a_key_whose_certificate_was_not_finished_is_taken_up_again(
+def test_key_without_a_certificate_is_reused_after_an_interruption(
     tmp_path: Path, name: str
 ) -> None:
     run(tmp_path / "other")
@@ -297,70 +299,70 @@ def test_a_key_whose_certificate_was_not_finished_is_taken_up_again(
     assert read_key(key).public_key() == certificate(tmp_path, name).public_key()
 
 
-def test_a_certificate_that_has_expired_is_told(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_certificate_is_reported(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     later = utc_now() + timedelta(days=400)
     monkeypatch.setattr(certs, "utc_now", lambda: later)
     output = run(folder)
     assert f"kept admin.pem, admin.key: expired {later - timedelta(days=35):%Y-%m-%d}" in output
-    assert "--renew admin replaces it" in output
+    assert "replace it with --renew admin" in output
 
 
-# Mistakes.
+# Errors.
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "error"),
     [
-        (["--client", "a b"], "--client 'a b': letters, digits"),
-        (["--client", ""], "--client '': letters, digits"),
-        (["--client", "../x"], "--client '../x': letters, digits"),
-        (["--client", ".x"], "--client '.x': letters, digits"),
-        (["--client", "*"], "--client '*': letters, digits"),
-        (["--client", "a\nb"], r"--client 'a\nb': letters, digits"),
+        (["--client", "a b"], "--client 'a b': must have at most 64 letters"),
+        (["--client", ""], "--client '': must have at most 64 letters"),
+        (["--client", "../x"], "--client '../x': must have at most 64 letters"),
+        (["--client", ".x"], "--client '.x': must have at most 64 letters"),
+        (["--client", "*"], "--client '*': must have at most 64 letters"),
+        (["--client", "a\nb"], r"--client 'a\nb': must have at most 64 letters"),
         (["--client", "x" * 65], "at most 64"),
-        (["--client", "ca"], "--client ca: is what other files are called"),
-        (["--client", "Server"], "--client Server: is what other files are called"),
+        (["--client", "ca"], "--client ca: the name is reserved"),
+        (["--client", "Server"], "--client Server: the name is reserved"),
         (["--server-name", ""], "--server-name '': must be a host's name or an IP address"),
         (["--server-name", "a_b"], "must be a host's name or an IP address"),
         (["--server-name", "*.example.org"], "must be a host's name or an IP address"),
         (["--server-name", "1.2.3"], "must be a host's name or an IP address"),
         (["--server-name", "localhost:5099"], "must be a host's name or an IP address"),
         (["--renew", "ca"], "would void all certificates"),
-        (["--renew", "bob"], "--renew bob: there is no "),
-        (["--renew", "server"], "--renew server: there is no "),
-        (["--renew", "../bob"], "--renew '../bob': letters, digits"),
+        (["--renew", "bob"], "bob.pem does not exist"),
+        (["--renew", "server"], "server.pem does not exist"),
+        (["--renew", "../bob"], "--renew '../bob': must have at most 64 letters"),
     ],
 )
-def test_a_mistake_is_told_in_one_line(tmp_path: Path, arguments: list[str], told: str) -> None:
-    assert told in fails(tmp_path, *arguments)
+def test_invalid_argument_is_an_error_and_creates_no_file(
+    tmp_path: Path, arguments: list[str], error: str
+) -> None:
+    assert error in error_of(tmp_path, *arguments)
     assert content(tmp_path) == {}
 
 
-def test_a_time_that_is_too_long_is_told(tmp_path: Path) -> None:
-    assert "825" in run(tmp_path, "--days", "826", status=2)
-    assert "825" in run(tmp_path, "--days", "0", status=2)
+def test_validity_out_of_range_is_a_usage_error(tmp_path: Path) -> None:
+    assert "825" in run(tmp_path, "--days", "826", code=2)
+    assert "825" in run(tmp_path, "--days", "0", code=2)
 
 
-def test_a_folder_that_is_none_is_told(tmp_path: Path) -> None:
+def test_file_instead_of_a_folder_is_an_error(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
-    assert fails(file) == f"{file}: cannot be made: File exists"
-    assert fails(file / "certs") == f"{file}/certs: cannot be made: Not a directory"
+    assert error_of(file) == f"{file}: cannot be created: File exists."
+    assert error_of(file / "certs") == f"{file}/certs: cannot be created: Not a directory."
 
 
-def test_a_folder_that_cannot_be_written_is_told(
+def test_folder_that_cannot_be_written_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(**_: object) -> None:
         raise PermissionError(13, "Permission denied", "x")
 
     monkeypatch.setattr(tempfile, "mkstemp", refuse)
-    assert fails(tmp_path) == f"{tmp_path}/ca.key: cannot be written: Permission denied"
+    assert error_of(tmp_path) == f"{tmp_path}/ca.key: cannot be written: Permission denied."
 
 
-def test_nothing_is_left_behind_when_writing_fails(
+def test_no_temporary_file_remains_after_a_failed_write(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
@@ -368,12 +370,12 @@ def test_nothing_is_left_behind_when_writing_fails(
 
     former = content(folder)
     monkeypatch.setattr(os, "fsync", refuse)
-    told = fails(folder, "--client", "bob")
-    assert told == f"{folder}/bob.key: cannot be written: No space left on device"
+    error = error_of(folder, "--client", "bob")
+    assert error == f"{folder}/bob.key: cannot be written: No space left on device."
     assert content(folder) == former
 
 
-def test_a_key_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+def test_file_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
     file = tmp_path / "bob.key"
     file.write_bytes(b"another's")
     with pytest.raises(ValueError, match="File exists"):
@@ -381,39 +383,43 @@ def test_a_key_that_appears_meanwhile_is_not_overwritten(tmp_path: Path) -> None
     assert content(tmp_path) == {"bob.key": b"another's"}
 
 
-def test_without_the_authoritys_key_nothing_is_made(folder: Path) -> None:
+def test_missing_key_of_the_authority_is_an_error(folder: Path) -> None:
     (folder / "ca.key").unlink()
-    run(folder)  # nothing to make
+    run(folder)  # no file is missing that needs it
     former = content(folder)
     for arguments in (["--client", "bob"], ["--renew", "server"]):
-        assert "ca.key: is missing, and nothing can be made" in fails(folder, *arguments)
+        assert "ca.key: is missing, and is needed" in error_of(folder, *arguments)
     assert content(folder) == former
 
 
 @pytest.mark.parametrize("arguments", [[], ["--client", "bob"], ["--renew", "server"]])
-def test_without_the_authoritys_certificate_no_other_one_is_made(
+def test_missing_certificate_of_the_authority_is_an_error(
     folder: Path, arguments: list[str]
 ) -> None:
     (folder / "ca.pem").unlink()
     former = content(folder)
-    assert "ca.pem: is missing, and server.pem is of it" in fails(folder, *arguments)
+    assert "ca.pem: is missing, and has issued server.pem" in error_of(folder, *arguments)
     assert content(folder) == former
 
 
 @pytest.mark.parametrize(
-    ("name", "replaced", "told"),
+    ("name", "replaced", "error"),
     [
         ("ca.key", "key", "does not belong to ca.pem"),
-        ("ca.key", "junk", "holds no private key"),
-        ("ca.pem", "junk", "holds no certificate"),
-        ("ca.pem", "certificate", "server.pem: is not of this authority: --renew server"),
-        ("server.key", "key", "does not belong to server.key: --renew server"),
-        ("server.key", "none", "its key is missing: --renew server"),
-        ("admin.pem", "certificate", "does not belong to admin.key: --renew admin"),
+        ("ca.key", "junk", "does not contain a private key"),
+        ("ca.pem", "junk", "does not contain a certificate"),
+        (
+            "ca.pem",
+            "certificate",
+            "server.pem: was issued by another authority. Replace it with --renew server",
+        ),
+        ("server.key", "key", "does not belong to server.key. Replace it with --renew server"),
+        ("server.key", "none", "its key is missing. Replace it with --renew server"),
+        ("admin.pem", "certificate", "does not belong to admin.key. Replace it with --renew admin"),
     ],
 )
-def test_files_that_do_not_belong_together_are_told(
-    folder: Path, tmp_path: Path, name: str, replaced: str, told: str
+def test_files_that_do_not_belong_together_are_an_error(
+    folder: Path, tmp_path: Path, name: str, replaced: str, error: str
 ) -> None:
     file = folder / name
     file.unlink()
@@ -424,16 +430,14 @@ def test_files_that_do_not_belong_together_are_told(
         suffix = ".pem" if replaced == "certificate" else ".key"
         file.write_bytes(other.with_suffix(suffix).read_bytes())
     former = content(folder)
-    assert told in fails(folder, "--client", "admin", "--client", "bob")
+    assert error in error_of(folder, "--client", "admin", "--client", "bob")
     assert content(folder) == former
 
 
-def test_an_authority_that_has_expired_is_told(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_authority_is_an_error(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     later = utc_now() + timedelta(days=AUTHORITY_DAYS + 1)
     monkeypatch.setattr(certs, "utc_now", lambda: later)
-    assert "ca.pem: has expired: take another folder" in fails(folder, "--client", "bob")
+    assert "ca.pem: has expired. Use another folder" in error_of(folder, "--client", "bob")
 
 
 @pytest.mark.parametrize(
@@ -457,5 +461,5 @@ def test_an_authority_that_has_expired_is_told(
         ("localhost\n", False),
     ],
 )
-def test_a_servers_name_is_a_hosts_or_an_address(name: str, expected: bool) -> None:
+def test_server_name_is_a_host_name_or_an_ip_address(name: str, expected: bool) -> None:
     assert is_server_name(name) is expected

@@ -1,4 +1,4 @@
-"""The examples in docs/tracker-admin.rst: what is printed there is what is printed."""
+"""The examples of decode and encode in docs/tracker-admin.rst."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tracker.admin.cli import main
 
 PAGE = Path(__file__).parents[3] / "docs" / "tracker-admin.rst"
 
-#: A command, over several lines perhaps, and what follows up to the next or the block's end.
+#: A command on one or more lines, and its output, up to the next command or the end of the block.
 EXAMPLE = re.compile(
     r"^    \$ (?P<command>(?:.*\\\n)*.*)\n(?P<printed>(?:(?:    (?!\$ ).*)?\n)*)", re.MULTILINE
 )
 
 
 def examples() -> Iterator[tuple[str, str]]:
-    """Command lines, and what they print."""
+    """Yield the command lines and their output."""
     for example in EXAMPLE.finditer(PAGE.read_text(encoding="utf-8")):
         command = example["command"].replace("\\\n    ", "")
         printed = re.sub(r"^    ", "", example["printed"], flags=re.MULTILINE)
@@ -29,7 +29,7 @@ def examples() -> Iterator[tuple[str, str]]:
 
 
 def run(command: str) -> str:
-    """What a pipe of tracker-admin, echo and one substitution prints."""
+    """Return the output of a pipe of tracker-admin, echo and one substitution by sed."""
     text = ""
     for part in command.split(" | "):
         program, *arguments = shlex.split(part)
@@ -47,10 +47,10 @@ def run(command: str) -> str:
 EXAMPLES = [(command, printed) for command, printed in examples() if "xxd" not in command]
 
 
-def test_the_page_has_examples() -> None:
+def test_page_has_more_than_ten_examples() -> None:
     assert len(EXAMPLES) > 10
 
 
 @pytest.mark.parametrize(("command", "printed"), EXAMPLES, ids=range(len(EXAMPLES)))
-def test_an_example_prints_what_the_page_says(command: str, printed: str) -> None:
+def test_output_of_an_example_is_that_of_the_page(command: str, printed: str) -> None:
     assert run(command) == printed

@@ -1,4 +1,4 @@
-"""The command line as a whole: help, mistakes, exit statuses."""
+"""The command line as a whole: help, errors and exit codes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def commands() -> list[str]:
     return main.list_commands(click.Context(main))
 
 
-def test_the_help_lists_each_command_once_in_a_section() -> None:
+def test_help_lists_each_command_once_in_a_section() -> None:
     shown = admin("--help").stdout
     for name in commands():
         assert len(re.findall(rf"^  {name}  ", shown, re.MULTILINE)) == 1, name
-    for heading in ("Look inside:", "Operate:", "Bytes:", "Data:"):
+    for heading in ("Inspect:", "Operate:", "Devices and frames:", "Data:", "Shell:"):
         assert heading in shown
-    assert admin().exit_code == ExitCode.BAD_USE
-    assert "Look inside:" in admin().output
+    assert admin().exit_code == ExitCode.BAD_USAGE
+    assert "Inspect:" in admin().output
 
 
 @pytest.mark.parametrize("name", commands())
@@ -48,13 +48,13 @@ def test_each_command_has_help(name: str) -> None:
     [*("info", "connections", "device", "device-registry", "status", "watch","lag"),
      *("send", "drop", "drain", "log-level", "completion")],
 )  # fmt: skip
-def test_help_has_examples(name: str) -> None:
+def test_help_of_a_command_has_an_example(name: str) -> None:
     shown = admin(name, "--help").stdout
     assert re.search(r"^  Examples?(:|, for)", shown, re.MULTILINE)
     assert re.search(rf"^    .*tracker-admin .*{name}", shown, re.MULTILINE)
 
 
-def test_a_command_imports_no_module_of_another_command() -> None:
+def test_a_command_does_not_import_modules_of_other_commands() -> None:
     program = (
         "import sys; from tracker.admin.cli import main\n"
         "try: main(['info', '--help'])\n"
@@ -67,18 +67,18 @@ def test_a_command_imports_no_module_of_another_command() -> None:
     assert "tracker.admin.doctor.command" not in imported
 
 
-def test_a_mistake_is_one_line_with_where_to_read_on() -> None:
+def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
     result = admin("device", "12")
-    assert result.exit_code == ExitCode.BAD_USE
+    assert result.exit_code == ExitCode.BAD_USAGE
     assert result.stdout == ""
     assert result.stderr == (
-        "tracker-admin: Invalid value for 'IMEI': '12' is no IMEI of 15 digits "
+        "tracker-admin: Invalid value for 'IMEI': '12' is not an IMEI: an IMEI has 15 digits. "
         "(see main device --help)\n"
     )
 
 
 @pytest.mark.parametrize(
-    ("arguments", "told"),
+    ("arguments", "text"),
     [
         (("simulate", "--target", "pigeon:1"), "not a client endpoint"),
         (("simulate", "--codec", "9"), "'9' is not one of"),
@@ -96,21 +96,21 @@ def test_a_mistake_is_one_line_with_where_to_read_on() -> None:
         (("fly",), "No such command 'fly'"),
     ],
 )
-def test_a_mistake_is_told(arguments: tuple[str, ...], told: str) -> None:
-    ended = run_admin(*arguments)  # some notice it once the reactor runs
+def test_invalid_argument_is_reported(arguments: tuple[str, ...], text: str) -> None:
+    ended = run_admin(*arguments)  # some arguments are checked once the reactor runs
     assert ended.returncode in (1, 2)
-    assert told in ended.stderr
+    assert text in ended.stderr
 
 
-def test_no_control_port_is_one_line() -> None:
+def test_missing_control_port_is_a_usage_error_on_one_line() -> None:
     result = admin("info")
-    assert result.exit_code == ExitCode.BAD_USE
-    assert result.stderr.startswith("tracker-admin: say which control port: --control ENDPOINT")
+    assert result.exit_code == ExitCode.BAD_USAGE
+    assert result.stderr.startswith("tracker-admin: No control port given. Use --control ")
     assert result.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    ("error", "status", "told"),
+    ("error", "code", "text"),
     [
         (RunFailed("it did not"), 1, "tracker-admin: it did not\n"),
         (RunFailed("two\nlines", 3), 3, "tracker-admin: two lines\n"),
@@ -118,13 +118,15 @@ def test_no_control_port_is_one_line() -> None:
         (click.ClickException("bad bytes"), 1, "tracker-admin: bad bytes\n"),
         (click.UsageError("no"), 2, "tracker-admin: no\n"),
         (OSError(28, "No space left on device"), 1,
-         "tracker-admin: cannot go on: No space left on device\n"),
+         "tracker-admin: Cannot continue: No space left on device.\n"),
         (click.Abort(), 130, ""),
         (SystemExit(4), 4, ""),
         (BrokenPipeError(), 141, ""),
     ],
 )  # fmt: skip
-def test_how_a_command_may_end(error: BaseException, status: int, told: str) -> None:
+def test_exception_becomes_an_exit_code_and_one_line(
+    error: BaseException, code: int, text: str
+) -> None:
     group = AdminGroup("main")
 
     @group.command()
@@ -132,11 +134,11 @@ def test_how_a_command_may_end(error: BaseException, status: int, told: str) -> 
         raise error
 
     result = CliRunner().invoke(group, ["end"])
-    assert (result.exit_code, result.stdout) == (status, "")
-    assert result.stderr.partition(" (see")[0].rstrip("\n") == told.rstrip("\n")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert result.stderr.partition(" (see")[0].rstrip("\n") == text.rstrip("\n")
 
 
-def test_ctrl_c_is_no_traceback() -> None:
+def test_ctrl_c_ends_a_command_without_a_traceback() -> None:
     group = AdminGroup("main")
 
     @group.command()
@@ -147,8 +149,8 @@ def test_ctrl_c_is_no_traceback() -> None:
     assert (result.exit_code, result.output.strip()) == (128 + signal.SIGINT, "")
 
 
-def test_the_output_before_the_command_holds_unless_it_says_so_itself() -> None:
-    seen = []
+def test_output_option_of_a_command_overrides_the_one_before_it() -> None:
+    formats = []
     group = AdminGroup("main", params=main.params, callback=main.callback)
 
     from tracker.admin.options import output_option
@@ -156,15 +158,15 @@ def test_the_output_before_the_command_holds_unless_it_says_so_itself() -> None:
     @group.command()
     @output_option
     def show(output: str) -> None:
-        seen.append(output)
+        formats.append(output)
 
     for arguments in (["show"], ["-o", "json", "show"], ["-o", "json", "show", "-o", "table"]):
         assert CliRunner().invoke(group, arguments).exit_code == 0
     CliRunner().invoke(show, [])
-    assert seen == ["table", "json", "table", "table"]
+    assert formats == ["table", "json", "table", "table"]
 
 
-def test_what_cannot_be_encoded_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_character_that_cannot_be_encoded_is_escaped(monkeypatch: pytest.MonkeyPatch) -> None:
     group = AdminGroup("main")
 
     @group.command()

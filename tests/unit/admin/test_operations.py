@@ -1,4 +1,4 @@
-"""What a drain ends with."""
+"""The exit code of a drain."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tracker.admin.operations import _drain
 from tracker.control.client import ControlClient
 
 
-class Instance:
-    """One that some devices do not leave."""
+class DrainedInstance:
+    """A client of an instance at which some devices stay connected."""
 
     def __init__(self, left: int) -> None:
         self._left = left
@@ -26,12 +26,12 @@ class Instance:
         return {"closed": 5, "left": self._left}
 
 
-@pytest.mark.parametrize(("left", "status"), [(0, 0), (2, 1)])
-def test_devices_that_are_left_make_it_a_failure(
-    capsys: pytest.CaptureFixture[str], left: int, status: int
+@pytest.mark.parametrize(("left", "code"), [(0, 0), (2, 1)])
+def test_drain_fails_if_devices_stay_connected(
+    capsys: pytest.CaptureFixture[str], left: int, code: int
 ) -> None:
-    client = cast(ControlClient, Instance(left))
+    client = cast(ControlClient, DrainedInstance(left))
     drained = Deferred.fromCoroutine(_drain(client, 7, True, "json"))
-    assert drained.result == status
+    assert drained.result == code
     shown = json.loads(capsys.readouterr().out)
     assert shown == {"instance_id": "eu-1", "closed": 5, "left": left}

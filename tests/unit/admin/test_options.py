@@ -1,4 +1,4 @@
-"""What ``tracker-admin`` is told: options, environment, file."""
+"""Options of ``tracker-admin``, and their defaults in the environment and the file."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ def file(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def no_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_default_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "FILES", ())
 
 
-def test_the_nearest_wins(file: Path) -> None:
+def test_command_line_precedes_environment_and_environment_precedes_file(file: Path) -> None:
     environ = {"TRACKER_CONTROL": "unix:/environment", "REDIS_URL": "redis://environment"}
     given = Options("unix:/line", file, environ=environ).given_control()
     assert given is not None
-    assert (given.value, given.origin, given.place) == (
+    assert (given.value, given.origin, given.source) == (
         *("unix:/line", Origin.COMMAND_LINE, "--control"),
     )
     given = Options(None, file, environ=environ).given_control()
     assert given is not None
-    assert (given.value, given.place) == ("unix:/environment", "TRACKER_CONTROL")
+    assert (given.value, given.source) == ("unix:/environment", "TRACKER_CONTROL")
     given = Options(None, file, environ={"TRACKER_CONTROL": ""}).given_control()
     assert given is not None
-    assert (given.value, given.place) == ("unix:/file", f"{file}: control")
+    assert (given.value, given.source) == ("unix:/file", f"{file}: control")
     redis = Options(None, file, environ={}).given_redis(None)
     assert redis is not None
     assert redis.value == "redis://:p%40ss@file/0"
     assert Options(None, None, environ={}).given_control() is None
 
 
-def test_a_file_is_not_read_unless_it_is_needed(tmp_path: Path) -> None:
+def test_file_is_read_only_if_the_setting_is_not_given_otherwise(tmp_path: Path) -> None:
     bad = tmp_path / "bad"
     bad.write_text("?")
     assert Options("unix:/x", bad, environ={}).given_control() is not None
@@ -52,7 +52,7 @@ def test_a_file_is_not_read_unless_it_is_needed(tmp_path: Path) -> None:
         Options(None, bad, environ={}).given_control()
 
 
-def test_the_first_file_that_is_there(
+def test_first_existing_default_file_is_read(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "FILES", ("~/none.conf", "~/admin.conf", "~/other.conf"))
@@ -60,37 +60,37 @@ def test_the_first_file_that_is_there(
     (tmp_path / "other.conf").write_text("bad")
     given = Options(environ={}).given_control()
     assert given is not None
-    assert given.place == f"{file}: control"
+    assert given.source == f"{file}: control"
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "error"),
     [
-        ("", "there is no section [tracker-admin]"),
+        ("", "the section [tracker-admin] is missing"),
         ("control = unix:/s3cret\n", "line 1: [tracker-admin] must come first"),
         ("[tracker-admin]\ns3cret\n", "line 2: must be KEY = VALUE"),
-        ("[tracker-admin]\ncolor = s3cret\n", "unknown key 'color': only control and redis"),
-        ("[tracker]\ncontrol = s3cret\n", "unknown section [tracker]: only [tracker-admin]"),
-        ("[tracker-admin]\nredis = s3cret\nredis = s3cret\n", "line 3: redis is there twice"),
-        ("[tracker-admin]\n[tracker-admin]\n", "line 2: [tracker-admin] is there twice"),
-        ("[tracker-admin]\nredis = s3cret\n  s3cret\n", "redis: must be one line"),
+        ("[tracker-admin]\ncolor = s3cret\n", "unknown key 'color'; use control or redis"),
+        ("[tracker]\ncontrol = s3cret\n", "unknown section [tracker]; use [tracker-admin]"),
+        ("[tracker-admin]\nredis = s3cret\nredis = s3cret\n", "line 3: redis is given twice"),
+        ("[tracker-admin]\n[tracker-admin]\n", "line 2: [tracker-admin] is given twice"),
+        ("[tracker-admin]\nredis = s3cret\n  s3cret\n", "redis must be on one line"),
         ("[DEFAULT]\nredis = s3cret\n", "unknown section [DEFAULT]"),
     ],
 )
-def test_a_bad_file_is_told_in_one_line_without_its_values(
-    tmp_path: Path, content: str, told: str
+def test_error_of_a_malformed_file_is_one_line_without_values(
+    tmp_path: Path, content: str, error: str
 ) -> None:
     path = tmp_path / "admin.conf"
     path.write_text(content)
     with pytest.raises(click.UsageError) as raised:
         read_file(path)
     text = raised.value.format_message()
-    assert text.startswith(f"{path}: {told}")
+    assert text.startswith(f"{path}: {error}")
     assert "s3cret" not in text
     assert "\n" not in text
 
 
-def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
+def test_unreadable_file_is_a_usage_error(tmp_path: Path) -> None:
     path = tmp_path / "admin.conf"
     path.write_bytes(b"[tracker-admin]\ncontrol = \xff\n")
     with pytest.raises(click.UsageError):
@@ -99,21 +99,21 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         read_file(tmp_path)
 
 
-def test_the_only_socket_there_is(tmp_path: Path) -> None:
+def test_control_port_is_the_only_socket_in_the_folder(tmp_path: Path) -> None:
     options = Options(environ={})
     with pytest.raises(click.UsageError):
-        options.found_control(tmp_path)
+        options.control_port(tmp_path)
     with pytest.raises(click.UsageError):
-        options.found_control(tmp_path / "none")
+        options.control_port(tmp_path / "none")
     (tmp_path / "file.sock").touch()
     listening = [socket.socket(socket.AF_UNIX) for _ in range(2)]
     try:
         listening[0].bind(os.fspath(tmp_path / "one.sock"))
-        assert options.found_control(tmp_path).value == f"unix:{tmp_path}/one.sock"
+        assert options.control_port(tmp_path).value == f"unix:{tmp_path}/one.sock"
         listening[1].bind(os.fspath(tmp_path / "two.sock"))
         with pytest.raises(click.UsageError):
-            options.found_control(tmp_path)
-        assert Options("unix:/x", environ={}).found_control(tmp_path).value == "unix:/x"
+            options.control_port(tmp_path)
+        assert Options("unix:/x", environ={}).control_port(tmp_path).value == "unix:/x"
     finally:
         for one in listening:
             one.close()
@@ -122,12 +122,12 @@ def test_the_only_socket_there_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"), [("90s", 90), ("5m", 300), ("1h", 3600), ("2d", 172_800)]
 )
-def test_durations(text: str, seconds: float) -> None:
+def test_duration_is_converted_to_seconds(text: str, seconds: float) -> None:
     assert Duration().convert(text, None, None) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "5", "none", "-1s", "0s", "1.5s", "5 m", "1w"])
-def test_no_durations(text: str) -> None:
+def test_malformed_duration_is_a_usage_error(text: str) -> None:
     with pytest.raises(click.UsageError):
         Duration().convert(text, None, None)
 
@@ -135,7 +135,10 @@ def test_no_durations(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "35630704244101", "3563070424410130", "35630704244101a", "٣" * 15]
 )
-def test_no_imeis(text: str) -> None:
+def test_malformed_imei_is_a_usage_error(text: str) -> None:
     with pytest.raises(click.UsageError):
         Imei().convert(text, None, None)
+
+
+def test_imei_is_15_digits() -> None:
     assert Imei().convert("356307042441013", None, None) == "356307042441013"

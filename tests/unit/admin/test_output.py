@@ -1,4 +1,4 @@
-"""Tables, plain and on terminals, and JSON."""
+"""Tables for pipes and terminals, and JSON."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from tracker.admin.output import (
     drawn,
     iso,
     printable,
+    sentence,
     show_record,
     show_rows,
     table,
@@ -42,7 +43,10 @@ class TerminalOutput(io.StringIO):
 
 
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> TerminalOutput:
-    """What is shown on one from now on. In a fixture, pytest would take it away again."""
+    """Replace standard output by a terminal and return it.
+
+    This is not a fixture, since pytest captures standard output after the fixtures.
+    """
     shown = TerminalOutput()
     monkeypatch.setattr(sys, "stdout", shown)
     monkeypatch.setenv("TERM", "xterm-256color")
@@ -51,7 +55,7 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> TerminalOutput:
     return shown
 
 
-def test_rows_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_in_a_pipe_are_aligned_columns(capsys: pytest.CaptureFixture[str]) -> None:
     show_rows(COLUMNS, [{**ROW, "here": True}, {"device_id": "1"}], "table")
     assert capsys.readouterr().out == (
         "DEVICE ID        LAST HEARD                RECORDS  HERE\n"
@@ -60,7 +64,7 @@ def test_rows_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
-def test_rows_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rows_as_json_are_objects_with_all_columns(capsys: pytest.CaptureFixture[str]) -> None:
     show_rows(COLUMNS, [ROW], "json")
     (row,) = json.loads(capsys.readouterr().out)
     assert list(row.items()) == [
@@ -73,7 +77,7 @@ def test_rows_as_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "[]\n"
 
 
-def test_a_record(capsys: pytest.CaptureFixture[str]) -> None:
+def test_record_is_a_line_for_each_column(capsys: pytest.CaptureFixture[str]) -> None:
     show_record(COLUMNS, {**ROW, "records": 0, "here": False}, "table")
     assert capsys.readouterr().out == (
         "device_id   356307042441013\n"
@@ -85,7 +89,7 @@ def test_a_record(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == "streams  a, b\nnone     -\n"
 
 
-def test_a_time_on_a_terminal_has_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_on_a_terminal_has_its_age(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     monkeypatch.setattr(time, "time", lambda: 1795341612.9)
     show_record(COLUMNS, ROW, "table")
@@ -96,7 +100,7 @@ def test_a_time_on_a_terminal_has_its_age(monkeypatch: pytest.MonkeyPatch) -> No
     assert "2026-11-22T10:00:00.500Z" in terminal.getvalue()
 
 
-def test_what_a_table_is_about_is_never_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_first_column_and_numbers_are_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     monkeypatch.setenv("COLUMNS", "60")
     rows = [("DEVICE", "TEXT", "N"), ("356307042441013", "word " * 30, "12345678")]
@@ -108,7 +112,7 @@ def test_what_a_table_is_about_is_never_broken(monkeypatch: pytest.MonkeyPatch) 
     assert len(lines) > 4
 
 
-def test_markup_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_markup_and_escape_sequences_are_shown_as_text(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = on_terminal(monkeypatch)
     console().print(drawn([("A",), ("[red]:smile:[/]",), ("\x1b[2J",)]))
     assert "[red]:smile:[/]" in terminal.getvalue()
@@ -116,7 +120,9 @@ def test_markup_is_text(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("variable", "coloured"), [("", True), ("1", False)])
-def test_colours(monkeypatch: pytest.MonkeyPatch, variable: str, coloured: bool) -> None:
+def test_no_color_switches_colours_off(
+    monkeypatch: pytest.MonkeyPatch, variable: str, coloured: bool
+) -> None:
     terminal = on_terminal(monkeypatch)
     if variable:
         monkeypatch.setenv("NO_COLOR", variable)
@@ -125,21 +131,21 @@ def test_colours(monkeypatch: pytest.MonkeyPatch, variable: str, coloured: bool)
 
 
 @given(lists(tuples(text(), text()), min_size=1, max_size=5))
-def test_a_plain_table_has_a_line_for_each_row(rows: list[tuple[str, str]]) -> None:
+def test_plain_table_has_one_printable_line_for_each_row(rows: list[tuple[str, str]]) -> None:
     assert table(rows).split("\n") == [line.rstrip() for line in table(rows).split("\n")]
     assert len(table(rows).split("\n")) == len(rows)
     assert table(rows).replace("\n", "").isprintable()
 
 
 @given(text())
-def test_what_is_printable_stays(value: str) -> None:
+def test_printable_text_is_not_changed(value: str) -> None:
     shown = printable(value)
     assert shown.isprintable()
     if value.isprintable():
         assert shown == value
 
 
-def test_only_what_is_not_printable_is_escaped() -> None:
+def test_only_unprintable_characters_are_escaped() -> None:
     assert printable("é\x1b[2J\n\x9b\u202e\udcff") == "é\\x1b[2J\\n\\x9b\\u202e\\udcff"
 
 
@@ -147,9 +153,22 @@ def test_only_what_is_not_printable_is_escaped() -> None:
     ("seconds", "shown"),
     [(-5, "0 s"), (0.9, "0 s"), (59.9, "59 s"), (60, "1 min"), (3600, "1 h"), (200_000, "2 d")],
 )
-def test_ages(seconds: float, shown: str) -> None:
+def test_age_is_in_the_largest_unit(seconds: float, shown: str) -> None:
     assert age(seconds) == shown
 
 
-def test_times() -> None:
+def test_iso_has_milliseconds_in_utc() -> None:
     assert iso(1795341600.0004) == "2026-11-22T10:00:00.000Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("no password given", "No password given."),
+        ("the database is newer.", "The database is newer."),
+        ("/etc/x: does not exist", "/etc/x: does not exist."),
+        ("--client a: is reserved", "--client a: is reserved."),
+    ],
+)
+def test_sentence_has_a_capital_and_a_period(text: str, expected: str) -> None:
+    assert sentence(text) == expected

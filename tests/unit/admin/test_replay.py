@@ -1,4 +1,4 @@
-"""A replay into a slow sink."""
+"""Replay into a slow sink."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tracker.runtime.run import RunFailed
 
 @define(eq=False)
 class SlowSink(FakeSink):
-    """A sink that times out when it is given more than some positions."""
+    """A sink that times out for more than a number of positions."""
 
     capacity: int = 0
 
@@ -48,12 +48,12 @@ def replayed(sink: SlowSink, count: int) -> Replay:
     return replay
 
 
-def test_a_batch_that_takes_too_long_is_stored_in_parts() -> None:
+def test_batch_that_times_out_is_stored_in_parts() -> None:
     sink = SlowSink(capacity=2)
     assert replayed(sink, 7).new == 7
     assert [len(batch.positions) for batch in sink.batches] == [1, 2, 2, 2]
 
 
-def test_a_single_entry_that_takes_too_long_ends_the_replay_there() -> None:
+def test_single_entry_that_times_out_ends_the_replay_with_its_id() -> None:
     with pytest.raises(RunFailed, match="--from 1-0"):
         replayed(SlowSink(capacity=0), 7)

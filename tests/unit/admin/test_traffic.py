@@ -1,4 +1,4 @@
-"""What ``watch`` says of each event."""
+"""Summaries of events, and the output of ``watch``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.vendors.teltonika.examples import EXAMPLES
-from tracker.admin.traffic import LONGEST, summary
+from tracker.admin.traffic import MAX_SUMMARY, summary
 from tracker.admin.watch import JsonLines, Lines
 from tracker.control.watching import DeviceEvent
 from tracker.vendors.teltonika.description import describe
@@ -22,7 +22,7 @@ RECORD = {
 
 
 @pytest.mark.parametrize(
-    ("kind", "decoded", "told"),
+    ("kind", "decoded", "expected"),
     [
         ("received", {"kind": "login", "imei": "356307042441013"}, ("login", "356307042441013")),
         ("sent", {"login": "accepted"}, ("login", "accepted")),
@@ -52,17 +52,17 @@ RECORD = {
         ("invented", {"x": 1}, ("invented", "")),
     ],
 )  # fmt: skip
-def test_what_is_said(kind: str, decoded: Any, told: tuple[str, str]) -> None:
-    assert summary(kind, decoded) == told
+def test_summary_of_an_event(kind: str, decoded: Any, expected: tuple[str, str]) -> None:
+    assert summary(kind, decoded) == expected
 
 
 @pytest.mark.parametrize("data", EXAMPLES.values(), ids=EXAMPLES)
 @pytest.mark.parametrize("sent", [True, False])
-def test_whatever_comes_has_a_short_summary(data: bytes, sent: bool) -> None:
+def test_every_frame_has_a_short_printable_summary(data: bytes, sent: bool) -> None:
     decoded = json.loads(json.dumps(describe(data, sent)))
     what, text = summary("sent" if sent else "received", decoded)
     assert what
-    assert len(text) <= LONGEST
+    assert len(text) <= MAX_SUMMARY
     assert text.isprintable()
 
 
@@ -72,7 +72,7 @@ def event(kind: str, raw: bytes = b"", decoded: Any = None, dropped: int = 0) ->
     )
 
 
-def test_a_line_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+def test_event_is_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     lines = Lines(raw=True)
     lines.event(event("sent", b"\x01", {"login": "accepted"}))
     lines.event(event("received", b"\x00" * 30_000, {"left_out": "too long"}, dropped=3))
@@ -85,7 +85,7 @@ def test_a_line_an_event(capsys: pytest.CaptureFixture[str]) -> None:
     assert gone == f"{time} · disconnected"
 
 
-def test_an_object_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+def test_event_is_a_json_object(capsys: pytest.CaptureFixture[str]) -> None:
     lines = JsonLines("356307042441013", raw=False)
     lines.event(event("received", b"\xff", {"kind": "ping", "count": 1}, dropped=2))
     lines.control("lost", "it was closed")

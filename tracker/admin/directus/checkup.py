@@ -1,4 +1,4 @@
-"""The checks of ``tracker-admin directus check``, which change nothing."""
+"""The checks of the command ``directus check``, which change nothing."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from twisted.web.client import Agent
 from twisted.web.http import BAD_REQUEST, UNAUTHORIZED
 from twisted.web.http_headers import Headers
 
-from tracker.admin.directus.files import is_open_to_all
+from tracker.admin.directus.files import is_readable_by_all
 from tracker.bridge.rest import DirectusClient, DirectusDenied, DirectusError
 from tracker.bridge.schema import (
     BRIDGE_POLICY,
@@ -33,12 +33,12 @@ from tracker.bridge.setup import Change, SetupOptions, plan
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.reactor import Reactor
 
-#: Policies, which the setup needs, came with this version.
-OLDEST: Final = 11
+#: The first version of Directus with policies, which the setup needs.
+MIN_VERSION: Final = 11
 
 _PARTS: Final = ("collection", "policy", "role", "user", "flow")
-#: Seconds that the bridge may take to answer.
-_PATIENCE: Final = 5.0
+#: Seconds in which the bridge must respond.
+_BRIDGE_TIMEOUT: Final = 5.0
 _FIX: Final = "tracker-admin directus setup"
 _DENY_LIST: Final = (
     "IMPORT_IP_DENY_LIST=169.254.169.254  # in the environment of Directus, then restart it"
@@ -55,66 +55,68 @@ async def examine(
 ) -> list[Finding]:
     """Run all checks.
 
-    :param client: of an administrator.
-    :param files: files that hold secrets.
+    :param client: the client of an administrator.
+    :param as_bridge: a client with the bridge's token; None if the token is not given.
+    :param files: files that contain secrets.
     :raises DirectusError: if Directus cannot be read.
     """
     findings = [evolve(await _version(client), check="directus-version")]
     changes = await plan(client, wanted, as_bridge)
     findings += _parts(changes)
     if as_bridge is None:
-        seen = skipped("no --bridge-token-file was given")
-        findings.append(evolve(seen, check="bridge-token"))
+        findings.append(evolve(skipped("no --bridge-token-file given"), check="bridge-token"))
     else:
         found = [one async for one in _token(as_bridge)]
         findings += [evolve(one, check="bridge-token") for one in found]
     if wanted.secret is None:
-        findings.append(evolve(skipped("no --secret-file was given"), check="flow-secret"))
+        findings.append(evolve(skipped("no --secret-file given"), check="flow-secret"))
     else:
-        heard = await _bridge(reactor, wanted.commands_url, wanted.secret)
-        findings.append(evolve(heard, check="bridge"))
+        bridge = await _bridge(reactor, wanted.commands_url, wanted.secret)
+        findings.append(evolve(bridge, check="bridge"))
     reach = await _reach(reactor, client, wanted.commands_url)
     findings.append(evolve(reach, check="flow-reach"))
     for file in filter(None, files):
-        findings.append(evolve(_kept(file), check="file"))
+        findings.append(evolve(_file_mode(file), check="file"))
     return findings
 
 
 async def _version(client: DirectusClient) -> Finding:
-    told = await client.request("GET", "/server/info")
-    version = str(told.get("version", "")) if isinstance(told, dict) else ""
+    info = await client.request("GET", "/server/info")
+    version = str(info.get("version", "")) if isinstance(info, dict) else ""
     major = version.partition(".")[0]
     if not major.isdecimal():
-        return skipped("Directus does not tell its version")
-    if int(major) < OLDEST:
-        return failure(f"Directus {version}", f"upgrade Directus to {OLDEST} or later")
+        return skipped("Directus does not report its version")
+    if int(major) < MIN_VERSION:
+        return failure(
+            f"Directus {version} is too old", f"upgrade Directus to {MIN_VERSION} or later"
+        )
     return ok(f"Directus {version} at {client.base_url}")
 
 
 def _parts(changes: Sequence[Change]) -> Iterable[Finding]:
-    """Yield a finding for each mistake, and one for each part without a mistake."""
+    """Yield a finding for each difference, and one for each part without a difference."""
     for part in _PARTS:
-        wrong = [change for change in changes if change.part.startswith(part)]
-        for change in wrong:
+        differences = [change for change in changes if change.part.startswith(part)]
+        for change in differences:
             text = change.text[2:]
             seen = f"missing: {text}" if change.text.startswith("+") else f"different: {text}"
             found = failure(text, "in Directus, by hand") if change.manual else failure(seen, _FIX)
             yield evolve(found, check=part)
-        if not wrong:
-            yield evolve(ok("as it has to be"), check=part)
+        if not differences:
+            yield evolve(ok("as required"), check=part)
 
 
 async def _token(as_bridge: DirectusClient) -> Any:
-    """Check that the bridge's token may do what it must, and nothing else."""
+    """Check that the bridge's token has the rights that the bridge needs, and no others."""
     try:
         me = await as_bridge.request("GET", "/users/me", params={"fields": "id"})
     except DirectusDenied as error:
         if error.status == 401:
-            yield failure("Directus does not accept it", _FIX)
+            yield failure("Directus refuses the token", _FIX)
             return
         me = {}
     if me.get("id") != BRIDGE_USER:
-        yield failure("it is another user's", f"remove the file, and {_FIX}")
+        yield failure("the token belongs to another user", f"remove the file, then {_FIX}")
         return
     try:
         await as_bridge.get_items(COMMANDS, fields=["id", "status"], limit=1)
@@ -124,17 +126,17 @@ async def _token(as_bridge: DirectusClient) -> Any:
     except DirectusError as error:
         yield failure(str(error), _FIX)
         return
-    yield ok("reads commands and devices")
+    yield ok("can read commands and devices")
     if general.get("admin_access") or general.get("app_access"):
-        yield failure("it may do more: it has access to the app", _FIX)
-    wrong = list(_surprises(rights))
-    for one in wrong:
+        yield failure("has more rights than needed: access to the app", _FIX)
+    differences = list(_differences(rights))
+    for one in differences:
         yield failure(one, _FIX)
-    if not wrong:
-        yield ok("changes the state of commands, and may do nothing else")
+    if not differences:
+        yield ok("can change the status of commands, and has no other rights")
 
 
-def _surprises(rights: Mapping[str, Any]) -> Iterable[str]:
+def _differences(rights: Mapping[str, Any]) -> Iterable[str]:
     """Yield the differences between the rights that the token has and should have."""
     (policy,) = (one for one in policies(False) if one.id == BRIDGE_POLICY)
     expected = {
@@ -146,85 +148,88 @@ def _surprises(rights: Mapping[str, Any]) -> Iterable[str]:
         for action, how in actions.items()
         if how.get("access") != "none"
     }
-    for what in sorted(expected.keys() | granted.keys()):
-        missing = expected.get(what, set()) - granted.get(what, set())
-        surplus = granted.get(what, set()) - expected.get(what, set())
-        collection, action = what
+    for right in sorted(expected.keys() | granted.keys()):
+        missing = expected.get(right, set()) - granted.get(right, set())
+        surplus = granted.get(right, set()) - expected.get(right, set())
+        collection, action = right
         if missing:
-            yield f"it may not {action} {collection}: {', '.join(sorted(missing))}"
-        if surplus or (what in granted and what not in expected):
-            yield f"it may do more: {action} {collection}: {', '.join(sorted(surplus))}"
+            yield f"lacks the right to {action} {collection}: {', '.join(sorted(missing))}"
+        if surplus or (right in granted and right not in expected):
+            yield (
+                f"has more rights than needed: {action} {collection}: {', '.join(sorted(surplus))}"
+            )
 
 
 async def _bridge(reactor: Reactor, url: str, secret: str) -> Finding:
-    """Check that the bridge listens and knows the secret; no row is announced."""
+    """Check that the bridge listens and accepts the secret; no row is announced."""
     try:
-        answer = await treq.post(
+        response = await treq.post(
             url,
             data=b"{}",
             headers=Headers({SECRET_HEADER: [secret]}),
-            agent=Agent(reactor, connectTimeout=_PATIENCE),
-            timeout=_PATIENCE,
+            agent=Agent(reactor, connectTimeout=_BRIDGE_TIMEOUT),
+            timeout=_BRIDGE_TIMEOUT,
             allow_redirects=False,
         )
-    except Exception as error:  # noqa: BLE001 - whatever it is, it says that no bridge answers
-        why = str(error) or type(error).__name__
-        return warning(f"no bridge answers at {url}: {why}", "start twistd tracker bridge")
-    if answer.code == UNAUTHORIZED:
-        fix = "give the bridge the same --secret-file, and restart it"
-        return failure(f"the bridge at {url} knows another secret", fix)
-    if answer.code != BAD_REQUEST:
-        return failure(f"who answers at {url} is no bridge: {answer.code}", "see --bridge-url")
-    return ok(f"listens at {url}, and knows the secret")
+    except Exception as error:  # noqa: BLE001 - any error means no response
+        reason = str(error) or type(error).__name__
+        return warning(f"the bridge at {url} does not respond: {reason}", "twistd tracker bridge")
+    if response.code == UNAUTHORIZED:
+        fix = "restart the bridge with the same --secret-file"
+        return failure(f"the bridge at {url} has another secret", fix)
+    if response.code != BAD_REQUEST:
+        seen = f"{url} is not a bridge (it responds with HTTP status {response.code})"
+        return failure(seen, "correct --bridge-url")
+    return ok(f"listens at {url} and accepts the secret")
 
 
 async def _reach(reactor: Reactor, client: DirectusClient, url: str) -> Finding:
-    """Check that a Flow's request reaches this machine, on which the bridge is to run.
+    """Check that a Flow's request reaches this machine, if the bridge is to run here.
 
-    Directus applies the same rules to the import of a file. So it is asked to import one from a
-    port of this process, which closes the connection.
+    Directus applies the same rules to the import of a file. Therefore this check makes Directus
+    import a file from a port of this process, which closes the connection.
     """
     host = urlsplit(url).hostname or ""
-    visit: Any = _Visit()
+    listener: Any = _Listener()
     try:
         address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-        port: Any = reactor.listenTCP(0, visit, interface=address)
+        port: Any = reactor.listenTCP(0, listener, interface=address)
     except (OSError, CannotListenError):
-        return skipped(f"{host} is not this machine: run it where the bridge is to run")
-    shown = f"[{host}]" if ":" in host else host
-    place = f"http://{shown}:{port.getHost().port}/tracker"
+        return skipped(f"{host} is another machine: run this check there")
+    name = f"[{host}]" if ":" in host else host
+    target = f"http://{name}:{port.getHost().port}/tracker"
     try:
         with suppress(DirectusError):
-            await client.request("POST", "/files/import", {"url": place})
+            await client.request("POST", "/files/import", {"url": target})
     finally:
         await port.stopListening()
-    if visit.came:
+    if listener.reached:
         return ok(f"Flows reach {host}")
     return warning(
-        f"Directus does not reach {host}, and tells nobody when a Flow tries: "
-        "the bridge finds new commands by asking, some seconds later",
+        f"Flows cannot reach {host}, and Directus reports no error: the bridge finds new commands "
+        "only when it polls, some seconds later",
         _DENY_LIST,
     )
 
 
-class _Visit(Factory):
-    """Notes a connection, and closes it."""
+class _Listener(Factory):
+    """A listener that records the first connection, and closes it."""
 
     noisy = False
 
     def __init__(self) -> None:
-        self.came = False
+        self.reached = False
 
     def buildProtocol(self, addr: IAddress | None) -> Protocol | None:
-        self.came = True
+        self.reached = True
         return None
 
 
-def _kept(file: Path) -> Finding:
+def _file_mode(file: Path) -> Finding:
     try:
-        others = is_open_to_all(file)
+        exposed = is_readable_by_all(file)
     except OSError as error:
         return skipped(f"{file}: {error.strerror}")
-    if others:
-        return warning(f"everybody may read {file}", f"chmod o-r {shlex.quote(str(file))}")
-    return ok(f"{file} is not for everybody")
+    if exposed:
+        return warning(f"{file} is readable by all users", f"chmod o-r {shlex.quote(str(file))}")
+    return ok(f"{file} is not readable by all users")

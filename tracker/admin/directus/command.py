@@ -1,4 +1,4 @@
-"""``tracker-admin directus``: the command line."""
+"""The command line of ``directus setup`` and ``directus check``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ from attrs import field, frozen
 
 from tracker.admin.directus.checkup import examine
 from tracker.admin.directus.files import make_secret, read_secret
+from tracker.admin.exitcodes import ExitCode
 from tracker.admin.options import output_option
-from tracker.admin.output import printable
-from tracker.admin.report import as_json, as_table, exit_status
+from tracker.admin.output import printable, sentence
+from tracker.admin.report import as_json, as_table, exit_code
 from tracker.bridge.rest import (
     DirectusClient,
     DirectusDenied,
@@ -24,20 +25,21 @@ from tracker.bridge.rest import (
     checked_url,
 )
 from tracker.bridge.setup import Change, SetupOptions, apply, plan
+from tracker.observe.wording import plural
 from tracker.reactor import Reactor
 from tracker.runtime.run import RunFailed, run
 
 DEFAULT_BRIDGE: Final = "http://127.0.0.1:9130/commands"
-#: Seconds for each answer: Directus takes its time to change tables, and more when it is busy.
-ANSWERED: Final = 60.0
-#: The status when Directus cannot be reached.
-UNREACHABLE: Final = 3
-#: Plans that are carried out; one shows Directus a table, the next one sees its fields.
-_MOST_PLANS: Final = 4
+#: Seconds for each response. Directus is slow to change tables, and slower under load.
+RESPONSE_TIMEOUT: Final = 60.0
+#: Maximum number of plans that are applied. A plan that adds a table to Directus does not know the
+#: table's fields; the next plan does.
+_MAX_PLANS: Final = 4
+_NO_CHANGE: Final = "Nothing to change."
 
 
 @frozen
-class _Place:
+class _Target:
     """The options of both commands."""
 
     url: str
@@ -48,23 +50,23 @@ class _Place:
     secret_file: Path | None
     bridge_token_file: Path | None
 
-    async def asking(
+    async def with_client(
         self, reactor: Reactor, ask: Callable[[DirectusClient], Awaitable[int]]
     ) -> int:
-        """Call ``ask`` with a client of the administrator.
+        """Call ``ask`` with a client of the administrator, and return its exit code.
 
-        :return: its status, or that of an error, which is printed.
+        :raises RunFailed: if Directus cannot be reached or used.
         """
-        client = DirectusClient(reactor, self.url, self.token, timeout=ANSWERED)
+        client = DirectusClient(reactor, self.url, self.token, timeout=RESPONSE_TIMEOUT)
         try:
             await self._check_rights(client)
             return await ask(client)
         except DirectusDown as error:
-            click.echo(f"tracker-admin: {error}", err=True)
-            # Any HTTP answer counts as one.
-            return UNREACHABLE if error.status is None else 1
+            # Any HTTP response shows that Directus can be reached.
+            code = ExitCode.UNREACHABLE if error.status is None else ExitCode.FAILED
+            raise RunFailed(sentence(str(error)), code) from None
         except DirectusError as error:
-            raise RunFailed(str(error)) from None
+            raise RunFailed(sentence(str(error))) from None
         finally:
             await client.close()
 
@@ -72,17 +74,17 @@ class _Place:
         try:
             rights = await client.request("GET", "/policies/me/globals")
         except DirectusDenied:
-            raise RunFailed(f"Directus does not accept the token in {self.token_file}") from None
+            raise RunFailed(f"Directus refuses the token in {self.token_file}.") from None
         except DirectusError as error:
             if error.status in (HTTPStatus.OK, HTTPStatus.NOT_FOUND):
-                raise RunFailed(f"no Directus answers at {self.url}: {error}") from None
+                raise RunFailed(f"{self.url} is not a Directus: {error}.") from None
             raise
         if not isinstance(rights, dict) or not rights.get("admin_access"):
-            raise RunFailed(f"the token in {self.token_file} is not an administrator's")
+            raise RunFailed(f"The token in {self.token_file} is not an administrator's.")
 
 
 def _as_bridge(reactor: Reactor, url: str, token: str | None) -> DirectusClient | None:
-    return DirectusClient(reactor, url, token, timeout=ANSWERED) if token else None
+    return DirectusClient(reactor, url, token, timeout=RESPONSE_TIMEOUT) if token else None
 
 
 def _options(command: Callable[..., None]) -> Callable[..., None]:
@@ -94,30 +96,31 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
                 metavar="URL",
                 envvar="DIRECTUS_URL",
                 required=True,
-                help="Where Directus is, as http://127.0.0.1:8055.  [default: DIRECTUS_URL]",
+                help="URL of Directus, such as http://127.0.0.1:8055.  [default: DIRECTUS_URL]",
             ),
             click.option(
                 "--token-file",
                 type=click.Path(path_type=Path),
                 required=True,
-                help="A file with a static token of an administrator.",
+                help="File with a static token of an administrator.",
             ),
             click.option(
                 "--bridge-url",
                 metavar="URL",
                 default=DEFAULT_BRIDGE,
                 show_default=True,
-                help="Where the bridge hears of new commands; of devices it hears beside that.",
+                help="URL that Flows notify of new commands. They notify the path devices beside "
+                "it of changed devices.",
             ),
             click.option(
                 "--secret-file",
                 type=click.Path(path_type=Path),
-                help="A file with the secret by which the bridge knows Directus.",
+                help="File with the secret that Directus sends to the bridge.",
             ),
             click.option(
                 "--bridge-token-file",
                 type=click.Path(path_type=Path),
-                help="A file with the token by which Directus knows the bridge.",
+                help="File with the token that the bridge sends to Directus.",
             ),
         )
     ):
@@ -125,24 +128,24 @@ def _options(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def _place(
+def _target(
     url: str,
     token_file: Path,
     *,
     bridge_url: str,
     secret_file: Path | None,
     bridge_token_file: Path | None,
-) -> _Place:
+) -> _Target:
     for option, value in (("--url", url), ("--bridge-url", bridge_url)):
         try:
             checked_url(value)
         except ValueError as error:
             raise click.UsageError(f"{option}: {error}") from None
     if not urlsplit(bridge_url).path.rpartition("/")[2]:
-        raise click.UsageError(f"--bridge-url: must be like {DEFAULT_BRIDGE}")
+        raise click.UsageError(f"--bridge-url: must be a URL with a path, such as {DEFAULT_BRIDGE}")
     token = _read("--token-file", token_file)
     devices_url = urljoin(bridge_url, "devices")
-    return _Place(url, token_file, token, bridge_url, devices_url, secret_file, bridge_token_file)
+    return _Target(url, token_file, token, bridge_url, devices_url, secret_file, bridge_token_file)
 
 
 def _read(option: str, file: Path) -> str:
@@ -156,45 +159,45 @@ def _read(option: str, file: Path) -> str:
 
 @click.group()
 def directus() -> None:
-    """Prepare Directus for the bridge, or check that it is."""
+    """Set up Directus for the bridge, or check the set-up."""
 
 
 @directus.command()
 @_options
-@click.option("--dry-run", is_flag=True, help="Only print what is different.")
+@click.option("--dry-run", is_flag=True, help="Print the changes without making them.")
 def setup(dry_run: bool, **options: Any) -> None:
-    """Make in Directus what the bridge needs, and complete what is there.
+    """Create in Directus what the bridge needs.
 
-    These are the collections commands and devices, two Flows that tell the bridge of what is
-    new, a user with a role and a policy for the bridge, and a policy for people who send
-    commands. A table last_positions in the same database is shown, read-only. What is there
-    already stays; run again, it changes nothing.
+    Creates the collections commands and devices, two Flows that notify the bridge of new rows, a
+    user with a Directus role and a policy for the bridge, and a policy for people who send
+    commands. If the database has a table last_positions, Directus shows it read-only. Existing
+    parts are completed, and a second run changes nothing.
 
-    The files of the secret and of the bridge's token are made when they are missing.
+    The files for the secret and the bridge's token are created if they do not exist.
 
-    The status is 0 when all is as it has to be, 1 when something is not (with --dry-run: not
-    yet), 2 for a command line that is not understood, 3 when Directus cannot be reached.
+    The exit code is 0 if everything is set up, 1 if something is missing (also with --dry-run),
+    and 3 if Directus cannot be reached.
     """
-    place = _place(**options)
+    target = _target(**options)
     secret, token = (
         _secret(name, file, dry_run)
         for name, file in (
-            ("--secret-file", place.secret_file),
-            ("--bridge-token-file", place.bridge_token_file),
+            ("--secret-file", target.secret_file),
+            ("--bridge-token-file", target.bridge_token_file),
         )
     )
-    wanted = SetupOptions(place.commands_url, place.devices_url, secret, token)
+    wanted = SetupOptions(target.commands_url, target.devices_url, secret, token)
 
     async def main(reactor: Reactor) -> int:
-        as_bridge = _as_bridge(reactor, place.url, token)
+        as_bridge = _as_bridge(reactor, target.url, token)
 
         async def carry_out(client: DirectusClient) -> int:
             if dry_run:
-                return _tell(await plan(client, wanted, as_bridge))
+                return _print_plan(await plan(client, wanted, as_bridge))
             return await _carry_out(client, wanted, as_bridge)
 
         try:
-            return await place.asking(reactor, carry_out)
+            return await target.with_client(reactor, carry_out)
         finally:
             if as_bridge is not None:
                 await as_bridge.close()
@@ -209,7 +212,7 @@ def _secret(option: str, file: Path | None, dry_run: bool) -> str | None:
         return _read(option, file)
     if dry_run:
         click.echo(f"+ file {file}")
-        return "one-that-nobody-has-made-yet"
+        return "not-created-yet"
     try:
         secret = make_secret(file)
     except OSError as error:
@@ -218,35 +221,39 @@ def _secret(option: str, file: Path | None, dry_run: bool) -> str | None:
     return secret
 
 
-def _tell(changes: Sequence[Change]) -> int:
+def _print_plan(changes: Sequence[Change]) -> int:
     for change in changes:
         click.echo(printable(change.text))
-    click.echo(f"{len(changes)} to change, and nothing was" if changes else "nothing to change")
+    click.echo(
+        f"{plural(len(changes), 'change')} to make. Nothing was changed." if changes else _NO_CHANGE
+    )
     return int(bool(changes))
 
 
 async def _carry_out(
     client: DirectusClient, wanted: SetupOptions, as_bridge: DirectusClient | None
 ) -> int:
-    made = 0
-    for _ in range(_MOST_PLANS):
+    done = 0
+    for _ in range(_MAX_PLANS):
         changes = await plan(client, wanted, as_bridge)
         manual = [change for change in changes if change.manual]
         for change in manual or changes:
             if not change.manual:
                 await _make(client, change)
-                made += 1
+                done += 1
             click.echo(printable(change.text))
         if manual or not changes:
             break
     else:
-        raise RunFailed(f"Directus does not keep what it is told: {changes[0].text[2:]}")
+        raise RunFailed(f"Directus did not keep a change: {changes[0].text[2:]}.")
     if manual:
-        click.echo(f"{len(manual)} to be changed by hand, in Directus, before anything else is")
+        click.echo(
+            f"{plural(len(manual), 'change')} to make by hand in Directus. Then run setup again."
+        )
         return 1
-    click.echo(f"{made} changed" if made else "nothing to change")
-    if wanted.secret is None and made:
-        click.echo("no --secret-file was given: new Flows say no secret to the bridge")
+    click.echo(f"{plural(done, 'change')} made." if done else _NO_CHANGE)
+    if wanted.secret is None and done:
+        click.echo("No --secret-file given: new Flows send no secret to the bridge.")
     return 0
 
 
@@ -256,38 +263,38 @@ async def _make(client: DirectusClient, change: Change) -> None:
     except DirectusDown:
         raise
     except DirectusError as error:
-        raise RunFailed(f"{change.text[2:]}: {error}") from None
+        raise RunFailed(f"Cannot change {change.text[2:]}: {error}.") from None
 
 
 @directus.command()
 @_options
 @output_option
 def check(output: str, **options: Any) -> None:
-    """Check that Directus holds what the bridge needs.
+    """Check that Directus has what the bridge needs.
 
-    Also that the bridge's token may do what it must and nothing else, and, where the bridge
-    is to run on this machine, that Directus lets its Flows reach it. Changes nothing.
+    Also checks that the bridge's token has the rights that it needs and no others. If the bridge
+    is to run on this machine, checks that Flows can reach it. Nothing is changed.
 
-    The status is 0 when nothing has failed (a warning is no failure), 1 when a check has, 2
-    for a command line that is not understood, 3 when Directus cannot be reached.
+    The exit code is 0 if no check failed (warnings are not failures), 1 if one did, and 3 if
+    Directus cannot be reached.
     """
-    place = _place(**options)
-    secret = _read("--secret-file", place.secret_file) if place.secret_file else None
-    token_file = place.bridge_token_file
+    target = _target(**options)
+    secret = _read("--secret-file", target.secret_file) if target.secret_file else None
+    token_file = target.bridge_token_file
     token = _read("--bridge-token-file", token_file) if token_file else None
-    wanted = SetupOptions(place.commands_url, place.devices_url, secret, token)
+    wanted = SetupOptions(target.commands_url, target.devices_url, secret, token)
 
     async def main(reactor: Reactor) -> int:
-        as_bridge = _as_bridge(reactor, place.url, token)
+        as_bridge = _as_bridge(reactor, target.url, token)
 
-        async def look(client: DirectusClient) -> int:
-            files = (place.token_file, place.secret_file, token_file)
+        async def run_checks(client: DirectusClient) -> int:
+            files = (target.token_file, target.secret_file, token_file)
             findings = await examine(reactor, client, wanted, as_bridge=as_bridge, files=files)
             click.echo(as_json(findings) if output == "json" else as_table(findings))
-            return exit_status(findings)
+            return exit_code(findings)
 
         try:
-            return await place.asking(reactor, look)
+            return await target.with_client(reactor, run_checks)
         finally:
             if as_bridge is not None:
                 await as_bridge.close()

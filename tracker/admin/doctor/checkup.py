@@ -37,22 +37,23 @@ async def examine(
 ) -> list[Finding]:
     """Run all checks, which change nothing.
 
-    :param seconds: for the checks of each server, and of this machine.
-    :param sink: a valid URL, if there is one.
+    :param seconds: time limit for the checks of each server, and for those of this machine.
+    :param sink: a valid URL; None to skip the checks of the sink.
+    :param ports: host and number of each port that devices connect to.
     """
     server, database, here = (Examination(reactor, seconds) for _ in range(3))
-    doors = [Examination(reactor, seconds) for _ in ports]
-    asked = [
+    port_checks = [Examination(reactor, seconds) for _ in ports]
+    checks = [
         _redis(reactor, server, address),
         examine_sink(reactor, database, sink),
         _machine(here, address),
         *(
-            door.make("port", machine.port, reactor, *place)
-            for door, place in zip(doors, ports, strict=True)
+            examination.make("port", machine.port, reactor, *port)
+            for examination, port in zip(port_checks, ports, strict=True)
         ),
     ]
-    await gatherResults([Deferred.fromCoroutine(one) for one in asked])
-    return [one for part in (server, database, here, *doors) for one in part.findings]
+    await gatherResults([Deferred.fromCoroutine(one) for one in checks])
+    return [one for part in (server, database, here, *port_checks) for one in part.findings]
 
 
 async def _redis(reactor: Reactor, examination: Examination, address: RedisAddress) -> None:
@@ -83,12 +84,12 @@ def _overdue(result: Any, seconds: float) -> str:
 
 
 def _checks(server: Server, clock: IReactorTime) -> list[Check]:
-    """Return name and function of the checks of Redis; slow ones at the end."""
-    wrong = ""
+    """Return name and function of the checks of Redis; slow ones come last."""
+    error = ""
     try:
         configured = sorted(configured_streams())
-    except click.UsageError as error:
-        configured, wrong = [], error.message
+    except click.UsageError as raised:
+        configured, error = [], raised.message
     traffic = streams.Traffic(server, configured)
 
     async def by_info(judge: redis.Rule) -> Any:
@@ -97,29 +98,29 @@ def _checks(server: Server, clock: IReactorTime) -> list[Check]:
     async def by_setting(setting: str, judge: Callable[[str, str], Finding]) -> Finding:
         return judge(await server.setting(setting), server.cli)
 
-    async def role() -> Finding:
-        return redis.role(await server.info(), server.address)
+    async def replication() -> Finding:
+        return redis.replication(await server.info(), server.address)
 
     async def all_rights() -> list[Finding]:
         try:
             names = await traffic.streams()
-        except Refused:  # SCAN or GET may be what is missing
+        except Refused:  # the user may lack the right to SCAN or GET
             names = configured
         return await rights(server, names)
 
     def pinned() -> Finding:
-        return failure(wrong, f"REDIS_TELEMETRY_STREAM='{TELEMETRY_TEMPLATE}'")
+        return failure(error, f"REDIS_TELEMETRY_STREAM='{TELEMETRY_TEMPLATE}'")
 
     return [
         *((name, partial(by_info, judge)) for name, judge in redis.BY_INFO.items()),
-        ("replication", role),
+        ("replication", replication),
         *((name, partial(by_setting, *how)) for name, how in redis.BY_SETTING.items()),
         ("redis-disk", partial(redis.disk, server)),
         ("redis-latency", partial(redis.latency, server, clock)),
         ("redis-clock", partial(redis.clock_of, server, clock)),
         ("redis-rights", all_rights),
         ("instances", partial(streams.instances, traffic)),
-        ("stream-names", pinned if wrong else partial(streams.names, traffic)),
+        ("stream-names", pinned if error else partial(streams.names, traffic)),
         ("streams", partial(streams.streams, traffic)),
         ("groups", partial(streams.groups, traffic)),
         ("lag", partial(streams.lags, traffic)),

@@ -1,4 +1,4 @@
-"""``tracker-admin doctor``: the command line."""
+"""The command line of ``doctor``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from tracker.admin.doctor.checkup import examine
 from tracker.admin.options import Seconds, output_option, redis_option
-from tracker.admin.report import as_json, as_table, exit_status
+from tracker.admin.report import as_json, as_table, exit_code
 from tracker.config import ConfigError
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
@@ -18,19 +18,19 @@ from tracker.runtime.run import run
 from tracker.storage.checks import check_url
 from tracker.storage.sinks import KINDS
 
-#: Seconds for the checks of one server.
+#: Default of the time limit for the checks of one server, in seconds.
 TIMEOUT: Final = 10.0
 
-_PLACE: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")
+_HOST_AND_PORT: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):([0-9]{1,5})")
 
 
-class _Place(click.ParamType):  # type: ignore[type-arg]
+class _HostAndPort(click.ParamType):  # type: ignore[type-arg]
     name = "HOST:PORT"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, int]:
-        found = _PLACE.fullmatch(value)
+        found = _HOST_AND_PORT.fullmatch(value)
         if found is None or not 0 < int(found[3]) < 65_536:
-            self.fail(f"{value!r} is not like localhost:5027 or [::1]:5027", param, ctx)
+            self.fail(f"{value!r} is not an address like localhost:5027 or [::1]:5027.", param, ctx)
         return found[1] or found[2], int(found[3])
 
 
@@ -41,21 +41,21 @@ class _Place(click.ParamType):  # type: ignore[type-arg]
     "sink_url",
     metavar="URL",
     envvar="TRACKER_SINK",
-    help=f"Where positions are stored: {KINDS}.  [default: TRACKER_SINK, else not looked at]",
+    help=f"The sink to check: {KINDS}.  [default: TRACKER_SINK, or none]",
 )
 @click.option(
     "--port",
     "ports",
-    type=_Place(),
+    type=_HostAndPort(),
     multiple=True,
-    help="Where devices connect to; may be repeated.",
+    help="A port that devices connect to; may be repeated.",
 )
 @click.option(
     "--timeout",
     type=Seconds(0.1, 3600),
     default=TIMEOUT,
     show_default=True,
-    help="Seconds for what each server is asked.",
+    help="Seconds for the checks of each server.",
 )
 @output_option
 def doctor(
@@ -66,13 +66,12 @@ def doctor(
     timeout: float,
     output: str,
 ) -> None:
-    """Check an installation, and say what mends it.
+    """Check an installation and suggest fixes.
 
-    Looks at Redis, the streams, the database, this machine and the ports, and changes
-    nothing. Run it with the environment, and as the user, of the roles.
+    Checks Redis, the streams, the database, this machine and the ports. Nothing is changed. Run
+    it as the user, and with the environment, of the roles.
 
-    The status is 0 when nothing has failed (a warning is no failure), 1 when a check has,
-    2 for a command line that is not understood.
+    The exit code is 1 if a check failed, and 0 otherwise; warnings are not failures.
     """
     try:
         address = redis_address(url, os.environ)
@@ -86,6 +85,6 @@ def doctor(
     async def main(reactor: Reactor) -> int:
         findings = await examine(reactor, timeout, address, sink=sink_url, ports=ports)
         click.echo(as_json(findings) if output == "json" else as_table(findings))
-        return exit_status(findings)
+        return exit_code(findings)
 
     run(main)

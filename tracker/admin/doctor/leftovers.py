@@ -1,4 +1,4 @@
-"""Check for leftovers of instances that are gone, and commands that nobody ends."""
+"""Check for leftovers of instances that are gone, and for expired commands."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from tracker.errors import Refused
 from tracker.keys import outbound, waiting_commands
 from tracker.log.entries import Delivered
 from tracker.observe.findings import Finding, ok, warning
+from tracker.observe.wording import plural
 from tracker.redis.connection import RedisConnection
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
 
-#: Seconds after which a command that has expired is ended by then: a janitor looks each minute.
+#: Seconds after its expiry at which a command should have its final status: a janitor runs every
+#: minute.
 OVERDUE: Final = 180
-#: Devices whose waiting commands are looked at.
-_LOOKED_AT: Final = 200
+#: Maximum number of devices, and of instances, whose commands are read.
+_MAX_READ: Final = 200
 
 _JANITOR: Final = "systemctl start tracker-janitor"
 
 
 async def device_registry(traffic: Traffic) -> Finding:
-    """Check that devices are registered at living instances only."""
+    """Check that devices are registered at running instances only."""
     living = await traffic.living()
     owners: Counter[str] = Counter()
     async for page in connections(traffic.server.redis):
@@ -39,12 +41,18 @@ async def device_registry(traffic: Traffic) -> Finding:
 
 
 def judge_device_registry(devices: int, stale: Mapping[str, int]) -> Finding:
-    """Judge the number of devices at instances that are gone (name → number)."""
+    """Judge the device registry.
+
+    :param devices: number of registered devices.
+    :param stale: instance that is gone → number of its devices.
+    """
+    if not devices:
+        return ok("no devices are registered")
     if not stale:
-        return ok(f"{devices} devices, all at living instances")
+        return ok(f"{plural(devices, 'device')} registered, all at running instances")
     return warning(
-        f"{sum(stale.values())} of {devices} devices are registered at instances that are gone: "
-        + listed(sorted(stale)),
+        f"{sum(stale.values()):,} of {plural(devices, 'device')} registered at instances that are "
+        f"gone: {listed(sorted(stale))}",
         _JANITOR,
     )
 
@@ -61,25 +69,25 @@ async def orphans(traffic: Traffic) -> Finding:
 
 
 def judge_orphans(gone: Mapping[str, int]) -> Finding:
-    """Judge the command streams of instances that are gone (name → entries)."""
+    """Judge the command streams of instances that are gone (instance → number of entries)."""
     if not gone:
-        return ok("no streams of commands for instances that are gone")
-    names = listed(sorted(gone))
-    return warning(f"{sum(gone.values())} commands for instances that are gone: {names}", _JANITOR)
+        return ok("no commands for instances that are gone")
+    commands = plural(sum(gone.values()), "command")
+    return warning(f"{commands} for instances that are gone: {listed(sorted(gone))}", _JANITOR)
 
 
 async def commands(traffic: Traffic, clock: IReactorTime) -> list[Finding]:
-    """Check that waiting commands are ended when they expire."""
+    """Check that waiting commands get their final status when they expire."""
     redis, now = traffic.server.redis, int(clock.seconds() * 1000)
     devices, overdue = 0, 0
     malformed: list[str] = []
     async for device in waiting_devices(redis):
         devices += 1
-        if devices <= _LOOKED_AT:
+        if devices <= _MAX_READ:
             entries = await _entries(redis, waiting_commands(device), malformed)
             overdue += _overdue(entries, now)
     found = [judge_waiting(devices, overdue)]
-    for name in sorted(await traffic.living())[:_LOOKED_AT]:
+    for name in sorted(await traffic.living())[:_MAX_READ]:
         entries = await _entries(redis, outbound(name), malformed)
         found.append(judge_outbound(shown(name), len(entries), _overdue(entries, now)))
     if malformed:
@@ -98,27 +106,41 @@ async def _entries(redis: RedisConnection, key: str, malformed: list[str]) -> li
 
 
 def judge_malformed(keys: Sequence[str]) -> Finding:
-    """Return the finding on keys that should be streams of commands, and are not."""
+    """Return the finding on keys of command streams that are of another type."""
     return warning(f"not a stream: {listed(keys)}; rename or delete the key", "")
 
 
 def judge_waiting(devices: int, overdue: int) -> Finding:
-    """Judge the commands that wait for devices."""
-    seen = f"commands wait for {devices} devices"
-    if not overdue:
-        return ok(seen)
-    return warning(f"{seen}, {overdue} of them have expired and were not ended", _JANITOR)
+    """Judge the commands that wait for devices.
+
+    :param devices: number of devices with waiting commands.
+    :param overdue: number of commands that have expired.
+    """
+    if not devices:
+        return ok("no commands are waiting")
+    seen = f"commands are waiting for {plural(devices, 'device')}"
+    return warning(f"{seen}; {_expired(overdue)}", _JANITOR) if overdue else ok(seen)
 
 
 def judge_outbound(name: str, entries: int, overdue: int) -> Finding:
-    """Judge the commands that a living instance has."""
-    seen = f"{name} has {entries} commands to deliver"
+    """Judge the commands of a running instance.
+
+    :param name: the instance, as shown.
+    :param entries: number of its commands.
+    :param overdue: number of those that have expired.
+    """
+    commands = plural(entries, "command") if entries else "no commands"
+    seen = f"{name} has {commands} to deliver"
     if not overdue:
         return ok(seen)
     return warning(
-        f"{seen}, {overdue} of them have expired and were not ended",
+        f"{seen}; {_expired(overdue)}",
         "systemctl restart 'tracker-ingest@*'  # after journalctl -u 'tracker-ingest@*'",
     )
+
+
+def _expired(count: int) -> str:
+    return f"{count:,} expired without a final status"
 
 
 def _overdue(entries: list[Any], now: int) -> int:
@@ -127,6 +149,6 @@ def _overdue(entries: list[Any], now: int) -> int:
         try:
             expires_at = Command.from_entry(entry.content or ()).expires_at
         except BadCommand:
-            continue  # its reader reports it
+            continue  # the reader of the stream reports it
         count += now - expires_at > OVERDUE * 1000
     return count

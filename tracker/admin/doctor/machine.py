@@ -1,4 +1,4 @@
-"""Check the set-up of this machine."""
+"""Check the configuration of this machine."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from tracker.observe.findings import Finding, failure, ok, skipped, warning
 from tracker.reactor import Reactor
 from tracker.redis.sentinel import connect_error
 
-#: Files that an ingest process may have open, at least.
-FILES: Final = 65_536
-#: Connections that the kernel keeps for a process to accept: what ingest asks for.
-BACKLOG: Final = 1_024
-#: Seconds for a port to accept a connection.
+#: Number of files that an ingest process must be able to open.
+MIN_FILES: Final = 65_536
+#: Number of connections that the kernel queues for accept(): the backlog of ingest's ports.
+MIN_BACKLOG: Final = 1_024
+#: Seconds in which a port must accept a connection.
 CONNECT_TIMEOUT: Final = 3.0
-#: Microseconds by which a synchronised clock may be wrong. Source: the kernel's NTP_PHASE_LIMIT
-#: (include/linux/timex.h), at which it gives up, and which timedatectl goes by.
-_MAX_ERROR: Final = 16_000_000
+#: Maximum error of a synchronised clock, in microseconds. Source: NTP_PHASE_LIMIT in the kernel's
+#: include/linux/timex.h, above which the kernel and timedatectl report an unsynchronised clock.
+_MAX_CLOCK_ERROR: Final = 16_000_000
 
 _ROOT: Final = Path("/")
 
 
 class _Timex(ctypes.Structure):
-    """The beginning of struct timex, and room for the rest. Source: adjtimex(2)."""
+    """The first fields of struct timex, and space for the rest. Source: adjtimex(2)."""
 
     _fields_ = (
         ("modes", ctypes.c_uint),
@@ -42,15 +42,15 @@ class _Timex(ctypes.Structure):
 
 def clock() -> Finding:
     """Check that the clock is synchronised."""
-    timex = _Timex()  # with modes 0 it is only read
+    timex = _Timex()  # with modes 0, adjtimex changes nothing
     if ctypes.CDLL(None, use_errno=True).adjtimex(ctypes.byref(timex)) < 0:
-        return skipped(f"the kernel does not tell: {os.strerror(ctypes.get_errno())}")
+        return skipped(f"adjtimex failed: {os.strerror(ctypes.get_errno())}")
     return judge_clock(timex.maxerror)
 
 
 def judge_clock(max_error: int) -> Finding:
-    """Judge the microseconds by which the clock may be wrong."""
-    if max_error < _MAX_ERROR:
+    """Judge the estimated error of the clock, in microseconds."""
+    if max_error < _MAX_CLOCK_ERROR:
         return ok("the clock is synchronised")
     return warning(
         "the clock is not synchronised",
@@ -59,34 +59,36 @@ def judge_clock(max_error: int) -> Finding:
 
 
 def files() -> Finding:
-    """Check that a process may have many connections."""
+    """Check the open-file limit, since each connection is an open file."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     return judge_files(None if hard == resource.RLIM_INFINITY else hard)
 
 
 def judge_files(hard: int | None) -> Finding:
-    """Judge the number of files that a process may have open; None: no limit."""
-    if hard is None or hard >= FILES:
-        return ok(f"{'any number of' if hard is None else hard} open files")
+    """Judge the hard open-file limit; None means no limit."""
+    if hard is None:
+        return ok("no open-file limit")
+    if hard >= MIN_FILES:
+        return ok(f"open-file limit is {hard:,}")
     return warning(
-        f"a process started here may have {hard} files open, and so fewer devices",
-        f"LimitNOFILE={FILES}  # under [Service], systemctl edit tracker-ingest@",
+        f"open-file limit is {hard:,}: a process started here can serve fewer devices than that",
+        f"LimitNOFILE={MIN_FILES}  # under [Service], systemctl edit tracker-ingest@",
     )
 
 
 def backlog(root: Path = _ROOT) -> Finding:
-    """Check that the kernel keeps new connections while ingest is busy."""
-    most = int(_read(root, "proc/sys/net/core/somaxconn"))
-    if most >= BACKLOG:
-        return ok(f"net.core.somaxconn {most}")
+    """Check that the kernel can queue new connections while ingest is busy."""
+    limit = int(_read(root, "proc/sys/net/core/somaxconn"))
+    if limit >= MIN_BACKLOG:
+        return ok(f"net.core.somaxconn {limit}")
     return warning(
-        f"net.core.somaxconn {most}: when a fleet reconnects, some devices are turned away",
-        f"sysctl -w net.core.somaxconn={BACKLOG}  # and in /etc/sysctl.d/tracker.conf",
+        f"net.core.somaxconn {limit}: some devices are refused when a fleet reconnects",
+        f"sysctl -w net.core.somaxconn={MIN_BACKLOG}  # and in /etc/sysctl.d/tracker.conf",
     )
 
 
 def overcommit(root: Path = _ROOT) -> Finding:
-    """Check that Redis can fork to rewrite its log."""
+    """Check that Redis can fork to rewrite its append-only file."""
     value = _read(root, "proc/sys/vm/overcommit_memory")
     if value == "1":
         return ok("vm.overcommit_memory 1")
@@ -97,7 +99,7 @@ def overcommit(root: Path = _ROOT) -> Finding:
 
 
 def huge_pages(root: Path = _ROOT) -> Finding:
-    """Check that Redis is not slowed down after a fork."""
+    """Check that huge pages do not slow Redis down after a fork."""
     name = "sys/kernel/mm/transparent_hugepage/enabled"
     try:
         value = _read(root, name)
@@ -106,25 +108,25 @@ def huge_pages(root: Path = _ROOT) -> Finding:
     if "[always]" not in value:
         return ok(f"transparent huge pages: {value}")
     return warning(
-        "transparent huge pages always: Redis answers late while it rewrites its log",
+        "transparent huge pages always: Redis is slow while it rewrites its append-only file",
         f"echo madvise > /{name}  # at each boot",
     )
 
 
 async def port(reactor: Reactor, host: str, number: int) -> Finding:
     """Check that a port accepts connections."""
-    place = f"{f'[{host}]' if ':' in host else host}:{number}"
+    address = f"{f'[{host}]' if ':' in host else host}:{number}"
     endpoint = HostnameEndpoint(reactor, host, number, timeout=CONNECT_TIMEOUT)
     try:
         protocol: Any = await endpoint.connect(Factory.forProtocol(Protocol))
-    except Exception as error:  # noqa: BLE001 - whatever it is, there is no connection
+    except Exception as error:  # noqa: BLE001 - each kind of endpoint fails in its own way
         return failure(
-            f"{place} accepts no connection: {connect_error(error)}",
+            f"{address} does not accept connections: {connect_error(error)}",
             f"systemctl start tracker-ingest@1  # it listens by --listen teltonika=tcp:{number}; "
-            "or the firewall",
+            "or check the firewall",
         )
     protocol.transport.abortConnection()
-    return ok(f"{place} accepts connections")
+    return ok(f"{address} accepts connections")
 
 
 def _read(root: Path, name: str) -> str:

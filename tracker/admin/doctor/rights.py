@@ -1,7 +1,7 @@
-"""Check that the roles may do what they do, as far as Redis can be asked.
+"""Check that the Redis users of the roles have the rights that their commands need.
 
-Each role is judged by its own user, such as ``tracker-ingest``, if there is one; otherwise by the
-user that asks.
+The user of a role is its own, such as ``tracker-ingest``, if that exists; otherwise it is the user
+that runs the checks.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tracker.redis.rights import Command, commands
 #: Roles that every installation has.
 ROLES: Final = ("ingest", "process", "janitor")
 
-#: The user as which a server reads its log at a start: it leaves out what this user may not do in
-#: a transaction, and starts. The user may be off, so that nobody logs in as it.
+#: The user as which a server replays its append-only file when it starts. The server skips commands
+#: in transactions that this user may not run. The user may be disabled for logins.
 _LOADER: Final = "default"
 
 
 async def rights(server: Server, streams: Iterable[str]) -> list[Finding]:
-    """Check the rights of the users of all roles, and the one to ask for the server's role.
+    """Check the rights of the users of all roles, and the right to run ROLE.
 
     :param streams: of positions.
     """
@@ -41,27 +41,30 @@ async def rights(server: Server, streams: Iterable[str]) -> list[Finding]:
     if _LOADER not in users:
         found += judge_loader(server, await _missing(server, every, _LOADER))
     if lacking := await _missing(server, [("ROLE",)], server.user):
-        seen = f"{server.user} may not run ROLE: a replica is known only by a write that it refuses"
+        seen = (
+            f'Redis user "{server.user}" may not run ROLE: a replica is detected only when it '
+            "refuses a write"
+        )
         found.append(warning(seen, server.grant_all(lacking)))
     return found
 
 
 def judge_rights(server: Server, role: str, missing: set[str], user: str) -> Finding:
-    """Judge the rights (``+command``, ``~key``) that a user lacks for a role."""
+    """Judge the rights (``+command``, ``~key``) that the user of a role lacks."""
     if not missing:
-        return ok(f"{user} may do what {role} does")
-    told = " ".join(sorted(missing))
-    fix = server.grant_all(missing, user)
-    return failure(f"{user} may not do what {role} does: {told}", fix)
+        return ok(f'Redis user "{user}" has all permissions that {role} needs')
+    names = " ".join(sorted(missing))
+    seen = f'Redis user "{user}" lacks permissions that {role} needs: {names}'
+    return failure(seen, server.grant_all(missing, user))
 
 
 def judge_loader(server: Server, missing: set[str]) -> list[Finding]:
-    """Judge the rights that the user lacks as which the server reads its log."""
+    """Judge the rights that the user lacks as which the server replays its append-only file."""
     if not missing:
         return []
     seen = (
-        f"{_LOADER} may not do all that the append-only file holds, so that a restart leaves it "
-        f"out: {' '.join(sorted(missing))}"
+        f'Redis user "{_LOADER}" lacks permissions, so that a restart skips commands of the '
+        f"append-only file: {' '.join(sorted(missing))}"
     )
     return [failure(seen, server.grant_all(missing, _LOADER))]
 
@@ -78,15 +81,15 @@ async def _user_of(server: Server, role: str) -> str:
 
 
 async def _missing(server: Server, needed: Iterable[Command], user: str) -> set[str]:
-    """Return the rights that a user lacks for some commands, of which none is run.
+    """Return the rights that a user lacks for some commands, without running them.
 
-    :raises Refused: if the user that asks may not ask this.
+    :raises Refused: if the user that runs the checks may not run ACL DRYRUN.
     """
     asked = [server.redis.execute("ACL", "DRYRUN", user, *command) for command in needed]
     missing: set[str] = set()
-    for success, answer in await DeferredList(asked, consumeErrors=True):
+    for success, reply in await DeferredList(asked, consumeErrors=True):
         if not success:
-            answer.raiseException()
-        if answer != b"OK":
-            missing |= rights_in(answer.decode(errors="backslashreplace")) or {answer.decode()}
+            reply.raiseException()
+        if reply != b"OK":
+            missing |= rights_in(reply.decode(errors="backslashreplace")) or {reply.decode()}
     return missing

@@ -1,4 +1,4 @@
-"""The Redis that is examined, and the command lines that change it."""
+"""The Redis server to be checked, and the command lines that change it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ Info = dict[str, str]
 
 @define
 class Server:
-    """A connection to a server in any state, with a copy of what it has answered."""
+    """A connection to a server in any state, with a copy of its INFO."""
 
     redis: RedisConnection
     address: RedisAddress
     lost: bool = field(default=False, init=False)
-    """True once it has not answered."""
+    """True if the connection was lost, or the server did not answer."""
     _info: Info | None = field(default=None, init=False)
 
     @property
@@ -38,34 +38,37 @@ class Server:
 
     @property
     def user(self) -> str:
-        """The user that asks."""
+        """The user that runs the checks."""
         return self.address.username or "default"
 
     async def info(self) -> Info:
-        """Return name → value, of all sections of INFO."""
+        """Return name → value of all sections of INFO."""
         if self._info is None:
             self._info = info_fields(await self.redis.execute("INFO"))
         return self._info
 
     async def setting(self, name: str) -> str:
-        """Return the value of a setting; empty if the server has none of this name."""
+        """Return the value of a setting; an empty text if the server does not have it."""
         reply: list[bytes] = await self.redis.execute("CONFIG", "GET", name)
         found = mapping(reply)
         return found.get(name.encode(), b"").decode()
 
     def finding(self, error: Exception) -> Finding | None:
-        """Return what to report of an error of Redis; None for any other exception."""
+        """Return the finding for an error of Redis; None for any other exception."""
         if isinstance(error, Refused | Unavailable):
             return skipped(f"Redis: {error}", self.grant(error))
         return None
 
     def grant(self, error: Exception) -> str:
-        """Return the command that grants the user a refused right; empty for another error."""
+        """Return the command that grants the right that an error names; empty if it names none."""
         rights = rights_in(str(error)) if "permission" in str(error) else set()
         return self.grant_all(rights) if rights else ""
 
     def grant_all(self, rights: set[str], user: str = "") -> str:
-        """Return the command that grants rights to the user, or to another one."""
+        """Return the command that grants rights to a user.
+
+        :param user: empty for the user that runs the checks.
+        """
         given = " ".join(map(shlex.quote, sorted(rights)))
         return f"{self.cli} ACL SETUSER {shlex.quote(user or self.user)} {given}"
 
@@ -80,7 +83,7 @@ def rights_in(text: str) -> set[str]:
 def redis_cli(address: RedisAddress) -> str:
     """Return the ``redis-cli`` command for an address; it asks for the password.
 
-    It names no user, since that of a role should not have the right to change settings.
+    It names no user, since the user of a role should not have the right to change settings.
     """
     words = ["redis-cli"]
     if address.path:
@@ -105,5 +108,5 @@ def url_for(address: RedisAddress, host: str, port: Any) -> str:
     """Return ``REDIS_URL`` for another server, with placeholders for secrets."""
     scheme = "rediss" if address.tls else "redis"
     login = "USER:PASSWORD@" if address.username else ":PASSWORD@" if address.password else ""
-    place = f"[{host}]" if ":" in str(host) else host
-    return f"REDIS_URL={shlex.quote(f'{scheme}://{login}{place}:{port}/{address.database}')}"
+    name = f"[{host}]" if ":" in str(host) else host
+    return f"REDIS_URL={shlex.quote(f'{scheme}://{login}{name}:{port}/{address.database}')}"

@@ -1,4 +1,4 @@
-"""Check that processors read the streams that ingestion writes, and their lag."""
+"""Check the streams: their names, consumers, lag and dead letters."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ from tracker.keys import PROCESSOR_GROUP, dead_letters
 from tracker.log.redis.heartbeats import read_advertised, streams_by_instance
 from tracker.log.redis.lag import GroupLag, StreamLag, stream_lag
 from tracker.observe.findings import Finding, failure, ok, skipped, warning
+from tracker.observe.wording import plural
 from tracker.redis.pipeline import existing
 from tracker.redis.protocol import is_wrong_type
 from tracker.untrusted import listed, shown
 
-#: A consumer is alive if it has asked within these seconds: it does so every few seconds.
-ALIVE: Final = 60
-#: Seconds since the oldest unprocessed entry was appended.
+#: Maximum idle time of a running consumer, in seconds. Consumers ask for entries every few seconds.
+MAX_IDLE: Final = 60
+#: Age of the oldest unprocessed entry, in seconds.
 AGE_WARNING: Final = 60
 AGE_FAILURE: Final = 600
 
 _START: Final = "systemctl start tracker-process@1"
 
-#: Streams, and malformed heartbeats, that have findings.
+#: Maximum number of streams, and of malformed heartbeats, with a finding of their own.
 MAX_STREAMS: Final = 100
 MAX_FINDINGS: Final = 5
 
@@ -36,7 +37,7 @@ Living = Mapping[str, Sequence[str]]
 
 @define
 class Traffic:
-    """The streams that are read in this environment and written, read once."""
+    """The streams of the installation; heartbeats and lag are read only once."""
 
     server: Server
     configured: Sequence[str]
@@ -45,13 +46,13 @@ class Traffic:
     _lags: dict[str, StreamLag | None] = field(factory=dict, init=False)
 
     async def living(self) -> Living:
-        """Return living instance → the streams that its heartbeat names."""
+        """Return running instance → the streams that its heartbeat names."""
         if self._living is None:
             self._living = await streams_by_instance(self.server.redis)
         return self._living
 
     async def streams(self) -> list[str]:
-        """Return the streams that are read or written, at most :data:`MAX_STREAMS`."""
+        """Return at most :data:`MAX_STREAMS` streams that are read or written."""
         living = await self.living()
         others = sorted({one for its in living.values() for one in its}.difference(self.configured))
         if len(others) > MAX_STREAMS:
@@ -59,11 +60,11 @@ class Traffic:
         return sorted(list(dict.fromkeys([*self.configured, *others]))[:MAX_STREAMS])
 
     async def malformed(self) -> Mapping[str, str]:
-        """Return malformed heartbeats → what is wrong with each."""
+        """Return key of each malformed heartbeat → reason."""
         return (await read_advertised(self.server.redis)).malformed
 
     async def lag(self, stream: str) -> StreamLag | None:
-        """Return the lag of a stream's groups; None if there is no such stream."""
+        """Return the lag of a stream's groups; None if the stream does not exist."""
         if stream not in self._lags:
             try:
                 self._lags[stream] = await stream_lag(self.server.redis, stream)
@@ -74,7 +75,7 @@ class Traffic:
         return self._lags[stream]
 
     async def size(self, stream: str) -> int:
-        """Return the entries of a stream; 0 without the key, and -1 if it is of another type."""
+        """Return the number of entries; 0 without the key, and -1 if it is of another type."""
         try:
             entries: int = await self.server.redis.execute("XLEN", stream)
         except Refused as error:
@@ -85,7 +86,7 @@ class Traffic:
 
 
 async def instances(traffic: Traffic) -> list[Finding]:
-    """Check that some ingest instance is alive, and that no heartbeat is malformed."""
+    """Check that an ingest instance is running, and that no heartbeat is malformed."""
     found = [judge_instances(await traffic.living())]
     malformed = await traffic.malformed()
     found += [
@@ -93,26 +94,26 @@ async def instances(traffic: Traffic) -> list[Finding]:
         for key, why in islice(malformed.items(), MAX_FINDINGS)
     ]
     if len(malformed) > MAX_FINDINGS:
-        more = len(malformed) - MAX_FINDINGS
-        found.append(warning(f"{more:,} more heartbeats are malformed", ""))
+        more = plural(len(malformed) - MAX_FINDINGS, "more malformed heartbeat")
+        found.append(warning(f"{more} not shown", ""))
     return found
 
 
 def judge_instances(living: Iterable[str]) -> Finding:
     """Judge the instances that have a heartbeat."""
     if names := sorted(living):
-        return ok(f"{len(names)} alive: {listed(names)}")
-    return warning("no ingest instance is alive", "systemctl start tracker-ingest@1")
+        return ok(f"{plural(len(names), 'instance')} running: {listed(names)}")
+    return warning("no ingest instance is running", "systemctl start tracker-ingest@1")
 
 
 def judge_heartbeat(key: str, why: str, cli: str) -> Finding:
     """Return the finding on a malformed heartbeat.
 
-    :param key: its name, as shown.
+    :param key: the key, as shown.
     """
-    # A name that was escaped or cut cannot be given to redis-cli.
+    # A key that was escaped or cut cannot be passed to redis-cli.
     whole = "\\" not in key and "…" not in key
-    fix = f"{cli} DEL {shlex.quote(key)}  # and find out what writes it" if whole else ""
+    fix = f"{cli} DEL {shlex.quote(key)}  # then find what writes it" if whole else ""
     return warning(f"{key} is malformed: {why}", fix)
 
 
@@ -130,32 +131,35 @@ async def names(traffic: Traffic) -> list[Finding]:
 def judge_names(
     living: Living, configured: Sequence[str], elsewhere: Iterable[str] = ()
 ) -> Iterator[Finding]:
-    """Compare streams that are written with those that are read.
+    """Compare the streams that are written with those that are read.
 
-    :param elsewhere: those that a processor with another environment reads.
+    :param living: running instance → the streams that it writes.
+    :param configured: the streams that a processor with this environment reads.
+    :param elsewhere: the streams that a processor with another environment reads.
     """
     written = sorted((stream, name) for name, streams in living.items() for stream in streams)
     if not written:
-        yield skipped("no living instance tells which streams it writes")
+        yield skipped("no running instance reports the streams that it writes")
     if len(written) > MAX_STREAMS:
         written.sort(key=lambda pair: pair[0] in configured)  # streams without a reader first
-        yield warning(f"{len(written) - MAX_STREAMS:,} more names of streams are not shown", "")
+        more = plural(len(written) - MAX_STREAMS, "more stream name")
+        yield warning(f"{more} not shown", "")
     for stream, name in written[:MAX_STREAMS]:
         if stream in configured:
-            yield ok(f"{shown(stream)}: written by {shown(name)}, and read")
+            yield ok(f"{shown(stream)}: written by {shown(name)} and read by processors")
             continue
         reads = ", ".join(configured)
-        aside = " (a processor elsewhere reads it)" if stream in elsewhere else ""
+        note = " (another processor reads it)" if stream in elsewhere else ""
         value = shlex.quote(",".join((*configured, stream)))
         yield failure(
-            f"{shown(name)} writes {shown(stream)}, "
-            f"and processors with this environment read {reads}{aside}",
-            f"REDIS_TELEMETRY_STREAM={value}  # in /etc/tracker/common.env, or ingest's is wrong",
+            f"{shown(name)} writes {shown(stream)}{note}, "
+            f"but processors with this environment read {reads}",
+            f"REDIS_TELEMETRY_STREAM={value}  # in /etc/tracker/common.env, or correct ingest's",
         )
 
 
 async def streams(traffic: Traffic) -> list[Finding]:
-    """Check that the keys of the streams are streams, or missing."""
+    """Check that the keys of the streams are streams or missing."""
     found = []
     for stream in await traffic.streams():
         kind = (await traffic.server.redis.execute("TYPE", stream)).decode()
@@ -167,12 +171,12 @@ async def streams(traffic: Traffic) -> list[Finding]:
 def judge_stream(stream: str, kind: str, entries: int, cli: str) -> Finding:
     """Judge a key that should be a stream."""
     if kind == "none":
-        return ok(f"{stream}: not there yet, the first position makes it")
+        return ok(f"{stream}: does not exist yet; the first position creates it")
     if kind == "stream":
-        return ok(f"{stream}: {entries} entries")
+        return ok(f"{stream}: {plural(entries, 'entry', 'entries')}")
     old, new = shlex.quote(stream), shlex.quote(f"{stream}:{kind}")
     return failure(
-        f"{stream} is no stream but a {kind}: nothing can be appended",
+        f"{stream} is a {kind}, not a stream: no positions can be appended",
         f"{cli} RENAME {old} {new}",
     )
 
@@ -189,20 +193,21 @@ async def groups(traffic: Traffic) -> list[Finding]:
 def judge_group(stream: str, lag: StreamLag | None, written: bool) -> Finding:
     """Judge the group by which processors read a stream.
 
-    :param written: whether a living instance writes the stream.
+    :param written: True if a running instance writes the stream.
     """
     if lag is None and not written:
-        return skipped(f"{stream} is not there yet")
+        return skipped(f"{stream} does not exist yet")
     group = None if lag is None else lag.group(PROCESSOR_GROUP)
     if group is None:
-        return failure(f"{stream} has no group {PROCESSOR_GROUP}: nobody has ever read it", _START)
+        seen = f"{stream}: group {PROCESSOR_GROUP} not found; no processor has ever read the stream"
+        return failure(seen, _START)
     if readers := _readers(group):
         return ok(f"{stream}: read by {', '.join(sorted(readers))}")
     if not group.consumers:
-        return failure(f"{stream}: the group {PROCESSOR_GROUP} has no consumer", _START)
+        return failure(f"{stream}: group {PROCESSOR_GROUP} has no consumers", _START)
     latest = min(group.consumers, key=lambda one: one.idle)
     return failure(
-        f"{stream}: no consumer has asked for {latest.idle:.0f} s, {latest.name} was the last",
+        f"{stream}: no consumer has read for {latest.idle:.0f} s; the last one was {latest.name}",
         f"systemctl restart tracker-process@1  # on the machine of {shlex.quote(latest.name)}",
     )
 
@@ -213,13 +218,17 @@ async def lags(traffic: Traffic) -> list[Finding]:
     for stream in await traffic.streams():
         if group := await _group(traffic, stream):
             found.append(judge_lag(stream, group))
-    return found or [skipped(f"no stream has the group {PROCESSOR_GROUP}")]
+    return found or [skipped(f"no stream has a group {PROCESSOR_GROUP}")]
 
 
 def judge_lag(stream: str, group: GroupLag) -> Finding:
     """Judge the entries that a group has not finished."""
-    waiting = "an unknown number of" if group.total is None else group.total
-    seen = f"{stream}: {waiting} entries not processed, the oldest {group.oldest_age:.0f} s old"
+    unprocessed = (
+        "unknown number of entries"
+        if group.total is None
+        else plural(group.total, "entry", "entries")
+    )
+    seen = f"{stream}: {unprocessed} not processed, the oldest {group.oldest_age:.0f} s old"
     if group.oldest_age <= AGE_WARNING:
         return ok(seen)
     fix = f"tracker-admin lag --stream {shlex.quote(stream)}  # then journalctl -u tracker-process"
@@ -237,13 +246,14 @@ async def dead(traffic: Traffic) -> list[Finding]:
 def judge_dead(stream: str, count: int) -> Finding:
     """Judge the number of dead letters of a stream."""
     if not count:
-        return ok(f"{stream}: none")
+        return ok(f"{stream}: no dead letters")
     if count < 0:
         return failure(
             f"{dead_letters(stream)} is not a stream: no dead letters can be appended", ""
         )
     fix = f"tracker-admin dead list --stream {shlex.quote(stream)}"
-    return warning(f"{stream}: {count} entries could not be processed", fix)
+    entries = plural(count, "entry", "entries")
+    return warning(f"{stream}: {entries} could not be processed", fix)
 
 
 async def _group(traffic: Traffic, stream: str) -> GroupLag | None:
@@ -252,6 +262,6 @@ async def _group(traffic: Traffic, stream: str) -> GroupLag | None:
 
 
 def _readers(group: GroupLag | None) -> list[str]:
-    """Return the consumers that are alive."""
+    """Return the consumers that are running."""
     consumers = () if group is None else group.consumers
-    return [one.name for one in consumers if one.idle <= ALIVE]
+    return [one.name for one in consumers if one.idle <= MAX_IDLE]
