@@ -141,5 +141,5 @@ def watching(site: Site, device_id: str, *options: str, **where: str) -> subproc
     """``watch``, once it does so."""
     process = site.start(*options, "watch", device_id, **where)
     assert process.stderr is not None
-    assert f"watching {device_id}" in process.stderr.readline()
+    assert f"Watching {device_id}" in process.stderr.readline()
     return process

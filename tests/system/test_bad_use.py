@@ -1,4 +1,4 @@
-"""Mistakes of a user: one clear line, a status, and nothing left running."""
+"""Wrong use of the roles: one line, an exit code, and no process that keeps running."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracker.position import Position
 
 
 def twistd(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
-    """Run ``twistd -n tracker …``, which is expected to end; status and all it said."""
+    """Run ``twistd -n tracker …``, which must end, and return its exit code and output."""
     ended = run(
         "twistd", "-n", "--pidfile=", "tracker", *arguments,
         env=environment(**variables), cwd=folder,
@@ -22,31 +22,32 @@ def twistd(folder: Path, *arguments: str, **variables: str) -> tuple[int, str]:
     return ended.returncode, ended.stdout + ended.stderr
 
 
-def test_a_mistaken_option_is_told_in_one_line(tmp_path: Path) -> None:
-    status, said = twistd(tmp_path, "ingest", "--listen", "nobody=tcp:1")
-    assert status == 1
-    assert said.startswith("twistd tracker ingest: ")
-    assert "unknown vendor 'nobody'" in said
-    assert len(said.splitlines()) == 1, said
+def test_invalid_option_is_an_error_on_one_line(tmp_path: Path) -> None:
+    code, output = twistd(tmp_path, "ingest", "--listen", "acme=tcp:1")
+    assert code == 1
+    assert output.startswith("twistd tracker ingest: ")
+    assert "unknown vendor 'acme'" in output
+    assert len(output.splitlines()) == 1, output
 
 
-def given_up(said: str) -> list[str]:
-    assert "Traceback" not in said, said
-    return [line.partition("giving up: ")[2] for line in said.splitlines() if "giving up" in line]
+def fatal_errors(output: str) -> list[str]:
+    """Return the reasons why a role gave up, and check that no traceback was logged."""
+    assert "Traceback" not in output, output
+    return [line.partition("giving up: ")[2] for line in output.splitlines() if "giving up" in line]
 
 
-def test_a_port_in_use_is_told(tmp_path: Path, redis: RedisServer) -> None:
+def test_port_in_use_ends_the_role(tmp_path: Path, redis: RedisServer) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         listen = f"teltonika=tcp:{port}:interface=127.0.0.1"
-        status, said = twistd(tmp_path, "ingest", "--redis", redis.url, "--listen", listen)
-    (line,) = given_up(said)
+        code, output = twistd(tmp_path, "ingest", "--redis", redis.url, "--listen", listen)
+    (line,) = fatal_errors(output)
     assert str(port) in line
     assert "in use" in line
-    assert status == 1
+    assert code == 1
 
 
-def test_a_daemon_that_cannot_have_its_port_does_not_seem_to_run(tmp_path: Path) -> None:
+def test_daemon_with_a_port_in_use_fails_at_start(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         ended = run(
@@ -56,39 +57,40 @@ def test_a_daemon_that_cannot_have_its_port_does_not_seem_to_run(tmp_path: Path)
         )  # fmt: skip
     assert ended.returncode == 1
     assert "cannot listen" in ended.stderr
-    # Whoever started it is told before it has ended.
-    wait_for(lambda: not (tmp_path / "pid").exists(), "it has ended")
-    (line,) = given_up((tmp_path / "log").read_text())
+    # The error is reported before the process has ended.
+    wait_for(lambda: not (tmp_path / "pid").exists(), "the process has ended")
+    (line,) = fatal_errors((tmp_path / "log").read_text())
     assert "in use" in line
 
 
-def test_a_sink_that_cannot_be_opened_is_told(tmp_path: Path, redis: RedisServer) -> None:
+def test_sink_that_cannot_be_opened_ends_the_role(tmp_path: Path, redis: RedisServer) -> None:
     path = tmp_path / "missing" / "positions.sqlite"
-    status, said = twistd(tmp_path, "process", "--redis", redis.url, "--sink", f"sqlite:{path}")
-    (line,) = given_up(said)
+    code, output = twistd(tmp_path, "process", "--redis", redis.url, "--sink", f"sqlite:{path}")
+    (line,) = fatal_errors(output)
     assert str(path) in line
-    assert status == 1
+    assert code == 1
 
 
-def test_a_password_never_reaches_the_log(tmp_path: Path) -> None:
+def test_password_is_not_logged(tmp_path: Path) -> None:
     url = f"redis://user:s3cret@127.0.0.1:{free_port()}/0"
     ingest = Daemon(
         tmp_path, "ingest", "ingest", "--listen", "teltonika=tcp:0", variables={"REDIS_URL": url}
     )
     ingest.start(ready=False)
-    wait_for(lambda: "not ready" in ingest.text, "it has tried")
+    wait_for(lambda: "not ready" in ingest.text, "an attempt to connect")
     assert ingest.stop() == 0
     assert "s3cret" not in ingest.text
 
 
-def tells_why_it_is_not_ready(daemon: Daemon) -> bool:
-    status, answer = daemon.readyz()
-    reasons = answer.get("reasons", {}).values()
-    told = any("refused" in reason for reason in reasons) and "refused" in daemon.text
-    return status == 503 and told
+def reports_refused_connection(daemon: Daemon) -> bool:
+    """Return whether a role is not ready, and gives the reason in its log and in /readyz."""
+    status, response = daemon.readyz()
+    reasons = response.get("reasons", {}).values()
+    reported = any("refused" in reason for reason in reasons) and "refused" in daemon.text
+    return status == 503 and reported
 
 
-def test_without_redis_it_says_so_and_waits_for_it(tmp_path: Path) -> None:
+def test_role_without_redis_reports_the_reason_and_waits(tmp_path: Path) -> None:
     server = RedisServer(tmp_path / "redis")
     port = free_port()
     ingest = Daemon(
@@ -103,14 +105,14 @@ def test_without_redis_it_says_so_and_waits_for_it(tmp_path: Path) -> None:
         ingest.start(ready=False)
         process.start(ready=False)
         for daemon in (ingest, process):
-            wait_for(partial(tells_why_it_is_not_ready, daemon), "not ready, and it says why")
+            wait_for(partial(reports_refused_connection, daemon), "not ready, with the reason")
             assert daemon.running
         server.start()
         ingest.wait_until_ready()
         process.wait_until_ready()
         for daemon in (ingest, process):
-            complaints = [line for line in daemon.text.splitlines() if "refused" in line]
-            assert len(complaints) <= 2, "an outage is told once for each connection"
+            lines = [line for line in daemon.text.splitlines() if "refused" in line]
+            assert len(lines) <= 2, "an outage is logged once for each connection"
         assert ingest.stop() == 0
         assert process.stop() == 0
     finally:
@@ -119,7 +121,7 @@ def test_without_redis_it_says_so_and_waits_for_it(tmp_path: Path) -> None:
         server.kill()
 
 
-def test_two_standalones_do_not_share_a_folder(tmp_path: Path) -> None:
+def test_second_standalone_with_the_same_folder_fails(tmp_path: Path) -> None:
     data = tmp_path / "data"
     first = Daemon(
         *(tmp_path, "first", "standalone", "--data", str(data)),
@@ -127,25 +129,25 @@ def test_two_standalones_do_not_share_a_folder(tmp_path: Path) -> None:
     )
     try:
         first.start()
-        status, said = twistd(
+        code, output = twistd(
             tmp_path, "standalone", "--data", str(data), "--listen", "teltonika=tcp:0"
         )
-        assert status == 1
-        (line,) = given_up(said)
-        # Whichever it notices first: the folder's lock, the other's heartbeat, or its socket.
-        noticed = (
+        assert code == 1
+        (line,) = fatal_errors(output)
+        # The reason is the folder's lock, the other instance's heartbeat, or its socket.
+        reasons = (
             "in use by another process",
             "another instance has the ID",
             "another process listens on this socket",
         )
-        assert any(reason in line for reason in noticed)
+        assert any(reason in line for reason in reasons)
         assert first.readyz()[0] == 200
         assert first.stop() == 0
     finally:
         first.kill()
 
 
-def test_the_demo_tells_a_port_in_use(tmp_path: Path) -> None:
+def test_demo_with_a_port_in_use_is_an_error_on_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         ended = run("tracker-admin", "demo", "--seconds", "1", "--port", str(port))
@@ -154,7 +156,7 @@ def test_the_demo_tells_a_port_in_use(tmp_path: Path) -> None:
     assert len(ended.stderr.splitlines()) == 1
 
 
-def test_a_database_that_somebody_locks_holds_up_nothing_for_good(
+def test_processor_recovers_after_the_database_was_locked(
     tmp_path: Path, redis: RedisServer
 ) -> None:
     path = tmp_path / "positions.sqlite"

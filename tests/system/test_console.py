@@ -235,14 +235,14 @@ def test_password_of_an_operator_is_read_from_a_pipe_or_a_terminal(tmp_path: Pat
     file = str(tmp_path / "operators")
     command = "console-operator"
     done = admin(command, "add", "--file", file, "anna", typed="correct horse battery\n")
-    assert (done.returncode, done.stdout) == (0, "anna (operate) added\n")
+    assert (done.returncode, done.stdout) == (0, "Operator anna (operate) added.\n")
     terminal = Terminal(
         "tracker-admin", command, "add", "--permission", "read", "--file", file, "ben"
     )
     try:
         terminal.read_until("Password: ")
         terminal.type("another password\n")
-        terminal.read_until("Once more: ")
+        terminal.read_until("Repeat password: ")
         terminal.type("another password\n")
         assert "another" not in terminal.read_until(r"ben \(read\) added")
         assert terminal.end() == 0
@@ -253,7 +253,7 @@ def test_password_of_an_operator_is_read_from_a_pipe_or_a_terminal(tmp_path: Pat
         {"name": "anna", "permission": "operate"},
         {"name": "ben", "permission": "read"},
     ]
-    assert admin(command, "remove", "--file", file, "ben").stdout == "ben removed\n"
+    assert admin(command, "remove", "--file", file, "ben").stdout == "Operator ben removed.\n"
     assert admin(command, "remove", "--file", file, "ben").returncode == 1
     assert "ben" not in Path(file).read_text()
 
@@ -262,5 +262,5 @@ def test_short_password_is_refused_in_one_line(tmp_path: Path) -> None:
     file = tmp_path / "operators"
     done = admin("console-operator", "add", "--file", str(file), "anna", typed="short\n")
     assert done.returncode == 1
-    assert done.stderr == "tracker-admin: a password has 12 to 256 characters\n"
+    assert done.stderr == "tracker-admin: Invalid password: a password has 12 to 256 characters.\n"
     assert not file.exists()

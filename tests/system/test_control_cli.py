@@ -1,4 +1,4 @@
-"""``tracker-admin`` as a process: its terminal, its signals, its streams."""
+"""``tracker-admin`` as a process: terminal, signals, standard streams and completion."""
 
 from __future__ import annotations
 
@@ -17,34 +17,33 @@ from tests.system.terminal import ESCAPE, Terminal, on_terminal, widths
 from tests.system.test_commands import answer, online, read_command
 
 
-def test_drain_asks_first(site: Site, spare: Ingest) -> None:
+def test_drain_asks_for_confirmation(site: Site, spare: Ingest) -> None:
     device = online(spare, imei())
     control = site.socket("spare")
-    assert "say --yes" in site.admin("drain", control=control, status=2).stderr
-    for keys, status in (("n\n", 1), ("\x03", 130), ("y\n", 0)):
+    assert "Add --yes" in site.admin("drain", control=control, status=2).stderr
+    for keys, code in (("n\n", 1), ("\x03", 130), ("y\n", 0)):
         terminal = Terminal("tracker-admin", "--control", control, "drain", "--seconds", "0")
-        asked = terminal.read_until(r"\[y/N\]: ")
-        assert "Close 1 connections to spare within 0 s, and accept no more?" in asked
+        question = terminal.read_until(r"\[y/N\]: ")
+        assert "Close 1 connection to spare within 0 s and refuse new ones?" in question
         assert not site.json("info", control=control)["draining"]
         terminal.type(keys)
-        assert terminal.end() == status, terminal.shown
+        assert terminal.end() == code, terminal.shown
         assert "Traceback" not in terminal.shown
     assert device.is_closed()
     assert re.search(r"closed +1", ESCAPE.sub("", terminal.shown))
 
 
-def test_bytes_on_the_command_line_that_are_no_text(site: Site) -> None:
-    said = site.admin("send", NOBODY, os.fsdecode(b"\xff"), status=2).stderr
-    assert "UTF-8" in said
+def test_command_that_is_not_utf8_is_a_usage_error(site: Site) -> None:
+    assert "UTF-8" in site.admin("send", NOBODY, os.fsdecode(b"\xff"), status=2).stderr
     ended = subprocess.run(
         [str(BIN / "tracker-admin"), "--control", site.socket("one"), "send", NOBODY, "-"],
         input=b"\xff", capture_output=True, check=False, env=environment(),
     )  # fmt: skip
     assert (ended.returncode, ended.stdout) == (2, b"")
-    assert ended.stderr.startswith(b"tracker-admin: standard input: is not UTF-8")
+    assert ended.stderr.startswith(b"tracker-admin: Standard input is not UTF-8.")
 
 
-def test_a_table_on_a_terminal(site: Site) -> None:
+def test_table_on_a_terminal_has_its_width_and_colours(site: Site) -> None:
     _devices = [online(site.one, imei()) for _ in range(3)]
     for columns in (60, 120):
         command = ("tracker-admin", "--control", site.socket("one"), "connections")
@@ -61,26 +60,26 @@ def test_a_table_on_a_terminal(site: Site) -> None:
     assert "\x1b[32m" not in shown
 
 
-def test_a_device_cannot_talk_to_the_terminal(site: Site) -> None:
+def test_control_characters_from_a_device_are_escaped(site: Site) -> None:
     device_id = imei()
     device = online(site.one, device_id)
     where = ("tracker-admin", "--control", site.socket("one"))
     terminal = Terminal(*where, "watch", device_id, "--count", "2")
-    terminal.read_until("watching")
+    terminal.read_until("Watching")
     sending = Terminal(*where, "send", device_id, "getver")
     answer(device, "\x1b]0;owned\x07[red]\n", read_command(device))
     assert (terminal.end(), sending.end()) == (0, 0)
-    # What is no text is shown in hex by who watches.
-    for shown, said in (
+    # watch shows bytes that are not text in hex.
+    for shown, text in (
         (sending.shown, "\\x1b]0;owned\\x07[red]\\n"),
         (terminal.shown, "1b5d303b6f776e6564075b7265645d0a"),
     ):
-        assert said in shown
+        assert text in shown
         assert "\x1b]" not in shown
         assert "\x07" not in shown
 
 
-def test_nobody_reads_the_output(site: Site) -> None:
+def test_closed_output_ends_a_command_without_an_error(site: Site) -> None:
     _device = online(site.one, imei())
     for command in ("connections | true", "lag --follow --interval 1s | head -n 1"):
         ended = subprocess.run(
@@ -93,18 +92,18 @@ def test_nobody_reads_the_output(site: Site) -> None:
         assert ended.stderr == ""
 
 
-def test_a_full_disk_is_told(site: Site) -> None:
+def test_full_disk_is_reported(site: Site) -> None:
     with Path("/dev/full").open("w") as full:
         ended = subprocess.run(
             [str(BIN / "tracker-admin"), "--control", site.socket("one"), "info"],
             stdout=full, stderr=subprocess.PIPE, text=True, check=False, env=environment(),
         )  # fmt: skip
     assert ended.returncode == 1
-    assert ended.stderr == "tracker-admin: cannot go on: No space left on device\n"
+    assert ended.stderr == "tracker-admin: Cannot continue: No space left on device.\n"
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion(tmp_path: Path, shell: str) -> None:
+def test_completion_script_is_valid(tmp_path: Path, shell: str) -> None:
     script = run("tracker-admin", "completion", shell)
     assert script.returncode == 0
     assert "_TRACKER_ADMIN_COMPLETE" in script.stdout
@@ -115,7 +114,7 @@ def test_completion(tmp_path: Path, shell: str) -> None:
         assert checked.returncode == 0, checked.stderr
 
 
-def test_bash_completes() -> None:
+def test_bash_completes_commands_and_options() -> None:
     script = """
         eval "$(tracker-admin completion bash)"
         complete -p tracker-admin

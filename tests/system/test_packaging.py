@@ -1,4 +1,4 @@
-"""What a user installs: the wheel, the commands in it, the files beside it."""
+"""The wheel, its commands and data files, and the standalone .tac file."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of a clean environment that only the wheel was installed into."""
+    """Return the bin folder of a clean environment with only the wheel installed."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     tracked = subprocess.run(
@@ -32,7 +32,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copy2(ROOT / name, source / name)
     made = folder / "venv"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(made)], check=True)
-    # It builds the wheel in an environment of its own, and installs that.
+    # pip builds the wheel in an isolated environment, and installs it.
     subprocess.run(
         [
             *(sys.executable, "-m", "pip", "--python", str(made / "bin" / "python"), "install"),
@@ -44,7 +44,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run_installed(installed: Path, folder: Path, *arguments: str) -> str:
-    """Run a command of the clean environment, far away from the source tree."""
+    """Run a command of the clean environment outside the source tree, and return its output."""
     ended = subprocess.run(
         [str(installed / arguments[0]), *arguments[1:]],
         cwd=folder, env=environment(), capture_output=True, text=True, timeout=60, check=False,
@@ -53,51 +53,51 @@ def run_installed(installed: Path, folder: Path, *arguments: str) -> str:
     return ended.stdout
 
 
-def test_the_wheel_gives_twistd_tracker_with_its_roles(installed: Path, tmp_path: Path) -> None:
-    said = run_installed(installed, tmp_path, "twistd", "tracker", "--help")
-    assert all(role in said for role in ("ingest", "process", "standalone"))
+def test_wheel_contains_the_roles_of_twistd_tracker(installed: Path, tmp_path: Path) -> None:
+    output = run_installed(installed, tmp_path, "twistd", "tracker", "--help")
+    assert all(role in output for role in ("ingest", "process", "standalone"))
 
 
-def test_the_wheel_gives_tracker_admin(installed: Path, tmp_path: Path) -> None:
-    said = run_installed(installed, tmp_path, "tracker-admin", "--help")
-    assert all(command in said for command in ("simulate", "demo"))
+def test_wheel_contains_tracker_admin(installed: Path, tmp_path: Path) -> None:
+    output = run_installed(installed, tmp_path, "tracker-admin", "--help")
+    assert all(command in output for command in ("simulate", "demo"))
 
 
-def test_the_wheel_brings_the_dictionary_of_elements(installed: Path, tmp_path: Path) -> None:
-    said = run_installed(
+def test_wheel_contains_the_dictionary_of_elements(installed: Path, tmp_path: Path) -> None:
+    output = run_installed(
         installed, tmp_path, "tracker-admin", "decode", "--names",
         "000000000000002808010000016B40D9AD80010000000000000000000000000000000103"
         "021503010101425E100000010000F22A",
     )  # fmt: skip
-    assert '"name": "External Voltage", "scaled": 24.08, "unit": "V"' in said
+    assert '"name": "External Voltage", "scaled": 24.08, "unit": "V"' in output
 
 
-def test_the_wheel_brings_the_vendors_and_the_schema(installed: Path, tmp_path: Path) -> None:
-    said = run_installed(
+def test_wheel_contains_the_vendors_and_the_schema(installed: Path, tmp_path: Path) -> None:
+    output = run_installed(
         installed, tmp_path, "tracker-admin", "demo", "--seconds", "2", "--devices", "3",
         "--port", str(free_port()),
     )  # fmt: skip
-    assert re.search(r"demo: (\d+) positions from 3 devices acknowledged, \1 stored, lag 0", said)
+    assert re.search(r"demo: (\d+) positions from 3 devices acknowledged, \1 stored, lag 0", output)
 
 
-def test_the_wheel_brings_the_page_of_the_console(installed: Path, tmp_path: Path) -> None:
-    said = run_installed(
+def test_wheel_contains_the_files_of_the_console(installed: Path, tmp_path: Path) -> None:
+    output = run_installed(
         installed, tmp_path, "python", "-c",
         "from tracker.console.files import static_files; print(*sorted(static_files()))",
     )  # fmt: skip
-    there = sorted(path.name for path in (ROOT / "tracker" / "console" / "static").iterdir())
-    assert said.split() == there
+    expected = sorted(path.name for path in (ROOT / "tracker" / "console" / "static").iterdir())
+    assert output.split() == expected
 
 
-def test_the_wheel_brings_the_rights_of_the_roles_in_redis(installed: Path, tmp_path: Path) -> None:
-    said = run_installed(
+def test_wheel_contains_the_rights_of_the_roles_in_redis(installed: Path, tmp_path: Path) -> None:
+    output = run_installed(
         installed, tmp_path, "python", "-c",
         "from tracker.redis.rights import grants; print(*grants())",
     )  # fmt: skip
-    assert said.split() == ["ingest", "process", "janitor", "bridge", "console", "admin"]
+    assert output.split() == ["ingest", "process", "janitor", "bridge", "console", "admin"]
 
 
-def test_the_wheel_holds_nothing_but_the_package_and_its_plugins(installed: Path) -> None:
+def test_wheel_contains_only_the_package_and_its_plugins(installed: Path) -> None:
     (site,) = (installed.parent / "lib").glob("python3.*/site-packages")
     (record,) = site.glob("tracker-*.dist-info/RECORD")
     top = {line.split("/")[0] for line in record.read_text().splitlines()}
@@ -106,10 +106,10 @@ def test_the_wheel_holds_nothing_but_the_package_and_its_plugins(installed: Path
     assert plugins == {"tracker_plugin.py", "tracker_teltonika.py"}
 
 
-def test_the_standalone_tac_runs(tmp_path: Path) -> None:
+def test_standalone_tac_file_runs(tmp_path: Path) -> None:
     port = free_port()
     log = tmp_path / "twistd.log"
-    # The tac listens on the default port; a copy with another one leaves that alone.
+    # A copy of the file listens on another port than the default, which may be in use.
     tac = tmp_path / "standalone.tac"
     text = (ROOT / "tap" / "standalone.tac").read_text()
     listen = f'["standalone", "--listen", "teltonika=tcp:{port}:interface=127.0.0.1"]'
@@ -140,7 +140,7 @@ def test_the_standalone_tac_runs(tmp_path: Path) -> None:
         twistd.kill()
 
 
-def test_the_daemon_form_starts_and_stops(tmp_path: Path) -> None:
+def test_daemon_without_the_nodaemon_option_starts_and_stops(tmp_path: Path) -> None:
     data = tmp_path / "data"
     daemon = Daemon(
         *(tmp_path, "standalone", "standalone", "--data", str(data)),

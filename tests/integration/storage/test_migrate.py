@@ -182,14 +182,14 @@ async def test_nothing_is_made_without_leave(database: str) -> None:
 def test_the_command_tells_what_it_has_done(url: str, database: str, tmp_path: Path) -> None:
     sink = database if url == "postgresql" else f"sqlite:{tmp_path / 'p.sqlite'}"
     latest = len(scripts("sqlite")) if url == "sqlite" else LATEST
-    assert migrate("--sink", sink).output == f"schema 0 -> {latest}\n"
+    assert migrate("--sink", sink).output == f"Tables created (schema version {latest}).\n"
     again = migrate("--sink", sink)
-    assert (again.exit_code, again.output) == (0, f"schema {latest}: nothing to do\n")
+    assert (again.exit_code, again.output) == (0, f"Nothing to do (schema version {latest}).\n")
 
 
 def test_a_sink_without_tables_has_nothing_to_migrate(tmp_path: Path) -> None:
     result = migrate("--sink", f"jsonlines:{tmp_path / 'p.jsonl'}")
-    assert (result.exit_code, result.output) == (0, "this sink has no tables\n")
+    assert (result.exit_code, result.output) == (0, "This sink has no tables.\n")
     assert not list(tmp_path.iterdir())
 
 
