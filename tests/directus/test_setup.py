@@ -67,7 +67,7 @@ def test_it_says_what_it_makes(directus: Prepared) -> None:
     assert lines[0] == f"+ file {directus.secret_file}"
     assert lines[1] == "+ collection commands, with 15 fields"
     assert "+ flow Tracker: new commands" in lines
-    assert lines[-1] == f"{len(lines) - 2} changed"
+    assert lines[-1] == f"{len(lines) - 2} changes made."
     assert directus.secret_file.stat().st_mode & 0o777 == 0o600
     secret = directus.secret_file.read_text().strip()
     assert len(secret) > 30
@@ -78,8 +78,8 @@ def test_it_says_what_it_makes(directus: Prepared) -> None:
 def test_a_second_run_changes_nothing_and_says_so(directus: Prepared) -> None:
     setup(directus)  # other tests have bridges elsewhere
     latest = directus.server.data("GET", "/activity?sort=-id&limit=1&fields=id")
-    assert setup(directus) == (0, ["nothing to change"])
-    assert setup(directus, "--dry-run") == (0, ["nothing to change"])
+    assert setup(directus) == (0, ["Nothing to change."])
+    assert setup(directus, "--dry-run") == (0, ["Nothing to change."])
     assert directus.server.data("GET", "/activity?sort=-id&limit=1&fields=id") == latest
 
 
@@ -89,11 +89,13 @@ def test_a_check_finds_nothing_wrong(directus: Prepared) -> None:
     status, found = findings(directus)
     wrong = [one for each in found.values() for one in each if one["status"] != "ok"]
     assert (status, [one["check"] for one in wrong]) == (0, ["bridge"])
-    assert wrong[0]["seen"].startswith("no bridge answers at http://127.0.0.1:9130/commands: ")
+    assert wrong[0]["seen"].startswith(
+        "the bridge at http://127.0.0.1:9130/commands does not respond: "
+    )
     assert found["flow-reach"][0]["seen"] == "Flows reach 127.0.0.1"
     assert len(found["bridge-token"]) == 2
     assert directus.server.data("GET", "/files") == []
-    assert admin("check", directus).stdout.endswith("1 warning, 0 failure, 0 skipped\n")
+    assert admin("check", directus).stdout.endswith("1 warning, 0 failures, 0 skipped\n")
 
 
 def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_path: Path) -> None:
@@ -113,15 +115,15 @@ def test_a_check_asks_the_bridge(directus: Prepared, redis: RedisServer, tmp_pat
             (one,) = found["bridge"]
             return one["status"], one["seen"]
 
-        assert seen() == ("ok", f"listens at {url}, and knows the secret")
+        assert seen() == ("ok", f"listens at {url} and accepts the secret")
         other = tmp_path / "other"
         other.write_text("another-one")
-        told = ("failure", f"the bridge at {url} knows another secret")
+        told = ("failure", f"the bridge at {url} has another secret")
         assert seen("--secret-file", str(other)) == told
     finally:
         bridge.kill()
     _, found = findings(directus, "--bridge-url", f"{directus.server.url}/commands")
-    unknown = f"who answers at {directus.server.url}/commands is no bridge: 404"
+    unknown = f"{directus.server.url}/commands is not a bridge (it responds with HTTP status 404)"
     assert [one["seen"] for one in found["bridge"]] == [unknown]
 
 
@@ -135,7 +137,7 @@ def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> Non
     assert status == 1
     assert lines[0] == f"+ file {made.secret_file}"
     assert "+ collection commands, with 15 fields" in lines
-    assert lines[-1] == f"{len(lines) - 3} to change, and nothing was"
+    assert lines[-1] == f"{len(lines) - 3} changes to make. Nothing was changed."
     assert not made.secret_file.exists()
     assert not made.bridge_token_file.exists()
     assert server.data("GET", "/activity?sort=-id&limit=1&fields=id") == before
@@ -145,14 +147,14 @@ def test_a_dry_run_changes_nothing(start_directus: Start, tmp_path: Path) -> Non
     assert ended.returncode == 1
     assert "failure  collection        missing: collection commands, with 15 fields" in ended.stdout
     assert "fix: tracker-admin directus setup" in ended.stdout
-    assert "warning  flow-reach        Directus does not reach 127.0.0.1" in ended.stdout
+    assert "warning  flow-reach        Flows cannot reach 127.0.0.1" in ended.stdout
     assert "fix: IMPORT_IP_DENY_LIST=169.254.169.254" in ended.stdout
     # Files that are missing are made, and the token in one of them is the bridge's.
     assert setup(made)[0] == 0
     assert made.bridge_token_file.stat().st_mode & 0o777 == 0o600
     status, me = server.ask("GET", "/users/me", token=made.bridge_token_file.read_text().strip())
     assert (status, me["data"]["id"]) == (200, BRIDGE_USER)
-    assert setup(made) == (0, ["nothing to change"])
+    assert setup(made) == (0, ["Nothing to change."])
 
 
 def test_what_is_there_already_is_completed_and_otherwise_kept(
@@ -193,7 +195,7 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
     assert "~ field commands.imei: required, validation" in lines
     assert "~ field commands.status: readonly, choices, default_value" in lines
     assert "+ collection last_positions: show in Directus, read-only" in lines
-    assert setup(prepared) == (0, ["nothing to change"])
+    assert setup(prepared) == (0, ["Nothing to change."])
 
     assert server.data("GET", "/collections/commands")["meta"]["icon"] == "bolt"
     imei = server.data("GET", "/fields/commands/imei")["meta"]
@@ -216,15 +218,15 @@ def test_what_is_there_already_is_completed_and_otherwise_kept(
 
     _spoil(server)
     status, lines = setup(prepared, "--dry-run")
-    assert (status, lines) == (1, [*SPOILT, "7 to change, and nothing was"])
+    assert (status, lines) == (1, [*SPOILT, "7 changes to make. Nothing was changed."])
     status, found = findings(prepared)
     assert status == 1
     seen = failures(found)
     assert "different: role Tracker bridge: remove other policy" in seen
-    assert "it may do more: delete commands: *" in seen
-    assert "it may not update commands: instance, reason" in seen
+    assert "has more rights than needed: delete commands: *" in seen
+    assert "lacks the right to update commands: instance, reason" in seen
     status, lines = setup(prepared)
-    assert (status, lines) == (0, [*SPOILT, "7 changed"])
+    assert (status, lines) == (0, [*SPOILT, "7 changes made."])
     assert failures(findings(prepared)[1]) == []
 
 
@@ -290,11 +292,11 @@ def test_a_token_is_replaced_and_one_of_another_user_is_not_taken(
     status, found = findings(directus, *options)
     assert (status, failures(found)) == (
         1,
-        ["different: user Tracker bridge: its token", "Directus does not accept it"],
+        ["different: user Tracker bridge: its token", "Directus refuses the token"],
     )
-    assert setup(directus, *options) == (0, ["~ user Tracker bridge: its token", "1 changed"])
+    assert setup(directus, *options) == (0, ["~ user Tracker bridge: its token", "1 change made."])
     assert directus.server.ask("GET", "/users/me", token=BRIDGE_TOKEN)[0] == 401
-    assert setup(directus) == (0, ["~ user Tracker bridge: its token", "1 changed"])
+    assert setup(directus) == (0, ["~ user Tracker bridge: its token", "1 change made."])
     file.write_text(UNPRIVILEGED_TOKEN)
     status, lines = setup(directus, *options)
     assert status == 1
@@ -307,7 +309,7 @@ def test_a_new_secret_reaches_the_flows(directus: Prepared, tmp_path: Path) -> N
     new = [
         "~ flow Tracker: new commands: its operation: headers",
         "~ flow Tracker: changed devices: its operation: headers",
-        "2 changed",
+        "2 changes made.",
     ]
     assert setup(directus, "--secret-file", str(file)) == (0, new)
     assert setup(directus) == (0, new)
@@ -315,7 +317,7 @@ def test_a_new_secret_reaches_the_flows(directus: Prepared, tmp_path: Path) -> N
     some = directus.options()
     del some[some.index("--secret-file") :][:2]
     ended = run("tracker-admin", "directus", "setup", *some, timeout=SETUP_TIMEOUT)
-    assert ended.stdout == "nothing to change\n"
+    assert ended.stdout == "Nothing to change.\n"
 
 
 def test_the_bridge_sees_only_what_it_must(directus: Prepared) -> None:
@@ -348,7 +350,7 @@ def test_a_flow_tells_the_bridge_of_a_command_that_a_plain_user_has_made(
     try:
         directus.wipe()
         told = setup(directus, "--bridge-url", f"http://127.0.0.1:{heard.port}/commands")
-        assert told[1][-1] == "2 changed"
+        assert told[1][-1] == "2 changes made."
         row = {"imei": IMEI, "text": "getinfo"}
         status, made = directus.server.ask("POST", "/items/commands", row, OPERATOR_TOKEN)
         assert status == 200
@@ -411,15 +413,15 @@ def test_what_answers_is_no_directus(directus: Prepared, verb: str) -> None:
     url = f"{directus.server.url}/admin"
     ended = admin(verb, directus, "--url", url)
     assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr.startswith(f"tracker-admin: no Directus answers at {url}: GET /policies")
+    assert ended.stderr.startswith(f"tracker-admin: {url} is not a Directus: GET /policies")
     assert ended.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("verb", ["setup", "check"])
 def test_nobody_is_there(directus: Prepared, verb: str) -> None:
-    ended = admin(verb, directus, "--url", f"http://127.0.0.1:{free_port()}")
+    url = f"http://127.0.0.1:{free_port()}"
+    ended = admin(verb, directus, "--url", url)
     assert (ended.returncode, ended.stdout) == (3, "")
-    assert ended.stderr.startswith(
-        "tracker-admin: GET /policies/me/globals: Connection was refused"
-    )
+    assert ended.stderr.startswith(f"tracker-admin: Cannot reach Directus at {url}: ")
+    assert "refused" in ended.stderr
     assert ended.stderr.count("\n") == 1

@@ -62,9 +62,11 @@ class _Target:
             await self._check_rights(client)
             return await ask(client)
         except DirectusDown as error:
-            # Any HTTP response shows that Directus can be reached.
-            code = ExitCode.UNREACHABLE if error.status is None else ExitCode.FAILED
-            raise RunFailed(sentence(str(error)), code) from None
+            if error.status is not None:  # a response to HTTP: Directus can be reached
+                raise RunFailed(sentence(str(error))) from None
+            raise RunFailed(
+                f"Cannot reach Directus at {self.url}: {error}.", ExitCode.UNREACHABLE
+            ) from None
         except DirectusError as error:
             raise RunFailed(sentence(str(error))) from None
         finally:
