@@ -154,7 +154,7 @@ def simulate(
     """
     if first + count > IMEI_COUNT:
         raise click.UsageError(
-            f"--first {first} --devices {count}: there are at most {IMEI_COUNT} devices."
+            f"--first {first} --devices {count}: at most {IMEI_COUNT} devices exist."
         )
     with ExitStack() as files:
         on_acknowledged = on_command = None

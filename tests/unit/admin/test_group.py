@@ -85,7 +85,7 @@ def test_usage_error_is_one_line_that_refers_to_the_help() -> None:
         (("simulate", "--devices", "0"), "0 is not in the range"),
         (("simulate", "--journal", "/no/such/folder/j"), "No such file"),
         (("simulate", "--command-journal", "/no/such/folder/j"), "No such file"),
-        (("simulate", "--first", "999990", "--devices", "11"), "1000000 simulated devices"),
+        (("simulate", "--first", "999990", "--devices", "11"), "at most 1000000 devices"),
         (("simulate", "--answers", "never"), "'never' is not one of"),
         (("simulate", "--answer-delay", "-1"), "-1.0 is not in the range"),
         (("simulate", "--interval", "nan"), "'nan' is not a number"),
