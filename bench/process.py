@@ -72,7 +72,7 @@ from tests.servers import RedisServer
 from tests.system.processes import Daemon
 from tests.waiting import wait_for
 from tracker.keys import PROCESSOR_GROUP
-from tracker.processing.consumer import Pace
+from tracker.processing.consumer import BatchOptions
 
 _INGEST: Final = "ingest"
 _PROCESS: Final = "process"
@@ -81,7 +81,7 @@ _SINKS: Final = (POSTGRESQL, SQLITE)
 
 #: Share of the stream that is moved before measuring begins.
 _WARM: Final = 0.1
-_BATCH: Final = Pace().batch_size
+_BATCH: Final = BatchOptions().batch_size
 #: Commands that are sent to Redis at once; their replies fit into a socket's buffer.
 _PIPELINE: Final = 500
 #: Records a second of the probes.

@@ -46,10 +46,10 @@ from tracker.janitor.retention import Retention
 from tracker.janitor.role import janitor_role
 from tracker.log.redis.lagmetrics import LagMetrics
 from tracker.observe.health import Condition, Health
-from tracker.processing.consumer import Pace
-from tracker.processing.drift import DriftGuard
+from tracker.processing.consumer import BatchOptions
 from tracker.processing.naming import Namer
 from tracker.processing.service import process_role
+from tracker.processing.unread import UnreadStreams
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ async def test_drift_guard(redis: RedisServer, connected: Connected) -> None:
 
     reports: list[str | None] = []
     metrics_registry = CollectorRegistry()
-    guard = DriftGuard(
+    guard = UnreadStreams(
         reactor,
         connected.connection,
         [STREAM],
@@ -201,7 +201,7 @@ async def test_processor(redis: RedisServer, tmp_path: Path) -> None:
         sink=sink,
         health=health,
         abort=lambda reason: None,
-        pace=Pace(),
+        options=BatchOptions(),
     )
 
     def is_done() -> bool:

@@ -75,7 +75,7 @@ def processing(redis: RedisServer, sink: FakeSink) -> Running:
             sink=sink,
             health=health,
             abort=abort,
-            pace=consumer.Pace(batch_delay=0),
+            options=consumer.BatchOptions(batch_delay=0),
         )
     )
 

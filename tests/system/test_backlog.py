@@ -13,7 +13,7 @@ from tests.system.raw import STREAM
 from tests.waiting import wait_for
 from tracker.keys import PROCESSOR_GROUP
 from tracker.position import Position
-from tracker.processing.consumer import Pace
+from tracker.processing.consumer import BatchOptions
 
 ATTACKER, NEIGHBOUR = "356307042441013", "356307042441021"
 MIB = 1 << 20
@@ -49,7 +49,7 @@ def documented_memory() -> int:
     text = (Path(__file__).parents[2] / "docs" / "architecture.rst").read_text()
     found = re.search(r"(\d+) MiB \+ (\d+) × ``--batch-bytes``", text)
     assert found is not None
-    return int(found[1]) * MIB + int(found[2]) * Pace().batch_bytes
+    return int(found[1]) * MIB + int(found[2]) * BatchOptions().batch_bytes
 
 
 def test_a_backlog_of_long_messages_is_stored_within_the_documented_memory(

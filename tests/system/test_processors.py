@@ -1,4 +1,4 @@
-"""Several processors on one stream: what one of them does not finish, another one does."""
+"""Several processors that share one stream, and outages of their database."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ START = 1_790_000_000_000
 
 
 def entries(numbers: range) -> list[dict[str, str]]:
-    """The fields of stream entries, not in the order of their times."""
+    """Return the fields of stream entries, not in the order of their times."""
     chance = random.Random(numbers.start)
     made = []
     for number in numbers:
@@ -47,7 +47,7 @@ def entries(numbers: range) -> list[dict[str, str]]:
 
 @pytest.fixture
 def processors(tmp_path: Path, redis: RedisServer, database: str) -> Iterator[list[Daemon]]:
-    """Three processors into one database, not started yet."""
+    """Yield three processors with one database, not started yet."""
     with ExitStack() as stack:
         daemons = [
             Daemon(
@@ -62,15 +62,15 @@ def processors(tmp_path: Path, redis: RedisServer, database: str) -> Iterator[li
 
 
 def unfinished(redis: RedisServer) -> int:
-    """Entries that the group has not acknowledged."""
+    """Return the number of entries that the group has not acknowledged."""
     groups = redis.client.xinfo_groups(STREAM)
-    if not groups:  # a processor is ready before it has made it
+    if not groups:  # a processor is ready before it has created the group
         return int(redis.client.xlen(STREAM))
     return int(groups[0]["lag"]) + int(groups[0]["pending"])
 
 
 def pending(redis: RedisServer) -> int:
-    """Entries that were read and not acknowledged."""
+    """Return the number of entries that were read and not acknowledged."""
     return int(redis.client.xinfo_groups(STREAM)[0]["pending"])
 
 
@@ -80,22 +80,23 @@ def rows(database: str, statement: str) -> list[Any]:
 
 
 def latest(appended: list[dict[str, str]]) -> dict[str, tuple[str, float, str]]:
-    """Device → time and longitude of its latest place, and its last contact."""
+    """Return device → time and longitude of its latest coordinates, and its last contact."""
     contact: dict[str, str] = {}
-    place: dict[str, tuple[str, bytes, float]] = {}
+    coordinates: dict[str, tuple[str, bytes, float]] = {}
     for entry in appended:
         position = Position.from_payload(entry["payload"])
         device = position.device_id
         contact[device] = max(contact.get(device, ""), position.timestamp)
         if position.has_fix and position.longitude is not None:
             moment = (position.timestamp, digest(entry["payload"]), position.longitude)
-            place[device] = max(place.get(device, moment), moment)
+            coordinates[device] = max(coordinates.get(device, moment), moment)
     return {
-        device: (at, longitude, contact[device]) for device, (at, _, longitude) in place.items()
+        device: (at, longitude, contact[device])
+        for device, (at, _, longitude) in coordinates.items()
     }
 
 
-def test_three_share_the_work_while_one_is_killed_and_one_hangs(
+def test_remaining_processor_stores_the_entries_of_a_killed_and_a_hanging_one(
     processors: list[Daemon], redis: RedisServer, database: str
 ) -> None:
     killed, hanging, _ = processors
@@ -117,13 +118,13 @@ def test_three_share_the_work_while_one_is_killed_and_one_hangs(
     killed.kill()
     try:
         append(appended[10_000:])
-        wait_for(lambda: unfinished(redis) == 0, "all is claimed and stored", timeout=120)
+        wait_for(lambda: unfinished(redis) == 0, "all entries are claimed and stored", timeout=120)
     finally:
         os.kill(hanging.pid, signal.SIGCONT)
-    # What the one that hung still had in its hands it commits, too, and changes nothing.
-    append(appended[:500])  # devices send again
-    wait_for(lambda: unfinished(redis) == 0, "all is stored", timeout=60)
-    wait_for(lambda: hanging.readyz()[0] == 200, "it has caught up")
+    # The processor that hung now commits its batch as well, which changes nothing.
+    append(appended[:500])  # devices repeat records
+    wait_for(lambda: unfinished(redis) == 0, "all entries are stored", timeout=60)
+    wait_for(lambda: hanging.readyz()[0] == 200, "the processor that hung is ready")
     killed.start()
     assert [daemon.stop() for daemon in processors] == [0, 0, 0]
 
@@ -140,7 +141,7 @@ def test_three_share_the_work_while_one_is_killed_and_one_hangs(
         assert "Traceback" not in daemon.text, daemon.text
 
 
-def test_a_database_that_is_not_there_is_waited_for(
+def test_outages_of_the_database_are_retried(
     tmp_path: Path, redis: RedisServer, postgres: PostgresServer
 ) -> None:
     appended = entries(range(900))
@@ -158,18 +159,18 @@ def test_a_database_that_is_not_there_is_waited_for(
     processor = Daemon(tmp_path, "process", "process", "--redis", redis.url, "--sink", postgres.url)
     try:
         processor.start(ready=False)
-        wait_for(lambda: "the sink cannot be opened" in str(processor.readyz()), "told")
+        wait_for(lambda: "cannot open the sink" in str(processor.readyz()), "reported")
         postgres.start()
         wait_for(lambda: processor.readyz()[0] == 200, "ready")
         wait_for(lambda: unfinished(redis) == 0 and count() == 300, "stored")
         postgres.kill()
         append(appended[300:600])
-        wait_for(lambda: "the sink does not store" in str(processor.readyz()), "told")
+        wait_for(lambda: "cannot store positions" in str(processor.readyz()), "reported")
         postgres.start()
         wait_for(lambda: unfinished(redis) == 0 and count() == 600, "stored", timeout=40)
         postgres.suspend()
         append(appended[600:])
-        wait_for(lambda: pending(redis) > 0, "it is about to store some")
+        wait_for(lambda: pending(redis) > 0, "a batch was read")
         postgres.resume()
         wait_for(lambda: unfinished(redis) == 0 and count() == 900, "stored", timeout=60)
         assert processor.stop() == 0
@@ -179,12 +180,12 @@ def test_a_database_that_is_not_there_is_waited_for(
     assert PostgresServer.PASSWORD not in processor.text
 
 
-def test_an_ingest_on_another_stream_is_noticed(
+def test_stream_of_ingest_without_a_processor_is_reported(
     processors: list[Daemon], redis: RedisServer, tmp_path: Path
 ) -> None:
     processor = processors[0]
     ingest = Daemon(
-        *(tmp_path, "ingest", "ingest", "--redis", redis.url, "--instance-id", "drifted"),
+        *(tmp_path, "ingest", "ingest", "--redis", redis.url, "--instance-id", "other"),
         *("--listen", "teltonika=tcp:0:interface=127.0.0.1"),
         variables={"REDIS_TELEMETRY_STREAM": "positions:{vendor}"},
     )
@@ -192,18 +193,18 @@ def test_an_ingest_on_another_stream_is_noticed(
         ingest.start()
         processor.start(ready=False)
 
-        def told() -> str:
+        def reported() -> str:
             reason: str = processor.readyz()[1].get("reasons", {}).get("streams", "")
-            return reason if "nobody reads" in reason else ""
+            return reason if "no processor reads" in reason else ""
 
-        reason = wait_for(told, "it says so")
-        assert "positions:teltonika (written by drifted)" in reason
+        reason = wait_for(reported, "the reason is reported")
+        assert "positions:teltonika (written by other)" in reason
         assert "positions:teltonika" in processor.text
     finally:
         ingest.kill()
 
 
-def test_a_group_begins_again_where_the_database_ends(
+def test_lost_group_restarts_at_the_checkpoint_of_the_database(
     processors: list[Daemon], redis: RedisServer, database: str
 ) -> None:
     processor = processors[0]
@@ -213,15 +214,15 @@ def test_a_group_begins_again_where_the_database_ends(
     processor.start()
     wait_for(lambda: unfinished(redis) == 0, "the first half is stored")
     redis.client.flushall()
-    for entry in appended[250:]:  # what devices send again, and what is new
+    for entry in appended[250:]:  # repeated and new records
         redis.client.xadd(STREAM, entry)
 
     def count() -> int:
         ((number,),) = rows(database, "SELECT count(*) FROM positions")
         return int(number)
 
-    wait_for(lambda: count() == 1000, "all is stored, once")
+    wait_for(lambda: count() == 1000, "all entries are stored, once")
     wait_for(lambda: processor.readyz()[0] == 200, "ready again")
-    wait_for(lambda: unfinished(redis) == 0, "all is acknowledged")
+    wait_for(lambda: unfinished(redis) == 0, "all entries are acknowledged")
     ((last,),) = rows(database, "SELECT entry_id FROM checkpoints WHERE group_name = 'processor'")
     assert last == redis.client.xinfo_stream(STREAM)["last-generated-id"].decode()

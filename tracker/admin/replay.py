@@ -27,7 +27,7 @@ from tracker.log.entries import Delivered, exclusive_start
 from tracker.log.redis.ranges import read_range
 from tracker.observe.wording import plural
 from tracker.position import BadEntry
-from tracker.processing.taking import stored_position
+from tracker.processing.decoding import stored_position
 from tracker.reactor import Reactor
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.run import RunFailed

@@ -1,1 +1,1 @@
-"""Move positions from the streams into the database, each exactly once."""
+"""The processor, which stores each position of the streams once in the database."""

@@ -1,12 +1,11 @@
-"""Read entries from the streams, and acknowledge them once the sink has committed them.
+"""Consumer of the streams, which acknowledges entries once the sink has committed them.
 
-Every turn of the loop is safe to repeat: an entry that was committed but not yet
-acknowledged when the process died is delivered again, and the sink ignores positions that
-it has.
+Each pass of the loop can be repeated safely: an entry that was committed but not acknowledged
+when the process died is delivered again, and the sink ignores positions that it has.
 
-Any number of processors share the group. After a restart, each first finishes the entries that
-were delivered to it before. Entries that stay pending with an idle consumer are claimed by
-another one. If the first consumer resumes and commits them, too, they are stored once.
+Any number of processors share the group. After a restart, each one first finishes the entries
+that were delivered to it before. Entries that stay pending with an idle consumer are claimed by
+another one. If the first consumer resumes and commits them as well, they are stored once.
 """
 
 from __future__ import annotations
@@ -27,48 +26,50 @@ from tracker.interfaces import IPositionSink, SinkUnusable, StoredPosition
 from tracker.log.allowance import READ_BYTES
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Watchdog
-from tracker.processing.attempts import AttemptSize
-from tracker.processing.joining import Joining
+from tracker.processing.attemptsize import AttemptSize
+from tracker.processing.decoding import EntryDecoder
+from tracker.processing.joining import GroupJoiner
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.reading import BatchReader
-from tracker.processing.storing import FIRST_RETRY, LAST_RETRY, Storing
-from tracker.processing.taking import Taker
+from tracker.processing.storing import MAX_RETRY_DELAY, MIN_RETRY_DELAY, Storer
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.lifecycle import Abort
 from tracker.runtime.waits import Stopped, Waits
 from tracker.settings import setting
 
-#: Seconds without a turn of the loop, or a retry, after which the consumer counts as stuck. A
-#: sink that is down or slow reports an error long before that.
+#: Seconds without a pass of the loop or a retry after which the consumer counts as stuck. A sink
+#: that is down or slow reports an error long before that.
 WATCHDOG_TIMEOUT: Final = 300.0
 
 
 @frozen
-class Pace:
-    """Size and delay of batches. Each attribute is an option of the same name."""
+class BatchOptions:
+    """Size and delay of batches; each attribute is a command-line option of the same name."""
 
-    batch_size: int = setting(4000, 1, 100_000, "Entries of each stream in one batch, at most.")
+    batch_size: int = setting(
+        4000, 1, 100_000, "Maximum number of entries of each stream in one batch."
+    )
     batch_bytes: int = setting(
         READ_BYTES,
         1 << 20,
         1 << 30,
-        "Bytes of entries in one batch, of all streams together. A batch has at least one entry, "
-        "however long it is.",
+        "Maximum bytes of entries in one batch, of all streams together. A batch has at least "
+        "one entry of any length.",
     )
     batch_delay: float = setting(
-        0.02, 0, 60, "Seconds that a batch waits for more entries if there are fewer."
+        0.02, 0, 60, "Seconds that a batch waits for more entries if it is not full."
     )
     claim_after: float = setting(
         60.0,
         1,
         86_400,
-        "Seconds after which entries of another processor are claimed that does nothing with "
-        "them; more than the slowest batch takes.",
+        "Seconds after which unfinished entries of another processor are claimed; must exceed "
+        "the time of the slowest batch.",
     )
 
 
 class State(Enum):
-    """Stage of a consumer's loop. Each has a method of the consumer, which returns the next one."""
+    """States of a consumer's loop. Each one has a method, which returns the next state."""
 
     OPENING = "opening the sink"
     CONNECTING = "waiting for the log"
@@ -78,17 +79,17 @@ class State(Enum):
 
 
 class Consumer(Service):
-    """One member of the group ``processor``.
+    """Service that is one member of the group ``processor``.
 
-    An error of the log takes its loop back to :attr:`State.CONNECTING`, a stop ends it.
+    After an error of the log, its loop returns to :attr:`State.CONNECTING`; a stop ends the loop.
 
     :param reader: this consumer's membership in the group.
-    :param vendors: stream → the vendor whose positions it holds.
+    :param vendors: stream → the vendor of its positions.
     :param condition: met while entries are stored.
-    :param abort: called with the reason if the sink can never be opened.
-    :param metrics: count entries by their result.
-    :param name_attributes: adds names to a position, where they are asked for.
-    :param watchdog: is reset while this consumes, however long the sink takes.
+    :param abort: called with the reason if the sink cannot be opened ever.
+    :param metrics: the counters of entries.
+    :param name_attributes: adds names to the attributes of a position; None: no names are added.
+    :param watchdog: reset by the loop and by each retry of the sink.
     """
 
     _log = Logger()
@@ -102,7 +103,7 @@ class Consumer(Service):
         sink: IPositionSink,
         condition: Condition,
         abort: Abort,
-        pace: Pace,
+        options: BatchOptions,
         metrics: ProcessMetrics,
         name_attributes: Callable[[StoredPosition], StoredPosition] | None = None,
         watchdog: Watchdog | None = None,
@@ -111,36 +112,36 @@ class Consumer(Service):
         self._reader = reader
         self._condition = condition
         self._abort = abort
-        self._claim_after = pace.claim_after
+        self._claim_after = options.claim_after
         self._metrics = metrics
         self._watchdog = watchdog or Watchdog(WATCHDOG_TIMEOUT)
         self._waits = Waits(clock)
-        self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
-        self._taker = Taker(clock, vendors, metrics, name_attributes)
-        self._storing = Storing(
+        self._backoff = Backoff(clock, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
+        self._decoder = EntryDecoder(clock, vendors, metrics, name_attributes)
+        self._storer = Storer(
             clock=clock,
             waits=self._waits,
             reader=reader,
             sink=sink,
-            size=AttemptSize(pace.batch_size * len(vendors)),
+            size=AttemptSize(options.batch_size * len(vendors)),
             condition=condition,
-            report_entry=self._taker.report,
+            report_entry=self._decoder.report,
             metrics=metrics,
             watchdog=self._watchdog,
         )
-        self._joining = Joining(
+        self._joiner = GroupJoiner(
             clock=clock,
             reader=reader,
-            storing=self._storing,
+            storer=self._storer,
             streams=vendors,
             condition=condition,
         )
         self._batches = BatchReader(
             waits=self._waits,
             reader=reader,
-            taker=self._taker,
-            size=pace.batch_size,
-            delay=pace.batch_delay,
+            decoder=self._decoder,
+            size=options.batch_size,
+            delay=options.batch_delay,
         )
         self._next_claim = 0.0
         self._loop: Deferred[None] = succeed(None)
@@ -151,11 +152,11 @@ class Consumer(Service):
         self._loop = Deferred.fromCoroutine(self._run()).addErrback(self._died)
 
     def _died(self, failure: Failure) -> None:
-        self._log.failure("the consumer died", failure)
-        self._abort(f"the consumer died: {failure.getErrorMessage()}")
+        self._log.failure("consumer failed", failure)
+        self._abort(f"consumer failed: {failure.getErrorMessage()}")
 
     def stopService(self) -> Deferred[None]:
-        """Finish the batch at hand, then close the sink."""
+        """Finish the current batch, then close the sink."""
         super().stopService()
         self._watchdog.suspend()
         self._waits.stop()
@@ -164,7 +165,7 @@ class Consumer(Service):
     async def _close(self) -> None:
         await self._loop
         self._batches.cancel()
-        await self._storing.close()
+        await self._storer.close()
 
     async def _run(self) -> None:
         steps = {
@@ -190,7 +191,7 @@ class Consumer(Service):
                 state = State.CONNECTING
 
     async def _open(self) -> State:
-        await self._storing.open()
+        await self._storer.open()
         return State.CONNECTING
 
     async def _connect(self) -> State:
@@ -199,43 +200,43 @@ class Consumer(Service):
         return State.JOINING
 
     async def _join(self) -> State:
-        await self._joining.join()
+        await self._joiner.join()
         return State.RECOVERING
 
     async def _recover(self) -> State:
         """Process entries that were delivered to this consumer and are not acknowledged."""
-        # The entries of a read that was under way when the log failed are pending now.
+        # Entries of a read that was under way when the log failed are pending now.
         await self._batches.discard()
-        async for entries in self._reader.unfinished(self._joining.streams):
-            self._log.info("{count} entries are pending from before", count=len(entries))
-            await self._storing.process(self._taker.take(entries))
+        async for entries in self._reader.unfinished(self._joiner.streams):
+            self._log.info("pending entries delivered before: {count}", count=len(entries))
+            await self._storer.process(self._decoder.decode(entries))
         return State.CONSUMING
 
     async def _consume(self) -> State:
         self._watchdog.reset()
-        if self._joining.is_due:
+        if self._joiner.is_due:
             return State.CONNECTING
         now = self._clock.seconds()
         if now >= self._next_claim:
             self._next_claim = now + self._claim_after / 2
             await self._claim()
-        taken = await self._batches.next(self._joining.streams)
+        decoded = await self._batches.next(self._joiner.streams)
         if self._backoff.failures:
             self._backoff.succeeded()
-        if taken.count:
-            await self._storing.process(taken)
+        if decoded.count:
+            await self._storer.process(decoded)
         return State.CONSUMING
 
     async def _claim(self) -> None:
         """Claim entries that are pending with idle consumers, and process them."""
-        # The log gives a consumer its own entries, too: they would be stored twice.
-        await self._storing.keep(self._batches.ahead)
-        for stream in self._joining.streams:
+        # The log would also let this consumer claim its own entries, and process them twice.
+        await self._storer.keep(self._batches.ahead)
+        for stream in self._joiner.streams:
             async for entries in self._reader.claim_idle(stream, self._claim_after):
                 self._log.warn(
-                    "{count} entries of {stream} claimed from idle consumers",
-                    count=len(entries),
+                    "{stream}: entries claimed from idle consumers: {count}",
                     stream=stream,
+                    count=len(entries),
                 )
                 self._metrics.claimed.labels(stream).inc(len(entries))
-                await self._storing.process(self._taker.take(entries))
+                await self._storer.process(self._decoder.decode(entries))

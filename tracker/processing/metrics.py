@@ -12,35 +12,37 @@ _POSITIONS: Final = (1, 10, 50, 100, 500, 1000, 2000, 4000, 10_000, 50_000, 100_
 
 
 class ProcessMetrics:
-    """Count entries by their result.
+    """Metrics of entries, batches and the sink.
 
-    :param streams: those that are read.
-    :param metrics_registry: registers the metrics; None: they are not exported.
+    :param streams: the streams that are read.
+    :param metrics_registry: the registry to which they are added; None: they are not exported.
     """
 
     def __init__(self, streams: Iterable[str], metrics_registry: CollectorRegistry | None) -> None:
         def by_stream(name: str, text: str) -> Counter:
-            made = Counter(name, text, ["stream"], registry=metrics_registry)
+            counter = Counter(name, text, ["stream"], registry=metrics_registry)
             for stream in streams:
-                made.labels(stream)  # a counter that appears with its first event hides that event
-            return made
+                # rate() ignores the first event of a counter that appears with this event.
+                counter.labels(stream)
+            return counter
 
         self.processed = by_stream(
             "tracker_processed_entries",
-            "Entries that were acknowledged to the group: stored, there before, or put aside.",
+            "Entries acknowledged to the group: stored, duplicate, dead letters, or deleted.",
         )
         self.dead = by_stream(
-            "tracker_dead_letters", "Entries that were put aside, since they cannot be stored."
+            "tracker_dead_letters",
+            "Entries moved to the dead letters, since they cannot be stored.",
         )
         self.deleted = by_stream(
-            "tracker_deleted_entries", "Entries that were deleted before they were stored."
+            "tracker_deleted_entries", "Entries deleted from the stream before they were stored."
         )
         self.claimed = by_stream(
-            "tracker_claimed_entries", "Entries that were taken over from another consumer."
+            "tracker_claimed_entries", "Entries that were decoded over from another consumer."
         )
         self.sink_failures = Counter(
             "tracker_sink_failures",
-            "Times that the sink did not do what it was asked; it is asked again.",
+            "Failed calls of the sink, which are retried.",
             registry=metrics_registry,
         )
         self.sink_timeouts = Counter(
@@ -51,7 +53,7 @@ class ProcessMetrics:
         )
         self.batch_limit = Gauge(
             "tracker_batch_limit_positions",
-            "Positions that the sink is given at once, at most; fewer than usual after a timeout.",
+            "Maximum number of positions in one attempt of the sink; reduced after a timeout.",
             registry=metrics_registry,
         )
         self._stored = Counter(
@@ -60,32 +62,35 @@ class ProcessMetrics:
             registry=metrics_registry,
         )
         self._duplicates = Counter(
-            "tracker_duplicate_positions", "Positions that the sink had.", registry=metrics_registry
+            "tracker_duplicate_positions",
+            "Positions that the sink already had.",
+            registry=metrics_registry,
         )
         self._commits = Histogram(
             "tracker_batch_commit_seconds",
-            "From when the sink was given a batch until it had committed it.",
+            "Time that the sink takes to commit a batch.",
             buckets=_SECONDS,
             registry=metrics_registry,
         )
         self._batches = Histogram(
             "tracker_batch_positions",
-            "Positions in a batch that was committed.",
+            "Positions in a committed batch.",
             buckets=_POSITIONS,
             registry=metrics_registry,
         )
         self._last_commit = Gauge(
             "tracker_last_commit_timestamp_seconds",
-            "When the sink last committed a batch, since 1970; 0 before.",
+            "Time of the sink's last commit, in seconds since 1970; 0 before the first one.",
             registry=metrics_registry,
         )
 
     def committed(self, positions: int, new: int, began: float, now: float) -> None:
-        """Count a batch that was committed.
+        """Count a committed batch.
 
-        :param positions: their number in the batch.
-        :param new: number of those that the sink did not have.
-        :param began: time at which the sink was given the batch.
+        :param positions: number of positions in the batch.
+        :param new: number of these that the sink did not have.
+        :param began: time of the call of the sink, in seconds.
+        :param now: time of the commit, in seconds.
         """
         self._stored.inc(new)
         self._duplicates.inc(positions - new)

@@ -1,4 +1,4 @@
-"""Add names to the attributes of positions, for ``--names``."""
+"""Names of attributes, for ``--names``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from tracker.redis.timer import RedisTimer
 from tracker.storage.rows import encode_json
 from tracker.untrusted import MAX_SHOWN
 
-#: Seconds between two readings of the devices' models.
-INTERVAL: Final = 60
+#: Seconds between two reads of the devices' models.
+REFRESH_INTERVAL: Final = 60
 
 
 class Namer(RedisTimer):
-    """Names attributes by the vendor's dictionary, and by the model where it is known.
+    """Service that names attributes by the vendor's dictionary, and by the device's model if known.
 
-    Models are read from the hash ``devices:models``. Before the first reading each model counts as
-    unknown; while Redis is down, the last copy is used.
+    Models are read from the hash ``devices:models``. Before the first read all models are unknown;
+    while Redis is down, the last copy is used.
 
     :param namings: vendor → the names of its attributes.
     """
@@ -37,7 +37,7 @@ class Namer(RedisTimer):
     def __init__(
         self, clock: IReactorTime, redis: RedisConnection, namings: Mapping[str, INaming]
     ) -> None:
-        super().__init__(clock, redis, INTERVAL, self._refresh)
+        super().__init__(clock, redis, REFRESH_INTERVAL, self._refresh)
         self._redis = redis
         self._namings = namings
         self._models: Mapping[str, str] = {}
@@ -58,7 +58,7 @@ class Namer(RedisTimer):
         try:
             fields = await self._redis.execute("HGETALL", DEVICE_MODELS)
         except (Refused, Unavailable) as error:
-            self._log.warn("{key} not read: {error}", key=DEVICE_MODELS, error=error)
+            self._log.warn("{key} cannot be read: {error}", key=DEVICE_MODELS, error=error)
             return
         # A longer text is neither a device id nor a model.
         texts = [field[:MAX_SHOWN].decode(errors="replace") for field in fields]

@@ -1,4 +1,4 @@
-"""Assemble the process role."""
+"""Construction of the process role."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tracker.keys import PROCESSOR_GROUP
 from tracker.log.redis.lagmetrics import LagMetrics
 from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Health
-from tracker.processing.consumer import WATCHDOG_TIMEOUT, Consumer, Pace
-from tracker.processing.drift import DriftGuard
+from tracker.processing.consumer import WATCHDOG_TIMEOUT, BatchOptions, Consumer
 from tracker.processing.metrics import ProcessMetrics
 from tracker.processing.naming import Namer
 from tracker.processing.reading import READ_WAIT
+from tracker.processing.unread import UnreadStreams
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import REPLY_TIMEOUT, RedisConnection
@@ -32,15 +32,18 @@ def process_role(
     sink: IPositionSink,
     health: Health,
     abort: Abort,
-    pace: Pace,
+    options: BatchOptions,
     namings: Mapping[str, INaming] | None = None,
     metrics_registry: CollectorRegistry | None = None,
 ) -> Role:
-    """Build the process role; nothing is opened before it starts.
+    """Build the process role, without opening connections or files.
 
-    :param vendors: stream → the vendor whose positions it holds.
-    :param namings: vendor → the names of its attributes; None: they are not named.
-    :param metrics_registry: gets the metrics; None: neither lag nor Redis are watched.
+    :param address: the address of Redis.
+    :param vendors: stream → the vendor of its positions.
+    :param consumer: the name of the consumer in the group ``processor``.
+    :param namings: vendor → the names of its attributes; None: attributes are not named.
+    :param metrics_registry: the registry to which the metrics are added; None: lag and Redis are
+        not monitored.
     """
     role = Role()
     role.setName("process")
@@ -62,8 +65,8 @@ def process_role(
         commands,
         group=PROCESSOR_GROUP,
         name=consumer,
-        entries=pace.batch_size,
-        size=pace.batch_bytes,
+        entries=options.batch_size,
+        size=options.batch_bytes,
     )
     Consumer(
         clock=reactor,
@@ -72,15 +75,15 @@ def process_role(
         sink=sink,
         condition=health.condition("consumer"),
         abort=abort,
-        pace=pace,
+        options=options,
         metrics=ProcessMetrics(vendors, metrics_registry),
         name_attributes=None if namer is None else namer.name,
         watchdog=health.watchdog("consumer's loop", WATCHDOG_TIMEOUT),
     ).setServiceParent(role)
-    drift = DriftGuard(
+    unread = UnreadStreams(
         reactor, commands, vendors, health.condition("streams"), metrics_registry=metrics_registry
     )
-    drift.setServiceParent(role)
+    unread.setServiceParent(role)
     if metrics_registry is not None:
         LagMetrics(
             reactor, commands, vendors, health=health, metrics_registry=metrics_registry

@@ -1,4 +1,4 @@
-"""Store entries in the sink, with retries, and acknowledge them once they are committed."""
+"""Storage of entries in the sink, with retries, and their acknowledgement after the commit."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tracker.keys import PROCESSOR_GROUP
 from tracker.log.entries import Delivered
 from tracker.log.interfaces import IRecordReader
 from tracker.observe.health import Condition, Watchdog
-from tracker.processing.attempts import AttemptSize
+from tracker.processing.attemptsize import AttemptSize
+from tracker.processing.decoding import DecodedEntries, Row
 from tracker.processing.metrics import ProcessMetrics
-from tracker.processing.taking import Row, Taken
 from tracker.runtime.backoff import Backoff
 from tracker.runtime.waits import Stopped, Waits
 
-#: Seconds until a failed sink or stream is tried again: the first time, and at most.
-FIRST_RETRY: Final = 0.5
-LAST_RETRY: Final = 15.0
-#: Name of a second checkpoint of the group. The first one is the last entry that was committed;
-#: this is the oldest entry that any consumer had not finished by then.
+#: Seconds until a failed call of the sink or the log is retried: the first and the longest delay.
+MIN_RETRY_DELAY: Final = 0.5
+MAX_RETRY_DELAY: Final = 15.0
+#: Name of a second checkpoint of the group. The first one is the last committed entry; this one
+#: is the oldest entry that the group had not finished at that time.
 _UNFINISHED: Final = f"{PROCESSOR_GROUP}:unfinished"
 
 _Ids = Mapping[str, Sequence[str]]
@@ -33,16 +33,16 @@ _Ids = Mapping[str, Sequence[str]]
 _Checkpoints = Mapping[tuple[str, str], str]
 
 
-class Storing:
+class Storer:
     """Stores the entries of one consumer in the sink.
 
-    Its methods raise :class:`Stopped` if they are stopped before they have done everything.
+    Its methods raise :class:`Stopped` if a stop interrupts them.
 
     :param reader: the consumer's membership in the group.
-    :param size: how many positions the sink is given at once.
+    :param size: the maximum number of positions in one attempt.
     :param condition: met while entries are stored.
-    :param report_entry: called with what is wrong with an entry.
-    :param watchdog: is reset at each attempt.
+    :param report_entry: called with a message about an entry, and the entry.
+    :param watchdog: reset at each attempt.
     """
 
     def __init__(
@@ -67,37 +67,37 @@ class Storing:
         self._report_entry = report_entry
         self._metrics = metrics
         self._watchdog = watchdog
-        self._backoff = Backoff(clock, FIRST_RETRY, LAST_RETRY)
-        self._kept = 0.0  # when claims were kept last
+        self._backoff = Backoff(clock, MIN_RETRY_DELAY, MAX_RETRY_DELAY)
+        self._last_keep = 0.0  # time at which idle times were last reset
         metrics.batch_limit.set(size.limit)
 
     async def open(self) -> None:
-        """Open the sink, with retries. It may take hours if tables are migrated.
+        """Open the sink, with retries. A migration of its tables may take hours.
 
-        :raises SinkUnusable: if it can never be opened.
+        :raises SinkUnusable: if it cannot be opened ever.
         """
         while True:
             try:
                 await self._sink.open()
             except SinkUnusable:
                 raise
-            except Exception as error:  # noqa: BLE001 - reported, and tried again
-                await self._failed("the sink cannot be opened", error)
+            except Exception as error:  # noqa: BLE001 - reported and retried
+                await self._failed("cannot open the sink", error)
             else:
                 self._succeeded()
                 return
 
     async def unfinished(self, stream: str) -> str | None:
-        """Return the first entry that was not finished at the last commit, as the sink knows it.
+        """Return the sink's checkpoint of the oldest entry not finished at the last commit.
 
-        After a loss of the group, all before it are in the sink.
+        All earlier entries are in the sink, even if the group is lost.
         """
         while True:
             self._watchdog.reset()
             try:
                 entry_id = await self._sink.checkpoint(stream, _UNFINISHED)
-            except Exception as error:  # noqa: BLE001 - reported, and tried again
-                await self._failed("the checkpoint of the sink cannot be read", error)
+            except Exception as error:  # noqa: BLE001 - reported and retried
+                await self._failed("cannot read the sink's checkpoint", error)
             else:
                 self._succeeded()
                 return entry_id
@@ -106,40 +106,40 @@ class Storing:
         """Close the sink."""
         await self._sink.close()
 
-    async def keep(self, taken: Taken) -> None:
+    async def keep(self, decoded: DecodedEntries) -> None:
         """Prevent other consumers from claiming entries that will be processed soon."""
-        await self._keep_claims(_ids((taken.rows, taken.dead)))
+        await self._keep_entries(_ids((decoded.rows, decoded.dead)))
 
-    async def process(self, taken: Taken) -> None:
-        """Store rows, move dead entries to the dead letters, and acknowledge each after that.
+    async def process(self, decoded: DecodedEntries) -> None:
+        """Store rows, move invalid entries to the dead letters, then acknowledge them.
 
-        If stopped before, the entries that are left are delivered again after the next start.
+        If a stop interrupts this, the other entries are delivered again after the next start.
         """
         if self._waits.stopped:
             raise Stopped
         self._watchdog.reset()
         unfinished: dict[tuple[str, str], str] = {}
-        for stream in taken.streams:
+        for stream in decoded.streams:
             oldest = await self._reader.oldest_unfinished(stream)
             if oldest is not None:
                 unfinished[stream, _UNFINISHED] = oldest
-        await self._store(taken, unfinished)
-        for stream, entry_ids in taken.deleted.items():
+        await self._store(decoded, unfinished)
+        for stream, entry_ids in decoded.deleted.items():
             await self._acknowledge(stream, entry_ids)
-        # Last, because Redis may have no room for dead letters.
-        for entry, reason in taken.dead:
+        # Dead letters are last, because Redis may have no memory for them.
+        for entry, reason in decoded.dead:
             await self._dead_letter(entry, reason)
 
-    async def _store(self, taken: Taken, unfinished: _Checkpoints) -> None:
+    async def _store(self, decoded: DecodedEntries, unfinished: _Checkpoints) -> None:
         """Store all rows, in their order.
 
-        Positions that the sink refuses are found by halving, and become dead. A part that it
-        does not store in time is retried in smaller parts; a single position is retried until
-        it is stored. Each part is acknowledged as soon as it is committed, so that a later
-        failure does not undo it.
+        Positions that the sink refuses are found by bisection, and become dead letters. A part
+        that the sink does not store in time is retried in smaller parts; a single position is
+        retried until it is stored. Each part is acknowledged as soon as it is committed, and is
+        therefore not affected by a later failure.
         """
-        todo: deque[Sequence[Row]] = deque([taken.rows] if taken.rows else [])
-        self._kept = self._clock.seconds()
+        todo: deque[Sequence[Row]] = deque([decoded.rows] if decoded.rows else [])
+        self._last_keep = self._clock.seconds()
         while todo:
             if self._waits.stopped:
                 raise Stopped
@@ -155,19 +155,19 @@ class Storing:
             except BatchRefused as error:
                 self._succeeded()
                 if len(part) == 1:
-                    taken.dead.append((part[0][0], f"refused by the sink: {error}"))
+                    decoded.dead.append((part[0][0], f"refused by the sink: {error}"))
                 else:
                     middle = len(part) // 2
                     todo.extendleft((part[middle:], part[:middle]))
-            except Exception as error:  # noqa: BLE001 - reported, and tried again
+            except Exception as error:  # noqa: BLE001 - reported and retried
                 todo.appendleft(part)
-                longest = LAST_RETRY
+                max_delay = MAX_RETRY_DELAY
                 if isinstance(error, SinkTimedOut):
                     self._timed_out(len(part), self._clock.seconds() - began)
                     if len(part) > 1:
-                        longest = FIRST_RETRY  # as it is divided now
-                held = _ids((*todo, taken.dead))
-                await self._failed("the sink does not store", error, held, longest)
+                        max_delay = MIN_RETRY_DELAY  # the next attempt is smaller
+                held = _ids((*todo, decoded.dead))
+                await self._failed("cannot store positions", error, held, max_delay)
             else:
                 self._succeeded()
                 now = self._clock.seconds()
@@ -176,8 +176,8 @@ class Storing:
                 self._metrics.committed(len(part), new, began, now)
                 for stream, done in entry_ids.items():
                     await self._acknowledge(stream, done)
-                if todo and self._clock.seconds() - self._kept >= LAST_RETRY:
-                    await self._keep_claims(_ids((*todo, taken.dead)))
+                if todo and self._clock.seconds() - self._last_keep >= MAX_RETRY_DELAY:
+                    await self._keep_entries(_ids((*todo, decoded.dead)))
 
     def _timed_out(self, count: int, seconds: float) -> None:
         self._size.timed_out(count, seconds)
@@ -189,19 +189,19 @@ class Storing:
         what: str,
         error: Exception,
         held: _Ids | None = None,
-        longest: float = LAST_RETRY,
+        max_delay: float = MAX_RETRY_DELAY,
     ) -> None:
         """Report an error of the sink, and wait until the next attempt.
 
-        A sink that was usable once is retried after any error.
+        A sink that was opened once is retried after any error.
 
-        :param held: the entries whose claims are kept.
-        :param longest: seconds to wait, at most.
+        :param held: the entries that other consumers must not claim.
+        :param max_delay: maximum seconds to wait.
         """
         self._metrics.sink_failures.inc()
         self._condition.fails(f"{what}: {error}")
-        await self._waits.sleep(min(longest, self._backoff.failed()))
-        await self._keep_claims(held or {})
+        await self._waits.sleep(min(max_delay, self._backoff.failed()))
+        await self._keep_entries(held or {})
         if self._waits.stopped:
             raise Stopped
 
@@ -212,9 +212,9 @@ class Storing:
         if not self._waits.stopped:
             self._condition.met()
 
-    async def _keep_claims(self, held: _Ids) -> None:
-        # The sink is slow for all consumers alike, so a claim by another one would not help.
-        self._kept = self._clock.seconds()
+    async def _keep_entries(self, held: _Ids) -> None:
+        # The sink is slow for all consumers, and a claim by another one would not help.
+        self._last_keep = self._clock.seconds()
         with suppress(Refused, Unavailable):
             for stream, entry_ids in held.items():
                 await self._reader.keep(stream, entry_ids)
@@ -224,12 +224,14 @@ class Storing:
         self._metrics.processed.labels(stream).inc(len(entry_ids))
 
     async def _dead_letter(self, entry: Delivered, reason: str) -> None:
-        """Move an entry that cannot be stored to the dead letters, with all its fields."""
+        """Move an entry to the dead letters, with all its fields."""
         try:
             await self._reader.dead_letter(entry, reason)
         except Refused as error:
-            # It stays pending, and is claimed again later.
-            self._report_entry(f"cannot be moved to dead letters now ({error}): {reason}", entry)
+            # The entry stays pending, and is claimed again later.
+            self._report_entry(
+                f"cannot be moved to dead letters ({error}), retrying later: {reason}", entry
+            )
             return
         self._metrics.processed.labels(entry.stream).inc()
         self._metrics.dead.labels(entry.stream).inc()
@@ -237,7 +239,7 @@ class Storing:
 
 
 def _ids(parts: Iterable[Sequence[tuple[Delivered, Any]]]) -> _Ids:
-    """Return the IDs of the entries in some parts of a batch, by stream."""
+    """Return stream → the IDs of its entries in some parts of a batch."""
     found: defaultdict[str, list[str]] = defaultdict(list)
     for part in parts:
         for entry, _ in part:
@@ -248,7 +250,7 @@ def _ids(parts: Iterable[Sequence[tuple[Delivered, Any]]]) -> _Ids:
 def _batch(rows: Sequence[Row], entry_ids: _Ids, unfinished: _Checkpoints) -> Batch:
     """Return rows with their checkpoints.
 
-    :param entry_ids: of these rows.
+    :param entry_ids: stream → the IDs of these rows' entries.
     """
     # The entries of each stream are in the order of their IDs.
     last = {(stream, PROCESSOR_GROUP): ids[-1] for stream, ids in entry_ids.items()}

@@ -11,7 +11,7 @@ from tracker import config
 from tracker.config import ConfigError
 from tracker.interfaces import INaming
 from tracker.observe.health import Health
-from tracker.processing.consumer import Pace
+from tracker.processing.consumer import BatchOptions
 from tracker.processing.service import process_role
 from tracker.reactor import Reactor
 from tracker.redis.address import redis_address
@@ -74,7 +74,7 @@ class ProcessOptions(StoringOptions):
             "Name of this processor in the consumer group; it must be the same after a restart. "
             "[default: CONSUMER_NAME, or the host name and -1]",
         ),
-        *((name, None, default, text) for name, default, text in options_of(Pace)),
+        *((name, None, default, text) for name, default, text in options_of(BatchOptions)),
     ]
     optFlags: ClassVar[list[Any]] = [
         ("no-migrate", None, "Do not create or upgrade tables; use tracker-admin migrate."),
@@ -96,7 +96,7 @@ class ProcessOptions(StoringOptions):
             ),
             health=health,
             abort=abort,
-            pace=config.settings(Pace, self),
+            options=config.settings(BatchOptions, self),
             namings=self.namings(),
             metrics_registry=metrics_registry,
         )

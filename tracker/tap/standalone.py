@@ -15,7 +15,7 @@ from tracker.console.requests import CONSOLE_LIMITS
 from tracker.control.pool import Credentials
 from tracker.janitor.role import INTERVAL, janitor_role
 from tracker.observe.health import Health
-from tracker.processing.consumer import Pace
+from tracker.processing.consumer import BatchOptions
 from tracker.processing.service import process_role
 from tracker.reactor import Reactor
 from tracker.redis.address import RedisAddress
@@ -77,7 +77,7 @@ class StandaloneOptions(ServingOptions, StoringOptions, TrimmingOptions, Serving
             sink=open_sink(reactor, f"sqlite:{folder / 'positions.sqlite'}"),
             health=health,
             abort=abort,
-            pace=Pace(),
+            options=BatchOptions(),
             namings=self.namings(),
             metrics_registry=metrics_registry,
         ).setServiceParent(role)

@@ -1,4 +1,4 @@
-"""Processors that wait less than in production."""
+"""Shorter delays of processors."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from tracker.processing import consumer, reading, storing
 
 
 @pytest.fixture(autouse=True)
-def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reading, "READ_WAIT", 0.2)
     for module in (consumer, storing):
-        monkeypatch.setattr(module, "FIRST_RETRY", 0.05)
-        monkeypatch.setattr(module, "LAST_RETRY", 0.3)
+        monkeypatch.setattr(module, "MIN_RETRY_DELAY", 0.05)
+        monkeypatch.setattr(module, "MAX_RETRY_DELAY", 0.3)

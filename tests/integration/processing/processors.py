@@ -1,4 +1,4 @@
-"""Processors on a real Redis, and what they have left in it."""
+"""Processors on a real Redis, and helpers that inspect its streams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tracker.interfaces import INaming, IPositionSink
 from tracker.keys import PROCESSOR_GROUP
 from tracker.observe.health import Health
 from tracker.position import Position
-from tracker.processing.consumer import Pace
+from tracker.processing.consumer import BatchOptions
 from tracker.processing.service import process_role
 
 STREAM = "telemetry:teltonika"
@@ -31,14 +31,14 @@ def append(redis: RedisServer, count: int, start: int = 0) -> None:
 
 
 class Processing:
-    """A process role on a real server, started and stopped by the test."""
+    """A running process role on a real server."""
 
     def __init__(
         self,
         redis: RedisServer,
         sink: IPositionSink,
         name: str = "one",
-        pace: Pace | None = None,
+        options: BatchOptions | None = None,
         namings: Mapping[str, INaming] | None = None,
         streams: Sequence[str] = (STREAM,),
     ) -> None:
@@ -57,18 +57,18 @@ class Processing:
             sink=sink,
             health=self.health,
             abort=self.aborted.append,
-            pace=pace or Pace(),
+            options=options or BatchOptions(),
             namings=namings,
             metrics_registry=self.metrics_registry,
         )
         self.role.startService()
 
     def value(self, name: str, **labels: str) -> float | None:
-        """The value of a metric."""
+        """Return the value of a metric."""
         return self.metrics_registry.get_sample_value(f"tracker_{name}", labels)
 
     def of_stream(self, name: str) -> float | None:
-        """The value of a metric that each stream has."""
+        """Return the value of a metric of the stream."""
         return self.value(name, stream=STREAM)
 
     async def stop(self) -> None:
@@ -83,14 +83,14 @@ def pending(redis: RedisServer) -> int:
 
 def lag(redis: RedisServer) -> int:
     groups: Any = redis.client.xinfo_groups(STREAM)
-    # Redis does not know the lag of a group that begins between two entries and has read none.
+    # Redis does not report the lag of a group that starts between two entries and has read none.
     if not groups or groups[0]["lag"] is None:
         return -1
     return int(groups[0]["lag"]) + int(groups[0]["pending"])
 
 
-def age(redis: RedisServer, seconds: float = 30.0) -> None:
-    """Let all pending entries be idle for so long."""
+def set_idle(redis: RedisServer, seconds: float = 30.0) -> None:
+    """Set the idle time of all pending entries."""
     for entry in redis.client.xpending_range(STREAM, PROCESSOR_GROUP, "-", "+", 1000):
         redis.client.xclaim(
             STREAM,
@@ -104,10 +104,10 @@ def age(redis: RedisServer, seconds: float = 30.0) -> None:
 
 
 def stored_times(*sinks: FakeSink) -> list[str]:
-    """The times of all positions that were stored, in ascending order."""
+    """Return the times of all stored positions, in ascending order."""
     batches = (batch for sink in sinks for batch in sink.batches)
     return sorted(row.position.timestamp for batch in batches for row in batch.positions)
 
 
-#: One that does not wait a minute for others.
-IMPATIENT = Pace(claim_after=1.0)
+#: Options of a processor that claims entries after a second.
+QUICK_CLAIMS = BatchOptions(claim_after=1.0)

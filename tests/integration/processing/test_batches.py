@@ -1,4 +1,4 @@
-"""Batches of a consumer: their bounds, and their division when the sink is slow."""
+"""Batches of a consumer: their limits, and their division if the sink is slow."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ from tracker.log.redis.reader import RedisReader
 from tracker.observe.health import Condition, Watchdog
 from tracker.position import Position
 from tracker.processing import service
-from tracker.processing.attempts import AttemptSize
-from tracker.processing.consumer import Pace
+from tracker.processing.attemptsize import AttemptSize
+from tracker.processing.consumer import BatchOptions
+from tracker.processing.decoding import EntryDecoder
 from tracker.processing.metrics import ProcessMetrics
-from tracker.processing.storing import LAST_RETRY, Storing
-from tracker.processing.taking import Taker
+from tracker.processing.storing import MAX_RETRY_DELAY, Storer
 from tracker.redis.address import RedisAddress
 from tracker.redis.connection import RedisConnection
 from tracker.runtime.waits import Waits
@@ -41,12 +41,12 @@ from tracker.storage.postgresql.address import PostgreSQLAddress
 from tracker.storage.postgresql.writer import PostgreSQLSink
 
 MIB = 1 << 20
-#: Bytes of the payload of a long message, which holds 32,000 Cyrillic letters.
+#: Bytes of the payload of a long message of 32,000 Cyrillic letters.
 LONG = 192_000
 
 
 def append_long(redis: RedisServer, count: int) -> None:
-    """Append messages that are as long as Codec 13 allows."""
+    """Append messages of the maximum length in Codec 13."""
     attributes = {"message_type": 6, "message": "я" * 32_000}
     unknown = (None,) * 6
     pipeline = redis.client.pipeline(transaction=False)
@@ -62,15 +62,15 @@ class SlowSink(FakeSink):
     """A sink that times out for too many positions."""
 
     capacity: int = 0
-    """Positions that it stores in time."""
-    leaves_off_after: int = 1_000_000
-    """Batches after which it stores nothing any more."""
+    """Maximum number of positions that it stores in time."""
+    max_batches: int = 1_000_000
+    """Number of batches after which it stores no others."""
     attempts: list[int] = field(factory=list)
-    """Positions in each batch that it was given."""
+    """Number of positions in each attempt."""
 
     def store(self, batch: Batch) -> Deferred[int]:
         self.attempts.append(len(batch.positions))
-        if len(self.batches) >= self.leaves_off_after or self.attempts[-1] > self.capacity:
+        if len(self.batches) >= self.max_batches or self.attempts[-1] > self.capacity:
             return fail(SinkTimedOut("not stored within 30 s"))
         return super().store(batch)
 
@@ -79,34 +79,34 @@ class SlowSink(FakeSink):
 
 
 def assert_bounded(sink: FakeSink) -> None:
-    """Assert that batches of long messages are about as long as a MiB."""
+    """Assert that batches of long messages have at most about 1 MiB."""
     sizes = [sum(one.position.is_message for one in batch.positions) for batch in sink.batches]
     assert sizes[0] <= 64  # the length of the entries is unknown at the first read
     assert max(sizes[1:]) <= MIB // LONG + 1
 
 
 @ensureDeferred
-async def test_a_batch_is_bounded_in_bytes(redis: RedisServer) -> None:
+async def test_batch_is_limited_in_bytes(redis: RedisServer) -> None:
     append_long(redis, 70)
     append(redis, 50)
     sink = FakeSink()
-    processing = Processing(redis, sink, pace=Pace(batch_bytes=MIB))
-    await until(lambda: lag(redis) == 0, "all is stored")
+    processing = Processing(redis, sink, options=BatchOptions(batch_bytes=MIB))
+    await until(lambda: lag(redis) == 0, "all entries are stored")
     await processing.stop()
     assert len(stored_times(sink)) == 120
     assert_bounded(sink)
 
 
 @ensureDeferred
-async def test_entries_pending_before_a_restart_are_processed_in_batches(
+async def test_pending_entries_are_processed_in_batches_after_a_restart(
     redis: RedisServer,
 ) -> None:
     redis.client.xgroup_create(STREAM, PROCESSOR_GROUP, "0", mkstream=True)
     append_long(redis, 70)
     redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=1000)
     sink = FakeSink()
-    processing = Processing(redis, sink, "one", Pace(batch_bytes=MIB))
-    await until(lambda: lag(redis) == 0, "all is stored")
+    processing = Processing(redis, sink, "one", BatchOptions(batch_bytes=MIB))
+    await until(lambda: lag(redis) == 0, "all entries are stored")
     await processing.stop()
     assert len(stored_times(sink)) == 70
     assert_bounded(sink)
@@ -120,15 +120,15 @@ async def test_claimed_entries_are_processed_in_batches(redis: RedisServer) -> N
     ids = [entry_id for entry_id, _ in made[0][1]]
     redis.client.xclaim(STREAM, PROCESSOR_GROUP, "gone", 0, ids, idle=60_000, justid=True)
     sink = FakeSink()
-    processing = Processing(redis, sink, "one", Pace(batch_bytes=MIB, claim_after=10.0))
-    await until(lambda: lag(redis) == 0, "all is stored")
+    processing = Processing(redis, sink, "one", BatchOptions(batch_bytes=MIB, claim_after=10.0))
+    await until(lambda: lag(redis) == 0, "all entries are stored")
     await processing.stop()
     assert len(stored_times(sink)) == 70
     assert_bounded(sink)
 
 
 @ensureDeferred
-async def test_a_pending_backlog_is_read_over_a_slow_link(
+async def test_pending_entries_are_read_over_a_slow_link(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "READ_WAIT", 0.0)
@@ -137,11 +137,11 @@ async def test_a_pending_backlog_is_read_over_a_slow_link(
     append_long(redis, 20)
     redis.client.xreadgroup(PROCESSOR_GROUP, "one", {STREAM: ">"}, count=1000)
     sink = FakeSink()
-    # All of it is one reply, which takes 1.5 times the reply timeout.
+    # All entries are in one reply, which takes 1.5 times the reply timeout.
     with reply_proxy(redis.port, rate=20 * LONG / 2.2) as port:
         redis.address = RedisAddress.from_url(f"redis://127.0.0.1:{port}/0")
         processing = Processing(redis, sink, "one")
-        await until(lambda: pending(redis) == 0, "all is stored", timeout=60)
+        await until(lambda: pending(redis) == 0, "all entries are stored", timeout=60)
         await processing.stop()
     assert len(stored_times(sink)) == 20
     assert len(sink.batches) == 1
@@ -151,11 +151,11 @@ async def test_a_pending_backlog_is_read_over_a_slow_link(
 
 
 @ensureDeferred
-async def test_a_batch_that_takes_too_long_is_stored_in_parts(redis: RedisServer) -> None:
+async def test_batch_is_stored_in_parts_after_timeouts(redis: RedisServer) -> None:
     append(redis, 60)
     sink = SlowSink(capacity=20)
     processing = Processing(redis, sink)
-    await until(lambda: lag(redis) == 0, "all is stored")
+    await until(lambda: lag(redis) == 0, "all entries are stored")
     assert processing.health.ready
     await processing.stop()
     assert sink.attempts[:3] == [60, 30, 15]
@@ -166,27 +166,27 @@ async def test_a_batch_that_takes_too_long_is_stored_in_parts(redis: RedisServer
 
 
 @ensureDeferred
-async def test_batches_grow_again_once_the_sink_is_quick(redis: RedisServer) -> None:
+async def test_batches_grow_when_the_sink_is_fast_again(redis: RedisServer) -> None:
     append(redis, 40)
     sink = SlowSink(capacity=5)
     processing = Processing(redis, sink)
     await until(lambda: sink.batches, "a part is stored")
     sink.capacity = 1000
-    await until(lambda: lag(redis) == 0, "all is stored")
+    await until(lambda: lag(redis) == 0, "all entries are stored")
     await processing.stop()
     assert max(sink.attempts[sink.attempts.index(5) :]) == 20, str(sink.attempts)
 
 
 @ensureDeferred
-async def test_a_single_position_that_takes_too_long_is_waited_for(redis: RedisServer) -> None:
+async def test_single_position_is_retried_after_timeouts(redis: RedisServer) -> None:
     append(redis, 4)
     sink = SlowSink(capacity=0)
     processing = Processing(redis, sink)
-    await until(lambda: sink.attempts == [4, 2, 1, 1], "divided as far as can be")
+    await until(lambda: sink.attempts == [4, 2, 1, 1], "divided into single positions")
     assert "not stored within 30 s" in str(processing.health.reasons)
     assert pending(redis) == 4
     sink.capacity = 1000
-    await until(lambda: lag(redis) == 0, "stored after all")
+    await until(lambda: lag(redis) == 0, "stored")
     assert processing.health.ready
     await processing.stop()
     assert len(stored_times(sink)) == 4
@@ -194,11 +194,11 @@ async def test_a_single_position_that_takes_too_long_is_waited_for(redis: RedisS
 
 
 @ensureDeferred
-async def test_a_stored_part_is_acknowledged_even_if_the_rest_fails(
+async def test_stored_part_is_acknowledged_if_the_rest_fails(
     redis: RedisServer,
 ) -> None:
     append(redis, 8)
-    sink = SlowSink(capacity=4, leaves_off_after=1)
+    sink = SlowSink(capacity=4, max_batches=1)
     processing = Processing(redis, sink)
     await until(lambda: pending(redis) == 4, "the first part is acknowledged")
     await processing.stop()
@@ -211,11 +211,11 @@ async def test_a_stored_part_is_acknowledged_even_if_the_rest_fails(
 
 
 @ensureDeferred
-async def test_a_refused_position_in_a_part_is_the_only_dead_letter(redis: RedisServer) -> None:
+async def test_refused_position_in_a_part_is_the_only_dead_letter(redis: RedisServer) -> None:
     append(redis, 16)
     sink = SlowSink(capacity=5, refused={"2026-11-22T10:00:09.000Z"})
     processing = Processing(redis, sink)
-    await until(lambda: lag(redis) == 0, "all is processed", timeout=40)
+    await until(lambda: lag(redis) == 0, "all entries are processed", timeout=40)
     await processing.stop()
     assert len(set(stored_times(sink))) == len(stored_times(sink)) == 15
     ((_, dead),) = redis.client.xrange(f"{STREAM}:dead")
@@ -232,18 +232,18 @@ async def test_batches_shrink_until_a_slow_database_stores_them_in_time(
 
     sink = PostgreSQLSink(reactor, PostgreSQLAddress.from_url(database), timeout=0.4)
     processing = Processing(redis, sink)
-    await until(lambda: processing.health.ready, "the tables are made")
+    await until(lambda: processing.health.ready, "tables are created")
     with psycopg.connect(database, autocommit=True) as connection:
         connection.execute(
-            "CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
+            "CREATE FUNCTION delay_insert() RETURNS trigger LANGUAGE plpgsql AS "
             "$$BEGIN PERFORM pg_sleep(0.01); RETURN NEW; END$$"
         )
         connection.execute(
-            "CREATE TRIGGER dawdle BEFORE INSERT ON positions FOR EACH ROW "
-            "EXECUTE FUNCTION dawdle()"
+            "CREATE TRIGGER delay_insert BEFORE INSERT ON positions FOR EACH ROW "
+            "EXECUTE FUNCTION delay_insert()"
         )
         append(redis, 100)  # takes one second
-        await until(lambda: lag(redis) == 0, "all is stored", timeout=60)
+        await until(lambda: lag(redis) == 0, "all entries are stored", timeout=60)
         await processing.stop()
         ((count,),) = connection.execute("SELECT count(*) FROM positions")
     assert count == 100
@@ -251,7 +251,7 @@ async def test_batches_shrink_until_a_slow_database_stores_them_in_time(
 
 
 @ensureDeferred
-async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) -> None:
+async def test_entries_waiting_for_slow_parts_are_not_claimed_by_others(redis: RedisServer) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -271,13 +271,13 @@ async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) ->
             owners.append([entry["consumer"] for entry in entries])
             ids = [entry["message_id"] for entry in entries]
             redis.client.xclaim(STREAM, PROCESSOR_GROUP, "other", 0, ids)
-            clock.advance(LAST_RETRY)
+            clock.advance(MAX_RETRY_DELAY)
             return super().store(batch)
 
     size = AttemptSize(1000)
     size.timed_out(2, 0)
     metrics = ProcessMetrics([STREAM], None)
-    storing = Storing(
+    storer = Storer(
         clock=clock,
         waits=Waits(clock),
         reader=reader,
@@ -288,9 +288,9 @@ async def test_what_waits_behind_slow_parts_stays_claimed(redis: RedisServer) ->
         metrics=metrics,
         watchdog=Watchdog(300.0),
     )
-    taker = Taker(clock, {STREAM: "teltonika"}, metrics, None)
+    decoder = EntryDecoder(clock, {STREAM: "teltonika"}, metrics, None)
     entries = await reader.read(reader.allowance([STREAM]))
-    await storing.process(taker.take(entries))
+    await storer.process(decoder.decode(entries))
     await connection.stopService()
     assert owners == [[b"one"] * 3, [b"one"] * 2, [b"one"]]
     assert pending(redis) == 0

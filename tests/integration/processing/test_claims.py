@@ -1,4 +1,4 @@
-"""Entries that another processor has, or that are gone: what is claimed, and what is not."""
+"""Claims of entries of other processors, and deleted entries."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from twisted.internet.defer import Deferred, fail
 from twisted.logger import capturedLogs
 
 from tests.integration.processing.processors import (
-    IMPATIENT,
+    QUICK_CLAIMS,
     STREAM,
     Processing,
-    age,
     append,
     lag,
     pending,
+    set_idle,
     stored_times,
 )
 from tests.servers import RedisServer
@@ -24,32 +24,32 @@ from tests.unit.fakes import FakeSink
 from tests.waiting import until
 from tracker.interfaces import Batch
 from tracker.keys import PROCESSOR_GROUP
-from tracker.processing.consumer import Pace
+from tracker.processing.consumer import BatchOptions
 
 
 @ensureDeferred
-async def test_what_another_consumer_has_left_lying_is_claimed(redis: RedisServer) -> None:
+async def test_entries_of_an_idle_consumer_are_claimed(redis: RedisServer) -> None:
     append(redis, 10)
     gone = FakeSink(failures=[RuntimeError("not now")] * 1000)
     first = Processing(redis, gone, "gone")
-    await until(lambda: pending(redis) == 10, "delivered to the one that will be gone")
+    await until(lambda: pending(redis) == 10, "delivered to the first consumer")
     await first.stop()
-    age(redis)
+    set_idle(redis)
     sink = FakeSink()
-    processing = Processing(redis, sink, "here", IMPATIENT)
+    processing = Processing(redis, sink, "here", QUICK_CLAIMS)
     await until(lambda: lag(redis) == 0, "claimed and stored")
     await processing.stop()
     assert len(stored_times(sink)) == 10
 
 
 @ensureDeferred
-async def test_what_is_only_waiting_for_the_sink_is_not_claimed(redis: RedisServer) -> None:
+async def test_entries_waiting_for_the_sink_are_not_claimed(redis: RedisServer) -> None:
     append(redis, 10)
     waiting = FakeSink(failures=[RuntimeError("not now")] * 12)  # 1.5 seconds or more
-    first = Processing(redis, waiting, "waiting", IMPATIENT)
+    first = Processing(redis, waiting, "waiting", QUICK_CLAIMS)
     await until(lambda: pending(redis) == 10, "delivered")
     other = FakeSink()
-    second = Processing(redis, other, "other", Pace(claim_after=1.0))
+    second = Processing(redis, other, "other", BatchOptions(claim_after=1.0))
     await until(lambda: lag(redis) == 0, "stored")
     await first.stop()
     await second.stop()
@@ -58,7 +58,7 @@ async def test_what_is_only_waiting_for_the_sink_is_not_claimed(redis: RedisServ
 
 
 @ensureDeferred
-async def test_claims_are_kept_at_each_attempt(redis: RedisServer) -> None:
+async def test_idle_time_is_reset_at_each_attempt(redis: RedisServer) -> None:
     append(redis, 3)
     idle: list[int] = []
     hour = 3_600
@@ -67,23 +67,25 @@ async def test_claims_are_kept_at_each_attempt(redis: RedisServer) -> None:
         def store(self, batch: Batch) -> Deferred[int]:
             entries: Any = redis.client.xpending_range(STREAM, PROCESSOR_GROUP, "-", "+", 10)
             idle.append(max(entry["time_since_delivered"] for entry in entries))
-            age(redis, hour)
+            set_idle(redis, hour)
             return fail(RuntimeError("not now"))
 
     processing = Processing(redis, Failing())
-    await until(lambda: len(idle) == 3, "tried three times")
+    await until(lambda: len(idle) == 3, "three attempts")
     await processing.stop()
     assert max(idle) < hour * 1000
 
 
 @ensureDeferred
-async def test_what_was_read_ahead_of_a_slow_batch_is_stored_once(redis: RedisServer) -> None:
+async def test_entries_read_ahead_of_a_slow_batch_are_stored_once(redis: RedisServer) -> None:
     sink = FakeSink(busy=Deferred())
-    processing = Processing(redis, sink, pace=Pace(batch_size=10, batch_delay=0, claim_after=1.0))
+    processing = Processing(
+        redis, sink, options=BatchOptions(batch_size=10, batch_delay=0, claim_after=1.0)
+    )
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
     append(redis, 100)
     await until(lambda: pending(redis) > 10, "read ahead")
-    age(redis)  # all might be claimed
+    set_idle(redis)  # all entries could be claimed
     assert sink.busy is not None
     busy, sink.busy = sink.busy, None
     busy.callback(None)
@@ -94,26 +96,26 @@ async def test_what_was_read_ahead_of_a_slow_batch_is_stored_once(redis: RedisSe
 
 
 @ensureDeferred
-async def test_what_was_deleted_before_it_was_claimed_is_told(redis: RedisServer) -> None:
+async def test_deleted_claimed_entry_is_logged_as_lost(redis: RedisServer) -> None:
     append(redis, 3)
     gone = FakeSink(failures=[RuntimeError("not now")] * 1000)
     first = Processing(redis, gone, "gone")
     await until(lambda: pending(redis) == 3, "delivered")
     await first.stop()
-    age(redis)
+    set_idle(redis)
     (entry_id, _), *_ = redis.client.xrange(STREAM)
     redis.client.xdel(STREAM, entry_id)
     sink = FakeSink()
     with capturedLogs() as events:
-        processing = Processing(redis, sink, "here", IMPATIENT)
+        processing = Processing(redis, sink, "here", QUICK_CLAIMS)
         await until(lambda: len(stored_times(sink)) == 2, "claimed and stored")
         await processing.stop()
-    told = [event for event in events if "lost" in str(event.get("what"))]
-    assert [event["id"] for event in told] == [entry_id.decode()]
+    lost = [event for event in events if "lost" in str(event.get("what"))]
+    assert [event["id"] for event in lost] == [entry_id.decode()]
 
 
 @ensureDeferred
-async def test_a_deleted_pending_entry_is_counted_as_lost_and_holds_up_nobody(
+async def test_deleted_pending_entry_does_not_block_others(
     redis: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     append(redis, 3)

@@ -1,4 +1,4 @@
-"""Consuming real streams: what is acknowledged, and when."""
+"""Consumers of real streams, and the entries they acknowledge."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from tests.integration.processing.processors import (
 from tests.servers import RedisServer
 from tests.unit.fakes import FakeSink
 from tests.waiting import until
-from tracker.processing.consumer import Pace
+from tracker.processing.consumer import BatchOptions
 
 
 @ensureDeferred
-async def test_what_is_no_position_is_put_aside_whole(redis: RedisServer) -> None:
+async def test_invalid_entry_becomes_an_unchanged_dead_letter(redis: RedisServer) -> None:
     append(redis, 1)
     bad = redis.client.xadd(STREAM, {"codec": "8E", "payload": "{}", "other": "kept"})
     redis.client.xadd(STREAM, {"nothing": "of the kind"})
@@ -44,7 +44,7 @@ async def test_what_is_no_position_is_put_aside_whole(redis: RedisServer) -> Non
 
 
 @ensureDeferred
-async def test_what_the_sink_refuses_is_found_and_put_aside(redis: RedisServer) -> None:
+async def test_positions_refused_by_the_sink_become_dead_letters(redis: RedisServer) -> None:
     append(redis, 100)
     refused = {f"2026-11-22T10:{number // 60:02}:{number % 60:02}.000Z" for number in (0, 63, 99)}
     sink = FakeSink(refused=set(refused))
@@ -60,7 +60,7 @@ async def test_what_the_sink_refuses_is_found_and_put_aside(redis: RedisServer) 
 
 
 @ensureDeferred
-async def test_what_a_sink_refuses_once_it_is_back_is_told_as_refused(redis: RedisServer) -> None:
+async def test_refusal_after_an_outage_ends_the_outage(redis: RedisServer) -> None:
     append(redis, 2)
     failures: list[Exception] = [RuntimeError("not now")]
     sink = FakeSink(failures=failures, refused={"2026-11-22T10:00:01.000Z"})
@@ -72,23 +72,23 @@ async def test_what_a_sink_refuses_once_it_is_back_is_told_as_refused(redis: Red
 
 
 @ensureDeferred
-async def test_entries_that_come_one_by_one_are_stored_together(redis: RedisServer) -> None:
+async def test_single_entries_are_stored_in_one_batch(redis: RedisServer) -> None:
     sink = FakeSink()
-    processing = Processing(redis, sink, pace=Pace(batch_size=50, batch_delay=0.5))
+    processing = Processing(redis, sink, options=BatchOptions(batch_size=50, batch_delay=0.5))
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
     append(redis, 120)
     await until(lambda: lag(redis) == 0, "stored")
     await processing.stop()
     sizes = [len(batch.positions) for batch in sink.batches]
-    assert max(sizes) <= 100  # what was read, topped up
+    assert max(sizes) <= 100  # a read, filled up by a second one
     assert len(sizes) <= 5
     assert len(stored_times(sink)) == 120
 
 
 @ensureDeferred
-async def test_the_next_batch_is_read_while_one_is_committed(redis: RedisServer) -> None:
+async def test_next_batch_is_read_during_a_commit(redis: RedisServer) -> None:
     sink = FakeSink(busy=Deferred())
-    processing = Processing(redis, sink, pace=Pace(batch_size=10, batch_delay=0))
+    processing = Processing(redis, sink, options=BatchOptions(batch_size=10, batch_delay=0))
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
     append(redis, 100)
     await until(lambda: pending(redis) > 10, "read ahead")
@@ -103,44 +103,44 @@ async def test_the_next_batch_is_read_while_one_is_committed(redis: RedisServer)
 
 
 @ensureDeferred
-async def test_a_stop_leaves_what_was_read_ahead_pending(redis: RedisServer) -> None:
+async def test_stop_leaves_entries_read_ahead_pending(redis: RedisServer) -> None:
     append(redis, 100)
     sink = FakeSink(busy=Deferred())
-    pace = Pace(batch_size=10, batch_delay=0)
-    processing = Processing(redis, sink, pace=pace)
+    options = BatchOptions(batch_size=10, batch_delay=0)
+    processing = Processing(redis, sink, options=options)
     await until(lambda: pending(redis) > 10, "read ahead")
     stopped = Deferred.fromCoroutine(processing.stop())
     assert sink.busy is not None
     sink.busy.callback(None)
     await stopped
     again = FakeSink()
-    processing = Processing(redis, again, pace=pace)
+    processing = Processing(redis, again, options=options)
     await until(lambda: lag(redis) == 0, "stored")
     await processing.stop()
     times = stored_times(sink, again)
     assert len(times) == len(set(times)) == 100
 
 
-# Streams that nobody reads.
+# Unread streams.
 
 
-def beat(redis: RedisServer, *streams: str) -> None:
+def set_heartbeat(redis: RedisServer, *streams: str) -> None:
     redis.client.set("instance:heartbeat:one", json.dumps({"streams": streams}), ex=90)
 
 
 @ensureDeferred
-async def test_an_advertised_stream_that_nobody_reads_is_told(redis: RedisServer) -> None:
-    beat(redis, STREAM, "positions:teltonika")
+async def test_advertised_stream_without_a_processor_is_reported(redis: RedisServer) -> None:
+    set_heartbeat(redis, STREAM, "positions:teltonika")
     redis.client.set("instance:heartbeat:odd", "no json")
     processing = Processing(redis, FakeSink())
-    await until(lambda: "streams" in processing.health.reasons, "told")
+    await until(lambda: "streams" in processing.health.reasons, "reported")
     reason = processing.health.reasons["streams"]
-    assert reason == "streams that nobody reads: positions:teltonika (written by one)"
+    assert reason == "streams that no processor reads: positions:teltonika (written by one)"
     await processing.stop()
 
 
 @ensureDeferred
-async def test_a_key_of_the_wrong_type_keeps_no_other_stream_from_being_read(
+async def test_key_of_another_type_does_not_block_other_streams(
     redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tracker.processing.joining.CHECK_INTERVAL", 0.1)
@@ -150,7 +150,9 @@ async def test_a_key_of_the_wrong_type_keeps_no_other_stream_from_being_read(
     sink = FakeSink()
     processing = Processing(redis, sink, streams=(STREAM, "telemetry:wrong"))
     await until(lambda: lag(redis) == 0, "the other stream is processed")
-    await until(lambda: "telemetry:wrong" in processing.health.reasons.get("consumer", ""), "told")
+    await until(
+        lambda: "telemetry:wrong" in processing.health.reasons.get("consumer", ""), "reported"
+    )
     redis.client.delete("telemetry:wrong")
     await until(lambda: processing.health.ready, "the key is a stream again")
     append(redis, 2, start=3)
@@ -160,7 +162,7 @@ async def test_a_key_of_the_wrong_type_keeps_no_other_stream_from_being_read(
 
 
 @ensureDeferred
-async def test_an_entry_id_that_is_no_time_holds_up_nobody(
+async def test_entry_id_that_is_not_a_time_does_not_block_others(
     redis: RedisServer, tmp_path: Path
 ) -> None:
     append(redis, 1)
@@ -178,7 +180,7 @@ async def test_an_entry_id_that_is_no_time_holds_up_nobody(
 
 
 def raw_content(redis: RedisServer, stream: str) -> list[bytes]:
-    """Names and values of the only entry of a stream, in turn."""
+    """Return the alternating names and values of the only entry of a stream."""
     connection = redis.client.connection_pool.get_connection("XRANGE")
     try:
         connection.send_command("XRANGE", stream, "-", "+")
@@ -189,9 +191,9 @@ def raw_content(redis: RedisServer, stream: str) -> list[bytes]:
 
 
 @ensureDeferred
-async def test_a_field_that_occurs_twice_is_kept_in_a_dead_letter(redis: RedisServer) -> None:
+async def test_repeated_field_is_kept_in_a_dead_letter(redis: RedisServer) -> None:
     redis.client.execute_command("XADD", STREAM, "*", "a", "1", "a", "2")
     processing = Processing(redis, FakeSink())
-    await until(lambda: redis.client.exists(f"{STREAM}:dead"), "put aside")
+    await until(lambda: redis.client.exists(f"{STREAM}:dead"), "moved to dead letters")
     await processing.stop()
     assert raw_content(redis, f"{STREAM}:dead")[-4:] == [b"a", b"1", b"a", b"2"]

@@ -1,4 +1,4 @@
-"""The group of processors: where it begins, and where it begins again when it is lost."""
+"""The group of processors, at its creation and after its loss."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from tests.unit.fakes import FakeSink
 from tests.waiting import until
 from tracker.keys import PROCESSOR_GROUP
 from tracker.position import Position
-from tracker.processing.consumer import Pace
+from tracker.processing.consumer import BatchOptions
 
 
 @ensureDeferred
-async def test_the_group_is_made_and_begins_at_the_first_entry(redis: RedisServer) -> None:
+async def test_new_group_starts_at_the_first_entry(redis: RedisServer) -> None:
     append(redis, 5)
     sink = FakeSink()
     processing = Processing(redis, sink)
-    await until(lambda: lag(redis) == 0, "everything processed")
+    await until(lambda: lag(redis) == 0, "all entries are processed")
     await processing.stop()
     assert sum(len(batch.positions) for batch in sink.batches) == 5
     assert sink.closed
 
 
 @ensureDeferred
-async def test_the_group_is_made_before_there_is_a_stream(redis: RedisServer) -> None:
+async def test_group_is_created_with_a_missing_stream(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
@@ -44,7 +44,7 @@ async def test_the_group_is_made_before_there_is_a_stream(redis: RedisServer) ->
 
 
 @ensureDeferred
-async def test_a_flushed_redis_gets_its_group_again(redis: RedisServer) -> None:
+async def test_group_is_created_again_after_a_flush(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
@@ -55,7 +55,7 @@ async def test_a_flushed_redis_gets_its_group_again(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_a_lost_group_begins_again_at_the_checkpoint(redis: RedisServer) -> None:
+async def test_lost_group_restarts_at_the_checkpoint(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     redis.client.xadd(STREAM, {"old": "not to be read again"}, id="1000-0")
@@ -68,12 +68,12 @@ async def test_a_lost_group_begins_again_at_the_checkpoint(redis: RedisServer) -
     processing = Processing(redis, sink)
     await until(lambda: lag(redis) == 0, "processed")
     await processing.stop()
-    assert len(set(stored_times(sink))) == 10  # the last batch is read twice
+    assert len(set(stored_times(sink))) == 10  # the last batch is read a second time
     assert redis.client.xlen(f"{STREAM}:dead") == 1, "read from the beginning"
 
 
 @ensureDeferred
-async def test_a_group_that_is_destroyed_at_run_time_is_made_again(redis: RedisServer) -> None:
+async def test_destroyed_group_is_created_again_at_run_time(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     append(redis, 5)
@@ -86,7 +86,7 @@ async def test_a_group_that_is_destroyed_at_run_time_is_made_again(redis: RedisS
 
 
 @ensureDeferred
-async def test_a_stream_that_does_not_reach_the_checkpoint_is_read_from_its_beginning(
+async def test_stream_with_ids_before_the_checkpoint_is_read_from_its_first_entry(
     redis: RedisServer,
 ) -> None:
     sink = FakeSink()
@@ -98,26 +98,28 @@ async def test_a_stream_that_does_not_reach_the_checkpoint_is_read_from_its_begi
     position = Position(
         IMEI, "2026-11-23T10:00:00.000Z", 41.3, 19.8, 110, 214, 43, 14, 0, 0, {"239": 1}
     )
-    redis.client.xadd(STREAM, position.to_entry("8E")._asdict(), id="5-0")  # a clock gone back
+    redis.client.xadd(STREAM, position.to_entry("8E")._asdict(), id="5-0")  # the clock was set back
     processing = Processing(redis, sink)
     await until(lambda: len(stored_times(sink)) == 2, "processed")
     await processing.stop()
 
 
 @ensureDeferred
-async def test_a_lost_group_begins_where_any_consumer_had_not_finished(
+async def test_lost_group_restarts_at_the_oldest_unfinished_entry_of_any_consumer(
     redis: RedisServer,
 ) -> None:
     append(redis, 5)
-    hung = FakeSink(failures=[RuntimeError("not now")] * 1000)
-    first = Processing(redis, hung, "hung")
-    await until(lambda: pending(redis) == 5, "delivered to the one that hangs")
+    hanging = FakeSink(failures=[RuntimeError("not now")] * 1000)
+    first = Processing(redis, hanging, "hanging")
+    await until(lambda: pending(redis) == 5, "delivered to the hanging consumer")
     await first.stop()
     sink = FakeSink()
-    processing = Processing(redis, sink, "other", Pace(claim_after=3600))
+    processing = Processing(redis, sink, "other", BatchOptions(claim_after=3600))
     append(redis, 5, start=5)
-    await until(lambda: len(stored_times(sink)) == 5, "the others are stored")
-    await until(lambda: pending(redis) == 5, "and acknowledged")
+    await until(lambda: len(stored_times(sink)) == 5, "the other entries are stored")
+    await until(lambda: pending(redis) == 5, "acknowledged")
     redis.client.xgroup_destroy(STREAM, PROCESSOR_GROUP)
-    await until(lambda: len(set(stored_times(sink))) == 10, "those of the one that hangs, too")
+    await until(
+        lambda: len(set(stored_times(sink))) == 10, "the entries of the hanging consumer are stored"
+    )
     await processing.stop()

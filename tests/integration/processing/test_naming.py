@@ -1,4 +1,4 @@
-"""Attributes by name, by the models that stand in a real Redis."""
+"""Names of attributes, by models in a real Redis."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tracker.tap import installed_vendors
 
 
 @ensureDeferred
-async def test_attributes_are_named_by_the_models_in_redis(
+async def test_attributes_are_named_by_the_model_in_redis(
     redis: RedisServer, tmp_path: Path
 ) -> None:
     file = tmp_path / "ours.csv"
@@ -25,17 +25,17 @@ async def test_attributes_are_named_by_the_models_in_redis(
     sink = FakeSink()
     processing = Processing(redis, sink, namings={"teltonika": naming})
 
-    async def names_of_the_latest() -> list[str]:
+    async def names_in_next_position() -> list[str]:
         before = len(sink.batches)
         append(redis, 1, start=before)
         await until(lambda: len(sink.batches) > before, "stored")
         return list(sink.batches[-1].positions[0].named or ())
 
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
-    while await names_of_the_latest() != ["Key"]:  # the models are read at any moment
+    while await names_in_next_position() != ["Key"]:  # until the models have been read
         pass
     await until(lambda: lag(redis) == 0, "acknowledged")
     await processing.stop()
     unnamed = Processing(redis, sink)
-    assert await names_of_the_latest() == []
+    assert await names_in_next_position() == []
     await unnamed.stop()

@@ -1,4 +1,4 @@
-"""Processors whose sink or Redis fails, is full or goes away."""
+"""Processors during outages of the sink and of Redis."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from tests.integration.processing.processors import (
-    IMPATIENT,
+    QUICK_CLAIMS,
     STREAM,
     Processing,
     append,
@@ -27,12 +27,12 @@ from tracker.storage.sqlite.writer import SQLiteSink
 
 
 @ensureDeferred
-async def test_nothing_is_acknowledged_before_the_sink_has_committed(redis: RedisServer) -> None:
+async def test_entries_are_acknowledged_only_after_the_commit(redis: RedisServer) -> None:
     append(redis, 4)
     sink = FakeSink(failures=[RuntimeError("disk full"), RuntimeError("disk full")])
     processing = Processing(redis, sink)
     await until(lambda: pending(redis) == 4, "delivered")
-    await until(lambda: "disk full" in str(processing.health.reasons), "the failure is told")
+    await until(lambda: "disk full" in str(processing.health.reasons), "the failure is reported")
     assert not sink.batches
     assert pending(redis) == 4
     await until(lambda: lag(redis) == 0, "acknowledged after the retries")
@@ -41,11 +41,11 @@ async def test_nothing_is_acknowledged_before_the_sink_has_committed(redis: Redi
 
 
 @ensureDeferred
-async def test_a_stop_during_a_failure_leaves_the_entries_pending(redis: RedisServer) -> None:
+async def test_stop_during_a_failure_leaves_entries_pending(redis: RedisServer) -> None:
     append(redis, 4)
     sink = FakeSink(failures=[RuntimeError("disk full")] * 1000)
     processing = Processing(redis, sink)
-    await until(lambda: "disk full" in str(processing.health.reasons), "the failure is told")
+    await until(lambda: "disk full" in str(processing.health.reasons), "the failure is reported")
     await processing.stop()
     assert pending(redis) == 4
     again = FakeSink()
@@ -56,11 +56,11 @@ async def test_a_stop_during_a_failure_leaves_the_entries_pending(redis: RedisSe
 
 
 @ensureDeferred
-async def test_a_sink_that_cannot_be_opened_yet_is_waited_for(redis: RedisServer) -> None:
+async def test_opening_the_sink_is_retried(redis: RedisServer) -> None:
     append(redis, 3)
-    sink = NotYet()
+    sink = StartingSink()
     processing = Processing(redis, sink)
-    await until(lambda: "not up yet" in str(processing.health.reasons), "told")
+    await until(lambda: "not up yet" in str(processing.health.reasons), "reported")
     await until(lambda: lag(redis) == 0, "processed")
     assert processing.health.ready
     assert not processing.aborted
@@ -68,26 +68,26 @@ async def test_a_sink_that_cannot_be_opened_yet_is_waited_for(redis: RedisServer
     assert len(stored_times(sink)) == 3
 
 
-class NotYet(FakeSink):
-    """A sink that is there at the third attempt, for each thing that it is asked."""
+class StartingSink(FakeSink):
+    """A sink whose methods fail in their first two calls."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._asked: Counter[str] = Counter()
+        self._calls: Counter[str] = Counter()
 
     def open(self) -> Deferred[None]:
-        return self._not_yet("open") or super().open()
+        return self._starting("open") or super().open()
 
     def checkpoint(self, stream: str, group: str) -> Deferred[str | None]:
-        return self._not_yet("checkpoint") or super().checkpoint(stream, group)
+        return self._starting("checkpoint") or super().checkpoint(stream, group)
 
-    def _not_yet(self, what: str) -> Deferred[Any] | None:
-        self._asked[what] += 1
-        return fail(RuntimeError("not up yet")) if self._asked[what] < 3 else None
+    def _starting(self, method: str) -> Deferred[Any] | None:
+        self._calls[method] += 1
+        return fail(RuntimeError("not up yet")) if self._calls[method] < 3 else None
 
 
 @ensureDeferred
-async def test_a_full_redis_is_emptied(redis: RedisServer) -> None:
+async def test_full_redis_is_still_processed(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
@@ -101,24 +101,26 @@ async def test_a_full_redis_is_emptied(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_what_cannot_be_put_aside_holds_up_nobody(redis: RedisServer) -> None:
+async def test_dead_letter_that_redis_refuses_does_not_block_others(redis: RedisServer) -> None:
     sink = FakeSink()
-    processing = Processing(redis, sink, pace=IMPATIENT)
+    processing = Processing(redis, sink, options=QUICK_CLAIMS)
     await until(lambda: redis.client.exists(STREAM), "the stream exists")
     append(redis, 2)
     redis.client.xadd(STREAM, {"nothing": "of the kind"})
     append(redis, 2, start=2)
     redis.client.config_set("maxmemory", 1)
-    await until(lambda: len(stored_times(sink)) == 4, "the others are stored")
-    await until(lambda: pending(redis) == 1, "and acknowledged")
+    await until(lambda: len(stored_times(sink)) == 4, "the other entries are stored")
+    await until(lambda: pending(redis) == 1, "acknowledged")
     redis.client.config_set("maxmemory", 0)
-    await until(lambda: lag(redis) == 0, "put aside after a while")
+    await until(lambda: lag(redis) == 0, "moved to dead letters later")
     assert redis.client.xlen(f"{STREAM}:dead") == 1
     await processing.stop()
 
 
 @ensureDeferred
-async def test_what_cannot_be_put_aside_at_the_start_holds_up_nobody(redis: RedisServer) -> None:
+async def test_pending_dead_letter_that_redis_refuses_does_not_block_others(
+    redis: RedisServer,
+) -> None:
     gone = FakeSink(failures=[RuntimeError("not now")] * 1000)
     first = Processing(redis, gone)
     append(redis, 1)
@@ -129,28 +131,28 @@ async def test_what_cannot_be_put_aside_at_the_start_holds_up_nobody(redis: Redi
     append(redis, 2, start=2)
     redis.client.config_set("maxmemory", 1)
     sink = FakeSink()
-    again = Processing(redis, sink)  # the same consumer: it begins with what it had
-    await until(lambda: len(stored_times(sink)) == 4, "the others are stored")
+    again = Processing(redis, sink)  # the same consumer starts with its pending entries
+    await until(lambda: len(stored_times(sink)) == 4, "the other entries are stored")
     assert pending(redis) == 1
     await again.stop()
 
 
 @ensureDeferred
-async def test_a_sink_that_was_fine_once_is_never_given_up(redis: RedisServer) -> None:
+async def test_sink_that_was_opened_is_retried_after_any_error(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     append(redis, 1)
     await until(lambda: lag(redis) == 0, "processed")
     sink.failures = [SinkUnusable("the password was changed")] * 2
     append(redis, 1, start=1)
-    await until(lambda: "the password was changed" in str(processing.health.reasons), "told")
+    await until(lambda: "the password was changed" in str(processing.health.reasons), "reported")
     await until(lambda: lag(redis) == 0, "processed")
     assert not processing.aborted
     await processing.stop()
 
 
 @ensureDeferred
-async def test_a_restart_of_redis_is_survived(redis: RedisServer) -> None:
+async def test_processing_resumes_after_a_restart_of_redis(redis: RedisServer) -> None:
     sink = FakeSink()
     processing = Processing(redis, sink)
     append(redis, 2)
@@ -165,9 +167,7 @@ async def test_a_restart_of_redis_is_survived(redis: RedisServer) -> None:
 
 
 @ensureDeferred
-async def test_a_sink_that_can_never_be_opened_ends_the_process(
-    redis: RedisServer, tmp_path: Path
-) -> None:
+async def test_unusable_sink_aborts_the_process(redis: RedisServer, tmp_path: Path) -> None:
     from twisted.internet import reactor as installed
 
     reactor: Any = installed
@@ -179,8 +179,8 @@ async def test_a_sink_that_can_never_be_opened_ends_the_process(
 
 
 @implementer(IPositionSink)
-class CutOff(SQLiteSink):
-    """A sink that has committed just when Redis dies, so that nobody hears of it."""
+class RedisKillingSink(SQLiteSink):
+    """A sink that kills Redis after its first commit, before the acknowledgement."""
 
     def __init__(self, reactor: Any, path: Path, redis: RedisServer) -> None:
         super().__init__(reactor, str(path))
@@ -198,7 +198,7 @@ class CutOff(SQLiteSink):
 
 
 @ensureDeferred
-async def test_what_was_committed_and_not_acknowledged_comes_again_and_is_stored_once(
+async def test_committed_but_unacknowledged_entries_are_stored_once(
     redis: RedisServer, tmp_path: Path
 ) -> None:
     from twisted.internet import reactor as installed
@@ -206,7 +206,7 @@ async def test_what_was_committed_and_not_acknowledged_comes_again_and_is_stored
     reactor: Any = installed
 
     append(redis, 7)
-    sink = CutOff(reactor, tmp_path / "positions.sqlite", redis)
+    sink = RedisKillingSink(reactor, tmp_path / "positions.sqlite", redis)
     processing = Processing(redis, sink)
     await until(lambda: sink.new == [7], "committed")
     await until(lambda: not processing.health.ready, "Redis is gone")
@@ -218,7 +218,7 @@ async def test_what_was_committed_and_not_acknowledged_comes_again_and_is_stored
 
 
 @ensureDeferred
-async def test_the_delay_after_an_outage_does_not_grow_from_one_to_the_next(
+async def test_retry_delay_is_reset_after_an_outage(
     redis: RedisServer,
 ) -> None:
     sink = FakeSink()
@@ -227,6 +227,6 @@ async def test_the_delay_after_an_outage_does_not_grow_from_one_to_the_next(
         append(redis, 1, start=number)
         await until(lambda: lag(redis) == 0, "processed", timeout=4)
         redis.client.client_kill_filter(_type="normal", skipme=True)
-        await until(lambda: not processing.health.ready, "cut off")
-        await until(lambda: processing.health.ready, "there again", timeout=4)
+        await until(lambda: not processing.health.ready, "disconnected")
+        await until(lambda: processing.health.ready, "reconnected", timeout=4)
     await processing.stop()

@@ -1,7 +1,7 @@
-"""Report streams that are written and have no reader.
+"""Detection of streams that ingestion writes and no processor reads.
 
-Each ingest instance names in its heartbeat the streams that it writes. If ingestion and processing
-use different names, nothing fails and nothing is stored; so this is reported.
+Each ingest instance advertises in its heartbeat the streams that it writes. If ingestion and
+processing use different names, nothing fails, but nothing is stored.
 """
 
 from __future__ import annotations
@@ -23,17 +23,18 @@ from tracker.redis.timer import RedisTimer
 from tracker.untrusted import listed
 
 #: Seconds between two checks.
-INTERVAL: Final = 30
-#: A consumer is alive if it has read within these milliseconds: it does so every few seconds.
-ALIVE_MS: Final = 60_000
+CHECK_INTERVAL: Final = 30
+#: Milliseconds since a consumer's last read within which it counts as live. Consumers read every
+#: few seconds.
+LIVE_TIMEOUT_MS: Final = 60_000
 
 
-class DriftGuard(RedisTimer):
-    """Looks for advertised streams that neither this processor nor another one reads.
+class UnreadStreams(RedisTimer):
+    """Service that reports advertised streams that no processor reads.
 
     :param streams: streams that this processor reads.
-    :param condition: met while there is no such stream.
-    :param metrics_registry: gets their number as a metric.
+    :param condition: met while all advertised streams are read.
+    :param metrics_registry: the registry to which the number of unread streams is added.
     """
 
     def __init__(
@@ -45,22 +46,22 @@ class DriftGuard(RedisTimer):
         *,
         metrics_registry: CollectorRegistry | None,
     ) -> None:
-        super().__init__(clock, redis, INTERVAL, self._look)
+        super().__init__(clock, redis, CHECK_INTERVAL, self._check)
         self._redis = redis
         self._streams = frozenset(streams)
         self._condition = condition
         self._unread = Gauge(
             "tracker_unread_streams",
-            "Streams that ingestion writes, and that no processor reads.",
+            "Streams that ingestion writes and no processor reads.",
             registry=metrics_registry,
         )
 
     def startService(self) -> None:
-        """Look as soon as Redis is there, then regularly."""
+        """Check as soon as Redis is connected, then at an interval."""
         super().startService()
         self._condition.met()
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         try:
             advertised = await advertised_streams(self._redis)
             unread = [
@@ -69,14 +70,14 @@ class DriftGuard(RedisTimer):
                 if not await self._is_read(stream)
             ]
         except Unavailable:
-            return  # the connection reports it, and the next look is due anyway
+            return  # the connection reports the outage, and the next check follows
         except Refused as error:
-            self._condition.fails(f"what ingestion writes cannot be looked up: {error}")
+            self._condition.fails(f"cannot read the heartbeats of ingest instances: {error}")
             return
         self._unread.set(len(unread))
-        told = listed(f"{stream} (written by {advertised[stream]})" for stream in unread)
         if unread:
-            self._condition.fails(f"streams that nobody reads: {told}")
+            text = listed(f"{stream} (written by {advertised[stream]})" for stream in unread)
+            self._condition.fails(f"streams that no processor reads: {text}")
         else:
             self._condition.met()
 
@@ -85,8 +86,8 @@ class DriftGuard(RedisTimer):
             consumers = await self._redis.execute("XINFO", "CONSUMERS", stream, PROCESSOR_GROUP)
         except Refused as error:
             # A key of another type is not a stream, so no group reads it.
-            absent = any(why in str(error) for why in ("NOGROUP", "no such key"))
+            absent = any(text in str(error) for text in ("NOGROUP", "no such key"))
             if absent or is_wrong_type(error):
                 return False
             raise
-        return any(mapping(consumer)[b"idle"] < ALIVE_MS for consumer in consumers)
+        return any(mapping(consumer)[b"idle"] < LIVE_TIMEOUT_MS for consumer in consumers)

@@ -1,4 +1,4 @@
-"""Streams that are written, as a processor looks for their readers on a real server."""
+"""Detection of unread streams on a real server."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from tests.servers import RedisServer
 from tests.waiting import until
 from tracker.keys import PROCESSOR_GROUP
 from tracker.observe.health import Condition
-from tracker.processing.drift import INTERVAL, DriftGuard
+from tracker.processing.unread import CHECK_INTERVAL, UnreadStreams
 
 STREAM = "telemetry:teltonika"
 
 
 @ensureDeferred
-async def test_a_stream_that_another_processor_reads_is_none_of_ours(
+async def test_stream_of_another_processor_is_not_reported(
     connected: Connected, redis: RedisServer
 ) -> None:
     redis.client.set("instance:heartbeat:one", json.dumps({"streams": [STREAM, "positions"]}))
     redis.client.xgroup_create("positions", PROCESSOR_GROUP, "0", mkstream=True)
     redis.client.xreadgroup(PROCESSOR_GROUP, "other", {"positions": ">"})
     clock, reports = Clock(), list[str | None]()
-    guard = DriftGuard(
+    unread = UnreadStreams(
         clock, connected.connection, [STREAM], Condition(reports.append), metrics_registry=None
     )
-    guard.startService()
-    await until(lambda: len(reports) == 2, "one report at the start, one after the first look")
+    unread.startService()
+    await until(lambda: len(reports) == 2, "a report at the start and one after the first check")
     assert reports == [None, None]
     redis.client.xgroup_delconsumer("positions", PROCESSOR_GROUP, "other")
-    clock.advance(INTERVAL)
-    await until(lambda: len(reports) == 3, "the second look")
+    clock.advance(CHECK_INTERVAL)
+    await until(lambda: len(reports) == 3, "the second check")
     assert "positions" in str(reports[2])
-    await guard.stopService()
+    await unread.stopService()

@@ -1,11 +1,11 @@
-"""The number of positions that the sink is given at once."""
+"""Size of an attempt of the sink, which adapts to timeouts."""
 
 from __future__ import annotations
 
-from tracker.processing.attempts import AttemptSize
+from tracker.processing.attemptsize import AttemptSize
 
 
-def test_each_timeout_halves_the_next_attempt_down_to_one() -> None:
+def test_timeouts_halve_the_size_down_to_one() -> None:
     size = AttemptSize(4000)
     limits: list[int] = []
     while not limits or limits[-1] > 1:
@@ -16,13 +16,13 @@ def test_each_timeout_halves_the_next_attempt_down_to_one() -> None:
     assert size.limit == 1
 
 
-def test_the_size_of_the_attempt_is_halved_and_not_the_limit() -> None:
+def test_timeout_halves_the_size_of_the_attempt_not_the_limit() -> None:
     size = AttemptSize(4000)
     size.timed_out(85, 30)
     assert size.limit == 42
 
 
-def test_quick_successes_double_it_up_to_the_full_size() -> None:
+def test_quick_successes_double_the_size_up_to_the_full_one() -> None:
     size = AttemptSize(100)
     size.timed_out(4, 30)
     limits = []
@@ -32,11 +32,11 @@ def test_quick_successes_double_it_up_to_the_full_size() -> None:
     assert limits == [4, 8, 16, 32, 64, 100, 100, 100]
 
 
-def test_a_success_that_took_long_does_not_double_it_at_once() -> None:
+def test_size_is_doubled_after_several_slow_successes() -> None:
     size = AttemptSize(100)
     size.timed_out(8, 30)
     for _ in range(7):
         size.succeeded(20)
         assert size.limit == 4
-    size.succeeded(20)  # it may be slow whatever its size
+    size.succeeded(20)  # the number of positions may not be the reason
     assert size.limit == 8

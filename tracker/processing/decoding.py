@@ -1,4 +1,4 @@
-"""Turn entries that were read into rows for the sink."""
+"""Decoding of entries to rows for the sink."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ from tracker.redis.replies import mapping
 from tracker.storage.rows import encode_json
 from tracker.untrusted import MAX_LINE, shown
 
-#: Characters of a codec's name.
+#: Maximum number of characters of a codec's name.
 MAX_CODEC: Final = 64
 
 Row = tuple[Delivered, StoredPosition]
 
 
 @define
-class Taken:
-    """Entries that were read, by what is done with them."""
+class DecodedEntries:
+    """Decoded entries: rows, invalid entries and deleted entries."""
 
     rows: list[Row] = field(factory=list)
     dead: list[tuple[Delivered, str]] = field(factory=list)
-    """Those that cannot be stored, and why."""
+    """Entries that cannot be stored, with the reason."""
     deleted: defaultdict[str, list[str]] = field(factory=lambda: defaultdict(list))
-    """Stream → those that were deleted before they were stored."""
+    """Stream → IDs of the entries that were deleted before they were stored."""
     streams: set[str] = field(factory=set)
-    """The streams that they come from."""
+    """The streams of all these entries."""
     count: int = 0
 
 
-class Taker:
-    """Makes rows of entries, and reports malformed entries.
+class EntryDecoder:
+    """Decoder of entries, which reports deleted and malformed ones.
 
-    :param vendors: stream → the vendor whose positions it holds.
-    :param name_attributes: adds names to a position, where they are asked for.
+    :param vendors: stream → the vendor of its positions.
+    :param name_attributes: adds names to the attributes of a position; None: no names are added.
     """
 
     _log = Logger()
@@ -60,55 +60,59 @@ class Taker:
         self._name_attributes = name_attributes
         self._rejections = LimitedLog(clock, self._log)
 
-    def take(self, entries: Sequence[Delivered], taken: Taken | None = None) -> Taken:
-        """Make rows of entries, and append them to those that were taken before."""
-        taken = taken or Taken()
-        taken.count += len(entries)
-        taken.streams.update(entry.stream for entry in entries)
+    def decode(
+        self, entries: Sequence[Delivered], decoded: DecodedEntries | None = None
+    ) -> DecodedEntries:
+        """Decode entries, and append them to those that were decoded before."""
+        decoded = decoded or DecodedEntries()
+        decoded.count += len(entries)
+        decoded.streams.update(entry.stream for entry in entries)
         for entry in entries:
             if entry.content is None:
-                taken.deleted[entry.stream].append(entry.id)
+                decoded.deleted[entry.stream].append(entry.id)
                 self._metrics.deleted.labels(entry.stream).inc()
-                self.report("lost: it was deleted before it was stored", entry)
+                self.report("lost: deleted before it was stored", entry)
                 continue
             try:
                 stored = stored_position(entry, self._vendors[entry.stream])
                 if self._name_attributes is not None:
                     stored = self._name_attributes(stored)
-                taken.rows.append((entry, stored))
+                decoded.rows.append((entry, stored))
             except BadEntry as error:
-                taken.dead.append((entry, str(error)))
-            except Exception as error:  # noqa: BLE001 - one entry must not stop all others
-                self._log.failure("entry {id} cannot be read", id=entry.id)
-                taken.dead.append((entry, shown(repr(error))))
-        return taken
+                decoded.dead.append((entry, str(error)))
+            except Exception as error:  # noqa: BLE001 - one entry must not block the others
+                self._log.failure(
+                    "{stream} {id}: cannot be decoded", stream=entry.stream, id=entry.id
+                )
+                decoded.dead.append((entry, shown(repr(error))))
+        return decoded
 
     def report(self, what: str, entry: Delivered) -> None:
-        """Log what is wrong with an entry; rate-limited."""
+        """Log a message about an entry, with a rate limit."""
         self._rejections.error(
             "{stream} {id}: {what}", stream=entry.stream, id=entry.id, what=shown(what, MAX_LINE)
         )
 
 
 def stored_position(entry: Delivered, vendor: str) -> StoredPosition:
-    """Return what is stored of an entry.
+    """Return the position in an entry, as it is stored.
 
-    :param entry: has its content.
-    :raises BadEntry: if it is not a position.
+    :param entry: an entry that was not deleted.
+    :raises BadEntry: if it does not contain a valid position.
     """
     fields = mapping(entry.content or ())
     try:
         codec = fields[b"codec"].decode("ascii")
         payload = fields[b"payload"].decode("utf-8")
     except KeyError as error:
-        raise BadEntry(f"the field {error.args[0].decode()} is missing") from None
+        raise BadEntry(f'field "{error.args[0].decode()}" is missing') from None
     except UnicodeDecodeError as error:
-        raise BadEntry(f"not text: {error}") from None
+        raise BadEntry(f"invalid text: {error}") from None
     if not (0 < len(codec) <= MAX_CODEC and codec.isprintable()):
-        raise BadEntry("codec is not a short ASCII text")
+        raise BadEntry(f'field "codec" must have 1 to {MAX_CODEC} printable ASCII characters')
     position = Position.from_payload(payload)
     if not isinstance(position.attributes, EncodedAttributes):
-        # A batch is bounded by the bytes of its entries; decoded objects would take many times
-        # as much memory.
+        # The size of a batch is limited in bytes of its entries. Decoded objects would take many
+        # times as much memory.
         position = evolve(position, attributes=EncodedAttributes(encode_json(position.attributes)))
     return StoredPosition(position, digest(payload), vendor, codec, entry.appended_at)
